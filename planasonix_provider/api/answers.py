@@ -1,0 +1,183 @@
+"""What an answer of the API means: the model that it holds, or the error that it is. No I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from planasonix_provider.api.errors import (
+    PlanasonixError,
+    PlanasonixResponseError,
+    PlanasonixUnreadableError,
+    error_for_status,
+)
+from planasonix_provider.api.models import ErrorBody, ErrorReply, Page, as_utc
+from planasonix_provider.api.routes import Request
+
+T = TypeVar("T")
+
+_ADVICE: dict[int, str] = {
+    400: "Correct what it names.",
+    401: "The API key is missing, mistyped or revoked: check the password of the Airflow connection.",
+    403: "The API key lacks the scope for this, or this machine is not on its IP allowlist: check both in Planasonix.",
+    404: "There is no such thing for this API key: check the id, and that the key belongs to the right workspace.",
+    409: "Wait for what is in the way, or cancel it.",
+    429: "Too many requests for this API key or its workspace: let fewer tasks run at once, or raise poll_interval.",
+}
+_ADVICE_SERVER = "The fault is Planasonix's, or that of a proxy before it: try again later, and report it if it stays."
+_ADVICE_REDIRECT = (
+    "Redirects are not followed, since the API key would go along: set the connection's host to where the API is."
+)
+_ADVICE_NOT_THE_API = (
+    "This is not how the Orchestration API answers: check that the connection's host is the API's, without a path "
+    "unless a gateway needs one."
+)
+_ADVICE_OTHER = "The reference names no such answer: check the connection's host, and report it if it stays."
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer, without the library that brought it.
+
+    :param status: the HTTP status.
+    :param headers: the headers, looked up by lower-case name.
+    :param content: the body.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+def read(request: Request[T], answer: Answer) -> T:
+    """Make of an answer what was asked for.
+
+    :param request: what was asked.
+    :param answer: what came back.
+    :return: what the answer's envelope holds.
+    :raises PlanasonixResponseError: (one of its kinds) if the answer is no success.
+    :raises PlanasonixUnreadableError: if it is one, but not what the reference says.
+    """
+    if not 200 <= answer.status < 300:
+        raise _error(request, answer)
+    try:
+        reply = request.reply.model_validate_json(answer.content)
+    except ValidationError as invalid:
+        raise _unreadable(request, answer, _what_is_wrong(answer, invalid)) from None
+    value = reply.value
+    if isinstance(value, Page) and value.cursor is not None and value.cursor == request.query.get("cursor"):
+        raise _unreadable(request, answer, "with a page that names its own cursor as the next")
+    return value
+
+
+def _unreadable(request: Request[T], answer: Answer, what: str) -> PlanasonixError:
+    return PlanasonixUnreadableError(
+        f"{request}: answered {_status(answer.status)} {what}. {_ADVICE_NOT_THE_API}{_request_id_note(answer)}"
+    )
+
+
+def _what_is_wrong(answer: Answer, invalid: ValidationError) -> str:
+    """Say in words why a body cannot be read, without its values: they may be anything."""
+    if not answer.content.strip():
+        return "with an empty body"
+    if _is_html(answer):
+        return "with an HTML page, as a proxy or a login page between here and the API sends"
+    first, *more = invalid.errors(include_url=False, include_input=False)
+    if first["type"] == "json_invalid":
+        return "with a body that is no JSON, or was cut off"
+    place = ".".join(str(step) for step in first["loc"])
+    return f"with JSON that is not what the reference says: {place}: {first['msg']}" + (
+        f" (and {len(more)} more)" if more else ""
+    )
+
+
+def _error(request: Request[T], answer: Answer) -> PlanasonixResponseError:
+    body = _error_body(answer)
+    problem = f"{request}: answered {_status(answer.status)}"
+    if body:
+        problem += "".join(f" {part}" for part in (body.code, body.message and f"({body.message})") if part)
+        problem += "".join(f"; {detail.field}: {detail.issue}" for detail in body.details or ())
+    elif location := answer.headers.get("location"):
+        problem += f", a redirect to {location}"
+    elif _is_html(answer):
+        problem += " with an HTML page"
+    if body and body.existing_job_id:
+        problem += f"; in the way is job {body.existing_job_id}"
+    return error_for_status(answer.status)(
+        f"{problem}. {_advice(answer, body)}{_request_id_note(answer)}",
+        status=answer.status,
+        code=body.code if body else None,
+        fields=tuple(detail.field for detail in (body.details if body else None) or () if detail.field),
+        request_id=_request_id(answer),
+        retry_after=retry_after(answer.headers),
+        existing_job_id=body.existing_job_id if body else None,
+    )
+
+
+def _error_body(answer: Answer) -> ErrorBody | None:
+    """Read the error's envelope, wherever it puts ``existing_job_id``; ``None`` where there is no envelope."""
+    try:
+        reply = ErrorReply.model_validate_json(answer.content)
+    except ValidationError:
+        return None
+    if reply.existing_job_id and not reply.error.existing_job_id:
+        return reply.error.model_copy(update={"existing_job_id": reply.existing_job_id})
+    return reply.error
+
+
+def _advice(answer: Answer, body: ErrorBody | None) -> str:
+    if 300 <= answer.status < 400:
+        return _ADVICE_REDIRECT
+    if answer.status >= 500:
+        return _ADVICE_SERVER
+    if body is None and answer.status not in (401, 403, 429):
+        return _ADVICE_NOT_THE_API
+    return _ADVICE.get(answer.status, _ADVICE_OTHER)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read ``Retry-After``.
+
+    :param headers: the answer's headers, looked up by lower-case name.
+    :return: the seconds to wait; ``None`` where the header is missing or makes no sense. A date is measured against
+        the answer's own ``Date``, so that a clock which is wrong here does no harm.
+    """
+    value = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
+        return float(value)
+    until, now = _http_date(value), _http_date(headers.get("date", "")) or datetime.now(UTC)
+    return max(0.0, (until - now).total_seconds()) if until else None
+
+
+def _http_date(value: str) -> datetime | None:
+    try:
+        return as_utc(parsedate_to_datetime(value))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _request_id(answer: Answer) -> str | None:
+    return answer.headers.get("x-request-id") or answer.headers.get("request-id")
+
+
+def _request_id_note(answer: Answer) -> str:
+    identifier = _request_id(answer)
+    return f" [request id {identifier}]" if identifier else ""
+
+
+def _status(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _is_html(answer: Answer) -> bool:
+    return answer.content.lstrip()[:1] == b"<" or "html" in answer.headers.get("content-type", "")

@@ -1,0 +1,277 @@
+"""Sends requests over httpx, blocking or not; the only module that knows httpx.
+
+The two clients differ in how they send, and in nothing else. What a request holds and what an answer means is decided
+in functions without I/O.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Self, TypeVar
+
+import httpx
+from pydantic import SecretStr
+from tenacity import AsyncRetrying, Retrying
+
+from planasonix_provider import __version__
+from planasonix_provider.api.answers import Answer, read
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixTransportError
+from planasonix_provider.api.operation import Operations
+from planasonix_provider.api.retry import Policy
+from planasonix_provider.api.routes import Request
+
+T = TypeVar("T")
+
+DEFAULT_BASE_URL = "https://api.planasonix.com"
+#: Seconds.
+DEFAULT_CONNECT_TIMEOUT = 5.0
+DEFAULT_READ_TIMEOUT = 30.0
+
+#: A text this short is no key that could be told from ordinary words.
+_SHORTEST_KEY_TO_HIDE = 6
+
+
+@dataclass(frozen=True)
+class Account:
+    """Where the API is, and who asks.
+
+    :param api_key: the API key; it shows in no repr.
+    :param base_url: scheme, host and, behind a gateway, the path before ``/api/v1``.
+    :param organization_id: sent as ``X-Organization-ID``, for a key that serves several organisations.
+    :param connect_timeout: for how many seconds to try to connect.
+    :param read_timeout: for how many seconds to wait for the next bytes of an answer.
+    :param verify: whether to check the server's certificate, or the path of the CA bundle to check it by.
+    :param user_agent: who the server is told is asking.
+    :raises ValueError: if the key could not be sent as a header; the message does not hold it.
+    """
+
+    api_key: SecretStr
+    base_url: str = DEFAULT_BASE_URL
+    organization_id: str | None = None
+    connect_timeout: float = DEFAULT_CONNECT_TIMEOUT
+    read_timeout: float = DEFAULT_READ_TIMEOUT
+    verify: bool | str = True
+    user_agent: str = f"airflow-provider-planasonix/{__version__} Python/{sys.version.split()[0]}"
+
+    def __post_init__(self) -> None:
+        key = self.api_key.get_secret_value()
+        # The HTTP library would refuse such a header as well, and would print it.
+        if not key or not all("!" <= character <= "~" for character in key):
+            raise ValueError("The API key is empty, or holds a space, a line break or a character that is not ASCII.")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request carries."""
+        headers = {
+            "Authorization": f"Bearer {self.api_key.get_secret_value()}",
+            "Accept": "application/json",
+            "User-Agent": self.user_agent,
+        }
+        if self.organization_id:
+            headers["X-Organization-ID"] = self.organization_id
+        return headers
+
+    def without_key(self, text: str) -> str:
+        """Take the key out of a text that came from elsewhere, for a server may send back what it was sent.
+
+        :param text: what is to be shown.
+        :return: the text, with asterisks where the key was.
+        """
+        key = self.api_key.get_secret_value()
+        return text.replace(key, "***") if len(key) >= _SHORTEST_KEY_TO_HIDE else text
+
+
+class Client(Operations):
+    """Calls the API and blocks until the answer is there. Not for several threads at once.
+
+    :param account: where the API is, and who asks.
+    :param policy: which failures to try again, and for how long.
+    :param sleep: waits for a number of seconds between two tries.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        policy: Policy | None = None,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.account = account
+        self.policy = policy or Policy()
+        self._sleep = sleep
+        self._http = httpx.Client(**_options(account))
+
+    def send(self, request: Request[T], policy: Policy | None = None) -> T:
+        """Send a request, again where that is safe and can help.
+
+        :param request: one of :mod:`planasonix_provider.api.routes`.
+        :param policy: for this request another policy than the client's.
+        :return: what the answer holds.
+        :raises PlanasonixError: one of its kinds.
+        """
+        retrying = Retrying(**(policy or self.policy).tenacity(request.repeat), sleep=self._sleep)
+        answer: T = retrying(self._send_once, request)
+        return answer
+
+    def _send_once(self, request: Request[T]) -> T:
+        with _faults_named(self.account, request):
+            response = self._http.request(**_arguments(request))
+            return read(request, _answer(response))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncClient(Operations):
+    """Calls the API without blocking the event loop.
+
+    :param account: where the API is, and who asks.
+    :param policy: which failures to try again, and for how long.
+    :param sleep: waits for a number of seconds between two tries.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        policy: Policy | None = None,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.account = account
+        self.policy = policy or Policy()
+        self._sleep = sleep
+        self._http = httpx.AsyncClient(**_options(account))
+
+    async def send(self, request: Request[T], policy: Policy | None = None) -> T:
+        """Send a request, again where that is safe and can help.
+
+        :param request: one of :mod:`planasonix_provider.api.routes`.
+        :param policy: for this request another policy than the client's.
+        :return: what the answer holds.
+        :raises PlanasonixError: one of its kinds.
+        """
+        retrying = AsyncRetrying(**(policy or self.policy).tenacity(request.repeat), sleep=self._sleep)
+        return await retrying(self._send_once, request)
+
+    async def _send_once(self, request: Request[T]) -> T:
+        with _faults_named(self.account, request):
+            response = await self._http.request(**_arguments(request))
+            return read(request, _answer(response))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _options(account: Account) -> dict[str, Any]:
+    return {
+        "base_url": account.base_url,
+        "headers": account.headers,
+        "timeout": httpx.Timeout(account.read_timeout, connect=account.connect_timeout),
+        "verify": _ssl_context(account.verify),
+        "follow_redirects": False,
+    }
+
+
+@cache
+def _ssl_context(verify: bool | str) -> ssl.SSLContext:
+    """One context a process: making one reads the whole CA bundle, which costs more than a request does."""
+    return ssl.create_default_context(cafile=verify) if isinstance(verify, str) else httpx.create_ssl_context(verify)
+
+
+def _arguments(request: Request[Any]) -> dict[str, Any]:
+    return {
+        "method": request.method,
+        "url": request.url_path,
+        "params": {name: value for name, value in request.query.items() if value is not None},
+        "json": request.body,
+        "headers": {"Idempotency-Key": request.idempotency_key} if request.idempotency_key else {},
+    }
+
+
+def _answer(response: httpx.Response) -> Answer:
+    return Answer(response.status_code, {k.lower(): v for k, v in response.headers.items()}, response.content)
+
+
+@contextmanager
+def _faults_named(account: Account, request: Request[Any]) -> Iterator[None]:
+    """Turn what httpx raises into our errors, and keep the key out of every message."""
+    try:
+        yield
+    except PlanasonixError as error:
+        # A server may have sent the key back; where none of it shows, the error stays as it is.
+        clean = account.without_key(error.message)
+        if clean != error.message:
+            error.reword(clean)
+        raise
+    except (httpx.HTTPError, httpx.InvalidURL) as fault:
+        what, advice = _describe(fault)
+        # Without the chain: twenty frames of sockets say less than the sentence, and hold the request's headers.
+        raise PlanasonixTransportError(
+            account.without_key(f"{request}: {what} at {account.base_url}. {advice}"), sent=_may_have_been_sent(fault)
+        ) from None
+
+
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+
+
+def _may_have_been_sent(fault: Exception) -> bool:
+    return not isinstance(fault, (*_NEVER_SENT, httpx.InvalidURL))
+
+
+def _describe(fault: Exception) -> tuple[str, str]:
+    """Say what happened on the way to the API, and what to do about it."""
+    causes = list(_causes(fault))
+    tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return "no such host", "Check the host of the Airflow connection, and this machine's DNS."
+    if tls is not None:
+        return (
+            f"no trusted TLS connection ({getattr(tls, 'verify_message', '') or tls.reason or tls})",
+            'Check the host and its scheme; "verify" in the extra may name your own CA bundle.',
+        )
+    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+        return "connection refused", "Check the host and port of the Airflow connection, and that the service is up."
+    if isinstance(fault, httpx.ConnectTimeout):
+        return (
+            "no connection in time",
+            'Check the host and firewalls; "timeout" in the connection\'s extra allows more.',
+        )
+    if isinstance(fault, httpx.TimeoutException):
+        return "no answer in time", 'Try again later; "timeout" in the extra allows more.'
+    if isinstance(fault, httpx.ProxyError):
+        return f"the proxy refused ({fault})", "Check HTTPS_PROXY and NO_PROXY in this machine's environment."
+    if isinstance(fault, (httpx.UnsupportedProtocol, httpx.InvalidURL)):
+        return f"no usable address ({fault})", "Check the host of the Airflow connection."
+    return (
+        f"the connection broke ({fault or type(fault).__name__})",
+        "Try again; if it stays, check what lies between.",
+    )
+
+
+def _causes(fault: BaseException | None) -> Iterator[BaseException]:
+    """Walk down to what the operating system said, which httpx wraps twice."""
+    while fault is not None:
+        yield fault
+        fault = fault.__cause__ or fault.__context__

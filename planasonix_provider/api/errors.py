@@ -1,0 +1,204 @@
+"""Everything that can go wrong with Planasonix, in kinds that a person can act on.
+
+Each message says what was asked, what came back, and what to do. ``kind`` is the word that travels from a trigger
+to its task, where :func:`error_of` makes the same error of it again.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PlanasonixError(Exception):
+    """Base of all that this package raises about Planasonix.
+
+    :param message: what was asked, what came back, and what to do; never holds the API key.
+    """
+
+    kind: ClassVar[str] = "planasonix"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+    @property
+    def message(self) -> str:
+        """The error's text."""
+        return str(self.args[0])
+
+    def reword(self, message: str) -> None:
+        """Say it otherwise, and stay the same error.
+
+        :param message: the new text.
+        """
+        self.args = (message,)
+
+
+class PlanasonixResponseError(PlanasonixError):
+    """The API answered, and the answer is no success.
+
+    :param message: what was asked, what came back, and what to do.
+    :param status: the HTTP status, or ``None`` where it is no longer known.
+    :param code: the API's own error code, where the answer had one.
+    :param fields: for a 400, the fields that the API complained of.
+    :param request_id: what the API calls this request, where the answer said so.
+    :param retry_after: for how many seconds the API asks to be left alone, where the answer said so.
+    :param existing_job_id: for a 409, the job in the way, where the answer named it.
+    """
+
+    kind = "response"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        fields: tuple[str, ...] = (),
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        existing_job_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.fields = fields
+        self.request_id = request_id
+        self.retry_after = retry_after
+        self.existing_job_id = existing_job_id
+
+
+class PlanasonixAuthenticationError(PlanasonixResponseError):
+    """401: the key is missing, wrong or revoked."""
+
+    kind = "authentication"
+
+
+class PlanasonixPermissionError(PlanasonixResponseError):
+    """403: the key lacks a scope, or its caller is not on the IP allowlist."""
+
+    kind = "permission"
+
+
+class PlanasonixNotFoundError(PlanasonixResponseError):
+    """404: there is no such thing, or this key does not see it."""
+
+    kind = "not_found"
+
+
+class PlanasonixValidationError(PlanasonixResponseError):
+    """400: the API refuses what was sent, and names the fields."""
+
+    kind = "validation"
+
+
+class PlanasonixConflictError(PlanasonixResponseError):
+    """409: something is in the way, as a sync that already runs."""
+
+    kind = "conflict"
+
+
+class PlanasonixRateLimitError(PlanasonixResponseError):
+    """429: too many requests for this key or workspace."""
+
+    kind = "rate_limit"
+
+
+class PlanasonixServerError(PlanasonixResponseError):
+    """5xx: the API, or something before it, has a fault."""
+
+    kind = "server"
+
+
+class PlanasonixTransportError(PlanasonixError):
+    """No answer: the connection could not be made, broke, or timed out.
+
+    :param message: what was asked, what came back, and what to do.
+    :param sent: whether the request may have reached the API. ``False`` means that it surely has not.
+    """
+
+    kind = "transport"
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class PlanasonixUnreadableError(PlanasonixError):
+    """An answer of success that is no JSON, or not what the reference says."""
+
+    kind = "unreadable"
+
+
+class PlanasonixConfigurationError(PlanasonixError):
+    """The Airflow connection is missing, or something in it makes no sense."""
+
+    kind = "configuration"
+
+
+class PlanasonixJobFailedError(PlanasonixError):
+    """The job ended as failed.
+
+    :param message: the job, and the API's code and message.
+    :param code: the API's error code, where the job has one.
+    """
+
+    kind = "job_failed"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class PlanasonixJobCancelledError(PlanasonixError):
+    """The job ended as cancelled."""
+
+    kind = "job_cancelled"
+
+
+class PlanasonixTimeoutError(PlanasonixError):
+    """The job was not over in time."""
+
+    kind = "out_of_time"
+
+
+#: The error for each HTTP status that has a kind of its own; every 5xx is a :class:`PlanasonixServerError`.
+BY_STATUS: dict[int, type[PlanasonixResponseError]] = {
+    400: PlanasonixValidationError,
+    401: PlanasonixAuthenticationError,
+    403: PlanasonixPermissionError,
+    404: PlanasonixNotFoundError,
+    409: PlanasonixConflictError,
+    429: PlanasonixRateLimitError,
+}
+
+_KINDS: tuple[type[PlanasonixError], ...] = (
+    PlanasonixResponseError,
+    *BY_STATUS.values(),
+    PlanasonixServerError,
+    PlanasonixTransportError,
+    PlanasonixUnreadableError,
+    PlanasonixConfigurationError,
+    PlanasonixJobFailedError,
+    PlanasonixJobCancelledError,
+    PlanasonixTimeoutError,
+)
+_BY_KIND = {error.kind: error for error in _KINDS}
+
+
+def error_for_status(status: int) -> type[PlanasonixResponseError]:
+    """Say which error an HTTP status is.
+
+    :param status: an HTTP status that is no success.
+    :return: the class to raise; the base :class:`PlanasonixResponseError` for a status that the reference lacks.
+    """
+    return PlanasonixServerError if status >= 500 else BY_STATUS.get(status, PlanasonixResponseError)
+
+
+def error_of(kind: str, message: str) -> PlanasonixError:
+    """Make the error again that another process met.
+
+    :param kind: the ``kind`` of the error's class; one that this version does not know gives the base class.
+    :param message: the error's message.
+    :return: the error, to be raised.
+    """
+    return _BY_KIND.get(kind, PlanasonixError)(message)

@@ -1,0 +1,225 @@
+"""What the API sends and takes, as pydantic models that tolerate what the reference does not know yet.
+
+Unknown fields are kept, so that an answer can be written back without loss; unknown states and types are
+plain strings; times are always aware. Everything here follows the Orchestration API reference, v1.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+T = TypeVar("T")
+
+#: What a start accepts as its ``priority``.
+Priority = Literal["low", "normal", "high"]
+
+# The states and types stay strings and no enums: both sets are open ("etc." in the reference), and a state that
+# appears one day must neither end a wait nor break it.
+#: States from which a job never moves on.
+JOB_STATES_OVER = frozenset({"succeeded", "failed", "cancelled"})
+#: States of a job that is still to end, as far as the reference names them.
+JOB_STATES_ACTIVE = frozenset({"queued", "running", "cancelling"})
+
+
+def as_utc(moment: datetime) -> datetime:
+    """Put a time into UTC.
+
+    :param moment: any time; one without an offset is taken as UTC, which is what the reference's times are.
+    :return: the same moment in UTC.
+    """
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+#: A time in UTC, always aware.
+Moment = Annotated[datetime, AfterValidator(as_utc)]
+
+
+class Resource(BaseModel):
+    """Base of all that the API sends: immutable, and keeping the fields that it does not know."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class ErrorDetail(Resource):
+    """One complaint of a 400: which field, and what is wrong with it."""
+
+    field: str | None = None
+    issue: str | None = None
+
+
+class ErrorBody(Resource):
+    """The error of an answer that is no success."""
+
+    code: str | None = None
+    message: str | None = None
+    details: list[ErrorDetail] | None = None
+    existing_job_id: str | None = None
+
+
+class ErrorReply(Resource):
+    """The envelope of an error: ``{"error": {...}}``."""
+
+    error: ErrorBody
+    existing_job_id: str | None = None
+
+
+class Metrics(Resource):
+    """How far a job has come."""
+
+    rows_extracted: int | None = None
+    rows_loaded: int | None = None
+    bytes_read: int | None = None
+
+
+class JobError(Resource):
+    """Why a job failed."""
+
+    code: str | None = None
+    message: str | None = None
+
+
+def _error_from_text(value: Any) -> Any:
+    """Take an error that comes as bare text: the reference shows only ``null``, so its shape is not settled."""
+    return {"message": value} if isinstance(value, str) else value
+
+
+class Job(Resource):
+    """One run of Planasonix work; lists and the answer to a cancel name only some of its fields."""
+
+    id: str = Field(min_length=1)
+    status: str
+    type: str | None = None
+    connection_id: str | None = None
+    pipeline_id: str | None = None
+    created_at: Moment | None = None
+    queued_at: Moment | None = None
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
+    duration_seconds: float | None = None
+    cancel_requested_at: Moment | None = None
+    metrics: Metrics | None = None
+    error: Annotated[JobError | None, BeforeValidator(_error_from_text)] = None
+    metadata: dict[str, Any] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the job has ended. A state that nobody knows is not an end."""
+        return self.status in JOB_STATES_OVER
+
+
+class TableResult(Resource):
+    """What a job loaded into one table."""
+
+    name: str
+    rows_loaded: int | None = None
+    checksum: str | None = None
+
+
+class JobWarning(Resource):
+    """Something that a job did and its owner should know of."""
+
+    code: str | None = None
+    message: str | None = None
+
+
+class JobResults(Resource):
+    """The summary of a job; a stub while the job runs, on some deployments."""
+
+    job_id: str
+    status: str
+    tables: list[TableResult] = Field(default_factory=list)
+    warnings: list[JobWarning] = Field(default_factory=list)
+
+
+class SyncBody(Resource):
+    """The body that starts a sync."""
+
+    pipeline_id: str | None = None
+    priority: Priority | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class Reply(Resource, Generic[T]):
+    """An envelope, and how to take out what a caller asked for."""
+
+    @property
+    @abstractmethod
+    def value(self) -> T:
+        """What the envelope holds."""
+
+
+class JobReply(Reply[Job]):
+    """``{"data": {job}}``."""
+
+    data: Job
+
+    @property
+    def value(self) -> Job:
+        """The job."""
+        return self.data
+
+
+class JobResultsReply(Reply[JobResults]):
+    """``{"data": {results}}``."""
+
+    data: JobResults
+
+    @property
+    def value(self) -> JobResults:
+        """The results."""
+        return self.data
+
+
+class SyncStarted(Resource):
+    """What a start wraps its job in."""
+
+    job: Job
+
+
+class SyncReply(Reply[Job]):
+    """``{"data": {"job": {job}}}``."""
+
+    data: SyncStarted
+
+    @property
+    def value(self) -> Job:
+        """The job that was started."""
+        return self.data.job
+
+
+class PageInfo(Resource):
+    """Where a page ends; a ``cursor`` of null is the last page."""
+
+    limit: int | None = None
+    cursor: str | None = None
+
+
+class PageMeta(Resource):
+    """What a page says about itself."""
+
+    page: PageInfo = Field(default_factory=PageInfo)
+
+
+class Page(Resource, Generic[T]):
+    """One page of a list."""
+
+    data: list[T]
+    meta: PageMeta = Field(default_factory=PageMeta)
+
+    @property
+    def cursor(self) -> str | None:
+        """What asks for the next page, or ``None`` on the last one."""
+        return self.meta.page.cursor or None
+
+
+class JobPage(Page[Job], Reply[Page[Job]]):
+    """A page of jobs, which is its own envelope."""
+
+    @property
+    def value(self) -> Page[Job]:
+        """The page itself."""
+        return self

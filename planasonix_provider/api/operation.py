@@ -1,0 +1,148 @@
+"""A route as a method: written once, blocking or awaited as its class is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from functools import wraps
+from inspect import iscoroutinefunction
+from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, overload
+
+from planasonix_provider.api import routes
+from planasonix_provider.api.errors import PlanasonixUnreadableError
+from planasonix_provider.api.models import Page
+from planasonix_provider.api.routes import Request
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Blocking(Protocol):
+    """Whatever sends a request and blocks until its answer is there."""
+
+    def send(self, request: Request[T]) -> T:
+        """Send a request; return what its answer holds, or raise a ``PlanasonixError``."""
+        ...
+
+
+class Awaiting(Protocol):
+    """Whatever sends a request and lets others run until its answer is there."""
+
+    async def send(self, request: Request[T]) -> T:
+        """Send a request; return what its answer holds, or raise a ``PlanasonixError``."""
+        ...
+
+
+class operation(Generic[P, T]):  # noqa: N801 - stands where a decorator would, and reads like one
+    """A route that gives one thing.
+
+    :param route: the function of :mod:`planasonix_provider.api.routes` that makes the request.
+    """
+
+    def __init__(self, route: Callable[P, Request[T]]) -> None:
+        self.route = route
+        self.__doc__ = route.__doc__
+
+    @overload
+    def __get__(self, sender: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, sender: Blocking, owner: type) -> Callable[P, T]: ...
+    @overload
+    def __get__(self, sender: Awaiting, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    def __get__(self, sender: Any, owner: type) -> Any:
+        """Bind the route to what sends it."""
+        if sender is None:
+            return self
+
+        @wraps(self.route)
+        def send(*args: P.args, **kwargs: P.kwargs) -> Any:
+            return sender.send(self.route(*args, **kwargs))
+
+        return send
+
+
+class listing(Generic[P, T]):  # noqa: N801 - as above
+    """A route that gives a list: an iterator that asks for a page when the one before is used up.
+
+    :param route: the function of :mod:`planasonix_provider.api.routes` that makes the request for the first page.
+    """
+
+    def __init__(self, route: Callable[P, Request[Page[T]]]) -> None:
+        self.route = route
+        self.__doc__ = route.__doc__
+
+    @overload
+    def __get__(self, sender: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, sender: Blocking, owner: type) -> Callable[P, Iterator[T]]: ...
+    @overload
+    def __get__(self, sender: Awaiting, owner: type) -> Callable[P, AsyncIterator[T]]: ...
+    def __get__(self, sender: Any, owner: type) -> Any:
+        """Bind the route to what sends it."""
+        if sender is None:
+            return self
+        pages = _awaited_items if iscoroutinefunction(sender.send) else _items
+
+        @wraps(self.route)
+        def iterate(*args: P.args, **kwargs: P.kwargs) -> Any:
+            # The request is made here and not at the first step, so that a bad argument is refused at once.
+            return pages(sender, self.route(*args, **kwargs))
+
+        return iterate
+
+
+class Operations:
+    """One method per route, the same on the hook, the blocking and the awaiting client."""
+
+    trigger_sync = operation(routes.trigger_sync)
+    list_jobs = listing(routes.list_jobs)
+    get_job = operation(routes.get_job)
+    get_job_results = operation(routes.get_job_results)
+    cancel_job = operation(routes.cancel_job)
+
+
+class _Cursors(Generic[T]):
+    """Walks from page to page, and ends: the list, the caller's limit, or a server that leads in a circle."""
+
+    def __init__(self, request: Request[Page[T]]) -> None:
+        self.request = request
+        self.left = request.at_most
+        self.seen: set[str] = set()
+
+    def take(self, page: Page[T]) -> list[T]:
+        """Give the items of a page, as far as the caller wants them."""
+        items = page.data if self.left is None else page.data[: self.left]
+        if self.left is not None:
+            self.left -= len(items)
+        return items
+
+    def step(self, page: Page[T]) -> bool:
+        """Go to the page behind this one; say whether there is one to ask for."""
+        if page.cursor is None or self.left == 0:
+            return False
+        if page.cursor in self.seen:
+            raise PlanasonixUnreadableError(
+                f"{self.request}: a page names a cursor that an earlier page named, so the list would never end. "
+                "Report it to Planasonix."
+            )
+        self.seen.add(page.cursor)
+        self.request = self.request.after(page.cursor)
+        return True
+
+
+def _items(sender: Blocking, request: Request[Page[T]]) -> Iterator[T]:
+    cursors = _Cursors(request)
+    while True:
+        page = sender.send(cursors.request)
+        yield from cursors.take(page)
+        if not cursors.step(page):
+            return
+
+
+async def _awaited_items(sender: Awaiting, request: Request[Page[T]]) -> AsyncIterator[T]:
+    cursors = _Cursors(request)
+    while True:
+        page = await sender.send(cursors.request)
+        for item in cursors.take(page):
+            yield item
+        if not cursors.step(page):
+            return

@@ -1,0 +1,131 @@
+"""Which outcomes of a request are tried again, how often, and after how long.
+
+The whole policy stands in :data:`REPEATED` and :class:`Policy`; tenacity does the counting.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from tenacity import RetryCallState
+
+from planasonix_provider.api.errors import (
+    PlanasonixError,
+    PlanasonixRateLimitError,
+    PlanasonixServerError,
+    PlanasonixTransportError,
+    PlanasonixUnreadableError,
+)
+from planasonix_provider.api.routes import Repeat
+
+#: The outcomes after which trying again can help. 501 and the like say "never", so they are not among them.
+_PASSING_STATUSES = frozenset({500, 502, 503, 504})
+
+
+def is_passing(error: BaseException) -> bool:
+    """Say whether an error is one that passes: an outage, an overload, an answer garbled on its way.
+
+    :param error: what a request ended with.
+    :return: whether the same read, sent again later, may well succeed.
+    """
+    if isinstance(error, PlanasonixServerError):
+        return error.status is None or error.status in _PASSING_STATUSES
+    return isinstance(error, (PlanasonixTransportError, PlanasonixRateLimitError, PlanasonixUnreadableError))
+
+
+def surely_did_nothing(error: BaseException) -> bool:
+    """Say whether the request that ended so has surely had no effect.
+
+    :param error: what a request ended with.
+    :return: ``True`` for a connection that was never made, a 429, and a 503 with ``Retry-After``, which is a refusal
+        at the door; a bare 503 may come from a proxy that lost the API's answer.
+    """
+    if isinstance(error, PlanasonixTransportError):
+        return not error.sent
+    if isinstance(error, PlanasonixServerError):
+        return error.status == 503 and error.retry_after is not None
+    return isinstance(error, PlanasonixRateLimitError)
+
+
+#: What is tried again, by what repeating the request does. The one table that decides it.
+REPEATED: dict[Repeat, Callable[[BaseException], bool]] = {
+    Repeat.SAFE: is_passing,
+    Repeat.STARTS_WORK: surely_did_nothing,
+}
+
+
+def is_ambiguous(error: BaseException) -> bool:
+    """Say whether a start that ended so may have started something all the same.
+
+    :param error: what the start ended with.
+    :return: whether nobody can know, from this error alone, if there is a job now.
+    """
+    return is_passing(error) and not surely_did_nothing(error)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How long one call goes on trying: bounded in tries and in time.
+
+    :param tries: how often a request is sent at the most, the first time included.
+    :param seconds: after how many seconds no further try begins; a ``Retry-After`` that reaches beyond ends the
+        call at once.
+    :param first_wait: the upper bound of the first wait, in seconds; it doubles with each try. The wait itself is
+        drawn evenly from zero to the bound, so that callers which failed together do not return together.
+    :param longest_wait: where the bound stops growing, in seconds.
+    :param clock: tells the seconds that have passed; only its differences count.
+    :param draw: draws a number from the range of its two arguments.
+    """
+
+    tries: int = 8
+    seconds: float = 120.0
+    first_wait: float = 0.5
+    longest_wait: float = 20.0
+    clock: Callable[[], float] = time.monotonic
+    draw: Callable[[float, float], float] = random.uniform
+
+    def tenacity(self, repeat: Repeat) -> dict[str, Any]:
+        """Put the policy into tenacity's words, for ``Retrying`` and ``AsyncRetrying`` alike.
+
+        :param repeat: what repeating the request does.
+        :return: the keyword arguments.
+        """
+        give_up = self.clock() + self.seconds
+        repeated = REPEATED[repeat]
+
+        def retry(state: RetryCallState) -> bool:
+            error = _error(state)
+            return error is not None and repeated(error)
+
+        def wait(state: RetryCallState) -> float:
+            bound = min(self.longest_wait, self.first_wait * 2 ** (state.attempt_number - 1))
+            # The bound's jitter comes on top of a Retry-After: whoever was refused was told the same moment.
+            return (getattr(_error(state), "retry_after", None) or 0.0) + self.draw(0.0, bound)
+
+        def stop(state: RetryCallState) -> bool:
+            return state.attempt_number >= self.tries or self.clock() + state.upcoming_sleep >= give_up
+
+        def give_up_with_error(state: RetryCallState) -> NoReturn:
+            error = _error(state)
+            assert error is not None  # noqa: S101 - nothing else is tried again
+            if state.attempt_number > 1:
+                error.reword(f"{error.message} (Tried {state.attempt_number} times.)")
+            raise error
+
+        return {"retry": retry, "wait": wait, "stop": stop, "retry_error_callback": give_up_with_error}
+
+
+#: One try: for callers that come again by themselves, as a wait does at its next look.
+ONCE = Policy(tries=1)
+#: For a process that is being killed: few tries, close together, within the five seconds that it is given.
+LAST_WORDS = Policy(tries=6, seconds=4.0, first_wait=0.2, longest_wait=1.0)
+
+
+def _error(state: RetryCallState) -> PlanasonixError | None:
+    """Take the error out of a try that failed with one of ours."""
+    error = state.outcome.exception() if state.outcome else None
+    return error if isinstance(error, PlanasonixError) else None

@@ -1,0 +1,216 @@
+"""Every route of the Orchestration API once, as a function that makes a :class:`Request`. No I/O.
+
+A function takes the reference's names as keywords and refuses what no server could accept. Who sends the request,
+and whether it blocks, is no matter of this module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+from uuid import uuid4
+
+from planasonix_provider.api.models import (
+    Job,
+    JobPage,
+    JobReply,
+    JobResults,
+    JobResultsReply,
+    Page,
+    Priority,
+    Reply,
+    SyncBody,
+    SyncReply,
+    as_utc,
+)
+
+T = TypeVar("T")
+
+#: Where the routes live below the base URL.
+PREFIX = "/api/v1"
+#: The most that one page of a list holds.
+PAGE_SIZE = 100
+
+
+class Repeat(Enum):
+    """What repeating a request does, which decides what may be tried again."""
+
+    SAFE = "safe"
+    """A read, or a cancel: the second time changes nothing."""
+    STARTS_WORK = "starts work"
+    """A start: the second one may start the work twice, so it is repeated only where the first surely did nothing."""
+
+
+@dataclass(frozen=True)
+class Request(Generic[T]):
+    """One call of the API, as a value.
+
+    :param method: the HTTP method.
+    :param path: the route as the reference writes it, below ``/api/v1``, with its parameters in braces.
+    :param reply: the envelope of the answer.
+    :param repeat: what repeating it does.
+    :param ids: the values of the parameters in ``path``.
+    :param query: the query parameters; ``None`` is left out.
+    :param body: what is sent as JSON, or ``None`` for no body.
+    :param idempotency_key: for a start, what makes a second delivery of it recognisable.
+    :param at_most: for a list, how many items the caller wants in all; ``None`` is all.
+    """
+
+    method: str
+    path: str
+    reply: type[Reply[T]]
+    repeat: Repeat = Repeat.SAFE
+    ids: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str | int | None] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
+    idempotency_key: str | None = None
+    at_most: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in self.ids.items():
+            if not isinstance(value, str) or not value.strip():
+                raise ValueError(f"{name}: got {value!r}, allowed is a text that is not empty.")
+
+    @property
+    def url_path(self) -> str:
+        """The path to ask for, each id percent-encoded as one segment."""
+        return PREFIX + re.sub(r"\{(\w+)\}", lambda found: _segment(self.ids[found[1]]), self.path)
+
+    def __str__(self) -> str:
+        """The request as messages name it: method and path, without the query."""
+        return f"{self.method} {self.url_path}"
+
+    def after(self, cursor: str) -> Request[T]:
+        """Ask for the page behind a cursor.
+
+        :param cursor: what the page before this one named.
+        :return: the same request, for the next page.
+        """
+        return replace(self, query={**self.query, "cursor": cursor})
+
+
+def trigger_sync(
+    connection_id: str,
+    *,
+    pipeline_id: str | None = None,
+    priority: Priority | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    idempotency_key: str | None = None,
+) -> Request[Job]:
+    """Start an incremental sync (reference: "Trigger a sync job").
+
+    :param connection_id: Planasonix's connection.
+    :param pipeline_id: the pipeline to run, or ``None`` for the connection's own.
+    :param priority: ``low``, ``normal`` or ``high``; ``None`` leaves it to the server.
+    :param metadata: what the run history is to show and filter by, as a JSON object.
+    :param idempotency_key: names this start, so that a server can tell a second delivery of it from a second start;
+        ``None`` makes one up.
+    :return: the request; its answer is the job that was started.
+    :raises ValueError: if ``connection_id`` is empty, or an argument is not what the reference allows.
+    """
+    body = SyncBody.model_validate(
+        {
+            name: value
+            for name, value in {
+                "pipeline_id": pipeline_id,
+                "priority": priority,
+                "metadata": None if metadata is None else dict(metadata),
+            }.items()
+            if value is not None
+        }
+    )
+    return Request(
+        "POST",
+        "/connections/{connection_id}/sync",
+        SyncReply,
+        repeat=Repeat.STARTS_WORK,
+        ids={"connection_id": connection_id},
+        body=body.model_dump(mode="json", exclude_unset=True),
+        idempotency_key=idempotency_key or str(uuid4()),
+    )
+
+
+def list_jobs(
+    *,
+    connection_id: str | None = None,
+    pipeline_id: str | None = None,
+    type: str | None = None,  # noqa: A002 - the reference's name
+    status: str | None = None,
+    since: datetime | str | None = None,
+    until: datetime | str | None = None,
+    limit: int | None = None,
+) -> Request[Page[Job]]:
+    """List jobs (reference: "List jobs").
+
+    :param connection_id: only jobs of this connection.
+    :param pipeline_id: only jobs of this pipeline.
+    :param type: only jobs of this type, as ``connection_sync``.
+    :param status: only jobs in this state.
+    :param since: only jobs created at this time or later; a time without an offset is UTC.
+    :param until: only jobs created at this time or earlier; a time without an offset is UTC.
+    :param limit: how many jobs to give in all; ``None`` gives all.
+    :return: the request for the first page.
+    :raises ValueError: if ``limit`` is no positive number.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: got {limit!r}, allowed is a number from 1, or None for all jobs.")
+    return Request(
+        "GET",
+        "/jobs",
+        JobPage,
+        query={
+            "connection_id": connection_id,
+            "pipeline_id": pipeline_id,
+            "type": type,
+            "status": status,
+            "since": _timestamp(since),
+            "until": _timestamp(until),
+            "limit": min(limit or PAGE_SIZE, PAGE_SIZE),
+        },
+        at_most=limit,
+    )
+
+
+def get_job(job_id: str) -> Request[Job]:
+    """Get a job's state and details (reference: "Get job status and details").
+
+    :param job_id: the job.
+    :return: the request; its answer is the job.
+    """
+    return Request("GET", "/jobs/{job_id}", JobReply, ids={"job_id": job_id})
+
+
+def get_job_results(job_id: str) -> Request[JobResults]:
+    """Get what a job loaded (reference: "Get job results"). While it runs, the API answers 409 or with a stub.
+
+    :param job_id: the job.
+    :return: the request; its answer is the job's results.
+    """
+    return Request("GET", "/jobs/{job_id}/results", JobResultsReply, ids={"job_id": job_id})
+
+
+def cancel_job(job_id: str) -> Request[Job]:
+    """Cancel a job (reference: "Cancel a running job"). A job that is over stays as it is, and that is no error.
+
+    :param job_id: the job.
+    :return: the request; its answer is the job's state.
+    """
+    return Request("POST", "/jobs/{job_id}/cancel", JobReply, ids={"job_id": job_id})
+
+
+def _segment(text: str) -> str:
+    """Encode an id so that no server can read it as more, or other, than one segment of the path."""
+    # Dots need no encoding, but "." and ".." would be resolved as steps in the path.
+    return quote(text, safe="") if text.strip(".") else "%2E" * len(text)
+
+
+def _timestamp(moment: datetime | str | None) -> str | None:
+    """Write a time as the reference does, in UTC."""
+    if not isinstance(moment, datetime):
+        return moment
+    return as_utc(moment).isoformat().replace("+00:00", "Z")
