@@ -1,0 +1,230 @@
+"""From an Airflow connection to a client of the Orchestration API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+from planasonix_provider.api import routes
+from planasonix_provider.api.client import AsyncClient, Client
+from planasonix_provider.api.errors import (
+    PlanasonixConfigurationError,
+    PlanasonixError,
+    PlanasonixNotFoundError,
+    PlanasonixTransportError,
+)
+from planasonix_provider.api.operation import Operations
+from planasonix_provider.api.retry import ONCE, Policy
+from planasonix_provider.get_provider_info import CONN_FIELDS, CONNECTION_TYPE, HOOK_NAME, UI_FIELD_BEHAVIOUR
+from planasonix_provider.hooks.account import Settings, settings_of
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
+    from planasonix_provider.api.routes import Request
+
+T = TypeVar("T")
+
+
+class PlanasonixHook(BaseHook, Operations):
+    """Calls Planasonix with what an Airflow connection says.
+
+    Each route of the API is a method: blocking here (``hook.get_job(job_id)``), awaited on :attr:`aio`
+    (``await hook.aio.get_job(job_id)``). :meth:`client` and :meth:`async_client` give what sends them, for whatever has
+    no method. Use the hook in a ``with`` block where its connections are to be closed at once.
+
+    :param planasonix_conn_id: the Airflow connection, of the type Planasonix. Its password is the API key; its host is
+        needed only for dedicated tenants; its extra may hold ``organization_id``, ``web_url``, ``timeout`` (seconds),
+        ``verify`` (a boolean or the path of a CA bundle) and ``allow_http``.
+    """
+
+    conn_name_attr = "planasonix_conn_id"
+    default_conn_name = "planasonix_default"
+    conn_type = CONNECTION_TYPE
+    hook_name = HOOK_NAME
+
+    def __init__(self, planasonix_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.planasonix_conn_id = planasonix_conn_id
+        self._client: Client | None = None
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What the Airflow connection says, read once.
+
+        :raises PlanasonixConfigurationError: if there is no such connection, or something in it makes no sense.
+        """
+        with _connection_errors(self.planasonix_conn_id):
+            connection = self.get_connection(self.planasonix_conn_id)
+            return _read(connection, connection.extra_dejson)
+
+    async def async_settings(self) -> Settings:
+        """Read the Airflow connection without blocking the event loop, anew at each call.
+
+        :return: what the connection says now.
+        :raises PlanasonixConfigurationError: if there is no such connection, or something in it makes no sense.
+        """
+        with _connection_errors(self.planasonix_conn_id):
+            connection = await get_async_connection(self.planasonix_conn_id)
+            return _read(connection, await get_async_extra_dejson(connection))
+
+    def read_again(self) -> None:
+        """Forget what the Airflow connection said, for it may have changed: keys are rotated while tasks wait."""
+        self.close()
+        self.__dict__.pop("settings", None)
+
+    def client(self, policy: Policy | None = None) -> Client:
+        """Make a client; use it in a ``with`` block.
+
+        :param policy: which failures to try again, and for how long; the default is eight tries within two minutes.
+        :return: the client, which blocks.
+        """
+        return Client(self.settings.account, policy)
+
+    async def async_client(self, policy: Policy | None = None) -> AsyncClient:
+        """Make a client for asynchronous code; use it in an ``async with`` block.
+
+        :param policy: which failures to try again, and for how long; the default is eight tries within two minutes.
+        :return: the client, whose methods are awaited.
+        """
+        return AsyncClient((await self.async_settings()).account, policy)
+
+    def send(self, request: Request[T], policy: Policy | None = None) -> T:
+        """Send a request, over a client that stays open until :meth:`close`.
+
+        :param request: one of :mod:`planasonix_provider.api.routes`.
+        :param policy: which failures to try again, and for how long; the default is eight tries within two minutes.
+        :return: what the answer holds.
+        """
+        if self._client is None:
+            self._client = self.client()
+        return self._client.send(request, policy)
+
+    def close(self) -> None:
+        """Close the client that the methods use; the next call opens another."""
+        client, self._client = self._client, None
+        if client:
+            client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def aio(self) -> AsyncOperations:
+        """The same methods, to be awaited."""
+        return AsyncOperations(self)
+
+    def get_conn(self) -> Client:
+        """Give what Airflow expects of every hook: the client.
+
+        :return: the client, which blocks.
+        """
+        return self.client()
+
+    def job_url(self, job_id: str) -> str:
+        """Give the address of a job's page in the web app.
+
+        :param job_id: the job.
+        :return: the address.
+        """
+        return self.settings.job_url(job_id)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Try the connection: the button "Test" in Airflow's form.
+
+        :return: whether it works, and in words what it may do, or what is wrong and what to do.
+        """
+        try:
+            with self:
+                self.send(routes.list_jobs(limit=1), ONCE)
+                return True, f"Connected to {self.settings.account.base_url}. The API key may read jobs."
+        except PlanasonixNotFoundError:
+            return False, (
+                f"{self.settings.account.base_url} answers, but has no Orchestration API at {routes.PREFIX}: the "
+                "connection's host, or a path in it, is wrong. It is the API's address (https://api.planasonix.com or "
+                "your tenant's own), not the web app's, and ends before /api/v1."
+            )
+        except PlanasonixError as error:
+            return False, error.message
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Describe the form's standard fields, for Airflow before 3.2; later ones read the provider info.
+
+        :return: what is hidden, renamed and hinted at.
+        """
+        return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Describe the form's own fields, for Airflow before 3.2; later ones read the provider info.
+
+        :return: a form field for each thing that the extra may hold.
+        """
+        from wtforms import BooleanField, StringField
+
+        return {
+            name: (BooleanField if "boolean" in field["schema"]["type"] else StringField)(
+                field["label"], description=field["description"], default=field["schema"].get("default")
+            )
+            for name, field in CONN_FIELDS.items()
+        }
+
+
+class AsyncOperations(Operations):
+    """A hook's methods, to be awaited; each call reads the Airflow connection and has a connection of its own.
+
+    :param hook: says where the API is, and who asks.
+    """
+
+    def __init__(self, hook: PlanasonixHook) -> None:
+        self._hook = hook
+
+    async def send(self, request: Request[T]) -> T:
+        """Send one request.
+
+        :param request: one of :mod:`planasonix_provider.api.routes`.
+        :return: what the answer holds.
+        """
+        async with await self._hook.async_client() as client:
+            return await client.send(request)
+
+
+def _read(connection: Connection, extra: dict[str, Any]) -> Settings:
+    return settings_of(
+        connection.conn_id,
+        password=connection.password,
+        host=connection.host,
+        port=connection.port,
+        schema=connection.schema,
+        extra=extra,
+    )
+
+
+@contextmanager
+def _connection_errors(conn_id: str) -> Iterator[None]:
+    """Say which connection is missing and how to make it; tell that apart from an Airflow that does not answer."""
+    try:
+        yield
+    except PlanasonixError:
+        raise
+    except AirflowNotFoundException:
+        raise PlanasonixConfigurationError(
+            f"There is no Airflow connection {conn_id!r}. Make it under Admin > Connections (type Planasonix, with the "
+            f"API key), or with: airflow connections add {conn_id} --conn-type planasonix "
+            "--conn-password '<the API key>'"
+        ) from None
+    except Exception as fault:
+        raise PlanasonixTransportError(
+            f"Airflow could not give the connection {conn_id!r} ({type(fault).__name__}: {fault}). If it stays, look "
+            "at the health of Airflow's API server, database or secrets backend.",
+            sent=False,
+        ) from fault

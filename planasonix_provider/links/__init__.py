@@ -1,0 +1,1 @@
+"""The buttons that lead from a task to Planasonix."""

@@ -1,0 +1,1 @@
+"""From "started" to "over": what operators and triggers share while they wait."""

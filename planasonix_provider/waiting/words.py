@@ -1,0 +1,46 @@
+"""Numbers as a person reads them in a log."""
+
+from __future__ import annotations
+
+
+def duration(seconds: float) -> str:
+    """Write a stretch of time in its two largest units.
+
+    :param seconds: how long it is; less than nothing, as clocks that disagree give it, is nothing.
+    :return: for example ``45 s``, ``3 min 5 s``, ``2 h 10 min``, ``3 d 4 h``.
+    """
+    whole = max(0, round(seconds))
+    days, hours, minutes = whole // 86_400, whole // 3_600 % 24, whole // 60 % 60
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    if minutes:
+        return f"{minutes} min {whole % 60} s"
+    return f"{whole} s"
+
+
+def size(amount: int) -> str:
+    """Write a number of bytes.
+
+    :param amount: how many bytes.
+    :return: for example ``512 bytes`` or ``67.1 MB``; units are powers of a thousand.
+    """
+    if amount < 1_000:
+        return f"{amount} bytes"
+    scaled = float(amount)
+    for unit in ("kB", "MB", "GB", "TB"):
+        scaled /= 1_000
+        if scaled < 999.95:
+            return f"{scaled:.1f} {unit}"
+    return f"{scaled / 1_000:,.1f} PB"
+
+
+def count(amount: int, thing: str) -> str:
+    """Write how many there are of something.
+
+    :param amount: how many.
+    :param thing: what one of them is called, with a regular plural.
+    :return: for example ``1 table`` or ``44,802 rows``.
+    """
+    return f"{amount:,} {thing}" + ("" if amount == 1 else "s")
