@@ -1,0 +1,24 @@
+"""A local Planasonix, to develop and test DAGs without an account: ``python -m planasonix_provider.simulator``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from planasonix_provider.simulator.faults import Fault
+    from planasonix_provider.simulator.server import Simulator
+
+__all__ = ["Fault", "Simulator"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for only then: FastAPI and uvicorn are an extra."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from planasonix_provider.simulator import faults, server
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"The simulator needs {error.name}: pip install 'airflow-provider-planasonix[simulator]'.", name=error.name
+        ) from error
+    return {"Fault": faults.Fault, "Simulator": server.Simulator}[name]

@@ -1,0 +1,120 @@
+"""The API itself, as a FastAPI app: one method per route, in the order of the reference."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from planasonix_provider.api.models import (
+    JobPage,
+    JobReply,
+    JobResultsReply,
+    PageInfo,
+    PageMeta,
+    SyncBody,
+    SyncReply,
+    SyncStarted,
+)
+from planasonix_provider.api.routes import PREFIX
+from planasonix_provider.simulator.control import Control
+from planasonix_provider.simulator.envelope import json_response, read_body, refusal
+from planasonix_provider.simulator.faults import Faults
+from planasonix_provider.simulator.front import Front, PathId
+from planasonix_provider.simulator.gate import Gate, GatedRoute
+from planasonix_provider.simulator.limits import Limits
+from planasonix_provider.simulator.pages import Pages
+from planasonix_provider.simulator.paging import JobQuery
+from planasonix_provider.simulator.refusals import Refused
+from planasonix_provider.simulator.world import World
+
+# Which fields of a job each answer of the reference shows; a look at one job shows all of them.
+_STARTED = {"id", "type", "status", "connection_id", "pipeline_id", "created_at", "queued_at", "metadata"}
+_LISTED = {"id", "type", "status", "connection_id", "pipeline_id", "created_at", "started_at"}
+_CANCELLED = {"id", "status", "cancel_requested_at"}
+
+
+class Api:
+    """The routes below ``/api/v1``.
+
+    :param world: what they show and change.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.router = router = APIRouter(prefix=PREFIX, route_class=GatedRoute, redirect_slashes=False)
+        router.add_api_route("/connections/{connection_id}/sync", self.trigger_sync, methods=["POST"])
+        router.add_api_route("/jobs", self.list_jobs, methods=["GET"])
+        router.add_api_route("/jobs/{job_id}", self.get_job, methods=["GET"])
+        router.add_api_route("/jobs/{job_id}/results", self.get_job_results, methods=["GET"])
+        router.add_api_route("/jobs/{job_id}/cancel", self.cancel_job, methods=["POST"])
+
+    async def trigger_sync(self, connection_id: PathId, request: Request) -> Response:
+        """Start a sync."""
+        body = await read_body(request, SyncBody)
+        key = request.headers.get("idempotency-key")
+        job = self._world.start_sync(connection_id, body, idempotency_key=key)
+        return json_response(SyncReply(data=SyncStarted(job=job)), 202, include={"data": {"job": _STARTED}})
+
+    async def list_jobs(self, query: Annotated[JobQuery, Query()]) -> Response:
+        """List jobs, newest first."""
+        jobs, end = self._world.page(query.wants, limit=query.limit, before=query.before)
+        page = PageInfo(limit=query.limit, cursor=query.cursor_after(end))
+        reply = JobPage(data=list(jobs), meta=PageMeta(page=page))
+        return json_response(reply, include={"data": {"__all__": _LISTED}, "meta": True})
+
+    async def get_job(self, job_id: PathId) -> Response:
+        """Look at a job."""
+        return json_response(JobReply(data=self._world.job(job_id)))
+
+    async def get_job_results(self, job_id: PathId) -> Response:
+        """Look at what a job loaded."""
+        return json_response(JobResultsReply(data=self._world.results(job_id)))
+
+    async def cancel_job(self, job_id: PathId) -> Response:
+        """Request a job's end."""
+        return json_response(JobReply(data=self._world.cancel(job_id)), include={"data": _CANCELLED})
+
+
+def create_app(world: World, *, faults: Faults | None = None, limits: Limits | None = None) -> FastAPI:
+    """Put a world behind HTTP.
+
+    :param world: the Planasonix to serve.
+    :param faults: which requests fail; none by default.
+    :param limits: how many requests a key has; by default 1,200 a minute.
+    :return: the app. Its ``state.gate`` holds the parts.
+    """
+    app = FastAPI(title="Planasonix simulator", openapi_url=None, redirect_slashes=False)
+    app.state.gate = gate = Gate(world, faults or Faults(), limits or Limits(world.clock))
+    app.include_router(Api(world).router)
+    app.include_router(Control(gate).router)
+    app.include_router(Pages(world).router)
+    app.add_middleware(Front, world=world)
+    app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(Refused, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse)
+    return app
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused | RequestValidationError)  # noqa: S101 - tells mypy what it was registered for
+    return refusal(error)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """Answer where no route fits; below the API's prefix, even that takes a key and counts."""
+    path = request.scope["path"]
+    is_known = isinstance(error, HTTPException) and error.status_code == 405
+    code = "method_not_allowed" if is_known else "not_found"
+    message = f"{path} does not take {request.method}" if is_known else f"no route {path}"
+
+    async def refuse(_: Request) -> Response:
+        return refusal(Refused(code, message))
+
+    gate: Gate = request.app.state.gate
+    response = await (gate.serve("unknown", request, refuse) if path.startswith(f"{PREFIX}/") else refuse(request))
+    if isinstance(error, HTTPException):
+        response.headers.update(error.headers or {})
+    return response

@@ -1,0 +1,204 @@
+"""A job as a plan and a clock: what it shows at a moment follows from these, and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from hashlib import sha256
+from typing import Annotated, Any, Literal, TypedDict
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from planasonix_provider.api.models import (
+    Job,
+    JobError,
+    JobResults,
+    JobWarning,
+    Metrics,
+    SyncBody,
+    TableResult,
+)
+
+#: A stretch of time in seconds, at most a year.
+Seconds = Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)]
+
+#: How many bytes a row has, as in the reference's example: 67,108,864 bytes for 45,210 rows.
+BYTES_PER_ROW = 1484
+#: How far a job comes that is planned to fail.
+FAILS_AT = 0.5
+
+
+class Plan(BaseModel):
+    """What a job is going to do.
+
+    :param outcome: how it ends if nobody cancels it, ``succeeded`` or ``failed``.
+    :param code: the error code of a job that fails.
+    :param message: the error message of a job that fails.
+    :param queued_seconds: how long it waits before it runs.
+    :param running_seconds: how long it runs.
+    :param cancelling_seconds: how long it takes to end once a cancel is requested.
+    :param tables: how many rows it loads into each table; a job that does not succeed loads a part of them.
+    :param warnings: what its results warn of, each with a ``code`` and a ``message``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    outcome: Literal["succeeded", "failed"] = "succeeded"
+    code: str = "sync_failed"
+    message: str = "The sync failed, as it was planned to."
+    queued_seconds: Seconds = 2.0
+    running_seconds: Seconds = 20.0
+    cancelling_seconds: Seconds = 1.0
+    tables: dict[str, Annotated[int, Field(ge=0, le=10**15)]] = {"public.orders": 44802}
+    warnings: tuple[JobWarning, ...] = ()
+
+    def faster(self, speed: float) -> Plan:
+        """Do the same in less time.
+
+        :param speed: by which factor.
+        :return: the faster plan.
+        """
+        names = ("queued_seconds", "running_seconds", "cancelling_seconds")
+        return self.model_copy(update={name: getattr(self, name) / speed for name in names})
+
+
+class PlanChanges(TypedDict, total=False):
+    """The fields of a :class:`Plan`, each of which may be left out."""
+
+    outcome: Literal["succeeded", "failed"]
+    code: str
+    message: str
+    queued_seconds: float
+    running_seconds: float
+    cancelling_seconds: float
+    tables: Mapping[str, int]
+    warnings: Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job that was started.
+
+    :param id: its id.
+    :param position: how many jobs were started before it.
+    :param connection_id: the connection that it syncs.
+    :param body: what it was started with.
+    :param created_at: when it was started.
+    :param plan: what it is going to do.
+    :param cancel_requested_at: when a cancel was requested, or ``None``.
+    :param type: its type.
+    """
+
+    id: str
+    position: int
+    connection_id: str
+    body: SyncBody
+    created_at: datetime
+    plan: Plan
+    cancel_requested_at: datetime | None = None
+    type: str = "connection_sync"
+
+    @cached_property
+    def starts_at(self) -> datetime:
+        """When it begins to run, unless it is cancelled before."""
+        return self.created_at + timedelta(seconds=self.plan.queued_seconds)
+
+    @cached_property
+    def ends_at(self) -> datetime:
+        """When it is over."""
+        if self.cancel_requested_at is not None:
+            return self.cancel_requested_at + timedelta(seconds=self.plan.cancelling_seconds)
+        return self.starts_at + timedelta(seconds=self.plan.running_seconds)
+
+    def status_at(self, now: datetime) -> str:
+        """Tell its state.
+
+        :param now: at which moment.
+        :return: one of the states that the reference names.
+        """
+        is_over = now >= self.ends_at
+        if self.cancel_requested_at is not None:
+            return "cancelled" if is_over else "cancelling"
+        if is_over:
+            return self.plan.outcome
+        return "running" if now >= self.starts_at else "queued"
+
+    def started_at(self, now: datetime) -> datetime | None:
+        """Tell when it began to run.
+
+        :param now: at which moment this is asked.
+        :return: the time, or ``None`` if it did not run yet, or was cancelled before it could.
+        """
+        return self.starts_at if min(now, self.cancel_requested_at or now) >= self.starts_at else None
+
+    def progress_at(self, now: datetime) -> float:
+        """Tell how much of its work is done.
+
+        :param now: at which moment.
+        :return: a share from 0 to 1.
+        """
+        worked = (min(now, self.cancel_requested_at or now) - self.starts_at).total_seconds()
+        if worked < 0:
+            return 0.0
+        share = 1.0 if worked >= self.plan.running_seconds else worked / self.plan.running_seconds
+        return share * FAILS_AT if self.plan.outcome == "failed" else share
+
+    def at(self, now: datetime) -> Job:
+        """Show the job with all its details.
+
+        :param now: at which moment.
+        :return: the job. A field that is ``None`` is one that the API sends as ``null``; others are not set at all.
+        """
+        status = self.status_at(now)
+        started_at = self.started_at(now)
+        finished_at = self.ends_at if now >= self.ends_at else None
+        duration = (finished_at - started_at).total_seconds() if finished_at and started_at else None
+        given: dict[str, Any] = {
+            "pipeline_id": self.body.pipeline_id,
+            "metadata": self.body.metadata,
+            "cancel_requested_at": self.cancel_requested_at,
+        }
+        return Job(
+            id=self.id,
+            type=self.type,
+            status=status,
+            connection_id=self.connection_id,
+            created_at=self.created_at,
+            queued_at=self.created_at,
+            started_at=started_at,
+            finished_at=finished_at,
+            duration_seconds=duration,
+            metrics=self._metrics_at(now),
+            error=JobError(code=self.plan.code, message=self.plan.message) if status == "failed" else None,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+
+    def results_at(self, now: datetime) -> JobResults:
+        """Show what the job loaded.
+
+        :param now: at which moment.
+        :return: the results; a stub without tables while the job is not over.
+        """
+        is_over = now >= self.ends_at
+        return JobResults(
+            job_id=self.id,
+            status=self.status_at(now),
+            tables=[self._table(name, rows) for name, rows in self._loaded_at(now).items()] if is_over else [],
+            warnings=list(self.plan.warnings) if is_over else [],
+        )
+
+    def _loaded_at(self, now: datetime) -> dict[str, int]:
+        progress = self.progress_at(now)
+        return {name: int(rows * progress) for name, rows in self.plan.tables.items()}
+
+    def _metrics_at(self, now: datetime) -> Metrics:
+        # Extracting runs ahead of loading, so that a reader who takes one for the other notices.
+        extracted = int(sum(self.plan.tables.values()) * min(1.0, self.progress_at(now) * 1.1))
+        loaded = sum(self._loaded_at(now).values())
+        return Metrics(rows_extracted=extracted, rows_loaded=loaded, bytes_read=extracted * BYTES_PER_ROW)
+
+    def _table(self, name: str, rows: int) -> TableResult:
+        checksum = sha256(f"{self.id}/{name}/{rows}".encode()).hexdigest()
+        return TableResult(name=name, rows_loaded=rows, checksum=f"sha256:{checksum}")

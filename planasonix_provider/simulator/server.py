@@ -1,0 +1,283 @@
+"""The simulator as a server in a thread: started in a test, or by the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterable, Mapping
+from threading import Event, Thread
+from types import TracebackType
+from typing import Any, Literal, Self, Unpack
+
+import uvicorn
+
+from planasonix_provider.api.models import Job
+from planasonix_provider.simulator.app import create_app
+from planasonix_provider.simulator.connect import airflow_connection
+from planasonix_provider.simulator.faults import Fault, Faults, Kind
+from planasonix_provider.simulator.gate import Gate
+from planasonix_provider.simulator.jobs import Plan, PlanChanges
+from planasonix_provider.simulator.limits import Limits
+from planasonix_provider.simulator.log import RecordedRequest
+from planasonix_provider.simulator.wire import ConnectionProtocol
+from planasonix_provider.simulator.world import API_KEY, Clock, Ids, World, random_id, utc_now
+
+#: How long a connection may stay idle, in seconds. Uvicorn's own 5 s are what httpx waits too, and a connection that
+#: both give up at the same moment fails a request that nobody ordered to fail.
+KEEP_ALIVE = 75
+#: How long to wait for the server's thread to start or stop, in seconds, before this is an error.
+PATIENCE = 10
+
+
+class Simulator:
+    """A Planasonix that listens on this machine, for as long as a ``with`` block runs.
+
+    .. code-block:: python
+
+        with Simulator() as planasonix:
+            planasonix.plan("conn_demo_01", outcome="failed", code="source_unreachable")
+            planasonix.fail("reset", route="trigger_sync", when="after")
+            ...  # point Airflow at planasonix.airflow_connection()
+
+    Every method may be called from any thread.
+
+    :param job_seconds: how long a job runs, unless something else is planned for it.
+    :param queued_seconds: how long a job waits before it runs.
+    :param cancelling_seconds: how long a job takes to end once a cancel is requested.
+    :param host: the address to listen on.
+    :param port: the port to listen on; 0 takes a free one.
+    :param api_key: the key that exists from the start, with all scopes.
+    :param connections: connections that exist from the start, besides those that every simulator knows.
+    :param rate_limit: how many requests a key has in each minute.
+    :param clock: tells the time, in UTC; by default this machine's. Jobs, limits and the ``Date`` header follow it.
+    :param ids: makes an id of a prefix; random by default.
+    :raises ValueError: if a value is not allowed.
+    """
+
+    def __init__(
+        self,
+        *,
+        job_seconds: float = 2.0,
+        queued_seconds: float = 0.2,
+        cancelling_seconds: float = 0.2,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        api_key: str = API_KEY,
+        connections: Iterable[str] = (),
+        rate_limit: int = 1200,
+        clock: Clock | None = None,
+        ids: Ids | None = None,
+    ) -> None:
+        plan = Plan(running_seconds=job_seconds, queued_seconds=queued_seconds, cancelling_seconds=cancelling_seconds)
+        self.world = World(
+            clock=clock or utc_now,
+            ids=ids or random_id,
+            api_key=api_key,
+            connections=connections,
+            default_plan=plan,
+        )
+        self.faults = Faults()
+        self.limits = Limits(self.world.clock, rate_limit)
+        self._app = create_app(self.world, faults=self.faults, limits=self.limits)
+        self._gate: Gate = self._app.state.gate
+        self._address = (host, port)
+        self._server: _Server | None = None
+        self._url: str | None = None
+
+    def __enter__(self) -> Self:
+        """Start the server."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop the server."""
+        self.stop()
+
+    def start(self) -> None:
+        """Start the server, and return once it answers.
+
+        :raises OSError: if it cannot listen on its address.
+        :raises RuntimeError: if it runs already.
+        """
+        if self._server is not None:
+            raise RuntimeError("The simulator runs already.")
+        listener = _listen(*self._address)
+        host, port = listener.getsockname()[:2]
+        self._url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self._server = _Server(self._app, listener)
+        self._server.start()
+
+    def stop(self) -> None:
+        """Stop the server at once: open connections are dropped, hanging answers never come. What happened stays."""
+        if self._server is not None:
+            self._server.stop()
+            self._server = self._url = None
+
+    @property
+    def url(self) -> str:
+        """Where the server listens.
+
+        :raises RuntimeError: if it does not run.
+        """
+        if self._url is None:
+            raise RuntimeError("The simulator does not run: use it in a with block, or call start().")
+        return self._url
+
+    @property
+    def api_key(self) -> str:
+        """The key that exists from the start."""
+        return self.world.api_key
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """The newest requests of the API, in the order in which they came."""
+        return self._gate.log.requests()
+
+    def airflow_connection(self) -> dict[str, Any]:
+        """Describe the Airflow connection to this simulator.
+
+        :return: what ``AIRFLOW_CONN_PLANASONIX_DEFAULT`` takes as JSON.
+        """
+        return airflow_connection(self.url, self.api_key)
+
+    def plan(self, connection_id: str, *, times: int | None = 1, **changes: Unpack[PlanChanges]) -> Plan:
+        """Plan what the next jobs of a connection do, as :meth:`.World.plan`.
+
+        :param connection_id: the connection.
+        :param times: for how many jobs; ``None`` is for all that nothing else is planned for.
+        :param changes: fields of :class:`~planasonix_provider.simulator.jobs.Plan`.
+        :return: the plan.
+        """
+        return self.world.plan(connection_id, times=times, **changes)
+
+    def fail(
+        self,
+        kind: Kind,
+        *,
+        route: str = "*",
+        times: int | None = 1,
+        skip: int = 0,
+        when: Literal["before", "after"] = "before",
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = 30.0,
+    ) -> Fault:
+        """Order a failure; the parameters are those of :class:`~planasonix_provider.simulator.faults.Fault`.
+
+        :param kind: what happens.
+        :param route: which route fails; ``*`` is any.
+        :param times: how many requests fail; ``None`` is all of them.
+        :param skip: how many requests pass before the first one fails.
+        :param when: whether a request fails before or after it had its effect.
+        :param status: the HTTP status of the answer.
+        :param headers: headers of the answer.
+        :param seconds: how long a ``hang`` takes.
+        :return: the fault.
+        :raises ValueError: if a value is not allowed.
+        """
+        fault = Fault(
+            kind=kind,
+            route=route,
+            times=times,
+            skip=skip,
+            when=when,
+            status=status,
+            headers=dict(headers or {}),
+            seconds=seconds,
+        )
+        self.faults.add(fault)
+        return fault
+
+    def job(self, job_id: str) -> Job:
+        """Look at a job.
+
+        :param job_id: its id.
+        :return: the job as it is now.
+        """
+        return self.world.job(job_id)
+
+    def jobs(self) -> list[Job]:
+        """Look at all jobs.
+
+        :return: the jobs as they are now, newest first.
+        """
+        return self.world.jobs()
+
+    def reset(self) -> None:
+        """Forget all that happened, and all that was ordered; the server keeps running."""
+        self._gate.reset()
+
+
+class _Config(uvicorn.Config):
+    def configure_logging(self) -> None:
+        """Leave the logging of this process alone: it belongs to whoever uses the simulator."""
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn in a thread of its own."""
+
+    def __init__(self, app: Any, listener: socket.socket) -> None:
+        super().__init__(
+            _Config(
+                app,
+                http=ConnectionProtocol,
+                ws="none",
+                loop="asyncio",
+                lifespan="off",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=KEEP_ALIVE,
+            )
+        )
+        self._listener = listener
+        self._ready = Event()
+        self._thread = Thread(target=self._run, name="planasonix-simulator", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        self._ready.wait(PATIENCE)
+        if not self.started:
+            raise RuntimeError("The simulator did not start.")
+
+    def stop(self) -> None:
+        self.should_exit = True
+        self._thread.join(PATIENCE)
+        if self._thread.is_alive():
+            raise RuntimeError("The simulator did not stop.")
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self.serve(sockets=[self._listener]))
+        finally:
+            self._ready.set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Uvicorn waits for open requests, and a fault may keep one open for minutes.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        for task in list(self.server_state.tasks):
+            task.cancel()
+        await super().shutdown(sockets)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    # asyncio sends small answers at once (TCP_NODELAY) only on sockets whose protocol is named; without it, each
+    # answer waits 40 ms for an acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from planasonix_provider.simulator import Simulator
+
+
+@pytest.fixture(scope="module")
+def module_control(session_simulator: Simulator) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"{session_simulator.url}/_simulator", timeout=5) as client:
+        yield client
+
+
+@pytest.fixture
+def control(module_control: httpx.Client, planasonix: Simulator) -> httpx.Client:
+    """Somebody who steers the simulator over HTTP, without a key."""
+    return module_control
+
+
+def test_state_tells_jobs_requests_and_faults_but_no_key(control, client, planasonix):
+    headers = {"Idempotency-Key": "k", "User-Agent": "airflow"}
+    job_id = client.post("/connections/conn_demo_01/sync", headers=headers).json()["data"]["job"]["id"]
+    client.get("/jobs?limit=5")
+    client.get("/nope")
+    planasonix.fail("reset", route="cancel_job", times=3)
+    answer = control.get("/state")
+    state = answer.json()["data"]
+    assert [job["id"] for job in state["jobs"]] == [job_id]
+    assert state["counts"] == {"trigger_sync": 1, "list_jobs": 1, "unknown": 1}
+    assert [(fault["kind"], fault["route"], fault["times"]) for fault in state["faults"]] == [
+        ("reset", "cancel_job", 3)
+    ]
+    first, second, third = state["requests"]
+    assert (first["method"], first["path"], first["status"]) == ("POST", "/api/v1/connections/conn_demo_01/sync", 202)
+    assert (first["headers"]["user-agent"], first["headers"]["idempotency-key"]) == ("airflow", "k")
+    assert (second["query"], third["status"]) == ("limit=5", 404)
+    assert planasonix.api_key not in answer.text
+
+
+def test_faults(control, client):
+    order = {"kind": "status", "status": 503, "route": "list_jobs"}
+    left = control.post("/faults", json=order).json()["data"]["faults"]
+    assert left[0].items() >= order.items()
+    assert client.get("/jobs").status_code == 503
+    control.post("/faults", json=order)
+    assert control.delete("/faults").json() == {"data": {"faults": []}}
+    assert client.get("/jobs").status_code == 200
+
+
+def test_body_needs_no_content_type(control, client):
+    control.post("/faults", content=b'{"kind": "empty"}', headers={"Content-Type": "application/x-www-form-urlencoded"})
+    assert client.get("/jobs").content == b""
+
+
+def test_plan(control, client, clock):
+    control.post("/plans", json={"connection_id": "conn_demo_01", "outcome": "failed", "code": "nope"})
+    job_id = client.post("/connections/conn_demo_01/sync").json()["data"]["job"]["id"]
+    clock.move(2.2)
+    job = client.get(f"/jobs/{job_id}").json()["data"]
+    assert (job["status"], job["error"]["code"]) == ("failed", "nope"), (
+        "what is not named is as the simulator's default"
+    )
+
+
+def test_keys(control, client):
+    key = control.post("/keys", json={"scopes": ["jobs:read"]}).json()["data"]["key"]
+    headers = {"Authorization": f"Bearer {key}"}
+    assert client.get("/jobs", headers=headers).status_code == 200
+    assert client.post("/connections/conn_demo_01/sync", headers=headers).status_code == 403
+    control.post(f"/keys/{key}/revoke")
+    assert client.get("/jobs", headers=headers).status_code == 401
+
+
+def test_key_of_ones_own_with_all_scopes(control):
+    assert control.post("/keys", json={"key": "flx_1"}).json() == {
+        "data": {"key": "flx_1", "scopes": ["jobs:read", "jobs:write"]}
+    }
+
+
+def test_connections(control, client):
+    assert "conn_new" in control.post("/connections", json={"connection_id": "conn_new"}).json()["data"]["connections"]
+    assert client.post("/connections/conn_new/sync").status_code == 202
+
+
+def test_settings_change_only_what_is_named(control, client):
+    first = control.post("/settings", json={"conflict": "allowed"}).json()["data"]["settings"]
+    second = control.post("/settings", json={"rate_limit": 7}).json()["data"]["settings"]
+    assert second == {**first, "rate_limit": 7}
+    assert second["conflict"] == "allowed"
+    assert client.get("/jobs").headers["x-ratelimit-limit"] == "7"
+
+
+def test_reset(control, client, planasonix):
+    client.post("/connections/conn_demo_01/sync")
+    planasonix.fail("reset")
+    planasonix.limits.configure(5)
+    assert control.post("/reset").status_code == 200
+    state = control.get("/state").json()["data"]
+    assert (state["jobs"], state["requests"], state["counts"], state["faults"]) == ([], [], {}, [])
+    assert state["settings"]["rate_limit"] == 1200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/faults", {}, "kind"),
+        ("/faults", {"kind": "reset", "route": "nope"}, "route"),
+        ("/plans", {"outcome": "failed"}, "connection_id"),
+        ("/plans", {"connection_id": "conn_demo_01", "outcome": "odd"}, "outcome"),
+        ("/plans", {"connection_id": "conn_demo_01", "times": 0}, "times"),
+        ("/keys", {"scopes": ["coffee"]}, "scopes"),
+        ("/keys", {"key": "two words"}, "value"),
+        ("/connections", {"connection_id": ""}, "connection_id"),
+        ("/settings", {"conflict": "maybe"}, "conflict"),
+        ("/settings", {"rate_limit": 0}, "rate_limit"),
+        ("/settings", {"colour": "red"}, "colour"),
+    ],
+)
+def test_bad_order_names_its_field(control, path, body, field):
+    response = control.post(path, json=body)
+    assert response.status_code == 400
+    assert [detail["field"] for detail in response.json()["error"]["details"]] == [field]
+
+
+@pytest.mark.parametrize(("path", "body"), [("/plans", {"connection_id": "conn_nope"}), ("/keys/nope/revoke", {})])
+def test_unknown_things(control, path, body):
+    assert control.post(path, json=body).status_code == 404

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from planasonix_provider.simulator import Simulator
+from planasonix_provider.simulator.__main__ import main
+
+
+@pytest.fixture
+def process() -> Iterator[subprocess.Popen[str]]:
+    arguments = ["--port", "0", "--api-key", "it's", "--connection", "conn_a", "--connection", "conn_b"]
+    command = [sys.executable, "-m", "planasonix_provider.simulator", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def read_welcome(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("Ctrl-C"):
+            break
+    return "".join(lines)
+
+
+def test_says_how_to_use_it_and_ends_cleanly(process):
+    welcome = read_welcome(process)
+    url = re.search(r"at (http://127\.0\.0\.1:\d+)", welcome)[1]
+    export = next(line for line in welcome.splitlines() if "export " in line)
+    name, _, value = shlex.split(export)[1].partition("=")
+    assert name == "AIRFLOW_CONN_PLANASONIX_DEFAULT"
+    assert json.loads(value)["password"] == "it's"
+    assert {"conn_demo_01", "conn_a", "conn_b"} <= {line.strip() for line in welcome.splitlines()}
+
+    _, _, order, address = shlex.split(next(line for line in welcome.splitlines() if "curl" in line))
+    with urllib.request.urlopen(address, order.encode(), timeout=5) as answer:
+        assert json.load(answer)["data"]["faults"][0]["route"] == "get_job"
+    assert address.startswith(url)
+
+    process.terminate()
+    rest, complaints = process.communicate(timeout=5)
+    assert (process.returncode, rest, complaints) == (0, "", "")
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Put back what the command line does with signals."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals")
+def test_ctrl_c_ends_it_cleanly(capsys, monkeypatch):
+    def interrupt_and_welcome(simulator: Simulator) -> str:
+        os.kill(os.getpid(), signal.SIGINT)
+        return f"welcome to {simulator.url}"
+
+    monkeypatch.setattr("planasonix_provider.simulator.__main__._welcome", interrupt_and_welcome)
+    assert main(["--port", "0"]) == 0
+    output = capsys.readouterr()
+    assert output.out.startswith("welcome to http://127.0.0.1:")
+    assert output.err == ""
+
+
+@pytest.mark.usefixtures("signals")
+def test_port_in_use(capsys):
+    with Simulator() as other:
+        port = other.url.rsplit(":", 1)[1]
+        assert main(["--port", port]) == 1
+    assert capsys.readouterr().err == f"Cannot listen on 127.0.0.1:{port}: Address already in use.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--port", "70000"], "--port: got 70000, allowed is 0 to 65535"),
+        (["--port", "x"], "--port: invalid port value: 'x'"),
+        (["--job-seconds", "-1"], "--job-seconds: got -1.0, allowed is 0 to 31536000"),
+        (["--queued-seconds", "nan"], "--queued-seconds: got nan, allowed is 0 to 31536000"),
+        (["--rate-limit", "0"], "--rate-limit: got 0, allowed is 1 to"),
+        (["--api-key", "two words"], "allowed is one word"),
+        (["--connection", ""], "connection_id: got ''"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_bad_arguments(capsys, arguments, said):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert said in capsys.readouterr().err

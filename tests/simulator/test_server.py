@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from planasonix_provider.simulator import Simulator
+
+
+def call(simulator: Simulator, method: str = "GET", path: str = "/jobs") -> httpx.Response:
+    headers = {"Authorization": f"Bearer {simulator.api_key}"}
+    # Without TLS to verify, httpx need not read the machine's certificates, which takes it 40 ms.
+    return httpx.request(method, f"{simulator.url}/api/v1{path}", headers=headers, timeout=5, verify=False)
+
+
+def test_runs_only_inside_the_block():
+    with Simulator() as planasonix:
+        url = planasonix.url
+        assert call(planasonix).status_code == 200
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url)
+    with pytest.raises(RuntimeError, match="does not run"):
+        _ = planasonix.url
+    assert [request.route for request in planasonix.requests] == ["list_jobs"], "what happened can still be read"
+
+
+def test_can_start_again_but_not_twice():
+    planasonix = Simulator()
+    for _ in range(2):
+        with planasonix:
+            assert call(planasonix).status_code == 200
+            with pytest.raises(RuntimeError, match="runs already"):
+                planasonix.start()
+    planasonix.stop()
+
+
+def test_two_run_side_by_side():
+    with Simulator(api_key="one") as one, Simulator(api_key="two") as two:
+        call(one, "POST", "/connections/conn_demo_01/sync")
+        assert (len(one.jobs()), len(two.jobs())) == (1, 0)
+        assert httpx.get(f"{two.url}/api/v1/jobs", headers={"Authorization": "Bearer one"}).status_code == 401
+
+
+def test_starts_and_stops_fast_whatever_clients_do(caplog):
+    begin = time.monotonic()
+    with Simulator() as planasonix, httpx.Client(timeout=5) as idle, ThreadPoolExecutor(1) as threads:
+        started = time.monotonic()
+        idle.get(planasonix.url)
+        planasonix.fail("hang", seconds=60)
+        hanging = threads.submit(call, planasonix)
+        while not planasonix.requests:
+            time.sleep(0.001)
+        stopping = time.monotonic()
+        planasonix.stop()
+        assert time.monotonic() - stopping < 0.5
+        with pytest.raises(httpx.TransportError):
+            hanging.result()
+    assert started - begin < 0.3
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_leaves_signals_and_logging_alone():
+    logger = logging.getLogger("uvicorn.access")
+    before = (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), logger.handlers[:], logger.propagate)
+    with Simulator():
+        after = (
+            signal.getsignal(signal.SIGINT),
+            signal.getsignal(signal.SIGTERM),
+            logger.handlers[:],
+            logger.propagate,
+        )
+    assert after == before
+
+
+def test_port_in_use():
+    with Simulator() as planasonix:
+        port = int(planasonix.url.rsplit(":", 1)[1])
+        with pytest.raises(OSError, match="in use"):
+            Simulator(port=port).start()
+
+
+def test_ipv6():
+    if not socket.has_ipv6:
+        pytest.skip("This machine has no IPv6.")
+    try:
+        planasonix = Simulator(host="::1")
+        planasonix.start()
+    except OSError:
+        pytest.skip("This machine has no IPv6.")
+    try:
+        assert planasonix.url.startswith("http://[::1]:")
+        assert call(planasonix).status_code == 200
+    finally:
+        planasonix.stop()
+
+
+def test_small_answers_are_sent_at_once(planasonix, client):
+    client.get("/jobs")
+    begin = time.monotonic()
+    for _ in range(10):
+        client.get("/jobs")
+    assert time.monotonic() - begin < 0.3, "delayed acknowledgements cost 0.04 s each"
+
+
+def test_jobs_take_the_time_that_was_set():
+    with Simulator(job_seconds=7, queued_seconds=3, cancelling_seconds=5) as planasonix:
+        plan = planasonix.plan("conn_demo_01")
+    assert (plan.running_seconds, plan.queued_seconds, plan.cancelling_seconds) == (7, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [({"job_seconds": -1}, "running_seconds"), ({"rate_limit": 0}, "per_minute"), ({"api_key": "a b"}, "value")],
+)
+def test_bad_values_are_named(values, named):
+    with pytest.raises(ValueError, match=named):
+        Simulator(**values)
+
+
+def test_clock_and_ids_can_be_given(clock):
+    with Simulator(clock=clock, ids=lambda prefix: f"{prefix}_1", connections=["conn_mine"]) as planasonix:
+        job = call(planasonix, "POST", "/connections/conn_mine/sync").json()["data"]["job"]
+        assert (job["id"], planasonix.job("job_1").created_at) == ("job_1", clock.now)
+
+
+def test_airflow_connection(planasonix):
+    assert planasonix.airflow_connection() == {
+        "conn_type": "planasonix",
+        "host": planasonix.url,
+        "password": "plnx_sim_local_key",
+        "extra": {"web_url": planasonix.url},
+    }
+
+
+def test_callers_at_once_do_not_share_a_start(planasonix):
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: call(planasonix, "POST", "/connections/conn_demo_01/sync"), range(8)))
+    assert sorted(answer.status_code for answer in answers) == [202] + [409] * 7
+    assert len(planasonix.jobs()) == 1
+
+
+def test_steering_from_other_threads_while_requests_come(planasonix):
+    def steer(number: int) -> None:
+        planasonix.fail("empty", route="list_jobs")
+        planasonix.world.add_connection(f"conn_{number}")
+        planasonix.jobs()
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(steer, range(50)))
+        answers = list(threads.map(lambda _: call(planasonix), range(60)))
+    assert sum(answer.content == b"" for answer in answers) == 50
+
+
+def running() -> int:
+    """How many simulators have a thread."""
+    return sum(thread.name == "planasonix-simulator" for thread in threading.enumerate())
+
+
+def test_thread_ends_with_the_block():
+    before = running()
+    with Simulator():
+        assert running() == before + 1
+    assert running() == before
+
+
+def in_new_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False)
+
+
+def test_missing_extra_is_named():
+    result = in_new_python(
+        "import sys; sys.modules['fastapi'] = None; import planasonix_provider.simulator as simulator; simulator.Fault"
+    )
+    assert "ImportError: The simulator needs fastapi" in result.stderr
+    assert "airflow-provider-planasonix[simulator]" in result.stderr
+
+
+def test_needs_neither_airflow_nor_httpx():
+    result = in_new_python(
+        "import sys; sys.modules['airflow'] = sys.modules['httpx'] = None\n"
+        "from planasonix_provider.simulator import Simulator\n"
+        "with Simulator() as planasonix: print(planasonix.url)"
+    )
+    assert result.stdout.startswith("http://127.0.0.1:"), result.stderr
+
+
+def test_unknown_name():
+    import planasonix_provider.simulator as simulator
+
+    with pytest.raises(AttributeError, match="no attribute 'Simulatr'"):
+        _ = simulator.Simulatr

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import httpx
+import pytest
+
+SYNC = "/connections/conn_demo_01/sync"
+
+
+@pytest.fixture(autouse=True)
+def no_complaint_of_the_server(client, caplog) -> Iterator[None]:
+    yield
+    # The server works off one thing after the other: what it had to say was said before it answers this.
+    client.get("/jobs")
+    assert [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.WARNING] == []
+
+
+def test_status(client, planasonix):
+    planasonix.fail("status", status=503, headers={"Retry-After": "7"})
+    response = client.get("/jobs")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "7")
+    assert response.json()["error"]["code"] == "service_unavailable"
+
+
+def test_status_that_has_no_name(client, planasonix):
+    planasonix.fail("status", status=599)
+    assert client.get("/jobs").json()["error"]["code"] == "unknown_error"
+
+
+def test_reset(client, planasonix):
+    planasonix.fail("reset")
+    with pytest.raises(httpx.ReadError, match="reset by peer"):
+        client.get("/jobs")
+    assert planasonix.requests[-1].status is None
+
+
+def test_cut_sends_half_of_the_answer(client, planasonix):
+    whole = client.get("/jobs").content
+    planasonix.fail("cut", when="after")
+    with client.stream("GET", "/jobs") as response:
+        assert int(response.headers["content-length"]) == len(whole)
+        chunks = response.iter_raw()
+        assert next(chunks) == whole[: len(whole) // 2]
+        with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
+            next(chunks)
+
+
+def test_html(client, planasonix):
+    planasonix.fail("html")
+    planasonix.fail("html", status=200)
+    bad, good = client.get("/jobs"), client.get("/jobs")
+    assert (bad.status_code, good.status_code) == (502, 200)
+    assert bad.headers["content-type"].startswith("text/html")
+    assert "<h1>502 Bad Gateway</h1>" in bad.text
+
+
+def test_empty(client, planasonix):
+    planasonix.fail("empty")
+    response = client.get("/jobs")
+    assert (response.status_code, response.content) == (200, b"")
+
+
+def test_hang_answers_in_the_end(client, planasonix):
+    planasonix.fail("hang", seconds=0.05)
+    begin = time.monotonic()
+    assert client.get("/jobs").status_code == 200
+    assert time.monotonic() - begin >= 0.05
+
+
+@pytest.mark.parametrize("kind", ["status", "reset", "cut", "html", "empty"])
+@pytest.mark.parametrize(("when", "jobs"), [("before", 0), ("after", 1)])
+def test_effect_comes_only_before_what_fails_after(client, planasonix, kind, when, jobs):
+    planasonix.fail(kind, route="trigger_sync", when=when)
+    with suppress(httpx.TransportError):
+        assert client.post(SYNC).status_code != 202
+    assert len(planasonix.jobs()) == jobs
+
+
+@pytest.mark.parametrize(("when", "at_once"), [("before", 0), ("after", 1)])
+def test_hang_has_its_effect_even_if_the_caller_gives_up(client, planasonix, when, at_once):
+    planasonix.fail("hang", when=when, seconds=0.1)
+    with pytest.raises(httpx.ReadTimeout):
+        client.post(SYNC, json={"metadata": {"a": 1}}, timeout=0.05)
+    assert len(planasonix.jobs()) == at_once
+    deadline = time.monotonic() + 2
+    while not planasonix.jobs() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [job.metadata for job in planasonix.jobs()] == [{"a": 1}]
+
+
+def test_cancel_can_take_effect_unseen(client, planasonix):
+    job_id = client.post(SYNC).json()["data"]["job"]["id"]
+    planasonix.fail("reset", route="cancel_job", when="after")
+    with pytest.raises(httpx.ReadError):
+        client.post(f"/jobs/{job_id}/cancel")
+    assert planasonix.job(job_id).status == "cancelling"
+
+
+def test_other_connections_are_not_broken(client, planasonix):
+    planasonix.fail("hang", route="list_jobs", seconds=0.1)
+    slow = threading.Thread(target=client.get, args=("/jobs",))
+    slow.start()
+    deadline = time.monotonic() + 2
+    while not planasonix.requests and time.monotonic() < deadline:
+        time.sleep(0.001)
+    planasonix.fail("reset")
+    with pytest.raises(httpx.ReadError):
+        client.get("/jobs/x")
+    slow.join()
+    assert [request.status for request in planasonix.requests] == [200, None]
