@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, task
@@ -12,11 +12,11 @@ from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 with DAG(
     dag_id="planasonix_mapped_syncs",
     schedule=None,
-    start_date=datetime(2025, 1, 1, tzinfo=timezone.utc),
+    start_date=datetime(2025, 1, 1, tzinfo=UTC),
     catchup=False,
     tags=["planasonix", "example"],
     doc_md=__doc__,
-):
+) as dag:
 
     @task
     def connections() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, task
@@ -12,12 +12,13 @@ from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 with DAG(
     dag_id="planasonix_nightly_sync",
     schedule="0 2 * * *",
-    start_date=datetime(2025, 1, 1, tzinfo=timezone.utc),
+    start_date=datetime(2025, 1, 1, tzinfo=UTC),
     catchup=False,
+    max_active_runs=1,
     params={"ticket": "OPS-1"},
     tags=["planasonix", "example"],
     doc_md=__doc__,
-):
+) as dag:
     # [START howto_operator_planasonix_sync]
     load_orders = PlanasonixSyncOperator(
         task_id="load_orders",

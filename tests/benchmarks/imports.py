@@ -1,0 +1,63 @@
+"""How much importing the operator adds to ``import airflow.sdk``, and what it brings along.
+
+Run by ``make bench``. Each figure is the median over fresh interpreters, taken in turns, so that a machine that slows
+down meanwhile slows both.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+
+ROUNDS = 15
+BUDGET_MS = 60
+UNWANTED = ("httpx", "requests", "aiohttp", "tenacity", "planasonix_provider.api.models")
+
+CASES = {
+    "the Airflow SDK alone": "pass",
+    "a DAG file's own BaseOperator": "from airflow.providers.common.compat.sdk import BaseOperator",
+    "the Planasonix operator": "from planasonix_provider.operators.planasonix import PlanasonixSyncOperator",
+}
+
+PROBE = """
+import importlib, json, sys, time
+try:
+    importlib.import_module("airflow.sdk")
+except ImportError:
+    from airflow.models import baseoperator
+before = set(sys.modules)
+began = time.perf_counter()
+{statement}
+seconds = time.perf_counter() - began
+print(json.dumps({{"seconds": seconds, "modules": sorted(set(sys.modules) - before)}}))
+"""
+
+
+def measure(statement: str) -> tuple[float, list[str]]:
+    """Import in a fresh interpreter; give the seconds, and the modules that came along."""
+    run = subprocess.run(
+        [sys.executable, "-c", PROBE.format(statement=statement)], capture_output=True, text=True, check=True
+    )
+    answer = json.loads(run.stdout.splitlines()[-1])
+    return answer["seconds"], answer["modules"]
+
+
+def main() -> None:
+    """Measure every case in turns, and print a table."""
+    times: dict[str, list[float]] = {case: [] for case in CASES}
+    modules: dict[str, list[str]] = {}
+    for _ in range(ROUNDS):
+        for case, statement in CASES.items():
+            seconds, modules[case] = measure(statement)
+            times[case].append(seconds * 1000)
+    print(f"What an import adds to `import airflow.sdk`, in ms (median and range of {ROUNDS}; budget {BUDGET_MS})")
+    for case, values in times.items():
+        print(f"{case:32} {statistics.median(values):7.1f}   {min(values):.1f} to {max(values):.1f}")
+    unwanted = [name for name in UNWANTED if name in modules["the Planasonix operator"]]
+    print("It brings along none of " + ", ".join(UNWANTED) if not unwanted else f"UNWANTED: {', '.join(unwanted)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""What all tests share: an Airflow of their own, and a simulator."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Airflow reads where it lives when it is imported, so this stands before every import of it.
+AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="planasonix-tests-"))
+atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
+for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
+    del os.environ[name]
+os.environ.update(
+    AIRFLOW_HOME=str(AIRFLOW_HOME),
+    AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    AIRFLOW__CORE__DAGS_FOLDER=str(Path(__file__).parent.parent / "example_dags"),
+)
+
+from planasonix_provider.simulator import Simulator  # noqa: E402
+
+#: Looks like a key, so that a search for it in everything that a test leaves behind means something.
+API_KEY = "plnx_test_4f8a1c0e9d"
+
+
+@pytest.fixture(scope="session")
+def _simulator() -> Iterator[Simulator]:
+    with Simulator(api_key=API_KEY, queued_seconds=0.02, job_seconds=0.06, cancelling_seconds=0.02) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def planasonix(_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Simulator:
+    """A simulator as new, with the Airflow connection ``planasonix_default`` leading to it."""
+    _simulator.reset()
+    monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(_simulator.airflow_connection()))
+    return _simulator
+
+
+@pytest.fixture(scope="session")
+def airflow_db() -> None:
+    """Airflow's database, for tests that run whole DAGs."""
+    from airflow.utils.db import initdb
+
+    initdb()

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pytest_mock import MockerFixture
+
+from planasonix_provider.api.client import AsyncClient
+from planasonix_provider.hooks.planasonix import PlanasonixHook
+from planasonix_provider.simulator import Simulator
+from planasonix_provider.triggers.planasonix import PlanasonixJobTrigger
+from planasonix_provider.waiting.event import WaitEvent
+from tests.conftest import API_KEY
+from tests.driving import Log, first_event, rebuilt, record
+
+CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
+
+
+def started(connection_id: str = CONNECTION) -> str:
+    with PlanasonixHook() as hook:
+        return hook.trigger_sync(connection_id).id
+
+
+def trigger(job_id: str, **arguments: Any) -> PlanasonixJobTrigger:
+    return PlanasonixJobTrigger(
+        job_id, **{"planasonix_conn_id": "planasonix_default", "poll_interval": 0.03, **arguments}
+    )
+
+
+def test_survives_being_stored() -> None:
+    deadline = datetime(2025, 3, 27, tzinfo=UTC)
+    path, arguments = trigger("job_1", deadline=deadline, cancel_on_deadline=True, status="queued").serialize()
+    assert path == "planasonix_provider.triggers.planasonix.PlanasonixJobTrigger"
+    assert json.loads(json.dumps(arguments)) == arguments
+    assert PlanasonixJobTrigger(**arguments).serialize() == (path, arguments)
+    assert PlanasonixJobTrigger(**arguments).deadline == deadline
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"job_id": ""}, "job_id: got ''"),
+        ({"job_id": "job_1", "planasonix_conn_id": " "}, "planasonix_conn_id: got ' '"),
+        ({"job_id": "job_1", "poll_interval": 0}, "poll_interval: got 0"),
+        ({"job_id": "job_1", "deadline": "tomorrow"}, "deadline: got 'tomorrow', allowed is a time with an offset"),
+        ({"job_id": "job_1", "deadline": "2025-01-01T00:00:00"}, "deadline: got '2025-01-01T00:00:00'"),
+        ({"job_id": "job_1", "deadline": 5}, "deadline: got 5"),
+    ],
+)
+def test_refuses_what_makes_no_sense(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        PlanasonixJobTrigger(**arguments)
+
+
+def test_hands_back_the_job_that_is_over(planasonix: Simulator) -> None:
+    job_id = started()
+    event = WaitEvent.from_payload(asyncio.run(first_event(trigger(job_id))))
+    assert event.outcome == "over"
+    assert event.job is not None
+    assert event.job.status == "succeeded"
+
+
+def test_ends_with_its_one_event(planasonix: Simulator) -> None:
+    async def events() -> list[Any]:
+        return [event async for event in trigger(started()).run()]
+
+    assert len(asyncio.run(events())) == 1
+
+
+def test_is_made_again_by_another_triggerer_and_goes_on(planasonix: Simulator) -> None:
+    planasonix.plan(CONNECTION, running_seconds=0.6)
+    first = trigger(started())
+
+    async def killed() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(first_event(first), 0.2)
+        await first.cleanup()
+
+    asyncio.run(killed())
+    assert planasonix.jobs()[0].status == "running", "a triggerer that goes away cancels nothing"
+    assert WaitEvent.from_payload(asyncio.run(first_event(rebuilt(first)))).outcome == "over"
+
+
+def test_cancels_at_the_deadline_by_itself_if_it_is_told_to(planasonix: Simulator) -> None:
+    planasonix.plan(CONNECTION, running_seconds=60)
+    deadline = datetime.now(UTC) + timedelta(seconds=0.2)
+    event = asyncio.run(first_event(trigger(started(), deadline=deadline, cancel_on_deadline=True)))
+    assert WaitEvent.from_payload(event).is_out_of_time
+    assert event["message"].endswith("It was asked to cancel.")
+    assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
+
+
+def test_cancels_nothing_otherwise(planasonix: Simulator) -> None:
+    planasonix.plan(CONNECTION, running_seconds=60)
+    event = asyncio.run(first_event(trigger(started(), deadline=datetime.now(UTC) + timedelta(seconds=0.2))))
+    assert WaitEvent.from_payload(event).is_out_of_time
+    assert planasonix.jobs()[0].status == "running"
+
+
+def test_says_so_if_it_cannot_cancel(planasonix: Simulator) -> None:
+    planasonix.plan(CONNECTION, running_seconds=60)
+    planasonix.fail("status", status=403, route="cancel_job")
+    deadline = datetime.now(UTC) + timedelta(seconds=0.1)
+    event = asyncio.run(first_event(trigger(started(), deadline=deadline, cancel_on_deadline=True)))
+    assert "It could not be cancelled and may still run" in event["message"]
+    assert "answered 403" in event["message"]
+
+
+def test_that_breaks_says_so_in_its_event(planasonix: Simulator, mocker: MockerFixture) -> None:
+    # Nothing real can be made to break here; that is what the net is for.
+    mocker.patch("planasonix_provider.triggers.planasonix.Watch", side_effect=ZeroDivisionError)
+    waiting = trigger("job_1")
+    record(waiting, Log())
+    event = WaitEvent.from_payload(asyncio.run(first_event(waiting)))
+    assert event.outcome == "error"
+    assert "ZeroDivisionError" in str(event.message)
+
+
+def test_a_hundred_share_one_client_and_each_writes_its_own_log(planasonix: Simulator, mocker: MockerFixture) -> None:
+    connections = [f"conn_{number}" for number in range(100)]
+    for connection_id in connections:
+        planasonix.world.add_connection(connection_id)
+        planasonix.plan(connection_id, running_seconds=0.5)
+    jobs = [started(connection_id) for connection_id in connections]
+    clients = mocker.spy(AsyncClient, "__init__")
+    logs = {job_id: Log() for job_id in jobs}
+
+    async def wait_for_all() -> list[Any]:
+        waiting = [trigger(job_id, poll_interval=0.3) for job_id in jobs]
+        for one in waiting:
+            record(one, logs[one.job_id])
+        return await asyncio.gather(*(first_event(one) for one in waiting))
+
+    events = asyncio.run(wait_for_all())
+    assert {event["job"]["status"] for event in events} == {"succeeded"}
+    assert clients.call_count == 1
+    for job_id, log in logs.items():
+        assert log.lines
+        assert all(job_id in line for line in log.lines)
+
+
+def test_a_missing_connection_is_an_event_with_a_reason() -> None:
+    event = WaitEvent.from_payload(asyncio.run(first_event(trigger("job_1", planasonix_conn_id="nowhere"))))
+    assert event.error == "configuration"
+    assert "There is no Airflow connection 'nowhere'" in str(event.message)
+
+
+def test_holds_no_key(planasonix: Simulator) -> None:
+    waiting = trigger(started())
+    event = asyncio.run(first_event(waiting))
+    assert API_KEY not in json.dumps([waiting.serialize(), event, repr(waiting)])
