@@ -1,0 +1,215 @@
+"""A whole local Airflow 3: API server with the UI, scheduler, DAG processor and triggerer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import subprocess
+import sys
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+import httpx
+
+from dev.processes import (
+    EXAMPLE_DAGS,
+    ROOT,
+    airflow_environment,
+    end,
+    end_on_sigterm,
+    free_port,
+    is_free,
+    start,
+    tail,
+)
+from planasonix_provider.simulator import Simulator
+
+WELCOME = """
+Ready after {seconds:.0f} s.
+
+  Airflow      {airflow.url} (no login; its logs are in .airflow/logs, its DAGs in example_dags)
+  Planasonix   {planasonix.url} (simulated; API key {planasonix.api_key})
+
+What to try
+  - Unpause the DAG planasonix_nightly_sync, by the switch beside its name; a run starts at once:
+      {airflow.url}/dags/planasonix_nightly_sync
+  - Follow "Open in Planasonix" from its task load_orders, or press "Mark as failed" there: the job is cancelled.
+  - Let the next look at a job fail; the task goes on:
+      curl {planasonix.url}/_simulator/faults \\
+        -d '{{"kind": "status", "status": 503, "route": "get_job"}}'
+  - Let the next job fail; the task says why, and is tried again after five minutes:
+      curl {planasonix.url}/_simulator/plans \\
+        -d '{{"connection_id": "conn_01jq8k2m3n4p5q6r7s8t9u0v1", "outcome": "failed"}}'
+  - Edit the connection planasonix_default:
+      {airflow.url}/connections
+
+Ctrl-C ends both.
+"""
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+
+
+class LocalAirflowError(Exception):
+    """Airflow did not start, or a part of it ended."""
+
+
+class LocalAirflow:
+    """An Airflow with its database and logs in ``home``; as a context manager, it runs inside the block.
+
+    ``env`` adds to the settings, or overrides them. ``python`` is the interpreter of an environment with Airflow in
+    it, so that another version can be run than the caller's.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        dags: Path = EXAMPLE_DAGS,
+        env: dict[str, str] | None = None,
+        python: str | Path = sys.executable,
+        port: int | None = None,
+    ) -> None:
+        self.home = home.absolute()
+        self.port = port or free_port()
+        self.url = f"http://localhost:{self.port}"
+        self.python = python
+        self.env = airflow_environment(self.home, dags) | self._settings() | (env or {})
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def _settings(self) -> dict[str, str]:
+        return {
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(self.port),
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(64),
+            "AIRFLOW__CORE__AUTH_MANAGER": (
+                "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
+            ),
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+            # The default ports of the log servers may be another Airflow's.
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+        }
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, patience: float = 180) -> None:
+        """Create the database, start every component, and return when all are healthy."""
+        if not is_free(self.port):
+            raise LocalAirflowError(
+                f"Port {self.port} is taken, by another Airflow perhaps. Name a free one: make airflow PORT=8081"
+            )
+        self._start("db-migrate", "db", "migrate")
+        if self.processes["db-migrate"].wait():
+            self.check()
+        del self.processes["db-migrate"]
+        for name in COMPONENTS:
+            self._start(name, name)
+        self._wait_until_healthy(time.monotonic() + patience)
+
+    def restart(self, name: str) -> None:
+        """Start a component anew, after ending what is left of it."""
+        end(self.processes[name])
+        self._start(name, name)
+
+    def stop(self) -> None:
+        """End every component, and all that they started."""
+        end(*self.processes.values())
+        self.processes.clear()
+
+    def check(self) -> None:
+        """Raise if a component has ended."""
+        for name, process in self.processes.items():
+            if process.poll() is not None:
+                raise LocalAirflowError(
+                    f"The end of {self.log(name)}:\n{tail(self.log(name))}\n\n"
+                    f"{name} ended with exit code {process.returncode}."
+                )
+
+    def log(self, name: str) -> Path:
+        """Return the path of a component's log."""
+        return self.home / "logs" / f"{name}.log"
+
+    def api(self, method: str, path: str, body: object = None) -> Any:
+        """Call a route of the REST API, such as ``dags/my_dag/dagRuns``, and return what it answers."""
+        headers = {"Authorization": f"Bearer {self._token}"}
+        answer = httpx.request(method, f"{self.url}/api/v2/{path}", json=body, headers=headers, timeout=30)
+        if answer.is_error:
+            raise LocalAirflowError(f"{method} {path} was answered with {answer.status_code}: {answer.text}")
+        return answer.json() if answer.content else None
+
+    @cached_property
+    def _token(self) -> str:
+        return str(httpx.get(f"{self.url}/auth/token", timeout=30).raise_for_status().json()["access_token"])
+
+    def _start(self, name: str, *command: str) -> None:
+        self.processes[name] = start([self.python, "-m", "airflow", *command], self.env, self.log(name))
+
+    def _wait_until_healthy(self, deadline: float) -> None:
+        sick: object = "the API server does not answer"
+        while time.monotonic() < deadline:
+            self.check()
+            try:
+                health = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=10).raise_for_status().json()
+            except httpx.HTTPError as error:
+                sick = error
+            else:
+                sick = sorted(name for name, part in health.items() if part["status"] != "healthy")
+                if not sick:
+                    return
+            time.sleep(0.5)
+        raise LocalAirflowError(f"Airflow is not healthy in time ({sick}). Its logs are in {self.home / 'logs'}.")
+
+
+def add_connection(airflow: LocalAirflow, name: str, fields: dict[str, Any]) -> None:
+    """Write a connection, as its JSON form in an environment variable would give it, into Airflow's database."""
+    entity = fields | {"connection_id": name, "extra": json.dumps(fields.get("extra") or {})}
+    action = {"action": "create", "action_on_existence": "overwrite", "entities": [entity]}
+    airflow.api("PATCH", "connections", {"actions": [action]})
+
+
+def run(airflow: LocalAirflow) -> NoReturn:
+    """Run Airflow and the simulator, until a component ends or somebody ends this process."""
+    print("Starting a simulated Planasonix and Airflow, which takes about half a minute.", flush=True)
+    began = time.monotonic()
+    with Simulator(job_seconds=20, queued_seconds=3) as planasonix, airflow:
+        add_connection(airflow, "planasonix_default", planasonix.airflow_connection())
+        print(WELCOME.format(airflow=airflow, planasonix=planasonix, seconds=time.monotonic() - began), flush=True)
+        while True:
+            airflow.check()
+            time.sleep(1)
+
+
+def main() -> int:
+    """Run Airflow and a simulated Planasonix until Ctrl-C."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--port", type=int, default=8080, help="where the UI is served")
+    end_on_sigterm()
+    try:
+        run(LocalAirflow(ROOT / ".airflow", port=parser.parse_args().port))
+    except LocalAirflowError as error:
+        print(f"\n{error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\nEnded.", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
