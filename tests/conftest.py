@@ -15,12 +15,17 @@ import pytest
 # Airflow reads where it lives when it is imported, so this stands before every import of it.
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="planasonix-tests-"))
 atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
+#: Airflow runs only what lies in its DAGs folder.
+DAGS_FOLDER = AIRFLOW_HOME / "dags"
+shutil.copytree(
+    Path(__file__).parent.parent / "example_dags", DAGS_FOLDER, ignore=shutil.ignore_patterns("__pycache__")
+)
 for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
     del os.environ[name]
 os.environ.update(
     AIRFLOW_HOME=str(AIRFLOW_HOME),
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
-    AIRFLOW__CORE__DAGS_FOLDER=str(Path(__file__).parent.parent / "example_dags"),
+    AIRFLOW__CORE__DAGS_FOLDER=str(DAGS_FOLDER),
 )
 
 from planasonix_provider.simulator import Simulator  # noqa: E402

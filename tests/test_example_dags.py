@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from planasonix_provider.simulator import Simulator
+from tests.conftest import DAGS_FOLDER
 
-EXAMPLES = sorted((Path(__file__).parent.parent / "example_dags").glob("*.py"))
+EXAMPLES = sorted(DAGS_FOLDER.glob("planasonix_*.py"))
 CONNECTIONS = {
     "planasonix_nightly_sync": ["conn_01jq8k2m3n4p5q6r7s8t9u0v1"],
     "planasonix_mapped_syncs": [f"conn_demo_{number:02}" for number in range(1, 11)],

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from planasonix_provider import parameters
 from planasonix_provider.operators.base import PlanasonixStartOperator
 
 if TYPE_CHECKING:
-    from planasonix_provider.api.models import Job
+    from planasonix_provider.api.models import Job, Priority
     from planasonix_provider.hooks.planasonix import PlanasonixHook
     from planasonix_provider.waiting.attempt import Attempt
 
@@ -50,7 +50,7 @@ class PlanasonixSyncOperator(PlanasonixStartOperator):
         return hook.trigger_sync(
             self.connection_id,
             pipeline_id=self.pipeline_id,
-            priority=self.priority,
+            priority=cast("Priority | None", self.priority),
             metadata={**attempt.metadata, **(self.metadata or {})},
             idempotency_key=attempt.idempotency_key,
         )

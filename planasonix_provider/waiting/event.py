@@ -112,10 +112,12 @@ class WaitEvent(BaseModel):
         """
         return self.model_dump(mode="json", exclude_none=True)
 
-    def raise_error(self) -> None:
-        """Raise what ended the wait, if it was an error.
+    def job_or_error(self) -> Job:
+        """Give the job that is over, or raise what ended the wait before it was.
 
+        :return: the job, in a state that is over.
         :raises PlanasonixError: of the kind that the wait met.
         """
-        if self.outcome == "error":
-            raise error_of(self.error or "", self.message or "")
+        if self.outcome == "over" and self.job:
+            return self.job
+        raise error_of(self.error or "", self.message or "")

@@ -56,7 +56,7 @@ class Watch:
         self.job: Job | None = None
         self._info = info
         self._warn = warn
-        self._status = status
+        self.status = status
         self._began = now
         self._logged = now
         self._seen_at = now
@@ -84,8 +84,8 @@ class Watch:
         if self._unseen_since:
             self._say(now, f"Planasonix answers again, after {duration(_seconds(now - self._unseen_since))}.")
         self.job, self._seen_at, self._unseen_since, self._refusals = job, now, None, 0
-        if job.status != self._status:
-            self._status = job.status
+        if job.status != self.status:
+            self.status = job.status
             self._say(now, self._line(now) + self._remark(job))
         if job.is_over:
             return WaitEvent.over(job)
@@ -125,7 +125,7 @@ class Watch:
             return self._give_up(
                 PlanasonixTimeoutError(
                     f"Job {self.job_id} was not over by {self.deadline:%Y-%m-%d %H:%M:%S} UTC, the end of the time "
-                    f"that timeout and execution_timeout allow; it was {self._status or 'not seen yet'}."
+                    f"that timeout and execution_timeout allow; it was {self.status or 'not seen yet'}."
                 )
             )
         if now - self._logged >= LOG_EVERY:

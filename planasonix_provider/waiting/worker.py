@@ -25,7 +25,7 @@ def utcnow() -> datetime:
     return datetime.now(UTC)
 
 
-def attempt(call: Callable[[], Job]) -> Job | PlanasonixError:
+def outcome_of(call: Callable[[], Job]) -> Job | PlanasonixError:
     """Call the API where a failure is an answer, too.
 
     :param call: calls it.
@@ -42,7 +42,7 @@ def wait(
     look: Callable[[], Job],
     *,
     interval: float,
-    reconnect: Callable[[], None],
+    read_again: Callable[[], None],
     stop_if_killed: Callable[[], None],
     now: Callable[[], datetime] = utcnow,
     sleep: Callable[[float], None] = time.sleep,
@@ -52,7 +52,7 @@ def wait(
     :param watch: judges what the looks bring.
     :param look: asks the API once for the job, and raises a ``PlanasonixError`` where that fails.
     :param interval: the seconds between two looks; after a ``Retry-After`` it is longer.
-    :param reconnect: reads the Airflow connection again, for a key that may have been rotated.
+    :param read_again: lets the next look read the Airflow connection again, for its key may have been rotated.
     :param stop_if_killed: raises what ends the task if it was killed; called at least twice a second.
     :param now: tells the time, in UTC.
     :param sleep: lets a number of seconds pass.
@@ -67,10 +67,9 @@ def wait(
                 return ending
             sleep(min(left, _LONGEST_NAP, watch.seconds_until_attention(now()) or _LONGEST_NAP))
         stop_if_killed()
-        answer = attempt(look)
+        answer = outcome_of(look)
         if isinstance(answer, PlanasonixAuthenticationError):
-            # The key may have been rotated; whether that helped is what the next look will tell.
-            reconnect()
+            read_again()
         pause = max(interval, getattr(answer, "retry_after", None) or 0.0)
         if ending := watch.take(answer, now()):
             return ending
@@ -116,5 +115,7 @@ def fetch_results(
         if not told:
             warn(f"Job {job_id} succeeded, but its results cannot be had yet, trying on: {trouble}")
             told = True
-        stop_if_killed()
-        sleep(max(interval, getattr(trouble, "retry_after", None) or 0.0))
+        next_try = now() + timedelta(seconds=max(interval, getattr(trouble, "retry_after", None) or 0.0))
+        while (left := (next_try - now()).total_seconds()) > 0:
+            stop_if_killed()
+            sleep(min(left, _LONGEST_NAP))

@@ -21,13 +21,13 @@ def test_survives_the_way_to_the_task() -> None:
 def test_makes_the_same_error_again() -> None:
     event = WaitEvent.failed("job_1", PlanasonixNotFoundError("GET /x: answered 404.", status=404))
     with pytest.raises(PlanasonixNotFoundError, match="answered 404"):
-        WaitEvent.from_payload(event.to_payload()).raise_error()
+        WaitEvent.from_payload(event.to_payload()).job_or_error()
 
 
 def test_of_an_error_that_this_version_lacks_still_fails_with_its_message() -> None:
     event = WaitEvent(job_id="job_1", outcome="error", error="from the future", message="Something new.")
     with pytest.raises(PlanasonixError, match="Something new"):
-        event.raise_error()
+        event.job_or_error()
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def wait(
         look,
         **{
             "interval": 10,
-            "reconnect": lambda: None,
+            "read_again": lambda: None,
             "stop_if_killed": lambda: None,
             "now": clock,
             "sleep": clock.sleep,
@@ -130,7 +130,7 @@ def test_reads_the_connection_again_when_its_key_is_refused(clock: Clock) -> Non
     event, looks = wait(
         clock,
         lambda _: running_for(30)(clock.passed) if read_again else PlanasonixAuthenticationError("401", status=401),
-        reconnect=lambda: read_again.append(clock.passed),
+        read_again=lambda: read_again.append(clock.passed),
     )
     assert event.outcome == "over"
     assert len(read_again) == 1
@@ -164,7 +164,7 @@ class TestResults:
     def test_are_asked_for_again_while_they_are_early(self, clock: Clock, early: Any) -> None:
         results, lines = self.fetch(clock, [early, early, JobResults(job_id="job_1", status="succeeded")])
         assert results.status == "succeeded"
-        assert clock.passed == 20
+        assert clock.passed == pytest.approx(20)
         assert len(lines) == 1
 
     def test_that_never_come_are_an_error_and_no_half_report(self, clock: Clock) -> None:

@@ -1,0 +1,49 @@
+"""What the README and the docs promise is true."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from planasonix_provider.simulator import Simulator
+from tests.conftest import DAGS_FOLDER
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_the_dag_in_the_readme_runs(planasonix: Simulator) -> None:
+    (block,) = python_blocks(ROOT / "README.md")
+    path = DAGS_FOLDER / "readme.py"
+    path.write_text(block)
+    run = runpy.run_path(str(path))["dag"].test()
+    assert str(getattr(run.state, "value", run.state)) == "success"
+    (job,) = planasonix.jobs()
+    assert job.pipeline_id == "pl_01hqxyz"
+    assert (job.metadata or {})["ticket"] == "OPS-1"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES[1:] if python_blocks(page)], ids=lambda page: page.name)
+def test_the_python_in_the_docs_runs(page: Path, planasonix: Simulator) -> None:
+    for block in python_blocks(page):
+        exec(compile(block, page.name, "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_commands_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for command in re.findall(r"(?:^|`)make ([a-z-]+)", "\n".join(page.read_text() for page in PAGES), re.MULTILINE):
+        assert re.search(rf"^{command}:", makefile, re.MULTILINE), command
