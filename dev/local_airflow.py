@@ -36,7 +36,7 @@ Ready after {seconds:.0f} s.
 What to try
   - Unpause the DAG planasonix_nightly_sync, by the switch beside its name; a run starts at once:
       {airflow.url}/dags/planasonix_nightly_sync
-  - Follow "Open in Planasonix" from its task load_orders, or press "Mark as failed" there: the job is cancelled.
+  - Follow "Open in Planasonix" from its task load_orders, and read the task's log.
   - Let the next look at a job fail; the task goes on:
       curl {planasonix.url}/_simulator/faults \\
         -d '{{"kind": "status", "status": 503, "route": "get_job"}}'

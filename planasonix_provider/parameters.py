@@ -65,7 +65,7 @@ def seconds(name: str, value: Any) -> float:
     """
     try:
         number = value.total_seconds() if isinstance(value, timedelta) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, bool) or not (math.isfinite(number) and number > 0):
         raise _refusal(name, value, "a number of seconds above 0, or a timedelta")

@@ -22,6 +22,7 @@ def python_blocks(page: Path) -> list[str]:
 @pytest.mark.usefixtures("airflow_db")
 def test_the_dag_in_the_readme_runs(planasonix: Simulator) -> None:
     (block,) = python_blocks(ROOT / "README.md")
+    planasonix.plan("conn_01jq8k2m3n4p5q6r7s8t9u0v1", queued_seconds=0, running_seconds=0)
     path = DAGS_FOLDER / "readme.py"
     path.write_text(block)
     run = runpy.run_path(str(path))["dag"].test()

@@ -103,10 +103,10 @@ def _error(request: Request[T], answer: Answer) -> PlanasonixResponseError:
     problem = f"{request}: answered {_status(answer.status)}"
     if body:
         problem += "".join(f" {part}" for part in (body.code, body.message and f"({body.message})") if part)
-        problem += "".join(f"; {detail.field}: {detail.issue}" for detail in body.details or ())
-    elif location := answer.headers.get("location"):
+        problem += "".join(f"; {': '.join(filter(None, (it.field, it.issue)))}" for it in body.details or ())
+    if location := answer.headers.get("location"):
         problem += f", a redirect to {location}"
-    elif _is_html(answer):
+    elif not body and _is_html(answer):
         problem += " with an HTML page"
     if body and body.existing_job_id:
         problem += f"; in the way is job {body.existing_job_id}"

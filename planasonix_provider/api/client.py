@@ -23,7 +23,7 @@ from tenacity import AsyncRetrying, Retrying
 
 from planasonix_provider import __version__
 from planasonix_provider.api.answers import Answer, read
-from planasonix_provider.api.errors import PlanasonixError, PlanasonixTransportError
+from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixTransportError
 from planasonix_provider.api.operation import Operations
 from planasonix_provider.api.retry import Policy
 from planasonix_provider.api.routes import Request
@@ -124,7 +124,7 @@ class Client(Operations):
     def _send_once(self, request: Request[T]) -> T:
         with _faults_named(self.account, request):
             response = self._http.request(**_arguments(request))
-            return read(request, _answer(response))
+            return read(request, _answer(self.account, response))
 
     def close(self) -> None:
         """Close the connections."""
@@ -171,7 +171,7 @@ class AsyncClient(Operations):
     async def _send_once(self, request: Request[T]) -> T:
         with _faults_named(self.account, request):
             response = await self._http.request(**_arguments(request))
-            return read(request, _answer(response))
+            return read(request, _answer(self.account, response))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -186,7 +186,7 @@ class AsyncClient(Operations):
 
 def _options(account: Account) -> dict[str, Any]:
     return {
-        "base_url": account.base_url,
+        "base_url": _base_url(account.base_url),
         "headers": account.headers,
         "timeout": httpx.Timeout(account.read_timeout, connect=account.connect_timeout),
         "verify": _ssl_context(account.verify),
@@ -194,10 +194,27 @@ def _options(account: Account) -> dict[str, Any]:
     }
 
 
+def _base_url(address: str) -> httpx.URL:
+    try:
+        return httpx.URL(address)
+    except httpx.InvalidURL as fault:
+        raise PlanasonixConfigurationError(
+            f"{address!r} is no usable address ({fault}). Check the host of the Airflow connection."
+        ) from None
+
+
 @cache
 def _ssl_context(verify: bool | str) -> ssl.SSLContext:
     """One context a process: making one reads the whole CA bundle, which costs more than a request does."""
-    return ssl.create_default_context(cafile=verify) if isinstance(verify, str) else httpx.create_ssl_context(verify)
+    if not isinstance(verify, str):
+        return httpx.create_ssl_context(verify)
+    try:
+        return ssl.create_default_context(cafile=verify)
+    except OSError as fault:
+        raise PlanasonixConfigurationError(
+            f"The CA bundle {verify!r} cannot be read ({fault.strerror or fault}). What the extra of the Airflow "
+            'connection has as "verify" is true, false, or the path of a PEM file on this machine.'
+        ) from None
 
 
 def _arguments(request: Request[Any]) -> dict[str, Any]:
@@ -210,8 +227,13 @@ def _arguments(request: Request[Any]) -> dict[str, Any]:
     }
 
 
-def _answer(response: httpx.Response) -> Answer:
-    return Answer(response.status_code, {k.lower(): v for k, v in response.headers.items()}, response.content)
+def _answer(account: Account, response: httpx.Response) -> Answer:
+    """Leave the library behind; and the key, for a server may send it back and an error may be made of that."""
+    headers = {name.lower(): account.without_key(value) for name, value in response.headers.items()}
+    content = response.content
+    if not response.is_success:
+        content = account.without_key(content.decode(errors="replace")).encode()
+    return Answer(response.status_code, headers, content)
 
 
 @contextmanager
@@ -219,12 +241,6 @@ def _faults_named(account: Account, request: Request[Any]) -> Iterator[None]:
     """Turn what httpx raises into our errors, and keep the key out of every message."""
     try:
         yield
-    except PlanasonixError as error:
-        # A server may have sent the key back; where none of it shows, the error stays as it is.
-        clean = account.without_key(error.message)
-        if clean != error.message:
-            error.reword(clean)
-        raise
     except (httpx.HTTPError, httpx.InvalidURL) as fault:
         what, advice = _describe(fault)
         # Without the chain: twenty frames of sockets say less than the sentence, and hold the request's headers.

@@ -44,27 +44,40 @@ class Resource(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
+def _text(value: Any) -> Any:
+    """Take what should be a text as far as it is one: an odd code must not hide the message beside it."""
+    return str(value) if isinstance(value, (str, int, float)) else None
+
+
+def _objects(value: Any) -> Any:
+    """Take what should be a list of objects as far as it is one."""
+    return [item for item in value if isinstance(item, (dict, BaseModel))] if isinstance(value, list) else None
+
+
+OddText = Annotated[str | None, BeforeValidator(_text)]
+
+
 class ErrorDetail(Resource):
     """One complaint of a 400: which field, and what is wrong with it."""
 
-    field: str | None = None
-    issue: str | None = None
+    field: OddText = None
+    issue: OddText = None
 
 
 class ErrorBody(Resource):
-    """The error of an answer that is no success."""
+    """The error of an answer that is no success. Lenient, for what is left of it is all that a person gets to read."""
 
-    code: str | None = None
-    message: str | None = None
-    details: list[ErrorDetail] | None = None
-    existing_job_id: str | None = None
+    code: OddText = None
+    message: OddText = None
+    details: Annotated[list[ErrorDetail] | None, BeforeValidator(_objects)] = None
+    existing_job_id: OddText = None
 
 
 class ErrorReply(Resource):
     """The envelope of an error: ``{"error": {...}}``."""
 
     error: ErrorBody
-    existing_job_id: str | None = None
+    existing_job_id: OddText = None
 
 
 class Metrics(Resource):

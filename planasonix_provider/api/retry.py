@@ -22,8 +22,8 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.routes import Repeat
 
-#: The outcomes after which trying again can help. 501 and the like say "never", so they are not among them.
-_PASSING_STATUSES = frozenset({500, 502, 503, 504})
+#: The 5xx that say "never". All others pass: the reference has 500 to 504, and a CDN before it has codes of its own.
+_NEVER = frozenset({501, 505, 510, 511})
 
 
 def is_passing(error: BaseException) -> bool:
@@ -33,7 +33,7 @@ def is_passing(error: BaseException) -> bool:
     :return: whether the same read, sent again later, may well succeed.
     """
     if isinstance(error, PlanasonixServerError):
-        return error.status is None or error.status in _PASSING_STATUSES
+        return error.status not in _NEVER
     return isinstance(error, (PlanasonixTransportError, PlanasonixRateLimitError, PlanasonixUnreadableError))
 
 

@@ -155,7 +155,7 @@ def list_jobs(
     :param until: only jobs created at this time or earlier; a time without an offset is UTC.
     :param limit: how many jobs to give in all; ``None`` gives all.
     :return: the request for the first page.
-    :raises ValueError: if ``limit`` is no positive number.
+    :raises ValueError: if ``limit`` is no positive number, or a bound no time.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit: got {limit!r}, allowed is a number from 1, or None for all jobs.")
@@ -168,8 +168,8 @@ def list_jobs(
             "pipeline_id": pipeline_id,
             "type": type,
             "status": status,
-            "since": _timestamp(since),
-            "until": _timestamp(until),
+            "since": _timestamp("since", since),
+            "until": _timestamp("until", until),
             "limit": min(limit or PAGE_SIZE, PAGE_SIZE),
         },
         at_most=limit,
@@ -209,8 +209,12 @@ def _segment(text: str) -> str:
     return quote(text, safe="") if text.strip(".") else "%2E" * len(text)
 
 
-def _timestamp(moment: datetime | str | None) -> str | None:
+def _timestamp(name: str, moment: datetime | str | None) -> str | None:
     """Write a time as the reference does, in UTC."""
-    if not isinstance(moment, datetime):
-        return moment
-    return as_utc(moment).isoformat().replace("+00:00", "Z")
+    if moment is None:
+        return None
+    try:
+        time = moment if isinstance(moment, datetime) else datetime.fromisoformat(moment)
+    except ValueError:
+        raise ValueError(f"{name}: got {moment!r}, allowed is an ISO 8601 time, or None.") from None
+    return as_utc(time).isoformat().replace("+00:00", "Z")

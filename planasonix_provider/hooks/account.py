@@ -90,8 +90,10 @@ class _Reader:
 
     def __init__(self, conn_id: str, extra: Mapping[str, Any]) -> None:
         self.conn_id = conn_id
+        if not isinstance(extra, Mapping):
+            self.refuse("extra", extra, "a JSON object")
         # The form sends what was left empty as an empty text.
-        self.extra = {name: value for name, value in extra.items() if value not in (None, "")}
+        self.extra = {name: value for name, value in extra.items() if value is not None and str(value).strip()}
 
     def refuse(self, field: str, given: object, allowed: str) -> NoReturn:
         raise PlanasonixConfigurationError(
@@ -114,9 +116,11 @@ class _Reader:
         return SecretStr(key)
 
     def base_url(self, host: str | None, port: int | None, schema: str | None) -> str:
-        given = (host or "").strip()
+        given = _bracketed((host or "").strip())
         if not given:
             return DEFAULT_BASE_URL
+        if port and not 0 < port < 65536:
+            self.refuse("port", port, "a number from 1 to 65535")
         address = self.address("host", given if "://" in given else f"{(schema or 'https').lower()}://{given}")
         if port and not urlsplit(address).port:
             parts = urlsplit(address)
@@ -144,7 +148,7 @@ class _Reader:
             )
         except ValueError:
             sound = False
-        if not sound or parts.username or parts.query or parts.fragment or any(c.isspace() for c in given):
+        if not sound or "@" in parts.netloc or any(c in "?# " or not c.isprintable() for c in given):
             # Without the value: an address with a user name may hold a password.
             shown = given if "@" not in given else "an address with a user name"
             self.refuse(field, shown, "a host or an http(s) address without user name, query or fragment")
@@ -179,6 +183,14 @@ class _Reader:
         if not isinstance(truth, bool):
             self.refuse(f"extra {name!r}", value, "true or false")
         return truth
+
+
+def _bracketed(host: str) -> str:
+    """Put a bare IPv6 address into brackets: Airflow takes them away when it reads a connection URI."""
+    try:
+        return f"[{ipaddress.IPv6Address(host)}]"
+    except ValueError:
+        return host
 
 
 def _is_this_machine(host: str) -> bool:

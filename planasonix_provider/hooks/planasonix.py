@@ -61,7 +61,8 @@ class PlanasonixHook(BaseHook, Operations):
         """
         with _connection_errors(self.planasonix_conn_id):
             connection = self.get_connection(self.planasonix_conn_id)
-            return _read(connection, connection.extra_dejson)
+            extra = connection.extra_dejson
+        return _read(connection, extra)
 
     async def async_settings(self) -> Settings:
         """Read the Airflow connection without blocking the event loop, anew at each call.
@@ -71,7 +72,8 @@ class PlanasonixHook(BaseHook, Operations):
         """
         with _connection_errors(self.planasonix_conn_id):
             connection = await get_async_connection(self.planasonix_conn_id)
-            return _read(connection, await get_async_extra_dejson(connection))
+            extra = await get_async_extra_dejson(connection)
+        return _read(connection, extra)
 
     def read_again(self) -> None:
         """Forget what the Airflow connection said, for it may have changed: keys are rotated while tasks wait."""
@@ -214,8 +216,6 @@ def _connection_errors(conn_id: str) -> Iterator[None]:
     """Say which connection is missing and how to make it; tell that apart from an Airflow that does not answer."""
     try:
         yield
-    except PlanasonixError:
-        raise
     except AirflowNotFoundException:
         raise PlanasonixConfigurationError(
             f"There is no Airflow connection {conn_id!r}. Make it under Admin > Connections (type Planasonix, with the "

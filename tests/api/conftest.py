@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.api.peer import ONE_JOB, Peer
+from tests.api.ways import Way
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy on the way out is no way to what runs here."""
+    monkeypatch.setenv("no_proxy", "*")
+
+
+@pytest.fixture(scope="session")
+def _peer() -> Iterator[Peer]:
+    with Peer() as peer:
+        yield peer
+
+
+@pytest.fixture
+def peer(_peer: Peer) -> Peer:
+    """A server that answers with one job until it is told otherwise."""
+    return _peer.does(ONE_JOB)
+
+
+@pytest.fixture(params=["blocking", "awaited"])
+def way(request: pytest.FixtureRequest) -> Way:
+    """Each of the two ways to call."""
+    return Way(request.param)

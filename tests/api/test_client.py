@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import certifi
+import httpx
+import pytest
+from pydantic import SecretStr
+from pytest_mock import MockerFixture
+
+import planasonix_provider
+from planasonix_provider import __version__
+from planasonix_provider.api import routes
+from planasonix_provider.api.client import Account, AsyncClient, Client
+from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixError, PlanasonixTransportError
+from planasonix_provider.api.retry import ONCE
+from tests.api.peer import ONE_JOB, RESET, SILENCE, STARTED, Peer, Reaction, Seen, answer, cut
+from tests.api.ways import KEY, Way, account
+from tests.reference_server import ReferenceServer, fourteen_faults
+
+PACKAGE = Path(planasonix_provider.__file__).parent
+
+
+def read(client: Any) -> Any:
+    return client.get_job("job_1")
+
+
+def start(client: Any) -> Any:
+    return client.trigger_sync("conn_1")
+
+
+@pytest.fixture
+def nobody() -> Iterator[int]:
+    """A port of this machine that refuses."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[ReferenceServer]:
+    with ReferenceServer(api_key=KEY) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def tls() -> Iterator[ReferenceServer]:
+    with ReferenceServer(api_key=KEY, tls=True) as server:
+        yield server
+
+
+def failure(way: Way, here: Account, operation: Callable[[Any], Any] = read) -> PlanasonixError:
+    with pytest.raises(PlanasonixError) as failed:
+        way.call(here, operation, ONCE)
+    return failed.value
+
+
+def assert_never_sent(failed: PlanasonixError) -> None:
+    assert isinstance(failed, PlanasonixTransportError)
+    assert not failed.sent
+
+
+class TestHeaders:
+    def test_a_request_says_who_asks(self, way: Way, peer: Peer) -> None:
+        way.call(account(peer.url, organization_id="org_1"), read)
+        headers = peer.seen[0].headers
+        assert headers["authorization"] == f"Bearer {KEY}"
+        assert headers["x-organization-id"] == "org_1"
+        assert headers["accept"] == "application/json"
+        assert re.fullmatch(
+            rf"airflow-provider-planasonix/{re.escape(__version__)} Python/3\.\S+", headers["user-agent"]
+        )
+
+    def test_a_request_says_no_more_than_is_known(self, way: Way, peer: Peer) -> None:
+        way.call(account(peer.url, user_agent="mine/1"), read)
+        assert peer.seen[0].headers["user-agent"] == "mine/1"
+        assert not {"x-organization-id", "idempotency-key", "content-type"} & set(peer.seen[0].headers)
+        assert peer.seen[0].body == b""
+
+    def test_a_start_is_json_with_a_key_of_its_own(self, way: Way, peer: Peer) -> None:
+        peer.does(STARTED)
+        way.call(account(peer.url), lambda client: client.trigger_sync("conn_1", metadata={"größe": 1}))
+        seen = peer.seen[0]
+        assert (seen.method, seen.headers["content-type"]) == ("POST", "application/json")
+        assert seen.body.decode() == '{"metadata":{"größe":1}}'
+        assert len(seen.headers["idempotency-key"]) >= 32
+
+    def test_a_gateways_path_stays_before_the_route(self, way: Way, peer: Peer) -> None:
+        way.call(account(f"{peer.url}/gateway/planasonix"), lambda client: client.get_job("a/.."))
+        assert peer.seen[0].path == "/gateway/planasonix/api/v1/jobs/a%2F.."
+
+    def test_a_connection_is_kept_for_the_next_request(self, plain: ReferenceServer, mocker: MockerFixture) -> None:
+        opened = mocker.spy(socket, "create_connection")
+        with Client(account(plain.url)) as client:
+            for _ in range(3):
+                list(client.list_jobs())
+        assert opened.call_count == 1
+
+
+class TestAccount:
+    def test_the_defaults_are_the_public_api_and_five_and_thirty_seconds(self) -> None:
+        default = Account(SecretStr(KEY))
+        assert (default.base_url, default.verify) == ("https://api.planasonix.com", True)
+        assert (default.connect_timeout, default.read_timeout) == (5.0, 30.0)
+
+    @pytest.mark.parametrize("kind", [Client, AsyncClient])
+    def test_the_timeouts_reach_the_http_client(self, kind: Any) -> None:
+        assert kind(account("http://127.0.0.1:9"))._http.timeout == httpx.Timeout(30.0, connect=5.0)
+        mine = account("http://127.0.0.1:9", connect_timeout=1.0, read_timeout=2.0)
+        assert kind(mine)._http.timeout == httpx.Timeout(2.0, connect=1.0)
+
+    @pytest.mark.parametrize("key", ["", f"{KEY}\n", f"{KEY}\r\nX-Evil: 1", f" {KEY}", f"{KEY}é", f"{KEY}\x00"])
+    def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(self, key: str) -> None:
+        with pytest.raises(ValueError, match="The API key is empty, or holds") as refusal:
+            Account(SecretStr(key))
+        assert KEY not in told(refusal.value)
+
+    def test_no_repr_shows_the_key(self) -> None:
+        here = account("http://127.0.0.1:9")
+        with Client(here) as client:
+            shown = [repr(here), str(here), f"{here!s:}", repr(client), repr(vars(client)), repr(AsyncClient(here))]
+        assert KEY not in "".join(shown)
+
+
+def told(error: BaseException) -> str:
+    """All that a log could show of an error."""
+    return "\n".join([str(error), repr(error), *traceback.format_exception(error), *map(repr, error.args)])
+
+
+def echo(status: int, shape: Callable[[str], Any]) -> Reaction:
+    """Send back the Authorization header, in the body and in headers that messages name."""
+
+    def react(request: Seen) -> bytes:
+        sent = request.headers["authorization"]
+        return answer(status, shape(sent), X_Request_ID=f"of {sent}", Location=f"/?{sent}")
+
+    return react
+
+
+ECHOES: dict[str, Callable[[str], Any]] = {
+    "an envelope": lambda sent: {
+        "error": {
+            "code": sent,
+            "message": f"Not for {sent}, says {sent}.",
+            "details": [{"field": sent, "issue": sent}],
+            "existing_job_id": sent,
+        }
+    },
+    "HTML": lambda sent: f"<html>{sent}</html>".encode(),
+    "text": str.encode,
+    "JSON of another shape": lambda sent: {sent: sent, "data": {"id": [sent], sent: sent, "created_at": sent}},
+}
+
+
+class TestSecrets:
+    @pytest.mark.parametrize("shape", ECHOES.values(), ids=ECHOES)
+    @pytest.mark.parametrize("status", [200, 202, 302, 400, 401, 403, 404, 409, 418, 429, 500, 503])
+    def test_a_key_that_a_server_sends_back_is_not_told(
+        self, way: Way, peer: Peer, status: int, shape: Callable[[str], Any]
+    ) -> None:
+        peer.does(echo(status, shape))
+        assert KEY not in told(failure(way, account(peer.url)))
+
+    def test_what_else_a_server_says_stays(self, way: Way, peer: Peer) -> None:
+        peer.does(echo(400, ECHOES["an envelope"]))
+        message = failure(way, account(peer.url)).message
+        assert "Not for Bearer ***, says Bearer ***." in message
+        assert "[request id of Bearer ***]" in message
+
+    @pytest.mark.parametrize("reaction", [RESET, SILENCE, b"", cut(ONE_JOB), b"NOPE\r\n\r\n"])
+    @pytest.mark.parametrize("operation", [read, start])
+    def test_a_broken_connection_does_not_tell_the_key(
+        self, way: Way, peer: Peer, operation: Callable[[Any], Any], reaction: Reaction
+    ) -> None:
+        peer.does(reaction)
+        assert KEY not in told(failure(way, account(peer.url, read_timeout=0.05), operation))
+
+    def test_a_header_that_repeats_the_key_without_http_sense_does_not_tell_it(self, way: Way, peer: Peer) -> None:
+        peer.does(lambda seen: f"HTTP/1.1 {seen.headers['authorization']}\r\n\r\n".encode())
+        assert KEY not in told(failure(way, account(peer.url)))
+
+    @pytest.mark.parametrize("address", ["https://nope.invalid", "http://127.0.0.1:1", "https://127.0.0.1:1"])
+    def test_a_connection_that_was_never_made_does_not_tell_the_key(self, way: Way, address: str) -> None:
+        assert KEY not in told(failure(way, account(address)))
+
+    def test_an_error_after_several_tries_does_not_tell_the_key(self, way: Way, peer: Peer) -> None:
+        peer.does(echo(500, ECHOES["an envelope"]))
+        with pytest.raises(PlanasonixError, match=r"\(Tried 3 times\.\)") as failed:
+            way.call(account(peer.url), read)
+        assert KEY not in told(failed.value)
+
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    def test_no_redirect_is_followed_with_the_key(self, way: Way, peer: Peer, status: int) -> None:
+        with ReferenceServer(api_key=KEY) as elsewhere:
+            peer.does(answer(status, Location=f"{elsewhere.url}/api/v1/jobs/job_1"))
+            for operation in (read, start):
+                failed = failure(way, account(peer.url), operation)
+                assert f"a redirect to {elsewhere.url}/api/v1/jobs/job_1" in failed.message
+            assert elsewhere.requests == []
+
+
+class TestTransport:
+    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+    def test_refused(self, way: Way, nobody: int, host: str) -> None:
+        failed = failure(way, account(f"http://{host}:{nobody}"))
+        assert failed.message == (
+            f"GET /api/v1/jobs/job_1: connection refused at http://{host}:{nobody}. Check the host and port of the "
+            "Airflow connection, and that the service is up."
+        )
+        assert_never_sent(failed)
+
+    def test_no_such_host(self, way: Way) -> None:
+        failed = failure(way, account("https://nope.invalid"))
+        assert "no such host at https://nope.invalid. Check the host" in failed.message
+        assert_never_sent(failed)
+
+    def test_a_certificate_that_nobody_trusts(self, way: Way, tls: ReferenceServer) -> None:
+        failed = failure(way, account(tls.url))
+        assert f"no trusted TLS connection (self-signed certificate) at {tls.url}. " in failed.message
+        assert '"verify" in the extra may name your own CA bundle' in failed.message
+        assert_never_sent(failed)
+
+    @pytest.mark.parametrize("trust", ["its own bundle", "nothing is checked"])
+    def test_verify_trusts_what_it_names(self, way: Way, tls: ReferenceServer, trust: str) -> None:
+        verify = str(tls.ca_file) if trust == "its own bundle" else False
+        here = account(tls.url, verify=verify)
+        assert way.take(here, None, lambda client: client.list_jobs()) == []
+
+    def test_tls_spoken_to_a_plain_port(self, way: Way, plain: ReferenceServer) -> None:
+        failed = failure(way, account(plain.url.replace("http:", "https:")))
+        assert "no trusted TLS connection (" in failed.message
+        assert "Check the host and its scheme" in failed.message
+        assert_never_sent(failed)
+
+    def test_plain_spoken_to_a_tls_port(self, way: Way, tls: ReferenceServer) -> None:
+        failed = failure(way, account(tls.url.replace("https:", "http:")))
+        assert isinstance(failed, PlanasonixTransportError)
+        assert "the connection broke (" in failed.message
+
+    def test_no_answer_in_time(self, way: Way, peer: Peer) -> None:
+        peer.does(SILENCE)
+        failed = failure(way, account(peer.url, read_timeout=0.05))
+        assert f"no answer in time at {peer.url}. " in failed.message
+        assert '"timeout" in the extra allows more' in failed.message
+        assert isinstance(failed, PlanasonixTransportError)
+        assert failed.sent
+
+    def test_no_connection_in_time(self, way: Way) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+            address = full.getsockname()
+            waiting = [socket.socket() for _ in range(3)]
+            for caller in waiting:
+                caller.setblocking(False)
+                caller.connect_ex(address)
+            failed = failure(way, account(f"http://127.0.0.1:{address[1]}", connect_timeout=0.1))
+            for caller in waiting:
+                caller.close()
+        assert "no connection in time at http://127.0.0.1" in failed.message
+        assert_never_sent(failed)
+
+    @pytest.mark.parametrize("reaction", [RESET, b"", cut(ONE_JOB), b"SSH-2.0-OpenSSH_9.6\r\n"])
+    def test_a_connection_that_breaks_may_have_carried_the_request(
+        self, way: Way, peer: Peer, reaction: Reaction
+    ) -> None:
+        failed = failure(way, account(peer.does(reaction).url))
+        assert isinstance(failed, PlanasonixTransportError)
+        assert failed.sent
+        assert "GET /api/v1/jobs/job_1: the connection broke (" in failed.message
+
+    def test_a_proxy_that_refuses(self, way: Way, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("no_proxy", "")
+        monkeypatch.setenv("https_proxy", peer.does(answer(407)).url)
+        failed = failure(way, account("https://planasonix.example"))
+        assert "the proxy refused (407 -) at https://planasonix.example. Check HTTPS_PROXY" in failed.message
+        assert peer.seen[0].method == "CONNECT"
+        assert "authorization" not in peer.seen[0].headers
+        assert_never_sent(failed)
+
+
+class TestConfiguration:
+    @pytest.mark.parametrize("kind", [Client, AsyncClient])
+    @pytest.mark.parametrize(
+        "content", [None, "", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"]
+    )
+    def test_a_ca_bundle_that_cannot_be_read_is_named(self, kind: Any, tmp_path: Path, content: str | None) -> None:
+        bundle = tmp_path / "ca.pem"
+        if content is not None:
+            bundle.write_text(content)
+        with pytest.raises(
+            PlanasonixConfigurationError, match='"verify" is true, false, or the path of a PEM'
+        ) as refused:
+            kind(account("https://127.0.0.1:9", verify=str(bundle)))
+        assert str(bundle) in refused.value.message
+
+    @pytest.mark.parametrize("kind", [Client, AsyncClient])
+    @pytest.mark.parametrize("address", ["https://x\x00y", "https://a..ü.example", "https://[::1"])
+    def test_an_address_that_is_none_is_named(self, kind: Any, address: str) -> None:
+        with pytest.raises(PlanasonixConfigurationError, match="is no usable address"):
+            kind(account(address))
+
+    def test_one_tls_context_serves_the_process(self, mocker: MockerFixture, tmp_path: Path) -> None:
+        made = mocker.spy(ssl, "create_default_context")
+        bundle = tmp_path / "ca.pem"
+        bundle.write_bytes(Path(certifi.where()).read_bytes())
+        for kind in (Client, AsyncClient, Client):
+            kind(account("https://127.0.0.1:9", verify=str(bundle)))
+        assert made.call_count == 1
+
+
+class TestRetries:
+    @pytest.mark.parametrize("seed", range(4))
+    def test_a_read_survives_fourteen_faults(self, way: Way, seed: int) -> None:
+        with ReferenceServer(api_key=KEY, read_faults=fourteen_faults(seed), connections={"conn_1"}) as server:
+            here = account(server.url)
+            started = way.call(here, start)
+            patient = way.policy(tries=15, seconds=3600.0)
+            assert way.call(here, lambda client: client.get_job(started.id), patient).id == started.id
+            assert len(server.requests) == 1 + 14 + 1
+            assert server.faults_left == (0, 0)
+
+    def test_a_policy_may_be_given_for_one_request(self, peer: Peer) -> None:
+        peer.does(answer(500))
+        with Client(account(peer.url), sleep=lambda _: None) as client, pytest.raises(PlanasonixError):
+            client.send(routes.get_job("job_1"), ONCE)
+        assert len(peer.seen) == 1
+
+
+class TestImports:
+    def test_the_api_imports_no_airflow(self) -> None:
+        code = "import sys, planasonix_provider.api.client; print(*sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        imported = {name.split(".")[0] for name in done.stdout.split()}
+        assert "planasonix_provider" in imported
+        assert "airflow" not in imported
+
+    def test_one_module_imports_the_http_library(self) -> None:
+        sources = PACKAGE.rglob("*.py")
+        importing = [file for file in sources if re.search(r"^\s*(import|from) httpx", file.read_text(), re.MULTILINE)]
+        assert importing == [PACKAGE / "api" / "client.py"]

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pytest
+
+from planasonix_provider.api.errors import (
+    PlanasonixAuthenticationError,
+    PlanasonixConfigurationError,
+    PlanasonixConflictError,
+    PlanasonixError,
+    PlanasonixNotFoundError,
+    PlanasonixPermissionError,
+    PlanasonixRateLimitError,
+    PlanasonixResponseError,
+    PlanasonixServerError,
+    PlanasonixTransportError,
+    PlanasonixUnreadableError,
+    PlanasonixValidationError,
+)
+from planasonix_provider.api.retry import LAST_WORDS, ONCE, Policy, is_ambiguous, is_passing, surely_did_nothing
+from tests.api.peer import HTML, ONE_JOB, RESET, SILENCE, STARTED, Peer, Reaction, Seen, answer, cut, error
+from tests.api.ways import KEY, Way, account
+from tests.reference_server import FaultItem, ReferenceServer, after_effect
+
+
+class Case(NamedTuple):
+    """What a request meets, and how often each kind of request is then sent by a policy of three tries."""
+
+    reaction: Reaction
+    kind: type[PlanasonixError]
+    read: int
+    start: int
+    ambiguous: bool
+
+
+CASES = {
+    "reset": Case(RESET, PlanasonixTransportError, 3, 1, True),
+    "no answer in time": Case(SILENCE, PlanasonixTransportError, 3, 1, True),
+    "cut": Case(cut(STARTED), PlanasonixTransportError, 3, 1, True),
+    "closed without an answer": Case(b"", PlanasonixTransportError, 3, 1, True),
+    "no HTTP": Case(b"220 mail.example.com ESMTP\r\n\r\n", PlanasonixTransportError, 3, 1, True),
+    "200 HTML": Case(answer(200, HTML), PlanasonixUnreadableError, 3, 1, True),
+    "200 empty": Case(answer(200), PlanasonixUnreadableError, 3, 1, True),
+    "429": Case(error(429), PlanasonixRateLimitError, 3, 3, False),
+    "429 Retry-After": Case(error(429, Retry_After="1"), PlanasonixRateLimitError, 3, 3, False),
+    "500": Case(error(500), PlanasonixServerError, 3, 1, True),
+    "501": Case(error(501), PlanasonixServerError, 1, 1, False),
+    "502": Case(error(502), PlanasonixServerError, 3, 1, True),
+    "502 HTML": Case(answer(502, HTML), PlanasonixServerError, 3, 1, True),
+    "503": Case(error(503), PlanasonixServerError, 3, 1, True),
+    "503 Retry-After": Case(error(503, Retry_After="1"), PlanasonixServerError, 3, 3, False),
+    "503 Retry-After of zero": Case(error(503, Retry_After="0"), PlanasonixServerError, 3, 3, False),
+    "503 Retry-After nonsense": Case(error(503, Retry_After="soon"), PlanasonixServerError, 3, 1, True),
+    "504": Case(error(504), PlanasonixServerError, 3, 1, True),
+    "524 of a CDN": Case(error(524), PlanasonixServerError, 3, 1, True),
+    "302": Case(answer(302, Location="/"), PlanasonixResponseError, 1, 1, False),
+    "400": Case(error(400), PlanasonixValidationError, 1, 1, False),
+    "401": Case(error(401), PlanasonixAuthenticationError, 1, 1, False),
+    "403": Case(error(403), PlanasonixPermissionError, 1, 1, False),
+    "404": Case(error(404), PlanasonixNotFoundError, 1, 1, False),
+    "409": Case(error(409), PlanasonixConflictError, 1, 1, False),
+    "409 Retry-After": Case(error(409, Retry_After="1"), PlanasonixConflictError, 1, 1, False),
+}
+
+
+def read(client: Any) -> Any:
+    return client.get_job("job_1")
+
+
+def read_results(client: Any) -> Any:
+    return client.get_job_results("job_1")
+
+
+def cancel(client: Any) -> Any:
+    return client.cancel_job("job_1")
+
+
+def start(client: Any) -> Any:
+    return client.trigger_sync("conn_1")
+
+
+def failure(
+    way: Way, url: str, operation: Callable[[Any], Any], policy: Policy | None = None, **fields: Any
+) -> PlanasonixError:
+    with pytest.raises(PlanasonixError) as failed:
+        way.call(account(url, **fields), operation, policy)
+    return failed.value
+
+
+def patience(case: Case) -> dict[str, float]:
+    """Wait long for an answer that comes, and not for one that does not."""
+    return {"read_timeout": 0.1} if case.reaction is SILENCE else {}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("operation", [read, cancel])
+def test_a_read_and_a_cancel_are_sent_again_where_that_can_help(
+    way: Way, peer: Peer, operation: Callable[[Any], Any], case: Case
+) -> None:
+    peer.does(case.reaction)
+    assert type(failure(way, peer.url, operation, **patience(case))) is case.kind
+    assert (len(peer.seen), len(way.clock.slept)) == (case.read, case.read - 1)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_start_is_sent_again_only_where_the_first_did_nothing(way: Way, peer: Peer, case: Case) -> None:
+    peer.does(case.reaction)
+    failed = failure(way, peer.url, start, **patience(case))
+    assert (type(failed), is_ambiguous(failed)) == (case.kind, case.ambiguous)
+    assert (len(peer.seen), len(way.clock.slept)) == (case.start, case.start - 1)
+    assert len({seen.headers["idempotency-key"] for seen in peer.seen}) == 1
+
+
+@pytest.mark.parametrize("operation", [read, cancel, start])
+def test_a_connection_that_was_never_made_is_tried_again_for_all(way: Way, operation: Callable[[Any], Any]) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound and not listening: nobody else takes the port, and it refuses
+        failed = failure(way, f"http://127.0.0.1:{closed.getsockname()[1]}", operation)
+    assert type(failed) is PlanasonixTransportError
+    assert not is_ambiguous(failed)
+    assert len(way.clock.slept) == 2
+
+
+@pytest.mark.parametrize("operation", [read, read_results, cancel, start])
+def test_an_error_that_passes_leaves_no_trace(way: Way, peer: Peer, operation: Callable[[Any], Any]) -> None:
+    good = {start: STARTED, read_results: answer(200, {"data": {"job_id": "job_1", "status": "running"}})}
+    peer.does(error(429), error(503, Retry_After="1"), good.get(operation, ONE_JOB))
+    assert way.call(account(peer.url), operation).status == "running"
+    assert len(peer.seen) == 3
+
+
+def test_an_error_of_another_kind_ends_the_trying(way: Way, peer: Peer) -> None:
+    peer.does(error(500), error(404), ONE_JOB)
+    failed = failure(way, peer.url, read)
+    assert (type(failed), len(peer.seen)) == (PlanasonixNotFoundError, 2)
+
+
+def test_the_error_at_the_end_says_how_often_it_was_tried(way: Way, peer: Peer) -> None:
+    peer.does(error(500))
+    assert failure(way, peer.url, read).message.endswith(" (Tried 3 times.)")
+    assert "Tried" not in failure(way, peer.url, start).message
+    assert "Tried" not in failure(way, peer.url, read, ONCE).message
+
+
+def test_a_wait_is_drawn_from_zero_to_a_bound_that_doubles_up_to_the_longest(way: Way, peer: Peer) -> None:
+    bounds: list[tuple[float, float]] = []
+
+    def draw(low: float, high: float) -> float:
+        bounds.append((low, high))
+        return high / 4
+
+    peer.does(error(500))
+    failure(way, peer.url, read, Policy(clock=way.clock, draw=draw))
+    highest = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 20.0]
+    assert bounds[:7] == [(0.0, bound) for bound in highest]
+    assert way.clock.slept == [bound / 4 for bound in highest]
+    assert len(peer.seen) == 8
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("operation", [read, start])
+def test_a_retry_after_is_obeyed_and_the_jitter_comes_on_top(
+    way: Way, peer: Peer, operation: Callable[[Any], Any], status: int
+) -> None:
+    peer.does(error(status, Retry_After="7"))
+    failure(way, peer.url, operation, way.policy(first_wait=1.0))
+    assert way.clock.slept == [8.0, 9.0]
+
+
+def test_a_retry_after_may_be_a_date(way: Way, peer: Peer) -> None:
+    dates = {"Date": "Thu, 27 Mar 2025 14:22:10 GMT", "Retry_After": "Thu, 27 Mar 2025 14:22:40 GMT"}
+    peer.does(error(429, **dates), ONE_JOB)
+    way.call(account(peer.url), read, way.policy(draw=lambda low, high: low))
+    assert way.clock.slept == [30.0]
+
+
+def test_no_try_begins_after_the_time_is_over(way: Way, peer: Peer) -> None:
+    peer.does(error(500))
+    failure(way, peer.url, read, way.policy(tries=100, seconds=10.0, first_wait=1.0, longest_wait=4.0))
+    assert way.clock.slept == [1.0, 2.0, 4.0]
+
+
+def test_the_time_that_the_tries_take_counts(way: Way, peer: Peer) -> None:
+    def slow(_: Seen) -> bytes:
+        way.clock.now += 4.0
+        return error(500)
+
+    peer.does(slow)
+    failure(way, peer.url, read, way.policy(tries=100, seconds=10.0, draw=lambda low, high: low))
+    assert len(peer.seen) == 3
+
+
+@pytest.mark.parametrize("seconds", ["120", "86400", "999999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_retry_after_beyond_the_time_ends_at_once(way: Way, peer: Peer, seconds: str) -> None:
+    peer.does(error(429, Retry_After=seconds))
+    failed = failure(way, peer.url, read, Policy(clock=way.clock))
+    assert isinstance(failed, PlanasonixRateLimitError)
+    assert (len(peer.seen), way.clock.slept) == (1, [])
+
+
+def test_each_call_has_a_time_of_its_own(way: Way, peer: Peer) -> None:
+    peer.does(error(500))
+    policy = way.policy(seconds=2.0)
+    for _ in range(2):
+        failure(way, peer.url, read, policy)
+    assert len(peer.seen) == 6
+
+
+def test_once_is_once(way: Way, peer: Peer) -> None:
+    peer.does(error(429))
+    failure(way, peer.url, read, ONCE)
+    assert (len(peer.seen), way.clock.slept) == (1, [])
+
+
+def test_last_words_fit_into_the_seconds_that_a_killed_process_is_given(way: Way, peer: Peer) -> None:
+    peer.does(error(500))
+    failure(way, peer.url, cancel, replace(LAST_WORDS, clock=way.clock, draw=max))
+    assert len(peer.seen) > 3
+    assert sum(way.clock.slept) < 5.0
+
+
+def test_the_default_ends_within_two_minutes(way: Way, peer: Peer) -> None:
+    peer.does(error(503, Retry_After="15"))
+    failure(way, peer.url, read, Policy(clock=way.clock, draw=max))
+    assert 60.0 < sum(way.clock.slept) < 120.0
+
+
+@pytest.mark.parametrize(
+    ("failed", "passing", "nothing"),
+    [
+        (PlanasonixTransportError("", sent=True), True, False),
+        (PlanasonixTransportError("", sent=False), True, True),
+        (PlanasonixUnreadableError(""), True, False),
+        (PlanasonixRateLimitError("", status=429), True, True),
+        (PlanasonixServerError("", status=500), True, False),
+        (PlanasonixServerError("", status=501), False, False),
+        (PlanasonixServerError("", status=503), True, False),
+        (PlanasonixServerError("", status=503, retry_after=0.0), True, True),
+        (PlanasonixServerError("", status=502, retry_after=1.0), True, False),
+        (PlanasonixServerError(""), True, False),
+        (PlanasonixConflictError("", status=409), False, False),
+        (PlanasonixConfigurationError(""), False, False),
+        (PlanasonixError(""), False, False),
+        (ValueError(), False, False),
+        (KeyboardInterrupt(), False, False),
+    ],
+    ids=repr,
+)
+def test_an_error_is_ambiguous_if_it_passes_and_may_have_done_something(
+    failed: BaseException, passing: bool, nothing: bool
+) -> None:
+    assert (is_passing(failed), surely_did_nothing(failed)) == (passing, nothing)
+    assert is_ambiguous(failed) is (passing and not nothing)
+
+
+@pytest.mark.parametrize("fault", [("reset",), ("cut",), ("html", 502), ("status", 500, {}), ("status", 503, {})])
+def test_a_start_whose_answer_was_lost_makes_one_job(way: Way, fault: FaultItem) -> None:
+    with ReferenceServer(api_key=KEY, start_faults=[after_effect(fault)], conflict_on_active=False) as server:
+        assert is_ambiguous(failure(way, server.url, start))
+        assert len(server.jobs) == 1
+
+
+@pytest.mark.parametrize("faults", [[("status", 429, {})] * 2, [("status", 503, {"Retry-After": "1"})] * 2])
+def test_a_start_that_was_refused_at_the_door_makes_one_job(way: Way, faults: list[FaultItem]) -> None:
+    with ReferenceServer(api_key=KEY, start_faults=faults, conflict_on_active=False) as server:
+        job = way.call(account(server.url), start)
+        assert list(server.jobs) == [job.id]
+        assert len({seen.headers["idempotency-key"] for seen in server.requests}) == 1

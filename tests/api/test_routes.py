@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planasonix_provider.api import routes
+from planasonix_provider.api.client import Client
+from planasonix_provider.api.errors import PlanasonixNotFoundError
+from planasonix_provider.api.routes import Repeat, Request
+from tests.api.ways import KEY, account
+from tests.reference_server import ReferenceServer
+
+#: Every route with an id in its path, with what stands before and behind the id.
+WITH_ID: dict[str, tuple[Callable[[str], Request[Any]], str, str]] = {
+    "connection_id": (routes.trigger_sync, "/api/v1/connections/", "/sync"),
+    "job_id": (routes.get_job, "/api/v1/jobs/", ""),
+    "job_id of results": (routes.get_job_results, "/api/v1/jobs/", "/results"),
+    "job_id of a cancel": (routes.cancel_job, "/api/v1/jobs/", "/cancel"),
+}
+NASTY = {
+    "../webhooks": "..%2Fwebhooks",
+    "a/b": "a%2Fb",
+    "/": "%2F",
+    ".": "%2E",
+    "..": "%2E%2E",
+    "...": "%2E%2E%2E",
+    "job.1": "job.1",
+    "a?status=failed": "a%3Fstatus%3Dfailed",
+    "a#b": "a%23b",
+    "100%": "100%25",
+    "%2F": "%252F",
+    "a b": "a%20b",
+    "a\r\nX-Evil: 1": "a%0D%0AX-Evil%3A%201",
+    "größe": "gr%C3%B6%C3%9Fe",
+    "ジョブ": "%E3%82%B8%E3%83%A7%E3%83%96",
+    "a\\b;c:d@e": "a%5Cb%3Bc%3Ad%40e",
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ReferenceServer]:
+    with ReferenceServer(api_key=KEY, conflict_on_active=False) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: ReferenceServer) -> Iterator[Client]:
+    with Client(account(server.url)) as client:
+        yield client
+
+
+@pytest.mark.parametrize(("given", "segment"), NASTY.items())
+@pytest.mark.parametrize(("route", "before", "behind"), WITH_ID.values(), ids=WITH_ID)
+def test_an_id_is_one_segment_of_the_path(
+    route: Callable[[str], Request[Any]], before: str, behind: str, given: str, segment: str
+) -> None:
+    assert route(given).url_path == f"{before}{segment}{behind}"
+
+
+@given(st.text(min_size=1).filter(str.strip))
+def test_any_text_is_one_segment_and_comes_back(text: str) -> None:
+    for route, before, behind in WITH_ID.values():
+        path = urlsplit(route(text).url_path).path
+        assert path.count("/") == (before + behind).count("/")
+        segment = path.removeprefix(before).removesuffix(behind)
+        assert unquote(segment) == text
+        assert segment not in {".", ".."}
+
+
+@pytest.mark.parametrize(("given", "segment"), NASTY.items())
+def test_a_server_sees_an_id_as_one_segment(server: ReferenceServer, client: Client, given: str, segment: str) -> None:
+    with pytest.raises(PlanasonixNotFoundError, match="There is no job"):
+        client.get_job(given)
+    with pytest.raises(PlanasonixNotFoundError, match="There is no job"):
+        client.cancel_job(given)
+    started = client.trigger_sync(given)
+    assert started.connection_id == given
+    assert [(seen.method, seen.path) for seen in server.requests[-3:]] == [
+        ("GET", f"/api/v1/jobs/{segment}"),
+        ("POST", f"/api/v1/jobs/{segment}/cancel"),
+        ("POST", f"/api/v1/connections/{segment}/sync"),
+    ]
+
+
+@pytest.mark.parametrize("given", ["", " ", "\t\n", None, 7])
+@pytest.mark.parametrize("name", WITH_ID)
+def test_an_empty_id_is_refused_by_name(name: str, given: Any) -> None:
+    with pytest.raises(ValueError, match="allowed is a text that is not empty") as refusal:
+        WITH_ID[name][0](given)
+    assert str(refusal.value).startswith(f"{name.split()[0]}: got {given!r}")
+
+
+def test_a_route_names_itself_by_method_and_path() -> None:
+    assert str(routes.trigger_sync("conn_1", metadata={"a": "b"})) == "POST /api/v1/connections/conn_1/sync"
+    assert str(routes.list_jobs(status="running")) == "GET /api/v1/jobs"
+
+
+def test_a_start_sends_what_was_given_and_nothing_else() -> None:
+    assert routes.trigger_sync("conn_1").body == {}
+    full = routes.trigger_sync("conn_1", pipeline_id="pl_1", priority="low", metadata={"dag_id": "d", "n": 1})
+    assert full.body == {"pipeline_id": "pl_1", "priority": "low", "metadata": {"dag_id": "d", "n": 1}}
+
+
+def test_a_start_refuses_a_priority_that_the_reference_lacks() -> None:
+    with pytest.raises(ValueError, match="priority"):
+        routes.trigger_sync("conn_1", priority="urgent")  # type: ignore[arg-type]
+
+
+def test_every_start_has_an_idempotency_key_of_its_own() -> None:
+    first, second = routes.trigger_sync("conn_1"), routes.trigger_sync("conn_1")
+    assert first.idempotency_key
+    assert second.idempotency_key
+    assert first.idempotency_key != second.idempotency_key
+    assert routes.trigger_sync("conn_1", idempotency_key="mine").idempotency_key == "mine"
+
+
+def test_a_server_sees_the_idempotency_key_and_the_body(server: ReferenceServer, client: Client) -> None:
+    job = client.trigger_sync("conn_1", pipeline_id="pl_1", priority="high", metadata={"a": 1}, idempotency_key="mine")
+    assert server.requests[-1].headers["idempotency-key"] == "mine"
+    kept = server.jobs[job.id]
+    assert (kept["pipeline_id"], kept["priority"], kept["metadata"]) == ("pl_1", "high", {"a": 1})
+    client.trigger_sync("conn_1")
+    assert server.requests[-1].headers["idempotency-key"] not in {"", "mine"}
+
+
+def test_only_a_start_is_unsafe_to_repeat_and_only_a_start_has_a_key() -> None:
+    safe = [routes.list_jobs(), routes.get_job("j"), routes.get_job_results("j"), routes.cancel_job("j")]
+    assert {request.repeat for request in safe} == {Repeat.SAFE}
+    assert {request.idempotency_key for request in safe} == {None}
+    assert routes.trigger_sync("c").repeat is Repeat.STARTS_WORK
+
+
+@pytest.mark.parametrize(("limit", "page"), [(None, 100), (1, 1), (99, 99), (100, 100), (101, 100), (5000, 100)])
+def test_a_list_asks_for_no_larger_page_than_is_wanted_or_allowed(limit: int | None, page: int) -> None:
+    request = routes.list_jobs(limit=limit)
+    assert (request.query["limit"], request.at_most) == (page, limit)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_below_one_is_refused(limit: int) -> None:
+    with pytest.raises(ValueError, match=rf"^limit: got {limit}, allowed is a number from 1, or None"):
+        routes.list_jobs(limit=limit)
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        (datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC), "2025-03-27T14:22:10Z"),
+        (datetime(2025, 3, 27, 16, 22, 10, tzinfo=timezone(timedelta(hours=2))), "2025-03-27T14:22:10Z"),
+        (datetime(2025, 3, 27, 14, 22, 10), "2025-03-27T14:22:10Z"),  # noqa: DTZ001
+        (datetime(2025, 3, 27, 14, 22, 10, 500000, tzinfo=UTC), "2025-03-27T14:22:10.500000Z"),
+        ("2025-03-27T14:22:10Z", "2025-03-27T14:22:10Z"),
+        ("2025-03-27T16:22:10+02:00", "2025-03-27T14:22:10Z"),
+        ("2025-03-27 14:22:10", "2025-03-27T14:22:10Z"),
+        ("2025-03-27", "2025-03-27T00:00:00Z"),
+        (None, None),
+    ],
+)
+@pytest.mark.parametrize("bound", ["since", "until"])
+def test_a_bound_goes_out_in_utc(bound: str, given: datetime | str | None, sent: str | None) -> None:
+    assert routes.list_jobs(**{bound: given}).query[bound] == sent  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bound", ["since", "until"])
+def test_a_bound_that_is_no_time_is_refused_by_name(bound: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{bound}: got 'yesterday', allowed is an ISO 8601 time"):
+        routes.list_jobs(**{bound: "yesterday"})  # type: ignore[arg-type]
+
+
+def test_a_server_sees_only_the_filters_that_were_given(server: ReferenceServer, client: Client) -> None:
+    moment = datetime(2025, 3, 27, 14, 22, 10, tzinfo=timezone(timedelta(hours=-5)))
+    list(client.list_jobs(connection_id="a&b", status="running", type="connection_sync", since=moment, until=moment))
+    path = "/api/v1/jobs?connection_id=a%26b&type=connection_sync&status=running"
+    path += "&since=2025-03-27T19%3A22%3A10Z&until=2025-03-27T19%3A22%3A10Z&limit=100"
+    assert unquote(server.requests[-1].path) == unquote(path)
+    assert server.requests[-1].path.startswith("/api/v1/jobs?connection_id=a%26b&")
+    list(client.list_jobs(pipeline_id="pl_1"))
+    assert server.requests[-1].path == "/api/v1/jobs?pipeline_id=pl_1&limit=100"
+
+
+def test_the_next_page_is_the_same_request_with_a_cursor() -> None:
+    first = routes.list_jobs(status="running", limit=7)
+    after = first.after("c1")
+    assert after.query == {**first.query, "cursor": "c1"}
+    assert (after.at_most, after.path) == (7, "/jobs")
+    assert "cursor" not in first.query

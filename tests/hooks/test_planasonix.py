@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.models import Connection
+from pytest_mock import MockerFixture
+
+from planasonix_provider.api import routes
+from planasonix_provider.api.client import AsyncClient, Client
+from planasonix_provider.api.errors import (
+    PlanasonixAuthenticationError,
+    PlanasonixConfigurationError,
+    PlanasonixError,
+    PlanasonixNotFoundError,
+    PlanasonixServerError,
+    PlanasonixTransportError,
+)
+from planasonix_provider.api.operation import Operations
+from planasonix_provider.api.retry import ONCE
+from planasonix_provider.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR, get_provider_info
+from planasonix_provider.hooks.account import Settings
+from planasonix_provider.hooks.planasonix import PlanasonixHook
+from tests.hooks.conftest import KEY, Connect
+from tests.reference_server import FaultItem, ReferenceServer
+
+
+@pytest.fixture
+def server() -> Iterator[ReferenceServer]:
+    with ReferenceServer(api_key=KEY, looks=1, connections={"conn_1"}) as server:
+        yield server
+
+
+@pytest.fixture
+def hook(server: ReferenceServer, connect: Connect) -> Iterator[PlanasonixHook]:
+    with PlanasonixHook(connect(host=server.url)) as hook:
+        yield hook
+
+
+async def look(hook: PlanasonixHook, *, blocking: bool) -> Settings:
+    """Read the Airflow connection, in one of the two ways."""
+    return hook.settings if blocking else await hook.async_settings()
+
+
+both_looks = pytest.mark.parametrize("blocking", [True, False], ids=["blocking", "awaited"])
+
+
+class TestMethods:
+    def test_each_route_is_a_method_that_blocks(self, hook: PlanasonixHook) -> None:
+        job = hook.trigger_sync("conn_1", pipeline_id="pl_1", metadata={"dag_id": "d"})
+        assert [listed.id for listed in hook.list_jobs(connection_id="conn_1")] == [job.id]
+        assert hook.cancel_job(job.id).status == "cancelling"
+        assert [hook.get_job(job_id=job.id).status for _ in range(2)] == ["cancelling", "cancelled"]
+        assert hook.get_job_results(job.id).status == "cancelled"
+
+    async def test_each_route_is_a_method_that_is_awaited(self, hook: PlanasonixHook) -> None:
+        job = await hook.aio.trigger_sync("conn_1", pipeline_id="pl_1", metadata={"dag_id": "d"})
+        assert [listed.id async for listed in hook.aio.list_jobs(connection_id="conn_1")] == [job.id]
+        assert (await hook.aio.cancel_job(job.id)).status == "cancelling"
+        assert [(await hook.aio.get_job(job_id=job.id)).status for _ in range(2)] == ["cancelling", "cancelled"]
+        assert (await hook.aio.get_job_results(job.id)).status == "cancelled"
+
+    def test_the_methods_are_the_same_everywhere(self) -> None:
+        for kind in (PlanasonixHook, type(PlanasonixHook().aio), Client, AsyncClient):
+            assert all(getattr(kind, name) is vars(Operations)[name] for name in vars(Operations) if name[0] != "_")
+
+    def test_an_error_of_the_api_reaches_the_caller(self, hook: PlanasonixHook) -> None:
+        with pytest.raises(PlanasonixNotFoundError, match="There is no job job_of_nobody"):
+            hook.get_job("job_of_nobody")
+
+    async def test_an_error_of_the_api_reaches_who_awaits(self, hook: PlanasonixHook) -> None:
+        with pytest.raises(PlanasonixNotFoundError, match="There is no job job_of_nobody"):
+            await hook.aio.get_job("job_of_nobody")
+
+    def test_a_request_says_that_airflow_asks(self, hook: PlanasonixHook, server: ReferenceServer) -> None:
+        list(hook.list_jobs())
+        assert " Airflow/" in server.requests[0].headers["user-agent"]
+
+    def test_a_hook_that_was_closed_opens_again(self, hook: PlanasonixHook) -> None:
+        list(hook.list_jobs())
+        hook.close()
+        hook.close()
+        assert list(hook.list_jobs()) == []
+
+    def test_a_policy_may_be_given_for_one_request(self, hook: PlanasonixHook, connect: Connect) -> None:
+        with ReferenceServer(api_key=KEY, read_faults=[("status", 500, {})]) as faulty:
+            connect(host=faulty.url)
+            with pytest.raises(PlanasonixServerError):
+                hook.send(routes.list_jobs(), ONCE)
+            assert len(faulty.requests) == 1
+
+    async def test_clients_are_at_hand_for_what_has_no_method(self, hook: PlanasonixHook) -> None:
+        with hook.client() as client, hook.get_conn() as conn:
+            assert type(client) is type(conn) is Client
+            assert list(client.list_jobs()) == list(conn.list_jobs()) == []
+        async with await hook.async_client(ONCE) as async_client:
+            assert (type(async_client), async_client.policy) == (AsyncClient, ONCE)
+
+    def test_a_job_has_an_address_in_the_web_app(self, connect: Connect) -> None:
+        assert PlanasonixHook(connect()).job_url("job_1") == "https://app.planasonix.com/jobs/job_1"
+
+
+class TestConnection:
+    def test_the_default_connection_has_the_documented_name(self) -> None:
+        hook = PlanasonixHook()
+        assert hook.planasonix_conn_id == "planasonix_default"
+        assert (hook.conn_name_attr, hook.conn_type, hook.hook_name) == (
+            "planasonix_conn_id",
+            "planasonix",
+            "Planasonix",
+        )
+        assert PlanasonixHook(**{hook.conn_name_attr: "mine"}).planasonix_conn_id == "mine"
+
+    @both_looks
+    async def test_a_missing_connection_is_told_with_the_way_to_make_it(self, blocking: bool) -> None:
+        with pytest.raises(PlanasonixConfigurationError) as refused:
+            await look(PlanasonixHook("planasonix_of_nobody"), blocking=blocking)
+        assert refused.value.message == (
+            "There is no Airflow connection 'planasonix_of_nobody'. Make it under Admin > Connections (type "
+            "Planasonix, with the API key), or with: airflow connections add planasonix_of_nobody --conn-type "
+            "planasonix --conn-password '<the API key>'"
+        )
+
+    @both_looks
+    async def test_a_connection_without_a_key_is_told_by_name(self, connect: Connect, blocking: bool) -> None:
+        hook = PlanasonixHook(connect(password=""))
+        with pytest.raises(PlanasonixConfigurationError, match="'planasonix_x' has no API key"):
+            await look(hook, blocking=blocking)
+
+    @both_looks
+    async def test_what_makes_no_sense_is_told_by_name_and_field(self, connect: Connect, blocking: bool) -> None:
+        hook = PlanasonixHook(connect(extra={"timeout": "soon"}))
+        with pytest.raises(
+            PlanasonixConfigurationError, match="'planasonix_x', extra 'timeout': got 'soon'"
+        ) as refused:
+            await look(hook, blocking=blocking)
+        assert KEY not in "".join(traceback.format_exception(refused.value))
+
+    @both_looks
+    async def test_an_airflow_that_does_not_answer_is_no_missing_connection(
+        self, connect: Connect, mocker: MockerFixture, blocking: bool
+    ) -> None:
+        # No secrets backend can be made to fail alike on all versions of Airflow.
+        fault = ConnectionError("The API server is away.")
+        mocker.patch.object(PlanasonixHook, "get_connection", side_effect=fault)
+        mocker.patch("planasonix_provider.hooks.planasonix.get_async_connection", side_effect=fault)
+        with pytest.raises(
+            PlanasonixTransportError, match=r"'planasonix_x' \(ConnectionError: The API server is away"
+        ) as failed:
+            await look(PlanasonixHook(connect()), blocking=blocking)
+        assert not failed.value.sent
+
+    def test_a_connection_is_read_once_until_it_is_to_be_read_again(
+        self, hook: PlanasonixHook, server: ReferenceServer, connect: Connect
+    ) -> None:
+        list(hook.list_jobs())
+        server.accept_keys("plnx_test_rotated")
+        connect(host=server.url, password="plnx_test_rotated")
+        with pytest.raises(PlanasonixAuthenticationError):
+            list(hook.list_jobs())
+        hook.read_again()
+        assert list(hook.list_jobs()) == []
+
+    async def test_who_awaits_reads_the_connection_at_each_call(
+        self, hook: PlanasonixHook, server: ReferenceServer, connect: Connect
+    ) -> None:
+        assert [job async for job in hook.aio.list_jobs()] == []
+        server.accept_keys("plnx_test_rotated")
+        connect(host=server.url, password="plnx_test_rotated")
+        assert [job async for job in hook.aio.list_jobs()] == []
+
+    def test_a_hook_does_not_show_the_key(self, hook: PlanasonixHook) -> None:
+        list(hook.list_jobs())
+        assert KEY not in repr(hook) + repr(vars(hook)) + repr(hook.settings)
+
+
+def verdict(conn_id: str) -> tuple[bool, str]:
+    works, message = PlanasonixHook(conn_id).test_connection()
+    assert KEY not in message
+    return works, message
+
+
+class TestTheTestButton:
+    def test_all_is_well(self, connect: Connect, server: ReferenceServer) -> None:
+        works, message = verdict(connect(host=server.url))
+        assert (works, message) == (True, f"Connected to {server.url}. The API key may read jobs.")
+        assert [seen.path for seen in server.requests] == ["/api/v1/jobs?limit=1"]
+
+    def test_no_such_host(self, connect: Connect) -> None:
+        works, message = verdict(connect(host="nope.invalid"))
+        assert not works
+        assert "no such host at https://nope.invalid. Check the host of the Airflow connection" in message
+
+    def test_refused(self, connect: Connect, server: ReferenceServer) -> None:
+        server.stop()
+        works, message = verdict(connect(host=server.url))
+        assert not works
+        assert f"connection refused at {server.url}. Check the host and port" in message
+
+    def test_a_certificate_that_nobody_trusts(self, connect: Connect) -> None:
+        with ReferenceServer(api_key=KEY, tls=True) as tls:
+            works, message = verdict(connect(host=tls.url))
+            assert not works
+            assert "no trusted TLS connection (self-signed certificate)" in message
+            assert '"verify" in the extra may name your own CA bundle' in message
+            assert verdict(connect(host=tls.url, extra={"verify": str(tls.ca_file)}))[0]
+
+    def test_a_ca_bundle_that_is_not_there(self, connect: Connect, tmp_path: Path) -> None:
+        works, message = verdict(connect(extra={"verify": str(tmp_path / "ca.pem")}))
+        assert not works
+        assert "ca.pem' cannot be read (No such file or directory)" in message
+
+    @pytest.mark.parametrize(
+        ("fault", "words"),
+        [
+            (("html", 200), "with an HTML page, as a proxy or a login page between here and the API sends"),
+            (("html", 502), "502 Bad Gateway with an HTML page"),
+            (("empty",), "with an empty body"),
+            (("cut",), "the connection broke"),
+            (("status", 403, {}), "403 Forbidden forbidden (This answer was planned by the test.). The API key lacks"),
+            (("status", 429, {}), "429 Too Many Requests"),
+        ],
+    )
+    def test_an_answer_that_is_no_list_of_jobs(self, connect: Connect, fault: FaultItem, words: str) -> None:
+        with ReferenceServer(api_key=KEY, read_faults=[fault]) as faulty:
+            works, message = verdict(connect(host=faulty.url))
+            assert (works, len(faulty.requests)) == (False, 1)
+        assert words in message
+
+    def test_a_key_that_is_not_known(self, connect: Connect, server: ReferenceServer) -> None:
+        server.accept_keys("plnx_test_another")
+        works, message = verdict(connect(host=server.url))
+        assert not works
+        assert "401 Unauthorized unauthorized" in message
+        assert "check the password of the Airflow connection" in message
+
+    @pytest.mark.parametrize("path", ["/app", "/api", "/api/v2"])
+    def test_a_path_that_does_not_lead_to_the_api(self, connect: Connect, server: ReferenceServer, path: str) -> None:
+        works, message = verdict(connect(host=server.url + path))
+        assert not works
+        assert message.startswith(f"{server.url}{path} answers, but has no Orchestration API at /api/v1: ")
+        assert "not the web app's" in message
+
+    def test_a_path_that_the_reference_shows_is_no_mistake(self, connect: Connect, server: ReferenceServer) -> None:
+        assert verdict(connect(host=f"{server.url}/api/v1/"))[0]
+
+    def test_a_connection_that_makes_no_sense(self, connect: Connect) -> None:
+        works, message = verdict(connect(host="ftp://api.planasonix.com"))
+        assert not works
+        assert "'planasonix_x', host: got 'ftp://api.planasonix.com'" in message
+
+    def test_a_connection_that_is_missing(self) -> None:
+        works, message = verdict("planasonix_of_nobody")
+        assert not works
+        assert message.startswith("There is no Airflow connection 'planasonix_of_nobody'.")
+
+    def test_airflow_finds_it_by_the_connection_type(self, connect: Connect, server: ReferenceServer) -> None:
+        connection = Connection(conn_id=connect(host=server.url), conn_type="planasonix")
+        assert connection.test_connection() == (True, f"Connected to {server.url}. The API key may read jobs.")
+
+
+class TestForm:
+    """The connection form has one table; what each version of Airflow asks for is made of it."""
+
+    def test_the_standard_fields_are_those_of_the_table(self) -> None:
+        behaviour = PlanasonixHook.get_ui_field_behaviour()
+        assert behaviour == {
+            "hidden_fields": UI_FIELD_BEHAVIOUR["hidden-fields"],
+            "relabeling": UI_FIELD_BEHAVIOUR["relabeling"],
+            "placeholders": UI_FIELD_BEHAVIOUR["placeholders"],
+        }
+
+    def test_the_fields_of_the_extra_are_those_of_the_table(self) -> None:
+        wtforms = pytest.importorskip("wtforms", reason="this Airflow draws its forms without wtforms")
+        widgets = PlanasonixHook.get_connection_form_widgets()
+        assert list(widgets) == list(CONN_FIELDS)
+        for name, field in CONN_FIELDS.items():
+            is_flag = field["schema"]["type"] == ["boolean", "null"]
+            assert widgets[name].field_class is (wtforms.BooleanField if is_flag else wtforms.StringField)
+            assert widgets[name].args == (field["label"],)
+            assert widgets[name].kwargs["description"] == field["description"]
+
+    def test_the_provider_info_is_made_of_the_table(self) -> None:
+        (described,) = get_provider_info()["connection-types"]
+        assert described["connection-type"] == PlanasonixHook.conn_type
+        assert described["hook-name"] == PlanasonixHook.hook_name
+        assert described["hook-class-name"] == f"{PlanasonixHook.__module__}.{PlanasonixHook.__qualname__}"
+        assert described["ui-field-behaviour"] is UI_FIELD_BEHAVIOUR
+        assert described["conn-fields"] is CONN_FIELDS
+
+    def test_every_field_of_the_form_is_one_that_the_hook_reads(self, connect: Connect) -> None:
+        for name in CONN_FIELDS:
+            hook = PlanasonixHook(connect(host="http://10.0.0.1", extra={"allow_http": True, name: ["no", "sense"]}))
+            with pytest.raises(PlanasonixError, match=f"extra '{name}': got "):
+                _ = hook.settings
+
+    def test_what_an_untouched_form_sends_is_the_default(self, connect: Connect) -> None:
+        sent = {name: field["schema"].get("default", "") for name, field in CONN_FIELDS.items()}
+        untouched = PlanasonixHook(connect(host="", extra=sent)).settings
+        assert untouched == PlanasonixHook(connect()).settings
+
+    def test_airflow_lists_the_connection_type_with_its_hook(self, form: dict[str, Any]) -> None:
+        hook = form["hook"]
+        assert hook["hook_class_name"] == "planasonix_provider.hooks.planasonix.PlanasonixHook"
+        assert (hook["hook_name"], hook["connection_id_attribute_name"]) == ("Planasonix", "planasonix_conn_id")
+        assert hook["connection_testable"] is True
+
+    def test_airflow_shows_the_form_of_the_table(self, form: dict[str, Any]) -> None:
+        assert form["fields"] == {name: field["label"] for name, field in CONN_FIELDS.items()}
+        assert set(form["hidden"]) == set(UI_FIELD_BEHAVIOUR["hidden-fields"]) - {"extra"}
+        assert form["relabeled"] == UI_FIELD_BEHAVIOUR["relabeling"]
+
+
+#: Asks the installed Airflow what it shows for the connection type, in the way of its own user interface.
+ASK_AIRFLOW = """
+import json
+from airflow.providers_manager import ProvidersManager
+
+try:
+    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+except ImportError:  # Airflow 2
+    behaviour = ProvidersManager().field_behaviours["planasonix"]
+    hidden = [name for name in behaviour["hidden_fields"] if name != "extra"]
+    relabeled = behaviour["relabeling"]
+    widgets = ProvidersManager().connection_form_widgets
+    fields = {w.field_name: w.field.args[0] for n, w in widgets.items() if n.startswith("extra__planasonix__")}
+else:
+    meta = next(m for m in HookMetaService.hook_meta_data() if m.connection_type == "planasonix")
+    standard = {n.replace("url_", ""): f for n, f in meta.standard_fields.model_dump().items() if f}
+    hidden = [name for name, field in standard.items() if field["hidden"]]
+    relabeled = {name: field["title"] for name, field in standard.items() if field["title"]}
+    fields = {name: field["schema"]["title"] for name, field in meta.extra_fields.items()}
+hook = ProvidersManager().hooks["planasonix"]._asdict()
+print("FORM", json.dumps({"hook": hook, "hidden": hidden, "relabeled": relabeled, "fields": fields}))
+"""
+
+
+@pytest.fixture(scope="module")
+def form() -> dict[str, Any]:
+    """What Airflow shows. Asked in a process of its own: some versions put stand-ins for wtforms into theirs."""
+    done = subprocess.run([sys.executable, "-c", ASK_AIRFLOW], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("FORM ")]
+    described: dict[str, Any] = json.loads(line.removeprefix("FORM "))
+    return described

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, get_args
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from planasonix_provider import parameters
+from planasonix_provider.api.models import Priority
+
+
+class Other(BaseOperator):
+    """A task whose output another one takes."""
+
+
+XCOM = Other(task_id="other").output
+
+
+@pytest.mark.parametrize(
+    ("value", "is_open"),
+    [
+        ("{{ ds }}", True),
+        ("conn_{{ var.value.x }}", True),
+        ("{% if a %}b{% endif %}", True),
+        ("{# nothing #}", True),
+        ({"a": {"b": ["{{ ds }}"]}}, True),
+        ({"{{ ds }}": 1}, True),
+        (("a", "{{ ds }}"), True),
+        ({"{{ ds }}"}, True),
+        (XCOM, True),
+        (XCOM["key"], True),
+        ({"a": [XCOM]}, True),
+        ("conn_1", False),
+        ("{ds}", False),
+        ("", False),
+        ({"a": {"b": ["c", 1, None]}}, False),
+        ({}, False),
+        (None, False),
+        (30, False),
+        (timedelta(seconds=30), False),
+    ],
+    ids=str,
+)
+def test_a_value_is_open_if_only_the_run_decides_it(value: Any, is_open: bool) -> None:
+    assert parameters.is_open(value) is is_open
+
+
+def refusal(check: parameters.Check, value: Any) -> str:
+    with pytest.raises(ValueError, match=r"^the_name: got ") as refused:
+        check("the_name", value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["conn_1", " conn_1 ", "größe"])
+def test_a_text_stays_as_it_is(value: str) -> None:
+    assert parameters.text("the_name", value) == value
+
+
+@pytest.mark.parametrize("value", ["", " ", "\t\n", None, 7, True, b"conn_1", ["conn_1"]])
+def test_what_is_no_text_is_refused(value: Any) -> None:
+    assert refusal(parameters.text, value) == f"the_name: got {value!r}, allowed is a text that is not empty."
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (30, 30.0),
+        (0.5, 0.5),
+        ("30", 30.0),
+        (" 1.5 ", 1.5),
+        (timedelta(minutes=2), 120.0),
+        (timedelta(milliseconds=1), 0.001),
+        (Decimal("1.5"), 1.5),
+    ],
+)
+def test_seconds_are_a_number_a_text_or_a_timedelta(value: Any, seconds: float) -> None:
+    given = parameters.seconds("the_name", value)
+    assert (given, type(given)) == (seconds, float)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        0,
+        -1,
+        0.0,
+        -0.5,
+        math.nan,
+        math.inf,
+        -math.inf,
+        10**400,
+        True,
+        False,
+        None,
+        "",
+        "x",
+        "0",
+        "-1",
+        "nan",
+        "inf",
+        "True",
+        "00:01:00",
+        timedelta(0),
+        timedelta(seconds=-1),
+        [30],
+        {"seconds": 30},
+        datetime(2025, 1, 1, tzinfo=UTC),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_what_is_no_stretch_of_time_is_refused(value: Any) -> None:
+    message = refusal(parameters.seconds, value)
+    assert message.endswith(", allowed is a number of seconds above 0, or a timedelta.")
+    assert repr(value)[:200] in message
+
+
+def test_the_priorities_are_those_of_the_api() -> None:
+    assert get_args(Priority) == parameters.PRIORITIES
+
+
+@pytest.mark.parametrize("value", parameters.PRIORITIES)
+def test_a_priority_of_the_api_stays_as_it_is(value: str) -> None:
+    assert parameters.priority("the_name", value) == value
+
+
+@pytest.mark.parametrize("value", ["", "urgent", "Low", " low", None, 1, ["low"], {"low": 1}])
+def test_a_priority_that_the_api_lacks_is_refused(value: Any) -> None:
+    assert refusal(parameters.priority, value) == f"the_name: got {value!r}, allowed is low, normal, high."
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        ({}, {}),
+        (
+            {"a": 1, "b": [None, True, 1.5, "c"], "d": {"e": "f"}},
+            {"a": 1, "b": [None, True, 1.5, "c"], "d": {"e": "f"}},
+        ),
+        (OrderedDict(a=(1, 2)), {"a": [1, 2]}),
+        ({"größe": "ü"}, {"größe": "ü"}),
+    ],
+)
+def test_metadata_becomes_plain_json(value: Any, plain: dict[str, Any]) -> None:
+    given = parameters.metadata("the_name", value)
+    assert (given, type(given)) == (plain, dict)
+
+
+@pytest.mark.parametrize("value", [None, "a=b", '{"a": 1}', ["a"], [("a", 1)], 7, {1: "a"}, {None: 1}, {("a",): 1}])
+def test_metadata_that_is_no_mapping_of_texts_is_refused(value: Any) -> None:
+    assert refusal(parameters.metadata, value) == f"the_name: got {value!r}, allowed is a mapping whose keys are texts."
+
+
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, math.inf, [math.nan], {1, 2}, datetime(2025, 1, 1, tzinfo=UTC), b"a", object(), {("a",): 1}],
+    ids=repr,
+)
+def test_metadata_that_json_cannot_hold_is_refused(value: Any) -> None:
+    message = refusal(parameters.metadata, {"a": value})
+    assert ", allowed is what JSON can hold (" in message
+
+
+def test_metadata_that_holds_itself_is_refused() -> None:
+    value: dict[str, Any] = {}
+    value["a"] = value
+    assert "Circular reference" in refusal(parameters.metadata, value)
+
+
+def test_metadata_is_a_copy() -> None:
+    given = {"a": [1]}
+    made = parameters.metadata("the_name", given)
+    given["a"].append(2)
+    assert made == {"a": [1]}
+
+
+def test_a_long_value_is_shown_in_part() -> None:
+    message = refusal(parameters.priority, "x" * 10_000)
+    assert len(message) < 300
+    assert "…, allowed is low" in message
+
+
+def test_an_optional_parameter_may_be_none_and_nothing_else_that_is_wrong() -> None:
+    check = parameters.optional(parameters.seconds)
+    assert check("the_name", None) is None
+    assert check("the_name", "30") == 30.0
+    assert refusal(check, 0).startswith("the_name: got 0")
