@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from planasonix_provider.api.routes import Request
 
 T = TypeVar("T")
+
+# On Airflow 2 every look at a job would be a line of httpx's in the task's log; Airflow 3 quiets httpx by itself.
+if (httpx_log := logging.getLogger("httpx")).level == logging.NOTSET:
+    httpx_log.setLevel(logging.WARNING)
 
 
 class PlanasonixHook(BaseHook, Operations):

@@ -112,6 +112,10 @@ class Poller:
             while self._waits:
                 self._start_looks()
                 await self._sleep()
+        except Exception as bug:
+            log.exception("The Planasonix poller broke")
+            for wait in self._waits:
+                wait.answer(_broken(bug))
         finally:
             # Nothing between here and the reset may await: whoever registers now must find either a loop that will
             # see it, or none at all.
@@ -152,9 +156,8 @@ class Poller:
         except PlanasonixError as error:
             answer = error
         except Exception as bug:
-            # No wait may hang because what it relies on has died.
             log.exception("A look at Planasonix broke")
-            answer = PlanasonixError(f"The look broke ({type(bug).__name__}: {bug}). Please report it.")
+            answer = _broken(bug)
         now = asyncio.get_running_loop().time()
         silent_until = self._silence[0] if self._silence else now
         for wait in waits:
@@ -200,6 +203,11 @@ class Poller:
         """Let the whole poller rest after a 429: the limit is the key's, not that of one wait."""
         rest = min(refusal.retry_after or 0.0, LONGEST_SILENCE)
         self._silence = (asyncio.get_running_loop().time() + rest, refusal)
+
+
+def _broken(bug: Exception) -> PlanasonixError:
+    """Tell a wait that what it relies on has died: it may fail, but it may not hang."""
+    return PlanasonixError(f"The poller broke ({type(bug).__name__}: {bug}). Please report it.")
 
 
 # Keyed by event loop as well: ``dag.test()`` runs each trigger in a loop of its own.

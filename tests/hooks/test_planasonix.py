@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import traceback
@@ -349,3 +350,7 @@ def form() -> dict[str, Any]:
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("FORM ")]
     described: dict[str, Any] = json.loads(line.removeprefix("FORM "))
     return described
+
+
+def test_httpx_writes_no_line_of_its_own_for_each_request() -> None:
+    assert not logging.getLogger("httpx").isEnabledFor(logging.INFO)

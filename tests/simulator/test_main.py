@@ -72,7 +72,7 @@ def test_ctrl_c_ends_it_cleanly(capsys, monkeypatch):
     monkeypatch.setattr("planasonix_provider.simulator.__main__._welcome", interrupt_and_welcome)
     assert main(["--port", "0"]) == 0
     output = capsys.readouterr()
-    assert output.out.startswith("welcome to http://127.0.0.1:")
+    assert "welcome to http://127.0.0.1:" in output.out
     assert output.err == ""
 
 

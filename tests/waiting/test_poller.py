@@ -249,6 +249,16 @@ def test_a_bug_in_a_look_reaches_the_waits_and_hangs_none() -> None:
     assert "ZeroDivisionError" in str(answer)
 
 
+def test_a_bug_in_the_poller_itself_reaches_the_waits_and_hangs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(poller: Poller) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(Poller, "_start_looks", broken)
+    (answer,) = virtual_time.run(looks(Poller(Planasonix().connect), "job_1", interval=10, number=1))
+    assert isinstance(answer, PlanasonixError)
+    assert "ZeroDivisionError" in str(answer)
+
+
 def test_an_airflow_connection_that_cannot_be_read_reaches_the_waits() -> None:
     async def connect() -> Any:
         raise PlanasonixConfigurationError("There is no Airflow connection 'x'.")
