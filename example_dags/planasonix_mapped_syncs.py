@@ -23,14 +23,12 @@ with DAG(
         """Name the connections to sync; a real DAG would ask its own catalogue."""
         return [f"conn_demo_{number:02}" for number in range(1, 11)]
 
-    # [START howto_operator_planasonix_sync_mapped]
     sync = PlanasonixSyncOperator.partial(
         task_id="sync",
         poll_interval=2,
         deferrable=True,
         max_active_tis_per_dag=5,
     ).expand(connection_id=connections())
-    # [END howto_operator_planasonix_sync_mapped]
 
     @task
     def add_up(jobs: list[dict[str, Any]]) -> int:

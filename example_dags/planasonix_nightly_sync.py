@@ -19,7 +19,6 @@ with DAG(
     tags=["planasonix", "example"],
     doc_md=__doc__,
 ) as dag:
-    # [START howto_operator_planasonix_sync]
     load_orders = PlanasonixSyncOperator(
         task_id="load_orders",
         connection_id="conn_01jq8k2m3n4p5q6r7s8t9u0v1",
@@ -31,7 +30,6 @@ with DAG(
         retries=2,
         deferrable=True,
     )
-    # [END howto_operator_planasonix_sync]
 
     @task
     def tell(job: dict[str, Any]) -> None:

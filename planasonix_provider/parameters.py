@@ -11,6 +11,9 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
+#: Longer than anybody waits, and short enough to be added to a date.
+LONGEST_SECONDS = 10 * 365 * 86_400
+
 #: Takes a parameter's name and value; gives the value in its final form, or raises a ``ValueError`` that says it all.
 Check = Callable[[str, Any], Any]
 
@@ -61,14 +64,14 @@ def seconds(name: str, value: Any) -> float:
     :param name: the parameter's name, for the message.
     :param value: what was given: seconds as a number or, from a template, as text; or a ``timedelta``.
     :return: the seconds.
-    :raises ValueError: if it is none, or not above 0.
+    :raises ValueError: if it is none, not above 0, or more than ten years.
     """
     try:
         number = value.total_seconds() if isinstance(value, timedelta) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if isinstance(value, bool) or not (math.isfinite(number) and number > 0):
-        raise _refusal(name, value, "a number of seconds above 0, or a timedelta")
+    if isinstance(value, bool) or not 0 < number <= LONGEST_SECONDS:
+        raise _refusal(name, value, "a number of seconds above 0 and up to ten years, or a timedelta")
     return number
 
 

@@ -114,7 +114,7 @@ def test_seconds_are_a_number_a_text_or_a_timedelta(value: Any, seconds: float) 
 )
 def test_what_is_no_stretch_of_time_is_refused(value: Any) -> None:
     message = refusal(parameters.seconds, value)
-    assert message.endswith(", allowed is a number of seconds above 0, or a timedelta.")
+    assert message.endswith(", allowed is a number of seconds above 0 and up to ten years, or a timedelta.")
     assert repr(value)[:200] in message
 
 

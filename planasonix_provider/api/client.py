@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Self, TypeVar
 
@@ -78,6 +78,13 @@ class Account:
         if self.organization_id:
             headers["X-Organization-ID"] = self.organization_id
         return headers
+
+    def in_a_hurry(self) -> Account:
+        """Give the same account, for a process that has only seconds left.
+
+        :return: the account, with timeouts of 1 s to connect and 1.5 s to read.
+        """
+        return replace(self, connect_timeout=1.0, read_timeout=1.5)
 
     def without_key(self, text: str) -> str:
         """Take the key out of a text that came from elsewhere, for a server may send back what it was sent.
@@ -249,7 +256,14 @@ def _faults_named(account: Account, request: Request[Any]) -> Iterator[None]:
         ) from None
 
 
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+_NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.LocalProtocolError,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
 
 
 def _may_have_been_sent(fault: Exception) -> bool:

@@ -155,6 +155,12 @@ class PlanasonixJobCancelledError(PlanasonixError):
     kind = "job_cancelled"
 
 
+class PlanasonixLostTrackError(PlanasonixError):
+    """Nobody knows what became of the work: it may run, have ended, or never have begun. A repeat could double it."""
+
+    kind = "lost_track"
+
+
 class PlanasonixTimeoutError(PlanasonixError):
     """The job was not over in time."""
 
@@ -180,6 +186,7 @@ _KINDS: tuple[type[PlanasonixError], ...] = (
     PlanasonixConfigurationError,
     PlanasonixJobFailedError,
     PlanasonixJobCancelledError,
+    PlanasonixLostTrackError,
     PlanasonixTimeoutError,
 )
 _BY_KIND = {error.kind: error for error in _KINDS}

@@ -5,6 +5,7 @@ The whole policy stands in :data:`REPEATED` and :class:`Policy`; tenacity does t
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from planasonix_provider.api.errors import (
     PlanasonixUnreadableError,
 )
 from planasonix_provider.api.routes import Repeat
+
+log = logging.getLogger(__name__)
 
 #: The 5xx that say "never". All others pass: the reference has 500 to 504, and a CDN before it has codes of its own.
 _NEVER = frozenset({501, 505, 510, 511})
@@ -116,13 +119,23 @@ class Policy:
                 error.reword(f"{error.message} (Tried {state.attempt_number} times.)")
             raise error
 
-        return {"retry": retry, "wait": wait, "stop": stop, "retry_error_callback": give_up_with_error}
+        def tell(state: RetryCallState) -> None:
+            log.info("%s Trying again in %.1f s.", _error(state), state.upcoming_sleep)
+
+        return {
+            "retry": retry,
+            "wait": wait,
+            "stop": stop,
+            "before_sleep": tell,
+            "retry_error_callback": give_up_with_error,
+        }
 
 
 #: One try: for callers that come again by themselves, as a wait does at its next look.
 ONCE = Policy(tries=1)
-#: For a process that is being killed: few tries, close together, within the five seconds that it is given.
-LAST_WORDS = Policy(tries=6, seconds=4.0, first_wait=0.2, longest_wait=1.0)
+#: For a process that is being killed: few tries, close together, so that the last one ends (each within two and a half
+#: seconds, see ``Account.in_a_hurry``) before the five seconds that Airflow gives are over.
+LAST_WORDS = Policy(tries=6, seconds=2.5, first_wait=0.2, longest_wait=0.5)
 
 
 def _error(state: RetryCallState) -> PlanasonixError | None:

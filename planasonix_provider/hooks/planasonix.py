@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -14,6 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from planasonix_provider.api import routes
 from planasonix_provider.api.client import AsyncClient, Client
 from planasonix_provider.api.errors import (
+    PlanasonixAuthenticationError,
     PlanasonixConfigurationError,
     PlanasonixError,
     PlanasonixNotFoundError,
@@ -22,7 +24,7 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.operation import Operations
 from planasonix_provider.api.retry import ONCE, Policy
 from planasonix_provider.get_provider_info import CONN_FIELDS, CONNECTION_TYPE, HOOK_NAME, UI_FIELD_BEHAVIOUR
-from planasonix_provider.hooks.account import Settings, settings_of
+from planasonix_provider.hooks.settings import Settings, settings_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -43,9 +45,12 @@ class PlanasonixHook(BaseHook, Operations):
     (``await hook.aio.get_job(job_id)``). :meth:`client` and :meth:`async_client` give what sends them, for whatever has
     no method. Use the hook in a ``with`` block where its connections are to be closed at once.
 
+    A key that is refused is read again, once, for it may have been rotated since.
+
     :param planasonix_conn_id: the Airflow connection, of the type Planasonix. Its password is the API key; its host is
         needed only for dedicated tenants; its extra may hold ``organization_id``, ``web_url``, ``timeout`` (seconds),
         ``verify`` (a boolean or the path of a CA bundle) and ``allow_http``.
+    :param sleep: waits for a number of seconds between two tries of a request.
     """
 
     conn_name_attr = "planasonix_conn_id"
@@ -53,9 +58,16 @@ class PlanasonixHook(BaseHook, Operations):
     conn_type = CONNECTION_TYPE
     hook_name = HOOK_NAME
 
-    def __init__(self, planasonix_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        planasonix_conn_id: str = default_conn_name,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.planasonix_conn_id = planasonix_conn_id
+        self._sleep = sleep
         self._client: Client | None = None
 
     @cached_property
@@ -91,7 +103,7 @@ class PlanasonixHook(BaseHook, Operations):
         :param policy: which failures to try again, and for how long; the default is eight tries within two minutes.
         :return: the client, which blocks.
         """
-        return Client(self.settings.account, policy)
+        return Client(self.settings.account, policy, sleep=self._sleep)
 
     async def async_client(self, policy: Policy | None = None) -> AsyncClient:
         """Make a client for asynchronous code; use it in an ``async with`` block.
@@ -108,9 +120,19 @@ class PlanasonixHook(BaseHook, Operations):
         :param policy: which failures to try again, and for how long; the default is eight tries within two minutes.
         :return: what the answer holds.
         """
+        client = self._connected()
+        try:
+            return client.send(request, policy)
+        except PlanasonixAuthenticationError:
+            self.read_again()
+            if self.settings.account == client.account:
+                raise
+            return self._connected().send(request, policy)
+
+    def _connected(self) -> Client:
         if self._client is None:
             self._client = self.client()
-        return self._client.send(request, policy)
+        return self._client
 
     def close(self) -> None:
         """Close the client that the methods use; the next call opens another."""
@@ -223,8 +245,8 @@ def _connection_errors(conn_id: str) -> Iterator[None]:
         yield
     except AirflowNotFoundException:
         raise PlanasonixConfigurationError(
-            f"There is no Airflow connection {conn_id!r}. Make it under Admin > Connections (type Planasonix, with the "
-            f"API key), or with: airflow connections add {conn_id} --conn-type planasonix "
+            f"There is no Airflow connection {conn_id!r}, or none that can be read. Make it under Admin > Connections "
+            f"(type Planasonix, with the API key), or with: airflow connections add {conn_id} --conn-type planasonix "
             "--conn-password '<the API key>'"
         ) from None
     except Exception as fault:

@@ -33,6 +33,9 @@ class PlanasonixSyncOperator(PlanasonixStartOperator):
     All other parameters are those of :class:`~planasonix_provider.operators.base.PlanasonixStartOperator`.
     """
 
+    # Its own apart from its base's, for the base checks those before this class has set its own.
+    own_checks: ClassVar[Mapping[str, parameters.Check]] = {"pipeline_id": parameters.optional(parameters.text)}
+    checks: ClassVar[Mapping[str, parameters.Check]] = {**PlanasonixStartOperator.checks, **own_checks}
     template_fields: Sequence[str] = (*PlanasonixStartOperator.template_fields, "pipeline_id")
 
     def __init__(self, *, pipeline_id: str | None = None, **kwargs: Any) -> None:
@@ -54,6 +57,3 @@ class PlanasonixSyncOperator(PlanasonixStartOperator):
             metadata={**attempt.metadata, **(self.metadata or {})},
             idempotency_key=attempt.idempotency_key,
         )
-
-    own_checks: ClassVar[Mapping[str, parameters.Check]] = {"pipeline_id": parameters.optional(parameters.text)}
-    checks: ClassVar[Mapping[str, parameters.Check]] = {**PlanasonixStartOperator.checks, **own_checks}

@@ -9,14 +9,14 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.errors import PlanasonixError
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import Job
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.parameters import seconds, text
+from planasonix_provider.waiting.clock import utcnow
 from planasonix_provider.waiting.event import WaitEvent
-from planasonix_provider.waiting.poller import poller_for
+from planasonix_provider.waiting.poller import Poller, poller_for
 from planasonix_provider.waiting.watch import Watch
-from planasonix_provider.waiting.worker import utcnow
 
 
 class PlanasonixJobTrigger(BaseTrigger):
@@ -72,7 +72,10 @@ class PlanasonixJobTrigger(BaseTrigger):
             event = await self._wait()
         except Exception as bug:
             self.log.exception("The wait for job %s broke", self.job_id)
-            error = PlanasonixError(f"The wait for job {self.job_id} broke ({type(bug).__name__}). Please report it.")
+            error = PlanasonixLostTrackError(
+                f"The wait for job {self.job_id} broke ({type(bug).__name__}), and the job may still run: look at it "
+                "in Planasonix before you clear the task, and please report this."
+            )
             event = WaitEvent.failed(self.job_id, error)
         yield TriggerEvent(event.to_payload())
 
@@ -92,16 +95,21 @@ class PlanasonixJobTrigger(BaseTrigger):
             while event is None:
                 answer = await wait.next(watch.seconds_until_attention(utcnow()))
                 event = watch.take(answer, utcnow())
-        if event.is_out_of_time and self.cancel_on_deadline:
-            # Here and not in the task: for hours there may be no worker free to run it.
-            event = event.after_cancel(await self._cancel(hook))
+            if event.is_out_of_time:
+                # Here and not in the task: for hours there may be no worker free to run it.
+                cancelled = self.cancel_on_deadline
+                event = event.after_cancel(await self._cancel(poller)) if cancelled else event.after_no_cancel()
         return event
 
-    async def _cancel(self, hook: PlanasonixHook) -> Job | PlanasonixError:
+    async def _cancel(self, poller: Poller) -> Job | PlanasonixError:
         try:
-            return await hook.aio.cancel_job(self.job_id)
+            job = await poller.send(routes.cancel_job(self.job_id))
+            if job.is_over:
+                # The answer to a cancel has only part of what the account of an ended job needs.
+                job = await poller.send(routes.get_job(self.job_id))
         except PlanasonixError as error:
             return error
+        return job
 
 
 def _moment(deadline: datetime | str | None) -> datetime | None:

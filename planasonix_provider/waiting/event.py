@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from planasonix_provider.api.errors import PlanasonixError, PlanasonixTimeoutError, error_of
+from planasonix_provider.api.errors import (
+    PlanasonixError,
+    PlanasonixLostTrackError,
+    PlanasonixTimeoutError,
+    error_of,
+)
 from planasonix_provider.api.models import Job
 
 
-class InvalidEventError(PlanasonixError):
+class InvalidEventError(PlanasonixLostTrackError):
     """What a trigger handed back is no event of this package, or of another version of it."""
-
-    kind: ClassVar[str] = "event"
 
 
 class WaitEvent(BaseModel):
@@ -94,16 +97,24 @@ class WaitEvent(BaseModel):
     def after_cancel(self, answer: Job | PlanasonixError) -> Self:
         """Take in how the cancel went that followed on the deadline.
 
-        :param answer: the job as the cancel gave it, or why it could not be cancelled.
+        :param answer: the job after the cancel, or why it could not be cancelled.
         :return: the event to report: a job that ended just before the cancel came is over, and not out of time.
         """
         if isinstance(answer, PlanasonixError):
-            note = f"It could not be cancelled and may still run: cancel it in Planasonix. {answer}"
-        elif answer.status in ("succeeded", "failed"):
+            note = (
+                f"It could not be cancelled and may still run: end it in Planasonix before you clear the task. {answer}"
+            )
+            return self.failed(self.job_id, PlanasonixLostTrackError(f"{self.message} {note}"), self.job)
+        if answer.status in ("succeeded", "failed"):
             return self.over(answer)
-        else:
-            note = "It was asked to cancel."
-        return self.model_copy(update={"message": f"{self.message} {note}"})
+        return self.model_copy(update={"message": f"{self.message} It was asked to cancel."})
+
+    def after_no_cancel(self) -> Self:
+        """Take in that whoever waited leaves the job alone at the deadline.
+
+        :return: the event to report.
+        """
+        return self.model_copy(update={"message": f"{self.message} It was not cancelled, and runs on."})
 
     def to_payload(self) -> dict[str, Any]:
         """Write the event as JSON types, which is all that survives the way to the task.

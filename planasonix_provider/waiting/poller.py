@@ -13,25 +13,40 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
+
+from tenacity import AsyncRetrying
 
 from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
     PlanasonixError,
+    PlanasonixLostTrackError,
+    PlanasonixNotFoundError,
+    PlanasonixPermissionError,
     PlanasonixRateLimitError,
+    PlanasonixTransportError,
 )
-from planasonix_provider.api.retry import ONCE
+from planasonix_provider.api.retry import ONCE, Policy
 from planasonix_provider.api.routes import Request
+from planasonix_provider.waiting.watch import pause_after
+from planasonix_provider.waiting.words import duration
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+#: After how many seconds a failure that another host or workspace would explain is a reason to read the connection.
+READ_AGAIN_EVERY = 60.0
 #: How many requests a poller has in flight; httpx's pool slows down with more callers than that.
 MOST_IN_FLIGHT = 5
-#: For how many seconds the API can silence a poller at one go, whatever its ``Retry-After`` says.
-LONGEST_SILENCE = 900.0
+# Refusals and failures that a changed Airflow connection would explain: a rotated key, another host.
+_MAY_BE_OUT_OF_DATE = (
+    PlanasonixAuthenticationError,
+    PlanasonixNotFoundError,
+    PlanasonixPermissionError,
+    PlanasonixTransportError,
+)
 
 
 class Wait(Generic[T]):
@@ -71,7 +86,7 @@ class Wait(Generic[T]):
 class Poller:
     """Asks for all waits of one Airflow connection. It runs while somebody waits, and closes its clients then.
 
-    :param connect: reads the Airflow connection and makes a client; called again when the key is refused.
+    :param connect: reads the Airflow connection and makes a client; called again when that may have changed.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[AsyncClient]]) -> None:
@@ -83,7 +98,8 @@ class Poller:
         self._woken = asyncio.Event()
         self._connecting = asyncio.Lock()
         self._gate = asyncio.Semaphore(MOST_IN_FLIGHT)
-        self._silence: tuple[float, PlanasonixRateLimitError] | None = None
+        self._silent_until = -math.inf
+        self._read_at = -math.inf
 
     @asynccontextmanager
     async def wait(self, request: Request[T], interval: float) -> AsyncIterator[Wait[T]]:
@@ -149,69 +165,84 @@ class Poller:
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
 
+    async def send(self, request: Request[T]) -> T:
+        """Send a request for a wait that is registered, as a cancel: over the same client, and tried again.
+
+        :param request: one of :mod:`planasonix_provider.api.routes`.
+        :return: what the answer holds.
+        :raises PlanasonixError: one of its kinds.
+        """
+        answer: T = await AsyncRetrying(**Policy().tenacity(request.repeat))(self._ask, request)
+        return answer
+
     async def _look(self, waits: list[Wait[Any]]) -> None:
         try:
-            async with self._gate:
-                answer = await self._ask(waits[0].request)
+            answer = await self._ask(waits[0].request)
         except PlanasonixError as error:
             answer = error
         except Exception as bug:
             log.exception("A look at Planasonix broke")
             answer = _broken(bug)
         now = asyncio.get_running_loop().time()
-        silent_until = self._silence[0] if self._silence else now
         for wait in waits:
-            wait.due = max(now + wait.interval, silent_until)
+            wait.due = max(now + wait.interval, self._silent_until)
             wait.answer(answer)
         self._woken.set()
 
     async def _ask(self, request: Request[T]) -> T:
-        """Ask once; a refused key is read again, once, for it may have been rotated meanwhile."""
-        if self._silence and self._silence[0] > asyncio.get_running_loop().time():
-            raise self._silence[1]
-        client = await self._connected()
-        try:
+        """Ask once, and once more where the Airflow connection turns out to have changed since it was read."""
+        async with self._gate:
+            if (rest := self._silent_until - asyncio.get_running_loop().time()) > 0:
+                raise PlanasonixRateLimitError(
+                    f"{request}: not sent, for Planasonix has asked this API key to be silent for another "
+                    f"{duration(rest)} (429).",
+                    retry_after=rest,
+                )
+            client = await self._connected()
+            asked_at = asyncio.get_running_loop().time()
             try:
-                return await client.send(request, ONCE)
-            except PlanasonixAuthenticationError:
-                renewed = await self._connected(instead_of=client)
-                if renewed is client:
-                    raise
-                return await renewed.send(request, ONCE)
-        except PlanasonixRateLimitError as refusal:
-            self._keep_silent(refusal)
-            raise
+                try:
+                    return await client.send(request, ONCE)
+                except _MAY_BE_OUT_OF_DATE as error:
+                    # Only a refused key is always a reason to read: an outage would be one at every look.
+                    is_key = isinstance(error, PlanasonixAuthenticationError)
+                    renewed = await self._connected(newer_than=asked_at if is_key else asked_at - READ_AGAIN_EVERY)
+                    if renewed is client:
+                        raise
+                    return await renewed.send(request, ONCE)
+            except PlanasonixRateLimitError as refusal:
+                # The whole poller rests: the limit is the key's, not that of one wait.
+                self._silent_until = asyncio.get_running_loop().time() + pause_after(refusal, 0.0)
+                raise
 
-    async def _connected(self, instead_of: AsyncClient | None = None) -> AsyncClient:
-        """Give the client; make one where there is none, or where the Airflow connection has changed since.
+    async def _connected(self, newer_than: float = -math.inf) -> AsyncClient:
+        """Give the client; read the Airflow connection where it was not read since.
 
-        :param instead_of: the client whose key was refused.
+        :param newer_than: by the event loop's clock. Looks that are refused together are one reason to read.
         """
         async with self._connecting:
-            current = self._clients[-1] if self._clients else None
-            if current is not None and current is not instead_of:
-                return current
-            fresh = await self._connect()
-            if current is not None and fresh.account == current.account:
-                await fresh.close()
-                return current
-            # The client before stays open until the end: others may be in the middle of a request with it.
-            self._clients.append(fresh)
-            return fresh
+            if self._read_at <= newer_than or not self._clients:
+                await self._read_connection()
+            return self._clients[-1]
 
-    def _keep_silent(self, refusal: PlanasonixRateLimitError) -> None:
-        """Let the whole poller rest after a 429: the limit is the key's, not that of one wait."""
-        rest = min(refusal.retry_after or 0.0, LONGEST_SILENCE)
-        self._silence = (asyncio.get_running_loop().time() + rest, refusal)
+    async def _read_connection(self) -> None:
+        fresh = await self._connect()
+        self._read_at = asyncio.get_running_loop().time()
+        if self._clients and self._clients[-1].account == fresh.account:
+            await fresh.close()
+            return
+        # The client before stays open until the end: others may be in the middle of a request with it.
+        self._clients.append(fresh)
 
 
 def _broken(bug: Exception) -> PlanasonixError:
     """Tell a wait that what it relies on has died: it may fail, but it may not hang."""
-    return PlanasonixError(f"The poller broke ({type(bug).__name__}: {bug}). Please report it.")
+    return PlanasonixLostTrackError(f"The poller broke ({type(bug).__name__}: {bug}). Please report it.")
 
 
-# Keyed by event loop as well: ``dag.test()`` runs each trigger in a loop of its own.
-_POLLERS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]] = WeakKeyDictionary()
+# Keyed by event loop as well, for ``dag.test()`` runs each trigger in a loop of its own; and weakly, so that a poller
+# goes when the last wait that holds it does, and its loop with it.
+_POLLERS: WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str], Poller] = WeakValueDictionary()
 
 
 def poller_for(key: str, connect: Callable[[], Awaitable[AsyncClient]]) -> Poller:
@@ -221,7 +252,4 @@ def poller_for(key: str, connect: Callable[[], Awaitable[AsyncClient]]) -> Polle
     :param connect: reads that connection and makes a client; used where there is no poller yet.
     :return: the one that all waits of this key share.
     """
-    pollers = _POLLERS.setdefault(asyncio.get_running_loop(), {})
-    if key not in pollers:
-        pollers[key] = Poller(connect)
-    return pollers[key]
+    return _POLLERS.setdefault((asyncio.get_running_loop(), key), Poller(connect))

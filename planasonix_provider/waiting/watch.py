@@ -11,8 +11,10 @@ from datetime import datetime, timedelta
 from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
     PlanasonixError,
+    PlanasonixLostTrackError,
     PlanasonixNotFoundError,
     PlanasonixTimeoutError,
+    PlanasonixUnreadableError,
     error_of,
 )
 from planasonix_provider.api.models import JOB_STATES_ACTIVE, JOB_STATES_OVER, Job
@@ -25,9 +27,11 @@ LONGEST_OUTAGE = timedelta(hours=1)
 #: At least this often a wait writes a line, so that a log which stands still means that the task does.
 LOG_EVERY = timedelta(seconds=30)
 
-# Refusals that a second look may lift: a job that was made this moment and is not seen everywhere yet, a key that is
-# being rotated. The second one in a row is meant.
-_REFUSED_TWICE = (PlanasonixNotFoundError, PlanasonixAuthenticationError)
+#: For how many seconds the API can silence whoever waits at one go, whatever its ``Retry-After`` says.
+LONGEST_SILENCE = 900.0
+#: Refusals that a second look may lift: a job that was made this moment and is not seen everywhere yet, a key that is
+#: being rotated. The second one in a row is meant.
+REFUSED_TWICE = (PlanasonixNotFoundError, PlanasonixAuthenticationError)
 
 
 class Watch:
@@ -81,6 +85,8 @@ class Watch:
         :param now: the time of the look.
         :return: how the wait ended, if it has.
         """
+        if job.id != self.job_id:
+            return self.miss(PlanasonixUnreadableError(f"Asked for job {self.job_id}, got job {job.id}."), now)
         if self._unseen_since:
             self._say(now, f"Planasonix answers again, after {duration(_seconds(now - self._unseen_since))}.")
         self.job, self._seen_at, self._unseen_since, self._refusals = job, now, None, 0
@@ -98,19 +104,17 @@ class Watch:
         :param now: the time of the look.
         :return: how the wait ended, if the error is none that passes, or has lasted for too long.
         """
-        self._refusals = self._refusals + 1 if isinstance(error, _REFUSED_TWICE) else 0
+        self._refusals = self._refusals + 1 if isinstance(error, REFUSED_TWICE) else 0
         if not (is_passing(error) or self._refusals == 1):
-            return self._give_up(error)
+            return self._give_up(error_of(error.kind, f"{error} {self._left_behind}"))
         if self._unseen_since is None:
             self._unseen_since = now
             self._say(now, f"No news of job {self.job_id}, still waiting: {error}", warn=True)
         elif now - self._unseen_since >= LONGEST_OUTAGE:
             return self._give_up(
-                error_of(
-                    error.kind,
+                PlanasonixLostTrackError(
                     f"No news of job {self.job_id} since {self._unseen_since:%Y-%m-%d %H:%M:%S} UTC, for more than "
-                    f"{duration(LONGEST_OUTAGE.total_seconds())}. It was not cancelled and may still run: look at it "
-                    f"in Planasonix before you clear the task. The last try: {error}",
+                    f"{duration(LONGEST_OUTAGE.total_seconds())}. {self._left_behind} The last try: {error}"
                 )
             )
         return self.remind(now)
@@ -140,6 +144,10 @@ class Watch:
         """
         next_line = self._logged + LOG_EVERY
         return max(0.0, _seconds(min(next_line, self.deadline or next_line) - now))
+
+    @property
+    def _left_behind(self) -> str:
+        return f"The job was not cancelled and may still run: look at {self.job_id} before you clear the task."
 
     def _give_up(self, error: PlanasonixError) -> WaitEvent:
         return WaitEvent.failed(self.job_id, error, self.job)
@@ -176,6 +184,16 @@ class Watch:
         if job.status in JOB_STATES_OVER | JOB_STATES_ACTIVE:
             return ""
         return " This version does not know that state, and takes it for one that goes on."
+
+
+def pause_after(answer: object, interval: float) -> float:
+    """Say how long to wait until the next look.
+
+    :param answer: what the last look brought.
+    :param interval: the seconds between two looks.
+    :return: the interval, or what a ``Retry-After`` asks for, within bounds: it may say three days.
+    """
+    return max(interval, min(getattr(answer, "retry_after", None) or 0.0, LONGEST_SILENCE))
 
 
 def progress(job: Job) -> list[str]:

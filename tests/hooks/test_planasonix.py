@@ -26,8 +26,8 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.operation import Operations
 from planasonix_provider.api.retry import ONCE
 from planasonix_provider.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR, get_provider_info
-from planasonix_provider.hooks.account import Settings
 from planasonix_provider.hooks.planasonix import PlanasonixHook
+from planasonix_provider.hooks.settings import Settings
 from tests.hooks.conftest import KEY, Connect
 from tests.reference_server import FaultItem, ReferenceServer
 
@@ -123,9 +123,9 @@ class TestConnection:
         with pytest.raises(PlanasonixConfigurationError) as refused:
             await look(PlanasonixHook("planasonix_of_nobody"), blocking=blocking)
         assert refused.value.message == (
-            "There is no Airflow connection 'planasonix_of_nobody'. Make it under Admin > Connections (type "
-            "Planasonix, with the API key), or with: airflow connections add planasonix_of_nobody --conn-type "
-            "planasonix --conn-password '<the API key>'"
+            "There is no Airflow connection 'planasonix_of_nobody', or none that can be read. Make it under Admin > "
+            "Connections (type Planasonix, with the API key), or with: airflow connections add planasonix_of_nobody "
+            "--conn-type planasonix --conn-password '<the API key>'"
         )
 
     @both_looks
@@ -157,16 +157,21 @@ class TestConnection:
             await look(PlanasonixHook(connect()), blocking=blocking)
         assert not failed.value.sent
 
-    def test_a_connection_is_read_once_until_it_is_to_be_read_again(
+    def test_a_key_that_was_rotated_is_read_again(
         self, hook: PlanasonixHook, server: ReferenceServer, connect: Connect
     ) -> None:
         list(hook.list_jobs())
         server.accept_keys("plnx_test_rotated")
         connect(host=server.url, password="plnx_test_rotated")
+        assert list(hook.list_jobs()) == []
+        assert [request.outcome for request in server.requests] == [200, 401, 200]
+
+    def test_a_key_that_is_refused_is_not_tried_twice(self, hook: PlanasonixHook, server: ReferenceServer) -> None:
+        list(hook.list_jobs())
+        server.accept_keys("plnx_test_rotated")
         with pytest.raises(PlanasonixAuthenticationError):
             list(hook.list_jobs())
-        hook.read_again()
-        assert list(hook.list_jobs()) == []
+        assert [request.outcome for request in server.requests] == [200, 401]
 
     async def test_who_awaits_reads_the_connection_at_each_call(
         self, hook: PlanasonixHook, server: ReferenceServer, connect: Connect
@@ -259,7 +264,7 @@ class TestTheTestButton:
     def test_a_connection_that_is_missing(self) -> None:
         works, message = verdict("planasonix_of_nobody")
         assert not works
-        assert message.startswith("There is no Airflow connection 'planasonix_of_nobody'.")
+        assert message.startswith("There is no Airflow connection 'planasonix_of_nobody'")
 
     def test_airflow_finds_it_by_the_connection_type(self, connect: Connect, server: ReferenceServer) -> None:
         connection = Connection(conn_id=connect(host=server.url), conn_type="planasonix")

@@ -21,7 +21,6 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.waiting.event import InvalidEventError
 from tests.conftest import API_KEY
 from tests.driving import Log, Run, context, drive, record
 
@@ -226,10 +225,40 @@ class TestASyncThatDoesNotSucceed:
         )
         assert isinstance(run.error, PlanasonixTimeoutError)
 
+    def test_ends_its_execution_timeout_a_little_early_the_same_way_on_a_worker(
+        self, planasonix: Simulator, deferrable: bool
+    ) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        run = drive(lambda: sync(deferrable=deferrable, execution_timeout=timedelta(seconds=1)))
+        assert isinstance(run.error, PlanasonixTimeoutError)
+
+    def test_counts_its_execution_timeout_from_the_tasks_start_as_airflow_does(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        waiting = context(Run())
+        waiting["ti"].start_date = began = datetime.now(UTC) - timedelta(minutes=5)
+        with pytest.raises(TaskDeferred) as deferred:
+            sync(deferrable=True, execution_timeout=timedelta(minutes=10)).execute(waiting)
+        deadline = datetime.fromisoformat(deferred.value.trigger.serialize()[1]["deadline"])
+        assert deadline == began + timedelta(minutes=10) - timedelta(seconds=30)
+
+    def test_is_not_tried_again_if_it_could_not_be_cancelled(self, planasonix: Simulator, deferrable: bool) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        planasonix.fail("status", status=403, route="cancel_job", times=None)
+        run = drive(lambda: sync(deferrable=deferrable, timeout=0.3))
+        assert isinstance(run.error, AirflowFailException)
+        assert "It could not be cancelled and may still run" in str(run.error)
+
+    def test_that_failed_just_before_the_cancel_still_tells_why(self, planasonix: Simulator, deferrable: bool) -> None:
+        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0.3, outcome="failed", code="source_unreachable")
+        run = drive(lambda: sync(deferrable=deferrable, timeout=0.4, poll_interval=60))
+        assert isinstance(run.error, PlanasonixJobFailedError)
+        assert "source_unreachable" in str(run.error)
+
     def test_runs_on_after_the_deadline_where_the_user_says_so(self, planasonix: Simulator, deferrable: bool) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
         run = drive(lambda: sync(deferrable=deferrable, timeout=0.3, cancel_on_kill=False))
         assert isinstance(run.error, PlanasonixTimeoutError)
+        assert str(run.error).endswith("It was not cancelled, and runs on.")
         assert planasonix.jobs()[0].status == "running"
 
     def test_succeeds_if_it_was_over_when_the_cancel_came(self, planasonix: Simulator, deferrable: bool) -> None:
@@ -237,6 +266,7 @@ class TestASyncThatDoesNotSucceed:
         run = drive(lambda: sync(deferrable=deferrable, timeout=0.4, poll_interval=60))
         assert run.error is None
         assert run.result["status"] == "succeeded"
+        assert run.result["metrics"]["rows_loaded"] == 44_802
 
     def test_hands_airflow_a_later_timeout_as_a_backstop(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
@@ -318,6 +348,25 @@ class TestFaultsMeanwhile:
         assert run.error is None
         assert 401 in {request.status for request in planasonix.requests}
 
+    def test_a_key_that_is_rotated_before_the_results_fails_nothing(
+        self, planasonix: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        planasonix.fail("status", status=401, route="get_job_results")
+        run = drive(lambda: sync(deferrable=deferrable))
+        assert run.error is None
+
+    def test_an_xcom_that_cannot_be_written_abandons_no_job(self, planasonix: Simulator) -> None:
+        operator = sync()
+        record(operator, log := Log())
+        waiting = context(Run())
+
+        def down(key: str, value: str) -> None:
+            raise ConnectionError("the API server is down")
+
+        waiting["ti"].xcom_push = down
+        assert operator.execute(waiting)["status"] == "succeeded"
+        assert any("could not be written" in line for line in log.lines)
+
     def test_a_job_that_is_gone_fails_the_task(self, planasonix: Simulator, deferrable: bool) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
         planasonix.fail("status", status=404, route="get_job", times=None)
@@ -333,24 +382,30 @@ class TestFaultsMeanwhile:
         assert routes_asked(planasonix).count("get_job_results") == 3
 
 
+def killed(operator: PlanasonixSyncOperator, *, after: float) -> tuple[BaseException, Log]:
+    """Run a task that is killed as Airflow does it: a signal's handler calls ``on_kill`` and returns."""
+    record(operator, log := Log())
+    previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
+    signal.setitimer(signal.ITIMER_REAL, after)
+    try:
+        operator.execute(context(Run()))
+    except Exception as error:
+        return error, log
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    raise AssertionError("the task went on")
+
+
 class TestAKill:
     def test_cancels_the_job_and_ends_the_task(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
-        operator = sync(poll_interval=60)
-        record(operator, log := Log())
-        # As Airflow does it: the handler calls on_kill and returns, in the middle of the sleep.
-        previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
         began = time.monotonic()
-        try:
-            with pytest.raises(PlanasonixJobCancelledError, match="killed"):
-                operator.execute(context(Run()))
-        finally:
-            signal.signal(signal.SIGALRM, previous)
+        error, log = killed(sync(poll_interval=60), after=0.3)
+        assert isinstance(error, PlanasonixJobCancelledError)
         assert time.monotonic() - began < 5
-        job = planasonix.jobs()[0]
+        (job,) = planasonix.jobs()
         assert job.status in ("cancelling", "cancelled")
-        assert f"The task was killed: job {job.id} was asked to cancel." in log.lines
+        assert f"The task was killed. Job {job.id} was asked to cancel." in log.lines
 
     def test_sends_the_cancel_first_and_tries_it_again(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
@@ -363,15 +418,50 @@ class TestAKill:
 
     def test_says_which_job_is_left_if_it_cannot_be_cancelled(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
-        operator = self._started()
         planasonix.fail("status", status=403, route="cancel_job", times=None)
+        error, log = killed(sync(poll_interval=60), after=0.3)
+        (job,) = planasonix.jobs()
+        assert f"The task was killed. Job {job.id} could not be cancelled and may still run: end it in" in str(error)
+        assert str(error) in log.lines
+
+    def test_ends_within_five_seconds_even_if_the_cancel_hangs(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        operator = self._started()
+        planasonix.fail("hang", route="cancel_job", seconds=20)
+        began = time.monotonic()
         operator.on_kill()
-        job = planasonix.jobs()[0]
-        assert any(f"Job {job.id} could not be cancelled" in line for line in operator.log.lines)
+        assert time.monotonic() - began < 5
+        assert planasonix.jobs()[0].status in ("cancelling", "cancelled"), "the second try came through"
+
+    def test_between_two_tries_of_the_start_starts_nothing(self, planasonix: Simulator) -> None:
+        planasonix.fail("status", route="trigger_sync", status=503, headers={"Retry-After": "60"})
+        error, _ = killed(sync(), after=0.3)
+        assert isinstance(error, PlanasonixJobCancelledError)
+        assert planasonix.jobs() == []
+
+    @pytest.mark.parametrize("parameters", [{"wait_for_completion": False}, {"deferrable": True}])
+    def test_while_the_job_is_told_of_ends_the_task(self, planasonix: Simulator, parameters: dict[str, Any]) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        operator = sync(**parameters)
+        record(operator, Log())
+        told = context(Run())
+        told["ti"].xcom_push = lambda key, value: operator.on_kill()
+        with pytest.raises(PlanasonixJobCancelledError, match="was asked to cancel"):
+            operator.execute(told)
+        assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
+
+    def test_writes_no_log_in_the_signals_handler(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        operator = self._started()
+        before = list(operator.log.lines)
+        operator.on_kill()
+        assert operator.log.lines == before
 
     def test_cancels_nothing_where_the_user_says_so(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
-        self._started(cancel_on_kill=False).on_kill()
+        error, _ = killed(sync(cancel_on_kill=False), after=0.3)
+        (job,) = planasonix.jobs()
+        assert str(error) == f"The task was killed. Job {job.id} was not cancelled, and runs on."
         assert "cancel_job" not in routes_asked(planasonix)
 
     def test_before_the_start_is_no_error(self, planasonix: Simulator) -> None:
@@ -381,15 +471,8 @@ class TestAKill:
     def test_during_the_start_cancels_what_was_started(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
         planasonix.fail("hang", route="trigger_sync", seconds=0.5)
-        operator = sync()
-        record(operator, Log())
-        previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
-        try:
-            with pytest.raises(PlanasonixJobCancelledError):
-                operator.execute(context(Run()))
-        finally:
-            signal.signal(signal.SIGALRM, previous)
+        error, _ = killed(sync(), after=0.2)
+        assert isinstance(error, PlanasonixJobCancelledError)
         assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
 
     def test_after_the_end_cancels_nothing(self, planasonix: Simulator) -> None:
@@ -451,7 +534,7 @@ class TestBadInput:
         assert "airflow connections add planasonix_nowhere --conn-type planasonix" in str(run.error)
 
     def test_an_event_that_does_not_validate_fails_the_task_with_a_reason(self, planasonix: Simulator) -> None:
-        with pytest.raises(InvalidEventError, match="cannot read"):
+        with pytest.raises(AirflowFailException, match="cannot read"):
             sync(deferrable=True).execute_complete(context(Run()), {"status": "success"})
 
 

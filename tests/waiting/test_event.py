@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError, PlanasonixTimeoutError
+from planasonix_provider.api.errors import (
+    PlanasonixError,
+    PlanasonixLostTrackError,
+    PlanasonixNotFoundError,
+    PlanasonixTimeoutError,
+)
 from planasonix_provider.api.models import Job
 from planasonix_provider.waiting.event import InvalidEventError, WaitEvent
 
@@ -59,6 +64,10 @@ def test_after_a_cancel_says_how_it_went() -> None:
     assert cancelling.message == "Not over. It was asked to cancel."
     unreachable = out_of_time.after_cancel(PlanasonixError("No answer."))
     assert unreachable.message == (
-        "Not over. It could not be cancelled and may still run: cancel it in Planasonix. No answer."
+        "Not over. It could not be cancelled and may still run: end it in Planasonix before you clear the task. "
+        "No answer."
     )
+    with pytest.raises(PlanasonixLostTrackError):
+        unreachable.job_or_error()
+    assert out_of_time.after_no_cancel().message == "Not over. It was not cancelled, and runs on."
     assert out_of_time.after_cancel(JOB) == WaitEvent.over(JOB)

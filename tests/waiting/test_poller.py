@@ -18,7 +18,9 @@ from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
     PlanasonixConfigurationError,
     PlanasonixError,
+    PlanasonixNotFoundError,
     PlanasonixRateLimitError,
+    PlanasonixTransportError,
 )
 from planasonix_provider.api.models import Job
 from planasonix_provider.waiting.poller import Poller, Wait, poller_for
@@ -168,6 +170,47 @@ def test_a_key_that_stays_refused_is_told_to_the_waits() -> None:
     assert there.asked.total() == 1, "the same key once more would be refused once more"
 
 
+def test_a_connection_that_was_moved_to_another_host_is_read_again_when_a_job_is_not_found() -> None:
+    def answer(key: str, path: str) -> Answer:
+        there = {"plnx_old": "old_job", "plnx_new": "new_job"}[key]
+        return Job(id=there, status="running") if path.endswith(there) else PlanasonixNotFoundError("404", status=404)
+
+    there = Planasonix(answer=answer)
+
+    async def main() -> list[Any]:
+        poller = Poller(there.connect)
+        waiting_on = asyncio.create_task(looks(poller, "old_job", interval=10, number=12))
+        await asyncio.sleep(100)
+        there.key = "plnx_new"
+        found = await looks(poller, "new_job", interval=10, number=1)
+        waiting_on.cancel()
+        return found
+
+    assert isinstance(virtual_time.run(main())[0], Job)
+    assert there.connects == 2
+
+
+def test_an_outage_is_a_reason_to_read_the_connection_once_a_minute() -> None:
+    there = Planasonix(answer=lambda key, path: PlanasonixTransportError("refused", sent=False))
+    virtual_time.run(looks(Poller(there.connect), "job_1", interval=1, number=600))
+    assert there.connects == pytest.approx(10, abs=1)
+
+
+def test_a_cancel_goes_over_the_same_client_and_is_tried_again() -> None:
+    there = Planasonix()
+    answers: list[Answer] = [PlanasonixTransportError("reset"), Job(id="job_1", status="cancelling")]
+    there.answer = lambda key, path: answers.pop(0) if path.endswith("cancel") else Job(id="job_1", status="running")
+
+    async def main() -> Job:
+        poller = Poller(there.connect)
+        async with poller.wait(routes.get_job("job_1"), 10):
+            return await poller.send(routes.cancel_job("job_1"))
+
+    assert virtual_time.run(main()).status == "cancelling"
+    assert there.asked["/api/v1/jobs/job_1/cancel"] == 2
+    assert there.connects == 1
+
+
 def test_a_429_silences_the_whole_poller_for_as_long_as_it_asks() -> None:
     there = Planasonix(answer=refused_once(retry_after=120))
 
@@ -291,3 +334,15 @@ def test_one_serves_a_connection_in_each_event_loop() -> None:
     elsewhere, *_ = asyncio.run(pollers())
     assert first is again
     assert len({id(first), id(other), id(elsewhere)}) == 3
+
+
+def test_goes_when_nobody_waits_and_takes_its_event_loop_with_it() -> None:
+    there = Planasonix()
+
+    async def main() -> weakref.ref[asyncio.AbstractEventLoop]:
+        await looks(poller_for("a", there.connect), "job_1", interval=10, number=2)
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = virtual_time.run(main())
+    gc.collect()
+    assert loop() is None

@@ -154,9 +154,9 @@ class TestTrouble:
         assert watch.miss(error, after(minutes=65, seconds=59)) is None
         event = watch.miss(error, after(minutes=66))
         assert event is not None
-        assert event.error == error.kind
+        assert event.error == "lost_track"
         assert "No news of job job_1 since 2025-03-27 14:28:10 UTC, for more than 1 h 0 min." in str(event.message)
-        assert "It was not cancelled" in str(event.message)
+        assert "The job was not cancelled and may still run" in str(event.message)
 
     def test_starts_counting_anew_after_an_answer(self, watch: Watch) -> None:
         error = PlanasonixTransportError("reset")
@@ -186,6 +186,18 @@ class TestTrouble:
         event = watch.miss(PlanasonixPermissionError("403", status=403), after(seconds=10))
         assert event is not None
         assert event.error == "permission"
+
+    def test_that_ends_the_wait_says_that_the_job_may_still_run(self, watch: Watch) -> None:
+        event = watch.miss(PlanasonixPermissionError("GET /x: answered 403.", status=403), after(seconds=10))
+        assert event is not None
+        assert event.message == (
+            "GET /x: answered 403. The job was not cancelled and may still run: look at job_1 before you clear the "
+            "task."
+        )
+
+    def test_of_another_job_ends_no_wait(self, watch: Watch, lines: list[str]) -> None:
+        assert watch.see(Job(id="job_2", status="succeeded"), after(seconds=1)) is None
+        assert lines == ["! No news of job job_1, still waiting: Asked for job job_1, got job job_2."]
 
     def test_says_the_same_whoever_hands_it_over(self, watch: Watch) -> None:
         assert watch.take(None, after(seconds=1)) is None

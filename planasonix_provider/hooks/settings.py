@@ -156,9 +156,11 @@ class _Reader:
 
     def organization_id(self) -> str | None:
         value = self.extra.get("organization_id")
-        if value is not None and not (isinstance(value, str) and value.isascii() and value.isprintable()):
+        if value is None:
+            return None
+        if not isinstance(value, str) or not value.isascii() or not value.strip().isprintable():
             self.refuse("extra 'organization_id'", value, "a text of ASCII characters")
-        return value
+        return value.strip()
 
     def timeouts(self) -> dict[str, float]:
         given = self.extra.get("timeout")

@@ -9,8 +9,8 @@ from airflow import __version__ as airflow_version
 
 from planasonix_provider import __version__
 from planasonix_provider.api.errors import PlanasonixConfigurationError
-from planasonix_provider.hooks.account import Settings, settings_of
 from planasonix_provider.hooks.planasonix import PlanasonixHook
+from planasonix_provider.hooks.settings import Settings, settings_of
 from tests.hooks.conftest import KEY, Connect
 
 
