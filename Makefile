@@ -8,6 +8,7 @@ TOO_NEW := 3.14
 TOO_NEW_2.11.2 := 3.13
 
 ENVIRONMENTS := $(OLDER:%=.venvs/%) .venv
+AIRFLOW_3 := $(filter-out .venvs/2.%,$(ENVIRONMENTS))
 PYTHON := .venv/bin/python
 UV := .venv/bin/uv
 PORT := 8080
@@ -21,7 +22,7 @@ export AIRFLOW_HOME := $(CURDIR)/.airflow
 export no_proxy := localhost,127.0.0.1,$(no_proxy),$(NO_PROXY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo airflow test test-versions lint format bench constraints build clean
+.PHONY: help demo airflow test test-versions test-system lint format bench constraints build clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -36,12 +37,20 @@ airflow: .venv/.installed ## a whole local Airflow, with its UI, beside a simula
 test: lint ## check style and types, then run the tests on the newest Airflow
 	$(PYTHON) -m pytest
 
+# Runs the tests in every environment of $(1), with the arguments $(2), and fails if they fail in one.
+define pytest-in
+@failed=; for environment in $(1); do \
+	echo "--- $$($$environment/bin/python -c \
+		'from importlib.metadata import version; print("Airflow", version("apache-airflow"))') ($$environment)"; \
+	$$environment/bin/python -m pytest -q $(2) || failed="$$failed $$environment"; \
+done; test -z "$$failed" || { echo "Failed in:$$failed" >&2; exit 1; }
+endef
+
 test-versions: $(ENVIRONMENTS:%=%/.installed) ## run the tests on every Airflow version that is supported
-	@failed=; for environment in $(ENVIRONMENTS); do \
-		echo "--- $$($$environment/bin/python -c \
-			'from importlib.metadata import version; print("Airflow", version("apache-airflow"))') ($$environment)"; \
-		$$environment/bin/python -m pytest -q || failed="$$failed $$environment"; \
-	done; test -z "$$failed" || { echo "Failed in:$$failed" >&2; exit 1; }
+	$(call pytest-in,$(ENVIRONMENTS))
+
+test-system: $(AIRFLOW_3:%=%/.installed) ## run the tests that need a whole running Airflow; takes 15 minutes
+	$(call pytest-in,$(AIRFLOW_3),tests/system)
 
 lint: .venv/.installed ## check style, format and types
 	$(PYTHON) -m ruff check

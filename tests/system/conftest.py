@@ -1,0 +1,101 @@
+"""Tests that need a whole running Airflow: what no test in one process can show.
+
+    make test-system                                       on every Airflow 3 that is supported
+    .venv/bin/python -m pytest tests/system -k link        some of them, on the newest
+
+The Airflow that runs is that of the Python that runs pytest. It is started once, with the DAGs in ``dags/``, beside a
+simulator; ``pytest`` alone, and ``make test``, leave this folder out. Airflow 2 has other components and another REST
+API, and is not covered.
+
+The summary ends with what was seen and measured. Airflow's logs stay for a while in pytest's temporary folder;
+``--basetemp=DIR`` puts them into DIR, which it empties first.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from dev.local_airflow import LocalAirflow, add_connection
+from planasonix_provider.simulator import Simulator
+from tests.conftest import API_KEY
+from tests.system.runs import WAYS, eventually
+
+DAGS = {f"{dag}_{way}" for dag in ("sync", "five_syncs") for way in WAYS}
+_SEEN: list[str] = []
+
+
+class Notes:
+    """What was seen, for whoever reads the summary."""
+
+    def __init__(self, test: str) -> None:
+        self.test = test
+
+    def __call__(self, text: str) -> None:
+        _SEEN.append(f"{self.test}: {text}")
+
+
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Notes:
+    return Notes(request.node.name)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _SEEN:
+        terminalreporter.section("what was seen")
+        for line in _SEEN:
+            terminalreporter.write_line(line)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The search for the key comes last, when all the others have left their traces."""
+    items.sort(key=lambda item: item.path.name == "test_secrets.py")
+
+
+@pytest.fixture(scope="session")
+def planasonix() -> Iterator[Simulator]:
+    with Simulator(api_key=API_KEY, queued_seconds=1, job_seconds=3, cancelling_seconds=1) as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="session")
+def airflow(tmp_path_factory: pytest.TempPathFactory, planasonix: Simulator) -> Iterator[LocalAirflow]:
+    """An Airflow whose ``planasonix_default`` leads to the simulator."""
+    # As Ctrl-C does, so that the fixture ends what it started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    began = time.monotonic()
+    settings = {
+        "AIRFLOW__CORE__PARALLELISM": "6",
+        # The way to a host that does not exist is to end at its name, and not at a proxy.
+        "NO_PROXY": "*",
+        "no_proxy": "*",
+    }
+    home = tmp_path_factory.mktemp("airflow")
+    with LocalAirflow(home, dags=Path(__file__).parent / "dags", env=settings) as airflow:
+        healthy = time.monotonic() - began
+        add_connection(airflow, "planasonix_default", planasonix.airflow_connection())
+        eventually(lambda: {dag["dag_id"] for dag in airflow.api("GET", "dags")["dags"]} >= DAGS, "the DAGs are there")
+        Notes(f"Airflow {version('apache-airflow')}")(
+            f"healthy after {healthy:.1f} s, its DAGs there after {time.monotonic() - began:.1f} s"
+        )
+        yield airflow
+
+
+@pytest.fixture
+def connection_id(planasonix: Simulator) -> str:
+    """A connection of Planasonix's that no other test syncs."""
+    name = f"conn_{uuid.uuid4().hex[:12]}"
+    planasonix.world.add_connection(name)
+    return name
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    """Where the task waits."""
+    return str(request.param)

@@ -1,0 +1,31 @@
+"""The DAGs of the system tests: syncs in each way to wait. Where they go, and how, comes with the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG
+
+from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
+
+PARAMS = {"connection_id": None, "planasonix_conn_id": "planasonix_default", "timeout": None}
+HOW: dict[str, Any] = {
+    "planasonix_conn_id": "{{ params.planasonix_conn_id }}",
+    "poll_interval": 1,
+    "timeout": "{{ params.timeout }}",
+}
+# The simulator knows these from the start.
+CONNECTIONS = [f"conn_demo_{number:02}" for number in range(1, 6)]
+
+for way, deferrable in (("on_a_worker", False), ("deferred", True)):
+    settings: dict[str, Any] = {
+        "schedule": None,
+        "params": PARAMS,
+        # So that a None among the params arrives as one.
+        "render_template_as_native_obj": True,
+        "is_paused_upon_creation": False,
+    }
+    with DAG(dag_id=f"sync_{way}", **settings):
+        PlanasonixSyncOperator(task_id="sync", connection_id="{{ params.connection_id }}", deferrable=deferrable, **HOW)
+    with DAG(dag_id=f"five_syncs_{way}", **settings):
+        PlanasonixSyncOperator.partial(task_id="sync", deferrable=deferrable, **HOW).expand(connection_id=CONNECTIONS)

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dev.local_airflow import LocalAirflow
+from dev.processes import free_port
+from planasonix_provider.simulator import Simulator
+from tests.conftest import API_KEY
+from tests.reference_server import ReferenceServer
+from tests.system.conftest import Notes
+
+
+@pytest.fixture
+def reference() -> Iterator[ReferenceServer]:
+    with ReferenceServer(api_key=API_KEY) as server:
+        yield server
+
+
+def tried(airflow: LocalAirflow, note: Notes, **fields: Any) -> tuple[bool, str]:
+    """Press "Test" in the form of a new connection."""
+    body = {"connection_id": "tried", "conn_type": "planasonix", "password": API_KEY, **fields}
+    answer = airflow.api("POST", "connections/test", body)
+    assert API_KEY not in answer["message"]
+    note(answer["message"])
+    return answer["status"], answer["message"]
+
+
+def test_a_good_connection_is_told_so(airflow: LocalAirflow, reference: ReferenceServer, note: Notes) -> None:
+    works, message = tried(airflow, note, host=reference.url)
+    assert works
+    assert message == f"Connected to {reference.url}. The API key may read jobs."
+
+
+def test_an_address_of_the_routes_own_prefix_is_the_same(
+    airflow: LocalAirflow, reference: ReferenceServer, note: Notes
+) -> None:
+    assert tried(airflow, note, host=f"{reference.url}/api/v1")[0]
+
+
+def test_a_host_that_does_not_exist(airflow: LocalAirflow, note: Notes) -> None:
+    works, message = tried(airflow, note, host="https://api.planasonix.invalid")
+    assert not works
+    assert "no such host at https://api.planasonix.invalid" in message
+    assert "Check the host" in message
+
+
+def test_a_port_where_nobody_listens(airflow: LocalAirflow, note: Notes) -> None:
+    port = free_port()
+    works, message = tried(airflow, note, host=f"http://127.0.0.1:{port}")
+    assert not works
+    assert f"connection refused at http://127.0.0.1:{port}" in message
+    assert "Check the host and port" in message
+
+
+def test_a_certificate_that_nobody_trusts(airflow: LocalAirflow, note: Notes) -> None:
+    with ReferenceServer(api_key=API_KEY, tls=True) as server:
+        works, message = tried(airflow, note, host=server.url)
+        assert not works
+        assert "no trusted TLS connection" in message
+        assert '"verify" in the extra may name your own CA bundle' in message
+        assert tried(airflow, note, host=server.url, extra=f'{{"verify": "{server.ca_file}"}}')[0]
+
+
+def test_https_where_plain_http_is_served(airflow: LocalAirflow, reference: ReferenceServer, note: Notes) -> None:
+    works, message = tried(airflow, note, host=reference.url.replace("http:", "https:"))
+    assert not works
+    assert "Check the host and its scheme" in message
+
+
+@pytest.mark.parametrize("status", [200, 502])
+def test_a_page_of_a_proxy(status: int, airflow: LocalAirflow, note: Notes) -> None:
+    with ReferenceServer(api_key=API_KEY, read_faults=[("html", status)]) as server:
+        works, message = tried(airflow, note, host=server.url)
+    assert not works
+    assert "HTML page" in message
+    assert "proxy" in message
+
+
+def test_a_key_that_is_wrong(airflow: LocalAirflow, reference: ReferenceServer, note: Notes) -> None:
+    works, message = tried(airflow, note, host=reference.url, password="plnx_test_mistyped")
+    assert not works
+    assert "401" in message
+    assert "check the password of the Airflow connection" in message
+    assert "plnx_test_mistyped" not in message
+
+
+def test_a_key_that_may_not_read_jobs(airflow: LocalAirflow, planasonix: Simulator, note: Notes) -> None:
+    key = planasonix.world.keys.add("plnx_test_may_only_write", scopes=["jobs:write"]).value
+    works, message = tried(airflow, note, host=planasonix.url, password=key)
+    assert not works
+    assert "403" in message
+    assert "lacks the scope" in message
+    assert key not in message
+
+
+def test_a_path_that_leads_astray(airflow: LocalAirflow, reference: ReferenceServer, note: Notes) -> None:
+    works, message = tried(airflow, note, host=f"{reference.url}/gateway")
+    assert not works
+    assert f"{reference.url}/gateway answers, but has no Orchestration API at /api/v1" in message
+
+
+def test_no_key(airflow: LocalAirflow, reference: ReferenceServer, note: Notes) -> None:
+    works, message = tried(airflow, note, host=reference.url, password="")
+    assert not works
+    assert "has no API key" in message
+
+
+def test_the_answers_about_a_connection_mask_its_key(airflow: LocalAirflow) -> None:
+    one = airflow.api("GET", "connections/planasonix_default")
+    (listed,) = airflow.api("GET", "connections?connection_id_pattern=planasonix_default")["connections"]
+    assert one["password"] == listed["password"] == "***"
+    assert one == listed
+    assert API_KEY not in str(one)

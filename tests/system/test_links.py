@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import httpx
+
+from dev.local_airflow import LocalAirflow
+from planasonix_provider.simulator import Simulator
+from tests.system.runs import WAITING, TaskRun
+
+
+def assert_leads_to_its_job(run: TaskRun, planasonix: Simulator) -> None:
+    job = run.job(planasonix)
+    link = run.link()
+    assert link == f"{planasonix.url}/jobs/{job.id}"
+    page = httpx.get(link)
+    assert page.status_code == 200
+    assert job.id in page.text
+    assert str(job.connection_id) in page.text
+
+
+def test_the_link_leads_to_the_job_while_the_task_waits_and_once_it_is_over(
+    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, way: str
+) -> None:
+    planasonix.plan(connection_id, running_seconds=20)
+    run = TaskRun.start(airflow, f"sync_{way}", connection_id=connection_id)
+    run.job(planasonix)
+    run.wait_for(WAITING[way])
+    assert_leads_to_its_job(run, planasonix)
+    assert run.state == WAITING[way]
+    run.wait_for("success")
+    assert_leads_to_its_job(run, planasonix)
+
+
+def test_the_link_of_each_mapped_task_leads_to_its_own_job(
+    airflow: LocalAirflow, planasonix: Simulator, way: str
+) -> None:
+    for number in range(1, 6):
+        planasonix.plan(f"conn_demo_{number:02}", running_seconds=40)
+    tasks = TaskRun.start(airflow, f"five_syncs_{way}").mapped()
+    for task in tasks:
+        task.job(planasonix)
+        task.wait_for(WAITING[way])
+        assert_leads_to_its_job(task, planasonix)
+        assert task.state == WAITING[way]
+    assert len({task.link() for task in tasks}) == 5
+    for task in tasks:
+        task.wait_for("success")
+        assert_leads_to_its_job(task, planasonix)
