@@ -276,6 +276,8 @@ def _describe(fault: Exception) -> tuple[str, str]:
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return "no such host", "Check the host of the Airflow connection, and this machine's DNS."
+    if tls is not None and tls.reason == "WRONG_VERSION_NUMBER":
+        return "no TLS but perhaps plain http spoken", "Check the host, its scheme and its port."
     if tls is not None:
         return (
             f"no trusted TLS connection ({getattr(tls, 'verify_message', '') or tls.reason or tls})",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -182,7 +183,10 @@ class PlanasonixHook(BaseHook, Operations):
                 "your tenant's own), not the web app's, and ends before /api/v1."
             )
         except PlanasonixError as error:
-            return False, error.message
+            # The form's button tries what it shows under an id that it makes up.
+            return False, re.sub(
+                rf"^Airflow connection '{re.escape(self.planasonix_conn_id)}'", "The connection", str(error)
+            )
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:

@@ -105,8 +105,8 @@ class _Reader:
         if not key:
             raise PlanasonixConfigurationError(
                 f"Airflow connection {self.conn_id!r} has no API key. Make one in Planasonix and put it into the "
-                f"connection's password: in the form's field 'API key', or with: airflow connections add "
-                f"{self.conn_id} --conn-type planasonix --conn-password '<the API key>'"
+                "connection's password: in the form's field 'API key', or with: airflow connections add <its id> "
+                "--conn-type planasonix --conn-password '<the API key>'"
             )
         if not all("!" <= character <= "~" for character in key):
             raise PlanasonixConfigurationError(

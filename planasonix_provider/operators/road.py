@@ -45,6 +45,9 @@ JOB_ID_KEY = "job_id"
 LONGEST_NAP = 0.5
 #: For how long before the end of ``execution_timeout`` to cancel and to report, at the most.
 LONGEST_GOODBYE = timedelta(seconds=30)
+#: How long Airflow may take to notice that the process of a deferring task has ended. Its supervisor looks every five
+#: seconds; an event that comes before lets the scheduler take the old end for a crash, and fail the task.
+SETTLING = timedelta(seconds=7)
 #: How long after its own deadline a trigger may take to cancel and to report before Airflow ends the deferral for it.
 BACKSTOP = timedelta(minutes=15)
 
@@ -209,6 +212,7 @@ class Road:
                 poll_interval=self.interval,
                 deadline=watch.deadline,
                 cancel_on_deadline=self.operator.cancel_on_kill,
+                not_before=utcnow() + SETTLING,
                 status=watch.status,
             ),
             method_name="execute_complete",

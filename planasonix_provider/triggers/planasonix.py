@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
@@ -28,6 +29,9 @@ class PlanasonixJobTrigger(BaseTrigger):
     :param deadline: when to give up, as a time with an offset or as ISO 8601 text; default never.
     :param cancel_on_deadline: whether to cancel the job then; default not, for who waits need not own what it waits
         for.
+    :param not_before: until when to keep the event back, as a time with an offset or as ISO 8601 text; default not at
+        all. Where the task defers, Airflow may notice only seconds later that its process has ended, and fails a task
+        whose event comes first.
     :param status: the job's state as the task's log shows it already, so that it is not logged twice.
     :raises ValueError: if a parameter makes no sense.
     """
@@ -39,14 +43,16 @@ class PlanasonixJobTrigger(BaseTrigger):
         poll_interval: float = 10.0,
         deadline: datetime | str | None = None,
         cancel_on_deadline: bool = False,
+        not_before: datetime | str | None = None,
         status: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.job_id = text("job_id", job_id)
         self.planasonix_conn_id = text("planasonix_conn_id", planasonix_conn_id)
         self.poll_interval = seconds("poll_interval", poll_interval)
-        self.deadline = _moment(deadline)
+        self.deadline = _moment("deadline", deadline)
         self.cancel_on_deadline = cancel_on_deadline
+        self.not_before = _moment("not_before", not_before)
         self.status = status
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -62,6 +68,7 @@ class PlanasonixJobTrigger(BaseTrigger):
                 "poll_interval": self.poll_interval,
                 "deadline": self.deadline.isoformat() if self.deadline else None,
                 "cancel_on_deadline": self.cancel_on_deadline,
+                "not_before": self.not_before.isoformat() if self.not_before else None,
                 "status": self.status,
             },
         )
@@ -77,7 +84,11 @@ class PlanasonixJobTrigger(BaseTrigger):
                 "in Planasonix before you clear the task, and please report this."
             )
             event = WaitEvent.failed(self.job_id, error)
+        await asyncio.sleep(self._seconds_to_keep_back())
         yield TriggerEvent(event.to_payload())
+
+    def _seconds_to_keep_back(self) -> float:
+        return max(0.0, (self.not_before - utcnow()).total_seconds()) if self.not_before else 0.0
 
     async def _wait(self) -> WaitEvent:
         hook = PlanasonixHook(self.planasonix_conn_id)
@@ -91,7 +102,9 @@ class PlanasonixJobTrigger(BaseTrigger):
             status=self.status,
         )
         event = None
-        async with poller.wait(routes.get_job(self.job_id), self.poll_interval) as wait:
+        # The task has looked just before it deferred, and what a look brings before the event may go is of no use.
+        delay = min(self.poll_interval, self._seconds_to_keep_back())
+        async with poller.wait(routes.get_job(self.job_id), self.poll_interval, delay) as wait:
             while event is None:
                 answer = await wait.next(watch.seconds_until_attention(utcnow()))
                 event = watch.take(answer, utcnow())
@@ -112,11 +125,11 @@ class PlanasonixJobTrigger(BaseTrigger):
         return job
 
 
-def _moment(deadline: datetime | str | None) -> datetime | None:
+def _moment(name: str, given: datetime | str | None) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(deadline) if isinstance(deadline, str) else deadline
+        moment = datetime.fromisoformat(given) if isinstance(given, str) else given
     except ValueError:
         moment = None
-    if deadline is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
-        raise ValueError(f"deadline: got {deadline!r}, allowed is a time with an offset, or None.")
+    if given is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
+        raise ValueError(f"{name}: got {given!r}, allowed is a time with an offset, or None.")
     return moment

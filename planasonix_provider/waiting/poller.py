@@ -102,15 +102,16 @@ class Poller:
         self._read_at = -math.inf
 
     @asynccontextmanager
-    async def wait(self, request: Request[T], interval: float) -> AsyncIterator[Wait[T]]:
+    async def wait(self, request: Request[T], interval: float, delay: float = 0.0) -> AsyncIterator[Wait[T]]:
         """Register a wait for as long as the block lasts.
 
         :param request: asks for the state of what is waited for; waits for the same thing share its answers.
-        :param interval: the seconds between two looks; the first one is at once.
+        :param interval: the seconds between two looks.
+        :param delay: the seconds until the first look; default none.
         :return: the wait, to be asked for its next answer.
         """
         loop = asyncio.get_running_loop()
-        wait = Wait(request, interval, due=loop.time())
+        wait = Wait(request, interval, due=loop.time() + delay)
         self._waits.add(wait)
         self._woken.set()
         if self._task is None:

@@ -236,8 +236,8 @@ class TestTransport:
 
     def test_tls_spoken_to_a_plain_port(self, way: Way, plain: ReferenceServer) -> None:
         failed = failure(way, account(plain.url.replace("http:", "https:")))
-        assert "no trusted TLS connection (" in failed.message
-        assert "Check the host and its scheme" in failed.message
+        assert "no TLS but perhaps plain http spoken at https://127.0.0.1:" in failed.message
+        assert "Check the host, its scheme and its port." in failed.message
         assert_never_sent(failed)
 
     def test_plain_spoken_to_a_tls_port(self, way: Way, tls: ReferenceServer) -> None:

@@ -259,7 +259,7 @@ class TestTheTestButton:
     def test_a_connection_that_makes_no_sense(self, connect: Connect) -> None:
         works, message = verdict(connect(host="ftp://api.planasonix.com"))
         assert not works
-        assert "'planasonix_x', host: got 'ftp://api.planasonix.com'" in message
+        assert "The connection, host: got 'ftp://api.planasonix.com'" in message
 
     def test_a_connection_that_is_missing(self) -> None:
         works, message = verdict("planasonix_of_nobody")

@@ -1,14 +1,22 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
 
 import pytest
 
 from planasonix_provider.api import client
 from planasonix_provider.api.retry import Policy
+from planasonix_provider.operators import road
 
 
 @pytest.fixture(autouse=True)
 def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long to wait between two tries is tested where it is decided; here it would only be slept away."""
     monkeypatch.setattr(client, "Policy", partial(Policy, draw=lambda low, high: 0.0))
+
+
+@pytest.fixture(autouse=True)
+def _no_time_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No supervisor looks after these tasks."""
+    monkeypatch.setattr(road, "SETTLING", timedelta(0))

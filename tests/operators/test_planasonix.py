@@ -19,6 +19,7 @@ from planasonix_provider.api.errors import (
     PlanasonixJobFailedError,
     PlanasonixTimeoutError,
 )
+from planasonix_provider.operators import road
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
@@ -274,6 +275,15 @@ class TestASyncThatDoesNotSucceed:
             sync(deferrable=True, timeout=100).execute(context(Run()))
         assert deferred.value.timeout is not None
         assert 100 + 60 < deferred.value.timeout.total_seconds() < 100 + 3600
+
+    def test_gives_airflow_time_to_see_it_go(self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(road, "SETTLING", timedelta(seconds=7))
+        planasonix.plan(CONNECTION, running_seconds=60)
+        before = datetime.now(UTC)
+        with pytest.raises(TaskDeferred) as deferred:
+            sync(deferrable=True).execute(context(Run()))
+        not_before = datetime.fromisoformat(deferred.value.trigger.serialize()[1]["not_before"])
+        assert before + timedelta(seconds=7) <= not_before <= datetime.now(UTC) + timedelta(seconds=7)
 
     def test_has_no_deadline_unless_one_is_asked_for(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)

@@ -48,6 +48,7 @@ def test_survives_being_stored() -> None:
         ({"job_id": "job_1", "deadline": "tomorrow"}, "deadline: got 'tomorrow', allowed is a time with an offset"),
         ({"job_id": "job_1", "deadline": "2025-01-01T00:00:00"}, "deadline: got '2025-01-01T00:00:00'"),
         ({"job_id": "job_1", "deadline": 5}, "deadline: got 5"),
+        ({"job_id": "job_1", "not_before": "soon"}, "not_before: got 'soon'"),
     ],
 )
 def test_refuses_what_makes_no_sense(arguments: dict[str, Any], words: str) -> None:
@@ -82,6 +83,22 @@ def test_is_made_again_by_another_triggerer_and_goes_on(planasonix: Simulator) -
     asyncio.run(killed())
     assert planasonix.jobs()[0].status == "running", "a triggerer that goes away cancels nothing"
     assert WaitEvent.from_payload(asyncio.run(first_event(rebuilt(first)))).outcome == "over"
+
+
+def test_keeps_its_event_back_until_airflow_has_seen_the_task_go(planasonix: Simulator) -> None:
+    not_before = datetime.now(UTC) + timedelta(seconds=0.5)
+    event = asyncio.run(first_event(trigger(started(), not_before=not_before)))
+    assert datetime.now(UTC) >= not_before
+    assert WaitEvent.from_payload(event).outcome == "over"
+
+
+def test_does_not_look_again_at_once_where_the_task_has_just_looked(planasonix: Simulator) -> None:
+    planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0)
+    not_before = datetime.now(UTC) + timedelta(seconds=0.3)
+    asyncio.run(first_event(trigger(started(), poll_interval=10, not_before=not_before)))
+    looks = [request.at for request in planasonix.requests if request.route == "get_job"]
+    assert len(looks) == 1
+    assert looks[0] >= not_before - timedelta(seconds=0.05)
 
 
 def test_cancels_at_the_deadline_by_itself_if_it_is_told_to(planasonix: Simulator) -> None:
