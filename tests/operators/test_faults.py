@@ -17,8 +17,10 @@ def test_a_task_comes_through_fourteen_faults_with_one_job(
     deferrable: bool, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusal = ("status", 503, {"Retry-After": "0"})
+    # How long a Retry-After is obeyed is tested where it is decided.
+    faults = [("status", 429, {"Retry-After": "0"}) if 429 in fault else fault for fault in fourteen_faults(seed)]
     with ReferenceServer(
-        api_key=API_KEY, queued_seconds=0, looks=2, read_faults=fourteen_faults(seed), start_faults=[refusal]
+        api_key=API_KEY, queued_seconds=0, looks=2, read_faults=faults, start_faults=[refusal]
     ) as server:
         connection = {"conn_type": "planasonix", "host": server.url, "password": API_KEY}
         monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(connection))
