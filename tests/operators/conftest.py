@@ -20,3 +20,8 @@ def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_time_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     """No supervisor looks after these tasks."""
     monkeypatch.setattr(road, "SETTLING", timedelta(0))
+
+
+@pytest.fixture(params=[False, True], ids=["on a worker", "deferred"])
+def deferrable(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from planasonix_provider.api.errors import (
+    PlanasonixJobCancelledError,
+)
+from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
+from planasonix_provider.simulator import Simulator
+from tests.driving import Log, Run, context, record
+from tests.operators.syncs import CONNECTION, routes_asked, sync
+
+
+def killed(operator: PlanasonixSyncOperator, *, after: float) -> tuple[BaseException, Log]:
+    """Run a task that is killed as Airflow does it: a signal's handler calls ``on_kill`` and returns."""
+    record(operator, log := Log())
+    previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
+    signal.setitimer(signal.ITIMER_REAL, after)
+    try:
+        operator.execute(context(Run()))
+    except Exception as error:
+        return error, log
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    raise AssertionError("the task went on")
+
+
+class TestAKill:
+    def test_cancels_the_job_and_ends_the_task(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        began = time.monotonic()
+        error, log = killed(sync(poll_interval=60), after=0.3)
+        assert isinstance(error, PlanasonixJobCancelledError)
+        assert time.monotonic() - began < 5
+        (job,) = planasonix.jobs()
+        assert job.status in ("cancelling", "cancelled")
+        assert f"The task was killed. Job {job.id} was asked to cancel." in log.lines
+
+    def test_sends_the_cancel_first_and_tries_it_again(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        operator = self._started()
+        planasonix.fail("status", status=503, times=2)
+        before = len(planasonix.requests)
+        operator.on_kill()
+        assert routes_asked(planasonix)[before:] == ["cancel_job"] * 3
+        assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
+
+    def test_says_which_job_is_left_if_it_cannot_be_cancelled(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        planasonix.fail("status", status=403, route="cancel_job", times=None)
+        error, log = killed(sync(poll_interval=60), after=0.3)
+        (job,) = planasonix.jobs()
+        assert f"The task was killed. Job {job.id} could not be cancelled and may still run: end it in" in str(error)
+        assert str(error) in log.lines
+
+    def test_ends_within_five_seconds_even_if_the_cancel_hangs(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        operator = self._started()
+        planasonix.fail("hang", route="cancel_job", seconds=20)
+        began = time.monotonic()
+        operator.on_kill()
+        assert time.monotonic() - began < 5
+        assert planasonix.jobs()[0].status in ("cancelling", "cancelled"), "the second try came through"
+
+    def test_between_two_tries_of_the_start_starts_nothing(self, planasonix: Simulator) -> None:
+        planasonix.fail("status", route="trigger_sync", status=503, headers={"Retry-After": "60"})
+        error, _ = killed(sync(), after=0.3)
+        assert isinstance(error, PlanasonixJobCancelledError)
+        assert planasonix.jobs() == []
+
+    @pytest.mark.parametrize("parameters", [{"wait_for_completion": False}, {"deferrable": True}])
+    def test_while_the_job_is_told_of_ends_the_task(self, planasonix: Simulator, parameters: dict[str, Any]) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        operator = sync(**parameters)
+        record(operator, Log())
+        told = context(Run())
+        told["ti"].xcom_push = lambda key, value: operator.on_kill()
+        with pytest.raises(PlanasonixJobCancelledError, match="was asked to cancel"):
+            operator.execute(told)
+        assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
+
+    def test_writes_no_log_in_the_signals_handler(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        operator = self._started()
+        before = list(operator.log.lines)
+        operator.on_kill()
+        assert operator.log.lines == before
+
+    def test_cancels_nothing_where_the_user_says_so(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        error, _ = killed(sync(cancel_on_kill=False), after=0.3)
+        (job,) = planasonix.jobs()
+        assert str(error) == f"The task was killed. Job {job.id} was not cancelled, and runs on."
+        assert "cancel_job" not in routes_asked(planasonix)
+
+    def test_before_the_start_is_no_error(self, planasonix: Simulator) -> None:
+        sync().on_kill()
+        assert planasonix.requests == []
+
+    def test_during_the_start_cancels_what_was_started(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        planasonix.fail("hang", route="trigger_sync", seconds=0.5)
+        error, _ = killed(sync(), after=0.2)
+        assert isinstance(error, PlanasonixJobCancelledError)
+        assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
+
+    def test_after_the_end_cancels_nothing(self, planasonix: Simulator) -> None:
+        operator = sync()
+        record(operator, Log())
+        operator.execute(context(Run()))
+        operator.on_kill()
+        assert "cancel_job" not in routes_asked(planasonix)
+
+    @staticmethod
+    def _started(**parameters: Any) -> PlanasonixSyncOperator:
+        """A task that has started its job, and waits for it no longer in this process."""
+        operator = sync(wait_for_completion=False, **parameters)
+        record(operator, Log())
+        operator.execute(context(Run()))
+        return operator

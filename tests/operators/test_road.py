@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import json
+import re
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+
+from planasonix_provider.api.errors import (
+    PlanasonixAuthenticationError,
+    PlanasonixJobCancelledError,
+    PlanasonixJobFailedError,
+    PlanasonixTimeoutError,
+)
+from planasonix_provider.operators import road
+from planasonix_provider.simulator import Simulator
+from tests.conftest import API_KEY
+from tests.driving import Log, Run, context, drive, record
+from tests.operators.syncs import CONNECTION, routes_asked, sync
+
+
+class TestASyncThatDoesNotSucceed:
+    def test_fails_with_the_code_and_message_of_the_api(self, planasonix: Simulator, deferrable: bool) -> None:
+        planasonix.plan(CONNECTION, outcome="failed", code="source_unreachable", message="No route to the source")
+        run = drive(lambda: sync(deferrable=deferrable))
+        job = planasonix.jobs()[0]
+        assert isinstance(run.error, PlanasonixJobFailedError)
+        assert str(run.error) == (
+            f"Job {job.id} failed: source_unreachable: No route to the source. See {planasonix.url}/jobs/{job.id}"
+        )
+        assert "get_job_results" not in routes_asked(planasonix)
+
+    def test_fails_when_somebody_cancels_its_job(self, planasonix: Simulator, deferrable: bool) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        somebody = threading.Timer(0.3, lambda: planasonix.world.cancel(planasonix.jobs()[0].id))
+        somebody.start()
+        run = drive(lambda: sync(deferrable=deferrable))
+        somebody.join()
+        assert isinstance(run.error, PlanasonixJobCancelledError)
+
+    @pytest.mark.parametrize("limit", [{"timeout": 0.3}, {"timeout": timedelta(seconds=0.3)}, {"timeout": "0.3"}])
+    def test_is_cancelled_when_its_time_is_up(
+        self, planasonix: Simulator, deferrable: bool, limit: dict[str, Any]
+    ) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        run = drive(lambda: sync(deferrable=deferrable, **limit))
+        job = planasonix.jobs()[0]
+        assert isinstance(run.error, PlanasonixTimeoutError)
+        assert re.fullmatch(
+            rf"Job {job.id} was not over by \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC, the end of the time that timeout and "
+            r"execution_timeout allow; it was running\. It was asked to cancel\.",
+            str(run.error),
+        )
+        assert job.status in ("cancelling", "cancelled")
+
+    def test_gives_up_at_the_earlier_of_both_limits(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        run = drive(
+            lambda: sync(deferrable=True, timeout=3600, execution_timeout=timedelta(seconds=0.3)),
+        )
+        assert isinstance(run.error, PlanasonixTimeoutError)
+
+    def test_ends_its_execution_timeout_a_little_early_the_same_way_on_a_worker(
+        self, planasonix: Simulator, deferrable: bool
+    ) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        run = drive(lambda: sync(deferrable=deferrable, execution_timeout=timedelta(seconds=1)))
+        assert isinstance(run.error, PlanasonixTimeoutError)
+
+    def test_counts_its_execution_timeout_from_the_tasks_start_as_airflow_does(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        waiting = context(Run())
+        waiting["ti"].start_date = began = datetime.now(UTC) - timedelta(minutes=5)
+        with pytest.raises(TaskDeferred) as deferred:
+            sync(deferrable=True, execution_timeout=timedelta(minutes=10)).execute(waiting)
+        deadline = datetime.fromisoformat(deferred.value.trigger.serialize()[1]["deadline"])
+        assert deadline == began + timedelta(minutes=10) - timedelta(seconds=30)
+
+    def test_is_not_tried_again_if_it_could_not_be_cancelled(self, planasonix: Simulator, deferrable: bool) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        planasonix.fail("status", status=403, route="cancel_job", times=None)
+        run = drive(lambda: sync(deferrable=deferrable, timeout=0.3))
+        assert isinstance(run.error, AirflowFailException)
+        assert "It could not be cancelled and may still run" in str(run.error)
+
+    def test_that_failed_just_before_the_cancel_still_tells_why(self, planasonix: Simulator, deferrable: bool) -> None:
+        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0.3, outcome="failed", code="source_unreachable")
+        run = drive(lambda: sync(deferrable=deferrable, timeout=0.4, poll_interval=60))
+        assert isinstance(run.error, PlanasonixJobFailedError)
+        assert "source_unreachable" in str(run.error)
+
+    def test_runs_on_after_the_deadline_where_the_user_says_so(self, planasonix: Simulator, deferrable: bool) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        run = drive(lambda: sync(deferrable=deferrable, timeout=0.3, cancel_on_kill=False))
+        assert isinstance(run.error, PlanasonixTimeoutError)
+        assert str(run.error).endswith("It was not cancelled, and runs on.")
+        assert planasonix.jobs()[0].status == "running"
+
+    def test_succeeds_if_it_was_over_when_the_cancel_came(self, planasonix: Simulator, deferrable: bool) -> None:
+        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0.3)
+        run = drive(lambda: sync(deferrable=deferrable, timeout=0.4, poll_interval=60))
+        assert run.error is None
+        assert run.result["status"] == "succeeded"
+        assert run.result["metrics"]["rows_loaded"] == 44_802
+
+    def test_hands_airflow_a_later_timeout_as_a_backstop(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        with pytest.raises(TaskDeferred) as deferred:
+            sync(deferrable=True, timeout=100).execute(context(Run()))
+        assert deferred.value.timeout is not None
+        assert 100 + 60 < deferred.value.timeout.total_seconds() < 100 + 3600
+
+    def test_gives_airflow_time_to_see_it_go(self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(road, "SETTLING", timedelta(seconds=7))
+        planasonix.plan(CONNECTION, running_seconds=60)
+        before = datetime.now(UTC)
+        with pytest.raises(TaskDeferred) as deferred:
+            sync(deferrable=True).execute(context(Run()))
+        not_before = datetime.fromisoformat(deferred.value.trigger.serialize()[1]["not_before"])
+        assert before + timedelta(seconds=7) <= not_before <= datetime.now(UTC) + timedelta(seconds=7)
+
+    def test_has_no_deadline_unless_one_is_asked_for(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        with pytest.raises(TaskDeferred) as deferred:
+            sync(deferrable=True).execute(context(Run()))
+        assert deferred.value.timeout is None
+        assert deferred.value.trigger.serialize()[1]["deadline"] is None
+
+
+class TestFaultsMeanwhile:
+    @pytest.mark.parametrize(
+        ("kind", "status", "headers"),
+        [
+            ("reset", None, {}),
+            ("cut", None, {}),
+            ("html", 200, {}),
+            ("html", 502, {}),
+            ("empty", None, {}),
+            ("status", 500, {}),
+            ("status", 503, {}),
+            ("status", 429, {"Retry-After": "0"}),
+        ],
+    )
+    def test_that_pass_are_waited_out(
+        self, planasonix: Simulator, deferrable: bool, kind: Any, status: int | None, headers: dict[str, str]
+    ) -> None:
+        planasonix.fail(kind, route="get_job", status=status, headers=headers, times=3, skip=1)
+        planasonix.fail(kind, route="get_job_results", status=status, headers=headers, times=1)
+        run = drive(lambda: sync(deferrable=deferrable))
+        assert run.error is None
+        assert len(planasonix.jobs()) == 1
+        assert any(line.startswith("No news of job") for line in run.log.lines)
+        assert any(line.startswith("Planasonix answers again") for line in run.log.lines)
+
+    @pytest.mark.parametrize(
+        ("status", "words"), [(400, "Correct what it names"), (403, "lacks the scope"), (404, "check the id")]
+    )
+    def test_that_no_retry_can_mend_end_the_retries(self, planasonix: Simulator, status: int, words: str) -> None:
+        planasonix.fail("status", route="trigger_sync", status=status)
+        run = drive(sync)
+        assert isinstance(run.error, AirflowFailException)
+        assert f"POST /api/v1/connections/{CONNECTION}/sync: answered {status}" in str(run.error)
+        assert words in str(run.error)
+
+    def test_an_unknown_connection_is_named(self, planasonix: Simulator) -> None:
+        run = drive(lambda: sync(connection_id="conn_unknown"))
+        assert isinstance(run.error, AirflowFailException)
+        assert "/connections/conn_unknown/sync: answered 404" in str(run.error)
+
+    def test_a_wrong_key_leaves_the_retries_for_it_may_be_being_rotated(self, planasonix: Simulator) -> None:
+        planasonix.fail("status", route="trigger_sync", status=401)
+        run = drive(sync)
+        assert isinstance(run.error, PlanasonixAuthenticationError)
+
+    def test_a_key_that_is_rotated_meanwhile_fails_nothing(
+        self, planasonix: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        planasonix.plan(CONNECTION, queued_seconds=0.0, running_seconds=1.0)
+
+        def rotate() -> None:
+            planasonix.world.keys.add("plnx_test_rotated")
+            monkeypatch.setenv(
+                "AIRFLOW_CONN_PLANASONIX_DEFAULT",
+                json.dumps({**planasonix.airflow_connection(), "password": "plnx_test_rotated"}),
+            )
+            planasonix.world.keys.revoke(API_KEY)
+
+        timer = threading.Timer(0.4, rotate)
+        timer.start()
+        run = drive(lambda: sync(deferrable=deferrable, poll_interval=0.1))
+        timer.join()
+        assert run.error is None
+        assert 401 in {request.status for request in planasonix.requests}
+
+    def test_a_key_that_is_rotated_before_the_results_fails_nothing(
+        self, planasonix: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        planasonix.fail("status", status=401, route="get_job_results")
+        run = drive(lambda: sync(deferrable=deferrable))
+        assert run.error is None
+
+    def test_an_xcom_that_cannot_be_written_abandons_no_job(self, planasonix: Simulator) -> None:
+        operator = sync()
+        record(operator, log := Log())
+        waiting = context(Run())
+
+        def down(key: str, value: str) -> None:
+            raise ConnectionError("the API server is down")
+
+        waiting["ti"].xcom_push = down
+        assert operator.execute(waiting)["status"] == "succeeded"
+        assert any("could not be written" in line for line in log.lines)
+
+    def test_a_job_that_is_gone_fails_the_task(self, planasonix: Simulator, deferrable: bool) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        planasonix.fail("status", status=404, route="get_job", times=None)
+        run = drive(lambda: sync(deferrable=deferrable))
+        assert isinstance(run.error, AirflowFailException)
+        assert "answered 404" in str(run.error)
+
+    def test_results_that_are_late_are_waited_for(self, planasonix: Simulator, deferrable: bool) -> None:
+        planasonix.fail("status", status=409, route="get_job_results", times=2)
+        run = drive(lambda: sync(deferrable=deferrable))
+        assert run.error is None
+        assert run.result["tables_total"] >= 1
+        assert routes_asked(planasonix).count("get_job_results") == 3
