@@ -23,6 +23,10 @@ Priority = Literal["low", "normal", "high"]
 JOB_STATES_OVER = frozenset({"succeeded", "failed", "cancelled"})
 #: States of a job that is still to end, as far as the reference names them.
 JOB_STATES_ACTIVE = frozenset({"queued", "running", "cancelling"})
+#: States from which a backfill never moves on.
+BACKFILL_STATES_OVER = frozenset({"completed", "failed", "cancelled"})
+#: States of a backfill that is still to end, as far as the reference names them.
+BACKFILL_STATES_ACTIVE = frozenset({"queued", "running"})
 
 
 def as_utc(moment: datetime) -> datetime:
@@ -88,8 +92,8 @@ class Metrics(Resource):
     bytes_read: int | None = None
 
 
-class JobError(Resource):
-    """Why a job failed."""
+class WorkError(Resource):
+    """Why a job or a backfill failed."""
 
     code: str | None = None
     message: str | None = None
@@ -98,6 +102,9 @@ class JobError(Resource):
 def _error_from_text(value: Any) -> Any:
     """Take an error that comes as bare text: the reference shows only ``null``, so its shape is not settled."""
     return {"message": value} if isinstance(value, str) else value
+
+
+OddError = Annotated[WorkError | None, BeforeValidator(_error_from_text)]
 
 
 class Job(Resource):
@@ -115,13 +122,39 @@ class Job(Resource):
     duration_seconds: float | None = None
     cancel_requested_at: Moment | None = None
     metrics: Metrics | None = None
-    error: Annotated[JobError | None, BeforeValidator(_error_from_text)] = None
+    error: OddError = None
     metadata: dict[str, Any] | None = None
 
     @property
     def is_over(self) -> bool:
         """Whether the job has ended. A state that nobody knows is not an end."""
         return self.status in JOB_STATES_OVER
+
+
+class Backfill(Resource):
+    """A historical load over a window of time, which the API shards into jobs as it goes on.
+
+    Lists and the answer to a start name only some of its fields; ``job_ids`` grows while it runs.
+    """
+
+    id: str = Field(min_length=1)
+    status: str
+    connection_id: str | None = None
+    start_at: Moment | None = None
+    end_at: Moment | None = None
+    tables: list[str] | None = None
+    progress_percent: float | None = None
+    rows_processed: int | None = None
+    error: OddError = None
+    job_ids: list[str] | None = None
+    created_at: Moment | None = None
+    updated_at: Moment | None = None
+    metadata: dict[str, Any] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the backfill has ended. A state that nobody knows is not an end."""
+        return self.status in BACKFILL_STATES_OVER
 
 
 class TableResult(Resource):
@@ -152,6 +185,16 @@ class SyncBody(Resource):
     """The body that starts a sync."""
 
     pipeline_id: str | None = None
+    priority: Priority | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class BackfillBody(Resource):
+    """The body that starts a backfill; without ``tables`` it is one of all tables."""
+
+    start_at: Moment
+    end_at: Moment
+    tables: list[str] | None = None
     priority: Priority | None = None
     metadata: dict[str, Any] | None = None
 
@@ -204,6 +247,34 @@ class SyncReply(Reply[Job]):
         return self.data.job
 
 
+class BackfillReply(Reply[Backfill]):
+    """``{"data": {backfill}}``."""
+
+    data: Backfill
+
+    @property
+    def value(self) -> Backfill:
+        """The backfill."""
+        return self.data
+
+
+class BackfillStarted(Resource):
+    """What a start wraps its backfill in."""
+
+    backfill: Backfill
+
+
+class BackfillStartReply(Reply[Backfill]):
+    """``{"data": {"backfill": {backfill}}}``."""
+
+    data: BackfillStarted
+
+    @property
+    def value(self) -> Backfill:
+        """The backfill that was started."""
+        return self.data.backfill
+
+
 class PageInfo(Resource):
     """Where a page ends; a ``cursor`` of null is the last page."""
 
@@ -234,5 +305,14 @@ class JobPage(Page[Job], Reply[Page[Job]]):
 
     @property
     def value(self) -> Page[Job]:
+        """The page itself."""
+        return self
+
+
+class BackfillPage(Page[Backfill], Reply[Page[Backfill]]):
+    """A page of backfills, which is its own envelope."""
+
+    @property
+    def value(self) -> Page[Backfill]:
         """The page itself."""
         return self

@@ -94,6 +94,9 @@ class Operations:
     """One method per route, the same on the hook, the blocking and the awaiting client."""
 
     trigger_sync = operation(routes.trigger_sync)
+    trigger_backfill = operation(routes.trigger_backfill)
+    list_backfills = listing(routes.list_backfills)
+    get_backfill = operation(routes.get_backfill)
     list_jobs = listing(routes.list_jobs)
     get_job = operation(routes.get_job)
     get_job_results = operation(routes.get_job_results)

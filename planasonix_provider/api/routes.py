@@ -7,7 +7,7 @@ and whether it blocks, is no matter of this module.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
@@ -16,6 +16,11 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from planasonix_provider.api.models import (
+    Backfill,
+    BackfillBody,
+    BackfillPage,
+    BackfillReply,
+    BackfillStartReply,
     Job,
     JobPage,
     JobReply,
@@ -81,6 +86,11 @@ class Request(Generic[T]):
         """The path to ask for, each id percent-encoded as one segment."""
         return PREFIX + re.sub(r"\{(\w+)\}", lambda found: _segment(self.ids[found[1]]), self.path)
 
+    @property
+    def key(self) -> str:
+        """What is equal for two requests that ask for the same."""
+        return f"{self} {sorted((name, value) for name, value in self.query.items() if value is not None)}"
+
     def __str__(self) -> str:
         """The request as messages name it: method and path, without the query."""
         return f"{self.method} {self.url_path}"
@@ -114,15 +124,11 @@ def trigger_sync(
     :raises ValueError: if ``connection_id`` is empty, or an argument is not what the reference allows.
     """
     body = SyncBody.model_validate(
-        {
-            name: value
-            for name, value in {
-                "pipeline_id": pipeline_id,
-                "priority": priority,
-                "metadata": None if metadata is None else dict(metadata),
-            }.items()
-            if value is not None
-        }
+        _given(
+            pipeline_id=pipeline_id,
+            priority=priority,
+            metadata=None if metadata is None else dict(metadata),
+        )
     )
     return Request(
         "POST",
@@ -133,6 +139,87 @@ def trigger_sync(
         body=body.model_dump(mode="json", exclude_unset=True),
         idempotency_key=idempotency_key or str(uuid4()),
     )
+
+
+def trigger_backfill(
+    connection_id: str,
+    *,
+    start_at: datetime | str,
+    end_at: datetime | str,
+    tables: Sequence[str] | None = None,
+    priority: Priority | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    idempotency_key: str | None = None,
+) -> Request[Backfill]:
+    """Start a historical load over a window of time (reference: "Trigger a backfill").
+
+    :param connection_id: Planasonix's connection.
+    :param start_at: where the window begins; a time without an offset is UTC.
+    :param end_at: where the window ends; a time without an offset is UTC.
+    :param tables: the tables to load; ``None`` is all of them.
+    :param priority: ``low``, ``normal`` or ``high``; ``None`` leaves it to the server.
+    :param metadata: what the run history is to show and filter by, as a JSON object.
+    :param idempotency_key: names this start, so that a server can tell a second delivery of it from a second start;
+        ``None`` makes one up.
+    :return: the request; its answer is the backfill that was started.
+    :raises ValueError: if ``connection_id`` or ``tables`` is empty, the window is none, or an argument is not what the
+        reference allows.
+    """
+    begin, end = _moment("start_at", start_at), _moment("end_at", end_at)
+    if end <= begin:
+        raise ValueError(f"end_at: got {end_at!r}, allowed is a time after start_at ({start_at!r}).")
+    if tables is not None and (isinstance(tables, str) or not tables):
+        raise ValueError(f"tables: got {tables!r}, allowed is a list of table names, or None for all tables.")
+    body = BackfillBody.model_validate(
+        _given(
+            start_at=begin,
+            end_at=end,
+            tables=None if tables is None else list(tables),
+            priority=priority,
+            metadata=None if metadata is None else dict(metadata),
+        )
+    )
+    return Request(
+        "POST",
+        "/connections/{connection_id}/backfill",
+        BackfillStartReply,
+        repeat=Repeat.STARTS_WORK,
+        ids={"connection_id": connection_id},
+        body=body.model_dump(mode="json", exclude_unset=True),
+        idempotency_key=idempotency_key or str(uuid4()),
+    )
+
+
+def list_backfills(
+    *,
+    connection_id: str | None = None,
+    status: str | None = None,
+    limit: int | None = None,
+) -> Request[Page[Backfill]]:
+    """List backfills (reference: "List all backfills").
+
+    :param connection_id: only backfills of this connection.
+    :param status: only backfills in this state.
+    :param limit: how many backfills to give in all; ``None`` gives all.
+    :return: the request for the first page.
+    :raises ValueError: if ``limit`` is no positive number.
+    """
+    return Request(
+        "GET",
+        "/backfills",
+        BackfillPage,
+        query={"connection_id": connection_id, "status": status, "limit": _page_size(limit)},
+        at_most=limit,
+    )
+
+
+def get_backfill(backfill_id: str) -> Request[Backfill]:
+    """Get a backfill's state and progress (reference: "Get backfill status").
+
+    :param backfill_id: the backfill.
+    :return: the request; its answer is the backfill.
+    """
+    return Request("GET", "/backfills/{backfill_id}", BackfillReply, ids={"backfill_id": backfill_id})
 
 
 def list_jobs(
@@ -157,8 +244,6 @@ def list_jobs(
     :return: the request for the first page.
     :raises ValueError: if ``limit`` is no positive number, or a bound no time.
     """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit: got {limit!r}, allowed is a number from 1, or None for all jobs.")
     return Request(
         "GET",
         "/jobs",
@@ -170,7 +255,7 @@ def list_jobs(
             "status": status,
             "since": _timestamp("since", since),
             "until": _timestamp("until", until),
-            "limit": min(limit or PAGE_SIZE, PAGE_SIZE),
+            "limit": _page_size(limit),
         },
         at_most=limit,
     )
@@ -209,12 +294,25 @@ def _segment(text: str) -> str:
     return quote(text, safe="") if text.strip(".") else "%2E" * len(text)
 
 
-def _timestamp(name: str, moment: datetime | str | None) -> str | None:
-    """Write a time as the reference does, in UTC."""
-    if moment is None:
-        return None
+def _given(**fields: Any) -> dict[str, Any]:
+    """Leave out what was not given: a server may take a null for more than nothing."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _page_size(limit: int | None) -> int:
+    """Choose the pages of a list by how many items are wanted in all."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: got {limit!r}, allowed is a number from 1, or None for all.")
+    return min(limit or PAGE_SIZE, PAGE_SIZE)
+
+
+def _moment(name: str, given: datetime | str) -> datetime:
     try:
-        time = moment if isinstance(moment, datetime) else datetime.fromisoformat(moment)
-    except ValueError:
-        raise ValueError(f"{name}: got {moment!r}, allowed is an ISO 8601 time, or None.") from None
-    return as_utc(time).isoformat().replace("+00:00", "Z")
+        return as_utc(given if isinstance(given, datetime) else datetime.fromisoformat(given))
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name}: got {given!r}, allowed is an ISO 8601 time.") from None
+
+
+def _timestamp(name: str, given: datetime | str | None) -> str | None:
+    """Write a time as the reference does, in UTC."""
+    return None if given is None else _moment(name, given).isoformat().replace("+00:00", "Z")

@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from planasonix_provider.api.models import (
     Job,
-    JobError,
     JobResults,
     JobWarning,
     Metrics,
     SyncBody,
     TableResult,
+    WorkError,
 )
 
 #: A stretch of time in seconds, at most a year.
@@ -171,7 +171,7 @@ class PlannedJob:
             finished_at=finished_at,
             duration_seconds=duration,
             metrics=self._metrics_at(now),
-            error=JobError(code=self.plan.code, message=self.plan.message) if status == "failed" else None,
+            error=WorkError(code=self.plan.code, message=self.plan.message) if status == "failed" else None,
             **{name: value for name, value in given.items() if value is not None},
         )
 

@@ -10,6 +10,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from planasonix_provider.api.models import (
+    Backfill,
+    BackfillBody,
+    BackfillPage,
+    BackfillReply,
+    BackfillStartReply,
     ErrorBody,
     ErrorReply,
     Job,
@@ -65,6 +70,34 @@ EXAMPLES: dict[str, tuple[type[BaseModel], str]] = {
         """{"data": {"id": "job_01jq8syncabc", "status": "cancelling",
             "cancel_requested_at": "2025-03-27T14:30:00Z"}}""",
     ),
+    "the body of a backfill": (
+        BackfillBody,
+        """{"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z",
+            "tables": ["public.orders", "public.order_items"], "priority": "low",
+            "metadata": {"reason": "post_incident_replay"}}""",
+    ),
+    "the start of a backfill": (
+        BackfillStartReply,
+        """{"data": {"backfill": {"id": "bf_01jq8bfill01", "connection_id": "conn_01jq8k2m3n4p5q6r7s8t9u0v1",
+            "status": "running", "start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z",
+            "tables": ["public.orders", "public.order_items"], "progress_percent": 0,
+            "created_at": "2025-03-27T14:25:00Z"}}}""",
+    ),
+    "a list of backfills": (
+        BackfillPage,
+        """{"data": [{"id": "bf_01jq8bfill01", "connection_id": "conn_01jq8k2m3n4p5q6r7s8t9u0v1",
+            "status": "running", "start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z",
+            "progress_percent": 37, "created_at": "2025-03-27T14:25:00Z", "updated_at": "2025-03-27T14:28:44Z"}],
+            "meta": {"page": {"limit": 50, "cursor": "eyJiZiI6ImJmXzAxanE4YmZpbGwwMSJ9"}}}""",
+    ),
+    "a backfill": (
+        BackfillReply,
+        """{"data": {"id": "bf_01jq8bfill01", "connection_id": "conn_01jq8k2m3n4p5q6r7s8t9u0v1",
+            "status": "running", "start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z",
+            "tables": ["public.orders", "public.order_items"], "progress_percent": 37, "rows_processed": 1849200,
+            "error": null, "job_ids": ["job_01jq8chunk01", "job_01jq8chunk02"],
+            "created_at": "2025-03-27T14:25:00Z", "updated_at": "2025-03-27T14:28:44Z"}}""",
+    ),
     "an error": (
         ErrorReply,
         """{"error": {"code": "invalid_request", "message": "The request is invalid.",
@@ -106,6 +139,10 @@ def test_an_envelope_gives_what_was_asked_for() -> None:
     assert values["results"].value.warnings[0].code == "column_type_widened"
     assert values["a list, its last page"].value.cursor is None
     assert values["a list, with more to come"].value.cursor == "eyJiZiI6ImJmXzAxanE4YmZpbGwwMSJ9"
+    assert values["the start of a backfill"].value.status == "running"
+    assert values["a backfill"].value.job_ids == ["job_01jq8chunk01", "job_01jq8chunk02"]
+    assert values["a list of backfills"].value.data[0].progress_percent == 37
+    assert values["a list of backfills"].value.cursor == "eyJiZiI6ImJmXzAxanE4YmZpbGwwMSJ9"
 
 
 @given(st.dictionaries(st.text(min_size=1).map("x_".__add__), JSON, max_size=4))
@@ -138,6 +175,23 @@ def test_only_the_three_ends_of_the_reference_are_ends(status: str, over: bool) 
 
 
 @pytest.mark.parametrize(
+    ("status", "over"),
+    [
+        ("queued", False),
+        ("running", False),
+        ("completed", True),
+        ("failed", True),
+        ("cancelled", True),
+        ("cancelling", False),
+        ("succeeded", False),
+        ("paused", False),
+    ],
+)
+def test_a_backfill_ends_in_the_states_that_the_reference_names(status: str, over: bool) -> None:
+    assert Backfill(id="bf_1", status=status).is_over is over
+
+
+@pytest.mark.parametrize(
     "text", ["2025-03-27T14:22:10Z", "2025-03-27T14:22:10", "2025-03-27T16:22:10+02:00", "2025-03-27T14:22:10.000Z"]
 )
 def test_a_time_is_aware_and_in_utc(text: str) -> None:
@@ -160,10 +214,11 @@ def test_a_time_without_an_offset_is_taken_as_utc() -> None:
         ({"hint": "Ask."}, None, None),
     ],
 )
-def test_why_a_job_failed_may_come_as_bare_text(error: Any, code: str | None, message: str | None) -> None:
-    job = Job.model_validate({"id": "job_1", "status": "failed", "error": error})
-    assert job.error is not None
-    assert (job.error.code, job.error.message) == (code, message)
+def test_why_work_failed_may_come_as_bare_text(error: Any, code: str | None, message: str | None) -> None:
+    for model in (Job, Backfill):
+        work = model.model_validate({"id": "work_1", "status": "failed", "error": error})
+        assert work.error is not None
+        assert (work.error.code, work.error.message) == (code, message)
 
 
 @pytest.mark.parametrize("page", [{"data": []}, {"data": [], "meta": {"page": {"cursor": ""}}}])

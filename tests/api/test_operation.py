@@ -131,7 +131,19 @@ def test_a_long_list_of_a_real_server_is_complete_and_without_doubles(way: Way) 
         assert len(ours) == 51
 
 
-@pytest.mark.parametrize("name", ["trigger_sync", "list_jobs", "get_job", "get_job_results", "cancel_job"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "trigger_sync",
+        "trigger_backfill",
+        "list_backfills",
+        "get_backfill",
+        "list_jobs",
+        "get_job",
+        "get_job_results",
+        "cancel_job",
+    ],
+)
 def test_a_method_has_the_name_and_the_words_of_its_route(name: str) -> None:
     with Client(account("http://127.0.0.1:9")) as client:
         method = getattr(client, name)

@@ -19,6 +19,12 @@ from tests.reference_server import ReferenceServer
 #: Every route with an id in its path, with what stands before and behind the id.
 WITH_ID: dict[str, tuple[Callable[[str], Request[Any]], str, str]] = {
     "connection_id": (routes.trigger_sync, "/api/v1/connections/", "/sync"),
+    "connection_id of a backfill": (
+        lambda given: routes.trigger_backfill(given, start_at="2025-01-01", end_at="2025-02-01"),
+        "/api/v1/connections/",
+        "/backfill",
+    ),
+    "backfill_id": (routes.get_backfill, "/api/v1/backfills/", ""),
     "job_id": (routes.get_job, "/api/v1/jobs/", ""),
     "job_id of results": (routes.get_job_results, "/api/v1/jobs/", "/results"),
     "job_id of a cancel": (routes.cancel_job, "/api/v1/jobs/", "/cancel"),
@@ -112,6 +118,55 @@ def test_a_start_refuses_a_priority_that_the_reference_lacks() -> None:
         routes.trigger_sync("conn_1", priority="urgent")  # type: ignore[arg-type]
 
 
+def test_a_backfill_sends_its_window_in_utc_and_nothing_that_was_not_given() -> None:
+    plain = routes.trigger_backfill("conn_1", start_at="2025-01-01", end_at=datetime(2025, 3, 1, tzinfo=UTC))
+    assert plain.body == {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"}
+    full = routes.trigger_backfill(
+        "conn_1",
+        start_at="2025-01-01T01:00:00+01:00",
+        end_at="2025-03-01T00:00:00",
+        tables=("public.orders", "public.order_items"),
+        priority="low",
+        metadata={"reason": "post_incident_replay"},
+    )
+    assert full.body == {
+        **plain.body,
+        "tables": ["public.orders", "public.order_items"],
+        "priority": "low",
+        "metadata": {"reason": "post_incident_replay"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"end_at": "2025-01-01T00:00:00Z"}, "end_at: got '2025-01-01T00:00:00Z', allowed is a time after start_at"),
+        ({"end_at": "2024-12-31"}, "end_at: got '2024-12-31', allowed is a time after start_at"),
+        ({"start_at": "soon"}, "start_at: got 'soon', allowed is an ISO 8601 time"),
+        ({"start_at": None}, "start_at: got None, allowed is an ISO 8601 time"),
+        ({"tables": []}, r"tables: got \[\], allowed is a list of table names, or None for all tables"),
+        ({"tables": "public.orders"}, "tables: got 'public.orders', allowed is a list"),
+        ({"priority": "urgent"}, "priority"),
+    ],
+)
+def test_a_backfill_refuses_what_no_server_could_accept(wrong: dict[str, Any], words: str) -> None:
+    window = {"start_at": "2025-01-01", "end_at": "2025-02-01"}
+    with pytest.raises(ValueError, match=words):
+        routes.trigger_backfill("conn_1", **{**window, **wrong})
+
+
+def test_backfills_are_listed_by_connection_and_status() -> None:
+    request = routes.list_backfills(connection_id="conn_1", status="running", limit=7)
+    assert (request.path, request.at_most) == ("/backfills", 7)
+    assert request.query == {"connection_id": "conn_1", "status": "running", "limit": 7}
+
+
+def test_two_requests_for_the_same_have_one_key() -> None:
+    assert routes.list_jobs(status="running").key == routes.list_jobs(status="running", pipeline_id=None).key
+    assert routes.list_jobs(status="running").key != routes.list_jobs(status="queued").key
+    assert routes.get_job("job_1").key != routes.get_job_results("job_1").key
+
+
 def test_every_start_has_an_idempotency_key_of_its_own() -> None:
     first, second = routes.trigger_sync("conn_1"), routes.trigger_sync("conn_1")
     assert first.idempotency_key
@@ -130,10 +185,20 @@ def test_a_server_sees_the_idempotency_key_and_the_body(server: ReferenceServer,
 
 
 def test_only_a_start_is_unsafe_to_repeat_and_only_a_start_has_a_key() -> None:
-    safe = [routes.list_jobs(), routes.get_job("j"), routes.get_job_results("j"), routes.cancel_job("j")]
+    safe: list[Request[Any]] = [
+        routes.list_backfills(),
+        routes.get_backfill("b"),
+        routes.list_jobs(),
+        routes.get_job("j"),
+        routes.get_job_results("j"),
+        routes.cancel_job("j"),
+    ]
     assert {request.repeat for request in safe} == {Repeat.SAFE}
     assert {request.idempotency_key for request in safe} == {None}
-    assert routes.trigger_sync("c").repeat is Repeat.STARTS_WORK
+    backfill = routes.trigger_backfill("c", start_at="2025-01-01", end_at="2025-02-01")
+    for start in (routes.trigger_sync("c"), backfill):
+        assert start.repeat is Repeat.STARTS_WORK
+        assert start.idempotency_key
 
 
 @pytest.mark.parametrize(("limit", "page"), [(None, 100), (1, 1), (99, 99), (100, 100), (101, 100), (5000, 100)])
@@ -143,9 +208,10 @@ def test_a_list_asks_for_no_larger_page_than_is_wanted_or_allowed(limit: int | N
 
 
 @pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_below_one_is_refused(limit: int) -> None:
+@pytest.mark.parametrize("route", [routes.list_jobs, routes.list_backfills])
+def test_a_limit_below_one_is_refused(route: Callable[..., Request[Any]], limit: int) -> None:
     with pytest.raises(ValueError, match=rf"^limit: got {limit}, allowed is a number from 1, or None"):
-        routes.list_jobs(limit=limit)
+        route(limit=limit)
 
 
 @pytest.mark.parametrize(
