@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 #: Longer than anybody waits, and short enough to be added to a date.
@@ -16,8 +16,6 @@ LONGEST_SECONDS = 10 * 365 * 86_400
 
 #: Takes a parameter's name and value; gives the value in its final form, or raises a ``ValueError`` that says it all.
 Check = Callable[[str, Any], Any]
-
-PRIORITIES = ("low", "normal", "high")
 
 
 def is_open(value: Any) -> bool:
@@ -75,17 +73,70 @@ def seconds(name: str, value: Any) -> float:
     return number
 
 
-def priority(name: str, value: Any) -> str:
-    """Check a priority.
+def one_of(*allowed: str) -> Check:
+    """Make a check that lets only some words pass.
+
+    :param allowed: the words.
+    :return: the check.
+    """
+
+    def check(name: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in allowed:
+            raise _refusal(name, value, ", ".join(allowed))
+        return value
+
+    return check
+
+
+priority = one_of("low", "normal", "high")
+
+
+def some_of(allowed: Collection[str]) -> Check:
+    """Make a check that lets only lists of some words pass.
+
+    :param allowed: the words.
+    :return: the check; it gives a list without doubles.
+    """
+
+    def check(name: str, value: Any) -> list[str]:
+        is_list = isinstance(value, (list, tuple, set, frozenset)) and value
+        if not is_list or not all(isinstance(word, str) and word in allowed for word in value):
+            raise _refusal(name, value, f"a list of {', '.join(sorted(allowed))}")
+        return list(dict.fromkeys(value))
+
+    return check
+
+
+def utc(name: str, value: Any) -> datetime:
+    """Check a moment.
+
+    :param name: the parameter's name, for the message.
+    :param value: what was given: a ``datetime``, or ISO 8601 text; one without an offset is UTC.
+    :return: the moment, in UTC.
+    :raises ValueError: if it is none.
+    """
+    try:
+        moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        raise _refusal(name, value, "a time: a datetime, or ISO 8601 text as 2025-01-01T00:00:00Z") from None
+
+
+def tables(name: str, value: Any) -> list[str]:
+    """Check a list of table names.
 
     :param name: the parameter's name, for the message.
     :param value: what was given.
-    :return: the priority.
-    :raises ValueError: if the API knows none of that name.
+    :return: the names.
+    :raises ValueError: if there is none, one is blank, or one is there twice.
     """
-    if value not in PRIORITIES:
-        raise _refusal(name, value, ", ".join(PRIORITIES))
-    return str(value)
+    if not isinstance(value, (list, tuple)) or not value:
+        raise _refusal(name, value, "a list of table names, or None for all tables")
+    if not all(isinstance(table, str) and table.strip() for table in value):
+        raise _refusal(name, value, "table names that are texts and not blank")
+    if doubles := sorted({table for table in value if value.count(table) > 1}):
+        raise _refusal(name, value, f"each table once; twice there is {', '.join(doubles)}")
+    return list(value)
 
 
 def metadata(name: str, value: Any) -> dict[str, Any]:

@@ -10,7 +10,8 @@ when it and the client disagree, read the reference, and do not make one imitate
 Where the reference leaves a choice open, the choice is a parameter of `ReferenceServer`, or it is the
 reading that is hardest on the client: bounds of `since` and `until` compare with `created_at` as shown
 (whole seconds), a timestamp without an offset is refused, and so is a field of a request body that the
-reference does not have.
+reference does not have, or a parameter or a state that it does not have for the list of backfills. What a
+backfill says of itself is as little as the reference allows: see `ReferenceServer`.
 
 Use it in a test:
 
@@ -22,7 +23,7 @@ or from a shell, for tests of a whole Airflow:
     python tests/reference_server.py --port 8099 --faults 7 --ledger ledger.jsonl
 
 Faults are tuples, consumed in order: one per GET below /api/v1 (`read_faults`), one per POST of a sync
-(`start_faults`). Other requests meet none.
+or of a backfill (`start_faults`). Other requests meet none.
 
     ("status", 429, {"Retry-After": "1"})  an error envelope with that status and those headers
     ("reset",)                             a TCP RST before any byte of an answer
@@ -31,7 +32,7 @@ Faults are tuples, consumed in order: one per GET below /api/v1 (`read_faults`),
     ("empty",), ("empty", 502)             an answer without a body (200 if not said)
     ("ok",)                                no fault: the request of that turn is answered
 
-A fault comes before any effect, so that a start that met it made no job. Two things change that: "cut",
+A fault comes before any effect, so that a start that met it made nothing. Two things change that: "cut",
 which sends half of the true answer and so must have one, and `after_effect(fault)`, which lets the
 request do its work and then hides the answer (`start_faults_after_effect=True` does so for all starts).
 """
@@ -56,8 +57,9 @@ import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -65,12 +67,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 Json = dict[str, Any]
 FaultItem = tuple[Any, ...]
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
+BACKFILL_TERMINAL = frozenset({"completed", "failed", "cancelled"})
+BACKFILL_STATES = BACKFILL_TERMINAL | {"queued", "running"}
+ROWS = 44802
+SYNC_FIELDS: dict[str, type] = {"pipeline_id": str, "priority": str, "metadata": dict}
+BACKFILL_FIELDS: dict[str, type] = {
+    "start_at": str,
+    "end_at": str,
+    "tables": list,
+    "priority": str,
+    "metadata": dict,
+}
 HTML_PAGE = b"<!DOCTYPE html>\n<html><head><title>Bad gateway</title></head><body>Please try again.</body></html>\n"
 ERROR_CODES = {
     400: "invalid_request",
@@ -173,7 +186,7 @@ class _Request:
     @property
     def is_start(self) -> bool:
         match self.method, self.segments:
-            case "POST", ["api", "v1", "connections", _, "sync"]:
+            case "POST", ["api", "v1", "connections", _, "sync" | "backfill"]:
                 return True
         return False
 
@@ -240,6 +253,9 @@ class _Job:
     sent: Json
     created: datetime
     clock: float
+    type: str = "connection_sync"
+    tables: tuple[str, ...] = ("public.orders",)
+    failure: str | None = None
     status: str = "queued"
     looks: int = 0
     started: datetime | None = None
@@ -253,7 +269,7 @@ class _Job:
     def trigger_json(self) -> Json:
         return {
             "id": self.id,
-            "type": "connection_sync",
+            "type": self.type,
             "status": self.status,
             "connection_id": self.connection_id,
             "pipeline_id": self.pipeline_id,
@@ -284,7 +300,7 @@ class _Job:
         return {
             "job_id": self.id,
             "status": self.status,
-            "tables": [_table_json()] if complete else [],
+            "tables": [_table_json(name) for name in self.tables] if complete else [],
             "warnings": [_warning_json()] if complete else [],
         }
 
@@ -300,17 +316,17 @@ class _Job:
     def _metrics(self) -> Json:
         if self.started is None:
             return {"rows_extracted": 0, "rows_loaded": 0, "bytes_read": 0}
-        return {"rows_extracted": 45210, "rows_loaded": 44802, "bytes_read": 67108864}
+        return {"rows_extracted": 45210, "rows_loaded": ROWS, "bytes_read": 67108864}
 
     def _error(self) -> Json | None:
         if self.status != "failed":
             return None
-        return {"code": "source_unavailable", "message": "The source did not answer."}
+        return {"code": "source_unavailable", "message": self.failure or "The source did not answer."}
 
 
-def _table_json() -> Json:
+def _table_json(name: str) -> Json:
     checksum = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-    return {"name": "public.orders", "rows_loaded": 44802, "checksum": checksum}
+    return {"name": name, "rows_loaded": ROWS, "checksum": checksum}
 
 
 def _warning_json() -> Json:
@@ -345,6 +361,11 @@ class _Lifecycle:
         job.status, job.cancel_requested = "cancelling", _now()
         job.clock, job.looks = time.monotonic(), 0
 
+    def finish(self, job: _Job) -> None:
+        """End the job, however much time it still had."""
+        job.started = job.started or _now()
+        job.status, job.finished = self._end_of(job), _now()
+
     def _advance_cancel(self, job: _Job) -> None:
         passed = time.monotonic() - job.clock >= self.cancelling_seconds
         if job.looks > 1 if self.looks is not None else passed:
@@ -355,14 +376,161 @@ class _Lifecycle:
         if passed >= self.queued_seconds and job.started is None:
             job.status, job.started = "running", job.created + timedelta(seconds=self.queued_seconds)
         if passed >= self.queued_seconds + self.running_seconds:
-            job.status = self.outcome
+            job.status = self._end_of(job)
             job.finished = job.created + timedelta(seconds=self.queued_seconds + self.running_seconds)
 
     def _advance_by_looks(self, job: _Job, looks: int) -> None:
         if (job.looks > 1 or job.looks > looks) and job.started is None:
             job.status, job.started = "running", _now()
         if job.looks > looks:
-            job.status, job.finished = self.outcome, _now()
+            self.finish(job)
+
+    def _end_of(self, job: _Job) -> str:
+        return "failed" if job.failure else self.outcome
+
+
+# --- Backfills ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Backfill:
+    id: str
+    connection_id: str
+    start: datetime
+    end: datetime
+    tables: list[str] | None
+    sent: Json
+    created: datetime
+    clock: float
+    planned: int
+    late: int
+    status: str = "queued"
+    looks: int = 0
+    jobs: list[_Job] = field(default_factory=list)
+    updated: datetime | None = None
+
+    @property
+    def terminal(self) -> bool:
+        return self.status in BACKFILL_TERMINAL
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether a cancel met one of its shards before it was over."""
+        return any(job.cancel_requested for job in self.jobs)
+
+    def trigger_json(self) -> Json:
+        answer = self.row_json()
+        del answer["updated_at"]
+        return {**answer, "tables": self.tables}
+
+    def row_json(self) -> Json:
+        return {
+            "id": self.id,
+            "connection_id": self.connection_id,
+            "status": self.status,
+            "start_at": _stamp(self.start),
+            "end_at": _stamp(self.end),
+            "progress_percent": self._progress(),
+            "created_at": _stamp(self.created),
+            "updated_at": _stamp(self.updated or self.created),
+            "lane": {"name": "bulk", "weight": 0.25},  # not in the reference: a reader has to bear with it
+        }
+
+    def detail_json(self) -> Json:
+        detail = {
+            **self.row_json(),
+            "tables": self.tables,
+            "rows_processed": self._count("succeeded") * ROWS or None,
+            "error": self._error(),
+            "job_ids": [job.id for job in self.jobs] or None,
+        }
+        if self.status == "queued":
+            del detail["job_ids"]
+        return detail
+
+    def audit_json(self) -> Json:
+        """All that is known of the backfill, what the caller sent with it included: never sent to a client."""
+        job_ids = [job.id for job in self.jobs]
+        return copy.deepcopy({**self.detail_json(), "job_ids": job_ids, **self.sent})
+
+    def _count(self, status: str) -> int:
+        return sum(job.status == status for job in self.jobs)
+
+    def _progress(self) -> int:
+        """In whole percents, by whole shards; only what is completed is at 100."""
+        if self.status == "completed":
+            return 100
+        return min(100 * self._count("succeeded") // max(self.planned, 1), 99)
+
+    def _error(self) -> str | None:
+        """A bare text, which leaves it to the shards to say what went wrong."""
+        if self.status != "failed":
+            return None
+        return f"{self._count('failed')} of {len(self.jobs)} shards failed."
+
+
+@dataclass(frozen=True)
+class _Sharding:
+    """How a backfill gets from queued to its end, and when its shards appear; `life` is that of each shard."""
+
+    life: _Lifecycle
+    looks: int | None
+    jobs: int
+    failing: frozenset[int]
+    jobs_after_cancel: int
+
+    def take_due(self, backfill: _Backfill, *, looked: bool) -> int:
+        """How many shards appear now."""
+        if not backfill.cancelled:
+            return self._count_due(backfill) - len(backfill.jobs)
+        due = min(backfill.late, int(looked))
+        backfill.late -= due
+        return due
+
+    def make_shard(self, backfill: _Backfill) -> _Job:
+        place = len(backfill.jobs)
+        job = _Job(
+            id=f"job_{uuid.uuid4().hex[:20]}",
+            connection_id=backfill.connection_id,
+            pipeline_id=None,
+            sent={**backfill.sent, "backfill_id": backfill.id},
+            created=_now(),
+            clock=time.monotonic(),
+            type="backfill",
+            tables=tuple(backfill.tables or ["public.orders"]),
+            failure=f"The source did not answer shard {place}." if place in self.failing else None,
+        )
+        backfill.jobs.append(job)
+        return job
+
+    def is_over(self, backfill: _Backfill) -> bool:
+        if backfill.cancelled:
+            return not backfill.late and all(job.terminal for job in backfill.jobs)
+        if self.looks is not None:
+            return backfill.looks > self.looks
+        return _age(backfill) >= self.life.queued_seconds + self.life.running_seconds
+
+    def has_begun(self, backfill: _Backfill) -> bool:
+        if self.looks is not None:
+            return backfill.looks > 1
+        return _age(backfill) >= self.life.queued_seconds
+
+    def end_of(self, backfill: _Backfill) -> str:
+        if backfill.cancelled:
+            return "cancelled"
+        failed = self.life.outcome == "failed" or any(job.status == "failed" for job in backfill.jobs)
+        return "failed" if failed else "completed"
+
+    def _count_due(self, backfill: _Backfill) -> int:
+        if self.is_over(backfill):
+            return self.jobs
+        if self.looks is None:
+            return self.jobs if self.has_begun(backfill) else 0
+        return self.jobs * (backfill.looks - 1) // max(self.looks - 1, 1)
+
+
+def _age(backfill: _Backfill) -> float:
+    return time.monotonic() - backfill.clock
 
 
 # --- The routes ---------------------------------------------------------------------------------------
@@ -380,28 +548,73 @@ class _Policy:
     connections: frozenset[str] | None
 
 
+_Start = Callable[[str, Json, str | None], _Answer]
+
+
 @dataclass
 class _Api:
     """The API itself: requests in, answers out. Not thread-safe: the server holds its lock around it."""
 
     keys: frozenset[str]
     lifecycle: _Lifecycle
+    sharding: _Sharding
     policy: _Policy
-    on_job: Callable[[str, Json], None]
+    on_change: Callable[[str, str, Json], None]
     jobs: dict[str, _Job] = field(default_factory=dict)
+    backfills: dict[str, _Backfill] = field(default_factory=dict)
     replays: dict[tuple[str, str], tuple[bytes | None, _Answer]] = field(default_factory=dict)
 
     def handle(self, request: _Request) -> _Answer:
         try:
             self._authenticate(request)
+            self.catch_up()
             return self._route(request)
         except _ApiError as problem:
             return _answer_json(problem.status, {"error": problem.error})
 
     def advance(self, job: _Job, *, looked: bool) -> _Job:
-        if self.lifecycle.advance(job, looked=looked):
-            self.on_job("changed", job.audit_json())
+        if self._life_of(job).advance(job, looked=looked):
+            self.on_change("job", "changed", job.audit_json())
         return job
+
+    def catch_up(self) -> None:
+        """Bring all backfills, and their shards with them, to where the clock has them."""
+        if self.sharding.looks is None:
+            for backfill in self.backfills.values():
+                self._move(backfill, looked=False)
+
+    def _life_of(self, job: _Job) -> _Lifecycle:
+        return self.sharding.life if job.type == "backfill" else self.lifecycle
+
+    def _move(self, backfill: _Backfill, *, looked: bool) -> _Backfill:
+        """The like of `advance` for a backfill: a look at it is a look at each of its shards."""
+        if backfill.terminal:
+            return backfill
+        before = backfill.audit_json()
+        backfill.looks += looked
+        for job in backfill.jobs:
+            self.advance(job, looked=looked)
+        for _ in range(self.sharding.take_due(backfill, looked=looked)):
+            self._add(self.sharding.make_shard(backfill))
+        if self.sharding.is_over(backfill):
+            self._end(backfill)
+        elif self.sharding.has_begun(backfill):
+            backfill.status = "running"
+        if backfill.audit_json() != before:
+            backfill.updated = _now()
+            self.on_change("backfill", "changed", backfill.audit_json())
+        return backfill
+
+    def _end(self, backfill: _Backfill) -> None:
+        for job in backfill.jobs:
+            if not job.terminal:
+                self.sharding.life.finish(job)
+                self.on_change("job", "changed", job.audit_json())
+        backfill.status = self.sharding.end_of(backfill)
+
+    def _add(self, job: _Job) -> None:
+        self.jobs[job.id] = job
+        self.on_change("job", "created", job.audit_json())
 
     def _authenticate(self, request: _Request) -> None:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
@@ -412,9 +625,17 @@ class _Api:
     def _route(self, request: _Request) -> _Answer:
         match request.method, request.segments:
             case "POST", ["api", "v1", "connections", connection_id, "sync"]:
-                return self._sync(request, connection_id)
+                sent = _trigger_body(request.body, SYNC_FIELDS)
+                return self._trigger(request, connection_id, sent, self._start_sync)
+            case "POST", ["api", "v1", "connections", connection_id, "backfill"]:
+                sent = _backfill_body(request.body)
+                return self._trigger(request, connection_id, sent, self._start_backfill)
+            case "GET", ["api", "v1", "backfills"]:
+                return self._list_backfills(request.query)
+            case "GET", ["api", "v1", "backfills", backfill_id]:
+                return self._show_backfill(backfill_id)
             case "GET", ["api", "v1", "jobs"]:
-                return self._list(request.query)
+                return self._list_jobs(request.query)
             case "GET", ["api", "v1", "jobs", job_id]:
                 return _answer_json(200, {"data": self._look(job_id).detail_json()})
             case "GET", ["api", "v1", "jobs", job_id, "results"]:
@@ -431,55 +652,91 @@ class _Api:
     def _look(self, job_id: str) -> _Job:
         return self.advance(self._find(job_id), looked=True)
 
-    def _sync(self, request: _Request, connection_id: str) -> _Answer:
-        sent = _trigger_body(request.body)
+    def _trigger(self, request: _Request, connection_id: str, sent: Json, start: _Start) -> _Answer:
         if not connection_id or (self.policy.connections is not None and connection_id not in self.policy.connections):
             raise _ApiError(404, f"There is no connection {connection_id}.")
         key = request.headers.get("idempotency-key")
         if key is None or not self.policy.honour_idempotency_key:
-            return self._start(connection_id, sent, key)
-        return self._start_once(request, connection_id, sent, key)
-
-    def _start_once(self, request: _Request, connection_id: str, sent: Json, key: str) -> _Answer:
+            return start(connection_id, sent, key)
         known = self.replays.get((request.target, key))
         if known is None:
-            answer = self._start(connection_id, sent, key)
+            answer = start(connection_id, sent, key)
             self.replays[request.target, key] = (request.body, answer)
             return answer
         if known[0] != request.body:
             raise _invalid("Idempotency-Key", "was used before, with another body")
         return known[1]
 
-    def _start(self, connection_id: str, sent: Json, key: str | None) -> _Answer:
+    def _start_sync(self, connection_id: str, sent: Json, key: str | None) -> _Answer:
         self._refuse_second(connection_id)
         job = _Job(
             id=f"job_{uuid.uuid4().hex[:20]}",
             connection_id=connection_id,
             pipeline_id=sent.get("pipeline_id"),
-            sent={"priority": sent.get("priority"), "metadata": sent.get("metadata"), "idempotency_key": key},
+            sent=_kept(sent, key),
             created=_now(),
             clock=time.monotonic(),
         )
-        self.jobs[job.id] = job
-        self.on_job("created", job.audit_json())
+        self._add(job)
         return _answer_json(202, {"data": {"job": job.trigger_json()}})
+
+    def _start_backfill(self, connection_id: str, sent: Json, key: str | None) -> _Answer:
+        backfill = _Backfill(
+            id=f"bf_{uuid.uuid4().hex[:20]}",
+            connection_id=connection_id,
+            start=_moment("start_at", sent["start_at"]),
+            end=_moment("end_at", sent["end_at"]),
+            tables=sent.get("tables"),
+            sent=_kept(sent, key),
+            created=_now(),
+            clock=time.monotonic(),
+            planned=self.sharding.jobs,
+            late=self.sharding.jobs_after_cancel,
+        )
+        self.backfills[backfill.id] = backfill
+        self.on_change("backfill", "created", backfill.audit_json())
+        return _answer_json(202, {"data": {"backfill": backfill.trigger_json()}})
 
     def _refuse_second(self, connection_id: str) -> None:
         if not self.policy.conflict_on_active:
             return
         for job in self.jobs.values():
-            if job.connection_id == connection_id and not self.advance(job, looked=False).terminal:
+            known = job.type == "connection_sync" and job.connection_id == connection_id
+            if known and not self.advance(job, looked=False).terminal:
                 extra: Json = {"existing_job_id": job.id} if self.policy.name_existing_job else {}
                 raise _ApiError(409, "A sync of this connection is already in progress.", **extra)
 
-    def _list(self, query: dict[str, str]) -> _Answer:
-        limit, after = _limit(query.get("limit", "50")), _read_cursor(query.get("cursor"))
-        matching = self._matching(query)
-        page = [(place, job) for place, job in matching if self._is_beyond(place, after)]
+    def _show_backfill(self, backfill_id: str) -> _Answer:
+        if backfill_id not in self.backfills:
+            raise _ApiError(404, f"There is no backfill {backfill_id}.")
+        return _answer_json(200, {"data": self._move(self.backfills[backfill_id], looked=True).detail_json()})
+
+    def _list_jobs(self, query: dict[str, str]) -> _Answer:
+        limit, after = _limit(query.get("limit", "50")), _read_cursor(query.get("cursor"), "jb")
+        return self._page(self._matching(query), limit, after, "jb")
+
+    def _list_backfills(self, query: dict[str, str]) -> _Answer:
+        for name in query:
+            if name not in {"connection_id", "status", "limit", "cursor"}:
+                raise _invalid(name, "is unknown")
+        if query.get("status", "queued") not in BACKFILL_STATES:
+            raise _invalid("status", "is not a state of a backfill")
+        limit, after = _limit(query.get("limit", "50")), _read_cursor(query.get("cursor"), "bf")
+        found = []
+        for place, backfill in enumerate(self.backfills.values()):
+            if query.get("connection_id") not in {None, backfill.connection_id}:
+                continue
+            if query.get("status") in {None, self._move(backfill, looked=True).status}:
+                found.append((place, backfill))
+        return self._page(found, limit, after, "bf")
+
+    def _page(self, found: Sequence[tuple[int, _Job | _Backfill]], limit: int, after: int | None, kind: str) -> _Answer:
+        ordered = found[::-1] if self.policy.newest_first else found
+        page = [(place, item) for place, item in ordered if self._is_beyond(place, after)]
         more = len(page) > limit
         page = page[:limit]
-        cursor = _write_cursor(page[-1][0]) if more else None
-        rows = [job.row_json() for _, job in page]
+        cursor = _write_cursor(page[-1][0], kind) if more else None
+        rows = [item.row_json() for _, item in page]
         return _answer_json(200, {"data": rows, "meta": {"page": {"limit": limit, "cursor": cursor}}})
 
     def _is_beyond(self, place: int, after: int | None) -> bool:
@@ -496,7 +753,7 @@ class _Api:
                 continue
             if query.get("status") in {None, self.advance(job, looked=True).status}:
                 found.append((place, job))
-        return found[::-1] if self.policy.newest_first else found
+        return found
 
     def _results(self, job: _Job) -> _Answer:
         if not job.terminal and not self.policy.partial_results:
@@ -506,12 +763,16 @@ class _Api:
     def _cancel(self, job: _Job) -> _Answer:
         self.advance(job, looked=False)
         if not job.terminal and job.status != "cancelling":
-            self.lifecycle.cancel(job)
-            self.on_job("changed", job.audit_json())
+            self._life_of(job).cancel(job)
+            self.on_change("job", "changed", job.audit_json())
         return _answer_json(200, {"data": job.cancel_json()})
 
 
-def _trigger_body(body: bytes | None) -> Json:
+def _kept(sent: Json, key: str | None) -> Json:
+    return {"priority": sent.get("priority"), "metadata": sent.get("metadata"), "idempotency_key": key}
+
+
+def _trigger_body(body: bytes | None, kinds: dict[str, type]) -> Json:
     if body is None:
         raise _invalid("Content-Length", "is needed")
     if not body:
@@ -522,34 +783,44 @@ def _trigger_body(body: bytes | None) -> Json:
         raise _invalid("body", "is not JSON") from None
     if not isinstance(sent, dict):
         raise _invalid("body", "is not an object")
-    _check_fields(sent)
-    return sent
-
-
-def _check_fields(sent: Json) -> None:
-    kinds: dict[str, type] = {"pipeline_id": str, "priority": str, "metadata": dict}
     for name, value in sent.items():
         if name not in kinds:
             raise _invalid(name, "is unknown")
         if not isinstance(value, kinds[name]):
             raise _invalid(name, "has the wrong type")
+    return sent
+
+
+def _backfill_body(body: bytes | None) -> Json:
+    sent = _trigger_body(body, BACKFILL_FIELDS)
+    for name in ("start_at", "end_at"):
+        if name not in sent:
+            raise _invalid(name, "is missing")
+    if _moment("start_at", sent["start_at"]) >= _moment("end_at", sent["end_at"]):
+        raise _invalid("end_at", "is not after start_at")
+    tables = sent.get("tables", ["any"])
+    if not tables or not all(isinstance(name, str) and name.strip() for name in tables):
+        raise _invalid("tables", "is not a list of names")
+    return sent
 
 
 def _fits(job: _Job, query: dict[str, str]) -> bool:
-    shown = {"connection_id": job.connection_id, "pipeline_id": job.pipeline_id, "type": "connection_sync"}
+    shown = {"connection_id": job.connection_id, "pipeline_id": job.pipeline_id, "type": job.type}
     return all(query.get(name, value) == value for name, value in shown.items())
 
 
 def _bound(query: dict[str, str], name: str) -> datetime | None:
-    if name not in query:
-        return None
+    return _moment(name, query[name]) if name in query else None
+
+
+def _moment(name: str, text: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(query[name])
-    except ValueError:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            raise _invalid(name, "has no offset")
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise _invalid(name, "is not an ISO 8601 timestamp") from None
-    if moment.tzinfo is None:
-        raise _invalid(name, "has no offset")
-    return moment
 
 
 def _limit(text: str) -> int:
@@ -558,15 +829,15 @@ def _limit(text: str) -> int:
     return int(text)
 
 
-def _write_cursor(place: int) -> str:
-    return base64.b64encode(json.dumps({"jb": place}).encode()).decode()
+def _write_cursor(place: int, kind: str) -> str:
+    return base64.b64encode(json.dumps({kind: place}).encode()).decode()
 
 
-def _read_cursor(text: str | None) -> int | None:
+def _read_cursor(text: str | None, kind: str) -> int | None:
     if text is None:
         return None
     try:
-        return int(json.loads(base64.b64decode(text, validate=True))["jb"])
+        return int(json.loads(base64.b64decode(text, validate=True))[kind])
     except (binascii.Error, ValueError, KeyError, TypeError):
         raise _invalid("cursor", "is not a cursor of this list") from None
 
@@ -728,14 +999,33 @@ class ReferenceServer:
     concern the job (itself, its results, a list) find it unfinished, first queued and then running, and the
     next one finds it at its end. A cancelled job is `cancelling` for `cancelling_seconds`, or for one look.
 
+    Life of a backfill: as that of a job, and it begins as queued. It goes by `backfill_looks`, which is
+    `looks` if not said: the first n GETs of it, or of a list it fits in, find it unfinished and the next one
+    finds it at its end. It makes `backfill_jobs` jobs of type `backfill`, its shards: by looks they appear
+    over the looks after the first one, by the clock all at once as it begins to run. A shard lives like any
+    job (by `backfill_looks`, if `looks` is not said), a look at its backfill is a look at it too, and the end
+    of its backfill ends it. Shards whose index, from 0, is in `failing_jobs` fail, each with a message of its
+    own (with `outcome="failed"` all do), and then the backfill is `failed` in the end.
+
+    The first cancel of an unfinished shard changes all that: shards that were still to come do not,
+    `jobs_after_cancel` others do, one with each further look at the backfill, whatever is not cancelled lives
+    on for its own time, and once all are over the backfill is `cancelled`.
+
+    What a backfill says of itself: no `job_ids` while queued, `null` before there is a shard;
+    `rows_processed` is `null` before a shard succeeded; `progress_percent` counts whole shards and so stays
+    at 0 for long; `error` is a text that names no shard; `tables` is `null` where none were sent; the window
+    comes back in UTC, in whole seconds; and there is a `lane`, which the reference does not know.
+
     What deployments differ in: `honour_idempotency_key`; `conflict_on_active` (409 for a second sync of a
-    connection) and `name_existing_job` (its `error.existing_job_id`); `partial_results` (a stub while the
-    job runs, not a 409); `newest_first` in lists; `connections` (the known ids; others get 404).
+    connection; backfills neither meet nor make one) and `name_existing_job` (its `error.existing_job_id`);
+    `partial_results` (a stub while the job runs, not a 409); `newest_first` in lists; `connections` (the
+    known ids; others get 404).
 
     Faults: `read_faults`, `start_faults`, `start_faults_after_effect`: see the top of this file.
 
     `tls`: serve https with a certificate made for the occasion; `ca_file` names it for who wants to trust
-    it. `ledger`: a file that gets one JSON line for each job made or changed and each request served.
+    it. `ledger`: a file that gets one JSON line for each job or backfill made or changed and each request
+    served.
     """
 
     def __init__(
@@ -748,6 +1038,10 @@ class ReferenceServer:
         cancelling_seconds: float = 0.1,
         looks: int | None = None,
         outcome: str = "succeeded",
+        backfill_jobs: int = 3,
+        backfill_looks: int | None = None,
+        failing_jobs: Collection[int] = (),
+        jobs_after_cancel: int = 0,
         read_faults: Iterable[FaultItem] = (),
         start_faults: Iterable[FaultItem] = (),
         start_faults_after_effect: bool = False,
@@ -772,9 +1066,19 @@ class ReferenceServer:
         self._server: _HttpServer | None = None
         self._thread: threading.Thread | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        if not all(0 <= place < backfill_jobs + jobs_after_cancel for place in failing_jobs):
+            raise ValueError(f"not all of these are shards: {failing_jobs!r}")
+        lifecycle = _Lifecycle(queued_seconds, running_seconds, cancelling_seconds, looks, outcome)
         self._api = _Api(
             keys=frozenset({api_key}),
-            lifecycle=_Lifecycle(queued_seconds, running_seconds, cancelling_seconds, looks, outcome),
+            lifecycle=lifecycle,
+            sharding=_Sharding(
+                life=lifecycle if looks is not None else replace(lifecycle, looks=backfill_looks),
+                looks=looks if backfill_looks is None else backfill_looks,
+                jobs=backfill_jobs,
+                failing=frozenset(failing_jobs),
+                jobs_after_cancel=jobs_after_cancel,
+            ),
             policy=_Policy(
                 honour_idempotency_key=honour_idempotency_key,
                 conflict_on_active=conflict_on_active,
@@ -783,14 +1087,22 @@ class ReferenceServer:
                 newest_first=newest_first,
                 connections=frozenset(connections) if connections is not None else None,
             ),
-            on_job=lambda event, job: self._write("job", event=event, job=job),
+            on_change=lambda kind, event, thing: self._write(kind, event=event, **{kind: thing}),
         )
 
     @property
     def jobs(self) -> dict[str, Json]:
         """A copy of all jobs, oldest first: the detail of the API, and what the caller sent with the start."""
         with self._lock:
+            self._api.catch_up()
             return {job.id: self._api.advance(job, looked=False).audit_json() for job in self._api.jobs.values()}
+
+    @property
+    def backfills(self) -> dict[str, Json]:
+        """A copy of all backfills, oldest first: the detail of the API, and what the caller sent with the start."""
+        with self._lock:
+            self._api.catch_up()
+            return {backfill.id: backfill.audit_json() for backfill in self._api.backfills.values()}
 
     @property
     def requests(self) -> list[RequestRecord]:

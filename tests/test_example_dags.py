@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from planasonix_provider.operators import road
 from planasonix_provider.simulator import Simulator
+from planasonix_provider.triggers import deferral
 from tests.conftest import DAGS_FOLDER
 
 EXAMPLES = sorted(DAGS_FOLDER.glob("planasonix_*.py"))
@@ -21,7 +21,7 @@ CONNECTIONS = {
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 @pytest.mark.usefixtures("airflow_db")
 def test_runs_to_its_end(path: Path, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(road, "SETTLING", timedelta(0))
+    monkeypatch.setattr(deferral, "SETTLING", timedelta(0))
     for connection_id in CONNECTIONS[path.stem][1:]:
         # One deferred task shows as much as ten, which would wait one after the other here.
         planasonix.plan(connection_id, queued_seconds=0, running_seconds=0)

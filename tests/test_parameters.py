@@ -118,11 +118,7 @@ def test_what_is_no_stretch_of_time_is_refused(value: Any) -> None:
     assert repr(value)[:200] in message
 
 
-def test_the_priorities_are_those_of_the_api() -> None:
-    assert get_args(Priority) == parameters.PRIORITIES
-
-
-@pytest.mark.parametrize("value", parameters.PRIORITIES)
+@pytest.mark.parametrize("value", get_args(Priority))
 def test_a_priority_of_the_api_stays_as_it_is(value: str) -> None:
     assert parameters.priority("the_name", value) == value
 

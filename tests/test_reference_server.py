@@ -24,6 +24,8 @@ from tests.reference_server import ReferenceServer, after_effect, fourteen_fault
 
 KEY = "plnx_test_only"
 SYNC = "/api/v1/connections/conn_1/sync"
+BACKFILL = "/api/v1/connections/conn_1/backfill"
+WINDOW = {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"}
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
@@ -62,6 +64,30 @@ def start(server: ReferenceServer, connection_id: str = "conn_1", **body: Any) -
     return str(reply.json["data"]["job"]["id"])
 
 
+def start_backfill(server: ReferenceServer, connection_id: str = "conn_1", **body: Any) -> str:
+    reply = call(server, "POST", f"/api/v1/connections/{connection_id}/backfill", {**WINDOW, **body})
+    assert reply.status == 202, reply
+    return str(reply.json["data"]["backfill"]["id"])
+
+
+def look(server: ReferenceServer, backfill_id: str, count: int = 1) -> Any:
+    """What the last of so many looks at the backfill shows."""
+    for _ in range(count):
+        reply = call(server, "GET", f"/api/v1/backfills/{backfill_id}")
+        assert reply.status == 200, reply
+    return reply.json["data"]
+
+
+def cancel(server: ReferenceServer, job_id: str) -> str:
+    return str(call(server, "POST", f"/api/v1/jobs/{job_id}/cancel").json["data"]["status"])
+
+
+def ends(server: ReferenceServer, backfill_id: str) -> list[str]:
+    """The states of the backfill's shards, without a look at them."""
+    jobs = server.jobs
+    return [jobs[job_id]["status"] for job_id in server.backfills[backfill_id]["job_ids"]]
+
+
 def statuses(server: ReferenceServer, job_id: str, count: int) -> list[str]:
     return [call(server, "GET", f"/api/v1/jobs/{job_id}").json["data"]["status"] for _ in range(count)]
 
@@ -73,12 +99,12 @@ def wait_for(server: ReferenceServer, job_id: str, status: str) -> None:
         time.sleep(0.01)
 
 
-def listing(server: ReferenceServer, **query: Any) -> Reply:
-    return call(server, "GET", "/api/v1/jobs?" + urllib.parse.urlencode(query))
+def listing(server: ReferenceServer, what: str = "jobs", **query: Any) -> Reply:
+    return call(server, "GET", f"/api/v1/{what}?" + urllib.parse.urlencode(query))
 
 
-def listed(server: ReferenceServer, **query: Any) -> list[str]:
-    return [row["id"] for row in listing(server, **query).json["data"]]
+def listed(server: ReferenceServer, what: str = "jobs", **query: Any) -> list[str]:
+    return [row["id"] for row in listing(server, what, **query).json["data"]]
 
 
 def meet(server: ReferenceServer, method: str, path: str) -> str:
@@ -312,6 +338,346 @@ class TestLists:
         with ReferenceServer(api_key=KEY) as server:
             since = datetime.now(UTC).isoformat()
             assert call(server, "GET", f"/api/v1/jobs?since={since}").status == 400
+
+
+class TestBackfillShapes:
+    def test_trigger(self) -> None:
+        sent = {"tables": ["public.orders"], "priority": "low", "metadata": {"a": "b"}}
+        with ReferenceServer(api_key=KEY) as server:
+            reply = call(server, "POST", BACKFILL, {**WINDOW, **sent})
+            backfill = reply.json["data"]["backfill"]
+            known = server.backfills[backfill["id"]]
+        assert (reply.status, list(reply.json["data"])) == (202, ["backfill"])
+        assert set(backfill) - {"lane"} == {
+            *("id", "connection_id", "status", "start_at", "end_at"),
+            *("tables", "progress_percent", "created_at"),
+        }
+        assert (backfill["connection_id"], backfill["status"]) == ("conn_1", "queued")
+        assert {name: backfill[name] for name in WINDOW} == WINDOW
+        assert (backfill["tables"], backfill["progress_percent"]) == (["public.orders"], 0)
+        assert STAMP.fullmatch(backfill["created_at"])
+        assert (known["priority"], known["metadata"]) == ("low", {"a": "b"})
+
+    def test_the_states_of_a_backfill(self) -> None:
+        with ReferenceServer(api_key=KEY, backfill_looks=5) as server:
+            backfill_id = start_backfill(server)
+            queued, empty, running, _, _, done = (look(server, backfill_id) for _ in range(6))
+        keys = {"id", "connection_id", "status", "start_at", "end_at", "tables", "progress_percent"}
+        keys |= {"rows_processed", "error", "created_at", "updated_at", "lane"}
+        assert set(queued) == keys
+        assert set(empty) == set(running) == set(done) == keys | {"job_ids"}
+        assert (queued["status"], queued["tables"], queued["rows_processed"]) == ("queued", None, None)
+        assert (empty["status"], empty["job_ids"], empty["progress_percent"]) == ("running", None, 0)
+        assert (running["status"], len(running["job_ids"]), running["progress_percent"]) == ("running", 1, 0)
+        assert (done["status"], len(done["job_ids"]), done["progress_percent"]) == ("completed", 3, 100)
+        assert (done["rows_processed"], done["error"]) == (3 * 44802, None)
+        assert STAMP.fullmatch(done["updated_at"])
+
+    def test_row_of_a_list(self) -> None:
+        with ReferenceServer(api_key=KEY) as server:
+            start_backfill(server)
+            page = listing(server, "backfills").json
+        assert set(page["data"][0]) - {"lane"} == {
+            *("id", "connection_id", "status", "start_at", "end_at"),
+            *("progress_percent", "created_at", "updated_at"),
+        }
+        assert page["meta"] == {"page": {"limit": 50, "cursor": None}}
+
+    def test_a_window_comes_back_in_utc(self) -> None:
+        window = {"start_at": "2025-01-01T00:00:00.5+02:00", "end_at": "2025-01-01T00:00:00-01:00"}
+        with ReferenceServer(api_key=KEY) as server:
+            backfill = look(server, start_backfill(server, **window))
+        assert (backfill["start_at"], backfill["end_at"]) == ("2024-12-31T22:00:00Z", "2025-01-01T01:00:00Z")
+
+
+class TestBackfillLife:
+    def test_by_looks(self) -> None:
+        with ReferenceServer(api_key=KEY, backfill_looks=4) as server:
+            backfill_id = start_backfill(server)
+            seen = [look(server, backfill_id) for _ in range(6)]
+        assert [one["status"] for one in seen] == ["queued", "running", "running", "running", "completed", "completed"]
+        assert [len(one.get("job_ids") or []) for one in seen] == [0, 1, 2, 3, 3, 3]
+        assert seen[1]["job_ids"] == seen[5]["job_ids"][:1]
+
+    def test_goes_by_the_looks_of_jobs_where_it_has_none(self) -> None:
+        with ReferenceServer(api_key=KEY, looks=2) as server:
+            backfill_id = start_backfill(server)
+            assert [look(server, backfill_id)["status"] for _ in range(3)] == ["queued", "running", "completed"]
+
+    def test_over_at_the_first_look(self) -> None:
+        with ReferenceServer(api_key=KEY, backfill_looks=0) as server:
+            backfill_id = start_backfill(server)
+            assert look(server, backfill_id)["status"] == "completed"
+            assert ends(server, backfill_id) == ["succeeded"] * 3
+
+    def test_without_shards(self) -> None:
+        with ReferenceServer(api_key=KEY, backfill_looks=2, backfill_jobs=0) as server:
+            done = look(server, start_backfill(server), 3)
+        assert (done["status"], done["job_ids"], done["rows_processed"]) == ("completed", None, None)
+
+    def test_by_seconds(self) -> None:
+        with ReferenceServer(api_key=KEY, queued_seconds=0.1, running_seconds=0.2) as server:
+            begun = time.monotonic()
+            backfill_id = start_backfill(server)
+            seen = [look(server, backfill_id)]
+            while seen[-1]["status"] != "completed":
+                assert time.monotonic() - begun < 5
+                seen.append(look(server, backfill_id))
+            assert time.monotonic() - begun >= 0.3
+            assert ends(server, backfill_id) == ["succeeded"] * 3
+        assert list(dict.fromkeys(one["status"] for one in seen)) == ["queued", "running", "completed"]
+
+    def test_the_clock_needs_no_look(self) -> None:
+        with ReferenceServer(api_key=KEY, queued_seconds=0, running_seconds=0) as server:
+            start_backfill(server)
+            assert [job["status"] for job in server.jobs.values()] == ["succeeded"] * 3
+            assert [backfill["status"] for backfill in server.backfills.values()] == ["completed"]
+            assert len(listed(server, type="backfill")) == 3
+
+    def test_a_look_at_a_list_is_a_look_at_each_row(self) -> None:
+        with ReferenceServer(api_key=KEY, backfill_looks=1) as server:
+            backfill_id = start_backfill(server)
+            assert server.backfills[backfill_id]["status"] == "queued"
+            assert listed(server, "backfills", connection_id="conn_2") == []
+            assert [listing(server, "backfills").json["data"][0]["status"] for _ in range(2)] == ["queued", "completed"]
+
+    def test_shards_that_end_before_their_backfill(self) -> None:
+        with ReferenceServer(api_key=KEY, looks=1, backfill_looks=6) as server:
+            backfill_id = start_backfill(server)
+            seen = [look(server, backfill_id) for _ in range(7)]
+        assert [one["progress_percent"] for one in seen] == [0, 0, 0, 0, 33, 33, 100]
+        assert [one["rows_processed"] for one in seen[3:5]] == [None, 44802]
+
+    def test_a_shard_is_a_job(self) -> None:
+        with ReferenceServer(api_key=KEY, looks=3, backfill_looks=9, backfill_jobs=1) as server:
+            job_id = look(server, start_backfill(server, tables=["a", "b"], metadata={"k": "v"}), 9)["job_ids"][0]
+            assert listed(server, type="backfill", connection_id="conn_1") == [job_id]
+            assert listed(server, type="connection_sync") == []
+            job = call(server, "GET", f"/api/v1/jobs/{job_id}").json["data"]
+            early, late = (call(server, "GET", f"/api/v1/jobs/{job_id}/results") for _ in range(2))
+            assert server.jobs[job_id]["metadata"] == {"k": "v"}
+        assert (job["type"], job["connection_id"], job["pipeline_id"]) == ("backfill", "conn_1", None)
+        assert (early.status, late.status) == (409, 200)
+        assert [table["name"] for table in late.json["data"]["tables"]] == ["a", "b"]
+
+    def test_results_of_a_shard_as_a_stub(self) -> None:
+        with ReferenceServer(api_key=KEY, backfill_looks=3, partial_results=True) as server:
+            job_id = look(server, start_backfill(server), 2)["job_ids"][0]
+            reply = call(server, "GET", f"/api/v1/jobs/{job_id}/results")
+        assert (reply.status, reply.json["data"]["tables"]) == (200, [])
+
+
+class TestBackfillFailure:
+    def test_failing_jobs(self) -> None:
+        with ReferenceServer(api_key=KEY, backfill_looks=3, failing_jobs=[1]) as server:
+            backfill_id = start_backfill(server)
+            done = look(server, backfill_id, 4)
+            assert ends(server, backfill_id) == ["succeeded", "failed", "succeeded"]
+            job = call(server, "GET", f"/api/v1/jobs/{done['job_ids'][1]}").json["data"]
+        assert (done["status"], done["error"], done["progress_percent"]) == ("failed", "1 of 3 shards failed.", 66)
+        assert job["error"] == {"code": "source_unavailable", "message": "The source did not answer shard 1."}
+
+    def test_a_shard_may_fail_long_before_its_backfill(self) -> None:
+        with ReferenceServer(api_key=KEY, looks=0, backfill_looks=5, failing_jobs=[0]) as server:
+            backfill_id = start_backfill(server)
+            running = look(server, backfill_id, 4)
+            assert ends(server, backfill_id)[0] == "failed"
+        assert (running["status"], running["error"]) == ("running", None)
+
+    @pytest.mark.parametrize("jobs", [0, 2])
+    def test_outcome(self, jobs: int) -> None:
+        with ReferenceServer(api_key=KEY, looks=0, outcome="failed", backfill_jobs=jobs) as server:
+            backfill_id = start_backfill(server)
+            assert look(server, backfill_id)["status"] == "failed"
+            assert ends(server, backfill_id) == ["failed"] * jobs
+
+    @pytest.mark.parametrize("place", [-1, 3])
+    def test_a_failure_of_no_shard(self, place: int) -> None:
+        with pytest.raises(ValueError, match="shards"):
+            ReferenceServer(failing_jobs=[place])
+
+
+class TestBackfillCancel:
+    def test_all_shards(self) -> None:
+        with ReferenceServer(api_key=KEY, backfill_looks=9) as server:
+            backfill_id = start_backfill(server)
+            for job_id in look(server, backfill_id, 9)["job_ids"]:
+                assert cancel(server, job_id) == "cancelling"
+            first, second = look(server, backfill_id), look(server, backfill_id)
+            assert ends(server, backfill_id) == ["cancelled"] * 3
+        assert (first["status"], second["status"]) == ("running", "cancelled")
+        assert (second["error"], second["rows_processed"]) == (None, None)
+
+    def test_others_live_on_and_none_is_added(self) -> None:
+        with ReferenceServer(api_key=KEY, backfill_looks=4) as server:
+            backfill_id = start_backfill(server)
+            first, second = look(server, backfill_id, 3)["job_ids"]
+            cancel(server, second)
+            assert [look(server, backfill_id)["status"] for _ in range(4)] == ["running"] * 3 + ["cancelled"]
+            assert ends(server, backfill_id) == ["succeeded", "cancelled"]
+            assert cancel(server, first) == "succeeded"
+
+    def test_further_shards_after_the_first_cancel(self) -> None:
+        with ReferenceServer(api_key=KEY, backfill_looks=9, backfill_jobs=1, jobs_after_cancel=2) as server:
+            backfill_id = start_backfill(server)
+            cancelled: list[str] = []
+            seen = [look(server, backfill_id, 9)]
+            while seen[-1]["status"] == "running":
+                for job_id in set(seen[-1]["job_ids"]).difference(cancelled):
+                    cancel(server, job_id)
+                    cancelled.append(job_id)
+                seen.append(look(server, backfill_id))
+            assert ends(server, backfill_id) == ["cancelled"] * 3
+        assert [len(one["job_ids"]) for one in seen] == [1, 2, 3, 3, 3]
+        assert seen[-1]["status"] == "cancelled"
+
+    def test_a_further_shard_that_nobody_cancels_lives_on(self) -> None:
+        with ReferenceServer(api_key=KEY, looks=1, backfill_looks=2, jobs_after_cancel=1) as server:
+            backfill_id = start_backfill(server)
+            for job_id in look(server, backfill_id, 2)["job_ids"]:
+                cancel(server, job_id)
+            assert [look(server, backfill_id)["status"] for _ in range(3)] == ["running", "running", "cancelled"]
+            assert ends(server, backfill_id) == ["cancelled"] * 3 + ["succeeded"]
+
+    def test_by_seconds(self) -> None:
+        seconds = {"queued_seconds": 0, "running_seconds": 60, "cancelling_seconds": 0.05}
+        with ReferenceServer(api_key=KEY, jobs_after_cancel=1, **seconds) as server:
+            backfill_id = start_backfill(server)
+            begun = time.monotonic()
+            while (seen := look(server, backfill_id))["status"] != "cancelled":
+                assert time.monotonic() - begun < 5
+                for job_id in seen["job_ids"]:
+                    cancel(server, job_id)
+            assert ends(server, backfill_id) == ["cancelled"] * 4
+
+    def test_a_cancel_of_what_is_over_is_none(self) -> None:
+        with ReferenceServer(api_key=KEY, looks=0, backfill_looks=3, jobs_after_cancel=1) as server:
+            backfill_id = start_backfill(server)
+            first, *_ = look(server, backfill_id, 3)["job_ids"]
+            assert statuses(server, first, 1) == ["succeeded"]
+            assert cancel(server, first) == "succeeded"
+            assert look(server, backfill_id)["status"] == "completed"
+
+
+class TestBackfillRequests:
+    @pytest.mark.parametrize(
+        ("body", "field"),
+        [
+            ([], "body"),
+            ({"start_at": None}, "start_at"),
+            ({"end_at": 1740787200}, "end_at"),
+            ({"start_at": "2025-01-01"}, "start_at"),
+            ({"end_at": "soon"}, "end_at"),
+            ({"start_at": "0001-01-01T00:00:00+01:00"}, "start_at"),
+            ({"end_at": WINDOW["start_at"]}, "end_at"),
+            ({"tables": "public.orders"}, "tables"),
+            ({"tables": []}, "tables"),
+            ({"tables": ["public.orders", ""]}, "tables"),
+            ({"priority": 1}, "priority"),
+            ({"pipeline_id": "pl_1"}, "pipeline_id"),
+        ],
+    )
+    def test_bodies_that_are_refused(self, body: Any, field: str) -> None:
+        with ReferenceServer(api_key=KEY) as server:
+            reply = call(server, "POST", BACKFILL, {**WINDOW, **body} if isinstance(body, dict) else body)
+            assert (reply.status, reply.json["error"]["details"][0]["field"]) == (400, field)
+            assert server.backfills == {}
+
+    @pytest.mark.parametrize("field", ["start_at", "end_at"])
+    def test_a_window_needs_both_ends(self, field: str) -> None:
+        with ReferenceServer(api_key=KEY) as server:
+            error = call(server, "POST", BACKFILL, {name: WINDOW[name] for name in WINDOW if name != field})
+        assert error.json["error"]["details"] == [{"field": field, "issue": "is missing"}]
+
+    def test_not_found(self) -> None:
+        with ReferenceServer(api_key=KEY, connections={"conn_2"}) as server:
+            assert call(server, "POST", BACKFILL, WINDOW).status == 404
+            backfill_id = start_backfill(server, "conn_2")
+            assert call(server, "GET", "/api/v1/backfills/bf_none").status == 404
+            assert call(server, "POST", f"/api/v1/backfills/{backfill_id}/cancel").status == 404
+
+    @pytest.mark.parametrize(("honoured", "backfills"), [(False, 2), (True, 1)])
+    def test_idempotency_key(self, honoured: bool, backfills: int) -> None:
+        with ReferenceServer(api_key=KEY, honour_idempotency_key=honoured) as server:
+            replies = [call(server, "POST", BACKFILL, WINDOW, Idempotency_Key="k1") for _ in range(2)]
+            assert [reply.status for reply in replies] == [202, 202]
+            assert len(server.backfills) == backfills
+            assert {one["idempotency_key"] for one in server.backfills.values()} == {"k1"}
+            other = call(server, "POST", BACKFILL, {**WINDOW, "tables": ["a"]}, Idempotency_Key="k1")
+            assert other.status == (400 if honoured else 202)
+            assert call(server, "POST", SYNC, Idempotency_Key="k1").status == 202
+
+    def test_no_conflict_with_a_sync_or_another_backfill(self) -> None:
+        with ReferenceServer(api_key=KEY, queued_seconds=0, running_seconds=60) as server:
+            assert start_backfill(server) != start_backfill(server)
+            assert len(listed(server, status="running")) == 6
+            start(server)
+            start_backfill(server)
+            assert call(server, "POST", SYNC).status == 409
+
+    def test_filters(self) -> None:
+        with ReferenceServer(api_key=KEY, looks=0) as server:
+            first, second = start_backfill(server, "conn_1"), start_backfill(server, "conn_2")
+            assert listed(server, "backfills", connection_id="conn_1") == [first]
+            assert listed(server, "backfills", status="completed") == [second, first]
+            assert listed(server, "backfills", status="running", connection_id="conn_2") == []
+
+    @pytest.mark.parametrize("newest_first", [True, False])
+    def test_pages(self, newest_first: bool) -> None:
+        with ReferenceServer(api_key=KEY, newest_first=newest_first) as server:
+            made = [start_backfill(server) for _ in range(3)]
+            page = listing(server, "backfills", limit=2).json
+            cursor = page["meta"]["page"]["cursor"]
+            last = listing(server, "backfills", limit=2, cursor=cursor).json
+            assert listing(server, cursor=cursor).status == 400
+        assert [row["id"] for row in page["data"] + last["data"]] == (made[::-1] if newest_first else made)
+        assert last["meta"]["page"]["cursor"] is None
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("limit", "101"), ("cursor", "e30="), ("status", "succeeded"), ("type", "backfill"), ("since", "x")],
+    )
+    def test_queries_that_are_refused(self, name: str, value: str) -> None:
+        with ReferenceServer(api_key=KEY, looks=0) as server:
+            backfill_id = start_backfill(server)
+            reply = listing(server, "backfills", **{name: value})
+            assert server.backfills[backfill_id]["status"] == "queued"
+        assert (reply.status, reply.json["error"]["details"][0]["field"]) == (400, name)
+
+    def test_copies_do_not_change_the_server(self) -> None:
+        with ReferenceServer(api_key=KEY, looks=0) as server:
+            backfill_id = start_backfill(server, tables=["a"], metadata={"a": "b"})
+            server.backfills[backfill_id]["metadata"]["a"] = "changed"
+            server.backfills[backfill_id]["tables"].append("b")
+            known = server.backfills[backfill_id]
+        assert (known["metadata"], known["tables"]) == ({"a": "b"}, ["a"])
+
+    def test_start_faults_before_and_after_the_effect(self) -> None:
+        fault = ("status", 503, {"Retry-After": "1"})
+        with ReferenceServer(api_key=KEY, start_faults=[fault, after_effect(fault)]) as server:
+            assert call(server, "POST", BACKFILL, WINDOW).status == 503
+            assert server.backfills == {}
+            assert call(server, "POST", BACKFILL, WINDOW).status == 503
+            assert len(server.backfills) == 1
+
+    def test_a_read_fault_is_no_look(self) -> None:
+        with ReferenceServer(api_key=KEY, backfill_looks=1, read_faults=[("reset",), ("html", 502)]) as server:
+            path = f"/api/v1/backfills/{start_backfill(server)}"
+            assert [meet(server, "GET", path) for _ in range(3)] == ["reset", "html", "200"]
+            assert look(server, path.rpartition("/")[2])["status"] == "completed"
+
+    def test_ledger(self, tmp_path: Path) -> None:
+        ledger = tmp_path / "ledger.jsonl"
+        with ReferenceServer(api_key=KEY, looks=0, backfill_jobs=1, ledger=ledger) as server:
+            look(server, start_backfill(server))
+        lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+        told = [(line["kind"], line["event"], line[line["kind"]]["status"]) for line in lines if "event" in line]
+        assert told == [
+            ("backfill", "created", "queued"),
+            ("job", "created", "queued"),
+            ("job", "changed", "succeeded"),
+            ("backfill", "changed", "completed"),
+        ]
 
 
 class TestErrors:

@@ -12,21 +12,12 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from planasonix_provider.api.states import BACKFILL_OVER, JOB_OVER
+
 T = TypeVar("T")
 
 #: What a start accepts as its ``priority``.
 Priority = Literal["low", "normal", "high"]
-
-# The states and types stay strings and no enums: both sets are open ("etc." in the reference), and a state that
-# appears one day must neither end a wait nor break it.
-#: States from which a job never moves on.
-JOB_STATES_OVER = frozenset({"succeeded", "failed", "cancelled"})
-#: States of a job that is still to end, as far as the reference names them.
-JOB_STATES_ACTIVE = frozenset({"queued", "running", "cancelling"})
-#: States from which a backfill never moves on.
-BACKFILL_STATES_OVER = frozenset({"completed", "failed", "cancelled"})
-#: States of a backfill that is still to end, as far as the reference names them.
-BACKFILL_STATES_ACTIVE = frozenset({"queued", "running"})
 
 
 def as_utc(moment: datetime) -> datetime:
@@ -128,7 +119,7 @@ class Job(Resource):
     @property
     def is_over(self) -> bool:
         """Whether the job has ended. A state that nobody knows is not an end."""
-        return self.status in JOB_STATES_OVER
+        return self.status in JOB_OVER
 
 
 class Backfill(Resource):
@@ -154,7 +145,7 @@ class Backfill(Resource):
     @property
     def is_over(self) -> bool:
         """Whether the backfill has ended. A state that nobody knows is not an end."""
-        return self.status in BACKFILL_STATES_OVER
+        return self.status in BACKFILL_OVER
 
 
 class TableResult(Resource):

@@ -103,7 +103,7 @@ class Operations:
     cancel_job = operation(routes.cancel_job)
 
 
-class _Cursors(Generic[T]):
+class Cursors(Generic[T]):
     """Walks from page to page, and ends: the list, the caller's limit, or a server that leads in a circle."""
 
     def __init__(self, request: Request[Page[T]]) -> None:
@@ -133,7 +133,7 @@ class _Cursors(Generic[T]):
 
 
 def _items(sender: Blocking, request: Request[Page[T]]) -> Iterator[T]:
-    cursors = _Cursors(request)
+    cursors = Cursors(request)
     while True:
         page = sender.send(cursors.request)
         yield from cursors.take(page)
@@ -142,7 +142,7 @@ def _items(sender: Blocking, request: Request[Page[T]]) -> Iterator[T]:
 
 
 async def _awaited_items(sender: Awaiting, request: Request[Page[T]]) -> AsyncIterator[T]:
-    cursors = _Cursors(request)
+    cursors = Cursors(request)
     while True:
         page = await sender.send(cursors.request)
         for item in cursors.take(page):

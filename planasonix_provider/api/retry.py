@@ -16,10 +16,13 @@ from tenacity import RetryCallState
 
 from planasonix_provider.api.errors import (
     PlanasonixError,
+    PlanasonixNotFoundError,
+    PlanasonixPermissionError,
     PlanasonixRateLimitError,
     PlanasonixServerError,
     PlanasonixTransportError,
     PlanasonixUnreadableError,
+    PlanasonixValidationError,
 )
 from planasonix_provider.api.routes import Repeat
 
@@ -38,6 +41,15 @@ def is_passing(error: BaseException) -> bool:
     if isinstance(error, PlanasonixServerError):
         return error.status not in _NEVER
     return isinstance(error, (PlanasonixTransportError, PlanasonixRateLimitError, PlanasonixUnreadableError))
+
+
+def is_final(error: BaseException) -> bool:
+    """Say whether an error is one that no repeat can mend, however late.
+
+    :param error: what a request ended with.
+    :return: whether what was asked is wrong, may not be asked, or does not exist.
+    """
+    return isinstance(error, (PlanasonixNotFoundError, PlanasonixPermissionError, PlanasonixValidationError))
 
 
 def surely_did_nothing(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ from airflow.providers.common.compat.connection import get_async_connection, get
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.client import AsyncClient, Client
+from planasonix_provider.api.client import Account, AsyncClient, Client
 from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
     PlanasonixConfigurationError,
@@ -97,6 +97,16 @@ class PlanasonixHook(BaseHook, Operations):
         """Forget what the Airflow connection said, for it may have changed: keys are rotated while tasks wait."""
         self.close()
         self.__dict__.pop("settings", None)
+
+    def accounts(self) -> Iterator[Account]:
+        """Give the account as it is known, then, at each further step, as the Airflow connection has it by then.
+
+        :return: an iterator without an end.
+        """
+        yield self.settings.account
+        while True:
+            self.read_again()
+            yield self.settings.account
 
     def client(self, policy: Policy | None = None) -> Client:
         """Make a client; use it in a ``with`` block.

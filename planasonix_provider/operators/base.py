@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from planasonix_provider import parameters
+from planasonix_provider.checked import Checked
 from planasonix_provider.links.planasonix import PlanasonixJobLink
 
 # What talks to the API is imported where a task runs, and not here: a DAG file is parsed again and again, and
@@ -17,13 +18,13 @@ from planasonix_provider.links.planasonix import PlanasonixJobLink
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from planasonix_provider.api.models import Job
     from planasonix_provider.hooks.planasonix import PlanasonixHook
     from planasonix_provider.operators.road import Road
     from planasonix_provider.waiting.attempt import Attempt
+    from planasonix_provider.waiting.subjects import Work
 
 
-class PlanasonixStartOperator(BaseOperator):
+class PlanasonixStartOperator(Checked, BaseOperator):
     """Base of the operators that start Planasonix work; a subclass says what it starts.
 
     :param connection_id: Planasonix's connection. (templated)
@@ -40,11 +41,13 @@ class PlanasonixStartOperator(BaseOperator):
     :param poll_interval: the seconds between two looks; default 10. (templated)
     :param timeout: for how long to wait, in seconds or as a ``timedelta``; default: as long as ``execution_timeout``
         allows, if that is set. (templated)
-    :param cancel_on_kill: whether to cancel the work when the task is killed or out of time; default yes.
+    :param cancel_on_kill: whether to cancel the work when the task is killed or out of time; default yes. Airflow tells
+        of a kill while the task is deferred from 3.3 on.
     :raises ValueError: when the DAG is parsed, if a parameter without a template makes no sense.
     """
 
-    #: How each parameter is checked, and put into its final form, when the task runs.
+    #: What kind of work it is; the XCom with its id is named after it.
+    starts: ClassVar[str]
     checks: ClassVar[Mapping[str, parameters.Check]] = {
         "connection_id": parameters.text,
         "planasonix_conn_id": parameters.text,
@@ -54,14 +57,7 @@ class PlanasonixStartOperator(BaseOperator):
         "timeout": parameters.optional(parameters.seconds),
     }
 
-    template_fields: Sequence[str] = (
-        "connection_id",
-        "planasonix_conn_id",
-        "priority",
-        "metadata",
-        "poll_interval",
-        "timeout",
-    )
+    template_fields: Sequence[str] = tuple(checks)
     template_fields_renderers: ClassVar[dict[str, str]] = {"metadata": "json"}
     operator_extra_links = (PlanasonixJobLink(),)
     ui_color = "#e6f0ff"
@@ -92,37 +88,26 @@ class PlanasonixStartOperator(BaseOperator):
         self.cancel_on_kill = cancel_on_kill
         self._road: Road | None = None
         self._killed = False
-        self.check(PlanasonixStartOperator.checks)
 
     @abstractmethod
-    def start(self, hook: PlanasonixHook, attempt: Attempt) -> Job:
+    def start(self, hook: PlanasonixHook, attempt: Attempt) -> Work:
         """Start the work.
 
         :param hook: calls the API.
         :param attempt: the try that is running; its key goes with the start.
-        :return: the job that was started.
+        :return: the job or backfill that was started.
         """
-
-    def check(self, checks: Mapping[str, parameters.Check]) -> None:
-        """Refuse what makes no sense, as far as it is known when the DAG is parsed.
-
-        :param checks: how each parameter is checked.
-        :raises ValueError: if a parameter without a template makes no sense.
-        """
-        for name, check in checks.items():
-            if not parameters.is_open(value := getattr(self, name)):
-                check(name, value)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the work and, unless told otherwise, wait until it is over.
 
         :param context: the task's context, from Airflow.
-        :return: an account of the job in JSON types; see :func:`planasonix_provider.waiting.report.report`.
+        :return: an account of the work in JSON types; see :mod:`planasonix_provider.waiting.report`.
         :raises AirflowFailException: for what no retry can mend: bad parameters, a 400, a 403 or a 404, a start of
             which nobody knows whether it took effect.
         :raises PlanasonixError: of another kind, for what a retry can.
         """
-        return self._take_the_road().travel(context)
+        return self._take_the_road(context).travel()
 
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
         """Go on when the trigger has handed back its event.
@@ -131,27 +116,19 @@ class PlanasonixStartOperator(BaseOperator):
         :param event: how the wait ended.
         :return: as :meth:`execute`.
         """
-        return self._take_the_road().resume(event)
+        return self._take_the_road(context).resume(event)
 
     def on_kill(self) -> None:
-        """Cancel the job, before anything else: there may be no more than a few seconds."""
+        """Cancel the work, before anything else: there may be no more than a few seconds."""
         self._killed = True
         if self._road:
             self._road.kill()
 
-    def _take_the_road(self) -> Road:
+    def _take_the_road(self, context: Context) -> Road:
         from planasonix_provider.operators.road import Road
 
-        self._settle_parameters()
-        self._road = Road(self)
+        self.settle()
+        self._road = Road(self, context)
         if self._killed:
             self._road.kill()
         return self._road
-
-    def _settle_parameters(self) -> None:
-        """Check what the templates gave, and put each parameter into its final form."""
-        for name, check in self.checks.items():
-            try:
-                setattr(self, name, check(name, getattr(self, name)))
-            except ValueError as refusal:
-                raise AirflowFailException(str(refusal)) from None

@@ -1,16 +1,26 @@
-"""Operators that start Planasonix work."""
+"""Operators that start Planasonix work, and one that ends it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from airflow.providers.common.compat.sdk import BaseOperator
+
 from planasonix_provider import parameters
+from planasonix_provider.checked import Checked
+from planasonix_provider.links.planasonix import PlanasonixJobLink
 from planasonix_provider.operators.base import PlanasonixStartOperator
+from planasonix_provider.waiting.clock import utcnow
 
 if TYPE_CHECKING:
-    from planasonix_provider.api.models import Job, Priority
+    from datetime import datetime, timedelta
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from planasonix_provider.api.models import Backfill, Job, Priority
     from planasonix_provider.hooks.planasonix import PlanasonixHook
+    from planasonix_provider.operators.cancelling import CancelRoad
     from planasonix_provider.waiting.attempt import Attempt
 
 
@@ -33,15 +43,17 @@ class PlanasonixSyncOperator(PlanasonixStartOperator):
     All other parameters are those of :class:`~planasonix_provider.operators.base.PlanasonixStartOperator`.
     """
 
-    # Its own apart from its base's, for the base checks those before this class has set its own.
-    own_checks: ClassVar[Mapping[str, parameters.Check]] = {"pipeline_id": parameters.optional(parameters.text)}
-    checks: ClassVar[Mapping[str, parameters.Check]] = {**PlanasonixStartOperator.checks, **own_checks}
-    template_fields: Sequence[str] = (*PlanasonixStartOperator.template_fields, "pipeline_id")
+    starts = "job"
+    checks: ClassVar[Mapping[str, parameters.Check]] = {
+        **PlanasonixStartOperator.checks,
+        "pipeline_id": parameters.optional(parameters.text),
+    }
+    template_fields: Sequence[str] = tuple(checks)
 
     def __init__(self, *, pipeline_id: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.pipeline_id = pipeline_id
-        self.check(self.own_checks)
+        self.check_known()
 
     def start(self, hook: PlanasonixHook, attempt: Attempt) -> Job:
         """Start the sync.
@@ -57,3 +69,172 @@ class PlanasonixSyncOperator(PlanasonixStartOperator):
             metadata={**attempt.metadata, **(self.metadata or {})},
             idempotency_key=attempt.idempotency_key,
         )
+
+
+class PlanasonixBackfillOperator(PlanasonixStartOperator):
+    """Starts a historical load of a window of time, waits for it, and accounts for all of its jobs.
+
+    Reference: "Trigger a backfill". The XCom ``backfill_id`` is there the moment that the backfill is; the return value
+    is a plain dict with the backfill, the rows that it loaded, its jobs and tables, and their warnings.
+
+    .. code-block:: python
+
+        replay = PlanasonixBackfillOperator(
+            task_id="replay",
+            connection_id="conn_01jq8k2m3n4p5q6r7s8t9u0v1",
+            start_at="2025-01-01T00:00:00Z",
+            end_at="{{ data_interval_end }}",
+            tables=["public.orders", "public.order_items"],
+            deferrable=True,
+        )
+
+    :param start_at: where the window begins, as a ``datetime`` or as ISO 8601 text; one without an offset is UTC.
+        (templated)
+    :param end_at: where the window ends, itself not in it; as ``start_at``. (templated)
+    :param tables: the names of the tables to load; default: all of them. (templated)
+
+    All other parameters are those of :class:`~planasonix_provider.operators.base.PlanasonixStartOperator`. Planasonix
+    cannot cancel a backfill, so its jobs are cancelled, and those that it makes meanwhile, until it is over.
+    """
+
+    starts = "backfill"
+    checks: ClassVar[Mapping[str, parameters.Check]] = {
+        **PlanasonixStartOperator.checks,
+        "start_at": parameters.utc,
+        "end_at": parameters.utc,
+        "tables": parameters.optional(parameters.tables),
+    }
+    template_fields: Sequence[str] = tuple(checks)
+
+    def __init__(
+        self,
+        *,
+        start_at: datetime | str,
+        end_at: datetime | str,
+        tables: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.start_at = start_at
+        self.end_at = end_at
+        self.tables = tables
+        self.check_known()
+
+    def check_together(self) -> None:
+        """Refuse a window that ends before it begins.
+
+        :raises ValueError: if it does.
+        """
+        if parameters.is_open(self.start_at) or parameters.is_open(self.end_at):
+            return
+        if parameters.utc("end_at", self.end_at) <= parameters.utc("start_at", self.start_at):
+            raise ValueError(f"end_at: got {self.end_at}, allowed is a time after start_at ({self.start_at}).")
+
+    def start(self, hook: PlanasonixHook, attempt: Attempt) -> Backfill:
+        """Start the backfill.
+
+        :param hook: calls the API.
+        :param attempt: the try that is running.
+        :return: the backfill.
+        """
+        if (end := parameters.utc("end_at", self.end_at)) > utcnow():
+            self.log.warning("end_at is in the future (%s): what comes after now is not there to be loaded yet.", end)
+        return hook.trigger_backfill(
+            self.connection_id,
+            start_at=self.start_at,
+            end_at=end,
+            tables=self.tables,
+            priority=cast("Priority | None", self.priority),
+            metadata={**attempt.metadata, **(self.metadata or {})},
+            idempotency_key=attempt.idempotency_key,
+        )
+
+
+class PlanasonixCancelJobOperator(Checked, BaseOperator):
+    """Cancels a job, or all jobs of a backfill, and waits until it is over.
+
+    Reference: "Cancel a running job". What is over already is left as it is, and the task succeeds. The return value is
+    a plain dict with the job or the backfill.
+
+    .. code-block:: python
+
+        stop = PlanasonixCancelJobOperator(
+            task_id="stop",
+            job_id="{{ ti.xcom_pull(task_ids='start', key='job_id') }}",
+            trigger_rule="one_failed",
+        )
+
+    :param job_id: the job. (templated)
+    :param backfill_id: instead of a job, the backfill whose jobs are cancelled, those that it makes meanwhile, too.
+        (templated)
+    :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
+        (templated)
+    :param wait_for_completion: whether to wait until it is over; default yes. If not, the task succeeds once the cancel
+        is asked for.
+    :param poll_interval: the seconds between two looks; default 10. (templated)
+    :param timeout: for how long to wait, in seconds or as a ``timedelta``; default: as long as ``execution_timeout``
+        allows, if that is set. (templated)
+    :raises ValueError: when the DAG is parsed, if a parameter without a template makes no sense, or if not one of
+        ``job_id`` and ``backfill_id`` is given.
+    """
+
+    checks: ClassVar[Mapping[str, parameters.Check]] = {
+        "job_id": parameters.optional(parameters.text),
+        "backfill_id": parameters.optional(parameters.text),
+        "planasonix_conn_id": parameters.text,
+        "poll_interval": parameters.seconds,
+        "timeout": parameters.optional(parameters.seconds),
+    }
+    template_fields: Sequence[str] = tuple(checks)
+    operator_extra_links = (PlanasonixJobLink(),)
+    ui_color = "#e6f0ff"
+
+    def __init__(
+        self,
+        *,
+        job_id: str | None = None,
+        backfill_id: str | None = None,
+        planasonix_conn_id: str = "planasonix_default",
+        wait_for_completion: bool = True,
+        poll_interval: float | str = 10.0,
+        timeout: float | timedelta | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job_id = job_id
+        self.backfill_id = backfill_id
+        self.planasonix_conn_id = planasonix_conn_id
+        self.wait_for_completion = wait_for_completion
+        self.poll_interval = poll_interval
+        self.timeout = timeout
+        self._road: CancelRoad | None = None
+        self.check_known()
+
+    def check_together(self) -> None:
+        """Refuse what is neither about a job nor about a backfill, or about both.
+
+        :raises ValueError: if it is.
+        """
+        if (self.job_id is None) == (self.backfill_id is None):
+            raise ValueError(
+                f"job_id, backfill_id: got {self.job_id!r} and {self.backfill_id!r}, allowed is one of the two."
+            )
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Cancel, and wait unless told otherwise.
+
+        :param context: the task's context, from Airflow.
+        :return: an account of the job or backfill in JSON types; see :mod:`planasonix_provider.waiting.report`.
+        :raises AirflowFailException: for what no retry can mend: bad parameters, a 400, a 403 or a 404.
+        :raises PlanasonixError: of another kind, for what a retry can.
+        """
+        from planasonix_provider.operators.cancelling import CancelRoad
+
+        self.settle()
+        self._road = CancelRoad(self, context)
+        return self._road.travel()
+
+    def on_kill(self) -> None:
+        """Wait no longer; what was asked to cancel goes on ending."""
+        if self._road:
+            self._road.is_killed = True

@@ -2,143 +2,146 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
-
-from airflow.providers.common.compat.sdk import AirflowFailException
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from planasonix_provider import parameters
-from planasonix_provider.api import routes
-from planasonix_provider.api.client import Account, Client
-from planasonix_provider.api.errors import (
-    PlanasonixError,
-    PlanasonixJobCancelledError,
-    PlanasonixLostTrackError,
-    PlanasonixNotFoundError,
-    PlanasonixPermissionError,
-    PlanasonixValidationError,
-)
-from planasonix_provider.api.models import Job
+from planasonix_provider.api import client
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixJobCancelledError, PlanasonixLostTrackError
+from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.retry import LAST_WORDS, ONCE, is_ambiguous
+from planasonix_provider.api.routes import Request
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.links.planasonix import JOB_URL_KEY
-from planasonix_provider.triggers.planasonix import PlanasonixJobTrigger
+from planasonix_provider.links.planasonix import Signpost
+from planasonix_provider.operators.outcome import retries_where_they_help
+from planasonix_provider.triggers.deferral import deadline_of, defer
+from planasonix_provider.triggers.planasonix import PlanasonixBackfillTrigger, PlanasonixJobTrigger
 from planasonix_provider.waiting import worker
+from planasonix_provider.waiting.account import Account, account_for
 from planasonix_provider.waiting.attempt import Attempt
+from planasonix_provider.waiting.cancel import cancel
+from planasonix_provider.waiting.channel import Channel, run_aside
 from planasonix_provider.waiting.clock import utcnow
 from planasonix_provider.waiting.event import WaitEvent
-from planasonix_provider.waiting.report import error_of_job, log_results, report
-from planasonix_provider.waiting.results import fetch_results
+from planasonix_provider.waiting.report import report_backfill, report_job
+from planasonix_provider.waiting.rest import Rest
+from planasonix_provider.waiting.patience import Patience
+from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, Seen, Work, WorkSubject
 from planasonix_provider.waiting.watch import Watch
+from planasonix_provider.waiting.words import sentence
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from planasonix_provider.operators.base import PlanasonixStartOperator
+    from planasonix_provider.triggers.base import PlanasonixWorkTrigger
 
-JOB_ID_KEY = "job_id"
-
-#: In seconds: how long a kill may go unnoticed.
-LONGEST_NAP = 0.5
-#: For how long before the end of ``execution_timeout`` to cancel and to report, at the most.
-LONGEST_GOODBYE = timedelta(seconds=30)
-#: How long Airflow may take to notice that the process of a deferring task has ended. Its supervisor looks every five
-#: seconds; an event that comes before lets the scheduler take the old end for a crash, and fail the task.
-SETTLING = timedelta(seconds=7)
-#: How long after its own deadline a trigger may take to cancel and to report before Airflow ends the deferral for it.
-BACKSTOP = timedelta(minutes=15)
-
-
-# What was sent is wrong or may not be sent; or a retry could do twice what may have been done once.
-_NO_RETRY_CAN_MEND = (
-    PlanasonixLostTrackError,
-    PlanasonixNotFoundError,
-    PlanasonixPermissionError,
-    PlanasonixValidationError,
-)
+#: For how many seconds a task that is being killed pursues the jobs of its backfill; Airflow gives it five.
+LAST_PURSUIT = 4.0
 
 
 class Road:
     """One process of one try of a task, on its way from the start of the work to the account of it.
 
     :param operator: says what to start and how to wait; its parameters are in their final form.
+    :param context: the task's context, from Airflow.
     """
 
-    def __init__(self, operator: PlanasonixStartOperator) -> None:
+    def __init__(self, operator: PlanasonixStartOperator, context: Context) -> None:
         self.operator = operator
+        self.context = context
         self.log = operator.log
+        self.signpost = Signpost(context, self.log)
         self.interval = parameters.seconds("poll_interval", operator.poll_interval)
         # What a kill needs to have at hand, for nothing may be asked of Airflow then.
-        self._account: Account | None = None
-        self._job_id: str | None = None
+        self._account: client.Account | None = None
+        self._subject: WorkSubject | None = None
+        self._job_ids: list[str] = []
+        self._is_leaving = False
         self._killed = False
+        self._rest = Rest(self._stop_if_killed)
         self._last_words: list[str] = []
 
-    def travel(self, context: Context) -> dict[str, Any]:
+    def travel(self) -> dict[str, Any]:
         """Go the whole road; a deferrable task leaves it in the middle, and another process resumes it.
 
-        :param context: the task's context, from Airflow.
-        :return: an account of the job.
+        :return: an account of the work.
         :raises TaskDeferred: to wait in the triggerer.
         """
-        deadline = self._deadline(context)
+        timeout = self.operator.timeout
+        deadline = deadline_of(
+            getattr(self.context["ti"], "start_date", None),
+            timeout=None if timeout is None else timedelta(seconds=parameters.seconds("timeout", timeout)),
+            execution_timeout=self.operator.execution_timeout,
+        )
         with self._for_airflow() as hook:
             self._account = hook.settings.account
             self._stop_if_killed()
-            job = self._start(hook, Attempt.of(context))
-            url = hook.job_url(job.id)
-            self._tell(context, job, url)
+            work = self._start(hook, Attempt.of(self.context))
+            subject = self._subject = subject_of(work)
+            self._tell(hook, work)
             if not self.operator.wait_for_completion:
-                return report(job, url)
-            watch = Watch(job.id, now=utcnow(), info=self.log.info, warn=self.log.warning, deadline=deadline)
-            watch.see(job, utcnow())
-            event = self._look_once(hook, watch) if self.operator.deferrable else self._wait(hook, watch)
+                return report_backfill(work) if isinstance(work, Backfill) else report_job(work, hook.job_url(work.id))
+            watch = Watch(subject, now=utcnow(), info=self.log.info, warn=self.log.warning, deadline=deadline)
+            watch.see(subject.seen(work, utcnow()), utcnow())
+            wait = self._look_once if self.operator.deferrable else self._wait
+            event = wait(hook, watch)
             self._stop_if_killed()
             if event is None:
-                self._defer(watch)
+                defer(self.operator, self._trigger(subject, watch))
             return self._conclude(hook, event)
 
     def resume(self, payload: Any) -> dict[str, Any]:
         """Go on from what the trigger handed back.
 
         :param payload: the trigger's event.
-        :return: an account of the job.
+        :return: an account of the work.
         """
         with self._for_airflow() as hook:
-            return self._conclude(hook, WaitEvent.from_payload(payload))
+            return self._conclude(hook, WaitEvent.from_payload(payload, self.operator.starts))
 
     def kill(self) -> None:
-        """Let the road end here, and cancel the job unless it is to be left alone. Runs in a signal's handler."""
+        """Let the road end here, and cancel the work unless it is to be left alone. Runs in a signal's handler."""
         self._killed = True
-        if self._job_id is None or self._account is None:
+        subject = self._subject
+        if subject is None or self._account is None:
             return
-        job_id = self._job_id
+        name = sentence(subject.name)
         if not self.operator.cancel_on_kill:
-            self._last_words.append(f"Job {job_id} was not cancelled, and runs on.")
+            self._last_words.append(f"{name} was not cancelled, and runs on.")
+            return
+        if self._is_leaving:
+            # Its time was up, and this came amid the cancel, which goes on when the signal's handler returns.
+            self._last_words.append(f"{name} was being cancelled already.")
             return
         try:
-            # A client of its own, for the signal may have come amid a request of the other.
-            with Client(self._account.in_a_hurry(), LAST_WORDS) as client:
-                client.cancel_job(job_id)
+            work = asyncio.run(self._cancel_in_a_hurry(subject, self._account))
         except Exception as error:
-            self._last_words.append(
-                f"Job {job_id} could not be cancelled and may still run: end it in Planasonix. {error}"
-            )
-        else:
-            self._job_id = None
-            self._last_words.append(f"Job {job_id} was asked to cancel.")
+            self._last_words.append(f"{name} could not be cancelled and may still run: end it in Planasonix. {error}")
+            return
+        self._subject = None
+        self._last_words.append(f"{name} was asked to cancel.")
+        if isinstance(work, Backfill) and not work.is_over:
+            self._last_words.append("Jobs that it makes after this are not cancelled: look at it in Planasonix.")
+
+    async def _cancel_in_a_hurry(self, subject: WorkSubject, account: client.Account) -> Work:
+        # A client of its own, for the signal may have come amid a request of the other.
+        async with client.AsyncClient(account.in_a_hurry(), LAST_WORDS) as own:
+            return await cancel(own.send, subject, self._job_ids, patience=LAST_PURSUIT)
 
     @contextmanager
     def _for_airflow(self) -> Iterator[PlanasonixHook]:
-        """Give the hook; end in errors that tell Airflow whether a retry can help."""
+        """Give the hook; say in the log what was done when the task was killed."""
         try:
-            with PlanasonixHook(self.operator.planasonix_conn_id, sleep=self._nap) as hook:
+            with (
+                retries_where_they_help(),
+                PlanasonixHook(self.operator.planasonix_conn_id, sleep=self._rest.sleep) as hook,
+            ):
                 yield hook
-        except _NO_RETRY_CAN_MEND as error:
-            raise AirflowFailException(error.message) from error
         finally:
             # Not in the handler: the signal may have come amid a write to the log, whose lock is not re-entrant.
             for line in self._last_words:
@@ -149,27 +152,7 @@ class Road:
         if self._killed:
             raise PlanasonixJobCancelledError(" ".join(["The task was killed.", *self._last_words]))
 
-    def _nap(self, seconds: float) -> None:
-        """Sleep in pieces, since a sleep goes on after a signal's handler, and stop if that was a kill."""
-        wake = time.monotonic() + seconds
-        while (left := wake - time.monotonic()) > 0:
-            self._stop_if_killed()
-            time.sleep(min(left, LONGEST_NAP))
-        self._stop_if_killed()
-
-    def _deadline(self, context: Context) -> datetime | None:
-        """Say when to give up: the earlier of what ``timeout`` and ``execution_timeout`` allow."""
-        ends = []
-        if self.operator.timeout is not None:
-            ends.append(utcnow() + timedelta(seconds=parameters.seconds("timeout", self.operator.timeout)))
-        if limit := self.operator.execution_timeout:
-            # Airflow counts from the task's start, and at the end of it neither lets a worker cancel nor, on 2.11, a
-            # trigger. So give up a little before.
-            began = getattr(context["ti"], "start_date", None) or utcnow()
-            ends.append(began + limit - min(limit / 10, LONGEST_GOODBYE))
-        return min(ends, default=None)
-
-    def _start(self, hook: PlanasonixHook, attempt: Attempt) -> Job:
+    def _start(self, hook: PlanasonixHook, attempt: Attempt) -> Work:
         try:
             return self.operator.start(hook, attempt)
         except PlanasonixError as error:
@@ -180,77 +163,102 @@ class Road:
                 "in Planasonix, and clear this task once nothing of it runs there."
             ) from None
 
-    def _tell(self, context: Context, job: Job, url: str) -> None:
-        """Let everybody know of the job the moment that it exists: a kill, the log, other tasks, the task's button."""
-        self._job_id = job.id
+    def _tell(self, hook: PlanasonixHook, work: Work) -> None:
+        """Let everybody know of the work the moment that it exists: a kill, the log, other tasks, the task's button."""
+        if isinstance(work, Backfill):
+            self._job_ids = work.job_ids or []
         if self._killed:
             self.kill()
         self._stop_if_killed()
-        self.log.info("Started job %s on connection %s: %s", job.id, self.operator.connection_id, url)
-        try:
-            context["ti"].xcom_push(key=JOB_ID_KEY, value=job.id)
-            context["ti"].xcom_push(key=JOB_URL_KEY, value=url)
-        except Exception as error:
-            # The job runs, and is not to be abandoned for the sake of a button.
-            self.log.warning("The XComs job_id and job_url could not be written, going on without: %r", error)
+        kind, page = self.operator.starts, self._page_of(hook, work)
+        self.log.info(
+            "Started %s %s on connection %s%s", kind, work.id, self.operator.connection_id, f": {page}" if page else ""
+        )
+        self.signpost.push(f"{kind}_id", work.id)
+        self.signpost.show(page)
         self._stop_if_killed()
 
-    def _look_once(self, hook: PlanasonixHook, watch: Watch) -> WaitEvent | None:
-        """Look before the task defers: many a job is over by then. The trigger deals with whatever goes wrong here."""
-        try:
-            event = watch.see(hook.send(routes.get_job(watch.job_id), ONCE), utcnow())
-        except PlanasonixError as error:
-            self.log.info("The look before deferring failed, the trigger will look again: %s", error)
-            return None
-        return event if event and event.outcome == "over" else None
+    def _page_of(self, hook: PlanasonixHook, work: Work) -> str | None:
+        """Say where the task's button leads: Planasonix has pages of jobs, so for a backfill it is its first job's."""
+        job_ids = (work.job_ids or []) if isinstance(work, Backfill) else [work.id]
+        return hook.job_url(job_ids[0]) if job_ids else None
 
-    def _defer(self, watch: Watch) -> NoReturn:
-        self.operator.defer(
-            trigger=PlanasonixJobTrigger(
-                job_id=watch.job_id,
-                planasonix_conn_id=self.operator.planasonix_conn_id,
-                poll_interval=self.interval,
-                deadline=watch.deadline,
-                cancel_on_deadline=self.operator.cancel_on_kill,
-                not_before=utcnow() + SETTLING,
-                status=watch.status,
-            ),
-            method_name="execute_complete",
-            # The trigger keeps the deadline itself, for a timeout of Airflow's would cancel and report nothing.
-            timeout=watch.deadline - utcnow() + BACKSTOP if watch.deadline else None,
-        )
+    def _send(self, hook: PlanasonixHook, request: Request[Any]) -> Any:
+        """Ask once for what a look needs, and learn from the answer what a kill, and the button, would want to know."""
+        answer = hook.send(request, ONCE)
+        # With a key that was rotated meanwhile, a kill has to use the new one.
+        self._account = hook.settings.account
+        if isinstance(answer, Backfill):
+            self._job_ids = answer.job_ids or []
+            if not self.signpost.url:
+                self.signpost.show(self._page_of(hook, answer))
+        return answer
+
+    def _look_once(self, hook: PlanasonixHook, watch: Watch) -> WaitEvent | None:
+        """Look before the task defers: much is over by then. The trigger deals with whatever goes wrong here."""
+        seen = worker.look(watch, partial(self._send, hook))
+        if isinstance(seen, Seen):
+            event = watch.see(seen, utcnow())
+            return event if event and event.outcome == "over" else None
+        self.log.info("The look before deferring failed, the trigger will look again: %s", seen)
+        return None
+
+    def _trigger(self, subject: WorkSubject, watch: Watch) -> PlanasonixWorkTrigger:
+        how: dict[str, Any] = {
+            "planasonix_conn_id": self.operator.planasonix_conn_id,
+            "poll_interval": self.interval,
+            "deadline": watch.deadline,
+            "status": watch.status,
+            "owned": True,
+            "cancel_on_kill": self.operator.cancel_on_kill,
+        }
+        if isinstance(subject, BackfillSubject):
+            return PlanasonixBackfillTrigger(subject.id, **how)
+        return PlanasonixJobTrigger(subject.id, **how)
 
     def _wait(self, hook: PlanasonixHook, watch: Watch) -> WaitEvent:
-        def look() -> Job:
-            job = hook.send(routes.get_job(watch.job_id), ONCE)
-            # With a key that was rotated meanwhile, a kill has to use the new one.
-            self._account = hook.settings.account
-            return job
+        send = partial(self._send, hook)
+        event = worker.wait(watch, send, interval=self.interval, nap=self._rest.sleep)
+        return self._leave(hook, event) if event.is_out_of_time else event
 
-        def cancel() -> Job:
-            job = hook.cancel_job(watch.job_id)
-            # The answer to a cancel has only part of what the account of an ended job needs.
-            return hook.get_job(watch.job_id) if job.is_over else job
+    def _leave(self, hook: PlanasonixHook, event: WaitEvent) -> WaitEvent:
+        """Cancel the work whose time is up, or look at it for a last time."""
+        subject = self._subject
+        assert subject is not None  # noqa: S101 - it was started
 
-        event = worker.wait(watch, look, interval=self.interval, nap=self._nap)
-        if event.is_out_of_time:
-            cancelled = self.operator.cancel_on_kill
-            event = event.after_cancel(worker.outcome_of(cancel)) if cancelled else event.after_no_cancel()
-        return event
+        async def say_goodbye(channel: Channel) -> Work:
+            return await cancel(channel.send, subject, self._job_ids)
+
+        self._is_leaving = self.operator.cancel_on_kill
+        try:
+            if self.operator.cancel_on_kill:
+                return event.after_cancel(run_aside(partial(next, hook.accounts()), say_goodbye))
+            return event.after_no_cancel(hook.send(subject.request))
+        except PlanasonixError as error:
+            return event.after_cancel(error) if self.operator.cancel_on_kill else event.after_no_cancel(error)
 
     def _conclude(self, hook: PlanasonixHook, event: WaitEvent) -> dict[str, Any]:
         """Make of the wait's end what the task returns or raises."""
-        self._job_id = None
-        job = event.job_or_error()
-        url = hook.job_url(job.id)
-        if error := error_of_job(job, url):
-            raise error
-        results = fetch_results(
-            job.id,
-            lambda: hook.get_job_results(job.id),
-            interval=self.interval,
-            warn=self.log.warning,
-            nap=self._nap,
-        )
-        log_results(results, info=self.log.info, warn=self.log.warning)
-        return report(job, url, results)
+        self._subject = None
+        work = event.work_or_error()
+
+        async def ask(channel: Channel) -> Account:
+            patience = Patience(channel.send, self.interval, self.log.warning, self._rest.sleep_aside)
+            return await account_for(work, patience, job_url=hook.job_url, info=self.log.info)
+
+        account = run_aside(partial(next, hook.accounts()), ask, self._rest.sleep_aside)
+        if self.operator.starts == "backfill":
+            self.signpost.show(account.url)
+        if account.error:
+            raise account.error
+        assert account.result is not None  # noqa: S101 - what did not fail has been done
+        return account.result
+
+
+def subject_of(work: Work) -> WorkSubject:
+    """Say what to wait for.
+
+    :param work: what was started.
+    :return: the same as the subject of a wait.
+    """
+    return BackfillSubject(work.id) if isinstance(work, Backfill) else JobSubject(work.id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -12,7 +12,10 @@ from planasonix_provider.api.errors import (
     PlanasonixTimeoutError,
     error_of,
 )
-from planasonix_provider.api.models import Job
+from planasonix_provider.api.models import Backfill, Job
+
+if TYPE_CHECKING:
+    from planasonix_provider.waiting.subjects import Subject, Work
 
 
 class InvalidEventError(PlanasonixLostTrackError):
@@ -23,10 +26,13 @@ class WaitEvent(BaseModel):
     """How a wait ended. It holds all that its task needs: what a task passes to ``defer()`` may not come back.
 
     :param version: which shape of event this is, so that one of another version is refused and not misread.
-    :param job_id: the job that was waited for.
-    :param outcome: ``over``: the job has ended, and ``job`` says how; ``error``: the wait could not go on, or was out
-        of time, and ``error`` and ``message`` say why.
+    :param kind: what was waited for: a ``job``, a ``backfill``, or a connection's next ``sync``.
+    :param id: its id; of a ``sync``, the connection's.
+    :param outcome: ``over``: the job or backfill is in a state that was waited for; ``error``: the wait could not go
+        on, or was out of time, and ``error`` and ``message`` say why.
     :param job: the job as it was last seen.
+    :param backfill: the backfill as it was last seen, without its ``job_ids``: there may be thousands, and Airflow
+        stores each event.
     :param error: the ``kind`` of the error.
     :param message: the error's message.
     """
@@ -34,101 +40,133 @@ class WaitEvent(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Literal[1] = 1
-    job_id: str = Field(min_length=1)
+    kind: Literal["job", "backfill", "sync"]
+    id: str = Field(min_length=1)
     outcome: Literal["over", "error"]
     job: Job | None = None
+    backfill: Backfill | None = None
     error: str | None = None
     message: str | None = None
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
-        if self.outcome == "over" and not (self.job and self.job.is_over and self.job.id == self.job_id):
-            raise ValueError("an outcome of 'over' needs that very job, in a state that is over")
+        if self.outcome == "over" and (self.work is None or (self.kind != "sync" and self.work.id != self.id)):
+            raise ValueError(f"an outcome of 'over' needs that very {self.kind}")
         if self.outcome == "error" and not (self.error and self.message):
             raise ValueError("an outcome of 'error' needs its kind and its message")
         return self
 
-    @classmethod
-    def over(cls, job: Job) -> Self:
-        """Make the event of a job that has ended.
+    @property
+    def work(self) -> Work | None:
+        """The job or backfill as it was last seen."""
+        return self.backfill if self.kind == "backfill" else self.job
 
-        :param job: the job, in a state that is over.
+    @classmethod
+    def over(cls, subject: Subject, work: Work) -> Self:
+        """Make the event of a wait that has come to its end.
+
+        :param subject: what was waited for.
+        :param work: the job or backfill, in a state that was waited for.
         :return: the event.
         """
-        return cls(job_id=job.id, outcome="over", job=job)
+        return cls(kind=subject.kind, id=subject.id, outcome="over", **_field_of(work))
 
     @classmethod
-    def failed(cls, job_id: str, error: PlanasonixError, job: Job | None = None) -> Self:
+    def failed(cls, subject: Subject, error: PlanasonixError, work: Work | None = None) -> Self:
         """Make the event of a wait that could not go on.
 
-        :param job_id: the job that was waited for.
+        :param subject: what was waited for.
         :param error: why the wait ended.
-        :param job: the job as it was last seen, if it was.
+        :param work: the job or backfill as it was last seen, if it was.
         :return: the event.
         """
-        return cls(job_id=job_id, outcome="error", error=error.kind, message=error.message, job=job)
+        return cls(
+            kind=subject.kind,
+            id=subject.id,
+            outcome="error",
+            error=error.kind,
+            message=error.message,
+            **_field_of(work),
+        )
 
     @classmethod
-    def from_payload(cls, payload: Any) -> Self:
+    def from_payload(cls, payload: Any, kind: str) -> Self:
         """Read what a trigger handed back.
 
         :param payload: what Airflow gave to the task's resume method.
+        :param kind: what the task waits for.
         :return: the event.
-        :raises InvalidEventError: if it is anything else than a whole event of this version.
+        :raises InvalidEventError: if it is anything else than a whole event of this version, and of that kind.
         """
         try:
-            return cls.model_validate(payload)
+            event = cls.model_validate(payload)
         except ValidationError as invalid:
             wrong = "; ".join(
                 f"{'.'.join(str(step) for step in problem['loc']) or 'event'}: {problem['msg']}"
                 for problem in invalid.errors(include_url=False, include_input=False)[:3]
             )
-            raise InvalidEventError(
-                f"The trigger handed back an event that this version of airflow-provider-planasonix cannot read "
-                f"({wrong}), so nobody knows how the job ended. Check that workers and triggerer run the same version, "
-                "look at the job in Planasonix, and clear the task."
-            ) from None
+        else:
+            if event.kind == kind:
+                return event
+            wrong = f"kind: it is of a {event.kind}"
+        raise InvalidEventError(
+            f"The trigger handed back an event that this version of airflow-provider-planasonix cannot read ({wrong}), "
+            f"so nobody knows how the {kind} ended. Check that workers and triggerer run the same version, look at the "
+            f"{kind} in Planasonix, and clear the task."
+        )
 
     @property
     def is_out_of_time(self) -> bool:
         """Whether the wait ended at its deadline."""
         return self.error == PlanasonixTimeoutError.kind
 
-    def after_cancel(self, answer: Job | PlanasonixError) -> Self:
+    def after_cancel(self, answer: Work | PlanasonixError) -> Self:
         """Take in how the cancel went that followed on the deadline.
 
-        :param answer: the job after the cancel, or why it could not be cancelled.
-        :return: the event to report: a job that ended just before the cancel came is over, and not out of time.
+        :param answer: the job or backfill after the cancel, or why it could not be cancelled.
+        :return: the event to report: work that ended just before the cancel came is over, and not out of time.
         """
         if isinstance(answer, PlanasonixError):
             note = (
                 f"It could not be cancelled and may still run: end it in Planasonix before you clear the task. {answer}"
             )
-            return self.failed(self.job_id, PlanasonixLostTrackError(f"{self.message} {note}"), self.job)
-        if answer.status in ("succeeded", "failed"):
-            return self.over(answer)
-        return self.model_copy(update={"message": f"{self.message} It was asked to cancel."})
+            lost = PlanasonixLostTrackError(f"{self.message} {note}")
+            return self.model_copy(update={"error": lost.kind, "message": lost.message})
+        if answer.is_over and answer.status != "cancelled":
+            return self._ended(answer)
+        words = "It was cancelled." if answer.is_over else "It was asked to cancel."
+        return self.model_copy(update={"message": f"{self.message} {words}"})
 
-    def after_no_cancel(self) -> Self:
-        """Take in that whoever waited leaves the job alone at the deadline.
+    def after_no_cancel(self, answer: Work | PlanasonixError) -> Self:
+        """Take in the last look of who leaves the work alone at the deadline.
 
-        :return: the event to report.
+        :param answer: what that look brought.
+        :return: the event to report: work that has ended since the look before is over, and not out of time.
         """
+        if not isinstance(answer, PlanasonixError) and answer.is_over:
+            return self._ended(answer)
         return self.model_copy(update={"message": f"{self.message} It was not cancelled, and runs on."})
+
+    def _ended(self, work: Work) -> Self:
+        return type(self)(kind=self.kind, id=self.id, outcome="over", **_field_of(work))
 
     def to_payload(self) -> dict[str, Any]:
         """Write the event as JSON types, which is all that survives the way to the task.
 
         :return: a plain dict.
         """
-        return self.model_dump(mode="json", exclude_none=True)
+        return self.model_dump(mode="json", exclude_none=True, exclude={"backfill": {"job_ids"}})
 
-    def job_or_error(self) -> Job:
-        """Give the job that is over, or raise what ended the wait before it was.
+    def work_or_error(self) -> Work:
+        """Give the work that was waited for, or raise what ended the wait before.
 
-        :return: the job, in a state that is over.
+        :return: the job or backfill, in a state that was waited for.
         :raises PlanasonixError: of the kind that the wait met.
         """
-        if self.outcome == "over" and self.job:
-            return self.job
+        if self.outcome == "over" and self.work:
+            return self.work
         raise error_of(self.error or "", self.message or "")
+
+
+def _field_of(work: Work | None) -> dict[str, Any]:
+    return {} if work is None else {"backfill" if isinstance(work, Backfill) else "job": work}

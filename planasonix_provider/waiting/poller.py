@@ -15,38 +15,14 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
-from tenacity import AsyncRetrying
-
 from planasonix_provider.api.client import AsyncClient
-from planasonix_provider.api.errors import (
-    PlanasonixAuthenticationError,
-    PlanasonixError,
-    PlanasonixLostTrackError,
-    PlanasonixNotFoundError,
-    PlanasonixPermissionError,
-    PlanasonixRateLimitError,
-    PlanasonixTransportError,
-)
-from planasonix_provider.api.retry import ONCE, Policy
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.routes import Request
-from planasonix_provider.waiting.watch import pause_after
-from planasonix_provider.waiting.words import duration
+from planasonix_provider.waiting.channel import Channel
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-#: After how many seconds a failure that another host or workspace would explain is a reason to read the connection.
-READ_AGAIN_EVERY = 60.0
-#: How many requests a poller has in flight; httpx's pool slows down with more callers than that.
-MOST_IN_FLIGHT = 5
-# Refusals and failures that a changed Airflow connection would explain: a rotated key, another host.
-_MAY_BE_OUT_OF_DATE = (
-    PlanasonixAuthenticationError,
-    PlanasonixNotFoundError,
-    PlanasonixPermissionError,
-    PlanasonixTransportError,
-)
 
 
 class Wait(Generic[T]):
@@ -90,16 +66,11 @@ class Poller:
     """
 
     def __init__(self, connect: Callable[[], Awaitable[AsyncClient]]) -> None:
-        self._connect = connect
-        self._clients: list[AsyncClient] = []
+        self.channel = Channel(connect)
         self._task: asyncio.Task[None] | None = None
         self._looks: set[asyncio.Task[None]] = set()
         self._waits: set[Wait[Any]] = set()
         self._woken = asyncio.Event()
-        self._connecting = asyncio.Lock()
-        self._gate = asyncio.Semaphore(MOST_IN_FLIGHT)
-        self._silent_until = -math.inf
-        self._read_at = -math.inf
 
     @asynccontextmanager
     async def wait(self, request: Request[T], interval: float, delay: float = 0.0) -> AsyncIterator[Wait[T]]:
@@ -137,12 +108,10 @@ class Poller:
             # Nothing between here and the reset may await: whoever registers now must find either a loop that will
             # see it, or none at all.
             looks, self._looks = self._looks, set()
-            clients, self._clients = self._clients, []
             self._task = None
             for look in looks:
                 look.cancel()
-            for client in clients:
-                await client.close()
+            await self.channel.close()
 
     def _start_looks(self) -> None:
         """Ask for all that is due, each thing once however many wait for it."""
@@ -150,7 +119,7 @@ class Poller:
         due: dict[str, list[Wait[Any]]] = {}
         for wait in self._waits:
             if wait.due <= loop.time():
-                due.setdefault(str(wait.request), []).append(wait)
+                due.setdefault(wait.request.key, []).append(wait)
                 wait.due = math.inf
         for waits in due.values():
             look = loop.create_task(self._look(waits))
@@ -166,19 +135,9 @@ class Poller:
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
 
-    async def send(self, request: Request[T]) -> T:
-        """Send a request for a wait that is registered, as a cancel: over the same client, and tried again.
-
-        :param request: one of :mod:`planasonix_provider.api.routes`.
-        :return: what the answer holds.
-        :raises PlanasonixError: one of its kinds.
-        """
-        answer: T = await AsyncRetrying(**Policy().tenacity(request.repeat))(self._ask, request)
-        return answer
-
     async def _look(self, waits: list[Wait[Any]]) -> None:
         try:
-            answer = await self._ask(waits[0].request)
+            answer = await self.channel.ask(waits[0].request)
         except PlanasonixError as error:
             answer = error
         except Exception as bug:
@@ -186,54 +145,9 @@ class Poller:
             answer = _broken(bug)
         now = asyncio.get_running_loop().time()
         for wait in waits:
-            wait.due = max(now + wait.interval, self._silent_until)
+            wait.due = max(now + wait.interval, self.channel.silent_until)
             wait.answer(answer)
         self._woken.set()
-
-    async def _ask(self, request: Request[T]) -> T:
-        """Ask once, and once more where the Airflow connection turns out to have changed since it was read."""
-        async with self._gate:
-            if (rest := self._silent_until - asyncio.get_running_loop().time()) > 0:
-                raise PlanasonixRateLimitError(
-                    f"{request}: not sent, for Planasonix has asked this API key to be silent for another "
-                    f"{duration(rest)} (429).",
-                    retry_after=rest,
-                )
-            client = await self._connected()
-            asked_at = asyncio.get_running_loop().time()
-            try:
-                try:
-                    return await client.send(request, ONCE)
-                except _MAY_BE_OUT_OF_DATE as error:
-                    # Only a refused key is always a reason to read: an outage would be one at every look.
-                    is_key = isinstance(error, PlanasonixAuthenticationError)
-                    renewed = await self._connected(newer_than=asked_at if is_key else asked_at - READ_AGAIN_EVERY)
-                    if renewed is client:
-                        raise
-                    return await renewed.send(request, ONCE)
-            except PlanasonixRateLimitError as refusal:
-                # The whole poller rests: the limit is the key's, not that of one wait.
-                self._silent_until = asyncio.get_running_loop().time() + pause_after(refusal, 0.0)
-                raise
-
-    async def _connected(self, newer_than: float = -math.inf) -> AsyncClient:
-        """Give the client; read the Airflow connection where it was not read since.
-
-        :param newer_than: by the event loop's clock. Looks that are refused together are one reason to read.
-        """
-        async with self._connecting:
-            if self._read_at <= newer_than or not self._clients:
-                await self._read_connection()
-            return self._clients[-1]
-
-    async def _read_connection(self) -> None:
-        fresh = await self._connect()
-        self._read_at = asyncio.get_running_loop().time()
-        if self._clients and self._clients[-1].account == fresh.account:
-            await fresh.close()
-            return
-        # The client before stays open until the end: others may be in the middle of a request with it.
-        self._clients.append(fresh)
 
 
 def _broken(bug: Exception) -> PlanasonixError:

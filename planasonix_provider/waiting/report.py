@@ -1,16 +1,29 @@
-"""What a task says of a job that is over: the error that it is, or the plain dict that it returns."""
+"""What a task says of work that is over: the error that it is, or the plain dict that it returns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from planasonix_provider.api.errors import PlanasonixError, PlanasonixJobCancelledError, PlanasonixJobFailedError
-from planasonix_provider.api.models import Job, JobResults
+from planasonix_provider.api.errors import (
+    PlanasonixError,
+    PlanasonixJobCancelledError,
+    PlanasonixJobFailedError,
+    PlanasonixLostTrackError,
+)
+from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning, WorkError
+from planasonix_provider.waiting.subjects import Work
 from planasonix_provider.waiting.words import count
 
-#: How many tables and warnings a report lists; an XCom lives in Airflow's database, and rows there are to stay small.
+#: How many tables and warnings the report of a job lists; an XCom lives in Airflow's database, and rows there are to
+#: stay small.
 MOST_LISTED = 1_000
+#: How many bytes each list in the report of a backfill takes at the most, for it may have thousands of jobs.
+LARGEST_LIST = 28_000
+#: How many failed jobs an error names.
+MOST_NAMED = 10
 
 _JOB_FIELDS = (
     "status",
@@ -24,41 +37,72 @@ _JOB_FIELDS = (
     "duration_seconds",
     "metrics",
 )
+_BACKFILL_FIELDS = (
+    "status",
+    "connection_id",
+    "start_at",
+    "end_at",
+    "progress_percent",
+    "rows_processed",
+    "created_at",
+    "updated_at",
+)
 
 
-def error_of_job(job: Job, url: str) -> PlanasonixError | None:
-    """Say which error a job's end is.
+def error_of_work(work: Work, url: str | None, failed_jobs: Sequence[Job] = ()) -> PlanasonixError | None:
+    """Say which error the end of a job or a backfill is.
 
-    :param job: a job that is over.
-    :param url: the job's page, for the message.
-    :return: the error, or ``None`` for a job that succeeded.
+    :param work: a job or backfill that is over.
+    :param url: the page that tells more, for the message.
+    :param failed_jobs: of a backfill, the jobs that failed.
+    :return: the error, or ``None`` for work that was done.
     """
-    if job.status == "failed":
-        code, message = (job.error.code, job.error.message) if job.error else (None, None)
-        reason = ": ".join(part for part in (code, message) if part) or "Planasonix gave no reason"
-        return PlanasonixJobFailedError(f"Job {job.id} failed: {reason}. See {url}", code=code)
-    if job.status == "cancelled":
-        return PlanasonixJobCancelledError(f"Job {job.id} was cancelled before it was done. See {url}")
-    return None
+    name = f"{'Backfill' if isinstance(work, Backfill) else 'Job'} {work.id}"
+    see = f" See {url}" if url else ""
+    if work.status in ("succeeded", "completed"):
+        return None
+    if work.status == "failed":
+        codes = [error.code for error in (work.error, *(job.error for job in failed_jobs)) if error and error.code]
+        return PlanasonixJobFailedError(
+            f"{name} failed: {_reason(work.error)}.{_culprits(failed_jobs)}{see}", code=next(iter(codes), None)
+        )
+    if work.status == "cancelled":
+        return PlanasonixJobCancelledError(f"{name} was cancelled before it was done.{see}")
+    return PlanasonixLostTrackError(f"{name} is {work.status}, and was taken for one that is over.{see}")
 
 
-def log_results(results: JobResults, *, info: Callable[[str], object], warn: Callable[[str], object]) -> None:
-    """Write what a job has loaded, and what its owner should know of, to the task's log.
+def _reason(error: WorkError | None) -> str:
+    words = [part.rstrip(".") for part in (error.code, error.message) if part] if error else []
+    return ": ".join(words) or "Planasonix gave no reason"
 
-    :param results: what it loaded.
+
+def _culprits(jobs: Sequence[Job]) -> str:
+    if not jobs:
+        return ""
+    named = "; ".join(f"job {job.id}: {_reason(job.error)}" for job in jobs[:MOST_NAMED])
+    more = f"; and {len(jobs) - MOST_NAMED:,} more" if len(jobs) > MOST_NAMED else ""
+    return f" What failed of it: {named}{more}."
+
+
+def log_results(results: Sequence[JobResults], *, info: Callable[[str], object], warn: Callable[[str], object]) -> None:
+    """Write what was loaded, and what its owner should know of, to the task's log.
+
+    :param results: what each job loaded.
     :param info: writes a line.
     :param warn: writes a line that deserves attention.
     """
-    for warning in results.warnings[:MOST_LISTED]:
+    warnings = [warning for one in results for warning in one.warnings]
+    for warning in warnings[:MOST_LISTED]:
         warn(f"Warning of the job: {warning.code or 'without a code'}: {warning.message or 'without a message'}")
-    rows = sum(table.rows_loaded or 0 for table in results.tables)
-    info(f"Loaded {count(rows, 'row')} into {count(len(results.tables), 'table')}.")
-    for name, items in (("tables", results.tables), ("warnings", results.warnings)):
-        if len(items) > MOST_LISTED:
-            info(f"The task's result lists the first {MOST_LISTED:,} of {len(items):,} {name}, and counts them all.")
+    if len(warnings) > MOST_LISTED:
+        info(f"These are the first {MOST_LISTED:,} of {len(warnings):,} warnings.")
+    tables = {table.name for one in results for table in one.tables}
+    rows = sum(table.rows_loaded or 0 for one in results for table in one.tables)
+    by_jobs = f" by {len(results):,} jobs" if len(results) > 1 else ""
+    info(f"Loaded {count(rows, 'row')} into {count(len(tables), 'table')}{by_jobs}.")
 
 
-def report(job: Job, url: str, results: JobResults | None = None) -> dict[str, Any]:
+def report_job(job: Job, url: str, results: JobResults | None = None) -> dict[str, Any]:
     """Account for a job in plain JSON types, as a task returns it.
 
     :param job: the job.
@@ -74,3 +118,70 @@ def report(job: Job, url: str, results: JobResults | None = None) -> dict[str, A
             answer[name] = [item.model_dump(mode="json") for item in items[:MOST_LISTED]]
             answer[f"{name}_total"] = len(items)
     return answer
+
+
+def report_backfill(backfill: Backfill, results: Iterable[JobResults] | None = None) -> dict[str, Any]:
+    """Account for a backfill in plain JSON types, as a task returns it.
+
+    :param backfill: the backfill.
+    :param results: what each of its jobs loaded, once it is over.
+    :return: ``backfill_id``, the backfill's own fields and, with results, ``rows_loaded``, ``jobs``, ``tables`` and
+        ``warnings``, of each as many as 28 kB hold, and how many there are (``jobs_total``, …). Jobs that did not
+        succeed come first; a table is listed once, with the rows of all jobs, and how many jobs loaded it.
+    """
+    plain = backfill.model_dump(mode="json", include=set(_BACKFILL_FIELDS))
+    answer: dict[str, Any] = {"backfill_id": backfill.id} | {name: plain[name] for name in _BACKFILL_FIELDS}
+    if results is not None:
+        answer |= _Sum.of(results).as_dict()
+    return answer
+
+
+@dataclass
+class _Sum:
+    """What all jobs of a backfill have loaded."""
+
+    rows: int = 0
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+    tables: dict[str, dict[str, Any]] = field(default_factory=dict)
+    warnings: list[JobWarning] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, results: Iterable[JobResults]) -> _Sum:
+        total = cls()
+        for one in results:
+            total.add(one)
+        return total
+
+    def add(self, results: JobResults) -> None:
+        rows = 0
+        for loaded in results.tables:
+            rows += loaded.rows_loaded or 0
+            table = self.tables.setdefault(loaded.name, {"name": loaded.name, "rows_loaded": 0, "jobs": 0})
+            table["rows_loaded"] += loaded.rows_loaded or 0
+            table["jobs"] += 1
+        self.rows += rows
+        self.jobs.append({"job_id": results.job_id, "status": results.status, "rows_loaded": rows})
+        self.warnings.extend(results.warnings)
+
+    def as_dict(self) -> dict[str, Any]:
+        lists: dict[str, list[dict[str, Any]]] = {
+            "jobs": sorted(self.jobs, key=lambda job: job["status"] == "succeeded"),
+            "tables": list(self.tables.values()),
+            "warnings": [warning.model_dump(mode="json") for warning in self.warnings],
+        }
+        answer: dict[str, Any] = {"rows_loaded": self.rows}
+        for name, items in lists.items():
+            answer[name] = _as_many_as_fit(items)
+            answer[f"{name}_total"] = len(items)
+        return answer
+
+
+def _as_many_as_fit(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Take the first items that fit into a list of the largest size."""
+    taken, size = [], 0
+    for item in items:
+        size += len(json.dumps(item)) + 2
+        if size > LARGEST_LIST:
+            break
+        taken.append(item)
+    return taken

@@ -14,60 +14,68 @@ from planasonix_provider.api.errors import (
     PlanasonixLostTrackError,
     PlanasonixNotFoundError,
     PlanasonixTimeoutError,
-    PlanasonixUnreadableError,
     error_of,
 )
-from planasonix_provider.api.models import JOB_STATES_ACTIVE, JOB_STATES_OVER, Job
-from planasonix_provider.api.retry import is_passing
+from planasonix_provider.api.retry import is_final, is_passing
 from planasonix_provider.waiting.event import WaitEvent
-from planasonix_provider.waiting.words import count, duration, size
+from planasonix_provider.waiting.subjects import Seen, Subject
+from planasonix_provider.waiting.words import duration
 
 #: How long the API may be out of reach before a wait gives up.
 LONGEST_OUTAGE = timedelta(hours=1)
 #: At least this often a wait writes a line, so that a log which stands still means that the task does.
 LOG_EVERY = timedelta(seconds=30)
+#: After how long without progress the log says so.
+STANDSTILL = timedelta(minutes=10)
 
 #: For how many seconds the API can silence whoever waits at one go, whatever its ``Retry-After`` says.
 LONGEST_SILENCE = 900.0
-#: Refusals that a second look may lift: a job that was made this moment and is not seen everywhere yet, a key that is
-#: being rotated. The second one in a row is meant.
+#: Refusals that a second look may lift: work that was started this moment and is not seen everywhere yet, a key that
+#: is being rotated. The second one in a row is meant.
 REFUSED_TWICE = (PlanasonixNotFoundError, PlanasonixAuthenticationError)
 
 
 class Watch:
-    """One wait for one job.
+    """One wait.
 
-    :param job_id: the job.
+    :param subject: what it is for.
     :param now: the time at which the wait begins.
     :param info: writes a line to the wait's log.
     :param warn: writes a line that deserves attention.
     :param deadline: when to give up, or ``None`` for never.
     :param status: the state that the log shows already, where the wait goes on from another process.
+    :param owned: whether whoever waits has started the work. It is told what it leaves behind when the wait ends early,
+        and is patient with a first refusal; a sensor may as well be wrong about what it waits for.
+    :param silent: whether nothing that could pass ends the wait, as a sensor's ``silent_fail`` has it.
+    :param unseen_since: when the outage began that goes on from another process, if one does.
     """
 
     def __init__(
         self,
-        job_id: str,
+        subject: Subject,
         *,
         now: datetime,
         info: Callable[[str], object],
         warn: Callable[[str], object],
         deadline: datetime | None = None,
         status: str | None = None,
+        owned: bool = True,
+        silent: bool = False,
+        unseen_since: datetime | None = None,
     ) -> None:
-        self.job_id = job_id
+        self.subject = subject
         self.deadline = deadline
-        self.job: Job | None = None
+        self.status = status
+        self.unseen_since = unseen_since
         self._info = info
         self._warn = warn
-        self.status = status
-        self._began = now
-        self._logged = now
-        self._seen_at = now
-        self._unseen_since: datetime | None = None
+        self._owned = owned
+        self._silent = silent
+        self._seen: Seen | None = None
+        self._seen_at = self._moved_at = self._logged = self._began = now
         self._refusals = 0
 
-    def take(self, answer: Job | PlanasonixError | None, now: datetime) -> WaitEvent | None:
+    def take(self, answer: Seen | PlanasonixError | None, now: datetime) -> WaitEvent | None:
         """Take in whatever came.
 
         :param answer: what a look brought, why it failed, or ``None`` where time has just passed.
@@ -78,23 +86,25 @@ class Watch:
             return self.remind(now)
         return self.miss(answer, now) if isinstance(answer, PlanasonixError) else self.see(answer, now)
 
-    def see(self, job: Job, now: datetime) -> WaitEvent | None:
+    def see(self, seen: Seen, now: datetime) -> WaitEvent | None:
         """Take in what a look has brought.
 
-        :param job: the job, as the API shows it.
+        :param seen: what the look has brought.
         :param now: the time of the look.
         :return: how the wait ended, if it has.
         """
-        if job.id != self.job_id:
-            return self.miss(PlanasonixUnreadableError(f"Asked for job {self.job_id}, got job {job.id}."), now)
-        if self._unseen_since:
-            self._say(now, f"Planasonix answers again, after {duration(_seconds(now - self._unseen_since))}.")
-        self.job, self._seen_at, self._unseen_since, self._refusals = job, now, None, 0
-        if job.status != self.status:
-            self.status = job.status
-            self._say(now, self._line(now) + self._remark(job))
-        if job.is_over:
-            return WaitEvent.over(job)
+        if self.unseen_since:
+            self._say(now, f"Planasonix answers again, after {duration(_seconds(now - self.unseen_since))}.")
+        if self._seen is None:
+            self._moved_at = min(now, seen.moved_at or now)
+        elif seen.moves != self._seen.moves:
+            self._moved_at = now
+        self._seen, self._seen_at, self.unseen_since, self._refusals = seen, now, None, 0
+        if seen.status != self.status:
+            self.status = seen.status
+            self._say(now, self._line(now))
+        if seen.is_over and seen.work:
+            return WaitEvent.over(self.subject, seen.work)
         return self.remind(now)
 
     def miss(self, error: PlanasonixError, now: datetime) -> WaitEvent | None:
@@ -104,17 +114,18 @@ class Watch:
         :param now: the time of the look.
         :return: how the wait ended, if the error is none that passes, or has lasted for too long.
         """
-        self._refusals = self._refusals + 1 if isinstance(error, REFUSED_TWICE) else 0
-        if not (is_passing(error) or self._refusals == 1):
-            return self._give_up(error_of(error.kind, f"{error} {self._left_behind}"))
-        if self._unseen_since is None:
-            self._unseen_since = now
-            self._say(now, f"No news of job {self.job_id}, still waiting: {error}", warn=True)
-        elif now - self._unseen_since >= LONGEST_OUTAGE:
+        self._refusals = self._refusals + 1 if isinstance(error, REFUSED_TWICE) and self._owned else 0
+        silent = self._silent and not is_final(error)
+        if not (is_passing(error) or self._refusals == 1 or silent):
+            return self._give_up(error_of(error.kind, f"{error}{self._left_behind}"))
+        if self.unseen_since is None:
+            self.unseen_since = now
+            self._say(now, f"No news of {self.subject.name}, still waiting: {error}", warn=True)
+        elif now - self.unseen_since >= LONGEST_OUTAGE and not silent:
             return self._give_up(
                 PlanasonixLostTrackError(
-                    f"No news of job {self.job_id} since {self._unseen_since:%Y-%m-%d %H:%M:%S} UTC, for more than "
-                    f"{duration(LONGEST_OUTAGE.total_seconds())}. {self._left_behind} The last try: {error}"
+                    f"No news of {self.subject.name} since {self.unseen_since:%Y-%m-%d %H:%M:%S} UTC, for more than "
+                    f"{duration(_seconds(LONGEST_OUTAGE))}.{self._left_behind} The last try: {error}"
                 )
             )
         return self.remind(now)
@@ -128,13 +139,21 @@ class Watch:
         if self.deadline and now >= self.deadline:
             return self._give_up(
                 PlanasonixTimeoutError(
-                    f"Job {self.job_id} was not over by {self.deadline:%Y-%m-%d %H:%M:%S} UTC, the end of the time "
-                    f"that timeout and execution_timeout allow; it was {self.status or 'not seen yet'}."
+                    f"{self.subject.goal} by {self.deadline:%Y-%m-%d %H:%M:%S} UTC, the end of the time that timeout "
+                    f"and execution_timeout allow{self._last_state}."
                 )
             )
-        if now - self._logged >= LOG_EVERY:
+        if self.is_line_due(now):
             self._say(now, self._line(now))
         return None
+
+    def is_line_due(self, now: datetime) -> bool:
+        """Say whether the log is to get a line though nothing happens.
+
+        :param now: the time.
+        :return: whether the last line was long ago.
+        """
+        return now - self._logged >= LOG_EVERY
 
     def seconds_until_attention(self, now: datetime) -> float:
         """Say when :meth:`remind` has something to do.
@@ -147,43 +166,44 @@ class Watch:
 
     @property
     def _left_behind(self) -> str:
-        return f"The job was not cancelled and may still run: look at {self.job_id} before you clear the task."
+        if not self._owned:
+            return ""
+        return (
+            f" The {self.subject.kind} was not cancelled and may still run: look at {self.subject.id} before you clear "
+            "the task."
+        )
+
+    @property
+    def _last_state(self) -> str:
+        if self._seen and not self._seen.work:
+            return ""
+        return f"; it was {self.status or 'not seen yet'}"
 
     def _give_up(self, error: PlanasonixError) -> WaitEvent:
-        return WaitEvent.failed(self.job_id, error, self.job)
+        return WaitEvent.failed(self.subject, error, self._seen.work if self._seen else None)
 
     def _say(self, now: datetime, line: str, *, warn: bool = False) -> None:
         self._logged = now
         (self._warn if warn else self._info)(line)
 
     def _line(self, now: datetime) -> str:
-        """Say how far the job has come."""
-        if self._unseen_since:
-            return f"Still no news of job {self.job_id}, for {duration(_seconds(now - self._unseen_since))} now."
-        if self.job is None:
-            return f"Waiting for job {self.job_id}, for {duration(_seconds(now - self._began))} now."
-        job = self.job
-        verb = "" if job.status in ("succeeded", "failed") else "is " if not job.is_over else "was "
-        age = now - self._seen_at
+        """Say how far it has come."""
+        if self.unseen_since:
+            return f"Still no news of {self.subject.name}, for {duration(_seconds(now - self.unseen_since))} now."
+        if self._seen is None:
+            return f"Waiting for {self.subject.name}, for {duration(_seconds(now - self._began))} now."
+        seen, age, still = self._seen, now - self._seen_at, now - self._moved_at
+        if seen.took is not None:
+            passed = f"in {duration(seen.took)}"
+        else:
+            passed = f"after {duration(_seconds(now - (seen.began or self._began)))}"
+        rests = not seen.is_over and seen.moves is not None and still >= STANDSTILL
         return (
-            f"Job {job.id} {verb}{job.status}"
-            + "".join(f", {part}" for part in progress(job))
-            + f", {'in' if job.is_over else 'after'} {duration(self._elapsed(job, now))}"
+            ", ".join([seen.says, *seen.progress, passed])
             + (f" (seen {duration(_seconds(age))} ago)" if age >= LOG_EVERY else "")
+            + (f"; nothing has moved for {duration(_seconds(still))}" if rests else "")
             + "."
         )
-
-    def _elapsed(self, job: Job, now: datetime) -> float:
-        if job.is_over and job.duration_seconds is not None:
-            return job.duration_seconds
-        began = job.started_at or job.queued_at or job.created_at or self._began
-        return _seconds((job.finished_at or now) - began)
-
-    @staticmethod
-    def _remark(job: Job) -> str:
-        if job.status in JOB_STATES_OVER | JOB_STATES_ACTIVE:
-            return ""
-        return " This version does not know that state, and takes it for one that goes on."
 
 
 def pause_after(answer: object, interval: float) -> float:
@@ -194,25 +214,6 @@ def pause_after(answer: object, interval: float) -> float:
     :return: the interval, or what a ``Retry-After`` asks for, within bounds: it may say three days.
     """
     return max(interval, min(getattr(answer, "retry_after", None) or 0.0, LONGEST_SILENCE))
-
-
-def progress(job: Job) -> list[str]:
-    """Say how much a job has moved.
-
-    :param job: the job.
-    :return: for each figure that the API gives, a few words.
-    """
-    metrics = job.metrics
-    if metrics is None:
-        return []
-    words = []
-    if metrics.rows_loaded is not None:
-        words.append(f"{count(metrics.rows_loaded, 'row')} loaded")
-    elif metrics.rows_extracted is not None:
-        words.append(f"{count(metrics.rows_extracted, 'row')} extracted")
-    if metrics.bytes_read is not None:
-        words.append(f"{size(metrics.bytes_read)} read")
-    return words
 
 
 def _seconds(span: timedelta) -> float:

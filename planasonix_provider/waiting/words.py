@@ -44,3 +44,12 @@ def count(amount: int, thing: str) -> str:
     :return: for example ``1 table`` or ``44,802 rows``.
     """
     return f"{amount:,} {thing}" + ("" if amount == 1 else "s")
+
+
+def sentence(words: str) -> str:
+    """Let words begin a sentence.
+
+    :param words: for example ``job job_01AB was not over``.
+    :return: the same with a capital first letter; the rest stays, for there may be ids in it.
+    """
+    return words[:1].upper() + words[1:]

@@ -5,26 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 from planasonix_provider.api.errors import PlanasonixError
-from planasonix_provider.api.models import Job
+from planasonix_provider.api.routes import Request
 from planasonix_provider.waiting.clock import utcnow
 from planasonix_provider.waiting.event import WaitEvent
+from planasonix_provider.waiting.steps import walk
+from planasonix_provider.waiting.subjects import Seen
 from planasonix_provider.waiting.watch import Watch, pause_after
 
 
 def wait(
     watch: Watch,
-    look: Callable[[], Job],
+    send: Callable[[Request[Any]], Any],
     *,
     interval: float,
     nap: Callable[[float], None] = time.sleep,
     now: Callable[[], datetime] = utcnow,
 ) -> WaitEvent:
-    """Look at a job once an interval until the wait ends.
+    """Look once an interval until the wait ends.
 
-    :param watch: judges what the looks bring.
-    :param look: asks the API once for the job, and raises a ``PlanasonixError`` where that fails.
+    :param watch: says what to look at, and judges what the looks bring.
+    :param send: asks the API once, and raises a ``PlanasonixError`` where that fails.
     :param interval: the seconds between two looks; after a ``Retry-After`` it is longer.
     :param nap: lets a number of seconds pass, and raises what ends the task if it was killed.
     :param now: tells the time, in UTC.
@@ -37,19 +40,23 @@ def wait(
             if event := watch.remind(now()):
                 return event
             nap(min(left, watch.seconds_until_attention(now())))
-        answer = outcome_of(look)
+        answer = look(watch, send, now=now)
         if event := watch.take(answer, now()):
             return event
         pause = pause_after(answer, interval)
 
 
-def outcome_of(call: Callable[[], Job]) -> Job | PlanasonixError:
-    """Call the API where a failure is an answer, too.
+def look(
+    watch: Watch, send: Callable[[Request[Any]], Any], *, now: Callable[[], datetime] = utcnow
+) -> Seen | PlanasonixError:
+    """Look once, where a failure is an answer, too.
 
-    :param call: calls it.
-    :return: what it gave, or why it failed.
+    :param watch: says what to look at.
+    :param send: asks the API once, and raises a ``PlanasonixError`` where that fails.
+    :param now: tells the time, in UTC.
+    :return: what the look brought, or why it failed.
     """
     try:
-        return call()
+        return walk(watch.subject.look(now(), detailed=watch.is_line_due(now())), send)
     except PlanasonixError as error:
         return error

@@ -7,7 +7,7 @@ import pytest
 
 from planasonix_provider.api import client
 from planasonix_provider.api.retry import Policy
-from planasonix_provider.operators import road
+from planasonix_provider.triggers import deferral
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _no_time_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     """No supervisor looks after these tasks."""
-    monkeypatch.setattr(road, "SETTLING", timedelta(0))
+    monkeypatch.setattr(deferral, "SETTLING", timedelta(0))
 
 
 @pytest.fixture(params=[False, True], ids=["on a worker", "deferred"])

@@ -15,8 +15,8 @@ from planasonix_provider.api.errors import (
     PlanasonixJobFailedError,
     PlanasonixTimeoutError,
 )
-from planasonix_provider.operators import road
 from planasonix_provider.simulator import Simulator
+from planasonix_provider.triggers import deferral
 from tests.conftest import API_KEY
 from tests.driving import Log, Run, context, drive, record
 from tests.operators.syncs import CONNECTION, routes_asked, sync
@@ -114,7 +114,7 @@ class TestASyncThatDoesNotSucceed:
         assert 100 + 60 < deferred.value.timeout.total_seconds() < 100 + 3600
 
     def test_gives_airflow_time_to_see_it_go(self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(road, "SETTLING", timedelta(seconds=7))
+        monkeypatch.setattr(deferral, "SETTLING", timedelta(seconds=7))
         planasonix.plan(CONNECTION, running_seconds=60)
         before = datetime.now(UTC)
         with pytest.raises(TaskDeferred) as deferred:

@@ -12,27 +12,29 @@ from planasonix_provider.api.errors import (
     PlanasonixNotFoundError,
     PlanasonixTimeoutError,
 )
-from planasonix_provider.api.models import Job
+from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.waiting.event import InvalidEventError, WaitEvent
+from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, SyncSubject
 
+SUBJECT = JobSubject("job_1")
 JOB = Job(id="job_1", status="succeeded", finished_at=datetime(2025, 3, 27, tzinfo=UTC), something_new={"a": 1})
 
 
 def test_survives_the_way_to_the_task() -> None:
-    event = WaitEvent.over(JOB)
-    assert WaitEvent.from_payload(json.loads(json.dumps(event.to_payload()))) == event
+    event = WaitEvent.over(SUBJECT, JOB)
+    assert WaitEvent.from_payload(json.loads(json.dumps(event.to_payload())), "job") == event
 
 
 def test_makes_the_same_error_again() -> None:
-    event = WaitEvent.failed("job_1", PlanasonixNotFoundError("GET /x: answered 404.", status=404))
+    event = WaitEvent.failed(SUBJECT, PlanasonixNotFoundError("GET /x: answered 404.", status=404))
     with pytest.raises(PlanasonixNotFoundError, match="answered 404"):
-        WaitEvent.from_payload(event.to_payload()).job_or_error()
+        WaitEvent.from_payload(event.to_payload(), "job").work_or_error()
 
 
 def test_of_an_error_that_this_version_lacks_still_fails_with_its_message() -> None:
-    event = WaitEvent(job_id="job_1", outcome="error", error="from the future", message="Something new.")
+    event = WaitEvent(kind="job", id="job_1", outcome="error", error="from the future", message="Something new.")
     with pytest.raises(PlanasonixError, match="Something new"):
-        event.job_or_error()
+        event.work_or_error()
 
 
 @pytest.mark.parametrize(
@@ -42,23 +44,44 @@ def test_of_an_error_that_this_version_lacks_still_fails_with_its_message() -> N
         "success",
         {},
         {"status": "success"},
-        {"version": 2, "job_id": "job_1", "outcome": "over", "job": {"id": "job_1", "status": "succeeded"}},
-        {"version": 1, "job_id": "", "outcome": "over", "job": {"id": "", "status": "succeeded"}},
-        {"version": 1, "job_id": "job_1", "outcome": "over"},
-        {"version": 1, "job_id": "job_1", "outcome": "over", "job": {"id": "job_1", "status": "running"}},
-        {"version": 1, "job_id": "job_1", "outcome": "over", "job": {"id": "job_2", "status": "succeeded"}},
-        {"version": 1, "job_id": "job_1", "outcome": "error", "error": "transport"},
-        {"version": 1, "job_id": "job_1", "outcome": "done", "job": {"id": "job_1", "status": "succeeded"}},
-        {"version": 1, "job_id": "job_1", "outcome": "over", "job": {"id": "job_1", "status": "failed"}, "more": 1},
+        {"version": 2, "kind": "job", "id": "job_1", "outcome": "over", "job": {"id": "job_1", "status": "succeeded"}},
+        {"version": 1, "kind": "job", "id": "", "outcome": "over", "job": {"id": "", "status": "succeeded"}},
+        {"version": 1, "kind": "job", "id": "job_1", "outcome": "over"},
+        {
+            "version": 1,
+            "kind": "job",
+            "id": "job_1",
+            "outcome": "over",
+            "backfill": {"id": "job_1", "status": "failed"},
+        },
+        {
+            "version": 1,
+            "kind": "backfill",
+            "id": "bf_1",
+            "outcome": "over",
+            "backfill": {"id": "bf_1", "status": "failed"},
+        },
+        {"version": 1, "kind": "something new", "id": "job_1", "outcome": "error", "error": "a", "message": "b"},
+        {"version": 1, "kind": "job", "id": "job_1", "outcome": "over", "job": {"id": "job_2", "status": "succeeded"}},
+        {"version": 1, "kind": "job", "id": "job_1", "outcome": "error", "error": "transport"},
+        {"version": 1, "kind": "job", "id": "job_1", "outcome": "done", "job": {"id": "job_1", "status": "succeeded"}},
+        {
+            "version": 1,
+            "kind": "job",
+            "id": "job_1",
+            "outcome": "over",
+            "job": {"id": "job_1", "status": "failed"},
+            "more": 1,
+        },
     ],
 )
 def test_of_any_other_shape_is_refused_with_a_reason(payload: Any) -> None:
     with pytest.raises(InvalidEventError, match="clear the task"):
-        WaitEvent.from_payload(payload)
+        WaitEvent.from_payload(payload, "job")
 
 
 def test_after_a_cancel_says_how_it_went() -> None:
-    out_of_time = WaitEvent.failed("job_1", PlanasonixTimeoutError("Not over."))
+    out_of_time = WaitEvent.failed(SUBJECT, PlanasonixTimeoutError("Not over."))
     assert out_of_time.is_out_of_time
     cancelling = out_of_time.after_cancel(Job(id="job_1", status="cancelling"))
     assert cancelling.message == "Not over. It was asked to cancel."
@@ -68,6 +91,31 @@ def test_after_a_cancel_says_how_it_went() -> None:
         "No answer."
     )
     with pytest.raises(PlanasonixLostTrackError):
-        unreachable.job_or_error()
-    assert out_of_time.after_no_cancel().message == "Not over. It was not cancelled, and runs on."
-    assert out_of_time.after_cancel(JOB) == WaitEvent.over(JOB)
+        unreachable.work_or_error()
+    assert out_of_time.after_cancel(JOB) == WaitEvent.over(SUBJECT, JOB)
+
+
+@pytest.mark.parametrize("answer", [Job(id="job_1", status="running"), PlanasonixError("No answer.")])
+def test_without_a_cancel_says_that_the_work_runs_on(answer: Any) -> None:
+    out_of_time = WaitEvent.failed(SUBJECT, PlanasonixTimeoutError("Not over."))
+    assert out_of_time.after_no_cancel(answer).message == "Not over. It was not cancelled, and runs on."
+
+
+@pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
+def test_without_a_cancel_takes_the_end_that_the_last_look_finds(status: str) -> None:
+    ended = Job(id="job_1", status=status)
+    out_of_time = WaitEvent.failed(SUBJECT, PlanasonixTimeoutError("Not over."))
+    assert out_of_time.after_no_cancel(ended) == WaitEvent.over(SUBJECT, ended)
+
+
+def test_of_a_backfill_leaves_its_thousands_of_jobs_behind() -> None:
+    backfill = Backfill(id="bf_1", status="completed", job_ids=[f"job_{number}" for number in range(5_000)])
+    payload = WaitEvent.over(BackfillSubject("bf_1"), backfill).to_payload()
+    assert len(json.dumps(payload)) < 500
+    assert WaitEvent.from_payload(payload, "backfill").work == backfill.model_copy(update={"job_ids": None})
+
+
+def test_of_a_sync_names_the_connection_and_holds_the_job() -> None:
+    event = WaitEvent.over(SyncSubject("conn_1", datetime(2025, 3, 27, tzinfo=UTC)), JOB)
+    assert event.id == "conn_1"
+    assert WaitEvent.from_payload(event.to_payload(), "sync").work == JOB

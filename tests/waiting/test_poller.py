@@ -204,7 +204,7 @@ def test_a_cancel_goes_over_the_same_client_and_is_tried_again() -> None:
     async def main() -> Job:
         poller = Poller(there.connect)
         async with poller.wait(routes.get_job("job_1"), 10):
-            return await poller.send(routes.cancel_job("job_1"))
+            return await poller.channel.send(routes.cancel_job("job_1"))
 
     assert virtual_time.run(main()).status == "cancelling"
     assert there.asked["/api/v1/jobs/job_1/cancel"] == 2
@@ -282,7 +282,7 @@ def test_ten_thousand_waits_that_come_and_go_leave_nothing_behind() -> None:
 
     poller = virtual_time.run(main())
     assert there.asked.total() == 10_000
-    assert (poller._waits, poller._looks, poller._clients, poller._task) == (set(), set(), [], None)
+    assert (poller._waits, poller._looks, poller.channel._clients, poller._task) == (set(), set(), [], None)
 
 
 def test_a_bug_in_a_look_reaches_the_waits_and_hangs_none() -> None:

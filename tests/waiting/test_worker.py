@@ -13,8 +13,10 @@ from planasonix_provider.api.errors import (
     PlanasonixServerError,
 )
 from planasonix_provider.api.models import Job
+from planasonix_provider.api.routes import Request
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.event import WaitEvent
+from planasonix_provider.waiting.subjects import JobSubject
 from planasonix_provider.waiting.watch import Watch
 from tests.waiting.clock import BEGAN, Clock
 
@@ -24,16 +26,16 @@ Answer = Callable[[float], Job | PlanasonixError]
 def wait(clock: Clock, answer: Answer, **arguments: Any) -> tuple[WaitEvent, list[float]]:
     """Wait for a job that answers by the seconds passed; give the event, and when it was looked at."""
     looks: list[float] = []
-    watch = Watch("job_1", now=clock(), info=str, warn=str, deadline=arguments.pop("deadline", None))
+    watch = Watch(JobSubject("job_1"), now=clock(), info=str, warn=str, deadline=arguments.pop("deadline", None))
 
-    def look() -> Job:
+    def send(request: Request[Any]) -> Job:
         looks.append(round(clock.passed))
         found = answer(clock.passed)
         if isinstance(found, PlanasonixError):
             raise found
         return found
 
-    event = worker.wait(watch, look, **{"interval": 10, "nap": clock.sleep, "now": clock, **arguments})
+    event = worker.wait(watch, send, **{"interval": 10, "nap": clock.sleep, "now": clock, **arguments})
     return event, looks
 
 

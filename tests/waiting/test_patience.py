@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from planasonix_provider.api.errors import (
     PlanasonixPermissionError,
 )
 from planasonix_provider.api.models import JobResults
-from planasonix_provider.waiting.results import fetch_results
+from planasonix_provider.waiting.patience import Patience
 from tests.waiting.clock import Clock
 
 THERE = JobResults(job_id="job_1", status="succeeded")
@@ -24,14 +25,16 @@ def fetch(clock: Clock, *answers: Any) -> tuple[JobResults, list[str]]:
     coming = list(answers)
     lines: list[str] = []
 
-    def ask() -> JobResults:
+    async def send(_: Any) -> Any:
         answer = coming.pop(0) if len(coming) > 1 else coming[0]
         if isinstance(answer, PlanasonixError):
             raise answer
         return answer
 
-    results = fetch_results("job_1", ask, interval=10, warn=lines.append, nap=clock.sleep, now=clock)
-    return results, lines
+    async def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+
+    return asyncio.run(Patience(send, 10, lines.append, sleep, clock).results_of("job_1")), lines
 
 
 def test_are_there_at_once_as_a_rule(clock: Clock) -> None:

@@ -1,0 +1,105 @@
+"""The road of a task that cancels Planasonix work: cancel, wait until it is over, account."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowException
+
+from planasonix_provider import parameters
+from planasonix_provider.api.models import Backfill
+from planasonix_provider.api.retry import ONCE
+from planasonix_provider.api.routes import Request
+from planasonix_provider.hooks.planasonix import PlanasonixHook
+from planasonix_provider.links.planasonix import Signpost
+from planasonix_provider.operators.outcome import retries_where_they_help
+from planasonix_provider.triggers.deferral import deadline_of
+from planasonix_provider.waiting import worker
+from planasonix_provider.waiting.cancel import cancel
+from planasonix_provider.waiting.channel import Channel, run_aside
+from planasonix_provider.waiting.clock import utcnow
+from planasonix_provider.waiting.report import report_backfill, report_job
+from planasonix_provider.waiting.rest import Rest
+from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, Work
+from planasonix_provider.waiting.watch import Watch
+from planasonix_provider.waiting.words import sentence
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from planasonix_provider.operators.planasonix import PlanasonixCancelJobOperator
+
+
+class CancelRoad:
+    """One try of a task that cancels work.
+
+    :param operator: says what to cancel; its parameters are in their final form.
+    :param context: the task's context, from Airflow.
+    """
+
+    def __init__(self, operator: PlanasonixCancelJobOperator, context: Context) -> None:
+        self.operator = operator
+        self.context = context
+        self.log = operator.log
+        self.subject = (
+            JobSubject(operator.job_id) if operator.job_id is not None else BackfillSubject(str(operator.backfill_id))
+        )
+        self._rest = Rest(self._stop_if_killed)
+        self.is_killed = False
+
+    def travel(self) -> dict[str, Any]:
+        """Cancel, and wait unless the task is not to.
+
+        :return: an account of the work, in JSON types.
+        """
+        timeout = self.operator.timeout
+        deadline = deadline_of(
+            getattr(self.context["ti"], "start_date", None),
+            timeout=None if timeout is None else timedelta(seconds=parameters.seconds("timeout", timeout)),
+            execution_timeout=self.operator.execution_timeout,
+        )
+        with (
+            retries_where_they_help(),
+            PlanasonixHook(self.operator.planasonix_conn_id, sleep=self._rest.sleep) as hook,
+        ):
+            work = self._cancel(hook)
+            words = "was over already" if work.is_over else "was asked to cancel"
+            self.log.info("%s %s: it is %s.", sentence(self.subject.name), words, work.status)
+            if self.operator.wait_for_completion and not work.is_over:
+                watch = Watch(
+                    self.subject,
+                    now=utcnow(),
+                    info=self.log.info,
+                    warn=self.log.warning,
+                    deadline=deadline,
+                    status=work.status,
+                    owned=False,
+                )
+                look = partial(self._look, hook)
+                interval = parameters.seconds("poll_interval", self.operator.poll_interval)
+                work = worker.wait(watch, look, interval=interval, nap=self._rest.sleep).work_or_error()
+            return self._account(hook, work)
+
+    def _cancel(self, hook: PlanasonixHook) -> Work:
+        async def ask(channel: Channel) -> Work:
+            return await cancel(channel.send, self.subject, patience=0)
+
+        return run_aside(partial(next, hook.accounts()), ask, self._rest.sleep_aside)
+
+    def _look(self, hook: PlanasonixHook, request: Request[Any]) -> Any:
+        answer = hook.send(request, ONCE)
+        if isinstance(answer, Backfill) and not answer.is_over:
+            # It may have made more jobs since.
+            return self._cancel(hook)
+        return answer
+
+    def _account(self, hook: PlanasonixHook, work: Work) -> dict[str, Any]:
+        job_ids = (work.job_ids or []) if isinstance(work, Backfill) else [work.id]
+        Signpost(self.context, self.log).show(hook.job_url(job_ids[0]) if job_ids else None)
+        return report_backfill(work) if isinstance(work, Backfill) else report_job(work, hook.job_url(work.id))
+
+    def _stop_if_killed(self) -> None:
+        if self.is_killed:
+            raise AirflowException(f"The task was killed while it waited for the end of {self.subject.name}.")

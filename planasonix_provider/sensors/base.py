@@ -1,0 +1,116 @@
+"""What the sensors have in common: how Airflow runs them, in its three modes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
+
+from planasonix_provider import parameters
+from planasonix_provider.checked import Checked
+from planasonix_provider.links.planasonix import PlanasonixJobLink
+
+# What talks to the API is imported where a task runs, and not here, as in the operators.
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from planasonix_provider.sensors.lookout import Lookout
+    from planasonix_provider.triggers.base import PlanasonixWaitTrigger
+    from planasonix_provider.waiting.subjects import Subject
+
+
+class PlanasonixSensor(Checked, BaseSensorOperator):
+    """Base of the sensors; a subclass says what it waits for.
+
+    A sensor has started nothing, and cancels nothing. ``mode`` (``poke`` or ``reschedule``), ``poke_interval`` (seconds
+    or a ``timedelta``, default 60 s), ``timeout`` (default: Airflow's setting), ``soft_fail``, ``silent_fail`` and
+    ``never_fail`` are Airflow's own, and mean the same in both modes and deferred; ``exponential_backoff`` and
+    ``max_wait`` are for the two modes only.
+
+    :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
+        (templated)
+    :param deferrable: whether to wait in the triggerer, which takes no worker slot; default: Airflow's setting
+        ``[operators] default_deferrable``.
+    :raises ValueError: when the DAG is parsed, if a parameter without a template makes no sense.
+    """
+
+    checks: ClassVar[Mapping[str, parameters.Check]] = {"planasonix_conn_id": parameters.text}
+    template_fields: Sequence[str] = ("planasonix_conn_id",)
+    operator_extra_links = (PlanasonixJobLink(),)
+    ui_color = "#e6f0ff"
+
+    def __init__(
+        self,
+        *,
+        planasonix_conn_id: str = "planasonix_default",
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.planasonix_conn_id = planasonix_conn_id
+        self.deferrable = deferrable
+        parameters.seconds("poke_interval", self.poke_interval)
+        self._lookout: Lookout | None = None
+
+    #: The states that end the wait well, as far as they depend on the task.
+    allowed_states: Collection[str]
+
+    @abstractmethod
+    def subject(self) -> Subject:
+        """Say what to wait for; the parameters are in their final form."""
+
+    @abstractmethod
+    def trigger(self, **how: Any) -> PlanasonixWaitTrigger:
+        """Make the trigger that waits for the same.
+
+        :param how: what all triggers take.
+        :return: the trigger.
+        """
+
+    def execute(self, context: Context) -> Any:
+        """Wait, in the way that the task is told to.
+
+        :param context: the task's context, from Airflow.
+        :return: an account of what was waited for, in JSON types.
+        :raises AirflowFailException: for what no retry can mend: bad parameters, a 400, a 403 or a 404, and work that
+            has ended otherwise than wanted.
+        :raises AirflowSensorTimeout: if the time is up.
+        :raises AirflowSkipException: instead, where ``soft_fail`` or ``never_fail`` says so.
+        """
+        with self._look_out(context) as lookout:
+            if not self.deferrable:
+                return super().execute(context)
+            if (found := lookout.poke()) is None:
+                lookout.defer()
+            return found
+
+    def poke(self, context: Context) -> PokeReturnValue | bool:
+        """Look once.
+
+        :param context: the task's context, from Airflow.
+        :return: whether the wait is over, with the account for the XCom.
+        """
+        if self._lookout:
+            found = self._lookout.poke()
+        else:
+            with self._look_out(context) as lookout:
+                found = lookout.poke()
+        return False if found is None else PokeReturnValue(is_done=True, xcom_value=found)
+
+    def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
+        """Go on when the trigger has handed back its event.
+
+        :param context: the task's context, from Airflow.
+        :param event: how the wait ended.
+        :return: as :meth:`execute`.
+        """
+        with self._look_out(context) as lookout:
+            return lookout.resume(event)
+
+    def _look_out(self, context: Context) -> Lookout:
+        from planasonix_provider.sensors.lookout import Lookout
+
+        self.settle()
+        return Lookout(self, context)

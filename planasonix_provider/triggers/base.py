@@ -1,0 +1,218 @@
+"""What the triggers that wait have in common: one event, a deadline, and what happens when their task is killed."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Iterable
+from datetime import datetime
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixLostTrackError
+from planasonix_provider.hooks.planasonix import PlanasonixHook
+from planasonix_provider.parameters import optional, seconds, text, utc
+from planasonix_provider.triggers.killed import is_really_killed
+from planasonix_provider.waiting.cancel import cancel
+from planasonix_provider.waiting.channel import Channel
+from planasonix_provider.waiting.clock import utcnow
+from planasonix_provider.waiting.event import WaitEvent
+from planasonix_provider.waiting.poller import Poller, Wait, poller_for
+from planasonix_provider.waiting.steps import walk_on
+from planasonix_provider.waiting.subjects import Seen, Subject, Work, WorkSubject
+from planasonix_provider.waiting.watch import Watch
+
+#: For how many seconds a killed trigger's cancel may keep the triggerer waiting; it goes on behind its back then.
+#: Airflow gives 30 s.
+LONGEST_GOODBYE = 20.0
+
+# The event loop holds its tasks weakly, and these outlive their triggers.
+_CANCELS: set[asyncio.Task[None]] = set()
+
+
+class PlanasonixWaitTrigger(BaseTrigger):
+    """Waits on the poller that all triggers of an Airflow connection share, and hands back one event.
+
+    :param planasonix_conn_id: the Airflow connection, of the type Planasonix.
+    :param poll_interval: the seconds between two looks; default 10.
+    :param deadline: when to give up, as a time with an offset or as ISO 8601 text; default never.
+    :param not_before: until when to keep the event back, as a time with an offset or as ISO 8601 text; default not at
+        all. Where the task defers, Airflow may notice only seconds later that its process has ended, and fails a task
+        whose event comes first.
+    :param status: the state as the task's log shows it already, so that it is not logged twice.
+    :param owned: whether the task has started what it waits for; default not.
+    :param silent: whether nothing that could pass ends the wait, as a sensor's ``silent_fail`` has it; default not.
+    :raises ValueError: if a parameter makes no sense.
+    """
+
+    #: The arguments that say what to wait for; a subclass names its own.
+    own_arguments: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        planasonix_conn_id: str = "planasonix_default",
+        poll_interval: float = 10.0,
+        deadline: datetime | str | None = None,
+        not_before: datetime | str | None = None,
+        status: str | None = None,
+        owned: bool = False,
+        silent: bool = False,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.planasonix_conn_id = text("planasonix_conn_id", planasonix_conn_id)
+        self.poll_interval = seconds("poll_interval", poll_interval)
+        self.deadline = optional(utc)("deadline", deadline)
+        self.not_before = optional(utc)("not_before", not_before)
+        self.status = status
+        self.owned = owned
+        self.silent = silent
+
+    @property
+    @abstractmethod
+    def subject(self) -> Subject:
+        """What to wait for."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Say how to make this trigger again, in another process.
+
+        :return: the class's path, and its arguments as JSON types.
+        """
+        shared = ("planasonix_conn_id", "poll_interval", "deadline", "not_before", "status", "owned", "silent")
+        values = {name: getattr(self, name) for name in (*self.own_arguments, *shared)}
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()},
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait; yield the one event, whatever happens: a trigger that raises fails its task without a reason."""
+        subject = self.subject
+        try:
+            event = await self._wait(subject)
+        except Exception as bug:
+            self.log.exception("The wait for %s broke", subject.name)
+            error = PlanasonixLostTrackError(
+                f"The wait for {subject.name} broke ({type(bug).__name__}), and it may still run: look at it in "
+                "Planasonix before you clear the task, and please report this."
+            )
+            event = WaitEvent.failed(subject, error)
+        await asyncio.sleep(self._seconds_to_keep_back())
+        yield TriggerEvent(event.to_payload())
+
+    def _seconds_to_keep_back(self) -> float:
+        return max(0.0, (self.not_before - utcnow()).total_seconds()) if self.not_before else 0.0
+
+    async def _wait(self, subject: Subject) -> WaitEvent:
+        poller = poller_for(self.planasonix_conn_id, PlanasonixHook(self.planasonix_conn_id).async_client)
+        watch = Watch(
+            subject,
+            now=utcnow(),
+            info=self.log.info,
+            warn=self.log.warning,
+            deadline=self.deadline,
+            status=self.status,
+            owned=self.owned,
+            silent=self.silent,
+        )
+        event = None
+        # The task has looked just before it deferred, and what a look brings before the event may go is of no use.
+        delay = min(self.poll_interval, self._seconds_to_keep_back())
+        async with poller.wait(subject.request, self.poll_interval, delay) as wait:
+            while event is None:
+                answer = await self._look(watch, wait, poller)
+                event = watch.take(answer, utcnow())
+            return await self.at_the_end(event, poller)
+
+    async def _look(self, watch: Watch, wait: Wait[Any], poller: Poller) -> Seen | PlanasonixError | None:
+        """Take the next answer of the poller; ask what else the look needs."""
+        first = await wait.next(watch.seconds_until_attention(utcnow()))
+        if first is None:
+            return None
+        now = utcnow()
+        try:
+            steps = watch.subject.look(now, detailed=watch.is_line_due(now))
+            return await walk_on(first, steps, poller.channel.ask)
+        except PlanasonixError as error:
+            return error
+
+    async def at_the_end(self, event: WaitEvent, poller: Poller) -> WaitEvent:
+        """Do what is to be done at the end of the wait; by itself, nothing.
+
+        :param event: how it ended.
+        :param poller: asks the API.
+        :return: the event to hand back.
+        """
+        return event
+
+
+class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
+    """Waits until a job or a backfill is over.
+
+    :param states: further states that end the wait, as ``["running"]``; default none.
+    :param cancel_on_kill: whether to cancel the work at the deadline, and when the task is marked as failed or
+        succeeded or is cleared while it is deferred (Airflow 3.3 and later); default not, for who waits need not own
+        what it waits for.
+    :param kwargs: as :class:`PlanasonixWaitTrigger`.
+    """
+
+    def __init__(self, *, states: Iterable[str] = (), cancel_on_kill: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.states = sorted(states)
+        self.cancel_on_kill = cancel_on_kill
+
+    @property
+    @abstractmethod
+    def subject(self) -> WorkSubject:
+        """The job or the backfill."""
+
+    async def at_the_end(self, event: WaitEvent, poller: Poller) -> WaitEvent:
+        """Cancel the work where the wait is out of time. Here and not in the task: for hours there may be no worker.
+
+        :param event: how the wait ended.
+        :param poller: asks the API.
+        :return: the event to hand back.
+        """
+        if not event.is_out_of_time or not self.owned:
+            return event
+        try:
+            if self.cancel_on_kill:
+                return event.after_cancel(await cancel(poller.channel.send, self.subject))
+            return event.after_no_cancel(await poller.channel.send(self.subject.request))
+        except PlanasonixError as error:
+            return event.after_cancel(error) if self.cancel_on_kill else event.after_no_cancel(error)
+
+    async def on_kill(self) -> None:
+        """Cancel the work of a task that was killed while it was deferred; Airflow 3.3 and later call this.
+
+        A triggerer cancels this very method again each second until it has ended, so the work is done by a task of its
+        own.
+        """
+        if not self.cancel_on_kill:
+            return
+        goodbye = asyncio.get_running_loop().create_task(self._cancel_if_killed())
+        _CANCELS.add(goodbye)
+        goodbye.add_done_callback(_CANCELS.discard)
+        give_up = asyncio.get_running_loop().time() + LONGEST_GOODBYE
+        while not goodbye.done() and (left := give_up - asyncio.get_running_loop().time()) > 0:
+            try:
+                await asyncio.wait([goodbye], timeout=left)
+            except asyncio.CancelledError:
+                continue
+
+    async def _cancel_if_killed(self) -> None:
+        work: Work | PlanasonixError
+        try:
+            if not await is_really_killed(self.task_instance):
+                self.log.info("The task is deferred again or still, so %s is not cancelled.", self.subject.name)
+                return
+            async with Channel(PlanasonixHook(self.planasonix_conn_id).async_client) as channel:
+                work = await cancel(channel.send, self.subject)
+        except Exception as error:
+            self.log.warning(
+                "The task was killed. %s could not be cancelled and may still run: end it in Planasonix. %s",
+                self.subject.name,
+                error,
+            )
+        else:
+            self.log.warning("The task was killed. %s was cancelled: it is %s.", self.subject.name, work.status)

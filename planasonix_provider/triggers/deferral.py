@@ -1,0 +1,55 @@
+"""How a task of ours defers."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, NoReturn
+
+from planasonix_provider.waiting.clock import utcnow
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator
+
+    from planasonix_provider.triggers.base import PlanasonixWaitTrigger
+
+#: How long Airflow may take to notice that the process of a deferring task has ended. Its supervisor looks every five
+#: seconds; an event that comes before lets the scheduler take the old end for a crash, and fail the task.
+SETTLING = timedelta(seconds=7)
+#: How long after its own deadline a trigger may take to cancel and to report before Airflow ends the deferral for it.
+BACKSTOP = timedelta(minutes=15)
+#: For how long before the end of ``execution_timeout`` to cancel and to report, at the most.
+LONGEST_GOODBYE = timedelta(seconds=30)
+
+
+def defer(task: BaseOperator, trigger: PlanasonixWaitTrigger) -> NoReturn:
+    """Wait in the triggerer; the task goes on with ``execute_complete``.
+
+    :param task: the task.
+    :param trigger: waits, and keeps the deadline: a timeout of Airflow's would cancel and report nothing.
+    :raises TaskDeferred: always.
+    """
+    trigger.not_before = utcnow() + SETTLING
+    task.defer(
+        trigger=trigger,
+        method_name="execute_complete",
+        timeout=trigger.deadline - utcnow() + BACKSTOP if trigger.deadline else None,
+    )
+
+
+def deadline_of(
+    began: datetime | None, *, timeout: timedelta | None, execution_timeout: timedelta | None
+) -> datetime | None:
+    """Say when a task that starts to wait now is to give up.
+
+    :param began: when the task started, as far as that is known.
+    :param timeout: how long it may wait.
+    :param execution_timeout: Airflow's limit, which counts from the task's start.
+    :return: the earlier of both ends, or ``None`` if there is none.
+    """
+    ends = []
+    if timeout is not None:
+        ends.append(utcnow() + timeout)
+    if execution_timeout:
+        # At the end of it, Airflow neither lets a worker cancel nor, on 2.11, a trigger. So give up a little before.
+        ends.append((began or utcnow()) + execution_timeout - min(execution_timeout / 10, LONGEST_GOODBYE))
+    return min(ends, default=None)

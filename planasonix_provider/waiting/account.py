@@ -1,0 +1,93 @@
+"""Accounts for work that is over: asks what it has loaded, or why it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from planasonix_provider.api.errors import PlanasonixError
+from planasonix_provider.api.models import Backfill, Job
+from planasonix_provider.waiting.channel import for_each
+from planasonix_provider.waiting.failures import failed_jobs
+from planasonix_provider.waiting.patience import Patience
+from planasonix_provider.waiting.report import error_of_work, log_results, report_backfill, report_job
+from planasonix_provider.waiting.subjects import Work
+
+
+@dataclass(frozen=True)
+class Account:
+    """What came of work that is over.
+
+    :param url: the page that tells more: a job's own; of a backfill, the first job that failed, or its first job.
+    :param error: why it was not done, if it was not.
+    :param result: what it loaded, in plain JSON types.
+    """
+
+    url: str | None
+    error: PlanasonixError | None = None
+    result: dict[str, Any] | None = None
+
+
+async def account_for(
+    work: Work, patience: Patience, *, job_url: Callable[[str], str], info: Callable[[str], object]
+) -> Account:
+    """Find out what came of a job or a backfill.
+
+    :param work: the job or backfill, as the wait saw it last; it is over.
+    :param patience: how to ask.
+    :param job_url: gives the address of a job's page.
+    :param info: writes a line to the task's log.
+    :return: the account; what was loaded is in the log, too.
+    :raises PlanasonixError: if it cannot be asked for.
+    """
+    if isinstance(work, Backfill):
+        return await _account_for_backfill(work, patience, job_url, info)
+    url = job_url(work.id)
+    if error := error_of_work(work, url):
+        return Account(url, error)
+    results = await patience.results_of(work.id)
+    log_results([results], info=info, warn=patience.warn)
+    return Account(url, result=_told(report_job(work, url, results), info))
+
+
+async def _account_for_backfill(
+    seen: Backfill, patience: Patience, job_url: Callable[[str], str], info: Callable[[str], object]
+) -> Account:
+    # Seen by a trigger, it has lost its list of jobs.
+    backfill = await patience.backfill(seen.id)
+    if error_of_work(backfill, None):
+        return await explain(backfill, patience, job_url=job_url)
+    job_ids = backfill.job_ids or []
+    results = await for_each(job_ids, patience.results_of)
+    log_results(results, info=info, warn=patience.warn)
+    url = job_url(job_ids[0]) if job_ids else None
+    return Account(url, result=_told(report_backfill(backfill, results), info))
+
+
+def _told(result: dict[str, Any], info: Callable[[str], object]) -> dict[str, Any]:
+    """Say where a result lists less than there is."""
+    for name in ("jobs", "tables", "warnings"):
+        listed, total = len(result.get(name, ())), result.get(f"{name}_total", 0)
+        if listed < total:
+            info(f"The task's result lists the first {listed:,} of {total:,} {name}, and counts them all.")
+    return result
+
+
+async def explain(backfill: Backfill, patience: Patience, *, job_url: Callable[[str], str]) -> Account:
+    """Say why a backfill was not done.
+
+    :param backfill: the backfill, with its jobs.
+    :param patience: how to ask.
+    :param job_url: gives the address of a job's page.
+    :return: the account, with an error that names the jobs that failed.
+    """
+    failed: list[Job] = []
+    if backfill.status == "failed":
+        try:
+            failed = await failed_jobs(patience.send, backfill)
+        except PlanasonixError as trouble:
+            patience.warn(f"Which jobs of backfill {backfill.id} failed cannot be found out: {trouble}")
+    pages = [job.id for job in failed] or backfill.job_ids or []
+    url = job_url(pages[0]) if pages else None
+    return Account(url, error_of_work(backfill, url, failed))

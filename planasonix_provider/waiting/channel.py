@@ -1,0 +1,186 @@
+"""One way to the API for all that one event loop has to ask: one client, one key, few requests in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol, Self, TypeVar
+
+from tenacity import AsyncRetrying
+
+from planasonix_provider.api.client import Account, AsyncClient
+from planasonix_provider.api.errors import (
+    PlanasonixAuthenticationError,
+    PlanasonixNotFoundError,
+    PlanasonixPermissionError,
+    PlanasonixRateLimitError,
+    PlanasonixTransportError,
+)
+from planasonix_provider.api.retry import ONCE, Policy
+from planasonix_provider.api.routes import Request
+from planasonix_provider.waiting.watch import pause_after
+from planasonix_provider.waiting.words import duration
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+#: After how many seconds a failure that another host or workspace would explain is a reason to read the connection.
+READ_AGAIN_EVERY = 60.0
+#: How many requests are in flight; httpx's pool slows down with more callers than that.
+MOST_IN_FLIGHT = 5
+# Refusals and failures that a changed Airflow connection would explain: a rotated key, another host.
+_MAY_BE_OUT_OF_DATE = (
+    PlanasonixAuthenticationError,
+    PlanasonixNotFoundError,
+    PlanasonixPermissionError,
+    PlanasonixTransportError,
+)
+
+
+class Send(Protocol):
+    """Whatever sends a request and is awaited: a channel, or a client."""
+
+    async def __call__(self, request: Request[T], /) -> T:
+        """Send a request; return what its answer holds, or raise a ``PlanasonixError``."""
+        ...
+
+
+class Channel:
+    """Asks for everybody in one event loop who uses the same Airflow connection; use it in an ``async with`` block.
+
+    :param connect: reads the Airflow connection and makes a client; called again when that may have changed.
+    :param sleep: waits for a number of seconds between two tries of a request.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[AsyncClient]],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._connect = connect
+        self._sleep = sleep
+        self._clients: list[AsyncClient] = []
+        self._connecting = asyncio.Lock()
+        self._gate = asyncio.Semaphore(MOST_IN_FLIGHT)
+        self._read_at = -math.inf
+        self.silent_until = -math.inf
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the clients; the next request opens another."""
+        clients, self._clients = self._clients, []
+        for client in clients:
+            await client.close()
+
+    async def send(self, request: Request[T]) -> T:
+        """Send a request, again where that is safe and can help.
+
+        :param request: one of :mod:`planasonix_provider.api.routes`.
+        :return: what the answer holds.
+        :raises PlanasonixError: one of its kinds.
+        """
+        answer: T = await AsyncRetrying(**Policy().tenacity(request.repeat), sleep=self._sleep)(self.ask, request)
+        return answer
+
+    async def ask(self, request: Request[T]) -> T:
+        """Send a request once, and once more where the Airflow connection turns out to have changed since it was read.
+
+        :param request: one of :mod:`planasonix_provider.api.routes`.
+        :return: what the answer holds.
+        :raises PlanasonixError: one of its kinds.
+        """
+        async with self._gate:
+            if (rest := self.silent_until - asyncio.get_running_loop().time()) > 0:
+                raise PlanasonixRateLimitError(
+                    f"{request}: not sent, for Planasonix has asked this API key to be silent for another "
+                    f"{duration(rest)} (429).",
+                    retry_after=rest,
+                )
+            client = await self._connected()
+            asked_at = asyncio.get_running_loop().time()
+            try:
+                try:
+                    return await client.send(request, ONCE)
+                except _MAY_BE_OUT_OF_DATE as error:
+                    # Only a refused key is always a reason to read: an outage would be one at every look.
+                    is_key = isinstance(error, PlanasonixAuthenticationError)
+                    renewed = await self._connected(newer_than=asked_at if is_key else asked_at - READ_AGAIN_EVERY)
+                    if renewed is client:
+                        raise
+                    return await renewed.send(request, ONCE)
+            except PlanasonixRateLimitError as refusal:
+                # Everybody rests: the limit is the key's, not that of one caller.
+                self.silent_until = asyncio.get_running_loop().time() + pause_after(refusal, 0.0)
+                raise
+
+    async def _connected(self, newer_than: float = -math.inf) -> AsyncClient:
+        """Give the client; read the Airflow connection where it was not read since.
+
+        :param newer_than: by the event loop's clock. Requests that are refused together are one reason to read.
+        """
+        async with self._connecting:
+            if self._read_at <= newer_than or not self._clients:
+                await self._read_connection()
+            return self._clients[-1]
+
+    async def _read_connection(self) -> None:
+        fresh = await self._connect()
+        self._read_at = asyncio.get_running_loop().time()
+        if self._clients and self._clients[-1].account == fresh.account:
+            await fresh.close()
+            return
+        # The client before stays open until the end: others may be in the middle of a request with it.
+        self._clients.append(fresh)
+
+
+def run_aside(
+    account: Callable[[], Account],
+    act: Callable[[Channel], Awaitable[R]],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> R:
+    """Do what takes many requests in an event loop of its own, and block until it is done.
+
+    :param account: says where the API is, and who asks; called again when that may have changed.
+    :param act: what to do, over the channel.
+    :param sleep: waits for a number of seconds between two tries of a request.
+    :return: what came of it.
+    """
+
+    async def connect() -> AsyncClient:
+        return AsyncClient(account())
+
+    async def run() -> R:
+        async with Channel(connect, sleep) as channel:
+            return await act(channel)
+
+    return asyncio.run(run())
+
+
+async def for_each(items: Iterable[T], act: Callable[[T], Awaitable[R]], at_once: int = MOST_IN_FLIGHT) -> list[R]:
+    """Do something for each of many things, a few at a time.
+
+    :param items: the things.
+    :param act: what to do; the first error ends it all.
+    :param at_once: how many at a time.
+    :return: what came of each, in their order.
+    """
+    results: dict[int, R] = {}
+    waiting = iter(enumerate(items))
+
+    async def work() -> None:
+        for position, item in waiting:
+            results[position] = await act(item)
+
+    workers = [asyncio.ensure_future(work()) for _ in range(at_once)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+    return [results[position] for position in sorted(results)]

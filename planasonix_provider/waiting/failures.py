@@ -1,0 +1,42 @@
+"""Finds out which jobs of a failed backfill have failed, and why."""
+
+from __future__ import annotations
+
+from planasonix_provider.api import routes
+from planasonix_provider.api.errors import PlanasonixError
+from planasonix_provider.api.models import Backfill, Job
+from planasonix_provider.api.operation import Cursors
+from planasonix_provider.waiting.channel import Send, for_each
+from planasonix_provider.waiting.report import MOST_NAMED
+
+
+async def failed_jobs(send: Send, backfill: Backfill) -> list[Job]:
+    """Find the jobs of a backfill that have failed.
+
+    :param send: sends a request, and again where that can help.
+    :param backfill: the backfill, with its ``job_ids``.
+    :return: the jobs, oldest first; the first ten with the reason.
+    :raises PlanasonixError: if they cannot be asked for.
+    """
+    failed = set(await _listed(send, backfill)).intersection(backfill.job_ids or ())
+    # The list is a hint that spares requests: it may be late, or not be allowed. Then each job is asked.
+    suspects = [job_id for job_id in backfill.job_ids or () if job_id in failed] or list(backfill.job_ids or ())
+    named = suspects[:MOST_NAMED] if failed else suspects
+    jobs = await for_each(named, lambda job_id: send(routes.get_job(job_id)))
+    unnamed = [Job(id=job_id, status="failed") for job_id in suspects[len(named) :]]
+    return [job for job in jobs if job.status == "failed"] + unnamed
+
+
+async def _listed(send: Send, backfill: Backfill) -> list[str]:
+    cursors = Cursors(
+        routes.list_jobs(connection_id=backfill.connection_id, status="failed", since=backfill.created_at)
+    )
+    found: list[str] = []
+    try:
+        while True:
+            page = await send(cursors.request)
+            found.extend(job.id for job in page.data if job.status == "failed")
+            if not cursors.step(page):
+                return found
+    except PlanasonixError:
+        return found

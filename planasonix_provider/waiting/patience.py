@@ -1,0 +1,88 @@
+"""Gets what is known of work that is over, with the patience of a wait: a failure now would repeat the work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from planasonix_provider.api import routes
+from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError
+from planasonix_provider.api.models import Backfill, JobResults
+from planasonix_provider.api.retry import is_passing
+from planasonix_provider.api.states import JOB_OVER
+from planasonix_provider.waiting.channel import Send
+from planasonix_provider.waiting.clock import utcnow
+from planasonix_provider.waiting.watch import LOG_EVERY, LONGEST_OUTAGE, REFUSED_TWICE, pause_after
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How to ask until there is an answer, for as long as an outage may last.
+
+    :param send: sends a request, and again where that can help.
+    :param interval: the seconds between two tries.
+    :param warn: writes a line that deserves attention to the task's log.
+    :param sleep: waits for a number of seconds, and raises what ends the task if it was killed.
+    :param now: tells the time, in UTC.
+    """
+
+    send: Send
+    interval: float
+    warn: Callable[[str], object]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    now: Callable[[], datetime] = utcnow
+
+    async def results_of(self, job_id: str) -> JobResults:
+        """Get what a job that is over has loaded.
+
+        :param job_id: the job.
+        :return: its results.
+        :raises PlanasonixError: if they are refused, or cannot be had within the time that an outage may last.
+        """
+
+        async def ask() -> JobResults:
+            results = await self.send(routes.get_job_results(job_id))
+            if results.status not in JOB_OVER:
+                # What the API gives while a job runs; a part of it that lags behind may still do so.
+                raise PlanasonixConflictError(
+                    f"The results of job {job_id} are not complete: they say that it is {results.status}."
+                )
+            return results
+
+        return await self._ask(ask, f"Job {job_id} is over, but its results cannot be had yet, trying on")
+
+    async def backfill(self, backfill_id: str) -> Backfill:
+        """Get a backfill that is over, with all its jobs.
+
+        :param backfill_id: the backfill.
+        :return: the backfill.
+        :raises PlanasonixError: if it is refused, or cannot be had within the time that an outage may last.
+        """
+
+        async def ask() -> Backfill:
+            return await self.send(routes.get_backfill(backfill_id))
+
+        return await self._ask(ask, f"Backfill {backfill_id} is over, but cannot be looked at, trying on")
+
+    async def _ask(self, ask: Callable[[], Awaitable[T]], trouble_in_words: str) -> T:
+        give_up = self.now() + LONGEST_OUTAGE
+        told: datetime | None = None
+        refusals = 0
+        while True:
+            try:
+                return await ask()
+            except PlanasonixError as error:
+                trouble = error
+            refusals = refusals + 1 if isinstance(trouble, REFUSED_TWICE) else 0
+            passes = is_passing(trouble) or isinstance(trouble, PlanasonixConflictError) or refusals == 1
+            if self.now() >= give_up or not passes:
+                raise trouble
+            if told is None or self.now() - told >= LOG_EVERY:
+                told = self.now()
+                self.warn(f"{trouble_in_words}: {trouble}")
+            await self.sleep(pause_after(trouble, self.interval))

@@ -1,0 +1,339 @@
+"""What can be waited for: a job, a backfill, a connection's next sync. All that differs between them stands here.
+
+A subject asks by steps, see :mod:`planasonix_provider.waiting.steps`, and does no I/O itself.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Hashable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from planasonix_provider.api import routes
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixUnreadableError
+from planasonix_provider.api.models import Backfill, Job, Page
+from planasonix_provider.api.operation import Cursors
+from planasonix_provider.api.routes import PAGE_SIZE, Request
+from planasonix_provider.api.states import BACKFILL_STATES, JOB_STATES
+from planasonix_provider.waiting.steps import Steps
+from planasonix_provider.waiting.words import count, duration, sentence, size
+
+Work: TypeAlias = Job | Backfill
+
+#: For how long a sync may have run before the moment that a :class:`SyncSubject` counts from, to be found there.
+LONGEST_SYNC = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a look has brought.
+
+    :param status: the state; the log gets a line when it changes.
+    :param is_over: whether this ends the wait.
+    :param says: the state in words, for the log.
+    :param work: the job or backfill that was seen, if there is one.
+    :param progress: how far it has come, a few words for each figure.
+    :param began: when it began.
+    :param took: the seconds that it took, where it is over and the API says so.
+    :param moves: what changes whenever it gets on; ``None`` where that cannot be told.
+    :param moved_at: when it got on last, as far as the API says so.
+    """
+
+    status: str
+    is_over: bool
+    says: str
+    work: Work | None = None
+    progress: tuple[str, ...] = ()
+    began: datetime | None = None
+    took: float | None = None
+    moves: Hashable | None = None
+    moved_at: datetime | None = None
+
+
+class Subject(ABC):
+    """What a wait is for.
+
+    :param id: its id.
+    """
+
+    kind: ClassVar[Literal["job", "backfill", "sync"]]
+
+    def __init__(self, id: str) -> None:  # noqa: A002 - the reference's name
+        self.id = id
+
+    @property
+    def name(self) -> str:
+        """How messages name it."""
+        return f"{self.kind} {self.id}"
+
+    @property
+    @abstractmethod
+    def goal(self) -> str:
+        """What has not happened while the wait goes on, for a message: ``Job job_1 was not over``."""
+
+    @property
+    @abstractmethod
+    def request(self) -> Request[Any]:
+        """What each look asks first; waits that ask the same share the answer."""
+
+    @abstractmethod
+    def look(self, now: datetime, *, detailed: bool) -> Steps[Seen]:
+        """Look at it.
+
+        :param now: the time.
+        :param detailed: whether figures for the log are worth a request of their own.
+        :return: the steps of the look; the first one is :attr:`request`.
+        """
+
+
+class WorkSubject(Subject):
+    """A job or a backfill that is known by its id.
+
+    :param id: its id.
+    :param until: further states that end the wait, besides those from which it never moves on.
+    """
+
+    known_states: ClassVar[frozenset[str]]
+
+    def __init__(self, id: str, until: Iterable[str] = ()) -> None:  # noqa: A002 - the reference's name
+        super().__init__(id)
+        self.until = frozenset(until)
+
+    @property
+    def goal(self) -> str:
+        """What has not happened while the wait goes on."""
+        return f"{sentence(self.name)} was not {' or '.join(['over', *sorted(self.until)])}"
+
+    def seen(self, work: Work, now: datetime, *more: str) -> Seen:
+        """Make of an answer what the wait needs to know.
+
+        :param work: the answer.
+        :param now: the time of the look.
+        :param more: further words on its progress.
+        :return: what was seen.
+        :raises PlanasonixUnreadableError: if the answer is about something else.
+        """
+        if work.id != self.id:
+            raise PlanasonixUnreadableError(f"Asked for {self.name}, got {work.id}.")
+        verb = "" if work.status in ("succeeded", "failed", "completed") else "was " if work.is_over else "is "
+        remark = "" if work.status in self.known_states else " (a state that this version takes for one that goes on)"
+        return Seen(
+            status=work.status,
+            is_over=work.is_over or work.status in self.until,
+            says=f"{sentence(self.name)} {verb}{work.status}{remark}",
+            work=work,
+            **self.figures(work, now, more),
+        )
+
+    @abstractmethod
+    def figures(self, work: Any, now: datetime, more: Iterable[str]) -> dict[str, Any]:
+        """Say how far it has come: the fields of :class:`Seen` that depend on the kind of work."""
+
+
+class JobSubject(WorkSubject):
+    """A job."""
+
+    kind = "job"
+    known_states = JOB_STATES
+
+    @property
+    def request(self) -> Request[Job]:
+        """Asks for the job."""
+        return routes.get_job(self.id)
+
+    def look(self, now: datetime, *, detailed: bool) -> Steps[Seen]:
+        """Look at the job; there are no further figures."""
+        return self.seen((yield self.request), now)
+
+    def figures(self, work: Job, now: datetime, more: Iterable[str]) -> dict[str, Any]:
+        """Say how many rows and bytes it has moved."""
+        metrics, progress = work.metrics, list(more)
+        if metrics and metrics.rows_loaded is not None:
+            progress.append(f"{count(metrics.rows_loaded, 'row')} loaded")
+        elif metrics and metrics.rows_extracted is not None:
+            progress.append(f"{count(metrics.rows_extracted, 'row')} extracted")
+        if metrics and metrics.bytes_read is not None:
+            progress.append(f"{size(metrics.bytes_read)} read")
+        began = work.started_at or work.queued_at or work.created_at
+        took = work.duration_seconds
+        if took is None and began and work.finished_at:
+            took = (work.finished_at - began).total_seconds()
+        return {
+            "progress": tuple(progress),
+            "began": began,
+            "took": took if work.is_over else None,
+            "moves": (work.status, tuple(progress)),
+        }
+
+
+class BackfillSubject(WorkSubject):
+    """A backfill."""
+
+    kind = "backfill"
+    known_states = BACKFILL_STATES
+
+    @property
+    def request(self) -> Request[Backfill]:
+        """Asks for the backfill."""
+        return routes.get_backfill(self.id)
+
+    def look(self, now: datetime, *, detailed: bool) -> Steps[Seen]:
+        """Look at the backfill, and count the jobs that are done."""
+        backfill: Backfill = yield self.request
+        if not backfill.job_ids or backfill.is_over:
+            return self.seen(backfill, now)
+        to_do = (yield from self._jobs_to_do(backfill)) if detailed else None
+        total = len(backfill.job_ids)
+        done = f"{total:,} jobs so far" if to_do is None else f"{total - to_do:,} of {count(total, 'job')} so far done"
+        return self.seen(backfill, now, done)
+
+    @staticmethod
+    def _jobs_to_do(backfill: Backfill) -> Steps[int | None]:
+        """Count the jobs that are still to end, by the lists of active jobs: a backfill may have thousands of them."""
+        active: set[str] = set()
+        try:
+            for status in ("running", "queued"):
+                page: Page[Job] = yield routes.list_jobs(
+                    connection_id=backfill.connection_id, status=status, since=backfill.created_at, limit=PAGE_SIZE
+                )
+                if page.cursor:
+                    return None
+                active.update(job.id for job in page.data if job.status == status)
+        except PlanasonixError:
+            # Figures for the log: no reason to take the look for one that failed.
+            return None
+        return len(active.intersection(backfill.job_ids or ()))
+
+    def figures(self, work: Backfill, now: datetime, more: Iterable[str]) -> dict[str, Any]:
+        """Say how much of the window is loaded, and when the rest of it will be."""
+        progress = []
+        if work.progress_percent is not None and not work.is_over:
+            progress.append(f"{work.progress_percent:.0f} %")
+        if work.rows_processed is not None:
+            progress.append(f"{count(work.rows_processed, 'row')} processed")
+        progress.extend(more)
+        if (left := self._seconds_left(work, now)) and left >= 1:
+            progress.append(f"about {duration(left)} left")
+        return {
+            "progress": tuple(progress),
+            "began": work.created_at,
+            "took": (work.updated_at - work.created_at).total_seconds()
+            if work.is_over and work.updated_at and work.created_at
+            else None,
+            "moves": (work.status, work.progress_percent, work.rows_processed, len(work.job_ids or ())),
+            "moved_at": work.updated_at,
+        }
+
+    @staticmethod
+    def _seconds_left(work: Backfill, now: datetime) -> float | None:
+        """Estimate when it will be over: the rest takes as long in proportion as the part that is done."""
+        percent = work.progress_percent or 0
+        if work.is_over or not 0 < percent < 100 or work.created_at is None:
+            return None
+        passed = ((work.updated_at or now) - work.created_at).total_seconds()
+        return passed * (100 - percent) / percent if passed > 0 else None
+
+
+class SyncSubject(Subject):
+    """The first sync of a connection that has succeeded since a moment, whoever started it.
+
+    :param id: the connection.
+    :param since: the moment.
+    :param by: whether a sync counts that was ``created``, or one that has ``finished`` since.
+    :param on_failure: whether a sync that fails ends the wait (``fail``) or not (``wait``).
+    """
+
+    kind = "sync"
+
+    def __init__(self, id: str, since: datetime, by: str = "created", on_failure: str = "fail") -> None:  # noqa: A002
+        super().__init__(id)
+        self.since = since
+        self.by = by
+        self.on_failure = on_failure
+        # What a look need not ask again: jobs that ended too early to count.
+        self._ended_before: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        """How messages name it."""
+        return f"a sync of connection {self.id}"
+
+    @property
+    def goal(self) -> str:
+        """What has not happened while the wait goes on."""
+        return f"No sync of connection {self.id} that was {self.by} since {self.since:%Y-%m-%d %H:%M:%S} UTC succeeded"
+
+    @property
+    def request(self) -> Request[Page[Job]]:
+        """Asks for the newest sync that was created since the moment and has succeeded."""
+        return self._list("succeeded", since=self.since, limit=PAGE_SIZE)
+
+    def look(self, now: datetime, *, detailed: bool) -> Steps[Seen]:
+        """Look for a sync that has succeeded, then for one that has not."""
+        page: Page[Job] = yield self.request
+        job = self._first(page.data, {"succeeded"})
+        if job is None and self.by == "finished":
+            job = yield from self._finished_since("succeeded")
+        if job is None and self.on_failure == "fail":
+            for status in ("failed", "cancelled"):
+                job = job or (yield from self._ended_as(status))
+        if job:
+            # A list names only some of a job's fields.
+            return self._over((yield routes.get_job(job.id)))
+        newest = (yield from self._newest()) if detailed else None
+        words = f"the newest, {newest.id}, is {newest.status}" if newest else None
+        return Seen("awaited", False, f"{self.goal} yet", progress=(words,) if words else ())
+
+    def _over(self, job: Job) -> Seen:
+        says = f"Job {job.id} {'was ' if job.status == 'cancelled' else ''}{job.status}"
+        return Seen(job.status, True, says, job, began=job.started_at or job.created_at, took=job.duration_seconds)
+
+    def _ended_as(self, status: str) -> Steps[Job | None]:
+        page: Page[Job] = yield self._list(status, since=self.since, limit=PAGE_SIZE)
+        job = self._first(page.data, {status})
+        if job is None and self.by == "finished":
+            job = yield from self._finished_since(status)
+        return job
+
+    def _finished_since(self, status: str) -> Steps[Job | None]:
+        """Look for a sync that was created before the moment and has ended after it, which no list can be asked for."""
+        cursors = Cursors(self._list(status, since=self.since - LONGEST_SYNC, until=self.since))
+        while True:
+            page: Page[Job] = yield cursors.request
+            for job in page.data:
+                if job.id in self._ended_before or job.status != status:
+                    continue
+                if (whole := job).finished_at is None:
+                    whole = yield routes.get_job(job.id)
+                if whole.finished_at and whole.finished_at >= self.since:
+                    return whole
+                self._ended_before.add(job.id)
+            if not cursors.step(page):
+                return None
+
+    def _newest(self) -> Steps[Job | None]:
+        try:
+            page: Page[Job] = yield self._list(None, since=self.since, limit=1)
+        except PlanasonixError:
+            # A word for the log: no reason to take the look for one that failed.
+            return None
+        return self._first(page.data)
+
+    def _first(self, jobs: Iterable[Job], states: Collection[str] | None = None) -> Job | None:
+        """Pick the first job that counts: what a list shows is checked, for not every server knows every filter."""
+        return next(
+            (
+                job
+                for job in jobs
+                if job.connection_id in (None, self.id)
+                and job.type in (None, "connection_sync")
+                and (states is None or job.status in states)
+                and (job.created_at is None or job.created_at >= self.since)
+            ),
+            None,
+        )
+
+    def _list(self, status: str | None, **bounds: Any) -> Request[Page[Job]]:
+        return routes.list_jobs(connection_id=self.id, type="connection_sync", status=status, **bounds)
