@@ -60,7 +60,9 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-planasonix",
         "name": "Planasonix",
-        "description": "Start `Planasonix <https://planasonix.com>`__ syncs, wait for them, and account for them.",
+        "description": (
+            "Start `Planasonix <https://planasonix.com>`__ syncs and backfills, wait for them, and account for them."
+        ),
         "integrations": [
             {
                 "integration-name": "Planasonix",
@@ -70,6 +72,7 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "hooks": [{**integration, "python-modules": ["planasonix_provider.hooks.planasonix"]}],
         "operators": [{**integration, "python-modules": ["planasonix_provider.operators.planasonix"]}],
+        "sensors": [{**integration, "python-modules": ["planasonix_provider.sensors.planasonix"]}],
         "triggers": [{**integration, "python-modules": ["planasonix_provider.triggers.planasonix"]}],
         "connection-types": [
             {

@@ -18,6 +18,18 @@ LONGEST_SECONDS = 10 * 365 * 86_400
 Check = Callable[[str, Any], Any]
 
 
+def refusal(name: str, value: Any, allowed: str) -> ValueError:
+    """Say what is wrong with a parameter.
+
+    :param name: its name.
+    :param value: what was given.
+    :param allowed: what is allowed, in words.
+    :return: the error, to be raised.
+    """
+    shown = repr(value)
+    return ValueError(f"{name}: got {shown if len(shown) <= 200 else shown[:200] + '…'}, allowed is {allowed}.")
+
+
 def is_open(value: Any) -> bool:
     """Say whether a value is decided only when the task runs.
 
@@ -52,7 +64,7 @@ def text(name: str, value: Any) -> str:
     :raises ValueError: if it is none.
     """
     if not isinstance(value, str) or not value.strip():
-        raise _refusal(name, value, "a text that is not empty")
+        raise refusal(name, value, "a text that is not empty")
     return value
 
 
@@ -69,7 +81,7 @@ def seconds(name: str, value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, bool) or not 0 < number <= LONGEST_SECONDS:
-        raise _refusal(name, value, "a number of seconds above 0 and up to ten years, or a timedelta")
+        raise refusal(name, value, "a number of seconds above 0 and up to ten years, or a timedelta")
     return number
 
 
@@ -82,7 +94,7 @@ def one_of(*allowed: str) -> Check:
 
     def check(name: str, value: Any) -> str:
         if not isinstance(value, str) or value not in allowed:
-            raise _refusal(name, value, ", ".join(allowed))
+            raise refusal(name, value, ", ".join(allowed))
         return value
 
     return check
@@ -101,7 +113,7 @@ def some_of(allowed: Collection[str]) -> Check:
     def check(name: str, value: Any) -> list[str]:
         is_list = isinstance(value, (list, tuple, set, frozenset)) and value
         if not is_list or not all(isinstance(word, str) and word in allowed for word in value):
-            raise _refusal(name, value, f"a list of {', '.join(sorted(allowed))}")
+            raise refusal(name, value, f"a list of {', '.join(sorted(allowed))}")
         return list(dict.fromkeys(value))
 
     return check
@@ -119,7 +131,7 @@ def utc(name: str, value: Any) -> datetime:
         moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (AttributeError, TypeError, ValueError, OverflowError):
-        raise _refusal(name, value, "a time: a datetime, or ISO 8601 text as 2025-01-01T00:00:00Z") from None
+        raise refusal(name, value, "a time: a datetime, or ISO 8601 text as 2025-01-01T00:00:00Z") from None
 
 
 def tables(name: str, value: Any) -> list[str]:
@@ -131,11 +143,11 @@ def tables(name: str, value: Any) -> list[str]:
     :raises ValueError: if there is none, one is blank, or one is there twice.
     """
     if not isinstance(value, (list, tuple)) or not value:
-        raise _refusal(name, value, "a list of table names, or None for all tables")
+        raise refusal(name, value, "a list of table names, or None for all tables")
     if not all(isinstance(table, str) and table.strip() for table in value):
-        raise _refusal(name, value, "table names that are texts and not blank")
+        raise refusal(name, value, "table names that are texts and not blank")
     if doubles := sorted({table for table in value if value.count(table) > 1}):
-        raise _refusal(name, value, f"each table once; twice there is {', '.join(doubles)}")
+        raise refusal(name, value, f"each table once; twice there is {', '.join(doubles)}")
     return list(value)
 
 
@@ -148,14 +160,9 @@ def metadata(name: str, value: Any) -> dict[str, Any]:
     :raises ValueError: if JSON cannot hold it.
     """
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise _refusal(name, value, "a mapping whose keys are texts")
+        raise refusal(name, value, "a mapping whose keys are texts")
     try:
         plain: dict[str, Any] = json.loads(json.dumps(dict(value), allow_nan=False))
     except (TypeError, ValueError) as reason:
-        raise _refusal(name, value, f"what JSON can hold ({reason})") from None
+        raise refusal(name, value, f"what JSON can hold ({reason})") from None
     return plain
-
-
-def _refusal(name: str, value: Any, allowed: str) -> ValueError:
-    shown = repr(value)
-    return ValueError(f"{name}: got {shown if len(shown) <= 200 else shown[:200] + '…'}, allowed is {allowed}.")

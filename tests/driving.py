@@ -1,4 +1,4 @@
-"""Runs one task as Airflow would, in process: execute, defer, trigger, resume.
+"""Runs one task as Airflow would, in process: execute, defer, trigger, resume; or execute, again and again.
 
 What crosses between processes in a real Airflow (the trigger's arguments, the event) crosses here as JSON, too.
 """
@@ -7,14 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib import import_module
+from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
 
-from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
+import pytest
+from airflow.providers.common.compat.sdk import BaseOperator, BaseSensorOperator, TaskDeferred
 from airflow.triggers.base import BaseTrigger
+from packaging.version import Version
+
+#: Whether a task can leave a note for the process that goes on with it.
+HAS_NOTES = Version(version("apache-airflow")) >= Version("3.3")
+#: Airflow's own module of sensors.
+SENSORS: Any = sys.modules[BaseSensorOperator.__module__]
 
 
 @dataclass
@@ -40,6 +50,8 @@ class Run:
     xcoms: dict[str, Any] = field(default_factory=dict)
     log: Log = field(default_factory=Log)
     deferred: TaskDeferred | None = None
+    pokes: list[datetime] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
     trigger_arguments: dict[str, Any] | None = None
     event: Any = None
 
@@ -65,8 +77,14 @@ def context(run: Run, *, try_number: int = 1, map_index: int = -1) -> dict[str, 
         run_id="scheduled__2025-03-27T02:00:00+00:00",
         try_number=try_number,
         map_index=map_index,
+        max_tries=0,
         xcom_push=lambda key, value: run.xcoms.__setitem__(key, value),
     )
+    if not hasattr(SENSORS, "_orig_start_date"):
+        ti.get_first_reschedule_date = lambda _: run.pokes[0]
+    if HAS_NOTES:
+        notes = SimpleNamespace(get=run.notes.get, set=run.notes.__setitem__, delete=run.notes.pop)
+        return {"ti": ti, "task_state_store": notes}
     return {"ti": ti}
 
 
@@ -92,11 +110,9 @@ def drive(make: Callable[[], BaseOperator], **ti: int) -> Run:
     :param ti: fields of the task instance.
     """
     run = Run()
-    operator = make()
-    record(operator, run.log)
     try:
         try:
-            run.result = operator.execute(context(run, **ti))
+            run.result = _execute(make, run, ti)
         except TaskDeferred as deferred:
             run.deferred = deferred
             trigger = rebuilt(deferred.trigger)
@@ -109,3 +125,27 @@ def drive(make: Callable[[], BaseOperator], **ti: int) -> Run:
     except Exception as error:
         run.error = error
     return run
+
+
+def _execute(make: Callable[[], BaseOperator], run: Run, ti: dict[str, int]) -> Any:
+    """Execute a task; one that is rescheduled is another process each time, with an empty memory."""
+    with pytest.MonkeyPatch.context() as patch:
+        _tell_when_it_was_poked_first(run, patch)
+        while True:
+            operator = make()
+            record(operator, run.log)
+            run.pokes.append(datetime.now(UTC))
+            try:
+                return operator.execute(context(run, **ti))
+            except Exception as end:
+                if type(end).__name__ != "AirflowRescheduleException":
+                    raise
+                run.xcoms.clear()
+                pause = end.reschedule_date - datetime.now(UTC)  # type: ignore[attr-defined]
+                SENSORS.time.sleep(pause.total_seconds())
+
+
+def _tell_when_it_was_poked_first(run: Run, patch: pytest.MonkeyPatch) -> None:
+    """Stand in for the database that Airflow keeps the times of a rescheduled task in."""
+    if hasattr(SENSORS, "_orig_start_date"):
+        patch.setattr(SENSORS, "_orig_start_date", lambda **_: run.pokes[0])

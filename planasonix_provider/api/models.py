@@ -134,7 +134,7 @@ class Backfill(Resource):
     start_at: Moment | None = None
     end_at: Moment | None = None
     tables: list[str] | None = None
-    progress_percent: float | None = None
+    progress_percent: int | float | None = None
     rows_processed: int | None = None
     error: OddError = None
     job_ids: list[str] | None = None

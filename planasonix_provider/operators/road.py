@@ -27,9 +27,9 @@ from planasonix_provider.waiting.cancel import cancel
 from planasonix_provider.waiting.channel import Channel, run_aside
 from planasonix_provider.waiting.clock import utcnow
 from planasonix_provider.waiting.event import WaitEvent
+from planasonix_provider.waiting.patience import Patience
 from planasonix_provider.waiting.report import report_backfill, report_job
 from planasonix_provider.waiting.rest import Rest
-from planasonix_provider.waiting.patience import Patience
 from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, Seen, Work, WorkSubject
 from planasonix_provider.waiting.watch import Watch
 from planasonix_provider.waiting.words import sentence

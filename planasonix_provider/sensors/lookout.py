@@ -24,8 +24,8 @@ from planasonix_provider.waiting.account import Account, explain
 from planasonix_provider.waiting.channel import Channel, run_aside
 from planasonix_provider.waiting.clock import utcnow
 from planasonix_provider.waiting.event import WaitEvent
-from planasonix_provider.waiting.report import error_of_work, report_backfill, report_job
 from planasonix_provider.waiting.patience import Patience
+from planasonix_provider.waiting.report import error_of_work, report_backfill, report_job
 from planasonix_provider.waiting.subjects import Work
 from planasonix_provider.waiting.watch import Watch
 
@@ -132,7 +132,9 @@ class Lookout:
         if not isinstance(work, Backfill):
             error = error_of_work(work, self.hook.job_url(work.id))
         else:
-            error = run_aside(partial(next, self.hook.accounts()), partial(self._explain, work)).error
+            account = run_aside(partial(next, self.hook.accounts()), partial(self._explain, work))
+            self.signpost.show(account.url)
+            error = account.error
         assert error is not None  # noqa: S101 - it has ended otherwise than well
         return error
 

@@ -11,6 +11,9 @@ from planasonix_provider.simulator.refusals import Refused
 #: The scope that a key needs for each route; the names are those of :mod:`planasonix_provider.api.routes`.
 SCOPE_OF = {
     "trigger_sync": "jobs:write",
+    "trigger_backfill": "jobs:write",
+    "list_backfills": "jobs:read",
+    "get_backfill": "jobs:read",
     "list_jobs": "jobs:read",
     "get_job": "jobs:read",
     "get_job_results": "jobs:read",

@@ -9,6 +9,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from planasonix_provider.api.models import (
+    BackfillPage,
+    BackfillReply,
+    BackfillStarted,
+    BackfillStartReply,
     JobPage,
     JobReply,
     JobResultsReply,
@@ -19,6 +23,7 @@ from planasonix_provider.api.models import (
     SyncStarted,
 )
 from planasonix_provider.api.routes import PREFIX
+from planasonix_provider.simulator.backfills import BackfillOrder
 from planasonix_provider.simulator.control import Control
 from planasonix_provider.simulator.envelope import json_response, read_body, refusal
 from planasonix_provider.simulator.faults import Faults
@@ -26,14 +31,17 @@ from planasonix_provider.simulator.front import Front, PathId
 from planasonix_provider.simulator.gate import Gate, GatedRoute
 from planasonix_provider.simulator.limits import Limits
 from planasonix_provider.simulator.pages import Pages
-from planasonix_provider.simulator.paging import JobQuery
+from planasonix_provider.simulator.paging import BackfillQuery, JobQuery
 from planasonix_provider.simulator.refusals import Refused
 from planasonix_provider.simulator.world import World
 
-# Which fields of a job each answer of the reference shows; a look at one job shows all of them.
+# Which fields each answer of the reference shows; a look at one job or backfill shows all of them.
 _STARTED = {"id", "type", "status", "connection_id", "pipeline_id", "created_at", "queued_at", "metadata"}
 _LISTED = {"id", "type", "status", "connection_id", "pipeline_id", "created_at", "started_at"}
 _CANCELLED = {"id", "status", "cancel_requested_at"}
+_BACKFILL = {"id", "connection_id", "status", "start_at", "end_at", "progress_percent", "created_at"}
+_BACKFILL_STARTED = {*_BACKFILL, "tables", "metadata"}
+_BACKFILL_LISTED = {*_BACKFILL, "updated_at"}
 
 
 class Api:
@@ -46,6 +54,9 @@ class Api:
         self._world = world
         self.router = router = APIRouter(prefix=PREFIX, route_class=GatedRoute, redirect_slashes=False)
         router.add_api_route("/connections/{connection_id}/sync", self.trigger_sync, methods=["POST"])
+        router.add_api_route("/connections/{connection_id}/backfill", self.trigger_backfill, methods=["POST"])
+        router.add_api_route("/backfills", self.list_backfills, methods=["GET"])
+        router.add_api_route("/backfills/{backfill_id}", self.get_backfill, methods=["GET"])
         router.add_api_route("/jobs", self.list_jobs, methods=["GET"])
         router.add_api_route("/jobs/{job_id}", self.get_job, methods=["GET"])
         router.add_api_route("/jobs/{job_id}/results", self.get_job_results, methods=["GET"])
@@ -57,6 +68,25 @@ class Api:
         key = request.headers.get("idempotency-key")
         job = self._world.start_sync(connection_id, body, idempotency_key=key)
         return json_response(SyncReply(data=SyncStarted(job=job)), 202, include={"data": {"job": _STARTED}})
+
+    async def trigger_backfill(self, connection_id: PathId, request: Request) -> Response:
+        """Start a backfill."""
+        body = await read_body(request, BackfillOrder)
+        key = request.headers.get("idempotency-key")
+        backfill = self._world.start_backfill(connection_id, body, idempotency_key=key)
+        reply = BackfillStartReply(data=BackfillStarted(backfill=backfill))
+        return json_response(reply, 202, include={"data": {"backfill": _BACKFILL_STARTED}})
+
+    async def list_backfills(self, query: Annotated[BackfillQuery, Query()]) -> Response:
+        """List backfills, newest first."""
+        backfills, end = self._world.backfill_page(query.wants, limit=query.limit, before=query.before)
+        page = PageInfo(limit=query.limit, cursor=query.cursor_after(end))
+        reply = BackfillPage(data=list(backfills), meta=PageMeta(page=page))
+        return json_response(reply, include={"data": {"__all__": _BACKFILL_LISTED}, "meta": True})
+
+    async def get_backfill(self, backfill_id: PathId) -> Response:
+        """Look at a backfill."""
+        return json_response(BackfillReply(data=self._world.backfill(backfill_id)))
 
     async def list_jobs(self, query: Annotated[JobQuery, Query()]) -> Response:
         """List jobs, newest first."""

@@ -10,12 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from planasonix_provider.simulator.access import SCOPES
+from planasonix_provider.simulator.backfill_plans import BackfillPlan
 from planasonix_provider.simulator.envelope import read_body, refused_value
 from planasonix_provider.simulator.faults import Fault
 from planasonix_provider.simulator.front import PathId
 from planasonix_provider.simulator.gate import Gate
 from planasonix_provider.simulator.jobs import Plan
-from planasonix_provider.simulator.world import Settings
+from planasonix_provider.simulator.settings import Settings
 
 T = TypeVar("T")
 
@@ -26,6 +27,13 @@ class _Order(BaseModel):
 
 class PlanOrder(Plan):
     """What the next jobs of a connection do."""
+
+    connection_id: str
+    times: Annotated[int, Field(ge=1)] | None = 1
+
+
+class BackfillPlanOrder(BackfillPlan):
+    """What the next backfills of a connection do."""
 
     connection_id: str
     times: Annotated[int, Field(ge=1)] | None = 1
@@ -63,6 +71,7 @@ class Control:
         router.add_api_route("/faults", self.add_fault, methods=["POST"])
         router.add_api_route("/faults", self.clear_faults, methods=["DELETE"])
         router.add_api_route("/plans", self.plan, methods=["POST"])
+        router.add_api_route("/backfill_plans", self.plan_backfill, methods=["POST"])
         router.add_api_route("/keys", self.add_key, methods=["POST"])
         router.add_api_route("/keys/{key}/revoke", self.revoke_key, methods=["POST"])
         router.add_api_route("/connections", self.add_connection, methods=["POST"])
@@ -70,10 +79,11 @@ class Control:
         router.add_api_route("/reset", self.reset, methods=["POST"])
 
     async def state(self) -> Response:
-        """Show jobs, requests, faults and settings."""
+        """Show jobs, backfills, requests, faults and settings."""
         gate = self._gate
         return _told(
             jobs=gate.world.jobs(),
+            backfills=gate.world.backfills(),
             connections=gate.world.connections,
             counts=gate.log.counts(),
             requests=gate.log.requests(),
@@ -96,6 +106,13 @@ class Control:
         order = await read_body(request, PlanOrder)
         changes = order.model_dump(exclude_unset=True, exclude={"connection_id", "times"})
         plan = self._gate.world.plan(order.connection_id, times=order.times, **changes)
+        return _told(connection_id=order.connection_id, times=order.times, plan=plan)
+
+    async def plan_backfill(self, request: Request) -> Response:
+        """Plan what the next backfills of a connection do."""
+        order = await read_body(request, BackfillPlanOrder)
+        changes = order.model_dump(exclude_unset=True, exclude={"connection_id", "times"})
+        plan = self._gate.world.plan_backfill(order.connection_id, times=order.times, **changes)
         return _told(connection_id=order.connection_id, times=order.times, plan=plan)
 
     async def add_key(self, request: Request) -> Response:

@@ -23,6 +23,8 @@ from planasonix_provider.api.models import (
 
 #: A stretch of time in seconds, at most a year.
 Seconds = Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)]
+#: A number of rows.
+Rows = Annotated[int, Field(ge=0, le=10**15)]
 
 #: How many bytes a row has, as in the reference's example: 67,108,864 bytes for 45,210 rows.
 BYTES_PER_ROW = 1484
@@ -51,7 +53,7 @@ class Plan(BaseModel):
     queued_seconds: Seconds = 2.0
     running_seconds: Seconds = 20.0
     cancelling_seconds: Seconds = 1.0
-    tables: dict[str, Annotated[int, Field(ge=0, le=10**15)]] = {"public.orders": 44802}
+    tables: dict[str, Rows] = {"public.orders": 44802}
     warnings: tuple[JobWarning, ...] = ()
 
     def faster(self, speed: float) -> Plan:
@@ -83,7 +85,7 @@ class PlannedJob:
 
     :param id: its id.
     :param position: how many jobs were started before it.
-    :param connection_id: the connection that it syncs.
+    :param connection_id: the connection that it loads from.
     :param body: what it was started with.
     :param created_at: when it was started.
     :param plan: what it is going to do.
@@ -145,6 +147,24 @@ class PlannedJob:
         share = 1.0 if worked >= self.plan.running_seconds else worked / self.plan.running_seconds
         return share * FAILS_AT if self.plan.outcome == "failed" else share
 
+    def rows_loaded_at(self, now: datetime) -> int:
+        """Tell how many rows it has loaded into all tables.
+
+        :param now: at which moment.
+        :return: the number.
+        """
+        return sum(self._loaded_at(now).values())
+
+    def changed_at(self, now: datetime) -> datetime:
+        """Tell when it last changed. A running job changes all the time, a waiting or cancelling one does not.
+
+        :param now: at which moment.
+        :return: the time.
+        """
+        if now >= self.ends_at:
+            return self.ends_at
+        return self.cancel_requested_at or (now if now >= self.starts_at else self.created_at)
+
     def at(self, now: datetime) -> Job:
         """Show the job with all its details.
 
@@ -196,7 +216,7 @@ class PlannedJob:
     def _metrics_at(self, now: datetime) -> Metrics:
         # Extracting runs ahead of loading, so that a reader who takes one for the other notices.
         extracted = int(sum(self.plan.tables.values()) * min(1.0, self.progress_at(now) * 1.1))
-        loaded = sum(self._loaded_at(now).values())
+        loaded = self.rows_loaded_at(now)
         return Metrics(rows_extracted=extracted, rows_loaded=loaded, bytes_read=extracted * BYTES_PER_ROW)
 
     def _table(self, name: str, rows: int) -> TableResult:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from threading import Lock
 
-from planasonix_provider.simulator.world import Clock
+from planasonix_provider.simulator.sources import Clock
 
 #: How long a window is, in seconds.
 WINDOW = 60

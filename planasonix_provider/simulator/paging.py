@@ -1,30 +1,18 @@
-"""What a list of jobs can be asked for, and the cursors between its pages."""
+"""What a list can be asked for, and the cursors between its pages."""
 
 from __future__ import annotations
 
 import base64
 from datetime import datetime
 from hashlib import sha256
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from planasonix_provider.api.models import Moment, as_utc
+from planasonix_provider.simulator.backfills import PlannedBackfill
 from planasonix_provider.simulator.jobs import PlannedJob
 from planasonix_provider.simulator.refusals import invalid
-
-
-def _iso_time(value: Any) -> Any:
-    """Read a time as ISO 8601 only: pydantic itself would take a bare number for Unix seconds."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return as_utc(datetime.fromisoformat(value))
-    except (ValueError, OverflowError):
-        raise ValueError("must be a time as ISO 8601, for example 2025-03-27T14:22:10Z") from None
-
-
-Bound = Annotated[Moment, BeforeValidator(_iso_time)]
+from planasonix_provider.simulator.times import IsoTime
 
 
 class _Cursor(BaseModel):
@@ -36,51 +24,11 @@ class _Cursor(BaseModel):
     of: str
 
 
-class JobQuery(BaseModel):
-    """The query of a list of jobs. States and types are open sets: one that nobody knows finds nothing.
+class _Query(BaseModel):
+    """The query of any list."""
 
-    :param connection_id: only jobs of this connection.
-    :param pipeline_id: only jobs of this pipeline.
-    :param type: only jobs of this type.
-    :param status: only jobs in this state.
-    :param since: only jobs created then or later.
-    :param until: only jobs created then or earlier.
-    :param limit: how many jobs a page holds.
-    :param cursor: where the page before ended.
-    """
-
-    connection_id: str | None = None
-    pipeline_id: str | None = None
-    type: str | None = None
-    status: str | None = None
-    since: Bound | None = None
-    until: Bound | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 50
     cursor: str | None = None
-
-    @field_validator("until")
-    @classmethod
-    def _until_after_since(cls, until: datetime | None, others: ValidationInfo) -> datetime | None:
-        since = others.data.get("since")
-        if since and until and until < since:
-            raise ValueError("must not be before since")
-        return until
-
-    def wants(self, job: PlannedJob, now: datetime) -> bool:
-        """Tell whether a job belongs to the list.
-
-        :param job: the job.
-        :param now: at which moment.
-        :return: whether it passes all filters.
-        """
-        return (
-            self.connection_id in (None, job.connection_id)
-            and self.pipeline_id in (None, job.body.pipeline_id)
-            and self.type in (None, job.type)
-            and (self.since is None or job.created_at >= self.since)
-            and (self.until is None or job.created_at <= self.until)
-            and (self.status is None or job.status_at(now) == self.status)
-        )
 
     @property
     def before(self) -> int | None:
@@ -112,3 +60,70 @@ class JobQuery(BaseModel):
     def _digest(self) -> str:
         filters = self.model_dump_json(exclude={"limit", "cursor"})
         return sha256(filters.encode()).hexdigest()[:16]
+
+
+class JobQuery(_Query):
+    """The query of a list of jobs. States and types are open sets: one that nobody knows finds nothing.
+
+    :param connection_id: only jobs of this connection.
+    :param pipeline_id: only jobs of this pipeline.
+    :param type: only jobs of this type.
+    :param status: only jobs in this state.
+    :param since: only jobs created then or later.
+    :param until: only jobs created then or earlier.
+    :param limit: how many jobs a page holds.
+    :param cursor: where the page before ended.
+    """
+
+    connection_id: str | None = None
+    pipeline_id: str | None = None
+    type: str | None = None
+    status: str | None = None
+    since: IsoTime | None = None
+    until: IsoTime | None = None
+
+    @field_validator("until")
+    @classmethod
+    def _until_after_since(cls, until: datetime | None, others: ValidationInfo) -> datetime | None:
+        since = others.data.get("since")
+        if since and until and until < since:
+            raise ValueError("must not be before since")
+        return until
+
+    def wants(self, job: PlannedJob, now: datetime) -> bool:
+        """Tell whether a job belongs to the list.
+
+        :param job: the job.
+        :param now: at which moment.
+        :return: whether it passes all filters.
+        """
+        return (
+            self.connection_id in (None, job.connection_id)
+            and self.pipeline_id in (None, job.body.pipeline_id)
+            and self.type in (None, job.type)
+            and (self.since is None or job.created_at >= self.since)
+            and (self.until is None or job.created_at <= self.until)
+            and (self.status is None or job.status_at(now) == self.status)
+        )
+
+
+class BackfillQuery(_Query):
+    """The query of a list of backfills.
+
+    :param connection_id: only backfills of this connection.
+    :param status: only backfills in this state.
+    :param limit: how many backfills a page holds.
+    :param cursor: where the page before ended.
+    """
+
+    connection_id: str | None = None
+    status: str | None = None
+
+    def wants(self, backfill: PlannedBackfill, now: datetime) -> bool:
+        """Tell whether a backfill belongs to the list.
+
+        :param backfill: the backfill.
+        :param now: at which moment.
+        :return: whether it passes all filters.
+        """
+        return self.connection_id in (None, backfill.connection_id) and self.status in (None, backfill.status_at(now))

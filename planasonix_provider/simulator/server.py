@@ -11,16 +11,18 @@ from typing import Any, Literal, Self, Unpack
 
 import uvicorn
 
-from planasonix_provider.api.models import Job
+from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.simulator.app import create_app
+from planasonix_provider.simulator.backfill_plans import BackfillPlan, BackfillPlanChanges
 from planasonix_provider.simulator.connect import airflow_connection
 from planasonix_provider.simulator.faults import Fault, Faults, Kind
 from planasonix_provider.simulator.gate import Gate
 from planasonix_provider.simulator.jobs import Plan, PlanChanges
 from planasonix_provider.simulator.limits import Limits
 from planasonix_provider.simulator.log import RecordedRequest
+from planasonix_provider.simulator.sources import Clock, Ids, random_id, utc_now
 from planasonix_provider.simulator.wire import ConnectionProtocol
-from planasonix_provider.simulator.world import API_KEY, Clock, Ids, World, random_id, utc_now
+from planasonix_provider.simulator.world import API_KEY, World
 
 #: How long a connection may stay idle, in seconds. Uvicorn's own 5 s are what httpx waits too, and a connection that
 #: both give up at the same moment fails a request that nobody ordered to fail.
@@ -41,8 +43,8 @@ class Simulator:
 
     Every method may be called from any thread.
 
-    :param job_seconds: how long a job runs, unless something else is planned for it.
-    :param queued_seconds: how long a job waits before it runs.
+    :param job_seconds: how long a job runs, also one of a backfill, unless something else is planned for it.
+    :param queued_seconds: how long a job or a backfill waits before it runs.
     :param cancelling_seconds: how long a job takes to end once a cancel is requested.
     :param host: the address to listen on.
     :param port: the port to listen on; 0 takes a free one.
@@ -152,6 +154,18 @@ class Simulator:
         """
         return self.world.plan(connection_id, times=times, **changes)
 
+    def plan_backfill(
+        self, connection_id: str, *, times: int | None = 1, **changes: Unpack[BackfillPlanChanges]
+    ) -> BackfillPlan:
+        """Plan what the next backfills of a connection do, as :meth:`.World.plan_backfill`.
+
+        :param connection_id: the connection.
+        :param times: for how many backfills; ``None`` is for all that nothing else is planned for.
+        :param changes: fields of :class:`~planasonix_provider.simulator.backfill_plans.BackfillPlan`.
+        :return: the plan.
+        """
+        return self.world.plan_backfill(connection_id, times=times, **changes)
+
     def fail(
         self,
         kind: Kind,
@@ -204,6 +218,21 @@ class Simulator:
         :return: the jobs as they are now, newest first.
         """
         return self.world.jobs()
+
+    def backfill(self, backfill_id: str) -> Backfill:
+        """Look at a backfill.
+
+        :param backfill_id: its id.
+        :return: the backfill as it is now.
+        """
+        return self.world.backfill(backfill_id)
+
+    def backfills(self) -> list[Backfill]:
+        """Look at all backfills.
+
+        :return: the backfills as they are now, newest first.
+        """
+        return self.world.backfills()
 
     def reset(self) -> None:
         """Forget all that happened, and all that was ordered; the server keeps running."""

@@ -10,27 +10,10 @@ import pytest
 from planasonix_provider.simulator import Fault
 from planasonix_provider.simulator.app import create_app
 from planasonix_provider.simulator.world import World
+from tests.simulator.answers import complaints, error
 
 SYNC = "/connections/conn_demo_01/sync"
 NOW = "2025-03-27T14:22:10Z"
-
-
-def error(response: httpx.Response, status: int) -> dict:
-    """The error of an answer that is the API's envelope and nothing else."""
-    assert response.status_code == status
-    assert response.headers["content-type"] == "application/json"
-    envelope = response.json()
-    assert list(envelope) == ["error"]
-    assert envelope["error"]["message"]
-    return envelope["error"]
-
-
-def complaints(response: httpx.Response) -> set[str]:
-    """The fields that a 400 names."""
-    body = error(response, 400)
-    assert body["code"] == "invalid_request"
-    assert all(detail["issue"] for detail in body["details"])
-    return {detail["field"] for detail in body["details"]}
 
 
 def start(client: httpx.Client, connection_id: str = "conn_demo_01", **body: object) -> str:
@@ -327,8 +310,18 @@ class TestAccess:
     def test_scopes_hold_for_every_route(self, client, planasonix):
         job_id = start(client)
         calls = {
-            "jobs:read": [("GET", "/jobs"), ("GET", f"/jobs/{job_id}"), ("GET", f"/jobs/{job_id}/results")],
-            "jobs:write": [("POST", SYNC), ("POST", f"/jobs/{job_id}/cancel")],
+            "jobs:read": [
+                ("GET", "/jobs"),
+                ("GET", f"/jobs/{job_id}"),
+                ("GET", f"/jobs/{job_id}/results"),
+                ("GET", "/backfills"),
+                ("GET", "/backfills/bf_nope"),
+            ],
+            "jobs:write": [
+                ("POST", SYNC),
+                ("POST", "/connections/conn_demo_01/backfill"),
+                ("POST", f"/jobs/{job_id}/cancel"),
+            ],
         }
         for scope in calls:
             headers = {"Authorization": f"Bearer {planasonix.world.keys.add(scopes=[scope]).value}"}

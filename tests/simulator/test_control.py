@@ -65,6 +65,26 @@ def test_plan(control, client, clock):
     )
 
 
+WINDOW = {"start_at": "2025-01-01", "end_at": "2025-03-01"}
+
+
+def test_backfill_plan(control, client, clock):
+    order = {"connection_id": "conn_demo_01", "jobs": 4, "failing_jobs": [1], "running_seconds": 8, "times": 2}
+    told = control.post("/backfill_plans", json=order).json()["data"]
+    assert (told["times"], told["plan"]["jobs"], told["plan"]["queued_seconds"]) == (2, 4, 0.2), (
+        "what is not named is as the simulator's default"
+    )
+    for _ in range(3):
+        client.post("/connections/conn_demo_01/backfill", json=WINDOW)
+    clock.move(8.2)
+    backfills = control.get("/state").json()["data"]["backfills"]
+    assert [(backfill["status"], len(backfill["job_ids"])) for backfill in backfills] == [
+        ("completed", 3),
+        ("failed", 4),
+        ("failed", 4),
+    ]
+
+
 def test_keys(control, client):
     key = control.post("/keys", json={"scopes": ["jobs:read"]}).json()["data"]["key"]
     headers = {"Authorization": f"Bearer {key}"}
@@ -95,11 +115,13 @@ def test_settings_change_only_what_is_named(control, client):
 
 def test_reset(control, client, planasonix):
     client.post("/connections/conn_demo_01/sync")
+    client.post("/connections/conn_demo_01/backfill", json=WINDOW)
     planasonix.fail("reset")
     planasonix.limits.configure(5)
     assert control.post("/reset").status_code == 200
     state = control.get("/state").json()["data"]
-    assert (state["jobs"], state["requests"], state["counts"], state["faults"]) == ([], [], {}, [])
+    assert (state["jobs"], state["backfills"], state["requests"], state["counts"]) == ([], [], [], {})
+    assert state["faults"] == []
     assert state["settings"]["rate_limit"] == 1200
 
 
@@ -111,6 +133,11 @@ def test_reset(control, client, planasonix):
         ("/plans", {"outcome": "failed"}, "connection_id"),
         ("/plans", {"connection_id": "conn_demo_01", "outcome": "odd"}, "outcome"),
         ("/plans", {"connection_id": "conn_demo_01", "times": 0}, "times"),
+        ("/backfill_plans", {"jobs": 1}, "connection_id"),
+        ("/backfill_plans", {"connection_id": "conn_demo_01", "jobs": 10_001}, "jobs"),
+        ("/backfill_plans", {"connection_id": "conn_demo_01", "failing_jobs": [3]}, "failing_jobs"),
+        ("/backfill_plans", {"connection_id": "conn_demo_01", "outcome": "failed"}, "outcome"),
+        ("/backfill_plans", {"connection_id": "conn_demo_01", "times": 0}, "times"),
         ("/keys", {"scopes": ["coffee"]}, "scopes"),
         ("/keys", {"key": "two words"}, "value"),
         ("/connections", {"connection_id": ""}, "connection_id"),
@@ -125,6 +152,13 @@ def test_bad_order_names_its_field(control, path, body, field):
     assert [detail["field"] for detail in response.json()["error"]["details"]] == [field]
 
 
-@pytest.mark.parametrize(("path", "body"), [("/plans", {"connection_id": "conn_nope"}), ("/keys/nope/revoke", {})])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/plans", {"connection_id": "conn_nope"}),
+        ("/backfill_plans", {"connection_id": "conn_nope"}),
+        ("/keys/nope/revoke", {}),
+    ],
+)
 def test_unknown_things(control, path, body):
     assert control.post(path, json=body).status_code == 404

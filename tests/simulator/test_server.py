@@ -114,7 +114,9 @@ def test_small_answers_are_sent_at_once(planasonix, client):
 def test_jobs_take_the_time_that_was_set():
     with Simulator(job_seconds=7, queued_seconds=3, cancelling_seconds=5) as planasonix:
         plan = planasonix.plan("conn_demo_01")
+        backfill = planasonix.plan_backfill("conn_demo_01")
     assert (plan.running_seconds, plan.queued_seconds, plan.cancelling_seconds) == (7, 3, 5)
+    assert (backfill.job_seconds, backfill.queued_seconds, backfill.cancelling_seconds) == (7, 3, 5)
 
 
 @pytest.mark.parametrize(

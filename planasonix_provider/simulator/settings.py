@@ -1,0 +1,25 @@
+"""What differs from one Planasonix deployment to the next."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """How a deployment behaves.
+
+    :param conflict: what a second sync of a connection meets while the first is active: ``named`` is a 409 with the id
+        of the job in the way, ``unnamed`` a 409 without, ``allowed`` runs both. Backfills are in nobody's way.
+    :param honour_idempotency: whether a repeated ``Idempotency-Key`` gives the job or backfill that it gave first.
+    :param results_policy: what asking for results before the end gives: ``conflict`` is a 409, ``partial`` a stub.
+    :param speed: by which factor all runs faster than planned; holds for what starts from then on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    conflict: Literal["named", "unnamed", "allowed"] = "named"
+    honour_idempotency: bool = True
+    results_policy: Literal["conflict", "partial"] = "conflict"
+    speed: float = Field(1.0, ge=0.001, le=1_000_000)

@@ -1,0 +1,24 @@
+"""Times as callers write them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from planasonix_provider.api.models import Moment, as_utc
+
+
+def _iso_time(value: Any) -> Any:
+    """Read a time as ISO 8601 only: pydantic itself would take a bare number for Unix seconds."""
+    if isinstance(value, datetime):
+        return value
+    try:
+        return as_utc(datetime.fromisoformat(value))
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("must be a time as ISO 8601, for example 2025-03-27T14:22:10Z") from None
+
+
+#: A time as ISO 8601; one without an offset is UTC.
+IsoTime = Annotated[Moment, BeforeValidator(_iso_time)]
