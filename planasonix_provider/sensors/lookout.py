@@ -28,6 +28,7 @@ from planasonix_provider.waiting.patience import Patience
 from planasonix_provider.waiting.report import error_of_work, report_backfill, report_job
 from planasonix_provider.waiting.subjects import Work
 from planasonix_provider.waiting.watch import Watch
+from planasonix_provider.waiting.words import sentence
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -88,6 +89,8 @@ class Lookout:
 
         :raises TaskDeferred: always.
         """
+        if self.sensor.exponential_backoff:
+            self.log.info("exponential_backoff and max_wait do not apply here: deferred sensors share their looks.")
         defer(
             self.sensor,
             self.sensor.trigger(
@@ -124,11 +127,12 @@ class Lookout:
 
     def _why(self, work: Work) -> PlanasonixError:
         """Say what is wrong with work that the sensor was not waiting for in this state."""
-        if work.status in ("succeeded", "completed") or not work.is_over:
-            return PlanasonixJobFailedError(
-                f"{self.watch.subject.name} is {work.status}; allowed_states are "
-                f"{', '.join(sorted(self.sensor.allowed_states))}."
-            )
+        name = sentence(self.watch.subject.name)
+        if not work.is_over:
+            return PlanasonixJobFailedError(f"{name} is {work.status}, which is one of failed_states.")
+        if work.status in ("succeeded", "completed"):
+            allowed = ", ".join(sorted(self.sensor.allowed_states))
+            return PlanasonixJobFailedError(f"{name} is {work.status} for good, and allowed_states has only {allowed}.")
         if not isinstance(work, Backfill):
             error = error_of_work(work, self.hook.job_url(work.id))
         else:

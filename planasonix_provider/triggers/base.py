@@ -20,8 +20,9 @@ from planasonix_provider.waiting.clock import utcnow
 from planasonix_provider.waiting.event import WaitEvent
 from planasonix_provider.waiting.poller import Poller, Wait, poller_for
 from planasonix_provider.waiting.steps import walk_on
-from planasonix_provider.waiting.subjects import Seen, Subject, Work, WorkSubject
+from planasonix_provider.waiting.subjects import Seen, Subject, WorkSubject
 from planasonix_provider.waiting.watch import Watch
+from planasonix_provider.waiting.words import sentence
 
 #: For how many seconds a killed trigger's cancel may keep the triggerer waiting; it goes on behind its back then.
 #: Airflow gives 30 s.
@@ -201,18 +202,18 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
                 continue
 
     async def _cancel_if_killed(self) -> None:
-        work: Work | PlanasonixError
+        name = sentence(self.subject.name)
         try:
             if not await is_really_killed(self.task_instance):
-                self.log.info("The task is deferred again or still, so %s is not cancelled.", self.subject.name)
+                self.log.info("The task waits still, or again. %s is not cancelled.", name)
                 return
             async with Channel(PlanasonixHook(self.planasonix_conn_id).async_client) as channel:
                 work = await cancel(channel.send, self.subject)
         except Exception as error:
             self.log.warning(
                 "The task was killed. %s could not be cancelled and may still run: end it in Planasonix. %s",
-                self.subject.name,
+                name,
                 error,
             )
         else:
-            self.log.warning("The task was killed. %s was cancelled: it is %s.", self.subject.name, work.status)
+            self.log.warning("The task was killed. %s was asked to cancel: it is %s.", name, work.status)

@@ -1,4 +1,4 @@
-"""How much importing the operator adds to ``import airflow.sdk``, and what it brings along.
+"""How much importing operators and sensors adds to ``import airflow.sdk``, and what it brings along.
 
 Run by ``make bench``. Each figure is the median over fresh interpreters, taken in turns, so that a machine that slows
 down meanwhile slows both.
@@ -18,7 +18,12 @@ UNWANTED = ("httpx", "requests", "aiohttp", "tenacity", "planasonix_provider.api
 CASES = {
     "the Airflow SDK alone": "pass",
     "a DAG file's own BaseOperator": "from airflow.providers.common.compat.sdk import BaseOperator",
-    "the Planasonix operator": "from planasonix_provider.operators.planasonix import PlanasonixSyncOperator",
+    "the Planasonix operators": "from planasonix_provider.operators.planasonix import PlanasonixSyncOperator",
+    "operators, sensors and windows": (
+        "from planasonix_provider import windows\n"
+        "from planasonix_provider.operators.planasonix import PlanasonixSyncOperator\n"
+        "from planasonix_provider.sensors.planasonix import PlanasonixJobSensor"
+    ),
 }
 
 PROBE = """
@@ -55,8 +60,8 @@ def main() -> None:
     print(f"What an import adds to `import airflow.sdk`, in ms (median and range of {ROUNDS}; budget {BUDGET_MS})")
     for case, values in times.items():
         print(f"{case:32} {statistics.median(values):7.1f}   {min(values):.1f} to {max(values):.1f}")
-    unwanted = [name for name in UNWANTED if name in modules["the Planasonix operator"]]
-    print("It brings along none of " + ", ".join(UNWANTED) if not unwanted else f"UNWANTED: {', '.join(unwanted)}")
+    unwanted = [name for name in UNWANTED if name in modules["operators, sensors and windows"]]
+    print("They bring along none of " + ", ".join(UNWANTED) if not unwanted else f"UNWANTED: {', '.join(unwanted)}")
 
 
 if __name__ == "__main__":

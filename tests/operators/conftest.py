@@ -8,12 +8,20 @@ import pytest
 from planasonix_provider.api import client
 from planasonix_provider.api.retry import Policy
 from planasonix_provider.triggers import deferral
+from planasonix_provider.waiting import cancel, channel
 
 
 @pytest.fixture(autouse=True)
 def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long to wait between two tries is tested where it is decided; here it would only be slept away."""
-    monkeypatch.setattr(client, "Policy", partial(Policy, draw=lambda low, high: 0.0))
+    for module in (client, channel):
+        monkeypatch.setattr(module, "Policy", partial(Policy, draw=lambda low, high: 0.0))
+
+
+@pytest.fixture(autouse=True)
+def _a_quick_pursuit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulator's jobs are quick, too."""
+    monkeypatch.setattr(cancel, "PURSUE_EVERY", 0.05)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
 from tests.driving import Log, Run, context, record
-from tests.operators.syncs import CONNECTION, routes_asked, sync
+from tests.operators.work import CONNECTION, routes_asked, sync
 
 
 def killed(operator: PlanasonixSyncOperator, *, after: float) -> tuple[BaseException, Log]:

@@ -15,7 +15,7 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.driving import Run, context, drive
-from tests.operators.syncs import CONNECTION, routes_asked, sync
+from tests.operators.work import CONNECTION, routes_asked, sync
 
 
 class TestASyncThatSucceeds:

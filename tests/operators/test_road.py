@@ -19,7 +19,7 @@ from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
 from tests.conftest import API_KEY
 from tests.driving import Log, Run, context, drive, record
-from tests.operators.syncs import CONNECTION, routes_asked, sync
+from tests.operators.work import CONNECTION, routes_asked, sync
 
 
 class TestASyncThatDoesNotSucceed:

@@ -11,7 +11,11 @@ from pytest_mock import MockerFixture
 from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.triggers.planasonix import PlanasonixJobTrigger
+from planasonix_provider.triggers.planasonix import (
+    PlanasonixBackfillTrigger,
+    PlanasonixJobTrigger,
+    PlanasonixSyncTrigger,
+)
 from planasonix_provider.waiting.event import WaitEvent
 from tests.conftest import API_KEY
 from tests.driving import Log, first_event, rebuilt, record
@@ -22,6 +26,11 @@ CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 def started(connection_id: str = CONNECTION) -> str:
     with PlanasonixHook() as hook:
         return hook.trigger_sync(connection_id).id
+
+
+def backfill_started() -> str:
+    with PlanasonixHook() as hook:
+        return hook.trigger_backfill(CONNECTION, start_at="2025-01-01", end_at="2025-03-01").id
 
 
 def trigger(job_id: str, **arguments: Any) -> PlanasonixJobTrigger:
@@ -168,3 +177,110 @@ def test_holds_no_key(planasonix: Simulator) -> None:
     waiting = trigger(started())
     event = asyncio.run(first_event(waiting))
     assert API_KEY not in json.dumps([waiting.serialize(), event, repr(waiting)])
+
+
+class TestABackfill:
+    def test_is_waited_for_and_swept_like_a_job(self, planasonix: Simulator) -> None:
+        backfill_id = backfill_started()
+        event = asyncio.run(first_event(PlanasonixBackfillTrigger(backfill_id, poll_interval=0.03)))
+        read = WaitEvent.from_payload(event, "backfill")
+        assert read.work is not None
+        assert (read.work.id, read.work.status) == (backfill_id, "completed")
+        assert {request.route for request in planasonix.requests} == {"trigger_backfill", "get_backfill"}
+
+    def test_of_thousands_of_jobs_costs_the_requests_of_one(self, planasonix: Simulator) -> None:
+        planasonix.plan_backfill(CONNECTION, jobs=5_000, parallel=5_000, queued_seconds=0, job_seconds=0.5)
+        event = asyncio.run(first_event(PlanasonixBackfillTrigger(backfill_started(), poll_interval=0.1)))
+        asked = [request.route for request in planasonix.requests]
+        assert asked.count("get_backfill") <= 8
+        assert set(asked) == {"trigger_backfill", "get_backfill"}
+        assert len(json.dumps(event)) < 1_000
+
+    def test_survives_being_stored(self) -> None:
+        path, arguments = PlanasonixBackfillTrigger("bf_1", states=["running"], owned=True).serialize()
+        assert path == "planasonix_provider.triggers.planasonix.PlanasonixBackfillTrigger"
+        assert PlanasonixBackfillTrigger(**json.loads(json.dumps(arguments))).serialize() == (path, arguments)
+
+
+class TestASync:
+    def test_that_ends_while_no_triggerer_runs_is_not_missed(self, planasonix: Simulator) -> None:
+        since = datetime.now(UTC)
+        first = PlanasonixSyncTrigger(CONNECTION, since, poll_interval=0.03)
+
+        async def killed() -> None:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(first_event(first), 0.1)
+
+        asyncio.run(killed())
+        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0)
+        job_id = started()
+        event = WaitEvent.from_payload(asyncio.run(first_event(rebuilt(first))), "sync")
+        assert event.work is not None
+        assert event.work.id == job_id
+
+    def test_survives_being_stored(self) -> None:
+        given = PlanasonixSyncTrigger("conn_1", "2025-03-27T14:22:10", by="finished", on_failure="wait")
+        path, arguments = given.serialize()
+        assert arguments["since"] == "2025-03-27T14:22:10+00:00"
+        assert PlanasonixSyncTrigger(**json.loads(json.dumps(arguments))).serialize() == (path, arguments)
+
+
+class TestAKill:
+    """Airflow calls ``on_kill`` in the triggerer, and asks it to end again each second until it has."""
+
+    @pytest.fixture
+    def state(self, mocker: MockerFixture) -> Any:
+        """What Airflow says of the task; there is no triggerer here whose supervisor could be asked."""
+        return mocker.patch("planasonix_provider.triggers.base.is_really_killed", return_value=True)
+
+    def test_cancels_the_job_of_a_task_that_owns_it(self, planasonix: Simulator, state: Any) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        waiting = trigger(started(), cancel_on_kill=True, owned=True)
+        record(waiting, log := Log())
+        asyncio.run(waiting.on_kill())
+        assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
+        assert log.lines[0].startswith(f"The task was killed. Job {waiting.job_id} was asked to cancel")
+
+    def test_cancels_the_jobs_of_a_backfill_until_it_is_over(
+        self, planasonix: Simulator, state: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("planasonix_provider.waiting.cancel.PURSUE_EVERY", 0.02)
+        planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=9, job_seconds=60, jobs_after_cancel=2)
+        backfill_id = backfill_started()
+        asyncio.run(PlanasonixBackfillTrigger(backfill_id, cancel_on_kill=True, owned=True).on_kill())
+        assert planasonix.backfill(backfill_id).status == "cancelled"
+
+    def test_survives_being_asked_to_end_again_and_again(self, planasonix: Simulator, state: Any) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        waiting = trigger(started(), cancel_on_kill=True, owned=True)
+        planasonix.fail("hang", route="cancel_job", seconds=0.5)
+
+        async def main() -> None:
+            task = asyncio.create_task(waiting.on_kill())
+            while not task.done():
+                await asyncio.sleep(0.05)
+                task.cancel()
+            await task
+
+        asyncio.run(main())
+        assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
+
+    def test_cancels_nothing_of_a_task_that_still_waits(self, planasonix: Simulator, state: Any) -> None:
+        state.return_value = False
+        planasonix.plan(CONNECTION, running_seconds=60)
+        asyncio.run(trigger(started(), cancel_on_kill=True, owned=True).on_kill())
+        assert "cancel_job" not in {request.route for request in planasonix.requests}
+
+    def test_cancels_nothing_that_the_task_does_not_own(self, planasonix: Simulator, state: Any) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        asyncio.run(trigger(started()).on_kill())
+        assert state.call_count == 0
+        assert planasonix.jobs()[0].cancel_requested_at is None
+
+    def test_says_so_if_the_job_cannot_be_cancelled(self, planasonix: Simulator, state: Any) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        planasonix.fail("status", status=403, route="cancel_job")
+        waiting = trigger(started(), cancel_on_kill=True, owned=True)
+        record(waiting, log := Log())
+        asyncio.run(waiting.on_kill())
+        assert "could not be cancelled and may still run" in log.lines[0]

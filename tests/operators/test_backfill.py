@@ -1,0 +1,331 @@
+from __future__ import annotations
+
+import json
+import re
+import signal
+import threading
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+
+from planasonix_provider.api.errors import (
+    PlanasonixJobCancelledError,
+    PlanasonixJobFailedError,
+    PlanasonixTimeoutError,
+)
+from planasonix_provider.api.models import Backfill
+from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator
+from planasonix_provider.simulator import Simulator
+from tests.conftest import API_KEY
+from tests.driving import Log, Run, context, drive, record
+from tests.operators.work import CONNECTION, backfill, routes_asked
+from tests.reference_server import ReferenceServer, fourteen_faults
+
+#: Four jobs run at a time, and after a cancel two more appear.
+STUBBORN: dict[str, Any] = {
+    "queued_seconds": 0,
+    "parallel": 4,
+    "job_seconds": 60,
+    "jobs_after_cancel": 2,
+    "cancelling_seconds": 0.1,
+}
+ENDED = ("cancelling", "cancelled")
+
+
+def the_one(planasonix: Simulator) -> Backfill:
+    (only,) = planasonix.backfills()
+    return only
+
+
+class TestABackfillThatSucceeds:
+    def test_is_accounted_for_by_the_results_of_all_its_jobs(self, planasonix: Simulator, deferrable: bool) -> None:
+        planasonix.plan_backfill(
+            CONNECTION,
+            jobs=3,
+            parallel=2,
+            tables={"public.orders": 44_802, "public.order_items": 1},
+            warnings=[{"code": "column_type_widened", "message": "Column discount_pct coerced"}],
+        )
+        run = drive(lambda: backfill(deferrable=deferrable))
+        assert run.error is None
+        one = the_one(planasonix)
+        assert run.result == json.loads(json.dumps(run.result))
+        assert (run.result["backfill_id"], run.result["status"]) == (one.id, "completed")
+        assert (run.result["start_at"], run.result["end_at"]) == ("2025-01-01T00:00:00Z", "2025-03-01T00:00:00Z")
+        assert run.result["rows_loaded"] == run.result["rows_processed"] == 44_803
+        assert [job["job_id"] for job in run.result["jobs"]] == one.job_ids
+        assert sum(job["rows_loaded"] for job in run.result["jobs"]) == 44_803
+        assert {table["name"]: table["rows_loaded"] for table in run.result["tables"]} == {
+            "public.orders": 44_802,
+            "public.order_items": 1,
+        }
+        assert (run.result["jobs_total"], run.result["tables_total"]) == (3, 2)
+        assert run.result["warnings_total"] > 0
+        assert routes_asked(planasonix).count("get_job_results") == 3
+        assert "Loaded 44,803 rows into 2 tables by 3 jobs." in run.log.lines
+
+    def test_tells_of_itself_by_xcom_the_moment_that_it_exists(self, planasonix: Simulator) -> None:
+        planasonix.plan_backfill(CONNECTION, queued_seconds=60)
+        run = Run()
+        with pytest.raises(TaskDeferred):
+            backfill(deferrable=True).execute(context(run))
+        assert run.xcoms == {"backfill_id": the_one(planasonix).id}
+
+    def test_lets_the_button_lead_to_its_first_job_once_there_is_one(self, planasonix: Simulator) -> None:
+        run = drive(lambda: backfill(deferrable=True))
+        assert run.xcoms["job_url"] == f"{planasonix.url}/jobs/{(the_one(planasonix).job_ids or [])[0]}"
+
+    def test_sends_what_the_dag_says(self, planasonix: Simulator) -> None:
+        drive(
+            lambda: backfill(
+                start_at=datetime(2025, 1, 1, 2, tzinfo=timezone(timedelta(hours=2))),
+                end_at="2025-02-01",
+                tables=["public.orders"],
+                priority="low",
+                metadata={"reason": "post_incident_replay"},
+            ),
+            map_index=3,
+        )
+        one = the_one(planasonix)
+        assert (one.start_at, one.end_at) == (datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 2, 1, tzinfo=UTC))
+        assert one.tables == ["public.orders"]
+        assert one.metadata is not None
+        assert (one.metadata["reason"], one.metadata["task_id"], one.metadata["map_index"]) == (
+            "post_incident_replay",
+            "load",
+            3,
+        )
+
+    def test_says_the_same_and_returns_the_same_both_ways(self, planasonix: Simulator) -> None:
+        def told(deferrable: bool) -> tuple[list[str], Any]:
+            planasonix.reset()
+            planasonix.plan_backfill(CONNECTION, queued_seconds=0.1, jobs=2, job_seconds=0.3)
+            run = drive(lambda: backfill(deferrable=deferrable, poll_interval=0.02))
+            lines = [re.sub(r"(bf|job)_\w+|http\S+|[\d.,]+ (s|rows?|%)", "…", line) for line in run.log.lines]
+            return lines, {key: value for key, value in run.result.items() if key.endswith(("_total", "_loaded"))}
+
+        assert told(deferrable=False) == told(deferrable=True)
+
+    def test_returns_at_once_where_it_is_not_to_wait(self, planasonix: Simulator, deferrable: bool) -> None:
+        run = drive(lambda: backfill(wait_for_completion=False, deferrable=deferrable))
+        assert run.result["backfill_id"] == the_one(planasonix).id
+        assert "jobs" not in run.result
+        assert routes_asked(planasonix) == ["trigger_backfill"]
+
+    def test_warns_of_a_window_that_reaches_into_the_future(self, planasonix: Simulator) -> None:
+        run = drive(lambda: backfill(end_at="2999-01-01"))
+        assert run.error is None
+        assert any(line.startswith("end_at is in the future (2999-01-01") for line in run.log.lines)
+
+    def test_leaves_its_thousands_of_jobs_out_of_what_airflow_stores(self, planasonix: Simulator) -> None:
+        planasonix.plan_backfill(CONNECTION, jobs=300, parallel=300, job_seconds=0.3)
+        run = drive(lambda: backfill(deferrable=True))
+        assert run.deferred is not None
+        assert "job_ids" not in json.dumps(run.event)
+        assert run.result["jobs_total"] == 300
+        assert routes_asked(planasonix).count("get_job_results") == 300
+        assert "get_job" not in routes_asked(planasonix)
+
+
+class TestABackfillThatDoesNot:
+    def test_names_the_jobs_that_failed_and_why(self, planasonix: Simulator, deferrable: bool) -> None:
+        planasonix.plan_backfill(
+            CONNECTION, jobs=12, parallel=12, failing_jobs=[1, 7], code="source_unreachable", message="No route."
+        )
+        run = drive(lambda: backfill(deferrable=deferrable))
+        one = the_one(planasonix)
+        first, second = (one.job_ids or [])[1], (one.job_ids or [])[7]
+        assert isinstance(run.error, PlanasonixJobFailedError)
+        assert str(run.error) == (
+            f"Backfill {one.id} failed: jobs_failed: 2 of 12 jobs failed. What failed of it: "
+            f"job {first}: source_unreachable: No route; job {second}: source_unreachable: No route. "
+            f"See {planasonix.url}/jobs/{first}"
+        )
+        assert run.xcoms["job_url"] == f"{planasonix.url}/jobs/{first}"
+        assert "get_job_results" not in routes_asked(planasonix)
+
+    def test_fails_even_if_nobody_can_say_which_job_it_was(self, planasonix: Simulator) -> None:
+        planasonix.plan_backfill(CONNECTION, failing_jobs=[0])
+        for route in ("list_jobs", "get_job"):
+            planasonix.fail("status", status=403, route=route, times=None)
+        run = drive(backfill)
+        assert isinstance(run.error, PlanasonixJobFailedError)
+        assert str(run.error).startswith(f"Backfill {the_one(planasonix).id} failed: jobs_failed: 1 of 3 jobs failed.")
+        assert any("cannot be found out" in line for line in run.log.lines)
+
+    def test_fails_when_somebody_cancels_a_job_of_it(self, planasonix: Simulator, deferrable: bool) -> None:
+        planasonix.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
+
+        def cancel() -> None:
+            for job in planasonix.jobs():
+                planasonix.world.cancel(job.id)
+
+        somebody = threading.Timer(0.3, cancel)
+        somebody.start()
+        run = drive(lambda: backfill(deferrable=deferrable))
+        somebody.join()
+        assert isinstance(run.error, PlanasonixJobCancelledError)
+        assert str(run.error).startswith(f"Backfill {the_one(planasonix).id} was cancelled before it was done.")
+
+    def test_is_cancelled_by_its_jobs_when_its_time_is_up(self, planasonix: Simulator, deferrable: bool) -> None:
+        planasonix.plan_backfill(
+            CONNECTION,
+            queued_seconds=0,
+            jobs=9,
+            parallel=4,
+            job_seconds=60,
+            jobs_after_cancel=2,
+            cancelling_seconds=0.1,
+        )
+        run = drive(lambda: backfill(deferrable=deferrable, timeout=0.3))
+        assert isinstance(run.error, PlanasonixTimeoutError)
+        assert str(run.error).endswith("it was running. It was cancelled.")
+        assert the_one(planasonix).status == "cancelled"
+        assert [job.status for job in planasonix.jobs()] == ["cancelled"] * 6, "those that came meanwhile, too"
+
+    def test_runs_on_when_its_time_is_up_where_the_user_says_so(self, planasonix: Simulator, deferrable: bool) -> None:
+        planasonix.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
+        run = drive(lambda: backfill(deferrable=deferrable, timeout=0.2, cancel_on_kill=False))
+        assert str(run.error).endswith("It was not cancelled, and runs on.")
+        assert "cancel_job" not in routes_asked(planasonix)
+
+    def test_is_lost_track_of_where_its_start_is_ambiguous(self, planasonix: Simulator) -> None:
+        planasonix.fail("reset", route="trigger_backfill", when="after")
+        run = drive(backfill)
+        assert isinstance(run.error, AirflowFailException)
+        assert "Nobody knows whether the work was started" in str(run.error)
+        assert len(planasonix.backfills()) == 1
+
+
+class TestAKill:
+    def test_cancels_all_jobs_and_those_that_appear_meanwhile(self, planasonix: Simulator) -> None:
+        planasonix.plan_backfill(
+            CONNECTION,
+            queued_seconds=0,
+            jobs=9,
+            parallel=4,
+            job_seconds=60,
+            jobs_after_cancel=2,
+            cancelling_seconds=0.1,
+        )
+        error, log = self._killed(backfill(poll_interval=60))
+        assert isinstance(error, PlanasonixJobCancelledError)
+        assert the_one(planasonix).status == "cancelled"
+        assert [job.status for job in planasonix.jobs()] == ["cancelled"] * 6
+        assert f"The task was killed. Backfill {the_one(planasonix).id} was asked to cancel." in log.lines
+
+    def test_cancels_the_jobs_that_are_known_before_it_asks_anything(self, planasonix: Simulator) -> None:
+        planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=2, job_seconds=60)
+        operator = backfill(poll_interval=0.05)
+        self._killed(operator)
+        asked = routes_asked(planasonix)
+        assert asked[asked.index("cancel_job") :][:3] == ["cancel_job", "cancel_job", "get_backfill"]
+
+    def test_says_that_jobs_may_come_after_it_where_the_backfill_goes_on(
+        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("planasonix_provider.operators.road.LAST_PURSUIT", 0.2)
+        planasonix.plan_backfill(CONNECTION, queued_seconds=60)
+        _, log = self._killed(backfill(poll_interval=60))
+        assert log.lines[-1].startswith("The task was killed. Jobs that it makes after this are not cancelled")
+
+    def test_cancels_nothing_where_the_user_says_so(self, planasonix: Simulator) -> None:
+        planasonix.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
+        self._killed(backfill(poll_interval=60, cancel_on_kill=False))
+        assert "cancel_job" not in routes_asked(planasonix)
+
+    def test_amid_the_cancel_at_the_deadline_lets_that_go_on(self, planasonix: Simulator) -> None:
+        planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=4, job_seconds=60, cancelling_seconds=0.3)
+        error, _ = self._killed(backfill(timeout=0.3), after=0.45)
+        assert isinstance(error, PlanasonixTimeoutError | PlanasonixJobCancelledError)
+        assert {job.status for job in planasonix.jobs()} <= set(ENDED)
+
+    @staticmethod
+    def _killed(operator: PlanasonixBackfillOperator, after: float = 0.3) -> tuple[BaseException, Log]:
+        """Run a task that is killed as Airflow does it: a signal's handler calls ``on_kill`` and returns."""
+        record(operator, log := Log())
+        previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
+        signal.setitimer(signal.ITIMER_REAL, after)
+        try:
+            operator.execute(context(Run()))
+        except Exception as error:
+            return error, log
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        raise AssertionError("the task went on")
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("parameters", "words"),
+        [
+            ({"end_at": "2025-01-01T00:00:00Z"}, r"end_at: got 2025-01-01T00:00:00Z, allowed is a time after start_at"),
+            ({"end_at": "2024-12-31"}, r"end_at: got 2024-12-31, allowed is a time after start_at"),
+            ({"end_at": "2025-01-01T01:00:00+01:00"}, r"end_at: got 2025-01-01T01:00:00\+01:00"),
+            ({"start_at": "soon"}, "start_at: got 'soon', allowed is a time: a datetime, or ISO 8601 text"),
+            ({"start_at": None}, "start_at: got None, allowed is a time"),
+            ({"end_at": 1735689600}, "end_at: got 1735689600, allowed is a time"),
+            ({"tables": []}, r"tables: got \[\], allowed is a list of table names, or None for all tables"),
+            ({"tables": "public.orders"}, "tables: got 'public.orders', allowed is a list of table names"),
+            ({"tables": ["public.orders", " "]}, "tables: got .* allowed is table names that are texts and not blank"),
+            ({"tables": ["a", "b", "a"]}, "tables: got .* allowed is each table once; twice there is a"),
+            ({"connection_id": ""}, "connection_id: got ''"),
+            ({"priority": "urgent"}, "priority: got 'urgent', allowed is low, normal, high"),
+        ],
+    )
+    def test_is_refused_when_the_dag_is_parsed(self, parameters: dict[str, Any], words: str) -> None:
+        with pytest.raises(ValueError, match=words):
+            backfill(**parameters)
+
+    @pytest.mark.parametrize(
+        "parameters", [{"end_at": "2024-12-31"}, {"start_at": "None"}, {"tables": "['public.orders']"}, {"tables": []}]
+    )
+    def test_is_refused_before_any_request_where_a_template_decides(
+        self, planasonix: Simulator, parameters: dict[str, Any]
+    ) -> None:
+        operator = backfill(start_at="{{ params.start }}", end_at="{{ params.end }}", tables="{{ params.tables }}")
+        for name, value in {"start_at": "2025-01-01", "end_at": "2025-02-01", "tables": None, **parameters}.items():
+            setattr(operator, name, value)
+        with pytest.raises(AirflowFailException, match=next(iter(parameters))):
+            operator.execute(context(Run()))
+        assert planasonix.requests == []
+
+    def test_a_time_without_an_offset_is_utc(self, planasonix: Simulator) -> None:
+        drive(lambda: backfill(start_at=datetime(2025, 1, 1), end_at="2025-02-01T00:00:00"))  # noqa: DTZ001
+        assert the_one(planasonix).start_at == datetime(2025, 1, 1, tzinfo=UTC)
+
+    def test_templates_are_those_of_all_that_a_dag_could_compute(self) -> None:
+        assert set(PlanasonixBackfillOperator.template_fields) == {
+            "connection_id",
+            "planasonix_conn_id",
+            "priority",
+            "metadata",
+            "poll_interval",
+            "timeout",
+            "start_at",
+            "end_at",
+            "tables",
+        }
+
+
+@pytest.mark.parametrize(("way", "seed"), [(False, 3), (True, 4)], ids=["on a worker", "deferred"])
+def test_comes_through_fourteen_faults_with_one_backfill(way: bool, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = [("status", 429, {"Retry-After": "0"}) if 429 in fault else fault for fault in fourteen_faults(seed)]
+    with ReferenceServer(
+        api_key=API_KEY,
+        backfill_looks=6,
+        backfill_jobs=5,
+        read_faults=faults,
+        start_faults=[("status", 503, {"Retry-After": "0"})],
+    ) as server:
+        connection = {"conn_type": "planasonix", "host": server.url, "password": API_KEY}
+        monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(connection))
+        run = drive(lambda: backfill(connection_id="conn_1", poll_interval=0.02, deferrable=way))
+        backfills = list(server.backfills.values())
+    assert run.error is None, run.log.lines
+    assert server.faults_left == (0, 0)
+    assert [one["status"] for one in backfills] == ["completed"]
+    assert run.result["jobs_total"] == 5
+    assert API_KEY not in run.said

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import signal
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+from planasonix_provider.api.errors import PlanasonixServerError, PlanasonixTimeoutError
+from planasonix_provider.api.models import BackfillBody
+from planasonix_provider.operators.planasonix import PlanasonixCancelJobOperator
+from planasonix_provider.simulator import Simulator
+from tests.driving import Log, Run, context, drive, record
+from tests.operators.work import CONNECTION, routes_asked
+
+WINDOW = BackfillBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"})
+
+
+def cancel(**parameters: Any) -> PlanasonixCancelJobOperator:
+    return PlanasonixCancelJobOperator(**{"task_id": "stop", "poll_interval": 0.03, **parameters})
+
+
+class TestAJob:
+    def test_is_cancelled_and_waited_for(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60, cancelling_seconds=0.1)
+        job = planasonix.world.start_sync(CONNECTION)
+        run = drive(lambda: cancel(job_id=job.id))
+        assert run.error is None
+        assert planasonix.job(job.id).status == "cancelled"
+        assert (run.result["job_id"], run.result["status"]) == (job.id, "cancelled")
+        assert run.xcoms["job_url"] == f"{planasonix.url}/jobs/{job.id}"
+        assert run.log.lines[0] == f"Job {job.id} was asked to cancel: it is cancelling."
+
+    def test_is_not_waited_for_where_the_task_is_told_so(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
+        job = planasonix.world.start_sync(CONNECTION)
+        run = drive(lambda: cancel(job_id=job.id, wait_for_completion=False))
+        assert run.result["status"] == "cancelling"
+        assert routes_asked(planasonix) == ["cancel_job"]
+
+    @pytest.mark.parametrize("outcome", ["succeeded", "failed"])
+    def test_that_is_over_already_is_left_as_it_is(self, planasonix: Simulator, outcome: Any) -> None:
+        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0, outcome=outcome)
+        job = planasonix.world.start_sync(CONNECTION)
+        run = drive(lambda: cancel(job_id=job.id))
+        assert run.error is None
+        assert (run.result["status"], run.result["metrics"]["rows_loaded"] is not None) == (outcome, True)
+        assert run.log.lines == [f"Job {job.id} was over already: it is {outcome}."]
+
+    def test_that_nobody_knows_fails_the_task_without_a_retry(self, planasonix: Simulator) -> None:
+        run = drive(lambda: cancel(job_id="job_unknown"))
+        assert isinstance(run.error, AirflowFailException)
+        assert "POST /api/v1/jobs/job_unknown/cancel: answered 404" in str(run.error)
+
+    def test_is_cancelled_through_faults(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        job = planasonix.world.start_sync(CONNECTION)
+        planasonix.fail("reset", route="cancel_job", when="after", times=2)
+        planasonix.fail("status", route="get_job", status=503, times=3)
+        assert drive(lambda: cancel(job_id=job.id)).error is None
+        assert planasonix.job(job.id).status == "cancelled"
+
+    def test_leaves_the_retries_where_the_api_is_down(self, planasonix: Simulator) -> None:
+        planasonix.fail("status", route="cancel_job", status=503, times=None)
+        assert isinstance(drive(lambda: cancel(job_id="job_1")).error, PlanasonixServerError)
+
+    def test_that_takes_too_long_to_end_fails_the_task(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
+        job = planasonix.world.start_sync(CONNECTION)
+        run = drive(lambda: cancel(job_id=job.id, timeout=timedelta(seconds=0.2)))
+        assert isinstance(run.error, PlanasonixTimeoutError)
+        assert f"Job {job.id} was not over by" in str(run.error)
+
+
+class TestABackfill:
+    def test_is_cancelled_with_the_jobs_that_appear_meanwhile(self, planasonix: Simulator) -> None:
+        planasonix.plan_backfill(
+            CONNECTION, queued_seconds=0, jobs=9, job_seconds=60, jobs_after_cancel=3, cancelling_seconds=0.2
+        )
+        backfill = planasonix.world.start_backfill(CONNECTION, WINDOW)
+        run = drive(lambda: cancel(backfill_id=backfill.id))
+        assert run.error is None
+        assert planasonix.backfill(backfill.id).status == "cancelled"
+        assert {job.status for job in planasonix.jobs()} == {"cancelled"}
+        assert (run.result["backfill_id"], run.result["status"]) == (backfill.id, "cancelled")
+
+    def test_that_is_over_already_is_left_as_it_is(self, planasonix: Simulator) -> None:
+        planasonix.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=0)
+        backfill = planasonix.world.start_backfill(CONNECTION, WINDOW)
+        run = drive(lambda: cancel(backfill_id=backfill.id))
+        assert run.result["status"] == "completed"
+        assert "cancel_job" not in routes_asked(planasonix)
+
+    def test_is_asked_once_where_the_task_is_not_to_wait(self, planasonix: Simulator) -> None:
+        planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=2, job_seconds=60, cancelling_seconds=60)
+        backfill = planasonix.world.start_backfill(CONNECTION, WINDOW)
+        run = drive(lambda: cancel(backfill_id=backfill.id, wait_for_completion=False))
+        assert run.error is None
+        assert {job.status for job in planasonix.jobs()} == {"cancelling"}
+
+
+def test_a_kill_ends_the_wait(planasonix: Simulator) -> None:
+    planasonix.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
+    operator = cancel(job_id=planasonix.world.start_sync(CONNECTION).id, poll_interval=60)
+    record(operator, Log())
+    previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(AirflowException, match="killed while it waited for the end of job"):
+            operator.execute(context(Run()))
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({}, "job_id, backfill_id: got None and None, allowed is one of the two"),
+        ({"job_id": "job_1", "backfill_id": "bf_1"}, "job_id, backfill_id: got 'job_1' and 'bf_1'"),
+        ({"job_id": " "}, "job_id: got ' '"),
+        ({"job_id": "job_1", "poll_interval": 0}, "poll_interval: got 0"),
+        ({"job_id": "job_1", "timeout": "soon"}, "timeout: got 'soon'"),
+    ],
+)
+def test_bad_input_is_refused_when_the_dag_is_parsed(parameters: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        cancel(**parameters)

@@ -1,0 +1,368 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferred,
+)
+
+from planasonix_provider.api.client import Client
+from planasonix_provider.api.errors import PlanasonixAuthenticationError, PlanasonixConfigurationError
+from planasonix_provider.api.models import BackfillBody
+from planasonix_provider.sensors.base import PlanasonixSensor
+from planasonix_provider.sensors.planasonix import PlanasonixBackfillSensor, PlanasonixJobSensor, PlanasonixSyncSensor
+from planasonix_provider.simulator import Simulator
+from tests.conftest import API_KEY
+from tests.driving import HAS_NOTES, Run, context, drive
+from tests.travel import travelling
+
+CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
+WINDOW = BackfillBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"})
+LONG_AGO = "2020-01-01T00:00:00Z"
+
+
+def job_sensor(job_id: str, **parameters: Any) -> PlanasonixJobSensor:
+    return PlanasonixJobSensor(**{"task_id": "wait", "job_id": job_id, "poke_interval": 0.03, **parameters})
+
+
+def sync_sensor(**parameters: Any) -> PlanasonixSyncSensor:
+    return PlanasonixSyncSensor(
+        **{"task_id": "fresh", "connection_id": CONNECTION, "since": LONG_AGO, "poke_interval": 0.03, **parameters}
+    )
+
+
+def routes_asked(planasonix: Simulator) -> list[str]:
+    return [request.route for request in planasonix.requests]
+
+
+class TestAJob:
+    def test_that_succeeds_is_told_of_without_its_results(self, planasonix: Simulator, way: dict[str, Any]) -> None:
+        job = planasonix.world.start_sync(CONNECTION)
+        run = drive(lambda: job_sensor(job.id, **way))
+        assert run.error is None
+        assert (run.result["job_id"], run.result["status"]) == (job.id, "succeeded")
+        assert run.result["metrics"]["rows_loaded"] == 44_802
+        assert run.xcoms == {"job_url": f"{planasonix.url}/jobs/{job.id}"}
+        assert set(routes_asked(planasonix)) == {"get_job"}
+
+    def test_that_fails_does_so_without_a_retry_whatever_silent_fail_says(
+        self, planasonix: Simulator, way: dict[str, Any]
+    ) -> None:
+        planasonix.plan(CONNECTION, outcome="failed", code="source_unreachable", message="No route.")
+        job = planasonix.world.start_sync(CONNECTION)
+        run = drive(lambda: job_sensor(job.id, silent_fail=True, **way))
+        assert isinstance(run.error, AirflowFailException)
+        assert str(run.error) == (
+            f"Job {job.id} failed: source_unreachable: No route. See {planasonix.url}/jobs/{job.id}"
+        )
+
+    @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+    def test_that_fails_skips_the_task_where_it_is_told_so(
+        self, planasonix: Simulator, way: dict[str, Any], option: str
+    ) -> None:
+        planasonix.plan(CONNECTION, outcome="failed", code="source_unreachable", message="No route.")
+        job = planasonix.world.start_sync(CONNECTION)
+        run = drive(lambda: job_sensor(job.id, **{option: True}, **way))
+        assert isinstance(run.error, AirflowSkipException)
+        assert str(run.error).startswith(f"Job {job.id} failed: source_unreachable: No route.")
+
+    @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+    def test_that_is_not_over_in_time_skips_the_task_where_it_is_told_so(
+        self, planasonix: Simulator, way: dict[str, Any], option: str
+    ) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        job = planasonix.world.start_sync(CONNECTION)
+        run = drive(lambda: job_sensor(job.id, timeout=0.2, **{option: True}, **way))
+        assert isinstance(run.error, AirflowSkipException)
+        assert f"Job {job.id} was not over by" in str(run.error)
+
+    def test_that_is_not_over_in_time_is_left_alone(self, planasonix: Simulator, way: dict[str, Any]) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        job = planasonix.world.start_sync(CONNECTION)
+        run = drive(lambda: job_sensor(job.id, timeout=0.2, **way))
+        assert isinstance(run.error, AirflowSensorTimeout)
+        assert planasonix.job(job.id).status == "running"
+        assert set(routes_asked(planasonix)) == {"get_job"}
+
+    def test_that_nobody_knows_fails_the_task_at_once(self, planasonix: Simulator, way: dict[str, Any]) -> None:
+        run = drive(lambda: job_sensor("job_unknown", silent_fail=True, **way))
+        assert isinstance(run.error, AirflowFailException)
+        assert "GET /api/v1/jobs/job_unknown: answered 404" in str(run.error)
+        assert routes_asked(planasonix) == ["get_job"]
+
+    def test_is_waited_for_through_faults(self, planasonix: Simulator, way: dict[str, Any]) -> None:
+        job = planasonix.world.start_sync(CONNECTION)
+        planasonix.fail("status", route="get_job", status=503, times=3)
+        planasonix.fail("html", route="get_job", times=1)
+        run = drive(lambda: job_sensor(job.id, **way))
+        assert run.error is None
+
+    def test_may_be_waited_for_in_any_of_its_states(self, planasonix: Simulator, way: dict[str, Any]) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        job = planasonix.world.start_sync(CONNECTION)
+        assert drive(lambda: job_sensor(job.id, allowed_states=["running"], **way)).result["status"] == "running"
+        planasonix.world.cancel(job.id)
+        assert drive(lambda: job_sensor(job.id, allowed_states=["cancelled"], **way)).result["status"] == "cancelled"
+
+    def test_that_ends_otherwise_than_it_may_fails_the_task(self, planasonix: Simulator, way: dict[str, Any]) -> None:
+        job = planasonix.world.start_sync(CONNECTION)
+        run = drive(lambda: job_sensor(job.id, allowed_states=["cancelled"], **way))
+        assert isinstance(run.error, AirflowFailException)
+        assert str(run.error) == f"Job {job.id} is succeeded for good, and allowed_states has only cancelled."
+
+    def test_that_comes_into_a_failed_state_fails_the_task(self, planasonix: Simulator, way: dict[str, Any]) -> None:
+        planasonix.plan(CONNECTION, queued_seconds=60)
+        job = planasonix.world.start_sync(CONNECTION)
+        run = drive(lambda: job_sensor(job.id, failed_states=["queued"], **way))
+        assert isinstance(run.error, AirflowFailException)
+        assert str(run.error) == f"Job {job.id} is queued, which is one of failed_states."
+
+    def test_a_key_that_is_refused_fails_the_task_and_leaves_its_retries(
+        self, planasonix: Simulator, way: dict[str, Any]
+    ) -> None:
+        planasonix.world.keys.revoke(API_KEY)
+        run = drive(lambda: job_sensor("job_1", soft_fail=True, **way))
+        assert isinstance(run.error, PlanasonixAuthenticationError)
+        run = drive(lambda: job_sensor("job_1", never_fail=True, **way))
+        assert isinstance(run.error, AirflowSkipException)
+
+    def test_a_key_that_is_refused_is_waited_out_with_silent_fail(
+        self, planasonix: Simulator, way: dict[str, Any]
+    ) -> None:
+        job = planasonix.world.start_sync(CONNECTION)
+        # Two for each look: a key that is refused is tried again, for it may have been rotated.
+        planasonix.fail("status", status=401, route="get_job", times=2)
+        run = drive(lambda: job_sensor(job.id, silent_fail=True, **way))
+        assert run.error is None
+        assert any(line.startswith(f"No news of job {job.id}, still waiting: GET") for line in run.log.lines)
+
+    def test_an_airflow_connection_that_is_missing_says_so(self, way: dict[str, Any]) -> None:
+        run = drive(lambda: job_sensor("job_1", planasonix_conn_id="nowhere", **way))
+        assert isinstance(run.error, PlanasonixConfigurationError)
+
+
+class TestPoking:
+    def test_takes_one_client_for_all_looks(self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        clients: list[Client] = []
+        make = Client.__init__
+
+        def count(client: Client, *arguments: Any, **more: Any) -> None:
+            clients.append(client)
+            make(client, *arguments, **more)
+
+        monkeypatch.setattr(Client, "__init__", count)
+        planasonix.plan(CONNECTION, running_seconds=0.3)
+        job = planasonix.world.start_sync(CONNECTION)
+        drive(lambda: job_sensor(job.id))
+        assert routes_asked(planasonix).count("get_job") >= 5
+        assert len(clients) == 1
+
+    def test_may_be_done_by_hand(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        job = planasonix.world.start_sync(CONNECTION)
+        assert not job_sensor(job.id).poke(context(Run()))
+        assert job_sensor(job.id, allowed_states=["running", "queued"]).poke(context(Run()))
+
+    def test_counts_its_timeout_from_the_first_look_of_all(
+        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with travelling(monkeypatch) as travel:
+            planasonix.plan(CONNECTION, running_seconds=86_400)
+            job = planasonix.world.start_sync(CONNECTION)
+            run = drive(lambda: job_sensor(job.id, mode="reschedule", poke_interval=300, timeout=3_000))
+            assert isinstance(run.error, AirflowSensorTimeout)
+            assert travel.passed == pytest.approx(3_000, abs=301)
+            assert len(run.pokes) == 11
+
+    @pytest.mark.skipif(not HAS_NOTES, reason="this Airflow keeps no notes from one process to the next")
+    def test_remembers_an_outage_from_one_process_to_the_next(
+        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with travelling(monkeypatch):
+            planasonix.plan(CONNECTION, running_seconds=7_200)
+            job = planasonix.world.start_sync(CONNECTION)
+            planasonix.fail("status", route="get_job", status=503, times=3, skip=2)
+            run = drive(lambda: job_sensor(job.id, mode="reschedule", poke_interval=600))
+        assert run.error is None
+        assert "Planasonix answers again, after 30 min 0 s." in run.log.lines
+        assert run.notes == {}
+
+    def test_says_that_backing_off_is_not_for_deferred_sensors(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=0.3)
+        job = planasonix.world.start_sync(CONNECTION)
+        run = drive(lambda: job_sensor(job.id, deferrable=True, exponential_backoff=True))
+        assert any(line.startswith("exponential_backoff and max_wait do not apply") for line in run.log.lines)
+
+
+class TestABackfill:
+    def test_that_completes_is_told_of(self, planasonix: Simulator, way: dict[str, Any]) -> None:
+        backfill = planasonix.world.start_backfill(CONNECTION, WINDOW)
+        run = drive(
+            lambda: PlanasonixBackfillSensor(task_id="wait", backfill_id=backfill.id, poke_interval=0.03, **way)
+        )
+        assert run.error is None
+        assert (run.result["backfill_id"], run.result["status"]) == (backfill.id, "completed")
+        assert run.result["rows_processed"] == 5_000_000
+
+    def test_that_fails_names_the_jobs_that_did(self, planasonix: Simulator, way: dict[str, Any]) -> None:
+        planasonix.plan_backfill(CONNECTION, failing_jobs=[1], code="source_unreachable", message="No route.")
+        backfill = planasonix.world.start_backfill(CONNECTION, WINDOW)
+        run = drive(
+            lambda: PlanasonixBackfillSensor(task_id="wait", backfill_id=backfill.id, poke_interval=0.03, **way)
+        )
+        failed = (planasonix.backfill(backfill.id).job_ids or [])[1]
+        assert isinstance(run.error, AirflowFailException)
+        assert f"What failed of it: job {failed}: source_unreachable: No route." in str(run.error)
+        assert run.xcoms["job_url"].endswith(failed)
+
+
+class TestASync:
+    def test_that_succeeds_after_a_while_is_told_of(self, planasonix: Simulator, way: dict[str, Any]) -> None:
+        planasonix.plan(CONNECTION, running_seconds=0.3)
+        job = planasonix.world.start_sync(CONNECTION)
+        run = drive(lambda: sync_sensor(**way))
+        assert run.error is None
+        assert (run.result["job_id"], run.result["status"]) == (job.id, "succeeded")
+
+    def test_that_ended_before_does_not_count(self, planasonix: Simulator, way: dict[str, Any]) -> None:
+        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0)
+        old = planasonix.world.start_sync(CONNECTION)
+        assert old.created_at is not None
+        since = old.created_at + timedelta(milliseconds=1)
+        run = drive(lambda: sync_sensor(since=since, timeout=0.2, **way))
+        assert isinstance(run.error, AirflowSensorTimeout)
+        assert str(run.error).startswith(f"No sync of connection {CONNECTION} that was created since ")
+
+    def test_that_was_created_before_and_finished_since_counts_if_the_sensor_says_so(
+        self, planasonix: Simulator, way: dict[str, Any]
+    ) -> None:
+        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0.3)
+        job = planasonix.world.start_sync(CONNECTION)
+        assert job.created_at is not None
+        since = job.created_at + timedelta(milliseconds=100)
+        run = drive(lambda: sync_sensor(since=since, by="finished", **way))
+        assert run.error is None
+        assert run.result["job_id"] == job.id
+
+    def test_that_fails_fails_the_task(self, planasonix: Simulator, way: dict[str, Any]) -> None:
+        planasonix.plan(CONNECTION, outcome="failed", code="source_unreachable", message="No route.")
+        job = planasonix.world.start_sync(CONNECTION)
+        run = drive(lambda: sync_sensor(**way))
+        assert isinstance(run.error, AirflowFailException)
+        assert str(run.error).startswith(f"Job {job.id} failed: source_unreachable")
+
+    def test_that_fails_is_passed_over_where_the_next_one_is_waited_for(
+        self, planasonix: Simulator, way: dict[str, Any]
+    ) -> None:
+        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0, outcome="failed")
+        planasonix.world.start_sync(CONNECTION)
+        planasonix.plan(CONNECTION, running_seconds=0.3)
+        following = planasonix.world.start_sync(CONNECTION)
+        run = drive(lambda: sync_sensor(on_failure="wait", **way))
+        assert run.error is None
+        assert run.result["job_id"] == following.id
+
+    def test_that_failed_before_another_succeeded_fails_nothing(
+        self, planasonix: Simulator, way: dict[str, Any]
+    ) -> None:
+        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0, outcome="failed")
+        planasonix.world.start_sync(CONNECTION)
+        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0)
+        following = planasonix.world.start_sync(CONNECTION)
+        assert drive(lambda: sync_sensor(**way)).result["job_id"] == following.id
+
+    def test_of_another_connection_does_not_count_nor_does_a_backfill(
+        self, planasonix: Simulator, way: dict[str, Any]
+    ) -> None:
+        planasonix.plan("conn_demo_01", queued_seconds=0, running_seconds=0)
+        planasonix.world.start_sync("conn_demo_01")
+        planasonix.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=0)
+        planasonix.world.start_backfill(CONNECTION, WINDOW)
+        assert isinstance(drive(lambda: sync_sensor(timeout=0.15, **way)).error, AirflowSensorTimeout)
+
+    def test_takes_its_moment_along_as_it_was_rendered(self, planasonix: Simulator) -> None:
+        with pytest.raises(TaskDeferred) as deferred:
+            sync_sensor(since="2025-03-27T16:22:10+02:00", deferrable=True).execute(context(Run()))
+        arguments = deferred.value.trigger.serialize()[1]
+        assert arguments["since"] == "2025-03-27T14:22:10+00:00"
+        assert json.loads(json.dumps(arguments)) == arguments
+
+    def test_costs_one_request_a_look_where_failures_are_waited_out(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        planasonix.world.start_sync(CONNECTION)
+        run = drive(lambda: sync_sensor(on_failure="wait", timeout=0.3, poke_interval=0.1))
+        assert isinstance(run.error, AirflowSensorTimeout)
+        assert len(planasonix.requests) == 4
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("make", "words"),
+        [
+            (lambda: job_sensor(""), "job_id: got ''"),
+            (
+                lambda: job_sensor("job_1", allowed_states=["done"]),
+                r"allowed_states: got \['done'\], allowed is a list",
+            ),
+            (lambda: job_sensor("job_1", allowed_states=["completed"]), "allowed_states: got"),
+            (lambda: job_sensor("job_1", allowed_states=[]), r"allowed_states: got \[\]"),
+            (lambda: job_sensor("job_1", allowed_states="succeeded"), "allowed_states: got 'succeeded'"),
+            (lambda: job_sensor("job_1", failed_states=["broken"]), r"failed_states: got \['broken'\]"),
+            (lambda: job_sensor("job_1", failed_states=["succeeded"]), "failed_states: got succeeded, allowed is what"),
+            (lambda: job_sensor("job_1", poke_interval=0), "poke_interval: got 0.0"),
+            (lambda: PlanasonixBackfillSensor(task_id="w", backfill_id=" "), "backfill_id: got ' '"),
+            (
+                lambda: PlanasonixBackfillSensor(task_id="w", backfill_id="bf_1", allowed_states=["succeeded"]),
+                r"allowed_states: got \['succeeded'\], allowed is a list of cancelled, completed, failed, queued, ru",
+            ),
+            (lambda: sync_sensor(since="yesterday"), "since: got 'yesterday', allowed is a time"),
+            (lambda: sync_sensor(since=None), "since: got None"),
+            (lambda: sync_sensor(by="started"), "by: got 'started', allowed is created, finished"),
+            (lambda: sync_sensor(on_failure="ignore"), "on_failure: got 'ignore', allowed is fail, wait"),
+            (lambda: sync_sensor(connection_id=""), "connection_id: got ''"),
+        ],
+    )
+    def test_is_refused_when_the_dag_is_parsed(self, make: Any, words: str) -> None:
+        with pytest.raises(ValueError, match=words):
+            make()
+
+    def test_is_refused_before_any_request_where_a_template_decides(
+        self, planasonix: Simulator, way: dict[str, Any]
+    ) -> None:
+        sensor = job_sensor("{{ ti.xcom_pull(task_ids='start', key='job_id') }}", **way)
+        sensor.job_id = None  # type: ignore[assignment]
+        with pytest.raises(AirflowFailException, match="job_id: got None, allowed is a text"):
+            sensor.execute(context(Run()))
+        assert planasonix.requests == []
+
+    def test_an_event_of_another_kind_is_refused(self, planasonix: Simulator) -> None:
+        event = {"version": 1, "kind": "backfill", "id": "bf_1", "outcome": "error", "error": "a", "message": "b"}
+        with pytest.raises(Exception, match="kind: it is of a backfill"):
+            job_sensor("job_1").execute_complete(context(Run()), event)
+
+
+@pytest.mark.parametrize(
+    "sensor", [job_sensor("job_1"), sync_sensor(), PlanasonixBackfillSensor(task_id="w", backfill_id="bf_1")]
+)
+def test_all_parameters_of_a_sensors_own_are_templates(sensor: PlanasonixSensor) -> None:
+    assert set(sensor.template_fields) == set(sensor.checks) >= {"planasonix_conn_id"}
+
+
+def test_the_key_is_in_nothing_that_a_person_can_read(planasonix: Simulator, way: dict[str, Any]) -> None:
+    job = planasonix.world.start_sync(CONNECTION)
+    planasonix.fail("status", route="get_job", status=500)
+    run = drive(lambda: job_sensor(job.id, **way))
+    assert run.error is None
+    assert API_KEY not in run.said
+
+
+def test_a_naive_moment_is_utc() -> None:
+    sensor = sync_sensor(since=datetime(2025, 3, 27))  # noqa: DTZ001
+    sensor.settle()
+    assert sensor.since == datetime(2025, 3, 27, tzinfo=UTC)
