@@ -35,7 +35,10 @@ def test_the_dag_in_the_readme_runs(planasonix: Simulator) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES[1:] if python_blocks(page)], ids=lambda page: page.name)
 def test_the_python_in_the_docs_runs(page: Path, planasonix: Simulator) -> None:
     for block in python_blocks(page):
-        exec(compile(block, page.name, "exec"), {})
+        if example := re.match(r"# (example_dags/\w+\.py)\n", block):
+            assert block.removeprefix(example[0]) in (ROOT / example[1]).read_text()
+        else:
+            exec(compile(block, page.name, "exec"), {})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -130,10 +130,8 @@ class PlanasonixWaitTrigger(BaseTrigger):
         first = await wait.next(watch.seconds_until_attention(utcnow()))
         if first is None:
             return None
-        now = utcnow()
         try:
-            steps = watch.subject.look(now, detailed=watch.is_line_due(now))
-            return await walk_on(first, steps, poller.channel.ask)
+            return await walk_on(first, watch.look(utcnow()), poller.channel.ask)
         except PlanasonixError as error:
             return error
 

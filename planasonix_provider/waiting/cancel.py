@@ -62,7 +62,7 @@ async def _cancel_backfill(
         backfill = await send(routes.get_backfill(backfill_id))
         if backfill.is_over:
             return backfill
-        await pursuit.cancel(backfill.job_ids or ())
+        await pursuit.cancel(backfill.job_ids or job_ids)
         if loop.time() >= give_up:
             if pursuit.trouble:
                 raise pursuit.trouble
@@ -91,6 +91,9 @@ class _Pursuit:
         left = [job_id for job_id in reversed(job_ids) if job_id not in self._asked]
         for position in range(0, len(left), _AT_A_TIME):
             jobs = await for_each(left[position : position + _AT_A_TIME], self._cancel_one)
+            if not any(jobs):
+                # An outage: to sit it out for each of thousands would take hours. The next round begins here.
+                return
             # A backfill works through its jobs in turn: those before these have ended, too. If not, the next round
             # goes on from here, for the backfill is not over then.
             if all(job and job.status in ("succeeded", "failed") for job in jobs):

@@ -115,8 +115,10 @@ class Channel:
                         raise
                     return await renewed.send(request, ONCE)
             except PlanasonixRateLimitError as refusal:
-                # Everybody rests: the limit is the key's, not that of one caller.
-                self.silent_until = asyncio.get_running_loop().time() + pause_after(refusal, 0.0)
+                # Everybody rests: the limit is the key's, not that of one caller. Another one that was in flight, too,
+                # may have been refused without a time.
+                until = asyncio.get_running_loop().time() + pause_after(refusal, 0.0)
+                self.silent_until = max(self.silent_until, until)
                 raise
 
     async def _connected(self, newer_than: float = -math.inf) -> AsyncClient:

@@ -65,7 +65,13 @@ class Patience:
         """
 
         async def ask() -> Backfill:
-            return await self.send(routes.get_backfill(backfill_id))
+            backfill = await self.send(routes.get_backfill(backfill_id))
+            if not backfill.is_over:
+                # It was seen as over: this comes from a part of the API that lags behind, and its jobs may, too.
+                raise PlanasonixConflictError(
+                    f"What is known of backfill {backfill_id} is not complete: it says that it is {backfill.status}."
+                )
+            return backfill
 
         return await self._ask(ask, f"Backfill {backfill_id} is over, but cannot be looked at, trying on")
 

@@ -173,6 +173,8 @@ class BackfillSubject(WorkSubject):
 
     kind = "backfill"
     known_states = BACKFILL_STATES
+    # As it was counted last: not every look counts.
+    _jobs_done: int | None = None
 
     @property
     def request(self) -> Request[Backfill]:
@@ -184,17 +186,19 @@ class BackfillSubject(WorkSubject):
         backfill: Backfill = yield self.request
         if not backfill.job_ids or backfill.is_over:
             return self.seen(backfill, now)
-        to_do = (yield from self._jobs_to_do(backfill)) if detailed else None
         total = len(backfill.job_ids)
-        done = f"{total:,} jobs so far" if to_do is None else f"{total - to_do:,} of {count(total, 'job')} so far done"
-        return self.seen(backfill, now, done)
+        if detailed and (to_do := (yield from self._jobs_to_do(backfill))) is not None:
+            self._jobs_done = total - to_do
+        jobs = f"{count(total, 'job')} so far"
+        return self.seen(backfill, now, jobs if self._jobs_done is None else f"{self._jobs_done:,} of {jobs} done")
 
     @staticmethod
     def _jobs_to_do(backfill: Backfill) -> Steps[int | None]:
         """Count the jobs that are still to end, by the lists of active jobs: a backfill may have thousands of them."""
         active: set[str] = set()
         try:
-            for status in ("running", "queued"):
+            # In this order, or a job that starts between the two would be in neither.
+            for status in ("queued", "running"):
                 page: Page[Job] = yield routes.list_jobs(
                     connection_id=backfill.connection_id, status=status, since=backfill.created_at, limit=PAGE_SIZE
                 )
@@ -254,6 +258,7 @@ class SyncSubject(Subject):
         self.on_failure = on_failure
         # What a look need not ask again: jobs that ended too early to count.
         self._ended_before: set[str] = set()
+        self._newest_words: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -282,9 +287,9 @@ class SyncSubject(Subject):
         if job:
             # A list names only some of a job's fields.
             return self._over((yield routes.get_job(job.id)))
-        newest = (yield from self._newest()) if detailed else None
-        words = f"the newest, {newest.id}, is {newest.status}" if newest else None
-        return Seen("awaited", False, f"{self.goal} yet", progress=(words,) if words else ())
+        if detailed and (newest := (yield from self._newest())):
+            self._newest_words = (f"the newest, {newest.id}, is {newest.status}",)
+        return Seen("awaited", False, f"{self.goal} yet", progress=self._newest_words)
 
     def _over(self, job: Job) -> Seen:
         says = f"Job {job.id} {'was ' if job.status == 'cancelled' else ''}{job.status}"
@@ -303,7 +308,7 @@ class SyncSubject(Subject):
         while True:
             page: Page[Job] = yield cursors.request
             for job in page.data:
-                if job.id in self._ended_before or job.status != status:
+                if job.id in self._ended_before or job.status != status or not self._is_ours(job):
                     continue
                 if (whole := job).finished_at is None:
                     whole = yield routes.get_job(job.id)
@@ -327,13 +332,15 @@ class SyncSubject(Subject):
             (
                 job
                 for job in jobs
-                if job.connection_id in (None, self.id)
-                and job.type in (None, "connection_sync")
+                if self._is_ours(job)
                 and (states is None or job.status in states)
                 and (job.created_at is None or job.created_at >= self.since)
             ),
             None,
         )
+
+    def _is_ours(self, job: Job) -> bool:
+        return job.connection_id in (None, self.id) and job.type in (None, "connection_sync")
 
     def _list(self, status: str | None, **bounds: Any) -> Request[Page[Job]]:
         return routes.list_jobs(connection_id=self.id, type="connection_sync", status=status, **bounds)

@@ -18,6 +18,7 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.retry import is_final, is_passing
 from planasonix_provider.waiting.event import WaitEvent
+from planasonix_provider.waiting.steps import Steps
 from planasonix_provider.waiting.subjects import Seen, Subject
 from planasonix_provider.waiting.words import duration
 
@@ -72,8 +73,18 @@ class Watch:
         self._owned = owned
         self._silent = silent
         self._seen: Seen | None = None
-        self._seen_at = self._moved_at = self._logged = self._began = now
+        self._seen_at = self._moved_at = self._logged = self._detailed = self._began = now
         self._refusals = 0
+
+    def look(self, now: datetime) -> Steps[Seen]:
+        """Begin a look; now and then one that asks for the log's figures, too.
+
+        :param now: the time.
+        :return: the steps of the look.
+        """
+        if detailed := now - self._detailed >= LOG_EVERY:
+            self._detailed = now
+        return self.subject.look(now, detailed=detailed)
 
     def take(self, answer: Seen | PlanasonixError | None, now: datetime) -> WaitEvent | None:
         """Take in whatever came.
@@ -143,17 +154,9 @@ class Watch:
                     f"and execution_timeout allow{self._last_state}."
                 )
             )
-        if self.is_line_due(now):
+        if now - self._logged >= LOG_EVERY:
             self._say(now, self._line(now))
         return None
-
-    def is_line_due(self, now: datetime) -> bool:
-        """Say whether the log is to get a line though nothing happens.
-
-        :param now: the time.
-        :return: whether the last line was long ago.
-        """
-        return now - self._logged >= LOG_EVERY
 
     def seconds_until_attention(self, now: datetime) -> float:
         """Say when :meth:`remind` has something to do.

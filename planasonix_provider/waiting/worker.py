@@ -57,6 +57,6 @@ def look(
     :return: what the look brought, or why it failed.
     """
     try:
-        return walk(watch.subject.look(now(), detailed=watch.is_line_due(now())), send)
+        return walk(watch.look(now()), send)
     except PlanasonixError as error:
         return error

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from planasonix_provider.api.errors import (
     PlanasonixError,
     PlanasonixNotFoundError,
     PlanasonixPermissionError,
+    PlanasonixRateLimitError,
+    PlanasonixServerError,
 )
-from planasonix_provider.api.models import JobResults
+from planasonix_provider.api.models import Backfill, JobResults
 from planasonix_provider.waiting.patience import Patience
 from tests.waiting.clock import Clock
 
@@ -22,6 +25,15 @@ EARLY = JobResults(job_id="job_1", status="running")
 
 def fetch(clock: Clock, *answers: Any) -> tuple[JobResults, list[str]]:
     """Fetch results that come as the answers say, the last one again and again; give them, and the log."""
+    return ask(clock, lambda patience: patience.results_of("job_1"), *answers)
+
+
+def fetch_backfill(clock: Clock, *answers: Any) -> tuple[Backfill, list[str]]:
+    """Fetch a backfill in the same way."""
+    return ask(clock, lambda patience: patience.backfill("bf_1"), *answers)
+
+
+def ask(clock: Clock, what: Callable[[Patience], Awaitable[Any]], *answers: Any) -> tuple[Any, list[str]]:
     coming = list(answers)
     lines: list[str] = []
 
@@ -34,7 +46,10 @@ def fetch(clock: Clock, *answers: Any) -> tuple[JobResults, list[str]]:
     async def sleep(seconds: float) -> None:
         clock.sleep(seconds)
 
-    return asyncio.run(Patience(send, 10, lines.append, sleep, clock).results_of("job_1")), lines
+    async def main() -> Any:
+        return await what(Patience(send, 10, lines.append, sleep, clock))
+
+    return asyncio.run(main()), lines
 
 
 def test_are_there_at_once_as_a_rule(clock: Clock) -> None:
@@ -79,3 +94,49 @@ def test_that_the_key_may_not_read_are_an_error_at_once(clock: Clock) -> None:
     with pytest.raises(PlanasonixPermissionError):
         fetch(clock, PlanasonixPermissionError("403", status=403))
     assert clock.passed == 0
+
+
+def test_that_a_429_puts_off_are_asked_for_when_it_says(clock: Clock) -> None:
+    results, _ = fetch(clock, PlanasonixRateLimitError("429", status=429, retry_after=300), THERE)
+    assert results == THERE
+    assert clock.passed == 300
+
+
+class TestABackfill:
+    WHOLE = Backfill(id="bf_1", status="completed", job_ids=["job_1", "job_2"])
+    LATE = Backfill(id="bf_1", status="running", job_ids=["job_1"])
+
+    def test_is_there_at_once_as_a_rule(self, clock: Clock) -> None:
+        assert fetch_backfill(clock, self.WHOLE) == (self.WHOLE, [])
+        assert clock.passed == 0
+
+    @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
+    def test_is_taken_however_it_has_ended(self, clock: Clock, status: str) -> None:
+        assert fetch_backfill(clock, Backfill(id="bf_1", status=status))[0].status == status
+
+    def test_is_asked_for_again_in_an_outage(self, clock: Clock) -> None:
+        backfill, lines = fetch_backfill(clock, *[PlanasonixServerError("503", status=503)] * 5, self.WHOLE)
+        assert backfill == self.WHOLE
+        assert clock.passed == 50
+        assert lines == ["Backfill bf_1 is over, but cannot be looked at, trying on: 503"] * 2
+
+    def test_is_asked_for_again_while_the_answer_lags_behind(self, clock: Clock) -> None:
+        backfill, lines = fetch_backfill(clock, self.LATE, self.WHOLE)
+        assert backfill == self.WHOLE
+        assert len(lines) == 1
+
+    def test_that_stays_behind_is_an_error_and_no_half_account(self, clock: Clock) -> None:
+        with pytest.raises(PlanasonixConflictError, match="it says that it is running"):
+            fetch_backfill(clock, self.LATE)
+        assert clock.passed >= 3_600
+
+    def test_that_is_refused_twice_is_an_error(self, clock: Clock) -> None:
+        refusal = PlanasonixNotFoundError("404", status=404)
+        assert fetch_backfill(clock, refusal, self.WHOLE)[0] == self.WHOLE
+        with pytest.raises(PlanasonixNotFoundError):
+            fetch_backfill(clock, refusal)
+
+    def test_that_the_key_may_not_read_is_an_error_at_once(self, clock: Clock) -> None:
+        with pytest.raises(PlanasonixPermissionError):
+            fetch_backfill(clock, PlanasonixPermissionError("403", status=403))
+        assert clock.passed == 0

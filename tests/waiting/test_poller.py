@@ -4,79 +4,20 @@ import asyncio
 import contextvars
 import gc
 import weakref
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.client import Account
 from planasonix_provider.api.errors import (
-    PlanasonixAuthenticationError,
     PlanasonixConfigurationError,
     PlanasonixError,
-    PlanasonixNotFoundError,
     PlanasonixRateLimitError,
-    PlanasonixTransportError,
 )
 from planasonix_provider.api.models import Job
 from planasonix_provider.waiting.poller import Poller, Wait, poller_for
 from tests import virtual_time
-
-Answer = Job | Exception
-
-
-@dataclass
-class Planasonix:
-    """Stands where the network would, which knows no virtual time: answers after ``seconds``, and counts."""
-
-    answer: Callable[[str, str], Answer] = lambda key, path: Job(id=path.rsplit("/", 1)[1], status="running")
-    key: str = "plnx_old"
-    seconds: float = 0.01
-    asked: Counter[str] = field(default_factory=Counter)
-    times: list[float] = field(default_factory=list)
-    connects: int = 0
-    open_clients: int = 0
-    in_flight: int = 0
-    most_in_flight: int = 0
-
-    async def connect(self) -> Any:
-        self.connects += 1
-        self.open_clients += 1
-        return Client(self, Account(api_key=SecretStr(self.key)))
-
-
-@dataclass
-class Client:
-    planasonix: Planasonix
-    account: Account
-
-    async def send(self, request: routes.Request[Any], policy: Any = None) -> Any:
-        there = self.planasonix
-        there.asked[request.url_path] += 1
-        there.times.append(asyncio.get_running_loop().time())
-        there.in_flight += 1
-        there.most_in_flight = max(there.most_in_flight, there.in_flight)
-        try:
-            await asyncio.sleep(there.seconds)
-        finally:
-            there.in_flight -= 1
-        answer = there.answer(self.account.api_key.get_secret_value(), request.url_path)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    async def close(self) -> None:
-        self.planasonix.open_clients -= 1
-
-
-def refused_once(retry_after: float) -> Callable[[str, str], Answer]:
-    """Answer the first look with a 429."""
-    refusals = [PlanasonixRateLimitError("429", status=429, retry_after=retry_after)]
-    return lambda key, path: refusals.pop() if refusals else Job(id="j", status="running")
+from tests.waiting.planasonix import Planasonix, refused_once
 
 
 async def looks(poller: Poller, job_id: str, *, interval: float, number: int) -> list[Any]:
@@ -111,21 +52,6 @@ def test_waits_for_the_same_job_share_its_answers() -> None:
     assert there.asked == {"/api/v1/jobs/job_1": 3}
 
 
-def test_five_requests_are_in_flight_and_one_client_is_open() -> None:
-    there = Planasonix(seconds=1.0)
-
-    async def main() -> None:
-        poller = Poller(there.connect)
-        async with asyncio.TaskGroup() as group:
-            for number in range(50):
-                group.create_task(looks(poller, f"job_{number}", interval=60, number=2))
-
-    virtual_time.run(main())
-    assert there.most_in_flight == 5
-    assert there.connects == 1
-    assert sum(there.asked.values()) == 100
-
-
 def test_a_slow_look_holds_up_no_other() -> None:
     there = Planasonix()
 
@@ -141,74 +67,6 @@ def test_a_slow_look_holds_up_no_other() -> None:
         return now
 
     assert virtual_time.run(main()) < 60
-
-
-def test_a_rotated_key_is_read_again_once_for_all_and_fails_none() -> None:
-    there = Planasonix(
-        answer=lambda key, path: (
-            Job(id="j", status="running") if key == "plnx_new" else PlanasonixAuthenticationError("401", status=401)
-        )
-    )
-
-    async def main() -> list[Any]:
-        poller = Poller(there.connect)
-        waits = [asyncio.create_task(looks(poller, f"job_{number}", interval=10, number=1)) for number in range(50)]
-        await asyncio.sleep(0.005)
-        there.key = "plnx_new"
-        return [answer for answers in await asyncio.gather(*waits) for answer in answers]
-
-    answers = virtual_time.run(main())
-    assert {type(answer) for answer in answers} == {Job}
-    assert there.connects == 2
-    assert there.open_clients == 0
-
-
-def test_a_key_that_stays_refused_is_told_to_the_waits() -> None:
-    there = Planasonix(answer=lambda key, path: PlanasonixAuthenticationError("401", status=401))
-    (answer,) = virtual_time.run(looks(Poller(there.connect), "job_1", interval=10, number=1))
-    assert isinstance(answer, PlanasonixAuthenticationError)
-    assert there.asked.total() == 1, "the same key once more would be refused once more"
-
-
-def test_a_connection_that_was_moved_to_another_host_is_read_again_when_a_job_is_not_found() -> None:
-    def answer(key: str, path: str) -> Answer:
-        there = {"plnx_old": "old_job", "plnx_new": "new_job"}[key]
-        return Job(id=there, status="running") if path.endswith(there) else PlanasonixNotFoundError("404", status=404)
-
-    there = Planasonix(answer=answer)
-
-    async def main() -> list[Any]:
-        poller = Poller(there.connect)
-        waiting_on = asyncio.create_task(looks(poller, "old_job", interval=10, number=12))
-        await asyncio.sleep(100)
-        there.key = "plnx_new"
-        found = await looks(poller, "new_job", interval=10, number=1)
-        waiting_on.cancel()
-        return found
-
-    assert isinstance(virtual_time.run(main())[0], Job)
-    assert there.connects == 2
-
-
-def test_an_outage_is_a_reason_to_read_the_connection_once_a_minute() -> None:
-    there = Planasonix(answer=lambda key, path: PlanasonixTransportError("refused", sent=False))
-    virtual_time.run(looks(Poller(there.connect), "job_1", interval=1, number=600))
-    assert there.connects == pytest.approx(10, abs=1)
-
-
-def test_a_cancel_goes_over_the_same_client_and_is_tried_again() -> None:
-    there = Planasonix()
-    answers: list[Answer] = [PlanasonixTransportError("reset"), Job(id="job_1", status="cancelling")]
-    there.answer = lambda key, path: answers.pop(0) if path.endswith("cancel") else Job(id="job_1", status="running")
-
-    async def main() -> Job:
-        poller = Poller(there.connect)
-        async with poller.wait(routes.get_job("job_1"), 10):
-            return await poller.channel.send(routes.cancel_job("job_1"))
-
-    assert virtual_time.run(main()).status == "cancelling"
-    assert there.asked["/api/v1/jobs/job_1/cancel"] == 2
-    assert there.connects == 1
 
 
 def test_a_429_silences_the_whole_poller_for_as_long_as_it_asks() -> None:

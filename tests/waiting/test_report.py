@@ -5,8 +5,20 @@ from datetime import UTC, datetime
 
 import pytest
 
-from planasonix_provider.api.models import Job, JobResults, JobWarning, TableResult
-from planasonix_provider.waiting.report import error_of_work, log_results, report_job
+from planasonix_provider.api.errors import (
+    PlanasonixJobCancelledError,
+    PlanasonixJobFailedError,
+    PlanasonixLostTrackError,
+)
+from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning, TableResult
+from planasonix_provider.waiting.report import (
+    LARGEST_LIST,
+    MOST_LISTED,
+    error_of_work,
+    log_results,
+    report_backfill,
+    report_job,
+)
 
 URL = "https://app.planasonix.com/jobs/job_1"
 
@@ -73,3 +85,154 @@ def test_the_log_has_the_warnings_and_the_sum() -> None:
         "! Warning of the job: without a code: without a message",
         "Loaded 1,234 rows into 2 tables.",
     ]
+
+
+def log(*results: JobResults) -> list[str]:
+    lines: list[str] = []
+    log_results(results, info=lines.append, warn=lambda line: lines.append(f"! {line}"))
+    return lines
+
+
+def test_the_log_of_many_jobs_counts_each_table_once_and_all_rows() -> None:
+    results = [
+        loaded("job_1", a=1, b=2),
+        loaded("job_2", a=3),
+        loaded("job_3", c=None),
+    ]
+    assert log(*results) == ["Loaded 6 rows into 3 tables by 3 jobs."]
+
+
+def test_the_log_of_many_jobs_has_the_first_thousand_warnings_and_counts_them() -> None:
+    many = [JobResults(job_id=f"job_{n}", status="succeeded", warnings=[JobWarning()] * 400) for n in range(3)]
+    lines = log(*many)
+    assert len([line for line in lines if line.startswith("!")]) == MOST_LISTED
+    assert lines[-2:] == ["These are the first 1,000 of 1,200 warnings.", "Loaded 0 rows into 0 tables by 3 jobs."]
+
+
+def test_the_log_of_no_job_says_that_there_was_nothing() -> None:
+    assert log() == ["Loaded 0 rows into 0 tables."]
+
+
+def loaded(job_id: str, status: str = "succeeded", **rows: int | None) -> JobResults:
+    tables = [TableResult(name=name, rows_loaded=number, checksum="sha256:1") for name, number in rows.items()]
+    return JobResults(job_id=job_id, status=status, tables=tables)
+
+
+class TestOfABackfill:
+    WHOLE = Backfill(
+        id="bf_1",
+        status="completed",
+        connection_id="conn_1",
+        start_at=datetime(2025, 1, 1, tzinfo=UTC),
+        end_at=datetime(2025, 3, 1, tzinfo=UTC),
+        progress_percent=100,
+        rows_processed=10,
+        created_at=datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC),
+        updated_at=datetime(2025, 3, 27, 15, 22, 10, tzinfo=UTC),
+        job_ids=["job_1", "job_2"],
+    )
+
+    def test_a_report_is_plain_json_with_every_field_there(self) -> None:
+        results = [
+            loaded("job_1", a=1, b=2),
+            loaded("job_2", "failed", a=3, c=None),
+            JobResults(job_id="job_3", status="succeeded", warnings=[JobWarning(code="odd", message="It is odd.")]),
+        ]
+        answer = report_backfill(self.WHOLE, results)
+        assert json.loads(json.dumps(answer)) == answer
+        assert answer == {
+            "backfill_id": "bf_1",
+            "status": "completed",
+            "connection_id": "conn_1",
+            "start_at": "2025-01-01T00:00:00Z",
+            "end_at": "2025-03-01T00:00:00Z",
+            "progress_percent": 100,
+            "rows_processed": 10,
+            "created_at": "2025-03-27T14:22:10Z",
+            "updated_at": "2025-03-27T15:22:10Z",
+            "rows_loaded": 6,
+            "jobs": [
+                {"job_id": "job_2", "status": "failed", "rows_loaded": 3},
+                {"job_id": "job_1", "status": "succeeded", "rows_loaded": 3},
+                {"job_id": "job_3", "status": "succeeded", "rows_loaded": 0},
+            ],
+            "jobs_total": 3,
+            "tables": [
+                {"name": "a", "rows_loaded": 4, "jobs": 2},
+                {"name": "b", "rows_loaded": 2, "jobs": 1},
+                {"name": "c", "rows_loaded": 0, "jobs": 1},
+            ],
+            "tables_total": 3,
+            "warnings": [{"code": "odd", "message": "It is odd."}],
+            "warnings_total": 1,
+        }
+
+    def test_a_report_before_its_end_has_no_results(self) -> None:
+        answer = report_backfill(Backfill(id="bf_1", status="queued", job_ids=["job_1"]))
+        assert answer["status"] == "queued"
+        assert set(answer).isdisjoint({"rows_loaded", "jobs", "tables", "warnings", "job_ids"})
+
+    def test_a_report_without_jobs_says_that_there_was_nothing(self) -> None:
+        answer = report_backfill(self.WHOLE, [])
+        assert (answer["rows_loaded"], answer["jobs"], answer["jobs_total"], answer["tables"]) == (0, [], 0, [])
+
+    def test_a_report_of_thousands_stays_small_and_counts_them_all(self) -> None:
+        # A table's name takes as many bytes as a database allows, and six for each once they are escaped.
+        names = [f"{number:05}" + "ü" * 120 for number in range(3_000)]
+        results = [loaded(f"job_{number:032}", **{names[number % 3_000]: 7}) for number in range(5_000)]
+        warning = JobWarning(code="column_type_widened", message="Column x is wider now. " * 10)
+        results[0] = results[0].model_copy(update={"warnings": [warning] * 2_000})
+        results[4_999] = results[4_999].model_copy(update={"status": "failed"})
+        answer = report_backfill(self.WHOLE, results)
+        assert len(json.dumps(answer)) < 100_000
+        assert (answer["jobs_total"], answer["tables_total"], answer["warnings_total"]) == (5_000, 3_000, 2_000)
+        assert answer["rows_loaded"] == 35_000
+        assert answer["jobs"][0] == {"job_id": f"job_{4_999:032}", "status": "failed", "rows_loaded": 7}
+        for name in ("jobs", "tables", "warnings"):
+            assert LARGEST_LIST * 0.9 < len(json.dumps(answer[name])) <= LARGEST_LIST
+
+    def test_success_is_no_error(self) -> None:
+        assert error_of_work(self.WHOLE, URL) is None
+
+    def error(self, *failed: Job, status: str = "failed", error: object = None, url: str | None = URL) -> Exception:
+        backfill = Backfill.model_validate({"id": "bf_1", "status": status, "error": error})
+        found = error_of_work(backfill, url, failed)
+        assert found is not None
+        return found
+
+    def test_a_failure_names_what_failed_of_it(self) -> None:
+        failure = self.error(
+            Job.model_validate({"id": "job_1", "status": "failed", "error": {"code": "no_route", "message": "No."}}),
+            Job(id="job_2", status="failed"),
+            error={"message": "Two jobs failed."},
+        )
+        assert isinstance(failure, PlanasonixJobFailedError)
+        assert failure.code == "no_route"
+        assert str(failure) == (
+            "Backfill bf_1 failed: Two jobs failed. What failed of it: job job_1: no_route: No; "
+            f"job job_2: Planasonix gave no reason. See {URL}"
+        )
+
+    def test_a_failure_has_its_own_code_first(self) -> None:
+        job = Job.model_validate({"id": "job_1", "status": "failed", "error": {"code": "no_route"}})
+        failure = self.error(job, error={"code": "jobs_failed"})
+        assert isinstance(failure, PlanasonixJobFailedError)
+        assert failure.code == "jobs_failed"
+
+    @pytest.mark.parametrize(("failed", "more"), [(10, None), (11, "; and 1 more."), (5_000, "; and 4,990 more.")])
+    def test_a_failure_names_ten_jobs_and_counts_the_others(self, failed: int, more: str | None) -> None:
+        message = str(self.error(*[Job(id=f"job_{number}", status="failed") for number in range(failed)]))
+        assert message.count("job job_") == 10
+        assert ("more" in message) is (more is not None)
+        assert (more or "") in message
+
+    def test_a_failure_without_anything_known_is_one_still(self) -> None:
+        assert str(self.error(url=None)) == "Backfill bf_1 failed: Planasonix gave no reason."
+
+    def test_a_cancel_is_an_error_of_its_own(self) -> None:
+        error = self.error(status="cancelled")
+        assert isinstance(error, PlanasonixJobCancelledError)
+        assert str(error) == f"Backfill bf_1 was cancelled before it was done. See {URL}"
+
+    def test_an_end_that_is_none_is_no_success(self) -> None:
+        assert isinstance(self.error(status="running"), PlanasonixLostTrackError)

@@ -15,9 +15,11 @@ from planasonix_provider.api.errors import (
     PlanasonixServerError,
     PlanasonixTransportError,
     PlanasonixUnreadableError,
+    PlanasonixValidationError,
 )
-from planasonix_provider.api.models import Job
-from planasonix_provider.waiting.subjects import JobSubject, Seen
+from planasonix_provider.api.models import Backfill, Job
+from planasonix_provider.waiting.steps import Steps
+from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, Seen, Subject, SyncSubject
 from planasonix_provider.waiting.watch import LONGEST_OUTAGE, Watch
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
@@ -42,8 +44,8 @@ def watch(lines: list[str]) -> Watch:
     return make(lines)
 
 
-def make(lines: list[str], **arguments: Any) -> Watch:
-    return Watch(SUBJECT, now=BEGAN, info=lines.append, warn=lambda line: lines.append(f"! {line}"), **arguments)
+def make(lines: list[str], subject: Subject = SUBJECT, **arguments: Any) -> Watch:
+    return Watch(subject, now=BEGAN, info=lines.append, warn=lambda line: lines.append(f"! {line}"), **arguments)
 
 
 class TestTheLog:
@@ -201,3 +203,246 @@ class TestTrouble:
         event = watch.take(job("succeeded"), after(seconds=3))
         assert event is not None
         assert event.outcome == "over"
+
+
+TRANSIENT = [
+    PlanasonixTransportError("refused", sent=False),
+    PlanasonixServerError("503", status=503),
+    PlanasonixRateLimitError("429", status=429),
+    PlanasonixUnreadableError("HTML"),
+]
+FINAL = [
+    PlanasonixNotFoundError("404", status=404),
+    PlanasonixPermissionError("403", status=403),
+    PlanasonixValidationError("400", status=400),
+]
+KEY_REFUSED = PlanasonixAuthenticationError("401", status=401)
+
+
+class TestWhoOnlyWatches:
+    @pytest.mark.parametrize("error", [*FINAL, KEY_REFUSED], ids=str)
+    def test_gives_up_at_the_first_refusal(self, lines: list[str], error: PlanasonixError) -> None:
+        event = make(lines, owned=False).miss(error, after(seconds=1))
+        assert event is not None
+        assert event.error == error.kind
+
+    @pytest.mark.parametrize("error", TRANSIENT, ids=str)
+    def test_waits_an_outage_out_as_others_do(self, lines: list[str], error: PlanasonixError) -> None:
+        watch = make(lines, owned=False)
+        assert watch.miss(error, after(seconds=1)) is None
+        assert watch.miss(error, after(minutes=59)) is None
+        assert watch.miss(error, after(hours=1, seconds=1)) is not None
+
+    def test_is_not_told_of_what_it_did_not_start(self, lines: list[str]) -> None:
+        refused = make(lines, owned=False).miss(FINAL[0], after(seconds=1))
+        watch = make(lines, owned=False, unseen_since=after(hours=-2))
+        lost = watch.miss(TRANSIENT[0], after(seconds=1))
+        assert refused is not None
+        assert lost is not None
+        assert refused.message == "404"
+        assert "may still run" not in str(lost.message)
+
+
+class TestWhoFailsSilently:
+    @pytest.mark.parametrize("owned", [True, False])
+    @pytest.mark.parametrize("error", [*TRANSIENT, KEY_REFUSED], ids=str)
+    def test_waits_for_ever_for_what_may_pass(self, lines: list[str], error: PlanasonixError, owned: bool) -> None:
+        watch = make(lines, owned=owned, silent=True)
+        for hour in range(100):
+            assert watch.miss(error, after(hours=hour)) is None
+
+    @pytest.mark.parametrize("error", FINAL, ids=str)
+    def test_gives_up_for_what_does_not_pass(self, lines: list[str], error: PlanasonixError) -> None:
+        event = make(lines, owned=False, silent=True).miss(error, after(seconds=1))
+        assert event is not None
+        assert event.error == error.kind
+
+    def test_gives_up_for_a_404_after_days_of_trouble(self, lines: list[str]) -> None:
+        watch = make(lines, owned=False, silent=True)
+        assert watch.miss(TRANSIENT[0], after(hours=1)) is None
+        assert watch.miss(FINAL[0], after(days=2)) is not None
+
+    def test_minds_its_deadline(self, lines: list[str]) -> None:
+        watch = make(lines, owned=False, silent=True, deadline=after(hours=2))
+        event = watch.miss(TRANSIENT[0], after(hours=2))
+        assert event is not None
+        assert event.is_out_of_time
+
+    def test_is_silent_in_its_end_and_not_in_its_log(self, lines: list[str]) -> None:
+        make(lines, silent=True, owned=False).miss(KEY_REFUSED, after(seconds=1))
+        assert lines == ["! No news of job job_1, still waiting: 401"]
+
+
+class TestAnOutageFromBefore:
+    def test_goes_on_and_is_not_told_of_again(self, lines: list[str]) -> None:
+        watch = make(lines, unseen_since=after(minutes=-50))
+        assert watch.miss(TRANSIENT[0], after(minutes=9)) is None
+        assert not any(line.startswith("!") for line in lines)
+        event = watch.miss(TRANSIENT[0], after(minutes=10))
+        assert event is not None
+        assert event.error == "lost_track"
+        assert "since 2025-03-27 13:32:10 UTC" in str(event.message)
+
+    def test_ends_with_an_answer(self, lines: list[str]) -> None:
+        watch = make(lines, status="running", unseen_since=after(minutes=-50))
+        assert watch.see(job("running"), after(seconds=1)) is None
+        assert lines == ["Planasonix answers again, after 50 min 1 s."]
+        assert watch.unseen_since is None
+        assert watch.miss(TRANSIENT[0], after(minutes=30)) is None
+        assert watch.unseen_since == after(minutes=30)
+
+    def test_is_shown_in_the_next_line(self, lines: list[str]) -> None:
+        make(lines, unseen_since=after(minutes=-50)).remind(after(seconds=30))
+        assert lines == ["Still no news of job job_1, for 50 min 30 s now."]
+
+
+class Looked(JobSubject):
+    """A job that remembers how it was looked at."""
+
+    def __init__(self) -> None:
+        super().__init__("job_1")
+        self.detailed: list[bool] = []
+
+    def look(self, now: datetime, *, detailed: bool) -> Steps[Seen]:
+        self.detailed.append(detailed)
+        return super().look(now, detailed=detailed)
+
+
+@pytest.mark.parametrize(
+    ("interval", "detailed"),
+    [(10, [False, False, True, False, False, True]), (60, [True] * 6), (15, [False, True, False, True, False, True])],
+)
+def test_a_look_brings_the_figures_of_the_log_twice_a_minute(
+    lines: list[str], interval: float, detailed: list[bool]
+) -> None:
+    subject = Looked()
+    watch = make(lines, subject)
+    for number in range(1, 7):
+        watch.look(after(seconds=number * interval))
+    assert subject.detailed == detailed
+
+
+def test_the_log_says_what_is_waited_for_before_the_first_look(lines: list[str]) -> None:
+    make(lines, BackfillSubject("bf_1")).remind(after(seconds=30))
+    assert lines == ["Waiting for backfill bf_1, for 30 s now."]
+
+
+BACKFILL = BackfillSubject("bf_1")
+
+
+def backfill(status: str = "running", *more: str, now: datetime = BEGAN, **fields: Any) -> Seen:
+    return BACKFILL.seen(Backfill(id="bf_1", status=status, created_at=BEGAN, **fields), now, *more)
+
+
+class TestABackfill:
+    def test_has_a_line_for_each_change_of_state(self, lines: list[str]) -> None:
+        watch = make(lines, BACKFILL)
+        watch.see(backfill("queued"), after(seconds=0))
+        running = backfill("running", "1 of 4 jobs so far done", progress_percent=25, updated_at=after(minutes=10))
+        watch.see(running, after(minutes=10))
+        done = backfill("completed", progress_percent=100, rows_processed=5_000, updated_at=after(minutes=40))
+        event = watch.see(done, after(minutes=41))
+        assert lines == [
+            "Backfill bf_1 is queued, after 0 s.",
+            "Backfill bf_1 is running, 25 %, 1 of 4 jobs so far done, about 30 min 0 s left, after 10 min 0 s.",
+            "Backfill bf_1 completed, 5,000 rows processed, in 40 min 0 s.",
+        ]
+        assert event is not None
+        assert event.backfill == done.work
+
+    def test_that_may_still_run_is_named(self, lines: list[str]) -> None:
+        event = make(lines, BACKFILL).miss(FINAL[1], after(seconds=1))
+        assert event is not None
+        assert event.message == (
+            "403 The backfill was not cancelled and may still run: look at bf_1 before you clear the task."
+        )
+
+    def test_that_is_late_is_named_with_its_state(self, lines: list[str]) -> None:
+        watch = make(lines, BACKFILL, deadline=after(minutes=1))
+        watch.see(backfill(), after(seconds=1))
+        event = watch.remind(after(minutes=1))
+        assert event is not None
+        assert str(event.message).startswith("Backfill bf_1 was not over by 2025-03-27 14:23:10 UTC")
+        assert str(event.message).endswith("; it was running.")
+
+
+class TestAStandstill:
+    def line(self, watch: Watch, lines: list[str], seen: Seen, moment: datetime) -> str:
+        lines.clear()
+        watch.see(seen, moment)
+        return lines[-1]
+
+    def test_is_told_of_after_ten_minutes(self, lines: list[str]) -> None:
+        watch = make(lines)
+        watch.see(job("running"), BEGAN)
+        early = self.line(watch, lines, job("running"), after(minutes=9, seconds=59))
+        late = self.line(watch, lines, job("running"), after(minutes=11))
+        assert early == "Job job_1 is running, after 9 min 59 s."
+        assert late == "Job job_1 is running, after 11 min 0 s; nothing has moved for 11 min 0 s."
+
+    def test_ends_with_a_move(self, lines: list[str]) -> None:
+        watch = make(lines)
+        watch.see(job("running"), BEGAN)
+        moved = self.line(watch, lines, job("running", metrics={"rows_loaded": 1}), after(minutes=11))
+        later = self.line(watch, lines, job("running", metrics={"rows_loaded": 1}), after(minutes=21))
+        assert "nothing has moved" not in moved
+        assert later.endswith("; nothing has moved for 10 min 0 s.")
+
+    def test_that_began_before_the_wait_is_told_of_at_once(self, lines: list[str]) -> None:
+        watch = make(lines, BACKFILL)
+        line = self.line(watch, lines, backfill(updated_at=after(minutes=-30)), after(minutes=1))
+        assert line.endswith("; nothing has moved for 31 min 0 s.")
+
+    def test_is_none_where_clocks_disagree(self, lines: list[str]) -> None:
+        watch = make(lines, BACKFILL)
+        watch.see(backfill(updated_at=after(hours=5)), BEGAN)
+        line = self.line(watch, lines, backfill(updated_at=after(hours=5)), after(minutes=10))
+        assert line.endswith("; nothing has moved for 10 min 0 s.")
+
+    def test_is_none_of_what_is_over(self, lines: list[str]) -> None:
+        watch = make(lines, BACKFILL)
+        line = self.line(watch, lines, backfill("failed", updated_at=after(hours=-5)), BEGAN)
+        assert "nothing has moved" not in line
+
+    def test_is_none_of_what_has_no_moves(self, lines: list[str]) -> None:
+        watch = make(lines, SyncSubject("conn_1", BEGAN))
+        watch.see(Seen("awaited", False, "No sync yet"), BEGAN)
+        assert self.line(watch, lines, Seen("awaited", False, "No sync yet"), after(hours=5)) == (
+            "No sync yet, after 5 h 0 min."
+        )
+
+
+class TestASync:
+    SUBJECT = SyncSubject("conn_1", BEGAN)
+
+    def awaited(self, *progress: str) -> Seen:
+        return Seen("awaited", False, f"{self.SUBJECT.goal} yet", progress=progress)
+
+    def test_is_told_of_in_words(self, lines: list[str]) -> None:
+        watch = make(lines, self.SUBJECT)
+        watch.see(self.awaited(), after(seconds=1))
+        watch.see(self.awaited("the newest, job_1, is running"), after(seconds=31))
+        work = Job(id="job_1", status="succeeded")
+        event = watch.see(Seen("succeeded", True, "Job job_1 succeeded", work, took=5), after(seconds=40))
+        assert lines == [
+            "No sync of connection conn_1 that was created since 2025-03-27 14:22:10 UTC succeeded yet, after 1 s.",
+            "No sync of connection conn_1 that was created since 2025-03-27 14:22:10 UTC succeeded yet, "
+            "the newest, job_1, is running, after 31 s.",
+            "Job job_1 succeeded, in 5 s.",
+        ]
+        assert event is not None
+        assert (event.kind, event.id, event.job) == ("sync", "conn_1", work)
+
+    def test_is_told_of_in_an_outage(self, lines: list[str]) -> None:
+        make(lines, self.SUBJECT, owned=False).miss(TRANSIENT[1], after(seconds=1))
+        assert lines == ["! No news of a sync of connection conn_1, still waiting: 503"]
+
+    def test_that_does_not_come_in_time_has_no_state(self, lines: list[str]) -> None:
+        watch = make(lines, self.SUBJECT, deadline=after(minutes=1), owned=False)
+        watch.see(self.awaited(), after(seconds=1))
+        event = watch.remind(after(minutes=1))
+        assert event is not None
+        assert event.message == (
+            "No sync of connection conn_1 that was created since 2025-03-27 14:22:10 UTC succeeded by 2025-03-27 "
+            "14:23:10 UTC, the end of the time that timeout and execution_timeout allow."
+        )

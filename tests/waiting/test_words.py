@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from planasonix_provider.waiting.words import count, duration, size
+from planasonix_provider.waiting.words import count, duration, sentence, size
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,10 @@ def test_a_size_is_told_in_the_unit_that_suits(amount: int, words: str) -> None:
 
 def test_a_count_minds_the_plural() -> None:
     assert [count(amount, "row") for amount in (0, 1, 44_802)] == ["0 rows", "1 row", "44,802 rows"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [("job job_01AB was not over", "Job job_01AB was not over"), ("No sync", "No sync"), ("", "")]
+)
+def test_a_sentence_begins_with_a_capital_and_leaves_ids_alone(words: str, said: str) -> None:
+    assert sentence(words) == said

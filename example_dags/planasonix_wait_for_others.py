@@ -1,0 +1,46 @@
+"""Wait for Planasonix work that this DAG has not started, and stop what nobody waits for any more."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from airflow.providers.common.compat.sdk import DAG
+
+from planasonix_provider.operators.planasonix import PlanasonixCancelJobOperator, PlanasonixSyncOperator
+from planasonix_provider.sensors.planasonix import PlanasonixJobSensor, PlanasonixSyncSensor
+
+with DAG(
+    dag_id="planasonix_wait_for_others",
+    schedule=None,
+    start_date=datetime(2025, 1, 1, tzinfo=UTC),
+    catchup=False,
+    tags=["planasonix", "example"],
+    doc_md=__doc__,
+) as dag:
+    # A sync that Planasonix's own schedule, a person or another DAG starts; it may be a day old.
+    fresh = PlanasonixSyncSensor(
+        task_id="fresh",
+        connection_id="conn_01jq8k2m3n4p5q6r7s8t9u0v1",
+        since="{{ dag_run.start_date - macros.timedelta(days=1) }}",
+        on_failure="wait",
+        poke_interval=5,
+        timeout=3600,
+        deferrable=True,
+    )
+
+    # One task starts a job and does not wait, another one waits: what stands between them goes on meanwhile.
+    start = PlanasonixSyncOperator(task_id="start", connection_id="conn_demo_01", wait_for_completion=False)
+    wait = PlanasonixJobSensor(
+        task_id="wait",
+        job_id="{{ ti.xcom_pull(task_ids='start', key='job_id') }}",
+        poke_interval=5,
+        timeout=1800,
+        deferrable=True,
+    )
+    stop = PlanasonixCancelJobOperator(
+        task_id="stop",
+        job_id="{{ ti.xcom_pull(task_ids='start', key='job_id') }}",
+        trigger_rule="one_failed",
+    )
+
+    fresh >> start >> wait >> stop

@@ -1,0 +1,68 @@
+"""Stands where the network would, which knows no virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import SecretStr
+
+from planasonix_provider.api import routes
+from planasonix_provider.api.client import Account
+from planasonix_provider.api.errors import PlanasonixRateLimitError
+from planasonix_provider.api.models import Job
+
+Answer = Job | Exception
+
+
+@dataclass
+class Planasonix:
+    """Answers after ``seconds``, and counts."""
+
+    answer: Callable[[str, str], Answer] = lambda key, path: Job(id=path.rsplit("/", 1)[1], status="running")
+    key: str = "plnx_old"
+    seconds: float = 0.01
+    asked: Counter[str] = field(default_factory=Counter)
+    times: list[float] = field(default_factory=list)
+    connects: int = 0
+    open_clients: int = 0
+    in_flight: int = 0
+    most_in_flight: int = 0
+
+    async def connect(self) -> Any:
+        self.connects += 1
+        self.open_clients += 1
+        return Client(self, Account(api_key=SecretStr(self.key)))
+
+
+@dataclass
+class Client:
+    planasonix: Planasonix
+    account: Account
+
+    async def send(self, request: routes.Request[Any], policy: Any = None) -> Any:
+        there = self.planasonix
+        there.asked[request.url_path] += 1
+        there.times.append(asyncio.get_running_loop().time())
+        there.in_flight += 1
+        there.most_in_flight = max(there.most_in_flight, there.in_flight)
+        try:
+            await asyncio.sleep(there.seconds)
+        finally:
+            there.in_flight -= 1
+        answer = there.answer(self.account.api_key.get_secret_value(), request.url_path)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def close(self) -> None:
+        self.planasonix.open_clients -= 1
+
+
+def refused_once(retry_after: float) -> Callable[[str, str], Answer]:
+    """Answer the first request with a 429."""
+    refusals = [PlanasonixRateLimitError("429", status=429, retry_after=retry_after)]
+    return lambda key, path: refusals.pop() if refusals else Job(id="j", status="running")

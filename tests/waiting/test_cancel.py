@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from planasonix_provider.api.errors import (
+    PlanasonixError,
+    PlanasonixPermissionError,
+    PlanasonixServerError,
+    PlanasonixTransportError,
+)
+from planasonix_provider.api.models import Backfill, Job
+from planasonix_provider.waiting.cancel import LONGEST_PURSUIT, cancel
+from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject
+from tests import virtual_time
+from tests.waiting.memory import Memory, fails_always, fails_once
+
+DOWN = PlanasonixServerError("503", status=503)
+FORBIDDEN = PlanasonixPermissionError("403", status=403)
+
+
+@dataclass
+class Api(Memory):
+    """A backfill that is over when its jobs are, and makes the ``coming`` ones, one at each look.
+
+    :param shows_jobs: whether it names its jobs.
+    """
+
+    coming: list[str] = field(default_factory=list)
+    shows_jobs: bool = True
+    ends: bool = True
+
+    def look(self) -> Backfill:
+        if self.coming:
+            self.jobs.insert(0, Job(id=self.coming.pop(0), status="running"))
+            over = False
+        else:
+            over = self.ends and all(job.is_over for job in self.jobs)
+        return Backfill(id="bf_1", status="cancelled" if over else "running", job_ids=self.ids)
+
+    @property
+    def ids(self) -> list[str] | None:
+        """All jobs, oldest first."""
+        return [job.id for job in reversed(self.jobs)] if self.shows_jobs else None
+
+    @property
+    def cancels(self) -> list[str]:
+        return [asked.removeprefix("cancel ") for asked in self.asked if asked.startswith("cancel")]
+
+    @property
+    def states(self) -> set[str]:
+        return {job.status for job in self.jobs}
+
+
+def api(*states: str, **fields: Any) -> Api:
+    """Make the API with a backfill, by the states of its jobs, oldest first."""
+    return Api([Job(id=f"job_{number}", status=status) for number, status in enumerate(states)][::-1], **fields)
+
+
+def cancel_backfill(there: Api, job_ids: Sequence[str] = (), **arguments: Any) -> tuple[Any, float]:
+    """Cancel it; give what came of it, and the seconds that it took."""
+
+    async def main() -> tuple[Any, float]:
+        work: Any
+        try:
+            work = await cancel(there.send_aside, BackfillSubject("bf_1"), job_ids, **arguments)
+        except PlanasonixError as error:
+            work = error
+        return work, asyncio.get_running_loop().time()
+
+    return virtual_time.run(main())
+
+
+class TestAJob:
+    def cancel(self, there: Memory) -> Any:
+        return virtual_time.run(cancel(there.send_aside, JobSubject("job_1")))
+
+    def test_is_one_request_if_it_goes_on(self) -> None:
+        there = Memory([Job(id="job_1", status="running")])
+        there.cancel = lambda job_id: there.becomes(job_id, "cancelling")
+        assert self.cancel(there).status == "cancelling"
+        assert there.asked == ["cancel job_1"]
+
+    def test_that_is_over_is_given_whole(self) -> None:
+        whole = Job(id="job_1", status="failed", error={"code": "source_unreachable"})
+        there = Memory([whole])
+        there.cancel = lambda job_id: Job(id=job_id, status="failed")
+        assert self.cancel(there) == whole
+
+    def test_that_cannot_be_cancelled_is_an_error(self) -> None:
+        with pytest.raises(PlanasonixPermissionError):
+            self.cancel(Memory([Job(id="job_1", status="running")], fails=fails_always("cancel", FORBIDDEN)))
+
+
+def test_a_backfill_is_cancelled_by_its_jobs_until_it_is_over() -> None:
+    there = api("succeeded", "running", "queued")
+    backfill, seconds = cancel_backfill(there)
+    assert backfill.status == "cancelled"
+    assert there.states == {"succeeded", "cancelled"}
+    assert seconds < 3
+
+
+def test_jobs_that_are_known_are_cancelled_before_anything_is_asked() -> None:
+    there = api("running", "running", "running")
+    cancel_backfill(there, ["job_0", "job_1"])
+    assert set(there.asked[:2]) == {"cancel job_0", "cancel job_1"}
+    assert there.asked[2:] == ["look", "cancel job_2", "look"]
+
+
+def test_jobs_that_appear_meanwhile_are_cancelled_too_and_none_twice() -> None:
+    there = api("running", coming=["late_1", "late_2", "late_3"])
+    backfill, _ = cancel_backfill(there, ["job_0"])
+    assert backfill.is_over
+    assert there.cancels == ["job_0", "late_1", "late_2", "late_3"]
+
+
+def test_a_backfill_that_is_over_at_the_first_look_is_left_alone() -> None:
+    there = api("succeeded", "succeeded")
+    backfill, seconds = cancel_backfill(there)
+    assert backfill.is_over
+    assert there.asked == ["look"]
+    assert seconds < 1
+
+
+def test_a_backfill_that_is_over_needs_no_cancel_that_failed() -> None:
+    there = api("succeeded", fails=fails_always("cancel", DOWN))
+    backfill, _ = cancel_backfill(there, ["job_0"])
+    assert backfill.is_over
+
+
+def test_the_newest_jobs_come_first() -> None:
+    there = api(*["running"] * 60)
+    cancel_backfill(there)
+    numbers = [int(job_id.removeprefix("job_")) for job_id in there.cancels]
+    assert sorted(numbers) == list(range(60))
+    assert numbers == sorted(numbers, reverse=True)
+
+
+def test_five_are_cancelled_at_a_time() -> None:
+    there = api(*["running"] * 60)
+    _, seconds = cancel_backfill(there, patience=0)
+    assert there.most_in_flight == 5
+    assert seconds == pytest.approx(12 * 0.01 + 0.01)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_of_thousands_of_jobs_only_the_newest_are_asked_where_the_others_are_over(known: bool) -> None:
+    there = api(*["succeeded", "failed"] * 2_490, *["running"] * 20)
+    backfill, _ = cancel_backfill(there, (there.ids or []) if known else [])
+    assert backfill.is_over
+    assert there.states == {"succeeded", "failed", "cancelled"}
+    assert len(there.asked) < 60
+
+
+def test_none_of_thousands_is_asked_twice_while_a_backfill_does_not_end() -> None:
+    there = api(*["succeeded"] * 5_000, ends=False)
+    cancel_backfill(there, patience=20)
+    assert len(there.cancels) == len(set(there.cancels)) <= 11 * 25
+
+
+def test_a_job_that_is_older_than_many_that_are_over_is_found_in_time() -> None:
+    there = api("running", *["succeeded"] * 100)
+    backfill, seconds = cancel_backfill(there)
+    assert backfill.is_over
+    assert there.states == {"succeeded", "cancelled"}
+    assert seconds < 30
+
+
+def test_jobs_that_were_cancelled_before_hide_none_that_run() -> None:
+    there = api("running", *["cancelled"] * 100)
+    cancel_backfill(there, patience=0)
+    assert there.states == {"cancelled"}
+
+
+def test_thousands_of_jobs_that_wait_are_all_cancelled_at_once() -> None:
+    there = api(*["queued"] * 5_000)
+    # A list that is walked for each of five thousand takes its time.
+    index = {job.id: position for position, job in enumerate(there.jobs)}
+
+    def cancel_fast(job_id: str) -> Job:
+        there.jobs[index[job_id]] = Job(id=job_id, status="cancelled")
+        return there.jobs[index[job_id]]
+
+    there.cancel = cancel_fast
+    _, seconds = cancel_backfill(there, patience=0)
+    assert there.states == {"cancelled"}
+    assert seconds < 11
+
+
+def test_a_cancel_that_fails_in_passing_is_tried_again_with_the_next_look() -> None:
+    there = api("running", "running", fails=fails_once("cancel job_0", DOWN))
+    backfill, seconds = cancel_backfill(there)
+    assert backfill.is_over
+    assert there.cancels == ["job_1", "job_0", "job_0"]
+    assert seconds < 5
+
+
+def test_a_cancel_that_fails_in_passing_holds_up_no_other() -> None:
+    there = api(*["running"] * 100, fails=fails_always("cancel job_99", DOWN))
+    cancel_backfill(there, patience=0)
+    assert [job.id for job in there.jobs if job.status == "running"] == ["job_99"]
+
+
+def test_a_known_job_that_the_backfill_does_not_name_is_tried_again_too() -> None:
+    there = api("running", shows_jobs=False, fails=fails_once("cancel job_0", DOWN))
+    backfill, _ = cancel_backfill(there, ["job_0"])
+    assert backfill.is_over
+    assert there.states == {"cancelled"}
+
+
+@pytest.mark.parametrize("patience", [0, 30])
+@pytest.mark.parametrize("shows_jobs", [True, False])
+def test_a_cancel_that_goes_on_failing_is_an_error_when_patience_ends(patience: float, shows_jobs: bool) -> None:
+    there = api("running", "running", shows_jobs=shows_jobs, fails=fails_always("cancel job_0", DOWN))
+    error, seconds = cancel_backfill(there, ["job_0", "job_1"], patience=patience)
+    assert error is DOWN
+    assert seconds == pytest.approx(patience, abs=3)
+
+
+def test_an_error_that_did_pass_is_none_when_patience_ends() -> None:
+    there = api("running", ends=False, fails=fails_once("cancel job_0", DOWN))
+    backfill, _ = cancel_backfill(there, patience=10)
+    assert backfill.status == "running"
+
+
+def test_an_outage_is_not_sat_out_for_each_of_thousands_of_jobs() -> None:
+    there = api(*["running"] * 5_000, fails=lambda _: PlanasonixTransportError("refused", sent=False))
+    error, _ = cancel_backfill(there, there.ids or [])
+    assert isinstance(error, PlanasonixTransportError)
+    assert len(there.asked) < 100
+
+
+def test_a_key_that_may_not_cancel_is_an_error_at_once() -> None:
+    there = api(*["running"] * 100, fails=fails_always("cancel", FORBIDDEN))
+    error, seconds = cancel_backfill(there)
+    assert error is FORBIDDEN
+    assert len(there.cancels) <= 5
+    assert seconds < 1
+
+
+def test_a_look_that_fails_is_an_error() -> None:
+    there = api("running", fails=fails_always("look", DOWN))
+    error, _ = cancel_backfill(there, ["job_0"])
+    assert error is DOWN
+    assert there.states == {"cancelled"}
+
+
+def test_without_patience_it_is_one_round() -> None:
+    there = api("running", coming=["late_1", "late_2"])
+    backfill, seconds = cancel_backfill(there, patience=0)
+    assert backfill.status == "running"
+    assert there.asked == ["look", "cancel late_1", "cancel job_0"]
+    assert seconds < 1
+
+
+@pytest.mark.parametrize("patience", [4, LONGEST_PURSUIT])
+def test_a_backfill_that_never_ends_is_left_when_patience_ends(patience: float) -> None:
+    there = api("running", ends=False)
+    backfill, seconds = cancel_backfill(there, patience=patience)
+    assert backfill.status == "running"
+    assert seconds == pytest.approx(patience, abs=3)
+    assert len(there.asked) <= patience / 2 + 12
+
+
+def test_a_hurry_is_one_between_two_looks_too() -> None:
+    there = api("running", coming=["late_1", "late_2"])
+    backfill, seconds = cancel_backfill(there, patience=4)
+    assert backfill.is_over
+    assert seconds < 2
+
+
+@pytest.mark.parametrize("job_ids", [(), ["job_0"]])
+def test_a_backfill_that_names_no_jobs_is_waited_for(job_ids: Sequence[str]) -> None:
+    there = api("running", shows_jobs=False, ends=False)
+    backfill, seconds = cancel_backfill(there, job_ids, patience=10)
+    assert backfill.status == "running"
+    assert there.cancels == list(job_ids)
+    assert seconds == pytest.approx(10, abs=3)
+
+
+def test_it_sleeps_as_it_is_told() -> None:
+    naps: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        await asyncio.sleep(seconds)
+
+    cancel_backfill(api("running", ends=False), sleep=sleep, patience=20)
+    assert set(naps) == {2.0}

@@ -1,0 +1,433 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixServerError, PlanasonixUnreadableError
+from planasonix_provider.api.models import Backfill, Job, Page
+from planasonix_provider.waiting.steps import walk
+from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, Seen, Subject, SyncSubject
+from tests.waiting.memory import Memory, fails_always, fails_once
+
+NOW = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
+DOWN = PlanasonixServerError("503", status=503)
+
+
+def ago(**span: float) -> datetime:
+    return NOW - timedelta(**span)
+
+
+def look(subject: Subject, there: Memory, *, detailed: bool = False) -> Seen:
+    return walk(subject.look(NOW, detailed=detailed), there.send)
+
+
+class TestAJob:
+    def see(self, status: str = "running", until: tuple[str, ...] = (), **fields: Any) -> Seen:
+        there = Memory([Job(id="job_1", status=status, **fields)])
+        return look(JobSubject("job_1", until), there, detailed=True)
+
+    @pytest.mark.parametrize(
+        ("status", "says"),
+        [
+            ("queued", "Job job_1 is queued"),
+            ("running", "Job job_1 is running"),
+            ("cancelling", "Job job_1 is cancelling"),
+            ("succeeded", "Job job_1 succeeded"),
+            ("failed", "Job job_1 failed"),
+            ("cancelled", "Job job_1 was cancelled"),
+            ("paused", "Job job_1 is paused (a state that this version takes for one that goes on)"),
+        ],
+    )
+    def test_is_told_of_in_words(self, status: str, says: str) -> None:
+        assert self.see(status).says == says
+
+    def test_ends_a_wait_in_a_further_state_though_it_goes_on(self) -> None:
+        assert not self.see("running").is_over
+        seen = self.see("running", until=("running",))
+        assert seen.is_over
+        assert seen.took is None
+
+    def test_is_one_request_however_detailed(self) -> None:
+        there = Memory([Job(id="job_1", status="running")])
+        look(JobSubject("job_1"), there, detailed=True)
+        assert there.asked == ["get job_1"]
+
+    def test_that_is_another_is_no_answer(self) -> None:
+        with pytest.raises(PlanasonixUnreadableError, match=r"Asked for job job_1, got job_2\."):
+            JobSubject("job_1").seen(Job(id="job_2", status="succeeded"), NOW)
+
+    def test_has_moved_when_a_figure_has(self) -> None:
+        before = self.see(metrics={"rows_loaded": 1})
+        assert self.see(metrics={"rows_loaded": 1}).moves == before.moves
+        assert self.see(metrics={"rows_loaded": 2}).moves != before.moves
+        assert self.see("cancelling", metrics={"rows_loaded": 1}).moves != before.moves
+
+    @pytest.mark.parametrize(
+        ("metrics", "progress"),
+        [
+            (None, ()),
+            ({}, ()),
+            ({"rows_extracted": 5}, ("5 rows extracted",)),
+            ({"rows_extracted": 5, "rows_loaded": 0}, ("0 rows loaded",)),
+            ({"rows_loaded": 1, "bytes_read": 2_000}, ("1 row loaded", "2.0 kB read")),
+        ],
+    )
+    def test_tells_what_it_has_loaded_else_what_it_has_read(self, metrics: Any, progress: tuple[str, ...]) -> None:
+        assert self.see(metrics=metrics).progress == progress
+
+    def test_took_what_the_api_says_else_what_its_times_say(self) -> None:
+        times = {"created_at": ago(minutes=9), "queued_at": ago(minutes=8), "started_at": ago(minutes=7)}
+        assert self.see("succeeded", **times, finished_at=ago(minutes=2), duration_seconds=7).took == 7
+        assert self.see("succeeded", **times, finished_at=ago(minutes=2)).took == 300
+        assert self.see("succeeded", **times).took is None
+        assert self.see("running", **times, duration_seconds=7).took is None
+
+    def test_names_what_has_not_happened(self) -> None:
+        assert JobSubject("job_1").goal == "Job job_1 was not over"
+        assert JobSubject("job_1", ["running", "cancelling"]).goal == "Job job_1 was not over or cancelling or running"
+
+
+def backfill(jobs: int = 4, status: str = "running", **fields: Any) -> Backfill:
+    return Backfill(
+        id="bf_1", status=status, connection_id="conn_1", job_ids=[f"job_{number}" for number in range(jobs)], **fields
+    )
+
+
+def of_states(*states: str) -> list[Job]:
+    """Make the jobs of a backfill, the first one being the oldest."""
+    jobs = [
+        Job(id=f"job_{number}", status=status, connection_id="conn_1", created_at=NOW)
+        for number, status in enumerate(states)
+    ]
+    return jobs[::-1]
+
+
+class TestABackfill:
+    def test_tells_how_many_jobs_are_done_by_two_lists(self) -> None:
+        there = Memory(of_states("succeeded", "failed", "running", "queued"), backfill(4))
+        seen = look(BackfillSubject("bf_1"), there, detailed=True)
+        assert seen.progress == ("2 of 4 jobs so far done",)
+        assert len(there.asked) == 3
+
+    def test_asks_for_no_list_where_no_line_is_due(self) -> None:
+        there = Memory(of_states(*["running"] * 4), backfill(4))
+        assert look(BackfillSubject("bf_1"), there).progress == ("4 jobs so far",)
+        assert there.asked == ["look"]
+
+    def test_tells_what_it_counted_last_where_no_line_is_due(self) -> None:
+        there = Memory(of_states("succeeded", "running"), backfill(2))
+        waiting = BackfillSubject("bf_1")
+        look(waiting, there, detailed=True)
+        there.backfill = backfill(3)
+        there.asked.clear()
+        assert look(waiting, there).progress == ("1 of 3 jobs so far done",)
+        assert there.asked == ["look"]
+
+    @pytest.mark.parametrize(("jobs", "words"), [(1, "1 job so far"), (5_000, "5,000 jobs so far")])
+    def test_minds_the_plural_of_its_jobs(self, jobs: int, words: str) -> None:
+        assert look(BackfillSubject("bf_1"), Memory(backfill=backfill(jobs))).progress == (words,)
+
+    def test_counts_a_job_that_starts_between_the_lists_as_one_to_do(self) -> None:
+        there = Memory(of_states("succeeded", "queued"), backfill(2))
+
+        def starts_after_the_first_list(asked: str) -> None:
+            if len(there.asked) == 3:
+                there.becomes("job_1", "running")
+
+        there.fails = starts_after_the_first_list
+        assert look(BackfillSubject("bf_1"), there, detailed=True).progress == ("1 of 2 jobs so far done",)
+
+    def test_counts_no_jobs_of_others(self) -> None:
+        others = [
+            Job(id=f"other_{number}", status="running", connection_id="conn_1", created_at=NOW) for number in range(9)
+        ]
+        there = Memory([*others, *of_states("succeeded", "running")], backfill(2))
+        assert look(BackfillSubject("bf_1"), there, detailed=True).progress == ("1 of 2 jobs so far done",)
+
+    def test_counts_right_though_the_lists_know_no_filter(self) -> None:
+        there = Memory(
+            of_states("succeeded", "running", "queued"), backfill(3), ignores=("status", "connection_id", "since")
+        )
+        assert look(BackfillSubject("bf_1"), there, detailed=True).progress == ("1 of 3 jobs so far done",)
+
+    @pytest.mark.parametrize("status", ["running", "queued"])
+    def test_counts_nothing_where_more_jobs_are_active_than_a_page_holds(self, status: str) -> None:
+        there = Memory(of_states(*[status] * 101), backfill(101))
+        assert look(BackfillSubject("bf_1"), there, detailed=True).progress == ("101 jobs so far",)
+        assert len(there.asked) <= 3
+
+    @pytest.mark.parametrize("what", ["list running", "list queued"])
+    def test_does_without_a_list_that_fails(self, what: str) -> None:
+        there = Memory(of_states("succeeded", "running"), backfill(2), fails=fails_always(what, DOWN))
+        seen = look(BackfillSubject("bf_1"), there, detailed=True)
+        assert seen.progress == ("2 jobs so far",)
+        assert seen.status == "running"
+
+    @pytest.mark.parametrize("job_ids", [None, []])
+    def test_asks_for_no_list_before_it_has_made_a_job(self, job_ids: Any) -> None:
+        there = Memory(backfill=Backfill(id="bf_1", status="queued", job_ids=job_ids))
+        assert look(BackfillSubject("bf_1"), there, detailed=True).progress == ()
+        assert there.asked == ["look"]
+
+    @pytest.mark.parametrize(
+        ("status", "says"),
+        [
+            ("completed", "Backfill bf_1 completed"),
+            ("failed", "Backfill bf_1 failed"),
+            ("cancelled", "Backfill bf_1 was cancelled"),
+        ],
+    )
+    def test_that_is_over_says_how_long_it_took_and_no_more_than_is_known(self, status: str, says: str) -> None:
+        there = Memory(
+            backfill=backfill(
+                status=status, progress_percent=60, created_at=ago(hours=2), updated_at=ago(hours=1), rows_processed=7
+            )
+        )
+        seen = look(BackfillSubject("bf_1"), there, detailed=True)
+        assert (seen.says, seen.is_over, seen.took, seen.progress) == (says, True, 3_600, ("7 rows processed",))
+        assert there.asked == ["look"]
+
+    def test_that_succeeded_is_in_no_state_that_a_backfill_has(self) -> None:
+        seen = look(BackfillSubject("bf_1"), Memory(backfill=backfill(status="succeeded")))
+        assert not seen.is_over
+        assert "a state that this version takes for one that goes on" in seen.says
+
+    @pytest.mark.parametrize(
+        ("fields", "words"),
+        [
+            ({"progress_percent": 25, "updated_at": NOW}, "about 3 h 0 min left"),
+            # By the time of its figures, and not by that of the look.
+            ({"progress_percent": 25, "updated_at": ago(minutes=30)}, "about 1 h 30 min left"),
+            ({"progress_percent": 25}, "about 3 h 0 min left"),
+            ({"progress_percent": 99.99, "updated_at": NOW}, None),
+            ({"progress_percent": 100}, None),
+            ({"progress_percent": 0}, None),
+            ({}, None),
+            ({"progress_percent": 50, "created_at": None}, None),
+            ({"progress_percent": 50, "updated_at": ago(hours=2)}, None),
+            ({"progress_percent": 50, "status": "failed", "updated_at": NOW}, None),
+        ],
+    )
+    def test_is_estimated_from_what_is_done(self, fields: dict[str, Any], words: str | None) -> None:
+        seen = look(BackfillSubject("bf_1"), Memory(backfill=backfill(**{"created_at": ago(hours=1), **fields})))
+        assert [part for part in seen.progress if "left" in part] == ([words] if words else [])
+
+    def test_tells_its_percent_and_rows_first(self) -> None:
+        there = Memory(backfill=backfill(4, progress_percent=33.4, rows_processed=1_234, created_at=ago(hours=1)))
+        assert look(BackfillSubject("bf_1"), there).progress == (
+            "33 %",
+            "1,234 rows processed",
+            "4 jobs so far",
+            "about 1 h 59 min left",
+        )
+
+    @pytest.mark.parametrize(
+        "fields", [{"status": "queued"}, {"progress_percent": 11}, {"rows_processed": 2}, {"jobs": 5}]
+    )
+    def test_has_moved_when_a_figure_has(self, fields: dict[str, Any]) -> None:
+        known = {"progress_percent": 10, "rows_processed": 1, "jobs": 4}
+        before = look(BackfillSubject("bf_1"), Memory(backfill=backfill(**known)))
+        # Neither time alone moves it, nor a count of jobs that was not asked for before.
+        later = Memory(of_states(*["running"] * 4), backfill(**known, updated_at=NOW))
+        assert look(BackfillSubject("bf_1"), later, detailed=True).moves == before.moves
+        assert look(BackfillSubject("bf_1"), Memory(backfill=backfill(**{**known, **fields}))).moves != before.moves
+
+    def test_moved_when_the_api_says(self) -> None:
+        assert look(BackfillSubject("bf_1"), Memory(backfill=backfill(updated_at=ago(hours=1)))).moved_at == ago(
+            hours=1
+        )
+
+
+def sync(job_id: str, status: str, created: float, finished: float | None = None, **fields: Any) -> Job:
+    """Make a job of the connection that is waited for, by the minutes since the moment that counts."""
+    return Job.model_validate(
+        {
+            "id": job_id,
+            "status": status,
+            "type": "connection_sync",
+            "connection_id": "conn_1",
+            "created_at": NOW + timedelta(minutes=created),
+            "finished_at": None if finished is None else NOW + timedelta(minutes=finished),
+            **fields,
+        }
+    )
+
+
+def subject(**arguments: Any) -> SyncSubject:
+    return SyncSubject("conn_1", NOW, **arguments)
+
+
+class TestASync:
+    def test_that_succeeds_is_asked_for_whole(self) -> None:
+        there = Memory([sync("job_1", "succeeded", 1, 2, duration_seconds=60)], hides=("duration_seconds",))
+        seen = look(subject(), there)
+        assert (seen.work, seen.took) == (there.jobs[0], 60)
+        assert (seen.status, seen.is_over, seen.says) == ("succeeded", True, "Job job_1 succeeded")
+        assert there.asked == ["list succeeded", "get job_1"]
+
+    @pytest.mark.parametrize("by", ["created", "finished"])
+    def test_counts_from_the_very_moment(self, by: str) -> None:
+        assert look(subject(by=by), Memory([sync("job_1", "succeeded", 0, 0)])).is_over
+
+    @pytest.mark.parametrize(("finished", "counts"), [(0, True), (-0.0001, False)])
+    def test_that_was_created_before_counts_by_when_it_finished(self, finished: float, counts: bool) -> None:
+        there = Memory([sync("job_1", "succeeded", -10, finished)])
+        assert look(subject(by="finished"), there).is_over is counts
+        assert not look(subject(by="created"), there).is_over
+
+    def test_that_was_created_up_to_a_day_before_is_found(self) -> None:
+        assert look(subject(by="finished"), Memory([sync("job_1", "succeeded", -1_440, 1)])).is_over
+
+    @pytest.mark.parametrize(("status", "says"), [("failed", "failed"), ("cancelled", "was cancelled")])
+    @pytest.mark.parametrize("created", [1, -1])
+    def test_that_does_not_succeed_ends_the_wait_if_it_is_to(self, status: str, says: str, created: float) -> None:
+        there = Memory([sync("job_1", status, created, 2)])
+        seen = look(subject(by="finished", on_failure="fail"), there)
+        assert (seen.status, seen.is_over, seen.says) == (status, True, f"Job job_1 {says}")
+        assert not look(subject(by="finished", on_failure="wait"), there).is_over
+
+    def test_that_failed_before_is_no_failure_now(self) -> None:
+        there = Memory([sync("job_1", "failed", -10, -5)])
+        assert not look(subject(by="created"), there).is_over
+        assert not look(subject(by="finished"), there).is_over
+
+    def test_that_succeeded_outdoes_one_that_failed(self) -> None:
+        there = Memory([sync("job_2", "failed", 2, 3), sync("job_1", "succeeded", 0, 1)])
+        assert look(subject(), there).status == "succeeded"
+
+    @pytest.mark.parametrize("status", ["queued", "running", "cancelling"])
+    def test_that_goes_on_is_waited_for(self, status: str) -> None:
+        seen = look(subject(), Memory([sync("job_1", status, 1)]))
+        assert (seen.status, seen.is_over, seen.work) == ("awaited", False, None)
+        assert seen.says == "No sync of connection conn_1 that was created since 2025-03-27 14:22:10 UTC succeeded yet"
+
+    def test_costs_as_few_requests_as_the_question_allows(self) -> None:
+        there = Memory()
+        look(subject(on_failure="wait"), there)
+        assert there.asked == ["list succeeded"]
+        there.asked.clear()
+        look(subject(), there)
+        assert there.asked == ["list succeeded", "list failed", "list cancelled"]
+
+    @pytest.mark.parametrize("by", ["created", "finished"])
+    @pytest.mark.parametrize(
+        "other",
+        [
+            sync("job_1", "succeeded", 1, 2, connection_id="conn_2"),
+            sync("job_1", "succeeded", 1, 2, type="backfill"),
+            sync("job_1", "succeeded", -10, 2, connection_id="conn_2"),
+            sync("job_1", "succeeded", -10, 2, type="backfill"),
+            sync("job_1", "succeeded", -10, -5),
+            sync("job_1", "running", 1),
+        ],
+    )
+    def test_is_no_other_job_that_a_list_without_filters_shows(self, other: Job, by: str) -> None:
+        ignores = ("connection_id", "type", "status", "since", "until")
+        assert not look(subject(by=by), Memory([other], ignores=ignores), detailed=False).is_over
+
+    def test_is_found_among_others_in_a_list_without_filters(self) -> None:
+        others = [
+            sync("job_4", "succeeded", 4, 5, connection_id="conn_2"),
+            sync("job_3", "succeeded", 3, 4, type="backfill"),
+            sync("job_2", "running", 2),
+        ]
+        there = Memory(
+            [*others, sync("job_1", "succeeded", 1, 2)], ignores=("connection_id", "type", "status", "since", "until")
+        )
+        assert look(subject(), there).work == there.jobs[-1]
+
+    def test_is_taken_from_a_list_that_says_little(self) -> None:
+        there = Memory([sync("job_1", "succeeded", 1, 2)], hides=("type", "connection_id", "created_at", "finished_at"))
+        assert look(subject(), there).work == there.jobs[0]
+
+    def test_whose_end_the_list_leaves_out_is_asked_for(self) -> None:
+        there = Memory(
+            [sync("late", "succeeded", -5, 1), sync("early", "succeeded", -10, -5)][::-1], hides=("finished_at",)
+        )
+        seen = look(subject(by="finished"), there)
+        assert seen.work == there.job("late")
+        assert "get early" in there.asked
+
+    def test_that_ended_too_early_is_asked_for_once(self) -> None:
+        there = Memory(
+            [sync("early", "succeeded", -10, -5), sync("broken", "failed", -20, -15)], hides=("finished_at",)
+        )
+        waiting = subject(by="finished")
+        for _ in range(3):
+            assert not look(waiting, there).is_over
+        assert there.asked.count("get early") == 1
+        assert there.asked.count("get broken") == 1
+
+    def test_that_ran_on_is_seen_when_it_ends(self) -> None:
+        there = Memory([sync("job_1", "running", -10), sync("early", "succeeded", -20, -5)], hides=("finished_at",))
+        waiting = subject(by="finished")
+        assert not look(waiting, there).is_over
+        there.jobs[0] = sync("job_1", "succeeded", -10, 1)
+        assert look(waiting, there).work == there.jobs[0]
+
+    def test_is_found_on_a_further_page(self) -> None:
+        early = [sync(f"early_{number}", "succeeded", -number, -number) for number in range(1, 250)]
+        there = Memory([*early, sync("long", "succeeded", -300, 1)])
+        assert look(subject(by="finished"), there).work == there.jobs[-1]
+        assert there.asked == ["list succeeded"] * 4 + ["get long"]
+
+    def test_is_not_sought_for_ever_in_a_list_that_leads_in_a_circle(self) -> None:
+        def send(_: Any) -> Any:
+            return Page[Job].model_validate({"data": [], "meta": {"page": {"cursor": "again"}}})
+
+        with pytest.raises(PlanasonixUnreadableError, match="would never end"):
+            walk(subject(by="finished").look(NOW, detailed=False), send)
+
+    @pytest.mark.parametrize("what", ["list succeeded", "list failed", "list cancelled", "get job_1"])
+    def test_is_not_judged_by_half_a_look(self, what: str) -> None:
+        there = Memory([sync("job_1", "cancelled", 1, 2)], fails=fails_once(what, DOWN))
+        waiting = subject()
+        with pytest.raises(PlanasonixError) as caught:
+            look(waiting, there)
+        assert caught.value is DOWN
+        assert look(waiting, there).is_over
+
+    def test_is_sought_anew_after_a_look_that_broke_in_the_middle(self) -> None:
+        there = Memory(
+            [sync("early", "succeeded", -5, -4), sync("late", "succeeded", -10, 1)],
+            hides=("finished_at",),
+            fails=fails_once("get late", DOWN),
+        )
+        waiting = subject(by="finished")
+        with pytest.raises(PlanasonixServerError):
+            look(waiting, there)
+        assert look(waiting, there).work == there.jobs[1]
+        assert there.asked.count("get early") == 1
+
+    def test_is_told_of_by_the_newest_there_is(self) -> None:
+        there = Memory([sync("job_2", "running", 2), sync("job_1", "queued", 1)])
+        waiting = subject()
+        assert look(waiting, there).progress == ()
+        assert look(waiting, there, detailed=True).progress == ("the newest, job_2, is running",)
+        there.asked.clear()
+        assert look(waiting, there).progress == ("the newest, job_2, is running",)
+        assert "list None" not in there.asked
+
+    def test_is_told_of_without_the_newest_where_there_is_none(self) -> None:
+        assert look(subject(), Memory([sync("job_1", "running", -1)]), detailed=True).progress == ()
+        of_another = Memory([sync("job_1", "running", 1, type="backfill")], ignores=("type",))
+        assert look(subject(), of_another, detailed=True).progress == ()
+
+    def test_is_told_of_without_the_newest_where_asking_fails(self) -> None:
+        there = Memory([sync("job_1", "running", 1)], fails=fails_always("list None", DOWN))
+        seen = look(subject(), there, detailed=True)
+        assert (seen.status, seen.progress) == ("awaited", ())
+
+    def test_asks_first_what_others_ask_who_wait_for_the_same(self) -> None:
+        assert subject().request.key == subject(by="finished", on_failure="wait").request.key
+        assert subject().request.key != SyncSubject("conn_1", NOW + timedelta(seconds=1)).request.key
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [JobSubject("job_1"), BackfillSubject("bf_1"), subject(), subject(by="finished")],
+)
+def test_each_look_asks_first_what_it_says(waiting: Subject) -> None:
+    assert next(waiting.look(NOW, detailed=True)) == waiting.request
