@@ -35,7 +35,7 @@ airflow: .venv/.installed ## a whole local Airflow, with its UI, beside a simula
 	@$(PYTHON) -m dev.local_airflow --port $(PORT)
 
 test: lint ## check style and types, then run the tests on the newest Airflow
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto
 
 # Runs the tests in every environment of $(1), with the arguments $(2), and fails if they fail in one.
 define pytest-in
@@ -47,7 +47,7 @@ done; test -z "$$failed" || { echo "Failed in:$$failed" >&2; exit 1; }
 endef
 
 test-versions: $(ENVIRONMENTS:%=%/.installed) ## run the tests on every Airflow version that is supported
-	$(call pytest-in,$(ENVIRONMENTS))
+	$(call pytest-in,$(ENVIRONMENTS),-n auto)
 
 test-system: $(AIRFLOW_3:%=%/.installed) ## run the tests that need a whole running Airflow; takes 15 minutes
 	$(call pytest-in,$(AIRFLOW_3),tests/system)

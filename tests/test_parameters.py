@@ -153,7 +153,7 @@ def test_metadata_that_is_no_mapping_of_texts_is_refused(value: Any) -> None:
 @pytest.mark.parametrize(
     "value",
     [math.nan, math.inf, [math.nan], {1, 2}, datetime(2025, 1, 1, tzinfo=UTC), b"a", object(), {("a",): 1}],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_metadata_that_json_cannot_hold_is_refused(value: Any) -> None:
     message = refusal(parameters.metadata, {"a": value})

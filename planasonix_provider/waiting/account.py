@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from planasonix_provider.api.errors import PlanasonixError
-from planasonix_provider.api.models import Backfill, Job
+from planasonix_provider.api.models import Backfill, Job, JobResults
 from planasonix_provider.waiting.channel import for_each
 from planasonix_provider.waiting.failures import failed_jobs
 from planasonix_provider.waiting.patience import Patience
 from planasonix_provider.waiting.report import error_of_work, log_results, report_backfill, report_job
 from planasonix_provider.waiting.subjects import Work
+from planasonix_provider.waiting.watch import LOG_EVERY
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,28 @@ async def _account_for_backfill(
     if error_of_work(backfill, None):
         return await explain(backfill, patience, job_url=job_url)
     job_ids = backfill.job_ids or []
-    results = await for_each(job_ids, patience.results_of)
+    results = await _results_of_all(job_ids, patience, info)
     log_results(results, info=info, warn=patience.warn)
     url = job_url(job_ids[0]) if job_ids else None
     return Account(url, result=_told(report_backfill(backfill, results), info))
+
+
+async def _results_of_all(
+    job_ids: Sequence[str], patience: Patience, info: Callable[[str], object]
+) -> list[JobResults]:
+    """Get the results of each job, and tell how far that has come: of thousands it takes minutes."""
+    told, done = patience.now(), 0
+
+    async def ask(job_id: str) -> JobResults:
+        nonlocal told, done
+        results = await patience.results_of(job_id)
+        done += 1
+        if patience.now() - told >= LOG_EVERY:
+            told = patience.now()
+            info(f"The results of {done:,} of {len(job_ids):,} jobs are there.")
+        return results
+
+    return await for_each(job_ids, ask)
 
 
 def _told(result: dict[str, Any], info: Callable[[str], object]) -> dict[str, Any]:
