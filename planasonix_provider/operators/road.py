@@ -236,6 +236,9 @@ class Road:
             return event.after_no_cancel(hook.send(subject.request))
         except PlanasonixError as error:
             return event.after_cancel(error) if self.operator.cancel_on_kill else event.after_no_cancel(error)
+        finally:
+            # Airflow's own timeout may end this at any moment, and calls for a kill then.
+            self._is_leaving = False
 
     def _conclude(self, hook: PlanasonixHook, event: WaitEvent) -> dict[str, Any]:
         """Make of the wait's end what the task returns or raises."""

@@ -60,6 +60,7 @@ class Lookout:
             warn=self.log.warning,
             deadline=self._deadline(context),
             owned=False,
+            forgetful=sensor.reschedule and not sensor.deferrable,
             silent=sensor.silent_fail,
             unseen_since=self._read_note(),
         )

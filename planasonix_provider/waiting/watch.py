@@ -46,7 +46,8 @@ class Watch:
     :param deadline: when to give up, or ``None`` for never.
     :param status: the state that the log shows already, where the wait goes on from another process.
     :param owned: whether whoever waits has started the work. It is told what it leaves behind when the wait ends early,
-        and is patient with a first refusal; a sensor may as well be wrong about what it waits for.
+        and is patient with a first 404; a sensor may as well be wrong about what it waits for.
+    :param forgetful: whether each look has a watch of its own, so that a second refusal could not be told from a first.
     :param silent: whether nothing that could pass ends the wait, as a sensor's ``silent_fail`` has it.
     :param unseen_since: when the outage began that goes on from another process, if one does.
     """
@@ -61,6 +62,7 @@ class Watch:
         deadline: datetime | None = None,
         status: str | None = None,
         owned: bool = True,
+        forgetful: bool = False,
         silent: bool = False,
         unseen_since: datetime | None = None,
     ) -> None:
@@ -71,6 +73,7 @@ class Watch:
         self._info = info
         self._warn = warn
         self._owned = owned
+        self._forgives = REFUSED_TWICE if owned else () if forgetful else (PlanasonixAuthenticationError,)
         self._silent = silent
         self._seen: Seen | None = None
         self._seen_at = self._moved_at = self._logged = self._detailed = self._began = now
@@ -125,7 +128,7 @@ class Watch:
         :param now: the time of the look.
         :return: how the wait ended, if the error is none that passes, or has lasted for too long.
         """
-        self._refusals = self._refusals + 1 if isinstance(error, REFUSED_TWICE) and self._owned else 0
+        self._refusals = self._refusals + 1 if isinstance(error, self._forgives) else 0
         silent = self._silent and not is_final(error)
         if not (is_passing(error) or self._refusals == 1 or silent):
             return self._give_up(error_of(error.kind, f"{error}{self._left_behind}"))

@@ -66,6 +66,27 @@ class TestAKill:
         assert time.monotonic() - began < 5
         assert planasonix.jobs()[0].status in ("cancelling", "cancelled"), "the second try came through"
 
+    def test_after_a_timeout_of_airflows_amid_the_cancel_sends_it_anew(self, planasonix: Simulator) -> None:
+        class Timeout(BaseException):
+            """As Airflow raises its own, out of a signal's handler, anywhere."""
+
+        def time_out(*_: object) -> None:
+            raise Timeout
+
+        planasonix.plan(CONNECTION, running_seconds=60)
+        planasonix.fail("hang", route="cancel_job", seconds=30)
+        operator = sync(timeout=0.1)
+        record(operator, Log())
+        previous = signal.signal(signal.SIGALRM, time_out)
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        try:
+            with pytest.raises(Timeout):
+                operator.execute(context(Run()))
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        operator.on_kill()
+        assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
+
     def test_between_two_tries_of_the_start_starts_nothing(self, planasonix: Simulator) -> None:
         planasonix.fail("status", route="trigger_sync", status=503, headers={"Retry-After": "60"})
         error, _ = killed(sync(), after=0.3)

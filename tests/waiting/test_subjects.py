@@ -82,7 +82,15 @@ class TestAJob:
         assert self.see("succeeded", **times, finished_at=ago(minutes=2), duration_seconds=7).took == 7
         assert self.see("succeeded", **times, finished_at=ago(minutes=2)).took == 300
         assert self.see("succeeded", **times).took is None
+        assert self.see("succeeded", finished_at=ago(minutes=2)).took is None
         assert self.see("running", **times, duration_seconds=7).took is None
+
+    def test_began_with_the_latest_of_its_beginnings(self) -> None:
+        times: dict[str, Any] = {}
+        for name, minutes in (("created_at", 9), ("queued_at", 8), ("started_at", 7)):
+            times[name] = ago(minutes=minutes)
+            assert self.see(**times).began == times[name]
+        assert self.see().began is None
 
     def test_names_what_has_not_happened(self) -> None:
         assert JobSubject("job_1").goal == "Job job_1 was not over"
@@ -189,6 +197,13 @@ class TestABackfill:
         assert (seen.says, seen.is_over, seen.took, seen.progress) == (says, True, 3_600, ("7 rows processed",))
         assert there.asked == ["look"]
 
+    def test_took_no_time_that_is_not_known(self) -> None:
+        times = {"created_at": ago(hours=2), "updated_at": ago(hours=1)}
+        for missing in times:
+            there = Memory(backfill=backfill(status="completed", **{**times, missing: None}))
+            assert look(BackfillSubject("bf_1"), there).took is None
+        assert look(BackfillSubject("bf_1"), Memory(backfill=backfill(**times))).took is None
+
     def test_that_succeeded_is_in_no_state_that_a_backfill_has(self) -> None:
         seen = look(BackfillSubject("bf_1"), Memory(backfill=backfill(status="succeeded")))
         assert not seen.is_over
@@ -201,6 +216,7 @@ class TestABackfill:
             # By the time of its figures, and not by that of the look.
             ({"progress_percent": 25, "updated_at": ago(minutes=30)}, "about 1 h 30 min left"),
             ({"progress_percent": 25}, "about 3 h 0 min left"),
+            ({"progress_percent": 1}, "about 4 d 3 h left"),
             ({"progress_percent": 99.99, "updated_at": NOW}, None),
             ({"progress_percent": 100}, None),
             ({"progress_percent": 0}, None),
@@ -337,6 +353,16 @@ class TestASync:
             [*others, sync("job_1", "succeeded", 1, 2)], ignores=("connection_id", "type", "status", "since", "until")
         )
         assert look(subject(), there).work == there.jobs[-1]
+
+    @pytest.mark.parametrize("created", [1, -1])
+    def test_that_failed_is_no_success_where_the_list_knows_no_state(self, created: float) -> None:
+        there = Memory([sync("job_1", "failed", created, 2)], ignores=("status",))
+        assert not look(subject(by="finished", on_failure="wait"), there).is_over
+
+    def test_began_when_it_started_else_when_it_was_created(self) -> None:
+        assert look(subject(), Memory([sync("job_1", "succeeded", 1, 2)])).began == NOW + timedelta(minutes=1)
+        started = NOW + timedelta(minutes=1.5)
+        assert look(subject(), Memory([sync("job_1", "succeeded", 1, 2, started_at=started)])).began == started
 
     def test_is_taken_from_a_list_that_says_little(self) -> None:
         there = Memory([sync("job_1", "succeeded", 1, 2)], hides=("type", "connection_id", "created_at", "finished_at"))

@@ -220,11 +220,21 @@ KEY_REFUSED = PlanasonixAuthenticationError("401", status=401)
 
 
 class TestWhoOnlyWatches:
-    @pytest.mark.parametrize("error", [*FINAL, KEY_REFUSED], ids=str)
+    @pytest.mark.parametrize("error", FINAL, ids=str)
     def test_gives_up_at_the_first_refusal(self, lines: list[str], error: PlanasonixError) -> None:
         event = make(lines, owned=False).miss(error, after(seconds=1))
         assert event is not None
         assert event.error == error.kind
+
+    def test_takes_one_refusal_of_the_key_for_a_rotation(self, lines: list[str]) -> None:
+        watch = make(lines, owned=False)
+        assert watch.miss(KEY_REFUSED, after(seconds=1)) is None
+        event = watch.miss(KEY_REFUSED, after(seconds=2))
+        assert event is not None
+        assert event.error == "authentication"
+
+    def test_gives_up_at_that_one_if_it_could_not_remember_it(self, lines: list[str]) -> None:
+        assert make(lines, owned=False, forgetful=True).miss(KEY_REFUSED, after(seconds=1)) is not None
 
     @pytest.mark.parametrize("error", TRANSIENT, ids=str)
     def test_waits_an_outage_out_as_others_do(self, lines: list[str], error: PlanasonixError) -> None:
