@@ -15,12 +15,16 @@ class Checked:
 
     #: How each parameter is checked, and put into its final form, when the task runs.
     checks: ClassVar[Mapping[str, parameters.Check]]
+    #: The parameters that are true or false, and no templates.
+    flags: ClassVar[tuple[str, ...]] = ()
 
     def check_known(self) -> None:
         """Refuse what makes no sense, as far as it is known when the DAG is parsed: the last line of ``__init__``.
 
         :raises ValueError: if a parameter without a template makes no sense.
         """
+        for name in self.flags:
+            parameters.flag(name, getattr(self, name))
         for name, check in self.checks.items():
             if not parameters.is_open(value := getattr(self, name)):
                 check(name, value)

@@ -14,6 +14,9 @@ from typing import Any
 #: Longer than anybody waits, and short enough to be added to a date.
 LONGEST_SECONDS = 10 * 365 * 86_400
 
+#: So far from the first and the last ``datetime`` that nothing that is reckoned with them leads beyond.
+YEARS = (1000, 9000)
+
 #: Takes a parameter's name and value; gives the value in its final form, or raises a ``ValueError`` that says it all.
 Check = Callable[[str, Any], Any]
 
@@ -119,6 +122,19 @@ def some_of(allowed: Collection[str]) -> Check:
     return check
 
 
+def flag(name: str, value: Any) -> bool:
+    """Check what is true or false: any text, ``"False"`` included, would count as true.
+
+    :param name: the parameter's name, for the message.
+    :param value: what was given.
+    :return: the same.
+    :raises ValueError: if it is neither.
+    """
+    if not isinstance(value, bool):
+        raise refusal(name, value, "True or False")
+    return value
+
+
 def utc(name: str, value: Any) -> datetime:
     """Check a moment.
 
@@ -129,8 +145,10 @@ def utc(name: str, value: Any) -> datetime:
     """
     try:
         moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
+        if not YEARS[0] <= moment.year <= YEARS[1]:
+            raise ValueError
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (AttributeError, TypeError, ValueError, OverflowError):
+    except (AttributeError, TypeError, ValueError):
         raise refusal(name, value, "a time: a datetime, or ISO 8601 text as 2025-01-01T00:00:00Z") from None
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from itertools import count, pairwise
 from typing import Any
 
-from planasonix_provider.parameters import refusal
+from planasonix_provider.parameters import YEARS, refusal
 
 #: Airflow maps a task over at most 1,024 items of another one's output, unless ``[core] max_map_length`` differs.
 MOST_WINDOWS = 1_000
@@ -19,8 +19,6 @@ MOST_WINDOWS = 1_000
 _DAY = timedelta(days=1)
 _LENGTHS = {"hour": timedelta(hours=1), "day": _DAY, "week": timedelta(weeks=1)}
 _MONTHS = {"month": 1, "quarter": 3, "year": 12}
-#: So far from the first and the last ``datetime`` that neither a zone's offset nor a window leads beyond them.
-_YEARS = range(1000, 9001)
 
 
 def split(start: str | date, end: str | date, *, every: str | timedelta) -> list[dict[str, str]]:
@@ -108,8 +106,8 @@ def _moment(name: str, value: Any) -> datetime:
     elif isinstance(value, str):
         with suppress(ValueError):
             moment = datetime.fromisoformat(value)
-    if moment is None or moment.year not in _YEARS:
-        allowed = f"a datetime, a date or an ISO 8601 text, in the years {_YEARS[0]} to {_YEARS[-1]}"
+    if moment is None or not YEARS[0] <= moment.year <= YEARS[1]:
+        allowed = f"a datetime, a date or an ISO 8601 text, in the years {YEARS[0]} to {YEARS[1]}"
         raise refusal(name, value, allowed)
     return moment if moment.utcoffset() is not None else moment.replace(tzinfo=UTC)
 

@@ -121,7 +121,9 @@ def drive(make: Callable[[], BaseOperator], **ti: int) -> Run:
             run.event = asyncio.run(first_event(trigger))
             operator = make()
             record(operator, run.log)
-            run.result = getattr(operator, deferred.method_name)(context(run, **ti), run.event)
+            run.result = operator.resume_execution(
+                deferred.method_name, {**(deferred.kwargs or {}), "event": run.event}, context(run, **ti)
+            )
     except Exception as error:
         run.error = error
     return run

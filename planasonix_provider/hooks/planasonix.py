@@ -98,15 +98,22 @@ class PlanasonixHook(BaseHook, Operations):
         self.close()
         self.__dict__.pop("settings", None)
 
-    def accounts(self) -> Iterator[Account]:
-        """Give the account as it is known, then, at each further step, as the Airflow connection has it by then.
+    def accounts(self) -> Callable[[], Account]:
+        """Say who asks, for whoever asks for long.
 
-        :return: an iterator without an end.
+        :return: a function that gives the account: at its first call as it is known, at each further one as the Airflow
+            connection has it by then.
         """
-        yield self.settings.account
-        while True:
-            self.read_again()
-            yield self.settings.account
+        is_known = False
+
+        def account() -> Account:
+            nonlocal is_known
+            if is_known:
+                self.read_again()
+            is_known = True
+            return self.settings.account
+
+        return account
 
     def client(self, policy: Policy | None = None) -> Client:
         """Make a client; use it in a ``with`` block.

@@ -57,6 +57,7 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         "timeout": parameters.optional(parameters.seconds),
     }
 
+    flags = ("wait_for_completion", "deferrable", "cancel_on_kill")
     template_fields: Sequence[str] = tuple(checks)
     template_fields_renderers: ClassVar[dict[str, str]] = {"metadata": "json"}
     operator_extra_links = (PlanasonixJobLink(),)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException
 
 from planasonix_provider import parameters
+from planasonix_provider.api.errors import PlanasonixConflictError
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.retry import ONCE
 from planasonix_provider.api.routes import Request
@@ -17,10 +18,10 @@ from planasonix_provider.links.planasonix import Signpost
 from planasonix_provider.operators.outcome import retries_where_they_help
 from planasonix_provider.triggers.deferral import deadline_of
 from planasonix_provider.waiting import worker
-from planasonix_provider.waiting.cancel import cancel
+from planasonix_provider.waiting.cancel import PURSUE_EVERY, cancel
 from planasonix_provider.waiting.channel import Channel, run_aside
 from planasonix_provider.waiting.clock import utcnow
-from planasonix_provider.waiting.report import report_backfill, report_job
+from planasonix_provider.waiting.report import first_job_of, report
 from planasonix_provider.waiting.rest import Rest
 from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, Work
 from planasonix_provider.waiting.watch import Watch
@@ -48,6 +49,7 @@ class CancelRoad:
         )
         self._rest = Rest(self._stop_if_killed)
         self.is_killed = False
+        self._asked: set[str] = set()
 
     def travel(self) -> dict[str, Any]:
         """Cancel, and wait unless the task is not to.
@@ -65,8 +67,7 @@ class CancelRoad:
             PlanasonixHook(self.operator.planasonix_conn_id, sleep=self._rest.sleep) as hook,
         ):
             work = self._cancel(hook)
-            words = "was over already" if work.is_over else "was asked to cancel"
-            self.log.info("%s %s: it is %s.", sentence(self.subject.name), words, work.status)
+            self._tell(work)
             if self.operator.wait_for_completion and not work.is_over:
                 watch = Watch(
                     self.subject,
@@ -79,14 +80,30 @@ class CancelRoad:
                 )
                 look = partial(self._look, hook)
                 interval = parameters.seconds("poll_interval", self.operator.poll_interval)
+                if isinstance(work, Backfill):
+                    # Not to miss jobs that come and go between two looks.
+                    interval = min(interval, PURSUE_EVERY)
                 work = worker.wait(watch, look, interval=interval, nap=self._rest.sleep).work_or_error()
             return self._account(hook, work)
 
+    def _tell(self, work: Work) -> None:
+        name = sentence(self.subject.name)
+        if isinstance(work, Backfill) and not work.is_over and not self._asked:
+            if not self.operator.wait_for_completion:
+                raise PlanasonixConflictError(
+                    f"{name} is {work.status} and has made no jobs yet, so there is nothing to cancel. Try later, "
+                    "or let wait_for_completion be true: the task cancels what it makes then."
+                )
+            self.log.info("%s is %s and has made no jobs yet; they are cancelled as they come.", name, work.status)
+        else:
+            words = "was over already" if work.is_over else "was asked to cancel"
+            self.log.info("%s %s: it is %s.", name, words, work.status)
+
     def _cancel(self, hook: PlanasonixHook) -> Work:
         async def ask(channel: Channel) -> Work:
-            return await cancel(channel.send, self.subject, patience=0)
+            return await cancel(channel.send, self.subject, patience=0, asked=self._asked)
 
-        return run_aside(partial(next, hook.accounts()), ask, self._rest.sleep_aside)
+        return run_aside(hook.accounts(), ask, self._rest.sleep_aside)
 
     def _look(self, hook: PlanasonixHook, request: Request[Any]) -> Any:
         answer = hook.send(request, ONCE)
@@ -96,9 +113,9 @@ class CancelRoad:
         return answer
 
     def _account(self, hook: PlanasonixHook, work: Work) -> dict[str, Any]:
-        job_ids = (work.job_ids or []) if isinstance(work, Backfill) else [work.id]
-        Signpost(self.context, self.log).show(hook.job_url(job_ids[0]) if job_ids else None)
-        return report_backfill(work) if isinstance(work, Backfill) else report_job(work, hook.job_url(work.id))
+        job_id = first_job_of(work)
+        Signpost(self.context, self.log).show(hook.job_url(job_id) if job_id else None)
+        return report(work, hook.job_url)
 
     def _stop_if_killed(self) -> None:
         if self.is_killed:

@@ -185,6 +185,7 @@ class PlanasonixCancelJobOperator(Checked, BaseOperator):
         "poll_interval": parameters.seconds,
         "timeout": parameters.optional(parameters.seconds),
     }
+    flags = ("wait_for_completion",)
     template_fields: Sequence[str] = tuple(checks)
     operator_extra_links = (PlanasonixJobLink(),)
     ui_color = "#e6f0ff"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from planasonix_provider import parameters
 from planasonix_provider.api import client
@@ -28,7 +29,7 @@ from planasonix_provider.waiting.channel import Channel, run_aside
 from planasonix_provider.waiting.clock import utcnow
 from planasonix_provider.waiting.event import WaitEvent
 from planasonix_provider.waiting.patience import Patience
-from planasonix_provider.waiting.report import report_backfill, report_job
+from planasonix_provider.waiting.report import first_job_of, report
 from planasonix_provider.waiting.rest import Rest
 from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, Seen, Work, WorkSubject
 from planasonix_provider.waiting.watch import Watch
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
     from planasonix_provider.operators.base import PlanasonixStartOperator
     from planasonix_provider.triggers.base import PlanasonixWorkTrigger
+
+R = TypeVar("R")
 
 #: For how many seconds a task that is being killed pursues the jobs of its backfill; Airflow gives it five.
 LAST_PURSUIT = 4.0
@@ -61,7 +64,8 @@ class Road:
         self._account: client.Account | None = None
         self._subject: WorkSubject | None = None
         self._job_ids: list[str] = []
-        self._is_leaving = False
+        self._is_aside = False
+        self._is_left = False
         self._killed = False
         self._rest = Rest(self._stop_if_killed)
         self._last_words: list[str] = []
@@ -85,7 +89,7 @@ class Road:
             subject = self._subject = subject_of(work)
             self._tell(hook, work)
             if not self.operator.wait_for_completion:
-                return report_backfill(work) if isinstance(work, Backfill) else report_job(work, hook.job_url(work.id))
+                return report(work, hook.job_url)
             watch = Watch(subject, now=utcnow(), info=self.log.info, warn=self.log.warning, deadline=deadline)
             watch.see(subject.seen(work, utcnow()), utcnow())
             wait = self._look_once if self.operator.deferrable else self._wait
@@ -105,33 +109,43 @@ class Road:
             return self._conclude(hook, WaitEvent.from_payload(payload, self.operator.starts))
 
     def kill(self) -> None:
-        """Let the road end here, and cancel the work unless it is to be left alone. Runs in a signal's handler."""
+        """Let the road end here, and cancel the work unless it is to be left alone; mostly in a signal's handler."""
         self._killed = True
         subject = self._subject
         if subject is None or self._account is None:
             return
         name = sentence(subject.name)
         if not self.operator.cancel_on_kill:
-            self._last_words.append(f"{name} was not cancelled, and runs on.")
-            return
-        if self._is_leaving:
-            # Its time was up, and this came amid the cancel, which goes on when the signal's handler returns.
-            self._last_words.append(f"{name} was being cancelled already.")
+            self._say_last(f"{name} was not cancelled, and runs on.")
             return
         try:
-            work = asyncio.run(self._cancel_in_a_hurry(subject, self._account))
+            work = self._cancel_in_a_hurry(subject, self._account)
         except Exception as error:
-            self._last_words.append(f"{name} could not be cancelled and may still run: end it in Planasonix. {error}")
+            self._say_last(f"{name} could not be cancelled and may still run: end it in Planasonix. {error}")
             return
         self._subject = None
-        self._last_words.append(f"{name} was asked to cancel.")
         if isinstance(work, Backfill) and not work.is_over:
-            self._last_words.append("Jobs that it makes after this are not cancelled: look at it in Planasonix.")
+            self._say_last(f"{name} may go on, look at it in Planasonix: what it has made was asked to cancel.")
+        else:
+            self._say_last(f"{name} was asked to cancel.")
 
-    async def _cancel_in_a_hurry(self, subject: WorkSubject, account: client.Account) -> Work:
-        # A client of its own, for the signal may have come amid a request of the other.
-        async with client.AsyncClient(account.in_a_hurry(), LAST_WORDS) as own:
-            return await cancel(own.send, subject, self._job_ids, patience=LAST_PURSUIT)
+    def _cancel_in_a_hurry(self, subject: WorkSubject, account: client.Account) -> Work:
+        async def say_goodbye() -> Work:
+            # A client of its own, for the signal may have come amid a request of the other.
+            async with client.AsyncClient(account.in_a_hurry(), LAST_WORDS) as own:
+                return await cancel(own.send, subject, self._job_ids, patience=LAST_PURSUIT)
+
+        if not self._is_aside:
+            return asyncio.run(say_goodbye())
+        # The signal came amid an event loop of this thread, which may not go on.
+        with ThreadPoolExecutor(1) as aside:
+            return aside.submit(asyncio.run, say_goodbye()).result()
+
+    def _say_last(self, words: str) -> None:
+        """Say in the log what was done; not in a signal's handler, which may have come amid a write to it."""
+        self._last_words.append(words)
+        if self._is_left:
+            self.log.warning("The task was killed. %s", words)
 
     @contextmanager
     def _for_airflow(self) -> Iterator[PlanasonixHook]:
@@ -143,7 +157,7 @@ class Road:
             ):
                 yield hook
         finally:
-            # Not in the handler: the signal may have come amid a write to the log, whose lock is not re-entrant.
+            self._is_left = True
             for line in self._last_words:
                 self.log.warning("The task was killed. %s", line)
 
@@ -179,9 +193,8 @@ class Road:
         self._stop_if_killed()
 
     def _page_of(self, hook: PlanasonixHook, work: Work) -> str | None:
-        """Say where the task's button leads: Planasonix has pages of jobs, so for a backfill it is its first job's."""
-        job_ids = (work.job_ids or []) if isinstance(work, Backfill) else [work.id]
-        return hook.job_url(job_ids[0]) if job_ids else None
+        job_id = first_job_of(work)
+        return hook.job_url(job_id) if job_id else None
 
     def _send(self, hook: PlanasonixHook, request: Request[Any]) -> Any:
         """Ask once for what a look needs, and learn from the answer what a kill, and the button, would want to know."""
@@ -219,26 +232,33 @@ class Road:
     def _wait(self, hook: PlanasonixHook, watch: Watch) -> WaitEvent:
         send = partial(self._send, hook)
         event = worker.wait(watch, send, interval=self.interval, nap=self._rest.sleep)
-        return self._leave(hook, event) if event.is_out_of_time else event
+        return self._leave(hook, watch, event) if event.is_out_of_time else event
 
-    def _leave(self, hook: PlanasonixHook, event: WaitEvent) -> WaitEvent:
+    def _leave(self, hook: PlanasonixHook, watch: Watch, event: WaitEvent) -> WaitEvent:
         """Cancel the work whose time is up, or look at it for a last time."""
         subject = self._subject
         assert subject is not None  # noqa: S101 - it was started
 
         async def say_goodbye(channel: Channel) -> Work:
-            return await cancel(channel.send, subject, self._job_ids)
+            return await cancel(channel.send, subject, self._job_ids, sleep=self._rest.sleep_aside)
 
-        self._is_leaving = self.operator.cancel_on_kill
+        if not self.operator.cancel_on_kill:
+            seen = worker.look(watch, hook.send)
+            ended = isinstance(seen, Seen) and seen.is_over and seen.work
+            return WaitEvent.over(subject, ended) if ended else event.after_no_cancel()
         try:
-            if self.operator.cancel_on_kill:
-                return event.after_cancel(run_aside(partial(next, hook.accounts()), say_goodbye))
-            return event.after_no_cancel(hook.send(subject.request))
+            return event.after_cancel(self._aside(hook, say_goodbye))
         except PlanasonixError as error:
-            return event.after_cancel(error) if self.operator.cancel_on_kill else event.after_no_cancel(error)
+            self._stop_if_killed()
+            return event.after_cancel(error)
+
+    def _aside(self, hook: PlanasonixHook, act: Callable[[Channel], Awaitable[R]]) -> R:
+        """Do what takes many requests in an event loop of its own."""
+        self._is_aside = True
+        try:
+            return run_aside(hook.accounts(), act, self._rest.sleep_aside)
         finally:
-            # Airflow's own timeout may end this at any moment, and calls for a kill then.
-            self._is_leaving = False
+            self._is_aside = False
 
     def _conclude(self, hook: PlanasonixHook, event: WaitEvent) -> dict[str, Any]:
         """Make of the wait's end what the task returns or raises."""
@@ -249,7 +269,7 @@ class Road:
             patience = Patience(channel.send, self.interval, self.log.warning, self._rest.sleep_aside)
             return await account_for(work, patience, job_url=hook.job_url, info=self.log.info)
 
-        account = run_aside(partial(next, hook.accounts()), ask, self._rest.sleep_aside)
+        account = self._aside(hook, ask)
         if self.operator.starts == "backfill":
             self.signpost.show(account.url)
         if account.error:

@@ -37,6 +37,7 @@ class PlanasonixSensor(Checked, BaseSensorOperator):
     """
 
     checks: ClassVar[Mapping[str, parameters.Check]] = {"planasonix_conn_id": parameters.text}
+    flags = ("deferrable",)
     template_fields: Sequence[str] = ("planasonix_conn_id",)
     operator_extra_links = (PlanasonixJobLink(),)
     ui_color = "#e6f0ff"
@@ -52,6 +53,8 @@ class PlanasonixSensor(Checked, BaseSensorOperator):
         self.planasonix_conn_id = planasonix_conn_id
         self.deferrable = deferrable
         parameters.seconds("poke_interval", self.poke_interval)
+        if self.timeout:
+            parameters.seconds("timeout", self.timeout)
         self._lookout: Lookout | None = None
 
     #: The states that end the wait well, as far as they depend on the task.
@@ -81,7 +84,9 @@ class PlanasonixSensor(Checked, BaseSensorOperator):
         """
         with self._look_out(context) as lookout:
             if not self.deferrable:
-                return super().execute(context)
+                # Airflow's guard against a task that executes another one would take this for such a one.
+                poke_until_done = BaseSensorOperator.execute
+                return getattr(poke_until_done, "__wrapped__", poke_until_done)(self, context)
             if (found := lookout.poke()) is None:
                 lookout.defer()
             return found
@@ -108,6 +113,20 @@ class PlanasonixSensor(Checked, BaseSensorOperator):
         """
         with self._look_out(context) as lookout:
             return lookout.resume(event)
+
+    def _get_next_poke_interval(self, *arguments: Any, **more: Any) -> float:
+        """Let a rescheduled sensor rest for as long as Airflow may take to notice that its process has ended.
+
+        :param arguments: as Airflow gives them.
+        :param more: as Airflow gives them.
+        :return: the seconds until the next look.
+        """
+        interval: float = super()._get_next_poke_interval(*arguments, **more)
+        if not self.reschedule:
+            return interval
+        from planasonix_provider.triggers.deferral import SETTLING
+
+        return max(interval, SETTLING.total_seconds())
 
     def _look_out(self, context: Context) -> Lookout:
         from planasonix_provider.sensors.lookout import Lookout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
@@ -12,10 +11,12 @@ from planasonix_provider.api.errors import (
     PlanasonixError,
     PlanasonixJobCancelledError,
     PlanasonixJobFailedError,
+    PlanasonixRateLimitError,
     PlanasonixTimeoutError,
 )
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.retry import ONCE, is_final
+from planasonix_provider.api.routes import Request
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.links.planasonix import Signpost
 from planasonix_provider.triggers.deferral import deadline_of, defer
@@ -25,9 +26,9 @@ from planasonix_provider.waiting.channel import Channel, run_aside
 from planasonix_provider.waiting.clock import utcnow
 from planasonix_provider.waiting.event import WaitEvent
 from planasonix_provider.waiting.patience import Patience
-from planasonix_provider.waiting.report import error_of_work, report_backfill, report_job
+from planasonix_provider.waiting.report import error_of_work, first_job_of, report
 from planasonix_provider.waiting.subjects import Work
-from planasonix_provider.waiting.watch import Watch
+from planasonix_provider.waiting.watch import Watch, pause_after
 from planasonix_provider.waiting.words import sentence
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ class Lookout:
         self.log = sensor.log
         self.hook = PlanasonixHook(sensor.planasonix_conn_id)
         self.signpost = Signpost(context, self.log)
-        # A rescheduled sensor is another process at each look; Airflow 3.3 and later keep a note for it.
-        self._notes = context.get("task_state_store") if sensor.reschedule and not sensor.deferrable else None
+        self._notes = Notes(sensor, context)
+        self._silent_until = utcnow()
         self.watch = Watch(
             sensor.subject(),
             now=utcnow(),
@@ -62,7 +63,7 @@ class Lookout:
             owned=False,
             forgetful=sensor.reschedule and not sensor.deferrable,
             silent=sensor.silent_fail,
-            unseen_since=self._read_note(),
+            unseen_since=self._notes.read(),
         )
 
     def __enter__(self) -> Self:
@@ -79,11 +80,17 @@ class Lookout:
         :return: an account of what was waited for, or ``None`` while the wait goes on.
         """
         noted = self.watch.unseen_since
-        answer = worker.look(self.watch, lambda request: self.hook.send(request, ONCE))
+        # Until the API is to be asked again, time just passes.
+        answer = worker.look(self.watch, self._send) if utcnow() >= self._silent_until else None
+        if isinstance(answer, PlanasonixRateLimitError):
+            self._silent_until = utcnow() + timedelta(seconds=pause_after(answer, 0.0))
         event = self.watch.take(answer, utcnow())
         if self.watch.unseen_since != noted:
-            self._write_note()
+            self._notes.write(self.watch.unseen_since)
         return self._conclude(event) if event else None
+
+    def _send(self, request: Request[Any]) -> Any:
+        return self.hook.send(request, ONCE)
 
     def defer(self) -> NoReturn:
         """Go on in the triggerer.
@@ -110,21 +117,25 @@ class Lookout:
         :return: an account of what was waited for.
         """
         try:
-            event = WaitEvent.from_payload(payload, self.watch.subject.kind)
+            return self._conclude(WaitEvent.from_payload(payload, self.watch.subject.kind))
+        except AirflowSkipException:
+            # Airflow would put its own words over ours: that it skips because it was told to.
+            self.sensor.soft_fail = self.sensor.never_fail = False
+            raise
         except PlanasonixError as error:
             self._fail(error)
-        return self._conclude(event)
 
     def _conclude(self, event: WaitEvent) -> dict[str, Any]:
+        self._notes.write(None)
         try:
             work = event.work_or_error()
+            job_id = first_job_of(work)
+            self.signpost.show(self.hook.job_url(job_id) if job_id else None)
+            if work.status not in self.sensor.allowed_states:
+                raise self._why(work)
+            return report(work, self.hook.job_url)
         except PlanasonixError as error:
             self._fail(error)
-        job_ids = (work.job_ids or []) if isinstance(work, Backfill) else [work.id]
-        self.signpost.show(self.hook.job_url(job_ids[0]) if job_ids else None)
-        if work.status not in self.sensor.allowed_states:
-            self._fail(self._why(work))
-        return report_backfill(work) if isinstance(work, Backfill) else report_job(work, self.hook.job_url(work.id))
 
     def _why(self, work: Work) -> PlanasonixError:
         """Say what is wrong with work that the sensor was not waiting for in this state."""
@@ -137,15 +148,22 @@ class Lookout:
         if not isinstance(work, Backfill):
             error = error_of_work(work, self.hook.job_url(work.id))
         else:
-            account = run_aside(partial(next, self.hook.accounts()), partial(self._explain, work))
+            account = self._explained(work)
             self.signpost.show(account.url)
             error = account.error
         assert error is not None  # noqa: S101 - it has ended otherwise than well
         return error
 
-    async def _explain(self, backfill: Backfill, channel: Channel) -> Account:
-        patience = Patience(channel.send, self.sensor.poke_interval, self.log.warning)
-        return await explain(await patience.backfill(backfill.id), patience, job_url=self.hook.job_url)
+    def _explained(self, backfill: Backfill) -> Account:
+        async def ask(channel: Channel) -> Account:
+            patience = Patience(channel.send, self.sensor.poke_interval, self.log.warning)
+            return await explain(await patience.backfill(backfill.id), patience, job_url=self.hook.job_url)
+
+        try:
+            return run_aside(self.hook.accounts(), ask)
+        except PlanasonixError as trouble:
+            self.log.warning("Why backfill %s is %s cannot be found out: %s", backfill.id, backfill.status, trouble)
+            return Account(None, error_of_work(backfill, None))
 
     def _fail(self, error: PlanasonixError) -> NoReturn:
         """End the task as Airflow does it with a sensor, alike in all modes."""
@@ -154,31 +172,63 @@ class Lookout:
         is_meant = is_final(error) or isinstance(error, (PlanasonixJobFailedError, PlanasonixJobCancelledError))
         if self.sensor.never_fail or (self.sensor.soft_fail and (is_late or is_meant)):
             raise AirflowSkipException(error.message) from error
-        if is_late:
+        if is_late and not self._ends_by_execution_timeout:
             raise AirflowSensorTimeout(error.message) from error
         if is_meant:
             raise AirflowFailException(error.message) from error
         raise error
 
+    @property
+    def _ends_by_execution_timeout(self) -> bool:
+        """Whether that ends a deferred wait first: Airflow tries a task again after it, and not after ``timeout``."""
+        limit = self.sensor.execution_timeout
+        return self.sensor.deferrable and limit is not None and limit.total_seconds() < self.sensor.timeout
+
     def _deadline(self, context: Context) -> datetime | None:
         timeout = timedelta(seconds=self.sensor.timeout)
-        began = getattr(context["ti"], "start_date", None)
-        if self.sensor.reschedule and not self.sensor.deferrable:
-            # The time between two looks counts, too; execution_timeout is about each look by itself.
-            return (first_look_at(self.sensor, context) or utcnow()) + timeout
-        return deadline_of(began, timeout=timeout, execution_timeout=self.sensor.execution_timeout)
+        if self.sensor.deferrable:
+            began = getattr(context["ti"], "start_date", None)
+            return deadline_of(began, timeout=timeout, execution_timeout=self.sensor.execution_timeout)
+        # On a worker, Airflow minds execution_timeout. The time between the looks of a rescheduled sensor counts, too.
+        began = first_look_at(self.sensor, context) if self.sensor.reschedule else None
+        return (began or utcnow()) + timeout
 
-    def _read_note(self) -> datetime | None:
-        noted = self._notes.get(UNSEEN_SINCE) if self._notes else None
-        return datetime.fromisoformat(noted) if isinstance(noted, str) else None
 
-    def _write_note(self) -> None:
-        if self._notes is None:
-            return
-        if self.watch.unseen_since:
-            self._notes.set(UNSEEN_SINCE, self.watch.unseen_since.isoformat())
-        else:
-            self._notes.delete(UNSEEN_SINCE)
+class Notes:
+    """What a rescheduled sensor, which is another process at each look, knows of the looks before.
+
+    :param sensor: the sensor.
+    :param context: the task's context, from Airflow: from 3.3 on, there is a store in it.
+    """
+
+    def __init__(self, sensor: PlanasonixSensor, context: Context) -> None:
+        self._store: Any = context.get("task_state_store") if sensor.reschedule and not sensor.deferrable else None
+        # The store outlives the try.
+        self._try = context["ti"].try_number
+        self._is_there = False
+
+    def read(self) -> datetime | None:
+        """Say since when there was no answer.
+
+        :return: the time, or ``None`` if the look before had one, or nothing is known of it.
+        """
+        note = self._store.get(UNSEEN_SINCE) if self._store else None
+        self._is_there = note is not None
+        if isinstance(note, dict) and note.get("try") == self._try:
+            return datetime.fromisoformat(note["since"])
+        return None
+
+    def write(self, unseen_since: datetime | None) -> None:
+        """Remember since when there is no answer.
+
+        :param unseen_since: the time, or ``None`` if there is one.
+        """
+        if self._store and unseen_since:
+            self._store.set(UNSEEN_SINCE, {"try": self._try, "since": unseen_since.isoformat()})
+            self._is_there = True
+        elif self._is_there:
+            self._store.delete(UNSEEN_SINCE)
+            self._is_there = False
 
 
 def first_look_at(sensor: PlanasonixSensor, context: Context) -> datetime | None:

@@ -34,8 +34,8 @@ class _WorkSensor(PlanasonixSensor):
         self, *, allowed_states: Collection[str], failed_states: Collection[str] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.allowed_states = allowed_states
-        self.failed_states = failed_states
+        self.allowed_states = _in_order(allowed_states)
+        self.failed_states = _in_order(failed_states)
 
     def check_together(self) -> None:
         """Refuse a state that is to end the wait both well and badly.
@@ -51,6 +51,11 @@ class _WorkSensor(PlanasonixSensor):
     def until(self) -> frozenset[str]:
         """The states that end the wait, besides those from which what is waited for never moves on."""
         return frozenset({*self.allowed_states, *(self.failed_states or ())}) - self.over
+
+
+def _in_order(states: Any) -> Any:
+    """Put a set in order, or the serialized DAG would be another one at each parse."""
+    return sorted(states, key=str) if isinstance(states, (set, frozenset)) else states
 
 
 class PlanasonixJobSensor(_WorkSensor):

@@ -11,6 +11,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixLostTrackError
+from planasonix_provider.api.models import Backfill
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.parameters import optional, seconds, text, utc
 from planasonix_provider.triggers.killed import is_really_killed
@@ -49,6 +50,8 @@ class PlanasonixWaitTrigger(BaseTrigger):
 
     #: The arguments that say what to wait for; a subclass names its own.
     own_arguments: tuple[str, ...] = ()
+    #: Whether the work is cancelled at the deadline.
+    cancels = False
 
     def __init__(
         self,
@@ -123,6 +126,8 @@ class PlanasonixWaitTrigger(BaseTrigger):
             while event is None:
                 answer = await self._look(watch, wait, poller)
                 event = watch.take(answer, utcnow())
+            if event.is_out_of_time and not self.cancels:
+                event = await self._look_for_the_last_time(watch, event, poller)
             return await self.at_the_end(event, poller)
 
     async def _look(self, watch: Watch, wait: Wait[Any], poller: Poller) -> Seen | PlanasonixError | None:
@@ -134,6 +139,15 @@ class PlanasonixWaitTrigger(BaseTrigger):
             return await walk_on(first, watch.look(utcnow()), poller.channel.ask)
         except PlanasonixError as error:
             return error
+
+    async def _look_for_the_last_time(self, watch: Watch, event: WaitEvent, poller: Poller) -> WaitEvent:
+        """Look at what may have ended since the last look: the interval may be long, or no triggerer have run."""
+        steps = watch.subject.look(utcnow(), detailed=False)
+        try:
+            seen = await walk_on(await poller.channel.send(watch.subject.request), steps, poller.channel.send)
+        except PlanasonixError:
+            return event
+        return WaitEvent.over(watch.subject, seen.work) if seen.is_over and seen.work else event
 
     async def at_the_end(self, event: WaitEvent, poller: Poller) -> WaitEvent:
         """Do what is to be done at the end of the wait; by itself, nothing.
@@ -158,7 +172,7 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
     def __init__(self, *, states: Iterable[str] = (), cancel_on_kill: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.states = sorted(states)
-        self.cancel_on_kill = cancel_on_kill
+        self.cancel_on_kill = self.cancels = cancel_on_kill
 
     @property
     @abstractmethod
@@ -172,14 +186,14 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
         :param poller: asks the API.
         :return: the event to hand back.
         """
-        if not event.is_out_of_time or not self.owned:
+        if not event.is_out_of_time:
             return event
+        if not self.cancels:
+            return event.after_no_cancel() if self.owned else event
         try:
-            if self.cancel_on_kill:
-                return event.after_cancel(await cancel(poller.channel.send, self.subject))
-            return event.after_no_cancel(await poller.channel.send(self.subject.request))
+            return event.after_cancel(await cancel(poller.channel.send, self.subject))
         except PlanasonixError as error:
-            return event.after_cancel(error) if self.cancel_on_kill else event.after_no_cancel(error)
+            return event.after_cancel(error)
 
     async def on_kill(self) -> None:
         """Cancel the work of a task that was killed while it was deferred; Airflow 3.3 and later call this.
@@ -205,6 +219,7 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
             if not await is_really_killed(self.task_instance):
                 self.log.info("The task waits still, or again. %s is not cancelled.", name)
                 return
+            self.log.info("The task was killed. %s is being cancelled.", name)
             async with Channel(PlanasonixHook(self.planasonix_conn_id).async_client) as channel:
                 work = await cancel(channel.send, self.subject)
         except Exception as error:
@@ -214,4 +229,6 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
                 error,
             )
         else:
-            self.log.warning("The task was killed. %s was asked to cancel: it is %s.", name, work.status)
+            is_done = work.is_over or not isinstance(work, Backfill)
+            words = "was asked to cancel" if is_done else "may go on, look at it in Planasonix"
+            self.log.warning("The task was killed. %s %s: it is %s.", name, words, work.status)

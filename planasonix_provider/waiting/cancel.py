@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.errors import PlanasonixError
+from planasonix_provider.api.errors import (
+    PlanasonixAuthenticationError,
+    PlanasonixError,
+    PlanasonixPermissionError,
+)
 from planasonix_provider.api.models import Backfill, Job
-from planasonix_provider.api.retry import is_passing
 from planasonix_provider.waiting.channel import Send, for_each
 from planasonix_provider.waiting.subjects import BackfillSubject, Subject, Work
 
@@ -27,6 +32,7 @@ async def cancel(
     *,
     patience: float = LONGEST_PURSUIT,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    asked: set[str] | None = None,
 ) -> Work:
     """Cancel a job, or all jobs of a backfill.
 
@@ -35,15 +41,18 @@ async def cancel(
     :param job_ids: the jobs of the backfill that are known already; they are cancelled before anything is asked.
     :param patience: for how many seconds to go on while a backfill makes new jobs.
     :param sleep: waits for a number of seconds.
+    :param asked: the jobs of a backfill that have been cancelled already, for whoever calls this again; gets more.
     :return: the job or backfill as it is then; a backfill is over, unless patience was.
     :raises PlanasonixError: if it could not be cancelled.
     """
     if isinstance(subject, BackfillSubject):
-        return await _cancel_backfill(send, subject.id, job_ids, patience, sleep)
+        pursuit = _Pursuit(send, set() if asked is None else asked)
+        return await _cancel_backfill(send, subject.id, job_ids, pursuit, patience, sleep)
     job = await send(routes.cancel_job(subject.id))
     if job.is_over:
         # The answer to a cancel has only part of what the account of an ended job needs.
-        job = await send(routes.get_job(subject.id))
+        with suppress(PlanasonixError):
+            job = await send(routes.get_job(subject.id))
     return job
 
 
@@ -51,18 +60,21 @@ async def _cancel_backfill(
     send: Send,
     backfill_id: str,
     job_ids: Sequence[str],
+    pursuit: _Pursuit,
     patience: float,
     sleep: Callable[[float], Awaitable[None]],
 ) -> Backfill:
     loop = asyncio.get_running_loop()
     give_up = loop.time() + patience
-    pursuit = _Pursuit(send)
+    # Without patience it is one round, and a whole one.
+    pursuit.give_up = give_up if patience else math.inf
     await pursuit.cancel(job_ids)
     while True:
         backfill = await send(routes.get_backfill(backfill_id))
         if backfill.is_over:
             return backfill
-        await pursuit.cancel(backfill.job_ids or job_ids)
+        if known := backfill.job_ids or job_ids:
+            await pursuit.cancel(known, await _listed_as_active(send, backfill) if len(known) > _AT_A_TIME else ())
         if loop.time() >= give_up:
             if pursuit.trouble:
                 raise pursuit.trouble
@@ -70,27 +82,43 @@ async def _cancel_backfill(
         await sleep(min(PURSUE_EVERY, patience / 10))
 
 
+async def _listed_as_active(send: Send, backfill: Backfill) -> set[str]:
+    """Ask which jobs have not ended: a hint that finds an old one among thousands."""
+    active: set[str] = set()
+    for request in BackfillSubject.lists_of_active_jobs(backfill):
+        with suppress(PlanasonixError):
+            active.update(job.id for job in (await send(request)).data if not job.is_over)
+    return active
+
+
 class _Pursuit:
     """Cancels the jobs of one backfill, each once.
 
     :param send: sends a request, and again where that can help.
+    :param asked: the jobs that have been cancelled already.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, asked: set[str]) -> None:
         self._send = send
-        self._asked: set[str] = set()
+        self._asked = asked
         self.trouble: PlanasonixError | None = None
+        #: When to stop amid thousands of jobs, by the event loop's clock; the first few are always asked.
+        self.give_up = math.inf
 
-    async def cancel(self, job_ids: Sequence[str]) -> None:
+    async def cancel(self, job_ids: Sequence[str], active: Collection[str] = ()) -> None:
         """Cancel those that were not asked yet, newest first, up to where all have ended by themselves.
 
         :param job_ids: the backfill's jobs, oldest first.
+        :param active: those that are cancelled before the others.
         :raises PlanasonixError: if the API refuses.
         """
         self.trouble = None
         left = [job_id for job_id in reversed(job_ids) if job_id not in self._asked]
+        left.sort(key=lambda job_id: job_id not in active)
         for position in range(0, len(left), _AT_A_TIME):
             jobs = await for_each(left[position : position + _AT_A_TIME], self._cancel_one)
+            if asyncio.get_running_loop().time() >= self.give_up:
+                return
             if not any(jobs):
                 # An outage: to sit it out for each of thousands would take hours. The next round begins here.
                 return
@@ -103,7 +131,8 @@ class _Pursuit:
         try:
             job = await self._send(routes.cancel_job(job_id))
         except PlanasonixError as error:
-            if not is_passing(error):
+            # Another refusal may be about this job alone: one that was made this moment is not seen everywhere yet.
+            if isinstance(error, (PlanasonixAuthenticationError, PlanasonixPermissionError)):
                 raise
             self.trouble = error
             return None

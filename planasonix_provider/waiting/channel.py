@@ -185,4 +185,5 @@ async def for_each(items: Iterable[T], act: Callable[[T], Awaitable[R]], at_once
     finally:
         for worker in workers:
             worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
     return [results[position] for position in sorted(results)]

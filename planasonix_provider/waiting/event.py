@@ -134,17 +134,18 @@ class WaitEvent(BaseModel):
             return self.model_copy(update={"error": lost.kind, "message": lost.message})
         if answer.is_over and answer.status != "cancelled":
             return self._ended(answer)
+        if isinstance(answer, Backfill) and not answer.is_over:
+            # It has no cancel of its own: it goes on, and makes more jobs.
+            words = f"The jobs that it has made were asked to cancel, and it is {answer.status}."
+            return self.after_cancel(PlanasonixLostTrackError(words))
         words = "It was cancelled." if answer.is_over else "It was asked to cancel."
         return self.model_copy(update={"message": f"{self.message} {words}"})
 
-    def after_no_cancel(self, answer: Work | PlanasonixError) -> Self:
-        """Take in the last look of who leaves the work alone at the deadline.
+    def after_no_cancel(self) -> Self:
+        """Take in that whoever waited leaves the work alone at the deadline.
 
-        :param answer: what that look brought.
-        :return: the event to report: work that has ended since the look before is over, and not out of time.
+        :return: the event to report.
         """
-        if not isinstance(answer, PlanasonixError) and answer.is_over:
-            return self._ended(answer)
         return self.model_copy(update={"message": f"{self.message} It was not cancelled, and runs on."})
 
     def _ended(self, work: Work) -> Self:

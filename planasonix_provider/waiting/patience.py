@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError
+from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import Backfill, JobResults
 from planasonix_provider.api.retry import is_passing
 from planasonix_provider.api.states import JOB_OVER
@@ -42,7 +42,7 @@ class Patience:
 
         :param job_id: the job.
         :return: its results.
-        :raises PlanasonixError: if they are refused, or cannot be had within the time that an outage may last.
+        :raises PlanasonixLostTrackError: if they are refused, or cannot be had within the time that an outage may last.
         """
 
         async def ask() -> JobResults:
@@ -54,14 +54,14 @@ class Patience:
                 )
             return results
 
-        return await self._ask(ask, f"Job {job_id} is over, but its results cannot be had yet, trying on")
+        return await self._ask(ask, f"Job {job_id}")
 
     async def backfill(self, backfill_id: str) -> Backfill:
         """Get a backfill that is over, with all its jobs.
 
         :param backfill_id: the backfill.
         :return: the backfill.
-        :raises PlanasonixError: if it is refused, or cannot be had within the time that an outage may last.
+        :raises PlanasonixLostTrackError: if it is refused, or cannot be had within the time that an outage may last.
         """
 
         async def ask() -> Backfill:
@@ -73,9 +73,9 @@ class Patience:
                 )
             return backfill
 
-        return await self._ask(ask, f"Backfill {backfill_id} is over, but cannot be looked at, trying on")
+        return await self._ask(ask, f"Backfill {backfill_id}")
 
-    async def _ask(self, ask: Callable[[], Awaitable[T]], trouble_in_words: str) -> T:
+    async def _ask(self, ask: Callable[[], Awaitable[T]], what: str) -> T:
         give_up = self.now() + LONGEST_OUTAGE
         told: datetime | None = None
         refusals = 0
@@ -87,8 +87,9 @@ class Patience:
             refusals = refusals + 1 if isinstance(trouble, REFUSED_TWICE) else 0
             passes = is_passing(trouble) or isinstance(trouble, PlanasonixConflictError) or refusals == 1
             if self.now() >= give_up or not passes:
-                raise trouble
+                # No retry: it would do work again that is done.
+                raise PlanasonixLostTrackError(f"{what} is over, but what came of it cannot be had. {trouble}")
             if told is None or self.now() - told >= LOG_EVERY:
                 told = self.now()
-                self.warn(f"{trouble_in_words}: {trouble}")
+                self.warn(f"{what} is over, but what came of it cannot be had yet, trying on: {trouble}")
             await self.sleep(pause_after(trouble, self.interval))

@@ -44,6 +44,9 @@ class Wait(Generic[T]):
 
         :param answer: what was asked for, or why it could not be had.
         """
+        # Whoever is slower than the looks gets the newest, and not all that it has missed.
+        while not self._answers.empty():
+            self._answers.get_nowait()
         self._answers.put_nowait(answer)
 
     async def next(self, seconds: float) -> T | PlanasonixError | None:

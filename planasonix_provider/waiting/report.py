@@ -102,6 +102,26 @@ def log_results(results: Sequence[JobResults], *, info: Callable[[str], object],
     info(f"Loaded {count(rows, 'row')} into {count(len(tables), 'table')}{by_jobs}.")
 
 
+def first_job_of(work: Work) -> str | None:
+    """Say which job's page tells of it: Planasonix has pages of jobs, so of a backfill it is the first one's.
+
+    :param work: a job or backfill.
+    :return: the job, or ``None`` while a backfill has made none.
+    """
+    job_ids = (work.job_ids or []) if isinstance(work, Backfill) else [work.id]
+    return job_ids[0] if job_ids else None
+
+
+def report(work: Work, job_url: Callable[[str], str]) -> dict[str, Any]:
+    """Account for a job or a backfill without what it has loaded.
+
+    :param work: the job or backfill.
+    :param job_url: gives the address of a job's page.
+    :return: as :func:`report_job` or :func:`report_backfill`.
+    """
+    return report_backfill(work) if isinstance(work, Backfill) else report_job(work, job_url(work.id))
+
+
 def report_job(job: Job, url: str, results: JobResults | None = None) -> dict[str, Any]:
     """Account for a job in plain JSON types, as a task returns it.
 
@@ -158,7 +178,8 @@ class _Sum:
             rows += loaded.rows_loaded or 0
             table = self.tables.setdefault(loaded.name, {"name": loaded.name, "rows_loaded": 0, "jobs": 0})
             table["rows_loaded"] += loaded.rows_loaded or 0
-            table["jobs"] += 1
+        for name in {loaded.name for loaded in results.tables}:
+            self.tables[name]["jobs"] += 1
         self.rows += rows
         self.jobs.append({"job_id": results.job_id, "status": results.status, "rows_loaded": rows})
         self.warnings.extend(results.warnings)
@@ -178,10 +199,9 @@ class _Sum:
 
 def _as_many_as_fit(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Take the first items that fit into a list of the largest size."""
-    taken, size = [], 0
+    taken, left = [], LARGEST_LIST
     for item in items:
-        size += len(json.dumps(item)) + 2
-        if size > LARGEST_LIST:
-            break
-        taken.append(item)
+        if (size := len(json.dumps(item)) + 2) <= left:
+            taken.append(item)
+            left -= size
     return taken

@@ -6,13 +6,13 @@ A subject asks by steps, see :mod:`planasonix_provider.waiting.steps`, and does 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.errors import PlanasonixError, PlanasonixUnreadableError
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError, PlanasonixUnreadableError
 from planasonix_provider.api.models import Backfill, Job, Page
 from planasonix_provider.api.operation import Cursors
 from planasonix_provider.api.routes import PAGE_SIZE, Request
@@ -24,6 +24,10 @@ Work: TypeAlias = Job | Backfill
 
 #: For how long a sync may have run before the moment that a :class:`SyncSubject` counts from, to be found there.
 LONGEST_SYNC = timedelta(days=1)
+#: Of how many syncs that ended too early, the newest first, it is enough to know: older ones are not asked for theirs.
+ENOUGH_TOO_EARLY = 5
+#: How late a list may show a job.
+LISTED_WITHIN = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -193,18 +197,29 @@ class BackfillSubject(WorkSubject):
         return self.seen(backfill, now, jobs if self._jobs_done is None else f"{self._jobs_done:,} of {jobs} done")
 
     @staticmethod
-    def _jobs_to_do(backfill: Backfill) -> Steps[int | None]:
-        """Count the jobs that are still to end, by the lists of active jobs: a backfill may have thousands of them."""
+    def lists_of_active_jobs(backfill: Backfill) -> list[Request[Page[Job]]]:
+        """Make the requests that tell which of a backfill's jobs have not ended: there may be thousands of others.
+
+        :param backfill: the backfill.
+        :return: the lists, of all jobs of its connection. In this order, or a job that starts between the two would be
+            in neither.
+        """
+        return [
+            routes.list_jobs(
+                connection_id=backfill.connection_id, status=status, since=backfill.created_at, limit=PAGE_SIZE
+            )
+            for status in ("queued", "running")
+        ]
+
+    def _jobs_to_do(self, backfill: Backfill) -> Steps[int | None]:
+        """Count the jobs that are still to end."""
         active: set[str] = set()
         try:
-            # In this order, or a job that starts between the two would be in neither.
-            for status in ("queued", "running"):
-                page: Page[Job] = yield routes.list_jobs(
-                    connection_id=backfill.connection_id, status=status, since=backfill.created_at, limit=PAGE_SIZE
-                )
+            for request in self.lists_of_active_jobs(backfill):
+                page: Page[Job] = yield request
                 if page.cursor:
                     return None
-                active.update(job.id for job in page.data if job.status == status)
+                active.update(job.id for job in page.data if not job.is_over)
         except PlanasonixError:
             # Figures for the log: no reason to take the look for one that failed.
             return None
@@ -256,7 +271,9 @@ class SyncSubject(Subject):
         self.since = since
         self.by = by
         self.on_failure = on_failure
-        # What a look need not ask again: jobs that ended too early to count.
+        self._has_looked_before = False
+        self._undecided: list[Job] = []
+        self._finished_since: list[Job] = []
         self._ended_before: set[str] = set()
         self._newest_words: tuple[str, ...] = ()
 
@@ -277,16 +294,18 @@ class SyncSubject(Subject):
 
     def look(self, now: datetime, *, detailed: bool) -> Steps[Seen]:
         """Look for a sync that has succeeded, then for one that has not."""
-        page: Page[Job] = yield self.request
-        job = self._first(page.data, {"succeeded"})
-        if job is None and self.by == "finished":
-            job = yield from self._finished_since("succeeded")
-        if job is None and self.on_failure == "fail":
-            for status in ("failed", "cancelled"):
-                job = job or (yield from self._ended_as(status))
-        if job:
-            # A list names only some of a job's fields.
-            return self._over((yield routes.get_job(job.id)))
+        states = ("succeeded", "failed", "cancelled") if self.on_failure == "fail" else ("succeeded",)
+        for status in states:
+            page: Page[Job] = yield self._list(status, since=self.since, limit=PAGE_SIZE)
+            for listed in page.data:
+                if self._is_ours(listed) and listed.status == status and self._is_since(listed.created_at):
+                    job = yield from self._whole(listed)
+                    if job and job.status == status:
+                        return self._over(job)
+            if self.by == "finished" and status == "succeeded":
+                yield from self._look_before(now)
+            if job := next((job for job in self._finished_since if job.status == status), None):
+                return self._over(job)
         if detailed and (newest := (yield from self._newest())):
             self._newest_words = (f"the newest, {newest.id}, is {newest.status}",)
         return Seen("awaited", False, f"{self.goal} yet", progress=self._newest_words)
@@ -295,28 +314,47 @@ class SyncSubject(Subject):
         says = f"Job {job.id} {'was ' if job.status == 'cancelled' else ''}{job.status}"
         return Seen(job.status, True, says, job, began=job.started_at or job.created_at, took=job.duration_seconds)
 
-    def _ended_as(self, status: str) -> Steps[Job | None]:
-        page: Page[Job] = yield self._list(status, since=self.since, limit=PAGE_SIZE)
-        job = self._first(page.data, {status})
-        if job is None and self.by == "finished":
-            job = yield from self._finished_since(status)
-        return job
+    @staticmethod
+    def _whole(listed: Job) -> Steps[Job | None]:
+        """Look at a job by itself: a list names only some of its fields, and may be ahead of it, or behind."""
+        try:
+            job: Job = yield routes.get_job(listed.id)
+        except PlanasonixNotFoundError:
+            return None
+        return job if job.is_over else None
 
-    def _finished_since(self, status: str) -> Steps[Job | None]:
-        """Look for a sync that was created before the moment and has ended after it, which no list can be asked for."""
-        cursors = Cursors(self._list(status, since=self.since - LONGEST_SYNC, until=self.since))
-        while True:
-            page: Page[Job] = yield cursors.request
-            for job in page.data:
-                if job.id in self._ended_before or job.status != status or not self._is_ours(job):
+    def _look_before(self, now: datetime) -> Steps[None]:
+        """Look at syncs that were created before the moment and may end after it, which no list can be asked for."""
+        if not self._has_looked_before:
+            cursors = Cursors(self._list(None, since=self.since - LONGEST_SYNC, until=self.since))
+            jobs: list[Job] = []
+            while True:
+                page: Page[Job] = yield cursors.request
+                jobs.extend(job for job in page.data if self._is_ours(job))
+                if not cursors.step(page):
+                    break
+            jobs.sort(key=lambda job: job.created_at or self.since, reverse=True)
+            self._undecided = jobs
+        yield from self._decide()
+        # A job of that moment may come into the list a little later.
+        self._has_looked_before = now > self.since + LISTED_WITHIN
+
+    def _decide(self) -> Steps[None]:
+        """Find out which of these syncs have ended since the moment; most end in the order of their start."""
+        left: list[Job] = []
+        for listed in self._undecided:
+            job = listed
+            if job.finished_at is None and job.id not in self._ended_before:
+                if job.is_over and len(self._ended_before) >= ENOUGH_TOO_EARLY:
                     continue
-                if (whole := job).finished_at is None:
-                    whole = yield routes.get_job(job.id)
-                if whole.finished_at and whole.finished_at >= self.since:
-                    return whole
+                job = (yield from self._whole(listed)) or listed
+            if job.finished_at and self._is_since(job.finished_at):
+                self._finished_since.append(job)
+            elif job.finished_at:
                 self._ended_before.add(job.id)
-            if not cursors.step(page):
-                return None
+            elif job.id not in self._ended_before:
+                left.append(listed)
+        self._undecided = left
 
     def _newest(self) -> Steps[Job | None]:
         try:
@@ -324,22 +362,13 @@ class SyncSubject(Subject):
         except PlanasonixError:
             # A word for the log: no reason to take the look for one that failed.
             return None
-        return self._first(page.data)
+        return next((job for job in page.data if self._is_ours(job) and self._is_since(job.created_at)), None)
 
-    def _first(self, jobs: Iterable[Job], states: Collection[str] | None = None) -> Job | None:
-        """Pick the first job that counts: what a list shows is checked, for not every server knows every filter."""
-        return next(
-            (
-                job
-                for job in jobs
-                if self._is_ours(job)
-                and (states is None or job.status in states)
-                and (job.created_at is None or job.created_at >= self.since)
-            ),
-            None,
-        )
+    def _is_since(self, moment: datetime | None) -> bool:
+        return moment is None or moment >= self.since
 
     def _is_ours(self, job: Job) -> bool:
+        """What a list shows is checked, for not every server knows every filter."""
         return job.connection_id in (None, self.id) and job.type in (None, "connection_sync")
 
     def _list(self, status: str | None, **bounds: Any) -> Request[Page[Job]]:

@@ -16,6 +16,7 @@ from planasonix_provider.api.errors import (
     PlanasonixTimeoutError,
 )
 from planasonix_provider.api.models import Backfill
+from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
@@ -203,6 +204,53 @@ class TestABackfillThatDoesNot:
         assert the_one(planasonix).status == "cancelled"
         assert [job.status for job in planasonix.jobs()] == ["cancelled"] * 6, "those that came meanwhile, too"
 
+    def test_that_makes_no_jobs_until_the_cancel_gives_up_is_lost_track_of(
+        self, planasonix: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with travelling(monkeypatch):
+            planasonix.plan_backfill(CONNECTION, queued_seconds=5_000)
+            run = drive(lambda: backfill(deferrable=deferrable, timeout=600, poll_interval=60))
+        assert isinstance(run.error, AirflowFailException), "a retry would start it a second time"
+        assert "It could not be cancelled and may still run" in str(run.error)
+        assert str(run.error).endswith("The jobs that it has made were asked to cancel, and it is queued.")
+
+    @pytest.mark.parametrize("status", [404, 409])
+    def test_is_cancelled_though_one_of_its_jobs_refuses(self, planasonix: Simulator, status: int) -> None:
+        planasonix.plan_backfill(
+            CONNECTION, queued_seconds=0, jobs=12, parallel=12, job_seconds=60, cancelling_seconds=0.05
+        )
+        planasonix.fail("status", status=status, route="cancel_job", skip=3)
+        run = drive(lambda: backfill(deferrable=True, timeout=0.3))
+        assert str(run.error).endswith("It was cancelled.")
+        assert {job.status for job in planasonix.jobs()} == {"cancelled"}
+
+    def test_that_is_done_and_cannot_be_accounted_for_is_not_done_again(
+        self, planasonix: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        planasonix.fail("status", status=503, route="get_job_results", times=None)
+        with travelling(monkeypatch):
+            run = drive(lambda: backfill(deferrable=deferrable, poll_interval=60))
+        assert isinstance(run.error, AirflowFailException)
+        assert "is over, but what came of it cannot be had" in str(run.error)
+
+    def test_is_accounted_for_after_an_outage_of_the_airflow_connection(
+        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        planasonix.fail("reset", route="get_job_results", times=3)
+        reads: list[int] = []
+        get = PlanasonixHook.get_connection
+
+        def get_or_fail(conn_id: str) -> Any:
+            reads.append(1)
+            if 1 < len(reads) < 4:
+                raise ConnectionError("the API server is down")
+            return get(conn_id)
+
+        monkeypatch.setattr(PlanasonixHook, "get_connection", staticmethod(get_or_fail))
+        monkeypatch.setattr("planasonix_provider.waiting.channel.READ_AGAIN_EVERY", 0.0)
+        assert drive(backfill).error is None
+        assert len(reads) > 1
+
     def test_runs_on_when_its_time_is_up_where_the_user_says_so(self, planasonix: Simulator, deferrable: bool) -> None:
         planasonix.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
         run = drive(lambda: backfill(deferrable=deferrable, timeout=0.2, cancel_on_kill=False))
@@ -247,17 +295,39 @@ class TestAKill:
         monkeypatch.setattr("planasonix_provider.operators.road.LAST_PURSUIT", 0.2)
         planasonix.plan_backfill(CONNECTION, queued_seconds=60)
         _, log = self._killed(backfill(poll_interval=60))
-        assert log.lines[-1].startswith("The task was killed. Jobs that it makes after this are not cancelled")
+        assert "may go on, look at it in Planasonix: what it has made was asked to cancel." in log.lines[-1]
 
     def test_cancels_nothing_where_the_user_says_so(self, planasonix: Simulator) -> None:
         planasonix.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
         self._killed(backfill(poll_interval=60, cancel_on_kill=False))
         assert "cancel_job" not in routes_asked(planasonix)
 
-    def test_amid_the_cancel_at_the_deadline_lets_that_go_on(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=4, job_seconds=60, cancelling_seconds=0.3)
-        error, _ = self._killed(backfill(timeout=0.3), after=0.45)
-        assert isinstance(error, PlanasonixTimeoutError | PlanasonixJobCancelledError)
+    def test_amid_the_cancel_at_the_deadline_ends_that_and_cancels_itself(self, planasonix: Simulator) -> None:
+        planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=4, job_seconds=60, cancelling_seconds=0.8)
+        error, _ = self._killed(backfill(timeout=0.3), after=0.6)
+        assert isinstance(error, PlanasonixJobCancelledError)
+        assert {job.status for job in planasonix.jobs()} <= set(ENDED)
+
+    def test_amid_that_cancel_ends_it_as_airflow_2_does(self, planasonix: Simulator) -> None:
+        class Terminated(BaseException):
+            """As the handler of Airflow 2 raises its own, after ``on_kill``."""
+
+        planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=22, parallel=22, job_seconds=60)
+        planasonix.fail("hang", route="cancel_job", skip=2, times=3, seconds=20)
+        operator = backfill(timeout=0.3)
+        record(operator, Log())
+
+        def terminate(*_: object) -> None:
+            operator.on_kill()
+            raise Terminated
+
+        previous = signal.signal(signal.SIGALRM, terminate)
+        signal.setitimer(signal.ITIMER_REAL, 0.6)
+        try:
+            with pytest.raises(Terminated):
+                operator.execute(context(Run()))
+        finally:
+            signal.signal(signal.SIGALRM, previous)
         assert {job.status for job in planasonix.jobs()} <= set(ENDED)
 
     @staticmethod
@@ -290,6 +360,10 @@ class TestBadInput:
             ({"tables": ["public.orders", " "]}, "tables: got .* allowed is table names that are texts and not blank"),
             ({"tables": ["a", "b", "a"]}, "tables: got .* allowed is each table once; twice there is a"),
             ({"connection_id": ""}, "connection_id: got ''"),
+            ({"deferrable": "no"}, "deferrable: got 'no', allowed is True or False"),
+            ({"cancel_on_kill": "False"}, "cancel_on_kill: got 'False', allowed is True or False"),
+            ({"wait_for_completion": None}, "wait_for_completion: got None, allowed is True or False"),
+            ({"start_at": "0001-01-01"}, "start_at: got '0001-01-01', allowed is a time"),
             ({"priority": "urgent"}, "priority: got 'urgent', allowed is low, normal, high"),
         ],
     )

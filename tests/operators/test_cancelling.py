@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from planasonix_provider.api.errors import PlanasonixServerError, PlanasonixTimeoutError
+from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixServerError, PlanasonixTimeoutError
 from planasonix_provider.api.models import BackfillBody
 from planasonix_provider.operators.planasonix import PlanasonixCancelJobOperator
 from planasonix_provider.simulator import Simulator
@@ -84,6 +84,38 @@ class TestABackfill:
         assert planasonix.backfill(backfill.id).status == "cancelled"
         assert {job.status for job in planasonix.jobs()} == {"cancelled"}
         assert (run.result["backfill_id"], run.result["status"]) == (backfill.id, "cancelled")
+
+    def test_has_an_old_job_found_among_many_that_ended(self, planasonix: Simulator) -> None:
+        planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=60, parallel=60, job_seconds=60)
+        backfill = planasonix.world.start_backfill(CONNECTION, WINDOW)
+        oldest, *others = planasonix.backfill(backfill.id).job_ids or []
+        for job_id in others:
+            planasonix.world.cancel(job_id)
+        run = drive(lambda: cancel(backfill_id=backfill.id))
+        assert run.error is None
+        assert planasonix.job(oldest).status == "cancelled"
+
+    def test_asks_each_job_once(self, planasonix: Simulator) -> None:
+        planasonix.plan_backfill(
+            CONNECTION, queued_seconds=0, jobs=30, parallel=30, job_seconds=60, cancelling_seconds=0.3
+        )
+        backfill = planasonix.world.start_backfill(CONNECTION, WINDOW)
+        assert drive(lambda: cancel(backfill_id=backfill.id)).error is None
+        assert routes_asked(planasonix).count("cancel_job") == 30
+
+    def test_that_has_made_no_jobs_is_waited_for(self, planasonix: Simulator) -> None:
+        planasonix.plan_backfill(CONNECTION, queued_seconds=0.2, jobs=2, job_seconds=60)
+        backfill = planasonix.world.start_backfill(CONNECTION, WINDOW)
+        run = drive(lambda: cancel(backfill_id=backfill.id))
+        assert run.result["status"] == "cancelled"
+        assert "is queued and has made no jobs yet; they are cancelled as they come." in run.log.lines[0]
+
+    def test_that_has_made_no_jobs_cannot_be_cancelled_in_passing(self, planasonix: Simulator) -> None:
+        planasonix.plan_backfill(CONNECTION, queued_seconds=60)
+        backfill = planasonix.world.start_backfill(CONNECTION, WINDOW)
+        run = drive(lambda: cancel(backfill_id=backfill.id, wait_for_completion=False))
+        assert isinstance(run.error, PlanasonixConflictError)
+        assert "has made no jobs yet, so there is nothing to cancel" in str(run.error)
 
     def test_that_is_over_already_is_left_as_it_is(self, planasonix: Simulator) -> None:
         planasonix.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=0)

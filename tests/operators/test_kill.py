@@ -106,10 +106,30 @@ class TestAKill:
 
     def test_writes_no_log_in_the_signals_handler(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
+        operator = sync()
+        record(operator, log := Log())
+        written: list[int] = []
+
+        def kill(*_: object) -> None:
+            before = len(log.lines)
+            operator.on_kill()
+            written.append(len(log.lines) - before)
+
+        previous = signal.signal(signal.SIGALRM, kill)
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        try:
+            with pytest.raises(PlanasonixJobCancelledError):
+                operator.execute(context(Run()))
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        assert written == [0]
+
+    def test_that_comes_after_the_end_says_what_it_did_all_the_same(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
         operator = self._started()
-        before = list(operator.log.lines)
         operator.on_kill()
-        assert operator.log.lines == before
+        (job,) = planasonix.jobs()
+        assert operator.log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
 
     def test_cancels_nothing_where_the_user_says_so(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)

@@ -13,11 +13,16 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from planasonix_provider.api.client import Client
-from planasonix_provider.api.errors import PlanasonixAuthenticationError, PlanasonixConfigurationError
+from planasonix_provider.api.errors import (
+    PlanasonixAuthenticationError,
+    PlanasonixConfigurationError,
+    PlanasonixTimeoutError,
+)
 from planasonix_provider.api.models import BackfillBody
 from planasonix_provider.sensors.base import PlanasonixSensor
 from planasonix_provider.sensors.planasonix import PlanasonixBackfillSensor, PlanasonixJobSensor, PlanasonixSyncSensor
 from planasonix_provider.simulator import Simulator
+from planasonix_provider.triggers import deferral
 from tests.conftest import API_KEY
 from tests.driving import HAS_NOTES, Run, context, drive
 from tests.travel import travelling
@@ -89,6 +94,25 @@ class TestAJob:
         assert isinstance(run.error, AirflowSensorTimeout)
         assert planasonix.job(job.id).status == "running"
         assert set(routes_asked(planasonix)) == {"get_job"}
+
+    def test_that_ended_just_before_the_time_was_up_is_in_time(
+        self, planasonix: Simulator, way: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with travelling(monkeypatch):
+            planasonix.plan(CONNECTION, running_seconds=700)
+            job = planasonix.world.start_sync(CONNECTION)
+            run = drive(lambda: job_sensor(job.id, poke_interval=600, timeout=900, **way))
+        assert run.error is None
+        assert run.result["status"] == "succeeded"
+
+    def test_that_outlives_the_execution_timeout_leaves_the_retries(self, planasonix: Simulator) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        job = planasonix.world.start_sync(CONNECTION)
+        limit = timedelta(seconds=0.3)
+        run = drive(lambda: job_sensor(job.id, deferrable=True, execution_timeout=limit))
+        assert isinstance(run.error, PlanasonixTimeoutError)
+        run = drive(lambda: job_sensor(job.id, deferrable=True, execution_timeout=limit, soft_fail=True))
+        assert isinstance(run.error, AirflowSkipException)
 
     def test_that_nobody_knows_fails_the_task_at_once(self, planasonix: Simulator, way: dict[str, Any]) -> None:
         run = drive(lambda: job_sensor("job_unknown", silent_fail=True, **way))
@@ -193,6 +217,37 @@ class TestPoking:
         assert "Planasonix answers again, after 30 min 0 s." in run.log.lines
         assert run.notes == {}
 
+    @pytest.mark.skipif(not HAS_NOTES, reason="this Airflow keeps no notes from one process to the next")
+    def test_forgets_the_outage_of_the_try_before(self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        run = Run()
+        run.notes["planasonix_unseen_since"] = {"try": 1, "since": "2025-03-27T00:00:00+00:00"}
+        with travelling(monkeypatch):
+            job = planasonix.world.start_sync(CONNECTION)
+            planasonix.fail("status", route="get_job", status=503)
+            sensor = job_sensor(job.id, mode="reschedule")
+            run.pokes.append(datetime.now(UTC))
+            assert not sensor.poke(context(run, try_number=2))
+        assert run.notes["planasonix_unseen_since"]["try"] == 2
+
+    def test_looks_at_nothing_while_the_api_wants_to_be_left_alone(
+        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with travelling(monkeypatch):
+            planasonix.plan(CONNECTION, running_seconds=900)
+            job = planasonix.world.start_sync(CONNECTION)
+            planasonix.fail("status", route="get_job", status=429, headers={"Retry-After": "600"})
+            run = drive(lambda: job_sensor(job.id, poke_interval=5))
+        assert run.error is None
+        assert len(planasonix.requests) < 70
+
+    def test_lets_airflow_notice_the_end_of_one_process_before_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(deferral, "SETTLING", timedelta(seconds=7))
+        now = datetime.now(UTC)
+        arguments = (now, lambda: 1.0, 1)
+        assert job_sensor("job_1", mode="reschedule", poke_interval=2)._get_next_poke_interval(*arguments) == 7
+        assert job_sensor("job_1", mode="reschedule", poke_interval=60)._get_next_poke_interval(*arguments) == 60
+        assert job_sensor("job_1", poke_interval=2)._get_next_poke_interval(*arguments) == 2
+
     def test_says_that_backing_off_is_not_for_deferred_sensors(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, running_seconds=0.3)
         job = planasonix.world.start_sync(CONNECTION)
@@ -220,6 +275,23 @@ class TestABackfill:
         assert isinstance(run.error, AirflowFailException)
         assert f"What failed of it: job {failed}: source_unreachable: No route." in str(run.error)
         assert run.xcoms["job_url"].endswith(failed)
+
+    @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+    def test_that_fails_for_reasons_that_cannot_be_had_fails_all_the_same(
+        self, planasonix: Simulator, way: dict[str, Any], option: str
+    ) -> None:
+        planasonix.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=0, failing_jobs=[1])
+        backfill = planasonix.world.start_backfill(CONNECTION, WINDOW)
+        planasonix.fail("status", status=403, route="get_backfill", times=None, skip=1)
+        how = {"task_id": "wait", "backfill_id": backfill.id, "poke_interval": 0.03, **way}
+        run = drive(lambda: PlanasonixBackfillSensor(**how))
+        assert isinstance(run.error, AirflowFailException)
+        assert str(run.error).startswith(f"Backfill {backfill.id} failed: jobs_failed")
+        planasonix.faults.clear()
+        planasonix.fail("status", status=403, route="get_backfill", times=None, skip=1)
+        run = drive(lambda: PlanasonixBackfillSensor(**{option: True}, **how))
+        assert isinstance(run.error, AirflowSkipException)
+        assert str(run.error).startswith(f"Backfill {backfill.id} failed: jobs_failed")
 
 
 class TestASync:
@@ -286,6 +358,32 @@ class TestASync:
         planasonix.world.start_backfill(CONNECTION, WINDOW)
         assert isinstance(drive(lambda: sync_sensor(timeout=0.15, **way)).error, AirflowSensorTimeout)
 
+    def test_that_only_the_list_takes_for_ended_is_waited_for(self, planasonix: Simulator, way: dict[str, Any]) -> None:
+        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0)
+        job = planasonix.world.start_sync(CONNECTION)
+        planasonix.fail("status", status=404, route="get_job", times=2)
+        run = drive(lambda: sync_sensor(**way))
+        assert run.error is None
+        assert run.result["job_id"] == job.id
+
+    def test_that_finished_is_not_sought_among_all_of_the_day_before(
+        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with travelling(monkeypatch) as travel:
+            planasonix.plan(CONNECTION, times=None, queued_seconds=0, running_seconds=30)
+            for _ in range(300):
+                planasonix.world.start_sync(CONNECTION)
+                travel.sleep(60)
+            planasonix.plan(CONNECTION, times=None, queued_seconds=0, running_seconds=7_200)
+            since = planasonix.world.clock()
+            late = planasonix.world.start_sync(CONNECTION)
+            how = {"by": "finished", "since": since + timedelta(seconds=1), "poke_interval": 60, "deferrable": True}
+            run = drive(lambda: sync_sensor(**how))
+        assert run.error is None
+        assert run.result["job_id"] == late.id
+        looks = 120
+        assert len(planasonix.requests) < looks * 6, "three lists, the sync that runs, and now and then the newest"
+
     def test_takes_its_moment_along_as_it_was_rendered(self, planasonix: Simulator) -> None:
         with pytest.raises(TaskDeferred) as deferred:
             sync_sensor(since="2025-03-27T16:22:10+02:00", deferrable=True).execute(context(Run()))
@@ -323,6 +421,9 @@ class TestBadInput:
             ),
             (lambda: sync_sensor(since="yesterday"), "since: got 'yesterday', allowed is a time"),
             (lambda: sync_sensor(since=None), "since: got None"),
+            (lambda: sync_sensor(since="0001-01-01T05:00:00", by="finished"), "since: got '0001-01-01T05:00:00'"),
+            (lambda: job_sensor("job_1", timeout=10**12), "timeout: got 1000000000000.0, allowed is a number of"),
+            (lambda: job_sensor("job_1", deferrable="yes"), "deferrable: got 'yes', allowed is True or False"),
             (lambda: sync_sensor(by="started"), "by: got 'started', allowed is created, finished"),
             (lambda: sync_sensor(on_failure="ignore"), "on_failure: got 'ignore', allowed is fail, wait"),
             (lambda: sync_sensor(connection_id=""), "connection_id: got ''"),
@@ -366,3 +467,8 @@ def test_a_naive_moment_is_utc() -> None:
     sensor = sync_sensor(since=datetime(2025, 3, 27))  # noqa: DTZ001
     sensor.settle()
     assert sensor.since == datetime(2025, 3, 27, tzinfo=UTC)
+
+
+def test_a_set_of_states_is_put_in_order_or_each_parse_would_give_another_dag() -> None:
+    sensor = job_sensor("job_1", allowed_states={"succeeded", "cancelled", "failed"})
+    assert sensor.allowed_states == ["cancelled", "failed", "succeeded"]

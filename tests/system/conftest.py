@@ -25,9 +25,13 @@ import pytest
 from dev.local_airflow import LocalAirflow, add_connection
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
-from tests.system.runs import WAYS, eventually
+from tests.system.runs import SENSOR_MODES, WAYS, eventually
 
-DAGS = {f"{dag}_{way}" for dag in ("sync", "five_syncs") for way in WAYS}
+DAGS = {
+    *(f"{dag}_{way}" for dag in ("sync", "five_syncs") for way in WAYS),
+    *(f"job_sensor_{mode}" for mode in SENSOR_MODES),
+    *("sync_left_alone", "backfill_deferred", "backfill_left_alone", "twelve_backfills", "cancel", "sync_sensor"),
+}
 _SEEN: list[str] = []
 
 

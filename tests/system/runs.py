@@ -6,14 +6,19 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 from dev.local_airflow import LocalAirflow
-from planasonix_provider.api.models import Job
+from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.simulator import Simulator
 
 T = TypeVar("T")
+
+#: The Airflow that runs, as ``(3, 3)``.
+AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 
 #: For how many seconds to wait, at the most, for what takes Airflow a few on an idle machine.
 PATIENCE = 180.0
@@ -22,8 +27,13 @@ WAYS = ("on_a_worker", "deferred")
 #: The state of a task that waits for its job.
 WAITING = {"on_a_worker": "running", "deferred": "deferred"}
 
+#: How a sensor waits.
+SENSOR_MODES = ("poke", "reschedule", "deferred")
+#: How often a task that defers looks at its work by itself, just before that.
+LOOKS_OF_THE_TASK = 1
+
 # Not all versions of Airflow keep the name of the logger.
-_OURS = re.compile(r"\b[Jj]ob\b|Planasonix|^Loaded ")
+_OURS = re.compile(r"\b([Jj]ob|[Bb]ackfill)\b|Planasonix|^(Loaded|No sync) ")
 
 
 def eventually(look: Callable[[], T], what: str, patience: float = PATIENCE) -> T:
@@ -35,14 +45,20 @@ def eventually(look: Callable[[], T], what: str, patience: float = PATIENCE) -> 
     return seen
 
 
+def looks_at(planasonix: Simulator, work_id: str) -> int:
+    """Count the looks at a job or a backfill."""
+    return sum(request.method == "GET" and request.path.endswith(f"/{work_id}") for request in planasonix.requests)
+
+
 @dataclass(frozen=True)
 class TaskRun:
-    """The task ``sync`` of a DAG run; of a mapped one, the one at ``map_index``."""
+    """A task of a DAG run, ``sync`` unless told otherwise; of a mapped one, the one at ``map_index``."""
 
     airflow: LocalAirflow
     dag_id: str
     run_id: str
     map_index: int = -1
+    task_id: str = "sync"
 
     @classmethod
     def start(cls, airflow: LocalAirflow, dag_id: str, **conf: object) -> TaskRun:
@@ -50,9 +66,13 @@ class TaskRun:
         answer = airflow.api("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})
         return cls(airflow, dag_id, answer["dag_run_id"])
 
-    def mapped(self) -> list[TaskRun]:
-        """The five tasks that a mapped one becomes."""
-        return [replace(self, map_index=index) for index in range(5)]
+    def task(self, task_id: str) -> TaskRun:
+        """Another task of the same DAG run."""
+        return replace(self, task_id=task_id)
+
+    def mapped(self, count: int = 5) -> list[TaskRun]:
+        """The tasks that a mapped one becomes."""
+        return [replace(self, map_index=index) for index in range(count)]
 
     @property
     def state(self) -> str | None:
@@ -63,8 +83,13 @@ class TaskRun:
         return self.state in ("success", "failed", "upstream_failed", "skipped", "removed")
 
     def details(self) -> dict[str, Any]:
-        mapped = "" if self.map_index < 0 else f"/{self.map_index}"
-        return self.airflow.api("GET", f"{self._path}{mapped}")
+        return self.airflow.api("GET", self._instance)
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, from the first line of its log; where a sensor is rescheduled, Airflow counts anew."""
+        began = min(line["timestamp"] for line in self._log_lines() if line.get("timestamp"))
+        return (datetime.fromisoformat(self.details()["end_date"]) - datetime.fromisoformat(began)).total_seconds()
 
     def wait_for(self, state: str, patience: float = PATIENCE) -> None:
         """Wait until the task is in a state; one that ends in another will never be."""
@@ -72,7 +97,16 @@ class TaskRun:
         assert self.state == state, self.log()
 
     def mark_failed(self) -> None:
-        self.airflow.api("PATCH", self._path, {"new_state": "failed"})
+        self.airflow.api("PATCH", self._instance, {"new_state": "failed"})
+
+    def clear_what_failed(self) -> None:
+        """Clear those tasks of the DAG run that failed; the DAG run goes on."""
+        body = {"dag_run_id": self.run_id, "only_failed": True, "dry_run": False}
+        self.airflow.api("POST", f"dags/{self.dag_id}/clearTaskInstances", body)
+
+    @property
+    def state_of_the_dag_run(self) -> str:
+        return self.airflow.api("GET", f"dags/{self.dag_id}/dagRuns/{self.run_id}")["state"]
 
     def xcom(self, key: str = "return_value") -> Any:
         return self.airflow.api("GET", f"{self._path}/xcomEntries/{key}?map_index={self.map_index}")["value"]
@@ -83,9 +117,11 @@ class TaskRun:
         return answer["extra_links"]["Open in Planasonix"]
 
     def log(self) -> str:
-        """The first try's log, whichever process wrote it, with the messages of exceptions."""
-        errors = [error["exc_value"] for line in self._log_lines() for error in line.get("error_detail") or ()]
-        return "\n".join([*(line["event"] for line in self._log_lines()), *errors])
+        """The first try's log, whichever process wrote it, with the messages of exceptions, and why it was skipped."""
+        lines = self._log_lines()
+        errors = [error["exc_value"] for line in lines for error in line.get("error_detail") or ()]
+        reasons = [line["reason"] for line in lines if "reason" in line]
+        return "\n".join([*(line["event"] for line in lines), *errors, *reasons])
 
     def our_lines(self) -> list[str]:
         """The lines of that log which this package has written."""
@@ -97,17 +133,32 @@ class TaskRun:
 
     def jobs(self, planasonix: Simulator) -> list[Job]:
         """The jobs that the task has started, as they are now."""
-        names = {"dag_id": self.dag_id, "run_id": self.run_id, "map_index": self.map_index}
-        return [job for job in planasonix.jobs() if names.items() <= (job.metadata or {}).items()]
+        return [job for job in planasonix.jobs() if self._has_started(job)]
 
     def job(self, planasonix: Simulator) -> Job:
         """The one job that the task has started, as it is now; waits until there is one."""
         (job,) = eventually(partial(self.jobs, planasonix), f"{self} starts a job")
         return job
 
+    def backfill(self, planasonix: Simulator) -> Backfill:
+        """The one backfill that the task has started, as it is now; waits until there is one."""
+        (backfill,) = eventually(
+            lambda: [backfill for backfill in planasonix.backfills() if self._has_started(backfill)],
+            f"{self} starts a backfill",
+        )
+        return backfill
+
+    def _has_started(self, work: Job | Backfill) -> bool:
+        names = {"dag_id": self.dag_id, "run_id": self.run_id, "task_id": self.task_id, "map_index": self.map_index}
+        return names.items() <= (work.metadata or {}).items()
+
     @property
     def _path(self) -> str:
-        return f"dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances/sync"
+        return f"dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances/{self.task_id}"
+
+    @property
+    def _instance(self) -> str:
+        return self._path if self.map_index < 0 else f"{self._path}/{self.map_index}"
 
     def __str__(self) -> str:
-        return f"{self.dag_id} {self.run_id} [{self.map_index}]"
+        return f"{self.dag_id} {self.run_id} {self.task_id} [{self.map_index}]"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -11,7 +12,11 @@ import pytest
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.simulator import Simulator
 from tests.system.conftest import Notes
-from tests.system.runs import TaskRun, eventually
+from tests.system.runs import AIRFLOW, LOOKS_OF_THE_TASK, TaskRun, eventually, looks_at
+
+tells_triggers_of_kills = pytest.mark.skipif(
+    AIRFLOW < (3, 3), reason="before 3.3, Airflow tells no trigger that its task was killed"
+)
 
 
 def mark_failed(run: TaskRun, _pid: int) -> None:
@@ -49,3 +54,89 @@ def test_a_task_that_is_killed_on_a_worker_cancels_its_job_and_ends(
     note(f"the task was failed {time.monotonic() - began:.1f} s later")
     eventually(lambda: run.job(planasonix).status == "cancelled", "the job's end")
     assert f"The task was killed. Job {run.job(planasonix).id} was asked to cancel." in run.our_lines()
+
+
+def killed_triggers_with_trouble(airflow: LocalAirflow) -> list[str]:
+    """What the triggerer says of an ``on_kill`` that did not end well."""
+    lines = airflow.log("triggerer").read_text().splitlines()
+    return [line for line in lines if re.search(r"on_kill\(\) (raised|timed out|was cancelled)", line)]
+
+
+@tells_triggers_of_kills
+def test_deferred_tasks_that_are_marked_failed_cancel_their_work_unless_told_otherwise(
+    airflow: LocalAirflow, planasonix: Simulator, note: Notes
+) -> None:
+    runs, looked_at = {}, {}
+    for dag_id in ("sync_deferred", "sync_left_alone", "backfill_deferred", "backfill_left_alone"):
+        connection_id = f"conn_killed_{dag_id}"
+        planasonix.world.add_connection(connection_id)
+        planasonix.plan(connection_id, running_seconds=300)
+        planasonix.plan_backfill(connection_id, jobs=40, job_seconds=300, cancelling_seconds=4, jobs_after_cancel=2)
+        run = TaskRun.start(airflow, dag_id, connection_id=connection_id)
+        runs[dag_id] = run if dag_id.startswith("sync") else run.task("replay")
+    for dag_id, run in runs.items():
+        work = run.job(planasonix) if dag_id.startswith("sync") else run.backfill(planasonix)
+        looked_at[dag_id] = work.id
+        eventually(lambda id_=work.id: looks_at(planasonix, id_) > LOOKS_OF_THE_TASK, "the triggerer looks")
+        assert run.state == "deferred"
+    began = time.monotonic()
+    for run in runs.values():
+        run.mark_failed()
+
+    def wait_for_cancels(dag_id: str, count: int) -> None:
+        eventually(
+            lambda: sum(bool(job.cancel_requested_at) for job in runs[dag_id].jobs(planasonix)) == count,
+            f"{count} jobs of {dag_id} are asked to cancel",
+            patience=60,
+        )
+        note(f"{dag_id}: {count} jobs asked to cancel within {time.monotonic() - began:.1f} s")
+
+    wait_for_cancels("sync_deferred", 1)
+    wait_for_cancels("backfill_deferred", 4)
+    # The two that it makes nevertheless.
+    wait_for_cancels("backfill_deferred", 6)
+    backfill = runs["backfill_deferred"].backfill(planasonix)
+    eventually(lambda: planasonix.backfill(backfill.id).status == "cancelled", "the backfill ends", patience=60)
+    note(f"backfill_deferred: cancelled after {time.monotonic() - began:.1f} s")
+    jobs = runs["backfill_deferred"].jobs(planasonix)
+    assert [job.status for job in jobs] == ["cancelled"] * 6
+    (job,) = runs["sync_deferred"].jobs(planasonix)
+    assert job.status in ("cancelling", "cancelled")
+
+    for dag_id in ("sync_left_alone", "backfill_left_alone"):
+        looks = looks_at(planasonix, looked_at[dag_id])
+        time.sleep(5)
+        assert looks_at(planasonix, looked_at[dag_id]) == looks, "its trigger is still there"
+        assert not any(job.cancel_requested_at for job in runs[dag_id].jobs(planasonix))
+    assert [run.state for run in runs.values()] == ["failed"] * 4
+    assert killed_triggers_with_trouble(airflow) == []
+    last_words = f"The task was killed. Backfill {backfill.id} was asked to cancel: it is cancelled."
+    # On Python 3.11 the triggerer waits for no more than two seconds of it, and closes the task's log then.
+    logs = {"the task's": runs["backfill_deferred"].log(), "the triggerer's": airflow.log("triggerer").read_text()}
+    told = [name for name, log in logs.items() if last_words in log]
+    assert told
+    note(f"the end of the backfill's cancel is in {' and in '.join(told)} log")
+    for dag_id, run in runs.items():
+        for line in run.our_lines():
+            note(f"{dag_id}: {line}")
+
+
+@tells_triggers_of_kills
+def test_of_five_mapped_tasks_the_one_that_is_marked_failed_cancels_its_job(
+    airflow: LocalAirflow, planasonix: Simulator, note: Notes
+) -> None:
+    for number in range(1, 6):
+        planasonix.plan(f"conn_demo_{number:02}", running_seconds=40)
+    tasks = TaskRun.start(airflow, "five_syncs_deferred").mapped()
+    for task in tasks:
+        job_id = task.job(planasonix).id
+        eventually(lambda id_=job_id: looks_at(planasonix, id_) > LOOKS_OF_THE_TASK, "the triggerer looks")
+    killed = tasks[2]
+    began = time.monotonic()
+    killed.mark_failed()
+    eventually(lambda: killed.job(planasonix).cancel_requested_at, "its job is asked to cancel", patience=60)
+    note(f"asked to cancel {time.monotonic() - began:.1f} s later")
+    for task in tasks:
+        task.wait_for("failed" if task == killed else "success")
+        assert (task.job(planasonix).cancel_requested_at is not None) == (task == killed)
+    assert killed_triggers_with_trouble(airflow) == []

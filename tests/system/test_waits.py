@@ -1,32 +1,15 @@
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 import pytest
 
 from dev.local_airflow import LocalAirflow
-from dev.processes import end, in_session
 from planasonix_provider.simulator import Simulator
+from tests.system.components import end_politely, kill_with_all_its_children
 from tests.system.conftest import Notes
-from tests.system.runs import TaskRun, eventually
-
-
-def looks_at(planasonix: Simulator, job_id: str) -> int:
-    return sum(request.method == "GET" and request.path.endswith(f"/jobs/{job_id}") for request in planasonix.requests)
-
-
-def kill_with_all_its_children(airflow: LocalAirflow, component: str) -> None:
-    for process in in_session(airflow.processes[component].pid):
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGKILL)
-
-
-def end_politely(airflow: LocalAirflow, component: str) -> None:
-    end(airflow.processes[component], patience=60)
+from tests.system.runs import LOOKS_OF_THE_TASK, TaskRun, eventually, looks_at
 
 
 @pytest.mark.parametrize(
@@ -46,8 +29,7 @@ def test_a_triggerer_that_ends_and_comes_back_loses_nothing(
     run = TaskRun.start(airflow, "sync_deferred", connection_id=connection_id)
     run.wait_for("deferred")
     job_id = run.job(planasonix).id
-    looks_of_the_task = 1
-    eventually(lambda: looks_at(planasonix, job_id) > looks_of_the_task, "the triggerer looks at the job")
+    eventually(lambda: looks_at(planasonix, job_id) > LOOKS_OF_THE_TASK, "the triggerer looks at the job")
     looks = looks_at(planasonix, job_id)
     began = time.monotonic()
     stop(airflow, "triggerer")

@@ -239,7 +239,8 @@ class TestAKill:
         record(waiting, log := Log())
         asyncio.run(waiting.on_kill())
         assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
-        assert log.lines[0].startswith(f"The task was killed. Job {waiting.job_id} was asked to cancel")
+        assert log.lines[0] == f"The task was killed. Job {waiting.job_id} is being cancelled."
+        assert log.lines[1].startswith(f"The task was killed. Job {waiting.job_id} was asked to cancel")
 
     def test_cancels_the_jobs_of_a_backfill_until_it_is_over(
         self, planasonix: Simulator, state: Any, monkeypatch: pytest.MonkeyPatch
@@ -283,4 +284,4 @@ class TestAKill:
         waiting = trigger(started(), cancel_on_kill=True, owned=True)
         record(waiting, log := Log())
         asyncio.run(waiting.on_kill())
-        assert "could not be cancelled and may still run" in log.lines[0]
+        assert "could not be cancelled and may still run" in log.lines[1]

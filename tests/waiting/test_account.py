@@ -146,11 +146,11 @@ class TestOfABackfill:
         assert account.result is not None
         assert account.result["jobs_total"] == 3
         assert len(there.asked) == 1 + 3 + 1
-        assert "Job job_1 is over, but its results cannot be had yet, trying on: 503" in task.lines[0]
+        assert "Job job_1 is over, but what came of it cannot be had yet, trying on: 503" in task.lines[0]
 
     def test_whose_results_may_not_be_read_is_an_error_of_the_task(self) -> None:
         there = api("succeeded", fails=fails_always("results", FORBIDDEN))
-        with pytest.raises(PlanasonixPermissionError):
+        with pytest.raises(PlanasonixLostTrackError, match="what came of it cannot be had"):
             Task(there).account_for(seen(there))
 
     def test_that_made_no_jobs_has_loaded_nothing(self) -> None:

@@ -95,17 +95,16 @@ def test_after_a_cancel_says_how_it_went() -> None:
     assert out_of_time.after_cancel(JOB) == WaitEvent.over(SUBJECT, JOB)
 
 
-@pytest.mark.parametrize("answer", [Job(id="job_1", status="running"), PlanasonixError("No answer.")])
-def test_without_a_cancel_says_that_the_work_runs_on(answer: Any) -> None:
+def test_without_a_cancel_says_that_the_work_runs_on() -> None:
     out_of_time = WaitEvent.failed(SUBJECT, PlanasonixTimeoutError("Not over."))
-    assert out_of_time.after_no_cancel(answer).message == "Not over. It was not cancelled, and runs on."
+    assert out_of_time.after_no_cancel().message == "Not over. It was not cancelled, and runs on."
 
 
-@pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
-def test_without_a_cancel_takes_the_end_that_the_last_look_finds(status: str) -> None:
-    ended = Job(id="job_1", status=status)
-    out_of_time = WaitEvent.failed(SUBJECT, PlanasonixTimeoutError("Not over."))
-    assert out_of_time.after_no_cancel(ended) == WaitEvent.over(SUBJECT, ended)
+def test_after_the_cancel_of_a_backfill_that_goes_on_is_lost_track_of() -> None:
+    out_of_time = WaitEvent.failed(BackfillSubject("bf_1"), PlanasonixTimeoutError("Not over."))
+    event = out_of_time.after_cancel(Backfill(id="bf_1", status="queued"))
+    with pytest.raises(PlanasonixLostTrackError, match=r"may still run.* were asked to cancel, and it is queued"):
+        event.work_or_error()
 
 
 def test_of_a_backfill_leaves_its_thousands_of_jobs_behind() -> None:

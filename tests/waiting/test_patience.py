@@ -10,6 +10,7 @@ from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
     PlanasonixConflictError,
     PlanasonixError,
+    PlanasonixLostTrackError,
     PlanasonixNotFoundError,
     PlanasonixPermissionError,
     PlanasonixRateLimitError,
@@ -66,7 +67,7 @@ def test_are_asked_for_again_while_they_are_early(clock: Clock, early: Any) -> N
 
 
 def test_that_never_come_are_an_error_and_no_half_report(clock: Clock) -> None:
-    with pytest.raises(PlanasonixConflictError, match="they say that it is running"):
+    with pytest.raises(PlanasonixLostTrackError, match="they say that it is running"):
         fetch(clock, EARLY)
     assert clock.passed >= 3_600
 
@@ -85,13 +86,13 @@ def test_that_are_refused_once_are_asked_for_again(clock: Clock, once: Planasoni
 
 
 def test_that_are_refused_twice_are_an_error(clock: Clock) -> None:
-    with pytest.raises(PlanasonixNotFoundError):
+    with pytest.raises(PlanasonixLostTrackError):
         fetch(clock, PlanasonixNotFoundError("404", status=404))
     assert clock.passed == 10
 
 
 def test_that_the_key_may_not_read_are_an_error_at_once(clock: Clock) -> None:
-    with pytest.raises(PlanasonixPermissionError):
+    with pytest.raises(PlanasonixLostTrackError):
         fetch(clock, PlanasonixPermissionError("403", status=403))
     assert clock.passed == 0
 
@@ -118,7 +119,7 @@ class TestABackfill:
         backfill, lines = fetch_backfill(clock, *[PlanasonixServerError("503", status=503)] * 5, self.WHOLE)
         assert backfill == self.WHOLE
         assert clock.passed == 50
-        assert lines == ["Backfill bf_1 is over, but cannot be looked at, trying on: 503"] * 2
+        assert lines == ["Backfill bf_1 is over, but what came of it cannot be had yet, trying on: 503"] * 2
 
     def test_is_asked_for_again_while_the_answer_lags_behind(self, clock: Clock) -> None:
         backfill, lines = fetch_backfill(clock, self.LATE, self.WHOLE)
@@ -126,17 +127,17 @@ class TestABackfill:
         assert len(lines) == 1
 
     def test_that_stays_behind_is_an_error_and_no_half_account(self, clock: Clock) -> None:
-        with pytest.raises(PlanasonixConflictError, match="it says that it is running"):
+        with pytest.raises(PlanasonixLostTrackError, match="it says that it is running"):
             fetch_backfill(clock, self.LATE)
         assert clock.passed >= 3_600
 
     def test_that_is_refused_twice_is_an_error(self, clock: Clock) -> None:
         refusal = PlanasonixNotFoundError("404", status=404)
         assert fetch_backfill(clock, refusal, self.WHOLE)[0] == self.WHOLE
-        with pytest.raises(PlanasonixNotFoundError):
+        with pytest.raises(PlanasonixLostTrackError):
             fetch_backfill(clock, refusal)
 
     def test_that_the_key_may_not_read_is_an_error_at_once(self, clock: Clock) -> None:
-        with pytest.raises(PlanasonixPermissionError):
+        with pytest.raises(PlanasonixLostTrackError):
             fetch_backfill(clock, PlanasonixPermissionError("403", status=403))
         assert clock.passed == 0

@@ -29,3 +29,8 @@ for way, deferrable in (("on_a_worker", False), ("deferred", True)):
         PlanasonixSyncOperator(task_id="sync", connection_id="{{ params.connection_id }}", deferrable=deferrable, **HOW)
     with DAG(dag_id=f"five_syncs_{way}", **settings):
         PlanasonixSyncOperator.partial(task_id="sync", deferrable=deferrable, **HOW).expand(connection_id=CONNECTIONS)
+
+with DAG(dag_id="sync_left_alone", **settings):
+    PlanasonixSyncOperator(
+        task_id="sync", connection_id="{{ params.connection_id }}", deferrable=True, cancel_on_kill=False, **HOW
+    )

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import pytest
+
+from dev.local_airflow import LocalAirflow
+from planasonix_provider import windows
+from planasonix_provider.api.models import Backfill, BackfillBody
+from planasonix_provider.simulator import Simulator
+from tests.system.components import end_politely, kill_with_all_its_children
+from tests.system.conftest import Notes
+from tests.system.runs import AIRFLOW, LOOKS_OF_THE_TASK, TaskRun, eventually, looks_at
+
+
+def backfills_of(planasonix: Simulator, connection_id: str) -> list[Backfill]:
+    return [backfill for backfill in planasonix.backfills() if backfill.connection_id == connection_id]
+
+
+def is_asked_to_cancel(planasonix: Simulator, backfill: Backfill) -> bool:
+    return any(planasonix.job(job_id).cancel_requested_at for job_id in backfill.job_ids or ())
+
+
+# An Airflow takes half a minute to give the waits of a killed triggerer to another one.
+@pytest.mark.parametrize(
+    ("stops", "seconds"),
+    [([kill_with_all_its_children] * 2, 60), ([end_politely], 30)],
+    ids=["killed twice", "ended politely"],
+)
+def test_a_triggerer_that_ends_while_a_backfill_goes_on_loses_nothing(
+    stops: Sequence[Callable[[LocalAirflow, str], None]],
+    seconds: float,
+    airflow: LocalAirflow,
+    planasonix: Simulator,
+    connection_id: str,
+    note: Notes,
+) -> None:
+    planasonix.plan_backfill(connection_id, jobs=8, running_seconds=seconds)
+    run = TaskRun.start(airflow, "backfill_deferred", connection_id=connection_id).task("replay")
+    run.wait_for("deferred")
+    backfill_id = run.backfill(planasonix).id
+    looks = LOOKS_OF_THE_TASK
+    for stop in stops:
+        eventually(lambda: looks_at(planasonix, backfill_id) > looks, "the triggerer looks at the backfill")  # noqa: B023
+        began = time.monotonic()
+        stop(airflow, "triggerer")
+        looks = looks_at(planasonix, backfill_id)
+        backfill = planasonix.backfill(backfill_id)
+        assert backfill.status in ("queued", "running")
+        note(f"the triggerer ended in {time.monotonic() - began:.1f} s, {backfill.progress_percent:.0f} % were done")
+        airflow.restart("triggerer")
+        eventually(lambda: looks_at(planasonix, backfill_id) > looks, "the new triggerer looks at the backfill")  # noqa: B023
+        note(f"first look of the new one {time.monotonic() - began:.1f} s later")
+    run.wait_for("success")
+
+    (backfill,) = backfills_of(planasonix, connection_id)
+    assert (backfill.id, backfill.status) == (backfill_id, "completed")
+    assert len(backfill.job_ids or ()) == 8
+    assert not is_asked_to_cancel(planasonix, backfill)
+    result = run.xcom()
+    assert (result["backfill_id"], result["status"]) == (backfill_id, "completed")
+    assert [job["job_id"] for job in result["jobs"]] == backfill.job_ids
+    assert {job["status"] for job in result["jobs"]} == {"succeeded"}
+    assert (result["jobs_total"], result["rows_loaded"]) == (8, backfill.rows_processed)
+    assert run.xcom("backfill_id") == backfill_id
+
+
+def test_one_of_twelve_months_fails_and_is_cleared(
+    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+) -> None:
+    planasonix.plan_backfill(connection_id, times=4)
+    planasonix.plan_backfill(connection_id, failing_jobs=[1])
+    run = TaskRun.start(airflow, "twelve_backfills", connection_id=connection_id).task("replay")
+    months = run.mapped(12)
+    began = time.monotonic()
+    most = 0
+
+    def is_over() -> bool:
+        nonlocal most
+        most = max(most, sum(not backfill.is_over for backfill in backfills_of(planasonix, connection_id)))
+        return run.state_of_the_dag_run in ("success", "failed")
+
+    eventually(is_over, "the DAG run is over")
+    note(f"twelve months over after {time.monotonic() - began:.1f} s, at most {most} of them at a time")
+    states = [month.state for month in months]
+    assert sorted(states) == ["failed", *["success"] * 11]
+    if AIRFLOW >= (3, 3):
+        # Before, a deferred task does not count.
+        assert most <= 4
+    first = {backfill.id: backfill for backfill in backfills_of(planasonix, connection_id)}
+    assert len(first) == 12
+    ids = [month.xcom("backfill_id") for month in months]
+    assert set(ids) == set(first)
+    assert [(first[id_].start_at, first[id_].end_at) for id_ in ids] == [
+        (datetime.fromisoformat(window["start_at"]), datetime.fromisoformat(window["end_at"]))
+        for window in windows.split("2024-01-01", "2025-01-01", every="month")
+    ]
+
+    failed = months[states.index("failed")]
+    assert first[ids[failed.map_index]].status == "failed"
+    for line in failed.log().splitlines():
+        if "failed" in line:
+            note(line)
+    began = time.monotonic()
+    failed.clear_what_failed()
+    eventually(lambda: run.state_of_the_dag_run == "success", "the DAG run succeeds")
+    note(f"success {time.monotonic() - began:.1f} s after the clear")
+
+    everything = backfills_of(planasonix, connection_id)
+    assert len(everything) == 13
+    assert not any(is_asked_to_cancel(planasonix, backfill) for backfill in everything)
+    for month in months:
+        is_new = month == failed
+        assert month.details()["try_number"] == (2 if is_new else 1)
+        assert (month.xcom("backfill_id") == ids[month.map_index]) != is_new
+        assert month.xcom()["status"] == "completed"
+    (again,) = {backfill.id for backfill in everything} - set(first)
+    assert failed.xcom("backfill_id") == again
+    assert planasonix.backfill(again).start_at == first[ids[failed.map_index]].start_at
+
+
+def test_the_log_of_a_backfill(airflow: LocalAirflow, planasonix: Simulator, note: Notes) -> None:
+    runs = {}
+    for name, failing in (("completed", []), ("failed", [3, 5])):
+        planasonix.world.add_connection(f"conn_{name}")
+        planasonix.plan_backfill(
+            f"conn_{name}", jobs=8, running_seconds=40, failing_jobs=failing, code="disk_full", message="No space left."
+        )
+        runs[name] = TaskRun.start(airflow, "backfill_deferred", connection_id=f"conn_{name}").task("replay")
+    for name, run in runs.items():
+        run.wait_for("success" if name == "completed" else "failed")
+        for line in run.our_lines():
+            note(f"{name}: {line}")
+        backfill = run.backfill(planasonix)
+        started, *states = run.our_lines()
+        assert started.startswith(f"Started backfill {backfill.id} on connection conn_{name}")
+        assert any("jobs so far done" in line for line in states)
+        assert any(line.startswith(f"Backfill {backfill.id} {name}, ") for line in states)
+        if name == "completed":
+            assert states[-1] == "Loaded 5,000,000 rows into 2 tables by 8 jobs."
+            continue
+        reason = next(line for line in run.log().splitlines() if "2 of 8 jobs failed" in line)
+        note(f"failed: {reason}")
+        for number in (3, 5):
+            assert f"job {(backfill.job_ids or [])[number]}: disk_full: No space left" in reason
+
+
+def test_a_backfill_is_cancelled_by_a_task(
+    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+) -> None:
+    planasonix.plan_backfill(connection_id, jobs=12, job_seconds=300, jobs_after_cancel=2, cancelling_seconds=4)
+    window = {"start_at": datetime(2024, 1, 1, tzinfo=UTC), "end_at": datetime(2024, 4, 1, tzinfo=UTC)}
+    backfill_id = planasonix.world.start_backfill(connection_id, BackfillBody(**window)).id
+    eventually(lambda: planasonix.backfill(backfill_id).status == "running", "the backfill runs")
+    run = TaskRun.start(airflow, "cancel", backfill_id=backfill_id).task("stop")
+    run.wait_for("success")
+    backfill = planasonix.backfill(backfill_id)
+    assert backfill.status == "cancelled"
+    jobs = [planasonix.job(job_id) for job_id in backfill.job_ids or ()]
+    assert [job.status for job in jobs] == ["cancelled"] * 6
+    assert (run.xcom()["backfill_id"], run.xcom()["status"]) == (backfill_id, "cancelled")
+    for line in run.our_lines():
+        note(line)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from dev.local_airflow import LocalAirflow
+from planasonix_provider.simulator import Simulator
+from tests.system.components import end_politely
+from tests.system.conftest import Notes
+from tests.system.runs import LOOKS_OF_THE_TASK, SENSOR_MODES, TaskRun, eventually, looks_at
+
+#: How each task of the DAGs ends.
+STATES = {"good": "success", "bad": "failed", "bad_but_soft": "skipped", "late": "failed", "late_but_soft": "skipped"}
+#: For how long those that are late may wait.
+TIMEOUT = 12.0
+
+
+def looks_for_syncs(planasonix: Simulator, connection_id: str) -> int:
+    """Count the looks at the list of a connection's syncs."""
+    wanted = {f"connection_id={connection_id}", "status=succeeded"}
+    return sum(wanted <= set(request.query.split("&")) for request in planasonix.requests)
+
+
+def test_a_sync_that_ends_while_no_triggerer_runs_is_not_missed(
+    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+) -> None:
+    early = planasonix.world.start_sync(connection_id).id
+    eventually(lambda: planasonix.job(early).is_over, "the early sync is over")
+    since = datetime.now(UTC).isoformat()
+    run = TaskRun.start(airflow, "sync_sensor", connection_id=connection_id, since=since).task("fresh")
+    run.wait_for("deferred")
+    eventually(lambda: looks_for_syncs(planasonix, connection_id) > LOOKS_OF_THE_TASK, "the triggerer looks")
+    end_politely(airflow, "triggerer")
+    sync = planasonix.world.start_sync(connection_id).id
+    eventually(lambda: planasonix.job(sync).status == "succeeded", "the sync is over")
+    assert run.state == "deferred"
+    began = time.monotonic()
+    airflow.restart("triggerer")
+    run.wait_for("success")
+    note(f"success {time.monotonic() - began:.1f} s after the new triggerer's start")
+    assert run.xcom()["job_id"] == sync
+    assert run.link() == f"{planasonix.url}/jobs/{sync}"
+    for line in run.our_lines():
+        note(line)
+
+
+def test_a_job_sensor_means_the_same_in_every_mode(airflow: LocalAirflow, planasonix: Simulator, note: Notes) -> None:
+    runs: dict[str, TaskRun] = {}
+    jobs: list[str] = []
+    silent: list[str] = []
+    for mode in SENSOR_MODES:
+        conf = {}
+        for name, outcome, seconds in (("good", "succeeded", 30), ("bad", "failed", 30), ("long", "succeeded", 300)):
+            connection_id = f"conn_{name}_for_{mode}"
+            planasonix.world.add_connection(connection_id)
+            planasonix.plan(connection_id, outcome=outcome, running_seconds=seconds)
+            conf[name] = planasonix.world.start_sync(connection_id).id
+        jobs += conf.values()
+        runs[mode] = TaskRun.start(airflow, f"job_sensor_{mode}", **conf)
+    for mode, run in runs.items():
+        for task_id, state in STATES.items():
+            task = run.task(task_id)
+            task.wait_for(state)
+            note(f"{mode}: {task_id} {state} after {task.seconds:.1f} s")
+            for line in task.our_lines():
+                note(f"{mode}: {task_id}: {line}")
+            assert task.details()["try_number"] == 1
+            if task_id.startswith("late"):
+                assert TIMEOUT - 1 < task.seconds < TIMEOUT + 50
+                if "was not over by" not in task.log():
+                    silent.append(f"{mode}: {task_id}")
+    for job_id in jobs:
+        assert looks_at(planasonix, job_id) > 1
+        assert planasonix.job(job_id).cancel_requested_at is None
+    assert silent == [], "their logs do not say why they ended"
