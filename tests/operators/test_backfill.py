@@ -207,6 +207,7 @@ class TestABackfillThatDoesNot:
     def test_that_makes_no_jobs_until_the_cancel_gives_up_is_lost_track_of(
         self, planasonix: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr("planasonix_provider.waiting.cancel.PURSUE_EVERY", 60.0)
         with travelling(monkeypatch):
             planasonix.plan_backfill(CONNECTION, queued_seconds=5_000)
             run = drive(lambda: backfill(deferrable=deferrable, timeout=600, poll_interval=60))
@@ -229,7 +230,7 @@ class TestABackfillThatDoesNot:
     ) -> None:
         planasonix.fail("status", status=503, route="get_job_results", times=None)
         with travelling(monkeypatch):
-            run = drive(lambda: backfill(deferrable=deferrable, poll_interval=60))
+            run = drive(lambda: backfill(deferrable=deferrable, poll_interval=300))
         assert isinstance(run.error, AirflowFailException)
         assert "is over, but what came of it cannot be had" in str(run.error)
 
