@@ -49,7 +49,7 @@ endef
 test-versions: $(ENVIRONMENTS:%=%/.installed) ## run the tests on every Airflow version that is supported
 	$(call pytest-in,$(ENVIRONMENTS),-n auto)
 
-test-system: $(AIRFLOW_3:%=%/.installed) ## run the tests that need a whole running Airflow; takes 15 minutes
+test-system: $(AIRFLOW_3:%=%/.installed) ## run the tests that need a whole running Airflow; takes half an hour
 	$(call pytest-in,$(AIRFLOW_3),tests/system)
 
 lint: .venv/.installed ## check style, format and types
