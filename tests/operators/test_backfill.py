@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import threading
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -15,30 +14,14 @@ from planasonix_provider.api.errors import (
     PlanasonixJobFailedError,
     PlanasonixTimeoutError,
 )
-from planasonix_provider.api.models import Backfill
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
-from tests.driving import Log, Run, context, drive, record
-from tests.operators.work import CONNECTION, backfill, routes_asked
+from tests.driving import Run, context, drive
+from tests.operators.work import CONNECTION, backfill, routes_asked, the_one
 from tests.reference_server import ReferenceServer, fourteen_faults
 from tests.travel import travelling
-
-#: Four jobs run at a time, and after a cancel two more appear.
-STUBBORN: dict[str, Any] = {
-    "queued_seconds": 0,
-    "parallel": 4,
-    "job_seconds": 60,
-    "jobs_after_cancel": 2,
-    "cancelling_seconds": 0.1,
-}
-ENDED = ("cancelling", "cancelled")
-
-
-def the_one(planasonix: Simulator) -> Backfill:
-    (only,) = planasonix.backfills()
-    return only
 
 
 class TestABackfillThatSucceeds:
@@ -264,86 +247,6 @@ class TestABackfillThatDoesNot:
         assert isinstance(run.error, AirflowFailException)
         assert "Nobody knows whether the work was started" in str(run.error)
         assert len(planasonix.backfills()) == 1
-
-
-class TestAKill:
-    def test_cancels_all_jobs_and_those_that_appear_meanwhile(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(
-            CONNECTION,
-            queued_seconds=0,
-            jobs=9,
-            parallel=4,
-            job_seconds=60,
-            jobs_after_cancel=2,
-            cancelling_seconds=0.1,
-        )
-        error, log = self._killed(backfill(poll_interval=60))
-        assert isinstance(error, PlanasonixJobCancelledError)
-        assert the_one(planasonix).status == "cancelled"
-        assert [job.status for job in planasonix.jobs()] == ["cancelled"] * 6
-        assert f"The task was killed. Backfill {the_one(planasonix).id} was asked to cancel." in log.lines
-
-    def test_cancels_the_jobs_that_are_known_before_it_asks_anything(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=2, job_seconds=60)
-        operator = backfill(poll_interval=0.05)
-        self._killed(operator)
-        asked = routes_asked(planasonix)
-        assert asked[asked.index("cancel_job") :][:3] == ["cancel_job", "cancel_job", "get_backfill"]
-
-    def test_says_that_jobs_may_come_after_it_where_the_backfill_goes_on(
-        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("planasonix_provider.operators.road.LAST_PURSUIT", 0.2)
-        planasonix.plan_backfill(CONNECTION, queued_seconds=60)
-        _, log = self._killed(backfill(poll_interval=60))
-        assert "may go on, look at it in Planasonix: what it has made was asked to cancel." in log.lines[-1]
-
-    def test_cancels_nothing_where_the_user_says_so(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
-        self._killed(backfill(poll_interval=60, cancel_on_kill=False))
-        assert "cancel_job" not in routes_asked(planasonix)
-
-    def test_amid_the_cancel_at_the_deadline_ends_that_and_cancels_itself(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=4, job_seconds=60, cancelling_seconds=0.8)
-        error, _ = self._killed(backfill(timeout=0.3), after=0.6)
-        assert isinstance(error, PlanasonixJobCancelledError)
-        assert {job.status for job in planasonix.jobs()} <= set(ENDED)
-
-    def test_amid_that_cancel_ends_it_as_airflow_2_does(self, planasonix: Simulator) -> None:
-        class Terminated(BaseException):
-            """As the handler of Airflow 2 raises its own, after ``on_kill``."""
-
-        planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=22, parallel=22, job_seconds=60)
-        planasonix.fail("hang", route="cancel_job", skip=2, times=3, seconds=20)
-        operator = backfill(timeout=0.3)
-        record(operator, Log())
-
-        def terminate(*_: object) -> None:
-            operator.on_kill()
-            raise Terminated
-
-        previous = signal.signal(signal.SIGALRM, terminate)
-        signal.setitimer(signal.ITIMER_REAL, 0.6)
-        try:
-            with pytest.raises(Terminated):
-                operator.execute(context(Run()))
-        finally:
-            signal.signal(signal.SIGALRM, previous)
-        assert {job.status for job in planasonix.jobs()} <= set(ENDED)
-
-    @staticmethod
-    def _killed(operator: PlanasonixBackfillOperator, after: float = 0.3) -> tuple[BaseException, Log]:
-        """Run a task that is killed as Airflow does it: a signal's handler calls ``on_kill`` and returns."""
-        record(operator, log := Log())
-        previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
-        signal.setitimer(signal.ITIMER_REAL, after)
-        try:
-            operator.execute(context(Run()))
-        except Exception as error:
-            return error, log
-        finally:
-            signal.signal(signal.SIGALRM, previous)
-        raise AssertionError("the task went on")
 
 
 class TestBadInput:

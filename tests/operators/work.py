@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from planasonix_provider.api.models import Backfill
 from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator, PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
+from tests.driving import Log, Run, context, record
 
 CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
+#: Four jobs run at a time, and after a cancel two more appear.
+STUBBORN: dict[str, Any] = {
+    "queued_seconds": 0,
+    "parallel": 4,
+    "job_seconds": 60,
+    "jobs_after_cancel": 2,
+    "cancelling_seconds": 0.1,
+}
+ENDED = ("cancelling", "cancelled")
 
 
 def sync(**parameters: Any) -> PlanasonixSyncOperator:
@@ -31,3 +45,22 @@ def backfill(**parameters: Any) -> PlanasonixBackfillOperator:
 
 def routes_asked(planasonix: Simulator) -> list[str]:
     return [request.route for request in planasonix.requests]
+
+
+def killed(operator: BaseOperator, *, after: float) -> tuple[BaseException, Log]:
+    """Run a task that is killed as Airflow does it: a signal's handler calls ``on_kill`` and returns."""
+    record(operator, log := Log())
+    previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
+    signal.setitimer(signal.ITIMER_REAL, after)
+    try:
+        operator.execute(context(Run()))
+    except Exception as error:
+        return error, log
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    raise AssertionError("the task went on")
+
+
+def the_one(planasonix: Simulator) -> Backfill:
+    (only,) = planasonix.backfills()
+    return only
