@@ -15,6 +15,8 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
+from pydantic import BaseModel
+
 from planasonix_provider.api.models import (
     Backfill,
     BackfillBody,
@@ -130,15 +132,7 @@ def trigger_sync(
             metadata=None if metadata is None else dict(metadata),
         )
     )
-    return Request(
-        "POST",
-        "/connections/{connection_id}/sync",
-        SyncReply,
-        repeat=Repeat.STARTS_WORK,
-        ids={"connection_id": connection_id},
-        body=body.model_dump(mode="json", exclude_unset=True),
-        idempotency_key=idempotency_key or str(uuid4()),
-    )
+    return _start("/connections/{connection_id}/sync", SyncReply, body, idempotency_key, connection_id=connection_id)
 
 
 def trigger_backfill(
@@ -179,15 +173,7 @@ def trigger_backfill(
             metadata=None if metadata is None else dict(metadata),
         )
     )
-    return Request(
-        "POST",
-        "/connections/{connection_id}/backfill",
-        BackfillStartReply,
-        repeat=Repeat.STARTS_WORK,
-        ids={"connection_id": connection_id},
-        body=body.model_dump(mode="json", exclude_unset=True),
-        idempotency_key=idempotency_key or str(uuid4()),
-    )
+    return _start("/connections/{connection_id}/backfill", BackfillStartReply, body, idempotency_key, connection_id=connection_id)
 
 
 def list_backfills(
@@ -286,6 +272,19 @@ def cancel_job(job_id: str) -> Request[Job]:
     :return: the request; its answer is the job's state.
     """
     return Request("POST", "/jobs/{job_id}/cancel", JobReply, ids={"job_id": job_id})
+
+
+def _start(path: str, reply: type[Reply[T]], body: BaseModel, key: str | None, **ids: str) -> Request[T]:
+    """Ask for what is not to be done twice."""
+    return Request(
+        "POST",
+        path,
+        reply,
+        repeat=Repeat.STARTS_WORK,
+        ids=ids,
+        body=body.model_dump(mode="json", exclude_unset=True),
+        idempotency_key=key or str(uuid4()),
+    )
 
 
 def _segment(text: str) -> str:
