@@ -68,7 +68,7 @@ def read(request: Request[T], answer: Answer) -> T:
     if not 200 <= answer.status < 300:
         raise _error(request, answer)
     try:
-        reply = request.reply.model_validate_json(answer.content)
+        reply = request.reply.parse(answer.content)
     except ValidationError as invalid:
         raise _unreadable(request, answer, _what_is_wrong(answer, invalid)) from None
     value = reply.value

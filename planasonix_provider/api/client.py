@@ -72,7 +72,6 @@ class Account:
         """What every request carries."""
         headers = {
             "Authorization": f"Bearer {self.api_key.get_secret_value()}",
-            "Accept": "application/json",
             "User-Agent": self.user_agent,
         }
         if self.organization_id:
@@ -230,7 +229,10 @@ def _arguments(request: Request[Any]) -> dict[str, Any]:
         "url": request.url_path,
         "params": {name: value for name, value in request.query.items() if value is not None},
         "json": request.body,
-        "headers": {"Idempotency-Key": request.idempotency_key} if request.idempotency_key else {},
+        "headers": {
+            "Accept": request.reply.accepts,
+            **({"Idempotency-Key": request.idempotency_key} if request.idempotency_key else {}),
+        },
     }
 
 

@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    SerializationInfo,
+    field_serializer,
+)
 
 from planasonix_provider.api.states import BACKFILL_OVER, JOB_OVER
 
@@ -190,8 +199,99 @@ class BackfillBody(Resource):
     metadata: dict[str, Any] | None = None
 
 
+class Webhook(Resource):
+    """A subscription to events, without the secret that its deliveries are signed with."""
+
+    id: str = Field(min_length=1)
+    url: str
+    events: list[str] = Field(default_factory=list)
+    enabled: bool | None = None
+    created_at: Moment | None = None
+    updated_at: Moment | None = None
+    last_delivery_at: Moment | None = None
+    failure_count_24h: int | None = None
+
+
+class SecretResource(Resource):
+    """What holds a signing secret: it is in no repr and no dump, unless the dump is told to ``reveal`` it."""
+
+    signing_secret: SecretStr
+
+    @field_serializer("signing_secret", when_used="json")
+    def _hide(self, secret: SecretStr, info: SerializationInfo) -> str:
+        reveal = isinstance(info.context, dict) and info.context.get("reveal") is True
+        return secret.get_secret_value() if reveal else str(secret)
+
+
+class NewWebhook(Webhook, SecretResource):
+    """A subscription as its creation answers: the only time that it comes with its secret."""
+
+
+class RotatedSecret(SecretResource):
+    """The secret that a subscription's deliveries are signed with from now on."""
+
+    id: str = Field(min_length=1)
+    rotated_at: Moment | None = None
+
+
+class TestDelivery(Resource):
+    """A test event that is on its way."""
+
+    __test__ = False  # it is none of pytest's
+
+    delivery_id: str = Field(min_length=1)
+    status: str
+
+
+class Delivery(Resource):
+    """One event that was sent, or is to be sent, to a subscription's URL."""
+
+    id: str = Field(min_length=1)
+    event: str
+    status: str
+    http_status: int | None = None
+    attempt: int | None = None
+    last_error: str | None = None
+    delivered_at: Moment | None = None
+
+
+class WebhookBody(Resource):
+    """The body that creates a subscription; without ``secret`` the server makes one."""
+
+    url: str
+    events: list[str]
+    secret: str | None = None
+
+
+class WebhookChange(Resource):
+    """The body that changes a subscription."""
+
+    url: str | None = None
+    events: list[str] | None = None
+    enabled: bool | None = None
+
+
+class WebhookTestBody(Resource):
+    """The body that orders a test event."""
+
+    event: str | None = None
+
+
 class Reply(Resource, Generic[T]):
     """An envelope, and how to take out what a caller asked for."""
+
+    #: What a caller says that it takes.
+    accepts: ClassVar[str] = "application/json"
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """Read a body.
+
+        :param content: the body, as it came over the wire.
+        :return: the envelope.
+        :raises pydantic.ValidationError: if it is none.
+        """
+        return cls.model_validate_json(content)
 
     @property
     @abstractmethod
@@ -266,6 +366,84 @@ class BackfillStartReply(Reply[Backfill]):
         return self.data.backfill
 
 
+class WebhookReply(Reply[Webhook]):
+    """``{"data": {webhook}}``."""
+
+    data: Webhook
+
+    @property
+    def value(self) -> Webhook:
+        """The subscription."""
+        return self.data
+
+
+class NewWebhookReply(Reply[NewWebhook]):
+    """``{"data": {webhook with its secret}}``."""
+
+    data: NewWebhook
+
+    @property
+    def value(self) -> NewWebhook:
+        """The subscription that was created."""
+        return self.data
+
+
+class RotatedSecretReply(Reply[RotatedSecret]):
+    """``{"data": {id and secret}}``."""
+
+    data: RotatedSecret
+
+    @property
+    def value(self) -> RotatedSecret:
+        """The new secret."""
+        return self.data
+
+
+class TestDeliveryReply(Reply[TestDelivery]):
+    """``{"data": {test delivery}}``."""
+
+    __test__ = False  # it is none of pytest's
+
+    data: TestDelivery
+
+    @property
+    def value(self) -> TestDelivery:
+        """The delivery that was ordered."""
+        return self.data
+
+
+class NoContent(Reply[None]):
+    """A 204, which has no body; whatever comes instead says nothing."""
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """Take any body for none."""
+        return cls()
+
+    @property
+    def value(self) -> None:
+        """Nothing."""
+        return
+
+
+class PlainText(Reply[str]):
+    """A body that is no JSON: the OpenAPI document."""
+
+    accepts = "application/yaml"
+
+    text: str
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """Read a body as UTF-8."""
+        return cls(text=content.decode(errors="replace"))
+
+    @property
+    def value(self) -> str:
+        """The text."""
+        return self.text
+
+
 class PageInfo(Resource):
     """Where a page ends; a ``cursor`` of null is the last page."""
 
@@ -305,5 +483,23 @@ class BackfillPage(Page[Backfill], Reply[Page[Backfill]]):
 
     @property
     def value(self) -> Page[Backfill]:
+        """The page itself."""
+        return self
+
+
+class WebhookPage(Page[Webhook], Reply[Page[Webhook]]):
+    """A page of subscriptions, which is its own envelope."""
+
+    @property
+    def value(self) -> Page[Webhook]:
+        """The page itself."""
+        return self
+
+
+class DeliveryPage(Page[Delivery], Reply[Page[Delivery]]):
+    """A page of deliveries, which is its own envelope."""
+
+    @property
+    def value(self) -> Page[Delivery]:
         """The page itself."""
         return self

@@ -101,6 +101,15 @@ class Operations:
     get_job = operation(routes.get_job)
     get_job_results = operation(routes.get_job_results)
     cancel_job = operation(routes.cancel_job)
+    list_webhooks = listing(routes.list_webhooks)
+    create_webhook = operation(routes.create_webhook)
+    get_webhook = operation(routes.get_webhook)
+    update_webhook = operation(routes.update_webhook)
+    delete_webhook = operation(routes.delete_webhook)
+    rotate_webhook_secret = operation(routes.rotate_webhook_secret)
+    test_webhook = operation(routes.test_webhook)
+    list_webhook_deliveries = listing(routes.list_webhook_deliveries)
+    get_openapi = operation(routes.get_openapi)
 
 
 class Cursors(Generic[T]):

@@ -6,16 +6,17 @@ and whether it blocks, is no matter of this module.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 from typing import Any, Generic, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from planasonix_provider.api.models import (
     Backfill,
@@ -23,16 +24,32 @@ from planasonix_provider.api.models import (
     BackfillPage,
     BackfillReply,
     BackfillStartReply,
+    Delivery,
+    DeliveryPage,
     Job,
     JobPage,
     JobReply,
     JobResults,
     JobResultsReply,
+    NewWebhook,
+    NewWebhookReply,
+    NoContent,
     Page,
+    PlainText,
     Priority,
     Reply,
+    RotatedSecret,
+    RotatedSecretReply,
     SyncBody,
     SyncReply,
+    TestDelivery,
+    TestDeliveryReply,
+    Webhook,
+    WebhookBody,
+    WebhookChange,
+    WebhookPage,
+    WebhookReply,
+    WebhookTestBody,
     as_utc,
 )
 
@@ -42,6 +59,12 @@ T = TypeVar("T")
 PREFIX = "/api/v1"
 #: The most that one page of a list holds.
 PAGE_SIZE = 100
+#: How many characters a webhook's secret has at least.
+SHORTEST_SECRET = 16
+#: The events that the reference names; the set is open.
+KNOWN_EVENTS = frozenset({"job.queued", "job.succeeded", "job.failed", "job.cancelled", "backfill.completed"})
+
+log = logging.getLogger(__name__)
 
 
 class Repeat(Enum):
@@ -74,7 +97,8 @@ class Request(Generic[T]):
     repeat: Repeat = Repeat.SAFE
     ids: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str | int | None] = field(default_factory=dict)
-    body: Mapping[str, Any] | None = None
+    # In no repr: there may be a secret in it.
+    body: Mapping[str, Any] | None = field(default=None, repr=False)
     idempotency_key: str | None = None
     at_most: int | None = None
 
@@ -173,7 +197,9 @@ def trigger_backfill(
             metadata=None if metadata is None else dict(metadata),
         )
     )
-    return _start("/connections/{connection_id}/backfill", BackfillStartReply, body, idempotency_key, connection_id=connection_id)
+    return _start(
+        "/connections/{connection_id}/backfill", BackfillStartReply, body, idempotency_key, connection_id=connection_id
+    )
 
 
 def list_backfills(
@@ -274,7 +300,144 @@ def cancel_job(job_id: str) -> Request[Job]:
     return Request("POST", "/jobs/{job_id}/cancel", JobReply, ids={"job_id": job_id})
 
 
-def _start(path: str, reply: type[Reply[T]], body: BaseModel, key: str | None, **ids: str) -> Request[T]:
+def list_webhooks(*, limit: int | None = None) -> Request[Page[Webhook]]:
+    """List the webhook subscriptions (reference: "List webhook subscriptions").
+
+    :param limit: how many to give in all; ``None`` gives all.
+    :return: the request for the first page.
+    :raises ValueError: if ``limit`` is no positive number.
+    """
+    _page_size(limit)
+    return Request("GET", "/webhooks", WebhookPage, at_most=limit)
+
+
+def create_webhook(url: str, *, events: Sequence[str], secret: SecretStr | str | None = None) -> Request[NewWebhook]:
+    """Subscribe a URL to events (reference: "Create webhook subscription").
+
+    :param url: where deliveries go: https, or http to this very machine.
+    :param events: the events, as ``job.succeeded``. The set is open: one that this version does not know is a warning.
+    :param secret: what deliveries are signed with, of 16 characters at least; ``None`` lets the server make one.
+    :return: the request; its answer is the subscription, and the only one that holds its secret.
+    :raises ValueError: if the URL is no such one, there are no events, or the secret is too short.
+    """
+    plain = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
+    if plain is not None and len(plain) < SHORTEST_SECRET:
+        raise ValueError(f"secret: got {len(plain)} characters, allowed are {SHORTEST_SECRET} at least, or None.")
+    body = WebhookBody.model_validate(_given(url=_webhook_url(url), events=_events(events), secret=plain))
+    return _start("/webhooks", NewWebhookReply, body, None)
+
+
+def get_webhook(webhook_id: str) -> Request[Webhook]:
+    """Get a webhook subscription (reference: "Get webhook details"), without its secret.
+
+    :param webhook_id: the subscription.
+    :return: the request; its answer is the subscription.
+    """
+    return Request("GET", "/webhooks/{webhook_id}", WebhookReply, ids={"webhook_id": webhook_id})
+
+
+def update_webhook(
+    webhook_id: str, *, url: str | None = None, events: Sequence[str] | None = None, enabled: bool | None = None
+) -> Request[Webhook]:
+    """Change a webhook subscription (reference: "Update webhook").
+
+    :param webhook_id: the subscription.
+    :param url: where deliveries go from now on; ``None`` leaves it.
+    :param events: the events from now on; ``None`` leaves them.
+    :param enabled: whether anything is delivered; ``None`` leaves it.
+    :return: the request; its answer is the subscription.
+    :raises ValueError: if nothing is to change, the URL is not allowed, or there are no events.
+    """
+    changes = _given(
+        url=None if url is None else _webhook_url(url),
+        events=None if events is None else _events(events),
+        enabled=enabled,
+    )
+    if not changes:
+        raise ValueError("url, events, enabled: got None, allowed is one of them at least.")
+    body = WebhookChange.model_validate(changes)
+    return Request(
+        "PUT",
+        "/webhooks/{webhook_id}",
+        WebhookReply,
+        ids={"webhook_id": webhook_id},
+        body=body.model_dump(mode="json", exclude_unset=True),
+    )
+
+
+def delete_webhook(webhook_id: str) -> Request[None]:
+    """Delete a webhook subscription (reference: "Delete webhook").
+
+    :param webhook_id: the subscription.
+    :return: the request; its answer holds nothing.
+    """
+    return Request("DELETE", "/webhooks/{webhook_id}", NoContent, ids={"webhook_id": webhook_id})
+
+
+def rotate_webhook_secret(webhook_id: str) -> Request[RotatedSecret]:
+    """Get a new signing secret (reference: "Rotate signing secret"). Each call makes another one.
+
+    :param webhook_id: the subscription.
+    :return: the request; its answer is the only one that holds the secret.
+    """
+    return _start("/webhooks/{webhook_id}/rotate-secret", RotatedSecretReply, None, None, webhook_id=webhook_id)
+
+
+def test_webhook(webhook_id: str, *, event: str | None = None) -> Request[TestDelivery]:  # noqa: PT028 - no test
+    """Send a test event (reference: "Send test event").
+
+    :param webhook_id: the subscription.
+    :param event: which event, as ``job.succeeded``; ``None`` leaves it to the server.
+    :return: the request; its answer is the delivery.
+    """
+    body = WebhookTestBody.model_validate(_given(event=event))
+    return _start("/webhooks/{webhook_id}/test", TestDeliveryReply, body, None, webhook_id=webhook_id)
+
+
+def list_webhook_deliveries(webhook_id: str, *, limit: int | None = None) -> Request[Page[Delivery]]:
+    """List what was sent to a webhook subscription (reference: "List delivery history").
+
+    :param webhook_id: the subscription.
+    :param limit: how many to give in all; ``None`` gives all.
+    :return: the request for the first page.
+    :raises ValueError: if ``limit`` is no positive number.
+    """
+    _page_size(limit)
+    return Request(
+        "GET", "/webhooks/{webhook_id}/deliveries", DeliveryPage, ids={"webhook_id": webhook_id}, at_most=limit
+    )
+
+
+def get_openapi() -> Request[str]:
+    """Get the API's own description (reference: "OpenAPI specification").
+
+    :return: the request; its answer is the document, as YAML.
+    """
+    return Request("GET", "/openapi.yaml", PlainText)
+
+
+def _webhook_url(url: str) -> str:
+    """Refuse a URL that would send signed events over an open wire."""
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else None
+    except ValueError:
+        parts = None
+    is_here = parts is not None and parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if parts is None or not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and is_here)):
+        raise ValueError(f"url: got {url!r}, allowed is an https URL, or an http one of this very machine.")
+    return url
+
+
+def _events(events: Sequence[str]) -> list[str]:
+    names = [] if isinstance(events, str) else list(events)
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ValueError(f"events: got {events!r}, allowed is a list of events, as ['job.succeeded'].")
+    if unknown := sorted(set(names) - KNOWN_EVENTS):
+        log.warning("events: this version does not know %s; known are %s.", unknown, sorted(KNOWN_EVENTS))
+    return names
+
+
+def _start(path: str, reply: type[Reply[T]], body: BaseModel | None, key: str | None, **ids: str) -> Request[T]:
     """Ask for what is not to be done twice."""
     return Request(
         "POST",
@@ -282,7 +445,7 @@ def _start(path: str, reply: type[Reply[T]], body: BaseModel, key: str | None, *
         reply,
         repeat=Repeat.STARTS_WORK,
         ids=ids,
-        body=body.model_dump(mode="json", exclude_unset=True),
+        body=None if body is None else body.model_dump(mode="json", exclude_unset=True),
         idempotency_key=key or str(uuid4()),
     )
 

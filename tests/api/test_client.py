@@ -345,3 +345,21 @@ class TestImports:
         sources = PACKAGE.rglob("*.py")
         importing = [file for file in sources if re.search(r"^\s*(import|from) httpx", file.read_text(), re.MULTILINE)]
         assert importing == [PACKAGE / "api" / "client.py"]
+
+
+def test_a_delete_has_no_answer(way: Way, peer: Peer) -> None:
+    peer.does(answer(204))
+    assert way.call(account(peer.url), lambda client: client.delete_webhook("wh_1")) is None
+    assert (peer.seen[0].method, peer.seen[0].path) == ("DELETE", "/api/v1/webhooks/wh_1")
+
+
+def test_the_openapi_document_is_asked_for_as_yaml_and_given_as_text(way: Way, peer: Peer) -> None:
+    peer.does(answer(200, b"openapi: 3.1.0\n", **{"content-type": "application/yaml"}))
+    assert way.call(account(peer.url), lambda client: client.get_openapi()) == "openapi: 3.1.0\n"
+    assert peer.seen[0].headers["accept"] == "application/yaml"
+
+
+def test_everything_else_is_asked_for_as_json(way: Way, peer: Peer) -> None:
+    peer.does(ONE_JOB)
+    way.call(account(peer.url), read)
+    assert peer.seen[0].headers["accept"] == "application/json"

@@ -142,6 +142,15 @@ def test_a_long_list_of_a_real_server_is_complete_and_without_doubles(way: Way) 
         "get_job",
         "get_job_results",
         "cancel_job",
+        "list_webhooks",
+        "create_webhook",
+        "get_webhook",
+        "update_webhook",
+        "delete_webhook",
+        "rotate_webhook_secret",
+        "test_webhook",
+        "list_webhook_deliveries",
+        "get_openapi",
     ],
 )
 def test_a_method_has_the_name_and_the_words_of_its_route(name: str) -> None:

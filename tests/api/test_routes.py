@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from planasonix_provider.api import routes
 from planasonix_provider.api.client import Client
@@ -24,6 +25,8 @@ WITH_ID: dict[str, tuple[Callable[[str], Request[Any]], str, str]] = {
         "/api/v1/connections/",
         "/backfill",
     ),
+    "webhook_id": (routes.get_webhook, "/api/v1/webhooks/", ""),
+    "webhook_id of deliveries": (routes.list_webhook_deliveries, "/api/v1/webhooks/", "/deliveries"),
     "backfill_id": (routes.get_backfill, "/api/v1/backfills/", ""),
     "job_id": (routes.get_job, "/api/v1/jobs/", ""),
     "job_id of results": (routes.get_job_results, "/api/v1/jobs/", "/results"),
@@ -165,6 +168,69 @@ def test_two_requests_for_the_same_have_one_key() -> None:
     assert routes.list_jobs(status="running").key == routes.list_jobs(status="running", pipeline_id=None).key
     assert routes.list_jobs(status="running").key != routes.list_jobs(status="queued").key
     assert routes.get_job("job_1").key != routes.get_job_results("job_1").key
+
+
+class TestAWebhook:
+    HOOK = "https://hooks.example.com/planasonix"
+
+    @pytest.mark.parametrize(
+        "url", [HOOK, "https://localhost/", "http://127.0.0.1:8080/hook", "http://localhost/hook", "http://[::1]/hook"]
+    )
+    def test_goes_to_https_or_to_this_very_machine(self, url: str) -> None:
+        body = routes.create_webhook(url, events=["job.failed"]).body
+        assert body == {"url": url, "events": ["job.failed"]}
+
+    @pytest.mark.parametrize(
+        "url", ["http://hooks.example.com/", "ftp://a.b/", "hooks.example.com", "", None, "https://", "https://[::1"]
+    )
+    def test_goes_nowhere_else(self, url: Any) -> None:
+        with pytest.raises(ValueError, match=r"url: got .* allowed is an https URL, or an http one"):
+            routes.create_webhook(url, events=["job.failed"])
+        if url is not None:
+            with pytest.raises(ValueError, match="url: got"):
+                routes.update_webhook("wh_1", url=url)
+
+    @pytest.mark.parametrize("events", [[], "job.failed", [""], [1]])
+    def test_wants_events(self, events: Any) -> None:
+        with pytest.raises(ValueError, match="events: got"):
+            routes.create_webhook(self.HOOK, events=events)
+
+    def test_may_want_events_that_nobody_knows_yet_with_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
+        assert routes.create_webhook(self.HOOK, events=["job.paused"]).body is not None
+        assert "this version does not know ['job.paused']" in caplog.text
+
+    def test_has_a_secret_that_is_long_enough_and_shown_nowhere(self) -> None:
+        secret = "whsec_0123456789"
+        for either in (secret, SecretStr(secret)):
+            request = routes.create_webhook(self.HOOK, events=["job.failed"], secret=either)
+            assert (request.body or {})["secret"] == secret
+            assert secret not in repr(request)
+            assert secret not in str(request)
+        with pytest.raises(ValueError, match="secret: got 15 characters, allowed are 16 at least") as refusal:
+            routes.create_webhook(self.HOOK, events=["job.failed"], secret=secret[:15])
+        assert secret[:15] not in str(refusal.value)
+
+    def test_is_changed_only_where_something_is_given(self) -> None:
+        assert routes.update_webhook("wh_1", enabled=False).body == {"enabled": False}
+        with pytest.raises(ValueError, match="url, events, enabled: got None, allowed is one of them at least"):
+            routes.update_webhook("wh_1")
+
+    def test_is_not_created_rotated_or_tested_twice_by_a_blind_repeat(self) -> None:
+        once = [
+            routes.create_webhook(self.HOOK, events=["job.failed"]),
+            routes.rotate_webhook_secret("wh_1"),
+            routes.test_webhook("wh_1"),
+        ]
+        assert {request.repeat for request in once} == {Repeat.STARTS_WORK}
+        again: list[Request[Any]] = [
+            routes.get_webhook("wh_1"),
+            routes.update_webhook("wh_1", enabled=True),
+            routes.delete_webhook("wh_1"),
+            routes.list_webhooks(),
+            routes.list_webhook_deliveries("wh_1"),
+            routes.get_openapi(),
+        ]
+        assert {request.repeat for request in again} == {Repeat.SAFE}
 
 
 def test_every_start_has_an_idempotency_key_of_its_own() -> None:

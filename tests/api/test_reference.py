@@ -1,0 +1,126 @@
+"""The client and the reference hold each other: every route, and every body that the reference shows."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from planasonix_provider.api import routes
+from planasonix_provider.api.operation import Operations
+from planasonix_provider.api.routes import Request
+from tests.api import reference
+from tests.api.reference import Example
+
+#: How each route's function is called, with what the reference's example sends where it shows a body.
+CALLS: dict[str, Callable[[dict[str, Any]], Request[Any]]] = {
+    "trigger_sync": lambda body: routes.trigger_sync("conn_1", **body),
+    "trigger_backfill": lambda body: routes.trigger_backfill(
+        "conn_1", **(body or {"start_at": "2025-01-01", "end_at": "2025-02-01"})
+    ),
+    "list_backfills": lambda _: routes.list_backfills(),
+    "get_backfill": lambda _: routes.get_backfill("bf_1"),
+    "list_jobs": lambda _: routes.list_jobs(),
+    "get_job": lambda _: routes.get_job("job_1"),
+    "get_job_results": lambda _: routes.get_job_results("job_1"),
+    "cancel_job": lambda _: routes.cancel_job("job_1"),
+    "list_webhooks": lambda _: routes.list_webhooks(),
+    "create_webhook": lambda body: routes.create_webhook(**(body or {"url": "https://a.b/", "events": ["job.failed"]})),
+    "get_webhook": lambda _: routes.get_webhook("wh_1"),
+    "update_webhook": lambda body: routes.update_webhook("wh_1", **(body or {"enabled": True})),
+    "delete_webhook": lambda _: routes.delete_webhook("wh_1"),
+    "rotate_webhook_secret": lambda _: routes.rotate_webhook_secret("wh_1"),
+    "test_webhook": lambda body: routes.test_webhook("wh_1", **body),
+    "list_webhook_deliveries": lambda _: routes.list_webhook_deliveries("wh_1"),
+    "get_openapi": lambda _: routes.get_openapi(),
+}
+
+
+def nameless(path: str) -> str:
+    """A path without the names of its parameters, which the reference writes otherwise."""
+    return re.sub(r"\{\w+\}", "{}", path)
+
+
+REQUESTS = {name: call({}) for name, call in CALLS.items()}
+BY_ROUTE = {(request.method, nameless(request.path)): name for name, request in REQUESTS.items()}
+
+
+def name_of(example: Example) -> str:
+    return BY_ROUTE[example.method, nameless(example.path)]
+
+
+def test_the_reference_has_seventeen_routes_and_each_is_ours() -> None:
+    theirs = [(method, nameless(path)) for method, path in reference.routes()]
+    assert len(theirs) == 17
+    assert sorted(theirs) == sorted(BY_ROUTE)
+
+
+def test_every_function_that_makes_a_request_is_called_here_and_is_a_method_of_the_clients() -> None:
+    public = {
+        name
+        for name, function in inspect.getmembers(routes, inspect.isfunction)
+        if not name.startswith("_") and function.__module__ == routes.__name__
+    }
+    assert public == set(CALLS)
+    assert public == {name for name in vars(Operations) if not name.startswith("_")}
+
+
+def test_the_reference_shows_twenty_bodies() -> None:
+    assert len(reference.examples()) == 20
+
+
+@pytest.mark.parametrize("example", [one for one in reference.examples() if one.status], ids=str)
+def test_an_answer_of_the_reference_is_written_back_without_loss(example: Example) -> None:
+    reply = REQUESTS[name_of(example)].reply.parse(json.dumps(example.body).encode())
+    assert reply.model_dump(mode="json", exclude_unset=True, context={"reveal": True}) == example.body
+
+
+@pytest.mark.parametrize("example", [one for one in reference.examples() if not one.status], ids=str)
+def test_a_body_of_the_reference_can_be_sent(example: Example) -> None:
+    assert CALLS[name_of(example)](example.body).body == example.body
+
+
+def read(name: str) -> Any:
+    """What a route's example answer gives to a caller."""
+    (body,) = [one.body for one in reference.examples() if one.status and name_of(one) == name]
+    return REQUESTS[name].reply.parse(json.dumps(body).encode()).value
+
+
+def test_a_job_is_read_into_names_and_types() -> None:
+    job = read("get_job")
+    assert (job.id, job.status, job.type) == ("job_01jq8syncabc", "running", "connection_sync")
+    assert (job.connection_id, job.pipeline_id) == ("conn_01jq8k2m3n4p5q6r7s8t9u0v1", "pl_01hqxyz")
+    assert job.started_at == datetime(2025, 3, 27, 14, 22, 12, tzinfo=UTC)
+    assert (job.finished_at, job.duration_seconds, job.error) == (None, None, None)
+    assert (job.metrics.rows_extracted, job.metrics.rows_loaded, job.metrics.bytes_read) == (45210, 44802, 67108864)
+
+
+def test_an_envelope_gives_what_was_asked_for() -> None:
+    assert read("trigger_sync").id == "job_01jq8syncabc"
+    assert read("cancel_job").cancel_requested_at == datetime(2025, 3, 27, 14, 30, tzinfo=UTC)
+    assert read("get_job_results").tables[0].rows_loaded == 44802
+    assert read("get_job_results").warnings[0].code == "column_type_widened"
+    assert read("list_jobs").cursor is None
+    assert read("trigger_backfill").status == "running"
+    assert read("get_backfill").job_ids == ["job_01jq8chunk01", "job_01jq8chunk02"]
+    assert read("list_backfills").data[0].progress_percent == 37
+    assert read("list_backfills").cursor == "eyJiZiI6ImJmXzAxanE4YmZpbGwwMSJ9"
+    assert read("list_webhooks").data[0].events == ["job.succeeded", "job.failed", "backfill.completed"]
+    assert read("get_webhook").failure_count_24h == 0
+    assert [delivery.http_status for delivery in read("list_webhook_deliveries").data] == [200, 503]
+    assert read("test_webhook").delivery_id == "whd_01jq8test01"
+
+
+@pytest.mark.parametrize("name", ["create_webhook", "rotate_webhook_secret"])
+def test_a_signing_secret_is_handed_over_and_shown_to_nobody(name: str) -> None:
+    value = read(name)
+    secret = value.signing_secret.get_secret_value()
+    assert secret.startswith("whsec_01jq8")
+    for shown in (repr(value), str(value), value.model_dump_json(), str(value.model_dump()), str(vars(value))):
+        assert secret not in shown
+    assert secret in value.model_dump_json(context={"reveal": True})
