@@ -18,6 +18,14 @@ SCOPE_OF = {
     "get_job": "jobs:read",
     "get_job_results": "jobs:read",
     "cancel_job": "jobs:write",
+    "list_webhooks": "webhooks:read",
+    "create_webhook": "webhooks:write",
+    "get_webhook": "webhooks:read",
+    "update_webhook": "webhooks:write",
+    "delete_webhook": "webhooks:write",
+    "rotate_webhook_secret": "webhooks:write",
+    "test_webhook": "webhooks:write",
+    "list_webhook_deliveries": "webhooks:read",
 }
 #: The routes that the simulator has.
 ROUTES = tuple(SCOPE_OF)
@@ -58,7 +66,7 @@ class Keys:
         """Create a key, or replace the one of the same value.
 
         :param value: the key; ``None`` makes one up.
-        :param scopes: what it may do, of ``jobs:read`` and ``jobs:write``; all by default.
+        :param scopes: what it may do, of :data:`SCOPES`; all by default.
         :return: the key.
         :raises ValueError: if the value is not one word, or a scope is unknown.
         """

@@ -33,6 +33,7 @@ from planasonix_provider.simulator.limits import Limits
 from planasonix_provider.simulator.pages import Pages
 from planasonix_provider.simulator.paging import BackfillQuery, JobQuery
 from planasonix_provider.simulator.refusals import Refused
+from planasonix_provider.simulator.webhook_api import WebhookApi
 from planasonix_provider.simulator.world import World
 
 # Which fields each answer of the reference shows; a look at one job or backfill shows all of them.
@@ -61,6 +62,7 @@ class Api:
         router.add_api_route("/jobs/{job_id}", self.get_job, methods=["GET"])
         router.add_api_route("/jobs/{job_id}/results", self.get_job_results, methods=["GET"])
         router.add_api_route("/jobs/{job_id}/cancel", self.cancel_job, methods=["POST"])
+        WebhookApi(world.webhooks, router)
 
     async def trigger_sync(self, connection_id: PathId, request: Request) -> Response:
         """Start a sync."""

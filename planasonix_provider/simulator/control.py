@@ -79,11 +79,13 @@ class Control:
         router.add_api_route("/reset", self.reset, methods=["POST"])
 
     async def state(self) -> Response:
-        """Show jobs, backfills, requests, faults and settings."""
+        """Show jobs, backfills, webhooks, requests, faults and settings, and no key or secret."""
         gate = self._gate
         return _told(
             jobs=gate.world.jobs(),
             backfills=gate.world.backfills(),
+            webhooks=gate.world.webhooks.all(),
+            deliveries=gate.world.webhooks.outbox.all(),
             connections=gate.world.connections,
             counts=gate.log.counts(),
             requests=gate.log.requests(),

@@ -28,15 +28,18 @@ STATUS_OF = {
 }
 
 
-def json_response(model: BaseModel, status: int = 200, *, include: Any = None) -> Response:
+def json_response(model: BaseModel, status: int = 200, *, include: Any = None, reveal: bool = False) -> Response:
     """Answer with a model.
 
     :param model: what to send; fields that were never set are left out.
     :param status: the HTTP status.
     :param include: which fields to send, as pydantic takes it; ``None`` is all.
+    :param reveal: whether to send secrets as they are.
     :return: the answer.
     """
-    content = model.model_dump_json(include=include, exclude_unset=True).encode()
+    # Pydantic before 2.7 has no context to dump with, and only what reveals needs one.
+    context: dict[str, Any] = {"context": {"reveal": True}} if reveal else {}
+    content = model.model_dump_json(include=include, exclude_unset=True, **context).encode()
     return Response(content, status, media_type="application/json")
 
 

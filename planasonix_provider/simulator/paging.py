@@ -24,8 +24,12 @@ class _Cursor(BaseModel):
     of: str
 
 
-class _Query(BaseModel):
-    """The query of any list."""
+class PageQuery(BaseModel):
+    """The query of any list.
+
+    :param limit: how many things a page holds.
+    :param cursor: where the page before ended.
+    """
 
     limit: Annotated[int, Field(ge=1, le=100)] = 50
     cursor: str | None = None
@@ -62,7 +66,7 @@ class _Query(BaseModel):
         return sha256(filters.encode()).hexdigest()[:16]
 
 
-class JobQuery(_Query):
+class JobQuery(PageQuery):
     """The query of a list of jobs. States and types are open sets: one that nobody knows finds nothing.
 
     :param connection_id: only jobs of this connection.
@@ -107,7 +111,7 @@ class JobQuery(_Query):
         )
 
 
-class BackfillQuery(_Query):
+class BackfillQuery(PageQuery):
     """The query of a list of backfills.
 
     :param connection_id: only backfills of this connection.

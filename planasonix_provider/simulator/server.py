@@ -11,16 +11,19 @@ from typing import Any, Literal, Self, Unpack
 
 import uvicorn
 
-from planasonix_provider.api.models import Backfill, Job
+from planasonix_provider.api.models import Backfill, Job, NewWebhook
 from planasonix_provider.simulator.app import create_app
 from planasonix_provider.simulator.backfill_plans import BackfillPlan, BackfillPlanChanges
 from planasonix_provider.simulator.connect import airflow_connection
+from planasonix_provider.simulator.courier import Courier
+from planasonix_provider.simulator.deliveries import SentDelivery
 from planasonix_provider.simulator.faults import Fault, Faults, Kind
 from planasonix_provider.simulator.gate import Gate
 from planasonix_provider.simulator.jobs import Plan, PlanChanges
 from planasonix_provider.simulator.limits import Limits
 from planasonix_provider.simulator.log import RecordedRequest
 from planasonix_provider.simulator.sources import Clock, Ids, random_id, utc_now
+from planasonix_provider.simulator.subscriptions import WebhookOrder
 from planasonix_provider.simulator.wire import ConnectionProtocol
 from planasonix_provider.simulator.world import API_KEY, World
 
@@ -82,6 +85,7 @@ class Simulator:
         self.limits = Limits(self.world.clock, rate_limit)
         self._app = create_app(self.world, faults=self.faults, limits=self.limits)
         self._gate: Gate = self._app.state.gate
+        self._courier = Courier(self.world.webhooks)
         self._address = (host, port)
         self._server: _Server | None = None
         self._url: str | None = None
@@ -110,9 +114,11 @@ class Simulator:
         self._url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self._server = _Server(self._app, listener)
         self._server.start()
+        self._courier.start()
 
     def stop(self) -> None:
         """Stop the server at once: open connections are dropped, hanging answers never come. What happened stays."""
+        self._courier.stop()
         if self._server is not None:
             self._server.stop()
             self._server = self._url = None
@@ -233,6 +239,24 @@ class Simulator:
         :return: the backfills as they are now, newest first.
         """
         return self.world.backfills()
+
+    def subscribe(self, url: str, events: Iterable[str], *, secret: str | None = None) -> NewWebhook:
+        """Subscribe a URL to events, as the API's own route does.
+
+        :param url: where deliveries go: https, or http to this very machine.
+        :param events: the types of the events, as ``job.succeeded``.
+        :param secret: what deliveries are signed with; ``None`` makes one up.
+        :return: the subscription with its secret.
+        :raises ValueError: if a value is not allowed.
+        """
+        return self.world.webhooks.create(WebhookOrder(url=url, events=list(events), secret=secret))
+
+    def deliveries(self) -> list[SentDelivery]:
+        """Look at what was sent, or is to be sent, to those who subscribed.
+
+        :return: the deliveries as they are now, newest first.
+        """
+        return self.world.webhooks.outbox.all()
 
     def reset(self) -> None:
         """Forget all that happened, and all that was ordered; the server keeps running."""

@@ -14,7 +14,10 @@ class Settings(BaseModel):
         of the job in the way, ``unnamed`` a 409 without, ``allowed`` runs both. Backfills are in nobody's way.
     :param honour_idempotency: whether a repeated ``Idempotency-Key`` gives the job or backfill that it gave first.
     :param results_policy: what asking for results before the end gives: ``conflict`` is a 409, ``partial`` a stub.
-    :param speed: by which factor all runs faster than planned; holds for what starts from then on.
+    :param webhook_delivery: how often and in which order events are delivered: each ``once``, each ``twice``, or
+        ``shuffled``, where of each two events for a subscription the second comes first.
+    :param speed: by which factor all runs faster than planned; holds for what starts from then on, and for the
+        pauses before a delivery is tried again.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -22,4 +25,5 @@ class Settings(BaseModel):
     conflict: Literal["named", "unnamed", "allowed"] = "named"
     honour_idempotency: bool = True
     results_policy: Literal["conflict", "partial"] = "conflict"
+    webhook_delivery: Literal["once", "twice", "shuffled"] = "once"
     speed: float = Field(1.0, ge=0.001, le=1_000_000)

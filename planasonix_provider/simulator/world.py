@@ -12,6 +12,8 @@ from planasonix_provider.api.models import Backfill, BackfillBody, Job, JobResul
 from planasonix_provider.simulator.access import Keys
 from planasonix_provider.simulator.backfill_plans import BackfillPlan, BackfillPlanChanges
 from planasonix_provider.simulator.backfills import PlannedBackfill
+from planasonix_provider.simulator.deliveries import Outbox
+from planasonix_provider.simulator.events import Watch
 from planasonix_provider.simulator.jobs import Plan, PlanChanges, PlannedJob
 from planasonix_provider.simulator.plans import Plans
 from planasonix_provider.simulator.refusals import Refused
@@ -20,6 +22,7 @@ from planasonix_provider.simulator.shards import Shards
 from planasonix_provider.simulator.shelf import Shelf
 from planasonix_provider.simulator.sources import Clock, Ids, random_id, utc_now
 from planasonix_provider.simulator.starts import Starts
+from planasonix_provider.simulator.webhooks import Webhooks
 
 #: The key that every simulator starts with, unless it is told another.
 API_KEY = "plnx_sim_local_key"
@@ -53,6 +56,9 @@ class World:
         self.default_plan = default_plan or Plan()
         self._first_connections = (*CONNECTIONS, *connections)
         self._lock = RLock()
+        outbox = Outbox(clock, ids, self._lock, self._settings_now)
+        #: Who is told of what happens.
+        self.webhooks = Webhooks(outbox, ids, self._lock, self._now, self._settings_now)
         self.reset()
 
     def reset(self) -> None:
@@ -71,6 +77,7 @@ class World:
             self._shards = Shards(self._jobs, self.ids)
             self._last_active: dict[str, list[str]] = {}
             self._starts = Starts()
+            self.webhooks.reset(Watch(self._jobs, self._backfills, self.ids))
 
     @property
     def connections(self) -> tuple[str, ...]:
@@ -275,10 +282,14 @@ class World:
                 self._shards.cancel(job)
             return job.at(now)
 
+    def _settings_now(self) -> Settings:
+        return self.settings
+
     def _now(self) -> datetime:
-        """Tell the time, once all jobs are there that backfills have made by then."""
+        """Tell the time, once all jobs are there that backfills have made by then, and all events are on their way."""
         now = self.clock()
         self._shards.make(now)
+        self.webhooks.notice(now)
         return now
 
     def _require_connection(self, connection_id: str) -> None:

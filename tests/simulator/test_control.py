@@ -96,7 +96,7 @@ def test_keys(control, client):
 
 def test_key_of_ones_own_with_all_scopes(control):
     assert control.post("/keys", json={"key": "flx_1"}).json() == {
-        "data": {"key": "flx_1", "scopes": ["jobs:read", "jobs:write"]}
+        "data": {"key": "flx_1", "scopes": ["jobs:read", "jobs:write", "webhooks:read", "webhooks:write"]}
     }
 
 
