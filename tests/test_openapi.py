@@ -1,0 +1,345 @@
+"""The OpenAPI document, the client and the API's reference hold each other, each in both directions."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+from pydantic import BaseModel
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
+
+from planasonix_provider.api import models, routes
+from planasonix_provider.api.states import BACKFILL_STATES, JOB_STATES
+from tests.api import reference
+from tests.api.reference import Example
+from tests.api.test_reference import BY_ROUTE, REQUESTS, name_of, nameless
+
+TEXT = (Path(__file__).parent.parent / "docs" / "openapi.yaml").read_text()
+DOCUMENT = yaml.load(TEXT, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+SCHEMAS: dict[str, dict[str, Any]] = DOCUMENT["components"]["schemas"]
+#: All operations, by their ``operationId``.
+OPERATIONS: dict[str, dict[str, Any]] = {
+    operation["operationId"]: {"method": method.upper(), "path": path, **operation}
+    for path, item in DOCUMENT["paths"].items()
+    for method, operation in item.items()
+}
+
+#: Bases that never come alone, and the two answers that are no JSON. A generic one with its type, as ``Page[Job]``,
+#: is in the module too, but under no name that could be written there.
+WITHOUT_A_SCHEMA = {"Resource", "SecretResource", "Reply", "Page", "NoContent", "PlainText"}
+MODELS: dict[str, type[BaseModel]] = {
+    name: model
+    for name, model in inspect.getmembers(models, inspect.isclass)
+    if issubclass(model, BaseModel) and model.__module__ == models.__name__
+    if name.isidentifier() and name not in WITHOUT_A_SCHEMA
+}
+BODIES = {
+    "trigger_sync": models.SyncBody,
+    "trigger_backfill": models.BackfillBody,
+    "create_webhook": models.WebhookBody,
+    "update_webhook": models.WebhookChange,
+    "test_webhook": models.WebhookTestBody,
+}
+#: The open sets, each with what is known of it.
+OPEN_SETS = {
+    "JobState": JOB_STATES,
+    "BackfillState": BACKFILL_STATES,
+    "DeliveryState": {"pending", "delivered", "failed"},
+    "JobType": {"connection_sync", "backfill", "pipeline_run"},
+    "Event": routes.KNOWN_EVENTS,
+    "Priority": set(get_args(models.Priority)),
+}
+LIMITS = {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"}
+
+REFERENCE = reference.TEXT.read_text()
+_parts = re.split(r"^(GET|POST|PUT|DELETE) /api/v1(/\S+)$", REFERENCE, flags=re.MULTILINE)
+#: What the reference says below each route.
+SECTIONS = {
+    BY_ROUTE[method, nameless(path)]: text
+    for method, path, text in zip(_parts[1::3], _parts[2::3], _parts[3::3], strict=True)
+}
+REGISTRY: Registry[Any] = Registry().with_resource("urn:planasonix", DRAFT202012.create_resource(DOCUMENT))
+
+
+def resolved(part: dict[str, Any]) -> dict[str, Any]:
+    """A part of the document, or what stands where it points to."""
+    if "$ref" not in part:
+        return part
+    found = DOCUMENT
+    for step in part["$ref"].removeprefix("#/").split("/"):
+        found = found[step]
+    return found
+
+
+def named(part: dict[str, Any]) -> str:
+    """The name of the schema that a part of the document points to."""
+    return part["$ref"].removeprefix("#/components/schemas/")
+
+
+def answer(name: str, status: str) -> dict[str, Any]:
+    return resolved(OPERATIONS[name]["responses"][status])
+
+
+def properties(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """All properties of a schema, each with the name of the schema that it is written in."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for part in (SCHEMAS[name], *SCHEMAS[name].get("allOf", ())):
+        if "$ref" in part:
+            found |= properties(named(part))
+        found |= {field: (name, schema) for field, schema in part.get("properties", {}).items()}
+    return found
+
+
+def required(name: str) -> set[str]:
+    """The properties that a schema cannot do without."""
+    found: set[str] = set()
+    for part in (SCHEMAS[name], *SCHEMAS[name].get("allOf", ())):
+        found |= required(named(part)) if "$ref" in part else set(part.get("required", ()))
+    return found
+
+
+def shape(schema: dict[str, Any], definitions: dict[str, Any]) -> set[str]:
+    """The types that a schema allows, written so that those of the document and of a model compare."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        target = definitions[name]
+        return {name} if {"properties", "allOf"} & set(target) else shape(target, definitions)
+    if "anyOf" in schema:
+        types = set().union(*(shape(part, definitions) for part in schema["anyOf"]))
+        return types - {"integer"} if "number" in types else types
+    types = {schema["type"]} if isinstance(schema["type"], str) else set(schema["type"])
+    if "array" in types:
+        types = types - {"array"} | {f"array of {sorted(shape(schema['items'], definitions))}"}
+    if schema.get("format") == "date-time":
+        types = types - {"string"} | {"time"}
+    return types | {f"{name} {schema[name]}" for name in ("minLength",) if name in schema}
+
+
+def shown(schema: dict[str, Any], value: Any) -> Iterator[tuple[str, str, Any]]:
+    """Each property in a body: the schema that it is written in, its name, and its value."""
+    for part in schema.get("anyOf", [schema]):
+        if isinstance(value, list) and "items" in part:
+            for item in value:
+                yield from shown(part["items"], item)
+        elif isinstance(value, dict) and "$ref" in part:
+            fields = properties(named(part))
+            for field, inner in value.items():
+                assert field in fields, f"{named(part)} lacks {field}"
+                owner, of_field = fields[field]
+                yield owner, field, inner
+                yield from shown(of_field, inner)
+
+
+def media(example: Example) -> dict[str, Any]:
+    """Where an example of the reference stands in the document."""
+    name = name_of(example)
+    place = OPERATIONS[name]["requestBody"] if example.status is None else answer(name, str(example.status))
+    return place["content"]["application/json"]
+
+
+def shown_by_the_reference() -> list[tuple[str, str, Any]]:
+    return [found for one in reference.examples() for found in shown(media(one)["schema"], one.body)]
+
+
+def all_media(part: Any) -> Iterator[dict[str, Any]]:
+    """Everything in the document that has examples beside a schema."""
+    if isinstance(part, dict):
+        if {"schema", "examples"} <= set(part):
+            yield part
+        else:
+            for inner in part.values():
+                yield from all_media(inner)
+
+
+def test_the_document_is_valid() -> None:
+    validate(DOCUMENT)
+    assert DOCUMENT["openapi"].startswith("3.1.")
+
+
+def test_every_operation_is_a_function_and_every_function_an_operation() -> None:
+    theirs = [(name, one["method"], one["path"]) for name, one in OPERATIONS.items()]
+    assert sorted(theirs) == sorted((name, one.method, routes.PREFIX + one.path) for name, one in REQUESTS.items())
+    assert sum(len(item) for item in DOCUMENT["paths"].values()) == len(OPERATIONS) == 17
+
+
+def test_every_operation_wants_a_key() -> None:
+    assert DOCUMENT["security"] == [{"bearer": []}]
+    assert not any("security" in operation for operation in OPERATIONS.values())
+    bearer = DOCUMENT["components"]["securitySchemes"]["bearer"]
+    assert (bearer["type"], bearer["scheme"]) == ("http", "bearer")
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_an_operation_is_told_in_the_words_of_the_reference(name: str) -> None:
+    operation = OPERATIONS[name]
+    assert f'(reference: "{operation["summary"]}")' in (getattr(routes, name).__doc__ or "")
+    assert operation["summary"] in REFERENCE.splitlines()
+    assert operation.get("description", "") in " ".join(REFERENCE.split())
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_an_operation_takes_what_its_function_sends(name: str) -> None:
+    request, operation = REQUESTS[name], OPERATIONS[name]
+    parameters = [resolved(part) for part in operation["parameters"]]
+    placed = {
+        place: {one["name"]: one for one in parameters if one["in"] == place} for place in ("path", "query", "header")
+    }
+    assert sum(map(len, placed.values())) == len(parameters)
+    assert set(placed["path"]) == set(request.ids)
+    # The reference has no query on the lists about webhooks, so their functions send none.
+    signature = inspect.signature(getattr(routes, name), eval_str=True)
+    assert set(placed["query"]) == ({*signature.parameters, "cursor"} if request.query else set())
+    assert set(placed["query"]) == ({*request.query, "cursor"} if request.query else set())
+    keys = {"Idempotency-Key"} if request.idempotency_key else set()
+    assert set(placed["header"]) == {"X-Organization-ID"} | keys
+    for one in parameters:
+        assert one.get("required", False) is (one["in"] == "path")
+        assert ("x-source" in one) is (one["in"] == "header")
+    for field, one in placed["query"].items():
+        types = set(get_args(signature.parameters[field].annotation)) if field != "cursor" else {str}
+        expected = "integer" if int in types else "time" if datetime in types else "string"
+        assert shape(one["schema"], SCHEMAS) == {expected}, field
+
+
+def test_a_page_has_the_size_that_the_reference_allows() -> None:
+    schema = DOCUMENT["components"]["parameters"]["limit"]["schema"]
+    assert schema["maximum"] == routes.PAGE_SIZE
+    assert f"Page size (default {schema['default']}, max {schema['maximum']})" in REFERENCE
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_an_operation_takes_the_body_that_its_function_sends(name: str) -> None:
+    body = OPERATIONS[name].get("requestBody")
+    assert (body is not None) is (name in BODIES) is (REQUESTS[name].body is not None)
+    if body is not None:
+        assert set(body["content"]) == {"application/json"}
+        assert named(body["content"]["application/json"]["schema"]) == BODIES[name].__name__
+        assert body["required"] is ("Request body (optional)" not in SECTIONS[name])
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_an_operation_answers_what_its_function_reads(name: str) -> None:
+    (status,) = re.findall(r"Response (\d{3})", SECTIONS[name])
+    assert status in OPERATIONS[name]["responses"]
+    reply, content = REQUESTS[name].reply, answer(name, status).get("content", {})
+    if reply is models.NoContent:
+        assert content == {}
+        return
+    assert set(content) == {reply.accepts}
+    schema = content[reply.accepts]["schema"]
+    assert schema == ({"type": "string"} if reply is models.PlainText else {"$ref": schema.get("$ref")})
+    assert reply is models.PlainText or named(schema) == reply.__name__
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_an_operation_names_the_errors_that_it_can_meet(name: str) -> None:
+    request = REQUESTS[name]
+    (success,) = re.findall(r"Response (\d{3})", SECTIONS[name])
+    errors = {"401", "403", "429", "default"}
+    errors |= {"400"} if request.query or request.body is not None else set()
+    errors |= {"404"} if request.ids else set()
+    conflict_is_told = "409 Conflict" in SECTIONS[name]
+    errors |= {"409"} if request.idempotency_key or conflict_is_told else set()
+    assert set(OPERATIONS[name]["responses"]) == {success, *errors}
+    for status in errors:
+        error = answer(name, status)
+        assert {kind: named(one["schema"]) for kind, one in error["content"].items()} == {
+            "application/json": "ErrorReply"
+        }
+        assert ("x-source" in error) is not (status == "409" and conflict_is_told)
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_an_answer_tells_of_the_rate_limit(name: str) -> None:
+    for status in OPERATIONS[name]["responses"]:
+        headers = answer(name, status)["headers"]
+        assert set(headers) == (LIMITS | {"Retry-After"} if status == "429" else LIMITS)
+        assert all("x-source" in resolved(header) for header in headers.values())
+
+
+def test_every_model_has_a_schema_and_every_schema_of_an_object_a_model() -> None:
+    assert set(MODELS) == {name for name, schema in SCHEMAS.items() if {"properties", "allOf"} & set(schema)}
+    assert set(OPEN_SETS) == set(SCHEMAS) - set(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_schema_has_the_fields_of_its_model(name: str) -> None:
+    theirs, ours = properties(name), MODELS[name].model_json_schema()
+    assert set(theirs) == set(MODELS[name].model_fields)
+    for field, (_, schema) in theirs.items():
+        their_types = shape(schema, SCHEMAS)
+        our_types = shape(ours["properties"][field], ours.get("$defs", {}))
+        assert their_types - {"null"} == our_types - {"null"}, field
+        assert their_types <= our_types, field
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_schema_requires_what_its_model_cannot_do_without(name: str) -> None:
+    # No field is said to be always there, so an answer promises no more than the client needs. What a field with a
+    # default is in the model, as the tables of a stub of results, is optional in the document.
+    assert required(name) == {field for field, info in MODELS[name].model_fields.items() if info.is_required()}
+
+
+@pytest.mark.parametrize("name", OPEN_SETS)
+def test_an_open_set_is_told_to_be_one(name: str) -> None:
+    schema = SCHEMAS[name]
+    assert schema["type"] == "string"
+    assert "set is open" in schema["description"]
+    assert set(schema["examples"]) == set(OPEN_SETS[name])
+
+
+def test_no_set_is_closed() -> None:
+    assert not re.search(r"\b(enum|const|additionalProperties|unevaluatedProperties):", TEXT)
+
+
+def test_the_reference_shows_what_is_not_marked_and_nothing_that_is() -> None:
+    marked = {
+        (name, field)
+        for name in MODELS
+        for field, (owner, schema) in properties(name).items()
+        if owner == name and ("x-source" in schema or "x-source" in SCHEMAS[name])
+    }
+    written = {(owner, field) for name in MODELS for field, (owner, _) in properties(name).items()}
+    assert written - marked == {(owner, field) for owner, field, _ in shown_by_the_reference()}
+
+
+def test_a_mark_is_one_that_the_document_explains() -> None:
+    for mark in re.findall(r"x-source: (.*)", TEXT):
+        assert f"- `{mark}`: " in DOCUMENT["info"]["description"]
+
+
+def test_null_is_allowed_where_the_reference_shows_it_and_nowhere_else() -> None:
+    allowed = {
+        (owner, field)
+        for name in MODELS
+        for field, (owner, schema) in properties(name).items()
+        if "null" in shape(schema, SCHEMAS)
+    }
+    assert allowed == {(owner, field) for owner, field, value in shown_by_the_reference() if value is None}
+
+
+@pytest.mark.parametrize("example", reference.examples(), ids=str)
+def test_an_example_of_the_reference_stands_in_its_place(example: Example) -> None:
+    assert media(example)["examples"] == {"reference": {"value": example.body}}
+
+
+def test_an_example_is_what_its_schema_says() -> None:
+    found = [(one["schema"], example) for one in all_media(DOCUMENT) for example in one["examples"].values()]
+    assert len([example for _, example in found if "x-source" not in example]) == len(reference.examples())
+    for schema, example in found:
+        validator = Draft202012Validator(
+            {"$ref": f"urn:planasonix{schema['$ref']}"},
+            registry=REGISTRY,
+            format_checker=Draft202012Validator.FORMAT_CHECKER,
+        )
+        validator.validate(example["value"])
+        assert list(shown(schema, example["value"]))
