@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -22,6 +23,9 @@ from planasonix_provider.api.models import ErrorBody, ErrorReply, Page, as_utc
 from planasonix_provider.api.routes import Request
 
 T = TypeVar("T")
+
+#: The most bytes that an answer may have, unpacked: some hundred times what a full page of a list has.
+LARGEST_ANSWER = 32_000_000
 
 _ADVICE: dict[int, str] = {
     400: "Correct what it names.",
@@ -54,6 +58,63 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     content: bytes
+
+
+class Incoming:
+    """An answer that is still coming in: takes its body piece by piece, and refuses one that would never be read.
+
+    :param request: what was asked.
+    :param status: the HTTP status.
+    :param headers: the headers, looked up by lower-case name.
+    :raises PlanasonixUnreadableError: if the headers announce more than :data:`LARGEST_ANSWER`.
+    """
+
+    def __init__(self, request: Request[Any], status: int, headers: Mapping[str, str]) -> None:
+        self._request = request
+        self._head = Answer(status, headers, b"")
+        self._content = bytearray()
+        self._came = 0
+        # Only what was asked for is unpacked. Other words are none that bodies are packed by, as "UTF-8".
+        is_packed = headers.get("content-encoding", "").strip().lower() in ("gzip", "x-gzip")
+        self._unpacking = zlib.decompressobj(zlib.MAX_WBITS | 16) if is_packed else None
+        length = headers.get("content-length", "").strip()
+        if length.isdecimal() and (len(length) > 20 or int(length) > LARGEST_ANSWER):
+            raise self._too_large()
+
+    def take(self, piece: bytes) -> None:
+        """Take some more of the body.
+
+        :param piece: the bytes, as they came over the wire.
+        :raises PlanasonixUnreadableError: if the body is larger than :data:`LARGEST_ANSWER`, or cannot be unpacked.
+        """
+        self._came += len(piece)
+        if self._unpacking and not self._unpacking.eof:
+            try:
+                # One byte more than there is room for shows that there is more, and a bomb goes off no further.
+                piece = self._unpacking.decompress(piece, LARGEST_ANSWER + 1 - len(self._content))
+            except zlib.error:
+                raise _unreadable(
+                    self._request, self._head, "with a body that is not packed as its Content-Encoding says"
+                ) from None
+        elif self._unpacking:
+            piece = b""
+        self._content += piece
+        # What comes counts as well: packed, it may be much and mean nothing.
+        if max(self._came, len(self._content)) > LARGEST_ANSWER:
+            raise self._too_large()
+
+    def answer(self) -> Answer:
+        """Give the answer, when all of it has come.
+
+        :return: the answer, with its body unpacked.
+        :raises PlanasonixUnreadableError: if a packed body was cut off.
+        """
+        if self._unpacking and self._came and not self._unpacking.eof:
+            raise _unreadable(self._request, self._head, "with a body that was cut off")
+        return replace(self._head, content=bytes(self._content))
+
+    def _too_large(self) -> PlanasonixError:
+        return _unreadable(self._request, self._head, f"with a body of more than {LARGEST_ANSWER // 1_000_000} MB")
 
 
 def read(request: Request[T], answer: Answer) -> T:

@@ -11,7 +11,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -22,8 +22,13 @@ from pydantic import SecretStr
 from tenacity import AsyncRetrying, Retrying
 
 from planasonix_provider import __version__
-from planasonix_provider.api.answers import Answer, read
-from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixTransportError
+from planasonix_provider.api.answers import Answer, Incoming, read
+from planasonix_provider.api.errors import (
+    PlanasonixConfigurationError,
+    PlanasonixError,
+    PlanasonixResponseError,
+    PlanasonixTransportError,
+)
 from planasonix_provider.api.operation import Operations
 from planasonix_provider.api.retry import Policy
 from planasonix_provider.api.routes import Request
@@ -48,6 +53,8 @@ class Account:
     :param organization_id: sent as ``X-Organization-ID``, for a key that serves several organisations.
     :param connect_timeout: for how many seconds to try to connect.
     :param read_timeout: for how many seconds to wait for the next bytes of an answer.
+    :param try_timeout: for how many seconds one try may last in all, however steadily its bytes drip; ``None`` is the
+        time to connect and four times the time to read.
     :param verify: whether to check the server's certificate, or the path of the CA bundle to check it by.
     :param user_agent: who the server is told is asking.
     :raises ValueError: if the key could not be sent as a header; the message does not hold it.
@@ -58,6 +65,7 @@ class Account:
     organization_id: str | None = None
     connect_timeout: float = DEFAULT_CONNECT_TIMEOUT
     read_timeout: float = DEFAULT_READ_TIMEOUT
+    try_timeout: float | None = None
     verify: bool | str = True
     user_agent: str = f"airflow-provider-planasonix/{__version__} Python/{sys.version.split()[0]}"
 
@@ -78,12 +86,17 @@ class Account:
             headers["X-Organization-ID"] = self.organization_id
         return headers
 
+    @property
+    def seconds_a_try(self) -> float:
+        """For how many seconds one try may last in all."""
+        return self.connect_timeout + 4 * self.read_timeout if self.try_timeout is None else self.try_timeout
+
     def in_a_hurry(self) -> Account:
         """Give the same account, for a process that has only seconds left.
 
-        :return: the account, with timeouts of 1 s to connect and 1.5 s to read.
+        :return: the account, with timeouts of 1 s to connect, 1.5 s to read and 2.5 s in all.
         """
-        return replace(self, connect_timeout=1.0, read_timeout=1.5)
+        return replace(self, connect_timeout=1.0, read_timeout=1.5, try_timeout=2.5)
 
     def without_key(self, text: str) -> str:
         """Take the key out of a text that came from elsewhere, for a server may send back what it was sent.
@@ -113,6 +126,7 @@ class Client(Operations):
         self.account = account
         self.policy = policy or Policy()
         self._sleep = sleep
+        self._deadline = _Deadline(account.seconds_a_try)
         self._http = httpx.Client(**_options(account))
 
     def send(self, request: Request[T], policy: Policy | None = None) -> T:
@@ -129,8 +143,12 @@ class Client(Operations):
 
     def _send_once(self, request: Request[T]) -> T:
         with _faults_named(self.account, request):
-            response = self._http.request(**_arguments(request))
-            return read(request, _answer(self.account, response))
+            self._deadline.begin()
+            with self._http.stream(**_arguments(request), extensions={"trace": self._deadline.watch}) as response:
+                incoming = _incoming(request, response)
+                for piece in response.iter_raw():
+                    incoming.take(piece)
+            return read(request, _without_key(self.account, incoming.answer()))
 
     def close(self) -> None:
         """Close the connections."""
@@ -176,8 +194,14 @@ class AsyncClient(Operations):
 
     async def _send_once(self, request: Request[T]) -> T:
         with _faults_named(self.account, request):
-            response = await self._http.request(**_arguments(request))
-            return read(request, _answer(self.account, response))
+            async with (
+                asyncio.timeout(self.account.seconds_a_try),
+                self._http.stream(**_arguments(request)) as response,
+            ):
+                incoming = _incoming(request, response)
+                async for piece in response.aiter_raw():
+                    incoming.take(piece)
+            return read(request, _without_key(self.account, incoming.answer()))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -190,10 +214,47 @@ class AsyncClient(Operations):
         await self.close()
 
 
+class _Deadline:
+    """Ends a blocking try in time: httpx bounds each single read, and a server that drips would be read for ever.
+
+    It watches the sockets and not the pieces of the body, since headers, or what frames a chunk, can drip as well.
+
+    :param seconds: for how many seconds a try may last.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._end = 0.0
+
+    def begin(self) -> None:
+        """Count anew, for the next try."""
+        self._end = time.monotonic() + self._seconds
+
+    def watch(self, event: str, info: Mapping[str, Any]) -> None:
+        """Bound all that is to be read from and written to a connection, from the moment that it is made.
+
+        :param event: what the HTTP library has just done.
+        :param info: what came of it.
+        """
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            stream = info["return_value"]
+            stream.read, stream.write = self._bounded(stream.read), self._bounded(stream.write)
+
+    def _bounded(self, transfer: Callable[[Any, float], Any]) -> Callable[[Any, float], Any]:
+        def bounded(what: Any, timeout: float) -> Any:
+            left = self._end - time.monotonic()
+            if left <= 0:
+                raise httpx.ReadTimeout("")
+            return transfer(what, min(timeout, left))
+
+        return bounded
+
+
 def _options(account: Account) -> dict[str, Any]:
     return {
         "base_url": _base_url(account.base_url),
-        "headers": account.headers,
+        # The one way of packing that can be unpacked in steps of a known size.
+        "headers": {**account.headers, "Accept-Encoding": "gzip"},
         "timeout": httpx.Timeout(account.read_timeout, connect=account.connect_timeout),
         "verify": _ssl_context(account.verify),
         "follow_redirects": False,
@@ -236,13 +297,18 @@ def _arguments(request: Request[Any]) -> dict[str, Any]:
     }
 
 
-def _answer(account: Account, response: httpx.Response) -> Answer:
-    """Leave the library behind; and the key, for a server may send it back and an error may be made of that."""
-    headers = {name.lower(): account.without_key(value) for name, value in response.headers.items()}
-    content = response.content
-    if not response.is_success:
+def _incoming(request: Request[Any], response: httpx.Response) -> Incoming:
+    """Leave the library behind."""
+    return Incoming(request, response.status_code, {name.lower(): value for name, value in response.headers.items()})
+
+
+def _without_key(account: Account, answer: Answer) -> Answer:
+    """Leave the key behind, for a server may send it back and an error may be made of that."""
+    headers = {name: account.without_key(value) for name, value in answer.headers.items()}
+    content = answer.content
+    if not 200 <= answer.status < 300:
         content = account.without_key(content.decode(errors="replace")).encode()
-    return Answer(response.status_code, headers, content)
+    return Answer(answer.status, headers, content)
 
 
 @contextmanager
@@ -250,7 +316,15 @@ def _faults_named(account: Account, request: Request[Any]) -> Iterator[None]:
     """Turn what httpx raises into our errors, and keep the key out of every message."""
     try:
         yield
-    except (httpx.HTTPError, httpx.InvalidURL) as fault:
+    except PlanasonixError as error:
+        # What was taken out of the answer's bytes may have come escaped as well, as JSON allows.
+        error.reword(account.without_key(error.message))
+        if isinstance(error, PlanasonixResponseError):
+            error.code = error.code and account.without_key(error.code)
+            error.fields = tuple(map(account.without_key, error.fields))
+            error.existing_job_id = error.existing_job_id and account.without_key(error.existing_job_id)
+        raise
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as fault:
         what, advice = _describe(fault)
         # Without the chain: twenty frames of sockets say less than the sentence, and hold the request's headers.
         raise PlanasonixTransportError(
@@ -274,6 +348,14 @@ def _may_have_been_sent(fault: Exception) -> bool:
 
 def _describe(fault: Exception) -> tuple[str, str]:
     """Say what happened on the way to the API, and what to do about it."""
+    # First, for what TLS was about to do when the time was over is among the causes.
+    if isinstance(fault, httpx.ConnectTimeout):
+        return (
+            "no connection in time",
+            'Check the host and firewalls; "timeout" in the connection\'s extra allows more.',
+        )
+    if isinstance(fault, (httpx.TimeoutException, TimeoutError)):
+        return "no answer in time", 'Try again later; "timeout" in the extra allows more.'
     causes = list(_causes(fault))
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
     if any(isinstance(cause, socket.gaierror) for cause in causes):
@@ -287,13 +369,6 @@ def _describe(fault: Exception) -> tuple[str, str]:
         )
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
         return "connection refused", "Check the host and port of the Airflow connection, and that the service is up."
-    if isinstance(fault, httpx.ConnectTimeout):
-        return (
-            "no connection in time",
-            'Check the host and firewalls; "timeout" in the connection\'s extra allows more.',
-        )
-    if isinstance(fault, httpx.TimeoutException):
-        return "no answer in time", 'Try again later; "timeout" in the extra allows more.'
     if isinstance(fault, httpx.ProxyError):
         return f"the proxy refused ({fault})", "Check HTTPS_PROXY and NO_PROXY in this machine's environment."
     if isinstance(fault, (httpx.UnsupportedProtocol, httpx.InvalidURL)):

@@ -124,7 +124,7 @@ class PlanasonixTransportError(PlanasonixError):
 
 
 class PlanasonixUnreadableError(PlanasonixError):
-    """An answer of success that is no JSON, or not what the reference says."""
+    """An answer of success that is no JSON, or not what the reference says; or any that is too large to be read."""
 
     kind = "unreadable"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import (
@@ -34,8 +35,12 @@ def as_utc(moment: datetime) -> datetime:
 
     :param moment: any time; one without an offset is taken as UTC, which is what the reference's times are.
     :return: the same moment in UTC.
+    :raises ValueError: if it lies before the year 1 or after the year 9999 there.
     """
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError("the time is out of range") from None
 
 
 #: A time in UTC, always aware.
@@ -43,19 +48,29 @@ Moment = Annotated[datetime, AfterValidator(as_utc)]
 
 
 class Resource(BaseModel):
-    """Base of all that the API sends: immutable, and keeping the fields that it does not know."""
+    """Base of all that the API sends: immutable, and keeping the fields that it does not know.
+
+    Its lists fail fast: a complaint of each wrong item takes a kilobyte, and an answer has room for millions of items.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
+#: How much of an error is kept; whatever a server sends, a message is to be read, and goes to logs and databases.
+_LONGEST_TEXT = 2_000
+_MOST_DETAILS = 20
+
+
 def _text(value: Any) -> Any:
     """Take what should be a text as far as it is one: an odd code must not hide the message beside it."""
-    return str(value) if isinstance(value, (str, int, float)) else None
+    return str(value)[:_LONGEST_TEXT] if isinstance(value, (str, int, float)) else None
 
 
 def _objects(value: Any) -> Any:
     """Take what should be a list of objects as far as it is one."""
-    return [item for item in value if isinstance(item, (dict, BaseModel))] if isinstance(value, list) else None
+    if not isinstance(value, list):
+        return None
+    return list(islice((item for item in value if isinstance(item, (dict, BaseModel))), _MOST_DETAILS))
 
 
 OddText = Annotated[str | None, BeforeValidator(_text)]
@@ -142,11 +157,11 @@ class Backfill(Resource):
     connection_id: str | None = None
     start_at: Moment | None = None
     end_at: Moment | None = None
-    tables: list[str] | None = None
+    tables: list[str] | None = Field(default=None, fail_fast=True)
     progress_percent: int | float | None = None
     rows_processed: int | None = None
     error: OddError = None
-    job_ids: list[str] | None = None
+    job_ids: list[str] | None = Field(default=None, fail_fast=True)
     created_at: Moment | None = None
     updated_at: Moment | None = None
     metadata: dict[str, Any] | None = None
@@ -177,8 +192,8 @@ class JobResults(Resource):
 
     job_id: str
     status: str
-    tables: list[TableResult] = Field(default_factory=list)
-    warnings: list[JobWarning] = Field(default_factory=list)
+    tables: list[TableResult] = Field(default_factory=list, fail_fast=True)
+    warnings: list[JobWarning] = Field(default_factory=list, fail_fast=True)
 
 
 class SyncBody(Resource):
@@ -204,7 +219,7 @@ class Webhook(Resource):
 
     id: str = Field(min_length=1)
     url: str
-    events: list[str] = Field(default_factory=list)
+    events: list[str] = Field(default_factory=list, fail_fast=True)
     enabled: bool | None = None
     created_at: Moment | None = None
     updated_at: Moment | None = None
@@ -460,7 +475,7 @@ class PageMeta(Resource):
 class Page(Resource, Generic[T]):
     """One page of a list."""
 
-    data: list[T]
+    data: list[T] = Field(fail_fast=True)
     meta: PageMeta = Field(default_factory=PageMeta)
 
     @property

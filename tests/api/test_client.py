@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import gzip
+import json
 import re
 import socket
 import ssl
 import subprocess
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
+import anyio
 import certifi
 import httpx
 import pytest
@@ -18,13 +25,20 @@ from pytest_mock import MockerFixture
 
 import planasonix_provider
 from planasonix_provider import __version__
-from planasonix_provider.api import routes
+from planasonix_provider.api import answers, routes
 from planasonix_provider.api.client import Account, AsyncClient, Client
-from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixError, PlanasonixTransportError
+from planasonix_provider.api.errors import (
+    PlanasonixConfigurationError,
+    PlanasonixError,
+    PlanasonixResponseError,
+    PlanasonixTransportError,
+    PlanasonixUnreadableError,
+    PlanasonixValidationError,
+)
 from planasonix_provider.api.retry import ONCE
 from tests.api.peer import ONE_JOB, RESET, SILENCE, STARTED, Peer, Reaction, Seen, answer, cut
 from tests.api.ways import KEY, Way, account
-from tests.reference_server import ReferenceServer, fourteen_faults
+from tests.reference_server import ReferenceServer, _self_signed, fourteen_faults
 
 PACKAGE = Path(planasonix_provider.__file__).parent
 
@@ -97,6 +111,15 @@ class TestHeaders:
         way.call(account(f"{peer.url}/gateway/planasonix"), lambda client: client.get_job("a/.."))
         assert peer.seen[0].path == "/gateway/planasonix/api/v1/jobs/a%2F.."
 
+    async def test_an_awaited_connection_is_kept_for_the_next_request(
+        self, plain: ReferenceServer, mocker: MockerFixture
+    ) -> None:
+        opened = mocker.spy(anyio, "connect_tcp")
+        async with AsyncClient(account(plain.url)) as client:
+            for _ in range(3):
+                assert [job async for job in client.list_jobs()] == []
+        assert opened.call_count == 1
+
     def test_a_connection_is_kept_for_the_next_request(self, plain: ReferenceServer, mocker: MockerFixture) -> None:
         opened = mocker.spy(socket, "create_connection")
         with Client(account(plain.url)) as client:
@@ -115,6 +138,7 @@ class TestAccount:
     def test_the_timeouts_reach_the_http_client(self, kind: Any) -> None:
         assert kind(account("http://127.0.0.1:9"))._http.timeout == httpx.Timeout(30.0, connect=5.0)
         mine = account("http://127.0.0.1:9", connect_timeout=1.0, read_timeout=2.0)
+        assert (mine.seconds_a_try, account("", try_timeout=7.0).seconds_a_try) == (9.0, 7.0)
         assert kind(mine)._http.timeout == httpx.Timeout(2.0, connect=1.0)
 
     @pytest.mark.parametrize("key", ["", f"{KEY}\n", f"{KEY}\r\nX-Evil: 1", f" {KEY}", f"{KEY}é", f"{KEY}\x00"])
@@ -174,6 +198,16 @@ class TestSecrets:
         message = failure(way, account(peer.url)).message
         assert "Not for Bearer ***, says Bearer ***." in message
         assert "[request id of Bearer ***]" in message
+
+    def test_a_key_that_comes_escaped_is_not_told(self, way: Way, peer: Peer) -> None:
+        escaped = "".join(f"\\u{ord(character):04x}" for character in KEY)
+        error = {"code": "it", "message": "it", "existing_job_id": "it", "details": [{"field": "it", "issue": "it"}]}
+        peer.does(answer(409, json.dumps({"error": error}).replace("it", escaped).encode()))
+        failed = failure(way, account(peer.url))
+        assert KEY not in told(failed) + repr(vars(failed))
+        assert isinstance(failed, PlanasonixResponseError)
+        assert (failed.code, failed.existing_job_id, failed.fields) == ("***", "***", ("***",))
+        assert "answered 409 Conflict *** (***); ***: ***; in the way is job ***. " in failed.message
 
     @pytest.mark.parametrize("reaction", [RESET, SILENCE, b"", cut(ONE_JOB), b"NOPE\r\n\r\n"])
     @pytest.mark.parametrize("operation", [read, start])
@@ -283,6 +317,165 @@ class TestTransport:
         assert peer.seen[0].method == "CONNECT"
         assert "authorization" not in peer.seen[0].headers
         assert_never_sent(failed)
+
+
+def head(*lines: str) -> bytes:
+    """Write an answer up to its body."""
+    return "\r\n".join(["HTTP/1.1 200 -", "Connection: close", *lines, "", ""]).encode()
+
+
+JOB_TEXT = ONE_JOB.partition(b"\r\n\r\n")[2]
+GZIP = "Content-Encoding: gzip"
+#: No end of a stream that unpacks to nothing: empty blocks.
+EMPTY_BLOCKS = gzip.compress(b"")[:10] + b"\x00\x00\x00\xff\xff" * 30_000
+TOO_LARGE: dict[str, bytes] = {
+    "announced": head("Content-Length: 32000001"),
+    "announced beyond all numbers": head(f"Content-Length: {'9' * 19}"),
+    "announced packed": head("Content-Length: 32000001", GZIP),
+    "packed": head(GZIP) + gzip.compress(b" " * 33_000_000),
+}
+
+
+class TestSize:
+    @pytest.mark.parametrize("whole", TOO_LARGE.values(), ids=TOO_LARGE)
+    @pytest.mark.parametrize("operation", [read, lambda client: client.get_openapi()])
+    def test_an_answer_that_is_too_large_is_refused(
+        self, way: Way, peer: Peer, operation: Callable[[Any], Any], whole: bytes
+    ) -> None:
+        failed = failure(way, account(peer.does(whole).url), operation)
+        assert isinstance(failed, PlanasonixUnreadableError)
+        assert ": answered 200 OK with a body of more than 32 MB. This is not how the Orchestr" in failed.message
+
+    @pytest.mark.parametrize("framing", ["Content-Length: 100001", "X-Framing: none", GZIP])
+    def test_a_body_is_measured_while_it_is_read(
+        self, way: Way, peer: Peer, mocker: MockerFixture, framing: str
+    ) -> None:
+        mocker.patch.object(answers, "LARGEST_ANSWER", 100_000)
+        pack = gzip.compress if framing == GZIP else bytes
+        for size in (100_000, 100_001):
+            peer.does(head(framing.replace("100001", str(size))) + pack(JOB_TEXT.ljust(size)))
+            if size == 100_000:
+                assert way.call(account(peer.url), read).id == "job_1"
+            else:
+                assert "with a body of more than" in failure(way, account(peer.url)).message
+
+    def test_what_unpacks_to_nothing_is_measured_as_it_came(self, way: Way, peer: Peer, mocker: MockerFixture) -> None:
+        mocker.patch.object(answers, "LARGEST_ANSWER", 100_000)
+        failed = failure(way, account(peer.does(head(GZIP) + EMPTY_BLOCKS).url))
+        assert "with a body of more than" in failed.message
+
+    @pytest.mark.parametrize("packed", [gzip.compress(JOB_TEXT), gzip.compress(JOB_TEXT) + b"more"], ids=["", "more"])
+    @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", " GZip "])
+    def test_a_packed_answer_is_read(self, way: Way, peer: Peer, encoding: str, packed: bytes) -> None:
+        peer.does(head(f"Content-Encoding: {encoding}") + packed)
+        assert way.call(account(peer.url), read).id == "job_1"
+        assert peer.seen[0].headers["accept-encoding"] == "gzip"
+
+    @pytest.mark.parametrize(
+        ("encoding", "body", "words"),
+        [
+            ("gzip", JOB_TEXT, "with a body that is not packed as its Content-Encoding says"),
+            ("gzip", gzip.compress(JOB_TEXT)[:-9], "with a body that was cut off"),
+            ("gzip", b"", "with an empty body"),
+            ("gzip, gzip", gzip.compress(gzip.compress(JOB_TEXT)), "with a body that is no JSON"),
+            ("br", b"\x0b\x00", "with a body that is no JSON"),
+        ],
+        ids=["a lie", "cut", "empty", "twice", "not asked for"],
+    )
+    def test_a_body_that_cannot_be_unpacked(self, way: Way, peer: Peer, encoding: str, body: bytes, words: str) -> None:
+        failed = failure(way, account(peer.does(head(f"Content-Encoding: {encoding}") + body).url))
+        assert isinstance(failed, PlanasonixUnreadableError)
+        assert words in failed.message
+
+    def test_an_encoding_that_is_none_packs_nothing(self, way: Way, peer: Peer) -> None:
+        peer.does(head("Content-Encoding: UTF-8") + JOB_TEXT)
+        assert way.call(account(peer.url), read).id == "job_1"
+
+    @pytest.mark.parametrize("item", ["0", "{}"])
+    def test_a_list_of_nothing_right_is_refused_at_its_first_item(self, way: Way, peer: Peer, item: str) -> None:
+        peer.does(answer(200, f'{{"data": [{",".join([item] * 100_000)}]}}'.encode()))
+        with pytest.raises(PlanasonixUnreadableError, match=r"data\.0") as failed:
+            way.take(account(peer.url), None, lambda client: client.list_jobs())
+        assert "99999 more" not in failed.value.message
+
+    def test_an_error_keeps_what_a_person_can_read(self, way: Way, peer: Peer) -> None:
+        error = {"code": "c" * 50_000, "message": "m" * 50_000, "details": [{"field": "f"}] * 50_000}
+        failed = failure(way, account(peer.does(answer(400, {"error": error})).url))
+        assert isinstance(failed, PlanasonixValidationError)
+        assert len(failed.message) < 5_000
+        assert failed.fields == ("f",) * 20
+
+
+@contextmanager
+def dripping(start: bytes, drop: bytes, tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    """A server that answers every caller with a start, and then a drop every 20 ms for as long as it is wanted."""
+    over = threading.Event()
+
+    def drip(caller: socket.socket) -> None:
+        with suppress(OSError), tls.wrap_socket(caller, server_side=True) if tls else caller as connection:
+            connection.recv(65536)
+            for piece in chain([start], repeat(drop)):
+                connection.sendall(piece)
+                if over.wait(0.02):
+                    return
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=drip, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+        over.set()
+        server.shutdown(socket.SHUT_RDWR)
+
+
+DRIPS: dict[str, tuple[bytes, bytes]] = {
+    "the body": (head("Content-Length: 999999"), b" "),
+    "a header": (b"HTTP/1.1 200 -\r\nX-Long: ", b"x"),
+    "the status": (b"HTTP/1.1 200 ", b"x"),
+    "early hints": (b"", b"HTTP/1.1 103 -\r\n\r\n"),
+    "what frames a chunk": (head("Transfer-Encoding: chunked") + b"1;", b"x"),
+    "packed nothing": (head(GZIP) + EMPTY_BLOCKS[:10], EMPTY_BLOCKS[10:15]),
+}
+
+
+class TestTime:
+    @pytest.mark.parametrize(("start", "drop"), DRIPS.values(), ids=DRIPS)
+    def test_an_answer_that_drips_ends_in_time(self, way: Way, start: bytes, drop: bytes) -> None:
+        with dripping(start, drop) as port:
+            begun = time.monotonic()
+            failed = failure(way, account(f"http://127.0.0.1:{port}", read_timeout=5.0, try_timeout=0.2))
+            assert time.monotonic() - begun < 4
+        assert isinstance(failed, PlanasonixTransportError)
+        assert failed.sent
+        assert f"no answer in time at http://127.0.0.1:{port}. " in failed.message
+
+    def test_over_tls_as_well(self, way: Way, tmp_path: Path) -> None:
+        certificate, key = _self_signed(tmp_path)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        with dripping(*DRIPS["a header"], context) as port:
+            begun = time.monotonic()
+            here = account(f"https://127.0.0.1:{port}", read_timeout=5.0, try_timeout=0.3, verify=str(certificate))
+            assert "no answer in time" in failure(way, here).message
+            assert time.monotonic() - begun < 4
+
+    def test_each_try_has_its_own_time(self, way: Way) -> None:
+        with dripping(*DRIPS["the body"]) as port:
+            here = account(f"http://127.0.0.1:{port}", read_timeout=5.0, try_timeout=0.1)
+            with pytest.raises(PlanasonixTransportError, match=r"\(Tried 3 times\.\)"):
+                way.call(here, read)
+
+    def test_a_kept_connection_has_the_time_of_each_request(self, plain: ReferenceServer) -> None:
+        with Client(account(plain.url)) as client:
+            for _ in range(3):
+                assert list(client.list_jobs()) == []
+                client._deadline._end = 0.0  # long ago
+
+    def test_a_process_that_ends_has_two_and_a_half_seconds_a_try(self) -> None:
+        assert account("http://127.0.0.1:9").in_a_hurry().seconds_a_try == 2.5
 
 
 class TestConfiguration:

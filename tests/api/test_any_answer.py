@@ -1,0 +1,381 @@
+"""Whatever a server answers, a call ends with what was asked for or with a ``PlanasonixError`` that keeps the key.
+
+``HYPOTHESIS_EXAMPLES=100 pytest tests/api/test_any_answer.py`` tries a hundred times as many answers as usual.
+"""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import os
+import typing
+import zlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planasonix_provider.api.answers import Answer, read
+from planasonix_provider.api.client import Client, _options
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixUnreadableError
+from planasonix_provider.api.operation import Operations
+from planasonix_provider.api.retry import ONCE
+from planasonix_provider.api.routes import Request
+from tests.api.peer import Peer
+from tests.api.test_client import told
+from tests.api.test_models import JSON
+from tests.api.ways import KEY, Way, account
+
+TIMES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "1"))
+
+ARGUMENTS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "trigger_sync": (("conn_1",), {}),
+    "trigger_backfill": (("conn_1",), {"start_at": "2025-01-01", "end_at": "2025-02-01"}),
+    "create_webhook": (("https://example.com",), {"events": ["job.failed"]}),
+    "update_webhook": (("wh_1",), {"enabled": True}),
+    "list_backfills": ((), {}),
+    "list_jobs": ((), {}),
+    "list_webhooks": ((), {}),
+    "get_openapi": ((), {}),
+}
+REQUESTS: dict[str, Request[Any]] = {}
+for _name in sorted(name for name in vars(Operations) if not name.startswith("_")):
+    _positional, _named = ARGUMENTS.get(_name, (("id_1",), {}))
+    REQUESTS[_name] = getattr(Operations, _name).route(*_positional, **_named)
+
+MOMENT = "2025-03-27T14:22:10Z"
+JOB = {
+    "id": "job_1",
+    "status": "running",
+    "type": "connection_sync",
+    "connection_id": "conn_1",
+    "created_at": MOMENT,
+    "finished_at": MOMENT,
+    "duration_seconds": 1.5,
+    "metrics": {"rows_extracted": 1, "rows_loaded": 1, "bytes_read": 1},
+    "error": {"code": "c", "message": "m"},
+    "metadata": {"a": 1},
+}
+BACKFILL = {
+    "id": "bf_1",
+    "status": "running",
+    "start_at": MOMENT,
+    "tables": ["a"],
+    "progress_percent": 50,
+    "rows_processed": 1,
+    "error": None,
+    "job_ids": ["job_1"],
+    "updated_at": MOMENT,
+}
+WEBHOOK = {
+    "id": "wh_1",
+    "url": "https://example.com",
+    "events": ["job.failed"],
+    "enabled": True,
+    "last_delivery_at": MOMENT,
+    "failure_count_24h": 0,
+    "signing_secret": "whsec_0123456789abcdef",
+    "rotated_at": MOMENT,
+}
+RESULTS = {
+    "job_id": "job_1",
+    "status": "succeeded",
+    "tables": [{"name": "a", "rows_loaded": 1, "checksum": "x"}],
+    "warnings": [{"code": "c", "message": "m"}],
+}
+DELIVERY = {
+    "id": "d_1",
+    "delivery_id": "d_1",
+    "event": "job.failed",
+    "status": "sent",
+    "http_status": 200,
+    "attempt": 1,
+    "last_error": None,
+    "delivered_at": MOMENT,
+}
+META = {"page": {"limit": 100, "cursor": "c_1"}}
+ENVELOPE = {
+    "error": {
+        "code": KEY,
+        "message": f"Not for {KEY}.",
+        "details": [{"field": KEY, "issue": "is unknown"}],
+        "existing_job_id": "job_2",
+    },
+    "existing_job_id": KEY,
+}
+SHAPES: list[Any] = [
+    *({"data": one} for one in (JOB, {"job": JOB}, BACKFILL, {"backfill": BACKFILL}, RESULTS, WEBHOOK, DELIVERY)),
+    *({"data": [one, one], "meta": META} for one in (JOB, BACKFILL, WEBHOOK, DELIVERY)),
+    ENVELOPE,
+]
+
+
+class Raw(str):
+    """A piece of JSON, or of what only looks so, as it goes over the wire."""
+
+
+ESCAPED_KEY = "".join(f"\\u{ord(character):04x}" for character in KEY)
+ODD_TIMES = (
+    *("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2025-02-30T00:00:00Z", "2025-03-27", "12:00", "now"),
+    *("2025-03-27T24:00:00Z", "2025-03-27T14:22:60Z", "2025-03-27t14:22:10.123456789z", "10000-01-01T00:00:00Z"),
+    *(0, -1, 1e20, 253402300800, -62135596801, 1743085330.5),
+)
+ODD = st.sampled_from(
+    [
+        *map(Raw, ("1e400", "-1e400", "1" + "0" * 400, "-1" + "0" * 400, "9" * 5000, "NaN", "Infinity", "-Infinity")),
+        *map(Raw, ("-0", "0.0", "1.0", "1e2", "9223372036854775808", "1e-400", "00", "", "nul", "'a'", '"\\ud800"')),
+        *(Raw(opening * 10_000 + closing * 10_000) for opening, closing in ("[]", ('{"a":', "}"))),
+        Raw("[" * 10_000),
+        Raw(f'"{ESCAPED_KEY}"'),
+        Raw(f'{{"{ESCAPED_KEY}": "{ESCAPED_KEY}", "id": "x", "id": "y"}}'),
+        *("", " ", "\0", KEY, f"Bearer {KEY}", "x" * 20_000, "\ud7ff\uffff", "quite new", "True"),
+        *ODD_TIMES,
+        *(None, True, False, 0, -1, 10**20, 253402300800, -62135596801, 1.5, [], {}, [None], [{}], {"": {}}, [[]]),
+    ]
+)
+
+
+def wire(value: Any) -> str:
+    """Write JSON, with its raw pieces as they are."""
+    if isinstance(value, Raw):
+        return value
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{json.dumps(name)}:{wire(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(wire, value)) + "]"
+    return json.dumps(value)
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Give all that can be changed: the object or list, and the name or index in it."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for name, item in inside for place in [(value, name), *places(item)]]
+
+
+@st.composite
+def _nearly_right(draw: st.DrawFn, shapes: list[Any] = SHAPES) -> bytes:
+    """JSON of one of the shapes, with some of it changed, taken away or added."""
+    body = copy.deepcopy(draw(st.sampled_from(shapes)))
+    for _ in range(draw(st.integers(0, 3))):
+        change = draw(st.sampled_from(["set", "take away", "add", "move in time", "echo"]))
+        changeable = [
+            (holder, name) for holder, name in places(body) if change != "move in time" or holder[name] == MOMENT
+        ]
+        if not changeable:
+            continue
+        holder, name = draw(st.sampled_from(changeable))
+        if change == "take away":
+            del holder[name]
+        elif change == "move in time":
+            holder[name] = draw(st.sampled_from(ODD_TIMES))
+        elif change == "echo":
+            holder[name] = Raw(f'"{ESCAPED_KEY}"')
+        elif change == "add" and isinstance(holder, dict):
+            holder[draw(st.sampled_from(["unknown", "", "id", KEY]))] = copy.deepcopy(draw(ODD | JSON))
+        else:
+            holder[name] = copy.deepcopy(draw(ODD | JSON))
+    return wire(body).encode("utf-8", "surrogatepass")
+
+
+@st.composite
+def _garbled(draw: st.DrawFn) -> bytes:
+    """A body that was cut, or some of whose bytes are others."""
+    body = draw(_nearly_right())
+    at = draw(st.integers(0, len(body)))
+    return body[:at] + draw(st.binary(max_size=4)) + draw(st.sampled_from([body[at + 1 :], b""]))
+
+
+BODIES = (
+    _nearly_right()
+    | _nearly_right([ENVELOPE])
+    | _garbled()
+    | ODD.map(wire).map(lambda text: text.encode("utf-8", "surrogatepass"))
+    | st.binary(max_size=200)
+    | st.sampled_from([b"", b" ", b"\xef\xbb\xbf{}", b"<html>" + KEY.encode(), b"\xff\xfe{\0}\0", KEY.encode("utf-16")])
+)
+DATE_PARTS = (
+    *("Thu,", "Fri", "27", "31", "0", "99", "Mar", "Foo", "2025", "9999", "10000", "1", "99999999999999999999"),
+    *(
+        "14:22:40",
+        "24:61:61",
+        "14.22",
+        "::",
+        ":",
+        "GMT",
+        "UTC",
+        "EST",
+        "+0200",
+        "-2300",
+        "+9999",
+        "-0000",
+        "+",
+        "-",
+        ",",
+    ),
+    *("+99999999999", "AM", "(comment", "\u0663", "1e9", "1.", ".5", "9" * 5000),
+)
+DATES = st.lists(st.sampled_from(DATE_PARTS), max_size=7).map(" ".join) | st.text(max_size=20)
+LOCATIONS = st.sampled_from(
+    [
+        *(
+            "",
+            "/",
+            "//",
+            "?",
+            "#",
+            "http://",
+            "https://[::1",
+            "http://x:99999999/",
+            "http://a..b/",
+            "http://\u00fc..de/",
+        ),
+        *(
+            "javascript:1",
+            "http://x\x7f/",
+            f"http://{KEY}:{KEY}@x/?{KEY}",
+            f"http://[{KEY}]",
+            f"http://x:{KEY}/",
+            "/" * 9000,
+        ),
+    ]
+)
+ENCODINGS = st.sampled_from(
+    ["gzip", "x-gzip", "GZIP ", "gzip, gzip", "deflate", "br", "zstd", "identity", "UTF-8", "", KEY]
+)
+VALUES = (
+    DATES | LOCATIONS | ENCODINGS | st.sampled_from(["0", "-1", "5, 5", "text/html", f"Bearer {KEY}", "a=b; c", "="])
+)
+NAMES = st.sampled_from(
+    [
+        *("Retry-After", "Date", "Location", "Content-Type", "Content-Encoding", "X-Request-ID", "Request-Id"),
+        *("Set-Cookie", "WWW-Authenticate", "X-Unknown", "Link", "Connection", "Upgrade", "Trailer", KEY),
+    ]
+)
+
+
+def _header(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.encode(), value.encode("utf-8", "replace").translate(None, b"\0\r\n")
+
+
+HEADERS = st.lists(
+    st.builds(_header, NAMES, VALUES)
+    | st.builds(_header, st.just("Retry-After"), DATES)
+    | st.builds(_header, st.just("Location"), LOCATIONS)
+    | st.builds(_header, st.just("Content-Encoding"), ENCODINGS),
+    max_size=5,
+)
+PACKED = st.sampled_from([bytes, bytes, gzip.compress, zlib.compress, lambda body: gzip.compress(body)[:-9]])
+STATUSES = st.sampled_from([200, 200, 202, 204, 301, 400, 401, 404, 409, 429, 503]) | st.integers(100, 599)
+ANY_REQUEST = st.sampled_from(list(REQUESTS))
+
+
+def assert_sound(request: Request[Any], call: Callable[[], Any]) -> None:
+    """A call gives what its route promises, or says in a readable error what happened, without the key."""
+    try:
+        value = call()
+    except PlanasonixError as error:
+        assert KEY not in told(error) + repr(vars(error))  # noqa: PT017 - no error is as good
+        assert len(error.message) < 200_000  # noqa: PT017
+    else:
+        promised = typing.get_type_hints(request.reply.value.fget)["return"]
+        assert isinstance(value, promised)
+
+
+@cache
+def fitting(name: str) -> list[Any]:
+    """Give the shapes that a route takes for an answer."""
+
+    def fits(shape: Any) -> bool:
+        try:
+            read(REQUESTS[name], Answer(200, {}, wire(shape).encode()))
+        except PlanasonixError:
+            return False
+        return True
+
+    return list(filter(fits, SHAPES))
+
+
+def test_every_route_is_tried() -> None:
+    assert len(REQUESTS) == 17
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_right_answer_is_read(name: str) -> None:
+    """So that what is changed below was right before."""
+    assert fitting(name)
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_a_time_that_utc_cannot_name_is_unreadable(moment: str) -> None:
+    body = wire({"data": {**JOB, "created_at": moment}}).encode()
+    with pytest.raises(PlanasonixUnreadableError, match=r"data\.created_at: .*the time is out of range"):
+        read(REQUESTS["get_job"], Answer(200, {}, body))
+
+
+@pytest.mark.parametrize("nested", ["[" * 10_000 + "]" * 10_000, '{"a":' * 10_000 + "1" + "}" * 10_000])
+@pytest.mark.parametrize("status", [200, 400])
+def test_json_that_is_nested_too_deep_is_no_json(status: int, nested: str) -> None:
+    body = wire({"data": {**JOB, "unknown": Raw(nested)}, "error": {"code": "c", "unknown": Raw(nested)}}).encode()
+    with pytest.raises(PlanasonixError, match=r"no JSON|answered 400 Bad Request\. "):
+        read(REQUESTS["get_job"], Answer(status, {}, body))
+
+
+@settings(max_examples=200 * TIMES, deadline=None)
+@given(ANY_REQUEST, st.data())
+def test_nearly_right_json(name: str, data: st.DataObject) -> None:
+    body = data.draw(_nearly_right(fitting(name)))
+    assert_sound(REQUESTS[name], lambda: read(REQUESTS[name], Answer(200, {}, body.replace(KEY.encode(), b""))))
+
+
+@settings(max_examples=300 * TIMES, deadline=None)
+@given(ANY_REQUEST, STATUSES, HEADERS, BODIES, PACKED)
+def test_any_answer(
+    name: str, status: int, headers: list[tuple[bytes, bytes]], body: bytes, pack: Callable[[bytes], bytes]
+) -> None:
+    here = account("http://planasonix.example")
+
+    def respond(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(status, headers=headers, stream=httpx.ByteStream(pack(body)))
+
+    client = Client(here, ONCE)
+    with httpx.Client(**_options(here), transport=httpx.MockTransport(respond)) as client._http:
+        assert_sound(REQUESTS[name], lambda: client.send(REQUESTS[name]))
+
+
+@st.composite
+def _whole_wire(draw: st.DrawFn) -> bytes:
+    """All the bytes of an answer: what frames the body may be a lie as well."""
+    body = draw(PACKED)(draw(BODIES))
+    reason = draw(st.sampled_from(["-", "", f"Bearer {KEY}", "\u00fc", "OK\t", "\x7f"]))
+    version = draw(st.sampled_from(["HTTP/1.1", "HTTP/1.1", "HTTP/1.0", "HTTP/3", KEY]))
+    lines = [f"{version} {draw(STATUSES)} {reason}".encode()]
+    lines += [name + b": " + value for name, value in draw(HEADERS)]
+    framing = draw(st.sampled_from(["length", "length", "close", "chunked", "chunked", "lie"]))
+    if framing == "length":
+        lines.append(b"Content-Length: %d" % len(body))
+    elif framing == "chunked":
+        lines.append(b"Transfer-Encoding: chunked")
+        size = draw(st.sampled_from([b"%x" % len(body), b"%x" % len(body), b"0", b"-1", b"f" * 30, KEY.encode()]))
+        body = size + b"\r\n" + body + b"\r\n0\r\n\r\n"
+    elif framing == "lie":
+        length = draw(st.sampled_from(["1", "33000000", "-1", "1e3", "5, 6", "9" * 30, "9" * 5000, "", KEY]))
+        lines.append(f"Content-Length: {length}".encode())
+    return draw(st.sampled_from([b"", b"", b"HTTP/1.1 100 -\r\n\r\n"])) + b"\r\n".join([*lines, b"", body])
+
+
+@pytest.mark.parametrize("name", ["blocking", "awaited"])
+def test_any_bytes(_peer: Peer, name: str) -> None:  # noqa: PT019 - a server for all examples
+    here, way = account(_peer.url, read_timeout=2.0), Way(name)
+
+    @settings(max_examples=80 * TIMES, deadline=None)
+    @given(ANY_REQUEST, _whole_wire() | st.binary(max_size=100))
+    def try_it(route: str, answer: bytes) -> None:
+        _peer.does(answer)
+        assert_sound(REQUESTS[route], lambda: way.call(here, lambda client: client.send(REQUESTS[route]), ONCE))
+
+    try_it()
