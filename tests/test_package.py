@@ -56,6 +56,6 @@ def test_it_asks_for_what_it_uses() -> None:
         "apache-airflow>=2.11",
         "apache-airflow-providers-common-compat>=1.23",
         "httpx<1,>=0.28.1",
-        "pydantic>=2",
+        "pydantic>=2.8",
         "tenacity>=8.3",
     }
