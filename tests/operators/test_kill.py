@@ -217,7 +217,8 @@ class TestAKillOfABackfill:
         previous = signal.signal(signal.SIGALRM, terminate)
         threading.Thread(target=send_when_the_cancel_hangs, daemon=True).start()
         try:
-            with pytest.raises(Terminated):
+            # Where it hits amid a transport's work, asyncio swallows it; the task ends by what the kill has noted.
+            with pytest.raises((Terminated, PlanasonixJobCancelledError)):
                 operator.execute(context(Run()))
         finally:
             signal.signal(signal.SIGALRM, previous)
