@@ -27,7 +27,7 @@ from planasonix_provider.waiting.words import sentence
 
 #: For how many seconds a killed trigger's cancel may keep the triggerer waiting; it goes on behind its back then.
 #: Airflow gives 30 s.
-LONGEST_GOODBYE = 20.0
+LONGEST_HOLD = 20.0
 
 # The event loop holds its tasks weakly, and these outlive their triggers.
 _CANCELS: set[asyncio.Task[None]] = set()
@@ -206,7 +206,7 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
         goodbye = asyncio.get_running_loop().create_task(self._cancel_if_killed())
         _CANCELS.add(goodbye)
         goodbye.add_done_callback(_CANCELS.discard)
-        give_up = asyncio.get_running_loop().time() + LONGEST_GOODBYE
+        give_up = asyncio.get_running_loop().time() + LONGEST_HOLD
         while not goodbye.done() and (left := give_up - asyncio.get_running_loop().time()) > 0:
             try:
                 await asyncio.wait([goodbye], timeout=left)
