@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from planasonix_provider import parameters
 from planasonix_provider.api import client
@@ -23,6 +21,7 @@ from planasonix_provider.triggers.deferral import deadline_of, defer
 from planasonix_provider.triggers.planasonix import PlanasonixBackfillTrigger, PlanasonixJobTrigger
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.account import Account, account_for
+from planasonix_provider.waiting.aside import aside
 from planasonix_provider.waiting.attempt import Attempt
 from planasonix_provider.waiting.cancel import cancel
 from planasonix_provider.waiting.channel import Channel, run_aside
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 
     from planasonix_provider.operators.base import PlanasonixStartOperator
     from planasonix_provider.triggers.base import PlanasonixWorkTrigger
-
-R = TypeVar("R")
 
 #: For how many seconds a task that is being killed pursues the jobs of its backfill; Airflow gives it five.
 LAST_PURSUIT = 4.0
@@ -64,7 +61,6 @@ class Road:
         self._account: client.Account | None = None
         self._subject: WorkSubject | None = None
         self._job_ids: list[str] = []
-        self._is_aside = False
         self._is_left = False
         self._killed = False
         self._rest = Rest(self._stop_if_killed)
@@ -135,11 +131,7 @@ class Road:
             async with client.AsyncClient(account.in_a_hurry(), LAST_WORDS) as own:
                 return await cancel(own.send, subject, self._job_ids, patience=LAST_PURSUIT)
 
-        if not self._is_aside:
-            return asyncio.run(say_goodbye())
-        # The signal came amid an event loop of this thread, which may not go on.
-        with ThreadPoolExecutor(1) as aside:
-            return aside.submit(asyncio.run, say_goodbye()).result()
+        return aside(say_goodbye)
 
     def _say_last(self, words: str) -> None:
         """Say in the log what was done; not in a signal's handler, which may have come amid a write to it."""
@@ -247,18 +239,10 @@ class Road:
             ended = isinstance(seen, Seen) and seen.is_over and seen.work
             return WaitEvent.over(subject, ended) if ended else event.after_no_cancel()
         try:
-            return event.after_cancel(self._aside(hook, say_goodbye))
+            return event.after_cancel(run_aside(hook.accounts(), say_goodbye, self._rest.sleep_aside))
         except PlanasonixError as error:
             self._stop_if_killed()
             return event.after_cancel(error)
-
-    def _aside(self, hook: PlanasonixHook, act: Callable[[Channel], Awaitable[R]]) -> R:
-        """Do what takes many requests in an event loop of its own."""
-        self._is_aside = True
-        try:
-            return run_aside(hook.accounts(), act, self._rest.sleep_aside)
-        finally:
-            self._is_aside = False
 
     def _conclude(self, hook: PlanasonixHook, event: WaitEvent) -> dict[str, Any]:
         """Make of the wait's end what the task returns or raises."""
@@ -269,7 +253,7 @@ class Road:
             patience = Patience(channel.send, self.interval, self.log.warning, self._rest.sleep_aside)
             return await account_for(work, patience, job_url=hook.job_url, info=self.log.info)
 
-        account = self._aside(hook, ask)
+        account = run_aside(hook.accounts(), ask, self._rest.sleep_aside)
         if self.operator.starts == "backfill":
             self.signpost.show(account.url)
         if account.error:

@@ -19,6 +19,7 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.retry import ONCE, Policy
 from planasonix_provider.api.routes import Request
+from planasonix_provider.waiting.aside import aside
 from planasonix_provider.waiting.watch import pause_after
 from planasonix_provider.waiting.words import duration
 
@@ -146,7 +147,7 @@ def run_aside(
     act: Callable[[Channel], Awaitable[R]],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> R:
-    """Do what takes many requests in an event loop of its own, and block until it is done.
+    """Do what takes many requests, a few at a time, and block until it is done.
 
     :param account: says where the API is, and who asks; called again when that may have changed.
     :param act: what to do, over the channel.
@@ -161,7 +162,7 @@ def run_aside(
         async with Channel(connect, sleep) as channel:
             return await act(channel)
 
-    return asyncio.run(run())
+    return aside(run)
 
 
 async def for_each(items: Iterable[T], act: Callable[[T], Awaitable[R]], at_once: int = MOST_IN_FLIGHT) -> list[R]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+import time
 from typing import Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -47,16 +50,28 @@ def routes_asked(planasonix: Simulator) -> list[str]:
     return [request.route for request in planasonix.requests]
 
 
-def killed(operator: BaseOperator, *, after: float) -> tuple[BaseException, Log]:
-    """Run a task that is killed as Airflow does it: a signal's handler calls ``on_kill`` and returns."""
+def killed(planasonix: Simulator, operator: BaseOperator, *, after: float) -> tuple[BaseException, Log]:
+    """Run a task that is killed as Airflow does it: a signal's handler calls ``on_kill`` and returns.
+
+    It is killed so many seconds after its first request.
+    """
+
+    def kill() -> None:
+        while not planasonix.requests:
+            time.sleep(0.005)
+        time.sleep(after)
+        os.kill(os.getpid(), signal.SIGALRM)
+
     record(operator, log := Log())
     previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
-    signal.setitimer(signal.ITIMER_REAL, after)
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
     try:
         operator.execute(context(Run()))
     except Exception as error:
         return error, log
     finally:
+        killer.join()
         signal.signal(signal.SIGALRM, previous)
     raise AssertionError("the task went on")
 
