@@ -28,6 +28,7 @@ os.environ.update(
     AIRFLOW__CORE__DAGS_FOLDER=str(DAGS_FOLDER),
 )
 
+from planasonix_provider.api.pace import pace_of  # noqa: E402
 from planasonix_provider.simulator import Simulator  # noqa: E402
 
 #: Looks like a key, so that a search for it in everything that a test leaves behind means something.
@@ -46,6 +47,12 @@ def planasonix(_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Simula
     _simulator.reset()
     monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(_simulator.airflow_connection()))
     return _simulator
+
+
+@pytest.fixture(autouse=True)
+def _unknown_pace() -> None:
+    """What one test has learned of a key's rate limit is nothing to the next."""
+    pace_of.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ import pytest
 import time_machine
 from airflow.providers.common.compat.sdk import BaseSensorOperator
 
+from planasonix_provider.api import pace
 from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.waiting import rest
@@ -99,6 +100,7 @@ def travelling(monkeypatch: pytest.MonkeyPatch, began: datetime = BEGAN) -> Iter
         travel = Travel(traveller)
         clock = SimpleNamespace(**{**vars(time), "sleep": travel.sleep, "monotonic": travel.monotonic})
         patch.setattr(rest, "time", clock)
+        patch.setattr(pace, "time", clock)
         patch.setattr(sys.modules[BaseSensorOperator.__module__], "time", clock)
         patch.setattr(AsyncClient, "_send_once", travel.stops_during(AsyncClient._send_once))
         patch.setattr(PlanasonixHook, "async_settings", travel.stops_during(PlanasonixHook.async_settings))

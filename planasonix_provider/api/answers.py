@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -19,7 +16,8 @@ from planasonix_provider.api.errors import (
     PlanasonixUnreadableError,
     error_for_status,
 )
-from planasonix_provider.api.models import ErrorBody, ErrorReply, Page, as_utc
+from planasonix_provider.api.headers import retry_after
+from planasonix_provider.api.models import ErrorBody, ErrorReply, Page
 from planasonix_provider.api.routes import Request
 
 T = TypeVar("T")
@@ -201,27 +199,6 @@ def _advice(answer: Answer, body: ErrorBody | None) -> str:
     if body is None and answer.status not in (401, 403, 429):
         return _ADVICE_NOT_THE_API
     return _ADVICE.get(answer.status, _ADVICE_OTHER)
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read ``Retry-After``.
-
-    :param headers: the answer's headers, looked up by lower-case name.
-    :return: the seconds to wait; ``None`` where the header is missing or makes no sense. A date is measured against
-        the answer's own ``Date``, so that a clock which is wrong here does no harm.
-    """
-    value = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
-        return float(value)
-    until, now = _http_date(value), _http_date(headers.get("date", "")) or datetime.now(UTC)
-    return max(0.0, (until - now).total_seconds()) if until else None
-
-
-def _http_date(value: str) -> datetime | None:
-    try:
-        return as_utc(parsedate_to_datetime(value))
-    except (ValueError, OverflowError):
-        return None
 
 
 def _request_id(answer: Answer) -> str | None:

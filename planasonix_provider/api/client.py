@@ -7,6 +7,7 @@ in functions without I/O.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import ssl
 import sys
@@ -26,10 +27,12 @@ from planasonix_provider.api.answers import Answer, Incoming, read
 from planasonix_provider.api.errors import (
     PlanasonixConfigurationError,
     PlanasonixError,
+    PlanasonixRateLimitError,
     PlanasonixResponseError,
     PlanasonixTransportError,
 )
 from planasonix_provider.api.operation import Operations
+from planasonix_provider.api.pace import Pace, pace_of
 from planasonix_provider.api.retry import Policy
 from planasonix_provider.api.routes import Request
 
@@ -125,6 +128,7 @@ class Client(Operations):
     ) -> None:
         self.account = account
         self.policy = policy or Policy()
+        self.pace = pace_of(account.base_url, account.api_key)
         self._sleep = sleep
         self._deadline = _Deadline(account.seconds_a_try)
         self._http = httpx.Client(**_options(account))
@@ -137,15 +141,32 @@ class Client(Operations):
         :return: what the answer holds.
         :raises PlanasonixError: one of its kinds.
         """
-        retrying = Retrying(**(policy or self.policy).tenacity(request.repeat), sleep=self._sleep)
-        answer: T = retrying(self._send_once, request)
+        policy = policy or self.policy
+        retrying = Retrying(**policy.tenacity(request.repeat), sleep=self._sleep)
+        answer: T = retrying(self._try, request, policy)
         return answer
+
+    def wait_for_turn(self, request: Request[Any]) -> None:
+        """Let others go first, where the rate limit runs short and the request can wait.
+
+        :param request: what is to be sent.
+        """
+        if request.can_wait:
+            for rest in self.pace.rests():
+                self._sleep(rest)
+
+    def _try(self, request: Request[T], policy: Policy) -> T:
+        if policy.takes_turns:
+            self.wait_for_turn(request)
+        if not policy.is_urgent:
+            _keep_silence(self.pace, request)
+        return self._send_once(request)
 
     def _send_once(self, request: Request[T]) -> T:
         with _faults_named(self.account, request):
             self._deadline.begin()
             with self._http.stream(**_arguments(request), extensions={"trace": self._deadline.watch}) as response:
-                incoming = _incoming(request, response)
+                incoming = _incoming(self.pace, request, response)
                 for piece in response.iter_raw():
                     incoming.take(piece)
             return read(request, _without_key(self.account, incoming.answer()))
@@ -178,7 +199,9 @@ class AsyncClient(Operations):
     ) -> None:
         self.account = account
         self.policy = policy or Policy()
+        self.pace = pace_of(account.base_url, account.api_key)
         self._sleep = sleep
+        self._line = asyncio.Lock()
         self._http = httpx.AsyncClient(**_options(account))
 
     async def send(self, request: Request[T], policy: Policy | None = None) -> T:
@@ -189,8 +212,26 @@ class AsyncClient(Operations):
         :return: what the answer holds.
         :raises PlanasonixError: one of its kinds.
         """
-        retrying = AsyncRetrying(**(policy or self.policy).tenacity(request.repeat), sleep=self._sleep)
-        return await retrying(self._send_once, request)
+        policy = policy or self.policy
+        retrying = AsyncRetrying(**policy.tenacity(request.repeat), sleep=self._sleep)
+        return await retrying(self._try, request, policy)
+
+    async def wait_for_turn(self, request: Request[Any]) -> None:
+        """Let others go first, where the rate limit runs short and the request can wait.
+
+        :param request: what is to be sent.
+        """
+        if request.can_wait:
+            async with self._line:
+                for rest in self.pace.rests():
+                    await self._sleep(rest)
+
+    async def _try(self, request: Request[T], policy: Policy) -> T:
+        if policy.takes_turns:
+            await self.wait_for_turn(request)
+        if not policy.is_urgent:
+            _keep_silence(self.pace, request)
+        return await self._send_once(request)
 
     async def _send_once(self, request: Request[T]) -> T:
         with _faults_named(self.account, request):
@@ -198,7 +239,7 @@ class AsyncClient(Operations):
                 asyncio.timeout(self.account.seconds_a_try),
                 self._http.stream(**_arguments(request)) as response,
             ):
-                incoming = _incoming(request, response)
+                incoming = _incoming(self.pace, request, response)
                 async for piece in response.aiter_raw():
                     incoming.take(piece)
             return read(request, _without_key(self.account, incoming.answer()))
@@ -297,9 +338,20 @@ def _arguments(request: Request[Any]) -> dict[str, Any]:
     }
 
 
-def _incoming(request: Request[Any], response: httpx.Response) -> Incoming:
-    """Leave the library behind."""
-    return Incoming(request, response.status_code, {name.lower(): value for name, value in response.headers.items()})
+def _keep_silence(pace: Pace, request: Request[Any]) -> None:
+    if rest := pace.silence():
+        raise PlanasonixRateLimitError(
+            f"{request}: not sent, for Planasonix has asked this API key to be silent for another {math.ceil(rest)} s "
+            "(429).",
+            retry_after=rest,
+        )
+
+
+def _incoming(pace: Pace, request: Request[Any], response: httpx.Response) -> Incoming:
+    """Leave the library behind, and learn what the headers say of the rate limit."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    pace.note(response.status_code, headers)
+    return Incoming(request, response.status_code, headers)
 
 
 def _without_key(account: Account, answer: Answer) -> Answer:

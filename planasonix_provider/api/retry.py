@@ -92,6 +92,8 @@ class Policy:
     :param first_wait: the upper bound of the first wait, in seconds; it doubles with each try. The wait itself is
         drawn evenly from zero to the bound, so that callers which failed together do not return together.
     :param longest_wait: where the bound stops growing, in seconds.
+    :param takes_turns: whether a request that can wait lets others go first where the rate limit runs short.
+    :param is_urgent: whether to ask though the API has asked this key to be silent.
     :param clock: tells the seconds that have passed; only its differences count.
     :param draw: draws a number from the range of its two arguments.
     """
@@ -100,6 +102,8 @@ class Policy:
     seconds: float = 120.0
     first_wait: float = 0.5
     longest_wait: float = 20.0
+    takes_turns: bool = True
+    is_urgent: bool = False
     clock: Callable[[], float] = time.monotonic
     draw: Callable[[float, float], float] = random.uniform
 
@@ -143,11 +147,11 @@ class Policy:
         }
 
 
-#: One try: for callers that come again by themselves, as a wait does at its next look.
-ONCE = Policy(tries=1)
+#: One try: for callers that come again by themselves, as a wait does at its next look, and take their turns themselves.
+ONCE = Policy(tries=1, takes_turns=False)
 #: For a process that is being killed: few tries, close together, so that the last one ends (each within two and a half
 #: seconds, see ``Account.in_a_hurry``) before the five seconds that Airflow gives are over.
-LAST_WORDS = Policy(tries=6, seconds=2.5, first_wait=0.2, longest_wait=0.5)
+LAST_WORDS = Policy(tries=6, seconds=2.5, first_wait=0.2, longest_wait=0.5, takes_turns=False, is_urgent=True)
 
 
 def _error(state: RetryCallState) -> PlanasonixError | None:

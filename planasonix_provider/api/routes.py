@@ -1,23 +1,26 @@
 """Every route of the Orchestration API once, as a function that makes a :class:`Request`. No I/O.
 
-A function takes the reference's names as keywords and refuses what no server could accept. Who sends the request,
-and whether it blocks, is no matter of this module.
+A function takes the reference's names as keywords and refuses, by name, what no server could accept. Who sends the
+request, and whether it blocks, is no matter of this module.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
+from ipaddress import ip_address
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 from pydantic import BaseModel, SecretStr
+from pydantic_core import PydanticSerializationError, to_json
 
+from planasonix_provider import parameters
 from planasonix_provider.api.models import (
     Backfill,
     BackfillBody,
@@ -50,8 +53,8 @@ from planasonix_provider.api.models import (
     WebhookPage,
     WebhookReply,
     WebhookTestBody,
-    as_utc,
 )
+from planasonix_provider.parameters import refusal
 
 T = TypeVar("T")
 
@@ -63,6 +66,9 @@ PAGE_SIZE = 100
 SHORTEST_SECRET = 16
 #: The events that the reference names; the set is open.
 KNOWN_EVENTS = frozenset({"job.queued", "job.succeeded", "job.failed", "job.cancelled", "backfill.completed"})
+
+#: What would make another path of an id, for the API or for what stands before it.
+_IN_NO_ID = frozenset(" /\\?#%")
 
 log = logging.getLogger(__name__)
 
@@ -104,13 +110,17 @@ class Request(Generic[T]):
 
     def __post_init__(self) -> None:
         for name, value in self.ids.items():
-            if not isinstance(value, str) or not value.strip():
-                raise ValueError(f"{name}: got {value!r}, allowed is a text that is not empty.")
+            _id(name, value)
 
     @property
     def url_path(self) -> str:
         """The path to ask for, each id percent-encoded as one segment."""
-        return PREFIX + re.sub(r"\{(\w+)\}", lambda found: _segment(self.ids[found[1]]), self.path)
+        return PREFIX + re.sub(r"\{(\w+)\}", lambda found: quote(self.ids[found[1]], safe=""), self.path)
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether nothing is lost if it is sent later: a start and a cancel are wanted now."""
+        return self.method == "GET"
 
     @property
     def key(self) -> str:
@@ -147,14 +157,13 @@ def trigger_sync(
     :param idempotency_key: names this start, so that a server can tell a second delivery of it from a second start;
         ``None`` makes one up.
     :return: the request; its answer is the job that was started.
-    :raises ValueError: if ``connection_id`` is empty, or an argument is not what the reference allows.
+    :raises ValueError: if an argument is none that a server could accept.
     """
-    body = SyncBody.model_validate(
-        _given(
-            pipeline_id=pipeline_id,
-            priority=priority,
-            metadata=None if metadata is None else dict(metadata),
-        )
+    body = _body(
+        SyncBody,
+        pipeline_id=_optional_id("pipeline_id", pipeline_id),
+        priority=_optional_priority("priority", priority),
+        metadata=_optional_metadata("metadata", metadata),
     )
     return _start("/connections/{connection_id}/sync", SyncReply, body, idempotency_key, connection_id=connection_id)
 
@@ -180,22 +189,18 @@ def trigger_backfill(
     :param idempotency_key: names this start, so that a server can tell a second delivery of it from a second start;
         ``None`` makes one up.
     :return: the request; its answer is the backfill that was started.
-    :raises ValueError: if ``connection_id`` or ``tables`` is empty, the window is none, or an argument is not what the
-        reference allows.
+    :raises ValueError: if the window is none, or an argument is none that a server could accept.
     """
-    begin, end = _moment("start_at", start_at), _moment("end_at", end_at)
+    begin, end = parameters.utc("start_at", start_at), parameters.utc("end_at", end_at)
     if end <= begin:
-        raise ValueError(f"end_at: got {end_at!r}, allowed is a time after start_at ({start_at!r}).")
-    if tables is not None and (isinstance(tables, str) or not tables):
-        raise ValueError(f"tables: got {tables!r}, allowed is a list of table names, or None for all tables.")
-    body = BackfillBody.model_validate(
-        _given(
-            start_at=begin,
-            end_at=end,
-            tables=None if tables is None else list(tables),
-            priority=priority,
-            metadata=None if metadata is None else dict(metadata),
-        )
+        raise refusal("end_at", end_at, f"a time after start_at ({start_at!r})")
+    body = _body(
+        BackfillBody,
+        start_at=begin,
+        end_at=end,
+        tables=_optional_tables("tables", tables),
+        priority=_optional_priority("priority", priority),
+        metadata=_optional_metadata("metadata", metadata),
     )
     return _start(
         "/connections/{connection_id}/backfill", BackfillStartReply, body, idempotency_key, connection_id=connection_id
@@ -214,13 +219,17 @@ def list_backfills(
     :param status: only backfills in this state.
     :param limit: how many backfills to give in all; ``None`` gives all.
     :return: the request for the first page.
-    :raises ValueError: if ``limit`` is no positive number.
+    :raises ValueError: if a filter is empty or no text, or ``limit`` is no number from 1.
     """
     return Request(
         "GET",
         "/backfills",
         BackfillPage,
-        query={"connection_id": connection_id, "status": status, "limit": _page_size(limit)},
+        query={
+            "connection_id": _optional_id("connection_id", connection_id),
+            "status": _optional_word("status", status),
+            "limit": _page_size(limit),
+        },
         at_most=limit,
     )
 
@@ -254,19 +263,23 @@ def list_jobs(
     :param until: only jobs created at this time or earlier; a time without an offset is UTC.
     :param limit: how many jobs to give in all; ``None`` gives all.
     :return: the request for the first page.
-    :raises ValueError: if ``limit`` is no positive number, or a bound no time.
+    :raises ValueError: if a filter is empty or no text, a bound no time, ``since`` after ``until``, or ``limit`` no
+        number from 1.
     """
+    begin, end = _optional_utc("since", since), _optional_utc("until", until)
+    if begin and end and end < begin:
+        raise refusal("until", until, f"a time that is not before since ({since!r})")
     return Request(
         "GET",
         "/jobs",
         JobPage,
         query={
-            "connection_id": connection_id,
-            "pipeline_id": pipeline_id,
-            "type": type,
-            "status": status,
-            "since": _timestamp("since", since),
-            "until": _timestamp("until", until),
+            "connection_id": _optional_id("connection_id", connection_id),
+            "pipeline_id": _optional_id("pipeline_id", pipeline_id),
+            "type": _optional_word("type", type),
+            "status": _optional_word("status", status),
+            "since": _timestamp(begin),
+            "until": _timestamp(end),
             "limit": _page_size(limit),
         },
         at_most=limit,
@@ -305,7 +318,7 @@ def list_webhooks(*, limit: int | None = None) -> Request[Page[Webhook]]:
 
     :param limit: how many to give in all; ``None`` gives all.
     :return: the request for the first page.
-    :raises ValueError: if ``limit`` is no positive number.
+    :raises ValueError: if ``limit`` is no number from 1.
     """
     _page_size(limit)
     return Request("GET", "/webhooks", WebhookPage, at_most=limit)
@@ -316,14 +329,14 @@ def create_webhook(url: str, *, events: Sequence[str], secret: SecretStr | str |
 
     :param url: where deliveries go: https, or http to this very machine.
     :param events: the events, as ``job.succeeded``. The set is open: one that this version does not know is a warning.
-    :param secret: what deliveries are signed with, of 16 characters at least; ``None`` lets the server make one.
+    :param secret: what deliveries are signed with, of 16 characters at least; ``None`` lets the server make one. No
+        error shows it.
     :return: the request; its answer is the subscription, and the only one that holds its secret.
     :raises ValueError: if the URL is no such one, there are no events, or the secret is too short.
     """
-    plain = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
-    if plain is not None and len(plain) < SHORTEST_SECRET:
-        raise ValueError(f"secret: got {len(plain)} characters, allowed are {SHORTEST_SECRET} at least, or None.")
-    body = WebhookBody.model_validate(_given(url=_webhook_url(url), events=_events(events), secret=plain))
+    body = _body(
+        WebhookBody, url=_webhook_url("url", url), events=_events("events", events), secret=_webhook_secret(secret)
+    )
     return _start("/webhooks", NewWebhookReply, body, None)
 
 
@@ -348,21 +361,15 @@ def update_webhook(
     :return: the request; its answer is the subscription.
     :raises ValueError: if nothing is to change, the URL is not allowed, or there are no events.
     """
-    changes = _given(
-        url=None if url is None else _webhook_url(url),
-        events=None if events is None else _events(events),
-        enabled=enabled,
+    body = _body(
+        WebhookChange,
+        url=_optional_url("url", url),
+        events=_optional_events("events", events),
+        enabled=_optional_flag("enabled", enabled),
     )
-    if not changes:
+    if not body:
         raise ValueError("url, events, enabled: got None, allowed is one of them at least.")
-    body = WebhookChange.model_validate(changes)
-    return Request(
-        "PUT",
-        "/webhooks/{webhook_id}",
-        WebhookReply,
-        ids={"webhook_id": webhook_id},
-        body=body.model_dump(mode="json", exclude_unset=True),
-    )
+    return Request("PUT", "/webhooks/{webhook_id}", WebhookReply, ids={"webhook_id": webhook_id}, body=body)
 
 
 def delete_webhook(webhook_id: str) -> Request[None]:
@@ -387,10 +394,12 @@ def test_webhook(webhook_id: str, *, event: str | None = None) -> Request[TestDe
     """Send a test event (reference: "Send test event").
 
     :param webhook_id: the subscription.
-    :param event: which event, as ``job.succeeded``; ``None`` leaves it to the server.
+    :param event: which event, as ``job.succeeded``; ``None`` leaves it to the server. The set is open: one that this
+        version does not know is a warning.
     :return: the request; its answer is the delivery.
+    :raises ValueError: if ``event`` is empty or no text.
     """
-    body = WebhookTestBody.model_validate(_given(event=event))
+    body = _body(WebhookTestBody, event=_optional_event("event", event))
     return _start("/webhooks/{webhook_id}/test", TestDeliveryReply, body, None, webhook_id=webhook_id)
 
 
@@ -400,7 +409,7 @@ def list_webhook_deliveries(webhook_id: str, *, limit: int | None = None) -> Req
     :param webhook_id: the subscription.
     :param limit: how many to give in all; ``None`` gives all.
     :return: the request for the first page.
-    :raises ValueError: if ``limit`` is no positive number.
+    :raises ValueError: if ``limit`` is no number from 1.
     """
     _page_size(limit)
     return Request(
@@ -416,65 +425,146 @@ def get_openapi() -> Request[str]:
     return Request("GET", "/openapi.yaml", PlainText)
 
 
-def _webhook_url(url: str) -> str:
+def _id(name: str, value: Any) -> str:
+    """Refuse what could be no id, as a path, a whole address, or a name with a line break."""
+    is_one = isinstance(value, str) and value.isprintable() and not _IN_NO_ID.intersection(value) and value.strip(".")
+    if not is_one:
+        raise refusal(
+            name, value, "an id as Planasonix gives it: no white space, no control character, none of / \\ ? # %"
+        )
+    return str(value)
+
+
+def _webhook_url(name: str, value: Any) -> str:
     """Refuse a URL that would send signed events over an open wire."""
+    allowed = "an https URL, or an http one of this very machine, in ASCII characters without blanks"
     try:
-        parts = urlsplit(url) if isinstance(url, str) else None
+        parts = urlsplit(value)
+        is_url = re.fullmatch(r"[!-~]+", value) and parts.hostname and parts.port != 0
+        is_safe = value.startswith("https://") or (value.startswith("http://") and _is_here(parts.hostname))
+    except (AttributeError, TypeError, ValueError):
+        is_url = is_safe = False
+    if not is_url or not is_safe:
+        raise refusal(name, _without_secrets(value), allowed)
+    return str(value)
+
+
+def _without_secrets(url: Any) -> Any:
+    """Show of a URL what stands before its path: who knows the rest may often send there."""
+    if not isinstance(url, str):
+        return type(url)
+    scheme, user, host, rest = re.findall(r"(?s)^([^/?#]*//)?([^/?#]*@)?([^/?#]*)(.*)$", url)[0]
+    return f"{scheme}{'***@' if user else ''}{host}{'/…' if rest else ''}"
+
+
+def _is_here(host: str | None) -> bool:
+    try:
+        return host == "localhost" or ip_address(host or "").is_loopback
     except ValueError:
-        parts = None
-    is_here = parts is not None and parts.hostname in ("localhost", "127.0.0.1", "::1")
-    if parts is None or not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and is_here)):
-        raise ValueError(f"url: got {url!r}, allowed is an https URL, or an http one of this very machine.")
-    return url
+        return False
 
 
-def _events(events: Sequence[str]) -> list[str]:
-    names = [] if isinstance(events, str) else list(events)
-    if not names or not all(isinstance(name, str) and name.strip() for name in names):
-        raise ValueError(f"events: got {events!r}, allowed is a list of events, as ['job.succeeded'].")
-    if unknown := sorted(set(names) - KNOWN_EVENTS):
-        log.warning("events: this version does not know %s; known are %s.", unknown, sorted(KNOWN_EVENTS))
-    return names
+def _webhook_secret(secret: Any) -> str | None:
+    plain = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
+    if plain is None:
+        return None
+    if not isinstance(plain, str):
+        raise ValueError(f"secret: got a {type(plain).__name__}, allowed is a text, or None.")
+    if len(plain) < SHORTEST_SECRET:
+        raise ValueError(f"secret: got {len(plain)} characters, allowed are {SHORTEST_SECRET} at least, or None.")
+    # Whoever checks signatures would have to have the very same white space, which nobody sees.
+    if not plain.isprintable() or plain != plain.strip():
+        raise ValueError(
+            "secret: got one with white space around it or a control character in it, as the line break at a file's "
+            "end, allowed is a text without."
+        )
+    return plain
 
 
-def _start(path: str, reply: type[Reply[T]], body: BaseModel | None, key: str | None, **ids: str) -> Request[T]:
+def _word(name: str, value: Any) -> str:
+    """Refuse what names nothing: as a filter it would be left out, or find nothing."""
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise refusal(name, value, "a text that is not empty, without control characters")
+    return value
+
+
+def _event(name: str, value: Any) -> str:
+    _warn_of_unknown(name, {_word(name, value)})
+    return str(value)
+
+
+def _events(name: str, value: Any) -> list[str]:
+    is_some = isinstance(value, Collection) and not isinstance(value, (str, bytes, Mapping)) and value
+    if not is_some or not all(isinstance(event, str) and event.strip() and event.isprintable() for event in value):
+        raise refusal(name, value, "a list of events, as ['job.succeeded']")
+    _warn_of_unknown(name, set(value))
+    return list(value)
+
+
+def _warn_of_unknown(name: str, events: set[str]) -> None:
+    if unknown := sorted(events - KNOWN_EVENTS):
+        log.warning("%s: this version does not know %s; known are %s.", name, unknown, sorted(KNOWN_EVENTS))
+
+
+def _written(check: parameters.Check) -> parameters.Check:
+    """Make a check that refuses as well what is fine for Python and cannot be written."""
+
+    def checked(name: str, value: Any) -> Any:
+        try:
+            checked_value = check(name, value)
+            to_json(checked_value)
+        except (RecursionError, PydanticSerializationError):
+            raise ValueError(
+                f"{name}: got what is nested too deep, or holds half a character (a lone surrogate), allowed is what "
+                "JSON can hold."
+            ) from None
+        return checked_value
+
+    return parameters.optional(checked)
+
+
+def _start(path: str, reply: type[Reply[T]], body: Mapping[str, Any] | None, key: Any, **ids: str) -> Request[T]:
     """Ask for what is not to be done twice."""
+    if key is not None and not (isinstance(key, str) and re.fullmatch(r"[!-~]+", key)):
+        raise refusal("idempotency_key", key, "ASCII text without white space, or None")
     return Request(
         "POST",
         path,
         reply,
         repeat=Repeat.STARTS_WORK,
         ids=ids,
-        body=None if body is None else body.model_dump(mode="json", exclude_unset=True),
+        body=body,
         idempotency_key=key or str(uuid4()),
     )
 
 
-def _segment(text: str) -> str:
-    """Encode an id so that no server can read it as more, or other, than one segment of the path."""
-    # Dots need no encoding, but "." and ".." would be resolved as steps in the path.
-    return quote(text, safe="") if text.strip(".") else "%2E" * len(text)
+def _body(model: type[BaseModel], **fields: Any) -> dict[str, Any]:
+    """Write a body, without what was not given: a server may take a null for more than nothing."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    return model.model_validate(given).model_dump(mode="json", exclude_unset=True)
 
 
-def _given(**fields: Any) -> dict[str, Any]:
-    """Leave out what was not given: a server may take a null for more than nothing."""
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _page_size(limit: int | None) -> int:
+def _page_size(limit: Any) -> int:
     """Choose the pages of a list by how many items are wanted in all."""
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit: got {limit!r}, allowed is a number from 1, or None for all.")
-    return min(limit or PAGE_SIZE, PAGE_SIZE)
+    if limit is None:
+        return PAGE_SIZE
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise refusal("limit", limit, "a whole number from 1, or None for all")
+    return min(limit, PAGE_SIZE)
 
 
-def _moment(name: str, given: datetime | str) -> datetime:
-    try:
-        return as_utc(given if isinstance(given, datetime) else datetime.fromisoformat(given))
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name}: got {given!r}, allowed is an ISO 8601 time.") from None
-
-
-def _timestamp(name: str, given: datetime | str | None) -> str | None:
+def _timestamp(moment: datetime | None) -> str | None:
     """Write a time as the reference does, in UTC."""
-    return None if given is None else _moment(name, given).isoformat().replace("+00:00", "Z")
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+_optional_id = parameters.optional(_id)
+_optional_url = parameters.optional(_webhook_url)
+_optional_event = parameters.optional(_event)
+_optional_events = parameters.optional(_events)
+_optional_flag = parameters.optional(parameters.flag)
+_optional_word = parameters.optional(_word)
+_optional_utc = parameters.optional(parameters.utc)
+_optional_tables = _written(parameters.tables)
+_optional_metadata = _written(parameters.metadata)
+_optional_priority = parameters.optional(parameters.priority)

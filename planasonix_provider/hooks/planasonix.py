@@ -147,6 +147,13 @@ class PlanasonixHook(BaseHook, Operations):
                 raise
             return self._connected().send(request, policy)
 
+    def rest(self) -> float:
+        """Say how long a request that can wait had better wait, since the rate limit of the key runs short.
+
+        :return: the seconds; none while much of the limit is left, or nothing is known of it yet.
+        """
+        return self._client.pace.rest() if self._client else 0.0
+
     def _connected(self) -> Client:
         if self._client is None:
             self._client = self.client()

@@ -83,7 +83,8 @@ class CancelRoad:
                 if isinstance(work, Backfill):
                     # Not to miss jobs that come and go between two looks.
                     interval = min(interval, PURSUE_EVERY)
-                work = worker.wait(watch, look, interval=interval, nap=self._rest.sleep).work_or_error()
+                event = worker.wait(watch, look, interval=interval, rest=hook.rest, nap=self._rest.sleep)
+                work = event.work_or_error()
             return self._account(hook, work)
 
     def _tell(self, work: Work) -> None:

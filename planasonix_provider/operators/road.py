@@ -223,7 +223,7 @@ class Road:
 
     def _wait(self, hook: PlanasonixHook, watch: Watch) -> WaitEvent:
         send = partial(self._send, hook)
-        event = worker.wait(watch, send, interval=self.interval, nap=self._rest.sleep)
+        event = worker.wait(watch, send, interval=self.interval, rest=hook.rest, nap=self._rest.sleep)
         return self._leave(hook, watch, event) if event.is_out_of_time else event
 
     def _leave(self, hook: PlanasonixHook, watch: Watch, event: WaitEvent) -> WaitEvent:

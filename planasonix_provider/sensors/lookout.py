@@ -11,7 +11,6 @@ from planasonix_provider.api.errors import (
     PlanasonixError,
     PlanasonixJobCancelledError,
     PlanasonixJobFailedError,
-    PlanasonixRateLimitError,
     PlanasonixTimeoutError,
 )
 from planasonix_provider.api.models import Backfill
@@ -28,7 +27,7 @@ from planasonix_provider.waiting.event import WaitEvent
 from planasonix_provider.waiting.patience import Patience
 from planasonix_provider.waiting.report import error_of_work, first_job_of, report
 from planasonix_provider.waiting.subjects import Work
-from planasonix_provider.waiting.watch import Watch, pause_after
+from planasonix_provider.waiting.watch import Watch
 from planasonix_provider.waiting.words import sentence
 
 if TYPE_CHECKING:
@@ -53,7 +52,6 @@ class Lookout:
         self.hook = PlanasonixHook(sensor.planasonix_conn_id)
         self.signpost = Signpost(context, self.log)
         self._notes = Notes(sensor, context)
-        self._silent_until = utcnow()
         self.watch = Watch(
             sensor.subject(),
             now=utcnow(),
@@ -80,10 +78,8 @@ class Lookout:
         :return: an account of what was waited for, or ``None`` while the wait goes on.
         """
         noted = self.watch.unseen_since
-        # Until the API is to be asked again, time just passes.
-        answer = worker.look(self.watch, self._send) if utcnow() >= self._silent_until else None
-        if isinstance(answer, PlanasonixRateLimitError):
-            self._silent_until = utcnow() + timedelta(seconds=pause_after(answer, 0.0))
+        # Where the rate limit runs short, time just passes.
+        answer = None if self.hook.rest() else worker.look(self.watch, self._send)
         event = self.watch.take(answer, utcnow())
         if self.watch.unseen_since != noted:
             self._notes.write(self.watch.unseen_since)

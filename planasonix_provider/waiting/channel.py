@@ -14,14 +14,11 @@ from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
     PlanasonixNotFoundError,
     PlanasonixPermissionError,
-    PlanasonixRateLimitError,
     PlanasonixTransportError,
 )
 from planasonix_provider.api.retry import ONCE, Policy
 from planasonix_provider.api.routes import Request
 from planasonix_provider.waiting.aside import aside
-from planasonix_provider.waiting.watch import pause_after
-from planasonix_provider.waiting.words import duration
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -65,7 +62,6 @@ class Channel:
         self._connecting = asyncio.Lock()
         self._gate = asyncio.Semaphore(MOST_IN_FLIGHT)
         self._read_at = -math.inf
-        self.silent_until = -math.inf
 
     async def __aenter__(self) -> Self:
         return self
@@ -96,31 +92,25 @@ class Channel:
         :return: what the answer holds.
         :raises PlanasonixError: one of its kinds.
         """
+        # Before the gate: a cancel is not to stand behind five looks that let others go first.
+        await (await self._connected()).wait_for_turn(request)
         async with self._gate:
-            if (rest := self.silent_until - asyncio.get_running_loop().time()) > 0:
-                raise PlanasonixRateLimitError(
-                    f"{request}: not sent, for Planasonix has asked this API key to be silent for another "
-                    f"{duration(rest)} (429).",
-                    retry_after=rest,
-                )
             client = await self._connected()
             asked_at = asyncio.get_running_loop().time()
             try:
-                try:
-                    return await client.send(request, ONCE)
-                except _MAY_BE_OUT_OF_DATE as error:
-                    # Only a refused key is always a reason to read: an outage would be one at every look.
-                    is_key = isinstance(error, PlanasonixAuthenticationError)
-                    renewed = await self._connected(newer_than=asked_at if is_key else asked_at - READ_AGAIN_EVERY)
-                    if renewed is client:
-                        raise
-                    return await renewed.send(request, ONCE)
-            except PlanasonixRateLimitError as refusal:
-                # Everybody rests: the limit is the key's, not that of one caller. Another one that was in flight, too,
-                # may have been refused without a time.
-                until = asyncio.get_running_loop().time() + pause_after(refusal, 0.0)
-                self.silent_until = max(self.silent_until, until)
-                raise
+                return await client.send(request, ONCE)
+            except _MAY_BE_OUT_OF_DATE as error:
+                # Only a refused key is always a reason to read: an outage would be one at every look.
+                is_key = isinstance(error, PlanasonixAuthenticationError)
+                renewed = await self._connected(newer_than=asked_at if is_key else asked_at - READ_AGAIN_EVERY)
+                if renewed is client:
+                    raise
+                return await renewed.send(request, ONCE)
+
+    @property
+    def silence(self) -> float:
+        """For how many seconds the API has asked this key to be silent."""
+        return self._clients[-1].pace.silence() if self._clients else 0.0
 
     async def _connected(self, newer_than: float = -math.inf) -> AsyncClient:
         """Give the client; read the Airflow connection where it was not read since.
@@ -156,7 +146,7 @@ def run_aside(
     """
 
     async def connect() -> AsyncClient:
-        return AsyncClient(account())
+        return AsyncClient(account(), sleep=sleep)
 
     async def run() -> R:
         async with Channel(connect, sleep) as channel:

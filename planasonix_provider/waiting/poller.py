@@ -148,7 +148,7 @@ class Poller:
             answer = _broken(bug)
         now = asyncio.get_running_loop().time()
         for wait in waits:
-            wait.due = max(now + wait.interval, self.channel.silent_until)
+            wait.due = now + max(wait.interval, self.channel.silence)
             wait.answer(answer)
         self._woken.set()
 

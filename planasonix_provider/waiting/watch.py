@@ -16,6 +16,7 @@ from planasonix_provider.api.errors import (
     PlanasonixTimeoutError,
     error_of,
 )
+from planasonix_provider.api.pace import LONGEST_SILENCE
 from planasonix_provider.api.retry import is_final, is_passing
 from planasonix_provider.waiting.event import WaitEvent
 from planasonix_provider.waiting.steps import Steps
@@ -28,9 +29,6 @@ LONGEST_OUTAGE = timedelta(hours=1)
 LOG_EVERY = timedelta(seconds=30)
 #: After how long without progress the log says so.
 STANDSTILL = timedelta(minutes=10)
-
-#: For how many seconds the API can silence whoever waits at one go, whatever its ``Retry-After`` says.
-LONGEST_SILENCE = 900.0
 #: Refusals that a second look may lift: work that was started this moment and is not seen everywhere yet, a key that
 #: is being rotated. The second one in a row is meant.
 REFUSED_TWICE = (PlanasonixNotFoundError, PlanasonixAuthenticationError)

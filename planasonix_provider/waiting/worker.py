@@ -21,6 +21,7 @@ def wait(
     send: Callable[[Request[Any]], Any],
     *,
     interval: float,
+    rest: Callable[[], float] = lambda: 0.0,
     nap: Callable[[float], None] = time.sleep,
     now: Callable[[], datetime] = utcnow,
 ) -> WaitEvent:
@@ -29,6 +30,7 @@ def wait(
     :param watch: says what to look at, and judges what the looks bring.
     :param send: asks the API once, and raises a ``PlanasonixError`` where that fails.
     :param interval: the seconds between two looks; after a ``Retry-After`` it is longer.
+    :param rest: says for how many seconds a look had better wait, when it is due: the rate limit may run short.
     :param nap: lets a number of seconds pass, and raises what ends the task if it was killed.
     :param now: tells the time, in UTC.
     :return: how the wait ended.
@@ -36,7 +38,7 @@ def wait(
     pause = interval
     while True:
         next_look = now() + timedelta(seconds=pause)
-        while (left := (next_look - now()).total_seconds()) > 0:
+        while left := max(0.0, (next_look - now()).total_seconds()) or rest():
             if event := watch.remind(now()):
                 return event
             nap(min(left, watch.seconds_until_attention(now())))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import re
@@ -35,8 +36,8 @@ from planasonix_provider.api.errors import (
     PlanasonixUnreadableError,
     PlanasonixValidationError,
 )
-from planasonix_provider.api.retry import ONCE
-from tests.api.peer import ONE_JOB, RESET, SILENCE, STARTED, Peer, Reaction, Seen, answer, cut
+from planasonix_provider.api.retry import LAST_WORDS, ONCE
+from tests.api.peer import JOB, ONE_JOB, RESET, SILENCE, STARTED, Peer, Reaction, Seen, answer, cut, error
 from tests.api.ways import KEY, Way, account
 from tests.reference_server import ReferenceServer, _self_signed, fourteen_faults
 
@@ -524,6 +525,78 @@ class TestRetries:
         with Client(account(peer.url), sleep=lambda _: None) as client, pytest.raises(PlanasonixError):
             client.send(routes.get_job("job_1"), ONCE)
         assert len(peer.seen) == 1
+
+
+class TestPace:
+    """What is learned from one answer counts for every client with the same key."""
+
+    SCARCE = answer(200, {"data": JOB}, X_RateLimit_Limit="120", X_RateLimit_Remaining="42")
+    EMPTY = answer(200, {"data": JOB}, X_RateLimit_Limit="120", X_RateLimit_Remaining="0")
+
+    def test_a_read_waits_for_its_turn_where_the_limit_runs_short(self, way: Way, peer: Peer) -> None:
+        peer.does(self.SCARCE)
+        way.call(account(peer.url), read)
+        assert way.clock.slept == []
+        way.call(account(peer.url), read)
+        assert sum(way.clock.slept) > 0
+        assert len(peer.seen) == 2
+
+    def test_a_start_and_a_cancel_do_not(self, way: Way, peer: Peer) -> None:
+        peer.does(self.EMPTY, STARTED, ONE_JOB)
+        way.call(account(peer.url), read)
+        way.call(account(peer.url), start)
+        way.call(account(peer.url), lambda client: client.cancel_job("job_1"))
+        assert way.clock.slept == []
+
+    def test_who_comes_again_by_himself_waits_himself(self, way: Way, peer: Peer) -> None:
+        peer.does(self.EMPTY)
+        way.call(account(peer.url), read)
+        way.call(account(peer.url), read, way.policy(takes_turns=False))
+        assert way.clock.slept == []
+        assert way.pace.rest() > 0
+
+    def test_nobody_asks_while_a_429_wants_silence(self, way: Way, peer: Peer) -> None:
+        peer.does(error(429, Retry_After="100"), ONE_JOB)
+        assert failure(way, account(peer.url)).retry_after == 100
+        way.clock.now += 40
+        second = failure(way, account(peer.url), start)
+        assert str(second) == (
+            "POST /api/v1/connections/conn_1/sync: not sent, for Planasonix has asked this API key to be silent for "
+            "another 60 s (429)."
+        )
+        assert second.retry_after == 60
+        assert len(peer.seen) == 1
+        way.clock.now += 60
+        assert way.call(account(peer.url), read).id == "job_1"
+
+    def test_but_for_the_cancel_of_a_task_that_is_being_killed(self, way: Way, peer: Peer) -> None:
+        peer.does(error(429, Retry_After="100"), ONE_JOB)
+        failure(way, account(peer.url))
+        assert way.call(account(peer.url), lambda client: client.cancel_job("job_1"), LAST_WORDS).id == "job_1"
+
+    def test_many_who_wait_at_once_go_one_after_another(self, way: Way, peer: Peer) -> None:
+        peer.does(self.SCARCE)
+        moments = []
+
+        async def note(seconds: float) -> None:
+            way.clock.sleep(seconds)
+            moments.append(way.clock.now)
+
+        async def main() -> None:
+            async with AsyncClient(account(peer.url), way.policy(), sleep=note) as client:
+                client.pace = way.pace
+                await asyncio.gather(*(client.get_job("job_1") for _ in range(4)))
+
+        way.call(account(peer.url), read)
+        asyncio.run(main())
+        assert len(moments) == len(set(moments)) == 4
+
+    def test_clients_of_one_key_share_it(self) -> None:
+        here = account("http://127.0.0.1:9")
+        with Client(here) as first, Client(account(here.base_url)) as second:
+            assert first.pace is second.pace
+            assert AsyncClient(here).pace is first.pace
+            assert Client(account(here.base_url, api_key=SecretStr("plnx_other"))).pace is not first.pace
 
 
 class TestImports:

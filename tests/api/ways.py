@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from planasonix_provider.api.client import Account, AsyncClient, Client
+from planasonix_provider.api.pace import Pace
 from planasonix_provider.api.retry import Policy
 
 #: Looks like a key, so that a search for it in a text means something.
@@ -41,6 +42,7 @@ class Way:
     def __init__(self, name: str) -> None:
         self.name = name
         self.clock = Clock()
+        self.pace = Pace(self.clock, lambda low, high: high)
 
     def policy(self, **fields: Any) -> Policy:
         """Three tries by this way's clock, with the longest wait that jitter allows."""
@@ -52,6 +54,7 @@ class Way:
         if self.name == "awaited":
             return asyncio.run(self._awaited(account, operation, policy))
         with Client(account, policy, sleep=self.clock.sleep) as client:
+            client.pace = self.pace
             return operation(client)
 
     def take(self, account: Account, count: int | None, listing: Callable[[Any], Any]) -> list[Any]:
@@ -59,6 +62,7 @@ class Way:
         if self.name == "awaited":
             return asyncio.run(self._awaited_items(account, count, listing))
         with Client(account, self.policy(), sleep=self.clock.sleep) as client, closing(listing(client)) as items:
+            client.pace = self.pace
             # A zip would ask for one more than it gives.
             return [next(items) for _ in range(count)] if count is not None else list(items)
 
@@ -67,10 +71,12 @@ class Way:
 
     async def _awaited(self, account: Account, operation: Callable[[Any], Any], policy: Policy) -> Any:
         async with AsyncClient(account, policy, sleep=self._sleep) as client:
+            client.pace = self.pace
             return await operation(client)
 
     async def _awaited_items(self, account: Account, count: int | None, listing: Callable[[Any], Any]) -> list[Any]:
         client = AsyncClient(account, self.policy(), sleep=self._sleep)
+        client.pace = self.pace
         async with client, aclosing(listing(client)) as items:
             if count is None:
                 return [item async for item in items]

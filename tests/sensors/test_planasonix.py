@@ -240,6 +240,20 @@ class TestPoking:
         assert run.error is None
         assert len(planasonix.requests) < 70
 
+    def test_looks_less_often_where_the_rate_limit_runs_short(
+        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        planasonix.limits.configure(60)
+        for _ in range(50):
+            planasonix.limits.take(planasonix.api_key)
+        with travelling(monkeypatch, datetime.now(UTC).replace(second=1)):
+            planasonix.plan(CONNECTION, running_seconds=50)
+            job = planasonix.world.start_sync(CONNECTION)
+            run = drive(lambda: job_sensor(job.id, poke_interval=2))
+        assert run.error is None
+        assert [request.status for request in planasonix.requests] == [200] * len(planasonix.requests)
+        assert len(planasonix.requests) < 10
+
     def test_lets_airflow_notice_the_end_of_one_process_before_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(deferral, "SETTLING", timedelta(seconds=7))
         now = datetime.now(UTC)

@@ -30,7 +30,15 @@ from tests.system.runs import SENSOR_MODES, WAYS, eventually
 DAGS = {
     *(f"{dag}_{way}" for dag in ("sync", "five_syncs") for way in WAYS),
     *(f"job_sensor_{mode}" for mode in SENSOR_MODES),
-    *("sync_left_alone", "backfill_deferred", "backfill_left_alone", "twelve_backfills", "cancel", "sync_sensor"),
+    *(
+        "sync_left_alone",
+        "backfill_deferred",
+        "backfill_left_alone",
+        "twelve_backfills",
+        "cancel",
+        "sync_sensor",
+        "forty_syncs",
+    ),
 }
 _SEEN: list[str] = []
 

@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import SecretStr
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.client import Account
+from planasonix_provider.api.client import Account, AsyncClient
 from planasonix_provider.api.errors import PlanasonixRateLimitError
 from planasonix_provider.api.models import Job
+from planasonix_provider.api.pace import Pace
 
 Answer = Job | Exception
 
@@ -31,19 +32,23 @@ class Planasonix:
     open_clients: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
+    paces: dict[str, Pace] = field(default_factory=dict)
 
     async def connect(self) -> Any:
         self.connects += 1
         self.open_clients += 1
-        return Client(self, Account(api_key=SecretStr(self.key)))
+        return Client(self, self.paces.setdefault(self.key, Pace(lambda: asyncio.get_running_loop().time())))
 
 
-@dataclass
-class Client:
-    planasonix: Planasonix
-    account: Account
+class Client(AsyncClient):
+    """The client, up to where it would send something."""
 
-    async def send(self, request: routes.Request[Any], policy: Any = None) -> Any:
+    def __init__(self, planasonix: Planasonix, pace: Pace) -> None:
+        super().__init__(Account(api_key=SecretStr(planasonix.key)))
+        self.planasonix = planasonix
+        self.pace = pace
+
+    async def _send_once(self, request: routes.Request[Any]) -> Any:
         there = self.planasonix
         there.asked[request.url_path] += 1
         there.times.append(asyncio.get_running_loop().time())
@@ -54,11 +59,14 @@ class Client:
         finally:
             there.in_flight -= 1
         answer = there.answer(self.account.api_key.get_secret_value(), request.url_path)
+        if isinstance(answer, PlanasonixRateLimitError):
+            self.pace.note(429, {"retry-after": str(answer.retry_after)})
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     async def close(self) -> None:
+        await super().close()
         self.planasonix.open_clients -= 1
 
 

@@ -244,7 +244,7 @@ class TestASilence:
         assert error.retry_after == pytest.approx(100)
         assert str(error) == (
             "GET /api/v1/jobs/job_1: not sent, for Planasonix has asked this API key to be silent for another "
-            "1 min 40 s (429)."
+            "100 s (429)."
         )
 
     def test_is_not_cut_short_by_a_later_refusal_that_names_no_time(self) -> None:

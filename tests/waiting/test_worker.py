@@ -85,6 +85,21 @@ def test_waits_as_long_as_a_429_asks_up_to_a_quarter_of_an_hour(
     assert wait(clock, lambda passed: busy if passed < 20 else running_for(0)(passed))[1] == looks
 
 
+def test_looks_later_where_the_rate_limit_runs_short(clock: Clock) -> None:
+    def rest() -> float:
+        turn = 18 if clock.passed < 20 else 58 if clock.passed > 35 else 0
+        return max(0.0, turn - clock.passed)
+
+    assert wait(clock, running_for(35), rest=rest)[1] == [18, 28, 58]
+
+
+def test_ends_at_the_deadline_though_the_rate_limit_runs_short(clock: Clock) -> None:
+    event, looks = wait(clock, running_for(1_000), rest=lambda: 60.0, deadline=BEGAN + timedelta(seconds=42))
+    assert event.is_out_of_time
+    assert looks == []
+    assert clock.passed == pytest.approx(42, abs=1)
+
+
 def test_takes_one_refusal_of_the_key_for_a_rotation(clock: Clock) -> None:
     refusal = PlanasonixAuthenticationError("401", status=401)
     event, looks = wait(clock, lambda passed: refusal if passed < 15 else running_for(30)(passed))

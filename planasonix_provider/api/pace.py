@@ -1,0 +1,163 @@
+"""What is known of a key's rate limit: the one place that knows it, for all who use the key in this process."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from threading import Lock
+
+from pydantic import SecretStr
+
+from planasonix_provider.api.headers import WINDOW, Allowance, allowance, retry_after
+
+log = logging.getLogger(__name__)
+
+#: For how many seconds the API can silence whoever uses a key at one go, whatever its ``Retry-After`` says.
+LONGEST_SILENCE = 900.0
+#: For how many seconds a request that can wait lets others go first.
+LONGEST_REST = 60.0
+#: From how many requests of all for each of its own a process is not alone with the key.
+COMPANY = 2.0
+#: While more than this part of the limit is left, whoever is alone may ask as fast as they like.
+FREE = 0.5
+#: The part of the limit that is left to what cannot wait: starts, cancels, and processes that know nothing yet.
+RESERVE = 0.1
+#: How much the traffic that was seen before weighs against what has come since.
+FADES = 0.6
+
+
+class Pace:
+    """Spreads the requests of a key over what its rate limit still allows. May be used from any thread.
+
+    Other processes use the same key, and all that one sees of them is how fast the remaining requests dwindle: where
+    forty go for each one of its own, it takes a fortieth of what remains.
+
+    :param clock: tells the seconds that have passed; only its differences count.
+    :param draw: draws a number from the range of its two arguments.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = lambda: time.monotonic(),
+        draw: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._clock = clock
+        self._draw = draw
+        self._lock = Lock()
+        self._silent_until = self._last_turn = self._told = -math.inf
+        self._allowance: Allowance | None = None
+        self._seen_at = self._reset_at = -math.inf
+        # Weighed sums: what was asked by this process and by all, and in how many seconds.
+        self._own = self._all = self._span = 0.0
+        self._own_since = 0
+        self._lag = draw(0.0, 1.0)
+
+    def note(self, status: int, headers: Mapping[str, str]) -> None:
+        """Learn from an answer.
+
+        :param status: its HTTP status.
+        :param headers: its headers, looked up by lower-case name.
+        """
+        with self._lock:
+            now = self._clock()
+            self._last_turn = max(self._last_turn, now)
+            if status == 429:
+                silence = min(retry_after(headers) or 0.0, LONGEST_SILENCE)
+                self._silent_until = max(self._silent_until, now + silence)
+            if seen := allowance(headers):
+                self._learn(seen, now)
+
+    def silence(self) -> float:
+        """Say for how long nothing is to be asked.
+
+        :return: the seconds that are left of what a ``Retry-After`` asked for.
+        """
+        return max(0.0, self._silent_until - self._clock())
+
+    def rest(self) -> float:
+        """Say how long a request that can wait had better wait.
+
+        :return: the seconds until its turn, at most :data:`LONGEST_REST`; none while much of the limit is left.
+        """
+        with self._lock:
+            now = self._clock()
+            rest = min(max(0.0, self._next_turn(now) - now), LONGEST_REST)
+            if rest >= 1 and now - self._told >= WINDOW:
+                self._told = now
+                self._tell(now)
+            return rest
+
+    def rests(self) -> Iterator[float]:
+        """Wait for a turn, and take it.
+
+        :return: the seconds to sleep, again and again while others are faster, and :data:`LONGEST_REST` in all.
+        """
+        left = LONGEST_REST
+        while left > 0 and (rest := self.rest()):
+            yield min(rest, left)
+            left -= rest
+        self._last_turn = self._clock()
+
+    def _next_turn(self, now: float) -> float:
+        known = self._allowance
+        if known is None:
+            return now
+        if now < self._reset_at:
+            # Others have gone on since.
+            others = max(0.0, self._all - self._own) / max(1.0, self._span)
+            remaining, left = known.remaining - others * (now - self._seen_at), self._reset_at - now
+        else:
+            remaining, left = float(known.limit), WINDOW
+        crowd = max(1.0, self._all / self._own)
+        if crowd < COMPANY and remaining > FREE * known.limit:
+            return now
+        if (usable := remaining - RESERVE * known.limit) > 0:
+            return self._last_turn + min(left * crowd / usable, LONGEST_REST)
+        # Everybody comes again after the same moment, and so not all at once.
+        return self._reset_at + self._lag * min(WINDOW * crowd / ((1 - RESERVE) * known.limit), LONGEST_REST)
+
+    def _learn(self, seen: Allowance, now: float) -> None:
+        before = self._allowance
+        self._own_since += 1
+        if before is None:
+            # All that is known is how much all have asked for in this window.
+            self._own, self._all = 1.0, float(seen.limit - seen.remaining)
+            self._span = WINDOW - seen.seconds
+        elif now >= self._reset_at or seen.limit != before.limit or _is_full_again(before, seen):
+            self._lag = self._draw(0.0, 1.0)
+        elif (dwindled := before.remaining - seen.remaining) > 0:
+            self._own = self._own * FADES + self._own_since
+            self._all = self._all * FADES + dwindled
+            self._span = self._span * FADES + now - self._seen_at
+        else:
+            # Answers come in another order than their requests were counted in.
+            return
+        self._allowance, self._seen_at, self._reset_at, self._own_since = seen, now, now + seen.seconds, 0
+
+    def _tell(self, now: float) -> None:
+        assert self._allowance is not None  # noqa: S101 - else nobody would have to wait
+        log.info(
+            "This API key has %d of %d requests left for the next %.0f s. Requests that can wait are spread over them.",
+            self._allowance.remaining,
+            self._allowance.limit,
+            max(0.0, self._reset_at - now),
+        )
+
+
+def _is_full_again(before: Allowance, seen: Allowance) -> bool:
+    return seen.remaining - before.remaining > RESERVE * seen.limit
+
+
+@lru_cache(maxsize=64)
+def pace_of(base_url: str, api_key: SecretStr) -> Pace:
+    """Give the pace of a key.
+
+    :param base_url: where the API is.
+    :param api_key: the key.
+    :return: the one that all who use this key in this process share.
+    """
+    return Pace()

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+import time_machine
+
+from planasonix_provider.api.headers import Allowance, allowance, retry_after, server_time
+
+NOW = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
+THERE = {"date": "Thu, 27 Mar 2025 14:22:40 GMT"}
+
+
+@pytest.fixture(autouse=True)
+def _now() -> Iterator[None]:
+    with time_machine.travel(NOW, tick=False):
+        yield
+
+
+class TestRetryAfter:
+    @pytest.mark.parametrize(
+        ("value", "seconds"),
+        [
+            ("0", 0),
+            (" 30 ", 30),
+            ("1.5", 1.5),
+            ("Thu, 27 Mar 2025 14:23:10 GMT", 60),
+            ("Thu, 27 Mar 2025 14:20:10 GMT", 0),
+            ("-1", None),
+            ("soon", None),
+            ("٣٠", None),
+            ("9" * 30, None),
+            ("", None),
+        ],
+    )
+    def test_is_seconds_or_a_date(self, value: str, seconds: float | None) -> None:
+        assert retry_after({"retry-after": value}) == seconds
+
+    def test_of_a_date_is_measured_by_the_servers_clock(self) -> None:
+        assert retry_after({"retry-after": "Thu, 27 Mar 2025 14:23:10 GMT", **THERE}) == 30
+
+    def test_is_nothing_where_there_is_none(self) -> None:
+        assert retry_after({}) is None
+
+
+class TestTheAllowance:
+    def test_says_how_much_is_left_and_for_how_long(self) -> None:
+        headers = {"x-ratelimit-limit": "1200", "x-ratelimit-remaining": "1190"}
+        reset = {"x-ratelimit-reset": str(int(NOW.timestamp()) + 45)}
+        assert allowance(headers | reset) == Allowance(1200, 1190, 45)
+        assert allowance(headers | reset | THERE) == Allowance(1200, 1190, 15)
+        assert allowance(headers) == Allowance(1200, 1190, 60)
+
+    @pytest.mark.parametrize("reset", ["0", "30", "9999999999", "-5", "noon", "1" * 40])
+    def test_takes_a_reset_that_makes_no_sense_for_a_minute(self, reset: str) -> None:
+        headers = {"x-ratelimit-limit": "1200", "x-ratelimit-remaining": "1190", "x-ratelimit-reset": reset}
+        assert allowance(headers) == Allowance(1200, 1190, 60)
+
+    def test_is_no_more_than_the_limit(self) -> None:
+        assert allowance({"x-ratelimit-limit": "10", "x-ratelimit-remaining": "99"}) == Allowance(10, 10, 60)
+
+    @pytest.mark.parametrize(("limit", "remaining"), [("", "5"), ("5", ""), ("0", "0"), ("many", "5"), ("5", "-1")])
+    def test_is_unknown_where_the_headers_do_not_tell_it(self, limit: str, remaining: str) -> None:
+        assert allowance({"x-ratelimit-limit": limit, "x-ratelimit-remaining": remaining}) is None
+
+
+def test_the_servers_time_is_its_date_and_else_ours() -> None:
+    assert server_time(THERE) == NOW.replace(second=40)
+    assert server_time({}) == server_time({"date": "noon"}) == NOW
