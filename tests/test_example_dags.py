@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from planasonix_provider.keepers import keeper
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
 from tests.conftest import DAGS_FOLDER
@@ -70,3 +71,16 @@ def test_planasonix_wait_for_others(planasonix: Simulator) -> None:
     ours, _ = planasonix.jobs()
     assert (ours.connection_id, ours.status) == ("conn_demo_01", "succeeded")
     assert planasonix.job(theirs.id).cancel_requested_at is None
+
+
+def test_planasonix_webhook(planasonix: Simulator) -> None:
+    place = keeper("variable:planasonix_webhook_secret")
+    for _ in range(2):
+        runs_to_its_end("planasonix_webhook")
+        (webhook,) = planasonix.world.webhooks.all()
+        kept = place.kept()
+        assert kept is not None
+        assert kept.webhook_id == webhook.id
+    assert len(kept.secrets) == 2
+    assert sum(request.route == "create_webhook" for request in planasonix.requests) == 1
+    assert sum(request.route == "rotate_webhook_secret" for request in planasonix.requests) == 1

@@ -20,6 +20,7 @@ from pydantic import (
     SecretStr,
     SerializationInfo,
     field_serializer,
+    model_validator,
 )
 
 from planasonix_provider.api.states import BACKFILL_OVER, JOB_OVER
@@ -214,8 +215,24 @@ class BackfillBody(Resource):
     metadata: dict[str, Any] | None = None
 
 
+W = TypeVar("W", bound=Resource)
+
+
+def _forget(resource: W) -> W:
+    """Drop a secret where the reference has none: it says that a secret *may* not be returned later, which is no must.
+
+    A server may also send back what it was sent.
+    """
+    for name in {"secret", "signing_secret"} & set(resource.model_extra or ()):
+        del (resource.model_extra or {})[name]
+        resource.model_fields_set.discard(name)
+    return resource
+
+
 class Webhook(Resource):
     """A subscription to events, without the secret that its deliveries are signed with."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     id: str = Field(min_length=1)
     url: str
@@ -226,9 +243,13 @@ class Webhook(Resource):
     last_delivery_at: Moment | None = None
     failure_count_24h: int | None = None
 
+    _without_secret = model_validator(mode="after")(_forget)
+
 
 class SecretResource(Resource):
-    """What holds a signing secret: it is in no repr and no dump, unless the dump is told to ``reveal`` it."""
+    """What holds a signing secret: in no repr, no pickle and no dump, unless the dump is told to ``reveal`` it."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     signing_secret: SecretStr
 
@@ -236,6 +257,9 @@ class SecretResource(Resource):
     def _hide(self, secret: SecretStr, info: SerializationInfo) -> str:
         reveal = isinstance(info.context, dict) and info.context.get("reveal") is True
         return secret.get_secret_value() if reveal else str(secret)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        raise TypeError(f"A {type(self).__name__} holds a secret, so it is not pickled: keep its other fields.")
 
 
 class NewWebhook(Webhook, SecretResource):
@@ -247,6 +271,8 @@ class RotatedSecret(SecretResource):
 
     id: str = Field(min_length=1)
     rotated_at: Moment | None = None
+
+    _without_secret = model_validator(mode="after")(_forget)
 
 
 class TestDelivery(Resource):
@@ -273,9 +299,11 @@ class Delivery(Resource):
 class WebhookBody(Resource):
     """The body that creates a subscription; without ``secret`` the server makes one."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     url: str
     events: list[str]
-    secret: str | None = None
+    secret: str | None = Field(default=None, repr=False)
 
 
 class WebhookChange(Resource):
@@ -395,6 +423,8 @@ class WebhookReply(Reply[Webhook]):
 class NewWebhookReply(Reply[NewWebhook]):
     """``{"data": {webhook with its secret}}``."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     data: NewWebhook
 
     @property
@@ -405,6 +435,8 @@ class NewWebhookReply(Reply[NewWebhook]):
 
 class RotatedSecretReply(Reply[RotatedSecret]):
     """``{"data": {id and secret}}``."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     data: RotatedSecret
 

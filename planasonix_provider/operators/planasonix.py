@@ -1,15 +1,17 @@
-"""Operators that start Planasonix work, and one that ends it."""
+"""Operators that start Planasonix work, one that ends it, and one that has others told of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from planasonix_provider import parameters
 from planasonix_provider.checked import Checked
+from planasonix_provider.keepers import Keeper
 from planasonix_provider.links.planasonix import PlanasonixJobLink
+from planasonix_provider.operators import webhook_parameters
 from planasonix_provider.operators.base import PlanasonixStartOperator
 from planasonix_provider.waiting.clock import utcnow
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from airflow.providers.common.compat.sdk import Context
+    from pydantic import SecretStr
 
     from planasonix_provider.api.models import Backfill, Job, Priority
     from planasonix_provider.hooks.planasonix import PlanasonixHook
@@ -239,3 +242,75 @@ class PlanasonixCancelJobOperator(Checked, BaseOperator):
         """Wait no longer; what was asked to cancel goes on ending."""
         if self._road:
             self._road.is_killed = True
+
+
+class PlanasonixWebhookOperator(Checked, BaseOperator):
+    """Sees to it that a URL is subscribed to events, and that the secret its deliveries are signed with is kept.
+
+    Reference: "Webhooks". It may run as often as you like: what is as it should be stays, other events are changed, a
+    disabled subscription is enabled, and only where there is none for this url, one is created. The secret goes to
+    ``secret_to`` and nowhere else; where it is not there, as after an answer that was lost, it is rotated. The return
+    value is a plain dict: ``webhook_id``, ``url``, ``events``, ``enabled``, ``action`` (``created``, ``updated`` or
+    ``unchanged``) and ``secret_is_new``.
+
+    .. code-block:: python
+
+        subscribe = PlanasonixWebhookOperator(
+            task_id="subscribe",
+            url="https://api.internal.example.com/planasonix/webhook",
+            events=["job.succeeded", "job.failed"],
+            secret_to="variable:planasonix_webhook_secret",
+        )
+
+    :param url: where deliveries go: https, or http to this very machine. It tells one subscription from another: with
+        another url, another one is created, and the old one stays. (templated)
+    :param events: the events, as ``job.succeeded``. The set is open: one that this version does not know is a warning
+        in the log. (templated)
+    :param secret_to: where the secret goes: ``variable:NAME``, ``connection:CONN_ID`` (not from a task of Airflow 3),
+        ``file:/absolute/path`` on the worker, or a function that takes it. A function cannot be asked what it has: a
+        retry of the task rotates the secret and hands it the new one. (templated)
+    :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
+        (templated)
+    :raises ValueError: when the DAG is parsed, if a parameter without a template makes no sense.
+    """
+
+    checks: ClassVar[Mapping[str, parameters.Check]] = {
+        "url": webhook_parameters.url,
+        "events": webhook_parameters.events,
+        "secret_to": webhook_parameters.destination,
+        "planasonix_conn_id": parameters.text,
+    }
+    template_fields: Sequence[str] = tuple(checks)
+    ui_color = "#e6f0ff"
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        events: Sequence[str],
+        secret_to: str | Callable[[SecretStr], object] | Keeper,
+        planasonix_conn_id: str = "planasonix_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.url = url
+        self.events = events
+        self.secret_to = secret_to
+        self.planasonix_conn_id = planasonix_conn_id
+        self.check_known()
+        if callable(secret_to):
+            # Airflow shows a task's parameters, and what is in a function's repr is not for all eyes.
+            self.secret_to = webhook_parameters.destination("secret_to", secret_to)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """See to the subscription.
+
+        :param context: the task's context, from Airflow.
+        :return: the subscription and what was done, in JSON types.
+        :raises AirflowFailException: for what no retry can mend: bad parameters, a 400, a 403 or a 404.
+        :raises PlanasonixError: of another kind, for what a retry can.
+        """
+        from planasonix_provider.operators.webhook import WebhookRoad
+
+        self.settle()
+        return WebhookRoad(self, context).travel()

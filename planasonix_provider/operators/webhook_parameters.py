@@ -1,0 +1,56 @@
+"""Checks what a DAG's author wrote of a webhook subscription, as far as that takes nothing of the API."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from planasonix_provider.keepers import Keeper, keeper
+from planasonix_provider.parameters import refusal
+
+
+def url(name: str, value: Any) -> str:
+    """Check where deliveries go; :mod:`planasonix_provider.api.routes` looks more closely, when the task runs.
+
+    :param name: the parameter's name, for the message.
+    :param value: what was given.
+    :return: the same.
+    :raises ValueError: if it is no https URL, nor an http one of this very machine.
+    """
+    try:
+        parts = urlsplit(value) if isinstance(value, str) else None
+        host = parts.hostname if parts else None
+    except ValueError:
+        parts = host = None
+    is_here = host in ("localhost", "::1") or (host or "").startswith("127.")
+    if parts is None or not host or not (parts.scheme == "https" or (parts.scheme == "http" and is_here)):
+        # Without the path: who knows it may often send there.
+        shown = (
+            f"{parts.scheme}://{host}" if parts and host else type(value) if not isinstance(value, str) else "no URL"
+        )
+        raise refusal(name, shown, "an https URL, or an http one of this very machine")
+    return str(value)
+
+
+def events(name: str, value: Any) -> list[str]:
+    """Check what a subscription is to be told of. The set is open: a name that nobody knows is none of this check's.
+
+    :param name: the parameter's name, for the message.
+    :param value: what was given.
+    :return: the events, each once.
+    :raises ValueError: if it is no list, or there is none in it.
+    """
+    is_list = isinstance(value, (list, tuple, set, frozenset)) and value
+    if not is_list or not all(isinstance(event, str) and event.strip() for event in value):
+        raise refusal(name, value, "a list of events, as ['job.succeeded', 'job.failed']")
+    return sorted(set(value)) if isinstance(value, (set, frozenset)) else list(dict.fromkeys(value))
+
+
+def destination(_: str, value: Any) -> Keeper:
+    """Check where a secret is to go.
+
+    :param value: what was given.
+    :return: what keeps it there.
+    :raises ValueError: if it is nothing that could.
+    """
+    return keeper(value)

@@ -1,0 +1,493 @@
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import re
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+from pydantic import SecretStr
+
+from planasonix_provider import signing_secrets
+from planasonix_provider.api.errors import (
+    PlanasonixConfigurationError,
+    PlanasonixConflictError,
+    PlanasonixError,
+    PlanasonixServerError,
+)
+from planasonix_provider.api.models import NewWebhook, Webhook
+from planasonix_provider.keepers import Keeper, PlanasonixSecretError, keeper
+from planasonix_provider.operators import webhook as road
+from planasonix_provider.operators.planasonix import PlanasonixWebhookOperator
+from planasonix_provider.simulator import Simulator
+from planasonix_provider.simulator.subscriptions import WebhookChangeOrder
+from tests.conftest import API_KEY
+from tests.driving import Run, context, drive
+from tests.operators.work import routes_asked
+
+URL = "https://hooks.example.com/planasonix"
+EVENTS = ["job.succeeded", "job.failed"]
+
+
+@pytest.fixture(autouse=True)
+def _no_time_between_two_tries_to_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signing_secrets, "PAUSE", 0.0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "secret"
+
+
+@pytest.fixture
+def place(path: Path) -> Keeper:
+    return keeper(f"file:{path}")
+
+
+@pytest.fixture
+def run(path: Path) -> Callable[..., Run]:
+    """Runs the task, whose secret goes to a file, to its end."""
+
+    def run(*, try_number: int = 1, **parameters: Any) -> Run:
+        return drive(lambda: subscribe(**{"secret_to": f"file:{path}", **parameters}), try_number=try_number)
+
+    return run
+
+
+def subscribe(**parameters: Any) -> PlanasonixWebhookOperator:
+    return PlanasonixWebhookOperator(
+        **{"task_id": "subscribe", "url": URL, "events": EVENTS, "secret_to": "variable:x", **parameters}
+    )
+
+
+def the_one(planasonix: Simulator) -> Webhook:
+    (only,) = planasonix.world.webhooks.all()
+    return only
+
+
+def secrets_of(planasonix: Simulator) -> dict[str, str]:
+    """The signing secret of each subscription, deleted ones too, as it is now."""
+    return {one.id: one.secret.get_secret_value() for one in planasonix.world.webhooks._subscriptions.newest_first()}
+
+
+def has_its_secret(place: Keeper, planasonix: Simulator) -> bool:
+    kept, webhook = place.kept(), the_one(planasonix)
+    assert kept is not None
+    return (kept.webhook_id, kept.signing_secret.get_secret_value()) == (webhook.id, secrets_of(planasonix)[webhook.id])
+
+
+class TestASubscription:
+    def test_is_created_and_its_secret_kept(
+        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper
+    ) -> None:
+        ended = run()
+        assert ended.error is None
+        webhook = the_one(planasonix)
+        assert ended.result == {
+            "webhook_id": webhook.id,
+            "url": URL,
+            "events": EVENTS,
+            "enabled": True,
+            "action": "created",
+            "secret_is_new": True,
+        }
+        assert has_its_secret(place, planasonix)
+        assert ended.log.lines == [f"Webhook {webhook.id} was created; its secret is in {place.describe}."]
+
+    def test_that_is_as_it_should_be_stays(self, planasonix: Simulator, run: Callable[..., Run], path: Path) -> None:
+        run()
+        before = path.read_text()
+        for try_number, events in ((1, EVENTS), (2, EVENTS[::-1])):
+            again = run(try_number=try_number, events=events)
+            assert (again.result["action"], again.result["secret_is_new"]) == ("unchanged", False)
+        assert path.read_text() == before
+        assert routes_asked(planasonix) == ["list_webhooks", "create_webhook", "list_webhooks"] + ["list_webhooks"] * 2
+
+    def test_is_told_apart_by_its_url_alone(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+        planasonix.subscribe("https://hooks.example.com/other", EVENTS)
+        assert run().result["action"] == "created"
+        assert len(planasonix.world.webhooks.all()) == 2
+
+    @pytest.mark.parametrize(
+        ("there", "wanted"),
+        [
+            ("https://HOOKS.example.com:443/a?b=1", "https://hooks.example.com/a?b=1"),
+            ("https://hooks.example.com/", "https://hooks.example.com"),
+        ],
+    )
+    def test_is_found_however_its_url_is_written(
+        self, planasonix: Simulator, run: Callable[..., Run], there: str, wanted: str
+    ) -> None:
+        planasonix.subscribe(there, EVENTS)
+        assert run(url=wanted).result["action"] == "unchanged"
+        assert len(planasonix.world.webhooks.all()) == 1
+
+    def test_gets_other_events(self, planasonix: Simulator, run: Callable[..., Run], place: Keeper) -> None:
+        run()
+        ended = run(events=["backfill.completed"])
+        assert (ended.result["action"], ended.result["events"]) == ("updated", ["backfill.completed"])
+        assert the_one(planasonix).events == ["backfill.completed"]
+        assert ended.log.lines[0].endswith(f"events {EVENTS}, enabled; from now on ['backfill.completed'], enabled.")
+        assert has_its_secret(place, planasonix)
+
+    def test_is_enabled_again(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+        run()
+        planasonix.world.webhooks.update(the_one(planasonix).id, WebhookChangeOrder(enabled=False))
+        ended = run()
+        assert (ended.result["action"], ended.result["enabled"]) == ("updated", True)
+        assert the_one(planasonix).enabled
+
+    def test_is_found_behind_the_first_page(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+        planasonix.subscribe(URL, EVENTS)
+        for number in range(100):
+            planasonix.subscribe(f"https://hooks.example.com/{number}", EVENTS)
+        assert run().result["action"] == "unchanged"
+
+    def test_that_is_there_twice_is_an_error_that_names_both(
+        self, planasonix: Simulator, run: Callable[..., Run]
+    ) -> None:
+        ids = [planasonix.subscribe(URL, EVENTS).id for _ in range(2)]
+        ended = run()
+        assert isinstance(ended.error, PlanasonixConflictError)
+        assert all(webhook_id in str(ended.error) for webhook_id in ids)
+        assert "Delete all but one" in str(ended.error)
+        assert routes_asked(planasonix) == ["list_webhooks"]
+
+    def test_may_be_told_of_events_that_nobody_knows(
+        self, planasonix: Simulator, run: Callable[..., Run], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert run(events=["job.paused"]).result["events"] == ["job.paused"]
+        assert "does not know ['job.paused']" in caplog.text
+
+
+class TestItsSecret:
+    def test_is_rotated_where_it_is_not_there(
+        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper
+    ) -> None:
+        theirs = planasonix.subscribe(URL, EVENTS)
+        ended = run()
+        assert (ended.result["action"], ended.result["secret_is_new"]) == ("unchanged", True)
+        assert has_its_secret(place, planasonix)
+        assert secrets_of(planasonix)[theirs.id] != theirs.signing_secret.get_secret_value()
+        assert "so it was rotated; the new one is there" in ended.log.lines[0]
+
+    def test_is_rotated_where_another_subscriptions_is_there(
+        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper
+    ) -> None:
+        run()
+        planasonix.world.webhooks.delete(the_one(planasonix).id)
+        planasonix.subscribe(URL, EVENTS)
+        assert run().result["secret_is_new"]
+        assert has_its_secret(place, planasonix)
+
+    @pytest.mark.parametrize("is_there", [False, True])
+    def test_does_not_push_out_that_of_another_url(
+        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper, is_there: bool
+    ) -> None:
+        run()
+        if is_there:
+            planasonix.subscribe("https://hooks.example.com/other", EVENTS)
+        ended = run(url="https://hooks.example.com/other")
+        assert isinstance(ended.error, PlanasonixSecretError)
+        assert "it holds the secret of webhook wh_" in str(ended.error)
+        assert len(planasonix.world.webhooks.all()) == (2 if is_there else 1)
+        assert "rotate_webhook_secret" not in routes_asked(planasonix)
+        assert run().result["secret_is_new"] is False
+
+    def test_is_there_before_anything_is_delivered(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+        webhook = planasonix.subscribe(URL, EVENTS)
+        planasonix.world.webhooks.update(webhook.id, WebhookChangeOrder(enabled=False))
+        run()
+        assert routes_asked(planasonix) == ["list_webhooks", "rotate_webhook_secret", "update_webhook"]
+
+    def test_goes_to_a_function_once(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+        taken: list[SecretStr] = []
+        run(secret_to=taken.append)
+        run(secret_to=taken.append)
+        assert [secret.get_secret_value() for secret in taken] == list(secrets_of(planasonix).values())
+
+    def test_is_rotated_for_a_function_by_a_retry(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+        taken: list[SecretStr] = []
+        planasonix.fail("reset", route="list_webhooks", skip=1, times=8)
+        first = run(secret_to=taken.append)
+        assert isinstance(first.error, PlanasonixError)
+        assert len(taken) == 1, "the secret that was in hand is not lost with the look that failed"
+        second = run(secret_to=taken.append, try_number=2)
+        assert (second.result["action"], second.result["secret_is_new"]) == ("unchanged", True)
+        assert taken[-1].get_secret_value() == secrets_of(planasonix)[the_one(planasonix).id]
+
+    def test_that_surely_cannot_be_kept_is_not_asked_for(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+        ended = run(secret_to="file:/nowhere/secret")
+        assert isinstance(ended.error, PlanasonixSecretError)
+        assert "there is no folder /nowhere" in str(ended.error)
+        assert planasonix.requests == []
+
+    def test_that_could_not_be_kept_leaves_nothing_behind(
+        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(self: Path, target: Path) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", full)
+            ended = run()
+        assert isinstance(ended.error, PlanasonixSecretError)
+        assert "deleted again: nothing was created" in str(ended.error)
+        assert planasonix.world.webhooks.all() == []
+        assert run(try_number=2).result["action"] == "created"
+        assert has_its_secret(place, planasonix)
+
+
+class TestALostAnswer:
+    @pytest.mark.parametrize(("kind", "status"), [("reset", None), ("cut", None), ("html", 502), ("empty", None)])
+    def test_leaves_one_subscription_whose_secret_is_kept(
+        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper, kind: Any, status: int | None
+    ) -> None:
+        planasonix.fail(kind, route="create_webhook", status=status, when="after")
+        ended = run()
+        assert ended.error is None
+        assert (ended.result["action"], ended.result["secret_is_new"]) == ("unchanged", True)
+        assert has_its_secret(place, planasonix)
+        assert routes_asked(planasonix).count("create_webhook") == 1
+
+    def test_does_not_leave_a_function_without_the_secret(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+        taken: list[SecretStr] = []
+        planasonix.fail("reset", route="create_webhook", when="after")
+        assert run(secret_to=taken.append).result["secret_is_new"]
+        assert [secret.get_secret_value() for secret in taken] == list(secrets_of(planasonix).values())
+
+    def test_of_what_created_nothing_is_left_to_the_retry(
+        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper
+    ) -> None:
+        planasonix.fail("reset", route="create_webhook", when="before")
+        ended = run()
+        assert isinstance(ended.error, PlanasonixError)
+        assert not isinstance(ended.error, AirflowFailException)
+        assert "A retry of the task looks first, and goes on" in str(ended.error)
+        assert run(try_number=2).result["action"] == "created"
+        assert has_its_secret(place, planasonix)
+
+    def test_and_no_look_are_mended_by_the_retry(
+        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper
+    ) -> None:
+        planasonix.fail("reset", route="create_webhook", when="after")
+        planasonix.fail("reset", route="list_webhooks", skip=1, times=8)
+        assert isinstance(run().error, PlanasonixError)
+        assert place.kept() is None
+        assert run(try_number=2).result["secret_is_new"]
+        assert has_its_secret(place, planasonix)
+
+    def test_to_a_rotation_is_mended_by_another(
+        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper
+    ) -> None:
+        planasonix.subscribe(URL, EVENTS)
+        planasonix.fail("reset", route="rotate_webhook_secret", when="after", times=3)
+        first = run()
+        assert not isinstance(first.error, AirflowFailException)
+        assert "Nobody knows whether the secret" in str(first.error)
+        assert run(try_number=2).result["secret_is_new"]
+        assert has_its_secret(place, planasonix)
+
+    def test_and_a_process_that_dies_are_mended_by_the_retry(
+        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def die(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(road, "keep_or_remove", die)
+            with pytest.raises(KeyboardInterrupt):
+                run()
+        assert place.kept() is None
+        assert run(try_number=2).result["webhook_id"] == the_one(planasonix).id
+        assert has_its_secret(place, planasonix)
+
+
+class TestTwoTasksAtOnce:
+    @pytest.fixture
+    def meanwhile(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+        """Lets something happen just before, or after, the task creates its subscription."""
+
+        def order(act: Callable[[], object], *, before: bool) -> None:
+            once = [act]
+
+            def create(*arguments: Any, **parameters: Any) -> NewWebhook:
+                if before and once:
+                    once.pop()()
+                created = signing_secrets.create(*arguments, **parameters)
+                if once:
+                    once.pop()()
+                return created
+
+            monkeypatch.setattr(road, "create", create)
+
+        return order
+
+    def test_leave_the_older_subscription(
+        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper, meanwhile: Callable[..., None]
+    ) -> None:
+        others: list[Run] = []
+        meanwhile(lambda: others.append(run()), before=True)
+        ended = run()
+        assert (others[0].result["action"], ended.result["action"]) == ("created", "unchanged")
+        assert ended.result["webhook_id"] == others[0].result["webhook_id"] == the_one(planasonix).id
+        assert has_its_secret(place, planasonix)
+        assert "Another task subscribed the same url at the same moment" in ended.log.lines[0]
+
+    def test_leave_the_secret_alone_that_the_other_is_about_to_keep(
+        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper, meanwhile: Callable[..., None]
+    ) -> None:
+        theirs: list[NewWebhook] = []
+        meanwhile(lambda: theirs.append(planasonix.subscribe(URL, EVENTS)), before=True)
+        ended = run()
+        assert isinstance(ended.error, PlanasonixConflictError)
+        assert "the other one's secret is not there yet. Try again" in str(ended.error)
+        assert the_one(planasonix).id == theirs[0].id
+        assert "rotate_webhook_secret" not in routes_asked(planasonix)
+        place.keep(theirs[0].signing_secret, webhook_id=theirs[0].id)
+        assert run(try_number=2).result["action"] == "unchanged"
+
+    def test_leave_ours_where_it_is_the_older(
+        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper, meanwhile: Callable[..., None]
+    ) -> None:
+        others: list[Run] = []
+        meanwhile(lambda: others.append(run()), before=False)
+        ended = run()
+        # The other one looked first, and found ours, whose secret was not there yet.
+        assert ended.result["action"] == "created"
+        assert ended.result["webhook_id"] == the_one(planasonix).id
+        kept = place.kept()
+        assert kept is not None
+        assert secrets_of(planasonix)[the_one(planasonix).id] in {s.get_secret_value() for s in kept.secrets}
+
+    def test_both_yield_where_nobody_can_tell_which_is_older(self) -> None:
+        def webhook(created_at: str | None) -> Webhook:
+            return Webhook.model_validate({"id": "wh", "url": URL, "created_at": created_at})
+
+        early, late = webhook("2025-03-27T15:00:00Z"), webhook("2025-03-27T15:00:01Z")
+        assert road._is_older(early, late)  # type: ignore[arg-type]
+        assert not road._is_older(late, early)  # type: ignore[arg-type]
+        for one, other in ((early, early), (webhook(None), early), (early, webhook(None))):
+            assert road._is_older(one, other)  # type: ignore[arg-type]
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("parameter", "value", "words"),
+        [
+            ("url", "http://hooks.example.com/x", "url: got 'http://hooks.example.com', allowed is an https URL"),
+            ("url", "", "url: got 'no URL'"),
+            ("url", None, "url: got <class 'NoneType'>"),
+            ("url", "https://[x", "url: got 'no URL'"),
+            ("url", "ftp://127.0.0.1/x", "url: got 'ftp://127.0.0.1'"),
+            ("events", [], "events: got [], allowed is a list of events, as ['job.succeeded', 'job.failed']"),
+            ("events", "job.succeeded", "events: got 'job.succeeded'"),
+            ("events", ["job.succeeded", " "], "events: got ['job.succeeded', ' ']"),
+            ("secret_to", "vault:x", "secret_to: got 'vault:x', allowed is 'variable:NAME'"),
+            ("secret_to", None, "secret_to: got None"),
+            ("planasonix_conn_id", "", "planasonix_conn_id: got ''"),
+        ],
+    )
+    def test_is_refused_when_the_dag_is_parsed(self, parameter: str, value: Any, words: str) -> None:
+        with pytest.raises(ValueError, match=re.escape(words)):
+            subscribe(**{parameter: value})
+
+    @pytest.mark.parametrize(
+        ("parameter", "rendered", "words"),
+        [
+            ("url", "http://hooks.example.com", "url: got"),
+            ("url", "https://hooks.example.com/a b", "url: got"),
+            ("events", "job.succeeded", "events: got"),
+            ("secret_to", "vault:x", "secret_to: got"),
+        ],
+    )
+    def test_of_a_template_is_refused_before_the_first_request(
+        self, planasonix: Simulator, parameter: str, rendered: str, words: str
+    ) -> None:
+        operator = subscribe(**{parameter: "{{ params.x }}"})
+        setattr(operator, parameter, rendered)
+        with pytest.raises(AirflowFailException, match=words):
+            operator.execute(context(Run()))
+        assert planasonix.requests == []
+
+    def test_a_url_is_refused_without_what_lets_one_send_there(self) -> None:
+        with pytest.raises(ValueError, match="url: got") as refused:
+            subscribe(url="http://me:precious@hooks.example.com/precious?token=precious")
+        assert "precious" not in str(refused.value)
+
+    @pytest.mark.parametrize("url", ["http://localhost:8080/x", "http://127.0.0.2/x", "http://[::1]/x"])
+    def test_this_machine_may_be_told_over_plain_http(self, url: str) -> None:
+        assert subscribe(url=url).url == url
+
+    def test_a_missing_connection_says_which(self, run: Callable[..., Run]) -> None:
+        ended = run(planasonix_conn_id="planasonix_nowhere")
+        assert isinstance(ended.error, PlanasonixConfigurationError)
+        assert "'planasonix_nowhere'" in str(ended.error)
+
+    @pytest.mark.parametrize("route", ["list_webhooks", "create_webhook"])
+    def test_what_may_not_be_asked_fails_without_a_retry(
+        self, planasonix: Simulator, run: Callable[..., Run], route: str
+    ) -> None:
+        planasonix.fail("status", route=route, status=403)
+        assert isinstance(run().error, AirflowFailException)
+
+    def test_an_outage_is_left_to_the_retries(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+        planasonix.fail("status", route="list_webhooks", status=500, times=8)
+        assert isinstance(run().error, PlanasonixServerError)
+        assert run(try_number=2).result["action"] == "created"
+
+
+class TestItsParameters:
+    def test_may_be_templates(self) -> None:
+        operator = subscribe(url="{{ params.url }}", events="{{ params.events }}", secret_to="variable:{{ params.v }}")
+        assert set(operator.template_fields) == {"url", "events", "secret_to", "planasonix_conn_id"}
+        rendered = {"url": URL, "v": "planasonix_secret"}
+        operator.events = EVENTS
+        operator.render_template_fields({"params": rendered})
+        assert (operator.url, operator.secret_to) == (URL, "variable:planasonix_secret")
+
+    def test_show_of_a_function_no_more_than_its_name(self) -> None:
+        from airflow.serialization.helpers import serialize_template_field
+
+        def put(token: str, secret: SecretStr) -> None: ...
+
+        operator = subscribe(secret_to=functools.partial(put, "precious"))
+        shown = serialize_template_field(operator.secret_to, "secret_to")
+        assert "precious" not in json.dumps(shown)
+        assert " at 0x" not in json.dumps(shown)
+        operator.render_template_fields({})
+
+
+def test_no_secret_and_no_key_is_in_anything_that_a_person_can_read(
+    planasonix: Simulator, run: Callable[..., Run], path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    seen: set[str] = set()
+    said = ""
+    routes = ("list_webhooks", "create_webhook", "rotate_webhook_secret", "delete_webhook")
+    for there in (False, True):
+        for fault in (None, "reset", "html", "empty"):
+            for route in routes:
+                for secret_to in (f"file:{path}", print_and_fail):
+                    planasonix.reset()
+                    path.unlink(missing_ok=True)
+                    if there:
+                        planasonix.subscribe(URL, ["job.queued"])
+                    if fault:
+                        planasonix.fail(fault, route=route, when="after")
+                    ended = run(secret_to=secret_to)
+                    seen |= set(secrets_of(planasonix).values())
+                    said += ended.said + ("".join(traceback.format_exception(ended.error)) if ended.error else "")
+    assert len(seen) > 50
+    assert "created" in said
+    assert not [secret for secret in seen if secret in said + caplog.text]
+    assert API_KEY not in said + caplog.text
+
+
+def print_and_fail(secret: SecretStr) -> None:
+    raise ValueError(f"I will not take {secret.get_secret_value()} or {secret!r}")
