@@ -84,4 +84,5 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "extra-links": ["planasonix_provider.links.planasonix.PlanasonixJobLink"],
+        "cli": ["planasonix_provider.cli.definition.get_planasonix_cli_commands"],
     }

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from planasonix_provider.api.operation import Operations, listing, operation
+from planasonix_provider.cli.definition import SHELL, Group
+from planasonix_provider.operators import planasonix as operators
+from planasonix_provider.sensors import planasonix as sensors
 from planasonix_provider.simulator import Simulator
 from tests.conftest import DAGS_FOLDER
 
@@ -45,6 +51,32 @@ def test_the_python_in_the_docs_runs(page: Path, planasonix: Simulator) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def commands(group: Group) -> Iterator[str]:
+    for command in group.commands:
+        if isinstance(command, Group):
+            yield from (f"{command.name} {name}" for name in commands(command))
+        else:
+            yield command.name
+
+
+def test_each_route_has_its_method_operator_and_command() -> None:
+    page = (ROOT / "docs" / "hook.md").read_text()
+    rows = re.findall(r"^\| `([A-Z]+) (/\S+)` \| `(\w+)` \| (.*?) ?\| `([\w -]+)` \|$", page, re.MULTILINE)
+    document = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text())
+    assert {(verb.lower(), f"/api/v1{path}", method) for verb, path, method, *_ in rows} == {
+        (verb, path, described["operationId"])
+        for path, methods in document["paths"].items()
+        for verb, described in methods.items()
+        if verb != "parameters"
+    }
+    assert {method for _, _, method, *_ in rows} == {
+        name for name, member in vars(Operations).items() if isinstance(member, (operation, listing))
+    }
+    for name in re.findall(r"`(\w+)`", " ".join(in_a_dag for *_, in_a_dag, _ in rows)):
+        assert hasattr(sensors if name.endswith("Sensor") else operators, name), name
+    assert {command for *_, command in rows} == set(commands(SHELL)) - {"ping"}
 
 
 def test_the_commands_exist() -> None:

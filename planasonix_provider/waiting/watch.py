@@ -129,7 +129,7 @@ class Watch:
         self._refusals = self._refusals + 1 if isinstance(error, self._forgives) else 0
         silent = self._silent and not is_final(error)
         if not (is_passing(error) or self._refusals == 1 or silent):
-            return self._give_up(error_of(error.kind, f"{error}{self._left_behind}"))
+            return self._give_up(error_of(error.kind, f"{error}{self.left_behind}"))
         if self.unseen_since is None:
             self.unseen_since = now
             self._say(now, f"No news of {self.subject.name}, still waiting: {error}", warn=True)
@@ -137,7 +137,7 @@ class Watch:
             return self._give_up(
                 PlanasonixLostTrackError(
                     f"No news of {self.subject.name} since {self.unseen_since:%Y-%m-%d %H:%M:%S} UTC, for more than "
-                    f"{duration(_seconds(LONGEST_OUTAGE))}.{self._left_behind} The last try: {error}"
+                    f"{duration(_seconds(LONGEST_OUTAGE))}.{self.left_behind} The last try: {error}"
                 )
             )
         return self.remind(now)
@@ -169,7 +169,8 @@ class Watch:
         return max(0.0, _seconds(min(next_line, self.deadline or next_line) - now))
 
     @property
-    def _left_behind(self) -> str:
+    def left_behind(self) -> str:
+        """What to add where the wait ends early: a sentence with a space before it, or nothing."""
         if not self._owned:
             return ""
         return (

@@ -1,0 +1,103 @@
+"""The commands that look at jobs and backfills, and the one that cancels them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from pydantic import BaseModel
+
+from planasonix_provider.cli import values
+from planasonix_provider.cli.exits import REFUSED
+from planasonix_provider.cli.output import Answer
+from planasonix_provider.cli.stage import Stage
+from planasonix_provider.cli.waiting import cancel_and_wait, times, wait_and_account
+from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject
+
+_JOB_COLUMNS = ("id", "status", "type", "connection_id", "created_at")
+_BACKFILL_COLUMNS = ("id", "status", "progress_percent", "connection_id", "start_at", "end_at", "created_at")
+
+
+def plain(model: BaseModel) -> dict[str, Any]:
+    """Write a model in JSON types.
+
+    :param model: what the API has sent.
+    :return: all that it has sent, also what this version does not know.
+    """
+    return model.model_dump(mode="json", exclude_unset=True)
+
+
+def listed(stage: Stage, models: Iterator[BaseModel], *columns: str) -> Answer:
+    """Answer with a list.
+
+    :param stage: what the command acts with.
+    :param models: what the API sends.
+    :param columns: what a table of it shows.
+    :return: the answer, of as many as ``--limit`` says.
+    """
+    limit = stage.options.limit
+    rows = [plain(model) for model in islice(models, limit)]
+    if len(rows) == limit:
+        stage.screen.say(f"Listed the newest, {limit} at the most: a higher --limit may list more.")
+    return Answer(rows, columns)
+
+
+def jobs(stage: Stage) -> Answer:
+    """List jobs."""
+    options = stage.options
+    found = stage.calls.list_jobs(
+        connection_id=options.connection_id,
+        pipeline_id=options.pipeline_id,
+        type=options.type,
+        status=options.status,
+        since=values.moment("--since", options.since),
+        until=values.moment("--until", options.until),
+        limit=options.limit,
+    )
+    return listed(stage, found, *_JOB_COLUMNS)
+
+
+def job(stage: Stage) -> Answer:
+    """Show a job, or wait for it."""
+    times(stage)
+    found = stage.calls.get_job(stage.options.job_id)
+    return wait_and_account(stage, found) if stage.options.wait else Answer(plain(found))
+
+
+def results(stage: Stage) -> Answer:
+    """Show what a job loaded."""
+    return Answer(plain(stage.calls.get_job_results(stage.options.job_id)))
+
+
+def cancel(stage: Stage) -> Answer:
+    """Cancel a job, or the jobs of a backfill."""
+    kind = BackfillSubject if stage.options.backfill else JobSubject
+    return cancel_and_wait(stage, kind(stage.options.id))
+
+
+def backfills(stage: Stage) -> Answer:
+    """List backfills."""
+    options = stage.options
+    found = stage.calls.list_backfills(connection_id=options.connection_id, status=options.status, limit=options.limit)
+    return listed(stage, found, *_BACKFILL_COLUMNS)
+
+
+def backfill(stage: Stage) -> Answer:
+    """Show a backfill, or wait for it."""
+    times(stage)
+    found = stage.calls.get_backfill(stage.options.backfill_id)
+    return wait_and_account(stage, found) if stage.options.wait else Answer(plain(found))
+
+
+def ping(stage: Stage) -> Answer:
+    """Try Airflow's connection."""
+    works, words = stage.hook.test_connection()
+    if not works:
+        return Answer(code=REFUSED, complaint=words)
+    return Answer({"conn_id": stage.options.conn_id, "works": True, "message": words})
+
+
+def openapi(stage: Stage) -> Answer:
+    """Print the API's own description."""
+    return Answer(stage.calls.get_openapi())

@@ -1,0 +1,39 @@
+"""The parser of ``python -m planasonix_provider``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from planasonix_provider import __version__
+from planasonix_provider.cli.definition import SHELL, Command, Group, options_of
+
+PROGRAM = "python -m planasonix_provider"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser.
+
+    :return: the parser; what it parses names in ``act`` what is to be done.
+    """
+    made = argparse.ArgumentParser(prog=PROGRAM, description=f"{SHELL.help}.")
+    made.add_argument("--version", action="version", version=f"airflow-provider-planasonix {__version__}")
+    _add_commands(made, SHELL)
+    return made
+
+
+def _add_commands(to: argparse.ArgumentParser, group: Group) -> None:
+    commands = to.add_subparsers(metavar="COMMAND", required=True)
+    for command in group.commands:
+        _add(commands, command)
+
+
+def _add(commands: Any, command: Command | Group) -> None:
+    made = commands.add_parser(command.name, help=command.help, description=f"{command.help}.")
+    if isinstance(command, Group):
+        _add_commands(made, command)
+        return
+    made.epilog = command.more or None
+    made.set_defaults(act=command.act)
+    for option in options_of(command):
+        made.add_argument(*option.flags, help=option.help, **option.how)

@@ -1,0 +1,137 @@
+"""Runs one command: gives it what it needs, prints its answer, and makes an exit code of how it ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TypeVar
+
+from planasonix_provider.api.errors import PlanasonixError
+from planasonix_provider.api.operation import Operations
+from planasonix_provider.api.retry import Policy
+from planasonix_provider.api.routes import Request
+from planasonix_provider.cli.exits import MISUSED, SIGNALLED, code_of
+from planasonix_provider.cli.interrupts import Interrupted, Interrupts
+from planasonix_provider.cli.output import Answer, show
+from planasonix_provider.cli.screen import Screen, log_on
+from planasonix_provider.hooks.planasonix import PlanasonixHook
+from planasonix_provider.waiting.rest import Rest
+
+T = TypeVar("T")
+
+#: Somebody sits there: better an error soon than an answer late.
+QUICK = Policy(tries=4, seconds=30.0)
+#: What the shell says of a process that writes to a pipe which nobody reads.
+_BROKEN_PIPE = SIGNALLED + 13
+
+
+class Calls(Operations):
+    """All routes as methods, tried again as suits a person who waits for the answer.
+
+    :param hook: sends the requests.
+    """
+
+    def __init__(self, hook: PlanasonixHook) -> None:
+        self._hook = hook
+
+    def send(self, request: Request[T]) -> T:
+        """Send a request.
+
+        :param request: one of :mod:`planasonix_provider.api.routes`.
+        :return: what the answer holds.
+        """
+        return self._hook.send(request, QUICK)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a command acts with.
+
+    :param options: what was typed.
+    :param program: how the shell was called, for hints at other commands.
+    :param screen: speaks to the person at the keyboard.
+    :param interrupts: says when that person wants to end.
+    :param rest: sleeps, until then.
+    :param hook: knows the Airflow connection.
+    """
+
+    options: Namespace
+    program: str
+    screen: Screen
+    interrupts: Interrupts
+    rest: Rest
+    hook: PlanasonixHook
+
+    @property
+    def calls(self) -> Calls:
+        """All routes of the API."""
+        return Calls(self.hook)
+
+    def hint(self, command: str) -> str:
+        """Write a command to be typed next.
+
+        :param command: the command, and what it is told.
+        :return: the same with what was told of Airflow's connection.
+        """
+        conn_id = self.options.conn_id
+        own = "" if conn_id == PlanasonixHook.default_conn_name else f" --conn-id {conn_id}"
+        return f"`{self.program} {command}{own}`"
+
+
+def perform(act: str, options: Namespace, *, program: str) -> int:
+    """Do what was typed.
+
+    :param act: which function does it, as ``module.function`` below :mod:`planasonix_provider.cli`.
+    :param options: what was typed.
+    :param program: how the shell was called.
+    :return: the exit code, see :mod:`planasonix_provider.cli.exits`.
+    """
+    screen = Screen()
+    with log_on(screen), Interrupts(screen.warn) as interrupts:
+        try:
+            answer = _act(act, options, program, screen, interrupts)
+            show(answer, options.output)
+        except Interrupted as interrupt:
+            answer = Answer(code=interrupt.code, complaint=interrupt.says)
+        except PlanasonixError as error:
+            answer = Answer(code=code_of(error), complaint=error.message)
+        except ValueError as misuse:
+            answer = Answer(code=MISUSED, complaint=str(misuse))
+        except BrokenPipeError:
+            # Python would complain once more when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _BROKEN_PIPE
+        if answer.complaint:
+            screen.complain(answer.complaint)
+        return answer.code
+
+
+def _act(act: str, options: Namespace, program: str, screen: Screen, interrupts: Interrupts) -> Answer:
+    module, _, function = act.rpartition(".")
+    command: Callable[[Stage], Answer] = getattr(import_module(f"planasonix_provider.cli.{module}"), function)
+    rest = Rest(interrupts.check)
+    with _connections_of_the_database(), PlanasonixHook(options.conn_id, sleep=rest.sleep) as hook:
+        return command(Stage(options, program, screen, interrupts, rest, hook))
+
+
+@contextmanager
+def _connections_of_the_database() -> Iterator[None]:
+    """Let Airflow look for connections and variables in its database, too, as ``airflow connections`` does.
+
+    Airflow 3 does so only in a process that says that it is one of the server's.
+    """
+    name = "_AIRFLOW_PROCESS_CONTEXT"
+    before = os.environ.get(name)
+    os.environ[name] = "server"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

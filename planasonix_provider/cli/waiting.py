@@ -1,0 +1,293 @@
+"""Waits for work as a worker does, shows how far it has come, and lets a person end it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from planasonix_provider import parameters
+from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixTimeoutError
+from planasonix_provider.api.models import Backfill, Job
+from planasonix_provider.api.retry import ONCE
+from planasonix_provider.api.routes import Request
+from planasonix_provider.cli.exits import code_of
+from planasonix_provider.cli.interrupts import Interrupted
+from planasonix_provider.cli.output import Answer
+from planasonix_provider.cli.screen import Bar
+from planasonix_provider.cli.stage import Stage
+from planasonix_provider.waiting import worker
+from planasonix_provider.waiting.account import Account, account_for
+from planasonix_provider.waiting.cancel import PURSUE_EVERY, cancel
+from planasonix_provider.waiting.channel import Channel, run_aside
+from planasonix_provider.waiting.clock import utcnow
+from planasonix_provider.waiting.event import WaitEvent
+from planasonix_provider.waiting.patience import Patience
+from planasonix_provider.waiting.report import report
+from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, Seen, Work, WorkSubject
+from planasonix_provider.waiting.watch import Watch
+from planasonix_provider.waiting.words import duration, sentence
+
+
+def wait_and_account(stage: Stage, work: Work) -> Answer:
+    """Wait until work is over, and say what came of it.
+
+    :param stage: what the command acts with.
+    :param work: the job or backfill, as it was just seen.
+    :return: its account; where it was not done, what is known of it and why.
+    """
+    subject = BackfillSubject(work.id) if isinstance(work, Backfill) else JobSubject(work.id)
+    wait = Wait(stage, subject, work)
+    return _answer(wait, lambda: wait.account(wait.until_over(work)))
+
+
+def cancel_and_wait(stage: Stage, subject: WorkSubject) -> Answer:
+    """Cancel work and, if told so, wait until it is over.
+
+    :param stage: what the command acts with.
+    :param subject: the job or backfill.
+    :return: what is known of it then.
+    :raises PlanasonixError: if it cannot be cancelled.
+    """
+    wait = Wait(stage, subject)
+    work = wait.cancel_and_tell()
+    if work.is_over or not stage.options.wait:
+        return wait.report()
+    return _answer(wait, lambda: wait.report(wait.until_over(work)))
+
+
+class Wait:
+    """One wait.
+
+    :param stage: what the command acts with.
+    :param subject: what is waited for.
+    :param work: the same, if it was seen already.
+    :raises ValueError: if one of the options makes no sense.
+    """
+
+    def __init__(self, stage: Stage, subject: WorkSubject, work: Work | None = None) -> None:
+        self.stage = stage
+        self.subject = subject
+        self.work = work
+        self.interval, self.timeout = times(stage)
+        # The jobs of a backfill that were cancelled; None where nothing is to be.
+        self._asked: set[str] | None = None
+
+    def until_over(self, work: Work) -> Work:
+        """Wait.
+
+        :param work: what is waited for, as it was just seen.
+        :return: the work, which is over.
+        :raises PlanasonixError: if the wait ended before.
+        :raises Interrupted: if the person at the keyboard leaves.
+        """
+        now = utcnow()
+        deadline = None if self.timeout is None else now + timedelta(seconds=self.timeout)
+        with self.stage.screen.bar(self.subject) as bar:
+            watch = _ShownWatch(self, bar, now, deadline)
+            event = self._heeding(lambda: watch.see(self.subject.seen(work, now), now))
+            while event is None:
+                event = self._heeding(lambda: self._wait(watch))
+        return self._out_of_time() if event.is_out_of_time else event.work_or_error()
+
+    def _heeding(self, act: Callable[[], WaitEvent | None]) -> WaitEvent | None:
+        """Do a part of the wait, and listen to whoever wants to end it."""
+        try:
+            self.stage.interrupts.check()
+            return act()
+        except Interrupted as interrupt:
+            # It may have come amid a request.
+            self.stage.hook.close()
+            self._decide(interrupt)
+            return None
+
+    def _wait(self, watch: Watch) -> WaitEvent:
+        is_pursuit = self._asked is not None and isinstance(self.work, Backfill)
+        # Not to miss jobs that come and go between two looks.
+        interval = min(self.interval, PURSUE_EVERY) if is_pursuit else self.interval
+        return worker.wait(watch, self._look, interval=interval, rest=self.stage.hook.rest, nap=self.stage.rest.sleep)
+
+    def _look(self, request: Request[Any]) -> Any:
+        answer = self.stage.hook.send(request, ONCE)
+        if isinstance(answer, (Job, Backfill)):
+            self.work = answer
+        if self._asked is not None and isinstance(answer, Backfill) and not answer.is_over:
+            # It may have made more jobs since.
+            return self._cancel()
+        return answer
+
+    def _decide(self, interrupt: Interrupted) -> None:
+        """Cancel, wait on, or leave, as the person at the keyboard says."""
+        screen, name = self.stage.screen, self.subject.name
+        choice = "leave" if self._asked is not None else self.stage.options.on_interrupt
+        is_asked = choice == "ask" and screen.can_ask and interrupt.number == signal.SIGINT
+        try:
+            if is_asked and not screen.ask(f"Cancel {name}? [y/N, Ctrl-C leaves it running]"):
+                return
+            if is_asked or choice == "cancel":
+                screen.say(f"Cancelling {name}.")
+                self._cancel()
+                return
+        except Interrupted as second:
+            interrupt = second
+        except PlanasonixError as error:
+            self._asked = None
+            error.reword(f"{sentence(name)} could not be cancelled, and may still run: {error}")
+            if not is_asked:
+                raise
+            screen.warn(error.message)
+            return
+        raise Interrupted(interrupt.number)
+
+    @property
+    def left(self) -> str:
+        """What there is to say when the person at the keyboard leaves."""
+        if self.work and self.work.is_over:
+            account = self.stage.hint(f"{self._show} --wait")
+            return f"{sentence(self.subject.name)} is {self.work.status}. To have it accounted for: {account}"
+        return f"No longer waiting for {self.subject.name}. {self.left_behind}"
+
+    @property
+    def _show(self) -> str:
+        return f"{'backfill-status' if isinstance(self.subject, BackfillSubject) else 'job'} {self.subject.id}"
+
+    @property
+    def left_behind(self) -> str:
+        """What is left behind when the wait ends early, and what can be done with it."""
+        wait = self.stage.hint(f"{self._show} --wait")
+        if self._asked is not None:
+            return f"It was asked to cancel. To wait for its end: {wait}"
+        form = "--backfill " if isinstance(self.subject, BackfillSubject) else ""
+        cancel = self.stage.hint(f"cancel {form}{self.subject.id}")
+        return f"It was not cancelled, and runs on. To wait for it again: {wait} To cancel it: {cancel}"
+
+    def _cancel(self) -> Work:
+        """Ask to cancel it; of a backfill, the jobs that it has made and that were not asked yet."""
+        asked = self._asked = self._asked or set()
+        known = (self.work.job_ids or []) if isinstance(self.work, Backfill) else []
+
+        async def ask(channel: Channel) -> Work:
+            return await cancel(channel.send, self.subject, known, patience=0, asked=asked)
+
+        self.work = work = run_aside(self.stage.hook.accounts(), ask, self.stage.rest.sleep_aside)
+        return work
+
+    def cancel_and_tell(self) -> Work:
+        """Cancel the work, and say what that has done.
+
+        :return: the work as it is then.
+        :raises PlanasonixError: if it could not be cancelled.
+        """
+        work, name = self._cancel(), sentence(self.subject.name)
+        if work.is_over:
+            self.stage.screen.say(f"{name} is over: it is {work.status}.")
+        elif not isinstance(work, Backfill) or self._asked:
+            self.stage.screen.say(f"{name} was asked to cancel: it is {work.status}.")
+        elif self.stage.options.wait:
+            self.stage.screen.say(f"{name} is {work.status} and has made no jobs yet; they are cancelled as they come.")
+        else:
+            raise PlanasonixConflictError(
+                f"{name} is {work.status} and has made no jobs yet, so there is nothing to cancel. Try later, or add "
+                "--wait: what it makes is cancelled then."
+            )
+        return work
+
+    def _out_of_time(self) -> Work:
+        late = f"{self.subject.goal} within {duration(self.timeout or 0)}."
+        if getattr(self.stage.options, "on_timeout", "leave") == "cancel":
+            try:
+                work = self._cancel()
+            except PlanasonixError as error:
+                raise PlanasonixTimeoutError(f"{late} It could not be cancelled, and may still run: {error}") from None
+            if work.is_over and work.status != "cancelled":
+                return work
+            if work.is_over:
+                raise PlanasonixTimeoutError(f"{late} It was cancelled.")
+        raise PlanasonixTimeoutError(f"{late} {self.left_behind}")
+
+    def account(self, work: Work) -> Answer:
+        """Say what came of work that is over.
+
+        :param work: the work.
+        :return: the account, in JSON types.
+        :raises PlanasonixError: if it was not done.
+        """
+
+        async def ask(channel: Channel) -> Account:
+            screen, rest = self.stage.screen, self.stage.rest
+            patience = Patience(channel.send, self.interval, screen.warn, rest.sleep_aside)
+            return await account_for(work, patience, job_url=self.stage.hook.job_url, info=screen.say)
+
+        account = run_aside(self.stage.hook.accounts(), ask, self.stage.rest.sleep_aside)
+        if account.error:
+            raise account.error
+        return Answer(account.result)
+
+    def report(self, work: Work | None = None) -> Answer:
+        """Say what is known of work, without what it has loaded.
+
+        :param work: the work; default: as it was seen last.
+        :return: the account, in JSON types; nothing where it was not seen.
+        """
+        known = work or self.work
+        return Answer(known and report(known, self.stage.hook.job_url))
+
+
+class _ShownWatch(Watch):
+    """A watch of which a person sees the bar."""
+
+    def __init__(self, wait: Wait, bar: Bar, now: datetime, deadline: datetime | None) -> None:
+        screen = wait.stage.screen
+        super().__init__(wait.subject, now=now, info=self._inform, warn=screen.warn, deadline=deadline)
+        self._wait, self._bar, self._screen = wait, bar, screen
+        self._is_reminding = False
+
+    def see(self, seen: Seen, now: datetime) -> WaitEvent | None:
+        self._bar.show(seen)
+        return super().see(seen, now)
+
+    def miss(self, error: PlanasonixError, now: datetime) -> WaitEvent | None:
+        self._bar.lose()
+        return super().miss(error, now)
+
+    def remind(self, now: datetime) -> WaitEvent | None:
+        self._is_reminding = True
+        try:
+            return super().remind(now)
+        finally:
+            self._is_reminding = False
+
+    def _inform(self, line: str) -> None:
+        # What is said from time to time is what the bar shows all the time.
+        if not (self._is_reminding and self._bar.is_shown):
+            self._screen.say(line)
+
+    @property
+    def left_behind(self) -> str:
+        """What to add where the wait ends early."""
+        return f" {self._wait.left_behind}"
+
+
+def times(stage: Stage) -> tuple[float, float | None]:
+    """Read how to wait.
+
+    :param stage: what the command acts with.
+    :return: the seconds between two looks, and for how many to wait, or ``None`` for ever.
+    :raises ValueError: if one makes no sense.
+    """
+    options = stage.options
+    return (
+        parameters.seconds("--poll-interval", options.poll_interval),
+        parameters.optional(parameters.seconds)("--timeout", options.timeout),
+    )
+
+
+def _answer(wait: Wait, act: Callable[[], Answer]) -> Answer:
+    """Let a script have what is known of the work, however the wait for it ends."""
+    try:
+        return act()
+    except PlanasonixError as error:
+        return Answer(wait.report().data, code=code_of(error), complaint=error.message)
+    except Interrupted as interrupt:
+        return Answer(wait.report().data, code=interrupt.code, complaint=wait.left)

@@ -1,0 +1,105 @@
+"""The commands about webhook subscriptions. A signing secret goes where it is to be kept, and is never shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from planasonix_provider.api.errors import PlanasonixLostTrackError
+from planasonix_provider.cli import values
+from planasonix_provider.cli.exits import REFUSED
+from planasonix_provider.cli.interrupts import Interrupted
+from planasonix_provider.cli.looks import listed, plain
+from planasonix_provider.cli.output import Answer
+from planasonix_provider.cli.stage import Stage
+from planasonix_provider.signing_secrets import Keeper, create_and_keep, keeper, rotate_and_keep
+
+
+def list_all(stage: Stage) -> Answer:
+    """List the subscriptions."""
+    found = stage.calls.list_webhooks(limit=stage.options.limit)
+    return listed(stage, found, "id", "enabled", "url", "events", "created_at")
+
+
+def create(stage: Stage) -> Answer:
+    """Subscribe a URL to events, and have the secret kept."""
+    options = stage.options
+    place = _place(stage)
+    events = values.words(options.events) or []
+    secret = values.secret("--secret-from", options.secret_from)
+    with _not_to_be_lost(stage, f"subscription of {options.url} was created", "webhooks list"):
+        created = create_and_keep(stage.hook, options.url, events=events, to=place, secret=secret)
+    stage.screen.say(f"The signing secret of webhook {created.id} is in {place.describe}.")
+    return Answer(plain(created))
+
+
+def get(stage: Stage) -> Answer:
+    """Show a subscription."""
+    return Answer(plain(stage.calls.get_webhook(stage.options.webhook_id)))
+
+
+def update(stage: Stage) -> Answer:
+    """Change a subscription."""
+    options = stage.options
+    events = values.words(options.events)
+    if options.url is None and events is None and options.enabled is None:
+        raise ValueError("Nothing is to change: give --url, --events, --enabled or --no-enabled.")
+    changed = stage.calls.update_webhook(options.webhook_id, url=options.url, events=events, enabled=options.enabled)
+    return Answer(plain(changed))
+
+
+def delete(stage: Stage) -> Answer:
+    """Delete a subscription, once that is sure to be meant."""
+    webhook_id = stage.options.webhook_id
+    if not stage.options.yes:
+        if not stage.screen.can_ask:
+            raise ValueError("--yes: without it you would be asked, and there is no terminal to be asked at.")
+        if not stage.screen.ask(f"Delete webhook {webhook_id}, with its history of deliveries? [y/N]"):
+            return Answer(code=REFUSED, complaint="Nothing was deleted.")
+    stage.calls.delete_webhook(webhook_id)
+    stage.screen.say(f"Deleted webhook {webhook_id}.")
+    return Answer()
+
+
+def rotate_secret(stage: Stage) -> Answer:
+    """Get a new signing secret, and have it kept."""
+    webhook_id, place = stage.options.webhook_id, _place(stage)
+    with _not_to_be_lost(stage, f"secret of webhook {webhook_id} was changed", f"webhooks get {webhook_id}"):
+        rotation = rotate_and_keep(stage.hook, webhook_id, to=place)
+    stage.screen.say(f"The new signing secret of webhook {webhook_id} is in {place.describe}.")
+    rotated_at = rotation.rotated_at and rotation.rotated_at.isoformat().replace("+00:00", "Z")
+    return Answer({"id": rotation.webhook_id, "rotated_at": rotated_at})
+
+
+def send_test(stage: Stage) -> Answer:
+    """Send a test event."""
+    return Answer(plain(stage.calls.test_webhook(stage.options.webhook_id, event=stage.options.event)))
+
+
+def deliveries(stage: Stage) -> Answer:
+    """List what was sent to a subscription."""
+    found = stage.calls.list_webhook_deliveries(stage.options.webhook_id, limit=stage.options.limit)
+    return listed(stage, found, "id", "event", "status", "http_status", "attempt", "delivered_at", "last_error")
+
+
+def _place(stage: Stage) -> Keeper:
+    try:
+        return keeper(stage.options.secret_to)
+    except ValueError:
+        # What was given is not shown: it may be the secret itself.
+        raise ValueError("--secret-to: allowed is variable:NAME, connection:CONN_ID or file:/absolute/path.") from None
+
+
+@contextmanager
+def _not_to_be_lost(stage: Stage, done: str, look: str) -> Iterator[None]:
+    """Let Ctrl-C wait until the secret is kept, for it is shown once."""
+    try:
+        with stage.interrupts.held("the secret is kept"):
+            yield
+    except Interrupted as interrupt:
+        if not interrupt.amid:
+            raise
+        raise PlanasonixLostTrackError(
+            f"Interrupted. Nobody knows whether the {done}; if it was, its secret may be lost. Look with "
+            f"{stage.hint(look)}, and rotate the secret."
+        ) from None

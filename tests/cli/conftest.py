@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pty
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+
+from planasonix_provider.__main__ import main
+from planasonix_provider.api.retry import Policy
+from planasonix_provider.cli import stage
+from planasonix_provider.simulator import Simulator
+from planasonix_provider.waiting import cancel, channel
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of a command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def last_words(self) -> str:
+        return self.err.splitlines()[-1]
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture(autouse=True)
+def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long to wait between two tries is tested where it is decided; here it would only be slept away."""
+    monkeypatch.setattr(stage, "QUICK", Policy(tries=4, seconds=30.0, draw=lambda low, high: 0.0))
+    monkeypatch.setattr(channel, "Policy", partial(Policy, draw=lambda low, high: 0.0))
+
+
+@pytest.fixture(autouse=True)
+def _a_quick_pursuit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulator's jobs are quick, too."""
+    monkeypatch.setattr(cancel, "PURSUE_EVERY", 0.05)
+    monkeypatch.setattr("planasonix_provider.cli.waiting.PURSUE_EVERY", 0.05)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind() -> Iterator[None]:
+    """A command gives back what it has taken of the process."""
+    before = _of_the_process()
+    yield
+    assert _of_the_process() == before
+
+
+def _of_the_process() -> list[Any]:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    return [handlers, logging.getLogger("planasonix_provider").level, os.environ.get("_AIRFLOW_PROCESS_CONTEXT")]
+
+
+@pytest.fixture
+def shell(planasonix: Simulator, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Types a command, where nobody sits at a terminal."""
+
+    def run(*arguments: str) -> Ran:
+        try:
+            code = main(arguments)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Ran(code, *capsys.readouterr())
+
+    return run
+
+
+def when(planasonix: Simulator, route: str, act: Callable[[], object], *, times: int = 1) -> None:
+    """Do something the moment that a route has been asked for so many times."""
+
+    def watch() -> None:
+        give_up = time.monotonic() + 10
+        while [request.route for request in planasonix.requests].count(route) < times and time.monotonic() < give_up:
+            time.sleep(0.005)
+        act()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def press(number: int = signal.SIGINT) -> None:
+    """Press Ctrl-C, or send another signal to whoever runs."""
+    os.kill(os.getpid(), number)
+
+
+class Terminal:
+    """Somebody sits there: sees what is said, and answers.
+
+    :param answers: each a text that is waited for, and what is done when it is there.
+    """
+
+    def __init__(self, *answers: tuple[str, Callable[[], object] | str]) -> None:
+        self._answers = list(answers)
+        self._seen = 0
+        self.shown = ""
+        self._master, slave = pty.openpty()
+        self.stdin = os.fdopen(os.dup(slave))
+        self.stderr = os.fdopen(slave, "w")
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        try:
+            while piece := os.read(self._master, 4096):
+                self.shown += piece.decode(errors="replace")
+                self._answer()
+        except OSError:
+            return
+
+    def _answer(self) -> None:
+        while self._answers and (found := self.shown.find(self._answers[0][0], self._seen)) >= 0:
+            text, answer = self._answers.pop(0)
+            self._seen = found + len(text)
+            if isinstance(answer, str):
+                os.write(self._master, answer.encode())
+            else:
+                answer()
+
+    def close(self) -> None:
+        """Stand up."""
+        self.stdin.close()
+        self.stderr.close()
+        self._reader.join(5)
+        os.close(self._master)
+
+
+@pytest.fixture
+def at_a_terminal(
+    planasonix: Simulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Ran]:
+    """Types a command at a terminal; stdout leads elsewhere, as in a pipe."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str, answers: tuple[tuple[str, Callable[[], object] | str], ...] = ()) -> Ran:
+        terminal = Terminal(*answers)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", terminal.stdin)
+            patch.setattr(sys, "stderr", terminal.stderr)
+            code = main(arguments)
+        terminal.close()
+        return Ran(code, capsys.readouterr().out, terminal.shown)
+
+    return run

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from airflow.utils import yaml
+
+from planasonix_provider.cli.output import Answer, show
+
+JOB: dict[str, Any] = {
+    "id": "job_1",
+    "created_at": "2025-03-27T14:22:10.123456Z",
+    "finished_at": None,
+    "metrics": {"rows_loaded": 44_802, "bytes_read": None},
+    "error": {"message": "a [/bracket] and \x1b[31ma colour"},
+    "tables": [{"name": "public.orders", "rows_loaded": 1}, {"name": "ünï", "rows_loaded": 2}],
+    "events": ["a", "b"],
+    "enabled": True,
+    "warnings": [],
+}
+
+
+def shown(capsys: pytest.CaptureFixture[str], form: str, data: Any, *columns: str) -> str:
+    show(Answer(data, columns), form)
+    return capsys.readouterr().out
+
+
+def test_json_and_yaml_hold_all_of_it_and_numbers_stay_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert json.loads(shown(capsys, "json", JOB)) == JOB
+    assert yaml.safe_load(shown(capsys, "yaml", JOB)) == JOB
+    assert "ünï" in shown(capsys, "json", JOB)
+    assert shown(capsys, "json", []) == "[]\n"
+    assert json.loads(shown(capsys, "json", [JOB], "id")) == [JOB], "columns are for tables"
+
+
+@pytest.mark.parametrize("form", ["table", "plain"])
+def test_a_table_of_one_thing_has_a_line_for_each_field(capsys: pytest.CaptureFixture[str], form: str) -> None:
+    lines = [line.replace(" | ", " ").split() for line in shown(capsys, form, JOB).splitlines()]
+    assert ["id", "job_1"] in lines
+    assert ["created_at", "2025-03-27T14:22:10Z"] in lines
+    assert ["metrics.rows_loaded", "44802"] in lines
+    assert ["error.message", "a", "[/bracket]", "and", "�[31ma", "colour"] in lines
+    assert ["events", "a,", "b"] in lines
+    assert ["enabled", "true"] in lines
+    assert ["public.orders", "1"] in lines
+    assert not [line for line in lines if line[:1] == ["finished_at"]]
+
+
+@pytest.mark.parametrize("form", ["table", "plain"])
+def test_a_table_of_many_things_has_the_columns_that_matter(capsys: pytest.CaptureFixture[str], form: str) -> None:
+    first, *_ = shown(capsys, form, [JOB, {"id": "job_2"}], "id", "created_at").splitlines()
+    assert first.replace("|", " ").split() == ["id", "created_at"]
+    out = shown(capsys, form, [JOB, {"id": "job_2"}], "id", "created_at")
+    assert "job_2" in out
+    assert "None" not in out
+
+
+def test_what_is_no_table_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(capsys, "table", "openapi: 3\n") == "openapi: 3\n"
+    assert shown(capsys, "json", None) == ""

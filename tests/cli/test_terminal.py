@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from planasonix_provider.simulator import Simulator
+from tests.operators.work import CONNECTION
+
+#: Runs a command at a terminal of its own, and passes on what is typed and shown.
+SPAWN = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
+
+def test_a_key_that_is_really_pressed(planasonix: Simulator) -> None:
+    planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=60)
+    command = [sys.executable, "-m", "planasonix_provider", "sync", CONNECTION, "--wait", "--poll-interval", "0.1"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen(
+        [sys.executable, "-c", SPAWN, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        shown = b""
+        for text, typed in ((b" rows loaded", b"\x03"), (b"[y/N, Ctrl-C leaves it running]", b"y\n"), (b"\x04", b"")):
+            while text not in shown and (piece := os.read(process.stdout.fileno(), 4096)):
+                shown += piece
+            if typed:
+                os.write(process.stdin.fileno(), typed)
+    (job,) = planasonix.jobs()
+    assert process.returncode == 4, shown.decode()
+    assert f"Cancel job {job.id}?" in shown.decode()
+    assert job.status == "cancelled"
+    assert "━" in shown.decode()

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from planasonix_provider.cli import values
+
+
+def test_metadata_comes_in_pairs_or_as_an_object() -> None:
+    assert values.metadata("--metadata", None) is None
+    assert values.metadata("--metadata", ["a=1", ' {"b": 2}', "c=x=y", "a="]) == {"a": "", "b": 2, "c": "x=y"}
+
+
+@pytest.mark.parametrize("text", ["a", "=1", " =1", "{", '{"a": NaN}', "[1]", ""])
+def test_other_metadata_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^--metadata: got "):
+        values.metadata("--metadata", [text])
+
+
+def test_words_come_one_by_one_or_with_commas() -> None:
+    assert values.words(None) is None
+    assert values.words(["a, b", "c", ","]) == ["a", "b", "c"]
+
+
+def test_a_window_is_in_utc() -> None:
+    assert values.window("2025-01-01", "2025-01-01T02:00+01:00") == (
+        datetime(2025, 1, 1, tzinfo=UTC),
+        datetime(2025, 1, 1, 1, tzinfo=UTC),
+    )
+
+
+def test_a_secret_has_no_line_break_at_its_end(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text(" s e \r\n")
+    secret = values.secret("--secret-from", str(tmp_path / "s"))
+    assert secret is not None
+    assert secret.get_secret_value() == " s e "
+
+
+def test_a_file_that_is_no_text_is_refused_without_showing_it(tmp_path: Path) -> None:
+    (tmp_path / "s").write_bytes(b"\xff\xfe secret")
+    with pytest.raises(ValueError, match=r"^--secret-from: .*\(it is no text\)") as refusal:
+        values.secret("--secret-from", str(tmp_path / "s"))
+    assert "secret'" not in str(refusal.value).replace(str(tmp_path), "")

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+import re
+import stat
+from pathlib import Path
+
+import pytest
+
+from planasonix_provider.simulator import Simulator
+from tests.cli.conftest import Ran, Run, press, when
+from tests.operators.work import routes_asked
+
+URL = "https://hooks.example.com/planasonix"
+SECRET = re.compile(r"whsec_\w{10,}")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "secret.json"
+
+
+def create(shell: Run, place: Path, *more: str) -> Ran:
+    events = ("--events", "job.succeeded,job.failed", "--events", "backfill.completed")
+    return shell("webhooks", "create", URL, *events, "--secret-to", f"file:{place}", "-o", "json", *more)
+
+
+def kept(place: Path) -> str:
+    return str(json.loads(place.read_text())["signing_secret"])
+
+
+class TestACreation:
+    def test_keeps_the_secret_and_shows_everything_else(self, shell: Run, place: Path) -> None:
+        ran = create(shell, place)
+        assert ran.code == 0
+        assert ran.json["url"] == URL
+        assert ran.json["events"] == ["job.succeeded", "job.failed", "backfill.completed"]
+        assert ran.err == f"The signing secret of webhook {ran.json['id']} is in file {place}.\n"
+        assert SECRET.fullmatch(kept(place)) or len(kept(place)) > 20
+        assert kept(place) not in ran.out + ran.err
+        assert "signing_secret" not in ran.json
+        assert stat.S_IMODE(place.stat().st_mode) == 0o600
+
+    def test_takes_a_secret_of_your_own_from_a_file_or_stdin(
+        self, shell: Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        own = tmp_path / "own"
+        own.write_text("whsec_mine_0123456789\n")
+        ran = create(shell, place, "--secret-from", str(own))
+        assert (ran.code, kept(place)) == (0, "whsec_mine_0123456789")
+        assert "whsec_mine" not in ran.out + ran.err
+        place.unlink()
+        with own.open() as stdin:
+            monkeypatch.setattr("sys.stdin", stdin)
+            assert create(shell, place, "--secret-from", "-").code == 0
+        assert kept(place) == "whsec_mine_0123456789"
+
+    @pytest.mark.parametrize(
+        ("more", "code", "said"),
+        [
+            (("--secret-to", "whsec_0123456789012345"), 2, "--secret-to: allowed is variable:NAME, connection"),
+            (("--secret-from", "/nowhere/at/all"), 2, "--secret-from: got '/nowhere/at/all', allowed is a file that"),
+            (("--secret-from", "/dev/null"), 2, "there is nothing in it"),
+            (("--secret-to", "file:/nowhere/at/all"), 1, "there is no folder /nowhere/at."),
+            (("--events", "job.failed", "--url", "x"), 2, "unrecognized arguments: --url x"),
+        ],
+    )
+    def test_is_refused_before_any_request(
+        self, planasonix: Simulator, shell: Run, place: Path, more: tuple[str, ...], code: int, said: str
+    ) -> None:
+        ran = create(shell, place, *more)
+        assert (ran.code, ran.out) == (code, "")
+        assert said in ran.err
+        assert not planasonix.requests
+
+    def test_needs_a_place_for_the_secret(self, shell: Run) -> None:
+        ran = shell("webhooks", "create", URL, "--events", "job.failed")
+        assert ran.code == 2
+        assert "the following arguments are required: --secret-to" in ran.err
+
+    def test_is_not_cut_off_by_ctrl_c(self, planasonix: Simulator, shell: Run, place: Path) -> None:
+        planasonix.fail("hang", route="create_webhook", seconds=0.3)
+        when(planasonix, "create_webhook", press)
+        ran = create(shell, place)
+        assert ran.code == 0
+        assert "Interrupted: ending once the secret is kept." in ran.err
+        assert kept(place)
+
+    def test_that_nobody_knows_of_says_so(self, planasonix: Simulator, shell: Run, place: Path) -> None:
+        planasonix.fail("reset", route="create_webhook", when="after")
+        ran = create(shell, place)
+        assert ran.code == 6
+        assert "Nobody knows whether the webhook subscription was created." in ran.last_words
+
+    def test_cut_off_by_a_second_ctrl_c_says_so(self, planasonix: Simulator, at_a_terminal: Run, place: Path) -> None:
+        planasonix.fail("hang", route="create_webhook", seconds=20)
+        when(planasonix, "create_webhook", press)
+        ran = at_a_terminal(
+            *("webhooks", "create", URL, "--events", "job.failed", "--secret-to", f"file:{place}"),
+            answers=(("Interrupted: ending once", press),),
+        )
+        assert ran.code == 6
+        assert f"Nobody knows whether the subscription of {URL} was created; if it was, its secret may be" in ran.err
+
+
+class TestASubscription:
+    @pytest.fixture
+    def webhook_id(self, shell: Run, place: Path) -> str:
+        return str(create(shell, place).json["id"])
+
+    def test_is_listed_shown_and_changed(self, shell: Run, webhook_id: str) -> None:
+        assert [row["id"] for row in shell("webhooks", "list", "-o", "json").json] == [webhook_id]
+        assert "job.succeeded, job.failed, backfill.completed" in shell("webhooks", "list").out
+        assert shell("webhooks", "get", webhook_id, "-o", "json").json["enabled"] is True
+        ran = shell("webhooks", "update", webhook_id, "--no-enabled", "--events", "job.failed", "-o", "json")
+        assert (ran.json["enabled"], ran.json["events"], ran.json["url"]) == (False, ["job.failed"], URL)
+        ran = shell("webhooks", "update", webhook_id, "--enabled", "--url", f"{URL}/2", "-o", "json")
+        assert (ran.json["enabled"], ran.json["url"]) == (True, f"{URL}/2")
+
+    def test_is_not_changed_by_nothing(self, shell: Run, webhook_id: str) -> None:
+        ran = shell("webhooks", "update", webhook_id)
+        assert (ran.code, ran.err) == (
+            2,
+            "Nothing is to change: give --url, --events, --enabled or --no-enabled.\n",
+        )
+
+    def test_has_its_secret_rotated_and_kept(self, shell: Run, webhook_id: str, place: Path) -> None:
+        before = kept(place)
+        ran = shell("webhooks", "rotate-secret", webhook_id, "--secret-to", f"file:{place}", "-o", "json")
+        assert (ran.code, ran.json["id"]) == (0, webhook_id)
+        assert ran.json["rotated_at"].endswith("Z")
+        assert kept(place) != before
+        assert kept(place) not in ran.out + ran.err
+        assert ran.err == f"The new signing secret of webhook {webhook_id} is in file {place}.\n"
+
+    def test_is_tested_and_has_a_history(self, shell: Run, webhook_id: str) -> None:
+        ran = shell("webhooks", "test", webhook_id, "--event", "job.failed", "-o", "json")
+        assert ran.code == 0
+        (delivery,) = shell("webhooks", "deliveries", webhook_id, "-o", "json").json
+        assert (delivery["id"], delivery["event"]) == (ran.json["delivery_id"], "job.failed")
+
+    def test_is_deleted_without_a_question_where_told_so(self, shell: Run, webhook_id: str) -> None:
+        ran = shell("webhooks", "delete", webhook_id, "--yes")
+        assert (ran.code, ran.out, ran.err) == (0, "", f"Deleted webhook {webhook_id}.\n")
+        assert shell("webhooks", "get", webhook_id).code == 1
+
+    def test_is_not_deleted_where_nobody_can_be_asked(self, planasonix: Simulator, shell: Run, webhook_id: str) -> None:
+        ran = shell("webhooks", "delete", webhook_id)
+        assert ran.code == 2
+        assert ran.err.startswith("--yes: without it you would be asked")
+        assert "delete_webhook" not in routes_asked(planasonix)
+
+    @pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 1), ("\n", 1, 1)])
+    def test_is_deleted_at_a_terminal_after_a_yes(
+        self, shell: Run, at_a_terminal: Run, webhook_id: str, answer: str, code: int, left: int
+    ) -> None:
+        ran = at_a_terminal("webhooks", "delete", webhook_id, answers=(("[y/N]", answer),))
+        assert (ran.code, ran.out) == (code, "")
+        assert len(shell("webhooks", "list", "-o", "json").json) == left

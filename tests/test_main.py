@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from planasonix_provider import __main__, __version__
+from planasonix_provider.simulator import Simulator
+from tests.operators.work import CONNECTION
+
+
+def test_it_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        __main__.main(["--version"])
+    assert (end.value.code, capsys.readouterr().out) == (0, f"airflow-provider-planasonix {__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["webhooks"], ["nonsense"], ["sync", "conn_1", "--nonsense"]])
+def test_it_refuses_what_is_no_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        __main__.main(arguments)
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: python -m planasonix_provider")
+
+
+def test_ctrl_c_while_airflow_is_imported_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(__main__, "_perform", interrupt)
+    assert __main__.main(["ping"]) == 130
+
+
+def test_a_command_in_a_process_of_its_own_says_nothing_but_its_answer(planasonix: Simulator) -> None:
+    command = [sys.executable, "-m", "planasonix_provider", "sync", CONNECTION, "--wait", "-o", "json"]
+    ran = subprocess.run(
+        [*command, "--poll-interval", "0.05"], capture_output=True, text=True, timeout=60, env={**os.environ}
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["status"] == "succeeded"
+    lines = [line for line in ran.stderr.splitlines() if "cryptography" not in line]
+    assert lines[0].startswith("Started job ")
+    assert lines[-1] == "Loaded 44,802 rows into 1 table."
+
+
+def test_a_pipe_that_nobody_reads_is_no_reason_to_complain(planasonix: Simulator) -> None:
+    command = f"{sys.executable} -m planasonix_provider jobs -o json; echo $? >&2"
+    reader, writer = os.pipe()
+    os.close(reader)
+    ran = subprocess.run(["/bin/sh", "-c", command], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert [line for line in ran.stderr.splitlines() if "cryptography" not in line] == ["141"]
