@@ -17,6 +17,9 @@ LONGEST_SECONDS = 10 * 365 * 86_400
 #: So far from the first and the last ``datetime`` that nothing that is reckoned with them leads beyond.
 YEARS = (1000, 9000)
 
+#: What would make another path of an id, for the API or for what stands before it.
+_IN_NO_ID = frozenset(" /\\?#%")
+
 #: Takes a parameter's name and value; gives the value in its final form, or raises a ``ValueError`` that says it all.
 Check = Callable[[str, Any], Any]
 
@@ -29,7 +32,11 @@ def refusal(name: str, value: Any, allowed: str) -> ValueError:
     :param allowed: what is allowed, in words.
     :return: the error, to be raised.
     """
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except ValueError:
+        # A number of thousands of digits, which Python does not write.
+        shown = f"a {type(value).__name__} that cannot be shown"
     return ValueError(f"{name}: got {shown if len(shown) <= 200 else shown[:200] + '…'}, allowed is {allowed}.")
 
 
@@ -69,6 +76,22 @@ def text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise refusal(name, value, "a text that is not empty")
     return value
+
+
+def identifier(name: str, value: Any) -> str:
+    """Check the id of something in Planasonix, which goes into the path of requests.
+
+    :param name: the parameter's name, for the message.
+    :param value: what was given.
+    :return: the same.
+    :raises ValueError: if it could be no id: a path, a whole address, a name with a line break.
+    """
+    is_one = isinstance(value, str) and value.isprintable() and not _IN_NO_ID.intersection(value) and value.strip(".")
+    if not is_one:
+        raise refusal(
+            name, value, "an id as Planasonix gives it: no white space, no control character, none of / \\ ? # %"
+        )
+    return str(value)
 
 
 def seconds(name: str, value: Any) -> float:

@@ -184,3 +184,22 @@ def test_an_optional_parameter_may_be_none_and_nothing_else_that_is_wrong() -> N
     assert check("the_name", None) is None
     assert check("the_name", "30") == 30.0
     assert refusal(check, 0).startswith("the_name: got 0")
+
+
+def test_a_value_that_cannot_be_written_is_refused_all_the_same() -> None:
+    assert str(parameters.refusal("metadata", {"a": 10**5_000}, "less")) == (
+        "metadata: got a dict that cannot be shown, allowed is less."
+    )
+
+
+@pytest.mark.parametrize("given", ["job_1", "bf-2", "größe", "a.b", "conn:1"])
+def test_an_id_is_any_word_that_stays_one_segment_of_a_path(given: str) -> None:
+    assert parameters.identifier("job_id", given) == given
+
+
+@pytest.mark.parametrize(
+    "given", ["", ".", "..", "a/b", "a\\b", "a?b", "a#b", "a%2Fb", "a b", "a\nb", "a\u200bb", 7, None]
+)
+def test_what_would_be_another_path_is_no_id(given: object) -> None:
+    with pytest.raises(ValueError, match=r"job_id: got .* allowed is an id as Planasonix gives it"):
+        parameters.identifier("job_id", given)

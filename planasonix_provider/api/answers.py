@@ -31,6 +31,7 @@ _ADVICE: dict[int, str] = {
     403: "The API key lacks the scope for this, or this machine is not on its IP allowlist: check both in Planasonix.",
     404: "There is no such thing for this API key: check the id, and that the key belongs to the right workspace.",
     409: "Wait for what is in the way, or cancel it.",
+    413: "The request is too large for the API, or for a proxy before it: send fewer tables, or less metadata.",
     429: "Too many requests for this API key or its workspace: let fewer tasks run at once, or raise poll_interval.",
 }
 _ADVICE_SERVER = "The fault is Planasonix's, or that of a proxy before it: try again later, and report it if it stays."
@@ -196,7 +197,7 @@ def _advice(answer: Answer, body: ErrorBody | None) -> str:
         return _ADVICE_REDIRECT
     if answer.status >= 500:
         return _ADVICE_SERVER
-    if body is None and answer.status not in (401, 403, 429):
+    if body is None and answer.status not in (401, 403, 413, 429):
         return _ADVICE_NOT_THE_API
     return _ADVICE.get(answer.status, _ADVICE_OTHER)
 

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -296,6 +297,8 @@ def _options(account: Account) -> dict[str, Any]:
         "base_url": _base_url(account.base_url),
         # The one way of packing that can be unpacked in steps of a known size.
         "headers": {**account.headers, "Accept-Encoding": "gzip"},
+        # The API has no cookies. One of a proxy's would go along with every further request, and break it if not ASCII.
+        "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),
         "timeout": httpx.Timeout(account.read_timeout, connect=account.connect_timeout),
         "verify": _ssl_context(account.verify),
         "follow_redirects": False,

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from planasonix_provider.api.states import BACKFILL_OVER, JOB_OVER
+from planasonix_provider.parameters import identifier
 
 T = TypeVar("T")
 
@@ -45,6 +46,8 @@ def as_utc(moment: datetime) -> datetime:
 
 
 #: A time in UTC, always aware.
+#: An id that can be asked for: an answer with another is found out here, and not where somebody goes on from it.
+Id = Annotated[str, AfterValidator(lambda value: identifier("id", value))]
 Moment = Annotated[datetime, AfterValidator(as_utc)]
 
 
@@ -126,7 +129,7 @@ OddError = Annotated[WorkError | None, BeforeValidator(_error_from_text)]
 class Job(Resource):
     """One run of Planasonix work; lists and the answer to a cancel name only some of its fields."""
 
-    id: str = Field(min_length=1)
+    id: Id
     status: str
     type: str | None = None
     connection_id: str | None = None
@@ -153,7 +156,7 @@ class Backfill(Resource):
     Lists and the answer to a start name only some of its fields; ``job_ids`` grows while it runs.
     """
 
-    id: str = Field(min_length=1)
+    id: Id
     status: str
     connection_id: str | None = None
     start_at: Moment | None = None
@@ -162,7 +165,7 @@ class Backfill(Resource):
     progress_percent: int | float | None = None
     rows_processed: int | None = None
     error: OddError = None
-    job_ids: list[str] | None = Field(default=None, fail_fast=True)
+    job_ids: list[Id] | None = Field(default=None, fail_fast=True)
     created_at: Moment | None = None
     updated_at: Moment | None = None
     metadata: dict[str, Any] | None = None
@@ -234,7 +237,7 @@ class Webhook(Resource):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    id: str = Field(min_length=1)
+    id: Id
     url: str
     events: list[str] = Field(default_factory=list, fail_fast=True)
     enabled: bool | None = None
@@ -269,7 +272,7 @@ class NewWebhook(Webhook, SecretResource):
 class RotatedSecret(SecretResource):
     """The secret that a subscription's deliveries are signed with from now on."""
 
-    id: str = Field(min_length=1)
+    id: Id
     rotated_at: Moment | None = None
 
     _without_secret = model_validator(mode="after")(_forget)
@@ -287,7 +290,7 @@ class TestDelivery(Resource):
 class Delivery(Resource):
     """One event that was sent, or is to be sent, to a subscription's URL."""
 
-    id: str = Field(min_length=1)
+    id: Id
     event: str
     status: str
     http_status: int | None = None

@@ -67,9 +67,6 @@ SHORTEST_SECRET = 16
 #: The events that the reference names; the set is open.
 KNOWN_EVENTS = frozenset({"job.queued", "job.succeeded", "job.failed", "job.cancelled", "backfill.completed"})
 
-#: What would make another path of an id, for the API or for what stands before it.
-_IN_NO_ID = frozenset(" /\\?#%")
-
 log = logging.getLogger(__name__)
 
 
@@ -110,7 +107,7 @@ class Request(Generic[T]):
 
     def __post_init__(self) -> None:
         for name, value in self.ids.items():
-            _id(name, value)
+            parameters.identifier(name, value)
 
     @property
     def url_path(self) -> str:
@@ -425,16 +422,6 @@ def get_openapi() -> Request[str]:
     return Request("GET", "/openapi.yaml", PlainText)
 
 
-def _id(name: str, value: Any) -> str:
-    """Refuse what could be no id, as a path, a whole address, or a name with a line break."""
-    is_one = isinstance(value, str) and value.isprintable() and not _IN_NO_ID.intersection(value) and value.strip(".")
-    if not is_one:
-        raise refusal(
-            name, value, "an id as Planasonix gives it: no white space, no control character, none of / \\ ? # %"
-        )
-    return str(value)
-
-
 def _webhook_url(name: str, value: Any) -> str:
     """Refuse a URL that would send signed events over an open wire."""
     allowed = "an https URL, or an http one of this very machine, in ASCII characters without blanks"
@@ -558,7 +545,7 @@ def _timestamp(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat().replace("+00:00", "Z")
 
 
-_optional_id = parameters.optional(_id)
+_optional_id = parameters.optional(parameters.identifier)
 _optional_url = parameters.optional(_webhook_url)
 _optional_event = parameters.optional(_event)
 _optional_events = parameters.optional(_events)

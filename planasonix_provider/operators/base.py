@@ -49,7 +49,7 @@ class PlanasonixStartOperator(Checked, BaseOperator):
     #: What kind of work it is; the XCom with its id is named after it.
     starts: ClassVar[str]
     checks: ClassVar[Mapping[str, parameters.Check]] = {
-        "connection_id": parameters.text,
+        "connection_id": parameters.identifier,
         "planasonix_conn_id": parameters.text,
         "priority": parameters.optional(parameters.priority),
         "metadata": parameters.optional(parameters.metadata),

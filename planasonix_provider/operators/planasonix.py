@@ -49,7 +49,7 @@ class PlanasonixSyncOperator(PlanasonixStartOperator):
     starts = "job"
     checks: ClassVar[Mapping[str, parameters.Check]] = {
         **PlanasonixStartOperator.checks,
-        "pipeline_id": parameters.optional(parameters.text),
+        "pipeline_id": parameters.optional(parameters.identifier),
     }
     template_fields: Sequence[str] = tuple(checks)
 
@@ -182,8 +182,8 @@ class PlanasonixCancelJobOperator(Checked, BaseOperator):
     """
 
     checks: ClassVar[Mapping[str, parameters.Check]] = {
-        "job_id": parameters.optional(parameters.text),
-        "backfill_id": parameters.optional(parameters.text),
+        "job_id": parameters.optional(parameters.identifier),
+        "backfill_id": parameters.optional(parameters.identifier),
         "planasonix_conn_id": parameters.text,
         "poll_interval": parameters.seconds,
         "timeout": parameters.optional(parameters.seconds),

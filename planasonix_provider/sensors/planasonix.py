@@ -83,7 +83,7 @@ class PlanasonixJobSensor(_WorkSensor):
     over = JOB_OVER
     checks: ClassVar[Mapping[str, parameters.Check]] = {
         **PlanasonixSensor.checks,
-        "job_id": parameters.text,
+        "job_id": parameters.identifier,
         "allowed_states": parameters.some_of(JOB_STATES),
         "failed_states": parameters.optional(parameters.some_of(JOB_STATES)),
     }
@@ -132,7 +132,7 @@ class PlanasonixBackfillSensor(_WorkSensor):
     over = BACKFILL_OVER
     checks: ClassVar[Mapping[str, parameters.Check]] = {
         **PlanasonixSensor.checks,
-        "backfill_id": parameters.text,
+        "backfill_id": parameters.identifier,
         "allowed_states": parameters.some_of(BACKFILL_STATES),
         "failed_states": parameters.optional(parameters.some_of(BACKFILL_STATES)),
     }
@@ -189,7 +189,7 @@ class PlanasonixSyncSensor(PlanasonixSensor):
     allowed_states = ("succeeded",)
     checks: ClassVar[Mapping[str, parameters.Check]] = {
         **PlanasonixSensor.checks,
-        "connection_id": parameters.text,
+        "connection_id": parameters.identifier,
         "since": parameters.utc,
         "by": parameters.one_of("created", "finished"),
         "on_failure": parameters.one_of("fail", "wait"),

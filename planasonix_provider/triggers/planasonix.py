@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from planasonix_provider.parameters import one_of, text, utc
+from planasonix_provider.parameters import identifier, one_of, utc
 from planasonix_provider.triggers.base import PlanasonixWaitTrigger, PlanasonixWorkTrigger
 from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, SyncSubject
 
@@ -24,7 +24,7 @@ class PlanasonixJobTrigger(PlanasonixWorkTrigger):
 
     def __init__(self, job_id: str, planasonix_conn_id: str = "planasonix_default", **kwargs: Any) -> None:
         super().__init__(planasonix_conn_id=planasonix_conn_id, **kwargs)
-        self.job_id = text("job_id", job_id)
+        self.job_id = identifier("job_id", job_id)
 
     @property
     def subject(self) -> JobSubject:
@@ -46,7 +46,7 @@ class PlanasonixBackfillTrigger(PlanasonixWorkTrigger):
 
     def __init__(self, backfill_id: str, planasonix_conn_id: str = "planasonix_default", **kwargs: Any) -> None:
         super().__init__(planasonix_conn_id=planasonix_conn_id, **kwargs)
-        self.backfill_id = text("backfill_id", backfill_id)
+        self.backfill_id = identifier("backfill_id", backfill_id)
 
     @property
     def subject(self) -> BackfillSubject:
@@ -79,7 +79,7 @@ class PlanasonixSyncTrigger(PlanasonixWaitTrigger):
         **kwargs: Any,
     ) -> None:
         super().__init__(planasonix_conn_id=planasonix_conn_id, **kwargs)
-        self.connection_id = text("connection_id", connection_id)
+        self.connection_id = identifier("connection_id", connection_id)
         self.since = utc("since", since)
         self.by = one_of("created", "finished")("by", by)
         self.on_failure = one_of("fail", "wait")("on_failure", on_failure)

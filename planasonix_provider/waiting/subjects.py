@@ -206,7 +206,7 @@ class BackfillSubject(WorkSubject):
         """
         return [
             routes.list_jobs(
-                connection_id=backfill.connection_id, status=status, since=backfill.created_at, limit=PAGE_SIZE
+                connection_id=backfill.connection_id or None, status=status, since=backfill.created_at, limit=PAGE_SIZE
             )
             for status in ("queued", "running")
         ]

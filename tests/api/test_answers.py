@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -59,6 +60,7 @@ def test_a_success_gives_what_its_envelope_holds(status: int) -> None:
         (403, "403 Forbidden", "IP allowlist"),
         (404, "404 Not Found", "check the id"),
         (409, "409 Conflict", "cancel it"),
+        (413, f"413 {HTTPStatus(413).phrase}", "send fewer tables, or less metadata"),
         (418, "418 I'm a Teapot", "The reference names no such answer"),
         (429, "429 Too Many Requests", "raise poll_interval"),
         (500, "500 Internal Server Error", "try again later"),

@@ -156,3 +156,11 @@ def test_a_model_does_not_change() -> None:
 )
 def test_an_odd_part_of_an_error_hides_nothing_of_the_rest(odd: dict[str, Any], left: dict[str, Any]) -> None:
     assert ErrorBody.model_validate(odd).model_dump(exclude_unset=True) == left
+
+
+@pytest.mark.parametrize("odd", ["", "a/b", "..", "a b", "a?b"])
+def test_an_id_that_nobody_could_ask_for_makes_an_answer_unreadable(odd: str) -> None:
+    with pytest.raises(ValidationError, match="allowed is an id as Planasonix gives it"):
+        Job.model_validate({"id": odd, "status": "running"})
+    with pytest.raises(ValidationError, match="allowed is an id as Planasonix gives it"):
+        Backfill.model_validate({"id": "bf_1", "status": "running", "job_ids": ["job_1", odd]})

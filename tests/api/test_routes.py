@@ -218,6 +218,14 @@ def test_only_a_start_is_unsafe_to_repeat_and_only_a_start_has_a_key() -> None:
         assert start.idempotency_key
 
 
+@pytest.mark.parametrize(
+    "listed",
+    [routes.list_backfills, routes.list_jobs, routes.list_webhooks, partial(routes.list_webhook_deliveries, "wh_1")],
+)
+def test_every_list_knows_how_many_things_are_wanted_in_all(listed: Callable[..., Request[Any]]) -> None:
+    assert (listed().at_most, listed(limit=7).at_most) == (None, 7)
+
+
 @pytest.mark.parametrize(("limit", "page"), [(None, 100), (1, 1), (99, 99), (100, 100), (101, 100), (5000, 100)])
 def test_a_list_asks_for_no_larger_page_than_is_wanted_or_allowed(limit: int | None, page: int) -> None:
     request = routes.list_jobs(limit=limit)

@@ -452,7 +452,7 @@ class TestBadInput:
     ) -> None:
         sensor = job_sensor("{{ ti.xcom_pull(task_ids='start', key='job_id') }}", **way)
         sensor.job_id = None  # type: ignore[assignment]
-        with pytest.raises(AirflowFailException, match="job_id: got None, allowed is a text"):
+        with pytest.raises(AirflowFailException, match="job_id: got None, allowed is an id"):
             sensor.execute(context(Run()))
         assert planasonix.requests == []
 

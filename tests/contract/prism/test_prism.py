@@ -1,0 +1,202 @@
+"""Prism, a server that others wrote, is given the OpenAPI document: every method of the client gets on with it.
+
+``make contract`` installs Prism, which needs Node.js, and runs this. The plain tests leave it out.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from planasonix_provider.api.errors import PlanasonixServerError, PlanasonixUnreadableError
+from planasonix_provider.api.models import (
+    Backfill,
+    Delivery,
+    Job,
+    JobResults,
+    NewWebhook,
+    RotatedSecret,
+    TestDelivery,
+    Webhook,
+)
+from planasonix_provider.api.operation import Operations
+from tests.api.ways import KEY, Way, account
+
+ROOT = Path(__file__).parent.parent.parent.parent
+PRISM = ROOT / ".prism" / "node_modules" / ".bin" / "prism"
+
+EAST = timezone(timedelta(hours=9))
+START = {"priority": "low", "metadata": {"dag_id": "d", "größe": [1, None]}, "idempotency_key": "mine"}
+#: Every method with all of its arguments, and with as few as it takes; and what it gives.
+CALLS: dict[str, tuple[dict[str, Any], dict[str, Any], Any]] = {
+    "trigger_sync": ({"connection_id": "conn_1"}, {"pipeline_id": "pl_1", **START}, Job),
+    "trigger_backfill": (
+        {"connection_id": "conn_größe", "start_at": "2025-01-01", "end_at": datetime(2025, 3, 1, tzinfo=EAST)},
+        {"tables": ["public.orders"], **START},
+        Backfill,
+    ),
+    "get_backfill": ({"backfill_id": "bf_1"}, {}, Backfill),
+    "get_job": ({"job_id": "job_1"}, {}, Job),
+    "get_job_results": ({"job_id": "job_1"}, {}, JobResults),
+    "cancel_job": ({"job_id": "job_1"}, {}, Job),
+    "create_webhook": (
+        {"url": "https://hooks.example.com/planasonix", "events": ["job.failed"]},
+        {"secret": "whsec_0123456789"},
+        NewWebhook,
+    ),
+    "get_webhook": ({"webhook_id": "wh_1"}, {}, Webhook),
+    "update_webhook": (
+        {"webhook_id": "wh_1", "enabled": False},
+        {"url": "https://hooks.example.com/", "events": ["job.failed", "job.succeeded"]},
+        Webhook,
+    ),
+    "delete_webhook": ({"webhook_id": "wh_1"}, {}, type(None)),
+    "rotate_webhook_secret": ({"webhook_id": "wh_1"}, {}, RotatedSecret),
+    "test_webhook": ({"webhook_id": "wh_1"}, {"event": "job.succeeded"}, TestDelivery),
+}
+LISTS: dict[str, tuple[dict[str, Any], dict[str, Any], Any]] = {
+    "list_backfills": ({}, {"connection_id": "conn_1", "status": "running"}, Backfill),
+    "list_jobs": (
+        {},
+        {
+            "connection_id": "conn_1",
+            "pipeline_id": "pl_1",
+            "type": "connection_sync",
+            "status": "running",
+            "since": "2025-01-01",
+            "until": datetime(2025, 3, 1, tzinfo=UTC),
+        },
+        Job,
+    ),
+    "list_webhooks": ({}, {}, Webhook),
+    "list_webhook_deliveries": ({"webhook_id": "wh_1"}, {}, Delivery),
+}
+
+
+class Prism:
+    """Prism on a free port of this machine, with requests validated.
+
+    :param answers: "examples", those of the document, or "made up": from its schemas, and other ones each time.
+    """
+
+    def __init__(self, answers: str) -> None:
+        self.is_making_up = answers == "made up"
+        #: How often to ask for the same.
+        self.times = 10 if self.is_making_up else 1
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        options = ["--errors", "--host", "127.0.0.1", "--port", str(port), *["--dynamic"][: self.is_making_up]]
+        self._process = subprocess.Popen(
+            [PRISM, "mock", *options, ROOT / "docs" / "openapi.yaml"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        said = []
+        for line in self._process.stdout:
+            said.append(line)
+            if "Prism is listening" in line:
+                break
+        else:
+            pytest.fail(f"Prism did not start:\n{''.join(said)}")
+        # What nobody reads would stop it in the end.
+        threading.Thread(target=self._process.stdout.read, daemon=True).start()
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+
+
+@pytest.fixture(scope="module", params=["examples", "made up"])
+def prism(request: pytest.FixtureRequest) -> Iterator[Prism]:
+    if not PRISM.exists():
+        pytest.skip(f"There is no {PRISM.relative_to(ROOT)}: `make contract` installs it where npm is.")
+    prism = Prism(request.param)
+    yield prism
+    prism.stop()
+
+
+@pytest.fixture(params=["blocking", "awaited"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Way:
+    monkeypatch.setenv("no_proxy", "*")
+    return Way(request.param)
+
+
+def test_every_method_is_called() -> None:
+    called = [*CALLS, *LISTS, "get_openapi"]
+    assert sorted(called) == sorted(name for name in vars(Operations) if not name.startswith("_"))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_method_gets_what_it_promises(prism: Prism, way: Way, name: str) -> None:
+    needed, more, promised = CALLS[name]
+    here = account(prism.url, organization_id="org_1")
+    for given in [needed, {**needed, **more}] * prism.times:
+        assert isinstance(way.call(here, lambda client, given=given: getattr(client, name)(**given)), promised)
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_gives_what_it_promises(prism: Prism, way: Way, name: str) -> None:
+    needed, more, promised = LISTS[name]
+    # Pages that are made up have a cursor or have none; that of the examples which has one never ends, see below.
+    limit = 20 if prism.is_making_up else 1
+    for given in [{**needed, "limit": limit}, {**needed, **more, "limit": limit}] * prism.times:
+        items = way.take(account(prism.url), None, lambda client, given=given: getattr(client, name)(**given))
+        assert all(isinstance(item, promised) for item in items)
+        assert len(items) <= limit
+        assert items or prism.is_making_up
+
+
+@pytest.mark.parametrize("prism", ["examples"], indirect=True)
+def test_a_list_without_a_cursor_is_one_page(prism: Prism, way: Way) -> None:
+    here = account(prism.url)
+    assert [job.id for job in way.take(here, None, lambda client: client.list_jobs())] == ["job_01jq8syncabc"]
+    assert len(way.take(here, None, lambda client: client.list_webhook_deliveries("wh_1"))) == 2
+
+
+@pytest.mark.parametrize("prism", ["examples"], indirect=True)
+def test_a_page_that_is_its_own_next_one_is_no_endless_list(prism: Prism, way: Way) -> None:
+    """Prism answers every cursor with the same example."""
+    with pytest.raises(PlanasonixUnreadableError, match="names its own cursor as the next"):
+        way.take(account(prism.url), None, lambda client: client.list_backfills())
+
+
+def test_the_one_thing_that_prism_cannot_answer_is_yaml(prism: Prism, way: Way) -> None:
+    """It lets the request pass, and then has nothing to write the answer with."""
+    with httpx.Client(base_url=prism.url, trust_env=False, headers={"Authorization": f"Bearer {KEY}"}) as client:
+        problem = client.get("/api/v1/openapi.yaml", headers={"Accept": "application/yaml"}).json()
+    complaints = problem.get("validation", [])
+    assert {complaint["location"][0] for complaint in complaints} <= {"response"}
+    assert complaints or problem["title"] == "Cannot find serializer for application/yaml"
+    with pytest.raises(PlanasonixServerError, match="answered 500 Internal Server Error"):
+        way.call(account(prism.url), lambda client: client.get_openapi())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/api/v1/jobs?limit=101", None),
+        ("GET", "/api/v1/jobs?since=yesterday", None),
+        ("POST", "/api/v1/connections/conn_1/backfill", {"start_at": "2025-01-01T00:00:00Z"}),
+        ("POST", "/api/v1/connections/conn_1/sync", {"metadata": 1}),
+    ],
+)
+def test_prism_refuses_what_the_document_does_not_allow(prism: Prism, method: str, path: str, body: Any) -> None:
+    """So that what it lets pass above means something."""
+    with httpx.Client(base_url=prism.url, trust_env=False, headers={"Authorization": f"Bearer {KEY}"}) as client:
+        assert client.request(method, path, json=body).status_code in (400, 422)
+
+
+def test_prism_refuses_who_has_no_key(prism: Prism) -> None:
+    with httpx.Client(base_url=prism.url, trust_env=False) as client:
+        assert client.get("/api/v1/jobs").status_code == 401
