@@ -11,6 +11,7 @@ ENVIRONMENTS := $(OLDER:%=.venvs/%) .venv
 AIRFLOW_3 := $(filter-out .venvs/2.%,$(ENVIRONMENTS))
 PYTHON := .venv/bin/python
 UV := .venv/bin/uv
+PRISM := .prism/node_modules/.bin/prism
 PORT := 8080
 
 export UV_PYTHON_DOWNLOADS := never
@@ -22,7 +23,7 @@ export AIRFLOW_HOME := $(CURDIR)/.airflow
 export no_proxy := localhost,127.0.0.1,$(no_proxy),$(NO_PROXY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo airflow test test-versions test-system lint format bench constraints build clean
+.PHONY: help demo airflow test test-versions test-system contract lint format bench constraints build clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -52,6 +53,19 @@ test-versions: $(ENVIRONMENTS:%=%/.installed) ## run the tests on every Airflow 
 test-system: $(AIRFLOW_3:%=%/.installed) ## run the tests that need a whole running Airflow; takes half an hour
 	$(call pytest-in,$(AIRFLOW_3),tests/system)
 
+# What fails once is found again by the same numbers: make contract SEED=… TIMES=…
+contract: SEED := $(shell od -An -N3 -tu4 /dev/urandom)
+contract: TIMES := 50
+contract: .venv/.installed ## hold simulator and client to the OpenAPI document for minutes (TIMES=50, SEED=random)
+	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory $(PRISM); fi
+	HYPOTHESIS_EXAMPLES=$(TIMES) CONTRACT_SEED=$(strip $(SEED)) \
+		$(PYTHON) -m pytest -n auto tests/contract tests/contract/prism --hypothesis-seed=$(strip $(SEED))
+
+# A server that others wrote; it needs Node.js 20.
+$(PRISM):
+	@echo "Installing Prism into .prism"
+	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix .prism @stoplight/prism-cli@5.14.2
+
 lint: .venv/.installed ## check style, format and types
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
@@ -78,7 +92,7 @@ build: $(UV) ## build the wheel and the source distribution into dist/
 	@ls dist/*
 
 clean: ## remove everything that the other targets made
-	rm -rf .venv .venvs .airflow .demo build dist docs/_build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venvs .airflow .demo .prism build dist docs/_build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(UV):

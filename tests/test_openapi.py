@@ -13,7 +13,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
@@ -49,6 +49,21 @@ BODIES = {
     "update_webhook": models.WebhookChange,
     "test_webhook": models.WebhookTestBody,
 }
+#: The functions that make each body, with a call that is right: what a body may hold is what they let pass.
+CALLS = {
+    "BackfillBody": lambda **more: routes.trigger_backfill("c", start_at="2025-01-01", end_at="2025-02-01", **more),
+    "WebhookBody": lambda **more: routes.create_webhook(**{"url": "https://a.b", "events": ["job.failed"], **more}),
+    "WebhookChange": lambda **more: routes.update_webhook("wh_1", **more),
+}
+#: Every bound of a body: the least that it lets pass, and the most that it does not.
+BOUNDS = {
+    ("BackfillBody", "tables", "minItems"): (["a"], []),
+    ("WebhookBody", "url", "pattern"): ("https://a.b", "ftp://a.b"),
+    ("WebhookBody", "events", "minItems"): (["job.failed"], []),
+    ("WebhookBody", "secret", "minLength"): ("s" * 16, "s" * 15),
+    ("WebhookChange", "url", "pattern"): ("http://localhost", "file://localhost"),
+    ("WebhookChange", "events", "minItems"): (["job.failed"], []),
+}
 #: The open sets, each with what is known of it.
 OPEN_SETS = {
     "JobState": JOB_STATES,
@@ -56,7 +71,6 @@ OPEN_SETS = {
     "DeliveryState": {"pending", "delivered", "failed"},
     "JobType": {"connection_sync", "backfill", "pipeline_run"},
     "Event": routes.KNOWN_EVENTS,
-    "Priority": set(get_args(models.Priority)),
 }
 LIMITS = {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"}
 
@@ -121,7 +135,7 @@ def shape(schema: dict[str, Any], definitions: dict[str, Any]) -> set[str]:
         types = types - {"array"} | {f"array of {sorted(shape(schema['items'], definitions))}"}
     if schema.get("format") == "date-time":
         types = types - {"string"} | {"time"}
-    return types | {f"{name} {schema[name]}" for name in ("minLength",) if name in schema}
+    return types
 
 
 def shown(schema: dict[str, Any], value: Any) -> Iterator[tuple[str, str, Any]]:
@@ -137,6 +151,22 @@ def shown(schema: dict[str, Any], value: Any) -> Iterator[tuple[str, str, Any]]:
                 owner, of_field = fields[field]
                 yield owner, field, inner
                 yield from shown(of_field, inner)
+
+
+def complains(model: type[BaseModel], field: str, value: Any) -> bool:
+    """Whether a model does not take a value for a field, whatever it lacks besides."""
+    try:
+        model.model_validate({field: value})
+    except ValidationError as error:
+        return any(one["loc"][0] == field for one in error.errors())
+    return False
+
+
+def pointed(body: Any, pointer: str) -> Any:
+    """What a JSON pointer, without its first slash, points to in a body."""
+    for step in pointer.split("/"):
+        body = body[int(step) if isinstance(body, list) else step]
+    return body
 
 
 def media(example: Example) -> dict[str, Any]:
@@ -236,8 +266,12 @@ def test_an_operation_answers_what_its_function_reads(name: str) -> None:
         return
     assert set(content) == {reply.accepts}
     schema = content[reply.accepts]["schema"]
-    assert schema == ({"type": "string"} if reply is models.PlainText else {"$ref": schema.get("$ref")})
-    assert reply is models.PlainText or named(schema) == reply.__name__
+    if reply is models.PlainText:
+        # The function gives the text; whoever parses it has an object.
+        Draft202012Validator(schema).validate(DOCUMENT)
+        assert schema["type"] == "object"
+    else:
+        assert schema == {"$ref": f"#/components/schemas/{reply.__name__}"}
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -268,7 +302,7 @@ def test_an_answer_tells_of_the_rate_limit(name: str) -> None:
 
 def test_every_model_has_a_schema_and_every_schema_of_an_object_a_model() -> None:
     assert set(MODELS) == {name for name, schema in SCHEMAS.items() if {"properties", "allOf"} & set(schema)}
-    assert set(OPEN_SETS) == set(SCHEMAS) - set(MODELS)
+    assert {*OPEN_SETS, "Priority"} == set(SCHEMAS) - set(MODELS)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -280,6 +314,18 @@ def test_a_schema_has_the_fields_of_its_model(name: str) -> None:
         our_types = shape(ours["properties"][field], ours.get("$defs", {}))
         assert their_types - {"null"} == our_types - {"null"}, field
         assert their_types <= our_types, field
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_schema_says_what_its_model_takes_no_empty_text_for(name: str) -> None:
+    texts = {
+        field: schema
+        for field, (_, schema) in properties(name).items()
+        if shape(schema, SCHEMAS) == {"string"} and "$ref" not in schema and (name, field, "minLength") not in BOUNDS
+    }
+    assert {field for field, schema in texts.items() if schema.get("minLength") == 1} == {
+        field for field in texts if complains(MODELS[name], field, "")
+    }
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -297,8 +343,58 @@ def test_an_open_set_is_told_to_be_one(name: str) -> None:
     assert set(schema["examples"]) == set(OPEN_SETS[name])
 
 
-def test_no_set_is_closed() -> None:
-    assert not re.search(r"\b(enum|const|additionalProperties|unevaluatedProperties):", TEXT)
+def test_no_set_is_closed_but_the_one_that_the_provider_closes() -> None:
+    assert re.findall(r"\b(enum|const|additionalProperties|unevaluatedProperties):", TEXT) == ["enum"]
+    assert SCHEMAS["Priority"]["enum"] == list(get_args(models.Priority))
+    used = {
+        (name, field) for name in MODELS for field, (_, schema) in properties(name).items() if "Priority" in str(schema)
+    }
+    assert {name for name, _ in used} <= {body.__name__ for body in BODIES.values()}
+
+
+def test_a_body_has_bounds_and_an_answer_has_none() -> None:
+    bounds = {"minItems", "maxItems", "uniqueItems", "minLength", "maxLength", "pattern", "minimum", "maximum"}
+    found = {
+        (name, field, bound)
+        for name in MODELS
+        for field, (owner, schema) in properties(name).items()
+        for bound in bounds & set(schema)
+        if owner == name and (bound, schema[bound]) != ("minLength", 1)
+    }
+    assert found == set(BOUNDS)
+
+
+@pytest.mark.parametrize("bound", BOUNDS, ids="-".join)
+def test_a_bound_is_the_one_of_the_function_that_makes_the_body(bound: tuple[str, str, str]) -> None:
+    body, field, _ = bound
+    validator = Draft202012Validator(properties(body)[field][1] | {"items": {"type": "string"}})
+    within, beyond = BOUNDS[bound]
+    CALLS[body](**{field: within})
+    assert validator.is_valid(within)
+    with pytest.raises(ValueError, match=f"^{field}: got"):
+        CALLS[body](**{field: beyond})
+    assert not validator.is_valid(beyond)
+
+
+def test_a_link_leads_from_an_answer_to_what_it_names() -> None:
+    prefixes = {"job_id": "job_", "backfill_id": "bf_", "webhook_id": "wh_"}
+    starts = {"job_id": "trigger_sync", "backfill_id": "trigger_backfill", "webhook_id": "create_webhook"}
+    linked = set()
+    for name, operation in OPERATIONS.items():
+        for status, response in operation["responses"].items():
+            for target, link in resolved(response).get("links", {}).items():
+                ((parameter, expression),) = link["parameters"].items()
+                assert (status[0], link["operationId"]) == ("2", target)
+                assert set(REQUESTS[target].ids) == {parameter}
+                example = response["content"]["application/json"]["examples"]["reference"]["value"]
+                found = pointed(example, expression.removeprefix("$response.body#/"))
+                assert found.startswith(prefixes[parameter])
+                linked.add((name, target))
+    # Every route of one job, backfill or webhook is led to by what starts such a thing, and by the list of all.
+    for target, request in REQUESTS.items():
+        for parameter in set(request.ids) - {"connection_id"}:
+            listing = f"list_{parameter.removesuffix('_id')}s"
+            assert {(starts[parameter], target), (listing, target)} <= linked
 
 
 def test_the_reference_shows_what_is_not_marked_and_nothing_that_is() -> None:

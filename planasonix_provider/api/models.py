@@ -45,9 +45,9 @@ def as_utc(moment: datetime) -> datetime:
         raise ValueError("the time is out of range") from None
 
 
-#: A time in UTC, always aware.
 #: An id that can be asked for: an answer with another is found out here, and not where somebody goes on from it.
 Id = Annotated[str, AfterValidator(lambda value: identifier("id", value))]
+#: A time in UTC, always aware.
 Moment = Annotated[datetime, AfterValidator(as_utc)]
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from planasonix_provider.simulator.refusals import Refused
 
-#: The scope that a key needs for each route; the names are those of :mod:`planasonix_provider.api.routes`.
+#: The scope that a key needs for each route, ``None`` where every key will do; the names are those of
+#: :mod:`planasonix_provider.api.routes`.
 SCOPE_OF = {
     "trigger_sync": "jobs:write",
     "trigger_backfill": "jobs:write",
@@ -26,11 +27,12 @@ SCOPE_OF = {
     "rotate_webhook_secret": "webhooks:write",
     "test_webhook": "webhooks:write",
     "list_webhook_deliveries": "webhooks:read",
+    "get_openapi": None,
 }
 #: The routes that the simulator has.
 ROUTES = tuple(SCOPE_OF)
 #: All scopes there are.
-SCOPES = frozenset(SCOPE_OF.values())
+SCOPES = frozenset(scope for scope in SCOPE_OF.values() if scope is not None)
 
 
 @dataclass(frozen=True)

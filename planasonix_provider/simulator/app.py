@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from planasonix_provider.api.models import (
     BackfillPage,
@@ -18,12 +20,12 @@ from planasonix_provider.api.models import (
     JobResultsReply,
     PageInfo,
     PageMeta,
-    SyncBody,
     SyncReply,
     SyncStarted,
 )
 from planasonix_provider.api.routes import PREFIX
 from planasonix_provider.simulator.backfills import BackfillOrder
+from planasonix_provider.simulator.bodies import SyncOrder
 from planasonix_provider.simulator.control import Control
 from planasonix_provider.simulator.envelope import json_response, read_body, refusal
 from planasonix_provider.simulator.faults import Faults
@@ -36,13 +38,18 @@ from planasonix_provider.simulator.refusals import Refused
 from planasonix_provider.simulator.webhook_api import WebhookApi
 from planasonix_provider.simulator.world import World
 
-# Which fields each answer of the reference shows; a look at one job or backfill shows all of them.
-_STARTED = {"id", "type", "status", "connection_id", "pipeline_id", "created_at", "queued_at", "metadata"}
-_LISTED = {"id", "type", "status", "connection_id", "pipeline_id", "created_at", "started_at"}
-_CANCELLED = {"id", "status", "cancel_requested_at"}
+_DOCUMENT = files("planasonix_provider.simulator") / "openapi.yaml"
+
+# Which fields each answer of the reference shows. None shows the metadata: it is for the run history.
+_JOB = {"id", "type", "status", "connection_id", "pipeline_id", "created_at"}
+_JOB_STARTED = {*_JOB, "queued_at"}
+_JOB_LISTED = {*_JOB, "started_at"}
+_JOB_CANCELLED = {"id", "status", "cancel_requested_at"}
+_JOB_SHOWN = {*_JOB_STARTED, *_JOB_LISTED, *_JOB_CANCELLED, "finished_at", "duration_seconds", "metrics", "error"}
 _BACKFILL = {"id", "connection_id", "status", "start_at", "end_at", "progress_percent", "created_at"}
-_BACKFILL_STARTED = {*_BACKFILL, "tables", "metadata"}
+_BACKFILL_STARTED = {*_BACKFILL, "tables"}
 _BACKFILL_LISTED = {*_BACKFILL, "updated_at"}
+_BACKFILL_SHOWN = {*_BACKFILL_STARTED, *_BACKFILL_LISTED, "rows_processed", "error", "job_ids"}
 
 
 class Api:
@@ -63,13 +70,14 @@ class Api:
         router.add_api_route("/jobs/{job_id}/results", self.get_job_results, methods=["GET"])
         router.add_api_route("/jobs/{job_id}/cancel", self.cancel_job, methods=["POST"])
         WebhookApi(world.webhooks, router)
+        router.add_api_route("/openapi.yaml", self.get_openapi, methods=["GET"])
 
     async def trigger_sync(self, connection_id: PathId, request: Request) -> Response:
         """Start a sync."""
-        body = await read_body(request, SyncBody)
+        body = await read_body(request, SyncOrder)
         key = request.headers.get("idempotency-key")
         job = self._world.start_sync(connection_id, body, idempotency_key=key)
-        return json_response(SyncReply(data=SyncStarted(job=job)), 202, include={"data": {"job": _STARTED}})
+        return json_response(SyncReply(data=SyncStarted(job=job)), 202, include={"data": {"job": _JOB_STARTED}})
 
     async def trigger_backfill(self, connection_id: PathId, request: Request) -> Response:
         """Start a backfill."""
@@ -88,18 +96,18 @@ class Api:
 
     async def get_backfill(self, backfill_id: PathId) -> Response:
         """Look at a backfill."""
-        return json_response(BackfillReply(data=self._world.backfill(backfill_id)))
+        return json_response(BackfillReply(data=self._world.backfill(backfill_id)), include={"data": _BACKFILL_SHOWN})
 
     async def list_jobs(self, query: Annotated[JobQuery, Query()]) -> Response:
         """List jobs, newest first."""
         jobs, end = self._world.page(query.wants, limit=query.limit, before=query.before)
         page = PageInfo(limit=query.limit, cursor=query.cursor_after(end))
         reply = JobPage(data=list(jobs), meta=PageMeta(page=page))
-        return json_response(reply, include={"data": {"__all__": _LISTED}, "meta": True})
+        return json_response(reply, include={"data": {"__all__": _JOB_LISTED}, "meta": True})
 
     async def get_job(self, job_id: PathId) -> Response:
         """Look at a job."""
-        return json_response(JobReply(data=self._world.job(job_id)))
+        return json_response(JobReply(data=self._world.job(job_id)), include={"data": _JOB_SHOWN})
 
     async def get_job_results(self, job_id: PathId) -> Response:
         """Look at what a job loaded."""
@@ -107,7 +115,11 @@ class Api:
 
     async def cancel_job(self, job_id: PathId) -> Response:
         """Request a job's end."""
-        return json_response(JobReply(data=self._world.cancel(job_id)), include={"data": _CANCELLED})
+        return json_response(JobReply(data=self._world.cancel(job_id)), include={"data": _JOB_CANCELLED})
+
+    async def get_openapi(self) -> Response:
+        """Show what describes these routes."""
+        return Response(_DOCUMENT.read_bytes(), media_type="application/yaml")
 
 
 def create_app(world: World, *, faults: Faults | None = None, limits: Limits | None = None) -> FastAPI:
@@ -120,9 +132,11 @@ def create_app(world: World, *, faults: Faults | None = None, limits: Limits | N
     """
     app = FastAPI(title="Planasonix simulator", openapi_url=None, redirect_slashes=False)
     app.state.gate = gate = Gate(world, faults or Faults(), limits or Limits(world.clock))
-    app.include_router(Api(world).router)
-    app.include_router(Control(gate).router)
-    app.include_router(Pages(world).router)
+    routers = (Api(world).router, Control(gate).router, Pages(world).router)
+    for router in routers:
+        app.include_router(router)
+    # Not the app's own list: from some version on, FastAPI keeps whole routers there.
+    app.state.routes = [route for router in routers for route in router.routes]
     app.add_middleware(Front, world=world)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(Refused, _refuse)
@@ -147,6 +161,12 @@ async def _no_route(request: Request, error: Exception) -> Response:
 
     gate: Gate = request.app.state.gate
     response = await (gate.serve("unknown", request, refuse) if path.startswith(f"{PREFIX}/") else refuse(request))
-    if isinstance(error, HTTPException):
-        response.headers.update(error.headers or {})
+    if is_known:
+        response.headers["Allow"] = ", ".join(_methods(request))
     return response
+
+
+def _methods(request: Request) -> list[str]:
+    """Tell which methods a path takes: Starlette itself names those of the first route that fits only."""
+    fitting = (route for route in request.app.state.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted(method for route in fitting for method in route.methods)

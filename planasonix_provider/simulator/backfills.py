@@ -15,11 +15,12 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from planasonix_provider.api.models import Backfill, BackfillBody, SyncBody, WorkError
 from planasonix_provider.simulator.backfill_plans import BackfillPlan
+from planasonix_provider.simulator.bodies import NoNulls
 from planasonix_provider.simulator.jobs import FAILS_AT, Plan, PlannedJob
 from planasonix_provider.simulator.times import IsoTime
 
 
-class BackfillOrder(BackfillBody):
+class BackfillOrder(NoNulls, BackfillBody):
     """A body that the API takes for a backfill; all else it refuses."""
 
     start_at: IsoTime
@@ -177,7 +178,7 @@ class PlannedBackfill:
             connection_id=self.connection_id,
             start_at=self.body.start_at,
             end_at=self.body.end_at,
-            progress_percent=100 * progress.jobs // self.plan.jobs,
+            progress_percent=int(100 * progress.jobs // self.plan.jobs),
             rows_processed=progress.rows,
             error=self._error if status == "failed" else None,
             created_at=self.created_at,

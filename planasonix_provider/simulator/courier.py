@@ -108,7 +108,8 @@ class _Rounds(Thread):
             connection.request("POST", target, letter.body, letter.headers)
             return connection.getresponse().status, None
         except (OSError, HTTPException, ValueError) as error:
-            return None, (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+            reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+            return None, reason.lower()
         finally:
             if connection is not None:
                 connection.close()

@@ -17,8 +17,6 @@ from planasonix_provider.simulator.shelf import Shelf
 from planasonix_provider.simulator.sources import Clock, Ids
 from planasonix_provider.simulator.subscriptions import Subscription
 
-#: How often a delivery is tried before it is given up.
-ATTEMPTS = 5
 #: How many seconds pass between the first attempt and the second; each pause after it is twice as long.
 FIRST_PAUSE = 0.2
 #: How many seconds a delivery waits, where they are shuffled, for the next one to overtake it.
@@ -77,19 +75,18 @@ class Parcel:
     def shown(self) -> SentDelivery:
         """Show the delivery.
 
-        :return: the delivery; the API leaves out an error where there was none, and sends other ``None`` as ``null``.
+        :return: the delivery. A field that is ``None`` is one that the API sends as ``null``; others are not set.
         """
-        given: dict[str, Any] = {} if self.last_error is None else {"last_error": self.last_error}
+        given: dict[str, Any] = {"http_status": self.http_status, "last_error": self.last_error}
         return SentDelivery(
             id=self.id,
             event=self.event.type,
             status=self.status,
-            http_status=self.http_status,
             attempt=self.attempt,
             delivered_at=self.over_at if self.status == "delivered" else None,
             webhook_id=self.subscription.id,
             event_id=self.event.id,
-            **given,
+            **{name: value for name, value in given.items() if value is not None},
         )
 
 
@@ -187,7 +184,7 @@ class Outbox:
                 self._end(parcel, "delivered")
                 return
             parcel.last_error = error or f"the receiver answered {status}"
-            if parcel.attempt >= ATTEMPTS:
+            if parcel.attempt >= self._settings().webhook_attempts:
                 self._end(parcel, "failed")
             parcel.due = time.monotonic() + FIRST_PAUSE * 2 ** (parcel.attempt - 1) / self._settings().speed
 

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from planasonix_provider.api.models import ErrorBody, ErrorDetail, ErrorReply
-from planasonix_provider.simulator.refusals import Refused
+from planasonix_provider.simulator.refusals import Refused, invalid
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -78,16 +78,20 @@ def refusal(error: Refused | RequestValidationError) -> Response:
     )
 
 
-async def read_body(request: Request, model: type[M]) -> M:
+async def read_body(request: Request, model: type[M], *, optional: bool = True) -> M:
     """Read a request's body, whatever its content type says: ``curl -d`` names the wrong one.
 
-    :param request: the request; no body is the same as an empty object.
+    :param request: the request.
     :param model: what the body is to be.
+    :param optional: whether no body is the same as an empty object.
     :return: the body.
     :raises Refused: as ``invalid_request``, if it is something else.
     """
+    content = await request.body()
+    if not content and not optional:
+        raise invalid("body", "must not be empty")
     try:
-        return model.model_validate_json(await request.body() or b"{}")
+        return model.model_validate_json(content or b"{}")
     except ValidationError as error:
         raise _refused(error.errors(include_url=False)) from None
 

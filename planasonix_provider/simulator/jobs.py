@@ -26,8 +26,8 @@ Seconds = Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)]
 #: A number of rows.
 Rows = Annotated[int, Field(ge=0, le=10**15)]
 
-#: How many bytes a row has, as in the reference's example: 67,108,864 bytes for 45,210 rows.
-BYTES_PER_ROW = 1484
+#: How many bytes how many rows have: those of the reference's example.
+BYTES, ROWS = 67_108_864, 45_210
 #: How far a job comes that is planned to fail.
 FAILS_AT = 0.5
 
@@ -178,6 +178,7 @@ class PlannedJob:
         given: dict[str, Any] = {
             "pipeline_id": self.body.pipeline_id,
             "metadata": self.body.metadata,
+            "started_at": started_at,
             "cancel_requested_at": self.cancel_requested_at,
         }
         return Job(
@@ -187,7 +188,6 @@ class PlannedJob:
             connection_id=self.connection_id,
             created_at=self.created_at,
             queued_at=self.created_at,
-            started_at=started_at,
             finished_at=finished_at,
             duration_seconds=duration,
             metrics=self._metrics_at(now),
@@ -217,7 +217,7 @@ class PlannedJob:
         # Extracting runs ahead of loading, so that a reader who takes one for the other notices.
         extracted = int(sum(self.plan.tables.values()) * min(1.0, self.progress_at(now) * 1.1))
         loaded = self.rows_loaded_at(now)
-        return Metrics(rows_extracted=extracted, rows_loaded=loaded, bytes_read=extracted * BYTES_PER_ROW)
+        return Metrics(rows_extracted=extracted, rows_loaded=loaded, bytes_read=extracted * BYTES // ROWS)
 
     def _table(self, name: str, rows: int) -> TableResult:
         checksum = sha256(f"{self.id}/{name}/{rows}".encode()).hexdigest()

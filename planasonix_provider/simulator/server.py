@@ -249,7 +249,8 @@ class Simulator:
         :return: the subscription with its secret.
         :raises ValueError: if a value is not allowed.
         """
-        return self.world.webhooks.create(WebhookOrder(url=url, events=list(events), secret=secret))
+        given = {} if secret is None else {"secret": secret}
+        return self.world.webhooks.create(WebhookOrder(url=url, events=list(events), **given))
 
     def deliveries(self) -> list[SentDelivery]:
         """Look at what was sent, or is to be sent, to those who subscribed.

@@ -16,6 +16,7 @@ class Settings(BaseModel):
     :param results_policy: what asking for results before the end gives: ``conflict`` is a 409, ``partial`` a stub.
     :param webhook_delivery: how often and in which order events are delivered: each ``once``, each ``twice``, or
         ``shuffled``, where of each two events for a subscription the second comes first.
+    :param webhook_attempts: how often a delivery is tried before it is given up.
     :param speed: by which factor all runs faster than planned; holds for what starts from then on, and for the
         pauses before a delivery is tried again.
     """
@@ -26,4 +27,5 @@ class Settings(BaseModel):
     honour_idempotency: bool = True
     results_policy: Literal["conflict", "partial"] = "conflict"
     webhook_delivery: Literal["once", "twice", "shuffled"] = "once"
+    webhook_attempts: int = Field(5, ge=1, le=20)
     speed: float = Field(1.0, ge=0.001, le=1_000_000)

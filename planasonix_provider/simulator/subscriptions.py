@@ -14,6 +14,7 @@ from pydantic import AfterValidator, ConfigDict, Field, SecretStr, StrictBool
 
 from planasonix_provider.api.models import WebhookBody, WebhookChange, WebhookTestBody
 from planasonix_provider.api.routes import SHORTEST_SECRET
+from planasonix_provider.simulator.bodies import NoNulls
 
 
 def _receiver(url: str) -> str:
@@ -50,7 +51,7 @@ EventName = Annotated[str, AfterValidator(_name)]
 EventNames = Annotated[list[EventName], Field(min_length=1)]
 
 
-class WebhookOrder(WebhookBody):
+class WebhookOrder(NoNulls, WebhookBody):
     """A body that the API takes for a subscription."""
 
     # Neither a repr nor a complaint tells the secret.
@@ -61,15 +62,15 @@ class WebhookOrder(WebhookBody):
     secret: Annotated[str, Field(min_length=SHORTEST_SECRET)] | None = Field(default=None, repr=False)
 
 
-class WebhookChangeOrder(WebhookChange):
-    """A body that the API takes for a change of a subscription; what is ``None`` stays as it is."""
+class WebhookChangeOrder(NoNulls, WebhookChange):
+    """A body that the API takes for a change of a subscription; what is left out stays as it is."""
 
     url: Receiver | None = None
     events: EventNames | None = None
     enabled: StrictBool | None = None
 
 
-class WebhookTestOrder(WebhookTestBody):
+class WebhookTestOrder(NoNulls, WebhookTestBody):
     """A body that the API takes for a test event."""
 
     event: EventName | None = None

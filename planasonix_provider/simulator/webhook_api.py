@@ -66,7 +66,7 @@ class WebhookApi:
 
     async def update_webhook(self, webhook_id: PathId, request: Request) -> Response:
         """Change a subscription."""
-        change = await read_body(request, WebhookChangeOrder)
+        change = await read_body(request, WebhookChangeOrder, optional=False)
         return json_response(WebhookReply(data=self._webhooks.update(webhook_id, change)), include={"data": _UPDATED})
 
     async def delete_webhook(self, webhook_id: PathId) -> Response:

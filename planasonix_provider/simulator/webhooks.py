@@ -228,6 +228,8 @@ class Webhooks:
                 self.outbox.add(event, subscription)
 
     def _shown(self, subscription: Subscription, now: datetime) -> Webhook:
+        last = self.outbox.last_delivered_at(subscription)
+        given = {} if last is None else {"last_delivery_at": last}
         return Webhook(
             id=subscription.id,
             url=subscription.url,
@@ -235,6 +237,6 @@ class Webhooks:
             enabled=subscription.enabled,
             created_at=subscription.created_at,
             updated_at=subscription.updated_at,
-            last_delivery_at=self.outbox.last_delivered_at(subscription),
             failure_count_24h=self.outbox.failures_24h(subscription, now),
+            **given,
         )

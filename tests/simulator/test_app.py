@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from planasonix_provider.simulator import Fault
+from planasonix_provider.simulator.access import SCOPES
 from planasonix_provider.simulator.app import create_app
 from planasonix_provider.simulator.world import World
 from tests.simulator.answers import complaints, error
@@ -33,10 +34,9 @@ class TestTriggerSync:
             "pipeline_id": "pl_1",
             "created_at": NOW,
             "queued_at": NOW,
-            "metadata": {"dag_id": "d"},
         }
 
-    @pytest.mark.parametrize("content", [b"", b"{}", b'{"pipeline_id": null}', b'{"new_field": 1}'])
+    @pytest.mark.parametrize("content", [b"", b"{}", b'{"new_field": null}'])
     def test_body_is_optional(self, client, content):
         response = client.post(SYNC, content=content)
         assert response.status_code == 202
@@ -55,6 +55,7 @@ class TestTriggerSync:
             (b"[" * 10_000, {"body"}),
             (b'{"priority": "urgent"}', {"priority"}),
             (b'{"pipeline_id": 1}', {"pipeline_id"}),
+            (b'{"pipeline_id": null, "priority": null, "metadata": null}', {"pipeline_id", "priority", "metadata"}),
             (b'{"metadata": []}', {"metadata"}),
             (b'{"metadata": "x", "priority": 1}', {"metadata", "priority"}),
         ],
@@ -98,7 +99,6 @@ class TestGetJob:
                 "connection_id": "conn_demo_01",
                 "created_at": NOW,
                 "queued_at": NOW,
-                "started_at": None,
                 "finished_at": None,
                 "duration_seconds": None,
                 "metrics": {"rows_extracted": 0, "rows_loaded": 0, "bytes_read": 0},
@@ -108,11 +108,11 @@ class TestGetJob:
 
     def test_failed_job(self, client, clock, planasonix):
         planasonix.plan("conn_demo_01", outcome="failed", code="source_unreachable", message="No route to host.")
-        job_id = start(client, metadata={"dag_id": "d"})
+        job_id = start(client)
         clock.move(3)
         job = client.get(f"/jobs/{job_id}").json()["data"]
         assert job["error"] == {"code": "source_unreachable", "message": "No route to host."}
-        assert (job["status"], job["duration_seconds"], job["metadata"]) == ("failed", 2.0, {"dag_id": "d"})
+        assert (job["status"], job["duration_seconds"]) == ("failed", 2.0)
 
     @pytest.mark.parametrize(
         ("path", "name"),
@@ -171,6 +171,8 @@ class TestCancelJob:
         response = client.post(f"/jobs/{job_id}/cancel")
         assert response.status_code == 200
         assert response.json() == {"data": {"id": job_id, "status": "cancelling", "cancel_requested_at": NOW}}
+        shown = client.get(f"/jobs/{job_id}").json()["data"]
+        assert (shown["status"], shown["cancel_requested_at"]) == ("cancelling", NOW)
 
     def test_job_that_is_over(self, client, clock):
         job_id = start(client)
@@ -329,6 +331,12 @@ class TestAccess:
                 statuses = [client.request(*route, headers=headers).status_code for route in routes]
                 assert all((status == 403) == (needed != scope) for status in statuses), (scope, routes, statuses)
 
+    def test_the_document_takes_any_key_and_no_less(self, client, planasonix):
+        for scope in SCOPES:
+            headers = {"Authorization": f"Bearer {planasonix.world.keys.add(scopes=[scope]).value}"}
+            assert client.get("/openapi.yaml", headers=headers).status_code == 200
+        error(client.get("/openapi.yaml", headers={"Authorization": ""}), 401)
+
     def test_no_scope_no_effect(self, client, planasonix):
         key = planasonix.world.keys.add(scopes=["jobs:read"]).value
         body = error(client.post(SYNC, headers={"Authorization": f"Bearer {key}"}), 403)
@@ -343,6 +351,7 @@ class TestEveryAnswer:
         [
             ("POST", SYNC, 202),
             ("GET", "/jobs", 200),
+            ("GET", "/openapi.yaml", 200),
             ("GET", "/jobs/nope", 404),
             ("GET", "/jobs?limit=0", 400),
             ("GET", "/nope", 404),
@@ -366,8 +375,13 @@ class TestEveryAnswer:
     def test_request_ids_differ(self, client):
         assert len({client.get("/jobs").headers["x-request-id"] for _ in range(3)}) == 3
 
-    def test_405_says_what_is_allowed(self, client):
-        assert client.delete("/jobs").headers["allow"] == "GET"
+    @pytest.mark.parametrize(
+        ("path", "methods"),
+        [("/jobs", "GET"), (SYNC, "POST"), ("/webhooks", "GET, POST"), ("/webhooks/wh_1", "DELETE, GET, PUT")],
+    )
+    def test_405_says_what_is_allowed(self, client, path, methods):
+        response = client.request("OPTIONS", path)
+        assert (response.status_code, response.headers["allow"]) == (405, methods)
 
     def test_404_outside_the_api(self, planasonix):
         assert error(httpx.get(f"{planasonix.url}/nope"), 404)["code"] == "not_found"

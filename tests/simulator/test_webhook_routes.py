@@ -83,7 +83,6 @@ def test_get(client):
             "id": webhook_id,
             **ORDER,
             "enabled": True,
-            "last_delivery_at": None,
             "failure_count_24h": 0,
             "created_at": NOW,
         }
@@ -115,12 +114,21 @@ def test_update(client, clock):
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [({"url": "http://example.com"}, "url"), ({"events": []}, "events"), ({"enabled": "yes"}, "enabled")],
+    [
+        ({"url": "http://example.com"}, "url"),
+        ({"events": []}, "events"),
+        ({"enabled": "yes"}, "enabled"),
+        ({"enabled": None}, "enabled"),
+    ],
 )
 def test_bad_update_changes_nothing(client, change, field):
     webhook_id = create(client)
     assert complaints(client.put(f"/webhooks/{webhook_id}", json={"enabled": False, **change})) == {field}
     assert client.get(f"/webhooks/{webhook_id}").json()["data"].items() >= {**ORDER, "enabled": True}.items()
+
+
+def test_update_with_no_body(client):
+    assert complaints(client.put(f"/webhooks/{create(client)}")) == {"body"}
 
 
 def test_delete(client):
@@ -152,13 +160,16 @@ def test_test(client):
     assert complaints(client.post(f"/webhooks/{webhook_id}/test", json={"event": ""})) == {"event"}
     deliveries = client.get(f"/webhooks/{webhook_id}/deliveries").json()
     assert [delivery.pop("id")[:4] for delivery in deliveries["data"]] == ["whd_", "whd_"]
-    pending = {"status": "pending", "http_status": None, "attempt": 0, "delivered_at": None}
+    pending = {"status": "pending", "attempt": 0, "delivered_at": None}
     assert deliveries == {
         "data": [{"event": "backfill.completed", **pending}, {"event": "job.succeeded", **pending}]
     }, "newest first"
     page = client.get(f"/webhooks/{webhook_id}/deliveries?limit=1").json()
     assert page["meta"]["page"]["limit"] == 1
-    assert page["meta"]["page"]["cursor"]
+    query = {"limit": 1, "cursor": page["meta"]["page"]["cursor"]}
+    last = client.get(f"/webhooks/{webhook_id}/deliveries", params=query).json()
+    assert [one["event"] for one in (*page["data"], *last["data"])] == ["backfill.completed", "job.succeeded"]
+    assert last["meta"] == {"page": {"limit": 1, "cursor": None}}
 
 
 @pytest.mark.parametrize("webhook_id", ["wh_nope", "gone"])
@@ -177,9 +188,8 @@ def test_unknown_webhook(client, webhook_id, method, path):
     if webhook_id == "gone":
         webhook_id = create(client)
         client.delete(f"/webhooks/{webhook_id}")
-    assert (
-        error(client.request(method, f"/webhooks/{webhook_id}{path}"), 404)["message"] == f"no webhook {webhook_id!r}"
-    )
+    response = client.request(method, f"/webhooks/{webhook_id}{path}", content=b"{}")
+    assert error(response, 404)["message"] == f"no webhook {webhook_id!r}"
 
 
 def test_scopes(client, planasonix):

@@ -1,0 +1,185 @@
+"""The simulator keeps to the OpenAPI document, whatever it is asked: schemathesis thinks up the requests.
+
+By itself this takes seconds, and asks the same each time; ``make contract`` asks more, and something else each time.
+``HYPOTHESIS_EXAMPLES=100 CONTRACT_SEED=7 pytest tests/contract/test_simulator.py`` asks a hundred times as much.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, seed, settings
+from schemathesis.config import GenerationConfig, ProjectConfig, ProjectsConfig
+from schemathesis.generation.stateful import run_state_machine_as_test
+
+from planasonix_provider.api.models import as_utc
+from planasonix_provider.simulator import Simulator
+from planasonix_provider.simulator.backfills import BackfillOrder
+from planasonix_provider.simulator.courier import Courier
+
+#: How many requests are thought up for each operation, besides those that cover each of its parameters.
+EXAMPLES = 5 * int(os.environ.get("HYPOTHESIS_EXAMPLES", "1"))
+SEED = int(os.environ.get("CONTRACT_SEED", "1"))
+CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
+#: What exists when a test begins, so that not every answer is a 404: the document's examples name these.
+FIRST = {"job": ["job_01jq8syncabc"], "bf": ["bf_01jq8bfill01"], "wh": ["wh_01jq8hook02"]}
+WINDOW = {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"}
+#: Some of the URLs that the document allows, and all of these make sense.
+RECEIVER = re.compile(r"https://[A-Za-z0-9.-]+(/[!-~]*)?")
+NOON = datetime(2025, 3, 27, 12, tzinfo=UTC)
+
+schema = schemathesis.openapi.from_path(
+    Path(__file__).parents[2] / "docs" / "openapi.yaml",
+    config=schemathesis.Config(
+        seed=SEED,
+        projects=ProjectsConfig(
+            default=ProjectConfig(
+                generation=GenerationConfig(max_examples=EXAMPLES, database="none", with_security_parameters=False)
+            )
+        ),
+    ),
+)
+
+
+class World:
+    """A simulator in which the same happens whenever the same is asked: time passes, and post goes out, when told."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+        self.ids: dict[str, Iterator[str]] = {}
+        self.simulator = Simulator(
+            clock=lambda: self.now,
+            ids=self._id,
+            queued_seconds=1,
+            job_seconds=2,
+            cancelling_seconds=1,
+            rate_limit=10**9,
+        )
+
+    def _id(self, prefix: str) -> str:
+        return next(self.ids.setdefault(prefix, chain(FIRST.get(prefix, ()), map(f"{prefix}_{{}}".format, count()))))
+
+    def begin(self) -> None:
+        """Start with one of each."""
+        self.now = NOON
+        self.ids.clear()
+        self.simulator.reset()
+        self.simulator.world.configure(webhook_attempts=1)
+        self.simulator.subscribe("https://example.com", ["job.failed"])
+        self.simulator.world.start_sync(CONNECTION)
+        self.simulator.world.start_backfill(CONNECTION, BackfillOrder.model_validate(WINDOW))
+
+    def go_on(self) -> None:
+        """Let a second pass, in which every other delivery arrives."""
+        self.now += timedelta(seconds=1)
+        self.simulator.world.webhooks.look()
+        outbox = self.simulator.world.webhooks.outbox
+        for parcel in outbox.due():
+            outbox.record(parcel, (200, 503)[parcel.position % 2])
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """How a request reaches it."""
+        headers = {"Authorization": f"Bearer {self.simulator.api_key}"}
+        return {"base_url": self.simulator.url, "headers": headers}
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Courier, "wake", lambda _: None)
+        world = World()
+        with world.simulator:
+            yield world
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[requests.Session]:
+    with requests.Session() as session:
+        session.trust_env = False
+        yield session
+
+
+def sensible(case: schemathesis.Case) -> schemathesis.Case:
+    """Make a request that the document allows one that makes sense: what is wrong with others, no schema can say."""
+    if not case.meta.generation.mode.is_positive:
+        return case
+    # A cursor is one that a page gave.
+    case.query.pop("cursor", None)
+    _in_order(case.query, "since", "until")
+    # What a body's schema does not name may be there too, and be anything.
+    name, body = case.operation.definition.raw["operationId"], case.body
+    if name == "trigger_backfill":
+        _in_order(body, "start_at", "end_at")
+        if _moment(body["start_at"]) == _moment(body["end_at"]):
+            body.update(WINDOW)
+        if "tables" in body:
+            body["tables"] = _names(body["tables"])
+    if name in ("create_webhook", "update_webhook"):
+        if "events" in body:
+            body["events"] = _names(body["events"])
+        if "url" in body and not RECEIVER.fullmatch(body["url"]):
+            body["url"] = "https://example.com"
+    if name == "test_webhook" and isinstance(body, dict) and "event" in body:
+        (body["event"],) = _names([body["event"]])
+    return case
+
+
+def _names(names: list[str]) -> list[str]:
+    """Names that are not blank, each once."""
+    return list(dict.fromkeys(name for name in names if name.strip())) or ["job.failed"]
+
+
+def _in_order(values: dict[str, Any], begin: str, end: str) -> None:
+    if {begin, end} <= set(values):
+        values[begin], values[end] = sorted((values[begin], values[end]), key=_moment)
+
+
+def _moment(text: str) -> datetime:
+    return as_utc(datetime.fromisoformat(text))
+
+
+@schema.parametrize()
+def test_an_operation_is_what_the_document_says(
+    case: schemathesis.Case, world: World, session: requests.Session
+) -> None:
+    world.begin()
+    world.go_on()
+    sensible(case).call_and_validate(session=session, **world.call)
+
+
+def test_a_story_is_what_the_document_says(world: World, session: requests.Session) -> None:
+    class Story(schema.as_state_machine()):
+        """What one answer names is asked for next."""
+
+        def setup(self) -> None:
+            world.begin()
+
+        def before_call(self, case: schemathesis.Case) -> None:
+            world.go_on()
+            sensible(case)
+
+        def get_call_kwargs(self, case: schemathesis.Case) -> dict[str, Any]:
+            return {"session": session, **world.call}
+
+    run_state_machine_as_test(
+        seed(SEED)(Story),
+        settings=settings(
+            # A deletion, and a look at what it deleted, takes a while to come about.
+            max_examples=4 * EXAMPLES,
+            stateful_step_count=8,
+            phases=[Phase.generate],
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
