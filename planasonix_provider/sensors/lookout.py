@@ -124,7 +124,7 @@ class Lookout:
     def _conclude(self, event: WaitEvent) -> dict[str, Any]:
         self._notes.write(None)
         try:
-            work = event.work_or_error()
+            work = self._whole(event.work_or_error())
             job_id = first_job_of(work)
             self.signpost.show(self.hook.job_url(job_id) if job_id else None)
             if work.status not in self.sensor.allowed_states:
@@ -132,6 +132,16 @@ class Lookout:
             return report(work, self.hook.job_url)
         except PlanasonixError as error:
             self._fail(error)
+
+    def _whole(self, work: Work) -> Work:
+        """Ask for what a list, which may have told of a job's end, leaves out."""
+        if isinstance(work, Backfill) or not work.is_over or work.finished_at:
+            return work
+        try:
+            return self.hook.get_job(work.id)
+        except PlanasonixError as trouble:
+            self.log.warning("All that is known of job %s is that it is %s: %s", work.id, work.status, trouble)
+            return work
 
     def _why(self, work: Work) -> PlanasonixError:
         """Say what is wrong with work that the sensor was not waiting for in this state."""

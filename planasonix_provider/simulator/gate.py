@@ -16,7 +16,7 @@ from planasonix_provider.simulator.faults import Faults
 from planasonix_provider.simulator.limits import Limits
 from planasonix_provider.simulator.log import RequestLog
 from planasonix_provider.simulator.refusals import Refused
-from planasonix_provider.simulator.wire import suffer
+from planasonix_provider.simulator.wire import Reset, suffer
 from planasonix_provider.simulator.world import World
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -35,9 +35,12 @@ class Gate:
         self.faults = faults
         self.limits = limits
         self.log = RequestLog()
+        # What there is to forget; a request that hangs while it is forgotten belongs to it.
+        self._life = object()
 
     def reset(self) -> None:
         """Forget all that happened, and all that was ordered."""
+        self._life = object()
         self.world.reset()
         self.faults.clear()
         self.limits.reset()
@@ -55,12 +58,14 @@ class Gate:
         await request.body()
         recorded = self.log.add(route, request, self.world.clock())
         fault = self.faults.take(route)
-        answer = partial(self._answer, route, request, handle)
+        answer = partial(self._answer, route, request, handle, self._life)
         response = await (suffer(fault, answer) if fault else answer())
         recorded.status = None if fault and fault.kind == "reset" else response.status_code
         return response
 
-    async def _answer(self, route: str, request: Request, handle: Handler) -> Response:
+    async def _answer(self, route: str, request: Request, handle: Handler, life: object) -> Response:
+        if life is not self._life:
+            return Reset()
         headers: dict[str, str] = {}
         try:
             key = self.world.keys.authenticate(request.headers.get("authorization"))

@@ -44,12 +44,14 @@ async def account_for(
     """
     if isinstance(work, Backfill):
         return await _account_for_backfill(work, patience, job_url, info)
-    url = job_url(work.id)
-    if error := error_of_work(work, url):
+    # A list, which may have told of its end, names only some of a job's fields.
+    job = work if work.finished_at else await patience.job(work.id)
+    url = job_url(job.id)
+    if error := error_of_work(job, url):
         return Account(url, error)
-    results = await patience.results_of(work.id)
+    results = await patience.results_of(job.id)
     log_results([results], info=info, warn=patience.warn)
-    return Account(url, result=_told(report_job(work, url, results), info))
+    return Account(url, result=_told(report_job(job, url, results), info))
 
 
 async def _account_for_backfill(

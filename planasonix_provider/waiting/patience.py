@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixLostTrackError
-from planasonix_provider.api.models import Backfill, JobResults
+from planasonix_provider.api.models import Backfill, Job, JobResults
 from planasonix_provider.api.retry import is_passing
 from planasonix_provider.api.states import JOB_OVER
 from planasonix_provider.waiting.channel import Send
@@ -53,6 +53,24 @@ class Patience:
                     f"The results of job {job_id} are not complete: they say that it is {results.status}."
                 )
             return results
+
+        return await self._ask(ask, f"Job {job_id}")
+
+    async def job(self, job_id: str) -> Job:
+        """Get a job that is over, with all that is known of it.
+
+        :param job_id: the job.
+        :return: the job.
+        :raises PlanasonixLostTrackError: if it is refused, or cannot be had within the time that an outage may last.
+        """
+
+        async def ask() -> Job:
+            job = await self.send(routes.get_job(job_id))
+            if not job.is_over:
+                raise PlanasonixConflictError(
+                    f"What is known of job {job_id} is not complete: it says that it is {job.status}."
+                )
+            return job
 
         return await self._ask(ask, f"Job {job_id}")
 

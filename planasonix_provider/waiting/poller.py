@@ -10,19 +10,26 @@ import asyncio
 import contextvars
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
+from planasonix_provider.api import routes
 from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixLostTrackError
+from planasonix_provider.api.models import Job
+from planasonix_provider.api.retry import is_passing
 from planasonix_provider.api.routes import Request
-from planasonix_provider.waiting.channel import Channel
+from planasonix_provider.waiting.channel import MOST_IN_FLIGHT, Channel
+from planasonix_provider.waiting.sweep import FEWEST, Sweeps
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+#: How many seconds there are between two sweeps at the least: so much later than its interval a wait may be looked at.
+SWEEP_EVERY = 1.0
 
 
 class Wait(Generic[T]):
@@ -35,6 +42,8 @@ class Wait(Generic[T]):
 
     def __init__(self, request: Request[T], interval: float, due: float) -> None:
         self.request = request
+        #: The job, where it is one's state that is asked for.
+        self.job_id = request.ids["job_id"] if request.path == routes.get_job("any").path else None
         self.interval = interval
         self.due = due
         self._answers: asyncio.Queue[T | PlanasonixError] = asyncio.Queue()
@@ -70,6 +79,8 @@ class Poller:
 
     def __init__(self, connect: Callable[[], Awaitable[AsyncClient]]) -> None:
         self.channel = Channel(connect)
+        self._sweeps = Sweeps(self.channel.ask, _now)
+        self._next_sweep = 0.0
         self._task: asyncio.Task[None] | None = None
         self._looks: set[asyncio.Task[None]] = set()
         self._waits: set[Wait[Any]] = set()
@@ -96,6 +107,8 @@ class Poller:
             yield wait
         finally:
             self._waits.discard(wait)
+            if wait.job_id:
+                self._sweeps.forget(wait.job_id)
             self._woken.set()
 
     async def _run(self) -> None:
@@ -112,33 +125,95 @@ class Poller:
             # see it, or none at all.
             looks, self._looks = self._looks, set()
             self._task = None
+            self._next_sweep = 0.0
             for look in looks:
                 look.cancel()
             await self.channel.close()
 
     def _start_looks(self) -> None:
-        """Ask for all that is due, each thing once however many wait for it."""
-        loop = asyncio.get_running_loop()
-        due: dict[str, list[Wait[Any]]] = {}
-        for wait in self._waits:
-            if wait.due <= loop.time():
-                due.setdefault(wait.request.key, []).append(wait)
-                wait.due = math.inf
-        for waits in due.values():
-            look = loop.create_task(self._look(waits))
-            self._looks.add(look)
-            look.add_done_callback(self._looks.discard)
+        """Ask for all that is due, in the way that takes the fewest requests."""
+        now = _now()
+        due = [wait for wait in self._waits if self._starts_at(wait) <= now]
+        listed = {wait.job_id for wait in due if self._may_be_swept(wait)}
+        if len(listed) < FEWEST:
+            listed.clear()
+        swept = [wait for wait in due if wait.job_id in listed]
+        each = [wait for wait in due if wait.job_id not in listed]
+        if swept:
+            self._next_sweep = math.inf
+            self._begin(swept, self._sweep(swept))
+        if each:
+            self._begin(each, self._look_at_each(each))
+
+    def _starts_at(self, wait: Wait[Any]) -> float:
+        """Say when a wait is looked at: what comes amid a sweep, or right after one, waits for the next."""
+        return max(wait.due, self._next_sweep) if self._may_be_swept(wait) else wait.due
+
+    def _may_be_swept(self, wait: Wait[Any]) -> bool:
+        return wait.job_id is not None and self._sweeps.may_tell(wait.job_id)
+
+    def _begin(self, waits: list[Wait[Any]], looking: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        for wait in waits:
+            wait.due = math.inf
+        look = asyncio.get_running_loop().create_task(looking)
+        self._looks.add(look)
+        look.add_done_callback(self._looks.discard)
+        return look
 
     async def _sleep(self) -> None:
         """Sleep until the next wait is due, or somebody comes, goes or has been answered."""
         self._woken.clear()
-        next_due = min((wait.due for wait in self._waits), default=0.0)
-        seconds = None if next_due == math.inf else next_due - asyncio.get_running_loop().time()
+        next_due = min(map(self._starts_at, self._waits), default=math.inf)
+        seconds = None if next_due == math.inf else next_due - _now()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
 
-    async def _look(self, waits: list[Wait[Any]]) -> None:
+    async def _sweep(self, waits: list[Wait[Any]]) -> None:
+        """Ask the lists for many jobs at once, and look at each that they do not tell of."""
+        due = {wait.job_id for wait in waits if wait.job_id}
+        # Those that are due soon as well: then all are due together the next time.
+        soon = {
+            wait.job_id
+            for wait in self._waits
+            if wait.job_id and wait.due <= _now() + wait.interval / 2 and self._may_be_swept(wait)
+        }
+        try:
+            found = await self._sweeps.find(due | soon)
+        except Exception:
+            log.exception("A sweep of Planasonix's jobs broke")
+            self._sweeps.avoid()
+            found = {}
+        finally:
+            self._next_sweep = _now() + SWEEP_EVERY
+            self._woken.set()
+        for wait in self._waits:
+            if wait.job_id in found:
+                self._answer([wait], found[wait.job_id])
+        if left := [wait for wait in waits if wait.job_id not in found]:
+            await self._look_at_each(left, were_missing=True)
+
+    async def _look_at_each(self, waits: list[Wait[Any]], *, were_missing: bool = False) -> None:
+        """Look at each thing by itself, once however many wait for it."""
+        by_request: dict[str, list[Wait[Any]]] = {}
+        for wait in waits:
+            by_request.setdefault(wait.request.key, []).append(wait)
+        groups = list(by_request.values())
+        first, others = groups[:MOST_IN_FLIGHT], groups[MOST_IN_FLIGHT:]
+        looks = [self._begin(group, self._look(group, was_missing=were_missing)) for group in first]
+        for look in asyncio.as_completed(looks):
+            answer = await look
+            if not (others and isinstance(answer, PlanasonixError) and is_passing(answer)):
+                break
+        else:
+            # An outage: nobody else needs to see it for himself.
+            for group in others:
+                self._answer(group, answer)
+            return
+        for group in others:
+            self._begin(group, self._look(group, was_missing=were_missing))
+
+    async def _look(self, waits: list[Wait[Any]], *, was_missing: bool) -> Any:
         try:
             answer = await self.channel.ask(waits[0].request)
         except PlanasonixError as error:
@@ -146,11 +221,20 @@ class Poller:
         except Exception as bug:
             log.exception("A look at Planasonix broke")
             answer = _broken(bug)
-        now = asyncio.get_running_loop().time()
+        if isinstance(answer, Job) and not self._waits.isdisjoint(waits):
+            self._sweeps.looked_at(answer, was_missing=was_missing)
+        self._answer(waits, answer)
+        return answer
+
+    def _answer(self, waits: list[Wait[Any]], answer: Any) -> None:
         for wait in waits:
-            wait.due = now + max(wait.interval, self.channel.silence)
+            wait.due = _now() + max(wait.interval, self.channel.silence)
             wait.answer(answer)
         self._woken.set()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _broken(bug: Exception) -> PlanasonixError:

@@ -10,6 +10,7 @@ from pytest_mock import MockerFixture
 
 from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.hooks.planasonix import PlanasonixHook
+from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers.planasonix import (
     PlanasonixBackfillTrigger,
@@ -18,7 +19,7 @@ from planasonix_provider.triggers.planasonix import (
 )
 from planasonix_provider.waiting.event import WaitEvent
 from tests.conftest import API_KEY
-from tests.driving import Log, first_event, rebuilt, record
+from tests.driving import Log, Run, context, first_event, rebuilt, record
 
 CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 
@@ -165,6 +166,28 @@ def test_a_hundred_share_one_client_and_each_writes_its_own_log(planasonix: Simu
     for job_id, log in logs.items():
         assert log.lines
         assert all(job_id in line for line in log.lines)
+
+
+def test_a_hundred_cost_a_page_a_look_and_their_tasks_account_alike(planasonix: Simulator) -> None:
+    connections = [f"conn_{number}" for number in range(100)]
+    for connection_id in connections:
+        planasonix.world.add_connection(connection_id)
+        planasonix.plan(connection_id, running_seconds=1, tables={"public.orders": 7})
+    jobs = [started(connection_id) for connection_id in connections]
+
+    async def wait_for_all() -> list[Any]:
+        return await asyncio.gather(*(first_event(trigger(job_id, poll_interval=0.5)) for job_id in jobs))
+
+    before = len(planasonix.requests)
+    events = asyncio.run(wait_for_all())
+    assert {event["job"]["status"] for event in events} == {"succeeded"}
+    # Pages of the jobs that run, and at the end one of those that have succeeded; a few looks at what lay between.
+    assert len(planasonix.requests) - before < 30
+    operator = PlanasonixSyncOperator(task_id="load", connection_id=connections[0], deferrable=True)
+    result = operator.execute_complete(context(Run()), events[0])
+    assert result["finished_at"]
+    assert result["duration_seconds"]
+    assert result["metrics"]["rows_loaded"] == 7
 
 
 def test_a_missing_connection_is_an_event_with_a_reason() -> None:

@@ -12,8 +12,8 @@ from pydantic import SecretStr
 
 from planasonix_provider.api import routes
 from planasonix_provider.api.client import Account, AsyncClient
-from planasonix_provider.api.errors import PlanasonixRateLimitError
-from planasonix_provider.api.models import Job
+from planasonix_provider.api.errors import PlanasonixRateLimitError, PlanasonixValidationError
+from planasonix_provider.api.models import Job, Page
 from planasonix_provider.api.pace import Pace
 
 Answer = Job | Exception
@@ -32,6 +32,7 @@ class Planasonix:
     open_clients: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
+    lists: Callable[[dict[str, Any]], Page[Job]] | None = None
     paces: dict[str, Pace] = field(default_factory=dict)
 
     async def connect(self) -> Any:
@@ -58,6 +59,10 @@ class Client(AsyncClient):
             await asyncio.sleep(there.seconds)
         finally:
             there.in_flight -= 1
+        if request.path == "/jobs":
+            if there.lists is None:
+                raise PlanasonixValidationError("400", status=400)
+            return there.lists({name: value for name, value in request.query.items() if value is not None})
         answer = there.answer(self.account.api_key.get_secret_value(), request.url_path)
         if isinstance(answer, PlanasonixRateLimitError):
             self.pace.note(429, {"retry-after": str(answer.retry_after)})

@@ -13,6 +13,7 @@ from planasonix_provider.api.errors import (
     PlanasonixServerError,
 )
 from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning, TableResult
+from planasonix_provider.api.states import JOB_OVER
 from planasonix_provider.waiting.account import Account, account_for, explain
 from planasonix_provider.waiting.patience import Patience
 from planasonix_provider.waiting.subjects import Work
@@ -66,6 +67,7 @@ def api(*states: str, status: str = "completed", **fields: Any) -> Memory:
                 "status": state,
                 "connection_id": "conn_1",
                 "created_at": BEGAN,
+                "finished_at": BEGAN if state in JOB_OVER else None,
                 "error": {"code": f"code_{number}", "message": "No route."} if state == "failed" else None,
             }
         )
@@ -106,6 +108,21 @@ class TestOfAJob:
         assert "See https://x/job_0" in str(account.error)
         assert account.result is None
         assert there.asked == []
+
+    @pytest.mark.parametrize(
+        ("status", "words"),
+        [("succeeded", None), ("failed", "Job job_0 failed: code_0: No route."), ("cancelled", "was cancelled")],
+    )
+    def test_of_which_a_list_has_told_is_asked_for_what_the_list_left_out(self, status: str, words: str | None) -> None:
+        there = api(status, results={"job_0": loaded("job_0", 3)})
+        listed = Job(id="job_0", status=status, created_at=BEGAN)
+        account = Task(there).account_for(listed)
+        assert there.asked[0] == "get job_0"
+        if words:
+            assert words in str(account.error)
+        else:
+            assert account.result is not None
+            assert account.result["finished_at"] == BEGAN.strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def test_says_where_the_result_lists_less_than_there_is(self) -> None:
         there = api("succeeded", results={"job_0": loaded("job_0", *[1] * 1_200, warnings=1_100)})

@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from planasonix_provider.api import routes
+from planasonix_provider.api.errors import (
+    PlanasonixError,
+    PlanasonixPermissionError,
+    PlanasonixServerError,
+    PlanasonixUnreadableError,
+)
+from planasonix_provider.api.models import Job, Metrics, Page, PageInfo, PageMeta
+from planasonix_provider.waiting.poller import Poller
+from planasonix_provider.waiting.sweep import AVOIDED, TRUSTED
+from tests import virtual_time
+from tests.waiting.planasonix import Planasonix
+
+BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
+JOBS = "/api/v1/jobs"
+
+
+def page(jobs: list[Job], cursor: str | None = None) -> Page[Job]:
+    return Page[Job](data=jobs, meta=PageMeta(page=PageInfo(cursor=cursor)))
+
+
+@dataclass
+class Shelf:
+    """Jobs, and lists of them, newest first. What the lists say may differ from what is so."""
+
+    jobs: dict[str, Job] = field(default_factory=dict)
+    listed: Callable[[Job], Job | None] = lambda job: job
+
+    def add(self, ids: Iterable[str], status: str = "running") -> list[str]:
+        ids = list(ids)
+        for job_id in ids:
+            created = BEGAN + timedelta(seconds=len(self.jobs))
+            self.jobs[job_id] = Job(id=job_id, status=status, created_at=created)
+        return ids
+
+    def become(self, ids: Iterable[str], status: str) -> None:
+        for job_id in ids:
+            self.jobs[job_id] = self.jobs[job_id].model_copy(update={"status": status})
+
+    def look(self, key: str, path: str) -> Job | Exception:
+        return self.jobs[path.rsplit("/", 1)[1]]
+
+    def list(self, query: dict[str, Any]) -> Page[Job]:
+        since = query.get("since")
+        shown = [
+            entry
+            for job in reversed(self.jobs.values())
+            if (entry := self.listed(job)) and entry.status == query["status"]
+            if since is None or entry.created_at >= datetime.fromisoformat(since)
+        ]
+        begin, limit = int(query.get("cursor", 0)), query["limit"]
+        end = begin + limit
+        return page(shown[begin:end], str(end) if end < len(shown) else None)
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf()
+
+
+@pytest.fixture
+def there(shelf: Shelf) -> Planasonix:
+    return Planasonix(answer=shelf.look, lists=shelf.list, seconds=0.001)
+
+
+Answers = dict[str, list[Any]]
+
+
+def waiting(
+    there: Planasonix,
+    ids: Iterable[str],
+    act: Callable[[], Any],
+    *,
+    interval: float = 5,
+) -> Answers:
+    """Wait for jobs until something that is done meanwhile has been done; give what each wait was told."""
+    told: Answers = {job_id: [] for job_id in ids}
+
+    async def wait(poller: Poller, job_id: str) -> None:
+        async with poller.wait(routes.get_job(job_id), interval) as one:
+            while True:
+                if (answer := await one.next(10_000)) is not None:
+                    told[job_id].append(answer)
+
+    async def main() -> None:
+        poller = Poller(there.connect)
+        waits = [asyncio.ensure_future(wait(poller, job_id)) for job_id in told]
+        await act()
+        for one in waits:
+            one.cancel()
+
+    virtual_time.run(main())
+    return told
+
+
+def ticks(number: int, interval: float = 5) -> Callable[[], Any]:
+    return lambda: asyncio.sleep((number - 0.5) * interval)
+
+
+def direct(there: Planasonix) -> int:
+    """How many looks at single jobs there were."""
+    return there.asked.total() - there.asked[JOBS]
+
+
+class TestACheapWay:
+    def test_is_a_page_for_a_hundred_that_run(self, there: Planasonix, shelf: Shelf) -> None:
+        told = waiting(there, shelf.add(f"job_{n}" for n in range(500)), ticks(4))
+        assert there.asked == {JOBS: 4 * 5}
+        assert all(len(answers) == 4 for answers in told.values())
+
+    def test_asks_the_second_list_for_what_is_not_in_the_first(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(150)) + shelf.add([f"queued_{n}" for n in range(50)], "queued")
+        waiting(there, ids, ticks(3))
+        assert there.asked == {JOBS: 3 * 3}
+
+    def test_is_a_page_for_a_hundred_that_end(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(500))
+
+        async def end() -> None:
+            await asyncio.sleep(2)
+            there.asked.clear()
+            shelf.become(ids, "succeeded")
+            await asyncio.sleep(4)
+
+        told = waiting(there, ids, end)
+        # An empty page of those that run, one of those that are queued, and five of those that have succeeded.
+        assert there.asked == {JOBS: 2 + 5}
+        assert {answers[-1].status for answers in told.values()} == {"succeeded"}
+
+    def test_is_a_look_each_for_few(self, there: Planasonix, shelf: Shelf) -> None:
+        waiting(there, shelf.add(f"job_{n}" for n in range(4)), ticks(3))
+        assert there.asked[JOBS] == 0
+        assert direct(there) == 12
+
+    def test_is_shared_by_waits_with_different_intervals(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(100))
+
+        async def main() -> list[int]:
+            poller = Poller(there.connect)
+
+            async def count(job_id: str, interval: float) -> int:
+                async with poller.wait(routes.get_job(job_id), interval) as wait:
+                    seen = 0
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(59):
+                            while await wait.next(10_000):
+                                seen += 1
+                    return seen
+
+            return await asyncio.gather(*(count(job_id, 5 + 7 * (n % 2)) for n, job_id in enumerate(ids)))
+
+        seen = virtual_time.run(main())
+        # Each at least as often as it wants, and all for the requests of the fastest.
+        assert min(seen[0::2]) >= 11
+        assert min(seen[1::2]) >= 4
+        assert there.asked.total() <= 18
+
+    def test_is_not_spoilt_by_other_peoples_jobs(self, there: Planasonix, shelf: Shelf) -> None:
+        ours = shelf.add(f"ours_{n}" for n in range(20))
+        shelf.add(f"theirs_{n}" for n in range(50_000))
+        waiting(there, ours, ticks(720))
+        assert there.asked.total() <= 20 * 720 * 1.007
+        assert there.asked[JOBS] <= 5 * (6 + 12)
+
+    def test_begins_at_the_oldest_job(self, there: Planasonix, shelf: Shelf) -> None:
+        shelf.add(f"before_{n}" for n in range(1_000))
+        ours = shelf.add(f"ours_{n}" for n in range(50))
+        bounds = []
+        lists, there.lists = there.lists, lambda query: bounds.append(query.get("since")) or lists(query)
+        waiting(there, ours, ticks(3))
+        assert bounds == [None, "2025-03-27T14:38:50Z", "2025-03-27T14:38:50Z"]
+
+
+class TestALie:
+    def test_about_one_job_that_the_lists_hide_is_found_out(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(20))
+        shelf.listed = lambda job: None if job.id == "job_7" else job
+        told = waiting(there, ids, ticks(10))
+        assert direct(there) == 10
+        assert len(told["job_7"]) == 10
+
+    def test_that_a_job_runs_still_is_found_out_in_time(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(20))
+        shelf.listed = lambda job: job.model_copy(update={"status": "running"})
+        shelf.become(ids, "succeeded")
+        told = waiting(there, ids, lambda: asyncio.sleep(TRUSTED + 10))
+        assert all(any(answer.status == "succeeded" for answer in answers) for answers in told.values())
+
+    def test_of_a_list_that_knows_no_filter_does_no_harm(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(20))
+        shelf.become(ids[:3], "failed")
+        there.lists = lambda query: page(list(shelf.jobs.values()))
+        told = waiting(there, ids, ticks(3))
+        assert {job_id: answers[-1].status for job_id, answers in told.items()} == {
+            job_id: job.status for job_id, job in shelf.jobs.items()
+        }
+
+    def test_of_lists_that_lag_behind_costs_a_look_each(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(50))
+        shelf.listed = lambda job: None
+        told = waiting(there, ids, ticks(2))
+        assert direct(there) == 100
+        assert all(len(answers) == 2 for answers in told.values())
+
+    def test_in_a_state_that_nobody_knows_is_no_end(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add([f"job_{n}" for n in range(20)], "paused")
+        told = waiting(there, ids, ticks(3))
+        assert {answer.status for answers in told.values() for answer in answers} == {"paused"}
+
+    def test_while_the_pages_change_under_the_cursor_hangs_nobody(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(500))
+        lists = there.lists
+
+        def moving(query: dict[str, Any]) -> Page[Job]:
+            page = lists(query)
+            shelf.become(ids[:100], "queued" if shelf.jobs[ids[0]].status == "running" else "running")
+            return page
+
+        there.lists = moving
+        told = waiting(there, ids, ticks(4))
+        assert all(len(answers) >= 4 for answers in told.values())
+
+    def test_of_a_cursor_that_leads_in_a_circle_hangs_nobody(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(500))
+        first = list(shelf.jobs.values())
+        pages = iter([first[:100], first[100:200]] * 100)
+        there.lists = lambda query: page(next(pages), "again")
+        told = waiting(there, ids, ticks(2))
+        assert all(len(answers) == 2 for answers in told.values())
+
+
+class TestRefusedLists:
+    @pytest.mark.parametrize(
+        "refusal",
+        [
+            PlanasonixPermissionError("403", status=403),
+            PlanasonixUnreadableError("nonsense"),
+            PlanasonixServerError("501", status=501),
+        ],
+    )
+    def test_are_given_up_for_looks_and_tried_again_later(
+        self, there: Planasonix, shelf: Shelf, refusal: PlanasonixError
+    ) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(20))
+        lists, refused = there.lists, []
+
+        def refuse(query: dict[str, Any]) -> Page[Job]:
+            refused.append(asyncio.get_running_loop().time())
+            if len(refused) == 1:
+                raise refusal
+            return lists(query)
+
+        there.lists = refuse
+        told = waiting(there, ids, lambda: asyncio.sleep(AVOIDED + 60))
+        assert refused[1] - refused[0] > 14
+        assert not any(isinstance(answer, PlanasonixError) for answers in told.values() for answer in answers)
+        assert there.asked[JOBS] > 5
+
+    def test_end_no_wait_while_they_alone_are_down(self, there: Planasonix, shelf: Shelf) -> None:
+        def down(query: dict[str, Any]) -> Page[Job]:
+            raise PlanasonixServerError("503", status=503)
+
+        there.lists = down
+        told = waiting(there, shelf.add(f"job_{n}" for n in range(20)), ticks(100))
+        assert all(len(answers) == 100 for answers in told.values())
+        assert not any(isinstance(answer, PlanasonixError) for answers in told.values() for answer in answers)
+
+
+class TestAnOutage:
+    def test_is_seen_by_five_for_all(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(500))
+        down = PlanasonixServerError("503", status=503)
+
+        def refuse(query: dict[str, Any]) -> Page[Job]:
+            raise down
+
+        there.answer, there.lists = lambda key, path: down, refuse
+        told = waiting(there, ids, ticks(3))
+        assert there.asked.total() <= 3 * 6
+        assert all(answers == [down] * 3 for answers in told.values())
+
+    def test_that_five_jobs_alone_suffer_from_is_not_that_of_all(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(20))
+        there.lists = None
+        there.answer = lambda key, path: (
+            PlanasonixServerError("500", status=500) if path[-1] in "01" else shelf.look(key, path)
+        )
+        told = waiting(there, ids, ticks(3))
+        assert sum(isinstance(answers[-1], Job) for answers in told.values()) == 16
+
+
+class TestFigures:
+    def test_that_a_list_leaves_out_are_those_of_the_last_look(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(20))
+        for job_id in ids:
+            whole = shelf.jobs[job_id].model_copy(update={"metrics": Metrics(rows_loaded=7)})
+            shelf.jobs[job_id] = whole
+        shelf.listed = lambda job: job.model_copy(update={"metrics": None})
+        told = waiting(there, ids, lambda: asyncio.sleep(TRUSTED + 10))
+        assert all(answers[-1].metrics.rows_loaded == 7 for answers in told.values())
+
+
+def test_a_day_of_a_hundred_waits(there: Planasonix, shelf: Shelf) -> None:
+    ids = shelf.add(f"job_{n}" for n in range(100))
+    waiting(there, ids, lambda: asyncio.sleep(86_400), interval=60)
+    # A page a minute, and a look at each job every four to eight minutes.
+    assert there.asked[JOBS] <= 1_500
+    assert direct(there) <= 100 * 86_400 / (TRUSTED / 2)
