@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.client import AsyncClient
+from planasonix_provider.api.client import DEFAULT_CONNECT_TIMEOUT, AsyncClient
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import Job
 from planasonix_provider.api.retry import is_passing
@@ -28,6 +28,11 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+#: How many waits are answered before others in the event loop have their turn: each goes on, and writes a log, at once.
+ANSWERED_AT_ONCE = 50
+#: For how many seconds the first looks may keep the others waiting, to learn whether this is an outage: a little more
+#: than it takes not to get a connection.
+LONGEST_DOUBT = DEFAULT_CONNECT_TIMEOUT + 1
 #: How many seconds there are between two sweeps at the least: so much later than its interval a wait may be looked at.
 SWEEP_EVERY = 1.0
 
@@ -187,9 +192,11 @@ class Poller:
         finally:
             self._next_sweep = _now() + SWEEP_EVERY
             self._woken.set()
-        for wait in self._waits:
-            if wait.job_id in found:
-                self._answer([wait], found[wait.job_id])
+        told = [(wait, found[wait.job_id]) for wait in self._waits if wait.job_id and wait.job_id in found]
+        for position in range(0, len(told), ANSWERED_AT_ONCE):
+            for wait, job in told[position : position + ANSWERED_AT_ONCE]:
+                self._answer([wait], job)
+            await asyncio.sleep(0)
         if left := [wait for wait in waits if wait.job_id not in found]:
             await self._look_at_each(left, were_missing=True)
 
@@ -201,14 +208,10 @@ class Poller:
         groups = list(by_request.values())
         first, others = groups[:MOST_IN_FLIGHT], groups[MOST_IN_FLIGHT:]
         looks = [self._begin(group, self._look(group, was_missing=were_missing)) for group in first]
-        for look in asyncio.as_completed(looks):
-            answer = await look
-            if not (others and isinstance(answer, PlanasonixError) and is_passing(answer)):
-                break
-        else:
-            # An outage: nobody else needs to see it for himself.
+        if others and (outage := await _outage_of_all(looks)):
+            # Nobody else needs to see it for himself.
             for group in others:
-                self._answer(group, answer)
+                self._answer(group, outage)
             return
         for group in others:
             self._begin(group, self._look(group, was_missing=were_missing))
@@ -231,6 +234,19 @@ class Poller:
             wait.due = _now() + max(wait.interval, self.channel.silence)
             wait.answer(answer)
         self._woken.set()
+
+
+async def _outage_of_all(looks: list[asyncio.Task[Any]]) -> PlanasonixError | None:
+    """Say what all looks have failed with, if that passes, and if they know soon."""
+    error = None
+    with suppress(TimeoutError):
+        for look in asyncio.as_completed(looks, timeout=LONGEST_DOUBT):
+            answer = await look
+            if not (isinstance(answer, PlanasonixError) and is_passing(answer)):
+                return None
+            error = answer
+        return error
+    return None
 
 
 def _now() -> float:

@@ -32,6 +32,7 @@ class Planasonix:
     open_clients: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
+    slow: dict[str, float] = field(default_factory=dict)
     lists: Callable[[dict[str, Any]], Page[Job]] | None = None
     paces: dict[str, Pace] = field(default_factory=dict)
 
@@ -56,7 +57,7 @@ class Client(AsyncClient):
         there.in_flight += 1
         there.most_in_flight = max(there.most_in_flight, there.in_flight)
         try:
-            await asyncio.sleep(there.seconds)
+            await asyncio.sleep(there.slow.get(request.url_path, there.seconds))
         finally:
             there.in_flight -= 1
         if request.path == "/jobs":

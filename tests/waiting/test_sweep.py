@@ -299,6 +299,15 @@ class TestAnOutage:
         told = waiting(there, ids, ticks(3))
         assert sum(isinstance(answers[-1], Job) for answers in told.values()) == 16
 
+    def test_is_not_waited_for_where_five_looks_hang(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(4)) + shelf.add(["slow"])
+        there.lists = None
+        there.slow = {f"{JOBS}/job_{n}": 1_000.0 for n in range(4)}
+        told = waiting(there, [*ids, *shelf.add(["fast_1", "fast_2"])], lambda: asyncio.sleep(30))
+        assert len(told["slow"]) > 3
+        assert not any(told[job_id] for job_id in ids[:4])
+        assert told["fast_1"]
+
 
 class TestFigures:
     def test_that_a_list_leaves_out_are_those_of_the_last_look(self, there: Planasonix, shelf: Shelf) -> None:
