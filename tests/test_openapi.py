@@ -19,6 +19,7 @@ from referencing.jsonschema import DRAFT202012
 
 from planasonix_provider.api import models, routes
 from planasonix_provider.api.states import BACKFILL_STATES, JOB_STATES
+from planasonix_provider.parameters import identifier
 from tests.api import reference
 from tests.api.reference import Example
 from tests.api.test_reference import BY_ROUTE, REQUESTS, name_of, nameless
@@ -302,7 +303,7 @@ def test_an_answer_tells_of_the_rate_limit(name: str) -> None:
 
 def test_every_model_has_a_schema_and_every_schema_of_an_object_a_model() -> None:
     assert set(MODELS) == {name for name, schema in SCHEMAS.items() if {"properties", "allOf"} & set(schema)}
-    assert {*OPEN_SETS, "Priority"} == set(SCHEMAS) - set(MODELS)
+    assert {*OPEN_SETS, "Priority", "Id"} == set(SCHEMAS) - set(MODELS)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -333,6 +334,33 @@ def test_a_schema_requires_what_its_model_cannot_do_without(name: str) -> None:
     # No field is said to be always there, so an answer promises no more than the client needs. What a field with a
     # default is in the model, as the tables of a stub of results, is optional in the document.
     assert required(name) == {field for field, info in MODELS[name].model_fields.items() if info.is_required()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_schema_has_ids_where_its_model_has(name: str) -> None:
+    def takes_ids(field: str) -> bool:
+        one, many = ("job_1", "a/b"), (["job_1"], ["a/b"])
+        return any(
+            not complains(MODELS[name], field, an_id) and complains(MODELS[name], field, no_id)
+            for an_id, no_id in (one, many)
+        )
+
+    assert {field for field, (_, schema) in properties(name).items() if "schemas/Id" in str(schema)} == {
+        field for field in MODELS[name].model_fields if takes_ids(field)
+    }
+
+
+@pytest.mark.parametrize(
+    "given", ["job_1", "größe", "a.b", "", "a/b", "a\\b", "a?b", "a#b", "a%20", "a b", "a\nb", "a\tb"]
+)
+def test_an_id_is_what_the_provider_takes_for_one(given: str) -> None:
+    try:
+        identifier("job_id", given)
+    except ValueError:
+        taken = False
+    else:
+        taken = True
+    assert Draft202012Validator(SCHEMAS["Id"]).is_valid(given) is taken
 
 
 @pytest.mark.parametrize("name", OPEN_SETS)

@@ -210,7 +210,7 @@ WINDOW = {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"}
     ("method", "path", "more", "said"),
     [
         ("GET", "/api/v1/job", {}, "GET /api/v1/job: is no operation of the document"),
-        ("GET", "/api/v1/jobs/", {}, "path job_id: '' should be non-empty"),
+        ("GET", "/api/v1/jobs/", {}, "path job_id: '' does not match "),
         ("GET", "/api/v1/jobs/a/b", {}, "GET /api/v1/jobs/a/b: is no operation of the document"),
         ("PATCH", "/api/v1/jobs", {}, "PATCH /api/v1/jobs: is no operation of the document"),
         ("GET", "/api/v1/jobs?page=2", {}, "query page: is not in the document"),
