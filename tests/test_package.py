@@ -89,7 +89,6 @@ def test_it_asks_for_what_it_uses() -> None:
     assert wanted["License-Expression"] == "Apache-2.0"
     required = {line for line in wanted.get_all("Requires-Dist") or [] if "extra ==" not in line}
     assert required == {
-        "anyio>=4",
         "apache-airflow>=2.11",
         "apache-airflow-providers-common-compat>=1.23",
         "httpx<1,>=0.28.1",

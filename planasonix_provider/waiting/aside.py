@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
+from _thread import allocate_lock, start_new_thread
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
-
-from anyio.from_thread import start_blocking_portal
+from contextlib import suppress
+from typing import Generic, TypeVar
 
 R = TypeVar("R")
+
+#: After how many seconds a thread that has not begun never will.
+LONGEST_START = 5.0
 
 
 def aside(act: Callable[[], Awaitable[R]]) -> R:
@@ -20,5 +25,71 @@ def aside(act: Callable[[], Awaitable[R]]) -> R:
     :param act: what to do.
     :return: what came of it.
     """
-    with start_blocking_portal(backend="asyncio") as portal:
-        return portal.call(act)
+    work = _Work(act)
+    try:
+        start_new_thread(contextvars.copy_context().run, (work.run,))
+        work.done.acquire()
+    except BaseException:
+        work.give_up()
+        raise
+    return work.outcome()
+
+
+class _Work(Generic[R]):
+    """What is done aside, as both threads see it.
+
+    The signal may come at any moment. Threads, futures and conditions have moments at which it would leave their locks
+    in disorder, or themselves waiting for ever; a bare lock has none.
+
+    :param act: what to do.
+    """
+
+    def __init__(self, act: Callable[[], Awaitable[R]]) -> None:
+        self.done = allocate_lock()
+        self.done.acquire()
+        self._act = act
+        self._has_begun = self._is_given_up = False
+        self._cancel: Callable[[], object] | None = None
+        self._outcome: Callable[[], R] | None = None
+
+    def run(self) -> None:
+        """Do it; the other thread's part is to wait for ``done``."""
+        self._has_begun = True
+        try:
+            result = asyncio.run(self._main())
+        except BaseException as error:
+            failure = error
+
+            def fail() -> R:
+                raise failure
+
+            self._outcome = fail
+        else:
+            self._outcome = lambda: result
+        finally:
+            self.done.release()
+
+    async def _main(self) -> R:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None  # noqa: S101 - this is one
+        self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+        if self._is_given_up:
+            raise asyncio.CancelledError
+        return await self._act()
+
+    def give_up(self) -> None:
+        """Cancel it, and wait until it has ended."""
+        self._is_given_up = True
+        if self._cancel:
+            # The loop is closed where it has come to its end.
+            with suppress(RuntimeError):
+                self._cancel()
+        # The signal may have hit after the wait for it as well.
+        while self._outcome is None:
+            if not self.done.acquire(timeout=LONGEST_START) and not self._has_begun:
+                return
+
+    def outcome(self) -> R:
+        """Give what came of it, or raise why nothing did."""
+        assert self._outcome is not None  # noqa: S101 - it is done
+        return self._outcome()

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -77,6 +78,21 @@ def test_is_cancelled_by_what_a_signals_handler_raises_amid_the_loops_own_work()
         aside(act)
     assert ends == ["cancelled"]
     assert time.monotonic() - began < 4
+
+
+@pytest.mark.usefixtures("_raising_handler")
+def test_is_not_stuck_by_a_signal_at_any_moment_of_its_life() -> None:
+    async def act() -> None:
+        await asyncio.sleep(0.003)
+
+    for number in range(300):
+        with suppress(Terminated):
+            # From before the thread starts until after it has ended.
+            signal.setitimer(signal.ITIMER_REAL, 0.00002 * (number + 1))
+            try:
+                aside(act)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def test_can_be_done_in_a_signals_handler_while_another_goes_on() -> None:
