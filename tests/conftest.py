@@ -28,7 +28,7 @@ os.environ.update(
     AIRFLOW__CORE__DAGS_FOLDER=str(DAGS_FOLDER),
 )
 
-from planasonix_provider.api.pace import pace_of  # noqa: E402
+from planasonix_provider.api import pace  # noqa: E402
 from planasonix_provider.simulator import Simulator  # noqa: E402
 
 #: Looks like a key, so that a search for it in everything that a test leaves behind means something.
@@ -52,7 +52,7 @@ def planasonix(_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Simula
 @pytest.fixture(autouse=True)
 def _unknown_pace() -> None:
     """What one test has learned of a key's rate limit is nothing to the next."""
-    pace_of.cache_clear()
+    pace._paces.clear()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
 from threading import Lock
 
 from pydantic import SecretStr
@@ -128,15 +127,21 @@ class Pace:
             self._own, self._all = 1.0, float(seen.limit - seen.remaining)
             self._span = WINDOW - seen.seconds
         elif now >= self._reset_at or seen.limit != before.limit or _is_full_again(before, seen):
+            # A new window: of what was asked in it, this process has asked one.
             self._lag = self._draw(0.0, 1.0)
+            self._weigh(1, seen.limit - seen.remaining, WINDOW - seen.seconds)
         elif (dwindled := before.remaining - seen.remaining) > 0:
-            self._own = self._own * FADES + self._own_since
-            self._all = self._all * FADES + dwindled
-            self._span = self._span * FADES + now - self._seen_at
+            self._weigh(self._own_since, dwindled, now - self._seen_at)
         else:
             # Answers come in another order than their requests were counted in.
             return
         self._allowance, self._seen_at, self._reset_at, self._own_since = seen, now, now + seen.seconds, 0
+
+    def _weigh(self, own: int, by_all: int, seconds: float) -> None:
+        """Take in what was asked since; what was seen before counts less by that."""
+        self._own = self._own * FADES + own
+        self._all = self._all * FADES + by_all
+        self._span = self._span * FADES + max(0.0, seconds)
 
     def _tell(self, now: float) -> None:
         assert self._allowance is not None  # noqa: S101 - else nobody would have to wait
@@ -152,7 +157,9 @@ def _is_full_again(before: Allowance, seen: Allowance) -> bool:
     return seen.remaining - before.remaining > RESERVE * seen.limit
 
 
-@lru_cache(maxsize=64)
+_paces: dict[tuple[str, SecretStr], Pace] = {}
+
+
 def pace_of(base_url: str, api_key: SecretStr) -> Pace:
     """Give the pace of a key.
 
@@ -160,4 +167,5 @@ def pace_of(base_url: str, api_key: SecretStr) -> Pace:
     :param api_key: the key.
     :return: the one that all who use this key in this process share.
     """
-    return Pace()
+    # Atomic, so that two threads that begin together get the same.
+    return _paces.setdefault((base_url, api_key), Pace())

@@ -102,7 +102,7 @@ class CancelRoad:
 
     def _cancel(self, hook: PlanasonixHook) -> Work:
         async def ask(channel: Channel) -> Work:
-            return await cancel(channel.send, self.subject, patience=0, asked=self._asked)
+            return await cancel(channel.send_now, self.subject, patience=0, asked=self._asked)
 
         return run_aside(hook.accounts(), ask, self._rest.sleep_aside)
 

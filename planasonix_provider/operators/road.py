@@ -232,7 +232,7 @@ class Road:
         assert subject is not None  # noqa: S101 - it was started
 
         async def say_goodbye(channel: Channel) -> Work:
-            return await cancel(channel.send, subject, self._job_ids, sleep=self._rest.sleep_aside)
+            return await cancel(channel.send_now, subject, self._job_ids, sleep=self._rest.sleep_aside)
 
         if not self.operator.cancel_on_kill:
             seen = worker.look(watch, hook.send)

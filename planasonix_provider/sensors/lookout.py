@@ -52,6 +52,7 @@ class Lookout:
         self.hook = PlanasonixHook(sensor.planasonix_conn_id)
         self.signpost = Signpost(context, self.log)
         self._notes = Notes(sensor, context)
+        self._rests_since: datetime | None = None
         self.watch = Watch(
             sensor.subject(),
             now=utcnow(),
@@ -78,12 +79,23 @@ class Lookout:
         :return: an account of what was waited for, or ``None`` while the wait goes on.
         """
         noted = self.watch.unseen_since
-        # Where the rate limit runs short, time just passes.
-        answer = None if self.hook.rest() else worker.look(self.watch, self._send)
+        answer = None if self._lets_others_go_first() else worker.look(self.watch, self._send)
         event = self.watch.take(answer, utcnow())
         if self.watch.unseen_since != noted:
             self._notes.write(self.watch.unseen_since)
         return self._conclude(event) if event else None
+
+    def _lets_others_go_first(self) -> bool:
+        """Let time just pass, where the rate limit runs short: a minute at most."""
+        if not self.hook.rest():
+            self._rests_since = None
+            return False
+        now = utcnow()
+        self._rests_since = self._rests_since or now
+        if now - self._rests_since < worker.LONGEST:
+            return True
+        self._rests_since = None
+        return False
 
     def _send(self, request: Request[Any]) -> Any:
         return self.hook.send(request, ONCE)

@@ -136,15 +136,19 @@ class PlanasonixWaitTrigger(BaseTrigger):
         if first is None:
             return None
         try:
-            return await walk_on(first, watch.look(utcnow()), poller.channel.ask)
+            # What else is to be asked may stand in line for its turn.
+            async with asyncio.timeout(watch.seconds_until_deadline(utcnow())):
+                return await walk_on(first, watch.look(utcnow()), poller.channel.ask)
         except PlanasonixError as error:
             return error
+        except TimeoutError:
+            return None
 
     async def _look_for_the_last_time(self, watch: Watch, event: WaitEvent, poller: Poller) -> WaitEvent:
         """Look at what may have ended since the last look: the interval may be long, or no triggerer have run."""
         steps = watch.subject.look(utcnow(), detailed=False)
         try:
-            seen = await walk_on(await poller.channel.send(watch.subject.request), steps, poller.channel.send)
+            seen = await walk_on(await poller.channel.send_now(watch.subject.request), steps, poller.channel.send_now)
         except PlanasonixError:
             return event
         return WaitEvent.over(watch.subject, seen.work) if seen.is_over and seen.work else event
@@ -191,7 +195,7 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
         if not self.cancels:
             return event.after_no_cancel() if self.owned else event
         try:
-            return event.after_cancel(await cancel(poller.channel.send, self.subject))
+            return event.after_cancel(await cancel(poller.channel.send_now, self.subject))
         except PlanasonixError as error:
             return event.after_cancel(error)
 
@@ -221,7 +225,7 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
                 return
             self.log.info("The task was killed. %s is being cancelled.", name)
             async with Channel(PlanasonixHook(self.planasonix_conn_id).async_client) as channel:
-                work = await cancel(channel.send, self.subject)
+                work = await cancel(channel.send_now, self.subject)
         except Exception as error:
             self.log.warning(
                 "The task was killed. %s could not be cancelled and may still run: end it in Planasonix. %s",

@@ -76,7 +76,7 @@ class Channel:
             await client.close()
 
     async def send(self, request: Request[T]) -> T:
-        """Send a request, again where that is safe and can help.
+        """Send a request, again where that is safe and can help; a read waits for its turn.
 
         :param request: one of :mod:`planasonix_provider.api.routes`.
         :return: what the answer holds.
@@ -85,15 +85,29 @@ class Channel:
         answer: T = await AsyncRetrying(**Policy().tenacity(request.repeat), sleep=self._sleep)(self.ask, request)
         return answer
 
-    async def ask(self, request: Request[T]) -> T:
-        """Send a request once, and once more where the Airflow connection turns out to have changed since it was read.
+    async def send_now(self, request: Request[T]) -> T:
+        """Send what ends a wait, as a cancel and the looks that belong to it: nobody goes first.
 
         :param request: one of :mod:`planasonix_provider.api.routes`.
         :return: what the answer holds.
         :raises PlanasonixError: one of its kinds.
         """
-        # Before the gate: a cancel is not to stand behind five looks that let others go first.
+        answer: T = await AsyncRetrying(**Policy().tenacity(request.repeat), sleep=self._sleep)(self._ask, request)
+        return answer
+
+    async def ask(self, request: Request[T]) -> T:
+        """Send a request once, in its turn.
+
+        :param request: one of :mod:`planasonix_provider.api.routes`.
+        :return: what the answer holds.
+        :raises PlanasonixError: one of its kinds.
+        """
+        # Before the gate: nothing else is to stand behind five looks that let others go first.
         await (await self._connected()).wait_for_turn(request)
+        return await self._ask(request)
+
+    async def _ask(self, request: Request[T]) -> T:
+        """Send a request, and once more where the Airflow connection turns out to have changed since it was read."""
         async with self._gate:
             client = await self._connected()
             asked_at = asyncio.get_running_loop().time()

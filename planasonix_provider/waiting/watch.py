@@ -168,6 +168,14 @@ class Watch:
         next_line = self._logged + LOG_EVERY
         return max(0.0, _seconds(min(next_line, self.deadline or next_line) - now))
 
+    def seconds_until_deadline(self, now: datetime) -> float | None:
+        """Say how much time is left.
+
+        :param now: the time.
+        :return: the seconds until the deadline, or ``None`` if there is none.
+        """
+        return None if self.deadline is None else max(0.0, _seconds(self.deadline - now))
+
     @property
     def left_behind(self) -> str:
         """What to add where the wait ends early: a sentence with a space before it, or nothing."""

@@ -8,12 +8,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from planasonix_provider.api.errors import PlanasonixError
+from planasonix_provider.api.pace import LONGEST_REST
 from planasonix_provider.api.routes import Request
 from planasonix_provider.waiting.clock import utcnow
 from planasonix_provider.waiting.event import WaitEvent
 from planasonix_provider.waiting.steps import walk
 from planasonix_provider.waiting.subjects import Seen
 from planasonix_provider.waiting.watch import Watch, pause_after
+
+#: How long a look that is due lets others go first.
+LONGEST = timedelta(seconds=LONGEST_REST)
 
 
 def wait(
@@ -30,7 +34,8 @@ def wait(
     :param watch: says what to look at, and judges what the looks bring.
     :param send: asks the API once, and raises a ``PlanasonixError`` where that fails.
     :param interval: the seconds between two looks; after a ``Retry-After`` it is longer.
-    :param rest: says for how many seconds a look had better wait, when it is due: the rate limit may run short.
+    :param rest: says for how many seconds a look had better wait, when it is due: the rate limit may run short. A
+        minute is the most that it does.
     :param nap: lets a number of seconds pass, and raises what ends the task if it was killed.
     :param now: tells the time, in UTC.
     :return: how the wait ended.
@@ -38,7 +43,7 @@ def wait(
     pause = interval
     while True:
         next_look = now() + timedelta(seconds=pause)
-        while left := max(0.0, (next_look - now()).total_seconds()) or rest():
+        while left := _seconds_until(next_look, now()) or min(rest(), _seconds_until(next_look + LONGEST, now())):
             if event := watch.remind(now()):
                 return event
             nap(min(left, watch.seconds_until_attention(now())))
@@ -46,6 +51,10 @@ def wait(
         if event := watch.take(answer, now()):
             return event
         pause = pause_after(answer, interval)
+
+
+def _seconds_until(moment: datetime, now: datetime) -> float:
+    return max(0.0, (moment - now).total_seconds())
 
 
 def look(

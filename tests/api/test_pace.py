@@ -236,6 +236,25 @@ def test_without_a_pace_they_do_not(clock: Clock) -> None:
     assert key.refused > 0.1 * key.asked
 
 
+@pytest.mark.parametrize("others", [40, 65, 80, 100, 115])
+def test_a_process_that_began_among_many_looks_as_it_likes_once_it_is_alone(clock: Clock, others: int) -> None:
+    clock.now = 53.0  # the third second of a window
+    key = Key(120, clock)
+    pace = Pace(clock, lambda low, high: high / 2)
+    for _ in range(others):
+        key.ask()
+    key.ask(pace)
+    looks = []
+    while clock.now < 1_200:
+        clock.now += 10
+        while rest := pace.rest():
+            clock.now += rest
+        key.ask(pace)
+        looks.append(clock.now)
+    assert looks[-1] - looks[-2] == pytest.approx(10, abs=0.5)
+    assert len(looks) >= 95
+
+
 def test_all_who_use_a_key_in_a_process_share_its_pace() -> None:
     here, key = "https://api.planasonix.com", SecretStr("plnx_1")
     assert pace_of(here, key) is pace_of(here, SecretStr("plnx_1"))

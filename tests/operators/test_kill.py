@@ -21,7 +21,7 @@ class TestAKill:
     def test_cancels_the_job_and_ends_the_task(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
         began = time.monotonic()
-        error, log = killed(planasonix, sync(poll_interval=60), after=0.3)
+        error, log = killed(planasonix, sync(poll_interval=60))
         assert isinstance(error, PlanasonixJobCancelledError)
         assert time.monotonic() - began < 5
         (job,) = planasonix.jobs()
@@ -40,7 +40,7 @@ class TestAKill:
     def test_says_which_job_is_left_if_it_cannot_be_cancelled(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
         planasonix.fail("status", status=403, route="cancel_job", times=None)
-        error, log = killed(planasonix, sync(poll_interval=60), after=0.3)
+        error, log = killed(planasonix, sync(poll_interval=60))
         (job,) = planasonix.jobs()
         assert f"The task was killed. Job {job.id} could not be cancelled and may still run: end it in" in str(error)
         assert str(error) in log.lines
@@ -77,7 +77,7 @@ class TestAKill:
 
     def test_between_two_tries_of_the_start_starts_nothing(self, planasonix: Simulator) -> None:
         planasonix.fail("status", route="trigger_sync", status=503, headers={"Retry-After": "60"})
-        error, _ = killed(planasonix, sync(), after=0.3)
+        error, _ = killed(planasonix, sync())
         assert isinstance(error, PlanasonixJobCancelledError)
         assert planasonix.jobs() == []
 
@@ -121,7 +121,7 @@ class TestAKill:
 
     def test_cancels_nothing_where_the_user_says_so(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
-        error, _ = killed(planasonix, sync(cancel_on_kill=False), after=0.3)
+        error, _ = killed(planasonix, sync(cancel_on_kill=False))
         (job,) = planasonix.jobs()
         assert str(error) == f"The task was killed. Job {job.id} was not cancelled, and runs on."
         assert "cancel_job" not in routes_asked(planasonix)
@@ -133,7 +133,7 @@ class TestAKill:
     def test_during_the_start_cancels_what_was_started(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
         planasonix.fail("hang", route="trigger_sync", seconds=0.5)
-        error, _ = killed(planasonix, sync(), after=0.2)
+        error, _ = killed(planasonix, sync(), is_answered=False)
         assert isinstance(error, PlanasonixJobCancelledError)
         assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
 
@@ -164,7 +164,7 @@ class TestAKillOfABackfill:
             jobs_after_cancel=2,
             cancelling_seconds=0.1,
         )
-        error, log = killed(planasonix, backfill(poll_interval=60), after=0.3)
+        error, log = killed(planasonix, backfill(poll_interval=60))
         assert isinstance(error, PlanasonixJobCancelledError)
         assert the_one(planasonix).status == "cancelled"
         assert [job.status for job in planasonix.jobs()] == ["cancelled"] * 6
@@ -173,7 +173,7 @@ class TestAKillOfABackfill:
     def test_cancels_the_jobs_that_are_known_before_it_asks_anything(self, planasonix: Simulator) -> None:
         planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=2, job_seconds=60)
         operator = backfill(poll_interval=0.05)
-        killed(planasonix, operator, after=0.3)
+        killed(planasonix, operator)
         asked = routes_asked(planasonix)
         assert asked[asked.index("cancel_job") :][:3] == ["cancel_job", "cancel_job", "get_backfill"]
 
@@ -182,17 +182,17 @@ class TestAKillOfABackfill:
     ) -> None:
         monkeypatch.setattr("planasonix_provider.operators.road.LAST_PURSUIT", 0.2)
         planasonix.plan_backfill(CONNECTION, queued_seconds=60)
-        _, log = killed(planasonix, backfill(poll_interval=60), after=0.3)
+        _, log = killed(planasonix, backfill(poll_interval=60))
         assert "may go on, look at it in Planasonix: what it has made was asked to cancel." in log.lines[-1]
 
     def test_cancels_nothing_where_the_user_says_so(self, planasonix: Simulator) -> None:
         planasonix.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
-        killed(planasonix, backfill(poll_interval=60, cancel_on_kill=False), after=0.3)
+        killed(planasonix, backfill(poll_interval=60, cancel_on_kill=False))
         assert "cancel_job" not in routes_asked(planasonix)
 
     def test_amid_the_cancel_at_the_deadline_ends_that_and_cancels_itself(self, planasonix: Simulator) -> None:
         planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=4, job_seconds=60, cancelling_seconds=0.8)
-        error, _ = killed(planasonix, backfill(timeout=0.3), after=0.6)
+        error, _ = killed(planasonix, backfill(timeout=0.3), route="cancel_job")
         assert isinstance(error, PlanasonixJobCancelledError)
         assert {job.status for job in planasonix.jobs()} <= set(ENDED)
 

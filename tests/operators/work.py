@@ -50,17 +50,25 @@ def routes_asked(planasonix: Simulator) -> list[str]:
     return [request.route for request in planasonix.requests]
 
 
-def killed(planasonix: Simulator, operator: BaseOperator, *, after: float) -> tuple[BaseException, Log]:
+def killed(
+    planasonix: Simulator, operator: BaseOperator, *, route: str | None = None, is_answered: bool = True
+) -> tuple[BaseException, Log]:
     """Run a task that is killed as Airflow does it: a signal's handler calls ``on_kill`` and returns.
 
-    It is killed so many seconds after its first request.
+    It is killed a moment after its first request, or its first one of a route: after the answer, or amid the request.
     """
+    is_over = threading.Event()
+
+    def is_time() -> bool:
+        asked = [request for request in planasonix.requests if route in (None, request.route)]
+        return bool(asked) and (not is_answered or asked[0].status is not None)
 
     def kill() -> None:
-        while not planasonix.requests:
-            time.sleep(0.005)
-        time.sleep(after)
-        os.kill(os.getpid(), signal.SIGALRM)
+        while not is_over.wait(0.005):
+            if is_time():
+                time.sleep(0.05)
+                os.kill(os.getpid(), signal.SIGALRM)
+                return
 
     record(operator, log := Log())
     previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
@@ -71,6 +79,7 @@ def killed(planasonix: Simulator, operator: BaseOperator, *, after: float) -> tu
     except Exception as error:
         return error, log
     finally:
+        is_over.set()
         killer.join()
         signal.signal(signal.SIGALRM, previous)
     raise AssertionError("the task went on")

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from pytest_mock import MockerFixture
 
 from planasonix_provider.api.client import AsyncClient
+from planasonix_provider.api.pace import pace_of
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
@@ -117,6 +120,20 @@ def test_cancels_at_the_deadline_by_itself_if_it_is_told_to(planasonix: Simulato
     assert WaitEvent.from_payload(event, "job").is_out_of_time
     assert event["message"].endswith("It was asked to cancel.")
     assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
+
+
+def test_looks_for_the_last_time_though_the_rate_limit_runs_short(planasonix: Simulator) -> None:
+    planasonix.plan(CONNECTION, running_seconds=0)
+    job_id = started()
+    headers = {"x-ratelimit-limit": "100", "x-ratelimit-remaining": "0"}
+    pace_of(planasonix.url, SecretStr(planasonix.api_key)).note(200, headers)
+    deadline = datetime.now(UTC) + timedelta(seconds=0.3)
+    began = time.monotonic()
+    event = WaitEvent.from_payload(
+        asyncio.run(first_event(trigger(job_id, deadline=deadline, poll_interval=60))), "job"
+    )
+    assert event.outcome == "over"
+    assert time.monotonic() - began < 30
 
 
 def test_cancels_nothing_otherwise(planasonix: Simulator) -> None:

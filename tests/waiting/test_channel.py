@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -296,6 +297,46 @@ class TestASilence:
 
         assert over(there, act) == pytest.approx(30, abs=1)
         assert there.asked["/api/v1/jobs/job_1/cancel"] == 1
+
+
+class TestATurn:
+    @staticmethod
+    def seconds(act: Callable[[Channel], Awaitable[Any]]) -> float:
+        """Say how long it takes while the key has nothing left for the next 40 s."""
+        there = Planasonix()
+
+        async def main(channel: Channel) -> float:
+            await ask(channel)
+            there.paces["plnx_old"].note(
+                200,
+                {
+                    "x-ratelimit-limit": "100",
+                    "x-ratelimit-remaining": "0",
+                    "x-ratelimit-reset": str(int(time.time()) + 40),
+                },
+            )
+            began = asyncio.get_running_loop().time()
+            await act(channel)
+            return asyncio.get_running_loop().time() - began
+
+        seconds: float = over(there, main)
+        return seconds
+
+    def test_is_waited_for_by_a_look(self) -> None:
+        assert self.seconds(ask) > 30
+
+    def test_is_not_waited_for_by_a_cancel(self) -> None:
+        assert self.seconds(lambda channel: channel.send(routes.cancel_job("job_1"))) < 1
+
+    def test_is_not_waited_for_by_a_read_that_ends_a_wait_though_others_stand_in_line(self) -> None:
+        async def act(channel: Channel) -> None:
+            looks = [asyncio.ensure_future(ask(channel)) for _ in range(20)]
+            await asyncio.sleep(0.1)
+            await channel.send_now(routes.get_backfill("bf_1"))
+            for look in looks:
+                look.cancel()
+
+        assert self.seconds(act) < 1
 
 
 class TestWhatMatters:

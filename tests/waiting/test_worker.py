@@ -93,6 +93,10 @@ def test_looks_later_where_the_rate_limit_runs_short(clock: Clock) -> None:
     assert wait(clock, running_for(35), rest=rest)[1] == [18, 28, 58]
 
 
+def test_lets_others_go_first_for_a_minute_at_most(clock: Clock) -> None:
+    assert wait(clock, running_for(100), rest=lambda: 3_500.0)[1] == [70, 140]
+
+
 def test_ends_at_the_deadline_though_the_rate_limit_runs_short(clock: Clock) -> None:
     event, looks = wait(clock, running_for(1_000), rest=lambda: 60.0, deadline=BEGAN + timedelta(seconds=42))
     assert event.is_out_of_time
