@@ -82,29 +82,30 @@ def create_and_keep(
     """
     place = keeper(to)
     place.check()
-    refuse_if_taken(hook, place)
+    gone = refuse_if_taken(hook, place)
     created = create(hook, url, events=events, secret=secret)
-    keep_or_remove(hook, created, place, sleep=sleep)
+    keep_or_remove(hook, created, place, instead_of=gone, sleep=sleep)
     return _shown(created)
 
 
-def refuse_if_taken(hook: PlanasonixHook | Client, place: Keeper, *, by_other_than: str | None = None) -> None:
+def refuse_if_taken(hook: PlanasonixHook | Client, place: Keeper, *, by_other_than: str | None = None) -> str | None:
     """Refuse a place that holds the secret of another subscription, which would be lost.
 
     :param hook: calls the API.
     :param place: keeps secrets.
     :param by_other_than: the subscription whose secret may be replaced; ``None`` is none.
+    :return: another subscription whose secret is there, and may be replaced, as it is gone; ``None`` where there is
+        none.
     :raises PlanasonixSecretError: if there is a subscription whose secret is there.
     """
     kept = place.kept()
     if kept is None or kept.webhook_id in (None, by_other_than):
-        return
-    with suppress(PlanasonixNotFoundError):
-        hook.get_webhook(str(kept.webhook_id))
-        raise place.refuse(
-            f"it holds the secret of webhook {kept.webhook_id}, which would be lost. Name another place, or delete "
-            "that webhook first."
-        )
+        return None
+    try:
+        hook.get_webhook(kept.webhook_id)
+    except PlanasonixNotFoundError:
+        return kept.webhook_id
+    raise place.refuse_as_taken(kept.webhook_id)
 
 
 def create(
@@ -144,18 +145,24 @@ def create(
 
 
 def keep_or_remove(
-    hook: PlanasonixHook | Client, created: NewWebhook, place: Keeper, *, sleep: Callable[[float], None] = time.sleep
+    hook: PlanasonixHook | Client,
+    created: NewWebhook,
+    place: Keeper,
+    *,
+    instead_of: str | None = None,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Have the secret of a new subscription kept, or delete the subscription: without its secret it is of no use.
 
     :param hook: calls the API.
     :param created: the subscription.
     :param place: keeps the secret.
+    :param instead_of: another subscription whose secret may be replaced, as :func:`refuse_if_taken` gave it.
     :param sleep: waits for a number of seconds.
     :raises PlanasonixSecretError: if the secret could not be kept.
     """
     try:
-        _keep(place, created.signing_secret, created.id, sleep)
+        _keep(place, created.signing_secret, created.id, instead_of, sleep)
     except PlanasonixSecretError as failure:
         try:
             remove(hook, created.id)
@@ -206,10 +213,10 @@ def rotate_and_keep(
     """
     place = keeper(to)
     place.check()
-    refuse_if_taken(hook, place, by_other_than=webhook_id)
+    gone = refuse_if_taken(hook, place, by_other_than=webhook_id)
     rotated = _rotate(hook, webhook_id, sleep)
     try:
-        _keep(place, rotated.signing_secret, webhook_id, sleep)
+        _keep(place, rotated.signing_secret, webhook_id, gone, sleep)
     except PlanasonixSecretError as failure:
         failure.reword(
             f"{failure.message} The new secret of webhook {webhook_id} is lost, and deliveries are signed with it from "
@@ -242,9 +249,11 @@ def _rotate(hook: PlanasonixHook | Client, webhook_id: str, sleep: Callable[[flo
     return rotated
 
 
-def _keep(place: Keeper, secret: SecretStr, webhook_id: str, sleep: Callable[[float], None]) -> None:
+def _keep(
+    place: Keeper, secret: SecretStr, webhook_id: str, instead_of: str | None, sleep: Callable[[float], None]
+) -> None:
     _try(
-        lambda: place.keep(secret, webhook_id=webhook_id),
+        lambda: place.keep(secret, webhook_id=webhook_id, instead_of=instead_of),
         lambda error: isinstance(error, PlanasonixSecretError),
         sleep,
     )

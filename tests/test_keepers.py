@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import fcntl
 import functools
+import gc
 import json
 import logging
 import os
@@ -16,8 +18,7 @@ import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from pydantic import SecretStr
 
-from planasonix_provider import keepers
-from planasonix_provider.keepers import Keeper, Kept, PlanasonixSecretError, keeper
+from planasonix_provider.keepers import Keeper, Kept, PlanasonixSecretError, keeper, surroundings
 
 FIRST, SECOND, THIRD = (SecretStr(f"whsec_{name}_9f8e7d6c5b4a") for name in ("first", "second", "third"))
 ALL = (FIRST, SECOND, THIRD)
@@ -85,6 +86,11 @@ def whole(error: BaseException) -> str:
     return "\n".join(chain)
 
 
+def partial_of(text: str) -> Exception:
+    """An error that quotes the end of what it was given, as SQLAlchemy does with what is long."""
+    return RuntimeError(f"parameters: '... {text[-50:]}'")
+
+
 class TestAnyPlace:
     def test_keeps_the_newest_and_the_one_before(self, place: Keeper) -> None:
         place.check()
@@ -100,11 +106,19 @@ class TestAnyPlace:
             place.keep(secret, webhook_id="wh_1")
         assert place.kept() == Kept("wh_1", SECOND, FIRST)
 
-    def test_forgets_the_secrets_of_another_subscription(self, place: Keeper) -> None:
+    def test_forgets_the_secrets_of_a_subscription_that_is_gone(self, place: Keeper) -> None:
         place.keep(FIRST, webhook_id="wh_1")
         place.keep(SECOND, webhook_id="wh_1")
-        place.keep(THIRD, webhook_id="wh_2")
+        place.keep(THIRD, webhook_id="wh_2", instead_of="wh_1")
         assert place.kept() == Kept("wh_2", THIRD)
+
+    @pytest.mark.parametrize("gone", [None, "wh_3"])
+    def test_does_not_lose_the_secret_of_another_subscription(self, place: Keeper, gone: str | None) -> None:
+        place.keep(FIRST, webhook_id="wh_1")
+        for webhook_id in ("wh_2", None):
+            with pytest.raises(PlanasonixSecretError, match="it holds the secret of webhook wh_1, which would be lost"):
+                place.keep(SECOND, webhook_id=webhook_id, instead_of=gone)
+        assert place.kept() == Kept("wh_1", FIRST)
 
     def test_need_not_be_told_the_subscription(self, place: Keeper) -> None:
         place.keep(FIRST)
@@ -133,12 +147,27 @@ class TestAnyPlace:
             raise OSError(28, f"No space left for {kept.signing_secret.get_secret_value()}")
 
         monkeypatch.setattr(place, "_write", full)
-        with pytest.raises(PlanasonixSecretError, match=r"cannot be written \(OSError: \[Errno 28\] No space left for"):
-            place.keep(SECOND, webhook_id="wh_1")
-        with pytest.raises(PlanasonixSecretError) as failed:
+        with pytest.raises(
+            PlanasonixSecretError, match=r"cannot be written \(OSError: No space left on device\)"
+        ) as failed:
             place.keep(SECOND, webhook_id="wh_1")
         assert shows_none(whole(failed.value))
         assert place.kept() == Kept("wh_1", FIRST)
+
+    @pytest.mark.parametrize("fault", [ValueError, OSError, lambda text: OSError(text, text), partial_of])
+    def test_shows_no_secret_however_an_error_writes_it(
+        self, place: Keeper, monkeypatch: pytest.MonkeyPatch, fault: Callable[[str], Exception]
+    ) -> None:
+        odd = SecretStr('of "mine": \u00e4\n' + "x" * 40)
+
+        def fail(kept: Kept) -> None:
+            raise fault(kept.written())
+
+        monkeypatch.setattr(place, "_write", fail)
+        with pytest.raises(PlanasonixSecretError, match="whose text is not shown, since it may hold") as failed:
+            place.keep(odd)
+        assert "mine" not in whole(failed.value)
+        assert "xxx" not in whole(failed.value)
 
 
 class TestAVariable:
@@ -187,10 +216,10 @@ class TestAVariable:
             def get_variable(self, key: str) -> str | None:
                 raise ConnectionError("sealed")
 
-        monkeypatch.setattr(keepers, "_secrets_backends", lambda: [Sealed(), Vault()])
+        monkeypatch.setattr(surroundings, "secrets_backends", lambda: [Sealed(), Vault()])
         with pytest.raises(PlanasonixSecretError, match="the secrets backend Vault has a variable of this name"):
             keeper(f"variable:{VARIABLE}").check()
-        monkeypatch.setattr(keepers, "_secrets_backends", lambda: [Sealed()])
+        monkeypatch.setattr(surroundings, "secrets_backends", lambda: [Sealed()])
         keeper(f"variable:{VARIABLE}").check()
 
     def test_whose_value_airflow_2_would_show_is_warned_of(
@@ -206,8 +235,8 @@ class TestAVariable:
     ) -> None:
         monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "DEBUG")
         keeper(f"variable:{VARIABLE}").check()
-        monkeypatch.setattr(keepers, "_is_task_without_database", lambda: True)
-        monkeypatch.setattr(keepers, "_secrets_backends", list)
+        monkeypatch.setattr(surroundings, "is_task_without_database", lambda: True)
+        monkeypatch.setattr(surroundings, "secrets_backends", list)
         with pytest.raises(PlanasonixSecretError, match="logging_level is DEBUG"):
             keeper(f"variable:{VARIABLE}").check()
 
@@ -216,19 +245,15 @@ class TestAConnection:
     def test_gets_a_password_and_keeps_all_else(self, connection: Callable[..., dict[str, Any]]) -> None:
         place = keeper(f"connection:{CONNECTION}")
         place.keep(FIRST, webhook_id="wh_1")
-        assert connection() == {
-            "password": FIRST.get_secret_value(),
-            "extra": {"mine": 1, "webhook_id": "wh_1"},
-            "host": "kept.example.com",
-        }
         place.keep(SECOND, webhook_id="wh_1")
-        assert connection()["extra"] == {
-            "mine": 1,
+        after = connection()
+        assert json.loads(after.pop("password")) == {
             "webhook_id": "wh_1",
+            "signing_secret": SECOND.get_secret_value(),
             "previous_signing_secret": FIRST.get_secret_value(),
         }
-        place.keep(THIRD, webhook_id="wh_2")
-        assert connection()["extra"] == {"mine": 1, "webhook_id": "wh_2"}
+        # Airflow 2 shows the extra to whoever may edit the connection.
+        assert after == {"extra": {"mine": 1}, "host": "kept.example.com"}
 
     def test_that_does_not_exist_is_refused(self, airflow_db: None) -> None:
         with pytest.raises(PlanasonixSecretError, match=r"no such connection\. Make it with: airflow connections add"):
@@ -237,7 +262,7 @@ class TestAConnection:
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({"password": "precious"}, "has a password that is no signing secret"),
+            ({"password": "precious"}, "what is there is no signing secret"),
             ({"conn_type": "planasonix", "password": "precious"}, "its password is an API key"),
             ({"conn_type": "planasonix"}, "its password is an API key"),
         ],
@@ -263,7 +288,7 @@ class TestAConnection:
     def test_is_refused_in_a_task_that_has_no_database(
         self, connection: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(keepers, "_is_task_without_database", lambda: True)
+        monkeypatch.setattr(surroundings, "is_task_without_database", lambda: True)
         place = keeper(f"connection:{CONNECTION}")
         for act in (place.check, place.kept, lambda: place.keep(FIRST)):
             with pytest.raises(PlanasonixSecretError, match="a task of Airflow 3 cannot write connections"):
@@ -300,6 +325,35 @@ class TestAFile:
         assert stat.S_ISDIR(modes[-1])
         assert list(path.parent.iterdir()) == [path]
         assert json.loads(path.read_text()) == {"webhook_id": "wh_1", "signing_secret": FIRST.get_secret_value()}
+
+    def test_is_kept_by_one_at_a_time_from_the_look_on(
+        self, place: Keeper, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def is_locked() -> bool:
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            finally:
+                os.close(folder)
+            return False
+
+        seen: list[bool] = []
+        read, replace = place._read, Path.replace
+        monkeypatch.setattr(place, "_read", lambda: (seen.append(is_locked()), read())[1])
+        monkeypatch.setattr(Path, "replace", lambda *paths: (seen.append(is_locked()), replace(*paths))[1])
+        place.keep(FIRST, webhook_id="wh_1")
+        assert seen == [True, True]
+        assert not is_locked()
+
+    def test_is_kept_where_folders_cannot_be_locked(self, place: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+        def flock(*_: object) -> None:
+            raise OSError(9, "Bad file descriptor")
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        place.keep(FIRST, webhook_id="wh_1")
+        assert place.kept() == Kept("wh_1", FIRST)
 
     def test_that_others_could_read_is_closed_to_them(self, place: Keeper, path: Path) -> None:
         path.touch(0o644)
@@ -382,13 +436,26 @@ class TestAFunction:
         assert taken == [FIRST]
         assert (place.is_readable, place.kept()) == (False, None)
 
-    def test_whose_error_holds_the_secret_is_quoted_without(self) -> None:
+    def test_whose_error_holds_the_secret_is_not_quoted(self) -> None:
         def refuse(secret: SecretStr) -> None:
             raise ValueError(f"bad: {secret.get_secret_value()}")
 
-        with pytest.raises(PlanasonixSecretError, match=r"cannot be written \(ValueError: bad: \*\*\*\)") as failed:
+        with pytest.raises(PlanasonixSecretError, match=r"cannot be written \(ValueError, whose text") as failed:
             keeper(refuse).keep(FIRST)
         assert shows_none(whole(failed.value))
+
+    @pytest.mark.filterwarnings("error")
+    def test_that_only_begins_to_keep_the_secret_is_an_error(self) -> None:
+        class Vault:
+            async def __call__(self, secret: SecretStr) -> None: ...
+
+        def little_by_little(secret: SecretStr) -> Iterator[SecretStr]:
+            yield secret
+
+        for function, what in ((lambda secret: Vault()(secret), "coroutine"), (little_by_little, "generator")):
+            with pytest.raises(PlanasonixSecretError, match=f"it gave back a {what}, which nobody runs here"):
+                keeper(function).keep(FIRST)
+        gc.collect()
 
     def test_is_called_by_its_name_alone(self) -> None:
         class Vault:
@@ -431,8 +498,20 @@ class TestTheForms:
     async def test_what_would_have_to_be_awaited_is_refused(self) -> None:
         async def put(secret: SecretStr) -> None: ...
 
-        with pytest.raises(ValueError, match="a function \\(not async\\) that takes the secret"):
-            keeper(put)
+        class Vault:
+            async def __call__(self, secret: SecretStr) -> None: ...
+
+        for function in (put, Vault()):
+            with pytest.raises(ValueError, match="a function \\(not async\\) that takes the secret"):
+                keeper(function)
+
+    def test_a_function_that_takes_something_else_is_called_by_its_name(self) -> None:
+        def put(token: str, path: str, secret: SecretStr) -> None: ...
+
+        bound = functools.partial(put, "hvs.precious", path="x")
+        with pytest.raises(ValueError, match="secret_to: got 'function partial', allowed is") as refused:
+            keeper(bound)
+        assert "precious" not in whole(refused.value)
 
     @pytest.mark.parametrize("path", ["x", "./x", "~/x"])
     def test_a_file_is_named_by_its_whole_path(self, path: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from planasonix_provider import signing_secrets
 from planasonix_provider.api import client
 from planasonix_provider.api.errors import (
     PlanasonixError,
@@ -145,6 +146,36 @@ class TestCreating:
         assert (kept := place.kept()) is not None
         assert (kept.webhook_id, kept.previous) == (other.id, None)
 
+    def test_does_not_push_out_the_secret_of_one_that_came_at_the_same_moment(
+        self, hook: PlanasonixHook, planasonix: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        place = keeper(f"file:{tmp_path / 'secret'}")
+        gone = create_and_keep(hook, URL, events=EVENTS, to=place)
+        hook.delete_webhook(gone.id)
+        made: list[Webhook] = []
+        create = signing_secrets.create
+
+        def create_after_another(*arguments: Any, **parameters: Any) -> NewWebhook:
+            monkeypatch.setattr(signing_secrets, "create", create)
+            made.append(create_and_keep(hook, f"{URL}/other", events=EVENTS, to=place))
+            return create(*arguments, **parameters)
+
+        monkeypatch.setattr(signing_secrets, "create", create_after_another)
+        with pytest.raises(PlanasonixSecretError, match=r"holds the secret of webhook .* was deleted again: nothing"):
+            create_and_keep(hook, URL, events=EVENTS, to=place, sleep=lambda _: None)
+        assert [webhook.id for webhook in planasonix.world.webhooks.all()] == [made[0].id]
+        assert (kept := place.kept()) is not None
+        assert kept.webhook_id == made[0].id
+
+    def test_creates_nothing_for_a_function_that_only_begins_to_keep_it(
+        self, hook: PlanasonixHook, planasonix: Simulator
+    ) -> None:
+        async def put(secret: SecretStr) -> None: ...
+
+        with pytest.raises(PlanasonixSecretError, match=r"gave back a coroutine.*deleted again: nothing was created"):
+            create_and_keep(hook, URL, events=EVENTS, to=lambda secret: put(secret), sleep=lambda _: None)
+        assert planasonix.world.webhooks.all() == []
+
     def test_tries_to_keep_it_three_times(
         self, hook: PlanasonixHook, planasonix: Simulator, pauses: list[float]
     ) -> None:
@@ -156,9 +187,7 @@ class TestCreating:
     def test_deletes_again_what_it_cannot_keep_the_secret_of(
         self, hook: PlanasonixHook, planasonix: Simulator, pauses: list[float]
     ) -> None:
-        with pytest.raises(
-            PlanasonixSecretError, match=r"No space left for \*\*\*.*deleted again: nothing was created"
-        ):
+        with pytest.raises(PlanasonixSecretError, match=r"No space left on device.*deleted again: nothing was created"):
             create_and_keep(hook, URL, events=EVENTS, to=Receiver(fails=9), sleep=pauses.append)
         assert planasonix.world.webhooks.all() == []
 

@@ -13,6 +13,7 @@ from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import NewWebhook, Webhook
 from planasonix_provider.hooks.planasonix import PlanasonixHook
+from planasonix_provider.keepers import Keeper
 from planasonix_provider.operators.outcome import retries_where_they_help
 from planasonix_provider.signing_secrets import (
     create,
@@ -41,8 +42,7 @@ class WebhookRoad:
         self.log = operator.log
         self.url, self.events = str(operator.url), list(operator.events)
         self.place = keeper(operator.secret_to)
-        #: Whether a subscription may have been created whose secret was never handed over.
-        self.is_in_doubt = getattr(context["ti"], "try_number", 1) > 1
+        self.memory = _Memory(context["ti"], self.place)
 
     def travel(self) -> dict[str, Any]:
         """See to it that there is one subscription, as the task says, whose secret is kept.
@@ -62,6 +62,7 @@ class WebhookRoad:
             webhook = self._the_one(self._look(hook)) or self._create(hook)
             if not isinstance(webhook, NewWebhook):
                 return self._adopt(hook, webhook)
+            self.memory.remember(webhook)
             self.log.info("Webhook %s was created; its secret is in %s.", webhook.id, self.place.describe)
             return _account(webhook, "created", secret_is_new=True)
 
@@ -79,23 +80,22 @@ class WebhookRoad:
 
     def _create(self, hook: PlanasonixHook) -> Webhook:
         """Create the subscription; give another one instead where one turns out to be there."""
-        refuse_if_taken(hook, self.place)
+        gone = refuse_if_taken(hook, self.place)
         try:
             created = create(hook, self.url, events=self.events)
         except PlanasonixLostTrackError as lost:
             if webhook := self._the_one(self._look(hook)):
                 self.log.warning("%s Now there is webhook %s.", lost.message, webhook.id)
-                self.is_in_doubt = True
                 return webhook
             raise
         try:
             others = [webhook for webhook in self._look(hook) if webhook.id != created.id]
         except PlanasonixError:
-            keep_or_remove(hook, created, self.place)
+            keep_or_remove(hook, created, self.place, instead_of=gone)
             raise
         if older := [webhook for webhook in others if _is_older(webhook, created)]:
             return self._yield_to(older, created, hook)
-        keep_or_remove(hook, created, self.place)
+        keep_or_remove(hook, created, self.place, instead_of=gone)
         return created
 
     def _yield_to(self, others: list[Webhook], created: NewWebhook, hook: PlanasonixHook) -> Webhook:
@@ -116,10 +116,13 @@ class WebhookRoad:
             # Before anything else: as long as nobody knows its secret, nothing that it delivers can be checked.
             rotate_and_keep(hook, webhook.id, to=self.place)
             self.log.info(
-                "The secret of webhook %s was not in %s, so it was rotated; the new one is there.",
+                "The secret of webhook %s %s, so it was rotated; the new one is there.",
                 webhook.id,
-                self.place.describe,
+                f"was not in {self.place.describe}"
+                if self.place.is_readable
+                else f"may never have reached {self.place.describe}",
             )
+        self.memory.remember(webhook)
         is_as_it_should_be = set(webhook.events) == set(self.events) and webhook.enabled is not False
         if is_as_it_should_be:
             self.log.info("Webhook %s is as it should be.", webhook.id)
@@ -137,9 +140,40 @@ class WebhookRoad:
 
     def _is_secret_kept(self, webhook: Webhook) -> bool:
         if not self.place.is_readable:
-            return not self.is_in_doubt
+            return self.memory.has(webhook)
         kept = self.place.kept()
         return kept is not None and kept.webhook_id == webhook.id
+
+
+class _Memory:
+    """Knows from one run to the next whose secret was handed to a function, which cannot be asked.
+
+    It is a note in XCom. Each try takes the note back before it does anything, and writes it anew at its end: nobody
+    knows where the secret of a try is that died in between.
+    """
+
+    KEY = "planasonix_secret_handed_over"
+
+    def __init__(self, ti: Any, place: Keeper) -> None:
+        self._ti, self._place = ti, place
+        self._known = None
+        if not place.is_readable:
+            # Of an earlier try of this run Airflow keeps no note, and what the runs before wrote may no longer be true.
+            if getattr(ti, "try_number", 1) == 1:
+                self._known = ti.xcom_pull(
+                    task_ids=ti.task_id, key=self.KEY, map_indexes=ti.map_index, include_prior_dates=True
+                )
+            ti.xcom_push(key=self.KEY, value=None)
+
+    def has(self, webhook: Webhook) -> bool:
+        return bool(self._known == self._note(webhook))
+
+    def remember(self, webhook: Webhook) -> None:
+        if not self._place.is_readable:
+            self._ti.xcom_push(key=self.KEY, value=self._note(webhook))
+
+    def _note(self, webhook: Webhook) -> dict[str, str]:
+        return {"webhook_id": webhook.id, "to": self._place.describe}
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 import re
+import runpy
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -21,13 +22,14 @@ from planasonix_provider.api.errors import (
     PlanasonixServerError,
 )
 from planasonix_provider.api.models import NewWebhook, Webhook
+from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.keepers import Keeper, PlanasonixSecretError, keeper
 from planasonix_provider.operators import webhook as road
 from planasonix_provider.operators.planasonix import PlanasonixWebhookOperator
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.subscriptions import WebhookChangeOrder
-from tests.conftest import API_KEY
-from tests.driving import Run, context, drive
+from tests.conftest import API_KEY, DAGS_FOLDER
+from tests.driving import Run, context, record
 from tests.operators.work import routes_asked
 
 URL = "https://hooks.example.com/planasonix"
@@ -51,10 +53,28 @@ def place(path: Path) -> Keeper:
 
 @pytest.fixture
 def run(path: Path) -> Callable[..., Run]:
-    """Runs the task, whose secret goes to a file, to its end."""
+    """Runs the task, whose secret goes to a file, to its end; each first try is of another run of its DAG."""
+    runs: list[Run] = []
+
+    def pull(*, task_ids: str, key: str, map_indexes: int, include_prior_dates: bool) -> Any:
+        assert (task_ids, map_indexes, include_prior_dates) == ("load", -1, True)
+        return next((one.xcoms[key] for one in reversed(runs) if key in one.xcoms), None)
 
     def run(*, try_number: int = 1, **parameters: Any) -> Run:
-        return drive(lambda: subscribe(**{"secret_to": f"file:{path}", **parameters}), try_number=try_number)
+        if try_number > 1:
+            # Airflow forgets what the try before has pushed.
+            runs[-1].xcoms.clear()
+        ended = Run()
+        runs.append(ended)
+        told = context(ended, try_number=try_number)
+        told["ti"].xcom_pull = pull
+        operator = subscribe(**{"secret_to": f"file:{path}", **parameters})
+        record(operator, ended.log)
+        try:
+            ended.result = operator.execute(told)
+        except Exception as error:
+            ended.error = error
+        return ended
 
     return run
 
@@ -210,6 +230,51 @@ class TestItsSecret:
         run(secret_to=taken.append)
         run(secret_to=taken.append)
         assert [secret.get_secret_value() for secret in taken] == list(secrets_of(planasonix).values())
+
+    def test_of_what_is_there_is_rotated_for_a_function_that_never_got_it(
+        self, planasonix: Simulator, run: Callable[..., Run]
+    ) -> None:
+        theirs = planasonix.subscribe(URL, EVENTS)
+        taken: list[SecretStr] = []
+        ended = run(secret_to=taken.append)
+        assert (ended.result["action"], ended.result["secret_is_new"]) == ("unchanged", True)
+        assert [secret.get_secret_value() for secret in taken] == [secrets_of(planasonix)[theirs.id]]
+        assert ended.log.lines[0].startswith(f"The secret of webhook {theirs.id} may never have reached function")
+        assert run(secret_to=taken.append).result["secret_is_new"] is False
+
+    def test_is_rotated_for_another_function(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+        taken: list[SecretStr] = []
+
+        def put(secret: SecretStr) -> None:
+            taken.append(secret)
+
+        run(secret_to=print)
+        assert run(secret_to=put).result["secret_is_new"]
+        assert [secret.get_secret_value() for secret in taken] == list(secrets_of(planasonix).values())
+
+    def test_is_rotated_for_a_function_after_a_run_whose_last_try_died(
+        self, planasonix: Simulator, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def die(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        taken: list[SecretStr] = []
+        run(secret_to=taken.append)
+        for try_number in (1, 2):
+            with monkeypatch.context() as patch:
+                patch.setattr(PlanasonixHook, "list_webhooks" if try_number == 1 else "rotate_webhook_secret", die)
+                with pytest.raises(KeyboardInterrupt):
+                    run(secret_to=taken.append, try_number=try_number)
+        assert run(secret_to=taken.append).result["secret_is_new"]
+        assert taken[-1].get_secret_value() == secrets_of(planasonix)[the_one(planasonix).id]
+
+    def test_handed_to_a_function_leaves_a_note_that_holds_none(
+        self, planasonix: Simulator, run: Callable[..., Run]
+    ) -> None:
+        ended = run(secret_to=print)
+        note = {"webhook_id": the_one(planasonix).id, "to": "function print"}
+        assert ended.xcoms == {"planasonix_secret_handed_over": note}
+        assert run().xcoms == {}
 
     def test_is_rotated_for_a_function_by_a_retry(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
         taken: list[SecretStr] = []
@@ -491,3 +556,37 @@ def test_no_secret_and_no_key_is_in_anything_that_a_person_can_read(
 
 def print_and_fail(secret: SecretStr) -> None:
     raise ValueError(f"I will not take {secret.get_secret_value()} or {secret!r}")
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_airflow_remembers_from_run_to_run_what_a_function_was_handed(planasonix: Simulator, tmp_path: Path) -> None:
+    planasonix.subscribe(URL, EVENTS)
+    taken = tmp_path / "taken"
+    # Airflow runs what it finds in the folder of its DAGs.
+    file = DAGS_FOLDER / "planasonix_subscribes_a_function.py"
+    file.write_text(A_FUNCTION_S_DAG.format(url=URL, events=EVENTS, taken=str(taken)))
+    try:
+        for _ in range(3):
+            run: Any = runpy.run_path(str(file))["dag"].test()
+            assert str(getattr(run.state, "value", run.state)) == "success"
+    finally:
+        file.unlink()
+    assert taken.read_text().split() == list(secrets_of(planasonix).values())
+
+
+A_FUNCTION_S_DAG = """
+from datetime import UTC, datetime
+
+from airflow.providers.common.compat.sdk import DAG
+
+from planasonix_provider.operators.planasonix import PlanasonixWebhookOperator
+
+
+def put(secret):
+    with open({taken!r}, "a") as file:
+        print(secret.get_secret_value(), file=file)
+
+
+with DAG(dag_id="planasonix_subscribes_a_function", start_date=datetime(2025, 1, 1, tzinfo=UTC), schedule=None) as dag:
+    PlanasonixWebhookOperator(task_id="subscribe", url={url!r}, events={events!r}, secret_to=put)
+"""

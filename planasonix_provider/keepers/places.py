@@ -1,0 +1,219 @@
+"""The places that keep a signing secret."""
+
+from __future__ import annotations
+
+import fcntl
+import inspect
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+from planasonix_provider.keepers import surroundings
+from planasonix_provider.keepers.base import Keeper, capital
+from planasonix_provider.keepers.kept import Kept
+from planasonix_provider.parameters import refusal
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+_DESCRIPTION = "The signing secret of a Planasonix webhook; written by the Planasonix provider."
+
+log = logging.getLogger(__name__)
+
+
+class VariableKeeper(Keeper):
+    """Keeps a secret in an Airflow variable, as a JSON object.
+
+    From Airflow 3 on, the UI and the REST API hide what stands in such an object as ``signing_secret``; Airflow 2 hides
+    a variable only by its own name.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Airflow variable {name!r}")
+        self.name = name
+
+    def _check_place(self) -> None:
+        if shadow := surroundings.shadow(lambda backend: backend.get_variable(key=self.name)):
+            raise self.refuse(f"{shadow} has a variable of this name, which would be read in its stead. Name another.")
+        if surroundings.is_task_without_database() and surroundings.logs_all():
+            raise self.refuse(
+                "while [logging] logging_level is DEBUG, Airflow 3 writes what a task puts into a variable to a log of "
+                "its own. Take 'file:/absolute/path' or a function, or raise the level."
+            )
+        if surroundings.shows(self.name):
+            log.warning(
+                "%s: Airflow 2 shows what is in it, since its name holds no word such as 'secret'. Name another.",
+                capital(self.describe),
+            )
+
+    def _read(self) -> Kept | None:
+        text = surroundings.variables().get(self.name, None)
+        return None if text is None else self._parsed(text)
+
+    def _write(self, kept: Kept) -> None:
+        surroundings.variables().set(self.name, kept.written(), description=_DESCRIPTION)
+
+
+class ConnectionKeeper(Keeper):
+    """Keeps a secret in the password of an Airflow connection that exists, as a JSON object.
+
+    Nothing of it is in the extra, which Airflow 2 shows to whoever may edit the connection.
+    """
+
+    def __init__(self, conn_id: str) -> None:
+        super().__init__(f"Airflow connection {conn_id!r}")
+        self.conn_id = conn_id
+
+    def _check_place(self) -> None:
+        self._refuse_where_there_is_no_database()
+        if shadow := surroundings.shadow(lambda backend: backend.get_conn_value(conn_id=self.conn_id)):
+            raise self.refuse(f"{shadow} has a connection of this id, which would be read in its stead. Name another.")
+
+    def _refuse_where_there_is_no_database(self) -> None:
+        if surroundings.is_task_without_database():
+            raise self.refuse(
+                "a task of Airflow 3 cannot write connections. Take 'variable:NAME', 'file:/absolute/path' or a "
+                "function, or do it outside of a task."
+            )
+
+    def _read(self) -> Kept | None:
+        from airflow.utils.session import create_session
+
+        self._refuse_where_there_is_no_database()
+        with create_session() as session:
+            row = self._row(session)
+            if row.conn_type == "planasonix":
+                raise self.refuse("its password is an API key. Make a connection for the secret, of the type generic.")
+            return self._parsed(row.password) if row.password else None
+
+    def _write(self, kept: Kept) -> None:
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            self._row(session).password = kept.written()
+
+    def _row(self, session: Any) -> Any:
+        from airflow.models.connection import Connection
+        from sqlalchemy import select
+
+        row = session.scalar(select(Connection).where(Connection.conn_id == self.conn_id))
+        if row is None:
+            raise self.refuse(
+                f"there is no such connection. Make it with: airflow connections add {self.conn_id} --conn-type generic"
+            )
+        return row
+
+
+class FileKeeper(Keeper):
+    """Keeps a secret in a file, as a JSON object, that only its owner may read."""
+
+    def __init__(self, path: str) -> None:
+        if not os.path.isabs(path):  # noqa: PTH117 - a Path would swallow what is odd about it
+            raise refusal("secret_to", f"file:{path}", "an absolute path behind 'file:'")
+        super().__init__(f"file {path}")
+        self.path = Path(path)
+
+    def _check_place(self) -> None:
+        if not self.path.parent.is_dir():
+            raise self.refuse(f"there is no folder {self.path.parent}. Make it, for its owner alone (mode 0700).")
+        self._temporary(b"").unlink()
+
+    def _read(self) -> Kept | None:
+        if (state := self._state()) is None:
+            return None
+        if not stat.S_ISREG(state.st_mode):
+            raise self.refuse("it is a link, a folder or a device. Name the file itself.")
+        if os.geteuid() not in (0, state.st_uid):
+            raise self.refuse("it belongs to another user.")
+        with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
+            text = file.read()
+        return self._parsed(text) if text.strip() else None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        # The folder, for the file itself is replaced by another one.
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            # Some network file systems lock no folders.
+            with suppress(OSError):
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+
+    def _write(self, kept: Kept) -> None:
+        temporary = self._temporary(kept.written().encode() + b"\n")
+        try:
+            # Whoever reads finds the old secrets or the new ones, and never a part of them.
+            temporary.replace(self.path)
+        except BaseException:
+            temporary.unlink()
+            raise
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _state(self) -> os.stat_result | None:
+        try:
+            return self.path.lstat()
+        except FileNotFoundError:
+            return None
+
+    def _temporary(self, content: bytes) -> Path:
+        """Write a new file beside the real one, which nobody else could read at any moment."""
+        path = self.path.with_name(f".{self.path.name}.{token_hex(4)}")
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                if (state := self._state()) and state.st_uid != os.geteuid():
+                    os.fchown(descriptor, state.st_uid, state.st_gid)
+                file.write(content)
+                file.flush()
+                os.fsync(descriptor)
+        except BaseException:
+            path.unlink()
+            raise
+        return path
+
+
+class CallableKeeper(Keeper):
+    """Hands a secret to a function, which is called again if it raises."""
+
+    is_readable = False
+
+    def __init__(self, take: Callable[[SecretStr], object]) -> None:
+        super().__init__(name_of(take))
+        self._take = take
+
+    def _check_place(self) -> None:
+        """What a function does is not known before it is called."""
+
+    def _read(self) -> None:
+        return None
+
+    def _write(self, kept: Kept) -> None:
+        result = self._take(kept.signing_secret)
+        if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+            if inspect.iscoroutine(result):
+                # Python complains of one that is neither awaited nor closed.
+                result.close()
+            raise self.refuse(
+                f"it gave back a {type(result).__name__}, which nobody runs here, so the secret is not kept. Name a "
+                "function that has kept it when it returns."
+            )
+
+
+def name_of(take: Callable[..., object]) -> str:
+    """Name a function, for messages: a repr may show what it was bound to.
+
+    :param take: the function, or what is called like one.
+    :return: what it is, in words.
+    """
+    return f"function {getattr(take, '__qualname__', None) or type(take).__qualname__}"

@@ -1,0 +1,79 @@
+"""What the Airflow around a keeper lets it do, and what it would show or read instead."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+def is_task_without_database() -> bool:
+    """Say whether this is a task of Airflow 3, in the way that Airflow itself tells it."""
+    return hasattr(sys.modules.get("airflow.sdk.execution_time.task_runner"), "SUPERVISOR_COMMS")
+
+
+def variables() -> Any:
+    """Give the variables as they are reached from here: a task of Airflow 3 asks its API, all else the database."""
+    if is_task_without_database():
+        from airflow.providers.common.compat.sdk import Variable
+    else:
+        from airflow.models.variable import Variable
+    return Variable
+
+
+def shadow(find: Callable[[Any], Any]) -> str | None:
+    """Name what Airflow asks before its own database, and what has an answer.
+
+    :param find: asks a secrets backend.
+    :return: the first backend that knows, in words; ``None`` where none does.
+    """
+    for backend in secrets_backends():
+        name = type(backend).__name__
+        if name not in ("MetastoreBackend", "ExecutionAPISecretsBackend") and _answers(find, backend):
+            is_environment = name == "EnvironmentVariablesBackend"
+            return "the environment" if is_environment else f"the secrets backend {name}"
+    return None
+
+
+def secrets_backends() -> Sequence[Any]:
+    """Give the secrets backends, in the order that Airflow asks them."""
+    if is_task_without_database():
+        from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
+
+        return ensure_secrets_backend_loaded()
+    from airflow.configuration import ensure_secrets_loaded
+
+    return ensure_secrets_loaded()
+
+
+def logs_all() -> bool:
+    """Say whether Airflow logs at its lowest level."""
+    from airflow.providers.common.compat.sdk import conf
+
+    return bool(conf.get("logging", "logging_level", fallback="INFO").upper() == "DEBUG")
+
+
+def shows(name: str) -> bool:
+    """Say whether Airflow shows a variable that holds a JSON object with a secret in it.
+
+    :param name: the variable's name.
+    """
+    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+    if AIRFLOW_V_3_0_PLUS:
+        return False
+    masker = import_module("airflow.utils.log.secrets_masker")
+    return not masker.should_hide_value_for_key(name)
+
+
+def _answers(find: Callable[[Any], Any], backend: Any) -> bool:
+    try:
+        return find(backend) is not None
+    except Exception:
+        # As Airflow itself does: what cannot be asked now is passed over.
+        log.info("The secrets backend %s gave no answer.", type(backend).__name__)
+        return False
