@@ -267,9 +267,9 @@ class PlanasonixWebhookOperator(Checked, BaseOperator):
     :param events: the events, as ``job.succeeded``. The set is open: one that this version does not know is a warning
         in the log. (templated)
     :param secret_to: where the secret goes: ``variable:NAME``, ``connection:CONN_ID`` (not from a task of Airflow 3),
-        ``file:/absolute/path`` on the worker, or a function that takes it. A function cannot be asked what it has: where
-        no earlier run of this task noted that it was handed this webhook's secret, and in each retry, the secret is
-        rotated and the function gets the new one. (templated)
+        ``file:/absolute/path`` on the worker, or a function that takes it. A function cannot be asked what it has:
+        where no earlier run of this task noted that it was handed this webhook's secret, and in each retry, the secret
+        is rotated and the function gets the new one. (templated)
     :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
         (templated)
     :raises ValueError: when the DAG is parsed, if a parameter without a template makes no sense.
