@@ -46,10 +46,29 @@ def test_a_command_in_a_process_of_its_own_says_nothing_but_its_answer(planasoni
     assert lines[-1] == "Loaded 44,802 rows into 1 table."
 
 
-def test_a_pipe_that_nobody_reads_is_no_reason_to_complain(planasonix: Simulator) -> None:
-    command = f"{sys.executable} -m planasonix_provider jobs -o json; echo $? >&2"
+@pytest.mark.parametrize("form", ["json", "yaml", "plain", "table"])
+def test_a_pipe_that_nobody_reads_is_no_reason_to_complain(planasonix: Simulator, form: str) -> None:
+    command = f"{sys.executable} -m planasonix_provider jobs -o {form}; echo $? >&2"
     reader, writer = os.pipe()
     os.close(reader)
     ran = subprocess.run(["/bin/sh", "-c", command], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
     os.close(writer)
     assert [line for line in ran.stderr.splitlines() if "cryptography" not in line] == ["141"]
+
+
+def test_where_nobody_reads_what_is_said_the_answer_is_given(planasonix: Simulator) -> None:
+    command = [sys.executable, "-m", "planasonix_provider", "sync", CONNECTION, "--wait", "-o", "json"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    ran = subprocess.run([*command, "--poll-interval", "0.05"], stdout=subprocess.PIPE, stderr=writer, timeout=60)
+    os.close(writer)
+    assert (ran.returncode, json.loads(ran.stdout)["status"]) == (0, "succeeded")
+
+
+def test_what_cannot_be_written_in_ascii_does_not_lose_the_job(planasonix: Simulator) -> None:
+    planasonix.world.add_connection("conn_\u00e9")
+    command = [sys.executable, "-m", "planasonix_provider", "sync", "conn_\u00e9", "-o", "json"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ran = subprocess.run(command, capture_output=True, timeout=60, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["job_id"] == planasonix.jobs()[0].id

@@ -93,6 +93,6 @@ def test_it_asks_for_what_it_uses() -> None:
         "apache-airflow-providers-common-compat>=1.23",
         "httpx<1,>=0.28.1",
         "pydantic>=2.8",
-        "rich>=13.6",
+        "rich>=13.8",
         "tenacity>=8.3",
     }

@@ -26,6 +26,8 @@ OUT_OF_TIME = 5
 LOST_TRACK = 6
 #: To which the number of a signal is added, as shells do: 130 for Ctrl-C, 143 for a SIGTERM.
 SIGNALLED = 128
+#: Nobody reads the answer any more; what the shell says of a process that a pipe has ended.
+BROKEN_PIPE = SIGNALLED + 13
 
 _CODES: dict[type[PlanasonixError], int] = {
     PlanasonixJobFailedError: WORK_FAILED,

@@ -39,7 +39,7 @@ class Interrupts:
 
     def __init__(self, warn: Callable[[str], object]) -> None:
         self._warn = warn
-        self._holds = False
+        self._holds = self._is_whole = False
         self._held: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -53,23 +53,24 @@ class Interrupts:
             signal.signal(number, handler)
 
     @contextmanager
-    def held(self, until: str) -> Iterator[None]:
+    def held(self, until: str, *, whole: bool = False) -> Iterator[None]:
         """Hold the first signal back during a block; a second one is let through.
 
         :param until: what is being waited for.
+        :param whole: whether nothing in the block lets it through, either: not even what waits for another try.
         """
-        self._holds, self._until = True, until
+        self._holds, self._is_whole, self._until = True, whole, until
         try:
             yield
         finally:
-            self._holds = False
+            self._holds = self._is_whole = False
 
     def check(self) -> None:
         """Let through what was held back: at a moment when nothing is under way.
 
         :raises Interrupted: if something was.
         """
-        if self._held is not None:
+        if self._held is not None and not self._is_whole:
             number, self._held = self._held, None
             raise Interrupted(number)
 

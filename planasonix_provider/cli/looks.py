@@ -46,7 +46,7 @@ def listed(stage: Stage, models: Iterator[BaseModel], *columns: str) -> Answer:
 def jobs(stage: Stage) -> Answer:
     """List jobs."""
     options = stage.options
-    found = stage.calls.list_jobs(
+    found = stage.hook.list_jobs(
         connection_id=options.connection_id,
         pipeline_id=options.pipeline_id,
         type=options.type,
@@ -61,32 +61,32 @@ def jobs(stage: Stage) -> Answer:
 def job(stage: Stage) -> Answer:
     """Show a job, or wait for it."""
     times(stage)
-    found = stage.calls.get_job(stage.options.job_id)
+    found = stage.hook.get_job(stage.options.job_id)
     return wait_and_account(stage, found) if stage.options.wait else Answer(plain(found))
 
 
 def results(stage: Stage) -> Answer:
     """Show what a job loaded."""
-    return Answer(plain(stage.calls.get_job_results(stage.options.job_id)))
+    return Answer(plain(stage.hook.get_job_results(stage.options.job_id)))
 
 
 def cancel(stage: Stage) -> Answer:
     """Cancel a job, or the jobs of a backfill."""
-    kind = BackfillSubject if stage.options.backfill else JobSubject
-    return cancel_and_wait(stage, kind(stage.options.id))
+    kind, name = (BackfillSubject, "backfill_id") if stage.options.backfill else (JobSubject, "job_id")
+    return cancel_and_wait(stage, kind(values.identifier(name, stage.options.id)))
 
 
 def backfills(stage: Stage) -> Answer:
     """List backfills."""
     options = stage.options
-    found = stage.calls.list_backfills(connection_id=options.connection_id, status=options.status, limit=options.limit)
+    found = stage.hook.list_backfills(connection_id=options.connection_id, status=options.status, limit=options.limit)
     return listed(stage, found, *_BACKFILL_COLUMNS)
 
 
 def backfill(stage: Stage) -> Answer:
     """Show a backfill, or wait for it."""
     times(stage)
-    found = stage.calls.get_backfill(stage.options.backfill_id)
+    found = stage.hook.get_backfill(stage.options.backfill_id)
     return wait_and_account(stage, found) if stage.options.wait else Answer(plain(found))
 
 
@@ -100,4 +100,4 @@ def ping(stage: Stage) -> Answer:
 
 def openapi(stage: Stage) -> Answer:
     """Print the API's own description."""
-    return Answer(stage.calls.get_openapi())
+    return Answer(stage.hook.get_openapi())

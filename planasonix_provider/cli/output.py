@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from typing import Any
 
 from airflow.cli.simple_table import AirflowConsole
@@ -40,21 +42,36 @@ def show(answer: Answer, form: str) -> None:
         looks for, ``plain`` without lines.
     """
     data = answer.data
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Whatever a terminal cannot show: the id of what was started comes out.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if isinstance(data, str):
         sys.stdout.write(data if data.endswith("\n") else f"{data}\n")
     elif data is not None and form == "json":
-        print(json.dumps(data, indent=2, ensure_ascii=False))
+        print(json.dumps(data, indent=2, ensure_ascii=not _is_unicode()))
     elif data is not None and form == "yaml":
-        print(yaml.dump(data, sort_keys=False, allow_unicode=True), end="")
+        print(yaml.dump(data, sort_keys=False, allow_unicode=_is_unicode()), end="")
     elif data is not None:
         _show_tables(data, answer.columns, form)
     # What waits in the buffer until the process ends could not be caught any more when nobody reads it.
     sys.stdout.flush()
 
 
+def _is_unicode() -> bool:
+    """Say whether every letter can be written as it is; JSON and YAML have ways of their own to write it else."""
+    return codecs.lookup(sys.stdout.encoding or "utf-8").name.startswith("utf")
+
+
+class _Console(AirflowConsole):
+    """Leaves it to others what a pipe means that nobody reads: rich would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _show_tables(data: Any, columns: Sequence[str], form: str) -> None:
     # No markup: there may be brackets in an error's message.
-    console = AirflowConsole(markup=False, highlight=False, emoji=False)
+    console = _Console(markup=False, highlight=False, emoji=False)
     draw = console.print_as_table if form == "table" else console.print_as_plain_table
     if isinstance(data, list):
         draw([{column: _cell(row.get(column)) for column in columns} for row in data])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -25,11 +27,28 @@ def harmless(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter in "\n\t" else "�" for letter in text)
 
 
+def lead_nowhere(stream: TextIO) -> None:
+    """Let a stream that nobody reads any more swallow the rest: Python would complain once more when it ends.
+
+    :param stream: stdout or stderr.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+class _Console(Console):
+    """Goes on where nobody reads any more: what was asked for is done all the same."""
+
+    def on_broken_pipe(self) -> None:
+        lead_nowhere(sys.stderr)
+
+
 class Screen:
     """The stderr of this process."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+        self._console = _Console(stderr=True, markup=False, highlight=False, emoji=False)
         self._bar: Progress | None = None
 
     @property

@@ -3,49 +3,49 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TypeVar
 
 from planasonix_provider.api.errors import PlanasonixError
-from planasonix_provider.api.operation import Operations
+from planasonix_provider.api.operation import Operations, listing, operation
 from planasonix_provider.api.retry import Policy
 from planasonix_provider.api.routes import Request
-from planasonix_provider.cli.exits import MISUSED, SIGNALLED, code_of
+from planasonix_provider.cli.exits import BROKEN_PIPE, MISUSED, code_of
 from planasonix_provider.cli.interrupts import Interrupted, Interrupts
+from planasonix_provider.cli.misuse import MisuseError, reading
 from planasonix_provider.cli.output import Answer, show
-from planasonix_provider.cli.screen import Screen, log_on
+from planasonix_provider.cli.screen import Screen, lead_nowhere, log_on
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.waiting.rest import Rest
 
 T = TypeVar("T")
 
 #: Somebody sits there: better an error soon than an answer late.
-QUICK = Policy(tries=4, seconds=30.0)
-#: What the shell says of a process that writes to a pipe which nobody reads.
-_BROKEN_PIPE = SIGNALLED + 13
+QUICK = Policy(tries=4, seconds=30.0, takes_turns=False)
 
 
-class Calls(Operations):
-    """All routes as methods, tried again as suits a person who waits for the answer.
+class ShellHook(PlanasonixHook):
+    """Calls Planasonix for a person who waits for the answer. What a route refuses was typed: it is a misuse."""
 
-    :param hook: sends the requests.
-    """
-
-    def __init__(self, hook: PlanasonixHook) -> None:
-        self._hook = hook
-
-    def send(self, request: Request[T]) -> T:
+    def send(self, request: Request[T], policy: Policy | None = None) -> T:
         """Send a request.
 
         :param request: one of :mod:`planasonix_provider.api.routes`.
+        :param policy: which failures to try again, and for how long; the default is :data:`QUICK`.
         :return: what the answer holds.
         """
-        return self._hook.send(request, QUICK)
+        return super().send(request, policy or QUICK)
+
+
+for _name, _method in vars(Operations).items():
+    if isinstance(_method, (operation, listing)):
+        setattr(ShellHook, _name, type(_method)(reading()(_method.route)))
 
 
 @dataclass(frozen=True)
@@ -65,22 +65,17 @@ class Stage:
     screen: Screen
     interrupts: Interrupts
     rest: Rest
-    hook: PlanasonixHook
+    hook: ShellHook
 
-    @property
-    def calls(self) -> Calls:
-        """All routes of the API."""
-        return Calls(self.hook)
-
-    def hint(self, command: str) -> str:
+    def hint(self, *words: str) -> str:
         """Write a command to be typed next.
 
-        :param command: the command, and what it is told.
-        :return: the same with what was told of Airflow's connection.
+        :param words: the command, and what it is told.
+        :return: the same with what was told of Airflow's connection, as a shell takes it.
         """
         conn_id = self.options.conn_id
-        own = "" if conn_id == PlanasonixHook.default_conn_name else f" --conn-id {conn_id}"
-        return f"`{self.program} {command}{own}`"
+        own = () if conn_id == PlanasonixHook.default_conn_name else ("--conn-id", conn_id)
+        return f"`{self.program} {shlex.join([*words, *own])}`"
 
 
 def perform(act: str, options: Namespace, *, program: str) -> int:
@@ -94,18 +89,13 @@ def perform(act: str, options: Namespace, *, program: str) -> int:
     screen = Screen()
     with log_on(screen), Interrupts(screen.warn) as interrupts:
         try:
-            answer = _act(act, options, program, screen, interrupts)
-            show(answer, options.output)
+            answer = _shown(_act(act, options, program, screen, interrupts), options.output)
         except Interrupted as interrupt:
             answer = Answer(code=interrupt.code, complaint=interrupt.says)
         except PlanasonixError as error:
             answer = Answer(code=code_of(error), complaint=error.message)
-        except ValueError as misuse:
+        except MisuseError as misuse:
             answer = Answer(code=MISUSED, complaint=str(misuse))
-        except BrokenPipeError:
-            # Python would complain once more when it ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return _BROKEN_PIPE
         if answer.complaint:
             screen.complain(answer.complaint)
         return answer.code
@@ -115,8 +105,17 @@ def _act(act: str, options: Namespace, program: str, screen: Screen, interrupts:
     module, _, function = act.rpartition(".")
     command: Callable[[Stage], Answer] = getattr(import_module(f"planasonix_provider.cli.{module}"), function)
     rest = Rest(interrupts.check)
-    with _connections_of_the_database(), PlanasonixHook(options.conn_id, sleep=rest.sleep) as hook:
+    with _connections_of_the_database(), ShellHook(options.conn_id, sleep=rest.sleep) as hook:
         return command(Stage(options, program, screen, interrupts, rest, hook))
+
+
+def _shown(answer: Answer, form: str) -> Answer:
+    try:
+        show(answer, form)
+    except BrokenPipeError:
+        lead_nowhere(sys.stdout)
+        return replace(answer, code=BROKEN_PIPE)
+    return answer
 
 
 @contextmanager

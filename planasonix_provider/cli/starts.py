@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from uuid import uuid4
 
+from planasonix_provider import parameters
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.retry import is_ambiguous
@@ -25,7 +28,7 @@ def sync(stage: Stage) -> Answer:
     return _start(
         stage,
         "sync",
-        lambda key: stage.calls.trigger_sync(
+        lambda key: stage.hook.trigger_sync(
             options.connection_id,
             pipeline_id=options.pipeline_id,
             priority=options.priority,
@@ -46,7 +49,7 @@ def backfill(stage: Stage) -> Answer:
     return _start(
         stage,
         "backfill",
-        lambda key: stage.calls.trigger_backfill(
+        lambda key: stage.hook.trigger_backfill(
             options.connection_id,
             start_at=start,
             end_at=end,
@@ -78,10 +81,10 @@ def _started(stage: Stage, kind: str, post: Callable[[str], Work]) -> Work:
             raise Interrupted(interrupt.number, says="Interrupted before anything was started.") from None
         raise PlanasonixLostTrackError(f"Interrupted. {_nobody_knows(stage, kind, key)}") from None
     except PlanasonixConflictError as conflict:
-        if conflict.existing_job_id:
-            conflict.reword(
-                f"{conflict.message} To wait for it: {stage.hint(f'job {conflict.existing_job_id} --wait')}"
-            )
+        with suppress(ValueError):
+            # Whatever an answer names: only what can be an id is worth a command.
+            in_the_way = parameters.identifier("existing_job_id", conflict.existing_job_id)
+            conflict.reword(f"{conflict.message} To wait for it: {stage.hint('job', in_the_way, '--wait')}")
         raise
     except PlanasonixError as error:
         if not is_ambiguous(error):
@@ -97,8 +100,9 @@ def _words(stage: Stage, work: Work) -> str:
 
 
 def _nobody_knows(stage: Stage, kind: str, key: str) -> str:
-    listing = f"{'jobs' if kind == 'sync' else 'backfills'} --connection-id {stage.options.connection_id}"
+    listing = "jobs" if kind == "sync" else "backfills"
+    look = stage.hint(listing, "--connection-id", stage.options.connection_id)
     return (
-        f"Nobody knows whether the {kind} was started: look with {stage.hint(listing)} before you start it again. "
-        f"With --idempotency-key {key} a server that knows such keys tells a repeat from a second start."
+        f"Nobody knows whether the {kind} was started: look with {look} before you start it again. "
+        f"With --idempotency-key {shlex.quote(key)} a server that knows such keys tells a repeat from a second start."
     )

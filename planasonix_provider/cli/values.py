@@ -1,4 +1,4 @@
-"""Reads what was typed behind an option; what makes no sense is a ``ValueError`` that names the option."""
+"""Reads what was typed behind an option; what makes no sense is a misuse that names the option."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from typing import Any
 from pydantic import SecretStr
 
 from planasonix_provider import parameters
+from planasonix_provider.cli.misuse import MisuseError, reading
 from planasonix_provider.parameters import refusal
 
 
+@reading()
 def metadata(name: str, given: Sequence[str] | None) -> dict[str, Any] | None:
     """Read metadata.
 
     :param name: the option.
     :param given: each ``KEY=VALUE``, or a JSON object; of two that have a key in common the later wins.
     :return: all of them together, or ``None`` where there are none.
-    :raises ValueError: if one is neither.
+    :raises MisuseError: if one is neither.
     """
     if given is None:
         return None
@@ -33,9 +35,11 @@ def metadata(name: str, given: Sequence[str] | None) -> dict[str, Any] | None:
 
 def _object(name: str, text: str) -> dict[str, Any]:
     try:
-        return parameters.metadata(name, json.loads(text))
-    except json.JSONDecodeError:
+        given = json.loads(text)
+    except (ValueError, RecursionError):
+        # Not JSON; or it is, with a number too long or nested too deep for Python.
         raise refusal(name, text, "KEY=VALUE, or a JSON object") from None
+    return parameters.metadata(name, given)
 
 
 def _pair(name: str, text: str) -> dict[str, Any]:
@@ -43,6 +47,18 @@ def _pair(name: str, text: str) -> dict[str, Any]:
     if not key.strip() or not mark:
         raise refusal(name, text, "KEY=VALUE, or a JSON object")
     return {key.strip(): value}
+
+
+@reading()
+def identifier(name: str, given: str) -> str:
+    """Read the id of something in Planasonix.
+
+    :param name: what it is the id of.
+    :param given: what was given.
+    :return: the id.
+    :raises MisuseError: if it can be none.
+    """
+    return parameters.identifier(name, given)
 
 
 def words(given: Sequence[str] | None) -> list[str] | None:
@@ -56,25 +72,27 @@ def words(given: Sequence[str] | None) -> list[str] | None:
     return [word.strip() for text in given for word in text.split(",") if word.strip()]
 
 
+@reading()
 def tables(name: str, given: Sequence[str] | None) -> list[str] | None:
     """Read the names of tables.
 
     :param name: the option.
     :param given: what was given each time.
     :return: the names, or ``None`` for all tables.
-    :raises ValueError: if there is none, or one is there twice.
+    :raises MisuseError: if there is none, or one is there twice.
     """
     names = words(given)
     return None if names is None else parameters.tables(name, names)
 
 
+@reading()
 def window(start_at: str, end_at: str) -> tuple[datetime, datetime]:
     """Read the window of a backfill.
 
     :param start_at: where it begins.
     :param end_at: where it ends.
     :return: both, in UTC.
-    :raises ValueError: if one is no time, or it ends before it begins.
+    :raises MisuseError: if one is no time, or it ends before it begins.
     """
     start, end = parameters.utc("--start-at", start_at), parameters.utc("--end-at", end_at)
     if end <= start:
@@ -82,13 +100,14 @@ def window(start_at: str, end_at: str) -> tuple[datetime, datetime]:
     return start, end
 
 
+@reading()
 def moment(name: str, given: str | None) -> datetime | None:
     """Read a time.
 
     :param name: the option.
     :param given: what was given.
     :return: the time in UTC, or ``None`` where nothing was given.
-    :raises ValueError: if it is none.
+    :raises MisuseError: if it is none.
     """
     return None if given is None else parameters.utc(name, given)
 
@@ -99,15 +118,23 @@ def secret(name: str, path: str | None) -> SecretStr | None:
     :param name: the option.
     :param path: a file, or ``-`` for stdin.
     :return: the secret, without the line break at its end; or ``None`` where nothing was given.
-    :raises ValueError: if there is none to be read.
+    :raises MisuseError: if there is none to be read.
     """
     if path is None:
         return None
     try:
         text = sys.stdin.read() if path == "-" else Path(path).expanduser().read_text()
-    except (OSError, UnicodeDecodeError) as fault:
-        reason = getattr(fault, "strerror", None) or "it is no text"
-        raise refusal(name, path, f"a file that can be read, or - for stdin ({reason})") from None
+    except OSError as fault:
+        raise _no_secret(name, fault.strerror or "it cannot be read") from None
+    except ValueError:
+        raise _no_secret(name, "it is no text") from None
+    except RuntimeError:
+        raise _no_secret(name, "there is no such home") from None
     if not text.strip():
-        raise refusal(name, path, "a file that holds the secret, or - for stdin: there is nothing in it")
+        raise _no_secret(name, "there is nothing in it")
     return SecretStr(text.rstrip("\r\n"))
+
+
+def _no_secret(name: str, reason: str) -> MisuseError:
+    # What was given is not shown: it may be the secret itself.
+    return MisuseError(f"{name}: allowed is a file that holds the secret, or - for stdin ({reason}).")

@@ -10,10 +10,11 @@ from typing import Any
 from planasonix_provider import parameters
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixTimeoutError
 from planasonix_provider.api.models import Backfill, Job
-from planasonix_provider.api.retry import ONCE
+from planasonix_provider.api.retry import ONCE, is_ambiguous
 from planasonix_provider.api.routes import Request
 from planasonix_provider.cli.exits import code_of
 from planasonix_provider.cli.interrupts import Interrupted
+from planasonix_provider.cli.misuse import reading
 from planasonix_provider.cli.output import Answer
 from planasonix_provider.cli.screen import Bar
 from planasonix_provider.cli.stage import Stage
@@ -47,14 +48,15 @@ def cancel_and_wait(stage: Stage, subject: WorkSubject) -> Answer:
 
     :param stage: what the command acts with.
     :param subject: the job or backfill.
-    :return: what is known of it then.
-    :raises PlanasonixError: if it cannot be cancelled.
+    :return: what is known of it then; where it could not be cancelled, or was not over in time, also why.
     """
     wait = Wait(stage, subject)
-    work = wait.cancel_and_tell()
-    if work.is_over or not stage.options.wait:
-        return wait.report()
-    return _answer(wait, lambda: wait.report(wait.until_over(work)))
+
+    def act() -> Answer:
+        work = wait.cancel_and_tell()
+        return wait.report(work if work.is_over or not stage.options.wait else wait.until_over(work))
+
+    return _answer(wait, act)
 
 
 class Wait:
@@ -63,7 +65,7 @@ class Wait:
     :param stage: what the command acts with.
     :param subject: what is waited for.
     :param work: the same, if it was seen already.
-    :raises ValueError: if one of the options makes no sense.
+    :raises MisuseError: if one of the options makes no sense.
     """
 
     def __init__(self, stage: Stage, subject: WorkSubject, work: Work | None = None) -> None:
@@ -73,6 +75,8 @@ class Wait:
         self.interval, self.timeout = times(stage)
         # The jobs of a backfill that were cancelled; None where nothing is to be.
         self._asked: set[str] | None = None
+        # Whether a cancel was sent of which nobody knows whether it arrived.
+        self._is_in_doubt = False
 
     def until_over(self, work: Work) -> Work:
         """Wait.
@@ -132,7 +136,6 @@ class Wait:
         except Interrupted as second:
             interrupt = second
         except PlanasonixError as error:
-            self._asked = None
             error.reword(f"{sentence(name)} could not be cancelled, and may still run: {error}")
             if not is_asked:
                 raise
@@ -144,33 +147,44 @@ class Wait:
     def left(self) -> str:
         """What there is to say when the person at the keyboard leaves."""
         if self.work and self.work.is_over:
-            account = self.stage.hint(f"{self._show} --wait")
+            account = self.stage.hint(*self._show, "--wait")
             return f"{sentence(self.subject.name)} is {self.work.status}. To have it accounted for: {account}"
         return f"No longer waiting for {self.subject.name}. {self.left_behind}"
 
     @property
-    def _show(self) -> str:
-        return f"{'backfill-status' if isinstance(self.subject, BackfillSubject) else 'job'} {self.subject.id}"
+    def _show(self) -> tuple[str, str]:
+        return ("backfill-status" if isinstance(self.subject, BackfillSubject) else "job", self.subject.id)
 
     @property
     def left_behind(self) -> str:
         """What is left behind when the wait ends early, and what can be done with it."""
-        wait = self.stage.hint(f"{self._show} --wait")
+        wait = self.stage.hint(*self._show, "--wait")
         if self._asked is not None:
             return f"It was asked to cancel. To wait for its end: {wait}"
-        form = "--backfill " if isinstance(self.subject, BackfillSubject) else ""
-        cancel = self.stage.hint(f"cancel {form}{self.subject.id}")
-        return f"It was not cancelled, and runs on. To wait for it again: {wait} To cancel it: {cancel}"
+        form = ("--backfill",) if isinstance(self.subject, BackfillSubject) else ()
+        cancel = self.stage.hint("cancel", *form, self.subject.id)
+        state = (
+            "Nobody knows whether it was asked to cancel."
+            if self._is_in_doubt
+            else "It was not cancelled, and runs on."
+        )
+        return f"{state} To wait for it again: {wait} To cancel it: {cancel}"
 
     def _cancel(self) -> Work:
         """Ask to cancel it; of a backfill, the jobs that it has made and that were not asked yet."""
-        asked = self._asked = self._asked or set()
+        asked = set() if self._asked is None else self._asked
         known = (self.work.job_ids or []) if isinstance(self.work, Backfill) else []
 
         async def ask(channel: Channel) -> Work:
-            return await cancel(channel.send, self.subject, known, patience=0, asked=asked)
+            return await cancel(channel.send_now, self.subject, known, patience=0, asked=asked)
 
-        self.work = work = run_aside(self.stage.hook.accounts(), ask, self.stage.rest.sleep_aside)
+        self._is_in_doubt = True
+        try:
+            self.work = work = run_aside(self.stage.hook.accounts(), ask, self.stage.rest.sleep_aside)
+        except PlanasonixError as error:
+            self._is_in_doubt = is_ambiguous(error)
+            raise
+        self._asked, self._is_in_doubt = asked, False
         return work
 
     def cancel_and_tell(self) -> Work:
@@ -269,12 +283,13 @@ class _ShownWatch(Watch):
         return f" {self._wait.left_behind}"
 
 
+@reading()
 def times(stage: Stage) -> tuple[float, float | None]:
     """Read how to wait.
 
     :param stage: what the command acts with.
     :return: the seconds between two looks, and for how many to wait, or ``None`` for ever.
-    :raises ValueError: if one makes no sense.
+    :raises MisuseError: if one makes no sense.
     """
     options = stage.options
     return (

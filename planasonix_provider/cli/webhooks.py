@@ -10,6 +10,7 @@ from planasonix_provider.cli import values
 from planasonix_provider.cli.exits import REFUSED
 from planasonix_provider.cli.interrupts import Interrupted
 from planasonix_provider.cli.looks import listed, plain
+from planasonix_provider.cli.misuse import MisuseError
 from planasonix_provider.cli.output import Answer
 from planasonix_provider.cli.stage import Stage
 from planasonix_provider.signing_secrets import Keeper, create_and_keep, keeper, rotate_and_keep
@@ -17,7 +18,7 @@ from planasonix_provider.signing_secrets import Keeper, create_and_keep, keeper,
 
 def list_all(stage: Stage) -> Answer:
     """List the subscriptions."""
-    found = stage.calls.list_webhooks(limit=stage.options.limit)
+    found = stage.hook.list_webhooks(limit=stage.options.limit)
     return listed(stage, found, "id", "enabled", "url", "events", "created_at")
 
 
@@ -27,15 +28,17 @@ def create(stage: Stage) -> Answer:
     place = _place(stage)
     events = values.words(options.events) or []
     secret = values.secret("--secret-from", options.secret_from)
-    with _not_to_be_lost(stage, f"subscription of {options.url} was created", "webhooks list"):
-        created = create_and_keep(stage.hook, options.url, events=events, to=place, secret=secret)
+    with _not_to_be_lost(stage, f"subscription of {options.url} was created", "webhooks", "list"):
+        created = create_and_keep(
+            stage.hook, options.url, events=events, to=place, secret=secret, sleep=stage.rest.sleep
+        )
     stage.screen.say(f"The signing secret of webhook {created.id} is in {place.describe}.")
     return Answer(plain(created))
 
 
 def get(stage: Stage) -> Answer:
     """Show a subscription."""
-    return Answer(plain(stage.calls.get_webhook(stage.options.webhook_id)))
+    return Answer(plain(stage.hook.get_webhook(stage.options.webhook_id)))
 
 
 def update(stage: Stage) -> Answer:
@@ -43,8 +46,8 @@ def update(stage: Stage) -> Answer:
     options = stage.options
     events = values.words(options.events)
     if options.url is None and events is None and options.enabled is None:
-        raise ValueError("Nothing is to change: give --url, --events, --enabled or --no-enabled.")
-    changed = stage.calls.update_webhook(options.webhook_id, url=options.url, events=events, enabled=options.enabled)
+        raise MisuseError("Nothing is to change: give --url, --events, --enabled or --no-enabled.")
+    changed = stage.hook.update_webhook(options.webhook_id, url=options.url, events=events, enabled=options.enabled)
     return Answer(plain(changed))
 
 
@@ -53,10 +56,10 @@ def delete(stage: Stage) -> Answer:
     webhook_id = stage.options.webhook_id
     if not stage.options.yes:
         if not stage.screen.can_ask:
-            raise ValueError("--yes: without it you would be asked, and there is no terminal to be asked at.")
+            raise MisuseError("--yes: without it you would be asked, and there is no terminal to be asked at.")
         if not stage.screen.ask(f"Delete webhook {webhook_id}, with its history of deliveries? [y/N]"):
             return Answer(code=REFUSED, complaint="Nothing was deleted.")
-    stage.calls.delete_webhook(webhook_id)
+    stage.hook.delete_webhook(webhook_id)
     stage.screen.say(f"Deleted webhook {webhook_id}.")
     return Answer()
 
@@ -64,8 +67,8 @@ def delete(stage: Stage) -> Answer:
 def rotate_secret(stage: Stage) -> Answer:
     """Get a new signing secret, and have it kept."""
     webhook_id, place = stage.options.webhook_id, _place(stage)
-    with _not_to_be_lost(stage, f"secret of webhook {webhook_id} was changed", f"webhooks get {webhook_id}"):
-        rotation = rotate_and_keep(stage.hook, webhook_id, to=place)
+    with _not_to_be_lost(stage, f"secret of webhook {webhook_id} was changed", "webhooks", "get", webhook_id):
+        rotation = rotate_and_keep(stage.hook, webhook_id, to=place, sleep=stage.rest.sleep)
     stage.screen.say(f"The new signing secret of webhook {webhook_id} is in {place.describe}.")
     rotated_at = rotation.rotated_at and rotation.rotated_at.isoformat().replace("+00:00", "Z")
     return Answer({"id": rotation.webhook_id, "rotated_at": rotated_at})
@@ -73,12 +76,12 @@ def rotate_secret(stage: Stage) -> Answer:
 
 def send_test(stage: Stage) -> Answer:
     """Send a test event."""
-    return Answer(plain(stage.calls.test_webhook(stage.options.webhook_id, event=stage.options.event)))
+    return Answer(plain(stage.hook.test_webhook(stage.options.webhook_id, event=stage.options.event)))
 
 
 def deliveries(stage: Stage) -> Answer:
     """List what was sent to a subscription."""
-    found = stage.calls.list_webhook_deliveries(stage.options.webhook_id, limit=stage.options.limit)
+    found = stage.hook.list_webhook_deliveries(stage.options.webhook_id, limit=stage.options.limit)
     return listed(stage, found, "id", "event", "status", "http_status", "attempt", "delivered_at", "last_error")
 
 
@@ -87,19 +90,19 @@ def _place(stage: Stage) -> Keeper:
         return keeper(stage.options.secret_to)
     except ValueError:
         # What was given is not shown: it may be the secret itself.
-        raise ValueError("--secret-to: allowed is variable:NAME, connection:CONN_ID or file:/absolute/path.") from None
+        raise MisuseError("--secret-to: allowed is variable:NAME, connection:CONN_ID or file:/absolute/path.") from None
 
 
 @contextmanager
-def _not_to_be_lost(stage: Stage, done: str, look: str) -> Iterator[None]:
-    """Let Ctrl-C wait until the secret is kept, for it is shown once."""
+def _not_to_be_lost(stage: Stage, done: str, *look: str) -> Iterator[None]:
+    """Let Ctrl-C wait until the secret is kept, for it is shown once; then everything is done that was asked for."""
     try:
-        with stage.interrupts.held("the secret is kept"):
+        with stage.interrupts.held("the secret is kept", whole=True):
             yield
     except Interrupted as interrupt:
         if not interrupt.amid:
             raise
         raise PlanasonixLostTrackError(
             f"Interrupted. Nobody knows whether the {done}; if it was, its secret may be lost. Look with "
-            f"{stage.hint(look)}, and rotate the secret."
+            f"{stage.hint(*look)}, and rotate the secret."
         ) from None

@@ -7,9 +7,9 @@ import pty
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -45,7 +45,7 @@ Run = Callable[..., Ran]
 @pytest.fixture(autouse=True)
 def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long to wait between two tries is tested where it is decided; here it would only be slept away."""
-    monkeypatch.setattr(stage, "QUICK", Policy(tries=4, seconds=30.0, draw=lambda low, high: 0.0))
+    monkeypatch.setattr(stage, "QUICK", replace(stage.QUICK, draw=lambda low, high: 0.0))
     monkeypatch.setattr(channel, "Policy", partial(Policy, draw=lambda low, high: 0.0))
 
 
@@ -83,16 +83,57 @@ def shell(planasonix: Simulator, capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
+#: Those who wait for something to happen, during one test, and what did not.
+_watchers: list[threading.Thread] = []
+_in_vain: list[str] = []
+_is_over = threading.Event()
+
+
+@pytest.fixture(autouse=True)
+def _nobody_watches_in_vain() -> Iterator[None]:
+    """Whoever waited for what did not happen does nothing any more, least of all to the next test."""
+    _is_over.clear()
+    yield
+    _is_over.set()
+    while _watchers:
+        _watchers.pop().join()
+    missed = _in_vain.copy()
+    _in_vain.clear()
+    assert not missed
+
+
 def when(planasonix: Simulator, route: str, act: Callable[[], object], *, times: int = 1) -> None:
     """Do something the moment that a route has been asked for so many times."""
 
     def watch() -> None:
-        give_up = time.monotonic() + 10
-        while [request.route for request in planasonix.requests].count(route) < times and time.monotonic() < give_up:
-            time.sleep(0.005)
+        while [request.route for request in planasonix.requests].count(route) < times:
+            if _is_over.wait(0.005):
+                _in_vain.append(f"{route} was not asked for {times} times")
+                return
         act()
 
-    threading.Thread(target=watch, daemon=True).start()
+    thread = threading.Thread(target=watch, daemon=True)
+    _watchers.append(thread)
+    thread.start()
+
+
+def between_two_tries(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Do something, once, where the first request that fails is to be tried again: in the command's own thread."""
+    left = [act]
+
+    def draw(low: float, high: float) -> float:
+        if left:
+            left.pop()()
+        return 0.0
+
+    monkeypatch.setattr(stage, "QUICK", replace(stage.QUICK, draw=draw))
+
+
+@pytest.fixture
+def end_all_jobs(planasonix: Simulator, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Lets an hour pass for Planasonix, when it is called."""
+    now = planasonix.world.clock
+    return lambda: monkeypatch.setattr(planasonix.world, "clock", lambda: now() + timedelta(hours=1))
 
 
 def press(number: int = signal.SIGINT) -> None:

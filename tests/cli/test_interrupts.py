@@ -27,6 +27,15 @@ def test_one_that_is_held_comes_when_it_is_let_through() -> None:
         interrupts.check()
 
 
+def test_one_that_is_held_as_a_whole_is_not_let_through_amid_it() -> None:
+    with Interrupts(str) as interrupts:
+        with interrupts.held("it is done", whole=True):
+            press()
+            interrupts.check()
+        with pytest.raises(Interrupted):
+            interrupts.check()
+
+
 def test_a_second_one_is_not_held() -> None:
     with Interrupts(str) as interrupts:
         with interrupts.held("it is done"):

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.simulator import Simulator
 from tests.cli.conftest import Run, press, when
 from tests.operators.work import CONNECTION, ENDED, STUBBORN, the_one
+from tests.travel import travelling
 
 QUICKLY = ("--wait", "--poll-interval", "0.03", "-o", "json")
 WINDOW = ("--start-at", "2025-01-01", "--end-at", "2025-03-01")
@@ -51,6 +53,17 @@ class TestLists:
         ran = shell("jobs", *arguments)
         assert (ran.code, ran.out) == (2, "")
         assert said in ran.err
+
+
+def test_nobody_who_sits_there_lets_others_go_first(
+    planasonix: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with travelling(monkeypatch) as travel:
+        headers = {"x-ratelimit-limit": "1000", "x-ratelimit-remaining": "1", "x-ratelimit-reset": "60"}
+        PlanasonixHook().client().pace.note(200, headers)
+        assert PlanasonixHook().client().pace.rest()
+        assert shell("jobs").code == 0
+        assert travel.passed == 0
 
 
 class TestAJob:
@@ -133,6 +146,26 @@ class TestACancel:
         assert (ran.code, ran.json["job_id"]) == (130, job.id)
         assert "It was asked to cancel." in ran.last_words
 
+    @pytest.mark.parametrize("more", [(), QUICKLY], ids=["", "--wait"])
+    def test_left_before_its_answer_says_that_nobody_knows(
+        self, planasonix: Simulator, shell: Run, more: tuple[str, ...]
+    ) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        job = planasonix.world.start_sync(CONNECTION)
+        planasonix.fail("hang", route="cancel_job", seconds=20)
+        when(planasonix, "cancel_job", press)
+        ran = shell("cancel", job.id, *more)
+        assert (ran.code, ran.out) == (130, "")
+        assert "Nobody knows whether it was asked to cancel. To wait for it again: `python" in ran.last_words
+        assert ran.last_words.endswith(f"To cancel it: `python -m planasonix_provider cancel {job.id}`")
+
+    def test_of_no_id_at_all_is_refused(self, planasonix: Simulator, shell: Run) -> None:
+        for more in ((), ("--backfill",)):
+            ran = shell("cancel", "a/b", *more)
+            assert (ran.code, ran.out) == (2, "")
+            assert ran.err.startswith(f"{'backfill' if more else 'job'}_id: got 'a/b', allowed is an id")
+        assert not planasonix.requests
+
     def test_out_of_time(self, planasonix: Simulator, shell: Run) -> None:
         planasonix.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
         ran = shell("cancel", planasonix.world.start_sync(CONNECTION).id, *QUICKLY, "--timeout", "0.1")
@@ -149,7 +182,8 @@ class TestACancel:
         planasonix.plan_backfill(CONNECTION, **{**STUBBORN, "queued_seconds": 60})
         shell("backfill", CONNECTION, *WINDOW)
         ran = shell("cancel", "--backfill", the_one(planasonix).id)
-        assert (ran.code, ran.out) == (1, "")
+        assert ran.code == 1
+        assert the_one(planasonix).id in ran.out
         assert "has made no jobs yet, so there is nothing to cancel. Try later, or add --wait" in ran.err
 
     def test_of_a_backfill_without_jobs_waits_for_them(self, planasonix: Simulator, shell: Run) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from io import BytesIO, TextIOWrapper
 from typing import Any
 
 import pytest
@@ -59,3 +61,19 @@ def test_a_table_of_many_things_has_the_columns_that_matter(capsys: pytest.Captu
 def test_what_is_no_table_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(capsys, "table", "openapi: 3\n") == "openapi: 3\n"
     assert shown(capsys, "json", None) == ""
+
+
+@pytest.mark.parametrize("form", ["table", "plain", "json", "yaml"])
+def test_what_a_terminal_cannot_show_keeps_nothing_from_being_printed(
+    monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    written = BytesIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", TextIOWrapper(written, "ascii"))
+        show(Answer({"id": "job_1", "connection_id": "conn_\u00e9"}), form)
+        text = written.getvalue().decode("ascii")
+    assert "job_1" in text
+    if form in ("json", "yaml"):
+        assert yaml.safe_load(text)["connection_id"] == "conn_\u00e9"
+    if form == "json":
+        assert json.loads(text)["connection_id"] == "conn_\u00e9"

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from planasonix_provider.cli import starts
 from planasonix_provider.simulator import Simulator
+from planasonix_provider.simulator.refusals import Refused
 from tests.cli.conftest import Run, press, when
 from tests.conftest import API_KEY
 from tests.operators.work import CONNECTION, routes_asked, the_one
@@ -70,8 +72,36 @@ class TestASync:
         assert (ran.code, ran.out) == (1, "")
         assert ran.err.endswith(f"To wait for it: `python -m planasonix_provider job {job.id} --wait`\n")
 
+    @pytest.mark.parametrize(
+        ("job_id", "hint"),
+        [
+            ("job_$(reboot)", "To wait for it: `python -m planasonix_provider job 'job_$(reboot)' --wait`"),
+            ("1; reboot", None),
+        ],
+    )
+    def test_that_is_in_the_way_gives_no_command_that_does_something_else(
+        self, planasonix: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch, job_id: str, hint: str | None
+    ) -> None:
+        def refuse(*_: Any, **__: Any) -> None:
+            raise Refused("sync_in_progress", "a sync is in progress", existing_job_id=job_id)
+
+        monkeypatch.setattr(planasonix.world, "start_sync", refuse)
+        ran = shell("sync", CONNECTION)
+        assert ran.code == 1
+        assert job_id in ran.last_words
+        assert ran.last_words.endswith(hint) if hint else "planasonix_provider" not in ran.last_words
+
 
 class TestAStartThatGoesWrong:
+    def test_after_it_is_no_misuse(self, planasonix: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: Any) -> None:
+            raise ValueError("not of what was typed")
+
+        monkeypatch.setattr(starts, "report", fail)
+        with pytest.raises(ValueError, match="not of what was typed"):
+            shell("sync", CONNECTION)
+        assert len(planasonix.jobs()) == 1
+
     def test_is_tried_again_where_it_surely_did_nothing(self, planasonix: Simulator, shell: Run) -> None:
         planasonix.fail("status", route="trigger_sync", status=429)
         ran = shell("sync", CONNECTION)

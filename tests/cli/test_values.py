@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from planasonix_provider.cli import values
+from planasonix_provider.cli.misuse import MisuseError
 
 
 def test_metadata_comes_in_pairs_or_as_an_object() -> None:
@@ -13,9 +14,13 @@ def test_metadata_comes_in_pairs_or_as_an_object() -> None:
     assert values.metadata("--metadata", ["a=1", ' {"b": 2}', "c=x=y", "a="]) == {"a": "", "b": 2, "c": "x=y"}
 
 
-@pytest.mark.parametrize("text", ["a", "=1", " =1", "{", '{"a": NaN}', "[1]", ""])
+@pytest.mark.parametrize(
+    "text",
+    ["a", "=1", " =1", "{", '{"a": NaN}', "[1]", "", '{"a": ' + "1" * 5_000 + "}", '{"a":' * 9_000 + "1" + "}" * 9_000],
+    ids=lambda text: text[:10],
+)
 def test_other_metadata_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^--metadata: got "):
+    with pytest.raises(MisuseError, match=r"^--metadata: got "):
         values.metadata("--metadata", [text])
 
 
@@ -40,6 +45,15 @@ def test_a_secret_has_no_line_break_at_its_end(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_text_is_refused_without_showing_it(tmp_path: Path) -> None:
     (tmp_path / "s").write_bytes(b"\xff\xfe secret")
-    with pytest.raises(ValueError, match=r"^--secret-from: .*\(it is no text\)") as refusal:
+    with pytest.raises(MisuseError, match=r"^--secret-from: .*\(it is no text\)") as refusal:
         values.secret("--secret-from", str(tmp_path / "s"))
     assert "secret'" not in str(refusal.value).replace(str(tmp_path), "")
+
+
+@pytest.mark.parametrize(
+    "given", ["whsec_0123456789012345", "~nosuch/whsec_0123456789012345", "/nowhere/whsec_0123456789012345"]
+)
+def test_a_secret_in_the_place_of_its_file_is_refused_without_showing_it(given: str) -> None:
+    with pytest.raises(MisuseError, match=r"^--secret-from: allowed is a file that holds the secret") as refusal:
+        values.secret("--secret-from", given)
+    assert "whsec_" not in str(refusal.value)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 
 import pytest
 
@@ -87,6 +88,20 @@ class TestAnInterrupt:
         assert ran.code == 130
         assert "It was asked to cancel. To wait for its end: `python" in ran.last_words
 
+    def test_amid_the_cancel_says_that_nobody_knows(self, planasonix: Simulator, shell: Run) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        planasonix.fail("hang", route="cancel_job", seconds=20)
+        when(planasonix, "get_job", press)
+        when(planasonix, "cancel_job", press)
+        ran = shell("sync", CONNECTION, *QUICKLY, "--on-interrupt", "cancel")
+        job = planasonix.jobs()[0]
+        assert (ran.code, ran.json["job_id"], job.cancel_requested_at) == (130, job.id, None)
+        assert ran.last_words == (
+            f"No longer waiting for job {job.id}. Nobody knows whether it was asked to cancel. To wait for it again: "
+            f"`python -m planasonix_provider job {job.id} --wait` To cancel it: `python -m planasonix_provider cancel "
+            f"{job.id}`"
+        )
+
     def test_cancels_what_a_backfill_makes_meanwhile(self, planasonix: Simulator, shell: Run) -> None:
         planasonix.plan_backfill(CONNECTION, jobs=30, **STUBBORN)
         when(planasonix, "get_backfill", press, times=2)
@@ -131,16 +146,22 @@ class TestAtATerminal:
         assert (ran.code, ran.json["status"]) == (4, "cancelled")
 
     @pytest.mark.parametrize("answer", ["n\n", "\n", "\x04"], ids=["no", "nothing", "Ctrl-D"])
-    def test_anything_else_waits_on(self, planasonix: Simulator, at_a_terminal: Run, answer: str) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0.4)
-        ran = at_a_terminal("sync", CONNECTION, *QUICKLY, answers=(("Job job_", press), ("[y/N", answer)))
+    def test_anything_else_waits_on(
+        self, planasonix: Simulator, at_a_terminal: Run, answer: str, end_all_jobs: Callable[[], None]
+    ) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        answers = (("is running", press), ("leaves it running] ", answer), ("running", end_all_jobs))
+        ran = at_a_terminal("sync", CONNECTION, *QUICKLY, answers=answers)
         assert (ran.code, ran.json["status"]) == (0, "succeeded")
         assert "cancel_job" not in routes_asked(planasonix)
 
-    def test_waits_on_where_the_job_cannot_be_cancelled(self, planasonix: Simulator, at_a_terminal: Run) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0.5)
+    def test_waits_on_where_the_job_cannot_be_cancelled(
+        self, planasonix: Simulator, at_a_terminal: Run, end_all_jobs: Callable[[], None]
+    ) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
         planasonix.fail("status", route="cancel_job", status=403, times=None)
-        ran = at_a_terminal("sync", CONNECTION, *QUICKLY, answers=(("Job job_", press), ("[y/N", "y\n")))
+        answers = (("is running", press), ("[y/N", "y\n"), ("could not be cancelled", end_all_jobs))
+        ran = at_a_terminal("sync", CONNECTION, *QUICKLY, answers=answers)
         assert (ran.code, ran.json["status"]) == (0, "succeeded")
         assert "could not be cancelled, and may still run: POST /api/v1/jobs/" in ran.err
 

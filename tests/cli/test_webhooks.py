@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
 from planasonix_provider.simulator import Simulator
-from tests.cli.conftest import Ran, Run, press, when
+from tests.cli.conftest import Ran, Run, between_two_tries, press, when
 from tests.operators.work import routes_asked
+from tests.travel import travelling
 
 URL = "https://hooks.example.com/planasonix"
 SECRET = re.compile(r"whsec_\w{10,}")
@@ -59,7 +61,7 @@ class TestACreation:
         ("more", "code", "said"),
         [
             (("--secret-to", "whsec_0123456789012345"), 2, "--secret-to: allowed is variable:NAME, connection"),
-            (("--secret-from", "/nowhere/at/all"), 2, "--secret-from: got '/nowhere/at/all', allowed is a file that"),
+            (("--secret-from", "/nowhere/at/all"), 2, "(No such file or directory)"),
             (("--secret-from", "/dev/null"), 2, "there is nothing in it"),
             (("--secret-to", "file:/nowhere/at/all"), 1, "there is no folder /nowhere/at."),
             (("--events", "job.failed", "--url", "x"), 2, "unrecognized arguments: --url x"),
@@ -85,6 +87,20 @@ class TestACreation:
         assert ran.code == 0
         assert "Interrupted: ending once the secret is kept." in ran.err
         assert kept(place)
+
+    def test_of_what_cannot_be_kept_is_undone_whatever_is_pressed(
+        self, planasonix: Simulator, shell: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (folder := tmp_path / "folder").mkdir()
+        planasonix.fail("status", route="create_webhook", status=429)
+        planasonix.fail("status", route="delete_webhook", status=503)
+        between_two_tries(monkeypatch, lambda: (shutil.rmtree(folder), press()))
+        with travelling(monkeypatch):
+            ran = create(shell, folder / "secret.json")
+        assert (ran.code, ran.out) == (1, "")
+        assert "Interrupted: ending once the secret is kept." in ran.err
+        assert "was deleted again: nothing was created." in ran.last_words
+        assert shell("webhooks", "list", "-o", "json").json == []
 
     def test_that_nobody_knows_of_says_so(self, planasonix: Simulator, shell: Run, place: Path) -> None:
         planasonix.fail("reset", route="create_webhook", when="after")
@@ -132,6 +148,18 @@ class TestASubscription:
         assert kept(place) != before
         assert kept(place) not in ran.out + ran.err
         assert ran.err == f"The new signing secret of webhook {webhook_id} is in file {place}.\n"
+
+    def test_has_its_secret_rotated_as_a_whole_whatever_is_pressed(
+        self, planasonix: Simulator, shell: Run, webhook_id: str, place: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        planasonix.fail("status", route="rotate_webhook_secret", status=502)
+        planasonix.fail("status", route="rotate_webhook_secret", status=429, times=None)
+        between_two_tries(monkeypatch, press)
+        with travelling(monkeypatch):
+            ran = shell("webhooks", "rotate-secret", webhook_id, "--secret-to", f"file:{place}")
+        assert (ran.code, ran.out) == (6, "")
+        assert "Interrupted: ending once the secret is kept." in ran.err
+        assert f"Nobody knows whether the secret of webhook {webhook_id} was changed" in ran.last_words
 
     def test_is_tested_and_has_a_history(self, shell: Run, webhook_id: str) -> None:
         ran = shell("webhooks", "test", webhook_id, "--event", "job.failed", "-o", "json")
