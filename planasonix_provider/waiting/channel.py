@@ -82,8 +82,7 @@ class Channel:
         :return: what the answer holds.
         :raises PlanasonixError: one of its kinds.
         """
-        answer: T = await AsyncRetrying(**Policy().tenacity(request.repeat), sleep=self._sleep)(self.ask, request)
-        return answer
+        return await self._again(self.ask, request)
 
     async def send_now(self, request: Request[T]) -> T:
         """Send what ends a wait, as a cancel and the looks that belong to it: nobody goes first.
@@ -92,7 +91,10 @@ class Channel:
         :return: what the answer holds.
         :raises PlanasonixError: one of its kinds.
         """
-        answer: T = await AsyncRetrying(**Policy().tenacity(request.repeat), sleep=self._sleep)(self._ask, request)
+        return await self._again(self._ask, request)
+
+    async def _again(self, ask: Send, request: Request[T]) -> T:
+        answer: T = await AsyncRetrying(**Policy().tenacity(request.repeat), sleep=self._sleep)(ask, request)
         return answer
 
     async def ask(self, request: Request[T]) -> T:

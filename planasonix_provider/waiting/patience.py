@@ -12,12 +12,15 @@ from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import Backfill, Job, JobResults
 from planasonix_provider.api.retry import is_passing
+from planasonix_provider.api.routes import Request
 from planasonix_provider.api.states import JOB_OVER
 from planasonix_provider.waiting.channel import Send
 from planasonix_provider.waiting.clock import utcnow
 from planasonix_provider.waiting.watch import LOG_EVERY, LONGEST_OUTAGE, REFUSED_TWICE, pause_after
+from planasonix_provider.waiting.words import sentence
 
 T = TypeVar("T")
+W = TypeVar("W", Job, Backfill)
 
 
 @dataclass(frozen=True)
@@ -63,16 +66,7 @@ class Patience:
         :return: the job.
         :raises PlanasonixLostTrackError: if it is refused, or cannot be had within the time that an outage may last.
         """
-
-        async def ask() -> Job:
-            job = await self.send(routes.get_job(job_id))
-            if not job.is_over:
-                raise PlanasonixConflictError(
-                    f"What is known of job {job_id} is not complete: it says that it is {job.status}."
-                )
-            return job
-
-        return await self._ask(ask, f"Job {job_id}")
+        return await self._whole(routes.get_job(job_id), f"job {job_id}")
 
     async def backfill(self, backfill_id: str) -> Backfill:
         """Get a backfill that is over, with all its jobs.
@@ -81,17 +75,19 @@ class Patience:
         :return: the backfill.
         :raises PlanasonixLostTrackError: if it is refused, or cannot be had within the time that an outage may last.
         """
+        return await self._whole(routes.get_backfill(backfill_id), f"backfill {backfill_id}")
 
-        async def ask() -> Backfill:
-            backfill = await self.send(routes.get_backfill(backfill_id))
-            if not backfill.is_over:
+    async def _whole(self, request: Request[W], name: str) -> W:
+        async def ask() -> W:
+            work = await self.send(request)
+            if not work.is_over:
                 # It was seen as over: this comes from a part of the API that lags behind, and its jobs may, too.
                 raise PlanasonixConflictError(
-                    f"What is known of backfill {backfill_id} is not complete: it says that it is {backfill.status}."
+                    f"What is known of {name} is not complete: it says that it is {work.status}."
                 )
-            return backfill
+            return work
 
-        return await self._ask(ask, f"Backfill {backfill_id}")
+        return await self._ask(ask, sentence(name))
 
     async def _ask(self, ask: Callable[[], Awaitable[T]], what: str) -> T:
         give_up = self.now() + LONGEST_OUTAGE
