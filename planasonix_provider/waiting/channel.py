@@ -61,6 +61,8 @@ class Channel:
         self._clients: list[AsyncClient] = []
         self._connecting = asyncio.Lock()
         self._gate = asyncio.Semaphore(MOST_IN_FLIGHT)
+        # One place is always left to what ends a wait: looks may hang.
+        self._looks = asyncio.Semaphore(MOST_IN_FLIGHT - 1)
         self._read_at = -math.inf
 
     async def __aenter__(self) -> Self:
@@ -104,9 +106,10 @@ class Channel:
         :return: what the answer holds.
         :raises PlanasonixError: one of its kinds.
         """
-        # Before the gate: nothing else is to stand behind five looks that let others go first.
+        # First, for nothing else is to stand behind looks that let others go first.
         await (await self._connected()).wait_for_turn(request)
-        return await self._ask(request)
+        async with self._looks:
+            return await self._ask(request)
 
     async def _ask(self, request: Request[T]) -> T:
         """Send a request, and once more where the Airflow connection turns out to have changed since it was read."""

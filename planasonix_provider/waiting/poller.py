@@ -138,17 +138,26 @@ class Poller:
     def _start_looks(self) -> None:
         """Ask for all that is due, in the way that takes the fewest requests."""
         now = _now()
-        due = [wait for wait in self._waits if self._starts_at(wait) <= now]
-        listed = {wait.job_id for wait in due if self._may_be_swept(wait)}
-        if len(listed) < FEWEST:
-            listed.clear()
-        swept = [wait for wait in due if wait.job_id in listed]
-        each = [wait for wait in due if wait.job_id not in listed]
-        if swept:
+        swept: list[Wait[Any]] = []
+        each: list[Wait[Any]] = []
+        for wait in self._waits:
+            if self._starts_at(wait) <= now:
+                (swept if self._may_be_swept(wait) else each).append(wait)
+        if swept and len(soon := self._due_soon(now)) >= FEWEST:
             self._next_sweep = math.inf
-            self._begin(swept, self._sweep(swept))
+            self._begin(swept, self._sweep(swept, soon))
+        else:
+            each += swept
         if each:
             self._begin(each, self._look_at_each(each))
+
+    def _due_soon(self, now: float) -> set[str]:
+        """Say which jobs a sweep may as well look for: then all of them are due together the next time."""
+        return {
+            wait.job_id
+            for wait in self._waits
+            if wait.job_id and wait.due <= now + wait.interval / 2 and self._may_be_swept(wait)
+        }
 
     def _starts_at(self, wait: Wait[Any]) -> float:
         """Say when a wait is looked at: what comes amid a sweep, or right after one, waits for the next."""
@@ -174,17 +183,10 @@ class Poller:
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
 
-    async def _sweep(self, waits: list[Wait[Any]]) -> None:
-        """Ask the lists for many jobs at once, and look at each that they do not tell of."""
-        due = {wait.job_id for wait in waits if wait.job_id}
-        # Those that are due soon as well: then all are due together the next time.
-        soon = {
-            wait.job_id
-            for wait in self._waits
-            if wait.job_id and wait.due <= _now() + wait.interval / 2 and self._may_be_swept(wait)
-        }
+    async def _sweep(self, waits: list[Wait[Any]], job_ids: set[str]) -> None:
+        """Ask the lists for many jobs at once, and look at each that is due and that they do not tell of."""
         try:
-            found = await self._sweeps.find(due | soon)
+            found = await self._sweeps.find(job_ids)
         except Exception:
             log.exception("A sweep of Planasonix's jobs broke")
             self._sweeps.avoid()
