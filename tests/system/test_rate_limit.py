@@ -14,6 +14,7 @@ from tests.system.conftest import Notes
 from tests.system.runs import TaskRun, eventually
 
 
+@pytest.mark.timeout(1200)
 def test_forty_workers_keep_to_120_requests_a_minute(tmp_path_factory: pytest.TempPathFactory, note: Notes) -> None:
     settings = {"AIRFLOW__CORE__PARALLELISM": "40", "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "40"}
     home, dags = tmp_path_factory.mktemp("forty"), Path(__file__).parent / "dags"
