@@ -37,7 +37,6 @@ DAGS = {
         "twelve_backfills",
         "cancel",
         "sync_sensor",
-        "forty_syncs",
     ),
 }
 _SEEN: list[str] = []

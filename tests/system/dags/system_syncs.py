@@ -34,8 +34,3 @@ with DAG(dag_id="sync_left_alone", **settings):
     PlanasonixSyncOperator(
         task_id="sync", connection_id="{{ params.connection_id }}", deferrable=True, cancel_on_kill=False, **HOW
     )
-
-with DAG(dag_id="forty_syncs", **settings):
-    PlanasonixSyncOperator.partial(task_id="sync", poll_interval=10).expand(
-        connection_id=[f"conn_demo_{number:02}" for number in range(1, 41)]
-    )
