@@ -91,6 +91,7 @@ def test_what_airflow_is_given_is_what_its_parser_takes(
     subparsers = made.add_subparsers()
     for command in get_planasonix_cli_commands():
         _add_command(subparsers, command)
+    planasonix.plan(CONNECTION, running_seconds=60)
     options = made.parse_args(["planasonix", "sync", CONNECTION, "-o", "json"])
     with pytest.raises(SystemExit) as end:
         options.func(options)
