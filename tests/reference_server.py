@@ -155,12 +155,16 @@ def _parse_fault(item: FaultItem, *, after: bool = False) -> _Fault:
 
 
 class RequestRecord(NamedTuple):
-    """A request that was served. Header names are in lower case; the value of Authorization is removed."""
+    """A request that was served. Header names are in lower case; the value of Authorization is removed.
+
+    `socket` is the caller's address: two requests that came over the same connection have the same.
+    """
 
     method: str
     path: str
     headers: dict[str, str]
     outcome: int | str
+    socket: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,7 @@ class _Request:
     target: str
     headers: dict[str, str]
     body: bytes | None
+    socket: str = ""
 
     @property
     def segments(self) -> list[str]:
@@ -533,6 +538,9 @@ def _age(backfill: _Backfill) -> float:
     return time.monotonic() - backfill.clock
 
 
+_Retelling = Callable[[dict[str, str], list[Json]], list[Json]]
+
+
 # --- The routes ---------------------------------------------------------------------------------------
 
 
@@ -546,6 +554,7 @@ class _Policy:
     partial_results: bool
     newest_first: bool
     connections: frozenset[str] | None
+    retell: _Retelling
 
 
 _Start = Callable[[str, Json, str | None], _Answer]
@@ -713,7 +722,9 @@ class _Api:
 
     def _list_jobs(self, query: dict[str, str]) -> _Answer:
         limit, after = _limit(query.get("limit", "50")), _read_cursor(query.get("cursor"), "jb")
-        return self._page(self._matching(query), limit, after, "jb")
+        answer = self._page(self._matching(query), limit, after, "jb")
+        page = json.loads(answer.body)
+        return _answer_json(200, {**page, "data": self.policy.retell(query, page["data"])})
 
     def _list_backfills(self, query: dict[str, str]) -> _Answer:
         for name in query:
@@ -864,7 +875,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in self.headers.items():
             known = headers.get(name.lower())
             headers[name.lower()] = value if known is None else f"{known}, {value}"
-        answer = self.server.respond(_Request(self.command, self.path, headers, self._read_body()))
+        caller = "{}:{}".format(*self.client_address[:2])
+        answer = self.server.respond(_Request(self.command, self.path, headers, self._read_body(), caller))
         if answer.manner == "reset":
             self._reset()
         else:
@@ -1021,7 +1033,9 @@ class ReferenceServer:
     `partial_results` (a stub while the job runs, not a 409); `newest_first` in lists; `connections` (the
     known ids; others get 404).
 
-    Faults: `read_faults`, `start_faults`, `start_faults_after_effect`: see the top of this file.
+    Faults: `read_faults`, `start_faults`, `start_faults_after_effect`: see the top of this file. `retell` makes
+    lists of jobs lie: it gets the parameters of the query and the entries of the page, and says which entries
+    are sent in their place.
 
     `tls`: serve https with a certificate made for the occasion; `ca_file` names it for who wants to trust
     it. `ledger`: a file that gets one JSON line for each job or backfill made or changed and each request
@@ -1051,6 +1065,7 @@ class ReferenceServer:
         partial_results: bool = False,
         newest_first: bool = True,
         connections: Collection[str] | None = None,
+        retell: _Retelling = lambda query, page: page,
         tls: bool = False,
         ledger: Path | str | None = None,
     ) -> None:
@@ -1086,6 +1101,7 @@ class ReferenceServer:
                 partial_results=partial_results,
                 newest_first=newest_first,
                 connections=frozenset(connections) if connections is not None else None,
+                retell=retell,
             ),
             on_change=lambda kind, event, thing: self._write(kind, event=event, **{kind: thing}),
         )
@@ -1176,7 +1192,7 @@ class ReferenceServer:
 
     def _record(self, request: _Request, outcome: int | str) -> None:
         headers = {k: "[removed]" if k == "authorization" else v for k, v in request.headers.items()}
-        record = RequestRecord(request.method, request.target, headers, outcome)
+        record = RequestRecord(request.method, request.target, headers, outcome, request.socket)
         self._requests.append(record)
         self._write("request", **record._asdict())
 

@@ -6,10 +6,12 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from threading import Event
 
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.connect import export_line
+from planasonix_provider.simulator.past import KEEP
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,9 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             api_key=options.api_key,
             connections=options.connection,
             rate_limit=options.rate_limit,
+            keep=options.keep,
+            state=options.state,
+            airflow_url=options.airflow_url,
         )
     except ValueError as error:
         parser.error(str(error))
+    except OSError as error:
+        print(f"Cannot use {options.state}: {error.strerror}.", file=sys.stderr)
+        return 1
     stopped = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -43,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(_welcome(simulator), flush=True)
     stopped.wait()
     simulator.stop()
+    simulator.world.close()
     return 0
 
 
@@ -60,6 +69,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--api-key", default="plnx_sim_local_key", metavar="KEY", help="the key that the API takes")
     add("--connection", action="append", default=[], metavar="ID", help="a further connection; may be repeated")
     add("--rate-limit", type=count, default=1200, metavar="N", help="requests that a key has in each minute")
+    add(
+        "--keep",
+        type=count,
+        default=KEEP,
+        metavar="N",
+        help="how many jobs that are over it keeps",
+    )
+    add(
+        "--state", type=Path, metavar="FILE", help="keep all that happens in FILE, and go on from there after a restart"
+    )
+    add("--airflow-url", metavar="URL", help="where the pages of Airflow 3 are, for links from jobs to their tasks")
     return parser
 
 
@@ -109,6 +129,7 @@ def _welcome(simulator: Simulator) -> str:
     return f"""\
 Planasonix simulator at {url}
 API key: {simulator.api_key}
+To look at it and steer it, open the address in a browser.
 
 To connect Airflow:
   {export_line(url, simulator.api_key)}

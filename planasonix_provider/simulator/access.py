@@ -5,7 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from threading import RLock
 
+from planasonix_provider.simulator.journal import Journal
 from planasonix_provider.simulator.refusals import Refused
 
 #: The scope that a key needs for each route, ``None`` where every key will do; the names are those of
@@ -59,9 +61,15 @@ class Key:
 
 
 class Keys:
-    """The API keys that the simulator knows."""
+    """The API keys that the simulator knows.
 
-    def __init__(self) -> None:
+    :param journal: is told of every change.
+    :param lock: what guards it.
+    """
+
+    def __init__(self, journal: Journal, lock: RLock) -> None:
+        self._journal = journal
+        self._lock = lock
         self._keys: dict[str, Key] = {}
 
     def add(self, value: str | None = None, scopes: Iterable[str] = SCOPES) -> Key:
@@ -74,10 +82,13 @@ class Keys:
         """
         if value is not None and (not value.isascii() or value.split() != [value]):
             raise ValueError("value: allowed is one word of ASCII characters.")
-        if unknown := sorted(set(scopes) - SCOPES):
+        scopes = frozenset(scopes)
+        if unknown := sorted(scopes - SCOPES):
             raise ValueError(f"scopes: got {unknown}, allowed are {sorted(SCOPES)}.")
-        key = Key(value or f"plnx_sim_{secrets.token_hex(12)}", frozenset(scopes))
-        self._keys[key.value] = key
+        key = Key(value or f"plnx_sim_{secrets.token_hex(12)}", scopes)
+        with self._lock:
+            self._keys[key.value] = key
+            self._journal.write("keys.add", value=key.value, scopes=sorted(key.scopes))
         return key
 
     def revoke(self, value: str) -> None:
@@ -86,9 +97,11 @@ class Keys:
         :param value: the key.
         :raises Refused: as ``not_found``, if there is no such key.
         """
-        if value not in self._keys:
-            raise Refused("not_found", "no such key")
-        self._keys[value] = replace(self._keys[value], revoked=True)
+        with self._lock:
+            if value not in self._keys:
+                raise Refused("not_found", "no such key")
+            self._keys[value] = replace(self._keys[value], revoked=True)
+            self._journal.write("keys.revoke", value=value)
 
     def authenticate(self, authorization: str | None) -> Key:
         """Find the key of a request.

@@ -32,20 +32,20 @@ from planasonix_provider.simulator.faults import Faults
 from planasonix_provider.simulator.front import Front, PathId
 from planasonix_provider.simulator.gate import Gate, GatedRoute
 from planasonix_provider.simulator.limits import Limits
-from planasonix_provider.simulator.pages import Pages
 from planasonix_provider.simulator.paging import BackfillQuery, JobQuery
 from planasonix_provider.simulator.refusals import Refused
+from planasonix_provider.simulator.web.site import site
 from planasonix_provider.simulator.webhook_api import WebhookApi
 from planasonix_provider.simulator.world import World
 
 _DOCUMENT = files("planasonix_provider.simulator") / "openapi.yaml"
 
-# Which fields each answer of the reference shows. None shows the metadata: it is for the run history.
+# Which fields each answer of the reference shows. None shows the metadata, unless the settings say so: it is for the
+# run history.
 _JOB = {"id", "type", "status", "connection_id", "pipeline_id", "created_at"}
 _JOB_STARTED = {*_JOB, "queued_at"}
-_JOB_LISTED = {*_JOB, "started_at"}
 _JOB_CANCELLED = {"id", "status", "cancel_requested_at"}
-_JOB_SHOWN = {*_JOB_STARTED, *_JOB_LISTED, *_JOB_CANCELLED, "finished_at", "duration_seconds", "metrics", "error"}
+_JOB_SHOWN = {*_JOB_STARTED, *_JOB_CANCELLED, "started_at", "finished_at", "duration_seconds", "metrics", "error"}
 _BACKFILL = {"id", "connection_id", "status", "start_at", "end_at", "progress_percent", "created_at"}
 _BACKFILL_STARTED = {*_BACKFILL, "tables"}
 _BACKFILL_LISTED = {*_BACKFILL, "updated_at"}
@@ -96,18 +96,22 @@ class Api:
 
     async def get_backfill(self, backfill_id: PathId) -> Response:
         """Look at a backfill."""
-        return json_response(BackfillReply(data=self._world.backfill(backfill_id)), include={"data": _BACKFILL_SHOWN})
+        return json_response(
+            BackfillReply(data=self._world.backfill(backfill_id)), include={"data": self._shown(_BACKFILL_SHOWN)}
+        )
+
+    def _shown(self, fields: set[str]) -> set[str]:
+        return {*fields, "metadata"} if self._world.settings.show_metadata else fields
 
     async def list_jobs(self, query: Annotated[JobQuery, Query()]) -> Response:
         """List jobs, newest first."""
-        jobs, end = self._world.page(query.wants, limit=query.limit, before=query.before)
+        jobs, end = self._world.page(query.wants, limit=query.limit, before=query.before, status=query.status)
         page = PageInfo(limit=query.limit, cursor=query.cursor_after(end))
-        reply = JobPage(data=list(jobs), meta=PageMeta(page=page))
-        return json_response(reply, include={"data": {"__all__": _JOB_LISTED}, "meta": True})
+        return json_response(JobPage(data=list(jobs), meta=PageMeta(page=page)))
 
     async def get_job(self, job_id: PathId) -> Response:
         """Look at a job."""
-        return json_response(JobReply(data=self._world.job(job_id)), include={"data": _JOB_SHOWN})
+        return json_response(JobReply(data=self._world.job(job_id)), include={"data": self._shown(_JOB_SHOWN)})
 
     async def get_job_results(self, job_id: PathId) -> Response:
         """Look at what a job loaded."""
@@ -122,17 +126,21 @@ class Api:
         return Response(_DOCUMENT.read_bytes(), media_type="application/yaml")
 
 
-def create_app(world: World, *, faults: Faults | None = None, limits: Limits | None = None) -> FastAPI:
+def create_app(
+    world: World, *, faults: Faults | None = None, limits: Limits | None = None, airflow_url: str | None = None
+) -> FastAPI:
     """Put a world behind HTTP.
 
     :param world: the Planasonix to serve.
     :param faults: which requests fail; none by default.
     :param limits: how many requests a key has; by default 1,200 a minute.
+    :param airflow_url: where the pages of Airflow 3 are, for links to the tasks that started things; none by default.
     :return: the app. Its ``state.gate`` holds the parts.
+    :raises ValueError: if ``airflow_url`` is not the address of web pages.
     """
     app = FastAPI(title="Planasonix simulator", openapi_url=None, redirect_slashes=False)
     app.state.gate = gate = Gate(world, faults or Faults(), limits or Limits(world.clock))
-    routers = (Api(world).router, Control(gate).router, Pages(world).router)
+    routers = (Api(world).router, Control(gate).router, site(gate, airflow_url))
     for router in routers:
         app.include_router(router)
     # Not the app's own list: from some version on, FastAPI keeps whole routers there.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from planasonix_provider.api.models import JobWarning
 from planasonix_provider.simulator.jobs import Plan, Rows, Seconds

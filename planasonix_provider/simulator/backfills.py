@@ -143,6 +143,11 @@ class PlannedBackfill:
         self.jobs[number] = job
         self.cancelled_at = self.cancelled_at or job.cancel_requested_at
 
+    @property
+    def ends_at(self) -> datetime:
+        """When the last of the jobs that it has made is over."""
+        return max(job.ends_at for job in self._last_wave)
+
     def status_at(self, now: datetime) -> str:
         """Tell its state.
 

@@ -3,59 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic_core import to_json
 
-from planasonix_provider.simulator.access import SCOPES
-from planasonix_provider.simulator.backfill_plans import BackfillPlan
 from planasonix_provider.simulator.envelope import read_body, refused_value
 from planasonix_provider.simulator.faults import Fault
 from planasonix_provider.simulator.front import PathId
 from planasonix_provider.simulator.gate import Gate
-from planasonix_provider.simulator.jobs import Plan
-from planasonix_provider.simulator.settings import Settings
+from planasonix_provider.simulator.orders import (
+    BackfillPlanOrder,
+    ConnectionOrder,
+    KeyOrder,
+    PlanOrder,
+    SettingsOrder,
+    settings_of,
+)
+from planasonix_provider.simulator.origin import refuse_other_sites
 
 T = TypeVar("T")
-
-
-class _Order(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class PlanOrder(Plan):
-    """What the next jobs of a connection do."""
-
-    connection_id: str
-    times: Annotated[int, Field(ge=1)] | None = 1
-
-
-class BackfillPlanOrder(BackfillPlan):
-    """What the next backfills of a connection do."""
-
-    connection_id: str
-    times: Annotated[int, Field(ge=1)] | None = 1
-
-
-class KeyOrder(_Order):
-    """A key to create."""
-
-    key: str | None = None
-    scopes: list[str] = sorted(SCOPES)
-
-
-class ConnectionOrder(_Order):
-    """A connection to create."""
-
-    connection_id: str
-
-
-class SettingsOrder(Settings):
-    """Settings to change; those that are not named stay as they are."""
-
-    rate_limit: Annotated[int, Field(ge=1)] | None = None
 
 
 class Control:
@@ -66,7 +33,9 @@ class Control:
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self.router = router = APIRouter(prefix="/_simulator", redirect_slashes=False)
+        self.router = router = APIRouter(
+            prefix="/_simulator", redirect_slashes=False, dependencies=[Depends(refuse_other_sites)]
+        )
         router.add_api_route("/state", self.state, methods=["GET"])
         router.add_api_route("/faults", self.add_fault, methods=["POST"])
         router.add_api_route("/faults", self.clear_faults, methods=["DELETE"])
@@ -90,7 +59,7 @@ class Control:
             counts=gate.log.counts(),
             requests=gate.log.requests(),
             faults=gate.faults.left(),
-            settings={**gate.world.settings.model_dump(), "rate_limit": gate.limits.per_minute},
+            settings=settings_of(gate),
         )
 
     async def add_fault(self, request: Request) -> Response:
@@ -106,21 +75,17 @@ class Control:
     async def plan(self, request: Request) -> Response:
         """Plan what the next jobs of a connection do."""
         order = await read_body(request, PlanOrder)
-        changes = order.model_dump(exclude_unset=True, exclude={"connection_id", "times"})
-        plan = self._gate.world.plan(order.connection_id, times=order.times, **changes)
-        return _told(connection_id=order.connection_id, times=order.times, plan=plan)
+        return _told(connection_id=order.connection_id, times=order.times, plan=order.carry_out(self._gate))
 
     async def plan_backfill(self, request: Request) -> Response:
         """Plan what the next backfills of a connection do."""
         order = await read_body(request, BackfillPlanOrder)
-        changes = order.model_dump(exclude_unset=True, exclude={"connection_id", "times"})
-        plan = self._gate.world.plan_backfill(order.connection_id, times=order.times, **changes)
-        return _told(connection_id=order.connection_id, times=order.times, plan=plan)
+        return _told(connection_id=order.connection_id, times=order.times, plan=order.carry_out(self._gate))
 
     async def add_key(self, request: Request) -> Response:
         """Create a key."""
         order = await read_body(request, KeyOrder)
-        key = _allowed(lambda: self._gate.world.keys.add(order.key, order.scopes))
+        key = _allowed(lambda: order.carry_out(self._gate))
         return _told(key=key.value, scopes=sorted(key.scopes))
 
     async def revoke_key(self, key: PathId) -> Response:
@@ -131,16 +96,12 @@ class Control:
     async def add_connection(self, request: Request) -> Response:
         """Create a connection."""
         order = await read_body(request, ConnectionOrder)
-        _allowed(lambda: self._gate.world.add_connection(order.connection_id))
-        return _told(connections=self._gate.world.connections)
+        return _told(connections=_allowed(lambda: order.carry_out(self._gate)))
 
     async def configure(self, request: Request) -> Response:
         """Change settings."""
         order = await read_body(request, SettingsOrder)
-        settings = self._gate.world.configure(**order.model_dump(exclude_unset=True, exclude={"rate_limit"}))
-        if order.rate_limit is not None:
-            self._gate.limits.configure(order.rate_limit)
-        return _told(settings={**settings.model_dump(), "rate_limit": self._gate.limits.per_minute})
+        return _told(settings=order.carry_out(self._gate))
 
     async def reset(self) -> Response:
         """Forget all that happened, and all that was ordered."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -12,9 +13,9 @@ from typing import Any, NamedTuple
 from planasonix_provider.api.models import Delivery
 from planasonix_provider.api.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from planasonix_provider.simulator.events import Event
+from planasonix_provider.simulator.journal import Journal
 from planasonix_provider.simulator.settings import Settings
 from planasonix_provider.simulator.shelf import Shelf
-from planasonix_provider.simulator.sources import Clock, Ids
 from planasonix_provider.simulator.subscriptions import Subscription
 
 #: How many seconds pass between the first attempt and the second; each pause after it is twice as long.
@@ -93,17 +94,17 @@ class Parcel:
 class Outbox:
     """All deliveries. Every method may be called from any thread.
 
-    :param clock: tells the time that deliveries are signed with.
-    :param ids: makes their ids.
+    :param journal: makes their ids, tells the time that they are signed with, and is told of each attempt.
     :param lock: what guards them, and the subscriptions.
     :param settings: tells how the deployment behaves.
+    :param keep: how many deliveries that are over are kept.
     """
 
-    def __init__(self, clock: Clock, ids: Ids, lock: RLock, settings: Callable[[], Settings]) -> None:
-        self._clock = clock
-        self._ids = ids
+    def __init__(self, journal: Journal, lock: RLock, settings: Callable[[], Settings], keep: int) -> None:
+        self._journal = journal
         self._lock = lock
         self._settings = settings
+        self._keep = keep
         self.reset()
 
     def reset(self) -> None:
@@ -112,6 +113,7 @@ class Outbox:
             self._parcels = Shelf[Parcel]("delivery")
             self._pending: dict[str, Parcel] = {}
             self._held: dict[str, Parcel] = {}
+            self._over: deque[Parcel] = deque()
 
     def add(self, event: Event, subscription: Subscription) -> Parcel:
         """Have an event delivered: once, twice or out of order, as the settings say.
@@ -159,7 +161,7 @@ class Outbox:
             subscription = parcel.subscription
             if not self._is_pending(parcel) or not subscription.is_live:
                 return None
-            timestamp = int(self._clock().timestamp())
+            timestamp = int(self._journal.clock().timestamp())
             headers = {
                 "Content-Type": "application/json",
                 "User-Agent": "planasonix-simulator",
@@ -176,8 +178,19 @@ class Outbox:
         :param error: why it did not.
         """
         with self._lock:
-            if not self._is_pending(parcel):
-                return
+            if self._is_pending(parcel):
+                self.attempted(parcel.id, status, error)
+
+    def attempted(self, delivery_id: str, status: int | None, error: str | None = None) -> None:
+        """Take note of an attempt at a delivery that is not over.
+
+        :param delivery_id: the delivery's id.
+        :param status: what the receiver answered; ``None`` if it did not.
+        :param error: why it did not.
+        """
+        with self._lock:
+            self._journal.write("webhooks.outbox.attempted", delivery_id=delivery_id, status=status, error=error)
+            parcel = self._pending[delivery_id]
             parcel.attempt += 1
             parcel.http_status = status or parcel.http_status
             if status is not None and 200 <= status < 300:
@@ -222,15 +235,6 @@ class Outbox:
             )
             return [parcel.shown() for parcel in parcels], end
 
-    def last_delivered_at(self, subscription: Subscription) -> datetime | None:
-        """Tell when a subscription got its last event.
-
-        :param subscription: the subscription.
-        :return: the time, or ``None`` if it got none.
-        """
-        with self._lock:
-            return max(self._ends(subscription, "delivered"), default=None)
-
     def failures_24h(self, subscription: Subscription, now: datetime) -> int:
         """Count the deliveries of the last 24 hours that were given up.
 
@@ -239,10 +243,15 @@ class Outbox:
         :return: how many.
         """
         with self._lock:
-            return sum(at > now - timedelta(hours=24) for at in self._ends(subscription, "failed"))
+            failed = (
+                parcel.over_at
+                for parcel in self._over
+                if parcel.subscription is subscription and parcel.status == "failed"
+            )
+            return sum(at > now - timedelta(hours=24) for at in failed if at is not None)
 
     def _pack(self, event: Event, subscription: Subscription) -> Parcel:
-        parcel = Parcel(self._ids("whd"), len(self._parcels), subscription, event)
+        parcel = Parcel(self._journal.ids("whd"), self._parcels.next_position, subscription, event)
         self._parcels.add(parcel)
         self._pending[parcel.id] = parcel
         return parcel
@@ -263,12 +272,12 @@ class Outbox:
     def _live(self) -> Iterator[Parcel]:
         return (parcel for parcel in self._pending.values() if parcel.subscription.is_live)
 
-    def _ends(self, subscription: Subscription, status: str) -> Iterator[datetime]:
-        for parcel in self._parcels.newest_first():
-            if parcel.subscription is subscription and parcel.status == status and parcel.over_at is not None:
-                yield parcel.over_at
-
     def _end(self, parcel: Parcel, status: str) -> None:
         parcel.status = status
-        parcel.over_at = self._clock()
+        parcel.over_at = self._journal.clock()
+        if status == "delivered":
+            parcel.subscription.last_delivered_at = parcel.over_at
         del self._pending[parcel.id]
+        self._over.append(parcel)
+        if len(self._over) > self._keep:
+            self._parcels.remove(self._over.popleft())

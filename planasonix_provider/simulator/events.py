@@ -1,19 +1,17 @@
-"""What webhooks tell of: events, and the watch that notices when a job or a backfill makes one."""
+"""What webhooks tell of: the events that come of what happens to jobs and backfills."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from itertools import islice
+from typing import Any
 
 from pydantic_core import to_json
 
-from planasonix_provider.api.states import BACKFILL_OVER
 from planasonix_provider.simulator.backfills import PlannedBackfill
 from planasonix_provider.simulator.jobs import PlannedJob
-from planasonix_provider.simulator.shelf import Shelf
 from planasonix_provider.simulator.sources import Ids
 
 
@@ -48,69 +46,47 @@ class Event:
         )
 
 
-class Watch:
-    """Notices what happens to jobs and backfills, which follow from plan and clock and tell nobody.
+@dataclass(frozen=True)
+class News:
+    """What happened to jobs and backfills since somebody looked last.
 
-    :param jobs: all jobs.
-    :param backfills: all backfills.
-    :param ids: makes the events' ids.
+    :param started: the jobs that were started.
+    :param ended: the jobs that ended.
+    :param backfills: the backfills that are over.
     """
 
-    def __init__(self, jobs: Shelf[PlannedJob], backfills: Shelf[PlannedBackfill], ids: Ids) -> None:
-        self._jobs = jobs
-        self._backfills = backfills
-        self._ids = ids
-        self._jobs_seen = self._backfills_seen = 0
-        self._active_jobs: list[str] = []
-        self._active_backfills: list[PlannedBackfill] = []
+    started: Sequence[PlannedJob]
+    ended: Sequence[PlannedJob]
+    backfills: Sequence[PlannedBackfill]
 
-    def begin(self, now: datetime) -> None:
-        """Take what happened so far as known.
+    def events(self, ids: Ids) -> list[Event]:
+        """Tell it as events.
 
-        :param now: until which moment.
-        """
-        self._jobs_seen, self._backfills_seen = len(self._jobs), len(self._backfills)
-        self._active_jobs = [job.id for job in self._jobs.newest_first() if now < job.ends_at]
-        self._active_backfills = [
-            backfill for backfill in self._backfills.newest_first() if backfill.status_at(now) not in BACKFILL_OVER
-        ]
-
-    def look(self, now: datetime) -> list[Event]:
-        """Notice what happened since the last look.
-
-        :param now: until which moment; all jobs that are due by then are made.
+        :param ids: makes their ids.
         :return: the events, in the order in which they happened.
         """
-        events = [*self._new_jobs(), *self._ended_jobs(now), *self._completed_backfills(now)]
+        # Of backfills, the API tells only that one is completed.
+        told = (one for one in self._all() if one[0] not in ("backfill.failed", "backfill.cancelled"))
+        events = [Event(ids("evt"), *happened) for happened in told]
         return sorted(events, key=lambda event: event.at)
 
-    def _new_jobs(self) -> Iterator[Event]:
-        new = list(islice(self._jobs.newest_first(), len(self._jobs) - self._jobs_seen))
-        self._jobs_seen += len(new)
-        for job in reversed(new):
-            self._active_jobs.append(job.id)
-            yield self._event("job.queued", job.created_at, job.id)
+    def told(self, backfill_of: Callable[[PlannedJob], str | None]) -> list[dict[str, Any]]:
+        """Tell all of it in plain words.
 
-    def _ended_jobs(self, now: datetime) -> Iterator[Event]:
-        jobs = [self._jobs.get(job_id) for job_id in self._active_jobs]
-        self._active_jobs = [job.id for job in jobs if now < job.ends_at]
-        for job in jobs:
-            if now >= job.ends_at:
-                yield self._event(f"job.{job.status_at(now)}", job.ends_at, job.id)
+        :param backfill_of: tells which backfill has made a job.
+        :return: what happened, each with ``what``, ``at`` and ``id``; the end of a job that a backfill has made, and
+            its start, with its ``backfill_id``.
+        """
+        makers = {job.id: maker for job in (*self.started, *self.ended) if (maker := backfill_of(job))}
+        return [
+            {"what": what, "at": at.isoformat(), "id": id_, **({"backfill_id": makers[id_]} if id_ in makers else {})}
+            for what, at, id_ in self._all()
+        ]
 
-    def _completed_backfills(self, now: datetime) -> Iterator[Event]:
-        new = islice(self._backfills.newest_first(), len(self._backfills) - self._backfills_seen)
-        self._active_backfills.extend(new)
-        self._backfills_seen = len(self._backfills)
-        still_active = []
-        for backfill in self._active_backfills:
-            status = backfill.status_at(now)
-            if status not in BACKFILL_OVER:
-                still_active.append(backfill)
-            elif status == "completed":
-                ended_at = max(job.ends_at for job in backfill.jobs)
-                yield self._event("backfill.completed", ended_at, backfill.id)
-        self._active_backfills = still_active
-
-    def _event(self, event_type: str, at: datetime, subject_id: str) -> Event:
-        return Event(self._ids("evt"), event_type, at, subject_id)
+    def _all(self) -> Iterator[tuple[str, datetime, str]]:
+        for job in self.started:
+            yield "job.queued", job.created_at, job.id
+        for job in self.ended:
+            yield f"job.{job.status_at(job.ends_at)}", job.ends_at, job.id
+        for backfill in self.backfills:
+            yield f"backfill.{backfill.status_at(backfill.ends_at)}", backfill.ends_at, backfill.id

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from hashlib import sha256
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from planasonix_provider.api.models import (
     Job,
@@ -60,8 +61,10 @@ class Plan(BaseModel):
         """Do the same in less time.
 
         :param speed: by which factor.
-        :return: the faster plan.
+        :return: the faster plan; the same one at the same speed, for thousands of jobs share it then.
         """
+        if speed == 1:
+            return self
         names = ("queued_seconds", "running_seconds", "cancelling_seconds")
         return self.model_copy(update={name: getattr(self, name) / speed for name in names})
 
@@ -127,6 +130,17 @@ class PlannedJob:
             return self.plan.outcome
         return "running" if now >= self.starts_at else "queued"
 
+    def changes_after(self, now: datetime) -> datetime | None:
+        """Tell when its state changes next, unless it is cancelled before.
+
+        :param now: at which moment this is asked.
+        :return: the time, or ``None`` if it is over.
+        """
+        if now >= self.ends_at:
+            return None
+        is_queued = self.cancel_requested_at is None and now < self.starts_at
+        return self.starts_at if is_queued else self.ends_at
+
     def started_at(self, now: datetime) -> datetime | None:
         """Tell when it began to run.
 
@@ -165,6 +179,25 @@ class PlannedJob:
             return self.ends_at
         return self.cancel_requested_at or (now if now >= self.starts_at else self.created_at)
 
+    def listed_at(self, now: datetime) -> Job:
+        """Show what lists show of the job, which changes with its state only.
+
+        :param now: at which moment.
+        :return: the job. A field that is ``None`` is not set at all.
+        """
+        status = self.status_at(now)
+        if status not in self._listed:
+            given = {"pipeline_id": self.body.pipeline_id, "started_at": self.started_at(now)}
+            self._listed[status] = Job(
+                id=self.id,
+                type=self.type,
+                status=status,
+                connection_id=self.connection_id,
+                created_at=self.created_at,
+                **_without_nones(given),
+            )
+        return self._listed[status]
+
     def at(self, now: datetime) -> Job:
         """Show the job with all its details.
 
@@ -192,7 +225,7 @@ class PlannedJob:
             duration_seconds=duration,
             metrics=self._metrics_at(now),
             error=WorkError(code=self.plan.code, message=self.plan.message) if status == "failed" else None,
-            **{name: value for name, value in given.items() if value is not None},
+            **_without_nones(given),
         )
 
     def results_at(self, now: datetime) -> JobResults:
@@ -209,6 +242,11 @@ class PlannedJob:
             warnings=list(self.plan.warnings) if is_over else [],
         )
 
+    @cached_property
+    def _listed(self) -> dict[str, Job]:
+        """What lists show, by state: a page of a hundred would take twice as long to make each of them anew."""
+        return {}
+
     def _loaded_at(self, now: datetime) -> dict[str, int]:
         progress = self.progress_at(now)
         return {name: int(rows * progress) for name, rows in self.plan.tables.items()}
@@ -222,3 +260,7 @@ class PlannedJob:
     def _table(self, name: str, rows: int) -> TableResult:
         checksum = sha256(f"{self.id}/{name}/{rows}".encode()).hexdigest()
         return TableResult(name=name, rows_loaded=rows, checksum=f"sha256:{checksum}")
+
+
+def _without_nones(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}

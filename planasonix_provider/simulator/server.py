@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
@@ -22,6 +23,7 @@ from planasonix_provider.simulator.gate import Gate
 from planasonix_provider.simulator.jobs import Plan, PlanChanges
 from planasonix_provider.simulator.limits import Limits
 from planasonix_provider.simulator.log import RecordedRequest
+from planasonix_provider.simulator.past import KEEP
 from planasonix_provider.simulator.sources import Clock, Ids, random_id, utc_now
 from planasonix_provider.simulator.subscriptions import WebhookOrder
 from planasonix_provider.simulator.wire import ConnectionProtocol
@@ -54,9 +56,13 @@ class Simulator:
     :param api_key: the key that exists from the start, with all scopes.
     :param connections: connections that exist from the start, besides those that every simulator knows.
     :param rate_limit: how many requests a key has in each minute.
+    :param keep: how many jobs that are over are kept, as :class:`.World` does.
     :param clock: tells the time, in UTC; by default this machine's. Jobs, limits and the ``Date`` header follow it.
     :param ids: makes an id of a prefix; random by default.
-    :raises ValueError: if a value is not allowed.
+    :param state: the file in which all that happens is kept, and from which it goes on, as :class:`.World` does.
+    :param airflow_url: where the pages of Airflow 3 are, for links from jobs to the tasks that started them.
+    :raises ValueError: if a value is not allowed, or the file is another simulator's.
+    :raises OSError: if the file cannot be read and written.
     """
 
     def __init__(
@@ -70,8 +76,11 @@ class Simulator:
         api_key: str = API_KEY,
         connections: Iterable[str] = (),
         rate_limit: int = 1200,
+        keep: int = KEEP,
         clock: Clock | None = None,
         ids: Ids | None = None,
+        state: Path | None = None,
+        airflow_url: str | None = None,
     ) -> None:
         plan = Plan(running_seconds=job_seconds, queued_seconds=queued_seconds, cancelling_seconds=cancelling_seconds)
         self.world = World(
@@ -80,10 +89,12 @@ class Simulator:
             api_key=api_key,
             connections=connections,
             default_plan=plan,
+            keep=keep,
+            state=state,
         )
         self.faults = Faults()
         self.limits = Limits(self.world.clock, rate_limit)
-        self._app = create_app(self.world, faults=self.faults, limits=self.limits)
+        self._app = create_app(self.world, faults=self.faults, limits=self.limits, airflow_url=airflow_url)
         self._gate: Gate = self._app.state.gate
         self._courier = Courier(self.world.webhooks)
         self._address = (host, port)
@@ -98,8 +109,9 @@ class Simulator:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop the server."""
+        """Stop the server, and let go of its file."""
         self.stop()
+        self.world.close()
 
     def start(self) -> None:
         """Start the server, and return once it answers.

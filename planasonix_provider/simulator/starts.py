@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel
 
 from planasonix_provider.simulator.refusals import Refused
 
 
 class Starts:
-    """The starts that had a key. Two are the same if connection and body are, and a body is of one route only."""
+    """The starts that had a key. Two are the same if connection and body are: no two routes take the same body."""
 
     def __init__(self) -> None:
-        self._starts: dict[str, tuple[str, BaseModel, str]] = {}
+        self._starts: dict[str, tuple[str, dict[str, Any], str]] = {}
+        self._keys: dict[str, str] = {}
 
     def find(self, key: str | None, connection_id: str, body: BaseModel) -> str | None:
         """Find what an earlier delivery of the same start made.
@@ -25,7 +28,7 @@ class Starts:
         if key is None or key not in self._starts:
             return None
         *first, made_id = self._starts[key]
-        if first != [connection_id, body]:
+        if first != [connection_id, body.model_dump(exclude_unset=True)]:
             raise Refused(
                 "idempotency_key_reused", "this Idempotency-Key came with another route, connection or body before"
             )
@@ -40,4 +43,14 @@ class Starts:
         :param made_id: the id of what was made.
         """
         if key is not None:
-            self._starts[key] = (connection_id, body, made_id)
+            self._starts[key] = (connection_id, body.model_dump(exclude_unset=True), made_id)
+            self._keys[made_id] = key
+
+    def forget(self, made_id: str) -> None:
+        """Forget a start: its key is new again.
+
+        :param made_id: the id of what was made.
+        """
+        key = self._keys.pop(made_id, None)
+        if key is not None:
+            del self._starts[key]

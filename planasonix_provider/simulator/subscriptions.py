@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_address
@@ -89,6 +88,7 @@ class Subscription:
     :param updated_at: when it was changed last, or ``None``.
     :param enabled: whether anything is delivered.
     :param is_deleted: whether it is gone.
+    :param last_delivered_at: when it got its last event, or ``None``.
     """
 
     id: str
@@ -100,16 +100,9 @@ class Subscription:
     updated_at: datetime | None = None
     enabled: bool = True
     is_deleted: bool = False
+    last_delivered_at: datetime | None = None
 
     @property
     def is_live(self) -> bool:
         """Whether deliveries go out."""
         return self.enabled and not self.is_deleted
-
-
-def new_secret() -> SecretStr:
-    """Make up a signing secret.
-
-    :return: the secret.
-    """
-    return SecretStr(f"whsec_{secrets.token_hex(20)}")

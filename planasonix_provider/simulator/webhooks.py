@@ -10,18 +10,17 @@ from pydantic import SecretStr
 
 from planasonix_provider.api.models import Delivery, NewWebhook, RotatedSecret, TestDelivery, Webhook
 from planasonix_provider.simulator.deliveries import Outbox
-from planasonix_provider.simulator.events import Event, Watch
+from planasonix_provider.simulator.events import Event, News
+from planasonix_provider.simulator.journal import Journal
 from planasonix_provider.simulator.refusals import Refused
 from planasonix_provider.simulator.settings import Settings
 from planasonix_provider.simulator.shelf import Shelf
-from planasonix_provider.simulator.sources import Ids
 from planasonix_provider.simulator.starts import Starts
 from planasonix_provider.simulator.subscriptions import (
     Subscription,
     WebhookChangeOrder,
     WebhookOrder,
     WebhookTestOrder,
-    new_secret,
 )
 
 
@@ -29,30 +28,31 @@ class Webhooks:
     """All subscriptions. Every method may be called from any thread.
 
     :param outbox: takes what is to be delivered.
-    :param ids: makes ids.
+    :param journal: makes ids and secrets, and is told of every change.
     :param lock: what guards the subscriptions, and the jobs and backfills too.
     :param now: tells the time, once all that happened until then was handed to :meth:`notice`; called under the lock.
     :param settings: tells how the deployment behaves.
     """
 
     def __init__(
-        self, outbox: Outbox, ids: Ids, lock: RLock, now: Callable[[], datetime], settings: Callable[[], Settings]
+        self,
+        outbox: Outbox,
+        journal: Journal,
+        lock: RLock,
+        now: Callable[[], datetime],
+        settings: Callable[[], Settings],
     ) -> None:
         self.outbox = outbox
         #: Called once there is a new subscription, for whoever is to deliver.
         self.on_subscribed: Callable[[], None] = lambda: None
-        self._ids = ids
+        self._journal = journal
         self._lock = lock
         self._now = now
         self._settings = settings
 
-    def reset(self, watch: Watch) -> None:
-        """Forget all subscriptions and deliveries.
-
-        :param watch: what notices events from now on.
-        """
+    def reset(self) -> None:
+        """Forget all subscriptions and deliveries."""
         with self._lock:
-            self._watch = watch
             self._subscriptions = Shelf[Subscription]("webhook")
             self._starts = Starts()
             self._count = 0
@@ -69,13 +69,13 @@ class Webhooks:
         with self._lock:
             self._now()
 
-    def notice(self, now: datetime) -> None:
+    def notice(self, news: News) -> None:
         """Have what happened delivered to whom it concerns; to be called under the lock.
 
-        :param now: until which moment; all jobs that are due by then are made.
+        :param news: what happened.
         """
         if self._count:
-            for event in self._watch.look(now):
+            for event in news.events(self._journal.ids):
                 self._publish(event)
 
     def create(self, order: WebhookOrder, *, idempotency_key: str | None = None) -> NewWebhook:
@@ -92,6 +92,8 @@ class Webhooks:
             webhook_id = self._starts.find(key, "", order)
             subscription = self._create(order, now) if webhook_id is None else self._get(webhook_id)
             self._starts.remember(key, "", order, subscription.id)
+            if webhook_id is None:
+                self._journal.write("webhooks.create", at=now, order=order, idempotency_key=idempotency_key)
             shown = NewWebhook(**dict(self._shown(subscription, now)), signing_secret=subscription.secret)
         self.on_subscribed()
         return shown
@@ -143,6 +145,7 @@ class Webhooks:
                 if value is not None:
                     setattr(subscription, name, value)
             subscription.updated_at = now
+            self._journal.write("webhooks.update", at=now, webhook_id=webhook_id, change=change)
             return self._shown(subscription, now)
 
     def delete(self, webhook_id: str) -> None:
@@ -156,6 +159,7 @@ class Webhooks:
             subscription.is_deleted = True
             self._count -= 1
             self.outbox.withdraw(subscription)
+            self._journal.write("webhooks.delete", webhook_id=webhook_id)
 
     def rotate(self, webhook_id: str) -> RotatedSecret:
         """Make a new secret. It signs all that is sent from now on, further attempts too.
@@ -167,7 +171,8 @@ class Webhooks:
         with self._lock:
             now = self._now()
             subscription = self._get(webhook_id)
-            subscription.secret = new_secret()
+            subscription.secret = self._new_secret()
+            self._journal.write("webhooks.rotate", at=now, webhook_id=webhook_id)
             return RotatedSecret(id=subscription.id, signing_secret=subscription.secret, rotated_at=now)
 
     def test(self, webhook_id: str, order: WebhookTestOrder | None = None) -> TestDelivery:
@@ -182,8 +187,9 @@ class Webhooks:
             now = self._now()
             subscription = self._get(webhook_id)
             event_type = (order and order.event) or subscription.events[0]
-            subject_id = self._ids("bf" if event_type.startswith("backfill.") else "job")
-            parcel = self.outbox.add(Event(self._ids("evt"), event_type, now, subject_id), subscription)
+            subject_id = self._journal.ids("bf" if event_type.startswith("backfill.") else "job")
+            parcel = self.outbox.add(Event(self._journal.ids("evt"), event_type, now, subject_id), subscription)
+            self._journal.write("webhooks.test", at=now, webhook_id=webhook_id, order=order)
             return TestDelivery(delivery_id=parcel.id, status=parcel.status)
 
     def delivery_page(
@@ -202,19 +208,20 @@ class Webhooks:
             return self.outbox.page(self._get(webhook_id), limit=limit, before=before)
 
     def _create(self, order: WebhookOrder, now: datetime) -> Subscription:
-        if not self._count:
-            self._watch.begin(now)
         subscription = Subscription(
-            id=self._ids("wh"),
-            position=len(self._subscriptions),
+            id=self._journal.ids("wh"),
+            position=self._subscriptions.next_position,
             url=order.url,
             events=order.events,
-            secret=new_secret() if order.secret is None else SecretStr(order.secret),
+            secret=self._new_secret() if order.secret is None else SecretStr(order.secret),
             created_at=now,
         )
         self._subscriptions.add(subscription)
         self._count += 1
         return subscription
+
+    def _new_secret(self) -> SecretStr:
+        return SecretStr(self._journal.ids("whsec"))
 
     def _get(self, webhook_id: str) -> Subscription:
         subscription = self._subscriptions.get(webhook_id)
@@ -228,7 +235,7 @@ class Webhooks:
                 self.outbox.add(event, subscription)
 
     def _shown(self, subscription: Subscription, now: datetime) -> Webhook:
-        last = self.outbox.last_delivered_at(subscription)
+        last = subscription.last_delivered_at
         given = {} if last is None else {"last_delivery_at": last}
         return Webhook(
             id=subscription.id,

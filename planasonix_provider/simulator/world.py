@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from threading import RLock
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 from planasonix_provider.api.models import Backfill, BackfillBody, Job, JobResults, SyncBody
 from planasonix_provider.simulator.access import Keys
 from planasonix_provider.simulator.backfill_plans import BackfillPlan, BackfillPlanChanges
 from planasonix_provider.simulator.backfills import PlannedBackfill
 from planasonix_provider.simulator.deliveries import Outbox
-from planasonix_provider.simulator.events import Watch
+from planasonix_provider.simulator.events import News
+from planasonix_provider.simulator.job_shelf import JobShelf
 from planasonix_provider.simulator.jobs import Plan, PlanChanges, PlannedJob
+from planasonix_provider.simulator.journal import Journal
+from planasonix_provider.simulator.past import KEEP, Past, Work, jobs_of
 from planasonix_provider.simulator.plans import Plans
 from planasonix_provider.simulator.refusals import Refused
 from planasonix_provider.simulator.settings import Settings
 from planasonix_provider.simulator.shards import Shards
-from planasonix_provider.simulator.shelf import Shelf
+from planasonix_provider.simulator.shelf import Shelf, page_of
 from planasonix_provider.simulator.sources import Clock, Ids, random_id, utc_now
 from planasonix_provider.simulator.starts import Starts
 from planasonix_provider.simulator.webhooks import Webhooks
@@ -30,6 +35,19 @@ API_KEY = "plnx_sim_local_key"
 CONNECTIONS = ("conn_01jq8k2m3n4p5q6r7s8t9u0v1", *(f"conn_demo_{number:02}" for number in range(1, 11)))
 
 
+class Sight(NamedTuple):
+    """A job as whoever looks at it sees it.
+
+    :param job: the job, with all that it is going to do.
+    :param now: when it was looked at.
+    :param backfill_id: the backfill that has made it, or ``None`` if it is a sync.
+    """
+
+    job: PlannedJob
+    now: datetime
+    backfill_id: str | None
+
+
 class World:
     """One Planasonix workspace. Every method may be called from any thread.
 
@@ -38,7 +56,11 @@ class World:
     :param api_key: the key that exists from the start, with all scopes.
     :param connections: connections that exist from the start, besides :data:`CONNECTIONS`.
     :param default_plan: what a sync does that nothing else was planned for; a backfill's jobs take as long.
-    :raises ValueError: if the key or a connection's id is not allowed.
+    :param keep: how many jobs that are over are kept, and how many deliveries; the oldest are forgotten first.
+    :param state: the file in which all that happens is kept; what it tells has happened already. By default there is
+        none, and a new world is empty.
+    :raises ValueError: if ``keep``, the key, a connection's id or the file is not allowed.
+    :raises OSError: if the file cannot be read and written.
     """
 
     def __init__(
@@ -49,35 +71,54 @@ class World:
         api_key: str = API_KEY,
         connections: Iterable[str] = (),
         default_plan: Plan | None = None,
+        keep: int = KEEP,
+        state: Path | None = None,
     ) -> None:
-        self.clock = clock
+        self._journal = Journal(state, clock, ids)
+        self.clock = self._journal.clock
+        #: Makes ids of what is not kept, as of a request.
         self.ids = ids
         self.api_key = api_key
         self.default_plan = default_plan or Plan()
         self._first_connections = (*CONNECTIONS, *connections)
         self._lock = RLock()
-        outbox = Outbox(clock, ids, self._lock, self._settings_now)
+        self._keep = keep
+        outbox = Outbox(self._journal, self._lock, self._settings_now, keep)
         #: Who is told of what happens.
-        self.webhooks = Webhooks(outbox, ids, self._lock, self._now, self._settings_now)
+        self.webhooks = Webhooks(outbox, self._journal, self._lock, self._now, self._settings_now)
         self.reset()
+        self._journal.open(self, self._beginning)
+
+    def close(self) -> None:
+        """Write nothing more to the file."""
+        with self._lock:
+            self._journal.close()
 
     def reset(self) -> None:
         """Forget all that happened, and all that was planned or set."""
         with self._lock:
             self.settings = Settings()
-            self.keys = Keys()
+            self.keys = Keys(self._journal, self._lock)
             self.keys.add(self.api_key)
             self._connections: list[str] = []
             for connection_id in self._first_connections:
                 self.add_connection(connection_id)
             self._plans = Plans(self.default_plan)
             self._backfill_plans = Plans(BackfillPlan.like(self.default_plan))
-            self._jobs = Shelf[PlannedJob]("job")
+            self._jobs = JobShelf()
             self._backfills = Shelf[PlannedBackfill]("backfill")
-            self._shards = Shards(self._jobs, self.ids)
-            self._last_active: dict[str, list[str]] = {}
+            self._shards = Shards(self._jobs, self._journal.ids)
+            self._past = Past(self._keep)
+            # The ids of each connection's active syncs, in the order of their starts.
+            self._active: defaultdict[str, dict[str, None]] = defaultdict(dict)
             self._starts = Starts()
-            self.webhooks.reset(Watch(self._jobs, self._backfills, self.ids))
+            self.webhooks.reset()
+            self._journal.start_over(self._beginning)
+
+    @property
+    def _beginning(self) -> dict[str, Any]:
+        """What all that happens depends on, besides what is done."""
+        return {"connections": self._first_connections, "default_plan": dict(self.default_plan), "keep": self._keep}
 
     @property
     def connections(self) -> tuple[str, ...]:
@@ -96,6 +137,7 @@ class World:
         with self._lock:
             if connection_id not in self._connections:
                 self._connections.append(connection_id)
+                self._journal.write("add_connection", connection_id=connection_id)
 
     def configure(self, **changes: Any) -> Settings:
         """Change how this deployment behaves.
@@ -106,6 +148,7 @@ class World:
         """
         with self._lock:
             self.settings = Settings.model_validate({**self.settings.model_dump(), **changes})
+            self._journal.write("configure", **changes)
             return self.settings
 
     def plan(self, connection_id: str, *, times: int | None = 1, **changes: Unpack[PlanChanges]) -> Plan:
@@ -121,7 +164,9 @@ class World:
         """
         with self._lock:
             self._require_connection(connection_id)
-            return self._plans.add(connection_id, times, changes)
+            plan = self._plans.add(connection_id, times, changes)
+            self._journal.write("plan", connection_id=connection_id, times=times, **changes)
+            return plan
 
     def plan_backfill(
         self, connection_id: str, *, times: int | None = 1, **changes: Unpack[BackfillPlanChanges]
@@ -138,7 +183,9 @@ class World:
         """
         with self._lock:
             self._require_connection(connection_id)
-            return self._backfill_plans.add(connection_id, times, changes)
+            plan = self._backfill_plans.add(connection_id, times, changes)
+            self._journal.write("plan_backfill", connection_id=connection_id, times=times, **changes)
+            return plan
 
     def start_sync(
         self, connection_id: str, body: SyncBody | None = None, *, idempotency_key: str | None = None
@@ -158,9 +205,12 @@ class World:
             key = idempotency_key if self.settings.honour_idempotency else None
             job_id = self._starts.find(key, connection_id, body)
             if job_id is None:
-                self._require_idle(connection_id, now)
+                self._require_idle(connection_id)
                 job_id = self._start_sync(connection_id, body, now)
                 self._starts.remember(key, connection_id, body, job_id)
+                self._journal.write(
+                    "start_sync", at=now, connection_id=connection_id, body=body, idempotency_key=idempotency_key
+                )
             return self._jobs.get(job_id).at(now)
 
     def start_backfill(self, connection_id: str, body: BackfillBody, *, idempotency_key: str | None = None) -> Backfill:
@@ -180,6 +230,9 @@ class World:
             if backfill_id is None:
                 backfill_id = self._start_backfill(connection_id, body, now)
                 self._starts.remember(key, connection_id, body, backfill_id)
+                self._journal.write(
+                    "start_backfill", at=now, connection_id=connection_id, body=body, idempotency_key=idempotency_key
+                )
             return self._backfills.get(backfill_id).at(now)
 
     def job(self, job_id: str) -> Job:
@@ -193,6 +246,17 @@ class World:
             now = self._now()
             return self._jobs.get(job_id).at(now)
 
+    def sight(self, job_id: str) -> Sight:
+        """Look at a job, and behind it: at its progress, its results and its backfill.
+
+        :param job_id: its id.
+        :return: the job, and the time.
+        :raises Refused: as ``not_found``, if there is no such job.
+        """
+        with self._lock:
+            now = self._now()
+            return self._sight(self._jobs.get(job_id), now)
+
     def jobs(self) -> list[Job]:
         """Look at all jobs.
 
@@ -202,20 +266,75 @@ class World:
             now = self._now()
             return [job.at(now) for job in self._jobs.newest_first()]
 
+    def started(self) -> list[Work]:
+        """Look at what was started, as it was asked for: syncs and backfills, and not the jobs that those have made.
+
+        :return: what is known still, in the order of the starts.
+        """
+        with self._lock:
+            self._now()
+            syncs = [job for job in self._jobs.newest_first() if job.type == "connection_sync"]
+            return sorted([*reversed(syncs), *self._backfills.newest_first()], key=lambda work: work.created_at)
+
+    def changes_at(self) -> datetime | None:
+        """Tell when something changes next, unless somebody does something.
+
+        :return: the time, or ``None`` if all that was started is over.
+        """
+        with self._lock:
+            self._now()
+            return min(filter(None, (self._jobs.changes_at, self._shards.next_at)), default=None)
+
     def page(
-        self, wanted: Callable[[PlannedJob, datetime], bool], *, limit: int, before: int | None = None
+        self,
+        wanted: Callable[[PlannedJob, datetime], bool],
+        *,
+        limit: int,
+        before: int | None = None,
+        status: str | None = None,
     ) -> tuple[Sequence[Job], int | None]:
-        """Look at some of the jobs, newest first.
+        """Look at some of the jobs, newest first, with what lists show of them.
 
         :param wanted: whether a job belongs to the list, at the time that is handed in.
         :param limit: how many jobs to show.
         :param before: where the page before this one ended; ``None`` begins with the newest job.
+        :param status: only jobs in this state; ``None`` is all.
         :return: the jobs, and where the page ends, which is ``None`` if no more follow.
         """
         with self._lock:
             now = self._now()
-            jobs, end = self._jobs.page(lambda job: wanted(job, now), limit=limit, before=before)
-            return [job.at(now) for job in jobs], end
+            page, end = self._page(wanted, now, limit, before, status)
+            return [job.listed_at(now) for job in page], end
+
+    def sights(
+        self,
+        wanted: Callable[[PlannedJob, datetime], bool],
+        *,
+        limit: int,
+        before: int | None = None,
+        status: str | None = None,
+    ) -> tuple[Sequence[Sight], int | None]:
+        """Look at some of the jobs, newest first, and behind them; the parameters are those of :meth:`page`.
+
+        :param wanted: whether a job belongs to the list, at the time that is handed in.
+        :param limit: how many jobs to show.
+        :param before: where the page before this one ended; ``None`` begins with the newest job.
+        :param status: only jobs in this state; ``None`` is all.
+        :return: the jobs, and where the page ends, which is ``None`` if no more follow.
+        """
+        with self._lock:
+            now = self._now()
+            page, end = self._page(wanted, now, limit, before, status)
+            return [self._sight(job, now) for job in page], end
+
+    def job_counts(self) -> dict[str, int]:
+        """Count the jobs.
+
+        :return: how many there are in each state that a job has been in.
+        """
+        with self._lock:
+            self._now()
+            return self._jobs.counts()
 
     def backfill(self, backfill_id: str) -> Backfill:
         """Look at a backfill.
@@ -276,53 +395,94 @@ class World:
         with self._lock:
             now = self._now()
             job = self._jobs.get(job_id)
-            if job.cancel_requested_at is None and now < job.ends_at:
+            if job.cancel_requested_at is None and not self._jobs.is_over(job):
                 job = replace(job, cancel_requested_at=now)
-                self._jobs.replace(job)
+                self._jobs.replace(job, now)
                 self._shards.cancel(job)
+                self._journal.write("cancel", at=now, job_id=job_id)
             return job.at(now)
+
+    def look(self) -> None:
+        """Notice what happened until now."""
+        self.webhooks.look()
+
+    def _page(
+        self,
+        wanted: Callable[[PlannedJob, datetime], bool],
+        now: datetime,
+        limit: int,
+        before: int | None,
+        status: str | None,
+    ) -> tuple[list[PlannedJob], int | None]:
+        jobs = self._jobs.newest_first(before) if status is None else self._jobs.in_state(status, before)
+        return page_of((job for job in jobs if wanted(job, now)), limit)
+
+    def _sight(self, job: PlannedJob, now: datetime) -> Sight:
+        return Sight(job, now, self._shards.backfill_of(job))
 
     def _settings_now(self) -> Settings:
         return self.settings
 
     def _now(self) -> datetime:
-        """Tell the time, once all jobs are there that backfills have made by then, and all events are on their way."""
+        """Tell the time, once all that is due by then has happened."""
         now = self.clock()
         self._shards.make(now)
-        self.webhooks.notice(now)
+        started, ended = self._jobs.advance(now)
+        if started or ended:
+            news = News(started, ended, self._shards.over(ended, now))
+            self.webhooks.notice(news)
+            self._journal.write("look", at=now, happened=news.told(self._shards.backfill_of))
+            self._end(ended, news.backfills)
         return now
+
+    def _end(self, ended: Sequence[PlannedJob], backfills: Sequence[PlannedBackfill]) -> None:
+        """Take note of what is over, and forget the oldest of it."""
+        syncs = [job for job in ended if job.type == "connection_sync"]
+        for job in syncs:
+            del self._active[job.connection_id][job.id]
+        works: list[Work] = [*syncs, *backfills]
+        for work in sorted(works, key=lambda work: work.ends_at):
+            self._past.add(work)
+        for work in self._past.surplus():
+            self._forget(work)
+
+    def _forget(self, work: Work) -> None:
+        self._starts.forget(work.id)
+        for job in jobs_of(work):
+            self._jobs.remove(job)
+        if isinstance(work, PlannedBackfill):
+            self._shards.forget(work)
+            self._backfills.remove(work)
 
     def _require_connection(self, connection_id: str) -> None:
         if connection_id not in self._connections:
             raise Refused("not_found", f"no connection {connection_id!r}")
 
-    def _require_idle(self, connection_id: str, now: datetime) -> None:
+    def _require_idle(self, connection_id: str) -> None:
         """Refuse a sync while another one of the same connection is active."""
-        syncs = self._last_active.get(connection_id, ())
-        active = [job_id for job_id in syncs if now < self._jobs.get(job_id).ends_at]
-        self._last_active[connection_id] = active
+        active = self._active[connection_id]
         if active and self.settings.conflict != "allowed":
-            named = active[-1] if self.settings.conflict == "named" else None
+            named = next(reversed(active)) if self.settings.conflict == "named" else None
             message = f"a sync of connection {connection_id!r} is already in progress"
             raise Refused("sync_in_progress", message, existing_job_id=named)
 
     def _start_sync(self, connection_id: str, body: SyncBody, now: datetime) -> str:
         job = PlannedJob(
-            id=self.ids("job"),
-            position=len(self._jobs),
+            id=self._journal.ids("job"),
+            position=self._jobs.next_position,
             connection_id=connection_id,
             body=body,
             created_at=now,
             plan=self._plans.take(connection_id).faster(self.settings.speed),
         )
         self._jobs.add(job)
-        self._last_active.setdefault(connection_id, []).append(job.id)
+        self._active[connection_id][job.id] = None
         return job.id
 
     def _start_backfill(self, connection_id: str, body: BackfillBody, now: datetime) -> str:
         backfill = PlannedBackfill(
-            id=self.ids("bf"),
-            position=len(self._backfills),
+            id=self._journal.ids("bf"),
+            position=self._backfills.next_position,
             connection_id=connection_id,
             body=body,
             created_at=now,

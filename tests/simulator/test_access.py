@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+from threading import RLock
+
 import pytest
 
 from planasonix_provider.api.operation import Operations
 from planasonix_provider.simulator.access import ROUTES, Keys
+from planasonix_provider.simulator.journal import Journal
 from planasonix_provider.simulator.refusals import Refused
 
 
 @pytest.fixture
 def keys() -> Keys:
-    keys = Keys()
+    keys = Keys(Journal(), RLock())
     keys.add("plnx_1")
     return keys
 

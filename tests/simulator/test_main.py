@@ -19,6 +19,7 @@ from planasonix_provider.simulator.__main__ import main
 @pytest.fixture
 def process() -> Iterator[subprocess.Popen[str]]:
     arguments = ["--port", "0", "--api-key", "it's", "--connection", "conn_a", "--connection", "conn_b"]
+    arguments += ["--keep", "1", "--queued-seconds", "0", "--job-seconds", "0"]
     command = [sys.executable, "-m", "planasonix_provider.simulator", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         yield process
@@ -52,6 +53,16 @@ def test_says_how_to_use_it_and_ends_cleanly(process):
     process.terminate()
     rest, complaints = process.communicate(timeout=5)
     assert (process.returncode, rest, complaints) == (0, "", "")
+
+
+def test_keeps_as_many_jobs_as_it_is_told(process):
+    url = re.search(r"at (http://127\.0\.0\.1:\d+)", read_welcome(process))[1]
+    for connection in ("conn_a", "conn_b"):
+        order = urllib.request.Request(f"{url}/api/v1/connections/{connection}/sync", b"{}")
+        order.add_header("Authorization", "Bearer it's")
+        urllib.request.urlopen(order, timeout=5).close()
+    with urllib.request.urlopen(f"{url}/_simulator/state", timeout=5) as answer:
+        assert [job["connection_id"] for job in json.load(answer)["data"]["jobs"]] == ["conn_b"]
 
 
 @pytest.fixture
@@ -91,9 +102,11 @@ def test_port_in_use(capsys):
         (["--port", "x"], "--port: invalid port value: 'x'"),
         (["--job-seconds", "-1"], "--job-seconds: got -1.0, allowed is 0 to 31536000"),
         (["--queued-seconds", "nan"], "--queued-seconds: got nan, allowed is 0 to 31536000"),
+        (["--keep", "0"], "--keep: got 0, allowed is 1 to"),
         (["--rate-limit", "0"], "--rate-limit: got 0, allowed is 1 to"),
         (["--api-key", "two words"], "allowed is one word"),
         (["--connection", ""], "connection_id: got ''"),
+        (["--airflow-url", "localhost:8080"], "airflow_url: got 'localhost:8080', allowed is an http or https URL."),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
     ],
 )

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from planasonix_provider.api.models import SyncBody
+from planasonix_provider.api.models import BackfillBody, SyncBody
 from planasonix_provider.simulator.jobs import PlannedJob
 from planasonix_provider.simulator.refusals import Refused
 from planasonix_provider.simulator.world import World
@@ -346,3 +346,29 @@ def test_reset_forgets_everything(world):
 def test_bad_settings_are_named(world, name, value):
     with pytest.raises(ValueError, match=name):
         world.configure(**{name: value})
+
+
+def test_what_was_started_is_told_as_it_was_asked_for(world, clock):
+    window = BackfillBody(start_at=clock.now - timedelta(days=1), end_at=clock.now, tables=["public.orders"])
+    first = world.start_backfill(CONNECTION, window)
+    clock.move(5)
+    second = world.start_sync(CONNECTION, SyncBody(priority="high"))
+    clock.move(5)
+    third = world.start_sync("conn_demo_02")
+    assert len(world.jobs()) > 2, "the backfill has jobs"
+    started = world.started()
+    assert [work.id for work in started] == [first.id, second.id, third.id]
+    assert (started[0].body, started[1].body.priority) == (window, "high")
+
+
+def test_tells_when_something_changes_by_itself(world, clock):
+    assert world.changes_at() is None
+    world.plan_backfill(CONNECTION, jobs=2, parallel=1, queued_seconds=30, job_seconds=10)
+    world.start_backfill(CONNECTION, BackfillBody(start_at=clock.now - timedelta(days=1), end_at=clock.now))
+    world.start_sync("conn_demo_02")
+    began, changes = clock.now, []
+    while (change := world.changes_at()) is not None:
+        changes.append((change - began).total_seconds())
+        clock.move(changes[-1] - (clock.now - began).total_seconds())
+    # The sync is queued for 2 s and runs for 20; a job of the backfill comes when the one before it is over.
+    assert changes == [2, 22, 30, 40, 50]

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from planasonix_provider.simulator import Simulator
+from tests.browser.stage import Stage
+
+PAUSE = 2_100
+
+
+def look_again(page: Page) -> None:
+    """Let the time pass after which a page looks for what is new, and wait for the answer."""
+    with page.expect_response(page.url):
+        page.clock.run_for(PAUSE)
+
+
+def test_a_job_moves_on_its_page(page: Page, stage: Stage) -> None:
+    stage.planasonix.plan("conn_demo_01", running_seconds=10, queued_seconds=0, tables={"orders": 1_000})
+    page.goto(f"/jobs/{stage.sync()}")
+    expect(page.get_by_text("running 0 %")).to_be_visible()
+    stage.move(4)
+    look_again(page)
+    expect(page.get_by_role("row", name="Rows loaded 400")).to_be_visible()
+    stage.move(6)
+    look_again(page)
+    expect(page.get_by_role("row", name="orders 1,000")).to_be_visible()
+    expect(page.get_by_role("button", name="Cancel this job")).to_have_count(0)
+
+
+def test_only_a_new_state_is_said_aloud(page: Page, stage: Stage) -> None:
+    stage.planasonix.plan("conn_demo_01", running_seconds=10, queued_seconds=0)
+    page.goto(f"/jobs/{stage.sync()}")
+    news = page.locator("#news")
+    for _ in range(3):
+        stage.move(2)
+        look_again(page)
+    expect(page.get_by_role("row", name="Rows loaded 26,881")).to_be_visible()
+    expect(news).to_be_empty()
+    stage.move(4)
+    look_again(page)
+    expect(news).to_have_text("The job is succeeded.")
+
+
+def test_a_page_of_what_is_over_asks_no_more(page: Page, stage: Stage) -> None:
+    page.goto(f"/jobs/{stage.sync()}")
+    stage.move(9)
+    look_again(page)
+    live = page.get_by_role("button", name="Live updates")
+    expect(live).to_be_hidden()
+    assert requests_within(page, 10_000) == []
+    page.reload()
+    expect(live).to_have_count(0)
+
+
+def test_a_row_stays_the_same_one_when_others_come(page: Page, stage: Stage) -> None:
+    stage.planasonix.world.configure(conflict="allowed")
+    first = stage.sync()
+    page.goto("/jobs")
+    link = page.get_by_role("link", name=first)
+    link.focus()
+    page.evaluate("(id) => { window.row = document.getElementById(id) }", first)
+    newer = [stage.sync() for _ in range(3)]
+    stage.move(1)
+    look_again(page)
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(4)
+    expect(rows.nth(0)).to_contain_text(newer[-1])
+    expect(rows.nth(3)).to_contain_text("running")
+    expect(link).to_be_focused()
+    assert page.evaluate("(id) => window.row === document.getElementById(id)", first)
+
+
+def test_what_fits_no_more_goes(page: Page, stage: Stage) -> None:
+    for number in range(1, 4):
+        stage.planasonix.plan(f"conn_demo_0{number}", queued_seconds=0, running_seconds=5 * number)
+        stage.sync(f"conn_demo_0{number}")
+    page.goto("/jobs?status=running")
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(3)
+    stage.move(6)
+    look_again(page)
+    expect(rows).to_have_count(2)
+    stage.move(60)
+    look_again(page)
+    expect(page.get_by_text("No job fits.")).to_be_visible()
+    stage.planasonix.plan("conn_demo_04", queued_seconds=0, running_seconds=60)
+    stage.sync("conn_demo_04")
+    look_again(page)
+    expect(rows).to_have_count(1)
+
+
+def test_it_can_be_switched_off(page: Page, stage: Stage) -> None:
+    page.goto("/jobs")
+    live = page.get_by_role("button", name="Live updates", pressed=True)
+    live.click()
+    expect(page.get_by_role("button", name="Live updates", pressed=False)).to_be_visible()
+    assert requests_within(page, 10_000) == []
+    page.get_by_role("button", name="Live updates").click()
+    look_again(page)
+
+
+def test_a_simulator_that_is_gone_is_missed_and_found_again(page: Page) -> None:
+    with Simulator() as planasonix:
+        page.goto(planasonix.url)
+        port = int(planasonix.url.rsplit(":", 1)[1])
+        planasonix.stop()
+        page.clock.run_for(PAUSE)
+        lost = page.get_by_text("The simulator does not answer. Trying again.")
+        expect(lost).to_be_visible()
+    with Simulator(port=port):
+        look_again(page)
+        expect(lost).to_have_count(0)
+
+
+def test_all_but_that_works_without_javascript(chromium: Browser, stage: Stage) -> None:
+    context = chromium.new_context(base_url=stage.planasonix.url, java_script_enabled=False)
+    page = context.new_page()
+    page.goto("/start")
+    page.get_by_role("form", name="A sync").get_by_label("Connection").select_option("conn_demo_03")
+    page.get_by_role("button", name="Start the sync").click()
+    expect(page.get_by_role("button", name="Live updates")).to_have_count(0)
+    stage.move(1.2)
+    page.get_by_role("link", name="Refresh").click()
+    expect(page.get_by_text("50 %")).to_be_visible()
+    page.get_by_role("button", name="Cancel this job").click()
+    expect(page.get_by_text("cancelling")).to_be_visible()
+    page.goto("/jobs")
+    page.get_by_label("Status").select_option("cancelling")
+    page.get_by_role("button", name="Filter").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    context.close()
+
+
+@pytest.fixture
+def elsewhere(stage: Stage):
+    """The address of a page of another site that sends a form to the simulator."""
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            url = stage.planasonix.url
+            self.wfile.write(
+                f'<form action="{url}/start/sync" method="post">'
+                f'<input name="connection_id" value="conn_demo_01"><button>Win</button></form>'.encode()
+            )
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_form_of_another_site_starts_nothing(context: BrowserContext, stage: Stage, elsewhere: str) -> None:
+    page = context.new_page()
+    page.goto(elsewhere)
+    page.get_by_role("button", name="Win").click()
+    expect(page.get_by_role("heading", name="Not allowed")).to_be_visible()
+    assert stage.planasonix.jobs() == []
+
+
+def test_nothing_that_a_job_is_given_runs(page: Page, stage: Stage) -> None:
+    attack = "\"'><script>alert(1)</script><img src=x onerror=alert(1)><b id=now data-live>"
+    complaints: list[str] = []
+    page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    stage.planasonix.world.add_connection(attack)
+    stage.planasonix.plan(attack, outcome="failed", message=attack, queued_seconds=0, tables={attack: 1})
+    job_id = stage.sync(attack, pipeline_id=attack, metadata={"dag_id": attack, attack: attack})
+    for path in ("/", "/jobs?text=script", "/start", f"/jobs/{job_id}"):
+        page.goto(path)
+        expect(page.get_by_text("<img src=x").first).to_be_attached()
+    stage.move(9)
+    look_again(page)
+    expect(page.get_by_role("heading", name="Error")).to_be_visible()
+    assert complaints == []
+
+
+def requests_within(page: Page, milliseconds: int) -> list[str]:
+    """What a page asks for while its time passes."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.clock.run_for(milliseconds)
+    # Whatever it has asked for before this is known after it.
+    page.evaluate("fetch('/assets/icon.svg').then((answer) => answer.text())")
+    return [url for url in asked if not url.endswith("/assets/icon.svg")]

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from planasonix_provider.simulator import Simulator
+from tests.simulator.web.page import Page
+
+
+@pytest.fixture(scope="module")
+def module_browser(session_simulator: Simulator) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=session_simulator.url, timeout=5) as client:
+        yield client
+
+
+@pytest.fixture
+def browser(module_browser: httpx.Client, planasonix: Simulator) -> httpx.Client:
+    """Somebody who looks at the pages, without a key."""
+    return module_browser
+
+
+@pytest.fixture
+def look(browser: httpx.Client) -> Callable[[str], Page]:
+    """Loads a page."""
+    return lambda path: Page(browser.get(path))
+
+
+@pytest.fixture
+def send(browser: httpx.Client, planasonix: Simulator) -> Callable[..., Page]:
+    """Sends a form as a browser does, and loads the page that it leads to."""
+
+    def send(path: str, **typed: str) -> Page:
+        headers = {"Origin": planasonix.url, "Sec-Fetch-Site": "same-origin"}
+        return Page(browser.post(path, data=typed, headers=headers, follow_redirects=True))
+
+    return send

@@ -1,0 +1,153 @@
+"""What a stranger can put into a job does nothing on a page, and other sites can do nothing with one."""
+
+from __future__ import annotations
+
+import pytest
+
+from planasonix_provider.simulator.backfills import BackfillOrder
+from planasonix_provider.simulator.bodies import SyncOrder
+from tests.simulator.web.page import Page
+
+ATTACK = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}{% raw %}"
+PAGES = ("/", "/jobs", "/backfills", "/webhooks", "/start", "/steer")
+
+
+@pytest.fixture
+def attacked(planasonix, clock):
+    """The pages of a simulator that holds an attack wherever a caller can put one."""
+    world = planasonix.world
+    world.configure(conflict="allowed")
+    world.add_connection(ATTACK)
+    planasonix.plan(
+        ATTACK,
+        outcome="failed",
+        code=ATTACK,
+        message=ATTACK,
+        queued_seconds=0,
+        running_seconds=0,
+        tables={ATTACK: 5},
+        warnings=[{"code": ATTACK, "message": ATTACK}],
+    )
+    task = {"dag_id": ATTACK, "task_id": ATTACK, "run_id": ATTACK, "try_number": ATTACK, "map_index": ATTACK}
+    metadata = {**task, ATTACK: {ATTACK: [ATTACK]}}
+    job = world.start_sync(ATTACK, SyncOrder(pipeline_id=ATTACK, metadata=metadata)).id
+    body = {"start_at": "2025-01-01", "end_at": "2025-03-01", "tables": [ATTACK], "metadata": metadata}
+    backfill = world.start_backfill(ATTACK, BackfillOrder.model_validate(body)).id
+    clock.move(9)
+    url = "https://x.example/" + ATTACK.replace(" ", "")
+    webhook = planasonix.subscribe(url, [ATTACK]).id
+    world.webhooks.test(webhook)
+    lists = [f"{page}?text=script" for page in ("/jobs", "/backfills")]
+    return [*PAGES, *lists, f"/jobs/{job}", f"/backfills/{backfill}", f"/webhooks/{webhook}"]
+
+
+def test_everything_is_escaped(attacked, browser):
+    for path in attacked:
+        page = Page(browser.get(path, headers={"Host": ATTACK}))
+        assert page.status == 200
+        assert page.all("script") == [{"src": "/assets/page.js", "defer": None}], path
+        assert not page.all("img"), path
+        assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes), path
+        if path not in PAGES[4:]:
+            assert "{{ 7 * 7 }}" in page.text or "{{7*7}}" in page.text, path
+
+
+@pytest.mark.parametrize("path", ["/jobs/{}", "/backfills/{}", "/webhooks/{}", "/assets/{}"])
+def test_so_is_what_there_is_not(browser, path):
+    answer = browser.get(path.format("%3Cscript%3Ealert(1)%3C%2Fscript%3E"))
+    page = Page(answer)
+    assert (page.status, len(page.all("script")), "<script>alert(1)" in page.text) == (404, 1, True)
+
+
+@pytest.mark.parametrize("form", ["/start/sync", "/start/backfill", "/start/connection", "/steer/plan", "/steer/fault"])
+def test_so_is_what_was_typed(send, form):
+    page = send(form, connection_id=ATTACK, tables=ATTACK, start_at=ATTACK, message=ATTACK, route=ATTACK, times=ATTACK)
+    assert len(page.all("script")) == 1
+    assert page.all("img") == []
+
+
+def test_no_key_and_no_secret_is_on_any_page(attacked, planasonix, browser):
+    secret = planasonix.subscribe("https://x.example", ["job.failed"]).signing_secret.get_secret_value()
+    key = planasonix.world.keys.add().value
+    for path in attacked:
+        text = browser.get(path).text
+        assert [one for one in (secret, key, planasonix.api_key) if one in text] == [], path
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/jobs/x", "/assets/page.js", "/assets/page.css", "/assets/icon.svg"])
+def test_a_page_runs_nothing_but_the_simulators_own(browser, path):
+    headers = browser.get(path).headers
+    rules = dict(rule.split(" ", 1) for rule in headers["content-security-policy"].split("; "))
+    assert rules["default-src"] == rules["frame-ancestors"] == rules["base-uri"] == "'none'"
+    assert {rules[name] for name in ("script-src", "style-src", "connect-src", "img-src", "form-action")} == {"'self'"}
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_page_asks_nobody_else_for_anything(browser):
+    for path in PAGES:
+        page = Page(browser.get(path))
+        asked = [value for _, found in page.elements for name, value in found.items() if name in ("src", "href")]
+        assert {value for value in asked if not value.startswith(("/", "#"))} <= {""}, "a link loads the page itself"
+
+
+CHANGES = ("/start/sync", "/steer/settings", "/steer/clear", "/_simulator/reset", "/_simulator/plans")
+
+
+@pytest.mark.parametrize("path", CHANGES)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "cross-site", "Origin": "OWN"},
+    ],
+)
+def test_a_page_of_another_site_changes_nothing(browser, planasonix, path, headers):
+    planasonix.world.start_sync("conn_demo_02")
+    headers = {name: value.replace("OWN", planasonix.url) for name, value in headers.items()}
+    answer = browser.post(path, data={"connection_id": "conn_demo_01", "speed": "5"}, headers=headers)
+    assert answer.status_code == 403
+    assert "another site" in answer.text
+    assert (len(planasonix.jobs()), planasonix.world.settings.speed) == (1, 1.0)
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Origin": "OWN"}, {"Sec-Fetch-Site": "same-origin", "Origin": "https://forwarded.example"}]
+)
+def test_programs_and_the_simulators_own_pages_change_what_they_like(browser, planasonix, headers):
+    headers = {name: value.replace("OWN", planasonix.url) for name, value in headers.items()}
+    answer = browser.post("/start/sync", data={"connection_id": "conn_demo_01"}, headers=headers)
+    assert (answer.status_code, len(planasonix.jobs())) == (303, 1)
+    assert browser.post("/_simulator/reset", headers=headers).status_code == 200
+
+
+def test_looking_changes_nothing(browser):
+    for path in (*CHANGES[:3], "/jobs/x/cancel"):
+        assert browser.get(path).status_code == 405
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/jobs/x", "/assets/page.css"])
+def test_pages_are_no_requests_of_the_api_and_take_no_key(planasonix, browser, path):
+    assert browser.get(path).status_code in (200, 404)
+    assert planasonix.requests == []
+
+
+def test_a_fault_of_the_api_is_none_of_the_pages(planasonix, browser):
+    planasonix.fail("status", times=None)
+    assert browser.get("/").status_code == 200
+
+
+def test_five_thousand_jobs_are_a_page_as_small_as_sixty(planasonix, browser, client):
+    planasonix.world.configure(conflict="allowed")
+    planasonix.plan("conn_demo_01", times=None, running_seconds=86_400)
+
+    def start(jobs: int) -> int:
+        for _ in range(jobs):
+            planasonix.world.start_sync("conn_demo_01")
+        return len(browser.get("/jobs").content)
+
+    assert abs(start(5_000) - start(60)) < 100
+    assert "5,060" in browser.get("/").text
