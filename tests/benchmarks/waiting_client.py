@@ -1,0 +1,162 @@
+"""One measured case: a process that waits as a triggerer does, with all its triggers in one event loop.
+
+Started by ``waiting.py``: says when it is ready, reads what to wait for, writes what that took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from airflow.triggers.base import BaseTrigger
+
+#: How many seconds the heartbeat sleeps.
+BEAT = 0.01
+#: For how many seconds the heartbeat beats alone, to find out what it takes itself.
+ALONE = 1.0
+A_WEEK = 7 * 86_400
+
+#: Makes a trigger that waits for the job of a number, and looks at it every so many seconds.
+Make = Callable[[int, float], BaseTrigger]
+
+
+def planasonix() -> Make:
+    """Triggers of ours, as a triggerer that has just started takes them over."""
+    from planasonix_provider.triggers.planasonix import PlanasonixJobTrigger
+
+    return lambda number, interval: PlanasonixJobTrigger(f"job_{number:08}", poll_interval=interval)
+
+
+def dbt_cloud() -> Make:
+    """Triggers of dbt Cloud's."""
+    from airflow.providers.dbt.cloud.hooks.dbt import DbtCloudHook
+    from airflow.providers.dbt.cloud.triggers.dbt import DbtCloudRunJobTrigger
+
+    # The hook knows only addresses with TLS, which the server does not speak. What TLS costs is spared this one, too.
+    with_tls = DbtCloudHook.get_request_url_params
+
+    def without_tls(*arguments: Any, **options: Any) -> tuple[str, dict[str, Any]]:
+        url, parameters = with_tls(*arguments, **options)
+        return url.replace("https://", "http://", 1), parameters
+
+    DbtCloudHook.get_request_url_params = staticmethod(without_tls)
+    end = time.time() + A_WEEK
+    return lambda number, interval: DbtCloudRunJobTrigger("dbt_cloud_default", number, end, interval, account_id=1)
+
+
+def airbyte() -> Make:
+    """Triggers of Airbyte's."""
+    from airflow.providers.airbyte.triggers.airbyte import AirbyteSyncTrigger
+
+    end = time.time() + A_WEEK
+    return lambda number, interval: AirbyteSyncTrigger(number, "airbyte_default", end, interval)
+
+
+KINDS = {function.__name__: function for function in (planasonix, dbt_cloud, airbyte)}
+
+
+class Heartbeat:
+    """Sleeps again and again: whatever holds the event loop up makes it late."""
+
+    def __init__(self) -> None:
+        self.beats = 0
+        self.longest_block = 0.0
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            slept_at = time.perf_counter()
+            await asyncio.sleep(BEAT)
+            self.longest_block = max(self.longest_block, time.perf_counter() - slept_at - BEAT)
+            self.beats += 1
+
+
+class Collections:
+    """Times Python's garbage collector, which holds up the event loop of whoever has many objects."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self.longest = 0.0
+
+    def __call__(self, phase: str, info: dict[str, int]) -> None:
+        """Take note of a collection that begins or ends."""
+        if phase == "start":
+            self._began = time.perf_counter()
+        else:
+            self.longest = max(self.longest, time.perf_counter() - self._began)
+
+
+async def main(kind: str, output: TextIO) -> None:
+    """Warm up, say so, wait for what the input names, and write what it took."""
+    make = KINDS[kind]()
+    await wait(make(0, BEAT))
+    seconds_of_a_beat = await beat_alone()
+    gc.collect()
+    print("ready", file=output, flush=True)
+    case = json.loads(sys.stdin.readline())
+    heart = Heartbeat()
+    beating = asyncio.create_task(heart.run())
+    gc.callbacks.append(collections := Collections())
+    await asyncio.sleep(0)
+    before = time.process_time()
+    answers = await wait_for_all(make, case["waits"], case["interval"])
+    cpu_seconds = time.process_time() - before
+    beating.cancel()
+    told = {
+        "cpu_seconds": cpu_seconds - heart.beats * seconds_of_a_beat,
+        "longest_block": heart.longest_block,
+        "longest_collection": collections.longest,
+        "seen_at": [seen_at for seen_at, _ in answers],
+        "failures": [repr(payload) for _, payload in answers if not is_success(payload)],
+    }
+    print(json.dumps(told), file=output, flush=True)
+
+
+async def beat_alone() -> float:
+    """Give the CPU seconds that one beat takes."""
+    heart, before = Heartbeat(), time.process_time()
+    beating = asyncio.create_task(heart.run())
+    await asyncio.sleep(ALONE)
+    beating.cancel()
+    return (time.process_time() - before) / heart.beats
+
+
+async def wait_for_all(make: Make, waits: int, interval: float) -> list[tuple[float, Any]]:
+    """Run triggers for the jobs from 1 on; give what :func:`wait` gives, in their order."""
+    tasks = []
+    for number in range(1, waits + 1):
+        # The triggerer, too, makes one after the other, and lets those before go on at two places.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(wait(make(number, interval))))
+    return await asyncio.gather(*tasks)
+
+
+async def wait(trigger: BaseTrigger) -> tuple[float, Any]:
+    """Run a trigger to its end, as the triggerer does; give the time of its event, and what that holds."""
+    seen_at, payload = 0.0, None
+    async for event in trigger.run():
+        seen_at, payload = time.monotonic(), event.payload
+    return seen_at, payload
+
+
+def is_success(payload: Any) -> bool:
+    """Say whether an event tells of a job that has succeeded."""
+    if "outcome" in payload:
+        return bool(payload["outcome"] == "over" and payload["job"]["status"] == "succeeded")
+    return bool(payload["status"] == "success")
+
+
+if __name__ == "__main__":
+    to_whom_it_concerns = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    # What the triggers log is written, for that is part of their work, but to nowhere.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, force=True)
+    asyncio.run(main(sys.argv[1], to_whom_it_concerns))
