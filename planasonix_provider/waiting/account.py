@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from planasonix_provider.api.errors import PlanasonixError
-from planasonix_provider.api.models import Backfill, Job, JobResults
+from planasonix_provider.api.models import Backfill, Job, JobResults, TableResult
 from planasonix_provider.waiting.channel import for_each
 from planasonix_provider.waiting.failures import failed_jobs
 from planasonix_provider.waiting.patience import Patience
-from planasonix_provider.waiting.report import error_of_work, log_results, report_backfill, report_job
+from planasonix_provider.waiting.report import error_of_work, log_results, report_backfill, report_job, tables_of
 from planasonix_provider.waiting.subjects import Work
 from planasonix_provider.waiting.watch import LOG_EVERY
 
@@ -20,14 +20,18 @@ from planasonix_provider.waiting.watch import LOG_EVERY
 class Account:
     """What came of work that is over.
 
+    :param work: the job or the backfill, whole.
     :param url: the page that tells more: a job's own; of a backfill, the first job that failed, or its first job.
     :param error: why it was not done, if it was not.
     :param result: what it loaded, in plain JSON types.
+    :param tables: every table that it loaded, where ``result`` lists only so many.
     """
 
+    work: Work
     url: str | None
     error: PlanasonixError | None = None
     result: dict[str, Any] | None = None
+    tables: tuple[TableResult, ...] = ()
 
 
 async def account_for(
@@ -48,10 +52,10 @@ async def account_for(
     job = work if work.finished_at else await patience.job(work.id)
     url = job_url(job.id)
     if error := error_of_work(job, url):
-        return Account(url, error)
+        return Account(job, url, error)
     results = await patience.results_of(job.id)
     log_results([results], info=info, warn=patience.warn)
-    return Account(url, result=_told(report_job(job, url, results), info))
+    return Account(job, url, result=_told(report_job(job, url, results), info), tables=tables_of([results]))
 
 
 async def _account_for_backfill(
@@ -65,7 +69,7 @@ async def _account_for_backfill(
     results = await _results_of_all(job_ids, patience, info)
     log_results(results, info=info, warn=patience.warn)
     url = job_url(job_ids[0]) if job_ids else None
-    return Account(url, result=_told(report_backfill(backfill, results), info))
+    return Account(backfill, url, result=_told(report_backfill(backfill, results), info), tables=tables_of(results))
 
 
 async def _results_of_all(
@@ -111,4 +115,4 @@ async def explain(backfill: Backfill, patience: Patience, *, job_url: Callable[[
             patience.warn(f"Which jobs of backfill {backfill.id} failed cannot be found out: {trouble}")
     pages = [job.id for job in failed] or backfill.job_ids or []
     url = job_url(pages[0]) if pages else None
-    return Account(url, error_of_work(backfill, url, failed))
+    return Account(backfill, url, error_of_work(backfill, url, failed))

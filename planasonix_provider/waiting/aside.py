@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
+from planasonix_provider import clock
+
 R = TypeVar("R")
 
 #: After how many seconds a thread that has not begun never will.
@@ -56,7 +58,7 @@ class _Work(Generic[R]):
         """Do it; the other thread's part is to wait for ``done``."""
         self._has_begun = True
         try:
-            result = asyncio.run(self._main())
+            result = clock.run(self._main())
         except BaseException as error:
             failure = error
 

@@ -1,4 +1,7 @@
-"""Cancels Planasonix work: a job by its own route; a backfill, which has none, by its jobs until it is over."""
+"""Cancels Planasonix work: a job by its own route; a backfill, which has none, by its jobs until it is over.
+
+An outage is sat out, within limits: work that nobody cancels runs on unowned.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
 
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import (
@@ -14,11 +19,19 @@ from planasonix_provider.api.errors import (
     PlanasonixPermissionError,
 )
 from planasonix_provider.api.models import Backfill, Job
+from planasonix_provider.api.retry import is_passing
+from planasonix_provider.api.routes import Request
 from planasonix_provider.waiting.channel import Send, for_each
 from planasonix_provider.waiting.subjects import BackfillSubject, Subject, Work
+from planasonix_provider.waiting.watch import LOG_EVERY, REFUSED_TWICE, pause_after
 
-#: For how many seconds jobs that appear meanwhile are cancelled, too, before a backfill is left to end by itself.
+T = TypeVar("T")
+
+#: For how many seconds an outage is sat out, and jobs that appear meanwhile are cancelled, too, before a backfill is
+#: left to end by itself.
 LONGEST_PURSUIT = 600.0
+#: The seconds between two tries while the API cannot be reached; whoever has less patience than that tries no more.
+AGAIN_EVERY = 10.0
 #: The seconds between two looks at a backfill whose jobs are being cancelled.
 PURSUE_EVERY = 2.0
 #: How many jobs are cancelled between two looks.
@@ -32,6 +45,7 @@ async def cancel(
     *,
     patience: float = LONGEST_PURSUIT,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    warn: Callable[[PlanasonixError], object] = lambda error: None,
     asked: set[str] | None = None,
 ) -> Work:
     """Cancel a job, or all jobs of a backfill.
@@ -39,16 +53,18 @@ async def cancel(
     :param send: sends a request, and again where that can help.
     :param subject: the job or backfill.
     :param job_ids: the jobs of the backfill that are known already; they are cancelled before anything is asked.
-    :param patience: for how many seconds to go on while a backfill makes new jobs.
+    :param patience: for how many seconds to go on through an outage, and while a backfill makes new jobs.
     :param sleep: waits for a number of seconds.
+    :param warn: is told what is in the way, at each try that is followed by another one.
     :param asked: the jobs of a backfill that have been cancelled already, for whoever calls this again; gets more.
     :return: the job or backfill as it is then; a backfill is over, unless patience was.
     :raises PlanasonixError: if it could not be cancelled.
     """
+    stubborn = _Stubborn(send, asyncio.get_running_loop().time() + patience, sleep, warn)
     if isinstance(subject, BackfillSubject):
         pursuit = _Pursuit(send, set() if asked is None else asked)
-        return await _cancel_backfill(send, subject.id, job_ids, pursuit, patience, sleep)
-    job = await send(routes.cancel_job(subject.id))
+        return await _cancel_backfill(stubborn, subject.id, job_ids, pursuit, patience)
+    job = await stubborn.send(routes.cancel_job(subject.id))
     if job.is_over:
         # The answer to a cancel has only part of what the account of an ended job needs.
         with suppress(PlanasonixError):
@@ -56,30 +72,67 @@ async def cancel(
     return job
 
 
+@dataclass(frozen=True)
+class _Stubborn:
+    """Asks again until there is an answer, or until patience ends.
+
+    :param ask: sends a request, and again where that can help.
+    :param give_up: when patience ends, by the event loop's clock.
+    :param sleep: waits for a number of seconds.
+    :param warn: is told what is in the way.
+    """
+
+    ask: Send
+    give_up: float
+    sleep: Callable[[float], Awaitable[None]]
+    warn: Callable[[PlanasonixError], object]
+
+    async def send(self, request: Request[T]) -> T:
+        """Send a request.
+
+        :param request: one of :mod:`planasonix_provider.api.routes`.
+        :return: what the answer holds.
+        :raises PlanasonixError: one of its kinds.
+        """
+        refusals = 0
+        while True:
+            try:
+                return await self.ask(request)
+            except PlanasonixError as error:
+                trouble = error
+            # A key may be being rotated, and work that was started this moment is not seen everywhere yet.
+            refusals = refusals + 1 if isinstance(trouble, REFUSED_TWICE) else 0
+            pause = pause_after(trouble, AGAIN_EVERY)
+            if not (is_passing(trouble) or refusals == 1) or self.is_over_in(pause):
+                raise trouble
+            self.warn(trouble)
+            await self.sleep(pause)
+
+    def is_over_in(self, seconds: float) -> bool:
+        """Say whether patience ends before some time has passed."""
+        return asyncio.get_running_loop().time() + seconds >= self.give_up
+
+
 async def _cancel_backfill(
-    send: Send,
-    backfill_id: str,
-    job_ids: Sequence[str],
-    pursuit: _Pursuit,
-    patience: float,
-    sleep: Callable[[float], Awaitable[None]],
+    stubborn: _Stubborn, backfill_id: str, job_ids: Sequence[str], pursuit: _Pursuit, patience: float
 ) -> Backfill:
-    loop = asyncio.get_running_loop()
-    give_up = loop.time() + patience
     # Without patience it is one round, and a whole one.
-    pursuit.give_up = give_up if patience else math.inf
+    pursuit.give_up = stubborn.give_up if patience else math.inf
     await pursuit.cancel(job_ids)
     while True:
-        backfill = await send(routes.get_backfill(backfill_id))
+        backfill = await stubborn.send(routes.get_backfill(backfill_id))
         if backfill.is_over:
             return backfill
         if known := backfill.job_ids or job_ids:
-            await pursuit.cancel(known, await _listed_as_active(send, backfill) if len(known) > _AT_A_TIME else ())
-        if loop.time() >= give_up:
+            active = await _listed_as_active(stubborn.ask, backfill) if len(known) > _AT_A_TIME else ()
+            await pursuit.cancel(known, active)
+        if stubborn.is_over_in(0):
             if pursuit.trouble:
                 raise pursuit.trouble
             return backfill
-        await sleep(min(PURSUE_EVERY, patience / 10))
+        if pursuit.trouble and pursuit.is_news():
+            stubborn.warn(pursuit.trouble)
+        await stubborn.sleep(min(PURSUE_EVERY, patience / 10))
 
 
 async def _listed_as_active(send: Send, backfill: Backfill) -> set[str]:
@@ -104,6 +157,15 @@ class _Pursuit:
         self.trouble: PlanasonixError | None = None
         #: When to stop amid thousands of jobs, by the event loop's clock; the first few are always asked.
         self.give_up = math.inf
+        self._next_word = -math.inf
+
+    def is_news(self) -> bool:
+        """Say whether it is time for a word of what is in the way; between two looks there are only seconds."""
+        now = asyncio.get_running_loop().time()
+        if now < self._next_word:
+            return False
+        self._next_word = now + LOG_EVERY.total_seconds()
+        return True
 
     async def cancel(self, job_ids: Sequence[str], active: Collection[str] = ()) -> None:
         """Cancel those that were not asked yet, newest first, up to where all have ended by themselves.
@@ -128,6 +190,9 @@ class _Pursuit:
                 return
 
     async def _cancel_one(self, job_id: str) -> Job | None:
+        if self.trouble and asyncio.get_running_loop().time() >= self.give_up:
+            # Silence: a try takes minutes, and others wait until this ends.
+            return None
         try:
             job = await self._send(routes.cancel_job(job_id))
         except PlanasonixError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import timedelta
 from typing import Protocol, Self, TypeVar
 
 from tenacity import AsyncRetrying
@@ -25,6 +26,8 @@ R = TypeVar("R")
 
 #: After how many seconds a failure that another host or workspace would explain is a reason to read the connection.
 READ_AGAIN_EVERY = 60.0
+#: After how many seconds a refused key is a reason again, where the connection still had the same.
+READ_KEY_AGAIN_EVERY = 1.0
 #: How many requests are in flight; httpx's pool slows down with more callers than that.
 MOST_IN_FLIGHT = 5
 # Refusals and failures that a changed Airflow connection would explain: a rotated key, another host.
@@ -63,7 +66,7 @@ class Channel:
         self._gate = asyncio.Semaphore(MOST_IN_FLIGHT)
         # One place is always left to what ends a wait: looks may hang.
         self._looks = asyncio.Semaphore(MOST_IN_FLIGHT - 1)
-        self._read_at = -math.inf
+        self._read_at = self._confirmed_at = -math.inf
 
     async def __aenter__(self) -> Self:
         return self
@@ -99,17 +102,21 @@ class Channel:
         answer: T = await AsyncRetrying(**Policy().tenacity(request.repeat), sleep=self._sleep)(ask, request)
         return answer
 
-    async def ask(self, request: Request[T]) -> T:
+    async def ask(self, request: Request[T], within: float | None = None) -> T:
         """Send a request once, in its turn.
 
         :param request: one of :mod:`planasonix_provider.api.routes`.
+        :param within: for how many seconds to wait for the answer once it is its turn; default: as the client does.
         :return: what the answer holds.
         :raises PlanasonixError: one of its kinds.
         """
         # First, for nothing else is to stand behind looks that let others go first.
         await (await self._connected()).wait_for_turn(request)
-        async with self._looks:
-            return await self._ask(request)
+        try:
+            async with asyncio.timeout(within), self._looks:
+                return await self._ask(request)
+        except TimeoutError:
+            raise PlanasonixTransportError(f"{request}: no answer within {within:.0f} s.", sent=True) from None
 
     async def _ask(self, request: Request[T]) -> T:
         """Send a request, and once more where the Airflow connection turns out to have changed since it was read."""
@@ -121,7 +128,10 @@ class Channel:
             except _MAY_BE_OUT_OF_DATE as error:
                 # Only a refused key is always a reason to read: an outage would be one at every look.
                 is_key = isinstance(error, PlanasonixAuthenticationError)
-                renewed = await self._connected(newer_than=asked_at if is_key else asked_at - READ_AGAIN_EVERY)
+                is_old = asyncio.get_running_loop().time() - self._confirmed_at >= READ_KEY_AGAIN_EVERY
+                renewed = await self._connected(
+                    newer_than=asked_at if is_key and is_old else asked_at - READ_AGAIN_EVERY
+                )
                 if renewed is client:
                     raise
                 return await renewed.send(request, ONCE)
@@ -130,6 +140,11 @@ class Channel:
     def silence(self) -> float:
         """For how many seconds the API has asked this key to be silent."""
         return self._clients[-1].pace.silence() if self._clients else 0.0
+
+    @property
+    def skew(self) -> timedelta | None:
+        """By how much the API's clock is ahead, as its newest answer has it; ``None`` where none has told."""
+        return self._clients[-1].pace.skew if self._clients else None
 
     async def _connected(self, newer_than: float = -math.inf) -> AsyncClient:
         """Give the client; read the Airflow connection where it was not read since.
@@ -145,6 +160,7 @@ class Channel:
         fresh = await self._connect()
         self._read_at = asyncio.get_running_loop().time()
         if self._clients and self._clients[-1].account == fresh.account:
+            self._confirmed_at = self._read_at
             await fresh.close()
             return
         # The client before stays open until the end: others may be in the middle of a request with it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from planasonix_provider.api.errors import (
     PlanasonixError,
@@ -35,6 +35,7 @@ class WaitEvent(BaseModel):
         stores each event.
     :param error: the ``kind`` of the error.
     :param message: the error's message.
+    :param deadline: until when the wait could have lasted, for a task that has more to do by then.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,6 +48,7 @@ class WaitEvent(BaseModel):
     backfill: Backfill | None = None
     error: str | None = None
     message: str | None = None
+    deadline: AwareDatetime | None = None
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
@@ -90,13 +92,13 @@ class WaitEvent(BaseModel):
         )
 
     @classmethod
-    def from_payload(cls, payload: Any, kind: str) -> Self:
+    def from_payload(cls, payload: Any, *kinds: str) -> Self:
         """Read what a trigger handed back.
 
         :param payload: what Airflow gave to the task's resume method.
-        :param kind: what the task waits for.
+        :param kinds: what the task may wait for.
         :return: the event.
-        :raises InvalidEventError: if it is anything else than a whole event of this version, and of that kind.
+        :raises InvalidEventError: if it is anything else than a whole event of this version, and of such a kind.
         """
         try:
             event = cls.model_validate(payload)
@@ -106,9 +108,10 @@ class WaitEvent(BaseModel):
                 for problem in invalid.errors(include_url=False, include_input=False)[:3]
             )
         else:
-            if event.kind == kind:
+            if event.kind in kinds:
                 return event
             wrong = f"kind: it is of a {event.kind}"
+        kind = " or ".join(kinds)
         raise InvalidEventError(
             f"The trigger handed back an event that this version of airflow-provider-planasonix cannot read ({wrong}), "
             f"so nobody knows how the {kind} ended. Check that workers and triggerer run the same version, look at the "
@@ -120,24 +123,22 @@ class WaitEvent(BaseModel):
         """Whether the wait ended at its deadline."""
         return self.error == PlanasonixTimeoutError.kind
 
-    def after_cancel(self, answer: Work | PlanasonixError) -> Self:
+    def after_cancel(self, answer: Work | PlanasonixError, by_hand: str) -> Self:
         """Take in how the cancel went that followed on the deadline.
 
         :param answer: the job or backfill after the cancel, or why it could not be cancelled.
+        :param by_hand: the command that ends it.
         :return: the event to report: work that ended just before the cancel came is over, and not out of time.
         """
         if isinstance(answer, PlanasonixError):
-            note = (
-                f"It could not be cancelled and may still run: end it in Planasonix before you clear the task. {answer}"
-            )
-            lost = PlanasonixLostTrackError(f"{self.message} {note}")
-            return self.model_copy(update={"error": lost.kind, "message": lost.message})
+            note = f"It could not be cancelled and may still run: {answer} To end it: {by_hand}"
+            return self.model_copy(update={"message": f"{self.message} {note}"})
         if answer.is_over and answer.status != "cancelled":
             return self._ended(answer)
         if isinstance(answer, Backfill) and not answer.is_over:
             # It has no cancel of its own: it goes on, and makes more jobs.
             words = f"The jobs that it has made were asked to cancel, and it is {answer.status}."
-            return self.after_cancel(PlanasonixLostTrackError(words))
+            return self.after_cancel(PlanasonixError(words), by_hand)
         words = "It was cancelled." if answer.is_over else "It was asked to cancel."
         return self.model_copy(update={"message": f"{self.message} {words}"})
 

@@ -9,13 +9,18 @@ from datetime import datetime
 from typing import TypeVar
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixLostTrackError
+from planasonix_provider.api.errors import (
+    PlanasonixConflictError,
+    PlanasonixError,
+    PlanasonixLostTrackError,
+    PlanasonixOutageError,
+)
 from planasonix_provider.api.models import Backfill, Job, JobResults
 from planasonix_provider.api.retry import is_passing
 from planasonix_provider.api.routes import Request
 from planasonix_provider.api.states import JOB_OVER
+from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.channel import Send
-from planasonix_provider.waiting.clock import utcnow
 from planasonix_provider.waiting.watch import LOG_EVERY, LONGEST_OUTAGE, REFUSED_TWICE, pause_after
 from planasonix_provider.waiting.words import sentence
 
@@ -45,7 +50,8 @@ class Patience:
 
         :param job_id: the job.
         :return: its results.
-        :raises PlanasonixLostTrackError: if they are refused, or cannot be had within the time that an outage may last.
+        :raises PlanasonixLostTrackError: if they are refused.
+        :raises PlanasonixOutageError: if they cannot be had within the time that an outage may last.
         """
 
         async def ask() -> JobResults:
@@ -64,7 +70,8 @@ class Patience:
 
         :param job_id: the job.
         :return: the job.
-        :raises PlanasonixLostTrackError: if it is refused, or cannot be had within the time that an outage may last.
+        :raises PlanasonixLostTrackError: if it is refused.
+        :raises PlanasonixOutageError: if it cannot be had within the time that an outage may last.
         """
         return await self._whole(routes.get_job(job_id), f"job {job_id}")
 
@@ -73,7 +80,8 @@ class Patience:
 
         :param backfill_id: the backfill.
         :return: the backfill.
-        :raises PlanasonixLostTrackError: if it is refused, or cannot be had within the time that an outage may last.
+        :raises PlanasonixLostTrackError: if it is refused.
+        :raises PlanasonixOutageError: if it cannot be had within the time that an outage may last.
         """
         return await self._whole(routes.get_backfill(backfill_id), f"backfill {backfill_id}")
 
@@ -101,8 +109,8 @@ class Patience:
             refusals = refusals + 1 if isinstance(trouble, REFUSED_TWICE) else 0
             passes = is_passing(trouble) or isinstance(trouble, PlanasonixConflictError) or refusals == 1
             if self.now() >= give_up or not passes:
-                # No retry: it would do work again that is done.
-                raise PlanasonixLostTrackError(f"{what} is over, but what came of it cannot be had. {trouble}")
+                kind = PlanasonixOutageError if is_passing(trouble) else PlanasonixLostTrackError
+                raise kind(f"{what} is over, but what came of it cannot be had. {trouble}")
             if told is None or self.now() - told >= LOG_EVERY:
                 told = self.now()
                 self.warn(f"{what} is over, but what came of it cannot be had yet, trying on: {trouble}")

@@ -10,31 +10,38 @@ import asyncio
 import contextvars
 import logging
 import math
+import random
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 from planasonix_provider.api import routes
 from planasonix_provider.api.client import DEFAULT_CONNECT_TIMEOUT, AsyncClient
-from planasonix_provider.api.errors import PlanasonixError, PlanasonixLostTrackError
+from planasonix_provider.api.errors import PlanasonixAuthenticationError, PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import Job
 from planasonix_provider.api.retry import is_passing
 from planasonix_provider.api.routes import Request
-from planasonix_provider.waiting.channel import MOST_IN_FLIGHT, Channel
-from planasonix_provider.waiting.sweep import FEWEST, Sweeps
+from planasonix_provider.waiting.channel import MOST_IN_FLIGHT, Channel, for_each
+from planasonix_provider.waiting.sweep import Sweeps
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-#: How many waits are answered before others in the event loop have their turn: each goes on, and writes a log, at once.
-ANSWERED_AT_ONCE = 50
 #: For how many seconds the first looks may keep the others waiting, to learn whether this is an outage: a little more
 #: than it takes not to get a connection.
 LONGEST_DOUBT = DEFAULT_CONNECT_TIMEOUT + 1
 #: How many seconds there are between two sweeps at the least: so much later than its interval a wait may be looked at.
 SWEEP_EVERY = 1.0
+#: The same between two rounds, so that waits which begin one by one are looked at together.
+ROUND_EVERY = 0.5
+#: For how many seconds a page is waited for before the lists are taken for out of order.
+LONGEST_PAGE = 5.0
+#: Where intervals are short, so much of the shortest is between two rounds.
+ROUND_SHARE = 0.1
 
 
 class Wait(Generic[T]):
@@ -49,31 +56,54 @@ class Wait(Generic[T]):
         self.request = request
         #: The job, where it is one's state that is asked for.
         self.job_id = request.ids["job_id"] if request.path == routes.get_job("any").path else None
+        #: What it has in common with waits for the same thing.
+        self.name = self.job_id or request.key
         self.interval = interval
         self.due = due
-        self._answers: asyncio.Queue[T | PlanasonixError] = asyncio.Queue()
+        #: When it was answered last.
+        self.answered_at = due
+        self._answer: T | PlanasonixError | None = None
+        self._status: str | None = None
+        self._woken: asyncio.Future[None] | None = None
 
     def answer(self, answer: T | PlanasonixError) -> None:
         """Hand over what a look has brought.
 
         :param answer: what was asked for, or why it could not be had.
         """
+        status = answer.status if isinstance(answer, Job) else None
+        is_news = status is None or status != self._status
         # Whoever is slower than the looks gets the newest, and not all that it has missed.
-        while not self._answers.empty():
-            self._answers.get_nowait()
-        self._answers.put_nowait(answer)
+        self._answer, self._status, self.answered_at = answer, status, _now()
+        if is_news:
+            self._wake()
 
     async def next(self, seconds: float) -> T | PlanasonixError | None:
-        """Sleep until a look brings something.
+        """Sleep until a look brings something new: a job that is in the same state still wakes nobody.
 
         :param seconds: for how long to sleep at the most.
-        :return: what the look brought, or ``None`` if there was none in that time.
+        :return: what the last look brought, or ``None`` if there was none in that time.
         """
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._answers.get()
-        except TimeoutError:
-            return None
+        if self._answer is None:
+            # A queue and a timeout would do the same, in three kilobytes a wait.
+            loop = asyncio.get_running_loop()
+            self._woken = loop.create_future()
+            timer = loop.call_later(seconds, self._wake)
+            try:
+                await self._woken
+            finally:
+                timer.cancel()
+        answer, self._answer = self._answer, None
+        return answer
+
+    @property
+    def age(self) -> float:
+        """How many seconds ago the last answer came."""
+        return _now() - self.answered_at
+
+    def _wake(self) -> None:
+        if self._woken and not self._woken.done():
+            self._woken.set_result(None)
 
 
 class Poller:
@@ -84,12 +114,15 @@ class Poller:
 
     def __init__(self, connect: Callable[[], Awaitable[AsyncClient]]) -> None:
         self.channel = Channel(connect)
-        self._sweeps = Sweeps(self.channel.ask, _now)
+        self._sweeps = Sweeps(partial(self.channel.ask, within=LONGEST_PAGE), _now)
         self._next_sweep = 0.0
         self._task: asyncio.Task[None] | None = None
         self._looks: set[asyncio.Task[None]] = set()
         self._waits: set[Wait[Any]] = set()
+        self._named: defaultdict[str, set[Wait[Any]]] = defaultdict(set)
         self._woken = asyncio.Event()
+        self._next_round = 0.0
+        self._wakes_at = math.inf
 
     @asynccontextmanager
     async def wait(self, request: Request[T], interval: float, delay: float = 0.0) -> AsyncIterator[Wait[T]]:
@@ -103,7 +136,8 @@ class Poller:
         loop = asyncio.get_running_loop()
         wait = Wait(request, interval, due=loop.time() + delay)
         self._waits.add(wait)
-        self._woken.set()
+        self._named[wait.name].add(wait)
+        self._wake_for(wait)
         if self._task is None:
             # A context of its own, for a task inherits the context of whoever made it, and with it the log of the
             # trigger that happened to come first.
@@ -112,9 +146,12 @@ class Poller:
             yield wait
         finally:
             self._waits.discard(wait)
-            if wait.job_id:
-                self._sweeps.forget(wait.job_id)
-            self._woken.set()
+            self._named[wait.name].discard(wait)
+            if not self._named[wait.name]:
+                del self._named[wait.name]
+                self._sweeps.forget(wait.name)
+            if not self._waits:
+                self._woken.set()
 
     async def _run(self) -> None:
         try:
@@ -138,113 +175,126 @@ class Poller:
     def _start_looks(self) -> None:
         """Ask for all that is due, in the way that takes the fewest requests."""
         now = _now()
-        swept: list[Wait[Any]] = []
-        each: list[Wait[Any]] = []
-        for wait in self._waits:
-            if self._starts_at(wait) <= now:
-                (swept if self._may_be_swept(wait) else each).append(wait)
-        if swept and len(soon := self._due_soon(now)) >= FEWEST:
+        due = [wait for wait in self._waits if self._starts_at(wait) <= now]
+        listed: set[str] = set()
+        if any(map(self._may_be_swept, due)):
+            # What is due soon may come along: then all of them are due together the next time.
+            soon = (wait for wait in self._waits if wait.due <= now + wait.interval / 2)
+            listed = self._sweeps.worth_asking(wait.job_id for wait in soon if wait.job_id)
+        if swept := [wait for wait in due if wait.job_id in listed]:
             self._next_sweep = math.inf
-            self._begin(swept, self._sweep(swept, soon))
-        else:
-            each += swept
-        if each:
-            self._begin(each, self._look_at_each(each))
-
-    def _due_soon(self, now: float) -> set[str]:
-        """Say which jobs a sweep may as well look for: then all of them are due together the next time."""
-        return {
-            wait.job_id
-            for wait in self._waits
-            if wait.job_id and wait.due <= now + wait.interval / 2 and self._may_be_swept(wait)
-        }
+            self._begin(self._sweep(swept, listed))
+        if each := [wait for wait in due if wait.job_id not in listed]:
+            self._begin(self._look_at_each(each))
+        for wait in due:
+            wait.due = math.inf
 
     def _starts_at(self, wait: Wait[Any]) -> float:
         """Say when a wait is looked at: what comes amid a sweep, or right after one, waits for the next."""
-        return max(wait.due, self._next_sweep) if self._may_be_swept(wait) else wait.due
+        return self._next_sweep if wait.due < self._next_sweep and self._may_be_swept(wait) else wait.due
 
     def _may_be_swept(self, wait: Wait[Any]) -> bool:
         return wait.job_id is not None and self._sweeps.may_tell(wait.job_id)
 
-    def _begin(self, waits: list[Wait[Any]], looking: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        for wait in waits:
-            wait.due = math.inf
+    def _begin(self, looking: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         look = asyncio.get_running_loop().create_task(looking)
         self._looks.add(look)
         look.add_done_callback(self._looks.discard)
         return look
 
     async def _sleep(self) -> None:
-        """Sleep until the next wait is due, or somebody comes, goes or has been answered."""
-        self._woken.clear()
-        next_due = min(map(self._starts_at, self._waits), default=math.inf)
-        seconds = None if next_due == math.inf else next_due - _now()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
+        """Sleep until the next round, and until a wait is due; no longer than somebody waits."""
+        pause = min(ROUND_EVERY, ROUND_SHARE * min((wait.interval for wait in self._waits), default=0.0))
+        self._next_round = _now() + pause
+        while self._waits:
+            self._wakes_at = max(self._next_round, min(map(self._starts_at, self._waits)))
+            if (seconds := self._wakes_at - _now()) <= 0:
+                return
+            self._woken.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if seconds == math.inf else seconds):
+                    await self._woken.wait()
+
+    def _wake_for(self, wait: Wait[Any]) -> None:
+        """Let the sleep end in time for a wait; going through all of them each time would cost most."""
+        if max(self._starts_at(wait), self._next_round) < self._wakes_at:
+            self._woken.set()
 
     async def _sweep(self, waits: list[Wait[Any]], job_ids: set[str]) -> None:
         """Ask the lists for many jobs at once, and look at each that is due and that they do not tell of."""
+        began = _now()
+        told: set[str] = set()
         try:
-            found = await self._sweeps.find(job_ids)
-        except Exception:
+            async with aclosing(self._sweeps.find(job_ids)) as pages:
+                async for jobs in pages:
+                    for job in jobs:
+                        self._answer(job.id, job, asked_at=began)
+                    told.update(job.id for job in jobs)
+                    # Each that is woken goes on, and writes a log, before the next page.
+                    await asyncio.sleep(0)
+        except Exception as bug:
             log.exception("A sweep of Planasonix's jobs broke")
-            self._sweeps.avoid()
-            found = {}
+            self._sweeps.fail(bug)
         finally:
             self._next_sweep = _now() + SWEEP_EVERY
             self._woken.set()
-        told = [(wait, found[wait.job_id]) for wait in self._waits if wait.job_id and wait.job_id in found]
-        for position in range(0, len(told), ANSWERED_AT_ONCE):
-            for wait, job in told[position : position + ANSWERED_AT_ONCE]:
-                self._answer([wait], job)
-            await asyncio.sleep(0)
-        if left := [wait for wait in waits if wait.job_id not in found]:
+        # Some may have gone meanwhile.
+        self._sweeps.forget_all_but(self._named)
+        left = [wait for wait in waits if wait.job_id not in told]
+        if self._sweeps.has_stumbled:
+            for wait in left:
+                wait.due = _now() + max(SWEEP_EVERY, self.channel.silence)
+        else:
             await self._look_at_each(left, were_missing=True)
 
     async def _look_at_each(self, waits: list[Wait[Any]], *, were_missing: bool = False) -> None:
         """Look at each thing by itself, once however many wait for it."""
-        by_request: dict[str, list[Wait[Any]]] = {}
-        for wait in waits:
-            by_request.setdefault(wait.request.key, []).append(wait)
-        groups = list(by_request.values())
-        first, others = groups[:MOST_IN_FLIGHT], groups[MOST_IN_FLIGHT:]
-        looks = [self._begin(group, self._look(group, was_missing=were_missing)) for group in first]
+        requests = {wait.name: wait.request for wait in waits}
+        names = list(requests)
+        # Whoever comes first learns for the others what is wrong: it is not to be the same each time.
+        random.shuffle(names)
+        first, others = names[:MOST_IN_FLIGHT], names[MOST_IN_FLIGHT:]
+        looks = [self._begin(self._look(name, requests[name], was_missing=were_missing)) for name in first]
         if others and (outage := await _outage_of_all(looks)):
             # Nobody else needs to see it for himself.
-            for group in others:
-                self._answer(group, outage)
+            for name in others:
+                self._answer(name, outage)
             return
-        for group in others:
-            self._begin(group, self._look(group, was_missing=were_missing))
+        # One after the other, so that what nobody waits for any more is left out.
+        await for_each(others, lambda name: self._look(name, requests[name], was_missing=were_missing))
 
-    async def _look(self, waits: list[Wait[Any]], *, was_missing: bool) -> Any:
+    async def _look(self, name: str, request: Request[Any], *, was_missing: bool) -> Any:
+        if name not in self._named:
+            return None
         try:
-            answer = await self.channel.ask(waits[0].request)
+            answer = await self.channel.ask(request)
         except PlanasonixError as error:
             answer = error
         except Exception as bug:
             log.exception("A look at Planasonix broke")
             answer = _broken(bug)
-        if isinstance(answer, Job) and not self._waits.isdisjoint(waits):
-            self._sweeps.looked_at(answer, was_missing=was_missing)
-        self._answer(waits, answer)
+        if isinstance(answer, Job) and name in self._named:
+            self._sweeps.looked_at(name, answer, was_missing=was_missing)
+        self._answer(name, answer)
         return answer
 
-    def _answer(self, waits: list[Wait[Any]], answer: Any) -> None:
-        for wait in waits:
-            wait.due = _now() + max(wait.interval, self.channel.silence)
+    def _answer(self, name: str, answer: Any, asked_at: float | None = None) -> None:
+        """Answer all who wait for a thing; their intervals count from when it was asked for, by default from now."""
+        now = _now()
+        since = now if asked_at is None else asked_at
+        for wait in self._named.get(name, ()):
+            wait.due = max(since + wait.interval, now + self.channel.silence)
             wait.answer(answer)
-        self._woken.set()
+            self._wake_for(wait)
 
 
 async def _outage_of_all(looks: list[asyncio.Task[Any]]) -> PlanasonixError | None:
-    """Say what all looks have failed with, if that passes, and if they know soon."""
+    """Say what all looks have failed with, if it is an outage or a refused key, and if they know soon."""
     error = None
     with suppress(TimeoutError):
         for look in asyncio.as_completed(looks, timeout=LONGEST_DOUBT):
             answer = await look
-            if not (isinstance(answer, PlanasonixError) and is_passing(answer)):
+            if not (isinstance(answer, PlanasonixAuthenticationError) or is_passing(answer)):
                 return None
             error = answer
         return error
@@ -272,4 +322,8 @@ def poller_for(key: str, connect: Callable[[], Awaitable[AsyncClient]]) -> Polle
     :param connect: reads that connection and makes a client; used where there is no poller yet.
     :return: the one that all waits of this key share.
     """
-    return _POLLERS.setdefault((asyncio.get_running_loop(), key), Poller(connect))
+    loop = asyncio.get_running_loop()
+    poller = _POLLERS.get((loop, key))
+    if poller is None:
+        poller = _POLLERS[loop, key] = Poller(connect)
+    return poller

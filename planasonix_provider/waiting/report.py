@@ -13,7 +13,7 @@ from planasonix_provider.api.errors import (
     PlanasonixJobFailedError,
     PlanasonixLostTrackError,
 )
-from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning, WorkError
+from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning, TableResult, WorkError
 from planasonix_provider.waiting.subjects import Work
 from planasonix_provider.waiting.words import count
 
@@ -100,6 +100,22 @@ def log_results(results: Sequence[JobResults], *, info: Callable[[str], object],
     rows = sum(table.rows_loaded or 0 for one in results for table in one.tables)
     by_jobs = f" by {len(results):,} jobs" if len(results) > 1 else ""
     info(f"Loaded {count(rows, 'row')} into {count(len(tables), 'table')}{by_jobs}.")
+
+
+def tables_of(results: Iterable[JobResults]) -> tuple[TableResult, ...]:
+    """Say what was loaded, table by table.
+
+    :param results: what each job loaded.
+    :return: each table once, in the order of the results, with the rows of all jobs; a table that several jobs loaded
+        has no checksum, for each of them vouches for its own part only.
+    """
+    tables: dict[str, TableResult] = {}
+    for loaded in (table for one in results for table in one.tables):
+        if before := tables.get(loaded.name):
+            rows = [rows for rows in (before.rows_loaded, loaded.rows_loaded) if rows is not None]
+            loaded = TableResult(name=loaded.name, rows_loaded=sum(rows) if rows else None)
+        tables[loaded.name] = loaded
+    return tuple(tables.values())
 
 
 def first_job_of(work: Work) -> str | None:

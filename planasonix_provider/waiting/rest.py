@@ -1,33 +1,41 @@
-"""Sleeps that end with their task."""
+"""Sleeps that end with their task, and what ends them."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
+
+from planasonix_provider import clock
 
 #: In seconds: how long a kill may go unnoticed.
 LONGEST_NAP = 0.5
+
+
+class TaskKilledError(Exception):
+    """The task was killed. No kind of ``PlanasonixError``, for what deals with those is not to deal with this."""
 
 
 class Rest:
     """Sleeps in pieces: a sleep goes on after a signal's handler, and Airflow's returns.
 
     :param stop_if_killed: raises what ends the task if it was killed.
+    :param beat: takes note, at each piece, that the process moves.
     """
 
-    def __init__(self, stop_if_killed: Callable[[], None]) -> None:
+    def __init__(self, stop_if_killed: Callable[[], None], beat: Callable[[], None] = lambda: None) -> None:
         self._stop_if_killed = stop_if_killed
+        self._beat = beat
 
     def sleep(self, seconds: float) -> None:
         """Sleep, blocking.
 
         :param seconds: for how long.
         """
-        wake = time.monotonic() + seconds
-        while (left := wake - time.monotonic()) > 0:
+        wake = clock.monotonic() + seconds
+        while (left := wake - clock.monotonic()) > 0:
+            self._beat()
             self._stop_if_killed()
-            time.sleep(min(left, LONGEST_NAP))
+            clock.sleep(min(left, LONGEST_NAP))
         self._stop_if_killed()
 
     async def sleep_aside(self, seconds: float) -> None:
@@ -35,8 +43,9 @@ class Rest:
 
         :param seconds: for how long.
         """
-        wake = time.monotonic() + seconds
-        while (left := wake - time.monotonic()) > 0:
+        wake = clock.monotonic() + seconds
+        while (left := wake - clock.monotonic()) > 0:
+            self._beat()
             self._stop_if_killed()
             await asyncio.sleep(min(left, LONGEST_NAP))
         self._stop_if_killed()

@@ -168,7 +168,8 @@ class JobSubject(WorkSubject):
             "progress": tuple(progress),
             "began": began,
             "took": took if work.is_over else None,
-            "moves": (work.status, tuple(progress)),
+            # Lists leave the metrics out.
+            "moves": (work.status, tuple(progress)) if metrics else None,
         }
 
 
@@ -373,3 +374,12 @@ class SyncSubject(Subject):
 
     def _list(self, status: str | None, **bounds: Any) -> Request[Page[Job]]:
         return routes.list_jobs(connection_id=self.id, type="connection_sync", status=status, **bounds)
+
+
+def subject_of(work: Work) -> WorkSubject:
+    """Say what to wait for.
+
+    :param work: a job or backfill.
+    :return: the same as the subject of a wait.
+    """
+    return BackfillSubject(work.id) if isinstance(work, Backfill) else JobSubject(work.id)

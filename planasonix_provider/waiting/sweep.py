@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.errors import PlanasonixError
+from planasonix_provider.api.errors import PlanasonixAuthenticationError, PlanasonixError, PlanasonixRateLimitError
 from planasonix_provider.api.models import Job, Page
 from planasonix_provider.api.operation import Cursors
 from planasonix_provider.api.retry import is_passing
@@ -23,21 +24,27 @@ ENDED = ("succeeded", "failed", "cancelled")
 AVOIDED = 300.0
 #: The same at first, and where the reason is one that passes.
 AVOIDED_AT_FIRST = 15.0
+#: So many times as many jobs make another try of lists that were asked in vain.
+MORE = 4
+#: Of the requests that looks would take, such a part may be spent on pages that tell nothing.
+RISK = 0.25
 #: For how many seconds a job is known from the lists alone: they may be wrong about one for ever.
 TRUSTED = 480.0
+#: Where there are many jobs, it is longer: on average, looks at jobs that the lists tell of are so many seconds apart.
+LOOKS_APART = 1.0
 
 
 @dataclass
 class _Known:
-    """What is known of a job.
+    """What is known of a job that somebody waits for.
 
-    :param job: the job, as a look at it has brought it, or at first a list.
+    :param created_at: when it was created.
     :param trusted_until: until when the lists are believed about it.
     :param unlisted_until: until when the lists are not asked about it, since they did not name it.
     :param unlisted_for: how long that is, in seconds.
     """
 
-    job: Job
+    created_at: datetime | None
     trusted_until: float
     unlisted_until: float = 0.0
     unlisted_for: float = 0.0
@@ -61,8 +68,13 @@ class Sweeps:
         self._clock = clock
         self._draw = draw
         self._avoided_until = 0.0
-        # For how long the lists are left alone after they were asked in vain, in seconds: longer each time.
-        self._vain = 0.0
+        self._failures = 0
+        #: Whether the last sweep has met what passes, and the next one is to make it good, in place of looks.
+        self.has_stumbled = False
+        # After lists were asked in vain for a number of jobs, it takes many more to ask them: for longer each time.
+        self._vain_until = 0.0
+        self._vain_for = 0.0
+        self._vain_number = 0
         self._known: dict[str, _Known] = {}
 
     def may_tell(self, job_id: str) -> bool:
@@ -76,14 +88,25 @@ class Sweeps:
             return False
         return known is None or known.unlisted_until <= now < known.trusted_until
 
-    def looked_at(self, job: Job, *, was_missing: bool) -> None:
+    def worth_asking(self, job_ids: Iterable[str]) -> set[str]:
+        """Choose what to ask the lists for.
+
+        :param job_ids: jobs that are to be looked at.
+        :return: those that the lists may tell of; none if they are too few.
+        """
+        chosen = {job_id for job_id in job_ids if self.may_tell(job_id)}
+        fewest = MORE * self._vain_number if self._clock() < self._vain_until else FEWEST
+        return chosen if len(chosen) >= fewest else set()
+
+    def looked_at(self, job_id: str, job: Job, *, was_missing: bool) -> None:
         """Learn what a look at a job itself has brought.
 
-        :param job: the job.
+        :param job_id: the job.
+        :param job: what the look has brought.
         :param was_missing: whether the lists have just been asked for it, and did not tell.
         """
-        now, before = self._clock(), self._known.get(job.id)
-        known = self._known[job.id] = _Known(job, self._trusted_until())
+        now, before = self._clock(), self._known.get(job_id)
+        known = self._known[job_id] = _Known(job.created_at, self._trusted_until())
         if was_missing and now >= self._avoided_until:
             known.unlisted_for = min(2 * before.unlisted_for if before else 0.0, AVOIDED) or AVOIDED_AT_FIRST
             known.unlisted_until = now + known.unlisted_for
@@ -91,69 +114,82 @@ class Sweeps:
             known.unlisted_for, known.unlisted_until = before.unlisted_for, before.unlisted_until
 
     def forget(self, job_id: str) -> None:
-        """Forget a job that somebody waits for no longer; whoever else does so learns it anew.
+        """Forget a job that nobody waits for; whoever does so again learns it anew.
 
         :param job_id: the job.
         """
         self._known.pop(job_id, None)
 
-    async def find(self, job_ids: Iterable[str]) -> dict[str, Job]:
+    def forget_all_but(self, job_ids: Collection[str]) -> None:
+        """Forget all jobs but some.
+
+        :param job_ids: the jobs to keep.
+        """
+        for job_id in self._known.keys() - job_ids:
+            del self._known[job_id]
+
+    async def find(self, job_ids: Iterable[str]) -> AsyncGenerator[list[Job]]:
         """Ask the lists, for as long as that spares requests.
 
         :param job_ids: the jobs to find.
-        :return: what the lists tell of them.
+        :return: what the lists tell of them, page by page.
         """
-        missing, found = set(job_ids), dict[str, Job]()
-        number, asked = len(missing), 0
+        missing = set(job_ids)
+        number, asked, vain = len(missing), 0, 0
         try:
             for lists in (ACTIVE, ENDED):
                 for status in lists:
-                    # What is left may be in any of the lists, and each costs a request at the least.
-                    if len(missing) > len(lists):
-                        asked += await self._walk(status, missing, found)
+                    if len(missing) <= len(lists):
+                        # What is left may be in any of the lists, and each costs a request at the least.
+                        break
+                    cursors = Cursors(self._list(status, missing))
+                    while True:
+                        page: Page[Job] = await self._ask(cursors.request)
+                        asked += 1
+                        told = [job for job in page.data if job.id in missing]
+                        missing.difference_update(job.id for job in told)
+                        for job in told:
+                            self._known.setdefault(job.id, _Known(job.created_at, self._trusted_until()))
+                        if told:
+                            yield told
+                        is_vain = len(told) < 2
+                        vain += is_vain
+                        is_too_vain = is_vain and vain > RISK * len(missing) - len(ACTIVE + ENDED)
+                        if len(missing) < 2 or is_too_vain or not cursors.step(page):
+                            break
         except PlanasonixError as error:
-            self.avoid(AVOIDED_AT_FIRST if is_passing(error) else AVOIDED)
+            self.fail(error)
         else:
-            self._vain = 0.0 if asked <= number - len(missing) else min(2 * self._vain, AVOIDED) or AVOIDED_AT_FIRST
-            self.avoid(self._vain)
-        return found
+            self._failures, self.has_stumbled = 0, False
+            is_vain = asked > number - len(missing)
+            self._vain_for = (min(2 * self._vain_for, AVOIDED) or AVOIDED_AT_FIRST) if is_vain else 0.0
+            self._vain_until, self._vain_number = self._clock() + self._vain_for, number
 
-    def avoid(self, seconds: float = AVOIDED) -> None:
-        """Leave the lists alone for a while.
+    def fail(self, error: Exception) -> None:
+        """Leave the lists alone for a while, unless it is likely that they answer the next time.
 
-        :param seconds: for how long.
+        :param error: what a sweep has ended with.
         """
-        self._avoided_until = self._clock() + seconds
-
-    async def _walk(self, status: str, missing: set[str], found: dict[str, Job]) -> int:
-        """Go through a list, for as long as each page spares more requests than it costs; say how many it cost."""
-        cursors, asked = Cursors(self._list(status, missing)), 0
-        while True:
-            asked += 1
-            page: Page[Job] = await self._ask(cursors.request)
-            told = [job for job in page.data if job.id in missing]
-            found.update((job.id, self._with_what_is_known(job)) for job in told)
-            for job in told:
-                self._known.setdefault(job.id, _Known(job, self._trusted_until()))
-            missing.difference_update(job.id for job in told)
-            if len(told) < 2 or len(missing) < 2 or not cursors.step(page):
-                return asked
+        if isinstance(error, PlanasonixRateLimitError):
+            # Looks in place of pages would only make it worse.
+            self.has_stumbled = True
+            return
+        self._failures += 1
+        is_key = isinstance(error, PlanasonixAuthenticationError)
+        passes = is_passing(error) or is_key
+        self.has_stumbled = passes and self._failures == 1
+        # A refused key is nothing about the lists: a few looks tell it to all.
+        if not (self.has_stumbled or is_key):
+            seconds = AVOIDED_AT_FIRST * 2 ** min(self._failures - 2, 10) if passes else AVOIDED
+            self._avoided_until = self._clock() + min(seconds, AVOIDED)
 
     def _trusted_until(self) -> float:
         # At different times, or all would be looked at together again.
-        return self._clock() + self._draw(0.5, 1.0) * TRUSTED
+        return self._clock() + self._draw(0.5, 1.0) * max(TRUSTED, 4 / 3 * LOOKS_APART * len(self._known))
 
     def _list(self, status: str, wanted: Iterable[str]) -> Request[Page[Job]]:
-        known = [self._known[job_id].job.created_at if job_id in self._known else None for job_id in wanted]
+        known = [self._known[job_id].created_at if job_id in self._known else None for job_id in wanted]
         created = [moment for moment in known if moment is not None]
         # A job that nothing is known of may be of any age.
         since = min(created) if len(created) == len(known) else None
         return routes.list_jobs(status=status, since=since, limit=PAGE_SIZE)
-
-    def _with_what_is_known(self, listed: Job) -> Job:
-        """Lists name only some of a job's fields: what a look has brought is better than nothing while it runs."""
-        known = self._known.get(listed.id)
-        if known is None or listed.is_over:
-            return listed
-        more = {name: value for name, value in known.job if getattr(listed, name) is None and value is not None}
-        return listed.model_copy(update=more)

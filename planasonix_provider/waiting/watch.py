@@ -5,14 +5,14 @@ Whoever waits tells a :class:`Watch` what each look brought; the watch writes th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import datetime, timedelta
 
 from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
     PlanasonixError,
-    PlanasonixLostTrackError,
     PlanasonixNotFoundError,
+    PlanasonixOutageError,
     PlanasonixTimeoutError,
     error_of,
 )
@@ -74,6 +74,7 @@ class Watch:
         self._forgives = REFUSED_TWICE if owned else () if forgetful else (PlanasonixAuthenticationError,)
         self._silent = silent
         self._seen: Seen | None = None
+        self._moves: Hashable | None = None
         self._seen_at = self._moved_at = self._logged = self._detailed = self._began = now
         self._refusals = 0
 
@@ -87,31 +88,35 @@ class Watch:
             self._detailed = now
         return self.subject.look(now, detailed=detailed)
 
-    def take(self, answer: Seen | PlanasonixError | None, now: datetime) -> WaitEvent | None:
+    def take(self, answer: Seen | PlanasonixError | None, now: datetime, age: float = 0.0) -> WaitEvent | None:
         """Take in whatever came.
 
         :param answer: what a look brought, why it failed, or ``None`` where time has just passed.
         :param now: the time.
+        :param age: how many seconds ago the look was.
         :return: how the wait ended, if it has.
         """
         if answer is None:
             return self.remind(now)
-        return self.miss(answer, now) if isinstance(answer, PlanasonixError) else self.see(answer, now)
+        return self.miss(answer, now) if isinstance(answer, PlanasonixError) else self.see(answer, now, age)
 
-    def see(self, seen: Seen, now: datetime) -> WaitEvent | None:
+    def see(self, seen: Seen, now: datetime, age: float = 0.0) -> WaitEvent | None:
         """Take in what a look has brought.
 
         :param seen: what the look has brought.
-        :param now: the time of the look.
+        :param now: the time.
+        :param age: how many seconds ago the look was.
         :return: how the wait ended, if it has.
         """
         if self.unseen_since:
             self._say(now, f"Planasonix answers again, after {duration(_seconds(now - self.unseen_since))}.")
         if self._seen is None:
             self._moved_at = min(now, seen.moved_at or now)
-        elif seen.moves != self._seen.moves:
+        elif seen.status != self._seen.status or (seen.moves is not None and seen.moves != self._moves):
             self._moved_at = now
-        self._seen, self._seen_at, self.unseen_since, self._refusals = seen, now, None, 0
+        # Not every look can tell how far it has come.
+        self._moves = seen.moves if seen.moves is not None else self._moves
+        self._seen, self._seen_at, self.unseen_since, self._refusals = seen, now - timedelta(seconds=age), None, 0
         if seen.status != self.status:
             self.status = seen.status
             self._say(now, self._line(now))
@@ -129,15 +134,15 @@ class Watch:
         self._refusals = self._refusals + 1 if isinstance(error, self._forgives) else 0
         silent = self._silent and not is_final(error)
         if not (is_passing(error) or self._refusals == 1 or silent):
-            return self._give_up(error_of(error.kind, f"{error}{self.left_behind}"))
+            return self._give_up(error_of(error.kind, f"{error}{self.left_behind(is_final(error))}"))
         if self.unseen_since is None:
             self.unseen_since = now
             self._say(now, f"No news of {self.subject.name}, still waiting: {error}", warn=True)
         elif now - self.unseen_since >= LONGEST_OUTAGE and not silent:
             return self._give_up(
-                PlanasonixLostTrackError(
+                PlanasonixOutageError(
                     f"No news of {self.subject.name} since {self.unseen_since:%Y-%m-%d %H:%M:%S} UTC, for more than "
-                    f"{duration(_seconds(LONGEST_OUTAGE))}.{self.left_behind} The last try: {error}"
+                    f"{duration(_seconds(LONGEST_OUTAGE))}.{self.left_behind(False)} The last try: {error}"
                 )
             )
         return self.remind(now)
@@ -176,15 +181,20 @@ class Watch:
         """
         return None if self.deadline is None else max(0.0, _seconds(self.deadline - now))
 
-    @property
-    def left_behind(self) -> str:
-        """What to add where the wait ends early: a sentence with a space before it, or nothing."""
+    def left_behind(self, is_for_ever: bool) -> str:
+        """Say what to add where the wait ends early.
+
+        :param is_for_ever: whether no retry can help.
+        :return: a sentence with a space before it, or nothing.
+        """
         if not self._owned:
             return ""
-        return (
-            f" The {self.subject.kind} was not cancelled and may still run: look at {self.subject.id} before you clear "
-            "the task."
+        what_now = (
+            f"look at {self.subject.id} before you clear the task"
+            if is_for_ever
+            else "a retry goes on with it, and a cleared task ends it first"
         )
+        return f" The {self.subject.kind} was not cancelled and may still run: {what_now}."
 
     @property
     def _last_state(self) -> str:

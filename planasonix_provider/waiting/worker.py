@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
+from planasonix_provider import clock
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.pace import LONGEST_REST
 from planasonix_provider.api.routes import Request
-from planasonix_provider.waiting.clock import utcnow
+from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.event import WaitEvent
 from planasonix_provider.waiting.steps import walk
 from planasonix_provider.waiting.subjects import Seen
@@ -26,7 +26,7 @@ def wait(
     *,
     interval: float,
     rest: Callable[[], float] = lambda: 0.0,
-    nap: Callable[[float], None] = time.sleep,
+    nap: Callable[[float], None] = clock.sleep,
     now: Callable[[], datetime] = utcnow,
 ) -> WaitEvent:
     """Look once an interval until the wait ends.

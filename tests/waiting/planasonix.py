@@ -15,6 +15,7 @@ from planasonix_provider.api.client import Account, AsyncClient
 from planasonix_provider.api.errors import PlanasonixRateLimitError, PlanasonixValidationError
 from planasonix_provider.api.models import Job, Page
 from planasonix_provider.api.pace import Pace
+from planasonix_provider.waiting.poller import Wait
 
 Answer = Job | Exception
 
@@ -74,6 +75,13 @@ class Client(AsyncClient):
     async def close(self) -> None:
         await super().close()
         self.planasonix.open_clients -= 1
+
+
+def all_answers(wait: Wait[Any]) -> asyncio.Queue[Any]:
+    """What each look brings; the wait itself wakes only for what is new."""
+    answers: asyncio.Queue[Any] = asyncio.Queue()
+    wait.answer = answers.put_nowait  # type: ignore[method-assign]
+    return answers
 
 
 def refused_once(retry_after: float) -> Callable[[str, str], Answer]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from planasonix_provider.api.errors import (
+    PlanasonixAuthenticationError,
     PlanasonixError,
     PlanasonixPermissionError,
     PlanasonixServerError,
@@ -15,7 +16,7 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.waiting.cancel import LONGEST_PURSUIT, cancel
-from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject
+from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, Subject
 from tests import virtual_time
 from tests.waiting.memory import Memory, fails_always, fails_once
 
@@ -225,6 +226,64 @@ def test_an_error_that_did_pass_is_none_when_patience_ends() -> None:
     there = api("running", ends=False, fails=fails_once("cancel job_0", DOWN))
     backfill, _ = cancel_backfill(there, patience=10)
     assert backfill.status == "running"
+
+
+class TestAnOutage:
+    """What each request does against it by itself is not seen here: a request is one try."""
+
+    @staticmethod
+    def cancel(subject: Subject, *, until: float, error: PlanasonixError = DOWN, **how: Any) -> tuple[Any, float, int]:
+        """Cancel through an outage; give what came of it, the seconds that it took, and how often it was told of."""
+        told: list[PlanasonixError] = []
+        there = api("running")
+
+        async def main() -> tuple[Any, float]:
+            loop = asyncio.get_running_loop()
+            there.fails = lambda _: error if loop.time() < until else None
+            work: Any
+            try:
+                work = await cancel(there.send_aside, subject, ["job_0"], warn=told.append, **how)
+            except PlanasonixError as end:
+                work = end
+            return work, loop.time()
+
+        work, seconds = virtual_time.run(main())
+        return work, seconds, len(told)
+
+    @pytest.fixture(params=[JobSubject("job_0"), BackfillSubject("bf_1")], ids=["job", "backfill"])
+    def subject(self, request: pytest.FixtureRequest) -> Any:
+        return request.param
+
+    def test_is_sat_out_and_told_of(self, subject: Subject) -> None:
+        work, seconds, told = self.cancel(subject, until=300)
+        assert work.status == "cancelled"
+        assert seconds == pytest.approx(300, abs=15)
+        assert told == pytest.approx(30, abs=2)
+
+    def test_is_sat_out_for_ten_minutes(self, subject: Subject) -> None:
+        error, seconds, _ = self.cancel(subject, until=3_600)
+        assert error is DOWN
+        assert seconds == pytest.approx(LONGEST_PURSUIT, abs=15)
+
+    @pytest.mark.parametrize("patience", [0, 4])
+    def test_is_not_sat_out_in_a_hurry(self, subject: Subject, patience: float) -> None:
+        error, seconds, told = self.cancel(subject, until=3_600, patience=patience)
+        assert error is DOWN
+        assert seconds < 1
+        assert told == 0
+
+    @pytest.mark.parametrize("times", [1, 2])
+    def test_of_the_key_is_sat_out_once(self, times: int) -> None:
+        refused = PlanasonixAuthenticationError("401", status=401)
+        until = 10 * times - 5
+        work, _, _ = self.cancel(JobSubject("job_0"), until=until, error=refused)
+        assert (work is refused) == (times == 2)
+
+
+def test_cancels_that_fail_while_looks_do_not_are_told_of_twice_a_minute() -> None:
+    told: list[PlanasonixError] = []
+    cancel_backfill(api("running", fails=fails_always("cancel", DOWN)), patience=120, warn=told.append)
+    assert len(told) == pytest.approx(4, abs=1)
 
 
 def test_an_outage_is_not_sat_out_for_each_of_thousands_of_jobs() -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from planasonix_provider.api.errors import (
     PlanasonixError,
-    PlanasonixLostTrackError,
     PlanasonixNotFoundError,
     PlanasonixTimeoutError,
 )
@@ -17,6 +16,7 @@ from planasonix_provider.waiting.event import InvalidEventError, WaitEvent
 from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, SyncSubject
 
 SUBJECT = JobSubject("job_1")
+BY_HAND = "`python -m planasonix_provider cancel job_1 --conn-id eu`"
 JOB = Job(id="job_1", status="succeeded", finished_at=datetime(2025, 3, 27, tzinfo=UTC), something_new={"a": 1})
 
 
@@ -83,16 +83,14 @@ def test_of_any_other_shape_is_refused_with_a_reason(payload: Any) -> None:
 def test_after_a_cancel_says_how_it_went() -> None:
     out_of_time = WaitEvent.failed(SUBJECT, PlanasonixTimeoutError("Not over."))
     assert out_of_time.is_out_of_time
-    cancelling = out_of_time.after_cancel(Job(id="job_1", status="cancelling"))
+    cancelling = out_of_time.after_cancel(Job(id="job_1", status="cancelling"), BY_HAND)
     assert cancelling.message == "Not over. It was asked to cancel."
-    unreachable = out_of_time.after_cancel(PlanasonixError("No answer."))
+    unreachable = out_of_time.after_cancel(PlanasonixError("No answer."), BY_HAND)
     assert unreachable.message == (
-        "Not over. It could not be cancelled and may still run: end it in Planasonix before you clear the task. "
-        "No answer."
+        f"Not over. It could not be cancelled and may still run: No answer. To end it: {BY_HAND}"
     )
-    with pytest.raises(PlanasonixLostTrackError):
-        unreachable.work_or_error()
-    assert out_of_time.after_cancel(JOB) == WaitEvent.over(SUBJECT, JOB)
+    assert unreachable.is_out_of_time
+    assert out_of_time.after_cancel(JOB, BY_HAND) == WaitEvent.over(SUBJECT, JOB)
 
 
 def test_without_a_cancel_says_that_the_work_runs_on() -> None:
@@ -100,10 +98,12 @@ def test_without_a_cancel_says_that_the_work_runs_on() -> None:
     assert out_of_time.after_no_cancel().message == "Not over. It was not cancelled, and runs on."
 
 
-def test_after_the_cancel_of_a_backfill_that_goes_on_is_lost_track_of() -> None:
+def test_after_the_cancel_of_a_backfill_that_goes_on_says_so() -> None:
     out_of_time = WaitEvent.failed(BackfillSubject("bf_1"), PlanasonixTimeoutError("Not over."))
-    event = out_of_time.after_cancel(Backfill(id="bf_1", status="queued"))
-    with pytest.raises(PlanasonixLostTrackError, match=r"may still run.* were asked to cancel, and it is queued"):
+    event = out_of_time.after_cancel(Backfill(id="bf_1", status="queued"), BY_HAND)
+    with pytest.raises(
+        PlanasonixTimeoutError, match=r"may still run.* asked to cancel, and it is queued. To end it: `"
+    ):
         event.work_or_error()
 
 

@@ -14,15 +14,16 @@ from planasonix_provider.api.errors import (
     PlanasonixError,
     PlanasonixRateLimitError,
 )
-from planasonix_provider.api.models import Job
+from planasonix_provider.api.models import Job, Metrics
 from planasonix_provider.waiting.poller import Poller, Wait, poller_for
 from tests import virtual_time
-from tests.waiting.planasonix import Planasonix, refused_once
+from tests.waiting.planasonix import Planasonix, all_answers, refused_once
 
 
 async def looks(poller: Poller, job_id: str, *, interval: float, number: int) -> list[Any]:
     async with poller.wait(routes.get_job(job_id), interval) as wait:
-        return [await wait.next(10_000) for _ in range(number)]
+        answers = all_answers(wait)
+        return [await answers.get() for _ in range(number)]
 
 
 def test_each_wait_is_looked_at_in_its_own_interval() -> None:
@@ -39,6 +40,28 @@ def test_each_wait_is_looked_at_in_its_own_interval() -> None:
     assert there.times[-1] == pytest.approx(3590, abs=60)
 
 
+def test_a_wait_wakes_for_what_is_new_and_finds_the_newest_when_it_wakes_by_itself() -> None:
+    jobs = {
+        0: Job(id="job_1", status="running"),
+        30: Job(id="job_1", status="running", metrics=Metrics(rows_loaded=7)),
+        70: Job(id="job_1", status="succeeded"),
+    }
+    there = Planasonix(answer=lambda key, path: jobs[max(t for t in jobs if t <= asyncio.get_running_loop().time())])
+
+    async def main() -> list[tuple[float, Any]]:
+        async with Poller(there.connect).wait(routes.get_job("job_1"), 10) as wait:
+            woken = []
+            for _ in range(4):
+                answer = await wait.next(25)
+                woken.append((asyncio.get_running_loop().time(), answer))
+            return woken
+
+    woken = virtual_time.run(main())
+    assert [round(at) for at, _ in woken] == [0, 25, 50, 70]
+    assert [answer.metrics for _, answer in woken[:3]] == [None, None, Metrics(rows_loaded=7)]
+    assert woken[-1][1].status == "succeeded"
+
+
 def test_waits_for_the_same_job_share_its_answers() -> None:
     there = Planasonix()
 
@@ -50,6 +73,19 @@ def test_waits_for_the_same_job_share_its_answers() -> None:
 
     virtual_time.run(main())
     assert there.asked == {"/api/v1/jobs/job_1": 3}
+
+
+def test_waits_for_the_same_thing_share_its_answers_though_their_intervals_differ() -> None:
+    there = Planasonix()
+
+    async def main() -> None:
+        poller = Poller(there.connect)
+        async with asyncio.timeout(601):
+            await asyncio.gather(*(looks(poller, "job_1", interval=interval, number=999) for interval in (10, 15, 20)))
+
+    with pytest.raises(TimeoutError):
+        virtual_time.run(main())
+    assert there.asked.total() == pytest.approx(61, abs=1)
 
 
 def test_a_slow_look_holds_up_no_other() -> None:

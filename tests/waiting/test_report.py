@@ -18,6 +18,7 @@ from planasonix_provider.waiting.report import (
     log_results,
     report_backfill,
     report_job,
+    tables_of,
 )
 
 URL = "https://app.planasonix.com/jobs/job_1"
@@ -116,6 +117,21 @@ def test_the_log_of_no_job_says_that_there_was_nothing() -> None:
 def loaded(job_id: str, status: str = "succeeded", **rows: int | None) -> JobResults:
     tables = [TableResult(name=name, rows_loaded=number, checksum="sha256:1") for name, number in rows.items()]
     return JobResults(job_id=job_id, status=status, tables=tables)
+
+
+class TestTablesOf:
+    def test_jobs_are_each_there_once_with_the_rows_of_all(self) -> None:
+        tables = tables_of([loaded("job_1", b=1, a=2), loaded("job_2", a=3, c=4)])
+        assert [(table.name, table.rows_loaded) for table in tables] == [("b", 1), ("a", 5), ("c", 4)]
+
+    def test_several_jobs_have_a_checksum_only_where_one_job_loaded_the_table(self) -> None:
+        tables = tables_of([loaded("job_1", b=1, a=2), loaded("job_2", a=3)])
+        assert [(table.name, table.checksum) for table in tables] == [("b", "sha256:1"), ("a", None)]
+
+    def test_a_job_that_does_not_count_leave_open_how_many_rows_there_are(self) -> None:
+        assert tables_of([loaded("job_1", a=None)])[0].rows_loaded is None
+        assert tables_of([loaded("job_1", a=None), loaded("job_2", a=None)])[0].rows_loaded is None
+        assert tables_of([loaded("job_1", a=None), loaded("job_2", a=0)])[0].rows_loaded == 0
 
 
 class TestOfABackfill:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from planasonix_provider.waiting import rest
+from planasonix_provider import clock
 from planasonix_provider.waiting.rest import LONGEST_NAP, Rest
 from tests import virtual_time
 
@@ -19,6 +19,10 @@ class Night:
         self.now = 0.0
         self.killed_at = killed_at
         self.naps: list[float] = []
+        self.beats = 0
+
+    def beat(self) -> None:
+        self.beats += 1
 
     def sleep(self, seconds: float) -> None:
         self.naps.append(seconds)
@@ -31,8 +35,8 @@ class Night:
 
 def sleep(monkeypatch: pytest.MonkeyPatch, night: Night, seconds: float) -> None:
     """Sleep, blocking."""
-    monkeypatch.setattr(rest, "time", SimpleNamespace(sleep=night.sleep, monotonic=lambda: night.now))
-    Rest(night.stop_if_killed).sleep(seconds)
+    monkeypatch.setattr(clock, "time", SimpleNamespace(sleep=night.sleep, monotonic=lambda: night.now))
+    Rest(night.stop_if_killed, night.beat).sleep(seconds)
 
 
 def sleep_aside(monkeypatch: pytest.MonkeyPatch, night: Night, seconds: float) -> None:
@@ -46,8 +50,8 @@ def sleep_aside(monkeypatch: pytest.MonkeyPatch, night: Night, seconds: float) -
                 night.sleep(loop.time() - night.now)
             return loop.time()
 
-        monkeypatch.setattr(rest, "time", SimpleNamespace(sleep=time.sleep, monotonic=now))
-        await Rest(night.stop_if_killed).sleep_aside(seconds)
+        monkeypatch.setattr(clock, "time", SimpleNamespace(sleep=time.sleep, monotonic=now))
+        await Rest(night.stop_if_killed, night.beat).sleep_aside(seconds)
 
     virtual_time.run(main())
 
@@ -62,6 +66,13 @@ def test_lasts_as_long_as_it_is_told_and_naps_only(way: Sleep, monkeypatch: pyte
     way(monkeypatch, night, 3.2)
     assert night.now == pytest.approx(3.2)
     assert max(night.naps) == pytest.approx(LONGEST_NAP)
+
+
+@both_ways
+def test_takes_note_at_each_nap_that_the_process_moves(way: Sleep, monkeypatch: pytest.MonkeyPatch) -> None:
+    night = Night()
+    way(monkeypatch, night, 10)
+    assert night.beats >= 10 / LONGEST_NAP
 
 
 @both_ways
@@ -98,7 +109,7 @@ def test_of_no_time_notices_a_kill_too(way: Sleep, monkeypatch: pytest.MonkeyPat
 def test_aside_lets_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> list[float]:
         loop = asyncio.get_running_loop()
-        monkeypatch.setattr(rest, "time", SimpleNamespace(monotonic=loop.time))
+        monkeypatch.setattr(clock, "time", SimpleNamespace(monotonic=loop.time))
         ends: list[float] = []
 
         async def nap(seconds: float) -> None:

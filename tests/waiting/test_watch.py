@@ -156,7 +156,7 @@ class TestTrouble:
         assert watch.miss(error, after(minutes=65, seconds=59)) is None
         event = watch.miss(error, after(minutes=66))
         assert event is not None
-        assert event.error == "lost_track"
+        assert event.error == "outage"
         assert "No news of job job_1 since 2025-03-27 14:28:10 UTC, for more than 1 h 0 min." in str(event.message)
         assert "The job was not cancelled and may still run" in str(event.message)
 
@@ -290,7 +290,7 @@ class TestAnOutageFromBefore:
         assert not any(line.startswith("!") for line in lines)
         event = watch.miss(TRANSIENT[0], after(minutes=10))
         assert event is not None
-        assert event.error == "lost_track"
+        assert event.error == "outage"
         assert "since 2025-03-27 13:32:10 UTC" in str(event.message)
 
     def test_ends_with_an_answer(self, lines: list[str]) -> None:
@@ -376,6 +376,12 @@ class TestABackfill:
         assert str(event.message).endswith("; it was running.")
 
 
+def test_says_how_old_a_look_is_that_it_is_told_of_late(watch: Watch, lines: list[str]) -> None:
+    watch.see(job("running"), BEGAN)
+    watch.take(job("running"), after(seconds=45), age=40)
+    assert lines[-1] == "Job job_1 is running, after 45 s (seen 40 s ago)."
+
+
 class TestAStandstill:
     def line(self, watch: Watch, lines: list[str], seen: Seen, moment: datetime) -> str:
         lines.clear()
@@ -383,20 +389,29 @@ class TestAStandstill:
         return lines[-1]
 
     def test_is_told_of_after_ten_minutes(self, lines: list[str]) -> None:
-        watch = make(lines)
-        watch.see(job("running"), BEGAN)
-        early = self.line(watch, lines, job("running"), after(minutes=9, seconds=59))
-        late = self.line(watch, lines, job("running"), after(minutes=11))
-        assert early == "Job job_1 is running, after 9 min 59 s."
-        assert late == "Job job_1 is running, after 11 min 0 s; nothing has moved for 11 min 0 s."
+        watch, rests = make(lines), job("running", metrics={"rows_loaded": 1})
+        watch.see(rests, BEGAN)
+        early = self.line(watch, lines, rests, after(minutes=9, seconds=59))
+        late = self.line(watch, lines, rests, after(minutes=11))
+        assert early == "Job job_1 is running, 1 row loaded, after 9 min 59 s."
+        assert late == "Job job_1 is running, 1 row loaded, after 11 min 0 s; nothing has moved for 11 min 0 s."
 
     def test_ends_with_a_move(self, lines: list[str]) -> None:
         watch = make(lines)
-        watch.see(job("running"), BEGAN)
+        watch.see(job("running", metrics={"rows_loaded": 0}), BEGAN)
         moved = self.line(watch, lines, job("running", metrics={"rows_loaded": 1}), after(minutes=11))
         later = self.line(watch, lines, job("running", metrics={"rows_loaded": 1}), after(minutes=21))
         assert "nothing has moved" not in moved
         assert later.endswith("; nothing has moved for 10 min 0 s.")
+
+    def test_is_not_made_of_looks_that_cannot_tell(self, lines: list[str]) -> None:
+        watch = make(lines)
+        watch.see(job("running", metrics={"rows_loaded": 1}), BEGAN)
+        for minutes in range(1, 30):
+            watch.see(job("running"), after(minutes=minutes))
+        assert "nothing has moved" not in " ".join(lines)
+        line = self.line(watch, lines, job("running", metrics={"rows_loaded": 1}), after(minutes=30))
+        assert line.endswith("; nothing has moved for 30 min 0 s.")
 
     def test_that_began_before_the_wait_is_told_of_at_once(self, lines: list[str]) -> None:
         watch = make(lines, BACKFILL)

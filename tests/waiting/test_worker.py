@@ -73,7 +73,7 @@ def test_waits_out_an_outage_of_forty_minutes(clock: Clock) -> None:
 
 def test_gives_up_after_an_hour_of_outage(clock: Clock) -> None:
     event, _ = wait(clock, lambda _: PlanasonixServerError("503", status=503))
-    assert event.error == "lost_track"
+    assert event.error == "outage"
     assert clock.passed == pytest.approx(3_610, abs=11)
 
 

@@ -1,0 +1,216 @@
+"""Finds the work that a start has made whose answer nobody got: a process died, a connection broke."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from planasonix_provider.api import routes
+from planasonix_provider.api.errors import (
+    PlanasonixError,
+    PlanasonixLostTrackError,
+    PlanasonixNotFoundError,
+)
+from planasonix_provider.api.models import Backfill, Page
+from planasonix_provider.api.operation import Cursors
+from planasonix_provider.api.retry import is_passing
+from planasonix_provider.api.routes import PAGE_SIZE, Request
+from planasonix_provider.clock import utcnow
+from planasonix_provider.waiting.attempt import MARK, Record
+from planasonix_provider.waiting.channel import Send, for_each
+from planasonix_provider.waiting.subjects import Work
+from planasonix_provider.waiting.watch import LONGEST_OUTAGE, pause_after
+
+#: The seconds between the looks before nothing is taken for nothing: a list may show late what is there.
+LOOK_AGAIN_AFTER = (1.0, 2.0, 4.0, 8.0, 15.0)
+#: How far a server's clock may be off beyond what the ``Date`` of its answers tells, which has whole seconds, as
+#: ``created_at`` has.
+TOLERANCE = timedelta(seconds=2)
+#: How long after it was sent a start may take effect.
+LONGEST_START = timedelta(hours=1)
+#: How many pieces of work are looked at, the newest first.
+MOST_LOOKED_AT = 100
+#: The seconds between two tries while the API cannot be reached.
+AGAIN_EVERY = 10.0
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What work is found by.
+
+    :param kind: what it is.
+    :param connection_id: Planasonix's connection.
+    :param since: when its start was sent at the earliest, by the server's clock.
+    :param marks: what its metadata has, where the API gives metadata back.
+    :param window: of a backfill, where its window begins and ends.
+    :param others: work that it is not, by id.
+    :param until: when its start was sent at the latest; ``None`` where it was sent once.
+    """
+
+    kind: Literal["job", "backfill"]
+    connection_id: str
+    since: datetime
+    marks: Mapping[str, Any]
+    window: tuple[datetime, datetime] | None = None
+    others: frozenset[str] = frozenset()
+    until: datetime | None = None
+
+    @classmethod
+    def of(cls, record: Record) -> Traces:
+        """Say what the work of a start is found by.
+
+        :param record: what was written down of the start.
+        :return: its traces.
+        """
+        return cls(
+            record.kind,
+            record.connection_id,
+            record.began_at,
+            {MARK: record.nonce},
+            record.window,
+            record.others,
+            until=record.sent_at,
+        )
+
+    def may_be(self, work: Work) -> bool:
+        """Say whether work may be what was started, by what lists tell of it.
+
+        :param work: a job or backfill.
+        :return: whether nothing speaks against it.
+        """
+        created = work.created_at or self.since
+        return (
+            work.id not in self.others
+            and self.since - TOLERANCE <= created <= (self.until or self.since) + LONGEST_START
+            and work.connection_id in (None, self.connection_id)
+            and (self._has_the_window(work) if isinstance(work, Backfill) else work.type != "backfill")
+        )
+
+    def _has_the_window(self, backfill: Backfill) -> bool:
+        pairs = zip(self.window or (), (backfill.start_at, backfill.end_at), strict=False)
+        return all(theirs is None or abs(ours - theirs) <= timedelta(seconds=1) for ours, theirs in pairs)
+
+    def are_in(self, work: Work) -> bool | None:
+        """Say whether work is what was started.
+
+        :param work: a job or backfill, as a look at it has brought it.
+        :return: whether its metadata says so; ``None`` where it has none.
+        """
+        if not work.metadata:
+            return None
+        return all(work.metadata.get(name) == value for name, value in self.marks.items())
+
+
+async def search(send: Send, traces: Traces) -> list[Work]:
+    """Look once for work that was started.
+
+    :param send: sends a request, and again where that can help.
+    :param traces: what it is found by.
+    :return: what bears its marks; where nothing does, all that may be it, since the API gives no metadata back.
+    :raises PlanasonixError: if the API does not tell.
+    """
+    get: Callable[[str], Request[Any]] = routes.get_backfill if traces.kind == "backfill" else routes.get_job
+
+    async def look_at(listed: Work) -> Work:
+        try:
+            whole: Work = await send(get(listed.id))
+        except PlanasonixNotFoundError:
+            # What was made this moment is not seen everywhere yet.
+            return listed
+        return whole
+
+    listed = [work for work in await _listed(send, traces) if traces.may_be(work)]
+    judged = [(work, traces.are_in(work)) for work in await for_each(listed[:MOST_LOOKED_AT], look_at)]
+    ours = [work for work, is_ours in judged if is_ours]
+    return ours or [work for work, is_ours in judged if is_ours is None]
+
+
+async def _listed(send: Send, traces: Traces) -> list[Work]:
+    """List what was started, the newest first: which order a list has, the reference does not say."""
+    request: Request[Page[Any]] = (
+        routes.list_backfills(connection_id=traces.connection_id, limit=PAGE_SIZE)
+        if traces.kind == "backfill"
+        else routes.list_jobs(connection_id=traces.connection_id, since=traces.since - TOLERANCE, limit=PAGE_SIZE)
+    )
+    cursors, listed = Cursors(request), []
+    while True:
+        page = await send(cursors.request)
+        listed += page.data
+        if len(listed) >= 5 * MOST_LOOKED_AT or not cursors.step(page):
+            return sorted(listed, key=lambda work: work.created_at or traces.since, reverse=True)
+
+
+async def look_for(
+    send: Send,
+    traces: Traces,
+    *,
+    warn: Callable[[str], object],
+    sleep: Callable[[float], Awaitable[None]],
+    pauses: Collection[float],
+    deadline: datetime | None = None,
+    now: Callable[[], datetime] = utcnow,
+) -> list[Work]:
+    """Look for work until it is found, or until it is as good as sure that no more of it comes.
+
+    :param send: sends a request, and again where that can help.
+    :param traces: what it is found by.
+    :param warn: writes a line that deserves attention to the task's log.
+    :param sleep: waits for a number of seconds.
+    :param pauses: the seconds between the looks. What bears no mark is believed only after all of them.
+    :param deadline: when to give up while the API cannot be reached; default after an hour, which is the longest.
+    :param now: tells the time, in UTC.
+    :return: as :func:`search`.
+    :raises PlanasonixError: if the API refuses to tell, or cannot be reached.
+    """
+    left, began = list(pauses), now()
+    give_up = min(began + LONGEST_OUTAGE, deadline or began + LONGEST_OUTAGE)
+    while True:
+        try:
+            found = await search(send, traces)
+        except PlanasonixError as error:
+            if not is_passing(error) or now() >= give_up:
+                tried = f" (Tried since {began:%Y-%m-%d %H:%M:%S} UTC.)" if is_passing(error) else ""
+                error.reword(
+                    f"{error.message}{tried} So nobody knows whether a {traces.kind} was started: look at connection "
+                    f"{traces.connection_id} in Planasonix."
+                )
+                raise
+            warn(f"Whether a {traces.kind} was started cannot be found out yet, trying on: {error}")
+            await sleep(pause_after(error, AGAIN_EVERY))
+            continue
+        if not left or any(map(traces.are_in, found)):
+            return found
+        await sleep(left.pop(0))
+
+
+async def find_the_one(send: Send, traces: Traces, **how: Any) -> Work | None:
+    """Look for work until it is found, or until it is as good as sure that there is none.
+
+    :param send: sends a request, and again where that can help.
+    :param traces: what it is found by.
+    :param how: as :func:`look_for`.
+    :return: the work, or ``None``.
+    :raises PlanasonixLostTrackError: if there is more than one that may be it.
+    :raises PlanasonixError: if the API refuses to tell, or cannot be reached.
+    """
+    found = await look_for(send, traces, **how)
+    if len(found) > 1:
+        raise lost_among(found, traces)
+    return found[0] if found else None
+
+
+def lost_among(found: Sequence[Work], traces: Traces) -> PlanasonixLostTrackError:
+    """Say that nobody can tell which of several pieces of work was started.
+
+    :param found: what may be it.
+    :param traces: what it was looked for by.
+    :return: the error, to be raised.
+    """
+    return PlanasonixLostTrackError(
+        f"Of connection {traces.connection_id}, {len(found)} {traces.kind}s were started since "
+        f"{traces.since:%Y-%m-%d %H:%M:%S} UTC, and which of them is this task's cannot be told: "
+        f"{', '.join(work.id for work in found[:10])}. End it in Planasonix, or wait until all are over, and clear the "
+        "task."
+    )

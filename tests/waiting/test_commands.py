@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from planasonix_provider.cli.parser import parser
+from planasonix_provider.waiting import commands
+from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject
+
+
+def parsed(command: str) -> dict[str, object]:
+    """What the shell makes of a command in backquotes."""
+    words = shlex.split(command.strip("`"))
+    assert words[:3] == ["python", "-m", "planasonix_provider"]
+    return vars(parser().parse_args(words[3:]))
+
+
+@pytest.mark.parametrize(
+    "conn_id", ["planasonix_default", "planasonix eu", "a'b\"c", "$(reboot)", "x;y", "a\\b", "#1!"]
+)
+def test_are_what_a_shell_reads_whatever_the_airflow_connection_is_called(conn_id: str) -> None:
+    job = parsed(commands.to_end(JobSubject("job_1"), conn_id))
+    assert (job["act"], job["id"], job["backfill"], job["conn_id"]) == ("looks.cancel", "job_1", False, conn_id)
+    backfill = parsed(commands.to_end(BackfillSubject("bf_1"), conn_id))
+    assert (backfill["id"], backfill["backfill"], backfill["wait"]) == ("bf_1", True, True)
+    assert backfill["conn_id"] == conn_id
+
+
+@pytest.mark.parametrize(("kind", "act"), [("job", "looks.jobs"), ("backfill", "looks.backfills")])
+def test_list_what_runs_on_a_connection(kind: str, act: str) -> None:
+    listing = parsed(commands.to_list(kind, "conn_1", "eu"))
+    assert (listing["act"], listing["connection_id"], listing["conn_id"]) == (act, "conn_1", "eu")

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from planasonix_provider.api.errors import (
+    PlanasonixError,
+    PlanasonixLostTrackError,
+    PlanasonixNotFoundError,
+    PlanasonixPermissionError,
+)
+from planasonix_provider.api.errors import PlanasonixTransportError as Unreachable
+from planasonix_provider.api.models import Backfill, Job, Page, PageInfo, PageMeta
+from planasonix_provider.api.routes import Request
+from planasonix_provider.waiting.search import LOOK_AGAIN_AFTER, Traces, find_the_one
+from tests import virtual_time
+
+BEGAN = datetime(2025, 3, 27, 14, 22, 10, 700_000, tzinfo=UTC)
+MARKS = {"attempt": "5f0c"}
+TRACES = Traces("job", "conn_1", BEGAN, MARKS)
+
+
+def after(**span: float) -> datetime:
+    return (BEGAN + timedelta(**span)).replace(microsecond=0)
+
+
+@dataclass
+class There:
+    """Planasonix as far as a search sees it. Its lists show work only from a time on, by the event loop's clock."""
+
+    work: dict[str, tuple[Any, float]] = field(default_factory=dict)
+    shows_metadata: bool = True
+    error: PlanasonixError | None = None
+    down_until: float = 0.0
+    hidden: int = 0
+    asked: list[str] = field(default_factory=list)
+
+    def has(self, work: Any, listed_after: float = 0.0) -> None:
+        self.work[work.id] = (work, listed_after)
+
+    async def send(self, request: Request[Any]) -> Any:
+        now = asyncio.get_running_loop().time()
+        self.asked.append(request.url_path)
+        if self.error and now < self.down_until:
+            raise self.error
+        if request.ids:
+            (work_id,) = request.ids.values()
+            if self.hidden:
+                self.hidden -= 1
+                raise PlanasonixNotFoundError("404", status=404)
+            work = self.work[work_id][0]
+            return work if self.shows_metadata else work.model_copy(update={"metadata": None})
+        since = request.query.get("since")
+        shown = [
+            work.model_copy(update={"metadata": None})
+            for work, listed_after in self.work.values()
+            if now >= listed_after and (since is None or work.created_at >= datetime.fromisoformat(str(since)))
+        ]
+        kind = Backfill if request.path == "/backfills" else Job
+        return Page[kind](data=shown, meta=PageMeta(page=PageInfo(cursor=None)))  # type: ignore[valid-type]
+
+
+@pytest.fixture
+def there() -> There:
+    return There()
+
+
+def job(job_id: str, created: datetime | None = None, **fields: Any) -> Job:
+    created = created or after(seconds=1)
+    return Job(id=job_id, status="running", type="connection_sync", created_at=created, **fields)
+
+
+def find(
+    there: There,
+    traces: Traces = TRACES,
+    warn: Callable[[str], object] = lambda line: None,
+) -> str | None:
+    async def main() -> Any:
+        began = asyncio.get_running_loop().time()
+        return await find_the_one(
+            there.send,
+            traces,
+            warn=warn,
+            sleep=asyncio.sleep,
+            pauses=LOOK_AGAIN_AFTER,
+            now=lambda: BEGAN + timedelta(seconds=asyncio.get_running_loop().time() - began),
+        )
+
+    found = virtual_time.run(main())
+    return found.id if found else None
+
+
+class TestOurs:
+    def test_is_what_bears_the_mark(self, there: There) -> None:
+        there.has(job("theirs", metadata={"attempt": "aaaa"}))
+        there.has(job("ours", metadata={"attempt": "5f0c", "ticket": "OPS-1"}))
+        there.has(job("nobodys"))
+        assert find(there) == "ours"
+
+    def test_is_the_only_one_where_no_metadata_comes_back(self, there: There) -> None:
+        there.shows_metadata = False
+        there.has(job("before", after(minutes=-5)))
+        there.has(job("ours", metadata=MARKS))
+        assert find(there) == "ours"
+
+    def test_is_not_the_only_one_if_that_says_that_it_is_another_s(self, there: There) -> None:
+        there.has(job("theirs", metadata={"dag_id": "other"}))
+        assert find(there) is None
+
+    def test_is_none_of_several_that_say_nothing(self, there: There) -> None:
+        there.has(job("one"))
+        there.has(job("two"))
+        with pytest.raises(PlanasonixLostTrackError, match=r"2 jobs were started since .* (one, two|two, one)"):
+            find(there)
+
+    def test_is_no_shard_of_a_backfill_and_nothing_that_is_known_to_be_others(self, there: There) -> None:
+        there.has(job("shard").model_copy(update={"type": "backfill"}))
+        there.has(job("in_the_way"))
+        there.has(job("ours"))
+        assert find(there, replace(TRACES, others=frozenset({"in_the_way"}))) == "ours"
+
+    def test_is_created_in_the_second_in_which_the_start_was_sent(self, there: There) -> None:
+        there.has(job("ours", BEGAN.replace(microsecond=0)))
+        assert find(there) == "ours"
+
+    def test_is_not_what_began_hours_later(self, there: There) -> None:
+        there.has(job("later", after(hours=2)))
+        assert find(there) is None
+
+    def test_is_seen_in_the_list_before_it_is_seen_by_itself(self, there: There) -> None:
+        there.has(job("ours", metadata=MARKS))
+        there.hidden = 1
+        assert find(there) == "ours"
+
+
+def test_what_is_listed_late_is_found(there: There) -> None:
+    there.has(job("ours"), listed_after=20)
+    assert find(there) == "ours"
+
+
+def test_nothing_is_nothing_after_half_a_minute(there: There) -> None:
+    assert find(there) is None
+    assert len(there.asked) == 1 + len(LOOK_AGAIN_AFTER)
+    assert sum(LOOK_AGAIN_AFTER) == 30
+
+
+def test_a_backfill_is_told_by_its_window(there: There) -> None:
+    window = (datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 3, 1, tzinfo=UTC))
+    for name, (start, end) in {"ours": window, "theirs": (window[0], datetime(2025, 2, 1, tzinfo=UTC))}.items():
+        there.has(Backfill(id=name, status="running", start_at=start, end_at=end, created_at=after(seconds=1)))
+    assert find(there, replace(TRACES, kind="backfill", window=window)) == "ours"
+
+
+class TestAnOutage:
+    def test_is_sat_out(self, there: There) -> None:
+        there.has(job("ours"))
+        there.error, there.down_until = Unreachable("reset", sent=True), 40 * 60
+        warnings: list[str] = []
+        assert find(there, warn=warnings.append) == "ours"
+        assert warnings[0].startswith("Whether a job was started cannot be found out yet, trying on: reset")
+
+    def test_of_more_than_an_hour_ends_the_try(self, there: There) -> None:
+        there.error, there.down_until = Unreachable("reset", sent=True), 2 * 3600
+        with pytest.raises(Unreachable, match="reset"):
+            find(there)
+
+    def test_is_no_refusal(self, there: There) -> None:
+        there.error, there.down_until = PlanasonixPermissionError("403", status=403), 1e9
+        with pytest.raises(PlanasonixPermissionError, match="403"):
+            find(there)
+        assert len(there.asked) == 1
