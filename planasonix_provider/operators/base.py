@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
@@ -16,9 +16,13 @@ from planasonix_provider.links.planasonix import PlanasonixJobLink
 # What talks to the API is imported where a task runs, and not here: a DAG file is parsed again and again, and
 # pydantic's models and httpx cost more than all the rest of it.
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from planasonix_provider.hooks.planasonix import PlanasonixHook
+    from planasonix_provider.operators.accounted import Accounted
     from planasonix_provider.operators.road import Road
     from planasonix_provider.waiting.attempt import Attempt
     from planasonix_provider.waiting.subjects import Work
@@ -41,23 +45,30 @@ class PlanasonixStartOperator(Checked, BaseOperator):
     :param poll_interval: the seconds between two looks; default 10. (templated)
     :param timeout: for how long to wait, in seconds or as a ``timedelta``; default: as long as ``execution_timeout``
         allows, if that is set. (templated)
-    :param cancel_on_kill: whether to cancel the work when the task is killed or out of time; default yes. Airflow tells
-        of a kill while the task is deferred from 3.3 on.
+    :param on_conflict: what to do where Planasonix refuses the start since another sync of the connection runs (409):
+        ``fail`` (default), ``attach`` (wait for that one, and never cancel it), ``wait`` (until it is over, then start)
+        or ``skip`` the task. (templated)
+    :param cancel_on_kill: whether to cancel the work when the task is killed, on a worker or deferred, or out of time;
+        default yes.
+    :param ignore_empty_tables: whether to send no asset event for a table that was loaded with no row; default no. For
+        a table of Planasonix's among ``outlets``, an event is sent if the results name it, and through an
+        ``AssetAlias`` for every table that they name.
     :raises ValueError: when the DAG is parsed, if a parameter without a template makes no sense.
     """
 
     #: What kind of work it is; the XCom with its id is named after it.
-    starts: ClassVar[str]
+    starts: ClassVar[Literal["job", "backfill"]]
     checks: ClassVar[Mapping[str, parameters.Check]] = {
         "connection_id": parameters.identifier,
         "planasonix_conn_id": parameters.text,
         "priority": parameters.optional(parameters.priority),
         "metadata": parameters.optional(parameters.metadata),
         "poll_interval": parameters.seconds,
+        "on_conflict": parameters.one_of("fail", "attach", "wait", "skip"),
         "timeout": parameters.optional(parameters.seconds),
     }
 
-    flags = ("wait_for_completion", "deferrable", "cancel_on_kill")
+    flags = ("wait_for_completion", "deferrable", "cancel_on_kill", "ignore_empty_tables")
     template_fields: Sequence[str] = tuple(checks)
     template_fields_renderers: ClassVar[dict[str, str]] = {"metadata": "json"}
     operator_extra_links = (PlanasonixJobLink(),)
@@ -74,7 +85,9 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: float | str = 10.0,
         timeout: float | timedelta | str | None = None,
+        on_conflict: str = "fail",
         cancel_on_kill: bool = True,
+        ignore_empty_tables: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -86,9 +99,13 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.timeout = timeout
+        self.on_conflict = on_conflict
         self.cancel_on_kill = cancel_on_kill
+        self.ignore_empty_tables = ignore_empty_tables
         self._road: Road | None = None
         self._killed = False
+        # What the road has found out, for whoever asks when the task is over.
+        self._accounted: Accounted | None = None
 
     @abstractmethod
     def start(self, hook: PlanasonixHook, attempt: Attempt) -> Work:
@@ -99,13 +116,28 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         :return: the job or backfill that was started.
         """
 
+    @abstractmethod
+    def loads(self) -> dict[str, Any]:
+        """Say what decides what is loaded; a retry with other parameters than the try before notices.
+
+        :return: the parameters, in their final form.
+        """
+
+    def window(self) -> tuple[datetime, datetime] | None:
+        """Say which window of time is loaded.
+
+        :return: where it begins and ends, or ``None`` where there is none.
+        """
+        return None
+
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the work and, unless told otherwise, wait until it is over.
 
         :param context: the task's context, from Airflow.
         :return: an account of the work in JSON types; see :mod:`planasonix_provider.waiting.report`.
-        :raises AirflowFailException: for what no retry can mend: bad parameters, a 400, a 403 or a 404, a start of
-            which nobody knows whether it took effect.
+        :raises AirflowFailException: for what no retry can mend: bad parameters, a 400, a 403 or a 404, several pieces
+            of work of which none says whether it is what a lost start has made.
+        :raises AirflowSkipException: if another sync is in the way, and ``on_conflict`` is ``skip``.
         :raises PlanasonixError: of another kind, for what a retry can.
         """
         return self._take_the_road(context).travel()
@@ -119,11 +151,38 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         """
         return self._take_the_road(context).resume(event)
 
+    def execute_when_free(self, context: Context, event: Any) -> dict[str, Any]:
+        """Start when what was in the way is over; a deferrable task whose ``on_conflict`` is ``wait`` goes on here.
+
+        :param context: the task's context, from Airflow.
+        :param event: how the wait for what was in the way ended.
+        :return: as :meth:`execute`.
+        """
+        return self._take_the_road(context).travel_on(event)
+
     def on_kill(self) -> None:
         """Cancel the work, before anything else: there may be no more than a few seconds."""
         self._killed = True
         if self._road:
             self._road.kill()
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
+        """Tell Airflow's OpenLineage provider what was read and written.
+
+        :param task_instance: the task's instance, from Airflow.
+        :return: as :func:`planasonix_provider.lineage.lineage_of`.
+        """
+        from planasonix_provider.lineage import lineage_of
+
+        return lineage_of(self)
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any]:
+        """Tell Airflow's OpenLineage provider of the work that failed, as far as it is known.
+
+        :param task_instance: the task's instance, from Airflow.
+        :return: as :func:`planasonix_provider.lineage.lineage_of`.
+        """
+        return self.get_openlineage_facets_on_complete(task_instance)
 
     def _take_the_road(self, context: Context) -> Road:
         from planasonix_provider.operators.road import Road

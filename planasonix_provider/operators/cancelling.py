@@ -13,6 +13,7 @@ from planasonix_provider.api.errors import PlanasonixConflictError
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.retry import ONCE
 from planasonix_provider.api.routes import Request
+from planasonix_provider.clock import utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.links.planasonix import Signpost
 from planasonix_provider.operators.outcome import retries_where_they_help
@@ -20,7 +21,6 @@ from planasonix_provider.triggers.deferral import deadline_of
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.cancel import PURSUE_EVERY, cancel
 from planasonix_provider.waiting.channel import Channel, run_aside
-from planasonix_provider.waiting.clock import utcnow
 from planasonix_provider.waiting.report import first_job_of, report
 from planasonix_provider.waiting.rest import Rest
 from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, Work

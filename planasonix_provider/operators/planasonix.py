@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from planasonix_provider import parameters
+from planasonix_provider.api.events import event_names
 from planasonix_provider.checked import Checked
+from planasonix_provider.clock import utcnow
 from planasonix_provider.keepers import Keeper
 from planasonix_provider.links.planasonix import PlanasonixJobLink
 from planasonix_provider.operators import webhook_parameters
 from planasonix_provider.operators.base import PlanasonixStartOperator
-from planasonix_provider.waiting.clock import utcnow
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -58,6 +59,13 @@ class PlanasonixSyncOperator(PlanasonixStartOperator):
         self.pipeline_id = pipeline_id
         self.check_known()
 
+    def loads(self) -> dict[str, Any]:
+        """Say what decides what is loaded.
+
+        :return: the parameters, in their final form.
+        """
+        return {"connection_id": self.connection_id, "pipeline_id": self.pipeline_id}
+
     def start(self, hook: PlanasonixHook, attempt: Attempt) -> Job:
         """Start the sync.
 
@@ -69,7 +77,7 @@ class PlanasonixSyncOperator(PlanasonixStartOperator):
             self.connection_id,
             pipeline_id=self.pipeline_id,
             priority=cast("Priority | None", self.priority),
-            metadata={**attempt.metadata, **(self.metadata or {})},
+            metadata={**attempt.metadata, **(self.metadata or {}), **attempt.mark},
             idempotency_key=attempt.idempotency_key,
         )
 
@@ -133,6 +141,20 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
         if parameters.utc("end_at", self.end_at) <= parameters.utc("start_at", self.start_at):
             raise ValueError(f"end_at: got {self.end_at}, allowed is a time after start_at ({self.start_at}).")
 
+    def loads(self) -> dict[str, Any]:
+        """Say what decides what is loaded.
+
+        :return: the parameters, in their final form.
+        """
+        return {"connection_id": self.connection_id, "window": self.window(), "tables": sorted(self.tables or ())}
+
+    def window(self) -> tuple[datetime, datetime]:
+        """Say which window of time is loaded.
+
+        :return: where it begins and ends.
+        """
+        return parameters.utc("start_at", self.start_at), parameters.utc("end_at", self.end_at)
+
     def start(self, hook: PlanasonixHook, attempt: Attempt) -> Backfill:
         """Start the backfill.
 
@@ -148,7 +170,7 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
             end_at=end,
             tables=self.tables,
             priority=cast("Priority | None", self.priority),
-            metadata={**attempt.metadata, **(self.metadata or {})},
+            metadata={**attempt.metadata, **(self.metadata or {}), **attempt.mark},
             idempotency_key=attempt.idempotency_key,
         )
 
@@ -249,9 +271,10 @@ class PlanasonixWebhookOperator(Checked, BaseOperator):
 
     Reference: "Webhooks". It may run as often as you like: what is as it should be stays, other events are changed, a
     disabled subscription is enabled, and only where there is none for this url, one is created. The secret goes to
-    ``secret_to`` and nowhere else; where it is not there, as after an answer that was lost, it is rotated. The return
-    value is a plain dict: ``webhook_id``, ``url``, ``events``, ``enabled``, ``action`` (``created``, ``updated`` or
-    ``unchanged``) and ``secret_is_new``.
+    ``secret_to`` and nowhere else; where it is not there, as after an answer that was lost, it is rotated. With
+    ``ensure="absent"`` there is none for this url afterwards. The return value is a plain dict: ``webhook_id``,
+    ``url``, ``events``, ``enabled``, ``action`` (``created``, ``updated``, ``deleted`` or ``unchanged``) and
+    ``secret_is_new``.
 
     .. code-block:: python
 
@@ -270,6 +293,8 @@ class PlanasonixWebhookOperator(Checked, BaseOperator):
         ``file:/absolute/path`` on the worker, or a function that takes it. A function cannot be asked what it has:
         where no earlier run of this task noted that it was handed this webhook's secret, and in each retry, the secret
         is rotated and the function gets the new one. (templated)
+    :param ensure: ``present``, or ``absent``, where ``events`` and ``secret_to`` are not needed; default ``present``.
+        (templated)
     :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
         (templated)
     :raises ValueError: when the DAG is parsed, if a parameter without a template makes no sense.
@@ -277,8 +302,9 @@ class PlanasonixWebhookOperator(Checked, BaseOperator):
 
     checks: ClassVar[Mapping[str, parameters.Check]] = {
         "url": webhook_parameters.url,
-        "events": webhook_parameters.events,
-        "secret_to": webhook_parameters.destination,
+        "events": parameters.optional(event_names),
+        "secret_to": parameters.optional(webhook_parameters.destination),
+        "ensure": parameters.one_of("present", "absent"),
         "planasonix_conn_id": parameters.text,
     }
     template_fields: Sequence[str] = tuple(checks)
@@ -288,8 +314,9 @@ class PlanasonixWebhookOperator(Checked, BaseOperator):
         self,
         *,
         url: str,
-        events: Sequence[str],
-        secret_to: str | Callable[[SecretStr], object] | Keeper,
+        events: Sequence[str] | None = None,
+        secret_to: str | Callable[[SecretStr], object] | Keeper | None = None,
+        ensure: str = "present",
         planasonix_conn_id: str = "planasonix_default",
         **kwargs: Any,
     ) -> None:
@@ -297,11 +324,22 @@ class PlanasonixWebhookOperator(Checked, BaseOperator):
         self.url = url
         self.events = events
         self.secret_to = secret_to
+        self.ensure = ensure
         self.planasonix_conn_id = planasonix_conn_id
         self.check_known()
         if callable(secret_to):
             # Airflow shows a task's parameters, and what is in a function's repr is not for all eyes.
             self.secret_to = webhook_parameters.destination("secret_to", secret_to)
+
+    def check_together(self) -> None:
+        """Refuse a subscription to nothing, or one whose secret would go nowhere.
+
+        :raises ValueError: if it is.
+        """
+        if self.ensure == "present":
+            for name in ("events", "secret_to"):
+                if getattr(self, name) is None:
+                    raise ValueError(f"{name}: got None, which is allowed only with ensure='absent'.")
 
     def execute(self, context: Context) -> dict[str, Any]:
         """See to the subscription.
@@ -312,6 +350,9 @@ class PlanasonixWebhookOperator(Checked, BaseOperator):
         :raises PlanasonixError: of another kind, for what a retry can.
         """
         from planasonix_provider.operators.webhook import WebhookRoad
+        from planasonix_provider.operators.webhook_removal import unsubscribe
 
         self.settle()
+        if self.ensure == "absent":
+            return unsubscribe(self)
         return WebhookRoad(self, context).travel()

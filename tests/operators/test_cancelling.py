@@ -12,7 +12,7 @@ from planasonix_provider.api.models import BackfillBody
 from planasonix_provider.operators.planasonix import PlanasonixCancelJobOperator
 from planasonix_provider.simulator import Simulator
 from tests.driving import Log, Run, context, drive, record
-from tests.operators.work import CONNECTION, routes_asked
+from tests.operators.work import CONNECTION, meanwhile, ring, routes_asked
 
 WINDOW = BackfillBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"})
 
@@ -132,14 +132,20 @@ class TestABackfill:
         assert {job.status for job in planasonix.jobs()} == {"cancelling"}
 
 
+def is_answered(planasonix: Simulator) -> bool:
+    return any(request.status for request in planasonix.requests)
+
+
 def test_a_kill_ends_the_wait(planasonix: Simulator) -> None:
     planasonix.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
     operator = cancel(job_id=planasonix.world.start_sync(CONNECTION).id, poll_interval=60)
     record(operator, Log())
     previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
-    signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
-        with pytest.raises(AirflowException, match="killed while it waited for the end of job"):
+        with (
+            pytest.raises(AirflowException, match="killed while it waited for the end of job"),
+            meanwhile(ring, once=lambda: is_answered(planasonix)),
+        ):
             operator.execute(context(Run()))
     finally:
         signal.signal(signal.SIGALRM, previous)

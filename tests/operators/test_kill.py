@@ -1,20 +1,34 @@
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import threading
 import time
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+from pytest_mock import MockerFixture
 
-from planasonix_provider.api.errors import (
-    PlanasonixJobCancelledError,
-)
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
+from planasonix_provider.waiting import pulse
+from planasonix_provider.waiting.rest import TaskKilledError
 from tests.driving import Log, Run, context, record
-from tests.operators.work import CONNECTION, ENDED, backfill, killed, routes_asked, sync, the_one
+from tests.operators.work import (
+    CONNECTION,
+    ENDED,
+    backfill,
+    is_asked,
+    killed,
+    meanwhile,
+    ring,
+    routes_asked,
+    sync,
+    the_one,
+)
 
 
 class TestAKill:
@@ -22,7 +36,7 @@ class TestAKill:
         planasonix.plan(CONNECTION, running_seconds=60)
         began = time.monotonic()
         error, log = killed(planasonix, sync(poll_interval=60))
-        assert isinstance(error, PlanasonixJobCancelledError)
+        assert isinstance(error, TaskKilledError)
         assert time.monotonic() - began < 5
         (job,) = planasonix.jobs()
         assert job.status in ("cancelling", "cancelled")
@@ -37,12 +51,19 @@ class TestAKill:
         assert routes_asked(planasonix)[before:] == ["cancel_job"] * 3
         assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
 
+    def test_while_the_results_cannot_be_had_leaves_the_task_its_retries(self, planasonix: Simulator) -> None:
+        planasonix.fail("status", route="get_job_results", status=503, headers={"Retry-After": "1"}, times=None)
+        error, _ = killed(planasonix, sync(), route="get_job_results")
+        assert isinstance(error, TaskKilledError)
+        assert planasonix.jobs()[0].status == "succeeded"
+
     def test_says_which_job_is_left_if_it_cannot_be_cancelled(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
         planasonix.fail("status", status=403, route="cancel_job", times=None)
-        error, log = killed(planasonix, sync(poll_interval=60))
+        error, log = killed(planasonix, sync(poll_interval=60), route="get_job")
         (job,) = planasonix.jobs()
-        assert f"The task was killed. Job {job.id} could not be cancelled and may still run: end it in" in str(error)
+        assert f"The task was killed. Job {job.id} could not be cancelled and may still run: POST" in str(error)
+        assert f"cancel {job.id} --conn-id planasonix_default`" in str(error)
         assert str(error) in log.lines
 
     def test_ends_within_five_seconds_even_if_the_cancel_hangs(self, planasonix: Simulator) -> None:
@@ -66,9 +87,8 @@ class TestAKill:
         operator = sync(timeout=0.1)
         record(operator, Log())
         previous = signal.signal(signal.SIGALRM, time_out)
-        signal.setitimer(signal.ITIMER_REAL, 0.5)
         try:
-            with pytest.raises(Timeout):
+            with pytest.raises(Timeout), meanwhile(ring, once=is_asked(planasonix, "cancel_job")):
                 operator.execute(context(Run()))
         finally:
             signal.signal(signal.SIGALRM, previous)
@@ -78,7 +98,7 @@ class TestAKill:
     def test_between_two_tries_of_the_start_starts_nothing(self, planasonix: Simulator) -> None:
         planasonix.fail("status", route="trigger_sync", status=503, headers={"Retry-After": "60"})
         error, _ = killed(planasonix, sync())
-        assert isinstance(error, PlanasonixJobCancelledError)
+        assert isinstance(error, TaskKilledError)
         assert planasonix.jobs() == []
 
     @pytest.mark.parametrize("parameters", [{"wait_for_completion": False}, {"deferrable": True}])
@@ -88,9 +108,26 @@ class TestAKill:
         record(operator, Log())
         told = context(Run())
         told["ti"].xcom_push = lambda key, value: operator.on_kill()
-        with pytest.raises(PlanasonixJobCancelledError, match="was asked to cancel"):
+        with pytest.raises(TaskKilledError, match="was asked to cancel"):
             operator.execute(told)
         assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
+
+    def test_after_a_long_wait_asks_airflow_nothing(
+        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch, mocker: MockerFixture
+    ) -> None:
+        goes_on = mocker.patch("planasonix_provider.operators.road.goes_on_elsewhere", return_value=True)
+        monkeypatch.setattr(pulse, "LONG", 0.4 / 300)
+        planasonix.plan(CONNECTION, running_seconds=60)
+        operator = sync()
+        record(operator, Log())
+        previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
+        signal.setitimer(signal.ITIMER_REAL, 1)
+        try:
+            with pytest.raises(TaskKilledError, match="was asked to cancel"):
+                operator.execute(context(Run()))
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        goes_on.assert_not_called()
 
     def test_writes_no_log_in_the_signals_handler(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
@@ -104,9 +141,11 @@ class TestAKill:
             written.append(len(log.lines) - before)
 
         previous = signal.signal(signal.SIGALRM, kill)
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
         try:
-            with pytest.raises(PlanasonixJobCancelledError):
+            with (
+                pytest.raises(TaskKilledError),
+                meanwhile(ring, once=is_asked(planasonix, "get_job")),
+            ):
                 operator.execute(context(Run()))
         finally:
             signal.signal(signal.SIGALRM, previous)
@@ -134,7 +173,7 @@ class TestAKill:
         planasonix.plan(CONNECTION, running_seconds=60)
         planasonix.fail("hang", route="trigger_sync", seconds=0.5)
         error, _ = killed(planasonix, sync(), is_answered=False)
-        assert isinstance(error, PlanasonixJobCancelledError)
+        assert isinstance(error, TaskKilledError)
         assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
 
     def test_after_the_end_cancels_nothing(self, planasonix: Simulator) -> None:
@@ -153,6 +192,94 @@ class TestAKill:
         return operator
 
 
+class TestAKillOfAProcessThatHasStoodStill:
+    """For longer than Airflow waits for a sign of life: the next try may have the job by then."""
+
+    @pytest.fixture(autouse=True)
+    def _stands_still(
+        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    ) -> None:
+        monkeypatch.setattr(pulse, "LONG", 0.4 / 300)
+        planasonix.plan(CONNECTION, running_seconds=60)
+        # Longer than the task's time, which leaves a slow machine enough to begin to look.
+        seconds = 3.0 if "out of time" in request.node.name else 0.8
+        planasonix.fail("hang", route="get_job", seconds=seconds)
+
+    @pytest.fixture
+    def goes_on(self, mocker: MockerFixture) -> MagicMock:
+        return mocker.patch("planasonix_provider.operators.road.goes_on_elsewhere", return_value=True)
+
+    @pytest.mark.parametrize("parameters", [{}, {"timeout": 2.5}], ids=["amid its wait", "and is out of time"])
+    def test_leaves_the_job_to_the_next_try(
+        self, planasonix: Simulator, goes_on: MagicMock, parameters: dict[str, Any]
+    ) -> None:
+        error, log = killed(planasonix, sync(**parameters), route="get_job")
+        assert isinstance(error, TaskKilledError)
+        assert "cancel_job" not in routes_asked(planasonix)
+        (job,) = planasonix.jobs()
+        assert log.lines[-1] == (
+            f"The task was killed. Its process had stood still. Job {job.id} was not cancelled: the next try goes on "
+            "with it."
+        )
+
+    def test_asks_airflow_only_when_the_signals_handler_has_returned(
+        self, planasonix: Simulator, goes_on: MagicMock
+    ) -> None:
+        asked_in_handler: list[bool] = []
+
+        def look_around(_: Any) -> bool:
+            names = {frame.function for frame in inspect.stack()}
+            asked_in_handler.append("on_kill" in names)
+            return True
+
+        goes_on.side_effect = look_around
+        killed(planasonix, sync(), route="get_job")
+        assert asked_in_handler == [False]
+
+    def test_leaves_it_after_a_timeout_of_airflows_as_well(self, planasonix: Simulator, goes_on: MagicMock) -> None:
+        class Timeout(BaseException):
+            """As Airflow raises its own, out of a signal's handler, anywhere."""
+
+        def time_out(*_: object) -> None:
+            raise Timeout
+
+        operator = sync()
+        record(operator, Log())
+        previous = signal.signal(signal.SIGALRM, time_out)
+        signal.setitimer(signal.ITIMER_REAL, 1.2)
+        try:
+            with pytest.raises(Timeout):
+                operator.execute(context(Run()))
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        operator.on_kill()
+        assert "cancel_job" not in routes_asked(planasonix)
+
+    def test_is_no_matter_where_the_task_just_defers(self, planasonix: Simulator, goes_on: MagicMock) -> None:
+        operator = sync(deferrable=True)
+        record(operator, log := Log())
+        with pytest.raises(TaskDeferred):
+            operator.execute(context(Run()))
+        goes_on.assert_not_called()
+        assert not any("killed" in line for line in log.lines)
+
+    def test_cancels_the_job_if_the_task_goes_on_nowhere(self, planasonix: Simulator, goes_on: MagicMock) -> None:
+        goes_on.return_value = False
+        _, log = killed(planasonix, sync(), route="get_job")
+        (job,) = planasonix.jobs()
+        assert job.status in ENDED
+        assert log.lines.count(f"The task was killed. Job {job.id} was asked to cancel.") == 1
+
+    def test_cancels_the_job_if_airflow_cannot_be_asked(self, planasonix: Simulator) -> None:
+        killed(planasonix, sync(), route="get_job")
+        assert planasonix.jobs()[0].status in ENDED
+
+    def test_cancels_the_job_if_it_was_the_last_try(self, planasonix: Simulator, goes_on: MagicMock) -> None:
+        killed(planasonix, sync(), route="get_job", try_number=3, max_tries=2)
+        assert planasonix.jobs()[0].status in ENDED
+        goes_on.assert_not_called()
+
+
 class TestAKillOfABackfill:
     def test_cancels_all_jobs_and_those_that_appear_meanwhile(self, planasonix: Simulator) -> None:
         planasonix.plan_backfill(
@@ -165,7 +292,7 @@ class TestAKillOfABackfill:
             cancelling_seconds=0.1,
         )
         error, log = killed(planasonix, backfill(poll_interval=60))
-        assert isinstance(error, PlanasonixJobCancelledError)
+        assert isinstance(error, TaskKilledError)
         assert the_one(planasonix).status == "cancelled"
         assert [job.status for job in planasonix.jobs()] == ["cancelled"] * 6
         assert f"The task was killed. Backfill {the_one(planasonix).id} was asked to cancel." in log.lines
@@ -183,7 +310,7 @@ class TestAKillOfABackfill:
         monkeypatch.setattr("planasonix_provider.operators.road.LAST_PURSUIT", 0.2)
         planasonix.plan_backfill(CONNECTION, queued_seconds=60)
         _, log = killed(planasonix, backfill(poll_interval=60))
-        assert "may go on, look at it in Planasonix: what it has made was asked to cancel." in log.lines[-1]
+        assert "may go on: what it has made was asked to cancel. To end it: `python -m" in log.lines[-1]
 
     def test_cancels_nothing_where_the_user_says_so(self, planasonix: Simulator) -> None:
         planasonix.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
@@ -193,7 +320,7 @@ class TestAKillOfABackfill:
     def test_amid_the_cancel_at_the_deadline_ends_that_and_cancels_itself(self, planasonix: Simulator) -> None:
         planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=4, job_seconds=60, cancelling_seconds=0.8)
         error, _ = killed(planasonix, backfill(timeout=0.3), route="cancel_job")
-        assert isinstance(error, PlanasonixJobCancelledError)
+        assert isinstance(error, TaskKilledError)
         assert {job.status for job in planasonix.jobs()} <= set(ENDED)
 
     def test_amid_that_cancel_ends_it_as_airflow_2_does(self, planasonix: Simulator) -> None:

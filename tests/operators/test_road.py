@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import json
 import re
-import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,9 +15,9 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
-from tests.conftest import API_KEY
 from tests.driving import Log, Run, context, drive, record
-from tests.operators.work import CONNECTION, routes_asked, sync
+from tests.operators.work import CONNECTION, is_asked, meanwhile, routes_asked, sync
+from tests.travel import travelling
 
 
 class TestASyncThatDoesNotSucceed:
@@ -35,10 +33,8 @@ class TestASyncThatDoesNotSucceed:
 
     def test_fails_when_somebody_cancels_its_job(self, planasonix: Simulator, deferrable: bool) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
-        somebody = threading.Timer(0.3, lambda: planasonix.world.cancel(planasonix.jobs()[0].id))
-        somebody.start()
-        run = drive(lambda: sync(deferrable=deferrable))
-        somebody.join()
+        with meanwhile(lambda: planasonix.world.cancel(planasonix.jobs()[0].id), once=is_asked(planasonix, "get_job")):
+            run = drive(lambda: sync(deferrable=deferrable))
         assert isinstance(run.error, PlanasonixJobCancelledError)
 
     @pytest.mark.parametrize("limit", [{"timeout": 0.3}, {"timeout": timedelta(seconds=0.3)}, {"timeout": "0.3"}])
@@ -51,7 +47,7 @@ class TestASyncThatDoesNotSucceed:
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert re.fullmatch(
             rf"Job {job.id} was not over by \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC, the end of the time that timeout and "
-            r"execution_timeout allow; it was running\. It was asked to cancel\.",
+            r"execution_timeout allow; it was (queued|running)\. It was asked to cancel\.",
             str(run.error),
         )
         assert job.status in ("cancelling", "cancelled")
@@ -79,29 +75,57 @@ class TestASyncThatDoesNotSucceed:
         deadline = datetime.fromisoformat(deferred.value.trigger.serialize()[1]["deadline"])
         assert deadline == began + timedelta(minutes=10) - timedelta(seconds=30)
 
-    def test_is_not_tried_again_if_it_could_not_be_cancelled(self, planasonix: Simulator, deferrable: bool) -> None:
+    def test_leaves_it_to_the_next_try_if_it_could_not_be_cancelled(
+        self, planasonix: Simulator, deferrable: bool
+    ) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
         planasonix.fail("status", status=403, route="cancel_job", times=None)
-        run = drive(lambda: sync(deferrable=deferrable, timeout=0.3))
-        assert isinstance(run.error, AirflowFailException)
+        notes: dict[str, Any] = {}
+        run = drive(lambda: sync(deferrable=deferrable, timeout=0.3), notes)
+        assert isinstance(run.error, PlanasonixTimeoutError)
         assert "It could not be cancelled and may still run" in str(run.error)
+        second = drive(lambda: sync(deferrable=deferrable), notes, try_number=2)
+        assert isinstance(second.error, AirflowFailException), "no further try can cancel it either"
+        assert "could not be cancelled and may still run" in str(second.error)
+        planasonix.faults.clear()
+        third = drive(lambda: sync(deferrable=deferrable), notes, try_number=3, max_tries=3)
+        new, old = planasonix.jobs()
+        assert (old.status, third.result["job_id"]) == ("cancelled", new.id)
 
-    def test_that_failed_just_before_the_cancel_still_tells_why(self, planasonix: Simulator, deferrable: bool) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0.3, outcome="failed", code="source_unreachable")
-        run = drive(lambda: sync(deferrable=deferrable, timeout=0.4, poll_interval=60))
+    def test_ends_nothing_of_others_in_the_next_try(self, planasonix: Simulator, deferrable: bool) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        other = planasonix.world.start_sync(CONNECTION)
+        notes: dict[str, Any] = {}
+        for number in (1, 2):
+            run = drive(
+                lambda: sync(deferrable=deferrable, on_conflict="attach", timeout=0.3), notes, try_number=number
+            )
+            assert isinstance(run.error, PlanasonixTimeoutError)
+        assert planasonix.job(other.id).cancel_requested_at is None
+        assert len(planasonix.jobs()) == 1
+
+    def test_that_failed_just_before_the_cancel_still_tells_why(
+        self, planasonix: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with travelling(monkeypatch):
+            planasonix.plan(CONNECTION, running_seconds=300, outcome="failed", code="source_unreachable")
+            run = drive(lambda: sync(deferrable=deferrable, timeout=400, poll_interval=600))
         assert isinstance(run.error, PlanasonixJobFailedError)
         assert "source_unreachable" in str(run.error)
 
     def test_runs_on_after_the_deadline_where_the_user_says_so(self, planasonix: Simulator, deferrable: bool) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=60)
         run = drive(lambda: sync(deferrable=deferrable, timeout=0.3, cancel_on_kill=False))
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert str(run.error).endswith("It was not cancelled, and runs on.")
         assert planasonix.jobs()[0].status == "running"
 
-    def test_succeeds_if_it_was_over_when_the_cancel_came(self, planasonix: Simulator, deferrable: bool) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0.3)
-        run = drive(lambda: sync(deferrable=deferrable, timeout=0.4, poll_interval=60))
+    def test_succeeds_if_it_was_over_when_the_cancel_came(
+        self, planasonix: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with travelling(monkeypatch):
+            planasonix.plan(CONNECTION, running_seconds=300)
+            run = drive(lambda: sync(deferrable=deferrable, timeout=400, poll_interval=600))
         assert run.error is None
         assert run.result["status"] == "succeeded"
         assert run.result["metrics"]["rows_loaded"] == 44_802
@@ -145,11 +169,19 @@ class TestFaultsMeanwhile:
         ],
     )
     def test_that_pass_are_waited_out(
-        self, planasonix: Simulator, deferrable: bool, kind: Any, status: int | None, headers: dict[str, str]
+        self,
+        planasonix: Simulator,
+        deferrable: bool,
+        kind: Any,
+        status: int | None,
+        headers: dict[str, str],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        planasonix.fail(kind, route="get_job", status=status, headers=headers, times=3, skip=1)
-        planasonix.fail(kind, route="get_job_results", status=status, headers=headers, times=1)
-        run = drive(lambda: sync(deferrable=deferrable))
+        with travelling(monkeypatch):
+            planasonix.plan(CONNECTION, running_seconds=300)
+            planasonix.fail(kind, route="get_job", status=status, headers=headers, times=3, skip=1)
+            planasonix.fail(kind, route="get_job_results", status=status, headers=headers, times=1)
+            run = drive(lambda: sync(deferrable=deferrable, poll_interval=30))
         assert run.error is None
         assert len(planasonix.jobs()) == 1
         assert any(line.startswith("No news of job") for line in run.log.lines)
@@ -174,26 +206,6 @@ class TestFaultsMeanwhile:
         planasonix.fail("status", route="trigger_sync", status=401)
         run = drive(sync)
         assert isinstance(run.error, PlanasonixAuthenticationError)
-
-    def test_a_key_that_is_rotated_meanwhile_fails_nothing(
-        self, planasonix: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0.0, running_seconds=1.0)
-
-        def rotate() -> None:
-            planasonix.world.keys.add("plnx_test_rotated")
-            monkeypatch.setenv(
-                "AIRFLOW_CONN_PLANASONIX_DEFAULT",
-                json.dumps({**planasonix.airflow_connection(), "password": "plnx_test_rotated"}),
-            )
-            planasonix.world.keys.revoke(API_KEY)
-
-        timer = threading.Timer(0.4, rotate)
-        timer.start()
-        run = drive(lambda: sync(deferrable=deferrable, poll_interval=0.1))
-        timer.join()
-        assert run.error is None
-        assert 401 in {request.status for request in planasonix.requests}
 
     def test_a_key_that_is_rotated_before_the_results_fails_nothing(
         self, planasonix: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch

@@ -6,8 +6,11 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from planasonix_provider.api.models import Backfill
@@ -25,6 +28,7 @@ STUBBORN: dict[str, Any] = {
     "cancelling_seconds": 0.1,
 }
 ENDED = ("cancelling", "cancelled")
+START_ROUTES = ("trigger_sync", "trigger_backfill")
 
 
 def sync(**parameters: Any) -> PlanasonixSyncOperator:
@@ -50,8 +54,44 @@ def routes_asked(planasonix: Simulator) -> list[str]:
     return [request.route for request in planasonix.requests]
 
 
+@contextmanager
+def meanwhile(act: Callable[[], object], *, once: Callable[[], bool]) -> Iterator[None]:
+    """Do something beside the block, in a thread, the moment that it is time for it: no machine is too slow then."""
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(0.005):
+            if once():
+                act()
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def is_asked(planasonix: Simulator, route: str) -> Callable[[], bool]:
+    """Say when the simulator has got a request of a route, answered or not."""
+    return lambda: route in routes_asked(planasonix)
+
+
+def ring() -> None:
+    """Let a signal come, as from a timer."""
+    os.kill(os.getpid(), signal.SIGALRM)
+
+
 def killed(
-    planasonix: Simulator, operator: BaseOperator, *, route: str | None = None, is_answered: bool = True
+    planasonix: Simulator,
+    operator: BaseOperator,
+    *,
+    route: str | None = None,
+    is_answered: bool = True,
+    notes: dict[str, Any] | None = None,
+    **ti: int,
 ) -> tuple[BaseException, Log]:
     """Run a task that is killed as Airflow does it: a signal's handler calls ``on_kill`` and returns.
 
@@ -75,7 +115,7 @@ def killed(
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     try:
-        operator.execute(context(Run()))
+        operator.execute(context(Run(notes=notes or {}), **ti))
     except Exception as error:
         return error, log
     finally:
@@ -88,3 +128,30 @@ def killed(
 def the_one(planasonix: Simulator) -> Backfill:
     (only,) = planasonix.backfills()
     return only
+
+
+def started(planasonix: Simulator) -> list[Any]:
+    """What was started, oldest first."""
+    return [*reversed(planasonix.backfills()), *(job for job in reversed(planasonix.jobs()) if job.type != "backfill")]
+
+
+def starts(planasonix: Simulator) -> int:
+    return sum(request.route in START_ROUTES for request in planasonix.requests)
+
+
+class Killed(BaseException):
+    """What stands in for SIGKILL: nothing of the task runs after it but what closes its sockets."""
+
+
+def cut(patch: pytest.MonkeyPatch, owner: Any, name: str, *, call: int = 1, is_done: bool) -> None:
+    """Let a process end in a call of a method: before it has done anything, or when all is done."""
+    whole, calls = getattr(owner, name), []
+
+    def method(*arguments: Any, **options: Any) -> Any:
+        calls.append(name)
+        result = whole(*arguments, **options) if is_done or len(calls) != call else None
+        if len(calls) == call:
+            raise Killed
+        return result
+
+    patch.setattr(owner, name, method)

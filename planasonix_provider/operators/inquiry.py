@@ -1,0 +1,217 @@
+"""Asks the API for one try of a task: with the patience of a wait, and until the task's time is up."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from planasonix_provider.api import routes
+from planasonix_provider.api.errors import (
+    PlanasonixError,
+    PlanasonixNotFoundError,
+    PlanasonixOutageError,
+    PlanasonixTimeoutError,
+)
+from planasonix_provider.api.pace import pace_of
+from planasonix_provider.api.retry import ONCE, is_passing
+from planasonix_provider.api.routes import Request
+from planasonix_provider.clock import utcnow
+from planasonix_provider.waiting import worker
+from planasonix_provider.waiting.channel import Channel, run_aside
+from planasonix_provider.waiting.search import AGAIN_EVERY, LOOK_AGAIN_AFTER, Traces, find_the_one, look_for
+from planasonix_provider.waiting.subjects import Work, subject_of
+from planasonix_provider.waiting.watch import LONGEST_OUTAGE, Watch, pause_after
+from planasonix_provider.waiting.words import duration
+
+if TYPE_CHECKING:
+    from planasonix_provider.hooks.planasonix import PlanasonixHook
+    from planasonix_provider.operators.road import Road
+
+R = TypeVar("R")
+
+
+class Inquiry:
+    """What the parts of a start have in common: how they ask, wait, and tell.
+
+    :param road: the try.
+    :param hook: calls the API.
+    :param deadline: when to give up, or ``None`` for never.
+    """
+
+    def __init__(self, road: Road, hook: PlanasonixHook, deadline: datetime | None) -> None:
+        self._road = road
+        self._hook = hook
+        self.deadline = deadline
+
+    def say(self, line: str) -> None:
+        """Tell the task's log.
+
+        :param line: what to tell.
+        """
+        self._road.log.info("%s", line)
+
+    def warn(self, line: str) -> None:
+        """Tell the task's log what deserves attention.
+
+        :param line: what to tell.
+        """
+        self._road.log.warning("%s", line)
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether the task's time is up."""
+        return self.deadline is not None and utcnow() >= self.deadline
+
+    @property
+    def known_skew(self) -> timedelta | None:
+        """By how much the server's clock is ahead; ``None`` before its first answer."""
+        account = self._hook.settings.account
+        return pace_of(account.base_url, account.api_key).skew
+
+    def server_time(self) -> datetime:
+        """Tell the time by the server's clock, as far as that is known.
+
+        :return: the time, in UTC.
+        """
+        return utcnow() + (self.known_skew or timedelta())
+
+    def ask(self, request: Request[Any]) -> Any:
+        """Send what only reads, until there is an answer.
+
+        :param request: one of :mod:`planasonix_provider.api.routes`.
+        :return: what the answer holds.
+        :raises PlanasonixError: as :meth:`patiently`.
+        """
+        return self.patiently(lambda: self._hook.send(request), is_passing)
+
+    def patiently(self, act: Callable[[], R], may_be_done_again: Callable[[BaseException], bool]) -> R:
+        """Sit out an outage, with the patience of a wait: a try that fails meanwhile is one less for what comes.
+
+        :param act: what to do.
+        :param may_be_done_again: says of an error whether it is one to sit out.
+        :return: what came of it.
+        :raises PlanasonixTimeoutError: if the task's time is up first.
+        :raises PlanasonixOutageError: if it takes longer than an outage may last.
+        :raises PlanasonixError: what is not to be sat out.
+        """
+        began = utcnow()
+        while True:
+            try:
+                return act()
+            except PlanasonixError as error:
+                if not may_be_done_again(error):
+                    raise
+                trouble = error
+            if self.is_out_of_time:
+                raise out_of_time(trouble) from trouble
+            if utcnow() - began >= LONGEST_OUTAGE:
+                raise PlanasonixOutageError(
+                    f"Planasonix could not be asked since {began:%Y-%m-%d %H:%M:%S} UTC, for more than "
+                    f"{duration(LONGEST_OUTAGE.total_seconds())}. The last try: {trouble}"
+                ) from trouble
+            self.warn(f"Planasonix cannot be asked yet, trying on: {trouble}")
+            pause = pause_after(trouble, AGAIN_EVERY)
+            left = (self.deadline - utcnow()).total_seconds() if self.deadline else pause
+            self._road.rest.sleep(min(pause, max(0.0, left)))
+
+    def aside(self, act: Callable[[Channel], Awaitable[R]]) -> R:
+        """Do what takes many requests, a few at a time.
+
+        :param act: what to do, over a channel.
+        :return: what came of it.
+        """
+        return run_aside(self._hook.accounts(), act, self._road.rest.sleep_aside)
+
+    def look_at(self, kind: str, work_id: str) -> Work:
+        """Look at work.
+
+        :param kind: ``job`` or ``backfill``.
+        :param work_id: which one.
+        :return: the work, with all that is known of it.
+        :raises PlanasonixNotFoundError: if it is not there.
+        """
+        get: Callable[[str], Request[Any]] = routes.get_backfill if kind == "backfill" else routes.get_job
+        work: Work = self.ask(get(work_id))
+        return work
+
+    def look_twice_at(self, kind: str, work_id: str) -> Work:
+        """Look at work that was there: what was started a moment ago is not seen everywhere yet.
+
+        :param kind: ``job`` or ``backfill``.
+        :param work_id: which one.
+        :return: the work, with all that is known of it.
+        :raises PlanasonixNotFoundError: if it is not there any more.
+        """
+        with suppress(PlanasonixNotFoundError):
+            return self.look_at(kind, work_id)
+        self._road.rest.sleep(min(self._road.interval, AGAIN_EVERY))
+        return self.look_at(kind, work_id)
+
+    @property
+    def looks_for(self) -> str:
+        """For how long what a start has made is looked for, in words."""
+        return duration(sum(LOOK_AGAIN_AFTER))
+
+    def find(self, traces: Traces) -> Work | None:
+        """Look for what a start has made, until it is as good as sure that there is none.
+
+        :param traces: what it is found by.
+        :return: the work, or ``None``.
+        :raises PlanasonixLostTrackError: if there is more than one that may be it.
+        """
+        return self.aside(lambda channel: find_the_one(channel.send, traces, **self._how_to_look()))
+
+    def find_all(self, traces: Traces) -> list[Work]:
+        """Look for all that a start may have made.
+
+        :param traces: what it is found by.
+        :return: the work.
+        """
+        return self.aside(lambda channel: look_for(channel.send, traces, **self._how_to_look()))
+
+    def _how_to_look(self) -> dict[str, Any]:
+        return {
+            "warn": self.warn,
+            "sleep": self._road.rest.sleep_aside,
+            "pauses": LOOK_AGAIN_AFTER,
+            "deadline": self.deadline,
+        }
+
+    def wait_until_over(self, work: Work) -> Work | None:
+        """Wait on this worker, for work that is not to be cancelled when the wait ends.
+
+        :param work: the job or backfill.
+        :return: the same when it is over; ``None`` where it is not there any more, which is over, too.
+        :raises PlanasonixError: if the wait ends otherwise.
+        """
+        watch = Watch(
+            subject_of(work),
+            now=utcnow(),
+            info=self.say,
+            warn=self.warn,
+            deadline=self.deadline,
+            status=work.status,
+            owned=False,
+        )
+        event = worker.wait(
+            watch,
+            lambda request: self._hook.send(request, ONCE),
+            interval=self._road.interval,
+            rest=self._hook.rest,
+            nap=self._road.rest.sleep,
+        )
+        try:
+            return event.work_or_error()
+        except PlanasonixNotFoundError:
+            return None
+
+
+def out_of_time(trouble: PlanasonixError) -> PlanasonixTimeoutError:
+    """Say that the task's time was up before some trouble was over.
+
+    :param trouble: what was in the way.
+    :return: the error, to be raised.
+    """
+    return PlanasonixTimeoutError(f"{trouble.message} The time that timeout and execution_timeout allow is up.")

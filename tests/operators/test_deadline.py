@@ -1,0 +1,156 @@
+"""A process that dies amid the cancel at the deadline: the work ends all the same, and the next try starts anew."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
+
+from planasonix_provider import clock
+from planasonix_provider.api.client import AsyncClient
+from planasonix_provider.api.errors import PlanasonixTimeoutError
+from planasonix_provider.operators import road
+from planasonix_provider.operators.road import Road
+from planasonix_provider.simulator import Simulator
+from planasonix_provider.triggers.base import PlanasonixWorkTrigger
+from tests.driving import Run, context, drive, first_event, rebuilt, record
+from tests.operators.work import CONNECTION, ENDED, Killed, backfill, cut, routes_asked, started, sync
+from tests.travel import Travel, travelling
+
+MINUTE = 60.0
+Make = Callable[..., BaseOperator]
+POINTS = ("before the cancel is sent", "before its answer", "after its answer")
+
+
+@pytest.fixture(autouse=True)
+def travel(monkeypatch: pytest.MonkeyPatch, planasonix: Simulator) -> Iterator[Travel]:
+    with travelling(monkeypatch) as travel:
+        take(planasonix, 300 * MINUTE)
+        yield travel
+
+
+def take(planasonix: Simulator, seconds: float) -> None:
+    """Let all work take a time, and end half a minute after it was cancelled."""
+    how: dict[str, Any] = {"times": None, "queued_seconds": 0, "cancelling_seconds": 30}
+    planasonix.plan(CONNECTION, **how, running_seconds=seconds)
+    planasonix.plan_backfill(CONNECTION, **how, jobs=3, parallel=3, job_seconds=seconds)
+
+
+@pytest.fixture(params=[sync, backfill], ids=["sync", "backfill"])
+def make(request: pytest.FixtureRequest) -> Make:
+    return lambda **more: request.param(**{"poll_interval": MINUTE, "timeout": 10 * MINUTE, **more})
+
+
+def cut_awaited(patch: pytest.MonkeyPatch, owner: Any, name: str, *, route: str = "", is_done: bool) -> None:
+    """Let a process end in a call that is awaited, the first one for a route: before it, or when all is done."""
+    whole = getattr(owner, name)
+
+    async def method(self: Any, *arguments: Any) -> Any:
+        is_meant = route in str(arguments[0])
+        result = await whole(self, *arguments) if is_done or not is_meant else None
+        if is_meant:
+            raise Killed
+        return result
+
+    patch.setattr(owner, name, method)
+
+
+def dies_on_a_worker(make: Make, point: str, notes: dict[str, Any]) -> None:
+    operator = make(deferrable=False)
+    record(operator, (run := Run(notes=notes)).log)
+    with pytest.MonkeyPatch.context() as patch:
+        if point == "before its answer":
+            cut_awaited(patch, AsyncClient, "_send_once", route="/cancel", is_done=True)
+        elif point == "before the cancel is sent":
+            cut(patch, road, "cancel", is_done=False)
+        else:
+            cut(patch, Road, "_leave", is_done=point == "after its answer")
+        with pytest.raises(Killed):
+            operator.execute(context(run))
+
+
+def dies_in_the_triggerer(trigger: Any, point: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if point == "before its answer":
+            cut_awaited(patch, AsyncClient, "_send_once", route="/cancel", is_done=True)
+        else:
+            cut_awaited(patch, PlanasonixWorkTrigger, "at_the_end", is_done=point == "after its answer")
+        with pytest.raises(Killed):
+            asyncio.run(first_event(trigger))
+
+
+def starts_anew(make: Make, planasonix: Simulator, notes: dict[str, Any], try_number: int) -> None:
+    """Show that a try has work of its own, started when the work before was over."""
+    take(planasonix, MINUTE)
+    run = drive(make, notes, try_number=try_number)
+    assert run.error is None
+    old, new = started(planasonix)
+    assert new.id in (run.result.get("job_id"), run.result.get("backfill_id"))
+    assert old.status == "cancelled"
+    assert max(job.finished_at for job in jobs_of(planasonix, old)) <= new.created_at
+
+
+def jobs_of(planasonix: Simulator, work: Any) -> list[Any]:
+    return [planasonix.job(job_id) for job_id in work.job_ids] if hasattr(work, "job_ids") else [work]
+
+
+class TestOnAWorker:
+    @pytest.mark.parametrize("point", POINTS)
+    def test_the_work_ends_and_the_next_try_starts_anew(self, make: Make, planasonix: Simulator, point: str) -> None:
+        notes: dict[str, Any] = {}
+        dies_on_a_worker(make, point, notes)
+        assert ("cancel_job" in routes_asked(planasonix)) == (point != "before the cancel is sent")
+        starts_anew(make, planasonix, notes, try_number=2)
+
+    def test_work_that_has_ended_by_itself_is_taken_over(self, make: Make, planasonix: Simulator) -> None:
+        take(planasonix, 12 * MINUTE)
+        notes: dict[str, Any] = {}
+        dies_on_a_worker(make, "before the cancel is sent", notes)
+        clock.sleep(5 * MINUTE)
+        run = drive(make, notes, try_number=2)
+        (one,) = started(planasonix)
+        assert one.id in (run.result.get("job_id"), run.result.get("backfill_id"))
+
+    def test_goes_on_where_the_user_says_meanwhile_that_nothing_is_cancelled(
+        self, make: Make, planasonix: Simulator
+    ) -> None:
+        take(planasonix, 12 * MINUTE)
+        notes: dict[str, Any] = {}
+        dies_on_a_worker(make, "before the cancel is sent", notes)
+        run = drive(lambda: make(cancel_on_kill=False), notes, try_number=2)
+        (one,) = started(planasonix)
+        assert one.id in (run.result.get("job_id"), run.result.get("backfill_id"))
+
+    def test_before_it_is_written_down_the_next_try_goes_on_up_to_its_own_deadline(
+        self, make: Make, planasonix: Simulator
+    ) -> None:
+        notes: dict[str, Any] = {}
+        dies_on_a_worker(make, "before it is written down", notes)
+        assert "cancel_job" not in routes_asked(planasonix)
+        second = drive(make, notes, try_number=2)
+        (one,) = started(planasonix)
+        assert "still runs: this try goes on with it" in second.said
+        assert isinstance(second.error, PlanasonixTimeoutError)
+        assert one.status in ENDED
+        starts_anew(make, planasonix, notes, try_number=3)
+
+
+class TestInTheTriggerer:
+    @pytest.mark.parametrize("point", POINTS)
+    def test_is_cancelled_by_the_trigger_that_runs_again(self, make: Make, planasonix: Simulator, point: str) -> None:
+        notes: dict[str, Any] = {}
+        operator = make(deferrable=True)
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.execute(context(Run(notes=notes)))
+        trigger = rebuilt(deferred.value.trigger)
+        dies_in_the_triggerer(trigger, point)
+        assert ("cancel_job" in routes_asked(planasonix)) == (point != "before the cancel is sent")
+        event = asyncio.run(first_event(rebuilt(trigger)))
+        with pytest.raises(PlanasonixTimeoutError, match=r"It was (asked to cancel|cancelled)\."):
+            make(deferrable=True).execute_complete(context(Run(notes=notes)), event)
+        (one,) = started(planasonix)
+        assert one.status in ENDED
+        starts_anew(lambda: make(deferrable=True), planasonix, notes, try_number=2)

@@ -1,0 +1,106 @@
+"""Tries of a task that end at each point of their start, and what others start meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from planasonix_provider.api.client import Client
+from planasonix_provider.api.models import BackfillBody, SyncBody
+from planasonix_provider.links.planasonix import Signpost
+from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
+from planasonix_provider.operators.records import Records
+from planasonix_provider.simulator import Simulator
+from planasonix_provider.waiting import search, worker
+from tests.driving import Run, context, record
+from tests.operators.work import (
+    CONNECTION,
+    Killed,
+    backfill,
+    cut,
+    sync,
+)
+
+Make = Callable[..., BaseOperator]
+
+
+def take(planasonix: Simulator, seconds: float, *, fails: bool = False) -> None:
+    """Let all work take a time."""
+    how: dict[str, Any] = {"times": None, "queued_seconds": 0, "cancelling_seconds": 0.05}
+    planasonix.plan(CONNECTION, **how, running_seconds=seconds, outcome="failed" if fails else "succeeded")
+    planasonix.plan_backfill(CONNECTION, **how, jobs=1, job_seconds=seconds, failing_jobs=[0] if fails else [])
+
+
+def id_of(run: Run) -> Any:
+    return run.result.get("job_id") or run.result.get("backfill_id")
+
+
+POINTS: dict[str, dict[str, Any]] = {
+    "before the record": {"owner": Records, "name": "write", "is_done": False},
+    "after the record": {"owner": Records, "name": "write", "is_done": True},
+    # The list of what was there before is the first request.
+    "after the POST left": {"owner": Client, "name": "_send_once", "call": 2, "is_done": True},
+    "after the answer": {"owner": None, "name": "start", "is_done": True},
+    "before the id was recorded": {"owner": Records, "name": "write", "call": 2, "is_done": False},
+    "after the id was recorded": {"owner": Records, "name": "write", "call": 2, "is_done": True},
+    "after the XCom": {"owner": Signpost, "name": "push", "is_done": True},
+    "while it waited": {"owner": worker, "name": "look", "is_done": True},
+}
+
+
+def dies(make: Make, point: str, notes: dict[str, Any], *, deferrable: bool = True, **ti: int) -> None:
+    """Run a try that ends at a point of its start, as by kill -9."""
+    operator = make(deferrable=deferrable)
+    record(operator, (run := Run(notes=notes)).log)
+    with pytest.MonkeyPatch.context() as patch:
+        how = {**POINTS[point]}
+        cut(patch, how.pop("owner") or type(operator), **how)
+        with pytest.raises(Killed):
+            operator.execute(context(run, **ti))
+
+
+def start_theirs(planasonix: Simulator) -> str:
+    """Start a sync of the same connection as somebody else would."""
+    return planasonix.world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "theirs", "task_id": "load"})).id
+
+
+def start_theirs_of(make: Make, planasonix: Simulator) -> None:
+    if make is sync:
+        start_theirs(planasonix)
+        return
+    start_at, end_at = backfill().window()
+    planasonix.world.start_backfill(CONNECTION, BackfillBody(start_at=start_at, end_at=end_at))
+
+
+def at_that_moment(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], times: int = 1) -> None:
+    """Let something happen just before the first start is sent, or the first few."""
+    whole, done = PlanasonixSyncOperator.start, []
+
+    def start(self: PlanasonixSyncOperator, *arguments: Any) -> Any:
+        if len(done) < times:
+            done.append(act())
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(PlanasonixSyncOperator, "start", start)
+
+
+async def nothing(*_: object) -> list[Any]:
+    return []
+
+
+def show_nothing(monkeypatch: pytest.MonkeyPatch, *, looks: int) -> None:
+    """Let a list be late, so that the first looks for a lost start see nothing."""
+    whole, seen = search._listed, []
+
+    async def late(*arguments: Any) -> list[Any]:
+        seen.append(arguments)
+        return [] if len(seen) <= looks else await whole(*arguments)
+
+    monkeypatch.setattr(search, "_listed", late)
+
+
+def is_seen(planasonix: Simulator) -> bool:
+    return any(request.route == "get_job" and request.status for request in planasonix.requests)
