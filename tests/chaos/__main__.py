@@ -1,0 +1,115 @@
+"""Chaos: sixty tasks of all kinds, a seeded storm of kills and faults, and an auditor who looks at what is left.
+
+    make chaos SEED=7                 one seed; odd seeds run distributed
+    make chaos SEED=8 DISTRIBUTED=1   two triggerers, and Celery with two workers
+    make chaos-short                  fewer tasks and a shorter storm, in less than five minutes
+
+It is an Airflow 3.3 with PostgreSQL, and the simulator as a process of its own that is killed, too. The plan of the
+storm follows from the seed alone and is printed before anything happens. When the storm is over, the tasks have some
+minutes to end. Then the auditor, which shares no code with the provider, holds Airflow's database against the
+simulator's own ledger, and asks of each piece of work that was started: whose is it?
+
+What it prints
+    the plan, then each deed as it is done, and at the end counts. A violation is one of
+        lost         a task accounts for no work, or for other work than its last; or work that is nobody's
+        doubled      two pieces of work of one attempt
+        orphaned     work that runs on after its attempt was given up
+        stuck        a task or work that is not over when the calm is
+        wrong state  a task whose state its last work does not justify; work that was cancelled for no reason, or
+                     started when the time of its task was up
+        key          an API key in a log file, a database table or another file
+    each with the timeline of its task: tries, work, deeds and Airflow's events in one order of time. "allowed" counts
+    what cannot be helped: nothing of ours runs where a worker is killed, or a trigger has not begun, and no cancel gets
+    through to a server that does not answer. The exit code is 1 if there is a violation.
+
+What is left in ``.chaos/seed-…``: all logs, the ledger, ``deeds.jsonl`` and ``history.json``. The auditor can be asked
+again without another storm: ``python -m tests.chaos.auditor .chaos/seed-7/history.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from typing import Any
+
+from dev.processes import ROOT
+from tests.chaos.auditor import audit
+from tests.chaos.catalogue import DAG_ID
+from tests.chaos.plan import Plan, make
+from tests.chaos.readers import read_history
+from tests.chaos.report import report
+from tests.chaos.stage import Stage, stage, until
+from tests.chaos.storm import Storm
+
+#: For how many seconds after the storm the tasks may go on.
+CALM = {"full": 300.0, "short": 180.0}
+
+
+def main() -> int:
+    """Run one seed, and tell what came of it.
+
+    :return: the exit code: 1 if there is a violation.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos",
+        description="Let a storm of kills and faults hit an Airflow, and audit what is left.",
+    )
+    parser.add_argument("--seed", type=int, required=True, help="what the plan of the storm is made from")
+    parser.add_argument("--distributed", action="store_true", help="whatever the seed says")
+    parser.add_argument("--local", action="store_true", help="the LocalExecutor, whatever the seed says")
+    parser.add_argument("--short", action="store_true", help="fewer tasks, and a shorter storm")
+    options = parser.parse_args()
+    distributed = True if options.distributed else False if options.local else None
+    plan = make(options.seed, distributed=distributed, size="short" if options.short else "full")
+    print(plan, flush=True)
+    # As Ctrl-C does, so that all that was started is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    home = ROOT / ".chaos" / f"seed-{plan.seed}{'-distributed' if plan.distributed else ''}{'-short' * options.short}"
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    with stage(plan, home) as all_of_it:
+        say(f"\nAirflow is healthy after {time.monotonic() - began:.0f} s. The storm:")
+        answer = all_of_it.airflow.api("POST", f"dags/{DAG_ID}/dagRuns", {"logical_date": None})
+        all_of_it.run_id = answer["dag_run_id"]
+        storm = Storm(plan, all_of_it, say)
+        storm.blow()
+        say(f"The storm is over after {time.monotonic() - began:.0f} s. The calm:")
+        _wait_for_the_end(all_of_it, plan)
+        say(f"It is over after {time.monotonic() - began:.0f} s.\n")
+        history = read_history(plan, all_of_it, storm)
+    (home / "history.json").write_text(history.model_dump_json(indent=1))
+    findings = audit(history)
+    say(report(history, findings))
+    say(f"\nAll of it took {time.monotonic() - began:.0f} s. Logs and ledger are in {home}.")
+    return 1 if findings.violations else 0
+
+
+def _wait_for_the_end(all_of_it: Stage, plan: Plan) -> None:
+    """Wait until every task and all work is over, or time is up."""
+    until(lambda: all_of_it.planasonix.is_up, "the simulator is up again")
+    all_of_it.planasonix.calm()
+    deadline = time.monotonic() + CALM[plan.size]
+    while time.monotonic() < deadline:
+        rows = all_of_it.database.rows(
+            "select state, count(*) as many from task_instance where run_id = %s group by state", all_of_it.run_id
+        )
+        over = ("success", "failed", "skipped", "upstream_failed", "removed")
+        if all(row["state"] in over for row in rows) and not _active(all_of_it):
+            return
+        time.sleep(1)
+
+
+def _active(all_of_it: Stage) -> list[Any]:
+    """List the work that is not over."""
+    state = all_of_it.planasonix.state()
+    jobs = [job for job in state["jobs"] if job["status"] in ("queued", "running", "cancelling")]
+    return jobs + [backfill for backfill in state["backfills"] if backfill["status"] in ("queued", "running")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

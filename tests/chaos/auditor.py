@@ -1,0 +1,420 @@
+"""Judges what a storm has left: whose is each piece of work, and does it justify the state of its task?
+
+It shares no code with the provider, and knows nothing of how it works: only what it promises. An attempt is what a task
+does until its work is over: a retry goes on with the work of the try before, and starts anew only after work that
+failed or was cancelled, or after a clear.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from tests.chaos.history import Deed, Event, History, Task, Work
+
+#: How long after an attempt was given up its work may go on until its cancel comes: Airflow tells a task on a worker
+#: with its next heartbeat, and a trigger within ten seconds.
+GRACE = timedelta(seconds=15)
+#: The same where the way there was disturbed.
+GRACE_IN_TROUBLE = timedelta(seconds=45)
+#: For how long before a moment a deed may be what has led to it.
+CAUSE = timedelta(seconds=45)
+#: The clocks of Airflow's database and of the ledger are one, but their entries come one after the other.
+SLACK = timedelta(seconds=1)
+
+DONE = ("succeeded", "completed")
+OVER = ("success", "failed", "skipped", "upstream_failed", "removed")
+#: What keeps a cancel from coming: its death, and faults but for those of a start.
+ON_THE_WAY = ("simulator", "api-server", "triggerer", "triggerer-2")
+#: What the log of a task says where Airflow ends it by itself.
+ENDED_BY_AIRFLOW = "shouldn't be running"
+#: What is said of it where its supervisor ends it, since it cannot tell Airflow that it lives.
+ENDED_BY_SUPERVISOR = "3 heartbeats failed"
+#: Where tasks run.
+PLACES_OF_TASKS = ("scheduler", "celery-worker", "celery-worker-2")
+
+VIOLATIONS = ("lost", "doubled", "orphaned", "stuck", "wrong state", "key")
+
+
+@dataclass(frozen=True)
+class Violation:
+    """Something that must not be.
+
+    :param kind: one of :data:`VIOLATIONS`.
+    :param task: whose it is.
+    :param text: what it is.
+    """
+
+    kind: str
+    task: str | None
+    text: str
+
+
+@dataclass
+class Findings:
+    """What the auditor has found.
+
+    :param violations: what must not be.
+    :param allowed: what cannot be helped, and is documented, by the limit; each with what it was.
+    """
+
+    violations: list[Violation] = field(default_factory=list)
+    allowed: list[tuple[str, str]] = field(default_factory=list)
+
+    def violate(self, kind: str, task: str | None, text: str) -> None:
+        self.violations.append(Violation(kind, task, text))
+
+    def allow(self, limit: str, text: str) -> None:
+        self.allowed.append((limit, text))
+
+    def count(self, kind: str) -> int:
+        """Count the violations of a kind."""
+        return sum(violation.kind == kind for violation in self.violations)
+
+    def limits(self) -> Counter[str]:
+        """Count what was allowed."""
+        return Counter(limit for limit, _ in self.allowed)
+
+
+def audit(history: History) -> Findings:
+    """Judge a storm.
+
+    :param history: what has happened.
+    :return: what was found.
+    """
+    findings = Findings()
+    for place in history.keys_found:
+        findings.violate("key", None, f"an API key is in {place}")
+    names = {task.name for task in history.tasks}
+    for work in history.works:
+        if work.task not in names:
+            findings.violate("lost", work.task, f"{work.id} on {work.connection_id} is the work of no task")
+        if work.ended is None:
+            findings.violate("stuck", work.task, f"{work.id} is not over")
+    for task in history.tasks:
+        _Case(history, task, findings).judge()
+    return findings
+
+
+class _Case:
+    """One task.
+
+    :param history: what has happened.
+    :param task: the task.
+    :param findings: gets what is found.
+    """
+
+    def __init__(self, history: History, task: Task, findings: Findings) -> None:
+        self.history = history
+        self.task = task
+        self.findings = findings
+        self.works = sorted((work for work in history.works if work.task == task.name), key=lambda work: work.began)
+        self.deeds = [deed for deed in history.deeds if deed.task == task.name]
+
+    def judge(self) -> None:
+        if self.task.state not in OVER:
+            self._violate("stuck", f"the task is {self.task.state}")
+        self._judge_the_number()
+        self._judge_what_was_given_up()
+        self._judge_the_time()
+        self._judge_cancels()
+        if self.task.state == "success":
+            self._judge_success()
+            self._judge_clears()
+        elif self.task.state == "failed":
+            self._judge_failure()
+        elif self.task.state in OVER:
+            self._violate("wrong state", f"the task is {self.task.state}, for which there is no reason")
+
+    def _violate(self, kind: str, text: str) -> None:
+        self.findings.violate(kind, self.task.name, text)
+
+    def _allow(self, limit: str, text: str) -> None:
+        self.findings.allow(limit, f"{self.task.name}: {text}")
+
+    # --- Started once? ---
+
+    def _judge_the_number(self) -> None:
+        for mark, times in Counter(work.mark for work in self.works if work.mark).items():
+            if times > 1:
+                self._violate("doubled", f"{times} pieces of work were started as {mark}")
+        for work in self.works:
+            if not self._was_a_try(work.try_number):
+                self._violate("lost", f"{work.id} is that of try {work.try_number}, which never was")
+            if work.connection_id != self.task.connection_id:
+                self._violate("lost", f"{work.id} is on {work.connection_id}, and not on {self.task.connection_id}")
+        for old, new in zip(self.works, self.works[1:], strict=False):
+            if old.mark and old.mark == new.mark:
+                continue
+            clear = self._deed("clear", old.began - SLACK, new.began)
+            is_over = old.ended is not None and old.ended <= new.began + SLACK
+            if clear and not is_over:
+                if not self.task.cancel_on_kill:
+                    self._allow("runs on after a clear, as cancel_on_kill=False says", old.id)
+                else:
+                    self._violate("orphaned", f"{old.id} still ran when the cleared task started {new.id}")
+            elif not clear and not is_over:
+                self._violate("doubled", f"{old.id} still ran when {new.id} was started")
+            elif not clear and old.outcome in DONE:
+                self._violate("doubled", f"{new.id} was started after {old.id}, which has {old.outcome}")
+
+    # --- Given up, and ended? ---
+
+    def _judge_what_was_given_up(self) -> None:
+        for work, at, why, deed in self._given_up():
+            if work.ended is not None and work.ended <= at + SLACK:
+                continue
+            if not self.task.cancel_on_kill:
+                self._allow("runs on, as cancel_on_kill=False says", f"{work.id}, {why}")
+                continue
+            late = at + (GRACE_IN_TROUBLE if self._is_troubled(at) else GRACE)
+            if work.cancel_asked and work.cancel_asked <= late:
+                continue
+            ran_on = (work.ended or self.history.ended) - at
+            text = f"{work.id} ran on for {ran_on.total_seconds():.0f} s after the task {why}"
+            if limit := self._limit_of(work, at, deed):
+                self._allow(limit, text)
+            elif work.ended is None or work.ended > late:
+                self._violate("orphaned", text)
+            else:
+                self._allow("ended by itself before a cancel was due", text)
+
+    def _given_up(self) -> Iterator[tuple[Work, datetime, str, Deed | None]]:
+        """Tell which work was given up and when; what was cleared is judged when the next work starts."""
+        marks = [deed for deed in self.deeds if deed.kind == "mark_failed"]
+        for mark in marks:
+            for work in self.works:
+                clear = self._deed("clear", mark.at, work.began)
+                # What is started in the moment before the process hears of it belongs to it, too.
+                if not clear and work.began <= mark.at + GRACE and (work.ended is None or work.ended > mark.at):
+                    yield work, max(mark.at, work.began), "was marked failed", mark
+        last = self.task.tries[-1] if self.task.tries else None
+        was_marked = last and any(last.began is None or mark.at >= last.began for mark in marks)
+        if self.task.state == "failed" and last and last.ended and self.works and not was_marked:
+            yield self.works[-1], last.ended, "had failed for good", None
+        for clear in (deed for deed in self.deeds if deed.kind == "clear"):
+            old = [work for work in self.works if work.began <= clear.at]
+            is_followed = any(work.began > clear.at for work in self.works)
+            is_kept = self.task.state == "success" and old and self.task.returned == old[-1].id
+            if old and not is_followed and not is_kept and (old[-1].ended is None or old[-1].ended > clear.at):
+                yield old[-1], clear.at, "was cleared", clear
+
+    def _judge_the_time(self) -> None:
+        """Its time counts from the beginning of each try; what the last one waits for does not run on after it."""
+        last = self.task.tries[-1] if self.task.tries else None
+        if not (self.task.timeout and last and last.began and self.works):
+            return
+        for work in self.works:
+            began = max((one.began for one in self.task.tries if one.began and one.began <= work.began), default=None)
+            if began and work.began > began + timedelta(seconds=self.task.timeout) + GRACE:
+                self._violate("wrong state", f"{work.id} was started when the time of its try was up")
+        work, up = self.works[-1], last.began + timedelta(seconds=self.task.timeout)
+        late = up + (GRACE_IN_TROUBLE if self._is_troubled(up) else GRACE)
+        is_given_up = self._deed("mark_failed", last.began - SLACK, late)
+        if self.task.state == "failed" and self._limit_of(work, last.ended or up, None):
+            return
+        if (work.cancel_asked or work.ended or self.history.ended) > late and not is_given_up:
+            self._violate("orphaned", f"{work.id} ran on after the time of try {last.number} was up")
+
+    def _limit_of(self, work: Work, at: datetime, deed: Deed | None) -> str | None:
+        """Name the documented limit that lets work run on, if there is one."""
+        state = deed.facts.get("state") if deed else None
+        # A try that has begun since then knows of the work.
+        since = max((one.began for one in self.task.tries if one.began and one.began <= at), default=at)
+        if self._says(work, "could not be cancelled", since):
+            return "could not be cancelled amid an outage, as the log says"
+        if any(self._says(work, f"{job_id}/cancel: ", since) for job_id in work.jobs or [work.id]):
+            return "killed before a cancel got through to Planasonix, as the log shows"
+        if state == "deferred" and not self._was_told(at):
+            if not self._trigger_ran(at):
+                return "marked failed before its trigger ran"
+            if self._killed(("triggerer", "triggerer-2"), at - CAUSE, at + GRACE):
+                return "marked failed while its triggerer was dead"
+        # It may be killed before it hears of the mark, too.
+        until = at + GRACE if deed else at
+        if self._deed("kill_task", since, until, signal="SIGKILL") or self._killed(PLACES_OF_TASKS, since, until):
+            if deed is None:
+                return "worker killed with no retry left"
+            if state in ("running", "up_for_retry", "queued", "scheduled"):
+                return "marked failed about when its worker was killed"
+        return None
+
+    def _was_told(self, at: datetime) -> bool:
+        return any("invoking on_kill" in event.text for event in self._events("trigger", at, at + GRACE_IN_TROUBLE))
+
+    def _trigger_ran(self, at: datetime) -> bool:
+        """Say whether the trigger of the last deferral had begun."""
+        deferred = [
+            event.at
+            for event in self._events("airflow", datetime.min.replace(tzinfo=at.tzinfo), at)
+            if event.text.startswith("deferred")
+        ]
+        since = max(deferred, default=at)
+        return any("starting" in event.text for event in self._events("trigger", since - SLACK, at))
+
+    # --- Cancelled for a reason? ---
+
+    def _judge_cancels(self) -> None:
+        for work in self.works:
+            at = work.cancel_asked
+            if at is None:
+                continue
+            if not self.task.cancel_on_kill:
+                self._violate("wrong state", f"{work.id} was cancelled in spite of cancel_on_kill=False")
+                continue
+            began = [one.began for one in self.task.tries if one.began and one.began <= at]
+            timeout = timedelta(seconds=self.task.timeout or 0)
+            causes = [
+                self.task.timeout and any(then + timeout <= at for then in began),
+                self._deed("mark_failed", work.began - SLACK, at + SLACK),
+                # By the trigger at once, or by the next try, which may be long in coming.
+                self._deed("clear", work.began - SLACK, at + SLACK),
+                self._deed("kill_task", at - CAUSE, at + SLACK, signal="SIGTERM"),
+                self._killed(PLACES_OF_TASKS, at - CAUSE, at + SLACK, signal="SIGTERM"),
+                self._is_ended_by_airflow(at),
+            ]
+            if not any(causes):
+                self._violate("wrong state", f"{work.id} was cancelled, for which there is no reason")
+
+    # --- The state that its work justifies? ---
+
+    def _judge_success(self) -> None:
+        works = {work.id: work for work in self.history.works}
+        accounted = works.get(self.task.returned or "")
+        if accounted is None:
+            self._violate(
+                "lost", f"the task has succeeded, and accounts for {self.task.returned}, which was never started"
+            )
+        elif accounted.outcome not in DONE:
+            self._violate("wrong state", f"the task has succeeded, and {accounted.id} was {accounted.outcome}")
+        elif self.works and accounted.id != self.works[-1].id and accounted.task == self.task.name:
+            self._violate(
+                "lost", f"the task accounts for {accounted.id}, and not for its last work {self.works[-1].id}"
+            )
+        elif accounted.task != self.task.name and self.task.on_conflict != "attach":
+            self._violate("lost", f"the task accounts for {accounted.id}, which is that of {accounted.task}")
+
+    def _judge_clears(self) -> None:
+        """A clear starts afresh: what was started before it is not what the task accounts for after it."""
+        kept = next((work for work in self.works if work.id == self.task.returned), None)
+        clear = next((deed for deed in self.deeds if deed.kind == "clear" and kept and deed.at > kept.began), None)
+        if clear and kept:
+            state = clear.facts.get("state")
+            if state == "running":
+                self._allow("cleared while it ran, it went on with its job", kept.id)
+            else:
+                self._violate("wrong state", f"the task was cleared ({state}), and accounts for {kept.id} from before")
+
+    def _judge_failure(self) -> None:
+        last = self.task.tries[-1] if self.task.tries else None
+        began = (last and last.began) or self.history.ended
+        ended = (last and last.ended) or self.history.ended
+        if any(deed.kind == "mark_failed" and deed.at >= began - SLACK for deed in self.deeds):
+            return
+        if self.task.timeout and not self.works and ended >= began + timedelta(seconds=self.task.timeout) - SLACK:
+            # Its time was up before anything could be started.
+            return
+        if any(
+            "this task's cannot be told" in event.text for event in self._events("task", began - SLACK, ended + SLACK)
+        ):
+            if self.history.settings.get("show_metadata"):
+                self._violate("wrong state", "the task could not tell which work is its own, and the API tells")
+            else:
+                self._allow(
+                    "nobody can tell which of several jobs a lost start has made", f"try {last and last.number}"
+                )
+            return
+        if last and last.max_tries is not None and last.number <= last.max_tries:
+            self._violate("wrong state", f"the task has failed at try {last.number}, and {last.max_tries + 1} it has")
+            return
+        work = self.works[-1] if self.works else None
+        if work and work.outcome in ("failed", "cancelled"):
+            return
+        killed = self._deed("kill_task", began - SLACK, ended) or self._killed(
+            (*PLACES_OF_TASKS, "api-server"), began - SLACK, ended + SLACK
+        )
+        has = f"its last work {work.id} has {work.outcome}" if work else "no work was started"
+        if last and not last.began:
+            self._allow("failed by Airflow before its process began", has)
+        elif killed:
+            self._allow("failed by a kill with no retry left", f"{killed.text}; {has}")
+        else:
+            self._violate("wrong state", f"the task has failed, and {has}")
+
+    # --- Tools ---
+
+    def _was_a_try(self, number: int | None) -> bool:
+        """Say whether there was a try of that number: of one that its scheduler took for lost only the log may tell."""
+        ran = f"running (try {number})"
+        return any(one.number == number for one in self.task.tries) or any(
+            event.task == self.task.name and event.source == "airflow" and event.text == ran
+            for event in self.history.events
+        )
+
+    def _is_ended_by_airflow(self, at: datetime) -> bool:
+        """Say whether Airflow has told the process to end: the task was reset, or its heartbeats came too late."""
+        said = [
+            *(ENDED_BY_AIRFLOW in event.text for event in self._events("task", at - CAUSE, at + SLACK)),
+            *(ENDED_BY_SUPERVISOR in event.text for event in self._events("supervisor", at - CAUSE, at + SLACK)),
+        ]
+        return any(said)
+
+    def _deed(self, kind: str, since: datetime, until: datetime, **facts: object) -> Deed | None:
+        """Find a deed that was done to this task."""
+        for deed in self.deeds:
+            if deed.kind == kind and since <= deed.at <= until and facts.items() <= deed.facts.items():
+                return deed
+        return None
+
+    def _killed(self, components: tuple[str, ...], since: datetime, until: datetime, **facts: object) -> Deed | None:
+        """Find a deed that was done to one of some components; what starts one again ends what is left of it."""
+        for deed in self.history.deeds:
+            is_one = deed.kind in ("kill", "freeze", "restart") and deed.facts.get("component") in components
+            if is_one and since <= deed.at <= until and facts.items() <= deed.facts.items():
+                return deed
+        return None
+
+    def _is_troubled(self, at: datetime) -> bool:
+        faults = [
+            deed
+            for deed in self.history.deeds
+            if deed.kind == "fault" and not str(deed.facts.get("route")).startswith("trigger_")
+        ]
+        is_faulty = any(at - GRACE <= deed.at <= at + GRACE for deed in faults)
+        return is_faulty or self._killed(ON_THE_WAY, at - GRACE, at + GRACE) is not None
+
+    def _events(self, source: str, since: datetime, until: datetime) -> list[Event]:
+        return [
+            event
+            for event in self.history.events
+            if event.task == self.task.name and event.source == source and since <= event.at <= until
+        ]
+
+    def _says(self, work: Work, words: str, since: datetime) -> bool:
+        """Say whether a log names the work that is left."""
+        return any(
+            words in event.text and any(each in event.text for each in (work.id, work.connection_id, *work.jobs))
+            for event in self.history.events
+            if event.task == self.task.name and event.at >= since - SLACK
+        )
+
+
+def main() -> int:
+    """Judge a stored history again.
+
+    :return: the exit code: 1 if there is a violation.
+    """
+    from tests.chaos.report import report
+
+    history = History.model_validate_json(Path(sys.argv[1]).read_text())
+    findings = audit(history)
+    print(report(history, findings))
+    return 1 if findings.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

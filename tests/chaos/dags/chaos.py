@@ -1,0 +1,33 @@
+"""The DAG that the storm hits: every kind of task, and none that waits for another."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG
+
+from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator, PlanasonixSyncOperator
+from tests.chaos.catalogue import CONN_ID, DAG_ID, catalogue
+
+WINDOW = {"start_at": "2024-01-01T00:00:00Z", "end_at": "2024-04-01T00:00:00Z"}
+
+with DAG(DAG_ID, schedule=None, is_paused_upon_creation=False, max_active_tasks=100):
+    for spec in catalogue():
+        operator = PlanasonixBackfillOperator if spec.starts == "backfill" else PlanasonixSyncOperator
+        how: dict[str, Any] = {
+            "task_id": spec.task_id,
+            "planasonix_conn_id": CONN_ID,
+            "deferrable": spec.deferrable,
+            "retries": spec.retries,
+            "retry_delay": timedelta(seconds=1),
+            "poll_interval": 1,
+            "timeout": spec.timeout,
+            "cancel_on_kill": spec.cancel_on_kill,
+            "on_conflict": spec.on_conflict,
+            **(WINDOW if spec.starts == "backfill" else {}),
+        }
+        if spec.is_mapped:
+            operator.partial(**how).expand(connection_id=list(spec.connections))
+        else:
+            operator(connection_id=spec.connections[0], **how)

@@ -1,0 +1,215 @@
+"""What a storm is going to do: made from a seed alone, before anything runs.
+
+Nothing here knows of a run: a target is a component, or a place between 0 and 1 in the list of what is there when it is
+time. So the same seed is the same plan, whatever the run makes of it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.chaos.catalogue import Size, Spec, catalogue
+
+#: For how many seconds the storm lasts.
+STORM = {"full": 130.0, "short": 55.0}
+#: How often each kind of deed is done in a full storm, and in a short one.
+COUNTS: dict[str, tuple[int, int]] = {
+    "kill": (8, 3),
+    "kill_task": (8, 3),
+    "freeze": (1, 0),
+    "lose_start": (9, 3),
+    "fault": (9, 3),
+    "rotate": (2, 1),
+    "clear": (5, 2),
+    "mark_failed": (5, 2),
+    "kill_start": (4, 1),
+}
+#: What the simulator answers a start with, once it has had its effect or before.
+LOST_STARTS: tuple[dict[str, Any], ...] = (
+    {"kind": "reset"},
+    {"kind": "cut"},
+    {"kind": "status", "status": 500},
+    {"kind": "status", "status": 504},
+    {"kind": "html", "status": 502},
+    {"kind": "empty", "status": 200},
+    {"kind": "hang", "seconds": 8},
+)
+STARTS = ("trigger_sync", "trigger_sync", "trigger_backfill")
+CANCELS = ("cancel_job", "get_job", "list_jobs", "get_job_results", "get_backfill")
+
+
+@dataclass(frozen=True)
+class Deed:
+    """One thing that the storm does.
+
+    :param at: at which second.
+    :param kind: what it does.
+    :param target: a component, or a place from 0 to 1 among the tasks that are fit for it.
+    :param how: what else there is to say.
+    """
+
+    at: float
+    kind: str
+    target: str | float | None = None
+    how: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        target = "" if self.target is None else f" {self.target}"
+        return f"{self.at:6.1f} s  {self.kind}{target} {json.dumps(self.how) if self.how else ''}".rstrip()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A storm.
+
+    :param seed: what it is made from.
+    :param distributed: whether Airflow has two triggerers, and Celery with two workers.
+    :param size: "full" or "short".
+    :param settings: how the simulator behaves.
+    :param seconds: for how long the works of each connection run.
+    :param deeds: what happens, in order.
+    """
+
+    seed: int
+    distributed: bool
+    size: Size
+    settings: dict[str, Any]
+    seconds: dict[str, float]
+    deeds: tuple[Deed, ...]
+
+    def __str__(self) -> str:
+        how = "two triggerers, Celery with two workers" if self.distributed else "LocalExecutor"
+        counts = ", ".join(
+            f"{count} {kind}" for kind, count in sorted(Counter(deed.kind for deed in self.deeds).items())
+        )
+        lines = [f"Seed {self.seed}, {self.size}: {how}. The simulator: {json.dumps(self.settings)}. {counts}"]
+        return "\n".join([*lines, *map(str, self.deeds)])
+
+
+def make(seed: int, *, distributed: bool | None = None, size: Size = "full") -> Plan:
+    """Make the plan of a seed.
+
+    :param seed: any number. Odd ones are distributed.
+    :param distributed: whether it is, whatever the seed says.
+    :param size: "full" or "short".
+    :return: the plan.
+    """
+    is_distributed = seed % 2 == 1 if distributed is None else distributed
+    dice = random.Random(f"{seed} {is_distributed} {size}")
+    settings = {
+        "honour_idempotency": dice.random() < 0.5,
+        "show_metadata": dice.random() < 0.5,
+        "conflict": dice.choice(["named", "unnamed"]),
+    }
+    seconds = {connection_id: _seconds(dice, spec) for spec in catalogue(size) for _, _, connection_id in spec.names()}
+    deeds = [deed for kind in COUNTS for deed in _deeds(dice, kind, size, is_distributed)]
+    return Plan(seed, is_distributed, size, settings, seconds, tuple(sorted(deeds, key=lambda deed: deed.at)))
+
+
+def _seconds(dice: random.Random, spec: Spec) -> float:
+    if spec.timeout:
+        # So long that nobody can take its own end for a cancel.
+        return round(dice.uniform(120, 150), 1)
+    return round(dice.uniform(60, 90) if spec.is_long else dice.uniform(5, 30), 1)
+
+
+def _deeds(dice: random.Random, kind: str, size: Size, distributed: bool) -> list[Deed]:
+    """Make the deeds of one kind: they are spread over the storm, so that what was killed comes back in between."""
+    count = COUNTS[kind][size == "short"]
+    if kind == "freeze" and not distributed:
+        return []
+    make_one = _MAKERS[kind]
+    # A third of the tasks has started before long, and what is not started loses no answer.
+    span = STORM[size] / 4 if (kind, size) == ("lose_start", "short") else STORM[size]
+    step = span / count if count else 0
+    begins = [step * number + dice.uniform(0, step) for number in range(count)]
+    order = list(range(count))
+    dice.shuffle(order)
+    return [make_one(dice, round(5 + begin, 1), turn, distributed) for begin, turn in zip(begins, order, strict=True)]
+
+
+def _kill(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+    components = ["triggerer", "scheduler", "simulator", "api-server"]
+    if distributed:
+        components = [
+            "triggerer",
+            "celery-worker",
+            "scheduler",
+            "simulator",
+            "triggerer-2",
+            "celery-worker-2",
+            "api-server",
+        ]
+    signal = dice.choice(["SIGKILL", "SIGKILL", "SIGTERM"])
+    how = {"signal": signal, "down": round(dice.uniform(1, 8), 1)}
+    return Deed(at, "kill", components[turn % len(components)], how)
+
+
+def _kill_task(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+    signal = "SIGTERM" if turn % 3 == 2 else "SIGKILL"
+    how = {"signal": signal, "with_supervisor": signal == "SIGKILL" and turn % 4 == 3}
+    return Deed(at, "kill_task", _place(dice), how)
+
+
+def _freeze(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+    return Deed(at, "freeze", dice.choice(["triggerer", "triggerer-2"]), {"seconds": round(dice.uniform(18, 25), 1)})
+
+
+def _lose_start(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+    """Lose the answer to a start: after its effect mostly, for that is the hard case."""
+    when = "before" if turn % 3 == 2 else "after"
+    return Deed(at, "fault", None, {**dice.choice(LOST_STARTS), "route": dice.choice(STARTS), "when": when})
+
+
+def _fault(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+    """Disturb everything for a while."""
+    waves: list[dict[str, Any]] = [
+        {"kind": "status", "status": 429, "headers": {"Retry-After": "2"}, "times": dice.randint(10, 30)},
+        {"kind": "hang", "seconds": 20, "times": dice.randint(2, 5)},
+        {"kind": "reset", "route": dice.choice(CANCELS), "when": "after", "times": dice.randint(1, 4)},
+        {"kind": "status", "status": dice.choice([500, 502, 503, 504]), "times": dice.randint(3, 12)},
+        {"kind": dice.choice(["cut", "empty"]), "times": dice.randint(2, 6)},
+        {"kind": "status", "status": 503, "route": "cancel_job", "times": dice.randint(1, 4)},
+    ]
+    return Deed(at, "fault", None, waves[turn % len(waves)])
+
+
+def _rotate(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+    return Deed(at, "rotate", None, {"key": f"plnx_sim_rotated_{dice.getrandbits(64):016x}", "revoke_after": 4})
+
+
+def _clear(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+    states = [["deferred"], ["running"], ["success", "failed"]][turn % 3]
+    return Deed(at, "clear", _place(dice), {"states": states})
+
+
+def _mark_failed(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+    return Deed(at, "mark_failed", _place(dice), {"states": [["deferred"], ["running"]][turn % 2]})
+
+
+def _kill_start(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+    """Kill the next task that starts something, while the answer to its start is outstanding."""
+    how = {"signal": "SIGTERM" if turn == 3 else "SIGKILL", "when": "before" if turn == 2 else "after", "seconds": 6}
+    return Deed(at, "kill_start", None, how)
+
+
+def _place(dice: random.Random) -> float:
+    return round(dice.random(), 4)
+
+
+_MAKERS: dict[str, Callable[[random.Random, float, int, bool], Deed]] = {
+    "kill": _kill,
+    "kill_task": _kill_task,
+    "freeze": _freeze,
+    "lose_start": _lose_start,
+    "fault": _fault,
+    "rotate": _rotate,
+    "clear": _clear,
+    "mark_failed": _mark_failed,
+    "kill_start": _kill_start,
+}

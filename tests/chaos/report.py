@@ -1,0 +1,106 @@
+"""Says what the auditor has found: counts first, then the timeline of each violation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from tests.chaos.auditor import VIOLATIONS, Findings
+from tests.chaos.history import History
+
+#: How long before and after the life of a task a deed may matter to it.
+NEAR = timedelta(seconds=20)
+
+
+def report(history: History, findings: Findings) -> str:
+    """Put the findings into words.
+
+    :param history: what has happened.
+    :param findings: what was found.
+    :return: the lines.
+    """
+    return "\n".join(_lines(history, findings))
+
+
+def _lines(history: History, findings: Findings) -> Iterator[str]:
+    kills = Counter(
+        f"{deed.facts.get('signal', 'SIGSTOP')} {_victim(deed.facts)}"
+        for deed in history.deeds
+        if deed.kind in ("kill", "kill_task", "freeze")
+    )
+    faults = Counter(_fault(deed.facts) for deed in history.deeds if deed.kind == "fault")
+    others = Counter(
+        deed.kind for deed in history.deeds if deed.kind in ("clear", "mark_failed", "rotate", "revoke", "not done")
+    )
+    jobs = sum(len(work.jobs) or 1 for work in history.works)
+    how = "two triggerers, Celery with two workers" if history.distributed else "LocalExecutor"
+    yield f"Seed {history.seed}, {how}, {history.settings}"
+    yield f"kills       {sum(kills.values())}: {_counts(kills)}"
+    yield f"faults      {sum(faults.values())}: {_counts(faults)}"
+    yield f"deeds       {_counts(others)}"
+    yield f"tasks       {len(history.tasks)}: {_counts(Counter(str(task.state) for task in history.tasks))}"
+    yield f"tries       {sum(len(task.tries) for task in history.tasks)}"
+    outcomes = Counter(str(work.outcome) for work in history.works)
+    yield f"work        {len(history.works)}: {_counts(outcomes)}; {jobs} jobs"
+    for limit, count in sorted(findings.limits().items()):
+        yield f"allowed     {count}: {limit}"
+        for text in (text for its_limit, text in findings.allowed if its_limit == limit):
+            yield f"              {text}"
+    yield "violations  " + ", ".join(f"{findings.count(kind)} {kind}" for kind in VIOLATIONS)
+    told = set()
+    for violation in findings.violations:
+        yield ""
+        yield f"VIOLATION   {violation.kind}: {violation.task or ''} {violation.text}"
+        if violation.task and violation.task not in told:
+            told.add(violation.task)
+            yield from timeline(history, violation.task)
+
+
+def timeline(history: History, name: str) -> Iterator[str]:
+    """Tell in one order of time what has happened to a task.
+
+    :param history: what has happened.
+    :param name: the task.
+    :return: the lines.
+    """
+    moments: list[tuple[datetime, str, str]] = []
+    for work in history.works:
+        if work.task == name:
+            moments.append((work.began, "planasonix", f"{work.id} is started by try {work.try_number} as {work.mark}"))
+            if work.cancel_asked:
+                moments.append((work.cancel_asked, "planasonix", f"{work.id} is asked to cancel"))
+            if work.ended:
+                moments.append((work.ended, "planasonix", f"{work.id} has {work.outcome}"))
+    for task in history.tasks:
+        if task.name == name:
+            for one in task.tries:
+                if one.began:
+                    moments.append((one.began, "airflow", f"try {one.number} begins"))
+                if one.ended:
+                    moments.append((one.ended, "airflow", f"try {one.number} ends: {one.state}"))
+    moments += [(event.at, event.source, event.text) for event in history.events if event.task == name]
+    if moments:
+        first, last = min(moments)[0] - NEAR, max(moments)[0] + NEAR
+        moments += [
+            (deed.at, "STORM", deed.text)
+            for deed in history.deeds
+            if deed.task == name or (deed.task is None and first <= deed.at <= last)
+        ]
+    for at, source, text in sorted(moments):
+        yield f"  {at:%H:%M:%S}.{at.microsecond // 1000:03}  {source:10}  {text}"
+
+
+def _victim(facts: dict[str, object]) -> object:
+    if facts.get("in_start"):
+        return "task amid its start"
+    return facts.get("component") or ("task with its supervisor" if facts.get("with_supervisor") else "task")
+
+
+def _fault(facts: dict[str, object]) -> str:
+    kind = str(facts.get("status") if facts.get("kind") == "status" else facts.get("kind"))
+    return f"{kind} {facts['when']} a start" if str(facts.get("route", "")).startswith("trigger_") else kind
+
+
+def _counts(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))

