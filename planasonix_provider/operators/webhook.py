@@ -40,8 +40,8 @@ class WebhookRoad:
     def __init__(self, operator: PlanasonixWebhookOperator, context: Context) -> None:
         self.operator = operator
         self.log = operator.log
-        self.url, self.events = str(operator.url), list(operator.events)
-        self.place = keeper(operator.secret_to)
+        self.url, self.events = str(operator.url), list(operator.events or ())
+        self.place = keeper(operator.secret_to or "")
         self.memory = _Memory(context["ti"], self.place)
 
     def travel(self) -> dict[str, Any]:
@@ -64,10 +64,10 @@ class WebhookRoad:
                 return self._adopt(hook, webhook)
             self.memory.remember(webhook)
             self.log.info("Webhook %s was created; its secret is in %s.", webhook.id, self.place.describe)
-            return _account(webhook, "created", secret_is_new=True)
+            return account(webhook, "created", secret_is_new=True)
 
     def _look(self, hook: PlanasonixHook) -> list[Webhook]:
-        return [webhook for webhook in hook.list_webhooks() if _address(webhook.url) == _address(self.url)]
+        return [webhook for webhook in hook.list_webhooks() if is_for(webhook, self.url)]
 
     def _the_one(self, found: list[Webhook]) -> Webhook | None:
         if len(found) > 1:
@@ -126,7 +126,7 @@ class WebhookRoad:
         is_as_it_should_be = set(webhook.events) == set(self.events) and webhook.enabled is not False
         if is_as_it_should_be:
             self.log.info("Webhook %s is as it should be.", webhook.id)
-            return _account(webhook, "unchanged", secret_is_new=not is_secret_kept)
+            return account(webhook, "unchanged", secret_is_new=not is_secret_kept)
         self.log.info(
             "Webhook %s is changed: events %s, %s; from now on %s, enabled.",
             webhook.id,
@@ -136,7 +136,7 @@ class WebhookRoad:
         )
         changed = hook.update_webhook(webhook.id, events=self.events, enabled=True)
         merged = webhook.model_copy(update=changed.model_dump(exclude_unset=True))
-        return _account(merged, "updated", secret_is_new=not is_secret_kept)
+        return account(merged, "updated", secret_is_new=not is_secret_kept)
 
     def _is_secret_kept(self, webhook: Webhook) -> bool:
         if not self.place.is_readable:
@@ -200,7 +200,22 @@ def _is_older(webhook: Webhook, created: NewWebhook) -> bool:
     return not webhook.created_at or not created.created_at or webhook.created_at <= created.created_at
 
 
-def _account(webhook: Webhook, action: str, *, secret_is_new: bool) -> dict[str, Any]:
+def is_for(webhook: Webhook, url: str) -> bool:
+    """Say whether a subscription is a url's.
+
+    :param webhook: the subscription.
+    :param url: the url, as the task has it.
+    """
+    return _address(webhook.url) == _address(url)
+
+
+def account(webhook: Webhook, action: str, *, secret_is_new: bool) -> dict[str, Any]:
+    """Say what was done, in JSON types.
+
+    :param webhook: the subscription.
+    :param action: ``created``, ``updated``, ``unchanged`` or ``deleted``.
+    :param secret_is_new: whether its secret was made in this try.
+    """
     return {
         "webhook_id": webhook.id,
         "url": webhook.url,

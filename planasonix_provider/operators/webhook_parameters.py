@@ -32,20 +32,6 @@ def url(name: str, value: Any) -> str:
     return str(value)
 
 
-def events(name: str, value: Any) -> list[str]:
-    """Check what a subscription is to be told of. The set is open: a name that nobody knows is none of this check's.
-
-    :param name: the parameter's name, for the message.
-    :param value: what was given.
-    :return: the events, each once.
-    :raises ValueError: if it is no list, or there is none in it.
-    """
-    is_list = isinstance(value, (list, tuple, set, frozenset)) and value
-    if not is_list or not all(isinstance(event, str) and event.strip() for event in value):
-        raise refusal(name, value, "a list of events, as ['job.succeeded', 'job.failed']")
-    return sorted(set(value)) if isinstance(value, (set, frozenset)) else list(dict.fromkeys(value))
-
-
 def destination(_: str, value: Any) -> Keeper:
     """Check where a secret is to go.
 

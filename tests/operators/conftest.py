@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 
@@ -7,8 +8,14 @@ import pytest
 
 from planasonix_provider.api import client
 from planasonix_provider.api.retry import Policy
+from planasonix_provider.operators import inquiry
+from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
 from planasonix_provider.waiting import cancel, channel
+from tests.driving import no_variables
+from tests.operators.tries import Make, take
+from tests.operators.work import backfill, sync
+from tests.travel import Travel, travelling
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +32,17 @@ def _a_quick_pursuit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _lists_that_are_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long to look for what a lost answer has made is tested where it is decided, too."""
+    monkeypatch.setattr(inquiry, "LOOK_AGAIN_AFTER", (0.01, 0.01))
+
+
+@pytest.fixture(autouse=True)
+def _variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_variables(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
 def _no_time_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     """No supervisor looks after these tasks."""
     monkeypatch.setattr(deferral, "SETTLING", timedelta(0))
@@ -33,3 +51,16 @@ def _no_time_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=[False, True], ids=["on a worker", "deferred"])
 def deferrable(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
+
+
+@pytest.fixture(params=[sync, backfill], ids=["sync", "backfill"])
+def make(request: pytest.FixtureRequest, planasonix: Simulator) -> Make:
+    take(planasonix, 0.3)
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def travel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Travel]:
+    """Let no work end while a slow machine is about to look at it."""
+    with travelling(monkeypatch) as travel:
+        yield travel

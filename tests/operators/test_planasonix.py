@@ -16,6 +16,7 @@ from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.driving import Run, context, drive
 from tests.operators.work import CONNECTION, routes_asked, sync
+from tests.travel import travelling
 
 
 class TestASyncThatSucceeds:
@@ -52,14 +53,14 @@ class TestASyncThatSucceeds:
     def test_asks_the_least_on_a_worker(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, queued_seconds=0.0, running_seconds=0.12)
         drive(lambda: sync(poll_interval=0.2))
-        assert routes_asked(planasonix) == ["trigger_sync", "get_job", "get_job_results"]
+        assert routes_asked(planasonix) == ["list_jobs", "trigger_sync", "get_job", "get_job_results"]
 
     def test_looks_once_before_it_defers(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, queued_seconds=0.0, running_seconds=0.0)
         run = drive(lambda: sync(deferrable=True))
         assert run.deferred is None
         assert run.result["status"] == "succeeded"
-        assert routes_asked(planasonix) == ["trigger_sync", "get_job", "get_job_results"]
+        assert routes_asked(planasonix) == ["list_jobs", "trigger_sync", "get_job", "get_job_results"]
 
     def test_defers_even_if_that_look_fails(self, planasonix: Simulator) -> None:
         planasonix.fail("status", status=500, route="get_job")
@@ -67,7 +68,9 @@ class TestASyncThatSucceeds:
         assert run.deferred is not None
         assert run.result["status"] == "succeeded"
 
-    def test_says_the_same_and_returns_the_same_both_ways(self, planasonix: Simulator) -> None:
+    def test_says_the_same_and_returns_the_same_both_ways(
+        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def told(deferrable: bool) -> tuple[list[str], dict[str, Any]]:
             planasonix.reset()
             planasonix.plan(
@@ -80,7 +83,8 @@ class TestASyncThatSucceeds:
             lines = [re.sub(r"job_\w+|http\S+|[\d.,]+ (s|rows?|[kM]B|bytes)\b", "…", line) for line in run.log.lines]
             return lines, result
 
-        on_a_worker, deferred = told(deferrable=False), told(deferrable=True)
+        with travelling(monkeypatch):
+            on_a_worker, deferred = told(deferrable=False), told(deferrable=True)
         assert on_a_worker == deferred
         assert len(on_a_worker[0]) == 6, on_a_worker[0]
 
@@ -89,7 +93,7 @@ class TestASyncThatSucceeds:
         assert run.result["job_id"] == planasonix.jobs()[0].id
         assert run.result["status"] == "queued"
         assert "tables" not in run.result
-        assert routes_asked(planasonix) == ["trigger_sync"]
+        assert routes_asked(planasonix) == ["list_jobs", "trigger_sync"]
 
     def test_lists_a_thousand_tables_and_counts_the_rest(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, tables={f"public.t{number}": 1 for number in range(1_234)})
@@ -109,6 +113,8 @@ class TestTheStart:
         job = planasonix.jobs()[0]
         assert job.connection_id == CONNECTION
         assert job.pipeline_id == "pl_01hqxyz"
+        assert job.metadata is not None
+        assert job.metadata.pop("airflow_attempt") in planasonix.requests[1].headers["idempotency-key"]
         assert job.metadata == {
             "dag_id": "nightly",
             "task_id": "mine",
@@ -137,20 +143,6 @@ class TestTheStart:
         assert len({request.headers["idempotency-key"] for request in starts}) == 1
         assert len(planasonix.jobs()) == 1
 
-    @pytest.mark.parametrize("when", ["before", "after"])
-    @pytest.mark.parametrize(
-        ("kind", "status"), [("reset", None), ("cut", None), ("empty", None), ("html", 502), ("status", 500)]
-    )
-    def test_is_never_repeated_where_it_may_have_started_something(
-        self, planasonix: Simulator, kind: Any, status: int | None, when: Any
-    ) -> None:
-        planasonix.fail(kind, route="trigger_sync", status=status, when=when)
-        run = drive(lambda: sync(deferrable=True))
-        assert isinstance(run.error, AirflowFailException), "a retry of the task could start the sync twice"
-        assert "Nobody knows whether the work was started" in str(run.error)
-        assert CONNECTION in str(run.error)
-        assert routes_asked(planasonix) == ["trigger_sync"]
-
     def test_names_the_job_in_its_way(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
         first = drive(lambda: sync(wait_for_completion=False))
@@ -177,6 +169,13 @@ class TestBadInput:
             ("metadata", {"at": datetime(2025, 1, 1, tzinfo=UTC)}, "allowed is what JSON can hold"),
             ("pipeline_id", "", "pipeline_id: got ''"),
             ("planasonix_conn_id", "", "planasonix_conn_id: got ''"),
+            ("on_conflict", "Fail", "on_conflict: got 'Fail', allowed is fail, attach, wait, skip"),
+            ("on_conflict", None, "on_conflict: got None, allowed is fail, attach, wait, skip"),
+            ("on_conflict", ["wait"], "on_conflict: got ['wait'], allowed is fail, attach, wait, skip"),
+            ("on_conflict", True, "on_conflict: got True, allowed is fail, attach, wait, skip"),
+            ("cancel_on_kill", "False", "cancel_on_kill: got 'False', allowed is True or False"),
+            ("cancel_on_kill", 0, "cancel_on_kill: got 0, allowed is True or False"),
+            ("cancel_on_kill", None, "cancel_on_kill: got None, allowed is True or False"),
         ],
     )
     def test_is_refused_when_the_dag_is_parsed(self, parameter: str, value: Any, words: str) -> None:
@@ -185,7 +184,13 @@ class TestBadInput:
 
     @pytest.mark.parametrize(
         ("parameter", "rendered"),
-        [("connection_id", ""), ("priority", "urgent"), ("poll_interval", "soon"), ("timeout", "-5")],
+        [
+            ("connection_id", ""),
+            ("priority", "urgent"),
+            ("poll_interval", "soon"),
+            ("timeout", "-5"),
+            ("on_conflict", "queue"),
+        ],
     )
     def test_of_a_template_is_refused_before_the_first_request(
         self, planasonix: Simulator, parameter: str, rendered: str

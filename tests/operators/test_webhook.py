@@ -308,6 +308,40 @@ class TestItsSecret:
         assert has_its_secret(place, planasonix)
 
 
+class TestItsEnd:
+    def test_takes_it_away_once_and_only_for_its_url(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+        created = run().result
+        planasonix.subscribe(f"{URL}/other", events=EVENTS)
+        ended = run(ensure="absent", events=None, secret_to=None)
+        assert ended.error is None
+        assert ended.result == created | {"enabled": False, "action": "deleted", "secret_is_new": False}
+        assert the_one(planasonix).url == f"{URL}/other"
+        again = run(ensure="absent", events=None, secret_to=None)
+        assert (again.result["action"], again.result["webhook_id"]) == ("unchanged", None)
+        assert set(again.result) == set(created)
+        assert again.log.lines == ["There is no webhook for this url."]
+
+    def test_takes_away_all_that_are_there(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+        for _ in range(3):
+            planasonix.subscribe(URL, events=EVENTS)
+        assert run(ensure="absent").result["action"] == "deleted"
+        assert planasonix.world.webhooks.all() == []
+
+    def test_is_no_error_where_the_answer_to_it_is_lost(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+        run()
+        planasonix.fail("reset", route="delete_webhook", when="after")
+        assert run(ensure="absent").error is None
+        assert planasonix.world.webhooks.all() == []
+
+    def test_lets_another_subscription_have_the_place_of_its_secret(
+        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper
+    ) -> None:
+        run()
+        run(ensure="absent")
+        assert run().result["action"] == "created"
+        assert has_its_secret(place, planasonix)
+
+
 class TestALostAnswer:
     @pytest.mark.parametrize(("kind", "status"), [("reset", None), ("cut", None), ("html", 502), ("empty", None)])
     def test_leaves_one_subscription_whose_secret_is_kept(
@@ -454,7 +488,10 @@ class TestBadInput:
             ("events", "job.succeeded", "events: got 'job.succeeded'"),
             ("events", ["job.succeeded", " "], "events: got ['job.succeeded', ' ']"),
             ("secret_to", "vault:x", "secret_to: got 'vault:x', allowed is 'variable:NAME'"),
-            ("secret_to", None, "secret_to: got None"),
+            ("secret_to", None, "secret_to: got None, which is allowed only with ensure='absent'"),
+            ("events", None, "events: got None, which is allowed only with ensure='absent'"),
+            ("ensure", "deleted", "ensure: got 'deleted', allowed is present, absent"),
+            ("ensure", None, "ensure: got None, allowed is present, absent"),
             ("planasonix_conn_id", "", "planasonix_conn_id: got ''"),
         ],
     )
@@ -510,7 +547,7 @@ class TestBadInput:
 class TestItsParameters:
     def test_may_be_templates(self) -> None:
         operator = subscribe(url="{{ params.url }}", events="{{ params.events }}", secret_to="variable:{{ params.v }}")
-        assert set(operator.template_fields) == {"url", "events", "secret_to", "planasonix_conn_id"}
+        assert set(operator.template_fields) == {"url", "events", "secret_to", "ensure", "planasonix_conn_id"}
         rendered = {"url": URL, "v": "planasonix_secret"}
         operator.events = EVENTS
         operator.render_template_fields({"params": rendered})

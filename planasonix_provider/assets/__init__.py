@@ -1,0 +1,1 @@
+"""Planasonix's tables as Airflow assets."""

@@ -1,0 +1,54 @@
+"""What a task has found out of its work, for whatever is told of it besides the task's result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from planasonix_provider.api.errors import PlanasonixError
+from planasonix_provider.api.models import TableResult
+from planasonix_provider.waiting.account import Account
+from planasonix_provider.waiting.subjects import Work
+
+
+@dataclass
+class Accounted:
+    """What this process of the task knows by now. It ends with the process: nothing stores or renders it.
+
+    :param kind: what was started: a ``job`` or a ``backfill``.
+    :param id: its id, from the moment that it is known.
+    :param host: the API's host, as data sets are named after it.
+    :param work: the job or backfill as it was last seen; whole once it is accounted for.
+    :param url: the page that tells more, where there is one.
+    :param tables: what was loaded, each table once; ``None`` where nobody knows, as before the end and of what failed.
+    :param error: why the task fails, where Planasonix is the reason.
+    """
+
+    kind: str
+    id: str | None = None
+    host: str | None = None
+    work: Work | None = None
+    url: str | None = None
+    tables: tuple[TableResult, ...] | None = None
+    error: PlanasonixError | None = None
+
+    def take(self, account: Account) -> None:
+        """Take in the account of the work.
+
+        :param account: what came of it.
+        """
+        self.work, self.url = account.work, account.url
+        self.tables = None if account.error else account.tables
+
+    @contextmanager
+    def for_errors(self) -> Iterator[None]:
+        """Take in the error that the task's work ends with.
+
+        :raises PlanasonixError: the same, as it came.
+        """
+        try:
+            yield
+        except PlanasonixError as error:
+            self.error = error
+            raise

@@ -1,0 +1,178 @@
+"""Asset events as Airflow writes them into its database when a task of ours has ended."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Iterator
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from airflow.utils.session import create_session
+from packaging.version import Version
+
+from planasonix_provider.assets.planasonix import PlanasonixTable
+from planasonix_provider.simulator import Simulator
+from planasonix_provider.triggers import deferral
+from tests.conftest import DAGS_FOLDER
+
+IS_AIRFLOW_2 = Version(version("apache-airflow")) < Version("3")
+
+pytestmark = pytest.mark.usefixtures("airflow_db")
+
+#: A task with three outlets of ours and one of somebody else's; one with an alias; and one mapped over connections.
+DAGS = """
+from datetime import UTC, datetime
+
+from airflow.providers.common.compat.sdk import DAG, Asset, AssetAlias
+
+from planasonix_provider.assets.planasonix import planasonix_asset
+from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
+
+LOADED, NOT_LOADED, EMPTY = (
+    planasonix_asset(connection_id="conn_demo_01", table=table, host="{host}")
+    for table in ("public.orders", "a/b.c d", "empty")
+)
+OTHERS = Asset("s3://bucket/{name}")
+ALIAS = AssetAlias("alias_{name}")
+HOW = dict(task_id="load", poll_interval=0.05, deferrable={deferrable})
+SETTINGS = dict(schedule=None, is_paused_upon_creation=False)
+
+with DAG("assets_{name}", **SETTINGS) as assets:
+    PlanasonixSyncOperator(connection_id="conn_demo_01", outlets=[LOADED, NOT_LOADED, EMPTY, OTHERS], **HOW)
+with DAG("alias_{name}", **SETTINGS) as alias:
+    PlanasonixSyncOperator(connection_id="conn_demo_01", outlets=[LOADED, ALIAS], ignore_empty_tables=True, **HOW)
+with DAG("mapped_{name}", **SETTINGS) as mapped:
+    PlanasonixSyncOperator.partial(
+        outlets=[
+            planasonix_asset(connection_id=connection_id, table="public.orders", host="{host}")
+            for connection_id in ("conn_demo_01", "conn_demo_02")
+        ],
+        **HOW,
+    ).expand(connection_id=["conn_demo_01", "conn_demo_02"])
+WAITING = dict(start_date=datetime(2025, 1, 1, tzinfo=UTC), catchup=False, is_paused_upon_creation=False)
+with DAG("waits_for_loaded_{name}", schedule=[LOADED], **WAITING) as waits_for_loaded:
+    pass
+with DAG("waits_for_not_loaded_{name}", schedule=[NOT_LOADED], **WAITING) as waits_for_not_loaded:
+    pass
+with DAG("waits_for_alias_{name}", schedule=ALIAS, **WAITING) as waits_for_alias:
+    pass
+"""
+
+
+class Event(NamedTuple):
+    """An asset event, as the database has it."""
+
+    uri: str
+    extra: dict[str, Any]
+    map_index: int
+    aliases: list[str]
+
+    @property
+    def table(self) -> str:
+        return PlanasonixTable.from_uri(self.uri).table
+
+
+@pytest.fixture(autouse=True)
+def _no_time_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deferral, "SETTLING", timedelta(0))
+
+
+@pytest.fixture
+def dags(planasonix: Simulator, deferrable: bool, request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """The DAGs, under names that no other test has."""
+    for connection_id in ("conn_demo_01", "conn_demo_02"):
+        rows = {"public.orders": 44_802, "empty": 0}
+        planasonix.plan(connection_id, times=None, queued_seconds=0, running_seconds=0.2, tables=rows)
+    name = f"{request.node.originalname}_{'deferred' if deferrable else 'worker'}"
+    path: Path = DAGS_FOLDER / f"{name}.py"
+    host = planasonix.url.removeprefix("http://")
+    path.write_text(DAGS.format(host=host, deferrable=deferrable, name=name))
+    dags = runpy.run_path(str(path))
+    if IS_AIRFLOW_2:
+        dags["DAG"].bulk_write_to_db([dag for dag in dags.values() if isinstance(dag, dags["DAG"])])
+    yield dags
+    path.unlink()
+
+
+@pytest.fixture(params=[False, True], ids=["on a worker", "deferred"])
+def deferrable(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def events_after(dag: Any) -> list[Event]:
+    """Run a DAG, and give the events of its task in the order of their assets."""
+    outlets = {task_id: list(task.outlets) for task_id, task in dag.task_dict.items()}
+    run = dag.test()
+    assert str(getattr(run.state, "value", run.state)) == "success"
+    assert outlets == {task_id: list(task.outlets) for task_id, task in dag.task_dict.items()}
+    with create_session() as session:
+        events = [
+            Event(row.uri, row.extra, row.source_map_index, sorted(alias.name for alias in row.source_aliases))
+            for row in session.query(model("Event")).filter_by(source_dag_id=dag.dag_id)
+        ]
+    return sorted(events, key=lambda event: event.uri)
+
+
+def model(name: str) -> Any:
+    """A table of Airflow's database, whatever it is called in this version."""
+    if IS_AIRFLOW_2:
+        from airflow.models import dataset
+
+        return getattr(dataset, f"Dataset{name}")
+    from airflow.models import asset
+
+    return getattr(asset, f"Asset{name}")
+
+
+def test_each_outlet_that_was_loaded_has_an_event_with_what_is_known_of_it(
+    planasonix: Simulator, dags: dict[str, Any]
+) -> None:
+    empty, orders, others = events_after(dags["assets"])
+    job = planasonix.jobs()[0]
+    assert [orders.table, empty.table, others.uri] == ["public.orders", "empty", dags["OTHERS"].uri]
+    assert others.extra == {}
+    assert {key: value for key, value in orders.extra.items() if key not in ("checksum", "window")} == {
+        "job_id": job.id,
+        "connection_id": "conn_demo_01",
+        "table": "public.orders",
+        "rows_loaded": 44_802,
+        "job_url": f"{planasonix.url}/jobs/{job.id}",
+    }
+    assert set(orders.extra["window"]) == {"start_at", "end_at"}
+    assert orders.extra["checksum"].startswith("sha256:")
+
+
+def test_an_alias_has_an_event_for_each_table_and_the_outlet_beside_it_none_of_its_own(dags: dict[str, Any]) -> None:
+    (orders,) = events_after(dags["alias"])
+    assert orders.uri == dags["LOADED"].uri
+    assert orders.aliases == [dags["ALIAS"].name]
+    assert orders.extra["rows_loaded"] == 44_802
+    assert set(orders.extra["window"]) == {"start_at", "end_at"}
+    # Another run of the same DAG finds the alias and its assets there already.
+    assert [event.table for event in events_after(dags["alias"])] == ["public.orders"] * 2
+
+
+def test_each_mapped_task_has_the_event_of_its_connection(dags: dict[str, Any]) -> None:
+    events = events_after(dags["mapped"])
+    assert [(event.map_index, event.extra["connection_id"]) for event in events] == [
+        (0, "conn_demo_01"),
+        (1, "conn_demo_02"),
+    ]
+
+
+@pytest.mark.skipif(not IS_AIRFLOW_2, reason="tests/system/test_assets.py shows it in a running Airflow 3")
+def test_on_airflow_2_the_dags_that_wait_for_what_was_loaded_are_to_start(dags: dict[str, Any]) -> None:
+    def to_start() -> set[str]:
+        with create_session() as session:
+            found = {row.target_dag_id for row in session.query(model("DagRunQueue"))}
+            session.query(model("DagRunQueue")).delete()
+        return {name for name, dag in dags.items() if getattr(dag, "dag_id", None) in found}
+
+    to_start()
+    events_after(dags["assets"])
+    assert to_start() == {"waits_for_loaded"}
+    events_after(dags["alias"])
+    assert to_start() == {"waits_for_loaded", "waits_for_alias"}
