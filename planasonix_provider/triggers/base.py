@@ -12,16 +12,17 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import Backfill
+from planasonix_provider.clock import utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.parameters import optional, seconds, text, utc
-from planasonix_provider.triggers.killed import is_really_killed
+from planasonix_provider.triggers.killed import IS_TOLD, is_really_killed, is_shutdown
 from planasonix_provider.waiting.cancel import cancel
 from planasonix_provider.waiting.channel import Channel
-from planasonix_provider.waiting.clock import utcnow
+from planasonix_provider.waiting.commands import to_end
 from planasonix_provider.waiting.event import WaitEvent
 from planasonix_provider.waiting.poller import Poller, Wait, poller_for
 from planasonix_provider.waiting.steps import walk_on
-from planasonix_provider.waiting.subjects import Seen, Subject, WorkSubject
+from planasonix_provider.waiting.subjects import Seen, Subject, Work, WorkSubject
 from planasonix_provider.waiting.watch import Watch
 from planasonix_provider.waiting.words import sentence
 
@@ -94,6 +95,9 @@ class PlanasonixWaitTrigger(BaseTrigger):
         subject = self.subject
         try:
             event = await self._wait(subject)
+        except asyncio.CancelledError:
+            self.at_the_cancel()
+            raise
         except Exception as bug:
             self.log.exception("The wait for %s broke", subject.name)
             error = PlanasonixLostTrackError(
@@ -102,7 +106,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
             )
             event = WaitEvent.failed(subject, error)
         await asyncio.sleep(self._seconds_to_keep_back())
-        yield TriggerEvent(event.to_payload())
+        yield TriggerEvent(event.model_copy(update={"deadline": self.deadline}).to_payload())
 
     def _seconds_to_keep_back(self) -> float:
         return max(0.0, (self.not_before - utcnow()).total_seconds()) if self.not_before else 0.0
@@ -125,7 +129,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
         async with poller.wait(subject.request, self.poll_interval, delay) as wait:
             while event is None:
                 answer = await self._look(watch, wait, poller)
-                event = watch.take(answer, utcnow())
+                event = watch.take(answer, utcnow(), wait.age)
             if event.is_out_of_time and not self.cancels:
                 event = await self._look_for_the_last_time(watch, event, poller)
             return await self.at_the_end(event, poller)
@@ -153,6 +157,9 @@ class PlanasonixWaitTrigger(BaseTrigger):
             return event
         return WaitEvent.over(watch.subject, seen.work) if seen.is_over and seen.work else event
 
+    def at_the_cancel(self) -> None:
+        """Do what is to be done when Airflow ends the wait; by itself, nothing."""
+
     async def at_the_end(self, event: WaitEvent, poller: Poller) -> WaitEvent:
         """Do what is to be done at the end of the wait; by itself, nothing.
 
@@ -168,8 +175,7 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
 
     :param states: further states that end the wait, as ``["running"]``; default none.
     :param cancel_on_kill: whether to cancel the work at the deadline, and when the task is marked as failed or
-        succeeded or is cleared while it is deferred (Airflow 3.3 and later); default not, for who waits need not own
-        what it waits for.
+        succeeded or is cleared while it is deferred; default not, for who waits need not own what it waits for.
     :param kwargs: as :class:`PlanasonixWaitTrigger`.
     """
 
@@ -194,10 +200,17 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
             return event
         if not self.cancels:
             return event.after_no_cancel() if self.owned else event
+        answer: Work | PlanasonixError
         try:
-            return event.after_cancel(await cancel(poller.channel.send_now, self.subject))
+            answer = await cancel(poller.channel.send_now, self.subject, warn=self._cannot_cancel_yet)
         except PlanasonixError as error:
-            return event.after_cancel(error)
+            answer = error
+        return event.after_cancel(answer, self._by_hand)
+
+    def at_the_cancel(self) -> None:
+        """Cancel the work if the task was killed; Airflow before 3.3 does not say why it ends the wait."""
+        if self.cancel_on_kill and not IS_TOLD and not is_shutdown():
+            self._say_goodbye()
 
     async def on_kill(self) -> None:
         """Cancel the work of a task that was killed while it was deferred; Airflow 3.3 and later call this.
@@ -207,15 +220,19 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
         """
         if not self.cancel_on_kill:
             return
-        goodbye = asyncio.get_running_loop().create_task(self._cancel_if_killed())
-        _CANCELS.add(goodbye)
-        goodbye.add_done_callback(_CANCELS.discard)
+        goodbye = self._say_goodbye()
         give_up = asyncio.get_running_loop().time() + LONGEST_HOLD
         while not goodbye.done() and (left := give_up - asyncio.get_running_loop().time()) > 0:
             try:
                 await asyncio.wait([goodbye], timeout=left)
             except asyncio.CancelledError:
                 continue
+
+    def _say_goodbye(self) -> asyncio.Task[None]:
+        goodbye = asyncio.get_running_loop().create_task(self._cancel_if_killed())
+        _CANCELS.add(goodbye)
+        goodbye.add_done_callback(_CANCELS.discard)
+        return goodbye
 
     async def _cancel_if_killed(self) -> None:
         name = sentence(self.subject.name)
@@ -225,14 +242,27 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
                 return
             self.log.info("The task was killed. %s is being cancelled.", name)
             async with Channel(PlanasonixHook(self.planasonix_conn_id).async_client) as channel:
-                work = await cancel(channel.send_now, self.subject)
+                work = await cancel(channel.send_now, self.subject, warn=self._cannot_cancel_yet)
         except Exception as error:
             self.log.warning(
-                "The task was killed. %s could not be cancelled and may still run: end it in Planasonix. %s",
+                "The task was killed. %s could not be cancelled and may still run: %s To end it: %s",
                 name,
                 error,
+                self._by_hand,
             )
         else:
             is_done = work.is_over or not isinstance(work, Backfill)
-            words = "was asked to cancel" if is_done else "may go on, look at it in Planasonix"
+            words = "was asked to cancel" if is_done else f"may go on (to end it: {self._by_hand})"
             self.log.warning("The task was killed. %s %s: it is %s.", name, words, work.status)
+
+    @property
+    def _by_hand(self) -> str:
+        return to_end(self.subject, self.planasonix_conn_id)
+
+    def _cannot_cancel_yet(self, error: PlanasonixError) -> None:
+        self.log.warning(
+            "%s cannot be cancelled yet, trying on: %s To end it by hand: %s",
+            sentence(self.subject.name),
+            error,
+            self._by_hand,
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NoReturn
 
-from planasonix_provider.waiting.clock import utcnow
+from planasonix_provider.clock import utcnow
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
@@ -16,22 +16,23 @@ if TYPE_CHECKING:
 #: seconds; an event that comes before lets the scheduler take the old end for a crash, and fail the task.
 SETTLING = timedelta(seconds=7)
 #: How long after its own deadline a trigger may take to cancel and to report before Airflow ends the deferral for it.
-BACKSTOP = timedelta(minutes=15)
+BACKSTOP = timedelta(minutes=20)
 #: For how long before the end of ``execution_timeout`` to cancel and to report, at the most.
 LONGEST_GOODBYE = timedelta(seconds=30)
 
 
-def defer(task: BaseOperator, trigger: PlanasonixWaitTrigger) -> NoReturn:
-    """Wait in the triggerer; the task goes on with ``execute_complete``.
+def defer(task: BaseOperator, trigger: PlanasonixWaitTrigger, method_name: str = "execute_complete") -> NoReturn:
+    """Wait in the triggerer.
 
     :param task: the task.
     :param trigger: waits, and keeps the deadline: a timeout of Airflow's would cancel and report nothing.
+    :param method_name: the task's method that it goes on with.
     :raises TaskDeferred: always.
     """
     trigger.not_before = utcnow() + SETTLING
     task.defer(
         trigger=trigger,
-        method_name="execute_complete",
+        method_name=method_name,
         timeout=trigger.deadline - utcnow() + BACKSTOP if trigger.deadline else None,
     )
 

@@ -1,4 +1,4 @@
-"""Waits in the triggerer: for a job, for a backfill, for a connection's next sync."""
+"""Waits in the triggerer: for a job, for a backfill, for a connection's next sync; and watches for all that ends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 
 from planasonix_provider.parameters import identifier, one_of, utc
 from planasonix_provider.triggers.base import PlanasonixWaitTrigger, PlanasonixWorkTrigger
+from planasonix_provider.triggers.events import PlanasonixEventTrigger
 from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, SyncSubject
+
+__all__ = ["PlanasonixBackfillTrigger", "PlanasonixEventTrigger", "PlanasonixJobTrigger", "PlanasonixSyncTrigger"]
 
 
 class PlanasonixJobTrigger(PlanasonixWorkTrigger):

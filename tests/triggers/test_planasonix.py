@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from planasonix_provider.api.pace import pace_of
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
+from planasonix_provider.triggers import base as triggers_base
 from planasonix_provider.triggers.planasonix import (
     PlanasonixBackfillTrigger,
     PlanasonixJobTrigger,
@@ -23,6 +25,7 @@ from planasonix_provider.triggers.planasonix import (
 from planasonix_provider.waiting.event import WaitEvent
 from tests.conftest import API_KEY
 from tests.driving import Log, Run, context, first_event, rebuilt, record
+from tests.travel import travelling
 
 CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 
@@ -84,7 +87,7 @@ def test_ends_with_its_one_event(planasonix: Simulator) -> None:
 
 
 def test_is_made_again_by_another_triggerer_and_goes_on(planasonix: Simulator) -> None:
-    planasonix.plan(CONNECTION, running_seconds=0.6)
+    planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=60)
     first = trigger(started())
 
     async def killed() -> None:
@@ -93,7 +96,9 @@ def test_is_made_again_by_another_triggerer_and_goes_on(planasonix: Simulator) -
         await first.cleanup()
 
     asyncio.run(killed())
-    assert planasonix.jobs()[0].status == "running", "a triggerer that goes away cancels nothing"
+    (job,) = planasonix.jobs()
+    assert job.status == "running", "a triggerer that goes away cancels nothing"
+    planasonix.world.cancel(job.id)
     assert WaitEvent.from_payload(asyncio.run(first_event(rebuilt(first))), "job").outcome == "over"
 
 
@@ -185,18 +190,21 @@ def test_a_hundred_share_one_client_and_each_writes_its_own_log(planasonix: Simu
         assert all(job_id in line for line in log.lines)
 
 
-def test_a_hundred_cost_a_page_a_look_and_their_tasks_account_alike(planasonix: Simulator) -> None:
+def test_a_hundred_cost_a_page_a_look_and_their_tasks_account_alike(
+    planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     connections = [f"conn_{number}" for number in range(100)]
     for connection_id in connections:
         planasonix.world.add_connection(connection_id)
-        planasonix.plan(connection_id, running_seconds=1, tables={"public.orders": 7})
-    jobs = [started(connection_id) for connection_id in connections]
+        planasonix.plan(connection_id, running_seconds=60, tables={"public.orders": 7})
 
-    async def wait_for_all() -> list[Any]:
-        return await asyncio.gather(*(first_event(trigger(job_id, poll_interval=0.5)) for job_id in jobs))
+    async def wait_for_all(jobs: list[str]) -> list[Any]:
+        return await asyncio.gather(*(first_event(trigger(job_id, poll_interval=30)) for job_id in jobs))
 
-    before = len(planasonix.requests)
-    events = asyncio.run(wait_for_all())
+    with travelling(monkeypatch) as travel:
+        jobs = [started(connection_id) for connection_id in connections]
+        before = len(planasonix.requests)
+        events = travel.run(wait_for_all(jobs))
     assert {event["job"]["status"] for event in events} == {"succeeded"}
     # Pages of the jobs that run, and at the end one of those that have succeeded; a few looks at what lay between.
     assert len(planasonix.requests) - before < 30
@@ -325,3 +333,77 @@ class TestAKill:
         record(waiting, log := Log())
         asyncio.run(waiting.on_kill())
         assert "could not be cancelled and may still run" in log.lines[1]
+
+
+class TestACancelWithoutAReason:
+    """Airflow before 3.3 ends the wait of a task that was killed as it ends one that moves, or all at a shutdown."""
+
+    @pytest.fixture(autouse=True)
+    def airflow_does_not_say_why(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("planasonix_provider.triggers.base.IS_TOLD", False)
+
+    @pytest.fixture(params=[True, False], ids=["killed", "moved"])
+    def is_killed(self, request: pytest.FixtureRequest, mocker: MockerFixture) -> bool:
+        mocker.patch("planasonix_provider.triggers.base.is_really_killed", return_value=request.param)
+        return bool(request.param)
+
+    @staticmethod
+    async def until(has_come: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not has_come():  # noqa: ASYNC110 - it comes in another thread
+                await asyncio.sleep(0.01)
+
+    @staticmethod
+    def has_looked(planasonix: Simulator) -> bool:
+        return any(request.method == "GET" for request in planasonix.requests)
+
+    async def cancelled(self, waiting: PlanasonixJobTrigger, planasonix: Simulator) -> None:
+        """Cancel a wait that has begun."""
+        task = asyncio.create_task(first_event(waiting))
+        await self.until(lambda: self.has_looked(planasonix))
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    def test_cancels_the_job_if_the_task_was_killed(self, planasonix: Simulator, is_killed: bool) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        waiting = trigger(started(), cancel_on_kill=True, owned=True)
+        record(waiting, log := Log())
+
+        async def main() -> None:
+            await self.cancelled(waiting, planasonix)
+            last = "was asked to cancel" if is_killed else "The task waits still, or again."
+            await self.until(lambda: last in log.lines[-1])
+
+        asyncio.run(main())
+        assert (planasonix.jobs()[0].cancel_requested_at is not None) == is_killed
+
+    @pytest.mark.parametrize("is_killed", [True], indirect=True)
+    def test_leaves_alone_what_the_task_does_not_own(self, planasonix: Simulator, is_killed: bool) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+
+        async def main() -> None:
+            await self.cancelled(trigger(started()), planasonix)
+            assert len(asyncio.all_tasks()) == 1
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("is_killed", [True], indirect=True)
+    def test_at_the_shutdown_of_the_triggerer_asks_and_cancels_nothing(
+        self, planasonix: Simulator, is_killed: bool
+    ) -> None:
+        planasonix.plan(CONNECTION, running_seconds=60)
+        waits = [trigger(started(), cancel_on_kill=True, owned=True)]
+        waits += [rebuilt(waits[0]) for _ in range(5)]
+        running: list[asyncio.Task[Any]] = []
+        for wait in waits:
+            record(wait, Log())
+
+        async def main() -> None:
+            running.extend(asyncio.create_task(first_event(wait)) for wait in waits)
+            await self.until(lambda: self.has_looked(planasonix))
+
+        asyncio.run(main())
+        assert all(task.cancelled() for task in running)
+        assert not triggers_base._CANCELS
+        assert planasonix.jobs()[0].cancel_requested_at is None

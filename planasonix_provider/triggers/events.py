@@ -1,0 +1,328 @@
+"""Watches for the ends of jobs and backfills, whoever started them, and starts DAGs by what an asset hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, aclosing
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowException
+from airflow.providers.common.compat.triggers import BaseEventTrigger
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from planasonix_provider import parameters
+from planasonix_provider.api.client import AsyncClient
+from planasonix_provider.api.events import END_EVENTS, event_names, warn_of_unknown
+from planasonix_provider.hooks.planasonix import PlanasonixHook
+from planasonix_provider.parameters import identifier, is_open, optional, refusal, seconds, text
+from planasonix_provider.triggers.cursors import AssetCursor, Cursor, VariableCursor
+from planasonix_provider.waiting.channel import Channel
+from planasonix_provider.watching.broadcast import broadcast_for
+from planasonix_provider.watching.roster import Listener, roster_for
+from planasonix_provider.watching.stream import News, Stream
+from planasonix_provider.watching.wanted import Wanted
+
+if TYPE_CHECKING:
+    from planasonix_provider.hooks.settings import Settings
+
+try:
+    from airflow.triggers.shared_stream import SharedStreamProducer
+except ImportError:
+    SharedStreamProducer = object  # type: ignore[misc, assignment]
+
+#: Whether this Airflow has asset watchers; where it has none, their base is that of all triggers.
+HAS_WATCHERS = BaseEventTrigger is not BaseTrigger
+#: What a watcher is told of by itself: what was loaded.
+DEFAULT_EVENTS = ("backfill.completed", "job.succeeded")
+#: What the cursor is called in the state of an asset; of a variable, the beginning of its name.
+CURSOR = "planasonix_events"
+#: After how many seconds a cursor that cannot be read is asked for again.
+READ_AGAIN_AFTER = 5.0
+
+
+class PlanasonixEventTrigger(BaseEventTrigger):
+    """Tells an asset of each job and backfill that ends, for an ``AssetWatcher``; Airflow 3.0 and later.
+
+    .. code-block:: python
+
+        orders_ready = Asset("orders_ready", watchers=[AssetWatcher(
+            name="planasonix", trigger=PlanasonixEventTrigger(connection_id="conn_…", events=["job.succeeded"])
+        )])
+
+    All watchers of an Airflow connection share one look at the API's lists (reference: "List jobs", "List all
+    backfills"), at the pace of the fastest. A new watcher begins with what has not ended yet. What ends while no
+    triggerer runs is told when one does. Airflow renders no templates here.
+
+    :param connection_id: only what loads from this connection of Planasonix's; default any.
+    :param pipeline_id: only jobs of this pipeline; default any. Backfills have none.
+    :param events: the ends, as ``["job.failed", "backfill.failed"]``; default ``job.succeeded`` and
+        ``backfill.completed``. The set is open: one that this version does not know is a warning, and never comes.
+    :param types: only jobs of these types, as ``["connection_sync"]``, and backfills by the type ``backfill``; default
+        all, but for the jobs that backfills are made of, which come with ``types=["backfill"]``.
+    :param metadata: only what was started with all of these pairs, as a mapping or as the text of a JSON object;
+        default any.
+    :param ignore_own: whether to pass over what operators of this package have started, in whatever DAG; or only what
+        they have started in a DAG, or in several, by id. A DAG that syncs what it watches needs its own id here, or it
+        starts itself for ever. Default: everything counts.
+    :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
+    :param poll_interval: the seconds between two looks; default 30.
+    :raises ValueError: if a parameter makes no sense.
+    :raises AirflowException: on Airflow 2, which has no watchers.
+    """
+
+    def __init__(
+        self,
+        connection_id: str | None = None,
+        pipeline_id: str | None = None,
+        events: Iterable[str] | None = None,
+        types: Iterable[str] | None = None,
+        metadata: Mapping[str, Any] | str | None = None,
+        ignore_own: bool | str | Iterable[str] = False,
+        planasonix_conn_id: str = "planasonix_default",
+        poll_interval: float = 30.0,
+    ) -> None:
+        if not HAS_WATCHERS:
+            raise AirflowException(
+                "PlanasonixEventTrigger needs the asset watchers of Airflow 3.0 or later; this is Airflow "
+                f"{version('apache-airflow')}. Let a PlanasonixSyncSensor wait here, or upgrade Airflow."
+            )
+        super().__init__()  # type: ignore[no-untyped-call]
+        for name, value in (("connection_id", connection_id), ("pipeline_id", pipeline_id), ("metadata", metadata)):
+            if is_open(value):
+                raise refusal(name, value, "what is known when the DAG is parsed: a watcher has no templates")
+        self.connection_id = optional(identifier)("connection_id", connection_id)
+        self.pipeline_id = optional(identifier)("pipeline_id", pipeline_id)
+        self.events = sorted(DEFAULT_EVENTS if events is None else event_names("events", events))
+        warn_of_unknown("events", self.events, END_EVENTS)
+        self.types = optional(_names)("types", types)
+        self.metadata = optional(_pairs)("metadata", metadata)
+        self.ignore_own = _own("ignore_own", ignore_own)
+        self.planasonix_conn_id = text("planasonix_conn_id", planasonix_conn_id)
+        self.poll_interval = seconds("poll_interval", poll_interval)
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Say how to make this trigger again; what is equal is one trigger for Airflow.
+
+        :return: the class's path, and its arguments as JSON types.
+        """
+        # A mapping comes out otherwise than it went into the database of Airflow 3.1.
+        metadata = None if self.metadata is None else json.dumps(self.metadata, sort_keys=True)
+        filters = {name: getattr(self, name) for name in ("connection_id", "pipeline_id", "events", "types")}
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            filters
+            | {
+                "metadata": metadata,
+                "ignore_own": self.ignore_own,
+                "planasonix_conn_id": self.planasonix_conn_id,
+                "poll_interval": self.poll_interval,
+            },
+        )
+
+    @property
+    def wanted(self) -> Wanted:
+        """What the asset is to be told of."""
+        return Wanted(
+            events=frozenset(self.events),
+            connection_id=self.connection_id,
+            pipeline_id=self.pipeline_id,
+            types=None if self.types is None else frozenset(self.types),
+            metadata=self.metadata or {},
+            ignore_own=self.ignore_own if isinstance(self.ignore_own, bool) else frozenset(self.ignore_own),
+        )
+
+    # --- From Airflow 3.3 on, all triggers with the same key share one stream ---
+
+    def shared_stream_key(self) -> Hashable | None:
+        """Say with whom to share the looks: with all who use the Airflow connection.
+
+        :return: the key.
+        """
+        return ("planasonix", self.planasonix_conn_id)
+
+    @classmethod
+    def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> NewsProducer:
+        """Make what looks for all of them, and is told when Airflow has stored what came of it.
+
+        :param kwargs: the arguments of one of them.
+        :return: the producer.
+        """
+        return NewsProducer(kwargs["planasonix_conn_id"])
+
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[News]) -> AsyncIterator[TriggerEvent]:
+        """Take out of the shared news what this trigger's assets are to be told of.
+
+        :param shared_stream: the news.
+        :return: an event for each end.
+        """
+        async for event in self._events(shared_stream):
+            yield event
+
+    # --- Before, each has its own, and this package shares the looks ---
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Watch for ever.
+
+        :return: an event for each end.
+        """
+        broadcast = broadcast_for(self.planasonix_conn_id, partial(_news, self.planasonix_conn_id))
+        async with aclosing(broadcast.listen()) as news:
+            async for event in self._events(news):
+                yield event
+
+    # --- Alike on all ---
+
+    async def _events(self, all_news: AsyncIterator[News]) -> AsyncIterator[TriggerEvent]:
+        cursor = self._cursor()
+        listener = Listener(self.wanted, self.poll_interval, self.log.warning)
+        with ExitStack() as place:
+            # Meanwhile it lets the news of others pass: those wait until all who listen have done so.
+            joining = asyncio.ensure_future(self._join(place, listener, cursor))
+            place.callback(joining.cancel)
+            is_new: bool | None = None
+            async for news in all_news:
+                for payload in news.of.get(listener, ()):
+                    yield TriggerEvent(payload)
+                if news.is_checkpoint and listener.is_to_be_kept:
+                    is_new = joining.result() if is_new is None else is_new
+                    is_new = not await self._keep(listener, cursor, is_new=is_new) and is_new
+
+    async def _join(self, place: ExitStack, listener: Listener, cursor: Cursor) -> bool:
+        """Be among those who are told, once it is known what was told before; say whether nothing was."""
+        was_kept = await self._go_on(listener, cursor)
+        place.enter_context(roster_for(self.planasonix_conn_id).listening(listener))
+        return not was_kept
+
+    def _cursor(self) -> Cursor:
+        filters = [value for name, value in sorted(self.serialize()[1].items()) if name != "poll_interval"]
+        name = f"{CURSOR}_{hashlib.sha256(json.dumps(filters).encode()).hexdigest()[:32]}"
+        store = getattr(self, "asset_state_store", None)
+        return VariableCursor(name) if store is None else AssetCursor(store, name)
+
+    async def _go_on(self, listener: Listener, cursor: Cursor) -> bool:
+        """Go on from where another process was; a cursor that cannot be read is not taken for none."""
+        while True:
+            try:
+                return self._take_over(listener, await cursor.read())
+            except Exception as error:
+                listener.warn_once(f"Airflow does not say what was told before, trying on: {error!r}")
+            await asyncio.sleep(READ_AGAIN_AFTER)
+
+    def _take_over(self, listener: Listener, kept: Sequence[Any]) -> bool:
+        for trouble in listener.go_on_from_the_newest(kept):
+            self.log.warning(
+                "What was told before cannot be read (%s): it is damaged, or of another version of "
+                "airflow-provider-planasonix. Begun anew with what was created since %s: some of it may be told twice, "
+                "and what was older and has ended while no triggerer ran is not told.",
+                trouble,
+                listener.since,
+            )
+        return bool(kept)
+
+    async def _keep(self, listener: Listener, cursor: Cursor, *, is_new: bool) -> bool:
+        """Keep the cursor: all that was told before is in Airflow's database by now."""
+        try:
+            # Where the asset was not known when this trigger began, its state was not, either.
+            if is_new and self._take_over(listener, await cursor.read()):
+                return True
+            await cursor.write(listener.cursor())
+        except Exception as error:
+            listener.warn_once(
+                f"What was told cannot be kept, trying on; after a restart it would be told again: {error!r}"
+            )
+            return False
+        listener.was_kept()
+        return True
+
+
+class NewsProducer(SharedStreamProducer):
+    """Looks for all triggers of a shared stream; Airflow 3.3 and later.
+
+    :param conn_id: the Airflow connection.
+    """
+
+    def __init__(self, conn_id: str) -> None:
+        self._conn_id = conn_id
+
+    async def open_stream(self) -> AsyncIterator[tuple[News, News]]:
+        """Look for ever. No news are told before Airflow has stored what came of the ones before.
+
+        :return: the news, and what :meth:`advance` is told of them by.
+        """
+        async with aclosing(_news(self._conn_id)) as all_news:
+            async for news in all_news:
+                yield news, news
+
+    async def advance(self, batch: Sequence[Any]) -> None:
+        """Take note of what Airflow has stored. Who has failed to do so is ended, and goes on from its cursor.
+
+        :param batch: the news.
+        """
+        for item in batch:
+            item.broker_payload.passed_on.set()
+
+
+async def _news(conn_id: str) -> AsyncGenerator[News]:
+    """Look at what has ended, over an Airflow connection, with one client."""
+    way = _Way(conn_id)
+    async with (
+        Channel(way.connect) as channel,
+        aclosing(Stream(channel, roster_for(conn_id), way.job_url).news()) as all_news,
+    ):
+        async for news in all_news:
+            yield news
+
+
+class _Way:
+    """The way to the API of an Airflow connection, and to its web app.
+
+    :param conn_id: the Airflow connection.
+    """
+
+    def __init__(self, conn_id: str) -> None:
+        self._hook = PlanasonixHook(conn_id)
+        self._settings: Settings | None = None
+
+    async def connect(self) -> AsyncClient:
+        """Read the Airflow connection, and make a client."""
+        self._settings = await self._hook.async_settings()
+        return AsyncClient(self._settings.account)
+
+    def job_url(self, job_id: str) -> str:
+        """Give the address of a job's page; it is known once there was an answer."""
+        assert self._settings is not None  # noqa: S101 - whoever asks has one
+        return self._settings.job_url(job_id)
+
+
+def _names(name: str, value: Any) -> list[str]:
+    is_list = isinstance(value, (list, tuple, set, frozenset)) and value
+    if not is_list or not all(isinstance(item, str) and item.strip() for item in value):
+        raise refusal(name, value, "a list of texts that are not empty")
+    return sorted(set(value))
+
+
+def _pairs(name: str, value: Any) -> dict[str, Any]:
+    """Check metadata, which comes back from Airflow's database as text."""
+    given = value
+    if isinstance(value, str):
+        try:
+            given = json.loads(value)
+        except ValueError:
+            given = None
+    if not isinstance(given, Mapping) or not given:
+        raise refusal(name, value, "a mapping that is not empty, or a JSON object as text")
+    return parameters.metadata(name, given)
+
+
+def _own(name: str, value: Any) -> bool | list[str]:
+    if isinstance(value, bool):
+        return value
+    try:
+        return _names(name, [value] if isinstance(value, str) else value)
+    except ValueError:
+        raise refusal(name, value, "True, False, the id of a DAG, or a list of such ids") from None

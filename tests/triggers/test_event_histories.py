@@ -1,0 +1,124 @@
+"""Whatever happens in Planasonix, and whenever triggerers die: each end is told, and once where none dies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from planasonix_provider.triggers import cursors, events
+from planasonix_provider.triggers.planasonix import PlanasonixEventTrigger
+from planasonix_provider.watching.ledger import LATE
+from planasonix_provider.watching.roster import roster_for
+from planasonix_provider.watching.stream import LONGEST_PATIENCE, News, Stream
+from tests import virtual_time
+from tests.triggerer import HAS_SHARED_STREAMS, Store, Triggerer
+from tests.watching.history import History, Life
+
+pytestmark = pytest.mark.skipif(not events.HAS_WATCHERS, reason="Airflow 2 has no watchers")
+
+#: How long watchers are watched before the first dies, and after all that happens.
+FIRST, LAST = 30.0, LONGEST_PATIENCE + 400.0
+#: When things happen.
+SPAN = 2_000.0
+#: What the first of two watchers is told of.
+EVENTS = ["job.succeeded", "job.failed", "backfill.completed"]
+
+ENDS = st.floats(0.0, SPAN) | st.sampled_from([100.0, 100.5, 900.0])
+LATENESS = st.just(0.0) | st.floats(0.0, LATE.total_seconds() - 20)
+
+
+@st.composite
+def lives(draw: st.DrawFn, kind: str, outcomes: list[str], most: int) -> list[Life]:
+    """What is created, before or while somebody watches, and when it ends."""
+    found = []
+    for number in range(draw(st.integers(0, most))):
+        created = draw(st.floats(-2_000.0, 0.0) | st.floats(FIRST, SPAN) | st.sampled_from([50.0, 50.2, 600.0]))
+        begins = max(created, 0.0) + FIRST
+        late = draw(LATENESS) if created > 0 else 0.0
+        ends = draw(st.just(begins) | st.floats(begins, begins + SPAN))
+        found.append(Life(f"{kind}_{number}", created, ends, late, draw(st.sampled_from(outcomes))))
+    return found
+
+
+histories = st.builds(
+    History,
+    jobs=lives("job", ["succeeded", "failed"], 25),
+    backfills=lives("bf", ["completed"], 4),
+    outages=st.lists(
+        st.floats(FIRST, SPAN).flatmap(lambda at: st.tuples(st.just(at), st.floats(at, at + 900))), max_size=3
+    ),
+    newest_first=st.booleans(),
+    page_size=st.integers(2, 9),
+    ahead=st.sampled_from([timedelta(), timedelta(hours=-7), timedelta(hours=7)]),
+)
+deaths = st.lists(st.tuples(st.floats(FIRST, SPAN), st.just(0.0) | st.floats(0.0, 1_500.0)), max_size=4).map(sorted)
+shared = st.booleans() if HAS_SHARED_STREAMS else st.just(False)
+
+
+def watch(history: History, deaths: list[tuple[float, float]], *, shared: bool) -> Store:
+    """Let two watchers watch, and die."""
+    history = replace(history, jobs=[*history.jobs, *(Life(f"past_{n}", -n - 5.0, -n) for n in range(8))])
+    store = Store()
+    store.seconds = 0.05
+
+    async def news(conn_id: str) -> AsyncGenerator[News]:
+        channel: Any = history
+        async with aclosing(Stream(channel, roster_for(conn_id), "https://{}".format, history.now).news()) as all_news:
+            async for one in all_news:
+                yield one
+
+    async def main() -> None:
+        for death, rest in [*deaths, (None, 0.0)]:
+            triggerer = Triggerer(store, has_shared_streams=shared)
+            triggerer.watch(PlanasonixEventTrigger(events=EVENTS, poll_interval=30), assets=("all", "same"))
+            triggerer.watch(PlanasonixEventTrigger(events=["job.failed"], poll_interval=45), assets=("failed",))
+            await asyncio.sleep(max(death - history.time, 0.0) if death is not None else 2 * SPAN + FIRST + LAST)
+            await triggerer.kill()
+            await asyncio.sleep(rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(events, "_news", news)
+        patch.setattr(cursors, "variables", lambda: store)
+        patch.setattr(cursors, "sync_to_async", lambda call: slowly(call))
+        virtual_time.run(main())
+    return store
+
+
+def slowly(call: Any) -> Any:
+    """What takes its time, and goes on though nobody waits for it any more."""
+
+    async def called(*arguments: Any, **more: Any) -> Any:
+        await asyncio.sleep(0.05)
+        return call(*arguments, **more)
+
+    return called
+
+
+def ended(history: History, *outcomes: str) -> set[str]:
+    return {life.id for life in [*history.jobs, *history.backfills] if life.outcome in outcomes}
+
+
+@given(history=histories, shared=shared)
+@settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+def test_each_end_is_told_once(history: History, shared: bool) -> None:
+    store = watch(history, [], shared=shared)
+    assert store.ids("all") == store.ids("same") == dict.fromkeys(ended(history, "succeeded", "failed", "completed"), 1)
+    assert store.ids("failed") == dict.fromkeys(ended(history, "failed"), 1)
+
+
+@given(history=histories, deaths=deaths, shared=shared)
+@settings(max_examples=50, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+def test_each_end_is_told_though_triggerers_die(
+    history: History, deaths: list[tuple[float, float]], shared: bool
+) -> None:
+    store = watch(history, deaths, shared=shared)
+    assert store.ids("all").keys() == store.ids("same").keys() == ended(history, "succeeded", "failed", "completed")
+    assert store.ids("failed").keys() == ended(history, "failed")

@@ -1,0 +1,657 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException
+
+from planasonix_provider import clock
+from planasonix_provider.api.client import AsyncClient
+from planasonix_provider.api.models import BackfillBody, SyncBody
+from planasonix_provider.simulator import Simulator
+from planasonix_provider.triggers import cursors
+from planasonix_provider.triggers.events import HAS_WATCHERS
+from planasonix_provider.triggers.planasonix import PlanasonixEventTrigger
+from planasonix_provider.waiting.attempt import MARK
+from planasonix_provider.watching.stream import GONE_AFTER, LOOK_AGAIN_AFTER
+from tests.api.ways import KEY, account
+from tests.reference_server import ReferenceServer
+from tests.travel import BEGAN, Travel, travelling
+from tests.triggerer import HAS_SHARED_STREAMS, Store, Triggerer
+
+CONNECTION = "conn_demo_01"
+OTHER = "conn_demo_02"
+#: The seconds between two looks, as a trigger has it by itself.
+INTERVAL = 30
+PATH = "planasonix_provider.triggers.events.PlanasonixEventTrigger"
+
+watchers = pytest.mark.skipif(not HAS_WATCHERS, reason="Airflow 2 has no watchers")
+
+
+@pytest.fixture
+def travel(planasonix: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Travel]:
+    with travelling(monkeypatch) as travel:
+        monkeypatch.setattr(cursors, "_to_the_end", travel.stops_during(cursors._to_the_end))
+        yield travel
+
+
+class Airflow:
+    """Triggerers, one after the other, on one database."""
+
+    def __init__(self, store: Store, *, has_shared_streams: bool) -> None:
+        self.store = store
+        self.has_shared_streams = has_shared_streams
+
+    def triggerer(self, *triggers: PlanasonixEventTrigger, assets: tuple[str, ...] = ("asset",)) -> Triggerer:
+        triggerer = Triggerer(self.store, has_shared_streams=self.has_shared_streams)
+        triggerer.watch(*triggers, assets=assets)
+        return triggerer
+
+    @property
+    def heard(self) -> list[str]:
+        """What the one asset has heard of, in this order."""
+        return [payload.get("job_id") or payload["backfill_id"] for _, payload in self.store.heard]
+
+    def said(self, text: str) -> int:
+        """How often the triggers have said something."""
+        return sum(text in line for line in self.store.log.lines)
+
+
+@pytest.fixture(params=["shared stream", "run"] if HAS_SHARED_STREAMS else ["run"])
+def airflow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, travel: Travel) -> Airflow:
+    store = Store()
+    monkeypatch.setattr(cursors, "variables", lambda: store)
+    return Airflow(store, has_shared_streams=request.param == "shared stream")
+
+
+def requests(planasonix: Simulator, *routes: str) -> int:
+    return sum(not routes or request.route in routes for request in planasonix.requests)
+
+
+def in_the_log(caplog: pytest.LogCaptureFixture, text: str) -> int:
+    return sum(text in record.getMessage() for record in caplog.records)
+
+
+@watchers
+class TestAWatcher:
+    def test_tells_of_what_ends_once(self, planasonix: Simulator, airflow: Airflow) -> None:
+        planasonix.plan(CONNECTION, outcome="failed", code="disk_full", message="No room.", running_seconds=100)
+        planasonix.plan(CONNECTION, running_seconds=100)
+
+        async def main() -> None:
+            triggerer = airflow.triggerer(PlanasonixEventTrigger(events=["job.succeeded", "job.failed"]))
+            await asyncio.sleep(INTERVAL)
+            planasonix.world.start_sync(CONNECTION, SyncBody(pipeline_id="pl_1"))
+            await asyncio.sleep(200)
+            planasonix.world.start_sync(CONNECTION)
+            await asyncio.sleep(1000)
+            await triggerer.kill()
+
+        clock.run(main())
+        second, first = planasonix.jobs()
+        assert airflow.heard == [first.id, second.id]
+        _, payload = airflow.store.heard[0]
+        assert payload == {
+            "event": "job.failed",
+            "type": "connection_sync",
+            "job_id": first.id,
+            "connection_id": CONNECTION,
+            "pipeline_id": "pl_1",
+            "status": "failed",
+            "created_at": "2025-03-27T14:22:40Z",
+            "finished_at": "2025-03-27T14:24:20.020000Z",
+            "error": {"code": "disk_full", "message": "No room."},
+            "metrics": payload["metrics"],
+            "metadata": None,
+            "job_url": f"{planasonix.url}/jobs/{first.id}",
+        }
+        assert payload["metrics"]["rows_loaded"] == 22401
+
+    def test_that_is_new_tells_nothing_of_the_past_and_all_that_runs(
+        self, planasonix: Simulator, airflow: Airflow, travel: Travel
+    ) -> None:
+        planasonix.plan(CONNECTION, running_seconds=10)
+        planasonix.world.start_sync(CONNECTION)
+        planasonix.plan(OTHER, running_seconds=20_000)
+        running = planasonix.world.start_sync(OTHER)
+        travel.sleep(7_200)
+
+        async def main() -> None:
+            triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=600))
+            await asyncio.sleep(20_000)
+            await triggerer.kill()
+
+        clock.run(main())
+        assert airflow.heard == [running.id]
+
+    def test_tells_of_what_has_ended_while_no_triggerer_ran(
+        self, planasonix: Simulator, airflow: Airflow, travel: Travel
+    ) -> None:
+        planasonix.plan(CONNECTION, times=None, running_seconds=1_000)
+        planasonix.world.configure(conflict="allowed")
+
+        async def main() -> list[str]:
+            triggerer = airflow.triggerer(PlanasonixEventTrigger())
+            await asyncio.sleep(INTERVAL)
+            jobs = [planasonix.world.start_sync(CONNECTION).id]
+            await asyncio.sleep(2 * INTERVAL)
+            await triggerer.kill()
+            for _ in range(150):
+                jobs.append(planasonix.world.start_sync(CONNECTION).id)
+                await asyncio.sleep(700)
+            triggerer = airflow.triggerer(PlanasonixEventTrigger())
+            await asyncio.sleep(2_000)
+            await triggerer.kill()
+            return jobs
+
+        jobs = clock.run(main())
+        assert airflow.store.ids() == dict.fromkeys(jobs, 1)
+
+    def test_tells_again_what_was_told_and_not_stored(self, planasonix: Simulator, airflow: Airflow) -> None:
+        async def main() -> str:
+            triggerer = airflow.triggerer(PlanasonixEventTrigger())
+            await asyncio.sleep(INTERVAL)
+            job = planasonix.world.start_sync(CONNECTION).id
+            while not triggerer.has_something_to_store:  # noqa: ASYNC110 - it comes by itself
+                await asyncio.sleep(0.1)
+            # What is kept by now would be kept too early.
+            await asyncio.sleep(0.5)
+            await triggerer.kill()
+            assert airflow.heard == []
+            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger()))
+            return job
+
+        job = clock.run(main())
+        assert airflow.heard == [job]
+
+    def test_tells_of_a_backfill_and_not_of_its_jobs(self, planasonix: Simulator, airflow: Airflow) -> None:
+        planasonix.plan_backfill(CONNECTION, queued_seconds=60, jobs=5, job_seconds=200)
+
+        async def main() -> None:
+            triggerer = airflow.triggerer(PlanasonixEventTrigger())
+            await asyncio.sleep(INTERVAL)
+            planasonix.world.start_backfill(
+                CONNECTION, BackfillBody(start_at=datetime(2025, 1, 1, tzinfo=UTC), end_at=BEGAN)
+            )
+            await asyncio.sleep(3_000)
+            await triggerer.kill()
+
+        clock.run(main())
+        (backfill,) = planasonix.backfills()
+        assert airflow.heard == [backfill.id]
+        _, payload = airflow.store.heard[0]
+        assert payload["event"] == "backfill.completed"
+        assert payload["job_url"] is None
+
+    def test_feeds_each_of_its_assets_and_keeps_what_it_knows_with_each(
+        self, planasonix: Simulator, airflow: Airflow
+    ) -> None:
+        async def main() -> None:
+            triggerer = airflow.triggerer(PlanasonixEventTrigger(), assets=("one", "two"))
+            await asyncio.sleep(INTERVAL)
+            planasonix.world.start_sync(CONNECTION)
+            await asyncio.sleep(100)
+            await triggerer.kill()
+            if airflow.has_shared_streams:
+                # The other asset is gone, or is not known in time.
+                del airflow.store.kept[min(airflow.store.kept)]
+            planasonix.world.start_sync(OTHER)
+            await asyncio.sleep(INTERVAL)
+            triggerer = airflow.triggerer(PlanasonixEventTrigger(), assets=("one", "two"))
+            await asyncio.sleep(100)
+            await triggerer.kill()
+
+        clock.run(main())
+        told = {job.id: 1 for job in planasonix.jobs()}
+        assert len(told) == 2
+        assert airflow.store.ids("one") == airflow.store.ids("two") == told
+
+    def test_whose_interval_is_changed_goes_on_from_where_it_was(self, planasonix: Simulator, airflow: Airflow) -> None:
+        async def main() -> str:
+            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(poll_interval=30)))
+            job = planasonix.world.start_sync(CONNECTION).id
+            await asyncio.sleep(100)
+            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(poll_interval=20)))
+            return job
+
+        assert airflow.heard == [] == planasonix.jobs()
+        job = clock.run(main())
+        assert airflow.heard == [job]
+
+    @staticmethod
+    async def watched_for(seconds: float, triggerer: Triggerer) -> None:
+        await asyncio.sleep(seconds)
+        await triggerer.kill()
+
+    def test_of_a_dag_that_syncs_what_it_watches_passes_over_its_own(
+        self, planasonix: Simulator, airflow: Airflow
+    ) -> None:
+        planasonix.world.configure(show_metadata=True, conflict="allowed")
+        own = {"dag_id": "react", "run_id": "asset_triggered__2025", MARK: "a1"}
+        others = {"dag_id": "load", "run_id": "asset_triggered__2025", MARK: "a2"}
+
+        async def main() -> list[str]:
+            triggerer = airflow.triggerer(PlanasonixEventTrigger(ignore_own="react"))
+            triggerer.watch(PlanasonixEventTrigger(ignore_own=True), assets=("of nobody's own",))
+            await asyncio.sleep(INTERVAL)
+            jobs = [planasonix.world.start_sync(CONNECTION, SyncBody(metadata=m)).id for m in (own, others, None)]
+            await asyncio.sleep(100)
+            await triggerer.kill()
+            return jobs
+
+        jobs = clock.run(main())
+        assert airflow.store.ids() == dict.fromkeys(jobs[1:], 1)
+        assert airflow.store.ids("of nobody's own") == {jobs[2]: 1}
+        assert airflow.said("ignore_own='load' ends that") == 1
+        assert airflow.said("has shown no metadata") == 0
+
+    def test_says_once_that_it_cannot_tell_its_own_where_the_api_shows_no_metadata(
+        self, planasonix: Simulator, airflow: Airflow
+    ) -> None:
+        async def main() -> None:
+            triggerer = airflow.triggerer(PlanasonixEventTrigger(ignore_own=True))
+            triggerer.watch(PlanasonixEventTrigger(metadata={"team": "sales"}), assets=("sales",))
+            for connection_id in (CONNECTION, OTHER):
+                await asyncio.sleep(INTERVAL)
+                planasonix.world.start_sync(connection_id, SyncBody(metadata={"team": "sales", MARK: "a1"}))
+            await asyncio.sleep(100)
+            await triggerer.kill()
+
+        clock.run(main())
+        assert airflow.store.ids() == {job.id: 1 for job in planasonix.jobs()}
+        assert airflow.store.ids("sales") == {}
+        # Once for each of the two.
+        assert airflow.said("has shown no metadata") == 2
+
+    @pytest.mark.parametrize(
+        ("damage", "reason"),
+        [
+            (lambda cursor: {**cursor, "version": 2}, "its version is 2, and not 1"),
+            (lambda cursor: {"version": 1}, "Input should be a valid dictionary"),
+            (lambda cursor: {**cursor, "job": {**cursor["job"], "told": 7}}, "told: "),
+            (lambda cursor: "planasonix", "it is no object"),
+        ],
+    )
+    def test_whose_cursor_is_damaged_says_so_and_tells_rather_twice_than_not(
+        self,
+        planasonix: Simulator,
+        airflow: Airflow,
+        damage: Callable[[Any], Any],
+        reason: str,
+    ) -> None:
+        planasonix.plan(OTHER, running_seconds=20_000)
+
+        async def main() -> list[str]:
+            jobs = [planasonix.world.start_sync(OTHER).id]
+            triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=600))
+            await asyncio.sleep(7_200)
+            await triggerer.kill()
+            ((place, text),) = airflow.store.kept.items()
+            airflow.store.kept[place] = json.dumps(damage(json.loads(text)))
+            jobs.append(planasonix.world.start_sync(CONNECTION).id)
+            await asyncio.sleep(600)
+            triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=600))
+            await asyncio.sleep(20_000)
+            await triggerer.kill()
+            return jobs
+
+        long, short = clock.run(main())
+        assert airflow.heard == [short, long]
+        assert airflow.said(reason) == 1
+        assert airflow.said("cannot be read") == 1
+
+    def test_waits_for_airflow_to_say_what_was_told_before(self, planasonix: Simulator, airflow: Airflow) -> None:
+        async def main() -> str:
+            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger()))
+            job = planasonix.world.start_sync(CONNECTION).id
+            await asyncio.sleep(100)
+            airflow.store.fails = RuntimeError("the database is away")
+            triggerer = airflow.triggerer(PlanasonixEventTrigger())
+            await asyncio.sleep(60)
+            assert airflow.heard == []
+            airflow.store.fails = None
+            await self.watched_for(60, triggerer)
+            return job
+
+        job = clock.run(main())
+        assert airflow.heard == [job]
+        assert airflow.said("the database is away") == 1
+
+    def test_keeps_nobody_waiting_while_its_own_cursor_cannot_be_read(
+        self, planasonix: Simulator, airflow: Airflow
+    ) -> None:
+        planasonix.plan(CONNECTION, times=None, running_seconds=5)
+
+        async def main() -> None:
+            airflow.store.broken.add("broken")
+            triggerer = airflow.triggerer(PlanasonixEventTrigger())
+            triggerer.watch(PlanasonixEventTrigger(connection_id=OTHER), assets=["broken"])
+            await asyncio.sleep(100)
+            jobs = []
+            for _ in range(3):
+                jobs.append(planasonix.world.start_sync(CONNECTION).id)
+                await asyncio.sleep(60)
+            heard = list(airflow.heard)
+            await triggerer.kill()
+            assert heard == jobs
+
+        clock.run(main())
+        if airflow.has_shared_streams:
+            assert airflow.said("the state of broken is away") == 1
+
+    def test_goes_on_where_its_cursor_cannot_be_kept(self, planasonix: Simulator, airflow: Airflow) -> None:
+        async def main() -> str:
+            triggerer = airflow.triggerer(PlanasonixEventTrigger())
+            await asyncio.sleep(100)
+            airflow.store.fails = RuntimeError("the database is away")
+            job = planasonix.world.start_sync(CONNECTION).id
+            await asyncio.sleep(100)
+            airflow.store.fails = None
+            await self.watched_for(INTERVAL + 1, triggerer)
+            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger()))
+            return job
+
+        job = clock.run(main())
+        assert airflow.heard == [job]
+        assert airflow.said("cannot be kept") == 1
+
+
+@watchers
+class TestTheRequests:
+    def test_of_fifty_idle_watchers_are_one_an_interval(self, planasonix: Simulator, airflow: Airflow) -> None:
+        async def main() -> int:
+            triggerer = airflow.triggerer()
+            for number in range(50):
+                wanted: dict[str, Any] = {"pipeline_id": f"pl_{number}", "poll_interval": 30 + number}
+                triggerer.watch(PlanasonixEventTrigger(**wanted), assets=(f"asset_{number}",))
+            await asyncio.sleep(100)
+            before = requests(planasonix)
+            await asyncio.sleep(3_600)
+            idle = requests(planasonix) - before
+            await triggerer.kill()
+            return idle
+
+        assert clock.run(main()) == pytest.approx(3_600 / 30, abs=1)
+        assert {request.route for request in planasonix.requests} == {"list_jobs"}
+
+    def test_of_who_watches_backfills_too_are_few_more(self, planasonix: Simulator, airflow: Airflow) -> None:
+        async def main() -> None:
+            triggerer = airflow.triggerer(PlanasonixEventTrigger())
+            await asyncio.sleep(3_600)
+            await triggerer.kill()
+
+        clock.run(main())
+        assert requests(planasonix, "list_jobs") == pytest.approx(3_600 / 30 + 2, abs=1)
+        assert requests(planasonix, "list_backfills") == pytest.approx(12 + 2, abs=1)
+
+    def test_of_what_has_ended_are_one_for_all_who_are_told(self, planasonix: Simulator, airflow: Airflow) -> None:
+        async def main() -> None:
+            triggerer = airflow.triggerer()
+            for number in range(20):
+                trigger = PlanasonixEventTrigger(events=["job.succeeded"], poll_interval=30 + number)
+                triggerer.watch(trigger, assets=(f"asset_{number}",))
+            triggerer.watch(PlanasonixEventTrigger(events=["job.failed"]))
+            await asyncio.sleep(50)
+            planasonix.world.start_sync(CONNECTION)
+            await asyncio.sleep(100)
+            await triggerer.kill()
+
+        clock.run(main())
+        assert len(airflow.store.heard) == 20
+        assert requests(planasonix, "get_job") == 1
+
+    def test_of_a_job_that_runs_for_long_beside_many_stay_few(
+        self, planasonix: Simulator, airflow: Airflow, travel: Travel
+    ) -> None:
+        planasonix.plan(OTHER, running_seconds=30_000)
+        planasonix.plan(CONNECTION, times=None, running_seconds=60)
+        planasonix.world.configure(conflict="allowed")
+
+        async def main() -> tuple[str, int]:
+            long = planasonix.world.start_sync(OTHER).id
+            triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=60))
+            await asyncio.sleep(60)
+            for _ in range(300):
+                planasonix.world.start_sync(CONNECTION)
+                await asyncio.sleep(60)
+            before = requests(planasonix)
+            await asyncio.sleep(6_000)
+            idle = requests(planasonix) - before
+            await asyncio.sleep(10_000)
+            await triggerer.kill()
+            return long, idle
+
+        long, idle = clock.run(main())
+        assert airflow.heard[-1] == long
+        assert airflow.store.ids() == {job.id: 1 for job in planasonix.jobs()}
+        # Besides one an interval, and the backfills' in five minutes, there is one in a hundredth of its age.
+        assert idle <= 100 + 6_000 / 300 + 6_000 / 180 + 2
+        assert len(max(airflow.store.kept.values(), key=len)) < 20_000
+
+
+@watchers
+class TestTrouble:
+    def test_of_any_length_misses_nothing_and_is_told_calmly(
+        self, planasonix: Simulator, airflow: Airflow, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def main() -> None:
+            triggerer = airflow.triggerer(PlanasonixEventTrigger())
+            await asyncio.sleep(100)
+            fault = planasonix.fail("status", status=503, times=None)
+            planasonix.world.start_sync(CONNECTION)
+            await asyncio.sleep(3 * 3_600)
+            planasonix.faults.clear()
+            assert fault
+            await asyncio.sleep(100)
+            await triggerer.kill()
+
+        clock.run(main())
+        assert airflow.heard == [planasonix.jobs()[0].id]
+        assert in_the_log(caplog, "cannot be asked for") == 18
+        assert in_the_log(caplog, "Planasonix answers again, after 3 h 0 min.") == 1
+
+    @pytest.mark.parametrize("status", [401, 403, 404])
+    def test_that_a_person_has_to_mend_heals_and_is_no_storm(
+        self, planasonix: Simulator, airflow: Airflow, status: int
+    ) -> None:
+        async def main() -> int:
+            triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=1, events=["job.succeeded"]))
+            await asyncio.sleep(100)
+            planasonix.fail("status", status=status, times=None, route="list_jobs")
+            planasonix.world.start_sync(CONNECTION)
+            before = requests(planasonix)
+            await asyncio.sleep(3_600)
+            meanwhile = requests(planasonix) - before
+            planasonix.faults.clear()
+            await asyncio.sleep(LOOK_AGAIN_AFTER + 10)
+            await triggerer.kill()
+            return meanwhile
+
+        assert clock.run(main()) <= 3_600 / LOOK_AGAIN_AFTER + 1
+        assert airflow.heard == [planasonix.jobs()[0].id]
+
+    def test_with_the_rate_limit_waits_as_long_as_it_is_told(self, planasonix: Simulator, airflow: Airflow) -> None:
+        async def main() -> int:
+            triggerer = airflow.triggerer(PlanasonixEventTrigger())
+            await asyncio.sleep(100)
+            planasonix.fail("status", status=429, headers={"Retry-After": "300"})
+            planasonix.world.start_sync(CONNECTION)
+            before = requests(planasonix)
+            await asyncio.sleep(290)
+            silent = requests(planasonix) - before
+            await asyncio.sleep(100)
+            await triggerer.kill()
+            return silent
+
+        assert clock.run(main()) == 1
+        assert airflow.heard == [planasonix.jobs()[0].id]
+
+    def test_with_an_airflow_connection_that_does_not_exist_ends_when_it_is_made(
+        self,
+        planasonix: Simulator,
+        airflow: Airflow,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        planasonix.plan(CONNECTION, running_seconds=3_600)
+
+        async def main() -> None:
+            planasonix.world.start_sync(CONNECTION)
+            trigger = PlanasonixEventTrigger(planasonix_conn_id="planasonix_later")
+            triggerer = airflow.triggerer(trigger)
+            await asyncio.sleep(1_000)
+            monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_LATER", json.dumps(planasonix.airflow_connection()))
+            await asyncio.sleep(4_000)
+            await triggerer.kill()
+
+        clock.run(main())
+        assert airflow.heard == [planasonix.jobs()[0].id]
+        assert in_the_log(caplog, "There is no Airflow connection 'planasonix_later'") == 2
+
+    def test_with_a_job_that_is_gone_is_told_and_ends(
+        self, planasonix: Simulator, airflow: Airflow, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        planasonix.plan(CONNECTION, running_seconds=10 * GONE_AFTER)
+
+        async def main() -> None:
+            job = planasonix.world.start_sync(CONNECTION)
+            triggerer = airflow.triggerer(PlanasonixEventTrigger())
+            await asyncio.sleep(100)
+            planasonix.reset()
+            await asyncio.sleep(2 * GONE_AFTER)
+            assert in_the_log(caplog, f"Job {job.id} is not there any more, for 1 h 0 min: its end is not told.") == 1
+            before = requests(planasonix, "get_job")
+            await asyncio.sleep(GONE_AFTER)
+            assert requests(planasonix, "get_job") == before
+            await triggerer.kill()
+
+        clock.run(main())
+
+
+@watchers
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_it_watches_a_server_that_was_written_from_the_reference_alone(
+    monkeypatch: pytest.MonkeyPatch, newest_first: bool
+) -> None:
+    store = Store()
+    monkeypatch.setattr(cursors, "variables", lambda: store)
+
+    async def main(server: ReferenceServer) -> list[str]:
+        triggerer = Triggerer(store)
+        triggerer.watch(PlanasonixEventTrigger(poll_interval=0.3, events=["job.succeeded"]))
+        async with asyncio.timeout(60):
+            while not store.kept:  # noqa: ASYNC110 - it comes in another thread
+                await asyncio.sleep(0.05)
+            async with AsyncClient(account(server.url)) as client:
+                jobs = [(await client.trigger_sync(f"conn_{number}")).id for number in range(130)]
+            while len(store.heard) < len(jobs):  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.05)
+        await triggerer.kill()
+        return jobs
+
+    with ReferenceServer(
+        api_key=KEY, queued_seconds=0, running_seconds=0.6, outcome="succeeded", newest_first=newest_first
+    ) as server:
+        connection = {"conn_type": "planasonix", "host": server.url, "password": KEY}
+        monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(connection))
+        jobs = clock.run(main(server))
+    assert store.ids() == dict.fromkeys(jobs, 1)
+
+
+@watchers
+class TestTheArguments:
+    def test_come_back_from_json_as_they_were(self) -> None:
+        trigger = PlanasonixEventTrigger(
+            connection_id="conn_1",
+            pipeline_id="pl_1",
+            events={"job.failed", "job.cancelled"},
+            types=["pipeline_run", "connection_sync", "pipeline_run"],
+            metadata={"team": "sales", "level": [1, {"a": None}]},
+            ignore_own=["react", "load"],
+            planasonix_conn_id="planasonix_eu",
+            poll_interval=12,
+        )
+        path, arguments = trigger.serialize()
+        assert path == PATH
+        assert arguments == {
+            "connection_id": "conn_1",
+            "pipeline_id": "pl_1",
+            "events": ["job.cancelled", "job.failed"],
+            "types": ["connection_sync", "pipeline_run"],
+            "metadata": '{"level": [1, {"a": null}], "team": "sales"}',
+            "ignore_own": ["load", "react"],
+            "planasonix_conn_id": "planasonix_eu",
+            "poll_interval": 12.0,
+        }
+        again = PlanasonixEventTrigger(**json.loads(json.dumps(arguments)))
+        assert again.serialize() == trigger.serialize()
+        assert again.wanted == trigger.wanted
+
+    def test_are_the_same_trigger_in_whatever_order_they_are_written(self) -> None:
+        one = PlanasonixEventTrigger(events=["job.failed", "job.succeeded"], metadata={"a": 1, "b": 2}, ignore_own="x")
+        two = PlanasonixEventTrigger(
+            events=("job.succeeded", "job.failed"), metadata={"b": 2, "a": 1}, ignore_own=["x"]
+        )
+        assert json.dumps(one.serialize()) == json.dumps(two.serialize())
+        assert one.hash(*one.serialize()) == two.hash(*two.serialize())
+
+    def test_are_the_same_trigger_in_airflows_database(self) -> None:
+        from airflow.models.trigger import Trigger
+
+        try:
+            from airflow.serialization.encoders import encode_trigger
+        except ImportError:
+            from airflow.serialization.serialized_objects import _encode_trigger as encode_trigger
+        trigger = PlanasonixEventTrigger(metadata={"team": "sales"}, ignore_own=["react"])
+        encoded = encode_trigger(encode_trigger(trigger))
+        row = Trigger(classpath=encoded["classpath"], kwargs=encoded["kwargs"])
+        assert trigger.hash(encoded["classpath"], encoded["kwargs"]) == trigger.hash(row.classpath, row.kwargs)
+        assert PlanasonixEventTrigger(**row.kwargs).serialize() == trigger.serialize()
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            ({"connection_id": "conn 1"}, "connection_id: got 'conn 1', allowed is an id"),
+            (
+                {"connection_id": "{{ var.value.x }}"},
+                "what is known when the DAG is parsed: a watcher has no templates",
+            ),
+            ({"pipeline_id": ""}, "pipeline_id: got '', allowed is an id"),
+            ({"events": "job.failed"}, "events: got 'job.failed', allowed is a list of events"),
+            ({"events": []}, r"events: got \[\], allowed is a list of events"),
+            ({"types": "backfill"}, "types: got 'backfill', allowed is a list of texts that are not empty"),
+            ({"types": [7]}, r"types: got \[7\], allowed is a list of texts"),
+            ({"metadata": {}}, "metadata: got {}, allowed is a mapping that is not empty, or a JSON object as text"),
+            ({"metadata": "[1]"}, r"metadata: got '\[1\]', allowed is a mapping"),
+            ({"metadata": {"a": object}}, "metadata: got .*, allowed is what JSON can hold"),
+            ({"ignore_own": None}, "ignore_own: got None, allowed is True, False, the id of a DAG, or a list of such"),
+            ({"ignore_own": [True]}, r"ignore_own: got \[True\], allowed is True"),
+            ({"planasonix_conn_id": ""}, "planasonix_conn_id: got '', allowed is a text that is not empty"),
+            ({"poll_interval": 0}, "poll_interval: got 0, allowed is a number of seconds above 0"),
+        ],
+    )
+    def test_that_make_no_sense_are_refused_by_name(self, wrong: Any, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            PlanasonixEventTrigger(**wrong)
+
+    def test_with_an_event_that_nobody_knows_are_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
+        PlanasonixEventTrigger(events=["job.succeeded", "job.suceeded"])
+        (record,) = caplog.records
+        assert "events: this version does not know ['job.suceeded']; known are ['backfill.cancelled'" in record.message
+
+    def test_hold_no_secret(self, planasonix: Simulator) -> None:
+        assert planasonix.api_key not in json.dumps(PlanasonixEventTrigger().serialize())
+
+
+@pytest.mark.skipif(HAS_WATCHERS, reason="this Airflow has watchers")
+def test_on_airflow_2_it_says_which_version_it_needs() -> None:
+    with pytest.raises(
+        AirflowException, match=r"needs the asset watchers of Airflow 3\.0 or later; this is Airflow 2\."
+    ):
+        PlanasonixEventTrigger(connection_id=CONNECTION)
+    assert version("apache-airflow").startswith("2.")
