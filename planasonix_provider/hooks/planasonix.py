@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
+from planasonix_provider import clock
 from planasonix_provider.api import routes
 from planasonix_provider.api.client import Account, AsyncClient, Client
 from planasonix_provider.api.errors import (
@@ -25,6 +26,7 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.operation import Operations
 from planasonix_provider.api.retry import ONCE, Policy
 from planasonix_provider.get_provider_info import CONN_FIELDS, CONNECTION_TYPE, HOOK_NAME, UI_FIELD_BEHAVIOUR
+from planasonix_provider.hooks.form import connection_form_widgets, ui_field_behaviour
 from planasonix_provider.hooks.settings import Settings, settings_of
 
 if TYPE_CHECKING:
@@ -37,6 +39,17 @@ T = TypeVar("T")
 # On Airflow 2 every look at a job would be a line of httpx's in the task's log; Airflow 3 quiets httpx by itself.
 if (httpx_log := logging.getLogger("httpx")).level == logging.NOTSET:
     httpx_log.setLevel(logging.WARNING)
+
+
+# The event loop holds its tasks weakly, and these may outlive whoever has asked.
+_READS: set[asyncio.Task[Settings]] = set()
+
+
+def _put_away(reading: asyncio.Task[Settings]) -> None:
+    _READS.discard(reading)
+    if not reading.cancelled():
+        # Where nobody asks any more, asyncio would say in the log that nobody did.
+        reading.exception()
 
 
 class PlanasonixHook(BaseHook, Operations):
@@ -63,7 +76,7 @@ class PlanasonixHook(BaseHook, Operations):
         self,
         planasonix_conn_id: str = default_conn_name,
         *,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = clock.sleep,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -88,6 +101,14 @@ class PlanasonixHook(BaseHook, Operations):
         :return: what the connection says now.
         :raises PlanasonixConfigurationError: if there is no such connection, or something in it makes no sense.
         """
+        # Whoever asks may be cancelled meanwhile. On Airflow 3.0 to 3.2 that would leave an answer lying in the one
+        # channel that all triggers of a triggerer share, and the triggerer would die of it.
+        reading = asyncio.create_task(self._read_aside())
+        _READS.add(reading)
+        reading.add_done_callback(_put_away)
+        return await asyncio.shield(reading)
+
+    async def _read_aside(self) -> Settings:
         with _connection_errors(self.planasonix_conn_id):
             connection = await get_async_connection(self.planasonix_conn_id)
             extra = await get_async_extra_dejson(connection)
@@ -218,7 +239,7 @@ class PlanasonixHook(BaseHook, Operations):
 
         :return: what is hidden, renamed and hinted at.
         """
-        return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
+        return ui_field_behaviour(UI_FIELD_BEHAVIOUR)
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -226,14 +247,7 @@ class PlanasonixHook(BaseHook, Operations):
 
         :return: a form field for each thing that the extra may hold.
         """
-        from wtforms import BooleanField, StringField
-
-        return {
-            name: (BooleanField if "boolean" in field["schema"]["type"] else StringField)(
-                field["label"], description=field["description"], default=field["schema"].get("default")
-            )
-            for name, field in CONN_FIELDS.items()
-        }
+        return connection_form_widgets(CONN_FIELDS)
 
 
 class AsyncOperations(Operations):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import logging
 import subprocess
@@ -157,6 +159,34 @@ class TestConnection:
             await look(PlanasonixHook(connect()), blocking=blocking)
         assert not failed.value.sent
 
+    @pytest.mark.parametrize("fault", [None, ConnectionError("The API server is away.")], ids=["read", "not read"])
+    async def test_a_look_whose_asker_is_cancelled_goes_on_and_complains_to_nobody(
+        self, connect: Connect, mocker: MockerFixture, caplog: pytest.LogCaptureFixture, fault: Exception | None
+    ) -> None:
+        asked, answered, ends = asyncio.Event(), asyncio.Event(), []
+
+        async def get_slowly(_: str) -> Connection:
+            asked.set()
+            try:
+                await answered.wait()
+            finally:
+                ends.append(sys.exc_info()[0])
+            if fault:
+                raise fault
+            return Connection(conn_type="planasonix", password=KEY)
+
+        mocker.patch("planasonix_provider.hooks.planasonix.get_async_connection", get_slowly)
+        asker = asyncio.create_task(PlanasonixHook(connect()).async_settings())
+        await asked.wait()
+        asker.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asker
+        answered.set()
+        await asyncio.sleep(0.01)
+        gc.collect()
+        assert ends == [None]
+        assert [record for record in caplog.records if record.name == "asyncio"] == []
+
     def test_a_key_that_was_rotated_is_read_again(
         self, hook: PlanasonixHook, server: ReferenceServer, connect: Connect
     ) -> None:
@@ -293,8 +323,8 @@ class TestForm:
             assert widgets[name].kwargs["description"] == field["description"]
 
     def test_the_provider_info_is_made_of_the_table(self) -> None:
-        (described,) = get_provider_info()["connection-types"]
-        assert described["connection-type"] == PlanasonixHook.conn_type
+        types = {described["connection-type"]: described for described in get_provider_info()["connection-types"]}
+        described = types[PlanasonixHook.conn_type]
         assert described["hook-name"] == PlanasonixHook.hook_name
         assert described["hook-class-name"] == f"{PlanasonixHook.__module__}.{PlanasonixHook.__qualname__}"
         assert described["ui-field-behaviour"] is UI_FIELD_BEHAVIOUR

@@ -1,0 +1,61 @@
+"""Have Planasonix tell this Airflow how each job of an account ended, and start a DAG with each that succeeded.
+
+The Airflow connection ``planasonix_orders``, of the type Planasonix Webhook, is the receiver. Its extra is
+``{"asset": "orders_ready", "kept_in": "variable:planasonix_orders_secret", "events": "job.succeeded"}``.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, Asset, task
+
+from planasonix_provider.operators.planasonix import PlanasonixWebhookOperator
+
+SECRET = "variable:planasonix_orders_secret"  # noqa: S105 - where it is kept
+
+with DAG(
+    dag_id="planasonix_receiver",
+    schedule="@monthly",
+    start_date=datetime(2025, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    tags=["planasonix", "example"],
+    doc_md=__doc__,
+) as dag:
+    subscribe = PlanasonixWebhookOperator(
+        task_id="subscribe",
+        url="https://airflow.example.com/planasonix/webhook/planasonix_orders",
+        events=["job.succeeded"],
+        secret_to=SECRET,
+        retries=2,
+    )
+
+    @task(retries=2)
+    def rotate(webhook: dict[str, Any]) -> None:
+        """Change the secret every month; the receiver accepts both while the old one may still be under way."""
+        from planasonix_provider.hooks.planasonix import PlanasonixHook
+        from planasonix_provider.signing_secrets import rotate_and_keep
+
+        if not webhook["secret_is_new"]:
+            with PlanasonixHook() as hook:
+                rotate_and_keep(hook, webhook["webhook_id"], to=SECRET)
+
+    rotate(subscribe.output)
+
+with DAG(
+    dag_id="planasonix_orders_report",
+    schedule=[Asset("orders_ready")],
+    start_date=datetime(2025, 1, 1, tzinfo=UTC),
+    catchup=False,
+    tags=["planasonix", "example"],
+) as report:
+
+    @task
+    def tell(triggering_asset_events: Any = None) -> list[str]:
+        """Say which jobs have ended: two that end together may start one run."""
+        events = [event for events in (triggering_asset_events or {}).values() for event in events]
+        return [event.extra["job_id"] for event in events if "job_id" in event.extra]
+
+    tell()

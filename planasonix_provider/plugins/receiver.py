@@ -1,0 +1,127 @@
+"""The webhook receiver: what comes from Planasonix becomes events of an asset, and what comes from others nothing.
+
+The order matters. First size and time, since anybody may send; then the signature, over the body as it came; and only
+then is the body read. Whoever is refused is not told why, and every receiver that does not exist, or does not work,
+answers alike.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import FastAPI, Request, Response
+from pydantic import ValidationError
+
+from planasonix_provider.api.errors import PlanasonixError
+from planasonix_provider.api.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, InvalidSignatureError, verify
+from planasonix_provider.hooks.receiver import PlanasonixReceiverHook, Receiver, unknown_asset
+from planasonix_provider.plugins.body import RefusedBodyError, read_body
+from planasonix_provider.plugins.calm import CalmLog
+from planasonix_provider.plugins.delivery import EventBody, what_is_wrong
+from planasonix_provider.plugins.directory import Directory
+from planasonix_provider.plugins.register import Outcome, Register
+
+log = logging.getLogger(__name__)
+
+#: How many threads write deliveries down. They are the receiver's own: those of the API server serve Airflow.
+THREADS = 4
+#: How old, in seconds, what is known of a receiver may be where a signature fits none of its secrets.
+FRESH_FOR_A_STRANGER = 1.0
+
+_TAKEN, _NOT_NOW = 204, 503
+
+
+def make_app(
+    read: Callable[[str], Receiver | None] = lambda name: PlanasonixReceiverHook(name).receiver(),
+    register: Register | None = None,
+) -> FastAPI:
+    """Make the app with the receivers of one Airflow.
+
+    :param read: reads the Airflow connection of a name; blocks.
+    :param register: records deliveries.
+    :return: the app, with ``POST /webhook/{name}``.
+    """
+    app = FastAPI(title="Planasonix", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.add_api_route("/webhook/{name}", _Reception(read, register or Register()).receive, methods=["POST"])
+    return app
+
+
+class _Reception:
+    """Takes deliveries for all receivers."""
+
+    def __init__(self, read: Callable[[str], Receiver | None], register: Register) -> None:
+        self._directory = Directory(read)
+        self._register = register
+        self._limiter = CapacityLimiter(THREADS)
+        self._calm = CalmLog(log)
+
+    async def receive(self, name: str, request: Request) -> Response:
+        """Take a delivery: 204 once it counts, or has counted before; 503 where it may count later."""
+        try:
+            body = await read_body(request)
+        except RefusedBodyError as refusal:
+            self._calm.say("bodies", logging.WARNING, f"A delivery to the webhook receiver was refused: {refusal}.")
+            # What is left of the body is not waited for.
+            return Response(status_code=refusal.status, headers={"Connection": "close"})
+        reading = await self._directory.find(name)
+        if reading.problem:
+            self._calm.say(reading.problem, logging.WARNING, reading.problem)
+        if reading.receiver is None:
+            return Response(status_code=_NOT_NOW)
+        try:
+            receiver = await self._verified(reading.receiver, request, body)
+        except InvalidSignatureError as refusal:
+            self._calm.say(
+                f"signature {reading.name}", logging.WARNING, f"Webhook receiver {name!r} refused a delivery. {refusal}"
+            )
+            return Response(status_code=401)
+        return Response(status_code=await self._take(receiver, body))
+
+    async def _verified(self, receiver: Receiver, request: Request, body: bytes) -> Receiver:
+        """Give the receiver as it is once a signature fits: its secret may have been rotated a moment ago."""
+        try:
+            _verify(receiver, request, body)
+        except InvalidSignatureError:
+            again = (await self._directory.find(receiver.name, max_age=FRESH_FOR_A_STRANGER)).receiver
+            if again is None or again.secrets == receiver.secrets:
+                raise
+            _verify(again, request, body)
+            return again
+        return receiver
+
+    async def _take(self, receiver: Receiver, body: bytes) -> int:
+        """Take what is surely Planasonix's."""
+        try:
+            event = EventBody.model_validate_json(body)
+        except ValidationError as error:
+            problem = what_is_wrong(error)
+            self._say(receiver, "body", f"got a signed delivery that it cannot read: {problem}.")
+            return 400
+        if not receiver.wants(event.type):
+            return _TAKEN
+        try:
+            outcome = await to_thread.run_sync(self._register.record, receiver, event, limiter=self._limiter)
+        except PlanasonixError as error:
+            self._say(receiver, "register", f"could not record a delivery. {error.message}")
+            return _NOT_NOW
+        except Exception as fault:
+            self._say(receiver, "register", f"could not record a delivery ({type(fault).__name__}).")
+            return _NOT_NOW
+        if outcome is Outcome.NO_ASSET:
+            self._say(receiver, "asset", f"could not record a delivery. {unknown_asset(receiver.asset)}")
+            return _NOT_NOW
+        return _TAKEN
+
+    def _say(self, receiver: Receiver, kind: str, what: str) -> None:
+        self._calm.say(f"{kind} {receiver.name}", logging.ERROR, f"Webhook receiver {receiver.name!r} {what}")
+
+
+def _verify(receiver: Receiver, request: Request, body: bytes) -> None:
+    verify(
+        body,
+        signature=request.headers.get(SIGNATURE_HEADER),
+        timestamp=request.headers.get(TIMESTAMP_HEADER),
+        secrets=receiver.secrets,
+    )

@@ -1,0 +1,54 @@
+"""The plugin is there on every Airflow, and costs those nothing that do not serve it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.metadata import entry_points
+
+import pytest
+from airflow.plugins_manager import AirflowPlugin
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+from planasonix_provider.get_provider_info import get_provider_info
+from planasonix_provider.plugins.planasonix import PlanasonixPlugin
+
+IMPORT = """
+import json, sys
+from airflow.providers.common.compat.sdk import AirflowPlugin
+before = set(sys.modules)
+from planasonix_provider.plugins.planasonix import PlanasonixPlugin
+print("ADDED", json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+def test_airflow_finds_it_by_its_entry_point_and_in_no_other_way() -> None:
+    (entry,) = entry_points(group="airflow.plugins", name="planasonix")
+    assert entry.load() is PlanasonixPlugin
+    assert "plugins" not in get_provider_info()
+
+
+def test_its_import_brings_nothing_along() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("ADDED ")]
+    added = set(json.loads(line.removeprefix("ADDED ")))
+    assert {name for name in added if name.startswith("planasonix_provider.")} == {
+        "planasonix_provider.plugins",
+        "planasonix_provider.plugins.planasonix",
+    }
+    assert not {"fastapi", "httpx", "pydantic"} & added
+
+
+@pytest.mark.skipif(AIRFLOW_V_3_0_PLUS, reason="Airflow 3 serves the app")
+def test_airflow_2_serves_nothing_of_it() -> None:
+    assert PlanasonixPlugin.fastapi_apps == []
+    assert issubclass(PlanasonixPlugin, AirflowPlugin)
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 has no FastAPI apps")
+def test_airflow_3_serves_one_app() -> None:
+    (app,) = PlanasonixPlugin.fastapi_apps
+    assert (app["name"], app["url_prefix"]) == ("Planasonix", "/planasonix")
+    assert app["app"].url_path_for("receive", name="orders") == "/webhook/orders"
+    assert PlanasonixPlugin.fastapi_apps[0]["app"] is app["app"]
