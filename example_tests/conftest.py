@@ -1,0 +1,23 @@
+"""What the tests of all DAGs share: an Airflow of their own, with its database."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+# Airflow reads this when it is imported, so it stands before every import of it.
+HOME = TemporaryDirectory(prefix="airflow-tests-")
+os.environ["AIRFLOW_HOME"] = HOME.name
+os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(Path(__file__).parent.parent / "example_dags")
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _airflow_database() -> None:
+    """Make the database, as ``airflow db migrate`` does."""
+    from airflow.utils.db import initdb
+
+    initdb()

@@ -1,0 +1,225 @@
+"""Runs one task as Airflow would, in process: execute, defer, trigger, resume; or execute, again and again.
+
+What crosses between processes in a real Airflow (the trigger's arguments, the event) crosses here as JSON, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from importlib import import_module
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseSensorOperator, TaskDeferred
+
+from planasonix_provider import clock
+
+if TYPE_CHECKING:
+    from airflow.triggers.base import BaseTrigger
+
+#: Airflow's own module of sensors.
+SENSORS: Any = sys.modules[BaseSensorOperator.__module__]
+
+
+def outlet_events() -> Any:
+    """Make what Airflow gives a task, to be told of its asset events.
+
+    :return: Airflow's own accessors, with nothing in them.
+    """
+    try:
+        from airflow.sdk.execution_time.context import OutletEventAccessors
+    except ImportError:
+        # Airflow 2.11
+        from airflow.utils.context import OutletEventAccessors
+    return OutletEventAccessors()
+
+
+@dataclass
+class TaskRun:
+    """What came of a task.
+
+    :param result: what it has returned.
+    :param xcoms: what else it has left in XComs, by key.
+    :param notes: what it has left in Airflow's store, for its next try.
+    :param deferred: how it was deferred last, or ``None``.
+    :param deferrals: how often it was deferred.
+    :param event: what the trigger has handed back last.
+    :param executions: when it was executed: a rescheduled sensor is more than once.
+    :param outlets: those of its outlets for which Airflow sends an event.
+    :param outlet_events: what Airflow sends with these events.
+    """
+
+    result: Any = None
+    xcoms: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+    deferred: TaskDeferred | None = None
+    deferrals: int = 0
+    event: Any = None
+    executions: list[datetime] = field(default_factory=list)
+    outlets: list[Any] = field(default_factory=list)
+    outlet_events: Any = field(default_factory=outlet_events)
+
+
+def run_task(task: Any, *, try_number: int = 1, **context: Any) -> TaskRun:
+    """Run a task to its end; its templates are rendered.
+
+    :param task: an operator or a sensor; it stays as it is.
+    :param try_number: which try it is.
+    :param context: what of Airflow's context its templates need.
+    :return: what came of it.
+    :raises Exception: what the task raises.
+    """
+    run = TaskRun()
+
+    def ours() -> dict[str, Any]:
+        names = {"dag_id": task.dag_id, "task_id": task.task_id, "max_tries": task.retries}
+        params = {
+            **(task.dag.params.dump() if task.has_dag() else {}),
+            **task.params.dump(),
+            **context.get("params", {}),
+        }
+        return context_of(run, **names, try_number=try_number) | context | {"task": task, "params": params}
+
+    def make() -> Any:
+        rendered = copy.copy(task)
+        rendered.render_template_fields(ours())
+        return rendered
+
+    drive(make, run, ours)
+    return run
+
+
+def drive(
+    make: Callable[[], Any],
+    run: TaskRun,
+    context: Callable[[], dict[str, Any]],
+    watch: Callable[[Any], object] = lambda worker: None,
+) -> None:
+    """Run a task to its end.
+
+    :param make: makes the operator; called again for the resume, which is another process in a real Airflow.
+    :param run: takes down what comes of it.
+    :param context: gives Airflow's context.
+    :param watch: is shown each operator and each trigger before it is used.
+    :raises Exception: what the task raises.
+    """
+    go_on = partial(_execute, make, run, context, watch)
+    while True:
+        try:
+            run.result = go_on()
+        except TaskDeferred as deferred:
+            go_on = partial(_resume, make, run, context, watch, deferred)
+        else:
+            return
+
+
+def context_of(
+    run: TaskRun,
+    *,
+    dag_id: str,
+    task_id: str,
+    try_number: int = 1,
+    map_index: int = -1,
+    max_tries: int = 0,
+) -> dict[str, Any]:
+    """Make the part of Airflow's context that a task of ours uses.
+
+    :param run: keeps what the task writes.
+    :param dag_id: the DAG.
+    :param task_id: the task.
+    :param try_number: which try it is, from 1.
+    :param map_index: which of the mapped tasks it is, from 0; -1 where it is not mapped.
+    :param max_tries: the number of the last retry.
+    :return: the context.
+    """
+    ti = SimpleNamespace(
+        dag_id=dag_id,
+        task_id=task_id,
+        run_id="scheduled__2025-03-27T02:00:00+00:00",
+        try_number=try_number,
+        map_index=map_index,
+        max_tries=max_tries,
+        xcom_push=lambda key, value: run.xcoms.__setitem__(key, value),
+    )
+    if not hasattr(SENSORS, "_orig_start_date"):
+        ti.get_first_reschedule_date = lambda _: run.executions[0]
+    # Airflow before 3.3 has no such store, and a task would look for a variable.
+    notes = SimpleNamespace(get=run.notes.get, set=run.notes.__setitem__, delete=run.notes.pop)
+    return {"ti": ti, "task_state_store": notes, "outlet_events": run.outlet_events}
+
+
+def rebuilt(trigger: BaseTrigger) -> BaseTrigger:
+    """Make a trigger as the triggerer makes it, from what was stored.
+
+    :param trigger: the trigger that a task has deferred to.
+    :return: the same once more.
+    """
+    path, arguments = trigger.serialize()
+    module, name = path.rsplit(".", 1)
+    made: BaseTrigger = getattr(import_module(module), name)(**json.loads(json.dumps(arguments)))
+    return made
+
+
+async def first_event(trigger: BaseTrigger) -> Any:
+    """Wait for the event that ends a trigger.
+
+    :param trigger: the trigger.
+    :return: the event's payload, as it reaches the task.
+    """
+    async for event in trigger.run():
+        return json.loads(json.dumps(event.payload))
+    raise AssertionError("the trigger ended without an event")
+
+
+def _resume(
+    make: Callable[[], Any],
+    run: TaskRun,
+    context: Callable[[], dict[str, Any]],
+    watch: Callable[[Any], object],
+    deferred: TaskDeferred,
+) -> Any:
+    """Wait as the triggerer does, and go on in a new process."""
+    run.deferred = deferred
+    run.deferrals += 1
+    trigger = rebuilt(deferred.trigger)
+    watch(trigger)
+    run.event = asyncio.run(first_event(trigger))
+    # Another process knows nothing of what the one before has told Airflow.
+    run.outlet_events = outlet_events()
+    operator = make()
+    watch(operator)
+    result = operator.resume_execution(deferred.method_name, {**(deferred.kwargs or {}), "event": run.event}, context())
+    run.outlets = operator.outlets
+    return result
+
+
+def _execute(
+    make: Callable[[], Any], run: TaskRun, context: Callable[[], dict[str, Any]], watch: Callable[[Any], object]
+) -> Any:
+    """Execute a task; one that is rescheduled is another process each time, with an empty memory."""
+    with pytest.MonkeyPatch.context() as patch:
+        if hasattr(SENSORS, "_orig_start_date"):
+            # Airflow 2 asks its database for it.
+            patch.setattr(SENSORS, "_orig_start_date", lambda **_: run.executions[0])
+        while True:
+            operator = make()
+            watch(operator)
+            run.executions.append(datetime.now(UTC))
+            try:
+                result = operator.execute(context())
+                run.outlets = operator.outlets
+                return result
+            except Exception as end:
+                again = getattr(end, "reschedule_date", None)
+                if again is None:
+                    raise
+                run.xcoms.clear()
+                clock.sleep(max(0.0, (again - datetime.now(UTC)).total_seconds()))

@@ -1,0 +1,63 @@
+"""The tests that the docs show, run as whoever copies them would: in a pytest of their own, by the entry point."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLES = ROOT / "example_tests"
+#: Other plugins import much, and are not what is looked at.
+ALONE = ("-p", "no:schemathesis", "-p", "no:time_machine")
+
+
+def run_pytest(folder: Path, *options: str, code: str = "import pytest, sys; sys.exit(pytest.main())") -> str:
+    """Run pytest in a process of its own; give what it wrote."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTEST"))}
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "-q", "-c", os.devnull, "--rootdir", folder, "-p", "no:cacheprovider", *options],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-5000:] + ran.stderr[-5000:]
+    return ran.stdout
+
+
+@pytest.mark.parametrize("processes", [[], ["-n", "2"]], ids=["one process", "xdist"])
+def test_the_examples_pass(processes: list[str]) -> None:
+    told = run_pytest(EXAMPLES, "-o", f"pythonpath={ROOT / 'example_dags'}", *processes)
+    assert f"{(EXAMPLES / 'test_nightly_sync.py').read_text().count('def test_')} passed" in told
+
+
+def test_a_run_that_does_not_use_the_plugin_pays_nothing_for_it(tmp_path: Path) -> None:
+    (tmp_path / "test_nothing.py").write_text("def test_nothing():\n    pass\n")
+    loaded = (
+        "import pytest, sys; code = pytest.main();"
+        "print('LOADED', *(name for name in sys.modules if name.split('.')[0] in "
+        "('airflow', 'httpx', 'pydantic', 'fastapi', 'uvicorn', 'time_machine', 'planasonix_provider')));"
+        "sys.exit(code)"
+    )
+    told = run_pytest(tmp_path, *ALONE, code=loaded)
+    (line,) = (line for line in told.splitlines() if line.startswith("LOADED"))
+    assert set(line.split()[1:]) == {
+        "planasonix_provider",
+        "planasonix_provider.testing",
+        "planasonix_provider.testing.plugin",
+    }
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"), [("time_machine", "testing"), ("fastapi", "simulator")], ids=["time-machine", "fastapi"]
+)
+def test_the_plugin_says_which_extra_it_lacks(tmp_path: Path, module: str, extra: str) -> None:
+    (tmp_path / "conftest.py").write_text(f"import sys\nsys.modules[{module!r}] = None\n")
+    (tmp_path / "test_it.py").write_text("def test_it(planasonix):\n    pass\n")
+    told = run_pytest(tmp_path, *ALONE, code="import pytest, sys; sys.exit(pytest.main() != 1)")
+    assert f"pip install 'airflow-provider-planasonix[{extra}]'" in told

@@ -1,0 +1,89 @@
+"""Whole DAGs as Airflow itself runs them, with its guards and its own handling of deferral, retries and skips."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from planasonix_provider.testing import Planasonix
+from tests.conftest import DAGS_FOLDER
+
+ORDERS = "conn_orders"
+HEAD = """
+from datetime import UTC, datetime, timedelta
+from airflow.providers.common.compat.sdk import DAG
+from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
+from planasonix_provider.sensors.planasonix import PlanasonixJobSensor
+
+with DAG("{name}", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:
+"""
+RunDag = Callable[[str], str]
+
+pytestmark = pytest.mark.usefixtures("airflow_db")
+
+
+@pytest.fixture
+def run_dag() -> Iterator[RunDag]:
+    # Airflow 3.1 reads a DAG that it knows no second time.
+    name = f"in_a_dag_{uuid4().hex}"
+    path = DAGS_FOLDER / f"{name}.py"
+
+    def run(tasks: str) -> str:
+        path.write_text(HEAD.format(name=name) + "".join(f"    {line}\n" for line in tasks.splitlines()))
+        dag: Any = runpy.run_path(str(path))["dag"]
+        state = dag.test().state
+        return str(getattr(state, "value", state))
+
+    yield run
+    path.unlink()
+
+
+@pytest.mark.parametrize("deferrable", [False, True], ids=["on a worker", "deferred"])
+class TestASync:
+    def test_of_hours_ends_at_once(self, planasonix: Planasonix, run_dag: RunDag, deferrable: bool) -> None:
+        planasonix.will_succeed(ORDERS, takes=timedelta(hours=3))
+        task = f"PlanasonixSyncOperator(task_id='load', connection_id='{ORDERS}', deferrable={deferrable})"
+        assert run_dag(task) == "success"
+        assert planasonix.assert_started(ORDERS).status == "succeeded"
+        assert planasonix.waited > timedelta(hours=3)
+
+    def test_is_cancelled_at_its_timeout_and_tried_again_after_the_retrys_delay(
+        self, planasonix: Planasonix, run_dag: RunDag, deferrable: bool
+    ) -> None:
+        planasonix.will_succeed(ORDERS, takes=timedelta(hours=30), times=1)
+        planasonix.will_succeed(ORDERS)
+        how = f"timeout=timedelta(hours=2), retries=1, retry_delay=timedelta(hours=1), deferrable={deferrable}"
+        assert run_dag(f"PlanasonixSyncOperator(task_id='load', connection_id='{ORDERS}', {how})") == "success"
+        assert [(start.status, start.is_cancelled) for start in planasonix.started()] == [
+            ("cancelled", True),
+            ("succeeded", False),
+        ]
+        assert timedelta(hours=3) < planasonix.waited < timedelta(hours=4)
+
+
+def test_sensors_end_as_wanted_in_each_way_and_no_guard_complains(
+    planasonix: Planasonix,
+    run_dag: RunDag,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    planasonix.will_succeed(ORDERS, takes=timedelta(hours=2), times=3)
+    ways = {
+        "poke": "",
+        "reschedule": ", mode='reschedule'",
+        "deferred": ", deferrable=True",
+    }
+    lines = ["PlanasonixJobSensor(task_id='skipped', job_id='job_unknown', deferrable=True, soft_fail=True)"]
+    for name, how in ways.items():
+        planasonix.simulator.world.configure(conflict="allowed")
+        job_id = planasonix.simulator.world.start_sync(ORDERS).id
+        lines.append(f"PlanasonixJobSensor(task_id='{name}', job_id='{job_id}'{how})")
+    assert run_dag("\n".join(lines)) == "success"
+    assert {job.status for job in planasonix.simulator.jobs()} == {"succeeded"}
+    assert planasonix.waited > timedelta(hours=2)
+    assert "cannot be called outside" not in "".join([*capfd.readouterr(), caplog.text])
