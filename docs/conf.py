@@ -1,0 +1,38 @@
+"""How Sphinx builds these pages: ``make docs``. The reference is read from the source; nothing of it is imported."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "planasonix_provider"
+
+project = "airflow-provider-planasonix"
+author = "Planasonix"
+copyright = "Planasonix, under the Apache License 2.0"  # noqa: A001 - Sphinx calls it so
+release = re.findall(r'__version__ = "(.+)"', (PACKAGE / "__init__.py").read_text())[0]
+
+extensions = ["autoapi.extension", "myst_parser", "sphinx_copybutton"]
+exclude_patterns = ["_build"]
+maximum_signature_line_length = 90
+python_use_unqualified_type_names = True
+add_module_names = False
+
+html_theme = "pydata_sphinx_theme"
+html_title = "Planasonix for Airflow"
+html_show_sourcelink = False
+html_theme_options = {"navbar_center": [], "navigation_with_keys": True, "secondary_sidebar_items": ["page-toc"]}
+html_sidebars = {"**": ["globaltoc.html"]}
+copybutton_prompt_text = r"\$ |>>> "
+copybutton_prompt_is_regexp = True
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 4
+
+autoapi_dirs = [str(PACKAGE)]
+autoapi_generate_api_docs = False
+autoapi_member_order = "bysource"
+autoapi_python_class_content = "class"
+#: What a module gives only when it is asked for it.
+suppress_warnings = ["autoapi.python_import_resolution"]
