@@ -11,7 +11,14 @@ ENVIRONMENTS := $(OLDER:%=.venvs/%) .venv
 AIRFLOW_3 := $(filter-out .venvs/2.%,$(ENVIRONMENTS))
 PYTHON := .venv/bin/python
 UV := .venv/bin/uv
+BENCH := .venvs/bench
+CHAOS := .venvs/chaos
+DOCS := .venvs/docs
+BROWSER := .venvs/browser
+# PostgreSQL's wheel warns that root has no folder for a session.
+CALM := -W 'ignore:XDG_RUNTIME_DIR is not set'
 PRISM := .prism/node_modules/.bin/prism
+AXE := .browser/node_modules/axe-core/axe.min.js
 PORT := 8080
 
 export UV_PYTHON_DOWNLOADS := never
@@ -23,7 +30,7 @@ export AIRFLOW_HOME := $(CURDIR)/.airflow
 export no_proxy := localhost,127.0.0.1,$(no_proxy),$(NO_PROXY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo airflow test test-versions test-system contract lint format bench constraints build clean
+.PHONY: help demo airflow test test-versions test-system contract browser chaos chaos-short lint format bench docs constraints build clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -50,7 +57,7 @@ endef
 test-versions: $(ENVIRONMENTS:%=%/.installed) ## run the tests on every Airflow version that is supported
 	$(call pytest-in,$(ENVIRONMENTS),-n auto)
 
-test-system: $(AIRFLOW_3:%=%/.installed) ## run the tests that need a whole running Airflow; takes half an hour
+test-system: $(AIRFLOW_3:%=%/.installed) ## run the tests that need a whole running Airflow; takes an hour
 	$(call pytest-in,$(AIRFLOW_3),tests/system)
 
 # What fails once is found again by the same numbers: make contract SEED=… TIMES=…
@@ -66,6 +73,28 @@ $(PRISM):
 	@echo "Installing Prism into .prism"
 	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix .prism @stoplight/prism-cli@5.14.2
 
+browser: $(BROWSER)/.installed $(AXE) ## look at the simulator's pages in Chromium; pictures are in .browser (WRITE=docs)
+	$(BROWSER)/bin/python -m pytest tests/browser
+	@$(if $(WRITE),cp .browser/simulator.png $(WRITE)/images/)
+
+# What looks for what keeps people out of a page.
+$(AXE):
+	@echo "Installing axe-core into .browser"
+	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix .browser axe-core@4.14.1
+
+# A seed repeats its plan of kills and faults exactly. Odd seeds run distributed, and so do all with DISTRIBUTED=1.
+chaos: SEED := $(shell od -An -N2 -tu2 /dev/urandom)
+chaos: $(CHAOS)/.installed ## kill everything amid sixty tasks, and audit what is left; takes six minutes (SEED=random)
+	@$(CHAOS)/bin/python $(CALM) -m tests.chaos --seed $(strip $(SEED)) $(if $(filter-out 0,$(DISTRIBUTED)),--distributed)
+
+chaos-short: .venv/.installed ## the same with a third of the tasks and one seed, in less than five minutes
+	@$(PYTHON) $(CALM) -m tests.chaos --seed 1904 --short --local
+
+docs: $(DOCS)/.installed ## build the documentation into docs/_build; a warning is an error
+	@rm -rf docs/_build
+	@$(DOCS)/bin/sphinx-build -q -W --keep-going -E -b html docs docs/_build
+	@echo "Open docs/_build/index.html"
+
 lint: .venv/.installed ## check style, format and types
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
@@ -75,8 +104,11 @@ format: .venv/.installed ## format the code, and fix what can be fixed
 	$(PYTHON) -m ruff format
 	$(PYTHON) -m ruff check --fix
 
-bench: .venv/.installed ## measure what importing the package costs a DAG file
+bench: .venv/.installed $(BENCH)/.installed ## measure imports, parsing, the simulator and waiting; takes a quarter of an hour
 	$(PYTHON) tests/benchmarks/imports.py
+	$(PYTHON) tests/benchmarks/parsing.py
+	$(PYTHON) tests/benchmarks/simulator.py
+	$(BENCH)/bin/python tests/benchmarks/waiting.py --write docs
 
 constraints: $(UV) ## move the constraints to the newest releases
 	@for version in $(OLDER) $(NEWEST); do \
@@ -86,13 +118,16 @@ constraints: $(UV) ## move the constraints to the newest releases
 			--no-header --no-annotate --no-emit-index-url --no-emit-package airflow-provider-planasonix \
 			--output-file constraints/airflow-$$version.txt || exit 1; \
 	done
+	@echo "Compiling constraints/docs.txt"
+	@$(UV) pip compile docs/requirements.txt --quiet --upgrade --universal --python-version 3.11 \
+		--no-header --no-annotate --no-emit-index-url --output-file constraints/docs.txt
 
 build: $(UV) ## build the wheel and the source distribution into dist/
 	$(UV) build --quiet --out-dir dist
 	@ls dist/*
 
 clean: ## remove everything that the other targets made
-	rm -rf .venv .venvs .airflow .demo .prism build dist docs/_build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venvs .airflow .browser .chaos .demo .prism build dist docs/_build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(UV):
@@ -102,6 +137,35 @@ $(UV):
 .venv/.installed: constraints/airflow-$(NEWEST).txt pyproject.toml | $(UV)
 	@echo "Installing Airflow $(NEWEST) into .venv"
 	@$(UV) pip install --quiet --python .venv -c $< -e '.[simulator]' --group dev
+	@touch $@
+
+# Others' packages that waiting is compared with: they stay out of where the tests run.
+$(BENCH)/.installed: tests/benchmarks/requirements.txt constraints/airflow-$(NEWEST).txt pyproject.toml | $(UV)
+	@echo "Installing what the benchmarks compare with into $(BENCH)"
+	@python=$$(sh dev/find-python $(TOO_NEW)) && $(UV) venv --quiet --allow-existing --python $$python $(BENCH)
+	@$(UV) pip install --quiet --python $(BENCH) -c constraints/airflow-$(NEWEST).txt -e '.[simulator]' -r $<
+	@touch $@
+
+# Celery and its broker: they, too, stay out of where the tests run.
+$(CHAOS)/.installed: tests/chaos/requirements.txt constraints/airflow-$(NEWEST).txt pyproject.toml | $(UV)
+	@echo "Installing what a distributed Airflow needs into $(CHAOS)"
+	@python=$$(sh dev/find-python $(TOO_NEW)) && $(UV) venv --quiet --allow-existing --python $$python $(CHAOS)
+	@$(UV) pip install --quiet --python $(CHAOS) -c constraints/airflow-$(NEWEST).txt -e '.[simulator]' --group dev -r $<
+	@touch $@
+
+# What builds the documentation reads the package, and needs none of its dependencies.
+$(DOCS)/.installed: docs/requirements.txt constraints/docs.txt | $(UV)
+	@echo "Installing what builds the documentation into $(DOCS)"
+	@python=$$(sh dev/find-python $(TOO_NEW)) && $(UV) venv --quiet --allow-existing --python $$python $(DOCS)
+	@$(UV) pip install --quiet --python $(DOCS) -c constraints/docs.txt -r $<
+	@touch $@
+
+# What drives a browser; Chromium itself is the operating system's.
+$(BROWSER)/.installed: tests/browser/requirements.txt constraints/airflow-$(NEWEST).txt pyproject.toml | $(UV)
+	@command -v chromium > /dev/null || { echo "There is no Chromium on the PATH: apt-get install chromium" >&2; exit 1; }
+	@echo "Installing what drives a browser into $(BROWSER)"
+	@python=$$(sh dev/find-python $(TOO_NEW)) && $(UV) venv --quiet --allow-existing --python $$python $(BROWSER)
+	@$(UV) pip install --quiet --python $(BROWSER) -c constraints/airflow-$(NEWEST).txt -e '.[simulator]' --group dev -r $<
 	@touch $@
 
 .venvs/%/.installed: constraints/airflow-%.txt pyproject.toml | $(UV)

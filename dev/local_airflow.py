@@ -36,7 +36,7 @@ Ready after {seconds:.0f} s.
 What to try
   - Unpause the DAG planasonix_nightly_sync, by the switch beside its name; a run starts at once:
       {airflow.url}/dags/planasonix_nightly_sync
-  - Follow "Open in Planasonix" from its task load_orders, and read the task's log.
+  - Follow "Open in Planasonix" from its task load_orders, and back to the task from there; read the task's log.
   - Let the next look at a job fail; the task goes on:
       curl {planasonix.url}/_simulator/faults \\
         -d '{{"kind": "status", "status": 503, "route": "get_job"}}'
@@ -189,7 +189,7 @@ def run(airflow: LocalAirflow) -> NoReturn:
     """Run Airflow and the simulator, until a component ends or somebody ends this process."""
     print("Starting a simulated Planasonix and Airflow, which takes about half a minute.", flush=True)
     began = time.monotonic()
-    with Simulator(job_seconds=20, queued_seconds=3) as planasonix, airflow:
+    with Simulator(job_seconds=20, queued_seconds=3, airflow_url=airflow.url) as planasonix, airflow:
         add_connection(airflow, "planasonix_default", planasonix.airflow_connection())
         print(WELCOME.format(airflow=airflow, planasonix=planasonix, seconds=time.monotonic() - began), flush=True)
         while True:

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from planasonix_provider.cli.exits import SIGNALLED
-from planasonix_provider.cli.parser import PROGRAM, parser
+from planasonix_provider.cli.parser import parser
+from planasonix_provider.waiting.commands import PROGRAM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

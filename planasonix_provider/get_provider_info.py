@@ -6,6 +6,8 @@ from typing import Any
 
 CONNECTION_TYPE = "planasonix"
 HOOK_NAME = "Planasonix"
+RECEIVER_CONNECTION_TYPE = "planasonix_webhook"
+RECEIVER_HOOK_NAME = "Planasonix Webhook"
 
 #: How the form treats Airflow's own fields.
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
@@ -50,6 +52,44 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
     },
 }
 
+#: The same for a connection that is a webhook receiver.
+RECEIVER_UI_FIELD_BEHAVIOUR: dict[str, Any] = {
+    "hidden-fields": ["host", "login", "port", "schema", "extra"],
+    "relabeling": {"password": "Signing secret"},
+    "placeholders": {
+        "password": "whsec_… (or leave it empty, and say where it is kept)",
+        "asset": "orders_ready",
+        "kept_in": "variable:planasonix_webhook_secret",
+        "previous_signing_secret": "",
+        "events": "job.succeeded, backfill.completed",
+    },
+}
+
+#: The form's fields for what the extra of such a connection may hold.
+RECEIVER_CONN_FIELDS: dict[str, dict[str, Any]] = {
+    "asset": {
+        "label": "Asset",
+        "description": "The name or the URI of the asset that each delivery is an event of.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "kept_in": {
+        "label": "Kept in",
+        "description": "Where PlanasonixWebhookOperator keeps the signing secret: the text of its secret_to, "
+        "variable:NAME or file:/absolute/path on each API server.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "previous_signing_secret": {
+        "label": "Previous signing secret",
+        "description": "Accepted as well, while a secret that was pasted here is being rotated.",
+        "schema": {"type": ["string", "null"], "format": "password"},
+    },
+    "events": {
+        "label": "Events",
+        "description": "The events that count, with commas between them; others are let pass. Default: all",
+        "schema": {"type": ["string", "null"]},
+    },
+}
+
 
 def get_provider_info() -> dict[str, Any]:
     """Describe the provider to Airflow; the entry point ``apache_airflow_provider`` names this function.
@@ -57,6 +97,15 @@ def get_provider_info() -> dict[str, Any]:
     :return: the provider's metadata, as Airflow's ``provider_info.schema.json`` has it.
     """
     integration = {"integration-name": "Planasonix"}
+    assets = "planasonix_provider.assets.planasonix"
+    asset_uris = [
+        {
+            "schemes": ["planasonix"],
+            "handler": f"{assets}.sanitize_uri",
+            "factory": f"{assets}.planasonix_asset",
+            "to_openlineage_converter": f"{assets}.convert_asset_to_openlineage",
+        }
+    ]
     return {
         "package-name": "airflow-provider-planasonix",
         "name": "Planasonix",
@@ -70,7 +119,12 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["service"],
             }
         ],
-        "hooks": [{**integration, "python-modules": ["planasonix_provider.hooks.planasonix"]}],
+        "hooks": [
+            {
+                **integration,
+                "python-modules": ["planasonix_provider.hooks.planasonix", "planasonix_provider.hooks.receiver"],
+            }
+        ],
         "operators": [{**integration, "python-modules": ["planasonix_provider.operators.planasonix"]}],
         "sensors": [{**integration, "python-modules": ["planasonix_provider.sensors.planasonix"]}],
         "triggers": [{**integration, "python-modules": ["planasonix_provider.triggers.planasonix"]}],
@@ -81,8 +135,18 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-name": HOOK_NAME,
                 "ui-field-behaviour": UI_FIELD_BEHAVIOUR,
                 "conn-fields": CONN_FIELDS,
-            }
+            },
+            {
+                "connection-type": RECEIVER_CONNECTION_TYPE,
+                "hook-class-name": "planasonix_provider.hooks.receiver.PlanasonixReceiverHook",
+                "hook-name": RECEIVER_HOOK_NAME,
+                "ui-field-behaviour": RECEIVER_UI_FIELD_BEHAVIOUR,
+                "conn-fields": RECEIVER_CONN_FIELDS,
+            },
         ],
+        "asset-uris": asset_uris,
+        # What Airflow 2.11 calls them.
+        "dataset-uris": asset_uris,
         "extra-links": ["planasonix_provider.links.planasonix.PlanasonixJobLink"],
         "cli": ["planasonix_provider.cli.definition.get_planasonix_cli_commands"],
     }

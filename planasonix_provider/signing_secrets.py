@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from planasonix_provider import clock
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixLostTrackError, PlanasonixNotFoundError
 from planasonix_provider.keepers import Destination, Keeper, PlanasonixSecretError, keeper, mask, without_secrets
 
@@ -61,7 +61,7 @@ def create_and_keep(
     events: Sequence[str],
     to: Destination,
     secret: SecretStr | None = None,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] = clock.sleep,
 ) -> Webhook:
     """Create a webhook subscription, and have its signing secret kept.
 
@@ -150,7 +150,7 @@ def keep_or_remove(
     place: Keeper,
     *,
     instead_of: str | None = None,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] = clock.sleep,
 ) -> None:
     """Have the secret of a new subscription kept, or delete the subscription: without its secret it is of no use.
 
@@ -192,7 +192,7 @@ def rotate_and_keep(
     webhook_id: str,
     *,
     to: Destination,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] = clock.sleep,
 ) -> Rotation:
     """Get a new signing secret for a webhook subscription, and have it kept beside the one before.
 

@@ -42,11 +42,15 @@ def _simulator() -> Iterator[Simulator]:
 
 
 @pytest.fixture
-def planasonix(_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Simulator:
+def planasonix(_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     """A simulator as new, with the Airflow connection ``planasonix_default`` leading to it."""
     _simulator.reset()
     monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(_simulator.airflow_connection()))
-    return _simulator
+    # Airflow 3.1 learns of the assets of all examples when the first of them runs, and of no others later.
+    monkeypatch.setenv("PLANASONIX_HOST", _simulator.url.removeprefix("http://"))
+    yield _simulator
+    # A subscription that was left would have its thread look on beside the tests of others.
+    _simulator.reset()
 
 
 @pytest.fixture(autouse=True)

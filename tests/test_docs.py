@@ -41,7 +41,7 @@ def test_the_dag_in_the_readme_runs(planasonix: Simulator) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES[1:] if python_blocks(page)], ids=lambda page: page.name)
 def test_the_python_in_the_docs_runs(page: Path, planasonix: Simulator) -> None:
     for block in python_blocks(page):
-        if example := re.match(r"# (example_dags/\w+\.py)\n", block):
+        if example := re.match(r"# (example_(?:dags|tests)/\w+\.py)\n", block):
             assert block.removeprefix(example[0]) in (ROOT / example[1]).read_text()
         else:
             exec(compile(block, page.name, "exec"), {})
@@ -83,3 +83,46 @@ def test_the_commands_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for command in re.findall(r"(?:^|`)make ([a-z-]+)", "\n".join(page.read_text() for page in PAGES), re.MULTILINE):
         assert re.search(rf"^{command}:", makefile, re.MULTILINE), command
+
+
+def test_troubleshooting_quotes_messages_that_there_are() -> None:
+    sources = "\n".join(path.read_text() for path in (ROOT / "planasonix_provider").rglob("*.py"))
+    # A message of two lines is one text all the same, and a status comes from a field.
+    texts = re.sub(r'"\n\s*f?"', "", sources).replace("{_status(answer.status)}", "401 403 409")
+    texts = texts.replace("answered 401 403 409", "answered 401 answered 403 answered 409")
+    sections = (ROOT / "docs" / "troubleshooting.md").read_text().split("\n## ")[1:-1]
+    quoted = [
+        quote
+        for section in sections
+        for row in section.split("\n| ")[3:]
+        for quote in re.findall(r"`([^`]+)`", row.split(" | ")[0])
+    ]
+    assert len(quoted) > 20
+    of_python_and_airflow = {"No module named 'planasonix_provider'", "deferred"}
+    assert [quote for quote in quoted if quote not in texts and quote not in of_python_and_airflow] == []
+
+
+PUBLIC = [
+    "api.client",
+    "api.errors",
+    "api.models",
+    "api.routes",
+    "api.signature",
+    "assets.planasonix",
+    "hooks.planasonix",
+    "operators.planasonix",
+    "sensors.planasonix",
+    "triggers.events",
+    "triggers.planasonix",
+    "windows",
+]
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_the_reference_has_every_public_name(module: str) -> None:
+    source = (ROOT / "planasonix_provider" / f"{module.replace('.', '/')}.py").read_text()
+    names = set(re.findall(r"^(?:class|def) ([A-Za-z]\w+)", source, re.MULTILINE))
+    pages = "\n".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    told = set(re.findall(rf"planasonix_provider\.{re.escape(module)}\.(\w+)", pages))
+    within = {"as_utc", "error_of", "error_for_status", "AsyncOperations", "NewsProducer"}
+    assert names - told - within == set()

@@ -17,6 +17,9 @@ from planasonix_provider.get_provider_info import get_provider_info
 
 DISTRIBUTION = distribution("airflow-provider-planasonix")
 
+#: The keys under which a function stands; all others name a class.
+FUNCTIONS = ("cli", "handler", "factory", "to_openlineage_converter")
+
 
 def names(value: Any, key: str | None = None) -> Iterator[tuple[str | None, str]]:
     """Give every text in the provider info that names something to import, with the key that it stands under."""
@@ -56,9 +59,9 @@ def test_everything_that_it_names_can_be_imported(key: str, path: str) -> None:
         assert import_module(path)
     else:
         module, _, name = path.rpartition(".")
-        assert isinstance(getattr(import_module(module), name), FunctionType if key == "cli" else type)
+        assert isinstance(getattr(import_module(module), name), FunctionType if key in FUNCTIONS else type)
 
 
 def test_it_names_something_of_every_room() -> None:
     rooms = {path.split(".")[1] for _, path in names(get_provider_info())}
-    assert {"hooks", "operators", "triggers", "links", "cli"} <= rooms
+    assert {"hooks", "operators", "triggers", "links", "assets", "cli"} <= rooms

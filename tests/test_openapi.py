@@ -18,6 +18,7 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 from planasonix_provider.api import models, routes
+from planasonix_provider.api.events import KNOWN_EVENTS
 from planasonix_provider.api.states import BACKFILL_STATES, JOB_STATES
 from planasonix_provider.parameters import identifier
 from tests.api import reference
@@ -71,7 +72,7 @@ OPEN_SETS = {
     "BackfillState": BACKFILL_STATES,
     "DeliveryState": {"pending", "delivered", "failed"},
     "JobType": {"connection_sync", "backfill", "pipeline_run"},
-    "Event": routes.KNOWN_EVENTS,
+    "Event": KNOWN_EVENTS,
 }
 LIMITS = {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"}
 

@@ -17,14 +17,14 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 from planasonix_provider.api.errors import (
     PlanasonixJobCancelledError,
     PlanasonixJobFailedError,
-    PlanasonixLostTrackError,
+    PlanasonixOutageError,
     PlanasonixTimeoutError,
 )
 from planasonix_provider.api.models import BackfillBody
 from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator, PlanasonixSyncOperator
 from planasonix_provider.sensors.planasonix import PlanasonixBackfillSensor, PlanasonixJobSensor
 from planasonix_provider.simulator import Simulator
-from tests.driving import HAS_NOTES, Run, drive
+from tests.driving import HAS_NOTES, Run, drive, no_variables
 from tests.travel import travelling
 
 CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
@@ -103,6 +103,7 @@ def run(
 ) -> tuple[Run, Any]:
     """Run one cell of the table in one way; give what came of it, and the states that the work is left in."""
     planasonix.reset()
+    no_variables(monkeypatch)
     with travelling(monkeypatch):
         prepare(outcome, planasonix)
         work_id = start(subject, planasonix) if subject.endswith("sensor") else ""
@@ -135,7 +136,7 @@ EXPECTED: dict[str, dict[str, type[BaseException] | None]] = {
     "deadline": {"operator": PlanasonixTimeoutError, "sensor": AirflowSensorTimeout},
     "404": {"operator": AirflowFailException, "sensor": AirflowFailException},
     "outage of 55 minutes": {"operator": None, "sensor": None},
-    "outage without an end": {"operator": AirflowFailException, "sensor": PlanasonixLostTrackError},
+    "outage without an end": {"operator": PlanasonixOutageError, "sensor": PlanasonixOutageError},
 }
 
 

@@ -23,7 +23,7 @@ import httpx
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, Retrying
 
-from planasonix_provider import __version__
+from planasonix_provider import __version__, clock
 from planasonix_provider.api.answers import Answer, Incoming, read
 from planasonix_provider.api.errors import (
     PlanasonixConfigurationError,
@@ -43,6 +43,9 @@ DEFAULT_BASE_URL = "https://api.planasonix.com"
 #: Seconds.
 DEFAULT_CONNECT_TIMEOUT = 5.0
 DEFAULT_READ_TIMEOUT = 30.0
+# As httpx has them, but for how long a socket may rest: looks are seconds apart. One that the server has closed is not
+# used again.
+_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=50.0)
 
 #: A text this short is no key that could be told from ordinary words.
 _SHORTEST_KEY_TO_HIDE = 6
@@ -91,6 +94,11 @@ class Account:
         return headers
 
     @property
+    def host(self) -> str:
+        """The API's host as data sets are named after it: in lower case, its port only where that is not the usual."""
+        return httpx.URL(self.base_url).netloc.decode("ascii")
+
+    @property
     def seconds_a_try(self) -> float:
         """For how many seconds one try may last in all."""
         return self.connect_timeout + 4 * self.read_timeout if self.try_timeout is None else self.try_timeout
@@ -125,7 +133,7 @@ class Client(Operations):
         account: Account,
         policy: Policy | None = None,
         *,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = clock.sleep,
     ) -> None:
         self.account = account
         self.policy = policy or Policy()
@@ -203,7 +211,7 @@ class AsyncClient(Operations):
         self.pace = pace_of(account.base_url, account.api_key)
         self._sleep = sleep
         self._line = asyncio.Lock()
-        self._http = httpx.AsyncClient(**_options(account))
+        self._http = httpx.AsyncClient(**_options(account), limits=_LIMITS)
 
     async def send(self, request: Request[T], policy: Policy | None = None) -> T:
         """Send a request, again where that is safe and can help.

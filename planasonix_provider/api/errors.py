@@ -161,6 +161,12 @@ class PlanasonixLostTrackError(PlanasonixError):
     kind = "lost_track"
 
 
+class PlanasonixOutageError(PlanasonixError):
+    """The API was out of reach for so long that whoever waited for it gave up. A later try goes on with the work."""
+
+    kind = "outage"
+
+
 class PlanasonixTimeoutError(PlanasonixError):
     """The job was not over in time."""
 
@@ -187,6 +193,7 @@ _KINDS: tuple[type[PlanasonixError], ...] = (
     PlanasonixJobFailedError,
     PlanasonixJobCancelledError,
     PlanasonixLostTrackError,
+    PlanasonixOutageError,
     PlanasonixTimeoutError,
 )
 _BY_KIND = {error.kind: error for error in _KINDS}

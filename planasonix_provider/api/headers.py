@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 from planasonix_provider.api.models import as_utc
@@ -21,6 +21,16 @@ def server_time(headers: Mapping[str, str]) -> datetime:
     :return: the time of the answer's ``Date``, or of this machine's clock where there is none.
     """
     return _http_date(headers.get("date", "")) or datetime.now(UTC)
+
+
+def skew(headers: Mapping[str, str]) -> timedelta | None:
+    """Tell by how much the server's clock is ahead of this machine's.
+
+    :param headers: the answer's headers, looked up by lower-case name.
+    :return: the difference, to a second or so; ``None`` where there is no ``Date``.
+    """
+    told = _http_date(headers.get("date", ""))
+    return told - datetime.now(UTC) if told else None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import random
-import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from threading import Lock
 
 from pydantic import SecretStr
 
-from planasonix_provider.api.headers import WINDOW, Allowance, allowance, retry_after
+from planasonix_provider.api.headers import WINDOW, Allowance, allowance, retry_after, skew
+from planasonix_provider.clock import monotonic
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Pace:
 
     def __init__(
         self,
-        clock: Callable[[], float] = lambda: time.monotonic(),
+        clock: Callable[[], float] = monotonic,
         draw: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._clock = clock
@@ -54,6 +55,8 @@ class Pace:
         self._own = self._all = self._span = 0.0
         self._own_since = 0
         self._lag = draw(0.0, 1.0)
+        #: By how much the server's clock is ahead, as its newest answer has it; ``None`` before one has told.
+        self.skew: timedelta | None = None
 
     def note(self, status: int, headers: Mapping[str, str]) -> None:
         """Learn from an answer.
@@ -67,6 +70,8 @@ class Pace:
             if status == 429:
                 silence = min(retry_after(headers) or 0.0, LONGEST_SILENCE)
                 self._silent_until = max(self._silent_until, now + silence)
+            if (told := skew(headers)) is not None:
+                self.skew = told
             if seen := allowance(headers):
                 self._learn(seen, now)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -25,6 +24,7 @@ from planasonix_provider.api.errors import (
     PlanasonixValidationError,
 )
 from planasonix_provider.api.routes import Repeat
+from planasonix_provider.clock import monotonic
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Policy:
     longest_wait: float = 20.0
     takes_turns: bool = True
     is_urgent: bool = False
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = monotonic
     draw: Callable[[float, float], float] = random.uniform
 
     def tenacity(self, repeat: Repeat) -> dict[str, Any]:

@@ -6,7 +6,6 @@ request, and whether it blocks, is no matter of this module.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic_core import PydanticSerializationError, to_json
 
 from planasonix_provider import parameters
+from planasonix_provider.api.events import warn_of_unknown
 from planasonix_provider.api.models import (
     Backfill,
     BackfillBody,
@@ -64,10 +64,6 @@ PREFIX = "/api/v1"
 PAGE_SIZE = 100
 #: How many characters a webhook's secret has at least.
 SHORTEST_SECRET = 16
-#: The events that the reference names; the set is open.
-KNOWN_EVENTS = frozenset({"job.queued", "job.succeeded", "job.failed", "job.cancelled", "backfill.completed"})
-
-log = logging.getLogger(__name__)
 
 
 class Repeat(Enum):
@@ -476,7 +472,7 @@ def _word(name: str, value: Any) -> str:
 
 
 def _event(name: str, value: Any) -> str:
-    _warn_of_unknown(name, {_word(name, value)})
+    warn_of_unknown(name, {_word(name, value)})
     return str(value)
 
 
@@ -484,13 +480,8 @@ def _events(name: str, value: Any) -> list[str]:
     is_some = isinstance(value, Collection) and not isinstance(value, (str, bytes, Mapping)) and value
     if not is_some or not all(isinstance(event, str) and event.strip() and event.isprintable() for event in value):
         raise refusal(name, value, "a list of events, as ['job.succeeded']")
-    _warn_of_unknown(name, set(value))
+    warn_of_unknown(name, set(value))
     return list(value)
-
-
-def _warn_of_unknown(name: str, events: set[str]) -> None:
-    if unknown := sorted(events - KNOWN_EVENTS):
-        log.warning("%s: this version does not know %s; known are %s.", name, unknown, sorted(KNOWN_EVENTS))
 
 
 def _written(check: parameters.Check) -> parameters.Check:

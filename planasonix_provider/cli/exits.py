@@ -7,6 +7,7 @@ from planasonix_provider.api.errors import (
     PlanasonixJobCancelledError,
     PlanasonixJobFailedError,
     PlanasonixLostTrackError,
+    PlanasonixOutageError,
     PlanasonixTimeoutError,
 )
 
@@ -34,6 +35,7 @@ _CODES: dict[type[PlanasonixError], int] = {
     PlanasonixJobCancelledError: WORK_CANCELLED,
     PlanasonixTimeoutError: OUT_OF_TIME,
     PlanasonixLostTrackError: LOST_TRACK,
+    PlanasonixOutageError: LOST_TRACK,
 }
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from planasonix_provider import __version__
 from planasonix_provider.cli.definition import SHELL, Command, Group, options_of
-
-PROGRAM = "python -m planasonix_provider"
+from planasonix_provider.waiting.commands import PROGRAM
 
 
 def parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from planasonix_provider.cli.interrupts import Interrupted
 from planasonix_provider.cli.output import Answer
 from planasonix_provider.cli.stage import Stage
 from planasonix_provider.cli.waiting import times, wait_and_account
-from planasonix_provider.waiting.clock import utcnow
+from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.report import first_job_of, report
 from planasonix_provider.waiting.subjects import Work
 

@@ -18,11 +18,11 @@ from planasonix_provider.cli.misuse import reading
 from planasonix_provider.cli.output import Answer
 from planasonix_provider.cli.screen import Bar
 from planasonix_provider.cli.stage import Stage
+from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.account import Account, account_for
 from planasonix_provider.waiting.cancel import PURSUE_EVERY, cancel
 from planasonix_provider.waiting.channel import Channel, run_aside
-from planasonix_provider.waiting.clock import utcnow
 from planasonix_provider.waiting.event import WaitEvent
 from planasonix_provider.waiting.patience import Patience
 from planasonix_provider.waiting.report import report
@@ -257,9 +257,9 @@ class _ShownWatch(Watch):
         self._wait, self._bar, self._screen = wait, bar, screen
         self._is_reminding = False
 
-    def see(self, seen: Seen, now: datetime) -> WaitEvent | None:
+    def see(self, seen: Seen, now: datetime, age: float = 0.0) -> WaitEvent | None:
         self._bar.show(seen)
-        return super().see(seen, now)
+        return super().see(seen, now, age)
 
     def miss(self, error: PlanasonixError, now: datetime) -> WaitEvent | None:
         self._bar.lose()
@@ -277,9 +277,8 @@ class _ShownWatch(Watch):
         if not (self._is_reminding and self._bar.is_shown):
             self._screen.say(line)
 
-    @property
-    def left_behind(self) -> str:
-        """What to add where the wait ends early."""
+    def left_behind(self, is_for_ever: bool) -> str:
+        """Say what a person can do where the wait ends early; there is no retry."""
         return f" {self._wait.left_behind}"
 
 

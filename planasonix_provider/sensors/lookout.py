@@ -16,13 +16,13 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.retry import ONCE, is_final
 from planasonix_provider.api.routes import Request
+from planasonix_provider.clock import utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.links.planasonix import Signpost
 from planasonix_provider.triggers.deferral import deadline_of, defer
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.account import Account, explain
 from planasonix_provider.waiting.channel import Channel, run_aside
-from planasonix_provider.waiting.clock import utcnow
 from planasonix_provider.waiting.event import WaitEvent
 from planasonix_provider.waiting.patience import Patience
 from planasonix_provider.waiting.report import error_of_work, first_job_of, report
@@ -181,7 +181,7 @@ class Lookout:
             return run_aside(self.hook.accounts(), ask)
         except PlanasonixError as trouble:
             self.log.warning("Why backfill %s is %s cannot be found out: %s", backfill.id, backfill.status, trouble)
-            return Account(None, error_of_work(backfill, None))
+            return Account(backfill, None, error_of_work(backfill, None))
 
     def _fail(self, error: PlanasonixError) -> NoReturn:
         """End the task as Airflow does it with a sensor, alike in all modes."""

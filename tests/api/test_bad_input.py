@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from planasonix_provider.api import routes
 from planasonix_provider.api.client import AsyncClient, Client
 from planasonix_provider.api.errors import PlanasonixValidationError
+from planasonix_provider.api.events import KNOWN_EVENTS
 from planasonix_provider.api.operation import Operations
 from planasonix_provider.simulator import Simulator
 from tests.api.peer import Peer
@@ -259,7 +260,7 @@ def test_an_event_that_this_version_does_not_know_is_a_warning(
 
 
 def test_events_that_this_version_knows_are_no_warning(caplog: pytest.LogCaptureFixture) -> None:
-    routes.create_webhook("https://hooks.example.com/", events=sorted(routes.KNOWN_EVENTS))
+    routes.create_webhook("https://hooks.example.com/", events=sorted(KNOWN_EVENTS))
     routes.test_webhook("wh_1", event="job.queued")
     assert caplog.records == []
 

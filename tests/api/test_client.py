@@ -135,6 +135,21 @@ class TestAccount:
         assert (default.base_url, default.verify) == ("https://api.planasonix.com", True)
         assert (default.connect_timeout, default.read_timeout) == (5.0, 30.0)
 
+    @pytest.mark.parametrize(
+        ("base_url", "host"),
+        [
+            ("https://api.planasonix.com", "api.planasonix.com"),
+            ("https://API.Planasonix.com:443", "api.planasonix.com"),
+            ("https://gateway.example.com:8443/planasonix", "gateway.example.com:8443"),
+            ("http://127.0.0.1:80", "127.0.0.1"),
+            ("http://[::1]:8080", "[::1]:8080"),
+        ],
+    )
+    def test_the_host_is_that_of_the_address_with_a_port_only_where_it_is_an_unusual_one(
+        self, base_url: str, host: str
+    ) -> None:
+        assert account(base_url).host == host
+
     @pytest.mark.parametrize("kind", [Client, AsyncClient])
     def test_the_timeouts_reach_the_http_client(self, kind: Any) -> None:
         assert kind(account("http://127.0.0.1:9"))._http.timeout == httpx.Timeout(30.0, connect=5.0)
@@ -507,6 +522,22 @@ class TestConfiguration:
         for kind in (Client, AsyncClient, Client):
             kind(account("https://127.0.0.1:9", verify=str(bundle)))
         assert made.call_count == 1
+
+
+def test_a_socket_rests_between_two_looks_and_is_used_again(mocker: MockerFixture) -> None:
+    passed = [0.0]
+    monotonic = time.monotonic
+    mocker.patch("time.monotonic", side_effect=lambda: monotonic() + passed[0])
+
+    async def main(url: str) -> None:
+        async with AsyncClient(account(url)) as client:
+            for seconds in (45, 45, 0):
+                await client.send(routes.list_jobs())
+                passed[0] += seconds
+
+    with ReferenceServer(api_key=KEY) as server:
+        asyncio.run(main(server.url))
+        assert len({request.socket for request in server.requests}) == 1
 
 
 class TestRetries:

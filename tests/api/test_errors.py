@@ -40,7 +40,7 @@ def test_no_status_is_left_without_an_error() -> None:
 
 
 def test_each_kind_has_a_word_of_its_own() -> None:
-    assert len(KINDS) == 15
+    assert len(KINDS) == 16
     assert PlanasonixError.kind not in KINDS
 
 

@@ -205,7 +205,8 @@ class TestPing:
 
     def test_says_what_is_wrong(self, shell: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(
-            "AIRFLOW_CONN_DEAD", '{"conn_type": "planasonix", "host": "http://127.0.0.1:1", "password": "k"}'
+            "AIRFLOW_CONN_DEAD",
+            '{"conn_type": "planasonix", "host": "http://127.0.0.1:1", "password": "plnx_dead"}',
         )
         ran = shell("ping", "--conn-id", "dead")
         assert (ran.code, ran.out) == (1, "")

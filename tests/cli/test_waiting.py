@@ -19,7 +19,8 @@ class TestOutOfTime:
         planasonix.plan(CONNECTION, running_seconds=60)
         ran = shell("sync", CONNECTION, *QUICKLY, "--timeout", "0.2")
         job = planasonix.jobs()[0]
-        assert (ran.code, ran.json["job_id"], ran.json["status"]) == (5, job.id, "running")
+        assert (ran.code, ran.json["job_id"]) == (5, job.id)
+        assert ran.json["status"] in ("queued", "running"), "as it was last seen"
         assert job.cancel_requested_at is None
         assert ran.last_words == (
             f"Job {job.id} was not over within 0 s. It was not cancelled, and runs on. To wait for it again: "

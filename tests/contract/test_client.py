@@ -22,6 +22,7 @@ from pydantic import SecretStr
 
 from planasonix_provider.api import routes
 from planasonix_provider.api.client import Account, AsyncClient, Client
+from planasonix_provider.api.events import KNOWN_EVENTS
 from planasonix_provider.api.models import Priority
 from planasonix_provider.api.operation import Operations
 from planasonix_provider.api.retry import ONCE
@@ -53,7 +54,7 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "url": st.builds(str.__add__, HOSTS, ENDS),
     "secret": SECRETS | SECRETS.map(SecretStr),
     "idempotency_key": st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1),
-    "events": st.lists(st.sampled_from(sorted(routes.KNOWN_EVENTS)) | WORDS, min_size=1),
+    "events": st.lists(st.sampled_from(sorted(KNOWN_EVENTS)) | WORDS, min_size=1),
     "tables": st.lists(TABLES, min_size=1, unique=True) | st.lists(TABLES, min_size=1, unique=True).map(tuple),
     "metadata": st.dictionaries(st.text(), JSON, max_size=4),
     "limit": st.integers(3, 2**40),

@@ -181,9 +181,10 @@ class TestPoking:
             make(client, *arguments, **more)
 
         monkeypatch.setattr(Client, "__init__", count)
-        planasonix.plan(CONNECTION, running_seconds=0.3)
-        job = planasonix.world.start_sync(CONNECTION)
-        drive(lambda: job_sensor(job.id))
+        with travelling(monkeypatch):
+            planasonix.plan(CONNECTION, running_seconds=300)
+            job = planasonix.world.start_sync(CONNECTION)
+            drive(lambda: job_sensor(job.id, poke_interval=30))
         assert routes_asked(planasonix).count("get_job") >= 5
         assert len(clients) == 1
 
@@ -202,7 +203,7 @@ class TestPoking:
             run = drive(lambda: job_sensor(job.id, mode="reschedule", poke_interval=300, timeout=3_000))
             assert isinstance(run.error, AirflowSensorTimeout)
             assert travel.passed == pytest.approx(3_000, abs=301)
-            assert len(run.pokes) == 11
+            assert len(run.executions) == 11
 
     @pytest.mark.skipif(not HAS_NOTES, reason="this Airflow keeps no notes from one process to the next")
     def test_remembers_an_outage_from_one_process_to_the_next(
@@ -225,7 +226,7 @@ class TestPoking:
             job = planasonix.world.start_sync(CONNECTION)
             planasonix.fail("status", route="get_job", status=503)
             sensor = job_sensor(job.id, mode="reschedule")
-            run.pokes.append(datetime.now(UTC))
+            run.executions.append(datetime.now(UTC))
             assert not sensor.poke(context(run, try_number=2))
         assert run.notes["planasonix_unseen_since"]["try"] == 2
 
@@ -405,10 +406,13 @@ class TestASync:
         assert arguments["since"] == "2025-03-27T14:22:10+00:00"
         assert json.loads(json.dumps(arguments)) == arguments
 
-    def test_costs_one_request_a_look_where_failures_are_waited_out(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        planasonix.world.start_sync(CONNECTION)
-        run = drive(lambda: sync_sensor(on_failure="wait", timeout=0.3, poke_interval=0.1))
+    def test_costs_one_request_a_look_where_failures_are_waited_out(
+        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with travelling(monkeypatch):
+            planasonix.plan(CONNECTION, running_seconds=60)
+            planasonix.world.start_sync(CONNECTION)
+            run = drive(lambda: sync_sensor(on_failure="wait", timeout=12, poke_interval=5))
         assert isinstance(run.error, AirflowSensorTimeout)
         assert len(planasonix.requests) == 4
 

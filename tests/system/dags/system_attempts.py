@@ -1,0 +1,31 @@
+"""The DAGs of the system tests: work that is tried twice, and that may find something else in its way."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG
+
+from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator, PlanasonixSyncOperator
+
+SETTINGS: dict[str, Any] = {
+    "schedule": None,
+    "params": {"connection_id": None, "on_conflict": "fail"},
+    "is_paused_upon_creation": False,
+}
+HOW: dict[str, Any] = {
+    "connection_id": "{{ params.connection_id }}",
+    "on_conflict": "{{ params.on_conflict }}",
+    "poll_interval": 1,
+    "retries": 1,
+    "retry_delay": timedelta(seconds=1),
+}
+WINDOW = {"start_at": "2024-01-01T00:00:00Z", "end_at": "2024-04-01T00:00:00Z"}
+
+for way, deferrable in (("on_a_worker", False), ("deferred", True)):
+    with DAG(dag_id=f"retried_sync_{way}", **SETTINGS):
+        PlanasonixSyncOperator(task_id="sync", deferrable=deferrable, **HOW)
+
+with DAG(dag_id="retried_backfill_on_a_worker", **SETTINGS):
+    PlanasonixBackfillOperator(task_id="replay", deferrable=False, **WINDOW, **HOW)

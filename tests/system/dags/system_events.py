@@ -1,0 +1,66 @@
+"""DAGs that start by what ends in Planasonix, whoever has started it."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import or_
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, Asset, task
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import AssetWatcher
+
+from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
+from planasonix_provider.triggers.planasonix import PlanasonixEventTrigger
+
+settings: dict[str, Any] = {"is_paused_upon_creation": False, "max_active_runs": 16}
+
+
+def watched(name: str, **wanted: Any) -> Asset:
+    """An asset that hears of what ends."""
+    trigger = PlanasonixEventTrigger(planasonix_conn_id="planasonix_events", poll_interval=3, **wanted)
+    return Asset(name, watchers=[AssetWatcher(name="planasonix", trigger=trigger)])
+
+
+@task
+def react(triggering_asset_events: Any = None) -> list[str]:
+    """Name what has started the run."""
+    payloads = [event.extra["payload"] for events in triggering_asset_events.values() for event in events]
+    return [payload["job_id"] for payload in payloads]
+
+
+with DAG(dag_id="events_react", schedule=watched("events_react", connection_id="conn_events_react"), **settings):
+    react()
+with DAG(
+    dag_id="events_many",
+    schedule=watched("events_many", connection_id="conn_events_many", events=["job.succeeded", "job.failed"]),
+    **settings,
+):
+    EmptyOperator(task_id="react")
+with DAG(
+    dag_id="events_own",
+    schedule=watched("events_own", connection_id="conn_events_own", ignore_own=True),
+    **settings,
+):
+    PlanasonixSyncOperator(
+        task_id="sync", connection_id="conn_events_own", planasonix_conn_id="planasonix_events", poll_interval=1
+    )
+FIFTY = [
+    Asset(
+        f"events_fifty_{number:02}",
+        watchers=[
+            AssetWatcher(
+                name="planasonix",
+                trigger=PlanasonixEventTrigger(
+                    planasonix_conn_id="planasonix_fifty",
+                    poll_interval=5,
+                    pipeline_id=f"pl_{number:02}",
+                    events=["job.succeeded"],
+                ),
+            )
+        ],
+    )
+    for number in range(50)
+]
+with DAG(dag_id="events_fifty", schedule=reduce(or_, FIFTY), **settings):
+    EmptyOperator(task_id="react")

@@ -1,0 +1,39 @@
+"""The DAGs of the system tests that Planasonix itself starts, by webhooks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, Asset, task
+
+from planasonix_provider.operators.planasonix import PlanasonixWebhookOperator
+
+SECRET = "variable:system_webhook_secret"
+
+with DAG("webhook_received", schedule=[Asset("system_orders_ready")], is_paused_upon_creation=False):
+
+    @task
+    def receive(triggering_asset_events: Any = None) -> None:
+        print("Received", triggering_asset_events)
+
+    receive()
+
+with DAG("webhook_subscription", schedule=None, params={"url": None}, is_paused_upon_creation=False):
+    subscribe = PlanasonixWebhookOperator(
+        task_id="subscribe",
+        url="{{ params.url }}",
+        events=["job.succeeded", "job.failed", "job.cancelled", "backfill.completed"],
+        secret_to=SECRET,
+    )
+
+with DAG("webhook_rotation", schedule=None, params={"webhook_id": None}, is_paused_upon_creation=False):
+
+    @task
+    def rotate(params: dict[str, Any] | None = None) -> None:
+        from planasonix_provider.hooks.planasonix import PlanasonixHook
+        from planasonix_provider.signing_secrets import rotate_and_keep
+
+        with PlanasonixHook() as hook:
+            rotate_and_keep(hook, (params or {})["webhook_id"], to=SECRET)
+
+    rotate()

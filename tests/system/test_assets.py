@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+from urllib.parse import quote
+
+from dev.local_airflow import LocalAirflow
+from planasonix_provider.assets.planasonix import PlanasonixTable
+from planasonix_provider.simulator import Simulator
+from tests.system.conftest import Notes
+from tests.system.runs import TaskRun, eventually
+
+#: Which connections the DAGs in ``dags/system_assets.py`` sync, by where they wait.
+CONNECTIONS = {"on_a_worker": ("conn_demo_06", "conn_demo_07"), "deferred": ("conn_demo_08", "conn_demo_09")}
+ODD = "a/b c.d %ü"
+#: How many tables; Airflow writes their events before the task counts as succeeded, and before 3.3 ever more slowly.
+MANY = int(os.environ.get("PLANASONIX_MANY_TABLES", "300"))
+
+
+def events_of(run: TaskRun) -> dict[str, dict[str, Any]]:
+    """The events that the tasks of a DAG run have sent, by their tables; no table has two."""
+    query = f"source_dag_id={run.dag_id}&source_run_id={quote(run.run_id)}&limit=1000"
+    events = run.airflow.api("GET", f"assets/events?{query}")["asset_events"]
+    by_table = {PlanasonixTable.from_uri(event["uri"]).table: event for event in events}
+    assert len(by_table) == len(events)
+    return by_table
+
+
+def started_by(airflow: LocalAirflow, dag_id: str) -> list[tuple[str, dict[str, Any]]]:
+    """What the runs of a DAG say that has started them, once all of them are over."""
+
+    def runs() -> list[dict[str, Any]]:
+        return list(airflow.api("GET", f"dags/{dag_id}/dagRuns?limit=100")["dag_runs"])
+
+    tasks = [TaskRun(airflow, dag_id, run["dag_run_id"], task_id="react") for run in runs()]
+    eventually(lambda: all(task.is_over for task in tasks), f"all runs of {dag_id} are over")
+    assert all(task.state == "success" for task in tasks), [task.log() for task in tasks]
+    return [(PlanasonixTable.from_uri(uri).table, extra) for task in tasks for uri, extra in task.xcom()]
+
+
+def test_a_sync_that_loads_two_of_three_outlets_starts_the_two_dags_that_wait_for_these(
+    airflow: LocalAirflow, planasonix: Simulator, way: str, note: Notes
+) -> None:
+    connection_id, _ = CONNECTIONS[way]
+    planasonix.plan(connection_id, running_seconds=2, tables={"public.orders": 44_802, ODD: 3, "others": 1})
+    run = TaskRun.start(airflow, f"assets_{way}")
+    run.wait_for("success")
+    began = time.monotonic()
+    result = run.xcom()
+    loaded = {table["name"]: table for table in result["tables"]}
+    events = events_of(run)
+    assert set(events) == {"public.orders", ODD}
+    for table, event in events.items():
+        assert event["extra"] == {
+            "job_id": result["job_id"],
+            "connection_id": connection_id,
+            "table": table,
+            "rows_loaded": loaded[table]["rows_loaded"],
+            "checksum": loaded[table]["checksum"],
+            "window": {"start_at": result["started_at"], "end_at": result["finished_at"]},
+            "job_url": result["job_url"],
+        }
+    for dag_id, table in ((f"on_orders_{way}", "public.orders"), (f"on_odd_{way}", ODD)):
+        ((told, extra),) = eventually(lambda: started_by(airflow, dag_id), f"{dag_id} starts")  # noqa: B023
+        assert (told, extra) == (table, events[table]["extra"])
+    note(f"both had run {time.monotonic() - began:.1f} s after the sync")
+    assert started_by(airflow, f"on_left_out_{way}") == []
+    assert "No asset event for public.customers: the results do not name it." in run.log()
+
+
+def test_a_dag_that_waits_for_an_alias_gets_all_that_was_loaded(
+    airflow: LocalAirflow, planasonix: Simulator, way: str
+) -> None:
+    _, connection_id = CONNECTIONS[way]
+    planasonix.plan(connection_id, running_seconds=2, tables={"public.orders": 44_802, ODD: 3})
+    run = TaskRun.start(airflow, f"asset_alias_{way}")
+    run.wait_for("success")
+    events = events_of(run)
+    assert set(events) == {"public.orders", ODD}
+    told: list[tuple[str, dict[str, Any]]] = []
+
+    def has_all() -> bool:
+        # Two events may be one DAG run, or two.
+        told[:] = started_by(airflow, f"on_alias_{way}")
+        return len(told) >= 2
+
+    eventually(has_all, "the DAG has got both")
+    assert sorted(table for table, _ in told) == [ODD, "public.orders"]
+    assert dict(told) == {table: event["extra"] for table, event in events.items()}
+
+
+def test_each_mapped_task_tells_of_its_own_connection(airflow: LocalAirflow, planasonix: Simulator, way: str) -> None:
+    for rows, connection_id in enumerate(CONNECTIONS[way], start=1):
+        planasonix.plan(connection_id, running_seconds=2, tables={"mapped": rows})
+    run = TaskRun.start(airflow, f"mapped_assets_{way}")
+    tasks = run.mapped(2)
+    eventually(lambda: all(task.is_over for task in tasks), "both end")
+    assert [task.state for task in tasks] == ["success"] * 2
+    query = f"source_dag_id={run.dag_id}&source_run_id={quote(run.run_id)}"
+    events = airflow.api("GET", f"assets/events?{query}")["asset_events"]
+    assert sorted((event["source_map_index"], event["extra"]["connection_id"]) for event in events) == [
+        (0, CONNECTIONS[way][0]),
+        (1, CONNECTIONS[way][1]),
+    ]
+    ((_, extra),) = eventually(lambda: started_by(airflow, f"on_mapped_{way}"), "the DAG starts")
+    assert extra["rows_loaded"] == 2
+
+
+def test_a_backfill_tells_of_the_rows_of_all_its_jobs(airflow: LocalAirflow, planasonix: Simulator, way: str) -> None:
+    connection_id, _ = CONNECTIONS[way]
+    planasonix.plan_backfill(connection_id, jobs=3, queued_seconds=1, job_seconds=1, tables={"history": 300})
+    run = TaskRun.start(airflow, f"backfilled_assets_{way}")
+    run.wait_for("success")
+    events = events_of(run)
+    assert set(events) == {"history"}
+    extra = events["history"]["extra"]
+    assert (extra["backfill_id"], extra["rows_loaded"]) == (run.xcom()["backfill_id"], 300)
+    assert extra["window"] == {"start_at": "2024-01-01T00:00:00Z", "end_at": "2024-02-01T00:00:00Z"}
+    assert eventually(lambda: started_by(airflow, f"on_history_{way}"), "the DAG starts") == [("history", extra)]
+
+
+def test_hundreds_of_tables_come_through_an_alias(airflow: LocalAirflow, planasonix: Simulator, note: Notes) -> None:
+    _, connection_id = CONNECTIONS["on_a_worker"]
+    airflow.api("PATCH", "dags/on_alias_on_a_worker", {"is_paused": True})
+    tables = {f"public.t{number}": 1 for number in range(MANY)}
+    planasonix.plan(connection_id, queued_seconds=0, running_seconds=1, tables=tables)
+    run = TaskRun.start(airflow, "asset_alias_on_a_worker")
+    run.wait_for("running")
+    eventually(lambda: run.is_over or f"{MANY:,} asset events through" in run.log(), "the task has told Airflow")
+    began = time.monotonic()
+    run.wait_for("success")
+    note(f"Airflow took {time.monotonic() - began:.1f} s to write {MANY:,} events")
+    query = f"source_dag_id={run.dag_id}&source_run_id={quote(run.run_id)}"
+    assert airflow.api("GET", f"assets/events?{query}&limit=1")["total_entries"] == MANY

@@ -1,0 +1,410 @@
+"""What becomes of a task's job when the task is given up, and when what runs the task dies, or only seems to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+import psutil
+import pytest
+
+from dev.local_airflow import LocalAirflow, add_connection
+from planasonix_provider.clock import utcnow
+from planasonix_provider.simulator import Simulator
+from tests.conftest import API_KEY
+from tests.system.components import another, freeze, kill_with_all_its_children, thaw
+from tests.system.conftest import Notes
+from tests.system.runs import AIRFLOW, ONE_SLOT, RUN_TIMEOUT, TIME_LIMITS, WAYS, TaskRun, eventually
+
+#: For how many seconds Airflow waits for a sign of life here; by itself it waits for 300 from a task on a worker, and
+#: for 30 from a triggerer.
+SIGN_OF_LIFE = 20
+#: Within how many seconds a job is asked to cancel once its task was given up: Airflow tells a worker of it at the next
+#: heartbeat, and these come every five seconds; a trigger asks Airflow first whether it was really killed.
+SOON = 30
+#: The same where a task runs out of time, which nobody has to tell it.
+AT_ONCE = 2
+
+
+class Clock:
+    """This machine's, ahead by as much as it was moved: jobs that run for hours end when they are told to."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return utcnow() + self.ahead
+
+
+@contextmanager
+def many_connections(airflow: LocalAirflow, name: str, count: int, clock: Clock) -> Iterator[Simulator]:
+    """A Planasonix with a connection for each task of a DAG, whose jobs run for an hour."""
+    connections = [f"conn_{name}_{number:02}" for number in range(1, count + 1)]
+    with Simulator(api_key=API_KEY, connections=connections, clock=clock, rate_limit=1_000_000) as planasonix:
+        for connection_id in connections:
+            planasonix.plan(connection_id, times=None, queued_seconds=0, running_seconds=3600, cancelling_seconds=2)
+        add_connection(airflow, f"planasonix_{name}", planasonix.airflow_connection())
+        yield planasonix
+
+
+@pytest.fixture(scope="module")
+def impatient_airflow(airflow: LocalAirflow) -> Iterator[LocalAirflow]:
+    """Airflow, soon taking for dead what gives no sign of life."""
+    patient = dict(airflow.env)
+    airflow.env |= {
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": str(SIGN_OF_LIFE),
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(SIGN_OF_LIFE),
+    }
+    for component in ("scheduler", "triggerer"):
+        airflow.restart(component)
+    yield airflow
+    airflow.env = patient
+    for component in ("scheduler", "triggerer"):
+        airflow.restart(component)
+
+
+def wait_for_cancel(planasonix: Simulator, job_id: str, since: datetime) -> float:
+    """Wait until a job is asked to cancel, soon after a moment, and tell how many seconds after it that was."""
+    left = SOON - (utcnow() - since).total_seconds()
+    asked = eventually(lambda: planasonix.job(job_id).cancel_requested_at, f"{job_id} is asked to cancel", left)
+    return (asked - since).total_seconds()
+
+
+def jobs_of(planasonix: Simulator, connection_id: str) -> list[str]:
+    """The ids of all jobs of a connection, the oldest first."""
+    return [job.id for job in reversed(planasonix.jobs()) if job.connection_id == connection_id]
+
+
+def wait_until_it_waits(run: TaskRun, planasonix: Simulator) -> str:
+    """Wait until a task waits for its job, on a worker or in a triggerer, and give the job."""
+    job_id = run.job(planasonix).id
+    if run.dag_id.endswith("deferred"):
+        run.wait_for("deferred")
+        eventually(lambda: run.is_in_a_triggerer, "a triggerer runs its trigger")
+    else:
+        eventually(lambda: planasonix.job(job_id).status == "running", "the job runs")
+    return job_id
+
+
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def starts_after_the_end(planasonix: Simulator, old_id: str, new_id: str) -> None:
+    """Assert that a job was cancelled, and was over when the one after it was started, which succeeds."""
+    old, new = planasonix.job(old_id), planasonix.job(new_id)
+    assert (old.status, new.status, new.cancel_requested_at) == ("cancelled", "succeeded", None)
+    assert old.finished_at is not None
+    assert new.created_at is not None
+    assert old.finished_at <= new.created_at
+
+
+# --- Given up ---
+
+GIVING_UP: dict[str, tuple[Callable[[TaskRun], None], str]] = {
+    "marked succeeded": (TaskRun.mark_succeeded, "success"),
+    "DAG run marked failed": (TaskRun.mark_the_dag_run_failed, "failed"),
+    "cleared": (TaskRun.clear, "success"),
+}
+
+
+def test_a_task_that_is_given_up_cancels_its_job_wherever_it_waits(
+    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+) -> None:
+    late = "DAG run out of time"
+    runs, jobs, given_up_at = {}, {}, {}
+    for how in (late, *GIVING_UP):
+        for way in WAYS:
+            connection = f"{connection_id}_{len(runs)}"
+            planasonix.world.add_connection(connection)
+            planasonix.plan(connection, running_seconds=300, cancelling_seconds=2)
+            dag_id = f"sync_in_a_short_run_{way}" if how == late else f"sync_{way}"
+            runs[way, how] = TaskRun.start(airflow, dag_id, connection_id=connection)
+    for which, run in runs.items():
+        jobs[which] = wait_until_it_waits(run, planasonix)
+    for (way, how), run in runs.items():
+        assert not planasonix.job(jobs[way, how]).cancel_requested_at
+        if how == late:
+            given_up_at[way, how] = datetime.fromisoformat(run.dag_run()["start_date"]) + RUN_TIMEOUT
+        else:
+            given_up_at[way, how] = utcnow()
+            GIVING_UP[how][0](run)
+    for which, since in sorted(given_up_at.items(), key=lambda item: item[1]):
+        lag = wait_for_cancel(planasonix, jobs[which], since)
+        note(f"{' '.join(which)}: asked to cancel {lag:.1f} s later")
+        assert lag > 0
+
+    for (way, how), run in runs.items():
+        run.wait_for("skipped" if how == late else GIVING_UP[how][1])
+        job_ids = jobs_of(planasonix, planasonix.job(jobs[way, how]).connection_id)
+        assert job_ids[0] == jobs[way, how]
+        eventually(lambda job_id=job_ids[0]: planasonix.job(job_id).status == "cancelled", "the job's end")
+        assert len(job_ids) == 1 + (how == "cleared")
+        if how == "cleared":
+            starts_after_the_end(planasonix, *job_ids)
+        elif way == "on_a_worker":
+            assert f"The task was killed. Job {job_ids[0]} was asked to cancel" in run.log()
+
+
+def test_a_task_that_is_given_up_before_the_answer_to_its_start_cancels_its_job(
+    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+) -> None:
+    planasonix.plan(connection_id, running_seconds=300)
+    planasonix.fail("hang", route="trigger_sync", when="after", seconds=60)
+    run = TaskRun.start(airflow, "sync_on_a_worker", connection_id=connection_id)
+    job_id = run.job(planasonix).id
+    given_up_at = utcnow()
+    run.mark_failed()
+    note(f"asked to cancel {wait_for_cancel(planasonix, job_id, given_up_at):.1f} s later")
+    eventually(lambda: planasonix.job(job_id).status == "cancelled", "the job's end")
+    assert run.state == "failed"
+    assert jobs_of(planasonix, connection_id) == [job_id]
+
+
+def test_what_is_marked_failed_the_moment_it_defers_is_cancelled_at_the_latest_before_the_next_start(
+    airflow: LocalAirflow, note: Notes
+) -> None:
+    with many_connections(airflow, "ten", 10, clock := Clock()) as planasonix:
+        run = TaskRun.start(airflow, "ten_syncs")
+        tasks = run.mapped(10)
+        marked: dict[int, str] = {}
+        deadline = time.monotonic() + 180
+        while len(marked) < len(tasks):
+            assert time.monotonic() < deadline, marked
+            for index in set(run.indices("deferred")) - set(marked):
+                tasks[index].mark_failed()
+                marked[index] = tasks[index].job(planasonix).id
+        eventually(lambda: run.state_of_the_dag_run == "failed", "the run ends")
+        # By then, each trigger that began to run has cancelled its job.
+        quiet_since = utcnow()
+        eventually(lambda: (utcnow() - quiet_since).total_seconds() > 10, "Airflow has told whom it tells")
+        left = [index for index, job_id in marked.items() if not planasonix.job(job_id).cancel_requested_at]
+        note(f"{10 - len(left)} of 10 jobs were cancelled; left are those of the tasks {left}")
+        run.clear()
+        eventually(lambda: len(planasonix.jobs()) == 20, "all are started anew")
+        eventually(lambda: run.count("deferred") == 10, "all wait again")
+        clock.ahead += timedelta(hours=1)
+        eventually(lambda: run.state_of_the_dag_run == "success", "the run ends")
+        for index, old_id in marked.items():
+            job_ids = jobs_of(planasonix, f"conn_ten_{index + 1:02}")
+            assert job_ids[0] == old_id
+            starts_after_the_end(planasonix, *job_ids)
+
+
+# --- Out of time ---
+
+
+def test_tasks_that_are_out_of_time_cancel_their_jobs_at_once_even_if_no_worker_is_free(
+    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+) -> None:
+    airflow.api("POST", "pools", {"name": ONE_SLOT, "slots": 1, "include_deferred": False})
+    runs, jobs, deadlines = {}, {}, {}
+    limits = ("timeout", "execution_timeout")
+    for way in WAYS:
+        for limit in limits:
+            planasonix.world.add_connection(f"{connection_id}_{way}_{limit}")
+            planasonix.plan(f"{connection_id}_{way}_{limit}", running_seconds=300)
+        run = TaskRun.start(airflow, f"hurried_syncs_{way}", connection_id=f"{connection_id}_{way}")
+        runs |= {(way, limit): run.task(limit) for limit in limits}
+    for (way, limit), task in runs.items():
+        job_id = jobs[way, limit] = wait_until_it_waits(task, planasonix)
+        given = TIME_LIMITS[way]
+        created_at = planasonix.job(job_id).created_at
+        assert created_at is not None
+        # Airflow's limit counts from the process's start, and its last tenth is for the goodbye.
+        began = datetime.fromisoformat(task.details()["start_date"])
+        deadlines[way, limit] = began + given * 0.9 if limit == "execution_timeout" else created_at + given
+    planasonix.plan(connection_id, running_seconds=300)
+    blocker = TaskRun.start(airflow, "sync_in_the_one_slot", connection_id=connection_id)
+    blocker.job(planasonix)
+    slot_taken_at = utcnow()
+    assert slot_taken_at < min(deadline for (way, _), deadline in deadlines.items() if way == "deferred")
+
+    for which, deadline in sorted(deadlines.items(), key=lambda item: item[1]):
+        lag = wait_for_cancel(planasonix, jobs[which], deadline)
+        note(f"{' '.join(which)}: asked to cancel {lag:.1f} s after the deadline")
+        assert -1 < lag < AT_ONCE
+    for limit in limits:
+        eventually(
+            lambda limit=limit: runs["deferred", limit].state in ("scheduled", "queued"), "it waits for a worker"
+        )
+    assert blocker.state == "running"
+    blocker.mark_failed()
+    for (way, limit), task in runs.items():
+        task.wait_for("failed")
+        log = task.log()
+        assert f"Job {jobs[way, limit]} was not over by " in log
+        assert "It was asked to cancel." in log
+
+
+# --- Triggerers ---
+
+
+def alive_triggerers(airflow: LocalAirflow) -> list[int]:
+    jobs = airflow.api("GET", "jobs?job_type=TriggererJob&is_alive=true&limit=100")["jobs"]
+    return [job["id"] for job in jobs]
+
+
+@pytest.fixture
+def twenty(impatient_airflow: LocalAirflow) -> Iterator[Twenty]:
+    with many_connections(impatient_airflow, "twenty", 20, clock := Clock()) as planasonix:
+        yield Twenty(planasonix, clock, TaskRun.start(impatient_airflow, "twenty_syncs"))
+
+
+class Twenty:
+    """Twenty tasks that wait, each for a job of its own."""
+
+    def __init__(self, planasonix: Simulator, clock: Clock, run: TaskRun) -> None:
+        self.planasonix = planasonix
+        self.clock = clock
+        self.run = run
+        self.tasks = run.mapped(20)
+
+    def wait_until_they_wait(self) -> None:
+        eventually(lambda: self.run.count("deferred") == 20, "all wait")
+        eventually(lambda: all(task.is_in_a_triggerer for task in self.tasks), "a triggerer runs all triggers")
+
+    def wait_until_one_has_them(self, is_right: Callable[[int], bool]) -> int:
+        """Wait until one triggerer, the right one, has all of them and looks at their jobs; give its number."""
+
+        def who_has_them() -> int | None:
+            (has_them, *others) = {task.triggerer() for task in self.tasks}
+            return has_them if has_them and not others and is_right(has_them) else None
+
+        triggerer = eventually(who_has_them, "a triggerer has them all")
+        asked = len(self.planasonix.requests)
+        eventually(lambda: "list_jobs" in {request.route for request in self.planasonix.requests[asked:]}, "it looks")
+        assert triggerer
+        return triggerer
+
+    def assert_that_nothing_was_cancelled(self) -> None:
+        assert not [job for job in self.planasonix.jobs() if job.cancel_requested_at]
+        assert self.run.count("deferred") == 20
+
+    @property
+    def left_alone(self) -> int:
+        """How many triggers were ended, and have found that their tasks wait still."""
+        return sum(any(line.endswith("is not cancelled.") for line in task.our_lines()) for task in self.tasks)
+
+
+def newest_triggerer(airflow: LocalAirflow) -> int:
+    jobs = airflow.api("GET", "jobs?job_type=TriggererJob&is_alive=true&limit=100")["jobs"]
+    return max((job["id"] for job in jobs), default=0)
+
+
+def test_twenty_waits_outlive_whatever_becomes_of_their_triggerers(
+    impatient_airflow: LocalAirflow, twenty: Twenty, note: Notes
+) -> None:
+    airflow = impatient_airflow
+    twenty.wait_until_they_wait()
+    ended = twenty.wait_until_one_has_them(bool)
+    triggerer = psutil.Process(airflow.processes["triggerer"].pid)
+    children = triggerer.children(recursive=True)
+    began = time.monotonic()
+    os.killpg(triggerer.pid, signal.SIGTERM)
+    eventually(lambda: not any(map(is_alive, children)), "the process of the triggers ends")
+    seconds = time.monotonic() - began
+    note(f"by SIGTERM, the process of the triggers ended in {seconds:.1f} s")
+    assert seconds < 5
+    eventually(lambda: not is_alive(triggerer), "the triggerer ends")
+    # Airflow is told at once that the process of the triggers has ended, or notices after ten seconds.
+    note(f"by SIGTERM, the triggerer ended in {time.monotonic() - began:.1f} s")
+    assert time.monotonic() - began < 20
+    airflow.restart("triggerer")
+    first = twenty.wait_until_one_has_them(lambda number: number != ended)
+    note(f"the next one had them all {time.monotonic() - began:.1f} s later")
+    twenty.assert_that_nothing_was_cancelled()
+
+    with another(airflow, "triggerer") as other:
+        second = eventually(lambda: (number := newest_triggerer(airflow)) > first and number, "another triggerer")
+        began = time.monotonic()
+        freeze(airflow, "triggerer")
+        twenty.wait_until_one_has_them(lambda number: number == second)
+        note(f"frozen: another triggerer had them all {time.monotonic() - began:.1f} s later")
+        thaw(airflow, "triggerer")
+        if AIRFLOW >= (3, 3):
+            # Before, the log of a trigger is closed by then.
+            eventually(lambda: twenty.left_alone == 20, "the first one lets go of them all")
+        twenty.wait_until_one_has_them(lambda number: number == second)
+        twenty.assert_that_nothing_was_cancelled()
+
+        began = time.monotonic()
+        kill_with_all_its_children(airflow, other)
+        twenty.wait_until_one_has_them(lambda number: number == first)
+        note(f"killed: the one that was frozen had them all {time.monotonic() - began:.1f} s later")
+        twenty.assert_that_nothing_was_cancelled()
+
+    killed = twenty.tasks[7]
+    given_up_at = utcnow()
+    killed.mark_failed()
+    lag = wait_for_cancel(twenty.planasonix, killed.job(twenty.planasonix).id, given_up_at)
+    note(f"marked failed after all that: asked to cancel {lag:.1f} s later")
+    twenty.clock.ahead += timedelta(hours=1)
+    eventually(lambda: twenty.run.state_of_the_dag_run == "failed", "the run ends")
+    assert (twenty.run.count("success"), twenty.run.count("failed")) == (19, 1)
+    assert len(twenty.planasonix.jobs()) == 20
+    for task in set(twenty.tasks) - {killed}:
+        job = task.job(twenty.planasonix)
+        assert (job.status, job.cancel_requested_at) == ("succeeded", None)
+        assert task.xcom()["job_id"] == job.id
+        assert task.log().count("Trigger fired event") == 1
+
+
+# --- Workers ---
+
+
+def processes_of(run: TaskRun) -> list[psutil.Process]:
+    """The process of a task that runs, after the one that supervises it."""
+    process = psutil.Process(run.details()["pid"])
+    return [process.parent(), process]
+
+
+def test_a_task_whose_worker_gives_no_sign_of_life_keeps_its_job(
+    impatient_airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+) -> None:
+    airflow = impatient_airflow
+    runs, jobs = {}, {}
+    for death in ("killed", "frozen", "frozen and marked failed"):
+        connection = f"{connection_id}_{len(runs)}"
+        planasonix.world.add_connection(connection)
+        planasonix.plan(connection, running_seconds=300)
+        runs[death] = TaskRun.start(airflow, "sync_tried_again", connection_id=connection)
+    for death, run in runs.items():
+        jobs[death] = wait_until_it_waits(run, planasonix)
+        eventually(lambda run=run: (run.record() or {}).get("id"), "the record has the job's id")
+    began = time.monotonic()
+    processes = {death: processes_of(run) for death, run in runs.items()}
+    for death in ("killed", "frozen", "frozen and marked failed"):
+        for process in processes[death]:
+            process.send_signal(signal.SIGKILL if death == "killed" else signal.SIGSTOP)
+    runs["frozen and marked failed"].mark_failed()
+    for death in ("killed", "frozen"):
+        wanted = f"Job {jobs[death]}, which try 1 has started, still runs: this try goes on with it."
+        run = runs[death]
+        eventually(lambda run=run: run.details()["try_number"] == 2, "the next try begins")
+        eventually(lambda run=run, wanted=wanted: wanted in run.our_lines(2), "it goes on with the job")
+        note(f"{death}: the next try went on with the job {time.monotonic() - began:.1f} s later")
+    eventually(lambda: time.monotonic() - began > SIGN_OF_LIFE + 5, "it stands still for long enough")
+    thawed_at = utcnow()
+    for death in ("frozen", "frozen and marked failed"):
+        for process in processes[death]:
+            process.resume()
+    for death in ("frozen", "frozen and marked failed"):
+        eventually(lambda death=death: not is_alive(processes[death][1]), "the process that was thawed ends", SOON)
+        note(f"{death}: the process ended {(utcnow() - thawed_at).total_seconds():.1f} s after it was thawed")
+        note(f"{death}, at the end of try 1: {runs[death].our_lines()[-1]}")
+    lag = wait_for_cancel(planasonix, jobs["frozen and marked failed"], thawed_at)
+    note(f"frozen and marked failed: asked to cancel {lag:.1f} s after it was thawed")
+    for death in ("killed", "frozen"):
+        assert not planasonix.job(jobs[death]).cancel_requested_at
+        assert runs[death].state == "running"
+        given_up_at = utcnow()
+        runs[death].mark_failed()
+        lag = wait_for_cancel(planasonix, jobs[death], given_up_at)
+        note(f"{death}: marked failed after all that, asked to cancel {lag:.1f} s later")
+    assert [len(jobs_of(planasonix, f"{connection_id}_{number}")) for number in range(3)] == [1, 1, 1]

@@ -1,0 +1,171 @@
+"""Assets that hear of what ends in Planasonix, in a triggerer that is killed amid it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dev.local_airflow import LocalAirflow, add_connection
+from planasonix_provider.api.models import SyncBody
+from planasonix_provider.simulator import Simulator
+from tests.conftest import API_KEY
+from tests.system.components import kill_with_all_its_children
+from tests.system.conftest import Notes
+from tests.system.runs import TaskRun, eventually
+
+#: How many jobs end while the triggerer is killed twice.
+MANY = 1_000
+#: For how many seconds fifty idle watchers are watched, and how many seconds there are between two looks of theirs.
+WATCHED, INTERVAL = 60, 5
+#: For how many seconds to wait, at the most, for what a triggerer does after it was killed.
+PATIENCE = 400.0
+
+
+@pytest.fixture(scope="module")
+def watched(airflow: LocalAirflow) -> Iterator[Simulator]:
+    """What the watchers of ``planasonix_events`` watch; they have run without that connection until now."""
+    names = ("conn_events_react", "conn_events_many", "conn_events_own")
+    with Simulator(api_key=API_KEY, connections=names, rate_limit=1_000_000) as planasonix:
+        planasonix.world.configure(conflict="allowed", show_metadata=True)
+        add_connection(airflow, "planasonix_events", planasonix.airflow_connection())
+        yield planasonix
+
+
+def wait_until_it_is_watched(planasonix: Simulator) -> None:
+    """Two more looks show that all who watch have begun."""
+    before = looks(planasonix)
+    eventually(lambda: looks(planasonix) >= before + 2, "it is looked at", PATIENCE)
+
+
+def looks(planasonix: Simulator) -> int:
+    return sum(request.route == "list_jobs" for request in planasonix.requests)
+
+
+def heard(airflow: LocalAirflow, name: str) -> list[dict[str, Any]]:
+    """What an asset has heard, oldest first."""
+    found = airflow.api("GET", f"assets?name_pattern={name}")["assets"]
+    (asset_id,) = [asset["id"] for asset in found if asset["name"] == name]
+    events: list[dict[str, Any]] = []
+    while True:
+        path = f"assets/events?asset_id={asset_id}&order_by=timestamp&limit=100&offset={len(events)}"
+        page = airflow.api("GET", path)["asset_events"]
+        events += page
+        if not page:
+            return [event["extra"]["payload"] for event in events]
+
+
+def count_heard(airflow: LocalAirflow, name: str) -> int:
+    (asset,) = [a for a in airflow.api("GET", f"assets?name_pattern={name}")["assets"] if a["name"] == name]
+    return int(airflow.api("GET", f"assets/events?asset_id={asset['id']}&limit=1")["total_entries"])
+
+
+def runs(airflow: LocalAirflow, dag_id: str) -> list[dict[str, Any]]:
+    return list(airflow.api("GET", f"dags/{dag_id}/dagRuns?limit=100")["dag_runs"])
+
+
+@pytest.mark.timeout(900)
+def test_a_job_that_somebody_else_has_started_starts_the_dag_once(
+    airflow: LocalAirflow, watched: Simulator, note: Notes
+) -> None:
+    wait_until_it_is_watched(watched)
+    job = watched.world.start_sync("conn_events_react", SyncBody(pipeline_id="pl_1", metadata={"by": "a person"}))
+    ended = time.monotonic() + 2.2
+    eventually(lambda: runs(airflow, "events_react"), "the DAG starts")
+    note(f"the DAG run was there {time.monotonic() - ended:.1f} s after the job's end, at an interval of 3 s")
+    wait_until_it_is_watched(watched)
+    (payload,) = heard(airflow, "events_react")
+    (run,) = runs(airflow, "events_react")
+    assert run["run_type"] == "asset_triggered"
+    task = TaskRun(airflow, "events_react", run["dag_run_id"], task_id="react")
+    task.wait_for("success")
+    assert task.xcom() == [job.id]
+    assert payload == {
+        "event": "job.succeeded",
+        "type": "connection_sync",
+        "job_id": job.id,
+        "connection_id": "conn_events_react",
+        "pipeline_id": "pl_1",
+        "status": "succeeded",
+        "created_at": payload["created_at"],
+        "finished_at": payload["finished_at"],
+        "error": None,
+        "metrics": payload["metrics"],
+        "metadata": {"by": "a person"},
+        "job_url": payload["job_url"],
+    }
+    assert payload["metrics"]["rows_loaded"] == 44802
+    assert payload["job_url"].endswith(f"/jobs/{job.id}")
+
+
+@pytest.mark.timeout(900)
+def test_a_dag_that_syncs_what_it_watches_starts_once_a_job_of_others(
+    airflow: LocalAirflow, watched: Simulator
+) -> None:
+    wait_until_it_is_watched(watched)
+    theirs = watched.world.start_sync("conn_events_own", SyncBody(metadata={"by": "a person"}))
+    eventually(lambda: runs(airflow, "events_own"), "the DAG starts")
+    eventually(lambda: runs(airflow, "events_own")[0]["state"] == "success", "it has synced")
+    wait_until_it_is_watched(watched)
+    wait_until_it_is_watched(watched)
+    assert [payload["job_id"] for payload in heard(airflow, "events_own")] == [theirs.id]
+    assert len(runs(airflow, "events_own")) == 1
+    assert len([job for job in watched.jobs() if job.connection_id == "conn_events_own"]) == 2
+
+
+@pytest.mark.timeout(1800)
+def test_a_thousand_jobs_end_while_the_triggerer_is_killed_twice(
+    airflow: LocalAirflow, watched: Simulator, note: Notes
+) -> None:
+    wait_until_it_is_watched(watched)
+    chance = random.Random(7)
+    before = len(watched.requests)
+    for _ in range(MANY):
+        outcome = chance.choice(["succeeded", "succeeded", "failed"])
+        watched.plan("conn_events_many", queued_seconds=0, running_seconds=chance.uniform(0, 90), outcome=outcome)
+        watched.world.start_sync("conn_events_many")
+    jobs = {job.id for job in watched.jobs() if job.connection_id == "conn_events_many"}
+    assert len(jobs) == MANY
+    began = time.monotonic()
+    for number in (100, 400):
+        eventually(lambda number=number: count_heard(airflow, "events_many") >= number, f"{number} were told", PATIENCE)
+        kill_with_all_its_children(airflow, "triggerer")
+        note(f"killed when {count_heard(airflow, 'events_many')} were told, after {time.monotonic() - began:.0f} s")
+        time.sleep(5)
+        airflow.restart("triggerer")
+    eventually(lambda: {p["job_id"] for p in heard(airflow, "events_many")} == jobs, "each is told", PATIENCE, every=2)
+    told = Counter(payload["job_id"] for payload in heard(airflow, "events_many"))
+    note(f"all {MANY} told after {time.monotonic() - began:.0f} s, {sum(told.values()) - MANY} of them once more")
+    note(f"{len(watched.requests) - before} requests of {MANY} jobs")
+    assert {p["event"] for p in heard(airflow, "events_many")} == {"job.succeeded", "job.failed"}
+
+    # And in normal running, each is told once.
+    watched.plan("conn_events_many", times=None, queued_seconds=0, running_seconds=5)
+    late = {watched.world.start_sync("conn_events_many").id for _ in range(150)}
+    eventually(lambda: late <= {p["job_id"] for p in heard(airflow, "events_many")}, "each is told", PATIENCE, every=2)
+    wait_until_it_is_watched(watched)
+    told_since = Counter(payload["job_id"] for payload in heard(airflow, "events_many")) - told
+    assert told_since == Counter(late)
+
+
+@pytest.mark.timeout(900)
+def test_fifty_watchers_cost_the_requests_of_one(airflow: LocalAirflow, note: Notes) -> None:
+    with Simulator(api_key=API_KEY, rate_limit=1_000_000) as planasonix:
+        add_connection(airflow, "planasonix_fifty", planasonix.airflow_connection())
+        wait_until_it_is_watched(planasonix)
+        wait_until_it_is_watched(planasonix)
+        note(f"{len(planasonix.requests)} requests until all fifty watched")
+        before = len(planasonix.requests)
+        time.sleep(WATCHED)
+        idle = planasonix.requests[before:]
+        note(f"{len(idle)} requests of fifty idle watchers in {WATCHED} s, at an interval of {INTERVAL} s")
+        assert {request.route for request in idle} == {"list_jobs"}
+        assert abs(len(idle) - WATCHED / INTERVAL) <= 1
+        job = planasonix.world.start_sync("conn_demo_01", SyncBody(pipeline_id="pl_17"))
+        eventually(lambda: count_heard(airflow, "events_fifty_17"), "the one of them is told")
+        assert [payload["job_id"] for payload in heard(airflow, "events_fifty_17")] == [job.id]
+        assert not count_heard(airflow, "events_fifty_18")

