@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "planasonix_provider"
@@ -15,6 +16,7 @@ release = re.findall(r'__version__ = "(.+)"', (PACKAGE / "__init__.py").read_tex
 
 extensions = ["autoapi.extension", "myst_parser", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
+templates_path = ["_templates"]
 maximum_signature_line_length = 90
 python_use_unqualified_type_names = True
 add_module_names = False
@@ -23,7 +25,9 @@ html_theme = "pydata_sphinx_theme"
 html_title = "Planasonix for Airflow"
 html_show_sourcelink = False
 html_theme_options = {"navbar_center": [], "navigation_with_keys": True, "secondary_sidebar_items": ["page-toc"]}
-html_sidebars = {"**": ["globaltoc.html"]}
+html_sidebars = {"**": ["pages.html"]}
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 copybutton_prompt_text = r"\$ |>>> "
 copybutton_prompt_is_regexp = True
 
@@ -36,3 +40,18 @@ autoapi_member_order = "bysource"
 autoapi_python_class_content = "class"
 #: What a module gives only when it is asked for it.
 suppress_warnings = ["autoapi.python_import_resolution"]
+
+
+def one_line_each(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Show a long signature without the list of definitions that Sphinx makes of it: screen readers take it for one."""
+    if "body" in context:
+        context["body"] = re.sub(
+            r"<dl>\n((?:<dd><em class=\"sig-param\">.*</dd>\n)+)</dl>",
+            lambda found: re.sub(r"<dd>(.*)</dd>", r'<span class="sig-parameter">\1</span>', found[1]),
+            context["body"],
+        )
+
+
+def setup(app: Any) -> None:
+    """Take part in the build."""
+    app.connect("html-page-context", one_line_each)
