@@ -30,6 +30,7 @@ os.environ.update(
 
 from planasonix_provider.api import pace  # noqa: E402
 from planasonix_provider.simulator import Simulator  # noqa: E402
+from tests.hanging import Hanging  # noqa: E402
 
 #: Looks like a key, so that a search for it in everything that a test leaves behind means something.
 API_KEY = "plnx_test_4f8a1c0e9d"
@@ -51,6 +52,14 @@ def planasonix(_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterat
     yield _simulator
     # A subscription that was left would have its thread look on beside the tests of others.
     _simulator.reset()
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
+    """Has what hangs in a simulator wait for the test; it ends with the test at the latest."""
+    hanging = Hanging(monkeypatch)
+    yield hanging
+    hanging.ends()
 
 
 @pytest.fixture(autouse=True)

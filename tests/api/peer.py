@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
+from tests.simulator.receiver import until
+
 
 class Seen(NamedTuple):
     """A request that arrived; header names are in lower case."""
@@ -28,10 +30,8 @@ Reaction = bytes | Callable[[Seen], bytes] | None
 RESET = None
 
 
-def SILENCE(_: Seen) -> bytes:  # noqa: N802 - stands beside RESET
-    """No answer, for as long as a test's read timeout could take."""
-    threading.Event().wait(0.5)
-    return b""
+#: No answer, for as long as the caller waits.
+SILENCE = b"(silence)"
 
 
 def answer(status: int = 200, body: Any = b"", /, **headers: str) -> bytes:
@@ -75,6 +75,11 @@ class Peer:
         self.reactions, self.seen = list(reactions), []
         return self
 
+    def has_seen(self, number: int) -> list[Seen]:
+        """Wait until so many requests have arrived, for who gives up early does not know whether his has."""
+        until(lambda: len(self.seen) >= number)
+        return self.seen
+
     def react(self, request: Seen) -> bytes | None:
         self.seen.append(request)
         reaction = self.reactions.pop(0) if len(self.reactions) > 1 else self.reactions[0]
@@ -116,5 +121,7 @@ class _Handler(socketserver.StreamRequestHandler):
         if reaction is RESET:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             os.close(self.connection.detach())
+        elif reaction is SILENCE:
+            self.rfile.read()
         else:
             self.wfile.write(reaction)

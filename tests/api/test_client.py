@@ -231,7 +231,9 @@ class TestSecrets:
         self, way: Way, peer: Peer, operation: Callable[[Any], Any], reaction: Reaction
     ) -> None:
         peer.does(reaction)
-        assert KEY not in told(failure(way, account(peer.url, read_timeout=0.05), operation))
+        patience = {"read_timeout": 0.05} if reaction is SILENCE else {}
+        assert KEY not in told(failure(way, account(peer.url, **patience), operation))
+        peer.has_seen(1)
 
     def test_a_header_that_repeats_the_key_without_http_sense_does_not_tell_it(self, way: Way, peer: Peer) -> None:
         peer.does(lambda seen: f"HTTP/1.1 {seen.headers['authorization']}\r\n\r\n".encode())
@@ -298,6 +300,7 @@ class TestTransport:
     def test_no_answer_in_time(self, way: Way, peer: Peer) -> None:
         peer.does(SILENCE)
         failed = failure(way, account(peer.url, read_timeout=0.05))
+        peer.has_seen(1)
         assert f"no answer in time at {peer.url}. " in failed.message
         assert '"timeout" in the extra allows more' in failed.message
         assert isinstance(failed, PlanasonixTransportError)
@@ -462,8 +465,8 @@ class TestTime:
     def test_an_answer_that_drips_ends_in_time(self, way: Way, start: bytes, drop: bytes) -> None:
         with dripping(start, drop) as port:
             begun = time.monotonic()
-            failed = failure(way, account(f"http://127.0.0.1:{port}", read_timeout=5.0, try_timeout=0.2))
-            assert time.monotonic() - begun < 4
+            failed = failure(way, account(f"http://127.0.0.1:{port}", read_timeout=60.0, try_timeout=0.2))
+            assert time.monotonic() - begun < 60
         assert isinstance(failed, PlanasonixTransportError)
         assert failed.sent
         assert f"no answer in time at http://127.0.0.1:{port}. " in failed.message
@@ -474,13 +477,13 @@ class TestTime:
         context.load_cert_chain(certificate, key)
         with dripping(*DRIPS["a header"], context) as port:
             begun = time.monotonic()
-            here = account(f"https://127.0.0.1:{port}", read_timeout=5.0, try_timeout=0.3, verify=str(certificate))
+            here = account(f"https://127.0.0.1:{port}", read_timeout=60.0, try_timeout=0.3, verify=str(certificate))
             assert "no answer in time" in failure(way, here).message
-            assert time.monotonic() - begun < 4
+            assert time.monotonic() - begun < 60
 
     def test_each_try_has_its_own_time(self, way: Way) -> None:
         with dripping(*DRIPS["the body"]) as port:
-            here = account(f"http://127.0.0.1:{port}", read_timeout=5.0, try_timeout=0.1)
+            here = account(f"http://127.0.0.1:{port}", read_timeout=60.0, try_timeout=0.1)
             with pytest.raises(PlanasonixTransportError, match=r"\(Tried 3 times\.\)"):
                 way.call(here, read)
 

@@ -59,7 +59,7 @@ def planasonix(session_simulator: Simulator, clock: Clock) -> Simulator:
 @pytest.fixture(scope="session")
 def session_client(session_simulator: Simulator) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {session_simulator.api_key}"}
-    with httpx.Client(base_url=f"{session_simulator.url}/api/v1", headers=headers, timeout=5) as client:
+    with httpx.Client(base_url=f"{session_simulator.url}/api/v1", headers=headers, timeout=60) as client:
         yield client
 
 

@@ -51,7 +51,7 @@ class Receiver:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 status = receiver.statuses.pop(0) if receiver.statuses else 200
                 receiver.received.append(Received(self.path, body, headers, time.monotonic()))
-                receiver.may_answer.wait(5)
+                receiver.may_answer.wait(120)
                 if status == 0:
                     return
                 self.send_response(status)
@@ -85,8 +85,8 @@ class Receiver:
         return self.received
 
 
-def until(holds: Callable[[], bool], seconds: float = 5.0) -> None:
-    """Wait for something."""
+def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for something; the bound is only there for what never comes."""
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "waited in vain"

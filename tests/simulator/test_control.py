@@ -10,7 +10,7 @@ from planasonix_provider.simulator import Simulator
 
 @pytest.fixture(scope="module")
 def module_control(session_simulator: Simulator) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{session_simulator.url}/_simulator", timeout=5) as client:
+    with httpx.Client(base_url=f"{session_simulator.url}/_simulator", timeout=60) as client:
         yield client
 
 

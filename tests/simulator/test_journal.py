@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from planasonix_provider.simulator.refusals import Refused
 from planasonix_provider.simulator.subscriptions import WebhookChangeOrder, WebhookOrder
 from planasonix_provider.simulator.world import API_KEY, World
 from tests.simulator.conftest import Clock
+from tests.simulator.receiver import until
 
 CONNECTION = "conn_demo_01"
 MONTH = {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-02-01T00:00:00Z"}
@@ -319,7 +321,7 @@ def process(state: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str],
         try:
             assert simulator.stdout
             url = simulator.stdout.readline().split()[-1]
-            with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {API_KEY}"}) as client:
+            with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {API_KEY}"}, timeout=60) as client:
                 yield simulator, client
         finally:
             simulator.kill()
@@ -328,10 +330,13 @@ def process(state: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str],
 def test_a_process_that_is_killed_after_a_start_and_before_its_answer_knows_the_start_when_it_is_back(state):
     start = {"url": f"/api/v1/connections/{CONNECTION}/sync", "headers": {"Idempotency-Key": "k"}}
     with process(state) as (simulator, client):
-        client.post("/_simulator/faults", json={"kind": "hang", "when": "after", "seconds": 60})
-        with pytest.raises(httpx.ReadTimeout):
-            client.post(**start, timeout=1)
-        os.kill(simulator.pid, signal.SIGKILL)
+        client.post("/_simulator/faults", json={"kind": "hang", "when": "after", "seconds": 600})
+        with ThreadPoolExecutor(1) as threads:
+            answer = threads.submit(client.post, **start)
+            until(lambda: client.get("/_simulator/state").json()["data"]["jobs"])
+            os.kill(simulator.pid, signal.SIGKILL)
+            with pytest.raises(httpx.TransportError):
+                answer.result()
         simulator.wait()
     with process(state) as (_, client):
         jobs = client.get("/api/v1/jobs").json()["data"]

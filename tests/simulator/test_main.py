@@ -46,12 +46,12 @@ def test_says_how_to_use_it_and_ends_cleanly(process):
     assert {"conn_demo_01", "conn_a", "conn_b"} <= {line.strip() for line in welcome.splitlines()}
 
     _, _, order, address = shlex.split(next(line for line in welcome.splitlines() if "curl" in line))
-    with urllib.request.urlopen(address, order.encode(), timeout=5) as answer:
+    with urllib.request.urlopen(address, order.encode(), timeout=60) as answer:
         assert json.load(answer)["data"]["faults"][0]["route"] == "get_job"
     assert address.startswith(url)
 
     process.terminate()
-    rest, complaints = process.communicate(timeout=5)
+    rest, complaints = process.communicate(timeout=60)
     assert (process.returncode, rest, complaints) == (0, "", "")
 
 
@@ -60,8 +60,8 @@ def test_keeps_as_many_jobs_as_it_is_told(process):
     for connection in ("conn_a", "conn_b"):
         order = urllib.request.Request(f"{url}/api/v1/connections/{connection}/sync", b"{}")
         order.add_header("Authorization", "Bearer it's")
-        urllib.request.urlopen(order, timeout=5).close()
-    with urllib.request.urlopen(f"{url}/_simulator/state", timeout=5) as answer:
+        urllib.request.urlopen(order, timeout=60).close()
+    with urllib.request.urlopen(f"{url}/_simulator/state", timeout=60) as answer:
         assert [job["connection_id"] for job in json.load(answer)["data"]["jobs"]] == ["conn_b"]
 
 

@@ -7,19 +7,19 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
 from planasonix_provider.simulator import Simulator
+from tests.simulator.receiver import until
 
 
 def call(simulator: Simulator, method: str = "GET", path: str = "/jobs") -> httpx.Response:
     headers = {"Authorization": f"Bearer {simulator.api_key}"}
     # Without TLS to verify, httpx need not read the machine's certificates, which takes it 40 ms.
-    return httpx.request(method, f"{simulator.url}/api/v1{path}", headers=headers, timeout=5, verify=False)
+    return httpx.request(method, f"{simulator.url}/api/v1{path}", headers=headers, timeout=60, verify=False)
 
 
 def test_runs_only_inside_the_block():
@@ -50,33 +50,28 @@ def test_two_run_side_by_side():
         assert httpx.get(f"{two.url}/api/v1/jobs", headers={"Authorization": "Bearer one"}).status_code == 401
 
 
-def test_starts_and_stops_fast_whatever_clients_do(caplog):
-    begin = time.monotonic()
-    with Simulator() as planasonix, httpx.Client(timeout=5) as idle, ThreadPoolExecutor(1) as threads:
-        started = time.monotonic()
+def test_stops_at_once_whatever_clients_do(caplog):
+    with Simulator() as planasonix, httpx.Client(timeout=60) as idle, ThreadPoolExecutor(1) as threads:
         idle.get(planasonix.url)
-        planasonix.fail("hang", seconds=60)
+        planasonix.fail("hang", seconds=600)
         hanging = threads.submit(call, planasonix)
-        while not planasonix.requests:
-            time.sleep(0.001)
-        stopping = time.monotonic()
+        until(lambda: planasonix.requests)
+        # It is an error if the server's thread does not end long before the answer that hangs.
         planasonix.stop()
-        assert time.monotonic() - stopping < 5
         with pytest.raises(httpx.TransportError):
             hanging.result()
-    assert started - begin < 5
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-def test_a_request_that_hangs_while_all_is_forgotten_has_no_effect_on_what_comes_then():
+def test_a_request_that_hangs_while_all_is_forgotten_has_no_effect_on_what_comes_then(hanging):
     with Simulator() as planasonix, ThreadPoolExecutor(1) as threads:
-        planasonix.fail("hang", route="trigger_sync", seconds=0.2)
-        hanging = threads.submit(call, planasonix, "POST", "/connections/conn_demo_01/sync")
-        while not planasonix.requests:
-            time.sleep(0.001)
+        planasonix.fail("hang", route="trigger_sync")
+        answer = threads.submit(call, planasonix, "POST", "/connections/conn_demo_01/sync")
+        hanging.begins()
         planasonix.reset()
+        hanging.ends()
         with pytest.raises(httpx.TransportError):
-            hanging.result()
+            answer.result()
         assert planasonix.jobs() == []
 
 
@@ -117,12 +112,10 @@ def test_ipv6():
 
 def test_small_answers_are_sent_at_once(planasonix, client):
     client.get("/jobs")
-    seconds = []
-    for _ in range(10):
-        begin = time.monotonic()
-        client.get("/jobs")
-        seconds.append(time.monotonic() - begin)
-    assert min(seconds) < 0.035, "a delayed acknowledgement costs each of them 0.04 s"
+    connections = [one.transport.get_extra_info("socket") for one in planasonix._server.server_state.connections]
+    delays = [not one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in connections]
+    assert delays, "a connection is kept"
+    assert not any(delays), "an acknowledgement that is waited for costs each answer 0.04 s"
 
 
 def test_jobs_take_the_time_that_was_set():

@@ -4,7 +4,6 @@ import asyncio
 import contextvars
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -68,16 +67,14 @@ def test_is_cancelled_by_what_a_signals_handler_raises_amid_the_loops_own_work()
         # Not in a task, where the exception would be the task's end: in a callback, where asyncio logs it and goes on.
         asyncio.get_running_loop().call_soon(kill)
         try:
-            await asyncio.sleep(5)
+            await asyncio.sleep(600)
         except asyncio.CancelledError:
             ends.append("cancelled")
             raise
 
-    began = time.monotonic()
     with pytest.raises(Terminated):
         aside(act)
     assert ends == ["cancelled"]
-    assert time.monotonic() - began < 4
 
 
 @pytest.mark.usefixtures("_raising_handler")

@@ -11,7 +11,7 @@ from tests.simulator.web.page import Page
 
 @pytest.fixture(scope="module")
 def module_browser(session_simulator: Simulator) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=session_simulator.url, timeout=5) as client:
+    with httpx.Client(base_url=session_simulator.url, timeout=60) as client:
         yield client
 
 
