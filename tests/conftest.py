@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -32,6 +33,9 @@ from planasonix_provider.api import pace  # noqa: E402
 from planasonix_provider.simulator import Simulator  # noqa: E402
 from tests.hanging import Hanging  # noqa: E402
 
+if TYPE_CHECKING:
+    from tests.travel import Travel
+
 #: Looks like a key, so that a search for it in everything that a test leaves behind means something.
 API_KEY = "plnx_test_4f8a1c0e9d"
 
@@ -52,6 +56,15 @@ def planasonix(_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterat
     yield _simulator
     # A subscription that was left would have its thread look on beside the tests of others.
     _simulator.reset()
+
+
+@pytest.fixture
+def travel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Travel]:
+    """Let no work end, and no time be up, while a slow machine is about to look at it."""
+    from tests.travel import travelling
+
+    with travelling(monkeypatch) as travel:
+        yield travel
 
 
 @pytest.fixture

@@ -231,6 +231,7 @@ class TestASyncThatDoesNotSucceed:
         assert seen.facets["planasonix_work"]["status"] == "cancelled"
         assert "was cancelled before it was done" in seen.facets["errorMessage"]["message"]
 
+    @pytest.mark.usefixtures("travel")
     def test_has_its_job_where_its_time_was_up(
         self, planasonix: Simulator, see: Callable[..., Seen], deferrable: bool
     ) -> None:

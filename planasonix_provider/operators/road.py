@@ -180,7 +180,7 @@ class Road:
         if self._may_go_on_elsewhere() and not self._is_left:
             self._is_undecided = True
             return
-        self._give_up()
+        self._give_up(LAST_PURSUIT)
 
     def _may_go_on_elsewhere(self) -> bool:
         """Whether this process has stood still for so long that the next try may have taken its work over."""
@@ -199,7 +199,7 @@ class Road:
             self._subject = self._traces = None
             self._say_last(f"Its process had stood still. {name} was not cancelled: the next try goes on with it.")
 
-    def _give_up(self, patience: float = LAST_PURSUIT) -> None:
+    def _give_up(self, patience: float) -> None:
         subject, traces = self._subject, self._traces
         if self.account is None or not (subject or traces):
             return

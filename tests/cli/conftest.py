@@ -178,7 +178,7 @@ class Terminal:
         """Stand up."""
         self.stdin.close()
         self.stderr.close()
-        self._reader.join(5)
+        self._reader.join(60)
         os.close(self._master)
 
 

@@ -152,7 +152,7 @@ class TestACancel:
     ) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
         job = planasonix.world.start_sync(CONNECTION)
-        planasonix.fail("hang", route="cancel_job", seconds=20)
+        planasonix.fail("hang", route="cancel_job", seconds=600)
         when(planasonix, "cancel_job", press)
         ran = shell("cancel", job.id, *more)
         assert (ran.code, ran.out) == (130, "")

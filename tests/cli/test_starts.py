@@ -10,6 +10,7 @@ from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.refusals import Refused
 from tests.cli.conftest import Run, press, when
 from tests.conftest import API_KEY
+from tests.hanging import Hanging
 from tests.operators.work import CONNECTION, routes_asked, the_one
 
 WINDOW = ("--start-at", "2025-01-01", "--end-at", "2025-03-01T00:00:00+01:00")
@@ -155,24 +156,28 @@ class TestAStartThatGoesWrong:
 
 
 class TestAnInterruptAmidAStart:
-    def test_waits_for_the_answer_so_that_nothing_is_lost(self, planasonix: Simulator, shell: Run) -> None:
+    def test_waits_for_the_answer_so_that_nothing_is_lost(
+        self, planasonix: Simulator, shell: Run, hanging: Hanging
+    ) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
-        planasonix.fail("hang", route="trigger_sync", seconds=0.3)
-        when(planasonix, "trigger_sync", press)
+        planasonix.fail("hang", route="trigger_sync")
+        when(planasonix, "trigger_sync", lambda: (press(), hanging.ends()))
         ran = shell("sync", CONNECTION, "--wait", "-o", "json")
         assert ran.code == 130
         assert ran.json["job_id"] == planasonix.jobs()[0].id
         assert "Interrupted: ending once the answer to the start is there. Once more ends at once." in ran.err
         assert "It was not cancelled, and runs on." in ran.last_words
 
-    def test_is_no_reason_to_end_where_nothing_is_waited_for(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.fail("hang", route="trigger_sync", seconds=0.2)
-        when(planasonix, "trigger_sync", press)
+    def test_is_no_reason_to_end_where_nothing_is_waited_for(
+        self, planasonix: Simulator, shell: Run, hanging: Hanging
+    ) -> None:
+        planasonix.fail("hang", route="trigger_sync")
+        when(planasonix, "trigger_sync", lambda: (press(), hanging.ends()))
         ran = shell("sync", CONNECTION, "-o", "json")
         assert (ran.code, ran.json["job_id"]) == (0, planasonix.jobs()[0].id)
 
     def test_ends_it_at_once_the_second_time(self, planasonix: Simulator, at_a_terminal: Run) -> None:
-        planasonix.fail("hang", route="trigger_sync", seconds=20)
+        planasonix.fail("hang", route="trigger_sync", seconds=600)
         when(planasonix, "trigger_sync", press)
         ran = at_a_terminal("sync", CONNECTION, answers=(("Interrupted: ending once", press),))
         assert (ran.code, ran.out) == (6, "")

@@ -76,7 +76,7 @@ class TestAnInterrupt:
 
     def test_amid_a_look_is_heard_at_once(self, planasonix: Simulator, shell: Run) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
-        planasonix.fail("hang", route="get_job", seconds=20)
+        planasonix.fail("hang", route="get_job", seconds=600)
         when(planasonix, "get_job", press)
         ran = shell("sync", CONNECTION, *QUICKLY, "--on-interrupt", "cancel")
         assert (ran.code, ran.json["status"]) == (4, "cancelled")
@@ -91,7 +91,7 @@ class TestAnInterrupt:
 
     def test_amid_the_cancel_says_that_nobody_knows(self, planasonix: Simulator, shell: Run) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
-        planasonix.fail("hang", route="cancel_job", seconds=20)
+        planasonix.fail("hang", route="cancel_job", seconds=600)
         when(planasonix, "get_job", press)
         when(planasonix, "cancel_job", press)
         ran = shell("sync", CONNECTION, *QUICKLY, "--on-interrupt", "cancel")
@@ -120,7 +120,7 @@ class TestAnInterrupt:
         assert "could not be cancelled, and may still run: POST /api/v1/jobs/" in ran.last_words
 
     def test_amid_the_account_says_that_the_work_is_done(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.fail("hang", route="get_job_results", seconds=20)
+        planasonix.fail("hang", route="get_job_results", seconds=600)
         when(planasonix, "get_job_results", press)
         ran = shell("sync", CONNECTION, *QUICKLY)
         job = planasonix.jobs()[0]

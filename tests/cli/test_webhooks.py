@@ -10,6 +10,7 @@ import pytest
 
 from planasonix_provider.simulator import Simulator
 from tests.cli.conftest import Ran, Run, between_two_tries, press, when
+from tests.hanging import Hanging
 from tests.operators.work import routes_asked
 from tests.travel import travelling
 
@@ -80,9 +81,9 @@ class TestACreation:
         assert ran.code == 2
         assert "the following arguments are required: --secret-to" in ran.err
 
-    def test_is_not_cut_off_by_ctrl_c(self, planasonix: Simulator, shell: Run, place: Path) -> None:
-        planasonix.fail("hang", route="create_webhook", seconds=0.3)
-        when(planasonix, "create_webhook", press)
+    def test_is_not_cut_off_by_ctrl_c(self, planasonix: Simulator, shell: Run, place: Path, hanging: Hanging) -> None:
+        planasonix.fail("hang", route="create_webhook")
+        when(planasonix, "create_webhook", lambda: (press(), hanging.ends()))
         ran = create(shell, place)
         assert ran.code == 0
         assert "Interrupted: ending once the secret is kept." in ran.err
@@ -109,7 +110,7 @@ class TestACreation:
         assert "Nobody knows whether the webhook subscription was created." in ran.last_words
 
     def test_cut_off_by_a_second_ctrl_c_says_so(self, planasonix: Simulator, at_a_terminal: Run, place: Path) -> None:
-        planasonix.fail("hang", route="create_webhook", seconds=20)
+        planasonix.fail("hang", route="create_webhook", seconds=600)
         when(planasonix, "create_webhook", press)
         ran = at_a_terminal(
             *("webhooks", "create", URL, "--events", "job.failed", "--secret-to", f"file:{place}"),

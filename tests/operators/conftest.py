@@ -1,21 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
 import pytest
 
 from planasonix_provider.api import client
+from planasonix_provider.api.client import Account
 from planasonix_provider.api.retry import Policy
-from planasonix_provider.operators import inquiry
+from planasonix_provider.operators import inquiry, road
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
 from planasonix_provider.waiting import cancel, channel
 from tests.driving import no_variables
 from tests.operators.tries import Make, take
 from tests.operators.work import backfill, sync
-from tests.travel import Travel, travelling
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +59,11 @@ def make(request: pytest.FixtureRequest, planasonix: Simulator) -> Make:
     return request.param  # type: ignore[no-any-return]
 
 
-@pytest.fixture
-def travel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Travel]:
-    """Let no work end while a slow machine is about to look at it."""
-    with travelling(monkeypatch) as travel:
-        yield travel
+@pytest.fixture(autouse=True)
+def _time_for_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fits into the seconds that Airflow leaves a killed task is tested apart: a slow machine needs more here."""
+    monkeypatch.setattr(Account, "in_a_hurry", lambda account: account)
+    monkeypatch.setattr(road, "LAST_WORDS", replace(road.LAST_WORDS, seconds=60.0))
+    # Less than it takes until a cancel that met an outage is tried again.
+    monkeypatch.setattr(road, "LAST_PURSUIT", cancel.AGAIN_EVERY - 1)
+    monkeypatch.setattr(road, "LAST_LOOK_WITHIN", 60.0)

@@ -65,6 +65,7 @@ class TestWhatIsKnownOfASync:
         assert accounted.work is not None
         assert accounted.work.status == "cancelled"
 
+    @pytest.mark.usefixtures("travel")
     def test_that_is_out_of_time_is_its_job_and_where_it_is(self, planasonix: Simulator, deferrable: bool) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
         accounted, _ = known(sync, deferrable=deferrable, timeout=0.3)

@@ -199,6 +199,7 @@ class TestABackfillThatDoesNot:
         assert "The jobs that it has made were asked to cancel, and it is queued. To end it: `" in str(run.error)
 
     @pytest.mark.parametrize("status", [404, 409])
+    @pytest.mark.usefixtures("travel")
     def test_is_cancelled_though_one_of_its_jobs_refuses(self, planasonix: Simulator, status: int) -> None:
         planasonix.plan_backfill(
             CONNECTION, queued_seconds=0, jobs=12, parallel=12, job_seconds=60, cancelling_seconds=0.05
@@ -235,6 +236,7 @@ class TestABackfillThatDoesNot:
         assert drive(backfill).error is None
         assert len(reads) > 1
 
+    @pytest.mark.usefixtures("travel")
     def test_runs_on_when_its_time_is_up_where_the_user_says_so(self, planasonix: Simulator, deferrable: bool) -> None:
         planasonix.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
         run = drive(lambda: backfill(deferrable=deferrable, timeout=0.2, cancel_on_kill=False))

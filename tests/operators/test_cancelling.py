@@ -65,6 +65,7 @@ class TestAJob:
         planasonix.fail("status", route="cancel_job", status=503, times=None)
         assert isinstance(drive(lambda: cancel(job_id="job_1")).error, PlanasonixServerError)
 
+    @pytest.mark.usefixtures("travel")
     def test_that_takes_too_long_to_end_fails_the_task(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
         job = planasonix.world.start_sync(CONNECTION)

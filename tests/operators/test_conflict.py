@@ -74,9 +74,9 @@ class TestAConflict:
         killed(planasonix, sync(on_conflict="attach"), route="get_job")
         assert planasonix.job(other).cancel_requested_at is None
 
-    @pytest.mark.usefixtures("ends_once_met")
+    @pytest.mark.usefixtures("travel", "other")
     def test_is_waited_for(self, planasonix: Simulator, deferrable: bool) -> None:
-        run = drive(lambda: sync(on_conflict="wait", deferrable=deferrable))
+        run = drive(lambda: sync(on_conflict="wait", deferrable=deferrable, poll_interval=10))
         assert run.error is None
         assert id_of(run) == started(planasonix)[1].id
         assert run.deferrals == (2 if deferrable else 0)
@@ -92,6 +92,7 @@ class TestAConflict:
         assert id_of(run) == started(planasonix)[3].id
         assert len(started(planasonix)) == 4
 
+    @pytest.mark.usefixtures("travel")
     def test_is_waited_for_no_longer_than_the_deadline(self, planasonix: Simulator, deferrable: bool) -> None:
         planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=60)
         other = start_theirs(planasonix)

@@ -20,6 +20,7 @@ from planasonix_provider.triggers.deferral import BACKSTOP
 from planasonix_provider.waiting.cancel import LONGEST_PURSUIT
 from tests.conftest import API_KEY
 from tests.driving import Run, drive
+from tests.hanging import Hanging
 from tests.operators.work import CONNECTION, ENDED, backfill, killed, routes_asked, started, starts, sync
 from tests.outages import KINDS, MINUTE, outage
 from tests.reference_server import ReferenceServer
@@ -340,11 +341,21 @@ class TestAKill:
         assert typed(str(error)) == 0
         assert planasonix.jobs()[0].status in ENDED
 
-    def test_amid_a_start_that_meets_one_says_how_to_look_for_it(self, planasonix: Simulator) -> None:
+    def test_amid_a_start_that_meets_one_says_how_to_look_for_it(
+        self, planasonix: Simulator, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
-        planasonix.fail("hang", route="trigger_sync", when="after", seconds=1.5)
+        planasonix.fail("hang", route="trigger_sync", when="after")
         planasonix.fail("status", route="list_jobs", status=503, times=None, skip=1)
-        error, log = killed(planasonix, sync(), route="trigger_sync", is_answered=False)
+        operator = sync()
+        on_kill = operator.on_kill
+
+        def kill() -> None:
+            on_kill()
+            hanging.ends()
+
+        monkeypatch.setattr(operator, "on_kill", kill)
+        error, log = killed(planasonix, operator, route="trigger_sync", is_answered=False)
         said = " ".join([str(error), *log.lines])
         assert f"What was started on connection {CONNECTION} cannot be cancelled yet, trying on: " in said
         look = f"`python -m planasonix_provider jobs --connection-id {CONNECTION} --conn-id planasonix_default`"

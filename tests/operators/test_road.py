@@ -38,6 +38,7 @@ class TestASyncThatDoesNotSucceed:
         assert isinstance(run.error, PlanasonixJobCancelledError)
 
     @pytest.mark.parametrize("limit", [{"timeout": 0.3}, {"timeout": timedelta(seconds=0.3)}, {"timeout": "0.3"}])
+    @pytest.mark.usefixtures("travel")
     def test_is_cancelled_when_its_time_is_up(
         self, planasonix: Simulator, deferrable: bool, limit: dict[str, Any]
     ) -> None:
@@ -52,6 +53,7 @@ class TestASyncThatDoesNotSucceed:
         )
         assert job.status in ("cancelling", "cancelled")
 
+    @pytest.mark.usefixtures("travel")
     def test_gives_up_at_the_earlier_of_both_limits(self, planasonix: Simulator) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
         run = drive(
@@ -59,6 +61,7 @@ class TestASyncThatDoesNotSucceed:
         )
         assert isinstance(run.error, PlanasonixTimeoutError)
 
+    @pytest.mark.usefixtures("travel")
     def test_ends_its_execution_timeout_a_little_early_the_same_way_on_a_worker(
         self, planasonix: Simulator, deferrable: bool
     ) -> None:
@@ -75,6 +78,7 @@ class TestASyncThatDoesNotSucceed:
         deadline = datetime.fromisoformat(deferred.value.trigger.serialize()[1]["deadline"])
         assert deadline == began + timedelta(minutes=10) - timedelta(seconds=30)
 
+    @pytest.mark.usefixtures("travel")
     def test_leaves_it_to_the_next_try_if_it_could_not_be_cancelled(
         self, planasonix: Simulator, deferrable: bool
     ) -> None:
@@ -92,6 +96,7 @@ class TestASyncThatDoesNotSucceed:
         new, old = planasonix.jobs()
         assert (old.status, third.result["job_id"]) == ("cancelled", new.id)
 
+    @pytest.mark.usefixtures("travel")
     def test_ends_nothing_of_others_in_the_next_try(self, planasonix: Simulator, deferrable: bool) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
         other = planasonix.world.start_sync(CONNECTION)
@@ -113,6 +118,7 @@ class TestASyncThatDoesNotSucceed:
         assert isinstance(run.error, PlanasonixJobFailedError)
         assert "source_unreachable" in str(run.error)
 
+    @pytest.mark.usefixtures("travel")
     def test_runs_on_after_the_deadline_where_the_user_says_so(self, planasonix: Simulator, deferrable: bool) -> None:
         planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=60)
         run = drive(lambda: sync(deferrable=deferrable, timeout=0.3, cancel_on_kill=False))

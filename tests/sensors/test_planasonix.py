@@ -78,6 +78,7 @@ class TestAJob:
         assert str(run.error).startswith(f"Job {job.id} failed: source_unreachable: No route.")
 
     @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+    @pytest.mark.usefixtures("travel")
     def test_that_is_not_over_in_time_skips_the_task_where_it_is_told_so(
         self, planasonix: Simulator, way: dict[str, Any], option: str
     ) -> None:
@@ -87,6 +88,7 @@ class TestAJob:
         assert isinstance(run.error, AirflowSkipException)
         assert f"Job {job.id} was not over by" in str(run.error)
 
+    @pytest.mark.usefixtures("travel")
     def test_that_is_not_over_in_time_is_left_alone(self, planasonix: Simulator, way: dict[str, Any]) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
         job = planasonix.world.start_sync(CONNECTION)
@@ -317,6 +319,7 @@ class TestASync:
         assert run.error is None
         assert (run.result["job_id"], run.result["status"]) == (job.id, "succeeded")
 
+    @pytest.mark.usefixtures("travel")
     def test_that_ended_before_does_not_count(self, planasonix: Simulator, way: dict[str, Any]) -> None:
         planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0)
         old = planasonix.world.start_sync(CONNECTION)
@@ -364,6 +367,7 @@ class TestASync:
         following = planasonix.world.start_sync(CONNECTION)
         assert drive(lambda: sync_sensor(**way)).result["job_id"] == following.id
 
+    @pytest.mark.usefixtures("travel")
     def test_of_another_connection_does_not_count_nor_does_a_backfill(
         self, planasonix: Simulator, way: dict[str, Any]
     ) -> None:
