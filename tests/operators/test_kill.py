@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import inspect
-import os
 import signal
-import threading
-import time
 from functools import partial
 from typing import Any
 from unittest.mock import MagicMock
@@ -376,15 +373,12 @@ class TestAKillOfABackfill:
             operator.on_kill()
             raise Terminated
 
-        def send_when_the_cancel_hangs() -> None:
-            while routes_asked(planasonix).count("cancel_job") < 5:
-                time.sleep(0.01)
-            os.kill(os.getpid(), signal.SIGALRM)
-
         previous = signal.signal(signal.SIGALRM, terminate)
-        threading.Thread(target=send_when_the_cancel_hangs, daemon=True).start()
         try:
-            with pytest.raises(Terminated):
+            with (
+                pytest.raises(Terminated),
+                meanwhile(ring, once=lambda: routes_asked(planasonix).count("cancel_job") >= 5),
+            ):
                 operator.execute(context(Run()))
         finally:
             signal.signal(signal.SIGALRM, previous)
