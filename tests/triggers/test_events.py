@@ -544,7 +544,7 @@ def test_it_watches_a_server_that_was_written_from_the_reference_alone(
     async def main(server: ReferenceServer) -> list[str]:
         triggerer = Triggerer(store)
         triggerer.watch(PlanasonixEventTrigger(poll_interval=0.3, events=["job.succeeded"]))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while not store.kept:  # noqa: ASYNC110 - it comes in another thread
                 await asyncio.sleep(0.05)
             async with AsyncClient(account(server.url)) as client:
