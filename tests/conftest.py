@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes is the machine's affair.
+settings.register_profile("any machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 # Airflow reads where it lives when it is imported, so this stands before every import of it.
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="planasonix-tests-"))

@@ -185,7 +185,11 @@ class TestForgedAndStale:
         assert (await deliver(told)).status_code == 400
 
     @pytest.mark.usefixtures("assets")
-    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+    @settings(
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+        max_examples=60,
+        deadline=None,
+    )
     @given(content=st.binary(max_size=300), is_signed=st.booleans())
     def test_any_bytes_at_all_are_refused_and_change_nothing(
         self, connection: Callable[..., None], content: bytes, is_signed: bool
