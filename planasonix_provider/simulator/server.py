@@ -33,7 +33,7 @@ from planasonix_provider.simulator.world import API_KEY, World
 #: both give up at the same moment fails a request that nobody ordered to fail.
 KEEP_ALIVE = 75
 #: How long to wait for the server's thread to start or stop, in seconds, before this is an error.
-PATIENCE = 10
+PATIENCE = 60
 
 
 class Simulator:

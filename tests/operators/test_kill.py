@@ -69,13 +69,14 @@ class TestAKill:
         assert f"cancel {job.id} --conn-id planasonix_default`" in str(error)
         assert str(error) in log.lines
 
-    def test_waits_for_no_cancel_that_hangs(self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Account, "in_a_hurry", IN_A_HURRY)
+    def test_waits_for_no_cancel_that_hangs(self, planasonix: Simulator, mocker: MockerFixture) -> None:
+        hurries = mocker.patch.object(Account, "in_a_hurry", autospec=True, side_effect=IN_A_HURRY)
         planasonix.plan(CONNECTION, running_seconds=600)
         operator = self._started()
         planasonix.fail("hang", route="cancel_job", seconds=600)
         operator.on_kill()
         assert planasonix.jobs()[0].status in ("cancelling", "cancelled"), "the second try came through"
+        hurries.assert_called_once()
 
     @pytest.mark.usefixtures("travel")
     def test_after_a_timeout_of_airflows_amid_the_cancel_sends_it_anew(self, planasonix: Simulator) -> None:

@@ -26,7 +26,7 @@ class Connections:
 
     def read(self, name: str) -> Receiver | None:
         self.asked.append(name)
-        assert self.may_answer.wait(30)
+        assert self.may_answer.wait(120)
         found = self.receivers.get(name)
         if isinstance(found, Exception):
             raise found

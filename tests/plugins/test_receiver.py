@@ -438,7 +438,7 @@ class TestWhatCannotBeRecorded:
 
         class Slow(Register):
             def record(self, *arguments: Any) -> Any:
-                assert may_go_on.wait(30)
+                assert may_go_on.wait(120)
                 return super().record(*arguments)
 
         async with to(make_app(register=Slow())) as deliver:

@@ -69,7 +69,7 @@ class TestTheTable:
         create, together = type(module._table()).create, Barrier(3)
 
         def create_together(self: Any, bind: Engine, **_: Any) -> None:
-            together.wait(30)
+            together.wait(120)
             create(self, bind, checkfirst=False)
 
         monkeypatch.setattr(type(module._table()), "create", create_together)
