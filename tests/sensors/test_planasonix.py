@@ -246,10 +246,11 @@ class TestPoking:
     def test_looks_less_often_where_the_rate_limit_runs_short(
         self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        planasonix.limits.configure(60)
-        for _ in range(50):
-            planasonix.limits.take(planasonix.api_key)
         with travelling(monkeypatch, datetime.now(UTC).replace(second=1)):
+            # In the minute of the looks, and not in the one before.
+            planasonix.limits.configure(60)
+            for _ in range(50):
+                planasonix.limits.take(planasonix.api_key)
             planasonix.plan(CONNECTION, running_seconds=50)
             job = planasonix.world.start_sync(CONNECTION)
             run = drive(lambda: job_sensor(job.id, poke_interval=2))
