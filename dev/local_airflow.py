@@ -150,14 +150,14 @@ class LocalAirflow:
     def api(self, method: str, path: str, body: object = None) -> Any:
         """Call a route of the REST API, such as ``dags/my_dag/dagRuns``, and return what it answers."""
         headers = {"Authorization": f"Bearer {self._token}"}
-        answer = httpx.request(method, f"{self.url}/api/v2/{path}", json=body, headers=headers, timeout=30)
+        answer = httpx.request(method, f"{self.url}/api/v2/{path}", json=body, headers=headers, timeout=120)
         if answer.is_error:
             raise LocalAirflowError(f"{method} {path} was answered with {answer.status_code}: {answer.text}")
         return answer.json() if answer.content else None
 
     @cached_property
     def _token(self) -> str:
-        return str(httpx.get(f"{self.url}/auth/token", timeout=30).raise_for_status().json()["access_token"])
+        return str(httpx.get(f"{self.url}/auth/token", timeout=120).raise_for_status().json()["access_token"])
 
     def _start(self, name: str, *command: str) -> None:
         self.processes[name] = start([self.python, "-m", "airflow", *command], self.env, self.log(name))
