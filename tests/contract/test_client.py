@@ -244,7 +244,7 @@ def test_the_server_refuses_what_is_not_in_the_document(
 ) -> None:
     headers = {"Authorization": f"Bearer {KEY}", "Accept": "application/json", "Content-Type": "application/json"}
     headers |= more.get("headers", {})
-    with httpx.Client(base_url=server.url, trust_env=False) as client:
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=60) as client:
         answer = client.request(method, path, **{**more, "headers": headers})
     assert answer.status_code == 400
     complaints = [f"{one['field']}: {one['issue']}" for one in answer.json()["error"]["details"]]

@@ -303,7 +303,7 @@ class TestAccess:
         assert error(client.get("/jobs", headers={"Authorization": header}), 401)["code"] == "unauthorized"
 
     def test_missing_header(self, planasonix):
-        assert error(httpx.get(f"{planasonix.url}/api/v1/jobs"), 401)["code"] == "unauthorized"
+        assert error(httpx.get(f"{planasonix.url}/api/v1/jobs", timeout=60), 401)["code"] == "unauthorized"
 
     def test_revoked_key(self, client, planasonix):
         planasonix.world.keys.revoke(planasonix.api_key)
@@ -384,7 +384,7 @@ class TestEveryAnswer:
         assert (response.status_code, response.headers["allow"]) == (405, methods)
 
     def test_404_outside_the_api(self, planasonix):
-        assert error(httpx.get(f"{planasonix.url}/nope"), 404)["code"] == "not_found"
+        assert error(httpx.get(f"{planasonix.url}/nope", timeout=60), 404)["code"] == "not_found"
 
     def test_beyond_the_limit(self, client, clock, planasonix):
         planasonix.limits.configure(2)

@@ -137,8 +137,9 @@ def test_a_cursor_holds_though_the_job_before_it_is_forgotten(clock):
 
         def page(**query: object) -> tuple[list[str], str | None]:
             url, headers = f"{planasonix.url}/api/v1/jobs", {"Authorization": f"Bearer {planasonix.api_key}"}
-            answer = httpx.get(url, params={"status": "running", "limit": 2, **query}, headers=headers).json()
-            return [job["id"] for job in answer["data"]], answer["meta"]["page"]["cursor"]
+            answer = httpx.get(url, params={"status": "running", "limit": 2, **query}, headers=headers, timeout=60)
+            body = answer.json()
+            return [job["id"] for job in body["data"]], body["meta"]["page"]["cursor"]
 
         planasonix.plan(CONNECTION, times=2, running_seconds=1000)
         long = [planasonix.world.start_sync(CONNECTION).id for _ in range(2)]

@@ -69,7 +69,7 @@ class Stage:
         """Send a request of the reference."""
         url = self.simulator.url + "/api/v1" + re.sub(r"\{(\w+)\}", lambda found: IDS[found[1]], path)
         headers = {"Authorization": f"Bearer {self.simulator.api_key}"}
-        return httpx.request(method, url, json=body, headers=headers)
+        return httpx.request(method, url, json=body, headers=headers, timeout=60)
 
     def ask_as(self, name: str) -> httpx.Response:
         """Send the request to which an example is the answer."""

@@ -47,7 +47,8 @@ def test_two_run_side_by_side():
     with Simulator(api_key="one") as one, Simulator(api_key="two") as two:
         call(one, "POST", "/connections/conn_demo_01/sync")
         assert (len(one.jobs()), len(two.jobs())) == (1, 0)
-        assert httpx.get(f"{two.url}/api/v1/jobs", headers={"Authorization": "Bearer one"}).status_code == 401
+        answer = httpx.get(f"{two.url}/api/v1/jobs", headers={"Authorization": "Bearer one"}, timeout=60)
+        assert answer.status_code == 401
 
 
 def test_stops_at_once_whatever_clients_do(caplog):

@@ -186,7 +186,7 @@ class TestAirflowTask:
 
     def test_is_linked_from_its_job(self, clock):
         with Simulator(clock=clock, airflow_url="http://localhost:8080") as planasonix:
-            page = Page(httpx.get(f"{planasonix.url}/jobs/{sync(planasonix, metadata=TASK)}"))
+            page = Page(httpx.get(f"{planasonix.url}/jobs/{sync(planasonix, metadata=TASK)}", timeout=60))
         assert AirflowTask.of(TASK, "http://localhost:8080").url in page.links
 
     @pytest.mark.parametrize("url", ["javascript:alert(1)", "localhost:8080", "http://", "ftp://x", "http://[", ""])
