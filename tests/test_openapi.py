@@ -35,14 +35,12 @@ OPERATIONS: dict[str, dict[str, Any]] = {
     for method, operation in item.items()
 }
 
-#: Bases that never come alone, and the two answers that are no JSON. A generic one with its type, as ``Page[Job]``,
-#: is in the module too, but under no name that could be written there.
-WITHOUT_A_SCHEMA = {"Resource", "SecretResource", "Reply", "Page", "NoContent", "PlainText"}
+#: Bases that never come alone, and the two answers that are no JSON.
+WITHOUT_A_SCHEMA = {"Resource", "SecretResource", "Reply", "DataReply", "Page", "NoContent", "PlainText"}
 MODELS: dict[str, type[BaseModel]] = {
     name: model
     for name, model in inspect.getmembers(models, inspect.isclass)
-    if issubclass(model, BaseModel) and model.__module__ == models.__name__
-    if name.isidentifier() and name not in WITHOUT_A_SCHEMA
+    if issubclass(model, BaseModel) and name not in WITHOUT_A_SCHEMA
 }
 BODIES = {
     "trigger_sync": models.SyncBody,

@@ -1,0 +1,73 @@
+"""Backfills: what one is started with, and how far it has come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from planasonix_provider.api.models.base import Id, Moment, Priority, Resource
+from planasonix_provider.api.models.envelopes import DataReply, Page, Reply
+from planasonix_provider.api.models.errors import OddError
+from planasonix_provider.api.states import BACKFILL_OVER
+
+
+class BackfillBody(Resource):
+    """The body that starts a backfill; without ``tables`` it is one of all tables."""
+
+    start_at: Moment
+    end_at: Moment
+    tables: list[str] | None = None
+    priority: Priority | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class Backfill(Resource):
+    """A historical load over a window of time, which the API shards into jobs as it goes on.
+
+    Lists and the answer to a start name only some of its fields; ``job_ids`` grows while it runs.
+    """
+
+    id: Id
+    status: str
+    connection_id: str | None = None
+    start_at: Moment | None = None
+    end_at: Moment | None = None
+    tables: list[str] | None = Field(default=None, fail_fast=True)
+    progress_percent: int | float | None = None
+    rows_processed: int | None = None
+    error: OddError = None
+    job_ids: list[Id] | None = Field(default=None, fail_fast=True)
+    created_at: Moment | None = None
+    updated_at: Moment | None = None
+    metadata: dict[str, Any] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the backfill has ended. A state that nobody knows is not an end."""
+        return self.status in BACKFILL_OVER
+
+
+class BackfillReply(DataReply[Backfill]):
+    """``{"data": {backfill}}``."""
+
+
+class BackfillStarted(Resource):
+    """What a start wraps its backfill in."""
+
+    backfill: Backfill
+
+
+class BackfillStartReply(Reply[Backfill]):
+    """``{"data": {"backfill": {backfill}}}``."""
+
+    data: BackfillStarted
+
+    @property
+    def value(self) -> Backfill:
+        """The backfill that was started."""
+        return self.data.backfill
+
+
+class BackfillPage(Page[Backfill]):
+    """A page of backfills."""

@@ -1,0 +1,144 @@
+"""Webhook subscriptions, what was delivered to them, and the secrets that deliveries are signed with."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, Field, SecretStr, SerializationInfo, field_serializer, model_validator
+
+from planasonix_provider.api.models.base import Id, Moment, Resource
+from planasonix_provider.api.models.envelopes import DataReply, Page
+
+W = TypeVar("W", bound=Resource)
+
+
+class WebhookBody(Resource):
+    """The body that creates a subscription; without ``secret`` the server makes one."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    url: str
+    events: list[str]
+    secret: str | None = Field(default=None, repr=False)
+
+
+class WebhookChange(Resource):
+    """The body that changes a subscription."""
+
+    url: str | None = None
+    events: list[str] | None = None
+    enabled: bool | None = None
+
+
+class WebhookTestBody(Resource):
+    """The body that orders a test event."""
+
+    event: str | None = None
+
+
+def _forget(resource: W) -> W:
+    """Drop a secret where the reference has none: it says that a secret *may* not be returned later, which is no must.
+
+    A server may also send back what it was sent.
+    """
+    for name in {"secret", "signing_secret"} & set(resource.model_extra or ()):
+        del (resource.model_extra or {})[name]
+        resource.model_fields_set.discard(name)
+    return resource
+
+
+class Webhook(Resource):
+    """A subscription to events, without the secret that its deliveries are signed with."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    id: Id
+    url: str
+    events: list[str] = Field(default_factory=list, fail_fast=True)
+    enabled: bool | None = None
+    created_at: Moment | None = None
+    updated_at: Moment | None = None
+    last_delivery_at: Moment | None = None
+    failure_count_24h: int | None = None
+
+    _without_secret = model_validator(mode="after")(_forget)
+
+
+class SecretResource(Resource):
+    """What holds a signing secret: in no repr, no pickle and no dump, unless the dump is told to ``reveal`` it."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    signing_secret: SecretStr
+
+    @field_serializer("signing_secret", when_used="json")
+    def _hide(self, secret: SecretStr, info: SerializationInfo) -> str:
+        reveal = isinstance(info.context, dict) and info.context.get("reveal") is True
+        return secret.get_secret_value() if reveal else str(secret)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        raise TypeError(f"A {type(self).__name__} holds a secret, so it is not pickled: keep its other fields.")
+
+
+class NewWebhook(Webhook, SecretResource):
+    """A subscription as its creation answers: the only time that it comes with its secret."""
+
+
+class RotatedSecret(SecretResource):
+    """The secret that a subscription's deliveries are signed with from now on."""
+
+    id: Id
+    rotated_at: Moment | None = None
+
+    _without_secret = model_validator(mode="after")(_forget)
+
+
+class TestDelivery(Resource):
+    """A test event that is on its way."""
+
+    __test__ = False  # it is none of pytest's
+
+    delivery_id: str = Field(min_length=1)
+    status: str
+
+
+class Delivery(Resource):
+    """One event that was sent, or is to be sent, to a subscription's URL."""
+
+    id: Id
+    event: str
+    status: str
+    http_status: int | None = None
+    attempt: int | None = None
+    last_error: str | None = None
+    delivered_at: Moment | None = None
+
+
+class WebhookReply(DataReply[Webhook]):
+    """``{"data": {webhook}}``."""
+
+
+class NewWebhookReply(DataReply[NewWebhook]):
+    """``{"data": {webhook with its secret}}``."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+
+class RotatedSecretReply(DataReply[RotatedSecret]):
+    """``{"data": {id and secret}}``."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+
+class TestDeliveryReply(DataReply[TestDelivery]):
+    """``{"data": {test delivery}}``."""
+
+    __test__ = False  # it is none of pytest's
+
+
+class WebhookPage(Page[Webhook]):
+    """A page of subscriptions."""
+
+
+class DeliveryPage(Page[Delivery]):
+    """A page of deliveries."""
