@@ -19,6 +19,7 @@ from referencing.jsonschema import DRAFT202012
 
 from planasonix_provider.api import models, routes
 from planasonix_provider.api.events import KNOWN_EVENTS
+from planasonix_provider.api.request import PAGE_SIZE, PREFIX
 from planasonix_provider.api.states import BACKFILL_STATES, JOB_STATES
 from planasonix_provider.parameters import identifier
 from tests.api import reference
@@ -197,7 +198,7 @@ def test_the_document_is_valid() -> None:
 
 def test_every_operation_is_a_function_and_every_function_an_operation() -> None:
     theirs = [(name, one["method"], one["path"]) for name, one in OPERATIONS.items()]
-    assert sorted(theirs) == sorted((name, one.method, routes.PREFIX + one.path) for name, one in REQUESTS.items())
+    assert sorted(theirs) == sorted((name, one.method, PREFIX + one.path) for name, one in REQUESTS.items())
     assert sum(len(item) for item in DOCUMENT["paths"].values()) == len(OPERATIONS) == 17
 
 
@@ -242,7 +243,7 @@ def test_an_operation_takes_what_its_function_sends(name: str) -> None:
 
 def test_a_page_has_the_size_that_the_reference_allows() -> None:
     schema = DOCUMENT["components"]["parameters"]["limit"]["schema"]
-    assert schema["maximum"] == routes.PAGE_SIZE
+    assert schema["maximum"] == PAGE_SIZE
     assert f"Page size (default {schema['default']}, max {schema['maximum']})" in REFERENCE
 
 

@@ -18,7 +18,7 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.headers import retry_after
 from planasonix_provider.api.models import ErrorBody, ErrorReply, Page
-from planasonix_provider.api.routes import Request
+from planasonix_provider.api.request import Request
 
 T = TypeVar("T")
 

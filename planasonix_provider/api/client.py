@@ -1,4 +1,4 @@
-"""Sends requests over httpx, blocking or not; the only module that knows httpx.
+"""Sends requests over httpx, blocking or not.
 
 The two clients differ in how they send, and in nothing else. What a request holds and what an answer means is decided
 in functions without I/O.
@@ -8,116 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
 import ssl
-import sys
-import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Self, TypeVar
 
 import httpx
-from pydantic import SecretStr
 from tenacity import AsyncRetrying, Retrying
 
-from planasonix_provider import __version__, clock
+from planasonix_provider import clock
+from planasonix_provider.api.account import Account as Account
 from planasonix_provider.api.answers import Answer, Incoming, read
-from planasonix_provider.api.errors import (
-    PlanasonixConfigurationError,
-    PlanasonixError,
-    PlanasonixRateLimitError,
-    PlanasonixResponseError,
-    PlanasonixTransportError,
-)
+from planasonix_provider.api.deadline import Deadline
+from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixRateLimitError
+from planasonix_provider.api.faults import faults_named
 from planasonix_provider.api.operation import Operations
 from planasonix_provider.api.pace import Pace, pace_of
+from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import Policy
-from planasonix_provider.api.routes import Request
 
 T = TypeVar("T")
 
-DEFAULT_BASE_URL = "https://api.planasonix.com"
-#: Seconds.
-DEFAULT_CONNECT_TIMEOUT = 5.0
-DEFAULT_READ_TIMEOUT = 30.0
 # As httpx has them, but for how long a socket may rest: looks are seconds apart. One that the server has closed is not
 # used again.
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=50.0)
-
-#: A text this short is no key that could be told from ordinary words.
-_SHORTEST_KEY_TO_HIDE = 6
-
-
-@dataclass(frozen=True)
-class Account:
-    """Where the API is, and who asks.
-
-    :param api_key: the API key; it shows in no repr.
-    :param base_url: scheme, host and, behind a gateway, the path before ``/api/v1``.
-    :param organization_id: sent as ``X-Organization-ID``, for a key that serves several organisations.
-    :param connect_timeout: for how many seconds to try to connect.
-    :param read_timeout: for how many seconds to wait for the next bytes of an answer.
-    :param try_timeout: for how many seconds one try may last in all, however steadily its bytes drip; ``None`` is the
-        time to connect and four times the time to read.
-    :param verify: whether to check the server's certificate, or the path of the CA bundle to check it by.
-    :param user_agent: who the server is told is asking.
-    :raises ValueError: if the key could not be sent as a header; the message does not hold it.
-    """
-
-    api_key: SecretStr
-    base_url: str = DEFAULT_BASE_URL
-    organization_id: str | None = None
-    connect_timeout: float = DEFAULT_CONNECT_TIMEOUT
-    read_timeout: float = DEFAULT_READ_TIMEOUT
-    try_timeout: float | None = None
-    verify: bool | str = True
-    user_agent: str = f"airflow-provider-planasonix/{__version__} Python/{sys.version.split()[0]}"
-
-    def __post_init__(self) -> None:
-        key = self.api_key.get_secret_value()
-        # The HTTP library would refuse such a header as well, and would print it.
-        if not key or not all("!" <= character <= "~" for character in key):
-            raise ValueError("The API key is empty, or holds a space, a line break or a character that is not ASCII.")
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What every request carries."""
-        headers = {
-            "Authorization": f"Bearer {self.api_key.get_secret_value()}",
-            "User-Agent": self.user_agent,
-        }
-        if self.organization_id:
-            headers["X-Organization-ID"] = self.organization_id
-        return headers
-
-    @property
-    def host(self) -> str:
-        """The API's host as data sets are named after it: in lower case, its port only where that is not the usual."""
-        return httpx.URL(self.base_url).netloc.decode("ascii")
-
-    @property
-    def seconds_a_try(self) -> float:
-        """For how many seconds one try may last in all."""
-        return self.connect_timeout + 4 * self.read_timeout if self.try_timeout is None else self.try_timeout
-
-    def in_a_hurry(self) -> Account:
-        """Give the same account, for a process that has only seconds left.
-
-        :return: the account, with timeouts of 1 s to connect, 1.5 s to read and 2.5 s in all.
-        """
-        return replace(self, connect_timeout=1.0, read_timeout=1.5, try_timeout=2.5)
-
-    def without_key(self, text: str) -> str:
-        """Take the key out of a text that came from elsewhere, for a server may send back what it was sent.
-
-        :param text: what is to be shown.
-        :return: the text, with asterisks where the key was.
-        """
-        key = self.api_key.get_secret_value()
-        return text.replace(key, "***") if len(key) >= _SHORTEST_KEY_TO_HIDE else text
 
 
 class Client(Operations):
@@ -139,7 +54,7 @@ class Client(Operations):
         self.policy = policy or Policy()
         self.pace = pace_of(account.base_url, account.api_key)
         self._sleep = sleep
-        self._deadline = _Deadline(account.seconds_a_try)
+        self._deadline = Deadline(account.seconds_a_try)
         self._http = httpx.Client(**_options(account))
 
     def send(self, request: Request[T], policy: Policy | None = None) -> T:
@@ -172,7 +87,7 @@ class Client(Operations):
         return self._send_once(request)
 
     def _send_once(self, request: Request[T]) -> T:
-        with _faults_named(self.account, request):
+        with faults_named(self.account, request):
             self._deadline.begin()
             with self._http.stream(**_arguments(request), extensions={"trace": self._deadline.watch}) as response:
                 incoming = _incoming(self.pace, request, response)
@@ -243,7 +158,7 @@ class AsyncClient(Operations):
         return await self._send_once(request)
 
     async def _send_once(self, request: Request[T]) -> T:
-        with _faults_named(self.account, request):
+        with faults_named(self.account, request):
             async with (
                 asyncio.timeout(self.account.seconds_a_try),
                 self._http.stream(**_arguments(request)) as response,
@@ -262,42 +177,6 @@ class AsyncClient(Operations):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-class _Deadline:
-    """Ends a blocking try in time: httpx bounds each single read, and a server that drips would be read for ever.
-
-    It watches the sockets and not the pieces of the body, since headers, or what frames a chunk, can drip as well.
-
-    :param seconds: for how many seconds a try may last.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._end = 0.0
-
-    def begin(self) -> None:
-        """Count anew, for the next try."""
-        self._end = time.monotonic() + self._seconds
-
-    def watch(self, event: str, info: Mapping[str, Any]) -> None:
-        """Bound all that is to be read from and written to a connection, from the moment that it is made.
-
-        :param event: what the HTTP library has just done.
-        :param info: what came of it.
-        """
-        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
-            stream = info["return_value"]
-            stream.read, stream.write = self._bounded(stream.read), self._bounded(stream.write)
-
-    def _bounded(self, transfer: Callable[[Any, float], Any]) -> Callable[[Any, float], Any]:
-        def bounded(what: Any, timeout: float) -> Any:
-            left = self._end - time.monotonic()
-            if left <= 0:
-                raise httpx.ReadTimeout("")
-            return transfer(what, min(timeout, left))
-
-        return bounded
 
 
 def _options(account: Account) -> dict[str, Any]:
@@ -372,78 +251,3 @@ def _without_key(account: Account, answer: Answer) -> Answer:
     if not 200 <= answer.status < 300:
         content = account.without_key(content.decode(errors="replace")).encode()
     return Answer(answer.status, headers, content)
-
-
-@contextmanager
-def _faults_named(account: Account, request: Request[Any]) -> Iterator[None]:
-    """Turn what httpx raises into our errors, and keep the key out of every message."""
-    try:
-        yield
-    except PlanasonixError as error:
-        # What was taken out of the answer's bytes may have come escaped as well, as JSON allows.
-        error.reword(account.without_key(error.message))
-        if isinstance(error, PlanasonixResponseError):
-            error.code = error.code and account.without_key(error.code)
-            error.fields = tuple(map(account.without_key, error.fields))
-            error.existing_job_id = error.existing_job_id and account.without_key(error.existing_job_id)
-        raise
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as fault:
-        what, advice = _describe(fault)
-        # Without the chain: twenty frames of sockets say less than the sentence, and hold the request's headers.
-        raise PlanasonixTransportError(
-            account.without_key(f"{request}: {what} at {account.base_url}. {advice}"), sent=_may_have_been_sent(fault)
-        ) from None
-
-
-_NEVER_SENT = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.LocalProtocolError,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-)
-
-
-def _may_have_been_sent(fault: Exception) -> bool:
-    return not isinstance(fault, (*_NEVER_SENT, httpx.InvalidURL))
-
-
-def _describe(fault: Exception) -> tuple[str, str]:
-    """Say what happened on the way to the API, and what to do about it."""
-    # First, for what TLS was about to do when the time was over is among the causes.
-    if isinstance(fault, httpx.ConnectTimeout):
-        return (
-            "no connection in time",
-            'Check the host and firewalls; "timeout" in the connection\'s extra allows more.',
-        )
-    if isinstance(fault, (httpx.TimeoutException, TimeoutError)):
-        return "no answer in time", 'Try again later; "timeout" in the extra allows more.'
-    causes = list(_causes(fault))
-    tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
-    if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return "no such host", "Check the host of the Airflow connection, and this machine's DNS."
-    if tls is not None and tls.reason == "WRONG_VERSION_NUMBER":
-        return "no TLS but perhaps plain http spoken", "Check the host, its scheme and its port."
-    if tls is not None:
-        return (
-            f"no trusted TLS connection ({getattr(tls, 'verify_message', '') or tls.reason or tls})",
-            'Check the host and its scheme; "verify" in the extra may name your own CA bundle.',
-        )
-    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-        return "connection refused", "Check the host and port of the Airflow connection, and that the service is up."
-    if isinstance(fault, httpx.ProxyError):
-        return f"the proxy refused ({fault})", "Check HTTPS_PROXY and NO_PROXY in this machine's environment."
-    if isinstance(fault, (httpx.UnsupportedProtocol, httpx.InvalidURL)):
-        return f"no usable address ({fault})", "Check the host of the Airflow connection."
-    return (
-        f"the connection broke ({fault or type(fault).__name__})",
-        "Try again; if it stays, check what lies between.",
-    )
-
-
-def _causes(fault: BaseException | None) -> Iterator[BaseException]:
-    """Walk down to what the operating system said, which httpx wraps twice."""
-    while fault is not None:
-        yield fault
-        fault = fault.__cause__ or fault.__context__

@@ -10,7 +10,7 @@ from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, overload
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixUnreadableError
 from planasonix_provider.api.models import Page
-from planasonix_provider.api.routes import Request
+from planasonix_provider.api.request import Request
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -23,7 +23,7 @@ from planasonix_provider.api.errors import (
     PlanasonixUnreadableError,
     PlanasonixValidationError,
 )
-from planasonix_provider.api.routes import Repeat
+from planasonix_provider.api.request import Repeat
 from planasonix_provider.clock import monotonic
 
 log = logging.getLogger(__name__)

@@ -7,20 +7,15 @@ request, and whether it blocks, is no matter of this module.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from enum import Enum
-from ipaddress import ip_address
-from typing import Any, Generic, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel, SecretStr
-from pydantic_core import PydanticSerializationError, to_json
 
 from planasonix_provider import parameters
-from planasonix_provider.api.events import warn_of_unknown
+from planasonix_provider.api import arguments
 from planasonix_provider.api.models import (
     Backfill,
     BackfillBody,
@@ -54,83 +49,11 @@ from planasonix_provider.api.models import (
     WebhookReply,
     WebhookTestBody,
 )
+from planasonix_provider.api.request import Repeat as Repeat
+from planasonix_provider.api.request import Request as Request
 from planasonix_provider.parameters import refusal
 
 T = TypeVar("T")
-
-#: Where the routes live below the base URL.
-PREFIX = "/api/v1"
-#: The most that one page of a list holds.
-PAGE_SIZE = 100
-#: How many characters a webhook's secret has at least.
-SHORTEST_SECRET = 16
-
-
-class Repeat(Enum):
-    """What repeating a request does, which decides what may be tried again."""
-
-    SAFE = "safe"
-    """A read, or a cancel: the second time changes nothing."""
-    STARTS_WORK = "starts work"
-    """A start: the second one may start the work twice, so it is repeated only where the first surely did nothing."""
-
-
-@dataclass(frozen=True)
-class Request(Generic[T]):
-    """One call of the API, as a value.
-
-    :param method: the HTTP method.
-    :param path: the route as the reference writes it, below ``/api/v1``, with its parameters in braces.
-    :param reply: the envelope of the answer.
-    :param repeat: what repeating it does.
-    :param ids: the values of the parameters in ``path``.
-    :param query: the query parameters; ``None`` is left out.
-    :param body: what is sent as JSON, or ``None`` for no body.
-    :param idempotency_key: for a start, what makes a second delivery of it recognisable.
-    :param at_most: for a list, how many items the caller wants in all; ``None`` is all.
-    """
-
-    method: str
-    path: str
-    reply: type[Reply[T]]
-    repeat: Repeat = Repeat.SAFE
-    ids: Mapping[str, str] = field(default_factory=dict)
-    query: Mapping[str, str | int | None] = field(default_factory=dict)
-    # In no repr: there may be a secret in it.
-    body: Mapping[str, Any] | None = field(default=None, repr=False)
-    idempotency_key: str | None = None
-    at_most: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in self.ids.items():
-            parameters.identifier(name, value)
-
-    @property
-    def url_path(self) -> str:
-        """The path to ask for, each id percent-encoded as one segment."""
-        return PREFIX + re.sub(r"\{(\w+)\}", lambda found: quote(self.ids[found[1]], safe=""), self.path)
-
-    @property
-    def can_wait(self) -> bool:
-        """Whether nothing is lost if it is sent later: a start and a cancel are wanted now."""
-        return self.method == "GET"
-
-    @property
-    def key(self) -> str:
-        """What is equal for two requests that ask for the same."""
-        return f"{self} {sorted((name, value) for name, value in self.query.items() if value is not None)}"
-
-    def __str__(self) -> str:
-        """The request as messages name it: method and path, without the query."""
-        return f"{self.method} {self.url_path}"
-
-    def after(self, cursor: str) -> Request[T]:
-        """Ask for the page behind a cursor.
-
-        :param cursor: what the page before this one named.
-        :return: the same request, for the next page.
-        """
-        return replace(self, query={**self.query, "cursor": cursor})
 
 
 def trigger_sync(
@@ -154,9 +77,9 @@ def trigger_sync(
     """
     body = _body(
         SyncBody,
-        pipeline_id=_optional_id("pipeline_id", pipeline_id),
-        priority=_optional_priority("priority", priority),
-        metadata=_optional_metadata("metadata", metadata),
+        pipeline_id=arguments.optional_id("pipeline_id", pipeline_id),
+        priority=arguments.optional_priority("priority", priority),
+        metadata=arguments.optional_metadata("metadata", metadata),
     )
     return _start("/connections/{connection_id}/sync", SyncReply, body, idempotency_key, connection_id=connection_id)
 
@@ -191,9 +114,9 @@ def trigger_backfill(
         BackfillBody,
         start_at=begin,
         end_at=end,
-        tables=_optional_tables("tables", tables),
-        priority=_optional_priority("priority", priority),
-        metadata=_optional_metadata("metadata", metadata),
+        tables=arguments.optional_tables("tables", tables),
+        priority=arguments.optional_priority("priority", priority),
+        metadata=arguments.optional_metadata("metadata", metadata),
     )
     return _start(
         "/connections/{connection_id}/backfill", BackfillStartReply, body, idempotency_key, connection_id=connection_id
@@ -219,9 +142,9 @@ def list_backfills(
         "/backfills",
         BackfillPage,
         query={
-            "connection_id": _optional_id("connection_id", connection_id),
-            "status": _optional_word("status", status),
-            "limit": _page_size(limit),
+            "connection_id": arguments.optional_id("connection_id", connection_id),
+            "status": arguments.optional_word("status", status),
+            "limit": arguments.page_size(limit),
         },
         at_most=limit,
     )
@@ -259,7 +182,7 @@ def list_jobs(
     :raises ValueError: if a filter is empty or no text, a bound no time, ``since`` after ``until``, or ``limit`` no
         number from 1.
     """
-    begin, end = _optional_utc("since", since), _optional_utc("until", until)
+    begin, end = arguments.optional_utc("since", since), arguments.optional_utc("until", until)
     if begin and end and end < begin:
         raise refusal("until", until, f"a time that is not before since ({since!r})")
     return Request(
@@ -267,13 +190,13 @@ def list_jobs(
         "/jobs",
         JobPage,
         query={
-            "connection_id": _optional_id("connection_id", connection_id),
-            "pipeline_id": _optional_id("pipeline_id", pipeline_id),
-            "type": _optional_word("type", type),
-            "status": _optional_word("status", status),
-            "since": _timestamp(begin),
-            "until": _timestamp(end),
-            "limit": _page_size(limit),
+            "connection_id": arguments.optional_id("connection_id", connection_id),
+            "pipeline_id": arguments.optional_id("pipeline_id", pipeline_id),
+            "type": arguments.optional_word("type", type),
+            "status": arguments.optional_word("status", status),
+            "since": arguments.timestamp(begin),
+            "until": arguments.timestamp(end),
+            "limit": arguments.page_size(limit),
         },
         at_most=limit,
     )
@@ -313,7 +236,7 @@ def list_webhooks(*, limit: int | None = None) -> Request[Page[Webhook]]:
     :return: the request for the first page.
     :raises ValueError: if ``limit`` is no number from 1.
     """
-    _page_size(limit)
+    arguments.page_size(limit)
     return Request("GET", "/webhooks", WebhookPage, at_most=limit)
 
 
@@ -328,7 +251,10 @@ def create_webhook(url: str, *, events: Sequence[str], secret: SecretStr | str |
     :raises ValueError: if the URL is no such one, there are no events, or the secret is too short.
     """
     body = _body(
-        WebhookBody, url=_webhook_url("url", url), events=_events("events", events), secret=_webhook_secret(secret)
+        WebhookBody,
+        url=arguments.webhook_url("url", url),
+        events=arguments.events("events", events),
+        secret=arguments.webhook_secret(secret),
     )
     return _start("/webhooks", NewWebhookReply, body, None)
 
@@ -356,9 +282,9 @@ def update_webhook(
     """
     body = _body(
         WebhookChange,
-        url=_optional_url("url", url),
-        events=_optional_events("events", events),
-        enabled=_optional_flag("enabled", enabled),
+        url=arguments.optional_url("url", url),
+        events=arguments.optional_events("events", events),
+        enabled=arguments.optional_flag("enabled", enabled),
     )
     if not body:
         raise ValueError("url, events, enabled: got None, allowed is one of them at least.")
@@ -392,7 +318,7 @@ def test_webhook(webhook_id: str, *, event: str | None = None) -> Request[TestDe
     :return: the request; its answer is the delivery.
     :raises ValueError: if ``event`` is empty or no text.
     """
-    body = _body(WebhookTestBody, event=_optional_event("event", event))
+    body = _body(WebhookTestBody, event=arguments.optional_event("event", event))
     return _start("/webhooks/{webhook_id}/test", TestDeliveryReply, body, None, webhook_id=webhook_id)
 
 
@@ -404,7 +330,7 @@ def list_webhook_deliveries(webhook_id: str, *, limit: int | None = None) -> Req
     :return: the request for the first page.
     :raises ValueError: if ``limit`` is no number from 1.
     """
-    _page_size(limit)
+    arguments.page_size(limit)
     return Request(
         "GET", "/webhooks/{webhook_id}/deliveries", DeliveryPage, ids={"webhook_id": webhook_id}, at_most=limit
     )
@@ -416,89 +342,6 @@ def get_openapi() -> Request[str]:
     :return: the request; its answer is the document, as YAML.
     """
     return Request("GET", "/openapi.yaml", PlainText)
-
-
-def _webhook_url(name: str, value: Any) -> str:
-    """Refuse a URL that would send signed events over an open wire."""
-    allowed = "an https URL, or an http one of this very machine, in ASCII characters without blanks"
-    try:
-        parts = urlsplit(value)
-        is_url = re.fullmatch(r"[!-~]+", value) and parts.hostname and parts.port != 0
-        is_safe = value.startswith("https://") or (value.startswith("http://") and _is_here(parts.hostname))
-    except (AttributeError, TypeError, ValueError):
-        is_url = is_safe = False
-    if not is_url or not is_safe:
-        raise refusal(name, _without_secrets(value), allowed)
-    return str(value)
-
-
-def _without_secrets(url: Any) -> Any:
-    """Show of a URL what stands before its path: who knows the rest may often send there."""
-    if not isinstance(url, str):
-        return type(url)
-    scheme, user, host, rest = re.findall(r"(?s)^([^/?#]*//)?([^/?#]*@)?([^/?#]*)(.*)$", url)[0]
-    return f"{scheme}{'***@' if user else ''}{host}{'/…' if rest else ''}"
-
-
-def _is_here(host: str | None) -> bool:
-    try:
-        return host == "localhost" or ip_address(host or "").is_loopback
-    except ValueError:
-        return False
-
-
-def _webhook_secret(secret: Any) -> str | None:
-    plain = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
-    if plain is None:
-        return None
-    if not isinstance(plain, str):
-        raise ValueError(f"secret: got a {type(plain).__name__}, allowed is a text, or None.")
-    if len(plain) < SHORTEST_SECRET:
-        raise ValueError(f"secret: got {len(plain)} characters, allowed are {SHORTEST_SECRET} at least, or None.")
-    # Whoever checks signatures would have to have the very same white space, which nobody sees.
-    if not plain.isprintable() or plain != plain.strip():
-        raise ValueError(
-            "secret: got one with white space around it or a control character in it, as the line break at a file's "
-            "end, allowed is a text without."
-        )
-    return plain
-
-
-def _word(name: str, value: Any) -> str:
-    """Refuse what names nothing: as a filter it would be left out, or find nothing."""
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise refusal(name, value, "a text that is not empty, without control characters")
-    return value
-
-
-def _event(name: str, value: Any) -> str:
-    warn_of_unknown(name, {_word(name, value)})
-    return str(value)
-
-
-def _events(name: str, value: Any) -> list[str]:
-    is_some = isinstance(value, Collection) and not isinstance(value, (str, bytes, Mapping)) and value
-    if not is_some or not all(isinstance(event, str) and event.strip() and event.isprintable() for event in value):
-        raise refusal(name, value, "a list of events, as ['job.succeeded']")
-    warn_of_unknown(name, set(value))
-    return list(value)
-
-
-def _written(check: parameters.Check) -> parameters.Check:
-    """Make a check that refuses as well what is fine for Python and cannot be written."""
-
-    def checked(name: str, value: Any) -> Any:
-        try:
-            checked_value = check(name, value)
-            to_json(checked_value)
-        except (RecursionError, PydanticSerializationError):
-            raise ValueError(
-                f"{name}: got what is nested too deep, or holds half a character (a lone surrogate), allowed is what "
-                "JSON can hold."
-            ) from None
-        return checked_value
-
-    return parameters.optional(checked)
 
 
 def _start(path: str, reply: type[Reply[T]], body: Mapping[str, Any] | None, key: Any, **ids: str) -> Request[T]:
@@ -520,29 +363,3 @@ def _body(model: type[BaseModel], **fields: Any) -> dict[str, Any]:
     """Write a body, without what was not given: a server may take a null for more than nothing."""
     given = {name: value for name, value in fields.items() if value is not None}
     return model.model_validate(given).model_dump(mode="json", exclude_unset=True)
-
-
-def _page_size(limit: Any) -> int:
-    """Choose the pages of a list by how many items are wanted in all."""
-    if limit is None:
-        return PAGE_SIZE
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise refusal("limit", limit, "a whole number from 1, or None for all")
-    return min(limit, PAGE_SIZE)
-
-
-def _timestamp(moment: datetime | None) -> str | None:
-    """Write a time as the reference does, in UTC."""
-    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
-
-
-_optional_id = parameters.optional(parameters.identifier)
-_optional_url = parameters.optional(_webhook_url)
-_optional_event = parameters.optional(_event)
-_optional_events = parameters.optional(_events)
-_optional_flag = parameters.optional(parameters.flag)
-_optional_word = parameters.optional(_word)
-_optional_utc = parameters.optional(parameters.utc)
-_optional_tables = _written(parameters.tables)
-_optional_metadata = _written(parameters.metadata)
-_optional_priority = parameters.optional(parameters.priority)

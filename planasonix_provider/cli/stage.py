@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.operation import Operations, listing, operation
+from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import Policy
-from planasonix_provider.api.routes import Request
 from planasonix_provider.cli.exits import BROKEN_PIPE, MISUSED, code_of
 from planasonix_provider.cli.interrupts import Interrupted, Interrupts
 from planasonix_provider.cli.misuse import MisuseError, reading

@@ -10,8 +10,8 @@ from typing import Any
 from planasonix_provider import parameters
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixTimeoutError
 from planasonix_provider.api.models import Backfill, Job
+from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import ONCE, is_ambiguous
-from planasonix_provider.api.routes import Request
 from planasonix_provider.cli.exits import code_of
 from planasonix_provider.cli.interrupts import Interrupted
 from planasonix_provider.cli.misuse import reading

@@ -15,7 +15,8 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from planasonix_provider import clock
 from planasonix_provider.api import routes
-from planasonix_provider.api.client import Account, AsyncClient, Client
+from planasonix_provider.api.account import Account
+from planasonix_provider.api.client import AsyncClient, Client
 from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
     PlanasonixConfigurationError,
@@ -24,6 +25,7 @@ from planasonix_provider.api.errors import (
     PlanasonixTransportError,
 )
 from planasonix_provider.api.operation import Operations
+from planasonix_provider.api.request import PREFIX
 from planasonix_provider.api.retry import ONCE, Policy
 from planasonix_provider.get_provider_info import CONN_FIELDS, CONNECTION_TYPE, HOOK_NAME, UI_FIELD_BEHAVIOUR
 from planasonix_provider.hooks.form import connection_form_widgets, ui_field_behaviour
@@ -32,7 +34,7 @@ from planasonix_provider.hooks.settings import Settings, settings_of
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
-    from planasonix_provider.api.routes import Request
+    from planasonix_provider.api.request import Request
 
 T = TypeVar("T")
 
@@ -223,7 +225,7 @@ class PlanasonixHook(BaseHook, Operations):
                 return True, f"Connected to {self.settings.account.base_url}. The API key may read jobs."
         except PlanasonixNotFoundError:
             return False, (
-                f"{self.settings.account.base_url} answers, but has no Orchestration API at {routes.PREFIX}: the "
+                f"{self.settings.account.base_url} answers, but has no Orchestration API at {PREFIX}: the "
                 "connection's host, or a path in it, is wrong. It is the API's address (https://api.planasonix.com or "
                 "your tenant's own), not the web app's, and ends before /api/v1."
             )

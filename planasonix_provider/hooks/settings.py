@@ -15,7 +15,7 @@ from airflow import __version__ as airflow_version
 from pydantic import SecretStr
 
 from planasonix_provider import __version__
-from planasonix_provider.api.client import (
+from planasonix_provider.api.account import (
     DEFAULT_BASE_URL,
     DEFAULT_CONNECT_TIMEOUT,
     DEFAULT_READ_TIMEOUT,

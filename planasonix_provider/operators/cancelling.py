@@ -11,8 +11,8 @@ from airflow.providers.common.compat.sdk import AirflowException
 from planasonix_provider import parameters
 from planasonix_provider.api.errors import PlanasonixConflictError
 from planasonix_provider.api.models import Backfill
+from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import ONCE
-from planasonix_provider.api.routes import Request
 from planasonix_provider.clock import utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.links.planasonix import Signpost

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixNotFoundError
 from planasonix_provider.api.models import Job
-from planasonix_provider.api.routes import Request
+from planasonix_provider.api.request import Request
 from planasonix_provider.operators.inquiry import out_of_time
 from planasonix_provider.waiting.subjects import Work, subject_of
 from planasonix_provider.waiting.words import sentence

@@ -15,8 +15,8 @@ from planasonix_provider.api.errors import (
     PlanasonixTimeoutError,
 )
 from planasonix_provider.api.pace import pace_of
+from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import ONCE, is_passing
-from planasonix_provider.api.routes import Request
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.channel import Channel, run_aside

@@ -20,8 +20,8 @@ from planasonix_provider.api.errors import (
     PlanasonixNotFoundError,
 )
 from planasonix_provider.api.models import Backfill, Job
+from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import LAST_WORDS, ONCE, is_passing
-from planasonix_provider.api.routes import Request
 from planasonix_provider.clock import utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.links.planasonix import Signpost

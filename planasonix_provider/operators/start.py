@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixTimeoutError
 from planasonix_provider.api.models import Job
+from planasonix_provider.api.request import PAGE_SIZE, Request
 from planasonix_provider.api.retry import ONCE, is_ambiguous, surely_did_nothing
-from planasonix_provider.api.routes import PAGE_SIZE, Request
 from planasonix_provider.operators.conflict import Conflicts
 from planasonix_provider.operators.earlier import EarlierTry
 from planasonix_provider.operators.inquiry import Inquiry

@@ -14,8 +14,8 @@ from planasonix_provider.api.errors import (
     PlanasonixTimeoutError,
 )
 from planasonix_provider.api.models import Backfill
+from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import ONCE, is_final
-from planasonix_provider.api.routes import Request
 from planasonix_provider.clock import utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.links.planasonix import Signpost

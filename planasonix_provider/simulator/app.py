@@ -23,7 +23,7 @@ from planasonix_provider.api.models import (
     SyncReply,
     SyncStarted,
 )
-from planasonix_provider.api.routes import PREFIX
+from planasonix_provider.api.request import PREFIX
 from planasonix_provider.simulator.backfills import BackfillOrder
 from planasonix_provider.simulator.bodies import SyncOrder
 from planasonix_provider.simulator.control import Control

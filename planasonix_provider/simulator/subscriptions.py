@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, StrictBool
 
+from planasonix_provider.api.arguments import SHORTEST_SECRET
 from planasonix_provider.api.models import WebhookBody, WebhookChange, WebhookTestBody
-from planasonix_provider.api.routes import SHORTEST_SECRET
 from planasonix_provider.simulator.bodies import NoNulls
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from planasonix_provider import parameters
 from planasonix_provider.api import client, pace
-from planasonix_provider.api.client import Account
+from planasonix_provider.api.account import Account
 from planasonix_provider.api.errors import PlanasonixConfigurationError
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.backfill_plans import BackfillPlan

@@ -19,8 +19,8 @@ from planasonix_provider.api.errors import (
     PlanasonixPermissionError,
 )
 from planasonix_provider.api.models import Backfill, Job
+from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import is_passing
-from planasonix_provider.api.routes import Request
 from planasonix_provider.waiting.channel import Send, for_each
 from planasonix_provider.waiting.subjects import BackfillSubject, Subject, Work
 from planasonix_provider.waiting.watch import LOG_EVERY, REFUSED_TWICE, pause_after

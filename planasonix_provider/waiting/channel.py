@@ -10,15 +10,16 @@ from typing import Protocol, Self, TypeVar
 
 from tenacity import AsyncRetrying
 
-from planasonix_provider.api.client import Account, AsyncClient
+from planasonix_provider.api.account import Account
+from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
     PlanasonixNotFoundError,
     PlanasonixPermissionError,
     PlanasonixTransportError,
 )
+from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import ONCE, Policy
-from planasonix_provider.api.routes import Request
 from planasonix_provider.waiting.aside import aside
 
 T = TypeVar("T")

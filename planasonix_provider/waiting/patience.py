@@ -16,8 +16,8 @@ from planasonix_provider.api.errors import (
     PlanasonixOutageError,
 )
 from planasonix_provider.api.models import Backfill, Job, JobResults
+from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import is_passing
-from planasonix_provider.api.routes import Request
 from planasonix_provider.api.states import JOB_OVER
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.channel import Send

@@ -19,11 +19,12 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.client import DEFAULT_CONNECT_TIMEOUT, AsyncClient
+from planasonix_provider.api.account import DEFAULT_CONNECT_TIMEOUT
+from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.api.errors import PlanasonixAuthenticationError, PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import Job
+from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import is_passing
-from planasonix_provider.api.routes import Request
 from planasonix_provider.waiting.channel import MOST_IN_FLIGHT, Channel, for_each
 from planasonix_provider.waiting.sweep import Sweeps
 

@@ -15,8 +15,8 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Backfill, Page
 from planasonix_provider.api.operation import Cursors
+from planasonix_provider.api.request import PAGE_SIZE, Request
 from planasonix_provider.api.retry import is_passing
-from planasonix_provider.api.routes import PAGE_SIZE, Request
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.attempt import MARK, Record
 from planasonix_provider.waiting.channel import Send, for_each

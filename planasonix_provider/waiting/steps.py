@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeAlias, TypeVar
 
 from planasonix_provider.api.errors import PlanasonixError
-from planasonix_provider.api.routes import Request
+from planasonix_provider.api.request import Request
 
 R = TypeVar("R")
 

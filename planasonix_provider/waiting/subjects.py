@@ -15,7 +15,7 @@ from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError, PlanasonixUnreadableError
 from planasonix_provider.api.models import Backfill, Job, Page
 from planasonix_provider.api.operation import Cursors
-from planasonix_provider.api.routes import PAGE_SIZE, Request
+from planasonix_provider.api.request import PAGE_SIZE, Request
 from planasonix_provider.api.states import BACKFILL_STATES, JOB_STATES
 from planasonix_provider.waiting.steps import Steps
 from planasonix_provider.waiting.words import count, duration, sentence, size

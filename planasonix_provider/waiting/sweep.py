@@ -11,8 +11,8 @@ from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixAuthenticationError, PlanasonixError, PlanasonixRateLimitError
 from planasonix_provider.api.models import Job, Page
 from planasonix_provider.api.operation import Cursors
+from planasonix_provider.api.request import PAGE_SIZE, Request
 from planasonix_provider.api.retry import is_passing
-from planasonix_provider.api.routes import PAGE_SIZE, Request
 from planasonix_provider.waiting.channel import Send
 
 #: For fewer jobs than this, the lists are not worth their requests.

@@ -9,7 +9,7 @@ from typing import Any
 from planasonix_provider import clock
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.pace import LONGEST_REST
-from planasonix_provider.api.routes import Request
+from planasonix_provider.api.request import Request
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.event import WaitEvent
 from planasonix_provider.waiting.steps import walk

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from planasonix_provider.api.routes import PAGE_SIZE
+from planasonix_provider.api.request import PAGE_SIZE
 from planasonix_provider.waiting.subjects import Work
 
 #: How late a list may show what was created.

@@ -12,7 +12,7 @@ from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
 from planasonix_provider.api.models import Page
 from planasonix_provider.api.operation import Cursors
-from planasonix_provider.api.routes import Request
+from planasonix_provider.api.request import Request
 from planasonix_provider.waiting.channel import Channel, for_each
 from planasonix_provider.waiting.subjects import Work
 from planasonix_provider.watching.ledger import Ledger

@@ -15,8 +15,8 @@ from datetime import datetime
 from typing import Any
 
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
+from planasonix_provider.api.request import PAGE_SIZE
 from planasonix_provider.api.retry import is_passing
-from planasonix_provider.api.routes import PAGE_SIZE
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.channel import Channel
 from planasonix_provider.waiting.subjects import Work

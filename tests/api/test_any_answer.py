@@ -24,8 +24,8 @@ from planasonix_provider.api.answers import Answer, read
 from planasonix_provider.api.client import Client, _options
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixUnreadableError
 from planasonix_provider.api.operation import Operations
+from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import ONCE
-from planasonix_provider.api.routes import Request
 from tests.api.peer import Peer
 from tests.api.test_client import told
 from tests.api.test_models import JSON

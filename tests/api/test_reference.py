@@ -13,7 +13,7 @@ import pytest
 
 from planasonix_provider.api import routes
 from planasonix_provider.api.operation import Operations
-from planasonix_provider.api.routes import Request
+from planasonix_provider.api.request import Request
 from tests.api import reference
 from tests.api.reference import Example
 

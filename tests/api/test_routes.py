@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from planasonix_provider.api import routes
 from planasonix_provider.api.client import Client
 from planasonix_provider.api.errors import PlanasonixNotFoundError
-from planasonix_provider.api.routes import Repeat, Request
+from planasonix_provider.api.request import Repeat, Request
 from tests.api.ways import KEY, account
 from tests.reference_server import ReferenceServer
 

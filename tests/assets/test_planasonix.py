@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from pytest_mock import MockerFixture
 
 from planasonix_provider import parameters
-from planasonix_provider.api.client import DEFAULT_BASE_URL, Account
+from planasonix_provider.api.account import DEFAULT_BASE_URL, Account
 from planasonix_provider.assets.planasonix import (
     DEFAULT_HOST,
     LONGEST_URI,

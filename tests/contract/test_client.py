@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from planasonix_provider.api import routes
+from planasonix_provider.api import arguments, routes
 from planasonix_provider.api.client import Account, AsyncClient, Client
 from planasonix_provider.api.events import KNOWN_EVENTS
 from planasonix_provider.api.models import Priority
@@ -46,7 +46,7 @@ HOSTS = st.sampled_from(
     ["https://hooks.example.com", "https://127.0.0.1:8443", "http://localhost:8080", "http://[::1]"]
 )
 ENDS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E)).map("/".__add__)
-SECRETS = st.text(st.characters(exclude_categories=("C", "Z")), min_size=routes.SHORTEST_SECRET)
+SECRETS = st.text(st.characters(exclude_categories=("C", "Z")), min_size=arguments.SHORTEST_SECRET)
 TABLES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 #: What the signature does not say: an id, a URL and a state are all texts.
 BY_NAME: dict[str, st.SearchStrategy[Any]] = {

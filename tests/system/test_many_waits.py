@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from dev.local_airflow import LocalAirflow, add_connection
-from planasonix_provider.api.routes import PAGE_SIZE
+from planasonix_provider.api.request import PAGE_SIZE
 from planasonix_provider.clock import utcnow
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY

@@ -10,7 +10,7 @@ from typing import Any
 
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
 from planasonix_provider.api.models import Backfill, Job, JobResults, Page
-from planasonix_provider.api.routes import Request
+from planasonix_provider.api.request import Request
 
 
 @dataclass

@@ -16,7 +16,7 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.errors import PlanasonixTransportError as Unreachable
 from planasonix_provider.api.models import Backfill, Job, Page, PageInfo, PageMeta
-from planasonix_provider.api.routes import Request
+from planasonix_provider.api.request import Request
 from planasonix_provider.waiting.search import LOOK_AGAIN_AFTER, Traces, find_the_one
 from tests import virtual_time
 

@@ -8,7 +8,7 @@ import pytest
 
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixServerError
-from planasonix_provider.api.routes import Request
+from planasonix_provider.api.request import Request
 from planasonix_provider.waiting.steps import Steps, walk, walk_on
 
 DOWN = PlanasonixServerError("503", status=503)

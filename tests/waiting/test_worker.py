@@ -13,7 +13,7 @@ from planasonix_provider.api.errors import (
     PlanasonixServerError,
 )
 from planasonix_provider.api.models import Job
-from planasonix_provider.api.routes import Request
+from planasonix_provider.api.request import Request
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.event import WaitEvent
 from planasonix_provider.waiting.subjects import JobSubject

@@ -12,7 +12,7 @@ from zlib import crc32
 
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError, PlanasonixServerError
 from planasonix_provider.api.models import Backfill, Job, Page
-from planasonix_provider.api.routes import Request
+from planasonix_provider.api.request import Request
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
 

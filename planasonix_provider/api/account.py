@@ -1,0 +1,88 @@
+"""Where the API is, and who asks."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+
+import httpx
+from pydantic import SecretStr
+
+from planasonix_provider import __version__
+
+DEFAULT_BASE_URL = "https://api.planasonix.com"
+#: Seconds.
+DEFAULT_CONNECT_TIMEOUT = 5.0
+DEFAULT_READ_TIMEOUT = 30.0
+
+#: A text this short is no key that could be told from ordinary words.
+_SHORTEST_KEY_TO_HIDE = 6
+
+
+@dataclass(frozen=True)
+class Account:
+    """Where the API is, and who asks.
+
+    :param api_key: the API key; it shows in no repr.
+    :param base_url: scheme, host and, behind a gateway, the path before ``/api/v1``.
+    :param organization_id: sent as ``X-Organization-ID``, for a key that serves several organisations.
+    :param connect_timeout: for how many seconds to try to connect.
+    :param read_timeout: for how many seconds to wait for the next bytes of an answer.
+    :param try_timeout: for how many seconds one try may last in all, however steadily its bytes drip; ``None`` is the
+        time to connect and four times the time to read.
+    :param verify: whether to check the server's certificate, or the path of the CA bundle to check it by.
+    :param user_agent: who the server is told is asking.
+    :raises ValueError: if the key could not be sent as a header; the message does not hold it.
+    """
+
+    api_key: SecretStr
+    base_url: str = DEFAULT_BASE_URL
+    organization_id: str | None = None
+    connect_timeout: float = DEFAULT_CONNECT_TIMEOUT
+    read_timeout: float = DEFAULT_READ_TIMEOUT
+    try_timeout: float | None = None
+    verify: bool | str = True
+    user_agent: str = f"airflow-provider-planasonix/{__version__} Python/{sys.version.split()[0]}"
+
+    def __post_init__(self) -> None:
+        key = self.api_key.get_secret_value()
+        # The HTTP library would refuse such a header as well, and would print it.
+        if not key or not all("!" <= character <= "~" for character in key):
+            raise ValueError("The API key is empty, or holds a space, a line break or a character that is not ASCII.")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request carries."""
+        headers = {
+            "Authorization": f"Bearer {self.api_key.get_secret_value()}",
+            "User-Agent": self.user_agent,
+        }
+        if self.organization_id:
+            headers["X-Organization-ID"] = self.organization_id
+        return headers
+
+    @property
+    def host(self) -> str:
+        """The API's host as data sets are named after it: in lower case, its port only where that is not the usual."""
+        return httpx.URL(self.base_url).netloc.decode("ascii")
+
+    @property
+    def seconds_a_try(self) -> float:
+        """For how many seconds one try may last in all."""
+        return self.connect_timeout + 4 * self.read_timeout if self.try_timeout is None else self.try_timeout
+
+    def in_a_hurry(self) -> Account:
+        """Give the same account, for a process that has only seconds left.
+
+        :return: the account, with timeouts of 1 s to connect, 1.5 s to read and 2.5 s in all.
+        """
+        return replace(self, connect_timeout=1.0, read_timeout=1.5, try_timeout=2.5)
+
+    def without_key(self, text: str) -> str:
+        """Take the key out of a text that came from elsewhere, for a server may send back what it was sent.
+
+        :param text: what is to be shown.
+        :return: the text, with asterisks where the key was.
+        """
+        key = self.api_key.get_secret_value()
+        return text.replace(key, "***") if len(key) >= _SHORTEST_KEY_TO_HIDE else text
