@@ -20,7 +20,7 @@ from planasonix_provider.cli.screen import Bar
 from planasonix_provider.cli.stage import Stage
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting import worker
-from planasonix_provider.waiting.account import Account, account_for
+from planasonix_provider.waiting.account import WorkAccount, account_for
 from planasonix_provider.waiting.cancel import PURSUE_EVERY, cancel
 from planasonix_provider.waiting.channel import Channel, run_aside
 from planasonix_provider.waiting.event import WaitEvent
@@ -228,7 +228,7 @@ class Wait:
         :raises PlanasonixError: if it was not done.
         """
 
-        async def ask(channel: Channel) -> Account:
+        async def ask(channel: Channel) -> WorkAccount:
             screen, rest = self.stage.screen, self.stage.rest
             patience = Patience(channel.send, self.interval, screen.warn, rest.sleep_aside)
             return await account_for(work, patience, job_url=self.stage.hook.job_url, info=screen.say)

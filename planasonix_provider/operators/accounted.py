@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.models import TableResult
-from planasonix_provider.waiting.account import Account
+from planasonix_provider.waiting.account import WorkAccount
 from planasonix_provider.waiting.subjects import Work
 
 
@@ -33,7 +33,7 @@ class Accounted:
     tables: tuple[TableResult, ...] | None = None
     error: PlanasonixError | None = None
 
-    def take(self, account: Account) -> None:
+    def take(self, account: WorkAccount) -> None:
         """Take in the account of the work.
 
         :param account: what came of it.

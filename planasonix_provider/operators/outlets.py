@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from planasonix_provider.operators.base import PlanasonixStartOperator
-    from planasonix_provider.waiting.account import Account
+    from planasonix_provider.waiting.account import WorkAccount
 
 try:
     from airflow.sdk.definitions.asset import AssetNameRef, AssetUriRef
@@ -36,7 +36,7 @@ else:
 MOST_NAMED = 10
 
 
-def tell_of_loaded(operator: PlanasonixStartOperator, context: Context, account: Account, host: str) -> None:
+def tell_of_loaded(operator: PlanasonixStartOperator, context: Context, account: WorkAccount, host: str) -> None:
     """Let Airflow send an event for each table that was loaded and that is among the outlets; none for the others.
 
     :param operator: the task, in the process that ends it.
@@ -120,7 +120,7 @@ class _Events:
     :param host: the host of the API.
     """
 
-    def __init__(self, outlets: _Outlets, context: Context, account: Account, host: str) -> None:
+    def __init__(self, outlets: _Outlets, context: Context, account: WorkAccount, host: str) -> None:
         self._outlets, self._account, self._host = outlets, account, host
         self._operator = outlets.operator
         self._log = self._operator.log

@@ -34,7 +34,7 @@ from planasonix_provider.triggers.deferral import deadline_of, defer
 from planasonix_provider.triggers.killed import goes_on_elsewhere
 from planasonix_provider.triggers.planasonix import PlanasonixBackfillTrigger, PlanasonixJobTrigger
 from planasonix_provider.waiting import worker
-from planasonix_provider.waiting.account import Account, account_for
+from planasonix_provider.waiting.account import WorkAccount, account_for
 from planasonix_provider.waiting.aside import aside
 from planasonix_provider.waiting.cancel import cancel
 from planasonix_provider.waiting.channel import Channel, run_aside
@@ -453,7 +453,7 @@ class Road:
         self._note(hook, event.id, event.work)
         work = event.work_or_error()
 
-        async def ask(channel: Channel) -> Account:
+        async def ask(channel: Channel) -> WorkAccount:
             patience = Patience(channel.send, self.interval, self.log.warning, self.rest.sleep_aside)
             return await account_for(work, patience, job_url=hook.job_url, info=self.log.info)
 

@@ -21,7 +21,7 @@ from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.links.planasonix import Signpost
 from planasonix_provider.triggers.deferral import deadline_of, defer
 from planasonix_provider.waiting import worker
-from planasonix_provider.waiting.account import Account, explain
+from planasonix_provider.waiting.account import WorkAccount, explain
 from planasonix_provider.waiting.channel import Channel, run_aside
 from planasonix_provider.waiting.event import WaitEvent
 from planasonix_provider.waiting.patience import Patience
@@ -172,8 +172,8 @@ class Lookout:
         assert error is not None  # noqa: S101 - it has ended otherwise than well
         return error
 
-    def _explained(self, backfill: Backfill) -> Account:
-        async def ask(channel: Channel) -> Account:
+    def _explained(self, backfill: Backfill) -> WorkAccount:
+        async def ask(channel: Channel) -> WorkAccount:
             patience = Patience(channel.send, self.sensor.poke_interval, self.log.warning)
             return await explain(await patience.backfill(backfill.id), patience, job_url=self.hook.job_url)
 
@@ -181,7 +181,7 @@ class Lookout:
             return run_aside(self.hook.accounts(), ask)
         except PlanasonixError as trouble:
             self.log.warning("Why backfill %s is %s cannot be found out: %s", backfill.id, backfill.status, trouble)
-            return Account(backfill, None, error_of_work(backfill, None))
+            return WorkAccount(backfill, None, error_of_work(backfill, None))
 
     def _fail(self, error: PlanasonixError) -> NoReturn:
         """End the task as Airflow does it with a sensor, alike in all modes."""

@@ -17,7 +17,7 @@ from planasonix_provider.waiting.watch import LOG_EVERY
 
 
 @dataclass(frozen=True)
-class Account:
+class WorkAccount:
     """What came of work that is over.
 
     :param work: the job or the backfill, whole.
@@ -36,7 +36,7 @@ class Account:
 
 async def account_for(
     work: Work, patience: Patience, *, job_url: Callable[[str], str], info: Callable[[str], object]
-) -> Account:
+) -> WorkAccount:
     """Find out what came of a job or a backfill.
 
     :param work: the job or backfill, as the wait saw it last; it is over.
@@ -52,15 +52,15 @@ async def account_for(
     job = work if work.finished_at else await patience.job(work.id)
     url = job_url(job.id)
     if error := error_of_work(job, url):
-        return Account(job, url, error)
+        return WorkAccount(job, url, error)
     results = await patience.results_of(job.id)
     log_results([results], info=info, warn=patience.warn)
-    return Account(job, url, result=_told(report_job(job, url, results), info), tables=tables_of([results]))
+    return WorkAccount(job, url, result=_told(report_job(job, url, results), info), tables=tables_of([results]))
 
 
 async def _account_for_backfill(
     seen: Backfill, patience: Patience, job_url: Callable[[str], str], info: Callable[[str], object]
-) -> Account:
+) -> WorkAccount:
     # Seen by a trigger, it has lost its list of jobs.
     backfill = await patience.backfill(seen.id)
     if error_of_work(backfill, None):
@@ -69,7 +69,7 @@ async def _account_for_backfill(
     results = await _results_of_all(job_ids, patience, info)
     log_results(results, info=info, warn=patience.warn)
     url = job_url(job_ids[0]) if job_ids else None
-    return Account(backfill, url, result=_told(report_backfill(backfill, results), info), tables=tables_of(results))
+    return WorkAccount(backfill, url, result=_told(report_backfill(backfill, results), info), tables=tables_of(results))
 
 
 async def _results_of_all(
@@ -99,7 +99,7 @@ def _told(result: dict[str, Any], info: Callable[[str], object]) -> dict[str, An
     return result
 
 
-async def explain(backfill: Backfill, patience: Patience, *, job_url: Callable[[str], str]) -> Account:
+async def explain(backfill: Backfill, patience: Patience, *, job_url: Callable[[str], str]) -> WorkAccount:
     """Say why a backfill was not done.
 
     :param backfill: the backfill, with its jobs.
@@ -115,4 +115,4 @@ async def explain(backfill: Backfill, patience: Patience, *, job_url: Callable[[
             patience.warn(f"Which jobs of backfill {backfill.id} failed cannot be found out: {trouble}")
     pages = [job.id for job in failed] or backfill.job_ids or []
     url = job_url(pages[0]) if pages else None
-    return Account(backfill, url, error_of_work(backfill, url, failed))
+    return WorkAccount(backfill, url, error_of_work(backfill, url, failed))

@@ -18,7 +18,7 @@ from planasonix_provider.assets.planasonix import DEFAULT_HOST, PlanasonixTable,
 from planasonix_provider.operators.outlets import tell_of_loaded
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.waiting.account import Account
+from planasonix_provider.waiting.account import WorkAccount
 from tests.driving import Run, context, drive
 from tests.operators.work import CONNECTION, backfill, routes_asked, sync
 
@@ -160,7 +160,7 @@ class TestAnEmptyTable:
 
     def test_is_none_of_which_the_api_does_not_say_how_many_rows_it_got(self) -> None:
         job = Job(id="job_1", status="succeeded")
-        account = Account(job, "https://x/job_1", tables=(TableResult(name="orders"),))
+        account = WorkAccount(job, "https://x/job_1", tables=(TableResult(name="orders"),))
         orders = planasonix_asset(connection_id=CONNECTION, table="orders")
         operator = sync(outlets=[orders], ignore_empty_tables=True)
         tell_of_loaded(operator, context(run := Run()), account, DEFAULT_HOST)

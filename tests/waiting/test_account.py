@@ -14,7 +14,7 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning, TableResult
 from planasonix_provider.api.states import JOB_OVER
-from planasonix_provider.waiting.account import Account, account_for, explain
+from planasonix_provider.waiting.account import WorkAccount, account_for, explain
 from planasonix_provider.waiting.patience import Patience
 from planasonix_provider.waiting.subjects import Work
 from tests import virtual_time
@@ -38,10 +38,10 @@ class Task:
 
         self.patience = Patience(there.send_aside, 10, lambda line: self.lines.append(f"! {line}"), sleep, clock)
 
-    def account_for(self, work: Work) -> Account:
+    def account_for(self, work: Work) -> WorkAccount:
         return virtual_time.run(account_for(work, self.patience, job_url=url, info=self.lines.append))
 
-    def explain(self, backfill: Backfill) -> Account:
+    def explain(self, backfill: Backfill) -> WorkAccount:
         return virtual_time.run(explain(backfill, self.patience, job_url=url))
 
 
