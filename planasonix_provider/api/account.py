@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 
-import httpx
 from pydantic import SecretStr
 
 from planasonix_provider import __version__
+from planasonix_provider.api.http_library import httpx
 
 DEFAULT_BASE_URL = "https://api.planasonix.com"
 #: Seconds.

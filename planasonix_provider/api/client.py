@@ -14,7 +14,6 @@ from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Self, TypeVar
 
-import httpx
 from tenacity import AsyncRetrying, Retrying
 
 from planasonix_provider import clock
@@ -23,6 +22,7 @@ from planasonix_provider.api.answers import Answer, Incoming, read
 from planasonix_provider.api.deadline import Deadline
 from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixRateLimitError
 from planasonix_provider.api.faults import faults_named
+from planasonix_provider.api.http_library import httpx
 from planasonix_provider.api.operation import Operations
 from planasonix_provider.api.pace import Pace, pace_of
 from planasonix_provider.api.request import Request

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import httpx
+from planasonix_provider.api.http_library import httpx
 
 
 class Deadline:

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
-
 from planasonix_provider.api.account import Account
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixResponseError, PlanasonixTransportError
+from planasonix_provider.api.http_library import httpx
 from planasonix_provider.api.request import Request
 
 

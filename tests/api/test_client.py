@@ -645,7 +645,7 @@ class TestImports:
     def test_one_module_imports_the_http_library(self) -> None:
         sources = PACKAGE.rglob("*.py")
         importing = [file for file in sources if re.search(r"^\s*(import|from) httpx", file.read_text(), re.MULTILINE)]
-        assert importing == [PACKAGE / "api" / "client.py"]
+        assert importing == [PACKAGE / "api" / "http_library.py"]
 
 
 @pytest.mark.parametrize("cookie", ["a=b; Path=/", "a=ä", "ä=b"])
