@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from threading import RLock
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple, TypeVar, Unpack
+
+from pydantic import BaseModel
 
 from planasonix_provider.api.models import Backfill, BackfillBody, Job, JobResults, SyncBody
 from planasonix_provider.simulator.access import Keys
 from planasonix_provider.simulator.backfill_plans import BackfillPlan, BackfillPlanChanges
 from planasonix_provider.simulator.backfills import PlannedBackfill
 from planasonix_provider.simulator.deliveries import Outbox
-from planasonix_provider.simulator.events import News
-from planasonix_provider.simulator.job_shelf import JobShelf
 from planasonix_provider.simulator.jobs import Plan, PlanChanges, PlannedJob
 from planasonix_provider.simulator.journal import Journal
-from planasonix_provider.simulator.past import KEEP, Past, Work, jobs_of
+from planasonix_provider.simulator.past import KEEP, Work
 from planasonix_provider.simulator.plans import Plans
 from planasonix_provider.simulator.refusals import Refused
 from planasonix_provider.simulator.settings import Settings
-from planasonix_provider.simulator.shards import Shards
-from planasonix_provider.simulator.shelf import Shelf, page_of
+from planasonix_provider.simulator.shelf import page_of
 from planasonix_provider.simulator.sources import Clock, Ids, random_id, utc_now
 from planasonix_provider.simulator.starts import Starts
 from planasonix_provider.simulator.webhooks import Webhooks
+from planasonix_provider.simulator.works import Works
+
+P = TypeVar("P", bound=BaseModel)
+B = TypeVar("B", SyncBody, BackfillBody)
 
 #: The key that every simulator starts with, unless it is told another.
 API_KEY = "plnx_sim_local_key"
@@ -105,12 +106,7 @@ class World:
                 self.add_connection(connection_id)
             self._plans = Plans(self.default_plan)
             self._backfill_plans = Plans(BackfillPlan.like(self.default_plan))
-            self._jobs = JobShelf()
-            self._backfills = Shelf[PlannedBackfill]("backfill")
-            self._shards = Shards(self._jobs, self._journal.ids)
-            self._past = Past(self._keep)
-            # The ids of each connection's active syncs, in the order of their starts.
-            self._active: defaultdict[str, dict[str, None]] = defaultdict(dict)
+            self._works = Works(self._journal.ids, self._keep)
             self._starts = Starts()
             self.webhooks.reset()
             self._journal.start_over(self._beginning)
@@ -163,10 +159,7 @@ class World:
         :raises Refused: as ``not_found``, if there is no such connection.
         """
         with self._lock:
-            self._require_connection(connection_id)
-            plan = self._plans.add(connection_id, times, changes)
-            self._journal.write("plan", connection_id=connection_id, times=times, **changes)
-            return plan
+            return self._add_plan("plan", self._plans, connection_id, times, changes)
 
     def plan_backfill(
         self, connection_id: str, *, times: int | None = 1, **changes: Unpack[BackfillPlanChanges]
@@ -182,10 +175,7 @@ class World:
         :raises Refused: as ``not_found``, if there is no such connection.
         """
         with self._lock:
-            self._require_connection(connection_id)
-            plan = self._backfill_plans.add(connection_id, times, changes)
-            self._journal.write("plan_backfill", connection_id=connection_id, times=times, **changes)
-            return plan
+            return self._add_plan("plan_backfill", self._backfill_plans, connection_id, times, changes)
 
     def start_sync(
         self, connection_id: str, body: SyncBody | None = None, *, idempotency_key: str | None = None
@@ -201,17 +191,8 @@ class World:
         body = body or SyncBody()
         with self._lock:
             now = self._now()
-            self._require_connection(connection_id)
-            key = idempotency_key if self.settings.honour_idempotency else None
-            job_id = self._starts.find(key, connection_id, body)
-            if job_id is None:
-                self._require_idle(connection_id)
-                job_id = self._start_sync(connection_id, body, now)
-                self._starts.remember(key, connection_id, body, job_id)
-                self._journal.write(
-                    "start_sync", at=now, connection_id=connection_id, body=body, idempotency_key=idempotency_key
-                )
-            return self._jobs.get(job_id).at(now)
+            job_id = self._start("start_sync", self._make_sync, connection_id, body, idempotency_key, now)
+            return self._works.jobs.get(job_id).at(now)
 
     def start_backfill(self, connection_id: str, body: BackfillBody, *, idempotency_key: str | None = None) -> Backfill:
         """Start a backfill.
@@ -224,16 +205,8 @@ class World:
         """
         with self._lock:
             now = self._now()
-            self._require_connection(connection_id)
-            key = idempotency_key if self.settings.honour_idempotency else None
-            backfill_id = self._starts.find(key, connection_id, body)
-            if backfill_id is None:
-                backfill_id = self._start_backfill(connection_id, body, now)
-                self._starts.remember(key, connection_id, body, backfill_id)
-                self._journal.write(
-                    "start_backfill", at=now, connection_id=connection_id, body=body, idempotency_key=idempotency_key
-                )
-            return self._backfills.get(backfill_id).at(now)
+            backfill_id = self._start("start_backfill", self._make_backfill, connection_id, body, idempotency_key, now)
+            return self._works.backfills.get(backfill_id).at(now)
 
     def job(self, job_id: str) -> Job:
         """Look at a job.
@@ -244,7 +217,7 @@ class World:
         """
         with self._lock:
             now = self._now()
-            return self._jobs.get(job_id).at(now)
+            return self._works.jobs.get(job_id).at(now)
 
     def sight(self, job_id: str) -> Sight:
         """Look at a job, and behind it: at its progress, its results and its backfill.
@@ -255,7 +228,7 @@ class World:
         """
         with self._lock:
             now = self._now()
-            return self._sight(self._jobs.get(job_id), now)
+            return self._sight(self._works.jobs.get(job_id), now)
 
     def jobs(self) -> list[Job]:
         """Look at all jobs.
@@ -264,7 +237,7 @@ class World:
         """
         with self._lock:
             now = self._now()
-            return [job.at(now) for job in self._jobs.newest_first()]
+            return [job.at(now) for job in self._works.jobs.newest_first()]
 
     def started(self) -> list[Work]:
         """Look at what was started, as it was asked for: syncs and backfills, and not the jobs that those have made.
@@ -273,8 +246,7 @@ class World:
         """
         with self._lock:
             self._now()
-            syncs = [job for job in self._jobs.newest_first() if job.type == "connection_sync"]
-            return sorted([*reversed(syncs), *self._backfills.newest_first()], key=lambda work: work.created_at)
+            return self._works.in_order_of_start()
 
     def changes_at(self) -> datetime | None:
         """Tell when something changes next, unless somebody does something.
@@ -283,7 +255,7 @@ class World:
         """
         with self._lock:
             self._now()
-            return min(filter(None, (self._jobs.changes_at, self._shards.next_at)), default=None)
+            return self._works.changes_at
 
     def page(
         self,
@@ -301,10 +273,8 @@ class World:
         :param status: only jobs in this state; ``None`` is all.
         :return: the jobs, and where the page ends, which is ``None`` if no more follow.
         """
-        with self._lock:
-            now = self._now()
-            page, end = self._page(wanted, now, limit, before, status)
-            return [job.listed_at(now) for job in page], end
+        sights, end = self.sights(wanted, limit=limit, before=before, status=status)
+        return [sight.job.listed_at(sight.now) for sight in sights], end
 
     def sights(
         self,
@@ -324,7 +294,9 @@ class World:
         """
         with self._lock:
             now = self._now()
-            page, end = self._page(wanted, now, limit, before, status)
+            shelf = self._works.jobs
+            jobs = shelf.newest_first(before) if status is None else shelf.in_state(status, before)
+            page, end = page_of((job for job in jobs if wanted(job, now)), limit)
             return [self._sight(job, now) for job in page], end
 
     def job_counts(self) -> dict[str, int]:
@@ -334,7 +306,7 @@ class World:
         """
         with self._lock:
             self._now()
-            return self._jobs.counts()
+            return self._works.jobs.counts()
 
     def backfill(self, backfill_id: str) -> Backfill:
         """Look at a backfill.
@@ -345,7 +317,7 @@ class World:
         """
         with self._lock:
             now = self._now()
-            return self._backfills.get(backfill_id).at(now)
+            return self._works.backfills.get(backfill_id).at(now)
 
     def backfills(self) -> list[Backfill]:
         """Look at all backfills.
@@ -354,7 +326,7 @@ class World:
         """
         with self._lock:
             now = self._now()
-            return [backfill.at(now) for backfill in self._backfills.newest_first()]
+            return [backfill.at(now) for backfill in self._works.backfills.newest_first()]
 
     def backfill_page(
         self, wanted: Callable[[PlannedBackfill, datetime], bool], *, limit: int, before: int | None = None
@@ -368,7 +340,7 @@ class World:
         """
         with self._lock:
             now = self._now()
-            backfills, end = self._backfills.page(lambda one: wanted(one, now), limit=limit, before=before)
+            backfills, end = self._works.backfills.page(lambda one: wanted(one, now), limit=limit, before=before)
             return [backfill.at(now, with_jobs=False) for backfill in backfills], end
 
     def results(self, job_id: str) -> JobResults:
@@ -380,7 +352,7 @@ class World:
         """
         with self._lock:
             now = self._now()
-            job = self._jobs.get(job_id)
+            job = self._works.jobs.get(job_id)
             if now < job.ends_at and self.settings.results_policy == "conflict":
                 raise Refused("job_not_finished", f"job {job_id!r} is {job.status_at(now)}, it has no results yet")
             return job.results_at(now)
@@ -394,31 +366,17 @@ class World:
         """
         with self._lock:
             now = self._now()
-            job = self._jobs.get(job_id)
-            if job.cancel_requested_at is None and not self._jobs.is_over(job):
-                job = replace(job, cancel_requested_at=now)
-                self._jobs.replace(job, now)
-                self._shards.cancel(job)
+            job = self._works.jobs.get(job_id)
+            if cancelled := self._works.cancel(job, now):
                 self._journal.write("cancel", at=now, job_id=job_id)
-            return job.at(now)
+            return (cancelled or job).at(now)
 
     def look(self) -> None:
         """Notice what happened until now."""
         self.webhooks.look()
 
-    def _page(
-        self,
-        wanted: Callable[[PlannedJob, datetime], bool],
-        now: datetime,
-        limit: int,
-        before: int | None,
-        status: str | None,
-    ) -> tuple[list[PlannedJob], int | None]:
-        jobs = self._jobs.newest_first(before) if status is None else self._jobs.in_state(status, before)
-        return page_of((job for job in jobs if wanted(job, now)), limit)
-
     def _sight(self, job: PlannedJob, now: datetime) -> Sight:
-        return Sight(job, now, self._shards.backfill_of(job))
+        return Sight(job, now, self._works.backfill_of(job))
 
     def _settings_now(self) -> Settings:
         return self.settings
@@ -426,69 +384,78 @@ class World:
     def _now(self) -> datetime:
         """Tell the time, once all that is due by then has happened."""
         now = self.clock()
-        self._shards.make(now)
-        started, ended = self._jobs.advance(now)
-        if started or ended:
-            news = News(started, ended, self._shards.over(ended, now))
+        if news := self._works.advance(now):
             self.webhooks.notice(news)
-            self._journal.write("look", at=now, happened=news.told(self._shards.backfill_of))
-            self._end(ended, news.backfills)
+            self._journal.write("look", at=now, happened=news.told(self._works.backfill_of))
+            for work_id in self._works.put_away(news):
+                self._starts.forget(work_id)
         return now
-
-    def _end(self, ended: Sequence[PlannedJob], backfills: Sequence[PlannedBackfill]) -> None:
-        """Take note of what is over, and forget the oldest of it."""
-        syncs = [job for job in ended if job.type == "connection_sync"]
-        for job in syncs:
-            del self._active[job.connection_id][job.id]
-        works: list[Work] = [*syncs, *backfills]
-        for work in sorted(works, key=lambda work: work.ends_at):
-            self._past.add(work)
-        for work in self._past.surplus():
-            self._forget(work)
-
-    def _forget(self, work: Work) -> None:
-        self._starts.forget(work.id)
-        for job in jobs_of(work):
-            self._jobs.remove(job)
-        if isinstance(work, PlannedBackfill):
-            self._shards.forget(work)
-            self._backfills.remove(work)
 
     def _require_connection(self, connection_id: str) -> None:
         if connection_id not in self._connections:
             raise Refused("not_found", f"no connection {connection_id!r}")
 
-    def _require_idle(self, connection_id: str) -> None:
-        """Refuse a sync while another one of the same connection is active."""
-        active = self._active[connection_id]
+    def _add_plan(
+        self, do: str, plans: Plans[P], connection_id: str, times: int | None, changes: Mapping[str, Any]
+    ) -> P:
+        """Plan what the next starts of a connection become.
+
+        :param do: the method that does it, for the journal.
+        """
+        self._require_connection(connection_id)
+        plan = plans.add(connection_id, times, changes)
+        self._journal.write(do, connection_id=connection_id, times=times, **changes)
+        return plan
+
+    def _start(
+        self,
+        do: str,
+        make: Callable[[str, B, datetime], str],
+        connection_id: str,
+        body: B,
+        idempotency_key: str | None,
+        now: datetime,
+    ) -> str:
+        """Start something, unless this start was delivered already.
+
+        :param do: the method that does it, for the journal.
+        :param make: starts it, and gives its id.
+        :return: the id of what was started, now or before.
+        """
+        self._require_connection(connection_id)
+        key = idempotency_key if self.settings.honour_idempotency else None
+        made_id = self._starts.find(key, connection_id, body)
+        if made_id is None:
+            made_id = make(connection_id, body, now)
+            self._starts.remember(key, connection_id, body, made_id)
+            self._journal.write(do, at=now, connection_id=connection_id, body=body, idempotency_key=idempotency_key)
+        return made_id
+
+    def _make_sync(self, connection_id: str, body: SyncBody, now: datetime) -> str:
+        active = self._works.active_sync_of(connection_id)
         if active and self.settings.conflict != "allowed":
-            named = next(reversed(active)) if self.settings.conflict == "named" else None
+            named = active if self.settings.conflict == "named" else None
             message = f"a sync of connection {connection_id!r} is already in progress"
             raise Refused("sync_in_progress", message, existing_job_id=named)
-
-    def _start_sync(self, connection_id: str, body: SyncBody, now: datetime) -> str:
         job = PlannedJob(
             id=self._journal.ids("job"),
-            position=self._jobs.next_position,
+            position=self._works.jobs.next_position,
             connection_id=connection_id,
             body=body,
             created_at=now,
             plan=self._plans.take(connection_id).faster(self.settings.speed),
         )
-        self._jobs.add(job)
-        self._active[connection_id][job.id] = None
+        self._works.start_sync(job)
         return job.id
 
-    def _start_backfill(self, connection_id: str, body: BackfillBody, now: datetime) -> str:
+    def _make_backfill(self, connection_id: str, body: BackfillBody, now: datetime) -> str:
         backfill = PlannedBackfill(
             id=self._journal.ids("bf"),
-            position=self._backfills.next_position,
+            position=self._works.backfills.next_position,
             connection_id=connection_id,
             body=body,
             created_at=now,
             plan=self._backfill_plans.take(connection_id).faster(self.settings.speed),
         )
-        self._backfills.add(backfill)
-        self._shards.expect(backfill)
-        self._shards.make(now)
+        self._works.start_backfill(backfill)
         return backfill.id
