@@ -164,7 +164,7 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         """Cancel the work, before anything else: there may be no more than a few seconds."""
         self._killed = True
         if self._road:
-            self._road.kill()
+            self._road.kill.comes()
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
         """Tell Airflow's OpenLineage provider what was read and written.
@@ -190,5 +190,5 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         self.settle()
         self._road = Road(self, context)
         if self._killed:
-            self._road.kill()
+            self._road.kill.comes()
         return self._road

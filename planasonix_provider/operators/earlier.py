@@ -55,7 +55,7 @@ class EarlierTry:
 
     def let_a_kill_know(self) -> None:
         """From here on, a kill ends what that try has left."""
-        self._road.owes(self._record.is_own, _subject_of(self._record), Traces.of(self._record))
+        self._road.kill.owes(self._record.is_own, _subject_of(self._record), Traces.of(self._record))
 
     def work(self) -> Work | None:
         """Find what is to be gone on with.
@@ -141,17 +141,17 @@ class EarlierTry:
             self._inquiry.warn(f"{name}, which {self._origin} before it was let go, runs on.")
             return work
         self._inquiry.say(f"{name}, which {self._origin} before it was let go, is cancelled first.")
-        self._road.has(work)
+        self._road.kill.has(work)
 
         async def ask(channel: Channel) -> Work:
             return await cancel(
-                channel.send_now, subject, sleep=self._road.rest.sleep_aside, warn=self._road.cannot_cancel_yet
+                channel.send_now, subject, sleep=self._road.rest.sleep_aside, warn=self._road.kill.cannot_cancel_yet
             )
 
         try:
             ended = self._inquiry.patiently(lambda: self._inquiry.aside(ask), is_passing)
         except PlanasonixError as error:
-            self._road.stop_if_killed()
+            self._road.kill.stop_if_killed()
             by_hand = to_end(subject, self._operator.planasonix_conn_id)
             error.reword(f"{name} could not be cancelled and may still run: {error} To end it: {by_hand}")
             raise

@@ -111,8 +111,8 @@ class Start:
                 work = found
             finally:
                 # With a key that was rotated meanwhile, a kill has to use the new one.
-                self._road.account = self._hook.settings.account
-            self._road.has(work)
+                self._road.kill.account = self._hook.settings.account
+            self._road.kill.has(work)
             return work
         tried = f"{trouble.message} (Tried {MOST_STARTS} times, and looked for a {record.kind} each time.)"
         if isinstance(trouble, PlanasonixConflictError):
@@ -128,12 +128,12 @@ class Start:
                 f"The time that timeout and execution_timeout allow was up before a {self._operator.starts} could be "
                 f"started on connection {self._operator.connection_id}."
             )
-        self._road.owes(True, None, Traces.of(self._again) if self._again else None)
+        self._road.kill.owes(True, None, Traces.of(self._again) if self._again else None)
         self._written = record = self._once_more(self._again) if self._again else self._intent()
         self._records.write(record)
         self._attempt = record.attempt(self._attempt)
-        self._road.stop_if_killed()
-        self._road.owes(True, None, Traces.of(record))
+        self._road.kill.stop_if_killed()
+        self._road.kill.owes(True, None, Traces.of(record))
         return record
 
     def _intent(self) -> Record:
@@ -216,7 +216,7 @@ class Start:
         """Leave nothing to the next try that could be mistaken for a start, unless an earlier start may be one."""
         if self._again:
             return
-        self._road.owes(True, None, None)
+        self._road.kill.owes(True, None, None)
         try:
             self._records.withdraw()
         except Exception as fault:

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from pytest_mock import MockerFixture
 
 from planasonix_provider.api.client import Account
-from planasonix_provider.operators import road
+from planasonix_provider.operators import kill
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting import pulse
@@ -119,8 +119,8 @@ class TestAKill:
     def test_after_a_long_wait_asks_airflow_nothing(
         self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch, mocker: MockerFixture, travel: Travel
     ) -> None:
-        goes_on = mocker.patch("planasonix_provider.operators.road.goes_on_elsewhere", return_value=True)
-        monkeypatch.setattr(road, "Pulse", partial(pulse.Pulse, now=travel.monotonic))
+        goes_on = mocker.patch("planasonix_provider.operators.kill.goes_on_elsewhere", return_value=True)
+        monkeypatch.setattr(kill, "Pulse", partial(pulse.Pulse, now=travel.monotonic))
         planasonix.plan(CONNECTION, running_seconds=10_000_000)
         operator = sync(poll_interval=600)
         record(operator, Log())
@@ -209,7 +209,7 @@ class TestAKillOfAProcessThatHasStoodStill:
 
     @pytest.fixture
     def goes_on(self, mocker: MockerFixture) -> MagicMock:
-        return mocker.patch("planasonix_provider.operators.road.goes_on_elsewhere", return_value=True)
+        return mocker.patch("planasonix_provider.operators.kill.goes_on_elsewhere", return_value=True)
 
     def test_leaves_the_job_to_the_next_try(self, planasonix: Simulator, goes_on: MagicMock) -> None:
         error, log = killed(planasonix, sync(), route="get_job")
@@ -224,7 +224,7 @@ class TestAKillOfAProcessThatHasStoodStill:
         hanging: Hanging,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(road, "Pulse", partial(pulse.Pulse, now=travel.monotonic))
+        monkeypatch.setattr(kill, "Pulse", partial(pulse.Pulse, now=travel.monotonic))
         operator = sync(timeout=300)
         record(operator, log := Log())
         sleep = travel.sleep
@@ -340,7 +340,7 @@ class TestAKillOfABackfill:
     def test_says_that_jobs_may_come_after_it_where_the_backfill_goes_on(
         self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(road, "LAST_PURSUIT", 0.2)
+        monkeypatch.setattr(kill, "LAST_PURSUIT", 0.2)
         planasonix.plan_backfill(CONNECTION, queued_seconds=60)
         _, log = killed(planasonix, backfill(poll_interval=60))
         assert "may go on: what it has made was asked to cancel. To end it: `python -m" in log.lines[-1]
@@ -354,7 +354,7 @@ class TestAKillOfABackfill:
     def test_amid_the_cancel_at_the_deadline_ends_that_and_cancels_itself(
         self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(road, "LAST_PURSUIT", 1.0)
+        monkeypatch.setattr(kill, "LAST_PURSUIT", 1.0)
         planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=4, job_seconds=60, cancelling_seconds=1_000_000)
         error, _ = killed(planasonix, backfill(timeout=0.3), route="cancel_job")
         assert isinstance(error, TaskKilledError)

@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperat
 
 from planasonix_provider.__main__ import main
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixOutageError, PlanasonixTimeoutError
-from planasonix_provider.operators.road import Road
+from planasonix_provider.operators.kill import Kill
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers.deferral import BACKSTOP
 from planasonix_provider.waiting.cancel import LONGEST_PURSUIT
@@ -319,14 +319,14 @@ class TestAClear:
 class TestAKill:
     @pytest.fixture(autouse=True)
     def _little_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("planasonix_provider.operators.road.LATER_PURSUIT", 0.0)
+        monkeypatch.setattr("planasonix_provider.operators.kill.LATER_PURSUIT", 0.0)
 
     def test_that_meets_a_short_one_cancels_once_the_signals_handler_has_returned(
         self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         planasonix.plan(CONNECTION, running_seconds=60)
         planasonix.fail("status", route="cancel_job", status=503, times=None)
-        monkeypatch.setattr(Road, "_read_key_again", lambda _: planasonix.faults.clear())
+        monkeypatch.setattr(Kill, "_read_key_again", lambda _: planasonix.faults.clear())
         error, log = killed(planasonix, sync(poll_interval=60))
         (job,) = planasonix.jobs()
         assert job.status in ENDED

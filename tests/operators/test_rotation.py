@@ -13,8 +13,8 @@ from pytest_mock import MockerFixture
 
 from planasonix_provider.api.errors import PlanasonixAuthenticationError
 from planasonix_provider.hooks.planasonix import PlanasonixHook
+from planasonix_provider.operators.kill import Kill
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
-from planasonix_provider.operators.road import Road
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting.event import WaitEvent
 from tests.conftest import API_KEY
@@ -188,7 +188,7 @@ class TestOfOneThatIsKilledBeforeItLooksAgain:
 
     @pytest.fixture
     def late(self, planasonix: Simulator, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> PlanasonixSyncOperator:
-        monkeypatch.setattr("planasonix_provider.operators.road.LATER_PURSUIT", 0.0)
+        monkeypatch.setattr("planasonix_provider.operators.kill.LATER_PURSUIT", 0.0)
         planasonix.plan(CONNECTION, running_seconds=60)
         operator = sync(poll_interval=60)
         whole = operator.on_kill
@@ -203,13 +203,13 @@ class TestOfOneThatIsKilledBeforeItLooksAgain:
     def test_reads_the_connection_again_and_cancels(
         self, planasonix: Simulator, keys: Keys, late: PlanasonixSyncOperator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        whole = Road._read_key_again
+        whole = Kill._read_key_again
 
-        def replaced(self: Road) -> None:
+        def replaced(self: Kill) -> None:
             keys.replace()
             whole(self)
 
-        monkeypatch.setattr(Road, "_read_key_again", replaced)
+        monkeypatch.setattr(Kill, "_read_key_again", replaced)
         _, log = killed(planasonix, late, route="trigger_sync")
         (job,) = planasonix.jobs()
         assert job.status in ENDED

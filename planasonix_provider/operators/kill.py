@@ -1,0 +1,231 @@
+"""What becomes of a task's work when the task is killed: it is cancelled, unless it is to be left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from airflow.providers.common.compat.sdk import TaskDeferred, conf
+
+from planasonix_provider.api import client
+from planasonix_provider.api.account import Account
+from planasonix_provider.api.errors import PlanasonixAuthenticationError, PlanasonixError
+from planasonix_provider.api.models import Backfill
+from planasonix_provider.api.retry import LAST_WORDS, is_passing
+from planasonix_provider.hooks.planasonix import PlanasonixHook
+from planasonix_provider.triggers.killed import goes_on_elsewhere
+from planasonix_provider.waiting.aside import aside
+from planasonix_provider.waiting.cancel import cancel
+from planasonix_provider.waiting.commands import to_end, to_list
+from planasonix_provider.waiting.pulse import Pulse
+from planasonix_provider.waiting.rest import TaskKilledError
+from planasonix_provider.waiting.search import Traces, search
+from planasonix_provider.waiting.subjects import Work, WorkSubject, subject_of
+from planasonix_provider.waiting.words import sentence
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from planasonix_provider.operators.base import PlanasonixStartOperator
+
+#: For how many seconds a task that is being killed pursues the jobs of its backfill; Airflow gives it five.
+LAST_PURSUIT = 4.0
+#: The same once its signal's handler has returned; a plain SIGTERM leaves it time.
+LATER_PURSUIT = 60.0
+#: How often, and after how many seconds, it looks once more for what a start has made that had no answer yet.
+LAST_LOOKS = 4
+LOOK_ONCE_MORE_AFTER = 0.4
+#: After how many seconds it looks no more, so that there is time left to cancel, or to say that nothing was seen.
+LAST_LOOK_WITHIN = 2.5
+
+
+class Kill:
+    """Deals with a kill of one process of one try, whenever it comes: mostly in a signal's handler, amid anything.
+
+    Nothing may be asked of Airflow then, so what it needs is kept at hand.
+
+    :param operator: the task's operator.
+    :param context: the task's context, from Airflow.
+    """
+
+    def __init__(self, operator: PlanasonixStartOperator, context: Context) -> None:
+        self._operator = operator
+        self._context = context
+        self._log = operator.log
+        #: Where to cancel; ``None`` before anything can have been started.
+        self.account: Account | None = None
+        #: What there may be to cancel.
+        self.subject: WorkSubject | None = None
+        # What a start is found by whose answer is still to come.
+        self._traces: Traces | None = None
+        #: Whether this task has started it.
+        self.is_own = True
+        #: Of a backfill, the jobs that it has made, as far as they were seen.
+        self.job_ids: list[str] = []
+        #: Tells how long the process has stood still.
+        self.pulse = Pulse(conf.getfloat("scheduler", "task_instance_heartbeat_timeout", fallback=300.0))
+        # Whether the task has left its road.
+        self._is_over = False
+        self._has_come = False
+        # Whether it is to be dealt with where Airflow may be asked.
+        self._is_undecided = False
+        self._last_words: list[str] = []
+
+    def owes(self, is_own: bool, subject: WorkSubject | None, traces: Traces | None) -> None:
+        """Let a kill know what there may be to cancel.
+
+        :param is_own: whether this task has started it.
+        :param subject: the work, where it is known.
+        :param traces: what it is found by, where it is not.
+        """
+        self.is_own, self.subject, self._traces, self.job_ids = is_own, subject, traces, []
+        if self._has_come and (subject or traces):
+            self.comes()
+        self.stop_if_killed()
+
+    def has(self, work: Work) -> None:
+        """Let a kill know of work from the moment that it exists.
+
+        :param work: the job or backfill.
+        """
+        self.subject, self._traces = subject_of(work), None
+        if isinstance(work, Backfill):
+            self.job_ids = work.job_ids or []
+        if self._has_come:
+            self.comes()
+        self.stop_if_killed()
+
+    def comes(self) -> None:
+        """Let the task end here, and cancel its work unless that is to be left alone."""
+        self._has_come = True
+        if self.may_go_on_elsewhere() and not self._is_over:
+            self._is_undecided = True
+            return
+        self._give_up(LAST_PURSUIT)
+
+    def stop_if_killed(self) -> None:
+        """End the task: Airflow's signal handler returns, and leaves it to the task to stop."""
+        if self._has_come:
+            raise TaskKilledError(" ".join(["The task was killed.", *self._last_words]))
+
+    def settle(self) -> None:
+        """Finish what a kill has begun, where Airflow may be asked: when the task has left its road, however it did."""
+        if self._is_ended_by_airflow() and self.may_go_on_elsewhere():
+            self._leave_to_the_next_try()
+        self._is_over = True
+        for line in self._last_words:
+            self._log.warning("The task was killed. %s", line)
+        if self._is_undecided:
+            self._read_key_again()
+            self._give_up(LATER_PURSUIT)
+
+    @property
+    def cancels(self) -> bool:
+        """Whether the work is cancelled when the task gives up: what others have started never is."""
+        return self._operator.cancel_on_kill and self.is_own
+
+    def may_go_on_elsewhere(self) -> bool:
+        """Tell whether this process has stood still for so long that the next try may have taken its work over.
+
+        :return: whether it may have.
+        """
+        ti = self._context["ti"]
+        return ti.try_number <= ti.max_tries and self.pulse.seconds_in_doubt() > 0
+
+    def cannot_cancel_yet(self, error: PlanasonixError) -> None:
+        """Say in the log what is in the way of a cancel, and how a person ends the work.
+
+        :param error: what is in the way.
+        """
+        assert self.subject is not None  # noqa: S101 - it is what cannot be cancelled
+        self._log.warning(
+            "%s cannot be cancelled yet, trying on: %s %s",
+            sentence(self.subject.name),
+            error,
+            self._by_hand(self.subject),
+        )
+
+    def _is_ended_by_airflow(self) -> bool:
+        """Whether a signal's handler ends the road: by a call of ``on_kill``, or by what it raises out of nowhere."""
+        end = sys.exception()
+        return self._is_undecided or not (end is None or isinstance(end, (Exception, TaskDeferred)))
+
+    def _leave_to_the_next_try(self) -> None:
+        """Let go of the work if another process goes on with it."""
+        if (self.subject or self._traces) and goes_on_elsewhere(self._context["ti"]):
+            name = sentence(self.subject.name) if self.subject else "What was started"
+            self.subject = self._traces = None
+            self._say_last(f"Its process had stood still. {name} was not cancelled: the next try goes on with it.")
+
+    def _read_key_again(self) -> None:
+        """Take the key that Airflow has now: the one at hand may have been rotated since the last look."""
+        with suppress(Exception), PlanasonixHook(self._operator.planasonix_conn_id) as hook:
+            self.account = hook.settings.account
+
+    def _give_up(self, patience: float) -> None:
+        subject, traces = self.subject, self._traces
+        if self.account is None or not (subject or traces):
+            return
+        name = sentence(subject.name) if subject else f"What was started on connection {self._operator.connection_id}"
+        by_hand = self._by_hand(subject)
+        if not self.cancels:
+            self._say_last(f"{name} was not cancelled, and runs on.")
+            return
+        try:
+            work = self._cancel_in_a_hurry(self.account, patience)
+        except Exception as error:
+            if not self._is_over and (is_passing(error) or isinstance(error, PlanasonixAuthenticationError)):
+                # Where the signal's handler has returned, there may be more time, and Airflow be asked for another key.
+                self._is_undecided = True
+                self._say_last(f"{name} cannot be cancelled yet, trying on: {error} {by_hand}")
+                return
+            self._say_last(f"{name} could not be cancelled and may still run: {error} {by_hand}")
+            return
+        if work is None:
+            # If this process lives long enough for the answer, it cancels then.
+            self._say_last(f"{name} is not to be seen yet. {by_hand}")
+            return
+        name = sentence(subject_of(work).name)
+        self.subject = self._traces = None
+        if isinstance(work, Backfill) and not work.is_over:
+            self._say_last(f"{name} may go on: what it has made was asked to cancel. {self._by_hand(subject_of(work))}")
+        else:
+            self._say_last(f"{name} was asked to cancel.")
+
+    def _cancel_in_a_hurry(self, account: Account, patience: float) -> Work | None:
+        async def say_goodbye() -> Work | None:
+            # A client of its own, for the signal may have come amid a request of the other.
+            async with client.AsyncClient(account.in_a_hurry(), LAST_WORDS) as own:
+                subject, job_ids = self.subject, self.job_ids
+                if subject is None and self._traces:
+                    # The answer to the start is still to come, if it ever does.
+                    give_up = asyncio.get_running_loop().time() + LAST_LOOK_WITHIN
+                    found = await search(own.send, self._traces)
+                    for _ in range(LAST_LOOKS):
+                        if found or asyncio.get_running_loop().time() >= give_up:
+                            break
+                        await asyncio.sleep(LOOK_ONCE_MORE_AFTER)
+                        found = await search(own.send, self._traces)
+                    if len(found) != 1:
+                        return None
+                    subject, job_ids = subject_of(found[0]), getattr(found[0], "job_ids", None) or []
+                assert subject is not None  # noqa: S101 - one of the two is there
+                return await cancel(own.send, subject, job_ids, patience=patience)
+
+        return aside(say_goodbye)
+
+    def _by_hand(self, subject: WorkSubject | None) -> str:
+        """Say how a person ends what this task has left."""
+        conn_id = self._operator.planasonix_conn_id
+        if subject:
+            return f"To end it: {to_end(subject, conn_id)}"
+        look = to_list(self._operator.starts, self._operator.connection_id, conn_id)
+        return f"Look whether something runs there, and end it: {look}"
+
+    def _say_last(self, words: str) -> None:
+        """Say in the log what was done; not in a signal's handler, which may have come amid a write to it."""
+        self._last_words.append(words)
+        if self._is_over:
+            self._log.warning("The task was killed. %s", words)
