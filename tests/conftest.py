@@ -52,7 +52,7 @@ def _simulator() -> Iterator[Simulator]:
 
 
 @pytest.fixture
-def planasonix(_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+def simulator(_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     """A simulator as new, with the Airflow connection ``planasonix_default`` leading to it."""
     _simulator.reset()
     monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(_simulator.airflow_connection()))

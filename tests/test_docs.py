@@ -26,20 +26,20 @@ def python_blocks(page: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("airflow_db")
-def test_the_dag_in_the_readme_runs(planasonix: Simulator) -> None:
+def test_the_dag_in_the_readme_runs(simulator: Simulator) -> None:
     (block,) = python_blocks(ROOT / "README.md")
-    planasonix.plan("conn_01jq8k2m3n4p5q6r7s8t9u0v1", queued_seconds=0, running_seconds=0)
+    simulator.plan("conn_01jq8k2m3n4p5q6r7s8t9u0v1", queued_seconds=0, running_seconds=0)
     path = DAGS_FOLDER / "readme.py"
     path.write_text(block)
     run = runpy.run_path(str(path))["dag"].test()
     assert str(getattr(run.state, "value", run.state)) == "success"
-    (job,) = planasonix.jobs()
+    (job,) = simulator.jobs()
     assert job.pipeline_id == "pl_01hqxyz"
     assert (job.metadata or {})["ticket"] == "OPS-1"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES[1:] if python_blocks(page)], ids=lambda page: page.name)
-def test_the_python_in_the_docs_runs(page: Path, planasonix: Simulator) -> None:
+def test_the_python_in_the_docs_runs(page: Path, simulator: Simulator) -> None:
     for block in python_blocks(page):
         if example := re.match(r"# (example_(?:dags|tests)/\w+\.py)\n", block):
             assert block.removeprefix(example[0]) in (ROOT / example[1]).read_text()

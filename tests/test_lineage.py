@@ -106,62 +106,62 @@ def told(operator: Any, error: BaseException | None, folder: Path) -> dict[str, 
     return dict(event)
 
 
-def host(planasonix: Simulator) -> str:
-    return planasonix.url.removeprefix("http://")
+def host(simulator: Simulator) -> str:
+    return simulator.url.removeprefix("http://")
 
 
 class TestASync:
     def test_has_its_tables_on_both_sides_with_the_rows_that_came_in(
-        self, planasonix: Simulator, see: Callable[..., Seen], deferrable: bool
+        self, simulator: Simulator, see: Callable[..., Seen], deferrable: bool
     ) -> None:
-        planasonix.plan(CONNECTION, tables=TABLES)
+        simulator.plan(CONNECTION, tables=TABLES)
         seen = see(sync, deferrable=deferrable)
-        namespace = f"planasonix://{host(planasonix)}"
+        namespace = f"planasonix://{host(simulator)}"
         assert seen.event["eventType"] == "COMPLETE"
         assert seen.names("inputs") == [(namespace, f"connections/{CONNECTION}/source/{table}") for table in TABLES]
         assert seen.names("outputs") == [(namespace, f"connections/{CONNECTION}/tables/{table}") for table in TABLES]
         assert seen.rows == TABLES
 
     def test_has_its_job_and_the_page_of_it(
-        self, planasonix: Simulator, see: Callable[..., Seen], deferrable: bool
+        self, simulator: Simulator, see: Callable[..., Seen], deferrable: bool
     ) -> None:
         seen = see(sync, deferrable=deferrable)
-        job = planasonix.jobs()[0]
+        job = simulator.jobs()[0]
         query, work = seen.facets["externalQuery"], seen.facets["planasonix_work"]
-        assert (query["externalQueryId"], query["source"]) == (job.id, f"planasonix://{host(planasonix)}")
-        assert (work["kind"], work["status"], work["url"]) == ("job", "succeeded", f"{planasonix.url}/jobs/{job.id}")
+        assert (query["externalQueryId"], query["source"]) == (job.id, f"planasonix://{host(simulator)}")
+        assert (work["kind"], work["status"], work["url"]) == ("job", "succeeded", f"{simulator.url}/jobs/{job.id}")
         assert "errorMessage" not in seen.facets
 
     def test_has_every_table_though_the_result_of_the_task_lists_a_thousand(
-        self, planasonix: Simulator, see: Callable[..., Seen]
+        self, simulator: Simulator, see: Callable[..., Seen]
     ) -> None:
-        planasonix.plan(CONNECTION, tables={f"public.t{number}": number for number in range(1_234)})
+        simulator.plan(CONNECTION, tables={f"public.t{number}": number for number in range(1_234)})
         seen = see(sync)
         assert len(seen.run.result["tables"]) == 1_000
         assert seen.rows == {f"public.t{number}": number for number in range(1_234)}
 
     def test_has_no_number_of_rows_where_nobody_counted_them(
-        self, planasonix: Simulator, see: Callable[..., Seen], monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, see: Callable[..., Seen], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        planasonix.plan(CONNECTION, tables={"public.orders": 3})
+        simulator.plan(CONNECTION, tables={"public.orders": 3})
         monkeypatch.setattr("planasonix_provider.operators.accounted.Accounted.take", _without_rows)
         assert see(sync).event["outputs"][0]["outputFacets"] == {}
 
     def test_that_is_mapped_has_its_own_connections_tables(
-        self, planasonix: Simulator, see: Callable[..., Seen]
+        self, simulator: Simulator, see: Callable[..., Seen]
     ) -> None:
         for number, connection_id in enumerate(("conn_a", "conn_b")):
-            planasonix.world.add_connection(connection_id)
-            planasonix.plan(connection_id, tables={"public.orders": number})
+            simulator.world.add_connection(connection_id)
+            simulator.plan(connection_id, tables={"public.orders": number})
             seen = see(sync, connection_id=connection_id, ti={"map_index": number})
             assert [name for _, name in seen.names("outputs")] == [f"connections/{connection_id}/tables/public.orders"]
-            assert seen.facets["externalQuery"]["externalQueryId"] == planasonix.jobs()[0].id
+            assert seen.facets["externalQuery"]["externalQueryId"] == simulator.jobs()[0].id
 
     def test_that_is_left_to_itself_has_its_job_and_no_tables(
-        self, planasonix: Simulator, see: Callable[..., Seen]
+        self, simulator: Simulator, see: Callable[..., Seen]
     ) -> None:
         seen = see(sync, wait_for_completion=False)
-        assert seen.facets["externalQuery"]["externalQueryId"] == planasonix.jobs()[0].id
+        assert seen.facets["externalQuery"]["externalQueryId"] == simulator.jobs()[0].id
         assert seen.facets["planasonix_work"]["status"] == "queued"
         assert (seen.event["inputs"], seen.event["outputs"]) == ([], [])
 
@@ -172,9 +172,9 @@ def _without_rows(self: Any, account: Any) -> None:
 
 class TestABackfill:
     def test_has_each_table_once_with_the_rows_of_all_its_jobs(
-        self, planasonix: Simulator, see: Callable[..., Seen], deferrable: bool
+        self, simulator: Simulator, see: Callable[..., Seen], deferrable: bool
     ) -> None:
-        planasonix.plan_backfill(CONNECTION, jobs=3, tables=TABLES)
+        simulator.plan_backfill(CONNECTION, jobs=3, tables=TABLES)
         seen = see(backfill, deferrable=deferrable)
         assert seen.run.result["jobs_total"] == 3
         assert seen.rows == TABLES
@@ -183,23 +183,23 @@ class TestABackfill:
         ]
 
     def test_has_its_own_id_and_the_page_of_its_first_job(
-        self, planasonix: Simulator, see: Callable[..., Seen], deferrable: bool
+        self, simulator: Simulator, see: Callable[..., Seen], deferrable: bool
     ) -> None:
         seen = see(backfill, deferrable=deferrable)
-        made = planasonix.backfills()[0]
+        made = simulator.backfills()[0]
         assert made.job_ids
         assert seen.facets["externalQuery"]["externalQueryId"] == made.id
         work = seen.facets["planasonix_work"]
         assert (work["kind"], work["status"]) == ("backfill", "completed")
-        assert work["url"] == f"{planasonix.url}/jobs/{made.job_ids[0]}"
+        assert work["url"] == f"{simulator.url}/jobs/{made.job_ids[0]}"
 
     def test_that_failed_has_its_id_and_why(
-        self, planasonix: Simulator, see: Callable[..., Seen], deferrable: bool
+        self, simulator: Simulator, see: Callable[..., Seen], deferrable: bool
     ) -> None:
-        planasonix.plan_backfill(CONNECTION, jobs=2, failing_jobs=[1], code="disk_full", message="No space")
+        simulator.plan_backfill(CONNECTION, jobs=2, failing_jobs=[1], code="disk_full", message="No space")
         seen = see(backfill, deferrable=deferrable)
         assert seen.event["eventType"] == "FAIL"
-        assert seen.facets["externalQuery"]["externalQueryId"] == planasonix.backfills()[0].id
+        assert seen.facets["externalQuery"]["externalQueryId"] == simulator.backfills()[0].id
         assert seen.facets["planasonix_work"]["errorCode"] == "jobs_failed"
         assert "disk_full: No space" in seen.facets["errorMessage"]["message"]
         assert seen.event["outputs"] == []
@@ -207,46 +207,46 @@ class TestABackfill:
 
 class TestASyncThatDoesNotSucceed:
     def test_has_its_job_and_the_code_and_message_of_the_api(
-        self, planasonix: Simulator, see: Callable[..., Seen], deferrable: bool
+        self, simulator: Simulator, see: Callable[..., Seen], deferrable: bool
     ) -> None:
-        planasonix.plan(CONNECTION, outcome="failed", code="source_unreachable", message="No route to the source")
+        simulator.plan(CONNECTION, outcome="failed", code="source_unreachable", message="No route to the source")
         seen = see(sync, deferrable=deferrable)
-        job = planasonix.jobs()[0]
+        job = simulator.jobs()[0]
         assert isinstance(seen.run.error, PlanasonixJobFailedError)
         assert seen.event["eventType"] == "FAIL"
         assert seen.facets["externalQuery"]["externalQueryId"] == job.id
         work = seen.facets["planasonix_work"]
         assert (work["status"], work["errorCode"]) == ("failed", "source_unreachable")
-        assert work["url"] == f"{planasonix.url}/jobs/{job.id}"
+        assert work["url"] == f"{simulator.url}/jobs/{job.id}"
         assert seen.facets["errorMessage"]["message"] == str(seen.run.error)
         assert "source_unreachable: No route to the source" in str(seen.run.error)
         assert (seen.event["inputs"], seen.event["outputs"]) == ([], [])
 
     def test_is_cancelled_where_somebody_cancelled_it(
-        self, planasonix: Simulator, see: Callable[..., Seen], deferrable: bool
+        self, simulator: Simulator, see: Callable[..., Seen], deferrable: bool
     ) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        with meanwhile(lambda: planasonix.world.cancel(planasonix.jobs()[0].id), once=is_asked(planasonix, "get_job")):
+        simulator.plan(CONNECTION, running_seconds=60)
+        with meanwhile(lambda: simulator.world.cancel(simulator.jobs()[0].id), once=is_asked(simulator, "get_job")):
             seen = see(sync, deferrable=deferrable)
         assert seen.facets["planasonix_work"]["status"] == "cancelled"
         assert "was cancelled before it was done" in seen.facets["errorMessage"]["message"]
 
     @pytest.mark.usefixtures("travel")
     def test_has_its_job_where_its_time_was_up(
-        self, planasonix: Simulator, see: Callable[..., Seen], deferrable: bool
+        self, simulator: Simulator, see: Callable[..., Seen], deferrable: bool
     ) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+        simulator.plan(CONNECTION, running_seconds=60)
         seen = see(sync, deferrable=deferrable, timeout=0.3)
         assert isinstance(seen.run.error, PlanasonixTimeoutError)
         query = seen.facets["externalQuery"]
-        assert query["externalQueryId"] == planasonix.jobs()[0].id
-        assert query["source"] == f"planasonix://{host(planasonix)}"
+        assert query["externalQueryId"] == simulator.jobs()[0].id
+        assert query["source"] == f"planasonix://{host(simulator)}"
         assert "was not over by" in seen.facets["errorMessage"]["message"]
 
     def test_has_its_job_as_it_was_seen_last_where_the_task_was_killed(
-        self, planasonix: Simulator, tmp_path: Path
+        self, simulator: Simulator, tmp_path: Path
     ) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0.1, running_seconds=30)
+        simulator.plan(CONNECTION, queued_seconds=0.1, running_seconds=30)
         operator = sync()
 
         def has_seen_it_run() -> bool:
@@ -256,35 +256,33 @@ class TestASyncThatDoesNotSucceed:
         with meanwhile(operator.on_kill, once=has_seen_it_run), pytest.raises(Exception, match="was killed") as end:
             operator.execute(context(Run()))
         facets = told(operator, end.value, tmp_path)["run"]["facets"]
-        assert facets["externalQuery"]["externalQueryId"] == planasonix.jobs()[0].id
+        assert facets["externalQuery"]["externalQueryId"] == simulator.jobs()[0].id
         assert facets["planasonix_work"]["status"] == "running"
 
-    def test_has_only_the_error_where_nothing_was_started(
-        self, planasonix: Simulator, see: Callable[..., Seen]
-    ) -> None:
-        planasonix.fail("status", status=403, route="trigger_sync")
+    def test_has_only_the_error_where_nothing_was_started(self, simulator: Simulator, see: Callable[..., Seen]) -> None:
+        simulator.fail("status", status=403, route="trigger_sync")
         seen = see(sync)
         assert isinstance(seen.run.error, AirflowFailException)
         assert seen.facets["errorMessage"]["message"] == str(seen.run.error)
         assert set(seen.facets).isdisjoint({"externalQuery", "planasonix_work"})
 
     def test_has_nothing_where_its_parameters_made_no_sense(
-        self, planasonix: Simulator, see: Callable[..., Seen]
+        self, simulator: Simulator, see: Callable[..., Seen]
     ) -> None:
         seen = see(sync, connection_id="{{ nothing }}", poll_interval="soon {{ 1 }}")
         assert isinstance(seen.run.error, AirflowFailException)
         assert set(seen.facets).isdisjoint({"externalQuery", "planasonix_work", "errorMessage"})
 
     def test_shows_no_api_key_that_the_api_sends_back(
-        self, planasonix: Simulator, see: Callable[..., Seen], deferrable: bool
+        self, simulator: Simulator, see: Callable[..., Seen], deferrable: bool
     ) -> None:
-        planasonix.plan(CONNECTION, outcome="failed", code="odd", message=f"The key {API_KEY} is odd")
+        simulator.plan(CONNECTION, outcome="failed", code="odd", message=f"The key {API_KEY} is odd")
         seen = see(sync, deferrable=deferrable)
         assert API_KEY not in json.dumps(seen.event)
         assert "odd" in seen.facets["errorMessage"]["message"]
 
 
-def test_the_docs_show_what_a_sync_tells(planasonix: Simulator, see: Callable[..., Seen]) -> None:
+def test_the_docs_show_what_a_sync_tells(simulator: Simulator, see: Callable[..., Seen]) -> None:
     page = (Path(__file__).parent.parent / "docs" / "lineage.md").read_text()
     shown = json.loads(page.split("```json\n")[1].split("```")[0])
     seen = see(sync)
@@ -296,9 +294,9 @@ def test_the_docs_show_what_a_sync_tells(planasonix: Simulator, see: Callable[..
         }
     )
     for simulated, real in (
-        (planasonix.jobs()[0].id, "job_01jq8syncabc"),
-        (planasonix.url, "https://app.planasonix.com"),
-        (host(planasonix), "api.planasonix.com"),
+        (simulator.jobs()[0].id, "job_01jq8syncabc"),
+        (simulator.url, "https://app.planasonix.com"),
+        (host(simulator), "api.planasonix.com"),
     ):
         text = text.replace(simulated, real)
     assert shown == without_the_frame(json.loads(text))
@@ -324,8 +322,8 @@ with DAG(dag_id="syncs", schedule=None) as dag:
 """
 
 
-def test_the_listener_of_airflow_finds_what_each_task_knows(planasonix: Simulator, tmp_path: Path) -> None:
-    planasonix.plan("conn_demo_04", outcome="failed", code="no_route", message="No route")
+def test_the_listener_of_airflow_finds_what_each_task_knows(simulator: Simulator, tmp_path: Path) -> None:
+    simulator.plan("conn_demo_04", outcome="failed", code="no_route", message="No route")
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags" / "syncs.py").write_text(THREE_SYNCS)
     sent = tmp_path / "sent.json"
@@ -351,7 +349,7 @@ def test_the_listener_of_airflow_finds_what_each_task_knows(planasonix: Simulato
             check_event(event)
             job_id = event["run"]["facets"]["externalQuery"]["externalQueryId"]
             told[job_id] = event["eventType"], [one["name"] for one in event["outputs"]]
-    jobs = {job.connection_id: job.id for job in planasonix.jobs()}
+    jobs = {job.connection_id: job.id for job in simulator.jobs()}
     assert told == {
         jobs["conn_demo_04"]: ("FAIL", []),
         **{
@@ -364,7 +362,7 @@ def test_the_listener_of_airflow_finds_what_each_task_knows(planasonix: Simulato
 class TestTrouble:
     @pytest.mark.parametrize("method", ["get_openlineage_facets_on_complete", "get_openlineage_facets_on_failure"])
     def test_on_the_way_is_a_warning_and_no_lineage(
-        self, method: str, planasonix: Simulator, caplog: pytest.LogCaptureFixture
+        self, method: str, simulator: Simulator, caplog: pytest.LogCaptureFixture
     ) -> None:
         operator = sync()
         operator.__dict__["_accounted"] = "nothing that knows anything"
@@ -409,7 +407,7 @@ class TestWithoutOpenLineage:
         assert not {name for name in imported if name.split(".")[0] == "openlineage"}
         assert imported.isdisjoint({"planasonix_provider.lineage", "airflow.providers.openlineage.extractors"})
 
-    def test_a_task_runs_where_it_is_not_installed(self, planasonix: Simulator) -> None:
+    def test_a_task_runs_where_it_is_not_installed(self, simulator: Simulator) -> None:
         code = """
             import pytest
             from tests.driving import drive, no_variables

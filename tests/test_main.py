@@ -34,7 +34,7 @@ def test_ctrl_c_while_airflow_is_imported_ends_it(monkeypatch: pytest.MonkeyPatc
     assert __main__.main(["ping"]) == 130
 
 
-def test_a_command_in_a_process_of_its_own_says_nothing_but_its_answer(planasonix: Simulator) -> None:
+def test_a_command_in_a_process_of_its_own_says_nothing_but_its_answer(simulator: Simulator) -> None:
     command = [sys.executable, "-m", "planasonix_provider", "sync", CONNECTION, "--wait", "-o", "json"]
     ran = subprocess.run(
         [*command, "--poll-interval", "0.05"], capture_output=True, text=True, timeout=250, env={**os.environ}
@@ -47,7 +47,7 @@ def test_a_command_in_a_process_of_its_own_says_nothing_but_its_answer(planasoni
 
 
 @pytest.mark.parametrize("form", ["json", "yaml", "plain", "table"])
-def test_a_pipe_that_nobody_reads_is_no_reason_to_complain(planasonix: Simulator, form: str) -> None:
+def test_a_pipe_that_nobody_reads_is_no_reason_to_complain(simulator: Simulator, form: str) -> None:
     command = f"{sys.executable} -m planasonix_provider jobs -o {form}; echo $? >&2"
     reader, writer = os.pipe()
     os.close(reader)
@@ -56,7 +56,7 @@ def test_a_pipe_that_nobody_reads_is_no_reason_to_complain(planasonix: Simulator
     assert [line for line in ran.stderr.splitlines() if "cryptography" not in line] == ["141"]
 
 
-def test_where_nobody_reads_what_is_said_the_answer_is_given(planasonix: Simulator) -> None:
+def test_where_nobody_reads_what_is_said_the_answer_is_given(simulator: Simulator) -> None:
     command = [sys.executable, "-m", "planasonix_provider", "sync", CONNECTION, "--wait", "-o", "json"]
     reader, writer = os.pipe()
     os.close(reader)
@@ -65,10 +65,10 @@ def test_where_nobody_reads_what_is_said_the_answer_is_given(planasonix: Simulat
     assert (ran.returncode, json.loads(ran.stdout)["status"]) == (0, "succeeded")
 
 
-def test_what_cannot_be_written_in_ascii_does_not_lose_the_job(planasonix: Simulator) -> None:
-    planasonix.world.add_connection("conn_\u00e9")
+def test_what_cannot_be_written_in_ascii_does_not_lose_the_job(simulator: Simulator) -> None:
+    simulator.world.add_connection("conn_\u00e9")
     command = [sys.executable, "-m", "planasonix_provider", "sync", "conn_\u00e9", "-o", "json"]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     ran = subprocess.run(command, capture_output=True, timeout=250, env=environment)
     assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout)["job_id"] == planasonix.jobs()[0].id
+    assert json.loads(ran.stdout)["job_id"] == simulator.jobs()[0].id

@@ -32,9 +32,9 @@ EVENTS = ["job.succeeded", "job.failed"]
 OWN = SecretStr("whsec_of_my_own_1234567890")
 
 
-def secrets_of(planasonix: Simulator) -> list[str]:
+def secrets_of(simulator: Simulator) -> list[str]:
     """The signing secrets of all subscriptions, deleted ones too, as they are now."""
-    return [one.secret.get_secret_value() for one in planasonix.world.webhooks._subscriptions.newest_first()]
+    return [one.secret.get_secret_value() for one in simulator.world.webhooks._subscriptions.newest_first()]
 
 
 def whole(error: BaseException) -> str:
@@ -67,7 +67,7 @@ def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def hook(planasonix: Simulator) -> Iterator[PlanasonixHook]:
+def hook(simulator: Simulator) -> Iterator[PlanasonixHook]:
     with PlanasonixHook() as hook:
         yield hook
 
@@ -77,20 +77,20 @@ def pauses() -> list[float]:
     return []
 
 
-def routes_asked(planasonix: Simulator) -> list[str]:
-    return [request.route for request in planasonix.requests]
+def routes_asked(simulator: Simulator) -> list[str]:
+    return [request.route for request in simulator.requests]
 
 
 class TestCreating:
     def test_keeps_the_secret_and_gives_the_rest(
-        self, hook: PlanasonixHook, planasonix: Simulator, tmp_path: Path
+        self, hook: PlanasonixHook, simulator: Simulator, tmp_path: Path
     ) -> None:
         to = f"file:{tmp_path / 'secret'}"
         webhook = create_and_keep(hook, URL, events=EVENTS, to=to)
         assert (type(webhook), webhook.url, webhook.events) == (Webhook, URL, EVENTS)
         kept = keeper(to).kept()
         assert kept is not None
-        assert (kept.webhook_id, [kept.signing_secret.get_secret_value()]) == (webhook.id, secrets_of(planasonix))
+        assert (kept.webhook_id, [kept.signing_secret.get_secret_value()]) == (webhook.id, secrets_of(simulator))
 
     def test_makes_up_another_secret_each_time(self, hook: PlanasonixHook) -> None:
         receiver = Receiver()
@@ -99,10 +99,10 @@ class TestCreating:
         assert len(set(receiver.taken)) == 2
         assert all(secret.startswith("whsec_") and len(secret) > 40 for secret in receiver.taken)
 
-    def test_takes_a_secret_of_the_callers(self, hook: PlanasonixHook, planasonix: Simulator) -> None:
+    def test_takes_a_secret_of_the_callers(self, hook: PlanasonixHook, simulator: Simulator) -> None:
         receiver = Receiver()
         create_and_keep(hook, URL, events=EVENTS, to=receiver, secret=OWN)
-        assert receiver.taken == secrets_of(planasonix) == [OWN.get_secret_value()]
+        assert receiver.taken == secrets_of(simulator) == [OWN.get_secret_value()]
 
     def test_keeps_what_the_api_answers_whatever_was_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Stubborn:
@@ -120,34 +120,34 @@ class TestCreating:
         [("file:/nowhere/secret", PlanasonixSecretError), ("vault:x", ValueError), ("file:x", ValueError)],
     )
     def test_asks_nothing_of_the_api_where_the_secret_surely_cannot_be_kept(
-        self, hook: PlanasonixHook, planasonix: Simulator, to: str, error: type[Exception]
+        self, hook: PlanasonixHook, simulator: Simulator, to: str, error: type[Exception]
     ) -> None:
         with pytest.raises(error):
             create_and_keep(hook, URL, events=EVENTS, to=to)
         with pytest.raises(error):
             rotate_and_keep(hook, "wh_1", to=to)
-        assert planasonix.requests == []
+        assert simulator.requests == []
 
     def test_does_not_push_out_the_secret_of_another_subscription(
-        self, hook: PlanasonixHook, planasonix: Simulator, tmp_path: Path
+        self, hook: PlanasonixHook, simulator: Simulator, tmp_path: Path
     ) -> None:
         place = keeper(f"file:{tmp_path / 'secret'}")
         first = create_and_keep(hook, URL, events=EVENTS, to=place)
-        other = planasonix.subscribe(f"{URL}/other", EVENTS)
+        other = simulator.subscribe(f"{URL}/other", EVENTS)
         before = place.kept()
         with pytest.raises(PlanasonixSecretError, match=f"it holds the secret of webhook {first.id}"):
             create_and_keep(hook, URL, events=EVENTS, to=place)
         with pytest.raises(PlanasonixSecretError, match=f"it holds the secret of webhook {first.id}"):
             rotate_and_keep(hook, other.id, to=place)
         assert place.kept() == before
-        assert len(planasonix.world.webhooks.all()) == 2
+        assert len(simulator.world.webhooks.all()) == 2
         hook.delete_webhook(first.id)
         rotate_and_keep(hook, other.id, to=place)
         assert (kept := place.kept()) is not None
         assert (kept.webhook_id, kept.previous) == (other.id, None)
 
     def test_does_not_push_out_the_secret_of_one_that_came_at_the_same_moment(
-        self, hook: PlanasonixHook, planasonix: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, hook: PlanasonixHook, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         place = keeper(f"file:{tmp_path / 'secret'}")
         gone = create_and_keep(hook, URL, events=EVENTS, to=place)
@@ -163,49 +163,49 @@ class TestCreating:
         monkeypatch.setattr(signing_secrets, "create", create_after_another)
         with pytest.raises(PlanasonixSecretError, match=r"holds the secret of webhook .* was deleted again: nothing"):
             create_and_keep(hook, URL, events=EVENTS, to=place, sleep=lambda _: None)
-        assert [webhook.id for webhook in planasonix.world.webhooks.all()] == [made[0].id]
+        assert [webhook.id for webhook in simulator.world.webhooks.all()] == [made[0].id]
         assert (kept := place.kept()) is not None
         assert kept.webhook_id == made[0].id
 
     def test_creates_nothing_for_a_function_that_only_begins_to_keep_it(
-        self, hook: PlanasonixHook, planasonix: Simulator
+        self, hook: PlanasonixHook, simulator: Simulator
     ) -> None:
         async def put(secret: SecretStr) -> None: ...
 
         with pytest.raises(PlanasonixSecretError, match=r"gave back a coroutine.*deleted again: nothing was created"):
             create_and_keep(hook, URL, events=EVENTS, to=lambda secret: put(secret), sleep=lambda _: None)
-        assert planasonix.world.webhooks.all() == []
+        assert simulator.world.webhooks.all() == []
 
     def test_tries_to_keep_it_three_times(
-        self, hook: PlanasonixHook, planasonix: Simulator, pauses: list[float]
+        self, hook: PlanasonixHook, simulator: Simulator, pauses: list[float]
     ) -> None:
         receiver = Receiver(fails=2)
         create_and_keep(hook, URL, events=EVENTS, to=receiver, sleep=pauses.append)
-        assert receiver.taken == secrets_of(planasonix)
+        assert receiver.taken == secrets_of(simulator)
         assert pauses == [1.0, 2.0]
 
     def test_deletes_again_what_it_cannot_keep_the_secret_of(
-        self, hook: PlanasonixHook, planasonix: Simulator, pauses: list[float]
+        self, hook: PlanasonixHook, simulator: Simulator, pauses: list[float]
     ) -> None:
         with pytest.raises(PlanasonixSecretError, match=r"No space left on device.*deleted again: nothing was created"):
             create_and_keep(hook, URL, events=EVENTS, to=Receiver(fails=9), sleep=pauses.append)
-        assert planasonix.world.webhooks.all() == []
+        assert simulator.world.webhooks.all() == []
 
     def test_deletes_it_though_the_answer_to_that_is_lost(
-        self, hook: PlanasonixHook, planasonix: Simulator, pauses: list[float]
+        self, hook: PlanasonixHook, simulator: Simulator, pauses: list[float]
     ) -> None:
-        planasonix.fail("reset", route="delete_webhook", when="after")
+        simulator.fail("reset", route="delete_webhook", when="after")
         with pytest.raises(PlanasonixSecretError, match="deleted again: nothing was created"):
             create_and_keep(hook, URL, events=EVENTS, to=Receiver(fails=9), sleep=pauses.append)
-        assert planasonix.world.webhooks.all() == []
+        assert simulator.world.webhooks.all() == []
 
     def test_names_what_it_could_not_delete_again(
-        self, hook: PlanasonixHook, planasonix: Simulator, pauses: list[float]
+        self, hook: PlanasonixHook, simulator: Simulator, pauses: list[float]
     ) -> None:
-        planasonix.fail("status", route="delete_webhook", status=403, times=None)
+        simulator.fail("status", route="delete_webhook", status=403, times=None)
         with pytest.raises(PlanasonixSecretError) as failed:
             create_and_keep(hook, URL, events=EVENTS, to=Receiver(fails=9), sleep=pauses.append)
-        (webhook,) = planasonix.world.webhooks.all()
+        (webhook,) = simulator.world.webhooks.all()
         assert f"Nobody knows the secret of the new webhook {webhook.id}" in str(failed.value)
         assert "answered 403" in str(failed.value)
         assert "delete it, or rotate its secret" in str(failed.value)
@@ -213,22 +213,22 @@ class TestCreating:
     @pytest.mark.parametrize("when", ["before", "after"])
     @pytest.mark.parametrize(("kind", "status"), [("reset", None), ("cut", None), ("html", 502), ("status", 500)])
     def test_is_not_repeated_where_nobody_knows(
-        self, hook: PlanasonixHook, planasonix: Simulator, kind: Any, status: int | None, when: Any
+        self, hook: PlanasonixHook, simulator: Simulator, kind: Any, status: int | None, when: Any
     ) -> None:
-        planasonix.fail(kind, route="create_webhook", status=status, when=when)
+        simulator.fail(kind, route="create_webhook", status=status, when=when)
         receiver = Receiver()
         with pytest.raises(PlanasonixLostTrackError, match="Nobody knows whether the webhook subscription was created"):
             create_and_keep(hook, URL, events=EVENTS, to=receiver)
-        assert routes_asked(planasonix) == ["create_webhook"]
+        assert routes_asked(simulator) == ["create_webhook"]
         assert receiver.calls == 0
 
-    def test_is_repeated_where_it_surely_created_nothing(self, hook: PlanasonixHook, planasonix: Simulator) -> None:
-        planasonix.fail("status", route="create_webhook", status=503, headers={"Retry-After": "0"})
+    def test_is_repeated_where_it_surely_created_nothing(self, hook: PlanasonixHook, simulator: Simulator) -> None:
+        simulator.fail("status", route="create_webhook", status=503, headers={"Retry-After": "0"})
         create_and_keep(hook, URL, events=EVENTS, to=Receiver())
-        assert len(planasonix.world.webhooks.all()) == 1
+        assert len(simulator.world.webhooks.all()) == 1
 
-    def test_says_what_the_api_refuses(self, hook: PlanasonixHook, planasonix: Simulator) -> None:
-        planasonix.fail("status", route="create_webhook", status=403)
+    def test_says_what_the_api_refuses(self, hook: PlanasonixHook, simulator: Simulator) -> None:
+        simulator.fail("status", route="create_webhook", status=403)
         with pytest.raises(PlanasonixPermissionError):
             create_and_keep(hook, URL, events=EVENTS, to=Receiver())
 
@@ -244,16 +244,16 @@ class TestCreating:
 
 class TestRotating:
     @pytest.fixture
-    def webhook(self, planasonix: Simulator) -> NewWebhook:
-        return planasonix.subscribe(URL, EVENTS)
+    def webhook(self, simulator: Simulator) -> NewWebhook:
+        return simulator.subscribe(URL, EVENTS)
 
     def test_keeps_the_new_secret_beside_the_old_one(
-        self, hook: PlanasonixHook, planasonix: Simulator, tmp_path: Path, webhook: NewWebhook
+        self, hook: PlanasonixHook, simulator: Simulator, tmp_path: Path, webhook: NewWebhook
     ) -> None:
         place = keeper(f"file:{tmp_path / 'secret'}")
         place.keep(webhook.signing_secret, webhook_id=webhook.id)
         rotation = rotate_and_keep(hook, webhook.id, to=place)
-        (new,) = secrets_of(planasonix)
+        (new,) = secrets_of(simulator)
         assert place.kept() == Kept(webhook.id, SecretStr(new), webhook.signing_secret)
         assert rotation.webhook_id == webhook.id
         assert rotation.rotated_at is not None
@@ -264,47 +264,47 @@ class TestRotating:
     def test_is_repeated_where_nobody_knows_for_the_last_answer_counts(
         self,
         hook: PlanasonixHook,
-        planasonix: Simulator,
+        simulator: Simulator,
         webhook: NewWebhook,
         pauses: list[float],
         kind: Any,
         status: int | None,
         when: Any,
     ) -> None:
-        planasonix.fail(kind, route="rotate_webhook_secret", status=status, when=when, times=2)
+        simulator.fail(kind, route="rotate_webhook_secret", status=status, when=when, times=2)
         receiver = Receiver()
         rotate_and_keep(hook, webhook.id, to=receiver, sleep=pauses.append)
-        assert receiver.taken == secrets_of(planasonix)
-        assert routes_asked(planasonix).count("rotate_webhook_secret") == 3
+        assert receiver.taken == secrets_of(simulator)
+        assert routes_asked(simulator).count("rotate_webhook_secret") == 3
 
     @pytest.mark.parametrize("last", ["reset", "status"])
     def test_says_what_nobody_knows(
-        self, hook: PlanasonixHook, planasonix: Simulator, webhook: NewWebhook, pauses: list[float], last: Any
+        self, hook: PlanasonixHook, simulator: Simulator, webhook: NewWebhook, pauses: list[float], last: Any
     ) -> None:
-        planasonix.fail("reset", route="rotate_webhook_secret", when="after", times=2)
+        simulator.fail("reset", route="rotate_webhook_secret", when="after", times=2)
         # A refusal says nothing of what the requests before it did.
-        planasonix.fail(last, route="rotate_webhook_secret", status=403 if last == "status" else None)
+        simulator.fail(last, route="rotate_webhook_secret", status=403 if last == "status" else None)
         with pytest.raises(
             PlanasonixLostTrackError, match=r"Nobody knows whether the secret of webhook .* rotate it again"
         ):
             rotate_and_keep(hook, webhook.id, to=Receiver(), sleep=pauses.append)
 
     def test_says_that_the_new_secret_is_lost(
-        self, hook: PlanasonixHook, planasonix: Simulator, webhook: NewWebhook, pauses: list[float]
+        self, hook: PlanasonixHook, simulator: Simulator, webhook: NewWebhook, pauses: list[float]
     ) -> None:
         with pytest.raises(PlanasonixSecretError, match=r"The new secret of webhook .* is lost") as failed:
             rotate_and_keep(hook, webhook.id, to=Receiver(fails=9), sleep=pauses.append)
         assert "rotate it again, once the secret can be kept" in str(failed.value)
-        assert not any(secret in whole(failed.value) for secret in secrets_of(planasonix))
+        assert not any(secret in whole(failed.value) for secret in secrets_of(simulator))
 
-    def test_of_what_is_not_there_is_refused_at_once(self, hook: PlanasonixHook, planasonix: Simulator) -> None:
+    def test_of_what_is_not_there_is_refused_at_once(self, hook: PlanasonixHook, simulator: Simulator) -> None:
         with pytest.raises(PlanasonixNotFoundError):
             rotate_and_keep(hook, "wh_unknown", to=Receiver())
-        assert routes_asked(planasonix) == ["rotate_webhook_secret"]
+        assert routes_asked(simulator) == ["rotate_webhook_secret"]
 
 
 def test_no_secret_is_in_a_log_or_an_error_whatever_goes_wrong(
-    hook: PlanasonixHook, planasonix: Simulator, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    hook: PlanasonixHook, simulator: Simulator, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level(logging.DEBUG)
     seen: set[str] = set()
@@ -313,17 +313,17 @@ def test_no_secret_is_in_a_log_or_an_error_whatever_goes_wrong(
         for route in ("create_webhook", "rotate_webhook_secret", "delete_webhook"):
             for fails in (0, 1, 9):
                 if fault:
-                    planasonix.fail(fault, route=route, when="after")
+                    simulator.fail(fault, route=route, when="after")
                 receiver = Receiver(fails=fails)
                 try:
                     webhook = create_and_keep(hook, URL, events=EVENTS, to=receiver, sleep=lambda _: None)
-                    seen |= set(secrets_of(planasonix))
+                    seen |= set(secrets_of(simulator))
                     said += repr(webhook)
                     said += repr(rotate_and_keep(hook, webhook.id, to=receiver, sleep=lambda _: None))
                 except PlanasonixError as error:
                     said += whole(error)
-                seen |= {*secrets_of(planasonix), *receiver.taken}
-                planasonix.faults.clear()
+                seen |= {*secrets_of(simulator), *receiver.taken}
+                simulator.faults.clear()
     assert len(seen) > 20
     assert not [secret for secret in seen if secret in said + caplog.text]
 

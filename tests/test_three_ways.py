@@ -42,11 +42,11 @@ OUTCOMES = ("succeeded", "failed", "cancelled", "deadline", "404", "outage of 55
 SUBJECTS = ("sync", "backfill", "job sensor", "backfill sensor")
 
 
-def start(subject: str, planasonix: Simulator) -> str:
+def start(subject: str, simulator: Simulator) -> str:
     """Start what a sensor waits for, as somebody else would."""
     if subject == "job sensor":
-        return planasonix.world.start_sync(CONNECTION).id
-    return planasonix.world.start_backfill(CONNECTION, BackfillBody.model_validate(WINDOW)).id
+        return simulator.world.start_sync(CONNECTION).id
+    return simulator.world.start_backfill(CONNECTION, BackfillBody.model_validate(WINDOW)).id
 
 
 def task(subject: str, way: dict[str, Any], work_id: str, timeout: float) -> Callable[[], BaseOperator]:
@@ -62,13 +62,11 @@ def task(subject: str, way: dict[str, Any], work_id: str, timeout: float) -> Cal
     return makers[subject]
 
 
-def prepare(outcome: str, planasonix: Simulator) -> None:
+def prepare(outcome: str, simulator: Simulator) -> None:
     """Let the work, or the API, do what the column says."""
     fails = {"code": "source_unreachable", "message": "No route to the source."}
-    planasonix.plan(
-        CONNECTION, running_seconds=TAKES, **({"outcome": "failed", **fails} if outcome == "failed" else {})
-    )
-    planasonix.plan_backfill(
+    simulator.plan(CONNECTION, running_seconds=TAKES, **({"outcome": "failed", **fails} if outcome == "failed" else {}))
+    simulator.plan_backfill(
         CONNECTION,
         jobs=4,
         parallel=2,
@@ -77,41 +75,39 @@ def prepare(outcome: str, planasonix: Simulator) -> None:
     )
     for route in ("get_job", "get_backfill"):
         if outcome == "404":
-            planasonix.fail("status", status=404, route=route, times=None, skip=1)
+            simulator.fail("status", status=404, route=route, times=None, skip=1)
         if outcome.startswith("outage"):
-            planasonix.fail("status", status=503, route=route, times=None if "end" in outcome else 56, skip=5)
+            simulator.fail("status", status=503, route=route, times=None if "end" in outcome else 56, skip=5)
 
 
-def cancel_after(planasonix: Simulator, minutes: int) -> None:
+def cancel_after(simulator: Simulator, minutes: int) -> None:
     """Let somebody else cancel the work once it was looked at for some minutes."""
-    began = planasonix.world.clock()
-    now = planasonix.world.clock
+    began = simulator.world.clock()
+    now = simulator.world.clock
 
     def clock() -> Any:
         moment = now()
         if (moment - began).total_seconds() >= minutes * MINUTE:
-            planasonix.world.clock = now
-            for job in planasonix.jobs():
-                planasonix.world.cancel(job.id)
+            simulator.world.clock = now
+            for job in simulator.jobs():
+                simulator.world.cancel(job.id)
         return moment
 
-    planasonix.world.clock = clock
+    simulator.world.clock = clock
 
 
-def run(
-    subject: str, outcome: str, way: str, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Run, Any]:
+def run(subject: str, outcome: str, way: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> tuple[Run, Any]:
     """Run one cell of the table in one way; give what came of it, and the states that the work is left in."""
-    planasonix.reset()
+    simulator.reset()
     no_variables(monkeypatch)
     with travelling(monkeypatch):
-        prepare(outcome, planasonix)
-        work_id = start(subject, planasonix) if subject.endswith("sensor") else ""
+        prepare(outcome, simulator)
+        work_id = start(subject, simulator) if subject.endswith("sensor") else ""
         if outcome == "cancelled":
-            cancel_after(planasonix, 10)
+            cancel_after(simulator, 10)
         timeout = 10 * MINUTE if outcome == "deadline" else 7 * 24 * 60 * MINUTE
         came = drive(task(subject, WAYS[way], work_id, timeout))
-        left = [job.status for job in planasonix.jobs()], [backfill.status for backfill in planasonix.backfills()]
+        left = [job.status for job in simulator.jobs()], [backfill.status for backfill in simulator.backfills()]
     return came, left
 
 
@@ -143,14 +139,14 @@ EXPECTED: dict[str, dict[str, type[BaseException] | None]] = {
 @pytest.mark.parametrize("outcome", OUTCOMES)
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_means_the_same_in_every_way(
-    subject: str, outcome: str, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+    subject: str, outcome: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = "sensor" if subject.endswith("sensor") else "operator"
     ways = [way for way in WAYS if kind == "sensor" or way != "rescheduled"]
     if outcome == "outage without an end" and not HAS_NOTES:
         # Nothing remembers since when a rescheduled sensor has had no answer; there its timeout ends the wait.
         ways = [way for way in ways if way != "rescheduled"]
-    came = {way: run(subject, outcome, way, planasonix, monkeypatch) for way in ways}
+    came = {way: run(subject, outcome, way, simulator, monkeypatch) for way in ways}
     expected = EXPECTED[outcome][kind]
     for way, (one, _) in came.items():
         assert type(one.error) is (expected or type(None)), (way, one.error, one.log.lines)

@@ -70,7 +70,7 @@ def _of_the_process() -> list[Any]:
 
 
 @pytest.fixture
-def shell(planasonix: Simulator, capsys: pytest.CaptureFixture[str]) -> Run:
+def shell(simulator: Simulator, capsys: pytest.CaptureFixture[str]) -> Run:
     """Types a command, where nobody sits at a terminal."""
 
     def run(*arguments: str) -> Ran:
@@ -102,11 +102,11 @@ def _nobody_watches_in_vain() -> Iterator[None]:
     assert not missed
 
 
-def when(planasonix: Simulator, route: str, act: Callable[[], object], *, times: int = 1) -> None:
+def when(simulator: Simulator, route: str, act: Callable[[], object], *, times: int = 1) -> None:
     """Do something the moment that a route has been asked for so many times."""
 
     def watch() -> None:
-        while [request.route for request in planasonix.requests].count(route) < times:
+        while [request.route for request in simulator.requests].count(route) < times:
             if _is_over.wait(0.005):
                 _in_vain.append(f"{route} was not asked for {times} times")
                 return
@@ -130,10 +130,10 @@ def between_two_tries(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]
 
 
 @pytest.fixture
-def end_all_jobs(planasonix: Simulator, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def end_all_jobs(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Lets an hour pass for Planasonix, when it is called."""
-    now = planasonix.world.clock
-    return lambda: monkeypatch.setattr(planasonix.world, "clock", lambda: now() + timedelta(hours=1))
+    now = simulator.world.clock
+    return lambda: monkeypatch.setattr(simulator.world, "clock", lambda: now() + timedelta(hours=1))
 
 
 def press(number: int = signal.SIGINT) -> None:
@@ -184,7 +184,7 @@ class Terminal:
 
 @pytest.fixture
 def at_a_terminal(
-    planasonix: Simulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    simulator: Simulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Ran]:
     """Types a command at a terminal; stdout leads elsewhere, as in a pipe."""
     monkeypatch.setenv("TERM", "xterm")

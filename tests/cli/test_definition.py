@@ -83,7 +83,7 @@ def test_an_older_airflow_has_no_such_command_and_does_not_mind() -> None:
 
 
 def test_what_airflow_is_given_is_what_its_parser_takes(
-    planasonix: Simulator, capsys: pytest.CaptureFixture[str]
+    simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from airflow.cli.cli_parser import _add_command
 
@@ -91,12 +91,12 @@ def test_what_airflow_is_given_is_what_its_parser_takes(
     subparsers = made.add_subparsers()
     for command in get_planasonix_cli_commands():
         _add_command(subparsers, command)
-    planasonix.plan(CONNECTION, running_seconds=60)
+    simulator.plan(CONNECTION, running_seconds=60)
     options = made.parse_args(["planasonix", "sync", CONNECTION, "-o", "json"])
     with pytest.raises(SystemExit) as end:
         options.func(options)
     assert end.value.code == 0
-    assert json.loads(capsys.readouterr().out)["job_id"] == planasonix.jobs()[0].id
+    assert json.loads(capsys.readouterr().out)["job_id"] == simulator.jobs()[0].id
     options = made.parse_args(["planasonix", "sync", CONNECTION])
     with pytest.raises(SystemExit) as end:
         options.func(options)
@@ -115,8 +115,8 @@ def test_the_definition_costs_airflow_next_to_nothing() -> None:
     assert ran.stdout == "[]\n"
 
 
-def test_every_route_of_the_api_can_be_reached(planasonix: Simulator, shell: Run, tmp_path: Path) -> None:
-    planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0)
+def test_every_route_of_the_api_can_be_reached(simulator: Simulator, shell: Run, tmp_path: Path) -> None:
+    simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
     place = ("--secret-to", f"file:{tmp_path / 'secret'}", "-o", "json")
     job = shell("sync", CONNECTION, "-o", "json").json["job_id"]
     backfill = shell("backfill", CONNECTION, "--start-at", "2025-01-01", "--end-at", "2025-01-02", "-o", "json")
@@ -140,7 +140,7 @@ def test_every_route_of_the_api_can_be_reached(planasonix: Simulator, shell: Run
         assert shell(*words).code == 0, words
     routes = {name for name in vars(Operations) if not name.startswith("_")}
     assert len(routes) == 17
-    assert routes == {request.route for request in planasonix.requests}
+    assert routes == {request.route for request in simulator.requests}
 
 
 def test_the_page_names_every_command_and_option() -> None:

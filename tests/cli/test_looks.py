@@ -13,10 +13,10 @@ WINDOW = ("--start-at", "2025-01-01", "--end-at", "2025-03-01")
 
 
 class TestLists:
-    def test_of_jobs_are_filtered_and_complete(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan(CONNECTION, times=None, queued_seconds=0, running_seconds=0)
-        ours = [planasonix.world.start_sync(CONNECTION).id for _ in range(3)]
-        planasonix.world.start_sync("conn_demo_01")
+    def test_of_jobs_are_filtered_and_complete(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, times=None, queued_seconds=0, running_seconds=0)
+        ours = [simulator.world.start_sync(CONNECTION).id for _ in range(3)]
+        simulator.world.start_sync("conn_demo_01")
         ran = shell(
             "jobs", "--connection-id", CONNECTION, "--status", "succeeded", "--since", "2025-01-01", "-o", "json"
         )
@@ -25,20 +25,20 @@ class TestLists:
         assert shell("jobs", "--until", "2025-01-01", "-o", "json").json == []
         assert shell("jobs", "--pipeline-id", "pl_0", "--type", "backfill", "-o", "json").json == []
 
-    def test_say_that_there_may_be_more(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan(CONNECTION, times=None, queued_seconds=0, running_seconds=0)
+    def test_say_that_there_may_be_more(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, times=None, queued_seconds=0, running_seconds=0)
         for _ in range(3):
-            planasonix.world.start_sync(CONNECTION)
+            simulator.world.start_sync(CONNECTION)
         ran = shell("jobs", "--limit", "2", "-o", "json")
         assert len(ran.json) == 2
         assert ran.err == "Listed the newest, 2 at the most: a higher --limit may list more.\n"
         assert shell("jobs", "--limit", "4").err == ""
 
-    def test_of_backfills(self, planasonix: Simulator, shell: Run) -> None:
+    def test_of_backfills(self, simulator: Simulator, shell: Run) -> None:
         shell("backfill", CONNECTION, *WINDOW)
         ran = shell("backfills", "--connection-id", CONNECTION)
         assert ran.out.splitlines()[0].split(" | ")[0].strip() == "id"
-        assert the_one(planasonix).id in ran.out
+        assert the_one(simulator).id in ran.out
         assert shell("backfills", "--status", "failed", "-o", "json").json == []
 
     @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ class TestLists:
 
 
 def test_nobody_who_sits_there_lets_others_go_first(
-    planasonix: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch
+    simulator: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with travelling(monkeypatch) as travel:
         headers = {"x-ratelimit-limit": "1000", "x-ratelimit-remaining": "1", "x-ratelimit-reset": "60"}
@@ -67,68 +67,68 @@ def test_nobody_who_sits_there_lets_others_go_first(
 
 
 class TestAJob:
-    def test_is_shown_with_all_that_the_api_says(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan(CONNECTION, outcome="failed", code="disk_full", queued_seconds=0, running_seconds=0)
-        job = planasonix.world.start_sync(CONNECTION)
+    def test_is_shown_with_all_that_the_api_says(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, outcome="failed", code="disk_full", queued_seconds=0, running_seconds=0)
+        job = simulator.world.start_sync(CONNECTION)
         ran = shell("job", job.id, "-o", "json")
         assert ran.code == 0, "the answer is there, whatever it is"
         assert ran.json["error"]["code"] == "disk_full"
         assert "error.code" in shell("job", job.id).out
 
-    def test_of_others_can_be_waited_for(self, planasonix: Simulator, shell: Run) -> None:
-        job = planasonix.world.start_sync(CONNECTION)
+    def test_of_others_can_be_waited_for(self, simulator: Simulator, shell: Run) -> None:
+        job = simulator.world.start_sync(CONNECTION)
         ran = shell("job", job.id, *QUICKLY)
         assert (ran.code, ran.json["status"], ran.json["tables_total"]) == (0, "succeeded", 1)
 
-    def test_of_others_is_left_by_ctrl_c(self, planasonix: Simulator, at_a_terminal: Run) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        job = planasonix.world.start_sync(CONNECTION)
+    def test_of_others_is_left_by_ctrl_c(self, simulator: Simulator, at_a_terminal: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        job = simulator.world.start_sync(CONNECTION)
         ran = at_a_terminal("job", job.id, *QUICKLY, answers=(("is running", press),))
         assert (ran.code, ran.json["status"]) == (130, "running")
         assert "[y/N" not in ran.err
 
-    def test_that_failed_before_fails_the_wait(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan(CONNECTION, outcome="failed", queued_seconds=0, running_seconds=0)
-        assert shell("job", planasonix.world.start_sync(CONNECTION).id, *QUICKLY).code == 3
+    def test_that_failed_before_fails_the_wait(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, outcome="failed", queued_seconds=0, running_seconds=0)
+        assert shell("job", simulator.world.start_sync(CONNECTION).id, *QUICKLY).code == 3
 
     def test_that_there_is_not_is_named(self, shell: Run) -> None:
         ran = shell("job", "job_0", "--wait")
         assert (ran.code, ran.out) == (1, "")
         assert "GET /api/v1/jobs/job_0: answered 404 Not Found" in ran.err
 
-    def test_has_results(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0, tables={"a": 1, "b": 2})
-        job = planasonix.world.start_sync(CONNECTION)
+    def test_has_results(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0, tables={"a": 1, "b": 2})
+        job = simulator.world.start_sync(CONNECTION)
         ran = shell("results", job.id, "-o", "json")
         assert (ran.code, ran.json["job_id"]) == (0, job.id)
         assert {table["name"]: table["rows_loaded"] for table in ran.json["tables"]} == {"a": 1, "b": 2}
 
 
-def test_a_backfill_is_shown_or_waited_for(planasonix: Simulator, shell: Run) -> None:
+def test_a_backfill_is_shown_or_waited_for(simulator: Simulator, shell: Run) -> None:
     shell("backfill", CONNECTION, *WINDOW)
-    backfill_id = the_one(planasonix).id
+    backfill_id = the_one(simulator).id
     assert shell("backfill-status", backfill_id, "-o", "json").json["id"] == backfill_id
     ran = shell("backfill-status", backfill_id, *QUICKLY)
     assert (ran.code, ran.json["status"]) == (0, "completed")
 
 
 class TestACancel:
-    def test_of_a_job_is_asked_for(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        job = planasonix.world.start_sync(CONNECTION)
+    def test_of_a_job_is_asked_for(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        job = simulator.world.start_sync(CONNECTION)
         ran = shell("cancel", job.id, "-o", "json")
         assert (ran.code, ran.json["job_id"]) == (0, job.id)
         assert ran.err == f"Job {job.id} was asked to cancel: it is {ran.json['status']}.\n"
-        assert planasonix.job(job.id).status in ENDED
+        assert simulator.job(job.id).status in ENDED
 
-    def test_that_is_waited_for_is_done_when_it_is_over(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        ran = shell("cancel", planasonix.world.start_sync(CONNECTION).id, *QUICKLY)
+    def test_that_is_waited_for_is_done_when_it_is_over(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        ran = shell("cancel", simulator.world.start_sync(CONNECTION).id, *QUICKLY)
         assert (ran.code, ran.json["status"]) == (0, "cancelled")
 
-    def test_of_what_is_over_is_no_error(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0)
-        job = planasonix.world.start_sync(CONNECTION)
+    def test_of_what_is_over_is_no_error(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
+        job = simulator.world.start_sync(CONNECTION)
         ran = shell("cancel", job.id, *QUICKLY)
         assert (ran.code, ran.json["status"]) == (0, "succeeded")
         assert ran.err == f"Job {job.id} is over: it is succeeded.\n"
@@ -138,69 +138,69 @@ class TestACancel:
         assert (ran.code, ran.out) == (1, "")
         assert "POST /api/v1/jobs/job_0/cancel: answered 404" in ran.err
 
-    def test_can_be_left(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
-        job = planasonix.world.start_sync(CONNECTION)
-        when(planasonix, "get_job", press)
+    def test_can_be_left(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
+        job = simulator.world.start_sync(CONNECTION)
+        when(simulator, "get_job", press)
         ran = shell("cancel", job.id, *QUICKLY)
         assert (ran.code, ran.json["job_id"]) == (130, job.id)
         assert "It was asked to cancel." in ran.last_words
 
     @pytest.mark.parametrize("more", [(), QUICKLY], ids=["", "--wait"])
     def test_left_before_its_answer_says_that_nobody_knows(
-        self, planasonix: Simulator, shell: Run, more: tuple[str, ...]
+        self, simulator: Simulator, shell: Run, more: tuple[str, ...]
     ) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        job = planasonix.world.start_sync(CONNECTION)
-        planasonix.fail("hang", route="cancel_job", seconds=600)
-        when(planasonix, "cancel_job", press)
+        simulator.plan(CONNECTION, running_seconds=60)
+        job = simulator.world.start_sync(CONNECTION)
+        simulator.fail("hang", route="cancel_job", seconds=600)
+        when(simulator, "cancel_job", press)
         ran = shell("cancel", job.id, *more)
         assert (ran.code, ran.out) == (130, "")
         assert "Nobody knows whether it was asked to cancel. To wait for it again: `python" in ran.last_words
         assert ran.last_words.endswith(f"To cancel it: `python -m planasonix_provider cancel {job.id}`")
 
-    def test_of_no_id_at_all_is_refused(self, planasonix: Simulator, shell: Run) -> None:
+    def test_of_no_id_at_all_is_refused(self, simulator: Simulator, shell: Run) -> None:
         for more in ((), ("--backfill",)):
             ran = shell("cancel", "a/b", *more)
             assert (ran.code, ran.out) == (2, "")
             assert ran.err.startswith(f"{'backfill' if more else 'job'}_id: got 'a/b', allowed is an id")
-        assert not planasonix.requests
+        assert not simulator.requests
 
-    def test_out_of_time(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
-        ran = shell("cancel", planasonix.world.start_sync(CONNECTION).id, *QUICKLY, "--timeout", "0.1")
+    def test_out_of_time(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
+        ran = shell("cancel", simulator.world.start_sync(CONNECTION).id, *QUICKLY, "--timeout", "0.1")
         assert (ran.code, ran.json["status"]) == (5, "cancelling")
 
-    def test_of_a_backfill_cancels_what_it_makes_meanwhile(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan_backfill(CONNECTION, **STUBBORN)
+    def test_of_a_backfill_cancels_what_it_makes_meanwhile(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan_backfill(CONNECTION, **STUBBORN)
         shell("backfill", CONNECTION, *WINDOW)
-        ran = shell("cancel", "--backfill", the_one(planasonix).id, *QUICKLY)
+        ran = shell("cancel", "--backfill", the_one(simulator).id, *QUICKLY)
         assert (ran.code, ran.json["status"]) == (0, "cancelled")
-        assert {job.status for job in planasonix.jobs()} == {"cancelled"}
+        assert {job.status for job in simulator.jobs()} == {"cancelled"}
 
-    def test_of_a_backfill_without_jobs_has_nothing_to_cancel(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan_backfill(CONNECTION, **{**STUBBORN, "queued_seconds": 60})
+    def test_of_a_backfill_without_jobs_has_nothing_to_cancel(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan_backfill(CONNECTION, **{**STUBBORN, "queued_seconds": 60})
         shell("backfill", CONNECTION, *WINDOW)
-        ran = shell("cancel", "--backfill", the_one(planasonix).id)
+        ran = shell("cancel", "--backfill", the_one(simulator).id)
         assert ran.code == 1
-        assert the_one(planasonix).id in ran.out
+        assert the_one(simulator).id in ran.out
         assert "has made no jobs yet, so there is nothing to cancel. Try later, or add --wait" in ran.err
 
-    def test_of_a_backfill_without_jobs_waits_for_them(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan_backfill(CONNECTION, **{**STUBBORN, "queued_seconds": 0.4})
+    def test_of_a_backfill_without_jobs_waits_for_them(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan_backfill(CONNECTION, **{**STUBBORN, "queued_seconds": 0.4})
         shell("backfill", CONNECTION, *WINDOW)
-        ran = shell("cancel", "--backfill", the_one(planasonix).id, *QUICKLY)
+        ran = shell("cancel", "--backfill", the_one(simulator).id, *QUICKLY)
         assert (ran.code, ran.json["status"]) == (0, "cancelled")
 
 
 class TestPing:
-    def test_says_that_the_connection_works(self, planasonix: Simulator, shell: Run) -> None:
+    def test_says_that_the_connection_works(self, simulator: Simulator, shell: Run) -> None:
         ran = shell("ping", "-o", "json")
         assert (ran.code, ran.err) == (0, "")
         assert ran.json == {
             "conn_id": "planasonix_default",
             "works": True,
-            "message": f"Connected to {planasonix.url}. The API key may read jobs.",
+            "message": f"Connected to {simulator.url}. The API key may read jobs.",
         }
 
     def test_says_what_is_wrong(self, shell: Run, monkeypatch: pytest.MonkeyPatch) -> None:

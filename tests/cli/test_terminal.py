@@ -11,8 +11,8 @@ from tests.operators.work import CONNECTION
 SPAWN = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 
 
-def test_a_key_that_is_really_pressed(planasonix: Simulator) -> None:
-    planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=60)
+def test_a_key_that_is_really_pressed(simulator: Simulator) -> None:
+    simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
     command = [sys.executable, "-m", "planasonix_provider", "sync", CONNECTION, "--wait", "--poll-interval", "0.1"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
     with subprocess.Popen(
@@ -26,7 +26,7 @@ def test_a_key_that_is_really_pressed(planasonix: Simulator) -> None:
                 shown += piece
             if typed:
                 os.write(process.stdin.fileno(), typed)
-    (job,) = planasonix.jobs()
+    (job,) = simulator.jobs()
     assert process.returncode == 4, shown.decode()
     assert f"Cancel job {job.id}?" in shown.decode()
     assert job.status == "cancelled"

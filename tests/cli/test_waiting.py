@@ -15,10 +15,10 @@ QUICKLY = ("--wait", "--poll-interval", "0.03", "-o", "json")
 
 
 class TestOutOfTime:
-    def test_leaves_the_job_running_and_says_how_to_go_on(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+    def test_leaves_the_job_running_and_says_how_to_go_on(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
         ran = shell("sync", CONNECTION, *QUICKLY, "--timeout", "0.2")
-        job = planasonix.jobs()[0]
+        job = simulator.jobs()[0]
         assert (ran.code, ran.json["job_id"]) == (5, job.id)
         assert ran.json["status"] in ("queued", "running"), "as it was last seen"
         assert job.cancel_requested_at is None
@@ -28,23 +28,23 @@ class TestOutOfTime:
             f"{job.id}`"
         )
 
-    def test_cancels_the_job_where_told_so(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+    def test_cancels_the_job_where_told_so(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
         ran = shell("sync", CONNECTION, *QUICKLY, "--timeout", "0.2", "--on-timeout", "cancel")
-        job = planasonix.jobs()[0]
+        job = simulator.jobs()[0]
         assert (ran.code, ran.json["job_id"]) == (5, job.id)
         assert job.status in ENDED
         assert "was not over within 0 s. It was asked to cancel. To wait for its end:" in ran.last_words
 
-    def test_says_so_where_the_job_cannot_be_cancelled(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        planasonix.fail("status", route="cancel_job", status=403, times=None)
+    def test_says_so_where_the_job_cannot_be_cancelled(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("status", route="cancel_job", status=403, times=None)
         ran = shell("sync", CONNECTION, *QUICKLY, "--timeout", "0.1", "--on-timeout", "cancel")
         assert ran.code == 5
         assert "was not over within 0 s. It could not be cancelled, and may still run: POST" in ran.last_words
 
-    def test_takes_a_job_that_ended_this_moment_for_what_it_is(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0.1)
+    def test_takes_a_job_that_ended_this_moment_for_what_it_is(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0.1)
         ran = shell("sync", CONNECTION, "--wait", "--poll-interval", "60", "--timeout", "0.3", "--on-timeout", "cancel")
         assert ran.code == 0
 
@@ -52,50 +52,50 @@ class TestOutOfTime:
 class TestAnInterrupt:
     @pytest.mark.parametrize("choice", ["ask", "leave"])
     def test_leaves_the_job_running_where_nobody_can_be_asked(
-        self, planasonix: Simulator, shell: Run, choice: str
+        self, simulator: Simulator, shell: Run, choice: str
     ) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        when(planasonix, "get_job", press)
+        simulator.plan(CONNECTION, running_seconds=60)
+        when(simulator, "get_job", press)
         ran = shell("sync", CONNECTION, *QUICKLY, "--on-interrupt", choice)
-        job = planasonix.jobs()[0]
+        job = simulator.jobs()[0]
         assert (ran.code, ran.json["job_id"]) == (130, job.id)
         assert job.cancel_requested_at is None
         assert ran.last_words.startswith(f"No longer waiting for job {job.id}. It was not cancelled, and runs on. To ")
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_cancels_the_job_where_told_so(self, planasonix: Simulator, shell: Run, number: int) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        when(planasonix, "get_job", lambda: press(number))
+    def test_cancels_the_job_where_told_so(self, simulator: Simulator, shell: Run, number: int) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        when(simulator, "get_job", lambda: press(number))
         ran = shell("sync", CONNECTION, *QUICKLY, "--on-interrupt", "cancel")
         assert (ran.code, ran.json["status"]) == (4, "cancelled")
 
-    def test_by_a_sigterm_has_a_code_of_its_own(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        when(planasonix, "get_job", lambda: press(signal.SIGTERM))
+    def test_by_a_sigterm_has_a_code_of_its_own(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        when(simulator, "get_job", lambda: press(signal.SIGTERM))
         assert shell("sync", CONNECTION, *QUICKLY).code == 143
 
-    def test_amid_a_look_is_heard_at_once(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        planasonix.fail("hang", route="get_job", seconds=600)
-        when(planasonix, "get_job", press)
+    def test_amid_a_look_is_heard_at_once(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("hang", route="get_job", seconds=600)
+        when(simulator, "get_job", press)
         ran = shell("sync", CONNECTION, *QUICKLY, "--on-interrupt", "cancel")
         assert (ran.code, ran.json["status"]) == (4, "cancelled")
 
-    def test_after_the_cancel_leaves(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
-        when(planasonix, "get_job", press)
-        when(planasonix, "cancel_job", lambda: when(planasonix, "get_job", press, times=len(planasonix.requests)))
+    def test_after_the_cancel_leaves(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
+        when(simulator, "get_job", press)
+        when(simulator, "cancel_job", lambda: when(simulator, "get_job", press, times=len(simulator.requests)))
         ran = shell("sync", CONNECTION, *QUICKLY, "--on-interrupt", "cancel")
         assert ran.code == 130
         assert "It was asked to cancel. To wait for its end: `python" in ran.last_words
 
-    def test_amid_the_cancel_says_that_nobody_knows(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        planasonix.fail("hang", route="cancel_job", seconds=600)
-        when(planasonix, "get_job", press)
-        when(planasonix, "cancel_job", press)
+    def test_amid_the_cancel_says_that_nobody_knows(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("hang", route="cancel_job", seconds=600)
+        when(simulator, "get_job", press)
+        when(simulator, "cancel_job", press)
         ran = shell("sync", CONNECTION, *QUICKLY, "--on-interrupt", "cancel")
-        job = planasonix.jobs()[0]
+        job = simulator.jobs()[0]
         assert (ran.code, ran.json["job_id"], job.cancel_requested_at) == (130, job.id, None)
         assert ran.last_words == (
             f"No longer waiting for job {job.id}. Nobody knows whether it was asked to cancel. To wait for it again: "
@@ -103,35 +103,35 @@ class TestAnInterrupt:
             f"{job.id}`"
         )
 
-    def test_cancels_what_a_backfill_makes_meanwhile(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan_backfill(CONNECTION, jobs=30, **STUBBORN)
-        when(planasonix, "get_backfill", press, times=2)
+    def test_cancels_what_a_backfill_makes_meanwhile(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan_backfill(CONNECTION, jobs=30, **STUBBORN)
+        when(simulator, "get_backfill", press, times=2)
         ran = shell("backfill", CONNECTION, *WINDOW, *QUICKLY, "--on-interrupt", "cancel")
         assert (ran.code, ran.json["status"]) == (4, "cancelled")
-        assert len(the_one(planasonix).job_ids or []) == 6
-        assert {job.status for job in planasonix.jobs()} == {"cancelled"}
+        assert len(the_one(simulator).job_ids or []) == 6
+        assert {job.status for job in simulator.jobs()} == {"cancelled"}
 
-    def test_says_so_where_the_job_cannot_be_cancelled(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        planasonix.fail("status", route="cancel_job", status=403, times=None)
-        when(planasonix, "get_job", press)
+    def test_says_so_where_the_job_cannot_be_cancelled(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("status", route="cancel_job", status=403, times=None)
+        when(simulator, "get_job", press)
         ran = shell("sync", CONNECTION, *QUICKLY, "--on-interrupt", "cancel")
-        assert (ran.code, ran.json["job_id"]) == (1, planasonix.jobs()[0].id)
+        assert (ran.code, ran.json["job_id"]) == (1, simulator.jobs()[0].id)
         assert "could not be cancelled, and may still run: POST /api/v1/jobs/" in ran.last_words
 
-    def test_amid_the_account_says_that_the_work_is_done(self, planasonix: Simulator, shell: Run) -> None:
-        planasonix.fail("hang", route="get_job_results", seconds=600)
-        when(planasonix, "get_job_results", press)
+    def test_amid_the_account_says_that_the_work_is_done(self, simulator: Simulator, shell: Run) -> None:
+        simulator.fail("hang", route="get_job_results", seconds=600)
+        when(simulator, "get_job_results", press)
         ran = shell("sync", CONNECTION, *QUICKLY)
-        job = planasonix.jobs()[0]
+        job = simulator.jobs()[0]
         assert (ran.code, ran.json["status"]) == (130, "succeeded")
         hint = f"To have it accounted for: `python -m planasonix_provider job {job.id} --wait`"
         assert ran.last_words == f"Job {job.id} is succeeded. {hint}"
 
 
 class TestAtATerminal:
-    def test_a_bar_shows_how_far_it_has_come(self, planasonix: Simulator, at_a_terminal: Run) -> None:
-        planasonix.plan_backfill(CONNECTION, jobs=2, job_seconds=0.4)
+    def test_a_bar_shows_how_far_it_has_come(self, simulator: Simulator, at_a_terminal: Run) -> None:
+        simulator.plan_backfill(CONNECTION, jobs=2, job_seconds=0.4)
         ran = at_a_terminal("backfill", CONNECTION, *WINDOW, *QUICKLY)
         assert ran.code == 0
         assert ran.json["status"] == "completed"
@@ -140,42 +140,42 @@ class TestAtATerminal:
         assert "Loaded 5,000,000 rows into 2 tables by 2 jobs." in ran.err
         assert "━" not in ran.out
 
-    def test_ctrl_c_asks_and_yes_cancels(self, planasonix: Simulator, at_a_terminal: Run) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+    def test_ctrl_c_asks_and_yes_cancels(self, simulator: Simulator, at_a_terminal: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
         ran = at_a_terminal("sync", CONNECTION, *QUICKLY, answers=(("is running", press), ("[y/N", "y\n")))
-        assert f"Cancel job {planasonix.jobs()[0].id}? [y/N, Ctrl-C leaves it running] " in ran.err
+        assert f"Cancel job {simulator.jobs()[0].id}? [y/N, Ctrl-C leaves it running] " in ran.err
         assert (ran.code, ran.json["status"]) == (4, "cancelled")
 
     @pytest.mark.parametrize("answer", ["n\n", "\n", "\x04"], ids=["no", "nothing", "Ctrl-D"])
     def test_anything_else_waits_on(
-        self, planasonix: Simulator, at_a_terminal: Run, answer: str, end_all_jobs: Callable[[], None]
+        self, simulator: Simulator, at_a_terminal: Run, answer: str, end_all_jobs: Callable[[], None]
     ) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+        simulator.plan(CONNECTION, running_seconds=60)
         answers = (("is running", press), ("leaves it running] ", answer), ("running", end_all_jobs))
         ran = at_a_terminal("sync", CONNECTION, *QUICKLY, answers=answers)
         assert (ran.code, ran.json["status"]) == (0, "succeeded")
-        assert "cancel_job" not in routes_asked(planasonix)
+        assert "cancel_job" not in routes_asked(simulator)
 
     def test_waits_on_where_the_job_cannot_be_cancelled(
-        self, planasonix: Simulator, at_a_terminal: Run, end_all_jobs: Callable[[], None]
+        self, simulator: Simulator, at_a_terminal: Run, end_all_jobs: Callable[[], None]
     ) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        planasonix.fail("status", route="cancel_job", status=403, times=None)
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("status", route="cancel_job", status=403, times=None)
         answers = (("is running", press), ("[y/N", "y\n"), ("could not be cancelled", end_all_jobs))
         ran = at_a_terminal("sync", CONNECTION, *QUICKLY, answers=answers)
         assert (ran.code, ran.json["status"]) == (0, "succeeded")
         assert "could not be cancelled, and may still run: POST /api/v1/jobs/" in ran.err
 
-    def test_a_second_ctrl_c_leaves_it_running(self, planasonix: Simulator, at_a_terminal: Run) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+    def test_a_second_ctrl_c_leaves_it_running(self, simulator: Simulator, at_a_terminal: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
         ran = at_a_terminal("sync", CONNECTION, *QUICKLY, answers=(("is running", press), ("[y/N", press)))
-        job = planasonix.jobs()[0]
+        job = simulator.jobs()[0]
         assert (ran.code, ran.json["status"]) == (130, "running")
         assert job.cancel_requested_at is None
         assert f"To cancel it: `python -m planasonix_provider cancel {job.id}`" in ran.err
 
-    def test_a_sigterm_asks_nobody(self, planasonix: Simulator, at_a_terminal: Run) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+    def test_a_sigterm_asks_nobody(self, simulator: Simulator, at_a_terminal: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
         ran = at_a_terminal("sync", CONNECTION, *QUICKLY, answers=(("is running", lambda: press(signal.SIGTERM)),))
         assert ran.code == 143
         assert "[y/N" not in ran.err
@@ -183,25 +183,25 @@ class TestAtATerminal:
 
 class TestALongWait:
     def test_writes_the_lines_of_a_worker(
-        self, planasonix: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=100)
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=100)
         with travelling(monkeypatch):
             ran = shell("sync", CONNECTION, "--wait", "--poll-interval", "10")
         assert ran.code == 0
         assert len([line for line in ran.err.splitlines() if " is running, " in line]) >= 3
 
     def test_sits_out_an_outage_and_gives_up_a_longer_one(
-        self, planasonix: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=1)
-        planasonix.fail("status", route="get_job", status=503, times=3)
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=1)
+        simulator.fail("status", route="get_job", status=503, times=3)
         with travelling(monkeypatch):
             assert shell("sync", CONNECTION, "--wait").code == 0
-            planasonix.fail("status", route="get_job", status=503, times=None)
-            planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=1)
+            simulator.fail("status", route="get_job", status=503, times=None)
+            simulator.plan(CONNECTION, queued_seconds=0, running_seconds=1)
             ran = shell("sync", CONNECTION, "--wait", "--poll-interval", "600", "-o", "json")
         assert ran.code == 6
-        assert ran.json["job_id"] == planasonix.jobs()[0].id
+        assert ran.json["job_id"] == simulator.jobs()[0].id
         assert "It was not cancelled, and runs on. To wait for it again: `python" in ran.last_words
         assert "task" not in ran.last_words

@@ -69,32 +69,32 @@ class TestACreation:
         ],
     )
     def test_is_refused_before_any_request(
-        self, planasonix: Simulator, shell: Run, place: Path, more: tuple[str, ...], code: int, said: str
+        self, simulator: Simulator, shell: Run, place: Path, more: tuple[str, ...], code: int, said: str
     ) -> None:
         ran = create(shell, place, *more)
         assert (ran.code, ran.out) == (code, "")
         assert said in ran.err
-        assert not planasonix.requests
+        assert not simulator.requests
 
     def test_needs_a_place_for_the_secret(self, shell: Run) -> None:
         ran = shell("webhooks", "create", URL, "--events", "job.failed")
         assert ran.code == 2
         assert "the following arguments are required: --secret-to" in ran.err
 
-    def test_is_not_cut_off_by_ctrl_c(self, planasonix: Simulator, shell: Run, place: Path, hanging: Hanging) -> None:
-        planasonix.fail("hang", route="create_webhook")
-        when(planasonix, "create_webhook", lambda: (press(), hanging.ends()))
+    def test_is_not_cut_off_by_ctrl_c(self, simulator: Simulator, shell: Run, place: Path, hanging: Hanging) -> None:
+        simulator.fail("hang", route="create_webhook")
+        when(simulator, "create_webhook", lambda: (press(), hanging.ends()))
         ran = create(shell, place)
         assert ran.code == 0
         assert "Interrupted: ending once the secret is kept." in ran.err
         assert kept(place)
 
     def test_of_what_cannot_be_kept_is_undone_whatever_is_pressed(
-        self, planasonix: Simulator, shell: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, shell: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (folder := tmp_path / "folder").mkdir()
-        planasonix.fail("status", route="create_webhook", status=429)
-        planasonix.fail("status", route="delete_webhook", status=503)
+        simulator.fail("status", route="create_webhook", status=429)
+        simulator.fail("status", route="delete_webhook", status=503)
         between_two_tries(monkeypatch, lambda: (shutil.rmtree(folder), press()))
         with travelling(monkeypatch):
             ran = create(shell, folder / "secret.json")
@@ -103,15 +103,15 @@ class TestACreation:
         assert "was deleted again: nothing was created." in ran.last_words
         assert shell("webhooks", "list", "-o", "json").json == []
 
-    def test_that_nobody_knows_of_says_so(self, planasonix: Simulator, shell: Run, place: Path) -> None:
-        planasonix.fail("reset", route="create_webhook", when="after")
+    def test_that_nobody_knows_of_says_so(self, simulator: Simulator, shell: Run, place: Path) -> None:
+        simulator.fail("reset", route="create_webhook", when="after")
         ran = create(shell, place)
         assert ran.code == 6
         assert "Nobody knows whether the webhook subscription was created." in ran.last_words
 
-    def test_cut_off_by_a_second_ctrl_c_says_so(self, planasonix: Simulator, at_a_terminal: Run, place: Path) -> None:
-        planasonix.fail("hang", route="create_webhook", seconds=600)
-        when(planasonix, "create_webhook", press)
+    def test_cut_off_by_a_second_ctrl_c_says_so(self, simulator: Simulator, at_a_terminal: Run, place: Path) -> None:
+        simulator.fail("hang", route="create_webhook", seconds=600)
+        when(simulator, "create_webhook", press)
         ran = at_a_terminal(
             *("webhooks", "create", URL, "--events", "job.failed", "--secret-to", f"file:{place}"),
             answers=(("Interrupted: ending once", press),),
@@ -151,10 +151,10 @@ class TestASubscription:
         assert ran.err == f"The new signing secret of webhook {webhook_id} is in file {place}.\n"
 
     def test_has_its_secret_rotated_as_a_whole_whatever_is_pressed(
-        self, planasonix: Simulator, shell: Run, webhook_id: str, place: Path, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, shell: Run, webhook_id: str, place: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        planasonix.fail("status", route="rotate_webhook_secret", status=502)
-        planasonix.fail("status", route="rotate_webhook_secret", status=429, times=None)
+        simulator.fail("status", route="rotate_webhook_secret", status=502)
+        simulator.fail("status", route="rotate_webhook_secret", status=429, times=None)
         between_two_tries(monkeypatch, press)
         with travelling(monkeypatch):
             ran = shell("webhooks", "rotate-secret", webhook_id, "--secret-to", f"file:{place}")
@@ -173,11 +173,11 @@ class TestASubscription:
         assert (ran.code, ran.out, ran.err) == (0, "", f"Deleted webhook {webhook_id}.\n")
         assert shell("webhooks", "get", webhook_id).code == 1
 
-    def test_is_not_deleted_where_nobody_can_be_asked(self, planasonix: Simulator, shell: Run, webhook_id: str) -> None:
+    def test_is_not_deleted_where_nobody_can_be_asked(self, simulator: Simulator, shell: Run, webhook_id: str) -> None:
         ran = shell("webhooks", "delete", webhook_id)
         assert ran.code == 2
         assert ran.err.startswith("--yes: without it you would be asked")
-        assert "delete_webhook" not in routes_asked(planasonix)
+        assert "delete_webhook" not in routes_asked(simulator)
 
     @pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 1), ("\n", 1, 1)])
     def test_is_deleted_at_a_terminal_after_a_yes(

@@ -54,8 +54,8 @@ def deferrable(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture(params=[sync, backfill], ids=["sync", "backfill"])
-def make(request: pytest.FixtureRequest, planasonix: Simulator) -> Make:
-    take(planasonix, 0.3)
+def make(request: pytest.FixtureRequest, simulator: Simulator) -> Make:
+    take(simulator, 0.3)
     return request.param  # type: ignore[no-any-return]
 
 

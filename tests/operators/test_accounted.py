@@ -33,23 +33,23 @@ def known(make: Callable[..., Any], **parameters: Any) -> tuple[Accounted, Run]:
 
 
 class TestWhatIsKnownOfASync:
-    def test_that_is_done_is_its_job_and_every_table(self, planasonix: Simulator, deferrable: bool) -> None:
-        planasonix.plan(CONNECTION, tables={f"public.t{number}": number for number in range(1_234)})
+    def test_that_is_done_is_its_job_and_every_table(self, simulator: Simulator, deferrable: bool) -> None:
+        simulator.plan(CONNECTION, tables={f"public.t{number}": number for number in range(1_234)})
         accounted, run = known(sync, deferrable=deferrable)
-        job = planasonix.jobs()[0]
+        job = simulator.jobs()[0]
         assert (accounted.kind, accounted.id) == ("job", job.id)
         assert accounted.work is not None
         assert (accounted.work.status, accounted.work.connection_id) == ("succeeded", CONNECTION)
-        assert (accounted.host, accounted.url) == (planasonix.url.removeprefix("http://"), run.result["job_url"])
+        assert (accounted.host, accounted.url) == (simulator.url.removeprefix("http://"), run.result["job_url"])
         assert accounted.tables is not None
         assert [table.rows_loaded for table in accounted.tables] == list(range(1_234))
         assert all(table.checksum for table in accounted.tables)
         assert accounted.error is None
 
-    def test_that_failed_is_its_job_with_the_reason_and_no_table(self, planasonix: Simulator, deferrable: bool) -> None:
-        planasonix.plan(CONNECTION, outcome="failed", code="source_unreachable", message="No route")
+    def test_that_failed_is_its_job_with_the_reason_and_no_table(self, simulator: Simulator, deferrable: bool) -> None:
+        simulator.plan(CONNECTION, outcome="failed", code="source_unreachable", message="No route")
         accounted, run = known(sync, deferrable=deferrable)
-        assert accounted.id == planasonix.jobs()[0].id
+        assert accounted.id == simulator.jobs()[0].id
         assert accounted.work is not None
         assert accounted.work.error is not None
         assert accounted.work.error.code == "source_unreachable"
@@ -57,30 +57,30 @@ class TestWhatIsKnownOfASync:
         assert isinstance(accounted.error, PlanasonixJobFailedError)
         assert accounted.tables is None
 
-    def test_that_was_cancelled_is_so(self, planasonix: Simulator, deferrable: bool) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        with meanwhile(lambda: planasonix.world.cancel(planasonix.jobs()[0].id), once=is_asked(planasonix, "get_job")):
+    def test_that_was_cancelled_is_so(self, simulator: Simulator, deferrable: bool) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        with meanwhile(lambda: simulator.world.cancel(simulator.jobs()[0].id), once=is_asked(simulator, "get_job")):
             accounted, _ = known(sync, deferrable=deferrable)
         assert isinstance(accounted.error, PlanasonixJobCancelledError)
         assert accounted.work is not None
         assert accounted.work.status == "cancelled"
 
     @pytest.mark.usefixtures("travel")
-    def test_that_is_out_of_time_is_its_job_and_where_it_is(self, planasonix: Simulator, deferrable: bool) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+    def test_that_is_out_of_time_is_its_job_and_where_it_is(self, simulator: Simulator, deferrable: bool) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
         accounted, _ = known(sync, deferrable=deferrable, timeout=0.3)
         assert isinstance(accounted.error, PlanasonixTimeoutError)
-        assert accounted.id == planasonix.jobs()[0].id
-        assert accounted.host == planasonix.url.removeprefix("http://")
+        assert accounted.id == simulator.jobs()[0].id
+        assert accounted.host == simulator.url.removeprefix("http://")
         assert accounted.tables is None
 
-    def test_that_nobody_waits_for_is_its_job(self, planasonix: Simulator) -> None:
+    def test_that_nobody_waits_for_is_its_job(self, simulator: Simulator) -> None:
         accounted, run = known(sync, wait_for_completion=False)
         assert (accounted.id, accounted.url) == (run.result["job_id"], run.result["job_url"])
         assert (accounted.tables, accounted.error) == (None, None)
 
-    def test_that_could_not_start_is_why_though_airflow_is_told_in_its_own_words(self, planasonix: Simulator) -> None:
-        planasonix.fail("status", status=400, route="trigger_sync")
+    def test_that_could_not_start_is_why_though_airflow_is_told_in_its_own_words(self, simulator: Simulator) -> None:
+        simulator.fail("status", status=400, route="trigger_sync")
         accounted, run = known(sync)
         assert isinstance(run.error, AirflowFailException)
         assert isinstance(accounted.error, PlanasonixValidationError)
@@ -88,7 +88,7 @@ class TestWhatIsKnownOfASync:
 
 
 class TestWhatIsKnownOfABackfill:
-    def test_that_is_done_is_each_table_once(self, planasonix: Simulator, deferrable: bool) -> None:
+    def test_that_is_done_is_each_table_once(self, simulator: Simulator, deferrable: bool) -> None:
         accounted, run = known(backfill, deferrable=deferrable, tables=["public.orders", "public.items"])
         assert (accounted.kind, accounted.id) == ("backfill", run.result["backfill_id"])
         assert run.result["jobs_total"] > 1
@@ -99,11 +99,11 @@ class TestWhatIsKnownOfABackfill:
         assert accounted.work is not None
         assert accounted.work.status == "completed"
 
-    def test_that_failed_is_its_id_and_the_reason(self, planasonix: Simulator, deferrable: bool) -> None:
-        planasonix.plan_backfill(CONNECTION, jobs=2, failing_jobs=[1])
+    def test_that_failed_is_its_id_and_the_reason(self, simulator: Simulator, deferrable: bool) -> None:
+        simulator.plan_backfill(CONNECTION, jobs=2, failing_jobs=[1])
         accounted, run = known(backfill, deferrable=deferrable)
         assert accounted.error is run.error
-        assert accounted.id == planasonix.backfills()[0].id
+        assert accounted.id == simulator.backfills()[0].id
         assert accounted.url == run.xcoms["job_url"]
 
 
@@ -112,7 +112,7 @@ class TestTheOperator:
     def test_knows_nothing_before_it_runs(self, make: Callable[..., Any]) -> None:
         assert make()._accounted is None
 
-    def test_is_copied_with_what_it_knows(self, planasonix: Simulator) -> None:
+    def test_is_copied_with_what_it_knows(self, simulator: Simulator) -> None:
         accounted, _ = known(sync)
         assert copy.deepcopy(accounted) == accounted
 

@@ -24,8 +24,8 @@ from tests.travel import travelling
 
 
 class TestABackfillThatSucceeds:
-    def test_is_accounted_for_by_the_results_of_all_its_jobs(self, planasonix: Simulator, deferrable: bool) -> None:
-        planasonix.plan_backfill(
+    def test_is_accounted_for_by_the_results_of_all_its_jobs(self, simulator: Simulator, deferrable: bool) -> None:
+        simulator.plan_backfill(
             CONNECTION,
             jobs=3,
             parallel=2,
@@ -34,7 +34,7 @@ class TestABackfillThatSucceeds:
         )
         run = drive(lambda: backfill(deferrable=deferrable))
         assert run.error is None
-        one = the_one(planasonix)
+        one = the_one(simulator)
         assert run.result == json.loads(json.dumps(run.result))
         assert (run.result["backfill_id"], run.result["status"]) == (one.id, "completed")
         assert (run.result["start_at"], run.result["end_at"]) == ("2025-01-01T00:00:00Z", "2025-03-01T00:00:00Z")
@@ -47,21 +47,21 @@ class TestABackfillThatSucceeds:
         }
         assert (run.result["jobs_total"], run.result["tables_total"]) == (3, 2)
         assert run.result["warnings_total"] > 0
-        assert routes_asked(planasonix).count("get_job_results") == 3
+        assert routes_asked(simulator).count("get_job_results") == 3
         assert "Loaded 44,803 rows into 2 tables by 3 jobs." in run.log.lines
 
-    def test_tells_of_itself_by_xcom_the_moment_that_it_exists(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(CONNECTION, queued_seconds=60)
+    def test_tells_of_itself_by_xcom_the_moment_that_it_exists(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(CONNECTION, queued_seconds=60)
         run = Run()
         with pytest.raises(TaskDeferred):
             backfill(deferrable=True).execute(context(run))
-        assert run.xcoms == {"backfill_id": the_one(planasonix).id}
+        assert run.xcoms == {"backfill_id": the_one(simulator).id}
 
-    def test_lets_the_button_lead_to_its_first_job_once_there_is_one(self, planasonix: Simulator) -> None:
+    def test_lets_the_button_lead_to_its_first_job_once_there_is_one(self, simulator: Simulator) -> None:
         run = drive(lambda: backfill(deferrable=True))
-        assert run.xcoms["job_url"] == f"{planasonix.url}/jobs/{(the_one(planasonix).job_ids or [])[0]}"
+        assert run.xcoms["job_url"] == f"{simulator.url}/jobs/{(the_one(simulator).job_ids or [])[0]}"
 
-    def test_sends_what_the_dag_says(self, planasonix: Simulator) -> None:
+    def test_sends_what_the_dag_says(self, simulator: Simulator) -> None:
         drive(
             lambda: backfill(
                 start_at=datetime(2025, 1, 1, 2, tzinfo=timezone(timedelta(hours=2))),
@@ -72,7 +72,7 @@ class TestABackfillThatSucceeds:
             ),
             map_index=3,
         )
-        one = the_one(planasonix)
+        one = the_one(simulator)
         assert (one.start_at, one.end_at) == (datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 2, 1, tzinfo=UTC))
         assert one.tables == ["public.orders"]
         assert one.metadata is not None
@@ -82,11 +82,11 @@ class TestABackfillThatSucceeds:
             3,
         )
 
-    def test_tells_how_far_it_has_come(self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_tells_how_far_it_has_come(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         def told(deferrable: bool) -> list[str]:
-            planasonix.reset()
+            simulator.reset()
             with travelling(monkeypatch):
-                planasonix.plan_backfill(CONNECTION, queued_seconds=90, jobs=6, parallel=2, job_seconds=300)
+                simulator.plan_backfill(CONNECTION, queued_seconds=90, jobs=6, parallel=2, job_seconds=300)
                 run = drive(lambda: backfill(deferrable=deferrable, poll_interval=150))
             return [re.sub(r"bf_\w+", "bf_1", line) for line in run.log.lines]
 
@@ -109,70 +109,70 @@ class TestABackfillThatSucceeds:
             assert at_looks[:3] + at_looks[-2:] == begins + ends
             assert any(line.startswith(goes_on) for line in lines)
 
-    def test_returns_at_once_where_it_is_not_to_wait(self, planasonix: Simulator, deferrable: bool) -> None:
+    def test_returns_at_once_where_it_is_not_to_wait(self, simulator: Simulator, deferrable: bool) -> None:
         run = drive(lambda: backfill(wait_for_completion=False, deferrable=deferrable))
-        assert run.result["backfill_id"] == the_one(planasonix).id
+        assert run.result["backfill_id"] == the_one(simulator).id
         assert "jobs" not in run.result
-        assert routes_asked(planasonix) == ["list_backfills", "trigger_backfill"]
+        assert routes_asked(simulator) == ["list_backfills", "trigger_backfill"]
 
-    def test_warns_of_a_window_that_reaches_into_the_future(self, planasonix: Simulator) -> None:
+    def test_warns_of_a_window_that_reaches_into_the_future(self, simulator: Simulator) -> None:
         run = drive(lambda: backfill(end_at="2999-01-01"))
         assert run.error is None
         assert any(line.startswith("end_at is in the future (2999-01-01") for line in run.log.lines)
 
-    def test_leaves_its_thousands_of_jobs_out_of_what_airflow_stores(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(CONNECTION, jobs=300, parallel=300, job_seconds=0.3)
+    def test_leaves_its_thousands_of_jobs_out_of_what_airflow_stores(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(CONNECTION, jobs=300, parallel=300, job_seconds=0.3)
         run = drive(lambda: backfill(deferrable=True))
         assert run.deferred is not None
         assert "job_ids" not in json.dumps(run.event)
         assert run.result["jobs_total"] == 300
-        assert routes_asked(planasonix).count("get_job_results") == 300
-        assert "get_job" not in routes_asked(planasonix)
+        assert routes_asked(simulator).count("get_job_results") == 300
+        assert "get_job" not in routes_asked(simulator)
 
 
 class TestABackfillThatDoesNot:
-    def test_names_the_jobs_that_failed_and_why(self, planasonix: Simulator, deferrable: bool) -> None:
-        planasonix.plan_backfill(
+    def test_names_the_jobs_that_failed_and_why(self, simulator: Simulator, deferrable: bool) -> None:
+        simulator.plan_backfill(
             CONNECTION, jobs=12, parallel=12, failing_jobs=[1, 7], code="source_unreachable", message="No route."
         )
         run = drive(lambda: backfill(deferrable=deferrable))
-        one = the_one(planasonix)
+        one = the_one(simulator)
         first, second = (one.job_ids or [])[1], (one.job_ids or [])[7]
         assert isinstance(run.error, PlanasonixJobFailedError)
         assert str(run.error) == (
             f"Backfill {one.id} failed: jobs_failed: 2 of 12 jobs failed. What failed of it: "
             f"job {first}: source_unreachable: No route; job {second}: source_unreachable: No route. "
-            f"See {planasonix.url}/jobs/{first}"
+            f"See {simulator.url}/jobs/{first}"
         )
-        assert run.xcoms["job_url"] == f"{planasonix.url}/jobs/{first}"
-        assert "get_job_results" not in routes_asked(planasonix)
+        assert run.xcoms["job_url"] == f"{simulator.url}/jobs/{first}"
+        assert "get_job_results" not in routes_asked(simulator)
 
-    def test_fails_even_if_nobody_can_say_which_job_it_was(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(CONNECTION, failing_jobs=[0])
+    def test_fails_even_if_nobody_can_say_which_job_it_was(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(CONNECTION, failing_jobs=[0])
         for route in ("list_jobs", "get_job"):
-            planasonix.fail("status", status=403, route=route, times=None)
+            simulator.fail("status", status=403, route=route, times=None)
         run = drive(backfill)
         assert isinstance(run.error, PlanasonixJobFailedError)
-        assert str(run.error).startswith(f"Backfill {the_one(planasonix).id} failed: jobs_failed: 1 of 3 jobs failed.")
+        assert str(run.error).startswith(f"Backfill {the_one(simulator).id} failed: jobs_failed: 1 of 3 jobs failed.")
         assert any("cannot be found out" in line for line in run.log.lines)
 
-    def test_fails_when_somebody_cancels_a_job_of_it(self, planasonix: Simulator, deferrable: bool) -> None:
-        planasonix.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
+    def test_fails_when_somebody_cancels_a_job_of_it(self, simulator: Simulator, deferrable: bool) -> None:
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
 
         def cancel() -> None:
-            for job in planasonix.jobs():
-                planasonix.world.cancel(job.id)
+            for job in simulator.jobs():
+                simulator.world.cancel(job.id)
 
-        with meanwhile(cancel, once=is_asked(planasonix, "get_backfill")):
+        with meanwhile(cancel, once=is_asked(simulator, "get_backfill")):
             run = drive(lambda: backfill(deferrable=deferrable))
         assert isinstance(run.error, PlanasonixJobCancelledError)
-        assert str(run.error).startswith(f"Backfill {the_one(planasonix).id} was cancelled before it was done.")
+        assert str(run.error).startswith(f"Backfill {the_one(simulator).id} was cancelled before it was done.")
 
     def test_is_cancelled_by_its_jobs_when_its_time_is_up(
-        self, planasonix: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with travelling(monkeypatch):
-            planasonix.plan_backfill(
+            simulator.plan_backfill(
                 CONNECTION,
                 queued_seconds=0,
                 jobs=9,
@@ -184,15 +184,15 @@ class TestABackfillThatDoesNot:
             run = drive(lambda: backfill(deferrable=deferrable, timeout=600, poll_interval=60))
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert str(run.error).endswith("it was running. It was cancelled.")
-        assert the_one(planasonix).status == "cancelled"
-        assert [job.status for job in planasonix.jobs()] == ["cancelled"] * 6, "those that came meanwhile, too"
+        assert the_one(simulator).status == "cancelled"
+        assert [job.status for job in simulator.jobs()] == ["cancelled"] * 6, "those that came meanwhile, too"
 
     def test_that_makes_no_jobs_until_the_cancel_gives_up_is_lost_track_of(
-        self, planasonix: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("planasonix_provider.waiting.cancel.PURSUE_EVERY", 60.0)
         with travelling(monkeypatch):
-            planasonix.plan_backfill(CONNECTION, queued_seconds=5_000)
+            simulator.plan_backfill(CONNECTION, queued_seconds=5_000)
             run = drive(lambda: backfill(deferrable=deferrable, timeout=600, poll_interval=60))
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert "It could not be cancelled and may still run" in str(run.error)
@@ -200,28 +200,28 @@ class TestABackfillThatDoesNot:
 
     @pytest.mark.parametrize("status", [404, 409])
     @pytest.mark.usefixtures("travel")
-    def test_is_cancelled_though_one_of_its_jobs_refuses(self, planasonix: Simulator, status: int) -> None:
-        planasonix.plan_backfill(
+    def test_is_cancelled_though_one_of_its_jobs_refuses(self, simulator: Simulator, status: int) -> None:
+        simulator.plan_backfill(
             CONNECTION, queued_seconds=0, jobs=12, parallel=12, job_seconds=60, cancelling_seconds=0.05
         )
-        planasonix.fail("status", status=status, route="cancel_job", skip=3)
+        simulator.fail("status", status=status, route="cancel_job", skip=3)
         run = drive(lambda: backfill(deferrable=True, timeout=0.3))
         assert str(run.error).endswith("It was cancelled.")
-        assert {job.status for job in planasonix.jobs()} == {"cancelled"}
+        assert {job.status for job in simulator.jobs()} == {"cancelled"}
 
     def test_that_is_done_and_cannot_be_accounted_for_is_not_done_again(
-        self, planasonix: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        planasonix.fail("status", status=403, route="get_job_results", times=None)
+        simulator.fail("status", status=403, route="get_job_results", times=None)
         with travelling(monkeypatch):
             run = drive(lambda: backfill(deferrable=deferrable, poll_interval=300))
         assert isinstance(run.error, AirflowFailException)
         assert "is over, but what came of it cannot be had" in str(run.error)
 
     def test_is_accounted_for_after_an_outage_of_the_airflow_connection(
-        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        planasonix.fail("reset", route="get_job_results", times=3)
+        simulator.fail("reset", route="get_job_results", times=3)
         reads: list[int] = []
         get = PlanasonixHook.get_connection
 
@@ -237,11 +237,11 @@ class TestABackfillThatDoesNot:
         assert len(reads) > 1
 
     @pytest.mark.usefixtures("travel")
-    def test_runs_on_when_its_time_is_up_where_the_user_says_so(self, planasonix: Simulator, deferrable: bool) -> None:
-        planasonix.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
+    def test_runs_on_when_its_time_is_up_where_the_user_says_so(self, simulator: Simulator, deferrable: bool) -> None:
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
         run = drive(lambda: backfill(deferrable=deferrable, timeout=0.2, cancel_on_kill=False))
         assert str(run.error).endswith("It was not cancelled, and runs on.")
-        assert "cancel_job" not in routes_asked(planasonix)
+        assert "cancel_job" not in routes_asked(simulator)
 
 
 class TestBadInput:
@@ -275,18 +275,18 @@ class TestBadInput:
         "parameters", [{"end_at": "2024-12-31"}, {"start_at": "None"}, {"tables": "['public.orders']"}, {"tables": []}]
     )
     def test_is_refused_before_any_request_where_a_template_decides(
-        self, planasonix: Simulator, parameters: dict[str, Any]
+        self, simulator: Simulator, parameters: dict[str, Any]
     ) -> None:
         operator = backfill(start_at="{{ params.start }}", end_at="{{ params.end }}", tables="{{ params.tables }}")
         for name, value in {"start_at": "2025-01-01", "end_at": "2025-02-01", "tables": None, **parameters}.items():
             setattr(operator, name, value)
         with pytest.raises(AirflowFailException, match=next(iter(parameters))):
             operator.execute(context(Run()))
-        assert planasonix.requests == []
+        assert simulator.requests == []
 
-    def test_a_time_without_an_offset_is_utc(self, planasonix: Simulator) -> None:
+    def test_a_time_without_an_offset_is_utc(self, simulator: Simulator) -> None:
         drive(lambda: backfill(start_at=datetime(2025, 1, 1), end_at="2025-02-01T00:00:00"))  # noqa: DTZ001
-        assert the_one(planasonix).start_at == datetime(2025, 1, 1, tzinfo=UTC)
+        assert the_one(simulator).start_at == datetime(2025, 1, 1, tzinfo=UTC)
 
     def test_templates_are_those_of_all_that_a_dag_could_compute(self) -> None:
         assert set(PlanasonixBackfillOperator.template_fields) == {

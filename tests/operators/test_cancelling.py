@@ -22,130 +22,130 @@ def cancel(**parameters: Any) -> PlanasonixCancelJobOperator:
 
 
 class TestAJob:
-    def test_is_cancelled_and_waited_for(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60, cancelling_seconds=0.1)
-        job = planasonix.world.start_sync(CONNECTION)
+    def test_is_cancelled_and_waited_for(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=0.1)
+        job = simulator.world.start_sync(CONNECTION)
         run = drive(lambda: cancel(job_id=job.id))
         assert run.error is None
-        assert planasonix.job(job.id).status == "cancelled"
+        assert simulator.job(job.id).status == "cancelled"
         assert (run.result["job_id"], run.result["status"]) == (job.id, "cancelled")
-        assert run.xcoms["job_url"] == f"{planasonix.url}/jobs/{job.id}"
+        assert run.xcoms["job_url"] == f"{simulator.url}/jobs/{job.id}"
         assert run.log.lines[0] == f"Job {job.id} was asked to cancel: it is cancelling."
 
-    def test_is_not_waited_for_where_the_task_is_told_so(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
-        job = planasonix.world.start_sync(CONNECTION)
+    def test_is_not_waited_for_where_the_task_is_told_so(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
+        job = simulator.world.start_sync(CONNECTION)
         run = drive(lambda: cancel(job_id=job.id, wait_for_completion=False))
         assert run.result["status"] == "cancelling"
-        assert routes_asked(planasonix) == ["cancel_job"]
+        assert routes_asked(simulator) == ["cancel_job"]
 
     @pytest.mark.parametrize("outcome", ["succeeded", "failed"])
-    def test_that_is_over_already_is_left_as_it_is(self, planasonix: Simulator, outcome: Any) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0, outcome=outcome)
-        job = planasonix.world.start_sync(CONNECTION)
+    def test_that_is_over_already_is_left_as_it_is(self, simulator: Simulator, outcome: Any) -> None:
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0, outcome=outcome)
+        job = simulator.world.start_sync(CONNECTION)
         run = drive(lambda: cancel(job_id=job.id))
         assert run.error is None
         assert (run.result["status"], run.result["metrics"]["rows_loaded"] is not None) == (outcome, True)
         assert run.log.lines == [f"Job {job.id} was over already: it is {outcome}."]
 
-    def test_that_nobody_knows_fails_the_task_without_a_retry(self, planasonix: Simulator) -> None:
+    def test_that_nobody_knows_fails_the_task_without_a_retry(self, simulator: Simulator) -> None:
         run = drive(lambda: cancel(job_id="job_unknown"))
         assert isinstance(run.error, AirflowFailException)
         assert "POST /api/v1/jobs/job_unknown/cancel: answered 404" in str(run.error)
 
-    def test_is_cancelled_through_faults(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        job = planasonix.world.start_sync(CONNECTION)
-        planasonix.fail("reset", route="cancel_job", when="after", times=2)
-        planasonix.fail("status", route="get_job", status=503, times=3)
+    def test_is_cancelled_through_faults(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        job = simulator.world.start_sync(CONNECTION)
+        simulator.fail("reset", route="cancel_job", when="after", times=2)
+        simulator.fail("status", route="get_job", status=503, times=3)
         assert drive(lambda: cancel(job_id=job.id)).error is None
-        assert planasonix.job(job.id).status == "cancelled"
+        assert simulator.job(job.id).status == "cancelled"
 
-    def test_leaves_the_retries_where_the_api_is_down(self, planasonix: Simulator) -> None:
-        planasonix.fail("status", route="cancel_job", status=503, times=None)
+    def test_leaves_the_retries_where_the_api_is_down(self, simulator: Simulator) -> None:
+        simulator.fail("status", route="cancel_job", status=503, times=None)
         assert isinstance(drive(lambda: cancel(job_id="job_1")).error, PlanasonixServerError)
 
     @pytest.mark.usefixtures("travel")
-    def test_that_takes_too_long_to_end_fails_the_task(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
-        job = planasonix.world.start_sync(CONNECTION)
+    def test_that_takes_too_long_to_end_fails_the_task(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
+        job = simulator.world.start_sync(CONNECTION)
         run = drive(lambda: cancel(job_id=job.id, timeout=timedelta(seconds=0.2)))
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert f"Job {job.id} was not over by" in str(run.error)
 
 
 class TestABackfill:
-    def test_is_cancelled_with_the_jobs_that_appear_meanwhile(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(
+    def test_is_cancelled_with_the_jobs_that_appear_meanwhile(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(
             CONNECTION, queued_seconds=0, jobs=9, job_seconds=60, jobs_after_cancel=3, cancelling_seconds=0.2
         )
-        backfill = planasonix.world.start_backfill(CONNECTION, WINDOW)
+        backfill = simulator.world.start_backfill(CONNECTION, WINDOW)
         run = drive(lambda: cancel(backfill_id=backfill.id))
         assert run.error is None
-        assert planasonix.backfill(backfill.id).status == "cancelled"
-        assert {job.status for job in planasonix.jobs()} == {"cancelled"}
+        assert simulator.backfill(backfill.id).status == "cancelled"
+        assert {job.status for job in simulator.jobs()} == {"cancelled"}
         assert (run.result["backfill_id"], run.result["status"]) == (backfill.id, "cancelled")
 
-    def test_has_an_old_job_found_among_many_that_ended(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=60, parallel=60, job_seconds=60)
-        backfill = planasonix.world.start_backfill(CONNECTION, WINDOW)
-        oldest, *others = planasonix.backfill(backfill.id).job_ids or []
+    def test_has_an_old_job_found_among_many_that_ended(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=60, parallel=60, job_seconds=60)
+        backfill = simulator.world.start_backfill(CONNECTION, WINDOW)
+        oldest, *others = simulator.backfill(backfill.id).job_ids or []
         for job_id in others:
-            planasonix.world.cancel(job_id)
+            simulator.world.cancel(job_id)
         run = drive(lambda: cancel(backfill_id=backfill.id))
         assert run.error is None
-        assert planasonix.job(oldest).status == "cancelled"
+        assert simulator.job(oldest).status == "cancelled"
 
-    def test_asks_each_job_once(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(
+    def test_asks_each_job_once(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(
             CONNECTION, queued_seconds=0, jobs=30, parallel=30, job_seconds=60, cancelling_seconds=0.3
         )
-        backfill = planasonix.world.start_backfill(CONNECTION, WINDOW)
+        backfill = simulator.world.start_backfill(CONNECTION, WINDOW)
         assert drive(lambda: cancel(backfill_id=backfill.id)).error is None
-        assert routes_asked(planasonix).count("cancel_job") == 30
+        assert routes_asked(simulator).count("cancel_job") == 30
 
-    def test_that_has_made_no_jobs_is_waited_for(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(CONNECTION, queued_seconds=0.2, jobs=2, job_seconds=60)
-        backfill = planasonix.world.start_backfill(CONNECTION, WINDOW)
+    def test_that_has_made_no_jobs_is_waited_for(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(CONNECTION, queued_seconds=0.2, jobs=2, job_seconds=60)
+        backfill = simulator.world.start_backfill(CONNECTION, WINDOW)
         run = drive(lambda: cancel(backfill_id=backfill.id))
         assert run.result["status"] == "cancelled"
         assert "is queued and has made no jobs yet; they are cancelled as they come." in run.log.lines[0]
 
-    def test_that_has_made_no_jobs_cannot_be_cancelled_in_passing(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(CONNECTION, queued_seconds=60)
-        backfill = planasonix.world.start_backfill(CONNECTION, WINDOW)
+    def test_that_has_made_no_jobs_cannot_be_cancelled_in_passing(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(CONNECTION, queued_seconds=60)
+        backfill = simulator.world.start_backfill(CONNECTION, WINDOW)
         run = drive(lambda: cancel(backfill_id=backfill.id, wait_for_completion=False))
         assert isinstance(run.error, PlanasonixConflictError)
         assert "has made no jobs yet, so there is nothing to cancel" in str(run.error)
 
-    def test_that_is_over_already_is_left_as_it_is(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=0)
-        backfill = planasonix.world.start_backfill(CONNECTION, WINDOW)
+    def test_that_is_over_already_is_left_as_it_is(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=0)
+        backfill = simulator.world.start_backfill(CONNECTION, WINDOW)
         run = drive(lambda: cancel(backfill_id=backfill.id))
         assert run.result["status"] == "completed"
-        assert "cancel_job" not in routes_asked(planasonix)
+        assert "cancel_job" not in routes_asked(simulator)
 
-    def test_is_asked_once_where_the_task_is_not_to_wait(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=2, job_seconds=60, cancelling_seconds=60)
-        backfill = planasonix.world.start_backfill(CONNECTION, WINDOW)
+    def test_is_asked_once_where_the_task_is_not_to_wait(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=2, job_seconds=60, cancelling_seconds=60)
+        backfill = simulator.world.start_backfill(CONNECTION, WINDOW)
         run = drive(lambda: cancel(backfill_id=backfill.id, wait_for_completion=False))
         assert run.error is None
-        assert {job.status for job in planasonix.jobs()} == {"cancelling"}
+        assert {job.status for job in simulator.jobs()} == {"cancelling"}
 
 
-def is_answered(planasonix: Simulator) -> bool:
-    return any(request.status for request in planasonix.requests)
+def is_answered(simulator: Simulator) -> bool:
+    return any(request.status for request in simulator.requests)
 
 
-def test_a_kill_ends_the_wait(planasonix: Simulator) -> None:
-    planasonix.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
-    operator = cancel(job_id=planasonix.world.start_sync(CONNECTION).id, poll_interval=60)
+def test_a_kill_ends_the_wait(simulator: Simulator) -> None:
+    simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
+    operator = cancel(job_id=simulator.world.start_sync(CONNECTION).id, poll_interval=60)
     record(operator, Log())
     previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
     try:
         with (
             pytest.raises(AirflowException, match="killed while it waited for the end of job"),
-            meanwhile(ring, once=lambda: is_answered(planasonix)),
+            meanwhile(ring, once=lambda: is_answered(simulator)),
         ):
             operator.execute(context(Run()))
     finally:

@@ -30,29 +30,29 @@ from tests.operators.work import (
 
 class TestAConflict:
     @pytest.fixture(params=["named", "unnamed"])
-    def other(self, request: pytest.FixtureRequest, planasonix: Simulator) -> str:
-        planasonix.world.configure(conflict=request.param, show_metadata=True)
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=60)
-        return start_theirs(planasonix)
+    def other(self, request: pytest.FixtureRequest, simulator: Simulator) -> str:
+        simulator.world.configure(conflict=request.param, show_metadata=True)
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
+        return start_theirs(simulator)
 
     @pytest.fixture
-    def ends_once_met(self, planasonix: Simulator, other: str) -> Iterator[None]:
+    def ends_once_met(self, simulator: Simulator, other: str) -> Iterator[None]:
         """Let the other sync end after it was in the way, and was looked at."""
-        with meanwhile(lambda: planasonix.world.cancel(other), once=lambda: is_seen(planasonix)):
+        with meanwhile(lambda: simulator.world.cancel(other), once=lambda: is_seen(simulator)):
             yield
 
-    def test_fails_the_task(self, planasonix: Simulator, other: str) -> None:
+    def test_fails_the_task(self, simulator: Simulator, other: str) -> None:
         run = drive(sync)
         assert isinstance(run.error, PlanasonixConflictError)
-        assert len(started(planasonix)) == 1
+        assert len(started(simulator)) == 1
 
-    def test_skips_the_task(self, planasonix: Simulator, other: str) -> None:
+    def test_skips_the_task(self, simulator: Simulator, other: str) -> None:
         assert isinstance(drive(lambda: sync(on_conflict="skip")).error, AirflowSkipException)
 
-    def test_is_attached_to_and_said_whose_it_is(self, planasonix: Simulator, deferrable: bool) -> None:
-        planasonix.world.configure(show_metadata=True)
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=2)
-        other = start_theirs(planasonix)
+    def test_is_attached_to_and_said_whose_it_is(self, simulator: Simulator, deferrable: bool) -> None:
+        simulator.world.configure(show_metadata=True)
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=2)
+        other = start_theirs(simulator)
         run = drive(lambda: sync(on_conflict="attach", deferrable=deferrable))
         assert id_of(run) == other
         assert f"Job {other} is in the way (of task load of DAG theirs" in run.said
@@ -60,52 +60,52 @@ class TestAConflict:
             assert (run.trigger_arguments["owned"], run.trigger_arguments["cancel_on_kill"]) == (False, False)
 
     @pytest.mark.usefixtures("travel")
-    def test_that_is_being_cancelled_is_not_attached_to(self, planasonix: Simulator, deferrable: bool) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=60, cancelling_seconds=2)
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0.2)
-        planasonix.world.cancel(start_theirs(planasonix))
+    def test_that_is_being_cancelled_is_not_attached_to(self, simulator: Simulator, deferrable: bool) -> None:
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60, cancelling_seconds=2)
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0.2)
+        simulator.world.cancel(start_theirs(simulator))
         run = drive(lambda: sync(on_conflict="attach", deferrable=deferrable))
         assert run.error is None
-        assert id_of(run) == started(planasonix)[1].id
+        assert id_of(run) == started(simulator)[1].id
 
-    def test_that_is_attached_to_is_never_cancelled(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=60)
-        other = start_theirs(planasonix)
-        killed(planasonix, sync(on_conflict="attach"), route="get_job")
-        assert planasonix.job(other).cancel_requested_at is None
+    def test_that_is_attached_to_is_never_cancelled(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
+        other = start_theirs(simulator)
+        killed(simulator, sync(on_conflict="attach"), route="get_job")
+        assert simulator.job(other).cancel_requested_at is None
 
     @pytest.mark.usefixtures("travel", "other")
-    def test_is_waited_for(self, planasonix: Simulator, deferrable: bool) -> None:
+    def test_is_waited_for(self, simulator: Simulator, deferrable: bool) -> None:
         run = drive(lambda: sync(on_conflict="wait", deferrable=deferrable, poll_interval=10))
         assert run.error is None
-        assert id_of(run) == started(planasonix)[1].id
+        assert id_of(run) == started(simulator)[1].id
         assert run.deferrals == (2 if deferrable else 0)
 
     @pytest.mark.usefixtures("travel")
     def test_is_waited_for_even_if_others_get_in_first(
-        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, deferrable: bool
     ) -> None:
-        planasonix.plan(CONNECTION, times=3, queued_seconds=0, running_seconds=0.2)
-        at_that_moment(monkeypatch, lambda: start_theirs(planasonix), times=3)
+        simulator.plan(CONNECTION, times=3, queued_seconds=0, running_seconds=0.2)
+        at_that_moment(monkeypatch, lambda: start_theirs(simulator), times=3)
         run = drive(lambda: sync(on_conflict="wait", deferrable=deferrable))
         assert run.error is None
-        assert id_of(run) == started(planasonix)[3].id
-        assert len(started(planasonix)) == 4
+        assert id_of(run) == started(simulator)[3].id
+        assert len(started(simulator)) == 4
 
     @pytest.mark.usefixtures("travel")
-    def test_is_waited_for_no_longer_than_the_deadline(self, planasonix: Simulator, deferrable: bool) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=60)
-        other = start_theirs(planasonix)
+    def test_is_waited_for_no_longer_than_the_deadline(self, simulator: Simulator, deferrable: bool) -> None:
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
+        other = start_theirs(simulator)
         run = drive(lambda: sync(on_conflict="wait", timeout=0.3, deferrable=deferrable))
         assert isinstance(run.error, PlanasonixTimeoutError)
-        assert planasonix.job(other).cancel_requested_at is None
-        assert len(started(planasonix)) == 1
+        assert simulator.job(other).cancel_requested_at is None
+        assert len(started(simulator)) == 1
 
     @pytest.mark.usefixtures("travel")
-    def test_leaves_a_deferrable_task_what_is_left_of_its_time(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0.2)
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=60)
-        start_theirs(planasonix)
+    def test_leaves_a_deferrable_task_what_is_left_of_its_time(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0.2)
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
+        start_theirs(simulator)
         began = datetime.now(UTC)
         run = drive(lambda: sync(on_conflict="wait", timeout=3, deferrable=True))
         assert isinstance(run.error, PlanasonixTimeoutError)
@@ -113,40 +113,40 @@ class TestAConflict:
         deadline = datetime.fromisoformat(run.trigger_arguments["deadline"])
         # Not three seconds from the end of the other.
         assert (deadline - began).total_seconds() < 3.2
-        assert started(planasonix)[1].cancel_requested_at
+        assert started(simulator)[1].cancel_requested_at
 
     @pytest.mark.usefixtures("travel")
-    def test_that_is_forgotten_while_a_deferred_task_waits_is_in_nobodys_way(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0.2)
-        start_theirs(planasonix)
-        planasonix.fail("status", status=404, route="get_job", skip=2, times=None)
+    def test_that_is_forgotten_while_a_deferred_task_waits_is_in_nobodys_way(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0.2)
+        start_theirs(simulator)
+        simulator.fail("status", status=404, route="get_job", skip=2, times=None)
         operator = sync(on_conflict="wait", deferrable=True)
         with pytest.raises(TaskDeferred) as deferred:
             operator.execute(context(Run()))
         event = asyncio.run(first_event(rebuilt(deferred.value.trigger)))
-        planasonix.faults.clear()
-        planasonix.world.configure(conflict="allowed")
+        simulator.faults.clear()
+        simulator.world.configure(conflict="allowed")
         with pytest.raises(TaskDeferred):
             sync(deferrable=True).execute_when_free(context(Run()), event)
-        assert len(started(planasonix)) == 2
+        assert len(started(simulator)) == 2
 
     @pytest.mark.usefixtures("ends_once_met")
-    def test_that_is_forgotten_just_then_is_in_nobodys_way(self, planasonix: Simulator) -> None:
-        planasonix.fail("status", status=404, route="get_job", times=2)
+    def test_that_is_forgotten_just_then_is_in_nobodys_way(self, simulator: Simulator) -> None:
+        simulator.fail("status", status=404, route="get_job", times=2)
         run = drive(lambda: sync(on_conflict="wait"))
         assert run.error is None
 
-    def test_that_cannot_be_waited_for_any_more_fails_the_task_and_starts_nothing(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=60)
-        start_theirs(planasonix)
-        planasonix.fail("status", status=403, route="get_job", skip=2, times=None)
+    def test_that_cannot_be_waited_for_any_more_fails_the_task_and_starts_nothing(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
+        start_theirs(simulator)
+        simulator.fail("status", status=403, route="get_job", skip=2, times=None)
         run = drive(lambda: sync(on_conflict="wait", deferrable=True))
         assert isinstance(run.error, AirflowFailException)
-        assert len(started(planasonix)) == 1
+        assert len(started(simulator)) == 1
 
-    def test_is_none_of_the_tasks_when_it_is_killed_while_it_waits(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=60)
-        start_theirs(planasonix)
+    def test_is_none_of_the_tasks_when_it_is_killed_while_it_waits(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
+        start_theirs(simulator)
         with pytest.raises(TaskDeferred) as deferred:
             sync(on_conflict="wait", deferrable=True).execute(context(Run()))
         arguments = deferred.value.trigger.serialize()[1]

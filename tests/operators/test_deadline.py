@@ -26,17 +26,17 @@ POINTS = ("before the cancel is sent", "before its answer", "after its answer")
 
 
 @pytest.fixture(autouse=True)
-def travel(monkeypatch: pytest.MonkeyPatch, planasonix: Simulator) -> Iterator[Travel]:
+def travel(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[Travel]:
     with travelling(monkeypatch) as travel:
-        take(planasonix, 300 * MINUTE)
+        take(simulator, 300 * MINUTE)
         yield travel
 
 
-def take(planasonix: Simulator, seconds: float) -> None:
+def take(simulator: Simulator, seconds: float) -> None:
     """Let all work take a time, and end half a minute after it was cancelled."""
     how: dict[str, Any] = {"times": None, "queued_seconds": 0, "cancelling_seconds": 30}
-    planasonix.plan(CONNECTION, **how, running_seconds=seconds)
-    planasonix.plan_backfill(CONNECTION, **how, jobs=3, parallel=3, job_seconds=seconds)
+    simulator.plan(CONNECTION, **how, running_seconds=seconds)
+    simulator.plan_backfill(CONNECTION, **how, jobs=3, parallel=3, job_seconds=seconds)
 
 
 @pytest.fixture(params=[sync, backfill], ids=["sync", "backfill"])
@@ -82,75 +82,75 @@ def dies_in_the_triggerer(trigger: Any, point: str) -> None:
             asyncio.run(first_event(trigger))
 
 
-def starts_anew(make: Make, planasonix: Simulator, notes: dict[str, Any], try_number: int) -> None:
+def starts_anew(make: Make, simulator: Simulator, notes: dict[str, Any], try_number: int) -> None:
     """Show that a try has work of its own, started when the work before was over."""
-    take(planasonix, MINUTE)
+    take(simulator, MINUTE)
     run = drive(make, notes, try_number=try_number)
     assert run.error is None
-    old, new = started(planasonix)
+    old, new = started(simulator)
     assert new.id in (run.result.get("job_id"), run.result.get("backfill_id"))
     assert old.status == "cancelled"
-    assert max(job.finished_at for job in jobs_of(planasonix, old)) <= new.created_at
+    assert max(job.finished_at for job in jobs_of(simulator, old)) <= new.created_at
 
 
-def jobs_of(planasonix: Simulator, work: Any) -> list[Any]:
-    return [planasonix.job(job_id) for job_id in work.job_ids] if hasattr(work, "job_ids") else [work]
+def jobs_of(simulator: Simulator, work: Any) -> list[Any]:
+    return [simulator.job(job_id) for job_id in work.job_ids] if hasattr(work, "job_ids") else [work]
 
 
 class TestOnAWorker:
     @pytest.mark.parametrize("point", POINTS)
-    def test_the_work_ends_and_the_next_try_starts_anew(self, make: Make, planasonix: Simulator, point: str) -> None:
+    def test_the_work_ends_and_the_next_try_starts_anew(self, make: Make, simulator: Simulator, point: str) -> None:
         notes: dict[str, Any] = {}
         dies_on_a_worker(make, point, notes)
-        assert ("cancel_job" in routes_asked(planasonix)) == (point != "before the cancel is sent")
-        starts_anew(make, planasonix, notes, try_number=2)
+        assert ("cancel_job" in routes_asked(simulator)) == (point != "before the cancel is sent")
+        starts_anew(make, simulator, notes, try_number=2)
 
-    def test_work_that_has_ended_by_itself_is_taken_over(self, make: Make, planasonix: Simulator) -> None:
-        take(planasonix, 12 * MINUTE)
+    def test_work_that_has_ended_by_itself_is_taken_over(self, make: Make, simulator: Simulator) -> None:
+        take(simulator, 12 * MINUTE)
         notes: dict[str, Any] = {}
         dies_on_a_worker(make, "before the cancel is sent", notes)
         clock.sleep(5 * MINUTE)
         run = drive(make, notes, try_number=2)
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert one.id in (run.result.get("job_id"), run.result.get("backfill_id"))
 
     def test_goes_on_where_the_user_says_meanwhile_that_nothing_is_cancelled(
-        self, make: Make, planasonix: Simulator
+        self, make: Make, simulator: Simulator
     ) -> None:
-        take(planasonix, 12 * MINUTE)
+        take(simulator, 12 * MINUTE)
         notes: dict[str, Any] = {}
         dies_on_a_worker(make, "before the cancel is sent", notes)
         run = drive(lambda: make(cancel_on_kill=False), notes, try_number=2)
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert one.id in (run.result.get("job_id"), run.result.get("backfill_id"))
 
     def test_before_it_is_written_down_the_next_try_goes_on_up_to_its_own_deadline(
-        self, make: Make, planasonix: Simulator
+        self, make: Make, simulator: Simulator
     ) -> None:
         notes: dict[str, Any] = {}
         dies_on_a_worker(make, "before it is written down", notes)
-        assert "cancel_job" not in routes_asked(planasonix)
+        assert "cancel_job" not in routes_asked(simulator)
         second = drive(make, notes, try_number=2)
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert "still runs: this try goes on with it" in second.said
         assert isinstance(second.error, PlanasonixTimeoutError)
         assert one.status in ENDED
-        starts_anew(make, planasonix, notes, try_number=3)
+        starts_anew(make, simulator, notes, try_number=3)
 
 
 class TestInTheTriggerer:
     @pytest.mark.parametrize("point", POINTS)
-    def test_is_cancelled_by_the_trigger_that_runs_again(self, make: Make, planasonix: Simulator, point: str) -> None:
+    def test_is_cancelled_by_the_trigger_that_runs_again(self, make: Make, simulator: Simulator, point: str) -> None:
         notes: dict[str, Any] = {}
         operator = make(deferrable=True)
         with pytest.raises(TaskDeferred) as deferred:
             operator.execute(context(Run(notes=notes)))
         trigger = rebuilt(deferred.value.trigger)
         dies_in_the_triggerer(trigger, point)
-        assert ("cancel_job" in routes_asked(planasonix)) == (point != "before the cancel is sent")
+        assert ("cancel_job" in routes_asked(simulator)) == (point != "before the cancel is sent")
         event = asyncio.run(first_event(rebuilt(trigger)))
         with pytest.raises(PlanasonixTimeoutError, match=r"It was (asked to cancel|cancelled)\."):
             make(deferrable=True).execute_complete(context(Run(notes=notes)), event)
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert one.status in ENDED
-        starts_anew(lambda: make(deferrable=True), planasonix, notes, try_number=2)
+        starts_anew(lambda: make(deferrable=True), simulator, notes, try_number=2)

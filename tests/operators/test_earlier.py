@@ -35,41 +35,41 @@ class TestARetry:
     @pytest.mark.parametrize("honours", [True, False], ids=["honoured key", "ignored key"])
     @pytest.mark.parametrize("shows", [True, False], ids=["metadata", "no metadata"])
     def test_of_a_try_that_was_killed_has_the_one_job(
-        self, make: Make, planasonix: Simulator, point: str, honours: bool, shows: bool, deferrable: bool
+        self, make: Make, simulator: Simulator, point: str, honours: bool, shows: bool, deferrable: bool
     ) -> None:
-        planasonix.world.configure(honour_idempotency=honours, show_metadata=shows, conflict="allowed")
+        simulator.world.configure(honour_idempotency=honours, show_metadata=shows, conflict="allowed")
         notes: dict[str, Any] = {}
         dies(make, point, notes, deferrable=deferrable)
         run = drive(lambda: make(deferrable=deferrable), notes, try_number=2)
         assert run.error is None
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert id_of(run) == one.id
-        assert starts(planasonix) == 1
+        assert starts(simulator) == 1
 
-    def test_goes_on_with_what_still_runs(self, make: Make, planasonix: Simulator, deferrable: bool) -> None:
+    def test_goes_on_with_what_still_runs(self, make: Make, simulator: Simulator, deferrable: bool) -> None:
         notes: dict[str, Any] = {}
         dies(make, "while it waited", notes)
         run = drive(lambda: make(deferrable=deferrable), notes, try_number=2)
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert any(
             f"{one.id}, which try 1 has started, still runs: this try goes on with it." in line
             for line in run.log.lines
         )
         assert run.xcoms[f"{make().starts}_id"] == one.id
 
-    def test_takes_over_what_has_succeeded(self, make: Make, planasonix: Simulator) -> None:
-        take(planasonix, 0)
+    def test_takes_over_what_has_succeeded(self, make: Make, simulator: Simulator) -> None:
+        take(simulator, 0)
         notes: dict[str, Any] = {}
         dies(make, "while it waited", notes)
         run = drive(make, notes, try_number=2)
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert id_of(run) == one.id
         assert "has succeeded: this try takes it over." in run.said
 
     def test_takes_over_at_once_what_is_over_however_seldom_it_looks(
-        self, make: Make, planasonix: Simulator, travel: Travel
+        self, make: Make, simulator: Simulator, travel: Travel
     ) -> None:
-        take(planasonix, 0)
+        take(simulator, 0)
         notes: dict[str, Any] = {}
         dies(make, "while it waited", notes)
         began = travel.passed
@@ -77,124 +77,124 @@ class TestARetry:
         assert run.error is None
         assert travel.passed - began < 1
 
-    def test_starts_anew_after_what_failed(self, make: Make, planasonix: Simulator) -> None:
-        take(planasonix, 0, fails=True)
+    def test_starts_anew_after_what_failed(self, make: Make, simulator: Simulator) -> None:
+        take(simulator, 0, fails=True)
         notes: dict[str, Any] = {}
         first = drive(make, notes)
         assert first.error is not None
-        take(planasonix, 0)
+        take(simulator, 0)
         second = drive(make, notes, try_number=2)
-        old, new = started(planasonix)
+        old, new = started(simulator)
         assert (old.status, id_of(second)) == ("failed", new.id)
 
-    def test_whose_lost_start_has_failed_starts_anew_with_a_new_key(self, make: Make, planasonix: Simulator) -> None:
-        planasonix.world.configure(honour_idempotency=True)
-        take(planasonix, 0, fails=True)
+    def test_whose_lost_start_has_failed_starts_anew_with_a_new_key(self, make: Make, simulator: Simulator) -> None:
+        simulator.world.configure(honour_idempotency=True)
+        take(simulator, 0, fails=True)
         notes: dict[str, Any] = {}
         dies(make, "after the answer", notes)
-        take(planasonix, 0)
+        take(simulator, 0)
         run = drive(make, notes, try_number=2)
-        old, new = started(planasonix)
+        old, new = started(simulator)
         assert (old.status, id_of(run)) == ("failed", new.id)
 
-    def test_waits_for_what_is_being_cancelled_and_starts_anew(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=60, cancelling_seconds=0.3)
+    def test_waits_for_what_is_being_cancelled_and_starts_anew(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60, cancelling_seconds=0.3)
         notes: dict[str, Any] = {}
         dies(sync, "while it waited", notes)
-        planasonix.world.cancel(started(planasonix)[0].id)
+        simulator.world.cancel(started(simulator)[0].id)
         run = drive(sync, notes, try_number=2)
-        old, new = started(planasonix)
+        old, new = started(simulator)
         assert (old.status, id_of(run)) == ("cancelled", new.id)
         assert "is being cancelled; waiting until it is over." in run.said
 
-    def test_with_other_parameters_goes_on_and_says_so(self, planasonix: Simulator) -> None:
-        take(planasonix, 0.3)
+    def test_with_other_parameters_goes_on_and_says_so(self, simulator: Simulator) -> None:
+        take(simulator, 0.3)
         notes: dict[str, Any] = {}
         dies(sync, "while it waited", notes)
         run = drive(lambda: sync(pipeline_id="pl_other"), notes, try_number=2)
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert id_of(run) == one.id
         assert "was started with other parameters than the task has now" in run.said
 
-    def test_of_what_is_not_seen_for_a_moment_goes_on_with_it(self, make: Make, planasonix: Simulator) -> None:
-        planasonix.world.configure(conflict="allowed")
+    def test_of_what_is_not_seen_for_a_moment_goes_on_with_it(self, make: Make, simulator: Simulator) -> None:
+        simulator.world.configure(conflict="allowed")
         notes: dict[str, Any] = {}
         dies(make, "while it waited", notes)
-        planasonix.fail("status", route=f"get_{make().starts}", status=404)
+        simulator.fail("status", route=f"get_{make().starts}", status=404)
         run = drive(make, notes, try_number=2)
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert id_of(run) == one.id
 
     def test_of_what_is_not_there_any_more_starts_anew_with_a_warning(
-        self, make: Make, planasonix: Simulator, deferrable: bool
+        self, make: Make, simulator: Simulator, deferrable: bool
     ) -> None:
-        take(planasonix, 0)
+        take(simulator, 0)
         notes: dict[str, Any] = {}
         dies(make, "while it waited", notes)
-        planasonix.fail("status", route=f"get_{make().starts}", status=404, times=2)
+        simulator.fail("status", route=f"get_{make().starts}", status=404, times=2)
         run = drive(lambda: make(deferrable=deferrable), notes, try_number=2)
         assert run.error is None
-        assert id_of(run) == started(planasonix)[1].id
+        assert id_of(run) == started(simulator)[1].id
         assert "is not there any more, starting anew" in run.said
 
 
 @pytest.mark.usefixtures("travel")
 class TestAClear:
     @pytest.mark.parametrize("point", ["after the answer", "while it waited"])
-    def test_ends_the_old_work_and_starts_afresh(self, make: Make, planasonix: Simulator, point: str) -> None:
-        take(planasonix, 0.5)
+    def test_ends_the_old_work_and_starts_afresh(self, make: Make, simulator: Simulator, point: str) -> None:
+        take(simulator, 0.5)
         notes: dict[str, Any] = {}
         dies(make, point, notes)
         run = drive(make, notes, try_number=2, max_tries=3)
-        old, new = started(planasonix)
+        old, new = started(simulator)
         assert (old.status, id_of(run)) == ("cancelled", new.id)
 
-    def test_leaves_the_old_work_alone_where_it_is_not_to_be_cancelled(self, planasonix: Simulator) -> None:
-        planasonix.world.configure(conflict="allowed")
-        take(planasonix, 0.3)
+    def test_leaves_the_old_work_alone_where_it_is_not_to_be_cancelled(self, simulator: Simulator) -> None:
+        simulator.world.configure(conflict="allowed")
+        take(simulator, 0.3)
         notes: dict[str, Any] = {}
         dies(sync, "while it waited", notes)
         run = drive(lambda: sync(cancel_on_kill=False), notes, try_number=2, max_tries=3)
-        old, new = started(planasonix)
+        old, new = started(simulator)
         assert (old.cancel_requested_at, id_of(run)) == (None, new.id)
         assert "runs on" in run.said
 
     def test_ends_nothing_of_several_that_do_not_say_whose_they_are(
-        self, make: Make, planasonix: Simulator, travel: Travel
+        self, make: Make, simulator: Simulator, travel: Travel
     ) -> None:
-        planasonix.world.configure(conflict="allowed")
-        take(planasonix, 60)
+        simulator.world.configure(conflict="allowed")
+        take(simulator, 60)
         notes: dict[str, Any] = {}
         dies(make, "after the record", notes)
         for _ in range(2):
             travel.sleep(20)
-            start_theirs_of(make, planasonix)
+            start_theirs_of(make, simulator)
         run = drive(make, notes, try_number=2, max_tries=3)
         assert isinstance(run.error, AirflowFailException)
-        assert all(work.id in str(run.error) for work in started(planasonix))
-        assert len(started(planasonix)) == 2
-        assert not any(job.cancel_requested_at for job in planasonix.jobs())
+        assert all(work.id in str(run.error) for work in started(simulator))
+        assert len(started(simulator)) == 2
+        assert not any(job.cancel_requested_at for job in simulator.jobs())
         travel.sleep(600)
         assert drive(make, notes, try_number=3, max_tries=5).error is None
 
     def test_ends_what_a_late_list_shows_only_then(
-        self, make: Make, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+        self, make: Make, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        planasonix.world.configure(conflict="allowed")
-        take(planasonix, 60)
+        simulator.world.configure(conflict="allowed")
+        take(simulator, 60)
         notes: dict[str, Any] = {}
         dies(make, "after the answer", notes)
         show_nothing(monkeypatch, looks=2)
         run = drive(make, notes, try_number=2, max_tries=3)
-        old, new = started(planasonix)
+        old, new = started(simulator)
         assert (old.status, id_of(run)) == ("cancelled", new.id)
 
-    def test_of_what_is_over_just_starts_afresh(self, make: Make, planasonix: Simulator) -> None:
-        take(planasonix, 0)
+    def test_of_what_is_over_just_starts_afresh(self, make: Make, simulator: Simulator) -> None:
+        take(simulator, 0)
         notes: dict[str, Any] = {}
         drive(make, notes)
         run = drive(make, notes, try_number=2, max_tries=3)
-        assert id_of(run) == started(planasonix)[1].id
+        assert id_of(run) == started(simulator)[1].id
 
 
 @pytest.mark.usefixtures("travel")
@@ -206,42 +206,42 @@ class TestALaterTry:
             ({"try_number": 1, "max_tries": 2}, "a DAG run that was deleted and made again"),
         ],
     )
-    def test_that_is_no_retry_starts_afresh(self, planasonix: Simulator, ti: dict[str, int], why: str) -> None:
-        take(planasonix, 0)
+    def test_that_is_no_retry_starts_afresh(self, simulator: Simulator, ti: dict[str, int], why: str) -> None:
+        take(simulator, 0)
         notes: dict[str, Any] = {}
         dies(sync, "while it waited", notes)
         run = drive(sync, notes, **ti)
-        assert id_of(run) == started(planasonix)[1].id, why
+        assert id_of(run) == started(simulator)[1].id, why
 
-    def test_that_airflow_has_made_beyond_the_retries_goes_on(self, make: Make, planasonix: Simulator) -> None:
+    def test_that_airflow_has_made_beyond_the_retries_goes_on(self, make: Make, simulator: Simulator) -> None:
         """As after the death of a scheduler: what ran with it is run again, and no retry is counted."""
-        take(planasonix, 0.5)
+        take(simulator, 0.5)
         notes: dict[str, Any] = {}
         dies(make, "while it waited", notes)
         run = drive(make, notes, try_number=4, max_tries=2)
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert (run.error, id_of(run)) == (None, one.id)
-        assert not any(job.cancel_requested_at for job in planasonix.jobs())
+        assert not any(job.cancel_requested_at for job in simulator.jobs())
 
-    def test_of_another_kind_ends_the_old_work_and_starts_its_own(self, planasonix: Simulator) -> None:
-        take(planasonix, 0.5)
+    def test_of_another_kind_ends_the_old_work_and_starts_its_own(self, simulator: Simulator) -> None:
+        take(simulator, 0.5)
         notes: dict[str, Any] = {}
         dies(sync, "while it waited", notes)
         run = drive(backfill, notes, try_number=2)
-        new, old = started(planasonix)
+        new, old = started(simulator)
         assert (old.status, id_of(run)) == ("cancelled", new.id)
 
-    def test_of_a_backfill_whose_window_has_moved_finds_the_old_one(self, planasonix: Simulator) -> None:
-        take(planasonix, 0.2)
+    def test_of_a_backfill_whose_window_has_moved_finds_the_old_one(self, simulator: Simulator) -> None:
+        take(simulator, 0.2)
         notes: dict[str, Any] = {}
         dies(backfill, "after the answer", notes)
         run = drive(lambda: backfill(end_at="2025-03-01T00:05:00Z"), notes, try_number=2)
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert id_of(run) == one.id
 
-    def test_of_a_user_who_names_an_attempt_of_his_own_finds_the_job(self, planasonix: Simulator) -> None:
-        planasonix.world.configure(show_metadata=True, conflict="allowed")
-        take(planasonix, 0.2)
+    def test_of_a_user_who_names_an_attempt_of_his_own_finds_the_job(self, simulator: Simulator) -> None:
+        simulator.world.configure(show_metadata=True, conflict="allowed")
+        take(simulator, 0.2)
         notes: dict[str, Any] = {}
 
         def make() -> BaseOperator:
@@ -249,25 +249,25 @@ class TestALaterTry:
 
         operator = make()
         dies(lambda **_: operator, "after the answer", notes)
-        assert id_of(drive(make, notes, try_number=2)) == started(planasonix)[0].id
-        assert len(started(planasonix)) == 1
+        assert id_of(drive(make, notes, try_number=2)) == started(simulator)[0].id
+        assert len(started(simulator)) == 1
 
 
 class TestAKillOfALaterTry:
-    def test_before_its_first_look_cancels_what_the_record_names(self, planasonix: Simulator) -> None:
-        take(planasonix, 60)
+    def test_before_its_first_look_cancels_what_the_record_names(self, simulator: Simulator) -> None:
+        take(simulator, 60)
         notes: dict[str, Any] = {}
         dies(sync, "while it waited", notes)
-        planasonix.fail("status", route="get_job", status=503, times=None)
+        simulator.fail("status", route="get_job", status=503, times=None)
         operator = sync()
-        killed(planasonix, operator, route="get_job", notes=notes, try_number=2)
-        (one,) = started(planasonix)
+        killed(simulator, operator, route="get_job", notes=notes, try_number=2)
+        (one,) = started(simulator)
         assert one.cancel_requested_at is not None
 
     def test_before_the_connection_is_read_cancels_what_the_try_before_it_left(
-        self, make: Make, planasonix: Simulator
+        self, make: Make, simulator: Simulator
     ) -> None:
-        take(planasonix, 60)
+        take(simulator, 60)
         notes: dict[str, Any] = {}
         dies(make, "while it waited", notes)
         operator = make()
@@ -275,25 +275,25 @@ class TestAKillOfALaterTry:
         record(operator, (run := Run(notes=notes)).log)
         with pytest.raises(TaskKilledError, match="was killed"):
             operator.execute(context(run, try_number=2))
-        assert all(job.cancel_requested_at for job in planasonix.jobs())
-        assert len(started(planasonix)) == 1
+        assert all(job.cancel_requested_at for job in simulator.jobs())
+        assert len(started(simulator)) == 1
 
 
 @pytest.mark.usefixtures("travel")
 class TestAMappedTask:
-    def test_with_other_parameters_ends_the_old_work_and_starts_afresh(self, planasonix: Simulator) -> None:
-        take(planasonix, 0.5)
+    def test_with_other_parameters_ends_the_old_work_and_starts_afresh(self, simulator: Simulator) -> None:
+        take(simulator, 0.5)
         notes: dict[str, Any] = {}
         dies(sync, "while it waited", notes, map_index=3)
         run = drive(lambda: sync(pipeline_id="pl_other"), notes, try_number=2, map_index=3)
-        old, new = started(planasonix)
+        old, new = started(simulator)
         assert (old.status, id_of(run)) == ("cancelled", new.id)
 
 
 class TestADamagedRecord:
     @pytest.mark.parametrize("stored", ["nonsense", {"version": 2}, {"version": 1, "kind": "job"}, 7])
     def test_starts_nothing_and_says_how_to_clear_it(
-        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch, stored: Any
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, stored: Any
     ) -> None:
         notes = {RECORD: stored}
         if "task_state_store" not in context(Run()):
@@ -304,4 +304,4 @@ class TestADamagedRecord:
         assert isinstance(run.error, AirflowFailException)
         assert RECORD in str(run.error)
         assert "clear the task" in str(run.error)
-        assert starts(planasonix) == 0
+        assert starts(simulator) == 0

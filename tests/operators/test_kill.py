@@ -37,91 +37,91 @@ IN_A_HURRY = Account.in_a_hurry
 
 
 class TestAKill:
-    def test_cancels_the_job_and_ends_the_task(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, running_seconds=3600)
-        error, log = killed(planasonix, sync(poll_interval=3600))
+    def test_cancels_the_job_and_ends_the_task(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=3600)
+        error, log = killed(simulator, sync(poll_interval=3600))
         assert isinstance(error, TaskKilledError)
-        (job,) = planasonix.jobs()
+        (job,) = simulator.jobs()
         assert job.status in ("cancelling", "cancelled")
         assert f"The task was killed. Job {job.id} was asked to cancel." in log.lines
 
-    def test_sends_the_cancel_first_and_tries_it_again(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+    def test_sends_the_cancel_first_and_tries_it_again(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
         operator = self._started()
-        planasonix.fail("status", status=503, times=2)
-        before = len(planasonix.requests)
+        simulator.fail("status", status=503, times=2)
+        before = len(simulator.requests)
         operator.on_kill()
-        assert routes_asked(planasonix)[before:] == ["cancel_job"] * 3
-        assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
+        assert routes_asked(simulator)[before:] == ["cancel_job"] * 3
+        assert simulator.jobs()[0].status in ("cancelling", "cancelled")
 
-    def test_while_the_results_cannot_be_had_leaves_the_task_its_retries(self, planasonix: Simulator) -> None:
-        planasonix.fail("status", route="get_job_results", status=503, headers={"Retry-After": "1"}, times=None)
-        error, _ = killed(planasonix, sync(), route="get_job_results")
+    def test_while_the_results_cannot_be_had_leaves_the_task_its_retries(self, simulator: Simulator) -> None:
+        simulator.fail("status", route="get_job_results", status=503, headers={"Retry-After": "1"}, times=None)
+        error, _ = killed(simulator, sync(), route="get_job_results")
         assert isinstance(error, TaskKilledError)
-        assert planasonix.jobs()[0].status == "succeeded"
+        assert simulator.jobs()[0].status == "succeeded"
 
-    def test_says_which_job_is_left_if_it_cannot_be_cancelled(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        planasonix.fail("status", status=403, route="cancel_job", times=None)
-        error, log = killed(planasonix, sync(), route="get_job")
-        (job,) = planasonix.jobs()
+    def test_says_which_job_is_left_if_it_cannot_be_cancelled(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("status", status=403, route="cancel_job", times=None)
+        error, log = killed(simulator, sync(), route="get_job")
+        (job,) = simulator.jobs()
         assert f"The task was killed. Job {job.id} could not be cancelled and may still run: POST" in str(error)
         assert f"cancel {job.id} --conn-id planasonix_default`" in str(error)
         assert str(error) in log.lines
 
-    def test_waits_for_no_cancel_that_hangs(self, planasonix: Simulator, mocker: MockerFixture) -> None:
+    def test_waits_for_no_cancel_that_hangs(self, simulator: Simulator, mocker: MockerFixture) -> None:
         hurries = mocker.patch.object(Account, "in_a_hurry", autospec=True, side_effect=IN_A_HURRY)
-        planasonix.plan(CONNECTION, running_seconds=600)
+        simulator.plan(CONNECTION, running_seconds=600)
         operator = self._started()
-        planasonix.fail("hang", route="cancel_job", seconds=600)
+        simulator.fail("hang", route="cancel_job", seconds=600)
         operator.on_kill()
-        assert planasonix.jobs()[0].status in ("cancelling", "cancelled"), "the second try came through"
+        assert simulator.jobs()[0].status in ("cancelling", "cancelled"), "the second try came through"
         hurries.assert_called_once()
 
     @pytest.mark.usefixtures("travel")
-    def test_after_a_timeout_of_airflows_amid_the_cancel_sends_it_anew(self, planasonix: Simulator) -> None:
+    def test_after_a_timeout_of_airflows_amid_the_cancel_sends_it_anew(self, simulator: Simulator) -> None:
         class Timeout(BaseException):
             """As Airflow raises its own, out of a signal's handler, anywhere."""
 
         def time_out(*_: object) -> None:
             raise Timeout
 
-        planasonix.plan(CONNECTION, running_seconds=60)
-        planasonix.fail("hang", route="cancel_job", seconds=600)
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("hang", route="cancel_job", seconds=600)
         operator = sync(timeout=0.1)
         record(operator, Log())
         previous = signal.signal(signal.SIGALRM, time_out)
         try:
-            with pytest.raises(Timeout), meanwhile(ring, once=is_asked(planasonix, "cancel_job")):
+            with pytest.raises(Timeout), meanwhile(ring, once=is_asked(simulator, "cancel_job")):
                 operator.execute(context(Run()))
         finally:
             signal.signal(signal.SIGALRM, previous)
         operator.on_kill()
-        assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
+        assert simulator.jobs()[0].status in ("cancelling", "cancelled")
 
-    def test_between_two_tries_of_the_start_starts_nothing(self, planasonix: Simulator) -> None:
-        planasonix.fail("status", route="trigger_sync", status=503, headers={"Retry-After": "60"})
-        error, _ = killed(planasonix, sync())
+    def test_between_two_tries_of_the_start_starts_nothing(self, simulator: Simulator) -> None:
+        simulator.fail("status", route="trigger_sync", status=503, headers={"Retry-After": "60"})
+        error, _ = killed(simulator, sync())
         assert isinstance(error, TaskKilledError)
-        assert planasonix.jobs() == []
+        assert simulator.jobs() == []
 
     @pytest.mark.parametrize("parameters", [{"wait_for_completion": False}, {"deferrable": True}])
-    def test_while_the_job_is_told_of_ends_the_task(self, planasonix: Simulator, parameters: dict[str, Any]) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+    def test_while_the_job_is_told_of_ends_the_task(self, simulator: Simulator, parameters: dict[str, Any]) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
         operator = sync(**parameters)
         record(operator, Log())
         told = context(Run())
         told["ti"].xcom_push = lambda key, value: operator.on_kill()
         with pytest.raises(TaskKilledError, match="was asked to cancel"):
             operator.execute(told)
-        assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
+        assert simulator.jobs()[0].status in ("cancelling", "cancelled")
 
     def test_after_a_long_wait_asks_airflow_nothing(
-        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch, mocker: MockerFixture, travel: Travel
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, mocker: MockerFixture, travel: Travel
     ) -> None:
         goes_on = mocker.patch("planasonix_provider.operators.kill.goes_on_elsewhere", return_value=True)
         monkeypatch.setattr(kill, "Pulse", partial(pulse.Pulse, now=travel.monotonic))
-        planasonix.plan(CONNECTION, running_seconds=10_000_000)
+        simulator.plan(CONNECTION, running_seconds=10_000_000)
         operator = sync(poll_interval=600)
         record(operator, Log())
         previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
@@ -135,8 +135,8 @@ class TestAKill:
             signal.signal(signal.SIGALRM, previous)
         goes_on.assert_not_called()
 
-    def test_writes_no_log_in_the_signals_handler(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+    def test_writes_no_log_in_the_signals_handler(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
         operator = sync()
         record(operator, log := Log())
         written: list[int] = []
@@ -150,44 +150,44 @@ class TestAKill:
         try:
             with (
                 pytest.raises(TaskKilledError),
-                meanwhile(ring, once=is_asked(planasonix, "get_job")),
+                meanwhile(ring, once=is_asked(simulator, "get_job")),
             ):
                 operator.execute(context(Run()))
         finally:
             signal.signal(signal.SIGALRM, previous)
         assert written == [0]
 
-    def test_that_comes_after_the_end_says_what_it_did_all_the_same(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+    def test_that_comes_after_the_end_says_what_it_did_all_the_same(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
         operator = self._started()
         operator.on_kill()
-        (job,) = planasonix.jobs()
+        (job,) = simulator.jobs()
         assert operator.log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
 
-    def test_cancels_nothing_where_the_user_says_so(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        error, _ = killed(planasonix, sync(cancel_on_kill=False))
-        (job,) = planasonix.jobs()
+    def test_cancels_nothing_where_the_user_says_so(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        error, _ = killed(simulator, sync(cancel_on_kill=False))
+        (job,) = simulator.jobs()
         assert str(error) == f"The task was killed. Job {job.id} was not cancelled, and runs on."
-        assert "cancel_job" not in routes_asked(planasonix)
+        assert "cancel_job" not in routes_asked(simulator)
 
-    def test_before_the_start_is_no_error(self, planasonix: Simulator) -> None:
+    def test_before_the_start_is_no_error(self, simulator: Simulator) -> None:
         sync().on_kill()
-        assert planasonix.requests == []
+        assert simulator.requests == []
 
-    def test_during_the_start_cancels_what_was_started(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        planasonix.fail("hang", route="trigger_sync", seconds=0.5)
-        error, _ = killed(planasonix, sync(), is_answered=False)
+    def test_during_the_start_cancels_what_was_started(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("hang", route="trigger_sync", seconds=0.5)
+        error, _ = killed(simulator, sync(), is_answered=False)
         assert isinstance(error, TaskKilledError)
-        assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
+        assert simulator.jobs()[0].status in ("cancelling", "cancelled")
 
-    def test_after_the_end_cancels_nothing(self, planasonix: Simulator) -> None:
+    def test_after_the_end_cancels_nothing(self, simulator: Simulator) -> None:
         operator = sync()
         record(operator, Log())
         operator.execute(context(Run()))
         operator.on_kill()
-        assert "cancel_job" not in routes_asked(planasonix)
+        assert "cancel_job" not in routes_asked(simulator)
 
     @staticmethod
     def _started(**parameters: Any) -> PlanasonixSyncOperator:
@@ -202,23 +202,23 @@ class TestAKillOfAProcessThatHasStoodStill:
     """For longer than Airflow waits for a sign of life: the next try may have the job by then."""
 
     @pytest.fixture(autouse=True)
-    def _stands_still(self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _stands_still(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pulse, "LONG", 0.4 / 300)
-        planasonix.plan(CONNECTION, running_seconds=600)
-        planasonix.fail("hang", route="get_job", seconds=0.8)
+        simulator.plan(CONNECTION, running_seconds=600)
+        simulator.fail("hang", route="get_job", seconds=0.8)
 
     @pytest.fixture
     def goes_on(self, mocker: MockerFixture) -> MagicMock:
         return mocker.patch("planasonix_provider.operators.kill.goes_on_elsewhere", return_value=True)
 
-    def test_leaves_the_job_to_the_next_try(self, planasonix: Simulator, goes_on: MagicMock) -> None:
-        error, log = killed(planasonix, sync(), route="get_job")
+    def test_leaves_the_job_to_the_next_try(self, simulator: Simulator, goes_on: MagicMock) -> None:
+        error, log = killed(simulator, sync(), route="get_job")
         assert isinstance(error, TaskKilledError)
-        self._assert_left(planasonix, log)
+        self._assert_left(simulator, log)
 
     def test_leaves_the_job_to_the_next_try_though_it_is_out_of_time(
         self,
-        planasonix: Simulator,
+        simulator: Simulator,
         goes_on: MagicMock,
         travel: Travel,
         hanging: Hanging,
@@ -241,14 +241,14 @@ class TestAKillOfAProcessThatHasStoodStill:
 
         previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
         try:
-            with pytest.raises(TaskKilledError), meanwhile(stand_still, once=is_asked(planasonix, "get_job")):
+            with pytest.raises(TaskKilledError), meanwhile(stand_still, once=is_asked(simulator, "get_job")):
                 operator.execute(context(Run()))
         finally:
             signal.signal(signal.SIGALRM, previous)
-        self._assert_left(planasonix, log)
+        self._assert_left(simulator, log)
 
     def test_asks_airflow_only_when_the_signals_handler_has_returned(
-        self, planasonix: Simulator, goes_on: MagicMock
+        self, simulator: Simulator, goes_on: MagicMock
     ) -> None:
         asked_in_handler: list[bool] = []
 
@@ -258,10 +258,10 @@ class TestAKillOfAProcessThatHasStoodStill:
             return True
 
         goes_on.side_effect = look_around
-        killed(planasonix, sync(), route="get_job")
+        killed(simulator, sync(), route="get_job")
         assert asked_in_handler == [False]
 
-    def test_leaves_it_after_a_timeout_of_airflows_as_well(self, planasonix: Simulator, goes_on: MagicMock) -> None:
+    def test_leaves_it_after_a_timeout_of_airflows_as_well(self, simulator: Simulator, goes_on: MagicMock) -> None:
         class Timeout(BaseException):
             """As Airflow raises its own, out of a signal's handler, anywhere."""
 
@@ -272,14 +272,14 @@ class TestAKillOfAProcessThatHasStoodStill:
         record(operator, Log())
         previous = signal.signal(signal.SIGALRM, time_out)
         try:
-            with pytest.raises(Timeout), meanwhile(ring, once=lambda: is_seen(planasonix)):
+            with pytest.raises(Timeout), meanwhile(ring, once=lambda: is_seen(simulator)):
                 operator.execute(context(Run()))
         finally:
             signal.signal(signal.SIGALRM, previous)
         operator.on_kill()
-        assert "cancel_job" not in routes_asked(planasonix)
+        assert "cancel_job" not in routes_asked(simulator)
 
-    def test_is_no_matter_where_the_task_just_defers(self, planasonix: Simulator, goes_on: MagicMock) -> None:
+    def test_is_no_matter_where_the_task_just_defers(self, simulator: Simulator, goes_on: MagicMock) -> None:
         operator = sync(deferrable=True)
         record(operator, log := Log())
         with pytest.raises(TaskDeferred):
@@ -287,26 +287,26 @@ class TestAKillOfAProcessThatHasStoodStill:
         goes_on.assert_not_called()
         assert not any("killed" in line for line in log.lines)
 
-    def test_cancels_the_job_if_the_task_goes_on_nowhere(self, planasonix: Simulator, goes_on: MagicMock) -> None:
+    def test_cancels_the_job_if_the_task_goes_on_nowhere(self, simulator: Simulator, goes_on: MagicMock) -> None:
         goes_on.return_value = False
-        _, log = killed(planasonix, sync(), route="get_job")
-        (job,) = planasonix.jobs()
+        _, log = killed(simulator, sync(), route="get_job")
+        (job,) = simulator.jobs()
         assert job.status in ENDED
         assert log.lines.count(f"The task was killed. Job {job.id} was asked to cancel.") == 1
 
-    def test_cancels_the_job_if_airflow_cannot_be_asked(self, planasonix: Simulator) -> None:
-        killed(planasonix, sync(), route="get_job")
-        assert planasonix.jobs()[0].status in ENDED
+    def test_cancels_the_job_if_airflow_cannot_be_asked(self, simulator: Simulator) -> None:
+        killed(simulator, sync(), route="get_job")
+        assert simulator.jobs()[0].status in ENDED
 
-    def test_cancels_the_job_if_it_was_the_last_try(self, planasonix: Simulator, goes_on: MagicMock) -> None:
-        killed(planasonix, sync(), route="get_job", try_number=3, max_tries=2)
-        assert planasonix.jobs()[0].status in ENDED
+    def test_cancels_the_job_if_it_was_the_last_try(self, simulator: Simulator, goes_on: MagicMock) -> None:
+        killed(simulator, sync(), route="get_job", try_number=3, max_tries=2)
+        assert simulator.jobs()[0].status in ENDED
         goes_on.assert_not_called()
 
     @staticmethod
-    def _assert_left(planasonix: Simulator, log: Log) -> None:
-        assert "cancel_job" not in routes_asked(planasonix)
-        (job,) = planasonix.jobs()
+    def _assert_left(simulator: Simulator, log: Log) -> None:
+        assert "cancel_job" not in routes_asked(simulator)
+        (job,) = simulator.jobs()
         assert log.lines[-1] == (
             f"The task was killed. Its process had stood still. Job {job.id} was not cancelled: the next try goes on "
             "with it."
@@ -314,8 +314,8 @@ class TestAKillOfAProcessThatHasStoodStill:
 
 
 class TestAKillOfABackfill:
-    def test_cancels_all_jobs_and_those_that_appear_meanwhile(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(
+    def test_cancels_all_jobs_and_those_that_appear_meanwhile(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(
             CONNECTION,
             queued_seconds=0,
             jobs=9,
@@ -324,48 +324,48 @@ class TestAKillOfABackfill:
             jobs_after_cancel=2,
             cancelling_seconds=0.1,
         )
-        error, log = killed(planasonix, backfill(poll_interval=60))
+        error, log = killed(simulator, backfill(poll_interval=60))
         assert isinstance(error, TaskKilledError)
-        assert the_one(planasonix).status == "cancelled"
-        assert [job.status for job in planasonix.jobs()] == ["cancelled"] * 6
-        assert f"The task was killed. Backfill {the_one(planasonix).id} was asked to cancel." in log.lines
+        assert the_one(simulator).status == "cancelled"
+        assert [job.status for job in simulator.jobs()] == ["cancelled"] * 6
+        assert f"The task was killed. Backfill {the_one(simulator).id} was asked to cancel." in log.lines
 
-    def test_cancels_the_jobs_that_are_known_before_it_asks_anything(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=2, job_seconds=60)
+    def test_cancels_the_jobs_that_are_known_before_it_asks_anything(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=2, job_seconds=60)
         operator = backfill(poll_interval=0.05)
-        killed(planasonix, operator)
-        asked = routes_asked(planasonix)
+        killed(simulator, operator)
+        asked = routes_asked(simulator)
         assert asked[asked.index("cancel_job") :][:3] == ["cancel_job", "cancel_job", "get_backfill"]
 
     def test_says_that_jobs_may_come_after_it_where_the_backfill_goes_on(
-        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(kill, "LAST_PURSUIT", 0.2)
-        planasonix.plan_backfill(CONNECTION, queued_seconds=60)
-        _, log = killed(planasonix, backfill(poll_interval=60))
+        simulator.plan_backfill(CONNECTION, queued_seconds=60)
+        _, log = killed(simulator, backfill(poll_interval=60))
         assert "may go on: what it has made was asked to cancel. To end it: `python -m" in log.lines[-1]
 
-    def test_cancels_nothing_where_the_user_says_so(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
-        killed(planasonix, backfill(poll_interval=60, cancel_on_kill=False))
-        assert "cancel_job" not in routes_asked(planasonix)
+    def test_cancels_nothing_where_the_user_says_so(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
+        killed(simulator, backfill(poll_interval=60, cancel_on_kill=False))
+        assert "cancel_job" not in routes_asked(simulator)
 
     @pytest.mark.usefixtures("travel")
     def test_amid_the_cancel_at_the_deadline_ends_that_and_cancels_itself(
-        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(kill, "LAST_PURSUIT", 1.0)
-        planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=4, job_seconds=60, cancelling_seconds=1_000_000)
-        error, _ = killed(planasonix, backfill(timeout=0.3), route="cancel_job")
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=4, job_seconds=60, cancelling_seconds=1_000_000)
+        error, _ = killed(simulator, backfill(timeout=0.3), route="cancel_job")
         assert isinstance(error, TaskKilledError)
-        assert {job.status for job in planasonix.jobs()} <= set(ENDED)
+        assert {job.status for job in simulator.jobs()} <= set(ENDED)
 
-    def test_amid_that_cancel_ends_it_as_airflow_2_does(self, planasonix: Simulator) -> None:
+    def test_amid_that_cancel_ends_it_as_airflow_2_does(self, simulator: Simulator) -> None:
         class Terminated(BaseException):
             """As the handler of Airflow 2 raises its own, after ``on_kill``."""
 
-        planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=22, parallel=22, job_seconds=60)
-        planasonix.fail("hang", route="cancel_job", skip=2, times=3, seconds=600)
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=22, parallel=22, job_seconds=60)
+        simulator.fail("hang", route="cancel_job", skip=2, times=3, seconds=600)
         # Enough for a slow machine to start in.
         operator = backfill(timeout=5)
         record(operator, Log())
@@ -378,9 +378,9 @@ class TestAKillOfABackfill:
         try:
             with (
                 pytest.raises(Terminated),
-                meanwhile(ring, once=lambda: routes_asked(planasonix).count("cancel_job") >= 5),
+                meanwhile(ring, once=lambda: routes_asked(simulator).count("cancel_job") >= 5),
             ):
                 operator.execute(context(Run()))
         finally:
             signal.signal(signal.SIGALRM, previous)
-        assert {job.status for job in planasonix.jobs()} <= set(ENDED)
+        assert {job.status for job in simulator.jobs()} <= set(ENDED)

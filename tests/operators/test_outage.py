@@ -31,7 +31,7 @@ Make = Callable[..., BaseOperator]
 
 
 @pytest.fixture
-def travel(monkeypatch: pytest.MonkeyPatch, planasonix: Simulator) -> Iterator[Travel]:
+def travel(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[Travel]:
     with travelling(monkeypatch) as travel:
         yield travel
 
@@ -46,11 +46,11 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def take(planasonix: Simulator, seconds: float) -> None:
+def take(simulator: Simulator, seconds: float) -> None:
     """Let all work take a time, and end a moment after it was cancelled."""
     how: dict[str, Any] = {"times": None, "queued_seconds": 0, "cancelling_seconds": 5}
-    planasonix.plan(CONNECTION, **how, running_seconds=seconds)
-    planasonix.plan_backfill(CONNECTION, **how, jobs=1, job_seconds=seconds)
+    simulator.plan(CONNECTION, **how, running_seconds=seconds)
+    simulator.plan_backfill(CONNECTION, **how, jobs=1, job_seconds=seconds)
 
 
 def id_of(run: Run) -> Any:
@@ -58,65 +58,65 @@ def id_of(run: Run) -> Any:
 
 
 class TestOfFortyMinutes:
-    def test_is_waited_out_amid_the_wait(self, make: Make, planasonix: Simulator, travel: Travel, kind: str) -> None:
-        take(planasonix, HOUR)
+    def test_is_waited_out_amid_the_wait(self, make: Make, simulator: Simulator, travel: Travel, kind: str) -> None:
+        take(simulator, HOUR)
         with outage(travel, kind, after=5 * MINUTE, seconds=40 * MINUTE):
             run = drive(make)
         assert run.error is None
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert id_of(run) == one.id
         assert "still waiting" in run.said
         assert any(re.match(r"Planasonix answers again, after (39|40) min", line) for line in run.log.lines)
-        assert "cancel_job" not in routes_asked(planasonix)
+        assert "cancel_job" not in routes_asked(simulator)
 
-    def test_is_waited_out_by_a_start(self, make: Make, planasonix: Simulator, travel: Travel, kind: str) -> None:
-        take(planasonix, MINUTE)
+    def test_is_waited_out_by_a_start(self, make: Make, simulator: Simulator, travel: Travel, kind: str) -> None:
+        take(simulator, MINUTE)
         with outage(travel, kind, seconds=40 * MINUTE):
             run = drive(make)
         assert run.error is None
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert id_of(run) == one.id
-        assert starts(planasonix) == 1
+        assert starts(simulator) == 1
         assert one.created_at - BEGAN >= timedelta(minutes=40)
 
-    def test_is_waited_out_by_the_next_try(self, make: Make, planasonix: Simulator, travel: Travel, kind: str) -> None:
-        notes = left_by_an_outage(make, planasonix, travel, kind)
+    def test_is_waited_out_by_the_next_try(self, make: Make, simulator: Simulator, travel: Travel, kind: str) -> None:
+        notes = left_by_an_outage(make, simulator, travel, kind)
         with outage(travel, kind, after=travel.passed, seconds=40 * MINUTE):
             run = drive(make, notes, try_number=2)
         assert run.error is None
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert id_of(run) == one.id
 
     def test_is_waited_out_by_a_cleared_task_that_ends_its_old_work(
-        self, make: Make, planasonix: Simulator, travel: Travel, kind: str
+        self, make: Make, simulator: Simulator, travel: Travel, kind: str
     ) -> None:
-        take(planasonix, 3 * HOUR)
+        take(simulator, 3 * HOUR)
         notes: dict[str, Any] = {}
         first = drive(lambda: make(timeout=MINUTE, cancel_on_kill=False), notes)
         assert isinstance(first.error, PlanasonixTimeoutError)
         with outage(travel, kind, after=travel.passed, seconds=40 * MINUTE, route="/cancel"):
             run = drive(make, notes, try_number=2, max_tries=3)
         assert run.error is None
-        old, new = started(planasonix)
+        old, new = started(simulator)
         assert (old.status, id_of(run)) == ("cancelled", new.id)
         assert "yet, trying on" in run.said
 
     def test_is_waited_out_by_what_came_of_the_work(
-        self, make: Make, planasonix: Simulator, travel: Travel, kind: str
+        self, make: Make, simulator: Simulator, travel: Travel, kind: str
     ) -> None:
-        take(planasonix, 10 * MINUTE)
-        with outage(travel, kind, after=lambda: is_over(planasonix), seconds=40 * MINUTE, route="/results"):
+        take(simulator, 10 * MINUTE)
+        with outage(travel, kind, after=lambda: is_over(simulator), seconds=40 * MINUTE, route="/results"):
             run = drive(make)
         assert run.error is None
-        assert id_of(run) == started(planasonix)[0].id
+        assert id_of(run) == started(simulator)[0].id
         assert travel.passed > 45 * MINUTE
 
     def test_mistakes_nothing_for_its_own_that_others_started_meanwhile(
-        self, planasonix: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        planasonix.world.configure(conflict="allowed")
-        take(planasonix, MINUTE)
-        planasonix.fail("reset", route="trigger_sync", when="before")
+        simulator.world.configure(conflict="allowed")
+        take(simulator, MINUTE)
+        simulator.fail("reset", route="trigger_sync", when="before")
         theirs: list[str] = []
         pass_time = travel.sleep
 
@@ -124,7 +124,7 @@ class TestOfFortyMinutes:
             pass_time(seconds)
             # Planasonix's own schedule goes on while nobody reaches it.
             if travel.passed > 30 * MINUTE and not theirs:
-                theirs.append(planasonix.world.start_sync(CONNECTION).id)
+                theirs.append(simulator.world.start_sync(CONNECTION).id)
 
         monkeypatch.setattr(travel, "sleep", sleep)
         with outage(travel, "refused", seconds=40 * MINUTE):
@@ -134,14 +134,14 @@ class TestOfFortyMinutes:
         assert id_of(run) not in theirs
 
     def test_lets_a_start_that_may_have_been_lost_before_it_keep_its_key(
-        self, planasonix: Simulator, travel: Travel
+        self, simulator: Simulator, travel: Travel
     ) -> None:
-        planasonix.fail("reset", route="trigger_sync", when="before")
-        with outage(travel, "refused", after=lambda: starts(planasonix) > 0, seconds=20 * MINUTE, route="/sync"):
+        simulator.fail("reset", route="trigger_sync", when="before")
+        with outage(travel, "refused", after=lambda: starts(simulator) > 0, seconds=20 * MINUTE, route="/sync"):
             run = drive(lambda: sync(poll_interval=MINUTE))
         assert run.error is None
         assert travel.passed > 20 * MINUTE
-        sent = [one.headers["idempotency-key"] for one in planasonix.requests if one.route == "trigger_sync"]
+        sent = [one.headers["idempotency-key"] for one in simulator.requests if one.route == "trigger_sync"]
         assert len(sent) == 2
         assert len(set(sent)) == 1
 
@@ -173,15 +173,15 @@ def test_of_a_server_that_is_stopped_and_started_again_loses_and_doubles_nothing
     assert travel.passed > (5 + minutes) * MINUTE
 
 
-def is_over(planasonix: Simulator) -> bool:
-    return bool(started(planasonix)) and started(planasonix)[0].is_over
+def is_over(simulator: Simulator) -> bool:
+    return bool(started(simulator)) and started(simulator)[0].is_over
 
 
 def left_by_an_outage(
-    make: Make, planasonix: Simulator, travel: Travel, kind: str, takes: float = 5 * HOUR
+    make: Make, simulator: Simulator, travel: Travel, kind: str, takes: float = 5 * HOUR
 ) -> dict[str, Any]:
     """Run a try that an outage ends; give what it has written down."""
-    take(planasonix, takes)
+    take(simulator, takes)
     notes: dict[str, Any] = {}
     with outage(travel, kind, after=5 * MINUTE, seconds=2 * HOUR):
         run = drive(make, notes)
@@ -192,34 +192,34 @@ def left_by_an_outage(
         r"No news of (job|backfill) \w+ since 2025-03-27 14:2\d:\d\d UTC, for more than 1 h", str(run.error)
     )
     assert "was not cancelled and may still run: a retry goes on with it" in str(run.error)
-    assert "cancel_job" not in routes_asked(planasonix)
+    assert "cancel_job" not in routes_asked(simulator)
     travel.sleep(2 * HOUR)
     return notes
 
 
 class TestLongerThanAnHour:
     def test_fails_the_try_and_the_next_one_goes_on(
-        self, make: Make, planasonix: Simulator, travel: Travel, kind: str
+        self, make: Make, simulator: Simulator, travel: Travel, kind: str
     ) -> None:
-        notes = left_by_an_outage(make, planasonix, travel, kind)
+        notes = left_by_an_outage(make, simulator, travel, kind)
         run = drive(make, notes, try_number=2)
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert id_of(run) == one.id
         assert "which try 1 has started, still runs: this try goes on with it." in run.said
 
     def test_fails_the_try_and_the_next_one_takes_over_what_was_done_meanwhile(
-        self, make: Make, planasonix: Simulator, travel: Travel, kind: str
+        self, make: Make, simulator: Simulator, travel: Travel, kind: str
     ) -> None:
-        notes = left_by_an_outage(make, planasonix, travel, kind, takes=2 * HOUR)
+        notes = left_by_an_outage(make, simulator, travel, kind, takes=2 * HOUR)
         run = drive(make, notes, try_number=2)
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert id_of(run) == one.id
         assert "has succeeded: this try takes it over." in run.said
 
     def test_fails_a_start_and_says_since_when(
-        self, make: Make, planasonix: Simulator, travel: Travel, kind: str
+        self, make: Make, simulator: Simulator, travel: Travel, kind: str
     ) -> None:
-        take(planasonix, MINUTE)
+        take(simulator, MINUTE)
         notes: dict[str, Any] = {}
         with outage(travel, kind, seconds=2 * HOUR):
             run = drive(make, notes)
@@ -227,92 +227,92 @@ class TestLongerThanAnHour:
         assert isinstance(run.error, PlanasonixError)
         assert not isinstance(run.error, AirflowFailException), "the retries go on"
         assert re.search(r"since 2025-03-27 14:2\d:\d\d UTC", str(run.error))
-        assert started(planasonix) == []
+        assert started(simulator) == []
         travel.sleep(2 * HOUR)
         second = drive(make, notes, try_number=2)
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert id_of(second) == one.id
 
     def test_at_the_results_fails_the_try_and_the_next_one_takes_the_work_over(
-        self, make: Make, planasonix: Simulator, travel: Travel, kind: str
+        self, make: Make, simulator: Simulator, travel: Travel, kind: str
     ) -> None:
-        take(planasonix, MINUTE)
+        take(simulator, MINUTE)
         notes: dict[str, Any] = {}
-        with outage(travel, kind, after=lambda: is_over(planasonix), seconds=2 * HOUR, route="/results"):
+        with outage(travel, kind, after=lambda: is_over(simulator), seconds=2 * HOUR, route="/results"):
             run = drive(make, notes)
         assert isinstance(run.error, PlanasonixOutageError)
         travel.sleep(2 * HOUR)
         second = drive(make, notes, try_number=2)
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert id_of(second) == one.id
 
-    def test_ends_a_start_at_its_deadline(self, make: Make, planasonix: Simulator, travel: Travel, kind: str) -> None:
+    def test_ends_a_start_at_its_deadline(self, make: Make, simulator: Simulator, travel: Travel, kind: str) -> None:
         with outage(travel, kind, seconds=2 * HOUR):
             run = drive(lambda: make(timeout=10 * MINUTE))
         assert isinstance(run.error, PlanasonixError)
         assert 10 * MINUTE <= travel.passed < 15 * MINUTE
-        assert started(planasonix) == []
+        assert started(simulator) == []
 
 
 class TestAtTheDeadline:
     @pytest.mark.parametrize("seconds", [30, 5 * MINUTE])
     def test_is_sat_out_before_the_work_is_cancelled(
-        self, make: Make, planasonix: Simulator, travel: Travel, kind: str, seconds: float
+        self, make: Make, simulator: Simulator, travel: Travel, kind: str, seconds: float
     ) -> None:
-        take(planasonix, 5 * HOUR)
+        take(simulator, 5 * HOUR)
         with outage(travel, kind, after=30 * MINUTE - 1, seconds=seconds):
             run = drive(lambda: make(timeout=30 * MINUTE))
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert str(run.error).endswith(("It was asked to cancel.", "It was cancelled."))
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert one.status in ENDED
         assert travel.passed < 30 * MINUTE + seconds + 3 * MINUTE
 
     def test_that_is_too_long_ends_with_the_command_that_ends_the_work(
-        self, make: Make, planasonix: Simulator, travel: Travel, kind: str
+        self, make: Make, simulator: Simulator, travel: Travel, kind: str
     ) -> None:
-        take(planasonix, 5 * HOUR)
+        take(simulator, 5 * HOUR)
         with outage(travel, kind, after=30 * MINUTE - 1, seconds=HOUR):
             run = drive(lambda: make(timeout=30 * MINUTE))
         tried = travel.passed - 30 * MINUTE
         assert LONGEST_PURSUIT - MINUTE < tried < BACKSTOP.total_seconds(), "before Airflow ends the deferral"
         assert isinstance(run.error, PlanasonixTimeoutError)
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert one.status not in ENDED
         assert f"{one.id} was not over by" in str(run.error)
         assert "It could not be cancelled and may still run: " in str(run.error)
         assert any("cannot be cancelled yet, trying on: " in line and one.id in line for line in run.log.lines)
         travel.sleep(HOUR)
         assert typed(str(run.error)) == 0
-        assert started(planasonix)[0].status in ENDED
+        assert started(simulator)[0].status in ENDED
 
 
 class TestAClear:
     """Of a task whose old work is to end before it starts anew."""
 
-    def test_sits_it_out_and_starts_anew(self, make: Make, planasonix: Simulator, travel: Travel, kind: str) -> None:
-        notes = left_by_an_outage(make, planasonix, travel, kind)
-        take(planasonix, MINUTE)
+    def test_sits_it_out_and_starts_anew(self, make: Make, simulator: Simulator, travel: Travel, kind: str) -> None:
+        notes = left_by_an_outage(make, simulator, travel, kind)
+        take(simulator, MINUTE)
         with outage(travel, kind, after=travel.passed, seconds=5 * MINUTE, route="/cancel"):
             run = drive(make, notes, try_number=2, max_tries=3)
-        old, new = started(planasonix)
+        old, new = started(simulator)
         assert (old.status, id_of(run)) == ("cancelled", new.id)
         assert "cannot be cancelled yet, trying on: " in run.said
 
     def test_that_meets_a_longer_one_says_what_is_left_and_leaves_it_to_the_next_try(
-        self, make: Make, planasonix: Simulator, travel: Travel, kind: str
+        self, make: Make, simulator: Simulator, travel: Travel, kind: str
     ) -> None:
-        notes = left_by_an_outage(make, planasonix, travel, kind, 9 * HOUR)
-        take(planasonix, MINUTE)
+        notes = left_by_an_outage(make, simulator, travel, kind, 9 * HOUR)
+        take(simulator, MINUTE)
         with outage(travel, kind, after=travel.passed, seconds=2 * HOUR, route="/cancel"):
             run = drive(make, notes, try_number=2, max_tries=3)
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert f"{one.id} could not be cancelled and may still run: " in str(run.error)
         assert "To end it: `python -m" in str(run.error)
         assert not isinstance(run.error, AirflowFailException)
         travel.sleep(HOUR)
         third = drive(make, notes, try_number=3, max_tries=3)
-        old, new = started(planasonix)
+        old, new = started(simulator)
         assert (old.status, id_of(third)) == ("cancelled", new.id)
 
 
@@ -322,31 +322,31 @@ class TestAKill:
         monkeypatch.setattr("planasonix_provider.operators.kill.LATER_PURSUIT", 0.0)
 
     def test_that_meets_a_short_one_cancels_once_the_signals_handler_has_returned(
-        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        planasonix.fail("status", route="cancel_job", status=503, times=None)
-        monkeypatch.setattr(Kill, "_read_key_again", lambda _: planasonix.faults.clear())
-        error, log = killed(planasonix, sync(poll_interval=60))
-        (job,) = planasonix.jobs()
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("status", route="cancel_job", status=503, times=None)
+        monkeypatch.setattr(Kill, "_read_key_again", lambda _: simulator.faults.clear())
+        error, log = killed(simulator, sync(poll_interval=60))
+        (job,) = simulator.jobs()
         assert job.status in ENDED
         assert f"The task was killed. Job {job.id} cannot be cancelled yet, trying on: POST" in str(error)
         assert log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
 
-    def test_that_meets_one_says_which_command_ends_the_work(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        planasonix.fail("status", route="cancel_job", status=503, times=20)
-        error, _ = killed(planasonix, sync(poll_interval=60))
-        planasonix._gate.faults.clear()
+    def test_that_meets_one_says_which_command_ends_the_work(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("status", route="cancel_job", status=503, times=20)
+        error, _ = killed(simulator, sync(poll_interval=60))
+        simulator._gate.faults.clear()
         assert typed(str(error)) == 0
-        assert planasonix.jobs()[0].status in ENDED
+        assert simulator.jobs()[0].status in ENDED
 
     def test_amid_a_start_that_meets_one_says_how_to_look_for_it(
-        self, planasonix: Simulator, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        planasonix.fail("hang", route="trigger_sync", when="after")
-        planasonix.fail("status", route="list_jobs", status=503, times=None, skip=1)
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("hang", route="trigger_sync", when="after")
+        simulator.fail("status", route="list_jobs", status=503, times=None, skip=1)
         operator = sync()
         on_kill = operator.on_kill
 
@@ -355,7 +355,7 @@ class TestAKill:
             hanging.ends()
 
         monkeypatch.setattr(operator, "on_kill", kill)
-        error, log = killed(planasonix, operator, route="trigger_sync", is_answered=False)
+        error, log = killed(simulator, operator, route="trigger_sync", is_answered=False)
         said = " ".join([str(error), *log.lines])
         assert f"What was started on connection {CONNECTION} cannot be cancelled yet, trying on: " in said
         look = f"`python -m planasonix_provider jobs --connection-id {CONNECTION} --conn-id planasonix_default`"

@@ -26,18 +26,18 @@ S3 = Asset("s3://bucket/orders")
 HAS_REFERENCES = hasattr(Asset, "ref")
 
 
-def host(planasonix: Simulator) -> str:
-    return planasonix.url.removeprefix("http://")
+def host(simulator: Simulator) -> str:
+    return simulator.url.removeprefix("http://")
 
 
-def asset(planasonix: Simulator, table: str, **fields: str) -> Asset:
-    return planasonix_asset(**{"connection_id": CONNECTION, "host": host(planasonix), "table": table, **fields})
+def asset(simulator: Simulator, table: str, **fields: str) -> Asset:
+    return planasonix_asset(**{"connection_id": CONNECTION, "host": host(simulator), "table": table, **fields})
 
 
-def loads(planasonix: Simulator, *, connection_id: str = CONNECTION, **tables: int) -> None:
+def loads(simulator: Simulator, *, connection_id: str = CONNECTION, **tables: int) -> None:
     """Plan what the next work loads; a double underscore stands for a dot."""
     rows = {name.replace("__", "."): count for name, count in tables.items()}
-    planasonix.plan(connection_id, queued_seconds=0, running_seconds=0.05, tables=rows)
+    simulator.plan(connection_id, queued_seconds=0, running_seconds=0.05, tables=rows)
 
 
 def sent(run: Run) -> list[tuple[str, dict[str, Any]]]:
@@ -65,20 +65,20 @@ def warnings(run: Run) -> list[str]:
 
 class TestAnOutlet:
     def test_is_told_of_if_the_results_name_its_table_and_not_if_they_do_not(
-        self, planasonix: Simulator, deferrable: bool
+        self, simulator: Simulator, deferrable: bool
     ) -> None:
-        loads(planasonix, orders=44_802, items=3, others=1)
-        outlets = [asset(planasonix, name) for name in ("orders", "customers", "items")]
+        loads(simulator, orders=44_802, items=3, others=1)
+        outlets = [asset(simulator, name) for name in ("orders", "customers", "items")]
         run = drive(lambda: sync(deferrable=deferrable, outlets=outlets))
         assert tables(sent(run)) == ["items", "orders"]
         assert "No asset event for customers: the results do not name it." in run.log.lines
         assert warnings(run) == []
         assert "2 asset events: orders, items." in run.log.lines
 
-    def test_comes_with_what_is_known_of_the_table(self, planasonix: Simulator, deferrable: bool) -> None:
-        loads(planasonix, orders=44_802)
-        run = drive(lambda: sync(deferrable=deferrable, outlets=[asset(planasonix, "orders")]))
-        job = planasonix.jobs()[0]
+    def test_comes_with_what_is_known_of_the_table(self, simulator: Simulator, deferrable: bool) -> None:
+        loads(simulator, orders=44_802)
+        run = drive(lambda: sync(deferrable=deferrable, outlets=[asset(simulator, "orders")]))
+        job = simulator.jobs()[0]
         ((_, extra),) = sent(run)
         assert json.loads(json.dumps(extra)) == extra
         assert extra == {
@@ -88,36 +88,36 @@ class TestAnOutlet:
             "rows_loaded": 44_802,
             "checksum": run.result["tables"][0]["checksum"],
             "window": {"start_at": run.result["started_at"], "end_at": run.result["finished_at"]},
-            "job_url": f"{planasonix.url}/jobs/{job.id}",
+            "job_url": f"{simulator.url}/jobs/{job.id}",
         }
 
-    def test_keeps_what_somebody_else_has_told_airflow_of_it(self, planasonix: Simulator) -> None:
-        loads(planasonix, orders=1)
-        orders = asset(planasonix, "orders")
+    def test_keeps_what_somebody_else_has_told_airflow_of_it(self, simulator: Simulator) -> None:
+        loads(simulator, orders=1)
+        orders = asset(simulator, "orders")
         run = Run()
         run.outlet_events[orders].extra["ticket"] = "OPS-1"
         operator = sync(outlets=[orders])
         operator.execute(context(run))
         assert {"ticket", "job_id"} <= set(run.outlet_events[orders].extra)
 
-    def test_of_another_scheme_is_airflows_own_affair(self, planasonix: Simulator) -> None:
+    def test_of_another_scheme_is_airflows_own_affair(self, simulator: Simulator) -> None:
         run = drive(lambda: sync(outlets=[S3, "a text", S3]))
         assert run.outlets == [S3, "a text", S3]
         assert sent(run)[0] == (S3.uri, {})
         assert not [line for line in run.log.lines if "asset event" in line]
 
-    def test_is_left_to_the_dag_when_nothing_is_told_of_it(self, planasonix: Simulator) -> None:
-        loads(planasonix, orders=1)
-        operator = sync(outlets=[asset(planasonix, "customers"), S3])
+    def test_is_left_to_the_dag_when_nothing_is_told_of_it(self, simulator: Simulator) -> None:
+        loads(simulator, orders=1)
+        operator = sync(outlets=[asset(simulator, "customers"), S3])
         before = operator.outlets
         operator.execute(context(Run()))
         assert operator.outlets == [S3]
-        assert before == [asset(planasonix, "customers"), S3]
+        assert before == [asset(simulator, "customers"), S3]
 
     @pytest.mark.skipif(not HAS_REFERENCES, reason="Airflow 2.11 has no references to assets")
-    def test_may_be_a_reference(self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-        loads(planasonix, orders=1)
-        known = {name: asset(planasonix, name, name=name) for name in ("orders", "customers")}
+    def test_may_be_a_reference(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        loads(simulator, orders=1)
+        known = {name: asset(simulator, name, name=name) for name in ("orders", "customers")}
         references = [
             Asset.ref(name="orders"),
             Asset.ref(name="customers"),
@@ -149,10 +149,10 @@ class TestAnOutlet:
 
 class TestAnEmptyTable:
     @pytest.mark.parametrize("outlet", ["asset", "alias"])
-    def test_is_told_of_unless_the_dag_says_no(self, planasonix: Simulator, deferrable: bool, outlet: str) -> None:
-        outlets = [AssetAlias("loaded")] if outlet == "alias" else [asset(planasonix, "orders"), asset(planasonix, "a")]
+    def test_is_told_of_unless_the_dag_says_no(self, simulator: Simulator, deferrable: bool, outlet: str) -> None:
+        outlets = [AssetAlias("loaded")] if outlet == "alias" else [asset(simulator, "orders"), asset(simulator, "a")]
         for ignores, told in ((False, ["a", "orders"]), (True, ["orders"])):
-            loads(planasonix, orders=1, a=0)
+            loads(simulator, orders=1, a=0)
             run = drive(lambda: sync(deferrable=deferrable, outlets=outlets, ignore_empty_tables=ignores))  # noqa: B023
             assert tables(sent(run)) == told
         if outlet == "asset":
@@ -177,40 +177,40 @@ class TestAnEmptyTable:
 class TestAMistake:
     """An outlet that can never be told of as it is."""
 
-    def test_in_the_host_is_warned_of_once_with_what_to_change(self, planasonix: Simulator) -> None:
-        loads(planasonix, orders=1, items=1)
+    def test_in_the_host_is_warned_of_once_with_what_to_change(self, simulator: Simulator) -> None:
+        loads(simulator, orders=1, items=1)
         outlets = [planasonix_asset(connection_id=CONNECTION, table=name) for name in ("orders", "items")]
         run = drive(lambda: sync(outlets=outlets))
         assert sent(run) == []
         assert warnings(run) == [
             "No asset event for orders, items: its host is api.planasonix.com, and the Airflow connection "
-            f"'planasonix_default' leads to {host(planasonix)}. Say planasonix_asset(…, host={host(planasonix)!r}) if "
+            f"'planasonix_default' leads to {host(simulator)}. Say planasonix_asset(…, host={host(simulator)!r}) if "
             "that is the one."
         ]
 
-    def test_in_the_connection_is_warned_of(self, planasonix: Simulator) -> None:
-        loads(planasonix, orders=1)
-        run = drive(lambda: sync(outlets=[asset(planasonix, "orders", connection_id="conn_2")]))
+    def test_in_the_connection_is_warned_of(self, simulator: Simulator) -> None:
+        loads(simulator, orders=1)
+        run = drive(lambda: sync(outlets=[asset(simulator, "orders", connection_id="conn_2")]))
         assert sent(run) == []
         assert warnings(run) == [
             f"No asset event for orders: connection conn_2 loads it, and this task is one of {CONNECTION}."
         ]
 
-    def test_in_the_case_of_a_name_is_warned_of_with_the_likely_name(self, planasonix: Simulator) -> None:
-        loads(planasonix, Public__Orders=1)
-        run = drive(lambda: sync(outlets=[asset(planasonix, "public.orders")]))
+    def test_in_the_case_of_a_name_is_warned_of_with_the_likely_name(self, simulator: Simulator) -> None:
+        loads(simulator, Public__Orders=1)
+        run = drive(lambda: sync(outlets=[asset(simulator, "public.orders")]))
         assert sent(run) == []
         assert warnings(run) == ["No asset event for public.orders: the results do not name it, but Public.Orders."]
 
     @pytest.mark.filterwarnings("ignore:The dataset URI")
     @pytest.mark.skipif(HAS_REFERENCES, reason="Airflow 3 refuses such a URI when the DAG is parsed")
-    def test_in_the_uri_is_warned_of(self, planasonix: Simulator) -> None:
-        uri = f"planasonix://{host(planasonix)}/orders"
+    def test_in_the_uri_is_warned_of(self, simulator: Simulator) -> None:
+        uri = f"planasonix://{host(simulator)}/orders"
         run = drive(lambda: sync(outlets=[Asset(uri)]))
         assert sent(run) == []
         assert warnings(run) == [f"No asset event for {uri}: that is the URI of no table."]
 
-    def test_of_many_outlets_is_one_line(self, planasonix: Simulator) -> None:
+    def test_of_many_outlets_is_one_line(self, simulator: Simulator) -> None:
         outlets = [planasonix_asset(connection_id=CONNECTION, table=f"t{number:02}") for number in range(12)]
         run = drive(lambda: sync(outlets=outlets))
         (line,) = warnings(run)
@@ -218,39 +218,39 @@ class TestAMistake:
 
 
 class TestAnAlias:
-    def test_stands_for_every_table_that_the_results_name(self, planasonix: Simulator, deferrable: bool) -> None:
-        loads(planasonix, orders=1, items=2)
+    def test_stands_for_every_table_that_the_results_name(self, simulator: Simulator, deferrable: bool) -> None:
+        loads(simulator, orders=1, items=2)
         run = drive(lambda: sync(deferrable=deferrable, outlets=[AssetAlias("loaded")]))
         events = sent(run)
         assert tables(events) == ["items", "orders"]
         assert [extra["rows_loaded"] for _, extra in events] == [2, 1]
         assert "2 asset events through loaded: orders, items." in run.log.lines
 
-    def test_beside_an_asset_tells_of_its_table_once_and_by_its_name(self, planasonix: Simulator) -> None:
-        loads(planasonix, orders=1, items=2)
-        orders = asset(planasonix, "orders", name="The orders")
-        run = drive(lambda: sync(outlets=[orders, asset(planasonix, "customers"), AssetAlias("loaded"), S3]))
-        assert [uri for uri, _ in sent(run)] == [asset(planasonix, "items").uri, orders.uri, S3.uri]
+    def test_beside_an_asset_tells_of_its_table_once_and_by_its_name(self, simulator: Simulator) -> None:
+        loads(simulator, orders=1, items=2)
+        orders = asset(simulator, "orders", name="The orders")
+        run = drive(lambda: sync(outlets=[orders, asset(simulator, "customers"), AssetAlias("loaded"), S3]))
+        assert [uri for uri, _ in sent(run)] == [asset(simulator, "items").uri, orders.uri, S3.uri]
         if HAS_REFERENCES:
             keys = [event.dest_asset_key for event in run.outlet_events[AssetAlias("loaded")].asset_alias_events]
-            assert [key.name for key in keys] == ["The orders", asset(planasonix, "items").uri]
+            assert [key.name for key in keys] == ["The orders", asset(simulator, "items").uri]
 
-    def test_may_be_one_of_several_and_each_is_told_the_same(self, planasonix: Simulator) -> None:
-        loads(planasonix, orders=1)
+    def test_may_be_one_of_several_and_each_is_told_the_same(self, simulator: Simulator) -> None:
+        loads(simulator, orders=1)
         run = drive(lambda: sync(outlets=[AssetAlias("one"), AssetAlias("two")]))
         one, two = sent(run)
         assert one == two
         assert "1 asset event through one, two: orders." in run.log.lines
 
-    def test_comes_with_what_airflow_2_can_hash(self, planasonix: Simulator) -> None:
-        loads(planasonix, orders=1)
+    def test_comes_with_what_airflow_2_can_hash(self, simulator: Simulator) -> None:
+        loads(simulator, orders=1)
         run = drive(lambda: sync(outlets=[AssetAlias("loaded")]))
         ((_, extra),) = sent(run)
         assert frozenset(extra.items()) == frozenset(dict(extra).items())
         assert json.loads(json.dumps(extra))["window"]["start_at"] == run.result["started_at"]
 
-    def test_leaves_out_a_table_that_can_be_no_asset(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0, tables={"ü" * 300: 1, "orders": 1})
+    def test_leaves_out_a_table_that_can_be_no_asset(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0, tables={"ü" * 300: 1, "orders": 1})
         run = drive(lambda: sync(outlets=[AssetAlias("loaded")]))
         assert tables(sent(run)) == ["orders"]
         assert "No asset event for a table that can be no asset: table: got " in "\n".join(run.log.lines)
@@ -258,15 +258,15 @@ class TestAnAlias:
 
 class TestABackfill:
     def test_is_told_of_table_by_table_with_the_rows_of_all_jobs_and_its_own_window(
-        self, planasonix: Simulator, deferrable: bool
+        self, simulator: Simulator, deferrable: bool
     ) -> None:
-        planasonix.plan_backfill(
+        simulator.plan_backfill(
             CONNECTION, jobs=3, queued_seconds=0, job_seconds=0.02, tables={"orders": 300, "items": 0}
         )
-        outlets = [asset(planasonix, name) for name in ("orders", "items", "customers")]
+        outlets = [asset(simulator, name) for name in ("orders", "items", "customers")]
         run = drive(lambda: backfill(deferrable=deferrable, outlets=outlets, ignore_empty_tables=True))
         ((uri, extra),) = sent(run)
-        (work,) = planasonix.backfills()
+        (work,) = simulator.backfills()
         assert uri == outlets[0].uri
         assert extra == {
             "job_id": (work.job_ids or [])[0],
@@ -276,11 +276,11 @@ class TestABackfill:
             "rows_loaded": 300,
             "checksum": None,
             "window": {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"},
-            "job_url": f"{planasonix.url}/jobs/{(work.job_ids or [])[0]}",
+            "job_url": f"{simulator.url}/jobs/{(work.job_ids or [])[0]}",
         }
 
-    def test_of_one_job_has_that_jobs_checksum(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(CONNECTION, jobs=1, queued_seconds=0, job_seconds=0.02, tables={"orders": 300})
+    def test_of_one_job_has_that_jobs_checksum(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(CONNECTION, jobs=1, queued_seconds=0, job_seconds=0.02, tables={"orders": 300})
         run = drive(lambda: backfill(outlets=[AssetAlias("loaded")]))
         ((_, extra),) = sent(run)
         assert re.fullmatch(r"sha256:[0-9a-f]{64}", extra["checksum"])
@@ -289,40 +289,40 @@ class TestABackfill:
 class TestATask:
     @pytest.mark.parametrize("outlet", ["asset", "alias"])
     def test_that_does_not_wait_sends_no_event_and_says_so(
-        self, planasonix: Simulator, deferrable: bool, outlet: str
+        self, simulator: Simulator, deferrable: bool, outlet: str
     ) -> None:
-        ours = AssetAlias("loaded") if outlet == "alias" else asset(planasonix, "orders")
+        ours = AssetAlias("loaded") if outlet == "alias" else asset(simulator, "orders")
         run = drive(lambda: sync(deferrable=deferrable, wait_for_completion=False, outlets=[ours, S3]))
         assert [uri for uri, _ in sent(run)] == [S3.uri]
         assert "No asset events: the task does not wait until the tables are loaded." in run.log.lines
 
-    def test_whose_job_fails_tells_airflow_nothing(self, planasonix: Simulator, deferrable: bool) -> None:
-        planasonix.plan(CONNECTION, outcome="failed", queued_seconds=0, running_seconds=0.05)
-        run = drive(lambda: sync(deferrable=deferrable, outlets=[asset(planasonix, "orders"), AssetAlias("loaded")]))
+    def test_whose_job_fails_tells_airflow_nothing(self, simulator: Simulator, deferrable: bool) -> None:
+        simulator.plan(CONNECTION, outcome="failed", queued_seconds=0, running_seconds=0.05)
+        run = drive(lambda: sync(deferrable=deferrable, outlets=[asset(simulator, "orders"), AssetAlias("loaded")]))
         assert run.error is not None
         assert len(run.outlet_events) == 0
         assert not [line for line in run.log.lines if "event" in line]
 
-    def test_that_is_skipped_tells_airflow_nothing(self, planasonix: Simulator) -> None:
-        planasonix.world.start_sync(CONNECTION)
-        run = drive(lambda: sync(on_conflict="skip", outlets=[asset(planasonix, "orders"), AssetAlias("loaded")]))
+    def test_that_is_skipped_tells_airflow_nothing(self, simulator: Simulator) -> None:
+        simulator.world.start_sync(CONNECTION)
+        run = drive(lambda: sync(on_conflict="skip", outlets=[asset(simulator, "orders"), AssetAlias("loaded")]))
         assert isinstance(run.error, AirflowSkipException)
         assert len(run.outlet_events) == 0
 
-    def test_that_attaches_to_the_job_of_others_tells_of_that(self, planasonix: Simulator, deferrable: bool) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0.5, tables={"orders": 7})
-        theirs = planasonix.world.start_sync(CONNECTION)
-        run = drive(lambda: sync(deferrable=deferrable, on_conflict="attach", outlets=[asset(planasonix, "orders")]))
+    def test_that_attaches_to_the_job_of_others_tells_of_that(self, simulator: Simulator, deferrable: bool) -> None:
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0.5, tables={"orders": 7})
+        theirs = simulator.world.start_sync(CONNECTION)
+        run = drive(lambda: sync(deferrable=deferrable, on_conflict="attach", outlets=[asset(simulator, "orders")]))
         ((_, extra),) = sent(run)
         assert (extra["job_id"], extra["rows_loaded"]) == (theirs.id, 7)
 
     def test_that_is_mapped_tells_of_its_own_connection_and_warns_of_no_other(
-        self, planasonix: Simulator, deferrable: bool
+        self, simulator: Simulator, deferrable: bool
     ) -> None:
         connections = ["conn_demo_01", "conn_demo_02"]
-        outlets = [asset(planasonix, "orders", connection_id=connection_id) for connection_id in connections]
+        outlets = [asset(simulator, "orders", connection_id=connection_id) for connection_id in connections]
         for index, connection_id in enumerate(connections):
-            loads(planasonix, connection_id=connection_id, orders=index)
+            loads(simulator, connection_id=connection_id, orders=index)
             run = drive(
                 lambda: sync(deferrable=deferrable, connection_id=connection_id, outlets=outlets),  # noqa: B023
                 map_index=index,
@@ -331,29 +331,29 @@ class TestATask:
             assert uri == outlets[index].uri
             assert extra["connection_id"] == connection_id
             assert warnings(run) == []
-        assert outlets == [asset(planasonix, "orders", connection_id=connection_id) for connection_id in connections]
+        assert outlets == [asset(simulator, "orders", connection_id=connection_id) for connection_id in connections]
 
-    def test_that_takes_over_what_a_try_before_has_started_tells_of_it_once(self, planasonix: Simulator) -> None:
-        loads(planasonix, orders=1)
+    def test_that_takes_over_what_a_try_before_has_started_tells_of_it_once(self, simulator: Simulator) -> None:
+        loads(simulator, orders=1)
         notes: dict[str, Any] = {}
-        outlets = [asset(planasonix, "orders")]
-        planasonix.fail("status", route="get_job_results", status=403)
+        outlets = [asset(simulator, "orders")]
+        simulator.fail("status", route="get_job_results", status=403)
         run = drive(lambda: sync(outlets=outlets), notes)
         assert run.error is not None
         assert len(run.outlet_events) == 0
         run = drive(lambda: sync(outlets=outlets), notes, try_number=2)
         assert tables(sent(run)) == ["orders"]
-        assert routes_asked(planasonix).count("trigger_sync") == 1
+        assert routes_asked(simulator).count("trigger_sync") == 1
 
-    def test_that_has_no_outlets_says_nothing_of_events(self, planasonix: Simulator) -> None:
+    def test_that_has_no_outlets_says_nothing_of_events(self, simulator: Simulator) -> None:
         run = drive(sync)
         assert not [line for line in run.log.lines if "event" in line]
 
 
-def test_an_outlet_is_compared_with_the_connection_that_the_template_gave(planasonix: Simulator) -> None:
-    loads(planasonix, orders=1)
+def test_an_outlet_is_compared_with_the_connection_that_the_template_gave(simulator: Simulator) -> None:
+    loads(simulator, orders=1)
     operator = PlanasonixSyncOperator(
-        task_id="load", connection_id="{{ var.value.x }}", poll_interval=0.03, outlets=[asset(planasonix, "orders")]
+        task_id="load", connection_id="{{ var.value.x }}", poll_interval=0.03, outlets=[asset(simulator, "orders")]
     )
     # As Airflow renders it.
     operator.connection_id = CONNECTION

@@ -20,18 +20,18 @@ from tests.travel import travelling
 
 
 class TestASyncThatSucceeds:
-    def test_is_accounted_for_in_a_plain_dict(self, planasonix: Simulator, deferrable: bool) -> None:
-        planasonix.plan(
+    def test_is_accounted_for_in_a_plain_dict(self, simulator: Simulator, deferrable: bool) -> None:
+        simulator.plan(
             CONNECTION,
             tables={"public.orders": 44_802, "public.order_items": 1},
             warnings=[{"code": "column_type_widened", "message": "Column discount_pct coerced"}],
         )
         run = drive(lambda: sync(deferrable=deferrable))
         assert run.error is None
-        job = planasonix.jobs()[0]
+        job = simulator.jobs()[0]
         assert run.result == json.loads(json.dumps(run.result))
         assert run.result["job_id"] == job.id
-        assert run.result["job_url"] == f"{planasonix.url}/jobs/{job.id}"
+        assert run.result["job_url"] == f"{simulator.url}/jobs/{job.id}"
         assert run.result["status"] == "succeeded"
         assert run.result["metrics"]["rows_loaded"] == 44_803
         assert datetime.fromisoformat(run.result["finished_at"]) > datetime.fromisoformat(run.result["created_at"])
@@ -42,38 +42,38 @@ class TestASyncThatSucceeds:
         assert run.result["tables_total"] == 2
         assert run.result["warnings"] == [{"code": "column_type_widened", "message": "Column discount_pct coerced"}]
 
-    def test_tells_of_its_job_by_xcom_the_moment_that_it_exists(self, planasonix: Simulator) -> None:
-        planasonix.fail("status", route="get_job", status=404, times=None)
+    def test_tells_of_its_job_by_xcom_the_moment_that_it_exists(self, simulator: Simulator) -> None:
+        simulator.fail("status", route="get_job", status=404, times=None)
         run = Run()
         with pytest.raises(TaskDeferred):
             sync(deferrable=True).execute(context(run))
-        job = planasonix.jobs()[0]
-        assert run.xcoms == {"job_id": job.id, "job_url": f"{planasonix.url}/jobs/{job.id}"}
+        job = simulator.jobs()[0]
+        assert run.xcoms == {"job_id": job.id, "job_url": f"{simulator.url}/jobs/{job.id}"}
 
-    def test_asks_the_least_on_a_worker(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0.0, running_seconds=0.12)
+    def test_asks_the_least_on_a_worker(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, queued_seconds=0.0, running_seconds=0.12)
         drive(lambda: sync(poll_interval=0.2))
-        assert routes_asked(planasonix) == ["list_jobs", "trigger_sync", "get_job", "get_job_results"]
+        assert routes_asked(simulator) == ["list_jobs", "trigger_sync", "get_job", "get_job_results"]
 
-    def test_looks_once_before_it_defers(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, queued_seconds=0.0, running_seconds=0.0)
+    def test_looks_once_before_it_defers(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, queued_seconds=0.0, running_seconds=0.0)
         run = drive(lambda: sync(deferrable=True))
         assert run.deferred is None
         assert run.result["status"] == "succeeded"
-        assert routes_asked(planasonix) == ["list_jobs", "trigger_sync", "get_job", "get_job_results"]
+        assert routes_asked(simulator) == ["list_jobs", "trigger_sync", "get_job", "get_job_results"]
 
-    def test_defers_even_if_that_look_fails(self, planasonix: Simulator) -> None:
-        planasonix.fail("status", status=500, route="get_job")
+    def test_defers_even_if_that_look_fails(self, simulator: Simulator) -> None:
+        simulator.fail("status", status=500, route="get_job")
         run = drive(lambda: sync(deferrable=True))
         assert run.deferred is not None
         assert run.result["status"] == "succeeded"
 
     def test_says_the_same_and_returns_the_same_both_ways(
-        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def told(deferrable: bool) -> tuple[list[str], dict[str, Any]]:
-            planasonix.reset()
-            planasonix.plan(
+            simulator.reset()
+            simulator.plan(
                 CONNECTION, queued_seconds=0.1, running_seconds=0.3, warnings=[{"code": "w", "message": "m"}]
             )
             run = drive(lambda: sync(deferrable=deferrable, poll_interval=0.02))
@@ -88,15 +88,15 @@ class TestASyncThatSucceeds:
         assert on_a_worker == deferred
         assert len(on_a_worker[0]) == 6, on_a_worker[0]
 
-    def test_returns_at_once_where_it_is_not_to_wait(self, planasonix: Simulator, deferrable: bool) -> None:
+    def test_returns_at_once_where_it_is_not_to_wait(self, simulator: Simulator, deferrable: bool) -> None:
         run = drive(lambda: sync(wait_for_completion=False, deferrable=deferrable))
-        assert run.result["job_id"] == planasonix.jobs()[0].id
+        assert run.result["job_id"] == simulator.jobs()[0].id
         assert run.result["status"] == "queued"
         assert "tables" not in run.result
-        assert routes_asked(planasonix) == ["list_jobs", "trigger_sync"]
+        assert routes_asked(simulator) == ["list_jobs", "trigger_sync"]
 
-    def test_lists_a_thousand_tables_and_counts_the_rest(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, tables={f"public.t{number}": 1 for number in range(1_234)})
+    def test_lists_a_thousand_tables_and_counts_the_rest(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, tables={f"public.t{number}": 1 for number in range(1_234)})
         run = drive(sync)
         assert len(run.result["tables"]) == 1_000
         assert run.result["tables_total"] == 1_234
@@ -104,17 +104,17 @@ class TestASyncThatSucceeds:
 
 
 class TestTheStart:
-    def test_sends_what_the_dag_says(self, planasonix: Simulator) -> None:
+    def test_sends_what_the_dag_says(self, simulator: Simulator) -> None:
         drive(
             lambda: sync(pipeline_id="pl_01hqxyz", priority="high", metadata={"ticket": "OPS-1", "task_id": "mine"}),
             try_number=2,
             map_index=7,
         )
-        job = planasonix.jobs()[0]
+        job = simulator.jobs()[0]
         assert job.connection_id == CONNECTION
         assert job.pipeline_id == "pl_01hqxyz"
         assert job.metadata is not None
-        assert job.metadata.pop("airflow_attempt") in planasonix.requests[1].headers["idempotency-key"]
+        assert job.metadata.pop("airflow_attempt") in simulator.requests[1].headers["idempotency-key"]
         assert job.metadata == {
             "dag_id": "nightly",
             "task_id": "mine",
@@ -124,32 +124,30 @@ class TestTheStart:
             "ticket": "OPS-1",
         }
 
-    def test_carries_a_key_of_its_own_at_each_try(self, planasonix: Simulator) -> None:
+    def test_carries_a_key_of_its_own_at_each_try(self, simulator: Simulator) -> None:
         for _ in range(2):
             drive(sync)
-        keys = [
-            request.headers["idempotency-key"] for request in planasonix.requests if request.route == "trigger_sync"
-        ]
+        keys = [request.headers["idempotency-key"] for request in simulator.requests if request.route == "trigger_sync"]
         assert len(set(keys)) == 2
         assert all(key.startswith("nightly/scheduled__2025-03-27T02:00:00+00:00/load/-1/1/") for key in keys)
 
-    def test_is_repeated_with_its_key_where_it_surely_started_nothing(self, planasonix: Simulator) -> None:
-        planasonix.fail("status", route="trigger_sync", status=503, headers={"Retry-After": "0"})
-        planasonix.fail("status", route="trigger_sync", status=429, headers={"Retry-After": "0"})
+    def test_is_repeated_with_its_key_where_it_surely_started_nothing(self, simulator: Simulator) -> None:
+        simulator.fail("status", route="trigger_sync", status=503, headers={"Retry-After": "0"})
+        simulator.fail("status", route="trigger_sync", status=429, headers={"Retry-After": "0"})
         run = drive(sync)
         assert run.error is None
-        starts = [request for request in planasonix.requests if request.route == "trigger_sync"]
+        starts = [request for request in simulator.requests if request.route == "trigger_sync"]
         assert len(starts) == 3
         assert len({request.headers["idempotency-key"] for request in starts}) == 1
-        assert len(planasonix.jobs()) == 1
+        assert len(simulator.jobs()) == 1
 
-    def test_names_the_job_in_its_way(self, planasonix: Simulator) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+    def test_names_the_job_in_its_way(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
         first = drive(lambda: sync(wait_for_completion=False))
         second = drive(sync)
         assert isinstance(second.error, PlanasonixConflictError)
         assert f"in the way is job {first.result['job_id']}" in str(second.error)
-        assert len(planasonix.jobs()) == 1
+        assert len(simulator.jobs()) == 1
 
 
 class TestBadInput:
@@ -193,13 +191,13 @@ class TestBadInput:
         ],
     )
     def test_of_a_template_is_refused_before_the_first_request(
-        self, planasonix: Simulator, parameter: str, rendered: str
+        self, simulator: Simulator, parameter: str, rendered: str
     ) -> None:
         operator = sync(**{parameter: "{{ params.x }}"})
         setattr(operator, parameter, rendered)
         with pytest.raises(AirflowFailException, match=f"{parameter}: got {rendered!r}, allowed is"):
             operator.execute(context(Run()))
-        assert planasonix.requests == []
+        assert simulator.requests == []
 
     def test_a_missing_connection_says_which_and_how_to_make_it(self) -> None:
         run = drive(lambda: sync(planasonix_conn_id="planasonix_nowhere"))
@@ -207,7 +205,7 @@ class TestBadInput:
         assert "There is no Airflow connection 'planasonix_nowhere'" in str(run.error)
         assert "airflow connections add planasonix_nowhere --conn-type planasonix" in str(run.error)
 
-    def test_an_event_that_does_not_validate_fails_the_task_with_a_reason(self, planasonix: Simulator) -> None:
+    def test_an_event_that_does_not_validate_fails_the_task_with_a_reason(self, simulator: Simulator) -> None:
         with pytest.raises(AirflowFailException, match="cannot read"):
             sync(deferrable=True).execute_complete(context(Run()), {"status": "success"})
 
@@ -218,10 +216,10 @@ def test_what_is_no_id_is_refused_when_the_dag_is_parsed(given: str) -> None:
         sync(connection_id=given)
 
 
-def test_the_key_is_in_nothing_that_a_person_can_read(planasonix: Simulator, deferrable: bool) -> None:
+def test_the_key_is_in_nothing_that_a_person_can_read(simulator: Simulator, deferrable: bool) -> None:
     for fault in (None, "reset", "html", "empty"):
         for route in ("trigger_sync", "get_job", "get_job_results"):
-            planasonix.reset()
+            simulator.reset()
             if fault:
-                planasonix.fail(fault, route=route)
+                simulator.fail(fault, route=route)
             assert API_KEY not in drive(lambda: sync(deferrable=deferrable)).said

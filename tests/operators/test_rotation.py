@@ -28,12 +28,12 @@ NEW_KEY = "plnx_test_rotated"
 
 
 @pytest.fixture
-def travel(monkeypatch: pytest.MonkeyPatch, planasonix: Simulator) -> Iterator[Travel]:
+def travel(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[Travel]:
     how: dict[str, Any] = {"times": None, "queued_seconds": 0}
-    planasonix.plan_backfill(CONNECTION, **how, jobs=1, job_seconds=20 * MINUTE)
+    simulator.plan_backfill(CONNECTION, **how, jobs=1, job_seconds=20 * MINUTE)
     for connection_id in (CONNECTION, *connections()):
-        planasonix.world.add_connection(connection_id)
-        planasonix.plan(connection_id, **how, running_seconds=20 * MINUTE)
+        simulator.world.add_connection(connection_id)
+        simulator.plan(connection_id, **how, running_seconds=20 * MINUTE)
     with travelling(monkeypatch) as travel:
         yield travel
 
@@ -50,15 +50,15 @@ def three_minutes(travel: Travel) -> Callable[[], bool]:
     return lambda: travel.passed > 3 * MINUTE
 
 
-def statuses(planasonix: Simulator) -> list[int | None]:
-    return [request.status for request in planasonix.requests]
+def statuses(simulator: Simulator) -> list[int | None]:
+    return [request.status for request in simulator.requests]
 
 
 class Keys:
     """What happens to the key: in Planasonix, and in the Airflow connection."""
 
-    def __init__(self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._planasonix = planasonix
+    def __init__(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._planasonix = simulator
         self._monkeypatch = monkeypatch
 
     def revoke(self) -> None:
@@ -71,8 +71,8 @@ class Keys:
 
 
 @pytest.fixture
-def keys(planasonix: Simulator, monkeypatch: pytest.MonkeyPatch) -> Keys:
-    return Keys(planasonix, monkeypatch)
+def keys(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Keys:
+    return Keys(simulator, monkeypatch)
 
 
 class TestOfFiftyThatAreDeferred:
@@ -100,7 +100,7 @@ class TestOfFiftyThatAreDeferred:
         return travel.run(main())
 
     def test_none_fails_and_the_connection_is_read_again_once(
-        self, planasonix: Simulator, travel: Travel, keys: Keys, mocker: MockerFixture
+        self, simulator: Simulator, travel: Travel, keys: Keys, mocker: MockerFixture
     ) -> None:
         reads = mocker.spy(PlanasonixHook, "async_settings")
 
@@ -112,10 +112,10 @@ class TestOfFiftyThatAreDeferred:
         events = self.wait(travel, rotate)
         assert [event.outcome for event, _ in events] == ["over"] * WAITS
         assert reads.call_count == 2
-        assert set(statuses(planasonix)) == {200, 202, 401}
+        assert set(statuses(simulator)) == {200, 202, 401}
 
     def test_all_fail_within_two_intervals_where_it_is_not_replaced(
-        self, planasonix: Simulator, travel: Travel, keys: Keys
+        self, simulator: Simulator, travel: Travel, keys: Keys
     ) -> None:
         events = self.wait(travel, keys.revoke)
         for event, after in events:
@@ -126,7 +126,7 @@ class TestOfFiftyThatAreDeferred:
             assert "check the password of the Airflow connection" in said
             assert "was not cancelled and may still run: a retry goes on with it" in said
             assert API_KEY not in said
-        assert all(job.cancel_requested_at is None for job in planasonix.jobs())
+        assert all(job.cancel_requested_at is None for job in simulator.jobs())
 
 
 @pytest.mark.parametrize("make", [sync, backfill], ids=["sync", "backfill"])
@@ -149,7 +149,7 @@ class TestOfOne:
         return run
 
     def test_the_next_try_with_a_good_key_goes_on_with_the_work(
-        self, make: Any, planasonix: Simulator, travel: Travel, keys: Keys, deferrable: bool
+        self, make: Any, simulator: Simulator, travel: Travel, keys: Keys, deferrable: bool
     ) -> None:
         notes: dict[str, Any] = {}
         first = self.drive(make, deferrable, travel, (three_minutes(travel), keys.revoke), notes=notes)
@@ -159,37 +159,37 @@ class TestOfOne:
         keys.replace()
         second = drive(lambda: make(deferrable=deferrable, poll_interval=10), notes, try_number=2)
         assert second.error is None
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert one.id in (second.result.get("job_id"), second.result.get("backfill_id"))
-        assert "cancel_job" not in routes_asked(planasonix)
+        assert "cancel_job" not in routes_asked(simulator)
         assert API_KEY not in first.said + second.said
         assert NEW_KEY not in first.said + second.said
 
     def test_that_is_replaced_fails_nothing(
-        self, make: Any, planasonix: Simulator, travel: Travel, keys: Keys, deferrable: bool
+        self, make: Any, simulator: Simulator, travel: Travel, keys: Keys, deferrable: bool
     ) -> None:
         steps = ((three_minutes(travel), keys.replace), (lambda: True, keys.revoke))
         run = self.drive(make, deferrable, travel, *steps)
         assert run.error is None
-        assert len(started(planasonix)) == 1
-        assert statuses(planasonix).count(401) == 1
+        assert len(started(simulator)) == 1
+        assert statuses(simulator).count(401) == 1
 
     def test_that_is_replaced_a_moment_after_it_was_revoked_fails_nothing(
-        self, make: Any, planasonix: Simulator, travel: Travel, keys: Keys, deferrable: bool
+        self, make: Any, simulator: Simulator, travel: Travel, keys: Keys, deferrable: bool
     ) -> None:
-        steps = ((three_minutes(travel), keys.revoke), (lambda: 401 in statuses(planasonix), keys.replace))
+        steps = ((three_minutes(travel), keys.revoke), (lambda: 401 in statuses(simulator), keys.replace))
         run = self.drive(make, deferrable, travel, *steps)
         assert run.error is None
-        assert len(started(planasonix)) == 1
+        assert len(started(simulator)) == 1
 
 
 class TestOfOneThatIsKilledBeforeItLooksAgain:
     """The key at hand is the old one."""
 
     @pytest.fixture
-    def late(self, planasonix: Simulator, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> PlanasonixSyncOperator:
+    def late(self, simulator: Simulator, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> PlanasonixSyncOperator:
         monkeypatch.setattr("planasonix_provider.operators.kill.LATER_PURSUIT", 0.0)
-        planasonix.plan(CONNECTION, running_seconds=60)
+        simulator.plan(CONNECTION, running_seconds=60)
         operator = sync(poll_interval=60)
         whole = operator.on_kill
 
@@ -201,7 +201,7 @@ class TestOfOneThatIsKilledBeforeItLooksAgain:
         return operator
 
     def test_reads_the_connection_again_and_cancels(
-        self, planasonix: Simulator, keys: Keys, late: PlanasonixSyncOperator, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, keys: Keys, late: PlanasonixSyncOperator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         whole = Kill._read_key_again
 
@@ -210,16 +210,16 @@ class TestOfOneThatIsKilledBeforeItLooksAgain:
             whole(self)
 
         monkeypatch.setattr(Kill, "_read_key_again", replaced)
-        _, log = killed(planasonix, late, route="trigger_sync")
-        (job,) = planasonix.jobs()
+        _, log = killed(simulator, late, route="trigger_sync")
+        (job,) = simulator.jobs()
         assert job.status in ENDED
         assert log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
 
     def test_says_what_is_left_where_there_is_no_other_key(
-        self, planasonix: Simulator, late: PlanasonixSyncOperator
+        self, simulator: Simulator, late: PlanasonixSyncOperator
     ) -> None:
-        _, log = killed(planasonix, late, route="trigger_sync")
-        (job,) = planasonix.jobs()
+        _, log = killed(simulator, late, route="trigger_sync")
+        (job,) = simulator.jobs()
         assert job.cancel_requested_at is None
         assert f"The task was killed. Job {job.id} could not be cancelled and may still run: POST" in log.lines[-1]
         assert API_KEY not in " ".join(log.lines)

@@ -52,125 +52,125 @@ class TestALostAnswer:
     @pytest.mark.parametrize("when", ["before", "after"])
     @pytest.mark.parametrize("honours", [True, False], ids=["honoured key", "ignored key"])
     def test_doubles_nothing_and_loses_nothing(
-        self, make: Make, planasonix: Simulator, kind: Any, status: int | None, when: Any, honours: bool
+        self, make: Make, simulator: Simulator, kind: Any, status: int | None, when: Any, honours: bool
     ) -> None:
-        planasonix.world.configure(honour_idempotency=honours, conflict="allowed")
+        simulator.world.configure(honour_idempotency=honours, conflict="allowed")
         for route in START_ROUTES:
-            planasonix.fail(kind, route=route, status=status, when=when)
+            simulator.fail(kind, route=route, status=status, when=when)
         run = drive(lambda: make(deferrable=True))
         assert run.error is None
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert id_of(run) == one.id
-        assert starts(planasonix) == (1 if when == "after" else 2)
+        assert starts(simulator) == (1 if when == "after" else 2)
 
-    def test_is_not_the_work_of_others_that_say_whose_it_is(self, planasonix: Simulator) -> None:
-        planasonix.world.configure(show_metadata=True, conflict="allowed", honour_idempotency=False)
-        planasonix.fail("reset", route="trigger_sync", when="before")
-        other = start_theirs(planasonix)
+    def test_is_not_the_work_of_others_that_say_whose_it_is(self, simulator: Simulator) -> None:
+        simulator.world.configure(show_metadata=True, conflict="allowed", honour_idempotency=False)
+        simulator.fail("reset", route="trigger_sync", when="before")
+        other = start_theirs(simulator)
         run = drive(lambda: sync(wait_for_completion=False))
         assert id_of(run) not in (None, other)
 
     def test_among_two_that_may_be_it_stops_and_names_them(
-        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        planasonix.world.configure(conflict="allowed")
-        take(planasonix, 60)
-        planasonix.fail("reset", route="trigger_sync", when="after")
-        at_that_moment(monkeypatch, lambda: start_theirs(planasonix))
+        simulator.world.configure(conflict="allowed")
+        take(simulator, 60)
+        simulator.fail("reset", route="trigger_sync", when="after")
+        at_that_moment(monkeypatch, lambda: start_theirs(simulator))
         run = drive(sync)
         assert isinstance(run.error, AirflowFailException)
-        assert len(started(planasonix)) == 2
-        assert all(job.id in str(run.error) for job in started(planasonix))
+        assert len(started(simulator)) == 2
+        assert all(job.id in str(run.error) for job in started(simulator))
 
-    def test_is_not_what_was_there_before(self, planasonix: Simulator) -> None:
-        planasonix.world.configure(conflict="allowed", honour_idempotency=False)
-        take(planasonix, 0.3)
-        planasonix.fail("reset", route="trigger_sync", when="before")
-        theirs = start_theirs(planasonix)
+    def test_is_not_what_was_there_before(self, simulator: Simulator) -> None:
+        simulator.world.configure(conflict="allowed", honour_idempotency=False)
+        take(simulator, 0.3)
+        simulator.fail("reset", route="trigger_sync", when="before")
+        theirs = start_theirs(simulator)
         run = drive(sync)
         assert run.error is None
         assert id_of(run) != theirs
 
-    def test_is_found_where_lists_are_late_and_a_second_start_meets_it(self, planasonix: Simulator) -> None:
-        take(planasonix, 0.5)
-        planasonix.world.configure(honour_idempotency=False)
-        planasonix.fail("reset", route="trigger_sync", when="after")
+    def test_is_found_where_lists_are_late_and_a_second_start_meets_it(self, simulator: Simulator) -> None:
+        take(simulator, 0.5)
+        simulator.world.configure(honour_idempotency=False)
+        simulator.fail("reset", route="trigger_sync", when="after")
         with pytest.MonkeyPatch.context() as patch:
             # Lists that show nothing for as long as it is looked for.
             patch.setattr(search, "_listed", nothing)
             run = drive(sync)
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert id_of(run) == one.id
 
-    def test_that_is_not_found_out_about_is_left_to_the_next_try(self, planasonix: Simulator) -> None:
-        take(planasonix, 0.3)
-        planasonix.fail("reset", route="trigger_sync", when="after")
-        planasonix.fail("status", route="list_jobs", status=403, skip=1)
+    def test_that_is_not_found_out_about_is_left_to_the_next_try(self, simulator: Simulator) -> None:
+        take(simulator, 0.3)
+        simulator.fail("reset", route="trigger_sync", when="after")
+        simulator.fail("status", route="list_jobs", status=403, skip=1)
         notes: dict[str, Any] = {}
         first = drive(sync, notes)
         assert "So nobody knows whether a job was started: look at connection" in str(first.error)
         second = drive(sync, notes, try_number=2)
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert id_of(second) == one.id
 
     def test_of_a_backfill_is_no_sync_that_is_in_the_way(
-        self, planasonix: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        planasonix.fail("reset", route="trigger_backfill", when="before")
-        planasonix.fail("status", route="trigger_backfill", status=409)
+        simulator.fail("reset", route="trigger_backfill", when="before")
+        simulator.fail("status", route="trigger_backfill", status=409)
         # The simulator lets no sync be in a backfill's way.
-        monkeypatch.setattr(conflict.Conflicts, "named_by", lambda *_: planasonix.world.start_sync(CONNECTION))
+        monkeypatch.setattr(conflict.Conflicts, "named_by", lambda *_: simulator.world.start_sync(CONNECTION))
         run = drive(backfill)
         assert isinstance(run.error, PlanasonixConflictError)
 
     def test_is_found_by_the_servers_clock_though_the_first_request_was_lost_too(
-        self, make: Make, planasonix: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+        self, make: Make, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        planasonix.world.configure(conflict="allowed", honour_idempotency=False)
+        simulator.world.configure(conflict="allowed", honour_idempotency=False)
         monkeypatch.setattr(pace, "_paces", {})
         # Whoever starts something sees a server that is behind.
-        now = planasonix.world._journal._clock
-        monkeypatch.setattr(planasonix.world._journal, "_clock", lambda: now() - timedelta(seconds=10))
+        now = simulator.world._journal._clock
+        monkeypatch.setattr(simulator.world._journal, "_clock", lambda: now() - timedelta(seconds=10))
         for route in ("list_jobs", "list_backfills"):
-            planasonix.fail("reset", route=route)
+            simulator.fail("reset", route=route)
         for route in START_ROUTES:
-            planasonix.fail("reset", route=route, when="after")
+            simulator.fail("reset", route=route, when="after")
         run = drive(lambda: make(wait_for_completion=False))
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert id_of(run) == one.id
 
     def test_is_not_what_is_in_the_way_if_that_says_whose_it_is(
-        self, planasonix: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch, deferrable: bool
     ) -> None:
-        planasonix.world.configure(show_metadata=True, honour_idempotency=False)
-        take(planasonix, 5)
-        planasonix.fail("reset", route="trigger_sync", when="before")
-        at_that_moment(monkeypatch, lambda: start_theirs(planasonix))
+        simulator.world.configure(show_metadata=True, honour_idempotency=False)
+        take(simulator, 5)
+        simulator.fail("reset", route="trigger_sync", when="before")
+        at_that_moment(monkeypatch, lambda: start_theirs(simulator))
         run = drive(lambda: sync(on_conflict="wait", deferrable=deferrable))
-        theirs, ours = started(planasonix)
+        theirs, ours = started(simulator)
         assert (id_of(run), theirs.status) == (ours.id, "succeeded")
 
     @pytest.mark.parametrize("on_conflict", ["fail", "attach", "wait", "skip"])
     @pytest.mark.parametrize("shows", [True, False], ids=["metadata", "no metadata"])
     def test_is_what_is_in_the_way_where_lists_are_late_and_the_second_start_meets_it(
-        self, planasonix: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch, on_conflict: str, shows: bool
+        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch, on_conflict: str, shows: bool
     ) -> None:
-        planasonix.world.configure(conflict="unnamed", honour_idempotency=False, show_metadata=shows)
-        take(planasonix, 5)
-        planasonix.fail("reset", route="trigger_sync", when="after")
+        simulator.world.configure(conflict="unnamed", honour_idempotency=False, show_metadata=shows)
+        take(simulator, 5)
+        simulator.fail("reset", route="trigger_sync", when="after")
         show_nothing(monkeypatch, looks=1 + len(inquiry.LOOK_AGAIN_AFTER))
         run = drive(lambda: sync(on_conflict=on_conflict))
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert id_of(run) == one.id
         assert "attaching to it" not in run.said
 
     @pytest.mark.parametrize("on_conflict", ["attach", "wait", "skip"])
     def test_that_meets_what_no_list_shows_is_left_to_the_next_try(
-        self, planasonix: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch, on_conflict: str
+        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch, on_conflict: str
     ) -> None:
-        planasonix.world.configure(conflict="unnamed", honour_idempotency=False)
-        take(planasonix, 5)
-        planasonix.fail("reset", route="trigger_sync", when="after")
+        simulator.world.configure(conflict="unnamed", honour_idempotency=False)
+        take(simulator, 5)
+        simulator.fail("reset", route="trigger_sync", when="after")
         notes: dict[str, Any] = {}
         with monkeypatch.context() as patch:
             patch.setattr(conflict, "ACTIVE", ())
@@ -179,59 +179,59 @@ class TestALostAnswer:
         assert "Tried 3 times, and looked for a job each time" in str(first.error)
         assert not isinstance(first.error, (AirflowFailException, AirflowSkipException))
         second = drive(lambda: sync(on_conflict=on_conflict), notes, try_number=2)
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert id_of(second) == one.id
 
     @pytest.mark.parametrize("shows", [True, False], ids=["metadata", "no metadata"])
     def test_is_found_though_the_try_that_wrote_down_the_start_died_hours_before(
-        self, make: Make, planasonix: Simulator, travel: Travel, shows: bool
+        self, make: Make, simulator: Simulator, travel: Travel, shows: bool
     ) -> None:
-        planasonix.world.configure(conflict="allowed", honour_idempotency=False, show_metadata=shows)
+        simulator.world.configure(conflict="allowed", honour_idempotency=False, show_metadata=shows)
         notes: dict[str, Any] = {}
         dies(make, "after the record", notes)
         travel.sleep(4 * 3600)
-        theirs = start_theirs(planasonix)
+        theirs = start_theirs(simulator)
         for route in START_ROUTES:
-            planasonix.fail("reset", route=route, when="after")
+            simulator.fail("reset", route=route, when="after")
         run = drive(make, notes, try_number=2)
         assert run.error is None
-        (one,) = [work for work in started(planasonix) if work.id != theirs]
+        (one,) = [work for work in started(simulator) if work.id != theirs]
         assert id_of(run) == one.id
 
     def test_that_is_looked_for_when_the_task_is_killed_is_cancelled(
-        self, planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(inquiry, "LOOK_AGAIN_AFTER", (5.0,))
-        take(planasonix, 60)
-        planasonix.fail("reset", route="trigger_sync", when="after")
-        error, log = killed(planasonix, sync(), route="get_job")
-        (one,) = started(planasonix)
+        take(simulator, 60)
+        simulator.fail("reset", route="trigger_sync", when="after")
+        error, log = killed(simulator, sync(), route="get_job")
+        (one,) = started(simulator)
         assert one.cancel_requested_at is not None
         assert "was asked to cancel" in " ".join([str(error), *log.lines])
 
-    def test_again_and_again_ends_the_try(self, planasonix: Simulator) -> None:
-        planasonix.fail("reset", route="trigger_sync", when="before", times=3)
+    def test_again_and_again_ends_the_try(self, simulator: Simulator) -> None:
+        simulator.fail("reset", route="trigger_sync", when="before", times=3)
         run = drive(sync)
         assert isinstance(run.error, PlanasonixTransportError)
         assert "Tried 3 times, and looked for a job each time" in str(run.error)
 
-    def test_is_looked_for_through_an_outage(self, planasonix: Simulator) -> None:
-        take(planasonix, 0)
-        planasonix.fail("reset", route="trigger_sync", when="after")
-        planasonix.fail("status", route="list_jobs", status=503, times=2)
+    def test_is_looked_for_through_an_outage(self, simulator: Simulator) -> None:
+        take(simulator, 0)
+        simulator.fail("reset", route="trigger_sync", when="after")
+        simulator.fail("status", route="list_jobs", status=503, times=2)
         run = drive(sync)
         assert run.error is None
-        assert id_of(run) == started(planasonix)[0].id
+        assert id_of(run) == started(simulator)[0].id
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_what_comes_after_the_deadline_is_not_started(make: Make, planasonix: Simulator, deferrable: bool) -> None:
+def test_what_comes_after_the_deadline_is_not_started(make: Make, simulator: Simulator, deferrable: bool) -> None:
     operator = make(execution_timeout=timedelta(seconds=10), deferrable=deferrable)
     late = context(Run())
     late["ti"].start_date = datetime.now(UTC) - timedelta(seconds=9.5)
     with pytest.raises(PlanasonixTimeoutError, match=r"was up before a (job|backfill) could be started"):
         operator.execute(late)
-    assert started(planasonix) == []
+    assert started(simulator) == []
 
 
 @pytest.mark.usefixtures("travel")
@@ -239,43 +239,43 @@ class TestARefusedStart:
     """It has started nothing, so the next try owes nothing to it, and nothing of others is taken for it."""
 
     @pytest.mark.parametrize("on_conflict", ["fail", "skip"])
-    def test_since_another_sync_runs_is_none_of_ours_later(self, planasonix: Simulator, on_conflict: str) -> None:
-        take(planasonix, 60)
+    def test_since_another_sync_runs_is_none_of_ours_later(self, simulator: Simulator, on_conflict: str) -> None:
+        take(simulator, 60)
         notes: dict[str, Any] = {}
-        theirs = start_theirs(planasonix)
+        theirs = start_theirs(simulator)
         drive(lambda: sync(on_conflict=on_conflict), notes)
         second = drive(lambda: sync(on_conflict=on_conflict, timeout=0.2), notes, try_number=2)
         assert isinstance(second.error, (PlanasonixConflictError, AirflowSkipException))
         third = drive(lambda: sync(on_conflict=on_conflict), notes, try_number=3, max_tries=5)
         assert isinstance(third.error, (PlanasonixConflictError, AirflowSkipException))
-        assert planasonix.job(theirs).cancel_requested_at is None
+        assert simulator.job(theirs).cancel_requested_at is None
 
     @pytest.mark.parametrize("status", [400, 401, 403])
-    def test_is_none_of_ours_later(self, planasonix: Simulator, status: int) -> None:
-        planasonix.world.configure(conflict="allowed")
-        take(planasonix, 0.2)
+    def test_is_none_of_ours_later(self, simulator: Simulator, status: int) -> None:
+        simulator.world.configure(conflict="allowed")
+        take(simulator, 0.2)
         notes: dict[str, Any] = {}
-        planasonix.fail("status", route="trigger_sync", status=status)
+        simulator.fail("status", route="trigger_sync", status=status)
         assert drive(sync, notes).error is not None
-        theirs = start_theirs(planasonix)
+        theirs = start_theirs(simulator)
         run = drive(sync, notes, try_number=2)
         assert run.error is None
         assert id_of(run) != theirs
 
 
 class TestAKillAmidTheStart:
-    def test_finds_what_it_has_made(self, make: Make, planasonix: Simulator) -> None:
-        take(planasonix, 60)
+    def test_finds_what_it_has_made(self, make: Make, simulator: Simulator) -> None:
+        take(simulator, 60)
         for route in START_ROUTES:
-            planasonix.fail("hang", route=route, when="after", seconds=2)
-        killed(planasonix, make(), route=START_ROUTES[make is backfill], is_answered=False)
-        (one,) = started(planasonix)
+            simulator.fail("hang", route=route, when="after", seconds=2)
+        killed(simulator, make(), route=START_ROUTES[make is backfill], is_answered=False)
+        (one,) = started(simulator)
         assert one.status in ("cancelling", "cancelled")
 
-    def test_out_of_time_finds_what_it_has_made(self, make: Make, planasonix: Simulator) -> None:
-        take(planasonix, 60)
+    def test_out_of_time_finds_what_it_has_made(self, make: Make, simulator: Simulator) -> None:
+        take(simulator, 60)
         for route in START_ROUTES:
-            planasonix.fail("hang", route=route, when="after", seconds=2)
+            simulator.fail("hang", route=route, when="after", seconds=2)
 
         def out_of_time(*_: object) -> None:
             raise Killed
@@ -283,19 +283,19 @@ class TestAKillAmidTheStart:
         operator = make()
         before = signal.signal(signal.SIGALRM, out_of_time)
         try:
-            with pytest.raises(Killed), meanwhile(ring, once=lambda: starts(planasonix) == 1):
+            with pytest.raises(Killed), meanwhile(ring, once=lambda: starts(simulator) == 1):
                 operator.execute(context(Run()))
         finally:
             signal.signal(signal.SIGALRM, before)
         # As Airflow does when execution_timeout is over.
         operator.on_kill()
-        (one,) = started(planasonix)
+        (one,) = started(simulator)
         assert one.status in ("cancelling", "cancelled")
 
     def test_that_meets_a_slow_api_is_over_before_airflow_ends_the_process(
-        self, planasonix: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        take(planasonix, 60)
+        take(simulator, 60)
         operator, took = sync(), []
         record(operator, (run := Run()).log)
 
@@ -313,4 +313,4 @@ class TestAKillAmidTheStart:
         with pytest.raises(TaskKilledError, match="is not to be seen yet"):
             operator.execute(context(run))
         assert took[0] < 5 - 1
-        assert started(planasonix)[0].cancel_requested_at
+        assert started(simulator)[0].cancel_requested_at

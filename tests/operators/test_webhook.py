@@ -85,29 +85,27 @@ def subscribe(**parameters: Any) -> PlanasonixWebhookOperator:
     )
 
 
-def the_one(planasonix: Simulator) -> Webhook:
-    (only,) = planasonix.world.webhooks.all()
+def the_one(simulator: Simulator) -> Webhook:
+    (only,) = simulator.world.webhooks.all()
     return only
 
 
-def secrets_of(planasonix: Simulator) -> dict[str, str]:
+def secrets_of(simulator: Simulator) -> dict[str, str]:
     """The signing secret of each subscription, deleted ones too, as it is now."""
-    return {one.id: one.secret.get_secret_value() for one in planasonix.world.webhooks._subscriptions.newest_first()}
+    return {one.id: one.secret.get_secret_value() for one in simulator.world.webhooks._subscriptions.newest_first()}
 
 
-def has_its_secret(place: Keeper, planasonix: Simulator) -> bool:
-    kept, webhook = place.kept(), the_one(planasonix)
+def has_its_secret(place: Keeper, simulator: Simulator) -> bool:
+    kept, webhook = place.kept(), the_one(simulator)
     assert kept is not None
-    return (kept.webhook_id, kept.signing_secret.get_secret_value()) == (webhook.id, secrets_of(planasonix)[webhook.id])
+    return (kept.webhook_id, kept.signing_secret.get_secret_value()) == (webhook.id, secrets_of(simulator)[webhook.id])
 
 
 class TestASubscription:
-    def test_is_created_and_its_secret_kept(
-        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper
-    ) -> None:
+    def test_is_created_and_its_secret_kept(self, simulator: Simulator, run: Callable[..., Run], place: Keeper) -> None:
         ended = run()
         assert ended.error is None
-        webhook = the_one(planasonix)
+        webhook = the_one(simulator)
         assert ended.result == {
             "webhook_id": webhook.id,
             "url": URL,
@@ -116,22 +114,22 @@ class TestASubscription:
             "action": "created",
             "secret_is_new": True,
         }
-        assert has_its_secret(place, planasonix)
+        assert has_its_secret(place, simulator)
         assert ended.log.lines == [f"Webhook {webhook.id} was created; its secret is in {place.describe}."]
 
-    def test_that_is_as_it_should_be_stays(self, planasonix: Simulator, run: Callable[..., Run], path: Path) -> None:
+    def test_that_is_as_it_should_be_stays(self, simulator: Simulator, run: Callable[..., Run], path: Path) -> None:
         run()
         before = path.read_text()
         for try_number, events in ((1, EVENTS), (2, EVENTS[::-1])):
             again = run(try_number=try_number, events=events)
             assert (again.result["action"], again.result["secret_is_new"]) == ("unchanged", False)
         assert path.read_text() == before
-        assert routes_asked(planasonix) == ["list_webhooks", "create_webhook", "list_webhooks"] + ["list_webhooks"] * 2
+        assert routes_asked(simulator) == ["list_webhooks", "create_webhook", "list_webhooks"] + ["list_webhooks"] * 2
 
-    def test_is_told_apart_by_its_url_alone(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
-        planasonix.subscribe("https://hooks.example.com/other", EVENTS)
+    def test_is_told_apart_by_its_url_alone(self, simulator: Simulator, run: Callable[..., Run]) -> None:
+        simulator.subscribe("https://hooks.example.com/other", EVENTS)
         assert run().result["action"] == "created"
-        assert len(planasonix.world.webhooks.all()) == 2
+        assert len(simulator.world.webhooks.all()) == 2
 
     @pytest.mark.parametrize(
         ("there", "wanted"),
@@ -141,45 +139,45 @@ class TestASubscription:
         ],
     )
     def test_is_found_however_its_url_is_written(
-        self, planasonix: Simulator, run: Callable[..., Run], there: str, wanted: str
+        self, simulator: Simulator, run: Callable[..., Run], there: str, wanted: str
     ) -> None:
-        planasonix.subscribe(there, EVENTS)
+        simulator.subscribe(there, EVENTS)
         assert run(url=wanted).result["action"] == "unchanged"
-        assert len(planasonix.world.webhooks.all()) == 1
+        assert len(simulator.world.webhooks.all()) == 1
 
-    def test_gets_other_events(self, planasonix: Simulator, run: Callable[..., Run], place: Keeper) -> None:
+    def test_gets_other_events(self, simulator: Simulator, run: Callable[..., Run], place: Keeper) -> None:
         run()
         ended = run(events=["backfill.completed"])
         assert (ended.result["action"], ended.result["events"]) == ("updated", ["backfill.completed"])
-        assert the_one(planasonix).events == ["backfill.completed"]
+        assert the_one(simulator).events == ["backfill.completed"]
         assert ended.log.lines[0].endswith(f"events {EVENTS}, enabled; from now on ['backfill.completed'], enabled.")
-        assert has_its_secret(place, planasonix)
+        assert has_its_secret(place, simulator)
 
-    def test_is_enabled_again(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+    def test_is_enabled_again(self, simulator: Simulator, run: Callable[..., Run]) -> None:
         run()
-        planasonix.world.webhooks.update(the_one(planasonix).id, WebhookChangeOrder(enabled=False))
+        simulator.world.webhooks.update(the_one(simulator).id, WebhookChangeOrder(enabled=False))
         ended = run()
         assert (ended.result["action"], ended.result["enabled"]) == ("updated", True)
-        assert the_one(planasonix).enabled
+        assert the_one(simulator).enabled
 
-    def test_is_found_behind_the_first_page(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
-        planasonix.subscribe(URL, EVENTS)
+    def test_is_found_behind_the_first_page(self, simulator: Simulator, run: Callable[..., Run]) -> None:
+        simulator.subscribe(URL, EVENTS)
         for number in range(100):
-            planasonix.subscribe(f"https://hooks.example.com/{number}", EVENTS)
+            simulator.subscribe(f"https://hooks.example.com/{number}", EVENTS)
         assert run().result["action"] == "unchanged"
 
     def test_that_is_there_twice_is_an_error_that_names_both(
-        self, planasonix: Simulator, run: Callable[..., Run]
+        self, simulator: Simulator, run: Callable[..., Run]
     ) -> None:
-        ids = [planasonix.subscribe(URL, EVENTS).id for _ in range(2)]
+        ids = [simulator.subscribe(URL, EVENTS).id for _ in range(2)]
         ended = run()
         assert isinstance(ended.error, PlanasonixConflictError)
         assert all(webhook_id in str(ended.error) for webhook_id in ids)
         assert "Delete all but one" in str(ended.error)
-        assert routes_asked(planasonix) == ["list_webhooks"]
+        assert routes_asked(simulator) == ["list_webhooks"]
 
     def test_may_be_told_of_events_that_nobody_knows(
-        self, planasonix: Simulator, run: Callable[..., Run], caplog: pytest.LogCaptureFixture
+        self, simulator: Simulator, run: Callable[..., Run], caplog: pytest.LogCaptureFixture
     ) -> None:
         assert run(events=["job.paused"]).result["events"] == ["job.paused"]
         assert "does not know ['job.paused']" in caplog.text
@@ -187,62 +185,62 @@ class TestASubscription:
 
 class TestItsSecret:
     def test_is_rotated_where_it_is_not_there(
-        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper
+        self, simulator: Simulator, run: Callable[..., Run], place: Keeper
     ) -> None:
-        theirs = planasonix.subscribe(URL, EVENTS)
+        theirs = simulator.subscribe(URL, EVENTS)
         ended = run()
         assert (ended.result["action"], ended.result["secret_is_new"]) == ("unchanged", True)
-        assert has_its_secret(place, planasonix)
-        assert secrets_of(planasonix)[theirs.id] != theirs.signing_secret.get_secret_value()
+        assert has_its_secret(place, simulator)
+        assert secrets_of(simulator)[theirs.id] != theirs.signing_secret.get_secret_value()
         assert "so it was rotated; the new one is there" in ended.log.lines[0]
 
     def test_is_rotated_where_another_subscriptions_is_there(
-        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper
+        self, simulator: Simulator, run: Callable[..., Run], place: Keeper
     ) -> None:
         run()
-        planasonix.world.webhooks.delete(the_one(planasonix).id)
-        planasonix.subscribe(URL, EVENTS)
+        simulator.world.webhooks.delete(the_one(simulator).id)
+        simulator.subscribe(URL, EVENTS)
         assert run().result["secret_is_new"]
-        assert has_its_secret(place, planasonix)
+        assert has_its_secret(place, simulator)
 
     @pytest.mark.parametrize("is_there", [False, True])
     def test_does_not_push_out_that_of_another_url(
-        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper, is_there: bool
+        self, simulator: Simulator, run: Callable[..., Run], place: Keeper, is_there: bool
     ) -> None:
         run()
         if is_there:
-            planasonix.subscribe("https://hooks.example.com/other", EVENTS)
+            simulator.subscribe("https://hooks.example.com/other", EVENTS)
         ended = run(url="https://hooks.example.com/other")
         assert isinstance(ended.error, PlanasonixSecretError)
         assert "it holds the secret of webhook wh_" in str(ended.error)
-        assert len(planasonix.world.webhooks.all()) == (2 if is_there else 1)
-        assert "rotate_webhook_secret" not in routes_asked(planasonix)
+        assert len(simulator.world.webhooks.all()) == (2 if is_there else 1)
+        assert "rotate_webhook_secret" not in routes_asked(simulator)
         assert run().result["secret_is_new"] is False
 
-    def test_is_there_before_anything_is_delivered(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
-        webhook = planasonix.subscribe(URL, EVENTS)
-        planasonix.world.webhooks.update(webhook.id, WebhookChangeOrder(enabled=False))
+    def test_is_there_before_anything_is_delivered(self, simulator: Simulator, run: Callable[..., Run]) -> None:
+        webhook = simulator.subscribe(URL, EVENTS)
+        simulator.world.webhooks.update(webhook.id, WebhookChangeOrder(enabled=False))
         run()
-        assert routes_asked(planasonix) == ["list_webhooks", "rotate_webhook_secret", "update_webhook"]
+        assert routes_asked(simulator) == ["list_webhooks", "rotate_webhook_secret", "update_webhook"]
 
-    def test_goes_to_a_function_once(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+    def test_goes_to_a_function_once(self, simulator: Simulator, run: Callable[..., Run]) -> None:
         taken: list[SecretStr] = []
         run(secret_to=taken.append)
         run(secret_to=taken.append)
-        assert [secret.get_secret_value() for secret in taken] == list(secrets_of(planasonix).values())
+        assert [secret.get_secret_value() for secret in taken] == list(secrets_of(simulator).values())
 
     def test_of_what_is_there_is_rotated_for_a_function_that_never_got_it(
-        self, planasonix: Simulator, run: Callable[..., Run]
+        self, simulator: Simulator, run: Callable[..., Run]
     ) -> None:
-        theirs = planasonix.subscribe(URL, EVENTS)
+        theirs = simulator.subscribe(URL, EVENTS)
         taken: list[SecretStr] = []
         ended = run(secret_to=taken.append)
         assert (ended.result["action"], ended.result["secret_is_new"]) == ("unchanged", True)
-        assert [secret.get_secret_value() for secret in taken] == [secrets_of(planasonix)[theirs.id]]
+        assert [secret.get_secret_value() for secret in taken] == [secrets_of(simulator)[theirs.id]]
         assert ended.log.lines[0].startswith(f"The secret of webhook {theirs.id} may never have reached function")
         assert run(secret_to=taken.append).result["secret_is_new"] is False
 
-    def test_is_rotated_for_another_function(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+    def test_is_rotated_for_another_function(self, simulator: Simulator, run: Callable[..., Run]) -> None:
         taken: list[SecretStr] = []
 
         def put(secret: SecretStr) -> None:
@@ -250,10 +248,10 @@ class TestItsSecret:
 
         run(secret_to=print)
         assert run(secret_to=put).result["secret_is_new"]
-        assert [secret.get_secret_value() for secret in taken] == list(secrets_of(planasonix).values())
+        assert [secret.get_secret_value() for secret in taken] == list(secrets_of(simulator).values())
 
     def test_is_rotated_for_a_function_after_a_run_whose_last_try_died(
-        self, planasonix: Simulator, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def die(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
@@ -266,34 +264,34 @@ class TestItsSecret:
                 with pytest.raises(KeyboardInterrupt):
                     run(secret_to=taken.append, try_number=try_number)
         assert run(secret_to=taken.append).result["secret_is_new"]
-        assert taken[-1].get_secret_value() == secrets_of(planasonix)[the_one(planasonix).id]
+        assert taken[-1].get_secret_value() == secrets_of(simulator)[the_one(simulator).id]
 
     def test_handed_to_a_function_leaves_a_note_that_holds_none(
-        self, planasonix: Simulator, run: Callable[..., Run]
+        self, simulator: Simulator, run: Callable[..., Run]
     ) -> None:
         ended = run(secret_to=print)
-        note = {"webhook_id": the_one(planasonix).id, "to": "function print"}
+        note = {"webhook_id": the_one(simulator).id, "to": "function print"}
         assert ended.xcoms == {"planasonix_secret_handed_over": note}
         assert run().xcoms == {}
 
-    def test_is_rotated_for_a_function_by_a_retry(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+    def test_is_rotated_for_a_function_by_a_retry(self, simulator: Simulator, run: Callable[..., Run]) -> None:
         taken: list[SecretStr] = []
-        planasonix.fail("reset", route="list_webhooks", skip=1, times=8)
+        simulator.fail("reset", route="list_webhooks", skip=1, times=8)
         first = run(secret_to=taken.append)
         assert isinstance(first.error, PlanasonixError)
         assert len(taken) == 1, "the secret that was in hand is not lost with the look that failed"
         second = run(secret_to=taken.append, try_number=2)
         assert (second.result["action"], second.result["secret_is_new"]) == ("unchanged", True)
-        assert taken[-1].get_secret_value() == secrets_of(planasonix)[the_one(planasonix).id]
+        assert taken[-1].get_secret_value() == secrets_of(simulator)[the_one(simulator).id]
 
-    def test_that_surely_cannot_be_kept_is_not_asked_for(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+    def test_that_surely_cannot_be_kept_is_not_asked_for(self, simulator: Simulator, run: Callable[..., Run]) -> None:
         ended = run(secret_to="file:/nowhere/secret")
         assert isinstance(ended.error, PlanasonixSecretError)
         assert "there is no folder /nowhere" in str(ended.error)
-        assert planasonix.requests == []
+        assert simulator.requests == []
 
     def test_that_could_not_be_kept_leaves_nothing_behind(
-        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, run: Callable[..., Run], place: Keeper, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def full(self: Path, target: Path) -> None:
             raise OSError(28, "No space left on device")
@@ -303,97 +301,97 @@ class TestItsSecret:
             ended = run()
         assert isinstance(ended.error, PlanasonixSecretError)
         assert "deleted again: nothing was created" in str(ended.error)
-        assert planasonix.world.webhooks.all() == []
+        assert simulator.world.webhooks.all() == []
         assert run(try_number=2).result["action"] == "created"
-        assert has_its_secret(place, planasonix)
+        assert has_its_secret(place, simulator)
 
 
 class TestItsEnd:
-    def test_takes_it_away_once_and_only_for_its_url(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+    def test_takes_it_away_once_and_only_for_its_url(self, simulator: Simulator, run: Callable[..., Run]) -> None:
         created = run().result
-        planasonix.subscribe(f"{URL}/other", events=EVENTS)
+        simulator.subscribe(f"{URL}/other", events=EVENTS)
         ended = run(ensure="absent", events=None, secret_to=None)
         assert ended.error is None
         assert ended.result == created | {"enabled": False, "action": "deleted", "secret_is_new": False}
-        assert the_one(planasonix).url == f"{URL}/other"
+        assert the_one(simulator).url == f"{URL}/other"
         again = run(ensure="absent", events=None, secret_to=None)
         assert (again.result["action"], again.result["webhook_id"]) == ("unchanged", None)
         assert set(again.result) == set(created)
         assert again.log.lines == ["There is no webhook for this url."]
 
-    def test_takes_away_all_that_are_there(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+    def test_takes_away_all_that_are_there(self, simulator: Simulator, run: Callable[..., Run]) -> None:
         for _ in range(3):
-            planasonix.subscribe(URL, events=EVENTS)
+            simulator.subscribe(URL, events=EVENTS)
         assert run(ensure="absent").result["action"] == "deleted"
-        assert planasonix.world.webhooks.all() == []
+        assert simulator.world.webhooks.all() == []
 
-    def test_is_no_error_where_the_answer_to_it_is_lost(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+    def test_is_no_error_where_the_answer_to_it_is_lost(self, simulator: Simulator, run: Callable[..., Run]) -> None:
         run()
-        planasonix.fail("reset", route="delete_webhook", when="after")
+        simulator.fail("reset", route="delete_webhook", when="after")
         assert run(ensure="absent").error is None
-        assert planasonix.world.webhooks.all() == []
+        assert simulator.world.webhooks.all() == []
 
     def test_lets_another_subscription_have_the_place_of_its_secret(
-        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper
+        self, simulator: Simulator, run: Callable[..., Run], place: Keeper
     ) -> None:
         run()
         run(ensure="absent")
         assert run().result["action"] == "created"
-        assert has_its_secret(place, planasonix)
+        assert has_its_secret(place, simulator)
 
 
 class TestALostAnswer:
     @pytest.mark.parametrize(("kind", "status"), [("reset", None), ("cut", None), ("html", 502), ("empty", None)])
     def test_leaves_one_subscription_whose_secret_is_kept(
-        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper, kind: Any, status: int | None
+        self, simulator: Simulator, run: Callable[..., Run], place: Keeper, kind: Any, status: int | None
     ) -> None:
-        planasonix.fail(kind, route="create_webhook", status=status, when="after")
+        simulator.fail(kind, route="create_webhook", status=status, when="after")
         ended = run()
         assert ended.error is None
         assert (ended.result["action"], ended.result["secret_is_new"]) == ("unchanged", True)
-        assert has_its_secret(place, planasonix)
-        assert routes_asked(planasonix).count("create_webhook") == 1
+        assert has_its_secret(place, simulator)
+        assert routes_asked(simulator).count("create_webhook") == 1
 
-    def test_does_not_leave_a_function_without_the_secret(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
+    def test_does_not_leave_a_function_without_the_secret(self, simulator: Simulator, run: Callable[..., Run]) -> None:
         taken: list[SecretStr] = []
-        planasonix.fail("reset", route="create_webhook", when="after")
+        simulator.fail("reset", route="create_webhook", when="after")
         assert run(secret_to=taken.append).result["secret_is_new"]
-        assert [secret.get_secret_value() for secret in taken] == list(secrets_of(planasonix).values())
+        assert [secret.get_secret_value() for secret in taken] == list(secrets_of(simulator).values())
 
     def test_of_what_created_nothing_is_left_to_the_retry(
-        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper
+        self, simulator: Simulator, run: Callable[..., Run], place: Keeper
     ) -> None:
-        planasonix.fail("reset", route="create_webhook", when="before")
+        simulator.fail("reset", route="create_webhook", when="before")
         ended = run()
         assert isinstance(ended.error, PlanasonixError)
         assert not isinstance(ended.error, AirflowFailException)
         assert "A retry of the task looks first, and goes on" in str(ended.error)
         assert run(try_number=2).result["action"] == "created"
-        assert has_its_secret(place, planasonix)
+        assert has_its_secret(place, simulator)
 
     def test_and_no_look_are_mended_by_the_retry(
-        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper
+        self, simulator: Simulator, run: Callable[..., Run], place: Keeper
     ) -> None:
-        planasonix.fail("reset", route="create_webhook", when="after")
-        planasonix.fail("reset", route="list_webhooks", skip=1, times=8)
+        simulator.fail("reset", route="create_webhook", when="after")
+        simulator.fail("reset", route="list_webhooks", skip=1, times=8)
         assert isinstance(run().error, PlanasonixError)
         assert place.kept() is None
         assert run(try_number=2).result["secret_is_new"]
-        assert has_its_secret(place, planasonix)
+        assert has_its_secret(place, simulator)
 
     def test_to_a_rotation_is_mended_by_another(
-        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper
+        self, simulator: Simulator, run: Callable[..., Run], place: Keeper
     ) -> None:
-        planasonix.subscribe(URL, EVENTS)
-        planasonix.fail("reset", route="rotate_webhook_secret", when="after", times=3)
+        simulator.subscribe(URL, EVENTS)
+        simulator.fail("reset", route="rotate_webhook_secret", when="after", times=3)
         first = run()
         assert not isinstance(first.error, AirflowFailException)
         assert "Nobody knows whether the secret" in str(first.error)
         assert run(try_number=2).result["secret_is_new"]
-        assert has_its_secret(place, planasonix)
+        assert has_its_secret(place, simulator)
 
     def test_and_a_process_that_dies_are_mended_by_the_retry(
-        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, run: Callable[..., Run], place: Keeper, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def die(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
@@ -403,8 +401,8 @@ class TestALostAnswer:
             with pytest.raises(KeyboardInterrupt):
                 run()
         assert place.kept() is None
-        assert run(try_number=2).result["webhook_id"] == the_one(planasonix).id
-        assert has_its_secret(place, planasonix)
+        assert run(try_number=2).result["webhook_id"] == the_one(simulator).id
+        assert has_its_secret(place, simulator)
 
 
 class TestTwoTasksAtOnce:
@@ -428,41 +426,41 @@ class TestTwoTasksAtOnce:
         return order
 
     def test_leave_the_older_subscription(
-        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper, meanwhile: Callable[..., None]
+        self, simulator: Simulator, run: Callable[..., Run], place: Keeper, meanwhile: Callable[..., None]
     ) -> None:
         others: list[Run] = []
         meanwhile(lambda: others.append(run()), before=True)
         ended = run()
         assert (others[0].result["action"], ended.result["action"]) == ("created", "unchanged")
-        assert ended.result["webhook_id"] == others[0].result["webhook_id"] == the_one(planasonix).id
-        assert has_its_secret(place, planasonix)
+        assert ended.result["webhook_id"] == others[0].result["webhook_id"] == the_one(simulator).id
+        assert has_its_secret(place, simulator)
         assert "Another task subscribed the same url at the same moment" in ended.log.lines[0]
 
     def test_leave_the_secret_alone_that_the_other_is_about_to_keep(
-        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper, meanwhile: Callable[..., None]
+        self, simulator: Simulator, run: Callable[..., Run], place: Keeper, meanwhile: Callable[..., None]
     ) -> None:
         theirs: list[NewWebhook] = []
-        meanwhile(lambda: theirs.append(planasonix.subscribe(URL, EVENTS)), before=True)
+        meanwhile(lambda: theirs.append(simulator.subscribe(URL, EVENTS)), before=True)
         ended = run()
         assert isinstance(ended.error, PlanasonixConflictError)
         assert "the other one's secret is not there yet. Try again" in str(ended.error)
-        assert the_one(planasonix).id == theirs[0].id
-        assert "rotate_webhook_secret" not in routes_asked(planasonix)
+        assert the_one(simulator).id == theirs[0].id
+        assert "rotate_webhook_secret" not in routes_asked(simulator)
         place.keep(theirs[0].signing_secret, webhook_id=theirs[0].id)
         assert run(try_number=2).result["action"] == "unchanged"
 
     def test_leave_ours_where_it_is_the_older(
-        self, planasonix: Simulator, run: Callable[..., Run], place: Keeper, meanwhile: Callable[..., None]
+        self, simulator: Simulator, run: Callable[..., Run], place: Keeper, meanwhile: Callable[..., None]
     ) -> None:
         others: list[Run] = []
         meanwhile(lambda: others.append(run()), before=False)
         ended = run()
         # The other one looked first, and found ours, whose secret was not there yet.
         assert ended.result["action"] == "created"
-        assert ended.result["webhook_id"] == the_one(planasonix).id
+        assert ended.result["webhook_id"] == the_one(simulator).id
         kept = place.kept()
         assert kept is not None
-        assert secrets_of(planasonix)[the_one(planasonix).id] in {s.get_secret_value() for s in kept.secrets}
+        assert secrets_of(simulator)[the_one(simulator).id] in {s.get_secret_value() for s in kept.secrets}
 
     def test_both_yield_where_nobody_can_tell_which_is_older(self) -> None:
         def webhook(created_at: str | None) -> Webhook:
@@ -509,13 +507,13 @@ class TestBadInput:
         ],
     )
     def test_of_a_template_is_refused_before_the_first_request(
-        self, planasonix: Simulator, parameter: str, rendered: str, words: str
+        self, simulator: Simulator, parameter: str, rendered: str, words: str
     ) -> None:
         operator = subscribe(**{parameter: "{{ params.x }}"})
         setattr(operator, parameter, rendered)
         with pytest.raises(AirflowFailException, match=words):
             operator.execute(context(Run()))
-        assert planasonix.requests == []
+        assert simulator.requests == []
 
     def test_a_url_is_refused_without_what_lets_one_send_there(self) -> None:
         with pytest.raises(ValueError, match="url: got") as refused:
@@ -533,13 +531,13 @@ class TestBadInput:
 
     @pytest.mark.parametrize("route", ["list_webhooks", "create_webhook"])
     def test_what_may_not_be_asked_fails_without_a_retry(
-        self, planasonix: Simulator, run: Callable[..., Run], route: str
+        self, simulator: Simulator, run: Callable[..., Run], route: str
     ) -> None:
-        planasonix.fail("status", route=route, status=403)
+        simulator.fail("status", route=route, status=403)
         assert isinstance(run().error, AirflowFailException)
 
-    def test_an_outage_is_left_to_the_retries(self, planasonix: Simulator, run: Callable[..., Run]) -> None:
-        planasonix.fail("status", route="list_webhooks", status=500, times=8)
+    def test_an_outage_is_left_to_the_retries(self, simulator: Simulator, run: Callable[..., Run]) -> None:
+        simulator.fail("status", route="list_webhooks", status=500, times=8)
         assert isinstance(run().error, PlanasonixServerError)
         assert run(try_number=2).result["action"] == "created"
 
@@ -566,7 +564,7 @@ class TestItsParameters:
 
 
 def test_no_secret_and_no_key_is_in_anything_that_a_person_can_read(
-    planasonix: Simulator, run: Callable[..., Run], path: Path, caplog: pytest.LogCaptureFixture
+    simulator: Simulator, run: Callable[..., Run], path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     seen: set[str] = set()
@@ -576,14 +574,14 @@ def test_no_secret_and_no_key_is_in_anything_that_a_person_can_read(
         for fault in (None, "reset", "html", "empty"):
             for route in routes:
                 for secret_to in (f"file:{path}", print_and_fail):
-                    planasonix.reset()
+                    simulator.reset()
                     path.unlink(missing_ok=True)
                     if there:
-                        planasonix.subscribe(URL, ["job.queued"])
+                        simulator.subscribe(URL, ["job.queued"])
                     if fault:
-                        planasonix.fail(fault, route=route, when="after")
+                        simulator.fail(fault, route=route, when="after")
                     ended = run(secret_to=secret_to)
-                    seen |= set(secrets_of(planasonix).values())
+                    seen |= set(secrets_of(simulator).values())
                     said += ended.said + ("".join(traceback.format_exception(ended.error)) if ended.error else "")
     assert len(seen) > 50
     assert "created" in said
@@ -596,8 +594,8 @@ def print_and_fail(secret: SecretStr) -> None:
 
 
 @pytest.mark.usefixtures("airflow_db")
-def test_airflow_remembers_from_run_to_run_what_a_function_was_handed(planasonix: Simulator, tmp_path: Path) -> None:
-    planasonix.subscribe(URL, EVENTS)
+def test_airflow_remembers_from_run_to_run_what_a_function_was_handed(simulator: Simulator, tmp_path: Path) -> None:
+    simulator.subscribe(URL, EVENTS)
     taken = tmp_path / "taken"
     # Airflow runs what it finds in the folder of its DAGs.
     file = DAGS_FOLDER / "planasonix_subscribes_a_function.py"
@@ -608,7 +606,7 @@ def test_airflow_remembers_from_run_to_run_what_a_function_was_handed(planasonix
             assert str(getattr(run.state, "value", run.state)) == "success"
     finally:
         file.unlink()
-    assert taken.read_text().split() == list(secrets_of(planasonix).values())
+    assert taken.read_text().split() == list(secrets_of(simulator).values())
 
 
 A_FUNCTION_S_DAG = """

@@ -27,11 +27,11 @@ from tests.operators.work import (
 Make = Callable[..., BaseOperator]
 
 
-def take(planasonix: Simulator, seconds: float, *, fails: bool = False) -> None:
+def take(simulator: Simulator, seconds: float, *, fails: bool = False) -> None:
     """Let all work take a time."""
     how: dict[str, Any] = {"times": None, "queued_seconds": 0, "cancelling_seconds": 0.05}
-    planasonix.plan(CONNECTION, **how, running_seconds=seconds, outcome="failed" if fails else "succeeded")
-    planasonix.plan_backfill(CONNECTION, **how, jobs=1, job_seconds=seconds, failing_jobs=[0] if fails else [])
+    simulator.plan(CONNECTION, **how, running_seconds=seconds, outcome="failed" if fails else "succeeded")
+    simulator.plan_backfill(CONNECTION, **how, jobs=1, job_seconds=seconds, failing_jobs=[0] if fails else [])
 
 
 def id_of(run: Run) -> Any:
@@ -62,17 +62,17 @@ def dies(make: Make, point: str, notes: dict[str, Any], *, deferrable: bool = Tr
             operator.execute(context(run, **ti))
 
 
-def start_theirs(planasonix: Simulator) -> str:
+def start_theirs(simulator: Simulator) -> str:
     """Start a sync of the same connection as somebody else would."""
-    return planasonix.world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "theirs", "task_id": "load"})).id
+    return simulator.world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "theirs", "task_id": "load"})).id
 
 
-def start_theirs_of(make: Make, planasonix: Simulator) -> None:
+def start_theirs_of(make: Make, simulator: Simulator) -> None:
     if make is sync:
-        start_theirs(planasonix)
+        start_theirs(simulator)
         return
     start_at, end_at = backfill().window()
-    planasonix.world.start_backfill(CONNECTION, BackfillBody(start_at=start_at, end_at=end_at))
+    simulator.world.start_backfill(CONNECTION, BackfillBody(start_at=start_at, end_at=end_at))
 
 
 def at_that_moment(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], times: int = 1) -> None:
@@ -102,5 +102,5 @@ def show_nothing(monkeypatch: pytest.MonkeyPatch, *, looks: int) -> None:
     monkeypatch.setattr(search, "_listed", late)
 
 
-def is_seen(planasonix: Simulator) -> bool:
-    return any(request.route == "get_job" and request.status for request in planasonix.requests)
+def is_seen(simulator: Simulator) -> bool:
+    return any(request.route == "get_job" and request.status for request in simulator.requests)

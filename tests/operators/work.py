@@ -50,8 +50,8 @@ def backfill(**parameters: Any) -> PlanasonixBackfillOperator:
     )
 
 
-def routes_asked(planasonix: Simulator) -> list[str]:
-    return [request.route for request in planasonix.requests]
+def routes_asked(simulator: Simulator) -> list[str]:
+    return [request.route for request in simulator.requests]
 
 
 @contextmanager
@@ -74,9 +74,9 @@ def meanwhile(act: Callable[[], object], *, once: Callable[[], bool]) -> Iterato
         thread.join()
 
 
-def is_asked(planasonix: Simulator, route: str) -> Callable[[], bool]:
+def is_asked(simulator: Simulator, route: str) -> Callable[[], bool]:
     """Say when the simulator has got a request of a route, answered or not."""
-    return lambda: route in routes_asked(planasonix)
+    return lambda: route in routes_asked(simulator)
 
 
 def ring() -> None:
@@ -85,7 +85,7 @@ def ring() -> None:
 
 
 def killed(
-    planasonix: Simulator,
+    simulator: Simulator,
     operator: BaseOperator,
     *,
     route: str | None = None,
@@ -100,7 +100,7 @@ def killed(
     is_over = threading.Event()
 
     def is_time() -> bool:
-        asked = [request for request in planasonix.requests if route in (None, request.route)]
+        asked = [request for request in simulator.requests if route in (None, request.route)]
         return bool(asked) and (not is_answered or asked[0].status is not None)
 
     def kill() -> None:
@@ -125,18 +125,18 @@ def killed(
     raise AssertionError("the task went on")
 
 
-def the_one(planasonix: Simulator) -> Backfill:
-    (only,) = planasonix.backfills()
+def the_one(simulator: Simulator) -> Backfill:
+    (only,) = simulator.backfills()
     return only
 
 
-def started(planasonix: Simulator) -> list[Any]:
+def started(simulator: Simulator) -> list[Any]:
     """What was started, oldest first."""
-    return [*reversed(planasonix.backfills()), *(job for job in reversed(planasonix.jobs()) if job.type != "backfill")]
+    return [*reversed(simulator.backfills()), *(job for job in reversed(simulator.jobs()) if job.type != "backfill")]
 
 
-def starts(planasonix: Simulator) -> int:
-    return sum(request.route in START_ROUTES for request in planasonix.requests)
+def starts(simulator: Simulator) -> int:
+    return sum(request.route in START_ROUTES for request in simulator.requests)
 
 
 class Killed(BaseException):

@@ -453,8 +453,8 @@ class TestWhatCannotBeRecorded:
 async def test_a_test_event_of_the_simulator_is_one_like_others(
     assets: Assets, connection: Callable[..., None]
 ) -> None:
-    with Simulator() as planasonix, Postbox() as postbox:
-        webhooks = planasonix.world.webhooks
+    with Simulator() as simulator, Postbox() as postbox:
+        webhooks = simulator.world.webhooks
         webhook = webhooks.create(WebhookOrder(url=postbox.url, events=["job.failed"], secret="x" * 32))
         webhooks.test(webhook.id)
         (sent,) = postbox.wait(1)

@@ -50,7 +50,7 @@ def world(clock: Clock) -> World:
 
 
 @pytest.fixture
-def planasonix(session_simulator: Simulator, clock: Clock) -> Simulator:
+def simulator(session_simulator: Simulator, clock: Clock) -> Simulator:
     """A running simulator in which nothing happened yet; its jobs wait for 0.2 s and run for 2 s."""
     session_simulator.reset()
     return session_simulator
@@ -64,6 +64,6 @@ def session_client(session_simulator: Simulator) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def client(session_client: httpx.Client, planasonix: Simulator) -> httpx.Client:
+def client(session_client: httpx.Client, simulator: Simulator) -> httpx.Client:
     """A caller of the API with the simulator's key. One for all tests, as each takes 40 ms to make."""
     return session_client

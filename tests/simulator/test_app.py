@@ -60,9 +60,9 @@ class TestTriggerSync:
             (b'{"metadata": "x", "priority": 1}', {"metadata", "priority"}),
         ],
     )
-    def test_bad_body_names_its_fields_and_starts_nothing(self, client, planasonix, content, fields):
+    def test_bad_body_names_its_fields_and_starts_nothing(self, client, simulator, content, fields):
         assert complaints(client.post(SYNC, content=content)) == fields
-        assert planasonix.jobs() == []
+        assert simulator.jobs() == []
 
     def test_unknown_connection(self, client):
         assert error(client.post("/connections/conn_nope/sync"), 404)["message"] == "no connection 'conn_nope'"
@@ -72,8 +72,8 @@ class TestTriggerSync:
         body = error(client.post(SYNC), 409)
         assert (body["code"], body["existing_job_id"]) == ("sync_in_progress", first)
 
-    def test_conflict_may_hide_it(self, client, planasonix):
-        planasonix.world.configure(conflict="unnamed")
+    def test_conflict_may_hide_it(self, client, simulator):
+        simulator.world.configure(conflict="unnamed")
         start(client)
         assert "existing_job_id" not in error(client.post(SYNC), 409)
 
@@ -106,8 +106,8 @@ class TestGetJob:
             }
         }
 
-    def test_failed_job(self, client, clock, planasonix):
-        planasonix.plan("conn_demo_01", outcome="failed", code="source_unreachable", message="No route to host.")
+    def test_failed_job(self, client, clock, simulator):
+        simulator.plan("conn_demo_01", outcome="failed", code="source_unreachable", message="No route to host.")
         job_id = start(client)
         clock.move(3)
         job = client.get(f"/jobs/{job_id}").json()["data"]
@@ -126,22 +126,22 @@ class TestGetJob:
             ("%252F", "%2F"),
         ],
     )
-    def test_id_stays_one_segment(self, client, planasonix, path, name):
+    def test_id_stays_one_segment(self, client, simulator, path, name):
         # httpx would resolve dots and decode what needs no encoding, so the path goes out as raw bytes.
-        url = httpx.URL(planasonix.url).copy_with(raw_path=f"/api/v1/jobs/{path}".encode())
+        url = httpx.URL(simulator.url).copy_with(raw_path=f"/api/v1/jobs/{path}".encode())
         assert error(client.send(client.build_request("GET", url)), 404)["message"] == f"no job {name!r}"
-        assert planasonix.requests[-1].route == "get_job"
+        assert simulator.requests[-1].route == "get_job"
 
-    def test_encoded_id_finds_its_connection(self, client, planasonix):
-        planasonix.world.add_connection("conn/with slash")
+    def test_encoded_id_finds_its_connection(self, client, simulator):
+        simulator.world.add_connection("conn/with slash")
         response = client.post("/connections/conn%2Fwith%20slash/sync")
         assert response.json()["data"]["job"]["connection_id"] == "conn/with slash"
 
 
 class TestGetJobResults:
-    def test_answer_is_the_references(self, client, clock, planasonix):
+    def test_answer_is_the_references(self, client, clock, simulator):
         warning = {"code": "column_type_widened", "message": "Column discount_pct coerced."}
-        planasonix.plan("conn_demo_01", warnings=[warning])
+        simulator.plan("conn_demo_01", warnings=[warning])
         job_id = start(client)
         clock.move(3)
         results = client.get(f"/jobs/{job_id}/results").json()["data"]
@@ -153,10 +153,10 @@ class TestGetJobResults:
             "warnings": [warning],
         }
 
-    def test_before_the_end(self, client, planasonix):
+    def test_before_the_end(self, client, simulator):
         job_id = start(client)
         assert error(client.get(f"/jobs/{job_id}/results"), 409)["code"] == "job_not_finished"
-        planasonix.world.configure(results_policy="partial")
+        simulator.world.configure(results_policy="partial")
         assert client.get(f"/jobs/{job_id}/results").json() == {
             "data": {"job_id": job_id, "status": "queued", "tables": [], "warnings": []}
         }
@@ -302,14 +302,14 @@ class TestAccess:
     def test_no_valid_key(self, client, header):
         assert error(client.get("/jobs", headers={"Authorization": header}), 401)["code"] == "unauthorized"
 
-    def test_missing_header(self, planasonix):
-        assert error(httpx.get(f"{planasonix.url}/api/v1/jobs", timeout=60), 401)["code"] == "unauthorized"
+    def test_missing_header(self, simulator):
+        assert error(httpx.get(f"{simulator.url}/api/v1/jobs", timeout=60), 401)["code"] == "unauthorized"
 
-    def test_revoked_key(self, client, planasonix):
-        planasonix.world.keys.revoke(planasonix.api_key)
+    def test_revoked_key(self, client, simulator):
+        simulator.world.keys.revoke(simulator.api_key)
         error(client.get("/jobs"), 401)
 
-    def test_scopes_hold_for_every_route(self, client, planasonix):
+    def test_scopes_hold_for_every_route(self, client, simulator):
         job_id = start(client)
         calls = {
             "jobs:read": [
@@ -326,23 +326,23 @@ class TestAccess:
             ],
         }
         for scope in calls:
-            headers = {"Authorization": f"Bearer {planasonix.world.keys.add(scopes=[scope]).value}"}
+            headers = {"Authorization": f"Bearer {simulator.world.keys.add(scopes=[scope]).value}"}
             for needed, routes in calls.items():
                 statuses = [client.request(*route, headers=headers).status_code for route in routes]
                 assert all((status == 403) == (needed != scope) for status in statuses), (scope, routes, statuses)
 
-    def test_the_document_takes_any_key_and_no_less(self, client, planasonix):
+    def test_the_document_takes_any_key_and_no_less(self, client, simulator):
         for scope in SCOPES:
-            headers = {"Authorization": f"Bearer {planasonix.world.keys.add(scopes=[scope]).value}"}
+            headers = {"Authorization": f"Bearer {simulator.world.keys.add(scopes=[scope]).value}"}
             assert client.get("/openapi.yaml", headers=headers).status_code == 200
         error(client.get("/openapi.yaml", headers={"Authorization": ""}), 401)
 
-    def test_no_scope_no_effect(self, client, planasonix):
-        key = planasonix.world.keys.add(scopes=["jobs:read"]).value
+    def test_no_scope_no_effect(self, client, simulator):
+        key = simulator.world.keys.add(scopes=["jobs:read"]).value
         body = error(client.post(SYNC, headers={"Authorization": f"Bearer {key}"}), 403)
         assert body["code"] == "forbidden"
         assert "jobs:write" in body["message"]
-        assert planasonix.jobs() == []
+        assert simulator.jobs() == []
 
 
 class TestEveryAnswer:
@@ -383,17 +383,17 @@ class TestEveryAnswer:
         response = client.request("OPTIONS", path)
         assert (response.status_code, response.headers["allow"]) == (405, methods)
 
-    def test_404_outside_the_api(self, planasonix):
-        assert error(httpx.get(f"{planasonix.url}/nope", timeout=60), 404)["code"] == "not_found"
+    def test_404_outside_the_api(self, simulator):
+        assert error(httpx.get(f"{simulator.url}/nope", timeout=60), 404)["code"] == "not_found"
 
-    def test_beyond_the_limit(self, client, clock, planasonix):
-        planasonix.limits.configure(2)
+    def test_beyond_the_limit(self, client, clock, simulator):
+        simulator.limits.configure(2)
         start(client)
         assert client.get("/jobs").status_code == 200
         response = client.post("/connections/conn_demo_02/sync")
         assert error(response, 429)["code"] == "rate_limited"
         assert (response.headers["retry-after"], response.headers["x-ratelimit-remaining"]) == ("50", "0")
-        assert len(planasonix.jobs()) == 1
+        assert len(simulator.jobs()) == 1
         clock.move(50)
         assert client.get("/jobs").status_code == 200
 

@@ -15,17 +15,17 @@ def module_control(session_simulator: Simulator) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def control(module_control: httpx.Client, planasonix: Simulator) -> httpx.Client:
+def control(module_control: httpx.Client, simulator: Simulator) -> httpx.Client:
     """Somebody who steers the simulator over HTTP, without a key."""
     return module_control
 
 
-def test_state_tells_jobs_requests_and_faults_but_no_key(control, client, planasonix):
+def test_state_tells_jobs_requests_and_faults_but_no_key(control, client, simulator):
     headers = {"Idempotency-Key": "k", "User-Agent": "airflow"}
     job_id = client.post("/connections/conn_demo_01/sync", headers=headers).json()["data"]["job"]["id"]
     client.get("/jobs?limit=5")
     client.get("/nope")
-    planasonix.fail("reset", route="cancel_job", times=3)
+    simulator.fail("reset", route="cancel_job", times=3)
     answer = control.get("/state")
     state = answer.json()["data"]
     assert [job["id"] for job in state["jobs"]] == [job_id]
@@ -37,7 +37,7 @@ def test_state_tells_jobs_requests_and_faults_but_no_key(control, client, planas
     assert (first["method"], first["path"], first["status"]) == ("POST", "/api/v1/connections/conn_demo_01/sync", 202)
     assert (first["headers"]["user-agent"], first["headers"]["idempotency-key"]) == ("airflow", "k")
     assert (second["query"], third["status"]) == ("limit=5", 404)
-    assert planasonix.api_key not in answer.text
+    assert simulator.api_key not in answer.text
 
 
 def test_faults(control, client):
@@ -113,11 +113,11 @@ def test_settings_change_only_what_is_named(control, client):
     assert client.get("/jobs").headers["x-ratelimit-limit"] == "7"
 
 
-def test_reset(control, client, planasonix):
+def test_reset(control, client, simulator):
     client.post("/connections/conn_demo_01/sync")
     client.post("/connections/conn_demo_01/backfill", json=WINDOW)
-    planasonix.fail("reset")
-    planasonix.limits.configure(5)
+    simulator.fail("reset")
+    simulator.limits.configure(5)
     assert control.post("/reset").status_code == 200
     state = control.get("/state").json()["data"]
     assert (state["jobs"], state["backfills"], state["requests"], state["counts"]) == ([], [], [], {})

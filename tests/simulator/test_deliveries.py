@@ -24,30 +24,30 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def planasonix(planasonix: Simulator) -> Iterator[Simulator]:
+def simulator(simulator: Simulator) -> Iterator[Simulator]:
     """A simulator that tries deliveries again 100 times as fast, and whose jobs are over at once."""
-    planasonix.world.configure(speed=100)
+    simulator.world.configure(speed=100)
     for number in range(1, 5):
-        planasonix.plan(f"conn_demo_0{number}", queued_seconds=0, running_seconds=0)
-    yield planasonix
-    planasonix.reset()
+        simulator.plan(f"conn_demo_0{number}", queued_seconds=0, running_seconds=0)
+    yield simulator
+    simulator.reset()
 
 
-def start(planasonix: Simulator, number: int = 1) -> str:
-    return planasonix.world.start_sync(f"conn_demo_0{number}").id
+def start(simulator: Simulator, number: int = 1) -> str:
+    return simulator.world.start_sync(f"conn_demo_0{number}").id
 
 
-def statuses(planasonix: Simulator) -> list[str]:
-    return [delivery.status for delivery in planasonix.deliveries()]
+def statuses(simulator: Simulator) -> list[str]:
+    return [delivery.status for delivery in simulator.deliveries()]
 
 
 def couriers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "planasonix-webhooks"]
 
 
-def test_events_come_signed(planasonix, client, clock, receiver):
-    webhook_id = planasonix.subscribe(receiver.url, EVERYTHING, secret=SECRET).id
-    job_id = start(planasonix)
+def test_events_come_signed(simulator, client, clock, receiver):
+    webhook_id = simulator.subscribe(receiver.url, EVERYTHING, secret=SECRET).id
+    job_id = start(simulator)
     queued, succeeded = receiver.wait(2)
     for received in (queued, succeeded):
         received.verify(SECRET, clock)
@@ -63,7 +63,7 @@ def test_events_come_signed(planasonix, client, clock, receiver):
         "job_id": job_id,
         "data": {"status": "succeeded"},
     }
-    until(lambda: statuses(planasonix) == ["delivered", "delivered"])
+    until(lambda: statuses(simulator) == ["delivered", "delivered"])
     deliveries = client.get(f"/webhooks/{webhook_id}/deliveries").json()["data"]
     assert deliveries[0].pop("id").startswith("whd_")
     assert deliveries[0] == {
@@ -75,36 +75,36 @@ def test_events_come_signed(planasonix, client, clock, receiver):
     }
     webhook = client.get(f"/webhooks/{webhook_id}").json()["data"]
     assert (webhook["last_delivery_at"], webhook["failure_count_24h"]) == ("2025-03-27T14:22:10Z", 0)
-    assert [delivery.event_id for delivery in planasonix.deliveries()] == [succeeded.event["id"], queued.event["id"]]
+    assert [delivery.event_id for delivery in simulator.deliveries()] == [succeeded.event["id"], queued.event["id"]]
 
 
-def test_whatever_the_clock_shows_is_noticed(planasonix, clock, receiver):
-    planasonix.subscribe(receiver.url, ["job.failed"])
-    planasonix.plan("conn_demo_05", outcome="failed", queued_seconds=0, running_seconds=1000)
-    start(planasonix, 5)
+def test_whatever_the_clock_shows_is_noticed(simulator, clock, receiver):
+    simulator.subscribe(receiver.url, ["job.failed"])
+    simulator.plan("conn_demo_05", outcome="failed", queued_seconds=0, running_seconds=1000)
+    start(simulator, 5)
     clock.move(10)
     receiver.wait(1)
     assert receiver.types == ["job.failed"]
 
 
-def test_test_event_comes_although_it_was_not_subscribed_to(planasonix, client, clock, receiver):
-    webhook_id = planasonix.subscribe(receiver.url, ["job.queued"], secret=SECRET).id
+def test_test_event_comes_although_it_was_not_subscribed_to(simulator, client, clock, receiver):
+    webhook_id = simulator.subscribe(receiver.url, ["job.queued"], secret=SECRET).id
     told = client.post(f"/webhooks/{webhook_id}/test", json={"event": "backfill.completed"}).json()["data"]
     (received,) = receiver.wait(1)
     received.verify(SECRET, clock)
     assert received.event["backfill_id"].startswith("bf_")
     assert received.event["data"] == {"status": "completed"}
-    assert [delivery.id for delivery in planasonix.deliveries()] == [told["delivery_id"]]
+    assert [delivery.id for delivery in simulator.deliveries()] == [told["delivery_id"]]
 
 
 @pytest.mark.parametrize("answer", [500, 404, 301, 0])
-def test_tried_again(planasonix, receiver, answer):
+def test_tried_again(simulator, receiver, answer):
     receiver.statuses = [answer, answer]
-    planasonix.subscribe(receiver.url, ["job.succeeded"])
-    start(planasonix)
+    simulator.subscribe(receiver.url, ["job.succeeded"])
+    start(simulator)
     receiver.wait(3)
-    until(lambda: statuses(planasonix) == ["delivered"])
-    (delivery,) = planasonix.deliveries()
+    until(lambda: statuses(simulator) == ["delivered"])
+    (delivery,) = simulator.deliveries()
     assert (delivery.attempt, delivery.http_status) == (3, 200)
     assert delivery.last_error == (f"the receiver answered {answer}" if answer else delivery.last_error)
     assert delivery.last_error
@@ -112,22 +112,22 @@ def test_tried_again(planasonix, receiver, answer):
     assert {received.path for received in receiver.received} == {"/hook?token=1"}, "no redirect is followed"
 
 
-def test_pauses_double(planasonix, receiver):
-    planasonix.world.configure(speed=10)
+def test_pauses_double(simulator, receiver):
+    simulator.world.configure(speed=10)
     receiver.statuses = [503] * 3
-    planasonix.subscribe(receiver.url, ["job.succeeded"])
-    start(planasonix)
+    simulator.subscribe(receiver.url, ["job.succeeded"])
+    start(simulator)
     pauses = [later.at - earlier.at for earlier, later in pairwise(receiver.wait(4))]
     assert [pause >= least for pause, least in zip(pauses, (0.02, 0.04, 0.08), strict=True)] == [True] * 3
 
 
 @pytest.mark.parametrize(("changes", "attempts"), [({}, 5), ({"webhook_attempts": 3}, 3)])
-def test_given_up(planasonix, client, receiver, changes, attempts):
-    planasonix.world.configure(**changes)
+def test_given_up(simulator, client, receiver, changes, attempts):
+    simulator.world.configure(**changes)
     receiver.statuses = [503] * attempts
-    webhook_id = planasonix.subscribe(receiver.url, ["job.succeeded"]).id
-    start(planasonix)
-    until(lambda: statuses(planasonix) == ["failed"])
+    webhook_id = simulator.subscribe(receiver.url, ["job.succeeded"]).id
+    start(simulator)
+    until(lambda: statuses(simulator) == ["failed"])
     (delivery,) = client.get(f"/webhooks/{webhook_id}/deliveries").json()["data"]
     assert delivery == {
         "id": delivery["id"],
@@ -139,37 +139,37 @@ def test_given_up(planasonix, client, receiver, changes, attempts):
         "delivered_at": None,
     }
     assert client.get(f"/webhooks/{webhook_id}").json()["data"]["failure_count_24h"] == 1
-    start(planasonix, 2)
-    until(lambda: statuses(planasonix) == ["delivered", "failed"])
+    start(simulator, 2)
+    until(lambda: statuses(simulator) == ["delivered", "failed"])
     assert len(receiver.received) == attempts + 1
 
 
-def test_nobody_listens(planasonix, client, clock):
+def test_nobody_listens(simulator, client, clock):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound and not listening: nobody else takes the port, and it refuses
         port = closed.getsockname()[1]
-        webhook_id = planasonix.subscribe(f"http://127.0.0.1:{port}", ["job.succeeded"]).id
-        start(planasonix)
-        until(lambda: statuses(planasonix) == ["failed"])
-    (delivery,) = planasonix.deliveries()
+        webhook_id = simulator.subscribe(f"http://127.0.0.1:{port}", ["job.succeeded"]).id
+        start(simulator)
+        until(lambda: statuses(simulator) == ["failed"])
+    (delivery,) = simulator.deliveries()
     assert (delivery.http_status, delivery.last_error) == (None, "connection refused")
     clock.move(86_401)
     assert client.get(f"/webhooks/{webhook_id}").json()["data"]["failure_count_24h"] == 0
 
 
-def test_receiver_without_tls(planasonix, receiver):
-    planasonix.subscribe(receiver.url.replace("http:", "https:"), ["job.succeeded"])
-    start(planasonix)
-    until(lambda: statuses(planasonix) == ["failed"])
-    assert planasonix.deliveries()[0].last_error
+def test_receiver_without_tls(simulator, receiver):
+    simulator.subscribe(receiver.url.replace("http:", "https:"), ["job.succeeded"])
+    start(simulator)
+    until(lambda: statuses(simulator) == ["failed"])
+    assert simulator.deliveries()[0].last_error
     assert receiver.received == []
 
 
-def test_rotated_secret_signs_further_attempts_too(planasonix, client, clock, receiver):
+def test_rotated_secret_signs_further_attempts_too(simulator, client, clock, receiver):
     receiver.statuses = [503]
     receiver.may_answer.clear()
-    webhook_id = planasonix.subscribe(receiver.url, ["job.succeeded"], secret=SECRET).id
-    start(planasonix)
+    webhook_id = simulator.subscribe(receiver.url, ["job.succeeded"], secret=SECRET).id
+    start(simulator)
     receiver.wait(1)
     rotated = client.post(f"/webhooks/{webhook_id}/rotate-secret").json()["data"]["signing_secret"]
     receiver.may_answer.set()
@@ -180,125 +180,125 @@ def test_rotated_secret_signs_further_attempts_too(planasonix, client, clock, re
         second.verify(SECRET, clock)
 
 
-def test_disabled_is_silent(planasonix, client, receiver):
+def test_disabled_is_silent(simulator, client, receiver):
     with Receiver() as other:
-        webhook_id = planasonix.subscribe(receiver.url, ["job.succeeded"]).id
-        planasonix.subscribe(other.url, ["job.succeeded"])
+        webhook_id = simulator.subscribe(receiver.url, ["job.succeeded"]).id
+        simulator.subscribe(other.url, ["job.succeeded"])
         client.put(f"/webhooks/{webhook_id}", json={"enabled": False})
-        start(planasonix)
+        start(simulator)
         other.wait(1)
         client.put(f"/webhooks/{webhook_id}", json={"enabled": True})
-        job_id = start(planasonix, 2)
+        job_id = start(simulator, 2)
         other.wait(2)
     assert [received.event["job_id"] for received in receiver.wait(1)] == [job_id]
 
 
-def test_url_can_change(planasonix, client, receiver):
-    webhook_id = planasonix.subscribe("http://127.0.0.1:9/", ["job.succeeded"]).id
+def test_url_can_change(simulator, client, receiver):
+    webhook_id = simulator.subscribe("http://127.0.0.1:9/", ["job.succeeded"]).id
     client.put(f"/webhooks/{webhook_id}", json={"url": receiver.url})
-    start(planasonix)
+    start(simulator)
     receiver.wait(1)
 
 
-def test_deleted_gets_nothing_more(planasonix, client, receiver, mocker):
+def test_deleted_gets_nothing_more(simulator, client, receiver, mocker):
     mocker.patch("planasonix_provider.simulator.deliveries.FIRST_PAUSE", 300)
     receiver.statuses = [503, 503]
     with Receiver() as other:
-        webhook_id = planasonix.subscribe(receiver.url, ["job.succeeded"]).id
-        planasonix.subscribe(other.url, ["job.succeeded"])
-        planasonix.world.configure(speed=1)
-        start(planasonix)
-        until(lambda: [delivery.attempt for delivery in planasonix.deliveries()] == [1, 1])
+        webhook_id = simulator.subscribe(receiver.url, ["job.succeeded"]).id
+        simulator.subscribe(other.url, ["job.succeeded"])
+        simulator.world.configure(speed=1)
+        start(simulator)
+        until(lambda: [delivery.attempt for delivery in simulator.deliveries()] == [1, 1])
         client.delete(f"/webhooks/{webhook_id}")
         # The pause is over, and twice comes what belongs to a round of its own: all that was due has been sent then.
         later = SimpleNamespace(monotonic=lambda: time.monotonic() + 1_000)
         mocker.patch("planasonix_provider.simulator.deliveries.time", later)
         for number in (2, 3):
-            start(planasonix, number)
+            start(simulator, number)
             other.wait(number)
     assert len(receiver.received) == 1
-    (gone,) = (delivery for delivery in planasonix.deliveries() if delivery.webhook_id == webhook_id)
+    (gone,) = (delivery for delivery in simulator.deliveries() if delivery.webhook_id == webhook_id)
     assert (gone.status, gone.last_error) == ("failed", "the subscription was deleted")
 
 
-def test_twice(planasonix, client, receiver):
-    planasonix.world.configure(webhook_delivery="twice")
-    planasonix.subscribe(receiver.url, EVERYTHING)
-    start(planasonix)
+def test_twice(simulator, client, receiver):
+    simulator.world.configure(webhook_delivery="twice")
+    simulator.subscribe(receiver.url, EVERYTHING)
+    start(simulator)
     receiver.wait(4)
     assert receiver.types == ["job.queued", "job.queued", "job.succeeded", "job.succeeded"]
     assert len({received.event["id"] for received in receiver.received}) == 2
-    assert len({delivery.id for delivery in planasonix.deliveries()}) == 4
+    assert len({delivery.id for delivery in simulator.deliveries()}) == 4
 
 
-def test_shuffled(planasonix, receiver, mocker):
+def test_shuffled(simulator, receiver, mocker):
     mocker.patch("planasonix_provider.simulator.deliveries.LONGEST_HOLD", 300)
-    planasonix.world.configure(webhook_delivery="shuffled", speed=1)
-    planasonix.plan("conn_demo_06", queued_seconds=0, running_seconds=0, times=2)
-    planasonix.subscribe(receiver.url, EVERYTHING)
+    simulator.world.configure(webhook_delivery="shuffled", speed=1)
+    simulator.plan("conn_demo_06", queued_seconds=0, running_seconds=0, times=2)
+    simulator.subscribe(receiver.url, EVERYTHING)
     for came in (2, 4):
-        start(planasonix, 6)
+        start(simulator, 6)
         receiver.wait(came)
     assert receiver.types == ["job.succeeded", "job.queued"] * 2
-    happened = [delivery.event_id for delivery in reversed(planasonix.deliveries())]
+    happened = [delivery.event_id for delivery in reversed(simulator.deliveries())]
     assert [received.event["id"] for received in receiver.received] == [happened[i] for i in (1, 0, 3, 2)]
 
 
-def test_shuffled_holds_nothing_back_for_ever(planasonix, receiver):
-    planasonix.world.configure(webhook_delivery="shuffled")
-    planasonix.subscribe(receiver.url, ["job.succeeded"])
-    start(planasonix)
+def test_shuffled_holds_nothing_back_for_ever(simulator, receiver):
+    simulator.world.configure(webhook_delivery="shuffled")
+    simulator.subscribe(receiver.url, ["job.succeeded"])
+    start(simulator)
     receiver.wait(1)
 
 
-def test_state_tells_subscriptions_and_deliveries(planasonix, client, receiver):
-    webhook_id = planasonix.subscribe(receiver.url, ["job.succeeded"], secret=SECRET).id
-    start(planasonix)
-    until(lambda: statuses(planasonix) == ["delivered"])
-    answer = client.get(f"{planasonix.url}/_simulator/state")
+def test_state_tells_subscriptions_and_deliveries(simulator, client, receiver):
+    webhook_id = simulator.subscribe(receiver.url, ["job.succeeded"], secret=SECRET).id
+    start(simulator)
+    until(lambda: statuses(simulator) == ["delivered"])
+    answer = client.get(f"{simulator.url}/_simulator/state")
     state = answer.json()["data"]
     assert [(webhook["id"], webhook["url"]) for webhook in state["webhooks"]] == [(webhook_id, receiver.url)]
     (delivery,) = state["deliveries"]
     assert (delivery["webhook_id"], delivery["event"], delivery["status"]) == (webhook_id, "job.succeeded", "delivered")
     assert SECRET not in answer.text
-    planasonix.reset()
-    assert (planasonix.deliveries(), planasonix.world.webhooks.all()) == ([], [])
+    simulator.reset()
+    assert (simulator.deliveries(), simulator.world.webhooks.all()) == ([], [])
 
 
-def test_thread_only_where_somebody_subscribed(planasonix, client, receiver):
+def test_thread_only_where_somebody_subscribed(simulator, client, receiver):
     until(lambda: not couriers())
-    start(planasonix)
+    start(simulator)
     assert couriers() == []
-    webhook_id = planasonix.subscribe(receiver.url, ["job.succeeded"]).id
-    planasonix.subscribe(receiver.url, ["job.succeeded"])
+    webhook_id = simulator.subscribe(receiver.url, ["job.succeeded"]).id
+    simulator.subscribe(receiver.url, ["job.succeeded"])
     (courier,) = couriers()
     client.delete(f"/webhooks/{webhook_id}")
-    start(planasonix, 2)
+    start(simulator, 2)
     receiver.wait(1)
-    planasonix.reset()
+    simulator.reset()
     until(lambda: not courier.is_alive())
-    planasonix.subscribe(receiver.url, ["job.queued"])
-    start(planasonix)
+    simulator.subscribe(receiver.url, ["job.queued"])
+    start(simulator)
     receiver.wait(2)
 
 
 def test_delivers_only_while_it_runs(receiver, mocker):
     mocker.patch("planasonix_provider.simulator.courier.PATIENCE", 120)
-    planasonix = Simulator(queued_seconds=0, job_seconds=0)
-    planasonix.subscribe(receiver.url, ["job.succeeded"])
+    simulator = Simulator(queued_seconds=0, job_seconds=0)
+    simulator.subscribe(receiver.url, ["job.succeeded"])
     until(lambda: not couriers())
-    start(planasonix)
-    planasonix.world.webhooks.look()
+    start(simulator)
+    simulator.world.webhooks.look()
     assert (couriers(), receiver.received) == ([], [])
     receiver.may_answer.clear()
-    with planasonix:
+    with simulator:
         receiver.wait(1)
         begin = time.monotonic()
-        planasonix.stop()
+        simulator.stop()
         assert time.monotonic() - begin < 60, "a receiver that hangs keeps nobody waiting"
     assert couriers() == []
-    assert statuses(planasonix) == ["pending"]
+    assert statuses(simulator) == ["pending"]
     receiver.may_answer.set()
-    with planasonix:
-        until(lambda: statuses(planasonix) == ["delivered"])
+    with simulator:
+        until(lambda: statuses(simulator) == ["delivered"])
     assert len({received.event["id"] for received in receiver.received}) == 1

@@ -362,6 +362,6 @@ def test_a_file_that_cannot_be_written_is_said_at_the_start(tmp_path, capsys):
 
 def test_a_simulator_in_a_with_block_lets_go_of_its_file(state):
     for count in (1, 2):
-        with Simulator(state=state) as planasonix:
-            planasonix.world.start_sync(f"conn_demo_0{count}")
-            assert len(planasonix.jobs()) == count
+        with Simulator(state=state) as simulator:
+            simulator.world.start_sync(f"conn_demo_0{count}")
+            assert len(simulator.jobs()) == count

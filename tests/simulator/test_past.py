@@ -132,26 +132,26 @@ def test_a_cursor_goes_on_where_it_was_though_older_jobs_are_forgotten(world, co
 
 
 def test_a_cursor_holds_though_the_job_before_it_is_forgotten(clock):
-    with Simulator(clock=clock, keep=3, queued_seconds=0, job_seconds=1) as planasonix:
-        planasonix.world.configure(conflict="allowed")
+    with Simulator(clock=clock, keep=3, queued_seconds=0, job_seconds=1) as simulator:
+        simulator.world.configure(conflict="allowed")
 
         def page(**query: object) -> tuple[list[str], str | None]:
-            url, headers = f"{planasonix.url}/api/v1/jobs", {"Authorization": f"Bearer {planasonix.api_key}"}
+            url, headers = f"{simulator.url}/api/v1/jobs", {"Authorization": f"Bearer {simulator.api_key}"}
             answer = httpx.get(url, params={"status": "running", "limit": 2, **query}, headers=headers, timeout=60)
             body = answer.json()
             return [job["id"] for job in body["data"]], body["meta"]["page"]["cursor"]
 
-        planasonix.plan(CONNECTION, times=2, running_seconds=1000)
-        long = [planasonix.world.start_sync(CONNECTION).id for _ in range(2)]
-        short = [planasonix.world.start_sync(CONNECTION).id for _ in range(2)]
+        simulator.plan(CONNECTION, times=2, running_seconds=1000)
+        long = [simulator.world.start_sync(CONNECTION).id for _ in range(2)]
+        short = [simulator.world.start_sync(CONNECTION).id for _ in range(2)]
         ids, cursor = page()
         assert ids == short[::-1]
         clock.move(2)
         for _ in range(5):
-            planasonix.world.start_sync(CONNECTION)
+            simulator.world.start_sync(CONNECTION)
         clock.move(2)
         assert page(cursor=cursor) == (long[::-1], None)
-        assert {*long, *short} & {job.id for job in planasonix.jobs()} == {*long}
+        assert {*long, *short} & {job.id for job in simulator.jobs()} == {*long}
 
 
 class TestBackfills:

@@ -23,24 +23,24 @@ def call(simulator: Simulator, method: str = "GET", path: str = "/jobs") -> http
 
 
 def test_runs_only_inside_the_block():
-    with Simulator() as planasonix:
-        url = planasonix.url
-        assert call(planasonix).status_code == 200
+    with Simulator() as simulator:
+        url = simulator.url
+        assert call(simulator).status_code == 200
     with pytest.raises(httpx.ConnectError):
         httpx.get(url)
     with pytest.raises(RuntimeError, match="does not run"):
-        _ = planasonix.url
-    assert [request.route for request in planasonix.requests] == ["list_jobs"], "what happened can still be read"
+        _ = simulator.url
+    assert [request.route for request in simulator.requests] == ["list_jobs"], "what happened can still be read"
 
 
 def test_can_start_again_but_not_twice():
-    planasonix = Simulator()
+    simulator = Simulator()
     for _ in range(2):
-        with planasonix:
-            assert call(planasonix).status_code == 200
+        with simulator:
+            assert call(simulator).status_code == 200
             with pytest.raises(RuntimeError, match="runs already"):
-                planasonix.start()
-    planasonix.stop()
+                simulator.start()
+    simulator.stop()
 
 
 def test_two_run_side_by_side():
@@ -52,28 +52,28 @@ def test_two_run_side_by_side():
 
 
 def test_stops_at_once_whatever_clients_do(caplog):
-    with Simulator() as planasonix, httpx.Client(timeout=60) as idle, ThreadPoolExecutor(1) as threads:
-        idle.get(planasonix.url)
-        planasonix.fail("hang", seconds=600)
-        hanging = threads.submit(call, planasonix)
-        until(lambda: planasonix.requests)
+    with Simulator() as simulator, httpx.Client(timeout=60) as idle, ThreadPoolExecutor(1) as threads:
+        idle.get(simulator.url)
+        simulator.fail("hang", seconds=600)
+        hanging = threads.submit(call, simulator)
+        until(lambda: simulator.requests)
         # It is an error if the server's thread does not end long before the answer that hangs.
-        planasonix.stop()
+        simulator.stop()
         with pytest.raises(httpx.TransportError):
             hanging.result()
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_a_request_that_hangs_while_all_is_forgotten_has_no_effect_on_what_comes_then(hanging):
-    with Simulator() as planasonix, ThreadPoolExecutor(1) as threads:
-        planasonix.fail("hang", route="trigger_sync")
-        answer = threads.submit(call, planasonix, "POST", "/connections/conn_demo_01/sync")
+    with Simulator() as simulator, ThreadPoolExecutor(1) as threads:
+        simulator.fail("hang", route="trigger_sync")
+        answer = threads.submit(call, simulator, "POST", "/connections/conn_demo_01/sync")
         hanging.begins()
-        planasonix.reset()
+        simulator.reset()
         hanging.ends()
         with pytest.raises(httpx.TransportError):
             answer.result()
-        assert planasonix.jobs() == []
+        assert simulator.jobs() == []
 
 
 def test_leaves_signals_and_logging_alone():
@@ -90,8 +90,8 @@ def test_leaves_signals_and_logging_alone():
 
 
 def test_port_in_use():
-    with Simulator() as planasonix:
-        port = int(planasonix.url.rsplit(":", 1)[1])
+    with Simulator() as simulator:
+        port = int(simulator.url.rsplit(":", 1)[1])
         with pytest.raises(OSError, match="in use"):
             Simulator(port=port).start()
 
@@ -100,29 +100,29 @@ def test_ipv6():
     if not socket.has_ipv6:
         pytest.skip("This machine has no IPv6.")
     try:
-        planasonix = Simulator(host="::1")
-        planasonix.start()
+        simulator = Simulator(host="::1")
+        simulator.start()
     except OSError:
         pytest.skip("This machine has no IPv6.")
     try:
-        assert planasonix.url.startswith("http://[::1]:")
-        assert call(planasonix).status_code == 200
+        assert simulator.url.startswith("http://[::1]:")
+        assert call(simulator).status_code == 200
     finally:
-        planasonix.stop()
+        simulator.stop()
 
 
-def test_small_answers_are_sent_at_once(planasonix, client):
+def test_small_answers_are_sent_at_once(simulator, client):
     client.get("/jobs")
-    connections = [one.transport.get_extra_info("socket") for one in planasonix._server.server_state.connections]
+    connections = [one.transport.get_extra_info("socket") for one in simulator._server.server_state.connections]
     delays = [not one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in connections]
     assert delays, "a connection is kept"
     assert not any(delays), "an acknowledgement that is waited for costs each answer 0.04 s"
 
 
 def test_jobs_take_the_time_that_was_set():
-    with Simulator(job_seconds=7, queued_seconds=3, cancelling_seconds=5) as planasonix:
-        plan = planasonix.plan("conn_demo_01")
-        backfill = planasonix.plan_backfill("conn_demo_01")
+    with Simulator(job_seconds=7, queued_seconds=3, cancelling_seconds=5) as simulator:
+        plan = simulator.plan("conn_demo_01")
+        backfill = simulator.plan_backfill("conn_demo_01")
     assert (plan.running_seconds, plan.queued_seconds, plan.cancelling_seconds) == (7, 3, 5)
     assert (backfill.job_seconds, backfill.queued_seconds, backfill.cancelling_seconds) == (7, 3, 5)
 
@@ -137,36 +137,36 @@ def test_bad_values_are_named(values, named):
 
 
 def test_clock_and_ids_can_be_given(clock):
-    with Simulator(clock=clock, ids=lambda prefix: f"{prefix}_1", connections=["conn_mine"]) as planasonix:
-        job = call(planasonix, "POST", "/connections/conn_mine/sync").json()["data"]["job"]
-        assert (job["id"], planasonix.job("job_1").created_at) == ("job_1", clock.now)
+    with Simulator(clock=clock, ids=lambda prefix: f"{prefix}_1", connections=["conn_mine"]) as simulator:
+        job = call(simulator, "POST", "/connections/conn_mine/sync").json()["data"]["job"]
+        assert (job["id"], simulator.job("job_1").created_at) == ("job_1", clock.now)
 
 
-def test_airflow_connection(planasonix):
-    assert planasonix.airflow_connection() == {
+def test_airflow_connection(simulator):
+    assert simulator.airflow_connection() == {
         "conn_type": "planasonix",
-        "host": planasonix.url,
+        "host": simulator.url,
         "password": "plnx_sim_local_key",
-        "extra": {"web_url": planasonix.url},
+        "extra": {"web_url": simulator.url},
     }
 
 
-def test_callers_at_once_do_not_share_a_start(planasonix):
+def test_callers_at_once_do_not_share_a_start(simulator):
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda _: call(planasonix, "POST", "/connections/conn_demo_01/sync"), range(8)))
+        answers = list(threads.map(lambda _: call(simulator, "POST", "/connections/conn_demo_01/sync"), range(8)))
     assert sorted(answer.status_code for answer in answers) == [202] + [409] * 7
-    assert len(planasonix.jobs()) == 1
+    assert len(simulator.jobs()) == 1
 
 
-def test_steering_from_other_threads_while_requests_come(planasonix):
+def test_steering_from_other_threads_while_requests_come(simulator):
     def steer(number: int) -> None:
-        planasonix.fail("empty", route="list_jobs")
-        planasonix.world.add_connection(f"conn_{number}")
-        planasonix.jobs()
+        simulator.fail("empty", route="list_jobs")
+        simulator.world.add_connection(f"conn_{number}")
+        simulator.jobs()
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(steer, range(50)))
-        answers = list(threads.map(lambda _: call(planasonix), range(60)))
+        answers = list(threads.map(lambda _: call(simulator), range(60)))
     assert sum(answer.content == b"" for answer in answers) == 50
 
 

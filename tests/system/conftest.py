@@ -90,7 +90,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def planasonix() -> Iterator[Simulator]:
+def simulator() -> Iterator[Simulator]:
     with Simulator(api_key=API_KEY, queued_seconds=1, job_seconds=3, cancelling_seconds=1) as simulator:
         yield simulator
 
@@ -102,11 +102,11 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
         yield server
 
 
-def settings_of(database: str, planasonix: Simulator) -> dict[str, str]:
+def settings_of(database: str, simulator: Simulator) -> dict[str, str]:
     """What an Airflow of these tests is told, besides what any local one is."""
     return {
         # Assets are known when a DAG is parsed, and named after the host.
-        "PLANASONIX_HOST": planasonix.url.removeprefix("http://"),
+        "PLANASONIX_HOST": simulator.url.removeprefix("http://"),
         "AIRFLOW__CORE__PARALLELISM": "6",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.replace("://", "+psycopg2://"),
         # The way to a host that does not exist is to end at its name, and not at a proxy.
@@ -117,17 +117,17 @@ def settings_of(database: str, planasonix: Simulator) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def airflow(
-    tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, planasonix: Simulator
+    tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, simulator: Simulator
 ) -> Iterator[LocalAirflow]:
     """An Airflow whose ``planasonix_default`` leads to the simulator."""
     # As Ctrl-C does, so that the fixture ends what it started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     home = tmp_path_factory.mktemp("airflow")
-    settings = settings_of(postgres.get_uri(), planasonix)
+    settings = settings_of(postgres.get_uri(), simulator)
     with LocalAirflow(home, dags=Path(__file__).parent / "dags", env=settings) as airflow:
         healthy = time.monotonic() - began
-        add_connection(airflow, "planasonix_default", planasonix.airflow_connection())
+        add_connection(airflow, "planasonix_default", simulator.airflow_connection())
         eventually(
             lambda: {dag["dag_id"] for dag in airflow.api("GET", "dags?limit=200")["dags"]} >= DAGS,
             "the DAGs are there",
@@ -139,10 +139,10 @@ def airflow(
 
 
 @pytest.fixture
-def connection_id(planasonix: Simulator) -> str:
+def connection_id(simulator: Simulator) -> str:
     """A connection of Planasonix's that no other test syncs."""
     name = f"conn_{uuid.uuid4().hex[:12]}"
-    planasonix.world.add_connection(name)
+    simulator.world.add_connection(name)
     return name
 
 

@@ -55,9 +55,9 @@ def eventually(look: Callable[[], T], what: str, patience: float = PATIENCE, eve
     return seen
 
 
-def looks_at(planasonix: Simulator, work_id: str) -> int:
+def looks_at(simulator: Simulator, work_id: str) -> int:
     """Count the looks at a job or a backfill."""
-    return sum(request.method == "GET" and request.path.endswith(f"/{work_id}") for request in planasonix.requests)
+    return sum(request.method == "GET" and request.path.endswith(f"/{work_id}") for request in simulator.requests)
 
 
 @dataclass(frozen=True)
@@ -190,19 +190,19 @@ class TaskRun:
         answer = self.airflow.api("GET", f"{self._path}/logs/{try_number}?full_content=true&map_index={self.map_index}")
         return list(answer["content"])
 
-    def jobs(self, planasonix: Simulator) -> list[Job]:
+    def jobs(self, simulator: Simulator) -> list[Job]:
         """The jobs that the task has started, as they are now."""
-        return [job for job in planasonix.jobs() if self._has_started(job)]
+        return [job for job in simulator.jobs() if self._has_started(job)]
 
-    def job(self, planasonix: Simulator) -> Job:
+    def job(self, simulator: Simulator) -> Job:
         """The one job that the task has started, as it is now; waits until there is one."""
-        (job,) = eventually(partial(self.jobs, planasonix), f"{self} starts a job")
+        (job,) = eventually(partial(self.jobs, simulator), f"{self} starts a job")
         return job
 
-    def backfill(self, planasonix: Simulator) -> Backfill:
+    def backfill(self, simulator: Simulator) -> Backfill:
         """The one backfill that the task has started, as it is now; waits until there is one."""
         (backfill,) = eventually(
-            lambda: [backfill for backfill in planasonix.backfills() if self._has_started(backfill)],
+            lambda: [backfill for backfill in simulator.backfills() if self._has_started(backfill)],
             f"{self} starts a backfill",
         )
         return backfill

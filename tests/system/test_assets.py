@@ -40,10 +40,10 @@ def started_by(airflow: LocalAirflow, dag_id: str) -> list[tuple[str, dict[str, 
 
 
 def test_a_sync_that_loads_two_of_three_outlets_starts_the_two_dags_that_wait_for_these(
-    airflow: LocalAirflow, planasonix: Simulator, way: str, note: Notes
+    airflow: LocalAirflow, simulator: Simulator, way: str, note: Notes
 ) -> None:
     connection_id, _ = CONNECTIONS[way]
-    planasonix.plan(connection_id, running_seconds=2, tables={"public.orders": 44_802, ODD: 3, "others": 1})
+    simulator.plan(connection_id, running_seconds=2, tables={"public.orders": 44_802, ODD: 3, "others": 1})
     run = TaskRun.start(airflow, f"assets_{way}")
     run.wait_for("success")
     began = time.monotonic()
@@ -70,10 +70,10 @@ def test_a_sync_that_loads_two_of_three_outlets_starts_the_two_dags_that_wait_fo
 
 
 def test_a_dag_that_waits_for_an_alias_gets_all_that_was_loaded(
-    airflow: LocalAirflow, planasonix: Simulator, way: str
+    airflow: LocalAirflow, simulator: Simulator, way: str
 ) -> None:
     _, connection_id = CONNECTIONS[way]
-    planasonix.plan(connection_id, running_seconds=2, tables={"public.orders": 44_802, ODD: 3})
+    simulator.plan(connection_id, running_seconds=2, tables={"public.orders": 44_802, ODD: 3})
     run = TaskRun.start(airflow, f"asset_alias_{way}")
     run.wait_for("success")
     events = events_of(run)
@@ -90,9 +90,9 @@ def test_a_dag_that_waits_for_an_alias_gets_all_that_was_loaded(
     assert dict(told) == {table: event["extra"] for table, event in events.items()}
 
 
-def test_each_mapped_task_tells_of_its_own_connection(airflow: LocalAirflow, planasonix: Simulator, way: str) -> None:
+def test_each_mapped_task_tells_of_its_own_connection(airflow: LocalAirflow, simulator: Simulator, way: str) -> None:
     for rows, connection_id in enumerate(CONNECTIONS[way], start=1):
-        planasonix.plan(connection_id, running_seconds=2, tables={"mapped": rows})
+        simulator.plan(connection_id, running_seconds=2, tables={"mapped": rows})
     run = TaskRun.start(airflow, f"mapped_assets_{way}")
     tasks = run.mapped(2)
     eventually(lambda: all(task.is_over for task in tasks), "both end")
@@ -107,9 +107,9 @@ def test_each_mapped_task_tells_of_its_own_connection(airflow: LocalAirflow, pla
     assert extra["rows_loaded"] == 2
 
 
-def test_a_backfill_tells_of_the_rows_of_all_its_jobs(airflow: LocalAirflow, planasonix: Simulator, way: str) -> None:
+def test_a_backfill_tells_of_the_rows_of_all_its_jobs(airflow: LocalAirflow, simulator: Simulator, way: str) -> None:
     connection_id, _ = CONNECTIONS[way]
-    planasonix.plan_backfill(connection_id, jobs=3, queued_seconds=1, job_seconds=1, tables={"history": 300})
+    simulator.plan_backfill(connection_id, jobs=3, queued_seconds=1, job_seconds=1, tables={"history": 300})
     run = TaskRun.start(airflow, f"backfilled_assets_{way}")
     run.wait_for("success")
     events = events_of(run)
@@ -120,11 +120,11 @@ def test_a_backfill_tells_of_the_rows_of_all_its_jobs(airflow: LocalAirflow, pla
     assert eventually(lambda: started_by(airflow, f"on_history_{way}"), "the DAG starts") == [("history", extra)]
 
 
-def test_hundreds_of_tables_come_through_an_alias(airflow: LocalAirflow, planasonix: Simulator, note: Notes) -> None:
+def test_hundreds_of_tables_come_through_an_alias(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
     _, connection_id = CONNECTIONS["on_a_worker"]
     airflow.api("PATCH", "dags/on_alias_on_a_worker", {"is_paused": True})
     tables = {f"public.t{number}": 1 for number in range(MANY)}
-    planasonix.plan(connection_id, queued_seconds=0, running_seconds=1, tables=tables)
+    simulator.plan(connection_id, queued_seconds=0, running_seconds=1, tables=tables)
     run = TaskRun.start(airflow, "asset_alias_on_a_worker")
     run.wait_for("running")
     eventually(lambda: run.is_over or f"{MANY:,} asset events through" in run.log(), "the task has told Airflow")

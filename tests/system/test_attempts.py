@@ -14,18 +14,18 @@ from tests.system.conftest import Notes
 from tests.system.runs import AIRFLOW, TaskRun, eventually, looks_at
 
 
-def jobs_of(planasonix: Simulator, connection_id: str) -> list[Job]:
+def jobs_of(simulator: Simulator, connection_id: str) -> list[Job]:
     """All jobs of a connection, whoever has started them, the oldest first."""
-    return [job for job in reversed(planasonix.jobs()) if job.connection_id == connection_id]
+    return [job for job in reversed(simulator.jobs()) if job.connection_id == connection_id]
 
 
-def backfills_of(planasonix: Simulator, connection_id: str) -> list[Backfill]:
-    return [backfill for backfill in planasonix.backfills() if backfill.connection_id == connection_id]
+def backfills_of(simulator: Simulator, connection_id: str) -> list[Backfill]:
+    return [backfill for backfill in simulator.backfills() if backfill.connection_id == connection_id]
 
 
-def count_starts(planasonix: Simulator, connection_id: str) -> int:
+def count_starts(simulator: Simulator, connection_id: str) -> int:
     """Count the requests that were to start something on a connection, whatever has become of them."""
-    return sum(request.method == "POST" and f"/{connection_id}/" in request.path for request in planasonix.requests)
+    return sum(request.method == "POST" and f"/{connection_id}/" in request.path for request in simulator.requests)
 
 
 def tell(run: TaskRun, note: Notes) -> None:
@@ -40,19 +40,19 @@ def has_left_no_variable(run: TaskRun) -> bool:
 
 
 def test_a_sync_whose_process_is_killed_while_it_waits_keeps_its_job(
-    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
-    planasonix.plan(connection_id, running_seconds=15)
+    simulator.plan(connection_id, running_seconds=15)
     run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id)
-    eventually(lambda: run.job(planasonix).status == "running", "the job runs")
+    eventually(lambda: run.job(simulator).status == "running", "the job runs")
     eventually(lambda: (run.record() or {}).get("id"), "the record has the job's id")
     run.kill_with_sigkill()
     run.wait_for("success")
     tell(run, note)
 
-    (job,) = jobs_of(planasonix, connection_id)
+    (job,) = jobs_of(simulator, connection_id)
     assert (job.status, job.cancel_requested_at) == ("succeeded", None)
-    assert count_starts(planasonix, connection_id) == 1
+    assert count_starts(simulator, connection_id) == 1
     assert run.details()["try_number"] == 2
     assert any(line.startswith(f"Job {job.id}, which try 1 has started, ") for line in run.our_lines(2))
     assert (run.xcom()["job_id"], run.xcom("job_id")) == (job.id, job.id)
@@ -60,21 +60,21 @@ def test_a_sync_whose_process_is_killed_while_it_waits_keeps_its_job(
 
 
 def test_a_backfill_whose_process_is_killed_while_it_waits_goes_on(
-    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
-    planasonix.plan_backfill(connection_id, jobs=3, queued_seconds=1, job_seconds=15)
+    simulator.plan_backfill(connection_id, jobs=3, queued_seconds=1, job_seconds=15)
     run = TaskRun.start(airflow, "retried_backfill_on_a_worker", connection_id=connection_id).task("replay")
-    eventually(lambda: run.backfill(planasonix).status == "running", "the backfill runs")
+    eventually(lambda: run.backfill(simulator).status == "running", "the backfill runs")
     eventually(lambda: (run.record() or {}).get("id"), "the record has the backfill's id")
     run.kill_with_sigkill()
     run.wait_for("success")
     tell(run, note)
 
-    (backfill,) = backfills_of(planasonix, connection_id)
-    jobs = jobs_of(planasonix, connection_id)
+    (backfill,) = backfills_of(simulator, connection_id)
+    jobs = jobs_of(simulator, connection_id)
     assert {job.id for job in jobs} == set(backfill.job_ids or ())
     assert [(job.status, job.cancel_requested_at) for job in jobs] == [("succeeded", None)] * 3
-    assert count_starts(planasonix, connection_id) == 1
+    assert count_starts(simulator, connection_id) == 1
     assert run.details()["try_number"] == 2
     assert any(line.startswith(f"Backfill {backfill.id}, which try 1 has started, ") for line in run.our_lines(2))
     assert (run.xcom()["backfill_id"], run.xcom("backfill_id")) == (backfill.id, backfill.id)
@@ -85,28 +85,28 @@ def test_a_backfill_whose_process_is_killed_while_it_waits_goes_on(
 def test_a_sync_whose_process_is_killed_amid_its_start_finds_its_job(
     when: Literal["after", "before"],
     airflow: LocalAirflow,
-    planasonix: Simulator,
+    simulator: Simulator,
     connection_id: str,
     note: Notes,
 ) -> None:
-    planasonix.plan(connection_id, running_seconds=15)
-    planasonix.fail("hang", route="trigger_sync", when=when, seconds=12)
+    simulator.plan(connection_id, running_seconds=15)
+    simulator.fail("hang", route="trigger_sync", when=when, seconds=12)
     run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id)
-    eventually(lambda: count_starts(planasonix, connection_id), "the start is sent")
+    eventually(lambda: count_starts(simulator, connection_id), "the start is sent")
     if when == "after":
-        eventually(lambda: jobs_of(planasonix, connection_id), "the job is there")
+        eventually(lambda: jobs_of(simulator, connection_id), "the job is there")
     record = run.record()
     note(f"the record: {record}")
     assert record is not None
     assert record["id"] is None
     run.kill_with_sigkill()
-    assert len(jobs_of(planasonix, connection_id)) == (when == "after")
+    assert len(jobs_of(simulator, connection_id)) == (when == "after")
     run.wait_for("success")
     tell(run, note)
 
-    (job,) = jobs_of(planasonix, connection_id)
+    (job,) = jobs_of(simulator, connection_id)
     assert (job.status, job.cancel_requested_at) == ("succeeded", None)
-    assert count_starts(planasonix, connection_id) == 1
+    assert count_starts(simulator, connection_id) == 1
     assert "Try 1 was about to start a job when it ended; looking for it." in run.our_lines(2)
     assert any(line.startswith(f"Job {job.id}, which try 1 has started, ") for line in run.our_lines(2))
     assert (run.xcom()["job_id"], run.xcom("job_id")) == (job.id, job.id)
@@ -114,27 +114,27 @@ def test_a_sync_whose_process_is_killed_amid_its_start_finds_its_job(
 
 
 def test_a_sync_that_loses_its_triggerer_and_then_its_process_takes_its_job_over(
-    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
-    planasonix.plan(connection_id, running_seconds=10)
+    simulator.plan(connection_id, running_seconds=10)
     run = TaskRun.start(airflow, "retried_sync_deferred", connection_id=connection_id)
     run.wait_for("deferred")
     kill_with_all_its_children(airflow, "triggerer")
     # The resumed process asks for the results of a job that is over.
-    planasonix.fail("hang", route="get_job_results", seconds=20)
+    simulator.fail("hang", route="get_job_results", seconds=20)
     airflow.restart("triggerer")
-    job_id = run.job(planasonix).id
+    job_id = run.job(simulator).id
     eventually(
-        lambda: any(request.path.endswith(f"/{job_id}/results") for request in planasonix.requests),
+        lambda: any(request.path.endswith(f"/{job_id}/results") for request in simulator.requests),
         "the resumed process accounts for the job",
     )
     run.kill_with_sigkill()
     run.wait_for("success")
     tell(run, note)
 
-    (job,) = jobs_of(planasonix, connection_id)
+    (job,) = jobs_of(simulator, connection_id)
     assert (job.status, job.cancel_requested_at) == ("succeeded", None)
-    assert count_starts(planasonix, connection_id) == 1
+    assert count_starts(simulator, connection_id) == 1
     assert run.details()["try_number"] == 2
     assert f"Job {job.id}, which try 1 has started, has succeeded: this try takes it over." in run.our_lines(2)
     assert (run.xcom()["job_id"], run.xcom("job_id")) == (job.id, job.id)
@@ -145,40 +145,40 @@ def test_a_sync_that_loses_its_triggerer_and_then_its_process_takes_its_job_over
     ("way", "state"), [("on_a_worker", "running"), ("deferred", "deferred"), ("deferred", "success")]
 )
 def test_a_sync_that_is_cleared_starts_anew_once_its_old_job_is_over(
-    way: str, state: str, airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+    way: str, state: str, airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     is_finished = state == "success"
-    planasonix.plan(connection_id, running_seconds=2 if is_finished else 300, cancelling_seconds=3)
+    simulator.plan(connection_id, running_seconds=2 if is_finished else 300, cancelling_seconds=3)
     run = TaskRun.start(airflow, f"retried_sync_{way}", connection_id=connection_id)
     run.wait_for(state)
-    eventually(lambda: run.job(planasonix).status == ("succeeded" if is_finished else "running"), "the job is there")
+    eventually(lambda: run.job(simulator).status == ("succeeded" if is_finished else "running"), "the job is there")
     note(f"the record at the clear: {run.record()}")
     run.clear()
-    eventually(lambda: len(jobs_of(planasonix, connection_id)) == 2, "another job is started")
+    eventually(lambda: len(jobs_of(simulator, connection_id)) == 2, "another job is started")
     run.wait_for("success")
     tell(run, note)
 
-    old, new = jobs_of(planasonix, connection_id)
+    old, new = jobs_of(simulator, connection_id)
     assert (old.status, new.status) == ("succeeded" if is_finished else "cancelled", "succeeded")
     assert (old.cancel_requested_at is None, new.cancel_requested_at) == (is_finished, None)
     assert old.finished_at is not None
     assert new.created_at is not None
     assert old.finished_at <= new.created_at
-    assert count_starts(planasonix, connection_id) == 2
+    assert count_starts(simulator, connection_id) == 2
     assert (run.xcom()["job_id"], run.xcom("job_id")) == (new.id, new.id)
     assert has_left_no_variable(run)
 
 
 def test_a_sync_waits_until_what_is_in_its_way_is_over(
-    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
-    planasonix.plan(connection_id, running_seconds=15)
-    in_the_way = planasonix.world.start_sync(connection_id)
+    simulator.plan(connection_id, running_seconds=15)
+    in_the_way = simulator.world.start_sync(connection_id)
     run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id, on_conflict="wait")
     run.wait_for("success")
     tell(run, note)
 
-    other, own = jobs_of(planasonix, connection_id)
+    other, own = jobs_of(simulator, connection_id)
     assert other.id == in_the_way.id
     assert [(job.status, job.cancel_requested_at) for job in (other, own)] == [("succeeded", None)] * 2
     assert other.finished_at is not None
@@ -191,10 +191,10 @@ def test_a_sync_waits_until_what_is_in_its_way_is_over(
 
 
 def test_a_sync_that_is_attached_to_what_is_in_its_way_never_cancels_it(
-    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
-    planasonix.plan(connection_id, running_seconds=25)
-    other = planasonix.world.start_sync(connection_id)
+    simulator.plan(connection_id, running_seconds=25)
+    other = simulator.world.start_sync(connection_id)
     attached = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id, on_conflict="attach")
     killed = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id, on_conflict="attach")
     for run in (attached, killed):
@@ -206,7 +206,7 @@ def test_a_sync_that_is_attached_to_what_is_in_its_way_never_cancels_it(
     tell(attached, note)
     tell(killed, note)
 
-    (job,) = jobs_of(planasonix, connection_id)
+    (job,) = jobs_of(simulator, connection_id)
     assert (job.id, job.status, job.cancel_requested_at) == (other.id, "succeeded", None)
     assert any(line.startswith(f"Job {job.id}, which try 1 has attached to, ") for line in attached.our_lines(2))
     assert (attached.xcom()["job_id"], attached.xcom("job_id")) == (job.id, job.id)
@@ -215,40 +215,40 @@ def test_a_sync_that_is_attached_to_what_is_in_its_way_never_cancels_it(
 
 
 def start_behind_another(
-    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, *, on_conflict: str, seconds: float
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, *, on_conflict: str, seconds: float
 ) -> tuple[TaskRun, Job]:
     """Start a sync that meets a job which is younger than what is written down of its own start."""
-    planasonix.plan(connection_id, running_seconds=seconds)
-    planasonix.fail("hang", route="trigger_sync", seconds=3)
+    simulator.plan(connection_id, running_seconds=seconds)
+    simulator.fail("hang", route="trigger_sync", seconds=3)
     run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id, on_conflict=on_conflict)
-    eventually(lambda: count_starts(planasonix, connection_id), "the start is sent")
-    return run, planasonix.world.start_sync(connection_id)
+    eventually(lambda: count_starts(simulator, connection_id), "the start is sent")
+    return run, simulator.world.start_sync(connection_id)
 
 
 def test_a_sync_that_was_refused_does_not_take_over_what_is_in_its_way(
-    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
-    run, other = start_behind_another(airflow, planasonix, connection_id, on_conflict="fail", seconds=60)
+    run, other = start_behind_another(airflow, simulator, connection_id, on_conflict="fail", seconds=60)
     eventually(lambda: run.is_over, f"{run} ends")
     tell(run, note)
 
     assert (run.state, run.details()["try_number"]) == ("failed", 2)
-    assert count_starts(planasonix, connection_id) == 2
-    (job,) = jobs_of(planasonix, connection_id)
+    assert count_starts(simulator, connection_id) == 2
+    (job,) = jobs_of(simulator, connection_id)
     assert (job.id, job.status, job.cancel_requested_at) == (other.id, "running", None)
 
 
 def test_a_sync_whose_process_is_killed_while_another_is_in_its_way_still_starts_its_own(
-    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
-    run, other = start_behind_another(airflow, planasonix, connection_id, on_conflict="wait", seconds=15)
-    eventually(lambda: looks_at(planasonix, other.id), "it waits for the job in its way")
+    run, other = start_behind_another(airflow, simulator, connection_id, on_conflict="wait", seconds=15)
+    eventually(lambda: looks_at(simulator, other.id), "it waits for the job in its way")
     run.kill_with_sigkill()
     eventually(lambda: run.is_over, f"{run} ends")
     tell(run, note)
 
     assert run.state == "success"
-    first, own = jobs_of(planasonix, connection_id)
+    first, own = jobs_of(simulator, connection_id)
     assert first.id == other.id
     assert [(job.status, job.cancel_requested_at) for job in (first, own)] == [("succeeded", None)] * 2
     assert (run.xcom()["job_id"], run.xcom("job_id")) == (own.id, own.id)

@@ -15,12 +15,12 @@ from tests.system.conftest import Notes
 from tests.system.runs import AIRFLOW, LOOKS_OF_THE_TASK, TaskRun, eventually, looks_at
 
 
-def backfills_of(planasonix: Simulator, connection_id: str) -> list[Backfill]:
-    return [backfill for backfill in planasonix.backfills() if backfill.connection_id == connection_id]
+def backfills_of(simulator: Simulator, connection_id: str) -> list[Backfill]:
+    return [backfill for backfill in simulator.backfills() if backfill.connection_id == connection_id]
 
 
-def is_asked_to_cancel(planasonix: Simulator, backfill: Backfill) -> bool:
-    return any(planasonix.job(job_id).cancel_requested_at for job_id in backfill.job_ids or ())
+def is_asked_to_cancel(simulator: Simulator, backfill: Backfill) -> bool:
+    return any(simulator.job(job_id).cancel_requested_at for job_id in backfill.job_ids or ())
 
 
 # An Airflow takes half a minute to give the waits of a killed triggerer to another one.
@@ -33,32 +33,32 @@ def test_a_triggerer_that_ends_while_a_backfill_goes_on_loses_nothing(
     stops: Sequence[Callable[[LocalAirflow, str], None]],
     seconds: float,
     airflow: LocalAirflow,
-    planasonix: Simulator,
+    simulator: Simulator,
     connection_id: str,
     note: Notes,
 ) -> None:
-    planasonix.plan_backfill(connection_id, jobs=8, running_seconds=seconds)
+    simulator.plan_backfill(connection_id, jobs=8, running_seconds=seconds)
     run = TaskRun.start(airflow, "backfill_deferred", connection_id=connection_id).task("replay")
     run.wait_for("deferred")
-    backfill_id = run.backfill(planasonix).id
+    backfill_id = run.backfill(simulator).id
     looks = LOOKS_OF_THE_TASK
     for stop in stops:
-        eventually(lambda: looks_at(planasonix, backfill_id) > looks, "the triggerer looks at the backfill")  # noqa: B023
+        eventually(lambda: looks_at(simulator, backfill_id) > looks, "the triggerer looks at the backfill")  # noqa: B023
         began = time.monotonic()
         stop(airflow, "triggerer")
-        looks = looks_at(planasonix, backfill_id)
-        backfill = planasonix.backfill(backfill_id)
+        looks = looks_at(simulator, backfill_id)
+        backfill = simulator.backfill(backfill_id)
         assert backfill.status in ("queued", "running")
         note(f"the triggerer ended in {time.monotonic() - began:.1f} s, {backfill.progress_percent:.0f} % were done")
         airflow.restart("triggerer")
-        eventually(lambda: looks_at(planasonix, backfill_id) > looks, "the new triggerer looks at the backfill")  # noqa: B023
+        eventually(lambda: looks_at(simulator, backfill_id) > looks, "the new triggerer looks at the backfill")  # noqa: B023
         note(f"first look of the new one {time.monotonic() - began:.1f} s later")
     run.wait_for("success")
 
-    (backfill,) = backfills_of(planasonix, connection_id)
+    (backfill,) = backfills_of(simulator, connection_id)
     assert (backfill.id, backfill.status) == (backfill_id, "completed")
     assert len(backfill.job_ids or ()) == 8
-    assert not is_asked_to_cancel(planasonix, backfill)
+    assert not is_asked_to_cancel(simulator, backfill)
     result = run.xcom()
     assert (result["backfill_id"], result["status"]) == (backfill_id, "completed")
     assert [job["job_id"] for job in result["jobs"]] == backfill.job_ids
@@ -68,10 +68,10 @@ def test_a_triggerer_that_ends_while_a_backfill_goes_on_loses_nothing(
 
 
 def test_one_of_twelve_months_fails_and_is_cleared(
-    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
-    planasonix.plan_backfill(connection_id, times=4)
-    planasonix.plan_backfill(connection_id, failing_jobs=[1])
+    simulator.plan_backfill(connection_id, times=4)
+    simulator.plan_backfill(connection_id, failing_jobs=[1])
     run = TaskRun.start(airflow, "twelve_backfills", connection_id=connection_id).task("replay")
     months = run.mapped(12)
     began = time.monotonic()
@@ -79,7 +79,7 @@ def test_one_of_twelve_months_fails_and_is_cleared(
 
     def is_over() -> bool:
         nonlocal most
-        most = max(most, sum(not backfill.is_over for backfill in backfills_of(planasonix, connection_id)))
+        most = max(most, sum(not backfill.is_over for backfill in backfills_of(simulator, connection_id)))
         return run.state_of_the_dag_run in ("success", "failed")
 
     eventually(is_over, "the DAG run is over")
@@ -89,7 +89,7 @@ def test_one_of_twelve_months_fails_and_is_cleared(
     if AIRFLOW >= (3, 3):
         # Before, a deferred task does not count.
         assert most <= 4
-    first = {backfill.id: backfill for backfill in backfills_of(planasonix, connection_id)}
+    first = {backfill.id: backfill for backfill in backfills_of(simulator, connection_id)}
     assert len(first) == 12
     ids = [month.xcom("backfill_id") for month in months]
     assert set(ids) == set(first)
@@ -108,9 +108,9 @@ def test_one_of_twelve_months_fails_and_is_cleared(
     eventually(lambda: run.state_of_the_dag_run == "success", "the DAG run succeeds")
     note(f"success {time.monotonic() - began:.1f} s after the clear")
 
-    everything = backfills_of(planasonix, connection_id)
+    everything = backfills_of(simulator, connection_id)
     assert len(everything) == 13
-    assert not any(is_asked_to_cancel(planasonix, backfill) for backfill in everything)
+    assert not any(is_asked_to_cancel(simulator, backfill) for backfill in everything)
     for month in months:
         is_new = month == failed
         assert month.details()["try_number"] == (2 if is_new else 1)
@@ -118,14 +118,14 @@ def test_one_of_twelve_months_fails_and_is_cleared(
         assert month.xcom()["status"] == "completed"
     (again,) = {backfill.id for backfill in everything} - set(first)
     assert failed.xcom("backfill_id") == again
-    assert planasonix.backfill(again).start_at == first[ids[failed.map_index]].start_at
+    assert simulator.backfill(again).start_at == first[ids[failed.map_index]].start_at
 
 
-def test_the_log_of_a_backfill(airflow: LocalAirflow, planasonix: Simulator, note: Notes) -> None:
+def test_the_log_of_a_backfill(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
     runs = {}
     for name, failing in (("completed", []), ("failed", [3, 5])):
-        planasonix.world.add_connection(f"conn_{name}")
-        planasonix.plan_backfill(
+        simulator.world.add_connection(f"conn_{name}")
+        simulator.plan_backfill(
             f"conn_{name}", jobs=8, running_seconds=40, failing_jobs=failing, code="disk_full", message="No space left."
         )
         runs[name] = TaskRun.start(airflow, "backfill_deferred", connection_id=f"conn_{name}").task("replay")
@@ -133,7 +133,7 @@ def test_the_log_of_a_backfill(airflow: LocalAirflow, planasonix: Simulator, not
         run.wait_for("success" if name == "completed" else "failed")
         for line in run.our_lines():
             note(f"{name}: {line}")
-        backfill = run.backfill(planasonix)
+        backfill = run.backfill(simulator)
         started, *states = run.our_lines()
         assert started.startswith(f"Started backfill {backfill.id} on connection conn_{name}")
         assert any("jobs so far done" in line for line in states)
@@ -148,17 +148,17 @@ def test_the_log_of_a_backfill(airflow: LocalAirflow, planasonix: Simulator, not
 
 
 def test_a_backfill_is_cancelled_by_a_task(
-    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
-    planasonix.plan_backfill(connection_id, jobs=12, job_seconds=300, jobs_after_cancel=2, cancelling_seconds=4)
+    simulator.plan_backfill(connection_id, jobs=12, job_seconds=300, jobs_after_cancel=2, cancelling_seconds=4)
     window = {"start_at": datetime(2024, 1, 1, tzinfo=UTC), "end_at": datetime(2024, 4, 1, tzinfo=UTC)}
-    backfill_id = planasonix.world.start_backfill(connection_id, BackfillBody(**window)).id
-    eventually(lambda: planasonix.backfill(backfill_id).status == "running", "the backfill runs")
+    backfill_id = simulator.world.start_backfill(connection_id, BackfillBody(**window)).id
+    eventually(lambda: simulator.backfill(backfill_id).status == "running", "the backfill runs")
     run = TaskRun.start(airflow, "cancel", backfill_id=backfill_id).task("stop")
     run.wait_for("success")
-    backfill = planasonix.backfill(backfill_id)
+    backfill = simulator.backfill(backfill_id)
     assert backfill.status == "cancelled"
-    jobs = [planasonix.job(job_id) for job_id in backfill.job_ids or ()]
+    jobs = [simulator.job(job_id) for job_id in backfill.job_ids or ()]
     assert [job.status for job in jobs] == ["cancelled"] * 6
     assert (run.xcom()["backfill_id"], run.xcom()["status"]) == (backfill_id, "cancelled")
     for line in run.our_lines():

@@ -87,9 +87,9 @@ def test_a_key_that_is_wrong(airflow: LocalAirflow, reference: ReferenceServer, 
     assert "plnx_test_mistyped" not in message
 
 
-def test_a_key_that_may_not_read_jobs(airflow: LocalAirflow, planasonix: Simulator, note: Notes) -> None:
-    key = planasonix.world.keys.add("plnx_test_may_only_write", scopes=["jobs:write"]).value
-    works, message = tried(airflow, note, host=planasonix.url, password=key)
+def test_a_key_that_may_not_read_jobs(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
+    key = simulator.world.keys.add("plnx_test_may_only_write", scopes=["jobs:write"]).value
+    works, message = tried(airflow, note, host=simulator.url, password=key)
     assert not works
     assert "403" in message
     assert "lacks the scope" in message

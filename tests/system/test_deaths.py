@@ -44,11 +44,11 @@ class Clock:
 def many_connections(airflow: LocalAirflow, name: str, count: int, clock: Clock) -> Iterator[Simulator]:
     """A Planasonix with a connection for each task of a DAG, whose jobs run for an hour."""
     connections = [f"conn_{name}_{number:02}" for number in range(1, count + 1)]
-    with Simulator(api_key=API_KEY, connections=connections, clock=clock, rate_limit=1_000_000) as planasonix:
+    with Simulator(api_key=API_KEY, connections=connections, clock=clock, rate_limit=1_000_000) as simulator:
         for connection_id in connections:
-            planasonix.plan(connection_id, times=None, queued_seconds=0, running_seconds=3600, cancelling_seconds=2)
-        add_connection(airflow, f"planasonix_{name}", planasonix.airflow_connection())
-        yield planasonix
+            simulator.plan(connection_id, times=None, queued_seconds=0, running_seconds=3600, cancelling_seconds=2)
+        add_connection(airflow, f"planasonix_{name}", simulator.airflow_connection())
+        yield simulator
 
 
 @pytest.fixture(scope="module")
@@ -68,26 +68,26 @@ def impatient_airflow(airflow: LocalAirflow) -> Iterator[LocalAirflow]:
         airflow.restart(component)
 
 
-def wait_for_cancel(planasonix: Simulator, job_id: str, since: datetime) -> float:
+def wait_for_cancel(simulator: Simulator, job_id: str, since: datetime) -> float:
     """Wait until a job is asked to cancel, soon after a moment, and tell how many seconds after it that was."""
     left = SOON - (utcnow() - since).total_seconds()
-    asked = eventually(lambda: planasonix.job(job_id).cancel_requested_at, f"{job_id} is asked to cancel", left)
+    asked = eventually(lambda: simulator.job(job_id).cancel_requested_at, f"{job_id} is asked to cancel", left)
     return (asked - since).total_seconds()
 
 
-def jobs_of(planasonix: Simulator, connection_id: str) -> list[str]:
+def jobs_of(simulator: Simulator, connection_id: str) -> list[str]:
     """The ids of all jobs of a connection, the oldest first."""
-    return [job.id for job in reversed(planasonix.jobs()) if job.connection_id == connection_id]
+    return [job.id for job in reversed(simulator.jobs()) if job.connection_id == connection_id]
 
 
-def wait_until_it_waits(run: TaskRun, planasonix: Simulator) -> str:
+def wait_until_it_waits(run: TaskRun, simulator: Simulator) -> str:
     """Wait until a task waits for its job, on a worker or in a triggerer, and give the job."""
-    job_id = run.job(planasonix).id
+    job_id = run.job(simulator).id
     if run.dag_id.endswith("deferred"):
         run.wait_for("deferred")
         eventually(lambda: run.is_in_a_triggerer, "a triggerer runs its trigger")
     else:
-        eventually(lambda: planasonix.job(job_id).status == "running", "the job runs")
+        eventually(lambda: simulator.job(job_id).status == "running", "the job runs")
     return job_id
 
 
@@ -95,9 +95,9 @@ def is_alive(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
-def starts_after_the_end(planasonix: Simulator, old_id: str, new_id: str) -> None:
+def starts_after_the_end(simulator: Simulator, old_id: str, new_id: str) -> None:
     """Assert that a job was cancelled, and was over when the one after it was started, which succeeds."""
-    old, new = planasonix.job(old_id), planasonix.job(new_id)
+    old, new = simulator.job(old_id), simulator.job(new_id)
     assert (old.status, new.status, new.cancel_requested_at) == ("cancelled", "succeeded", None)
     assert old.finished_at is not None
     assert new.created_at is not None
@@ -114,62 +114,62 @@ GIVING_UP: dict[str, tuple[Callable[[TaskRun], None], str]] = {
 
 
 def test_a_task_that_is_given_up_cancels_its_job_wherever_it_waits(
-    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     late = "DAG run out of time"
     runs, jobs, given_up_at = {}, {}, {}
     for how in (late, *GIVING_UP):
         for way in WAYS:
             connection = f"{connection_id}_{len(runs)}"
-            planasonix.world.add_connection(connection)
-            planasonix.plan(connection, running_seconds=300, cancelling_seconds=2)
+            simulator.world.add_connection(connection)
+            simulator.plan(connection, running_seconds=300, cancelling_seconds=2)
             dag_id = f"sync_in_a_short_run_{way}" if how == late else f"sync_{way}"
             runs[way, how] = TaskRun.start(airflow, dag_id, connection_id=connection)
     for which, run in runs.items():
-        jobs[which] = wait_until_it_waits(run, planasonix)
+        jobs[which] = wait_until_it_waits(run, simulator)
     for (way, how), run in runs.items():
-        assert not planasonix.job(jobs[way, how]).cancel_requested_at
+        assert not simulator.job(jobs[way, how]).cancel_requested_at
         if how == late:
             given_up_at[way, how] = datetime.fromisoformat(run.dag_run()["start_date"]) + RUN_TIMEOUT
         else:
             given_up_at[way, how] = utcnow()
             GIVING_UP[how][0](run)
     for which, since in sorted(given_up_at.items(), key=lambda item: item[1]):
-        lag = wait_for_cancel(planasonix, jobs[which], since)
+        lag = wait_for_cancel(simulator, jobs[which], since)
         note(f"{' '.join(which)}: asked to cancel {lag:.1f} s later")
         assert lag > 0
 
     for (way, how), run in runs.items():
         run.wait_for("skipped" if how == late else GIVING_UP[how][1])
-        job_ids = jobs_of(planasonix, planasonix.job(jobs[way, how]).connection_id)
+        job_ids = jobs_of(simulator, simulator.job(jobs[way, how]).connection_id)
         assert job_ids[0] == jobs[way, how]
-        eventually(lambda job_id=job_ids[0]: planasonix.job(job_id).status == "cancelled", "the job's end")
+        eventually(lambda job_id=job_ids[0]: simulator.job(job_id).status == "cancelled", "the job's end")
         assert len(job_ids) == 1 + (how == "cleared")
         if how == "cleared":
-            starts_after_the_end(planasonix, *job_ids)
+            starts_after_the_end(simulator, *job_ids)
         elif way == "on_a_worker":
             assert f"The task was killed. Job {job_ids[0]} was asked to cancel" in run.log()
 
 
 def test_a_task_that_is_given_up_before_the_answer_to_its_start_cancels_its_job(
-    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
-    planasonix.plan(connection_id, running_seconds=300)
-    planasonix.fail("hang", route="trigger_sync", when="after", seconds=60)
+    simulator.plan(connection_id, running_seconds=300)
+    simulator.fail("hang", route="trigger_sync", when="after", seconds=60)
     run = TaskRun.start(airflow, "sync_on_a_worker", connection_id=connection_id)
-    job_id = run.job(planasonix).id
+    job_id = run.job(simulator).id
     given_up_at = utcnow()
     run.mark_failed()
-    note(f"asked to cancel {wait_for_cancel(planasonix, job_id, given_up_at):.1f} s later")
-    eventually(lambda: planasonix.job(job_id).status == "cancelled", "the job's end")
+    note(f"asked to cancel {wait_for_cancel(simulator, job_id, given_up_at):.1f} s later")
+    eventually(lambda: simulator.job(job_id).status == "cancelled", "the job's end")
     assert run.state == "failed"
-    assert jobs_of(planasonix, connection_id) == [job_id]
+    assert jobs_of(simulator, connection_id) == [job_id]
 
 
 def test_what_is_marked_failed_the_moment_it_defers_is_cancelled_at_the_latest_before_the_next_start(
     airflow: LocalAirflow, note: Notes
 ) -> None:
-    with many_connections(airflow, "ten", 10, clock := Clock()) as planasonix:
+    with many_connections(airflow, "ten", 10, clock := Clock()) as simulator:
         run = TaskRun.start(airflow, "ten_syncs")
         tasks = run.mapped(10)
         marked: dict[int, str] = {}
@@ -178,55 +178,55 @@ def test_what_is_marked_failed_the_moment_it_defers_is_cancelled_at_the_latest_b
             assert time.monotonic() < deadline, marked
             for index in set(run.indices("deferred")) - set(marked):
                 tasks[index].mark_failed()
-                marked[index] = tasks[index].job(planasonix).id
+                marked[index] = tasks[index].job(simulator).id
         eventually(lambda: run.state_of_the_dag_run == "failed", "the run ends")
         # By then, each trigger that began to run has cancelled its job.
         quiet_since = utcnow()
         eventually(lambda: (utcnow() - quiet_since).total_seconds() > 10, "Airflow has told whom it tells")
-        left = [index for index, job_id in marked.items() if not planasonix.job(job_id).cancel_requested_at]
+        left = [index for index, job_id in marked.items() if not simulator.job(job_id).cancel_requested_at]
         note(f"{10 - len(left)} of 10 jobs were cancelled; left are those of the tasks {left}")
         run.clear()
-        eventually(lambda: len(planasonix.jobs()) == 20, "all are started anew")
+        eventually(lambda: len(simulator.jobs()) == 20, "all are started anew")
         eventually(lambda: run.count("deferred") == 10, "all wait again")
         clock.ahead += timedelta(hours=1)
         eventually(lambda: run.state_of_the_dag_run == "success", "the run ends")
         for index, old_id in marked.items():
-            job_ids = jobs_of(planasonix, f"conn_ten_{index + 1:02}")
+            job_ids = jobs_of(simulator, f"conn_ten_{index + 1:02}")
             assert job_ids[0] == old_id
-            starts_after_the_end(planasonix, *job_ids)
+            starts_after_the_end(simulator, *job_ids)
 
 
 # --- Out of time ---
 
 
 def test_tasks_that_are_out_of_time_cancel_their_jobs_at_once_even_if_no_worker_is_free(
-    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     airflow.api("POST", "pools", {"name": ONE_SLOT, "slots": 1, "include_deferred": False})
     runs, jobs, deadlines = {}, {}, {}
     limits = ("timeout", "execution_timeout")
     for way in WAYS:
         for limit in limits:
-            planasonix.world.add_connection(f"{connection_id}_{way}_{limit}")
-            planasonix.plan(f"{connection_id}_{way}_{limit}", running_seconds=300)
+            simulator.world.add_connection(f"{connection_id}_{way}_{limit}")
+            simulator.plan(f"{connection_id}_{way}_{limit}", running_seconds=300)
         run = TaskRun.start(airflow, f"hurried_syncs_{way}", connection_id=f"{connection_id}_{way}")
         runs |= {(way, limit): run.task(limit) for limit in limits}
     for (way, limit), task in runs.items():
-        job_id = jobs[way, limit] = wait_until_it_waits(task, planasonix)
+        job_id = jobs[way, limit] = wait_until_it_waits(task, simulator)
         given = TIME_LIMITS[way]
-        created_at = planasonix.job(job_id).created_at
+        created_at = simulator.job(job_id).created_at
         assert created_at is not None
         # Airflow's limit counts from the process's start, and its last tenth is for the goodbye.
         began = datetime.fromisoformat(task.details()["start_date"])
         deadlines[way, limit] = began + given * 0.9 if limit == "execution_timeout" else created_at + given
-    planasonix.plan(connection_id, running_seconds=300)
+    simulator.plan(connection_id, running_seconds=300)
     blocker = TaskRun.start(airflow, "sync_in_the_one_slot", connection_id=connection_id)
-    blocker.job(planasonix)
+    blocker.job(simulator)
     slot_taken_at = utcnow()
     assert slot_taken_at < min(deadline for (way, _), deadline in deadlines.items() if way == "deferred")
 
     for which, deadline in sorted(deadlines.items(), key=lambda item: item[1]):
-        lag = wait_for_cancel(planasonix, jobs[which], deadline)
+        lag = wait_for_cancel(simulator, jobs[which], deadline)
         note(f"{' '.join(which)}: asked to cancel {lag:.1f} s after the deadline")
         assert -1 < lag < AT_ONCE
     for limit in limits:
@@ -252,15 +252,15 @@ def alive_triggerers(airflow: LocalAirflow) -> list[int]:
 
 @pytest.fixture
 def twenty(impatient_airflow: LocalAirflow) -> Iterator[Twenty]:
-    with many_connections(impatient_airflow, "twenty", 20, clock := Clock()) as planasonix:
-        yield Twenty(planasonix, clock, TaskRun.start(impatient_airflow, "twenty_syncs"))
+    with many_connections(impatient_airflow, "twenty", 20, clock := Clock()) as simulator:
+        yield Twenty(simulator, clock, TaskRun.start(impatient_airflow, "twenty_syncs"))
 
 
 class Twenty:
     """Twenty tasks that wait, each for a job of its own."""
 
-    def __init__(self, planasonix: Simulator, clock: Clock, run: TaskRun) -> None:
-        self.planasonix = planasonix
+    def __init__(self, simulator: Simulator, clock: Clock, run: TaskRun) -> None:
+        self.planasonix = simulator
         self.clock = clock
         self.run = run
         self.tasks = run.mapped(20)
@@ -365,17 +365,17 @@ def processes_of(run: TaskRun) -> list[psutil.Process]:
 
 
 def test_a_task_whose_worker_gives_no_sign_of_life_keeps_its_job(
-    impatient_airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+    impatient_airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     airflow = impatient_airflow
     runs, jobs = {}, {}
     for death in ("killed", "frozen", "frozen and marked failed"):
         connection = f"{connection_id}_{len(runs)}"
-        planasonix.world.add_connection(connection)
-        planasonix.plan(connection, running_seconds=300)
+        simulator.world.add_connection(connection)
+        simulator.plan(connection, running_seconds=300)
         runs[death] = TaskRun.start(airflow, "sync_tried_again", connection_id=connection)
     for death, run in runs.items():
-        jobs[death] = wait_until_it_waits(run, planasonix)
+        jobs[death] = wait_until_it_waits(run, simulator)
         eventually(lambda run=run: (run.record() or {}).get("id"), "the record has the job's id")
     began = time.monotonic()
     processes = {death: processes_of(run) for death, run in runs.items()}
@@ -398,13 +398,13 @@ def test_a_task_whose_worker_gives_no_sign_of_life_keeps_its_job(
         eventually(lambda death=death: not is_alive(processes[death][1]), "the process that was thawed ends", SOON)
         note(f"{death}: the process ended {(utcnow() - thawed_at).total_seconds():.1f} s after it was thawed")
         note(f"{death}, at the end of try 1: {runs[death].our_lines()[-1]}")
-    lag = wait_for_cancel(planasonix, jobs["frozen and marked failed"], thawed_at)
+    lag = wait_for_cancel(simulator, jobs["frozen and marked failed"], thawed_at)
     note(f"frozen and marked failed: asked to cancel {lag:.1f} s after it was thawed")
     for death in ("killed", "frozen"):
-        assert not planasonix.job(jobs[death]).cancel_requested_at
+        assert not simulator.job(jobs[death]).cancel_requested_at
         assert runs[death].state == "running"
         given_up_at = utcnow()
         runs[death].mark_failed()
-        lag = wait_for_cancel(planasonix, jobs[death], given_up_at)
+        lag = wait_for_cancel(simulator, jobs[death], given_up_at)
         note(f"{death}: marked failed after all that, asked to cancel {lag:.1f} s later")
-    assert [len(jobs_of(planasonix, f"{connection_id}_{number}")) for number in range(3)] == [1, 1, 1]
+    assert [len(jobs_of(simulator, f"{connection_id}_{number}")) for number in range(3)] == [1, 1, 1]

@@ -30,20 +30,20 @@ PATIENCE = 400.0
 def watched(airflow: LocalAirflow) -> Iterator[Simulator]:
     """What the watchers of ``planasonix_events`` watch; they have run without that connection until now."""
     names = ("conn_events_react", "conn_events_many", "conn_events_own")
-    with Simulator(api_key=API_KEY, connections=names, rate_limit=1_000_000) as planasonix:
-        planasonix.world.configure(conflict="allowed", show_metadata=True)
-        add_connection(airflow, "planasonix_events", planasonix.airflow_connection())
-        yield planasonix
+    with Simulator(api_key=API_KEY, connections=names, rate_limit=1_000_000) as simulator:
+        simulator.world.configure(conflict="allowed", show_metadata=True)
+        add_connection(airflow, "planasonix_events", simulator.airflow_connection())
+        yield simulator
 
 
-def wait_until_it_is_watched(planasonix: Simulator) -> None:
+def wait_until_it_is_watched(simulator: Simulator) -> None:
     """Two more looks show that all who watch have begun."""
-    before = looks(planasonix)
-    eventually(lambda: looks(planasonix) >= before + 2, "it is looked at", PATIENCE)
+    before = looks(simulator)
+    eventually(lambda: looks(simulator) >= before + 2, "it is looked at", PATIENCE)
 
 
-def looks(planasonix: Simulator) -> int:
-    return sum(request.route == "list_jobs" for request in planasonix.requests)
+def looks(simulator: Simulator) -> int:
+    return sum(request.route == "list_jobs" for request in simulator.requests)
 
 
 def heard(airflow: LocalAirflow, name: str) -> list[dict[str, Any]]:
@@ -154,18 +154,18 @@ def test_a_thousand_jobs_end_while_the_triggerer_is_killed_twice(
 
 @pytest.mark.timeout(900)
 def test_fifty_watchers_cost_the_requests_of_one(airflow: LocalAirflow, note: Notes) -> None:
-    with Simulator(api_key=API_KEY, rate_limit=1_000_000) as planasonix:
-        add_connection(airflow, "planasonix_fifty", planasonix.airflow_connection())
-        wait_until_it_is_watched(planasonix)
-        wait_until_it_is_watched(planasonix)
-        note(f"{len(planasonix.requests)} requests until all fifty watched")
-        before = len(planasonix.requests)
+    with Simulator(api_key=API_KEY, rate_limit=1_000_000) as simulator:
+        add_connection(airflow, "planasonix_fifty", simulator.airflow_connection())
+        wait_until_it_is_watched(simulator)
+        wait_until_it_is_watched(simulator)
+        note(f"{len(simulator.requests)} requests until all fifty watched")
+        before = len(simulator.requests)
         time.sleep(WATCHED)
-        idle = planasonix.requests[before:]
+        idle = simulator.requests[before:]
         note(f"{len(idle)} requests of fifty idle watchers in {WATCHED} s, at an interval of {INTERVAL} s")
         assert {request.route for request in idle} == {"list_jobs"}
         assert abs(len(idle) - WATCHED / INTERVAL) <= 1
-        job = planasonix.world.start_sync("conn_demo_01", SyncBody(pipeline_id="pl_17"))
+        job = simulator.world.start_sync("conn_demo_01", SyncBody(pipeline_id="pl_17"))
         eventually(lambda: count_heard(airflow, "events_fifty_17"), "the one of them is told")
         assert [payload["job_id"] for payload in heard(airflow, "events_fifty_17")] == [job.id]
         assert not count_heard(airflow, "events_fifty_18")

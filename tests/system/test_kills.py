@@ -31,25 +31,25 @@ def runs_no_more(pid: int) -> bool:
 def test_a_task_that_is_killed_on_a_worker_cancels_its_job_and_ends(
     kill: Callable[[TaskRun, int], None],
     airflow: LocalAirflow,
-    planasonix: Simulator,
+    simulator: Simulator,
     connection_id: str,
     note: Notes,
 ) -> None:
-    planasonix.plan(connection_id, running_seconds=300)
+    simulator.plan(connection_id, running_seconds=300)
     run = TaskRun.start(airflow, "sync_on_a_worker", connection_id=connection_id)
-    eventually(lambda: run.job(planasonix).status == "running", "the job runs")
+    eventually(lambda: run.job(simulator).status == "running", "the job runs")
     pid = run.details()["pid"]
     assert not runs_no_more(pid)
     began = time.monotonic()
     kill(run, pid)
-    eventually(lambda: run.job(planasonix).status in ("cancelling", "cancelled"), "the job is cancelled", patience=60)
+    eventually(lambda: run.job(simulator).status in ("cancelling", "cancelled"), "the job is cancelled", patience=60)
     note(f"the job was asked to cancel {time.monotonic() - began:.1f} s later")
     eventually(lambda: runs_no_more(pid), "the task's process ends", patience=60)
     note(f"the task's process was gone {time.monotonic() - began:.1f} s later")
     run.wait_for("failed")
     note(f"the task was failed {time.monotonic() - began:.1f} s later")
-    eventually(lambda: run.job(planasonix).status == "cancelled", "the job's end")
-    assert f"The task was killed. Job {run.job(planasonix).id} was asked to cancel." in run.our_lines()
+    eventually(lambda: run.job(simulator).status == "cancelled", "the job's end")
+    assert f"The task was killed. Job {run.job(simulator).id} was asked to cancel." in run.our_lines()
 
 
 def killed_triggers_with_trouble(airflow: LocalAirflow) -> list[str]:
@@ -59,20 +59,20 @@ def killed_triggers_with_trouble(airflow: LocalAirflow) -> list[str]:
 
 
 def test_deferred_tasks_that_are_marked_failed_cancel_their_work_unless_told_otherwise(
-    airflow: LocalAirflow, planasonix: Simulator, note: Notes
+    airflow: LocalAirflow, simulator: Simulator, note: Notes
 ) -> None:
     runs, looked_at = {}, {}
     for dag_id in ("sync_deferred", "sync_left_alone", "backfill_deferred", "backfill_left_alone"):
         connection_id = f"conn_killed_{dag_id}"
-        planasonix.world.add_connection(connection_id)
-        planasonix.plan(connection_id, running_seconds=300)
-        planasonix.plan_backfill(connection_id, jobs=40, job_seconds=300, cancelling_seconds=4, jobs_after_cancel=2)
+        simulator.world.add_connection(connection_id)
+        simulator.plan(connection_id, running_seconds=300)
+        simulator.plan_backfill(connection_id, jobs=40, job_seconds=300, cancelling_seconds=4, jobs_after_cancel=2)
         run = TaskRun.start(airflow, dag_id, connection_id=connection_id)
         runs[dag_id] = run if dag_id.startswith("sync") else run.task("replay")
     for dag_id, run in runs.items():
-        work = run.job(planasonix) if dag_id.startswith("sync") else run.backfill(planasonix)
+        work = run.job(simulator) if dag_id.startswith("sync") else run.backfill(simulator)
         looked_at[dag_id] = work.id
-        eventually(lambda id_=work.id: looks_at(planasonix, id_) > LOOKS_OF_THE_TASK, "the triggerer looks")
+        eventually(lambda id_=work.id: looks_at(simulator, id_) > LOOKS_OF_THE_TASK, "the triggerer looks")
         assert run.state == "deferred"
     began = time.monotonic()
     for run in runs.values():
@@ -80,7 +80,7 @@ def test_deferred_tasks_that_are_marked_failed_cancel_their_work_unless_told_oth
 
     def wait_for_cancels(dag_id: str, count: int) -> None:
         eventually(
-            lambda: sum(bool(job.cancel_requested_at) for job in runs[dag_id].jobs(planasonix)) == count,
+            lambda: sum(bool(job.cancel_requested_at) for job in runs[dag_id].jobs(simulator)) == count,
             f"{count} jobs of {dag_id} are asked to cancel",
             patience=60,
         )
@@ -90,19 +90,19 @@ def test_deferred_tasks_that_are_marked_failed_cancel_their_work_unless_told_oth
     wait_for_cancels("backfill_deferred", 4)
     # The two that it makes nevertheless.
     wait_for_cancels("backfill_deferred", 6)
-    backfill = runs["backfill_deferred"].backfill(planasonix)
-    eventually(lambda: planasonix.backfill(backfill.id).status == "cancelled", "the backfill ends", patience=60)
+    backfill = runs["backfill_deferred"].backfill(simulator)
+    eventually(lambda: simulator.backfill(backfill.id).status == "cancelled", "the backfill ends", patience=60)
     note(f"backfill_deferred: cancelled after {time.monotonic() - began:.1f} s")
-    jobs = runs["backfill_deferred"].jobs(planasonix)
+    jobs = runs["backfill_deferred"].jobs(simulator)
     assert [job.status for job in jobs] == ["cancelled"] * 6
-    (job,) = runs["sync_deferred"].jobs(planasonix)
+    (job,) = runs["sync_deferred"].jobs(simulator)
     assert job.status in ("cancelling", "cancelled")
 
     for dag_id in ("sync_left_alone", "backfill_left_alone"):
-        looks = looks_at(planasonix, looked_at[dag_id])
+        looks = looks_at(simulator, looked_at[dag_id])
         time.sleep(5)
-        assert looks_at(planasonix, looked_at[dag_id]) == looks, "its trigger is still there"
-        assert not any(job.cancel_requested_at for job in runs[dag_id].jobs(planasonix))
+        assert looks_at(simulator, looked_at[dag_id]) == looks, "its trigger is still there"
+        assert not any(job.cancel_requested_at for job in runs[dag_id].jobs(simulator))
     assert [run.state for run in runs.values()] == ["failed"] * 4
     assert killed_triggers_with_trouble(airflow) == []
     last_words = f"The task was killed. Backfill {backfill.id} was asked to cancel: it is cancelled."
@@ -117,10 +117,10 @@ def test_deferred_tasks_that_are_marked_failed_cancel_their_work_unless_told_oth
 
 
 def test_of_five_mapped_tasks_the_one_that_is_marked_failed_cancels_its_job(
-    airflow: LocalAirflow, planasonix: Simulator, note: Notes
+    airflow: LocalAirflow, simulator: Simulator, note: Notes
 ) -> None:
     for number in range(1, 6):
-        planasonix.plan(f"conn_demo_{number:02}", queued_seconds=10, running_seconds=40)
+        simulator.plan(f"conn_demo_{number:02}", queued_seconds=10, running_seconds=40)
     tasks = TaskRun.start(airflow, "five_syncs_deferred").mapped()
     for task in tasks:
         task.wait_for("deferred")
@@ -129,9 +129,9 @@ def test_of_five_mapped_tasks_the_one_that_is_marked_failed_cancels_its_job(
     killed = tasks[2]
     began = time.monotonic()
     killed.mark_failed()
-    eventually(lambda: killed.job(planasonix).cancel_requested_at, "its job is asked to cancel", patience=60)
+    eventually(lambda: killed.job(simulator).cancel_requested_at, "its job is asked to cancel", patience=60)
     note(f"asked to cancel {time.monotonic() - began:.1f} s later")
     for task in tasks:
         task.wait_for("failed" if task == killed else "success")
-        assert (task.job(planasonix).cancel_requested_at is not None) == (task == killed)
+        assert (task.job(simulator).cancel_requested_at is not None) == (task == killed)
     assert killed_triggers_with_trouble(airflow) == []

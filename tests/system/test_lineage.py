@@ -20,15 +20,15 @@ from tests.system.runs import TaskRun, eventually
 
 @pytest.fixture(scope="module")
 def telling(
-    tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, planasonix: Simulator
+    tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, simulator: Simulator
 ) -> Iterator[LocalAirflow]:
     """An Airflow that prints lineage: what the others run with sends none."""
     postgres.psql("CREATE DATABASE lineage;")
-    settings = settings_of(postgres.get_uri("lineage"), planasonix)
+    settings = settings_of(postgres.get_uri("lineage"), simulator)
     settings["AIRFLOW__OPENLINEAGE__TRANSPORT"] = '{"type": "console"}'
     home = tmp_path_factory.mktemp("lineage")
     with LocalAirflow(home, dags=Path(__file__).parent / "dags", env=settings) as airflow:
-        add_connection(airflow, "planasonix_default", planasonix.airflow_connection())
+        add_connection(airflow, "planasonix_default", simulator.airflow_connection())
         eventually(
             lambda: {dag["dag_id"] for dag in airflow.api("GET", "dags?limit=200")["dags"]} >= DAGS,
             "the DAGs are there",
@@ -51,37 +51,37 @@ def printed(run: TaskRun, kind: str) -> dict[str, Any]:
 
 
 def test_a_sync_is_told_with_its_tables_and_its_job(
-    telling: LocalAirflow, planasonix: Simulator, connection_id: str, way: str, note: Notes
+    telling: LocalAirflow, simulator: Simulator, connection_id: str, way: str, note: Notes
 ) -> None:
     tables = {"public.orders": 44_802, "public.order_items": 3}
-    planasonix.plan(connection_id, tables=tables)
+    simulator.plan(connection_id, tables=tables)
     run = TaskRun.start(telling, f"sync_{way}", connection_id=connection_id)
     run.wait_for("success")
     event = printed(run, "COMPLETE")
     note(json.dumps({side: event[side] for side in ("inputs", "outputs")}))
-    namespace = f"planasonix://{planasonix.url.removeprefix('http://')}"
+    namespace = f"planasonix://{simulator.url.removeprefix('http://')}"
     assert {(one["namespace"], one["name"]) for one in event["inputs"]} == {
         (namespace, f"connections/{connection_id}/source/{table}") for table in tables
     }
     assert {
         (one["namespace"], one["name"]): one["outputFacets"]["outputStatistics"]["rowCount"] for one in event["outputs"]
     } == {(namespace, f"connections/{connection_id}/tables/{table}"): rows for table, rows in tables.items()}
-    job = run.job(planasonix)
+    job = run.job(simulator)
     facets = event["run"]["facets"]
     assert (facets["externalQuery"]["externalQueryId"], facets["externalQuery"]["source"]) == (job.id, namespace)
-    assert facets["planasonix_work"]["url"] == f"{planasonix.url}/jobs/{job.id}"
+    assert facets["planasonix_work"]["url"] == f"{simulator.url}/jobs/{job.id}"
 
 
 def test_a_sync_that_failed_is_told_with_its_job_and_why(
-    telling: LocalAirflow, planasonix: Simulator, connection_id: str, way: str, note: Notes
+    telling: LocalAirflow, simulator: Simulator, connection_id: str, way: str, note: Notes
 ) -> None:
-    planasonix.plan(connection_id, outcome="failed", code="source_unreachable", message=f"The source refused {API_KEY}")
+    simulator.plan(connection_id, outcome="failed", code="source_unreachable", message=f"The source refused {API_KEY}")
     run = TaskRun.start(telling, f"sync_{way}", connection_id=connection_id)
     run.wait_for("failed")
     event = printed(run, "FAIL")
     note(json.dumps(event["run"]["facets"]["errorMessage"]["message"]))
     facets = event["run"]["facets"]
-    assert facets["externalQuery"]["externalQueryId"] == run.job(planasonix).id
+    assert facets["externalQuery"]["externalQueryId"] == run.job(simulator).id
     assert facets["planasonix_work"]["errorCode"] == "source_unreachable"
     assert "source_unreachable: The source refused ***" in facets["errorMessage"]["message"]
     assert event["outputs"] == []

@@ -7,10 +7,10 @@ from planasonix_provider.simulator import Simulator
 from tests.system.runs import WAITING, TaskRun
 
 
-def assert_leads_to_its_job(run: TaskRun, planasonix: Simulator) -> None:
-    job = run.job(planasonix)
+def assert_leads_to_its_job(run: TaskRun, simulator: Simulator) -> None:
+    job = run.job(simulator)
     link = run.link()
-    assert link == f"{planasonix.url}/jobs/{job.id}"
+    assert link == f"{simulator.url}/jobs/{job.id}"
     page = httpx.get(link)
     assert page.status_code == 200
     assert job.id in page.text
@@ -18,30 +18,30 @@ def assert_leads_to_its_job(run: TaskRun, planasonix: Simulator) -> None:
 
 
 def test_the_link_leads_to_the_job_while_the_task_waits_and_once_it_is_over(
-    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, way: str
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, way: str
 ) -> None:
-    planasonix.plan(connection_id, running_seconds=20)
+    simulator.plan(connection_id, running_seconds=20)
     run = TaskRun.start(airflow, f"sync_{way}", connection_id=connection_id)
-    run.job(planasonix)
+    run.job(simulator)
     run.wait_for(WAITING[way])
-    assert_leads_to_its_job(run, planasonix)
+    assert_leads_to_its_job(run, simulator)
     assert run.state == WAITING[way]
     run.wait_for("success")
-    assert_leads_to_its_job(run, planasonix)
+    assert_leads_to_its_job(run, simulator)
 
 
 def test_the_link_of_each_mapped_task_leads_to_its_own_job(
-    airflow: LocalAirflow, planasonix: Simulator, way: str
+    airflow: LocalAirflow, simulator: Simulator, way: str
 ) -> None:
     for number in range(1, 6):
-        planasonix.plan(f"conn_demo_{number:02}", running_seconds=40)
+        simulator.plan(f"conn_demo_{number:02}", running_seconds=40)
     tasks = TaskRun.start(airflow, f"five_syncs_{way}").mapped()
     for task in tasks:
-        task.job(planasonix)
+        task.job(simulator)
         task.wait_for(WAITING[way])
-        assert_leads_to_its_job(task, planasonix)
+        assert_leads_to_its_job(task, simulator)
         assert task.state == WAITING[way]
     assert len({task.link() for task in tasks}) == 5
     for task in tasks:
         task.wait_for("success")
-        assert_leads_to_its_job(task, planasonix)
+        assert_leads_to_its_job(task, simulator)

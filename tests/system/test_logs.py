@@ -13,13 +13,13 @@ def without_names_and_figures(line: str) -> str:
 
 
 def test_the_log_tells_the_same_wherever_the_task_waits(
-    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     told = {}
     for way in WAYS:
         warnings = [{"code": "column_type_widened", "message": "Column discount_pct coerced"}]
-        planasonix.plan(connection_id, queued_seconds=20, running_seconds=5, warnings=warnings)
-        planasonix.fail("status", route="get_job", status=502, skip=3)
+        simulator.plan(connection_id, queued_seconds=20, running_seconds=5, warnings=warnings)
+        simulator.fail("status", route="get_job", status=502, skip=3)
         run = TaskRun.start(airflow, f"sync_{way}", connection_id=connection_id)
         run.wait_for("success")
         for line in run.our_lines():
@@ -42,15 +42,15 @@ def test_the_log_tells_the_same_wherever_the_task_waits(
 
 
 def test_each_of_five_deferred_tasks_has_its_own_lines_and_no_others(
-    airflow: LocalAirflow, planasonix: Simulator
+    airflow: LocalAirflow, simulator: Simulator
 ) -> None:
     for number in range(1, 6):
-        planasonix.plan(f"conn_demo_{number:02}", queued_seconds=10, running_seconds=15)
+        simulator.plan(f"conn_demo_{number:02}", queued_seconds=10, running_seconds=15)
     tasks = TaskRun.start(airflow, "five_syncs_deferred").mapped()
     for task in tasks:
         task.wait_for("success")
     for task in tasks:
-        job = task.job(planasonix)
+        job = task.job(simulator)
         assert set(re.findall(r"job_[0-9a-f]{32}", task.log())) == {job.id}
         _started, *states, _loaded = task.our_lines()
         assert [re.match(rf"Job {job.id} (is )?(\w+)", line)[2] for line in states] == [

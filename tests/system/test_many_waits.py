@@ -63,11 +63,11 @@ def test_three_hundred_syncs_outlive_their_triggerer(
     clock, connections = Clock(), [f"conn_many_{number:03}" for number in range(SYNCS)]
     bill = bills[dag_id] = {}
     # The limit is out of the way of who asks thirty times a second.
-    with Simulator(api_key=API_KEY, connections=connections, clock=clock, rate_limit=1_000_000) as planasonix:
+    with Simulator(api_key=API_KEY, connections=connections, clock=clock, rate_limit=1_000_000) as simulator:
         for number, connection_id in enumerate(connections):
             hours = 1 if number < FIRST else 2
-            planasonix.plan(connection_id, queued_seconds=0, running_seconds=timedelta(hours=hours).total_seconds())
-        add_connection(airflow, "planasonix_many", planasonix.airflow_connection())
+            simulator.plan(connection_id, queued_seconds=0, running_seconds=timedelta(hours=hours).total_seconds())
+        add_connection(airflow, "planasonix_many", simulator.airflow_connection())
         # What the triggerer has loaded for others before is not to be left out of its bill.
         airflow.restart("triggerer")
         eventually(lambda: airflow.api("GET", "monitor/health")["triggerer"]["status"] == "healthy", "it is back")
@@ -85,9 +85,9 @@ def test_three_hundred_syncs_outlive_their_triggerer(
 
         # Until even the last has been taken in.
         time.sleep(2 * INTERVAL)
-        asked, computed = len(planasonix.requests), cpu_seconds(airflow, "triggerer")
+        asked, computed = len(simulator.requests), cpu_seconds(airflow, "triggerer")
         time.sleep(WATCHED)
-        watched = planasonix.requests[asked:]
+        watched = simulator.requests[asked:]
         bill[f"requests in {WATCHED} s while all wait"] = len(watched)
         bill[f"triggerer's CPU, s, in {WATCHED} s while all wait"] = cpu_seconds(airflow, "triggerer") - computed
         bill["triggerer's memory, MB, while all wait"] = megabytes(airflow, "triggerer")
@@ -107,13 +107,13 @@ def test_three_hundred_syncs_outlive_their_triggerer(
         eventually(lambda: run.state_of_the_dag_run in ("success", "failed"), "the run ends", PATIENCE, every=1)
         bill["s from the last job's end to the run's end"] = time.monotonic() - ended
         bill["the new triggerer's CPU, s, from its start to the run's end"] = cpu_seconds(airflow, "triggerer")
-        counts = httpx.get(f"{planasonix.url}/_simulator/state").json()["data"]["counts"]
+        counts = httpx.get(f"{simulator.url}/_simulator/state").json()["data"]["counts"]
         bill["requests in all"] = sum(counts.values())
         bill["s in all"] = time.monotonic() - began
 
         assert run.count("success") == SYNCS
-        assert sorted(job.connection_id for job in planasonix.jobs()) == connections
-        assert {job.status for job in planasonix.jobs()} == {"succeeded"}
+        assert sorted(job.connection_id for job in simulator.jobs()) == connections
+        assert {job.status for job in simulator.jobs()} == {"succeeded"}
         assert counts["trigger_sync"] == SYNCS
         looks = Counter(request.path for request in watched)
         lists = looks.pop("/api/v1/jobs", 0)

@@ -38,16 +38,16 @@ sys.exit(sum(os.waitpid(worker, 0)[1] != 0 for worker in workers))
 @pytest.mark.timeout(1200)
 def test_forty_workers_keep_to_120_requests_a_minute(tmp_path: Path, note: Notes) -> None:
     connections = [f"conn_demo_{number:02}" for number in range(1, 41)]
-    with Simulator(api_key=API_KEY, job_seconds=90, connections=connections, rate_limit=120) as planasonix:
-        connection = json.dumps(planasonix.airflow_connection())
+    with Simulator(api_key=API_KEY, job_seconds=90, connections=connections, rate_limit=120) as simulator:
+        connection = json.dumps(simulator.airflow_connection())
         env = {**os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW_CONN_PLANASONIX_DEFAULT": connection}
         workers = subprocess.run(
             [sys.executable, "-c", FORTY_WORKERS], env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False
         )
     assert workers.returncode == 0, workers.stderr
-    asked = Counter(request.status for request in planasonix.requests)
+    asked = Counter(request.status for request in simulator.requests)
     note(
-        f"{asked.total()} requests for 40 syncs, of which {asked[429]} were answered 429; {len(planasonix.jobs())} jobs"
+        f"{asked.total()} requests for 40 syncs, of which {asked[429]} were answered 429; {len(simulator.jobs())} jobs"
     )
-    assert len(planasonix.jobs()) == 40
+    assert len(simulator.jobs()) == 40
     assert asked[429] <= 0.02 * asked.total()

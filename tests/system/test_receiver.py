@@ -37,7 +37,7 @@ class Receiver:
     """The receiver, as Planasonix knows it."""
 
     airflow: LocalAirflow
-    planasonix: Simulator
+    simulator: Simulator
     postgres: PostgresServer
     webhook_id: str
     url: str
@@ -75,15 +75,15 @@ class Receiver:
 
 
 @pytest.fixture(scope="module")
-def receiver(airflow: LocalAirflow, planasonix: Simulator, postgres: PostgresServer) -> Iterator[Receiver]:
+def receiver(airflow: LocalAirflow, simulator: Simulator, postgres: PostgresServer) -> Iterator[Receiver]:
     """A subscription that a task has made, and a receiver that reads the secret where the task has put it."""
     extra = {"asset": ASSET, "kept_in": "variable:system_webhook_secret"}
     add_connection(airflow, NAME, {"conn_type": "planasonix_webhook", "extra": extra})
     url = f"{airflow.url}/planasonix/webhook/{NAME}"
     TaskRun.start(airflow, "webhook_subscription", url=url).task("subscribe").wait_for("success")
-    (webhook,) = planasonix.world.webhooks.all()
-    yield Receiver(airflow, planasonix, postgres, webhook.id, url)
-    planasonix.world.webhooks.delete(webhook.id)
+    (webhook,) = simulator.world.webhooks.all()
+    yield Receiver(airflow, simulator, postgres, webhook.id, url)
+    simulator.world.webhooks.delete(webhook.id)
 
 
 @pytest.fixture(scope="module")
@@ -208,8 +208,8 @@ def test_the_simulator_delivers_twice_and_each_event_counts_once(receiver: Recei
     assert sorted(ours) == sorted(jobs)
 
 
-def with_settings(planasonix: Simulator, **settings: Any) -> None:
-    httpx.post(f"{planasonix.url}/_simulator/settings", json=settings).raise_for_status()
+def with_settings(simulator: Simulator, **settings: Any) -> None:
+    httpx.post(f"{simulator.url}/_simulator/settings", json=settings).raise_for_status()
 
 
 def deliveries_of(receiver: Receiver, jobs: set[str]) -> list[Any]:

@@ -45,12 +45,12 @@ def fernet(airflow: LocalAirflow) -> Fernet:
 
 
 def test_there_is_something_to_search(
-    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, way: str
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, way: str
 ) -> None:
-    planasonix.plan(connection_id, running_seconds=15)
+    simulator.plan(connection_id, running_seconds=15)
     run = TaskRun.start(airflow, f"sync_{way}", connection_id=connection_id)
     run.wait_for("success")
-    job_id = run.job(planasonix).id.encode()
+    job_id = run.job(simulator).id.encode()
     assert any(job_id in path.read_bytes() for path in (airflow.home / "logs").rglob("*.log"))
 
 
@@ -62,15 +62,15 @@ def test_the_connection_is_stored_encrypted(look_up: LookUp, fernet: Fernet) -> 
 
 
 def test_what_a_waiting_trigger_was_given_holds_no_key(
-    airflow: LocalAirflow, planasonix: Simulator, look_up: LookUp, fernet: Fernet, connection_id: str
+    airflow: LocalAirflow, simulator: Simulator, look_up: LookUp, fernet: Fernet, connection_id: str
 ) -> None:
-    planasonix.plan(connection_id, running_seconds=20)
+    simulator.plan(connection_id, running_seconds=20)
     run = TaskRun.start(airflow, "sync_deferred", connection_id=connection_id)
     run.wait_for("deferred")
     stored = [kwargs for (kwargs,) in look_up("SELECT kwargs FROM trigger")]
     # Airflow encrypts them, from a version on.
     given = [kwargs if kwargs.startswith("{") else fernet.decrypt(kwargs.encode()).decode() for kwargs in stored]
-    assert run.job(planasonix).id in str(given)
+    assert run.job(simulator).id in str(given)
     assert API_KEY not in str(given)
     run.wait_for("success")
 

@@ -15,36 +15,36 @@ STATES = {"good": "success", "bad": "failed", "bad_but_soft": "skipped", "late":
 TIMEOUT = 12.0
 
 
-def looks_for_syncs(planasonix: Simulator, connection_id: str) -> int:
+def looks_for_syncs(simulator: Simulator, connection_id: str) -> int:
     """Count the looks at the list of a connection's syncs."""
     wanted = {f"connection_id={connection_id}", "status=succeeded"}
-    return sum(wanted <= set(request.query.split("&")) for request in planasonix.requests)
+    return sum(wanted <= set(request.query.split("&")) for request in simulator.requests)
 
 
 def test_a_sync_that_ends_while_no_triggerer_runs_is_not_missed(
-    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
-    early = planasonix.world.start_sync(connection_id).id
-    eventually(lambda: planasonix.job(early).is_over, "the early sync is over")
+    early = simulator.world.start_sync(connection_id).id
+    eventually(lambda: simulator.job(early).is_over, "the early sync is over")
     since = datetime.now(UTC).isoformat()
     run = TaskRun.start(airflow, "sync_sensor", connection_id=connection_id, since=since).task("fresh")
     run.wait_for("deferred")
-    eventually(lambda: looks_for_syncs(planasonix, connection_id) > LOOKS_OF_THE_TASK, "the triggerer looks")
+    eventually(lambda: looks_for_syncs(simulator, connection_id) > LOOKS_OF_THE_TASK, "the triggerer looks")
     end_politely(airflow, "triggerer")
-    sync = planasonix.world.start_sync(connection_id).id
-    eventually(lambda: planasonix.job(sync).status == "succeeded", "the sync is over")
+    sync = simulator.world.start_sync(connection_id).id
+    eventually(lambda: simulator.job(sync).status == "succeeded", "the sync is over")
     assert run.state == "deferred"
     began = time.monotonic()
     airflow.restart("triggerer")
     run.wait_for("success")
     note(f"success {time.monotonic() - began:.1f} s after the new triggerer's start")
     assert run.xcom()["job_id"] == sync
-    assert run.link() == f"{planasonix.url}/jobs/{sync}"
+    assert run.link() == f"{simulator.url}/jobs/{sync}"
     for line in run.our_lines():
         note(line)
 
 
-def test_a_job_sensor_means_the_same_in_every_mode(airflow: LocalAirflow, planasonix: Simulator, note: Notes) -> None:
+def test_a_job_sensor_means_the_same_in_every_mode(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
     runs: dict[str, TaskRun] = {}
     jobs: list[str] = []
     silent: list[str] = []
@@ -52,9 +52,9 @@ def test_a_job_sensor_means_the_same_in_every_mode(airflow: LocalAirflow, planas
         conf = {}
         for name, outcome, seconds in (("good", "succeeded", 30), ("bad", "failed", 30), ("long", "succeeded", 300)):
             connection_id = f"conn_{name}_for_{mode}"
-            planasonix.world.add_connection(connection_id)
-            planasonix.plan(connection_id, outcome=outcome, running_seconds=seconds)
-            conf[name] = planasonix.world.start_sync(connection_id).id
+            simulator.world.add_connection(connection_id)
+            simulator.plan(connection_id, outcome=outcome, running_seconds=seconds)
+            conf[name] = simulator.world.start_sync(connection_id).id
         jobs += conf.values()
         runs[mode] = TaskRun.start(airflow, f"job_sensor_{mode}", **conf)
     for mode, run in runs.items():
@@ -70,6 +70,6 @@ def test_a_job_sensor_means_the_same_in_every_mode(airflow: LocalAirflow, planas
                 if "was not over by" not in task.log():
                     silent.append(f"{mode}: {task_id}")
     for job_id in jobs:
-        assert looks_at(planasonix, job_id) > 1
-        assert planasonix.job(job_id).cancel_requested_at is None
+        assert looks_at(simulator, job_id) > 1
+        assert simulator.job(job_id).cancel_requested_at is None
     assert silent == [], "their logs do not say why they ended"

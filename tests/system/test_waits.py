@@ -21,42 +21,42 @@ def test_a_triggerer_that_ends_and_comes_back_loses_nothing(
     stop: Callable[[LocalAirflow, str], None],
     job_seconds: float,
     airflow: LocalAirflow,
-    planasonix: Simulator,
+    simulator: Simulator,
     connection_id: str,
     note: Notes,
 ) -> None:
-    planasonix.plan(connection_id, running_seconds=job_seconds)
+    simulator.plan(connection_id, running_seconds=job_seconds)
     run = TaskRun.start(airflow, "sync_deferred", connection_id=connection_id)
     run.wait_for("deferred")
-    job_id = run.job(planasonix).id
-    eventually(lambda: looks_at(planasonix, job_id) > LOOKS_OF_THE_TASK, "the triggerer looks at the job")
-    looks = looks_at(planasonix, job_id)
+    job_id = run.job(simulator).id
+    eventually(lambda: looks_at(simulator, job_id) > LOOKS_OF_THE_TASK, "the triggerer looks at the job")
+    looks = looks_at(simulator, job_id)
     began = time.monotonic()
     stop(airflow, "triggerer")
     note(f"the triggerer ended in {time.monotonic() - began:.1f} s")
-    assert run.job(planasonix).status in ("queued", "running")
+    assert run.job(simulator).status in ("queued", "running")
     airflow.restart("triggerer")
-    eventually(lambda: looks_at(planasonix, job_id) > looks, "the new triggerer looks at the job")
+    eventually(lambda: looks_at(simulator, job_id) > looks, "the new triggerer looks at the job")
     note(f"first look of the new one {time.monotonic() - began:.1f} s later")
     run.wait_for("success")
     note(f"success {time.monotonic() - began:.1f} s later")
 
-    job = run.job(planasonix)
+    job = run.job(simulator)
     assert (job.status, job.cancel_requested_at) == ("succeeded", None)
     result = run.xcom()
-    assert (result["job_id"], result["job_url"]) == (job_id, f"{planasonix.url}/jobs/{job_id}")
+    assert (result["job_id"], result["job_url"]) == (job_id, f"{simulator.url}/jobs/{job_id}")
     assert (result["status"], result["connection_id"]) == ("succeeded", connection_id)
     assert [(table["name"], table["rows_loaded"]) for table in result["tables"]] == [("public.orders", 44_802)]
     assert run.xcom("job_id") == job_id
 
 
 def test_a_deferred_task_that_is_out_of_time_cancels_its_job_and_says_so(
-    airflow: LocalAirflow, planasonix: Simulator, connection_id: str, note: Notes
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
-    planasonix.plan(connection_id, running_seconds=300)
+    simulator.plan(connection_id, running_seconds=300)
     run = TaskRun.start(airflow, "sync_deferred", connection_id=connection_id, timeout=8)
     run.wait_for("failed")
-    job = run.job(planasonix)
+    job = run.job(simulator)
     assert job.status in ("cancelling", "cancelled")
     assert job.cancel_requested_at is not None
     assert job.created_at is not None
@@ -71,10 +71,10 @@ def test_a_deferred_task_that_is_out_of_time_cancels_its_job_and_says_so(
 
 @pytest.mark.parametrize("job_seconds", [2, 3, 4])
 def test_deferred_tasks_with_short_jobs_all_succeed(
-    job_seconds: float, airflow: LocalAirflow, planasonix: Simulator
+    job_seconds: float, airflow: LocalAirflow, simulator: Simulator
 ) -> None:
     for number in range(1, 6):
-        planasonix.plan(f"conn_demo_{number:02}", queued_seconds=0.5, running_seconds=job_seconds - 0.5 + number / 5)
+        simulator.plan(f"conn_demo_{number:02}", queued_seconds=0.5, running_seconds=job_seconds - 0.5 + number / 5)
     tasks = TaskRun.start(airflow, "five_syncs_deferred").mapped()
     eventually(lambda: all(task.is_over for task in tasks), "all five end")
     assert [task.state for task in tasks] == ["success"] * 5

@@ -34,7 +34,7 @@ watchers = pytest.mark.skipif(not HAS_WATCHERS, reason="Airflow 2 has no watcher
 
 
 @pytest.fixture
-def travel(planasonix: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Travel]:
+def travel(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Travel]:
     with travelling(monkeypatch) as travel:
         monkeypatch.setattr(cursors, "_to_the_end", travel.stops_during(cursors._to_the_end))
         yield travel
@@ -69,8 +69,8 @@ def airflow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tra
     return Airflow(store, has_shared_streams=request.param == "shared stream")
 
 
-def requests(planasonix: Simulator, *routes: str) -> int:
-    return sum(not routes or request.route in routes for request in planasonix.requests)
+def requests(simulator: Simulator, *routes: str) -> int:
+    return sum(not routes or request.route in routes for request in simulator.requests)
 
 
 def in_the_log(caplog: pytest.LogCaptureFixture, text: str) -> int:
@@ -79,21 +79,21 @@ def in_the_log(caplog: pytest.LogCaptureFixture, text: str) -> int:
 
 @watchers
 class TestAWatcher:
-    def test_tells_of_what_ends_once(self, planasonix: Simulator, airflow: Airflow) -> None:
-        planasonix.plan(CONNECTION, outcome="failed", code="disk_full", message="No room.", running_seconds=100)
-        planasonix.plan(CONNECTION, running_seconds=100)
+    def test_tells_of_what_ends_once(self, simulator: Simulator, airflow: Airflow) -> None:
+        simulator.plan(CONNECTION, outcome="failed", code="disk_full", message="No room.", running_seconds=100)
+        simulator.plan(CONNECTION, running_seconds=100)
 
         async def main() -> None:
             triggerer = airflow.triggerer(PlanasonixEventTrigger(events=["job.succeeded", "job.failed"]))
             await asyncio.sleep(INTERVAL)
-            planasonix.world.start_sync(CONNECTION, SyncBody(pipeline_id="pl_1"))
+            simulator.world.start_sync(CONNECTION, SyncBody(pipeline_id="pl_1"))
             await asyncio.sleep(200)
-            planasonix.world.start_sync(CONNECTION)
+            simulator.world.start_sync(CONNECTION)
             await asyncio.sleep(1000)
             await triggerer.kill()
 
         clock.run(main())
-        second, first = planasonix.jobs()
+        second, first = simulator.jobs()
         assert airflow.heard == [first.id, second.id]
         _, payload = airflow.store.heard[0]
         assert payload == {
@@ -108,17 +108,17 @@ class TestAWatcher:
             "error": {"code": "disk_full", "message": "No room."},
             "metrics": payload["metrics"],
             "metadata": None,
-            "job_url": f"{planasonix.url}/jobs/{first.id}",
+            "job_url": f"{simulator.url}/jobs/{first.id}",
         }
         assert payload["metrics"]["rows_loaded"] == 22401
 
     def test_that_is_new_tells_nothing_of_the_past_and_all_that_runs(
-        self, planasonix: Simulator, airflow: Airflow, travel: Travel
+        self, simulator: Simulator, airflow: Airflow, travel: Travel
     ) -> None:
-        planasonix.plan(CONNECTION, running_seconds=10)
-        planasonix.world.start_sync(CONNECTION)
-        planasonix.plan(OTHER, running_seconds=20_000)
-        running = planasonix.world.start_sync(OTHER)
+        simulator.plan(CONNECTION, running_seconds=10)
+        simulator.world.start_sync(CONNECTION)
+        simulator.plan(OTHER, running_seconds=20_000)
+        running = simulator.world.start_sync(OTHER)
         travel.sleep(7_200)
 
         async def main() -> None:
@@ -130,19 +130,19 @@ class TestAWatcher:
         assert airflow.heard == [running.id]
 
     def test_tells_of_what_has_ended_while_no_triggerer_ran(
-        self, planasonix: Simulator, airflow: Airflow, travel: Travel
+        self, simulator: Simulator, airflow: Airflow, travel: Travel
     ) -> None:
-        planasonix.plan(CONNECTION, times=None, running_seconds=1_000)
-        planasonix.world.configure(conflict="allowed")
+        simulator.plan(CONNECTION, times=None, running_seconds=1_000)
+        simulator.world.configure(conflict="allowed")
 
         async def main() -> list[str]:
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(INTERVAL)
-            jobs = [planasonix.world.start_sync(CONNECTION).id]
+            jobs = [simulator.world.start_sync(CONNECTION).id]
             await asyncio.sleep(2 * INTERVAL)
             await triggerer.kill()
             for _ in range(150):
-                jobs.append(planasonix.world.start_sync(CONNECTION).id)
+                jobs.append(simulator.world.start_sync(CONNECTION).id)
                 await asyncio.sleep(700)
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(2_000)
@@ -152,11 +152,11 @@ class TestAWatcher:
         jobs = clock.run(main())
         assert airflow.store.ids() == dict.fromkeys(jobs, 1)
 
-    def test_tells_again_what_was_told_and_not_stored(self, planasonix: Simulator, airflow: Airflow) -> None:
+    def test_tells_again_what_was_told_and_not_stored(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> str:
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(INTERVAL)
-            job = planasonix.world.start_sync(CONNECTION).id
+            job = simulator.world.start_sync(CONNECTION).id
             while not triggerer.has_something_to_store:  # noqa: ASYNC110 - it comes by itself
                 await asyncio.sleep(0.1)
             # What is kept by now would be kept too early.
@@ -169,57 +169,57 @@ class TestAWatcher:
         job = clock.run(main())
         assert airflow.heard == [job]
 
-    def test_tells_of_a_backfill_and_not_of_its_jobs(self, planasonix: Simulator, airflow: Airflow) -> None:
-        planasonix.plan_backfill(CONNECTION, queued_seconds=60, jobs=5, job_seconds=200)
+    def test_tells_of_a_backfill_and_not_of_its_jobs(self, simulator: Simulator, airflow: Airflow) -> None:
+        simulator.plan_backfill(CONNECTION, queued_seconds=60, jobs=5, job_seconds=200)
 
         async def main() -> None:
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(INTERVAL)
-            planasonix.world.start_backfill(
+            simulator.world.start_backfill(
                 CONNECTION, BackfillBody(start_at=datetime(2025, 1, 1, tzinfo=UTC), end_at=BEGAN)
             )
             await asyncio.sleep(3_000)
             await triggerer.kill()
 
         clock.run(main())
-        (backfill,) = planasonix.backfills()
+        (backfill,) = simulator.backfills()
         assert airflow.heard == [backfill.id]
         _, payload = airflow.store.heard[0]
         assert payload["event"] == "backfill.completed"
         assert payload["job_url"] is None
 
     def test_feeds_each_of_its_assets_and_keeps_what_it_knows_with_each(
-        self, planasonix: Simulator, airflow: Airflow
+        self, simulator: Simulator, airflow: Airflow
     ) -> None:
         async def main() -> None:
             triggerer = airflow.triggerer(PlanasonixEventTrigger(), assets=("one", "two"))
             await asyncio.sleep(INTERVAL)
-            planasonix.world.start_sync(CONNECTION)
+            simulator.world.start_sync(CONNECTION)
             await asyncio.sleep(100)
             await triggerer.kill()
             if airflow.has_shared_streams:
                 # The other asset is gone, or is not known in time.
                 del airflow.store.kept[min(airflow.store.kept)]
-            planasonix.world.start_sync(OTHER)
+            simulator.world.start_sync(OTHER)
             await asyncio.sleep(INTERVAL)
             triggerer = airflow.triggerer(PlanasonixEventTrigger(), assets=("one", "two"))
             await asyncio.sleep(100)
             await triggerer.kill()
 
         clock.run(main())
-        told = {job.id: 1 for job in planasonix.jobs()}
+        told = {job.id: 1 for job in simulator.jobs()}
         assert len(told) == 2
         assert airflow.store.ids("one") == airflow.store.ids("two") == told
 
-    def test_whose_interval_is_changed_goes_on_from_where_it_was(self, planasonix: Simulator, airflow: Airflow) -> None:
+    def test_whose_interval_is_changed_goes_on_from_where_it_was(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> str:
             await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(poll_interval=30)))
-            job = planasonix.world.start_sync(CONNECTION).id
+            job = simulator.world.start_sync(CONNECTION).id
             await asyncio.sleep(100)
             await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(poll_interval=20)))
             return job
 
-        assert airflow.heard == [] == planasonix.jobs()
+        assert airflow.heard == [] == simulator.jobs()
         job = clock.run(main())
         assert airflow.heard == [job]
 
@@ -229,9 +229,9 @@ class TestAWatcher:
         await triggerer.kill()
 
     def test_of_a_dag_that_syncs_what_it_watches_passes_over_its_own(
-        self, planasonix: Simulator, airflow: Airflow
+        self, simulator: Simulator, airflow: Airflow
     ) -> None:
-        planasonix.world.configure(show_metadata=True, conflict="allowed")
+        simulator.world.configure(show_metadata=True, conflict="allowed")
         own = {"dag_id": "react", "run_id": "asset_triggered__2025", MARK: "a1"}
         others = {"dag_id": "load", "run_id": "asset_triggered__2025", MARK: "a2"}
 
@@ -239,7 +239,7 @@ class TestAWatcher:
             triggerer = airflow.triggerer(PlanasonixEventTrigger(ignore_own="react"))
             triggerer.watch(PlanasonixEventTrigger(ignore_own=True), assets=("of nobody's own",))
             await asyncio.sleep(INTERVAL)
-            jobs = [planasonix.world.start_sync(CONNECTION, SyncBody(metadata=m)).id for m in (own, others, None)]
+            jobs = [simulator.world.start_sync(CONNECTION, SyncBody(metadata=m)).id for m in (own, others, None)]
             await asyncio.sleep(100)
             await triggerer.kill()
             return jobs
@@ -251,19 +251,19 @@ class TestAWatcher:
         assert airflow.said("has shown no metadata") == 0
 
     def test_says_once_that_it_cannot_tell_its_own_where_the_api_shows_no_metadata(
-        self, planasonix: Simulator, airflow: Airflow
+        self, simulator: Simulator, airflow: Airflow
     ) -> None:
         async def main() -> None:
             triggerer = airflow.triggerer(PlanasonixEventTrigger(ignore_own=True))
             triggerer.watch(PlanasonixEventTrigger(metadata={"team": "sales"}), assets=("sales",))
             for connection_id in (CONNECTION, OTHER):
                 await asyncio.sleep(INTERVAL)
-                planasonix.world.start_sync(connection_id, SyncBody(metadata={"team": "sales", MARK: "a1"}))
+                simulator.world.start_sync(connection_id, SyncBody(metadata={"team": "sales", MARK: "a1"}))
             await asyncio.sleep(100)
             await triggerer.kill()
 
         clock.run(main())
-        assert airflow.store.ids() == {job.id: 1 for job in planasonix.jobs()}
+        assert airflow.store.ids() == {job.id: 1 for job in simulator.jobs()}
         assert airflow.store.ids("sales") == {}
         # Once for each of the two.
         assert airflow.said("has shown no metadata") == 2
@@ -279,21 +279,21 @@ class TestAWatcher:
     )
     def test_whose_cursor_is_damaged_says_so_and_tells_rather_twice_than_not(
         self,
-        planasonix: Simulator,
+        simulator: Simulator,
         airflow: Airflow,
         damage: Callable[[Any], Any],
         reason: str,
     ) -> None:
-        planasonix.plan(OTHER, running_seconds=20_000)
+        simulator.plan(OTHER, running_seconds=20_000)
 
         async def main() -> list[str]:
-            jobs = [planasonix.world.start_sync(OTHER).id]
+            jobs = [simulator.world.start_sync(OTHER).id]
             triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=600))
             await asyncio.sleep(7_200)
             await triggerer.kill()
             ((place, text),) = airflow.store.kept.items()
             airflow.store.kept[place] = json.dumps(damage(json.loads(text)))
-            jobs.append(planasonix.world.start_sync(CONNECTION).id)
+            jobs.append(simulator.world.start_sync(CONNECTION).id)
             await asyncio.sleep(600)
             triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=600))
             await asyncio.sleep(20_000)
@@ -305,10 +305,10 @@ class TestAWatcher:
         assert airflow.said(reason) == 1
         assert airflow.said("cannot be read") == 1
 
-    def test_waits_for_airflow_to_say_what_was_told_before(self, planasonix: Simulator, airflow: Airflow) -> None:
+    def test_waits_for_airflow_to_say_what_was_told_before(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> str:
             await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger()))
-            job = planasonix.world.start_sync(CONNECTION).id
+            job = simulator.world.start_sync(CONNECTION).id
             await asyncio.sleep(100)
             airflow.store.fails = RuntimeError("the database is away")
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
@@ -323,9 +323,9 @@ class TestAWatcher:
         assert airflow.said("the database is away") == 1
 
     def test_keeps_nobody_waiting_while_its_own_cursor_cannot_be_read(
-        self, planasonix: Simulator, airflow: Airflow
+        self, simulator: Simulator, airflow: Airflow
     ) -> None:
-        planasonix.plan(CONNECTION, times=None, running_seconds=5)
+        simulator.plan(CONNECTION, times=None, running_seconds=5)
 
         async def main() -> None:
             airflow.store.broken.add("broken")
@@ -334,7 +334,7 @@ class TestAWatcher:
             await asyncio.sleep(100)
             jobs = []
             for _ in range(3):
-                jobs.append(planasonix.world.start_sync(CONNECTION).id)
+                jobs.append(simulator.world.start_sync(CONNECTION).id)
                 await asyncio.sleep(60)
             heard = list(airflow.heard)
             await triggerer.kill()
@@ -344,12 +344,12 @@ class TestAWatcher:
         if airflow.has_shared_streams:
             assert airflow.said("the state of broken is away") == 1
 
-    def test_goes_on_where_its_cursor_cannot_be_kept(self, planasonix: Simulator, airflow: Airflow) -> None:
+    def test_goes_on_where_its_cursor_cannot_be_kept(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> str:
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(100)
             airflow.store.fails = RuntimeError("the database is away")
-            job = planasonix.world.start_sync(CONNECTION).id
+            job = simulator.world.start_sync(CONNECTION).id
             await asyncio.sleep(100)
             airflow.store.fails = None
             await self.watched_for(INTERVAL + 1, triggerer)
@@ -363,33 +363,33 @@ class TestAWatcher:
 
 @watchers
 class TestTheRequests:
-    def test_of_fifty_idle_watchers_are_one_an_interval(self, planasonix: Simulator, airflow: Airflow) -> None:
+    def test_of_fifty_idle_watchers_are_one_an_interval(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> int:
             triggerer = airflow.triggerer()
             for number in range(50):
                 wanted: dict[str, Any] = {"pipeline_id": f"pl_{number}", "poll_interval": 30 + number}
                 triggerer.watch(PlanasonixEventTrigger(**wanted), assets=(f"asset_{number}",))
             await asyncio.sleep(100)
-            before = requests(planasonix)
+            before = requests(simulator)
             await asyncio.sleep(3_600)
-            idle = requests(planasonix) - before
+            idle = requests(simulator) - before
             await triggerer.kill()
             return idle
 
         assert clock.run(main()) == pytest.approx(3_600 / 30, abs=1)
-        assert {request.route for request in planasonix.requests} == {"list_jobs"}
+        assert {request.route for request in simulator.requests} == {"list_jobs"}
 
-    def test_of_who_watches_backfills_too_are_few_more(self, planasonix: Simulator, airflow: Airflow) -> None:
+    def test_of_who_watches_backfills_too_are_few_more(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> None:
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(3_600)
             await triggerer.kill()
 
         clock.run(main())
-        assert requests(planasonix, "list_jobs") == pytest.approx(3_600 / 30 + 2, abs=1)
-        assert requests(planasonix, "list_backfills") == pytest.approx(12 + 2, abs=1)
+        assert requests(simulator, "list_jobs") == pytest.approx(3_600 / 30 + 2, abs=1)
+        assert requests(simulator, "list_backfills") == pytest.approx(12 + 2, abs=1)
 
-    def test_of_what_has_ended_are_one_for_all_who_are_told(self, planasonix: Simulator, airflow: Airflow) -> None:
+    def test_of_what_has_ended_are_one_for_all_who_are_told(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> None:
             triggerer = airflow.triggerer()
             for number in range(20):
@@ -397,38 +397,38 @@ class TestTheRequests:
                 triggerer.watch(trigger, assets=(f"asset_{number}",))
             triggerer.watch(PlanasonixEventTrigger(events=["job.failed"]))
             await asyncio.sleep(50)
-            planasonix.world.start_sync(CONNECTION)
+            simulator.world.start_sync(CONNECTION)
             await asyncio.sleep(100)
             await triggerer.kill()
 
         clock.run(main())
         assert len(airflow.store.heard) == 20
-        assert requests(planasonix, "get_job") == 1
+        assert requests(simulator, "get_job") == 1
 
     def test_of_a_job_that_runs_for_long_beside_many_stay_few(
-        self, planasonix: Simulator, airflow: Airflow, travel: Travel
+        self, simulator: Simulator, airflow: Airflow, travel: Travel
     ) -> None:
-        planasonix.plan(OTHER, running_seconds=30_000)
-        planasonix.plan(CONNECTION, times=None, running_seconds=60)
-        planasonix.world.configure(conflict="allowed")
+        simulator.plan(OTHER, running_seconds=30_000)
+        simulator.plan(CONNECTION, times=None, running_seconds=60)
+        simulator.world.configure(conflict="allowed")
 
         async def main() -> tuple[str, int]:
-            long = planasonix.world.start_sync(OTHER).id
+            long = simulator.world.start_sync(OTHER).id
             triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=60))
             await asyncio.sleep(60)
             for _ in range(300):
-                planasonix.world.start_sync(CONNECTION)
+                simulator.world.start_sync(CONNECTION)
                 await asyncio.sleep(60)
-            before = requests(planasonix)
+            before = requests(simulator)
             await asyncio.sleep(6_000)
-            idle = requests(planasonix) - before
+            idle = requests(simulator) - before
             await asyncio.sleep(10_000)
             await triggerer.kill()
             return long, idle
 
         long, idle = clock.run(main())
         assert airflow.heard[-1] == long
-        assert airflow.store.ids() == {job.id: 1 for job in planasonix.jobs()}
+        assert airflow.store.ids() == {job.id: 1 for job in simulator.jobs()}
         # Besides one an interval, and the backfills' in five minutes, there is one in a hundredth of its age.
         assert idle <= 100 + 6_000 / 300 + 6_000 / 180 + 2
         assert len(max(airflow.store.kept.values(), key=len)) < 20_000
@@ -437,97 +437,97 @@ class TestTheRequests:
 @watchers
 class TestTrouble:
     def test_of_any_length_misses_nothing_and_is_told_calmly(
-        self, planasonix: Simulator, airflow: Airflow, caplog: pytest.LogCaptureFixture
+        self, simulator: Simulator, airflow: Airflow, caplog: pytest.LogCaptureFixture
     ) -> None:
         async def main() -> None:
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(100)
-            fault = planasonix.fail("status", status=503, times=None)
-            planasonix.world.start_sync(CONNECTION)
+            fault = simulator.fail("status", status=503, times=None)
+            simulator.world.start_sync(CONNECTION)
             await asyncio.sleep(3 * 3_600)
-            planasonix.faults.clear()
+            simulator.faults.clear()
             assert fault
             await asyncio.sleep(100)
             await triggerer.kill()
 
         clock.run(main())
-        assert airflow.heard == [planasonix.jobs()[0].id]
+        assert airflow.heard == [simulator.jobs()[0].id]
         assert in_the_log(caplog, "cannot be asked for") == 18
         assert in_the_log(caplog, "Planasonix answers again, after 3 h 0 min.") == 1
 
     @pytest.mark.parametrize("status", [401, 403, 404])
     def test_that_a_person_has_to_mend_heals_and_is_no_storm(
-        self, planasonix: Simulator, airflow: Airflow, status: int
+        self, simulator: Simulator, airflow: Airflow, status: int
     ) -> None:
         async def main() -> int:
             triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=1, events=["job.succeeded"]))
             await asyncio.sleep(100)
-            planasonix.fail("status", status=status, times=None, route="list_jobs")
-            planasonix.world.start_sync(CONNECTION)
-            before = requests(planasonix)
+            simulator.fail("status", status=status, times=None, route="list_jobs")
+            simulator.world.start_sync(CONNECTION)
+            before = requests(simulator)
             await asyncio.sleep(3_600)
-            meanwhile = requests(planasonix) - before
-            planasonix.faults.clear()
+            meanwhile = requests(simulator) - before
+            simulator.faults.clear()
             await asyncio.sleep(LOOK_AGAIN_AFTER + 10)
             await triggerer.kill()
             return meanwhile
 
         assert clock.run(main()) <= 3_600 / LOOK_AGAIN_AFTER + 1
-        assert airflow.heard == [planasonix.jobs()[0].id]
+        assert airflow.heard == [simulator.jobs()[0].id]
 
-    def test_with_the_rate_limit_waits_as_long_as_it_is_told(self, planasonix: Simulator, airflow: Airflow) -> None:
+    def test_with_the_rate_limit_waits_as_long_as_it_is_told(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> int:
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(100)
-            planasonix.fail("status", status=429, headers={"Retry-After": "300"})
-            planasonix.world.start_sync(CONNECTION)
-            before = requests(planasonix)
+            simulator.fail("status", status=429, headers={"Retry-After": "300"})
+            simulator.world.start_sync(CONNECTION)
+            before = requests(simulator)
             await asyncio.sleep(290)
-            silent = requests(planasonix) - before
+            silent = requests(simulator) - before
             await asyncio.sleep(100)
             await triggerer.kill()
             return silent
 
         assert clock.run(main()) == 1
-        assert airflow.heard == [planasonix.jobs()[0].id]
+        assert airflow.heard == [simulator.jobs()[0].id]
 
     def test_with_an_airflow_connection_that_does_not_exist_ends_when_it_is_made(
         self,
-        planasonix: Simulator,
+        simulator: Simulator,
         airflow: Airflow,
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        planasonix.plan(CONNECTION, running_seconds=3_600)
+        simulator.plan(CONNECTION, running_seconds=3_600)
 
         async def main() -> None:
-            planasonix.world.start_sync(CONNECTION)
+            simulator.world.start_sync(CONNECTION)
             trigger = PlanasonixEventTrigger(planasonix_conn_id="planasonix_later")
             triggerer = airflow.triggerer(trigger)
             await asyncio.sleep(1_000)
-            monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_LATER", json.dumps(planasonix.airflow_connection()))
+            monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_LATER", json.dumps(simulator.airflow_connection()))
             await asyncio.sleep(4_000)
             await triggerer.kill()
 
         clock.run(main())
-        assert airflow.heard == [planasonix.jobs()[0].id]
+        assert airflow.heard == [simulator.jobs()[0].id]
         assert in_the_log(caplog, "There is no Airflow connection 'planasonix_later'") == 2
 
     def test_with_a_job_that_is_gone_is_told_and_ends(
-        self, planasonix: Simulator, airflow: Airflow, caplog: pytest.LogCaptureFixture
+        self, simulator: Simulator, airflow: Airflow, caplog: pytest.LogCaptureFixture
     ) -> None:
-        planasonix.plan(CONNECTION, running_seconds=10 * GONE_AFTER)
+        simulator.plan(CONNECTION, running_seconds=10 * GONE_AFTER)
 
         async def main() -> None:
-            job = planasonix.world.start_sync(CONNECTION)
+            job = simulator.world.start_sync(CONNECTION)
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(100)
-            planasonix.reset()
+            simulator.reset()
             await asyncio.sleep(2 * GONE_AFTER)
             assert in_the_log(caplog, f"Job {job.id} is not there any more, for 1 h 0 min: its end is not told.") == 1
-            before = requests(planasonix, "get_job")
+            before = requests(simulator, "get_job")
             await asyncio.sleep(GONE_AFTER)
-            assert requests(planasonix, "get_job") == before
+            assert requests(simulator, "get_job") == before
             await triggerer.kill()
 
         clock.run(main())
@@ -644,8 +644,8 @@ class TestTheArguments:
         (record,) = caplog.records
         assert "events: this version does not know ['job.suceeded']; known are ['backfill.cancelled'" in record.message
 
-    def test_hold_no_secret(self, planasonix: Simulator) -> None:
-        assert planasonix.api_key not in json.dumps(PlanasonixEventTrigger().serialize())
+    def test_hold_no_secret(self, simulator: Simulator) -> None:
+        assert simulator.api_key not in json.dumps(PlanasonixEventTrigger().serialize())
 
 
 @pytest.mark.skipif(HAS_WATCHERS, reason="this Airflow has watchers")

@@ -71,7 +71,7 @@ def test_refuses_what_makes_no_sense(arguments: dict[str, Any], words: str) -> N
         PlanasonixJobTrigger(**arguments)
 
 
-def test_hands_back_the_job_that_is_over(planasonix: Simulator) -> None:
+def test_hands_back_the_job_that_is_over(simulator: Simulator) -> None:
     job_id = started()
     event = WaitEvent.from_payload(asyncio.run(first_event(trigger(job_id))), "job")
     assert event.outcome == "over"
@@ -79,15 +79,15 @@ def test_hands_back_the_job_that_is_over(planasonix: Simulator) -> None:
     assert event.job.status == "succeeded"
 
 
-def test_ends_with_its_one_event(planasonix: Simulator) -> None:
+def test_ends_with_its_one_event(simulator: Simulator) -> None:
     async def events() -> list[Any]:
         return [event async for event in trigger(started()).run()]
 
     assert len(asyncio.run(events())) == 1
 
 
-def test_is_made_again_by_another_triggerer_and_goes_on(planasonix: Simulator) -> None:
-    planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=60)
+def test_is_made_again_by_another_triggerer_and_goes_on(simulator: Simulator) -> None:
+    simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
     first = trigger(started())
 
     async def killed() -> None:
@@ -96,42 +96,42 @@ def test_is_made_again_by_another_triggerer_and_goes_on(planasonix: Simulator) -
         await first.cleanup()
 
     asyncio.run(killed())
-    (job,) = planasonix.jobs()
+    (job,) = simulator.jobs()
     assert job.status == "running", "a triggerer that goes away cancels nothing"
-    planasonix.world.cancel(job.id)
+    simulator.world.cancel(job.id)
     assert WaitEvent.from_payload(asyncio.run(first_event(rebuilt(first))), "job").outcome == "over"
 
 
-def test_keeps_its_event_back_until_airflow_has_seen_the_task_go(planasonix: Simulator) -> None:
+def test_keeps_its_event_back_until_airflow_has_seen_the_task_go(simulator: Simulator) -> None:
     not_before = datetime.now(UTC) + timedelta(seconds=0.5)
     event = asyncio.run(first_event(trigger(started(), not_before=not_before)))
     assert datetime.now(UTC) >= not_before
     assert WaitEvent.from_payload(event, "job").outcome == "over"
 
 
-def test_does_not_look_again_at_once_where_the_task_has_just_looked(planasonix: Simulator) -> None:
-    planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0)
+def test_does_not_look_again_at_once_where_the_task_has_just_looked(simulator: Simulator) -> None:
+    simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
     not_before = datetime.now(UTC) + timedelta(seconds=0.3)
     asyncio.run(first_event(trigger(started(), poll_interval=10, not_before=not_before)))
-    looks = [request.at for request in planasonix.requests if request.route == "get_job"]
+    looks = [request.at for request in simulator.requests if request.route == "get_job"]
     assert len(looks) == 1
     assert looks[0] >= not_before - timedelta(seconds=0.05)
 
 
-def test_cancels_at_the_deadline_by_itself_if_it_is_told_to(planasonix: Simulator) -> None:
-    planasonix.plan(CONNECTION, running_seconds=60)
+def test_cancels_at_the_deadline_by_itself_if_it_is_told_to(simulator: Simulator) -> None:
+    simulator.plan(CONNECTION, running_seconds=60)
     deadline = datetime.now(UTC) + timedelta(seconds=0.2)
     event = asyncio.run(first_event(trigger(started(), deadline=deadline, cancel_on_kill=True, owned=True)))
     assert WaitEvent.from_payload(event, "job").is_out_of_time
     assert event["message"].endswith("It was asked to cancel.")
-    assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
+    assert simulator.jobs()[0].status in ("cancelling", "cancelled")
 
 
-def test_looks_for_the_last_time_though_the_rate_limit_runs_short(planasonix: Simulator) -> None:
-    planasonix.plan(CONNECTION, running_seconds=0)
+def test_looks_for_the_last_time_though_the_rate_limit_runs_short(simulator: Simulator) -> None:
+    simulator.plan(CONNECTION, running_seconds=0)
     job_id = started()
     headers = {"x-ratelimit-limit": "100", "x-ratelimit-remaining": "0"}
-    pace_of(planasonix.url, SecretStr(planasonix.api_key)).note(200, headers)
+    pace_of(simulator.url, SecretStr(simulator.api_key)).note(200, headers)
     deadline = datetime.now(UTC) + timedelta(seconds=0.3)
     began = time.monotonic()
     event = WaitEvent.from_payload(
@@ -141,23 +141,23 @@ def test_looks_for_the_last_time_though_the_rate_limit_runs_short(planasonix: Si
     assert time.monotonic() - began < LONGEST_REST - 10, "it does not wait for its turn"
 
 
-def test_cancels_nothing_otherwise(planasonix: Simulator) -> None:
-    planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=60)
+def test_cancels_nothing_otherwise(simulator: Simulator) -> None:
+    simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
     event = asyncio.run(first_event(trigger(started(), deadline=datetime.now(UTC) + timedelta(seconds=0.2))))
     assert WaitEvent.from_payload(event, "job").is_out_of_time
-    assert planasonix.jobs()[0].status == "running"
+    assert simulator.jobs()[0].status == "running"
 
 
-def test_says_so_if_it_cannot_cancel(planasonix: Simulator) -> None:
-    planasonix.plan(CONNECTION, running_seconds=60)
-    planasonix.fail("status", status=403, route="cancel_job")
+def test_says_so_if_it_cannot_cancel(simulator: Simulator) -> None:
+    simulator.plan(CONNECTION, running_seconds=60)
+    simulator.fail("status", status=403, route="cancel_job")
     deadline = datetime.now(UTC) + timedelta(seconds=0.1)
     event = asyncio.run(first_event(trigger(started(), deadline=deadline, cancel_on_kill=True, owned=True)))
     assert "It could not be cancelled and may still run" in event["message"]
     assert "answered 403" in event["message"]
 
 
-def test_that_breaks_says_so_in_its_event(planasonix: Simulator, mocker: MockerFixture) -> None:
+def test_that_breaks_says_so_in_its_event(simulator: Simulator, mocker: MockerFixture) -> None:
     # Nothing real can be made to break here; that is what the net is for.
     mocker.patch("planasonix_provider.triggers.base.Watch", side_effect=ZeroDivisionError)
     waiting = trigger("job_1")
@@ -167,11 +167,11 @@ def test_that_breaks_says_so_in_its_event(planasonix: Simulator, mocker: MockerF
     assert "ZeroDivisionError" in str(event.message)
 
 
-def test_a_hundred_share_one_client_and_each_writes_its_own_log(planasonix: Simulator, mocker: MockerFixture) -> None:
+def test_a_hundred_share_one_client_and_each_writes_its_own_log(simulator: Simulator, mocker: MockerFixture) -> None:
     connections = [f"conn_{number}" for number in range(100)]
     for connection_id in connections:
-        planasonix.world.add_connection(connection_id)
-        planasonix.plan(connection_id, running_seconds=0.5)
+        simulator.world.add_connection(connection_id)
+        simulator.plan(connection_id, running_seconds=0.5)
     jobs = [started(connection_id) for connection_id in connections]
     clients = mocker.spy(AsyncClient, "__init__")
     logs = {job_id: Log() for job_id in jobs}
@@ -191,23 +191,23 @@ def test_a_hundred_share_one_client_and_each_writes_its_own_log(planasonix: Simu
 
 
 def test_a_hundred_cost_a_page_a_look_and_their_tasks_account_alike(
-    planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connections = [f"conn_{number}" for number in range(100)]
     for connection_id in connections:
-        planasonix.world.add_connection(connection_id)
-        planasonix.plan(connection_id, running_seconds=60, tables={"public.orders": 7})
+        simulator.world.add_connection(connection_id)
+        simulator.plan(connection_id, running_seconds=60, tables={"public.orders": 7})
 
     async def wait_for_all(jobs: list[str]) -> list[Any]:
         return await asyncio.gather(*(first_event(trigger(job_id, poll_interval=30)) for job_id in jobs))
 
     with travelling(monkeypatch) as travel:
         jobs = [started(connection_id) for connection_id in connections]
-        before = len(planasonix.requests)
+        before = len(simulator.requests)
         events = travel.run(wait_for_all(jobs))
     assert {event["job"]["status"] for event in events} == {"succeeded"}
     # Pages of the jobs that run, and at the end one of those that have succeeded; a few looks at what lay between.
-    assert len(planasonix.requests) - before < 30
+    assert len(simulator.requests) - before < 30
     operator = PlanasonixSyncOperator(task_id="load", connection_id=connections[0], deferrable=True)
     result = operator.execute_complete(context(Run()), events[0])
     assert result["finished_at"]
@@ -221,25 +221,25 @@ def test_a_missing_connection_is_an_event_with_a_reason() -> None:
     assert "There is no Airflow connection 'nowhere'" in str(event.message)
 
 
-def test_holds_no_key(planasonix: Simulator) -> None:
+def test_holds_no_key(simulator: Simulator) -> None:
     waiting = trigger(started())
     event = asyncio.run(first_event(waiting))
     assert API_KEY not in json.dumps([waiting.serialize(), event, repr(waiting)])
 
 
 class TestABackfill:
-    def test_is_waited_for_and_swept_like_a_job(self, planasonix: Simulator) -> None:
+    def test_is_waited_for_and_swept_like_a_job(self, simulator: Simulator) -> None:
         backfill_id = backfill_started()
         event = asyncio.run(first_event(PlanasonixBackfillTrigger(backfill_id, poll_interval=0.03)))
         read = WaitEvent.from_payload(event, "backfill")
         assert read.work is not None
         assert (read.work.id, read.work.status) == (backfill_id, "completed")
-        assert {request.route for request in planasonix.requests} == {"trigger_backfill", "get_backfill"}
+        assert {request.route for request in simulator.requests} == {"trigger_backfill", "get_backfill"}
 
-    def test_of_thousands_of_jobs_costs_the_requests_of_one(self, planasonix: Simulator) -> None:
-        planasonix.plan_backfill(CONNECTION, jobs=5_000, parallel=5_000, queued_seconds=0, job_seconds=0.5)
+    def test_of_thousands_of_jobs_costs_the_requests_of_one(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(CONNECTION, jobs=5_000, parallel=5_000, queued_seconds=0, job_seconds=0.5)
         event = asyncio.run(first_event(PlanasonixBackfillTrigger(backfill_started(), poll_interval=0.1)))
-        asked = [request.route for request in planasonix.requests]
+        asked = [request.route for request in simulator.requests]
         assert asked.count("get_backfill") <= 8
         assert set(asked) == {"trigger_backfill", "get_backfill"}
         assert len(json.dumps(event)) < 1_000
@@ -251,7 +251,7 @@ class TestABackfill:
 
 
 class TestASync:
-    def test_that_ends_while_no_triggerer_runs_is_not_missed(self, planasonix: Simulator) -> None:
+    def test_that_ends_while_no_triggerer_runs_is_not_missed(self, simulator: Simulator) -> None:
         since = datetime.now(UTC)
         first = PlanasonixSyncTrigger(CONNECTION, since, poll_interval=0.03)
 
@@ -260,7 +260,7 @@ class TestASync:
                 await asyncio.wait_for(first_event(first), 0.1)
 
         asyncio.run(killed())
-        planasonix.plan(CONNECTION, queued_seconds=0, running_seconds=0)
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
         job_id = started()
         event = WaitEvent.from_payload(asyncio.run(first_event(rebuilt(first))), "sync")
         assert event.work is not None
@@ -281,28 +281,28 @@ class TestAKill:
         """What Airflow says of the task; there is no triggerer here whose supervisor could be asked."""
         return mocker.patch("planasonix_provider.triggers.base.is_really_killed", return_value=True)
 
-    def test_cancels_the_job_of_a_task_that_owns_it(self, planasonix: Simulator, state: Any) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+    def test_cancels_the_job_of_a_task_that_owns_it(self, simulator: Simulator, state: Any) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
         waiting = trigger(started(), cancel_on_kill=True, owned=True)
         record(waiting, log := Log())
         asyncio.run(waiting.on_kill())
-        assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
+        assert simulator.jobs()[0].status in ("cancelling", "cancelled")
         assert log.lines[0] == f"The task was killed. Job {waiting.job_id} is being cancelled."
         assert log.lines[1].startswith(f"The task was killed. Job {waiting.job_id} was asked to cancel")
 
     def test_cancels_the_jobs_of_a_backfill_until_it_is_over(
-        self, planasonix: Simulator, state: Any, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, state: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("planasonix_provider.waiting.cancel.PURSUE_EVERY", 0.02)
-        planasonix.plan_backfill(CONNECTION, queued_seconds=0, jobs=9, job_seconds=60, jobs_after_cancel=2)
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=9, job_seconds=60, jobs_after_cancel=2)
         backfill_id = backfill_started()
         asyncio.run(PlanasonixBackfillTrigger(backfill_id, cancel_on_kill=True, owned=True).on_kill())
-        assert planasonix.backfill(backfill_id).status == "cancelled"
+        assert simulator.backfill(backfill_id).status == "cancelled"
 
-    def test_survives_being_asked_to_end_again_and_again(self, planasonix: Simulator, state: Any) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+    def test_survives_being_asked_to_end_again_and_again(self, simulator: Simulator, state: Any) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
         waiting = trigger(started(), cancel_on_kill=True, owned=True)
-        planasonix.fail("hang", route="cancel_job", seconds=0.5)
+        simulator.fail("hang", route="cancel_job", seconds=0.5)
 
         async def main() -> None:
             task = asyncio.create_task(waiting.on_kill())
@@ -312,23 +312,23 @@ class TestAKill:
             await task
 
         asyncio.run(main())
-        assert planasonix.jobs()[0].status in ("cancelling", "cancelled")
+        assert simulator.jobs()[0].status in ("cancelling", "cancelled")
 
-    def test_cancels_nothing_of_a_task_that_still_waits(self, planasonix: Simulator, state: Any) -> None:
+    def test_cancels_nothing_of_a_task_that_still_waits(self, simulator: Simulator, state: Any) -> None:
         state.return_value = False
-        planasonix.plan(CONNECTION, running_seconds=60)
+        simulator.plan(CONNECTION, running_seconds=60)
         asyncio.run(trigger(started(), cancel_on_kill=True, owned=True).on_kill())
-        assert "cancel_job" not in {request.route for request in planasonix.requests}
+        assert "cancel_job" not in {request.route for request in simulator.requests}
 
-    def test_cancels_nothing_that_the_task_does_not_own(self, planasonix: Simulator, state: Any) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+    def test_cancels_nothing_that_the_task_does_not_own(self, simulator: Simulator, state: Any) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
         asyncio.run(trigger(started()).on_kill())
         assert state.call_count == 0
-        assert planasonix.jobs()[0].cancel_requested_at is None
+        assert simulator.jobs()[0].cancel_requested_at is None
 
-    def test_says_so_if_the_job_cannot_be_cancelled(self, planasonix: Simulator, state: Any) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
-        planasonix.fail("status", status=403, route="cancel_job")
+    def test_says_so_if_the_job_cannot_be_cancelled(self, simulator: Simulator, state: Any) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("status", status=403, route="cancel_job")
         waiting = trigger(started(), cancel_on_kill=True, owned=True)
         record(waiting, log := Log())
         asyncio.run(waiting.on_kill())
@@ -354,48 +354,48 @@ class TestACancelWithoutAReason:
                 await asyncio.sleep(0.01)
 
     @staticmethod
-    def has_looked(planasonix: Simulator) -> bool:
-        return any(request.method == "GET" for request in planasonix.requests)
+    def has_looked(simulator: Simulator) -> bool:
+        return any(request.method == "GET" for request in simulator.requests)
 
-    async def cancelled(self, waiting: PlanasonixJobTrigger, planasonix: Simulator) -> None:
+    async def cancelled(self, waiting: PlanasonixJobTrigger, simulator: Simulator) -> None:
         """Cancel a wait that has begun."""
         task = asyncio.create_task(first_event(waiting))
-        await self.until(lambda: self.has_looked(planasonix))
+        await self.until(lambda: self.has_looked(simulator))
         task.cancel()
         await asyncio.wait([task])
         assert task.cancelled()
 
-    def test_cancels_the_job_if_the_task_was_killed(self, planasonix: Simulator, is_killed: bool) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+    def test_cancels_the_job_if_the_task_was_killed(self, simulator: Simulator, is_killed: bool) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
         waiting = trigger(started(), cancel_on_kill=True, owned=True)
         record(waiting, log := Log())
 
         async def main() -> None:
-            await self.cancelled(waiting, planasonix)
+            await self.cancelled(waiting, simulator)
             last = "was asked to cancel" if is_killed else "The task waits still, or again."
             await self.until(lambda: last in log.lines[-1])
 
         asyncio.run(main())
-        assert (planasonix.jobs()[0].cancel_requested_at is not None) == is_killed
+        assert (simulator.jobs()[0].cancel_requested_at is not None) == is_killed
 
     @pytest.mark.parametrize("is_killed", [True], indirect=True)
-    def test_leaves_alone_what_the_task_does_not_own(self, planasonix: Simulator, is_killed: bool) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+    def test_leaves_alone_what_the_task_does_not_own(self, simulator: Simulator, is_killed: bool) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
 
         async def main() -> None:
-            await self.cancelled(trigger(started()), planasonix)
+            await self.cancelled(trigger(started()), simulator)
             assert not triggers_base._CANCELS
             # The look that it was amid ends a moment later.
             await self.until(lambda: len(asyncio.all_tasks()) == 1)
 
         asyncio.run(main())
-        assert planasonix.jobs()[0].cancel_requested_at is None
+        assert simulator.jobs()[0].cancel_requested_at is None
 
     @pytest.mark.parametrize("is_killed", [True], indirect=True)
     def test_at_the_shutdown_of_the_triggerer_asks_and_cancels_nothing(
-        self, planasonix: Simulator, is_killed: bool
+        self, simulator: Simulator, is_killed: bool
     ) -> None:
-        planasonix.plan(CONNECTION, running_seconds=60)
+        simulator.plan(CONNECTION, running_seconds=60)
         waits = [trigger(started(), cancel_on_kill=True, owned=True)]
         waits += [rebuilt(waits[0]) for _ in range(5)]
         running: list[asyncio.Task[Any]] = []
@@ -404,9 +404,9 @@ class TestACancelWithoutAReason:
 
         async def main() -> None:
             running.extend(asyncio.create_task(first_event(wait)) for wait in waits)
-            await self.until(lambda: self.has_looked(planasonix))
+            await self.until(lambda: self.has_looked(simulator))
 
         asyncio.run(main())
         assert all(task.cancelled() for task in running)
         assert not triggers_base._CANCELS
-        assert planasonix.jobs()[0].cancel_requested_at is None
+        assert simulator.jobs()[0].cancel_requested_at is None

@@ -16,7 +16,7 @@ def module_browser(session_simulator: Simulator) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def browser(module_browser: httpx.Client, planasonix: Simulator) -> httpx.Client:
+def browser(module_browser: httpx.Client, simulator: Simulator) -> httpx.Client:
     """Somebody who looks at the pages, without a key."""
     return module_browser
 
@@ -28,11 +28,11 @@ def look(browser: httpx.Client) -> Callable[[str], Page]:
 
 
 @pytest.fixture
-def send(browser: httpx.Client, planasonix: Simulator) -> Callable[..., Page]:
+def send(browser: httpx.Client, simulator: Simulator) -> Callable[..., Page]:
     """Sends a form as a browser does, and loads the page that it leads to."""
 
     def send(path: str, **typed: str) -> Page:
-        headers = {"Origin": planasonix.url, "Sec-Fetch-Site": "same-origin"}
+        headers = {"Origin": simulator.url, "Sec-Fetch-Site": "same-origin"}
         return Page(browser.post(path, data=typed, headers=headers, follow_redirects=True))
 
     return send

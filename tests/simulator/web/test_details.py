@@ -15,15 +15,15 @@ FACTS, METRICS, TABLES = "What was started, and when", "What it has moved so far
 TASK = {"dag_id": "nightly", "task_id": "load", "run_id": "manual__1+00:00", "try_number": 2, "map_index": -1}
 
 
-def sync(planasonix, **body):
-    return planasonix.world.start_sync("conn_demo_01", SyncOrder.model_validate(body)).id
+def sync(simulator, **body):
+    return simulator.world.start_sync("conn_demo_01", SyncOrder.model_validate(body)).id
 
 
 class TestJob:
-    def test_tells_what_a_person_asks(self, planasonix, look, clock):
+    def test_tells_what_a_person_asks(self, simulator, look, clock):
         warning = {"code": "column_type_widened", "message": "Column discount_pct was widened."}
-        planasonix.plan("conn_demo_01", tables={"orders": 1_200, "lines": 34}, warnings=[warning])
-        job_id = sync(planasonix, pipeline_id="pl_1", metadata={**TASK, "ticket": "OPS-1"})
+        simulator.plan("conn_demo_01", tables={"orders": 1_200, "lines": 34}, warnings=[warning])
+        job_id = sync(simulator, pipeline_id="pl_1", metadata={**TASK, "ticket": "OPS-1"})
         clock.move(3)
         page = look(f"/jobs/{job_id}")
         assert page.status == 200
@@ -51,17 +51,17 @@ class TestJob:
         }
         assert '"ticket": "OPS-1"' in page.text
 
-    def test_tells_why_it_failed(self, planasonix, look, clock):
-        planasonix.plan("conn_demo_01", outcome="failed", code="source_unreachable", message="No route to host.")
-        job_id = sync(planasonix)
+    def test_tells_why_it_failed(self, simulator, look, clock):
+        simulator.plan("conn_demo_01", outcome="failed", code="source_unreachable", message="No route to host.")
+        job_id = sync(simulator)
         clock.move(3)
         page = look(f"/jobs/{job_id}")
         assert "failed 50 %" in page.text
         assert "Error source_unreachable No route to host." in page.text
         assert "Its metadata names no Airflow task." in page.text
 
-    def test_moves_while_it_runs_and_then_no_more(self, planasonix, look, clock):
-        job_id = sync(planasonix)
+    def test_moves_while_it_runs_and_then_no_more(self, simulator, look, clock):
+        job_id = sync(simulator)
         clock.move(1.2)
         page = look(f"/jobs/{job_id}")
         assert "running 50 %" in page.text
@@ -72,32 +72,32 @@ class TestJob:
         (moving,) = look(f"/jobs/{job_id}").all("div", id="now")
         assert ("data-live" in moving, moving["data-news"]) == (False, "The job is succeeded.")
 
-    def test_is_cancelled_by_a_button(self, planasonix, look, send, clock):
-        job_id = sync(planasonix)
+    def test_is_cancelled_by_a_button(self, simulator, look, send, clock):
+        job_id = sync(simulator)
         (form,) = look(f"/jobs/{job_id}").all("form")
         page = send(form["action"])
         assert (page.status, "cancelling 0 %" in page.text, page.all("form")) == (200, True, [])
-        assert planasonix.job(job_id).status == "cancelling"
+        assert simulator.job(job_id).status == "cancelling"
         clock.move(1)
         assert look(f"/jobs/{job_id}").all("form") == []
 
-    def test_leads_to_its_backfill(self, planasonix, look, clock):
+    def test_leads_to_its_backfill(self, simulator, look, clock):
         body = BackfillOrder.model_validate({"start_at": "2025-01-01", "end_at": "2025-03-01"})
-        backfill_id = planasonix.world.start_backfill("conn_demo_01", body).id
+        backfill_id = simulator.world.start_backfill("conn_demo_01", body).id
         clock.move(1)
-        job_id = planasonix.backfill(backfill_id).job_ids[0]
+        job_id = simulator.backfill(backfill_id).job_ids[0]
         assert f"/backfills/{backfill_id}" in look(f"/jobs/{job_id}").links
-        assert not [link for link in look(f"/jobs/{sync(planasonix)}").links if "backfill" in link]
+        assert not [link for link in look(f"/jobs/{sync(simulator)}").links if "backfill" in link]
 
 
 class TestBackfill:
-    def start(self, planasonix, **more):
+    def start(self, simulator, **more):
         body = {"start_at": "2025-01-01", "end_at": "2025-03-01", **more}
-        return planasonix.world.start_backfill("conn_demo_01", BackfillOrder.model_validate(body)).id
+        return simulator.world.start_backfill("conn_demo_01", BackfillOrder.model_validate(body)).id
 
-    def test_tells_what_a_person_asks(self, planasonix, look, clock):
-        planasonix.plan_backfill("conn_demo_01", jobs=60, parallel=30, failing_jobs=[0], tables={"a": 400, "b": 200})
-        backfill_id = self.start(planasonix, tables=["a", "b"], metadata=TASK)
+    def test_tells_what_a_person_asks(self, simulator, look, clock):
+        simulator.plan_backfill("conn_demo_01", jobs=60, parallel=30, failing_jobs=[0], tables={"a": 400, "b": 200})
+        backfill_id = self.start(simulator, tables=["a", "b"], metadata=TASK)
         clock.move(4.2)
         page = look(f"/backfills/{backfill_id}")
         assert f"Backfill {backfill_id} failed 99 %" in page.text
@@ -114,12 +114,12 @@ class TestBackfill:
         assert page.facts("The Airflow task in its metadata")["DAG"] == "nightly"
         assert page.all("form") == []
 
-    def test_shows_its_jobs_in_pages(self, planasonix, look, clock):
-        planasonix.plan_backfill("conn_demo_01", jobs=60, parallel=60)
-        backfill_id = self.start(planasonix)
+    def test_shows_its_jobs_in_pages(self, simulator, look, clock):
+        simulator.plan_backfill("conn_demo_01", jobs=60, parallel=60)
+        backfill_id = self.start(simulator)
         assert "It has made none yet." in look(f"/backfills/{backfill_id}").text
         clock.move(1)
-        ids = planasonix.backfill(backfill_id).job_ids
+        ids = simulator.backfill(backfill_id).job_ids
         first = look(f"/backfills/{backfill_id}")
         assert first.ids("Jobs 11 to 60 of 60 so far, newest first") == ids[:9:-1]
         (older,) = first.all("a", rel="next")
@@ -128,20 +128,20 @@ class TestBackfill:
         assert second.all("a", rel="next") == []
 
     @pytest.mark.parametrize("before", ["x", "-1", "99999", ""])
-    def test_takes_an_odd_place_for_the_newest(self, planasonix, look, clock, before):
-        backfill_id = self.start(planasonix)
+    def test_takes_an_odd_place_for_the_newest(self, simulator, look, clock, before):
+        backfill_id = self.start(simulator)
         clock.move(1)
         assert "Jobs 1 to 3 of 3 so far, newest first" in look(f"/backfills/{backfill_id}?before={before}").tables
 
-    def test_is_cancelled_by_a_button_which_ends_its_jobs(self, planasonix, look, send, clock):
-        planasonix.plan_backfill("conn_demo_01", jobs=4, parallel=2)
-        backfill_id = self.start(planasonix)
+    def test_is_cancelled_by_a_button_which_ends_its_jobs(self, simulator, look, send, clock):
+        simulator.plan_backfill("conn_demo_01", jobs=4, parallel=2)
+        backfill_id = self.start(simulator)
         clock.move(2.3)
         (form,) = look(f"/backfills/{backfill_id}").all("form")
         assert send(form["action"]).status == 200
         clock.move(1)
-        assert planasonix.backfill(backfill_id).status == "cancelled"
-        assert [planasonix.job(job_id).status for job_id in planasonix.backfill(backfill_id).job_ids] == [
+        assert simulator.backfill(backfill_id).status == "cancelled"
+        assert [simulator.job(job_id).status for job_id in simulator.backfill(backfill_id).job_ids] == [
             "succeeded",
             "succeeded",
             "cancelled",
@@ -185,8 +185,8 @@ class TestAirflowTask:
         assert task.url == f"http://localhost:8080/dags/{one}/runs/{one}/tasks/{one}?try_number={one}"
 
     def test_is_linked_from_its_job(self, clock):
-        with Simulator(clock=clock, airflow_url="http://localhost:8080") as planasonix:
-            page = Page(httpx.get(f"{planasonix.url}/jobs/{sync(planasonix, metadata=TASK)}", timeout=60))
+        with Simulator(clock=clock, airflow_url="http://localhost:8080") as simulator:
+            page = Page(httpx.get(f"{simulator.url}/jobs/{sync(simulator, metadata=TASK)}", timeout=60))
         assert AirflowTask.of(TASK, "http://localhost:8080").url in page.links
 
     @pytest.mark.parametrize("url", ["javascript:alert(1)", "localhost:8080", "http://", "ftp://x", "http://[", ""])
