@@ -42,10 +42,10 @@ DAG_TESTS = ("airflow.models.dag", "airflow.sdk.definitions.dag")
 class Travel:
     """A clock that passes while somebody sleeps.
 
-    :param traveller: sets this process's time of day.
+    :param traveller: sets this process's time of day; ``None`` lets that be.
     """
 
-    def __init__(self, traveller: Any) -> None:
+    def __init__(self, traveller: Any = None) -> None:
         self._traveller = traveller
         #: The seconds that were slept.
         self.passed = 0.0
@@ -58,7 +58,8 @@ class Travel:
         :param seconds: for how long.
         """
         self.passed += seconds
-        self._traveller.shift(seconds)
+        if self._traveller:
+            self._traveller.shift(seconds)
 
     def monotonic(self) -> float:
         """Count the seconds.
