@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 import runpy
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ import pytest
 
 from planasonix_provider.hooks.receiver import PlanasonixReceiverHook
 from planasonix_provider.keepers import keeper
-from planasonix_provider.simulator import Simulator
-from planasonix_provider.triggers import deferral
+from planasonix_provider.testing import Planasonix
 from planasonix_provider.triggers.events import HAS_WATCHERS
 from tests.conftest import DAGS_FOLDER
 
@@ -23,8 +21,9 @@ pytestmark = pytest.mark.usefixtures("airflow_db")
 
 
 @pytest.fixture(autouse=True)
-def _no_time_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deferral, "SETTLING", timedelta(0))
+def _assets_of_the_simulator(planasonix: Planasonix, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Airflow 3.1 learns of the assets of all examples when the first of them runs, and of no others later.
+    monkeypatch.setenv("PLANASONIX_HOST", planasonix.simulator.url.removeprefix("http://"))
 
 
 def runs_to_its_end(name: str, *followers: str) -> None:
@@ -39,82 +38,71 @@ def runs_to_its_end(name: str, *followers: str) -> None:
         assert str(getattr(run.state, "value", run.state)) == "success"
 
 
-def at_once(planasonix: Simulator, *connections: str) -> None:
-    """One deferred task shows as much as ten, which would wait one after the other here."""
-    for connection_id in connections:
-        planasonix.plan(connection_id, queued_seconds=0, running_seconds=0)
-        planasonix.plan_backfill(connection_id, times=None, queued_seconds=0, job_seconds=0)
-
-
 def test_every_example_is_run_here() -> None:
     run = {name.removeprefix("test_") for name in globals() if name.startswith("test_planasonix_")}
     assert {path.stem for path in Path(__file__).parent.parent.glob("example_dags/*.py")} == run
 
 
-def test_planasonix_nightly_sync(planasonix: Simulator) -> None:
+def test_planasonix_nightly_sync(planasonix: Planasonix) -> None:
     runs_to_its_end("planasonix_nightly_sync")
-    (job,) = planasonix.jobs()
-    assert (job.connection_id, job.status) == (ORDERS, "succeeded")
+    assert planasonix.assert_started(ORDERS).status == "succeeded"
+    (job,) = planasonix.simulator.jobs()
     assert (job.metadata or {})["dag_id"] == "planasonix_nightly_sync"
 
 
-def test_planasonix_mapped_syncs(planasonix: Simulator) -> None:
-    at_once(planasonix, *DEMO)
+def test_planasonix_mapped_syncs(planasonix: Planasonix) -> None:
     runs_to_its_end("planasonix_mapped_syncs")
-    assert sorted(job.connection_id or "" for job in planasonix.jobs()) == DEMO
-    assert {job.status for job in planasonix.jobs()} == {"succeeded"}
+    assert sorted(start.connection_id for start in planasonix.started()) == DEMO
+    assert {start.status for start in planasonix.started()} == {"succeeded"}
 
 
-def test_planasonix_backfill_by_month(planasonix: Simulator) -> None:
-    at_once(planasonix, ORDERS)
+def test_planasonix_backfill_by_month(planasonix: Planasonix) -> None:
     runs_to_its_end("planasonix_backfill_by_month")
-    windows = sorted((backfill.start_at, backfill.end_at) for backfill in planasonix.backfills())
+    backfills = planasonix.simulator.backfills()
+    windows = sorted((backfill.start_at, backfill.end_at) for backfill in backfills)
     assert len(windows) == 12
     assert [end for _, end in windows[:-1]] == [start for start, _ in windows[1:]]
-    assert {backfill.status for backfill in planasonix.backfills()} == {"completed"}
+    assert {backfill.status for backfill in backfills} == {"completed"}
 
 
-def test_planasonix_wait_for_others(planasonix: Simulator) -> None:
-    theirs = planasonix.world.start_sync(ORDERS)
+def test_planasonix_wait_for_others(planasonix: Planasonix) -> None:
+    planasonix.simulator.world.start_sync(ORDERS)
     runs_to_its_end("planasonix_wait_for_others")
-    ours, _ = planasonix.jobs()
-    assert (ours.connection_id, ours.status) == ("conn_demo_01", "succeeded")
-    assert planasonix.job(theirs.id).cancel_requested_at is None
+    assert planasonix.assert_started("conn_demo_01").status == "succeeded"
+    assert not planasonix.assert_started(ORDERS).is_cancelled
 
 
-@pytest.mark.usefixtures("planasonix")
 def test_planasonix_assets(capfd: pytest.CaptureFixture[str]) -> None:
     runs_to_its_end("planasonix_assets", "report")
     assert "public.orders: 44,802 rows up to 20" in "".join(capfd.readouterr())
 
 
-def test_planasonix_asset_alias(planasonix: Simulator, capfd: pytest.CaptureFixture[str]) -> None:
-    at_once(planasonix, "conn_demo_01", "conn_demo_02")
+def test_planasonix_asset_alias(capfd: pytest.CaptureFixture[str]) -> None:
     runs_to_its_end("planasonix_asset_alias", "check")
     # Which of the two is the last one is up to Airflow.
     assert re.search(r"conn_demo_0[12] has loaded 44,802 rows into public\.orders", "".join(capfd.readouterr()))
 
 
 @pytest.mark.skipif(not HAS_WATCHERS, reason="Airflow 2 has no watchers")
-def test_planasonix_events(planasonix: Simulator) -> None:
+def test_planasonix_events() -> None:
     # What its asset hears, and that it starts the DAG, is seen in tests/system/test_events.py.
     runs_to_its_end("planasonix_events")
 
 
-def test_planasonix_webhook(planasonix: Simulator) -> None:
+def test_planasonix_webhook(planasonix: Planasonix) -> None:
     place = keeper("variable:planasonix_webhook_secret")
     for _ in range(2):
         runs_to_its_end("planasonix_webhook")
-        (webhook,) = planasonix.world.webhooks.all()
+        (webhook,) = planasonix.simulator.world.webhooks.all()
         kept = place.kept()
         assert kept is not None
         assert kept.webhook_id == webhook.id
     assert len(kept.secrets) == 2
-    assert sum(request.route == "create_webhook" for request in planasonix.requests) == 1
-    assert sum(request.route == "rotate_webhook_secret" for request in planasonix.requests) == 1
+    assert sum(request.route == "create_webhook" for request in planasonix.simulator.requests) == 1
+    assert sum(request.route == "rotate_webhook_secret" for request in planasonix.simulator.requests) == 1
 
 
-def test_planasonix_receiver(planasonix: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planasonix_receiver(planasonix: Planasonix, monkeypatch: pytest.MonkeyPatch) -> None:
     extra = {"asset": "orders_ready", "kept_in": "variable:planasonix_orders_secret", "events": "job.succeeded"}
     connection = json.dumps({"conn_type": "planasonix_webhook", "extra": extra})
     monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_ORDERS", connection)
@@ -123,7 +111,7 @@ def test_planasonix_receiver(planasonix: Simulator, monkeypatch: pytest.MonkeyPa
         receiver = PlanasonixReceiverHook("planasonix_orders").receiver()
         assert receiver is not None
         assert len(receiver.secrets) == known
-    (webhook,) = planasonix.world.webhooks.all()
+    (webhook,) = planasonix.simulator.world.webhooks.all()
     assert webhook.url.endswith("/planasonix/webhook/planasonix_orders")
     report: Any = runpy.run_path(str(DAGS_FOLDER / "planasonix_receiver.py"))["report"]
     assert str(getattr(report.test().state, "value", None)) == "success"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import runpy
 from collections.abc import Iterator
-from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +13,7 @@ from airflow.utils.session import create_session
 from packaging.version import Version
 
 from planasonix_provider.assets.planasonix import PlanasonixTable
-from planasonix_provider.simulator import Simulator
-from planasonix_provider.triggers import deferral
+from planasonix_provider.testing import Planasonix
 from tests.conftest import DAGS_FOLDER
 
 IS_AIRFLOW_2 = Version(version("apache-airflow")) < Version("3")
@@ -37,7 +35,7 @@ LOADED, NOT_LOADED, EMPTY = (
 )
 OTHERS = Asset("s3://bucket/{name}")
 ALIAS = AssetAlias("alias_{name}")
-HOW = dict(task_id="load", poll_interval=0.05, deferrable={deferrable})
+HOW = dict(task_id="load", deferrable={deferrable})
 SETTINGS = dict(schedule=None, is_paused_upon_creation=False)
 
 with DAG("assets_{name}", **SETTINGS) as assets:
@@ -75,20 +73,14 @@ class Event(NamedTuple):
         return PlanasonixTable.from_uri(self.uri).table
 
 
-@pytest.fixture(autouse=True)
-def _no_time_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deferral, "SETTLING", timedelta(0))
-
-
 @pytest.fixture
-def dags(planasonix: Simulator, deferrable: bool, request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+def dags(planasonix: Planasonix, deferrable: bool, request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     """The DAGs, under names that no other test has."""
     for connection_id in ("conn_demo_01", "conn_demo_02"):
-        rows = {"public.orders": 44_802, "empty": 0}
-        planasonix.plan(connection_id, times=None, queued_seconds=0, running_seconds=0.2, tables=rows)
+        planasonix.will_succeed(connection_id, tables={"public.orders": 44_802, "empty": 0})
     name = f"{request.node.originalname}_{'deferred' if deferrable else 'worker'}"
     path: Path = DAGS_FOLDER / f"{name}.py"
-    host = planasonix.url.removeprefix("http://")
+    host = planasonix.simulator.url.removeprefix("http://")
     path.write_text(DAGS.format(host=host, deferrable=deferrable, name=name))
     dags = runpy.run_path(str(path))
     if IS_AIRFLOW_2:
@@ -128,18 +120,18 @@ def model(name: str) -> Any:
 
 
 def test_each_outlet_that_was_loaded_has_an_event_with_what_is_known_of_it(
-    planasonix: Simulator, dags: dict[str, Any]
+    planasonix: Planasonix, dags: dict[str, Any]
 ) -> None:
     empty, orders, others = events_after(dags["assets"])
-    job = planasonix.jobs()[0]
+    job_id = planasonix.assert_started("conn_demo_01").id
     assert [orders.table, empty.table, others.uri] == ["public.orders", "empty", dags["OTHERS"].uri]
     assert others.extra == {}
     assert {key: value for key, value in orders.extra.items() if key not in ("checksum", "window")} == {
-        "job_id": job.id,
+        "job_id": job_id,
         "connection_id": "conn_demo_01",
         "table": "public.orders",
         "rows_loaded": 44_802,
-        "job_url": f"{planasonix.url}/jobs/{job.id}",
+        "job_url": f"{planasonix.simulator.url}/jobs/{job_id}",
     }
     assert set(orders.extra["window"]) == {"start_at", "end_at"}
     assert orders.extra["checksum"].startswith("sha256:")
