@@ -199,7 +199,7 @@ def test_the_document_is_valid() -> None:
 def test_every_operation_is_a_function_and_every_function_an_operation() -> None:
     theirs = [(name, one["method"], one["path"]) for name, one in OPERATIONS.items()]
     assert sorted(theirs) == sorted((name, one.method, PREFIX + one.path) for name, one in REQUESTS.items())
-    assert sum(len(item) for item in DOCUMENT["paths"].values()) == len(OPERATIONS) == 17
+    assert sum(len(item) for item in DOCUMENT["paths"].values()) == len(OPERATIONS)
 
 
 def test_every_operation_wants_a_key() -> None:

@@ -175,7 +175,6 @@ def refusal_of(call: Callable[[], Any]) -> str:
 
 
 def test_every_route_has_its_right_arguments() -> None:
-    assert len(ROUTES) == 17
     for name in ROUTES:
         getattr(routes, name)(**right(name))
 

@@ -230,8 +230,8 @@ def fields(value: Any) -> Any:
     return type(value)
 
 
-def test_the_reference_shows_fifteen_answers() -> None:
-    assert len(ANSWERS) == 15 == len([example for example in reference.examples() if example.status])
+def test_every_answer_of_the_reference_has_its_stage() -> None:
+    assert len(ANSWERS) == len([example for example in reference.examples() if example.status])
     before = {name.removeprefix("before_") for name in vars(Stage) if name.startswith("before_")}
     assert before == {*ANSWERS, "delete_webhook", "get_openapi"}, "and two routes that answer no JSON"
 
