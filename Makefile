@@ -110,14 +110,19 @@ bench: .venv/.installed $(BENCH)/.installed ## measure imports, parsing, the sim
 	$(PYTHON) tests/benchmarks/simulator.py
 	$(BENCH)/bin/python tests/benchmarks/waiting.py --write docs
 
+# Compiles the constraints of the Airflow versions $(1), with the option $(2).
+define compile-for
+@for version in $(1); do \
+	echo "Compiling constraints/airflow-$$version.txt"; \
+	printf '%s\n' '-e .' "apache-airflow==$$version" | $(UV) pip compile pyproject.toml - \
+		--quiet $(2) --universal --python-version 3.11 --all-extras --group dev \
+		--no-header --no-annotate --no-emit-index-url --no-emit-package airflow-provider-planasonix \
+		--output-file constraints/airflow-$$version.txt || exit 1; \
+done
+endef
+
 constraints: $(UV) ## move the constraints to the newest releases
-	@for version in $(OLDER) $(NEWEST); do \
-		echo "Compiling constraints/airflow-$$version.txt"; \
-		printf '%s\n' '-e .' "apache-airflow==$$version" | $(UV) pip compile pyproject.toml - \
-			--quiet --upgrade --universal --python-version 3.11 --all-extras --group dev \
-			--no-header --no-annotate --no-emit-index-url --no-emit-package airflow-provider-planasonix \
-			--output-file constraints/airflow-$$version.txt || exit 1; \
-	done
+	$(call compile-for,$(OLDER) $(NEWEST),--upgrade)
 	@echo "Compiling constraints/docs.txt"
 	@$(UV) pip compile docs/requirements.txt --quiet --upgrade --universal --python-version 3.11 \
 		--no-header --no-annotate --no-emit-index-url --output-file constraints/docs.txt
@@ -167,6 +172,11 @@ $(BROWSER)/.installed: tests/browser/requirements.txt constraints/airflow-$(NEWE
 	@python=$$(sh dev/find-python $(TOO_NEW)) && $(UV) venv --quiet --allow-existing --python $$python $(BROWSER)
 	@$(UV) pip install --quiet --python $(BROWSER) -c constraints/airflow-$(NEWEST).txt -e '.[simulator]' --group dev -r $<
 	@touch $@
+
+# Of a version that has none yet; those of the others stay as they are.
+.PRECIOUS: constraints/airflow-%.txt
+constraints/airflow-%.txt: | $(UV)
+	$(call compile-for,$*)
 
 .venvs/%/.installed: constraints/airflow-%.txt pyproject.toml | $(UV)
 	@echo "Installing Airflow $* into .venvs/$*"
