@@ -1,0 +1,52 @@
+"""The hook inside of ``dag.test()``, where Airflow answers tasks and triggers in the same process."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.models import Connection
+from airflow.utils.session import create_session
+
+from planasonix_provider.simulator import Simulator
+from planasonix_provider.triggers import deferral
+from tests.conftest import DAGS_FOLDER
+
+DAG_FILE = """
+from datetime import UTC, datetime
+from airflow.providers.common.compat.sdk import DAG
+from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
+
+with DAG("with_a_kept_connection", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:
+    PlanasonixSyncOperator(
+        task_id="load", connection_id="conn_demo_01", planasonix_conn_id="planasonix_kept", deferrable=True
+    )
+"""
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_a_trigger_finds_the_connection_that_is_in_airflows_database(
+    planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deferral, "SETTLING", timedelta(0))
+    said = planasonix.airflow_connection()
+    with create_session() as session:
+        session.add(
+            Connection(
+                conn_id="planasonix_kept",
+                conn_type="planasonix",
+                host=said["host"],
+                password=said["password"],
+                extra=json.dumps(said["extra"]),
+            )
+        )
+    path = DAGS_FOLDER / "with_a_kept_connection.py"
+    path.write_text(DAG_FILE)
+    dag: Any = runpy.run_path(str(path))["dag"]
+    state = dag.test().state
+    assert str(getattr(state, "value", state)) == "success"
+    (job,) = planasonix.jobs()
+    assert job.status == "succeeded"
