@@ -9,8 +9,8 @@ from airflow.sdk import AssetWatcher
 
 from planasonix_provider.triggers.planasonix import PlanasonixEventTrigger
 
-orders_ready = Asset(
-    "orders_ready",
+orders_loaded = Asset(
+    "orders_loaded",
     watchers=[
         AssetWatcher(
             name="planasonix",
@@ -24,7 +24,7 @@ orders_ready = Asset(
 
 with DAG(
     dag_id="planasonix_events",
-    schedule=orders_ready,
+    schedule=orders_loaded,
     catchup=False,
     tags=["planasonix", "example"],
     doc_md=__doc__,

@@ -50,7 +50,7 @@ class PlanasonixEventTrigger(BaseEventTrigger):
 
     .. code-block:: python
 
-        orders_ready = Asset("orders_ready", watchers=[AssetWatcher(
+        orders_loaded = Asset("orders_loaded", watchers=[AssetWatcher(
             name="planasonix", trigger=PlanasonixEventTrigger(connection_id="conn_…", events=["job.succeeded"])
         )])
 
