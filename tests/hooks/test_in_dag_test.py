@@ -29,10 +29,10 @@ with DAG("with_a_kept_connection", schedule=None, start_date=datetime(2025, 1, 1
 
 @pytest.mark.usefixtures("airflow_db")
 def test_a_trigger_finds_the_connection_that_is_in_airflows_database(
-    planasonix: Simulator, monkeypatch: pytest.MonkeyPatch
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deferral, "SETTLING", timedelta(0))
-    said = planasonix.airflow_connection()
+    said = simulator.airflow_connection()
     with create_session() as session:
         session.add(
             Connection(
@@ -48,5 +48,5 @@ def test_a_trigger_finds_the_connection_that_is_in_airflows_database(
     dag: Any = runpy.run_path(str(path))["dag"]
     state = dag.test().state
     assert str(getattr(state, "value", state)) == "success"
-    (job,) = planasonix.jobs()
+    (job,) = simulator.jobs()
     assert job.status == "succeeded"

@@ -80,9 +80,9 @@ class TestTriggerBackfill:
             ({"start_at": "x", "end_at": 1, "tables": [], "priority": 1}, {"start_at", "end_at", "tables", "priority"}),
         ],
     )
-    def test_bad_body_names_its_fields_and_starts_nothing(self, client, planasonix, change, fields):
+    def test_bad_body_names_its_fields_and_starts_nothing(self, client, simulator, change, fields):
         assert complaints(client.post(BACKFILL, json={**WINDOW, **change})) == fields
-        assert planasonix.backfills() == []
+        assert simulator.backfills() == []
 
     @pytest.mark.parametrize(
         ("content", "fields"),
@@ -136,8 +136,8 @@ class TestGetBackfill:
             }
         }
 
-    def test_failed_backfill(self, client, clock, planasonix):
-        planasonix.plan_backfill("conn_demo_01", jobs=4, failing_jobs=[2], tables={"a": 400})
+    def test_failed_backfill(self, client, clock, simulator):
+        simulator.plan_backfill("conn_demo_01", jobs=4, failing_jobs=[2], tables={"a": 400})
         backfill_id = start(client)
         clock.move(2.2)
         backfill = client.get(f"/backfills/{backfill_id}").json()["data"]
@@ -146,9 +146,9 @@ class TestGetBackfill:
         assert (backfill["progress_percent"], backfill["rows_processed"]) == (87, 350)
         assert backfill["updated_at"] == "2025-03-27T14:22:12.200000Z"
 
-    def test_unknown_backfill(self, client, planasonix):
+    def test_unknown_backfill(self, client, simulator):
         assert error(client.get("/backfills/a%2Fb"), 404)["message"] == "no backfill 'a/b'"
-        assert planasonix.requests[-1].route == "get_backfill"
+        assert simulator.requests[-1].route == "get_backfill"
 
     def test_job_is_no_backfill(self, client):
         job_id = client.post("/connections/conn_demo_01/sync").json()["data"]["job"]["id"]
@@ -157,9 +157,9 @@ class TestGetBackfill:
 
 class TestJobsOfABackfill:
     @pytest.fixture
-    def job_ids(self, client, clock, planasonix):
+    def job_ids(self, client, clock, simulator):
         """The jobs of a running backfill of which three more are to come."""
-        planasonix.plan_backfill("conn_demo_01", jobs=6, parallel=3)
+        simulator.plan_backfill("conn_demo_01", jobs=6, parallel=3)
         backfill_id = start(client)
         clock.move(0.2)
         return client.get(f"/backfills/{backfill_id}").json()["data"]["job_ids"]
@@ -287,22 +287,22 @@ class TestListBackfills:
         assert complaints(client.get("/backfills", params=query)) == fields
 
 
-def test_faults_and_log_know_the_routes(client, planasonix):
+def test_faults_and_log_know_the_routes(client, simulator):
     for route in ("trigger_backfill", "list_backfills", "get_backfill"):
-        planasonix.fail("status", route=route, status=503)
+        simulator.fail("status", route=route, status=503)
     calls = [("POST", BACKFILL), ("GET", "/backfills"), ("GET", "/backfills/x")]
     assert [client.request(*call).status_code for call in calls] == [503, 503, 503]
     assert [client.request(*call).status_code for call in calls] == [400, 200, 404]
-    assert [request.route for request in planasonix.requests] == [
+    assert [request.route for request in simulator.requests] == [
         "trigger_backfill",
         "list_backfills",
         "get_backfill",
     ] * 2
 
 
-def test_start_can_take_effect_unseen(client, planasonix):
-    planasonix.fail("reset", route="trigger_backfill", when="after")
+def test_start_can_take_effect_unseen(client, simulator):
+    simulator.fail("reset", route="trigger_backfill", when="after")
     with pytest.raises(httpx.ReadError):
         client.post(BACKFILL, json=WINDOW)
-    (backfill,) = planasonix.backfills()
-    assert planasonix.backfill(backfill.id) == backfill
+    (backfill,) = simulator.backfills()
+    assert simulator.backfill(backfill.id) == backfill

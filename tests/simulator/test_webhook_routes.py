@@ -66,13 +66,13 @@ class TestCreate:
     def test_http_to_this_machine(self, client, url):
         assert client.post("/webhooks", json={**ORDER, "url": url}).status_code == 201
 
-    def test_idempotency_key(self, client, planasonix):
+    def test_idempotency_key(self, client, simulator):
         headers = {"Idempotency-Key": "k"}
         first, again = (client.post("/webhooks", json=ORDER, headers=headers).json() for _ in range(2))
         assert first == again
         other = client.post("/webhooks", json={**ORDER, "url": f"{URL}/2"}, headers=headers)
         assert error(other, 409)["code"] == "idempotency_key_reused"
-        planasonix.world.configure(honour_idempotency=False)
+        simulator.world.configure(honour_idempotency=False)
         assert client.post("/webhooks", json=ORDER, headers=headers).json() != first
 
 
@@ -192,7 +192,7 @@ def test_unknown_webhook(client, webhook_id, method, path):
     assert error(response, 404)["message"] == f"no webhook {webhook_id!r}"
 
 
-def test_scopes(client, planasonix):
+def test_scopes(client, simulator):
     webhook_id = create(client)
     reads = [("GET", ""), ("GET", f"/{webhook_id}"), ("GET", f"/{webhook_id}/deliveries")]
     writes = [
@@ -203,7 +203,7 @@ def test_scopes(client, planasonix):
         ("POST", f"/{webhook_id}/test"),
     ]
     for mine, others in ((reads, writes), (writes, reads)):
-        key = planasonix.world.keys.add(scopes=["webhooks:read" if mine is reads else "webhooks:write", "jobs:read"])
+        key = simulator.world.keys.add(scopes=["webhooks:read" if mine is reads else "webhooks:write", "jobs:read"])
         headers = {"Authorization": f"Bearer {key.value}"}
         for method, path in others:
             error(client.request(method, f"/webhooks{path}", headers=headers), 403)
@@ -211,15 +211,15 @@ def test_scopes(client, planasonix):
             assert client.request(method, f"/webhooks{path}", headers=headers).status_code != 403
 
 
-def test_routes_can_be_made_to_fail(client, planasonix):
+def test_routes_can_be_made_to_fail(client, simulator):
     for route in ("list_webhooks", "create_webhook"):
-        planasonix.fail("status", route=route, status=503)
+        simulator.fail("status", route=route, status=503)
     assert client.get("/webhooks").status_code == 503
     assert client.post("/webhooks", json=ORDER).status_code == 503
-    assert [request.route for request in planasonix.requests] == ["list_webhooks", "create_webhook"]
+    assert [request.route for request in simulator.requests] == ["list_webhooks", "create_webhook"]
 
 
-def test_secrets_are_nowhere_else(client, planasonix, caplog):
+def test_secrets_are_nowhere_else(client, simulator, caplog):
     caplog.set_level(0)
     given = "whsec_given_0123456789"
     webhook_id = create(client, secret=given)
@@ -233,17 +233,17 @@ def test_secrets_are_nowhere_else(client, planasonix, caplog):
             f"/webhooks/{webhook_id}",
             "/webhooks",
             f"/webhooks/{webhook_id}/deliveries",
-            planasonix.url,
-            f"{planasonix.url}/_simulator/state",
+            simulator.url,
+            f"{simulator.url}/_simulator/state",
         )
     ]
     shown.append(client.put(f"/webhooks/{webhook_id}", json={"enabled": False, "secret": given}).text)
     shown.append(client.post("/webhooks", json={"url": URL, "events": [], "secret": given}).text)
     shown.append(client.post("/webhooks", json={**ORDER, "secret": short}).text)
     with pytest.raises(ValueError, match="secret") as caught:
-        planasonix.subscribe(URL, ["job.failed"], secret=short)
-    webhooks = planasonix.world.webhooks
-    shown += [str(caught.value), repr(planasonix.deliveries()), repr(planasonix.requests), caplog.text]
+        simulator.subscribe(URL, ["job.failed"], secret=short)
+    webhooks = simulator.world.webhooks
+    shown += [str(caught.value), repr(simulator.deliveries()), repr(simulator.requests), caplog.text]
     shown += [repr(vars(vars(webhooks)["_subscriptions"])), repr(webhooks.all()), repr(webhooks.rotate(webhook_id))]
     for secret in (given, made_up, rotated, short):
         assert not [text for text in shown if secret in text]

@@ -23,28 +23,28 @@ def no_complaint_of_the_server(client, caplog) -> Iterator[None]:
     assert [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.WARNING] == []
 
 
-def test_status(client, planasonix):
-    planasonix.fail("status", status=503, headers={"Retry-After": "7"})
+def test_status(client, simulator):
+    simulator.fail("status", status=503, headers={"Retry-After": "7"})
     response = client.get("/jobs")
     assert (response.status_code, response.headers["retry-after"]) == (503, "7")
     assert response.json()["error"]["code"] == "service_unavailable"
 
 
-def test_status_that_has_no_name(client, planasonix):
-    planasonix.fail("status", status=599)
+def test_status_that_has_no_name(client, simulator):
+    simulator.fail("status", status=599)
     assert client.get("/jobs").json()["error"]["code"] == "unknown_error"
 
 
-def test_reset(client, planasonix):
-    planasonix.fail("reset")
+def test_reset(client, simulator):
+    simulator.fail("reset")
     with pytest.raises(httpx.ReadError, match="reset by peer"):
         client.get("/jobs")
-    assert planasonix.requests[-1].status is None
+    assert simulator.requests[-1].status is None
 
 
-def test_cut_sends_half_of_the_answer(client, planasonix):
+def test_cut_sends_half_of_the_answer(client, simulator):
     whole = client.get("/jobs").content
-    planasonix.fail("cut", when="after")
+    simulator.fail("cut", when="after")
     with client.stream("GET", "/jobs") as response:
         assert int(response.headers["content-length"]) == len(whole)
         chunks = response.iter_raw()
@@ -53,23 +53,23 @@ def test_cut_sends_half_of_the_answer(client, planasonix):
             next(chunks)
 
 
-def test_html(client, planasonix):
-    planasonix.fail("html")
-    planasonix.fail("html", status=200)
+def test_html(client, simulator):
+    simulator.fail("html")
+    simulator.fail("html", status=200)
     bad, good = client.get("/jobs"), client.get("/jobs")
     assert (bad.status_code, good.status_code) == (502, 200)
     assert bad.headers["content-type"].startswith("text/html")
     assert "<h1>502 Bad Gateway</h1>" in bad.text
 
 
-def test_empty(client, planasonix):
-    planasonix.fail("empty")
+def test_empty(client, simulator):
+    simulator.fail("empty")
     response = client.get("/jobs")
     assert (response.status_code, response.content) == (200, b"")
 
 
-def test_hang_answers_in_the_end(client, planasonix):
-    planasonix.fail("hang", seconds=0.05)
+def test_hang_answers_in_the_end(client, simulator):
+    simulator.fail("hang", seconds=0.05)
     begin = time.monotonic()
     assert client.get("/jobs").status_code == 200
     assert time.monotonic() - begin >= 0.05
@@ -77,42 +77,42 @@ def test_hang_answers_in_the_end(client, planasonix):
 
 @pytest.mark.parametrize("kind", ["status", "reset", "cut", "html", "empty"])
 @pytest.mark.parametrize(("when", "jobs"), [("before", 0), ("after", 1)])
-def test_effect_comes_only_before_what_fails_after(client, planasonix, kind, when, jobs):
-    planasonix.fail(kind, route="trigger_sync", when=when)
+def test_effect_comes_only_before_what_fails_after(client, simulator, kind, when, jobs):
+    simulator.fail(kind, route="trigger_sync", when=when)
     with suppress(httpx.TransportError):
         assert client.post(SYNC).status_code != 202
-    assert len(planasonix.jobs()) == jobs
+    assert len(simulator.jobs()) == jobs
 
 
 @pytest.mark.parametrize(("when", "at_once"), [("before", 0), ("after", 1)])
-def test_hang_has_its_effect_even_if_the_caller_gives_up(client, planasonix, hanging, when, at_once):
-    planasonix.fail("hang", when=when)
+def test_hang_has_its_effect_even_if_the_caller_gives_up(client, simulator, hanging, when, at_once):
+    simulator.fail("hang", when=when)
     caller = HTTPConnection(client.base_url.netloc.decode())
     caller.request("POST", f"/api/v1{SYNC}", '{"metadata": {"a": 1}}', dict(client.headers))
     hanging.begins()
     caller.close()
-    assert len(planasonix.jobs()) == at_once
+    assert len(simulator.jobs()) == at_once
     hanging.ends()
-    until(planasonix.jobs)
-    assert [job.metadata for job in planasonix.jobs()] == [{"a": 1}]
+    until(simulator.jobs)
+    assert [job.metadata for job in simulator.jobs()] == [{"a": 1}]
 
 
-def test_cancel_can_take_effect_unseen(client, planasonix):
+def test_cancel_can_take_effect_unseen(client, simulator):
     job_id = client.post(SYNC).json()["data"]["job"]["id"]
-    planasonix.fail("reset", route="cancel_job", when="after")
+    simulator.fail("reset", route="cancel_job", when="after")
     with pytest.raises(httpx.ReadError):
         client.post(f"/jobs/{job_id}/cancel")
-    assert planasonix.job(job_id).status == "cancelling"
+    assert simulator.job(job_id).status == "cancelling"
 
 
-def test_other_connections_are_not_broken(client, planasonix, hanging):
-    planasonix.fail("hang", route="list_jobs")
+def test_other_connections_are_not_broken(client, simulator, hanging):
+    simulator.fail("hang", route="list_jobs")
     slow = threading.Thread(target=client.get, args=("/jobs",))
     slow.start()
     hanging.begins()
-    planasonix.fail("reset")
+    simulator.fail("reset")
     with pytest.raises(httpx.ReadError):
         client.get("/jobs/x")
     hanging.ends()
     slow.join()
-    assert [request.status for request in planasonix.requests] == [200, None]
+    assert [request.status for request in simulator.requests] == [200, None]

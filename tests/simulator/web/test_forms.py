@@ -14,34 +14,34 @@ def problems(page):
 
 
 class TestStart:
-    def test_a_sync_starts_and_is_shown(self, planasonix, send):
+    def test_a_sync_starts_and_is_shown(self, simulator, send):
         page = send("/start/sync", connection_id=CONNECTION, pipeline_id=" pl_1 ")
-        (job,) = planasonix.jobs()
+        (job,) = simulator.jobs()
         assert (job.connection_id, job.pipeline_id) == (CONNECTION, "pl_1")
         assert (page.status, f"Job {job.id}" in page.text) == (200, True)
 
-    def test_a_field_that_is_left_empty_is_not_sent(self, planasonix, send):
+    def test_a_field_that_is_left_empty_is_not_sent(self, simulator, send):
         send("/start/sync", connection_id=CONNECTION, pipeline_id=" ")
-        assert planasonix.jobs()[0].pipeline_id is None
+        assert simulator.jobs()[0].pipeline_id is None
 
-    def test_a_sync_in_the_way_is_named(self, planasonix, send):
-        in_the_way = planasonix.world.start_sync(CONNECTION).id
+    def test_a_sync_in_the_way_is_named(self, simulator, send):
+        in_the_way = simulator.world.start_sync(CONNECTION).id
         page = send("/start/sync", connection_id=CONNECTION)
         assert (page.status, problems(page)) == (409, [])
         assert f"/jobs/{in_the_way}" in page.links
 
-    def test_an_unknown_connection_is_refused(self, planasonix, send):
+    def test_an_unknown_connection_is_refused(self, simulator, send):
         page = send("/start/sync", connection_id="conn_nope")
-        assert (page.status, "no connection 'conn_nope'" in page.text, planasonix.jobs()) == (404, True, [])
+        assert (page.status, "no connection 'conn_nope'" in page.text, simulator.jobs()) == (404, True, [])
 
-    def test_a_backfill_starts_and_is_shown(self, planasonix, send):
+    def test_a_backfill_starts_and_is_shown(self, simulator, send):
         typed = {"start_at": "2025-01-01", "end_at": "2025-02-01", "tables": "orders, order items,"}
         page = send("/start/backfill", connection_id=CONNECTION, **typed)
-        (backfill,) = planasonix.backfills()
+        (backfill,) = simulator.backfills()
         assert backfill.tables == ["orders", "order items"]
         assert (page.status, f"Backfill {backfill.id}" in page.text) == (200, True)
 
-    def test_what_is_wrong_with_a_backfill_stands_beside_it(self, planasonix, send):
+    def test_what_is_wrong_with_a_backfill_stands_beside_it(self, simulator, send):
         page = send("/start/backfill", connection_id=CONNECTION, start_at="soon", end_at="2025-02-01", tables="a,a")
         assert (page.status, problems(page)) == (400, ["backfill-start_at", "backfill-tables"])
         typed = {field["id"]: field["value"] for field in page.all("input")}
@@ -50,52 +50,52 @@ class TestStart:
         assert "From: must be a time as ISO 8601" in page.text, "and it is called what the page calls it"
         (field,) = page.all("input", id="backfill-tables")
         assert field["aria-describedby"] == "backfill-tables-hint backfill-tables-issue"
-        assert planasonix.backfills() == []
+        assert simulator.backfills() == []
 
-    def test_a_connection_is_created_and_chosen(self, planasonix, send):
+    def test_a_connection_is_created_and_chosen(self, simulator, send):
         page = send("/start/connection", connection_id="conn/new & odd")
-        assert "conn/new & odd" in planasonix.world.connections
+        assert "conn/new & odd" in simulator.world.connections
         assert len([option for option in page.all("option", value="conn/new & odd") if "selected" in option]) == 1
         assert problems(send("/start/connection", connection_id="")) == ["connection-connection_id"]
 
 
 class TestSteer:
-    def test_the_next_syncs_do_what_was_planned(self, planasonix, send, clock):
+    def test_the_next_syncs_do_what_was_planned(self, simulator, send, clock):
         page = send("/steer/plan", connection_id=CONNECTION, outcome="failed", code="nope", running_seconds="1.5")
         assert "The plan holds for the next starts of this connection." in page.text
-        jobs = [planasonix.world.start_sync(CONNECTION)]
+        jobs = [simulator.world.start_sync(CONNECTION)]
         clock.move(1.7)
-        jobs.append(planasonix.world.start_sync(CONNECTION))
+        jobs.append(simulator.world.start_sync(CONNECTION))
         clock.move(9)
-        first, second = (planasonix.job(job.id) for job in jobs)
+        first, second = (simulator.job(job.id) for job in jobs)
         assert (first.status, first.error.code, first.duration_seconds) == ("failed", "nope", 1.5)
         assert second.status == "succeeded"
 
-    def test_a_plan_may_hold_for_all_that_follow(self, planasonix, send, clock):
+    def test_a_plan_may_hold_for_all_that_follow(self, simulator, send, clock):
         send("/steer/plan", connection_id=CONNECTION, outcome="failed", times="1", always="yes")
         for _ in range(3):
-            job = planasonix.world.start_sync(CONNECTION)
+            job = simulator.world.start_sync(CONNECTION)
             clock.move(9)
-            assert planasonix.job(job.id).status == "failed"
+            assert simulator.job(job.id).status == "failed"
 
-    def test_the_next_backfills_do_what_was_planned(self, planasonix, send, clock):
+    def test_the_next_backfills_do_what_was_planned(self, simulator, send, clock):
         send("/steer/backfill_plan", connection_id=CONNECTION, jobs="4", failing_jobs="1, 3", job_seconds="1")
         send("/start/backfill", connection_id=CONNECTION, start_at="2025-01-01", end_at="2025-02-01")
         clock.move(9)
-        (backfill,) = planasonix.backfills()
+        (backfill,) = simulator.backfills()
         assert (backfill.status, backfill.error.message) == ("failed", "2 of 4 jobs failed")
 
-    def test_requests_fail_as_ordered_and_until_that_is_cleared(self, planasonix, client, send, look):
+    def test_requests_fail_as_ordered_and_until_that_is_cleared(self, simulator, client, send, look):
         page = send("/steer/fault", kind="status", route="list_jobs", status="503", times="2", always="yes")
         assert page.tables["What is still to fail, in this order"][1] == ["status", "list_jobs", "before", "0", "all"]
         assert [client.get("/jobs").status_code for _ in range(3)] == [503, 503, 503]
         assert "All failures that were ordered are forgotten." in send("/steer/clear").text
         assert (client.get("/jobs").status_code, look("/steer").tables) == (200, {})
 
-    def test_settings_show_what_holds_and_change_it(self, planasonix, client, send, look):
+    def test_settings_show_what_holds_and_change_it(self, simulator, client, send, look):
         typed = {"speed": "0.5", "conflict": "allowed", "honour_idempotency": "false", "rate_limit": "7"}
         page = send("/steer/settings", **typed)
-        settings = planasonix.world.settings
+        settings = simulator.world.settings
         assert (settings.speed, settings.conflict, settings.honour_idempotency) == (0.5, "allowed", False)
         assert client.get("/jobs").headers["x-ratelimit-limit"] == "7"
         assert {
@@ -121,11 +121,11 @@ class TestSteer:
             ("settings", {"speed": "0", "conflict": "maybe"}, ["settings-speed", "settings-conflict"]),
         ],
     )
-    def test_what_is_wrong_stands_beside_it_and_changes_nothing(self, planasonix, send, form, typed, marked):
-        before = planasonix.world.settings
+    def test_what_is_wrong_stands_beside_it_and_changes_nothing(self, simulator, send, form, typed, marked):
+        before = simulator.world.settings
         page = send(f"/steer/{form}", **typed)
         assert (page.status, problems(page)) == (400, marked)
-        assert (planasonix.world.settings, planasonix.faults.left()) == (before, [])
+        assert (simulator.world.settings, simulator.faults.left()) == (before, [])
 
     def test_says_only_what_it_knows_to_have_done(self, look):
         assert look("/steer?done=<b>all</b>").all("p", role="status") == []
@@ -137,20 +137,20 @@ class TestSteer:
 
 
 class TestWebhooks:
-    def test_shows_subscriptions_and_what_was_delivered(self, planasonix, look, send):
-        planasonix.world.configure(webhook_attempts=1)
-        webhook = planasonix.subscribe("http://127.0.0.1:9/hook?a=1", ["job.succeeded", "job.failed"])
+    def test_shows_subscriptions_and_what_was_delivered(self, simulator, look, send):
+        simulator.world.configure(webhook_attempts=1)
+        webhook = simulator.subscribe("http://127.0.0.1:9/hook?a=1", ["job.succeeded", "job.failed"])
         (_, row) = look("/webhooks").tables["Subscriptions, newest first"]
         assert row == [webhook.id, "http://127.0.0.1:9/hook?a=1", "job.succeeded, job.failed", "enabled", "-", "0"]
         assert "Nothing was delivered yet." in look(f"/webhooks/{webhook.id}").text
         page = send(f"/webhooks/{webhook.id}/test")
-        (delivery,) = planasonix.deliveries()
+        (delivery,) = simulator.deliveries()
         (_, row) = page.tables["Deliveries, newest first"]
         assert row[:2] == [delivery.id, "job.succeeded"]
         assert page.facts("What was subscribed to, and how it goes")["URL"] == "http://127.0.0.1:9/hook?a=1"
 
-    def test_comes_in_pages(self, planasonix, look):
-        webhooks = [planasonix.subscribe(f"https://x.example/{n}", ["job.failed"]).id for n in range(3)]
+    def test_comes_in_pages(self, simulator, look):
+        webhooks = [simulator.subscribe(f"https://x.example/{n}", ["job.failed"]).id for n in range(3)]
         first = look("/webhooks?limit=2")
         (older,) = first.all("a", rel="next")
         assert first.ids("Subscriptions, newest first") == webhooks[:0:-1]

@@ -8,38 +8,38 @@ from planasonix_provider.simulator.bodies import SyncOrder
 JOBS, BACKFILLS = "Jobs, newest first", "Backfills, newest first"
 
 
-def backfill(planasonix, connection_id="conn_demo_01", **more):
+def backfill(simulator, connection_id="conn_demo_01", **more):
     window = {"start_at": "2025-01-01", "end_at": "2025-03-01"}
-    return planasonix.world.start_backfill(connection_id, BackfillOrder.model_validate({**window, **more})).id
+    return simulator.world.start_backfill(connection_id, BackfillOrder.model_validate({**window, **more})).id
 
 
-def sync(planasonix, connection_id="conn_demo_01", **body):
-    return planasonix.world.start_sync(connection_id, SyncOrder.model_validate(body)).id
+def sync(simulator, connection_id="conn_demo_01", **body):
+    return simulator.world.start_sync(connection_id, SyncOrder.model_validate(body)).id
 
 
 class TestOverview:
-    def test_counts_the_jobs_in_each_state(self, planasonix, look, clock):
-        planasonix.world.configure(conflict="allowed")
+    def test_counts_the_jobs_in_each_state(self, simulator, look, clock):
+        simulator.world.configure(conflict="allowed")
         for _ in range(3):
-            sync(planasonix)
+            sync(simulator)
         clock.move(1)
-        sync(planasonix)
+        sync(simulator)
         page = look("/")
         assert "1 queued 3 running 0 cancelling 0 succeeded 0 failed 0 cancelled" in page.text
         assert "/jobs?status=running" in page.links
 
-    def test_lists_what_is_newest(self, planasonix, look, clock):
-        planasonix.world.configure(conflict="allowed")
-        ids = [sync(planasonix) for _ in range(11)]
-        backfill_id = backfill(planasonix)
+    def test_lists_what_is_newest(self, simulator, look, clock):
+        simulator.world.configure(conflict="allowed")
+        ids = [sync(simulator) for _ in range(11)]
+        backfill_id = backfill(simulator)
         page = look("/")
         assert page.ids("The ten newest jobs, newest first") == ids[:0:-1]
         assert page.ids("The ten newest backfills, newest first") == [backfill_id]
         assert {f"/jobs/{ids[-1]}", f"/backfills/{backfill_id}"} <= set(page.links)
 
-    def test_says_how_to_connect_airflow_but_not_the_key(self, planasonix, look):
+    def test_says_how_to_connect_airflow_but_not_the_key(self, simulator, look):
         page = look("/")
-        assert f'"host": "{planasonix.url}", "password": "THE-API-KEY"' in page.text
+        assert f'"host": "{simulator.url}", "password": "THE-API-KEY"' in page.text
 
     def test_without_anything(self, look):
         page = look("/")
@@ -48,9 +48,9 @@ class TestOverview:
 
 
 class TestJobs:
-    def test_tells_how_far_each_has_come(self, planasonix, look, clock):
-        planasonix.plan("conn_demo_01", tables={"orders": 4_000}, running_seconds=4, queued_seconds=0)
-        job_id = sync(planasonix)
+    def test_tells_how_far_each_has_come(self, simulator, look, clock):
+        simulator.plan("conn_demo_01", tables={"orders": 4_000}, running_seconds=4, queued_seconds=0)
+        job_id = sync(simulator)
         clock.move(1)
         page = look("/jobs")
         assert page.tables[JOBS] == [
@@ -74,18 +74,18 @@ class TestJobs:
             ("text=nothing+has+this", None),
         ],
     )
-    def test_can_be_narrowed(self, planasonix, look, clock, query, found):
+    def test_can_be_narrowed(self, simulator, look, clock, query, found):
         ids = {}
-        planasonix.plan("conn_demo_01", queued_seconds=0, running_seconds=0)
-        ids["first"] = sync(planasonix, metadata={"ticket": ["OPS-1"]})
-        planasonix.plan("conn_demo_02", running_seconds=100, message="No route to host.", outcome="failed")
-        ids["second"] = sync(planasonix, "conn_demo_02", pipeline_id="pl_7", metadata={"ort": "ärgerlich"})
-        planasonix.plan("conn_demo_03", running_seconds=1, message="No route to host.", outcome="failed")
-        ids["failed"] = sync(planasonix, "conn_demo_03")
-        planasonix.plan_backfill("conn_demo_04", jobs=1, queued_seconds=0)
-        backfill(planasonix, "conn_demo_04")
+        simulator.plan("conn_demo_01", queued_seconds=0, running_seconds=0)
+        ids["first"] = sync(simulator, metadata={"ticket": ["OPS-1"]})
+        simulator.plan("conn_demo_02", running_seconds=100, message="No route to host.", outcome="failed")
+        ids["second"] = sync(simulator, "conn_demo_02", pipeline_id="pl_7", metadata={"ort": "ärgerlich"})
+        simulator.plan("conn_demo_03", running_seconds=1, message="No route to host.", outcome="failed")
+        ids["failed"] = sync(simulator, "conn_demo_03")
+        simulator.plan_backfill("conn_demo_04", jobs=1, queued_seconds=0)
+        backfill(simulator, "conn_demo_04")
         clock.move(1.5)
-        (ids["shard"],) = planasonix.backfills()[0].job_ids
+        (ids["shard"],) = simulator.backfills()[0].job_ids
         page = look(f"/jobs?{query}")
         assert page.ids(JOBS) == [ids[found]] if found else "No job fits." in page.text
 
@@ -95,9 +95,9 @@ class TestJobs:
         assert page.all("input", name="text")[0]["value"] == 'a"b'
         assert page.all("input", name="connection_id")[0]["value"] == "conn_x"
 
-    def test_comes_in_pages_that_keep_the_filter(self, planasonix, look):
-        planasonix.world.configure(conflict="allowed")
-        ids = [sync(planasonix, metadata={"n": "kept" if n % 2 else "other"}) for n in range(120)]
+    def test_comes_in_pages_that_keep_the_filter(self, simulator, look):
+        simulator.world.configure(conflict="allowed")
+        ids = [sync(simulator, metadata={"n": "kept" if n % 2 else "other"}) for n in range(120)]
         seen, path = [], "/jobs?text=kept"
         while path:
             page = look(path)
@@ -112,9 +112,9 @@ class TestJobs:
 
 
 class TestBackfills:
-    def test_tells_how_far_each_has_come(self, planasonix, look, clock):
-        planasonix.plan_backfill("conn_demo_01", jobs=4, parallel=2, job_seconds=2, queued_seconds=0, tables={"a": 400})
-        backfill_id = backfill(planasonix)
+    def test_tells_how_far_each_has_come(self, simulator, look, clock):
+        simulator.plan_backfill("conn_demo_01", jobs=4, parallel=2, job_seconds=2, queued_seconds=0, tables={"a": 400})
+        backfill_id = backfill(simulator)
         clock.move(3)
         (_, row) = look("/backfills").tables[BACKFILLS]
         assert row == [
@@ -130,15 +130,15 @@ class TestBackfills:
     @pytest.mark.parametrize(
         "query", ["connection_id=conn_demo_02", "status=completed", "text=ops-1", "text=LINES", "text=demo_02"]
     )
-    def test_can_be_narrowed(self, planasonix, look, query):
-        backfill(planasonix)
-        planasonix.plan_backfill("conn_demo_02", queued_seconds=0, job_seconds=0)
-        wanted = backfill(planasonix, "conn_demo_02", tables=["orders", "lines"], metadata={"ticket": "OPS-1"})
+    def test_can_be_narrowed(self, simulator, look, query):
+        backfill(simulator)
+        simulator.plan_backfill("conn_demo_02", queued_seconds=0, job_seconds=0)
+        wanted = backfill(simulator, "conn_demo_02", tables=["orders", "lines"], metadata={"ticket": "OPS-1"})
         assert look(f"/backfills?{query}").ids(BACKFILLS) == [wanted]
         assert "No backfill fits." in look("/backfills?text=nothing+has+this").text
 
-    def test_comes_in_pages(self, planasonix, look):
-        ids = [backfill(planasonix) for _ in range(3)]
+    def test_comes_in_pages(self, simulator, look):
+        ids = [backfill(simulator) for _ in range(3)]
         first = look("/backfills?limit=2")
         assert first.ids(BACKFILLS) == ids[:0:-1]
         (older,) = first.all("a", rel="next")

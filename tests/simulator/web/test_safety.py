@@ -13,12 +13,12 @@ PAGES = ("/", "/jobs", "/backfills", "/webhooks", "/start", "/steer")
 
 
 @pytest.fixture
-def attacked(planasonix, clock):
+def attacked(simulator, clock):
     """The pages of a simulator that holds an attack wherever a caller can put one."""
-    world = planasonix.world
+    world = simulator.world
     world.configure(conflict="allowed")
     world.add_connection(ATTACK)
-    planasonix.plan(
+    simulator.plan(
         ATTACK,
         outcome="failed",
         code=ATTACK,
@@ -35,7 +35,7 @@ def attacked(planasonix, clock):
     backfill = world.start_backfill(ATTACK, BackfillOrder.model_validate(body)).id
     clock.move(9)
     url = "https://x.example/" + ATTACK.replace(" ", "")
-    webhook = planasonix.subscribe(url, [ATTACK]).id
+    webhook = simulator.subscribe(url, [ATTACK]).id
     world.webhooks.test(webhook)
     lists = [f"{page}?text=script" for page in ("/jobs", "/backfills")]
     return [*PAGES, *lists, f"/jobs/{job}", f"/backfills/{backfill}", f"/webhooks/{webhook}"]
@@ -66,12 +66,12 @@ def test_so_is_what_was_typed(send, form):
     assert page.all("img") == []
 
 
-def test_no_key_and_no_secret_is_on_any_page(attacked, planasonix, browser):
-    secret = planasonix.subscribe("https://x.example", ["job.failed"]).signing_secret.get_secret_value()
-    key = planasonix.world.keys.add().value
+def test_no_key_and_no_secret_is_on_any_page(attacked, simulator, browser):
+    secret = simulator.subscribe("https://x.example", ["job.failed"]).signing_secret.get_secret_value()
+    key = simulator.world.keys.add().value
     for path in attacked:
         text = browser.get(path).text
-        assert [one for one in (secret, key, planasonix.api_key) if one in text] == [], path
+        assert [one for one in (secret, key, simulator.api_key) if one in text] == [], path
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/jobs/x", "/assets/page.js", "/assets/page.css", "/assets/icon.svg"])
@@ -105,22 +105,22 @@ CHANGES = ("/start/sync", "/steer/settings", "/steer/clear", "/_simulator/reset"
         {"Sec-Fetch-Site": "cross-site", "Origin": "OWN"},
     ],
 )
-def test_a_page_of_another_site_changes_nothing(browser, planasonix, path, headers):
-    planasonix.world.start_sync("conn_demo_02")
-    headers = {name: value.replace("OWN", planasonix.url) for name, value in headers.items()}
+def test_a_page_of_another_site_changes_nothing(browser, simulator, path, headers):
+    simulator.world.start_sync("conn_demo_02")
+    headers = {name: value.replace("OWN", simulator.url) for name, value in headers.items()}
     answer = browser.post(path, data={"connection_id": "conn_demo_01", "speed": "5"}, headers=headers)
     assert answer.status_code == 403
     assert "another site" in answer.text
-    assert (len(planasonix.jobs()), planasonix.world.settings.speed) == (1, 1.0)
+    assert (len(simulator.jobs()), simulator.world.settings.speed) == (1, 1.0)
 
 
 @pytest.mark.parametrize(
     "headers", [{}, {"Origin": "OWN"}, {"Sec-Fetch-Site": "same-origin", "Origin": "https://forwarded.example"}]
 )
-def test_programs_and_the_simulators_own_pages_change_what_they_like(browser, planasonix, headers):
-    headers = {name: value.replace("OWN", planasonix.url) for name, value in headers.items()}
+def test_programs_and_the_simulators_own_pages_change_what_they_like(browser, simulator, headers):
+    headers = {name: value.replace("OWN", simulator.url) for name, value in headers.items()}
     answer = browser.post("/start/sync", data={"connection_id": "conn_demo_01"}, headers=headers)
-    assert (answer.status_code, len(planasonix.jobs())) == (303, 1)
+    assert (answer.status_code, len(simulator.jobs())) == (303, 1)
     assert browser.post("/_simulator/reset", headers=headers).status_code == 200
 
 
@@ -130,23 +130,23 @@ def test_looking_changes_nothing(browser):
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/jobs/x", "/assets/page.css"])
-def test_pages_are_no_requests_of_the_api_and_take_no_key(planasonix, browser, path):
+def test_pages_are_no_requests_of_the_api_and_take_no_key(simulator, browser, path):
     assert browser.get(path).status_code in (200, 404)
-    assert planasonix.requests == []
+    assert simulator.requests == []
 
 
-def test_a_fault_of_the_api_is_none_of_the_pages(planasonix, browser):
-    planasonix.fail("status", times=None)
+def test_a_fault_of_the_api_is_none_of_the_pages(simulator, browser):
+    simulator.fail("status", times=None)
     assert browser.get("/").status_code == 200
 
 
-def test_five_thousand_jobs_are_a_page_as_small_as_sixty(planasonix, browser, client):
-    planasonix.world.configure(conflict="allowed")
-    planasonix.plan("conn_demo_01", times=None, running_seconds=86_400)
+def test_five_thousand_jobs_are_a_page_as_small_as_sixty(simulator, browser, client):
+    simulator.world.configure(conflict="allowed")
+    simulator.plan("conn_demo_01", times=None, running_seconds=86_400)
 
     def start(jobs: int) -> int:
         for _ in range(jobs):
-            planasonix.world.start_sync("conn_demo_01")
+            simulator.world.start_sync("conn_demo_01")
         return len(browser.get("/jobs").content)
 
     assert abs(start(5_000) - start(60)) < 100
