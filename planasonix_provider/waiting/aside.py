@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Generic, TypeVar
 
 from planasonix_provider import clock
+from planasonix_provider.waiting.rest import LONGEST_NAP
 
 R = TypeVar("R")
 
@@ -30,7 +31,9 @@ def aside(act: Callable[[], Awaitable[R]]) -> R:
     work = _Work(act)
     try:
         start_new_thread(contextvars.copy_context().run, (work.run,))
-        work.done.acquire()
+        # Not in one piece: a signal that comes just before the thread blocks does not wake it, and waits for its turn.
+        while not work.done.acquire(timeout=LONGEST_NAP):
+            pass
     except BaseException:
         work.give_up()
         raise

@@ -66,4 +66,3 @@ def _time_for_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(road, "LAST_WORDS", replace(road.LAST_WORDS, seconds=60.0))
     # Less than it takes until a cancel that met an outage is tried again.
     monkeypatch.setattr(road, "LAST_PURSUIT", cancel.AGAIN_EVERY - 1)
-    monkeypatch.setattr(road, "LAST_LOOK_WITHIN", 60.0)
