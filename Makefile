@@ -18,6 +18,8 @@ BROWSER := .venvs/browser
 # PostgreSQL's wheel warns that root has no folder for a session.
 CALM := -W 'ignore:XDG_RUNTIME_DIR is not set'
 PRISM := .prism/node_modules/.bin/prism
+# Those that the docs show.
+PICTURES := simulator connection-form button-load_history log
 AXE := .browser/node_modules/axe-core/axe.min.js
 PORT := 8080
 
@@ -30,7 +32,7 @@ export AIRFLOW_HOME := $(CURDIR)/.airflow
 export no_proxy := localhost,127.0.0.1,$(no_proxy),$(NO_PROXY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo airflow test test-versions test-system contract browser chaos chaos-short lint format bench docs constraints build clean
+.PHONY: help demo airflow test test-versions test-system contract browser browser-airflow chaos chaos-short lint format bench docs constraints build clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -73,9 +75,12 @@ $(PRISM):
 	@echo "Installing Prism into .prism"
 	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix .prism @stoplight/prism-cli@5.14.2
 
-browser: $(BROWSER)/.installed $(AXE) ## look at the simulator's pages in Chromium; pictures are in .browser (WRITE=docs)
-	$(BROWSER)/bin/python -m pytest tests/browser
-	@$(if $(WRITE),cp .browser/simulator.png $(WRITE)/images/)
+browser: $(BROWSER)/.installed $(AXE) $(ENVIRONMENTS:%=%/.installed) ## look at Airflow's UI and the simulator's pages in Chromium; pictures are in .browser (WRITE=docs)
+	$(BROWSER)/bin/python -m pytest tests/browser $(CALM)
+	@$(if $(WRITE),cp $(PICTURES:%=.browser/%.png) $(WRITE)/images/)
+
+browser-airflow: $(BROWSER)/.installed $(ENVIRONMENTS:%=%/.installed) ## the same, but for the simulator's pages: connection form, button and log on each Airflow
+	$(BROWSER)/bin/python -m pytest tests/browser/test_connection_form.py tests/browser/test_task_page.py $(CALM)
 
 # What looks for what keeps people out of a page.
 $(AXE):

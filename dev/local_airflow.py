@@ -48,7 +48,6 @@ What to try
 
 Ctrl-C ends both.
 """
-COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
 
 class LocalAirflowError(Exception):
@@ -61,6 +60,9 @@ class LocalAirflow:
     ``env`` adds to the settings, or overrides them. ``python`` is the interpreter of an environment with Airflow in
     it, so that another version can be run than the caller's.
     """
+
+    components = ("api-server", "scheduler", "dag-processor", "triggerer")
+    health_path = "/api/v2/monitor/health"
 
     def __init__(
         self,
@@ -120,7 +122,7 @@ class LocalAirflow:
         if self.processes["db-migrate"].wait():
             self.check()
         del self.processes["db-migrate"]
-        for name in COMPONENTS:
+        for name in self.components:
             self._start(name, name)
         self._wait_until_healthy(time.monotonic() + patience)
 
@@ -167,7 +169,7 @@ class LocalAirflow:
         while time.monotonic() < deadline:
             self.check()
             try:
-                health = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=10).raise_for_status().json()
+                health = httpx.get(f"{self.url}{self.health_path}", timeout=10).raise_for_status().json()
             except httpx.HTTPError as error:
                 sick = error
             else:

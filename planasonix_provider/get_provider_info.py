@@ -11,15 +11,17 @@ RECEIVER_HOOK_NAME = "Planasonix Webhook"
 
 #: How the form treats Airflow's own fields.
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
-    "hidden-fields": ["login", "port", "schema", "extra"],
-    "relabeling": {"password": "API key", "host": "Host (optional)"},
+    # The port is shown since the button "Test" of Airflow 3.3.1 and 3.3.2 refuses a connection that has none.
+    "hidden-fields": ["login", "schema", "extra"],
+    "relabeling": {"password": "API key", "host": "Host (optional)", "port": "Port (optional)"},
     "placeholders": {
         "password": "plnx_live_…",
         "host": "https://api.planasonix.com",
-        "organization_id": "org_… (only for a key of several organisations)",
+        "port": "443",
+        "organization_id": "org_…",
         "web_url": "https://app.planasonix.com",
         "timeout": "30",
-        "verify": "true, or the path of a CA bundle",
+        "verify": "true",
     },
 }
 
@@ -73,19 +75,19 @@ RECEIVER_CONN_FIELDS: dict[str, dict[str, Any]] = {
         "schema": {"type": ["string", "null"]},
     },
     "kept_in": {
-        "label": "Kept in",
+        "label": "Secret kept in",
         "description": "Where PlanasonixWebhookOperator keeps the signing secret: the text of its secret_to, "
         "variable:NAME or file:/absolute/path on each API server.",
         "schema": {"type": ["string", "null"]},
     },
     "previous_signing_secret": {
         "label": "Previous signing secret",
-        "description": "Accepted as well, while a secret that was pasted here is being rotated.",
+        "description": "Accepted beside the signing secret, while you rotate that by hand.",
         "schema": {"type": ["string", "null"], "format": "password"},
     },
     "events": {
         "label": "Events",
-        "description": "The events that count, with commas between them; others are let pass. Default: all",
+        "description": "The events that count, with commas between them; others are answered and ignored. Default: all",
         "schema": {"type": ["string", "null"]},
     },
 }

@@ -24,16 +24,16 @@ def connection_form_widgets(described: Mapping[str, Mapping[str, Any]]) -> dict[
     :param described: the fields, as the provider info has them.
     :return: a form field for each thing that the extra may hold.
     """
+    from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
     from wtforms import BooleanField, PasswordField, StringField
 
-    def kind(schema: Mapping[str, Any]) -> Any:
+    def shown(label: str, description: str, schema: Mapping[str, Any]) -> Any:
+        words = {"description": description, "default": schema.get("default")}
         if "boolean" in schema["type"]:
-            return BooleanField
-        return PasswordField if schema.get("format") == "password" else StringField
+            return BooleanField(label, **words)
+        # Without these widgets, Airflow 2 draws fields that are too narrow for what is in them.
+        if schema.get("format") == "password":
+            return PasswordField(label, widget=BS3PasswordFieldWidget(), **words)
+        return StringField(label, widget=BS3TextFieldWidget(), **words)
 
-    return {
-        name: kind(field["schema"])(
-            field["label"], description=field["description"], default=field["schema"].get("default")
-        )
-        for name, field in described.items()
-    }
+    return {name: shown(**field) for name, field in described.items()}

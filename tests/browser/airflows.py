@@ -1,0 +1,55 @@
+"""An Airflow of each supported version, whose UI a browser may look at."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from dev.local_airflow import LocalAirflow
+from dev.processes import ROOT
+
+#: The environments that have them, made by the Makefile.
+ENVIRONMENTS = {"2.11.2": ".venvs/2.11.2", "3.1.8": ".venvs/3.1.8", "3.3.2": ".venv"}
+NEWEST = "3.3.2"
+DAGS = Path(__file__).parent / "dags"
+
+_OPEN_TO_ALL = 'AUTH_ROLE_PUBLIC = "Admin"\nWTF_CSRF_ENABLED = True\n'
+
+
+class LocalAirflow2(LocalAirflow):
+    """Airflow 2, without a login; its REST API is another one, so nothing of that is here."""
+
+    components = ("webserver", "scheduler", "dag-processor", "triggerer")
+    health_path = "/health"
+
+    def _settings(self) -> dict[str, str]:
+        kept = ("CORE__EXECUTOR", "CORE__PARALLELISM", "CORE__TEST_CONNECTION", "LOGGING__")
+        settings = super()._settings()
+        return {name: value for name, value in settings.items() if name.removeprefix("AIRFLOW__").startswith(kept)} | {
+            "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "5",
+            "AIRFLOW__SCHEDULER__STANDALONE_DAG_PROCESSOR": "True",
+            "AIRFLOW__WEBSERVER__BASE_URL": self.url,
+            "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
+            "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(self.port),
+            "AIRFLOW__WEBSERVER__WORKERS": "1",
+        }
+
+    def start(self, patience: float = 300) -> None:
+        """Open the UI to all, then do as any Airflow does."""
+        (self.home / "webserver_config.py").write_text(_OPEN_TO_ALL)
+        # The DAG processor dies of a folder in which nothing looks like a DAG.
+        Path(self.env["AIRFLOW__CORE__DAGS_FOLDER"], "none.py").write_text("# No DAG of Airflow's is here yet.\n")
+        super().start(patience)
+
+
+def airflow_of(version: str, home: Path, env: dict[str, str]) -> LocalAirflow:
+    """Make an Airflow of a version, which runs in the environment that has it; its DAGs come with :func:`add_dags`."""
+    kind = LocalAirflow2 if version.startswith("2.") else LocalAirflow
+    dags = home / "dags"
+    dags.mkdir()
+    return kind(home, dags=dags, env=env, python=ROOT / ENVIRONMENTS[version] / "bin" / "python")
+
+
+def add_dags(airflow: LocalAirflow) -> None:
+    """Give it its DAGs, whose runs begin at once: so all that a task needs has to run by then."""
+    shutil.copytree(DAGS, airflow.env["AIRFLOW__CORE__DAGS_FOLDER"], dirs_exist_ok=True)

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import pytest
+
+from dev.processes import free_port
+from planasonix_provider.get_provider_info import (
+    CONN_FIELDS,
+    RECEIVER_CONN_FIELDS,
+    RECEIVER_UI_FIELD_BEHAVIOUR,
+)
+from tests.browser.connection_form import ConnectionForm
+from tests.browser.ui import UI
+from tests.conftest import API_KEY
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def fields_of(form: ConnectionForm) -> tuple[list[str], list[str]]:
+    """The labels and the helps of the fields that are shown, once what is folded away was unfolded."""
+    labels, helps = form.labels(), form.helps()
+    cut_off = form.cut_off()
+    form.show_extra()
+    labels += [label for label in form.labels() if label not in labels]
+    helps += [text for text in form.helps() if text not in helps]
+    assert cut_off + form.cut_off() == []
+    return labels, helps
+
+
+def test_the_form_shows_only_what_counts(ui: UI) -> None:
+    form = ui.form
+    form.new("planasonix_default", "Planasonix")
+    ui.picture("form")
+    ui.picture_of_the_docs("connection-form", {"x": 192, "y": 64, "width": 896, "height": 770})
+    assert form.placeholders("host", "password", "port") == {
+        "host": "https://api.planasonix.com",
+        "password": "plnx_live_…",
+        "port": "443",
+    }
+    labels, helps = fields_of(form)
+    ui.picture("form-extra")
+    assert [labels[0].lower(), *labels[1:]] == [
+        *("connection id", "Connection Type", "Description"),
+        *("Host (optional)", "API key", "Port (optional)"),
+        *("Organization ID", "Web app", "Timeout (s)", "Verify TLS", "Allow plain http"),
+    ]
+    assert helps[1:] == [field["description"] for field in CONN_FIELDS.values()]
+
+
+def test_the_form_of_a_receiver_shows_only_what_counts(ui: UI) -> None:
+    form = ui.form
+    form.new("planasonix_orders", "Planasonix Webhook")
+    ui.picture("receiver")
+    assert form.placeholders("password") == {"password": RECEIVER_UI_FIELD_BEHAVIOUR["placeholders"]["password"]}
+    labels, helps = fields_of(form)
+    ui.picture("receiver-extra")
+    assert [labels[0].lower(), *labels[1:]] == [
+        *("connection id", "Connection Type", "Description", "Signing secret"),
+        *("Asset", "Secret kept in", "Previous signing secret", "Events"),
+    ]
+    assert helps[1:] == [field["description"] for field in RECEIVER_CONN_FIELDS.values()]
+    assert form.field("previous_signing_secret").get_attribute("type") == "password"
+
+
+def address(ui: UI) -> dict[str, str]:
+    """Where the simulator is, in the fields of the form."""
+    url = urlsplit(ui.planasonix.url)
+    return {"host": f"{url.scheme}://{url.hostname}", "port": str(url.port)}
+
+
+def succeeded(ui: UI) -> tuple[bool | None, str]:
+    """What a test says that succeeds."""
+    return None if ui.is_airflow_2 else True, f"Connected to {ui.planasonix.url}. The API key may read jobs."
+
+
+def test_a_good_key_is_said_to_be_good(ui: UI) -> None:
+    ui.form.new("good", "Planasonix")
+    ui.form.fill(**address(ui), password=API_KEY)
+    said = ui.form.test("good")
+    ui.picture("tested-good")
+    assert said == succeeded(ui)
+
+
+def test_a_bad_key_is_said_to_be_bad(ui: UI) -> None:
+    ui.form.new("bad_key", "Planasonix")
+    ui.form.fill(**address(ui), password="plnx_test_mistyped")
+    works, message = ui.form.test("bad_key")
+    ui.picture("tested-bad-key")
+    assert works is (None if ui.is_airflow_2 else False)
+    assert "401" in message
+    assert "check the password of the Airflow connection" in message
+    assert "plnx_test_mistyped" not in message
+
+
+def test_a_wrong_host_is_said_to_be_wrong(ui: UI) -> None:
+    port = free_port()
+    ui.form.new("wrong_host", "Planasonix")
+    ui.form.fill(host="http://127.0.0.1", port=str(port), password=API_KEY)
+    works, message = ui.form.test("wrong_host")
+    ui.picture("tested-wrong-host")
+    assert works is (None if ui.is_airflow_2 else False)
+    assert f"connection refused at http://127.0.0.1:{port}" in message
+    assert "Check the host and port" in message
+
+
+def test_without_a_port_it_is_as_the_docs_say(ui: UI) -> None:
+    """Airflow 3.3.1 and 3.3.2 do not even try a connection that has none."""
+    ui.form.new("no_port", "Planasonix")
+    ui.form.fill(host=ui.planasonix.url, password=API_KEY)
+    said = ui.form.test("no_port")
+    if ui.version == "3.3.2":
+        assert said == (False, "Bad Request")
+    else:
+        assert said == succeeded(ui)
+
+
+def test_what_is_saved_is_shown_again_but_for_the_key(ui: UI) -> None:
+    form = ui.form
+    form.new("kept", "Planasonix")
+    form.fill(**address(ui), password=API_KEY)
+    form.show_extra()
+    form.fill(organization_id="org_1", timeout="20")
+    form.save()
+    form.open("kept")
+    ui.picture("form-again")
+    assert {name: form.field(name).input_value() for name in ("host", "port")} == address(ui)
+    # Airflow 2 shows nothing there at all, and keeps what it has where nothing is typed.
+    assert form.field("password").input_value() == ("" if ui.is_airflow_2 else "***")
+    assert form.field("password").get_attribute("type") == "password"
+    assert API_KEY not in ui.page.content()
+    form.show_extra()
+    assert {name: form.field(name).input_value() for name in ("organization_id", "timeout")} == {
+        "organization_id": "org_1",
+        "timeout": "20",
+    }
+
+
+def test_a_save_that_does_not_touch_the_key_keeps_it(ui: UI) -> None:
+    ui.form.new("untouched", "Planasonix")
+    ui.form.fill(**address(ui), password=API_KEY)
+    ui.form.save()
+    ui.form.open("untouched")
+    ui.form.fill(description="Orders")
+    ui.form.save()
+    assert ui.stored("untouched")["password"] == API_KEY

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.ui import UI
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def assert_the_button_opens_the_page_of_the_job(ui: UI, state: str, task_id: str, map_index: int = -1) -> None:
+    job = ui.job_of(task_id, map_index)
+    task = ui.task(job)
+    task.show_details()
+    task.expect_state(state)
+    expect(task.button).to_have_attribute("href", f"{ui.planasonix.url}/jobs/{job.id}")
+    ui.picture(f"button-{task_id}")
+    ui.picture_of_the_docs(f"button-{task_id}", {"x": 0, "y": 0, "width": 1280, "height": 480})
+    with ui.page.context.expect_page() as opened:
+        task.button.click()
+    expect(opened.value).to_have_url(f"{ui.planasonix.url}/jobs/{job.id}")
+    expect(opened.value.get_by_role("heading", name=job.id)).to_be_visible()
+
+
+def test_the_button_of_a_task_that_has_succeeded(ui: UI) -> None:
+    assert_the_button_opens_the_page_of_the_job(ui, "success", "load_orders")
+
+
+def test_the_button_of_a_task_that_runs(ui: UI) -> None:
+    assert_the_button_opens_the_page_of_the_job(ui, "running", "load_history")
+
+
+@pytest.mark.parametrize("map_index", [0, 1])
+def test_the_button_of_each_mapped_task(ui: UI, map_index: int) -> None:
+    assert_the_button_opens_the_page_of_the_job(ui, "success", "load_shops", map_index)
+
+
+def test_the_log_tells_how_the_job_moved(ui: UI) -> None:
+    job = ui.job_of("load_orders")
+    task = ui.task(job)
+    task.show_details()
+    task.expect_state("success")
+    task.show_log()
+    for line in (f"Started job {job.id} on connection", f"Job {job.id} succeeded", "Loaded 44,802 rows into 1 table."):
+        expect(ui.page.get_by_text(line).first).to_be_visible()
+    ui.picture("log")
+    ui.picture_of_the_docs("log", {"x": 0, "y": 0, "width": 1280, "height": 560})

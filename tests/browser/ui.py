@@ -1,0 +1,77 @@
+"""A tab of the browser at the UI of an Airflow that runs beside a simulator."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import FloatRect, Page, expect
+
+from dev.local_airflow import LocalAirflow
+from planasonix_provider.api.models import Job
+from planasonix_provider.simulator import Simulator
+from tests.browser.airflows import NEWEST
+from tests.browser.connection_form import Airflow2Form, Airflow3Form, ConnectionForm
+from tests.browser.task_page import TaskPage
+from tests.system.runs import eventually
+
+
+class UI:
+    """The tab, and what is in it.
+
+    :param version: the version of Airflow.
+    :param airflow: the Airflow.
+    :param planasonix: the simulator that its ``planasonix_default`` leads to.
+    :param page: the tab.
+    :param pictures: the folder for pictures.
+    """
+
+    def __init__(self, version: str, airflow: LocalAirflow, planasonix: Simulator, page: Page, pictures: Path) -> None:
+        self.version = version
+        self.airflow = airflow
+        self.planasonix = planasonix
+        self.page = page
+        self._pictures = pictures
+        self.is_airflow_2 = version.startswith("2.")
+        if not self.is_airflow_2:
+            # The first visit ends here wherever it was to go: on the way it is given its login.
+            page.goto("/")
+            expect(page.get_by_role("heading", name="Welcome")).to_be_visible()
+
+    @property
+    def form(self) -> ConnectionForm:
+        return (Airflow2Form if self.is_airflow_2 else Airflow3Form)(self.page)
+
+    def task(self, job: Job) -> TaskPage:
+        """The page of the task that has started a job."""
+        return TaskPage(self.page, job, is_airflow_2=self.is_airflow_2)
+
+    def job_of(self, task_id: str, map_index: int = -1) -> Job:
+        """The job that a task has started; waits until there is one."""
+        wanted = {"task_id": task_id, "map_index": map_index}
+        (job,) = eventually(
+            lambda: [job for job in self.planasonix.jobs() if wanted.items() <= (job.metadata or {}).items()],
+            f"{task_id} [{map_index}] starts a job",
+            patience=300,
+        )
+        return job
+
+    def stored(self, conn_id: str) -> dict[str, Any]:
+        """What Airflow has in its database of a connection."""
+        command = [self.airflow.python, "-m", "airflow", "connections", "get", conn_id, "--output", "json"]
+        done = subprocess.run(command, env=self.airflow.env, capture_output=True, text=True, check=True)
+        (connection,) = json.loads(done.stdout[done.stdout.index("[{") :])
+        return dict(connection)
+
+    def picture(self, name: str) -> None:
+        """Keep what the tab shows."""
+        self.page.screenshot(path=self._pictures / f"airflow-{self.version}-{name}.png", animations="disabled")
+
+    def picture_of_the_docs(self, name: str, area: FloatRect) -> None:
+        """Keep a part of it for the docs, which show the newest Airflow."""
+        if self.version == NEWEST:
+            path = self._pictures / f"{name}.png"
+            self.page.screenshot(path=path, clip=area, animations="disabled")
+            assert path.stat().st_size < 150_000
