@@ -19,7 +19,7 @@ BROWSER := .venvs/browser
 CALM := -W 'ignore:XDG_RUNTIME_DIR is not set'
 PRISM := .prism/node_modules/.bin/prism
 # Those that the docs show.
-PICTURES := simulator connection-form button-load_history log
+PICTURES := simulator connection-form button log
 AXE := .browser/node_modules/axe-core/axe.min.js
 PORT := 8080
 

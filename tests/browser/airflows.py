@@ -8,9 +8,12 @@ from pathlib import Path
 from dev.local_airflow import LocalAirflow
 from dev.processes import ROOT
 
-#: The environments that have them, made by the Makefile.
-ENVIRONMENTS = {"2.11.2": ".venvs/2.11.2", "3.1.8": ".venvs/3.1.8", "3.3.2": ".venv"}
-NEWEST = "3.3.2"
+#: The supported versions, the oldest first.
+VERSIONS = sorted(
+    (path.stem.removeprefix("airflow-") for path in (ROOT / "constraints").glob("airflow-*.txt")),
+    key=lambda version: [int(part) for part in version.split(".")],
+)
+NEWEST = VERSIONS[-1]
 DAGS = Path(__file__).parent / "dags"
 
 _OPEN_TO_ALL = 'AUTH_ROLE_PUBLIC = "Admin"\nWTF_CSRF_ENABLED = True\n'
@@ -45,9 +48,11 @@ class LocalAirflow2(LocalAirflow):
 def airflow_of(version: str, home: Path, env: dict[str, str]) -> LocalAirflow:
     """Make an Airflow of a version, which runs in the environment that has it; its DAGs come with :func:`add_dags`."""
     kind = LocalAirflow2 if version.startswith("2.") else LocalAirflow
+    # The Makefile makes these environments.
+    environment = ROOT / (".venv" if version == NEWEST else f".venvs/{version}")
     dags = home / "dags"
     dags.mkdir()
-    return kind(home, dags=dags, env=env, python=ROOT / ENVIRONMENTS[version] / "bin" / "python")
+    return kind(home, dags=dags, env=env, python=environment / "bin" / "python")
 
 
 def add_dags(airflow: LocalAirflow) -> None:

@@ -23,7 +23,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.simulator import Simulator
-from tests.browser.airflows import ENVIRONMENTS, add_dags, airflow_of
+from tests.browser.airflows import VERSIONS, add_dags, airflow_of
 from tests.browser.stage import Stage
 from tests.browser.ui import UI
 from tests.conftest import API_KEY
@@ -82,7 +82,7 @@ def page(context: BrowserContext) -> Page:
     return page
 
 
-@pytest.fixture(scope="session", params=ENVIRONMENTS)
+@pytest.fixture(scope="session", params=VERSIONS)
 def version(request: pytest.FixtureRequest) -> str:
     """A supported version of Airflow."""
     return str(request.param)

@@ -58,7 +58,7 @@ class ConnectionForm(ABC):
     def test(self, conn_id: str) -> tuple[bool | None, str]:
         """Have Airflow test what is in the form; give whether it is said to work, and the message on the screen.
 
-        ``None`` is where nothing but the message says so: that of Airflow 2 is always a green one.
+        ``None`` is where nothing but the message says so: that of Airflow 2 is always a yellow one.
         """
 
     def fill(self, **fields: str) -> None:

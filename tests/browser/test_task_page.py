@@ -15,7 +15,6 @@ def assert_the_button_opens_the_page_of_the_job(ui: UI, state: str, task_id: str
     task.expect_state(state)
     expect(task.button).to_have_attribute("href", f"{ui.planasonix.url}/jobs/{job.id}")
     ui.picture(f"button-{task_id}")
-    ui.picture_of_the_docs(f"button-{task_id}", {"x": 0, "y": 0, "width": 1280, "height": 480})
     with ui.page.context.expect_page() as opened:
         task.button.click()
     expect(opened.value).to_have_url(f"{ui.planasonix.url}/jobs/{job.id}")
@@ -28,6 +27,7 @@ def test_the_button_of_a_task_that_has_succeeded(ui: UI) -> None:
 
 def test_the_button_of_a_task_that_runs(ui: UI) -> None:
     assert_the_button_opens_the_page_of_the_job(ui, "running", "load_history")
+    ui.picture_of_the_docs("button", {"x": 330, "y": 64, "width": 940, "height": 420})
 
 
 @pytest.mark.parametrize("map_index", [0, 1])
@@ -44,4 +44,4 @@ def test_the_log_tells_how_the_job_moved(ui: UI) -> None:
     for line in (f"Started job {job.id} on connection", f"Job {job.id} succeeded", "Loaded 44,802 rows into 1 table."):
         expect(ui.page.get_by_text(line).first).to_be_visible()
     ui.picture("log")
-    ui.picture_of_the_docs("log", {"x": 0, "y": 0, "width": 1280, "height": 560})
+    ui.picture_of_the_docs("log", {"x": 330, "y": 64, "width": 940, "height": 500})
