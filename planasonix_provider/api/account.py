@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pydantic import SecretStr
 
 from planasonix_provider import __version__
+from planasonix_provider.api.errors import THE_CONNECTION
 from planasonix_provider.api.http_library import httpx
 
 DEFAULT_BASE_URL = "https://api.planasonix.com"
@@ -32,6 +33,7 @@ class Account:
         time to connect and four times the time to read.
     :param verify: whether to check the server's certificate, or the path of the CA bundle to check it by.
     :param user_agent: who the server is told is asking.
+    :param conn_id: the Airflow connection that says all this, for messages; ``None`` where there is none.
     :raises ValueError: if the key could not be sent as a header; the message does not hold it.
     """
 
@@ -43,6 +45,7 @@ class Account:
     try_timeout: float | None = None
     verify: bool | str = True
     user_agent: str = f"airflow-provider-planasonix/{__version__} Python/{sys.version.split()[0]}"
+    conn_id: str | None = None
 
     def __post_init__(self) -> None:
         key = self.api_key.get_secret_value()
@@ -77,6 +80,14 @@ class Account:
         :return: the account, with timeouts of 1 s to connect, 1.5 s to read and 2.5 s in all.
         """
         return replace(self, connect_timeout=1.0, read_timeout=1.5, try_timeout=2.5)
+
+    def named(self, text: str) -> str:
+        """Say in a message which Airflow connection it speaks of.
+
+        :param text: the message.
+        :return: the same with the id, where that is known.
+        """
+        return text.replace(THE_CONNECTION, f"Airflow connection {self.conn_id!r}") if self.conn_id else text
 
     def without_key(self, text: str) -> str:
         """Take the key out of a text that came from elsewhere, for a server may send back what it was sent.

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from planasonix_provider.api.errors import (
+    THE_CONNECTION,
     PlanasonixError,
     PlanasonixResponseError,
     PlanasonixUnreadableError,
@@ -26,23 +27,35 @@ T = TypeVar("T")
 LARGEST_ANSWER = 32_000_000
 
 _ADVICE: dict[int, str] = {
-    400: "Correct what it names.",
-    401: "The API key is missing, mistyped or revoked: check the password of the Airflow connection.",
-    403: "The API key lacks the scope for this, or this machine is not on its IP allowlist: check both in Planasonix.",
-    404: "There is no such thing for this API key: check the id, and that the key belongs to the right workspace.",
+    400: "Correct what the answer names.",
+    401: f"The API key is missing, mistyped or revoked: check the password of {THE_CONNECTION}.",
+    403: (
+        f"The API key of {THE_CONNECTION} lacks the scope for this, or this machine is not on its IP allowlist: check "
+        "both in Planasonix."
+    ),
+    404: (
+        f"There is no such thing for the API key of {THE_CONNECTION}: check the id, and that the key belongs to the "
+        "right workspace."
+    ),
     409: "Wait for what is in the way, or cancel it.",
     413: "The request is too large for the API, or for a proxy before it: send fewer tables, or less metadata.",
-    429: "Too many requests for this API key or its workspace: let fewer tasks run at once, or raise poll_interval.",
+    429: (
+        f"Too many requests for the API key of {THE_CONNECTION} or its workspace: let fewer tasks run at once, or "
+        "raise poll_interval."
+    ),
 }
 _ADVICE_SERVER = "The fault is Planasonix's, or that of a proxy before it: try again later, and report it if it stays."
 _ADVICE_REDIRECT = (
-    "Redirects are not followed, since the API key would go along: set the connection's host to where the API is."
+    "Redirects are not followed, since the API key would go along: put the address of the API itself into the host of "
+    f"{THE_CONNECTION}."
 )
 _ADVICE_NOT_THE_API = (
-    "This is not how the Orchestration API answers: check that the connection's host is the API's, without a path "
-    "unless a gateway needs one."
+    f"This is not how the Orchestration API answers: check that the host of {THE_CONNECTION} is the API's, without a "
+    "path unless a gateway needs one."
 )
-_ADVICE_OTHER = "The reference names no such answer: check the connection's host, and report it if it stays."
+_ADVICE_OTHER = (
+    f"The API's reference names no such answer: check the host of {THE_CONNECTION}, and report it if it stays."
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,7 @@ class Incoming:
                 piece = self._unpacking.decompress(piece, LARGEST_ANSWER + 1 - len(self._content))
             except zlib.error:
                 raise _unreadable(
-                    self._request, self._head, "with a body that is not packed as its Content-Encoding says"
+                    self._request, self._head, "with a body that cannot be unpacked as its Content-Encoding says"
                 ) from None
         elif self._unpacking:
             piece = b""
@@ -133,7 +146,7 @@ def read(request: Request[T], answer: Answer) -> T:
         raise _unreadable(request, answer, _what_is_wrong(answer, invalid)) from None
     value = reply.value
     if isinstance(value, Page) and value.cursor is not None and value.cursor == request.query.get("cursor"):
-        raise _unreadable(request, answer, "with a page that names its own cursor as the next")
+        raise _unreadable(request, answer, "with a page of a list that names itself as the next page")
     return value
 
 
@@ -151,9 +164,9 @@ def _what_is_wrong(answer: Answer, invalid: ValidationError) -> str:
         return "with an HTML page, as a proxy or a login page between here and the API sends"
     first, *more = invalid.errors(include_url=False, include_input=False)
     if first["type"] == "json_invalid":
-        return "with a body that is no JSON, or was cut off"
-    place = ".".join(str(step) for step in first["loc"])
-    return f"with JSON that is not what the reference says: {place}: {first['msg']}" + (
+        return "with a body that is not JSON, or was cut off"
+    place = ".".join(str(step) for step in first["loc"]) or "body"
+    return f"with JSON that is not what the API's reference says: {place}: {first['msg']}" + (
         f" (and {len(more)} more)" if more else ""
     )
 
@@ -162,7 +175,8 @@ def _error(request: Request[T], answer: Answer) -> PlanasonixResponseError:
     body = _error_body(answer)
     problem = f"{request}: answered {_status(answer.status)}"
     if body:
-        problem += "".join(f" {part}" for part in (body.code, body.message and f"({body.message})") if part)
+        if words := ": ".join(filter(None, (body.code, (body.message or "").rstrip(".")))):
+            problem += f" ({words})"
         problem += "".join(f"; {': '.join(filter(None, (it.field, it.issue)))}" for it in body.details or ())
     if location := answer.headers.get("location"):
         problem += f", a redirect to {location}"

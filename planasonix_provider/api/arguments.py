@@ -26,7 +26,7 @@ SHORTEST_SECRET = 16
 
 def webhook_url(name: str, value: Any) -> str:
     """Refuse a URL that would send signed events over an open wire."""
-    allowed = "an https URL, or an http one of this very machine, in ASCII characters without blanks"
+    allowed = "an https URL, or an http one of this machine, in ASCII characters without blanks"
     try:
         parts = urlsplit(value)
         is_url = re.fullmatch(r"[!-~]+", value) and parts.hostname and parts.port != 0
@@ -88,7 +88,7 @@ def events(name: str, value: Any) -> list[str]:
     """Refuse what is no list of events, and warn of those that this version does not know."""
     is_some = isinstance(value, Collection) and not isinstance(value, (str, bytes, Mapping)) and value
     if not is_some or not all(isinstance(one, str) and one.strip() and one.isprintable() for one in value):
-        raise refusal(name, value, "a list of events, as ['job.succeeded']")
+        raise refusal(name, value, "a list of events, such as ['job.succeeded']")
     warn_of_unknown(name, set(value))
     return list(value)
 

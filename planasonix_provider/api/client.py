@@ -20,7 +20,7 @@ from planasonix_provider import clock
 from planasonix_provider.api.account import Account as Account
 from planasonix_provider.api.answers import Answer, Incoming, read
 from planasonix_provider.api.deadline import Deadline
-from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixRateLimitError
+from planasonix_provider.api.errors import THE_CONNECTION, PlanasonixConfigurationError, PlanasonixRateLimitError
 from planasonix_provider.api.faults import faults_named
 from planasonix_provider.api.http_library import httpx
 from planasonix_provider.api.operation import Operations
@@ -210,8 +210,8 @@ def _ssl_context(verify: bool | str) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=verify)
     except OSError as fault:
         raise PlanasonixConfigurationError(
-            f"The CA bundle {verify!r} cannot be read ({fault.strerror or fault}). What the extra of the Airflow "
-            'connection has as "verify" is true, false, or the path of a PEM file on this machine.'
+            f'The CA bundle {verify!r} cannot be read ({fault.strerror or fault}). Allowed as "verify" in the extra of '
+            f"{THE_CONNECTION} is true, false, or the path of a PEM file on this machine."
         ) from None
 
 
@@ -231,8 +231,8 @@ def _arguments(request: Request[Any]) -> dict[str, Any]:
 def _keep_silence(pace: Pace, request: Request[Any]) -> None:
     if rest := pace.silence():
         raise PlanasonixRateLimitError(
-            f"{request}: not sent, for Planasonix has asked this API key to be silent for another {math.ceil(rest)} s "
-            "(429).",
+            f"{request}: not sent, since Planasonix has asked this API key to be silent for another "
+            f"{math.ceil(rest)} s (429).",
             retry_after=rest,
         )
 

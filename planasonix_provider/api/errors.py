@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+#: What messages call the Airflow connection; who knows its id puts that in its place, see :meth:`.Account.named`.
+THE_CONNECTION = "the Airflow connection"
+
 
 class PlanasonixError(Exception):
     """Base of all that this package raises about Planasonix.

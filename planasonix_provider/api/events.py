@@ -30,7 +30,7 @@ def event_names(name: str, value: Any) -> list[str]:
     """
     is_list = isinstance(value, (list, tuple, set, frozenset)) and value
     if not is_list or not all(isinstance(event, str) and event.strip() for event in value):
-        raise refusal(name, value, "a list of events, as ['job.succeeded', 'job.failed']")
+        raise refusal(name, value, "a list of events, such as ['job.succeeded', 'job.failed']")
     return sorted(set(value)) if isinstance(value, (set, frozenset)) else list(dict.fromkeys(value))
 
 
@@ -42,4 +42,10 @@ def warn_of_unknown(name: str, events: Collection[str], known: Collection[str] =
     :param known: what is known.
     """
     if unknown := sorted(set(events) - set(known)):
-        log.warning("%s: this version does not know %s; known are %s.", name, unknown, sorted(known))
+        log.warning(
+            "%s: this version of airflow-provider-planasonix does not know %s, which may never come. Check the "
+            "spelling; known are %s.",
+            name,
+            ", ".join(unknown),
+            ", ".join(sorted(known)),
+        )

@@ -9,7 +9,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from planasonix_provider.api.account import Account
-from planasonix_provider.api.errors import PlanasonixError, PlanasonixResponseError, PlanasonixTransportError
+from planasonix_provider.api.errors import (
+    THE_CONNECTION,
+    PlanasonixError,
+    PlanasonixResponseError,
+    PlanasonixTransportError,
+)
 from planasonix_provider.api.http_library import httpx
 from planasonix_provider.api.request import Request
 
@@ -25,7 +30,7 @@ def faults_named(account: Account, request: Request[Any]) -> Iterator[None]:
         yield
     except PlanasonixError as error:
         # What was taken out of the answer's bytes may have come escaped as well, as JSON allows.
-        error.reword(account.without_key(error.message))
+        error.reword(account.without_key(account.named(error.message)))
         if isinstance(error, PlanasonixResponseError):
             error.code = error.code and account.without_key(error.code)
             error.fields = tuple(map(account.without_key, error.fields))
@@ -35,7 +40,8 @@ def faults_named(account: Account, request: Request[Any]) -> Iterator[None]:
         what, advice = _describe(fault)
         # Without the chain: twenty frames of sockets say less than the sentence, and hold the request's headers.
         raise PlanasonixTransportError(
-            account.without_key(f"{request}: {what} at {account.base_url}. {advice}"), sent=_may_have_been_sent(fault)
+            account.without_key(account.named(f"{request}: {what} at {account.base_url}. {advice}")),
+            sent=_may_have_been_sent(fault),
         ) from None
 
 
@@ -59,30 +65,30 @@ def _describe(fault: Exception) -> tuple[str, str]:
     if isinstance(fault, httpx.ConnectTimeout):
         return (
             "no connection in time",
-            'Check the host and firewalls; "timeout" in the connection\'s extra allows more.',
+            f'Check the host of {THE_CONNECTION}, and firewalls; "timeout" in its extra allows more.',
         )
     if isinstance(fault, (httpx.TimeoutException, TimeoutError)):
-        return "no answer in time", 'Try again later; "timeout" in the extra allows more.'
+        return "no answer in time", f'Try again later; "timeout" in the extra of {THE_CONNECTION} allows more.'
     causes = list(_causes(fault))
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
     if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return "no such host", "Check the host of the Airflow connection, and this machine's DNS."
+        return "no such host", f"Check the host of {THE_CONNECTION}, and this machine's DNS."
     if tls is not None and tls.reason == "WRONG_VERSION_NUMBER":
-        return "no TLS but perhaps plain http spoken", "Check the host, its scheme and its port."
+        return "no TLS, but perhaps plain http", f"Check the host of {THE_CONNECTION}, its scheme and its port."
     if tls is not None:
         return (
             f"no trusted TLS connection ({getattr(tls, 'verify_message', '') or tls.reason or tls})",
-            'Check the host and its scheme; "verify" in the extra may name your own CA bundle.',
+            f'Check the host of {THE_CONNECTION}, and its scheme; "verify" in its extra may name your own CA bundle.',
         )
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-        return "connection refused", "Check the host and port of the Airflow connection, and that the service is up."
+        return "connection refused", f"Check the host and port of {THE_CONNECTION}, and that the service is up."
     if isinstance(fault, httpx.ProxyError):
         return f"the proxy refused ({fault})", "Check HTTPS_PROXY and NO_PROXY in this machine's environment."
     if isinstance(fault, (httpx.UnsupportedProtocol, httpx.InvalidURL)):
-        return f"no usable address ({fault})", "Check the host of the Airflow connection."
+        return f"no usable address ({fault})", f"Check the host of {THE_CONNECTION}."
     return (
         f"the connection broke ({fault or type(fault).__name__})",
-        "Try again; if it stays, check what lies between.",
+        "Try again; if it stays, check proxies and firewalls between this machine and the API.",
     )
 
 

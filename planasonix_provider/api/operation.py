@@ -133,7 +133,7 @@ class Cursors(Generic[T]):
             return False
         if page.cursor in self.seen:
             raise PlanasonixUnreadableError(
-                f"{self.request}: a page names a cursor that an earlier page named, so the list would never end. "
+                f"{self.request}: a page of the list names an earlier one as the next, so the list would never end. "
                 "Report it to Planasonix."
             )
         self.seen.add(page.cursor)

@@ -151,7 +151,8 @@ class Pace:
     def _tell(self, now: float) -> None:
         assert self._allowance is not None  # noqa: S101 - else nobody would have to wait
         log.info(
-            "This API key has %d of %d requests left for the next %.0f s. Requests that can wait are spread over them.",
+            "The API key has %d of %d requests left for the next %.0f s. Requests that can wait are spread over that "
+            "time.",
             self._allowance.remaining,
             self._allowance.limit,
             max(0.0, self._reset_at - now),

@@ -66,6 +66,8 @@ def surely_did_nothing(error: BaseException) -> bool:
     return isinstance(error, PlanasonixRateLimitError)
 
 
+#: From how many seconds on each wait between two tries is worth a line.
+LONG_WAIT = 5.0
 #: What is tried again, by what repeating the request does. The one table that decides it.
 REPEATED: dict[Repeat, Callable[[BaseException], bool]] = {
     Repeat.SAFE: is_passing,
@@ -136,7 +138,10 @@ class Policy:
             raise error
 
         def tell(state: RetryCallState) -> None:
-            log.info("%s Trying again in %.1f s.", _error(state), state.upcoming_sleep)
+            # An outage of an hour is hundreds of tries: the first one says what is wrong, the long waits that it stays.
+            is_news = state.attempt_number == 1 or state.upcoming_sleep >= LONG_WAIT
+            level = logging.INFO if is_news else logging.DEBUG
+            log.log(level, "%s Trying again in %.1f s.", _error(state), state.upcoming_sleep)
 
         return {
             "retry": retry,

@@ -66,15 +66,21 @@ def verify(
         missing = SIGNATURE_HEADER if signature is None else TIMESTAMP_HEADER
         raise InvalidSignatureError(f"The header {missing} is missing.")
     if not re.fullmatch(r"\d{1,11}", timestamp, re.ASCII):
-        raise InvalidSignatureError(f"The header {TIMESTAMP_HEADER} is no number of seconds.")
+        raise InvalidSignatureError(f"The header {TIMESTAMP_HEADER} is not a number of seconds.")
     # All of them, and each in constant time: how long it takes tells nothing of which one fits, or how nearly.
     fits = [hmac.compare_digest(sign(body, secret, int(timestamp)).encode(), signature.encode()) for secret in known]
     if not any(fits):
-        raise InvalidSignatureError(f"The header {SIGNATURE_HEADER} fits no secret.")
+        raise InvalidSignatureError(
+            f"The header {SIGNATURE_HEADER} fits no secret: check that the secret is that of the webhook which sends "
+            "here, and was not rotated since."
+        )
     age = (now or datetime.now(UTC)) - datetime.fromtimestamp(int(timestamp), UTC)
     if age > LONGEST_AGE:
-        raise InvalidSignatureError(f"The delivery is {age.total_seconds():.0f} s old; allowed are 300.")
+        raise InvalidSignatureError(
+            f"The delivery is {age.total_seconds():.0f} s old, allowed are 300 s: check the clock of this machine."
+        )
     if -age > LARGEST_LEAD:
         raise InvalidSignatureError(
-            f"The delivery is {-age.total_seconds():.0f} s ahead of this clock; allowed are 60."
+            f"The delivery is {-age.total_seconds():.0f} s ahead of the clock of this machine, allowed are 60 s: "
+            "check that clock."
         )

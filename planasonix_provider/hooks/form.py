@@ -5,8 +5,23 @@ Such a version looks at a hook's own methods only, and not at those that it inhe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+from planasonix_provider.api.errors import THE_CONNECTION
+
+
+def for_the_form(message: str, conn_id: str) -> str:
+    """Take the Airflow connection's id out of what the button "Test" shows: it tries the form under an id of its own.
+
+    :param message: what is wrong.
+    :param conn_id: the id.
+    :return: the message about "the Airflow connection".
+    """
+    # There is no connection that would be another one than the form's.
+    about_the_form = re.sub(rf"(?<!no )Airflow connection {re.escape(repr(conn_id))}", THE_CONNECTION, message)
+    return about_the_form[:1].upper() + about_the_form[1:]
 
 
 def ui_field_behaviour(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from planasonix_provider.api.operation import Operations
 from planasonix_provider.api.request import PREFIX
 from planasonix_provider.api.retry import ONCE, Policy
 from planasonix_provider.get_provider_info import CONN_FIELDS, CONNECTION_TYPE, HOOK_NAME, UI_FIELD_BEHAVIOUR
-from planasonix_provider.hooks.form import connection_form_widgets, ui_field_behaviour
+from planasonix_provider.hooks.form import connection_form_widgets, for_the_form, ui_field_behaviour
 from planasonix_provider.hooks.settings import Settings, settings_of
 
 if TYPE_CHECKING:
@@ -229,15 +228,13 @@ class PlanasonixHook(BaseHook, Operations):
                 return True, f"Connected to {self.settings.account.base_url}. The API key may read jobs."
         except PlanasonixNotFoundError:
             return False, (
-                f"{self.settings.account.base_url} answers, but has no Orchestration API at {PREFIX}: the "
-                "connection's host, or a path in it, is wrong. It is the API's address (https://api.planasonix.com or "
-                "your tenant's own), not the web app's, and ends before /api/v1."
+                f"{self.settings.account.base_url} answers, but has no Orchestration API at {PREFIX}: the host "
+                "of the Airflow connection, or a path in it, is wrong. Put the API's address there "
+                "(https://api.planasonix.com or your tenant's own), not the web app's, and without /api/v1."
             )
         except PlanasonixError as error:
             # The form's button tries what it shows under an id that it makes up.
-            return False, re.sub(
-                rf"^Airflow connection '{re.escape(self.planasonix_conn_id)}'", "The connection", str(error)
-            )
+            return False, for_the_form(error.message, self.planasonix_conn_id)
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -310,7 +307,7 @@ def _connection_errors(conn_id: str) -> Iterator[None]:
         ) from None
     except Exception as fault:
         raise PlanasonixTransportError(
-            f"Airflow could not give the connection {conn_id!r} ({type(fault).__name__}: {fault}). If it stays, look "
-            "at the health of Airflow's API server, database or secrets backend.",
+            f"Airflow could not give the Airflow connection {conn_id!r} ({type(fault).__name__}: {fault}). If it "
+            "stays, look at the health of Airflow's API server, database or secrets backend.",
             sent=False,
         ) from fault

@@ -20,7 +20,7 @@ from planasonix_provider.get_provider_info import (
     RECEIVER_HOOK_NAME,
     RECEIVER_UI_FIELD_BEHAVIOUR,
 )
-from planasonix_provider.hooks.form import connection_form_widgets, ui_field_behaviour
+from planasonix_provider.hooks.form import connection_form_widgets, for_the_form, ui_field_behaviour
 from planasonix_provider.keepers import Kept, PlanasonixSecretError, keeper, mask, surroundings
 
 if TYPE_CHECKING:
@@ -89,23 +89,28 @@ class PlanasonixReceiverHook(BaseHook):
             and what to do.
         """
         if not AIRFLOW_V_3_0_PLUS:
-            return False, "The receiver of webhooks needs Airflow 3; on this version nothing is delivered to it."
+            return (
+                False,
+                "The receiver of webhooks needs Airflow 3.0 or later; on this version nothing is delivered to it.",
+            )
         from airflow.utils.session import create_session
 
         try:
             receiver = self.receiver()
             if receiver is None:
-                return False, f"The connection is not of the type {RECEIVER_HOOK_NAME}."
+                return False, f"The Airflow connection is not of the type {RECEIVER_HOOK_NAME}: choose that type."
             with create_session() as session:
                 if find_asset(session, receiver.asset) is None:
                     return False, unknown_asset(receiver.asset)
         except PlanasonixError as error:
             # The form's button tries what it shows under an id that it makes up.
-            return False, error.message.replace(f"Airflow connection {self.receiver_conn_id!r}", "The connection")
+            return False, for_the_form(error.message, self.receiver_conn_id)
         secrets = "one secret" if len(receiver.secrets) == 1 else f"any of {len(receiver.secrets)} secrets"
         unknown = sorted(set(receiver.events or ()) - KNOWN_EVENTS)
         return True, f"Deliveries that are signed with {secrets} are events of the asset {receiver.asset!r}." + (
-            f" This version does not know the events {', '.join(unknown)}: are they spelt right?" if unknown else ""
+            f" This version of airflow-provider-planasonix does not know {', '.join(unknown)}: check the spelling."
+            if unknown
+            else ""
         )
 
     @classmethod
@@ -175,7 +180,7 @@ def unknown_asset(given: str) -> str:
     """
     return (
         f"No DAG knows the asset {given!r}. Write a DAG that is scheduled on it, or names it as an inlet or outlet; or "
-        "name another asset in the connection's extra 'asset'."
+        "name another asset in the extra 'asset' of the Airflow connection."
     )
 
 
@@ -256,7 +261,7 @@ class _Reader:
         try:
             return frozenset(event.strip() for event in event_names("events", _listed(value)))
         except ValueError:
-            self.refuse("events", value, "events with commas between them, as job.succeeded, backfill.completed")
+            self.refuse("events", value, "events with commas between them, such as job.succeeded, backfill.completed")
 
 
 def _listed(value: object) -> object:

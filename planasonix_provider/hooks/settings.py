@@ -80,6 +80,7 @@ def settings_of(
             **reader.timeouts(),
             verify=reader.verify(),
             user_agent=_USER_AGENT,
+            conn_id=conn_id,
         ),
         web_url=reader.web_url(),
     )
@@ -105,8 +106,7 @@ class _Reader:
         if not key:
             raise PlanasonixConfigurationError(
                 f"Airflow connection {self.conn_id!r} has no API key. Make one in Planasonix and put it into the "
-                "connection's password: in the form's field 'API key', or with: airflow connections add <its id> "
-                "--conn-type planasonix --conn-password '<the API key>'"
+                "password of the Airflow connection, which its form calls 'API key'."
             )
         if not all("!" <= character <= "~" for character in key):
             raise PlanasonixConfigurationError(

@@ -55,20 +55,20 @@ def test_a_success_gives_what_its_envelope_holds(status: int) -> None:
     ("status", "phrase", "advice"),
     [
         (302, "302 Found", "Redirects are not followed"),
-        (400, "400 Bad Request", "Correct what it names."),
+        (400, "400 Bad Request", "Correct what the answer names."),
         (401, "401 Unauthorized", "check the password of the Airflow connection"),
         (403, "403 Forbidden", "IP allowlist"),
         (404, "404 Not Found", "check the id"),
         (409, "409 Conflict", "cancel it"),
         (413, f"413 {HTTPStatus(413).phrase}", "send fewer tables, or less metadata"),
-        (418, "418 I'm a Teapot", "The reference names no such answer"),
+        (418, "418 I'm a Teapot", "The API's reference names no such answer"),
         (429, "429 Too Many Requests", "raise poll_interval"),
         (500, "500 Internal Server Error", "try again later"),
         (501, "501 Not Implemented", "try again later"),
         (502, "502 Bad Gateway", "try again later"),
         (503, "503 Service Unavailable", "try again later"),
         (504, "504 Gateway Timeout", "try again later"),
-        (599, "599 some_code", "try again later"),
+        (599, "599 (some_code", "try again later"),
     ],
 )
 def test_a_refusal_says_what_was_asked_what_came_back_and_what_to_do(status: int, phrase: str, advice: str) -> None:
@@ -77,7 +77,7 @@ def test_a_refusal_says_what_was_asked_what_came_back_and_what_to_do(status: int
     assert type(error) is BY_STATUS.get(status, fallback)
     assert (error.status, error.code, error.request_id) == (status, "some_code", "req_1")
     assert error.message.startswith(f"GET /api/v1/jobs/job_1: answered {phrase}")
-    assert "some_code (In some words.)" in error.message
+    assert "(some_code: In some words)" in error.message
     assert advice in error.message
     assert error.message.endswith(" [request id req_1]")
 
@@ -86,8 +86,8 @@ def test_a_refusal_of_the_reference_reads_as_a_sentence() -> None:
     details = [{"field": "priority", "issue": "is unknown"}, {"field": "metadata", "issue": "is too large"}]
     error = refusal(400, envelope(details=details), request_id="req_2")
     assert error.message == (
-        "GET /api/v1/jobs/job_1: answered 400 Bad Request some_code (In some words.); priority: is unknown; "
-        "metadata: is too large. Correct what it names. [request id req_2]"
+        "GET /api/v1/jobs/job_1: answered 400 Bad Request (some_code: In some words); priority: is unknown; "
+        "metadata: is too large. Correct what the answer names. [request id req_2]"
     )
     assert error.fields == ("priority", "metadata")
 
@@ -135,7 +135,7 @@ def test_a_refusal_without_an_envelope_keeps_its_advice(status: int) -> None:
 def test_a_404_without_an_envelope_is_not_how_the_api_answers(body: bytes, words: str) -> None:
     message = refusal(404, body).message
     assert words in message
-    assert "check that the connection's host is the API's" in message
+    assert "check that the host of the Airflow connection is the API's" in message
 
 
 @pytest.mark.parametrize(
@@ -145,21 +145,30 @@ def test_a_404_without_an_envelope_is_not_how_the_api_answers(body: bytes, words
         (b" \r\n", "with an empty body"),
         (HTML, "with an HTML page"),
         (b"\n  " + HTML, "with an HTML page"),
-        (b'{"data": {"id": "job_1", "sta', "with a body that is no JSON, or was cut off"),
-        (b"\x00\xff\xfe", "with a body that is no JSON, or was cut off"),
-        ([], "with JSON that is not what the reference says: "),
-        (None, "with JSON that is not what the reference says: "),
-        ({}, "with JSON that is not what the reference says: data: Field required"),
-        ({"data": [JOB]}, "with JSON that is not what the reference says: data: "),
-        ({"data": {"job": JOB}}, "with JSON that is not what the reference says: data.id: Field required (and 1 more)"),
-        ({"data": {**JOB, "id": 7}}, "with JSON that is not what the reference says: data.id: Input should be a valid"),
-        ({"data": {**JOB, "created_at": "soon"}}, "with JSON that is not what the reference says: data.created_at: "),
+        (b'{"data": {"id": "job_1", "sta', "with a body that is not JSON, or was cut off"),
+        (b"\x00\xff\xfe", "with a body that is not JSON, or was cut off"),
+        ([], "with JSON that is not what the API's reference says: body: "),
+        (None, "with JSON that is not what the API's reference says: body: "),
+        ({}, "with JSON that is not what the API's reference says: data: Field required"),
+        ({"data": [JOB]}, "with JSON that is not what the API's reference says: data: "),
+        (
+            {"data": {"job": JOB}},
+            "with JSON that is not what the API's reference says: data.id: Field required (and 1 more)",
+        ),
+        (
+            {"data": {**JOB, "id": 7}},
+            "with JSON that is not what the API's reference says: data.id: Input should be a valid",
+        ),
+        (
+            {"data": {**JOB, "created_at": "soon"}},
+            "with JSON that is not what the API's reference says: data.created_at: ",
+        ),
     ],
 )
 def test_a_success_that_cannot_be_read_says_why(body: Any, words: str) -> None:
     message = unreadable(body, request_id="req_3")
     assert message.startswith(f"GET /api/v1/jobs/job_1: answered 200 OK {words}")
-    assert "check that the connection's host is the API's" in message
+    assert "check that the host of the Airflow connection is the API's" in message
     assert message.endswith(" [request id req_3]")
 
 
@@ -181,7 +190,7 @@ def test_no_answer_whatever_breaks_the_reader(status: int, content: bytes) -> No
 def test_a_page_that_names_its_own_cursor_is_unreadable() -> None:
     page = answer(200, {"data": [], "meta": {"page": {"cursor": "c1"}}})
     assert read(routes.list_jobs(), page).cursor == "c1"
-    with pytest.raises(PlanasonixUnreadableError, match="names its own cursor as the next"):
+    with pytest.raises(PlanasonixUnreadableError, match="names itself as the next page"):
         read(routes.list_jobs().after("c1"), page)
 
 

@@ -49,8 +49,8 @@ NO_TIMES: Wrong = [
 ]
 A_NUMBER = "a whole number from 1, or None for all"
 NO_NUMBERS: Wrong = [0, -1, 1.0, 0.5, float("nan"), "1", "", True, False, [1]]
-A_URL = "an https URL, or an http one of this very machine, in ASCII characters without blanks"
-SOME_EVENTS = "a list of events, as ['job.succeeded']"
+A_URL = "an https URL, or an http one of this machine, in ASCII characters without blanks"
+SOME_EVENTS = "a list of events, such as ['job.succeeded']"
 NO_KEYS: Wrong = ["", " ", "a b", "a\r\nX-Evil: 1", "größe", "\x7f", 7, True, b"mine"]
 TOO_DEEP = "got what is nested too deep, or holds half a character (a lone surrogate), allowed is what JSON can hold."
 
@@ -253,8 +253,8 @@ def test_an_event_that_this_version_does_not_know_is_a_warning(
     (record,) = caplog.records
     assert (record.levelname, record.getMessage()) == (
         "WARNING",
-        f"{argument}: this version does not know ['job.paused']; known are ['backfill.completed', 'job.cancelled', "
-        "'job.failed', 'job.queued', 'job.succeeded'].",
+        f"{argument}: this version of airflow-provider-planasonix does not know job.paused, which may never come. "
+        "Check the spelling; known are backfill.completed, job.cancelled, job.failed, job.queued, job.succeeded.",
     )
 
 
@@ -276,6 +276,6 @@ def test_a_cursor_of_another_list_is_refused_by_the_api_and_told(way: Way, simul
     ):
         with pytest.raises(PlanasonixValidationError) as refused:
             way.call(here, lambda client, request=request: client.send(request))  # type: ignore[misc]
-        assert str(refused.value).startswith(f"{request}: answered 400 Bad Request invalid_request (")
-        assert f"; {problem}. Correct what it names." in str(refused.value)
+        assert str(refused.value).startswith(f"{request}: answered 400 Bad Request (invalid_request: ")
+        assert f"; {problem}. Correct what the answer names." in str(refused.value)
         assert refused.value.fields == ("cursor",)

@@ -212,7 +212,7 @@ class TestSecrets:
     def test_what_else_a_server_says_stays(self, way: Way, peer: Peer) -> None:
         peer.does(echo(400, ECHOES["an envelope"]))
         message = failure(way, account(peer.url)).message
-        assert "Not for Bearer ***, says Bearer ***." in message
+        assert "Not for Bearer ***, says Bearer ***" in message
         assert "[request id of Bearer ***]" in message
 
     def test_a_key_that_comes_escaped_is_not_told(self, way: Way, peer: Peer) -> None:
@@ -223,7 +223,7 @@ class TestSecrets:
         assert KEY not in told(failed) + repr(vars(failed))
         assert isinstance(failed, PlanasonixResponseError)
         assert (failed.code, failed.existing_job_id, failed.fields) == ("***", "***", ("***",))
-        assert "answered 409 Conflict *** (***); ***: ***; in the way is job ***. " in failed.message
+        assert "answered 409 Conflict (***: ***); ***: ***; in the way is job ***. " in failed.message
 
     @pytest.mark.parametrize("reaction", [RESET, SILENCE, b"", cut(ONE_JOB), b"NOPE\r\n\r\n"])
     @pytest.mark.parametrize("operation", [read, start])
@@ -269,6 +269,10 @@ class TestTransport:
         )
         assert_never_sent(failed)
 
+    def test_names_the_airflow_connection_that_said_where_the_api_is(self, way: Way, nobody: int) -> None:
+        failed = failure(way, account(f"http://127.0.0.1:{nobody}", conn_id="planasonix_eu"))
+        assert "Check the host and port of Airflow connection 'planasonix_eu', and that" in failed.message
+
     def test_no_such_host(self, way: Way) -> None:
         failed = failure(way, account("https://nope.invalid"))
         assert "no such host at https://nope.invalid. Check the host" in failed.message
@@ -277,7 +281,7 @@ class TestTransport:
     def test_a_certificate_that_nobody_trusts(self, way: Way, tls: ReferenceServer) -> None:
         failed = failure(way, account(tls.url))
         assert f"no trusted TLS connection (self-signed certificate) at {tls.url}. " in failed.message
-        assert '"verify" in the extra may name your own CA bundle' in failed.message
+        assert '"verify" in its extra may name your own CA bundle' in failed.message
         assert_never_sent(failed)
 
     @pytest.mark.parametrize("trust", ["its own bundle", "nothing is checked"])
@@ -288,8 +292,8 @@ class TestTransport:
 
     def test_tls_spoken_to_a_plain_port(self, way: Way, plain: ReferenceServer) -> None:
         failed = failure(way, account(plain.url.replace("http:", "https:")))
-        assert "no TLS but perhaps plain http spoken at https://127.0.0.1:" in failed.message
-        assert "Check the host, its scheme and its port." in failed.message
+        assert "no TLS, but perhaps plain http at https://127.0.0.1:" in failed.message
+        assert "Check the host of the Airflow connection, its scheme and its port." in failed.message
         assert_never_sent(failed)
 
     def test_plain_spoken_to_a_tls_port(self, way: Way, tls: ReferenceServer) -> None:
@@ -302,7 +306,7 @@ class TestTransport:
         failed = failure(way, account(peer.url, read_timeout=0.05))
         peer.has_seen(1)
         assert f"no answer in time at {peer.url}. " in failed.message
-        assert '"timeout" in the extra allows more' in failed.message
+        assert '"timeout" in the extra of the Airflow connection allows more' in failed.message
         assert isinstance(failed, PlanasonixTransportError)
         assert failed.sent
 
@@ -393,11 +397,11 @@ class TestSize:
     @pytest.mark.parametrize(
         ("encoding", "body", "words"),
         [
-            ("gzip", JOB_TEXT, "with a body that is not packed as its Content-Encoding says"),
+            ("gzip", JOB_TEXT, "with a body that cannot be unpacked as its Content-Encoding says"),
             ("gzip", gzip.compress(JOB_TEXT)[:-9], "with a body that was cut off"),
             ("gzip", b"", "with an empty body"),
-            ("gzip, gzip", gzip.compress(gzip.compress(JOB_TEXT)), "with a body that is no JSON"),
-            ("br", b"\x0b\x00", "with a body that is no JSON"),
+            ("gzip, gzip", gzip.compress(gzip.compress(JOB_TEXT)), "with a body that is not JSON"),
+            ("br", b"\x0b\x00", "with a body that is not JSON"),
         ],
         ids=["a lie", "cut", "empty", "twice", "not asked for"],
     )
@@ -508,7 +512,8 @@ class TestConfiguration:
         if content is not None:
             bundle.write_text(content)
         with pytest.raises(
-            PlanasonixConfigurationError, match='"verify" is true, false, or the path of a PEM'
+            PlanasonixConfigurationError,
+            match='"verify" in the extra of the Airflow connection is true, false, or the path of a PEM',
         ) as refused:
             kind(account("https://127.0.0.1:9", verify=str(bundle)))
         assert str(bundle) in refused.value.message
@@ -596,7 +601,7 @@ class TestPace:
         way.clock.now += 40
         second = failure(way, account(peer.url), start)
         assert str(second) == (
-            "POST /api/v1/connections/conn_1/sync: not sent, for Planasonix has asked this API key to be silent for "
+            "POST /api/v1/connections/conn_1/sync: not sent, since Planasonix has asked this API key to be silent for "
             "another 60 s (429)."
         )
         assert second.retry_after == 60

@@ -94,7 +94,7 @@ def test_an_empty_list_is_one_request(way: Way, peer: Peer) -> None:
 )
 def test_cursors_that_lead_in_a_circle_are_an_error(way: Way, peer: Peer, circle: list[tuple[int, str | None]]) -> None:
     peer.does(pages(*circle))
-    with pytest.raises(PlanasonixUnreadableError, match=r"^GET /api/v1/jobs: .* cursor"):
+    with pytest.raises(PlanasonixUnreadableError, match=r"^GET /api/v1/jobs: .* (would never end|itself as the next)"):
         way.take(account(peer.url), None, every_job)
     # A page that names its own cursor may have been garbled on its way, so it is asked for again, three times at most.
     assert len(peer.seen) <= len(circle) + 2

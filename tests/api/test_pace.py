@@ -174,7 +174,8 @@ class TestARest:
             pace.rest()
             pace.rest()
         assert caplog.messages == [
-            "This API key has 0 of 100 requests left for the next 50 s. Requests that can wait are spread over them."
+            "The API key has 0 of 100 requests left for the next 50 s. Requests that can wait are spread over that "
+            "time."
         ]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -208,6 +209,24 @@ def test_each_call_has_a_time_of_its_own(way: Way, peer: Peer) -> None:
     for _ in range(2):
         failure(way, peer.url, read, policy)
     assert len(peer.seen) == 6
+
+
+def test_a_long_outage_is_told_at_its_beginning_and_at_each_long_wait(
+    way: Way, peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer.does(error(500))
+    with caplog.at_level(logging.DEBUG, logger="planasonix_provider"):
+        failure(way, peer.url, read, Policy(clock=way.clock, draw=max))
+    waits = [(record.levelname, record.getMessage().rpartition(" in ")[2]) for record in caplog.records]
+    assert waits == [
+        ("INFO", "0.5 s."),
+        ("DEBUG", "1.0 s."),
+        ("DEBUG", "2.0 s."),
+        ("DEBUG", "4.0 s."),
+        ("INFO", "8.0 s."),
+        ("INFO", "16.0 s."),
+        ("INFO", "20.0 s."),
+    ]
 
 
 def test_once_is_once(way: Way, peer: Peer) -> None:

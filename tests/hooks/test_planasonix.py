@@ -222,6 +222,15 @@ def verdict(conn_id: str) -> tuple[bool, str]:
     return works, message
 
 
+def test_a_refusal_names_the_airflow_connection_whose_key_it_is(connect: Connect, server: ReferenceServer) -> None:
+    server.accept_keys("plnx_test_another")
+    with (
+        PlanasonixHook(connect(host=server.url)) as hook,
+        pytest.raises(PlanasonixAuthenticationError, match="check the password of Airflow connection 'planasonix_x'"),
+    ):
+        hook.get_job("job_1")
+
+
 class TestTheTestButton:
     def test_all_is_well(self, connect: Connect, server: ReferenceServer) -> None:
         works, message = verdict(connect(host=server.url))
@@ -237,14 +246,14 @@ class TestTheTestButton:
         server.stop()
         works, message = verdict(connect(host=server.url))
         assert not works
-        assert f"connection refused at {server.url}. Check the host and port" in message
+        assert f"connection refused at {server.url}. Check the host and port of the Airflow connection," in message
 
     def test_a_certificate_that_nobody_trusts(self, connect: Connect) -> None:
         with ReferenceServer(api_key=KEY, tls=True) as tls:
             works, message = verdict(connect(host=tls.url))
             assert not works
             assert "no trusted TLS connection (self-signed certificate)" in message
-            assert '"verify" in the extra may name your own CA bundle' in message
+            assert '"verify" in its extra may name your own CA bundle' in message
             assert verdict(connect(host=tls.url, extra={"verify": str(tls.ca_file)}))[0]
 
     def test_a_ca_bundle_that_is_not_there(self, connect: Connect, tmp_path: Path) -> None:
@@ -259,7 +268,10 @@ class TestTheTestButton:
             (("html", 502), "502 Bad Gateway with an HTML page"),
             (("empty",), "with an empty body"),
             (("cut",), "the connection broke"),
-            (("status", 403, {}), "403 Forbidden forbidden (This answer was planned by the test.). The API key lacks"),
+            (
+                ("status", 403, {}),
+                "403 Forbidden (forbidden: This answer was planned by the test). The API key of",
+            ),
             (("status", 429, {}), "429 Too Many Requests"),
         ],
     )
@@ -273,7 +285,7 @@ class TestTheTestButton:
         server.accept_keys("plnx_test_another")
         works, message = verdict(connect(host=server.url))
         assert not works
-        assert "401 Unauthorized unauthorized" in message
+        assert "401 Unauthorized (unauthorized: " in message
         assert "check the password of the Airflow connection" in message
 
     @pytest.mark.parametrize("path", ["/app", "/api", "/api/v2"])
@@ -289,7 +301,7 @@ class TestTheTestButton:
     def test_a_connection_that_makes_no_sense(self, connect: Connect) -> None:
         works, message = verdict(connect(host="ftp://api.planasonix.com"))
         assert not works
-        assert "The connection, host: got 'ftp://api.planasonix.com'" in message
+        assert "The Airflow connection, host: got 'ftp://api.planasonix.com'" in message
 
     def test_a_connection_that_is_missing(self) -> None:
         works, message = verdict("planasonix_of_nobody")

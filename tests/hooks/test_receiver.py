@@ -187,15 +187,23 @@ class TestConnection:
         connect(extra={"asset": "hook_test", "kept_in": kept})
         assert hook.test_connection() == (True, f"Deliveries that are signed with any of 2 secrets {said}")
         connect(extra={"asset": "hook_test", "events": "job.failed, job.suceeded"})
-        asks = "This version does not know the events job.suceeded: are they spelt right?"
+        asks = "This version of airflow-provider-planasonix does not know job.suceeded: check the spelling."
         assert hook.test_connection() == (True, f"Deliveries that are signed with one secret {said} {asks}")
 
     @pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 has no receiver")
     def test_it_says_what_is_wrong(self, connect: Connect) -> None:
-        assert connect(password="").test_connection()[1].startswith("The connection has no signing secret: put it into")
-        assert connect(extra={}).test_connection()[1].startswith("The connection, extra 'asset': got nothing, allowed")
+        assert (
+            connect(password="")
+            .test_connection()[1]
+            .startswith("The Airflow connection has no signing secret: put it into")
+        )
+        assert (
+            connect(extra={})
+            .test_connection()[1]
+            .startswith("The Airflow connection, extra 'asset': got nothing, allowed")
+        )
         wrong = connect(conn_type="postgres").test_connection()
-        assert wrong == (False, "The connection is not of the type Planasonix Webhook.")
+        assert wrong == (False, "The Airflow connection is not of the type Planasonix Webhook: choose that type.")
 
     @pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 has no receiver")
     def test_airflows_own_button_reaches_it(self, hook: PlanasonixReceiverHook) -> None:

@@ -167,7 +167,7 @@ def test_a_port_that_is_none_is_refused(port: int) -> None:
 def test_a_missing_key_is_told_with_the_way_to_add_it(password: str | None) -> None:
     message = refusal(password=password)
     assert "Airflow connection 'planasonix_x' has no API key" in message
-    assert "airflow connections add <its id> --conn-type planasonix --conn-password" in message
+    assert "put it into the password of the Airflow connection, which its form calls 'API key'" in message
 
 
 def test_a_key_that_was_copied_with_white_space_is_taken() -> None:

@@ -260,7 +260,7 @@ class TestASilence:
         error = over(there, act)
         assert error.retry_after == pytest.approx(100)
         assert str(error) == (
-            "GET /api/v1/jobs/job_1: not sent, for Planasonix has asked this API key to be silent for another "
+            "GET /api/v1/jobs/job_1: not sent, since Planasonix has asked this API key to be silent for another "
             "100 s (429)."
         )
 

@@ -167,7 +167,7 @@ def test_a_list_without_a_cursor_is_one_page(prism: Prism, way: Way) -> None:
 @pytest.mark.parametrize("prism", ["examples"], indirect=True)
 def test_a_page_that_is_its_own_next_one_is_no_endless_list(prism: Prism, way: Way) -> None:
     """Prism answers every cursor with the same example."""
-    with pytest.raises(PlanasonixUnreadableError, match="names its own cursor as the next"):
+    with pytest.raises(PlanasonixUnreadableError, match="names itself as the next page"):
         way.take(account(prism.url), None, lambda client: client.list_backfills())
 
 
