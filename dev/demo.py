@@ -119,7 +119,7 @@ def main() -> int:
         demo()
     except DemoError as error:
         failed = True
-        print(f"\nThe end of Airflow's log:\n{tail(LOG)}\n\n{error} The whole log is {LOG}", file=sys.stderr)
+        print(f"\nThe end of Airflow's log:\n{tail(LOG)}\n\n{error} The whole log: {LOG}", file=sys.stderr)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130

@@ -177,7 +177,7 @@ class LocalAirflow:
                 if not sick:
                     return
             time.sleep(0.5)
-        raise LocalAirflowError(f"Airflow is not healthy in time ({sick}). Its logs are in {self.home / 'logs'}.")
+        raise LocalAirflowError(f"Airflow was not healthy in time ({sick}). Its logs are in {self.home / 'logs'}.")
 
 
 def add_connection(airflow: LocalAirflow, name: str, fields: dict[str, Any]) -> None:
@@ -209,7 +209,7 @@ def main() -> int:
     except LocalAirflowError as error:
         print(f"\n{error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("\nEnded.", file=sys.stderr)
+        print("\nStopped.", file=sys.stderr)
     return 1
 
 

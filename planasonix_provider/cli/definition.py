@@ -75,7 +75,7 @@ FORMATS = ("table", "json", "yaml", "plain")
 
 CONN_ID = option(
     "--conn-id",
-    help="Airflow's connection to Planasonix (default: planasonix_default)",
+    help="the Airflow connection to Planasonix (default: planasonix_default)",
     metavar="CONN_ID",
     default="planasonix_default",
 )
@@ -88,10 +88,10 @@ OUTPUT = option(
     default="table",
 )
 
-_CONNECTION = option("connection_id", help="Planasonix's connection")
-_JOB = option("job_id", help="the job")
-_BACKFILL = option("backfill_id", help="the backfill")
-_WEBHOOK = option("webhook_id", help="the subscription")
+_CONNECTION = option("connection_id", help="the id of the connection in Planasonix")
+_JOB = option("job_id", help="the id of the job")
+_BACKFILL = option("backfill_id", help="the id of the backfill")
+_WEBHOOK = option("webhook_id", help="the id of the webhook")
 
 _START = (
     option("--priority", help="low, normal or high", metavar="PRIORITY", choices=("low", "normal", "high")),
@@ -103,7 +103,8 @@ _START = (
     ),
     option(
         "--idempotency-key",
-        help="names this very start, to send it again after one that may or may not have arrived; default: a new key",
+        help="names this start, so that it can be sent again after one that may or may not have arrived (default: a "
+        "new key)",
         metavar="KEY",
     ),
 )
@@ -112,7 +113,7 @@ _START = (
 def _waiting(default: str) -> tuple[Option, ...]:
     return (
         option("-w", "--wait", help="wait until it is over", action="store_true"),
-        option("--timeout", help="wait for so many seconds at the most (default: for ever)", metavar="SECONDS"),
+        option("--timeout", help="how many seconds to wait at the most (default: without end)", metavar="SECONDS"),
         option("--poll-interval", help="the seconds between two looks (default: 5)", metavar="SECONDS", default="5"),
         option(
             "--on-interrupt",
@@ -147,23 +148,24 @@ def _limit(things: str) -> Option:
 
 _SECRET_TO = option(
     "--secret-to",
-    help="where the signing secret is put, which is never shown: variable:NAME, connection:CONN_ID or file:/PATH",
+    help="where the signing secret is kept, which is never shown: variable:NAME, connection:CONN_ID or "
+    "file:/absolute/path",
     metavar="PLACE",
     required=True,
 )
-_EVENTS = "the events, as job.succeeded; may be repeated, or a list with commas"
+_EVENTS = "the events, for example job.succeeded; may be repeated, or a list with commas"
 
 WEBHOOKS = Group(
     "webhooks",
-    "Manage webhook subscriptions",
+    "Manage webhooks",
     (
-        Command("list", "List the subscriptions", "webhooks.list_all", (_limit("subscriptions"),)),
+        Command("list", "List webhooks", "webhooks.list_all", (_limit("webhooks"),)),
         Command(
             "create",
-            "Subscribe a URL to events",
+            "Create a webhook, which sends events to a URL",
             "webhooks.create",
             (
-                option("url", help="where deliveries go: https, or http to this very machine"),
+                option("url", help="where deliveries go: https, or http to this machine"),
                 option("--events", help=_EVENTS, metavar="EVENT", action="append", required=True),
                 _SECRET_TO,
                 option(
@@ -173,10 +175,10 @@ WEBHOOKS = Group(
                 ),
             ),
         ),
-        Command("get", "Show a subscription", "webhooks.get", (_WEBHOOK,)),
+        Command("get", "Show a webhook", "webhooks.get", (_WEBHOOK,)),
         Command(
             "update",
-            "Change a subscription",
+            "Change a webhook",
             "webhooks.update",
             (
                 _WEBHOOK,
@@ -192,20 +194,22 @@ WEBHOOKS = Group(
         ),
         Command(
             "delete",
-            "Delete a subscription",
+            "Delete a webhook",
             "webhooks.delete",
             (_WEBHOOK, option("-y", "--yes", help="do not ask whether to delete it", action="store_true")),
         ),
-        Command("rotate-secret", "Get a new signing secret", "webhooks.rotate_secret", (_WEBHOOK, _SECRET_TO)),
+        Command(
+            "rotate-secret", "Replace the signing secret of a webhook", "webhooks.rotate_secret", (_WEBHOOK, _SECRET_TO)
+        ),
         Command(
             "test",
-            "Send a test event",
+            "Send a test event to the URL of a webhook",
             "webhooks.send_test",
-            (_WEBHOOK, option("--event", help="which event, as job.succeeded", metavar="EVENT")),
+            (_WEBHOOK, option("--event", help="which event, for example job.succeeded", metavar="EVENT")),
         ),
         Command(
             "deliveries",
-            "List what was sent to a subscription",
+            "List what was sent to the URL of a webhook",
             "webhooks.deliveries",
             (_WEBHOOK, _limit("deliveries")),
         ),
@@ -233,10 +237,12 @@ SHELL = Group(
             "starts.backfill",
             (
                 _CONNECTION,
-                option("--start-at", help="where the window begins, as 2025-01-01", metavar="TIME", required=True),
+                option(
+                    "--start-at", help="where the window begins, for example 2025-01-01", metavar="TIME", required=True
+                ),
                 option(
                     "--end-at",
-                    help="where the window ends, itself not in it, as --start-at",
+                    help="where the window ends, itself not in it, written as --start-at is",
                     metavar="TIME",
                     required=True,
                 ),
@@ -258,9 +264,13 @@ SHELL = Group(
             (
                 option("--connection-id", help="only jobs of this connection", metavar="ID"),
                 option("--pipeline-id", help="only jobs of this pipeline", metavar="ID"),
-                option("--type", help="only jobs of this type, as connection_sync", metavar="TYPE"),
-                option("--status", help="only jobs in this state, as failed", metavar="STATUS"),
-                option("--since", help="only jobs created at this time or later, as 2025-03-27T14:00Z", metavar="TIME"),
+                option("--type", help="only jobs of this type, for example connection_sync", metavar="TYPE"),
+                option("--status", help="only jobs in this state, for example failed", metavar="STATUS"),
+                option(
+                    "--since",
+                    help="only jobs created at this time or later, for example 2025-03-27T14:00Z",
+                    metavar="TIME",
+                ),
                 option("--until", help="only jobs created at this time or earlier", metavar="TIME"),
                 _limit("jobs"),
             ),
@@ -273,10 +283,11 @@ SHELL = Group(
             "Cancel a job, or the jobs of a backfill",
             "looks.cancel",
             (
-                option("id", help="the job, or the backfill", metavar="ID"),
+                option("id", help="the id of the job, or with --backfill of the backfill", metavar="ID"),
                 option(
                     "--backfill",
-                    help="ID is a backfill's: its jobs are cancelled and, with --wait, those that it makes meanwhile",
+                    help="ID is that of a backfill: its jobs are cancelled and, with --wait, those that it makes "
+                    "meanwhile",
                     action="store_true",
                 ),
                 *_WAIT_FOR_THE_END,
@@ -288,14 +299,14 @@ SHELL = Group(
             "looks.backfills",
             (
                 option("--connection-id", help="only backfills of this connection", metavar="ID"),
-                option("--status", help="only backfills in this state, as running", metavar="STATUS"),
+                option("--status", help="only backfills in this state, for example running", metavar="STATUS"),
                 _limit("backfills"),
             ),
         ),
         Command("backfill-status", "Show a backfill, or wait for it", "looks.backfill", (_BACKFILL, *_WAIT_FOR_OTHERS)),
         WEBHOOKS,
-        Command("ping", "Try Airflow's connection to Planasonix", "looks.ping"),
-        Command("openapi", "Print Planasonix's own description of its API, as YAML", "looks.openapi"),
+        Command("ping", "Try the Airflow connection to Planasonix", "looks.ping"),
+        Command("openapi", "Print the OpenAPI document of Planasonix, as YAML", "looks.openapi"),
     ),
 )
 

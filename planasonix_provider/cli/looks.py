@@ -53,7 +53,7 @@ def jobs(stage: Stage) -> Answer:
         status=options.status,
         since=values.moment("--since", options.since),
         until=values.moment("--until", options.until),
-        limit=options.limit,
+        limit=values.how_many("--limit", options.limit),
     )
     return listed(stage, found, *_JOB_COLUMNS)
 
@@ -79,7 +79,9 @@ def cancel(stage: Stage) -> Answer:
 def backfills(stage: Stage) -> Answer:
     """List backfills."""
     options = stage.options
-    found = stage.hook.list_backfills(connection_id=options.connection_id, status=options.status, limit=options.limit)
+    found = stage.hook.list_backfills(
+        connection_id=options.connection_id, status=options.status, limit=values.how_many("--limit", options.limit)
+    )
     return listed(stage, found, *_BACKFILL_COLUMNS)
 
 

@@ -45,7 +45,7 @@ def backfill(stage: Stage) -> Answer:
     tables = values.tables("--tables", options.tables)
     metadata = values.metadata("--metadata", options.metadata)
     if end > utcnow():
-        stage.screen.warn(f"--end-at is in the future ({end}): what comes after now is not there to be loaded yet.")
+        stage.screen.warn(f"--end-at is in the future ({end}): what comes after now cannot be loaded yet.")
     return _start(
         stage,
         "backfill",

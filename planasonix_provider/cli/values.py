@@ -112,6 +112,20 @@ def moment(name: str, given: str | None) -> datetime | None:
     return None if given is None else parameters.utc(name, given)
 
 
+@reading()
+def how_many(name: str, given: int) -> int:
+    """Read how many things to list.
+
+    :param name: the option.
+    :param given: what was given.
+    :return: the same.
+    :raises MisuseError: if it is not above 0.
+    """
+    if given < 1:
+        raise refusal(name, given, "a whole number from 1")
+    return given
+
+
 def secret(name: str, path: str | None) -> SecretStr | None:
     """Read a secret from where it can be read, which is not the command line: others see that in the list of processes.
 

@@ -18,7 +18,7 @@ from planasonix_provider.signing_secrets import Keeper, create_and_keep, keeper,
 
 def list_all(stage: Stage) -> Answer:
     """List the subscriptions."""
-    found = stage.hook.list_webhooks(limit=stage.options.limit)
+    found = stage.hook.list_webhooks(limit=values.how_many("--limit", stage.options.limit))
     return listed(stage, found, "id", "enabled", "url", "events", "created_at")
 
 
@@ -28,7 +28,7 @@ def create(stage: Stage) -> Answer:
     place = _place(stage)
     events = values.words(options.events) or []
     secret = values.secret("--secret-from", options.secret_from)
-    with _not_to_be_lost(stage, f"subscription of {options.url} was created", "webhooks", "list"):
+    with _not_to_be_lost(stage, f"webhook for {options.url} was created", "webhooks", "list"):
         created = create_and_keep(
             stage.hook, options.url, events=events, to=place, secret=secret, sleep=stage.rest.sleep
         )
@@ -46,7 +46,7 @@ def update(stage: Stage) -> Answer:
     options = stage.options
     events = values.words(options.events)
     if options.url is None and events is None and options.enabled is None:
-        raise MisuseError("Nothing is to change: give --url, --events, --enabled or --no-enabled.")
+        raise MisuseError("There is nothing to change: give --url, --events, --enabled or --no-enabled.")
     changed = stage.hook.update_webhook(options.webhook_id, url=options.url, events=events, enabled=options.enabled)
     return Answer(plain(changed))
 
@@ -56,9 +56,11 @@ def delete(stage: Stage) -> Answer:
     webhook_id = stage.options.webhook_id
     if not stage.options.yes:
         if not stage.screen.can_ask:
-            raise MisuseError("--yes: without it you would be asked, and there is no terminal to be asked at.")
+            raise MisuseError(
+                f"Webhook {webhook_id} was not deleted: there is no terminal to ask on. With --yes nobody is asked."
+            )
         if not stage.screen.ask(f"Delete webhook {webhook_id}, with its history of deliveries? [y/N]"):
-            return Answer(code=REFUSED, complaint="Nothing was deleted.")
+            return Answer(code=REFUSED, complaint=f"Webhook {webhook_id} was not deleted.")
     stage.hook.delete_webhook(webhook_id)
     stage.screen.say(f"Deleted webhook {webhook_id}.")
     return Answer()
@@ -81,7 +83,9 @@ def send_test(stage: Stage) -> Answer:
 
 def deliveries(stage: Stage) -> Answer:
     """List what was sent to a subscription."""
-    found = stage.hook.list_webhook_deliveries(stage.options.webhook_id, limit=stage.options.limit)
+    found = stage.hook.list_webhook_deliveries(
+        stage.options.webhook_id, limit=values.how_many("--limit", stage.options.limit)
+    )
     return listed(stage, found, "id", "event", "status", "http_status", "attempt", "delivered_at", "last_error")
 
 

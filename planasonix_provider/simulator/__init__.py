@@ -19,6 +19,8 @@ def __getattr__(name: str) -> Any:
         from planasonix_provider.simulator import faults, server
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"The simulator needs {error.name}: pip install 'airflow-provider-planasonix[simulator]'.", name=error.name
+            f"The simulator needs {error.name}, which is not installed: pip install "
+            "'airflow-provider-planasonix[simulator]'.",
+            name=error.name,
         ) from error
     return {"Fault": faults.Fault, "Simulator": server.Simulator}[name]

@@ -8,10 +8,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING
 
-from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.connect import export_line
 from planasonix_provider.simulator.past import KEEP
+
+if TYPE_CHECKING:
+    from planasonix_provider.simulator import Simulator
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,6 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
+    try:
+        # Only now: the help is there without the extra.
+        from planasonix_provider.simulator import Simulator
+    except ImportError as missing:
+        print(missing, file=sys.stderr)
+        return 1
     try:
         simulator = Simulator(
             job_seconds=options.job_seconds,
@@ -38,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     except OSError as error:
-        print(f"Cannot use {options.state}: {error.strerror}.", file=sys.stderr)
+        print(f"Cannot use {options.state}: {error.strerror}. Name another file with --state.", file=sys.stderr)
         return 1
     stopped = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -46,7 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         simulator.start()
     except OSError as error:
-        print(f"Cannot listen on {options.host}:{options.port}: {error.strerror}.", file=sys.stderr)
+        print(
+            f"Cannot listen on {options.host}:{options.port}: {error.strerror}. Name another address with --host, or "
+            "port with --port; 0 takes a free one.",
+            file=sys.stderr,
+        )
         return 1
     print(_welcome(simulator), flush=True)
     stopped.wait()
@@ -59,27 +72,62 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m planasonix_provider.simulator",
         description="A local Planasonix, to develop and test DAGs without an account.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on")
-    add("--port", type=port, default=8321, help="port to listen on; 0 takes a free one")
-    add("--job-seconds", type=seconds, default=20.0, metavar="S", help="how long a job runs")
-    add("--queued-seconds", type=seconds, default=2.0, metavar="S", help="how long a job waits before it runs")
-    add("--api-key", default="plnx_sim_local_key", metavar="KEY", help="the key that the API takes")
-    add("--connection", action="append", default=[], metavar="ID", help="a further connection; may be repeated")
-    add("--rate-limit", type=count, default=1200, metavar="N", help="requests that a key has in each minute")
+    add("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    add("--port", type=port, default=8321, help="the port to listen on; 0 takes a free one (default: %(default)s)")
+    add(
+        "--job-seconds",
+        type=seconds,
+        default=20.0,
+        metavar="SECONDS",
+        help="how many seconds a job runs (default: %(default)g)",
+    )
+    add(
+        "--queued-seconds",
+        type=seconds,
+        default=2.0,
+        metavar="SECONDS",
+        help="how many seconds a job waits before it runs (default: %(default)g)",
+    )
+    add(
+        "--api-key",
+        default="plnx_sim_local_key",
+        metavar="KEY",
+        help="the API key that it takes (default: %(default)s)",
+    )
+    add(
+        "--connection",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="the id of a connection to have besides those that it has anyway; may be repeated",
+    )
+    add(
+        "--rate-limit",
+        type=count,
+        default=1200,
+        metavar="N",
+        help="how many requests an API key has in each minute (default: %(default)s)",
+    )
     add(
         "--keep",
         type=count,
         default=KEEP,
         metavar="N",
-        help="how many jobs that are over it keeps",
+        help="how many jobs that are over it keeps (default: %(default)s)",
     )
     add(
-        "--state", type=Path, metavar="FILE", help="keep all that happens in FILE, and go on from there after a restart"
+        "--state",
+        type=Path,
+        metavar="FILE",
+        help="keep all that happens in FILE, and go on from there after a restart (default: keep nothing)",
     )
-    add("--airflow-url", metavar="URL", help="where the pages of Airflow 3 are, for links from jobs to their tasks")
+    add(
+        "--airflow-url",
+        metavar="URL",
+        help="where the UI of Airflow 3 is, for links from jobs to their tasks (default: no links)",
+    )
     return parser
 
 

@@ -307,13 +307,13 @@ class _Server(uvicorn.Server):
         self._thread.start()
         self._ready.wait(PATIENCE)
         if not self.started:
-            raise RuntimeError("The simulator did not start.")
+            raise RuntimeError(f"The simulator did not start within {PATIENCE} s.")
 
     def stop(self) -> None:
         self.should_exit = True
         self._thread.join(PATIENCE)
         if self._thread.is_alive():
-            raise RuntimeError("The simulator did not stop.")
+            raise RuntimeError(f"The simulator did not stop within {PATIENCE} s.")
 
     def _run(self) -> None:
         try:

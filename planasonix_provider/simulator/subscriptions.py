@@ -27,7 +27,7 @@ def _receiver(url: str) -> str:
         raise ValueError("must be a URL") from None
     is_safe = parts.scheme == "https" or (parts.scheme == "http" and _is_here(parts.hostname))
     if not parts.hostname or not is_safe:
-        raise ValueError("must be an https URL, or an http one of this very machine")
+        raise ValueError("must be an https URL, or an http one of this machine")
     return url
 
 

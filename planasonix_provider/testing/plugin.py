@@ -21,7 +21,8 @@ def _planasonix_simulator() -> Iterator[Simulator]:
         if error.name != "time_machine":
             raise
         raise ImportError(
-            f"The fixture planasonix needs {error.name}: pip install 'airflow-provider-planasonix[testing]'.",
+            f"The fixture planasonix needs {error.name}, which is not installed: pip install "
+            "'airflow-provider-planasonix[testing]'.",
             name=error.name,
         ) from error
     with simulator() as running:

@@ -44,7 +44,7 @@ class TestLists:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (("--limit", "0"), "limit: got 0, allowed is"),
+            (("--limit", "0"), "--limit: got 0, allowed is a whole number from 1."),
             (("--limit", "x"), "argument --limit: invalid int value: 'x'"),
             (("--since", "soon"), "--since: got 'soon', allowed is a time"),
         ],

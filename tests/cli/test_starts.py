@@ -47,7 +47,7 @@ class TestASync:
         lines = ran.err.splitlines()
         assert lines[0].startswith("Started job job_")
         assert " is queued" in lines[1]
-        assert lines[-2:] == ["Warning of the job: w: m", "Loaded 44,802 rows into 1 table."]
+        assert lines[-2:] == [f"Job {ran.json['job_id']} warns: w: m", "Loaded 44,802 rows into 1 table."]
         assert "\x1b" not in ran.err, "a bar is for terminals"
 
     def test_that_fails_says_why_and_gives_what_is_known(self, simulator: Simulator, shell: Run) -> None:

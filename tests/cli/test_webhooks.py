@@ -107,7 +107,7 @@ class TestACreation:
         simulator.fail("reset", route="create_webhook", when="after")
         ran = create(shell, place)
         assert ran.code == 6
-        assert "Nobody knows whether the webhook subscription was created." in ran.last_words
+        assert "Nobody knows whether the webhook was created." in ran.last_words
 
     def test_cut_off_by_a_second_ctrl_c_says_so(self, simulator: Simulator, at_a_terminal: Run, place: Path) -> None:
         simulator.fail("hang", route="create_webhook", seconds=600)
@@ -117,7 +117,7 @@ class TestACreation:
             answers=(("Interrupted: ending once", press),),
         )
         assert ran.code == 6
-        assert f"Nobody knows whether the subscription of {URL} was created; if it was, its secret may be" in ran.err
+        assert f"Nobody knows whether the webhook for {URL} was created; if it was, its secret may be" in ran.err
 
 
 class TestASubscription:
@@ -138,7 +138,7 @@ class TestASubscription:
         ran = shell("webhooks", "update", webhook_id)
         assert (ran.code, ran.err) == (
             2,
-            "Nothing is to change: give --url, --events, --enabled or --no-enabled.\n",
+            "There is nothing to change: give --url, --events, --enabled or --no-enabled.\n",
         )
 
     def test_has_its_secret_rotated_and_kept(self, shell: Run, webhook_id: str, place: Path) -> None:
@@ -176,7 +176,7 @@ class TestASubscription:
     def test_is_not_deleted_where_nobody_can_be_asked(self, simulator: Simulator, shell: Run, webhook_id: str) -> None:
         ran = shell("webhooks", "delete", webhook_id)
         assert ran.code == 2
-        assert ran.err.startswith("--yes: without it you would be asked")
+        assert ran.err.endswith("there is no terminal to ask on. With --yes nobody is asked.\n")
         assert "delete_webhook" not in routes_asked(simulator)
 
     @pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 1), ("\n", 1, 1)])

@@ -92,7 +92,22 @@ def test_port_in_use(capsys):
     with Simulator() as other:
         port = other.url.rsplit(":", 1)[1]
         assert main(["--port", port]) == 1
-    assert capsys.readouterr().err == f"Cannot listen on 127.0.0.1:{port}: Address already in use.\n"
+    assert capsys.readouterr().err == (
+        f"Cannot listen on 127.0.0.1:{port}: Address already in use. Name another address with --host, or port with "
+        "--port; 0 takes a free one.\n"
+    )
+
+
+def test_without_the_extra_it_says_what_to_install():
+    code = (
+        "import sys; sys.modules['fastapi'] = None; from planasonix_provider.simulator.__main__ import main; "
+        "sys.exit(main([]))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "The simulator needs fastapi, which is not installed: pip install 'airflow-provider-planasonix[simulator]'.\n"
+    )
 
 
 @pytest.mark.parametrize(
