@@ -136,8 +136,8 @@ def create(
         error.reword(without_secrets(error.message, [asked]))
         if is_ambiguous(error):
             raise PlanasonixLostTrackError(
-                f"{error.message} Nobody knows whether the webhook subscription was created. List the subscriptions: "
-                "if there is a new one for this url, rotate its secret, or delete it before you create another."
+                f"{error.message} Nobody knows whether the webhook was created. List the webhooks: if there is a new "
+                "one for this url, rotate its secret, or delete it before you create another."
             ) from error
         raise
     mask(created.signing_secret)

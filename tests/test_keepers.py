@@ -193,7 +193,7 @@ class TestAVariable:
         Variable.set(VARIABLE, text)
         place = keeper(f"variable:{VARIABLE}")
         for act in (place.check, lambda: place.keep(FIRST)):
-            with pytest.raises(PlanasonixSecretError, match=f"'{VARIABLE}': what is there is no signing secret"):
+            with pytest.raises(PlanasonixSecretError, match=f"'{VARIABLE}': what is there is not a signing secret"):
                 act()
         assert variable() == text
 
@@ -262,7 +262,7 @@ class TestAConnection:
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({"password": "precious"}, "what is there is no signing secret"),
+            ({"password": "precious"}, "what is there is not a signing secret"),
             ({"conn_type": "planasonix", "password": "precious"}, "its password is an API key"),
             ({"conn_type": "planasonix"}, "its password is an API key"),
         ],
@@ -396,7 +396,7 @@ class TestAFile:
     def test_that_holds_something_else_is_left_as_it_is(self, place: Keeper, path: Path) -> None:
         path.write_text("precious")
         for act in (place.check, lambda: place.keep(FIRST)):
-            with pytest.raises(PlanasonixSecretError, match="no signing secret that was kept before"):
+            with pytest.raises(PlanasonixSecretError, match="not a signing secret that was kept before"):
                 act()
         assert path.read_text() == "precious"
 

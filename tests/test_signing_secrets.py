@@ -217,7 +217,7 @@ class TestCreating:
     ) -> None:
         simulator.fail(kind, route="create_webhook", status=status, when=when)
         receiver = Receiver()
-        with pytest.raises(PlanasonixLostTrackError, match="Nobody knows whether the webhook subscription was created"):
+        with pytest.raises(PlanasonixLostTrackError, match="Nobody knows whether the webhook was created"):
             create_and_keep(hook, URL, events=EVENTS, to=receiver)
         assert routes_asked(simulator) == ["create_webhook"]
         assert receiver.calls == 0

@@ -119,7 +119,9 @@ class Keeper(ABC):
     def _parsed(self, text: str) -> Kept:
         if kept := Kept.parsed(text):
             return kept
-        raise self.refuse("what is there is no signing secret that was kept before, and would be lost. Name another.")
+        raise self.refuse(
+            "what is there is not a signing secret that was kept before, and would be lost. Name another place."
+        )
 
     def _attempt(self, failure: str, act: Callable[[], T], *, shown: Callable[[Exception], str]) -> T:
         """Do something whose errors a person could make nothing of, or must not see."""

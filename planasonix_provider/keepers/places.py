@@ -39,7 +39,7 @@ class VariableKeeper(Keeper):
 
     def _check_place(self) -> None:
         if shadow := surroundings.shadow(lambda backend: backend.get_variable(key=self.name)):
-            raise self.refuse(f"{shadow} has a variable of this name, which would be read in its stead. Name another.")
+            raise self.refuse(f"{shadow} has a variable of this name, which would be read instead. Name another.")
         if surroundings.is_task_without_database() and surroundings.logs_all():
             raise self.refuse(
                 "while [logging] logging_level is DEBUG, Airflow 3 writes what a task puts into a variable to a log of "
@@ -47,7 +47,7 @@ class VariableKeeper(Keeper):
             )
         if surroundings.shows(self.name):
             log.warning(
-                "%s: Airflow 2 shows what is in it, since its name holds no word such as 'secret'. Name another.",
+                "%s: Airflow 2 shows its value in the UI, since its name holds no word such as 'secret'. Name another.",
                 capital(self.describe),
             )
 
@@ -72,7 +72,7 @@ class ConnectionKeeper(Keeper):
     def _check_place(self) -> None:
         self._refuse_where_there_is_no_database()
         if shadow := surroundings.shadow(lambda backend: backend.get_conn_value(conn_id=self.conn_id)):
-            raise self.refuse(f"{shadow} has a connection of this id, which would be read in its stead. Name another.")
+            raise self.refuse(f"{shadow} has a connection of this id, which would be read instead. Name another.")
 
     def _refuse_where_there_is_no_database(self) -> None:
         if surroundings.is_task_without_database():
@@ -129,7 +129,7 @@ class FileKeeper(Keeper):
         if not stat.S_ISREG(state.st_mode):
             raise self.refuse("it is a link, a folder or a device. Name the file itself.")
         if os.geteuid() not in (0, state.st_uid):
-            raise self.refuse("it belongs to another user.")
+            raise self.refuse("it belongs to another user. Name a file of the user that this runs as.")
         with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
             text = file.read()
         return self._parsed(text) if text.strip() else None
@@ -205,7 +205,7 @@ class CallableKeeper(Keeper):
                 # Python complains of one that is neither awaited nor closed.
                 result.close()
             raise self.refuse(
-                f"it gave back a {type(result).__name__}, which nobody runs here, so the secret is not kept. Name a "
+                f"it gave back a {type(result).__name__}, which nobody runs here, so the secret is not kept. Give a "
                 "function that has kept it when it returns."
             )
 

@@ -75,5 +75,5 @@ def _answers(find: Callable[[Any], Any], backend: Any) -> bool:
         return find(backend) is not None
     except Exception:
         # As Airflow itself does: what cannot be asked now is passed over.
-        log.info("The secrets backend %s gave no answer.", type(backend).__name__)
+        log.info("The secrets backend %s gave no answer, going on without it.", type(backend).__name__)
         return False

@@ -72,7 +72,7 @@ class WebhookRoad:
     def _the_one(self, found: list[Webhook]) -> Webhook | None:
         if len(found) > 1:
             raise PlanasonixConflictError(
-                f"There are {len(found)} webhook subscriptions for the url of task {self.operator.task_id!r}, each of "
+                f"There are {len(found)} webhooks for the url of task {self.operator.task_id!r}, each of "
                 f"which gets every event: {', '.join(sorted(webhook.id for webhook in found))}. Delete all but one in "
                 "Planasonix."
             )
@@ -101,11 +101,13 @@ class WebhookRoad:
     def _yield_to(self, others: list[Webhook], created: NewWebhook, hook: PlanasonixHook) -> Webhook:
         """Delete a subscription whose url another task has subscribed at the same moment."""
         remove(hook, created.id)
-        event = f"Another task subscribed the same url at the same moment; webhook {created.id} was deleted again"
+        event = (
+            f"Another task made a webhook for the same url at the same moment; webhook {created.id} was deleted again"
+        )
         webhook = self._the_one(others)
         if webhook is None or not self._is_secret_kept(webhook):
             # Not rotated here: what the other task is about to keep would be worth nothing.
-            raise PlanasonixConflictError(f"{event}, and the other one's secret is not there yet. Try again.")
+            raise PlanasonixConflictError(f"{event}, and the secret of the other one is not there yet. Try again.")
         self.log.warning("%s.", event)
         return webhook
 
@@ -128,11 +130,11 @@ class WebhookRoad:
             self.log.info("Webhook %s is as it should be.", webhook.id)
             return account(webhook, "unchanged", secret_is_new=not is_secret_kept)
         self.log.info(
-            "Webhook %s is changed: events %s, %s; from now on %s, enabled.",
+            "Webhook %s was %s, for %s; from now on it is enabled, for %s.",
             webhook.id,
-            webhook.events,
             "disabled" if webhook.enabled is False else "enabled",
-            self.events,
+            ", ".join(webhook.events),
+            ", ".join(self.events),
         )
         changed = hook.update_webhook(webhook.id, events=self.events, enabled=True)
         merged = webhook.model_copy(update=changed.model_dump(exclude_unset=True))

@@ -15,7 +15,7 @@ def url(name: str, value: Any) -> str:
     :param name: the parameter's name, for the message.
     :param value: what was given.
     :return: the same.
-    :raises ValueError: if it is no https URL, nor an http one of this very machine.
+    :raises ValueError: if it is no https URL, nor an http one of this machine.
     """
     try:
         parts = urlsplit(value) if isinstance(value, str) else None
@@ -28,7 +28,7 @@ def url(name: str, value: Any) -> str:
         shown = (
             f"{parts.scheme}://{host}" if parts and host else type(value) if not isinstance(value, str) else "no URL"
         )
-        raise refusal(name, shown, "an https URL, or an http one of this very machine")
+        raise refusal(name, shown, "an https URL, or an http one of this machine")
     return str(value)
 
 

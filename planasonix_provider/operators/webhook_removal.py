@@ -28,7 +28,7 @@ def unsubscribe(operator: PlanasonixWebhookOperator) -> dict[str, Any]:
                 hook.delete_webhook(webhook.id)
             operator.log.info("Webhook %s is deleted.", webhook.id)
     if not found:
-        operator.log.info("There is no webhook for this url.")
+        operator.log.info("There is no webhook for the url of this task; there is nothing to delete.")
         return {
             "webhook_id": None,
             "url": operator.url,

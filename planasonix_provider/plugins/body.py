@@ -40,7 +40,7 @@ async def read_body(request: Request, *, largest: int = LARGEST_BODY, patience: 
     """
     length = request.headers.get("content-length", "0")
     if not re.fullmatch("[0-9]{1,18}", length):
-        raise RefusedBodyError(400, "its Content-Length is no number")
+        raise RefusedBodyError(400, "its Content-Length is not a number")
     too_large = RefusedBodyError(413, f"its body has more than {largest:,} bytes")
     if int(length) > largest:
         raise too_large

@@ -75,7 +75,7 @@ def what_is_wrong(error: ValidationError) -> str:
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     # What can be wrong with no field is the JSON itself, and pydantic would cite it.
     return "; ".join(
-        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" if problem["loc"] else "it is no JSON object"
+        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" if problem["loc"] else "it is not a JSON object"
         for problem in problems
     )
 

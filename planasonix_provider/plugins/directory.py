@@ -95,7 +95,10 @@ class Directory:
                 # up. What is known to be there still is.
                 is_there = self._is_known(name)
                 found = Reading(
-                    at, name, problem=f"Airflow cannot look up the connections of receivers ({type(fault).__name__})."
+                    at,
+                    name,
+                    problem=f"Airflow cannot look up the Airflow connections of receivers ({type(fault).__name__}). "
+                    "If it stays, look at the health of Airflow's database and secrets backend.",
                 )
             self._remember(found, is_there)
             return found

@@ -97,7 +97,7 @@ class _Reception:
             event = EventBody.model_validate_json(body)
         except ValidationError as error:
             problem = what_is_wrong(error)
-            self._say(receiver, "body", f"got a signed delivery that it cannot read: {problem}.")
+            self._say(receiver, "body", f"got a signed delivery that it cannot read, and does not count it: {problem}.")
             return 400
         if not receiver.wants(event.type):
             return _TAKEN
@@ -107,7 +107,12 @@ class _Reception:
             self._say(receiver, "register", f"could not record a delivery. {error.message}")
             return _NOT_NOW
         except Exception as fault:
-            self._say(receiver, "register", f"could not record a delivery ({type(fault).__name__}).")
+            self._say(
+                receiver,
+                "register",
+                f"could not record a delivery ({type(fault).__name__}), and asked Planasonix to send it again. If it "
+                "stays, look at the health of Airflow's database.",
+            )
             return _NOT_NOW
         if outcome is Outcome.NO_ASSET:
             self._say(receiver, "asset", f"could not record a delivery. {unknown_asset(receiver.asset)}")

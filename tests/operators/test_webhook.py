@@ -150,7 +150,9 @@ class TestASubscription:
         ended = run(events=["backfill.completed"])
         assert (ended.result["action"], ended.result["events"]) == ("updated", ["backfill.completed"])
         assert the_one(simulator).events == ["backfill.completed"]
-        assert ended.log.lines[0].endswith(f"events {EVENTS}, enabled; from now on ['backfill.completed'], enabled.")
+        assert ended.log.lines[0].endswith(
+            f" was enabled, for {', '.join(EVENTS)}; from now on it is enabled, for backfill.completed."
+        )
         assert has_its_secret(place, simulator)
 
     def test_is_enabled_again(self, simulator: Simulator, run: Callable[..., Run]) -> None:
@@ -180,7 +182,7 @@ class TestASubscription:
         self, simulator: Simulator, run: Callable[..., Run], caplog: pytest.LogCaptureFixture
     ) -> None:
         assert run(events=["job.paused"]).result["events"] == ["job.paused"]
-        assert "does not know ['job.paused']" in caplog.text
+        assert "does not know job.paused, which may never come." in caplog.text
 
 
 class TestItsSecret:
@@ -317,7 +319,7 @@ class TestItsEnd:
         again = run(ensure="absent", events=None, secret_to=None)
         assert (again.result["action"], again.result["webhook_id"]) == ("unchanged", None)
         assert set(again.result) == set(created)
-        assert again.log.lines == ["There is no webhook for this url."]
+        assert again.log.lines == ["There is no webhook for the url of this task; there is nothing to delete."]
 
     def test_takes_away_all_that_are_there(self, simulator: Simulator, run: Callable[..., Run]) -> None:
         for _ in range(3):
@@ -434,7 +436,7 @@ class TestTwoTasksAtOnce:
         assert (others[0].result["action"], ended.result["action"]) == ("created", "unchanged")
         assert ended.result["webhook_id"] == others[0].result["webhook_id"] == the_one(simulator).id
         assert has_its_secret(place, simulator)
-        assert "Another task subscribed the same url at the same moment" in ended.log.lines[0]
+        assert "Another task made a webhook for the same url at the same moment" in ended.log.lines[0]
 
     def test_leave_the_secret_alone_that_the_other_is_about_to_keep(
         self, simulator: Simulator, run: Callable[..., Run], place: Keeper, meanwhile: Callable[..., None]
@@ -443,7 +445,7 @@ class TestTwoTasksAtOnce:
         meanwhile(lambda: theirs.append(simulator.subscribe(URL, EVENTS)), before=True)
         ended = run()
         assert isinstance(ended.error, PlanasonixConflictError)
-        assert "the other one's secret is not there yet. Try again" in str(ended.error)
+        assert "the secret of the other one is not there yet. Try again" in str(ended.error)
         assert the_one(simulator).id == theirs[0].id
         assert "rotate_webhook_secret" not in routes_asked(simulator)
         place.keep(theirs[0].signing_secret, webhook_id=theirs[0].id)
@@ -482,7 +484,7 @@ class TestBadInput:
             ("url", None, "url: got <class 'NoneType'>"),
             ("url", "https://[x", "url: got 'no URL'"),
             ("url", "ftp://127.0.0.1/x", "url: got 'ftp://127.0.0.1'"),
-            ("events", [], "events: got [], allowed is a list of events, as ['job.succeeded', 'job.failed']"),
+            ("events", [], "events: got [], allowed is a list of events, such as ['job.succeeded', 'job.failed']"),
             ("events", "job.succeeded", "events: got 'job.succeeded'"),
             ("events", ["job.succeeded", " "], "events: got ['job.succeeded', ' ']"),
             ("secret_to", "vault:x", "secret_to: got 'vault:x', allowed is 'variable:NAME'"),

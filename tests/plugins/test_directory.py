@@ -174,7 +174,11 @@ async def test_what_is_wrong_with_a_receiver_is_told(connections: Connections) -
 
 async def test_an_airflow_that_cannot_say_is_told_of_without_its_words_or_the_name(connections: Connections) -> None:
     directory = Directory(connections.read)
-    problem = "Airflow cannot look up the connections of receivers (RuntimeError)."
+    problem = (
+        "Airflow cannot look up the Airflow connections of receivers (RuntimeError). If it stays, look at the health "
+        "of "
+        "Airflow's database and secrets backend."
+    )
     for name in ("orders", "guess"):
         connections.receivers[name] = RuntimeError("whsec_1")
         found = await directory.find(name)
