@@ -69,7 +69,11 @@ def lineage_of(operator: PlanasonixStartOperator) -> OperatorLineage[Any, Any]:
             return OperatorLineage()
         return _lineage_of(accounted, operator.connection_id)
     except Exception as fault:
-        _log.warning("There is no lineage of task %s: %r", operator.task_id, fault)
+        _log.warning(
+            "OpenLineage is not told of task %r, whose own work is not affected: %r. Please report this.",
+            operator.task_id,
+            fault,
+        )
         return OperatorLineage()
 
 

@@ -64,4 +64,4 @@ class Signpost:
         try:
             self._ti.xcom_push(key=key, value=value)
         except Exception as error:
-            self._log.warning("The XCom %s could not be written, going on without: %r", key, error)
+            self._log.warning("The XCom %r could not be written, going on without it: %r", key, error)

@@ -120,4 +120,7 @@ class CancelRoad:
 
     def _stop_if_killed(self) -> None:
         if self.is_killed:
-            raise AirflowException(f"The task was killed while it waited for the end of {self.subject.name}.")
+            raise AirflowException(
+                f"The task was killed while it waited for the end of {self.subject.name}, which it has already asked "
+                "to cancel."
+            )

@@ -48,8 +48,9 @@ class Conflicts:
         """
         how = self._operator.on_conflict
         if how == "skip":
-            raise AirflowSkipException(conflict.message)
+            raise AirflowSkipException(f"Skipped, as on_conflict='skip' says. {conflict.message}")
         if how == "fail":
+            conflict.reword(f"{conflict.message} Or let the task do so: on_conflict='wait', 'attach' or 'skip'.")
             raise conflict
         if self._inquiry.is_out_of_time:
             raise out_of_time(conflict)

@@ -83,7 +83,7 @@ class EarlierTry:
         self._inquiry.say(f"{name}, which {whose}, {took}.")
         if not self._is_same:
             self._inquiry.warn(
-                f"{name} was started with other parameters than the task has now; clear it to start afresh."
+                f"{name} was started with other parameters than the task has now; clear the task to start afresh."
             )
         return work
 
@@ -132,7 +132,7 @@ class EarlierTry:
 
     def _tell_of_the_look(self) -> None:
         number, kind = self._record.try_number, self._record.kind
-        self._inquiry.say(f"Try {number} was about to start a {kind} when it ended; looking for it.")
+        self._inquiry.say(f"Try {number} was about to start a {kind} when it ended; looking for that {kind}.")
 
     def _end(self, work: Work) -> Work:
         subject = subject_of(work)

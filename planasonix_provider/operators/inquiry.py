@@ -23,7 +23,7 @@ from planasonix_provider.waiting.channel import Channel, run_aside
 from planasonix_provider.waiting.search import AGAIN_EVERY, LOOK_AGAIN_AFTER, Traces, find_the_one, look_for
 from planasonix_provider.waiting.subjects import Work, subject_of
 from planasonix_provider.waiting.watch import LONGEST_OUTAGE, Watch, pause_after
-from planasonix_provider.waiting.words import duration
+from planasonix_provider.waiting.words import duration, moment
 
 if TYPE_CHECKING:
     from planasonix_provider.hooks.planasonix import PlanasonixHook
@@ -108,10 +108,11 @@ class Inquiry:
                 raise out_of_time(trouble) from trouble
             if utcnow() - began >= LONGEST_OUTAGE:
                 raise PlanasonixOutageError(
-                    f"Planasonix could not be asked since {began:%Y-%m-%d %H:%M:%S} UTC, for more than "
-                    f"{duration(LONGEST_OUTAGE.total_seconds())}. The last try: {trouble}"
+                    f"Planasonix could not be asked since {moment(began)}, for more than "
+                    f"{duration(LONGEST_OUTAGE.total_seconds())}. A retry of the task goes on from here. The last try: "
+                    f"{trouble}"
                 ) from trouble
-            self.warn(f"Planasonix cannot be asked yet, trying on: {trouble}")
+            self.warn(f"Planasonix cannot be asked yet, still trying: {trouble}")
             pause = pause_after(trouble, AGAIN_EVERY)
             left = (self.deadline - utcnow()).total_seconds() if self.deadline else pause
             self._road.rest.sleep(min(pause, max(0.0, left)))

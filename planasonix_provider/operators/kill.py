@@ -141,7 +141,7 @@ class Kill:
         """
         assert self.subject is not None  # noqa: S101 - it is what cannot be cancelled
         self._log.warning(
-            "%s cannot be cancelled yet, trying on: %s %s",
+            "%s cannot be cancelled yet, still trying: %s %s",
             sentence(self.subject.name),
             error,
             self._by_hand(self.subject),
@@ -179,7 +179,7 @@ class Kill:
             if not self._is_over and (is_passing(error) or isinstance(error, PlanasonixAuthenticationError)):
                 # Where the signal's handler has returned, there may be more time, and Airflow be asked for another key.
                 self._is_undecided = True
-                self._say_last(f"{name} cannot be cancelled yet, trying on: {error} {by_hand}")
+                self._say_last(f"{name} cannot be cancelled yet, still trying: {error} {by_hand}")
                 return
             self._say_last(f"{name} could not be cancelled and may still run: {error} {by_hand}")
             return

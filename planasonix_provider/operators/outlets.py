@@ -58,7 +58,7 @@ def tell_of_nothing(operator: PlanasonixStartOperator, context: Context) -> None
     outlets = _Outlets(operator, context)
     if outlets.ours or outlets.aliases:
         outlets.keep()
-        operator.log.info("No asset events: the task does not wait until the tables are loaded.")
+        operator.log.info("No asset events: with wait_for_completion=False the task ends before the tables are loaded.")
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class _Events:
         """Say whether there is nothing to tell of an outlet: whether that looks like a mistake, and why."""
         own = self._operator.connection_id
         if table is None:
-            return True, "that is the URI of no table"
+            return True, "its URI is not that of a table, which planasonix_asset() writes"
         if table.host != self._host:
             return True, (
                 f"its host is {table.host}, and the Airflow connection {self._operator.planasonix_conn_id!r} leads to "
@@ -172,10 +172,14 @@ class _Events:
             )
         if table.connection_id != own:
             # Mapped tasks, each with a connection of its own, share all their outlets.
-            return not self._is_mapped, f"connection {table.connection_id} loads it, and this task is one of {own}"
+            return (
+                not self._is_mapped,
+                f"connection {table.connection_id} loads it, and this task loads connection {own}",
+            )
         if not (loaded := self._tables.get(table.table)):
             likely = sorted(name for name in self._tables if name.casefold() == table.table.casefold())
-            return bool(likely), "the results do not name it" + "".join(f", but {name}" for name in likely)
+            instead = f", but {_named(likely)}: write it as Planasonix does" if likely else ""
+            return bool(likely), f"the results do not name it{instead}"
         return (False, "it got no rows") if self._is_ignored(loaded) else None
 
     def _is_ignored(self, table: TableResult) -> bool:
@@ -189,7 +193,7 @@ class _Events:
         try:
             assets = assets or [Asset(uri=PlanasonixTable(self._host, self._operator.connection_id, table.name).uri)]
         except ValueError as refusal:
-            self._log.warning("No asset event for a table that can be no asset: %s", refusal)
+            self._log.warning("No asset event for a table that cannot be an asset. %s", refusal)
             return False
         for alias in aliases:
             for asset in assets:

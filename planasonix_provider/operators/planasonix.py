@@ -163,7 +163,7 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
         :return: the backfill.
         """
         if (end := parameters.utc("end_at", self.end_at)) > utcnow():
-            self.log.warning("end_at is in the future (%s): what comes after now is not there to be loaded yet.", end)
+            self.log.warning("end_at is in the future (%s): what comes after now cannot be loaded yet.", end)
         return hook.trigger_backfill(
             self.connection_id,
             start_at=self.start_at,

@@ -71,7 +71,7 @@ class Variables:
         # Airflow 3 only logs that it could not be written.
         if variables().get(self._name(key), None) != text:
             raise AirflowException(
-                f"The Airflow variable {self._name(key)} could not be written. If it stays, look at the health of "
+                f"Airflow variable {self._name(key)!r} could not be written. If it stays, look at the health of "
                 "Airflow's API server and database."
             )
 
@@ -81,7 +81,7 @@ class Variables:
         :param key: what it is called.
         :return: its name, for a message.
         """
-        return f"the Airflow variable {self._name(key)}"
+        return f"Airflow variable {self._name(key)!r}"
 
     def delete(self, key: str) -> None:
         """Delete the variable.
@@ -148,7 +148,10 @@ class Records:
         try:
             self.write(record)
         except Exception as fault:
-            warn(f"The id of {record.kind} {record.id} could not be written down, going on without: {fault!r}")
+            warn(
+                f"The id of {record.kind} {record.id} could not be written down, going on without it; a retry would "
+                f"look for the {record.kind}. {fault!r}"
+            )
 
     def give_up(self) -> None:
         """Write down that the time of what was started is up, so that the next try ends what is left of it."""

@@ -201,7 +201,8 @@ class Start:
         found = self._inquiry.find(traces)
         if found is None:
             self._inquiry.say(
-                f"None was found within {self._inquiry.looks_for}; starting once more, with the same key."
+                f"No such {record.kind} was found within {self._inquiry.looks_for}; starting it once more, with the "
+                "same idempotency key."
             )
         return found
 
@@ -220,4 +221,7 @@ class Start:
         try:
             self._records.withdraw()
         except Exception as fault:
-            self._inquiry.warn(f"What was written down of the start that was refused could not be deleted: {fault!r}")
+            self._inquiry.warn(
+                "What was written down of the start that was refused could not be deleted, so a retry looks first "
+                f"whether it has started something. {fault!r}"
+            )

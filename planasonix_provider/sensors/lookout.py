@@ -152,7 +152,7 @@ class Lookout:
         try:
             return self.hook.get_job(work.id)
         except PlanasonixError as trouble:
-            self.log.warning("All that is known of job %s is that it is %s: %s", work.id, work.status, trouble)
+            self.log.warning("Job %s is %s, and nothing more of it can be fetched: %s", work.id, work.status, trouble)
             return work
 
     def _why(self, work: Work) -> PlanasonixError:
@@ -180,7 +180,7 @@ class Lookout:
         try:
             return run_aside(self.hook.accounts(), ask)
         except PlanasonixError as trouble:
-            self.log.warning("Why backfill %s is %s cannot be found out: %s", backfill.id, backfill.status, trouble)
+            self.log.warning("Why backfill %s %s cannot be found out: %s", backfill.id, backfill.status, trouble)
             return WorkAccount(backfill, None, error_of_work(backfill, None))
 
     def _fail(self, error: PlanasonixError) -> NoReturn:

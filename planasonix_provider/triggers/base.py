@@ -99,7 +99,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
             self.at_the_cancel()
             raise
         except Exception as bug:
-            self.log.exception("The wait for %s broke", subject.name)
+            self.log.exception("The wait for %s broke.", subject.name)
             error = PlanasonixLostTrackError(
                 f"The wait for {subject.name} broke ({type(bug).__name__}), and it may still run: look at it in "
                 "Planasonix before you clear the task, and please report this."
@@ -238,7 +238,7 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
         name = sentence(self.subject.name)
         try:
             if not await is_really_killed(self.task_instance):
-                self.log.info("The task waits still, or again. %s is not cancelled.", name)
+                self.log.info("The task is still waiting, or waits again. %s is not cancelled.", name)
                 return
             self.log.info("The task was killed. %s is being cancelled.", name)
             async with Channel(PlanasonixHook(self.planasonix_conn_id).async_client) as channel:
@@ -261,7 +261,7 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
 
     def _cannot_cancel_yet(self, error: PlanasonixError) -> None:
         self.log.warning(
-            "%s cannot be cancelled yet, trying on: %s To end it by hand: %s",
+            "%s cannot be cancelled yet, still trying: %s To end it: %s",
             sentence(self.subject.name),
             error,
             self._by_hand,

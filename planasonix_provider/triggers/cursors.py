@@ -14,7 +14,7 @@ from planasonix_provider.keepers.surroundings import variables
 
 T = TypeVar("T")
 
-_DESCRIPTION = "Up to where a watcher of the Planasonix provider has told what has ended. Delete it to begin anew."
+_DESCRIPTION = "Up to where a watcher of the Planasonix provider has told what has ended. Delete it to start anew."
 
 # The event loop holds its tasks weakly, and these may outlive whoever has asked.
 _CALLS: set[asyncio.Task[Any]] = set()
@@ -91,7 +91,10 @@ class VariableCursor:
         await self._get()
         await _to_the_end(sync_to_async(variables().set)(self._name, text, description=_DESCRIPTION))
         if await self._get() != text:
-            raise AirflowException(f"The Airflow variable {self._name} could not be written.")
+            raise AirflowException(
+                f"Airflow variable {self._name!r} could not be written. If it stays, look at the health of Airflow's "
+                "API server and database."
+            )
 
     async def _get(self) -> str | None:
         text: str | None = await _to_the_end(sync_to_async(variables().get)(self._name, None))

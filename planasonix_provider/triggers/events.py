@@ -22,6 +22,7 @@ from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.parameters import identifier, is_open, optional, refusal, seconds, text
 from planasonix_provider.triggers.cursors import AssetCursor, Cursor, VariableCursor
 from planasonix_provider.waiting.channel import Channel
+from planasonix_provider.waiting.words import moment
 from planasonix_provider.watching.broadcast import broadcast_for
 from planasonix_provider.watching.roster import Listener, roster_for
 from planasonix_provider.watching.stream import News, Stream
@@ -210,17 +211,17 @@ class PlanasonixEventTrigger(BaseEventTrigger):
             try:
                 return self._take_over(listener, await cursor.read())
             except Exception as error:
-                listener.warn_once(f"Airflow does not say what was told before, trying on: {error!r}")
+                listener.warn_once(f"What was told before cannot be read from Airflow yet, still trying: {error!r}")
             await asyncio.sleep(READ_AGAIN_AFTER)
 
     def _take_over(self, listener: Listener, kept: Sequence[Any]) -> bool:
         for trouble in listener.go_on_from_the_newest(kept):
             self.log.warning(
                 "What was told before cannot be read (%s): it is damaged, or of another version of "
-                "airflow-provider-planasonix. Begun anew with what was created since %s: some of it may be told twice, "
-                "and what was older and has ended while no triggerer ran is not told.",
+                "airflow-provider-planasonix. Starting anew with what was created since %s: some of it may be told "
+                "twice, and what was older and has ended while no triggerer ran is not told.",
                 trouble,
-                listener.since,
+                moment(listener.since),
             )
         return bool(kept)
 
@@ -233,7 +234,8 @@ class PlanasonixEventTrigger(BaseEventTrigger):
             await cursor.write(listener.cursor())
         except Exception as error:
             listener.warn_once(
-                f"What was told cannot be kept, trying on; after a restart it would be told again: {error!r}"
+                "What was told cannot be written down yet, still trying; after a restart it would be told again: "
+                f"{error!r}"
             )
             return False
         listener.was_kept()

@@ -84,7 +84,7 @@ async def _results_of_all(
         done += 1
         if patience.now() - told >= LOG_EVERY:
             told = patience.now()
-            info(f"The results of {done:,} of {len(job_ids):,} jobs are there.")
+            info(f"Fetched the results of {done:,} of {len(job_ids):,} jobs.")
         return results
 
     return await for_each(job_ids, ask)

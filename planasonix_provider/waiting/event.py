@@ -137,9 +137,12 @@ class WaitEvent(BaseModel):
             return self._ended(answer)
         if isinstance(answer, Backfill) and not answer.is_over:
             # It has no cancel of its own: it goes on, and makes more jobs.
-            words = f"The jobs that it has made were asked to cancel, and it is {answer.status}."
-            return self.after_cancel(PlanasonixError(words), by_hand)
-        words = "It was cancelled." if answer.is_over else "It was asked to cancel."
+            words = (
+                f"The jobs that it has made were asked to cancel; it is {answer.status}, and may make more. To end it: "
+                f"{by_hand}"
+            )
+        else:
+            words = "It was cancelled." if answer.is_over else "It was asked to cancel."
         return self.model_copy(update={"message": f"{self.message} {words}"})
 
     def after_no_cancel(self) -> Self:

@@ -59,7 +59,7 @@ class Patience:
             if results.status not in JOB_OVER:
                 # What the API gives while a job runs; a part of it that lags behind may still do so.
                 raise PlanasonixConflictError(
-                    f"The results of job {job_id} are not complete: they say that it is {results.status}."
+                    f"The results of job {job_id} are not complete yet: they say that it is {results.status}."
                 )
             return results
 
@@ -91,7 +91,7 @@ class Patience:
             if not work.is_over:
                 # It was seen as over: this comes from a part of the API that lags behind, and its jobs may, too.
                 raise PlanasonixConflictError(
-                    f"What is known of {name} is not complete: it says that it is {work.status}."
+                    f"What Planasonix says of {name} is not complete yet: that it is {work.status}."
                 )
             return work
 
@@ -110,8 +110,8 @@ class Patience:
             passes = is_passing(trouble) or isinstance(trouble, PlanasonixConflictError) or refusals == 1
             if self.now() >= give_up or not passes:
                 kind = PlanasonixOutageError if is_passing(trouble) else PlanasonixLostTrackError
-                raise kind(f"{what} is over, but what came of it cannot be had. {trouble}")
+                raise kind(f"{what} is over, but its results cannot be fetched. {trouble}")
             if told is None or self.now() - told >= LOG_EVERY:
                 told = self.now()
-                self.warn(f"{what} is over, but what came of it cannot be had yet, trying on: {trouble}")
+                self.warn(f"{what} is over, but its results cannot be fetched yet, still trying: {trouble}")
             await self.sleep(pause_after(trouble, self.interval))

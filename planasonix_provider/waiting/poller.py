@@ -160,7 +160,7 @@ class Poller:
                 self._start_looks()
                 await self._sleep()
         except Exception as bug:
-            log.exception("The Planasonix poller broke")
+            log.exception("The looks at Planasonix broke. Please report this.")
             for wait in self._waits:
                 wait.answer(_broken(bug))
         finally:
@@ -234,7 +234,7 @@ class Poller:
                     # Each that is woken goes on, and writes a log, before the next page.
                     await asyncio.sleep(0)
         except Exception as bug:
-            log.exception("A sweep of Planasonix's jobs broke")
+            log.exception("A look at all jobs in Planasonix broke, going on with each by itself. Please report this.")
             self._sweeps.fail(bug)
         finally:
             self._next_sweep = _now() + SWEEP_EVERY
@@ -272,7 +272,7 @@ class Poller:
         except PlanasonixError as error:
             answer = error
         except Exception as bug:
-            log.exception("A look at Planasonix broke")
+            log.exception("A look at Planasonix broke. Please report this.")
             answer = _broken(bug)
         if isinstance(answer, Job) and name in self._named:
             self._sweeps.looked_at(name, answer, was_missing=was_missing)
@@ -308,7 +308,7 @@ def _now() -> float:
 
 def _broken(bug: Exception) -> PlanasonixError:
     """Tell a wait that what it relies on has died: it may fail, but it may not hang."""
-    return PlanasonixLostTrackError(f"The poller broke ({type(bug).__name__}: {bug}). Please report it.")
+    return PlanasonixLostTrackError(f"The looks at Planasonix broke ({type(bug).__name__}: {bug}). Please report this.")
 
 
 # Keyed by event loop as well, for ``dag.test()`` runs each trigger in a loop of its own; and weakly, so that a poller

@@ -68,7 +68,10 @@ def error_of_work(work: Work, url: str | None, failed_jobs: Sequence[Job] = ()) 
         )
     if work.status == "cancelled":
         return PlanasonixJobCancelledError(f"{name} was cancelled before it was done.{see}")
-    return PlanasonixLostTrackError(f"{name} is {work.status}, and was taken for one that is over.{see}")
+    return PlanasonixLostTrackError(
+        f"{name} is {work.status}, a state that this version of airflow-provider-planasonix does not know, "
+        f"and takes for an end.{see}"
+    )
 
 
 def _reason(error: WorkError | None) -> str:
@@ -91,9 +94,10 @@ def log_results(results: Sequence[JobResults], *, info: Callable[[str], object],
     :param info: writes a line.
     :param warn: writes a line that deserves attention.
     """
-    warnings = [warning for one in results for warning in one.warnings]
-    for warning in warnings[:MOST_LISTED]:
-        warn(f"Warning of the job: {warning.code or 'without a code'}: {warning.message or 'without a message'}")
+    warnings = [(one.job_id, warning) for one in results for warning in one.warnings]
+    for job_id, warning in warnings[:MOST_LISTED]:
+        words = ": ".join(filter(None, (warning.code, warning.message))) or "Planasonix gave no reason"
+        warn(f"Job {job_id} warns: {words}")
     if len(warnings) > MOST_LISTED:
         info(f"These are the first {MOST_LISTED:,} of {len(warnings):,} warnings.")
     tables = {table.name for one in results for table in one.tables}

@@ -22,6 +22,7 @@ from planasonix_provider.waiting.attempt import MARK, Record
 from planasonix_provider.waiting.channel import Send, for_each
 from planasonix_provider.waiting.subjects import Work
 from planasonix_provider.waiting.watch import LONGEST_OUTAGE, pause_after
+from planasonix_provider.waiting.words import moment
 
 #: The seconds between the looks before nothing is taken for nothing: a list may show late what is there.
 LOOK_AGAIN_AFTER = (1.0, 2.0, 4.0, 8.0, 15.0)
@@ -171,13 +172,13 @@ async def look_for(
             found = await search(send, traces)
         except PlanasonixError as error:
             if not is_passing(error) or now() >= give_up:
-                tried = f" (Tried since {began:%Y-%m-%d %H:%M:%S} UTC.)" if is_passing(error) else ""
+                tried = f" (Tried since {moment(began)}.)" if is_passing(error) else ""
                 error.reword(
                     f"{error.message}{tried} So nobody knows whether a {traces.kind} was started: look at connection "
-                    f"{traces.connection_id} in Planasonix."
+                    f"{traces.connection_id} in Planasonix before you clear the task."
                 )
                 raise
-            warn(f"Whether a {traces.kind} was started cannot be found out yet, trying on: {error}")
+            warn(f"Whether a {traces.kind} was started cannot be found out yet, still trying: {error}")
             await sleep(pause_after(error, AGAIN_EVERY))
             continue
         if not left or any(map(traces.are_in, found)):
@@ -209,8 +210,7 @@ def lost_among(found: Sequence[Work], traces: Traces) -> PlanasonixLostTrackErro
     :return: the error, to be raised.
     """
     return PlanasonixLostTrackError(
-        f"Of connection {traces.connection_id}, {len(found)} {traces.kind}s were started since "
-        f"{traces.since:%Y-%m-%d %H:%M:%S} UTC, and which of them is this task's cannot be told: "
-        f"{', '.join(work.id for work in found[:10])}. End it in Planasonix, or wait until all are over, and clear the "
-        "task."
+        f"{len(found)} {traces.kind}s of connection {traces.connection_id} were started since {moment(traces.since)}, "
+        f"and which of them is this task's cannot be told: {', '.join(work.id for work in found[:10])}. Cancel in "
+        "Planasonix what is not wanted, or wait until all are over; then clear the task."
     )

@@ -21,7 +21,7 @@ from planasonix_provider.api.retry import is_final, is_passing
 from planasonix_provider.waiting.event import WaitEvent
 from planasonix_provider.waiting.steps import Steps
 from planasonix_provider.waiting.subjects import Seen, Subject
-from planasonix_provider.waiting.words import duration
+from planasonix_provider.waiting.words import duration, moment
 
 #: How long the API may be out of reach before a wait gives up.
 LONGEST_OUTAGE = timedelta(hours=1)
@@ -141,7 +141,7 @@ class Watch:
         elif now - self.unseen_since >= LONGEST_OUTAGE and not silent:
             return self._give_up(
                 PlanasonixOutageError(
-                    f"No news of {self.subject.name} since {self.unseen_since:%Y-%m-%d %H:%M:%S} UTC, for more than "
+                    f"No news of {self.subject.name} since {moment(self.unseen_since)}, for more than "
                     f"{duration(_seconds(LONGEST_OUTAGE))}.{self.left_behind(False)} The last try: {error}"
                 )
             )
@@ -156,7 +156,7 @@ class Watch:
         if self.deadline and now >= self.deadline:
             return self._give_up(
                 PlanasonixTimeoutError(
-                    f"{self.subject.goal} by {self.deadline:%Y-%m-%d %H:%M:%S} UTC, the end of the time that timeout "
+                    f"{self.subject.goal} by {moment(self.deadline)}, the end of the time that timeout "
                     f"and execution_timeout allow{self._last_state}."
                 )
             )

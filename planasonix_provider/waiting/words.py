@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 
 def duration(seconds: float) -> str:
     """Write a stretch of time in its two largest units.
@@ -18,6 +20,15 @@ def duration(seconds: float) -> str:
     if minutes:
         return f"{minutes} min {whole % 60} s"
     return f"{whole} s"
+
+
+def moment(when: datetime) -> str:
+    """Write a time.
+
+    :param when: the time, with an offset.
+    :return: for example ``2025-03-27 14:22:10 UTC``.
+    """
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def size(amount: int) -> str:

@@ -15,6 +15,7 @@ from planasonix_provider.api.operation import Cursors
 from planasonix_provider.api.request import Request
 from planasonix_provider.waiting.channel import Channel, for_each
 from planasonix_provider.waiting.subjects import Work
+from planasonix_provider.waiting.words import moment
 from planasonix_provider.watching.ledger import Ledger
 from planasonix_provider.watching.roster import Listener
 from planasonix_provider.watching.wanted import BACKFILL
@@ -143,7 +144,10 @@ class Look:
             return
         for listener in self._listeners:
             if (ledger := self._ledger(listener)).since > horizon:
-                log.warning("The clock of Planasonix was set back, to %s. What has ended is looked for anew.", horizon)
+                log.info(
+                    "The clock of Planasonix was set back, to %s. What has ended since is looked for again.",
+                    moment(horizon),
+                )
                 ledger.reach_back(horizon)
 
     def take_in(self, work: Work) -> list[Listener]:

@@ -222,7 +222,7 @@ class Stream:
             del self._gone[work_id]
             look.forget(work_id)
             name = sentence(f"{look.kind.name} {work_id}")
-            log.warning("%s is not there any more, for %s: its end is not told. %s", name, duration(GONE_AFTER), error)
+            log.warning("%s has not been there for %s: its end is not told. %s", name, duration(GONE_AFTER), error)
 
     async def _tell(
         self, look: Look, page: Iterable[Work], wholes: dict[str, Work] | None = None
@@ -286,11 +286,13 @@ class _Trouble:
         now = _seconds()
         if self._since is None:
             self._since = self._told = now
-            log.warning("What has ended in Planasonix cannot be asked for, trying on; nothing is lost. %s", error)
+            log.warning(
+                "What has ended in Planasonix cannot be asked for yet, still trying; nothing is lost. %s", error
+            )
         elif now - self._told >= TELL_EVERY:
             self._told = now
             passed = duration(now - self._since)
-            log.warning("What has ended in Planasonix cannot be asked for, for %s now. %s", passed, error)
+            log.warning("What has ended in Planasonix cannot be asked for, for %s now, still trying. %s", passed, error)
 
     def is_over(self) -> None:
         """Take note that there is none."""

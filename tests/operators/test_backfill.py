@@ -216,7 +216,7 @@ class TestABackfillThatDoesNot:
         with travelling(monkeypatch):
             run = drive(lambda: backfill(deferrable=deferrable, poll_interval=300))
         assert isinstance(run.error, AirflowFailException)
-        assert "is over, but what came of it cannot be had" in str(run.error)
+        assert "is over, but its results cannot be fetched" in str(run.error)
 
     def test_is_accounted_for_after_an_outage_of_the_airflow_connection(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch

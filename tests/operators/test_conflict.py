@@ -44,10 +44,13 @@ class TestAConflict:
     def test_fails_the_task(self, simulator: Simulator, other: str) -> None:
         run = drive(sync)
         assert isinstance(run.error, PlanasonixConflictError)
+        assert str(run.error).endswith("Or let the task do so: on_conflict='wait', 'attach' or 'skip'.")
         assert len(started(simulator)) == 1
 
     def test_skips_the_task(self, simulator: Simulator, other: str) -> None:
-        assert isinstance(drive(lambda: sync(on_conflict="skip")).error, AirflowSkipException)
+        run = drive(lambda: sync(on_conflict="skip"))
+        assert isinstance(run.error, AirflowSkipException)
+        assert str(run.error).startswith("Skipped, as on_conflict='skip' says. POST ")
 
     def test_is_attached_to_and_said_whose_it_is(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.world.configure(show_metadata=True)

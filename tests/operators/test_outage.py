@@ -99,7 +99,7 @@ class TestOfFortyMinutes:
         assert run.error is None
         old, new = started(simulator)
         assert (old.status, id_of(run)) == ("cancelled", new.id)
-        assert "yet, trying on" in run.said
+        assert "yet, still trying" in run.said
 
     def test_is_waited_out_by_what_came_of_the_work(
         self, make: Make, simulator: Simulator, travel: Travel, kind: str
@@ -281,7 +281,7 @@ class TestAtTheDeadline:
         assert one.status not in ENDED
         assert f"{one.id} was not over by" in str(run.error)
         assert "It could not be cancelled and may still run: " in str(run.error)
-        assert any("cannot be cancelled yet, trying on: " in line and one.id in line for line in run.log.lines)
+        assert any("cannot be cancelled yet, still trying: " in line and one.id in line for line in run.log.lines)
         travel.sleep(HOUR)
         assert typed(str(run.error)) == 0
         assert started(simulator)[0].status in ENDED
@@ -297,7 +297,7 @@ class TestAClear:
             run = drive(make, notes, try_number=2, max_tries=3)
         old, new = started(simulator)
         assert (old.status, id_of(run)) == ("cancelled", new.id)
-        assert "cannot be cancelled yet, trying on: " in run.said
+        assert "cannot be cancelled yet, still trying: " in run.said
 
     def test_that_meets_a_longer_one_says_what_is_left_and_leaves_it_to_the_next_try(
         self, make: Make, simulator: Simulator, travel: Travel, kind: str
@@ -330,7 +330,7 @@ class TestAKill:
         error, log = killed(simulator, sync(poll_interval=60))
         (job,) = simulator.jobs()
         assert job.status in ENDED
-        assert f"The task was killed. Job {job.id} cannot be cancelled yet, trying on: POST" in str(error)
+        assert f"The task was killed. Job {job.id} cannot be cancelled yet, still trying: POST" in str(error)
         assert log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
 
     def test_that_meets_one_says_which_command_ends_the_work(self, simulator: Simulator) -> None:
@@ -357,7 +357,7 @@ class TestAKill:
         monkeypatch.setattr(operator, "on_kill", kill)
         error, log = killed(simulator, operator, route="trigger_sync", is_answered=False)
         said = " ".join([str(error), *log.lines])
-        assert f"What was started on connection {CONNECTION} cannot be cancelled yet, trying on: " in said
+        assert f"What was started on connection {CONNECTION} cannot be cancelled yet, still trying: " in said
         look = f"`python -m planasonix_provider jobs --connection-id {CONNECTION} --conn-id planasonix_default`"
         assert f"Look whether something runs there, and end it: {look}" in said
 

@@ -193,14 +193,17 @@ class TestAMistake:
         run = drive(lambda: sync(outlets=[asset(simulator, "orders", connection_id="conn_2")]))
         assert sent(run) == []
         assert warnings(run) == [
-            f"No asset event for orders: connection conn_2 loads it, and this task is one of {CONNECTION}."
+            f"No asset event for orders: connection conn_2 loads it, and this task loads connection {CONNECTION}."
         ]
 
     def test_in_the_case_of_a_name_is_warned_of_with_the_likely_name(self, simulator: Simulator) -> None:
         loads(simulator, Public__Orders=1)
         run = drive(lambda: sync(outlets=[asset(simulator, "public.orders")]))
         assert sent(run) == []
-        assert warnings(run) == ["No asset event for public.orders: the results do not name it, but Public.Orders."]
+        assert warnings(run) == [
+            "No asset event for public.orders: the results do not name it, but Public.Orders: write it as Planasonix "
+            "does."
+        ]
 
     @pytest.mark.filterwarnings("ignore:The dataset URI")
     @pytest.mark.skipif(HAS_REFERENCES, reason="Airflow 3 refuses such a URI when the DAG is parsed")
@@ -208,7 +211,9 @@ class TestAMistake:
         uri = f"planasonix://{host(simulator)}/orders"
         run = drive(lambda: sync(outlets=[Asset(uri)]))
         assert sent(run) == []
-        assert warnings(run) == [f"No asset event for {uri}: that is the URI of no table."]
+        assert warnings(run) == [
+            f"No asset event for {uri}: its URI is not that of a table, which planasonix_asset() writes."
+        ]
 
     def test_of_many_outlets_is_one_line(self, simulator: Simulator) -> None:
         outlets = [planasonix_asset(connection_id=CONNECTION, table=f"t{number:02}") for number in range(12)]
@@ -253,7 +258,7 @@ class TestAnAlias:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0, tables={"ü" * 300: 1, "orders": 1})
         run = drive(lambda: sync(outlets=[AssetAlias("loaded")]))
         assert tables(sent(run)) == ["orders"]
-        assert "No asset event for a table that can be no asset: table: got " in "\n".join(run.log.lines)
+        assert "No asset event for a table that cannot be an asset. table: got " in "\n".join(run.log.lines)
 
 
 class TestABackfill:
@@ -294,7 +299,10 @@ class TestATask:
         ours = AssetAlias("loaded") if outlet == "alias" else asset(simulator, "orders")
         run = drive(lambda: sync(deferrable=deferrable, wait_for_completion=False, outlets=[ours, S3]))
         assert [uri for uri, _ in sent(run)] == [S3.uri]
-        assert "No asset events: the task does not wait until the tables are loaded." in run.log.lines
+        assert (
+            "No asset events: with wait_for_completion=False the task ends before the tables are loaded."
+            in run.log.lines
+        )
 
     def test_whose_job_fails_tells_airflow_nothing(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan(CONNECTION, outcome="failed", queued_seconds=0, running_seconds=0.05)

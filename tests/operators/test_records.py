@@ -81,7 +81,7 @@ class TestInVariables:
         with pytest.raises(PlanasonixLostTrackError) as lost:
             Records(before_3_3(map_index=5, try_number=2)).read()
         assert what in str(lost.value)
-        assert f"delete the Airflow variable {name}, and clear the task" in str(lost.value)
+        assert f"delete Airflow variable {name!r}, and clear the task" in str(lost.value)
         surroundings.variables().delete(name)
         assert Records(before_3_3(map_index=5, try_number=2)).read() is None
 

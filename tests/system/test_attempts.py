@@ -107,7 +107,7 @@ def test_a_sync_whose_process_is_killed_amid_its_start_finds_its_job(
     (job,) = jobs_of(simulator, connection_id)
     assert (job.status, job.cancel_requested_at) == ("succeeded", None)
     assert count_starts(simulator, connection_id) == 1
-    assert "Try 1 was about to start a job when it ended; looking for it." in run.our_lines(2)
+    assert "Try 1 was about to start a job when it ended; looking for that job." in run.our_lines(2)
     assert any(line.startswith(f"Job {job.id}, which try 1 has started, ") for line in run.our_lines(2))
     assert (run.xcom()["job_id"], run.xcom("job_id")) == (job.id, job.id)
     assert has_left_no_variable(run)

@@ -60,7 +60,7 @@ def test_a_certificate_that_nobody_trusts(airflow: LocalAirflow, note: Notes) ->
         works, message = tried(airflow, note, host=server.url)
         assert not works
         assert "no trusted TLS connection" in message
-        assert '"verify" in the extra may name your own CA bundle' in message
+        assert '"verify" in its extra may name your own CA bundle' in message
         assert tried(airflow, note, host=server.url, extra=f'{{"verify": "{server.ca_file}"}}')[0]
 
 

@@ -34,7 +34,7 @@ def test_the_log_tells_the_same_wherever_the_task_waits(
         "Planasonix answers again",
         "Job <name> is running",
         "Job <name> succeeded",
-        "Warning of the job: column_type_widened: Column discount_pct coerced",
+        "Job <name> warns: column_type_widened: Column discount_pct coerced",
         "Loaded <figure> rows into <figure> table",
     ):
         assert next(said).startswith(beginning)

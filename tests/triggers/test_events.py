@@ -358,7 +358,7 @@ class TestAWatcher:
 
         job = clock.run(main())
         assert airflow.heard == [job]
-        assert airflow.said("cannot be kept") == 1
+        assert airflow.said("cannot be written down yet") == 1
 
 
 @watchers

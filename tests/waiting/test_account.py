@@ -95,7 +95,7 @@ class TestOfAJob:
         assert account.result is not None
         assert account.result["job_id"] == "job_0"
         assert [table["rows_loaded"] for table in account.result["tables"]] == [3, 4]
-        assert task.lines == ["! Warning of the job: odd: It is odd.", "Loaded 7 rows into 2 tables."]
+        assert task.lines == ["! Job job_0 warns: odd: It is odd.", "Loaded 7 rows into 2 tables."]
         assert there.asked == ["results job_0"]
 
     @pytest.mark.parametrize(
@@ -163,11 +163,11 @@ class TestOfABackfill:
         assert account.result is not None
         assert account.result["jobs_total"] == 3
         assert len(there.asked) == 1 + 3 + 1
-        assert "Job job_1 is over, but what came of it cannot be had yet, trying on: 503" in task.lines[0]
+        assert "Job job_1 is over, but its results cannot be fetched yet, still trying: 503" in task.lines[0]
 
     def test_whose_results_may_not_be_read_is_an_error_of_the_task(self) -> None:
         there = api("succeeded", fails=fails_always("results", FORBIDDEN))
-        with pytest.raises(PlanasonixLostTrackError, match="what came of it cannot be had"):
+        with pytest.raises(PlanasonixLostTrackError, match="its results cannot be fetched"):
             Task(there).account_for(seen(there))
 
     def test_that_made_no_jobs_has_loaded_nothing(self) -> None:

@@ -119,7 +119,7 @@ class TestABackfill:
         backfill, lines = fetch_backfill(clock, *[PlanasonixServerError("503", status=503)] * 5, self.WHOLE)
         assert backfill == self.WHOLE
         assert clock.passed == 50
-        assert lines == ["Backfill bf_1 is over, but what came of it cannot be had yet, trying on: 503"] * 2
+        assert lines == ["Backfill bf_1 is over, but its results cannot be fetched yet, still trying: 503"] * 2
 
     def test_is_asked_for_again_while_the_answer_lags_behind(self, clock: Clock) -> None:
         backfill, lines = fetch_backfill(clock, self.LATE, self.WHOLE)
@@ -127,7 +127,7 @@ class TestABackfill:
         assert len(lines) == 1
 
     def test_that_stays_behind_is_an_error_and_no_half_account(self, clock: Clock) -> None:
-        with pytest.raises(PlanasonixLostTrackError, match="it says that it is running"):
+        with pytest.raises(PlanasonixLostTrackError, match="is not complete yet: that it is running"):
             fetch_backfill(clock, self.LATE)
         assert clock.passed >= 3_600
 

@@ -82,8 +82,8 @@ def test_the_log_has_the_warnings_and_the_sum() -> None:
         warn=lambda line: lines.append(f"! {line}"),
     )
     assert lines == [
-        "! Warning of the job: column_type_widened: Column x",
-        "! Warning of the job: without a code: without a message",
+        "! Job job_1 warns: column_type_widened: Column x",
+        "! Job job_1 warns: Planasonix gave no reason",
         "Loaded 1,234 rows into 2 tables.",
     ]
 

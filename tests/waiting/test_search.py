@@ -115,7 +115,9 @@ class TestOurs:
     def test_is_none_of_several_that_say_nothing(self, there: There) -> None:
         there.has(job("one"))
         there.has(job("two"))
-        with pytest.raises(PlanasonixLostTrackError, match=r"2 jobs were started since .* (one, two|two, one)"):
+        with pytest.raises(
+            PlanasonixLostTrackError, match=r"^2 jobs of connection conn_1 were started since .* (one, two|two, one)"
+        ):
             find(there)
 
     def test_is_no_shard_of_a_backfill_and_nothing_that_is_known_to_be_others(self, there: There) -> None:
@@ -162,7 +164,7 @@ class TestAnOutage:
         there.error, there.down_until = Unreachable("reset", sent=True), 40 * 60
         warnings: list[str] = []
         assert find(there, warn=warnings.append) == "ours"
-        assert warnings[0].startswith("Whether a job was started cannot be found out yet, trying on: reset")
+        assert warnings[0].startswith("Whether a job was started cannot be found out yet, still trying: reset")
 
     def test_of_more_than_an_hour_ends_the_try(self, there: There) -> None:
         there.error, there.down_until = Unreachable("reset", sent=True), 2 * 3600
