@@ -419,7 +419,7 @@ class TestWhatCannotBeRecorded:
     ) -> None:
         assert (await deliver(told)).status_code == 400
         (line,) = lines()
-        assert line.endswith("cannot read: it is not a JSON object.")
+        assert line.endswith("cannot read, and does not count it: it is not a JSON object.")
 
     async def test_a_database_that_fails_is_told_of_without_the_delivery(
         self, assets: Assets, connection: Callable[..., None], lines: Callable[[], list[str]]
