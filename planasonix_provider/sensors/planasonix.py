@@ -45,9 +45,7 @@ class _WorkSensor(PlanasonixSensor):
         if parameters.is_open(self.allowed_states) or parameters.is_open(self.failed_states):
             return
         if both := sorted(set(self.allowed_states).intersection(self.failed_states or ())):
-            raise ValueError(
-                f"failed_states: got {', '.join(both)}, allowed are states that are not in allowed_states."
-            )
+            raise ValueError(f"failed_states: got {', '.join(both)}, allowed is what is not among allowed_states.")
 
     @property
     def until(self) -> frozenset[str]:
