@@ -524,7 +524,7 @@ class TestTrouble:
             await asyncio.sleep(100)
             simulator.reset()
             await asyncio.sleep(2 * GONE_AFTER)
-            assert in_the_log(caplog, f"Job {job.id} is not there any more, for 1 h 0 min: its end is not told.") == 1
+            assert in_the_log(caplog, f"Job {job.id} has not been there for 1 h 0 min: its end is not told.") == 1
             before = requests(simulator, "get_job")
             await asyncio.sleep(GONE_AFTER)
             assert requests(simulator, "get_job") == before
