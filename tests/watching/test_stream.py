@@ -201,6 +201,7 @@ def test_a_clock_that_is_set_back_hides_nothing(caplog: pytest.LogCaptureFixture
             return super().now()
 
     ear = Ear()
+    caplog.set_level("INFO")
     run(SetBack([Life(f"job_{n}", 100 * n, 100 * n + 50) for n in range(1, 30)]), ear, seconds=5_000)
     assert ear.heard.keys() == {f"job_{n}" for n in range(1, 30)}
     assert "The clock of Planasonix was set back" in caplog.text
