@@ -17,7 +17,8 @@ if TYPE_CHECKING:
         PlanasonixJobTrigger,
         PlanasonixSyncTrigger,
     )
-    from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, SyncSubject
+    from planasonix_provider.waiting.next_sync import SyncSubject
+    from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject
 
 
 class _WorkSensor(PlanasonixSensor):
@@ -214,7 +215,7 @@ class PlanasonixSyncSensor(PlanasonixSensor):
 
     def subject(self) -> SyncSubject:
         """Wait for the connection's next sync."""
-        from planasonix_provider.waiting.subjects import SyncSubject
+        from planasonix_provider.waiting.next_sync import SyncSubject
 
         return SyncSubject(self.connection_id, parameters.utc("since", self.since), self.by, self.on_failure)
 

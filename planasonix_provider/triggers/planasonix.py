@@ -8,7 +8,8 @@ from typing import Any
 from planasonix_provider.parameters import identifier, one_of, utc
 from planasonix_provider.triggers.base import PlanasonixWaitTrigger, PlanasonixWorkTrigger
 from planasonix_provider.triggers.events import PlanasonixEventTrigger
-from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, SyncSubject
+from planasonix_provider.waiting.next_sync import SyncSubject
+from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject
 
 __all__ = ["PlanasonixBackfillTrigger", "PlanasonixEventTrigger", "PlanasonixJobTrigger", "PlanasonixSyncTrigger"]
 

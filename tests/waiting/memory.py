@@ -5,12 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
 from planasonix_provider.api.models import Backfill, Job, JobResults, Page
 from planasonix_provider.api.request import Request
+from planasonix_provider.waiting.steps import walk
+from planasonix_provider.waiting.subjects import Seen, Subject
+
+NOW = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
+
+
+def look(subject: Subject, there: Memory, *, detailed: bool = False) -> Seen:
+    """Look once, now."""
+    return walk(subject.look(NOW, detailed=detailed), there.send)
 
 
 @dataclass

@@ -13,7 +13,8 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.waiting.event import InvalidEventError, WaitEvent
-from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, SyncSubject
+from planasonix_provider.waiting.next_sync import SyncSubject
+from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject
 
 SUBJECT = JobSubject("job_1")
 BY_HAND = "`python -m planasonix_provider cancel job_1 --conn-id eu`"

@@ -18,8 +18,9 @@ from planasonix_provider.api.errors import (
     PlanasonixValidationError,
 )
 from planasonix_provider.api.models import Backfill, Job
+from planasonix_provider.waiting.next_sync import SyncSubject
 from planasonix_provider.waiting.steps import Steps
-from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, Seen, Subject, SyncSubject
+from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, Seen, Subject
 from planasonix_provider.waiting.watch import LONGEST_OUTAGE, Watch
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
