@@ -61,7 +61,7 @@ def webhook_secret(secret: Any) -> str | None:
     if not isinstance(plain, str):
         raise ValueError(f"secret: got a {type(plain).__name__}, allowed is a text, or None.")
     if len(plain) < SHORTEST_SECRET:
-        raise ValueError(f"secret: got {len(plain)} characters, allowed are {SHORTEST_SECRET} at least, or None.")
+        raise ValueError(f"secret: got {len(plain)} characters, allowed are at least {SHORTEST_SECRET}, or None.")
     # Whoever checks signatures would have to have the very same white space, which nobody sees.
     if not plain.isprintable() or plain != plain.strip():
         raise ValueError(

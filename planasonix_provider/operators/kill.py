@@ -185,7 +185,7 @@ class Kill:
             return
         if work is None:
             # If this process lives long enough for the answer, it cancels then.
-            self._say_last(f"{name} is not to be seen yet. {by_hand}")
+            self._say_last(f"{name} cannot be seen yet. {by_hand}")
             return
         name = sentence(subject_of(work).name)
         self.subject = self._traces = None
@@ -222,7 +222,7 @@ class Kill:
         if subject:
             return f"To end it: {to_end(subject, conn_id)}"
         look = to_list(self._operator.starts, self._operator.connection_id, conn_id)
-        return f"Look whether something runs there, and end it: {look}"
+        return f"Look whether something of this task runs there, and cancel it: {look}"
 
     def _say_last(self, words: str) -> None:
         """Say in the log what was done; not in a signal's handler, which may have come amid a write to it."""

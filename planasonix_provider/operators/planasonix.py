@@ -15,6 +15,7 @@ from planasonix_provider.keepers import Keeper
 from planasonix_provider.links.planasonix import PlanasonixJobLink
 from planasonix_provider.operators import webhook_parameters
 from planasonix_provider.operators.base import PlanasonixStartOperator
+from planasonix_provider.waiting.words import moment
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -163,7 +164,7 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
         :return: the backfill.
         """
         if (end := parameters.utc("end_at", self.end_at)) > utcnow():
-            self.log.warning("end_at is in the future (%s): what comes after now cannot be loaded yet.", end)
+            self.log.warning("end_at is in the future (%s): what comes after now cannot be loaded yet.", moment(end))
         return hook.trigger_backfill(
             self.connection_id,
             start_at=self.start_at,

@@ -196,7 +196,7 @@ class Road:
         if isinstance(seen, Seen):
             event = watch.see(seen, utcnow())
             return event if event and event.outcome == "over" else None
-        self.log.info("The look before deferring failed, the trigger will look again: %s", seen)
+        self.log.info("The look before deferring failed; the trigger looks again: %s", seen)
         return None
 
     def wait_for_others(self, work: Work, deadline: datetime | None) -> NoReturn:
@@ -256,7 +256,9 @@ class Road:
         try:
             self._records.give_up()
         except Exception as fault:
-            self.log.warning("That the time is up could not be written down: %r", fault)
+            self.log.warning(
+                "That the time is up could not be written down (%r), so a retry goes on with the work.", fault
+            )
 
     def _forget(self) -> None:
         """Leave no record behind of what is done, where Airflow would keep it for ever."""

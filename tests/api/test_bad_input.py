@@ -132,10 +132,10 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
     ],
     "secret": [
         *(
-            (value, "secret: got 15 characters, allowed are 16 at least, or None.")
+            (value, "secret: got 15 characters, allowed are at least 16, or None.")
             for value in ("whsec_XYZ_89012", SecretStr("whsec_XYZ_89012"), "\n" * 15)
         ),
-        ("", "secret: got 0 characters, allowed are 16 at least, or None."),
+        ("", "secret: got 0 characters, allowed are at least 16, or None."),
         *(
             (
                 value,
