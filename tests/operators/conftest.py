@@ -9,7 +9,7 @@ import pytest
 from planasonix_provider.api import client
 from planasonix_provider.api.client import Account
 from planasonix_provider.api.retry import Policy
-from planasonix_provider.operators import inquiry, road
+from planasonix_provider.operators import inquiry, kill
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
 from planasonix_provider.waiting import cancel, channel
@@ -63,6 +63,6 @@ def make(request: pytest.FixtureRequest, simulator: Simulator) -> Make:
 def _time_for_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """What fits into the seconds that Airflow leaves a killed task is tested apart: a slow machine needs more here."""
     monkeypatch.setattr(Account, "in_a_hurry", lambda account: account)
-    monkeypatch.setattr(road, "LAST_WORDS", replace(road.LAST_WORDS, seconds=60.0))
+    monkeypatch.setattr(kill, "LAST_WORDS", replace(kill.LAST_WORDS, seconds=60.0))
     # Less than it takes until a cancel that met an outage is tried again.
-    monkeypatch.setattr(road, "LAST_PURSUIT", cancel.AGAIN_EVERY - 1)
+    monkeypatch.setattr(kill, "LAST_PURSUIT", cancel.AGAIN_EVERY - 1)
