@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import planasonix_provider
 from planasonix_provider.api.operation import Operations, listing, operation
 from planasonix_provider.cli.definition import SHELL, Group
 from planasonix_provider.operators import planasonix as operators
@@ -18,6 +19,7 @@ from planasonix_provider.simulator import Simulator
 from tests.conftest import DAGS_FOLDER
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = Path(planasonix_provider.__file__).parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -86,7 +88,7 @@ def test_the_commands_exist() -> None:
 
 
 def test_troubleshooting_quotes_messages_that_there_are() -> None:
-    sources = "\n".join(path.read_text() for path in (ROOT / "planasonix_provider").rglob("*.py"))
+    sources = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     # A message of two lines is one text all the same, and a status comes from a field.
     texts = re.sub(r'"\n\s*f?"', "", sources).replace("{_status(answer.status)}", "401 403 409")
     texts = texts.replace("answered 401 403 409", "answered 401 answered 403 answered 409")
@@ -120,7 +122,7 @@ PUBLIC = [
 
 @pytest.mark.parametrize("module", PUBLIC)
 def test_the_reference_has_every_public_name(module: str) -> None:
-    place = ROOT / "planasonix_provider" / module.replace(".", "/")
+    place = PACKAGE / module.replace(".", "/")
     paths = place.glob("*.py") if place.is_dir() else [place.with_suffix(".py")]
     sources = "\n".join(path.read_text() for path in paths)
     names = set(re.findall(r"^(?:class|def) ([A-Za-z]\w+)", sources, re.MULTILINE))

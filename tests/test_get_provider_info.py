@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import distribution
+from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -13,7 +16,7 @@ import jsonschema
 import pytest
 
 from planasonix_provider import __version__
-from planasonix_provider.get_provider_info import get_provider_info
+from planasonix_provider.get_provider_info import CONN_FIELDS, RECEIVER_CONN_FIELDS, get_provider_info
 
 DISTRIBUTION = distribution("airflow-provider-planasonix")
 
@@ -65,3 +68,56 @@ def test_everything_that_it_names_can_be_imported(key: str, path: str) -> None:
 def test_it_names_something_of_every_room() -> None:
     rooms = {path.split(".")[1] for _, path in names(get_provider_info())}
     assert {"hooks", "operators", "triggers", "links", "assets", "cli"} <= rooms
+
+
+#: Asks Airflow what its commands ``airflow providers …`` print.
+ASK_AIRFLOW = """
+import json
+from airflow.providers_manager import ProvidersManager
+
+manager = ProvidersManager()
+provider = manager.providers["airflow-provider-planasonix"]
+print("LISTED", json.dumps({
+    "list": [provider.version, provider.data["name"]],
+    "hooks": {name: hook.hook_class_name for name, hook in manager.hooks.items() if hook},
+    "links": list(manager.extra_links_class_names),
+    "triggers": [trigger.trigger_class_name for trigger in manager.trigger],
+    "widgets": list(manager.connection_form_widgets),
+    "behaviours": list(manager.field_behaviours),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def listed() -> dict[str, Any]:
+    """What Airflow lists. Asked in a process of its own: this one has what other tests have registered."""
+    done = subprocess.run([sys.executable, "-c", ASK_AIRFLOW], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("LISTED ")]
+    described: dict[str, Any] = json.loads(line.removeprefix("LISTED "))
+    return described
+
+
+def test_airflow_lists_the_provider_with_hooks_links_and_triggers(listed: dict[str, Any]) -> None:
+    assert listed["list"] == [__version__, "Planasonix"]
+    assert {name: hook for name, hook in listed["hooks"].items() if name.startswith("planasonix")} == {
+        "planasonix": "planasonix_provider.hooks.planasonix.PlanasonixHook",
+        "planasonix_webhook": "planasonix_provider.hooks.receiver.PlanasonixReceiverHook",
+    }
+    assert "planasonix_provider.links.planasonix.PlanasonixJobLink" in listed["links"]
+    assert "planasonix_provider.triggers.planasonix" in listed["triggers"]
+
+
+def test_airflow_lists_the_fields_of_the_connection_forms(listed: dict[str, Any]) -> None:
+    if airflow.__version__.startswith(("3.0.", "3.1.")) and not find_spec("flask_appbuilder"):
+        # There, these two commands list nobody's: the form itself does not go by them.
+        assert not listed["behaviours"]
+        return
+    assert {name for name in listed["behaviours"] if name.startswith("planasonix")} == {
+        "planasonix",
+        "planasonix_webhook",
+    }
+    assert {name for name in listed["widgets"] if name.startswith("extra__planasonix")} == {
+        *(f"extra__planasonix__{name}" for name in CONN_FIELDS),
+        *(f"extra__planasonix_webhook__{name}" for name in RECEIVER_CONN_FIELDS),
+    }

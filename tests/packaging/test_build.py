@@ -1,4 +1,4 @@
-"""What is installed is the package, and nothing else."""
+"""What is built from the sources is the package, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from importlib.metadata import entry_points, metadata
 from pathlib import Path
 
 import pytest
 
 import planasonix_provider
 
-ROOT = Path(__file__).parent.parent
-
-
+ROOT = Path(__file__).parents[2]
 NAME = f"airflow_provider_planasonix-{planasonix_provider.__version__}"
 
 
@@ -34,11 +31,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 
 @pytest.fixture(scope="module")
-def wheel_of_the_sdist(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    path = build(ROOT, "sdist", tmp_path_factory.mktemp("sdist"))
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(ROOT, "sdist", tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="module")
+def wheel_of_the_sdist(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     folder = tmp_path_factory.mktemp("unpacked")
-    with tarfile.open(path) as sdist:
-        sdist.extractall(folder, filter="data")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
     return zipfile.ZipFile(build(folder / NAME, "wheel", tmp_path_factory.mktemp("again")))
 
 
@@ -70,29 +71,21 @@ def test_the_document_is_a_file_wherever_it_comes_from(
 def test_the_source_distribution_makes_the_same_wheel(
     wheel: zipfile.ZipFile, wheel_of_the_sdist: zipfile.ZipFile
 ) -> None:
-    contents = [{name: one.read(name) for name in one.namelist()} for one in (wheel, wheel_of_the_sdist)]
-    assert contents[0] == contents[1]
+    assert wheel.namelist() == wheel_of_the_sdist.namelist()
+    one, other = (Path(str(archive.filename)).read_bytes() for archive in (wheel, wheel_of_the_sdist))
+    assert one == other
 
 
-def test_airflow_finds_the_provider_by_its_entry_point() -> None:
-    (point,) = [
-        point
-        for point in entry_points(group="apache_airflow_provider")
-        if point.value.startswith("planasonix_provider.")
-    ]
-    assert point.load()()["package-name"] == "airflow-provider-planasonix"
-
-
-def test_it_asks_for_what_it_uses() -> None:
-    wanted = metadata("airflow-provider-planasonix")
-    assert wanted["Requires-Python"] == ">=3.11"
-    assert wanted["License-Expression"] == "Apache-2.0"
-    required = {line for line in wanted.get_all("Requires-Dist") or [] if "extra ==" not in line}
-    assert required == {
-        "apache-airflow>=2.11",
-        "apache-airflow-providers-common-compat>=1.23",
-        "httpx<1,>=0.28.1",
-        "pydantic>=2.8",
-        "rich>=13.8",
-        "tenacity>=8.3",
-    }
+def test_the_tests_are_in_the_source_distribution_and_not_in_the_wheel(wheel: zipfile.ZipFile, sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        packed = {name.removeprefix(f"{NAME}/") for name in archive.getnames()}
+    # What they read is there as well, so that they run from it.
+    assert {
+        "tests/conftest.py",
+        "pyproject.toml",
+        "Makefile",
+        "docs/openapi.yaml",
+        "example_dags/planasonix_nightly_sync.py",
+    } <= packed
+    assert {"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"} <= packed
+    assert not [name for name in wheel.namelist() if Path(name).name.startswith(("test_", "conftest"))]

@@ -1,0 +1,85 @@
+"""What is installed says of itself what a provider's page shows, and what an installer and Airflow go by."""
+
+from __future__ import annotations
+
+from importlib.metadata import distribution, entry_points
+from pathlib import Path
+
+import pytest
+
+import planasonix_provider
+
+DISTRIBUTION = distribution("airflow-provider-planasonix")
+METADATA = DISTRIBUTION.metadata
+
+
+@pytest.mark.parametrize(
+    ("group", "module"),
+    [
+        ("apache_airflow_provider", "planasonix_provider.get_provider_info"),
+        ("airflow.plugins", "planasonix_provider.plugins.planasonix"),
+        ("pytest11", "planasonix_provider.testing.plugin"),
+    ],
+)
+def test_it_is_found_by_its_entry_points(group: str, module: str) -> None:
+    (point,) = [point for point in entry_points(group=group) if point.value.startswith("planasonix_provider.")]
+    assert point.module == module
+    assert point.load()
+
+
+def test_it_has_no_other_entry_points() -> None:
+    assert {point.group for point in DISTRIBUTION.entry_points} == {
+        "apache_airflow_provider",
+        "airflow.plugins",
+        "pytest11",
+    }
+
+
+def test_it_is_classified_as_a_provider() -> None:
+    classifiers = METADATA.get_all("Classifier")
+    assert {
+        "Environment :: Console",
+        "Environment :: Web Environment",
+        "Framework :: Apache Airflow",
+        "Framework :: Apache Airflow :: Provider",
+        "Intended Audience :: Developers",
+        "Intended Audience :: System Administrators",
+        "Topic :: System :: Monitoring",
+        "Typing :: Typed",
+    } <= set(classifiers)
+    assert [one for one in classifiers if one.startswith("Programming Language")] == [
+        f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)
+    ]
+    # A licence is an expression now; beside one, an index refuses its classifier.
+    assert not [one for one in classifiers if one.startswith("License")]
+    assert {"airflow-provider", "airflow", "integration"} <= set(METADATA["Keywords"].split(","))
+
+
+def test_it_says_whose_it_is_and_under_which_licence() -> None:
+    assert METADATA["License-Expression"] == "Apache-2.0"
+    assert METADATA.get_all("License-File") == ["LICENSE"]
+    assert METADATA["Author-Email"] == "Planasonix <support@planasonix.com>"
+    assert METADATA.get_all("Project-URL") == ["Homepage, https://planasonix.com"]
+    assert METADATA["Description-Content-Type"] == "text/markdown"
+
+
+def test_what_it_needs_when_it_runs_is_beside_it() -> None:
+    package = Path(planasonix_provider.__file__).parent
+    assert (package / "py.typed").is_file()
+    assert (package / "simulator" / "openapi.yaml").is_file()
+    assert list((package / "simulator" / "web" / "templates").glob("*.html"))
+    assert not list(package.rglob("test_*.py"))
+
+
+def test_it_asks_for_what_it_uses() -> None:
+    assert METADATA["Requires-Python"] == ">=3.11"
+    assert METADATA.get_all("Provides-Extra") == ["openlineage", "simulator", "testing"]
+    required = {line for line in METADATA.get_all("Requires-Dist") if "extra ==" not in line}
+    assert required == {
+        "apache-airflow>=2.11",
+        "apache-airflow-providers-common-compat>=1.23",
+        "httpx<1,>=0.28.1",
+        "pydantic>=2.11",
+        "rich>=13.8",
+        "tenacity>=8.3",
+    }
