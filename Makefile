@@ -7,6 +7,10 @@ OLDER := 2.11.2 3.1.8
 TOO_NEW := 3.14
 TOO_NEW_2.11.2 := 3.13
 
+# The versions of Airflow that the wheel is tried on before a release: a minor version each, and "lowest", which is the
+# oldest of everything that pyproject.toml allows.
+RELEASED := lowest 2.11.2 3.0.6 3.1.8 3.2.2 3.3.2
+
 ENVIRONMENTS := $(OLDER:%=.venvs/%) .venv
 AIRFLOW_3 := $(filter-out .venvs/2.%,$(ENVIRONMENTS))
 PYTHON := .venv/bin/python
@@ -15,6 +19,8 @@ BENCH := .venvs/bench
 CHAOS := .venvs/chaos
 DOCS := .venvs/docs
 BROWSER := .venvs/browser
+TOOLS := .venvs/package
+WHEEL := .venvs/wheel
 # PostgreSQL's wheel warns that root has no folder for a session.
 CALM := -W 'ignore:XDG_RUNTIME_DIR is not set'
 PRISM := .prism/node_modules/.bin/prism
@@ -32,7 +38,7 @@ export AIRFLOW_HOME := $(CURDIR)/.airflow
 export no_proxy := localhost,127.0.0.1,$(no_proxy),$(NO_PROXY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo airflow test test-versions test-system contract browser browser-airflow chaos chaos-short lint format bench docs constraints build clean
+.PHONY: help demo airflow test test-versions test-system contract browser browser-airflow chaos chaos-short lint format bench docs constraints build package audit test-wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -131,10 +137,47 @@ constraints: $(UV) ## move the constraints to the newest releases
 	@echo "Compiling constraints/docs.txt"
 	@$(UV) pip compile docs/requirements.txt --quiet --upgrade --universal --python-version 3.11 \
 		--no-header --no-annotate --no-emit-index-url --output-file constraints/docs.txt
+	@echo "Compiling constraints/package.txt"
+	@$(UV) pip compile dev/requirements.txt --quiet --upgrade --universal --python-version 3.11 \
+		--no-header --no-annotate --no-emit-index-url --output-file constraints/package.txt
+	@echo "Compiling constraints/airflow-lowest.txt"
+	@echo '-e .[openlineage,testing]' | $(UV) pip compile - --group test \
+		--quiet --upgrade --universal --python-version 3.11 --resolution lowest-direct \
+		--no-header --no-annotate --no-emit-index-url --no-emit-package airflow-provider-planasonix \
+		--output-file constraints/airflow-lowest.txt
 
 build: $(UV) ## build the wheel and the source distribution into dist/
-	$(UV) build --quiet --out-dir dist
+	@rm -rf dist
+	@$(UV) build --quiet --sdist --wheel --out-dir dist
 	@ls dist/*
+
+package: build $(TOOLS)/.installed ## build, look at what was built, its dependencies' licences too, and list those (SBOM)
+	@$(UV) build --quiet --wheel --out-dir dist/again dist/*.tar.gz
+	cmp dist/*.whl dist/again/*.whl
+	@rm -r dist/again
+	$(TOOLS)/bin/twine check --strict dist/*
+	$(TOOLS)/bin/check-wheel-contents dist/*.whl
+	@python=$$(sh dev/find-python $(TOO_NEW)) && $(UV) venv --quiet --clear --python $$python $(WHEEL)
+	@$(UV) pip install --quiet --python $(WHEEL) -c constraints/airflow-$(NEWEST).txt dist/*.whl
+	@version=$$(ls dist/*.whl | cut -d- -f2) && \
+		sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml > $(WHEEL)/pyproject.toml && \
+		$(TOOLS)/bin/cyclonedx-py environment $(WHEEL) --pyproject $(WHEEL)/pyproject.toml --mc-type library \
+			--output-reproducible --output-file dist/airflow_provider_planasonix-$$version.cdx.json
+	@$(UV) pip install --quiet --python $(WHEEL) -c constraints/airflow-$(NEWEST).txt \
+		"$$(echo dist/*.whl)[openlineage,simulator,testing]"
+	$(TOOLS)/bin/pip-licenses --python $(WHEEL)/bin/python --summary
+	@ls -l dist
+
+audit: package ## ask an online service for known weaknesses of all that a wheel brings along
+	@$(UV) pip freeze --quiet --python $(WHEEL) | grep -v '^airflow-provider-planasonix' > $(WHEEL)/requirements.txt
+	$(TOOLS)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $(WHEEL)/requirements.txt
+
+test-wheel: build ## run the tests against the installed wheel, on every minor version of Airflow (ON=3.3.2)
+	@failed=; for version in $(or $(ON),$(RELEASED)); do \
+		case $$version in 2.* | lowest) too_new=$(TOO_NEW_2.11.2) ;; *) too_new=$(TOO_NEW) ;; esac; \
+		python=$(or $(WITH),$$(sh dev/find-python $$too_new)) && \
+			sh dev/test-wheel $$version $$python || failed="$$failed $$version"; \
+	done; test -z "$$failed" || { echo "Failed on:$$failed" >&2; exit 1; }
 
 clean: ## remove everything that the other targets made
 	rm -rf .venv .venvs .airflow .browser .chaos .demo .prism build dist docs/_build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -168,6 +211,13 @@ $(DOCS)/.installed: docs/requirements.txt constraints/docs.txt | $(UV)
 	@echo "Installing what builds the documentation into $(DOCS)"
 	@python=$$(sh dev/find-python $(TOO_NEW)) && $(UV) venv --quiet --allow-existing --python $$python $(DOCS)
 	@$(UV) pip install --quiet --python $(DOCS) -c constraints/docs.txt -r $<
+	@touch $@
+
+# What looks at what was built: it imports none of it.
+$(TOOLS)/.installed: dev/requirements.txt constraints/package.txt | $(UV)
+	@echo "Installing what looks at a release into $(TOOLS)"
+	@python=$$(sh dev/find-python $(TOO_NEW)) && $(UV) venv --quiet --allow-existing --python $$python $(TOOLS)
+	@$(UV) pip install --quiet --python $(TOOLS) -c constraints/package.txt -r $<
 	@touch $@
 
 # What drives a browser; Chromium itself is the operating system's.
