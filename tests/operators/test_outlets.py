@@ -312,6 +312,7 @@ class TestATask:
         assert not [line for line in run.log.lines if "event" in line]
 
     def test_that_is_skipped_tells_airflow_nothing(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
         simulator.world.start_sync(CONNECTION)
         run = drive(lambda: sync(on_conflict="skip", outlets=[asset(simulator, "orders"), AssetAlias("loaded")]))
         assert isinstance(run.error, AirflowSkipException)
