@@ -7,9 +7,9 @@ OLDER := 2.11.2 3.1.8
 TOO_NEW := 3.14
 TOO_NEW_2.11.2 := 3.13
 
-# The versions of Airflow that the wheel is tried on before a release: a minor version each, and "lowest", which is the
-# oldest of everything that pyproject.toml allows.
-RELEASED := lowest 2.11.2 3.0.6 3.1.8 3.2.2 3.3.2
+# What the wheel is tried on before a release: versions of Airflow, and "lowest", which is the oldest of everything that
+# pyproject.toml allows.
+RELEASED := lowest $(OLDER) $(NEWEST)
 
 ENVIRONMENTS := $(OLDER:%=.venvs/%) .venv
 AIRFLOW_3 := $(filter-out .venvs/2.%,$(ENVIRONMENTS))
@@ -172,7 +172,7 @@ audit: package ## ask an online service for known weaknesses of all that a wheel
 	@$(UV) pip freeze --quiet --python $(WHEEL) | grep -v '^airflow-provider-planasonix' > $(WHEEL)/requirements.txt
 	$(TOOLS)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $(WHEEL)/requirements.txt
 
-test-wheel: build ## run the tests against the installed wheel, on every minor version of Airflow (ON=3.3.2)
+test-wheel: build ## run the tests against the installed wheel, on each supported Airflow (ON=3.3.2)
 	@failed=; for version in $(or $(ON),$(RELEASED)); do \
 		case $$version in 2.* | lowest) too_new=$(TOO_NEW_2.11.2) ;; *) too_new=$(TOO_NEW) ;; esac; \
 		python=$(or $(WITH),$$(sh dev/find-python $$too_new)) && \
