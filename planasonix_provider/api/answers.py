@@ -28,7 +28,7 @@ LARGEST_ANSWER = 32_000_000
 
 _ADVICE: dict[int, str] = {
     400: "Correct what the answer names.",
-    401: f"The API key is missing, mistyped or revoked: check the password of {THE_CONNECTION}.",
+    401: f"The API key of {THE_CONNECTION}, which is its password, is missing, mistyped or revoked: check it.",
     403: (
         f"The API key of {THE_CONNECTION} lacks the scope for this, or this machine is not on its IP allowlist: check "
         "both in Planasonix."

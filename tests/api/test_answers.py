@@ -56,7 +56,7 @@ def test_a_success_gives_what_its_envelope_holds(status: int) -> None:
     [
         (302, "302 Found", "Redirects are not followed"),
         (400, "400 Bad Request", "Correct what the answer names."),
-        (401, "401 Unauthorized", "check the password of the Airflow connection"),
+        (401, "401 Unauthorized", "The API key of the Airflow connection, which is its password, is missing"),
         (403, "403 Forbidden", "IP allowlist"),
         (404, "404 Not Found", "check the id"),
         (409, "409 Conflict", "cancel it"),

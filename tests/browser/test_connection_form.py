@@ -111,7 +111,7 @@ def test_a_bad_key_is_said_to_be_bad(ui: UI) -> None:
     ui.picture("tested-bad-key")
     assert works is (None if ui.is_airflow_2 else False)
     assert "401" in message
-    assert "check the password of the Airflow connection" in message
+    assert "The API key of the Airflow connection, which is its password, is missing" in message
     assert "plnx_test_mistyped" not in message
 
 

@@ -226,7 +226,10 @@ def test_a_refusal_names_the_airflow_connection_whose_key_it_is(connect: Connect
     server.accept_keys("plnx_test_another")
     with (
         PlanasonixHook(connect(host=server.url)) as hook,
-        pytest.raises(PlanasonixAuthenticationError, match="check the password of Airflow connection 'planasonix_x'"),
+        pytest.raises(
+            PlanasonixAuthenticationError,
+            match="The API key of Airflow connection 'planasonix_x', which is its password, is missing",
+        ),
     ):
         hook.get_job("job_1")
 
@@ -286,7 +289,7 @@ class TestTheTestButton:
         works, message = verdict(connect(host=server.url))
         assert not works
         assert "401 Unauthorized (unauthorized: " in message
-        assert "check the password of the Airflow connection" in message
+        assert "The API key of the Airflow connection, which is its password, is missing" in message
 
     @pytest.mark.parametrize("path", ["/app", "/api", "/api/v2"])
     def test_a_path_that_does_not_lead_to_the_api(self, connect: Connect, server: ReferenceServer, path: str) -> None:

@@ -195,8 +195,8 @@ class TestABackfillThatDoesNot:
             simulator.plan_backfill(CONNECTION, queued_seconds=5_000)
             run = drive(lambda: backfill(deferrable=deferrable, timeout=600, poll_interval=60))
         assert isinstance(run.error, PlanasonixTimeoutError)
-        assert "It could not be cancelled and may still run" in str(run.error)
-        assert "The jobs that it has made were asked to cancel, and it is queued. To end it: `" in str(run.error)
+        assert "The jobs that it has made were asked to cancel; it is queued, and may make more." in str(run.error)
+        assert "To end it: `" in str(run.error)
 
     @pytest.mark.parametrize("status", [404, 409])
     @pytest.mark.usefixtures("travel")

@@ -194,7 +194,7 @@ class TestFaultsMeanwhile:
         assert any(line.startswith("Planasonix answers again") for line in run.log.lines)
 
     @pytest.mark.parametrize(
-        ("status", "words"), [(400, "Correct what it names"), (403, "lacks the scope"), (404, "check the id")]
+        ("status", "words"), [(400, "Correct what the answer names"), (403, "lacks the scope"), (404, "check the id")]
     )
     def test_that_no_retry_can_mend_end_the_retries(self, simulator: Simulator, status: int, words: str) -> None:
         simulator.fail("status", route="trigger_sync", status=status)

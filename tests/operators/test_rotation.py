@@ -123,7 +123,7 @@ class TestOfFiftyThatAreDeferred:
             assert event.error == PlanasonixAuthenticationError.kind
             said = str(event.message)
             assert "answered 401" in said
-            assert "check the password of the Airflow connection" in said
+            assert "which is its password, is missing, mistyped or revoked" in said
             assert "was not cancelled and may still run: a retry goes on with it" in said
             assert API_KEY not in said
         assert all(job.cancel_requested_at is None for job in simulator.jobs())

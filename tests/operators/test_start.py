@@ -14,7 +14,7 @@ from planasonix_provider.api.errors import (
     PlanasonixTimeoutError,
     PlanasonixTransportError,
 )
-from planasonix_provider.operators import conflict, inquiry, road
+from planasonix_provider.operators import conflict, inquiry
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting import search
 from planasonix_provider.waiting.rest import TaskKilledError
@@ -308,9 +308,9 @@ class TestAKillAmidTheStart:
             operator.on_kill()
             took.append(travel.passed - began)
 
-        monkeypatch.setattr(road, "search", slow)
+        monkeypatch.setattr("planasonix_provider.operators.kill.search", slow)
         at_that_moment(monkeypatch, kill)
-        with pytest.raises(TaskKilledError, match="is not to be seen yet"):
+        with pytest.raises(TaskKilledError, match="cannot be seen yet"):
             operator.execute(context(run))
         assert took[0] < 5 - 1
         assert started(simulator)[0].cancel_requested_at

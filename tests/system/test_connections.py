@@ -83,7 +83,7 @@ def test_a_key_that_is_wrong(airflow: LocalAirflow, reference: ReferenceServer, 
     works, message = tried(airflow, note, host=reference.url, password="plnx_test_mistyped")
     assert not works
     assert "401" in message
-    assert "check the password of the Airflow connection" in message
+    assert "The API key of the Airflow connection, which is its password, is missing" in message
     assert "plnx_test_mistyped" not in message
 
 
