@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from importlib.metadata import distribution, entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
+from airflow import __version__ as airflow_version
+from packaging.version import Version
 
 import planasonix_provider
 
@@ -83,3 +86,13 @@ def test_it_asks_for_what_it_uses() -> None:
         "rich>=13.8",
         "tenacity>=8.3",
     }
+
+
+@pytest.mark.skipif(Version(airflow_version) < Version("3.3"), reason="this Airflow looks for no examples of providers")
+def test_airflow_may_look_for_its_examples(caplog: pytest.LogCaptureFixture) -> None:
+    from airflow.dag_processing.bundles import manager
+
+    found: list[Any] = []
+    manager._add_provider_example_dags_to_bundle(found)
+    assert "airflow_provider_planasonix" not in caplog.text
+    assert not [bundle for bundle in found if "planasonix" in bundle.name]
