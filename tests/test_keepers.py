@@ -228,7 +228,7 @@ class TestAVariable:
         keeper(f"variable:{VARIABLE}").check()
         assert not caplog.records
         keeper("variable:planasonix_hook").check()
-        assert ("Airflow 2 shows what is in it" in caplog.text) is not AIRFLOW_V_3_0_PLUS
+        assert ("Airflow 2 shows its value" in caplog.text) is not AIRFLOW_V_3_0_PLUS
 
     def test_is_refused_where_airflow_3_logs_what_a_task_sets(
         self, airflow_db: None, monkeypatch: pytest.MonkeyPatch

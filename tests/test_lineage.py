@@ -372,7 +372,7 @@ class TestTrouble:
 
     def test_is_not_to_have_run_at_all(self, caplog: pytest.LogCaptureFixture) -> None:
         assert sync().get_openlineage_facets_on_complete(None) == OperatorLineage()
-        assert "There is no lineage" not in caplog.text
+        assert "OpenLineage is not told" not in caplog.text
 
 
 def python(code: str, *, is_blocked: bool) -> str:

@@ -357,7 +357,7 @@ def test_a_file_that_cannot_be_written_is_said_at_the_start(tmp_path, capsys):
     from planasonix_provider.simulator.__main__ import main
 
     assert main(["--port", "0", "--state", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == f"Cannot use {tmp_path}: Is a directory.\n"
+    assert capsys.readouterr().err == f"Cannot use {tmp_path}: Is a directory. Name another file with --state.\n"
 
 
 def test_a_simulator_in_a_with_block_lets_go_of_its_file(state):

@@ -67,7 +67,7 @@ def test_a_certificate_that_nobody_trusts(airflow: LocalAirflow, note: Notes) ->
 def test_https_where_plain_http_is_served(airflow: LocalAirflow, reference: ReferenceServer, note: Notes) -> None:
     works, message = tried(airflow, note, host=reference.url.replace("http:", "https:"))
     assert not works
-    assert "Check the host, its scheme and its port." in message
+    assert "Check the host of the Airflow connection, its scheme and its port." in message
 
 
 @pytest.mark.parametrize("status", [200, 502])

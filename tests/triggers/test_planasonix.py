@@ -372,7 +372,7 @@ class TestACancelWithoutAReason:
 
         async def main() -> None:
             await self.cancelled(waiting, simulator)
-            last = "was asked to cancel" if is_killed else "The task waits still, or again."
+            last = "was asked to cancel" if is_killed else "The task is still waiting, or waits again."
             await self.until(lambda: last in log.lines[-1])
 
         asyncio.run(main())
