@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,8 @@ os.environ.update(
     AIRFLOW_HOME=str(AIRFLOW_HOME),
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
     AIRFLOW__CORE__DAGS_FOLDER=str(DAGS_FOLDER),
+    # Without one, Airflow complains in the midst of the first test that happens to ask for an Airflow connection.
+    AIRFLOW__CORE__FERNET_KEY=urlsafe_b64encode(os.urandom(32)).decode(),
 )
 
 from planasonix_provider.api import pace  # noqa: E402
@@ -56,8 +59,6 @@ def simulator(_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """A simulator as new, with the Airflow connection ``planasonix_default`` leading to it."""
     _simulator.reset()
     monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(_simulator.airflow_connection()))
-    # Airflow 3.1 learns of the assets of all examples when the first of them runs, and of no others later.
-    monkeypatch.setenv("PLANASONIX_HOST", _simulator.url.removeprefix("http://"))
     yield _simulator
     # A subscription that was left would have its thread look on beside the tests of others.
     _simulator.reset()

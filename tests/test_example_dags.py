@@ -22,7 +22,6 @@ pytestmark = pytest.mark.usefixtures("airflow_db")
 
 @pytest.fixture(autouse=True)
 def _assets_of_the_simulator(planasonix: Planasonix, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Airflow 3.1 learns of the assets of all examples when the first of them runs, and of no others later.
     monkeypatch.setenv("PLANASONIX_HOST", planasonix.simulator.url.removeprefix("http://"))
 
 
@@ -30,12 +29,26 @@ def runs_to_its_end(name: str, *followers: str) -> None:
     """Run the DAG of a file, and those that it lets start."""
     dags: Any = runpy.run_path(str(DAGS_FOLDER / f"{name}.py"))
     assert dags["dag"].dag_id == name
-    if followers and hasattr(dags["DAG"], "bulk_write_to_db"):
-        # On Airflow 2 a DAG makes its datasets known when the scheduler sees it.
-        dags["DAG"].bulk_write_to_db([dags[follower] for follower in ("dag", *followers)])
+    if followers:
+        make_assets_known(dags["DAG"], [dags[follower] for follower in ("dag", *followers)])
     for dag in ("dag", *followers):
         run = dags[dag].test()
         assert str(getattr(run.state, "value", run.state)) == "success"
+
+
+def make_assets_known(kind: Any, dags: list[Any]) -> None:
+    """Do what the scheduler, or the DAG processor, does: ``dag.test()`` of Airflow 3.1 does it but once."""
+    if hasattr(kind, "bulk_write_to_db"):
+        kind.bulk_write_to_db(dags)
+        return
+    try:
+        from airflow.models.dagbag import BundleDagBag, sync_bag_to_db
+    except ImportError:  # a newer Airflow, whose dag.test() does it each time
+        return
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+
+    DagBundlesManager().sync_bundles_to_db()
+    sync_bag_to_db(BundleDagBag(DAGS_FOLDER, bundle_path=DAGS_FOLDER), "dags-folder", None)
 
 
 def test_every_example_is_run_here() -> None:

@@ -642,7 +642,10 @@ class TestTheArguments:
     def test_with_an_event_that_nobody_knows_are_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
         PlanasonixEventTrigger(events=["job.succeeded", "job.suceeded"])
         (record,) = caplog.records
-        assert "events: this version does not know ['job.suceeded']; known are ['backfill.cancelled'" in record.message
+        assert (
+            "does not know job.suceeded, which may never come. Check the spelling; known are backfill.cancelled"
+            in record.message
+        )
 
     def test_hold_no_secret(self, simulator: Simulator) -> None:
         assert simulator.api_key not in json.dumps(PlanasonixEventTrigger().serialize())
