@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -82,6 +83,10 @@ class PlannedBackfill:
     jobs: list[PlannedJob] = field(default_factory=list)
     cancelled_at: datetime | None = None
     _made_in_waves: int = 0
+    # How much later than planned the next wave begins; below zero, earlier.
+    _late: timedelta = timedelta()
+    # What the jobs that were made to fail have not done of what they would have, by their numbers.
+    _made_to_fail: dict[int, Progress] = field(default_factory=dict)
 
     def next_at(self, ahead: int = 0) -> datetime | None:
         """Tell when it makes its next job.
@@ -93,8 +98,7 @@ class PlannedBackfill:
         if number >= self.plan.jobs:
             return None
         if self.cancelled_at is None:
-            begin = self.created_at + timedelta(seconds=self.plan.queued_seconds)
-            return begin + number // self.plan.parallel * self._job_time
+            return self._planned_begin(number // self.plan.parallel) + self._late
         late = number - self._made_in_waves + 1
         if late > self.plan.jobs_after_cancel:
             return None
@@ -135,13 +139,20 @@ class PlannedBackfill:
         return job
 
     def replace_job(self, number: int, job: PlannedJob) -> None:
-        """Take note that the end of a job was requested.
+        """Take note that a job is different: its end was requested, it was made to fail, or it takes longer.
 
         :param number: how many jobs it had made before this one.
         :param job: the job as it is from now on.
         """
-        self.jobs[number] = job
+        before, self.jobs[number] = self.jobs[number], job
         self.cancelled_at = self.cancelled_at or job.cancel_requested_at
+        if job.failure:
+            jobs = before.progress_at(before.ends_at) - job.progress_at(job.ends_at)
+            rows = before.rows_loaded_at(before.ends_at) - job.rows_loaded_at(job.ends_at)
+            self._made_to_fail[number] = Progress(jobs, rows)
+        if self.cancelled_at is None:
+            # The next wave comes when this one is over, whenever that is.
+            self._late = self.ends_at - self._planned_begin(math.ceil(len(self.jobs) / self.plan.parallel))
 
     @property
     def ends_at(self) -> datetime:
@@ -160,7 +171,7 @@ class PlannedBackfill:
             return "running"
         if self.cancelled_at is not None:
             return "cancelled"
-        return "failed" if self.plan.failing_jobs else "completed"
+        return "failed" if self._failed else "completed"
 
     def at(self, now: datetime, *, with_jobs: bool = True) -> Backfill:
         """Show the backfill with all its details.
@@ -183,7 +194,8 @@ class PlannedBackfill:
             connection_id=self.connection_id,
             start_at=self.body.start_at,
             end_at=self.body.end_at,
-            progress_percent=int(100 * progress.jobs // self.plan.jobs),
+            # Rounded first, for shares of jobs do not add up to the last digit.
+            progress_percent=int(round(100 * progress.jobs / self.plan.jobs, 9)),
             rows_processed=progress.rows,
             error=self._error if status == "failed" else None,
             created_at=self.created_at,
@@ -201,26 +213,39 @@ class PlannedBackfill:
         return max(0, self._made_in_waves - 1) // self.plan.parallel * self.plan.parallel
 
     @property
+    def _failed(self) -> frozenset[int]:
+        """Which jobs have failed by the end, by their numbers."""
+        return self.plan.failing_jobs.union(self._made_to_fail)
+
+    @property
     def _error(self) -> WorkError:
-        failed = len(self.plan.failing_jobs)
+        failed = len(self._failed)
         return WorkError(code="jobs_failed", message=f"{failed} of {self.plan.jobs} jobs failed")
 
     def _progress_at(self, now: datetime) -> Progress:
         done, rows = self._done_before(self._before_last_wave)
         # Thousands may run at a time, but most of them are at the same point of the same plan.
-        alike = {(id(job.plan), job.created_at, job.cancel_requested_at): job for job in self._last_wave}
-        counts = Counter((id(job.plan), job.created_at, job.cancel_requested_at) for job in self._last_wave)
+        alike = {(id(job.plan), job.created_at, job.stopped_at, job.delay): job for job in self._last_wave}
+        counts = Counter((id(job.plan), job.created_at, job.stopped_at, job.delay) for job in self._last_wave)
         for fate, count in counts.items():
             done += count * alike[fate].progress_at(now)
             rows += count * alike[fate].rows_loaded_at(now)
         return Progress(done, rows)
 
     def _done_before(self, number: int) -> Progress:
-        """Sum up the jobs before one of them, all of which ended as planned."""
+        """Sum up the jobs before one of them, all of which ended as planned, but for those that were made to fail."""
         jobs = self.plan.jobs
         rows = sum(all_rows // jobs * number + min(number, all_rows % jobs) for all_rows in self._rows.values())
         failed = bisect_left(self._failing, number)
-        return Progress(number - failed * (1 - FAILS_AT), rows - self._lost[failed])
+        undone = [lost for other, lost in self._made_to_fail.items() if other < number]
+        return Progress(
+            number - failed * (1 - FAILS_AT) - sum(lost.jobs for lost in undone),
+            rows - self._lost[failed] - sum(lost.rows for lost in undone),
+        )
+
+    def _planned_begin(self, wave: int) -> datetime:
+        begin = self.created_at + timedelta(seconds=self.plan.queued_seconds)
+        return begin + wave * self._job_time
 
     @cached_property
     def _rows(self) -> dict[str, int]:

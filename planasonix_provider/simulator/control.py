@@ -15,9 +15,11 @@ from planasonix_provider.simulator.gate import Gate
 from planasonix_provider.simulator.orders import (
     BackfillPlanOrder,
     ConnectionOrder,
+    FailJobOrder,
     KeyOrder,
     PlanOrder,
     SettingsOrder,
+    SlowJobOrder,
     settings_of,
 )
 from planasonix_provider.simulator.origin import refuse_other_sites
@@ -41,6 +43,8 @@ class Control:
         router.add_api_route("/faults", self.clear_faults, methods=["DELETE"])
         router.add_api_route("/plans", self.plan, methods=["POST"])
         router.add_api_route("/backfill_plans", self.plan_backfill, methods=["POST"])
+        router.add_api_route("/jobs/{job_id}/fail", self.fail_job, methods=["POST"])
+        router.add_api_route("/jobs/{job_id}/slow", self.slow_job, methods=["POST"])
         router.add_api_route("/keys", self.add_key, methods=["POST"])
         router.add_api_route("/keys/{key}/revoke", self.revoke_key, methods=["POST"])
         router.add_api_route("/connections", self.add_connection, methods=["POST"])
@@ -81,6 +85,16 @@ class Control:
         """Plan what the next backfills of a connection do."""
         order = await read_body(request, BackfillPlanOrder)
         return _told(connection_id=order.connection_id, times=order.times, plan=order.carry_out(self._gate))
+
+    async def fail_job(self, job_id: PathId, request: Request) -> Response:
+        """Make a job fail."""
+        order = await read_body(request, FailJobOrder)
+        return _told(job=order.carry_out(self._gate, job_id))
+
+    async def slow_job(self, job_id: PathId, request: Request) -> Response:
+        """Let a job take longer."""
+        order = await read_body(request, SlowJobOrder)
+        return _told(job=_allowed(lambda: order.carry_out(self._gate, job_id)))
 
     async def add_key(self, request: Request) -> Response:
         """Create a key."""

@@ -24,6 +24,7 @@ STATUS_OF = {
     "sync_in_progress": 409,
     "idempotency_key_reused": 409,
     "job_not_finished": 409,
+    "job_not_active": 409,
     "rate_limited": 429,
 }
 

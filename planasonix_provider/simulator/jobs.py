@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from hashlib import sha256
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
@@ -22,8 +22,10 @@ from planasonix_provider.api.models import (
     WorkError,
 )
 
+#: How many seconds a year has.
+YEAR = 31_536_000
 #: A stretch of time in seconds, at most a year.
-Seconds = Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=YEAR, allow_inf_nan=False)]
 #: A number of rows.
 Rows = Annotated[int, Field(ge=0, le=10**15)]
 
@@ -31,6 +33,8 @@ Rows = Annotated[int, Field(ge=0, le=10**15)]
 BYTES, ROWS = 67_108_864, 45_210
 #: How far a job comes that is planned to fail.
 FAILS_AT = 0.5
+#: What a job says that was made to fail, unless another message was given.
+MADE_TO_FAIL = "The job failed, as it was told to."
 
 
 class Plan(BaseModel):
@@ -82,6 +86,30 @@ class PlanChanges(TypedDict, total=False):
     warnings: Sequence[Mapping[str, str]]
 
 
+class Failure(NamedTuple):
+    """The end of a job that was made to fail.
+
+    :param at: when.
+    :param error: what it failed of.
+    """
+
+    at: datetime
+    error: WorkError
+
+
+class Delay(NamedTuple):
+    """What lets a job take longer than planned: it goes on with what is left to do, but slower.
+
+    :param at: from when on.
+    :param share: how much of the work was done by then, from 0 to 1.
+    :param seconds: how much longer the job runs than planned.
+    """
+
+    at: datetime
+    share: float
+    seconds: float
+
+
 @dataclass(frozen=True)
 class PlannedJob:
     """A job that was started.
@@ -94,6 +122,8 @@ class PlannedJob:
     :param plan: what it is going to do.
     :param cancel_requested_at: when a cancel was requested, or ``None``.
     :param type: its type.
+    :param failure: how it was made to fail, or ``None``.
+    :param delay: what lets it take longer than planned, or ``None``.
     """
 
     id: str
@@ -104,6 +134,34 @@ class PlannedJob:
     plan: Plan
     cancel_requested_at: datetime | None = None
     type: str = "connection_sync"
+    failure: Failure | None = None
+    delay: Delay | None = None
+
+    def failed(self, code: str | None, message: str | None, now: datetime) -> PlannedJob:
+        """Make it fail, if it is neither over nor asked to end.
+
+        :param code: the error code; ``None`` is that of its plan.
+        :param message: the error message; ``None`` is :data:`MADE_TO_FAIL`.
+        :param now: at which moment.
+        :return: the job as it is from then on.
+        """
+        error = WorkError(
+            code=self.plan.code if code is None else code, message=MADE_TO_FAIL if message is None else message
+        )
+        return replace(self, failure=Failure(now, error))
+
+    def slowed(self, seconds: float, now: datetime) -> PlannedJob:
+        """Let it take longer, if it is neither over nor asked to end.
+
+        :param seconds: how much longer it runs.
+        :param now: from when on; if it does not run yet, from its start on.
+        :return: the job as it is from then on.
+        :raises ValueError: if that is not above 0, or is more than a year with what it was given before.
+        """
+        longer = seconds + (self.delay.seconds if self.delay else 0)
+        if not (seconds > 0 and longer <= YEAR):
+            raise ValueError(f"seconds: got {seconds!r}, allowed is a number above 0, in all {YEAR} (a year) at most.")
+        return replace(self, delay=Delay(max(now, self.starts_at), self._share_at(now), longer))
 
     @cached_property
     def starts_at(self) -> datetime:
@@ -113,9 +171,26 @@ class PlannedJob:
     @cached_property
     def ends_at(self) -> datetime:
         """When it is over."""
+        if self.failure is not None:
+            return self.failure.at
         if self.cancel_requested_at is not None:
             return self.cancel_requested_at + timedelta(seconds=self.plan.cancelling_seconds)
-        return self.starts_at + timedelta(seconds=self.plan.running_seconds)
+        return self._done_at
+
+    @cached_property
+    def error(self) -> WorkError:
+        """What it fails of, if it fails."""
+        return self.failure.error if self.failure else WorkError(code=self.plan.code, message=self.plan.message)
+
+    @property
+    def outcome(self) -> str:
+        """How it ends if nobody cancels it."""
+        return "failed" if self.failure else self.plan.outcome
+
+    @property
+    def stopped_at(self) -> datetime | None:
+        """When somebody let it work no more, before all was done; ``None`` if nobody did."""
+        return self.failure.at if self.failure else self.cancel_requested_at
 
     def status_at(self, now: datetime) -> str:
         """Tell its state.
@@ -127,7 +202,7 @@ class PlannedJob:
         if self.cancel_requested_at is not None:
             return "cancelled" if is_over else "cancelling"
         if is_over:
-            return self.plan.outcome
+            return self.outcome
         return "running" if now >= self.starts_at else "queued"
 
     def changes_after(self, now: datetime) -> datetime | None:
@@ -138,16 +213,16 @@ class PlannedJob:
         """
         if now >= self.ends_at:
             return None
-        is_queued = self.cancel_requested_at is None and now < self.starts_at
+        is_queued = self.stopped_at is None and now < self.starts_at
         return self.starts_at if is_queued else self.ends_at
 
     def started_at(self, now: datetime) -> datetime | None:
         """Tell when it began to run.
 
         :param now: at which moment this is asked.
-        :return: the time, or ``None`` if it did not run yet, or was cancelled before it could.
+        :return: the time, or ``None`` if it did not run yet, or was ended before it could.
         """
-        return self.starts_at if min(now, self.cancel_requested_at or now) >= self.starts_at else None
+        return self.starts_at if min(now, self.stopped_at or now) >= self.starts_at else None
 
     def progress_at(self, now: datetime) -> float:
         """Tell how much of its work is done.
@@ -155,10 +230,7 @@ class PlannedJob:
         :param now: at which moment.
         :return: a share from 0 to 1.
         """
-        worked = (min(now, self.cancel_requested_at or now) - self.starts_at).total_seconds()
-        if worked < 0:
-            return 0.0
-        share = 1.0 if worked >= self.plan.running_seconds else worked / self.plan.running_seconds
+        share = self._share_at(min(now, self.stopped_at or now))
         return share * FAILS_AT if self.plan.outcome == "failed" else share
 
     def rows_loaded_at(self, now: datetime) -> int:
@@ -224,7 +296,7 @@ class PlannedJob:
             finished_at=finished_at,
             duration_seconds=duration,
             metrics=self._metrics_at(now),
-            error=WorkError(code=self.plan.code, message=self.plan.message) if status == "failed" else None,
+            error=self.error if status == "failed" else None,
             **_without_nones(given),
         )
 
@@ -246,6 +318,24 @@ class PlannedJob:
     def _listed(self) -> dict[str, Job]:
         """What lists show, by state: a page of a hundred would take twice as long to make each of them anew."""
         return {}
+
+    @cached_property
+    def _done_at(self) -> datetime:
+        """When it is over, unless somebody ends it before."""
+        longer = self.delay.seconds if self.delay else 0
+        return self.starts_at + timedelta(seconds=self.plan.running_seconds) + timedelta(seconds=longer)
+
+    def _share_at(self, moment: datetime) -> float:
+        """Tell which share of the time that it runs has gone by, as if it were going to succeed."""
+        if moment < self.starts_at:
+            return 0.0
+        if moment >= self._done_at:
+            return 1.0
+        delay = self.delay
+        if delay and moment >= delay.at:
+            return delay.share + (1 - delay.share) * ((moment - delay.at) / (self._done_at - delay.at))
+        share = (moment - self.starts_at).total_seconds() / self.plan.running_seconds
+        return min(share, delay.share) if delay else share
 
     def _loaded_at(self, now: datetime) -> dict[str, int]:
         progress = self.progress_at(now)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from planasonix_provider.api.models import Job
 from planasonix_provider.simulator.access import SCOPES, Key
 from planasonix_provider.simulator.backfill_plans import BackfillPlan
 from planasonix_provider.simulator.gate import Gate
@@ -48,6 +49,40 @@ class BackfillPlanOrder(BackfillPlan):
         """
         changes = _changes(self, "connection_id", "times")
         return gate.world.plan_backfill(self.connection_id, times=self.times, **changes)
+
+
+class FailJobOrder(_Order):
+    """How a job is to fail."""
+
+    code: str | None = None
+    message: str | None = None
+
+    def carry_out(self, gate: Gate, job_id: str) -> Job:
+        """Make it fail.
+
+        :param gate: what is steered.
+        :param job_id: the job's id.
+        :return: the job as it is then.
+        :raises Refused: as ``not_found`` or ``job_not_active``.
+        """
+        return gate.world.fail_job(job_id, code=self.code, message=self.message)
+
+
+class SlowJobOrder(_Order):
+    """How much longer a job is to take."""
+
+    seconds: float
+
+    def carry_out(self, gate: Gate, job_id: str) -> Job:
+        """Let it take longer.
+
+        :param gate: what is steered.
+        :param job_id: the job's id.
+        :return: the job as it is then.
+        :raises ValueError: if the number is not allowed.
+        :raises Refused: as ``not_found`` or ``job_not_active``.
+        """
+        return gate.world.slow_job(job_id, self.seconds)
 
 
 class KeyOrder(_Order):

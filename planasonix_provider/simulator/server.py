@@ -237,6 +237,28 @@ class Simulator:
         """
         return self.world.jobs()
 
+    def fail_job(self, job_id: str, *, code: str | None = None, message: str | None = None) -> Job:
+        """Make a job fail at once, whatever was planned for it, as :meth:`.World.fail_job`.
+
+        :param job_id: its id.
+        :param code: the error code; ``None`` is that of its plan.
+        :param message: the error message; ``None`` says that it was told to fail.
+        :return: the job as it is now.
+        :raises Refused: if there is no such job, it is over, or its end was requested.
+        """
+        return self.world.fail_job(job_id, code=code, message=message)
+
+    def slow_job(self, job_id: str, seconds: float) -> Job:
+        """Let a job take longer, as :meth:`.World.slow_job`.
+
+        :param job_id: its id.
+        :param seconds: how much longer it runs, in real seconds.
+        :return: the job as it is now.
+        :raises ValueError: if that is not above 0, or is more than a year with what it was given before.
+        :raises Refused: if there is no such job, it is over, or its end was requested.
+        """
+        return self.world.slow_job(job_id, seconds)
+
     def backfill(self, backfill_id: str) -> Backfill:
         """Look at a backfill.
 

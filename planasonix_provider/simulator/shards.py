@@ -51,8 +51,8 @@ class Shards:
         """When the next job is made; ``None`` if there is none to come."""
         return min(filter(None, (maker.next_at() for maker in self._makers)), default=None)
 
-    def cancel(self, job: PlannedJob) -> None:
-        """Tell the backfill of a job that the job's end was requested.
+    def replace(self, job: PlannedJob) -> None:
+        """Tell the backfill of a job that the job is different from now on.
 
         :param job: the job as it is from now on; one of no backfill is left alone.
         """

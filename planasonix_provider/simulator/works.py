@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
@@ -56,12 +57,29 @@ class Works:
         :param now: at which moment.
         :return: the job as it is from now on; ``None`` if it is over, or its end was requested before.
         """
-        if job.cancel_requested_at is not None or self.jobs.is_over(job):
-            return None
-        cancelled = replace(job, cancel_requested_at=now)
-        self.jobs.replace(cancelled, now)
-        self._shards.cancel(cancelled)
-        return cancelled
+        return self._change(job, lambda: replace(job, cancel_requested_at=now), now)
+
+    def fail(self, job: PlannedJob, code: str | None, message: str | None, now: datetime) -> PlannedJob | None:
+        """Make a job fail.
+
+        :param job: the job.
+        :param code: the error code, as :meth:`.PlannedJob.failed` takes it.
+        :param message: the error message, as :meth:`.PlannedJob.failed` takes it.
+        :param now: at which moment.
+        :return: the job as it is from now on; ``None`` if it is over, or its end was requested before.
+        """
+        return self._change(job, lambda: job.failed(code, message, now), now)
+
+    def slow(self, job: PlannedJob, seconds: float, now: datetime) -> PlannedJob | None:
+        """Let a job take longer.
+
+        :param job: the job.
+        :param seconds: how much longer it runs.
+        :param now: from when on.
+        :return: the job as it is from now on; ``None`` if it is over, or its end was requested before.
+        :raises ValueError: if ``seconds`` is not allowed.
+        """
+        return self._change(job, lambda: job.slowed(seconds, now), now)
 
     def active_sync_of(self, connection_id: str) -> str | None:
         """Tell which sync of a connection is active.
@@ -118,6 +136,15 @@ class Works:
         for work in surplus:
             self._forget(work)
         return [work.id for work in surplus]
+
+    def _change(self, job: PlannedJob, change: Callable[[], PlannedJob], now: datetime) -> PlannedJob | None:
+        """Put another job in the place of one whose end is not settled."""
+        if job.cancel_requested_at is not None or self.jobs.is_over(job):
+            return None
+        changed = change()
+        self.jobs.replace(changed, now)
+        self._shards.replace(changed)
+        return changed
 
     def _forget(self, work: Work) -> None:
         for job in jobs_of(work):

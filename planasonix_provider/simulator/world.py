@@ -371,9 +371,48 @@ class World:
                 self._journal.write("cancel", at=now, job_id=job_id)
             return (cancelled or job).at(now)
 
+    def fail_job(self, job_id: str, *, code: str | None = None, message: str | None = None) -> Job:
+        """Make a job fail at once, whatever was planned for it.
+
+        :param job_id: its id.
+        :param code: the error code; ``None`` is that of its plan, which is ``sync_failed`` for a sync and
+            ``load_failed`` for a job of a backfill, unless another was planned.
+        :param message: the error message; ``None`` says that it was told to fail.
+        :return: the job as it is now.
+        :raises Refused: as ``not_found``, or as ``job_not_active``, if it is over or its end was requested.
+        """
+        with self._lock:
+            now = self._now()
+            job = self._works.jobs.get(job_id)
+            failed = self._active(self._works.fail(job, code, message, now), job, now)
+            self._journal.write("fail_job", at=now, job_id=job_id, code=code, message=message)
+            return failed.at(now)
+
+    def slow_job(self, job_id: str, seconds: float) -> Job:
+        """Let a job take longer: from now on, it goes on with what is left to do, but slower.
+
+        :param job_id: its id.
+        :param seconds: how much longer it runs; whatever the speed of the deployment is, these are real seconds.
+        :return: the job as it is now.
+        :raises ValueError: if that is not above 0, or is more than a year with what it was given before.
+        :raises Refused: as ``not_found``, or as ``job_not_active``, if it is over or its end was requested.
+        """
+        with self._lock:
+            now = self._now()
+            job = self._works.jobs.get(job_id)
+            slowed = self._active(self._works.slow(job, seconds, now), job, now)
+            self._journal.write("slow_job", at=now, job_id=job_id, seconds=seconds)
+            return slowed.at(now)
+
     def look(self) -> None:
         """Notice what happened until now."""
         self.webhooks.look()
+
+    def _active(self, changed: PlannedJob | None, job: PlannedJob, now: datetime) -> PlannedJob:
+        """Refuse what could not be changed."""
+        if changed is None:
+            raise Refused("job_not_active", f"job {job.id!r} is {job.status_at(now)}, its end is settled")
+        return changed
 
     def _sight(self, job: PlannedJob, now: datetime) -> Sight:
         return Sight(job, now, self._works.backfill_of(job))

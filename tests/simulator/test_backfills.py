@@ -478,3 +478,89 @@ def test_reset_forgets_everything(world, clock):
     backfill_id = world.start_backfill(CONNECTION, BackfillOrder.model_validate({**WINDOW, "tables": ["a"]})).id
     clock.move(22)
     assert len(world.backfill(backfill_id).job_ids) == 3
+
+
+class TestAJobThatIsMadeToFail:
+    def test_fails_its_backfill_once_all_others_are_over(self, world, clock):
+        backfill_id = start(world, jobs=3, parallel=3)
+        clock.move(12)
+        world.fail_job(world.backfill(backfill_id).job_ids[1])
+        assert world.backfill(backfill_id).status == "running"
+        clock.move(10)
+        backfill = world.backfill(backfill_id)
+        assert (backfill.status, backfill.error.message) == ("failed", "1 of 3 jobs failed")
+        assert states(world, backfill) == ["succeeded", "failed", "succeeded"]
+        assert world.job(backfill.job_ids[1]).error.code == "load_failed"
+
+    def test_counts_once_if_it_was_planned_to_fail(self, world, clock):
+        backfill_id = start(world, jobs=2, failing_jobs=[0])
+        clock.move(3)
+        world.fail_job(world.backfill(backfill_id).job_ids[0])
+        clock.move(60)
+        assert world.backfill(backfill_id).error.message == "1 of 2 jobs failed"
+
+    def test_makes_room_for_the_next_one(self, world, clock):
+        backfill_id = start(world, jobs=3, parallel=1)
+        clock.move(2 + 5)
+        world.fail_job(world.backfill(backfill_id).job_ids[0])
+        failed_at = clock.now
+        clock.move(100)
+        backfill = world.backfill(backfill_id)
+        created = [world.job(job_id).created_at - failed_at for job_id in backfill.job_ids]
+        assert created == [timedelta(seconds=seconds) for seconds in (-5, 0, 20)]
+        assert (backfill.updated_at - failed_at, backfill.status) == (timedelta(seconds=40), "failed")
+
+
+class TestAJobThatIsLetTakeLonger:
+    def test_keeps_the_next_ones_waiting(self, world, clock):
+        backfill_id = start(world, jobs=4, parallel=2)
+        clock.move(2 + 5)
+        begin = clock.now
+        world.slow_job(world.backfill(backfill_id).job_ids[0], 30)
+        clock.move(44.999)
+        assert states(world, world.backfill(backfill_id)) == ["running", "succeeded"]
+        clock.move(100)
+        backfill = world.backfill(backfill_id)
+        assert [world.job(job_id).created_at - begin for job_id in backfill.job_ids[2:]] == [timedelta(seconds=45)] * 2
+        assert (backfill.status, backfill.rows_processed) == ("completed", 5_000_000)
+        assert backfill.updated_at - begin == timedelta(seconds=65)
+
+    def test_that_fails_before_lets_them_come_as_planned(self, world, clock):
+        backfill_id = start(world, jobs=4, parallel=2)
+        clock.move(2 + 5)
+        begin = clock.now
+        job_id = world.backfill(backfill_id).job_ids[0]
+        world.slow_job(job_id, 30)
+        world.fail_job(job_id)
+        clock.move(100)
+        ids = world.backfill(backfill_id).job_ids
+        assert [world.job(job_id).created_at - begin for job_id in ids[2:]] == [timedelta(seconds=15)] * 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_is_done_to_its_jobs_a_backfill_is_the_sum_of_them(world, clock, seed):
+    chance = random.Random(seed)
+    jobs, parallel = chance.randint(1, 9), chance.randint(1, 4)
+    failing = chance.sample(range(jobs), chance.choice([0, 0, jobs // 3]))
+    plan = {"jobs": jobs, "parallel": parallel, "failing_jobs": failing, "job_seconds": chance.choice([3, 7.7])}
+    backfill_id = start(world, **plan, jobs_after_cancel=chance.randint(0, 3), tables={"a": 1001, "b": 7})
+    acts = [world.fail_job, lambda job_id: world.slow_job(job_id, chance.uniform(0.1, 9)), world.fail_job, world.cancel]
+    # Of two seeds, one cancels.
+    acts = acts[: 3 + seed % 2]
+    percent, rows = 0, 0
+    for _ in range(400):
+        clock.move(chance.uniform(0, 2))
+        backfill = world.backfill(backfill_id)
+        made = [world.job(job_id) for job_id in backfill.job_ids]
+        assert backfill.rows_processed == sum(job.metrics.rows_loaded for job in made)
+        assert (backfill.progress_percent, backfill.rows_processed) >= (percent, rows)
+        percent, rows = backfill.progress_percent, backfill.rows_processed
+        assert sum(not job.is_over for job in made) <= parallel or "cancelled" in {job.status for job in made}
+        running = [job.id for job in made if job.status == "running"]
+        if running and chance.random() < 0.15:
+            chance.choice(acts)(chance.choice(running))
+    ends = [job.status for job in made]
+    assert backfill.status == next(end for state, end in ENDS.items() if state in ends)
+    assert len(made) == jobs or "cancelled" in ends
+    if backfill.status == "failed":
+        assert backfill.error.message == f"{ends.count('failed')} of {jobs} jobs failed"

@@ -85,6 +85,36 @@ def test_backfill_plan(control, client, clock):
     ]
 
 
+def test_a_job_that_runs_is_made_to_fail(control, client, clock):
+    job_id = client.post("/connections/conn_demo_01/sync").json()["data"]["job"]["id"]
+    clock.move(1)
+    told = control.post(f"/jobs/{job_id}/fail", json={"code": "disk_full", "message": "No room."}).json()["data"]["job"]
+    job = client.get(f"/jobs/{job_id}").json()["data"]
+    assert (told["id"], told["status"], told["error"]) == (job_id, job["status"], job["error"])
+    assert (job["status"], job["error"]) == ("failed", {"code": "disk_full", "message": "No room."})
+    refused = control.post(f"/jobs/{job_id}/fail")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "job_not_active")
+    assert control.post("/jobs/job_nope/fail").status_code == 404
+    assert control.post(f"/jobs/{job_id}/fail", json={"codes": "x"}).status_code == 400
+
+
+def test_a_job_that_runs_takes_longer(control, client, clock):
+    job_id = client.post("/connections/conn_demo_01/sync").json()["data"]["job"]["id"]
+    clock.move(1)
+    assert control.post(f"/jobs/{job_id}/slow", json={"seconds": 7.5}).json()["data"]["job"]["id"] == job_id
+    clock.move(60)
+    assert client.get(f"/jobs/{job_id}").json()["data"]["duration_seconds"] == 9.5
+    assert control.post(f"/jobs/{job_id}/slow", json={"seconds": 1}).status_code == 409
+    assert control.post("/jobs/job_nope/slow", json={"seconds": 1}).status_code == 404
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", '"x"', "null", "1e9", "NaN"])
+def test_a_job_takes_no_odd_time_longer(control, client, seconds):
+    job_id = client.post("/connections/conn_demo_01/sync").json()["data"]["job"]["id"]
+    refused = control.post(f"/jobs/{job_id}/slow", content=f'{{"seconds": {seconds}}}')
+    assert (refused.status_code, refused.json()["error"]["details"][0]["field"]) == (400, "seconds")
+
+
 def test_keys(control, client):
     key = control.post("/keys", json={"scopes": ["jobs:read"]}).json()["data"]["key"]
     headers = {"Authorization": f"Bearer {key}"}

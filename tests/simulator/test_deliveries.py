@@ -87,6 +87,15 @@ def test_whatever_the_clock_shows_is_noticed(simulator, clock, receiver):
     assert receiver.types == ["job.failed"]
 
 
+def test_a_job_that_is_made_to_fail_is_told_of(simulator, client, receiver):
+    simulator.subscribe(receiver.url, ["job.failed"])
+    simulator.plan("conn_demo_05", running_seconds=1000)
+    job_id = start(simulator, 5)
+    simulator.fail_job(job_id)
+    (received,) = receiver.wait(1)
+    assert (received.event["type"], received.event["job_id"]) == ("job.failed", job_id)
+
+
 def test_test_event_comes_although_it_was_not_subscribed_to(simulator, client, clock, receiver):
     webhook_id = simulator.subscribe(receiver.url, ["job.queued"], secret=SECRET).id
     told = client.post(f"/webhooks/{webhook_id}/test", json={"event": "backfill.completed"}).json()["data"]

@@ -75,6 +75,40 @@ def test_job_that_fails_and_job_that_is_cancelled(world, clock, subscribe, told)
     assert told() == ["job.queued", "job.queued", "job.cancelled", "job.failed"], "in the order of their times"
 
 
+def test_job_that_is_made_to_fail(world, clock, subscribe, told):
+    subscribe()
+    job_id = world.start_sync("conn_demo_01").id
+    clock.move(5)
+    world.fail_job(job_id)
+    (_, failed) = bodies(world)
+    assert (failed["type"], failed["job_id"], failed["timestamp"]) == ("job.failed", job_id, "2025-03-27T14:22:15Z")
+    clock.move(60)
+    assert told() == ["job.queued", "job.failed"], "and what was planned does not happen"
+
+
+def test_job_that_is_let_take_longer(world, clock, subscribe, told):
+    subscribe()
+    job_id = world.start_sync("conn_demo_01").id
+    world.start_sync("conn_demo_02")
+    world.slow_job(job_id, 5)
+    clock.move(22)
+    assert told() == ["job.queued", "job.queued", "job.succeeded"]
+    clock.move(100)
+    assert [(body["job_id"], body["timestamp"]) for body in bodies(world)[-1:]] == [(job_id, "2025-03-27T14:22:37Z")]
+
+
+def test_job_of_a_backfill_that_is_made_to_fail_comes_before_the_one_that_it_makes_room_for(
+    world, clock, subscribe, told
+):
+    subscribe()
+    world.plan_backfill("conn_demo_01", jobs=2, parallel=1, queued_seconds=0)
+    backfill_id = world.start_backfill("conn_demo_01", WINDOW).id
+    clock.move(5)
+    world.fail_job(world.backfill(backfill_id).job_ids[0])
+    clock.move(100)
+    assert told() == ["job.queued", "job.queued", "job.failed", "job.succeeded"]
+
+
 def test_backfill_that_completes(world, clock, subscribe):
     subscribe("backfill.completed")
     world.plan_backfill("conn_demo_01", jobs=5, parallel=4)

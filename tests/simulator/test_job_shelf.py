@@ -46,6 +46,8 @@ def test_whatever_happens_each_job_is_in_the_list_of_its_state(clock, seed):
         if happens == 2 and (jobs := world.jobs()):
             world.plan(connection, cancelling_seconds=chance.choice([0, 2]))
             world.cancel(chance.choice(jobs).id)
+        if happens == 3 and (active := [job.id for job in world.jobs() if job.status in ("queued", "running")]):
+            chance.choice([world.fail_job, lambda job_id: world.slow_job(job_id, 9)])(chance.choice(active))
         clock.move(chance.choice([0, 0, 1, 7]))
         jobs = world.jobs()
         assert listed(world, None, 7) == [job.id for job in jobs]

@@ -100,6 +100,26 @@ class TestAWorldThatWasKilled:
         clock.move(2)
         assert again.job(job_id).status == "cancelled"
 
+    def test_lets_fail_and_take_longer_what_was_told_to(self, world, state, clock):
+        world.plan_backfill(CONNECTION, jobs=2, parallel=1, queued_seconds=0)
+        backfill_id = world.start_backfill(CONNECTION, BackfillBody(**MONTH)).id
+        shard_id = world.backfill(backfill_id).job_ids[0]
+        failed_id, slowed_id = (world.start_sync(connection).id for connection in ("conn_demo_02", "conn_demo_03"))
+        clock.move(3)
+        world.fail_job(failed_id, code="disk_full")
+        world.fail_job(shard_id)
+        world.slow_job(slowed_id, 30)
+        again = killed_and_restarted(state, clock)
+        assert again.job(failed_id) == world.job(failed_id)
+        assert again.job(failed_id).error.code == "disk_full"
+        assert again.job(shard_id).status == "failed"
+        clock.move(30)
+        assert again.backfill(backfill_id).status == "failed"
+        assert again.job(slowed_id) == world.job(slowed_id)
+        assert again.job(slowed_id).status == "running"
+        clock.move(19)
+        assert again.job(slowed_id).status == "succeeded"
+
     def test_knows_keys_plans_settings_and_connections(self, world, state, clock):
         world.keys.add("plnx_new", scopes=["jobs:read"])
         made_up = world.keys.add().value
@@ -170,7 +190,7 @@ class TestAWorldThatWasKilled:
         chance = random.Random(seed)
         world = World(clock=clock, state=state, keep=chance.choice([5, 10_000]))
         world.webhooks.create(
-            WebhookOrder(url="https://a.example/hook", events=["job.succeeded", "backfill.completed"])
+            WebhookOrder(url="https://a.example/hook", events=["job.succeeded", "job.failed", "backfill.completed"])
         )
         world.configure(conflict="allowed", webhook_delivery=chance.choice(["once", "twice", "shuffled"]))
         acts = [
@@ -179,6 +199,8 @@ class TestAWorldThatWasKilled:
             lambda: world.plan_backfill(CONNECTION, jobs=chance.randint(1, 9), jobs_after_cancel=2, queued_seconds=0),
             lambda: world.start_backfill(CONNECTION, BackfillBody(**MONTH)),
             lambda: world.cancel(chance.choice(world.jobs()).id),
+            lambda: world.fail_job(chance.choice(world.jobs()).id),
+            lambda: world.slow_job(chance.choice(world.jobs()).id, chance.random() * 15),
             lambda: [world.webhooks.outbox.record(one, 204) for one in world.webhooks.outbox.due()],
             lambda: clock.move(chance.random() * 15),
         ]
@@ -250,10 +272,26 @@ class TestTheFile:
         assert [event["what"] for event in happened if event["id"] == backfill.id] == ["backfill.completed"]
 
     def test_is_written_before_anybody_can_be_told(self, world, state, clock):
-        for do in (lambda: world.start_sync(CONNECTION), lambda: world.cancel(world.jobs()[0].id)):
+        for do in (
+            lambda: world.start_sync(CONNECTION),
+            lambda: world.slow_job(world.jobs()[0].id, 5),
+            lambda: world.cancel(world.jobs()[0].id),
+            lambda: world.fail_job(world.start_sync("conn_demo_02").id),
+        ):
             before = len(lines(state))
             do()
             assert len(lines(state)) > before
+
+    def test_does_not_tell_of_what_was_refused(self, world, state):
+        job_id = world.start_sync(CONNECTION).id
+        with pytest.raises(ValueError, match="seconds"):
+            world.slow_job(job_id, 0)
+        world.fail_job(job_id)
+        for refused in (lambda: world.fail_job(job_id), lambda: world.slow_job(job_id, 5)):
+            with pytest.raises(Refused):
+                refused()
+        assert [line["do"] for line in lines(state)].count("fail_job") == 1
+        assert "slow_job" not in state.read_text()
 
     def test_loses_no_more_than_a_line_that_was_cut_off(self, world, state, clock):
         job = world.start_sync(CONNECTION)
@@ -342,6 +380,27 @@ def test_a_process_that_is_killed_after_a_start_and_before_its_answer_knows_the_
         jobs = client.get("/api/v1/jobs").json()["data"]
         answer = client.post(**start).json()
     assert [job["id"] for job in jobs] == [answer["data"]["job"]["id"]]
+
+
+def test_a_process_that_is_killed_after_it_made_a_job_fail_has_not_forgotten_it_when_it_is_back(state):
+    with process(state, "--job-seconds", "600") as (simulator, client):
+        job_id, slowed_id = (
+            client.post(f"/api/v1/connections/{connection}/sync").json()["data"]["job"]["id"]
+            for connection in ("conn_demo_01", "conn_demo_02")
+        )
+        client.post(f"/_simulator/jobs/{job_id}/fail", json={"code": "disk_full"}).raise_for_status()
+        client.post(f"/_simulator/jobs/{slowed_id}/slow", json={"seconds": 600}).raise_for_status()
+        before = client.get(f"/api/v1/jobs/{job_id}").json()["data"]
+        os.kill(simulator.pid, signal.SIGKILL)
+        simulator.wait()
+    with process(state, "--job-seconds", "600") as (_, client):
+        again = client.get(f"/api/v1/jobs/{job_id}").json()["data"]
+        late = client.post(f"/_simulator/jobs/{job_id}/fail").json()["error"]
+        longer = client.post(f"/_simulator/jobs/{slowed_id}/slow", json={"seconds": 31_535_500}).json()["error"]
+    assert again == before
+    assert (again["status"], again["error"]["code"]) == ("failed", "disk_full")
+    assert late["code"] == "job_not_active"
+    assert longer["details"][0]["field"] == "seconds"
 
 
 def test_a_process_that_has_answered_before_a_start_gives_what_it_made_the_same_id_when_it_is_back(state):

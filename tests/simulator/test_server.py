@@ -127,6 +127,16 @@ def test_jobs_take_the_time_that_was_set():
     assert (backfill.job_seconds, backfill.queued_seconds, backfill.cancelling_seconds) == (7, 3, 5)
 
 
+def test_a_job_that_runs_can_fail_and_take_longer(simulator, clock):
+    failed, slowed = (simulator.world.start_sync(connection).id for connection in ("conn_demo_01", "conn_demo_02"))
+    clock.move(1)
+    error = simulator.fail_job(failed, code="disk_full", message="No room.").error
+    assert (error.code, error.message) == ("disk_full", "No room.")
+    assert simulator.slow_job(slowed, 5).status == "running"
+    clock.move(60)
+    assert [simulator.job(job_id).duration_seconds for job_id in (failed, slowed)] == [0.8, 7]
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [({"job_seconds": -1}, "running_seconds"), ({"rate_limit": 0}, "per_minute"), ({"api_key": "a b"}, "value")],

@@ -48,7 +48,20 @@ def test_it_does_not_matter_how_often_somebody_looks(clock, step):
 
 @pytest.mark.parametrize(
     "look",
-    ["job", "jobs", "page", "results", "backfill", "backfills", "backfill_page", "sync", "start_backfill", "cancel"],
+    [
+        "job",
+        "jobs",
+        "page",
+        "results",
+        "backfill",
+        "backfills",
+        "backfill_page",
+        "sync",
+        "start_backfill",
+        "cancel",
+        "fail_job",
+        "slow_job",
+    ],
 )
 def test_whoever_looks_finds_the_jobs_that_are_due(world, clock, look):
     world.configure(results_policy="partial")
@@ -66,6 +79,8 @@ def test_whoever_looks_finds_the_jobs_that_are_due(world, clock, look):
         "sync": lambda: world.start_sync("conn_demo_02"),
         "start_backfill": lambda: world.start_backfill(CONNECTION, BODY),
         "cancel": lambda: world.cancel(job_id),
+        "fail_job": lambda: world.fail_job(job_id),
+        "slow_job": lambda: world.slow_job(job_id, 5),
     }
     looks[look]()
     clock.move(-9)

@@ -81,6 +81,138 @@ class TestJob:
         assert world.start_sync(CONNECTION).id == "job_7"
 
 
+class TestAJobThatIsMadeToFail:
+    def test_is_over_at_once_with_the_error_that_was_given(self, world, clock):
+        job_id = world.start_sync(CONNECTION).id
+        clock.move(7)
+        failed = world.fail_job(job_id, code="disk_full", message="No room.")
+        assert failed == world.job(job_id)
+        assert (failed.status, failed.finished_at, failed.duration_seconds) == ("failed", clock.now, 5)
+        assert (failed.error.code, failed.error.message) == ("disk_full", "No room.")
+        assert world.page(lambda job, now: True, limit=5, status="failed")[0][0].id == job_id
+
+    def test_keeps_what_it_has_loaded(self, world, clock):
+        world.plan(CONNECTION, tables={"a": 1000})
+        job_id = world.start_sync(CONNECTION).id
+        clock.move(2 + 5)
+        before = world.job(job_id).metrics
+        assert world.fail_job(job_id).metrics == before
+        clock.move(60)
+        assert world.job(job_id).metrics == before
+        assert [table.rows_loaded for table in world.results(job_id).tables] == [250]
+
+    @pytest.mark.parametrize(("planned", "code"), [({}, "sync_failed"), ({"code": "disk_full"}, "disk_full")])
+    def test_has_the_code_of_its_plan_where_none_is_given(self, world, planned, code):
+        world.plan(CONNECTION, **planned)
+        error = world.fail_job(world.start_sync(CONNECTION).id).error
+        assert (error.code, error.message) == (code, "The job failed, as it was told to.")
+
+    def test_has_never_started_if_it_was_queued(self, world, clock):
+        job_id = world.start_sync(CONNECTION).id
+        clock.move(1)
+        world.fail_job(job_id)
+        clock.move(60)
+        job = world.job(job_id)
+        assert (job.status, job.started_at, job.duration_seconds) == ("failed", None, None)
+        assert job.metrics.rows_loaded == 0
+
+    def test_is_in_nobodys_way(self, world):
+        world.fail_job(world.start_sync(CONNECTION).id)
+        assert world.start_sync(CONNECTION).status == "queued"
+
+    def test_stays_as_it_is_when_it_is_cancelled_then(self, world):
+        failed = world.fail_job(world.start_sync(CONNECTION).id)
+        assert world.cancel(failed.id) == failed
+
+
+class TestAJobThatIsLetTakeLonger:
+    def test_ends_later_and_still_as_planned(self, world, clock):
+        world.plan(CONNECTION, outcome="failed", code="disk_full")
+        job_id = world.start_sync(CONNECTION).id
+        clock.move(12)
+        world.slow_job(job_id, 30)
+        clock.move(10 + 29.999)
+        assert world.job(job_id).status == "running"
+        clock.move(0.001)
+        job = world.job(job_id)
+        assert (job.status, job.error.code, job.duration_seconds) == ("failed", "disk_full", 50)
+
+    def test_goes_on_from_where_it_was(self, world, clock):
+        world.plan(CONNECTION, tables={"a": 1000}, queued_seconds=0)
+        job_id = world.start_sync(CONNECTION).id
+        seen = []
+        for seconds, longer in ((10, 30), (20, 20), (20, 0), (20, 0)):
+            clock.move(seconds)
+            seen.append(world.job(job_id).metrics.rows_loaded)
+            if longer:
+                assert world.slow_job(job_id, longer).metrics.rows_loaded == seen[-1]
+        assert seen == [500, 750, 875, 1000]
+        assert world.job(job_id).duration_seconds == 70
+
+    def test_is_queued_no_longer_than_before(self, world, clock):
+        world.plan(CONNECTION, running_seconds=0, tables={"a": 1000})
+        job_id = world.start_sync(CONNECTION).id
+        world.slow_job(job_id, 4)
+        clock.move(2 + 1)
+        assert world.job(job_id).metrics.rows_loaded == 250
+        clock.move(3)
+        assert world.job(job_id).duration_seconds == 4
+
+    def test_takes_real_seconds_at_any_speed(self, world, clock):
+        world.configure(speed=10)
+        job_id = world.start_sync(CONNECTION).id
+        world.slow_job(job_id, 5)
+        clock.move(0.2 + 2 + 5)
+        assert world.job(job_id).duration_seconds == 7
+
+    def test_can_be_cancelled_and_made_to_fail_still(self, world, clock):
+        one, other = (world.start_sync(connection).id for connection in ("conn_demo_01", "conn_demo_02"))
+        for job_id in (one, other):
+            world.slow_job(job_id, 100)
+        clock.move(30)
+        assert world.fail_job(one).status == "failed"
+        assert world.cancel(other).status == "cancelling"
+        clock.move(1)
+        assert world.job(other).status == "cancelled"
+
+    @pytest.mark.parametrize("seconds", [0, -1, 31_536_000, float("nan"), float("inf")])
+    def test_takes_a_year_longer_at_most(self, world, seconds):
+        job_id = world.start_sync(CONNECTION).id
+        world.slow_job(job_id, 1)
+        before = world.changes_at()
+        with pytest.raises(ValueError, match=r"seconds: got .*, allowed is a number above 0, in all 31536000"):
+            world.slow_job(job_id, seconds)
+        assert world.changes_at() == before
+
+
+@pytest.mark.parametrize(
+    "change", [lambda world, job_id: world.fail_job(job_id), lambda world, job_id: world.slow_job(job_id, 1)]
+)
+@pytest.mark.parametrize("status", ["succeeded", "failed", "cancelling", "cancelled"])
+def test_a_job_whose_end_is_settled_stays_as_it_is(world, clock, change, status):
+    job_id = world.start_sync(CONNECTION).id
+    if status == "succeeded":
+        clock.move(22)
+    elif status == "failed":
+        world.fail_job(job_id)
+    else:
+        world.cancel(job_id)
+        clock.move(1 if status == "cancelled" else 0)
+    before = world.job(job_id)
+    with refused("job_not_active") as caught:
+        change(world, job_id)
+    assert caught.value.message == f"job {job_id!r} is {status}, its end is settled"
+    assert world.job(job_id) == before
+
+
+@pytest.mark.parametrize(
+    "change", [lambda world: world.fail_job("job_nope"), lambda world: world.slow_job("job_nope", 1)]
+)
+def test_an_unknown_job_can_neither_fail_nor_be_slowed(world, change):
+    with refused("not_found"):
+        change(world)
+
+
 class TestCancel:
     def test_running_job_passes_through_cancelling(self, world, clock):
         job_id = world.start_sync(CONNECTION).id

@@ -37,8 +37,7 @@ class JobFilter(JobQuery):
             return False
         if self.text is None:
             return True
-        plan = job.plan
-        error = (plan.code, plan.message) if plan.outcome == "failed" and job.status_at(now) == "failed" else ()
+        error = (job.error.code, job.error.message) if job.status_at(now) == "failed" else ()
         ids = (job.id, job.connection_id, job.body.pipeline_id or "")
         return _is_in(self.text, (*ids, *error), job.body.metadata)
 

@@ -29,7 +29,7 @@ def site(gate: Gate, airflow_url: str | None = None) -> APIRouter:
         raise ValueError(f"airflow_url: got {airflow_url!r}, allowed is an http or https URL.")
     router = APIRouter(route_class=PageRoute, redirect_slashes=False, dependencies=[Depends(refuse_other_sites)])
     Lists(gate.world, router)
-    Details(gate.world, airflow_url, router)
+    Details(gate, airflow_url, router)
     WebhookPages(gate.world.webhooks, router)
     Starting(gate, router)
     Steering(gate, router)

@@ -64,12 +64,14 @@ class JobView:
 
     :param row: what lists show of it.
     :param job: what the API shows of it.
+    :param error_code: what it fails of, unless it is told anything else.
     :param results: what it loaded, or ``None`` while it is not over.
     :param backfill_id: the backfill that has made it, or ``None`` if it is a sync.
     """
 
     row: JobRow
     job: Job
+    error_code: str
     results: JobResults | None
     backfill_id: str | None
 
@@ -83,7 +85,7 @@ class JobView:
         planned, now, backfill_id = sight
         job = planned.at(now)
         results = planned.results_at(now) if job.status in JOB_OVER else None
-        return cls(JobRow.of(sight), job, results, backfill_id)
+        return cls(JobRow.of(sight), job, planned.plan.code, results, backfill_id)
 
     @property
     def is_over(self) -> bool:
@@ -91,9 +93,9 @@ class JobView:
         return self.results is not None
 
     @property
-    def can_be_cancelled(self) -> bool:
-        """Whether its end can be requested."""
-        return not self.is_over and self.job.cancel_requested_at is None
+    def is_settled(self) -> bool:
+        """Whether its end is certain, so that nobody can change it."""
+        return self.is_over or self.job.cancel_requested_at is not None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from urllib.parse import quote
 
 import httpx
@@ -74,12 +75,75 @@ class TestJob:
 
     def test_is_cancelled_by_a_button(self, simulator, look, send, clock):
         job_id = sync(simulator)
-        (form,) = look(f"/jobs/{job_id}").all("form")
-        page = send(form["action"])
+        page = send(look(f"/jobs/{job_id}").all("form")[0]["action"])
         assert (page.status, "cancelling 0 %" in page.text, page.all("form")) == (200, True, [])
         assert simulator.job(job_id).status == "cancelling"
         clock.move(1)
         assert look(f"/jobs/{job_id}").all("form") == []
+
+    def test_is_made_to_fail_by_a_form(self, simulator, look, send, clock):
+        job_id = sync(simulator)
+        clock.move(1.2)
+        (form,) = look(f"/jobs/{job_id}").all("form", id="fail")
+        page = send(form["action"], code="disk_full", message="No room.")
+        assert (page.status, page.all("form")) == (200, [])
+        assert "failed 50 % Error disk_full No room." in page.text
+        assert simulator.job(job_id).status == "failed"
+
+    @pytest.mark.parametrize(("planned", "code"), [({}, "sync_failed"), ({"code": "a_code"}, "a_code")])
+    def test_says_what_it_fails_of_if_nothing_is_typed(self, simulator, look, send, planned, code):
+        simulator.plan("conn_demo_01", **planned)
+        job_id = sync(simulator)
+        assert f"Error code {code}, if left empty" in look(f"/jobs/{job_id}").text
+        page = send(f"/jobs/{job_id}/fail", code="", message=" ")
+        assert f"Error {code} The job failed, as it was told to." in page.text
+
+    def test_takes_longer_by_a_form(self, simulator, look, send, clock):
+        job_id = sync(simulator)
+        clock.move(1.2)
+        page = look(f"/jobs/{job_id}")
+        (form,) = page.all("form", id="slow")
+        (seconds,) = page.all("input", name="seconds")
+        page = send(form["action"], seconds=seconds["value"])
+        assert (page.status, "running 50 %" in page.text) == (200, True)
+        clock.move(31)
+        assert "running 75 %" in look(f"/jobs/{job_id}").text
+        clock.move(30)
+        assert look(f"/jobs/{job_id}").facts(FACTS)["Ran for"] == "62.0 s"
+
+    @pytest.mark.parametrize(
+        ("typed", "issue"),
+        [("", "Field required"), ("soon", "should be a valid number"), ("0", "got 0.0, allowed is a number above 0")],
+    )
+    def test_says_what_is_wrong_beside_the_field(self, simulator, send, typed, issue):
+        job_id = sync(simulator)
+        before = simulator.job(job_id)
+        page = send(f"/jobs/{job_id}/slow", seconds=typed)
+        (field,) = page.all("input", id="slow-seconds")
+        assert (page.status, field["aria-invalid"], field["value"]) == (400, "true", typed or "60")
+        assert field["aria-describedby"] == "slow-seconds-hint slow-seconds-issue"
+        assert "#slow-seconds" in page.links
+        assert re.search(f"Seconds longer: .*{issue}", page.text)
+        assert simulator.job(job_id) == before
+
+    @pytest.mark.parametrize(("form", "typed"), [("fail", {}), ("slow", {"seconds": "5"})])
+    @pytest.mark.parametrize("status", ["cancelling", "cancelled", "failed"])
+    def test_says_that_it_is_too_late(self, simulator, send, clock, form, typed, status):
+        job_id = sync(simulator)
+        end = simulator.fail_job if status == "failed" else simulator.world.cancel
+        end(job_id)
+        clock.move(0 if status == "cancelling" else 1)
+        before = simulator.job(job_id)
+        page = send(f"/jobs/{job_id}/{form}", **typed)
+        assert (page.status, len(page.all("div", role="alert"))) == (409, 1)
+        assert f"job '{job_id}' is {status}, its end is settled." in page.text
+        assert simulator.job(job_id) == before
+
+    def test_leads_back_from_what_was_refused_and_looks_for_nothing_new_there(self, simulator, send):
+        job_id = sync(simulator)
+        page = send(f"/jobs/{job_id}/slow", seconds="soon")
+        assert f"/jobs/{job_id}" in page.links
+        assert (page.all("button", id="live"), [one for one in page.all("div") if "data-live" in one]) == ([], [])
 
     def test_leads_to_its_backfill(self, simulator, look, clock):
         body = BackfillOrder.model_validate({"start_at": "2025-01-01", "end_at": "2025-03-01"})
@@ -155,9 +219,11 @@ def test_unknown_thing(look, kind, name):
     assert (page.status, f"There is no {name} 'a/b'." in page.text) == (404, True)
 
 
-@pytest.mark.parametrize("path", ["/jobs/x/cancel", "/backfills/x/cancel", "/webhooks/x/test"])
+@pytest.mark.parametrize(
+    "path", ["/jobs/x/cancel", "/jobs/x/fail", "/jobs/x/slow", "/backfills/x/cancel", "/webhooks/x/test"]
+)
 def test_nothing_can_be_done_to_an_unknown_thing(send, path):
-    assert send(path).status == 404
+    assert send(path, seconds="5").status == 404
 
 
 class TestAirflowTask:

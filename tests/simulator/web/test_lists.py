@@ -69,6 +69,7 @@ class TestJobs:
             ("text=conn_demo_02", "second"),
             ("text=PL_7", "second"),
             ("text=no+route", "failed"),
+            ("text=told+to", "told"),
             ("text=Ä", "second"),
             ("connection_id=conn_demo_02&status=running&type=&text=", "second"),
             ("text=nothing+has+this", None),
@@ -84,6 +85,8 @@ class TestJobs:
         ids["failed"] = sync(simulator, "conn_demo_03")
         simulator.plan_backfill("conn_demo_04", jobs=1, queued_seconds=0)
         backfill(simulator, "conn_demo_04")
+        ids["told"] = sync(simulator, "conn_demo_05")
+        simulator.fail_job(ids["told"])
         clock.move(1.5)
         (ids["shard"],) = simulator.backfills()[0].job_ids
         page = look(f"/jobs?{query}")

@@ -59,9 +59,21 @@ def test_so_is_what_there_is_not(browser, path):
     assert (page.status, len(page.all("script")), "<script>alert(1)" in page.text) == (404, 1, True)
 
 
-@pytest.mark.parametrize("form", ["/start/sync", "/start/backfill", "/start/connection", "/steer/plan", "/steer/fault"])
-def test_so_is_what_was_typed(send, form):
-    page = send(form, connection_id=ATTACK, tables=ATTACK, start_at=ATTACK, message=ATTACK, route=ATTACK, times=ATTACK)
+@pytest.mark.parametrize(
+    "form", ["/start/sync", "/start/backfill", "/start/connection", "/steer/plan", "/steer/fault", "/jobs/{}/slow"]
+)
+def test_so_is_what_was_typed(simulator, send, form):
+    form = form.format(simulator.world.start_sync("conn_demo_01").id)
+    page = send(
+        form,
+        seconds=ATTACK,
+        connection_id=ATTACK,
+        tables=ATTACK,
+        start_at=ATTACK,
+        message=ATTACK,
+        route=ATTACK,
+        times=ATTACK,
+    )
     assert len(page.all("script")) == 1
     assert page.all("img") == []
 
@@ -90,7 +102,16 @@ def test_a_page_asks_nobody_else_for_anything(browser):
         assert {value for value in asked if not value.startswith(("/", "#"))} <= {""}, "a link loads the page itself"
 
 
-CHANGES = ("/start/sync", "/steer/settings", "/steer/clear", "/_simulator/reset", "/_simulator/plans")
+CHANGES = (
+    "/start/sync",
+    "/steer/settings",
+    "/steer/clear",
+    "/jobs/{}/fail",
+    "/jobs/{}/slow",
+    "/_simulator/reset",
+    "/_simulator/plans",
+    "/_simulator/jobs/{}/fail",
+)
 
 
 @pytest.mark.parametrize("path", CHANGES)
@@ -106,12 +127,15 @@ CHANGES = ("/start/sync", "/steer/settings", "/steer/clear", "/_simulator/reset"
     ],
 )
 def test_a_page_of_another_site_changes_nothing(browser, simulator, path, headers):
-    simulator.world.start_sync("conn_demo_02")
+    job_id = simulator.world.start_sync("conn_demo_02").id
+    before = simulator.world.changes_at()
     headers = {name: value.replace("OWN", simulator.url) for name, value in headers.items()}
-    answer = browser.post(path, data={"connection_id": "conn_demo_01", "speed": "5"}, headers=headers)
+    typed = {"connection_id": "conn_demo_01", "speed": "5", "seconds": "5"}
+    answer = browser.post(path.format(job_id), data=typed, headers=headers)
     assert answer.status_code == 403
     assert "another site" in answer.text
     assert (len(simulator.jobs()), simulator.world.settings.speed) == (1, 1.0)
+    assert (simulator.job(job_id).status, simulator.world.changes_at()) == ("queued", before)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +149,7 @@ def test_programs_and_the_simulators_own_pages_change_what_they_like(browser, si
 
 
 def test_looking_changes_nothing(browser):
-    for path in (*CHANGES[:3], "/jobs/x/cancel"):
+    for path in (*CHANGES[:5], "/jobs/x/cancel"):
         assert browser.get(path).status_code == 405
 
 
