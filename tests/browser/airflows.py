@@ -10,7 +10,7 @@ from dev.processes import ROOT
 
 #: The supported versions, the oldest first.
 VERSIONS = sorted(
-    (path.stem.removeprefix("airflow-") for path in (ROOT / "constraints").glob("airflow-*.txt")),
+    (path.stem.removeprefix("airflow-") for path in (ROOT / "constraints").glob("airflow-[0-9]*.txt")),
     key=lambda version: [int(part) for part in version.split(".")],
 )
 NEWEST = VERSIONS[-1]
