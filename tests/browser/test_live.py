@@ -31,6 +31,37 @@ def test_a_job_moves_on_its_page(page: Page, stage: Stage) -> None:
     expect(page.get_by_role("button", name="Cancel this job")).to_have_count(0)
 
 
+def test_a_job_is_slowed_and_made_to_fail_on_its_page(page: Page, stage: Stage) -> None:
+    stage.planasonix.plan("conn_demo_01", running_seconds=10, queued_seconds=0)
+    page.goto(f"/jobs/{stage.sync()}")
+    slow = page.get_by_role("form", name="Let it take longer")
+    slow.get_by_label("Seconds longer").fill("20")
+    slow.get_by_role("button", name="Slow this job").press("Enter")
+    stage.move(15)
+    look_again(page)
+    expect(page.get_by_text("running 50 %")).to_be_visible()
+    message = page.get_by_role("form", name="Let it fail, now").get_by_label("Error message")
+    message.fill("No room.")
+    stage.move(3)
+    look_again(page)
+    expect(page.get_by_text("running 60 %")).to_be_visible()
+    expect(message).to_have_value("No room.")
+    expect(message).to_be_focused()
+    message.press("Enter")
+    expect(page.get_by_role("region", name="Error")).to_contain_text("No room.")
+    expect(page.get_by_role("form")).to_have_count(0)
+
+
+def test_what_can_be_done_to_a_job_goes_when_it_is_over(page: Page, stage: Stage) -> None:
+    stage.planasonix.plan("conn_demo_01", running_seconds=10, queued_seconds=0)
+    page.goto(f"/jobs/{stage.sync()}")
+    expect(page.get_by_role("form")).to_have_count(2)
+    stage.move(10)
+    look_again(page)
+    expect(page.get_by_text("succeeded 100 %")).to_be_visible()
+    expect(page.get_by_role("form")).to_have_count(0)
+
+
 def test_only_a_new_state_is_said_aloud(page: Page, stage: Stage) -> None:
     stage.planasonix.plan("conn_demo_01", running_seconds=10, queued_seconds=0)
     page.goto(f"/jobs/{stage.sync()}")

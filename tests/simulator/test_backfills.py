@@ -553,6 +553,9 @@ def test_whatever_is_done_to_its_jobs_a_backfill_is_the_sum_of_them(world, clock
         backfill = world.backfill(backfill_id)
         made = [world.job(job_id) for job_id in backfill.job_ids]
         assert backfill.rows_processed == sum(job.metrics.rows_loaded for job in made)
+        sights = [world.sight(job_id) for job_id in backfill.job_ids]
+        done = sum(sight.job.progress_at(sight.now) for sight in sights)
+        assert backfill.progress_percent == pytest.approx(100 * done / jobs - 0.5, abs=0.500_001), "rounded down"
         assert (backfill.progress_percent, backfill.rows_processed) >= (percent, rows)
         percent, rows = backfill.progress_percent, backfill.rows_processed
         assert sum(not job.is_over for job in made) <= parallel or "cancelled" in {job.status for job in made}
