@@ -21,6 +21,7 @@ from planasonix_provider.triggers.deferral import deadline_of
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.cancel import PURSUE_EVERY, cancel
 from planasonix_provider.waiting.channel import Channel, run_aside
+from planasonix_provider.waiting.commands import to_end
 from planasonix_provider.waiting.report import first_job_of, report
 from planasonix_provider.waiting.rest import Rest
 from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, Work
@@ -49,7 +50,10 @@ class CancelRoad:
         )
         self._rest = Rest(self._stop_if_killed)
         self.is_killed = False
+        # The jobs of a backfill that were cancelled.
         self._asked: set[str] = set()
+        # Whether Planasonix has answered to a cancel.
+        self._is_confirmed = False
 
     def travel(self) -> dict[str, Any]:
         """Cancel, and wait unless the task is not to.
@@ -104,7 +108,10 @@ class CancelRoad:
         async def ask(channel: Channel) -> Work:
             return await cancel(channel.send_now, self.subject, patience=0, asked=self._asked)
 
-        return run_aside(hook.accounts(), ask, self._rest.sleep_aside)
+        work = run_aside(hook.accounts(), ask, self._rest.sleep_aside)
+        # Without jobs there was nothing of a backfill to cancel.
+        self._is_confirmed = not isinstance(work, Backfill) or bool(self._asked)
+        return work
 
     def _look(self, hook: PlanasonixHook, request: Request[Any]) -> Any:
         answer = hook.send(request, ONCE)
@@ -120,7 +127,10 @@ class CancelRoad:
 
     def _stop_if_killed(self) -> None:
         if self.is_killed:
+            name = self.subject.name
             raise AirflowException(
-                f"The task was killed while it waited for the end of {self.subject.name}, which it has already asked "
-                "to cancel."
+                f"The task was killed while it waited for the end of {name}, which it has already asked to cancel."
+                if self._is_confirmed
+                else f"The task was killed before Planasonix had confirmed the cancel of {name}. To end it: "
+                f"{to_end(self.subject, self.operator.planasonix_conn_id)}"
             )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import signal
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,10 +10,12 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixServerError, PlanasonixTimeoutError
 from planasonix_provider.api.models import BackfillBody
+from planasonix_provider.api.retry import Policy
 from planasonix_provider.operators.planasonix import PlanasonixCancelJobOperator
 from planasonix_provider.simulator import Simulator
+from planasonix_provider.waiting import channel
 from tests.driving import Log, Run, context, drive, record
-from tests.operators.work import CONNECTION, meanwhile, ring, routes_asked
+from tests.operators.work import CONNECTION, killed, meanwhile, ring, routes_asked
 
 WINDOW = BackfillBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"})
 
@@ -150,6 +153,21 @@ def test_a_kill_ends_the_wait(simulator: Simulator) -> None:
             operator.execute(context(Run()))
     finally:
         signal.signal(signal.SIGALRM, previous)
+
+
+def test_a_kill_before_planasonix_has_confirmed_the_cancel_says_how_to_end_the_job(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator.plan(CONNECTION, running_seconds=60)
+    job = simulator.world.start_sync(CONNECTION)
+    simulator.fail("status", route="cancel_job", status=503, times=None)
+    monkeypatch.setattr(channel, "Policy", partial(Policy, draw=lambda low, high: high))
+    error, _ = killed(simulator, cancel(job_id=job.id), route="cancel_job")
+    assert simulator.job(job.id).cancel_requested_at is None
+    assert str(error) == (
+        f"The task was killed before Planasonix had confirmed the cancel of job {job.id}. To end it: "
+        f"`python -m planasonix_provider cancel {job.id} --conn-id planasonix_default`"
+    )
 
 
 @pytest.mark.parametrize(
