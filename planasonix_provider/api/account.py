@@ -81,13 +81,18 @@ class Account:
         """
         return replace(self, connect_timeout=1.0, read_timeout=1.5, try_timeout=2.5)
 
+    @property
+    def connection(self) -> str:
+        """What messages call the Airflow connection: with its id, where that is known."""
+        return f"Airflow connection {self.conn_id!r}" if self.conn_id else THE_CONNECTION
+
     def named(self, text: str) -> str:
         """Say in a message which Airflow connection it speaks of.
 
-        :param text: the message.
+        :param text: the message, without anything that a server has said: that is not to be changed.
         :return: the same with the id, where that is known.
         """
-        return text.replace(THE_CONNECTION, f"Airflow connection {self.conn_id!r}") if self.conn_id else text
+        return text.replace(THE_CONNECTION, self.connection)
 
     def without_key(self, text: str) -> str:
         """Take the key out of a text that came from elsewhere, for a server may send back what it was sent.

@@ -65,11 +65,13 @@ class Answer:
     :param status: the HTTP status.
     :param headers: the headers, looked up by lower-case name.
     :param content: the body.
+    :param connection: what messages call the Airflow connection that has asked.
     """
 
     status: int
     headers: Mapping[str, str]
     content: bytes
+    connection: str = THE_CONNECTION
 
 
 class Incoming:
@@ -78,12 +80,15 @@ class Incoming:
     :param request: what was asked.
     :param status: the HTTP status.
     :param headers: the headers, looked up by lower-case name.
+    :param connection: what messages call the Airflow connection that has asked.
     :raises PlanasonixUnreadableError: if the headers announce more than :data:`LARGEST_ANSWER`.
     """
 
-    def __init__(self, request: Request[Any], status: int, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, request: Request[Any], status: int, headers: Mapping[str, str], connection: str = THE_CONNECTION
+    ) -> None:
         self._request = request
-        self._head = Answer(status, headers, b"")
+        self._head = Answer(status, headers, b"", connection)
         self._content = bytearray()
         self._came = 0
         # Only what was asked for is unpacked. Other words are none that bodies are packed by, as "UTF-8".
@@ -152,7 +157,7 @@ def read(request: Request[T], answer: Answer) -> T:
 
 def _unreadable(request: Request[T], answer: Answer, what: str) -> PlanasonixError:
     return PlanasonixUnreadableError(
-        f"{request}: answered {_status(answer.status)} {what}. {_ADVICE_NOT_THE_API}{_request_id_note(answer)}"
+        f"{request}: answered {_status(answer.status)} {what}. {_ending(answer, _ADVICE_NOT_THE_API)}"
     )
 
 
@@ -185,7 +190,7 @@ def _error(request: Request[T], answer: Answer) -> PlanasonixResponseError:
     if body and body.existing_job_id:
         problem += f"; in the way is job {body.existing_job_id}"
     return error_for_status(answer.status)(
-        f"{problem}. {_advice(answer, body)}{_request_id_note(answer)}",
+        f"{problem}. {_ending(answer, _advice(answer, body))}",
         status=answer.status,
         code=body.code if body else None,
         fields=tuple(detail.field for detail in (body.details if body else None) or () if detail.field),
@@ -206,6 +211,13 @@ def _error_body(answer: Answer) -> ErrorBody | None:
     return reply.error
 
 
+def _ending(answer: Answer, advice: str) -> str:
+    """End a message; only the advice is told which Airflow connection it is: what the server has said stays."""
+    identifier = _request_id(answer)
+    note = f" [request id {identifier}]" if identifier else ""
+    return advice.replace(THE_CONNECTION, answer.connection) + note
+
+
 def _advice(answer: Answer, body: ErrorBody | None) -> str:
     if 300 <= answer.status < 400:
         return _ADVICE_REDIRECT
@@ -218,11 +230,6 @@ def _advice(answer: Answer, body: ErrorBody | None) -> str:
 
 def _request_id(answer: Answer) -> str | None:
     return answer.headers.get("x-request-id") or answer.headers.get("request-id")
-
-
-def _request_id_note(answer: Answer) -> str:
-    identifier = _request_id(answer)
-    return f" [request id {identifier}]" if identifier else ""
 
 
 def _status(status: int) -> str:

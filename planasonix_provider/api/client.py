@@ -10,6 +10,7 @@ import asyncio
 import math
 import ssl
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Self, TypeVar
@@ -90,7 +91,7 @@ class Client(Operations):
         with faults_named(self.account, request):
             self._deadline.begin()
             with self._http.stream(**_arguments(request), extensions={"trace": self._deadline.watch}) as response:
-                incoming = _incoming(self.pace, request, response)
+                incoming = _incoming(self, request, response)
                 for piece in response.iter_raw():
                     incoming.take(piece)
             return read(request, _without_key(self.account, incoming.answer()))
@@ -163,7 +164,7 @@ class AsyncClient(Operations):
                 asyncio.timeout(self.account.seconds_a_try),
                 self._http.stream(**_arguments(request)) as response,
             ):
-                incoming = _incoming(self.pace, request, response)
+                incoming = _incoming(self, request, response)
                 async for piece in response.aiter_raw():
                     incoming.take(piece)
             return read(request, _without_key(self.account, incoming.answer()))
@@ -237,11 +238,11 @@ def _keep_silence(pace: Pace, request: Request[Any]) -> None:
         )
 
 
-def _incoming(pace: Pace, request: Request[Any], response: httpx.Response) -> Incoming:
+def _incoming(client: Client | AsyncClient, request: Request[Any], response: httpx.Response) -> Incoming:
     """Leave the library behind, and learn what the headers say of the rate limit."""
     headers = {name.lower(): value for name, value in response.headers.items()}
-    pace.note(response.status_code, headers)
-    return Incoming(request, response.status_code, headers)
+    client.pace.note(response.status_code, headers)
+    return Incoming(request, response.status_code, headers, client.account.connection)
 
 
 def _without_key(account: Account, answer: Answer) -> Answer:
@@ -250,4 +251,4 @@ def _without_key(account: Account, answer: Answer) -> Answer:
     content = answer.content
     if not 200 <= answer.status < 300:
         content = account.without_key(content.decode(errors="replace")).encode()
-    return Answer(answer.status, headers, content)
+    return replace(answer, headers=headers, content=content)

@@ -30,7 +30,7 @@ def faults_named(account: Account, request: Request[Any]) -> Iterator[None]:
         yield
     except PlanasonixError as error:
         # What was taken out of the answer's bytes may have come escaped as well, as JSON allows.
-        error.reword(account.without_key(account.named(error.message)))
+        error.reword(account.without_key(error.message))
         if isinstance(error, PlanasonixResponseError):
             error.code = error.code and account.without_key(error.code)
             error.fields = tuple(map(account.without_key, error.fields))
@@ -40,7 +40,7 @@ def faults_named(account: Account, request: Request[Any]) -> Iterator[None]:
         what, advice = _describe(fault)
         # Without the chain: twenty frames of sockets say less than the sentence, and hold the request's headers.
         raise PlanasonixTransportError(
-            account.without_key(account.named(f"{request}: {what} at {account.base_url}. {advice}")),
+            account.without_key(f"{request}: {what} at {account.base_url}. {account.named(advice)}"),
             sent=_may_have_been_sent(fault),
         ) from None
 

@@ -273,6 +273,15 @@ class TestTransport:
         failed = failure(way, account(f"http://127.0.0.1:{nobody}", conn_id="planasonix_eu"))
         assert "Check the host and port of Airflow connection 'planasonix_eu', and that" in failed.message
 
+    def test_leaves_what_the_server_says_as_it_is(self, way: Way, peer: Peer) -> None:
+        words = {"code": "mistaken", "message": "metadata: 'the Airflow connection' is taken"}
+        peer.does(answer(403, {"error": words}))
+        assert failure(way, account(peer.url, conn_id="planasonix_eu")).message == (
+            "GET /api/v1/jobs/job_1: answered 403 Forbidden (mistaken: metadata: 'the Airflow connection' is taken). "
+            "The API key of Airflow connection 'planasonix_eu' lacks the scope for this, or this machine is not on its "
+            "IP allowlist: check both in Planasonix."
+        )
+
     def test_no_such_host(self, way: Way) -> None:
         failed = failure(way, account("https://nope.invalid"))
         assert "no such host at https://nope.invalid. Check the host" in failed.message
