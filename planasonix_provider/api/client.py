@@ -181,14 +181,19 @@ class AsyncClient(Operations):
 
 
 def _options(account: Account) -> dict[str, Any]:
+    try:
+        base_url, ssl_context = _base_url(account.base_url), _ssl_context(account.verify)
+    except PlanasonixConfigurationError as error:
+        error.reword(account.named(error.message))
+        raise
     return {
-        "base_url": _base_url(account.base_url),
+        "base_url": base_url,
         # The one way of packing that can be unpacked in steps of a known size.
         "headers": {**account.headers, "Accept-Encoding": "gzip"},
         # The API has no cookies. One of a proxy's would go along with every further request, and break it if not ASCII.
         "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),
         "timeout": httpx.Timeout(account.read_timeout, connect=account.connect_timeout),
-        "verify": _ssl_context(account.verify),
+        "verify": ssl_context,
         "follow_redirects": False,
     }
 
@@ -198,7 +203,7 @@ def _base_url(address: str) -> httpx.URL:
         return httpx.URL(address)
     except httpx.InvalidURL as fault:
         raise PlanasonixConfigurationError(
-            f"{address!r} is no usable address ({fault}). Check the host of the Airflow connection."
+            f"{address!r} is no usable address ({fault}). Check the host of {THE_CONNECTION}."
         ) from None
 
 

@@ -533,6 +533,21 @@ class TestConfiguration:
         with pytest.raises(PlanasonixConfigurationError, match="is no usable address"):
             kind(account(address))
 
+    @pytest.mark.parametrize("kind", [Client, AsyncClient])
+    @pytest.mark.parametrize(
+        ("here", "words"),
+        [
+            ({"base_url": "https://[::1"}, "Check the host of Airflow connection 'planasonix_eu'."),
+            ({"verify": "/nowhere/ca.pem"}, "in the extra of Airflow connection 'planasonix_eu' is true, false"),
+        ],
+    )
+    def test_what_cannot_be_used_is_refused_with_the_airflow_connection_that_says_it(
+        self, kind: Any, here: dict[str, str], words: str
+    ) -> None:
+        with pytest.raises(PlanasonixConfigurationError) as refused:
+            kind(account(**{"base_url": "https://127.0.0.1:9", "conn_id": "planasonix_eu", **here}))
+        assert words in refused.value.message
+
     def test_one_tls_context_serves_the_process(self, mocker: MockerFixture, tmp_path: Path) -> None:
         made = mocker.spy(ssl, "create_default_context")
         bundle = tmp_path / "ca.pem"
