@@ -180,7 +180,8 @@ class Lookout:
         try:
             return run_aside(self.hook.accounts(), ask)
         except PlanasonixError as trouble:
-            self.log.warning("Why backfill %s %s cannot be found out: %s", backfill.id, backfill.status, trouble)
+            how = f"{'was ' if backfill.status == 'cancelled' else ''}{backfill.status}"
+            self.log.warning("Why backfill %s %s cannot be found out: %s", backfill.id, how, trouble)
             return WorkAccount(backfill, None, error_of_work(backfill, None))
 
     def _fail(self, error: PlanasonixError) -> NoReturn:

@@ -311,6 +311,20 @@ class TestABackfill:
         assert isinstance(run.error, AirflowSkipException)
         assert str(run.error).startswith(f"Backfill {backfill.id} failed: jobs_failed")
 
+    def test_that_was_cancelled_for_reasons_that_cannot_be_had_is_told_of_in_english(
+        self, simulator: Simulator, way: dict[str, Any]
+    ) -> None:
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60, cancelling_seconds=0)
+        backfill = simulator.world.start_backfill(CONNECTION, WINDOW)
+        for job in simulator.jobs():
+            simulator.world.cancel(job.id)
+        simulator.fail("status", status=403, route="get_backfill", times=None, skip=1)
+        run = drive(
+            lambda: PlanasonixBackfillSensor(task_id="wait", backfill_id=backfill.id, poke_interval=0.03, **way)
+        )
+        assert str(run.error) == f"Backfill {backfill.id} was cancelled before it was done."
+        assert any(f"Why backfill {backfill.id} was cancelled cannot be found out: " in line for line in run.log.lines)
+
 
 class TestASync:
     def test_that_succeeds_after_a_while_is_told_of(self, simulator: Simulator, way: dict[str, Any]) -> None:
