@@ -131,28 +131,7 @@ def test_a_long_list_of_a_real_server_is_complete_and_without_doubles(way: Way) 
         assert len(ours) == 51
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "trigger_sync",
-        "trigger_backfill",
-        "list_backfills",
-        "get_backfill",
-        "list_jobs",
-        "get_job",
-        "get_job_results",
-        "cancel_job",
-        "list_webhooks",
-        "create_webhook",
-        "get_webhook",
-        "update_webhook",
-        "delete_webhook",
-        "rotate_webhook_secret",
-        "test_webhook",
-        "list_webhook_deliveries",
-        "get_openapi",
-    ],
-)
+@pytest.mark.parametrize("name", [name for name in vars(Operations) if not name.startswith("_")])
 def test_a_method_has_the_name_and_the_words_of_its_route(name: str) -> None:
     with Client(account("http://127.0.0.1:9")) as client:
         method = getattr(client, name)
