@@ -257,7 +257,10 @@ class Road:
             self._records.give_up()
         except Exception as fault:
             self.log.warning(
-                "That the time is up could not be written down (%r), so a retry goes on with the work.", fault
+                "That the time is up could not be written down (%r): if the %s still runs, a retry goes on with it "
+                "instead of cancelling it.",
+                fault,
+                self.operator.starts,
             )
 
     def _forget(self) -> None:

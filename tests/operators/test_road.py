@@ -13,6 +13,7 @@ from planasonix_provider.api.errors import (
     PlanasonixJobFailedError,
     PlanasonixTimeoutError,
 )
+from planasonix_provider.operators.records import Records
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
 from tests.driving import Log, Run, context, drive, record
@@ -231,6 +232,21 @@ class TestFaultsMeanwhile:
         waiting["ti"].xcom_push = down
         assert operator.execute(waiting)["status"] == "succeeded"
         assert any("could not be written" in line for line in log.lines)
+
+    @pytest.mark.usefixtures("travel")
+    def test_a_record_that_cannot_be_written_when_the_time_is_up_does_not_promise_that_the_job_still_runs(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def down(_: Records) -> None:
+            raise ConnectionError("the API server is down")
+
+        monkeypatch.setattr(Records, "give_up", down)
+        simulator.plan(CONNECTION, running_seconds=60)
+        run = drive(lambda: sync(timeout=0.1))
+        assert run.log.lines[-1] == (
+            "That the time is up could not be written down (ConnectionError('the API server is down')): if the job "
+            "still runs, a retry goes on with it instead of cancelling it."
+        )
 
     def test_a_job_that_is_gone_fails_the_task(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
