@@ -20,7 +20,7 @@ def for_the_form(message: str, conn_id: str) -> str:
     :return: the message about "the Airflow connection".
     """
     # There is no connection that would be another one than the form's.
-    about_the_form = re.sub(rf"(?<!no )Airflow connection {re.escape(repr(conn_id))}", THE_CONNECTION, message)
+    about_the_form = re.sub(rf"(?<!no )(?:the )?Airflow connection {re.escape(repr(conn_id))}", THE_CONNECTION, message)
     return about_the_form[:1].upper() + about_the_form[1:]
 
 

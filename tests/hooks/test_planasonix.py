@@ -251,6 +251,17 @@ class TestTheTestButton:
         assert not works
         assert f"connection refused at {server.url}. Check the host and port of the Airflow connection," in message
 
+    def test_an_airflow_that_cannot_give_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def down(_: str) -> None:
+            raise OSError("the database is down")
+
+        monkeypatch.setattr(PlanasonixHook, "get_connection", staticmethod(down))
+        assert verdict("planasonix_x") == (
+            False,
+            "Airflow could not give the Airflow connection (OSError: the database is down). If it stays, look at the "
+            "health of Airflow's API server, database or secrets backend.",
+        )
+
     def test_a_certificate_that_nobody_trusts(self, connect: Connect) -> None:
         with ReferenceServer(api_key=KEY, tls=True) as tls:
             works, message = verdict(connect(host=tls.url))
