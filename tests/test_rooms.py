@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import planasonix_provider
+
 ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "planasonix_provider"
+PACKAGE = Path(planasonix_provider.__file__).parent
 MAP = (ROOT / "docs" / "contributing.md").read_text().split("\n## The rooms\n")[1].split("\n## ")[0]
 #: Each line of the map: the rooms that share it, and those that they import.
 LINES = [
