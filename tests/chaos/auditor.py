@@ -21,6 +21,8 @@ from tests.chaos.history import Deed, Event, History, Task, Work
 GRACE = timedelta(seconds=15)
 #: The same where the way there was disturbed.
 GRACE_IN_TROUBLE = timedelta(seconds=45)
+#: How long Airflow may take from the beginning of a try until its process gets hold of the work, on a busy machine.
+SLOW_START = timedelta(seconds=45)
 #: For how long before a moment a deed may be what has led to it.
 CAUSE = timedelta(seconds=45)
 #: The clocks of Airflow's database and of the ledger are one, but their entries come one after the other.
@@ -213,12 +215,17 @@ class _Case:
             if began and work.began > began + timedelta(seconds=self.task.timeout) + GRACE:
                 self._violate("wrong state", f"{work.id} was started when the time of its try was up")
         work, up = self.works[-1], last.began + timedelta(seconds=self.task.timeout)
-        late = up + (GRACE_IN_TROUBLE if self._is_troubled(up) else GRACE)
+        late = max(up, self._got_hold(work, last.began)) + (GRACE_IN_TROUBLE if self._is_troubled(up) else GRACE)
         is_given_up = self._deed("mark_failed", last.began - SLACK, late)
         if self.task.state == "failed" and self._limit_of(work, last.ended or up, None):
             return
         if (work.cancel_asked or work.ended or self.history.ended) > late and not is_given_up:
             self._violate("orphaned", f"{work.id} ran on after the time of try {last.number} was up")
+
+    def _got_hold(self, work: Work, began: datetime) -> datetime:
+        """Say when a try first knew of work: Airflow counts a try from before it has a process that can do anything."""
+        words = (event.at for event in self._events("task", began, began + SLOW_START) if work.id in event.text)
+        return min(words, default=began)
 
     def _limit_of(self, work: Work, at: datetime, deed: Deed | None) -> str | None:
         """Name the documented limit that lets work run on, if there is one."""

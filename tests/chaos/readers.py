@@ -204,7 +204,7 @@ def _events_of_files(logs: Path) -> Iterator[Event]:
         name = name_of(task_id, int(index[0]) if index else -1)
         source = "trigger" if ".trigger." in path.name else "task"
         number = path.name.removeprefix("attempt=").split(".")[0]
-        for line in path.read_bytes().splitlines():
+        for place, line in enumerate(path.read_bytes().splitlines()):
             try:
                 said = json.loads(line)
                 at = datetime.fromisoformat(said["timestamp"])
@@ -212,7 +212,8 @@ def _events_of_files(logs: Path) -> Iterator[Event]:
                 continue
             text = str(said.get("event"))
             errors = [str(error.get("exc_value")) for error in said.get("error_detail") or ()]
-            if said.get("level") in ("warning", "error", "critical") or _TELLING.search(text):
+            # The first line tells when there was a process.
+            if not place or said.get("level") in ("warning", "error", "critical") or _TELLING.search(text):
                 yield Event(at=at, task=name, source=source, text=f"[{number}] " + " | ".join([text, *errors])[:600])
 
 

@@ -106,6 +106,12 @@ CLEAN = {
         cancelled(1, 1, 52),
         deed(7, "kill_task", signal="SIGKILL"),
     ),
+    "out of time before its process could get hold of the job": history(
+        task(**FAILED, timeout=15, tries=tries((0, 8, "failed"), (60, 96, "failed"), max_tries=1)),
+        cancelled(1, 1, 92),
+        event(90, "task", "[2] Job job_1, which try 1 has started, still runs: this try goes on with it."),
+        deed(7, "kill_task", signal="SIGKILL"),
+    ),
     "a job that failed for good": history(task(**FAILED), job(1, 1, 30, "failed")),
     "attached to another's job": History(
         tasks=[
@@ -245,6 +251,24 @@ PLANTED = {
     "orphaned: its time was up, and it was cancelled much later": (
         "orphaned",
         history(task(**FAILED, timeout=10), cancelled(1, 1, 39)),
+    ),
+    "orphaned: its time was up long after its process had got hold of it": (
+        "orphaned",
+        history(
+            task(**FAILED, timeout=15, tries=tries((0, 8, "failed"), (60, 106, "failed"), max_tries=1)),
+            cancelled(1, 1, 102),
+            event(70, "task", "[2] Job job_1, which try 1 has started, still runs: this try goes on with it."),
+            deed(7, "kill_task", signal="SIGKILL"),
+        ),
+    ),
+    "orphaned: its time was up, and a process that takes minutes is no reason": (
+        "orphaned",
+        history(
+            task(**FAILED, timeout=15, tries=tries((0, 8, "failed"), (60, 206, "failed"), max_tries=1)),
+            cancelled(1, 1, 202),
+            event(200, "task", "[2] Job job_1, which try 1 has started, still runs: this try goes on with it."),
+            deed(7, "kill_task", signal="SIGKILL"),
+        ),
     ),
     "stuck: a task": ("stuck", history(task(state="deferred"), job(1, 5, 30))),
     "stuck: a job": ("stuck", history(task(), job(1, 5, None, None))),
