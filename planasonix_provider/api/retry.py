@@ -6,6 +6,7 @@ The whole policy stands in :data:`REPEATED` and :class:`Policy`; tenacity does t
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -91,6 +92,7 @@ class Policy:
     :param tries: how often a request is sent at the most, the first time included.
     :param seconds: after how many seconds no further try begins; a ``Retry-After`` that reaches beyond ends the
         call at once.
+    :param until: when no further try begins either, by ``clock``; ``None`` for no such moment.
     :param first_wait: the upper bound of the first wait, in seconds; it doubles with each try. The wait itself is
         drawn evenly from zero to the bound, so that callers which failed together do not return together.
     :param longest_wait: where the bound stops growing, in seconds.
@@ -102,6 +104,7 @@ class Policy:
 
     tries: int = 8
     seconds: float = 120.0
+    until: float | None = None
     first_wait: float = 0.5
     longest_wait: float = 20.0
     takes_turns: bool = True
@@ -115,7 +118,7 @@ class Policy:
         :param repeat: what repeating the request does.
         :return: the keyword arguments.
         """
-        give_up = self.clock() + self.seconds
+        give_up = min(self.clock() + self.seconds, math.inf if self.until is None else self.until)
         repeated = REPEATED[repeat]
 
         def retry(state: RetryCallState) -> bool:

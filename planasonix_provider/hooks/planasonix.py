@@ -66,6 +66,8 @@ class PlanasonixHook(BaseHook, Operations):
     :param planasonix_conn_id: the Airflow connection, of the type Planasonix. Its password is the API key; its host is
         needed only for dedicated tenants; its extra may hold ``organization_id``, ``web_url``, ``timeout`` (seconds),
         ``verify`` (a boolean or the path of a CA bundle) and ``allow_http``.
+    :param policy: which failures of a request to try again, and for how long; the default is eight tries within two
+        minutes.
     :param sleep: waits for a number of seconds between two tries of a request.
     """
 
@@ -78,11 +80,13 @@ class PlanasonixHook(BaseHook, Operations):
         self,
         planasonix_conn_id: str = default_conn_name,
         *,
+        policy: Policy | None = None,
         sleep: Callable[[float], None] = clock.sleep,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.planasonix_conn_id = planasonix_conn_id
+        self._policy = policy
         self._sleep = sleep
         self._client: Client | None = None
 
@@ -144,24 +148,24 @@ class PlanasonixHook(BaseHook, Operations):
     def client(self, policy: Policy | None = None) -> Client:
         """Make a client; use it in a ``with`` block.
 
-        :param policy: which failures to try again, and for how long; the default is eight tries within two minutes.
+        :param policy: which failures to try again, and for how long; the default is the hook's.
         :return: the client, which blocks.
         """
-        return Client(self.settings.account, policy, sleep=self._sleep)
+        return Client(self.settings.account, policy or self._policy, sleep=self._sleep)
 
     async def async_client(self, policy: Policy | None = None) -> AsyncClient:
         """Make a client for asynchronous code; use it in an ``async with`` block.
 
-        :param policy: which failures to try again, and for how long; the default is eight tries within two minutes.
+        :param policy: which failures to try again, and for how long; the default is the hook's.
         :return: the client, whose methods are awaited.
         """
-        return AsyncClient((await self.async_settings()).account, policy)
+        return AsyncClient((await self.async_settings()).account, policy or self._policy)
 
     def send(self, request: Request[T], policy: Policy | None = None) -> T:
         """Send a request, over a client that stays open until :meth:`close`.
 
         :param request: one of :mod:`planasonix_provider.api.routes`.
-        :param policy: which failures to try again, and for how long; the default is eight tries within two minutes.
+        :param policy: which failures to try again, and for how long; the default is the hook's.
         :return: what the answer holds.
         """
         client = self._connected()

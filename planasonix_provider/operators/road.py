@@ -15,8 +15,8 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.retry import ONCE
-from planasonix_provider.clock import utcnow
+from planasonix_provider.api.retry import ONCE, Policy
+from planasonix_provider.clock import monotonic, utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.links.planasonix import Signpost
 from planasonix_provider.operators import outlets
@@ -93,7 +93,7 @@ class Road:
         return self._travel(event.deadline)
 
     def _travel(self, deadline: datetime | None) -> dict[str, Any]:
-        with self._for_airflow() as hook:
+        with self._for_airflow(deadline) as hook:
             self.kill.account = hook.settings.account
             start = Start(self, hook, self._records, deadline)
             work = start.work()
@@ -143,12 +143,14 @@ class Road:
             return self._conclude(hook, event)
 
     @contextmanager
-    def _for_airflow(self) -> Iterator[PlanasonixHook]:
-        """Give the hook; say in the log what was done when the task was killed."""
+    def _for_airflow(self, deadline: datetime | None = None) -> Iterator[PlanasonixHook]:
+        """Give the hook, which tries nothing again past the deadline; say in the log what was done at a kill."""
+        left = (deadline - utcnow()).total_seconds() if deadline else None
+        policy = Policy(until=None if left is None else monotonic() + left)
         try:
             with (
                 retries_where_they_help(),
-                PlanasonixHook(self.operator.planasonix_conn_id, sleep=self.rest.sleep) as hook,
+                PlanasonixHook(self.operator.planasonix_conn_id, policy=policy, sleep=self.rest.sleep) as hook,
                 self.accounted.for_errors(),
             ):
                 yield hook

@@ -185,6 +185,14 @@ def test_no_try_begins_after_the_time_is_over(way: Way, peer: Peer) -> None:
     assert way.clock.slept == [1.0, 2.0, 4.0]
 
 
+def test_no_try_begins_after_a_moment_that_the_caller_names(way: Way, peer: Peer) -> None:
+    peer.does(error(500))
+    policy = way.policy(tries=100, first_wait=1.0, longest_wait=4.0, until=way.clock.now + 10.0)
+    failure(way, peer.url, read, policy)
+    failure(way, peer.url, read, policy)
+    assert way.clock.slept == [1.0, 2.0, 4.0, 1.0]
+
+
 def test_the_time_that_the_tries_take_counts(way: Way, peer: Peer) -> None:
     def slow(_: Seen) -> bytes:
         way.clock.now += 4.0
