@@ -55,6 +55,10 @@ def _lines(history: History, findings: Findings) -> Iterator[str]:
         if violation.task and violation.task not in told:
             told.add(violation.task)
             yield from timeline(history, violation.task)
+    if findings.violations:
+        # Once more, where a long output is read first.
+        yield ""
+        yield from (f"{each.kind}: {each.task or ''} {each.text}" for each in findings.violations)
 
 
 def timeline(history: History, name: str) -> Iterator[str]:

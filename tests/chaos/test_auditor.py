@@ -362,6 +362,8 @@ def test_a_planted_violation_is_found(name: str) -> None:
     assert findings.count(kind) > 0
     told = report(planted, findings)
     assert f"VIOLATION   {kind}" in told
+    last = told.splitlines()[-len(findings.violations) :]
+    assert any(line.startswith(f"{kind}: ") for line in last)
 
 
 ALLOWED = {
