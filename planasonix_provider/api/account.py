@@ -86,14 +86,6 @@ class Account:
         """What messages call the Airflow connection: with its id, where that is known."""
         return f"Airflow connection {self.conn_id!r}" if self.conn_id else THE_CONNECTION
 
-    def named(self, text: str) -> str:
-        """Say in a message which Airflow connection it speaks of.
-
-        :param text: the message, without anything that a server has said: that is not to be changed.
-        :return: the same with the id, where that is known.
-        """
-        return text.replace(THE_CONNECTION, self.connection)
-
     def without_key(self, text: str) -> str:
         """Take the key out of a text that came from elsewhere, for a server may send back what it was sent.
 

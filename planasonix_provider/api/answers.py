@@ -26,36 +26,35 @@ T = TypeVar("T")
 #: The most bytes that an answer may have, unpacked: some hundred times what a full page of a list has.
 LARGEST_ANSWER = 32_000_000
 
+# "{connection}" is where the Airflow connection is named.
 _ADVICE: dict[int, str] = {
     400: "Correct what the answer names.",
-    401: f"The API key of {THE_CONNECTION}, which is its password, is missing, mistyped or revoked: check it.",
+    401: "The API key of {connection}, which is its password, is missing, mistyped or revoked: check it.",
     403: (
-        f"The API key of {THE_CONNECTION} lacks the scope for this, or this machine is not on its IP allowlist: check "
+        "The API key of {connection} lacks the scope for this, or this machine is not on its IP allowlist: check "
         "both in Planasonix."
     ),
     404: (
-        f"There is no such thing for the API key of {THE_CONNECTION}: check the id, and that the key belongs to the "
+        "There is no such thing for the API key of {connection}: check the id, and that the key belongs to the "
         "right workspace."
     ),
     409: "Wait for what is in the way, or cancel it.",
     413: "The request is too large for the API, or for a proxy before it: send fewer tables, or less metadata.",
     429: (
-        f"Too many requests for the API key of {THE_CONNECTION} or its workspace: let fewer tasks run at once, or "
+        "Too many requests for the API key of {connection} or its workspace: let fewer tasks run at once, or "
         "raise poll_interval."
     ),
 }
 _ADVICE_SERVER = "The fault is Planasonix's, or that of a proxy before it: try again later, and report it if it stays."
 _ADVICE_REDIRECT = (
     "Redirects are not followed, since the API key would go along: put the address of the API itself into the host of "
-    f"{THE_CONNECTION}."
+    "{connection}."
 )
 _ADVICE_NOT_THE_API = (
-    f"This is not how the Orchestration API answers: check that the host of {THE_CONNECTION} is the API's, without a "
+    "This is not how the Orchestration API answers: check that the host of {connection} is the API's, without a "
     "path unless a gateway needs one."
 )
-_ADVICE_OTHER = (
-    f"The API's reference names no such answer: check the host of {THE_CONNECTION}, and report it if it stays."
-)
+_ADVICE_OTHER = "The API's reference names no such answer: check the host of {connection}, and report it if it stays."
 
 
 @dataclass(frozen=True)
@@ -215,7 +214,7 @@ def _ending(answer: Answer, advice: str) -> str:
     """End a message; only the advice is told which Airflow connection it is: what the server has said stays."""
     identifier = _request_id(answer)
     note = f" [request id {identifier}]" if identifier else ""
-    return advice.replace(THE_CONNECTION, answer.connection) + note
+    return advice.format(connection=answer.connection) + note
 
 
 def _advice(answer: Answer, body: ErrorBody | None) -> str:

@@ -21,7 +21,7 @@ from planasonix_provider import clock
 from planasonix_provider.api.account import Account as Account
 from planasonix_provider.api.answers import Answer, Incoming, read
 from planasonix_provider.api.deadline import Deadline
-from planasonix_provider.api.errors import THE_CONNECTION, PlanasonixConfigurationError, PlanasonixRateLimitError
+from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixRateLimitError
 from planasonix_provider.api.faults import faults_named
 from planasonix_provider.api.http_library import httpx
 from planasonix_provider.api.operation import Operations
@@ -181,44 +181,43 @@ class AsyncClient(Operations):
 
 
 def _options(account: Account) -> dict[str, Any]:
-    try:
-        base_url, ssl_context = _base_url(account.base_url), _ssl_context(account.verify)
-    except PlanasonixConfigurationError as error:
-        error.reword(account.named(error.message))
-        raise
     return {
-        "base_url": base_url,
+        "base_url": _base_url(account),
         # The one way of packing that can be unpacked in steps of a known size.
         "headers": {**account.headers, "Accept-Encoding": "gzip"},
         # The API has no cookies. One of a proxy's would go along with every further request, and break it if not ASCII.
         "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),
         "timeout": httpx.Timeout(account.read_timeout, connect=account.connect_timeout),
-        "verify": ssl_context,
+        "verify": _ssl_context(account),
         "follow_redirects": False,
     }
 
 
-def _base_url(address: str) -> httpx.URL:
+def _base_url(account: Account) -> httpx.URL:
     try:
-        return httpx.URL(address)
+        return httpx.URL(account.base_url)
     except httpx.InvalidURL as fault:
         raise PlanasonixConfigurationError(
-            f"{address!r} is no usable address ({fault}). Check the host of {THE_CONNECTION}."
+            f"{account.base_url!r} is no usable address ({fault}). Check the host of {account.connection}."
+        ) from None
+
+
+def _ssl_context(account: Account) -> ssl.SSLContext:
+    try:
+        return _context_by(account.verify)
+    except OSError as fault:
+        if not isinstance(account.verify, str):
+            raise
+        raise PlanasonixConfigurationError(
+            f'The CA bundle {account.verify!r} cannot be read ({fault.strerror or fault}). Allowed as "verify" in the '
+            f"extra of {account.connection} is true, false, or the path of a PEM file on this machine."
         ) from None
 
 
 @cache
-def _ssl_context(verify: bool | str) -> ssl.SSLContext:
+def _context_by(verify: bool | str) -> ssl.SSLContext:
     """One context a process: making one reads the whole CA bundle, which costs more than a request does."""
-    if not isinstance(verify, str):
-        return httpx.create_ssl_context(verify)
-    try:
-        return ssl.create_default_context(cafile=verify)
-    except OSError as fault:
-        raise PlanasonixConfigurationError(
-            f'The CA bundle {verify!r} cannot be read ({fault.strerror or fault}). Allowed as "verify" in the extra of '
-            f"{THE_CONNECTION} is true, false, or the path of a PEM file on this machine."
-        ) from None
+    return ssl.create_default_context(cafile=verify) if isinstance(verify, str) else httpx.create_ssl_context(verify)
 
 
 def _arguments(request: Request[Any]) -> dict[str, Any]:

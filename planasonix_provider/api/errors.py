@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-#: What messages call the Airflow connection; who knows its id puts that in its place, see :meth:`.Account.named`.
+#: What messages call the Airflow connection where its id is not known; see :attr:`.Account.connection`.
 THE_CONNECTION = "the Airflow connection"
 
 

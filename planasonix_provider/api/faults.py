@@ -10,7 +10,6 @@ from typing import Any
 
 from planasonix_provider.api.account import Account
 from planasonix_provider.api.errors import (
-    THE_CONNECTION,
     PlanasonixError,
     PlanasonixResponseError,
     PlanasonixTransportError,
@@ -37,10 +36,10 @@ def faults_named(account: Account, request: Request[Any]) -> Iterator[None]:
             error.existing_job_id = error.existing_job_id and account.without_key(error.existing_job_id)
         raise
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as fault:
-        what, advice = _describe(fault)
+        what, advice = _describe(fault, account.connection)
         # Without the chain: twenty frames of sockets say less than the sentence, and hold the request's headers.
         raise PlanasonixTransportError(
-            account.without_key(f"{request}: {what} at {account.base_url}. {account.named(advice)}"),
+            account.without_key(f"{request}: {what} at {account.base_url}. {advice}"),
             sent=_may_have_been_sent(fault),
         ) from None
 
@@ -59,33 +58,33 @@ def _may_have_been_sent(fault: Exception) -> bool:
     return not isinstance(fault, (*_NEVER_SENT, httpx.InvalidURL))
 
 
-def _describe(fault: Exception) -> tuple[str, str]:
+def _describe(fault: Exception, connection: str) -> tuple[str, str]:
     """Say what happened on the way to the API, and what to do about it."""
     # First, for what TLS was about to do when the time was over is among the causes.
     if isinstance(fault, httpx.ConnectTimeout):
         return (
             "no connection in time",
-            f'Check the host of {THE_CONNECTION}, and firewalls; "timeout" in its extra allows more.',
+            f'Check the host of {connection}, and firewalls; "timeout" in its extra allows more.',
         )
     if isinstance(fault, (httpx.TimeoutException, TimeoutError)):
-        return "no answer in time", f'Try again later; "timeout" in the extra of {THE_CONNECTION} allows more.'
+        return "no answer in time", f'Try again later; "timeout" in the extra of {connection} allows more.'
     causes = list(_causes(fault))
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
     if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return "no such host", f"Check the host of {THE_CONNECTION}, and this machine's DNS."
+        return "no such host", f"Check the host of {connection}, and this machine's DNS."
     if tls is not None and tls.reason == "WRONG_VERSION_NUMBER":
-        return "no TLS, but perhaps plain http", f"Check the host of {THE_CONNECTION}, its scheme and its port."
+        return "no TLS, but perhaps plain http", f"Check the host of {connection}, its scheme and its port."
     if tls is not None:
         return (
             f"no trusted TLS connection ({getattr(tls, 'verify_message', '') or tls.reason or tls})",
-            f'Check the host of {THE_CONNECTION}, and its scheme; "verify" in its extra may name your own CA bundle.',
+            f'Check the host of {connection}, and its scheme; "verify" in its extra may name your own CA bundle.',
         )
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-        return "connection refused", f"Check the host and port of {THE_CONNECTION}, and that the service is up."
+        return "connection refused", f"Check the host and port of {connection}, and that the service is up."
     if isinstance(fault, httpx.ProxyError):
         return f"the proxy refused ({fault})", "Check HTTPS_PROXY and NO_PROXY in this machine's environment."
     if isinstance(fault, (httpx.UnsupportedProtocol, httpx.InvalidURL)):
-        return f"no usable address ({fault})", f"Check the host of {THE_CONNECTION}."
+        return f"no usable address ({fault})", f"Check the host of {connection}."
     return (
         f"the connection broke ({fault or type(fault).__name__})",
         "Try again; if it stays, check proxies and firewalls between this machine and the API.",
