@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -60,12 +59,7 @@ class CancelRoad:
 
         :return: an account of the work, in JSON types.
         """
-        timeout = self.operator.timeout
-        deadline = deadline_of(
-            getattr(self.context["ti"], "start_date", None),
-            timeout=None if timeout is None else timedelta(seconds=parameters.seconds("timeout", timeout)),
-            execution_timeout=self.operator.execution_timeout,
-        )
+        deadline = deadline_of(self.operator, self.context)
         with (
             retries_where_they_help(),
             PlanasonixHook(self.operator.planasonix_conn_id, sleep=self._rest.sleep) as hook,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -70,14 +70,7 @@ class Road:
         :return: an account of the work.
         :raises TaskDeferred: to wait in the triggerer.
         """
-        timeout = self.operator.timeout
-        return self._travel(
-            deadline_of(
-                getattr(self.context["ti"], "start_date", None),
-                timeout=None if timeout is None else timedelta(seconds=parameters.seconds("timeout", timeout)),
-                execution_timeout=self.operator.execution_timeout,
-            )
-        )
+        return self._travel(deadline_of(self.operator, self.context))
 
     def travel_on(self, payload: Any) -> dict[str, Any]:
         """Go the road when others are out of the way, with what is left of the time.

@@ -204,13 +204,11 @@ class Lookout:
         return self.sensor.deferrable and limit is not None and limit.total_seconds() < self.sensor.timeout
 
     def _deadline(self, context: Context) -> datetime | None:
-        timeout = timedelta(seconds=self.sensor.timeout)
         if self.sensor.deferrable:
-            began = getattr(context["ti"], "start_date", None)
-            return deadline_of(began, timeout=timeout, execution_timeout=self.sensor.execution_timeout)
+            return deadline_of(self.sensor, context)
         # On a worker, Airflow minds execution_timeout. The time between the looks of a rescheduled sensor counts, too.
         began = first_look_at(self.sensor, context) if self.sensor.reschedule else None
-        return (began or utcnow()) + timeout
+        return (began or utcnow()) + timedelta(seconds=self.sensor.timeout)
 
 
 class Notes:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from planasonix_provider.clock import utcnow
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import BaseOperator
+    from airflow.providers.common.compat.sdk import BaseOperator, Context
 
     from planasonix_provider.triggers.base import PlanasonixWaitTrigger
 
@@ -37,20 +37,19 @@ def defer(task: BaseOperator, trigger: PlanasonixWaitTrigger, method_name: str =
     )
 
 
-def deadline_of(
-    began: datetime | None, *, timeout: timedelta | None, execution_timeout: timedelta | None
-) -> datetime | None:
+def deadline_of(task: Any, context: Context) -> datetime | None:
     """Say when a task that starts to wait now is to give up.
 
-    :param began: when the task started, as far as that is known.
-    :param timeout: how long it may wait.
-    :param execution_timeout: Airflow's limit, which counts from the task's start.
+    :param task: the task. Its ``timeout``, in its final form (seconds, or ``None``), counts from now; its
+        ``execution_timeout``, which is Airflow's limit, from the task's start.
+    :param context: its context, from Airflow.
     :return: the earlier of both ends, or ``None`` if there is none.
     """
     ends = []
-    if timeout is not None:
-        ends.append(utcnow() + timeout)
-    if execution_timeout:
+    if task.timeout is not None:
+        ends.append(utcnow() + timedelta(seconds=task.timeout))
+    if limit := task.execution_timeout:
+        began = getattr(context["ti"], "start_date", None) or utcnow()
         # At the end of it, Airflow neither lets a worker cancel nor, on 2.11, a trigger. So give up a little before.
-        ends.append((began or utcnow()) + execution_timeout - min(execution_timeout / 10, LONGEST_GOODBYE))
+        ends.append(began + limit - min(limit / 10, LONGEST_GOODBYE))
     return min(ends, default=None)
