@@ -30,6 +30,7 @@ from planasonix_provider.api.retry import ONCE, Policy
 from planasonix_provider.get_provider_info import CONN_FIELDS, CONNECTION_TYPE, HOOK_NAME, UI_FIELD_BEHAVIOUR
 from planasonix_provider.hooks.form import connection_form_widgets, for_the_form, ui_field_behaviour
 from planasonix_provider.hooks.settings import Settings, settings_of
+from planasonix_provider.hooks.to_the_end import to_the_end
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -41,17 +42,6 @@ T = TypeVar("T")
 # On Airflow 2 every look at a job would be a line of httpx's in the task's log; Airflow 3 quiets httpx by itself.
 if (httpx_log := logging.getLogger("httpx")).level == logging.NOTSET:
     httpx_log.setLevel(logging.WARNING)
-
-
-# The event loop holds its tasks weakly, and these may outlive whoever has asked.
-_READS: set[asyncio.Task[Settings]] = set()
-
-
-def _put_away(reading: asyncio.Task[Settings]) -> None:
-    _READS.discard(reading)
-    if not reading.cancelled():
-        # Where nobody asks any more, asyncio would say in the log that nobody did.
-        reading.exception()
 
 
 class PlanasonixHook(BaseHook, Operations):
@@ -107,12 +97,7 @@ class PlanasonixHook(BaseHook, Operations):
         :return: what the connection says now.
         :raises PlanasonixConfigurationError: if there is no such connection, or something in it makes no sense.
         """
-        # Whoever asks may be cancelled meanwhile. On Airflow 3.0 to 3.2 that would leave an answer lying in the one
-        # channel that all triggers of a triggerer share, and the triggerer would die of it.
-        reading = asyncio.create_task(self._read_aside())
-        _READS.add(reading)
-        reading.add_done_callback(_put_away)
-        return await asyncio.shield(reading)
+        return await to_the_end(self._read_aside())
 
     async def _read_aside(self) -> Settings:
         with _connection_errors(self.planasonix_conn_id):

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from airflow.providers.common.compat.sdk import AirflowException
 from asgiref.sync import sync_to_async
 
+from planasonix_provider.hooks.to_the_end import to_the_end
 from planasonix_provider.keepers.surroundings import variables
 
-T = TypeVar("T")
-
 _DESCRIPTION = "Up to where a watcher of the Planasonix provider has told what has ended. Delete it to start anew."
-
-# The event loop holds its tasks weakly, and these may outlive whoever has asked.
-_CALLS: set[asyncio.Task[Any]] = set()
 
 
 class Cursor(Protocol):
@@ -89,7 +83,7 @@ class VariableCursor:
         """
         text = json.dumps(value)
         await self._get()
-        await _to_the_end(sync_to_async(variables().set)(self._name, text, description=_DESCRIPTION))
+        await to_the_end(sync_to_async(variables().set)(self._name, text, description=_DESCRIPTION))
         if await self._get() != text:
             raise AirflowException(
                 f"Airflow variable {self._name!r} could not be written. If it stays, look at the health of Airflow's "
@@ -97,24 +91,5 @@ class VariableCursor:
             )
 
     async def _get(self) -> str | None:
-        text: str | None = await _to_the_end(sync_to_async(variables().get)(self._name, None))
+        text: str | None = await to_the_end(sync_to_async(variables().get)(self._name, None))
         return text
-
-
-async def _to_the_end(call: Coroutine[Any, Any, T]) -> T:
-    """Let a call end though its caller is cancelled.
-
-    On Airflow 3.0 to 3.2 an answer that nobody takes stays in the one channel that all triggers of a triggerer share,
-    and the triggerer dies of it.
-    """
-    task = asyncio.ensure_future(call)
-    _CALLS.add(task)
-    task.add_done_callback(_put_away)
-    return await asyncio.shield(task)
-
-
-def _put_away(task: asyncio.Task[Any]) -> None:
-    _CALLS.discard(task)
-    if not task.cancelled():
-        # Where nobody asks any more, asyncio would say in the log that nobody did.
-        task.exception()

@@ -36,7 +36,7 @@ watchers = pytest.mark.skipif(not HAS_WATCHERS, reason="Airflow 2 has no watcher
 @pytest.fixture
 def travel(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Travel]:
     with travelling(monkeypatch) as travel:
-        monkeypatch.setattr(cursors, "_to_the_end", travel.stops_during(cursors._to_the_end))
+        monkeypatch.setattr(cursors, "to_the_end", travel.stops_during(cursors.to_the_end))
         yield travel
 
 
