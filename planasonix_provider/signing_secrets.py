@@ -182,7 +182,7 @@ def remove(hook: PlanasonixHook | Client, webhook_id: str) -> None:
     :param hook: calls the API.
     :param webhook_id: the subscription.
     """
-    # A deletion is repeated where its answer was lost, and finds then that it was done.
+    # Somebody else may be quicker; and a deletion is repeated where its answer was lost, and finds that it was done.
     with suppress(PlanasonixNotFoundError):
         hook.delete_webhook(webhook_id)
 

@@ -26,7 +26,7 @@ from planasonix_provider.waiting.channel import Channel, run_aside
 from planasonix_provider.waiting.event import WaitEvent
 from planasonix_provider.waiting.patience import Patience
 from planasonix_provider.waiting.report import report
-from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, Seen, Work, WorkSubject
+from planasonix_provider.waiting.subjects import BackfillSubject, Seen, Work, WorkSubject, subject_of
 from planasonix_provider.waiting.watch import Watch
 from planasonix_provider.waiting.words import duration, sentence
 
@@ -38,8 +38,7 @@ def wait_and_account(stage: Stage, work: Work) -> Answer:
     :param work: the job or backfill, as it was just seen.
     :return: its account; where it was not done, what is known of it and why.
     """
-    subject = BackfillSubject(work.id) if isinstance(work, Backfill) else JobSubject(work.id)
-    wait = Wait(stage, subject, work)
+    wait = Wait(stage, subject_of(work), work)
     return _answer(wait, lambda: wait.account(wait.until_over(work)))
 
 

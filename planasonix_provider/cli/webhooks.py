@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from planasonix_provider.api.arguments import timestamp
 from planasonix_provider.api.errors import PlanasonixLostTrackError
 from planasonix_provider.cli import values
 from planasonix_provider.cli.exits import REFUSED
@@ -72,8 +73,7 @@ def rotate_secret(stage: Stage) -> Answer:
     with _not_to_be_lost(stage, f"secret of webhook {webhook_id} was changed", "webhooks", "get", webhook_id):
         rotation = rotate_and_keep(stage.hook, webhook_id, to=place, sleep=stage.rest.sleep)
     stage.screen.say(f"The new signing secret of webhook {webhook_id} is in {place.describe}.")
-    rotated_at = rotation.rotated_at and rotation.rotated_at.isoformat().replace("+00:00", "Z")
-    return Answer({"id": rotation.webhook_id, "rotated_at": rotated_at})
+    return Answer({"id": rotation.webhook_id, "rotated_at": timestamp(rotation.rotated_at)})
 
 
 def send_test(stage: Stage) -> Answer:

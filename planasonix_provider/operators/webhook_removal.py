@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from planasonix_provider.api.errors import PlanasonixNotFoundError
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.operators.outcome import retries_where_they_help
 from planasonix_provider.operators.webhook import account, is_for
+from planasonix_provider.signing_secrets import remove
 
 if TYPE_CHECKING:
     from planasonix_provider.operators.planasonix import PlanasonixWebhookOperator
@@ -23,9 +22,7 @@ def unsubscribe(operator: PlanasonixWebhookOperator) -> dict[str, Any]:
     with retries_where_they_help(), PlanasonixHook(operator.planasonix_conn_id) as hook:
         found = [webhook for webhook in hook.list_webhooks() if is_for(webhook, operator.url)]
         for webhook in found:
-            # Somebody else may have been quicker, or the answer to our own request was lost.
-            with suppress(PlanasonixNotFoundError):
-                hook.delete_webhook(webhook.id)
+            remove(hook, webhook.id)
             operator.log.info("Webhook %s is deleted.", webhook.id)
     if not found:
         operator.log.info("There is no webhook for the url of this task; there is nothing to delete.")

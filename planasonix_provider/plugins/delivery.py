@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from planasonix_provider.api.arguments import timestamp
 
 
 def _printable(text: str) -> str:
@@ -57,7 +59,7 @@ class EventBody(BaseModel):
         fields = {
             "event": self.type,
             "event_id": self.id,
-            "timestamp": _written(self.timestamp),
+            "timestamp": timestamp(self.timestamp.astimezone(UTC)),
             "receiver": receiver,
             "job_id": self.job_id,
             "backfill_id": self.backfill_id,
@@ -78,7 +80,3 @@ def what_is_wrong(error: ValidationError) -> str:
         f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" if problem["loc"] else "it is not a JSON object"
         for problem in problems
     )
-
-
-def _written(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, StrictBool
 
-from planasonix_provider.api.arguments import SHORTEST_SECRET
+from planasonix_provider.api.arguments import SHORTEST_SECRET, is_here
 from planasonix_provider.api.models import WebhookBody, WebhookChange, WebhookTestBody
 from planasonix_provider.simulator.bodies import NoNulls
 
@@ -25,17 +24,10 @@ def _receiver(url: str) -> str:
         _ = parts.port
     except ValueError:
         raise ValueError("must be a URL") from None
-    is_safe = parts.scheme == "https" or (parts.scheme == "http" and _is_here(parts.hostname))
+    is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_here(parts.hostname))
     if not parts.hostname or not is_safe:
         raise ValueError("must be an https URL, or an http one of this machine")
     return url
-
-
-def _is_here(host: str | None) -> bool:
-    try:
-        return host == "localhost" or ip_address(host or "").is_loopback
-    except ValueError:
-        return False
 
 
 def _name(event: str) -> str:
