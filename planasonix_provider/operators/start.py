@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixTimeoutError
 from planasonix_provider.api.models import Job
-from planasonix_provider.api.request import PAGE_SIZE, Request
 from planasonix_provider.api.retry import ONCE, is_ambiguous, surely_did_nothing
 from planasonix_provider.operators.conflict import Conflicts
 from planasonix_provider.operators.earlier import EarlierTry
 from planasonix_provider.operators.inquiry import Inquiry
 from planasonix_provider.operators.records import Records
 from planasonix_provider.waiting.attempt import Attempt, Record, digest_of
-from planasonix_provider.waiting.search import Traces
+from planasonix_provider.waiting.search import Traces, started_on
 from planasonix_provider.waiting.subjects import Work
 
 if TYPE_CHECKING:
@@ -165,12 +163,7 @@ class Start:
 
     def _there_since(self, since: datetime) -> Sequence[Work]:
         """List what a start whose answer is lost may not be mistaken for; it also tells the server's time."""
-        kind, connection_id = self._operator.starts, self._operator.connection_id
-        list_them: Request[Any] = (
-            routes.list_backfills(connection_id=connection_id, limit=PAGE_SIZE)
-            if kind == "backfill"
-            else routes.list_jobs(connection_id=connection_id, since=since, limit=PAGE_SIZE)
-        )
+        list_them = started_on(self._operator.starts, self._operator.connection_id, since)
         # One answer is needed at the least, for a start that is looked for by another clock is not found.
         policy = None if self._inquiry.known_skew is None else ONCE
         try:

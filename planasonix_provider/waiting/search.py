@@ -20,7 +20,7 @@ from planasonix_provider.api.retry import is_passing
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.attempt import MARK, Record
 from planasonix_provider.waiting.channel import Send, for_each
-from planasonix_provider.waiting.subjects import Work
+from planasonix_provider.waiting.subjects import Work, subject_of
 from planasonix_provider.waiting.watch import LONGEST_OUTAGE, pause_after
 from planasonix_provider.waiting.words import moment
 
@@ -112,11 +112,10 @@ async def search(send: Send, traces: Traces) -> list[Work]:
     :return: what bears its marks; where nothing does, all that may be it, since the API gives no metadata back.
     :raises PlanasonixError: if the API does not tell.
     """
-    get: Callable[[str], Request[Any]] = routes.get_backfill if traces.kind == "backfill" else routes.get_job
 
     async def look_at(listed: Work) -> Work:
         try:
-            whole: Work = await send(get(listed.id))
+            whole: Work = await send(subject_of(listed).request)
         except PlanasonixNotFoundError:
             # What was made this moment is not seen everywhere yet.
             return listed
@@ -128,14 +127,22 @@ async def search(send: Send, traces: Traces) -> list[Work]:
     return ours or [work for work, is_ours in judged if is_ours is None]
 
 
+def started_on(kind: str, connection_id: str, since: datetime) -> Request[Page[Any]]:
+    """Ask for what was started on a connection.
+
+    :param kind: ``job`` or ``backfill``.
+    :param connection_id: Planasonix's connection.
+    :param since: from when on. Backfills cannot be asked for by time, and come all.
+    :return: the request for the first page.
+    """
+    if kind == "backfill":
+        return routes.list_backfills(connection_id=connection_id, limit=PAGE_SIZE)
+    return routes.list_jobs(connection_id=connection_id, since=since, limit=PAGE_SIZE)
+
+
 async def _listed(send: Send, traces: Traces) -> list[Work]:
     """List what was started, the newest first: which order a list has, the reference does not say."""
-    request: Request[Page[Any]] = (
-        routes.list_backfills(connection_id=traces.connection_id, limit=PAGE_SIZE)
-        if traces.kind == "backfill"
-        else routes.list_jobs(connection_id=traces.connection_id, since=traces.since - TOLERANCE, limit=PAGE_SIZE)
-    )
-    cursors, listed = Cursors(request), []
+    cursors, listed = Cursors(started_on(traces.kind, traces.connection_id, traces.since - TOLERANCE)), []
     while True:
         page = await send(cursors.request)
         listed += page.data
