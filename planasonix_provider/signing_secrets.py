@@ -97,6 +97,7 @@ def refuse_if_taken(hook: PlanasonixHook | Client, place: Keeper, *, by_other_th
     :return: another subscription whose secret is there, and may be replaced, as it is gone; ``None`` where there is
         none.
     :raises PlanasonixSecretError: if there is a subscription whose secret is there.
+    :raises PlanasonixError: of another kind, if that cannot be found out.
     """
     kept = place.kept()
     if kept is None or kept.webhook_id in (None, by_other_than):
@@ -181,6 +182,7 @@ def remove(hook: PlanasonixHook | Client, webhook_id: str) -> None:
 
     :param hook: calls the API.
     :param webhook_id: the subscription.
+    :raises PlanasonixError: if it could not be deleted.
     """
     # Somebody else may be quicker; and a deletion is repeated where its answer was lost, and finds that it was done.
     with suppress(PlanasonixNotFoundError):

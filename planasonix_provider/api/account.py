@@ -25,14 +25,16 @@ class Account:
     """Where the API is, and who asks.
 
     :param api_key: the API key; it shows in no repr.
-    :param base_url: scheme, host and, behind a gateway, the path before ``/api/v1``.
-    :param organization_id: sent as ``X-Organization-ID``, for a key that serves several organisations.
-    :param connect_timeout: for how many seconds to try to connect.
-    :param read_timeout: for how many seconds to wait for the next bytes of an answer.
-    :param try_timeout: for how many seconds one try may last in all, however steadily its bytes drip; ``None`` is the
-        time to connect and four times the time to read.
-    :param verify: whether to check the server's certificate, or the path of the CA bundle to check it by.
-    :param user_agent: who the server is told is asking.
+    :param base_url: scheme, host and, behind a gateway, the path before ``/api/v1``; default
+        ``https://api.planasonix.com``.
+    :param organization_id: sent as ``X-Organization-ID``, for a key that serves several organisations; ``None``, the
+        default, sends none.
+    :param connect_timeout: for how many seconds to try to connect; default 5.
+    :param read_timeout: for how many seconds to wait for the next bytes of an answer; default 30.
+    :param try_timeout: for how many seconds one try may last in all, however steadily its bytes drip; ``None``, the
+        default, is the time to connect and four times the time to read.
+    :param verify: whether to check the server's certificate, or the path of the CA bundle to check it by; default yes.
+    :param user_agent: who the server is told is asking; default: this package, and Python, with their versions.
     :param conn_id: the Airflow connection that says all this, for messages; ``None`` where there is none.
     :raises ValueError: if the key could not be sent as a header; the message does not hold it.
     """

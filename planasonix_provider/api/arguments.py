@@ -25,7 +25,13 @@ SHORTEST_SECRET = 16
 
 
 def webhook_url(name: str, value: Any) -> str:
-    """Refuse a URL that would send signed events over an open wire."""
+    """Refuse a URL that would send signed events over an open wire.
+
+    :param name: the argument's name, for the message.
+    :param value: what was given.
+    :return: the URL.
+    :raises ValueError: if it is refused; the message has nothing of it behind the host.
+    """
     allowed = "an https URL, or an http one of this machine, in ASCII characters without blanks"
     try:
         parts = urlsplit(value)
@@ -59,7 +65,12 @@ def is_here(host: str | None) -> bool:
 
 
 def webhook_secret(secret: Any) -> str | None:
-    """Refuse a secret that is short, or that somebody else would read differently. The message does not hold it."""
+    """Refuse a secret that is short, or that somebody else would read differently.
+
+    :param secret: what was given; ``None`` leaves it to the server.
+    :return: the secret in the clear, or ``None``.
+    :raises ValueError: if it is refused; the message does not hold it.
+    """
     plain = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
     if plain is None:
         return None
@@ -77,20 +88,38 @@ def webhook_secret(secret: Any) -> str | None:
 
 
 def word(name: str, value: Any) -> str:
-    """Refuse what names nothing: as a filter it would be left out, or find nothing."""
+    """Refuse what names nothing: as a filter it would be left out, or find nothing.
+
+    :param name: the argument's name, for the message.
+    :param value: what was given.
+    :return: the same.
+    :raises ValueError: if it is refused.
+    """
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
         raise refusal(name, value, "a text that is not empty, without control characters")
     return value
 
 
 def event(name: str, value: Any) -> str:
-    """Refuse what names no event, and warn of one that this version does not know."""
+    """Refuse what names no event, and warn of one that this version does not know.
+
+    :param name: the argument's name, for the message.
+    :param value: what was given.
+    :return: the same.
+    :raises ValueError: if it is refused.
+    """
     warn_of_unknown(name, {word(name, value)})
     return str(value)
 
 
 def events(name: str, value: Any) -> list[str]:
-    """Refuse what is no list of events, and warn of those that this version does not know."""
+    """Refuse what is no list of events, and warn of those that this version does not know.
+
+    :param name: the argument's name, for the message.
+    :param value: what was given.
+    :return: the events.
+    :raises ValueError: if it is refused.
+    """
     is_some = isinstance(value, Collection) and not isinstance(value, (str, bytes, Mapping)) and value
     if not is_some or not all(isinstance(one, str) and one.strip() and one.isprintable() for one in value):
         raise refusal(name, value, "a list of events, such as ['job.succeeded']")
@@ -116,7 +145,12 @@ def _written(check: parameters.Check) -> parameters.Check:
 
 
 def page_size(limit: Any) -> int:
-    """Choose the pages of a list by how many items are wanted in all."""
+    """Choose the pages of a list by how many items are wanted in all.
+
+    :param limit: how many; ``None`` is all.
+    :return: how many items a page is to hold.
+    :raises ValueError: if ``limit`` is no number from 1.
+    """
     if limit is None:
         return PAGE_SIZE
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
@@ -125,7 +159,11 @@ def page_size(limit: Any) -> int:
 
 
 def timestamp(moment: datetime | None) -> str | None:
-    """Write a time as the reference does, in UTC."""
+    """Write a time as the reference does.
+
+    :param moment: the time, in UTC.
+    :return: for example ``2025-03-27T14:22:10Z``; ``None`` for none.
+    """
     return None if moment is None else moment.isoformat().replace("+00:00", "Z")
 
 

@@ -40,8 +40,9 @@ class Client(Operations):
     """Calls the API and blocks until the answer is there. Not for several threads at once.
 
     :param account: where the API is, and who asks.
-    :param policy: which failures to try again, and for how long.
+    :param policy: which failures to try again, and for how long; the default is eight tries within two minutes.
     :param sleep: waits for a number of seconds between two tries.
+    :raises PlanasonixConfigurationError: if the address or the CA bundle cannot be used.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Client(Operations):
         """Send a request, again where that is safe and can help.
 
         :param request: one of :mod:`planasonix_provider.api.routes`.
-        :param policy: for this request another policy than the client's.
+        :param policy: for this request another policy; default: the client's.
         :return: what the answer holds.
         :raises PlanasonixError: one of its kinds.
         """
@@ -111,8 +112,9 @@ class AsyncClient(Operations):
     """Calls the API without blocking the event loop.
 
     :param account: where the API is, and who asks.
-    :param policy: which failures to try again, and for how long.
+    :param policy: which failures to try again, and for how long; the default is eight tries within two minutes.
     :param sleep: waits for a number of seconds between two tries.
+    :raises PlanasonixConfigurationError: if the address or the CA bundle cannot be used.
     """
 
     def __init__(
@@ -133,7 +135,7 @@ class AsyncClient(Operations):
         """Send a request, again where that is safe and can help.
 
         :param request: one of :mod:`planasonix_provider.api.routes`.
-        :param policy: for this request another policy than the client's.
+        :param policy: for this request another policy; default: the client's.
         :return: what the answer holds.
         :raises PlanasonixError: one of its kinds.
         """

@@ -24,6 +24,8 @@ def faults_named(account: Account, request: Request[Any]) -> Iterator[None]:
 
     :param account: where the request goes, and the key.
     :param request: the request.
+    :raises PlanasonixTransportError: for what happens on the way.
+    :raises PlanasonixError: of another kind, as it came.
     """
     try:
         yield

@@ -113,22 +113,35 @@ class Operations:
 
 
 class Cursors(Generic[T]):
-    """Walks from page to page, and ends: the list, the caller's limit, or a server that leads in a circle."""
+    """Walks from page to page, and ends: the list, the caller's limit, or a server that leads in a circle.
+
+    :param request: asks for the first page.
+    """
 
     def __init__(self, request: Request[Page[T]]) -> None:
+        #: Asks for the page where the walk is.
         self.request = request
         self.left = request.at_most
         self.seen: set[str] = set()
 
     def take(self, page: Page[T]) -> list[T]:
-        """Give the items of a page, as far as the caller wants them."""
+        """Give the items of a page, as far as the caller wants them.
+
+        :param page: the page that :attr:`request` has brought.
+        :return: its items.
+        """
         items = page.data if self.left is None else page.data[: self.left]
         if self.left is not None:
             self.left -= len(items)
         return items
 
     def step(self, page: Page[T]) -> bool:
-        """Go to the page behind this one; say whether there is one to ask for."""
+        """Go to the page behind this one.
+
+        :param page: the page that :attr:`request` has brought.
+        :return: whether there is one to ask for, by what is :attr:`request` then.
+        :raises PlanasonixUnreadableError: if it is one that was asked for before.
+        """
         if page.cursor is None or self.left == 0:
             return False
         if page.cursor in self.seen:

@@ -36,12 +36,13 @@ class Request(Generic[T]):
     :param method: the HTTP method.
     :param path: the route as the reference writes it, below ``/api/v1``, with its parameters in braces.
     :param reply: the envelope of the answer.
-    :param repeat: what repeating it does.
+    :param repeat: what repeating it does; by default it is safe.
     :param ids: the values of the parameters in ``path``.
     :param query: the query parameters; ``None`` is left out.
     :param body: what is sent as JSON, or ``None`` for no body.
     :param idempotency_key: for a start, what makes a second delivery of it recognisable.
     :param at_most: for a list, how many items the caller wants in all; ``None`` is all.
+    :raises ValueError: if one of ``ids`` can be no id.
     """
 
     method: str

@@ -89,15 +89,16 @@ def is_ambiguous(error: BaseException) -> bool:
 class Policy:
     """How long one call goes on trying: bounded in tries and in time.
 
-    :param tries: how often a request is sent at the most, the first time included.
-    :param seconds: after how many seconds no further try begins; a ``Retry-After`` that reaches beyond ends the
-        call at once.
-    :param until: when no further try begins either, by ``clock``; ``None`` for no such moment.
-    :param first_wait: the upper bound of the first wait, in seconds; it doubles with each try. The wait itself is
-        drawn evenly from zero to the bound, so that callers which failed together do not return together.
-    :param longest_wait: where the bound stops growing, in seconds.
-    :param takes_turns: whether a request that can wait lets others go first where the rate limit runs short.
-    :param is_urgent: whether to ask though the API has asked this key to be silent.
+    :param tries: how often a request is sent at the most, the first time included; default 8.
+    :param seconds: after how many seconds no further try begins; default 120. A ``Retry-After`` that reaches beyond
+        ends the call at once.
+    :param until: when no further try begins either, by ``clock``; ``None``, the default, for no such moment.
+    :param first_wait: the upper bound of the first wait, in seconds; default 0.5. It doubles with each try. The wait
+        itself is drawn evenly from zero to the bound, so that callers which failed together do not return together.
+    :param longest_wait: where the bound stops growing, in seconds; default 20.
+    :param takes_turns: whether a request that can wait lets others go first where the rate limit runs short; default
+        yes.
+    :param is_urgent: whether to ask though the API has asked this key to be silent; default not.
     :param clock: tells the seconds that have passed; only its differences count.
     :param draw: draws a number from the range of its two arguments.
     """

@@ -155,6 +155,7 @@ def get_backfill(backfill_id: str) -> Request[Backfill]:
 
     :param backfill_id: the backfill.
     :return: the request; its answer is the backfill.
+    :raises ValueError: if that can be no id.
     """
     return Request("GET", "/backfills/{backfill_id}", BackfillReply, ids={"backfill_id": backfill_id})
 
@@ -207,6 +208,7 @@ def get_job(job_id: str) -> Request[Job]:
 
     :param job_id: the job.
     :return: the request; its answer is the job.
+    :raises ValueError: if that can be no id.
     """
     return Request("GET", "/jobs/{job_id}", JobReply, ids={"job_id": job_id})
 
@@ -216,6 +218,7 @@ def get_job_results(job_id: str) -> Request[JobResults]:
 
     :param job_id: the job.
     :return: the request; its answer is the job's results.
+    :raises ValueError: if that can be no id.
     """
     return Request("GET", "/jobs/{job_id}/results", JobResultsReply, ids={"job_id": job_id})
 
@@ -225,6 +228,7 @@ def cancel_job(job_id: str) -> Request[Job]:
 
     :param job_id: the job.
     :return: the request; its answer is the job's state.
+    :raises ValueError: if that can be no id.
     """
     return Request("POST", "/jobs/{job_id}/cancel", JobReply, ids={"job_id": job_id})
 
@@ -264,6 +268,7 @@ def get_webhook(webhook_id: str) -> Request[Webhook]:
 
     :param webhook_id: the subscription.
     :return: the request; its answer is the subscription.
+    :raises ValueError: if that can be no id.
     """
     return Request("GET", "/webhooks/{webhook_id}", WebhookReply, ids={"webhook_id": webhook_id})
 
@@ -278,7 +283,8 @@ def update_webhook(
     :param events: the events from now on; ``None`` leaves them.
     :param enabled: whether anything is delivered; ``None`` leaves it.
     :return: the request; its answer is the subscription.
-    :raises ValueError: if nothing is to change, the URL is not allowed, or there are no events.
+    :raises ValueError: if nothing is to change, the URL is not allowed, there are no events, or ``webhook_id`` can be
+        no id.
     """
     body = _body(
         WebhookChange,
@@ -296,6 +302,7 @@ def delete_webhook(webhook_id: str) -> Request[None]:
 
     :param webhook_id: the subscription.
     :return: the request; its answer holds nothing.
+    :raises ValueError: if that can be no id.
     """
     return Request("DELETE", "/webhooks/{webhook_id}", NoContent, ids={"webhook_id": webhook_id})
 
@@ -305,6 +312,7 @@ def rotate_webhook_secret(webhook_id: str) -> Request[RotatedSecret]:
 
     :param webhook_id: the subscription.
     :return: the request; its answer is the only one that holds the secret.
+    :raises ValueError: if that can be no id.
     """
     return _start("/webhooks/{webhook_id}/rotate-secret", RotatedSecretReply, None, None, webhook_id=webhook_id)
 
@@ -316,7 +324,7 @@ def test_webhook(webhook_id: str, *, event: str | None = None) -> Request[TestDe
     :param event: which event, as ``job.succeeded``; ``None`` leaves it to the server. The set is open: one that this
         version does not know is a warning.
     :return: the request; its answer is the delivery.
-    :raises ValueError: if ``event`` is empty or no text.
+    :raises ValueError: if ``event`` is empty or no text, or ``webhook_id`` can be no id.
     """
     body = _body(WebhookTestBody, event=arguments.optional_event("event", event))
     return _start("/webhooks/{webhook_id}/test", TestDeliveryReply, body, None, webhook_id=webhook_id)
@@ -328,7 +336,7 @@ def list_webhook_deliveries(webhook_id: str, *, limit: int | None = None) -> Req
     :param webhook_id: the subscription.
     :param limit: how many to give in all; ``None`` gives all.
     :return: the request for the first page.
-    :raises ValueError: if ``limit`` is no number from 1.
+    :raises ValueError: if ``limit`` is no number from 1, or ``webhook_id`` can be no id.
     """
     arguments.page_size(limit)
     return Request(

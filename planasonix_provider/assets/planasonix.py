@@ -123,10 +123,10 @@ def planasonix_asset(
     :param connection_id: Planasonix's connection.
     :param table: the table's name, as the results of a job give it (reference: "Get a job's results").
     :param host: the host of the API, as the Airflow connection has it, with a port if that has one; only for dedicated
-        tenants.
+        tenants. Default: ``api.planasonix.com``.
     :param name: what Airflow 3 calls the asset; default: its URI. To Airflow 3, an asset with another name is another
         one, so the name is to be the same wherever the table is named. Airflow 2.11 has no names.
-    :param extra: what Airflow is to keep with the asset, as a JSON object.
+    :param extra: what Airflow is to keep with the asset, as a JSON object; default: nothing.
     :return: the asset; on Airflow 2.11, the dataset.
     :raises ValueError: if one of these makes no sense, or is a template: an asset is known when its DAG is parsed.
     """

@@ -53,9 +53,9 @@ class PlanasonixHook(BaseHook, Operations):
 
     A key that is refused is read again, once, for it may have been rotated since.
 
-    :param planasonix_conn_id: the Airflow connection, of the type Planasonix. Its password is the API key; its host is
-        needed only for dedicated tenants; its extra may hold ``organization_id``, ``web_url``, ``timeout`` (seconds),
-        ``verify`` (a boolean or the path of a CA bundle) and ``allow_http``.
+    :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``. Its
+        password is the API key; its host is needed only for dedicated tenants; its extra may hold ``organization_id``,
+        ``web_url``, ``timeout`` (seconds), ``verify`` (a boolean or the path of a CA bundle) and ``allow_http``.
     :param policy: which failures of a request to try again, and for how long; the default is eight tries within two
         minutes.
     :param sleep: waits for a number of seconds between two tries of a request.
@@ -85,6 +85,7 @@ class PlanasonixHook(BaseHook, Operations):
         """What the Airflow connection says, read once.
 
         :raises PlanasonixConfigurationError: if there is no such connection, or something in it makes no sense.
+        :raises PlanasonixTransportError: if Airflow cannot give the connection.
         """
         with _connection_errors(self.planasonix_conn_id):
             connection = self.get_connection(self.planasonix_conn_id)
@@ -96,6 +97,7 @@ class PlanasonixHook(BaseHook, Operations):
 
         :return: what the connection says now.
         :raises PlanasonixConfigurationError: if there is no such connection, or something in it makes no sense.
+        :raises PlanasonixTransportError: if Airflow cannot give the connection.
         """
         return await to_the_end(self._read_aside())
 
@@ -135,6 +137,7 @@ class PlanasonixHook(BaseHook, Operations):
 
         :param policy: which failures to try again, and for how long; the default is the hook's.
         :return: the client, which blocks.
+        :raises PlanasonixConfigurationError: as :attr:`settings`, or if the address or the CA bundle cannot be used.
         """
         return Client(self.settings.account, policy or self._policy, sleep=self._sleep)
 
@@ -143,6 +146,7 @@ class PlanasonixHook(BaseHook, Operations):
 
         :param policy: which failures to try again, and for how long; the default is the hook's.
         :return: the client, whose methods are awaited.
+        :raises PlanasonixConfigurationError: as :meth:`client`.
         """
         return AsyncClient((await self.async_settings()).account, policy or self._policy)
 
@@ -152,6 +156,7 @@ class PlanasonixHook(BaseHook, Operations):
         :param request: one of :mod:`planasonix_provider.api.routes`.
         :param policy: which failures to try again, and for how long; the default is the hook's.
         :return: what the answer holds.
+        :raises PlanasonixError: one of its kinds.
         """
         client = self._connected()
         try:

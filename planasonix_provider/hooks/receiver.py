@@ -48,6 +48,7 @@ class Receiver:
         """Say whether an event counts.
 
         :param event: its name, as ``job.succeeded``.
+        :return: whether it does.
         """
         return self.events is None or event in self.events
 
@@ -55,9 +56,9 @@ class Receiver:
 class PlanasonixReceiverHook(BaseHook):
     """Reads an Airflow connection of the type Planasonix Webhook, and tests it.
 
-    :param receiver_conn_id: the Airflow connection. Its password is the signing secret, unless the extra's ``kept_in``
-        says where that is kept; ``asset`` is the name or the URI of the asset that it feeds; ``events`` and
-        ``previous_signing_secret`` are optional.
+    :param receiver_conn_id: the Airflow connection; default ``planasonix_webhook_default``. Its password is the signing
+        secret, unless the extra's ``kept_in`` says where that is kept; ``asset`` is the name or the URI of the asset
+        that it feeds; ``events`` and ``previous_signing_secret`` are optional.
     """
 
     conn_name_attr = "receiver_conn_id"

@@ -33,7 +33,12 @@ class Kept:
         raise TypeError("What is kept holds secrets, so it is not pickled.")
 
     def followed_by(self, secret: SecretStr, webhook_id: str | None) -> Kept:
-        """Put a newer secret before these; those of another subscription are of no use any more."""
+        """Put a newer secret before these; those of another subscription are of no use any more.
+
+        :param secret: the newer secret.
+        :param webhook_id: the subscription that it is for; ``None`` where nobody said.
+        :return: what is to be kept then.
+        """
         if self.webhook_id != webhook_id:
             return Kept(webhook_id, secret)
         return Kept(webhook_id, secret, self.previous if secret == self.signing_secret else self.signing_secret)

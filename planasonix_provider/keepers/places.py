@@ -31,6 +31,8 @@ class VariableKeeper(Keeper):
 
     From Airflow 3 on, the UI and the REST API hide what stands in such an object as ``signing_secret``; Airflow 2 hides
     a variable only by its own name.
+
+    :param name: the variable's name.
     """
 
     def __init__(self, name: str) -> None:
@@ -63,6 +65,8 @@ class ConnectionKeeper(Keeper):
     """Keeps a secret in the password of an Airflow connection that exists, as a JSON object.
 
     Nothing of it is in the extra, which Airflow 2 shows to whoever may edit the connection.
+
+    :param conn_id: the Airflow connection.
     """
 
     def __init__(self, conn_id: str) -> None:
@@ -110,7 +114,11 @@ class ConnectionKeeper(Keeper):
 
 
 class FileKeeper(Keeper):
-    """Keeps a secret in a file, as a JSON object, that only its owner may read."""
+    """Keeps a secret in a file, as a JSON object, that only its owner may read.
+
+    :param path: the file; its folder exists.
+    :raises ValueError: if the path is not absolute.
+    """
 
     def __init__(self, path: str) -> None:
         if not os.path.isabs(path):  # noqa: PTH117 - a Path would swallow what is odd about it
@@ -184,7 +192,10 @@ class FileKeeper(Keeper):
 
 
 class CallableKeeper(Keeper):
-    """Hands a secret to a function, which is called again if it raises."""
+    """Hands a secret to a function, which is called again if it raises.
+
+    :param take: the function.
+    """
 
     is_readable = False
 

@@ -12,12 +12,18 @@ log = logging.getLogger(__name__)
 
 
 def is_task_without_database() -> bool:
-    """Say whether this is a task of Airflow 3, in the way that Airflow itself tells it."""
+    """Say whether this is a task of Airflow 3, in the way that Airflow itself tells it.
+
+    :return: whether it is; then its only way to Airflow's database is Airflow's API.
+    """
     return hasattr(sys.modules.get("airflow.sdk.execution_time.task_runner"), "SUPERVISOR_COMMS")
 
 
 def variables() -> Any:
-    """Give the variables as they are reached from here: a task of Airflow 3 asks its API, all else the database."""
+    """Give the variables as they are reached from here: a task of Airflow 3 asks its API, all else the database.
+
+    :return: Airflow's class ``Variable``, the one or the other.
+    """
     if is_task_without_database():
         from airflow.providers.common.compat.sdk import Variable
     else:
@@ -40,7 +46,10 @@ def shadow(find: Callable[[Any], Any]) -> str | None:
 
 
 def secrets_backends() -> Sequence[Any]:
-    """Give the secrets backends, in the order that Airflow asks them."""
+    """Give the secrets backends.
+
+    :return: the backends, in the order in which Airflow asks them.
+    """
     if is_task_without_database():
         from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
 
@@ -51,7 +60,10 @@ def secrets_backends() -> Sequence[Any]:
 
 
 def logs_all() -> bool:
-    """Say whether Airflow logs at its lowest level."""
+    """Say whether Airflow logs at its lowest level.
+
+    :return: whether it does.
+    """
     from airflow.providers.common.compat.sdk import conf
 
     return bool(conf.get("logging", "logging_level", fallback="INFO").upper() == "DEBUG")
@@ -61,6 +73,7 @@ def shows(name: str) -> bool:
     """Say whether Airflow shows a variable that holds a JSON object with a secret in it.
 
     :param name: the variable's name.
+    :return: whether it does.
     """
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 

@@ -106,7 +106,10 @@ class Kill:
         self._give_up(LAST_PURSUIT)
 
     def stop_if_killed(self) -> None:
-        """End the task: Airflow's signal handler returns, and leaves it to the task to stop."""
+        """End the task: Airflow's signal handler returns, and leaves it to the task to stop.
+
+        :raises TaskKilledError: if the task was killed.
+        """
         if self._has_come:
             raise TaskKilledError(" ".join(["The task was killed.", *self._last_words]))
 

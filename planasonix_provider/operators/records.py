@@ -65,6 +65,7 @@ class Variables:
 
         :param key: what it is called.
         :param value: what it is to hold.
+        :raises AirflowException: if it is not there afterwards.
         """
         text = json.dumps({"task": self._names, **value})
         variables().set(self._name(key), text, description=_DESCRIPTION)

@@ -48,6 +48,8 @@ class WebhookRoad:
         """See to it that there is one subscription, as the task says, whose secret is kept.
 
         :return: the subscription and what was done, in JSON types.
+        :raises AirflowFailException: for what no retry can mend.
+        :raises PlanasonixError: for what a retry can.
         """
         try:
             routes.create_webhook(self.url, events=self.events)
@@ -207,6 +209,7 @@ def is_for(webhook: Webhook, url: str) -> bool:
 
     :param webhook: the subscription.
     :param url: the url, as the task has it.
+    :return: whether its deliveries go there, however the server writes the url.
     """
     return _address(webhook.url) == _address(url)
 
@@ -217,6 +220,7 @@ def account(webhook: Webhook, action: str, *, secret_is_new: bool) -> dict[str, 
     :param webhook: the subscription.
     :param action: ``created``, ``updated``, ``unchanged`` or ``deleted``.
     :param secret_is_new: whether its secret was made in this try.
+    :return: what the task returns.
     """
     return {
         "webhook_id": webhook.id,

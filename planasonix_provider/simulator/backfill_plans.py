@@ -23,21 +23,22 @@ class BackfillPlan(BaseModel):
 
     It makes its jobs in waves: the first ``parallel`` ones once it leaves its queue, and the next ones when those end.
 
-    :param jobs: how many jobs it makes.
-    :param parallel: how many of them run at a time.
-    :param failing_jobs: which of them fail, by their numbers from 0; then the backfill fails once all jobs are over.
-    :param code: the error code of a job that fails.
-    :param message: the error message of a job that fails.
-    :param queued_seconds: how long it waits before it makes its first jobs.
-    :param job_seconds: how long each job runs.
-    :param running_seconds: how long all jobs together run, from the start of the first to the end of the last; where
-        given, it takes the place of ``job_seconds``.
-    :param cancelling_seconds: how long a job takes to end once a cancel is requested.
-    :param jobs_after_cancel: how many of the jobs that are still to come are made although one was cancelled; they
-        come within ``cancelling_seconds`` after the first cancel, however many run then.
-    :param tables: how many rows it loads into each table, all jobs together. A backfill that is asked for certain
-        tables loads only these.
-    :param warnings: what the results of each job warn of, each with a ``code`` and a ``message``.
+    :param jobs: how many jobs it makes; default 3.
+    :param parallel: how many of them run at a time; default 4.
+    :param failing_jobs: which of them fail, by their numbers from 0, by default none; then the backfill fails once all
+        jobs are over.
+    :param code: the error code of a job that fails; default ``load_failed``.
+    :param message: the error message of a job that fails; default: that it was planned to.
+    :param queued_seconds: for how many seconds it waits before it makes its first jobs; default 2.
+    :param job_seconds: for how many seconds each job runs; default 20.
+    :param running_seconds: for how many seconds all jobs together run, from the start of the first to the end of the
+        last; where given, it takes the place of ``job_seconds``.
+    :param cancelling_seconds: how many seconds a job takes to end once a cancel is requested; default 1.
+    :param jobs_after_cancel: how many of the jobs that are still to come are made although one was cancelled, by
+        default none; they come within ``cancelling_seconds`` after the first cancel, however many run then.
+    :param tables: how many rows it loads into each table, all jobs together; by default some into two tables. A
+        backfill that is asked for certain tables loads only these.
+    :param warnings: what the results of each job warn of, each with a ``code`` and a ``message``; default nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -26,14 +26,14 @@ class Fault(BaseModel):
     :param kind: what happens. ``status`` answers with an error; ``reset`` drops the connection without a byte; ``hang``
         answers only after ``seconds``; ``cut`` drops the connection in the middle of the answer; ``html`` answers with
         a proxy's page; ``empty`` answers with nothing in it.
-    :param route: which route fails, by its name in :mod:`planasonix_provider.api.routes`; ``*`` is any.
-    :param times: how many requests fail; ``None`` is all of them, until the faults are cleared.
-    :param skip: how many requests pass before the first one fails.
-    :param when: ``before`` fails a request that then has no effect (after a ``hang``, it has its effect late);
-        ``after`` lets it have its effect first, and then loses the answer.
+    :param route: which route fails, by its name in :mod:`planasonix_provider.api.routes`; ``*``, the default, is any.
+    :param times: how many requests fail; ``None`` is all of them, until the faults are cleared. Default 1.
+    :param skip: how many requests pass before the first one fails; default none.
+    :param when: ``before``, the default, fails a request that then has no effect (after a ``hang``, it has its effect
+        late); ``after`` lets it have its effect first, and then loses the answer.
     :param status: the HTTP status; by default 500 for ``status``, 502 for ``html``, 200 for ``empty``.
     :param headers: headers of the answer, as ``Retry-After``; for ``status``, ``html`` and ``empty``.
-    :param seconds: how long a ``hang`` takes.
+    :param seconds: how many seconds a ``hang`` takes; default 30.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

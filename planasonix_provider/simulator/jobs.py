@@ -40,14 +40,15 @@ MADE_TO_FAIL = "The job failed, as it was told to."
 class Plan(BaseModel):
     """What a job is going to do.
 
-    :param outcome: how it ends if nobody cancels it, ``succeeded`` or ``failed``.
-    :param code: the error code of a job that fails.
-    :param message: the error message of a job that fails.
-    :param queued_seconds: how long it waits before it runs.
-    :param running_seconds: how long it runs.
-    :param cancelling_seconds: how long it takes to end once a cancel is requested.
-    :param tables: how many rows it loads into each table; a job that does not succeed loads a part of them.
-    :param warnings: what its results warn of, each with a ``code`` and a ``message``.
+    :param outcome: how it ends if nobody cancels it, ``succeeded`` (default) or ``failed``.
+    :param code: the error code of a job that fails; default ``sync_failed``.
+    :param message: the error message of a job that fails; default: that it was planned to.
+    :param queued_seconds: for how many seconds it waits before it runs; default 2.
+    :param running_seconds: for how many seconds it runs; default 20.
+    :param cancelling_seconds: how many seconds it takes to end once a cancel is requested; default 1.
+    :param tables: how many rows it loads into each table, by default some into ``public.orders``; a job that does not
+        succeed loads a part of them.
+    :param warnings: what its results warn of, each with a ``code`` and a ``message``; default nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -48,19 +48,22 @@ class Simulator:
 
     Every method may be called from any thread.
 
-    :param job_seconds: how long a job runs, also one of a backfill, unless something else is planned for it.
-    :param queued_seconds: how long a job or a backfill waits before it runs.
-    :param cancelling_seconds: how long a job takes to end once a cancel is requested.
-    :param host: the address to listen on.
-    :param port: the port to listen on; 0 takes a free one.
-    :param api_key: the key that exists from the start, with all scopes.
-    :param connections: connections that exist from the start, besides those that every simulator knows.
-    :param rate_limit: how many requests a key has in each minute.
-    :param keep: how many jobs that are over are kept, as :class:`.World` does.
+    :param job_seconds: for how many seconds a job runs, also one of a backfill, unless something else is planned for
+        it; default 2.
+    :param queued_seconds: for how many seconds a job or a backfill waits before it runs; default 0.2.
+    :param cancelling_seconds: how many seconds a job takes to end once a cancel is requested; default 0.2.
+    :param host: the address to listen on; default ``127.0.0.1``.
+    :param port: the port to listen on; 0, the default, takes a free one.
+    :param api_key: the key that exists from the start, with all scopes; default ``plnx_sim_local_key``.
+    :param connections: connections that exist from the start, besides those that every simulator knows; default none.
+    :param rate_limit: how many requests a key has in each minute; default 1,200.
+    :param keep: how many jobs that are over are kept, as :class:`.World` does; default 10,000.
     :param clock: tells the time, in UTC; by default this machine's. Jobs, limits and the ``Date`` header follow it.
     :param ids: makes an id of a prefix; random by default.
-    :param state: the file in which all that happens is kept, and from which it goes on, as :class:`.World` does.
-    :param airflow_url: where the pages of Airflow 3 are, for links from jobs to the tasks that started them.
+    :param state: the file in which all that happens is kept, and from which it goes on, as :class:`.World` does;
+        default none.
+    :param airflow_url: where the pages of Airflow 3 are, for links from jobs to the tasks that started them; default:
+        there are no links.
     :raises ValueError: if a value is not allowed, or the file is another simulator's.
     :raises OSError: if the file cannot be read and written.
     """
@@ -166,9 +169,11 @@ class Simulator:
         """Plan what the next jobs of a connection do, as :meth:`.World.plan`.
 
         :param connection_id: the connection.
-        :param times: for how many jobs; ``None`` is for all that nothing else is planned for.
+        :param times: for how many jobs; ``None`` is for all that nothing else is planned for, default 1.
         :param changes: fields of :class:`~planasonix_provider.simulator.jobs.Plan`.
         :return: the plan.
+        :raises ValueError: if a name or a value is not allowed.
+        :raises Refused: if there is no such connection.
         """
         return self.world.plan(connection_id, times=times, **changes)
 
@@ -178,9 +183,11 @@ class Simulator:
         """Plan what the next backfills of a connection do, as :meth:`.World.plan_backfill`.
 
         :param connection_id: the connection.
-        :param times: for how many backfills; ``None`` is for all that nothing else is planned for.
+        :param times: for how many backfills; ``None`` is for all that nothing else is planned for, default 1.
         :param changes: fields of :class:`~planasonix_provider.simulator.backfill_plans.BackfillPlan`.
         :return: the plan.
+        :raises ValueError: if a name or a value is not allowed.
+        :raises Refused: if there is no such connection.
         """
         return self.world.plan_backfill(connection_id, times=times, **changes)
 
@@ -199,13 +206,13 @@ class Simulator:
         """Order a failure; the parameters are those of :class:`~planasonix_provider.simulator.faults.Fault`.
 
         :param kind: what happens.
-        :param route: which route fails; ``*`` is any.
-        :param times: how many requests fail; ``None`` is all of them.
-        :param skip: how many requests pass before the first one fails.
-        :param when: whether a request fails before or after it had its effect.
-        :param status: the HTTP status of the answer.
-        :param headers: headers of the answer.
-        :param seconds: how long a ``hang`` takes.
+        :param route: which route fails; ``*``, the default, is any.
+        :param times: how many requests fail; ``None`` is all of them, default 1.
+        :param skip: how many requests pass before the first one fails; default none.
+        :param when: whether a request fails ``before`` (default) or ``after`` it had its effect.
+        :param status: the HTTP status of the answer; default: that of the kind.
+        :param headers: headers of the answer; default none.
+        :param seconds: how many seconds a ``hang`` takes; default 30.
         :return: the fault.
         :raises ValueError: if a value is not allowed.
         """

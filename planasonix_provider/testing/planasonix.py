@@ -96,9 +96,9 @@ class Planasonix:
         """Let the syncs and the backfills of a connection fail. Half of the rows are loaded before.
 
         :param connection_id: the connection; it need not exist before.
-        :param code: the code of the error, as ``source_unreachable``.
-        :param message: its message.
-        :param takes: how long each runs before it fails, as in :meth:`will_succeed`.
+        :param code: the code of the error, as ``source_unreachable``; default ``sync_failed``.
+        :param message: its message; default: that the test lets it fail.
+        :param takes: how long each runs before it fails, as in :meth:`will_succeed`; default a minute.
         :param tables: how many rows there are to load, as in :meth:`will_succeed`.
         :param times: for how many syncs, and as many backfills; 1 fails the first try of a task and not the second.
             ``None``, the default, is for all that nothing else is said of.
@@ -145,7 +145,7 @@ class Planasonix:
         look up in the database is not there: other tasks' XComs, variables, pools.
 
         :param task: an operator or a sensor of this provider; it stays as it is.
-        :param try_number: which try it is.
+        :param try_number: which try it is; default the first.
         :param context: what of Airflow's context its templates need, as ``ds="2025-01-01"`` or ``params={…}``.
         :return: what came of it.
         :raises Exception: what the task raises.

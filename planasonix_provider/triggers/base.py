@@ -37,7 +37,7 @@ _CANCELS: set[asyncio.Task[None]] = set()
 class PlanasonixWaitTrigger(BaseTrigger):
     """Waits on the poller that all triggers of an Airflow connection share, and hands back one event.
 
-    :param planasonix_conn_id: the Airflow connection, of the type Planasonix.
+    :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
     :param poll_interval: the seconds between two looks; default 10.
     :param deadline: when to give up, as a time with an offset or as ISO 8601 text; default never.
     :param not_before: until when to keep the event back, as a time with an offset or as ISO 8601 text; default not at
@@ -177,6 +177,7 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
     :param cancel_on_kill: whether to cancel the work at the deadline, and when the task is marked as failed or
         succeeded or is cleared while it is deferred; default not, for who waits need not own what it waits for.
     :param kwargs: as :class:`PlanasonixWaitTrigger`.
+    :raises ValueError: if a parameter makes no sense.
     """
 
     def __init__(self, *, states: Iterable[str] = (), cancel_on_kill: bool = False, **kwargs: Any) -> None:

@@ -18,7 +18,7 @@ class PlanasonixJobTrigger(PlanasonixWorkTrigger):
     """Waits until a job is over, and hands back one event that says how it ended.
 
     :param job_id: the job.
-    :param planasonix_conn_id: the Airflow connection, of the type Planasonix.
+    :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
     :param kwargs: as :class:`~planasonix_provider.triggers.base.PlanasonixWorkTrigger`; among them ``poll_interval``,
         the seconds between two looks (default 10), and ``deadline``, when to give up (default never).
     :raises ValueError: if a parameter makes no sense.
@@ -40,7 +40,7 @@ class PlanasonixBackfillTrigger(PlanasonixWorkTrigger):
     """Waits until a backfill is over, and hands back one event that says how it ended.
 
     :param backfill_id: the backfill.
-    :param planasonix_conn_id: the Airflow connection, of the type Planasonix.
+    :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
     :param kwargs: as :class:`~planasonix_provider.triggers.base.PlanasonixWorkTrigger`; among them ``poll_interval``,
         the seconds between two looks (default 10), and ``deadline``, when to give up (default never).
     :raises ValueError: if a parameter makes no sense.
@@ -66,7 +66,7 @@ class PlanasonixSyncTrigger(PlanasonixWaitTrigger):
     :param by: whether a sync counts that was ``created``, or one that has ``finished`` since; default ``created``.
     :param on_failure: whether a sync that fails or is cancelled ends the wait (``fail``), or the next one is waited for
         (``wait``); default ``fail``.
-    :param planasonix_conn_id: the Airflow connection, of the type Planasonix.
+    :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
     :param kwargs: as :class:`~planasonix_provider.triggers.base.PlanasonixWaitTrigger`.
     :raises ValueError: if a parameter makes no sense.
     """

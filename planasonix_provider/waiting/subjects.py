@@ -125,7 +125,13 @@ class WorkSubject(Subject):
 
     @abstractmethod
     def figures(self, work: Any, now: datetime, more: Iterable[str]) -> dict[str, Any]:
-        """Say how far it has come: the fields of :class:`Seen` that depend on the kind of work."""
+        """Say how far it has come.
+
+        :param work: the job or backfill.
+        :param now: the time of the look.
+        :param more: further words on its progress.
+        :return: the fields of :class:`Seen` that depend on the kind of work.
+        """
 
 
 class JobSubject(WorkSubject):

@@ -175,15 +175,26 @@ class Look:
         return hearers
 
     def expect(self, listener: Listener, work: Work) -> None:
-        """Take down what a listener is to be told of later."""
+        """Take down what a listener is to be told of later.
+
+        :param listener: who.
+        :param work: what has not ended yet, as far as anybody knows.
+        """
         self._ledger(listener).expect(work, self.horizon or self._began)
 
     def told(self, listener: Listener, work: Work) -> None:
-        """Take down what a listener is told of, or does not want."""
+        """Take down what a listener is told of, or does not want.
+
+        :param listener: who.
+        :param work: what has ended.
+        """
         self._ledger(listener).tell(work, self.horizon or self._began)
 
     def forget(self, work_id: str) -> None:
-        """Let nobody expect something any more."""
+        """Let nobody expect something any more.
+
+        :param work_id: its id.
+        """
         for listener in self._listeners:
             self._ledger(listener).forget(work_id)
 
