@@ -92,7 +92,7 @@ class Lookout:
             return False
         now = utcnow()
         self._rests_since = self._rests_since or now
-        if now - self._rests_since < worker.LONGEST:
+        if now - self._rests_since < worker.LONGEST_DELAY:
             return True
         self._rests_since = None
         return False

@@ -105,7 +105,7 @@ class Api:
 
     async def list_jobs(self, query: Annotated[JobQuery, Query()]) -> Response:
         """List jobs, newest first."""
-        jobs, end = self._world.page(query.wants, limit=query.limit, before=query.before, status=query.status)
+        jobs, end = self._world.job_page(query.wants, limit=query.limit, before=query.before, status=query.status)
         page = PageInfo(limit=query.limit, cursor=query.cursor_after(end))
         return json_response(JobPage(data=list(jobs), meta=PageMeta(page=page)))
 

@@ -257,7 +257,7 @@ class World:
             self._now()
             return self._works.changes_at
 
-    def page(
+    def job_page(
         self,
         wanted: Callable[[PlannedJob, datetime], bool],
         *,
@@ -284,7 +284,7 @@ class World:
         before: int | None = None,
         status: str | None = None,
     ) -> tuple[Sequence[Sight], int | None]:
-        """Look at some of the jobs, newest first, and behind them; the parameters are those of :meth:`page`.
+        """Look at some of the jobs, newest first, and behind them; the parameters are those of :meth:`job_page`.
 
         :param wanted: whether a job belongs to the list, at the time that is handed in.
         :param limit: how many jobs to show.

@@ -17,7 +17,7 @@ from planasonix_provider.waiting.subjects import Seen
 from planasonix_provider.waiting.watch import Watch, pause_after
 
 #: How long a look that is due lets others go first.
-LONGEST = timedelta(seconds=LONGEST_REST)
+LONGEST_DELAY = timedelta(seconds=LONGEST_REST)
 
 
 def wait(
@@ -43,7 +43,7 @@ def wait(
     pause = interval
     while True:
         next_look = now() + timedelta(seconds=pause)
-        while left := _seconds_until(next_look, now()) or min(rest(), _seconds_until(next_look + LONGEST, now())):
+        while left := _seconds_until(next_look, now()) or min(rest(), _seconds_until(next_look + LONGEST_DELAY, now())):
             if event := watch.remind(now()):
                 return event
             nap(min(left, watch.seconds_until_attention(now())))

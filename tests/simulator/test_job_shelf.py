@@ -17,7 +17,7 @@ def listed(world: World, status: str | None, limit: int) -> list[str]:
     ids: list[str] = []
     before = None
     while True:
-        page, before = world.page(lambda job, now: True, limit=limit, before=before, status=status)
+        page, before = world.job_page(lambda job, now: True, limit=limit, before=before, status=status)
         assert {job.status for job in page} <= ({status} if status else {*STATES})
         ids += [job.id for job in page]
         if before is None:
@@ -63,7 +63,7 @@ def test_a_list_shows_what_became_of_a_job(world, clock):
     job_id = world.start_sync("conn_demo_01").id
 
     def shown(status: str) -> dict:
-        ((job,), _) = world.page(lambda job, now: True, limit=1, status=status)
+        ((job,), _) = world.job_page(lambda job, now: True, limit=1, status=status)
         assert job.id == job_id
         return job.model_dump(exclude_unset=True, exclude={"id", "type", "connection_id", "created_at", "status"})
 
@@ -79,7 +79,7 @@ def test_a_list_shows_what_became_of_a_job(world, clock):
 
 def test_a_state_that_nobody_knows_has_no_jobs(world):
     world.start_sync("conn_demo_01")
-    assert world.page(lambda job, now: True, limit=1, status="paused") == ([], None)
+    assert world.job_page(lambda job, now: True, limit=1, status="paused") == ([], None)
 
 
 def test_who_lists_the_jobs_of_a_state_does_not_go_through_the_others(world, clock):
@@ -89,5 +89,5 @@ def test_who_lists_the_jobs_of_a_state_does_not_go_through_the_others(world, clo
     clock.move(100)
     started = [world.start_sync("conn_demo_01").id for _ in range(3)]
     looked_at = []
-    world.page(lambda job, now: not looked_at.append(job.id), limit=100, status="queued")
+    world.job_page(lambda job, now: not looked_at.append(job.id), limit=100, status="queued")
     assert looked_at == started[::-1]

@@ -65,7 +65,7 @@ def test_nothing_else_holds_a_job_that_is_forgotten(world, clock, come_and_go, r
             cancelled = world.start_sync("conn_counted", idempotency_key=f"c{number}").id
             world.cancel(cancelled)
             world.start_backfill("conn_counted", BODY, idempotency_key=f"b{number}")
-            world.page(lambda job, now: True, limit=100)
+            world.job_page(lambda job, now: True, limit=100)
             clock.move(200)
     world.jobs()
     gc.collect()
@@ -122,12 +122,12 @@ def test_jobs_share_the_plan_that_nobody_changed():
 
 def test_a_cursor_goes_on_where_it_was_though_older_jobs_are_forgotten(world, come_and_go):
     ids = come_and_go(KEEP)
-    page, before = world.page(lambda job, now: True, limit=4)
+    page, before = world.job_page(lambda job, now: True, limit=4)
     assert [job.id for job in page] == ids[:-5:-1]
     come_and_go(3)
-    page, before = world.page(lambda job, now: True, limit=2, before=before)
+    page, before = world.job_page(lambda job, now: True, limit=2, before=before)
     assert [job.id for job in page] == ids[-5:-7:-1]
-    page, before = world.page(lambda job, now: True, limit=2, before=before)
+    page, before = world.job_page(lambda job, now: True, limit=2, before=before)
     assert ([job.id for job in page], before) == ([ids[3]], None), "the three before it are forgotten"
 
 

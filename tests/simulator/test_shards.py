@@ -71,7 +71,7 @@ def test_whoever_looks_finds_the_jobs_that_are_due(world, clock, look):
     looks = {
         "job": lambda: world.job(job_id),
         "jobs": world.jobs,
-        "page": lambda: world.page(lambda job, now: True, limit=5),
+        "page": lambda: world.job_page(lambda job, now: True, limit=5),
         "backfill": lambda: world.backfill(backfill_id),
         "backfills": world.backfills,
         "backfill_page": lambda: world.backfill_page(lambda backfill, now: True, limit=5),
@@ -109,5 +109,5 @@ def test_thousands_of_jobs_cost_a_look_little(world, clock, parallel):
         clock.move(0.01)
         world.backfill(backfill_id)
         world.backfill_page(lambda backfill, now: backfill.status_at(now) == "completed", limit=100)
-        world.page(lambda job, now: job.status_at(now) == "cancelled", limit=100)
+        world.job_page(lambda job, now: job.status_at(now) == "cancelled", limit=100)
     assert calls["call"] + calls["c_call"] < 20 * 5_000, "it is fourteen for each job"

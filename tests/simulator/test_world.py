@@ -89,7 +89,7 @@ class TestAJobThatIsMadeToFail:
         assert failed == world.job(job_id)
         assert (failed.status, failed.finished_at, failed.duration_seconds) == ("failed", clock.now, 5)
         assert (failed.error.code, failed.error.message) == ("disk_full", "No room.")
-        assert world.page(lambda job, now: True, limit=5, status="failed")[0][0].id == job_id
+        assert world.job_page(lambda job, now: True, limit=5, status="failed")[0][0].id == job_id
 
     def test_keeps_what_it_has_loaded(self, world, clock):
         world.plan(CONNECTION, tables={"a": 1000})
@@ -439,22 +439,22 @@ class TestPage:
     def test_pages_meet_without_gap_or_overlap(self, world, ids):
         seen, before = [], None
         for _ in range(3):
-            jobs, before = world.page(self.everything, limit=2, before=before)
+            jobs, before = world.job_page(self.everything, limit=2, before=before)
             seen.append([job.id for job in jobs])
         assert seen == [ids[:2], ids[2:4], ids[4:]]
         assert before is None
 
     def test_page_that_is_just_full_is_the_last(self, world, ids):
-        assert world.page(self.everything, limit=5)[1] is None
+        assert world.job_page(self.everything, limit=5)[1] is None
 
     def test_jobs_that_start_meanwhile_do_not_shift_pages(self, world, ids):
-        _, before = world.page(self.everything, limit=2)
+        _, before = world.job_page(self.everything, limit=2)
         world.start_sync("conn_demo_09")
-        jobs, _ = world.page(self.everything, limit=2, before=before)
+        jobs, _ = world.job_page(self.everything, limit=2, before=before)
         assert [job.id for job in jobs] == ids[2:4]
 
     def test_only_what_is_wanted(self, world, ids):
-        jobs, before = world.page(lambda job, now: job.connection_id == "conn_demo_01", limit=2)
+        jobs, before = world.job_page(lambda job, now: job.connection_id == "conn_demo_01", limit=2)
         assert ([job.id for job in jobs], before) == (ids[-1:], None)
 
 
