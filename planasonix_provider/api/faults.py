@@ -74,11 +74,13 @@ def _describe(fault: Exception, connection: str) -> tuple[str, str]:
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return "no such host", f"Check the host of {connection}, and this machine's DNS."
-    if tls is not None and tls.reason == "WRONG_VERSION_NUMBER":
+    # Only what OpenSSL itself finds has a reason.
+    reason = getattr(tls, "reason", None)
+    if reason == "WRONG_VERSION_NUMBER":
         return "no TLS, but perhaps plain http", f"Check the host of {connection}, its scheme and its port."
     if tls is not None:
         return (
-            f"no trusted TLS connection ({getattr(tls, 'verify_message', '') or tls.reason or tls})",
+            f"no trusted TLS connection ({getattr(tls, 'verify_message', '') or reason or tls})",
             f'Check the host of {connection}, and its scheme; "verify" in its extra may name your own CA bundle.',
         )
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):

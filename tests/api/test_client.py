@@ -36,6 +36,7 @@ from planasonix_provider.api.errors import (
     PlanasonixUnreadableError,
     PlanasonixValidationError,
 )
+from planasonix_provider.api.faults import faults_named
 from planasonix_provider.api.retry import LAST_WORDS, ONCE
 from tests.api.peer import JOB, ONE_JOB, RESET, SILENCE, STARTED, Peer, Reaction, Seen, answer, cut, error
 from tests.api.ways import KEY, Way, account
@@ -292,6 +293,18 @@ class TestTransport:
         assert f"no trusted TLS connection (self-signed certificate) at {tls.url}. " in failed.message
         assert '"verify" in its extra may name your own CA bundle' in failed.message
         assert_never_sent(failed)
+
+    def test_a_certificate_that_python_itself_refuses(self) -> None:
+        # As the package truststore does on macOS: what OpenSSL refuses has a reason besides.
+        refused = ssl.SSLCertVerificationError("nobody trusts it")
+        refused.verify_message = "nobody trusts it"
+        with (
+            pytest.raises(
+                PlanasonixTransportError, match=r"no trusted TLS connection \(nobody trusts it\) at https://"
+            ),
+            faults_named(account("https://127.0.0.1:9"), routes.get_job("job_1")),
+        ):
+            raise httpx.ConnectError("refused") from refused
 
     @pytest.mark.parametrize("trust", ["its own bundle", "nothing is checked"])
     def test_verify_trusts_what_it_names(self, way: Way, tls: ReferenceServer, trust: str) -> None:
