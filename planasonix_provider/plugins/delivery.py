@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from planasonix_provider.api.arguments import timestamp
+from planasonix_provider.api.models.base import as_utc
 
 
 def _printable(text: str) -> str:
@@ -35,7 +35,7 @@ class EventBody(BaseModel):
 
     :param id: the event's id, the same however often it is delivered.
     :param type: what happened, as ``job.succeeded``.
-    :param timestamp: when it happened.
+    :param timestamp: when it happened, in UTC.
     :param job_id: the job that it is about.
     :param backfill_id: the backfill that it is about.
     :param data: what else is known.
@@ -45,7 +45,7 @@ class EventBody(BaseModel):
 
     id: Text
     type: Text
-    timestamp: AwareDatetime
+    timestamp: Annotated[AwareDatetime, AfterValidator(as_utc)]
     job_id: Text | None = None
     backfill_id: Text | None = None
     data: Details = Details()
@@ -59,7 +59,7 @@ class EventBody(BaseModel):
         fields = {
             "event": self.type,
             "event_id": self.id,
-            "timestamp": timestamp(self.timestamp.astimezone(UTC)),
+            "timestamp": timestamp(self.timestamp),
             "receiver": receiver,
             "job_id": self.job_id,
             "backfill_id": self.backfill_id,

@@ -397,6 +397,7 @@ class TestWhatCannotBeRecorded:
             ({"type": None}, "type: Field required"),
             ({"timestamp": "yesterday"}, "timestamp: Input should be a valid datetime"),
             ({"timestamp": "2025-03-27T14:30:02"}, "timestamp: Input should have timezone info"),
+            ({"timestamp": "9999-12-31T23:59:59-05:00"}, "timestamp: Value error, the time is out of range"),
             ({"job_id": ["job_1"]}, "job_id: Input should be a valid string"),
             ({"data": "succeeded"}, "data: Input should be an object"),
         ],
