@@ -81,6 +81,16 @@ def test_each_route_has_its_method_operator_and_command() -> None:
     assert {command for *_, command in rows} == set(commands(SHELL)) - {"ping"}
 
 
+def test_the_receiver_takes_what_its_page_says() -> None:
+    # Not imported: its package needs the API server of Airflow 3.
+    source = (PACKAGE / "plugins" / "body.py").read_text()
+    kilobytes = re.search(r"^LARGEST_BODY = (\d+) \* 1024$", source, re.MULTILINE)
+    assert kilobytes is not None
+    page = (ROOT / "docs" / "receiver.md").read_text()
+    assert f"more than {int(kilobytes[1]) * 1024:,} bytes" in page
+    assert f"client_max_body_size {kilobytes[1]}k;" in page
+
+
 def test_the_commands_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for command in re.findall(r"(?:^|`)make ([a-z-]+)", "\n".join(page.read_text() for page in PAGES), re.MULTILINE):
