@@ -6,6 +6,7 @@ OLDER := 2.11.2 3.1.8
 # The Python that is too new for a version of Airflow.
 TOO_NEW := 3.14
 TOO_NEW_2.11.2 := 3.13
+# BOUND_<version> is what else a version of Airflow needs, where it allows releases that it does not run with.
 
 # What the wheel is tried on before a release: versions of Airflow, and "lowest", which is the oldest of everything that
 # pyproject.toml allows.
@@ -123,13 +124,12 @@ bench: .venv/.installed $(BENCH)/.installed ## measure imports, parsing, the sim
 
 # Compiles the constraints of the Airflow versions $(1), with the option $(2).
 define compile-for
-@for version in $(1); do \
-	echo "Compiling constraints/airflow-$$version.txt"; \
-	printf '%s\n' '-e .' "apache-airflow==$$version" | $(UV) pip compile pyproject.toml - \
+@$(foreach version,$(1), \
+	echo "Compiling constraints/airflow-$(version).txt"; \
+	printf '%s\n' '-e .' 'apache-airflow==$(version)' $(BOUND_$(version):%='%') | $(UV) pip compile pyproject.toml - \
 		--quiet $(2) --universal --python-version 3.11 --all-extras --group dev \
 		--no-header --no-annotate --no-emit-index-url --no-emit-package airflow-provider-planasonix \
-		--output-file constraints/airflow-$$version.txt || exit 1; \
-done
+		--output-file constraints/airflow-$(version).txt || exit 1;)
 endef
 
 constraints: $(UV) ## move the constraints to the newest releases

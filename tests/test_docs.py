@@ -81,6 +81,13 @@ def test_each_route_has_its_method_operator_and_command() -> None:
     assert {command for *_, command in rows} == set(commands(SHELL)) - {"ping"}
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/waiting.md"])
+def test_each_sensor_is_told_of(page: str) -> None:
+    source = (PACKAGE / "sensors" / "planasonix.py").read_text()
+    told = (ROOT / page).read_text()
+    assert [name for name in re.findall(r"^class (Planasonix\w+)", source, re.MULTILINE) if name not in told] == []
+
+
 def test_the_receiver_takes_what_its_page_says() -> None:
     # Not imported: its package needs the API server of Airflow 3.
     source = (PACKAGE / "plugins" / "body.py").read_text()

@@ -19,6 +19,7 @@ from planasonix_provider.api.errors import (
     PlanasonixTimeoutError,
 )
 from planasonix_provider.api.models import BackfillBody
+from planasonix_provider.sensors import planasonix as sensors
 from planasonix_provider.sensors.base import PlanasonixSensor
 from planasonix_provider.sensors.planasonix import PlanasonixBackfillSensor, PlanasonixJobSensor, PlanasonixSyncSensor
 from planasonix_provider.simulator import Simulator
@@ -485,9 +486,15 @@ class TestBadInput:
             job_sensor("job_1").execute_complete(context(Run()), event)
 
 
-@pytest.mark.parametrize(
-    "sensor", [job_sensor("job_1"), sync_sensor(), PlanasonixBackfillSensor(task_id="w", backfill_id="bf_1")]
-)
+SENSORS = [job_sensor("job_1"), sync_sensor(), PlanasonixBackfillSensor(task_id="w", backfill_id="bf_1")]
+
+
+def test_every_sensor_is_tried_here() -> None:
+    public = {kind for name, kind in vars(sensors).items() if name.startswith("Planasonix") and isinstance(kind, type)}
+    assert public - {PlanasonixSensor} == {type(sensor) for sensor in SENSORS}
+
+
+@pytest.mark.parametrize("sensor", SENSORS)
 def test_all_parameters_of_a_sensors_own_are_templates(sensor: PlanasonixSensor) -> None:
     assert set(sensor.template_fields) == set(sensor.checks) >= {"planasonix_conn_id"}
 
