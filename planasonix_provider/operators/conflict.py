@@ -56,7 +56,7 @@ class Conflicts:
             raise out_of_time(conflict)
         other = self.named_by(conflict) or self.find()
         if other is None or other.is_over:
-            self._road.rest.sleep(self._road.interval)
+            self._inquiry.rest(self._road.interval)
             return None
         name, whose = sentence(subject_of(other).name), _whose(other)
         if how == "attach" and other.status != "cancelling":

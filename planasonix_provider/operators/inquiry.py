@@ -113,9 +113,15 @@ class Inquiry:
                     f"{trouble}"
                 ) from trouble
             self.warn(f"Planasonix cannot be asked yet, still trying: {trouble}")
-            pause = pause_after(trouble, AGAIN_EVERY)
-            left = (self.deadline - utcnow()).total_seconds() if self.deadline else pause
-            self._road.rest.sleep(min(pause, max(0.0, left)))
+            self.rest(pause_after(trouble, AGAIN_EVERY))
+
+    def rest(self, seconds: float) -> None:
+        """Let time pass, but no more of it than the task has left.
+
+        :param seconds: for how long.
+        """
+        left = (self.deadline - utcnow()).total_seconds() if self.deadline else seconds
+        self._road.rest.sleep(min(seconds, max(0.0, left)))
 
     def aside(self, act: Callable[[Channel], Awaitable[R]]) -> R:
         """Do what takes many requests, a few at a time.

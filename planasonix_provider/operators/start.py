@@ -121,18 +121,25 @@ class Start:
 
     def _write_down(self) -> Record:
         """Write down what is about to be started, anew each time: while the API was gone, others may have started."""
-        if self._inquiry.is_out_of_time:
-            raise PlanasonixTimeoutError(
-                f"The time that timeout and execution_timeout allow was up before a {self._operator.starts} could be "
-                f"started on connection {self._operator.connection_id}."
-            )
+        self._stop_if_out_of_time()
         self._road.kill.owes(True, None, Traces.of(self._again) if self._again else None)
-        self._written = record = self._once_more(self._again) if self._again else self._intent()
+        record = self._once_more(self._again) if self._again else self._intent()
+        # To ask what there is may have taken the rest of the time, where no answer came.
+        self._stop_if_out_of_time()
+        self._written = record
         self._records.write(record)
         self._attempt = record.attempt(self._attempt)
         self._road.kill.stop_if_killed()
         self._road.kill.owes(True, None, Traces.of(record))
         return record
+
+    def _stop_if_out_of_time(self) -> None:
+        """Start nothing any more when the task's time is up."""
+        if self._inquiry.is_out_of_time:
+            raise PlanasonixTimeoutError(
+                f"The time that timeout and execution_timeout allow was up before a {self._operator.starts} could be "
+                f"started on connection {self._operator.connection_id}."
+            )
 
     def _intent(self) -> Record:
         """Say what is about to be started, and what there is already that it is not."""

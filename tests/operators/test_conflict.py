@@ -26,6 +26,7 @@ from tests.operators.work import (
     started,
     sync,
 )
+from tests.travel import Travel
 
 
 class TestAConflict:
@@ -103,6 +104,17 @@ class TestAConflict:
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert simulator.job(other).cancel_requested_at is None
         assert len(started(simulator)) == 1
+
+    def test_that_cannot_be_seen_is_waited_for_no_longer_than_the_deadline(
+        self, simulator: Simulator, travel: Travel, deferrable: bool
+    ) -> None:
+        simulator.world.configure(conflict="unnamed")
+        simulator.plan(CONNECTION, queued_seconds=0, cancelling_seconds=3_600)
+        # What is being cancelled is in no list of what runs.
+        simulator.world.cancel(start_theirs(simulator))
+        run = drive(lambda: sync(on_conflict="wait", timeout=60, poll_interval=600, deferrable=deferrable))
+        assert isinstance(run.error, PlanasonixTimeoutError)
+        assert travel.passed == pytest.approx(60, abs=2)
 
     @pytest.mark.usefixtures("travel")
     def test_leaves_a_deferrable_task_what_is_left_of_its_time(self, simulator: Simulator) -> None:

@@ -259,6 +259,19 @@ class TestLongerThanAnHour:
         assert started(simulator) == []
 
 
+def test_amid_the_look_at_what_is_there_already_starts_nothing_past_the_deadline(
+    make: Make, simulator: Simulator, travel: Travel
+) -> None:
+    with (
+        outage(travel, "silence", seconds=20, route="/v1/jobs"),
+        outage(travel, "silence", seconds=20, route="/v1/backfills"),
+    ):
+        run = drive(lambda: make(timeout=20))
+    assert isinstance(run.error, PlanasonixTimeoutError)
+    assert starts(simulator) == 0
+    assert run.notes == {}, "there is nothing for the next try to look for"
+
+
 class TestAtTheDeadline:
     @pytest.mark.parametrize("seconds", [30, 5 * MINUTE])
     def test_is_sat_out_before_the_work_is_cancelled(
