@@ -168,7 +168,7 @@ class Inquiry:
         :return: the work, or ``None``.
         :raises PlanasonixLostTrackError: if there is more than one that may be it.
         """
-        return self.aside(lambda channel: find_the_one(channel.send, traces, **self._how_to_look()))
+        return self.aside(lambda channel: find_the_one(channel.send_now, traces, **self._how_to_look()))
 
     def find_all(self, traces: Traces) -> list[Work]:
         """Look for all that a start may have made.
@@ -176,9 +176,10 @@ class Inquiry:
         :param traces: what it is found by.
         :return: the work.
         """
-        return self.aside(lambda channel: look_for(channel.send, traces, **self._how_to_look()))
+        return self.aside(lambda channel: look_for(channel.send_now, traces, **self._how_to_look()))
 
     def _how_to_look(self) -> dict[str, Any]:
+        # None of these looks waits for its turn: until it is found, the work has nobody who minds its time.
         return {
             "warn": self.warn,
             "sleep": self._road.rest.sleep_aside,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 
@@ -16,9 +17,10 @@ from planasonix_provider.operators import road
 from planasonix_provider.operators.road import Road
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers.base import PlanasonixWorkTrigger
+from tests.conftest import API_KEY
 from tests.driving import Run, context, drive, first_event, rebuilt, record
 from tests.operators.work import CONNECTION, ENDED, Killed, backfill, cut, routes_asked, started, sync
-from tests.travel import Travel, travelling
+from tests.travel import BEGAN, Travel, travelling
 
 MINUTE = 60.0
 Make = Callable[..., BaseOperator]
@@ -154,3 +156,20 @@ class TestInTheTriggerer:
         (one,) = started(simulator)
         assert one.status in ENDED
         starts_anew(lambda: make(deferrable=True), simulator, notes, try_number=2)
+
+
+class TestARateLimitThatRunsShort:
+    def test_does_not_keep_a_task_from_work_of_which_it_had_no_answer(
+        self, make: Make, simulator: Simulator, deferrable: bool
+    ) -> None:
+        httpx.post(f"{simulator.url}/_simulator/settings", json={"rate_limit": 100})
+        for _ in range(85):
+            # Others use the key, too.
+            httpx.get(f"{simulator.url}/api/v1/jobs", headers={"Authorization": f"Bearer {API_KEY}"})
+        for route in ("trigger_sync", "trigger_backfill"):
+            simulator.fail("reset", route=route, when="after")
+        run = drive(lambda: make(deferrable=deferrable, timeout=20))
+        assert isinstance(run.error, PlanasonixTimeoutError)
+        (one,) = started(simulator)
+        (job,) = jobs_of(simulator, one)[:1]
+        assert (job.cancel_requested_at - BEGAN).total_seconds() == pytest.approx(20, abs=5)
