@@ -158,6 +158,8 @@ class Policy:
 
 #: One try: for callers that come again by themselves, as a wait does at its next look, and take their turns themselves.
 ONCE = Policy(tries=1, takes_turns=False)
+#: For the last look of a wait whose time is up: again where that can help, and nobody goes first.
+LAST_LOOK = Policy(takes_turns=False)
 #: For a process that is being killed: few tries, close together, so that the last one ends (each within two and a half
 #: seconds, see ``Account.in_a_hurry``) before the five seconds that Airflow gives are over.
 LAST_WORDS = Policy(tries=6, seconds=2.5, first_wait=0.2, longest_wait=0.5, takes_turns=False, is_urgent=True)

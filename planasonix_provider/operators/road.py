@@ -15,7 +15,7 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.retry import ONCE, Policy
+from planasonix_provider.api.retry import LAST_LOOK, ONCE, Policy
 from planasonix_provider.clock import monotonic, utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.links.planasonix import Signpost
@@ -232,7 +232,7 @@ class Road:
             )
 
         if not self.kill.cancels:
-            seen = worker.look(watch, hook.send)
+            seen = worker.look(watch, partial(hook.send, policy=LAST_LOOK))
             ended = isinstance(seen, Seen) and seen.is_over and seen.work
             return WaitEvent.over(subject, ended) if ended else event.after_no_cancel()
         self._write_off()

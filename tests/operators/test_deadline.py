@@ -158,6 +158,27 @@ class TestInTheTriggerer:
         starts_anew(lambda: make(deferrable=True), simulator, notes, try_number=2)
 
 
+class TestTheLastLook:
+    """At work that is to be left alone when its time is up."""
+
+    def test_is_made_again_where_that_can_help(
+        self, make: Make, simulator: Simulator, travel: Travel, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        take(simulator, 8 * MINUTE)
+        fails: list[Any] = []
+        pass_time = travel.sleep
+
+        def sleep(seconds: float) -> None:
+            pass_time(seconds)
+            if travel.passed > 9 * MINUTE and not fails:
+                fails.extend(simulator.fail("status", status=503, route=route) for route in ("get_job", "get_backfill"))
+
+        monkeypatch.setattr(travel, "sleep", sleep)
+        run = drive(lambda: make(deferrable=deferrable, cancel_on_kill=False, poll_interval=7 * MINUTE))
+        assert run.error is None
+        assert fails
+
+
 class TestARateLimitThatRunsShort:
     def test_does_not_keep_a_task_from_work_of_which_it_had_no_answer(
         self, make: Make, simulator: Simulator, deferrable: bool
