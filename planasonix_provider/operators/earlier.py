@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
+from planasonix_provider.api.models import Backfill
+from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import is_passing
 from planasonix_provider.waiting.attempt import Attempt, Record
 from planasonix_provider.waiting.cancel import cancel
@@ -142,11 +144,26 @@ class EarlierTry:
             return work
         self._inquiry.say(f"{name}, which {self._origin} before it was let go, is cancelled first.")
         self._road.kill.has(work)
+        asked: set[str] = set()
 
         async def ask(channel: Channel) -> Work:
             return await cancel(
-                channel.send_now, subject, sleep=self._road.rest.sleep_aside, warn=self._road.kill.cannot_cancel_yet
+                channel.send_now,
+                subject,
+                sleep=self._road.rest.sleep_aside,
+                warn=self._road.kill.cannot_cancel_yet,
+                asked=asked,
             )
+
+        async def ask_once(channel: Channel) -> Work:
+            return await cancel(channel.send_now, subject, patience=0, asked=asked)
+
+        def look(request: Request[Any]) -> Any:
+            answer = self._inquiry.look_once(request)
+            if isinstance(answer, Backfill) and not answer.is_over:
+                # It may have made more jobs since.
+                return self._inquiry.aside(ask_once)
+            return answer
 
         try:
             ended = self._inquiry.patiently(lambda: self._inquiry.aside(ask), is_passing)
@@ -155,7 +172,7 @@ class EarlierTry:
             by_hand = to_end(subject, self._operator.planasonix_conn_id)
             error.reword(f"{name} could not be cancelled and may still run: {error} To end it: {by_hand}")
             raise
-        return ended if ended.is_over else self._inquiry.wait_until_over(ended) or ended
+        return ended if ended.is_over else self._inquiry.wait_until_over(ended, look) or ended
 
 
 def _subject_of(record: Record) -> WorkSubject | None:

@@ -187,10 +187,20 @@ class Inquiry:
             "deadline": self.deadline,
         }
 
-    def wait_until_over(self, work: Work) -> Work | None:
+    def look_once(self, request: Request[Any]) -> Any:
+        """Ask once, for whoever asks again by himself.
+
+        :param request: one of :mod:`planasonix_provider.api.routes`.
+        :return: what the answer holds.
+        :raises PlanasonixError: one of its kinds.
+        """
+        return self._hook.send(request, ONCE)
+
+    def wait_until_over(self, work: Work, look: Callable[[Request[Any]], Any] | None = None) -> Work | None:
         """Wait on this worker, for work that is not to be cancelled when the wait ends.
 
         :param work: the job or backfill.
+        :param look: asks once, and does what else there is to do at each look; default: no more than that.
         :return: the same when it is over; ``None`` where it is not there any more, which is over, too.
         :raises PlanasonixError: if the wait ends otherwise.
         """
@@ -205,7 +215,7 @@ class Inquiry:
         )
         event = worker.wait(
             watch,
-            lambda request: self._hook.send(request, ONCE),
+            look or self.look_once,
             interval=self._road.interval,
             rest=self._hook.rest,
             nap=self._road.rest.sleep,

@@ -17,6 +17,7 @@ from planasonix_provider.operators import road
 from planasonix_provider.operators.road import Road
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers.base import PlanasonixWorkTrigger
+from planasonix_provider.waiting import cancel
 from tests.conftest import API_KEY
 from tests.driving import Run, context, drive, first_event, rebuilt, record
 from tests.operators.work import CONNECTION, ENDED, Killed, backfill, cut, routes_asked, started, sync
@@ -194,3 +195,20 @@ class TestARateLimitThatRunsShort:
         (one,) = started(simulator)
         (job,) = jobs_of(simulator, one)[:1]
         assert (job.cancel_requested_at - BEGAN).total_seconds() == pytest.approx(20, abs=5)
+
+
+def test_a_backfill_that_makes_its_jobs_late_is_ended_by_the_next_try(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, travel: Travel
+) -> None:
+    monkeypatch.setattr(cancel, "PURSUE_EVERY", 30.0)
+    how: dict[str, Any] = {"jobs": 3, "parallel": 1, "job_seconds": 300 * MINUTE}
+    simulator.plan_backfill(CONNECTION, **how, queued_seconds=30 * MINUTE)
+    simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=MINUTE)
+    notes: dict[str, Any] = {}
+    first = drive(lambda: backfill(poll_interval=MINUTE, timeout=MINUTE), notes)
+    assert isinstance(first.error, PlanasonixTimeoutError)
+    second = drive(lambda: backfill(poll_interval=MINUTE), notes, try_number=2)
+    assert second.error is None
+    old, new = started(simulator)
+    assert (old.status, second.result["backfill_id"]) == ("cancelled", new.id)
+    assert travel.passed < 60 * MINUTE
