@@ -196,10 +196,14 @@ class _Pursuit:
         try:
             job = await self._send(routes.cancel_job(job_id))
         except PlanasonixError as error:
-            # Another refusal may be about this job alone: one that was made this moment is not seen everywhere yet.
-            if isinstance(error, (PlanasonixAuthenticationError, PlanasonixPermissionError)):
+            # Another refusal may be about this job alone: one that was made this moment is not seen everywhere yet. A
+            # key may be being rotated: the look at the backfill, which comes next, tells.
+            if isinstance(error, PlanasonixPermissionError):
                 raise
             self.trouble = error
+        if isinstance(self.trouble, PlanasonixAuthenticationError):
+            # The key is refused for the others, too.
+            return None
             return None
         self._asked.add(job_id)
         return job

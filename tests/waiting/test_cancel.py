@@ -273,10 +273,10 @@ class TestAnOutage:
         assert told == 0
 
     @pytest.mark.parametrize("times", [1, 2])
-    def test_of_the_key_is_sat_out_once(self, times: int) -> None:
+    def test_of_the_key_is_sat_out_once(self, subject: Subject, times: int) -> None:
         refused = PlanasonixAuthenticationError("401", status=401)
         until = 10 * times - 5
-        work, _, _ = self.cancel(JobSubject("job_0"), until=until, error=refused)
+        work, _, _ = self.cancel(subject, until=until, error=refused)
         assert (work is refused) == (times == 2)
 
 
