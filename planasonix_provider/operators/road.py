@@ -224,7 +224,7 @@ class Road:
 
         async def say_goodbye(channel: Channel) -> Work:
             return await cancel(
-                channel.send_now,
+                channel.send_urgently,
                 subject,
                 self.kill.job_ids,
                 sleep=self.rest.sleep_aside,

@@ -203,7 +203,7 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
             return event.after_no_cancel() if self.owned else event
         answer: Work | PlanasonixError
         try:
-            answer = await cancel(poller.channel.send_now, self.subject, warn=self._cannot_cancel_yet)
+            answer = await cancel(poller.channel.send_urgently, self.subject, warn=self._cannot_cancel_yet)
         except PlanasonixError as error:
             answer = error
         return event.after_cancel(answer, self._by_hand)
@@ -243,7 +243,7 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
                 return
             self.log.info("The task was killed. %s is being cancelled.", name)
             async with Channel(PlanasonixHook(self.planasonix_conn_id).async_client) as channel:
-                work = await cancel(channel.send_now, self.subject, warn=self._cannot_cancel_yet)
+                work = await cancel(channel.send_urgently, self.subject, warn=self._cannot_cancel_yet)
         except Exception as error:
             self.log.warning(
                 "The task was killed. %s could not be cancelled and may still run: %s To end it: %s",

@@ -102,11 +102,21 @@ class _Stubborn:
                 trouble = error
             # A key may be being rotated, and work that was started this moment is not seen everywhere yet.
             refusals = refusals + 1 if isinstance(trouble, REFUSED_TWICE) else 0
-            pause = pause_after(trouble, AGAIN_EVERY)
+            pause = self.pause_after(trouble, AGAIN_EVERY)
             if not (is_passing(trouble) or refusals == 1) or self.is_over_in(pause):
                 raise trouble
             self.warn(trouble)
             await self.sleep(pause)
+
+    def pause_after(self, trouble: PlanasonixError | None, interval: float) -> float:
+        """Say how long to wait until the next try: so that there is one before patience ends, whatever was asked for.
+
+        :param trouble: what the last one has met.
+        :param interval: the seconds between two tries.
+        :return: the seconds.
+        """
+        left = self.give_up - asyncio.get_running_loop().time()
+        return max(interval, min(pause_after(trouble, interval), left - AGAIN_EVERY))
 
     def is_over_in(self, seconds: float) -> bool:
         """Say whether patience ends before some time has passed."""
@@ -132,7 +142,7 @@ async def _cancel_backfill(
             return backfill
         if pursuit.trouble and pursuit.is_news():
             stubborn.warn(pursuit.trouble)
-        await stubborn.sleep(min(PURSUE_EVERY, patience / 10))
+        await stubborn.sleep(stubborn.pause_after(pursuit.trouble, min(PURSUE_EVERY, patience / 10)))
 
 
 async def _listed_as_active(send: Send, backfill: Backfill) -> set[str]:
@@ -190,6 +200,9 @@ class _Pursuit:
                 return
 
     async def _cancel_one(self, job_id: str) -> Job | None:
+        if isinstance(self.trouble, PlanasonixAuthenticationError):
+            # The key is refused for the others, too.
+            return None
         if self.trouble and asyncio.get_running_loop().time() >= self.give_up:
             # Silence: a try takes minutes, and others wait until this ends.
             return None
@@ -201,9 +214,6 @@ class _Pursuit:
             if isinstance(error, PlanasonixPermissionError):
                 raise
             self.trouble = error
-        if isinstance(self.trouble, PlanasonixAuthenticationError):
-            # The key is refused for the others, too.
-            return None
             return None
         self._asked.add(job_id)
         return job

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol, Self, TypeVar
 
@@ -31,6 +32,7 @@ READ_AGAIN_EVERY = 60.0
 READ_KEY_AGAIN_EVERY = 1.0
 #: How many requests are in flight; httpx's pool slows down with more callers than that.
 MOST_IN_FLIGHT = 5
+_URGENT = replace(ONCE, is_urgent=True)
 # Refusals and failures that a changed Airflow connection would explain: a rotated key, another host.
 _MAY_BE_OUT_OF_DATE = (
     PlanasonixAuthenticationError,
@@ -99,6 +101,15 @@ class Channel:
         """
         return await self._again(self._ask, request)
 
+    async def send_urgently(self, request: Request[T]) -> T:
+        """Send what ends work that has nobody any more: at once, though the API has asked this key to be silent.
+
+        :param request: one of :mod:`planasonix_provider.api.routes`.
+        :return: what the answer holds.
+        :raises PlanasonixError: one of its kinds.
+        """
+        return await self._again(self._ask_urgently, request)
+
     async def _again(self, ask: Send, request: Request[T]) -> T:
         answer: T = await AsyncRetrying(**Policy().tenacity(request.repeat), sleep=self._sleep)(ask, request)
         return answer
@@ -119,13 +130,16 @@ class Channel:
         except TimeoutError:
             raise PlanasonixTransportError(f"{request}: no answer within {within:.0f} s.", sent=True) from None
 
-    async def _ask(self, request: Request[T]) -> T:
+    async def _ask_urgently(self, request: Request[T]) -> T:
+        return await self._ask(request, _URGENT)
+
+    async def _ask(self, request: Request[T], policy: Policy = ONCE) -> T:
         """Send a request, and once more where the Airflow connection turns out to have changed since it was read."""
         async with self._gate:
             client = await self._connected()
             asked_at = asyncio.get_running_loop().time()
             try:
-                return await client.send(request, ONCE)
+                return await client.send(request, policy)
             except _MAY_BE_OUT_OF_DATE as error:
                 # Only a refused key is always a reason to read: an outage would be one at every look.
                 is_key = isinstance(error, PlanasonixAuthenticationError)
@@ -135,7 +149,7 @@ class Channel:
                 )
                 if renewed is client:
                     raise
-                return await renewed.send(request, ONCE)
+                return await renewed.send(request, policy)
 
     @property
     def silence(self) -> float:

@@ -180,6 +180,39 @@ class TestTheLastLook:
         assert fails
 
 
+class TestAnApiThatAsksForSilence:
+    @pytest.mark.parametrize("seconds", [MINUTE, 15 * MINUTE])
+    def test_is_told_to_cancel_all_the_same(
+        self,
+        make: Make,
+        simulator: Simulator,
+        travel: Travel,
+        deferrable: bool,
+        monkeypatch: pytest.MonkeyPatch,
+        seconds: float,
+    ) -> None:
+        asked: list[Any] = []
+        pass_time = travel.sleep
+        silence = {"Retry-After": str(int(seconds))}
+
+        def sleep(passing: float) -> None:
+            pass_time(passing)
+            if travel.passed > 9 * MINUTE and not asked:
+                asked.extend(
+                    simulator.fail("status", status=429, headers=silence, route=route)
+                    for route in ("get_job", "get_backfill")
+                )
+
+        monkeypatch.setattr(travel, "sleep", sleep)
+        run = drive(lambda: make(deferrable=deferrable, poll_interval=9.5 * MINUTE))
+        assert isinstance(run.error, PlanasonixTimeoutError)
+        assert "answered 429" in run.said
+        (one,) = started(simulator)
+        assert one.status in ENDED
+        (job,) = jobs_of(simulator, one)[:1]
+        assert (job.cancel_requested_at - BEGAN).total_seconds() == pytest.approx(10 * MINUTE, abs=5)
+
+
 class TestARateLimitThatRunsShort:
     def test_does_not_keep_a_task_from_work_of_which_it_had_no_answer(
         self, make: Make, simulator: Simulator, deferrable: bool

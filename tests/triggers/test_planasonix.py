@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from pytest_mock import MockerFixture
 
 from planasonix_provider.api.client import AsyncClient
+from planasonix_provider.api.errors import PlanasonixRateLimitError
 from planasonix_provider.api.pace import LONGEST_REST, pace_of
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
@@ -298,6 +299,15 @@ class TestAKill:
         backfill_id = backfill_started()
         asyncio.run(PlanasonixBackfillTrigger(backfill_id, cancel_on_kill=True, owned=True).on_kill())
         assert simulator.backfill(backfill_id).status == "cancelled"
+
+    def test_cancels_though_the_api_has_asked_for_silence(self, simulator: Simulator, state: Any) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("status", route="get_job", status=429, headers={"Retry-After": "900"})
+        waiting = trigger(started(), cancel_on_kill=True, owned=True)
+        with PlanasonixHook() as hook, pytest.raises(PlanasonixRateLimitError):
+            hook.get_job(waiting.job_id)
+        asyncio.run(waiting.on_kill())
+        assert simulator.jobs()[0].status in ("cancelling", "cancelled")
 
     def test_survives_being_asked_to_end_again_and_again(self, simulator: Simulator, state: Any) -> None:
         simulator.plan(CONNECTION, running_seconds=60)

@@ -11,6 +11,7 @@ from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
     PlanasonixError,
     PlanasonixPermissionError,
+    PlanasonixRateLimitError,
     PlanasonixServerError,
     PlanasonixTransportError,
 )
@@ -278,6 +279,24 @@ class TestAnOutage:
         until = 10 * times - 5
         work, _, _ = self.cancel(subject, until=until, error=refused)
         assert (work is refused) == (times == 2)
+
+    @pytest.mark.parametrize("patience", [0, 4])
+    def test_of_the_key_is_not_sat_out_in_a_hurry(self, subject: Subject, patience: float) -> None:
+        refused = PlanasonixAuthenticationError("401", status=401)
+        work, seconds, _ = self.cancel(subject, until=5, error=refused, patience=patience)
+        assert work is refused
+        assert seconds < 1
+
+    def test_that_asks_for_more_than_ten_minutes_of_silence_is_met_once_more_before_they_end(
+        self, subject: Subject
+    ) -> None:
+        silence = PlanasonixRateLimitError("429", status=429, retry_after=900)
+        work, seconds, _ = self.cancel(subject, until=500, error=silence)
+        assert work.status == "cancelled"
+        assert seconds == pytest.approx(LONGEST_PURSUIT, abs=15)
+        error, seconds, _ = self.cancel(subject, until=3_600, error=silence)
+        assert error is silence
+        assert seconds == pytest.approx(LONGEST_PURSUIT, abs=15)
 
 
 def test_cancels_that_fail_while_looks_do_not_are_told_of_twice_a_minute() -> None:

@@ -303,6 +303,18 @@ class TestASilence:
         over(there, act)
         assert there.asked.total() == 2
 
+    def test_is_not_kept_by_what_ends_work_that_has_nobody_any_more(self) -> None:
+        there = Planasonix(answer=refused_once(retry_after=900))
+
+        async def act(channel: Channel) -> float:
+            await ask(channel)
+            await channel.send_urgently(routes.cancel_job("job_1"))
+            assert isinstance(await ask(channel), PlanasonixRateLimitError)
+            return asyncio.get_running_loop().time()
+
+        assert over(there, act) < 1
+        assert there.asked.total() == 2
+
     def test_is_sat_out_by_who_sends_what_matters(self) -> None:
         there = Planasonix(answer=refused_once(retry_after=30))
 
