@@ -72,25 +72,26 @@ class Client(Operations):
         answer: T = retrying(self._try, request, policy)
         return answer
 
-    def wait_for_turn(self, request: Request[Any]) -> None:
+    def wait_for_turn(self, request: Request[Any], at_most: float = math.inf) -> None:
         """Let others go first, where the rate limit runs short and the request can wait.
 
         :param request: what is to be sent.
+        :param at_most: for how many seconds.
         """
         if request.can_wait:
-            for rest in self.pace.rests():
+            for rest in self.pace.rests(at_most):
                 self._sleep(rest)
 
     def _try(self, request: Request[T], policy: Policy) -> T:
         if policy.takes_turns:
-            self.wait_for_turn(request)
+            self.wait_for_turn(request, policy.seconds_for_a_read)
         if not policy.is_urgent:
             _keep_silence(self.pace, request)
+        self._deadline.begin(policy.seconds_for_a_read if request.can_wait else math.inf)
         return self._send_once(request)
 
     def _send_once(self, request: Request[T]) -> T:
         with faults_named(self.account, request):
-            self._deadline.begin()
             with self._http.stream(**_arguments(request), extensions={"trace": self._deadline.watch}) as response:
                 incoming = _incoming(self, request, response)
                 for piece in response.iter_raw():
@@ -143,22 +144,26 @@ class AsyncClient(Operations):
         retrying = AsyncRetrying(**policy.tenacity(request.repeat), sleep=self._sleep)
         return await retrying(self._try, request, policy)
 
-    async def wait_for_turn(self, request: Request[Any]) -> None:
+    async def wait_for_turn(self, request: Request[Any], at_most: float = math.inf) -> None:
         """Let others go first, where the rate limit runs short and the request can wait.
 
         :param request: what is to be sent.
+        :param at_most: for how many seconds, once whoever stands in line before has gone.
         """
         if request.can_wait:
             async with self._line:
-                for rest in self.pace.rests():
+                for rest in self.pace.rests(at_most):
                     await self._sleep(rest)
 
     async def _try(self, request: Request[T], policy: Policy) -> T:
         if policy.takes_turns:
-            await self.wait_for_turn(request)
+            await self.wait_for_turn(request, policy.seconds_for_a_read)
         if not policy.is_urgent:
             _keep_silence(self.pace, request)
-        return await self._send_once(request)
+        longest = policy.seconds_for_a_read if request.can_wait else math.inf
+        with faults_named(self.account, request):
+            async with asyncio.timeout(None if longest == math.inf else longest):
+                return await self._send_once(request)
 
     async def _send_once(self, request: Request[T]) -> T:
         with faults_named(self.account, request):

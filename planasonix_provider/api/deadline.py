@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,9 +22,12 @@ class Deadline:
         self._seconds = seconds
         self._end = 0.0
 
-    def begin(self) -> None:
-        """Count anew, for the next try."""
-        self._end = time.monotonic() + self._seconds
+    def begin(self, at_most: float = math.inf) -> None:
+        """Count anew, for the next try.
+
+        :param at_most: for how many seconds that one may last, where it is less than usual.
+        """
+        self._end = time.monotonic() + min(self._seconds, at_most)
 
     def watch(self, event: str, info: Mapping[str, Any]) -> None:
         """Bound all that is to be read from and written to a connection, from the moment that it is made.

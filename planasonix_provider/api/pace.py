@@ -95,12 +95,13 @@ class Pace:
                 self._tell(now)
             return rest
 
-    def rests(self) -> Iterator[float]:
+    def rests(self, at_most: float = LONGEST_REST) -> Iterator[float]:
         """Wait for a turn, and take it.
 
-        :return: the seconds to sleep, again and again while others are faster, and :data:`LONGEST_REST` in all.
+        :param at_most: for how many seconds to wait, where that is less than :data:`LONGEST_REST`.
+        :return: the seconds to sleep, again and again while others are faster, and so many in all.
         """
-        left = LONGEST_REST
+        left = min(at_most, LONGEST_REST)
         while left > 0 and (rest := self.rest()):
             yield min(rest, left)
             left -= rest

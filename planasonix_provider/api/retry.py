@@ -92,7 +92,8 @@ class Policy:
     :param tries: how often a request is sent at the most, the first time included; default 8.
     :param seconds: after how many seconds no further try begins; default 120. A ``Retry-After`` that reaches beyond
         ends the call at once.
-    :param until: when no further try begins either, by ``clock``; ``None``, the default, for no such moment.
+    :param until: when no further try begins either, by ``clock``, and when a read is waited for no longer that has
+        begun before; ``None``, the default, for no such moment.
     :param first_wait: the upper bound of the first wait, in seconds; default 0.5. It doubles with each try. The wait
         itself is drawn evenly from zero to the bound, so that callers which failed together do not return together.
     :param longest_wait: where the bound stops growing, in seconds; default 20.
@@ -112,6 +113,12 @@ class Policy:
     is_urgent: bool = False
     clock: Callable[[], float] = monotonic
     draw: Callable[[float, float], float] = random.uniform
+
+    @property
+    def seconds_for_a_read(self) -> float:
+        """For how many seconds a read may be waited for that begins now; one that begins after ``until`` is wanted."""
+        left = math.inf if self.until is None else self.until - self.clock()
+        return left if left > 0 else math.inf
 
     def tenacity(self, repeat: Repeat) -> dict[str, Any]:
         """Put the policy into tenacity's words, for ``Retrying`` and ``AsyncRetrying`` alike.

@@ -16,7 +16,7 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.pace import pace_of
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.retry import ONCE, is_passing
+from planasonix_provider.api.retry import is_passing
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.channel import Channel, run_aside
@@ -194,7 +194,7 @@ class Inquiry:
         :return: what the answer holds.
         :raises PlanasonixError: one of its kinds.
         """
-        return self._hook.send(request, ONCE)
+        return self._hook.send(request, self._road.once)
 
     def wait_until_over(self, work: Work, look: Callable[[Request[Any]], Any] | None = None) -> Work | None:
         """Wait on this worker, for work that is not to be cancelled when the wait ends.

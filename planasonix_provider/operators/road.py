@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -62,6 +63,8 @@ class Road:
         self._records = Records(context)
         self.interval = parameters.seconds("poll_interval", operator.poll_interval)
         self.kill = Kill(operator, context)
+        #: How a look is sent, which is not waited for when the time is up.
+        self.once = ONCE
         self.rest = Rest(self.kill.stop_if_killed, self.kill.pulse.beat)
 
     def travel(self) -> dict[str, Any]:
@@ -138,8 +141,9 @@ class Road:
     @contextmanager
     def _for_airflow(self, deadline: datetime | None = None) -> Iterator[PlanasonixHook]:
         """Give the hook, which tries nothing again past the deadline; say in the log what was done at a kill."""
-        left = (deadline - utcnow()).total_seconds() if deadline else None
-        policy = Policy(until=None if left is None else monotonic() + left)
+        until = monotonic() + (deadline - utcnow()).total_seconds() if deadline else None
+        self.once = replace(ONCE, until=until)
+        policy = Policy(until=until)
         try:
             with (
                 retries_where_they_help(),
@@ -174,7 +178,7 @@ class Road:
 
     def _send(self, hook: PlanasonixHook, request: Request[Any]) -> Any:
         """Ask once for what a look needs, and learn from the answer what a kill, and the button, would want to know."""
-        answer = hook.send(request, ONCE)
+        answer = hook.send(request, self.once)
         # With a key that was rotated meanwhile, a kill has to use the new one.
         self.kill.account = hook.settings.account
         if isinstance(answer, (Job, Backfill)):

@@ -513,6 +513,20 @@ class TestTime:
             with pytest.raises(PlanasonixTransportError, match=r"\(Tried 3 times\.\)"):
                 way.call(here, read)
 
+    def test_a_read_is_waited_for_until_the_caller_has_no_more_time(self, way: Way, peer: Peer) -> None:
+        peer.does(SILENCE)
+        begun = time.monotonic()
+        with pytest.raises(PlanasonixTransportError, match="no answer in time"):
+            way.call(account(peer.url, read_timeout=60.0), read, way.policy(until=way.clock.now + 0.2))
+        assert time.monotonic() - begun < 60
+
+    def test_a_start_is_waited_for_all_the_same(self, way: Way, peer: Peer) -> None:
+        peer.does(SILENCE)
+        begun = time.monotonic()
+        with pytest.raises(PlanasonixTransportError, match="no answer in time"):
+            way.call(account(peer.url, read_timeout=1.0), start, way.policy(until=way.clock.now + 0.05))
+        assert time.monotonic() - begun >= 1
+
     def test_a_kept_connection_has_the_time_of_each_request(self, plain: ReferenceServer) -> None:
         with Client(account(plain.url)) as client:
             for _ in range(3):
@@ -617,6 +631,12 @@ class TestPace:
         way.call(account(peer.url), read)
         assert sum(way.clock.slept) > 0
         assert len(peer.seen) == 2
+
+    def test_a_turn_is_waited_for_no_longer_than_there_is_time(self, way: Way, peer: Peer) -> None:
+        peer.does(self.EMPTY)
+        way.call(account(peer.url), read)
+        way.call(account(peer.url), read, way.policy(until=way.clock.now + 7))
+        assert sum(way.clock.slept) == pytest.approx(7)
 
     def test_a_start_and_a_cancel_do_not(self, way: Way, peer: Peer) -> None:
         peer.does(self.EMPTY, STARTED, ONE_JOB)

@@ -159,6 +159,23 @@ class TestInTheTriggerer:
         starts_anew(lambda: make(deferrable=True), simulator, notes, try_number=2)
 
 
+class TestALookThatHangs:
+    """In real time, for that is what a socket goes by."""
+
+    @pytest.fixture(autouse=True)
+    def travel(self, simulator: Simulator) -> None:
+        take(simulator, 300 * MINUTE)
+
+    def test_is_not_waited_for_when_the_time_is_up(self, make: Make, simulator: Simulator) -> None:
+        for route in ("get_job", "get_backfill"):
+            simulator.fail("hang", route=route, seconds=25)
+        run = drive(lambda: make(deferrable=False, timeout=2, poll_interval=0.5))
+        assert isinstance(run.error, PlanasonixTimeoutError)
+        (one,) = started(simulator)
+        (job,) = jobs_of(simulator, one)[:1]
+        assert (job.cancel_requested_at - one.created_at).total_seconds() < 20
+
+
 class TestTheLastLook:
     """At work that is to be left alone when its time is up."""
 
