@@ -13,6 +13,7 @@ from planasonix_provider.keepers import keeper
 from planasonix_provider.testing import Planasonix
 from planasonix_provider.triggers.events import HAS_WATCHERS
 from tests.conftest import DAGS_FOLDER
+from tests.dag_processor import make_assets_known
 
 ORDERS = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 DEMO = [f"conn_demo_{number:02}" for number in range(1, 11)]
@@ -34,21 +35,6 @@ def runs_to_its_end(name: str, *followers: str) -> None:
     for dag in ("dag", *followers):
         run = dags[dag].test()
         assert str(getattr(run.state, "value", run.state)) == "success"
-
-
-def make_assets_known(kind: Any, dags: list[Any]) -> None:
-    """Do what the scheduler, or the DAG processor, does: ``dag.test()`` of Airflow 3.1 does it but once."""
-    if hasattr(kind, "bulk_write_to_db"):
-        kind.bulk_write_to_db(dags)
-        return
-    try:
-        from airflow.models.dagbag import BundleDagBag, sync_bag_to_db
-    except ImportError:  # a newer Airflow, whose dag.test() does it each time
-        return
-    from airflow.dag_processing.bundles.manager import DagBundlesManager
-
-    DagBundlesManager().sync_bundles_to_db()
-    sync_bag_to_db(BundleDagBag(DAGS_FOLDER, bundle_path=DAGS_FOLDER), "dags-folder", None)
 
 
 def test_every_example_is_run_here() -> None:
