@@ -30,7 +30,7 @@ from planasonix_provider.api.retry import ONCE
 from planasonix_provider.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR, get_provider_info
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.hooks.settings import Settings
-from tests.hooks.conftest import KEY, Connect
+from tests.hooks.conftest import KEY, Connect, drawn
 from tests.reference_server import FaultItem, ReferenceServer
 
 
@@ -374,6 +374,7 @@ class TestForm:
         assert (hook["hook_name"], hook["connection_id_attribute_name"]) == ("Planasonix", "planasonix_conn_id")
         assert hook["connection_testable"] is True
 
+    @drawn
     def test_airflow_shows_the_form_of_the_table(self, form: dict[str, Any]) -> None:
         assert form["fields"] == {name: field["label"] for name, field in CONN_FIELDS.items()}
         assert set(form["hidden"]) == set(UI_FIELD_BEHAVIOUR["hidden-fields"]) - {"extra"}
@@ -395,10 +396,10 @@ except ImportError:  # Airflow 2
     fields = {w.field_name: w.field.args[0] for n, w in widgets.items() if n.startswith("extra__planasonix__")}
 else:
     meta = next(m for m in HookMetaService.hook_meta_data() if m.connection_type == "planasonix")
-    standard = {n.replace("url_", ""): f for n, f in meta.standard_fields.model_dump().items() if f}
-    hidden = [name for name, field in standard.items() if field["hidden"]]
-    relabeled = {name: field["title"] for name, field in standard.items() if field["title"]}
-    fields = {name: field["schema"]["title"] for name, field in meta.extra_fields.items()}
+    standard = {n.replace("url_", ""): f for n, f in dict(meta.standard_fields or ()).items() if f}
+    hidden = [name for name, field in standard.items() if field.hidden]
+    relabeled = {name: field.title for name, field in standard.items() if field.title}
+    fields = {name: field["schema"]["title"] for name, field in (meta.extra_fields or {}).items()}
 hook = ProvidersManager().hooks["planasonix"]._asdict()
 print("FORM", json.dumps({"hook": hook, "hidden": hidden, "relabeled": relabeled, "fields": fields}))
 """

@@ -4,13 +4,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.models import Connection
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from pydantic import SecretStr
 
 from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixError
@@ -21,6 +20,7 @@ from planasonix_provider.get_provider_info import (
 )
 from planasonix_provider.hooks.receiver import PlanasonixReceiverHook, Receiver
 from planasonix_provider.keepers import PlanasonixSecretError, keeper, surroundings
+from tests.hooks.conftest import drawn
 
 SECRET = "whsec_4b1d7a90c2"
 OLDER = "whsec_e83f05d6b7"
@@ -253,10 +253,7 @@ class TestForm:
         extra = dict.fromkeys(RECEIVER_CONN_FIELDS, "value")
         assert redact(extra) == extra | {"previous_signing_secret": "***"}
 
-    @pytest.mark.skipif(
-        AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS and not find_spec("flask_appbuilder"),
-        reason="without flask_appbuilder, Airflow 3.0 has a plain form for all connection types",
-    )
+    @drawn
     def test_airflow_lists_the_connection_type_with_its_form(self) -> None:
         done = subprocess.run([sys.executable, "-c", ASK_AIRFLOW], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
