@@ -123,13 +123,14 @@ class Start:
         """Write down what is about to be started, anew each time: while the API was gone, others may have started."""
         self._stop_if_out_of_time()
         self._road.kill.owes(True, None, Traces.of(self._again) if self._again else None)
-        record = self._once_more(self._again) if self._again else self._intent()
-        # To ask what there is may have taken the rest of the time, where no answer came.
-        self._stop_if_out_of_time()
-        self._written = record
+        self._written = record = self._once_more(self._again) if self._again else self._intent()
         self._records.write(record)
         self._attempt = record.attempt(self._attempt)
         self._road.kill.stop_if_killed()
+        # Where Planasonix or Airflow is slow, to ask and to write may have taken the rest of the time.
+        if self._inquiry.is_out_of_time:
+            self._refused()
+            self._stop_if_out_of_time()
         self._road.kill.owes(True, None, Traces.of(record))
         return record
 

@@ -15,6 +15,7 @@ from planasonix_provider.api.errors import (
     PlanasonixTransportError,
 )
 from planasonix_provider.operators import conflict, inquiry
+from planasonix_provider.operators.records import Records
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting import search
 from planasonix_provider.waiting.rest import TaskKilledError
@@ -232,6 +233,22 @@ def test_what_comes_after_the_deadline_is_not_started(make: Make, simulator: Sim
     with pytest.raises(PlanasonixTimeoutError, match=r"was up before a (job|backfill) could be started"):
         operator.execute(late)
     assert started(simulator) == []
+
+
+def test_nothing_is_started_where_to_write_it_down_took_the_rest_of_the_time(
+    make: Make, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    whole = Records.write
+
+    def slow(records: Records, record: Any) -> None:
+        travel.sleep(20)
+        whole(records, record)
+
+    monkeypatch.setattr(Records, "write", slow)
+    run = drive(lambda: make(timeout=15, deferrable=deferrable))
+    assert isinstance(run.error, PlanasonixTimeoutError)
+    assert starts(simulator) == 0
+    assert run.notes == {}, "there is nothing for the next try to look for"
 
 
 @pytest.mark.usefixtures("travel")
