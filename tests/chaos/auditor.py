@@ -21,6 +21,8 @@ from tests.chaos.history import Deed, Event, History, Task, Work
 GRACE = timedelta(seconds=15)
 #: The same where the way there was disturbed.
 GRACE_IN_TROUBLE = timedelta(seconds=45)
+#: What ends the part of a task's log that comes before its operator executes; only later does the log say that again.
+EXECUTES = "::endgroup::"
 #: How long Airflow may take from the beginning of a try until its process gets hold of the work, on a busy machine.
 SLOW_START = timedelta(seconds=45)
 #: For how long before a moment a deed may be what has led to it.
@@ -206,21 +208,26 @@ class _Case:
                 yield old[-1], clear.at, "was cleared", clear
 
     def _judge_the_time(self) -> None:
-        """Its time counts from the beginning of each try; what the last one waits for does not run on after it."""
+        """Its time counts from when each try executes; what the last one waits for does not run on after it."""
         last = self.task.tries[-1] if self.task.tries else None
         if not (self.task.timeout and last and last.began and self.works):
             return
         for work in self.works:
             began = max((one.began for one in self.task.tries if one.began and one.began <= work.began), default=None)
-            if began and work.began > began + timedelta(seconds=self.task.timeout) + GRACE:
+            if began and work.began > self._executed(began) + timedelta(seconds=self.task.timeout) + GRACE:
                 self._violate("wrong state", f"{work.id} was started when the time of its try was up")
-        work, up = self.works[-1], last.began + timedelta(seconds=self.task.timeout)
+        work, up = self.works[-1], self._executed(last.began) + timedelta(seconds=self.task.timeout)
         late = max(up, self._got_hold(work, last.began)) + (GRACE_IN_TROUBLE if self._is_troubled(up) else GRACE)
         is_given_up = self._deed("mark_failed", last.began - SLACK, late)
         if self.task.state == "failed" and self._limit_of(work, last.ended or up, None):
             return
         if (work.cancel_asked or work.ended or self.history.ended) > late and not is_given_up:
             self._violate("orphaned", f"{work.id} ran on after the time of try {last.number} was up")
+
+    def _executed(self, began: datetime) -> datetime:
+        """Say when the operator of a try began to execute: Airflow has to give it a process, and to read its DAG."""
+        begins = (event.at for event in self._events("task", began, began + SLOW_START) if EXECUTES in event.text)
+        return min(begins, default=began)
 
     def _got_hold(self, work: Work, began: datetime) -> datetime:
         """Say when a try first knew of work: Airflow counts a try from before it has a process that can do anything."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.chaos.storm import Storm
 
 # Of a task's log, what names work, and what is a trouble.
-_TELLING = re.compile(r"\b(job|bf|backfill)_\w+|starting|on_kill|killed|Killed|SIG|could not|Looking")
+_TELLING = re.compile(r"\b(job|bf|backfill)_\w+|starting|on_kill|killed|Killed|SIG|could not|Looking|::endgroup::")
 # What a supervisor says of a task, in the log of the component that it is part of.
 _HEARTBEAT = re.compile(
     r"^(?P<at>\S+Z) .*Failed to send heartbeat.*failed_heartbeats=(?P<count>\d+)"

@@ -112,6 +112,12 @@ CLEAN = {
         event(90, "task", "[2] Job job_1, which try 1 has started, still runs: this try goes on with it."),
         deed(7, "kill_task", signal="SIGKILL"),
     ),
+    "out of time, as counted from when its operator executed": history(
+        task(**FAILED, timeout=10, tries=tries((0, 55, "failed"))),
+        event(18, "task", "[1] ::endgroup::"),
+        cancelled(1, 27, 42),
+        event(56, "task", "[1] ::endgroup::"),
+    ),
     "a job that failed for good": history(task(**FAILED), job(1, 1, 30, "failed")),
     "attached to another's job": History(
         tasks=[
@@ -259,6 +265,14 @@ PLANTED = {
             cancelled(1, 1, 102),
             event(70, "task", "[2] Job job_1, which try 1 has started, still runs: this try goes on with it."),
             deed(7, "kill_task", signal="SIGKILL"),
+        ),
+    ),
+    "orphaned: its time, as counted from when its operator executed, was up long before": (
+        "orphaned",
+        history(
+            task(**FAILED, timeout=10, tries=tries((0, 55, "failed"))),
+            event(18, "task", "[1] ::endgroup::"),
+            cancelled(1, 27, 52),
         ),
     ),
     "orphaned: its time was up, and a process that takes minutes is no reason": (
