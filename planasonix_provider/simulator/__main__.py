@@ -11,6 +11,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from planasonix_provider.simulator.connect import export_line
+from planasonix_provider.simulator.hosts import ANY_HOST, host_name
 from planasonix_provider.simulator.past import KEEP
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             keep=options.keep,
             state=options.state,
             airflow_url=options.airflow_url,
+            allowed_hosts=options.allow_host,
+            webhook_hosts=options.webhook_host,
         )
     except ValueError as error:
         parser.error(str(error))
@@ -128,6 +131,22 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="where the UI of Airflow 3 is, for links from jobs to their tasks (default: no links)",
     )
+    add(
+        "--allow-host",
+        type=host,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name that the simulator answers to, besides localhost, IP addresses and --host; may be repeated",
+    )
+    add(
+        "--webhook-host",
+        type=host_or_any,
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a host that webhooks are delivered to, besides this machine; * is every host; may be repeated",
+    )
     return parser
 
 
@@ -163,6 +182,29 @@ def count(text: str) -> int:
     :raises argparse.ArgumentTypeError: if it is not positive.
     """
     return int(_within(int(text), 1, 10**9))
+
+
+def host(text: str) -> str:
+    """Read a host.
+
+    :param text: what was typed.
+    :return: the host.
+    :raises argparse.ArgumentTypeError: if it is neither a name nor an IP address.
+    """
+    try:
+        return host_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def host_or_any(text: str) -> str:
+    """Read a host, or the sign for every host.
+
+    :param text: what was typed.
+    :return: the host, or the sign.
+    :raises argparse.ArgumentTypeError: if it is neither.
+    """
+    return text if text == ANY_HOST else host(text)
 
 
 def _within(number: float, least: int, most: int) -> float:

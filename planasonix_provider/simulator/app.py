@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.resources import files
 from typing import Annotated
 
@@ -127,7 +128,12 @@ class Api:
 
 
 def create_app(
-    world: World, *, faults: Faults | None = None, limits: Limits | None = None, airflow_url: str | None = None
+    world: World,
+    *,
+    faults: Faults | None = None,
+    limits: Limits | None = None,
+    airflow_url: str | None = None,
+    allowed_hosts: Collection[str] = (),
 ) -> FastAPI:
     """Put a world behind HTTP.
 
@@ -135,6 +141,7 @@ def create_app(
     :param faults: which requests fail; none by default.
     :param limits: how many requests a key has; by default 1,200 a minute.
     :param airflow_url: where the pages of Airflow 3 are, for links to the tasks that started things; none by default.
+    :param allowed_hosts: the names that it answers to, besides ``localhost`` and IP addresses; none by default.
     :return: the app. Its ``state.gate`` holds the parts.
     :raises ValueError: if ``airflow_url`` is not the address of web pages.
     """
@@ -145,7 +152,7 @@ def create_app(
         app.include_router(router)
     # Not the app's own list: from some version on, FastAPI keeps whole routers there.
     app.state.routes = [route for router in routers for route in router.routes]
-    app.add_middleware(Front, world=world)
+    app.add_middleware(Front, world=world, allowed_hosts=allowed_hosts)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(Refused, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse)

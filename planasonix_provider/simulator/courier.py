@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException
+from ipaddress import ip_address
 from threading import Event, Lock, Thread
 from urllib.parse import urlsplit
 
 from planasonix_provider.simulator.deliveries import Letter
+from planasonix_provider.simulator.hosts import host_name
 from planasonix_provider.simulator.webhooks import Webhooks
 
 #: How many seconds pass between two looks at what happened.
@@ -18,14 +21,58 @@ LOOK_EVERY = 0.05
 PATIENCE = 5
 
 
+class Line(HTTPConnection):
+    """A connection to a receiver, which only hosts get that may receive deliveries.
+
+    :param host: the receiver's host.
+    :param port: its port; ``None`` is the scheme's own.
+    :param is_encrypted: whether to use TLS.
+    :param hosts: the hosts that get deliveries, besides loopback addresses; ``None`` is every host.
+    """
+
+    def __init__(self, host: str, port: int | None, is_encrypted: bool, hosts: Collection[str] | None) -> None:
+        # Of a request's ``Host``, http.client leaves this port out.
+        self.default_port = 443 if is_encrypted else 80
+        super().__init__(host, port or self.default_port, timeout=PATIENCE)
+        self._is_encrypted = is_encrypted
+        self._hosts = hosts
+
+    def connect(self) -> None:
+        """Connect to the first address of the host that accepts.
+
+        The name is resolved only once: a second time it could lead to another address than the one that was checked.
+
+        :raises OSError: if nothing may be delivered to the host, or it cannot be reached.
+        """
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        addresses = [str(address[0]) for *_, address in found]
+        is_allowed = self._hosts is None or host_name(self.host) in self._hosts
+        if not is_allowed and not all(_is_loopback(address) for address in addresses):
+            raise OSError(
+                f"webhooks are delivered to this machine only; to deliver to {self.host}, start the simulator with "
+                f"--webhook-host {self.host}"
+            )
+        self.sock = self._first(addresses)
+        if self._is_encrypted:
+            self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
+
+    def _first(self, addresses: Sequence[str]) -> socket.socket:
+        for address in addresses[:-1]:
+            with suppress(OSError):
+                return socket.create_connection((address, self.port), PATIENCE)
+        return socket.create_connection((addresses[-1], self.port), PATIENCE)
+
+
 class Courier:
     """Delivers between :meth:`start` and :meth:`stop`, while there are subscriptions.
 
     :param webhooks: the subscriptions.
+    :param hosts: the hosts that it delivers to, besides loopback addresses; ``None`` is every host.
     """
 
-    def __init__(self, webhooks: Webhooks) -> None:
+    def __init__(self, webhooks: Webhooks, hosts: Collection[str] | None = ()) -> None:
         self._webhooks = webhooks
+        self._hosts = hosts
         self._lock = Lock()
         self._is_on_duty = False
         self._rounds: _Rounds | None = None
@@ -49,7 +96,7 @@ class Courier:
         """Start the thread if it is needed and not there."""
         with self._lock:
             if self._is_on_duty and self._rounds is None and self._webhooks.are_any:
-                self._rounds = _Rounds(self._webhooks, self._is_needed)
+                self._rounds = _Rounds(self._webhooks, self._hosts, self._is_needed)
                 self._rounds.start()
 
     def _is_needed(self, rounds: _Rounds) -> bool:
@@ -64,12 +111,13 @@ class Courier:
 class _Rounds(Thread):
     """One thread, from the first subscription to the end of the last."""
 
-    def __init__(self, webhooks: Webhooks, is_needed: Callable[[_Rounds], bool]) -> None:
+    def __init__(self, webhooks: Webhooks, hosts: Collection[str] | None, is_needed: Callable[[_Rounds], bool]) -> None:
         super().__init__(name="planasonix-webhooks", daemon=True)
         self._webhooks = webhooks
+        self._hosts = hosts
         self._is_needed = is_needed
         self._stopped = Event()
-        self._connection: HTTPConnection | None = None
+        self._connection: Line | None = None
 
     def run(self) -> None:
         outbox = self._webhooks.outbox
@@ -97,11 +145,10 @@ class _Rounds(Thread):
     def _post(self, letter: Letter) -> tuple[int | None, str | None]:
         """Post a letter. Redirects are not followed, and no proxy is asked: either could lead signed events astray."""
         parts = urlsplit(letter.url)
-        connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection: HTTPConnection | None = None
+        connection: Line | None = None
         try:
-            connection = self._connection = connect(parts.hostname or "", parts.port, timeout=PATIENCE)
+            connection = self._connection = Line(parts.hostname or "", parts.port, parts.scheme == "https", self._hosts)
             connection.connect()
             if self._stopped.is_set():
                 return None, None
@@ -113,3 +160,8 @@ class _Rounds(Thread):
         finally:
             if connection is not None:
                 connection.close()
+
+
+def _is_loopback(address: str) -> bool:
+    parsed = ip_address(address)
+    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback

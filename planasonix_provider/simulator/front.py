@@ -1,4 +1,4 @@
-"""What every answer has and every path needs, before FastAPI looks at a request."""
+"""What every answer has and every request needs, before FastAPI looks at a request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from urllib.parse import quote, unquote
 from fastapi import Path
 from pydantic import AfterValidator
 
+from planasonix_provider.simulator.envelope import refusal
+from planasonix_provider.simulator.hosts import refuse_other_hosts
+from planasonix_provider.simulator.refusals import Refused
+
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from planasonix_provider.simulator.world import World
@@ -26,20 +32,26 @@ PathId = Annotated[str, Path(), AfterValidator(_decoded)]
 
 
 class Front:
-    """Keeps each id one segment of its path, and gives each answer a ``Date`` and an ``X-Request-ID``.
+    """Refuses requests to other hosts, keeps each id one segment of its path, and adds ``Date`` and ``X-Request-ID``.
 
     :param app: what answers.
     :param world: whose clock and ids are used.
+    :param allowed_hosts: the names that the simulator answers to, besides ``localhost`` and IP addresses.
     """
 
-    def __init__(self, app: ASGIApp, world: World) -> None:
+    def __init__(self, app: ASGIApp, world: World, allowed_hosts: Collection[str] = ()) -> None:
         self._app = app
         self._world = world
+        self._allowed_hosts = allowed_hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            # There are no routes for WebSockets, and so none that would have to check where a request comes from.
+            await send({"type": "websocket.close", "code": 1008})
             return
         # Starlette matches the decoded path, where an id with "%2F" in it is two segments.
         raw_path = scope.get("raw_path") or quote(scope["path"]).encode()
@@ -55,4 +67,9 @@ class Front:
                 ]
             await send(message)
 
+        try:
+            refuse_other_hosts(scope["headers"], self._allowed_hosts)
+        except Refused as refused:
+            await refusal(refused)(scope, receive, send_with_headers)
+            return
         await self._app(scope, receive, send_with_headers)

@@ -20,6 +20,7 @@ from planasonix_provider.simulator.courier import Courier
 from planasonix_provider.simulator.deliveries import SentDelivery
 from planasonix_provider.simulator.faults import Fault, Faults, Kind
 from planasonix_provider.simulator.gate import Gate
+from planasonix_provider.simulator.hosts import ANY_HOST, host_names
 from planasonix_provider.simulator.jobs import Plan, PlanChanges
 from planasonix_provider.simulator.limits import Limits
 from planasonix_provider.simulator.log import RecordedRequest
@@ -64,6 +65,10 @@ class Simulator:
         default none.
     :param airflow_url: where the pages of Airflow 3 are, for links from jobs to the tasks that started them; default:
         there are no links.
+    :param allowed_hosts: names that it answers to, besides ``localhost``, IP addresses and ``host``; default none. A
+        request to another name is refused, because a web page may have sent it.
+    :param webhook_hosts: hosts that webhooks are delivered to, besides loopback addresses; ``*`` is every host.
+        Default none.
     :raises ValueError: if a value is not allowed, or the file is another simulator's.
     :raises OSError: if the file cannot be read and written.
     """
@@ -84,7 +89,12 @@ class Simulator:
         ids: Ids | None = None,
         state: Path | None = None,
         airflow_url: str | None = None,
+        allowed_hosts: Iterable[str] = (),
+        webhook_hosts: Iterable[str] = (),
     ) -> None:
+        own_hosts = host_names("host", [host]) | host_names("allowed_hosts", allowed_hosts)
+        receivers = set(webhook_hosts)
+        receiver_hosts = None if ANY_HOST in receivers else host_names("webhook_hosts", receivers)
         plan = Plan(running_seconds=job_seconds, queued_seconds=queued_seconds, cancelling_seconds=cancelling_seconds)
         self.world = World(
             clock=clock or utc_now,
@@ -97,9 +107,11 @@ class Simulator:
         )
         self.faults = Faults()
         self.limits = Limits(self.world.clock, rate_limit)
-        self._app = create_app(self.world, faults=self.faults, limits=self.limits, airflow_url=airflow_url)
+        self._app = create_app(
+            self.world, faults=self.faults, limits=self.limits, airflow_url=airflow_url, allowed_hosts=own_hosts
+        )
         self._gate: Gate = self._app.state.gate
-        self._courier = Courier(self.world.webhooks)
+        self._courier = Courier(self.world.webhooks, receiver_hosts)
         self._address = (host, port)
         self._server: _Server | None = None
         self._url: str | None = None

@@ -400,7 +400,7 @@ class TestEveryAnswer:
 
 async def test_app_works_without_a_server(clock):
     app = create_app(World(clock=clock))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://planasonix") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         client.headers["Authorization"] = "Bearer plnx_sim_local_key"
         job_id = (await client.post(f"/api/v1{SYNC}")).json()["data"]["job"]["id"]
         assert (await client.get(f"/api/v1/jobs/{job_id}")).json()["data"]["status"] == "queued"
@@ -411,6 +411,6 @@ async def test_app_works_without_a_server(clock):
 async def test_a_connection_that_is_not_there_cannot_break(clock):
     app = create_app(World(clock=clock))
     app.state.gate.faults.add(Fault(kind="reset"))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://planasonix") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         with pytest.raises(RuntimeError, match="class Simulator"):
             await client.get("/api/v1/jobs")

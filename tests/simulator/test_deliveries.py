@@ -166,6 +166,80 @@ def test_nobody_listens(simulator, client, clock):
     assert client.get(f"/webhooks/{webhook_id}").json()["data"]["failure_count_24h"] == 0
 
 
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """Which addresses names lead to, one after the other: the last one stays."""
+    names: dict[str, list[str]] = {}
+    resolve, create_connection = socket.getaddrinfo, socket.create_connection
+
+    def getaddrinfo(host, *arguments, **options):
+        if host in names:
+            addresses = names[host].pop(0) if len(names[host]) > 1 else names[host][0]
+            return [found for address in addresses.split() for found in resolve(address, *arguments, **options)]
+        return resolve(host, *arguments, **options)
+
+    def connect(address, *arguments, **options):
+        assert address[0].startswith("127."), "no test connects to another machine"
+        return create_connection(address, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "create_connection", connect)
+    return names
+
+
+@pytest.mark.parametrize(
+    "addresses", ["10.1.2.3", "169.254.169.254", "0.0.0.0", "127.0.0.1 10.1.2.3", "::ffff:10.1.2.3"]
+)
+def test_no_name_leads_a_delivery_away_from_this_machine(simulator, names, addresses):
+    names["hooks.example"] = [addresses]
+    simulator.subscribe("https://hooks.example/", ["job.succeeded"])
+    start(simulator)
+    until(lambda: statuses(simulator) == ["failed"])
+    (delivery,) = simulator.deliveries()
+    assert delivery.last_error == (
+        "webhooks are delivered to this machine only; to deliver to hooks.example, start the simulator with "
+        "--webhook-host hooks.example"
+    )
+
+
+@pytest.mark.usefixtures("names")
+def test_an_address_of_another_machine_gets_nothing(simulator):
+    simulator.subscribe("https://10.1.2.3/", ["job.succeeded"])
+    start(simulator)
+    until(lambda: statuses(simulator) == ["failed"])
+    assert "--webhook-host 10.1.2.3" in simulator.deliveries()[0].last_error
+
+
+def test_a_name_cannot_lead_elsewhere_once_it_was_checked(simulator, receiver, names):
+    names["localhost"] = ["127.0.0.1", "10.1.2.3"]
+    simulator.subscribe(receiver.url.replace("127.0.0.1", "localhost"), ["job.succeeded"])
+    start(simulator)
+    (received,) = receiver.wait(1)
+    assert received.headers["host"] == receiver.url.split("/")[2].replace("127.0.0.1", "localhost")
+
+
+def test_each_address_of_a_name_is_tried(simulator, receiver, names):
+    names["localhost"] = ["127.0.0.2 127.0.0.1"]
+    simulator.subscribe(receiver.url.replace("127.0.0.1", "localhost"), ["job.succeeded"])
+    start(simulator)
+    receiver.wait(1)
+    until(lambda: statuses(simulator) == ["delivered"])
+    assert [delivery.attempt for delivery in simulator.deliveries()] == [1]
+
+
+@pytest.mark.parametrize("hosts", [["hooks.example"], ["Hooks.Example."], ["*"]])
+def test_a_host_that_it_was_given_is_delivered_to(clock, names, hosts):
+    names["hooks.example"] = ["127.0.0.1 ::ffff:10.1.2.3"]
+    with socket.create_server(("127.0.0.1", 0)) as server, Simulator(clock=clock, webhook_hosts=hosts) as simulator:
+        simulator.world.configure(webhook_attempts=1)
+        simulator.subscribe(f"https://hooks.example:{server.getsockname()[1]}/", ["job.queued"])
+        start(simulator)
+        line, _ = server.accept()
+        with line:
+            hello = line.recv(4096)
+    assert b"hooks.example" in hello, "TLS names the host, not its address"
+
+
 def test_receiver_without_tls(simulator, receiver):
     simulator.subscribe(receiver.url.replace("http:", "https:"), ["job.succeeded"])
     start(simulator)

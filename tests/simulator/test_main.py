@@ -122,6 +122,11 @@ def test_without_the_extra_it_says_what_to_install():
         (["--api-key", "two words"], "allowed is one word"),
         (["--connection", ""], "connection_id: got ''"),
         (["--airflow-url", "localhost:8080"], "airflow_url: got 'localhost:8080', allowed is an http or https URL."),
+        (["--allow-host", "http://a:80"], "--allow-host: got 'http://a:80', allowed is a host name or"),
+        (
+            ["--webhook-host", "a b"],
+            "--webhook-host: got 'a b', allowed is a host name or",
+        ),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
     ],
 )

@@ -7,7 +7,6 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from datetime import datetime
-from http.client import HTTPConnection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -192,7 +191,7 @@ def module_stage() -> Iterator[Stage]:
 def stage(module_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
     module_stage.clear()
 
-    class Line(HTTPConnection):
+    class Line(courier.Line):
         """A line to a receiver that answers what it is told to."""
 
         def connect(self) -> None:
@@ -207,7 +206,7 @@ def stage(module_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
                 raise answer
             return SimpleNamespace(status=answer)
 
-    monkeypatch.setattr(courier, "HTTPSConnection", Line)
+    monkeypatch.setattr(courier, "Line", Line)
     return module_stage
 
 

@@ -139,7 +139,13 @@ def test_a_job_that_runs_can_fail_and_take_longer(simulator, clock):
 
 @pytest.mark.parametrize(
     ("values", "named"),
-    [({"job_seconds": -1}, "running_seconds"), ({"rate_limit": 0}, "per_minute"), ({"api_key": "a b"}, "value")],
+    [
+        ({"allowed_hosts": ["a:80"]}, "allowed_hosts: got 'a:80'"),
+        ({"webhook_hosts": ["https://a"]}, "webhook_hosts: got 'https://a'"),
+        ({"job_seconds": -1}, "running_seconds"),
+        ({"rate_limit": 0}, "per_minute"),
+        ({"api_key": "a b"}, "value"),
+    ],
 )
 def test_bad_values_are_named(values, named):
     with pytest.raises(ValueError, match=named):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 
+from planasonix_provider.simulator import Simulator
+from planasonix_provider.simulator.app import create_app
 from planasonix_provider.simulator.backfills import BackfillOrder
 from planasonix_provider.simulator.bodies import SyncOrder
+from planasonix_provider.simulator.world import World
+from tests.simulator.answers import error
 from tests.simulator.web.page import Page
 
 ATTACK = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}{% raw %}"
@@ -43,7 +48,7 @@ def attacked(simulator, clock):
 
 def test_everything_is_escaped(attacked, browser):
     for path in attacked:
-        page = Page(browser.get(path, headers={"Host": ATTACK}))
+        page = Page(browser.get(path))
         assert page.status == 200
         assert page.all("script") == [{"src": "/assets/page.js", "defer": None}], path
         assert not page.all("img"), path
@@ -136,6 +141,72 @@ def test_a_page_of_another_site_changes_nothing(browser, simulator, path, header
     assert "another site" in answer.text
     assert (len(simulator.jobs()), simulator.world.settings.speed) == (1, 1.0)
     assert (simulator.job(job_id).status, simulator.world.changes_at()) == ("queued", before)
+
+
+@pytest.mark.parametrize("path", ["/start/sync", "/_simulator/reset", "/api/v1/connections/conn_demo_01/sync"])
+def test_a_page_that_reaches_the_simulator_under_its_own_name_sees_and_changes_nothing(browser, simulator, path):
+    simulator.world.start_sync("conn_demo_02")
+    name = f"rebound.example:{browser.base_url.port}"
+    headers = {"Host": name, "Origin": f"http://{name}", "Sec-Fetch-Site": "same-origin"}
+    headers["Authorization"] = f"Bearer {simulator.api_key}"
+    answer = browser.post(path, data={"connection_id": "conn_demo_01"}, headers=headers)
+    assert error(answer, 403)["message"] == (
+        f"the request was sent to host {name!r}, which is not a name of this simulator; use its IP address, or start "
+        "it with --allow-host and that name"
+    )
+    assert [job.connection_id for job in simulator.jobs()] == ["conn_demo_02"]
+    assert simulator.requests == [], "it is no request of the API"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("path", ["/", "/assets/page.js", "/api/v1/jobs", "/_simulator/state", "/nowhere"])
+def test_no_method_and_no_path_is_for_another_host(browser, method, path):
+    answer = browser.request(method, path, headers={"Host": "rebound.example"})
+    assert (answer.status_code, "x-request-id" in answer.headers) == (403, True)
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        ATTACK.replace("\n", ""),
+        "localhost.evil.example",
+        "evil.localhost",
+        "127.0.0.1.nip.example",
+        "127.0.0.1@evil.example",
+        "evil.example#127.0.0.1",
+        "[::1].evil.example",
+        "[evil.example]",
+        "evil.example, localhost",
+        "0x7f000001.example",
+    ],
+)
+def test_what_only_looks_like_this_machine_is_another_host(browser, host):
+    answer = browser.get("/", headers={"Host": host})
+    assert answer.status_code == 403
+    assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("host", ["localhost", "LocalHost:8321", "localhost.", "127.0.0.1", "10.1.2.3:80", "[::1]:1"])
+def test_localhost_and_addresses_are_its_own(browser, host):
+    assert browser.get("/", headers={"Host": host}).status_code == 200
+
+
+def test_so_is_a_name_that_it_was_given(clock):
+    with Simulator(clock=clock, host="localhost", allowed_hosts=["Planasonix.Internal."]) as simulator:
+        for name, status in (("planasonix.internal:8321", 200), ("internal", 403), ("localhost", 200)):
+            assert httpx.get(simulator.url, headers={"Host": name}, timeout=60).status_code == status
+
+
+async def test_nobody_opens_a_websocket(clock):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    await create_app(World(clock=clock))({"type": "websocket", "path": "/", "headers": []}, None, send)
+    assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
 @pytest.mark.parametrize(

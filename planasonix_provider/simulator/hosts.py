@@ -1,0 +1,81 @@
+"""Host names: those that the simulator answers to, and how they are compared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from ipaddress import ip_address
+
+from planasonix_provider.simulator.refusals import Refused
+
+#: Stands for every host.
+ANY_HOST = "*"
+
+_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?")
+_HOST_HEADER = re.compile(r"(?P<host>\[[^\[\]]+\]|[^:\[\]]+)(:[0-9]*)?")
+
+
+def host_name(text: str) -> str:
+    """Return a host in the form in which hosts are compared.
+
+    :param text: a host name, or an IP address, of IPv6 with or without brackets.
+    :return: the name in lower case and without a final dot, or the address.
+    :raises ValueError: if the text is neither.
+    """
+    name = text.lower().removesuffix(".")
+    address = name[1:-1] if name.startswith("[") and name.endswith("]") else name
+    try:
+        return str(ip_address(address))
+    except ValueError:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"got {text!r}, allowed is a host name or an IP address, without scheme and port."
+            ) from None
+        return name
+
+
+def host_names(parameter: str, hosts: Iterable[str]) -> frozenset[str]:
+    """Return hosts in the form in which they are compared.
+
+    :param parameter: the name of the parameter, for the error.
+    :param hosts: the hosts.
+    :return: the hosts, as of :func:`host_name`.
+    :raises ValueError: if one of them is no host.
+    """
+    try:
+        return frozenset(host_name(host) for host in hosts)
+    except ValueError as error:
+        raise ValueError(f"{parameter}: {error}") from None
+
+
+def refuse_other_hosts(headers: Iterable[tuple[bytes, bytes]], allowed: Collection[str]) -> None:
+    """Refuse a request that is not addressed to the simulator by a name of its own.
+
+    DNS rebinding gives a web page that somebody visits the simulator's address under a name of the page's own. The
+    browser then takes both for one site, and only ``Host`` shows the difference. Nobody controls what ``localhost`` and
+    an IP address lead to, so these are always allowed.
+
+    :param headers: the request's headers, as ASGI has them.
+    :param allowed: further names that the simulator answers to, as of :func:`host_name`.
+    :raises Refused: as ``forbidden``.
+    """
+    found = [value.decode("latin-1") for name, value in headers if name == b"host"]
+    parts = _HOST_HEADER.fullmatch(found[0]) if len(found) == 1 else None
+    try:
+        host = host_name(parts["host"]) if parts else ""
+    except ValueError:
+        host = ""
+    if host != "localhost" and host not in allowed and not _is_address(host):
+        raise Refused(
+            "forbidden",
+            f"the request was sent to host {', '.join(found)!r}, which is not a name of this simulator; use its IP "
+            "address, or start it with --allow-host and that name",
+        )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
