@@ -25,6 +25,7 @@ STATUS_OF = {
     "idempotency_key_reused": 409,
     "job_not_finished": 409,
     "job_not_active": 409,
+    "request_too_large": 413,
     "rate_limited": 429,
 }
 

@@ -37,7 +37,7 @@ def host_name(text: str) -> str:
 def host_names(parameter: str, hosts: Iterable[str]) -> frozenset[str]:
     """Return hosts in the form in which they are compared.
 
-    :param parameter: the name of the parameter, for the error.
+    :param parameter: the parameter's name, which the error begins with.
     :param hosts: the hosts.
     :return: the hosts, as of :func:`host_name`.
     :raises ValueError: if one of them is no host.
@@ -51,9 +51,9 @@ def host_names(parameter: str, hosts: Iterable[str]) -> frozenset[str]:
 def refuse_other_hosts(headers: Iterable[tuple[bytes, bytes]], allowed: Collection[str]) -> None:
     """Refuse a request that is not addressed to the simulator by a name of its own.
 
-    DNS rebinding gives a web page that somebody visits the simulator's address under a name of the page's own. The
-    browser then takes both for one site, and only ``Host`` shows the difference. Nobody controls what ``localhost`` and
-    an IP address lead to, so these are always allowed.
+    With DNS rebinding, a web page gives its own name the simulator's address. The browser then takes both for one site,
+    and only ``Host`` shows the difference. A page cannot rebind ``localhost`` or an IP address, so these are always
+    allowed.
 
     :param headers: the request's headers, as ASGI has them.
     :param allowed: further names that the simulator answers to, as of :func:`host_name`.

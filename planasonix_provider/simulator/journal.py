@@ -6,7 +6,6 @@ import fcntl
 import os
 from collections.abc import Mapping
 from datetime import datetime
-from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +18,30 @@ from planasonix_provider.simulator.sources import Clock, Ids, random_id, utc_now
 
 #: What the first line says was done: the world began, with these settings.
 BEGIN = "begin"
+#: What lines may do: the methods of the world that change it. A file may come from somebody else, and a line that
+#: could name any attribute of the world would run code of their choice.
+METHODS = frozenset(
+    {
+        "add_connection",
+        "cancel",
+        "configure",
+        "fail_job",
+        "keys.add",
+        "keys.revoke",
+        "look",
+        "plan",
+        "plan_backfill",
+        "slow_job",
+        "start_backfill",
+        "start_sync",
+        "webhooks.create",
+        "webhooks.delete",
+        "webhooks.outbox.attempted",
+        "webhooks.rotate",
+        "webhooks.test",
+        "webhooks.update",
+    }
+)
 # How each line begins, which tells one that was cut off from a file that is no simulator's.
 _LINE = b'{"at":"'
 
@@ -117,6 +140,8 @@ class Journal:
         :param happened: what happened to jobs and backfills.
         :param given: what the method was given.
         """
+        if do != BEGIN and do not in METHODS:
+            raise LookupError(f"{do} is not in METHODS, so a file with it could not be read again.")
         if not self._file:
             return
         ids, self._made = self._made, []
@@ -142,7 +167,7 @@ class Journal:
     def _do_again(self, lines: BinaryIO, world: object, settings: Mapping[str, Any]) -> int:
         """Do all again that was written down as a whole; give where that ends."""
         # What was written as JSON becomes again what the method takes.
-        method = cache(lambda path: validate_call(attrgetter(path)(world)))
+        methods = {path: validate_call(attrgetter(path)(world)) for path in METHODS}
         whole = 0
         for number, line in enumerate(lines, 1):
             if not line.endswith(b"\n") and line.startswith(_LINE[: len(line)]):
@@ -150,9 +175,9 @@ class Journal:
                 break
             try:
                 entry = Entry.model_validate_json(line)
-                if entry.do != BEGIN and whole:
+                if entry.do != BEGIN and whole and entry.do in METHODS:
                     self._again = entry
-                    method(entry.do)(**entry.given)
+                    methods[entry.do](**entry.given)
             except (ValueError, LookupError, AttributeError, Refused) as error:
                 # What is in the line is not repeated: there may be a secret in it.
                 raise ValueError(
@@ -161,6 +186,12 @@ class Journal:
                 ) from None
             finally:
                 self._again = None
+            if entry.do != BEGIN and entry.do not in METHODS:
+                # Its name is not repeated: it may be anything.
+                raise ValueError(
+                    f"state: line {number} of {self._path} names an act that no simulator of this version records, so "
+                    "another program or version has written it; name another file, or delete it."
+                )
             if not whole:
                 self._compare(entry, _plain(settings))
             whole += len(line)

@@ -398,6 +398,27 @@ class TestEveryAnswer:
         assert client.get("/jobs").status_code == 200
 
 
+class TestLongBodies:
+    PATHS = (f"/api/v1{SYNC}", "/_simulator/plans", "/start/sync", "/nowhere")
+
+    @pytest.mark.parametrize("path", PATHS)
+    def test_are_refused_by_their_length(self, client, simulator, path):
+        answer = client.post(f"{simulator.url}{path}", content=b"{" + b" " * 1_048_576)
+        assert error(answer, 413)["code"] == "request_too_large"
+        assert simulator.jobs() == []
+
+    # What no route takes is not read.
+    @pytest.mark.parametrize("path", PATHS[:-1])
+    def test_are_refused_when_they_get_longer_than_that(self, client, simulator, path):
+        answer = client.post(f"{simulator.url}{path}", content=(b" " * 65_536 for _ in range(17)))
+        assert answer.status_code == 413
+        assert "the body is longer than 1,048,576 bytes; send a shorter one" in answer.text
+        assert simulator.jobs() == []
+
+    def test_may_be_a_megabyte(self, client):
+        assert client.post(SYNC, content=b"{}" + b" " * (1_048_576 - 2)).status_code == 202
+
+
 async def test_app_works_without_a_server(clock):
     app = create_app(World(clock=clock))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:

@@ -317,6 +317,37 @@ class TestTheFile:
         assert "plnx_secret" not in str(refused.value)
         assert refused.value.__cause__ is None
 
+    @pytest.mark.parametrize(
+        ("do", "given"),
+        [
+            ("_journal.open", {"world": None, "settings": {}}),
+            ("_journal._path.unlink", {}),
+            ("_journal._path.rename", {"target": "/nonexistent/file"}),
+            ("keys._journal._path.write_text", {"data": "plnx_secret"}),
+            ("reset", {}),
+            ("close", {}),
+            ("webhooks.on_subscribed", {}),
+            ("webhooks.outbox.record", {}),
+            ("__class__", {}),
+            ("", {}),
+        ],
+    )
+    def test_does_nothing_but_what_a_simulator_records(self, world, state, clock, do, given):
+        world.start_sync(CONNECTION)
+        line = {"at": "2025-01-01T00:00:00Z", "do": do, "with": given}
+        whole = f"{state.read_text()}{json.dumps(line)}\n"
+        state.write_text(whole)
+        copy = state.with_name("copy")
+        copy.write_text(whole)
+        with pytest.raises(ValueError, match=r"state: line 3 of \S+ names an act that no simulator") as refused:
+            World(clock=clock, state=copy)
+        assert "plnx_secret" not in str(refused.value)
+        assert copy.read_text() == whole
+
+    def test_cannot_get_what_could_not_be_read_again(self, world):
+        with pytest.raises(LookupError, match=r"webhooks\.forget is not in METHODS"):
+            world._journal.write("webhooks.forget")
+
     @pytest.mark.parametrize("text", ["Mine.\n", "Mine."])
     def test_of_another_kind_is_left_as_it_is(self, tmp_path, clock, text):
         notes = tmp_path / "notes.txt"
