@@ -68,14 +68,25 @@ def record(logging: Any, log: Log) -> None:
     logging._log = logging._cached_logger = log
 
 
-def context(run: Run, *, try_number: int = 1, map_index: int = -1, max_tries: int = 2) -> dict[str, Any]:
+def context(
+    run: Run,
+    *,
+    try_number: int = 1,
+    map_index: int = -1,
+    max_tries: int = 2,
+    retries: int = 2,
+    clear_number: int = 0,
+) -> dict[str, Any]:
     """The part of Airflow's context that a task of ours uses."""
     made = tasks.context_of(
         run, dag_id="nightly", task_id="load", try_number=try_number, map_index=map_index, max_tries=max_tries
     )
     if not HAS_NOTES:
         del made["task_state_store"]
-    return made
+    return made | {
+        "task": SimpleNamespace(retries=retries),
+        "dag_run": SimpleNamespace(clear_number=clear_number),
+    }
 
 
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
+
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.request import Request
@@ -53,7 +55,7 @@ class EarlierTry:
         """
         attempt = Attempt.of(self._road.context)
         is_another = self._record.kind != self._operator.starts or (attempt.map_index >= 0 and not self._is_same)
-        return is_another or attempt.is_later_than_a_clear_of(self._record)
+        return is_another or attempt.is_later_than_a_clear_of(self._record, counts_every_clear=AIRFLOW_V_3_2_PLUS)
 
     def let_a_kill_know(self) -> None:
         """From here on, a kill ends what that try has left."""

@@ -156,6 +156,8 @@ class Start:
             digest=self._digest,
             try_number=attempt.try_number,
             max_tries=attempt.max_tries,
+            retries=attempt.retries,
+            clear_number=attempt.clear_number,
         )
 
     def _once_more(self, record: Record) -> Record:

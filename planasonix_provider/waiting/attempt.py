@@ -28,6 +28,8 @@ class Attempt:
     :param try_number: which try it is, from 1.
     :param map_index: which of the mapped tasks it is, from 0; -1 where it is not mapped.
     :param max_tries: the number of the last retry that Airflow would make; a clear raises it, a retry does not.
+    :param retries: the retries that the DAG gives the task now; ``None`` if the context has no task.
+    :param clear_number: how often Airflow has counted a clear of the DAG run; ``None`` if the context has no DAG run.
     :param nonce: what tells it from an earlier try of the same names: a DAG run that was deleted and made again has
         the old run's names, and must not be given the old run's job.
     """
@@ -38,6 +40,8 @@ class Attempt:
     try_number: int
     map_index: int
     max_tries: int = 0
+    retries: int | None = None
+    clear_number: int | None = None
     nonce: str = field(default_factory=lambda: uuid4().hex)
 
     @classmethod
@@ -49,7 +53,16 @@ class Attempt:
         """
         ti = context["ti"]
         map_index = ti.map_index if ti.map_index is not None else -1
-        return cls(ti.dag_id, ti.task_id, ti.run_id, ti.try_number, map_index, ti.max_tries or 0)
+        return cls(
+            ti.dag_id,
+            ti.task_id,
+            ti.run_id,
+            ti.try_number,
+            map_index,
+            max_tries=ti.max_tries or 0,
+            retries=_number(context.get("task"), "retries"),
+            clear_number=_number(context.get("dag_run"), "clear_number"),
+        )
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -74,15 +87,30 @@ class Attempt:
         readable = "/".join(quote(str(name), safe=":+") for name in names)
         return f"{readable[:_LONGEST_NAME]}/{self.nonce}"
 
-    def is_later_than_a_clear_of(self, record: Record) -> bool:
-        """Say whether the task was cleared since.
+    def is_later_than_a_clear_of(self, record: Record, *, counts_every_clear: bool) -> bool:
+        """Return whether the task was cleared, or its DAG run made again, since a record was written.
 
-        :param record: what an earlier try has written down.
-        :return: whether this try owes nothing to that one. A clear sets ``max_tries`` anew, but for one of a task that
-            runs on a worker: that looks like a retry. So does what Airflow runs again because its scheduler died, even
-            where there is no retry left. A DAG run that was deleted and made again counts its tries from 1.
+        A clear of a task that runs on a worker looks like a retry, because Airflow changes nothing but the state. So
+        does a try that Airflow repeats because its scheduler died, even if there is no retry left.
+
+        :param record: the record of an earlier try.
+        :param counts_every_clear: whether Airflow raises ``clear_number`` at each clear; before 3.2, it does so only if
+            the DAG run had ended.
+        :return: whether this try must not continue the work of that try.
         """
-        return self.max_tries != record.max_tries or self.try_number <= record.try_number
+        # A DAG run that was deleted and made again counts its tries from 1, and its clears from 0.
+        if self.max_tries != record.max_tries or self.try_number <= record.try_number:
+            return True
+        if self.clear_number is not None and record.clear_number is not None:
+            if self.clear_number < record.clear_number:
+                return True
+            if self.clear_number == record.clear_number and counts_every_clear:
+                return False
+        # A clear sets max_tries to the number of the try before plus the task's retries. That leaves max_tries as it
+        # was, if the DAG's retries were lowered by the number of tries since.
+        if self.retries is None or self.retries == record.retries:
+            return False
+        return record.try_number <= self.max_tries - self.retries < self.try_number
 
 
 class Record(BaseModel):
@@ -99,6 +127,8 @@ class Record(BaseModel):
     :param digest: tells whether another try would load the same.
     :param try_number: which try it was.
     :param max_tries: the number of the last retry at that time.
+    :param retries: the retries that the DAG gave the task at that time; records of earlier versions have none.
+    :param clear_number: how often the DAG run had been cleared; records of earlier versions have none.
     :param id: the job or backfill, once that is known.
     :param is_own: whether it was started by this task, and not attached to.
     :param is_given_up: whether its time was up, so that it is to be cancelled.
@@ -117,6 +147,8 @@ class Record(BaseModel):
     digest: str
     try_number: int
     max_tries: int
+    retries: int | None = None
+    clear_number: int | None = None
     id: str | None = Field(default=None, min_length=1)
     is_own: bool = True
     is_given_up: bool = False
@@ -133,6 +165,11 @@ class Record(BaseModel):
         :return: that try; its start has the same key again.
         """
         return replace(now, try_number=self.try_number, max_tries=self.max_tries, nonce=self.nonce)
+
+
+def _number(owner: object, name: str) -> int | None:
+    value = getattr(owner, name, None)
+    return value if isinstance(value, int) else None
 
 
 def digest_of(parameters: Mapping[str, Any]) -> str:

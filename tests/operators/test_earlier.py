@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 
+from planasonix_provider.operators.earlier import DONE
 from planasonix_provider.operators.records import RECORD
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting.rest import TaskKilledError
@@ -188,6 +189,15 @@ class TestAClear:
         run = drive(make, notes, try_number=2, max_tries=3)
         old, new = started(simulator)
         assert (old.status, id_of(run)) == ("cancelled", new.id)
+
+    def test_after_which_max_tries_is_the_same_starts_afresh(self, make: Make, simulator: Simulator) -> None:
+        """The task has succeeded with ``retries=1``, which is 0 when it is cleared."""
+        take(simulator, 0)
+        notes: dict[str, Any] = {}
+        dies(make, "while it waited", notes, max_tries=1, retries=1)
+        run = drive(make, notes, try_number=2, max_tries=1, retries=0, clear_number=1)
+        old, new = started(simulator)
+        assert (old.status in DONE, id_of(run)) == (True, new.id)
 
     def test_of_what_is_over_just_starts_afresh(self, make: Make, simulator: Simulator) -> None:
         take(simulator, 0)

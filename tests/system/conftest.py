@@ -32,7 +32,7 @@ from tests.system.runs import SENSOR_MODES, WAYS, eventually
 DAGS = {
     *(
         f"{dag}_{way}"
-        for dag in ("sync", "five_syncs", "retried_sync", "sync_in_a_short_run", "hurried_syncs")
+        for dag in ("sync", "five_syncs", "retried_sync", "edited_sync", "sync_in_a_short_run", "hurried_syncs")
         for way in WAYS
     ),
     *(f"job_sensor_{mode}" for mode in SENSOR_MODES),

@@ -11,6 +11,7 @@ from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.simulator import Simulator
 from tests.system.components import kill_with_all_its_children
 from tests.system.conftest import Notes
+from tests.system.edits import edit_retries
 from tests.system.runs import AIRFLOW, TaskRun, eventually, looks_at
 
 
@@ -165,6 +166,28 @@ def test_a_sync_that_is_cleared_starts_anew_once_its_old_job_is_over(
     assert new.created_at is not None
     assert old.finished_at <= new.created_at
     assert count_starts(simulator, connection_id) == 2
+    assert (run.xcom()["job_id"], run.xcom("job_id")) == (new.id, new.id)
+    assert has_left_no_variable(run)
+
+
+def test_a_sync_that_is_cleared_after_its_retries_were_lowered_loads_again(
+    way: str, airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
+) -> None:
+    dag_id = f"edited_sync_{way}"
+    edit_retries(airflow, dag_id, 1)
+    run = TaskRun.start(airflow, dag_id, connection_id=connection_id)
+    run.wait_for("success")
+    before = run.details()["max_tries"]
+    note(f"the record at the clear: {run.record()}")
+    edit_retries(airflow, dag_id, 0)
+    run.clear()
+    eventually(lambda: run.details()["try_number"] == 2, "there is another try")
+    run.wait_for("success")
+    tell(run, note)
+
+    assert (before, run.details()["max_tries"]) == (1, 1)
+    old, new = jobs_of(simulator, connection_id)
+    assert (old.status, new.status) == ("succeeded", "succeeded")
     assert (run.xcom()["job_id"], run.xcom("job_id")) == (new.id, new.id)
     assert has_left_no_variable(run)
 

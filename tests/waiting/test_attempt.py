@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planasonix_provider.waiting.attempt import Attempt
+from planasonix_provider.waiting.attempt import Attempt, Record
 
 ATTEMPT = Attempt("nightly", "load", "scheduled__2025-03-27T02:00:00+00:00", 1, -1)
 
@@ -46,3 +49,130 @@ def test_has_a_key_that_a_header_can_hold(dag_id: str, task_id: str, run_id: str
     assert key.isprintable()
     assert " " not in key
     assert len(key) <= 255
+
+
+@dataclass
+class TaskInstance:
+    """A task instance whose tries are counted as Airflow counts them."""
+
+    retries: int
+    max_tries: int = 0
+    try_number: int = 1
+    clear_number: int = 0
+
+    def __post_init__(self) -> None:
+        self.max_tries = self.retries
+
+    def retry(self) -> None:
+        self.try_number += 1
+
+    def clear(self) -> None:
+        self.max_tries = self.try_number + self.retries
+        self.clear_number += 1
+        self.try_number += 1
+
+    def clear_another_task(self) -> None:
+        self.clear_number += 1
+
+    def attempt(self) -> Attempt:
+        ti = SimpleNamespace(dag_id="nightly", task_id="load", run_id="run", map_index=-1, **vars(self))
+        return Attempt.of({"ti": ti, "task": ti, "dag_run": ti})
+
+    def record(self) -> Record:
+        attempt = self.attempt()
+        return Record(
+            kind="job",
+            connection_id="conn_1",
+            key=attempt.idempotency_key,
+            began_at=datetime(2025, 3, 27, tzinfo=UTC),
+            digest="1",
+            try_number=attempt.try_number,
+            max_tries=attempt.max_tries,
+            retries=attempt.retries,
+            clear_number=attempt.clear_number,
+        )
+
+    def is_cleared_since(self, record: Record, *, counts_every_clear: bool = True) -> bool:
+        return self.attempt().is_later_than_a_clear_of(record, counts_every_clear=counts_every_clear)
+
+
+class TestAClear:
+    @pytest.mark.parametrize("counts_every_clear", [True, False])
+    @pytest.mark.parametrize(("tries", "before", "after"), [(1, 1, 0), (2, 3, 1), (2, 2, 0), (1, 3, 2)])
+    def test_is_noticed_although_the_retries_were_lowered_by_the_tries_that_were_made(
+        self, tries: int, before: int, after: int, counts_every_clear: bool
+    ) -> None:
+        ti = TaskInstance(retries=before)
+        record = ti.record()
+        for _ in range(tries - 1):
+            ti.retry()
+        ti.retries = after
+        ti.clear()
+        assert ti.max_tries == record.max_tries
+        assert ti.is_cleared_since(record, counts_every_clear=counts_every_clear)
+
+    def test_is_noticed_in_the_record_of_an_earlier_version(self) -> None:
+        ti = TaskInstance(retries=1)
+        record = Record.model_validate_json(ti.record().model_dump_json(exclude={"retries", "clear_number"}))
+        assert (record.retries, record.clear_number) == (None, None)
+        ti.retries = 0
+        ti.clear()
+        assert ti.is_cleared_since(record)
+
+    def test_before_the_dag_run_was_deleted_and_made_again_is_noticed(self) -> None:
+        ti = TaskInstance(retries=1, clear_number=2)
+        record = ti.record()
+        ti = TaskInstance(retries=1)
+        ti.retry()
+        assert ti.is_cleared_since(record)
+
+    @given(
+        retries=st.integers(0, 4),
+        acts=st.lists(
+            st.one_of(st.sampled_from(["retry", "clear", "clear_another_task"]), st.integers(0, 4)), max_size=8
+        ),
+        counts_every_clear=st.booleans(),
+    )
+    def test_is_never_taken_for_a_retry_if_the_task_starts_with_the_retries_of_the_clear(
+        self, retries: int, acts: list[Any], counts_every_clear: bool
+    ) -> None:
+        ti = TaskInstance(retries)
+        record = ti.record()
+        for act in acts:
+            if isinstance(act, int):
+                ti.retries = act
+            else:
+                getattr(ti, act)()
+        ti.clear()
+        assert ti.is_cleared_since(record, counts_every_clear=counts_every_clear)
+
+
+class TestARetry:
+    @given(retries=st.lists(st.integers(0, 9), min_size=2, max_size=5))
+    def test_is_one_whatever_the_retries_are_now_if_nothing_of_the_dag_run_was_cleared(
+        self, retries: list[int]
+    ) -> None:
+        ti = TaskInstance(retries[0])
+        record = ti.record()
+        for ti.retries in retries[1:]:
+            ti.retry()
+            assert not ti.is_cleared_since(record)
+
+    @pytest.mark.parametrize("counts_every_clear", [True, False])
+    @pytest.mark.parametrize("retries", [2, 3, 9])
+    def test_is_one_although_another_task_was_cleared_and_the_retries_were_raised(
+        self, retries: int, counts_every_clear: bool
+    ) -> None:
+        ti = TaskInstance(2)
+        record = ti.record()
+        ti.retries = retries
+        ti.clear_another_task()
+        ti.retry()
+        assert not ti.is_cleared_since(record, counts_every_clear=counts_every_clear)
+
+    def test_without_a_task_and_a_dag_run_in_the_context_is_told_by_the_last_try_alone(self) -> None:
+        record = TaskInstance(1).record()
+        ti = SimpleNamespace(
+            dag_id="nightly", task_id="load", run_id="run", map_index=-1, try_number=2, max_tries=record.max_tries
+        )
+        assert not Attempt.of({"ti": ti}).is_later_than_a_clear_of(record, counts_every_clear=True)

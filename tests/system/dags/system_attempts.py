@@ -1,4 +1,4 @@
-"""The DAGs of the system tests: work that is tried twice, and that may find something else in its way."""
+"""The DAGs of the system tests: work that is tried twice, that may find something else in its way, and edited DAGs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import DAG
 
 from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator, PlanasonixSyncOperator
+from tests.system.edits import edits_of
 
 SETTINGS: dict[str, Any] = {
     "schedule": None,
@@ -26,6 +27,9 @@ WINDOW = {"start_at": "2024-01-01T00:00:00Z", "end_at": "2024-04-01T00:00:00Z"}
 for way, deferrable in (("on_a_worker", False), ("deferred", True)):
     with DAG(dag_id=f"retried_sync_{way}", **SETTINGS):
         PlanasonixSyncOperator(task_id="sync", deferrable=deferrable, **HOW)
+    edited = f"edited_sync_{way}"
+    with DAG(dag_id=edited, **SETTINGS):
+        PlanasonixSyncOperator(task_id="sync", deferrable=deferrable, **{**HOW, **edits_of(edited)})
 
 with DAG(dag_id="retried_backfill_on_a_worker", **SETTINGS):
     PlanasonixBackfillOperator(task_id="replay", deferrable=False, **WINDOW, **HOW)
