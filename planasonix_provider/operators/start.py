@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixTimeoutError
@@ -14,7 +14,7 @@ from planasonix_provider.operators.earlier import EarlierTry
 from planasonix_provider.operators.inquiry import Inquiry
 from planasonix_provider.operators.records import Records
 from planasonix_provider.waiting.attempt import Attempt, Record, digest_of
-from planasonix_provider.waiting.search import Traces, started_on
+from planasonix_provider.waiting.search import JUST_NOW, Traces, started_on
 from planasonix_provider.waiting.subjects import Work
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 #: How often a start whose answer was lost is sent, once it is as good as sure that it made nothing.
 MOST_STARTS = 3
-#: What was started so long before a start may still be taken for it: the clocks are not the same.
-JUST_NOW = timedelta(minutes=10)
 
 
 class Start:
@@ -167,7 +165,7 @@ class Start:
         return record.model_copy(
             update={
                 "sent_at": self._inquiry.server_time(),
-                "others": record.others | {work.id for work in there if not traces.may_be(work)},
+                "others": record.others | {work.id for work in there if not traces.may_bear_the_mark(work)},
             }
         )
 

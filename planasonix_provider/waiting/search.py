@@ -26,12 +26,15 @@ from planasonix_provider.waiting.words import moment
 
 #: The seconds between the looks before nothing is taken for nothing: a list may show late what is there.
 LOOK_AGAIN_AFTER = (1.0, 2.0, 4.0, 8.0, 15.0)
-#: How far a server's clock may be off beyond what the ``Date`` of its answers tells, which has whole seconds, as
-#: ``created_at`` has.
+#: ``Date`` and ``created_at`` have whole seconds. Work without metadata that was created earlier than this before a
+#: start is not taken for what the start has made.
 TOLERANCE = timedelta(seconds=2)
+#: ``created_at`` may come from another clock than ``Date``. Work that was created up to ten minutes before a start is
+#: checked for the start's mark, and is listed before the start.
+JUST_NOW = timedelta(minutes=10)
 #: How long after it was sent a start may take effect.
 LONGEST_START = timedelta(hours=1)
-#: How many pieces of work are looked at, the newest first.
+#: How many pieces of work are looked at, those created nearest to the start first.
 MOST_LOOKED_AT = 100
 #: The seconds between two tries while the API cannot be reached.
 AGAIN_EVERY = 10.0
@@ -76,18 +79,34 @@ class Traces:
         )
 
     def may_be(self, work: Work) -> bool:
-        """Say whether work may be what was started, by what lists tell of it.
+        """Return whether work without metadata may be what was started, by what lists tell of it."""
+        return self.may_bear_the_mark(work) and self._created(work) >= self.since - TOLERANCE
 
-        :param work: a job or backfill.
-        :return: whether nothing speaks against it.
-        """
-        created = work.created_at or self.since
+    def may_bear_the_mark(self, work: Work) -> bool:
+        """Return whether work is worth a request for its metadata."""
         return (
             work.id not in self.others
-            and self.since - TOLERANCE <= created <= (self.until or self.since) + LONGEST_START
+            and not self.is_too_old(work)
+            and self._created(work) <= self._latest + LONGEST_START
             and work.connection_id in (None, self.connection_id)
             and (self._has_the_window(work) if isinstance(work, Backfill) else work.type != "backfill")
         )
+
+    def is_too_old(self, work: Work) -> bool:
+        """Return whether work was created before the start, even if two clocks differ by minutes."""
+        return self._created(work) < self.since - JUST_NOW
+
+    def distance(self, work: Work) -> timedelta:
+        """Return how far from the start work was created, for sorting."""
+        created = self._created(work)
+        return max(self.since - created, created - self._latest, timedelta(0))
+
+    @property
+    def _latest(self) -> datetime:
+        return self.until or self.since
+
+    def _created(self, work: Work) -> datetime:
+        return work.created_at or self.since
 
     def _has_the_window(self, backfill: Backfill) -> bool:
         pairs = zip(self.window or (), (backfill.start_at, backfill.end_at), strict=False)
@@ -121,10 +140,10 @@ async def search(send: Send, traces: Traces) -> list[Work]:
             return listed
         return whole
 
-    listed = [work for work in await _listed(send, traces) if traces.may_be(work)]
+    listed = await _listed(send, traces)
     judged = [(work, traces.are_in(work)) for work in await for_each(listed[:MOST_LOOKED_AT], look_at)]
     ours = [work for work, is_ours in judged if is_ours]
-    return ours or [work for work, is_ours in judged if is_ours is None]
+    return ours or [work for work, is_ours in judged if is_ours is None and traces.may_be(work)]
 
 
 def started_on(kind: str, connection_id: str, since: datetime) -> Request[Page[Any]]:
@@ -141,13 +160,28 @@ def started_on(kind: str, connection_id: str, since: datetime) -> Request[Page[A
 
 
 async def _listed(send: Send, traces: Traces) -> list[Work]:
-    """List what was started, the newest first: which order a list has, the reference does not say."""
-    cursors, listed = Cursors(started_on(traces.kind, traces.connection_id, traces.since - TOLERANCE)), []
+    """List what may be the work of a start, sorted by how near to the start it was created.
+
+    A list of backfills cannot be limited by time, and the reference does not say how lists are sorted. So the start may
+    be on the last of many pages, unless the pages so far show that the newest come first.
+    """
+    cursors = Cursors(started_on(traces.kind, traces.connection_id, traces.since - JUST_NOW))
+    listed: list[Work] = []
     while True:
         page = await send(cursors.request)
         listed += page.data
-        if len(listed) >= 5 * MOST_LOOKED_AT or not cursors.step(page):
-            return sorted(listed, key=lambda work: work.created_at or traces.since, reverse=True)
+        if _has_passed(listed, traces) or not cursors.step(page):
+            return sorted(filter(traces.may_bear_the_mark, listed), key=traces.distance)
+
+
+def _has_passed(listed: Sequence[Work], traces: Traces) -> bool:
+    times = [work.created_at for work in listed if work.created_at]
+    return (
+        len(times) == len(listed) > 1
+        and times[0] > times[-1]
+        and traces.is_too_old(listed[-1])
+        and times == sorted(times, reverse=True)
+    )
 
 
 async def look_for(

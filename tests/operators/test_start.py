@@ -23,11 +23,15 @@ from tests.driving import Run, context, drive, record
 from tests.operators.tries import (
     Make,
     at_that_moment,
+    dates_are_ahead,
     dies,
     id_of,
+    list_the_oldest_backfills_first,
     nothing,
     show_nothing,
+    start_earlier_backfills,
     start_theirs,
+    start_theirs_of,
     take,
 )
 from tests.operators.work import (
@@ -139,6 +143,56 @@ class TestALostAnswer:
         run = drive(lambda: make(wait_for_completion=False))
         (one,) = started(simulator)
         assert id_of(run) == one.id
+
+    @pytest.mark.parametrize("seconds", [5, 300])
+    @pytest.mark.parametrize("dies_at", [None, "after the answer"], ids=["same try", "next try"])
+    def test_is_found_by_its_mark_though_created_at_is_behind_the_date_of_the_answers(
+        self,
+        make: Make,
+        simulator: Simulator,
+        travel: Travel,
+        monkeypatch: pytest.MonkeyPatch,
+        seconds: int,
+        dies_at: str | None,
+    ) -> None:
+        simulator.world.configure(show_metadata=True, conflict="allowed", honour_idempotency=False)
+        dates_are_ahead(monkeypatch, seconds)
+        notes: dict[str, Any] = {}
+        if dies_at:
+            dies(make, dies_at, notes)
+        else:
+            for route in START_ROUTES:
+                simulator.fail("reset", route=route, when="after")
+        run = drive(make, notes, try_number=2)
+        (one,) = started(simulator)
+        assert (run.error, id_of(run)) == (None, one.id)
+
+    def test_of_a_backfill_is_found_behind_hundreds_of_earlier_ones(
+        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        simulator.world.configure(honour_idempotency=False)
+        list_the_oldest_backfills_first(monkeypatch)
+        start_earlier_backfills(simulator, CONNECTION, 600)
+        travel.sleep(3600)
+        simulator.fail("reset", route="trigger_backfill", when="after")
+        run = drive(lambda: backfill(wait_for_completion=False))
+        assert (run.error, len(simulator.backfills())) == (None, 601)
+        assert starts(simulator) == 1
+
+    def test_is_not_the_work_of_others_without_metadata_that_was_created_just_before(
+        self, make: Make, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        simulator.world.configure(conflict="allowed", honour_idempotency=False)
+        start_theirs_of(make, simulator)
+        travel.sleep(60)
+        for route in ("list_jobs", "list_backfills"):
+            # What is there already cannot be listed.
+            simulator.fail("status", route=route, status=403)
+        for route in START_ROUTES:
+            simulator.fail("reset", route=route, when="before")
+        run = drive(make)
+        _, own = started(simulator)
+        assert (run.error, id_of(run)) == (None, own.id)
 
     def test_is_not_what_is_in_the_way_if_that_says_whose_it_is(
         self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch, deferrable: bool

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from planasonix_provider.api import pace
 from planasonix_provider.api.client import Client
 from planasonix_provider.api.models import BackfillBody, SyncBody
 from planasonix_provider.links.planasonix import Signpost
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.operators.records import Records
-from planasonix_provider.simulator import Simulator
+from planasonix_provider.simulator import Simulator, front
+from planasonix_provider.simulator.world import World
 from planasonix_provider.waiting import search, worker
 from tests.driving import Run, context, record
 from tests.operators.work import (
@@ -85,6 +89,35 @@ def at_that_moment(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], t
         return whole(self, *arguments)
 
     monkeypatch.setattr(PlanasonixSyncOperator, "start", start)
+
+
+def dates_are_ahead(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the ``Date`` of all answers be ahead of the clock that ``created_at`` comes from."""
+    ahead = timedelta(seconds=seconds)
+    monkeypatch.setattr(front, "format_datetime", lambda time, usegmt: format_datetime(time + ahead, usegmt=usegmt))
+    # What was learned of the server's clock before.
+    monkeypatch.setattr(pace, "_paces", {})
+
+
+def start_earlier_backfills(simulator: Simulator, connection_id: str, count: int) -> None:
+    for _ in range(count):
+        body = BackfillBody(start_at=datetime(2023, 1, 1, tzinfo=UTC), end_at=datetime(2023, 2, 1, tzinfo=UTC))
+        simulator.world.start_backfill(connection_id, body)
+
+
+def list_the_oldest_backfills_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sort the simulator's lists of backfills the other way round: the reference does not say how they are sorted."""
+    newest_first = World.backfill_page
+
+    def oldest_first(
+        world: World, wants: Any, *, limit: int, before: int | None = None
+    ) -> tuple[list[Any], int | None]:
+        found, _ = newest_first(world, wants, limit=10**6)
+        begin = before or 0
+        end = begin + limit
+        return list(reversed(found))[begin:end], end if end < len(found) else None
+
+    monkeypatch.setattr(World, "backfill_page", oldest_first)
 
 
 async def nothing(*_: object) -> list[Any]:

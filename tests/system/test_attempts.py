@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.simulator import Simulator
+from tests.operators.tries import dates_are_ahead, list_the_oldest_backfills_first, start_earlier_backfills
 from tests.system.components import kill_with_all_its_children
 from tests.system.conftest import Notes
 from tests.system.edits import edit_retries
@@ -112,6 +114,53 @@ def test_a_sync_whose_process_is_killed_amid_its_start_finds_its_job(
     assert any(line.startswith(f"Job {job.id}, which try 1 has started, ") for line in run.our_lines(2))
     assert (run.xcom()["job_id"], run.xcom("job_id")) == (job.id, job.id)
     assert has_left_no_variable(run)
+
+
+@pytest.fixture
+def careless(simulator: Simulator) -> Iterator[Simulator]:
+    """A simulator that starts everything twice for whoever asks twice; the other tests get the settings back."""
+    before = simulator.world.settings.model_dump()
+    simulator.world.configure(show_metadata=True, honour_idempotency=False, conflict="allowed")
+    yield simulator
+    simulator.world.configure(**before)
+
+
+def test_a_sync_whose_answer_is_lost_has_one_job_though_created_at_is_behind_the_date_of_the_answers(
+    airflow: LocalAirflow,
+    careless: Simulator,
+    connection_id: str,
+    note: Notes,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    dates_are_ahead(monkeypatch, 30)
+    careless.fail("reset", route="trigger_sync", when="after")
+    run = TaskRun.start(airflow, f"retried_sync_{way}", connection_id=connection_id)
+    run.wait_for("success")
+    tell(run, note)
+
+    (job,) = jobs_of(careless, connection_id)
+    assert run.xcom()["job_id"] == job.id
+    assert count_starts(careless, connection_id) == 1
+
+
+def test_a_backfill_whose_answer_is_lost_is_found_behind_hundreds_of_earlier_ones(
+    airflow: LocalAirflow,
+    careless: Simulator,
+    connection_id: str,
+    note: Notes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    list_the_oldest_backfills_first(monkeypatch)
+    start_earlier_backfills(careless, connection_id, 600)
+    careless.fail("reset", route="trigger_backfill", when="after")
+    run = TaskRun.start(airflow, "retried_backfill_on_a_worker", connection_id=connection_id).task("replay")
+    run.wait_for("success")
+    tell(run, note)
+
+    assert len(backfills_of(careless, connection_id)) == 601
+    assert run.xcom()["backfill_id"] == run.backfill(careless).id
+    assert count_starts(careless, connection_id) == 1
 
 
 def test_a_sync_that_loses_its_triggerer_and_then_its_process_takes_its_job_over(

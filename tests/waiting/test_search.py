@@ -38,6 +38,7 @@ class There:
     error: PlanasonixError | None = None
     down_until: float = 0.0
     hidden: int = 0
+    page_size: int | None = None
     asked: list[str] = field(default_factory=list)
 
     def has(self, work: Any, listed_after: float = 0.0) -> None:
@@ -62,7 +63,11 @@ class There:
             if now >= listed_after and (since is None or work.created_at >= datetime.fromisoformat(str(since)))
         ]
         kind = Backfill if request.path == "/backfills" else Job
-        return Page[kind](data=shown, meta=PageMeta(page=PageInfo(cursor=None)))  # type: ignore[valid-type]
+        begin, end = int(request.query.get("cursor") or 0), len(shown)
+        if self.page_size:
+            end = min(end, begin + self.page_size)
+        cursor = str(end) if end < len(shown) else None
+        return Page[kind](data=shown[begin:end], meta=PageMeta(page=PageInfo(cursor=cursor)))  # type: ignore[valid-type]
 
 
 @pytest.fixture
@@ -130,6 +135,18 @@ class TestOurs:
         there.has(job("ours", BEGAN.replace(microsecond=0)))
         assert find(there) == "ours"
 
+    @pytest.mark.parametrize("span", [{"seconds": 5}, {"minutes": 9}])
+    def test_is_what_bears_the_mark_though_it_was_created_before_the_start(
+        self, there: There, span: dict[str, float]
+    ) -> None:
+        there.has(job("ours", BEGAN - timedelta(**span), metadata=MARKS))
+        there.has(job("nobodys"))
+        assert find(there) == "ours"
+
+    def test_is_nothing_without_metadata_that_was_created_before_the_start(self, there: There) -> None:
+        there.has(job("theirs", BEGAN - timedelta(seconds=5)))
+        assert find(there) is None
+
     def test_is_not_what_began_hours_later(self, there: There) -> None:
         there.has(job("later", after(hours=2)))
         assert find(there) is None
@@ -156,6 +173,39 @@ def test_a_backfill_is_told_by_its_window(there: There) -> None:
     for name, (start, end) in {"ours": window, "theirs": (window[0], datetime(2025, 2, 1, tzinfo=UTC))}.items():
         there.has(Backfill(id=name, status="running", start_at=start, end_at=end, created_at=after(seconds=1)))
     assert find(there, replace(TRACES, kind="backfill", window=window)) == "ours"
+
+
+class TestAListOfBackfills:
+    """Planasonix lists all backfills of a connection, in an order that the reference does not name."""
+
+    @pytest.fixture
+    def traces(self) -> Traces:
+        return replace(TRACES, kind="backfill")
+
+    def test_whose_oldest_come_first_has_the_new_one_on_its_last_page(self, there: There, traces: Traces) -> None:
+        for index in range(620):
+            created = after(hours=index - 620)
+            there.has(Backfill(id=f"theirs_{index}", status="completed", created_at=created))
+        there.has(Backfill(id="ours", status="running", created_at=after(seconds=1), metadata=MARKS))
+        there.page_size = 100
+        assert find(there, traces) == "ours"
+
+    def test_whose_newest_come_first_is_read_until_it_has_passed_the_start(self, there: There, traces: Traces) -> None:
+        for index in range(250):
+            there.has(Backfill(id=f"later_{index}", status="completed", created_at=after(hours=500 - index)))
+        there.has(Backfill(id="ours", status="running", created_at=after(seconds=1), metadata=MARKS))
+        for index in range(1, 900):
+            there.has(Backfill(id=f"theirs_{index}", status="completed", created_at=after(hours=-index)))
+        there.page_size = 100
+        assert find(there, traces) == "ours"
+        assert there.asked.count("/api/v1/backfills") == 3
+
+    def test_of_one_moment_shows_no_order_and_is_read_to_its_end(self, there: There, traces: Traces) -> None:
+        for index in range(300):
+            there.has(Backfill(id=f"theirs_{index}", status="completed", created_at=after(hours=-1)))
+        there.has(Backfill(id="ours", status="running", created_at=after(seconds=1), metadata=MARKS))
+        there.page_size = 100
+        assert find(there, traces) == "ours"
 
 
 class TestAnOutage:
