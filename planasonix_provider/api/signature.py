@@ -62,11 +62,7 @@ def verify(
     known = list(secrets)
     if not known:
         raise ValueError("secrets: got none, allowed is at least one.")
-    if signature is None or timestamp is None:
-        missing = SIGNATURE_HEADER if signature is None else TIMESTAMP_HEADER
-        raise InvalidSignatureError(f"The header {missing} is missing.")
-    if not re.fullmatch(r"\d{1,11}", timestamp, re.ASCII):
-        raise InvalidSignatureError(f"The header {TIMESTAMP_HEADER} is not a number of seconds.")
+    signature, timestamp = _well_formed(signature, timestamp)
     # All of them, and each in constant time: how long it takes tells nothing of which one fits, or how nearly.
     fits = [hmac.compare_digest(sign(body, secret, int(timestamp)).encode(), signature.encode()) for secret in known]
     if not any(fits):
@@ -74,6 +70,34 @@ def verify(
             f"The header {SIGNATURE_HEADER} fits no secret: check that the secret is that of the webhook which sends "
             "here, and was not rotated since."
         )
+    _check_age(timestamp, now)
+
+
+def check_headers(*, signature: str | None, timestamp: str | None, now: datetime | None = None) -> None:
+    """Check what can be checked of a delivery before its body is read: :func:`verify` would refuse it anyway.
+
+    :param signature: the header ``X-Planasonix-Signature``, or ``None`` where there is none.
+    :param timestamp: the header ``X-Planasonix-Timestamp``, or ``None`` where there is none.
+    :param now: the time; default: this machine's.
+    :raises InvalidSignatureError: if a header is missing or malformed, or the delivery is over 300 s old or over 60 s
+        ahead.
+    """
+    signature, timestamp = _well_formed(signature, timestamp)
+    if not re.fullmatch("v1=[0-9a-f]{64}", signature):
+        raise InvalidSignatureError(f"The header {SIGNATURE_HEADER} is not 'v1=' and 64 hexadecimal digits.")
+    _check_age(timestamp, now)
+
+
+def _well_formed(signature: str | None, timestamp: str | None) -> tuple[str, str]:
+    if signature is None or timestamp is None:
+        missing = SIGNATURE_HEADER if signature is None else TIMESTAMP_HEADER
+        raise InvalidSignatureError(f"The header {missing} is missing.")
+    if not re.fullmatch(r"\d{1,11}", timestamp, re.ASCII):
+        raise InvalidSignatureError(f"The header {TIMESTAMP_HEADER} is not a number of seconds.")
+    return signature, timestamp
+
+
+def _check_age(timestamp: str, now: datetime | None) -> None:
     age = (now or datetime.now(UTC)) - datetime.fromtimestamp(int(timestamp), UTC)
     if age > LONGEST_AGE:
         raise InvalidSignatureError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -53,6 +54,19 @@ class Receiver:
         return self.events is None or event in self.events
 
 
+@dataclass(frozen=True)
+class ReceiverNames:
+    """The receivers of this Airflow that can be named without reading a secret.
+
+    :param conn_ids: the ids of the Airflow connections of the type Planasonix Webhook, in Airflow's database and in the
+        environment.
+    :param has_secrets_backend: whether there is a secrets backend, which may hold more of them.
+    """
+
+    conn_ids: frozenset[str] = frozenset()
+    has_secrets_backend: bool = False
+
+
 class PlanasonixReceiverHook(BaseHook):
     """Reads an Airflow connection of the type Planasonix Webhook, and tests it.
 
@@ -78,7 +92,20 @@ class PlanasonixReceiverHook(BaseHook):
         :raises PlanasonixSecretError: if the place where the secret is kept cannot be read.
         :raises Exception: of any other kind, if Airflow cannot say whether there is a connection.
         """
-        connection = _find_connection(self.receiver_conn_id)
+        return self._receiver(surroundings.secrets_backends())
+
+    def receiver_of_secrets_backends(self) -> Receiver | None:
+        """Read the Airflow connection from secrets backends, not from Airflow's database or the environment.
+
+        :return: the receiver; ``None`` where no secrets backend has such a connection, or one of another type.
+        :raises PlanasonixConfigurationError: if something is missing in it or makes no sense; the message names it.
+        :raises PlanasonixSecretError: if the place where the secret is kept cannot be read.
+        :raises Exception: of any other kind, if a secrets backend cannot say whether there is a connection.
+        """
+        return self._receiver(surroundings.custom_secrets_backends())
+
+    def _receiver(self, backends: Sequence[Any]) -> Receiver | None:
+        connection = _find_connection(self.receiver_conn_id, backends)
         if connection is None or connection.conn_type != RECEIVER_CONNECTION_TYPE:
             return None
         return receiver_of(self.receiver_conn_id, password=connection.password, extra=connection.extra_dejson)
@@ -185,10 +212,45 @@ def unknown_asset(given: str) -> str:
     )
 
 
-def _find_connection(conn_id: str) -> Connection | None:
+def receiver_names() -> ReceiverNames:
+    """List the receivers of Airflow's database and the environment, in one query that reads and decrypts no secret.
+
+    :return: their names, and whether a secrets backend may have more.
+    """
+    from airflow.models.connection import Connection
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    asked = select(Connection.conn_id).where(Connection.conn_type == RECEIVER_CONNECTION_TYPE)
+    with create_session(scoped=False) as session:
+        conn_ids = frozenset(session.scalars(asked))
+    return ReceiverNames(conn_ids | _names_in_environment(), bool(surroundings.custom_secrets_backends()))
+
+
+def _names_in_environment() -> frozenset[str]:
+    prefix = "AIRFLOW_CONN_"
+    return frozenset(
+        variable.removeprefix(prefix).lower()
+        for variable, value in os.environ.items()
+        if variable.startswith(prefix) and _type_in(value) == RECEIVER_CONNECTION_TYPE
+    )
+
+
+def _type_in(value: str) -> str:
+    """Return the type of a connection that is written as JSON or as a URI, which has "-" where a type has "_"."""
+    text = value.strip()
+    if not text.startswith("{"):
+        return text.partition(":")[0].lower().replace("-", "_")
+    try:
+        return str(json.loads(text).get("conn_type")).replace("-", "_")
+    except ValueError:
+        return ""
+
+
+def _find_connection(conn_id: str, backends: Sequence[Any]) -> Connection | None:
     """Look where Airflow looks, without what Airflow itself does then: it logs a warning for each type with a "_"."""
     fault: Exception | None = None
-    for backend in surroundings.secrets_backends():
+    for backend in backends:
         try:
             if connection := backend.get_connection(conn_id=conn_id):
                 found: Connection = connection

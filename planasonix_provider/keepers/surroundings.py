@@ -10,6 +10,8 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
+_BUILT_IN_BACKENDS = {"EnvironmentVariablesBackend", "MetastoreBackend", "ExecutionAPISecretsBackend"}
+
 
 def is_task_without_database() -> bool:
     """Say whether this is a task of Airflow 3, in the way that Airflow itself tells it.
@@ -57,6 +59,14 @@ def secrets_backends() -> Sequence[Any]:
     from airflow.configuration import ensure_secrets_loaded
 
     return ensure_secrets_loaded()
+
+
+def custom_secrets_backends() -> Sequence[Any]:
+    """Return the secrets backends that are neither Airflow's database nor the environment.
+
+    :return: the backends, in the order in which Airflow asks them.
+    """
+    return [backend for backend in secrets_backends() if type(backend).__name__ not in _BUILT_IN_BACKENDS]
 
 
 def logs_all() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 LARGEST_BODY = 64 * 1024
 #: For how many seconds a body may come.
 PATIENCE = 10.0
+#: How many bodies are read at once, which bounds the memory that they take.
+MAX_BODIES = 200
 
 
 class RefusedBodyError(Exception):
@@ -29,30 +32,65 @@ class RefusedBodyError(Exception):
         self.status = status
 
 
-async def read_body(request: Request, *, largest: int = LARGEST_BODY, patience: float = PATIENCE) -> bytes:
-    """Read the raw body.
+class Bodies:
+    """Reads the bodies of requests, only so many at once. To be used in one event loop.
 
-    :param request: the request.
-    :param largest: how many bytes it may have.
-    :param patience: for how many seconds it may come.
-    :return: the body, as it came over the wire.
-    :raises RefusedBodyError: if it is too large by what it says or by what it is, too slow, or breaks off.
+    If there are too many, the oldest one is refused, so senders that are slow on purpose keep no quick sender out.
+
+    :param largest: how many bytes a body may have.
+    :param patience: for how many seconds a body may come.
+    :param most: how many bodies are read at once.
     """
-    length = request.headers.get("content-length", "0")
-    if not re.fullmatch("[0-9]{1,18}", length):
-        raise RefusedBodyError(400, "its Content-Length is not a number")
-    too_large = RefusedBodyError(413, f"its body has more than {largest:,} bytes")
-    if int(length) > largest:
-        raise too_large
-    body = bytearray()
-    try:
-        async with asyncio.timeout(patience):
+
+    def __init__(self, *, largest: int = LARGEST_BODY, patience: float = PATIENCE, most: int = MAX_BODIES) -> None:
+        self._largest = largest
+        self._patience = patience
+        self._most = most
+        self._timeouts: dict[asyncio.Timeout, None] = {}
+
+    async def read(self, request: Request) -> bytes:
+        """Read the raw body.
+
+        :param request: the request.
+        :return: the body, as it came over the wire.
+        :raises RefusedBodyError: if it is too large by what it says or by what it is, too slow, or breaks off.
+        """
+        length = request.headers.get("content-length", "0")
+        if not re.fullmatch("[0-9]{1,18}", length):
+            raise RefusedBodyError(400, "its Content-Length is not a number")
+        if int(length) > self._largest:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout(self._patience) as limit:
+                return await self._read(request, limit)
+        except TimeoutError:
+            raise RefusedBodyError(
+                408,
+                f"its body was not there after {self._patience:.0f} s, or {self._most} newer ones were on their way",
+            ) from None
+        except ClientDisconnect:
+            raise RefusedBodyError(400, "its body broke off") from None
+
+    async def _read(self, request: Request, limit: asyncio.Timeout) -> bytes:
+        self._timeouts[limit] = None
+        if len(self._timeouts) > self._most:
+            self._give_up_the_oldest()
+        try:
+            body = bytearray()
             async for part in request.stream():
-                if len(body) + len(part) > largest:
-                    raise too_large
+                if len(body) + len(part) > self._largest:
+                    raise self._too_large()
                 body += part
-    except TimeoutError:
-        raise RefusedBodyError(408, f"its body was not there after {patience:.0f} s") from None
-    except ClientDisconnect:
-        raise RefusedBodyError(400, "its body broke off") from None
-    return bytes(body)
+            return bytes(body)
+        finally:
+            self._timeouts.pop(limit, None)
+
+    def _give_up_the_oldest(self) -> None:
+        oldest = next(iter(self._timeouts))
+        del self._timeouts[oldest]
+        # Its time may be up this very moment.
+        with suppress(RuntimeError):
+            oldest.reschedule(asyncio.get_running_loop().time())
+
+    def _too_large(self) -> RefusedBodyError:
+        return RefusedBodyError(413, f"its body has more than {self._largest:,} bytes")

@@ -1,58 +1,88 @@
 """The webhook receiver: what comes from Planasonix becomes events of an asset, and what comes from others nothing.
 
-The order matters. First size and time, since anybody may send; then the signature, over the body as it came; and only
-then is the body read. Whoever is refused is not told why, and every receiver that does not exist, or does not work,
-answers alike.
+The order matters, since anybody may send. First come the headers of the signature, which cost nothing; then the
+receiver's name; then the body, which is bounded in size, time and number; then the signature over the body as it came.
+The body is parsed last. A refusal gives no reason, and every receiver that does not exist, or does not work, answers
+alike.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from typing import TypedDict
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
 
 from planasonix_provider.api.errors import PlanasonixError
-from planasonix_provider.api.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, InvalidSignatureError, verify
-from planasonix_provider.hooks.receiver import PlanasonixReceiverHook, Receiver, unknown_asset
-from planasonix_provider.plugins.body import RefusedBodyError, read_body
+from planasonix_provider.api.signature import (
+    SIGNATURE_HEADER,
+    TIMESTAMP_HEADER,
+    InvalidSignatureError,
+    check_headers,
+    verify,
+)
+from planasonix_provider.hooks.receiver import (
+    PlanasonixReceiverHook,
+    Receiver,
+    ReceiverNames,
+    receiver_names,
+    unknown_asset,
+)
+from planasonix_provider.plugins.body import Bodies, RefusedBodyError
 from planasonix_provider.plugins.calm import CalmLog
 from planasonix_provider.plugins.delivery import EventBody, what_is_wrong
-from planasonix_provider.plugins.directory import Directory
+from planasonix_provider.plugins.directory import Directory, Source
 from planasonix_provider.plugins.register import Outcome, Register
 
 log = logging.getLogger(__name__)
 
 #: How many threads write deliveries down. They are the receiver's own: those of the API server serve Airflow.
 THREADS = 4
+#: How many signed deliveries may wait to be written down.
+MAX_WAITING = 500
 #: How old, in seconds, what is known of a receiver may be where a signature fits none of its secrets.
 FRESH_FOR_A_STRANGER = 1.0
 
 _TAKEN, _NOT_NOW = 204, 503
 
 
-def make_app(
-    read: Callable[[str], Receiver | None] = lambda name: PlanasonixReceiverHook(name).receiver(),
-    register: Register | None = None,
-) -> FastAPI:
+class AirflowConnections:
+    """The receivers of this Airflow. Its methods block."""
+
+    def names(self) -> ReceiverNames:
+        """List the receivers that need no secrets backend."""
+        return receiver_names()
+
+    def read(self, name: str) -> Receiver | None:
+        """Read a receiver where Airflow looks."""
+        return PlanasonixReceiverHook(name).receiver()
+
+    def read_from_secrets_backends(self, name: str) -> Receiver | None:
+        """Read a receiver from secrets backends alone."""
+        return PlanasonixReceiverHook(name).receiver_of_secrets_backends()
+
+
+def make_app(source: Source | None = None, register: Register | None = None) -> FastAPI:
     """Make the app with the receivers of one Airflow.
 
-    :param read: reads the Airflow connection of a name; blocks.
+    :param source: reads the Airflow connections of receivers; default: this Airflow's.
     :param register: records deliveries.
     :return: the app, with ``POST /webhook/{name}``.
     """
     app = FastAPI(title="Planasonix", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.add_api_route("/webhook/{name}", _Reception(read, register or Register()).receive, methods=["POST"])
+    reception = _Reception(source or AirflowConnections(), register or Register())
+    app.add_api_route("/webhook/{name}", reception.receive, methods=["POST"])
     return app
 
 
 class _Reception:
     """Takes deliveries for all receivers."""
 
-    def __init__(self, read: Callable[[str], Receiver | None], register: Register) -> None:
-        self._directory = Directory(read)
+    def __init__(self, source: Source, register: Register) -> None:
+        self._directory = Directory(source)
+        self._bodies = Bodies()
         self._register = register
         self._limiter = CapacityLimiter(THREADS)
         self._calm = CalmLog(log)
@@ -60,16 +90,21 @@ class _Reception:
     async def receive(self, name: str, request: Request) -> Response:
         """Take a delivery: 204 once it counts, or has counted before; 503 where it may count later."""
         try:
-            body = await read_body(request)
-        except RefusedBodyError as refusal:
-            self._calm.say("bodies", logging.WARNING, f"A delivery to the webhook receiver was refused: {refusal}.")
-            # What is left of the body is not waited for.
-            return Response(status_code=refusal.status, headers={"Connection": "close"})
+            check_headers(**_signature(request))
+        except InvalidSignatureError as refusal:
+            # Without the name, which anybody may have made up.
+            self._calm.say("headers", logging.WARNING, f"A delivery to the webhook receiver was refused. {refusal}")
+            return _unread(401)
         reading = await self._directory.find(name)
         if reading.problem:
             self._calm.say(reading.problem, logging.WARNING, reading.problem)
         if reading.receiver is None:
-            return Response(status_code=_NOT_NOW)
+            return _unread(_NOT_NOW)
+        try:
+            body = await self._bodies.read(request)
+        except RefusedBodyError as refusal:
+            self._calm.say("bodies", logging.WARNING, f"A delivery to the webhook receiver was refused: {refusal}.")
+            return _unread(refusal.status)
         try:
             receiver = await self._verified(reading.receiver, request, body)
         except InvalidSignatureError as refusal:
@@ -101,6 +136,14 @@ class _Reception:
             return 400
         if not receiver.wants(event.type):
             return _TAKEN
+        if self._limiter.statistics().tasks_waiting >= MAX_WAITING:
+            self._say(
+                receiver,
+                "queue",
+                f"could not accept a delivery, because {MAX_WAITING} others wait to be written down. Planasonix sends "
+                "it again. If it stays, look at the health of Airflow's database.",
+            )
+            return _NOT_NOW
         try:
             outcome = await to_thread.run_sync(self._register.record, receiver, event, limiter=self._limiter)
         except PlanasonixError as error:
@@ -123,10 +166,22 @@ class _Reception:
         self._calm.say(f"{kind} {receiver.name}", logging.ERROR, f"Webhook receiver {receiver.name!r} {what}")
 
 
+def _unread(status: int) -> Response:
+    """Refuse a delivery without waiting for its body."""
+    return Response(status_code=status, headers={"Connection": "close"})
+
+
 def _verify(receiver: Receiver, request: Request, body: bytes) -> None:
-    verify(
-        body,
-        signature=request.headers.get(SIGNATURE_HEADER),
-        timestamp=request.headers.get(TIMESTAMP_HEADER),
-        secrets=receiver.secrets,
-    )
+    verify(body, **_signature(request), secrets=receiver.secrets)
+
+
+class _Signature(TypedDict):
+    signature: str | None
+    timestamp: str | None
+
+
+def _signature(request: Request) -> _Signature:
+    return {
+        "signature": request.headers.get(SIGNATURE_HEADER),
+        "timestamp": request.headers.get(TIMESTAMP_HEADER),
+    }

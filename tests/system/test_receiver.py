@@ -259,7 +259,8 @@ def table_sizes(receiver: Receiver) -> dict[str, int]:
 def test_a_slow_one_is_sent_away(receiver: Receiver) -> None:
     address = httpx.URL(receiver.url)
     with socket.create_connection((address.host, address.port or 80), timeout=60) as line:
-        head = f"POST {address.path} HTTP/1.1\r\nHost: {address.host}\r\nContent-Length: 100\r\n\r\n"
+        signed = "".join(f"{name}: {value}\r\n" for name, value in receiver.headers(b"").items())
+        head = f"POST {address.path} HTTP/1.1\r\nHost: {address.host}\r\nContent-Length: 100\r\n{signed}\r\n"
         line.sendall(head.encode() + b"{")
         answer = b""
         while part := line.recv(1024):

@@ -1,0 +1,36 @@
+"""A secrets backend that takes its time, for tests."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+from airflow.secrets import BaseSecretsBackend
+
+
+class SlowBackend(BaseSecretsBackend):
+    """Knows a few connections, and is slow for every name.
+
+    :param seconds: how long a lookup takes.
+    :param connections: what it knows, by id.
+    """
+
+    #: Every name that any such backend was asked for.
+    asked: list[str] = []  # noqa: RUF012
+    _lock = threading.Lock()
+
+    def __init__(self, seconds: float = 0.0, connections: dict[str, dict[str, object]] | None = None) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.connections = connections or {}
+
+    def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
+        with self._lock:
+            self.asked.append(conn_id)
+        time.sleep(self.seconds)
+        found = self.connections.get(conn_id)
+        return json.dumps(found) if found else None
+
+    def get_variable(self, key: str, team_name: str | None = None) -> str | None:
+        return None
