@@ -1,4 +1,4 @@
-"""Wait for Planasonix work that this DAG has not started, and stop what nobody waits for any more."""
+"""Wait for Planasonix work that this DAG has not started, and cancel a job if the wait for it fails."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ with DAG(
         timeout=1800,
         deferrable=True,
     )
+    # A teardown task runs if the wait fails, too, and does not decide the state of the DAG run: the wait does. A last
+    # task with trigger_rule="one_failed" would make the run of a failed job succeed. A job that is over stays as it is.
     stop = PlanasonixCancelJobOperator(
         task_id="stop",
         job_id="{{ ti.xcom_pull(task_ids='start', key='job_id') }}",
-        trigger_rule="one_failed",
-    )
+    ).as_teardown(setups=start)
 
     fresh >> start >> wait >> stop

@@ -26,15 +26,15 @@ def _assets_of_the_simulator(planasonix: Planasonix, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PLANASONIX_HOST", planasonix.simulator.url.removeprefix("http://"))
 
 
-def runs_to_its_end(name: str, *followers: str) -> None:
-    """Run the DAG of a file, and those that it lets start."""
+def runs_to_its_end(name: str, *followers: str, state: str = "success") -> None:
+    """Run the DAG of a file, and those that it lets start; each run must end in a state."""
     dags: Any = runpy.run_path(str(DAGS_FOLDER / f"{name}.py"))
     assert dags["dag"].dag_id == name
     if followers:
         make_assets_known(dags["DAG"], [dags[follower] for follower in ("dag", *followers)])
     for dag in ("dag", *followers):
         run = dags[dag].test()
-        assert str(getattr(run.state, "value", run.state)) == "success"
+        assert str(getattr(run.state, "value", run.state)) == state
 
 
 def test_every_example_is_run_here() -> None:
@@ -69,6 +69,17 @@ def test_planasonix_wait_for_others(planasonix: Planasonix) -> None:
     runs_to_its_end("planasonix_wait_for_others")
     assert planasonix.assert_started("conn_demo_01").status == "succeeded"
     assert not planasonix.assert_started(ORDERS).is_cancelled
+
+
+@pytest.mark.parametrize(
+    ("seconds", "end"),
+    [pytest.param(60, "failed", id="job fails"), pytest.param(7200, "cancelled", id="wait ends first")],
+)
+def test_planasonix_wait_for_others_fails_with_the_wait(planasonix: Planasonix, seconds: float, end: str) -> None:
+    planasonix.simulator.world.start_sync(ORDERS)
+    planasonix.will_fail("conn_demo_01", takes=seconds)
+    runs_to_its_end("planasonix_wait_for_others", state="failed")
+    assert planasonix.assert_started("conn_demo_01").status == end
 
 
 def test_planasonix_assets(capfd: pytest.CaptureFixture[str]) -> None:

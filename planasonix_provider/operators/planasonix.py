@@ -187,8 +187,11 @@ class PlanasonixCancelJobOperator(Checked, BaseOperator):
         stop = PlanasonixCancelJobOperator(
             task_id="stop",
             job_id="{{ ti.xcom_pull(task_ids='start', key='job_id') }}",
-            trigger_rule="one_failed",
-        )
+        ).as_teardown(setups=start)
+        start >> wait >> stop
+
+    As a teardown task, it runs if the wait fails, too, and the DAG run fails with the wait. A last task with
+    ``trigger_rule="one_failed"`` would make that DAG run succeed.
 
     :param job_id: the job. (templated)
     :param backfill_id: instead of a job, the backfill whose jobs are cancelled, those that it makes meanwhile, too.
