@@ -15,7 +15,7 @@ from planasonix_provider.api.errors import PlanasonixAuthenticationError, Planas
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.retry import LAST_WORDS, is_passing
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.triggers.killed import goes_on_elsewhere
+from planasonix_provider.triggers.killed import ApiServerHealth, goes_on_elsewhere
 from planasonix_provider.waiting.aside import aside
 from planasonix_provider.waiting.cancel import cancel
 from planasonix_provider.waiting.commands import to_end, to_list
@@ -66,6 +66,11 @@ class Kill:
         self.job_ids: list[str] = []
         #: Tells how long the process has stood still.
         self.pulse = Pulse(conf.getfloat("scheduler", "task_instance_heartbeat_timeout", fallback=300.0))
+        self._api_server = ApiServerHealth()
+        if self._has_retries_left:
+            self._api_server.remember()
+        # Whether Airflow killed this process because its API server did not answer; ``None`` before a kill.
+        self._is_api_server_lost: bool | None = None
         # Whether the task has left its road.
         self._is_over = False
         self._has_come = False
@@ -100,7 +105,7 @@ class Kill:
     def comes(self) -> None:
         """Let the task end here, and cancel its work unless that is to be left alone."""
         self._has_come = True
-        if self.may_go_on_elsewhere() and not self._is_over:
+        if not self._is_over and (self.may_go_on_elsewhere() or self._has_lost_the_api_server()):
             self._is_undecided = True
             return
         self._give_up(LAST_PURSUIT)
@@ -115,7 +120,7 @@ class Kill:
 
     def settle(self) -> None:
         """Finish what a kill has begun, where Airflow may be asked: when the task has left its road, however it did."""
-        if self._is_ended_by_airflow() and self.may_go_on_elsewhere():
+        if self._is_api_server_lost or (self._is_ended_by_airflow() and self.may_go_on_elsewhere()):
             self._leave_to_the_next_try()
         self._is_over = True
         for line in self._last_words:
@@ -134,8 +139,7 @@ class Kill:
 
         :return: whether it may have.
         """
-        ti = self._context["ti"]
-        return ti.try_number <= ti.max_tries and self.pulse.seconds_in_doubt() > 0
+        return self._has_retries_left and self.pulse.seconds_in_doubt() > 0
 
     def cannot_cancel_yet(self, error: PlanasonixError) -> None:
         """Say in the log what is in the way of a cancel, and how a person ends the work.
@@ -155,12 +159,32 @@ class Kill:
         end = sys.exception()
         return self._is_undecided or not (end is None or isinstance(end, (Exception, TaskDeferred)))
 
+    @property
+    def _has_retries_left(self) -> bool:
+        ti = self._context["ti"]
+        return bool(ti.try_number <= (ti.max_tries or 0))
+
+    def _has_lost_the_api_server(self) -> bool:
+        if self._is_api_server_lost is None:
+            self._is_api_server_lost = self._has_retries_left and self._api_server.is_lost()
+        return self._is_api_server_lost
+
     def _leave_to_the_next_try(self) -> None:
-        """Let go of the work if another process goes on with it."""
-        if (self.subject or self._traces) and goes_on_elsewhere(self._context["ti"]):
-            name = sentence(self.subject.name) if self.subject else "What was started"
-            self.subject = self._traces = None
-            self._say_last(f"Its process had stood still. {name} was not cancelled: the next try goes on with it.")
+        """Leave the work to the next try, unless Airflow answers that there is none."""
+        if not (self.subject or self._traces):
+            return
+        name = sentence(self.subject.name) if self.subject else "What was started"
+        why = "Its process had stood still."
+        if self._is_api_server_lost:
+            why = "Airflow's API server does not answer, and Airflow kills tasks after three failed heartbeats."
+            # Airflow may end this process before it answers, so this line comes first.
+            self._log.warning("The task was killed. %s %s is left to the retry, unless Airflow answers now.", why, name)
+        goes_on = goes_on_elsewhere(self._context["ti"])
+        if goes_on is False:
+            return
+        self.subject = self._traces = None
+        unknown = " Airflow could not be asked for the task's state." if goes_on is None else ""
+        self._say_last(f"{why}{unknown} {name} was not cancelled: the next try goes on with it.")
 
     def _read_key_again(self) -> None:
         """Take the key that Airflow has now: the one at hand may have been rotated since the last look."""

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import ssl
+from _thread import allocate_lock, start_new_thread
+from contextlib import suppress
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
+from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTrigger
 from asgiref.sync import sync_to_async
 
@@ -14,10 +22,14 @@ if TYPE_CHECKING:
 #: Whether Airflow tells a trigger that its task was killed, and does not just cancel it, as it does for other reasons
 #: too. From 3.3 on it does.
 IS_TOLD = hasattr(BaseTrigger, "on_kill")
+# From Airflow 3 on, tasks reach Airflow through its API server.
+_HAS_API_SERVER = find_spec("airflow.sdk") is not None
 #: The states of a task that waits still, or whose next try sees to the work.
 CARED_FOR = ("deferred", "running", "up_for_retry", "up_for_reschedule")
 #: The states of a task that another process runs, or will run without anybody doing anything about it.
 GOES_ON = (*CARED_FOR, "scheduled", "queued")
+#: How many seconds a killed task waits for the health of Airflow's API server; its supervisor gives the task five.
+MAX_HEALTH_SECONDS = 1.0
 
 
 async def is_really_killed(ti: TaskInstance | None) -> bool:
@@ -32,16 +44,85 @@ async def is_really_killed(ti: TaskInstance | None) -> bool:
     return await sync_to_async(_state_of)(ti) not in CARED_FOR
 
 
-def goes_on_elsewhere(ti: Any) -> bool:
+def goes_on_elsewhere(ti: Any) -> bool | None:
     """Ask Airflow, from a process that it ends, whether the task goes on nevertheless.
 
     :param ti: the task instance, as that process knows it.
-    :return: whether it does, as far as Airflow answers: it may not do so to whoever has stood still for long.
+    :return: whether it does, or ``None`` if Airflow does not answer.
     """
     try:
         return _state_of(ti) in GOES_ON
     except Exception:
-        return False
+        return None
+
+
+class ApiServerHealth:
+    """Detects that Airflow's API server, or its database, has stopped answering since the task began.
+
+    Airflow kills a task after three failed heartbeats, about 37 s after the API server went away. A signal handler
+    cannot ask the supervisor for the reason, so this sends its own request. It counts only a server that has answered
+    before: the configured URL need not be the one that the supervisor uses, and ``airflow dags test`` has no server.
+    """
+
+    def __init__(self) -> None:
+        # Not in the signal handler: a setting may come from a command or a secrets backend.
+        self._url = _health_url() or ""
+        self._has_answered = False
+
+    def remember(self) -> None:
+        """Check in the background whether the server answers, and store the result."""
+        if self._url:
+            start_new_thread(self._store_answer, ())
+
+    def is_lost(self) -> bool:
+        """Check whether a server that has answered before does not answer now.
+
+        A signal handler may call this: it logs nothing, and another thread sends the request.
+
+        :return: whether the server does not answer, within a second, or reports that its database is away.
+        """
+        if not self._has_answered:
+            return False
+        done, answers = allocate_lock(), list[bool]()
+        done.acquire()
+
+        def ask() -> None:
+            try:
+                answers.append(self._is_healthy())
+            finally:
+                done.release()
+
+        start_new_thread(ask, ())
+        return not (done.acquire(timeout=MAX_HEALTH_SECONDS) and answers == [True])
+
+    def _store_answer(self) -> None:
+        self._has_answered = self._is_healthy()
+
+    def _is_healthy(self) -> bool:
+        # Nothing secret is sent, and a server with an unknown certificate answers, too.
+        unverified = ssl._create_unverified_context()  # noqa: S323
+        try:
+            with urlopen(self._url, timeout=5, context=unverified) as response:  # noqa: S310 - from Airflow's settings
+                health = json.load(response)
+        except HTTPError as error:
+            # A server for tasks alone has no such page, but it answers.
+            return error.code < 500
+        except (OSError, ValueError):
+            return False
+        with suppress(TypeError, KeyError):
+            return bool(health["metadatabase"]["status"] == "healthy")
+        return True
+
+
+def _health_url() -> str | None:
+    """Return the URL of the API server's health, as a worker knows the server; Airflow 2 has none."""
+    default = conf.get("api", "base_url", fallback=None) or "/"
+    if default.startswith("/"):
+        default = f"http://localhost:8080{default}"
+    url = conf.get("core", "execution_api_server_url", fallback=None) or f"{default.rstrip('/')}/execution/"
+    server, _, rest = url.rstrip("/").rpartition("/execution")
+    is_known = url.startswith(("http://", "https://")) and server and not rest
+    return f"{server}/api/v2/monitor/health" if is_known and _HAS_API_SERVER else None
 
 
 def is_shutdown() -> bool:

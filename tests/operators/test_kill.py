@@ -2,20 +2,24 @@ from __future__ import annotations
 
 import inspect
 import signal
+from collections.abc import Iterator
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
-from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 from pytest_mock import MockerFixture
 
 from planasonix_provider.api.client import Account
 from planasonix_provider.operators import kill
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
+from planasonix_provider.triggers import killed as triggers_killed
 from planasonix_provider.waiting import pulse
 from planasonix_provider.waiting.rest import TaskKilledError
+from tests.api_server import ApiServer, serving
 from tests.driving import Log, Run, context, record
 from tests.hanging import Hanging
 from tests.operators.tries import is_seen
@@ -33,6 +37,7 @@ from tests.operators.work import (
 )
 from tests.travel import Travel
 
+IS_AIRFLOW_2 = version("apache-airflow").startswith("2.")
 IN_A_HURRY = Account.in_a_hurry
 
 
@@ -294,9 +299,14 @@ class TestAKillOfAProcessThatHasStoodStill:
         assert job.status in ENDED
         assert log.lines.count(f"The task was killed. Job {job.id} was asked to cancel.") == 1
 
-    def test_cancels_the_job_if_airflow_cannot_be_asked(self, simulator: Simulator) -> None:
-        killed(simulator, sync(), route="get_job")
-        assert simulator.jobs()[0].status in ENDED
+    def test_leaves_the_job_to_the_next_try_if_airflow_cannot_be_asked(self, simulator: Simulator) -> None:
+        _, log = killed(simulator, sync(), route="get_job")
+        assert "cancel_job" not in routes_asked(simulator)
+        (job,) = simulator.jobs()
+        assert log.lines[-1] == (
+            "The task was killed. Its process had stood still. Airflow could not be asked for the task's state. Job "
+            f"{job.id} was not cancelled: the next try goes on with it."
+        )
 
     def test_cancels_the_job_if_it_was_the_last_try(self, simulator: Simulator, goes_on: MagicMock) -> None:
         killed(simulator, sync(), route="get_job", try_number=3, max_tries=2)
@@ -311,6 +321,79 @@ class TestAKillOfAProcessThatHasStoodStill:
             f"The task was killed. Its process had stood still. Job {job.id} was not cancelled: the next try goes on "
             "with it."
         )
+
+
+@pytest.mark.skipif(IS_AIRFLOW_2, reason="Airflow 2 has no API server that tasks depend on")
+class TestAKillWhileTheApiServerIsAway:
+    """Airflow kills a task after three failed heartbeats."""
+
+    @pytest.fixture
+    def server(self, monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[ApiServer]:
+        simulator.plan(CONNECTION, running_seconds=600)
+        with serving() as server:
+            monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", server.execution_url)
+            # The second request comes with the kill; it is answered as quickly as this machine can.
+            monkeypatch.setattr(triggers_killed, "MAX_HEALTH_SECONDS", 30)
+            yield server
+
+    @pytest.fixture
+    def goes_on(self, mocker: MockerFixture) -> MagicMock:
+        """What Airflow answers if it is asked for the state of the task."""
+        return mocker.patch("planasonix_provider.operators.kill.goes_on_elsewhere", return_value=None)
+
+    def _killed(
+        self, server: ApiServer, simulator: Simulator, operator: BaseOperator, **how: Any
+    ) -> tuple[BaseException, Log]:
+        """Let the server go away once the task has seen it, then kill the task."""
+
+        def is_away() -> bool:
+            if server.answered:
+                server.status = 503
+            return server.status == 503
+
+        return killed(simulator, operator, route="get_job", once=is_away, **how)
+
+    def test_leaves_the_job_to_the_retry(self, server: ApiServer, simulator: Simulator, goes_on: MagicMock) -> None:
+        error, log = self._killed(server, simulator, sync())
+        assert isinstance(error, TaskKilledError)
+        assert "cancel_job" not in routes_asked(simulator)
+        (job,) = simulator.jobs()
+        why = "Airflow's API server does not answer, and Airflow kills tasks after three failed heartbeats."
+        assert log.warnings == [
+            f"The task was killed. {why} Job {job.id} is left to the retry, unless Airflow answers now.",
+            f"The task was killed. {why} Airflow could not be asked for the task's state. Job {job.id} was not "
+            "cancelled: the next try goes on with it.",
+        ]
+
+    def test_leaves_it_if_airflow_answers_that_the_task_goes_on(
+        self, server: ApiServer, simulator: Simulator, goes_on: MagicMock
+    ) -> None:
+        goes_on.return_value = True
+        self._killed(server, simulator, sync())
+        assert "cancel_job" not in routes_asked(simulator)
+
+    def test_cancels_the_job_if_airflow_answers_that_the_task_was_ended(
+        self, server: ApiServer, simulator: Simulator, goes_on: MagicMock
+    ) -> None:
+        goes_on.return_value = False
+        _, log = self._killed(server, simulator, sync())
+        (job,) = simulator.jobs()
+        assert job.status in ENDED
+        assert log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
+
+    def test_cancels_the_job_of_the_last_try(self, server: ApiServer, simulator: Simulator, goes_on: MagicMock) -> None:
+        killed(simulator, sync(), route="get_job", try_number=3, max_tries=2)
+        assert simulator.jobs()[0].status in ENDED
+        assert server.paths == []
+        goes_on.assert_not_called()
+
+    def test_cancels_the_job_at_once_if_the_server_answers(
+        self, server: ApiServer, simulator: Simulator, goes_on: MagicMock
+    ) -> None:
+        killed(simulator, sync(), route="get_job", once=lambda: server.answered == 1)
+        assert simulator.jobs()[0].status in ENDED
+        assert len(server.paths) == 2
+        goes_on.assert_not_called()
 
 
 class TestAKillOfABackfill:

@@ -91,17 +91,19 @@ def killed(
     route: str | None = None,
     is_answered: bool = True,
     notes: dict[str, Any] | None = None,
+    once: Callable[[], bool] = lambda: True,
     **ti: int,
 ) -> tuple[BaseException, Log]:
     """Run a task that is killed as Airflow does it: a signal's handler calls ``on_kill`` and returns.
 
-    It is killed a moment after its first request, or its first one of a route: after the answer, or amid the request.
+    It is killed a moment after its first request, or its first one of a route: after the answer, or amid the request;
+    and not before ``once`` is true.
     """
     is_over = threading.Event()
 
     def is_time() -> bool:
         asked = [request for request in simulator.requests if route in (None, request.route)]
-        return bool(asked) and (not is_answered or asked[0].status is not None)
+        return bool(asked) and (not is_answered or asked[0].status is not None) and once()
 
     def kill() -> None:
         while not is_over.wait(0.005):

@@ -50,6 +50,7 @@ DAGS = {
         "many_syncs_naive",
         "sync_in_the_one_slot",
         "sync_tried_again",
+        "sync_tried_again_later",
         "ten_syncs",
         "twenty_syncs",
         "events_react",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
+import httpx
 import psutil
 import pytest
 
@@ -408,3 +409,39 @@ def test_a_task_whose_worker_gives_no_sign_of_life_keeps_its_job(
         lag = wait_for_cancel(simulator, jobs[death], given_up_at)
         note(f"{death}: marked failed after all that, asked to cancel {lag:.1f} s later")
     assert [len(jobs_of(simulator, f"{connection_id}_{number}")) for number in range(3)] == [1, 1, 1]
+
+
+# --- The API server ---
+
+
+def test_a_task_that_airflow_kills_because_its_api_server_is_away_leaves_its_job_to_the_retry(
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
+) -> None:
+    simulator.plan(connection_id, running_seconds=240)
+    run = TaskRun.start(airflow, "sync_tried_again_later", connection_id=connection_id)
+    job_id = wait_until_it_waits(run, simulator)
+    eventually(lambda: (run.record() or {}).get("id"), "the record has the job's id")
+    task = processes_of(run)[1]
+    began = time.monotonic()
+    kill_with_all_its_children(airflow, "api-server")
+    eventually(lambda: not is_alive(task), "Airflow kills the task")
+    note(f"the task's process ended {time.monotonic() - began:.1f} s after the API server")
+    assert not simulator.job(job_id).cancel_requested_at
+    airflow.restart("api-server")
+    eventually(lambda: is_served(airflow), "the API server answers")
+    eventually(lambda: run.details()["try_number"] == 2, "the next try begins", patience=600)
+    note(f"the next try began {time.monotonic() - began:.1f} s after the API server went away")
+    run.wait_for("success")
+    assert f"Job {job_id}, which try 1 has started," in "\n".join(run.our_lines(2))
+    assert jobs_of(simulator, connection_id) == [job_id]
+    assert not simulator.job(job_id).cancel_requested_at
+    told = [line for line in run.our_lines() if "does not answer" in line]
+    note(f"at the end of try 1: {told}")
+    assert f"Job {job_id} is left to the retry" in told[0]
+
+
+def is_served(airflow: LocalAirflow) -> bool:
+    try:
+        return bool(airflow.api("GET", "dags?limit=1"))
+    except httpx.TransportError:
+        return False

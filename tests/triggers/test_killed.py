@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +12,16 @@ import pytest
 from packaging.version import Version
 from pytest_mock import MockerFixture
 
-from planasonix_provider.triggers.killed import IS_TOLD, is_really_killed, is_shutdown
+from planasonix_provider.triggers import killed
+from planasonix_provider.triggers.killed import (
+    IS_TOLD,
+    ApiServerHealth,
+    goes_on_elsewhere,
+    is_really_killed,
+    is_shutdown,
+)
+from tests.api_server import PATH, ApiServer, health, serving
+from tests.simulator.receiver import until
 
 AIRFLOW = Version(version("apache-airflow"))
 TI: Any = SimpleNamespace(dag_id="nightly", task_id="load", run_id="r", map_index=-1)
@@ -81,3 +93,98 @@ def test_one_cancelled_task_is_no_shutdown() -> None:
 
     asyncio.run(main())
     assert seen == [False, True, True]
+
+
+def test_a_state_that_airflow_does_not_tell_is_unknown() -> None:
+    """No supervisor is here to answer."""
+    assert goes_on_elsewhere(SimpleNamespace()) is None
+
+
+def hang(server: ApiServer) -> None:
+    server.answers.clear()
+
+
+def answer_with(status: int = 200, body: object = None) -> Callable[[ApiServer], None]:
+    def change(server: ApiServer) -> None:
+        server.status, server.body = status, json.dumps(health() if body is None else body)
+
+    return change
+
+
+@pytest.mark.skipif(AIRFLOW.major < 3, reason="Airflow 2 has no API server that tasks depend on")
+class TestTheHealthOfTheApiServer:
+    @pytest.fixture
+    def server(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+        with serving() as server:
+            monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", server.execution_url)
+            yield server
+
+    @pytest.mark.parametrize(
+        ("change", "is_lost"),
+        [
+            pytest.param(lambda _: None, False, id="healthy"),
+            pytest.param(hang, True, id="hangs"),
+            pytest.param(answer_with(503), True, id="503"),
+            pytest.param(answer_with(404), False, id="serves tasks alone"),
+            pytest.param(answer_with(body=health("unhealthy")), True, id="its database is away"),
+            pytest.param(answer_with(body=["unknown"]), False, id="another body"),
+        ],
+    )
+    def test_is_compared_with_the_one_at_the_start(
+        self,
+        server: ApiServer,
+        monkeypatch: pytest.MonkeyPatch,
+        change: Callable[[ApiServer], None],
+        is_lost: bool,
+    ) -> None:
+        # Where it must answer, a slow machine gets more than a second for it.
+        monkeypatch.setattr(killed, "MAX_HEALTH_SECONDS", 0.3 if change is hang else 30)
+        known = ApiServerHealth()
+        known._store_answer()
+        change(server)
+        assert known.is_lost() == is_lost
+        assert set(server.paths) == {PATH}
+
+    def test_is_lost_when_the_server_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(killed, "MAX_HEALTH_SECONDS", 30)
+        with serving() as server:
+            monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", server.execution_url)
+            known = ApiServerHealth()
+            known.remember()
+            until(lambda: known._has_answered)
+            assert not known.is_lost()
+        assert known.is_lost()
+
+    @pytest.mark.parametrize("change", [hang, answer_with(503)], ids=["hangs", "503"])
+    def test_is_unknown_if_it_has_never_answered(self, server: ApiServer, change: Callable[[ApiServer], None]) -> None:
+        change(server)
+        known = ApiServerHealth()
+        began = time.monotonic()
+        known.remember()
+        assert not known.is_lost()
+        assert time.monotonic() - began < 5
+
+    @pytest.mark.parametrize(
+        ("settings", "url"),
+        [
+            ({}, "http://localhost:8080/api/v2/monitor/health"),
+            ({"API__BASE_URL": "https://airflow.example.com/team/"}, "https://airflow.example.com/team" + PATH),
+            (
+                {"API__BASE_URL": "https://outside", "CORE__EXECUTION_API_SERVER_URL": "http://inside:9000/execution"},
+                "http://inside:9000" + PATH,
+            ),
+            ({"CORE__EXECUTION_API_SERVER_URL": "http://inside/elsewhere/"}, ""),
+            ({"CORE__EXECUTION_API_SERVER_URL": "in-process://execution/"}, ""),
+        ],
+    )
+    def test_is_asked_where_the_supervisor_asks(
+        self, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], url: str
+    ) -> None:
+        for name, value in settings.items():
+            monkeypatch.setenv(f"AIRFLOW__{name}", value)
+        assert ApiServerHealth()._url == url
+
+
+@pytest.mark.skipif(AIRFLOW.major >= 3, reason="Airflow 3 has one")
+def test_airflow_2_has_no_api_server_to_ask() -> None:
+    assert ApiServerHealth()._url == ""

@@ -32,6 +32,10 @@ with DAG(dag_id="sync_in_the_one_slot", **settings):
 with DAG(dag_id="sync_tried_again", **settings):
     PlanasonixSyncOperator(task_id="sync", deferrable=False, retries=2, retry_delay=timedelta(seconds=1), **HOW)
 
+# Airflow starts retries even while its API server is away, and each such try fails at once.
+with DAG(dag_id="sync_tried_again_later", **settings):
+    PlanasonixSyncOperator(task_id="sync", deferrable=False, retries=1, retry_delay=timedelta(minutes=1), **HOW)
+
 for name, count in (("ten", 10), ("twenty", 20)):
     with DAG(dag_id=f"{name}_syncs", schedule=None, is_paused_upon_creation=False):
         PlanasonixSyncOperator.partial(
