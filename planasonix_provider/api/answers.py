@@ -18,6 +18,7 @@ from planasonix_provider.api.errors import (
     error_for_status,
 )
 from planasonix_provider.api.headers import retry_after
+from planasonix_provider.api.json_bodies import read_json, shortened
 from planasonix_provider.api.models import ErrorBody, ErrorReply, Page
 from planasonix_provider.api.request import Request
 
@@ -25,6 +26,11 @@ T = TypeVar("T")
 
 #: The most bytes that an answer may have, unpacked: some hundred times what a full page of a list has.
 LARGEST_ANSWER = 32_000_000
+
+#: How many characters of a message are what the server says of an error; the code and the message come first.
+_MAX_PROBLEM = 4_500
+#: How many characters of a header or an id are shown.
+_MAX_WORD = 500
 
 # "{connection}" is where the Airflow connection is named.
 _ADVICE: dict[int, str] = {
@@ -146,7 +152,7 @@ def read(request: Request[T], answer: Answer) -> T:
         raise _error(request, answer)
     try:
         reply = request.reply.parse(answer.content)
-    except ValidationError as invalid:
+    except ValueError as invalid:
         raise _unreadable(request, answer, _what_is_wrong(answer, invalid)) from None
     value = reply.value
     if isinstance(value, Page) and value.cursor is not None and value.cursor == request.query.get("cursor"):
@@ -160,17 +166,18 @@ def _unreadable(request: Request[T], answer: Answer, what: str) -> PlanasonixErr
     )
 
 
-def _what_is_wrong(answer: Answer, invalid: ValidationError) -> str:
+def _what_is_wrong(answer: Answer, invalid: ValueError) -> str:
     """Say in words why a body cannot be read, without its values: they may be anything."""
     if not answer.content.strip():
         return "with an empty body"
     if _is_html(answer):
         return "with an HTML page, as a proxy or a login page between here and the API sends"
-    first, *more = invalid.errors(include_url=False, include_input=False)
-    if first["type"] == "json_invalid":
+    if not isinstance(invalid, ValidationError):
         return "with a body that is not JSON, or was cut off"
+    first, *more = invalid.errors(include_url=False, include_input=False)
     place = ".".join(str(step) for step in first["loc"]) or "body"
-    return f"with JSON that is not what the API's reference says: {place}: {first['msg']}" + (
+    what = "Input should be an object" if first["type"] == "model_type" else first["msg"]
+    return f"with JSON that is not what the API's reference says: {place}: {what}" + (
         f" (and {len(more)} more)" if more else ""
     )
 
@@ -182,12 +189,14 @@ def _error(request: Request[T], answer: Answer) -> PlanasonixResponseError:
         if words := ": ".join(filter(None, (body.code, (body.message or "").rstrip(".")))):
             problem += f" ({words})"
         problem += "".join(f"; {': '.join(filter(None, (it.field, it.issue)))}" for it in body.details or ())
+    # What the server says may be much, and is not to hide the advice.
+    problem = shortened(problem, _MAX_PROBLEM)
     if location := answer.headers.get("location"):
-        problem += f", a redirect to {location}"
+        problem += f", a redirect to {shortened(location, _MAX_WORD)}"
     elif not body and _is_html(answer):
         problem += " with an HTML page"
     if body and body.existing_job_id:
-        problem += f"; in the way is job {body.existing_job_id}"
+        problem += f"; in the way is job {shortened(body.existing_job_id, _MAX_WORD)}"
     return error_for_status(answer.status)(
         f"{problem}. {_ending(answer, _advice(answer, body))}",
         status=answer.status,
@@ -202,8 +211,8 @@ def _error(request: Request[T], answer: Answer) -> PlanasonixResponseError:
 def _error_body(answer: Answer) -> ErrorBody | None:
     """Read the error's envelope, wherever it puts ``existing_job_id``; ``None`` where there is no envelope."""
     try:
-        reply = ErrorReply.model_validate_json(answer.content)
-    except ValidationError:
+        reply = ErrorReply.model_validate(read_json(answer.content))
+    except ValueError:
         return None
     if reply.existing_job_id and not reply.error.existing_job_id:
         return reply.error.model_copy(update={"existing_job_id": reply.existing_job_id})
@@ -213,7 +222,7 @@ def _error_body(answer: Answer) -> ErrorBody | None:
 def _ending(answer: Answer, advice: str) -> str:
     """End a message; only the advice is told which Airflow connection it is: what the server has said stays."""
     identifier = _request_id(answer)
-    note = f" [request id {identifier}]" if identifier else ""
+    note = f" [request id {shortened(identifier, _MAX_WORD)}]" if identifier else ""
     return advice.format(connection=answer.connection) + note
 
 

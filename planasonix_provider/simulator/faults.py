@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from threading import Lock
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from planasonix_provider.simulator.access import ROUTES
 from planasonix_provider.simulator.jobs import Seconds
 
-Kind: TypeAlias = Literal["status", "reset", "hang", "cut", "html", "empty"]
+Kind: TypeAlias = Literal["status", "reset", "hang", "cut", "html", "empty", "odd"]
 
 #: The status of each kind that answers with one, unless the fault names another.
 _STATUS_OF = {"status": 500, "html": 502, "empty": 200}
@@ -25,7 +25,7 @@ class Fault(BaseModel):
 
     :param kind: what happens. ``status`` answers with an error; ``reset`` drops the connection without a byte; ``hang``
         answers only after ``seconds``; ``cut`` drops the connection in the middle of the answer; ``html`` answers with
-        a proxy's page; ``empty`` answers with nothing in it.
+        a proxy's page; ``empty`` answers with nothing in it; ``odd`` changes ``fields`` of the answer.
     :param route: which route fails, by its name in :mod:`planasonix_provider.api.routes`; ``*``, the default, is any.
     :param times: how many requests fail; ``None`` is all of them, until the faults are cleared. Default 1.
     :param skip: how many requests pass before the first one fails; default none.
@@ -34,6 +34,8 @@ class Fault(BaseModel):
     :param status: the HTTP status; by default 500 for ``status``, 502 for ``html``, 200 for ``empty``.
     :param headers: headers of the answer, as ``Retry-After``; for ``status``, ``html`` and ``empty``.
     :param seconds: how many seconds a ``hang`` takes; default 30.
+    :param fields: for ``odd``, the fields of the answer's ``data`` that are added or replaced; a list gets one more row
+        of these fields, before the others.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +48,7 @@ class Fault(BaseModel):
     status: Annotated[int, Field(ge=200, le=599)] | None = None
     headers: dict[_HeaderName, _HeaderValue] = {}
     seconds: Seconds = 30.0
+    fields: dict[str, Any] = {}
 
     @field_validator("route")
     @classmethod

@@ -214,6 +214,7 @@ class Simulator:
         status: int | None = None,
         headers: Mapping[str, str] | None = None,
         seconds: float = 30.0,
+        fields: Mapping[str, Any] | None = None,
     ) -> Fault:
         """Order a failure; the parameters are those of :class:`~planasonix_provider.simulator.faults.Fault`.
 
@@ -225,6 +226,7 @@ class Simulator:
         :param status: the HTTP status of the answer; default: that of the kind.
         :param headers: headers of the answer; default none.
         :param seconds: how many seconds a ``hang`` takes; default 30.
+        :param fields: for ``odd``, the fields of the answer that are added or replaced; default none.
         :return: the fault.
         :raises ValueError: if a value is not allowed.
         """
@@ -237,6 +239,7 @@ class Simulator:
             status=status,
             headers=dict(headers or {}),
             seconds=seconds,
+            fields=dict(fields or {}),
         )
         self.faults.add(fault)
         return fault

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -88,11 +89,24 @@ async def suffer(fault: Fault, answer: Callable[[], Awaitable[Response]]) -> Res
     if fault.kind == "hang" and fault.when == "before":
         await asyncio.sleep(fault.seconds)
         return await answer()
+    if fault.kind == "odd":
+        return _with_fields(await answer(), fault.fields)
     lost = await answer() if fault.when == "after" else None
     if fault.kind == "hang" and lost is not None:
         await asyncio.sleep(fault.seconds)
         return lost
     return _instead(fault, lost)
+
+
+def _with_fields(answer: Response, fields: dict[str, Any]) -> Response:
+    """Change an answer that has data."""
+    if answer.media_type != "application/json" or answer.status_code >= 300:
+        return answer
+    body = json.loads(bytes(answer.body))
+    data = body["data"]
+    body["data"] = [fields, *data] if isinstance(data, list) else {**data, **fields}
+    # In ASCII, so that it can also be what UTF-8 cannot hold.
+    return Response(json.dumps(body).encode(), answer.status_code, media_type="application/json")
 
 
 def _instead(fault: Fault, lost: Response | None) -> Response:

@@ -12,10 +12,15 @@ from planasonix_provider.api.errors import (
     PlanasonixTimeoutError,
     error_of,
 )
+from planasonix_provider.api.json_bodies import storable
 from planasonix_provider.api.models import Backfill, Job
 
 if TYPE_CHECKING:
     from planasonix_provider.waiting.subjects import Subject, Work
+
+
+#: The fields of a job or a backfill that no task needs of an event; Airflow stores each event, and these can be large.
+_NOT_IN_A_PAYLOAD = ("metadata", "job_ids", "tables")
 
 
 class InvalidEventError(PlanasonixLostTrackError):
@@ -31,8 +36,7 @@ class WaitEvent(BaseModel):
     :param outcome: ``over``: the job or backfill is in a state that was waited for; ``error``: the wait could not go
         on, or was out of time, and ``error`` and ``message`` say why.
     :param job: the job as it was last seen.
-    :param backfill: the backfill as it was last seen, without its ``job_ids``: there may be thousands, and Airflow
-        stores each event.
+    :param backfill: the backfill as it was last seen.
     :param error: the ``kind`` of the error.
     :param message: the error's message.
     :param deadline: until when the wait could have lasted, for a task that has more to do by then.
@@ -158,9 +162,15 @@ class WaitEvent(BaseModel):
     def to_payload(self) -> dict[str, Any]:
         """Write the event as JSON types, which is all that survives the way to the task.
 
-        :return: a plain dict.
+        :return: a plain dict, with those fields of the job or backfill that the task uses.
         """
-        return self.model_dump(mode="json", exclude_none=True, exclude={"backfill": {"job_ids"}})
+        plain = self.model_dump(mode="json", exclude_none=True, exclude={"job", "backfill"})
+        for name, work in (("job", self.job), ("backfill", self.backfill)):
+            if work:
+                # An event that cannot be stored ends the triggerer, with the waits of all tasks.
+                fields = storable(work.known(*_NOT_IN_A_PAYLOAD))
+                plain[name] = {field: value for field, value in fields.items() if value is not None}
+        return plain
 
     def work_or_error(self) -> Work:
         """Give the work that was waited for, or raise what ended the wait before.

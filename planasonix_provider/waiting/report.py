@@ -13,6 +13,7 @@ from planasonix_provider.api.errors import (
     PlanasonixJobFailedError,
     PlanasonixLostTrackError,
 )
+from planasonix_provider.api.json_bodies import shortened
 from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning, TableResult, WorkError
 from planasonix_provider.waiting.subjects import Work
 from planasonix_provider.waiting.words import count
@@ -24,6 +25,8 @@ MOST_LISTED = 1_000
 LARGEST_LIST = 28_000
 #: How many failed jobs an error names.
 MOST_NAMED = 10
+#: How many characters of its reason an error has for each of them.
+LONGEST_REASON = 300
 
 _JOB_FIELDS = (
     "status",
@@ -82,7 +85,7 @@ def _reason(error: WorkError | None) -> str:
 def _culprits(jobs: Sequence[Job]) -> str:
     if not jobs:
         return ""
-    named = "; ".join(f"job {job.id}: {_reason(job.error)}" for job in jobs[:MOST_NAMED])
+    named = "; ".join(f"job {job.id}: {shortened(_reason(job.error), LONGEST_REASON)}" for job in jobs[:MOST_NAMED])
     more = f"; and {len(jobs) - MOST_NAMED:,} more" if len(jobs) > MOST_NAMED else ""
     return f" What failed of it: {named}{more}."
 
@@ -151,11 +154,11 @@ def report_job(job: Job, url: str, results: JobResults | None = None) -> dict[st
     :return: ``job_id``, ``job_url``, the job's own fields and, with results, ``tables``, ``tables_total``,
         ``warnings`` and ``warnings_total``; of tables and warnings the first thousand, and how many there are.
     """
-    plain = job.model_dump(mode="json", include=set(_JOB_FIELDS))
+    plain = job.known("metadata")
     answer: dict[str, Any] = {"job_id": job.id, "job_url": url} | {name: plain[name] for name in _JOB_FIELDS}
     if results is not None:
         for name, items in (("tables", results.tables), ("warnings", results.warnings)):
-            answer[name] = [item.model_dump(mode="json") for item in items[:MOST_LISTED]]
+            answer[name] = [item.known() for item in items[:MOST_LISTED]]
             answer[f"{name}_total"] = len(items)
     return answer
 
@@ -169,7 +172,7 @@ def report_backfill(backfill: Backfill, results: Iterable[JobResults] | None = N
         ``warnings``, of each as many as 28 kB hold, and how many there are (``jobs_total``, …). Jobs that did not
         succeed come first; a table is listed once, with the rows of all jobs, and how many jobs loaded it.
     """
-    plain = backfill.model_dump(mode="json", include=set(_BACKFILL_FIELDS))
+    plain = backfill.known("metadata", "job_ids", "tables")
     answer: dict[str, Any] = {"backfill_id": backfill.id} | {name: plain[name] for name in _BACKFILL_FIELDS}
     if results is not None:
         answer |= _Sum.of(results).as_dict()
@@ -208,7 +211,7 @@ class _Sum:
         lists: dict[str, list[dict[str, Any]]] = {
             "jobs": sorted(self.jobs, key=lambda job: job["status"] == "succeeded"),
             "tables": list(self.tables.values()),
-            "warnings": [warning.model_dump(mode="json") for warning in self.warnings],
+            "warnings": [warning.known() for warning in self.warnings],
         }
         answer: dict[str, Any] = {"rows_loaded": self.rows}
         for name, items in lists.items():

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from planasonix_provider.api.json_bodies import storable
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.waiting.attempt import MARK
 from planasonix_provider.waiting.subjects import Work
 
 #: The type that backfills have, and the jobs that they are made of.
 BACKFILL = "backfill"
-#: How many characters of an error's message are told: an event is a row in Airflow's database.
-LONGEST_MESSAGE = 2_000
+#: How many characters the metadata of an event may have as JSON: an event is a row in Airflow's database.
+MAX_METADATA = 16_000
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def told(work: Work, job_url: Callable[[str], str]) -> dict[str, Any]:
     :param job_url: gives the address of a job's page.
     :return: the payload of the event, in JSON types; see "What an event says" in the docs.
     """
-    known = work.model_dump(mode="json")
+    known = work.known("metadata", "job_ids", "tables")
     shared = {
         "event": event_of(work),
         "type": _type_of(work),
@@ -131,9 +133,8 @@ def told(work: Work, job_url: Callable[[str], str]) -> dict[str, Any]:
         "pipeline_id": _pipeline_of(work),
         "status": work.status,
         "created_at": known["created_at"],
-        "error": work.error
-        and {"code": work.error.code, "message": work.error.message and work.error.message[:LONGEST_MESSAGE]},
-        "metadata": known["metadata"],
+        "error": known["error"],
+        "metadata": _limited(work.metadata),
     }
     if isinstance(work, Backfill):
         # Of when it has ended, the API says only when it changed last.
@@ -150,6 +151,18 @@ def told(work: Work, job_url: Callable[[str], str]) -> dict[str, Any]:
         "metrics": known["metrics"],
         "job_url": job_url(work.id),
     }
+
+
+def _limited(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Keep the first pairs, as many as an event has room for."""
+    if not metadata:
+        return metadata
+    kept, left = {}, MAX_METADATA
+    for name, value in storable(metadata).items():
+        if (size := len(json.dumps({name: value}))) <= left:
+            kept[name] = value
+            left -= size
+    return kept
 
 
 def _type_of(work: Work) -> str | None:

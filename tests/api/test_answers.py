@@ -147,7 +147,7 @@ def test_a_404_without_an_envelope_is_not_how_the_api_answers(body: bytes, words
         (b"\n  " + HTML, "with an HTML page"),
         (b'{"data": {"id": "job_1", "sta', "with a body that is not JSON, or was cut off"),
         (b"\x00\xff\xfe", "with a body that is not JSON, or was cut off"),
-        ([], "with JSON that is not what the API's reference says: body: "),
+        ([], "with JSON that is not what the API's reference says: body: Input should be an object"),
         (None, "with JSON that is not what the API's reference says: body: "),
         ({}, "with JSON that is not what the API's reference says: data: Field required"),
         ({"data": [JOB]}, "with JSON that is not what the API's reference says: data: "),
@@ -160,8 +160,8 @@ def test_a_404_without_an_envelope_is_not_how_the_api_answers(body: bytes, words
             "with JSON that is not what the API's reference says: data.id: Input should be a valid",
         ),
         (
-            {"data": {**JOB, "created_at": "soon"}},
-            "with JSON that is not what the API's reference says: data.created_at: ",
+            {"data": {**JOB, "id": "j" * 501}},
+            "with JSON that is not what the API's reference says: data.id: Value error, an id has at most 500 char",
         ),
     ],
 )

@@ -15,7 +15,9 @@ from planasonix_provider.api.models import (
     ErrorReply,
     Job,
     JobPage,
+    JobResults,
     JobResultsReply,
+    TableResult,
     as_utc,
 )
 
@@ -156,6 +158,76 @@ def test_a_model_does_not_change() -> None:
 )
 def test_an_odd_part_of_an_error_hides_nothing_of_the_rest(odd: dict[str, Any], left: dict[str, Any]) -> None:
     assert ErrorBody.model_validate(odd).model_dump(exclude_unset=True) == left
+
+
+#: By field, what cannot be read. Only the id and the state of a job are needed.
+UNREADABLE: dict[str, list[Any]] = {
+    "type": [[], {}],
+    "connection_id": [None, {"id": "conn_1"}],
+    "created_at": ["soon", [], "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", float("nan")],
+    "finished_at": [True, {}],
+    "duration_seconds": [float("inf"), float("-inf"), float("nan"), "Infinity", "long", 10**400, [], {}],
+    "metrics": ["many", 7, []],
+    "error": [False, None],
+    "metadata": ["a text", 7, []],
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field in UNREADABLE for value in UNREADABLE[field]])
+def test_a_field_of_a_job_that_cannot_be_read_is_none(field: str, value: Any) -> None:
+    job = Job.model_validate({"id": "job_1", "status": "succeeded", "pipeline_id": "pl_1", field: value})
+    if field != "error" or value is None:
+        assert getattr(job, field) is None
+    assert (job.id, job.status, job.pipeline_id) == ("job_1", "succeeded", "pl_1")
+    json.dumps(job.known(), allow_nan=False)
+
+
+@pytest.mark.parametrize("value", [float("inf"), "Infinity", "many", 2**63, 1e300, []])
+def test_a_figure_that_cannot_be_read_is_none(value: Any) -> None:
+    job = Job.model_validate({"id": "job_1", "status": "running", "metrics": {"rows_loaded": value, "bytes_read": 7}})
+    assert job.metrics is not None
+    assert (job.metrics.rows_loaded, job.metrics.bytes_read) == (None, 7)
+    backfill = Backfill.model_validate(
+        {"id": "bf_1", "status": "running", "progress_percent": value, "rows_processed": value, "start_at": value}
+    )
+    assert (backfill.rows_processed, backfill.start_at) == (None, None)
+    assert backfill.progress_percent in (None, 2**63)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [(["disk", "full"], "['disk', 'full']"), (7, "7"), ({"message": ["a"]}, None), ({"message": 7}, "7")],
+)
+def test_an_odd_error_of_work_is_kept_as_far_as_it_can_be_read(error: Any, message: str | None) -> None:
+    failed = Job.model_validate({"id": "job_1", "status": "failed", "error": error})
+    assert failed.error is not None
+    assert failed.error.message == message
+
+
+def test_a_long_text_is_shortened() -> None:
+    job = Job.model_validate({"id": "job_1", "status": "failed", "error": {"message": "x" * 7_000_000}})
+    assert job.error is not None
+    assert job.error.message == "x" * 1_999 + "…"
+    table = TableResult(name="t" * 3_000, checksum="c" * 3_000)
+    assert (len(table.name), len(table.checksum or "")) == (2_000, 2_000)
+
+
+def test_odd_warnings_hide_no_table() -> None:
+    results = JobResults.model_validate(
+        {
+            "job_id": "job_1",
+            "status": "succeeded",
+            "tables": [{"name": "a"}],
+            "warnings": ["It is odd.", 7, {"code": 1}],
+        }
+    )
+    assert [table.name for table in results.tables] == ["a"]
+    assert [(warning.code, warning.message) for warning in results.warnings] == [(None, "It is odd."), ("1", None)]
+
+
+def test_a_table_without_a_name_makes_results_unreadable() -> None:
+    with pytest.raises(ValidationError):
+        JobResults.model_validate({"job_id": "job_1", "status": "succeeded", "tables": [{"rows_loaded": 7}]})
 
 
 @pytest.mark.parametrize("odd", ["", "a/b", "..", "a b", "a?b"])

@@ -62,6 +62,24 @@ def test_html(client, simulator):
     assert "<h1>502 Bad Gateway</h1>" in bad.text
 
 
+def test_odd_changes_fields_of_an_answer_and_adds_a_row_to_a_list(client, simulator):
+    job_id = client.post(SYNC).json()["data"]["job"]["id"]
+    for route in ("get_job", "list_jobs", "get_openapi"):
+        simulator.fail("odd", route=route, fields={"type": "a\0\ud800", "duration_seconds": float("inf")})
+    answer = client.get(f"/jobs/{job_id}")
+    assert rb'"type": "a\u0000\ud800"' in answer.content
+    assert b'"duration_seconds": Infinity' in answer.content
+    assert answer.json()["data"]["id"] == job_id
+    assert [row.get("id") for row in client.get("/jobs").json()["data"]] == [None, job_id]
+    assert "openapi" in client.get("/openapi.yaml").text
+    assert client.get(f"/jobs/{job_id}").json()["data"]["type"] == "connection_sync"
+
+
+def test_odd_leaves_a_refusal_as_it_is(client, simulator):
+    simulator.fail("odd", fields={"type": "odd"})
+    assert client.get("/jobs/job_unknown").json()["error"]["code"] == "not_found"
+
+
 def test_empty(client, simulator):
     simulator.fail("empty")
     response = client.get("/jobs")

@@ -63,6 +63,35 @@ def test_a_failure_tells_what_the_api_tells(error: object, reason: str) -> None:
     assert str(failure) == f"Job job_1 failed: {reason}. See {URL}"
 
 
+def test_an_account_holds_no_field_that_the_reference_lacks() -> None:
+    """Airflow would take an object with such a key for one of a class, when the XCom is read."""
+    foreign = {"__classname__": "builtins.set", "__type": "set", "more": {"__var": 1}}
+    job = Job.model_validate(
+        {"id": "job_1", "status": "succeeded", "metrics": {"rows_loaded": 7, **foreign}, **foreign}
+    )
+    results = JobResults.model_validate(
+        {
+            "job_id": "job_1",
+            "status": "succeeded",
+            "tables": [{"name": "orders", **foreign}],
+            "warnings": [{"code": "odd", **foreign}],
+            **foreign,
+        }
+    )
+    backfill = Backfill.model_validate({"id": "bf_1", "status": "completed", **foreign})
+    for account in (report_job(job, URL, results), report_backfill(backfill, [results])):
+        assert "__" not in json.dumps(account)
+        assert "more" not in json.dumps(account)
+
+
+def test_what_failed_of_a_backfill_is_named_in_short() -> None:
+    reason = {"code": "c" * 3_000, "message": "m" * 3_000}
+    failed = [Job.model_validate({"id": f"job_{n}", "status": "failed", "error": reason}) for n in range(20)]
+    error = error_of_work(Backfill.model_validate({"id": "bf_1", "status": "failed", "error": reason}), URL, failed)
+    assert len(str(error)) < 8_000
+    assert str(error).endswith(f"See {URL}")
+
+
 def test_success_is_no_error() -> None:
     assert error_of_work(Job(id="job_1", status="succeeded"), URL) is None
 

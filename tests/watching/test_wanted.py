@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from planasonix_provider.api.json_bodies import MAX_TEXT
 from planasonix_provider.api.models import Backfill, Job, WorkError
 from planasonix_provider.waiting.attempt import MARK
-from planasonix_provider.watching.wanted import LONGEST_MESSAGE, Wanted, told
+from planasonix_provider.watching.wanted import MAX_METADATA, Wanted, told
 from tests.waiting.clock import BEGAN
 
 SUCCEEDED = frozenset({"job.succeeded"})
@@ -112,11 +113,31 @@ def test_what_is_told_of_a_job() -> None:
         "status": "failed",
         "created_at": "2025-03-27T14:22:10Z",
         "finished_at": "2025-03-27T14:22:10Z",
-        "error": {"code": "disk_full", "message": "x" * LONGEST_MESSAGE},
+        "error": {"code": "disk_full", "message": "x" * (MAX_TEXT - 1) + "…"},
         "metrics": {"rows_extracted": None, "rows_loaded": 7, "bytes_read": None},
         "metadata": {"team": "sales"},
         "job_url": "https://app.example.com/jobs/job_1",
     }
+
+
+def test_what_is_told_can_be_stored() -> None:
+    """An event that cannot be ends the triggerer, with the waits of all tasks."""
+    deep: Any = "\0"
+    for _ in range(300):
+        deep = [deep]
+    odd = {"a": "\0\ud800", "__classname__": "set", "deep": deep, "number": 2**70, "endless": float("inf")}
+    error = {"code": "c", "message": "m", "__type": "set"}
+    payload = told(job(metadata=odd, metrics={"rows_loaded": 7, "__type": "set", "more": "\0"}, error=error), str)
+    assert payload["error"] == {"code": "c", "message": "m"}
+    assert payload["metrics"] == {"rows_extracted": None, "rows_loaded": 7, "bytes_read": None}
+    shown = payload["metadata"] | {"deep": None}
+    assert shown == {"a": "\ufffd\ufffd", "deep": None, "number": float(2**70), "endless": None}
+    assert len(json.dumps(payload, allow_nan=False)) < 1_000
+
+
+def test_large_metadata_is_told_in_part() -> None:
+    payload = told(job(metadata={"a": 1, "b": "x" * MAX_METADATA, "c": 3}), str)
+    assert payload["metadata"] == {"a": 1, "c": 3}
 
 
 def test_what_is_told_of_a_backfill() -> None:

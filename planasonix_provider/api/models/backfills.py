@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from planasonix_provider.api.models.base import Id, Moment, Priority, Resource
+from planasonix_provider.api.models.base import Count, Id, Lenient, Moment, Name, Number, Priority, Resource, Text
 from planasonix_provider.api.models.envelopes import DataReply, Page, Reply
 from planasonix_provider.api.models.errors import OddError
 from planasonix_provider.api.states import BACKFILL_OVER
@@ -25,22 +25,23 @@ class BackfillBody(Resource):
 class Backfill(Resource):
     """A historical load over a window of time, which the API shards into jobs as it goes on.
 
-    Lists and the answer to a start name only some of its fields; ``job_ids`` grows while it runs.
+    Lists and the answer to a start name only some of its fields; ``job_ids`` grows while it runs. Its id, its state and
+    its ``job_ids`` have to be readable, or jobs would be missed; any other field is ``None`` if it cannot be read.
     """
 
     id: Id
-    status: str
-    connection_id: str | None = None
-    start_at: Moment | None = None
-    end_at: Moment | None = None
-    tables: list[str] | None = Field(default=None, fail_fast=True)
-    progress_percent: int | float | None = None
-    rows_processed: int | None = None
+    status: Name
+    connection_id: Text = None
+    start_at: Lenient[Moment] = None
+    end_at: Lenient[Moment] = None
+    tables: Lenient[Annotated[list[Name], Field(fail_fast=True)]] = None
+    progress_percent: Lenient[Count | Number] = None
+    rows_processed: Lenient[Count] = None
     error: OddError = None
     job_ids: list[Id] | None = Field(default=None, fail_fast=True)
-    created_at: Moment | None = None
-    updated_at: Moment | None = None
-    metadata: dict[str, Any] | None = None
+    created_at: Lenient[Moment] = None
+    updated_at: Lenient[Moment] = None
+    metadata: Lenient[dict[str, Any]] = None
 
     @property
     def is_over(self) -> bool:

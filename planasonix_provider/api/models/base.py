@@ -1,16 +1,23 @@
-"""What all models share: unknown fields are kept, ids can be asked for, times are aware."""
+"""What all models share: unknown fields are kept, ids can be asked for, times are aware, texts have a limit."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator
 
-from planasonix_provider.parameters import identifier
+from planasonix_provider.api.json_bodies import shortened
+from planasonix_provider.parameters import YEARS, identifier
+
+T = TypeVar("T")
 
 #: What a start accepts as its ``priority``.
 Priority = Literal["low", "normal", "high"]
+#: How many characters an id may have.
+MAX_ID = 500
+_MAX_NUMBER = 2**63 - 1
 
 
 def as_utc(moment: datetime) -> datetime:
@@ -26,10 +33,46 @@ def as_utc(moment: datetime) -> datetime:
         raise ValueError("the time is out of range") from None
 
 
+def _text(value: Any) -> Any:
+    """Take what should be a text as far as it is one: an odd code must not hide the message beside it."""
+    return shortened(str(value)) if isinstance(value, (str, int, float)) else None
+
+
+def _none_if_invalid(value: Any, validate: Callable[[Any], Any]) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        return None
+
+
+def _moment(value: datetime) -> datetime:
+    moment = as_utc(value)
+    if not YEARS[0] <= moment.year <= YEARS[1]:
+        # Sums and differences with it would be out of range.
+        raise ValueError(f"the year is not between {YEARS[0]} and {YEARS[1]}")
+    return moment
+
+
+def _identifier(value: str) -> str:
+    if len(value) > MAX_ID:
+        raise ValueError(f"an id has at most {MAX_ID} characters")
+    return identifier("id", value)
+
+
 #: An id that can be asked for: an answer with another is found out here, and not where somebody goes on from it.
-Id = Annotated[str, AfterValidator(lambda value: identifier("id", value))]
+Id = Annotated[str, AfterValidator(_identifier)]
 #: A time in UTC, always aware.
-Moment = Annotated[datetime, AfterValidator(as_utc)]
+Moment = Annotated[datetime, AfterValidator(_moment)]
+#: A text that is required.
+Name = Annotated[str, AfterValidator(lambda value: shortened(value))]
+#: A text that may be missing, or may be a number; ``None`` if it is neither.
+Text = Annotated[str | None, BeforeValidator(_text)]
+#: A field that nothing depends on: ``None`` if it cannot be read, so that it fails no answer.
+Lenient = Annotated[T | None, WrapValidator(_none_if_invalid)]
+#: A whole number that a database can store.
+Count = Annotated[int, Field(ge=-_MAX_NUMBER, le=_MAX_NUMBER)]
+#: A number that is finite, and small enough to be counted in seconds or percent.
+Number = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 
 
 class Resource(BaseModel):
@@ -39,3 +82,13 @@ class Resource(BaseModel):
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
+
+    def known(self, *left_out: str) -> dict[str, Any]:
+        """Write the fields that this version knows, for Airflow to store: others may hold anything.
+
+        :param left_out: known fields that are not wanted.
+        :return: the fields in JSON types.
+        """
+        names = type(self).model_fields.keys() - set(left_out)
+        plain = self.model_dump(mode="json", include=names)
+        return plain | {name: value.known() for name in names if isinstance(value := getattr(self, name), Resource)}

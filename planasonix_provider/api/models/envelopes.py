@@ -7,6 +7,7 @@ from typing import ClassVar, Generic, Self, TypeVar
 
 from pydantic import Field
 
+from planasonix_provider.api.json_bodies import read_json
 from planasonix_provider.api.models.base import Resource
 
 T = TypeVar("T")
@@ -24,9 +25,10 @@ class Reply(Resource, Generic[T]):
 
         :param content: the body, as it came over the wire.
         :return: the envelope.
-        :raises pydantic.ValidationError: if it is none.
+        :raises ValueError: if it is not JSON.
+        :raises pydantic.ValidationError: if it is no such envelope.
         """
-        return cls.model_validate_json(content)
+        return cls.model_validate(read_json(content))
 
     @property
     @abstractmethod

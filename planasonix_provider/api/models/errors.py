@@ -7,61 +7,52 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator
 
-from planasonix_provider.api.models.base import Resource
+from planasonix_provider.api.models.base import Lenient, Resource, Text
 
-#: How much of an error is kept; whatever a server sends, a message is to be read, and goes to logs and databases.
-_LONGEST_TEXT = 2_000
-_MOST_DETAILS = 20
-
-
-def _text(value: Any) -> Any:
-    """Take what should be a text as far as it is one: an odd code must not hide the message beside it."""
-    return str(value)[:_LONGEST_TEXT] if isinstance(value, (str, int, float)) else None
+#: How many details of an error are kept.
+_MAX_DETAILS = 20
 
 
 def _objects(value: Any) -> Any:
     """Take what should be a list of objects as far as it is one."""
     if not isinstance(value, list):
         return None
-    return list(islice((item for item in value if isinstance(item, (dict, BaseModel))), _MOST_DETAILS))
-
-
-OddText = Annotated[str | None, BeforeValidator(_text)]
+    return list(islice((item for item in value if isinstance(item, (dict, BaseModel))), _MAX_DETAILS))
 
 
 class ErrorDetail(Resource):
     """One complaint of a 400: which field, and what is wrong with it."""
 
-    field: OddText = None
-    issue: OddText = None
+    field: Text = None
+    issue: Text = None
 
 
 class ErrorBody(Resource):
     """The error of an answer that is no success. Lenient, for what is left of it is all that a person gets to read."""
 
-    code: OddText = None
-    message: OddText = None
+    code: Text = None
+    message: Text = None
     details: Annotated[list[ErrorDetail] | None, BeforeValidator(_objects)] = None
-    existing_job_id: OddText = None
+    existing_job_id: Text = None
 
 
 class ErrorReply(Resource):
     """The envelope of an error: ``{"error": {...}}``."""
 
     error: ErrorBody
-    existing_job_id: OddText = None
+    existing_job_id: Text = None
 
 
 class WorkError(Resource):
     """Why a job or a backfill failed."""
 
-    code: str | None = None
-    message: str | None = None
+    code: Text = None
+    message: Text = None
 
 
 def _error_from_text(value: Any) -> Any:
-    """Take an error that comes as bare text: the reference shows only ``null``, so its shape is not settled."""
-    return {"message": value} if isinstance(value, str) else value
+    """Take an error that is no object: the reference shows only ``null``, so its shape is not settled."""
+    return {"message": str(value)} if isinstance(value, (str, int, float, list)) else value
 
 
-OddError = Annotated[WorkError | None, BeforeValidator(_error_from_text)]
+OddError = Annotated[Lenient[WorkError], BeforeValidator(_error_from_text)]

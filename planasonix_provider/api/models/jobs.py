@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from planasonix_provider.api.models.base import Id, Moment, Priority, Resource
+from planasonix_provider.api.models.base import Count, Id, Lenient, Moment, Name, Number, Priority, Resource, Text
 from planasonix_provider.api.models.envelopes import DataReply, Page, Reply
 from planasonix_provider.api.models.errors import OddError
 from planasonix_provider.api.states import JOB_OVER
@@ -23,28 +23,31 @@ class SyncBody(Resource):
 class Metrics(Resource):
     """How far a job has come."""
 
-    rows_extracted: int | None = None
-    rows_loaded: int | None = None
-    bytes_read: int | None = None
+    rows_extracted: Lenient[Count] = None
+    rows_loaded: Lenient[Count] = None
+    bytes_read: Lenient[Count] = None
 
 
 class Job(Resource):
-    """One run of Planasonix work; lists and the answer to a cancel name only some of its fields."""
+    """One run of Planasonix work; lists and the answer to a cancel name only some of its fields.
+
+    Only its id and its state are needed: any other field is ``None`` if it cannot be read.
+    """
 
     id: Id
-    status: str
-    type: str | None = None
-    connection_id: str | None = None
-    pipeline_id: str | None = None
-    created_at: Moment | None = None
-    queued_at: Moment | None = None
-    started_at: Moment | None = None
-    finished_at: Moment | None = None
-    duration_seconds: float | None = None
-    cancel_requested_at: Moment | None = None
-    metrics: Metrics | None = None
+    status: Name
+    type: Text = None
+    connection_id: Text = None
+    pipeline_id: Text = None
+    created_at: Lenient[Moment] = None
+    queued_at: Lenient[Moment] = None
+    started_at: Lenient[Moment] = None
+    finished_at: Lenient[Moment] = None
+    duration_seconds: Lenient[Number] = None
+    cancel_requested_at: Lenient[Moment] = None
+    metrics: Lenient[Metrics] = None
     error: OddError = None
-    metadata: dict[str, Any] | None = None
+    metadata: Lenient[dict[str, Any]] = None
 
     @property
     def is_over(self) -> bool:
@@ -55,25 +58,35 @@ class Job(Resource):
 class TableResult(Resource):
     """What a job loaded into one table."""
 
-    name: str
-    rows_loaded: int | None = None
-    checksum: str | None = None
+    name: Name
+    rows_loaded: Lenient[Count] = None
+    checksum: Text = None
 
 
 class JobWarning(Resource):
     """Something that a job did and its owner should know of."""
 
-    code: str | None = None
-    message: str | None = None
+    code: Text = None
+    message: Text = None
+
+
+def _warnings(value: Any) -> Any:
+    """Take what should be a list of warnings as far as it is one; a bare text is a message."""
+    items = value if isinstance(value, list) else []
+    items = [{"message": item} if isinstance(item, str) else item for item in items]
+    return [item for item in items if isinstance(item, (dict, JobWarning))]
 
 
 class JobResults(Resource):
-    """The summary of a job; a stub while the job runs, on some deployments."""
+    """The summary of a job; a stub while the job runs, on some deployments.
 
-    job_id: str
-    status: str
+    A table that cannot be read fails the answer: without it the task would report too little.
+    """
+
+    job_id: Name
+    status: Name
     tables: list[TableResult] = Field(default_factory=list, fail_fast=True)
-    warnings: list[JobWarning] = Field(default_factory=list, fail_fast=True)
+    warnings: Annotated[list[JobWarning], BeforeValidator(_warnings)] = Field(default_factory=list)
 
 
 class JobReply(DataReply[Job]):

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import ConfigDict, Field, SecretStr, SerializationInfo, field_serializer, model_validator
 
-from planasonix_provider.api.models.base import Id, Moment, Resource
+from planasonix_provider.api.models.base import Count, Id, Lenient, Moment, Name, Resource, Text
 from planasonix_provider.api.models.envelopes import DataReply, Page
 
 W = TypeVar("W", bound=Resource)
@@ -56,10 +56,10 @@ class Webhook(Resource):
     url: str
     events: list[str] = Field(default_factory=list, fail_fast=True)
     enabled: bool | None = None
-    created_at: Moment | None = None
-    updated_at: Moment | None = None
-    last_delivery_at: Moment | None = None
-    failure_count_24h: int | None = None
+    created_at: Lenient[Moment] = None
+    updated_at: Lenient[Moment] = None
+    last_delivery_at: Lenient[Moment] = None
+    failure_count_24h: Lenient[Count] = None
 
     _without_secret = model_validator(mode="after")(_forget)
 
@@ -88,7 +88,7 @@ class RotatedSecret(SecretResource):
     """The secret that a subscription's deliveries are signed with from now on."""
 
     id: Id
-    rotated_at: Moment | None = None
+    rotated_at: Lenient[Moment] = None
 
     _without_secret = model_validator(mode="after")(_forget)
 
@@ -106,12 +106,12 @@ class Delivery(Resource):
     """One event that was sent, or is to be sent, to a subscription's URL."""
 
     id: Id
-    event: str
-    status: str
-    http_status: int | None = None
-    attempt: int | None = None
-    last_error: str | None = None
-    delivered_at: Moment | None = None
+    event: Name
+    status: Name
+    http_status: Lenient[Count] = None
+    attempt: Lenient[Count] = None
+    last_error: Text = None
+    delivered_at: Lenient[Moment] = None
 
 
 class WebhookReply(DataReply[Webhook]):

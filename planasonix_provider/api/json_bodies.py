@@ -1,0 +1,79 @@
+"""Reads JSON bodies, and replaces in them what Airflow, PostgreSQL or UTF-8 cannot store.
+
+This is the only place that does so. PostgreSQL refuses NUL, ``NaN`` and ``Infinity`` in JSON, UTF-8 has no lone
+surrogates, MessagePack has no integers of more than 64 bits, and Airflow takes a dict with a key like
+``__classname__`` for an object that it has to create.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from pydantic_core import from_json
+
+#: Airflow's serialization uses keys that begin with this: ``__classname__``, ``__data__``, ``__type``, ``__var``.
+RESERVED_PREFIX = "__"
+#: How many characters of a text are kept: texts go to logs, XComs and Airflow's database.
+MAX_TEXT = 2_000
+#: How many levels of lists and objects are kept.
+MAX_DEPTH = 32
+
+_REPLACEMENT = "\ufffd"
+_NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
+# An escaped pair of surrogates is one character. The last alternative skips every other escape, "\\" among them.
+_ESCAPE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u(0000|[dD][89a-fA-F]..)|\\.", re.S)
+# What may be a reserved key, a number that is not finite, or one of more than 64 bits.
+_SUSPECT = re.compile(r'"__|\\u005[fF]|NaN|Infinity|[0-9]{19}|[0-9][eE]\+?[0-9]{3}')
+# Python reads no integer of more than 4,300 digits.
+_HUGE = re.compile(r"([:,\[]\s*)-?[0-9]{4000,}(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+
+
+def read_json(content: bytes) -> Any:
+    """Read a JSON body.
+
+    :param content: the body; bytes that are not UTF-8 are replaced.
+    :return: the value, in JSON types that can be stored.
+    :raises ValueError: if the body is not JSON.
+    """
+    text = content.decode(errors="replace")
+    if "\\u" in text:
+        text = _ESCAPE.sub(lambda found: "\\ufffd" if found[1] else found[0], text)
+    try:
+        value = from_json(text)
+    except ValueError:
+        if not _HUGE.search(text):
+            raise
+        value = from_json(_HUGE.sub(r"\1null", text))
+    return storable(value) if _SUSPECT.search(text) else value
+
+
+def storable(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """Replace what cannot be stored.
+
+    :param value: a value of JSON types.
+    :param depth: how many levels of lists and objects to keep; deeper ones become ``None``.
+    :return: the value without reserved keys. NUL and lone surrogates become U+FFFD, numbers that are not finite become
+        ``None``, and integers of more than 64 bits become floats.
+    """
+    if isinstance(value, str):
+        return _NOT_STORABLE.sub(_REPLACEMENT, value)
+    if isinstance(value, dict):
+        pairs = ((storable(name), item) for name, item in value.items() if not name.startswith(RESERVED_PREFIX))
+        return {name: storable(item, depth - 1) for name, item in pairs} if depth else None
+    if isinstance(value, list):
+        return [storable(item, depth - 1) for item in value] if depth else None
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        value = float(value) if abs(value) < 2**1000 else math.inf
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def shortened(text: str, limit: int = MAX_TEXT) -> str:
+    """Shorten a text that is longer than a limit.
+
+    :param text: any text.
+    :param limit: how many characters it may have; default 2,000.
+    :return: the text, or its beginning and an ellipsis.
+    """
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

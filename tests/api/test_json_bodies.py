@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planasonix_provider.api.json_bodies import MAX_DEPTH, read_json, storable
+
+#: Whatever JSON can say: any text, with NUL and lone surrogates, and any number.
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=())),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=4) | st.sampled_from(["__classname__", "__type", "_a"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (rb'"a\u0000b"', "a\ufffdb"),
+        (rb'"\ud800"', "\ufffd"),
+        (rb'"\udfff\ud800x"', "\ufffd\ufffdx"),
+        (rb'"\ud83d\ude00"', "\U0001f600"),
+        (rb'"\ud83d\ud83d\ude00"', "\ufffd\U0001f600"),
+        (rb'"\\u0000 \\ud800"', r"\u0000 \ud800"),
+        (rb'"\\\u0000"', "\\\ufffd"),
+        (b'"\xff\xed\xa0\x80"', "\ufffd" * 4),
+        (rb'{"a\u0000": 1}', {"a\ufffd": 1}),
+        (rb'{"__classname__": "a", "\u005f_type": 1, "_\u005Fvar": 2, "_a": {"__x": 1}}', {"_a": {}}),
+        (b"[NaN, Infinity, -Infinity, 1e999, -1E+400]", [None] * 5),
+        (b"[9223372036854775807, 9223372036854775808]", [2**63 - 1, float(2**63)]),
+        (b"[" + b"9" * 5_000 + b"]", [None]),
+        (b'[12345678901234567890, "12345678901234567890"]', [1.2345678901234567e19, "1234567890" * 2]),
+        (b'{"a": -' + b"9" * 5_000 + b'.5, "b": "' + b"9" * 5_000 + b'"}', {"a": None, "b": "9" * 5_000}),
+    ],
+)
+def test_what_cannot_be_stored_is_replaced(body: bytes, value: Any) -> None:
+    assert read_json(body) == value
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\x00", b"<html>", b'"\x00"', b"[" * 300 + b"]" * 300])
+def test_what_is_not_json_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError, match="at line 1"):
+        read_json(body)
+
+
+def test_what_is_nested_too_deep_is_left_out() -> None:
+    value: Any = "deep"
+    for _ in range(MAX_DEPTH):
+        value = [value]
+    assert storable(value) == value
+    assert "deep" not in str(storable([value]))
+
+
+@given(ANYTHING)
+def test_what_was_read_can_be_stored(value: Any) -> None:
+    """As PostgreSQL, UTF-8 and MessagePack want it, and Airflow's serialization."""
+    for read in (read_json(json.dumps(value).encode()), storable(value)):
+        text = json.dumps(read, allow_nan=False, ensure_ascii=False)
+        text.encode()
+        assert "\0" not in text
+        assert r"\u0000" not in text
+        assert '"__' not in text or '"__' in json.dumps(list(_texts(read)))
+        assert all(-(2**63) <= number < 2**64 for number in _numbers(read))
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, str):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(item)
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, int):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _numbers(item)

@@ -1,0 +1,80 @@
+"""Answers with what PostgreSQL cannot store, or with a row that cannot be read: they harm nobody else's wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from dev.local_airflow import LocalAirflow, add_connection
+from planasonix_provider.simulator import Simulator
+from tests.conftest import API_KEY
+from tests.system.conftest import Notes
+from tests.system.runs import WAYS, TaskRun, eventually
+
+NAMES = ("conn_nul_patient", "conn_nul_failed", "conn_nul_loaded")
+#: What the other task waits for: long enough for the triggerer to have died before.
+PATIENT_SECONDS = 25
+#: A message that PostgreSQL refuses, that UTF-8 cannot hold, and that nobody wants to store.
+MESSAGE = "disk\0full\ud800" + "x" * 7_000_000
+#: What Airflow would take for an object that it has to create.
+FOREIGN = {"__classname__": "builtins.dict", "__data__": {"a": "\0"}, "__version__": 1, "__type": "set", "__var": [1]}
+
+
+@pytest.fixture
+def odd(airflow: LocalAirflow) -> Iterator[Simulator]:
+    with Simulator(api_key=API_KEY, connections=NAMES, rate_limit=1_000_000) as simulator:
+        simulator.world.configure(show_metadata=True)
+        add_connection(airflow, "planasonix_odd", simulator.airflow_connection())
+        yield simulator
+
+
+def start(airflow: LocalAirflow, way: str, connection_id: str) -> TaskRun:
+    return TaskRun.start(airflow, f"sync_{way}", connection_id=connection_id, planasonix_conn_id="planasonix_odd")
+
+
+def test_a_nul_in_what_the_api_says_ends_no_triggerer(airflow: LocalAirflow, odd: Simulator, note: Notes) -> None:
+    odd.plan("conn_nul_patient", running_seconds=PATIENT_SECONDS)
+    patient = start(airflow, "deferred", "conn_nul_patient")
+    patient.wait_for("deferred")
+    triggerer = eventually(patient.triggerer, "a triggerer has the other task")
+
+    odd.plan("conn_nul_failed", outcome="failed", code="disk\0full", message="The disk is\0full.", running_seconds=3)
+    failed = start(airflow, "deferred", "conn_nul_failed")
+    eventually(lambda: failed.jobs(odd), "it has started its job")
+    odd.fail("odd", route="get_job", times=None, fields={"metadata": {"mine": "\0", **FOREIGN}, **FOREIGN})
+    failed.wait_for("failed")
+    odd.faults.clear()
+    assert "failed: disk\ufffdfull: The disk is\ufffdfull." in failed.log()
+
+    odd.plan("conn_nul_failed", outcome="failed", running_seconds=3)
+    long = start(airflow, "deferred", "conn_nul_failed")
+    eventually(lambda: long.jobs(odd), "it has started its job")
+    odd.fail("odd", route="get_job", times=None, fields={"error": {"message": MESSAGE, **FOREIGN}})
+    long.wait_for("failed")
+    odd.faults.clear()
+    assert "failed: disk\ufffdfull\ufffdxxx" in long.log()
+    assert len(long.log()) < 50_000
+    note(f"the log of a job with a message of 7 MB has {len(long.log()):,} characters")
+
+    patient.wait_for("success")
+    assert patient.triggerer() in (None, triggerer)
+    assert airflow.processes["triggerer"].poll() is None
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_nul_in_what_was_loaded_fails_no_task(airflow: LocalAirflow, odd: Simulator, way: str) -> None:
+    odd.plan(
+        "conn_nul_loaded",
+        running_seconds=2,
+        tables={"public.or\0ders": 7},
+        warnings=[{"code": "odd", "message": "Column \0 is odd."}],
+    )
+    odd.fail("odd", route="get_job", times=None, fields={"metrics": {"rows_loaded": 7, **FOREIGN}})
+    run = start(airflow, way, "conn_nul_loaded")
+    run.wait_for("success")
+    result = run.xcom()
+    assert [table["name"] for table in result["tables"]] == ["public.or\ufffdders"]
+    assert result["warnings"] == [{"code": "odd", "message": "Column \ufffd is odd."}]
+    assert result["metrics"] == {"rows_extracted": None, "rows_loaded": 7, "bytes_read": None}
+    assert "__" not in str(result)
