@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException
+from jinja2 import UndefinedError
 
 from planasonix_provider import parameters
+
+#: The template variables that a run without a logical date does not have.
+DATED = re.compile(r"'((prev_)?data_interval_(start|end)(_success)?|logical_date|[dt]s(_nodash)?(_with_tz)?)'")
 
 
 class Checked:
@@ -29,6 +34,24 @@ class Checked:
             if not parameters.is_open(value := getattr(self, name)):
                 check(name, value)
         self.check_together()
+
+    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
+        """Render the templates, as Airflow asks for; not called for a mapped task.
+
+        :param context: the task's context, from Airflow.
+        :param jinja_env: the environment to render in; default: the DAG's.
+        :raises AirflowFailException: if a template uses the logical date, or the data interval, of a run without one.
+        """
+        try:
+            super().render_template_fields(context, jinja_env)  # type: ignore[misc]  # Airflow's base is beside this one
+        except UndefinedError as error:
+            missing = DATED.search(str(error))
+            if not missing or context["dag_run"].logical_date is not None:
+                raise
+            raise AirflowFailException(
+                f"A template uses {missing[1]}, which this run does not have: it has no logical date, because an asset "
+                "event or a trigger without a date has started it. Use dag_run.run_after in the template, or a param."
+            ) from None
 
     def settle(self) -> None:
         """Check what the templates gave, and put each parameter into its final form: the first line of ``execute``.

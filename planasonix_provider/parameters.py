@@ -20,6 +20,14 @@ YEARS = (1000, 9000)
 #: What would make another path of an id, for the API or for what stands before it.
 _IN_NO_ID = frozenset(" /\\?#%")
 
+#: Ends the refusal of a value that a template has probably given.
+FROM_NOTHING = "A template that renders to nothing gives such a value: check the task and the key that it pulls from"
+#: The same for a time.
+FROM_NO_DATE = (
+    "A template that renders to nothing gives such a value. A run without a logical date has no data interval: use "
+    "dag_run.run_after there, or a param"
+)
+
 #: Takes a parameter's name and value; gives the value in its final form, or raises a ``ValueError`` that says it all.
 Check = Callable[[str, Any], Any]
 
@@ -56,6 +64,15 @@ def is_open(value: Any) -> bool:
     return hasattr(value, "resolve")
 
 
+def is_nothing(value: Any) -> bool:
+    """Return whether a value is what a template gives that renders to nothing.
+
+    :param value: a parameter, as rendered.
+    :return: whether it is ``None``, the text ``None``, or blank.
+    """
+    return value is None or (isinstance(value, str) and value.strip() in ("", "None"))
+
+
 def optional(check: Check) -> Check:
     """Let ``None`` pass a check.
 
@@ -86,6 +103,8 @@ def identifier(name: str, value: Any) -> str:
     :return: the same.
     :raises ValueError: if it could be no id: a path, a whole address, a name with a line break.
     """
+    if is_nothing(value):
+        raise refusal(name, value, f"an id as Planasonix gives it. {FROM_NOTHING}")
     is_one = isinstance(value, str) and value.isprintable() and not _IN_NO_ID.intersection(value) and value.strip(".")
     if not is_one:
         raise refusal(
@@ -172,7 +191,8 @@ def utc(name: str, value: Any) -> datetime:
             raise ValueError
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (AttributeError, TypeError, ValueError):
-        raise refusal(name, value, "a time: a datetime, or ISO 8601 text as 2025-01-01T00:00:00Z") from None
+        hint = f". {FROM_NO_DATE}" if is_nothing(value) else ""
+        raise refusal(name, value, f"a time: a datetime, or ISO 8601 text as 2025-01-01T00:00:00Z{hint}") from None
 
 
 def tables(name: str, value: Any) -> list[str]:

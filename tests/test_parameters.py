@@ -197,9 +197,15 @@ def test_an_id_is_any_word_that_stays_one_segment_of_a_path(given: str) -> None:
     assert parameters.identifier("job_id", given) == given
 
 
-@pytest.mark.parametrize(
-    "given", ["", ".", "..", "a/b", "a\\b", "a?b", "a#b", "a%2Fb", "a b", "a\nb", "a\u200bb", 7, None]
-)
+@pytest.mark.parametrize("given", [".", "..", "a/b", "a\\b", "a?b", "a#b", "a%2Fb", "a b", "a\nb", "a\u200bb", 7])
 def test_what_would_be_another_path_is_no_id(given: object) -> None:
     with pytest.raises(ValueError, match=r"job_id: got .* allowed is an id as Planasonix gives it"):
         parameters.identifier("job_id", given)
+
+
+@pytest.mark.parametrize("given", [None, "None", "", " ", " None\n"])
+def test_an_id_or_a_time_that_rendered_to_nothing_says_so(given: object) -> None:
+    with pytest.raises(ValueError, match=r"job_id: got .* A template that renders to nothing gives such a value"):
+        parameters.identifier("job_id", given)
+    with pytest.raises(ValueError, match=r"end_at: got .* A run without a logical date has no data interval"):
+        parameters.utc("end_at", given)

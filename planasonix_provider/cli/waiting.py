@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import ONCE, is_ambiguous
 from planasonix_provider.cli.exits import code_of
 from planasonix_provider.cli.interrupts import Interrupted
-from planasonix_provider.cli.misuse import reading
+from planasonix_provider.cli.misuse import MisuseError, reading
 from planasonix_provider.cli.output import Answer
 from planasonix_provider.cli.screen import Bar
 from planasonix_provider.cli.stage import Stage
@@ -42,17 +43,19 @@ def wait_and_account(stage: Stage, work: Work) -> Answer:
     return _answer(wait, lambda: wait.account(wait.until_over(work)))
 
 
-def cancel_and_wait(stage: Stage, subject: WorkSubject) -> Answer:
+def cancel_and_wait(stage: Stage, subject: WorkSubject, explaining: AbstractContextManager[None]) -> Answer:
     """Cancel work and, if told so, wait until it is over.
 
     :param stage: what the command acts with.
     :param subject: the job or backfill.
+    :param explaining: adds to an error of the cancel what the person may have meant.
     :return: what is known of it then; where it could not be cancelled, or was not over in time, also why.
     """
     wait = Wait(stage, subject)
 
     def act() -> Answer:
-        work = wait.cancel_and_tell()
+        with explaining:
+            work = wait.cancel_and_tell()
         return wait.report(work if work.is_over or not stage.options.wait else wait.until_over(work))
 
     return _answer(wait, act)
@@ -290,6 +293,8 @@ def times(stage: Stage) -> tuple[float, float | None]:
     :raises MisuseError: if one makes no sense.
     """
     options = stage.options
+    if options.timeout is not None and not options.wait:
+        raise MisuseError("--timeout: got a time without --wait, so there is nothing to wait for: add --wait.")
     return (
         parameters.seconds("--poll-interval", options.poll_interval),
         parameters.optional(parameters.seconds)("--timeout", options.timeout),

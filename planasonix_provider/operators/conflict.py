@@ -53,7 +53,7 @@ class Conflicts:
             conflict.reword(f"{conflict.message} Or let the task do so: on_conflict='wait', 'attach' or 'skip'.")
             raise conflict
         if self._inquiry.is_out_of_time:
-            raise out_of_time(conflict)
+            raise out_of_time(conflict, self._inquiry.limit)
         other = self.named_by(conflict) or self.find()
         if other is None or other.is_over:
             self._inquiry.rest(self._road.interval)

@@ -18,6 +18,7 @@ from planasonix_provider.api.pace import pace_of
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import is_passing
 from planasonix_provider.clock import utcnow
+from planasonix_provider.triggers.deferral import limit_behind
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.channel import Channel, run_aside
 from planasonix_provider.waiting.search import AGAIN_EVERY, LOOK_AGAIN_AFTER, Traces, find_the_one, look_for
@@ -44,6 +45,8 @@ class Inquiry:
         self._road = road
         self._hook = hook
         self.deadline = deadline
+        #: The task's parameter that has set it.
+        self.limit = limit_behind(deadline, road.operator, road.context)
 
     def say(self, line: str) -> None:
         """Tell the task's log.
@@ -105,7 +108,7 @@ class Inquiry:
                     raise
                 trouble = error
             if self.is_out_of_time:
-                raise out_of_time(trouble) from trouble
+                raise out_of_time(trouble, self.limit) from trouble
             if utcnow() - began >= LONGEST_OUTAGE:
                 raise PlanasonixOutageError(
                     f"Planasonix could not be asked since {moment(began)}, for more than "
@@ -210,6 +213,7 @@ class Inquiry:
             info=self.say,
             warn=self.warn,
             deadline=self.deadline,
+            limit=self.limit,
             status=work.status,
             owned=False,
         )
@@ -226,10 +230,11 @@ class Inquiry:
             return None
 
 
-def out_of_time(trouble: PlanasonixError) -> PlanasonixTimeoutError:
+def out_of_time(trouble: PlanasonixError, limit: str | None) -> PlanasonixTimeoutError:
     """Say that the task's time was up before some trouble was over.
 
     :param trouble: what was in the way.
+    :param limit: the task's parameter that has set the end of the time.
     :return: the error, to be raised.
     """
-    return PlanasonixTimeoutError(f"{trouble.message} The time that timeout and execution_timeout allow is up.")
+    return PlanasonixTimeoutError(f"{trouble.message} The task's {limit} is up.")

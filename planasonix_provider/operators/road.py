@@ -26,7 +26,7 @@ from planasonix_provider.operators.kill import Kill
 from planasonix_provider.operators.outcome import retries_where_they_help
 from planasonix_provider.operators.records import Records
 from planasonix_provider.operators.start import Start
-from planasonix_provider.triggers.deferral import deadline_of, defer
+from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind
 from planasonix_provider.triggers.planasonix import PlanasonixBackfillTrigger, PlanasonixJobTrigger
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.account import WorkAccount, account_for
@@ -108,6 +108,7 @@ class Road:
                 info=self.log.info,
                 warn=self.log.warning,
                 deadline=deadline,
+                limit=(limit := limit_behind(deadline, self.operator, self.context)),
                 owned=self.kill.is_own,
             )
             event = watch.see(subject.seen(work, utcnow()), utcnow())
@@ -119,6 +120,7 @@ class Road:
                 trigger = self._trigger(
                     subject,
                     deadline=deadline,
+                    limit=limit,
                     status=watch.status,
                     owned=self.kill.is_own,
                     cancel_on_kill=self.kill.cancels,
@@ -205,7 +207,8 @@ class Road:
         :param deadline: when to give up, or ``None`` for never.
         :raises TaskDeferred: always.
         """
-        trigger = self._trigger(subject_of(work), deadline=deadline, status=work.status)
+        limit = limit_behind(deadline, self.operator, self.context)
+        trigger = self._trigger(subject_of(work), deadline=deadline, limit=limit, status=work.status)
         defer(self.operator, trigger, "execute_when_free")
 
     def _trigger(self, subject: WorkSubject, **how: Any) -> PlanasonixWorkTrigger:

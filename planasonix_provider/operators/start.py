@@ -136,8 +136,8 @@ class Start:
         """Start nothing any more when the task's time is up."""
         if self._inquiry.is_out_of_time:
             raise PlanasonixTimeoutError(
-                f"The time that timeout and execution_timeout allow was up before a {self._operator.starts} could be "
-                f"started on connection {self._operator.connection_id}."
+                f"The task's {self._inquiry.limit} was up before a {self._operator.starts} could be started on "
+                f"connection {self._operator.connection_id}."
             )
 
     def _intent(self) -> Record:

@@ -19,7 +19,7 @@ from planasonix_provider.api.retry import ONCE, is_final
 from planasonix_provider.clock import utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.links.planasonix import Signpost
-from planasonix_provider.triggers.deferral import deadline_of, defer
+from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.account import WorkAccount, explain
 from planasonix_provider.waiting.channel import Channel, run_aside
@@ -58,7 +58,8 @@ class Lookout:
             now=utcnow(),
             info=self.log.info,
             warn=self.log.warning,
-            deadline=self._deadline(context),
+            deadline=(deadline := self._deadline(context)),
+            limit=limit_behind(deadline, sensor, context),
             owned=False,
             forgetful=sensor.reschedule and not sensor.deferrable,
             silent=sensor.silent_fail,
@@ -113,6 +114,7 @@ class Lookout:
                 planasonix_conn_id=self.sensor.planasonix_conn_id,
                 poll_interval=self.sensor.poke_interval,
                 deadline=self.watch.deadline,
+                limit=self.watch.limit,
                 status=self.watch.status,
                 silent=self.sensor.silent_fail,
             ),

@@ -40,6 +40,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
     :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
     :param poll_interval: the seconds between two looks; default 10.
     :param deadline: when to give up, as a time with an offset or as ISO 8601 text; default never.
+    :param limit: the task's parameter that has set the deadline, as its message names it; default not known.
     :param not_before: until when to keep the event back, as a time with an offset or as ISO 8601 text; default not at
         all. Where the task defers, Airflow may notice only seconds later that its process has ended, and fails a task
         whose event comes first.
@@ -63,6 +64,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
         status: str | None = None,
         owned: bool = False,
         silent: bool = False,
+        limit: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.planasonix_conn_id = text("planasonix_conn_id", planasonix_conn_id)
@@ -72,6 +74,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
         self.status = status
         self.owned = owned
         self.silent = silent
+        self.limit = limit
 
     @property
     @abstractmethod
@@ -83,7 +86,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
 
         :return: the class's path, and its arguments as JSON types.
         """
-        shared = ("planasonix_conn_id", "poll_interval", "deadline", "not_before", "status", "owned", "silent")
+        shared = ("planasonix_conn_id", "poll_interval", "deadline", "not_before", "status", "owned", "silent", "limit")
         values = {name: getattr(self, name) for name in (*self.own_arguments, *shared)}
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
@@ -119,6 +122,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
             info=self.log.info,
             warn=self.log.warning,
             deadline=self.deadline,
+            limit=self.limit,
             status=self.status,
             owned=self.owned,
             silent=self.silent,

@@ -48,8 +48,33 @@ def deadline_of(task: Any, context: Context) -> datetime | None:
     ends = []
     if task.timeout is not None:
         ends.append(utcnow() + timedelta(seconds=task.timeout))
-    if limit := task.execution_timeout:
-        began = getattr(context["ti"], "start_date", None) or utcnow()
-        # At the end of it, Airflow neither lets a worker cancel nor, on 2.11, a trigger. So give up a little before.
-        ends.append(began + limit - min(limit / 10, LONGEST_GOODBYE))
+    if limit := _end_of_execution_timeout(task, context):
+        ends.append(limit)
     return min(ends, default=None)
+
+
+def limit_behind(deadline: datetime | None, task: Any, context: Context) -> str | None:
+    """Return which of a task's parameters has set its deadline.
+
+    :param deadline: the deadline, as of :func:`deadline_of`; in another process of the same try, too.
+    :param task: the task.
+    :param context: its context, from Airflow.
+    :return: ``timeout`` or ``execution_timeout``, or ``None`` if there is no deadline.
+    """
+    if deadline is None:
+        return None
+    if task.timeout is None:
+        return "execution_timeout"
+    limit = _end_of_execution_timeout(task, context)
+    # Where Airflow does not know when the task began, the two moments are not quite the same.
+    is_that = limit is not None and abs(limit - deadline) < timedelta(seconds=1)
+    return "execution_timeout" if is_that else "timeout"
+
+
+def _end_of_execution_timeout(task: Any, context: Context) -> datetime | None:
+    limit: timedelta | None = task.execution_timeout
+    if not limit:
+        return None
+    began: datetime = getattr(context["ti"], "start_date", None) or utcnow()
+    # At the end of it, Airflow neither lets a worker cancel nor, on 2.11, a trigger. So give up a little before.
+    return began + limit - min(limit / 10, LONGEST_GOODBYE)

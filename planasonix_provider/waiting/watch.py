@@ -42,6 +42,7 @@ class Watch:
     :param info: writes a line to the wait's log.
     :param warn: writes a line that deserves attention.
     :param deadline: when to give up, or ``None`` for never.
+    :param limit: the task's parameter that has set the deadline, for the message; ``None`` if it is not known.
     :param status: the state that the log shows already, where the wait goes on from another process.
     :param owned: whether whoever waits has started the work. It is told what it leaves behind when the wait ends early,
         and is patient with a first 404; a sensor may as well be wrong about what it waits for.
@@ -58,6 +59,7 @@ class Watch:
         info: Callable[[str], object],
         warn: Callable[[str], object],
         deadline: datetime | None = None,
+        limit: str | None = None,
         status: str | None = None,
         owned: bool = True,
         forgetful: bool = False,
@@ -66,6 +68,7 @@ class Watch:
     ) -> None:
         self.subject = subject
         self.deadline = deadline
+        self.limit = limit
         self.status = status
         self.unseen_since = unseen_since
         self._info = info
@@ -156,8 +159,8 @@ class Watch:
         if self.deadline and now >= self.deadline:
             return self._give_up(
                 PlanasonixTimeoutError(
-                    f"{self.subject.goal} by {moment(self.deadline)}, the end of the time that timeout "
-                    f"and execution_timeout allow{self._last_state}."
+                    f"{self.subject.goal} by {moment(self.deadline)}, when the task's "
+                    f"{self.limit or 'timeout or execution_timeout'} was up{self._last_state}."
                 )
             )
         if now - self._logged >= LOG_EVERY:

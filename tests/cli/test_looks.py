@@ -104,6 +104,67 @@ class TestAJob:
         assert {table["name"]: table["rows_loaded"] for table in ran.json["tables"]} == {"a": 1, "b": 2}
 
 
+class TestResultsOfAJobThatRuns:
+    @pytest.fixture
+    def job_id(self, simulator: Simulator) -> str:
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
+        return simulator.world.start_sync(CONNECTION).id
+
+    def test_are_there_when_it_is_over(self, shell: Run, job_id: str) -> None:
+        ran = shell("results", job_id)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.startswith(f"Job {job_id} has no results yet: GET /api/v1/jobs/{job_id}/results: answered 409")
+        assert ran.last_words.endswith(f"To wait until it is over: `python -m planasonix_provider job {job_id} --wait`")
+
+    def test_are_no_more_than_a_part_where_the_api_shows_them(
+        self, simulator: Simulator, shell: Run, job_id: str
+    ) -> None:
+        simulator.world.configure(results_policy="partial")
+        ran = shell("results", job_id, "-o", "json")
+        assert (ran.code, ran.json["status"]) == (0, "running")
+        assert ran.err == (
+            f"Job {job_id} is running, and these are its results so far. To wait until it is over: "
+            f"`python -m planasonix_provider job {job_id} --wait`\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (
+            ("cancel", "bf_1"),
+            "bf_1 looks like the id of a backfill: `python -m planasonix_provider cancel --backfill bf_1`",
+        ),
+        (
+            ("cancel", "--backfill", "job_1"),
+            "job_1 looks like the id of a job: `python -m planasonix_provider cancel job_1`",
+        ),
+        (("job", "bf_1"), "bf_1 looks like the id of a backfill: `python -m planasonix_provider backfill-status bf_1`"),
+        (
+            ("results", "bf_1"),
+            "bf_1 looks like the id of a backfill: `python -m planasonix_provider backfill-status bf_1`",
+        ),
+        (("backfill-status", "job_1"), "job_1 looks like the id of a job: `python -m planasonix_provider job job_1`"),
+        (("cancel", "x_1"), ""),
+    ],
+    ids=str,
+)
+def test_an_id_of_the_other_kind_is_answered_with_its_command(shell: Run, typed: tuple[str, ...], meant: str) -> None:
+    ran = shell(*typed)
+    assert ran.code == 1
+    assert "answered 404" in ran.err
+    assert ran.last_words.endswith(meant)
+    assert ("looks like" in ran.err) is bool(meant)
+
+
+@pytest.mark.parametrize("command", [("job", "job_1"), ("backfill-status", "bf_1"), ("cancel", "job_1"), ("sync", "c")])
+def test_a_timeout_of_no_wait_is_refused(simulator: Simulator, shell: Run, command: tuple[str, ...]) -> None:
+    ran = shell(*command, "--timeout", "30")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "--timeout: got a time without --wait, so there is nothing to wait for: add --wait.\n"
+    assert simulator.requests == []
+
+
 def test_a_backfill_is_shown_or_waited_for(simulator: Simulator, shell: Run) -> None:
     shell("backfill", CONNECTION, *WINDOW)
     backfill_id = the_one(simulator).id

@@ -77,6 +77,29 @@ class TestAJob:
         assert f"Job {job.id} was not over by" in str(run.error)
 
 
+@pytest.mark.parametrize("given", ["None", "", " "])
+@pytest.mark.parametrize("name", ["job_id", "backfill_id"])
+def test_a_template_that_renders_to_nothing_asks_for_nothing(simulator: Simulator, name: str, given: str) -> None:
+    task = cancel(**{name: "{{ ti.xcom_pull(task_ids='start', key='job_id') }}"})
+    setattr(task, name, given)
+    run = drive(lambda: task)
+    assert isinstance(run.error, AirflowFailException)
+    assert str(run.error) == (
+        f"{name}: got {given!r}, allowed is an id as Planasonix gives it. A template that renders to nothing gives "
+        "such a value: check the task and the key that it pulls from."
+    )
+    assert simulator.requests == []
+
+
+def test_so_does_a_native_one(simulator: Simulator) -> None:
+    task = cancel(job_id="{{ ti.xcom_pull(task_ids='start', key='job_id') }}")
+    task.job_id = None
+    run = drive(lambda: task)
+    assert isinstance(run.error, AirflowFailException)
+    assert "allowed is one of the two. A template that renders to nothing gives such a value" in str(run.error)
+    assert simulator.requests == []
+
+
 class TestABackfill:
     def test_is_cancelled_with_the_jobs_that_appear_meanwhile(self, simulator: Simulator) -> None:
         simulator.plan_backfill(

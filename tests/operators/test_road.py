@@ -48,8 +48,8 @@ class TestASyncThatDoesNotSucceed:
         job = simulator.jobs()[0]
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert re.fullmatch(
-            rf"Job {job.id} was not over by \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC, the end of the time that timeout and "
-            r"execution_timeout allow; it was (queued|running)\. It was asked to cancel\.",
+            rf"Job {job.id} was not over by \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC, when the task's timeout was up; "
+            r"it was (queued|running)\. It was asked to cancel\.",
             str(run.error),
         )
         assert job.status in ("cancelling", "cancelled")
@@ -61,6 +61,7 @@ class TestASyncThatDoesNotSucceed:
             lambda: sync(deferrable=True, timeout=3600, execution_timeout=timedelta(seconds=0.3)),
         )
         assert isinstance(run.error, PlanasonixTimeoutError)
+        assert "when the task's execution_timeout was up" in str(run.error)
 
     @pytest.mark.usefixtures("travel")
     def test_ends_its_execution_timeout_a_little_early_the_same_way_on_a_worker(
@@ -69,6 +70,7 @@ class TestASyncThatDoesNotSucceed:
         simulator.plan(CONNECTION, running_seconds=60)
         run = drive(lambda: sync(deferrable=deferrable, execution_timeout=timedelta(seconds=1)))
         assert isinstance(run.error, PlanasonixTimeoutError)
+        assert "when the task's execution_timeout was up" in str(run.error)
 
     def test_counts_its_execution_timeout_from_the_tasks_start_as_airflow_does(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)

@@ -122,8 +122,8 @@ class TestTheEnd:
         assert event is not None
         assert event.is_out_of_time
         assert event.message == (
-            "Job job_1 was not over by 2025-03-27 14:32:10 UTC, the end of the time that timeout and execution_timeout "
-            "allow; it was running."
+            "Job job_1 was not over by 2025-03-27 14:32:10 UTC, when the task's timeout or execution_timeout was up; "
+            "it was running."
         )
 
     def test_is_the_jobs_own_even_if_the_look_comes_after_the_deadline(self, lines: list[str]) -> None:
@@ -464,11 +464,11 @@ class TestASync:
         assert lines == ["! No news of a sync of connection conn_1, still waiting: 503"]
 
     def test_that_does_not_come_in_time_has_no_state(self, lines: list[str]) -> None:
-        watch = make(lines, self.SUBJECT, deadline=after(minutes=1), owned=False)
+        watch = make(lines, self.SUBJECT, deadline=after(minutes=1), limit="execution_timeout", owned=False)
         watch.see(self.awaited(), after(seconds=1))
         event = watch.remind(after(minutes=1))
         assert event is not None
         assert event.message == (
             "No sync of connection conn_1 that was created since 2025-03-27 14:22:10 UTC succeeded by 2025-03-27 "
-            "14:23:10 UTC, the end of the time that timeout and execution_timeout allow."
+            "14:23:10 UTC, when the task's execution_timeout was up."
         )
