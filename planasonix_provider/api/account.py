@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import sys
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import NoReturn, Self
 
 from pydantic import SecretStr
 
@@ -55,6 +59,18 @@ class Account:
         if not key or not all("!" <= character <= "~" for character in key):
             raise ValueError("The API key is empty, or holds a space, a line break or a character that is not ASCII.")
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "An Account holds the API key, so it is not pickled. Pickle the PlanasonixHook: it reads the key again."
+        )
+
+    def __copy__(self) -> Self:
+        # It never changes, and a copy within the process writes the key nowhere.
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
     @property
     def headers(self) -> dict[str, str]:
         """What every request carries."""
@@ -96,3 +112,41 @@ class Account:
         """
         key = self.api_key.get_secret_value()
         return text.replace(key, "***") if len(key) >= _SHORTEST_KEY_TO_HIDE else text
+
+    def without_key_in_body(self, body: bytes) -> bytes:
+        """Replace the key in the body of an answer, also if JSON writes it with escapes.
+
+        :param body: the body, unpacked.
+        :return: the body, with asterisks where the key was. It is JSON again if it was JSON before.
+        """
+        key = self.api_key.get_secret_value()
+        if len(key) < _SHORTEST_KEY_TO_HIDE:
+            return body
+        body = body.replace(key.encode(), b"***")
+        return _escaped(key).sub(b"***", body) if b"\\" in body else body
+
+
+@cache
+def _escaped(key: str) -> re.Pattern[bytes]:
+    """Match a key in whichever way JSON may write its characters."""
+    ways = (
+        rb"(?:" + re.escape(letter.encode()) + rb"|\\" + re.escape(letter.encode()) + rb"|\\u(?i:%04x))" % ord(letter)
+        for letter in key
+    )
+    return re.compile(b"".join(ways))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine.
+
+    :param host: a name or an address, as it stands in a URL, without brackets.
+    :return: whether it is ``localhost``, a name below that, or a loopback address.
+    """
+    name = host.lower().removesuffix(".")
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+    # Python before 3.13 asks this of the IPv6 address alone.
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return address.is_loopback or bool(mapped and mapped.is_loopback)

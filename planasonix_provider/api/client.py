@@ -19,6 +19,7 @@ from tenacity import AsyncRetrying, Retrying
 
 from planasonix_provider import clock
 from planasonix_provider.api.account import Account as Account
+from planasonix_provider.api.account import is_loopback
 from planasonix_provider.api.answers import Answer, Incoming, read
 from planasonix_provider.api.deadline import Deadline
 from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixRateLimitError
@@ -188,8 +189,11 @@ class AsyncClient(Operations):
 
 
 def _options(account: Account) -> dict[str, Any]:
+    url = _base_url(account)
     return {
-        "base_url": _base_url(account),
+        "base_url": url,
+        # A proxy cannot reach this machine's loopback interface, and would get the API key in the clear.
+        "trust_env": not is_loopback(url.host),
         # The one way of packing that can be unpacked in steps of a known size.
         "headers": {**account.headers, "Accept-Encoding": "gzip"},
         # The API has no cookies. One of a proxy's would go along with every further request, and break it if not ASCII.
@@ -257,9 +261,9 @@ def _incoming(client: Client | AsyncClient, request: Request[Any], response: htt
 
 
 def _without_key(account: Account, answer: Answer) -> Answer:
-    """Leave the key behind, for a server may send it back and an error may be made of that."""
+    """Leave the key behind. A server may send it back, and its answer may be logged, printed, or returned by a task."""
     headers = {name: account.without_key(value) for name, value in answer.headers.items()}
-    content = answer.content
+    content = account.without_key_in_body(answer.content)
     if not 200 <= answer.status < 300:
-        content = account.without_key(content.decode(errors="replace")).encode()
+        content = content.decode(errors="replace").encode()
     return replace(answer, headers=headers, content=content)

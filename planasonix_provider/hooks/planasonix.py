@@ -80,6 +80,11 @@ class PlanasonixHook(BaseHook, Operations):
         self._sleep = sleep
         self._client: Client | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The connection is read again where the hook is unpickled, so the API key is in no pickle.
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("settings", "_log")}
+        return kept | {"_client": None}
+
     @cached_property
     def settings(self) -> Settings:
         """What the Airflow connection says, read once.

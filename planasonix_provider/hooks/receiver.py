@@ -22,7 +22,7 @@ from planasonix_provider.get_provider_info import (
     RECEIVER_UI_FIELD_BEHAVIOUR,
 )
 from planasonix_provider.hooks.form import connection_form_widgets, for_the_form, ui_field_behaviour
-from planasonix_provider.keepers import Kept, PlanasonixSecretError, keeper, mask, surroundings
+from planasonix_provider.keepers import Kept, PlanasonixSecretError, keeper, mask, surroundings, unshown
 
 if TYPE_CHECKING:
     from airflow.models.asset import AssetModel
@@ -44,6 +44,9 @@ class Receiver:
     secrets: tuple[SecretStr, ...]
     asset: str
     events: frozenset[str] | None = None
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A Receiver holds signing secrets, so it is not pickled: read the Airflow connection again.")
 
     def wants(self, event: str) -> bool:
         """Say whether an event counts.
@@ -293,14 +296,13 @@ class _Reader:
     def kept_secrets(self) -> list[SecretStr]:
         if (place := self.extra.get("kept_in")) is None:
             return []
-        allowed = "'variable:NAME', 'connection:CONN_ID' or 'file:/absolute/path'"
-        if not isinstance(place, str):
-            self.refuse("kept_in", place, allowed)
         try:
-            kept = keeper(place.strip()).kept()
+            kept = keeper(place.strip() if isinstance(place, str) else place).kept()
         except ValueError:
-            # Without the value: somebody may have put the secret itself here.
-            self.refuse("kept_in", "something else", allowed)
+            raise PlanasonixConfigurationError(
+                f"Airflow connection {self.name!r}, extra 'kept_in': got {unshown(place)}, allowed is 'variable:NAME', "
+                "'connection:CONN_ID' or 'file:/absolute/path'."
+            ) from None
         except PlanasonixSecretError as error:
             error.reword(f"Airflow connection {self.name!r}, extra 'kept_in': {error.message}")
             raise

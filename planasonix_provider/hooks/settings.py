@@ -20,6 +20,7 @@ from planasonix_provider.api.account import (
     DEFAULT_CONNECT_TIMEOUT,
     DEFAULT_READ_TIMEOUT,
     Account,
+    is_loopback,
 )
 from planasonix_provider.api.errors import PlanasonixConfigurationError
 
@@ -126,7 +127,7 @@ class _Reader:
             parts = urlsplit(address)
             address = parts._replace(netloc=f"{parts.netloc}:{port}").geturl()
         parts = urlsplit(address)
-        if parts.scheme == "http" and not _is_this_machine(parts.hostname or "") and not self.flag("allow_http"):
+        if parts.scheme == "http" and not is_loopback(parts.hostname or "") and not self.flag("allow_http"):
             self.refuse(
                 "host",
                 given,
@@ -193,13 +194,6 @@ def _bracketed(host: str) -> str:
         return f"[{ipaddress.IPv6Address(host)}]"
     except ValueError:
         return host
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _parsed(value: Any) -> Any:

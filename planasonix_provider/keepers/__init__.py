@@ -19,13 +19,13 @@ from planasonix_provider.keepers.places import (
     FileKeeper,
     VariableKeeper,
     name_of,
+    unshown,
 )
-from planasonix_provider.parameters import refusal
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-__all__ = ["Destination", "Keeper", "Kept", "PlanasonixSecretError", "keeper", "mask", "without_secrets"]
+__all__ = ["Destination", "Keeper", "Kept", "PlanasonixSecretError", "keeper", "mask", "unshown", "without_secrets"]
 
 #: Where a secret is to go: ``variable:NAME``, ``connection:CONN_ID``, ``file:/absolute/path``, or what takes it.
 Destination: TypeAlias = "str | Callable[[SecretStr], object] | Keeper"
@@ -57,7 +57,7 @@ def keeper(to: Destination) -> Keeper:
             return _FORMS[form](name)
     elif _takes_a_secret(to):
         return CallableKeeper(to)
-    raise refusal("secret_to", _shown(to), ALLOWED)
+    raise ValueError(f"secret_to: got {_shown(to)}, allowed is {ALLOWED}.")
 
 
 def _takes_a_secret(to: object) -> bool:
@@ -74,9 +74,5 @@ def _takes_a_secret(to: object) -> bool:
     return True
 
 
-def _shown(to: object) -> object:
-    """Give what may be said of something that was refused."""
-    if callable(to):
-        return name_of(to)
-    # Somebody may have put the secret itself here.
-    return "what looks like a secret" if isinstance(to, str) and "whsec_" in to else to
+def _shown(to: object) -> str:
+    return repr(name_of(to)) if callable(to) else unshown(to)

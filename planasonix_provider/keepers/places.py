@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from planasonix_provider.keepers import surroundings
 from planasonix_provider.keepers.base import Keeper, capital
 from planasonix_provider.keepers.kept import Kept
-from planasonix_provider.parameters import refusal
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -122,7 +121,7 @@ class FileKeeper(Keeper):
 
     def __init__(self, path: str) -> None:
         if not os.path.isabs(path):  # noqa: PTH117 - a Path would swallow what is odd about it
-            raise refusal("secret_to", f"file:{path}", "an absolute path behind 'file:'")
+            raise ValueError(f"secret_to: got 'file:' and {unshown(path)}, allowed is an absolute path behind 'file:'.")
         super().__init__(f"file {path}")
         self.path = Path(path)
 
@@ -228,3 +227,14 @@ def name_of(take: Callable[..., object]) -> str:
     :return: what it is, in words.
     """
     return f"function {getattr(take, '__qualname__', None) or type(take).__qualname__}"
+
+
+def unshown(given: object) -> str:
+    """Describe a value without showing it, because a user may have given the secret instead of its place.
+
+    :param given: the value.
+    :return: its kind, in words.
+    """
+    if isinstance(given, str):
+        return "a text that is not shown, because it may be the secret" if given else "an empty text"
+    return f"a value of the type {type(given).__name__}"

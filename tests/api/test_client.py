@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gzip
 import json
+import pickle
 import re
 import socket
 import ssl
@@ -216,6 +218,37 @@ class TestSecrets:
         assert "Not for Bearer ***, says Bearer ***" in message
         assert "[request id of Bearer ***]" in message
 
+    @pytest.mark.parametrize("is_escaped", [False, True], ids=["plain", "escaped"])
+    def test_a_key_that_a_success_sends_back_is_not_returned(self, way: Way, peer: Peer, is_escaped: bool) -> None:
+        sent = "".join(f"\\u{ord(character):04X}" for character in KEY) if is_escaped else KEY
+        job = {**JOB, "error": {"message": 'The key "ECHO" is\\not good.'}, "metadata": {"ECHO": ["Bearer ECHO"]}}
+        peer.does(answer(200, json.dumps({"data": {**job, "ECHO": "ECHO"}}).replace("ECHO", sent).encode()))
+        found = way.call(account(peer.url), read)
+        assert found.id == "job_1"
+        assert found.error.message == 'The key "***" is\\not good.'
+        assert KEY not in found.model_dump_json()
+        assert found.model_dump_json().count("***") >= 3
+
+    def test_a_key_in_a_text_is_not_returned(self, way: Way, peer: Peer) -> None:
+        peer.does(answer(200, f"openapi: 3.1.0 # {KEY}".encode()))
+        assert way.call(account(peer.url), lambda client: client.get_openapi()) == "openapi: 3.1.0 # ***"
+
+    @pytest.mark.parametrize("key", ['plnx"quote', "plnx\\back", "plnx/slash", "plnx.*+?("])
+    def test_a_key_of_odd_characters_is_found_however_json_writes_it(self, key: str) -> None:
+        here = Account(SecretStr(key))
+        for written in (json.dumps(key), json.dumps(key).replace("/", "\\/"), json.dumps(key).replace("p", "\\u0070")):
+            assert here.without_key_in_body(f'{{"x\\n": {written}}}'.encode()) == b'{"x\\n": "***"}'
+        assert here.without_key_in_body(b'{"x": "plnx\\nothing"}') == b'{"x": "plnx\\nothing"}'
+
+    def test_an_account_is_not_pickled_and_a_copy_is_itself(self) -> None:
+        here = account("http://127.0.0.1:9")
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            with pytest.raises(TypeError, match="An Account holds the API key, so it is not pickled") as refused:
+                pickle.dumps({"account": here}, protocol)
+            assert KEY not in told(refused.value)
+        assert copy.deepcopy([here]) == [here]
+        assert copy.copy(here) is here
+
     def test_a_key_that_comes_escaped_is_not_told(self, way: Way, peer: Peer) -> None:
         escaped = "".join(f"\\u{ord(character):04x}" for character in KEY)
         error = {"code": "it", "message": "it", "existing_job_id": "it", "details": [{"field": "it", "issue": "it"}]}
@@ -362,6 +395,44 @@ class TestTransport:
         assert peer.seen[0].method == "CONNECT"
         assert "authorization" not in peer.seen[0].headers
         assert_never_sent(failed)
+
+
+LOOPBACK = ["127.0.0.1", "127.8.9.10", "localhost", "LOCALHOST", "localhost.", "planasonix.localhost", "[::1]",
+            "[::ffff:127.0.0.1]"]  # fmt: skip
+
+
+class TestProxies:
+    @pytest.fixture(autouse=True)
+    def _proxy(self, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("no_proxy")
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, peer.url)
+
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    @pytest.mark.parametrize("host", LOOPBACK)
+    def test_a_key_for_this_machine_goes_through_none(self, way: Way, peer: Peer, host: str, scheme: str) -> None:
+        with socket.socket() as nobody:
+            # Bound, and not listened on: whoever asks there is refused.
+            nobody.bind(("127.0.0.1", 0))
+            failed = failure(way, account(f"{scheme}://{host}:{nobody.getsockname()[1]}"))
+        assert isinstance(failed, PlanasonixTransportError)
+        assert peer.seen == []
+
+    def test_every_other_host_is_asked_through_the_proxy(self, way: Way, peer: Peer) -> None:
+        assert way.call(account("http://planasonix.example"), read).id == "job_1"
+        assert way.call(account("http://localhost.example"), read).id == "job_1"
+        assert [seen.headers["host"] for seen in peer.seen] == ["planasonix.example", "localhost.example"]
+
+    @pytest.mark.parametrize("names", ["planasonix.example", ".example", "*"])
+    def test_a_host_that_no_proxy_names_is_asked_directly(
+        self, way: Way, peer: Peer, monkeypatch: pytest.MonkeyPatch, names: str
+    ) -> None:
+        monkeypatch.setenv("no_proxy", names)
+        failed = failure(
+            way, account("http://planasonix.example.invalid" if names == "*" else "http://planasonix.example")
+        )
+        assert isinstance(failed, PlanasonixTransportError)
+        assert peer.seen == []
 
 
 def head(*lines: str) -> bytes:

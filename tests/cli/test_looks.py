@@ -5,6 +5,7 @@ import pytest
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.simulator import Simulator
 from tests.cli.conftest import Run, press, when
+from tests.conftest import API_KEY
 from tests.operators.work import CONNECTION, ENDED, STUBBORN, the_one
 from tests.travel import travelling
 
@@ -67,6 +68,18 @@ def test_nobody_who_sits_there_lets_others_go_first(
 
 
 class TestAJob:
+    @pytest.mark.parametrize("form", ["json", "yaml", "table", "plain"])
+    def test_shows_no_api_key_that_planasonix_sends_back(self, simulator: Simulator, shell: Run, form: str) -> None:
+        told = f"Bearer {API_KEY} may not read it."
+        simulator.plan(CONNECTION, outcome="failed", message=told, queued_seconds=0, running_seconds=0)
+        job = simulator.world.start_sync(CONNECTION)
+        for arguments in (("job", job.id), ("jobs", "--connection-id", CONNECTION)):
+            ran = shell(*arguments, "-o", form)
+            assert ran.code == 0
+            assert job.id in ran.out
+            assert API_KEY not in ran.out + ran.err
+        assert "Bearer *** may not" in shell("job", job.id, "-o", "json").out
+
     def test_is_shown_with_all_that_the_api_says(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, outcome="failed", code="disk_full", queued_seconds=0, running_seconds=0)
         job = simulator.world.start_sync(CONNECTION)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import json
 import logging
+import pickle
 import subprocess
 import sys
 import traceback
@@ -417,3 +419,28 @@ def form() -> dict[str, Any]:
 
 def test_httpx_writes_no_line_of_its_own_for_each_request() -> None:
     assert not logging.getLogger("httpx").isEnabledFor(logging.INFO)
+
+
+class TestCopies:
+    def test_a_pickled_hook_holds_no_key_and_reads_its_connection_again(self, hook: PlanasonixHook) -> None:
+        assert list(hook.list_jobs()) == []
+        hook.log.debug("Loggers are part of a hook, too.")
+        assert KEY in hook.settings.account.headers["Authorization"]
+        pickled = pickle.dumps(hook)
+        assert KEY.encode() not in pickled
+        with pickle.loads(pickled) as again:
+            assert list(again.list_jobs()) == []
+            assert again.planasonix_conn_id == hook.planasonix_conn_id
+
+    def test_a_hook_is_copied_as_airflow_copies_operators(self, hook: PlanasonixHook) -> None:
+        assert list(hook.list_jobs()) == []
+        hook.log.debug("Loggers are part of a hook, too.")
+        with copy.deepcopy({"hook": hook})["hook"] as again:
+            assert again is not hook
+            assert again._client is None
+            assert list(again.list_jobs()) == []
+
+    def test_settings_are_not_pickled(self, hook: PlanasonixHook) -> None:
+        with pytest.raises(TypeError, match="An Account holds the API key, so it is not pickled"):
+            pickle.dumps(hook.settings)
+        assert copy.deepcopy(hook.settings) == hook.settings

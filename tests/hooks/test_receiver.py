@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -156,10 +157,16 @@ class TestBadInput:
             connect(extra={"asset": "orders_ready", field: value}).receiver()
         assert OLDER not in str(refused.value)
 
-    def test_a_secret_in_the_wrong_field_is_not_shown(self, connect: Connect) -> None:
-        with pytest.raises(PlanasonixConfigurationError, match="extra 'kept_in': got 'something else'") as refused:
-            connect(extra={"asset": "orders_ready", "kept_in": SECRET}).receiver()
+    @pytest.mark.parametrize("place", [SECRET, [SECRET], f"file:{SECRET}"])
+    def test_a_secret_in_the_wrong_field_is_not_shown(self, connect: Connect, place: Any) -> None:
+        with pytest.raises(PlanasonixConfigurationError, match="extra 'kept_in': got a ") as refused:
+            connect(extra={"asset": "orders_ready", "kept_in": place}).receiver()
         assert SECRET not in str(refused.value)
+
+    def test_a_receiver_is_not_pickled(self, connect: Connect) -> None:
+        receiver = connect(extra={"asset": "orders_ready"}).receiver()
+        with pytest.raises(TypeError, match="A Receiver holds signing secrets, so it is not pickled"):
+            pickle.dumps(receiver)
 
     def test_a_place_that_holds_something_else_is_named(self, connect: Connect, tmp_path: Path) -> None:
         (tmp_path / "other").write_text("something else")
