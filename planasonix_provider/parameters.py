@@ -14,6 +14,9 @@ from typing import Any
 #: Longer than anybody waits, and short enough to be added to a date.
 LONGEST_SECONDS = 10 * 365 * 86_400
 
+#: The shortest interval between two polls, in seconds: with less, a few tasks use up the rate limit of all.
+MIN_POLL_SECONDS = 0.5
+
 #: So far from the first and the last ``datetime`` that nothing that is reckoned with them leads beyond.
 YEARS = (1000, 9000)
 
@@ -127,6 +130,20 @@ def seconds(name: str, value: Any) -> float:
         number = math.nan
     if isinstance(value, bool) or not 0 < number <= LONGEST_SECONDS:
         raise refusal(name, value, "a number of seconds above 0 and up to ten years, or a timedelta")
+    return number
+
+
+def poll_interval(name: str, value: Any) -> float:
+    """Check the time between two polls.
+
+    :param name: the parameter's name, for the message.
+    :param value: what was given, as for :func:`seconds`.
+    :return: the seconds.
+    :raises ValueError: if it is no stretch of time, or less than half a second.
+    """
+    number = seconds(name, value)
+    if number < MIN_POLL_SECONDS:
+        raise refusal(name, value, f"a number of seconds from {MIN_POLL_SECONDS:g}, or a timedelta")
     return number
 
 

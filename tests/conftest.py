@@ -37,6 +37,7 @@ os.environ.update(
     AIRFLOW__CORE__FERNET_KEY=urlsafe_b64encode(os.urandom(32)).decode(),
 )
 
+from planasonix_provider import parameters  # noqa: E402
 from planasonix_provider.api import pace  # noqa: E402
 from planasonix_provider.simulator import Simulator  # noqa: E402
 from tests.hanging import Hanging  # noqa: E402
@@ -46,6 +47,19 @@ if TYPE_CHECKING:
 
 #: Looks like a key, so that a search for it in everything that a test leaves behind means something.
 API_KEY = "plnx_test_4f8a1c0e9d"
+
+
+# The simulator's jobs take a twentieth of a second here, and tasks poll them as fast: at the real limit, this process
+# would sleep for minutes in all. Not in a fixture, because tasks are also made while tests are collected.
+MIN_POLL_SECONDS = parameters.MIN_POLL_SECONDS
+parameters.MIN_POLL_SECONDS = 0.01
+
+
+@pytest.fixture
+def min_poll_seconds(monkeypatch: pytest.MonkeyPatch) -> float:
+    """The limit that users have."""
+    monkeypatch.setattr(parameters, "MIN_POLL_SECONDS", MIN_POLL_SECONDS)
+    return MIN_POLL_SECONDS
 
 
 @pytest.fixture(scope="session")

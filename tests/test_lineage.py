@@ -315,10 +315,10 @@ from airflow.providers.common.compat.sdk import DAG
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 
 with DAG(dag_id="syncs", schedule=None) as dag:
-    mapped = PlanasonixSyncOperator.partial(task_id="mapped", poll_interval=0.05)
+    mapped = PlanasonixSyncOperator.partial(task_id="mapped", poll_interval=0.5)
     mapped.expand(connection_id=["conn_demo_01", "conn_demo_02"])
-    PlanasonixSyncOperator(task_id="deferred", connection_id="conn_demo_03", poll_interval=0.05, deferrable=True)
-    PlanasonixSyncOperator(task_id="failing", connection_id="conn_demo_04", poll_interval=0.05)
+    PlanasonixSyncOperator(task_id="deferred", connection_id="conn_demo_03", poll_interval=0.5, deferrable=True)
+    PlanasonixSyncOperator(task_id="failing", connection_id="conn_demo_04", poll_interval=0.5)
 """
 
 

@@ -37,7 +37,7 @@ def test_ctrl_c_while_airflow_is_imported_ends_it(monkeypatch: pytest.MonkeyPatc
 def test_a_command_in_a_process_of_its_own_says_nothing_but_its_answer(simulator: Simulator) -> None:
     command = [sys.executable, "-m", "planasonix_provider", "sync", CONNECTION, "--wait", "-o", "json"]
     ran = subprocess.run(
-        [*command, "--poll-interval", "0.05"], capture_output=True, text=True, timeout=250, env={**os.environ}
+        [*command, "--poll-interval", "0.5"], capture_output=True, text=True, timeout=250, env={**os.environ}
     )
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["status"] == "succeeded"
@@ -60,7 +60,7 @@ def test_where_nobody_reads_what_is_said_the_answer_is_given(simulator: Simulato
     command = [sys.executable, "-m", "planasonix_provider", "sync", CONNECTION, "--wait", "-o", "json"]
     reader, writer = os.pipe()
     os.close(reader)
-    ran = subprocess.run([*command, "--poll-interval", "0.05"], stdout=subprocess.PIPE, stderr=writer, timeout=250)
+    ran = subprocess.run([*command, "--poll-interval", "0.5"], stdout=subprocess.PIPE, stderr=writer, timeout=250)
     os.close(writer)
     assert (ran.returncode, json.loads(ran.stdout)["status"]) == (0, "succeeded")
 

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any, get_args
 
 import pytest
@@ -11,6 +13,18 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from planasonix_provider import parameters
 from planasonix_provider.api.models import Priority
+from planasonix_provider.operators.planasonix import (
+    PlanasonixBackfillOperator,
+    PlanasonixCancelJobOperator,
+    PlanasonixSyncOperator,
+)
+from planasonix_provider.sensors.planasonix import PlanasonixBackfillSensor, PlanasonixJobSensor, PlanasonixSyncSensor
+from planasonix_provider.triggers.events import PlanasonixEventTrigger
+from planasonix_provider.triggers.planasonix import (
+    PlanasonixBackfillTrigger,
+    PlanasonixJobTrigger,
+    PlanasonixSyncTrigger,
+)
 
 
 class Other(BaseOperator):
@@ -80,6 +94,44 @@ def test_what_is_no_text_is_refused(value: Any) -> None:
 def test_seconds_are_a_number_a_text_or_a_timedelta(value: Any, seconds: float) -> None:
     given = parameters.seconds("the_name", value)
     assert (given, type(given)) == (seconds, float)
+
+
+def test_an_interval_is_half_a_second_at_least(min_poll_seconds: float) -> None:
+    assert min_poll_seconds == 0.5
+    assert [parameters.poll_interval("x", value) for value in (0.5, "0.5", timedelta(seconds=2))] == [0.5, 0.5, 2]
+    for value in (0.49, "0.1", 1e-9, timedelta(milliseconds=499)):
+        assert refusal(parameters.poll_interval, value) == (
+            f"the_name: got {value!r}, allowed is a number of seconds from 0.5, or a timedelta."
+        )
+    assert "above 0 and up to ten years" in refusal(parameters.poll_interval, "x")
+
+
+@pytest.mark.usefixtures("min_poll_seconds")
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (partial(PlanasonixSyncOperator, task_id="t", connection_id="c"), "poll_interval"),
+        (
+            partial(
+                PlanasonixBackfillOperator, task_id="t", connection_id="c", start_at="2025-01-01", end_at="2025-02-01"
+            ),
+            "poll_interval",
+        ),
+        (partial(PlanasonixCancelJobOperator, task_id="t", job_id="j"), "poll_interval"),
+        (partial(PlanasonixJobSensor, task_id="t", job_id="j"), "poke_interval"),
+        (partial(PlanasonixBackfillSensor, task_id="t", backfill_id="b"), "poke_interval"),
+        (partial(PlanasonixSyncSensor, task_id="t", connection_id="c", since="2025-01-01"), "poke_interval"),
+        (partial(PlanasonixJobTrigger, "j"), "poll_interval"),
+        (partial(PlanasonixBackfillTrigger, "b"), "poll_interval"),
+        (partial(PlanasonixSyncTrigger, "c", "2025-01-01"), "poll_interval"),
+        (PlanasonixEventTrigger, "poll_interval"),
+    ],
+    ids=lambda given: getattr(getattr(given, "func", given), "__name__", ""),
+)
+def test_whatever_polls_refuses_a_shorter_one(make: Callable[..., object], name: str) -> None:
+    make(**{name: 0.5})
+    with pytest.raises(ValueError, match=rf"{name}: got 0\.1, allowed is a number of seconds from 0\.5"):
+        make(**{name: 0.1})
 
 
 @pytest.mark.parametrize(

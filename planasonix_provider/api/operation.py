@@ -12,6 +12,10 @@ from planasonix_provider.api.errors import PlanasonixUnreadableError
 from planasonix_provider.api.models import Page
 from planasonix_provider.api.request import Request
 
+#: A server may filter a page after it has cut it, and send it empty with a cursor to the next. So many in a row are no
+#: such accident: the list would never end.
+MAX_EMPTY_PAGES = 50
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -123,6 +127,7 @@ class Cursors(Generic[T]):
         self.request = request
         self.left = request.at_most
         self.seen: set[str] = set()
+        self._empty_pages = 0
 
     def take(self, page: Page[T]) -> list[T]:
         """Give the items of a page, as far as the caller wants them.
@@ -140,7 +145,8 @@ class Cursors(Generic[T]):
 
         :param page: the page that :attr:`request` has brought.
         :return: whether there is one to ask for, by what is :attr:`request` then.
-        :raises PlanasonixUnreadableError: if it is one that was asked for before.
+        :raises PlanasonixUnreadableError: if it is one that was asked for before, or after :data:`MAX_EMPTY_PAGES`
+            pages in a row without an item.
         """
         if page.cursor is None or self.left == 0:
             return False
@@ -148,6 +154,12 @@ class Cursors(Generic[T]):
             raise PlanasonixUnreadableError(
                 f"{self.request}: a page of the list names an earlier one as the next, so the list would never end. "
                 "Report it to Planasonix."
+            )
+        self._empty_pages = 0 if page.data else self._empty_pages + 1
+        if self._empty_pages >= MAX_EMPTY_PAGES:
+            raise PlanasonixUnreadableError(
+                f"{self.request}: {MAX_EMPTY_PAGES} pages of the list in a row were empty, and each names another one "
+                "as the next, so the list may never end. Report it to Planasonix."
             )
         self.seen.add(page.cursor)
         self.request = self.request.after(page.cursor)

@@ -114,7 +114,12 @@ def _waiting(default: str) -> tuple[Option, ...]:
     return (
         option("-w", "--wait", help="wait until it is over", action="store_true"),
         option("--timeout", help="how many seconds to wait at the most (default: without end)", metavar="SECONDS"),
-        option("--poll-interval", help="the seconds between two looks (default: 5)", metavar="SECONDS", default="5"),
+        option(
+            "--poll-interval",
+            help="the seconds between two polls, at least 0.5 (default: 5)",
+            metavar="SECONDS",
+            default="5",
+        ),
         option(
             "--on-interrupt",
             help="what Ctrl-C or a SIGTERM does while waiting: ask (where nobody can be asked: leave), cancel, leave "

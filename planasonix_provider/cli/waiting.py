@@ -296,7 +296,7 @@ def times(stage: Stage) -> tuple[float, float | None]:
     if options.timeout is not None and not options.wait:
         raise MisuseError("--timeout: got a time without --wait, so there is nothing to wait for: add --wait.")
     return (
-        parameters.seconds("--poll-interval", options.poll_interval),
+        parameters.poll_interval("--poll-interval", options.poll_interval),
         parameters.optional(parameters.seconds)("--timeout", options.timeout),
     )
 

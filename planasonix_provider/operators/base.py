@@ -42,7 +42,7 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         work is started.
     :param deferrable: whether to wait in the triggerer, which takes no worker slot; default: Airflow's setting
         ``[operators] default_deferrable``.
-    :param poll_interval: the seconds between two looks; default 10. (templated)
+    :param poll_interval: the seconds between two polls, at least 0.5; default 10. (templated)
     :param timeout: for how long to wait, in seconds or as a ``timedelta``; default: as long as ``execution_timeout``
         allows, if that is set. (templated)
     :param on_conflict: what to do where Planasonix refuses the start since another sync of the connection runs (409):
@@ -63,7 +63,7 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         "planasonix_conn_id": parameters.text,
         "priority": parameters.optional(parameters.priority),
         "metadata": parameters.optional(parameters.metadata),
-        "poll_interval": parameters.seconds,
+        "poll_interval": parameters.poll_interval,
         "on_conflict": parameters.one_of("fail", "attach", "wait", "skip"),
         "timeout": parameters.optional(parameters.seconds),
     }

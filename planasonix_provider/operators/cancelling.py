@@ -78,7 +78,7 @@ class CancelRoad:
                     owned=False,
                 )
                 look = partial(self._look, hook)
-                interval = parameters.seconds("poll_interval", self.operator.poll_interval)
+                interval = parameters.poll_interval("poll_interval", self.operator.poll_interval)
                 if isinstance(work, Backfill):
                     # Not to miss jobs that come and go between two looks.
                     interval = min(interval, PURSUE_EVERY)

@@ -200,7 +200,7 @@ class PlanasonixCancelJobOperator(Checked, BaseOperator):
         (templated)
     :param wait_for_completion: whether to wait until it is over; default yes. If not, the task succeeds once the cancel
         is asked for.
-    :param poll_interval: the seconds between two looks; default 10. (templated)
+    :param poll_interval: the seconds between two polls, at least 0.5; default 10. (templated)
     :param timeout: for how long to wait, in seconds or as a ``timedelta``; default: as long as ``execution_timeout``
         allows, if that is set. (templated)
     :raises ValueError: when the DAG is parsed, if a parameter without a template makes no sense, or if not one of
@@ -211,7 +211,7 @@ class PlanasonixCancelJobOperator(Checked, BaseOperator):
         "job_id": parameters.optional(parameters.identifier),
         "backfill_id": parameters.optional(parameters.identifier),
         "planasonix_conn_id": parameters.text,
-        "poll_interval": parameters.seconds,
+        "poll_interval": parameters.poll_interval,
         "timeout": parameters.optional(parameters.seconds),
     }
     flags = ("wait_for_completion",)

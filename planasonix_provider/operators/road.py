@@ -61,7 +61,7 @@ class Road:
         self.signpost = Signpost(context, self.log)
         self.accounted = operator._accounted = Accounted(operator.starts)
         self._records = Records(context)
-        self.interval = parameters.seconds("poll_interval", operator.poll_interval)
+        self.interval = parameters.poll_interval("poll_interval", operator.poll_interval)
         self.kill = Kill(operator, context)
         #: How a look is sent, which is not waited for when the time is up.
         self.once = ONCE

@@ -25,9 +25,9 @@ class PlanasonixSensor(Checked, BaseSensorOperator):
     """Base of the sensors; a subclass says what it waits for.
 
     A sensor has started nothing, and cancels nothing. ``mode`` (``poke`` or ``reschedule``), ``poke_interval`` (seconds
-    or a ``timedelta``, default 60 s), ``timeout`` (default: Airflow's setting), ``soft_fail``, ``silent_fail`` and
-    ``never_fail`` are Airflow's own, and mean the same in both modes and deferred; ``exponential_backoff`` and
-    ``max_wait`` are for the two modes only.
+    or a ``timedelta``, at least 0.5 s, default 60 s), ``timeout`` (default: Airflow's setting), ``soft_fail``,
+    ``silent_fail`` and ``never_fail`` are Airflow's own, and mean the same in both modes and deferred;
+    ``exponential_backoff`` and ``max_wait`` are for the two modes only.
 
     :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
         (templated)
@@ -52,7 +52,7 @@ class PlanasonixSensor(Checked, BaseSensorOperator):
         super().__init__(**kwargs)
         self.planasonix_conn_id = planasonix_conn_id
         self.deferrable = deferrable
-        parameters.seconds("poke_interval", self.poke_interval)
+        parameters.poll_interval("poke_interval", self.poke_interval)
         if self.timeout:
             parameters.seconds("timeout", self.timeout)
         self._lookout: Lookout | None = None

@@ -10,11 +10,12 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from planasonix_provider import parameters
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.clock import utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.parameters import optional, seconds, text, utc
+from planasonix_provider.parameters import optional, text, utc
 from planasonix_provider.triggers.killed import IS_TOLD, is_really_killed, is_shutdown
 from planasonix_provider.waiting.cancel import cancel
 from planasonix_provider.waiting.channel import Channel
@@ -38,7 +39,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
     """Waits on the poller that all triggers of an Airflow connection share, and hands back one event.
 
     :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
-    :param poll_interval: the seconds between two looks; default 10.
+    :param poll_interval: the seconds between two polls, at least 0.5; default 10.
     :param deadline: when to give up, as a time with an offset or as ISO 8601 text; default never.
     :param limit: the task's parameter that has set the deadline, as its message names it; default not known.
     :param not_before: until when to keep the event back, as a time with an offset or as ISO 8601 text; default not at
@@ -68,7 +69,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.planasonix_conn_id = text("planasonix_conn_id", planasonix_conn_id)
-        self.poll_interval = seconds("poll_interval", poll_interval)
+        self.poll_interval = parameters.poll_interval("poll_interval", poll_interval)
         self.deadline = optional(utc)("deadline", deadline)
         self.not_before = optional(utc)("not_before", not_before)
         self.status = status

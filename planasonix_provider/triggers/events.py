@@ -19,7 +19,7 @@ from planasonix_provider import parameters
 from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.api.events import END_EVENTS, event_names, warn_of_unknown
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.parameters import identifier, is_open, optional, refusal, seconds, text
+from planasonix_provider.parameters import identifier, is_open, optional, refusal, text
 from planasonix_provider.triggers.cursors import AssetCursor, Cursor, VariableCursor
 from planasonix_provider.waiting.channel import Channel
 from planasonix_provider.waiting.words import moment
@@ -71,7 +71,7 @@ class PlanasonixEventTrigger(BaseEventTrigger):
         they have started in a DAG, or in several, by id. A DAG that syncs what it watches needs its own id here, or it
         starts itself for ever. Default: everything counts.
     :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
-    :param poll_interval: the seconds between two looks; default 30.
+    :param poll_interval: the seconds between two polls, at least 0.5; default 30.
     :raises ValueError: if a parameter makes no sense.
     :raises AirflowException: on Airflow 2, which has no watchers.
     """
@@ -104,7 +104,7 @@ class PlanasonixEventTrigger(BaseEventTrigger):
         self.metadata = optional(_pairs)("metadata", metadata)
         self.ignore_own = _own("ignore_own", ignore_own)
         self.planasonix_conn_id = text("planasonix_conn_id", planasonix_conn_id)
-        self.poll_interval = seconds("poll_interval", poll_interval)
+        self.poll_interval = parameters.poll_interval("poll_interval", poll_interval)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Say how to make this trigger again; what is equal is one trigger for Airflow.

@@ -17,7 +17,7 @@ from tests.reference_server import ReferenceServer
 def pages(*chain: tuple[int, str | None]) -> Reaction:
     """A list of pages, each of so many jobs and with a cursor for the next, that is asked for by the cursor before."""
     by_cursor: dict[str | None, tuple[int, str | None]] = {}
-    patience = iter(range(20))
+    patience = iter(range(20 + len(chain)))
     asked: str | None = None
     for size, cursor in chain:
         by_cursor[asked] = (size, cursor)
@@ -75,6 +75,20 @@ def test_a_limit_counts_in_all_and_asks_for_no_page_too_many(
 def test_an_empty_page_in_between_ends_nothing(way: Way, peer: Peer) -> None:
     peer.does(pages((1, "a"), (0, "b"), (1, None)))
     assert [job.id for job in way.take(account(peer.url), None, every_job)] == ["start_0", "b_0"]
+
+
+@pytest.mark.parametrize("limit", [10, None])
+def test_empty_pages_that_never_end_are_an_error(way: Way, peer: Peer, limit: int | None) -> None:
+    peer.does(pages((1, "a"), *((0, f"c{number}") for number in range(60))))
+    with pytest.raises(PlanasonixUnreadableError, match=r"^GET /api/v1/jobs: 50 pages of the list in a row were empty"):
+        way.take(account(peer.url), None, lambda client: client.list_jobs(limit=limit))
+    assert len(peer.seen) == 51
+
+
+def test_fewer_in_a_row_end_nothing(way: Way, peer: Peer) -> None:
+    empty = [[(0, f"{name}{number}") for number in range(49)] for name in "ab"]
+    peer.does(pages(*empty[0], (1, "x"), *empty[1], (1, None)))
+    assert len(way.take(account(peer.url), None, every_job)) == 2
 
 
 def test_an_empty_list_is_one_request(way: Way, peer: Peer) -> None:

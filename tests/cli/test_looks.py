@@ -178,6 +178,14 @@ def test_a_timeout_of_no_wait_is_refused(simulator: Simulator, shell: Run, comma
     assert simulator.requests == []
 
 
+@pytest.mark.usefixtures("min_poll_seconds")
+def test_nobody_polls_without_a_pause(simulator: Simulator, shell: Run) -> None:
+    ran = shell("job", "job_1", "--wait", "--poll-interval", "0.1")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "--poll-interval: got '0.1', allowed is a number of seconds from 0.5, or a timedelta.\n"
+    assert simulator.requests == []
+
+
 def test_a_backfill_is_shown_or_waited_for(simulator: Simulator, shell: Run) -> None:
     shell("backfill", CONNECTION, *WINDOW)
     backfill_id = the_one(simulator).id
