@@ -71,12 +71,16 @@ class Kill:
             self._api_server.remember()
         # Whether Airflow killed this process because its API server did not answer; ``None`` before a kill.
         self._is_api_server_lost: bool | None = None
+        # Whether Ctrl-C has ended the task.
+        self._is_interrupted = False
         # Whether the task has left its road.
         self._is_over = False
         self._has_come = False
         # Whether it is to be dealt with where Airflow may be asked.
         self._is_undecided = False
         self._last_words: list[str] = []
+        # How the log names the end of the task.
+        self._what = "The task was killed."
 
     def owes(self, is_own: bool, subject: WorkSubject | None, traces: Traces | None) -> None:
         """Let a kill know what there may be to cancel.
@@ -116,15 +120,18 @@ class Kill:
         :raises TaskKilledError: if the task was killed.
         """
         if self._has_come:
-            raise TaskKilledError(" ".join(["The task was killed.", *self._last_words]))
+            raise TaskKilledError(" ".join([self._what, *self._last_words]))
 
     def settle(self) -> None:
         """Finish what a kill has begun, where Airflow may be asked: when the task has left its road, however it did."""
+        if isinstance(sys.exception(), KeyboardInterrupt) and not self._has_come:
+            self._cancel_at_ctrl_c()
+            return
         if self._is_api_server_lost or (self._is_ended_by_airflow() and self.may_go_on_elsewhere()):
             self._leave_to_the_next_try()
         self._is_over = True
         for line in self._last_words:
-            self._log.warning("The task was killed. %s", line)
+            self._log.warning("%s %s", self._what, line)
         if self._is_undecided:
             self._read_key_again()
             self._give_up(LATER_PURSUIT)
@@ -186,6 +193,17 @@ class Kill:
         unknown = " Airflow could not be asked for the task's state." if goes_on is None else ""
         self._say_last(f"{why}{unknown} {name} was not cancelled: the next try goes on with it.")
 
+    def _cancel_at_ctrl_c(self) -> None:
+        """Cancel the work of a task that runs inside ``airflow dags test``. No later try will."""
+        self._is_over = self._is_interrupted = True
+        self._what = "The task was interrupted by Ctrl-C."
+        if self.account is None or not (self.subject or self._traces):
+            return
+        if self.cancels:
+            name = self.subject.name if self.subject else "what was started"
+            self._log.warning("Ctrl-C: cancelling %s. %s", name, self._by_hand(self.subject))
+        self._give_up(LATER_PURSUIT)
+
     def _read_key_again(self) -> None:
         """Take the key that Airflow has now: the one at hand may have been rotated since the last look."""
         with suppress(Exception), PlanasonixHook(self._operator.planasonix_conn_id) as hook:
@@ -198,7 +216,8 @@ class Kill:
         name = sentence(subject.name) if subject else f"What was started on connection {self._operator.connection_id}"
         by_hand = self._by_hand(subject)
         if not self.cancels:
-            self._say_last(f"{name} was not cancelled, and runs on.")
+            to_end = f" {by_hand}" if self._is_interrupted and self.is_own else ""
+            self._say_last(f"{name} was not cancelled, and runs on.{to_end}")
             return
         try:
             work = self._cancel_in_a_hurry(self.account, patience)
@@ -255,4 +274,4 @@ class Kill:
         """Say in the log what was done; not in a signal's handler, which may have come amid a write to it."""
         self._last_words.append(words)
         if self._is_over:
-            self._log.warning("The task was killed. %s", words)
+            self._log.warning("%s %s", self._what, words)

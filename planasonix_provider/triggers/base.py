@@ -13,11 +13,12 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from planasonix_provider import parameters
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import Backfill
-from planasonix_provider.clock import utcnow
+from planasonix_provider.clock import monotonic, utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.parameters import optional, text, utc
-from planasonix_provider.triggers.killed import IS_TOLD, is_really_killed, is_shutdown
-from planasonix_provider.waiting.cancel import cancel
+from planasonix_provider.triggers.deferral import SETTLING
+from planasonix_provider.triggers.killed import IS_TOLD, is_interrupted, is_shutdown, kill_reason
+from planasonix_provider.waiting.cancel import LONGEST_PURSUIT, cancel
 from planasonix_provider.waiting.channel import Channel
 from planasonix_provider.waiting.commands import to_end
 from planasonix_provider.waiting.event import WaitEvent
@@ -30,6 +31,9 @@ from planasonix_provider.waiting.words import sentence
 #: For how many seconds a killed trigger's cancel may keep the triggerer waiting; it goes on behind its back then.
 #: Airflow gives 30 s.
 LONGEST_HOLD = 20.0
+#: For how many seconds a cancel is tried after Ctrl-C, while the shell shows no prompt.
+INTERRUPT_SECONDS = 60.0
+CTRL_C = "The task was interrupted by Ctrl-C."
 
 # The event loop holds its tasks weakly, and these outlive their triggers.
 _CANCELS: set[asyncio.Task[None]] = set()
@@ -44,7 +48,8 @@ class PlanasonixWaitTrigger(BaseTrigger):
     :param limit: the task's parameter that has set the deadline, as its message names it; default not known.
     :param not_before: until when to keep the event back, as a time with an offset or as ISO 8601 text; default not at
         all. Where the task defers, Airflow may notice only seconds later that its process has ended, and fails a task
-        whose event comes first.
+        whose event comes first. The event is kept back for at most 7 s after the trigger began, even if the clock of
+        the triggerer is behind that of the worker.
     :param status: the state as the task's log shows it already, so that it is not logged twice.
     :param owned: whether the task has started what it waits for; default not.
     :param silent: whether nothing that could pass ends the wait, as a sensor's ``silent_fail`` has it; default not.
@@ -76,6 +81,8 @@ class PlanasonixWaitTrigger(BaseTrigger):
         self.owned = owned
         self.silent = silent
         self.limit = limit
+        # When the trigger began, by the monotonic clock.
+        self._began: float | None = None
 
     @property
     @abstractmethod
@@ -97,10 +104,11 @@ class PlanasonixWaitTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait; yield the one event, whatever happens: a trigger that raises fails its task without a reason."""
         subject = self.subject
+        self._began = monotonic()
         try:
             event = await self._wait(subject)
         except asyncio.CancelledError:
-            self.at_the_cancel()
+            await self.at_the_cancel()
             raise
         except Exception as bug:
             self.log.exception("The wait for %s broke.", subject.name)
@@ -113,7 +121,11 @@ class PlanasonixWaitTrigger(BaseTrigger):
         yield TriggerEvent(event.model_copy(update={"deadline": self.deadline}).to_payload())
 
     def _seconds_to_keep_back(self) -> float:
-        return max(0.0, (self.not_before - utcnow()).total_seconds()) if self.not_before else 0.0
+        if self.not_before is None or self._began is None:
+            return 0.0
+        # The worker has set not_before by its own clock, which may be ahead.
+        limit = self._began + SETTLING.total_seconds() - monotonic()
+        return max(0.0, min(float((self.not_before - utcnow()).total_seconds()), limit))
 
     async def _wait(self, subject: Subject) -> WaitEvent:
         poller = poller_for(self.planasonix_conn_id, PlanasonixHook(self.planasonix_conn_id).async_client)
@@ -162,7 +174,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
             return event
         return WaitEvent.over(watch.subject, seen.work) if seen.is_over and seen.work else event
 
-    def at_the_cancel(self) -> None:
+    async def at_the_cancel(self) -> None:
         """Do what is to be done when Airflow ends the wait; by itself, nothing."""
 
     async def at_the_end(self, event: WaitEvent, poller: Poller) -> WaitEvent:
@@ -213,10 +225,23 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
             answer = error
         return event.after_cancel(answer, self._by_hand)
 
-    def at_the_cancel(self) -> None:
+    async def at_the_cancel(self) -> None:
         """Cancel the work if the task was killed; Airflow before 3.3 does not say why it ends the wait."""
-        if self.cancel_on_kill and not IS_TOLD and not is_shutdown():
+        if is_interrupted():
+            await self._cancel_at_ctrl_c()
+        elif self.cancel_on_kill and not IS_TOLD and not is_shutdown():
             self._say_goodbye()
+
+    async def _cancel_at_ctrl_c(self) -> None:
+        """Cancel the work of a task whose trigger runs inside ``airflow dags test``, or name the command for it."""
+        if not self.owned:
+            return
+        name = sentence(self.subject.name)
+        if not self.cancel_on_kill:
+            self.log.warning("%s %s was not cancelled, and runs on. To end it: %s", CTRL_C, name, self._by_hand)
+            return
+        self.log.warning("Ctrl-C: cancelling %s. To end it: %s", self.subject.name, self._by_hand)
+        await self._cancel_and_log(CTRL_C, patience=INTERRUPT_SECONDS)
 
     async def on_kill(self) -> None:
         """Cancel the work of a task that was killed while it was deferred; Airflow 3.3 and later call this.
@@ -243,23 +268,40 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
     async def _cancel_if_killed(self) -> None:
         name = sentence(self.subject.name)
         try:
-            if not await is_really_killed(self.task_instance):
-                self.log.info("The task is still waiting, or waits again. %s is not cancelled.", name)
-                return
-            self.log.info("The task was killed. %s is being cancelled.", name)
-            async with Channel(PlanasonixHook(self.planasonix_conn_id).async_client) as channel:
-                work = await cancel(channel.send_urgently, self.subject, warn=self._cannot_cancel_yet)
+            reason = await kill_reason(self.task_instance)
         except Exception as error:
             self.log.warning(
-                "The task was killed. %s could not be cancelled and may still run: %s To end it: %s",
-                name,
+                "The task was killed, and Airflow cannot be asked why: %r. %s was not cancelled and may still run. To "
+                "end it: %s",
                 error,
+                name,
                 self._by_hand,
+            )
+            return
+        if reason is None:
+            self.log.info("The task is still waiting, or waits again. %s is not cancelled.", name)
+            return
+        kind = self.subject.kind
+        await self._cancel_and_log(
+            f"{reason}, so its {kind} is cancelled.", hint=f" With cancel_on_kill=False, the {kind} would run on."
+        )
+
+    async def _cancel_and_log(self, why: str, *, hint: str = "", patience: float = LONGEST_PURSUIT) -> None:
+        name = sentence(self.subject.name)
+        self.log.info("%s %s is being cancelled.", why, name)
+        try:
+            async with Channel(PlanasonixHook(self.planasonix_conn_id).async_client) as channel:
+                work = await cancel(
+                    channel.send_urgently, self.subject, patience=patience, warn=self._cannot_cancel_yet
+                )
+        except Exception as error:
+            self.log.warning(
+                "%s %s could not be cancelled and may still run: %s To end it: %s", why, name, error, self._by_hand
             )
         else:
             is_done = work.is_over or not isinstance(work, Backfill)
             words = "was asked to cancel" if is_done else f"may go on (to end it: {self._by_hand})"
-            self.log.warning("The task was killed. %s %s: it is %s.", name, words, work.status)
+            self.log.warning("%s %s %s: it is %s.%s", why, name, words, work.status, hint)
 
     @property
     def _by_hand(self) -> str:

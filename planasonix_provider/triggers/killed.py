@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import ssl
 from _thread import allocate_lock, start_new_thread
 from contextlib import suppress
@@ -28,20 +29,44 @@ _HAS_API_SERVER = find_spec("airflow.sdk") is not None
 CARED_FOR = ("deferred", "running", "up_for_retry", "up_for_reschedule")
 #: The states of a task that another process runs, or will run without anybody doing anything about it.
 GOES_ON = (*CARED_FOR, "scheduled", "queued")
+#: The states of a task that was cleared and has not begun again.
+CLEARED = (None, "scheduled", "queued", "restarting")
+_REASONS = {
+    "success": "The task was marked success by hand",
+    "failed": "The task was marked failed, by hand or with its DAG run",
+    "skipped": "The task was marked skipped, by hand or because its DAG run ran out of time",
+    "removed": "The task was removed from its DAG",
+}
 #: How many seconds a killed task waits for the health of Airflow's API server; its supervisor gives the task five.
 MAX_HEALTH_SECONDS = 1.0
 
 
-async def is_really_killed(ti: TaskInstance | None) -> bool:
+async def kill_reason(ti: TaskInstance | None) -> str | None:
     """Ask Airflow for a task's state: a trigger that only moves to another triggerer may be ended as a killed one.
 
     :param ti: the task instance of the trigger; ``None`` where Airflow gave none.
-    :return: whether nobody waits for the work any more. A task that was cleared and has begun again sees to its old
-        work itself, and cannot be told from one that still waits.
+    :return: the beginning of a sentence that says how the task was ended, or ``None`` if somebody still waits for the
+        work. A task that was cleared and has begun again cancels its old work itself, and looks like one that still
+        waits.
     """
     if ti is None:
-        return False
-    return await sync_to_async(_state_of)(ti) not in CARED_FOR
+        return None
+    state = await sync_to_async(_state_of)(ti)
+    if state in CARED_FOR:
+        return None
+    if state in CLEARED:
+        return "The task was cleared"
+    return _REASONS.get(state, f"The task was ended (its state is {state})")
+
+
+def is_interrupted() -> bool:
+    """Check whether Ctrl-C has ended the current task of the event loop.
+
+    ``airflow dags test`` and ``dag.test()`` run a trigger as the main task of ``asyncio.run``, which Ctrl-C cancels. In
+    a triggerer, no trigger is the main task.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    return getattr(handler, "keywords", {}).get("main_task") is asyncio.current_task()
 
 
 def goes_on_elsewhere(ti: Any) -> bool | None:

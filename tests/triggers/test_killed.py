@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -17,8 +18,9 @@ from planasonix_provider.triggers.killed import (
     IS_TOLD,
     ApiServerHealth,
     goes_on_elsewhere,
-    is_really_killed,
+    is_interrupted,
     is_shutdown,
+    kill_reason,
 )
 from tests.api_server import PATH, ApiServer, health, serving
 from tests.simulator.receiver import until
@@ -33,44 +35,47 @@ def test_airflow_tells_of_kills_from_3_3_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "is_killed"),
+    ("state", "reason"),
     [
-        ("failed", True),
-        ("success", True),
-        ("skipped", True),
-        (None, True),
-        ("scheduled", True),
-        ("deferred", False),
-        ("running", False),
-        ("up_for_retry", False),
+        ("failed", "The task was marked failed, by hand or with its DAG run"),
+        ("success", "The task was marked success by hand"),
+        ("skipped", "The task was marked skipped, by hand or because its DAG run ran out of time"),
+        ("removed", "The task was removed from its DAG"),
+        ("upstream_failed", "The task was ended (its state is upstream_failed)"),
+        (None, "The task was cleared"),
+        ("scheduled", "The task was cleared"),
+        ("queued", "The task was cleared"),
+        ("deferred", None),
+        ("running", None),
+        ("up_for_retry", None),
     ],
 )
 class TestATask:
     @pytest.mark.skipif(AIRFLOW.major < 3, reason="Airflow 2 has another way to ask")
     @pytest.mark.parametrize("ti", [TI, MAPPED], ids=["plain", "mapped"])
-    def test_is_asked_for(self, mocker: MockerFixture, ti: Any, state: str | None, is_killed: bool) -> None:
+    def test_is_asked_for(self, mocker: MockerFixture, ti: Any, state: str | None, reason: str | None) -> None:
         """No supervisor is here to answer."""
         name = "load_2" if ti is MAPPED else "load"
         ask = mocker.patch(
             "airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states",
             return_value={"r": {name: state}} if state else {},
         )
-        assert asyncio.run(is_really_killed(ti)) == is_killed
+        assert asyncio.run(kill_reason(ti)) == reason
         ask.assert_called_once_with(dag_id="nightly", task_ids=["load"], run_ids=["r"], map_index=ti.map_index)
 
     @pytest.mark.skipif(AIRFLOW.major >= 3, reason="from Airflow 3 on, no trigger reads the database")
-    def test_is_looked_up_in_airflow_2(self, mocker: MockerFixture, state: str | None, is_killed: bool) -> None:
+    def test_is_looked_up_in_airflow_2(self, mocker: MockerFixture, state: str | None, reason: str | None) -> None:
         """The database of these tests is empty."""
         session = mocker.patch("airflow.utils.session.create_session").return_value.__enter__.return_value
         session.scalar.return_value = state
-        assert asyncio.run(is_really_killed(TI)) == is_killed
+        assert asyncio.run(kill_reason(TI)) == reason
         (select,) = session.scalar.call_args.args
         where = str(select.compile(compile_kwargs={"literal_binds": True}))
         assert "task_instance.dag_id = 'nightly' AND task_instance.task_id = 'load'" in where
 
 
 def test_nothing_is_known_without_a_task() -> None:
-    assert not asyncio.run(is_really_killed(None))
+    assert asyncio.run(kill_reason(None)) is None
 
 
 def test_one_cancelled_task_is_no_shutdown() -> None:
@@ -93,6 +98,20 @@ def test_one_cancelled_task_is_no_shutdown() -> None:
 
     asyncio.run(main())
     assert seen == [False, True, True]
+
+
+def test_only_the_main_task_of_an_event_loop_is_interrupted() -> None:
+    async def look() -> bool:
+        return is_interrupted()
+
+    async def main() -> tuple[bool, bool]:
+        return is_interrupted(), await asyncio.create_task(look())
+
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert asyncio.run(main()) == (True, False)
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def test_a_state_that_airflow_does_not_tell_is_unknown() -> None:

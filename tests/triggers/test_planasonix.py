@@ -18,6 +18,7 @@ from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import base as triggers_base
+from planasonix_provider.triggers.deferral import SETTLING
 from planasonix_provider.triggers.planasonix import (
     PlanasonixBackfillTrigger,
     PlanasonixJobTrigger,
@@ -26,7 +27,7 @@ from planasonix_provider.triggers.planasonix import (
 from planasonix_provider.waiting.event import WaitEvent
 from tests.conftest import API_KEY
 from tests.driving import Log, Run, context, first_event, rebuilt, record
-from tests.travel import travelling
+from tests.travel import Travel, travelling
 
 CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 
@@ -108,6 +109,16 @@ def test_keeps_its_event_back_until_airflow_has_seen_the_task_go(simulator: Simu
     event = asyncio.run(first_event(trigger(started(), not_before=not_before)))
     assert datetime.now(UTC) >= not_before
     assert WaitEvent.from_payload(event, "job").outcome == "over"
+
+
+def test_keeps_its_event_back_for_seconds_though_the_clock_of_the_worker_is_ahead(
+    simulator: Simulator, travel: Travel
+) -> None:
+    simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
+    an_hour_ahead = datetime.now(UTC) + timedelta(hours=1)
+    event = travel.run(first_event(trigger(started(), poll_interval=10, not_before=an_hour_ahead)))
+    assert WaitEvent.from_payload(event, "job").outcome == "over"
+    assert travel.passed <= SETTLING.total_seconds() + 0.1
 
 
 def test_does_not_look_again_at_once_where_the_task_has_just_looked(simulator: Simulator) -> None:
@@ -274,13 +285,16 @@ class TestASync:
         assert PlanasonixSyncTrigger(**json.loads(json.dumps(arguments))).serialize() == (path, arguments)
 
 
+SUCCESS = "The task was marked success by hand"
+
+
 class TestAKill:
     """Airflow calls ``on_kill`` in the triggerer, and asks it to end again each second until it has."""
 
     @pytest.fixture
     def state(self, mocker: MockerFixture) -> Any:
         """What Airflow says of the task; there is no triggerer here whose supervisor could be asked."""
-        return mocker.patch("planasonix_provider.triggers.base.is_really_killed", return_value=True)
+        return mocker.patch("planasonix_provider.triggers.base.kill_reason", return_value=SUCCESS)
 
     def test_cancels_the_job_of_a_task_that_owns_it(self, simulator: Simulator, state: Any) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
@@ -288,8 +302,10 @@ class TestAKill:
         record(waiting, log := Log())
         asyncio.run(waiting.on_kill())
         assert simulator.jobs()[0].status in ("cancelling", "cancelled")
-        assert log.lines[0] == f"The task was killed. Job {waiting.job_id} is being cancelled."
-        assert log.lines[1].startswith(f"The task was killed. Job {waiting.job_id} was asked to cancel")
+        why = "The task was marked success by hand, so its job is cancelled."
+        assert log.lines[0] == f"{why} Job {waiting.job_id} is being cancelled."
+        assert log.lines[1].startswith(f"{why} Job {waiting.job_id} was asked to cancel: it is cancel")
+        assert log.lines[1].endswith(" With cancel_on_kill=False, the job would run on.")
 
     def test_cancels_the_jobs_of_a_backfill_until_it_is_over(
         self, simulator: Simulator, state: Any, monkeypatch: pytest.MonkeyPatch
@@ -325,7 +341,7 @@ class TestAKill:
         assert simulator.jobs()[0].status in ("cancelling", "cancelled")
 
     def test_cancels_nothing_of_a_task_that_still_waits(self, simulator: Simulator, state: Any) -> None:
-        state.return_value = False
+        state.return_value = None
         simulator.plan(CONNECTION, running_seconds=60)
         asyncio.run(trigger(started(), cancel_on_kill=True, owned=True).on_kill())
         assert "cancel_job" not in {request.route for request in simulator.requests}
@@ -335,6 +351,19 @@ class TestAKill:
         asyncio.run(trigger(started()).on_kill())
         assert state.call_count == 0
         assert simulator.jobs()[0].cancel_requested_at is None
+
+    def test_cancels_nothing_if_airflow_cannot_be_asked_why(self, simulator: Simulator, state: Any) -> None:
+        state.side_effect = RuntimeError("no connection")
+        simulator.plan(CONNECTION, running_seconds=60)
+        waiting = trigger(started(), cancel_on_kill=True, owned=True)
+        record(waiting, log := Log())
+        asyncio.run(waiting.on_kill())
+        assert "cancel_job" not in {request.route for request in simulator.requests}
+        assert log.warnings == [
+            "The task was killed, and Airflow cannot be asked why: RuntimeError('no connection'). Job "
+            f"{waiting.job_id} was not cancelled and may still run. To end it: "
+            f"`python -m planasonix_provider cancel {waiting.job_id} --conn-id planasonix_default`"
+        ]
 
     def test_says_so_if_the_job_cannot_be_cancelled(self, simulator: Simulator, state: Any) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
@@ -354,7 +383,8 @@ class TestACancelWithoutAReason:
 
     @pytest.fixture(params=[True, False], ids=["killed", "moved"])
     def is_killed(self, request: pytest.FixtureRequest, mocker: MockerFixture) -> bool:
-        mocker.patch("planasonix_provider.triggers.base.is_really_killed", return_value=request.param)
+        reason = "The task was cleared" if request.param else None
+        mocker.patch("planasonix_provider.triggers.base.kill_reason", return_value=reason)
         return bool(request.param)
 
     @staticmethod
