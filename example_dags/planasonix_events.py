@@ -15,6 +15,7 @@ orders_loaded = Asset(
         AssetWatcher(
             name="planasonix",
             trigger=PlanasonixEventTrigger(
+                asset="orders_loaded",
                 connection_id="conn_01jq8k2m3n4p5q6r7s8t9u0v1",
                 events=["job.succeeded", "backfill.completed"],
             ),

@@ -33,7 +33,10 @@ class AssetCursor:
 
     def __init__(self, store: Any, key: str) -> None:
         # By itself it serves a single asset only, and whoever shares a watcher is not named otherwise.
-        self._assets = [*getattr(store, "_by_name", {}).values(), *getattr(store, "_by_uri", {}).values()] or [store]
+        by_name = {**getattr(store, "_by_name", {}), **getattr(store, "_by_uri", {})}
+        #: The names of the assets, or their URIs, as far as Airflow gives them.
+        self.names = list(by_name)
+        self._assets = list(by_name.values()) or [store]
         self._key = key
 
     async def read(self) -> list[Any]:

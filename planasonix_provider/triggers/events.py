@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from airflow.providers.common.compat.sdk import AirflowException
 from airflow.providers.common.compat.triggers import BaseEventTrigger
@@ -36,6 +38,8 @@ try:
 except ImportError:
     SharedStreamProducer = object  # type: ignore[misc, assignment]
 
+log = logging.getLogger(__name__)
+
 #: Whether this Airflow has asset watchers; where it has none, their base is that of all triggers.
 HAS_WATCHERS = BaseEventTrigger is not BaseTrigger
 #: What a watcher is told of by itself: what was loaded.
@@ -44,6 +48,12 @@ DEFAULT_EVENTS = ("backfill.completed", "job.succeeded")
 CURSOR = "planasonix_events"
 #: After how many seconds a cursor that cannot be read is asked for again.
 READ_AGAIN_AFTER = 5.0
+#: The warning about watchers that Airflow cannot tell apart.
+EQUAL_WATCHERS = (
+    "Airflow runs one trigger for equal watchers. If the DAGs of one asset are paused, its trigger goes on for the "
+    "others, and jobs that end by then never reach the paused one. Give each PlanasonixEventTrigger the name of its "
+    "asset: asset='orders_loaded'."
+)
 
 
 class PlanasonixEventTrigger(BaseEventTrigger):
@@ -52,7 +62,8 @@ class PlanasonixEventTrigger(BaseEventTrigger):
     .. code-block:: python
 
         orders_loaded = Asset("orders_loaded", watchers=[AssetWatcher(
-            name="planasonix", trigger=PlanasonixEventTrigger(connection_id="conn_…", events=["job.succeeded"])
+            name="planasonix",
+            trigger=PlanasonixEventTrigger(asset="orders_loaded", connection_id="conn_…", events=["job.succeeded"]),
         )])
 
     All watchers of an Airflow connection share one look at the API's lists (reference: "List jobs", "List all
@@ -72,6 +83,9 @@ class PlanasonixEventTrigger(BaseEventTrigger):
         starts itself for ever. Default: everything counts.
     :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
     :param poll_interval: the seconds between two polls, at least 0.5; default 30.
+    :param asset: the name of the asset that has this watcher. A trigger cannot find that out, and Airflow runs one
+        trigger for all watchers with equal arguments: if the DAGs of one of their assets are paused, what ends
+        meanwhile is lost for that asset. Names must differ; default none, which logs a warning if two are equal.
     :raises ValueError: if a parameter makes no sense.
     :raises AirflowException: on Airflow 2, which has no watchers.
     """
@@ -86,6 +100,7 @@ class PlanasonixEventTrigger(BaseEventTrigger):
         ignore_own: bool | str | Iterable[str] = False,
         planasonix_conn_id: str = "planasonix_default",
         poll_interval: float = 30.0,
+        asset: str | None = None,
     ) -> None:
         if not HAS_WATCHERS:
             raise AirflowException(
@@ -93,7 +108,12 @@ class PlanasonixEventTrigger(BaseEventTrigger):
                 f"{version('apache-airflow')}. Let a PlanasonixSyncSensor wait here, or upgrade Airflow."
             )
         super().__init__()  # type: ignore[no-untyped-call]
-        for name, value in (("connection_id", connection_id), ("pipeline_id", pipeline_id), ("metadata", metadata)):
+        for name, value in {
+            "connection_id": connection_id,
+            "pipeline_id": pipeline_id,
+            "metadata": metadata,
+            "asset": asset,
+        }.items():
             if is_open(value):
                 raise refusal(name, value, "what is known when the DAG is parsed: a watcher has no templates")
         self.connection_id = optional(identifier)("connection_id", connection_id)
@@ -105,6 +125,8 @@ class PlanasonixEventTrigger(BaseEventTrigger):
         self.ignore_own = _own("ignore_own", ignore_own)
         self.planasonix_conn_id = text("planasonix_conn_id", planasonix_conn_id)
         self.poll_interval = parameters.poll_interval("poll_interval", poll_interval)
+        self.asset = optional(text)("asset", asset)
+        self._warn_of_an_equal_watcher()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Say how to make this trigger again; what is equal is one trigger for Airflow.
@@ -122,8 +144,22 @@ class PlanasonixEventTrigger(BaseEventTrigger):
                 "ignore_own": self.ignore_own,
                 "planasonix_conn_id": self.planasonix_conn_id,
                 "poll_interval": self.poll_interval,
+                "asset": self.asset,
             },
         )
+
+    def _warn_of_an_equal_watcher(self) -> None:
+        """Compare with the other triggers of this process; the DAG processor parses each file in a new one."""
+        if self.asset is not None:
+            return
+        arguments = self.serialize()[1]
+        key = json.dumps(arguments)
+        if key in _NAMELESS:
+            shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items() if value)
+            log.warning(
+                "Two watchers are equal, which is fine only if they are of one asset (%s). %s", shown, EQUAL_WATCHERS
+            )
+        _NAMELESS[key] = self
 
     @property
     def wanted(self) -> Wanted:
@@ -200,10 +236,20 @@ class PlanasonixEventTrigger(BaseEventTrigger):
         return not was_kept
 
     def _cursor(self) -> Cursor:
-        filters = [value for name, value in sorted(self.serialize()[1].items()) if name != "poll_interval"]
-        name = f"{CURSOR}_{hashlib.sha256(json.dumps(filters).encode()).hexdigest()[:32]}"
         store = getattr(self, "asset_state_store", None)
-        return VariableCursor(name) if store is None else AssetCursor(store, name)
+        if store is None:
+            return VariableCursor(_cursor_name(self._filters if self.asset is None else [*self._filters, self.asset]))
+        # Each asset has a state of its own, so its name is not needed, and may be added to a watcher that runs.
+        cursor = AssetCursor(store, _cursor_name(self._filters))
+        if len(cursor.names) > 1:
+            names = ", ".join(repr(name) for name in sorted(cursor.names))
+            self.log.warning("The assets %s have equal watchers. %s", names, EQUAL_WATCHERS)
+        return cursor
+
+    @property
+    def _filters(self) -> list[Any]:
+        """The arguments that decide which cursor belongs to the watcher."""
+        return [value for name, value in sorted(self.serialize()[1].items()) if name not in ("poll_interval", "asset")]
 
     async def _go_on(self, listener: Listener, cursor: Cursor) -> bool:
         """Go on from where another process was; a cursor that cannot be read is not taken for none."""
@@ -240,6 +286,10 @@ class PlanasonixEventTrigger(BaseEventTrigger):
             return False
         listener.was_kept()
         return True
+
+
+#: The triggers of this process that do not name their asset, by their arguments.
+_NAMELESS: WeakValueDictionary[str, PlanasonixEventTrigger] = WeakValueDictionary()
 
 
 class NewsProducer(SharedStreamProducer):
@@ -299,6 +349,10 @@ class _Way:
         """Give the address of a job's page; it is known once there was an answer."""
         assert self._settings is not None  # noqa: S101 - whoever asks has one
         return self._settings.job_url(job_id)
+
+
+def _cursor_name(parts: list[Any]) -> str:
+    return f"{CURSOR}_{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}"
 
 
 def _names(name: str, value: Any) -> list[str]:

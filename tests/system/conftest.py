@@ -56,6 +56,8 @@ DAGS = {
         "events_react",
         "events_many",
         "events_own",
+        "events_twin_one",
+        "events_twin_other",
         "events_fifty",
     ),
     *("webhook_received", "webhook_rotation", "webhook_subscription"),

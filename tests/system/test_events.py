@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ PATIENCE = 400.0
 @pytest.fixture(scope="module")
 def watched(airflow: LocalAirflow) -> Iterator[Simulator]:
     """What the watchers of ``planasonix_events`` watch; they have run without that connection until now."""
-    names = ("conn_events_react", "conn_events_many", "conn_events_own")
+    names = ("conn_events_react", "conn_events_many", "conn_events_own", "conn_events_twin")
     with Simulator(api_key=API_KEY, connections=names, rate_limit=1_000_000) as simulator:
         simulator.world.configure(conflict="allowed", show_metadata=True)
         add_connection(airflow, "planasonix_events", simulator.airflow_connection())
@@ -115,6 +116,39 @@ def test_a_dag_that_syncs_what_it_watches_starts_once_a_job_of_others(
     assert [payload["job_id"] for payload in heard(airflow, "events_own")] == [theirs.id]
     assert len(runs(airflow, "events_own")) == 1
     assert len([job for job in watched.jobs() if job.connection_id == "conn_events_own"]) == 2
+
+
+def set_paused(airflow: LocalAirflow, dag_id: str, *, is_paused: bool) -> None:
+    """Return when the DAG processor has parsed the DAG since: only then the asset has a watcher, or none."""
+    began = datetime.now(UTC)
+    airflow.api("PATCH", f"dags/{dag_id}", {"is_paused": is_paused})
+    eventually(
+        lambda: datetime.fromisoformat(airflow.api("GET", f"dags/{dag_id}")["last_parsed_time"]) > began,
+        f"{dag_id} is parsed",
+    )
+
+
+@pytest.mark.timeout(900)
+def test_what_ends_while_the_dags_of_one_of_two_equal_watchers_are_paused_reaches_both_assets(
+    airflow: LocalAirflow, watched: Simulator, note: Notes
+) -> None:
+    wait_until_it_is_watched(watched)
+    first = watched.world.start_sync("conn_events_twin")
+    for name in ("events_twin_one", "events_twin_other"):
+        eventually(lambda name=name: count_heard(airflow, name), f"{name} hears of the first job")
+    wait_until_it_is_watched(watched)
+    set_paused(airflow, "events_twin_other", is_paused=True)
+    wait_until_it_is_watched(watched)
+    second = watched.world.start_sync("conn_events_twin")
+    eventually(lambda: count_heard(airflow, "events_twin_one") == 2, "the watched asset hears of the second job")
+    wait_until_it_is_watched(watched)
+    assert [payload["job_id"] for payload in heard(airflow, "events_twin_other")] == [first.id]
+    set_paused(airflow, "events_twin_other", is_paused=False)
+    began = time.monotonic()
+    eventually(lambda: count_heard(airflow, "events_twin_other") == 2, "the other asset hears of the second job")
+    note(f"heard {time.monotonic() - began:.1f} s after the unpaused DAG was parsed")
+    for name in ("events_twin_one", "events_twin_other"):
+        assert [payload["job_id"] for payload in heard(airflow, name)] == [first.id, second.id]
 
 
 @pytest.mark.timeout(1800)

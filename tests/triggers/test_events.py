@@ -211,6 +211,56 @@ class TestAWatcher:
         assert len(told) == 2
         assert airflow.store.ids("one") == airflow.store.ids("two") == told
 
+    def test_that_is_equal_to_the_one_of_another_asset_loses_nothing_while_only_that_one_is_watched(
+        self, simulator: Simulator, airflow: Airflow
+    ) -> None:
+        watchers = {name: PlanasonixEventTrigger(asset=name) for name in ("one", "other")}
+        assert len({trigger.hash(*trigger.serialize()) for trigger in watchers.values()}) == 2
+
+        async def watch(*names: str) -> None:
+            triggerer = airflow.triggerer()
+            for name in names:
+                triggerer.watch(watchers[name], assets=(name,))
+            await self.watched_for(100, triggerer)
+
+        async def main() -> list[str]:
+            await watch("one", "other")
+            job = simulator.world.start_sync(CONNECTION).id
+            await watch("one")
+            assert airflow.store.ids("one") == {job: 1}
+            assert airflow.store.ids("other") == {}
+            await watch("one", "other")
+            return [job]
+
+        jobs = clock.run(main())
+        assert airflow.store.ids("one") == airflow.store.ids("other") == dict.fromkeys(jobs, 1)
+        assert airflow.said("equal watchers") == 0
+
+    def test_that_feeds_two_assets_warns_and_names_them(self, airflow: Airflow) -> None:
+        async def main() -> None:
+            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(), assets=("two", "one")))
+
+        clock.run(main())
+        # Before Airflow 3.3, a trigger is not told of its assets.
+        assert airflow.said("The assets 'one', 'two' have equal watchers. Airflow") == airflow.has_shared_streams
+
+    @pytest.mark.skipif(not HAS_SHARED_STREAMS, reason="before Airflow 3.3, assets have no state")
+    def test_that_gets_the_name_of_its_asset_goes_on_from_where_it_was(
+        self, simulator: Simulator, airflow: Airflow
+    ) -> None:
+        if not airflow.has_shared_streams:
+            pytest.skip("the variable of a watcher that names its asset has another name")
+
+        async def main() -> str:
+            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger()))
+            job = simulator.world.start_sync(CONNECTION).id
+            await asyncio.sleep(100)
+            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(asset="asset")))
+            return job
+
+        job = clock.run(main())
+        assert airflow.heard == [job]
+
     def test_whose_interval_is_changed_goes_on_from_where_it_was(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> str:
             await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(poll_interval=30)))
@@ -575,6 +625,7 @@ class TestTheArguments:
             ignore_own=["react", "load"],
             planasonix_conn_id="planasonix_eu",
             poll_interval=12,
+            asset="orders_loaded",
         )
         path, arguments = trigger.serialize()
         assert path == PATH
@@ -587,6 +638,7 @@ class TestTheArguments:
             "ignore_own": ["load", "react"],
             "planasonix_conn_id": "planasonix_eu",
             "poll_interval": 12.0,
+            "asset": "orders_loaded",
         }
         again = PlanasonixEventTrigger(**json.loads(json.dumps(arguments)))
         assert again.serialize() == trigger.serialize()
@@ -632,6 +684,8 @@ class TestTheArguments:
             ({"ignore_own": None}, "ignore_own: got None, allowed is True, False, the id of a DAG, or a list of such"),
             ({"ignore_own": [True]}, r"ignore_own: got \[True\], allowed is True"),
             ({"planasonix_conn_id": ""}, "planasonix_conn_id: got '', allowed is a text that is not empty"),
+            ({"asset": " "}, "asset: got ' ', allowed is a text that is not empty"),
+            ({"asset": "{{ params.x }}"}, "asset: got '{{ params.x }}', allowed is what is known when the DAG is"),
             ({"poll_interval": 0}, "poll_interval: got 0, allowed is a number of seconds above 0"),
         ],
     )
@@ -646,6 +700,22 @@ class TestTheArguments:
             "does not know job.suceeded, which may never come. Check the spelling; known are backfill.cancelled"
             in record.message
         )
+
+    def test_that_two_assets_may_have_are_a_warning_unless_they_are_named(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        wanted: dict[str, Any] = {"connection_id": "conn_7", "events": ["job.failed"]}
+        first = [PlanasonixEventTrigger(**wanted, asset=name) for name in ("one", "two")]
+        first += [PlanasonixEventTrigger(**wanted), PlanasonixEventTrigger(**wanted, pipeline_id="pl_1")]
+        assert not caplog.records
+        second = PlanasonixEventTrigger(**wanted)
+        assert second not in first
+        (record,) = caplog.records
+        assert record.levelname == "WARNING"
+        assert "Two watchers are equal, which is fine only if they are of one asset (connection_id='conn_7'" in (
+            record.getMessage()
+        )
+        assert "Give each PlanasonixEventTrigger the name of its asset" in record.getMessage()
 
     def test_hold_no_secret(self, simulator: Simulator) -> None:
         assert simulator.api_key not in json.dumps(PlanasonixEventTrigger().serialize())

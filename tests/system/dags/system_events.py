@@ -45,6 +45,9 @@ with DAG(
     PlanasonixSyncOperator(
         task_id="sync", connection_id="conn_events_own", planasonix_conn_id="planasonix_events", poll_interval=1
     )
+for twin in ("events_twin_one", "events_twin_other"):
+    with DAG(dag_id=twin, schedule=watched(twin, connection_id="conn_events_twin", asset=twin), **settings):
+        EmptyOperator(task_id="react")
 FIFTY = [
     Asset(
         f"events_fifty_{number:02}",
