@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
 from planasonix_provider.api.models import Page
 from planasonix_provider.api.operation import Cursors
-from planasonix_provider.api.request import Request
+from planasonix_provider.api.request import PAGE_SIZE, Request
 from planasonix_provider.waiting.channel import Channel, for_each
 from planasonix_provider.waiting.subjects import Work
 from planasonix_provider.waiting.words import moment
@@ -25,10 +25,17 @@ log = logging.getLogger(__name__)
 #: The states of what has not ended, by which lists are asked for it; in the order in which things go through them, for
 #: what moves on between two lists is to be in one at least.
 ACTIVE = ("queued", "running")
+#: How often the lists of what has not ended are read, at most, while they change.
+MAX_PASSES = 10
+#: The page size shrinks by this in each pass: an item that falls between two pages of one pass does not in the next.
+SHORTER_PAGES = 7
 #: So many looks that fail, with none between that does not, are enough for one time.
 MOST_FAILURES = 5
 #: Fewer things than this may be in some order by chance.
 FEWEST_IN_ORDER = 20
+#: In how many looks in a row the API's clock must be behind until it counts as set back: the date of one answer may be
+#: wrong.
+LOOKS_UNTIL_SET_BACK = 3
 #: How far this machine's clock may be off, where the API's answers have no date.
 WORST_CLOCK = timedelta(days=1)
 
@@ -63,6 +70,34 @@ BACKFILLS = Kind(
 )
 
 
+class ApiClock:
+    """Detects that the API's clock was set back; one for each list that is looked through again and again."""
+
+    def __init__(self) -> None:
+        self._last_look: datetime | None = None
+        self._behind: list[datetime] = []
+
+    def set_back_to(self, began: datetime, horizon: datetime, since: datetime) -> datetime | None:
+        """Compare the API's clock with the times that the list was read for before.
+
+        :param began: when the look began, by this machine's clock.
+        :param horizon: when the look began, by the API's clock.
+        :param since: the latest creation time from which a watcher reads the list.
+        :return: the earliest time that the clock may have been set back to, once it is certain.
+        """
+        # It may have been set back right after the look before this one.
+        between = began - (self._last_look or began)
+        self._last_look = began
+        if since <= horizon:
+            self._behind = []
+            return None
+        self._behind.append(horizon - between)
+        if len(self._behind) < LOOKS_UNTIL_SET_BACK:
+            return None
+        earliest, self._behind = min(self._behind), []
+        return earliest
+
+
 class Look:
     """One look at the lists of one kind.
 
@@ -70,16 +105,25 @@ class Look:
     :param kind: what it is for.
     :param listeners: for whom it is; there is one at least.
     :param now: tells the time of this machine, in UTC.
+    :param clock: remembers the API's clock from look to look.
     """
 
     def __init__(
-        self, channel: Channel, kind: Kind, listeners: Sequence[Listener], now: Callable[[], datetime]
+        self,
+        channel: Channel,
+        kind: Kind,
+        listeners: Sequence[Listener],
+        now: Callable[[], datetime],
+        clock: ApiClock,
     ) -> None:
         self._channel = channel
         self.kind = kind
         self._listeners = listeners
         self._now = now
         self._began = now()
+        self._clock = clock
+        self._skew: timedelta | None = None
+        self._was_set_back = False
         connections = {listener.wanted.connection_id for listener in listeners}
         self._connection_id = connections.pop() if len(connections) == 1 else None
         #: When what the lists have shown was created, by its id.
@@ -94,8 +138,7 @@ class Look:
     @property
     def horizon(self) -> datetime | None:
         """When the look began, by the API's clock, as far as its answers tell."""
-        skew = self._channel.skew
-        return self._newest if skew is None else self._began + skew
+        return self._newest if self._skew is None else self._began + self._skew
 
     async def pages(self) -> AsyncGenerator[list[Work]]:
         """Look through the lists.
@@ -103,11 +146,7 @@ class Look:
         :return: what they show, page by page.
         """
         if new := [listener for listener in self._listeners if self._lacks_active(listener)]:
-            active: dict[str, Work] = {}
-            for status in ACTIVE:
-                async for page in self._pages(self.kind.active(self._connection_id, status)):
-                    active |= {work.id: work for work in page if not work.is_over}
-            self._let_begin(new, list(active.values()))
+            self._let_begin(new, list((await self._read_active()).values()))
             self.has_newcomers = True
         since = min(self._ledger(listener).since for listener in self._listeners)
         async for page in self._pages(self.kind.recent(self._connection_id, since)):
@@ -118,10 +157,45 @@ class Look:
                 # All that follows is older.
                 return
 
-    def _let_begin(self, listeners: Iterable[Listener], active: list[Work]) -> None:
-        skew = self._channel.skew
+    async def _read_active(self) -> dict[str, Work]:
+        """Read the lists of active work, again and again until a pass finds nothing new.
+
+        Jobs leave these lists while their pages are read. If a cursor is an offset, the later items move up, and the
+        next page skips some.
+        """
+        active: dict[str, Work] = {}
+        for number in range(MAX_PASSES):
+            has_several_pages = has_found = False
+            for status in ACTIVE:
+                request = self.kind.active(self._connection_id, status)
+                count, query = 0, {**request.query, "limit": PAGE_SIZE - SHORTER_PAGES * number}
+                async for page in self._pages(replace(request, query=query)):
+                    count += 1
+                    found = {work.id: work for work in page if not work.is_over and work.id not in active}
+                    # What was created since is told anyway.
+                    has_found |= any(not work.created_at or work.created_at < self._begins for work in found.values())
+                    active |= found
+                has_several_pages |= count > 1
+            if not has_several_pages or (number and not has_found):
+                return active
+        log.warning(
+            "The lists of what is %s in Planasonix have changed so fast that a new watcher has read them %d times. If "
+            "a %s that ran by then is missing, its end is not told.",
+            " or ".join(ACTIVE),
+            MAX_PASSES,
+            self.kind.name,
+        )
+        return active
+
+    @property
+    def _begins(self) -> datetime:
+        """From when on a new watcher is told of all that is created, by the API's clock."""
+        skew = self._skew
         # Its dates have whole seconds. Without one, all that has ended by now is past, whenever that is.
-        begins = self._began + (WORST_CLOCK if skew is None else timedelta(seconds=skew.total_seconds() // 1))
+        return self._began + (WORST_CLOCK if skew is None else timedelta(seconds=skew.total_seconds() // 1))
+
+    def _let_begin(self, listeners: Iterable[Listener], active: list[Work]) -> None:
+        skew, begins = self._skew, self._begins
         since = self._began - WORST_CLOCK if skew is None else min(begins, self._began)
         for listener in listeners:
             wanted = [work for work in active if listener.wanted.may_be(work)]
@@ -138,17 +212,20 @@ class Look:
         return ledger is None or ledger.lacks_active
 
     def check_the_clock(self) -> None:
-        """Begin earlier, where the API's clock was set back by more than lists are late."""
+        """Begin earlier if the API's clock was set back by more than lists are late."""
         horizon = self.horizon
-        if self._channel.skew is None or horizon is None:
+        if self._skew is None or horizon is None:
             return
-        for listener in self._listeners:
-            if (ledger := self._ledger(listener)).since > horizon:
-                log.info(
-                    "The clock of Planasonix was set back, to %s. What has ended since is looked for again.",
-                    moment(horizon),
-                )
-                ledger.reach_back(horizon)
+        ledgers = [self._ledger(listener) for listener in self._listeners]
+        set_back_to = self._clock.set_back_to(self._began, horizon, max(ledger.since for ledger in ledgers))
+        if set_back_to is not None:
+            log.info(
+                "The clock of Planasonix was set back, to %s. The watchers read again what has ended since.",
+                moment(set_back_to),
+            )
+            self._was_set_back = True
+            for ledger in ledgers:
+                ledger.reach_back(set_back_to)
 
     def take_in(self, work: Work) -> list[Listener]:
         """Take down what was seen.
@@ -238,6 +315,9 @@ class Look:
 
     def close(self) -> None:
         """Let all ledgers move on: the lists were looked through to their end."""
+        if self._was_set_back:
+            # But not from as far back as the next look begins.
+            return
         listed = {work_id: created for work_id, created in self.known.items() if created}
         for listener in self._listeners:
             ledger = self._ledger(listener)
@@ -254,10 +334,17 @@ class Look:
         """Ask for a list. In an outage one request tells; what has begun is worth more."""
         cursors = Cursors(request)
         page = await self._channel.ask(cursors.request)
+        self._note_the_clock()
         yield page.data
         while cursors.step(page):
             page = await self._channel.send(cursors.request)
+            self._note_the_clock()
             yield page.data
+
+    def _note_the_clock(self) -> None:
+        # Where two answers of one look differ, the later date hides less of what is new, and repeats nothing.
+        if (skew := self._channel.skew) is not None:
+            self._skew = skew if self._skew is None else max(skew, self._skew)
 
 
 def _is_newest_first(page: Sequence[Work]) -> bool:

@@ -22,7 +22,7 @@ from planasonix_provider.waiting.channel import Channel
 from planasonix_provider.waiting.subjects import Work
 from planasonix_provider.waiting.watch import pause_after
 from planasonix_provider.waiting.words import duration, sentence
-from planasonix_provider.watching.look import BACKFILLS, JOBS, Look
+from planasonix_provider.watching.look import BACKFILLS, JOBS, ApiClock, Look
 from planasonix_provider.watching.roster import Listener, Roster
 from planasonix_provider.watching.wanted import BACKFILL, started_by_an_asset, told
 
@@ -94,6 +94,7 @@ class Stream:
         # When what is looked at by itself is due, by kind and id, and since when it is not found.
         self._due: dict[str, dict[str, float]] = {}
         self._gone: dict[str, float] = {}
+        self._clocks = {kind.name: ApiClock() for kind in (JOBS, BACKFILLS)}
         self._shards: set[tuple[str, str]] = set()
         self._backfills_due = 0.0
 
@@ -146,7 +147,7 @@ class Stream:
             watching = [listener for listener in listeners if kind.name in listener.wanted.kinds]
             if not watching or (kind is BACKFILLS and not self._may_have_ended(watching)):
                 continue
-            look = Look(self._channel, kind, watching, self._now)
+            look = Look(self._channel, kind, watching, self._now, self._clocks[kind.name])
             try:
                 async for news in self._look_through(look):
                     yield news

@@ -108,7 +108,7 @@ class History:
         order = (lambda work: work.created_at) if self.newest_first else (lambda work: crc32(work.id.encode()))
         found.sort(key=order, reverse=True)
         begin = int(query.get("cursor") or 0)
-        end = begin + self.page_size
+        end = begin + min(self.page_size, query["limit"])
         meta = {"page": {"cursor": str(end) if end < len(found) else None}}
         return Page[model].model_validate({"data": found[begin:end], "meta": meta})
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from planasonix_provider.api.errors import PlanasonixPermissionError, PlanasonixServerError
 from planasonix_provider.watching.broadcast import HANDED_OVER_AFTER, Broadcast
 from planasonix_provider.watching.ledger import LATE
+from planasonix_provider.watching.look import MAX_PASSES
 from planasonix_provider.watching.roster import Listener, Roster, roster_for
 from planasonix_provider.watching.stream import BACKFILLS_EVERY, LONGEST_PATIENCE, LOOK_AGAIN_AFTER, News, Stream
 from planasonix_provider.watching.wanted import Wanted
@@ -33,6 +35,7 @@ class Ear:
     def __init__(self, wanted: Wanted = JOBS, interval: float = 30.0) -> None:
         self.listener = Listener(wanted, interval)
         self.heard: dict[str, float] = {}
+        self.counts: Counter[str] = Counter()
 
     async def listen(self, history: History, roster: Roster, begins: float = 0.0) -> None:
         await asyncio.sleep(begins)
@@ -56,7 +59,9 @@ def run(history: History, *ears: Ear, seconds: float, begins: tuple[float, ...] 
                     async for news in all_news:
                         for ear in ears:
                             told = news.of.get(ear.listener, ())
-                            ear.heard |= {one.get("job_id") or one["backfill_id"]: history.time for one in told}
+                            ids = [one.get("job_id") or one["backfill_id"] for one in told]
+                            ear.heard |= dict.fromkeys(ids, history.time)
+                            ear.counts.update(ids)
                         news.passed_on.set()
             except TimeoutError:
                 pass
@@ -99,6 +104,40 @@ def test_what_starts_to_run_between_two_lists_of_a_new_watcher_is_told() -> None
     history._shown = queued_at_first  # type: ignore[method-assign]
     run(history, ear, seconds=6_000, begins=(1_000,))
     assert ear.heard.keys() == {"job_1"}
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+@pytest.mark.parametrize("pause", [0.005, 0.02, 0.1])
+def test_a_new_watcher_misses_none_of_many_that_run_while_some_of_them_end(newest_first: bool, pause: float) -> None:
+    # Page by page, 0.02 s each: what ends on one moves those behind it up, over the edge of the page that was read.
+    ending = [Life(f"ending_{n}", -1 - n, 0.045 + pause * n) for n in range(60)]
+    running = [Life(f"running_{n}", -100 - n, 500 + n) for n in range(350)]
+    history, ear = History([*ending, *running], newest_first=newest_first), Ear()
+    run(history, ear, seconds=2_000)
+    assert {life.id for life in running} <= ear.heard.keys()
+    assert history.asked["/jobs queued"] <= 4
+
+
+def test_a_new_watcher_reads_lists_of_a_single_page_once() -> None:
+    history = History([Life(f"job_{n}", -100 - n, 500) for n in range(100)])
+    run(history, Ear(), seconds=20)
+    assert (history.asked["/jobs queued"], history.asked["/jobs running"]) == (1, 1)
+
+
+def test_a_new_watcher_does_not_read_for_ever_where_lists_never_show_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    history, ear = History(), Ear()
+
+    class Endless(History):
+        def _page(self, lives: list[Life], model: Any, query: dict[str, Any]) -> Any:
+            if query.get("status"):
+                # Jobs of long ago appear again and again.
+                lives = [Life(f"job_{self.time:.2f}_{n}", -100 - n, 500) for n in range(101)]
+            return super()._page(lives, model, query)
+
+    history = Endless()
+    run(history, ear, seconds=20)
+    assert history.asked["/jobs queued"] == MAX_PASSES
+    assert "a new watcher has read them 10 times" in caplog.text
 
 
 def test_nobody_is_asked_while_nobody_listens() -> None:
@@ -205,6 +244,54 @@ def test_a_clock_that_is_set_back_hides_nothing(caplog: pytest.LogCaptureFixture
     run(SetBack([Life(f"job_{n}", 100 * n, 100 * n + 50) for n in range(1, 30)]), ear, seconds=5_000)
     assert ear.heard.keys() == {f"job_{n}" for n in range(1, 30)}
     assert "The clock of Planasonix was set back" in caplog.text
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_single_wrong_date_hides_and_repeats_nothing(hours: int, caplog: pytest.LogCaptureFixture) -> None:
+    class WrongForOneLook(History):
+        @property
+        def skew(self) -> Any:
+            self.dates_ahead = timedelta(hours=hours if 3_000 <= self.time < 3_030 else 0)
+            return super().skew
+
+    ear = Ear()
+    caplog.set_level("INFO")
+    lives = [Life(f"job_{n}", 100 * n, 100 * n + 50) for n in range(1, 50)]
+    run(WrongForOneLook(lives), ear, seconds=6_000)
+    assert ear.counts == {life.id: 1 for life in lives}
+    assert "was set back" not in caplog.text
+
+
+@pytest.mark.parametrize("is_wrong", [lambda time: time < 0.03, lambda time: 0.03 < time < 0.05])
+def test_a_new_watcher_is_told_nothing_of_the_past_though_one_date_is_wrong(is_wrong: Callable[[float], bool]) -> None:
+    class WrongOnce(History):
+        @property
+        def skew(self) -> Any:
+            self.dates_ahead = timedelta(hours=-1 if is_wrong(self.time) else 0)
+            return super().skew
+
+    ear = Ear()
+    past = [Life(f"past_{n}", -60 * n, -60 * n + 30) for n in range(1, 60)]
+    run(WrongOnce([*past, Life("job_1", 100, 200)]), ear, seconds=1_000)
+    assert ear.counts == {"job_1": 1}
+
+
+def test_what_is_created_while_it_is_not_certain_that_the_clock_was_set_back_is_told() -> None:
+    class SetBack(History):
+        def now(self) -> Any:
+            self.ahead = timedelta() if self.time < 1_230 else timedelta(hours=-1)
+            return super().now()
+
+        def _shown(self, life: Life, model: Any, *, whole: bool = False) -> Any:
+            # Jobs keep the date that they were created with.
+            work = super()._shown(life, model, whole=whole)
+            ahead = timedelta() if life.created < 1_230 else timedelta(hours=-1)
+            return work.model_copy(update={"created_at": work.created_at - self.ahead + ahead})
+
+    ear = Ear(interval=600)
+    lives = [Life(f"job_{n}", 40 * n, 40 * n + 20) for n in range(1, 100)]
+    run(SetBack(lives), ear, seconds=9_000)
+    assert ear.heard.keys() == {life.id for life in lives}
 
 
 def test_a_list_that_is_late_hides_nothing() -> None:
