@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +24,11 @@ from planasonix_provider.api.models import ErrorBody, ErrorReply, Page
 from planasonix_provider.api.request import Request
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+#: The connections and lists whose unreadable rows were warned of.
+_WARNED: set[tuple[str, str]] = set()
 
 #: The most bytes that an answer may have, unpacked: some hundred times what a full page of a list has.
 LARGEST_ANSWER = 32_000_000
@@ -155,9 +161,31 @@ def read(request: Request[T], answer: Answer) -> T:
     except ValueError as invalid:
         raise _unreadable(request, answer, _what_is_wrong(answer, invalid)) from None
     value = reply.value
-    if isinstance(value, Page) and value.cursor is not None and value.cursor == request.query.get("cursor"):
-        raise _unreadable(request, answer, "with a page of a list that names itself as the next page")
+    if isinstance(value, Page):
+        if value.cursor is not None and value.cursor == request.query.get("cursor"):
+            raise _unreadable(request, answer, "with a page of a list that names itself as the next page")
+        if value.unreadable:
+            _warn_of_unreadable(request, answer, value)
     return value
+
+
+def _warn_of_unreadable(request: Request[Any], answer: Answer, page: Page[Any]) -> None:
+    """Warn once for each connection and list, in each process: a list is asked for again and again."""
+    if (known := (answer.connection, request.path)) in _WARNED:
+        return
+    _WARNED.add(known)
+    first, total = page.unreadable[0], len(page.unreadable) + len(page.data)
+    name = f"data.{first.position}" + (f" ({first.id})" if first.id else "")
+    log.warning(
+        "%s: %d of %d rows cannot be read and are left out; the first is %s: %s. A wait for one of them asks for it by "
+        "its id. %s: report it to Planasonix. Further rows like this are not logged.",
+        request,
+        len(page.unreadable),
+        total,
+        name,
+        first.problem,
+        answer.connection,
+    )
 
 
 def _unreadable(request: Request[T], answer: Answer, what: str) -> PlanasonixError:

@@ -91,6 +91,14 @@ class Ledger:
         is_of_before = work.created_at is not None and work.created_at < self.since
         return not is_of_before and _mark(work.id) not in self.told
 
+    def has_told(self, work_id: str) -> bool:
+        """Say whether something was told of, or is not wanted.
+
+        :param work_id: its id.
+        :return: whether it was.
+        """
+        return _mark(work_id) in self.told
+
     def is_past(self, work: Work) -> bool:
         """Say whether something had ended when the watcher began.
 

@@ -36,6 +36,8 @@ FEWEST_IN_ORDER = 20
 #: In how many looks in a row the API's clock must be behind until it counts as set back: the date of one answer may be
 #: wrong.
 LOOKS_UNTIL_SET_BACK = 3
+#: How old a row that cannot be read is taken to be, so that it is looked at by itself every few minutes.
+AGE_OF_UNREADABLE = timedelta(hours=8)
 #: How far this machine's clock may be off, where the API's answers have no date.
 WORST_CLOCK = timedelta(days=1)
 
@@ -132,6 +134,7 @@ class Look:
         #: Whether somebody begins with this look, and what it begins with is known by now.
         self.has_newcomers = False
         self._failures = 0
+        self._unreadable: set[str] = set()
         #: Why something alone could not be had.
         self.failure: PlanasonixError | None = None
 
@@ -276,16 +279,27 @@ class Look:
             self._ledger(listener).forget(work_id)
 
     def left(self) -> dict[str, datetime]:
-        """Say what somebody expects, and no list has shown.
+        """Say what somebody expects and no list has shown, and what a list has shown but cannot be read there.
 
         :return: when it was created, by its id.
         """
-        return {
+        ledgers = [self._ledger(listener) for listener in self._listeners]
+        expected = {
             work_id: created
-            for listener in self._listeners
-            for work_id, created in self._ledger(listener).open.items()
+            for ledger in ledgers
+            for work_id, created in ledger.open.items()
             if work_id not in self.known
         }
+        unreadable = self._unreadable - self.known.keys() - expected.keys()
+        return expected | {
+            work_id: self._began - AGE_OF_UNREADABLE
+            for work_id in sorted(unreadable)[:PAGE_SIZE]
+            if not all(ledger.has_told(work_id) for ledger in ledgers)
+        }
+
+    def is_urgent(self, work_id: str) -> bool:
+        """Whether something is to be looked at now: somebody begins, and later nobody could tell that it is past."""
+        return work_id in self._unreadable and any(self._ledger(listener).begins for listener in self._listeners)
 
     @property
     def seems_in_vain(self) -> bool:
@@ -335,11 +349,15 @@ class Look:
         cursors = Cursors(request)
         page = await self._channel.ask(cursors.request)
         self._note_the_clock()
-        yield page.data
+        yield self._rows(page)
         while cursors.step(page):
             page = await self._channel.send(cursors.request)
             self._note_the_clock()
-            yield page.data
+            yield self._rows(page)
+
+    def _rows(self, page: Page[Any]) -> list[Work]:
+        self._unreadable |= {row.id for row in page.unreadable if row.id}
+        return page.data
 
     def _note_the_clock(self) -> None:
         # Where two answers of one look differ, the later date hides less of what is new, and repeats nothing.

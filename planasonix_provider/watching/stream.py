@@ -202,7 +202,7 @@ class Stream:
         left, now = look.left(), _seconds()
         before = self._due.get(look.kind.name, {})
         dues = self._due[look.kind.name] = {work_id: before.get(work_id, 0.0) for work_id in left}
-        due = [work_id for work_id, at in dues.items() if at <= now]
+        due = [work_id for work_id, at in dues.items() if at <= now or look.is_urgent(work_id)]
         for begin in range(0, len(due), PAGE_SIZE):
             answers = await look.get_each(due[begin : begin + PAGE_SIZE])
             for work_id, answer in answers.items():

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pytest_mock import MockerFixture
 
-from planasonix_provider.api import routes
+from planasonix_provider.api import answers, routes
 from planasonix_provider.api.answers import Answer, read, retry_after
 from planasonix_provider.api.errors import (
     BY_STATUS,
@@ -185,6 +187,60 @@ def test_no_answer_whatever_breaks_the_reader(status: int, content: bytes) -> No
     for request in (GET_JOB, routes.trigger_sync("conn_1"), routes.list_jobs(), routes.get_job_results("job_1")):
         with pytest.raises(PlanasonixError):
             read(request, Answer(status, {}, content))
+
+
+#: A page with rows that cannot be read, and two that can.
+ODD_PAGE: dict[str, Any] = {
+    "data": [
+        {"id": "job_1", "status": "running", "duration_seconds": "Infinity", "created_at": 10**400, "error": ["a"]},
+        {"id": "job_2", "secret": "whsec_1"},
+        {"id": "whsec_1/..", "status": "running"},
+        "whsec_1",
+        None,
+        {"id": "job_3", "status": "queued", "metadata": "none"},
+    ],
+    "meta": {"page": {"limit": "many", "cursor": 7}},
+}
+
+
+def test_rows_that_cannot_be_read_are_left_out_and_warned_of_once(
+    caplog: pytest.LogCaptureFixture, mocker: MockerFixture
+) -> None:
+    mocker.patch.object(answers, "_WARNED", set())
+    eu = replace(answer(200, ODD_PAGE), connection="Airflow connection 'eu'")
+    for _ in range(3):
+        page = read(routes.list_jobs(), eu)
+        assert [job.id for job in page.data] == ["job_1", "job_3"]
+        assert page.cursor == "7"
+        assert [row.id for row in page.unreadable] == ["job_2", None, None, None]
+    (warning,) = caplog.messages
+    assert warning == (
+        "GET /api/v1/jobs: 4 of 6 rows cannot be read and are left out; the first is data.1 (job_2): status: Field "
+        "required. A wait for one of them asks for it by its id. Airflow connection 'eu': report it to Planasonix. "
+        "Further rows like this are not logged."
+    )
+    assert "whsec_1" not in caplog.text
+    read(routes.list_jobs(), replace(eu, connection="Airflow connection 'us'"))
+    read(routes.list_backfills(), eu)
+    assert len(caplog.messages) == 3
+
+
+def test_a_row_of_a_list_needs_only_an_id_and_a_state() -> None:
+    rows = [{"id": "bf_1", "status": "running", "job_ids": ["job 1"], "tables": 7, "progress_percent": "half"}]
+    (backfill,) = read(routes.list_backfills(), answer(200, {"data": rows})).data
+    assert (backfill.id, backfill.status, backfill.job_ids, backfill.tables) == ("bf_1", "running", None, None)
+
+
+@pytest.mark.parametrize("cursor", [["c1"], {"after": "c1"}, True, 1.5])
+def test_a_cursor_that_cannot_be_read_does_not_end_a_list(cursor: Any) -> None:
+    """What follows would be missed."""
+    with pytest.raises(PlanasonixUnreadableError, match=r"meta\.page\.cursor"):
+        read(routes.list_jobs(), answer(200, {"data": [], "meta": {"page": {"cursor": cursor}}}))
+
+
+def test_a_list_that_is_none_is_unreadable() -> None:
+    with pytest.raises(PlanasonixUnreadableError, match="data: "):
+        read(routes.list_jobs(), answer(200, {"data": {"id": "job_1", "status": "running"}}))
 
 
 def test_a_page_that_names_its_own_cursor_is_unreadable() -> None:

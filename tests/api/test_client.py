@@ -508,11 +508,10 @@ class TestSize:
         assert way.call(account(peer.url), read).id == "job_1"
 
     @pytest.mark.parametrize("item", ["0", "{}"])
-    def test_a_list_of_nothing_right_is_refused_at_its_first_item(self, way: Way, peer: Peer, item: str) -> None:
+    def test_a_long_list_of_nothing_right_is_refused(self, way: Way, peer: Peer, item: str) -> None:
         peer.does(answer(200, f'{{"data": [{",".join([item] * 100_000)}]}}'.encode()))
-        with pytest.raises(PlanasonixUnreadableError, match=r"data\.0") as failed:
+        with pytest.raises(PlanasonixUnreadableError, match="more than 1,000 rows cannot be read"):
             way.take(account(peer.url), None, lambda client: client.list_jobs())
-        assert "99999 more" not in failed.value.message
 
     def test_an_error_keeps_what_a_person_can_read(self, way: Way, peer: Peer) -> None:
         error = {"code": "c" * 50_000, "message": "m" * 50_000, "details": [{"field": "f"}] * 50_000}

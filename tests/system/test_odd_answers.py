@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from dev.local_airflow import LocalAirflow, add_connection
+from planasonix_provider.api.models import SyncBody
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.system.conftest import Notes
 from tests.system.runs import WAYS, TaskRun, eventually
+from tests.system.test_events import heard, wait_until_it_is_watched
 
 NAMES = ("conn_nul_patient", "conn_nul_failed", "conn_nul_loaded")
 #: What the other task waits for: long enough for the triggerer to have died before.
@@ -60,6 +62,24 @@ def test_a_nul_in_what_the_api_says_ends_no_triggerer(airflow: LocalAirflow, odd
     patient.wait_for("success")
     assert patient.triggerer() in (None, triggerer)
     assert airflow.processes["triggerer"].poll() is None
+
+
+@pytest.mark.timeout(900)
+def test_a_row_that_cannot_be_read_silences_no_watcher(airflow: LocalAirflow, note: Notes) -> None:
+    with Simulator(api_key=API_KEY, connections=["conn_events_react"], rate_limit=1_000_000) as simulator:
+        simulator.fail("odd", route="list_jobs", times=None, fields={"id": "job_odd", "error": {"message": 7}})
+        add_connection(airflow, "planasonix_events", simulator.airflow_connection())
+        wait_until_it_is_watched(simulator)
+        before = len(heard(airflow, "events_react"))
+        job = simulator.world.start_sync("conn_events_react", SyncBody(pipeline_id="pl_1"))
+        payloads = eventually(lambda: heard(airflow, "events_react")[before:], "the asset hears of the job")
+        assert [payload["job_id"] for payload in payloads] == [job.id]
+        looks = [request for request in simulator.requests if request.path.endswith("/job_odd")]
+        wait_until_it_is_watched(simulator)
+        note(f"{len(looks)} looks at the row that cannot be read")
+    log = airflow.log("triggerer").read_text()
+    assert log.count("rows cannot be read and are left out") <= 2
+    assert "A look at what has ended in Planasonix broke" not in log
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -22,7 +22,7 @@ from planasonix_provider.api.errors import (
     PlanasonixTransportError,
     PlanasonixUnreadableError,
 )
-from planasonix_provider.api.models import Job, Metrics, Page, PageInfo, PageMeta
+from planasonix_provider.api.models import Job, JobPage, Metrics, Page, PageInfo, PageMeta
 from planasonix_provider.waiting.poller import Poller
 from planasonix_provider.waiting.sweep import AVOIDED, TRUSTED
 from tests import virtual_time
@@ -124,6 +124,46 @@ def ticks(number: int, interval: float = 5) -> Callable[[], Any]:
 def direct(there: Planasonix) -> int:
     """How many looks at single jobs there were."""
     return there.asked.total() - there.asked[JOBS]
+
+
+class TestRowsThatCannotBeRead:
+    ROWS: ClassVar[list[Any]] = [
+        {"id": "job_odd"},
+        {"status": "running"},
+        {"id": 7, "status": "running"},
+        {"id": "job_odd", "status": None},
+        "job_odd",
+        None,
+    ]
+
+    @pytest.mark.parametrize("row", ROWS)
+    def test_spare_the_others_a_look_each(self, there: Planasonix, shelf: Shelf, row: Any) -> None:
+        """Two hundred waits took ninety times as many requests, for each was looked at by itself."""
+
+        def with_a_row(query: dict[str, Any]) -> Page[Job]:
+            found = shelf.list(query)
+            return JobPage.model_validate({"data": [row, *found.data], "meta": found.meta})
+
+        there.lists = with_a_row
+        ids = shelf.add(f"job_{n}" for n in range(200))
+        told = waiting(there, ids, ticks(4))
+        assert there.asked[JOBS] <= 20
+        assert direct(there) <= 10
+        assert all(told.values())
+
+    def test_are_looked_at_by_themselves(self, there: Planasonix, shelf: Shelf) -> None:
+        def without_a_state(query: dict[str, Any]) -> Page[Job]:
+            found = shelf.list(query)
+            rows = [{"id": job.id} if job.id == "job_7" else job for job in found.data]
+            return JobPage.model_validate({"data": rows, "meta": found.meta})
+
+        there.lists = without_a_state
+        ids = shelf.add(f"job_{n}" for n in range(200))
+        assert "job_7" in ids
+        told = waiting(there, ids, ticks(6))
+        assert len(told["job_7"]) >= 4
+        assert all(isinstance(answer, Job) for answer in told["job_7"])
+        assert direct(there) <= 15
 
 
 class TestACheapWay:

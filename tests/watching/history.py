@@ -49,6 +49,7 @@ class History:
     :param has_dates: whether its answers say so.
     :param dates_ahead: by how much more they say.
     :param error: what an outage is.
+    :param unreadable: whose rows in lists have no state.
     """
 
     jobs: list[Life] = field(default_factory=list)
@@ -61,6 +62,7 @@ class History:
     dates_ahead: timedelta = timedelta()
     error: Callable[[], PlanasonixError] = lambda: PlanasonixServerError("no", status=503)
     gone: set[str] = field(default_factory=set)
+    unreadable: set[str] = field(default_factory=set)
     asked: Counter[str] = field(default_factory=Counter)
     silence: float = 0.0
 
@@ -110,7 +112,8 @@ class History:
         begin = int(query.get("cursor") or 0)
         end = begin + min(self.page_size, query["limit"])
         meta = {"page": {"cursor": str(end) if end < len(found) else None}}
-        return Page[model].model_validate({"data": found[begin:end], "meta": meta})
+        rows = [{"id": work.id} if work.id in self.unreadable else work for work in found[begin:end]]
+        return Page[model].model_validate({"data": rows, "meta": meta})
 
     def _shown(self, life: Life, model: Any, *, whole: bool = False) -> Any:
         is_over = life.ends <= self.time

@@ -78,6 +78,28 @@ def test_an_end_is_told_within_an_interval() -> None:
     assert ear.heard == {"job_1": pytest.approx(120, abs=1)}
 
 
+def test_a_row_that_cannot_be_read_hides_no_other_and_is_looked_at_by_itself() -> None:
+    ear, late = Ear(), Ear(interval=60)
+    lives = [Life(f"job_{number}", 10 * number, 100 + 10 * number) for number in range(30)]
+    history = History(lives, unreadable={"job_3", "job_7"})
+    run(history, ear, late, seconds=3_000, begins=(0, 230))
+    assert ear.heard.keys() == {life.id for life in lives}
+    readable = [life for life in lives if life.id not in history.unreadable]
+    assert all(ear.heard[life.id] == pytest.approx(life.ends, abs=31) for life in readable)
+    assert ear.heard["job_3"] < 130 + LONGEST_PATIENCE + 31
+    # For who began when it was over, it is past.
+    assert "job_7" not in late.heard
+    assert history.asked["/jobs/{job_id}"] < 100
+
+
+def test_rows_that_cannot_be_read_and_nobody_wants_cost_a_look_now_and_then() -> None:
+    ear = Ear(Wanted(frozenset({"job.failed"})))
+    history = History([Life("job_1", 10, 100)], unreadable={"job_1"})
+    run(history, ear, seconds=3_000)
+    assert ear.heard == {}
+    assert history.asked["/jobs/{job_id}"] <= 12
+
+
 def test_the_fastest_interval_is_that_of_all() -> None:
     history, ears = History(), [Ear(interval=interval) for interval in (10, 100, 1_000)]
     run(history, *ears, seconds=1_000)

@@ -15,7 +15,16 @@ from planasonix_provider.api.models.backfills import (
     BackfillStartReply,
 )
 from planasonix_provider.api.models.base import Id, Moment, Priority, Resource, as_utc
-from planasonix_provider.api.models.envelopes import DataReply, NoContent, Page, PageInfo, PageMeta, PlainText, Reply
+from planasonix_provider.api.models.envelopes import (
+    DataReply,
+    NoContent,
+    Page,
+    PageInfo,
+    PageMeta,
+    PlainText,
+    Reply,
+    UnreadableRow,
+)
 from planasonix_provider.api.models.errors import ErrorBody, ErrorDetail, ErrorReply, WorkError
 from planasonix_provider.api.models.jobs import (
     Job,
@@ -89,6 +98,7 @@ __all__ = [
     "TableResult",
     "TestDelivery",
     "TestDeliveryReply",
+    "UnreadableRow",
     "Webhook",
     "WebhookBody",
     "WebhookChange",

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, ValidationInfo, model_validator
 
 from planasonix_provider.api.json_bodies import read_json
-from planasonix_provider.api.models.base import Resource
+from planasonix_provider.api.models.base import Id, Lenient, Resource
 
 T = TypeVar("T")
+
+_ID = TypeAdapter(Id)
+
+#: How many rows of a page may be unreadable; pages of the reference have at most 100 rows.
+MAX_UNREADABLE = 1_000
 
 
 class Reply(Resource, Generic[T]):
@@ -47,6 +52,32 @@ class DataReply(Reply[T], Generic[T]):
         return self.data
 
 
+def _read_row(model: type[Any], row: Any, context: Any) -> Any:
+    """Read a row, if need be without what is wrong with it: an id and a state are enough."""
+    try:
+        return model.model_validate(row, context=context)
+    except ValidationError as invalid:
+        problems = invalid.errors(include_url=False, include_input=False, include_context=False)
+        odd = {problem["loc"][0] for problem in problems if problem["loc"]} - {"id", "status"}
+        if not odd or not isinstance(row, dict):
+            raise
+    return model.model_validate({name: value for name, value in row.items() if name not in odd}, context=context)
+
+
+def _id_of(row: Any) -> str | None:
+    try:
+        return _ID.validate_python(row.get("id")) if isinstance(row, dict) else None
+    except ValidationError:
+        return None
+
+
+def _problem_of(invalid: ValidationError) -> str:
+    first = invalid.errors(include_url=False, include_input=False, include_context=False)[0]
+    if not first["loc"]:
+        return "it is not an object"
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
 class NoContent(Reply[None]):
     """A 204, which has no body; whatever comes instead says nothing."""
 
@@ -79,11 +110,18 @@ class PlainText(Reply[str]):
         return self.text
 
 
-class PageInfo(Resource):
-    """Where a page ends; a ``cursor`` of null is the last page."""
+def _cursor(value: Any) -> Any:
+    return str(value) if type(value) is int else value
 
-    limit: int | None = None
-    cursor: str | None = None
+
+class PageInfo(Resource):
+    """Where a page ends; a ``cursor`` of null is the last page.
+
+    Any other cursor that is no text and no number makes the page unreadable, or the rest of the list would be missed.
+    """
+
+    limit: Lenient[int] = None
+    cursor: Annotated[str | None, BeforeValidator(_cursor)] = None
 
 
 class PageMeta(Resource):
@@ -92,11 +130,48 @@ class PageMeta(Resource):
     page: PageInfo = Field(default_factory=PageInfo)
 
 
-class Page(Reply["Page[T]"], Generic[T]):
-    """One page of a list, which is its own envelope."""
+class UnreadableRow(NamedTuple):
+    """A row of a list that cannot be read.
 
-    data: list[T] = Field(fail_fast=True)
+    :param position: its place among the rows of its page, from 0.
+    :param id: its id, if that can be read.
+    :param problem: what is wrong with it, without its values.
+    """
+
+    position: int
+    id: str | None
+    problem: str
+
+
+class Page(Reply["Page[T]"], Generic[T]):
+    """One page of a list, which is its own envelope.
+
+    A row that cannot be read is left out, and hides no other: whoever knows its id can ask for it by itself.
+    """
+
+    data: list[T]
     meta: PageMeta = Field(default_factory=PageMeta)
+    unreadable: tuple[UnreadableRow, ...] = Field(default=(), exclude=True, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _row_by_row(cls, page: Any, info: ValidationInfo) -> Any:
+        if not isinstance(page, dict) or not isinstance(page.get("data"), list):
+            return page
+        (model,) = get_args(cls.model_fields["data"].annotation)
+        if not isinstance(model, type):
+            # Of a page of anything, nobody says what a row is.
+            return page
+        rows: list[Any] = []
+        unreadable: list[UnreadableRow] = []
+        for position, row in enumerate(page["data"]):
+            try:
+                rows.append(row if isinstance(row, model) else _read_row(model, row, info.context))
+            except ValidationError as invalid:
+                unreadable.append(UnreadableRow(position, _id_of(row), _problem_of(invalid)))
+                if len(unreadable) > MAX_UNREADABLE:
+                    raise ValueError(f"more than {MAX_UNREADABLE:,} rows cannot be read") from None
+        return {**page, "data": rows, "unreadable": tuple(unreadable)}
 
     @property
     def cursor(self) -> str | None:
