@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ os.environ.update(
 from planasonix_provider import parameters  # noqa: E402
 from planasonix_provider.api import pace  # noqa: E402
 from planasonix_provider.simulator import Simulator  # noqa: E402
+from planasonix_provider.waiting import outages  # noqa: E402
 from tests.hanging import Hanging  # noqa: E402
 
 if TYPE_CHECKING:
@@ -60,6 +62,12 @@ def min_poll_seconds(monkeypatch: pytest.MonkeyPatch) -> float:
     """The limit that users have."""
     monkeypatch.setattr(parameters, "MIN_POLL_SECONDS", MIN_POLL_SECONDS)
     return MIN_POLL_SECONDS
+
+
+@pytest.fixture(autouse=True)
+def _a_short_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Believe a refusal soon. Tests of how long it must persist have a fixture of this name that does nothing."""
+    monkeypatch.setattr(outages, "LONGEST_REFUSAL", timedelta(seconds=0.05))
 
 
 @pytest.fixture(scope="session")

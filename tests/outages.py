@@ -21,18 +21,20 @@ from tests.travel import Travel
 #: What an outage looks like to who asks: nobody listens, a proxy answers for the API, or nobody answers.
 KINDS = ("refused", "503", "silence")
 MINUTE = 60.0
+#: What a proxy in the API's place answers while it restarts: statuses that the API has, too, with a page in HTML.
+PROXY_STATUSES = (302, 403, 404)
 #: For how long a request is waited for that nobody answers.
 _SILENCE = 30.0
 
 
 @contextmanager
 def outage(
-    travel: Travel, kind: str, *, seconds: float, after: float | Callable[[], bool] = 0.0, route: str = "/api/"
+    travel: Travel, kind: str | int, *, seconds: float, after: float | Callable[[], bool] = 0.0, route: str = "/api/"
 ) -> Iterator[None]:
     """Let the API be gone, from a moment on and for a time; both are the traveller's.
 
     :param travel: tells how much time has passed.
-    :param kind: one of :data:`KINDS`.
+    :param kind: one of :data:`KINDS`, or a status with which a proxy answers in the API's place.
     :param seconds: how long it lasts.
     :param after: after how many seconds it begins, or what says that it does.
     :param route: what of the API is gone, as a part of the path.
@@ -50,7 +52,11 @@ def outage(
         if kind == "silence":
             travel.sleep(_SILENCE)
             raise httpx.ReadTimeout("", request=request)
-        return httpx.Response(503, request=request, stream=httpx.ByteStream(b""))
+        if kind == "503":
+            return httpx.Response(503, request=request, stream=httpx.ByteStream(b""))
+        page = httpx.ByteStream(b"<html><body>default backend</body></html>")
+        headers = {"content-type": "text/html", **({"location": "/maintenance"} if kind == 302 else {})}
+        return httpx.Response(int(kind), request=request, headers=headers, stream=page)
 
     blocking, awaited = httpx.HTTPTransport.handle_request, httpx.AsyncHTTPTransport.handle_async_request
 

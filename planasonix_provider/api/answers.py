@@ -225,7 +225,7 @@ def _error(request: Request[T], answer: Answer) -> PlanasonixResponseError:
         problem += " with an HTML page"
     if body and body.existing_job_id:
         problem += f"; in the way is job {shortened(body.existing_job_id, _MAX_WORD)}"
-    return error_for_status(answer.status)(
+    return error_for_status(answer.status, has_envelope=body is not None)(
         f"{problem}. {_ending(answer, _advice(answer, body))}",
         status=answer.status,
         code=body.code if body else None,
@@ -233,6 +233,7 @@ def _error(request: Request[T], answer: Answer) -> PlanasonixResponseError:
         request_id=_request_id(answer),
         retry_after=retry_after(answer.headers),
         existing_job_id=body.existing_job_id if body else None,
+        has_envelope=body is not None,
     )
 
 

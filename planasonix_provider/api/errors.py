@@ -46,6 +46,8 @@ class PlanasonixResponseError(PlanasonixError):
     :param request_id: what the API calls this request, where the answer said so.
     :param retry_after: for how many seconds the API asks to be left alone, where the answer said so.
     :param existing_job_id: for a 409, the job in the way, where the answer named it.
+    :param has_envelope: whether the body was the API's own ``{"error": {…}}``. If not, a proxy may have answered in the
+        API's place.
     """
 
     kind = "response"
@@ -60,6 +62,7 @@ class PlanasonixResponseError(PlanasonixError):
         request_id: str | None = None,
         retry_after: float | None = None,
         existing_job_id: str | None = None,
+        has_envelope: bool = True,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -68,6 +71,7 @@ class PlanasonixResponseError(PlanasonixError):
         self.request_id = request_id
         self.retry_after = retry_after
         self.existing_job_id = existing_job_id
+        self.has_envelope = has_envelope
 
 
 class PlanasonixAuthenticationError(PlanasonixResponseError):
@@ -77,19 +81,19 @@ class PlanasonixAuthenticationError(PlanasonixResponseError):
 
 
 class PlanasonixPermissionError(PlanasonixResponseError):
-    """403: the key lacks a scope, or its caller is not on the IP allowlist."""
+    """403 in the API's envelope: the key lacks a scope, or its caller is not on the IP allowlist."""
 
     kind = "permission"
 
 
 class PlanasonixNotFoundError(PlanasonixResponseError):
-    """404: there is no such thing, or this key does not see it."""
+    """404 in the API's envelope: there is no such thing, or this key does not see it."""
 
     kind = "not_found"
 
 
 class PlanasonixValidationError(PlanasonixResponseError):
-    """400: the API refuses what was sent, and names the fields."""
+    """400 in the API's envelope: the API refuses what was sent, and names the fields."""
 
     kind = "validation"
 
@@ -186,6 +190,9 @@ BY_STATUS: dict[int, type[PlanasonixResponseError]] = {
     429: PlanasonixRateLimitError,
 }
 
+#: Statuses that say something about the request only in the API's own envelope. A proxy that restarts answers so, too.
+_ONLY_IN_AN_ENVELOPE = frozenset({400, 403, 404})
+
 _KINDS: tuple[type[PlanasonixError], ...] = (
     PlanasonixResponseError,
     *BY_STATUS.values(),
@@ -202,12 +209,16 @@ _KINDS: tuple[type[PlanasonixError], ...] = (
 _BY_KIND = {error.kind: error for error in _KINDS}
 
 
-def error_for_status(status: int) -> type[PlanasonixResponseError]:
-    """Say which error an HTTP status is.
+def error_for_status(status: int, *, has_envelope: bool = True) -> type[PlanasonixResponseError]:
+    """Return the error class of an HTTP status.
 
     :param status: an HTTP status that is no success.
-    :return: the class to raise; the base :class:`PlanasonixResponseError` for a status that the reference lacks.
+    :param has_envelope: whether the body was the API's own error envelope.
+    :return: the class to raise; the base :class:`PlanasonixResponseError` for a status that the reference lacks, and
+        for a 400, 403 or 404 that may be a proxy's.
     """
+    if not has_envelope and status in _ONLY_IN_AN_ENVELOPE:
+        return PlanasonixResponseError
     return PlanasonixServerError if status >= 500 else BY_STATUS.get(status, PlanasonixResponseError)
 
 

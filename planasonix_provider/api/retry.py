@@ -19,6 +19,7 @@ from planasonix_provider.api.errors import (
     PlanasonixNotFoundError,
     PlanasonixPermissionError,
     PlanasonixRateLimitError,
+    PlanasonixResponseError,
     PlanasonixServerError,
     PlanasonixTransportError,
     PlanasonixUnreadableError,
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 #: The 5xx that say "never". All others pass: the reference has 500 to 504, and a CDN before it has codes of its own.
 _NEVER = frozenset({501, 505, 510, 511})
+#: The 4xx that say "try again", whoever sends them: Request Timeout and Too Early.
+_TRY_AGAIN = frozenset({408, 425})
 
 
 def is_passing(error: BaseException) -> bool:
@@ -41,6 +44,8 @@ def is_passing(error: BaseException) -> bool:
     """
     if isinstance(error, PlanasonixServerError):
         return error.status not in _NEVER
+    if isinstance(error, PlanasonixResponseError) and error.status in _TRY_AGAIN:
+        return True
     return isinstance(error, (PlanasonixTransportError, PlanasonixRateLimitError, PlanasonixUnreadableError))
 
 

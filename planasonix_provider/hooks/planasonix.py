@@ -21,7 +21,7 @@ from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
     PlanasonixConfigurationError,
     PlanasonixError,
-    PlanasonixNotFoundError,
+    PlanasonixResponseError,
     PlanasonixTransportError,
 )
 from planasonix_provider.api.operation import Operations
@@ -225,7 +225,9 @@ class PlanasonixHook(BaseHook, Operations):
             with self:
                 self.send(routes.list_jobs(limit=1), ONCE)
                 return True, f"Connected to {self.settings.account.base_url}. The API key may read jobs."
-        except PlanasonixNotFoundError:
+        except PlanasonixResponseError as error:
+            if error.status != 404:
+                return False, for_the_form(error.message, self.planasonix_conn_id)
             return False, (
                 f"{self.settings.account.base_url} answers, but has no Orchestration API at {PREFIX}: the host "
                 "of the Airflow connection, or a path in it, is wrong. Put the API's address there "

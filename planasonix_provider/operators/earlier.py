@@ -10,7 +10,6 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.retry import is_passing
 from planasonix_provider.waiting.attempt import Attempt, Record
 from planasonix_provider.waiting.cancel import cancel
 from planasonix_provider.waiting.channel import Channel
@@ -168,7 +167,7 @@ class EarlierTry:
             return answer
 
         try:
-            ended = self._inquiry.patiently(lambda: self._inquiry.aside(ask), is_passing)
+            ended = self._inquiry.patiently(lambda: self._inquiry.aside(ask))
         except PlanasonixError as error:
             self._road.kill.stop_if_killed()
             by_hand = to_end(subject, self._operator.planasonix_conn_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,14 +15,14 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.pace import pace_of
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.retry import is_passing
 from planasonix_provider.clock import utcnow
 from planasonix_provider.triggers.deferral import limit_behind
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.channel import Channel, run_aside
+from planasonix_provider.waiting.outages import Contact, OutageTracker, Verdict
 from planasonix_provider.waiting.search import AGAIN_EVERY, LOOK_AGAIN_AFTER, Traces, find_the_one, look_for
 from planasonix_provider.waiting.subjects import Work, subject_of
-from planasonix_provider.waiting.watch import LONGEST_OUTAGE, Watch, pause_after
+from planasonix_provider.waiting.watch import Watch, pause_after
 from planasonix_provider.waiting.words import duration, moment
 
 if TYPE_CHECKING:
@@ -80,26 +79,34 @@ class Inquiry:
         """
         return utcnow() + (self.known_skew or timedelta())
 
-    def ask(self, request: Request[Any]) -> Any:
+    def ask(self, request: Request[Any], contact: Contact = Contact.API) -> Any:
         """Send what only reads, until there is an answer.
 
         :param request: one of :mod:`planasonix_provider.api.routes`.
+        :param contact: what has answered before.
         :return: what the answer holds.
         :raises PlanasonixError: as :meth:`patiently`.
         """
-        return self.patiently(lambda: self._hook.send(request), is_passing)
+        return self.patiently(lambda: self._hook.send(request), contact)
 
-    def patiently(self, act: Callable[[], R], may_be_done_again: Callable[[BaseException], bool]) -> R:
+    def patiently(
+        self,
+        act: Callable[[], R],
+        contact: Contact = Contact.API,
+        may_be_done_again: Callable[[BaseException], bool] = lambda error: True,
+    ) -> R:
         """Sit out an outage, with the patience of a wait: a try that fails meanwhile is one less for what comes.
 
         :param act: what to do.
-        :param may_be_done_again: says of an error whether it is one to sit out.
+        :param contact: what has answered before, which decides what an error means.
+        :param may_be_done_again: whether an error allows to repeat ``act`` at all; default yes.
         :return: what came of it.
         :raises PlanasonixTimeoutError: if the task's time is up first.
         :raises PlanasonixOutageError: if it takes longer than an outage may last.
         :raises PlanasonixError: what is not to be sat out.
         """
         began = utcnow()
+        outage = OutageTracker(contact=contact, since=began)
         while True:
             try:
                 return act()
@@ -107,16 +114,21 @@ class Inquiry:
                 if not may_be_done_again(error):
                     raise
                 trouble = error
+            verdict = outage.fail(trouble, utcnow())
+            if verdict is Verdict.REFUSED:
+                raise trouble
             if self.is_out_of_time:
                 raise out_of_time(trouble, self.limit) from trouble
-            if utcnow() - began >= LONGEST_OUTAGE:
+            if verdict is Verdict.OUTAGE:
                 raise PlanasonixOutageError(
                     f"Planasonix could not be asked since {moment(began)}, for more than "
-                    f"{duration(LONGEST_OUTAGE.total_seconds())}. A retry of the task goes on from here. The last try: "
-                    f"{trouble}"
+                    f"{duration(outage.policy.outage.total_seconds())}. A retry of the task goes on from here. The "
+                    f"last try: {trouble}"
                 ) from trouble
-            self.warn(f"Planasonix cannot be asked yet, still trying: {trouble}")
-            self.rest(pause_after(trouble, AGAIN_EVERY))
+            if outage.is_news(utcnow()):
+                self.warn(f"Planasonix cannot be asked yet, still trying: {trouble}")
+            pause = min(self._road.interval, AGAIN_EVERY) if outage.is_short else AGAIN_EVERY
+            self.rest(pause_after(trouble, pause))
 
     def rest(self, seconds: float) -> None:
         """Let time pass, but no more of it than the task has left.
@@ -134,30 +146,31 @@ class Inquiry:
         """
         return run_aside(self._hook.accounts(), act, self._road.rest.sleep_aside)
 
-    def look_at(self, kind: str, work_id: str) -> Work:
+    def look_at(self, kind: str, work_id: str, contact: Contact = Contact.API) -> Work:
         """Look at work.
 
         :param kind: ``job`` or ``backfill``.
         :param work_id: which one.
+        :param contact: whether it was seen before.
         :return: the work, with all that is known of it.
         :raises PlanasonixNotFoundError: if it is not there.
         """
         get: Callable[[str], Request[Any]] = routes.get_backfill if kind == "backfill" else routes.get_job
-        work: Work = self.ask(get(work_id))
+        work: Work = self.ask(get(work_id), contact)
         return work
 
     def look_twice_at(self, kind: str, work_id: str) -> Work:
-        """Look at work that was there: what was started a moment ago is not seen everywhere yet.
+        """Return work that an earlier try has started or attached to.
+
+        Only the API's own 404 that persists for a minute means that it is gone: whoever believes a proxy's starts the
+        same work a second time.
 
         :param kind: ``job`` or ``backfill``.
         :param work_id: which one.
         :return: the work, with all that is known of it.
         :raises PlanasonixNotFoundError: if it is not there any more.
         """
-        with suppress(PlanasonixNotFoundError):
-            return self.look_at(kind, work_id)
-        self._road.rest.sleep(min(self._road.interval, AGAIN_EVERY))
-        return self.look_at(kind, work_id)
+        return self.look_at(kind, work_id, Contact.WORK)
 
     @property
     def looks_for(self) -> str:

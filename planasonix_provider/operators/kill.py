@@ -13,12 +13,13 @@ from planasonix_provider.api import client
 from planasonix_provider.api.account import Account
 from planasonix_provider.api.errors import PlanasonixAuthenticationError, PlanasonixError
 from planasonix_provider.api.models import Backfill
-from planasonix_provider.api.retry import LAST_WORDS, is_passing
+from planasonix_provider.api.retry import LAST_WORDS
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.triggers.killed import ApiServerHealth, goes_on_elsewhere
 from planasonix_provider.waiting.aside import aside
 from planasonix_provider.waiting.cancel import cancel
 from planasonix_provider.waiting.commands import to_end, to_list
+from planasonix_provider.waiting.outages import is_outage
 from planasonix_provider.waiting.pulse import Pulse
 from planasonix_provider.waiting.rest import TaskKilledError
 from planasonix_provider.waiting.search import Traces, search
@@ -222,7 +223,7 @@ class Kill:
         try:
             work = self._cancel_in_a_hurry(self.account, patience)
         except Exception as error:
-            if not self._is_over and (is_passing(error) or isinstance(error, PlanasonixAuthenticationError)):
+            if not self._is_over and (is_outage(error) or isinstance(error, PlanasonixAuthenticationError)):
                 # Where the signal's handler has returned, there may be more time, and Airflow be asked for another key.
                 self._is_undecided = True
                 self._say_last(f"{name} cannot be cancelled yet, still trying: {error} {by_hand}")

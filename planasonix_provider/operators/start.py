@@ -14,6 +14,7 @@ from planasonix_provider.operators.earlier import EarlierTry
 from planasonix_provider.operators.inquiry import Inquiry
 from planasonix_provider.operators.records import Records
 from planasonix_provider.waiting.attempt import Attempt, Record, digest_of
+from planasonix_provider.waiting.outages import Contact
 from planasonix_provider.waiting.search import JUST_NOW, Traces, started_on
 from planasonix_provider.waiting.subjects import Work
 
@@ -80,7 +81,7 @@ class Start:
     def _begin(self) -> Work:
         while True:
             try:
-                work = self._inquiry.patiently(self._write_and_send, surely_did_nothing)
+                work = self._inquiry.patiently(self._write_and_send, Contact.NONE, surely_did_nothing)
             except PlanasonixConflictError as conflict:
                 other = self._conflicts.give_way(conflict)
                 if other is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -16,7 +17,7 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import ONCE, is_final
-from planasonix_provider.clock import utcnow
+from planasonix_provider.clock import sleep, utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.links.planasonix import Signpost
 from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind
@@ -26,6 +27,7 @@ from planasonix_provider.waiting.channel import Channel, run_aside
 from planasonix_provider.waiting.event import WaitEvent
 from planasonix_provider.waiting.patience import Patience
 from planasonix_provider.waiting.report import error_of_work, first_job_of, report
+from planasonix_provider.waiting.search import AGAIN_EVERY
 from planasonix_provider.waiting.subjects import Work
 from planasonix_provider.waiting.watch import Watch
 from planasonix_provider.waiting.words import sentence
@@ -53,17 +55,22 @@ class Lookout:
         self.signpost = Signpost(context, self.log)
         self._notes = Notes(sensor, context)
         self._rests_since: datetime | None = None
+        # Each poke of a rescheduled sensor is another process.
+        self._is_rescheduled = sensor.reschedule and not sensor.deferrable
+        first_poke = first_look_at(sensor, context) if self._is_rescheduled else None
+        trouble = self._notes.read()
         self.watch = Watch(
             sensor.subject(),
             now=utcnow(),
             info=self.log.info,
             warn=self.log.warning,
-            deadline=(deadline := self._deadline(context)),
+            deadline=(deadline := self._deadline(context, first_poke)),
             limit=limit_behind(deadline, sensor, context),
             owned=False,
-            forgetful=sensor.reschedule and not sensor.deferrable,
+            # The first poke does not end before the API has answered, or met an outage.
+            is_known=trouble.is_known if trouble else first_poke is not None,
             silent=sensor.silent_fail,
-            unseen_since=self._notes.read(),
+            unseen_since=trouble.since if trouble else None,
         )
 
     def __enter__(self) -> Self:
@@ -80,11 +87,18 @@ class Lookout:
         :return: an account of what was waited for, or ``None`` while the wait goes on.
         """
         noted = self.watch.unseen_since
-        answer = None if self._lets_others_go_first() else worker.look(self.watch, self._send)
-        event = self.watch.take(answer, utcnow())
+        event = self._look()
+        while event is None and self._is_rescheduled and self.watch.is_in_doubt:
+            # The next poke would not know for how long this error has lasted.
+            sleep(min(self.sensor.poke_interval, AGAIN_EVERY))
+            event = self._look()
         if self.watch.unseen_since != noted:
-            self._notes.write(self.watch.unseen_since)
+            self._notes.write(self.watch)
         return self._conclude(event) if event else None
+
+    def _look(self) -> WaitEvent | None:
+        answer = None if self._lets_others_go_first() else worker.look(self.watch, self._send)
+        return self.watch.take(answer, utcnow())
 
     def _lets_others_go_first(self) -> bool:
         """Let time just pass, where the rate limit runs short: a minute at most."""
@@ -136,7 +150,7 @@ class Lookout:
             self._fail(error)
 
     def _conclude(self, event: WaitEvent) -> dict[str, Any]:
-        self._notes.write(None)
+        self._notes.delete()
         try:
             work = self._whole(event.work_or_error())
             job_id = first_job_of(work)
@@ -205,12 +219,23 @@ class Lookout:
         limit = self.sensor.execution_timeout
         return self.sensor.deferrable and limit is not None and limit.total_seconds() < self.sensor.timeout
 
-    def _deadline(self, context: Context) -> datetime | None:
+    def _deadline(self, context: Context, first_poke: datetime | None) -> datetime | None:
         if self.sensor.deferrable:
             return deadline_of(self.sensor, context)
         # On a worker, Airflow minds execution_timeout. The time between the looks of a rescheduled sensor counts, too.
-        began = first_look_at(self.sensor, context) if self.sensor.reschedule else None
-        return (began or utcnow()) + timedelta(seconds=self.sensor.timeout)
+        return (first_poke or utcnow()) + timedelta(seconds=self.sensor.timeout)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What the poke before has noted of an outage.
+
+    :param since: when it began.
+    :param is_known: whether the work was seen before it.
+    """
+
+    since: datetime
+    is_known: bool
 
 
 class Notes:
@@ -226,26 +251,32 @@ class Notes:
         self._try = context["ti"].try_number
         self._is_there = False
 
-    def read(self) -> datetime | None:
-        """Say since when there was no answer.
+    def read(self) -> Trouble | None:
+        """Return the outage that the poke before has met.
 
-        :return: the time, or ``None`` if the look before had one, or nothing is known of it.
+        :return: the outage; ``None`` if that poke got a response, or could leave no note.
         """
         note = self._store.get(UNSEEN_SINCE) if self._store else None
         self._is_there = note is not None
         if isinstance(note, dict) and note.get("try") == self._try:
-            return datetime.fromisoformat(note["since"])
+            return Trouble(datetime.fromisoformat(note["since"]), note.get("is_known", True))
         return None
 
-    def write(self, unseen_since: datetime | None) -> None:
-        """Remember since when there is no answer.
+    def write(self, watch: Watch) -> None:
+        """Note the outage that this poke has met, or delete the note if it got a response.
 
-        :param unseen_since: the time, or ``None`` if there is one.
+        :param watch: the wait.
         """
-        if self._store and unseen_since:
-            self._store.set(UNSEEN_SINCE, {"try": self._try, "since": unseen_since.isoformat()})
+        if self._store and watch.unseen_since:
+            since = watch.unseen_since.isoformat()
+            self._store.set(UNSEEN_SINCE, {"try": self._try, "since": since, "is_known": watch.is_known})
             self._is_there = True
-        elif self._is_there:
+        else:
+            self.delete()
+
+    def delete(self) -> None:
+        """Delete the note, if there is one."""
+        if self._is_there:
             self._store.delete(UNSEEN_SINCE)
             self._is_there = False
 

@@ -31,7 +31,8 @@ class Fault(BaseModel):
     :param skip: how many requests pass before the first one fails; default none.
     :param when: ``before``, the default, fails a request that then has no effect (after a ``hang``, it has its effect
         late); ``after`` lets it have its effect first, and then loses the answer.
-    :param status: the HTTP status; by default 500 for ``status``, 502 for ``html``, 200 for ``empty``.
+    :param status: the HTTP status; by default 500 for ``status``, 502 for ``html``, 200 for ``empty``. ``html`` may be
+        a redirect, too.
     :param headers: headers of the answer, as ``Retry-After``; for ``status``, ``html`` and ``empty``.
     :param seconds: how many seconds a ``hang`` takes; default 30.
     :param fields: for ``odd``, the fields of the answer's ``data`` that are added or replaced; a list gets one more row
@@ -59,10 +60,11 @@ class Fault(BaseModel):
 
     @model_validator(mode="after")
     def _status_suits_kind(self) -> Fault:
-        allowed = range(400, 600) if self.kind == "status" else (200, *range(400, 600))
+        lowest = 300 if self.kind == "html" else 400
+        allowed = range(lowest, 600) if self.kind == "status" else (200, *range(lowest, 600))
         if self.status is not None and self.status not in allowed:
             also = "" if self.kind == "status" else "200 or "
-            raise ValueError(f"status: got {self.status}, allowed for {self.kind!r} is {also}400 to 599")
+            raise ValueError(f"status: got {self.status}, allowed for {self.kind!r} is {also}{lowest} to 599")
         return self
 
     @property

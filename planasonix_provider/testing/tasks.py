@@ -150,10 +150,15 @@ def context_of(
         xcom_push=lambda key, value: run.xcoms.__setitem__(key, value),
     )
     if not hasattr(SENSORS, "_orig_start_date"):
-        ti.get_first_reschedule_date = lambda _: run.executions[0]
+        ti.get_first_reschedule_date = lambda _: _first_reschedule(run)
     # Airflow before 3.3 has no such store, and a task would look for a variable.
     notes = SimpleNamespace(get=run.notes.get, set=run.notes.__setitem__, delete=run.notes.pop)
     return {"ti": ti, "task_state_store": notes, "outlet_events": run.outlet_events}
+
+
+def _first_reschedule(run: TaskRun) -> datetime | None:
+    """Return what Airflow returns: nothing at the first poke of a rescheduled sensor."""
+    return run.executions[0] if len(run.executions) > 1 else None
 
 
 def rebuilt(trigger: BaseTrigger) -> BaseTrigger:
@@ -208,7 +213,7 @@ def _execute(
     with pytest.MonkeyPatch.context() as patch:
         if hasattr(SENSORS, "_orig_start_date"):
             # Airflow 2 asks its database for it.
-            patch.setattr(SENSORS, "_orig_start_date", lambda **_: run.executions[0])
+            patch.setattr(SENSORS, "_orig_start_date", lambda **_: _first_reschedule(run))
         while True:
             operator = make()
             watch(operator)

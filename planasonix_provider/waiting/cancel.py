@@ -10,6 +10,7 @@ import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from planasonix_provider.api import routes
@@ -20,10 +21,10 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.retry import is_passing
 from planasonix_provider.waiting.channel import Send, for_each
+from planasonix_provider.waiting.outages import LOG_OUTAGE_EVERY, OutageTracker, Verdict
 from planasonix_provider.waiting.subjects import BackfillSubject, Subject, Work
-from planasonix_provider.waiting.watch import LOG_EVERY, REFUSED_TWICE, pause_after
+from planasonix_provider.waiting.watch import pause_after
 
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ AGAIN_EVERY = 10.0
 PURSUE_EVERY = 2.0
 #: How many jobs are cancelled between two looks.
 _AT_A_TIME = 25
+_REFUSALS_OF_THE_KEY = (PlanasonixAuthenticationError, PlanasonixPermissionError)
 
 
 async def cancel(
@@ -55,7 +57,7 @@ async def cancel(
     :param job_ids: the jobs of the backfill that are known already; they are cancelled before anything is asked.
     :param patience: for how many seconds to go on through an outage, and while a backfill makes new jobs.
     :param sleep: waits for a number of seconds.
-    :param warn: is told what is in the way, at each try that is followed by another one.
+    :param warn: is told what is in the way while the cancel is repeated, at most once a minute.
     :param asked: the jobs of a backfill that have been cancelled already, for whoever calls this again; gets more.
     :return: the job or backfill as it is then; a backfill is over, unless patience was.
     :raises PlanasonixError: if it could not be cancelled.
@@ -94,18 +96,18 @@ class _Stubborn:
         :return: what the answer holds.
         :raises PlanasonixError: one of its kinds.
         """
-        refusals = 0
+        outage = OutageTracker()
         while True:
             try:
                 return await self.ask(request)
             except PlanasonixError as error:
                 trouble = error
-            # A key may be being rotated, and work that was started this moment is not seen everywhere yet.
-            refusals = refusals + 1 if isinstance(trouble, REFUSED_TWICE) else 0
             pause = self.pause_after(trouble, AGAIN_EVERY)
-            if not (is_passing(trouble) or refusals == 1) or self.is_over_in(pause):
+            # How long an outage lasts is bounded by this call's own patience.
+            if outage.fail(trouble, _now()) is Verdict.REFUSED or self.is_over_in(pause):
                 raise trouble
-            self.warn(trouble)
+            if outage.is_news(_now()):
+                self.warn(trouble)
             await self.sleep(pause)
 
     def pause_after(self, trouble: PlanasonixError | None, interval: float) -> float:
@@ -142,7 +144,8 @@ async def _cancel_backfill(
             return backfill
         if pursuit.trouble and pursuit.is_news():
             stubborn.warn(pursuit.trouble)
-        await stubborn.sleep(stubborn.pause_after(pursuit.trouble, min(PURSUE_EVERY, patience / 10)))
+        interval = AGAIN_EVERY if isinstance(pursuit.trouble, _REFUSALS_OF_THE_KEY) else PURSUE_EVERY
+        await stubborn.sleep(stubborn.pause_after(pursuit.trouble, min(interval, patience / 10)))
 
 
 async def _listed_as_active(send: Send, backfill: Backfill) -> set[str]:
@@ -168,13 +171,14 @@ class _Pursuit:
         #: When to stop amid thousands of jobs, by the event loop's clock; the first few are always asked.
         self.give_up = math.inf
         self._next_word = -math.inf
+        self._refusals = OutageTracker()
 
     def is_news(self) -> bool:
         """Say whether it is time for a word of what is in the way; between two looks there are only seconds."""
         now = asyncio.get_running_loop().time()
         if now < self._next_word:
             return False
-        self._next_word = now + LOG_EVERY.total_seconds()
+        self._next_word = now + LOG_OUTAGE_EVERY.total_seconds()
         return True
 
     async def cancel(self, job_ids: Sequence[str], active: Collection[str] = ()) -> None:
@@ -200,7 +204,7 @@ class _Pursuit:
                 return
 
     async def _cancel_one(self, job_id: str) -> Job | None:
-        if isinstance(self.trouble, PlanasonixAuthenticationError):
+        if isinstance(self.trouble, _REFUSALS_OF_THE_KEY):
             # The key is refused for the others, too.
             return None
         if self.trouble and asyncio.get_running_loop().time() >= self.give_up:
@@ -211,9 +215,15 @@ class _Pursuit:
         except PlanasonixError as error:
             # Another refusal may be about this job alone: one that was made this moment is not seen everywhere yet. A
             # key may be being rotated: the look at the backfill, which comes next, tells.
-            if isinstance(error, PlanasonixPermissionError):
+            if isinstance(error, PlanasonixPermissionError) and self._refusals.fail(error, _now()) is Verdict.REFUSED:
                 raise
             self.trouble = error
             return None
+        self._refusals.succeed()
         self._asked.add(job_id)
         return job
+
+
+def _now() -> datetime:
+    # By the event loop's clock, of which only differences count.
+    return datetime.fromtimestamp(asyncio.get_running_loop().time(), UTC)

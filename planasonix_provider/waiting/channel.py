@@ -15,6 +15,7 @@ from planasonix_provider.api.account import Account
 from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
+    PlanasonixError,
     PlanasonixNotFoundError,
     PlanasonixPermissionError,
     PlanasonixTransportError,
@@ -22,6 +23,7 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import ONCE, Policy
 from planasonix_provider.waiting.aside import aside
+from planasonix_provider.waiting.outages import is_by_a_proxy
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -140,7 +142,9 @@ class Channel:
             asked_at = asyncio.get_running_loop().time()
             try:
                 return await client.send(request, policy)
-            except _MAY_BE_OUT_OF_DATE as error:
+            except PlanasonixError as error:
+                if not (isinstance(error, _MAY_BE_OUT_OF_DATE) or is_by_a_proxy(error)):
+                    raise
                 # Only a refused key is always a reason to read: an outage would be one at every look.
                 is_key = isinstance(error, PlanasonixAuthenticationError)
                 is_old = asyncio.get_running_loop().time() - self._confirmed_at >= READ_KEY_AGAIN_EVERY

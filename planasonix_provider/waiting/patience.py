@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
@@ -17,11 +17,11 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Backfill, Job, JobResults
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.retry import is_passing
 from planasonix_provider.api.states import JOB_OVER
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.channel import Send
-from planasonix_provider.waiting.watch import LOG_EVERY, LONGEST_OUTAGE, REFUSED_TWICE, pause_after
+from planasonix_provider.waiting.outages import OutagePolicy, OutageTracker, Verdict, is_outage
+from planasonix_provider.waiting.watch import pause_after
 from planasonix_provider.waiting.words import sentence
 
 T = TypeVar("T")
@@ -37,6 +37,7 @@ class Patience:
     :param warn: writes a line that deserves attention to the task's log.
     :param sleep: waits for a number of seconds, and raises what ends the task if it was killed.
     :param now: tells the time, in UTC.
+    :param policy: how long errors are tolerated.
     """
 
     send: Send
@@ -44,6 +45,7 @@ class Patience:
     warn: Callable[[str], object]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     now: Callable[[], datetime] = utcnow
+    policy: OutagePolicy = field(default_factory=OutagePolicy)
 
     async def results_of(self, job_id: str) -> JobResults:
         """Get what a job that is over has loaded.
@@ -98,20 +100,20 @@ class Patience:
         return await self._ask(ask, sentence(name))
 
     async def _ask(self, ask: Callable[[], Awaitable[T]], what: str) -> T:
-        give_up = self.now() + LONGEST_OUTAGE
-        told: datetime | None = None
-        refusals = 0
+        # Results may be late, and a refusal that lasts leaves nobody knowing what was loaded.
+        outage = OutageTracker(self.policy, passes=_is_too_early)
         while True:
             try:
                 return await ask()
             except PlanasonixError as error:
                 trouble = error
-            refusals = refusals + 1 if isinstance(trouble, REFUSED_TWICE) else 0
-            passes = is_passing(trouble) or isinstance(trouble, PlanasonixConflictError) or refusals == 1
-            if self.now() >= give_up or not passes:
-                kind = PlanasonixOutageError if is_passing(trouble) else PlanasonixLostTrackError
+            if outage.fail(trouble, self.now()) is not Verdict.TOLERATED:
+                kind = PlanasonixOutageError if is_outage(trouble) else PlanasonixLostTrackError
                 raise kind(f"{what} is over, but its results cannot be fetched. {trouble}")
-            if told is None or self.now() - told >= LOG_EVERY:
-                told = self.now()
+            if outage.is_news(self.now()):
                 self.warn(f"{what} is over, but its results cannot be fetched yet, still trying: {trouble}")
             await self.sleep(pause_after(trouble, self.interval))
+
+
+def _is_too_early(error: PlanasonixError) -> bool:
+    return isinstance(error, PlanasonixConflictError)

@@ -24,8 +24,8 @@ from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.api.errors import PlanasonixAuthenticationError, PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import Job
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.retry import is_passing
 from planasonix_provider.waiting.channel import MOST_IN_FLIGHT, Channel, for_each
+from planasonix_provider.waiting.outages import is_outage
 from planasonix_provider.waiting.sweep import Sweeps
 
 T = TypeVar("T")
@@ -295,7 +295,7 @@ async def _outage_of_all(looks: list[asyncio.Task[Any]]) -> PlanasonixError | No
     with suppress(TimeoutError):
         for look in asyncio.as_completed(looks, timeout=LONGEST_DOUBT):
             answer = await look
-            if not (isinstance(answer, PlanasonixAuthenticationError) or is_passing(answer)):
+            if not (isinstance(answer, PlanasonixAuthenticationError) or is_outage(answer)):
                 return None
             error = answer
         return error

@@ -16,12 +16,12 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.models import Backfill, Page
 from planasonix_provider.api.operation import Cursors
 from planasonix_provider.api.request import PAGE_SIZE, Request
-from planasonix_provider.api.retry import is_passing
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.attempt import MARK, Record
 from planasonix_provider.waiting.channel import Send, for_each
+from planasonix_provider.waiting.outages import OutagePolicy, OutageTracker, Verdict, is_outage
 from planasonix_provider.waiting.subjects import Work, subject_of
-from planasonix_provider.waiting.watch import LONGEST_OUTAGE, pause_after
+from planasonix_provider.waiting.watch import pause_after
 from planasonix_provider.waiting.words import moment
 
 #: The seconds between the looks before nothing is taken for nothing: a list may show late what is there.
@@ -193,6 +193,7 @@ async def look_for(
     pauses: Collection[float],
     deadline: datetime | None = None,
     now: Callable[[], datetime] = utcnow,
+    policy: OutagePolicy | None = None,
 ) -> list[Work]:
     """Look for work until it is found, or until it is as good as sure that no more of it comes.
 
@@ -201,27 +202,31 @@ async def look_for(
     :param warn: writes a line that deserves attention to the task's log.
     :param sleep: waits for a number of seconds.
     :param pauses: the seconds between the looks. What bears no mark is believed only after all of them.
-    :param deadline: when to give up while the API cannot be reached; default after an hour, which is the longest.
+    :param deadline: when to give up while the API cannot be reached, if that is sooner than ``policy`` says.
     :param now: tells the time, in UTC.
+    :param policy: how long errors are tolerated.
     :return: as :func:`search`.
     :raises PlanasonixError: if the API refuses to tell, or cannot be reached.
     """
     left, began = list(pauses), now()
-    give_up = min(began + LONGEST_OUTAGE, deadline or began + LONGEST_OUTAGE)
+    outage = OutageTracker(policy)
     while True:
         try:
             found = await search(send, traces)
         except PlanasonixError as error:
-            if not is_passing(error) or now() >= give_up:
-                tried = f" (Tried since {moment(began)}.)" if is_passing(error) else ""
+            is_late = deadline is not None and now() >= deadline
+            if outage.fail(error, now()) is not Verdict.TOLERATED or is_late:
+                tried = f" (Tried since {moment(began)}.)" if is_outage(error) else ""
                 error.reword(
                     f"{error.message}{tried} So nobody knows whether a {traces.kind} was started: look at connection "
                     f"{traces.connection_id} in Planasonix before you clear the task."
                 )
                 raise
-            warn(f"Whether a {traces.kind} was started cannot be found out yet, still trying: {error}")
+            if outage.is_news(now()):
+                warn(f"Whether a {traces.kind} was started cannot be found out yet, still trying: {error}")
             await sleep(pause_after(error, AGAIN_EVERY))
             continue
+        outage.succeed()
         if not left or any(map(traces.are_in, found)):
             return found
         await sleep(left.pop(0))

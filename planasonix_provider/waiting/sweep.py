@@ -12,8 +12,8 @@ from planasonix_provider.api.errors import PlanasonixAuthenticationError, Planas
 from planasonix_provider.api.models import Job, Page
 from planasonix_provider.api.operation import Cursors
 from planasonix_provider.api.request import PAGE_SIZE, Request
-from planasonix_provider.api.retry import is_passing
 from planasonix_provider.waiting.channel import Send
+from planasonix_provider.waiting.outages import is_outage
 
 #: For fewer jobs than this, the lists are not worth their requests.
 FEWEST = 5
@@ -176,7 +176,7 @@ class Sweeps:
             return
         self._failures += 1
         is_key = isinstance(error, PlanasonixAuthenticationError)
-        passes = is_passing(error) or is_key
+        passes = is_outage(error) or is_key
         self.has_stumbled = passes and self._failures == 1
         # A refused key is nothing about the lists: a few looks tell it to all.
         if not (self.has_stumbled or is_key):

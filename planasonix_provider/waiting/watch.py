@@ -9,29 +9,23 @@ from collections.abc import Callable, Hashable
 from datetime import datetime, timedelta
 
 from planasonix_provider.api.errors import (
-    PlanasonixAuthenticationError,
     PlanasonixError,
-    PlanasonixNotFoundError,
     PlanasonixOutageError,
     PlanasonixTimeoutError,
     error_of,
 )
 from planasonix_provider.api.pace import LONGEST_SILENCE
-from planasonix_provider.api.retry import is_final, is_passing
+from planasonix_provider.api.retry import is_final
 from planasonix_provider.waiting.event import WaitEvent
+from planasonix_provider.waiting.outages import LOG_OUTAGE_EVERY, Contact, OutagePolicy, OutageTracker, Verdict
 from planasonix_provider.waiting.steps import Steps
 from planasonix_provider.waiting.subjects import Seen, Subject
 from planasonix_provider.waiting.words import duration, moment
 
-#: How long the API may be out of reach before a wait gives up.
-LONGEST_OUTAGE = timedelta(hours=1)
 #: At least this often a wait writes a line, so that a log which stands still means that the task does.
 LOG_EVERY = timedelta(seconds=30)
 #: After how long without progress the log says so.
 STANDSTILL = timedelta(minutes=10)
-#: Refusals that a second look may lift: work that was started this moment and is not seen everywhere yet, a key that
-#: is being rotated. The second one in a row is meant.
-REFUSED_TWICE = (PlanasonixNotFoundError, PlanasonixAuthenticationError)
 
 
 class Watch:
@@ -44,9 +38,10 @@ class Watch:
     :param deadline: when to give up, or ``None`` for never.
     :param limit: the task's parameter that has set the deadline, for the message; ``None`` if it is not known.
     :param status: the state that the log shows already, where the wait goes on from another process.
-    :param owned: whether whoever waits has started the work. It is told what it leaves behind when the wait ends early,
-        and is patient with a first 404; a sensor may as well be wrong about what it waits for.
-    :param forgetful: whether each look has a watch of its own, so that a second refusal could not be told from a first.
+    :param owned: whether the task has started the work. Messages then say what is left behind if the wait ends early.
+    :param is_known: whether the work was seen before. It also counts as seen if it is owned or has a status. A sensor
+        that has not seen its job yet may have a wrong id.
+    :param policy: how long errors are tolerated.
     :param silent: whether nothing that could pass ends the wait, as a sensor's ``silent_fail`` has it.
     :param unseen_since: when the outage began that goes on from another process, if one does.
     """
@@ -62,7 +57,8 @@ class Watch:
         limit: str | None = None,
         status: str | None = None,
         owned: bool = True,
-        forgetful: bool = False,
+        is_known: bool = False,
+        policy: OutagePolicy | None = None,
         silent: bool = False,
         unseen_since: datetime | None = None,
     ) -> None:
@@ -70,16 +66,31 @@ class Watch:
         self.deadline = deadline
         self.limit = limit
         self.status = status
-        self.unseen_since = unseen_since
+        contact = Contact.WORK if owned or is_known or status else Contact.NONE
+        self._outage = OutageTracker(policy, contact, since=unseen_since)
         self._info = info
         self._warn = warn
         self._owned = owned
-        self._forgives = REFUSED_TWICE if owned else () if forgetful else (PlanasonixAuthenticationError,)
         self._silent = silent
+        self._is_silent_about = False
         self._seen: Seen | None = None
         self._moves: Hashable | None = None
         self._seen_at = self._moved_at = self._logged = self._detailed = self._began = now
-        self._refusals = 0
+
+    @property
+    def unseen_since(self) -> datetime | None:
+        """When the outage began; ``None`` while polls succeed."""
+        return self._outage.since
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the work was seen before."""
+        return self._outage.contact is Contact.WORK
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the last poll met an error that ends the wait unless it passes within minutes."""
+        return self._outage.is_short and not self._is_silent_about
 
     def look(self, now: datetime) -> Steps[Seen]:
         """Begin a look; now and then one that asks for the log's figures, too.
@@ -119,7 +130,8 @@ class Watch:
             self._moved_at = now
         # Not every look can tell how far it has come.
         self._moves = seen.moves if seen.moves is not None else self._moves
-        self._seen, self._seen_at, self.unseen_since, self._refusals = seen, now - timedelta(seconds=age), None, 0
+        self._seen, self._seen_at = seen, now - timedelta(seconds=age)
+        self._outage.succeed()
         if seen.status != self.status:
             self.status = seen.status
             self._say(now, self._line(now))
@@ -134,21 +146,22 @@ class Watch:
         :param now: the time of the look.
         :return: how the wait ended, if the error is none that passes, or has lasted for too long.
         """
-        self._refusals = self._refusals + 1 if isinstance(error, self._forgives) else 0
-        silent = self._silent and not is_final(error)
-        if not (is_passing(error) or self._refusals == 1 or silent):
-            return self._give_up(error_of(error.kind, f"{error}{self.left_behind(is_final(error))}"))
-        if self.unseen_since is None:
-            self.unseen_since = now
+        is_new = self.unseen_since is None
+        verdict = self._outage.fail(error, now)
+        self._is_silent_about = self._silent and not is_final(error)
+        if verdict is not Verdict.TOLERATED and not self._is_silent_about:
+            return self._give_up(self._reason_to_give_up(error, verdict))
+        if is_new:
             self._say(now, f"No news of {self.subject.name}, still waiting: {error}", warn=True)
-        elif now - self.unseen_since >= LONGEST_OUTAGE and not silent:
-            return self._give_up(
-                PlanasonixOutageError(
-                    f"No news of {self.subject.name} since {moment(self.unseen_since)}, for more than "
-                    f"{duration(_seconds(LONGEST_OUTAGE))}.{self.left_behind(False)} The last try: {error}"
-                )
-            )
         return self.remind(now)
+
+    def _reason_to_give_up(self, error: PlanasonixError, verdict: Verdict) -> PlanasonixError:
+        if verdict is Verdict.REFUSED or self.unseen_since is None:
+            return error_of(error.kind, f"{error}{self.left_behind(is_final(error))}")
+        return PlanasonixOutageError(
+            f"No news of {self.subject.name} since {moment(self.unseen_since)}, for more than "
+            f"{duration(_seconds(self._outage.policy.outage))}.{self.left_behind(False)} The last try: {error}"
+        )
 
     def remind(self, now: datetime) -> WaitEvent | None:
         """Let time pass: write a line where it is time for one, and mind the deadline.
@@ -163,7 +176,7 @@ class Watch:
                     f"{self.limit or 'timeout or execution_timeout'} was up{self._last_state}."
                 )
             )
-        if now - self._logged >= LOG_EVERY:
+        if now >= self._next_line:
             self._say(now, self._line(now))
         return None
 
@@ -173,8 +186,7 @@ class Watch:
         :param now: the time.
         :return: how many seconds from now that is.
         """
-        next_line = self._logged + LOG_EVERY
-        return max(0.0, _seconds(min(next_line, self.deadline or next_line) - now))
+        return max(0.0, _seconds(min(self._next_line, self.deadline or self._next_line) - now))
 
     def seconds_until_deadline(self, now: datetime) -> float | None:
         """Say how much time is left.
@@ -198,6 +210,10 @@ class Watch:
             else "a retry goes on with it, and a cleared task ends it first"
         )
         return f" The {self.subject.kind} was not cancelled and may still run: {what_now}."
+
+    @property
+    def _next_line(self) -> datetime:
+        return self._logged + (LOG_OUTAGE_EVERY if self.unseen_since else LOG_EVERY)
 
     @property
     def _last_state(self) -> str:

@@ -16,9 +16,9 @@ from typing import Any
 
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
 from planasonix_provider.api.request import PAGE_SIZE
-from planasonix_provider.api.retry import is_passing
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.channel import Channel
+from planasonix_provider.waiting.outages import is_outage
 from planasonix_provider.waiting.subjects import Work
 from planasonix_provider.waiting.watch import pause_after
 from planasonix_provider.waiting.words import duration, sentence
@@ -130,7 +130,7 @@ class Stream:
 
     async def _pause(self, listeners: Sequence[Listener], began: float, error: Exception | None) -> None:
         interval = min(listener.interval for listener in listeners)
-        if error and not (isinstance(error, PlanasonixError) and is_passing(error)):
+        if error and not (isinstance(error, PlanasonixError) and is_outage(error)):
             interval = max(interval, LOOK_AGAIN_AFTER)
         left = max(pause_after(error, interval) - (_seconds() - began), self._channel.silence, 0.0)
         shortest = min(left, max(0.0, LOOK_EVERY - (_seconds() - began)))
@@ -153,7 +153,7 @@ class Stream:
                     yield news
             except PlanasonixError as error:
                 # An outage is everybody's; a refusal may be of this list alone.
-                if is_passing(error):
+                if is_outage(error):
                     raise
                 failure = failure or error
             failure = failure or look.failure

@@ -132,7 +132,7 @@ class TestARetry:
         take(simulator, 0)
         notes: dict[str, Any] = {}
         dies(make, "while it waited", notes)
-        simulator.fail("status", route=f"get_{make().starts}", status=404, times=2)
+        simulator.fail("status", route=f"get_{make().starts}", status=404, times=3)
         run = drive(lambda: make(deferrable=deferrable), notes, try_number=2)
         assert run.error is None
         assert id_of(run) == started(simulator)[1].id

@@ -21,8 +21,9 @@ from planasonix_provider.waiting.cancel import LONGEST_PURSUIT
 from tests.conftest import API_KEY
 from tests.driving import Run, drive
 from tests.hanging import Hanging
+from tests.operators.tries import dies
 from tests.operators.work import CONNECTION, ENDED, backfill, killed, routes_asked, started, starts, sync
-from tests.outages import KINDS, MINUTE, outage
+from tests.outages import KINDS, MINUTE, PROXY_STATUSES, outage
 from tests.reference_server import ReferenceServer
 from tests.travel import BEGAN, Travel, travelling
 
@@ -44,6 +45,11 @@ def make(request: pytest.FixtureRequest, deferrable: bool) -> Make:
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _a_short_refusal() -> None:
+    """Let refusals persist for as long as they have to: a minute passes at once here."""
 
 
 def take(simulator: Simulator, seconds: float) -> None:
@@ -195,6 +201,102 @@ def left_by_an_outage(
     assert "cancel_job" not in routes_asked(simulator)
     travel.sleep(2 * HOUR)
     return notes
+
+
+@pytest.fixture(params=PROXY_STATUSES)
+def status(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+class TestAProxyThatRefuses:
+    """What answers in the API's place says nothing about the work."""
+
+    def test_is_waited_out_amid_the_wait(self, make: Make, simulator: Simulator, travel: Travel, status: int) -> None:
+        take(simulator, HOUR)
+        with outage(travel, status, after=5 * MINUTE, seconds=40 * MINUTE):
+            run = drive(make)
+        assert run.error is None
+        (one,) = started(simulator)
+        assert id_of(run) == one.id
+        assert "cancel_job" not in routes_asked(simulator)
+
+    def test_is_waited_out_by_the_next_try_which_starts_nothing(
+        self, make: Make, simulator: Simulator, travel: Travel, status: int
+    ) -> None:
+        simulator.world.configure(conflict="allowed")
+        notes = left_by_an_outage(make, simulator, travel, "503")
+        with outage(travel, status, after=travel.passed, seconds=30):
+            run = drive(make, notes, try_number=2)
+        assert run.error is None
+        (one,) = started(simulator)
+        assert id_of(run) == one.id
+
+    def test_is_waited_out_by_a_cleared_task_that_ends_its_old_work(
+        self, make: Make, simulator: Simulator, travel: Travel, status: int
+    ) -> None:
+        simulator.world.configure(conflict="allowed")
+        notes = left_by_an_outage(make, simulator, travel, "503")
+        take(simulator, MINUTE)
+        with outage(travel, status, after=travel.passed, seconds=5 * MINUTE):
+            run = drive(make, notes, try_number=2, max_tries=3)
+        assert run.error is None
+        old, new = started(simulator)
+        assert (old.status, id_of(run)) == ("cancelled", new.id)
+
+    def test_is_waited_out_by_a_cancel(self, make: Make, simulator: Simulator, travel: Travel, status: int) -> None:
+        take(simulator, 5 * HOUR)
+        with outage(travel, status, after=30 * MINUTE - 1, seconds=5 * MINUTE):
+            run = drive(lambda: make(timeout=30 * MINUTE))
+        assert str(run.error).endswith(("It was asked to cancel.", "It was cancelled."))
+        assert started(simulator)[0].status in ENDED
+
+    def test_is_waited_out_by_what_came_of_the_work(
+        self, make: Make, simulator: Simulator, travel: Travel, status: int
+    ) -> None:
+        take(simulator, 10 * MINUTE)
+        with outage(travel, status, after=lambda: is_over(simulator), seconds=40 * MINUTE, route="/results"):
+            run = drive(make)
+        assert run.error is None
+
+    def test_is_waited_out_by_the_search_for_an_earlier_start(
+        self, make: Make, simulator: Simulator, travel: Travel, status: int
+    ) -> None:
+        take(simulator, HOUR)
+        notes: dict[str, Any] = {}
+        dies(make, "after the answer", notes)
+        with outage(travel, status, after=travel.passed, seconds=5 * MINUTE):
+            run = drive(make, notes, try_number=2)
+        assert run.error is None
+        (one,) = started(simulator)
+        assert id_of(run) == one.id
+
+
+class TestARefusalByTheApi:
+    """Replicas restart, and keys are rotated: only what persists for a minute is believed."""
+
+    @pytest.mark.parametrize("status", [400, 401, 403, 404])
+    def test_of_half_a_minute_is_waited_out(self, simulator: Simulator, travel: Travel, status: int) -> None:
+        simulator.world.configure(conflict="allowed")
+        take(simulator, HOUR)
+        notes: dict[str, Any] = {}
+        dies(sync, "while it waited", notes)
+        simulator.fail("status", route="get_job", status=status, times=3)
+        run = drive(lambda: sync(poll_interval=10), notes, try_number=2)
+        assert run.error is None
+        (one,) = started(simulator)
+        assert id_of(run) == one.id
+
+    @pytest.mark.parametrize("is_clear", [False, True])
+    def test_that_lasts_means_that_the_work_is_gone(self, simulator: Simulator, travel: Travel, is_clear: bool) -> None:
+        take(simulator, HOUR)
+        notes: dict[str, Any] = {}
+        dies(sync, "while it waited", notes)
+        simulator.world.configure(conflict="allowed")
+        simulator.fail("status", route="get_job", status=404, times=7)
+        run = drive(lambda: sync(poll_interval=10), notes, try_number=2, max_tries=3 if is_clear else 2)
+        assert run.error is None
+        assert "is not there any more, starting anew" in run.said
+        assert id_of(run) == started(simulator)[1].id
 
 
 class TestLongerThanAnHour:

@@ -78,7 +78,7 @@ def test_default_status(kind, status):
         ({"kind": "reset", "when": "later"}, r"(?s)when.*'before' or 'after'"),
         ({"kind": "hang", "seconds": float("inf")}, r"(?s)seconds"),
         ({"kind": "status", "status": 200}, r"status: got 200, allowed for 'status' is 400 to 599"),
-        ({"kind": "html", "status": 304}, r"status: got 304, allowed for 'html' is 200 or 400 to 599"),
+        ({"kind": "html", "status": 204}, r"status: got 204, allowed for 'html' is 200 or 300 to 599"),
         ({"kind": "status", "headers": {"Retry-After": "1\r\nX: y"}}, r"headers.Retry-After"),
         ({"kind": "status", "headers": {"No Name": "1"}}, r"headers.No Name"),
         ({"kind": "reset", "color": "red"}, r"(?s)color.*not permitted"),

@@ -8,3 +8,8 @@ from tests.waiting.clock import Clock
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture(autouse=True)
+def _a_short_refusal() -> None:
+    """Let refusals persist for as long as they have to: a minute passes at once here."""

@@ -14,6 +14,7 @@ from planasonix_provider.api.errors import (
     PlanasonixRateLimitError,
     PlanasonixServerError,
     PlanasonixTransportError,
+    error_for_status,
 )
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.waiting.cancel import LONGEST_PURSUIT, cancel
@@ -259,7 +260,7 @@ class TestAnOutage:
         work, seconds, told = self.cancel(subject, until=300)
         assert work.status == "cancelled"
         assert seconds == pytest.approx(300, abs=15)
-        assert told == pytest.approx(30, abs=2)
+        assert told == pytest.approx(5, abs=1)
 
     def test_is_sat_out_for_ten_minutes(self, subject: Subject) -> None:
         error, seconds, _ = self.cancel(subject, until=3_600)
@@ -273,12 +274,21 @@ class TestAnOutage:
         assert seconds < 1
         assert told == 0
 
-    @pytest.mark.parametrize("times", [1, 2])
-    def test_of_the_key_is_sat_out_once(self, subject: Subject, times: int) -> None:
-        refused = PlanasonixAuthenticationError("401", status=401)
-        until = 10 * times - 5
-        work, _, _ = self.cancel(subject, until=until, error=refused)
-        assert (work is refused) == (times == 2)
+    @pytest.mark.parametrize("status", [401, 403, 404])
+    @pytest.mark.parametrize("seconds", [50, 80])
+    def test_of_a_refusal_by_the_api_is_sat_out_for_a_minute(
+        self, subject: Subject, status: int, seconds: float
+    ) -> None:
+        refused = error_for_status(status)(str(status), status=status)
+        work, took, _ = self.cancel(subject, until=seconds, error=refused)
+        assert (work is refused) == (seconds == 80)
+        assert took == pytest.approx(60, abs=11)
+
+    @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 408])
+    def test_of_a_proxy_that_refuses_is_sat_out(self, subject: Subject, status: int) -> None:
+        page = error_for_status(status, has_envelope=False)("HTML", status=status, has_envelope=False)
+        work, _, _ = self.cancel(subject, until=300, error=page)
+        assert work.status == "cancelled"
 
     @pytest.mark.parametrize("patience", [0, 4])
     def test_of_the_key_is_not_sat_out_in_a_hurry(self, subject: Subject, patience: float) -> None:
@@ -299,9 +309,9 @@ class TestAnOutage:
         assert seconds == pytest.approx(LONGEST_PURSUIT, abs=15)
 
 
-def test_cancels_that_fail_while_looks_do_not_are_told_of_twice_a_minute() -> None:
+def test_cancels_that_fail_while_looks_do_not_are_logged_once_a_minute() -> None:
     told: list[PlanasonixError] = []
-    cancel_backfill(api("running", fails=fails_always("cancel", DOWN)), patience=120, warn=told.append)
+    cancel_backfill(api("running", fails=fails_always("cancel", DOWN)), patience=240, warn=told.append)
     assert len(told) == pytest.approx(4, abs=1)
 
 
@@ -312,9 +322,17 @@ def test_an_outage_is_not_sat_out_for_each_of_thousands_of_jobs() -> None:
     assert len(there.asked) < 100
 
 
-def test_a_key_that_may_not_cancel_is_an_error_at_once() -> None:
+def test_a_key_that_may_not_cancel_is_an_error_after_a_minute() -> None:
     there = api(*["running"] * 100, fails=fails_always("cancel", FORBIDDEN))
     error, seconds = cancel_backfill(there)
+    assert error is FORBIDDEN
+    assert len(there.cancels) <= 7 * 5
+    assert seconds == pytest.approx(60, abs=11)
+
+
+def test_a_key_that_may_not_cancel_is_an_error_at_once_without_patience() -> None:
+    there = api(*["running"] * 100, fails=fails_always("cancel", FORBIDDEN))
+    error, seconds = cancel_backfill(there, patience=0)
     assert error is FORBIDDEN
     assert len(there.cancels) <= 5
     assert seconds < 1

@@ -12,9 +12,10 @@ from planasonix_provider.api.errors import (
     PlanasonixError,
     PlanasonixLostTrackError,
     PlanasonixNotFoundError,
-    PlanasonixPermissionError,
+    PlanasonixOutageError,
     PlanasonixRateLimitError,
     PlanasonixServerError,
+    error_for_status,
 )
 from planasonix_provider.api.models import Backfill, JobResults
 from planasonix_provider.waiting.patience import Patience
@@ -72,8 +73,8 @@ def test_that_never_come_are_an_error_and_no_half_report(clock: Clock) -> None:
     assert clock.passed >= 3_600
 
 
-def test_that_stay_away_are_told_of_every_half_minute(clock: Clock) -> None:
-    _, lines = fetch(clock, *[EARLY] * 7, THERE)
+def test_that_stay_away_are_logged_once_a_minute(clock: Clock) -> None:
+    _, lines = fetch(clock, *[EARLY] * 13, THERE)
     assert len(lines) == 3
 
 
@@ -85,16 +86,19 @@ def test_that_are_refused_once_are_asked_for_again(clock: Clock, once: Planasoni
     assert results == THERE
 
 
-def test_that_are_refused_twice_are_an_error(clock: Clock) -> None:
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_that_are_refused_for_a_minute_are_an_error(clock: Clock, status: int) -> None:
     with pytest.raises(PlanasonixLostTrackError):
-        fetch(clock, PlanasonixNotFoundError("404", status=404))
-    assert clock.passed == 10
+        fetch(clock, error_for_status(status)("refused", status=status))
+    assert clock.passed == 60
 
 
-def test_that_the_key_may_not_read_are_an_error_at_once(clock: Clock) -> None:
-    with pytest.raises(PlanasonixLostTrackError):
-        fetch(clock, PlanasonixPermissionError("403", status=403))
-    assert clock.passed == 0
+@pytest.mark.parametrize("status", [302, 401, 403, 404, 408])
+def test_that_a_proxy_refuses_are_asked_for_again(clock: Clock, status: int) -> None:
+    page = error_for_status(status, has_envelope=False)("HTML", status=status, has_envelope=False)
+    assert fetch(clock, *[page] * 300, THERE)[0] == THERE
+    with pytest.raises(PlanasonixOutageError):
+        fetch(clock, page)
 
 
 def test_that_a_429_puts_off_are_asked_for_when_it_says(clock: Clock) -> None:
@@ -119,7 +123,7 @@ class TestABackfill:
         backfill, lines = fetch_backfill(clock, *[PlanasonixServerError("503", status=503)] * 5, self.WHOLE)
         assert backfill == self.WHOLE
         assert clock.passed == 50
-        assert lines == ["Backfill bf_1 is over, but its results cannot be fetched yet, still trying: 503"] * 2
+        assert lines == ["Backfill bf_1 is over, but its results cannot be fetched yet, still trying: 503"]
 
     def test_is_asked_for_again_while_the_answer_lags_behind(self, clock: Clock) -> None:
         backfill, lines = fetch_backfill(clock, self.LATE, self.WHOLE)
@@ -131,13 +135,8 @@ class TestABackfill:
             fetch_backfill(clock, self.LATE)
         assert clock.passed >= 3_600
 
-    def test_that_is_refused_twice_is_an_error(self, clock: Clock) -> None:
+    def test_that_is_refused_for_a_minute_is_an_error(self, clock: Clock) -> None:
         refusal = PlanasonixNotFoundError("404", status=404)
         assert fetch_backfill(clock, refusal, self.WHOLE)[0] == self.WHOLE
         with pytest.raises(PlanasonixLostTrackError):
             fetch_backfill(clock, refusal)
-
-    def test_that_the_key_may_not_read_is_an_error_at_once(self, clock: Clock) -> None:
-        with pytest.raises(PlanasonixLostTrackError):
-            fetch_backfill(clock, PlanasonixPermissionError("403", status=403))
-        assert clock.passed == 0

@@ -13,6 +13,7 @@ from planasonix_provider.api.errors import (
     PlanasonixLostTrackError,
     PlanasonixNotFoundError,
     PlanasonixPermissionError,
+    error_for_status,
 )
 from planasonix_provider.api.errors import PlanasonixTransportError as Unreachable
 from planasonix_provider.api.models import Backfill, Job, Page, PageInfo, PageMeta
@@ -221,8 +222,17 @@ class TestAnOutage:
         with pytest.raises(Unreachable, match="reset"):
             find(there)
 
-    def test_is_no_refusal(self, there: There) -> None:
+    def test_is_no_refusal_that_lasts_for_a_minute(self, there: There) -> None:
         there.error, there.down_until = PlanasonixPermissionError("403", status=403), 1e9
         with pytest.raises(PlanasonixPermissionError, match="403"):
             find(there)
-        assert len(there.asked) == 1
+        assert len(there.asked) == 7
+
+    @pytest.mark.parametrize("status", [302, 400, 403, 404])
+    def test_is_a_proxy_that_refuses(self, there: There, status: int) -> None:
+        there.has(job("ours"))
+        there.error = error_for_status(status, has_envelope=False)("HTML", status=status, has_envelope=False)
+        there.down_until = 40 * 60
+        warnings: list[str] = []
+        assert find(there, warn=warnings.append) == "ours"
+        assert len(warnings) <= 41

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,12 +15,14 @@ from planasonix_provider.api.errors import (
     PlanasonixTransportError,
     PlanasonixUnreadableError,
     PlanasonixValidationError,
+    error_for_status,
 )
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.waiting.next_sync import SyncSubject
+from planasonix_provider.waiting.outages import LONGEST_OUTAGE
 from planasonix_provider.waiting.steps import Steps
 from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, Seen, Subject
-from planasonix_provider.waiting.watch import LONGEST_OUTAGE, Watch
+from planasonix_provider.waiting.watch import Watch
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
 SUBJECT = JobSubject("job_1")
@@ -87,14 +88,14 @@ class TestTheLog:
 
     def test_tells_of_trouble_once_then_reminds_then_tells_of_its_end(self, watch: Watch, lines: list[str]) -> None:
         watch.see(job("running"), after(seconds=0))
-        for second in (10, 20, 30, 40):
+        for second in range(10, 90, 10):
             watch.miss(PlanasonixServerError("GET /x: answered 500.", status=500), after(seconds=second))
-        watch.see(job("running"), after(seconds=50))
+        watch.see(job("running"), after(seconds=90))
         assert lines == [
             "Job job_1 is running, after 0 s.",
             "! No news of job job_1, still waiting: GET /x: answered 500.",
-            "Still no news of job job_1, for 30 s now.",
-            "Planasonix answers again, after 40 s.",
+            "Still no news of job job_1, for 1 min 0 s now.",
+            "Planasonix answers again, after 1 min 20 s.",
         ]
 
     def test_counts_no_time_below_nothing_where_clocks_disagree(self, watch: Watch, lines: list[str]) -> None:
@@ -168,30 +169,43 @@ class TestTrouble:
             assert watch.miss(error, after(hours=hour) + LONGEST_OUTAGE - timedelta(seconds=1)) is None
             assert watch.see(job("running"), after(hours=hour) + LONGEST_OUTAGE - timedelta(seconds=1)) is None
 
-    @pytest.mark.parametrize(
-        "make_error",
-        [
-            lambda: PlanasonixNotFoundError("404", status=404),
-            lambda: PlanasonixAuthenticationError("401", status=401),
-        ],
-    )
-    def test_of_a_refusal_counts_the_second_time_in_a_row(
-        self, watch: Watch, make_error: Callable[[], PlanasonixError]
-    ) -> None:
-        assert watch.miss(make_error(), after(seconds=10)) is None
-        assert watch.see(job("running"), after(seconds=20)) is None
-        assert watch.miss(make_error(), after(seconds=30)) is None
-        event = watch.miss(make_error(), after(seconds=40))
+    @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
+    def test_of_a_refusal_by_the_api_ends_the_wait_after_a_minute(self, watch: Watch, status: int) -> None:
+        error = error_for_status(status)(str(status), status=status)
+        assert watch.miss(error, after(seconds=10)) is None
+        assert watch.see(job("running"), after(seconds=60)) is None
+        assert all(watch.miss(error, after(seconds=second)) is None for second in range(70, 130))
+        event = watch.miss(error, after(seconds=130))
         assert event is not None
-        assert event.error == make_error().kind
+        assert event.error == error.kind
 
-    def test_that_does_not_pass_ends_the_wait_at_once(self, watch: Watch) -> None:
-        event = watch.miss(PlanasonixPermissionError("403", status=403), after(seconds=10))
+    def test_of_a_refusal_counts_the_minute_anew_after_another_error(self, watch: Watch) -> None:
+        refusal = PlanasonixNotFoundError("404", status=404)
+        assert watch.miss(refusal, after(seconds=0)) is None
+        assert watch.miss(PlanasonixServerError("503", status=503), after(seconds=50)) is None
+        assert watch.miss(refusal, after(seconds=70)) is None
+        assert watch.miss(refusal, after(seconds=130)) is not None
+
+    @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 405])
+    def test_of_a_refusal_by_a_proxy_is_an_outage(self, watch: Watch, status: int) -> None:
+        error = error_for_status(status, has_envelope=False)("HTML", status=status, has_envelope=False)
+        assert watch.miss(error, after(minutes=0)) is None
+        assert watch.miss(error, after(minutes=59)) is None
+        event = watch.miss(error, after(minutes=60))
         assert event is not None
-        assert event.error == "permission"
+        assert event.error == "outage"
+
+    @pytest.mark.parametrize("has_envelope", [True, False])
+    @pytest.mark.parametrize("status", [408, 425])
+    def test_of_a_408_or_425_is_an_outage_whoever_answers(self, watch: Watch, status: int, has_envelope: bool) -> None:
+        error = error_for_status(status)(str(status), status=status, has_envelope=has_envelope)
+        assert watch.miss(error, after(minutes=0)) is None
+        assert watch.miss(error, after(minutes=59)) is None
 
     def test_that_ends_the_wait_says_that_the_job_may_still_run(self, watch: Watch) -> None:
-        event = watch.miss(PlanasonixPermissionError("GET /x: answered 403.", status=403), after(seconds=10))
+        error = PlanasonixPermissionError("GET /x: answered 403.", status=403)
+        watch.miss(error, after(seconds=10))
+        event = watch.miss(error, after(seconds=70))
         assert event is not None
         assert event.message == (
             "GET /x: answered 403. The job was not cancelled and may still run: look at job_1 before you clear the "
@@ -227,15 +241,36 @@ class TestWhoOnlyWatches:
         assert event is not None
         assert event.error == error.kind
 
-    def test_takes_one_refusal_of_the_key_for_a_rotation(self, lines: list[str]) -> None:
+    def test_takes_a_minute_of_refusals_of_the_key_for_a_rotation(self, lines: list[str]) -> None:
         watch = make(lines, owned=False)
         assert watch.miss(KEY_REFUSED, after(seconds=1)) is None
-        event = watch.miss(KEY_REFUSED, after(seconds=2))
+        assert watch.is_in_doubt
+        event = watch.miss(KEY_REFUSED, after(seconds=61))
         assert event is not None
         assert event.error == "authentication"
 
-    def test_gives_up_at_that_one_if_it_could_not_remember_it(self, lines: list[str]) -> None:
-        assert make(lines, owned=False, forgetful=True).miss(KEY_REFUSED, after(seconds=1)) is not None
+    @pytest.mark.parametrize("how", [{"status": "running"}, {"is_known": True}], ids=str)
+    @pytest.mark.parametrize("error", FINAL, ids=str)
+    def test_is_patient_with_a_refusal_of_work_that_was_seen_before(
+        self, lines: list[str], error: PlanasonixError, how: dict[str, Any]
+    ) -> None:
+        watch = make(lines, owned=False, **how)
+        assert watch.miss(error, after(seconds=0)) is None
+        assert watch.miss(error, after(seconds=59)) is None
+        assert watch.miss(error, after(seconds=60)) is not None
+
+    def test_knows_the_work_once_it_was_seen(self, lines: list[str]) -> None:
+        watch = make(lines, owned=False)
+        watch.see(job("running"), after(seconds=0))
+        assert watch.is_known
+        assert watch.miss(FINAL[0], after(seconds=1)) is None
+
+    @pytest.mark.parametrize("status", [302, 403, 404])
+    def test_gives_up_at_the_first_page_of_a_proxy_and_leaves_the_retries(self, lines: list[str], status: int) -> None:
+        error = error_for_status(status, has_envelope=False)("HTML", status=status, has_envelope=False)
+        event = make(lines, owned=False).miss(error, after(seconds=1))
+        assert event is not None
+        assert event.error == "response"
 
     @pytest.mark.parametrize("error", TRANSIENT, ids=str)
     def test_waits_an_outage_out_as_others_do(self, lines: list[str], error: PlanasonixError) -> None:
@@ -303,8 +338,8 @@ class TestAnOutageFromBefore:
         assert watch.unseen_since == after(minutes=30)
 
     def test_is_shown_in_the_next_line(self, lines: list[str]) -> None:
-        make(lines, unseen_since=after(minutes=-50)).remind(after(seconds=30))
-        assert lines == ["Still no news of job job_1, for 50 min 30 s now."]
+        make(lines, unseen_since=after(minutes=-50)).remind(after(seconds=60))
+        assert lines == ["Still no news of job job_1, for 51 min 0 s now."]
 
 
 class Looked(JobSubject):
@@ -362,7 +397,9 @@ class TestABackfill:
         assert event.backfill == done.work
 
     def test_that_may_still_run_is_named(self, lines: list[str]) -> None:
-        event = make(lines, BACKFILL).miss(FINAL[1], after(seconds=1))
+        watch = make(lines, BACKFILL)
+        watch.miss(FINAL[1], after(seconds=1))
+        event = watch.miss(FINAL[1], after(seconds=61))
         assert event is not None
         assert event.message == (
             "403 The backfill was not cancelled and may still run: look at bf_1 before you clear the task."

@@ -1,0 +1,146 @@
+"""Which errors are tolerated, and for how long: one table for every loop that asks the API again.
+
+Waits, cancels, searches, results and the start of a task share it. No I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum, IntEnum, auto
+
+from planasonix_provider.api.errors import (
+    PlanasonixAuthenticationError,
+    PlanasonixError,
+    PlanasonixResponseError,
+)
+from planasonix_provider.api.retry import is_passing
+
+#: How long the API may be out of reach before a task gives up.
+LONGEST_OUTAGE = timedelta(hours=1)
+#: How long the API may refuse what it has shown before. Keys are rotated, replicas restart, and a new job may not be
+#: visible everywhere yet.
+LONGEST_REFUSAL = timedelta(minutes=1)
+#: Log an outage at most this often.
+LOG_OUTAGE_EVERY = timedelta(minutes=1)
+
+
+class Contact(IntEnum):
+    """What has answered before."""
+
+    #: Nothing yet: the host may be mistyped.
+    NONE = 0
+    #: The API, but this job or backfill was not seen: its id may be wrong.
+    API = 1
+    #: The job or backfill was seen, or this task has started it.
+    WORK = 2
+
+
+@dataclass(frozen=True)
+class OutagePolicy:
+    """How long errors are tolerated.
+
+    :param outage: how long the API may be out of reach; default one hour.
+    :param refusal: how long the API may refuse what it has shown before; default one minute.
+    """
+
+    outage: timedelta = field(default_factory=lambda: LONGEST_OUTAGE)
+    refusal: timedelta = field(default_factory=lambda: LONGEST_REFUSAL)
+
+    def limit(self, error: PlanasonixError, contact: Contact) -> timedelta:
+        """Return how long an error is tolerated: the one table that decides it.
+
+        ================================ ========== ========== ==========
+        error                            NONE       API        WORK
+        ================================ ========== ========== ==========
+        outage (see :func:`is_passing`)  outage     outage     outage
+        3xx or 4xx without the envelope  none [1]_  outage     outage
+        401                              refusal    refusal    refusal
+        another refusal by the API       none       none       refusal
+        anything else                    none       none       none
+        ================================ ========== ========== ==========
+
+        .. [1] A 401 without the envelope is tolerated like one with it.
+        """
+        if is_passing(error) or (contact >= Contact.API and is_by_a_proxy(error)):
+            return self.outage
+        if isinstance(error, PlanasonixAuthenticationError):
+            return self.refusal
+        if contact is Contact.WORK and isinstance(error, PlanasonixResponseError):
+            return self.refusal
+        return timedelta(0)
+
+
+def is_by_a_proxy(error: BaseException) -> bool:
+    """Return whether something other than the API has refused a request: the response lacks the API's envelope."""
+    return isinstance(error, PlanasonixResponseError) and not error.has_envelope
+
+
+def is_outage(error: BaseException) -> bool:
+    """Return whether an error says nothing about the work that was asked for."""
+    return is_passing(error) or is_by_a_proxy(error)
+
+
+class Verdict(Enum):
+    """What an error means for the loop that met it."""
+
+    TOLERATED = auto()
+    #: The error itself is the reason to stop.
+    REFUSED = auto()
+    #: The API was out of reach for too long.
+    OUTAGE = auto()
+
+
+class OutageTracker:
+    """Counts for how long requests have failed.
+
+    :param policy: how long errors are tolerated.
+    :param contact: what has answered before.
+    :param since: when the outage began, if it goes on from another process.
+    :param passes: further errors that pass here like an outage; default none.
+    """
+
+    def __init__(
+        self,
+        policy: OutagePolicy | None = None,
+        contact: Contact = Contact.WORK,
+        *,
+        since: datetime | None = None,
+        passes: Callable[[PlanasonixError], bool] = lambda error: False,
+    ) -> None:
+        self.policy = policy or OutagePolicy()
+        self.contact = contact
+        #: When the first request failed after the last response; ``None`` while requests succeed.
+        self.since = since
+        #: Whether the last error is tolerated for less time than an outage.
+        self.is_short = False
+        self._passes = passes
+        self._refused_since: datetime | None = None
+        self._logged_at: datetime | None = None
+
+    def succeed(self, contact: Contact = Contact.WORK) -> None:
+        """Record a response."""
+        self.contact = max(self.contact, contact)
+        self.since = self._refused_since = self._logged_at = None
+        self.is_short = False
+
+    def fail(self, error: PlanasonixError, now: datetime) -> Verdict:
+        """Record an error and return what it means."""
+        self.since = self.since or now
+        limit = self.policy.outage if self._passes(error) else self.policy.limit(error, self.contact)
+        self.is_short = limit < self.policy.outage
+        if not self.is_short:
+            self._refused_since = None
+            return Verdict.OUTAGE if now - self.since >= limit else Verdict.TOLERATED
+        self._refused_since = self._refused_since or now
+        if now - self._refused_since >= limit:
+            return Verdict.REFUSED
+        return Verdict.OUTAGE if now - self.since >= self.policy.outage + limit else Verdict.TOLERATED
+
+    def is_news(self, now: datetime) -> bool:
+        """Return whether to log the outage now, and assume that it is logged."""
+        if self._logged_at and now - self._logged_at < LOG_OUTAGE_EVERY:
+            return False
+        self._logged_at = now
+        return True
