@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import stat
 import traceback
 from collections.abc import Callable, Iterator
@@ -229,15 +230,41 @@ class TestAVariable:
         keeper("variable:planasonix_hook").check()
         assert ("Airflow 2 shows its value" in caplog.text) is not AIRFLOW_V_3_0_PLUS
 
+    @pytest.mark.parametrize(
+        ("option", "value", "words"),
+        [
+            ("LOGGING_LEVEL", "DEBUG", "logging_level is DEBUG"),
+            ("LOGGING_LEVEL", "notset", "logging_level is NOTSET"),
+            ("NAMESPACE_LEVELS", "supervisor=DEBUG", "namespace_levels has supervisor=DEBUG"),
+            ("NAMESPACE_LEVELS", "botocore=INFO, supervisor=debug", "namespace_levels has supervisor=debug"),
+            ("NAMESPACE_LEVELS", "airflow=DEBUG", "namespace_levels has airflow=DEBUG"),
+            (
+                "NAMESPACE_LEVELS",
+                "task=INFO airflow.sdk.execution_time.supervisor=NOTSET",
+                "namespace_levels has airflow.sdk.execution_time.supervisor=NOTSET",
+            ),
+        ],
+    )
     def test_is_refused_where_airflow_3_logs_what_a_task_sets(
-        self, airflow_db: None, monkeypatch: pytest.MonkeyPatch
+        self, airflow_db: None, monkeypatch: pytest.MonkeyPatch, option: str, value: str, words: str
     ) -> None:
-        monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "DEBUG")
+        monkeypatch.setenv(f"AIRFLOW__LOGGING__{option}", value)
         keeper(f"variable:{VARIABLE}").check()
         monkeypatch.setattr(surroundings, "is_task_without_database", lambda: True)
         monkeypatch.setattr(surroundings, "secrets_backends", list)
-        with pytest.raises(PlanasonixSecretError, match="logging_level is DEBUG"):
+        with pytest.raises(PlanasonixSecretError, match=re.escape(f"while [logging] {words}, Airflow 3 writes")):
             keeper(f"variable:{VARIABLE}").check()
+
+    @pytest.mark.parametrize(
+        "levels", ["", "supervisor=INFO", "botocore=DEBUG air=DEBUG supervisors=DEBUG", "supervisor"]
+    )
+    def test_is_taken_where_airflow_logs_something_else_only(
+        self, airflow_db: None, monkeypatch: pytest.MonkeyPatch, levels: str
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW__LOGGING__NAMESPACE_LEVELS", levels)
+        monkeypatch.setattr(surroundings, "is_task_without_database", lambda: True)
+        monkeypatch.setattr(surroundings, "secrets_backends", list)
+        keeper(f"variable:{VARIABLE}").check()
 
 
 class TestAConnection:
@@ -360,19 +387,67 @@ class TestAFile:
         place.keep(FIRST)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
-    def test_keeps_its_owner(self, place: Keeper, path: Path) -> None:
-        path.touch()
-        if os.geteuid():
-            pytest.skip("only root may write the files of others")
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file to another user")
+    @pytest.mark.parametrize("content", ["", Kept("wh_1", THIRD).written()], ids=["empty", "a secret"])
+    def test_that_another_user_has_planted_gets_no_secret_from_root(
+        self, place: Keeper, path: Path, content: str
+    ) -> None:
+        path.write_text(content)
         os.chown(path, 1234, 1235)
-        place.keep(FIRST)
-        assert (path.stat().st_uid, path.stat().st_gid) == (1234, 1235)
+        for act in (place.check, place.kept, lambda: place.keep(FIRST, webhook_id="wh_1")):
+            with pytest.raises(
+                PlanasonixSecretError, match=r"it belongs to another user \(uid 1234; this runs as uid 0"
+            ):
+                act()
+        assert path.read_text() == content
+        assert list(path.parent.iterdir()) == [path]
 
     def test_of_another_user_is_refused(self, place: Keeper, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path.touch()
         monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
         with pytest.raises(PlanasonixSecretError, match="it belongs to another user"):
             place._read()
+
+    @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+    def test_that_others_could_write_is_refused(self, place: Keeper, path: Path, mode: int) -> None:
+        place.keep(THIRD, webhook_id="wh_1")
+        path.chmod(mode)
+        words = re.escape(
+            f"others may write it (mode {mode:04o}). Check what is in it, then close it: `chmod 600 {path}`"
+        )
+        for act in (place.check, place.kept, lambda: place.keep(FIRST, webhook_id="wh_1")):
+            with pytest.raises(PlanasonixSecretError, match=words):
+                act()
+        path.chmod(0o600)
+        assert place.kept() == Kept("wh_1", THIRD)
+
+    @pytest.mark.parametrize("planted", ["a link", "a file that others may write"])
+    def test_that_was_exchanged_between_look_and_read_is_refused(
+        self, place: Keeper, path: Path, monkeypatch: pytest.MonkeyPatch, planted: str
+    ) -> None:
+        place.keep(FIRST, webhook_id="wh_1")
+        (other := path.with_name("other")).write_text(Kept("wh_1", THIRD).written())
+        other.chmod(0o666)
+        really_open = os.open
+
+        def open_(file: Any, *arguments: Any, **more: Any) -> int:
+            if file == path:
+                path.unlink()
+                path.symlink_to(other) if planted == "a link" else other.rename(path)
+            return really_open(file, *arguments, **more)
+
+        monkeypatch.setattr(os, "open", open_)
+        with pytest.raises(PlanasonixSecretError) as refused:
+            place.kept()
+        assert shows_none(whole(refused.value))
+
+    def test_is_refused_where_a_file_system_gives_it_to_another_user(
+        self, place: Keeper, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: path.parent.stat().st_uid + 1)
+        with pytest.raises(PlanasonixSecretError, match="it belongs to another user"):
+            place.check()
+        assert list(path.parent.iterdir()) == []
 
     def test_that_is_a_link_is_not_followed(self, place: Keeper, path: Path, tmp_path: Path) -> None:
         (target := tmp_path / "target").write_text("precious")

@@ -6,6 +6,7 @@ import fcntl
 import inspect
 import logging
 import os
+import shlex
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -41,10 +42,10 @@ class VariableKeeper(Keeper):
     def _check_place(self) -> None:
         if shadow := surroundings.shadow(lambda backend: backend.get_variable(key=self.name)):
             raise self.refuse(f"{shadow} has a variable of this name, which would be read instead. Name another.")
-        if surroundings.is_task_without_database() and surroundings.logs_all():
+        if surroundings.is_task_without_database() and (setting := surroundings.setting_that_logs_all()):
             raise self.refuse(
-                "while [logging] logging_level is DEBUG, Airflow 3 writes what a task puts into a variable to a log of "
-                "its own. Take 'file:/absolute/path' or a function, or raise the level."
+                f"while [logging] {setting}, Airflow 3 writes what a task puts into a variable to a log of its own. "
+                "Take 'file:/absolute/path' or a function, or raise the level."
             )
         if surroundings.shows(self.name):
             log.warning(
@@ -128,18 +129,40 @@ class FileKeeper(Keeper):
     def _check_place(self) -> None:
         if not self.path.parent.is_dir():
             raise self.refuse(f"there is no folder {self.path.parent}. Make it, for its owner alone (mode 0700).")
-        self._temporary(b"").unlink()
+        temporary = self._temporary(b"")
+        try:
+            # Some network file systems give the files of root to another user: what is kept there could not be read.
+            self._refuse_what_is_not_ours(temporary.lstat())
+        finally:
+            temporary.unlink()
 
     def _read(self) -> Kept | None:
-        if (state := self._state()) is None:
+        try:
+            # First, because opening a device may do something.
+            self._refuse_what_is_not_ours(self.path.lstat())
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
             return None
-        if not stat.S_ISREG(state.st_mode):
-            raise self.refuse("it is a link, a folder or a device. Name the file itself.")
-        if os.geteuid() not in (0, state.st_uid):
-            raise self.refuse("it belongs to another user. Name a file of the user that this runs as.")
-        with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
+        with os.fdopen(descriptor) as file:
+            # Another file may have come there in between.
+            self._refuse_what_is_not_ours(os.fstat(descriptor))
             text = file.read()
         return self._parsed(text) if text.strip() else None
+
+    def _refuse_what_is_not_ours(self, state: os.stat_result) -> None:
+        """Refuse a file that somebody else may have put there, also as root, who could read and write it."""
+        if not stat.S_ISREG(state.st_mode):
+            raise self.refuse("it is a link, a folder or a device. Name the file itself.")
+        if state.st_uid != os.geteuid():
+            raise self.refuse(
+                f"it belongs to another user (uid {state.st_uid}; this runs as uid {os.geteuid()}). Name a file of the "
+                "user that this runs as, or one that does not exist yet."
+            )
+        if state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise self.refuse(
+                f"others may write it (mode {stat.S_IMODE(state.st_mode):04o}). Check what is in it, then close it: "
+                f"`chmod 600 {shlex.quote(str(self.path))}`"
+            )
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -167,20 +190,12 @@ class FileKeeper(Keeper):
         finally:
             os.close(folder)
 
-    def _state(self) -> os.stat_result | None:
-        try:
-            return self.path.lstat()
-        except FileNotFoundError:
-            return None
-
     def _temporary(self, content: bytes) -> Path:
         """Write a new file beside the real one, which nobody else could read at any moment."""
         path = self.path.with_name(f".{self.path.name}.{token_hex(4)}")
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                if (state := self._state()) and state.st_uid != os.geteuid():
-                    os.fchown(descriptor, state.st_uid, state.st_gid)
                 file.write(content)
                 file.flush()
                 os.fsync(descriptor)

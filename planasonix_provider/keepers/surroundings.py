@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -10,6 +11,8 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
+#: Which loggers write the messages of tasks at DEBUG: the supervisor's, and that of ``dag.test()``.
+_LOGGERS_OF_MESSAGES = ("supervisor", "airflow.sdk.execution_time")
 _BUILT_IN_BACKENDS = {"EnvironmentVariablesBackend", "MetastoreBackend", "ExecutionAPISecretsBackend"}
 
 
@@ -69,14 +72,30 @@ def custom_secrets_backends() -> Sequence[Any]:
     return [backend for backend in secrets_backends() if type(backend).__name__ not in _BUILT_IN_BACKENDS]
 
 
-def logs_all() -> bool:
-    """Say whether Airflow logs at its lowest level.
+def setting_that_logs_all() -> str | None:
+    """Return the setting by which Airflow logs each message of a task to its supervisor.
 
-    :return: whether it does.
+    :return: the setting of the section ``[logging]``, in words; ``None`` if the messages are not logged.
     """
     from airflow.providers.common.compat.sdk import conf
 
-    return bool(conf.get("logging", "logging_level", fallback="INFO").upper() == "DEBUG")
+    level = conf.get("logging", "logging_level", fallback="INFO")
+    if _is_debug(level):
+        return f"logging_level is {level.strip().upper()}"
+    for entry in re.split(r"[\s,]+", conf.get("logging", "namespace_levels", fallback="") or ""):
+        namespace, _, level = entry.partition("=")
+        if _is_debug(level) and any(_is_related(namespace, logger) for logger in _LOGGERS_OF_MESSAGES):
+            return f"namespace_levels has {entry}"
+    return None
+
+
+def _is_debug(level: str) -> bool:
+    return level.strip().upper() in ("DEBUG", "NOTSET")
+
+
+def _is_related(namespace: str, logger: str) -> bool:
+    """Return whether a namespace is a logger, one above it, or one below it."""
+    return f"{logger}.".startswith(f"{namespace}.") or namespace.startswith(f"{logger}.")
 
 
 def shows(name: str) -> bool:
