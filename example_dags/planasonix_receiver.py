@@ -44,18 +44,25 @@ with DAG(
 
     rotate(subscribe.output)
 
+orders_ready = Asset("orders_ready")
+
 with DAG(
     dag_id="planasonix_orders_report",
-    schedule=[Asset("orders_ready")],
+    schedule=[orders_ready],
     start_date=datetime(2025, 1, 1, tzinfo=UTC),
     catchup=False,
     tags=["planasonix", "example"],
 ) as report:
 
-    @task
-    def tell(triggering_asset_events: Any = None) -> list[str]:
-        """Say which jobs have ended: two that end together may start one run."""
-        events = [event for events in (triggering_asset_events or {}).values() for event in events]
+    @task(inlets=[orders_ready])
+    def tell(triggering_asset_events: Any = None, inlet_events: Any = None) -> list[str]:
+        """Name the jobs that have ended since the first event of this run; some may be in the next run again."""
+        started_by = [event for events in (triggering_asset_events or {}).values() for event in events]
+        if not started_by:
+            return []
+        # Events of the same moment start one run, and it may be given the first only.
+        since = min(event.timestamp for event in started_by)
+        events = [event for event in inlet_events[orders_ready] if event.timestamp >= since]
         return [event.extra["job_id"] for event in events if "job_id" in event.extra]
 
     tell()

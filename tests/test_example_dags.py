@@ -4,6 +4,7 @@ import json
 import re
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -97,6 +98,20 @@ def test_planasonix_asset_alias(capfd: pytest.CaptureFixture[str]) -> None:
 def test_planasonix_events() -> None:
     # What its asset hears, and that it starts the DAG, is seen in tests/system/test_events.py.
     runs_to_its_end("planasonix_events")
+
+
+@pytest.mark.skipif(not HAS_WATCHERS, reason="Airflow 2 has no watchers")
+@pytest.mark.parametrize("can_filter", [False, True], ids=["before Airflow 3.3", "Airflow 3.3"])
+def test_a_run_of_planasonix_events_that_was_given_one_event_reads_those_that_came_with_it(can_filter: bool) -> None:
+    class Filtered(list[Any]):
+        def after(self, time: Any) -> list[Any]:
+            return [event for event in self if event.timestamp >= time]
+
+    new_events: Any = runpy.run_path(str(DAGS_FOLDER / "planasonix_events.py"))["new_events"]
+    before, first, second, third = (SimpleNamespace(timestamp=number) for number in range(4))
+    known = (Filtered if can_filter else list)([before, first, second, third])
+    assert new_events("asset", {"asset": [second, first]}, {"asset": known}) == [first, second, third]
+    assert new_events("asset", {}, {"asset": known}) == []
 
 
 def test_planasonix_webhook(planasonix: Planasonix) -> None:

@@ -56,6 +56,7 @@ DAGS = {
         "events_react",
         "events_many",
         "events_own",
+        "events_together",
         "events_twin_one",
         "events_twin_other",
         "events_fifty",

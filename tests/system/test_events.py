@@ -30,7 +30,7 @@ PATIENCE = 400.0
 @pytest.fixture(scope="module")
 def watched(airflow: LocalAirflow) -> Iterator[Simulator]:
     """What the watchers of ``planasonix_events`` watch; they have run without that connection until now."""
-    names = ("conn_events_react", "conn_events_many", "conn_events_own", "conn_events_twin")
+    names = ("conn_events_react", "conn_events_many", "conn_events_own", "conn_events_twin", "conn_events_together")
     with Simulator(api_key=API_KEY, connections=names, rate_limit=1_000_000) as simulator:
         simulator.world.configure(conflict="allowed", show_metadata=True)
         add_connection(airflow, "planasonix_events", simulator.airflow_connection())
@@ -149,6 +149,40 @@ def test_what_ends_while_the_dags_of_one_of_two_equal_watchers_are_paused_reache
     note(f"heard {time.monotonic() - began:.1f} s after the unpaused DAG was parsed")
     for name in ("events_twin_one", "events_twin_other"):
         assert [payload["job_id"] for payload in heard(airflow, name)] == [first.id, second.id]
+
+
+@pytest.mark.timeout(900)
+def test_of_events_that_come_together_a_run_may_have_the_first_only_and_reads_all_of_them(
+    airflow: LocalAirflow, watched: Simulator, note: Notes
+) -> None:
+    wait_until_it_is_watched(watched)
+    watched.plan("conn_events_together", times=None, queued_seconds=0, running_seconds=5)
+    jobs = [watched.world.start_sync("conn_events_together").id for _ in range(12)]
+    eventually(lambda: count_heard(airflow, "events_together") == len(jobs), "all are told")
+    wait_until_it_is_watched(watched)
+    started_by: list[list[str]] = []
+    read: set[str] = set()
+    for run in runs(airflow, "events_together"):
+        for task_id in ("react", "read"):
+            task = TaskRun(airflow, "events_together", run["dag_run_id"], task_id=task_id)
+            task.wait_for("success")
+            if task_id == "react":
+                started_by.append(task.xcom())
+            else:
+                read |= set(task.xcom())
+    note(f"{len(jobs)} events started {len(started_by)} runs, by {[len(ids) for ids in started_by]} events each")
+    left_out = set(jobs).difference(*started_by)
+    note(f"{len(left_out)} events wait for the next one of the asset")
+    assert len(started_by) < len(jobs)
+    assert read == set(jobs)
+
+    # What waited is among what has started the next run.
+    later = watched.world.start_sync("conn_events_together").id
+    eventually(lambda: len(runs(airflow, "events_together")) > len(started_by), "the next run is there")
+    newest = max(runs(airflow, "events_together"), key=lambda run: run["run_after"])
+    task = TaskRun(airflow, "events_together", newest["dag_run_id"], task_id="react")
+    task.wait_for("success")
+    assert set(task.xcom()) == {*left_out, later}
 
 
 @pytest.mark.timeout(1800)

@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import DAG, Asset, task
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import AssetWatcher
 
+from example_dags.planasonix_events import new_events
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.triggers.planasonix import PlanasonixEventTrigger
 
@@ -48,6 +49,17 @@ with DAG(
 for twin in ("events_twin_one", "events_twin_other"):
     with DAG(dag_id=twin, schedule=watched(twin, connection_id="conn_events_twin", asset=twin), **settings):
         EmptyOperator(task_id="react")
+together = watched("events_together", connection_id="conn_events_together")
+with DAG(dag_id="events_together", schedule=together, **settings):
+
+    @task(inlets=[together])
+    def read(triggering_asset_events: Any = None, inlet_events: Any = None) -> list[str]:
+        """Name all that is new for this run."""
+        events = new_events(together, triggering_asset_events, inlet_events)
+        return [event.extra["payload"]["job_id"] for event in events]
+
+    react()
+    read()
 FIFTY = [
     Asset(
         f"events_fifty_{number:02}",
