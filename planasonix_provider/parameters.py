@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -65,6 +66,15 @@ def is_open(value: Any) -> bool:
         return any(is_open(item) for item in value)
     # What Airflow resolves at run time (XComArg and its kin) has this method.
     return hasattr(value, "resolve")
+
+
+def items_of(value: Any) -> list[Any] | None:
+    """Read the items of a sequence that is not a text.
+
+    :param value: what was given; the output of a mapped task is a sequence that Airflow reads item by item.
+    :return: the items, or ``None`` if it is no sequence.
+    """
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)) else None
 
 
 def is_nothing(value: Any) -> bool:
@@ -173,10 +183,10 @@ def some_of(allowed: Collection[str]) -> Check:
     """
 
     def check(name: str, value: Any) -> list[str]:
-        is_list = isinstance(value, (list, tuple, set, frozenset)) and value
-        if not is_list or not all(isinstance(word, str) and word in allowed for word in value):
-            raise refusal(name, value, f"a list of {', '.join(sorted(allowed))}")
-        return list(dict.fromkeys(value))
+        words = list(value) if isinstance(value, AbstractSet) else items_of(value)
+        if not words or not all(isinstance(word, str) and word in allowed for word in words):
+            raise refusal(name, words or value, f"a list of {', '.join(sorted(allowed))}")
+        return list(dict.fromkeys(words))
 
     return check
 
@@ -220,13 +230,14 @@ def tables(name: str, value: Any) -> list[str]:
     :return: the names.
     :raises ValueError: if there is none, one is blank, or one is there twice.
     """
-    if not isinstance(value, (list, tuple)) or not value:
+    names = items_of(value)
+    if not names:
         raise refusal(name, value, "a list of table names, or None for all tables")
-    if not all(isinstance(table, str) and table.strip() for table in value):
-        raise refusal(name, value, "table names that are texts and not blank")
-    if doubles := sorted({table for table in value if value.count(table) > 1}):
-        raise refusal(name, value, f"each table once; twice there is {', '.join(doubles)}")
-    return list(value)
+    if not all(isinstance(table, str) and table.strip() for table in names):
+        raise refusal(name, names, "table names that are texts and not blank")
+    if doubles := sorted({table for table in names if names.count(table) > 1}):
+        raise refusal(name, names, f"each table once; twice there is {', '.join(doubles)}")
+    return names
 
 
 def metadata(name: str, value: Any) -> dict[str, Any]:
@@ -240,7 +251,14 @@ def metadata(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise refusal(name, value, "a mapping whose keys are texts")
     try:
-        plain: dict[str, Any] = json.loads(json.dumps(dict(value), allow_nan=False))
+        plain: dict[str, Any] = json.loads(json.dumps(dict(value), allow_nan=False, default=_json_list))
     except (TypeError, ValueError) as reason:
         raise refusal(name, value, f"what JSON can hold ({reason})") from None
     return plain
+
+
+def _json_list(value: Any) -> list[Any]:
+    items = items_of(value)
+    if items is None:
+        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+    return items

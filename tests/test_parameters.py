@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import Any, get_args
+from typing import Any, get_args, overload
 
 import pytest
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from planasonix_provider import parameters
+from planasonix_provider.api.events import event_names
 from planasonix_provider.api.models import Priority
 from planasonix_provider.operators.planasonix import (
     PlanasonixBackfillOperator,
@@ -261,3 +262,42 @@ def test_an_id_or_a_time_that_rendered_to_nothing_says_so(given: object) -> None
         parameters.identifier("job_id", given)
     with pytest.raises(ValueError, match=r"end_at: got .* A run without a logical date has no data interval"):
         parameters.utc("end_at", given)
+
+
+class Lazy(Sequence[str]):
+    """A sequence that can only be read item by item, as the output of a mapped task."""
+
+    def __init__(self, *items: str) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        return self._items[index]
+
+
+@pytest.mark.parametrize(
+    ("check", "items"),
+    [
+        (parameters.tables, ("public.orders", "public.items")),
+        (parameters.some_of({"failed", "cancelled"}), ("failed", "cancelled")),
+        (event_names, ("job.succeeded", "job.failed")),
+    ],
+    ids=["tables", "states", "events"],
+)
+def test_a_list_may_be_any_sequence_of_texts_but_a_text(check: parameters.Check, items: tuple[str, ...]) -> None:
+    assert check("the_name", Lazy(*items)) == list(items)
+    for wrong in (items[0], items[0].encode(), Lazy(), {items[0]: 1}):
+        with pytest.raises(ValueError, match="the_name: got"):
+            check("the_name", wrong)
+
+
+def test_metadata_may_hold_any_sequence_of_texts() -> None:
+    assert parameters.metadata("the_name", {"parts": Lazy("a", "b")}) == {"parts": ["a", "b"]}
+    with pytest.raises(ValueError, match="what JSON can hold"):
+        parameters.metadata("the_name", {"parts": object()})

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from planasonix_provider.api.states import BACKFILL_OVER, JOB_OVER
-from planasonix_provider.parameters import refusal
+from planasonix_provider.parameters import items_of, refusal
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +28,10 @@ def event_names(name: str, value: Any) -> list[str]:
     :return: the events, each once.
     :raises ValueError: if it is no list, or there is none in it.
     """
-    is_list = isinstance(value, (list, tuple, set, frozenset)) and value
-    if not is_list or not all(isinstance(event, str) and event.strip() for event in value):
-        raise refusal(name, value, "a list of events, such as ['job.succeeded', 'job.failed']")
-    return sorted(set(value)) if isinstance(value, (set, frozenset)) else list(dict.fromkeys(value))
+    events = sorted(value, key=str) if isinstance(value, (set, frozenset)) else items_of(value)
+    if not events or not all(isinstance(event, str) and event.strip() for event in events):
+        raise refusal(name, events or value, "a list of events, such as ['job.succeeded', 'job.failed']")
+    return list(dict.fromkeys(events))
 
 
 def warn_of_unknown(name: str, events: Collection[str], known: Collection[str] = KNOWN_EVENTS) -> None:
