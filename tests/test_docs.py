@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import runpy
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +20,7 @@ from planasonix_provider.cli.definition import SHELL, Group
 from planasonix_provider.operators import planasonix as operators
 from planasonix_provider.sensors import planasonix as sensors
 from planasonix_provider.simulator import Simulator
-from tests.conftest import DAGS_FOLDER
+from tests.conftest import API_KEY, DAGS_FOLDER
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(planasonix_provider.__file__).parent
@@ -148,3 +152,40 @@ def test_the_reference_has_every_public_name(module: str) -> None:
     told = set(re.findall(rf"planasonix_provider\.{re.escape(module)}\.(\w+)", pages))
     within = {"as_utc", "error_of", "error_for_status", "AsyncOperations", "NewsProducer", "staged", "simulator"}
     assert names - told - within == set()
+
+
+def test_no_text_and_no_message_puts_a_secret_on_a_command_line() -> None:
+    # Every user of the machine reads it there, in the list of processes.
+    paths = [ROOT / "README.md", ROOT / "Makefile"]
+    for folder in ("docs", "planasonix_provider", "example_dags", "example_tests", "dev"):
+        paths += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".md", ".py")]
+    assert len(paths) > 200
+    on_a_command_line = re.compile(r"--(conn-)?(password|uri|json)\b|export AIRFLOW_CONN_\w+='.*(plnx_live|flx)_")
+    assert [str(path) for path in paths if on_a_command_line.search(path.read_text())] == []
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the commands are for a shell")
+def test_the_commands_that_make_a_connection_without_the_form_make_it(tmp_path: Path) -> None:
+    section = (ROOT / "docs" / "connection.md").read_text().split("\n## Without the form\n")[1].split("\n## ")[0]
+    blocks = re.findall(r"^```console\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    # What Airflow would import is printed.
+    script = 'airflow() { stat -c %a "$3"; cat "$3"; }\n'
+    printed = [
+        subprocess.run(
+            ["bash", "-c", f"{script}{block}\necho; echo $AIRFLOW_CONN_PLANASONIX_DEFAULT; ls; echo $KEY"],
+            input=f"{API_KEY}\n",
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"]},
+            check=True,
+        ).stdout.splitlines()
+        for block in blocks
+    ]
+    (in_environment, in_file) = printed
+    connection = {"conn_type": "planasonix", "password": API_KEY}
+    # No file and no variable with the key is left.
+    assert [json.loads(in_environment[1]), *in_environment[2:]] == [connection, ""]
+    assert in_file[0] == "API key: 600"
+    assert [json.loads(in_file[1]), *in_file[2:]] == [{"planasonix_default": connection}, "", ""]

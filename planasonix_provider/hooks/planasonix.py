@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -303,8 +304,8 @@ def _connection_errors(conn_id: str) -> Iterator[None]:
     except AirflowNotFoundException:
         raise PlanasonixConfigurationError(
             f"There is no Airflow connection {conn_id!r}, or none that can be read. Make it under Admin > Connections "
-            f"(type Planasonix, with the API key), or with: airflow connections add {conn_id} --conn-type planasonix "
-            "--conn-password '<the API key>'"
+            f"(type Planasonix, with the API key){_in_the_environment(conn_id)}, or write it into a file for "
+            "`airflow connections import`."
         ) from None
     except Exception as fault:
         raise PlanasonixTransportError(
@@ -312,3 +313,13 @@ def _connection_errors(conn_id: str) -> Iterator[None]:
             "stays, look at the health of Airflow's API server, database or secrets backend.",
             sent=False,
         ) from fault
+
+
+def _in_the_environment(conn_id: str) -> str:
+    """Name the environment variable for a connection, unless a shell cannot set one of that name."""
+    if not re.fullmatch(r"\w+", conn_id, re.ASCII):
+        return ""
+    return (
+        f", or set AIRFLOW_CONN_{conn_id.upper()} for every process of Airflow to "
+        '{"conn_type": "planasonix", "password": "<the API key>"}'
+    )

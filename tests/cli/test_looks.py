@@ -297,7 +297,7 @@ class TestPing:
     def test_says_that_there_is_no_such_connection(self, shell: Run) -> None:
         ran = shell("ping", "--conn-id", "nope")
         assert ran.code == 1
-        assert "or with: airflow connections add nope" in ran.last_words
+        assert "or set AIRFLOW_CONN_NOPE for every process of Airflow" in ran.last_words
 
 
 def test_openapi_is_printed_as_it_is(shell: Run) -> None:

@@ -128,9 +128,14 @@ class TestConnection:
             await look(PlanasonixHook("planasonix_of_nobody"), blocking=blocking)
         assert refused.value.message == (
             "There is no Airflow connection 'planasonix_of_nobody', or none that can be read. Make it under Admin > "
-            "Connections (type Planasonix, with the API key), or with: airflow connections add planasonix_of_nobody "
-            "--conn-type planasonix --conn-password '<the API key>'"
+            "Connections (type Planasonix, with the API key), or set AIRFLOW_CONN_PLANASONIX_OF_NOBODY for every "
+            'process of Airflow to {"conn_type": "planasonix", "password": "<the API key>"}, or write it into a file '
+            "for `airflow connections import`."
         )
+
+    def test_no_environment_variable_is_named_that_no_shell_can_set(self) -> None:
+        with pytest.raises(PlanasonixConfigurationError, match=r"with the API key\), or write it into a file for"):
+            _ = PlanasonixHook("planasonix-of.nobody").settings
 
     @both_looks
     async def test_a_connection_without_a_key_is_told_by_name(self, connect: Connect, blocking: bool) -> None:

@@ -203,7 +203,7 @@ class TestBadInput:
         run = drive(lambda: sync(planasonix_conn_id="planasonix_nowhere"))
         assert isinstance(run.error, PlanasonixConfigurationError)
         assert "There is no Airflow connection 'planasonix_nowhere'" in str(run.error)
-        assert "airflow connections add planasonix_nowhere --conn-type planasonix" in str(run.error)
+        assert "set AIRFLOW_CONN_PLANASONIX_NOWHERE for every process" in str(run.error)
 
     def test_an_event_that_does_not_validate_fails_the_task_with_a_reason(self, simulator: Simulator) -> None:
         with pytest.raises(AirflowFailException, match="cannot read"):
