@@ -46,15 +46,37 @@ def show(answer: Answer, form: str) -> None:
         # Whatever a terminal cannot show: the id of what was started comes out.
         sys.stdout.reconfigure(errors="backslashreplace")
     if isinstance(data, str):
-        sys.stdout.write(data if data.endswith("\n") else f"{data}\n")
+        # A file gets every byte; what steers a terminal is of no use to a person.
+        text = harmless(data) if sys.stdout.isatty() else data
+        sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
     elif data is not None and form == "json":
-        print(json.dumps(data, indent=2, ensure_ascii=not _is_unicode()))
+        print(_json(data))
     elif data is not None and form == "yaml":
-        print(yaml.dump(data, sort_keys=False, allow_unicode=_is_unicode()), end="")
+        print(_yaml(data), end="")
     elif data is not None:
         _show_tables(data, answer.columns, form)
     # What waits in the buffer until the process ends could not be caught any more when nobody reads it.
     sys.stdout.flush()
+
+
+def _json(data: Any) -> str:
+    """Return JSON in which nothing steers a terminal: JSON has an escape for every character."""
+    text = json.dumps(data, indent=2, ensure_ascii=not _is_unicode())
+    return text if _is_harmless(text) else "".join(map(_escaped, text))
+
+
+def _escaped(letter: str) -> str:
+    return letter if _is_harmless(letter) else json.dumps(letter)[1:-1]
+
+
+def _yaml(data: Any) -> str:
+    """Return YAML in which nothing steers a terminal: it is ASCII if some character could."""
+    text: str = yaml.dump(data, sort_keys=False, allow_unicode=_is_unicode())
+    return text if _is_harmless(text) else yaml.dump(data, sort_keys=False, allow_unicode=False)
+
+
+def _is_harmless(text: str) -> bool:
+    return harmless(text) == text
 
 
 def _is_unicode() -> bool:
@@ -76,11 +98,12 @@ def _show_tables(data: Any, columns: Sequence[str], form: str) -> None:
     if isinstance(data, list):
         draw([{column: _cell(row.get(column)) for column in columns} for row in data])
         return
-    draw([{"field": name, "value": _cell(value)} for name, value in _fields(data)])
+    draw([{"field": harmless(name), "value": _cell(value)} for name, value in _fields(data)])
     for name, rows in data.items():
         if _is_table(rows):
-            console.print(name if form == "table" else f"\n{name}")
-            draw([{column: _cell(value) for column, value in row.items()} for row in rows])
+            heading = harmless(name)
+            console.print(heading if form == "table" else f"\n{heading}")
+            draw([{harmless(column): _cell(value) for column, value in row.items()} for row in rows])
 
 
 def _fields(data: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

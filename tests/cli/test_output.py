@@ -77,3 +77,42 @@ def test_what_a_terminal_cannot_show_keeps_nothing_from_being_printed(
         assert yaml.safe_load(text)["connection_id"] == "conn_\u00e9"
     if form == "json":
         assert json.loads(text)["connection_id"] == "conn_\u00e9"
+
+
+# What moves the cursor, sets colours or the window's title, or turns the direction of the text; in C0, C1 and beyond.
+STEERING = [
+    "\x1b[31m",
+    "\x1b]0;title\x07",
+    "\x9b31m",
+    "\x9d0;title\x9c",
+    "\x7f",
+    "\x85",
+    "\u202e",
+    "\u2028",
+    "\U000e0001",
+]
+
+
+@pytest.mark.parametrize("steering", STEERING, ids=repr)
+@pytest.mark.parametrize("form", ["table", "plain", "json", "yaml"])
+def test_nothing_in_an_answer_steers_a_terminal(capsys: pytest.CaptureFixture[str], form: str, steering: str) -> None:
+    key = f"a{steering}b"
+    job = {"id": "job_1", key: key, "metadata": {key: key}, "tables": [{key: key, "name": "ünï"}], key * 2: [{key: 1}]}
+    out = shown(capsys, form, job)
+    assert [letter for letter in out if not letter.isprintable() and letter != "\n"] == []
+    assert out.count("job_1") == 1
+    if form == "json":
+        assert json.loads(out) == job
+        assert "ünï" in out
+    if form == "yaml":
+        assert yaml.safe_load(out) == job
+    listed = shown(capsys, form, [job, job], "id", "metadata")
+    assert [letter for letter in listed if not letter.isprintable() and letter != "\n"] == []
+
+
+@pytest.mark.parametrize(("is_terminal", "printed"), [(True, "a: �[31m\n"), (False, "a: \x1b[31m\n")])
+def test_a_text_is_printed_byte_by_byte_but_to_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_terminal: bool, printed: str
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    assert shown(capsys, "table", "a: \x1b[31m\n") == printed
