@@ -20,9 +20,7 @@ log = logging.getLogger(__name__)
 LONGEST_SILENCE = 900.0
 #: For how many seconds a request that can wait lets others go first.
 LONGEST_REST = 60.0
-#: From how many requests of all for each of its own a process is not alone with the key.
-COMPANY = 2.0
-#: While more than this part of the limit is left, whoever is alone may ask as fast as they like.
+#: While more than this part of the limit is left, requests are not spread, however many processes use the key.
 FREE = 0.5
 #: The part of the limit that is left to what cannot wait: starts, cancels, and processes that know nothing yet.
 RESERVE = 0.1
@@ -117,9 +115,9 @@ class Pace:
             remaining, left = known.remaining - others * (now - self._seen_at), self._reset_at - now
         else:
             remaining, left = float(known.limit), WINDOW
-        crowd = max(1.0, self._all / self._own)
-        if crowd < COMPANY and remaining > FREE * known.limit:
+        if remaining > FREE * known.limit:
             return now
+        crowd = max(1.0, self._all / self._own)
         if (usable := remaining - RESERVE * known.limit) > 0:
             return self._last_turn + min(left * crowd / usable, LONGEST_REST)
         # Everybody comes again after the same moment, and so not all at once.

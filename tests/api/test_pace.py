@@ -107,11 +107,18 @@ class TestARest:
         assert pace.rest() == pytest.approx(50 / 30)
 
     def test_is_longer_the_more_others_there_are(self, pace: Pace, clock: Clock) -> None:
-        pace.note(200, headers(80))
+        pace.note(200, headers(60))
         clock.now += 10
-        pace.note(200, headers(60, seconds=40))
-        # Twenty for each one of its own: fifty that may be used within 40 s are two and a half of its own.
-        assert pace.rest() == pytest.approx(40 / (50 / 20))
+        pace.note(200, headers(30, seconds=40))
+        # Thirty and more for each one of its own: twenty that may be used within 40 s are less than one of its own.
+        crowd = (40 * 0.6 + 30) / (0.6 + 1)
+        assert pace.rest() == pytest.approx(min(60, 40 / (20 / crowd)))
+
+    @pytest.mark.parametrize(("remaining", "is_free"), [(1_128, True), (601, True), (600, False)])
+    def test_is_none_among_many_while_half_is_left(self, pace: Pace, remaining: int, is_free: bool) -> None:
+        # Most of what is gone went before this process had asked for anything, as at each start of a worker.
+        pace.note(200, headers(remaining, limit=1_200))
+        assert (pace.rest() == 0) is is_free
 
     def test_knows_that_others_have_gone_on_meanwhile(self, pace: Pace, clock: Clock) -> None:
         pace.note(200, headers(80))
