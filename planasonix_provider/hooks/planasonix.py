@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from planasonix_provider import clock
 from planasonix_provider.api import routes
@@ -39,6 +41,10 @@ if TYPE_CHECKING:
     from planasonix_provider.api.request import Request
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+# A connection is read again and again while tasks wait; what is wrong with it is logged once in a process.
+_logged: set[str] = set()
 
 # On Airflow 2 every look at a job would be a line of httpx's in the task's log; Airflow 3 quiets httpx by itself.
 if (httpx_log := logging.getLogger("httpx")).level == logging.NOTSET:
@@ -225,7 +231,9 @@ class PlanasonixHook(BaseHook, Operations):
         try:
             with self:
                 self.send(routes.list_jobs(limit=1), ONCE)
-                return True, f"Connected to {self.settings.account.base_url}. The API key may read jobs."
+                words = f"Connected to {self.settings.account.base_url}. The API key may read jobs."
+                ignored = self.settings.ignored
+                return True, f"{words} {for_the_form(ignored, self.planasonix_conn_id)}" if ignored else words
         except PlanasonixResponseError as error:
             if error.status != 404:
                 return False, for_the_form(error.message, self.planasonix_conn_id)
@@ -275,7 +283,7 @@ class AsyncOperations(Operations):
 
 
 def _read(connection: Connection, extra: dict[str, Any]) -> Settings:
-    return settings_of(
+    settings = settings_of(
         connection.conn_id,
         password=connection.password,
         host=connection.host,
@@ -283,6 +291,10 @@ def _read(connection: Connection, extra: dict[str, Any]) -> Settings:
         schema=connection.schema,
         extra=extra,
     )
+    if settings.ignored and settings.ignored not in _logged:
+        _logged.add(settings.ignored)
+        log.warning("%s", settings.ignored)
+    return settings
 
 
 def _only_blocking_questions() -> bool:
@@ -296,6 +308,22 @@ def _only_blocking_questions() -> bool:
     return channel is not None and not hasattr(channel, "asend")
 
 
+def outside_of_airflow() -> str:
+    """Return what to add about a missing connection in a process that does not see those in the database.
+
+    :return: sentences with a space before them; nothing in a process that Airflow has started, and on Airflow 2.
+    """
+    task_runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
+    has_supervisor = getattr(task_runner, "SUPERVISOR_COMMS", None) is not None
+    if not AIRFLOW_V_3_0_PLUS or has_supervisor or os.environ.get("_AIRFLOW_PROCESS_CONTEXT") == "server":
+        return ""
+    return (
+        " But Airflow has not started this process, so Airflow 3 looks only in environment variables and in the "
+        "secrets backend, and not in its metadata database. If the connection is in the database, run this code in a "
+        "task, or set the environment variable."
+    )
+
+
 @contextmanager
 def _connection_errors(conn_id: str) -> Iterator[None]:
     """Say which connection is missing and how to make it; tell that apart from an Airflow that does not answer."""
@@ -305,7 +333,7 @@ def _connection_errors(conn_id: str) -> Iterator[None]:
         raise PlanasonixConfigurationError(
             f"There is no Airflow connection {conn_id!r}, or none that can be read. Make it under Admin > Connections "
             f"(type Planasonix, with the API key){_in_the_environment(conn_id)}, or write it into a file for "
-            "`airflow connections import`."
+            f"`airflow connections import`.{outside_of_airflow()}"
         ) from None
     except Exception as fault:
         raise PlanasonixTransportError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import json
 import math
@@ -23,6 +24,10 @@ from planasonix_provider.api.account import (
     is_loopback,
 )
 from planasonix_provider.api.errors import PlanasonixConfigurationError
+from planasonix_provider.get_provider_info import CONN_FIELDS
+
+#: A longer unknown key of the extra is not shown.
+LONGEST_KEY = 40
 
 DEFAULT_WEB_URL = "https://app.planasonix.com"
 
@@ -38,10 +43,12 @@ class Settings:
 
     :param account: where the API is, and who asks.
     :param web_url: where the web app is, without a slash at the end.
+    :param ignored: a sentence on the keys of the extra that nothing reads, or ``None``; it shows no value.
     """
 
     account: Account
     web_url: str
+    ignored: str | None = None
 
     def job_url(self, job_id: str) -> str:
         """Give the address of a job's page in the web app.
@@ -84,6 +91,7 @@ def settings_of(
             conn_id=conn_id,
         ),
         web_url=reader.web_url(),
+        ignored=reader.ignored(),
     )
 
 
@@ -180,12 +188,29 @@ class _Reader:
             self.refuse("extra 'verify'", value, "true, false, or the path of a CA bundle")
         return _TEXTS_OF_TRUTH.get(value.strip().lower(), value.strip())
 
+    def ignored(self) -> str | None:
+        unknown = sorted(str(name) for name in self.extra if name not in CONN_FIELDS)
+        if not unknown:
+            return None
+        return (
+            f"The extra of Airflow connection {self.conn_id!r} has {', '.join(map(_suggested, unknown))}: nothing "
+            f"reads {'that key' if len(unknown) == 1 else 'these keys'}. Known keys are {', '.join(CONN_FIELDS)}."
+        )
+
     def flag(self, name: str) -> bool:
         value = self.extra.get(name, False)
         truth = _TEXTS_OF_TRUTH.get(value.strip().lower()) if isinstance(value, str) else value
         if not isinstance(truth, bool):
             self.refuse(f"extra {name!r}", value, "true or false")
         return truth
+
+
+def _suggested(name: str) -> str:
+    """Return an unknown key, with the known one that is nearest."""
+    # A key of great length may be a value that was pasted into the wrong place.
+    shown = repr(name) if len(name) <= LONGEST_KEY else f"a key of {len(name)} characters"
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), CONN_FIELDS, n=1)
+    return f"{shown} (did you mean {near[0]!r}?)" if near else shown
 
 
 def _bracketed(host: str) -> str:

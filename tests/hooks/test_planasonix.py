@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from airflow.models import Connection
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from pytest_mock import MockerFixture
 
 from planasonix_provider.api import routes
@@ -30,7 +31,7 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.operation import Operations
 from planasonix_provider.api.retry import ONCE
 from planasonix_provider.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR, get_provider_info
-from planasonix_provider.hooks.planasonix import PlanasonixHook
+from planasonix_provider.hooks.planasonix import PlanasonixHook, outside_of_airflow
 from planasonix_provider.hooks.settings import Settings
 from tests.hooks.conftest import KEY, Connect, drawn
 from tests.reference_server import FaultItem, ReferenceServer
@@ -126,7 +127,7 @@ class TestConnection:
     async def test_a_missing_connection_is_told_with_the_way_to_make_it(self, blocking: bool) -> None:
         with pytest.raises(PlanasonixConfigurationError) as refused:
             await look(PlanasonixHook("planasonix_of_nobody"), blocking=blocking)
-        assert refused.value.message == (
+        assert refused.value.message.partition(" But Airflow")[0] == (
             "There is no Airflow connection 'planasonix_of_nobody', or none that can be read. Make it under Admin > "
             "Connections (type Planasonix, with the API key), or set AIRFLOW_CONN_PLANASONIX_OF_NOBODY for every "
             'process of Airflow to {"conn_type": "planasonix", "password": "<the API key>"}, or write it into a file '
@@ -136,6 +137,33 @@ class TestConnection:
     def test_no_environment_variable_is_named_that_no_shell_can_set(self) -> None:
         with pytest.raises(PlanasonixConfigurationError, match=r"with the API key\), or write it into a file for"):
             _ = PlanasonixHook("planasonix-of.nobody").settings
+
+    @pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 looks in its database in every process")
+    @both_looks
+    async def test_a_missing_one_in_a_process_of_ones_own_is_told_with_the_places_that_were_searched(
+        self, monkeypatch: pytest.MonkeyPatch, blocking: bool
+    ) -> None:
+        more = (
+            " But Airflow has not started this process, so Airflow 3 looks only in environment variables and in the "
+            "secrets backend, and not in its metadata database. If the connection is in the database, run this code in "
+            "a task, or set the environment variable."
+        )
+        with pytest.raises(PlanasonixConfigurationError) as refused:
+            await look(PlanasonixHook("planasonix_of_nobody"), blocking=blocking)
+        assert refused.value.message.endswith(more)
+        monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
+        assert outside_of_airflow() == ""
+
+    @both_looks
+    async def test_a_key_of_the_extra_that_nothing_reads_is_logged_once(
+        self, connect: Connect, caplog: pytest.LogCaptureFixture, blocking: bool
+    ) -> None:
+        key = f"unknown_{blocking}"
+        for _ in range(3):
+            await look(PlanasonixHook(connect(extra={key: "a1b2c3d4"})), blocking=blocking)
+        (line,) = [record.getMessage() for record in caplog.records if key in record.getMessage()]
+        assert line.startswith(f"The extra of Airflow connection 'planasonix_x' has '{key}': nothing reads that key.")
+        assert "a1b2c3d4" not in caplog.text
 
     @both_looks
     async def test_a_connection_without_a_key_is_told_by_name(self, connect: Connect, blocking: bool) -> None:
@@ -246,6 +274,15 @@ class TestTheTestButton:
         works, message = verdict(connect(host=server.url))
         assert (works, message) == (True, f"Connected to {server.url}. The API key may read jobs.")
         assert [seen.path for seen in server.requests] == ["/api/v1/jobs?limit=1"]
+
+    def test_a_key_of_the_extra_that_nothing_reads(self, connect: Connect, server: ReferenceServer) -> None:
+        hook = PlanasonixHook(connect(host=server.url, extra={"orgnization_id": "org_secret"}))
+        assert hook.test_connection() == (
+            True,
+            f"Connected to {server.url}. The API key may read jobs. The extra of the Airflow connection has "
+            "'orgnization_id' (did you mean 'organization_id'?): nothing reads that key. Known keys are "
+            "organization_id, web_url, timeout, verify, allow_http.",
+        )
 
     def test_no_such_host(self, connect: Connect) -> None:
         works, message = verdict(connect(host="nope.invalid"))

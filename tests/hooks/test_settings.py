@@ -327,3 +327,38 @@ def test_a_connection_as_json_says_the_same(connect: Connect, fields: dict[str, 
     account = PlanasonixHook(connect(**fields, extra=extra)).settings.account
     assert (account.api_key.get_secret_value(), account.base_url) == (KEY, base_url)
     assert (account.organization_id, account.connect_timeout, account.verify) == ("org_1", 1.0, False)
+
+
+SECRET_VALUE = "a1b2c3d4e5f6"
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("web_ulr", "'web_ulr' (did you mean 'web_url'?)"),
+        ("Organisation-ID", "'Organisation-ID' (did you mean 'organization_id'?)"),
+        ("allow-http", "'allow-http' (did you mean 'allow_http'?)"),
+        ("poll", "'poll'"),
+        ("k" * 41, "a key of 41 characters"),
+    ],
+)
+def test_a_key_of_the_extra_that_nothing_reads_is_named_without_its_value(key: str, shown: str) -> None:
+    assert settings(extra={key: SECRET_VALUE, "timeout": 3}).ignored == (
+        f"The extra of Airflow connection 'planasonix_x' has {shown}: nothing reads that key. Known keys are "
+        "organization_id, web_url, timeout, verify, allow_http."
+    )
+
+
+def test_so_are_several() -> None:
+    ignored = settings(extra={"verfy": SECRET_VALUE, "tmeout": {"read": SECRET_VALUE}}).ignored or ""
+    assert (
+        "has 'tmeout' (did you mean 'timeout'?), 'verfy' (did you mean 'verify'?): nothing reads these keys." in ignored
+    )
+    assert SECRET_VALUE not in ignored
+
+
+@pytest.mark.parametrize(
+    "extra", [None, {}, {"web_url": "https://a", "verify": "true"}, {"left_empty": "", "null": None}]
+)
+def test_what_is_known_or_empty_is_not_named(extra: Any) -> None:
+    assert settings(extra=extra).ignored is None
