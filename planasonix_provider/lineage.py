@@ -67,7 +67,7 @@ def lineage_of(operator: PlanasonixStartOperator) -> OperatorLineage[Any, Any]:
     try:
         if (accounted := operator._accounted) is None:
             return OperatorLineage()
-        return _lineage_of(accounted, operator.connection_id)
+        return _lineage_of(accounted)
     except Exception as fault:
         _log.warning(
             "OpenLineage is not told of task %r, whose own work is not affected: %r. Please report this.",
@@ -77,9 +77,10 @@ def lineage_of(operator: PlanasonixStartOperator) -> OperatorLineage[Any, Any]:
         return OperatorLineage()
 
 
-def _lineage_of(accounted: Accounted, connection_id: str) -> OperatorLineage[Any, Any]:
+def _lineage_of(accounted: Accounted) -> OperatorLineage[Any, Any]:
     namespace = f"{SCHEME}://{accounted.host}" if accounted.host else SCHEME
     tables = accounted.tables or ()
+    connection_id = accounted.connection_id
     return OperatorLineage(
         inputs=[InputDataset(namespace, f"connections/{connection_id}/source/{table.name}") for table in tables],
         outputs=[

@@ -157,6 +157,15 @@ class TestASync:
             assert [name for _, name in seen.names("outputs")] == [f"connections/{connection_id}/tables/public.orders"]
             assert seen.facets["externalQuery"]["externalQueryId"] == simulator.jobs()[0].id
 
+    def test_has_the_tables_of_its_job_though_the_dag_names_another_connection_by_now(
+        self, simulator: Simulator, see: Callable[..., Seen]
+    ) -> None:
+        simulator.plan(CONNECTION, tables={"public.orders": 3})
+        connections = iter([CONNECTION])
+        seen = see(lambda: sync(connection_id=next(connections, "conn_edited"), deferrable=True))
+        assert [name for _, name in seen.names("inputs")] == [f"connections/{CONNECTION}/source/public.orders"]
+        assert [name for _, name in seen.names("outputs")] == [f"connections/{CONNECTION}/tables/public.orders"]
+
     def test_that_is_left_to_itself_has_its_job_and_no_tables(
         self, simulator: Simulator, see: Callable[..., Seen]
     ) -> None:

@@ -17,6 +17,8 @@ class Accounted:
     """What this process of the task knows by now. It ends with the process: nothing stores or renders it.
 
     :param kind: what was started: a ``job`` or a ``backfill``.
+    :param connection_id: the connection that the work loads. The DAG names another one if it was edited while the task
+        was deferred, or between two tries.
     :param id: its id, from the moment that it is known.
     :param host: the API's host, as data sets are named after it.
     :param work: the job or backfill as it was last seen; whole once it is accounted for.
@@ -26,6 +28,7 @@ class Accounted:
     """
 
     kind: str
+    connection_id: str
     id: str | None = None
     host: str | None = None
     work: Work | None = None
@@ -39,6 +42,7 @@ class Accounted:
         :param account: what came of it.
         """
         self.work, self.url = account.work, account.url
+        self.connection_id = account.work.connection_id or self.connection_id
         self.tables = None if account.error else account.tables
 
     @contextmanager

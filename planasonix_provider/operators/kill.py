@@ -214,7 +214,7 @@ class Kill:
         subject, traces = self.subject, self._traces
         if self.account is None or not (subject or traces):
             return
-        name = sentence(subject.name) if subject else f"What was started on connection {self._operator.connection_id}"
+        name = sentence(subject.name) if subject else f"What was started on connection {self._lost.connection_id}"
         by_hand = self._by_hand(subject)
         if not self.cancels:
             to_end = f" {by_hand}" if self._is_interrupted and self.is_own else ""
@@ -263,12 +263,18 @@ class Kill:
 
         return aside(say_goodbye)
 
+    @property
+    def _lost(self) -> Traces:
+        """The traces of work whose id is not known."""
+        assert self._traces is not None  # noqa: S101 - otherwise there is nothing to cancel
+        return self._traces
+
     def _by_hand(self, subject: WorkSubject | None) -> str:
         """Say how a person ends what this task has left."""
         conn_id = self._operator.planasonix_conn_id
         if subject:
             return f"To end it: {to_end(subject, conn_id)}"
-        look = to_list(self._operator.starts, self._operator.connection_id, conn_id)
+        look = to_list(self._lost.kind, self._lost.connection_id, conn_id)
         return f"Look whether something of this task runs there, and cancel it: {look}"
 
     def _say_last(self, words: str) -> None:

@@ -40,17 +40,20 @@ _IS_FLAT_THROUGH_ALIASES = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
 MOST_NAMED = 10
 
 
-def tell_of_loaded(operator: PlanasonixStartOperator, context: Context, account: WorkAccount, host: str) -> None:
+def tell_of_loaded(
+    operator: PlanasonixStartOperator, context: Context, account: WorkAccount, host: str, connection_id: str
+) -> None:
     """Let Airflow send an event for each table that was loaded and that is among the outlets; none for the others.
 
     :param operator: the task, in the process that ends it.
     :param context: its context, from Airflow.
     :param account: what it has loaded.
     :param host: the host of the API, as assets have it.
+    :param connection_id: the connection of the work; the DAG may name another one by now.
     """
     outlets = _Outlets(operator, context)
     if outlets.ours or outlets.aliases:
-        _Events(outlets, context, account, host).tell()
+        _Events(outlets, context, account, host, connection_id).tell()
 
 
 def tell_of_nothing(operator: PlanasonixStartOperator, context: Context) -> None:
@@ -122,10 +125,14 @@ class _Events:
     :param context: its context.
     :param account: what it has loaded.
     :param host: the host of the API.
+    :param connection_id: the connection of the work.
     """
 
-    def __init__(self, outlets: _Outlets, context: Context, account: WorkAccount, host: str) -> None:
+    def __init__(
+        self, outlets: _Outlets, context: Context, account: WorkAccount, host: str, connection_id: str
+    ) -> None:
         self._outlets, self._account, self._host = outlets, account, host
+        self._connection_id = connection_id
         self._operator = outlets.operator
         self._log = self._operator.log
         self._events: Any = context["outlet_events"]
@@ -166,7 +173,6 @@ class _Events:
 
     def _why_not(self, table: PlanasonixTable | None) -> tuple[bool, str] | None:
         """Say whether there is nothing to tell of an outlet: whether that looks like a mistake, and why."""
-        own = self._operator.connection_id
         if table is None:
             return True, "its URI is not that of a table, which planasonix_asset() writes"
         if table.host != self._host:
@@ -174,11 +180,11 @@ class _Events:
                 f"its host is {table.host}, and the Airflow connection {self._operator.planasonix_conn_id!r} leads to "
                 f"{self._host}. Say planasonix_asset(…, host={self._host!r}) if that is the one"
             )
-        if table.connection_id != own:
+        if table.connection_id != self._connection_id:
             # Mapped tasks, each with a connection of its own, share all their outlets.
             return (
                 not self._is_mapped,
-                f"connection {table.connection_id} loads it, and this task loads connection {own}",
+                f"connection {table.connection_id} loads it, and this task loads connection {self._connection_id}",
             )
         if not (loaded := self._tables.get(table.table)):
             likely = sorted(name for name in self._tables if name.casefold() == table.table.casefold())
@@ -195,7 +201,7 @@ class _Events:
             return False
         assets = [outlet.asset for outlet in meant if outlet.name == table.name]
         try:
-            assets = assets or [Asset(uri=PlanasonixTable(self._host, self._operator.connection_id, table.name).uri)]
+            assets = assets or [Asset(uri=PlanasonixTable(self._host, self._connection_id, table.name).uri)]
         except ValueError as refusal:
             self._log.warning("No asset event for a table that cannot be an asset. %s", refusal)
             return False
@@ -216,7 +222,7 @@ class _Events:
         return {
             "job_id": first_job_of(work),
             **({"backfill_id": work.id} if is_backfill else {}),
-            "connection_id": self._operator.connection_id,
+            "connection_id": self._connection_id,
             "table": table.name,
             "rows_loaded": table.rows_loaded,
             "checksum": table.checksum,

@@ -59,7 +59,7 @@ class Road:
         self.context = context
         self.log = operator.log
         self.signpost = Signpost(context, self.log)
-        self.accounted = operator._accounted = Accounted(operator.starts)
+        self.accounted = operator._accounted = Accounted(operator.starts, operator.connection_id)
         self._records = Records(context)
         self.interval = parameters.poll_interval("poll_interval", operator.poll_interval)
         self.kill = Kill(operator, context)
@@ -159,9 +159,8 @@ class Road:
     def _tell(self, hook: PlanasonixHook, work: Work, how: str) -> None:
         """Let everybody know of the work the moment that it exists: a kill, the log, other tasks, the task's button."""
         kind, page = self.operator.starts, self._page_of(hook, work)
-        self.log.info(
-            "%s %s %s on connection %s%s", how, kind, work.id, self.operator.connection_id, f": {page}" if page else ""
-        )
+        connection_id = self.accounted.connection_id
+        self.log.info("%s %s %s on connection %s%s", how, kind, work.id, connection_id, f": {page}" if page else "")
         self.signpost.push(f"{kind}_id", work.id)
         self.signpost.show(page)
         self.kill.stop_if_killed()
@@ -169,10 +168,18 @@ class Road:
     def _note(self, hook: PlanasonixHook, work_id: str, work: Work | None) -> None:
         """Keep at hand what is told of the work besides the task's result."""
         self.accounted.id, self.accounted.work = work_id, work or self.accounted.work
+        self.accounted.connection_id = (work and work.connection_id) or self._recorded_connection_id()
         # Without the Airflow connection there is less to tell, and the task has its own error.
         with suppress(PlanasonixError):
             self.accounted.host = hook.settings.account.host
             self.accounted.url = self._page_of(hook, work) if work else self.accounted.url
+
+    def _recorded_connection_id(self) -> str:
+        """Return the connection that the work was started on, if a response does not name it."""
+        with suppress(Exception):
+            if record := self._records.read():
+                return record.connection_id
+        return self.operator.connection_id
 
     def _page_of(self, hook: PlanasonixHook, work: Work) -> str | None:
         job_id = first_job_of(work)
@@ -287,7 +294,8 @@ class Road:
         if self.operator.starts == "backfill":
             self.signpost.show(account.url)
         if not account.error:
-            outlets.tell_of_loaded(self.operator, self.context, account, hook.settings.account.host)
+            host, connection_id = hook.settings.account.host, self.accounted.connection_id
+            outlets.tell_of_loaded(self.operator, self.context, account, host, connection_id)
         self._forget()
         if account.error:
             raise account.error

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 
+from planasonix_provider.operators import kill
 from planasonix_provider.operators.earlier import DONE
 from planasonix_provider.operators.records import RECORD
 from planasonix_provider.simulator import Simulator
@@ -287,6 +288,19 @@ class TestAKillOfALaterTry:
             operator.execute(context(run, try_number=2))
         assert all(job.cancel_requested_at for job in simulator.jobs())
         assert len(started(simulator)) == 1
+
+    def test_of_an_edited_dag_names_the_connection_of_the_lost_start(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(kill, "LAST_LOOKS", 0)
+        notes: dict[str, Any] = {}
+        dies(sync, "after the record", notes)
+        operator = sync(connection_id="conn_edited")
+        operator.on_kill()
+        record(operator, (run := Run(notes=notes)).log)
+        with pytest.raises(TaskKilledError, match=f"What was started on connection {CONNECTION} cannot be seen yet"):
+            operator.execute(context(run, try_number=2))
+        assert f"--connection-id {CONNECTION}" in run.said
 
 
 @pytest.mark.usefixtures("travel")

@@ -18,9 +18,10 @@ from planasonix_provider.assets.planasonix import DEFAULT_HOST, PlanasonixTable,
 from planasonix_provider.operators import outlets as told_of
 from planasonix_provider.operators.outlets import tell_of_loaded
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
-from planasonix_provider.simulator import Simulator
+from planasonix_provider.simulator import Simulator, app
 from planasonix_provider.waiting.account import WorkAccount
 from tests.driving import Run, context, drive
+from tests.operators.tries import dies
 from tests.operators.work import CONNECTION, backfill, routes_asked, sync
 
 S3 = Asset("s3://bucket/orders")
@@ -177,7 +178,7 @@ class TestAnEmptyTable:
         account = WorkAccount(job, "https://x/job_1", tables=(TableResult(name="orders"),))
         orders = planasonix_asset(connection_id=CONNECTION, table="orders")
         operator = sync(outlets=[orders], ignore_empty_tables=True)
-        tell_of_loaded(operator, context(run := Run()), account, DEFAULT_HOST)
+        tell_of_loaded(operator, context(run := Run()), account, DEFAULT_HOST, CONNECTION)
         assert operator.outlets == [orders]
         extra = run.outlet_events[orders].extra
         assert (extra["rows_loaded"], extra["window"]) == (None, {"start_at": None, "end_at": None})
@@ -382,3 +383,59 @@ def test_an_outlet_is_compared_with_the_connection_that_the_template_gave(simula
     operator.connection_id = CONNECTION
     operator.execute(context(run := Run()))
     assert run.outlet_events[operator.outlets[0]].extra["connection_id"] == CONNECTION
+
+
+class TestADagWhoseConnectionWasEdited:
+    """The work loads the old connection, so only the old connection's tables have events."""
+
+    def outlets(self, simulator: Simulator) -> list[Any]:
+        return [asset(simulator, "orders"), asset(simulator, "orders", connection_id="conn_2")]
+
+    def edited(self, make: Any, **parameters: Any) -> Any:
+        """Make the operator from the edited DAG in every process but the first."""
+        connections = iter([CONNECTION])
+        return lambda: make(connection_id=next(connections, "conn_2"), **parameters)
+
+    @pytest.mark.parametrize("make", [sync, backfill])
+    def test_while_the_task_was_deferred(self, simulator: Simulator, make: Any) -> None:
+        loads(simulator, orders=1)
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=1, job_seconds=0.05, tables={"orders": 1})
+        run = drive(self.edited(make, deferrable=True, outlets=self.outlets(simulator)))
+        ((uri, extra),) = sent(run)
+        assert (PlanasonixTable.from_uri(uri).connection_id, extra["connection_id"]) == (CONNECTION, CONNECTION)
+        assert run.result["connection_id"] == CONNECTION
+        assert warnings(run) == [
+            f"No asset event for orders: connection conn_2 loads it, and this task loads connection {CONNECTION}."
+        ]
+
+    def test_while_the_task_was_deferred_sends_through_an_alias_what_was_loaded(self, simulator: Simulator) -> None:
+        loads(simulator, orders=1)
+        run = drive(self.edited(sync, deferrable=True, outlets=[AssetAlias("loaded")]))
+        ((uri, extra),) = sent(run)
+        assert (PlanasonixTable.from_uri(uri).connection_id, extra["connection_id"]) == (CONNECTION, CONNECTION)
+
+    def test_between_two_tries(self, simulator: Simulator, deferrable: bool) -> None:
+        loads(simulator, orders=1)
+        notes: dict[str, Any] = {}
+        dies(sync, "while it waited", notes)
+        run = drive(
+            lambda: sync(connection_id="conn_2", deferrable=deferrable, outlets=self.outlets(simulator)),
+            notes,
+            try_number=2,
+        )
+        ((uri, extra),) = sent(run)
+        assert (PlanasonixTable.from_uri(uri).connection_id, extra["connection_id"]) == (CONNECTION, CONNECTION)
+        job = simulator.jobs()[0]
+        assert f"Going on with job {job.id} on connection {CONNECTION}: {extra['job_url']}" in run.log.lines
+
+    @pytest.mark.parametrize("make", [sync, backfill])
+    def test_is_told_by_the_record_where_the_api_does_not_name_the_connection(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, make: Any
+    ) -> None:
+        loads(simulator, orders=1)
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=1, job_seconds=0.05, tables={"orders": 1})
+        for name in ("_JOB_STARTED", "_JOB_SHOWN", "_BACKFILL_STARTED", "_BACKFILL_SHOWN"):
+            monkeypatch.setattr(app, name, getattr(app, name) - {"connection_id"})
+        run = drive(self.edited(make, deferrable=True, outlets=self.outlets(simulator)))
+        ((_, extra),) = sent(run)
+        assert extra["connection_id"] == CONNECTION

@@ -16,7 +16,7 @@ def _file_of(home: Path, dag_id: str) -> Path:
 
 
 def edits_of(dag_id: str) -> dict[str, Any]:
-    """Return the parameters of the DAG's task, in a process of Airflow that parses the DAG."""
+    """Return what the DAG's task has by now, in a process of Airflow that parses the DAG."""
     file = _file_of(Path(os.environ["AIRFLOW_HOME"]), dag_id)
     return dict(json.loads(file.read_text())) if file.exists() else {}
 

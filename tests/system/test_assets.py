@@ -9,7 +9,8 @@ from dev.local_airflow import LocalAirflow
 from planasonix_provider.assets.planasonix import PlanasonixTable
 from planasonix_provider.simulator import Simulator
 from tests.system.conftest import Notes
-from tests.system.runs import TaskRun, eventually
+from tests.system.edits import edit
+from tests.system.runs import WAITING, TaskRun, eventually
 
 #: Which connections the DAGs in ``dags/system_assets.py`` sync, by where they wait.
 CONNECTIONS = {"on_a_worker": ("conn_demo_06", "conn_demo_07"), "deferred": ("conn_demo_08", "conn_demo_09")}
@@ -67,6 +68,39 @@ def test_a_sync_that_loads_two_of_three_outlets_starts_the_two_dags_that_wait_fo
     note(f"both had run {time.monotonic() - began:.1f} s after the sync")
     assert started_by(airflow, f"on_left_out_{way}") == []
     assert "No asset event for public.customers: the results do not name it." in run.log()
+
+
+def test_a_sync_whose_dag_is_edited_while_it_runs_sends_the_events_of_the_connection_that_was_loaded(
+    airflow: LocalAirflow, simulator: Simulator, way: str, note: Notes
+) -> None:
+    dag_id, connections = f"edited_sync_{way}", [f"conn_old_{way}", f"conn_new_{way}"]
+    old, new = connections
+    for connection_id in connections:
+        simulator.world.add_connection(connection_id)
+    # The first try of a task on a worker dies, and the second one sees the edit.
+    simulator.plan(old, running_seconds=15, tables={"public.orders": 3})
+    edit(airflow, dag_id, connection_id=old, connections=connections, retries=1)
+
+    def known() -> set[str]:
+        assets = airflow.api("GET", "assets?limit=1000&uri_pattern=connections/conn_")["assets"]
+        return {PlanasonixTable.from_uri(asset["uri"]).connection_id for asset in assets}
+
+    eventually(lambda: known() >= set(connections), "Airflow knows both assets")
+    run = TaskRun.start(airflow, dag_id)
+    run.wait_for(WAITING[way])
+    job = run.job(simulator)
+    eventually(lambda: (run.record() or {}).get("id"), "the record has the job's id")
+    edit(airflow, dag_id, connection_id=new, connections=connections, retries=1)
+    if way == "on_a_worker":
+        run.kill_with_sigkill()
+    run.wait_for("success")
+    for line in run.our_lines(run.details()["try_number"]):
+        note(line)
+
+    assert [event["uri"].rsplit("/connections/")[1].split("/")[0] for event in events_of(run).values()] == [old]
+    assert events_of(run)["public.orders"]["extra"]["connection_id"] == old
+    assert [it.id for it in run.jobs(simulator)] == [job.id]
+    assert run.xcom()["connection_id"] == old
 
 
 def test_a_dag_that_waits_for_an_alias_gets_all_that_was_loaded(

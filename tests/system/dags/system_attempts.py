@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG
 
+from planasonix_provider.assets.planasonix import planasonix_asset
 from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator, PlanasonixSyncOperator
 from tests.system.edits import edits_of
 
@@ -27,9 +29,13 @@ WINDOW = {"start_at": "2024-01-01T00:00:00Z", "end_at": "2024-04-01T00:00:00Z"}
 for way, deferrable in (("on_a_worker", False), ("deferred", True)):
     with DAG(dag_id=f"retried_sync_{way}", **SETTINGS):
         PlanasonixSyncOperator(task_id="sync", deferrable=deferrable, **HOW)
-    edited = f"edited_sync_{way}"
-    with DAG(dag_id=edited, **SETTINGS):
-        PlanasonixSyncOperator(task_id="sync", deferrable=deferrable, **{**HOW, **edits_of(edited)})
+    edits = edits_of(f"edited_sync_{way}")
+    with DAG(dag_id=f"edited_sync_{way}", **SETTINGS):
+        outlets = [
+            planasonix_asset(connection_id=name, table="public.orders", host=os.environ["PLANASONIX_HOST"])
+            for name in edits.pop("connections", ())
+        ]
+        PlanasonixSyncOperator(task_id="sync", deferrable=deferrable, outlets=outlets, **{**HOW, **edits})
 
 with DAG(dag_id="retried_backfill_on_a_worker", **SETTINGS):
     PlanasonixBackfillOperator(task_id="replay", deferrable=False, **WINDOW, **HOW)
