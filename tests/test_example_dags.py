@@ -76,11 +76,31 @@ def test_planasonix_wait_for_others(planasonix: Planasonix) -> None:
     ("seconds", "end"),
     [pytest.param(60, "failed", id="job fails"), pytest.param(7200, "cancelled", id="wait ends first")],
 )
-def test_planasonix_wait_for_others_fails_with_the_wait(planasonix: Planasonix, seconds: float, end: str) -> None:
+def test_the_run_of_planasonix_wait_for_others_fails_with_the_wait(
+    planasonix: Planasonix, seconds: float, end: str
+) -> None:
     planasonix.simulator.world.start_sync(ORDERS)
     planasonix.will_fail("conn_demo_01", takes=seconds)
     runs_to_its_end("planasonix_wait_for_others", state="failed")
     assert planasonix.assert_started("conn_demo_01").status == end
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["job fails", "no retry can help"])
+def test_planasonix_failure_callback(
+    planasonix: Planasonix, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, is_lost: bool
+) -> None:
+    if is_lost:
+        planasonix.simulator.fail("status", route="get_job_results", status=403, times=None)
+    else:
+        planasonix.will_fail(ORDERS, code="source_unreachable")
+    dags: Any = runpy.run_path(str(DAGS_FOLDER / "planasonix_failure_callback.py"))
+    run = dags["dag"].test()
+    assert str(getattr(run.state, "value", run.state)) == "failed"
+    (job,) = planasonix.simulator.jobs()
+    code = "forbidden" if is_lost else "source_unreachable"
+    url = f"{planasonix.simulator.url}/jobs/{job.id}"
+    # Airflow 3 logs what a task prints.
+    assert f"load_orders: job {job.id} failed with code {code}. {url}" in capfd.readouterr().out + caplog.text
 
 
 def test_planasonix_assets(capfd: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,11 @@ to its task, where :func:`error_of` makes the same error of it again.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import ClassVar
 
+#: The attributes by which an exception names the work that it is about; each is ``None`` if it is not known.
+DETAILS = ("job_id", "backfill_id", "job_url", "connection_id", "code")
 #: What messages call the Airflow connection where its id is not known; see :attr:`.Account.connection`.
 THE_CONNECTION = "the Airflow connection"
 
@@ -19,6 +22,17 @@ class PlanasonixError(Exception):
     """
 
     kind: ClassVar[str] = "planasonix"
+
+    #: The job; of a backfill, the first job that failed, or else its first job.
+    job_id: str | None = None
+    #: The backfill.
+    backfill_id: str | None = None
+    #: The job's page in Planasonix's web app.
+    job_url: str | None = None
+    #: Planasonix's connection that the work loads.
+    connection_id: str | None = None
+    #: Planasonix's own error code.
+    code: str | None = None
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -222,11 +236,29 @@ def error_for_status(status: int, *, has_envelope: bool = True) -> type[Planason
     return PlanasonixServerError if status >= 500 else BY_STATUS.get(status, PlanasonixResponseError)
 
 
-def error_of(kind: str, message: str) -> PlanasonixError:
+def error_of(kind: str, message: str, code: str | None = None) -> PlanasonixError:
     """Make the error again that another process met.
 
     :param kind: the ``kind`` of the error's class; one that this version does not know gives the base class.
     :param message: the error's message.
+    :param code: the API's own error code, if there was one.
     :return: the error, to be raised.
     """
-    return _BY_KIND.get(kind, PlanasonixError)(message)
+    error = _BY_KIND.get(kind, PlanasonixError)(message)
+    error.code = code
+    return error
+
+
+def add_details(exception: BaseException, **details: str | None) -> None:
+    """Set the attributes of an exception by which a callback of Airflow's finds the work.
+
+    An attribute that is set already stays as it is. The cause's attributes win over the details.
+
+    :param exception: any exception that ends a task.
+    :param details: values by the names in :data:`DETAILS`.
+    """
+    for name in DETAILS:
+        values = (getattr(exception, name, None), getattr(exception.__cause__, name, None), details.get(name))
+        # An exception of another package may have slots, or a property of that name.
+        with suppress(AttributeError, TypeError):
+            setattr(exception, name, next((value for value in values if value is not None), None))

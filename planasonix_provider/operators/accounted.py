@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from planasonix_provider.api.errors import PlanasonixError
+from planasonix_provider.api.errors import PlanasonixError, add_details
 from planasonix_provider.api.models import TableResult
 from planasonix_provider.waiting.account import WorkAccount
+from planasonix_provider.waiting.report import details_of
 from planasonix_provider.waiting.subjects import Work
 
 
@@ -56,3 +57,21 @@ class Accounted:
         except PlanasonixError as error:
             self.error = error
             raise
+
+    @contextmanager
+    def on_exceptions(self) -> Iterator[None]:
+        """Set the work's attributes on each exception that ends the task, for the callbacks that get it from Airflow.
+
+        :raises BaseException: the same, as it came.
+        """
+        try:
+            yield
+        except BaseException as exception:
+            add_details(exception, **self._details())
+            raise
+
+    def _details(self) -> dict[str, str | None]:
+        known = {"job_id" if self.kind == "job" else "backfill_id": self.id}
+        if self.work:
+            known = details_of(self.work) | known
+        return known | {"job_url": self.url, "connection_id": self.connection_id}

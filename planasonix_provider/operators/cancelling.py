@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException
 
 from planasonix_provider import parameters
-from planasonix_provider.api.errors import PlanasonixConflictError
+from planasonix_provider.api.errors import PlanasonixConflictError, add_details
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import ONCE
@@ -21,7 +23,7 @@ from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.cancel import PURSUE_EVERY, cancel
 from planasonix_provider.waiting.channel import Channel, run_aside
 from planasonix_provider.waiting.commands import to_end
-from planasonix_provider.waiting.report import first_job_of, report
+from planasonix_provider.waiting.report import details_of, first_job_of, report
 from planasonix_provider.waiting.rest import Rest
 from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, Work
 from planasonix_provider.waiting.watch import Watch
@@ -53,6 +55,8 @@ class CancelRoad:
         self._asked: set[str] = set()
         # Whether Planasonix has answered to a cancel.
         self._is_confirmed = False
+        # The attributes of an exception that ends the task.
+        self._details: dict[str, str | None] = {"job_id": operator.job_id, "backfill_id": operator.backfill_id}
 
     def travel(self) -> dict[str, Any]:
         """Cancel, and wait unless the task is not to.
@@ -61,10 +65,14 @@ class CancelRoad:
         """
         deadline = deadline_of(self.operator, self.context)
         with (
+            self._details_on_exceptions(),
             retries_where_they_help(),
             PlanasonixHook(self.operator.planasonix_conn_id, sleep=self._rest.sleep) as hook,
         ):
+            if self.operator.job_id:
+                self._details["job_url"] = hook.job_url(self.operator.job_id)
             work = self._cancel(hook)
+            self._note(hook, work)
             self._tell(work)
             if self.operator.wait_for_completion and not work.is_over:
                 watch = Watch(
@@ -83,8 +91,23 @@ class CancelRoad:
                     # Not to miss jobs that come and go between two looks.
                     interval = min(interval, PURSUE_EVERY)
                 event = worker.wait(watch, look, interval=interval, rest=hook.rest, nap=self._rest.sleep)
+                self._note(hook, event.work or work)
                 work = event.work_or_error()
             return self._account(hook, work)
+
+    @contextmanager
+    def _details_on_exceptions(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as exception:
+            add_details(exception, **self._details)
+            raise
+
+    def _note(self, hook: PlanasonixHook, work: Work) -> None:
+        """Keep the work's ids for an exception that ends the task."""
+        self._details |= {name: value for name, value in details_of(work).items() if value}
+        if job_id := self._details["job_id"]:
+            self._details["job_url"] = hook.job_url(job_id)
 
     def _tell(self, work: Work) -> None:
         name = sentence(self.subject.name)

@@ -73,7 +73,8 @@ class Road:
         :return: an account of the work.
         :raises TaskDeferred: to wait in the triggerer.
         """
-        return self._travel(deadline_of(self.operator, self.context))
+        with self.accounted.on_exceptions():
+            return self._travel(deadline_of(self.operator, self.context))
 
     def travel_on(self, payload: Any) -> dict[str, Any]:
         """Go the road when others are out of the way, with what is left of the time.
@@ -81,12 +82,13 @@ class Road:
         :param payload: the event of the trigger that waited for others.
         :return: as :meth:`travel`.
         """
-        with retries_where_they_help():
-            event = WaitEvent.from_payload(payload, "job", "backfill")
-            # What is not there any more is in nobody's way.
-            with suppress(PlanasonixNotFoundError):
-                event.work_or_error()
-        return self._travel(event.deadline)
+        with self.accounted.on_exceptions():
+            with retries_where_they_help():
+                event = WaitEvent.from_payload(payload, "job", "backfill")
+                # What is not there any more is in nobody's way.
+                with suppress(PlanasonixNotFoundError):
+                    event.work_or_error()
+            return self._travel(event.deadline)
 
     def _travel(self, deadline: datetime | None) -> dict[str, Any]:
         with self._for_airflow(deadline) as hook:
@@ -134,7 +136,7 @@ class Road:
         :param payload: the trigger's event.
         :return: an account of the work.
         """
-        with self._for_airflow() as hook:
+        with self.accounted.on_exceptions(), self._for_airflow() as hook:
             event = WaitEvent.from_payload(payload, self.operator.starts)
             if event.is_out_of_time:
                 self._write_off()
@@ -172,7 +174,8 @@ class Road:
         # Without the Airflow connection there is less to tell, and the task has its own error.
         with suppress(PlanasonixError):
             self.accounted.host = hook.settings.account.host
-            self.accounted.url = self._page_of(hook, work) if work else self.accounted.url
+            job_id = first_job_of(work) if work else work_id if self.operator.starts == "job" else None
+            self.accounted.url = hook.job_url(job_id) if job_id else self.accounted.url
 
     def _recorded_connection_id(self) -> str:
         """Return the connection that the work was started on, if a response does not name it."""

@@ -67,16 +67,21 @@ class Start:
         """Go on with what an earlier try has left, or make sure that it is over."""
         earlier = EarlierTry(record, self._road, self._inquiry, self._records, self._digest)
         earlier.let_a_kill_know()
+        if record.kind == self._operator.starts:
+            self._road.accounted.id = record.id
         if earlier.is_let_go():
             earlier.end()
-            return None
-        work = earlier.work()
+            work = None
+        else:
+            work = earlier.work()
         if work:
             self.is_own = record.is_own
-        elif earlier.is_to_be_repeated:
+            return work
+        self._road.accounted.id = None
+        if earlier.is_to_be_repeated:
             # With the same key: if the API honours it, that is safe even where a list is later than the look.
             self._again = record
-        return work
+        return None
 
     def _begin(self) -> Work:
         while True:

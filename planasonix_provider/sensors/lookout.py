@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -13,6 +14,7 @@ from planasonix_provider.api.errors import (
     PlanasonixJobCancelledError,
     PlanasonixJobFailedError,
     PlanasonixTimeoutError,
+    add_details,
 )
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.request import Request
@@ -26,9 +28,9 @@ from planasonix_provider.waiting.account import WorkAccount, explain
 from planasonix_provider.waiting.channel import Channel, run_aside
 from planasonix_provider.waiting.event import WaitEvent
 from planasonix_provider.waiting.patience import Patience
-from planasonix_provider.waiting.report import error_of_work, first_job_of, report
+from planasonix_provider.waiting.report import details_of, error_of_work, first_job_of, report
 from planasonix_provider.waiting.search import AGAIN_EVERY
-from planasonix_provider.waiting.subjects import Work
+from planasonix_provider.waiting.subjects import Seen, Work
 from planasonix_provider.waiting.watch import Watch
 from planasonix_provider.waiting.words import sentence
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
     from planasonix_provider.sensors.base import PlanasonixSensor
 
+#: Which id a subject has, by its kind: a wait for the next sync is known by its connection.
+_NAMED_BY = {"job": "job", "backfill": "backfill", "sync": "connection"}
 #: Where a rescheduled sensor notes since when it has had no answer.
 UNSEEN_SINCE = "planasonix_unseen_since"
 
@@ -55,12 +59,15 @@ class Lookout:
         self.signpost = Signpost(context, self.log)
         self._notes = Notes(sensor, context)
         self._rests_since: datetime | None = None
+        subject = sensor.subject()
+        # The attributes of an exception that ends the task.
+        self._details: dict[str, str | None] = {f"{_NAMED_BY[subject.kind]}_id": subject.id}
         # Each poke of a rescheduled sensor is another process.
         self._is_rescheduled = sensor.reschedule and not sensor.deferrable
         first_poke = first_look_at(sensor, context) if self._is_rescheduled else None
         trouble = self._notes.read()
         self.watch = Watch(
-            sensor.subject(),
+            subject,
             now=utcnow(),
             info=self.log.info,
             warn=self.log.warning,
@@ -77,9 +84,11 @@ class Lookout:
         self.sensor._lookout = self
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, exception: BaseException | None, __: object) -> None:
         self.sensor._lookout = None
         self.hook.close()
+        if exception:
+            add_details(exception, **self._details)
 
     def poke(self) -> dict[str, Any] | None:
         """Look once.
@@ -98,6 +107,8 @@ class Lookout:
 
     def _look(self) -> WaitEvent | None:
         answer = None if self._lets_others_go_first() else worker.look(self.watch, self._send)
+        if isinstance(answer, Seen):
+            self._note(answer.work)
         return self.watch.take(answer, utcnow())
 
     def _lets_others_go_first(self) -> bool:
@@ -151,6 +162,7 @@ class Lookout:
 
     def _conclude(self, event: WaitEvent) -> dict[str, Any]:
         self._notes.delete()
+        self._note(event.work)
         try:
             work = self._whole(event.work_or_error())
             job_id = first_job_of(work)
@@ -160,6 +172,15 @@ class Lookout:
             return report(work, self.hook.job_url)
         except PlanasonixError as error:
             self._fail(error)
+
+    def _note(self, work: Work | None) -> None:
+        """Keep the work's ids for an exception, because Airflow may not be asked when a task is killed."""
+        if work:
+            self._details |= {name: value for name, value in details_of(work).items() if value}
+        if job_id := self._details.get("job_id"):
+            # Without the Airflow connection there is no page, and the task has its own error.
+            with suppress(PlanasonixError):
+                self._details["job_url"] = self.hook.job_url(job_id)
 
     def _whole(self, work: Work) -> Work:
         """Ask for what a list, which may have told of a job's end, leaves out."""

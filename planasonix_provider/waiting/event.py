@@ -39,6 +39,7 @@ class WaitEvent(BaseModel):
     :param backfill: the backfill as it was last seen.
     :param error: the ``kind`` of the error.
     :param message: the error's message.
+    :param code: the API's own error code, if the error has one.
     :param deadline: until when the wait could have lasted, for a task that has more to do by then.
     """
 
@@ -52,6 +53,7 @@ class WaitEvent(BaseModel):
     backfill: Backfill | None = None
     error: str | None = None
     message: str | None = None
+    code: str | None = None
     deadline: AwareDatetime | None = None
 
     @model_validator(mode="after")
@@ -92,6 +94,7 @@ class WaitEvent(BaseModel):
             outcome="error",
             error=error.kind,
             message=error.message,
+            code=error.code,
             **_field_of(work),
         )
 
@@ -180,7 +183,7 @@ class WaitEvent(BaseModel):
         """
         if self.outcome == "over" and self.work:
             return self.work
-        raise error_of(self.error or "", self.message or "")
+        raise error_of(self.error or "", self.message or "", self.code)
 
 
 def _field_of(work: Work | None) -> dict[str, Any]:

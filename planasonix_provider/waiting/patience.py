@@ -109,7 +109,9 @@ class Patience:
                 trouble = error
             if outage.fail(trouble, self.now()) is not Verdict.TOLERATED:
                 kind = PlanasonixOutageError if is_outage(trouble) else PlanasonixLostTrackError
-                raise kind(f"{what} is over, but its results cannot be fetched. {trouble}")
+                end = kind(f"{what} is over, but its results cannot be fetched. {trouble}")
+                end.code = trouble.code
+                raise end
             if outage.is_news(self.now()):
                 self.warn(f"{what} is over, but its results cannot be fetched yet, still trying: {trouble}")
             await self.sleep(pause_after(trouble, self.interval))

@@ -12,6 +12,7 @@ from planasonix_provider.api.errors import (
     PlanasonixJobCancelledError,
     PlanasonixJobFailedError,
     PlanasonixLostTrackError,
+    add_details,
 )
 from planasonix_provider.api.json_bodies import shortened
 from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning, TableResult, WorkError
@@ -60,6 +61,20 @@ def error_of_work(work: Work, url: str | None, failed_jobs: Sequence[Job] = ()) 
     :param failed_jobs: of a backfill, the jobs that failed.
     :return: the error, or ``None`` for work that was done.
     """
+    error = _error_of_work(work, url, failed_jobs)
+    if error:
+        culprit = failed_jobs[0].id if failed_jobs else first_job_of(work)
+        add_details(error, job_url=url, **details_of(work) | {"job_id": culprit})
+    return error
+
+
+def details_of(work: Work) -> dict[str, str | None]:
+    """Return the ids by which an exception names a job or a backfill."""
+    backfill_id = work.id if isinstance(work, Backfill) else None
+    return {"job_id": first_job_of(work), "backfill_id": backfill_id, "connection_id": work.connection_id}
+
+
+def _error_of_work(work: Work, url: str | None, failed_jobs: Sequence[Job]) -> PlanasonixError | None:
     name = f"{'Backfill' if isinstance(work, Backfill) else 'Job'} {work.id}"
     see = f" See {url}" if url else ""
     if work.status in ("succeeded", "completed"):

@@ -157,7 +157,7 @@ class Watch:
 
     def _reason_to_give_up(self, error: PlanasonixError, verdict: Verdict) -> PlanasonixError:
         if verdict is Verdict.REFUSED or self.unseen_since is None:
-            return error_of(error.kind, f"{error}{self.left_behind(is_final(error))}")
+            return error_of(error.kind, f"{error}{self.left_behind(is_final(error))}", error.code)
         return PlanasonixOutageError(
             f"No news of {self.subject.name} since {moment(self.unseen_since)}, for more than "
             f"{duration(_seconds(self._outage.policy.outage))}.{self.left_behind(False)} The last try: {error}"
