@@ -426,7 +426,7 @@ class TestWithoutOpenLineage:
             try:
                 import openlineage.client
             except ModuleNotFoundError:
-                run = drive(sync)
+                run = drive(lambda: sync(poll_interval=0.5))
                 print(run.error or run.result["status"])
         """
         assert python(code, is_blocked=True) == "succeeded"
