@@ -157,6 +157,7 @@ def test_the_reference_has_every_public_name(module: str) -> None:
         "error_for_status",
         "AsyncOperations",
         "NewsProducer",
+        "outside_of_airflow",
         "staged",
         "simulator",
     }
