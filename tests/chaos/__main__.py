@@ -5,9 +5,10 @@
     make chaos-short                  fewer tasks and a shorter storm, in less than five minutes
 
 It is an Airflow 3.3 with PostgreSQL, and the simulator as a process of its own that is killed, too. The plan of the
-storm follows from the seed alone and is printed before anything happens. When the storm is over, the tasks have some
-minutes to end. Then the auditor, which shares no code with the provider, holds Airflow's database against the
-simulator's own ledger, and asks of each piece of work that was started: whose is it?
+storm follows from the seed alone, with the same version of this repository, and is printed before anything happens.
+When the storm is over, the tasks have some minutes to end. Then the auditor, which shares no code with the provider,
+holds Airflow's database against the simulator's own ledger, and asks of each piece of work that was started: whose is
+it?
 
 What it prints
     the plan, then each deed as it is done, and at the end counts. A violation is one of
@@ -16,7 +17,9 @@ What it prints
         orphaned     work that runs on after its attempt was given up
         stuck        a task or work that is not over when the calm is
         wrong state  a task whose state its last work does not justify; work that was cancelled for no reason, or
-                     started when the time of its task was up
+                     started when the time of its task was up; a try that a disturbance of some seconds used up
+        crashed      a component that ended by itself; it is started again
+        huge         megabytes of one text in a log file, a database table or another file
         key          an API key in a log file, a database table or another file
     each with the timeline of its task: tries, work, deeds and Airflow's events in one order of time. "allowed" counts
     what cannot be helped: nothing of ours runs where a worker is killed, or a trigger has not begun, and no cancel gets
@@ -77,9 +80,10 @@ def main() -> int:
         answer = all_of_it.airflow.api("POST", f"dags/{DAG_ID}/dagRuns", {"logical_date": None})
         all_of_it.run_id = answer["dag_run_id"]
         storm = Storm(plan, all_of_it, say)
+        storm.wait_for_the_first_task()
         storm.blow()
         say(f"The storm is over after {time.monotonic() - began:.0f} s. The calm:")
-        _wait_for_the_end(all_of_it, plan)
+        _wait_for_the_end(all_of_it, plan, storm)
         say(f"It is over after {time.monotonic() - began:.0f} s.\n")
         history = read_history(plan, all_of_it, storm)
     (home / "history.json").write_text(history.model_dump_json(indent=1))
@@ -89,12 +93,13 @@ def main() -> int:
     return 1 if findings.violations else 0
 
 
-def _wait_for_the_end(all_of_it: Stage, plan: Plan) -> None:
+def _wait_for_the_end(all_of_it: Stage, plan: Plan, storm: Storm) -> None:
     """Wait until every task and all work is over, or time is up."""
     until(lambda: all_of_it.planasonix.is_up, "the simulator is up again")
     all_of_it.planasonix.calm()
     deadline = time.monotonic() + CALM[plan.size]
     while time.monotonic() < deadline:
+        storm.revive()
         rows = all_of_it.database.rows(
             "select state, count(*) as many from task_instance where run_id = %s group by state", all_of_it.run_id
         )

@@ -41,7 +41,14 @@ ENDED_BY_SUPERVISOR = "3 heartbeats failed"
 #: Where tasks run.
 PLACES_OF_TASKS = ("scheduler", "celery-worker", "celery-worker-2")
 
-VIOLATIONS = ("lost", "doubled", "orphaned", "stuck", "wrong state", "key")
+#: Disturbances that cost no task a try whose work was seen before: each is over before long.
+PASSING = ("refuse", "spoil_lists", "delete_connection")
+#: For how long a disturbance must be borne.
+PATIENCE = timedelta(seconds=60)
+#: How long after a disturbance a task may still end because of it.
+AFTERMATH = timedelta(seconds=5)
+
+VIOLATIONS = ("lost", "doubled", "orphaned", "stuck", "wrong state", "crashed", "huge", "key")
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,11 @@ def audit(history: History) -> Findings:
     findings = Findings()
     for place in history.keys_found:
         findings.violate("key", None, f"an API key is in {place}")
+    for place in history.huge_found:
+        findings.violate("huge", None, f"a text of megabytes is in {place}")
+    for deed in history.deeds:
+        if deed.kind == "crash":
+            findings.violate("crashed", None, deed.text)
     names = {task.name for task in history.tasks}
     for work in history.works:
         if work.task not in names:
@@ -126,6 +138,7 @@ class _Case:
         self._judge_what_was_given_up()
         self._judge_the_time()
         self._judge_cancels()
+        self._judge_tries()
         if self.task.state == "success":
             self._judge_success()
             self._judge_clears()
@@ -289,10 +302,56 @@ class _Case:
                 self._deed("clear", work.began - SLACK, at + SLACK),
                 self._deed("kill_task", at - CAUSE, at + SLACK, signal="SIGTERM"),
                 self._killed(PLACES_OF_TASKS, at - CAUSE, at + SLACK, signal="SIGTERM"),
-                self._is_ended_by_airflow(at),
+                self._is_told_to_end(at) or (self._is_cut_off(at) and not self._has_a_retry_left(at)),
             ]
             if not any(causes):
                 self._violate("wrong state", f"{work.id} was cancelled, for which there is no reason")
+
+    # --- Tried again for a reason? ---
+
+    def _judge_tries(self) -> None:
+        """A disturbance that is over within a minute uses up no try whose work was seen before it."""
+        for one in self.task.tries:
+            if one.state not in ("failed", "up_for_retry") or not (one.began and one.ended):
+                continue
+            disturbance = self._disturbance(self._executed(one.began), one.ended)
+            if disturbance is None or self._has_another_reason(one.began, one.ended):
+                continue
+            began = max((work.began for work in self.works if work.began <= disturbance.at - SLACK), default=None)
+            last = next((work for work in self.works if work.began == began), None)
+            ran = last and (last.ended is None or last.ended > one.ended or last.outcome in DONE)
+            if last and ran and not self._deed("clear", last.began, one.ended):
+                self._violate("wrong state", f"try {one.number} was used up, with {last.id}, as {disturbance.text}")
+
+    def _disturbance(self, began: datetime, ended: datetime) -> Deed | None:
+        """Find a passing disturbance amid which a try has ended."""
+        for deed in self.history.deeds:
+            if deed.kind in PASSING and began <= deed.at <= ended:
+                over = self._over(deed)
+                if over - deed.at <= PATIENCE and ended <= over + AFTERMATH:
+                    return deed
+        return None
+
+    def _over(self, deed: Deed) -> datetime:
+        """Return when a disturbance is over: a connection is when it was created again."""
+        if deed.kind == "delete_connection":
+            created = [
+                each.at for each in self.history.deeds if each.kind == "create_connection" and each.at >= deed.at
+            ]
+            return min(created, default=self.history.ended)
+        return deed.at + timedelta(seconds=float(deed.facts.get("seconds", 0)))
+
+    def _has_another_reason(self, began: datetime, ended: datetime) -> bool:
+        """Return whether a try may have ended for any other reason."""
+        since, until = began - SLACK, ended + SLACK
+        return bool(
+            self.task.timeout
+            or any(self._deed(kind, since, until) for kind in ("kill_task", "mark_failed", "clear"))
+            or self._killed((*PLACES_OF_TASKS, "api-server"), since, until)
+            or self._is_told_to_end(ended)
+            or self._is_cut_off(ended)
+            or any("this task's cannot be told" in event.text for event in self._events("task", since, until))
+        )
 
     # --- The state that its work justifies? ---
 
@@ -352,8 +411,11 @@ class _Case:
             (*PLACES_OF_TASKS, "api-server"), began - SLACK, ended + SLACK
         )
         has = f"its last work {work.id} has {work.outcome}" if work else "no work was started"
+        is_fresh = work is None or self._deed("clear", work.began, ended)
         if last and not last.began:
             self._allow("failed by Airflow before its process began", has)
+        elif is_fresh and (disturbance := self._met(began, ended)):
+            self._allow("could start nothing amid a disturbance, with no retry left", f"{disturbance.text}; {has}")
         elif killed:
             self._allow("failed by a kill with no retry left", f"{killed.text}; {has}")
         else:
@@ -369,13 +431,23 @@ class _Case:
             for event in self.history.events
         )
 
-    def _is_ended_by_airflow(self, at: datetime) -> bool:
+    def _is_told_to_end(self, at: datetime) -> bool:
         """Say whether Airflow has told the process to end: the task was reset, or its heartbeats came too late."""
-        said = [
-            *(ENDED_BY_AIRFLOW in event.text for event in self._events("task", at - CAUSE, at + SLACK)),
-            *(ENDED_BY_SUPERVISOR in event.text for event in self._events("supervisor", at - CAUSE, at + SLACK)),
-        ]
-        return any(said)
+        return any(ENDED_BY_AIRFLOW in event.text for event in self._events("task", at - CAUSE, at + SLACK))
+
+    def _is_cut_off(self, at: datetime) -> bool:
+        """Say whether the supervisor has ended the process, since it could not reach Airflow."""
+        return any(ENDED_BY_SUPERVISOR in event.text for event in self._events("supervisor", at - CAUSE, at + SLACK))
+
+    def _has_a_retry_left(self, at: datetime) -> bool:
+        """Return whether Airflow tries the task again after the try that ran at a moment."""
+        tries = [one for one in self.task.tries if one.began and one.began <= at]
+        return bool(tries and tries[-1].max_tries is not None and tries[-1].number <= tries[-1].max_tries)
+
+    def _met(self, began: datetime, ended: datetime) -> Deed | None:
+        """Find a passing disturbance in the time of a try."""
+        passing = (deed for deed in self.history.deeds if deed.kind in PASSING)
+        return next((deed for deed in passing if deed.at <= ended and self._over(deed) >= began), None)
 
     def _deed(self, kind: str, since: datetime, until: datetime, **facts: object) -> Deed | None:
         """Find a deed that was done to this task."""
@@ -399,7 +471,8 @@ class _Case:
             if deed.kind == "fault" and not str(deed.facts.get("route")).startswith("trigger_")
         ]
         is_faulty = any(at - GRACE <= deed.at <= at + GRACE for deed in faults)
-        return is_faulty or self._killed(ON_THE_WAY, at - GRACE, at + GRACE) is not None
+        is_killed = self._killed(ON_THE_WAY, at - GRACE, at + GRACE) is not None
+        return is_faulty or is_killed or self._met(at - GRACE, at + GRACE) is not None
 
     def _events(self, source: str, since: datetime, until: datetime) -> list[Event]:
         return [

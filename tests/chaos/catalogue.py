@@ -96,6 +96,8 @@ def catalogue(size: str | None = None) -> list[Spec]:
         *some("sync_long_deferred", 6, 1, deferrable=True, is_long=True),
         *some("sync_worker_once", 2, 1, retries=0),
         *some("sync_deferred_once", 2, 1, deferrable=True, retries=0),
+        *some("sync_long_worker_once", 1, 1, retries=0, is_long=True),
+        *some("sync_long_deferred_once", 2, 2, deferrable=True, retries=0, is_long=True),
         *some("sync_worker_late", 2, 1, timeout=15, retries=1),
         *some("sync_deferred_late", 2, 1, deferrable=True, timeout=20, retries=1),
         *some("sync_worker_alone", 1, 0, cancel_on_kill=False),

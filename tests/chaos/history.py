@@ -103,6 +103,8 @@ class History(BaseModel):
     :param deeds: what the storm did.
     :param events: what logs say.
     :param keys_found: where an API key was found.
+    :param huge_found: where a text of megabytes was found.
+    :param refused: how many answers the proxy has refused or spoilt, by how.
     :param ended: when the calm was over.
     """
 
@@ -114,4 +116,6 @@ class History(BaseModel):
     deeds: list[Deed] = []
     events: list[Event] = []
     keys_found: list[str] = []
+    huge_found: list[str] = []
+    refused: dict[str, int] = {}
     ended: datetime

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.chaos.catalogue import Size, Spec, catalogue
+from tests.proxy import REFUSALS, Oddity
 
 #: For how many seconds the storm lasts.
 STORM = {"full": 130.0, "short": 55.0}
@@ -28,7 +29,18 @@ COUNTS: dict[str, tuple[int, int]] = {
     "clear": (5, 2),
     "mark_failed": (5, 2),
     "kill_start": (4, 1),
+    "refuse": (6, 3),
+    "spoil_lists": (2, 1),
+    "delete_connection": (2, 1),
+    # A minute of a storm: the short one has no time for it.
+    "api_server_away": (1, 0),
 }
+#: When the API server goes away: tasks on workers have started, and still wait.
+AWAY_AT = (22.0, 30.0)
+#: For how many seconds it is away: a task's supervisor gives up after three heartbeats, which takes 37 s.
+AWAY_SECONDS = (48.0, 55.0)
+#: How many of the connections have something odd in the answers about their work, but for those whose work fails.
+ODD_SHARE = 0.3
 #: What the simulator answers a start with, once it has had its effect or before.
 LOST_STARTS: tuple[dict[str, Any], ...] = (
     {"kind": "reset"},
@@ -72,6 +84,7 @@ class Plan:
     :param size: "full" or "short".
     :param settings: how the simulator behaves.
     :param seconds: for how long the works of each connection run.
+    :param oddities: what is odd in the answers about the work of a connection.
     :param deeds: what happens, in order.
     """
 
@@ -80,6 +93,7 @@ class Plan:
     size: Size
     settings: dict[str, Any]
     seconds: dict[str, float]
+    oddities: dict[str, Oddity]
     deeds: tuple[Deed, ...]
 
     def __str__(self) -> str:
@@ -88,6 +102,7 @@ class Plan:
             f"{count} {kind}" for kind, count in sorted(Counter(deed.kind for deed in self.deeds).items())
         )
         lines = [f"Seed {self.seed}, {self.size}: {how}. The simulator: {json.dumps(self.settings)}. {counts}"]
+        lines.append(f"Odd answers: {', '.join(f'{name} {oddity}' for name, oddity in self.oddities.items())}")
         return "\n".join([*lines, *map(str, self.deeds)])
 
 
@@ -108,7 +123,23 @@ def make(seed: int, *, distributed: bool | None = None, size: Size = "full") -> 
     }
     seconds = {connection_id: _seconds(dice, spec) for spec in catalogue(size) for _, _, connection_id in spec.names()}
     deeds = [deed for kind in COUNTS for deed in _deeds(dice, kind, size, is_distributed)]
-    return Plan(seed, is_distributed, size, settings, seconds, tuple(sorted(deeds, key=lambda deed: deed.at)))
+    deeds.sort(key=lambda deed: deed.at)
+    return Plan(seed, is_distributed, size, settings, seconds, _oddities(dice, size), tuple(deeds))
+
+
+def _oddities(dice: random.Random, size: Size) -> dict[str, Oddity]:
+    """Choose what is odd in the answers about each connection's work; a message of what fails is odd in each way."""
+    ways: tuple[Oddity, ...] = ("nul", "huge", "infinite")
+    odd: dict[str, Oddity] = {}
+    failing = 0
+    for spec in catalogue(size):
+        for _, _, connection_id in spec.names():
+            if spec.fails_once:
+                odd[connection_id] = ways[failing % len(ways)]
+                failing += 1
+            elif dice.random() < ODD_SHARE:
+                odd[connection_id] = dice.choice(("nul", *ways))
+    return odd
 
 
 def _seconds(dice: random.Random, spec: Spec) -> float:
@@ -198,6 +229,28 @@ def _kill_start(dice: random.Random, at: float, turn: int, distributed: bool) ->
     return Deed(at, "kill_start", None, how)
 
 
+def _refuse(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+    """Let the proxy refuse reads mostly, for they are what a wait is made of."""
+    which = "writes" if turn % 3 == 2 else "reads"
+    how = list(REFUSALS)[turn % len(REFUSALS)]
+    return Deed(at, "refuse", None, {"which": which, "how": how, "seconds": round(dice.uniform(5, 12), 1)})
+
+
+def _spoil_lists(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+    return Deed(at, "spoil_lists", None, {"seconds": round(dice.uniform(10, 20), 1)})
+
+
+def _delete_connection(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+    return Deed(at, "delete_connection", None, {"seconds": round(dice.uniform(4, 10), 1)})
+
+
+def _api_server_away(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+    """Kill the API server, and bring it back only when the supervisors of tasks have given up."""
+    return Deed(
+        round(dice.uniform(*AWAY_AT), 1), "api_server_away", None, {"down": round(dice.uniform(*AWAY_SECONDS), 1)}
+    )
+
+
 def _place(dice: random.Random) -> float:
     return round(dice.random(), 4)
 
@@ -212,4 +265,8 @@ _MAKERS: dict[str, Callable[[random.Random, float, int, bool], Deed]] = {
     "clear": _clear,
     "mark_failed": _mark_failed,
     "kill_start": _kill_start,
+    "refuse": _refuse,
+    "spoil_lists": _spoil_lists,
+    "delete_connection": _delete_connection,
+    "api_server_away": _api_server_away,
 }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.chaos.catalogue import catalogue, name_of
 from tests.chaos.history import Deed, Event, History, Task, Try, Work
+from tests.proxy import HUGE
 
 # These know the provider, which the auditor and what it reads by do not.
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from tests.chaos.stage import Database, Stage
     from tests.chaos.storm import Storm
 
+#: A part of the huge texts that is too long for any log or table.
+LONG = HUGE[:100_000]
 # Of a task's log, what names work, and what is a trouble.
 _TELLING = re.compile(r"\b(job|bf|backfill)_\w+|starting|on_kill|killed|Killed|SIG|could not|Looking|::endgroup::")
 # What a supervisor says of a task, in the log of the component that it is part of.
@@ -56,6 +59,8 @@ def read_history(plan: Plan, stage: Stage, storm: Storm) -> History:
             key=lambda event: event.at,
         ),
         keys_found=[*keys_in_files(stage.home, storm.keys), *keys_in_tables(stage.database, storm.keys)],
+        huge_found=[*keys_in_files(stage.home, [LONG]), *keys_in_tables(stage.database, [LONG])],
+        refused=dict(stage.planasonix.proxy.counts),
         ended=datetime.now(UTC),
     )
 

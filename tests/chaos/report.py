@@ -12,6 +12,11 @@ from tests.chaos.history import History
 #: How long before and after the life of a task a deed may matter to it.
 NEAR = timedelta(seconds=20)
 
+#: The deeds that are neither a kill nor a fault.
+OTHERS = (
+    *("clear", "mark_failed", "rotate", "revoke", "refuse", "spoil_lists", "delete_connection", "crash", "not done"),
+)
+
 
 def report(history: History, findings: Findings) -> str:
     """Put the findings into words.
@@ -30,15 +35,14 @@ def _lines(history: History, findings: Findings) -> Iterator[str]:
         if deed.kind in ("kill", "kill_task", "freeze")
     )
     faults = Counter(_fault(deed.facts) for deed in history.deeds if deed.kind == "fault")
-    others = Counter(
-        deed.kind for deed in history.deeds if deed.kind in ("clear", "mark_failed", "rotate", "revoke", "not done")
-    )
+    others = Counter(deed.kind for deed in history.deeds if deed.kind in OTHERS)
     jobs = sum(len(work.jobs) or 1 for work in history.works)
     how = "two triggerers, Celery with two workers" if history.distributed else "LocalExecutor"
     yield f"Seed {history.seed}, {how}, {history.settings}"
     yield f"kills       {sum(kills.values())}: {_counts(kills)}"
     yield f"faults      {sum(faults.values())}: {_counts(faults)}"
     yield f"deeds       {_counts(others)}"
+    yield f"answers     {_counts(Counter(history.refused))}"
     yield f"tasks       {len(history.tasks)}: {_counts(Counter(str(task.state) for task in history.tasks))}"
     yield f"tries       {sum(len(task.tries) for task in history.tasks)}"
     outcomes = Counter(str(work.outcome) for work in history.works)

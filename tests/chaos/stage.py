@@ -23,6 +23,7 @@ from dev.local_airflow import LocalAirflow, add_connection
 from dev.processes import ROOT, end, free_port, in_session, start
 from tests.chaos.catalogue import CONN_ID, DAG_ID, SIZE, catalogue
 from tests.chaos.plan import Plan
+from tests.proxy import Proxy
 
 #: What Airflow calls its parts, and how each is started.
 COMPONENTS = {
@@ -55,6 +56,8 @@ IMPATIENCE_WITH_CELERY = {
 class Planasonix:
     """The simulator as a process of its own, which comes back on the same port with the same ledger.
 
+    Airflow reaches it by a proxy, which refuses connections from a kill of the simulator until its restart.
+
     :param home: where its ledger and its log are.
     """
 
@@ -64,6 +67,7 @@ class Planasonix:
         self.log = home / "simulator.log"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.proxy = Proxy(free_port(), self.port)
         self.key = f"plnx_sim_first_{secrets.token_hex(8)}"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -85,11 +89,13 @@ class Planasonix:
             for connection_id in spec.connections:
                 command += ["--connection", connection_id]
         self.process = start(command, dict(os.environ), self.log)
+        self.proxy.open()
 
     def kill(self, how: signal.Signals) -> None:
         """Send it a signal."""
         assert self.process
         self.process.send_signal(how)
+        self.proxy.close()
 
     @property
     def is_up(self) -> bool:
@@ -109,7 +115,8 @@ class Planasonix:
         return dict(answer.json()["data"])
 
     def calm(self) -> None:
-        """Forget the faults that were ordered."""
+        """Forget the faults and refusals that were ordered."""
+        self.proxy.calm()
         httpx.delete(f"{self.url}/_simulator/faults", timeout=60).raise_for_status()
 
 
@@ -260,15 +267,18 @@ def stage(plan: Plan, home: Path) -> Iterator[Stage]:
         finally:
             airflow.stop()
             end(*(each for each in (planasonix.process, broker) if each), patience=3)
+            planasonix.proxy.close()
 
 
 def connection_fields(planasonix: Planasonix, key: str) -> dict[str, Any]:
     """Describe the Airflow connection that leads to the simulator."""
-    return {"conn_type": "planasonix", "host": planasonix.url, "password": key, "extra": {"web_url": planasonix.url}}
+    extra = {"web_url": planasonix.url}
+    return {"conn_type": "planasonix", "host": planasonix.proxy.url, "password": key, "extra": extra}
 
 
 def _prepare(planasonix: Planasonix, plan: Plan) -> None:
     planasonix.order("settings", plan.settings)
+    planasonix.proxy.oddities = plan.oddities
     for spec in catalogue():
         for _, _, connection_id in spec.names():
             seconds = plan.seconds[connection_id]

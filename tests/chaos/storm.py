@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 import os
 import signal
 import time
@@ -19,14 +20,22 @@ import httpx
 import psutil
 
 from dev.local_airflow import LocalAirflowError, add_connection
-from tests.chaos.catalogue import CONN_ID, DAG_ID, name_of
+from tests.chaos.catalogue import CONN_ID, DAG_ID, catalogue, name_of
 from tests.chaos.plan import Deed, Plan
-from tests.chaos.stage import Stage, connection_fields
+from tests.chaos.stage import Stage, connection_fields, until
 
 #: The routes that start something.
 STARTS = ("trigger_sync", "trigger_backfill")
 #: For how many seconds a deed is put off while the server that it needs is down.
 PATIENCE = 60.0
+#: The same of other deeds: what is done once in a storm waits longer, and what was begun must be ended.
+PATIENCE_OF = {"api_server_away": 150.0, "restart": math.inf, "thaw": math.inf, "create_connection": math.inf}
+#: The tasks that wait on a worker for so long that the API server goes away, and comes back, in the meantime.
+LONG_ON_WORKERS = tuple(
+    spec.task_id for spec in catalogue("full") if spec.is_long and not spec.deferrable and spec.retries
+)
+#: What ``_down`` calls the Airflow connection.
+CONNECTION = "the connection"
 #: How long a component that was asked to end may take, before what is left of it is ended by force.
 GRACE = 12.0
 
@@ -65,7 +74,6 @@ class Storm:
         self._plan = plan
         self._stage = stage
         self._say = say
-        self._log = (stage.home / "deeds.jsonl").open("a")
         self._queue: list[tuple[float, int, Deed, float]] = []
         self._turn = count()
         self._key = stage.planasonix.key
@@ -74,38 +82,54 @@ class Storm:
         self.keys = [self._key]
         self.done: list[Done] = []
 
+    def wait_for_the_first_task(self) -> None:
+        """Wait until a task has begun: on a busy machine, the storm would be over before there is anything to hit."""
+        query = "select count(*) as many from task_instance where run_id = %s and start_date is not null"
+        until(lambda: self._stage.database.rows(query, self._stage.run_id)[0]["many"], "a task begins")
+
     def blow(self) -> None:
         """Do all that is planned, and bring back what was killed."""
         self._began = time.monotonic()
         for deed in self._plan.deeds:
             self._put(deed)
         while self._queue:
-            due, _, deed, until = heapq.heappop(self._queue)
+            due, _, deed, given_up_at = heapq.heappop(self._queue)
             time.sleep(max(0.0, due - self._now()))
+            self.revive()
             try:
                 getattr(self, f"_{deed.kind}")(deed)
             except (NotNowError, httpx.HTTPError, LocalAirflowError) as reason:
-                if self._now() < until:
-                    pause = 0.2 if deed.kind == "catch_start" else 1
-                    heapq.heappush(self._queue, (self._now() + pause, next(self._turn), deed, until))
+                if self._now() < given_up_at:
+                    pause = 0.2 if deed.kind in ("catch_start", "catch_request") else 1
+                    heapq.heappush(self._queue, (self._now() + pause, next(self._turn), deed, given_up_at))
                 else:
                     self._note("not done", f"{deed.kind} of {deed.at:.1f} s: {reason or type(reason).__name__}")
-        self._log.close()
+
+    def revive(self) -> None:
+        """Start again what has ended by itself, as a supervisor would; the auditor hears of it."""
+        processes: dict[str, Any] = {**self._stage.airflow.processes, "simulator": self._stage.planasonix.process}
+        for name, process in processes.items():
+            if name not in self._down and process.poll() is not None:
+                self._note("crash", f"{name} has ended by itself ({process.returncode})", component=name)
+                self._start_again(name)
 
     def _now(self) -> float:
         return time.monotonic() - self._began
 
     def _put(self, deed: Deed) -> None:
-        heapq.heappush(self._queue, (deed.at, next(self._turn), deed, deed.at + PATIENCE))
+        given_up_at = deed.at + PATIENCE_OF.get(deed.kind, PATIENCE)
+        heapq.heappush(self._queue, (deed.at, next(self._turn), deed, given_up_at))
 
     def _later(self, seconds: float, kind: str, target: str | None = None, **how: Any) -> None:
         self._put(Deed(self._now() + seconds, kind, target, how))
 
-    def _note(self, kind: str, text: str, task: str | None = None, /, **facts: Any) -> None:
-        done = Done(datetime.now(UTC), kind, text, task, facts)
+    def _note(
+        self, kind: str, text: str, task: str | None = None, /, *, at: datetime | None = None, **facts: Any
+    ) -> None:
+        done = Done(at or datetime.now(UTC), kind, text, task, facts)
         self.done.append(done)
-        self._log.write(json.dumps({**vars(done), "at": done.at.isoformat()}, default=str) + "\n")
-        self._log.flush()
+        with (self._stage.home / "deeds.jsonl").open("a") as log:
+            log.write(json.dumps({**vars(done), "at": done.at.isoformat()}, default=str) + "\n")
         self._say(f"{self._now():6.1f} s  {text}")
 
     # --- Components ---
@@ -114,6 +138,8 @@ class Storm:
         name, how = str(deed.target), signal.Signals[deed.how["signal"]]
         if name in self._down:
             raise NotNowError(f"{name} is down already")
+        if name == "api-server" and CONNECTION in self._down:
+            raise NotNowError("the API server is to create the connection first")
         self._down.add(name)
         if name == "simulator":
             self._stage.planasonix.kill(how)
@@ -122,14 +148,32 @@ class Storm:
         self._note("kill", f"{how.name} to {name}", component=name, signal=how.name)
         self._later(deed.how["down"] + (GRACE if how is signal.SIGTERM and name != "simulator" else 0), "restart", name)
 
+    def _api_server_away(self, deed: Deed) -> None:
+        """Keep the API server away while tasks on workers wait; meanwhile the clock of the storm stands still."""
+        if self._down:
+            raise NotNowError(f"{', '.join(self._down)} is down")
+        if not any(row["task_id"] in LONG_ON_WORKERS for row in self._running()):
+            raise NotNowError("no task waits on a worker for long")
+        stopped_at = time.monotonic()
+        self._stage.airflow.kill("api-server", signal.SIGKILL)
+        facts = {"component": "api-server", "signal": "SIGKILL"}
+        self._note("kill", f"SIGKILL to api-server, which is away for {deed.how['down']} s", **facts)
+        time.sleep(deed.how["down"])
+        self._restart(Deed(deed.at, "restart", "api-server"))
+        until(lambda: self._stage.airflow.is_up, "the API server answers again")
+        self._began += time.monotonic() - stopped_at
+
     def _restart(self, deed: Deed) -> None:
         name = str(deed.target)
+        self._start_again(name)
+        self._down.discard(name)
+        self._note("restart", f"{name} is started again", component=name)
+
+    def _start_again(self, name: str) -> None:
         if name == "simulator":
             self._stage.planasonix.start()
         else:
             self._stage.airflow.begin(name)
-        self._down.discard(name)
-        self._note("restart", f"{name} is started again", component=name)
 
     def _freeze(self, deed: Deed) -> None:
         name = str(deed.target)
@@ -157,8 +201,8 @@ class Storm:
         if key not in self.keys:
             self._stage.planasonix.order("keys", {"key": key})
             self.keys.append(key)
-        if not self._stage.airflow.is_up:
-            raise NotNowError("the API server is down")
+        if not self._stage.airflow.is_up or CONNECTION in self._down:
+            raise NotNowError("the API server is down, or the connection deleted")
         add_connection(self._stage.airflow, CONN_ID, connection_fields(self._stage.planasonix, key))
         self._key = key
         self._note("rotate", "another key is in the Airflow connection")
@@ -167,6 +211,45 @@ class Storm:
     def _revoke(self, deed: Deed) -> None:
         self._stage.planasonix.order(f"keys/{deed.target}/revoke")
         self._note("revoke", "the key before is revoked")
+
+    def _refuse(self, deed: Deed) -> None:
+        self._proxy_is_open()
+        which, how, seconds = deed.how["which"], deed.how["how"], deed.how["seconds"]
+        self._stage.planasonix.proxy.refuse(which, how, seconds)
+        text = f"a proxy refuses all {which} for {seconds} s: {how}"
+        self._later(0.2, "catch_request", which, what="refuse", text=text, facts=deed.how)
+
+    def _spoil_lists(self, deed: Deed) -> None:
+        self._proxy_is_open()
+        self._stage.planasonix.proxy.spoil_lists(deed.how["seconds"])
+        text = f"each list has an unreadable row for {deed.how['seconds']} s"
+        self._later(0.2, "catch_request", "lists", what="spoil_lists", text=text, facts=deed.how)
+
+    def _catch_request(self, deed: Deed) -> None:
+        """Note what the proxy does from the moment of the first request that it does it to."""
+        began = self._stage.planasonix.proxy.began(str(deed.target))
+        if began is None:
+            raise NotNowError("nobody asks for anything")
+        self._note(deed.how["what"], deed.how["text"], at=began, **deed.how["facts"])
+
+    def _proxy_is_open(self) -> None:
+        if "simulator" in self._down:
+            raise NotNowError("the simulator is down, and the proxy with it")
+
+    # --- The Airflow connection ---
+
+    def _delete_connection(self, deed: Deed) -> None:
+        self._call("DELETE", f"connections/{CONN_ID}")
+        self._down.add(CONNECTION)
+        self._note("delete_connection", "the Airflow connection is deleted", **deed.how)
+        self._later(deed.how["seconds"], "create_connection")
+
+    def _create_connection(self, deed: Deed) -> None:
+        if not self._stage.airflow.is_up:
+            raise NotNowError("the API server is down")
+        add_connection(self._stage.airflow, CONN_ID, connection_fields(self._stage.planasonix, self._key))
+        self._down.discard(CONNECTION)
+        self._note("create_connection", "the Airflow connection is created again")
 
     # --- Tasks ---
 
@@ -229,7 +312,7 @@ class Storm:
         self._call("PATCH", path, {"new_state": "failed"})
         self._note("mark_failed", f"{task['name']} is marked failed ({task['state']})", task["name"], **_facts(task))
 
-    def _call(self, method: str, path: str, body: dict[str, Any]) -> None:
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> None:
         if not self._stage.airflow.is_up:
             raise NotNowError("the API server is down")
         self._stage.airflow.api(method, path, body)

@@ -80,6 +80,16 @@ def found(findings: Findings) -> list[tuple[str, str]]:
     return [(violation.kind, violation.text) for violation in findings.violations]
 
 
+def refusal(when: float, seconds: float, which: str = "reads") -> Deed:
+    text = f"a proxy refuses all {which}"
+    return Deed(at=at(when), kind="refuse", text=text, facts={"which": which, "how": "404 html", "seconds": seconds})
+
+
+def gone(since: float, until: float) -> tuple[Deed, Deed]:
+    deleted = Deed(at=at(since), kind="delete_connection", text="the Airflow connection is deleted")
+    return deleted, Deed(at=at(until), kind="create_connection", text="the Airflow connection is created again")
+
+
 FAILED = {"state": "failed", "returned": None}
 RETRIED = {"tries": tries((0, 10, "failed"), (12, 40, "success"), max_tries=1)}
 #: The second try is one that Airflow should not make: it has taken a task that ran for an orphan.
@@ -133,11 +143,35 @@ CLEAN = {
         event(9, "task", "[1] Server indicated the task shouldn't be running anymore. Terminating process"),
         job(2, 13, 30),
     ),
-    "ended by its supervisor, and cancelled": history(
-        task(returned="job_2", **RETRIED),
-        cancelled(1, 1, 11),
-        event(8, "supervisor", "3 heartbeats failed"),
-        job(2, 13, 30),
+    "ended by its supervisor with no retry left, and cancelled": history(
+        task(**FAILED), cancelled(1, 1, 11), event(8, "supervisor", "3 heartbeats failed")
+    ),
+    "ended by its supervisor, and taken over by the retry": history(
+        task(**RETRIED), job(1, 1, 30), event(8, "supervisor", "3 heartbeats failed")
+    ),
+    "amid a refusal": history(task(), refusal(10, 8), job(1, 5, 30)),
+    "a refusal at a start, which costs a try": history(task(**RETRIED), refusal(5, 8), job(1, 14, 30, try_number=2)),
+    "a job that failed amid a refusal": history(
+        task(returned="job_2", **RETRIED), refusal(5, 8), job(1, 1, 9, "failed"), job(2, 13, 30, try_number=2)
+    ),
+    "killed amid a refusal": history(
+        task(**RETRIED), refusal(5, 8), job(1, 1, 30), deed(9, "kill_task", signal="SIGKILL")
+    ),
+    "cut off from Airflow amid a refusal": history(
+        task(**RETRIED), refusal(5, 8), job(1, 1, 30), event(9, "supervisor", "3 heartbeats failed")
+    ),
+    "a connection that was deleted when the operator of a try had not executed yet": history(
+        task(tries=tries((0, 4, "failed"), (5, 12, "failed"), (14, 40, "success"), max_tries=2)),
+        deed(3, "kill_task", signal="SIGKILL"),
+        event(9, "task", "[2] ::endgroup::"),
+        *gone(8, 13),
+        job(1, 1, 30),
+    ),
+    "a try that ended long after a refusal": history(
+        task(tries=tries((0, 30, "failed"), (32, 60, "success"), max_tries=1)), refusal(5, 8), job(1, 1, 50)
+    ),
+    "a connection that is away for more than a minute": history(
+        task(tries=tries((0, 75, "failed"), (82, 99, "success"), max_tries=1)), *gone(5, 80), job(1, 1, 98)
     ),
     "ended with its worker, and cancelled": history(
         task(returned="job_2", **RETRIED),
@@ -349,6 +383,72 @@ PLANTED = {
             job(2, 13, 30),
         ),
     ),
+    "wrong state: cancelled after three heartbeats that failed, with a retry left": (
+        "wrong state",
+        history(
+            task(returned="job_2", **RETRIED),
+            cancelled(1, 1, 11),
+            event(8, "supervisor", "3 heartbeats failed"),
+            job(2, 13, 30, try_number=2),
+        ),
+    ),
+    "wrong state: a refusal uses up a try": ("wrong state", history(task(**RETRIED), refusal(6, 8), job(1, 1, 30))),
+    "wrong state: a refusal uses up the try after the one that was killed": (
+        "wrong state",
+        history(
+            task(tries=tries((0, 10, "failed"), (12, 20, "failed"), (22, 40, "success"), max_tries=2)),
+            deed(10, "kill_task", signal="SIGKILL"),
+            refusal(15, 6),
+            job(1, 1, 35),
+        ),
+    ),
+    "wrong state: a refusal uses up a try, and a scheduler that died before it is no reason": (
+        "wrong state",
+        history(
+            task(tries=tries((0, 10, "failed"), (12, 20, "failed"), (22, 40, "success"), max_tries=2)),
+            deed(8, "kill", component="scheduler", signal="SIGKILL"),
+            refusal(15, 6),
+            job(1, 1, 35),
+        ),
+    ),
+    "wrong state: an unreadable row uses up a try": (
+        "wrong state",
+        history(
+            task(**RETRIED),
+            Deed(at=at(6), kind="spoil_lists", text="each list has an unreadable row", facts={"seconds": 9}),
+            job(1, 1, 30),
+        ),
+    ),
+    "wrong state: a connection that is away for three seconds uses up a try": (
+        "wrong state",
+        history(task(**RETRIED), *gone(8, 11), job(1, 1, 30)),
+    ),
+    "wrong state: a refusal fails the task at its only try": (
+        "wrong state",
+        history(task(**FAILED, tries=tries((0, 10, "failed"))), refusal(6, 8), job(1, 1, 30)),
+    ),
+    "orphaned: a refusal fails the task at its only try": (
+        "orphaned",
+        history(task(**FAILED, tries=tries((0, 10, "failed"))), refusal(6, 8), job(1, 1, 100)),
+    ),
+    "doubled: a refusal is taken for the word that the job is gone": (
+        "doubled",
+        history(
+            task(returned="job_2", **RETRIED),
+            deed(10, "kill_task", signal="SIGKILL"),
+            refusal(11, 6),
+            job(1, 1, 60),
+            job(2, 14, 35, try_number=2),
+        ),
+    ),
+    "crashed: a component ends by itself": (
+        "crashed",
+        history(task(), job(1, 5, 30), deed(20, "crash", component="triggerer")),
+    ),
+    "huge: megabytes of an error message in a log": (
+        "huge",
+        history(task(), job(1, 5, 30), huge_found=["the file logs/triggerer.log"]),
+    ),
     "wrong state: cancelled after a SIGKILL, of which nothing of ours hears": (
         "wrong state",
         history(
@@ -448,6 +548,18 @@ ALLOWED = {
     ),
     "runs on after a clear, as cancel_on_kill=False says": history(
         task(returned="job_2", cancel_on_kill=False), job(1, 1, 60), deed(18, "clear", state="deferred"), job(2, 22, 39)
+    ),
+    "could start nothing amid a disturbance, with no retry left": history(
+        task(**FAILED, tries=tries((10, 14, "failed"))), refusal(6, 8, "writes")
+    ),
+    "could start nothing amid a disturbance, with no retry left, by the connection": history(
+        task(**FAILED, tries=tries((10, 14, "failed"))), *gone(8, 16)
+    ),
+    "could start nothing amid a disturbance, with no retry left, by a clear": history(
+        task(**FAILED, tries=tries((0, 9, "success"), (12, 14, "failed"), max_tries=1)),
+        job(1, 1, 8),
+        deed(10, "clear", state="success"),
+        refusal(11, 8, "writes"),
     ),
     "ended by itself before a cancel was due": history(
         task(**FAILED), job(1, 1, 28), deed(20, "mark_failed", state="running")

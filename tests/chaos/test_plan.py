@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from tests.chaos.catalogue import catalogue
 from tests.chaos.plan import COUNTS, STORM, make
+from tests.proxy import REFUSALS, Oddity
 
 
 @pytest.mark.parametrize("size", ["full", "short"])
@@ -37,6 +40,9 @@ def test_a_full_storm_has_every_kind_of_deed(seed: int) -> None:
     killed = {deed.target for deed in plan.deeds if deed.kind == "kill"}
     assert killed >= {"triggerer", "scheduler", "api-server", "simulator"}
     assert plan.distributed == ("celery-worker" in killed)
+    refused = [deed.how for deed in plan.deeds if deed.kind == "refuse"]
+    assert {how["which"] for how in refused} == {"reads", "writes"}
+    assert {how["how"] for how in refused} == {*REFUSALS}
     losses = [deed.how for deed in plan.deeds if deed.how.get("route", "").startswith("trigger_")]
     assert {how["when"] for how in losses} == {"before", "after"}
 
@@ -47,6 +53,29 @@ def test_deeds_come_in_order_within_the_storm(seed: int) -> None:
     assert times == sorted(times)
     assert times[0] >= 5
     assert times[-1] <= 5 + STORM["full"]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_api_server_is_away_for_longer_than_a_task_lives_without_it(seed: int) -> None:
+    deeds = make(seed).deeds
+    (away,) = (deed for deed in deeds if deed.kind == "api_server_away")
+    assert away.how["down"] > 37
+    assert {deed.kind for deed in deeds if deed.at > away.at} >= {"kill", "kill_task", "fault", "clear"}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_answers_about_some_work_are_odd_in_each_way(seed: int) -> None:
+    assert {*make(seed).oddities.values()} == {*get_args(Oddity)}
+    failing = [connection_id for spec in catalogue("full") if spec.fails_once for connection_id in spec.connections]
+    assert {make(seed).oddities[connection_id] for connection_id in failing} == {*get_args(Oddity)}
+
+
+def test_the_short_storm_has_each_new_disturbance_but_for_the_long_one() -> None:
+    plan = make(1904, distributed=False, size="short")
+    kinds = {deed.kind for deed in plan.deeds}
+    assert kinds >= {"refuse", "spoil_lists", "delete_connection"}
+    assert "api_server_away" not in kinds
+    assert plan.oddities["conn_sync_deferred_fails_once_01"] == "nul"
 
 
 def test_a_key_is_never_used_twice() -> None:
