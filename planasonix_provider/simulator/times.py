@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 
-from planasonix_provider.api.models import Moment, as_utc
+from planasonix_provider.api.models import as_utc
 
 
 def _iso_time(value: Any) -> Any:
@@ -21,4 +21,4 @@ def _iso_time(value: Any) -> Any:
 
 
 #: A time as ISO 8601; one without an offset is UTC.
-IsoTime = Annotated[Moment, BeforeValidator(_iso_time)]
+IsoTime = Annotated[datetime, BeforeValidator(_iso_time), AfterValidator(as_utc)]

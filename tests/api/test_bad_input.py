@@ -36,17 +36,27 @@ RIGHT: dict[str, dict[str, Any]] = {
 Wrong = list[Any]
 AN_ID = "an id as Planasonix gives it: no white space, no control character, none of / \\ ? # %"
 NO_IDS: Wrong = [
-    *("", " ", "\t", "a b", " a", "a\n", "a\r\nX-Evil: 1", "a\0", "\x7f", "\xa0", "\u200b", "\u2028", "\ud800"),
+    *("a b", " a", "a\n", "a\r\nX-Evil: 1", "a\0", "\x7f", "\u200b", "\ud800"),
     *(".", "..", "...", "../webhooks", "/", "a/b", "a\\b", "a?status=failed", "a#b", "100%", "a%2Fb"),
     *("https://app.planasonix.com/jobs/job_1", 7, True, b"job_1", ["job_1"], {"id": "job_1"}),
 ]
+#: What a template gives that renders to nothing.
+NOTHING: Wrong = ["", " ", "\t", "\xa0", "\u2028", "None"]
+SOMETHING = (
+    "an id as Planasonix gives it. A template that renders to nothing gives such a value: check the task and the key "
+    "that it pulls from"
+)
 A_WORD = "a text that is not empty, without control characters"
 NO_WORDS: Wrong = ["", " ", "a\n", "\ud800", 7, True, ["running"], b"running"]
 A_TIME = "a time: a datetime, or ISO 8601 text as 2025-01-01T00:00:00Z"
 NO_TIMES: Wrong = [
-    *("", "yesterday", "2025-02-30", "2025-01-01T25:00:00Z", "12:00", "0001-01-01", "9999-12-31T23:59:59-01:00"),
+    *("yesterday", "2025-02-30", "2025-01-01T25:00:00Z", "12:00", "0001-01-01", "9999-12-31T23:59:59-01:00"),
     *(0, 1743085330.5, True, timedelta(1), datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=23)))),
 ]
+A_RENDERED_TIME = (
+    f"{A_TIME}. A template that renders to nothing gives such a value. A run without a logical date has no data "
+    "interval: use dag_run.run_after there, or a param"
+)
 A_NUMBER = "a whole number from 1, or None for all"
 NO_NUMBERS: Wrong = [0, -1, 1.0, 0.5, float("nan"), "1", "", True, False, [1]]
 A_URL = "an https URL, or an http one of this machine, in ASCII characters without blanks"
@@ -69,11 +79,14 @@ def messages(name: str, values: Wrong, allowed: str) -> list[tuple[Any, str]]:
 #: For each argument, whatever route it belongs to: what is refused, and the message.
 REFUSED: dict[str, list[tuple[Any, str]]] = {
     **{
-        name: messages(name, NO_IDS, AN_ID)
+        name: [*messages(name, NO_IDS, AN_ID), *messages(name, NOTHING, SOMETHING)]
         for name in ("connection_id", "pipeline_id", "backfill_id", "job_id", "webhook_id")
     },
     **{name: messages(name, NO_WORDS, A_WORD) for name in ("type", "status", "event")},
-    **{name: messages(name, NO_TIMES, A_TIME) for name in ("since", "until", "start_at", "end_at")},
+    **{
+        name: [*messages(name, NO_TIMES, A_TIME), *messages(name, ["", " ", "None"], A_RENDERED_TIME)]
+        for name in ("since", "until", "start_at", "end_at")
+    },
     "limit": messages("limit", NO_NUMBERS, A_NUMBER),
     "idempotency_key": messages("idempotency_key", NO_KEYS, "ASCII text without white space, or None"),
     "priority": messages("priority", ["urgent", "", "Low", "low ", 1, True, ["low"]], "low, normal, high"),

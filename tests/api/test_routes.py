@@ -43,7 +43,7 @@ ODD = {
     '"<>{}|^`': "%22%3C%3E%7B%7D%7C%5E%60",
 }
 IDS = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters="/\\?#%"), min_size=1).filter(
-    lambda text: text.strip(".")
+    lambda text: text.strip(".") and text != "None"
 )
 
 

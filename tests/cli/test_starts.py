@@ -132,7 +132,13 @@ class TestAStartThatGoesWrong:
     def test_is_refused_before_any_request_where_it_makes_no_sense(self, simulator: Simulator, shell: Run) -> None:
         for arguments, said in {
             ("sync", CONNECTION, "--metadata", "x"): "--metadata: got 'x', allowed is KEY=VALUE, or a JSON object.",
-            ("sync", CONNECTION, "--timeout", "0"): "--timeout: got '0', allowed is a number of seconds above 0",
+            (
+                "sync",
+                CONNECTION,
+                "--wait",
+                "--timeout",
+                "0",
+            ): "--timeout: got '0', allowed is a number of seconds above 0",
             ("sync", CONNECTION, "--poll-interval", "x"): "--poll-interval: got 'x', allowed is a number of seconds",
             ("sync", " "): "connection_id: got ' ', allowed is",
             ("sync", CONNECTION, "--priority", "urgent"): "argument --priority: invalid choice: 'urgent'",
