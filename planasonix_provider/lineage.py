@@ -31,9 +31,9 @@ from attrs import define
 from planasonix_provider.assets.planasonix import SCHEME
 
 if TYPE_CHECKING:
-    from planasonix_provider.api.models import TableResult
     from planasonix_provider.operators.accounted import Accounted
     from planasonix_provider.operators.base import PlanasonixStartOperator
+    from planasonix_provider.waiting.report import LoadedTable
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def _lineage_of(accounted: Accounted) -> OperatorLineage[Any, Any]:
     )
 
 
-def _statistics_of(table: TableResult) -> dict[str, Any]:
+def _statistics_of(table: LoadedTable) -> dict[str, Any]:
     if table.rows_loaded is None:
         return {}
     return {"outputStatistics": OutputStatisticsOutputDatasetFacet(rowCount=table.rows_loaded)}

@@ -176,7 +176,7 @@ class TestASync:
 
 
 def _without_rows(self: Any, account: Any) -> None:
-    self.tables = tuple(table.model_copy(update={"rows_loaded": None}) for table in account.tables)
+    self.tables = tuple(table._replace(rows_loaded=None) for table in account.tables)
 
 
 class TestABackfill:

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from planasonix_provider.api.errors import PlanasonixError, add_details
-from planasonix_provider.api.models import TableResult
 from planasonix_provider.waiting.account import WorkAccount
-from planasonix_provider.waiting.report import details_of
+from planasonix_provider.waiting.report import LoadedTable, details_of
 from planasonix_provider.waiting.subjects import Work
 
 
@@ -34,7 +33,7 @@ class Accounted:
     host: str | None = None
     work: Work | None = None
     url: str | None = None
-    tables: tuple[TableResult, ...] | None = None
+    tables: tuple[LoadedTable, ...] | None = None
     error: PlanasonixError | None = None
 
     def take(self, account: WorkAccount) -> None:

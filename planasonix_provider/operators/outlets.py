@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import Asset, AssetAlias
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 
-from planasonix_provider.api.models import Backfill, TableResult
+from planasonix_provider.api.models import Backfill
 from planasonix_provider.assets.planasonix import SCHEME, PlanasonixTable
-from planasonix_provider.waiting.report import first_job_of
+from planasonix_provider.waiting.report import LoadedTable, first_job_of
 from planasonix_provider.waiting.words import count
 
 if TYPE_CHECKING:
@@ -192,10 +192,10 @@ class _Events:
             return bool(likely), f"the results do not name it{instead}"
         return (False, "it got no rows") if self._is_ignored(loaded) else None
 
-    def _is_ignored(self, table: TableResult) -> bool:
+    def _is_ignored(self, table: LoadedTable) -> bool:
         return self._operator.ignore_empty_tables and table.rows_loaded == 0
 
-    def _tell_through(self, aliases: list[AssetAlias], table: TableResult, meant: Iterable[_Outlet]) -> bool:
+    def _tell_through(self, aliases: list[AssetAlias], table: LoadedTable, meant: Iterable[_Outlet]) -> bool:
         """Tell of a table through aliases: as the asset that is among the outlets, or else by its URI alone."""
         if self._is_ignored(table):
             return False
@@ -213,7 +213,7 @@ class _Events:
                 self._events[alias].add(asset, extra=extra.copy())
         return True
 
-    def _extra(self, table: TableResult) -> dict[str, Any]:
+    def _extra(self, table: LoadedTable) -> dict[str, Any]:
         """Say what there is to know of a table that was loaded, for the DAGs that start by it."""
         work = self._account.work
         is_backfill = isinstance(work, Backfill)

@@ -7,11 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from planasonix_provider.api.errors import PlanasonixError
-from planasonix_provider.api.models import Backfill, Job, JobResults, TableResult
+from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.waiting.channel import for_each
 from planasonix_provider.waiting.failures import failed_jobs
 from planasonix_provider.waiting.patience import Patience
-from planasonix_provider.waiting.report import error_of_work, log_results, report_backfill, report_job, tables_of
+from planasonix_provider.waiting.report import (
+    LoadedTable,
+    Summary,
+    error_of_work,
+    log_results,
+    report_backfill,
+    report_job,
+)
 from planasonix_provider.waiting.subjects import Work
 from planasonix_provider.waiting.watch import LOG_EVERY
 
@@ -31,7 +38,7 @@ class WorkAccount:
     url: str | None
     error: PlanasonixError | None = None
     result: dict[str, Any] | None = None
-    tables: tuple[TableResult, ...] = ()
+    tables: tuple[LoadedTable, ...] = ()
 
 
 async def account_for(
@@ -54,8 +61,9 @@ async def account_for(
     if error := error_of_work(job, url):
         return WorkAccount(job, url, error)
     results = await patience.results_of(job.id)
-    log_results([results], info=info, warn=patience.warn)
-    return WorkAccount(job, url, result=_told(report_job(job, url, results), info), tables=tables_of([results]))
+    summary = Summary.of([results])
+    log_results(summary, info=info, warn=patience.warn)
+    return WorkAccount(job, url, result=_told(report_job(job, url, results), info), tables=summary.tables)
 
 
 async def _account_for_backfill(
@@ -66,28 +74,26 @@ async def _account_for_backfill(
     if error_of_work(backfill, None):
         return await explain(backfill, patience, job_url=job_url)
     job_ids = backfill.job_ids or []
-    results = await _results_of_all(job_ids, patience, info)
-    log_results(results, info=info, warn=patience.warn)
+    summary = await _results_of_all(job_ids, patience, info)
+    log_results(summary, info=info, warn=patience.warn)
     url = job_url(job_ids[0]) if job_ids else None
-    return WorkAccount(backfill, url, result=_told(report_backfill(backfill, results), info), tables=tables_of(results))
+    return WorkAccount(backfill, url, result=_told(report_backfill(backfill, summary), info), tables=summary.tables)
 
 
-async def _results_of_all(
-    job_ids: Sequence[str], patience: Patience, info: Callable[[str], object]
-) -> list[JobResults]:
-    """Get the results of each job, and tell how far that has come: of thousands it takes minutes."""
-    told, done = patience.now(), 0
+async def _results_of_all(job_ids: Sequence[str], patience: Patience, info: Callable[[str], object]) -> Summary:
+    """Sum up the results of each job as they arrive, and log the progress: of thousands it takes minutes."""
+    told, summary = patience.now(), Summary()
 
-    async def ask(job_id: str) -> JobResults:
-        nonlocal told, done
-        results = await patience.results_of(job_id)
-        done += 1
+    async def ask(job: tuple[int, str]) -> None:
+        nonlocal told
+        position, job_id = job
+        summary.add(await patience.results_of(job_id), position)
         if patience.now() - told >= LOG_EVERY:
             told = patience.now()
-            info(f"Fetched the results of {done:,} of {len(job_ids):,} jobs.")
-        return results
+            info(f"Fetched the results of {summary.jobs_total:,} of {len(job_ids):,} jobs.")
 
-    return await for_each(job_ids, ask)
+    await for_each(enumerate(job_ids), ask)
+    return summary
 
 
 def _told(result: dict[str, Any], info: Callable[[str], object]) -> dict[str, Any]:

@@ -22,9 +22,15 @@ async def failed_jobs(send: Send, backfill: Backfill) -> list[Job]:
     # The list is a hint that spares requests: it may be late, or not be allowed. Then each job is asked.
     suspects = [job_id for job_id in backfill.job_ids or () if job_id in failed] or list(backfill.job_ids or ())
     named = suspects[:MOST_NAMED] if failed else suspects
-    jobs = await for_each(named, lambda job_id: send(routes.get_job(job_id)))
+
+    async def ask(job_id: str) -> Job | None:
+        # Of thousands, only those that have failed are kept.
+        job = await send(routes.get_job(job_id))
+        return job if job.status == "failed" else None
+
+    jobs = await for_each(named, ask)
     unnamed = [Job(id=job_id, status="failed") for job_id in suspects[len(named) :]]
-    return [job for job in jobs if job.status == "failed"] + unnamed
+    return [job for job in jobs if job] + unnamed
 
 
 async def _listed(send: Send, backfill: Backfill) -> list[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from heapq import heappush, heapreplace
+from typing import Any, NamedTuple, Self
 
 from planasonix_provider.api.errors import (
     PlanasonixError,
@@ -22,8 +22,14 @@ from planasonix_provider.waiting.words import count
 #: How many tables and warnings the report of a job lists; an XCom lives in Airflow's database, and rows there are to
 #: stay small.
 MOST_LISTED = 1_000
+#: How many bytes each of these lists takes at the most.
+LARGEST_LIST_OF_A_JOB = 256_000
 #: How many bytes each list in the report of a backfill takes at the most, for it may have thousands of jobs.
 LARGEST_LIST = 28_000
+#: Fewer bytes than any item of such a list takes.
+SMALLEST_ITEM = 20
+#: How many tables are told apart; the rows of further ones count, and nobody is told of them one by one.
+MAX_TABLES = 30_000
 #: How many failed jobs an error names.
 MOST_NAMED = 10
 #: How many characters of its reason an error has for each of them.
@@ -105,39 +111,21 @@ def _culprits(jobs: Sequence[Job]) -> str:
     return f" What failed of it: {named}{more}."
 
 
-def log_results(results: Sequence[JobResults], *, info: Callable[[str], object], warn: Callable[[str], object]) -> None:
+def log_results(summary: Summary, *, info: Callable[[str], object], warn: Callable[[str], object]) -> None:
     """Write what was loaded, and what its owner should know of, to the task's log.
 
-    :param results: what each job loaded.
+    :param summary: what was loaded.
     :param info: writes a line.
     :param warn: writes a line that deserves attention.
     """
-    warnings = [(one.job_id, warning) for one in results for warning in one.warnings]
-    for job_id, warning in warnings[:MOST_LISTED]:
+    warnings = summary.warnings
+    for job_id, warning in warnings:
         words = ": ".join(filter(None, (warning.code, warning.message))) or "Planasonix gave no reason"
         warn(f"Job {job_id} warns: {words}")
-    if len(warnings) > MOST_LISTED:
-        info(f"These are the first {MOST_LISTED:,} of {len(warnings):,} warnings.")
-    tables = {table.name for one in results for table in one.tables}
-    rows = sum(table.rows_loaded or 0 for one in results for table in one.tables)
-    by_jobs = f" by {len(results):,} jobs" if len(results) > 1 else ""
-    info(f"Loaded {count(rows, 'row')} into {count(len(tables), 'table')}{by_jobs}.")
-
-
-def tables_of(results: Iterable[JobResults]) -> tuple[TableResult, ...]:
-    """Say what was loaded, table by table.
-
-    :param results: what each job loaded.
-    :return: each table once, in the order of the results, with the rows of all jobs; a table that several jobs loaded
-        has no checksum, for each of them vouches for its own part only.
-    """
-    tables: dict[str, TableResult] = {}
-    for loaded in (table for one in results for table in one.tables):
-        if before := tables.get(loaded.name):
-            rows = [rows for rows in (before.rows_loaded, loaded.rows_loaded) if rows is not None]
-            loaded = TableResult(name=loaded.name, rows_loaded=sum(rows) if rows else None)
-        tables[loaded.name] = loaded
-    return tuple(tables.values())
+    if len(warnings) < summary.warnings_total:
+        info(f"These are the first {len(warnings):,} of {summary.warnings_total:,} warnings.")
+    by_jobs = f" by {summary.jobs_total:,} jobs" if summary.jobs_total > 1 else ""
+    info(f"Loaded {count(summary.rows, 'row')} into {count(summary.tables_total, 'table')}{by_jobs}.")
 
 
 def first_job_of(work: Work) -> str | None:
@@ -167,79 +155,179 @@ def report_job(job: Job, url: str, results: JobResults | None = None) -> dict[st
     :param url: the job's page.
     :param results: what it loaded, once it is over.
     :return: ``job_id``, ``job_url``, the job's own fields and, with results, ``tables``, ``tables_total``,
-        ``warnings`` and ``warnings_total``; of tables and warnings the first thousand, and how many there are.
+        ``warnings`` and ``warnings_total``; of tables and warnings the first thousand, as many as 256 kB hold, and how
+        many there are.
     """
     plain = job.known("metadata")
     answer: dict[str, Any] = {"job_id": job.id, "job_url": url} | {name: plain[name] for name in _JOB_FIELDS}
     if results is not None:
         for name, items in (("tables", results.tables), ("warnings", results.warnings)):
-            answer[name] = [item.known() for item in items[:MOST_LISTED]]
+            answer[name] = _as_many_as_fit((item.known() for item in items[:MOST_LISTED]), LARGEST_LIST_OF_A_JOB)
             answer[f"{name}_total"] = len(items)
     return answer
 
 
-def report_backfill(backfill: Backfill, results: Iterable[JobResults] | None = None) -> dict[str, Any]:
+def report_backfill(backfill: Backfill, summary: Summary | None = None) -> dict[str, Any]:
     """Account for a backfill in plain JSON types, as a task returns it.
 
     :param backfill: the backfill.
-    :param results: what each of its jobs loaded, once it is over.
-    :return: ``backfill_id``, the backfill's own fields and, with results, ``rows_loaded``, ``jobs``, ``tables`` and
+    :param summary: what its jobs loaded, once it is over.
+    :return: ``backfill_id``, the backfill's own fields and, with a summary, ``rows_loaded``, ``jobs``, ``tables`` and
         ``warnings``, of each as many as 28 kB hold, and how many there are (``jobs_total``, …). Jobs that did not
         succeed come first; a table is listed once, with the rows of all jobs, and how many jobs loaded it.
     """
     plain = backfill.known("metadata", "job_ids", "tables")
     answer: dict[str, Any] = {"backfill_id": backfill.id} | {name: plain[name] for name in _BACKFILL_FIELDS}
-    if results is not None:
-        answer |= _Sum.of(results).as_dict()
+    if summary is not None:
+        answer |= summary.as_dict()
     return answer
 
 
-@dataclass
-class _Sum:
-    """What all jobs of a backfill have loaded."""
+class LoadedTable(NamedTuple):
+    """A table that was loaded.
 
-    rows: int = 0
-    jobs: list[dict[str, Any]] = field(default_factory=list)
-    tables: dict[str, dict[str, Any]] = field(default_factory=dict)
-    warnings: list[JobWarning] = field(default_factory=list)
+    :param name: its name.
+    :param rows_loaded: the rows of all jobs; ``None`` if no job says how many.
+    :param checksum: its checksum, if a single job loaded it: each vouches for its own part only.
+    """
+
+    name: str
+    rows_loaded: int | None
+    checksum: str | None
+
+
+class Summary:
+    """What one job or many have loaded. Results are added one by one, so that nobody has to keep those of thousands."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.warnings_total = 0
+        self._jobs: dict[int, tuple[str, str, int]] = {}
+        self._tables: dict[str, _Table] = {}
+        # Names beyond the limit, by their hashes: they are only counted.
+        self._further: set[int] = set()
+        # The first warnings in the order of the jobs, as a heap whose first item is the last of them.
+        self._warnings: list[tuple[int, int, str, JobWarning]] = []
 
     @classmethod
-    def of(cls, results: Iterable[JobResults]) -> _Sum:
-        total = cls()
-        for one in results:
-            total.add(one)
-        return total
+    def of(cls, results: Iterable[JobResults]) -> Self:
+        """Sum up.
 
-    def add(self, results: JobResults) -> None:
+        :param results: what each job loaded.
+        :return: the sum.
+        """
+        summary = cls()
+        for position, one in enumerate(results):
+            summary.add(one, position)
+        return summary
+
+    def add(self, results: JobResults, position: int) -> None:
+        """Add what a job loaded. Results may arrive in any order: everything is listed in the order of the jobs.
+
+        :param results: what it loaded.
+        :param position: the job's place among all jobs.
+        """
         rows = 0
-        for loaded in results.tables:
+        for number, loaded in enumerate(results.tables):
             rows += loaded.rows_loaded or 0
-            table = self.tables.setdefault(loaded.name, {"name": loaded.name, "rows_loaded": 0, "jobs": 0})
-            table["rows_loaded"] += loaded.rows_loaded or 0
-        for name in {loaded.name for loaded in results.tables}:
-            self.tables[name]["jobs"] += 1
+            self._add_table(loaded, position, number)
         self.rows += rows
-        self.jobs.append({"job_id": results.job_id, "status": results.status, "rows_loaded": rows})
-        self.warnings.extend(results.warnings)
+        self._jobs[position] = (results.job_id, results.status, rows)
+        self.warnings_total += len(results.warnings)
+        for number, warning in enumerate(results.warnings[:MOST_LISTED]):
+            entry = (-position, -number, results.job_id, warning)
+            if len(self._warnings) < MOST_LISTED:
+                heappush(self._warnings, entry)
+            elif entry[:2] > self._warnings[0][:2]:
+                heapreplace(self._warnings, entry)
+
+    def _add_table(self, loaded: TableResult, position: int, number: int) -> None:
+        table = self._tables.get(loaded.name)
+        if table is None and len(self._tables) >= MAX_TABLES:
+            self._further.add(hash(loaded.name))
+            return
+        if table is None:
+            self._tables[loaded.name] = _Table(position, number, loaded.rows_loaded, loaded.checksum)
+        else:
+            table.add(loaded, position, number)
+
+    @property
+    def jobs_total(self) -> int:
+        """How many jobs there are."""
+        return len(self._jobs)
+
+    @property
+    def tables_total(self) -> int:
+        """How many tables were loaded."""
+        return len(self._tables) + len(self._further)
+
+    @property
+    def warnings(self) -> list[tuple[str, JobWarning]]:
+        """The first thousand warnings, each with the id of its job."""
+        return [entry[2:] for entry in sorted(self._warnings, key=lambda entry: entry[:2], reverse=True)]
+
+    @property
+    def tables(self) -> tuple[LoadedTable, ...]:
+        """Each table once, in the order of the jobs, with the rows of all of them; 30,000 at most."""
+        return tuple(LoadedTable(name, table.rows, table.checksum) for name, table in self._in_order())
+
+    def _in_order(self) -> list[tuple[str, _Table]]:
+        return sorted(self._tables.items(), key=lambda item: (item[1].position, item[1].number))
 
     def as_dict(self) -> dict[str, Any]:
-        lists: dict[str, list[dict[str, Any]]] = {
-            "jobs": sorted(self.jobs, key=lambda job: job["status"] == "succeeded"),
-            "tables": list(self.tables.values()),
-            "warnings": [warning.known() for warning in self.warnings],
+        """Write the sum in JSON types.
+
+        :return: as :func:`report_backfill` has it.
+        """
+        jobs = [job for _, job in sorted(self._jobs.items())]
+        jobs.sort(key=lambda job: job[1] == "succeeded")
+        lists: dict[str, tuple[int, Iterable[dict[str, Any]]]] = {
+            "jobs": (
+                len(jobs),
+                ({"job_id": job_id, "status": status, "rows_loaded": rows} for job_id, status, rows in jobs),
+            ),
+            "tables": (
+                self.tables_total,
+                ({"name": name, "rows_loaded": it.rows or 0, "jobs": it.jobs} for name, it in self._in_order()),
+            ),
+            "warnings": (self.warnings_total, (warning.known() for _, warning in self.warnings)),
         }
         answer: dict[str, Any] = {"rows_loaded": self.rows}
-        for name, items in lists.items():
-            answer[name] = _as_many_as_fit(items)
-            answer[f"{name}_total"] = len(items)
+        for name, (total, items) in lists.items():
+            answer[name] = _as_many_as_fit(items, LARGEST_LIST)
+            answer[f"{name}_total"] = total
         return answer
 
 
-def _as_many_as_fit(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Take the first items that fit into a list of the largest size."""
-    taken, left = [], LARGEST_LIST
+class _Table:
+    """What is known of a table, in as little memory as possible."""
+
+    __slots__ = ("checksum", "jobs", "last", "number", "position", "rows")
+
+    def __init__(self, position: int, number: int, rows: int | None, checksum: str | None) -> None:
+        self.position = self.last = position
+        self.number = number
+        self.rows = rows
+        self.checksum = checksum
+        self.jobs = 1
+
+    def add(self, loaded: TableResult, position: int, number: int) -> None:
+        self.jobs += position != self.last
+        self.last = position
+        self.checksum = None
+        if loaded.rows_loaded is not None:
+            self.rows = (self.rows or 0) + loaded.rows_loaded
+        if (position, number) < (self.position, self.number):
+            self.position, self.number = position, number
+
+
+def _as_many_as_fit(items: Iterable[dict[str, Any]], largest: int) -> list[dict[str, Any]]:
+    """Take the first items that fit into a list of a size in bytes."""
+    taken, left = [], largest
     for item in items:
         if (size := len(json.dumps(item)) + 2) <= left:
             taken.append(item)
             left -= size
+        elif left < SMALLEST_ITEM:
+            break
     return taken

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import weakref
 from datetime import UTC, datetime
+from itertools import permutations
+from typing import ClassVar
 
 import pytest
 
@@ -11,14 +14,15 @@ from planasonix_provider.api.errors import (
     PlanasonixLostTrackError,
 )
 from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning, TableResult
+from planasonix_provider.waiting import report
 from planasonix_provider.waiting.report import (
     LARGEST_LIST,
     MOST_LISTED,
+    Summary,
     error_of_work,
     log_results,
     report_backfill,
     report_job,
-    tables_of,
 )
 
 URL = "https://app.planasonix.com/jobs/job_1"
@@ -79,7 +83,7 @@ def test_an_account_holds_no_field_that_the_reference_lacks() -> None:
         }
     )
     backfill = Backfill.model_validate({"id": "bf_1", "status": "completed", **foreign})
-    for account in (report_job(job, URL, results), report_backfill(backfill, [results])):
+    for account in (report_job(job, URL, results), report_backfill(backfill, Summary.of([results]))):
         assert "__" not in json.dumps(account)
         assert "more" not in json.dumps(account)
 
@@ -98,15 +102,14 @@ def test_success_is_no_error() -> None:
 
 def test_the_log_has_the_warnings_and_the_sum() -> None:
     lines: list[str] = []
+    one = JobResults(
+        job_id="job_1",
+        status="succeeded",
+        tables=[TableResult(name="a", rows_loaded=1_000), TableResult(name="b", rows_loaded=234)],
+        warnings=[JobWarning(code="column_type_widened", message="Column x"), JobWarning()],
+    )
     log_results(
-        [
-            JobResults(
-                job_id="job_1",
-                status="succeeded",
-                tables=[TableResult(name="a", rows_loaded=1_000), TableResult(name="b", rows_loaded=234)],
-                warnings=[JobWarning(code="column_type_widened", message="Column x"), JobWarning()],
-            )
-        ],
+        Summary.of([one]),
         info=lines.append,
         warn=lambda line: lines.append(f"! {line}"),
     )
@@ -119,7 +122,7 @@ def test_the_log_has_the_warnings_and_the_sum() -> None:
 
 def log(*results: JobResults) -> list[str]:
     lines: list[str] = []
-    log_results(results, info=lines.append, warn=lambda line: lines.append(f"! {line}"))
+    log_results(Summary.of(results), info=lines.append, warn=lambda line: lines.append(f"! {line}"))
     return lines
 
 
@@ -150,17 +153,54 @@ def loaded(job_id: str, status: str = "succeeded", **rows: int | None) -> JobRes
 
 class TestTablesOf:
     def test_jobs_are_each_there_once_with_the_rows_of_all(self) -> None:
-        tables = tables_of([loaded("job_1", b=1, a=2), loaded("job_2", a=3, c=4)])
+        tables = Summary.of([loaded("job_1", b=1, a=2), loaded("job_2", a=3, c=4)]).tables
         assert [(table.name, table.rows_loaded) for table in tables] == [("b", 1), ("a", 5), ("c", 4)]
 
     def test_several_jobs_have_a_checksum_only_where_one_job_loaded_the_table(self) -> None:
-        tables = tables_of([loaded("job_1", b=1, a=2), loaded("job_2", a=3)])
+        tables = Summary.of([loaded("job_1", b=1, a=2), loaded("job_2", a=3)]).tables
         assert [(table.name, table.checksum) for table in tables] == [("b", "sha256:1"), ("a", None)]
 
     def test_a_job_that_does_not_count_leave_open_how_many_rows_there_are(self) -> None:
-        assert tables_of([loaded("job_1", a=None)])[0].rows_loaded is None
-        assert tables_of([loaded("job_1", a=None), loaded("job_2", a=None)])[0].rows_loaded is None
-        assert tables_of([loaded("job_1", a=None), loaded("job_2", a=0)])[0].rows_loaded == 0
+        assert Summary.of([loaded("job_1", a=None)]).tables[0].rows_loaded is None
+        assert Summary.of([loaded("job_1", a=None), loaded("job_2", a=None)]).tables[0].rows_loaded is None
+        assert Summary.of([loaded("job_1", a=None), loaded("job_2", a=0)]).tables[0].rows_loaded == 0
+
+
+class TestASummary:
+    RESULTS: ClassVar[list[JobResults]] = [
+        loaded("job_1", "failed", a=1, b=2),
+        loaded("job_2", b=None, c=3),
+        JobResults(job_id="job_3", status="succeeded", warnings=[JobWarning(code=f"w{n}") for n in range(700)]),
+        JobResults(job_id="job_4", status="succeeded", warnings=[JobWarning(code=f"x{n}") for n in range(700)]),
+    ]
+
+    @pytest.mark.parametrize("order", list(permutations(range(4))))
+    def test_is_the_same_in_whatever_order_results_arrive(self, order: tuple[int, ...]) -> None:
+        summary, whole = Summary(), Summary.of(self.RESULTS)
+        for position in order:
+            summary.add(self.RESULTS[position], position)
+        assert summary.as_dict() == whole.as_dict()
+        assert summary.tables == whole.tables
+        assert summary.warnings == whole.warnings
+        assert [warning.code for _, warning in summary.warnings[698:702]] == ["w698", "w699", "x0", "x1"]
+        assert (len(summary.warnings), summary.warnings_total) == (MOST_LISTED, 1_400)
+
+    def test_tells_only_so_many_tables_apart_and_counts_them_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(report, "MAX_TABLES", 2)
+        summary = Summary.of([loaded("job_1", a=1, b=2, c=3, d=4), loaded("job_2", b=5, d=6)])
+        assert summary.tables == (("a", 1, "sha256:1"), ("b", 7, None))
+        assert (summary.tables_total, summary.rows) == (4, 21)
+
+    def test_keeps_no_results(self) -> None:
+        """A backfill of 10,000 jobs with 100 tables each took 700 MB."""
+        summary, refs = Summary(), []
+        for position in range(50):
+            results = loaded(f"job_{position}", a=1, b=2)
+            refs += [weakref.ref(results), *map(weakref.ref, results.tables)]
+            summary.add(results, position)
+        del results
+        assert [ref for ref in refs if ref()] == []
+        assert summary.rows == 150
 
 
 class TestOfABackfill:
@@ -183,7 +223,7 @@ class TestOfABackfill:
             loaded("job_2", "failed", a=3, c=None),
             JobResults(job_id="job_3", status="succeeded", warnings=[JobWarning(code="odd", message="It is odd.")]),
         ]
-        answer = report_backfill(self.WHOLE, results)
+        answer = report_backfill(self.WHOLE, Summary.of(results))
         assert json.loads(json.dumps(answer)) == answer
         assert answer == {
             "backfill_id": "bf_1",
@@ -218,7 +258,7 @@ class TestOfABackfill:
         assert set(answer).isdisjoint({"rows_loaded", "jobs", "tables", "warnings", "job_ids"})
 
     def test_a_report_without_jobs_says_that_there_was_nothing(self) -> None:
-        answer = report_backfill(self.WHOLE, [])
+        answer = report_backfill(self.WHOLE, Summary())
         assert (answer["rows_loaded"], answer["jobs"], answer["jobs_total"], answer["tables"]) == (0, [], 0, [])
 
     def test_a_report_of_thousands_stays_small_and_counts_them_all(self) -> None:
@@ -228,13 +268,22 @@ class TestOfABackfill:
         warning = JobWarning(code="column_type_widened", message="Column x is wider now. " * 10)
         results[0] = results[0].model_copy(update={"warnings": [warning] * 2_000})
         results[4_999] = results[4_999].model_copy(update={"status": "failed"})
-        answer = report_backfill(self.WHOLE, results)
+        answer = report_backfill(self.WHOLE, Summary.of(results))
         assert len(json.dumps(answer)) < 100_000
         assert (answer["jobs_total"], answer["tables_total"], answer["warnings_total"]) == (5_000, 3_000, 2_000)
         assert answer["rows_loaded"] == 35_000
         assert answer["jobs"][0] == {"job_id": f"job_{4_999:032}", "status": "failed", "rows_loaded": 7}
         for name in ("jobs", "tables", "warnings"):
             assert LARGEST_LIST * 0.9 < len(json.dumps(answer[name])) <= LARGEST_LIST
+
+    def test_a_report_of_a_job_stays_small_too(self) -> None:
+        tables = [TableResult(name=f"{number:05}" + "ü" * 1_000, rows_loaded=7) for number in range(1_500)]
+        warnings = [JobWarning(message="x" * 2_000)] * 1_500
+        results = JobResults(job_id="job_1", status="succeeded", tables=tables, warnings=warnings)
+        answer = report_job(Job(id="job_1", status="succeeded"), URL, results)
+        assert len(json.dumps(answer)) < 600_000
+        assert (answer["tables_total"], answer["warnings_total"]) == (1_500, 1_500)
+        assert 0 < len(answer["tables"]) < MOST_LISTED
 
     def test_success_is_no_error(self) -> None:
         assert error_of_work(self.WHOLE, URL) is None
