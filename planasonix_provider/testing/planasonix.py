@@ -6,19 +6,23 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 
 import pytest
 
 from planasonix_provider import parameters
+from planasonix_provider import parameters as checks
 from planasonix_provider.api import client, pace
 from planasonix_provider.api.account import Account
 from planasonix_provider.api.errors import PlanasonixConfigurationError
+from planasonix_provider.api.models import BackfillBody, SyncBody
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.backfill_plans import BackfillPlan
+from planasonix_provider.testing.later import LaterStarts
 from planasonix_provider.testing.leaps import leap
 from planasonix_provider.testing.starts import Kind, Start, described, in_final_form, listed, starts_of
-from planasonix_provider.testing.tasks import TaskRun, run_task
+from planasonix_provider.testing.tasks import GivenXComs, TaskRun, is_mapped, mapped_arguments, run_task
 from planasonix_provider.testing.travel import Travel, travelling
 
 #: How long a sync or a backfill takes that a test says nothing else of, and how long it is queued before.
@@ -36,6 +40,7 @@ class Planasonix:
     """
 
     def __init__(self, simulator: Simulator, travel: Travel, patch: pytest.MonkeyPatch) -> None:
+        self._later = LaterStarts(simulator.world, patch)
         self.simulator = simulator
         self._travel = travel
         self._patch = patch
@@ -138,19 +143,73 @@ class Planasonix:
         """How much time has passed since the test began: what was waited, and the moments that the rest took."""
         return datetime.now(UTC) - self._began
 
-    def run(self, task: Any, *, try_number: int = 1, **context: Any) -> TaskRun:
+    def start_externally(
+        self, connection_id: str, *, kind: Kind = "sync", after: timedelta | float | None = None, **parameters: Any
+    ) -> None:
+        """Start a sync or a backfill as another client of Planasonix would, now or when some time has passed.
+
+        A start that Planasonix refuses, because another sync of the connection runs, does not happen.
+
+        :param connection_id: the connection; it need not exist before.
+        :param kind: ``sync`` (default) or ``backfill``.
+        :param after: when, in seconds from now or as a ``timedelta``; default now. The time passes while a task waits,
+            or by :meth:`let_pass`.
+        :param parameters: the parameters of the start, as in :meth:`started`.
+        :raises ValueError: if a value is invalid.
+        """
+        self.knows(connection_id)
+        wanted = in_final_form(kind, parameters)
+        world = self.simulator.world
+        start: Callable[[], object]
+        if kind == "backfill":
+            start = partial(world.start_backfill, connection_id, BackfillBody(**wanted))
+        else:
+            start = partial(world.start_sync, connection_id, SyncBody(**wanted))
+        seconds = 0.0 if after is None else checks.seconds("after", after)
+        self._later.add(datetime.now(UTC) + timedelta(seconds=seconds), start)
+
+    def run(
+        self,
+        task: Any,
+        *,
+        try_number: int = 1,
+        map_index: int = -1,
+        xcoms: Mapping[str, Any] | None = None,
+        **context: Any,
+    ) -> TaskRun:
         """Run one task to its end, without a DAG run and without Airflow's database.
 
         It is executed, deferred, waited for and resumed as Airflow does it; its templates are rendered. What it would
-        look up in the database is not there: other tasks' XComs, variables, pools.
+        look up in the database is not there: variables, pools, and XComs that ``xcoms`` does not have.
 
         :param task: an operator or a sensor of this provider; it stays as it is.
         :param try_number: which try it is; default the first.
-        :param context: what of Airflow's context its templates need, as ``ds="2025-01-01"`` or ``params={…}``.
+        :param map_index: of a mapped task, which instance to run, from 0; see :meth:`run_mapped` for all of them.
+        :param xcoms: the XComs of other tasks by task id: what the task returns, the :class:`TaskRun` of it, which has
+            its other XComs, too, or a list of these for a mapped task; default none.
+        :param context: what of Airflow's context its templates need, as ``ds="2025-01-01"`` or ``params={…}``. There
+            are ``macros`` and a ``dag_run`` that starts now and has no logical date.
         :return: what came of it.
+        :raises LookupError: if the task pulls an XCom of a task that ``xcoms`` does not have.
+        :raises ValueError: if ``map_index`` does not fit the task.
         :raises Exception: what the task raises.
         """
-        return run_task(task, try_number=try_number, **context)
+        return run_task(task, try_number=try_number, map_index=map_index, xcoms=xcoms, **context)
+
+    def run_mapped(self, task: Any, *, xcoms: Mapping[str, Any] | None = None, **context: Any) -> list[TaskRun]:
+        """Run all instances of a mapped task, one after the other.
+
+        :param task: an operator or a sensor of this provider that was made by ``expand`` or ``expand_kwargs``.
+        :param xcoms: the XComs of other tasks, as in :meth:`run`; of those that it is mapped over, too.
+        :param context: what of Airflow's context its templates need, as in :meth:`run`.
+        :return: the results, in the order of the indexes.
+        :raises ValueError: if the task is not mapped.
+        :raises Exception: what the first instance that fails raises.
+        """
+        if not is_mapped(task):
+            raise ValueError(f"task: got {task.task_id!r}, which is not mapped. Run it with planasonix.run(task).")
+        count = len(mapped_arguments(task, GivenXComs(xcoms or {})))
+        return [self.run(task, map_index=index, xcoms=xcoms, **context) for index in range(count)]
 
     def started(self, connection_id: str | None = None, *, kind: Kind | None = None, **parameters: Any) -> list[Start]:
         """Tell what was started.

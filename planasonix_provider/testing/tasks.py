@@ -9,16 +9,18 @@ import asyncio
 import copy
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
+from itertools import product
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import BaseSensorOperator, TaskDeferred
+from airflow.providers.common.compat.sdk import BaseSensorOperator, TaskDeferred, XComArg
 
 from planasonix_provider import clock
 
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 
 #: Airflow's own module of sensors.
 SENSORS: Any = sys.modules[BaseSensorOperator.__module__]
+_XCOM_ARGS: Any = sys.modules[XComArg.__module__]
+#: The key of what a task returns.
+RETURN_KEY = "return_value"
+RUN_ID = "scheduled__2025-03-27T02:00:00+00:00"
 
 
 def outlet_events() -> Any:
@@ -40,6 +46,15 @@ def outlet_events() -> Any:
         # Airflow 2.11
         from airflow.utils.context import OutletEventAccessors
     return OutletEventAccessors()
+
+
+def macros() -> Any:
+    """Return Airflow's own ``macros`` for templates."""
+    try:
+        return import_module("airflow.sdk.execution_time.macros")
+    except ImportError:
+        # Airflow 2.11
+        return import_module("airflow.macros")
 
 
 @dataclass
@@ -68,29 +83,139 @@ class TaskRun:
     outlet_events: Any = field(default_factory=outlet_events)
 
 
-def run_task(task: Any, *, try_number: int = 1, **context: Any) -> TaskRun:
+class GivenXComs:
+    """The XComs that a test gives to a task.
+
+    :param given: by task id, what the task returns, its ``TaskRun``, or a list of these for a mapped task.
+    """
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self._given = given
+
+    def pull(
+        self, task_ids: Any = None, key: str = RETURN_KEY, *, map_indexes: Any = None, default: Any = None, **_: Any
+    ) -> Any:
+        """Return what Airflow's ``ti.xcom_pull`` returns for the same arguments.
+
+        :param task_ids: one task id, or several.
+        :param key: the key of the XCom.
+        :param map_indexes: of a mapped task, the index or the indexes; default: all.
+        :param default: the value if the task has no such XCom.
+        :return: the value, or a list of values for several tasks or a mapped one.
+        :raises LookupError: if the test gives nothing for a task.
+        """
+        if not isinstance(task_ids, str):
+            return [self.pull(task_id, key, map_indexes=map_indexes, default=default) for task_id in task_ids or ()]
+        if task_ids not in self._given:
+            raise LookupError(
+                f"The test gives no XCom of task {task_ids!r}. Pass xcoms={{{task_ids!r}: …}} to planasonix.run: what "
+                "the task returns, its TaskRun, or a list of these for a mapped task."
+            )
+        value = self._given[task_ids]
+        if not (isinstance(value, list) and value and all(isinstance(run, TaskRun) for run in value)):
+            return _xcom_of(value, key, default)
+        values = [_xcom_of(run, key, default) for run in value]
+        if isinstance(map_indexes, int):
+            return values[map_indexes]
+        return [values[index] for index in map_indexes] if isinstance(map_indexes, Sequence) else values
+
+    @contextmanager
+    def resolving(self) -> Iterator[None]:
+        """Resolve ``task.output`` to these XComs. Airflow would ask its supervisor or its database."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                _XCOM_ARGS.PlainXComArg,
+                "resolve",
+                lambda arg, *_, **__: self.pull(arg.operator.task_id, arg.key),
+            )
+            yield
+
+
+def _xcom_of(run: Any, key: str, default: Any) -> Any:
+    if not isinstance(run, TaskRun):
+        return run if key == RETURN_KEY else default
+    return run.result if key == RETURN_KEY else run.xcoms.get(key, default)
+
+
+def is_mapped(task: Any) -> bool:
+    """Return whether a task was made by ``expand`` or ``expand_kwargs``."""
+    return hasattr(task, "_get_specified_expand_input")
+
+
+def mapped_arguments(task: Any, xcoms: GivenXComs) -> list[dict[str, Any]]:
+    """Return the arguments that each of a mapped task's instances gets, in the order of their indexes.
+
+    :param task: the mapped task.
+    :param xcoms: what it is mapped over, if that comes from other tasks.
+    :return: the arguments by name.
+    """
+    with xcoms.resolving():
+
+        def resolved(value: Any) -> Any:
+            return value.resolve({}) if isinstance(value, XComArg) else value
+
+        values = resolved(task._get_specified_expand_input().value)
+        if not isinstance(values, Mapping):
+            return [{name: resolved(value) for name, value in dict(arguments).items()} for arguments in values]
+        lists = [resolved(value) for value in values.values()]
+        items = [list(value.items() if isinstance(value, Mapping) else value) for value in lists]
+        return [dict(zip(values, chosen, strict=True)) for chosen in product(*items)]
+
+
+def run_task(
+    task: Any,
+    *,
+    try_number: int = 1,
+    map_index: int = -1,
+    xcoms: Mapping[str, Any] | None = None,
+    **context: Any,
+) -> TaskRun:
     """Run a task to its end; its templates are rendered.
 
-    :param task: an operator or a sensor; it stays as it is.
+    :param task: an operator or a sensor, mapped or not; it stays as it is.
     :param try_number: which try it is.
+    :param map_index: of a mapped task, which instance to run, from 0.
+    :param xcoms: the XComs of other tasks, as :class:`GivenXComs` takes them.
     :param context: what of Airflow's context its templates need.
     :return: what came of it.
+    :raises ValueError: if ``map_index`` does not fit the task.
     :raises Exception: what the task raises.
     """
-    run = TaskRun()
+    run, given = TaskRun(), GivenXComs(xcoms or {})
+    if is_mapped(task):
+        arguments = mapped_arguments(task, given)
+        if not 0 <= map_index < len(arguments):
+            raise ValueError(
+                f"map_index: got {map_index}, and task {task.task_id!r} is mapped to {len(arguments)} instances. Pass "
+                f"a map_index from 0 to {len(arguments) - 1}, or run all of them with planasonix.run_mapped(task)."
+            )
+        task = task.unmap(arguments[map_index])
+    elif map_index != -1:
+        raise ValueError(f"map_index: got {map_index}, and task {task.task_id!r} is not mapped.")
+
+    now = datetime.now(UTC)
+    dag_run = SimpleNamespace(run_id=RUN_ID, start_date=now, run_after=now, logical_date=None, conf={})
 
     def ours() -> dict[str, Any]:
-        names = {"dag_id": task.dag_id, "task_id": task.task_id, "max_tries": task.retries}
+        names = {
+            "dag_id": task.dag_id,
+            "task_id": task.task_id,
+            "max_tries": task.retries,
+            "map_index": map_index,
+            "xcoms": given,
+        }
         params = {
             **(task.dag.params.dump() if task.has_dag() else {}),
             **task.params.dump(),
             **context.get("params", {}),
         }
-        return context_of(run, **names, try_number=try_number) | context | {"task": task, "params": params}
+        own = context_of(run, **names, try_number=try_number)
+        return own | {"dag_run": dag_run, "macros": macros()} | context | {"task": task, "params": params}
 
     def make() -> Any:
         rendered = copy.copy(task)
-        rendered.render_template_fields(ours())
+        with given.resolving():
+            rendered.render_template_fields(ours())
         return rendered
 
     drive(make, run, ours)
@@ -129,6 +254,7 @@ def context_of(
     try_number: int = 1,
     map_index: int = -1,
     max_tries: int = 0,
+    xcoms: GivenXComs | None = None,
 ) -> dict[str, Any]:
     """Make the part of Airflow's context that a task of ours uses.
 
@@ -138,16 +264,18 @@ def context_of(
     :param try_number: which try it is, from 1.
     :param map_index: which of the mapped tasks it is, from 0; -1 where it is not mapped.
     :param max_tries: the number of the last retry.
+    :param xcoms: the XComs of other tasks; default none.
     :return: the context.
     """
     ti = SimpleNamespace(
         dag_id=dag_id,
         task_id=task_id,
-        run_id="scheduled__2025-03-27T02:00:00+00:00",
+        run_id=RUN_ID,
         try_number=try_number,
         map_index=map_index,
         max_tries=max_tries,
         xcom_push=lambda key, value: run.xcoms.__setitem__(key, value),
+        xcom_pull=(xcoms or GivenXComs({})).pull,
     )
     if not hasattr(SENSORS, "_orig_start_date"):
         ti.get_first_reschedule_date = lambda _: _first_reschedule(run)

@@ -5,22 +5,24 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowSensorTimeout
+from airflow.providers.common.compat.sdk import DAG, AirflowSensorTimeout
 
 from planasonix_provider.api import pace
 from planasonix_provider.api.errors import (
     PlanasonixConfigurationError,
+    PlanasonixConflictError,
     PlanasonixJobFailedError,
     PlanasonixOutageError,
     PlanasonixTimeoutError,
 )
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator, PlanasonixSyncOperator
-from planasonix_provider.sensors.planasonix import PlanasonixJobSensor
+from planasonix_provider.sensors.planasonix import PlanasonixJobSensor, PlanasonixSyncSensor
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.testing import Planasonix
 from planasonix_provider.testing.planasonix import staged
@@ -41,7 +43,7 @@ def backfill(**how: Any) -> PlanasonixBackfillOperator:
     return PlanasonixBackfillOperator(**{"task_id": "replay", "connection_id": ORDERS, **WINDOW, **how})
 
 
-def sensor(job_id: str, **how: Any) -> PlanasonixJobSensor:
+def sensor(job_id: Any, **how: Any) -> PlanasonixJobSensor:
     return PlanasonixJobSensor(**{"task_id": "wait", "job_id": job_id, "poke_interval": 60, **how})
 
 
@@ -248,3 +250,113 @@ class TestOneTestLeavesNothingToTheNext:
         assert planasonix.waited < timedelta(hours=1)
         planasonix.knows(ORDERS)
         planasonix.run(sync())
+
+
+def in_a_dag(make: Callable[[DAG], Any]) -> Any:
+    with DAG("single", schedule=None) as dag:
+        return make(dag)
+
+
+class TestAMappedTask:
+    HOW: ClassVar[dict[str, Any]] = {"task_id": "load", "deferrable": True}
+
+    def test_runs_each_instance_with_its_own_arguments(self, planasonix: Planasonix) -> None:
+        planasonix.knows("conn_a", "conn_b")
+        task = in_a_dag(
+            lambda _: PlanasonixSyncOperator.partial(**self.HOW).expand(
+                connection_id=["conn_a", "conn_b"], priority=["low", "high"]
+            )
+        )
+        runs = planasonix.run_mapped(task)
+        started = [(start.connection_id, start.parameters["priority"]) for start in planasonix.started()]
+        assert started == [("conn_a", "low"), ("conn_a", "high"), ("conn_b", "low"), ("conn_b", "high")]
+        assert [start.parameters["metadata"]["map_index"] for start in planasonix.started()] == [0, 1, 2, 3]
+        assert [run.result["connection_id"] for run in runs] == ["conn_a", "conn_a", "conn_b", "conn_b"]
+
+    def test_takes_keyword_arguments_from_another_task(self, planasonix: Planasonix) -> None:
+        planasonix.knows("conn_a", "conn_b")
+
+        def make(_: DAG) -> Any:
+            others = PlanasonixSyncOperator(task_id="others", connection_id="conn_c")
+            return PlanasonixSyncOperator.partial(**self.HOW).expand_kwargs(others.output)
+
+        given = {"others": [{"connection_id": "conn_a"}, {"connection_id": "conn_b", "priority": "high"}]}
+        planasonix.run(in_a_dag(make), map_index=1, xcoms=given)
+        planasonix.assert_started("conn_b", priority="high")
+        planasonix.assert_not_started("conn_a")
+
+    @pytest.mark.parametrize("map_index", [-1, 2])
+    def test_without_a_fitting_index_is_an_error(self, planasonix: Planasonix, map_index: int) -> None:
+        task = in_a_dag(lambda _: PlanasonixSyncOperator.partial(**self.HOW).expand(connection_id=["conn_a", "conn_b"]))
+        with pytest.raises(ValueError, match=f"map_index: got {map_index}, .* mapped to 2 instances. Pass a map_index"):
+            planasonix.run(task, map_index=map_index)
+
+    def test_is_not_what_others_are(self, planasonix: Planasonix) -> None:
+        with pytest.raises(ValueError, match="map_index: got 0, and task 'load' is not mapped"):
+            planasonix.run(sync(), map_index=0)
+        with pytest.raises(ValueError, match=r"task: got 'load', which is not mapped. Run it with planasonix.run\("):
+            planasonix.run_mapped(sync())
+
+
+class TestXComsOfOtherTasks:
+    @pytest.mark.parametrize("how", ["template", "output"])
+    def test_are_pulled_from_the_run_of_that_task(self, planasonix: Planasonix, how: str) -> None:
+        planasonix.knows(ORDERS)
+
+        def make(_: DAG) -> Any:
+            start = PlanasonixSyncOperator(task_id="start", connection_id=ORDERS, wait_for_completion=False)
+            template = "{{ ti.xcom_pull(task_ids='start', key='job_id') }}"
+            wait = sensor(template if how == "template" else start.output["job_id"], deferrable=True)
+            return start, wait
+
+        start, wait = in_a_dag(make)
+        ran = planasonix.run(start)
+        result = planasonix.run(wait, xcoms={"start": ran}).result
+        assert (result["job_id"], result["status"]) == (ran.xcoms["job_id"], "succeeded")
+
+    def test_of_a_mapped_task_are_a_list(self, planasonix: Planasonix) -> None:
+        planasonix.knows(ORDERS)
+        template = "{{ ti.xcom_pull(task_ids='start', key='job_id', map_indexes=1) }}"
+        runs = [planasonix.run(sync()) for _ in range(2)]
+        result = planasonix.run(sensor(template), xcoms={"start": runs}).result
+        assert result["job_id"] == runs[1].xcoms["job_id"]
+
+    def test_that_the_test_does_not_give_are_an_error(self, planasonix: Planasonix) -> None:
+        with pytest.raises(LookupError, match=r"The test gives no XCom of task 'start'. Pass xcoms=\{'start': …\}"):
+            planasonix.run(sensor("{{ ti.xcom_pull(task_ids='start', key='job_id') }}"))
+
+
+class TestWorkThatSomebodyElseStarts:
+    @pytest.mark.parametrize("how", [{}, {"mode": "reschedule"}, {"deferrable": True}])
+    def test_later_is_seen_in_travelled_time(self, planasonix: Planasonix, how: dict[str, Any]) -> None:
+        planasonix.will_succeed(ORDERS, takes=timedelta(hours=1))
+        planasonix.start_externally(ORDERS, after=timedelta(hours=30), metadata={"by": "a person"})
+        began = datetime.now(UTC)
+        planasonix.assert_not_started(ORDERS)
+        wait = PlanasonixSyncSensor(
+            task_id="wait", connection_id=ORDERS, since=began, poke_interval=60, timeout=timedelta(days=3), **how
+        )
+        assert planasonix.run(wait).result["status"] == "succeeded"
+        assert timedelta(hours=31) < planasonix.waited < timedelta(hours=31, minutes=5)
+        (job,) = planasonix.simulator.jobs()
+        assert job.created_at is not None
+        assert timedelta(hours=29, minutes=59) < job.created_at - began < timedelta(hours=30, minutes=1)
+        planasonix.assert_started(ORDERS, metadata={"by": "a person"})
+
+    def test_now_is_in_the_way_of_the_task(self, planasonix: Planasonix) -> None:
+        planasonix.start_externally(ORDERS)
+        with pytest.raises(PlanasonixConflictError):
+            planasonix.run(sync())
+
+    def test_is_refused_while_a_sync_runs(self, planasonix: Planasonix) -> None:
+        planasonix.will_succeed(ORDERS, takes=timedelta(hours=1))
+        planasonix.start_externally(ORDERS, after=60)
+        planasonix.run(sync())
+        planasonix.assert_started(ORDERS)
+
+    def test_may_be_a_backfill(self, planasonix: Planasonix) -> None:
+        planasonix.start_externally(
+            ORDERS, kind="backfill", after=60, start_at="2025-01-01", end_at="2025-02-01", tables=["public.orders"]
+        )
+        planasonix.let_pass(61)
+        planasonix.assert_started(ORDERS, kind="backfill", tables=["public.orders"])

@@ -1,0 +1,34 @@
+"""Tests of single tasks: with the XComs of other tasks, mapped, and with work that somebody else starts later."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+from planasonix_mapped_syncs import dag as mapped_syncs
+from planasonix_wait_for_others import dag
+
+from planasonix_provider.testing import Planasonix
+
+ORDERS = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
+
+
+def test_goes_on_when_somebody_else_has_synced(planasonix: Planasonix) -> None:
+    planasonix.start_externally(ORDERS, after=timedelta(minutes=40))
+    fresh = planasonix.run(dag.get_task("fresh"))
+    assert fresh.result["status"] == "succeeded"
+    assert timedelta(minutes=40) < planasonix.waited < timedelta(minutes=45)
+
+
+def test_waits_for_the_job_that_another_task_has_started(planasonix: Planasonix) -> None:
+    planasonix.will_fail("conn_demo_01", message="The disk is full.")
+    start = planasonix.run(dag.get_task("start"))
+    with pytest.raises(AirflowFailException, match="The disk is full"):
+        planasonix.run(dag.get_task("wait"), xcoms={"start": start})
+
+
+def test_syncs_each_connection_of_the_catalogue(planasonix: Planasonix) -> None:
+    planasonix.knows("conn_a", "conn_b")
+    runs = planasonix.run_mapped(mapped_syncs.get_task("sync"), xcoms={"connections": ["conn_a", "conn_b"]})
+    assert [run.result["connection_id"] for run in runs] == ["conn_a", "conn_b"]
