@@ -44,6 +44,8 @@ THREADS = 4
 MAX_WAITING = 500
 #: How old, in seconds, what is known of a receiver may be where a signature fits none of its secrets.
 FRESH_FOR_A_STRANGER = 1.0
+#: How many deliveries whose signature fits no secret may wait for the secret to be read again, each with its body.
+MAX_RECHECKS = 100
 
 _TAKEN, _NOT_NOW = 204, 503
 
@@ -83,6 +85,7 @@ class _Reception:
     def __init__(self, source: Source, register: Register) -> None:
         self._directory = Directory(source)
         self._bodies = Bodies()
+        self._rechecks = 0
         self._register = register
         self._limiter = CapacityLimiter(THREADS)
         self._calm = CalmLog(log)
@@ -119,7 +122,13 @@ class _Reception:
         try:
             _verify(receiver, request, body)
         except InvalidSignatureError:
-            again = (await self._directory.find(receiver.name, max_age=FRESH_FOR_A_STRANGER)).receiver
+            if self._rechecks >= MAX_RECHECKS:
+                raise
+            self._rechecks += 1
+            try:
+                again = (await self._directory.find(receiver.name, max_age=FRESH_FOR_A_STRANGER)).receiver
+            finally:
+                self._rechecks -= 1
             if again is None or again.secrets == receiver.secrets:
                 raise
             _verify(again, request, body)

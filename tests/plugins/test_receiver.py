@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from starlette.requests import Request
 
 from planasonix_provider.api.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER
+from planasonix_provider.hooks.receiver import Receiver, ReceiverNames
 from planasonix_provider.keepers import keeper
 from planasonix_provider.plugins import body as reading
 from planasonix_provider.plugins import receiver
@@ -180,6 +181,32 @@ class TestForgedAndStale:
         for name in ("orders", "Orders", "oRDERS", "ORDERS"):
             assert (await deliver(name=name, headers=headers(b"", ANOTHER_SECRET))).status_code == 401
         assert len(lines()) == 1
+
+    async def test_only_so_many_of_them_wait_for_the_secret_to_be_read_again(
+        self, assets: Assets, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(receiver, "FRESH_FOR_A_STRANGER", -1.0)
+        monkeypatch.setattr("planasonix_provider.plugins.directory.REFRESH_SECONDS", 60.0)
+        may_answer = threading.Event()
+        may_answer.set()
+
+        class Connections(receiver.AirflowConnections):
+            def names(self) -> ReceiverNames:
+                return ReceiverNames(frozenset({"orders"}))
+
+            def read(self, name: str) -> Receiver:
+                assert may_answer.wait(120)
+                return Receiver(name, (SecretStr(SECRET),), "orders_ready")
+
+        async with to(make_app(Connections())) as deliver:
+            assert (await deliver()).status_code == 204
+            may_answer.clear()
+            forged = headers(b"", ANOTHER_SECRET)
+            sent = [asyncio.create_task(deliver(headers=forged)) for _ in range(receiver.MAX_RECHECKS + 20)]
+            done, waiting = await asyncio.wait(sent, timeout=3)
+            assert [one.result().status_code for one in done] == [401] * 20
+            may_answer.set()
+            assert {(await one).status_code for one in waiting} == {401}
 
     async def test_a_body_is_read_by_nobody_before_its_signature_fits(self, deliver: Deliver) -> None:
         told = b"{"
