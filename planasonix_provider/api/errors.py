@@ -135,13 +135,16 @@ class PlanasonixTransportError(PlanasonixError):
 
     :param message: what was asked, what came back, and what to do.
     :param sent: whether the request may have reached the API. ``False`` means that it surely has not.
+    :param is_unreachable: whether nothing was reached at the host: no such host, connection refused or timed out, no
+        TLS. The host may be mistyped.
     """
 
     kind = "transport"
 
-    def __init__(self, message: str, *, sent: bool = True) -> None:
+    def __init__(self, message: str, *, sent: bool = True, is_unreachable: bool = False) -> None:
         super().__init__(message)
         self.sent = sent
+        self.is_unreachable = is_unreachable
 
 
 class PlanasonixUnreadableError(PlanasonixError):

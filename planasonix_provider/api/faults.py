@@ -43,6 +43,7 @@ def faults_named(account: Account, request: Request[Any]) -> Iterator[None]:
         raise PlanasonixTransportError(
             account.without_key(f"{request}: {what} at {account.base_url}. {advice}"),
             sent=_may_have_been_sent(fault),
+            is_unreachable=isinstance(fault, _UNREACHABLE),
         ) from None
 
 
@@ -51,6 +52,14 @@ _NEVER_SENT = (
     httpx.ConnectTimeout,
     httpx.LocalProtocolError,
     httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
+
+_UNREACHABLE = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.InvalidURL,
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
 )

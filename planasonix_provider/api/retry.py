@@ -9,7 +9,7 @@ import logging
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from tenacity import RetryCallState
@@ -72,8 +72,6 @@ def surely_did_nothing(error: BaseException) -> bool:
     return isinstance(error, PlanasonixRateLimitError)
 
 
-#: From how many seconds on each wait between two tries is worth a line.
-LONG_WAIT = 5.0
 #: What is tried again, by what repeating the request does. The one table that decides it.
 REPEATED: dict[Repeat, Callable[[BaseException], bool]] = {
     Repeat.SAFE: is_passing,
@@ -88,6 +86,28 @@ def is_ambiguous(error: BaseException) -> bool:
     :return: whether nobody can know, from this error alone, if there is a job now.
     """
     return is_passing(error) and not surely_did_nothing(error)
+
+
+class LogThrottle:
+    """Lets a line about an outage pass at most once a minute.
+
+    :param every: the seconds between two lines.
+    """
+
+    def __init__(self, every: float = 60.0) -> None:
+        self._every = every
+        self._logged_at = -math.inf
+
+    def is_due(self, now: float) -> bool:
+        """Return whether to log now, by a clock that counts seconds, and assume that it is logged."""
+        if now - self._logged_at < self._every:
+            return False
+        self.mark(now)
+        return True
+
+    def mark(self, now: float) -> None:
+        """Record that a line was logged elsewhere."""
+        self._logged_at = now
 
 
 @dataclass(frozen=True)
@@ -105,6 +125,8 @@ class Policy:
     :param takes_turns: whether a request that can wait lets others go first where the rate limit runs short; default
         yes.
     :param is_urgent: whether to ask though the API has asked this key to be silent; default not.
+    :param throttle: limits the log lines of all requests that share it; ``None``, the default, limits each request by
+        itself.
     :param clock: tells the seconds that have passed; only its differences count.
     :param draw: draws a number from the range of its two arguments.
     """
@@ -116,6 +138,7 @@ class Policy:
     longest_wait: float = 20.0
     takes_turns: bool = True
     is_urgent: bool = False
+    throttle: LogThrottle | None = field(default=None, compare=False, repr=False)
     clock: Callable[[], float] = monotonic
     draw: Callable[[float, float], float] = random.uniform
 
@@ -132,7 +155,7 @@ class Policy:
         :return: the keyword arguments.
         """
         give_up = min(self.clock() + self.seconds, math.inf if self.until is None else self.until)
-        repeated = REPEATED[repeat]
+        repeated, throttle = REPEATED[repeat], self.throttle or LogThrottle()
 
         def retry(state: RetryCallState) -> bool:
             error = _error(state)
@@ -154,9 +177,8 @@ class Policy:
             raise error
 
         def tell(state: RetryCallState) -> None:
-            # An outage of an hour is hundreds of tries: the first one says what is wrong, the long waits that it stays.
-            is_news = state.attempt_number == 1 or state.upcoming_sleep >= LONG_WAIT
-            level = logging.INFO if is_news else logging.DEBUG
+            # An outage of an hour is hundreds of tries.
+            level = logging.INFO if throttle.is_due(self.clock()) else logging.DEBUG
             log.log(level, "%s Trying again in %.1f s.", _error(state), state.upcoming_sleep)
 
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,11 +16,19 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.pace import pace_of
 from planasonix_provider.api.request import Request
-from planasonix_provider.clock import utcnow
+from planasonix_provider.api.retry import Policy
+from planasonix_provider.clock import monotonic, utcnow
 from planasonix_provider.triggers.deferral import limit_behind
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.channel import Channel, run_aside
-from planasonix_provider.waiting.outages import Contact, OutageTracker, Verdict
+from planasonix_provider.waiting.outages import (
+    Contact,
+    OutagePolicy,
+    OutageTracker,
+    Verdict,
+    is_unreachable,
+    never_reached,
+)
 from planasonix_provider.waiting.search import AGAIN_EVERY, LOOK_AGAIN_AFTER, Traces, find_the_one, look_for
 from planasonix_provider.waiting.subjects import Work, subject_of
 from planasonix_provider.waiting.watch import Watch, pause_after
@@ -44,6 +53,8 @@ class Inquiry:
         self._road = road
         self._hook = hook
         self.deadline = deadline
+        self._outages = OutagePolicy()
+        self._began, self._began_at = utcnow(), monotonic()
         #: The task's parameter that has set it.
         self.limit = limit_behind(deadline, road.operator, road.context)
 
@@ -71,6 +82,22 @@ class Inquiry:
         """By how much the server's clock is ahead; ``None`` before its first answer."""
         account = self._hook.settings.account
         return pace_of(account.base_url, account.api_key).skew
+
+    @property
+    def has_no_contact(self) -> bool:
+        """Whether nothing has ever answered at the host."""
+        return self.known_skew is None and not self._road.has_had_contact
+
+    @property
+    def first_policy(self) -> Policy:
+        """How to send the first request of all: until the first contact must have succeeded."""
+        end = self._began_at + self._outages.first_contact.total_seconds()
+        policy = self._road.policy
+        return replace(policy, until=end if policy.until is None else min(policy.until, end))
+
+    def is_hopeless(self, error: PlanasonixError) -> bool:
+        """Return whether an error means that the next request cannot get through either."""
+        return self.has_no_contact and is_unreachable(error)
 
     def server_time(self) -> datetime:
         """Tell the time by the server's clock, as far as that is known.
@@ -105,8 +132,9 @@ class Inquiry:
         :raises PlanasonixOutageError: if it takes longer than an outage may last.
         :raises PlanasonixError: what is not to be sat out.
         """
-        began = utcnow()
-        outage = OutageTracker(contact=contact, since=began)
+        # A first contact begins with the task, and not with a later step of its start.
+        began = self._began if contact is Contact.NONE and self.has_no_contact else utcnow()
+        outage = OutageTracker(self._outages, contact, since=began)
         while True:
             try:
                 return act()
@@ -114,8 +142,12 @@ class Inquiry:
                 if not may_be_done_again(error):
                     raise
                 trouble = error
-            verdict = outage.fail(trouble, utcnow())
-            if verdict is Verdict.REFUSED:
+            if not self.has_no_contact:
+                outage.contact = max(outage.contact, Contact.API)
+            verdict = outage.fail(trouble, utcnow(), timedelta(seconds=AGAIN_EVERY))
+            if verdict is Verdict.NO_CONTACT:
+                trouble.reword(never_reached(trouble, self._outages))
+            if verdict in (Verdict.REFUSED, Verdict.NO_CONTACT):
                 raise trouble
             if self.is_out_of_time:
                 raise out_of_time(trouble, self.limit) from trouble
@@ -126,6 +158,8 @@ class Inquiry:
                     f"last try: {trouble}"
                 ) from trouble
             if outage.is_news(utcnow()):
+                if throttle := self._road.policy.throttle:
+                    throttle.mark(monotonic())
                 self.warn(f"Planasonix cannot be asked yet, still trying: {trouble}")
             pause = min(self._road.interval, AGAIN_EVERY) if outage.is_short else AGAIN_EVERY
             self.rest(pause_after(trouble, pause))

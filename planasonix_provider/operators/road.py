@@ -16,7 +16,7 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.retry import LAST_LOOK, ONCE, Policy
+from planasonix_provider.api.retry import LAST_LOOK, ONCE, LogThrottle, Policy
 from planasonix_provider.clock import monotonic, utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.links.planasonix import Signpost
@@ -65,6 +65,10 @@ class Road:
         self.kill = Kill(operator, context)
         #: How a look is sent, which is not waited for when the time is up.
         self.once = ONCE
+        #: Whether an earlier process of this try has reached the API.
+        self.has_had_contact = False
+        #: How the task's other requests are sent, and how often their retries are logged.
+        self.policy = Policy(throttle=LogThrottle())
         self.rest = Rest(self.kill.stop_if_killed, self.kill.pulse.beat)
 
     def travel(self) -> dict[str, Any]:
@@ -88,6 +92,7 @@ class Road:
                 # What is not there any more is in nobody's way.
                 with suppress(PlanasonixNotFoundError):
                     event.work_or_error()
+            self.has_had_contact = True
             return self._travel(event.deadline)
 
     def _travel(self, deadline: datetime | None) -> dict[str, Any]:
@@ -147,7 +152,7 @@ class Road:
         """Give the hook, which tries nothing again past the deadline; say in the log what was done at a kill."""
         until = monotonic() + (deadline - utcnow()).total_seconds() if deadline else None
         self.once = replace(ONCE, until=until)
-        policy = Policy(until=until)
+        self.policy = policy = replace(self.policy, until=until)
         try:
             with (
                 retries_where_they_help(),

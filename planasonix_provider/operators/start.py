@@ -179,10 +179,12 @@ class Start:
         """List what a start whose answer is lost may not be mistaken for; it also tells the server's time."""
         list_them = started_on(self._operator.starts, self._operator.connection_id, since)
         # One answer is needed at the least, for a start that is looked for by another clock is not found.
-        policy = None if self._inquiry.known_skew is None else ONCE
+        policy = self._inquiry.first_policy if self._inquiry.has_no_contact else ONCE
         try:
             there: Sequence[Work] = self._hook.send(list_them, policy).data
         except PlanasonixError as error:
+            if self._inquiry.is_hopeless(error):
+                raise
             # The start goes on without: a key may start and not list, and what is wrong besides, the start itself says.
             self._road.log.debug("What there is already could not be listed: %s", error)
             return ()

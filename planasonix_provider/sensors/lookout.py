@@ -97,8 +97,8 @@ class Lookout:
         """
         noted = self.watch.unseen_since
         event = self._look()
-        while event is None and self._is_rescheduled and self.watch.is_in_doubt:
-            # The next poke would not know for how long this error has lasted.
+        while event is None and self.watch.is_in_doubt:
+            # Decided within one poke: the next one may be another process, or hours away.
             sleep(min(self.sensor.poke_interval, AGAIN_EVERY))
             event = self._look()
         if self.watch.unseen_since != noted:

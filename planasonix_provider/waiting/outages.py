@@ -12,16 +12,21 @@ from enum import Enum, IntEnum, auto
 
 from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
+    PlanasonixConfigurationError,
     PlanasonixError,
     PlanasonixResponseError,
+    PlanasonixTransportError,
 )
 from planasonix_provider.api.retry import is_passing
+from planasonix_provider.waiting.words import duration
 
 #: How long the API may be out of reach before a task gives up.
 LONGEST_OUTAGE = timedelta(hours=1)
 #: How long the API may refuse what it has shown before. Keys are rotated, replicas restart, and a new job may not be
 #: visible everywhere yet.
 LONGEST_REFUSAL = timedelta(minutes=1)
+#: How long a host that has never answered may be unreachable: it may be mistyped.
+LONGEST_FIRST_CONTACT = timedelta(minutes=2)
 #: Log an outage at most this often.
 LOG_OUTAGE_EVERY = timedelta(minutes=1)
 
@@ -42,34 +47,46 @@ class OutagePolicy:
     """How long errors are tolerated.
 
     :param outage: how long the API may be out of reach; default one hour.
-    :param refusal: how long the API may refuse what it has shown before; default one minute.
+    :param first_contact: how long a host that has never answered may be unreachable; default two minutes.
+    :param refusal: how long the API may refuse what it has shown before, and how long the Airflow connection of a
+        running wait may be missing; default one minute.
     """
 
     outage: timedelta = field(default_factory=lambda: LONGEST_OUTAGE)
+    first_contact: timedelta = field(default_factory=lambda: LONGEST_FIRST_CONTACT)
     refusal: timedelta = field(default_factory=lambda: LONGEST_REFUSAL)
 
     def limit(self, error: PlanasonixError, contact: Contact) -> timedelta:
         """Return how long an error is tolerated: the one table that decides it.
 
-        ================================ ========== ========== ==========
-        error                            NONE       API        WORK
-        ================================ ========== ========== ==========
-        outage (see :func:`is_passing`)  outage     outage     outage
-        3xx or 4xx without the envelope  none [1]_  outage     outage
-        401                              refusal    refusal    refusal
-        another refusal by the API       none       none       refusal
-        anything else                    none       none       none
-        ================================ ========== ========== ==========
+        ================================ ============= ========== ==========
+        error                            NONE          API        WORK
+        ================================ ============= ========== ==========
+        no such host, refused, no TLS    first_contact outage     outage
+        outage (see :func:`is_passing`)  outage        outage     outage
+        3xx or 4xx without the envelope  none [1]_     outage     outage
+        401                              refusal       refusal    refusal
+        another refusal by the API       none          none       refusal
+        no usable Airflow connection     none          none       refusal
+        anything else                    none          none       none
+        ================================ ============= ========== ==========
 
         .. [1] A 401 without the envelope is tolerated like one with it.
         """
+        if contact is Contact.NONE and is_unreachable(error):
+            return self.first_contact
         if is_passing(error) or (contact >= Contact.API and is_by_a_proxy(error)):
             return self.outage
         if isinstance(error, PlanasonixAuthenticationError):
             return self.refusal
-        if contact is Contact.WORK and isinstance(error, PlanasonixResponseError):
+        if contact is Contact.WORK and isinstance(error, (PlanasonixResponseError, PlanasonixConfigurationError)):
             return self.refusal
         return timedelta(0)
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Return whether nothing was reached at the host."""
+    return isinstance(error, PlanasonixTransportError) and error.is_unreachable
 
 
 def is_by_a_proxy(error: BaseException) -> bool:
@@ -82,12 +99,22 @@ def is_outage(error: BaseException) -> bool:
     return is_passing(error) or is_by_a_proxy(error)
 
 
+def never_reached(error: PlanasonixError, policy: OutagePolicy) -> str:
+    """Return the message of a first contact that has failed; the error names the host and what to do."""
+    return (
+        f"{error} Nothing has ever answered there, so the task has tried for no more than "
+        f"{duration(policy.first_contact.total_seconds())}."
+    )
+
+
 class Verdict(Enum):
     """What an error means for the loop that met it."""
 
     TOLERATED = auto()
     #: The error itself is the reason to stop.
     REFUSED = auto()
+    #: Nothing has ever answered at the host.
+    NO_CONTACT = auto()
     #: The API was out of reach for too long.
     OUTAGE = auto()
 
@@ -117,6 +144,7 @@ class OutageTracker:
         self.is_short = False
         self._passes = passes
         self._refused_since: datetime | None = None
+        self._unreachable_since = since
         self._logged_at: datetime | None = None
 
     def succeed(self, contact: Contact = Contact.WORK) -> None:
@@ -125,9 +153,14 @@ class OutageTracker:
         self.since = self._refused_since = self._logged_at = None
         self.is_short = False
 
-    def fail(self, error: PlanasonixError, now: datetime) -> Verdict:
-        """Record an error and return what it means."""
+    def fail(self, error: PlanasonixError, now: datetime, pause: timedelta = timedelta(0)) -> Verdict:
+        """Record an error and return what it means; ``pause`` is the time until the next request, if it is known."""
         self.since = self.since or now
+        if self.contact is Contact.NONE and is_unreachable(error):
+            self.is_short = True
+            self._unreachable_since = self._unreachable_since or now
+            is_over = now + pause - self._unreachable_since >= self.policy.first_contact
+            return Verdict.NO_CONTACT if is_over else Verdict.TOLERATED
         limit = self.policy.outage if self._passes(error) else self.policy.limit(error, self.contact)
         self.is_short = limit < self.policy.outage
         if not self.is_short:

@@ -17,7 +17,14 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.pace import LONGEST_SILENCE
 from planasonix_provider.api.retry import is_final
 from planasonix_provider.waiting.event import WaitEvent
-from planasonix_provider.waiting.outages import LOG_OUTAGE_EVERY, Contact, OutagePolicy, OutageTracker, Verdict
+from planasonix_provider.waiting.outages import (
+    LOG_OUTAGE_EVERY,
+    Contact,
+    OutagePolicy,
+    OutageTracker,
+    Verdict,
+    never_reached,
+)
 from planasonix_provider.waiting.steps import Steps
 from planasonix_provider.waiting.subjects import Seen, Subject
 from planasonix_provider.waiting.words import duration, moment
@@ -156,6 +163,8 @@ class Watch:
         return self.remind(now)
 
     def _reason_to_give_up(self, error: PlanasonixError, verdict: Verdict) -> PlanasonixError:
+        if verdict is Verdict.NO_CONTACT:
+            return error_of(error.kind, never_reached(error, self._outage.policy))
         if verdict is Verdict.REFUSED or self.unseen_since is None:
             return error_of(error.kind, f"{error}{self.left_behind(is_final(error))}", error.code)
         return PlanasonixOutageError(

@@ -84,6 +84,7 @@ def failure(way: Way, here: Account, operation: Callable[[Any], Any] = read) -> 
 def assert_never_sent(failed: PlanasonixError) -> None:
     assert isinstance(failed, PlanasonixTransportError)
     assert not failed.sent
+    assert failed.is_unreachable
 
 
 class TestHeaders:

@@ -22,7 +22,15 @@ from planasonix_provider.api.errors import (
     PlanasonixUnreadableError,
     PlanasonixValidationError,
 )
-from planasonix_provider.api.retry import LAST_WORDS, ONCE, Policy, is_ambiguous, is_passing, surely_did_nothing
+from planasonix_provider.api.retry import (
+    LAST_WORDS,
+    ONCE,
+    LogThrottle,
+    Policy,
+    is_ambiguous,
+    is_passing,
+    surely_did_nothing,
+)
 from tests.api.peer import HTML, ONE_JOB, RESET, SILENCE, STARTED, Peer, Reaction, Seen, answer, cut, error
 from tests.api.ways import KEY, Way, account
 from tests.reference_server import FaultItem, ReferenceServer, after_effect
@@ -219,22 +227,33 @@ def test_each_call_has_a_time_of_its_own(way: Way, peer: Peer) -> None:
     assert len(peer.seen) == 6
 
 
-def test_a_long_outage_is_told_at_its_beginning_and_at_each_long_wait(
+def test_a_long_outage_is_logged_at_its_beginning_and_then_once_a_minute(
     way: Way, peer: Peer, caplog: pytest.LogCaptureFixture
 ) -> None:
     peer.does(error(500))
     with caplog.at_level(logging.DEBUG, logger="planasonix_provider"):
-        failure(way, peer.url, read, Policy(clock=way.clock, draw=max))
+        failure(way, peer.url, read, Policy(tries=10, clock=way.clock, draw=max))
     waits = [(record.levelname, record.getMessage().rpartition(" in ")[2]) for record in caplog.records]
     assert waits == [
         ("INFO", "0.5 s."),
         ("DEBUG", "1.0 s."),
         ("DEBUG", "2.0 s."),
         ("DEBUG", "4.0 s."),
-        ("INFO", "8.0 s."),
-        ("INFO", "16.0 s."),
+        ("DEBUG", "8.0 s."),
+        ("DEBUG", "16.0 s."),
+        ("DEBUG", "20.0 s."),
+        ("DEBUG", "20.0 s."),
         ("INFO", "20.0 s."),
     ]
+
+
+def test_requests_that_share_a_throttle_share_its_lines(way: Way, peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
+    peer.does(error(500))
+    policy = Policy(tries=3, clock=way.clock, draw=max, throttle=LogThrottle())
+    with caplog.at_level(logging.INFO, logger="planasonix_provider"):
+        for _ in range(3):
+            failure(way, peer.url, read, policy)
+    assert len(caplog.records) == 1
 
 
 def test_once_is_once(way: Way, peer: Peer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import socket
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -13,8 +14,14 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 
 from planasonix_provider.__main__ import main
-from planasonix_provider.api.errors import PlanasonixError, PlanasonixOutageError, PlanasonixTimeoutError
+from planasonix_provider.api.errors import (
+    PlanasonixError,
+    PlanasonixOutageError,
+    PlanasonixTimeoutError,
+    PlanasonixTransportError,
+)
 from planasonix_provider.operators.kill import Kill
+from planasonix_provider.sensors.planasonix import PlanasonixJobSensor
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers.deferral import BACKSTOP
 from planasonix_provider.waiting.cancel import LONGEST_PURSUIT
@@ -77,13 +84,14 @@ class TestOfFortyMinutes:
 
     def test_is_waited_out_by_a_start(self, make: Make, simulator: Simulator, travel: Travel, kind: str) -> None:
         take(simulator, MINUTE)
-        with outage(travel, kind, seconds=40 * MINUTE):
+        # What the start asks first is answered: the host is no mistyped one.
+        with outage(travel, kind, after=lambda: bool(routes_asked(simulator)), seconds=40 * MINUTE):
             run = drive(make)
         assert run.error is None
         (one,) = started(simulator)
         assert id_of(run) == one.id
         assert starts(simulator) == 1
-        assert one.created_at - BEGAN >= timedelta(minutes=40)
+        assert one.created_at - BEGAN >= timedelta(minutes=39)
 
     def test_is_waited_out_by_the_next_try(self, make: Make, simulator: Simulator, travel: Travel, kind: str) -> None:
         notes = left_by_an_outage(make, simulator, travel, kind)
@@ -133,7 +141,7 @@ class TestOfFortyMinutes:
                 theirs.append(simulator.world.start_sync(CONNECTION).id)
 
         monkeypatch.setattr(travel, "sleep", sleep)
-        with outage(travel, "refused", seconds=40 * MINUTE):
+        with outage(travel, "refused", after=lambda: bool(routes_asked(simulator)), seconds=40 * MINUTE):
             run = drive(lambda: sync(poll_interval=MINUTE))
         assert run.error is None
         assert theirs
@@ -206,6 +214,53 @@ def left_by_an_outage(
 @pytest.fixture(params=PROXY_STATUSES)
 def status(request: pytest.FixtureRequest) -> int:
     return int(request.param)
+
+
+class TestAHostThatNeverAnswered:
+    """It may be mistyped, so it does not hold a worker for an hour."""
+
+    @pytest.fixture
+    def nobody(self, travel: Travel, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))  # bound and not listening: nobody else takes the port, and it refuses
+            url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+            connection = {"conn_type": "planasonix", "host": url, "password": API_KEY}
+            monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(connection))
+            yield url
+
+    def test_fails_a_start_within_two_minutes(
+        self, make: Make, nobody: str, travel: Travel, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        notes: dict[str, Any] = {}
+        # For the pauses between the tries of a request; the host itself answers to nobody.
+        with outage(travel, "refused", seconds=0):
+            run = drive(make, notes)
+        assert isinstance(run.error, PlanasonixTransportError)
+        assert 100 < travel.passed <= 2 * MINUTE
+        assert f"connection refused at {nobody}. Check the host and port of Airflow connection" in str(run.error)
+        assert "Nothing has ever answered there" in str(run.error)
+        lines = [*run.log.lines, *(one.message for one in caplog.records if "Trying again" in one.message)]
+        assert len([line for line in lines if nobody in line]) <= 3
+        assert notes == {}, "there is nothing for the next try to look for"
+
+    @pytest.mark.parametrize("way", [{}, {"mode": "reschedule"}, {"deferrable": True}], ids=str)
+    @pytest.mark.parametrize("poke_interval", [10, 600])
+    def test_fails_a_sensor_within_two_minutes(
+        self, nobody: str, travel: Travel, way: dict[str, Any], poke_interval: float
+    ) -> None:
+        run = drive(lambda: PlanasonixJobSensor(task_id="wait", job_id="job_1", poke_interval=poke_interval, **way))
+        assert isinstance(run.error, PlanasonixTransportError)
+        assert 100 < travel.passed <= 2 * MINUTE
+        assert f"connection refused at {nobody}. Check the host and port of Airflow connection" in str(run.error)
+        assert len(run.log.lines) <= 4
+
+    def test_is_no_longer_the_first_contact_for_a_retry(self, make: Make, simulator: Simulator, travel: Travel) -> None:
+        notes = left_by_an_outage(make, simulator, travel, "refused")
+        with outage(travel, "refused", after=travel.passed, seconds=40 * MINUTE):
+            run = drive(make, notes, try_number=2)
+        assert run.error is None
+        assert len(started(simulator)) == 1
 
 
 class TestAProxyThatRefuses:
@@ -323,7 +378,7 @@ class TestLongerThanAnHour:
     ) -> None:
         take(simulator, MINUTE)
         notes: dict[str, Any] = {}
-        with outage(travel, kind, seconds=2 * HOUR):
+        with outage(travel, kind, after=lambda: bool(routes_asked(simulator)), seconds=2 * HOUR):
             run = drive(make, notes)
         assert HOUR < travel.passed < 1.5 * HOUR
         assert isinstance(run.error, PlanasonixError)

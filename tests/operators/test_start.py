@@ -107,10 +107,13 @@ class TestALostAnswer:
         (one,) = started(simulator)
         assert id_of(run) == one.id
 
-    def test_that_is_not_found_out_about_is_left_to_the_next_try(self, simulator: Simulator) -> None:
+    def test_that_is_not_found_out_about_is_left_to_the_next_try(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         take(simulator, 0.3)
         simulator.fail("reset", route="trigger_sync", when="after")
-        simulator.fail("status", route="list_jobs", status=403, skip=1)
+        simulator.fail("status", route="list_jobs", status=403, skip=1, times=2)
+        monkeypatch.setattr(search, "AGAIN_EVERY", 0.1)
         notes: dict[str, Any] = {}
         first = drive(sync, notes)
         assert "So nobody knows whether a job was started: look at connection" in str(first.error)
