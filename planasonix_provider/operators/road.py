@@ -26,7 +26,7 @@ from planasonix_provider.operators.kill import Kill
 from planasonix_provider.operators.outcome import retries_where_they_help
 from planasonix_provider.operators.records import Records
 from planasonix_provider.operators.start import Start
-from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind
+from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind, read_connection
 from planasonix_provider.triggers.planasonix import PlanasonixBackfillTrigger, PlanasonixJobTrigger
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.account import WorkAccount, account_for
@@ -143,6 +143,8 @@ class Road:
         """
         with self.accounted.on_exceptions(), self._for_airflow() as hook:
             event = WaitEvent.from_payload(payload, self.operator.starts)
+            if event.outcome == "over":
+                read_connection(hook, self.log.warning, self.rest.sleep)
             if event.is_out_of_time:
                 self._write_off()
             return self._conclude(hook, event)

@@ -22,7 +22,7 @@ from planasonix_provider.api.retry import ONCE, is_final
 from planasonix_provider.clock import sleep, utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.links.planasonix import Signpost
-from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind
+from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind, read_connection
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.account import WorkAccount, explain
 from planasonix_provider.waiting.channel import Channel, run_aside
@@ -152,7 +152,10 @@ class Lookout:
         :return: an account of what was waited for.
         """
         try:
-            return self._conclude(WaitEvent.from_payload(payload, self.watch.subject.kind))
+            event = WaitEvent.from_payload(payload, self.watch.subject.kind)
+            if event.outcome == "over":
+                read_connection(self.hook, self.log.warning)
+            return self._conclude(event)
         except AirflowSkipException:
             # Airflow would put its own words over ours: that it skips because it was told to.
             self.sensor.soft_fail = self.sensor.never_fail = False

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from planasonix_provider.clock import utcnow
+from planasonix_provider.api.errors import PlanasonixError
+from planasonix_provider.clock import sleep, utcnow
+from planasonix_provider.waiting.outages import OutageTracker, Verdict
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
 
+    from planasonix_provider.hooks.planasonix import PlanasonixHook
     from planasonix_provider.triggers.base import PlanasonixWaitTrigger
 
 #: How long Airflow may take to notice that the process of a deferring task has ended. Its supervisor looks every five
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 SETTLING = timedelta(seconds=7)
 #: How long after its own deadline a trigger may take to cancel and to report before Airflow ends the deferral for it.
 BACKSTOP = timedelta(minutes=20)
+#: The seconds between two reads of an Airflow connection that is missing.
+READ_AGAIN_EVERY = 5.0
 #: For how long before the end of ``execution_timeout`` to cancel and to report, at the most.
 LONGEST_GOODBYE = timedelta(seconds=30)
 
@@ -35,6 +41,28 @@ def defer(task: BaseOperator, trigger: PlanasonixWaitTrigger, method_name: str =
         method_name=method_name,
         timeout=trigger.deadline - utcnow() + BACKSTOP if trigger.deadline else None,
     )
+
+
+def read_connection(hook: PlanasonixHook, warn: Callable[..., object], rest: Callable[[float], None] = sleep) -> None:
+    """Read the Airflow connection of a task that resumes; it may be missing for a moment.
+
+    :param hook: reads it.
+    :param warn: logs a warning.
+    :param rest: waits for a number of seconds.
+    :raises PlanasonixError: if it cannot be read for longer than a wait tolerates.
+    """
+    outage = OutageTracker()
+    while True:
+        try:
+            _ = hook.settings
+        except PlanasonixError as error:
+            if outage.fail(error, utcnow()) is not Verdict.TOLERATED:
+                raise
+            if outage.is_news(utcnow()):
+                warn("The wait is over, but the Airflow connection cannot be read yet, still trying: %s", error)
+            rest(READ_AGAIN_EVERY)
+        else:
+            return
 
 
 def deadline_of(task: Any, context: Context) -> datetime | None:

@@ -148,9 +148,15 @@ class Channel:
                 # Only a refused key is always a reason to read: an outage would be one at every look.
                 is_key = isinstance(error, PlanasonixAuthenticationError)
                 is_old = asyncio.get_running_loop().time() - self._confirmed_at >= READ_KEY_AGAIN_EVERY
-                renewed = await self._connected(
-                    newer_than=asked_at if is_key and is_old else asked_at - READ_AGAIN_EVERY
-                )
+                try:
+                    renewed = await self._connected(
+                        newer_than=asked_at if is_key and is_old else asked_at - READ_AGAIN_EVERY
+                    )
+                except PlanasonixError:
+                    # Only a refused key needs a new one: an outage is not to become a missing Airflow connection.
+                    if is_key:
+                        raise
+                    raise error from None
                 if renewed is client:
                     raise
                 return await renewed.send(request, policy)

@@ -21,7 +21,12 @@ from weakref import WeakValueDictionary
 from planasonix_provider.api import routes
 from planasonix_provider.api.account import DEFAULT_CONNECT_TIMEOUT
 from planasonix_provider.api.client import AsyncClient
-from planasonix_provider.api.errors import PlanasonixAuthenticationError, PlanasonixError, PlanasonixLostTrackError
+from planasonix_provider.api.errors import (
+    PlanasonixAuthenticationError,
+    PlanasonixConfigurationError,
+    PlanasonixError,
+    PlanasonixLostTrackError,
+)
 from planasonix_provider.api.models import Job
 from planasonix_provider.api.request import Request
 from planasonix_provider.waiting.channel import MOST_IN_FLIGHT, Channel, for_each
@@ -43,6 +48,8 @@ ROUND_EVERY = 0.5
 LONGEST_PAGE = 5.0
 #: Where intervals are short, so much of the shortest is between two rounds.
 ROUND_SHARE = 0.1
+# Errors that all waits of an Airflow connection share.
+_OF_THE_CONNECTION = (PlanasonixAuthenticationError, PlanasonixConfigurationError)
 
 
 class Wait(Generic[T]):
@@ -290,12 +297,12 @@ class Poller:
 
 
 async def _outage_of_all(looks: list[asyncio.Task[Any]]) -> PlanasonixError | None:
-    """Say what all looks have failed with, if it is an outage or a refused key, and if they know soon."""
+    """Return what all requests have failed with, if it says nothing about a single job, and if they know soon."""
     error = None
     with suppress(TimeoutError):
         for look in asyncio.as_completed(looks, timeout=LONGEST_DOUBT):
             answer = await look
-            if not (isinstance(answer, PlanasonixAuthenticationError) or is_outage(answer)):
+            if not (isinstance(answer, _OF_THE_CONNECTION) or is_outage(answer)):
                 return None
             error = answer
         return error
