@@ -72,7 +72,10 @@ def _a_short_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def _simulator() -> Iterator[Simulator]:
-    with Simulator(api_key=API_KEY, queued_seconds=0.02, job_seconds=0.06, cancelling_seconds=0.02) as simulator:
+    # As the API's reference has it, so that nothing is recognised by its metadata unless a test says so.
+    with Simulator(
+        api_key=API_KEY, queued_seconds=0.02, job_seconds=0.06, cancelling_seconds=0.02, show_metadata=False
+    ) as simulator:
         yield simulator
 
 

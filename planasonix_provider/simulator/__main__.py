@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             airflow_url=options.airflow_url,
             allowed_hosts=options.allow_host,
             webhook_hosts=options.webhook_host,
+            show_metadata=not options.hide_metadata,
         )
     except ValueError as error:
         parser.error(str(error))
@@ -146,6 +147,11 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="HOST",
         help="a host that webhooks are delivered to, besides this machine; * is every host; may be repeated",
+    )
+    add(
+        "--hide-metadata",
+        action="store_true",
+        help="return no metadata with jobs and backfills, as a deployment may do (default: return it)",
     )
     return parser
 

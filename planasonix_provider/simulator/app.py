@@ -41,8 +41,8 @@ from planasonix_provider.simulator.world import World
 
 _DOCUMENT = files("planasonix_provider.simulator") / "openapi.yaml"
 
-# Which fields each answer of the reference shows. None shows the metadata, unless the settings say so: it is for the
-# run history.
+# The fields of each response in the reference. It has no metadata in any; the details show it unless the settings
+# hide it.
 _JOB = {"id", "type", "status", "connection_id", "pipeline_id", "created_at"}
 _JOB_STARTED = {*_JOB, "queued_at"}
 _JOB_CANCELLED = {"id", "status", "cancel_requested_at"}

@@ -69,6 +69,8 @@ class Simulator:
         request to another name is refused, because a web page may have sent it.
     :param webhook_hosts: hosts that webhooks are delivered to, besides loopback addresses; ``*`` is every host.
         Default none.
+    :param show_metadata: whether the details of a job or backfill hold the metadata that its start was sent with;
+        default true. The setting of this name changes it while the simulator runs.
     :raises ValueError: if a value is not allowed, or the file is another simulator's.
     :raises OSError: if the file cannot be read and written.
     """
@@ -91,6 +93,7 @@ class Simulator:
         airflow_url: str | None = None,
         allowed_hosts: Iterable[str] = (),
         webhook_hosts: Iterable[str] = (),
+        show_metadata: bool = True,
     ) -> None:
         own_hosts = host_names("host", [host]) | host_names("allowed_hosts", allowed_hosts)
         receivers = set(webhook_hosts)
@@ -104,6 +107,7 @@ class Simulator:
             default_plan=plan,
             keep=keep,
             state=state,
+            show_metadata=show_metadata,
         )
         self.faults = Faults()
         self.limits = Limits(self.world.clock, rate_limit)

@@ -60,6 +60,7 @@ class World:
     :param keep: how many jobs that are over are kept, and how many deliveries; the oldest are forgotten first.
     :param state: the file in which all that happens is kept; what it tells has happened already. By default there is
         none, and a new world is empty.
+    :param show_metadata: the setting of this name that holds until it is changed, and after a reset.
     :raises ValueError: if ``keep``, the key, a connection's id or the file is not allowed.
     :raises OSError: if the file cannot be read and written.
     """
@@ -74,7 +75,9 @@ class World:
         default_plan: Plan | None = None,
         keep: int = KEEP,
         state: Path | None = None,
+        show_metadata: bool = True,
     ) -> None:
+        self._first_settings = Settings(show_metadata=show_metadata)
         self._journal = Journal(state, clock, ids)
         self.clock = self._journal.clock
         #: Makes ids of what is not kept, as of a request.
@@ -98,7 +101,7 @@ class World:
     def reset(self) -> None:
         """Forget all that happened, and all that was planned or set."""
         with self._lock:
-            self.settings = Settings()
+            self.settings = self._first_settings
             self.keys = Keys(self._journal, self._lock)
             self.keys.add(self.api_key)
             self._connections: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -41,6 +41,11 @@ class Listener:
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     #: Whether it was told of something since its cursor was kept.
     is_ahead: bool = False
+    #: Whether the API has shown the metadata of any work.
+    has_seen_metadata: bool = False
+    #: From when on work may have been created because of what it was told.
+    responses_since: datetime | None = None
+    _has_kept_metadata: bool = False
     _kept_since: datetime | None = None
     _kept_kinds: frozenset[str] = frozenset()
     _warned: set[str] = field(default_factory=set)
@@ -51,6 +56,8 @@ class Listener:
         if not self.ledgers or any(ledger.lacks_active for ledger in self.ledgers.values()):
             return False
         if self._kept_since is None or self._kept_kinds != self.ledgers.keys():
+            return True
+        if self.has_seen_metadata and not self._has_kept_metadata:
             return True
         return self.is_ahead or self.since - self._kept_since >= KEEP_EVERY
 
@@ -64,11 +71,13 @@ class Listener:
 
         :return: in JSON types.
         """
-        return {"version": VERSION, **{kind: ledger.keep() for kind, ledger in self.ledgers.items()}}
+        kept: dict[str, Any] = {kind: ledger.keep() for kind, ledger in self.ledgers.items()}
+        return {"version": VERSION, "has_seen_metadata": self.has_seen_metadata, **kept}
 
     def was_kept(self) -> None:
         """Take note that what it knows is where another process finds it."""
         self.is_ahead, self._kept_since, self._kept_kinds = False, self.since, frozenset(self.ledgers)
+        self._has_kept_metadata = self.has_seen_metadata
 
     def warn_once(self, text: str) -> None:
         """Write a line that deserves attention, unless it was written before.
@@ -79,7 +88,7 @@ class Listener:
             self._warned.add(text)
             self.warn(text)
 
-    def go_on_from_the_newest(self, cursors: Iterable[Any]) -> list[str]:
+    def go_on_from_the_newest(self, cursors: Sequence[Any]) -> list[str]:
         """Take over what another process knew, from the cursor that is furthest.
 
         Where none can be read, it goes back as far as one says that it must, or an hour.
@@ -97,6 +106,9 @@ class Listener:
         if read:
             self.ledgers = max(read, key=lambda ledgers: [ledger.since for ledger in ledgers.values()])
             self._kept_since, self._kept_kinds = self.since, frozenset(self.ledgers)
+            self.has_seen_metadata = self._has_kept_metadata = any(
+                isinstance(cursor, dict) and cursor.get("has_seen_metadata") is True for cursor in cursors
+            )
             return []
         if begins:
             self.ledgers = {

@@ -24,14 +24,21 @@ from planasonix_provider.waiting.watch import pause_after
 from planasonix_provider.waiting.words import duration, sentence
 from planasonix_provider.watching.look import BACKFILLS, JOBS, ApiClock, Look
 from planasonix_provider.watching.roster import Listener, Roster
-from planasonix_provider.watching.wanted import BACKFILL, started_by_an_asset, told
+from planasonix_provider.watching.wanted import BACKFILL, event_of, started_by_an_asset, told
 
 log = logging.getLogger(__name__)
 
-#: What is said once where the metadata is to decide, and there is none.
+#: The warning about an API that has shown no metadata, on which a filter depends.
 NO_METADATA = (
-    "Planasonix has shown no metadata so far. Unless it does, the filter metadata lets nothing through, and ignore_own "
-    "cannot tell what operators have started: a DAG that syncs what it watches starts itself again and again."
+    "Planasonix has shown no metadata so far, so the filter metadata lets nothing through, and ignore_own cannot tell "
+    "which jobs operators have started. To start no endless loop, ignore_own passes over each job that was created "
+    "after this watcher's first event, until Planasonix shows the metadata of any job. If it never does, remove "
+    "ignore_own, and keep the DAG from its own jobs with pipeline_id or types."
+)
+#: The warning about each end that is passed over for that reason.
+PASSED_OVER = (
+    "%s has ended (%s), and starts no DAG: Planasonix shows no metadata, so ignore_own cannot tell whether an operator "
+    "has started it."
 )
 #: What is said once of a DAG that syncs, and that an asset has started.
 MAY_BE_A_LOOP = (
@@ -236,7 +243,7 @@ class Stream:
         if not ended:
             return
         known: dict[str, Any] = wholes or await look.get_each(ended)
-        self._shows_metadata |= any(getattr(work, "metadata", None) is not None for work in known.values())
+        self._shows_metadata |= any(getattr(work, "metadata", None) for work in known.values())
         news = News()
         for work_id, (listed, hearers) in ended.items():
             answer = known.get(work_id)
@@ -248,7 +255,7 @@ class Stream:
                     look.expect(listener, listed)
                     continue
                 look.told(listener, whole)
-                if self._takes(listener, whole):
+                if self._takes(look, listener, whole):
                     listener.is_ahead = True
                     news.of.setdefault(listener, []).append(told(whole, self._job_url))
         if news.of:
@@ -263,13 +270,25 @@ class Stream:
             raise failures[0]
         look.failure = look.failure or next(iter(failures), None)
 
-    def _takes(self, listener: Listener, work: Work) -> bool:
+    def _takes(self, look: Look, listener: Listener, work: Work) -> bool:
+        self._shows_metadata |= listener.has_seen_metadata
+        listener.has_seen_metadata = self._shows_metadata
         if listener.wanted.needs_metadata and not self._shows_metadata:
             listener.warn_once(NO_METADATA)
-        is_wanted = listener.wanted.takes(work)
-        if is_wanted and (dag_id := started_by_an_asset(work)):
+        if not listener.wanted.takes(work):
+            return False
+        if listener.wanted.ignore_own and not self._shows_metadata and self._may_be_own(look, listener, work):
+            listener.warn(PASSED_OVER % (sentence(f"{look.kind.name} {work.id}"), event_of(work)))
+            return False
+        if dag_id := started_by_an_asset(work):
             listener.warn_once(MAY_BE_A_LOOP.format(dag_id=dag_id))
-        return is_wanted
+        return True
+
+    def _may_be_own(self, look: Look, listener: Listener, work: Work) -> bool:
+        """Return whether a DAG may have started the work in response to the listener, for all that times show."""
+        if listener.responses_since is None:
+            listener.responses_since = look.horizon or self._now()
+        return work.created_at is None or work.created_at > listener.responses_since
 
 
 class _Trouble:

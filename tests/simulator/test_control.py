@@ -135,6 +135,16 @@ def test_connections(control, client):
     assert client.post("/connections/conn_new/sync").status_code == 202
 
 
+def test_details_show_metadata_until_a_setting_hides_it(control, client, simulator):
+    sent = {"dag_id": "d", "deep": [1]}
+    job_id = client.post("/connections/conn_demo_01/sync", json={"metadata": sent}).json()["data"]["job"]["id"]
+    assert client.get(f"/jobs/{job_id}").json()["data"]["metadata"] == sent
+    control.post("/settings", json={"show_metadata": False})
+    assert "metadata" not in client.get(f"/jobs/{job_id}").json()["data"]
+    simulator.reset()
+    assert simulator.world.settings.show_metadata
+
+
 def test_settings_change_only_what_is_named(control, client):
     first = control.post("/settings", json={"conflict": "allowed"}).json()["data"]["settings"]
     second = control.post("/settings", json={"rate_limit": 7}).json()["data"]["settings"]

@@ -88,6 +88,23 @@ def test_ctrl_c_ends_it_cleanly(capsys, monkeypatch):
 
 
 @pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize(("options", "shows"), [((), True), (("--hide-metadata",), False)])
+def test_metadata_is_shown_unless_it_is_to_be_hidden(options, shows, monkeypatch):
+    seen = []
+
+    def note_and_interrupt(simulator: Simulator) -> str:
+        seen.append(simulator.world.settings.show_metadata)
+        simulator.reset()
+        seen.append(simulator.world.settings.show_metadata)
+        os.kill(os.getpid(), signal.SIGINT)
+        return ""
+
+    monkeypatch.setattr("planasonix_provider.simulator.__main__._welcome", note_and_interrupt)
+    assert main(["--port", "0", *options]) == 0
+    assert seen == [shows, shows]
+
+
+@pytest.mark.usefixtures("signals")
 def test_port_in_use(capsys):
     with Simulator() as other:
         port = other.url.rsplit(":", 1)[1]

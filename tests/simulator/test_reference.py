@@ -45,7 +45,8 @@ class Stage:
         self.clock = Clock()
         self.ids: dict[str, deque[str]] = {}
         self.receiver: deque[int | Exception] = deque()
-        self.simulator = Simulator(clock=self.clock, ids=self._id)
+        # The reference shows no metadata.
+        self.simulator = Simulator(clock=self.clock, ids=self._id, show_metadata=False)
 
     def _id(self, prefix: str) -> str:
         return self.ids[prefix].popleft() if self.ids.get(prefix) else random_id(prefix)

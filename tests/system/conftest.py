@@ -95,7 +95,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def simulator() -> Iterator[Simulator]:
-    with Simulator(api_key=API_KEY, queued_seconds=1, job_seconds=3, cancelling_seconds=1) as simulator:
+    # As the API's reference has it, so that nothing is recognised by its metadata unless a test says so.
+    with Simulator(
+        api_key=API_KEY, queued_seconds=1, job_seconds=3, cancelling_seconds=1, show_metadata=False
+    ) as simulator:
         yield simulator
 
 

@@ -307,16 +307,72 @@ class TestAWatcher:
             triggerer = airflow.triggerer(PlanasonixEventTrigger(ignore_own=True))
             triggerer.watch(PlanasonixEventTrigger(metadata={"team": "sales"}), assets=("sales",))
             for connection_id in (CONNECTION, OTHER):
-                await asyncio.sleep(INTERVAL)
+                await asyncio.sleep(3 * INTERVAL)
                 simulator.world.start_sync(connection_id, SyncBody(metadata={"team": "sales", MARK: "a1"}))
             await asyncio.sleep(100)
             await triggerer.kill()
 
         clock.run(main())
-        assert airflow.store.ids() == {job.id: 1 for job in simulator.jobs()}
+        second, first = simulator.jobs()
+        # The second was created after the first was told, and may be what a DAG has made of that.
+        assert airflow.heard == [first.id]
         assert airflow.store.ids("sales") == {}
         # Once for each of the two.
         assert airflow.said("has shown no metadata") == 2
+        assert airflow.said(f"Job {second.id} has ended (job.succeeded), and starts no DAG") == 1
+        assert airflow.said("starts no DAG") == 1
+
+    def test_starts_no_endless_loop_where_the_api_shows_no_metadata(
+        self, simulator: Simulator, airflow: Airflow
+    ) -> None:
+        simulator.world.configure(conflict="allowed")
+
+        async def main() -> None:
+            triggerer = airflow.triggerer(PlanasonixEventTrigger(connection_id=CONNECTION, ignore_own="react"))
+            await asyncio.sleep(INTERVAL)
+            simulator.world.start_sync(CONNECTION)
+            reactions = 0
+            for _ in range(200):
+                await asyncio.sleep(10)
+                # The DAG syncs what it watches.
+                while reactions < len(airflow.heard):
+                    reactions += 1
+                    simulator.world.start_sync(
+                        CONNECTION, SyncBody(metadata={"dag_id": "react", MARK: f"a{reactions}"})
+                    )
+            await triggerer.kill()
+
+        clock.run(main())
+        own, others = simulator.jobs()
+        assert airflow.heard == [others.id]
+        assert airflow.said(f"Job {own.id} has ended (job.succeeded), and starts no DAG") == 1
+
+    def test_that_has_seen_metadata_once_tells_of_jobs_that_have_none(
+        self, simulator: Simulator, airflow: Airflow
+    ) -> None:
+        simulator.world.configure(show_metadata=True, conflict="allowed")
+        trigger = {"ignore_own": "react"}
+
+        async def main() -> list[str]:
+            triggerer = airflow.triggerer(PlanasonixEventTrigger(**trigger))
+            await asyncio.sleep(INTERVAL)
+            jobs = [simulator.world.start_sync(CONNECTION).id]
+            await asyncio.sleep(100)
+            # What the DAG has started shows that there is metadata.
+            simulator.world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "react", MARK: "a1"}))
+            await asyncio.sleep(100)
+            await triggerer.kill()
+            triggerer = airflow.triggerer(PlanasonixEventTrigger(**trigger))
+            for _ in range(2):
+                await asyncio.sleep(100)
+                jobs.append(simulator.world.start_sync(CONNECTION).id)
+            await asyncio.sleep(100)
+            await triggerer.kill()
+            return jobs
+
+        jobs = clock.run(main())
+        assert airflow.heard == jobs
+        assert airflow.said("starts no DAG") == 0
 
     @pytest.mark.parametrize(
         ("damage", "reason"),

@@ -94,9 +94,11 @@ class TestSteer:
 
     def test_settings_show_what_holds_and_change_it(self, simulator, client, send, look):
         typed = {"speed": "0.5", "conflict": "allowed", "honour_idempotency": "false", "rate_limit": "7"}
+        typed["show_metadata"] = "false"
         page = send("/steer/settings", **typed)
         settings = simulator.world.settings
         assert (settings.speed, settings.conflict, settings.honour_idempotency) == (0.5, "allowed", False)
+        assert not settings.show_metadata
         assert client.get("/jobs").headers["x-ratelimit-limit"] == "7"
         assert {
             field["name"]: field["value"] for field in page.all("input") if field["id"].startswith("settings-")
