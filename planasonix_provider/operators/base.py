@@ -48,6 +48,9 @@ class PlanasonixStartOperator(Checked, BaseOperator):
     :param on_conflict: what to do where Planasonix refuses the start since another sync of the connection runs (409):
         ``fail`` (default), ``attach`` (wait for that one, and never cancel it), ``wait`` (until it is over, then start)
         or ``skip`` the task. (templated)
+    :param on_cancelled: what to do if a person cancels the job or the backfill in Planasonix: ``retry`` (default) lets
+        Airflow's retries start it again, ``fail`` fails the task without a retry. After a kill or a timeout, when the
+        task cancels its own work, a retry always starts it again. (templated)
     :param cancel_on_kill: whether to cancel the work when the task is killed, on a worker or deferred, or out of time;
         default yes.
     :param ignore_empty_tables: whether to send no asset event for a table that was loaded with no row; default no. For
@@ -65,6 +68,7 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         "metadata": parameters.optional(parameters.metadata),
         "poll_interval": parameters.poll_interval,
         "on_conflict": parameters.one_of("fail", "attach", "wait", "skip"),
+        "on_cancelled": parameters.one_of("retry", "fail"),
         "timeout": parameters.optional(parameters.seconds),
     }
 
@@ -86,6 +90,7 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         poll_interval: float | str = 10.0,
         timeout: float | timedelta | str | None = None,
         on_conflict: str = "fail",
+        on_cancelled: str = "retry",
         cancel_on_kill: bool = True,
         ignore_empty_tables: bool = False,
         **kwargs: Any,
@@ -100,6 +105,7 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         self.poll_interval = poll_interval
         self.timeout = timeout
         self.on_conflict = on_conflict
+        self.on_cancelled = on_cancelled
         self.cancel_on_kill = cancel_on_kill
         self.ignore_empty_tables = ignore_empty_tables
         self._road: Road | None = None

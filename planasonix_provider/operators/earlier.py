@@ -14,6 +14,7 @@ from planasonix_provider.waiting.attempt import Attempt, Record
 from planasonix_provider.waiting.cancel import cancel
 from planasonix_provider.waiting.channel import Channel
 from planasonix_provider.waiting.commands import to_end
+from planasonix_provider.waiting.report import error_of_work
 from planasonix_provider.waiting.search import Traces, lost_among
 from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, Work, WorkSubject, subject_of
 from planasonix_provider.waiting.words import sentence
@@ -77,6 +78,9 @@ class EarlierTry:
         if work.status == "cancelling":
             self._inquiry.say(f"{name}, which {whose}, is being cancelled; waiting until it is over.")
             work = self._inquiry.wait_until_over(work) or work
+        error = error_of_work(work, self._inquiry.page_of(work)) if work.is_over else None
+        if error and self._road.is_cancelled_by_a_person(error):
+            self._road.fail_without_a_retry(error)
         if work.is_over and work.status not in DONE:
             self._inquiry.say(f"{name}, which {whose}, was {work.status}: starting anew.")
             return None

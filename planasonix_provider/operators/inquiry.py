@@ -29,6 +29,7 @@ from planasonix_provider.waiting.outages import (
     is_unreachable,
     never_reached,
 )
+from planasonix_provider.waiting.report import first_job_of
 from planasonix_provider.waiting.search import AGAIN_EVERY, LOOK_AGAIN_AFTER, Traces, find_the_one, look_for
 from planasonix_provider.waiting.subjects import Work, subject_of
 from planasonix_provider.waiting.watch import Watch, pause_after
@@ -205,6 +206,11 @@ class Inquiry:
         :raises PlanasonixNotFoundError: if it is not there any more.
         """
         return self.look_at(kind, work_id, Contact.WORK)
+
+    def page_of(self, work: Work) -> str | None:
+        """Return the address of the page that shows the work, if there is one."""
+        job_id = first_job_of(work)
+        return self._hook.job_url(job_id) if job_id else None
 
     @property
     def looks_for(self) -> str:

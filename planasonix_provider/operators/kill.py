@@ -79,6 +79,8 @@ class Kill:
         self._has_come = False
         # Whether it is to be dealt with where Airflow may be asked.
         self._is_undecided = False
+        #: Whether it has asked Planasonix to cancel the work, or has tried to.
+        self.has_cancelled = False
         self._last_words: list[str] = []
         # How the log names the end of the task.
         self._what = "The task was killed."
@@ -220,6 +222,7 @@ class Kill:
             to_end = f" {by_hand}" if self._is_interrupted and self.is_own else ""
             self._say_last(f"{name} was not cancelled, and runs on.{to_end}")
             return
+        self.has_cancelled = True
         try:
             work = self._cancel_in_a_hurry(self.account, patience)
         except Exception as error:

@@ -9,9 +9,12 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from airflow.providers.common.compat.sdk import AirflowFailException
+
 from planasonix_provider import parameters
 from planasonix_provider.api.errors import (
     PlanasonixError,
+    PlanasonixJobCancelledError,
     PlanasonixNotFoundError,
 )
 from planasonix_provider.api.models import Backfill, Job
@@ -30,6 +33,7 @@ from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behi
 from planasonix_provider.triggers.planasonix import PlanasonixBackfillTrigger, PlanasonixJobTrigger
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.account import WorkAccount, account_for
+from planasonix_provider.waiting.attempt import Attempt
 from planasonix_provider.waiting.cancel import cancel
 from planasonix_provider.waiting.channel import Channel, run_aside
 from planasonix_provider.waiting.commands import to_end
@@ -164,6 +168,33 @@ class Road:
                 yield hook
         finally:
             self.kill.settle()
+            if self.kill.has_cancelled and self.operator.on_cancelled == "fail":
+                # By this, a retry knows that the kill has cancelled the work, and not a person.
+                with suppress(Exception):
+                    self._records.give_up()
+
+    def is_cancelled_by_a_person(self, error: PlanasonixError | None) -> bool:
+        """Return whether the work was cancelled, but not by this task; only if ``on_cancelled`` is ``fail``."""
+        if self.operator.on_cancelled != "fail" or not isinstance(error, PlanasonixJobCancelledError):
+            return False
+        record = None
+        with suppress(Exception):
+            record = self._records.read()
+        if record is None:
+            return True
+        now, then = Attempt.of(self.context).clear_number, record.clear_number
+        # A clear of a running task kills it, and so cancels its work; the next try looks like a retry.
+        is_cleared = now is not None and then is not None and now > then
+        return not (record.is_given_up or is_cleared)
+
+    def fail_without_a_retry(self, error: PlanasonixError) -> NoReturn:
+        """Fail the task, because a person has cancelled its work.
+
+        :raises AirflowFailException: always.
+        """
+        error.reword(f"No retry follows, because on_cancelled='fail'; to start again, clear the task. {error.message}")
+        self.accounted.error = error
+        raise AirflowFailException(error.message) from error
 
     def _tell(self, hook: PlanasonixHook, work: Work, how: str) -> None:
         """Let everybody know of the work the moment that it exists: a kill, the log, other tasks, the task's button."""
@@ -306,7 +337,10 @@ class Road:
         if not account.error:
             host, connection_id = hook.settings.account.host, self.accounted.connection_id
             outlets.tell_of_loaded(self.operator, self.context, account, host, connection_id)
+        is_cancelled_by_a_person = self.is_cancelled_by_a_person(account.error)
         self._forget()
+        if account.error and is_cancelled_by_a_person:
+            self.fail_without_a_retry(account.error)
         if account.error:
             raise account.error
         assert account.result is not None  # noqa: S101 - what did not fail has been done

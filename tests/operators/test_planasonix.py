@@ -168,6 +168,8 @@ class TestBadInput:
             ("pipeline_id", "", "pipeline_id: got ''"),
             ("planasonix_conn_id", "", "planasonix_conn_id: got ''"),
             ("on_conflict", "Fail", "on_conflict: got 'Fail', allowed is fail, attach, wait, skip"),
+            ("on_cancelled", "restart", "on_cancelled: got 'restart', allowed is retry, fail"),
+            ("on_cancelled", False, "on_cancelled: got False, allowed is retry, fail"),
             ("on_conflict", None, "on_conflict: got None, allowed is fail, attach, wait, skip"),
             ("on_conflict", ["wait"], "on_conflict: got ['wait'], allowed is fail, attach, wait, skip"),
             ("on_conflict", True, "on_conflict: got True, allowed is fail, attach, wait, skip"),

@@ -117,7 +117,7 @@ def killed(
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     try:
-        operator.execute(context(Run(notes=notes or {}), **ti))
+        operator.execute(context(Run(notes={} if notes is None else notes), **ti))
     except Exception as error:
         return error, log
     finally:
