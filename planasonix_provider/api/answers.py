@@ -19,7 +19,7 @@ from planasonix_provider.api.errors import (
     error_for_status,
 )
 from planasonix_provider.api.headers import retry_after
-from planasonix_provider.api.json_bodies import read_json, shortened
+from planasonix_provider.api.json_bodies import TooManyValuesError, read_json, shortened
 from planasonix_provider.api.models import ErrorBody, ErrorReply, Page
 from planasonix_provider.api.request import Request
 
@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 #: The connections and lists whose unreadable rows were warned of.
 _WARNED: set[tuple[str, str]] = set()
 
-#: The most bytes that an answer may have, unpacked: some hundred times what a full page of a list has.
-LARGEST_ANSWER = 32_000_000
+#: How many values the body of an error may have.
+_MAX_VALUES_OF_ERROR = 200_000
 
 #: How many characters of a message are what the server says of an error; the code and the message come first.
 _MAX_PROBLEM = 4_500
@@ -92,7 +92,7 @@ class Incoming:
     :param status: the HTTP status.
     :param headers: the headers, looked up by lower-case name.
     :param connection: what messages call the Airflow connection that has asked.
-    :raises PlanasonixUnreadableError: if the headers announce more than :data:`LARGEST_ANSWER`.
+    :raises PlanasonixUnreadableError: if the headers announce more than the route's ``max_bytes``.
     """
 
     def __init__(
@@ -100,26 +100,27 @@ class Incoming:
     ) -> None:
         self._request = request
         self._head = Answer(status, headers, b"", connection)
+        self._max_bytes = request.reply.max_bytes
         self._content = bytearray()
         self._came = 0
         # Only what was asked for is unpacked. Other words are none that bodies are packed by, as "UTF-8".
         is_packed = headers.get("content-encoding", "").strip().lower() in ("gzip", "x-gzip")
         self._unpacking = zlib.decompressobj(zlib.MAX_WBITS | 16) if is_packed else None
         length = headers.get("content-length", "").strip()
-        if length.isdecimal() and (len(length) > 20 or int(length) > LARGEST_ANSWER):
+        if length.isdecimal() and (len(length) > 20 or int(length) > self._max_bytes):
             raise self._too_large()
 
     def take(self, piece: bytes) -> None:
         """Take some more of the body.
 
         :param piece: the bytes, as they came over the wire.
-        :raises PlanasonixUnreadableError: if the body is larger than :data:`LARGEST_ANSWER`, or cannot be unpacked.
+        :raises PlanasonixUnreadableError: if the body is larger than the route's ``max_bytes``, or cannot be unpacked.
         """
         self._came += len(piece)
         if self._unpacking and not self._unpacking.eof:
             try:
                 # One byte more than there is room for shows that there is more, and a bomb goes off no further.
-                piece = self._unpacking.decompress(piece, LARGEST_ANSWER + 1 - len(self._content))
+                piece = self._unpacking.decompress(piece, self._max_bytes + 1 - len(self._content))
             except zlib.error:
                 raise _unreadable(
                     self._request, self._head, "with a body that cannot be unpacked as its Content-Encoding says"
@@ -128,7 +129,7 @@ class Incoming:
             piece = b""
         self._content += piece
         # What comes counts as well: packed, it may be much and mean nothing.
-        if max(self._came, len(self._content)) > LARGEST_ANSWER:
+        if max(self._came, len(self._content)) > self._max_bytes:
             raise self._too_large()
 
     def answer(self) -> Answer:
@@ -142,7 +143,7 @@ class Incoming:
         return replace(self._head, content=bytes(self._content))
 
     def _too_large(self) -> PlanasonixError:
-        return _unreadable(self._request, self._head, f"with a body of more than {LARGEST_ANSWER // 1_000_000} MB")
+        return _unreadable(self._request, self._head, f"with a body of more than {self._max_bytes / 1_000_000:g} MB")
 
 
 def read(request: Request[T], answer: Answer) -> T:
@@ -157,7 +158,7 @@ def read(request: Request[T], answer: Answer) -> T:
     if not 200 <= answer.status < 300:
         raise _error(request, answer)
     try:
-        reply = request.reply.parse(answer.content)
+        reply = request.reply.parse(answer.content, request.dropped)
     except ValueError as invalid:
         raise _unreadable(request, answer, _what_is_wrong(answer, invalid)) from None
     value = reply.value
@@ -200,6 +201,8 @@ def _what_is_wrong(answer: Answer, invalid: ValueError) -> str:
         return "with an empty body"
     if _is_html(answer):
         return "with an HTML page, as a proxy or a login page between here and the API sends"
+    if isinstance(invalid, TooManyValuesError):
+        return f"with JSON of {invalid}"
     if not isinstance(invalid, ValidationError):
         return "with a body that is not JSON, or was cut off"
     first, *more = invalid.errors(include_url=False, include_input=False)
@@ -240,7 +243,7 @@ def _error(request: Request[T], answer: Answer) -> PlanasonixResponseError:
 def _error_body(answer: Answer) -> ErrorBody | None:
     """Read the error's envelope, wherever it puts ``existing_job_id``; ``None`` where there is no envelope."""
     try:
-        reply = ErrorReply.model_validate(read_json(answer.content))
+        reply = ErrorReply.model_validate(read_json(answer.content, _MAX_VALUES_OF_ERROR))
     except ValueError:
         return None
     if reply.existing_job_id and not reply.error.existing_job_id:

@@ -26,17 +26,28 @@ _NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 _ESCAPE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u(0000|[dD][89a-fA-F]..)|\\.", re.S)
 # What may be a reserved key, a number that is not finite, or one of more than 64 bits.
 _SUSPECT = re.compile(r'"__|\\u005[fF]|NaN|Infinity|[0-9]{19}|[0-9][eE]\+?[0-9]{3}')
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.S)
 # Python reads no integer of more than 4,300 digits.
 _HUGE = re.compile(r"([:,\[]\s*)-?[0-9]{4000,}(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
-def read_json(content: bytes) -> Any:
+class TooManyValuesError(ValueError):
+    """A JSON body has so many values that reading them would take too much memory."""
+
+
+def read_json(content: bytes, max_values: int) -> Any:
     """Read a JSON body.
 
     :param content: the body; bytes that are not UTF-8 are replaced.
+    :param max_values: how many values it may have. They are counted before anything is created for them: a value of
+        three bytes takes a hundred times as many once it is read, and packed bodies have millions of them.
     :return: the value, in JSON types that can be stored.
+    :raises TooManyValuesError: if the body has more values.
     :raises ValueError: if the body is not JSON.
     """
+    # Texts may have commas and brackets, too, so they are left out if the first count is too high.
+    if _count_values(content) > max_values and _count_values(_STRING.sub(b"", content)) > max_values:
+        raise TooManyValuesError(f"more than {max_values:,} values")
     text = content.decode(errors="replace")
     if "\\u" in text:
         text = _ESCAPE.sub(lambda found: "\\ufffd" if found[1] else found[0], text)
@@ -47,6 +58,10 @@ def read_json(content: bytes) -> Any:
             raise
         value = from_json(_HUGE.sub(r"\1null", text))
     return storable(value) if _SUSPECT.search(text) else value
+
+
+def _count_values(content: bytes) -> int:
+    return sum(content.count(mark) for mark in (b",", b"[", b"{"))
 
 
 def storable(value: Any, depth: int = MAX_DEPTH) -> Any:

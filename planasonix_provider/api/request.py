@@ -42,6 +42,7 @@ class Request(Generic[T]):
     :param body: what is sent as JSON, or ``None`` for no body.
     :param idempotency_key: for a start, what makes a second delivery of it recognisable.
     :param at_most: for a list, how many items the caller wants in all; ``None`` is all.
+    :param dropped: known fields of the answer that are dropped, and with them all unknown fields; ``None`` keeps all.
     :raises ValueError: if one of ``ids`` can be no id.
     """
 
@@ -55,6 +56,8 @@ class Request(Generic[T]):
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     idempotency_key: str | None = None
     at_most: int | None = None
+    # In no repr: whoever asks for the same shares the answer.
+    dropped: frozenset[str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name, value in self.ids.items():
@@ -78,6 +81,14 @@ class Request(Generic[T]):
     def __str__(self) -> str:
         """The request as messages name it: method and path, without the query."""
         return f"{self.method} {self.url_path}"
+
+    def without(self, *names: str) -> Request[T]:
+        """Keep only what a wait needs: thousands of answers are held at a time, and unknown fields may hold anything.
+
+        :param names: known fields of the answer that are not needed.
+        :return: the same request, whose answer has neither these nor unknown fields.
+        """
+        return replace(self, dropped=frozenset(names))
 
     def after(self, cursor: str) -> Request[T]:
         """Ask for the page behind a cursor.

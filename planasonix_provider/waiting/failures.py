@@ -25,7 +25,7 @@ async def failed_jobs(send: Send, backfill: Backfill) -> list[Job]:
 
     async def ask(job_id: str) -> Job | None:
         # Of thousands, only those that have failed are kept.
-        job = await send(routes.get_job(job_id))
+        job = await send(routes.get_job(job_id).without("metadata"))
         return job if job.status == "failed" else None
 
     jobs = await for_each(named, ask)
@@ -35,7 +35,9 @@ async def failed_jobs(send: Send, backfill: Backfill) -> list[Job]:
 
 async def _listed(send: Send, backfill: Backfill) -> list[str]:
     cursors = Cursors(
-        routes.list_jobs(connection_id=backfill.connection_id, status="failed", since=backfill.created_at)
+        routes.list_jobs(connection_id=backfill.connection_id, status="failed", since=backfill.created_at).without(
+            "metadata"
+        )
     )
     found: list[str] = []
     try:

@@ -84,7 +84,7 @@ class SyncSubject(Subject):
     def _whole(listed: Job) -> Steps[Job | None]:
         """Look at a job by itself: a list names only some of its fields, and may be ahead of it, or behind."""
         try:
-            job: Job = yield routes.get_job(listed.id)
+            job: Job = yield routes.get_job(listed.id).without("metadata")
         except PlanasonixNotFoundError:
             return None
         return job if job.is_over else None
@@ -138,4 +138,5 @@ class SyncSubject(Subject):
         return job.connection_id in (None, self.id) and job.type in (None, "connection_sync")
 
     def _list(self, status: str | None, **bounds: Any) -> Request[Page[Job]]:
-        return routes.list_jobs(connection_id=self.id, type="connection_sync", status=status, **bounds)
+        jobs = routes.list_jobs(connection_id=self.id, type="connection_sync", status=status, **bounds)
+        return jobs.without("metadata")

@@ -57,7 +57,7 @@ class Patience:
         """
 
         async def ask() -> JobResults:
-            results = await self.send(routes.get_job_results(job_id))
+            results = await self.send(routes.get_job_results(job_id).without())
             if results.status not in JOB_OVER:
                 # What the API gives while a job runs; a part of it that lags behind may still do so.
                 raise PlanasonixConflictError(
@@ -75,7 +75,7 @@ class Patience:
         :raises PlanasonixLostTrackError: if it is refused.
         :raises PlanasonixOutageError: if it cannot be had within the time that an outage may last.
         """
-        return await self._whole(routes.get_job(job_id), f"job {job_id}")
+        return await self._whole(routes.get_job(job_id).without("metadata"), f"job {job_id}")
 
     async def backfill(self, backfill_id: str) -> Backfill:
         """Get a backfill that is over, with all its jobs.
@@ -85,7 +85,7 @@ class Patience:
         :raises PlanasonixLostTrackError: if it is refused.
         :raises PlanasonixOutageError: if it cannot be had within the time that an outage may last.
         """
-        return await self._whole(routes.get_backfill(backfill_id), f"backfill {backfill_id}")
+        return await self._whole(routes.get_backfill(backfill_id).without("metadata"), f"backfill {backfill_id}")
 
     async def _whole(self, request: Request[W], name: str) -> W:
         async def ask() -> W:

@@ -143,7 +143,7 @@ class JobSubject(WorkSubject):
     @property
     def request(self) -> Request[Job]:
         """Asks for the job."""
-        return routes.get_job(self.id)
+        return routes.get_job(self.id).without("metadata")
 
     def look(self, now: datetime, *, detailed: bool) -> Steps[Seen]:
         """Look at the job; there are no further figures."""
@@ -182,7 +182,7 @@ class BackfillSubject(WorkSubject):
     @property
     def request(self) -> Request[Backfill]:
         """Asks for the backfill."""
-        return routes.get_backfill(self.id)
+        return routes.get_backfill(self.id).without("metadata", "tables")
 
     def look(self, now: datetime, *, detailed: bool) -> Steps[Seen]:
         """Look at the backfill, and count the jobs that are done."""
@@ -206,7 +206,7 @@ class BackfillSubject(WorkSubject):
         return [
             routes.list_jobs(
                 connection_id=backfill.connection_id or None, status=status, since=backfill.created_at, limit=PAGE_SIZE
-            )
+            ).without("metadata")
             for status in ("queued", "running")
         ]
 

@@ -192,4 +192,4 @@ class Sweeps:
         created = [moment for moment in known if moment is not None]
         # A job that nothing is known of may be of any age.
         since = min(created) if len(created) == len(known) else None
-        return routes.list_jobs(status=status, since=since, limit=PAGE_SIZE)
+        return routes.list_jobs(status=status, since=since, limit=PAGE_SIZE).without("metadata")

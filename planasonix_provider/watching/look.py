@@ -58,17 +58,18 @@ class Kind:
     recent: Callable[[str | None, datetime], Request[Page[Any]]]
 
 
+# Unknown fields are dropped: nobody is told of them.
 JOBS = Kind(
     "job",
-    routes.get_job,
-    lambda connection_id, status: routes.list_jobs(connection_id=connection_id, status=status),
-    lambda connection_id, since: routes.list_jobs(connection_id=connection_id, since=since),
+    lambda job_id: routes.get_job(job_id).without(),
+    lambda connection_id, status: routes.list_jobs(connection_id=connection_id, status=status).without(),
+    lambda connection_id, since: routes.list_jobs(connection_id=connection_id, since=since).without(),
 )
 BACKFILLS = Kind(
     BACKFILL,
-    routes.get_backfill,
-    lambda connection_id, status: routes.list_backfills(connection_id=connection_id, status=status),
-    lambda connection_id, since: routes.list_backfills(connection_id=connection_id),
+    lambda backfill_id: routes.get_backfill(backfill_id).without("job_ids"),
+    lambda connection_id, status: routes.list_backfills(connection_id=connection_id, status=status).without("job_ids"),
+    lambda connection_id, since: routes.list_backfills(connection_id=connection_id).without("job_ids"),
 )
 
 

@@ -28,7 +28,7 @@ from pytest_mock import MockerFixture
 
 import planasonix_provider
 from planasonix_provider import __version__
-from planasonix_provider.api import answers, routes
+from planasonix_provider.api import json_bodies, routes
 from planasonix_provider.api.client import Account, AsyncClient, Client
 from planasonix_provider.api.errors import (
     PlanasonixConfigurationError,
@@ -39,6 +39,7 @@ from planasonix_provider.api.errors import (
     PlanasonixValidationError,
 )
 from planasonix_provider.api.faults import faults_named
+from planasonix_provider.api.models import JobReply
 from planasonix_provider.api.retry import LAST_WORDS, ONCE
 from tests.api.peer import JOB, ONE_JOB, RESET, SILENCE, STARTED, Peer, Reaction, Seen, answer, cut, error
 from tests.api.ways import KEY, Way, account
@@ -446,10 +447,10 @@ GZIP = "Content-Encoding: gzip"
 #: No end of a stream that unpacks to nothing: empty blocks.
 EMPTY_BLOCKS = gzip.compress(b"")[:10] + b"\x00\x00\x00\xff\xff" * 30_000
 TOO_LARGE: dict[str, bytes] = {
-    "announced": head("Content-Length: 32000001"),
+    "announced": head("Content-Length: 8000001"),
     "announced beyond all numbers": head(f"Content-Length: {'9' * 19}"),
-    "announced packed": head("Content-Length: 32000001", GZIP),
-    "packed": head(GZIP) + gzip.compress(b" " * 33_000_000),
+    "announced packed": head("Content-Length: 8000001", GZIP),
+    "packed": head(GZIP) + gzip.compress(b" " * 9_000_000),
 }
 
 
@@ -461,13 +462,13 @@ class TestSize:
     ) -> None:
         failed = failure(way, account(peer.does(whole).url), operation)
         assert isinstance(failed, PlanasonixUnreadableError)
-        assert ": answered 200 OK with a body of more than 32 MB. This is not how the Orchestr" in failed.message
+        assert ": answered 200 OK with a body of more than 8 MB. This is not how the Orchestr" in failed.message
 
     @pytest.mark.parametrize("framing", ["Content-Length: 100001", "X-Framing: none", GZIP])
     def test_a_body_is_measured_while_it_is_read(
         self, way: Way, peer: Peer, mocker: MockerFixture, framing: str
     ) -> None:
-        mocker.patch.object(answers, "LARGEST_ANSWER", 100_000)
+        mocker.patch.object(JobReply, "max_bytes", 100_000)
         pack = gzip.compress if framing == GZIP else bytes
         for size in (100_000, 100_001):
             peer.does(head(framing.replace("100001", str(size))) + pack(JOB_TEXT.ljust(size)))
@@ -476,8 +477,53 @@ class TestSize:
             else:
                 assert "with a body of more than" in failure(way, account(peer.url)).message
 
+    @pytest.mark.parametrize("nested", ["[" * 100 + "]" * 100, "[]", '{"a":{}}', '"a"'])
+    def test_a_body_of_many_values_is_refused_before_they_are_created(
+        self, way: Way, peer: Peer, mocker: MockerFixture, nested: str
+    ) -> None:
+        """Some 50 kB of them, packed, took more than a gigabyte."""
+        parser = mocker.spy(json_bodies, "from_json")
+        many = ",".join([nested] * (7_900_000 // (len(nested) + 1)))
+        for status, data in ((200, f'{{"id": "job_1", "status": "running", "x": [{many}]}}'), (400, f"[{many}]")):
+            body = (
+                f'{{"data": {data}, "error": {{"code": "c", "x": {data}}}}}' if status == 400 else f'{{"data": {data}}}'
+            )
+            packed = gzip.compress(body[:7_950_000].encode())
+            peer.does(answer(status, packed, Content_Encoding="gzip"))
+            words = "with JSON of more than 50,000 values" if status == 200 else "answered 400 Bad Request. "
+            assert words in failure(way, account(peer.url)).message
+        assert parser.call_count == 0
+
+    def test_a_long_message_with_commas_is_read(self, way: Way, peer: Peer) -> None:
+        job = {"id": "job_1", "status": "failed", "error": {"message": "a, [b], {c} " * 600_000}}
+        peer.does(answer(200, {"data": job}))
+        read_job = way.call(account(peer.url), read)
+        assert read_job.error.message.startswith("a, [b], {c} a, ")
+
+    def test_a_request_drops_what_is_not_needed(self, way: Way, peer: Peer) -> None:
+        odd = {"x": [1], "metadata": {"a": 1}, "metrics": {"rows_loaded": 7, "x": 1}, "error": {"code": "c", "x": 1}}
+        peer.does(answer(200, {"data": {"id": "job_1", "status": "failed", **odd}, "x": 1}))
+        whole = way.call(account(peer.url), read)
+        assert (whole.model_extra, whole.metadata, whole.metrics.model_extra) == ({"x": [1]}, {"a": 1}, {"x": 1})
+        request = routes.get_job("job_1").without("metadata")
+        job = way.call(account(peer.url), lambda client: client.send(request))
+        assert job.model_dump(exclude_unset=True) == {
+            "id": "job_1",
+            "status": "failed",
+            "metrics": {"rows_loaded": 7},
+            "error": {"code": "c"},
+        }
+        assert request.key == routes.get_job("job_1").key
+        peer.does(answer(200, {"data": [{"id": "job_1", "status": "failed", **odd}]}))
+        page = way.call(account(peer.url), lambda client: client.send(routes.list_jobs().without()))
+        assert page.data[0].model_dump(exclude_unset=True, exclude={"metrics", "error"}) == {
+            "id": "job_1",
+            "status": "failed",
+            "metadata": {"a": 1},
+        }
+
     def test_what_unpacks_to_nothing_is_measured_as_it_came(self, way: Way, peer: Peer, mocker: MockerFixture) -> None:
-        mocker.patch.object(answers, "LARGEST_ANSWER", 100_000)
+        mocker.patch.object(JobReply, "max_bytes", 100_000)
         failed = failure(way, account(peer.does(head(GZIP) + EMPTY_BLOCKS).url))
         assert "with a body of more than" in failed.message
 
@@ -510,7 +556,7 @@ class TestSize:
 
     @pytest.mark.parametrize("item", ["0", "{}"])
     def test_a_long_list_of_nothing_right_is_refused(self, way: Way, peer: Peer, item: str) -> None:
-        peer.does(answer(200, f'{{"data": [{",".join([item] * 100_000)}]}}'.encode()))
+        peer.does(answer(200, f'{{"data": [{",".join([item] * 50_000)}]}}'.encode()))
         with pytest.raises(PlanasonixUnreadableError, match="more than 1,000 rows cannot be read"):
             way.take(account(peer.url), None, lambda client: client.list_jobs())
 

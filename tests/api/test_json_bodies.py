@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planasonix_provider.api.json_bodies import MAX_DEPTH, read_json, storable
+from planasonix_provider.api.json_bodies import MAX_DEPTH, TooManyValuesError, read_json, storable
 
 #: Whatever JSON can say: any text, with NUL and lone surrogates, and any number.
 ANYTHING = st.recursive(
@@ -41,13 +41,13 @@ ANYTHING = st.recursive(
     ],
 )
 def test_what_cannot_be_stored_is_replaced(body: bytes, value: Any) -> None:
-    assert read_json(body) == value
+    assert read_json(body, 100) == value
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\x00", b"<html>", b'"\x00"', b"[" * 300 + b"]" * 300])
 def test_what_is_not_json_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match="at line 1"):
-        read_json(body)
+        read_json(body, 1_000)
 
 
 def test_what_is_nested_too_deep_is_left_out() -> None:
@@ -61,7 +61,7 @@ def test_what_is_nested_too_deep_is_left_out() -> None:
 @given(ANYTHING)
 def test_what_was_read_can_be_stored(value: Any) -> None:
     """As PostgreSQL, UTF-8 and MessagePack want it, and Airflow's serialization."""
-    for read in (read_json(json.dumps(value).encode()), storable(value)):
+    for read in (read_json(json.dumps(value).encode(), 1_000), storable(value)):
         text = json.dumps(read, allow_nan=False, ensure_ascii=False)
         text.encode()
         assert "\0" not in text
@@ -82,3 +82,22 @@ def _numbers(value: Any) -> Any:
         yield value
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from _numbers(item)
+
+
+@pytest.mark.parametrize("mark", ["[]", "{}", "1", "[[[[]]]]", '{"a": {"b": []}}', '"a"'])
+def test_more_values_than_allowed_are_refused(mark: str) -> None:
+    body = f"[{', '.join([mark] * 60)}]".encode()
+    with pytest.raises(TooManyValuesError, match="more than 50 values"):
+        read_json(body, 50)
+    assert len(read_json(body, 1_000)) == 60
+
+
+@pytest.mark.parametrize("text", ["[{," * 100, '\\"[{,' * 100, r"\\\\" * 7 + "," * 100, '\n,",' * 100])
+def test_texts_are_no_values(text: str) -> None:
+    assert read_json(json.dumps({"message": text}).encode(), 10) == {"message": text}
+
+
+@pytest.mark.parametrize("body", [b'"' + b"," * 1_000_000, b'"\\' * 500_000, b'["' * 500_000])
+def test_a_text_that_does_not_end_takes_no_time(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"values|line 1"):
+        read_json(body, 10)

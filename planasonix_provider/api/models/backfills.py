@@ -50,7 +50,9 @@ class Backfill(Resource):
 
 
 class BackfillReply(DataReply[Backfill]):
-    """``{"data": {backfill}}``."""
+    """``{"data": {backfill}}``. There may be many thousands of ``job_ids``."""
+
+    max_values = 200_000
 
 
 class BackfillStarted(Resource):

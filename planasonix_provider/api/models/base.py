@@ -6,7 +6,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WrapValidator,
+    model_validator,
+)
 
 from planasonix_provider.api.json_bodies import shortened
 from planasonix_provider.parameters import YEARS, identifier
@@ -15,6 +25,8 @@ T = TypeVar("T")
 
 #: What a start accepts as its ``priority``.
 Priority = Literal["low", "normal", "high"]
+#: What is dropped while an answer is read, in the context of its validation.
+WITHOUT = "without"
 #: How many characters an id may have.
 MAX_ID = 500
 _MAX_NUMBER = 2**63 - 1
@@ -82,6 +94,14 @@ class Resource(BaseModel):
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop(cls, value: Any, info: ValidationInfo) -> Any:
+        without = info.context.get(WITHOUT) if info.context else None
+        if without is None or not isinstance(value, dict):
+            return value
+        return {name: value[name] for name in cls.model_fields if name in value and name not in without}
 
     def known(self, *left_out: str) -> dict[str, Any]:
         """Write the fields that this version knows, for Airflow to store: others may hold anything.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, get_args
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, ValidationInfo, model_validator
 
 from planasonix_provider.api.json_bodies import read_json
-from planasonix_provider.api.models.base import Id, Lenient, Resource
+from planasonix_provider.api.models.base import WITHOUT, Id, Lenient, Resource
 
 T = TypeVar("T")
 
@@ -23,17 +24,21 @@ class Reply(Resource, Generic[T]):
 
     #: What a caller says that it takes.
     accepts: ClassVar[str] = "application/json"
+    #: How many bytes a body may have, unpacked, and how many values: some hundred times what the route returns.
+    max_bytes: ClassVar[int] = 8_000_000
+    max_values: ClassVar[int] = 50_000
 
     @classmethod
-    def parse(cls, content: bytes) -> Self:
+    def parse(cls, content: bytes, without: Collection[str] | None = None) -> Self:
         """Read a body.
 
         :param content: the body, as it came over the wire.
+        :param without: known fields to drop, and with them all unknown fields; ``None`` keeps everything.
         :return: the envelope.
         :raises ValueError: if it is not JSON.
         :raises pydantic.ValidationError: if it is no such envelope.
         """
-        return cls.model_validate(read_json(content))
+        return cls.model_validate(read_json(content, cls.max_values), context={WITHOUT: without})
 
     @property
     @abstractmethod
@@ -82,7 +87,7 @@ class NoContent(Reply[None]):
     """A 204, which has no body; whatever comes instead says nothing."""
 
     @classmethod
-    def parse(cls, content: bytes) -> Self:
+    def parse(cls, content: bytes, without: Collection[str] | None = None) -> Self:
         """Take any body for none."""
         return cls()
 
@@ -100,7 +105,7 @@ class PlainText(Reply[str]):
     text: str
 
     @classmethod
-    def parse(cls, content: bytes) -> Self:
+    def parse(cls, content: bytes, without: Collection[str] | None = None) -> Self:
         """Read a body as UTF-8."""
         return cls(text=content.decode(errors="replace"))
 
@@ -148,6 +153,9 @@ class Page(Reply["Page[T]"], Generic[T]):
 
     A row that cannot be read is left out, and hides no other: whoever knows its id can ask for it by itself.
     """
+
+    max_bytes = 16_000_000
+    max_values = 200_000
 
     data: list[T]
     meta: PageMeta = Field(default_factory=PageMeta)

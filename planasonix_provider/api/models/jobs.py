@@ -96,6 +96,9 @@ class JobReply(DataReply[Job]):
 class JobResultsReply(DataReply[JobResults]):
     """``{"data": {results}}``."""
 
+    max_bytes = 16_000_000
+    max_values = 500_000
+
 
 class SyncStarted(Resource):
     """What a start wraps its job in."""
