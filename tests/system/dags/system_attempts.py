@@ -14,11 +14,12 @@ from tests.system.edits import edits_of
 
 SETTINGS: dict[str, Any] = {
     "schedule": None,
-    "params": {"connection_id": None, "on_conflict": "fail"},
+    "params": {"connection_id": None, "planasonix_conn_id": "planasonix_default", "on_conflict": "fail"},
     "is_paused_upon_creation": False,
 }
 HOW: dict[str, Any] = {
     "connection_id": "{{ params.connection_id }}",
+    "planasonix_conn_id": "{{ params.planasonix_conn_id }}",
     "on_conflict": "{{ params.on_conflict }}",
     "poll_interval": 1,
     "retries": 1,

@@ -1,0 +1,115 @@
+"""An Airflow connection that is deleted, and created again some seconds later, ends no wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from dev.local_airflow import LocalAirflow, LocalAirflowError, add_connection
+from planasonix_provider.simulator import Simulator
+from tests.system.components import kill_with_all_its_children
+from tests.system.conftest import Notes
+from tests.system.runs import WAYS, TaskRun, eventually
+from tests.system.test_attempts import jobs_of, tell
+from tests.system.test_deaths import wait_until_it_waits
+
+CONN_ID = "planasonix_recreated"
+#: For how many seconds the connection is missing.
+MISSING = 6.0
+
+
+class Recreated:
+    """An Airflow connection that can be deleted and created again."""
+
+    def __init__(self, airflow: LocalAirflow, simulator: Simulator) -> None:
+        self._airflow = airflow
+        self._fields = simulator.airflow_connection()
+
+    def create(self) -> None:
+        add_connection(self._airflow, CONN_ID, self._fields)
+
+    def delete(self) -> None:
+        self._airflow.api("DELETE", f"connections/{CONN_ID}")
+
+
+@pytest.fixture
+def connection(airflow: LocalAirflow, simulator: Simulator) -> Iterator[Recreated]:
+    connection = Recreated(airflow, simulator)
+    connection.create()
+    yield connection
+    # A test that failed may have left none.
+    with suppress(LocalAirflowError):
+        connection.delete()
+
+
+def start(airflow: LocalAirflow, simulator: Simulator, connection_id: str, seconds: float) -> dict[str, TaskRun]:
+    """Start a task on a worker and a deferred one; return them once both wait."""
+    runs = {}
+    for way in WAYS:
+        simulator.world.add_connection(f"{connection_id}_{way}")
+        simulator.plan(f"{connection_id}_{way}", running_seconds=seconds)
+        conf = {"connection_id": f"{connection_id}_{way}", "planasonix_conn_id": CONN_ID}
+        runs[way] = TaskRun.start(airflow, f"sync_{way}", **conf)
+    for run in runs.values():
+        wait_until_it_waits(run, simulator)
+    return runs
+
+
+def both_succeed_with_one_job(runs: dict[str, TaskRun], simulator: Simulator, connection_id: str, note: Notes) -> None:
+    for way, run in runs.items():
+        run.wait_for("success")
+        tell(run, note)
+        (job,) = jobs_of(simulator, f"{connection_id}_{way}")
+        assert (job.status, job.cancel_requested_at) == ("succeeded", None)
+        assert (run.details()["try_number"], run.xcom()["job_id"]) == (1, job.id)
+
+
+def test_waits_go_on_though_their_connection_is_missing_when_a_triggerer_begins_anew(
+    airflow: LocalAirflow, simulator: Simulator, connection: Recreated, connection_id: str, note: Notes
+) -> None:
+    runs = start(airflow, simulator, connection_id, seconds=60)
+    connection.delete()
+    kill_with_all_its_children(airflow, "triggerer")
+    airflow.restart("triggerer")
+    began = len([line for line in runs["deferred"].log().splitlines() if line.endswith(" starting")])
+    eventually(
+        lambda: len([line for line in runs["deferred"].log().splitlines() if line.endswith(" starting")]) > began,
+        "the trigger begins anew",
+    )
+    time.sleep(MISSING)
+    connection.create()
+    both_succeed_with_one_job(runs, simulator, connection_id, note)
+
+
+def test_waits_whose_jobs_end_while_their_connection_is_missing_account_for_them(
+    airflow: LocalAirflow, simulator: Simulator, connection: Recreated, connection_id: str, note: Notes
+) -> None:
+    runs = start(airflow, simulator, connection_id, seconds=25)
+    connection.delete()
+    deleted = time.monotonic()
+    eventually(lambda: all(not active(simulator, f"{connection_id}_{way}") for way in WAYS), "the jobs end")
+    time.sleep(MISSING)
+    connection.create()
+    note(f"the connection was missing for {time.monotonic() - deleted:.0f} s")
+    both_succeed_with_one_job(runs, simulator, connection_id, note)
+
+
+def active(simulator: Simulator, connection_id: str) -> bool:
+    return any(not job.is_over for job in jobs_of(simulator, connection_id))
+
+
+def test_a_key_that_is_replaced_by_deleting_the_connection_ends_no_wait(
+    airflow: LocalAirflow, simulator: Simulator, connection: Recreated, connection_id: str, note: Notes
+) -> None:
+    """As automation rotates a key: the old one is refused while the connection is missing."""
+    old = simulator.world.keys.add("plnx_test_before_the_deletion").value
+    add_connection(airflow, CONN_ID, simulator.airflow_connection() | {"password": old})
+    runs = start(airflow, simulator, connection_id, seconds=30)
+    connection.delete()
+    simulator.world.keys.revoke(old)
+    time.sleep(MISSING)
+    connection.create()
+    both_succeed_with_one_job(runs, simulator, connection_id, note)
