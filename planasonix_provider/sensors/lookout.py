@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 #: Which id a subject has, by its kind: a wait for the next sync is known by its connection.
 _NAMED_BY = {"job": "job", "backfill": "backfill", "sync": "connection"}
+#: How far a job itself may lag behind the list that has reported its end, before the list counts.
+MAX_LAG = timedelta(seconds=30)
 #: Where a rescheduled sensor notes since when it has had no answer.
 UNSEEN_SINCE = "planasonix_unseen_since"
 
@@ -186,14 +188,30 @@ class Lookout:
                 self._details["job_url"] = self.hook.job_url(job_id)
 
     def _whole(self, work: Work) -> Work:
-        """Ask for what a list, which may have told of a job's end, leaves out."""
+        """Fetch what a list, which may have reported the job's end, leaves out.
+
+        A list can be ahead of the job itself, and an end is never taken back. So the job is asked for again, and if it
+        still lags behind, the list counts.
+        """
         if isinstance(work, Backfill) or not work.is_over or work.finished_at:
             return work
+        give_up = utcnow() + MAX_LAG
         try:
-            return self.hook.get_job(work.id)
+            while not (whole := self.hook.get_job(work.id)).is_over:
+                if utcnow() >= give_up:
+                    self.log.warning(
+                        "Job %s is %s in the list of jobs, and still %s by itself. The list counts; the result lacks "
+                        "the times and metrics that only the job itself has.",
+                        work.id,
+                        work.status,
+                        whole.status,
+                    )
+                    return work
+                sleep(AGAIN_EVERY)
         except PlanasonixError as trouble:
             self.log.warning("Job %s is %s, and nothing more of it can be fetched: %s", work.id, work.status, trouble)
             return work
+        return whole
 
     def _why(self, work: Work) -> PlanasonixError:
         """Say what is wrong with work that the sensor was not waiting for in this state."""

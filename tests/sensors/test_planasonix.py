@@ -47,6 +47,38 @@ def routes_asked(simulator: Simulator) -> list[str]:
     return [request.route for request in simulator.requests]
 
 
+class TestAJobThatAListIsAheadOf:
+    """A poller learns of ends from lists, and a list may be served by another part of the API than the job is."""
+
+    @staticmethod
+    def resumed(simulator: Simulator, lags: int | None, **parameters: Any) -> tuple[Any, str]:
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
+        job = simulator.world.start_sync(CONNECTION)
+        behind = {"status": "running", "finished_at": None, "metrics": None}
+        simulator.fail("odd", route="get_job", times=lags, fields=behind)
+        listed = {"id": job.id, "status": "succeeded", "created_at": "2025-03-27T14:22:10Z"}
+        payload = {"version": 1, "kind": "job", "id": job.id, "outcome": "over", "job": listed}
+        return job_sensor(job.id, deferrable=True, **parameters).execute_complete(context(Run()), payload), job.id
+
+    @pytest.mark.parametrize("failed", [None, ["failed", "running"]])
+    def test_is_asked_for_again(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, failed: list[str] | None
+    ) -> None:
+        with travelling(monkeypatch):
+            result, job_id = self.resumed(simulator, 2, failed_states=failed)
+        assert (result["job_id"], result["status"]) == (job_id, "succeeded")
+        assert result["metrics"]["rows_loaded"] == 44_802
+        assert routes_asked(simulator) == ["get_job"] * 3
+
+    def test_counts_as_the_list_has_it_if_it_still_lags_behind(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with travelling(monkeypatch):
+            result, job_id = self.resumed(simulator, None)
+        assert (result["job_id"], result["status"], result["metrics"]) == (job_id, "succeeded", None)
+        assert 2 <= len(simulator.requests) <= 5
+
+
 class TestAJob:
     def test_that_succeeds_is_told_of_without_its_results(self, simulator: Simulator, way: dict[str, Any]) -> None:
         job = simulator.world.start_sync(CONNECTION)
