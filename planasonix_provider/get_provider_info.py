@@ -92,6 +92,47 @@ RECEIVER_CONN_FIELDS: dict[str, dict[str, Any]] = {
     },
 }
 
+#: The section of Airflow's configuration, in the shape of a provider's ``config``.
+CONFIG: dict[str, dict[str, Any]] = {
+    "planasonix": {
+        "description": "Defaults of all tasks that use the Planasonix provider.",
+        "options": {
+            "outage_patience": {
+                "description": "For how many seconds a task tolerates that Planasonix cannot be reached before it "
+                "fails and leaves its job to a retry. Allowed: 60 to 604800.",
+                "version_added": "0.1.0",
+                "type": "float",
+                "example": "7200",
+                "default": "3600",
+            },
+            "first_contact_patience": {
+                "description": "For how many seconds a task tries a host that has never answered, which may be "
+                "mistyped: no such host, connection refused, no TLS. Allowed: 1 to 3600.",
+                "version_added": "0.1.0",
+                "type": "float",
+                "example": "30",
+                "default": "120",
+            },
+            "poll_interval": {
+                "description": "The seconds between two polls of an operator that has no poll_interval of its own. "
+                "Allowed: 0.5 to 86400. Sensors have Airflow's poke_interval.",
+                "version_added": "0.1.0",
+                "type": "float",
+                "example": "30",
+                "default": "10",
+            },
+            "cancel_on_kill": {
+                "description": "Whether an operator that has no cancel_on_kill of its own cancels its work when its "
+                "task is killed or out of time. Allowed: True or False.",
+                "version_added": "0.1.0",
+                "type": "boolean",
+                "example": "False",
+                "default": "True",
+            },
+        },
+    }
+}
+
 
 def get_provider_info() -> dict[str, Any]:
     """Describe the provider to Airflow; the entry point ``apache_airflow_provider`` names this function.
@@ -150,5 +191,6 @@ def get_provider_info() -> dict[str, Any]:
         # What Airflow 2.11 calls them.
         "dataset-uris": asset_uris,
         "extra-links": ["planasonix_provider.links.planasonix.PlanasonixJobLink"],
+        "config": CONFIG,
         "cli": ["planasonix_provider.cli.definition.get_planasonix_cli_commands"],
     }

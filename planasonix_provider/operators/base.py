@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
-from planasonix_provider import parameters
+from planasonix_provider import configuration, parameters
 from planasonix_provider.checked import Checked
 from planasonix_provider.links.planasonix import PlanasonixJobLink
 
@@ -42,7 +42,8 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         work is started.
     :param deferrable: whether to wait in the triggerer, which takes no worker slot; default: Airflow's setting
         ``[operators] default_deferrable``.
-    :param poll_interval: the seconds between two polls, at least 0.5; default 10. (templated)
+    :param poll_interval: the seconds between two polls, at least 0.5; default: Airflow's setting
+        ``[planasonix] poll_interval``, which is 10. (templated)
     :param timeout: for how long to wait, in seconds or as a ``timedelta``; default: as long as ``execution_timeout``
         allows, if that is set. (templated)
     :param on_conflict: what to do where Planasonix refuses the start since another sync of the connection runs (409):
@@ -87,11 +88,11 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         metadata: Mapping[str, Any] | None = None,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        poll_interval: float | str = 10.0,
+        poll_interval: float | str = configuration.poll_interval(),
         timeout: float | timedelta | str | None = None,
         on_conflict: str = "fail",
         on_cancelled: str = "retry",
-        cancel_on_kill: bool = True,
+        cancel_on_kill: bool = configuration.cancel_on_kill(),
         ignore_empty_tables: bool = False,
         **kwargs: Any,
     ) -> None:

@@ -18,7 +18,7 @@ from planasonix_provider.clock import utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.links.planasonix import Signpost
 from planasonix_provider.operators.outcome import retries_where_they_help
-from planasonix_provider.triggers.deferral import deadline_of, limit_behind
+from planasonix_provider.triggers.deferral import deadline_of, limit_behind, outage_policy
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.cancel import PURSUE_EVERY, cancel
 from planasonix_provider.waiting.channel import Channel, run_aside
@@ -84,6 +84,7 @@ class CancelRoad:
                     limit=limit_behind(deadline, self.operator, self.context),
                     status=work.status,
                     owned=False,
+                    policy=outage_policy(),
                 )
                 look = partial(self._look, hook)
                 interval = parameters.poll_interval("poll_interval", self.operator.poll_interval)

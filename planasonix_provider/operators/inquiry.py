@@ -23,7 +23,6 @@ from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.channel import Channel, run_aside
 from planasonix_provider.waiting.outages import (
     Contact,
-    OutagePolicy,
     OutageTracker,
     Verdict,
     is_unreachable,
@@ -54,7 +53,7 @@ class Inquiry:
         self._road = road
         self._hook = hook
         self.deadline = deadline
-        self._outages = OutagePolicy()
+        self._outages = road.outages
         self._began, self._began_at = utcnow(), monotonic()
         #: The task's parameter that has set it.
         self.limit = limit_behind(deadline, road.operator, road.context)
@@ -241,6 +240,7 @@ class Inquiry:
             "sleep": self._road.rest.sleep_aside,
             "pauses": LOOK_AGAIN_AFTER,
             "deadline": self.deadline,
+            "policy": self._outages,
         }
 
     def look_once(self, request: Request[Any]) -> Any:
@@ -269,6 +269,7 @@ class Inquiry:
             limit=self.limit,
             status=work.status,
             owned=False,
+            policy=self._outages,
         )
         event = worker.wait(
             watch,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from planasonix_provider import parameters
+from planasonix_provider import configuration, parameters
 from planasonix_provider.api.events import event_names
 from planasonix_provider.checked import Checked
 from planasonix_provider.clock import utcnow
@@ -200,7 +200,8 @@ class PlanasonixCancelJobOperator(Checked, BaseOperator):
         (templated)
     :param wait_for_completion: whether to wait until it is over; default yes. If not, the task succeeds once the cancel
         is asked for.
-    :param poll_interval: the seconds between two polls, at least 0.5; default 10. (templated)
+    :param poll_interval: the seconds between two polls, at least 0.5; default: Airflow's setting
+        ``[planasonix] poll_interval``, which is 10. (templated)
     :param timeout: for how long to wait, in seconds or as a ``timedelta``; default: as long as ``execution_timeout``
         allows, if that is set. (templated)
     :raises ValueError: when the DAG is parsed, if a parameter without a template makes no sense, or if not one of
@@ -226,7 +227,7 @@ class PlanasonixCancelJobOperator(Checked, BaseOperator):
         backfill_id: str | None = None,
         planasonix_conn_id: str = "planasonix_default",
         wait_for_completion: bool = True,
-        poll_interval: float | str = 10.0,
+        poll_interval: float | str = configuration.poll_interval(),
         timeout: float | timedelta | str | None = None,
         **kwargs: Any,
     ) -> None:

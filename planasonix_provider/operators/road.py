@@ -29,7 +29,7 @@ from planasonix_provider.operators.kill import Kill
 from planasonix_provider.operators.outcome import retries_where_they_help
 from planasonix_provider.operators.records import Records
 from planasonix_provider.operators.start import Start
-from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind, read_connection
+from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind, outage_policy, read_connection
 from planasonix_provider.triggers.planasonix import PlanasonixBackfillTrigger, PlanasonixJobTrigger
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.account import WorkAccount, account_for
@@ -69,6 +69,8 @@ class Road:
         self.kill = Kill(operator, context)
         #: How a look is sent, which is not waited for when the time is up.
         self.once = ONCE
+        #: How long errors are tolerated.
+        self.outages = outage_policy()
         #: Whether an earlier process of this try has reached the API.
         self.has_had_contact = False
         #: How the task's other requests are sent, and how often their retries are logged.
@@ -121,6 +123,7 @@ class Road:
                 deadline=deadline,
                 limit=(limit := limit_behind(deadline, self.operator, self.context)),
                 owned=self.kill.is_own,
+                policy=self.outages,
             )
             event = watch.see(subject.seen(work, utcnow()), utcnow())
             if start.is_new or not work.is_over:
@@ -327,7 +330,9 @@ class Road:
         work = event.work_or_error()
 
         async def ask(channel: Channel) -> WorkAccount:
-            patience = Patience(channel.send, self.interval, self.log.warning, self.rest.sleep_aside)
+            patience = Patience(
+                channel.send, self.interval, self.log.warning, self.rest.sleep_aside, policy=self.outages
+            )
             return await account_for(work, patience, job_url=hook.job_url, info=self.log.info)
 
         account = run_aside(hook.accounts(), ask, self.rest.sleep_aside)

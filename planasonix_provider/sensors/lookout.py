@@ -22,7 +22,7 @@ from planasonix_provider.api.retry import ONCE, is_final
 from planasonix_provider.clock import sleep, utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.links.planasonix import Signpost
-from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind, read_connection
+from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind, outage_policy, read_connection
 from planasonix_provider.waiting import worker
 from planasonix_provider.waiting.account import WorkAccount, explain
 from planasonix_provider.waiting.channel import Channel, run_aside
@@ -68,6 +68,7 @@ class Lookout:
         self._is_rescheduled = sensor.reschedule and not sensor.deferrable
         first_poke = first_look_at(sensor, context) if self._is_rescheduled else None
         trouble = self._notes.read()
+        self._outages = outage_policy()
         self.watch = Watch(
             subject,
             now=utcnow(),
@@ -78,6 +79,7 @@ class Lookout:
             owned=False,
             # The first poke does not end before the API has answered, or met an outage.
             is_known=trouble.is_known if trouble else first_poke is not None,
+            policy=self._outages,
             silent=sensor.silent_fail,
             unseen_since=trouble.since if trouble else None,
         )
@@ -232,7 +234,7 @@ class Lookout:
 
     def _explained(self, backfill: Backfill) -> WorkAccount:
         async def ask(channel: Channel) -> WorkAccount:
-            patience = Patience(channel.send, self.sensor.poke_interval, self.log.warning)
+            patience = Patience(channel.send, self.sensor.poke_interval, self.log.warning, policy=self._outages)
             return await explain(await patience.backfill(backfill.id), patience, job_url=self.hook.job_url)
 
         try:

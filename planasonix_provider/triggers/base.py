@@ -11,12 +11,12 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from planasonix_provider import parameters
-from planasonix_provider.api.errors import PlanasonixError, PlanasonixLostTrackError
+from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.clock import monotonic, utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.parameters import optional, text, utc
-from planasonix_provider.triggers.deferral import SETTLING
+from planasonix_provider.triggers.deferral import SETTLING, outage_policy
 from planasonix_provider.triggers.killed import IS_TOLD, is_interrupted, is_shutdown, kill_reason
 from planasonix_provider.waiting.cancel import LONGEST_PURSUIT, cancel
 from planasonix_provider.waiting.channel import Channel
@@ -110,6 +110,8 @@ class PlanasonixWaitTrigger(BaseTrigger):
         except asyncio.CancelledError:
             await self.at_the_cancel()
             raise
+        except PlanasonixConfigurationError as invalid:
+            event = WaitEvent.failed(subject, invalid)
         except Exception as bug:
             self.log.exception("The wait for %s broke.", subject.name)
             error = PlanasonixLostTrackError(
@@ -138,6 +140,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
             limit=self.limit,
             status=self.status,
             owned=self.owned,
+            policy=outage_policy(),
             silent=self.silent,
         )
         event = None

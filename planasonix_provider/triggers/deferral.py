@@ -6,9 +6,10 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from planasonix_provider.api.errors import PlanasonixError
+from planasonix_provider import configuration
+from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixError
 from planasonix_provider.clock import sleep, utcnow
-from planasonix_provider.waiting.outages import OutageTracker, Verdict
+from planasonix_provider.waiting.outages import OutagePolicy, OutageTracker, Verdict
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
@@ -43,6 +44,20 @@ def defer(task: BaseOperator, trigger: PlanasonixWaitTrigger, method_name: str =
     )
 
 
+def outage_policy() -> OutagePolicy:
+    """Return for how long errors are tolerated, as Airflow's configuration says.
+
+    :raises PlanasonixConfigurationError: if an option has an invalid value.
+    """
+    try:
+        return OutagePolicy(
+            outage=timedelta(seconds=configuration.outage_patience()),
+            first_contact=timedelta(seconds=configuration.first_contact_patience()),
+        )
+    except ValueError as invalid:
+        raise PlanasonixConfigurationError(str(invalid)) from None
+
+
 def read_connection(hook: PlanasonixHook, warn: Callable[..., object], rest: Callable[[float], None] = sleep) -> None:
     """Read the Airflow connection of a task that resumes; it may be missing for a moment.
 
@@ -51,7 +66,7 @@ def read_connection(hook: PlanasonixHook, warn: Callable[..., object], rest: Cal
     :param rest: waits for a number of seconds.
     :raises PlanasonixError: if it cannot be read for longer than a wait tolerates.
     """
-    outage = OutageTracker()
+    outage = OutageTracker(outage_policy())
     while True:
         try:
             _ = hook.settings

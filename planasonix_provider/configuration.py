@@ -1,0 +1,60 @@
+"""The section ``[planasonix]`` of Airflow's configuration. Reading an option takes some microseconds."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from airflow.providers.common.compat.sdk import conf
+
+from planasonix_provider import parameters
+from planasonix_provider.get_provider_info import CONFIG
+
+SECTION = "planasonix"
+#: In seconds.
+MIN_OUTAGE_PATIENCE, MAX_OUTAGE_PATIENCE = 60, 604_800
+MIN_FIRST_CONTACT_PATIENCE, MAX_FIRST_CONTACT_PATIENCE = 1, 3_600
+MAX_POLL_SECONDS = 86_400
+
+
+def outage_patience() -> float:
+    """Return for how many seconds a task tolerates that Planasonix cannot be reached."""
+    return _seconds("outage_patience", MIN_OUTAGE_PATIENCE, MAX_OUTAGE_PATIENCE)
+
+
+def first_contact_patience() -> float:
+    """Return for how many seconds a task tries a host that has never answered."""
+    return _seconds("first_contact_patience", MIN_FIRST_CONTACT_PATIENCE, MAX_FIRST_CONTACT_PATIENCE)
+
+
+def poll_interval() -> float:
+    """Return the seconds between two polls of a task that does not set them."""
+    return _seconds("poll_interval", parameters.MIN_POLL_SECONDS, MAX_POLL_SECONDS)
+
+
+def cancel_on_kill() -> bool:
+    """Return whether a task that does not say so cancels its work when it is killed."""
+    given = _value("cancel_on_kill")
+    if (truth := {"true": True, "false": False}.get(given.lower())) is None:
+        raise _refusal("cancel_on_kill", given, "True or False")
+    return truth
+
+
+def _seconds(option: str, lowest: float, highest: float) -> float:
+    given = _value(option)
+    try:
+        number = float(given)
+    except ValueError:
+        number = math.nan
+    if not lowest <= number <= highest:
+        raise _refusal(option, given, f"a number of seconds from {lowest:g} to {highest:,}")
+    return number
+
+
+def _value(option: str) -> str:
+    # The fallback is for processes in which Airflow has not read the configuration of its providers.
+    return str(conf.get(SECTION, option, fallback=CONFIG[SECTION]["options"][option]["default"])).strip()
+
+
+def _refusal(option: str, given: Any, allowed: str) -> ValueError:
+    return parameters.refusal(f"[{SECTION}] {option} in Airflow's configuration", given, allowed)
