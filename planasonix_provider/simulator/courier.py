@@ -21,17 +21,17 @@ LOOK_EVERY = 0.05
 PATIENCE = 5
 
 
-class Line(HTTPConnection):
-    """A connection to a receiver, which only hosts get that may receive deliveries.
+class RestrictedHTTPConnection(HTTPConnection):
+    """An HTTP connection that opens only to hosts that may receive deliveries.
 
     :param host: the receiver's host.
-    :param port: its port; ``None`` is the scheme's own.
+    :param port: the receiver's port; ``None`` is the default port of the scheme.
     :param is_encrypted: whether to use TLS.
-    :param hosts: the hosts that get deliveries, besides loopback addresses; ``None`` is every host.
+    :param hosts: the hosts that may receive deliveries, besides loopback addresses; ``None`` is every host.
     """
 
     def __init__(self, host: str, port: int | None, is_encrypted: bool, hosts: Collection[str] | None) -> None:
-        # Of a request's ``Host``, http.client leaves this port out.
+        # http.client leaves the default port out of the header Host.
         self.default_port = 443 if is_encrypted else 80
         super().__init__(host, port or self.default_port, timeout=PATIENCE)
         self._is_encrypted = is_encrypted
@@ -40,9 +40,9 @@ class Line(HTTPConnection):
     def connect(self) -> None:
         """Connect to the first address of the host that accepts.
 
-        The name is resolved only once: a second time it could lead to another address than the one that was checked.
+        The name is resolved once, because a second lookup could return an address that was not checked.
 
-        :raises OSError: if nothing may be delivered to the host, or it cannot be reached.
+        :raises OSError: if the host may not receive deliveries, or cannot be reached.
         """
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         addresses = [str(address[0]) for *_, address in found]
@@ -117,7 +117,7 @@ class _Rounds(Thread):
         self._hosts = hosts
         self._is_needed = is_needed
         self._stopped = Event()
-        self._connection: Line | None = None
+        self._connection: RestrictedHTTPConnection | None = None
 
     def run(self) -> None:
         outbox = self._webhooks.outbox
@@ -146,9 +146,11 @@ class _Rounds(Thread):
         """Post a letter. Redirects are not followed, and no proxy is asked: either could lead signed events astray."""
         parts = urlsplit(letter.url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection: Line | None = None
+        connection: RestrictedHTTPConnection | None = None
         try:
-            connection = self._connection = Line(parts.hostname or "", parts.port, parts.scheme == "https", self._hosts)
+            connection = self._connection = RestrictedHTTPConnection(
+                parts.hostname or "", parts.port, parts.scheme == "https", self._hosts
+            )
             connection.connect()
             if self._stopped.is_set():
                 return None, None

@@ -192,8 +192,8 @@ def module_stage() -> Iterator[Stage]:
 def stage(module_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
     module_stage.clear()
 
-    class Line(courier.Line):
-        """A line to a receiver that answers what it is told to."""
+    class ScriptedConnection(courier.RestrictedHTTPConnection):
+        """A connection to a receiver that returns the next scripted status, or raises the next scripted error."""
 
         def connect(self) -> None:
             pass
@@ -207,7 +207,7 @@ def stage(module_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
                 raise answer
             return SimpleNamespace(status=answer)
 
-    monkeypatch.setattr(courier, "Line", Line)
+    monkeypatch.setattr(courier, "RestrictedHTTPConnection", ScriptedConnection)
     return module_stage
 
 
