@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
@@ -34,10 +34,15 @@ from planasonix_provider.get_provider_info import CONN_FIELDS, CONNECTION_TYPE, 
 from planasonix_provider.hooks.form import connection_form_widgets, for_the_form, ui_field_behaviour
 from planasonix_provider.hooks.settings import Settings, settings_of
 from planasonix_provider.hooks.to_the_end import to_the_end
+from planasonix_provider.hooks.waits import HookWait
+from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow.providers.common.compat.sdk import Connection
 
+    from planasonix_provider.api.models import Backfill, Job
     from planasonix_provider.api.request import Request
 
 T = TypeVar("T")
@@ -223,6 +228,38 @@ class PlanasonixHook(BaseHook, Operations):
         """
         return self.settings.job_url(job_id)
 
+    def wait_for_job(
+        self, job_id: str, *, poll_interval: float | timedelta = 10.0, timeout: float | timedelta | None = None
+    ) -> Job:
+        """Block until a job is over. An outage of up to an hour does not end the wait, and nothing is cancelled.
+
+        :param job_id: the job.
+        :param poll_interval: the time between two polls, in seconds or as a ``timedelta``, at least half a second;
+            default 10 s.
+        :param timeout: how long to wait, in seconds or as a ``timedelta``; default: until the job is over.
+        :return: the job, which has succeeded.
+        :raises ValueError: if a parameter makes no sense.
+        :raises PlanasonixJobFailedError: if the job failed.
+        :raises PlanasonixJobCancelledError: if the job was cancelled.
+        :raises PlanasonixTimeoutError: if the job is not over in time.
+        :raises PlanasonixError: of another kind, if the API refuses to tell or is away for more than an hour.
+        """
+        return cast("Job", HookWait(self, JobSubject(job_id), poll_interval, timeout).block(self._sleep))
+
+    def wait_for_backfill(
+        self, backfill_id: str, *, poll_interval: float | timedelta = 10.0, timeout: float | timedelta | None = None
+    ) -> Backfill:
+        """Block until a backfill is over, as :meth:`wait_for_job`.
+
+        :param backfill_id: the backfill.
+        :param poll_interval: the time between two polls, in seconds or as a ``timedelta``, at least half a second;
+            default 10 s.
+        :param timeout: how long to wait, in seconds or as a ``timedelta``; default: until the backfill is over.
+        :return: the backfill, which is completed.
+        :raises PlanasonixError: as :meth:`wait_for_job`.
+        """
+        return cast("Backfill", HookWait(self, BackfillSubject(backfill_id), poll_interval, timeout).block(self._sleep))
+
     def test_connection(self) -> tuple[bool, str]:
         """Try the connection: the button "Test" in Airflow's form.
 
@@ -280,6 +317,40 @@ class AsyncOperations(Operations):
         """
         async with await self._hook.async_client() as client:
             return await client.send(request)
+
+    async def wait_for_job(
+        self,
+        job_id: str,
+        *,
+        poll_interval: float | timedelta = 10.0,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109 - the blocking method has it, too
+    ) -> Job:
+        """Wait until a job is over, as :meth:`PlanasonixHook.wait_for_job`.
+
+        All waits in one event loop for one Airflow connection share a client and pages of the job lists.
+
+        :param job_id: the job.
+        :param poll_interval: as there.
+        :param timeout: as there.
+        :return: the job, which has succeeded.
+        """
+        return cast("Job", await HookWait(self._hook, JobSubject(job_id), poll_interval, timeout).wait())
+
+    async def wait_for_backfill(
+        self,
+        backfill_id: str,
+        *,
+        poll_interval: float | timedelta = 10.0,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109 - the blocking method has it, too
+    ) -> Backfill:
+        """Wait until a backfill is over, as :meth:`PlanasonixHook.wait_for_backfill`.
+
+        :param backfill_id: the backfill.
+        :param poll_interval: as there.
+        :param timeout: as there.
+        :return: the backfill, which is completed.
+        """
+        return cast("Backfill", await HookWait(self._hook, BackfillSubject(backfill_id), poll_interval, timeout).wait())
 
 
 def _read(connection: Connection, extra: dict[str, Any]) -> Settings:

@@ -18,13 +18,13 @@ from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.parameters import optional, text, utc
 from planasonix_provider.triggers.deferral import SETTLING, outage_policy
 from planasonix_provider.triggers.killed import IS_TOLD, is_interrupted, is_shutdown, kill_reason
+from planasonix_provider.waiting.awaited import poll_at_the_deadline, until_event
 from planasonix_provider.waiting.cancel import LONGEST_PURSUIT, cancel
 from planasonix_provider.waiting.channel import Channel
 from planasonix_provider.waiting.commands import to_end
 from planasonix_provider.waiting.event import WaitEvent
-from planasonix_provider.waiting.poller import Poller, Wait, poller_for
-from planasonix_provider.waiting.steps import walk_on
-from planasonix_provider.waiting.subjects import Seen, Subject, Work, WorkSubject
+from planasonix_provider.waiting.poller import Poller, poller_for
+from planasonix_provider.waiting.subjects import Subject, Work, WorkSubject
 from planasonix_provider.waiting.watch import Watch
 from planasonix_provider.waiting.words import sentence
 
@@ -143,39 +143,13 @@ class PlanasonixWaitTrigger(BaseTrigger):
             policy=outage_policy(),
             silent=self.silent,
         )
-        event = None
         # The task has looked just before it deferred, and what a look brings before the event may go is of no use.
         delay = min(self.poll_interval, self._seconds_to_keep_back())
         async with poller.wait(subject.request, self.poll_interval, delay) as wait:
-            while event is None:
-                answer = await self._look(watch, wait, poller)
-                event = watch.take(answer, utcnow(), wait.age)
+            event = await until_event(watch, wait, poller.channel)
             if event.is_out_of_time and not self.cancels:
-                event = await self._look_for_the_last_time(watch, event, poller)
+                event = await poll_at_the_deadline(watch, event, poller.channel)
             return await self.at_the_end(event, poller)
-
-    async def _look(self, watch: Watch, wait: Wait[Any], poller: Poller) -> Seen | PlanasonixError | None:
-        """Take the next answer of the poller; ask what else the look needs."""
-        first = await wait.next(watch.seconds_until_attention(utcnow()))
-        if first is None:
-            return None
-        try:
-            # What else is to be asked may stand in line for its turn.
-            async with asyncio.timeout(watch.seconds_until_deadline(utcnow())):
-                return await walk_on(first, watch.look(utcnow()), poller.channel.ask)
-        except PlanasonixError as error:
-            return error
-        except TimeoutError:
-            return None
-
-    async def _look_for_the_last_time(self, watch: Watch, event: WaitEvent, poller: Poller) -> WaitEvent:
-        """Look at what may have ended since the last look: the interval may be long, or no triggerer have run."""
-        steps = watch.subject.look(utcnow(), detailed=False)
-        try:
-            seen = await walk_on(await poller.channel.send_now(watch.subject.request), steps, poller.channel.send_now)
-        except PlanasonixError:
-            return event
-        return WaitEvent.over(watch.subject, seen.work) if seen.is_over and seen.work else event
 
     async def at_the_cancel(self) -> None:
         """Do what is to be done when Airflow ends the wait; by itself, nothing."""
