@@ -255,8 +255,9 @@ def _find_connection(conn_id: str, backends: Sequence[Any]) -> Connection | None
     fault: Exception | None = None
     for backend in backends:
         try:
-            if connection := backend.get_connection(conn_id=conn_id):
-                found: Connection = connection
+            found: Connection | None = backend.get_connection(conn_id=conn_id)
+            # A connection without fields only names a receiver whose fields are in the backend that has failed.
+            if found and (found.password or found.extra_dejson or not fault):
                 return found
         except PermissionError:
             # A backend's way to say that no other is to be asked.

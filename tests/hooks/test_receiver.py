@@ -86,6 +86,19 @@ class TestWhatTheConnectionSays:
         with pytest.raises(PermissionError):
             connect().receiver()
 
+    def test_a_connection_that_only_names_a_receiver_does_not_hide_that_a_secrets_backend_fails(
+        self, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Backend:
+            def get_connection(self, conn_id: str) -> None:
+                raise ConnectionError("down")
+
+        others = surroundings.secrets_backends()
+        monkeypatch.setattr(surroundings, "secrets_backends", lambda: [Backend(), *others])
+        with pytest.raises(ConnectionError):
+            connect(password=None, extra={}).receiver()
+        assert connect(password=SECRET).receiver() is not None
+
     def test_it_is_read_anew_each_time(self, connect: Connect) -> None:
         hook = connect()
         hook.receiver()
