@@ -299,7 +299,10 @@ class TestAKillOfAProcessThatHasStoodStill:
         assert job.status in ENDED
         assert log.lines.count(f"The task was killed. Job {job.id} was asked to cancel.") == 1
 
-    def test_leaves_the_job_to_the_next_try_if_airflow_cannot_be_asked(self, simulator: Simulator) -> None:
+    def test_leaves_the_job_to_the_next_try_if_airflow_cannot_be_asked(
+        self, simulator: Simulator, goes_on: MagicMock
+    ) -> None:
+        goes_on.return_value = None
         _, log = killed(simulator, sync(), route="get_job")
         assert "cancel_job" not in routes_asked(simulator)
         (job,) = simulator.jobs()
