@@ -35,6 +35,8 @@ R = TypeVar("R")
 #: How many seconds pass each time that ``dag.test()`` finds nothing to run and sleeps for one: five minutes are what
 #: Airflow lets go by before a retry.
 IDLE = 300.0
+#: How often a loop checks, in real seconds, whether all requests are over.
+CHECK_SECONDS = 0.02
 #: The modules in which it does.
 DAG_TESTS = ("airflow.models.dag", "airflow.sdk.definitions.dag")
 
@@ -104,8 +106,11 @@ class _Selector(selectors.DefaultSelector):
         events = super().select(0)
         if events or timeout == 0:
             return events
-        if self.travel.in_flight or timeout is None:
+        if timeout is None:
             return super().select(None)
+        if self.travel.in_flight:
+            # The request may be of a loop in another thread, whose end does not wake this one.
+            return super().select(CHECK_SECONDS)
         self.travel.sleep(timeout)
         return []
 

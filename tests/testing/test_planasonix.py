@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -26,6 +28,7 @@ from planasonix_provider.sensors.planasonix import PlanasonixJobSensor, Planason
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.testing import Planasonix
 from planasonix_provider.testing.planasonix import staged
+from planasonix_provider.testing.travel import Travel
 
 ORDERS = "conn_orders"
 WINDOW = {"start_at": "2025-01-01", "end_at": "2025-02-01"}
@@ -360,3 +363,16 @@ class TestWorkThatSomebodyElseStarts:
         )
         planasonix.let_pass(61)
         planasonix.assert_started(ORDERS, kind="backfill", tables=["public.orders"])
+
+
+def test_time_passes_again_when_the_request_of_another_thread_is_over() -> None:
+    travel = Travel()
+    travel.in_flight = 1
+    sleeper = threading.Thread(target=travel.run, args=(asyncio.sleep(3600),), daemon=True)
+    sleeper.start()
+    sleeper.join(0.2)
+    assert (sleeper.is_alive(), travel.passed) == (True, 0.0)
+    travel.in_flight = 0
+    sleeper.join(60)
+    assert not sleeper.is_alive()
+    assert travel.passed >= 3599
