@@ -97,17 +97,15 @@ class LogThrottle:
     def __init__(self, every: float = 60.0) -> None:
         self._every = every
         self._logged_at = -math.inf
+        #: Whether a loop around the requests logs the outage instead.
+        self.is_muted = False
 
     def is_due(self, now: float) -> bool:
         """Return whether to log now, by a clock that counts seconds, and assume that it is logged."""
-        if now - self._logged_at < self._every:
+        if self.is_muted or now - self._logged_at < self._every:
             return False
-        self.mark(now)
-        return True
-
-    def mark(self, now: float) -> None:
-        """Record that a line was logged elsewhere."""
         self._logged_at = now
+        return True
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,14 @@ class Inquiry:
         :raises PlanasonixOutageError: if it takes longer than an outage may last.
         :raises PlanasonixError: what is not to be sat out.
         """
+        try:
+            return self._patiently(act, contact, may_be_done_again)
+        finally:
+            self._road.throttle.is_muted = False
+
+    def _patiently(
+        self, act: Callable[[], R], contact: Contact, may_be_done_again: Callable[[BaseException], bool]
+    ) -> R:
         # A first contact begins with the task, and not with a later step of its start.
         began = self._began if contact is Contact.NONE and self.has_no_contact else utcnow()
         outage = OutageTracker(self._outages, contact, since=began)
@@ -158,8 +166,7 @@ class Inquiry:
                     f"last try: {trouble}"
                 ) from trouble
             if outage.is_news(utcnow()):
-                if throttle := self._road.policy.throttle:
-                    throttle.mark(monotonic())
+                self._road.throttle.is_muted = True
                 self.warn(f"Planasonix cannot be asked yet, still trying: {trouble}")
             pause = min(self._road.interval, AGAIN_EVERY) if outage.is_short else AGAIN_EVERY
             self.rest(pause_after(trouble, pause))

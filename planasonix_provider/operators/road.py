@@ -74,7 +74,8 @@ class Road:
         #: Whether an earlier process of this try has reached the API.
         self.has_had_contact = False
         #: How the task's other requests are sent, and how often their retries are logged.
-        self.policy = Policy(throttle=LogThrottle())
+        self.throttle = LogThrottle()
+        self.policy = Policy(throttle=self.throttle)
         self.rest = Rest(self.kill.stop_if_killed, self.kill.pulse.beat)
 
     def travel(self) -> dict[str, Any]:

@@ -253,6 +253,10 @@ def test_requests_that_share_a_throttle_share_its_lines(way: Way, peer: Peer, ca
     with caplog.at_level(logging.INFO, logger="planasonix_provider"):
         for _ in range(3):
             failure(way, peer.url, read, policy)
+        assert len(caplog.records) == 1
+        policy.throttle.is_muted = True  # type: ignore[union-attr]
+        way.clock.sleep(100)
+        failure(way, peer.url, read, policy)
     assert len(caplog.records) == 1
 
 
