@@ -116,13 +116,13 @@ def identifier(name: str, value: Any) -> str:
     :return: the same.
     :raises ValueError: if it could be no id: a path, a whole address, a name with a line break.
     """
-    if is_nothing(value):
-        raise refusal(name, value, f"an id as Planasonix gives it. {FROM_NOTHING}")
     is_one = isinstance(value, str) and value.isprintable() and not _IN_NO_ID.intersection(value) and value.strip(".")
-    if not is_one:
-        raise refusal(
-            name, value, "an id as Planasonix gives it: no white space, no control character, none of / \\ ? # %"
+    # Responses can hold thousands of ids, so only a refused one is checked for its reason.
+    if not is_one or value == "None":
+        reason = (
+            f". {FROM_NOTHING}" if is_nothing(value) else ": no white space, no control character, none of / \\ ? # %"
         )
+        raise refusal(name, value, f"an id as Planasonix gives it{reason}")
     return str(value)
 
 

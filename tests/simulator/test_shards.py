@@ -110,4 +110,4 @@ def test_thousands_of_jobs_cost_a_look_little(world, clock, parallel):
         world.backfill(backfill_id)
         world.backfill_page(lambda backfill, now: backfill.status_at(now) == "completed", limit=100)
         world.job_page(lambda job, now: job.status_at(now) == "cancelled", limit=100)
-    assert calls["call"] + calls["c_call"] < 20 * 5_000, "it is fourteen for each job"
+    assert calls["call"] + calls["c_call"] < 20 * 5_000, "it is eighteen for each job"
