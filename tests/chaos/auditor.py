@@ -43,6 +43,8 @@ PLACES_OF_TASKS = ("scheduler", "celery-worker", "celery-worker-2")
 
 #: Disturbances that cost no task a try whose work was seen before: each is over before long.
 PASSING = ("refuse", "spoil_lists", "delete_connection")
+#: Those of them amid which a start may fail: an unreadable row is no reason.
+IN_THE_WAY_OF_A_START = ("refuse", "delete_connection")
 #: For how long a disturbance must be borne.
 PATIENCE = timedelta(seconds=60)
 #: How long after a disturbance a task may still end because of it.
@@ -445,8 +447,8 @@ class _Case:
         return bool(tries and tries[-1].max_tries is not None and tries[-1].number <= tries[-1].max_tries)
 
     def _met(self, began: datetime, ended: datetime) -> Deed | None:
-        """Find a passing disturbance in the time of a try."""
-        passing = (deed for deed in self.history.deeds if deed.kind in PASSING)
+        """Find a disturbance in the time of a try that no start, and no cancel, gets through."""
+        passing = (deed for deed in self.history.deeds if deed.kind in IN_THE_WAY_OF_A_START)
         return next((deed for deed in passing if deed.at <= ended and self._over(deed) >= began), None)
 
     def _deed(self, kind: str, since: datetime, until: datetime, **facts: object) -> Deed | None:

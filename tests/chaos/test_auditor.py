@@ -431,6 +431,13 @@ PLANTED = {
         "orphaned",
         history(task(**FAILED, tries=tries((0, 10, "failed"))), refusal(6, 8), job(1, 1, 100)),
     ),
+    "wrong state: an unreadable row fails a start": (
+        "wrong state",
+        history(
+            task(**FAILED, tries=tries((10, 14, "failed"))),
+            Deed(at=at(6), kind="spoil_lists", text="each list has an unreadable row", facts={"seconds": 9}),
+        ),
+    ),
     "doubled: a refusal is taken for the word that the job is gone": (
         "doubled",
         history(
