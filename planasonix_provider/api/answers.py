@@ -220,7 +220,7 @@ def _error(request: Request[T], answer: Answer) -> PlanasonixResponseError:
         if words := ": ".join(filter(None, (body.code, (body.message or "").rstrip(".")))):
             problem += f" ({words})"
         problem += "".join(f"; {': '.join(filter(None, (it.field, it.issue)))}" for it in body.details or ())
-    # What the server says may be much, and is not to hide the advice.
+    # A long text of the server must not hide the advice.
     problem = shortened(problem, _MAX_PROBLEM)
     if location := answer.headers.get("location"):
         problem += f", a redirect to {shortened(location, _MAX_WORD)}"

@@ -24,7 +24,7 @@ _REPLACEMENT = "\ufffd"
 _NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 # An escaped pair of surrogates is one character. The last alternative skips every other escape, "\\" among them.
 _ESCAPE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u(0000|[dD][89a-fA-F]..)|\\.", re.S)
-# What may be a reserved key, a number that is not finite, or one of more than 64 bits.
+# A reserved key, a number that is not finite, or an integer of more than 64 bits: each perhaps within a text.
 _SUSPECT = re.compile(r'"__|\\u005[fF]|NaN|Infinity|[0-9]{19}|[0-9][eE]\+?[0-9]{3}')
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.S)
 # Python reads no integer of more than 4,300 digits.

@@ -15,7 +15,7 @@ from planasonix_provider.operators.inquiry import Inquiry
 from planasonix_provider.operators.records import Records
 from planasonix_provider.waiting.attempt import Attempt, Record, digest_of
 from planasonix_provider.waiting.outages import Contact
-from planasonix_provider.waiting.search import JUST_NOW, Traces, started_on
+from planasonix_provider.waiting.search import JUST_NOW, Traces, started_on, unreadable_in
 from planasonix_provider.waiting.subjects import Work
 
 if TYPE_CHECKING:
@@ -181,13 +181,14 @@ class Start:
         # One answer is needed at the least, for a start that is looked for by another clock is not found.
         policy = self._inquiry.first_policy if self._inquiry.has_no_contact else ONCE
         try:
-            there: Sequence[Work] = self._hook.send(list_them, policy).data
+            page = self._hook.send(list_them, policy)
         except PlanasonixError as error:
             if self._inquiry.is_hopeless(error):
                 raise
             # The start goes on without: a key may start and not list, and what is wrong besides, the start itself says.
             self._road.log.debug("What there is already could not be listed: %s", error)
             return ()
+        there: list[Work] = [*page.data, *unreadable_in(page, self._operator.starts)]
         return there
 
     def _made_all_the_same(self, record: Record, error: PlanasonixError) -> Work | None:

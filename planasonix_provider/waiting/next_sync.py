@@ -17,6 +17,8 @@ from planasonix_provider.waiting.subjects import Seen, Subject
 LONGEST_SYNC = timedelta(days=1)
 #: Of how many syncs that ended too early, the newest first, it is enough to know: older ones are not asked for theirs.
 ENOUGH_TOO_EARLY = 5
+#: How many rows of a list that cannot be read are looked at by themselves.
+MOST_UNREADABLE = 5
 #: How late a list may show a job.
 LISTED_WITHIN = timedelta(minutes=5)
 
@@ -63,10 +65,12 @@ class SyncSubject(Subject):
         states = ("succeeded", "failed", "cancelled") if self.on_failure == "fail" else ("succeeded",)
         for status in states:
             page: Page[Job] = yield self._list(status, since=self.since, limit=PAGE_SIZE)
-            for listed in page.data:
+            # What cannot be read there may be what is waited for.
+            unreadable = [Job(id=row.id, status=status) for row in page.unreadable if row.id][:MOST_UNREADABLE]
+            for listed in [*page.data, *unreadable]:
                 if self._is_ours(listed) and listed.status == status and self._is_since(listed.created_at):
                     job = yield from self._whole(listed)
-                    if job and job.status == status:
+                    if job and job.status == status and self._is_ours(job) and self._is_since(job.created_at):
                         return self._over(job)
             if self.by == "finished" and status == "succeeded":
                 yield from self._look_before(now)

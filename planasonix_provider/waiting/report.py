@@ -22,7 +22,7 @@ from planasonix_provider.waiting.words import count
 #: How many tables and warnings the report of a job lists; an XCom lives in Airflow's database, and rows there are to
 #: stay small.
 MOST_LISTED = 1_000
-#: How many bytes each of these lists takes at the most.
+#: How many bytes each of these lists has at most.
 LARGEST_LIST_OF_A_JOB = 256_000
 #: How many bytes each list in the report of a backfill takes at the most, for it may have thousands of jobs.
 LARGEST_LIST = 28_000
@@ -322,7 +322,7 @@ class _Table:
 
 
 def _as_many_as_fit(items: Iterable[dict[str, Any]], largest: int) -> list[dict[str, Any]]:
-    """Take the first items that fit into a list of a size in bytes."""
+    """Return the first items that fit into a number of bytes."""
     taken, left = [], largest
     for item in items:
         if (size := len(json.dumps(item)) + 2) <= left:

@@ -12,15 +12,16 @@ from planasonix_provider.api.errors import (
     PlanasonixError,
     PlanasonixLostTrackError,
     PlanasonixNotFoundError,
+    PlanasonixUnreadableError,
 )
-from planasonix_provider.api.models import Backfill, Page
+from planasonix_provider.api.models import Backfill, Job, Page
 from planasonix_provider.api.operation import Cursors
 from planasonix_provider.api.request import PAGE_SIZE, Request
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.attempt import MARK, Record
 from planasonix_provider.waiting.channel import Send, for_each
 from planasonix_provider.waiting.outages import OutagePolicy, OutageTracker, Verdict, is_outage
-from planasonix_provider.waiting.subjects import Work, subject_of
+from planasonix_provider.waiting.subjects import Work
 from planasonix_provider.waiting.watch import pause_after
 from planasonix_provider.waiting.words import moment
 
@@ -131,17 +132,20 @@ async def search(send: Send, traces: Traces) -> list[Work]:
     :return: what bears its marks; where nothing does, all that may be it, since the API gives no metadata back.
     :raises PlanasonixError: if the API does not tell.
     """
+    get: Callable[[str], Request[Any]] = routes.get_backfill if traces.kind == "backfill" else routes.get_job
 
     async def look_at(listed: Work) -> Work:
         try:
-            whole: Work = await send(subject_of(listed).request)
+            # With its metadata, which is where the marks are.
+            whole: Work = await send(get(listed.id).without())
         except PlanasonixNotFoundError:
             # What was made this moment is not seen everywhere yet.
             return listed
         return whole
 
     listed = await _listed(send, traces)
-    judged = [(work, traces.are_in(work)) for work in await for_each(listed[:MOST_LOOKED_AT], look_at)]
+    looked_at = [work for work in await for_each(listed[:MOST_LOOKED_AT], look_at) if work.status]
+    judged = [(work, traces.are_in(work)) for work in looked_at]
     ours = [work for work, is_ours in judged if is_ours]
     return ours or [work for work, is_ours in judged if is_ours is None and traces.may_be(work)]
 
@@ -159,6 +163,12 @@ def started_on(kind: str, connection_id: str, since: datetime) -> Request[Page[A
     return routes.list_jobs(connection_id=connection_id, since=since, limit=PAGE_SIZE)
 
 
+def unreadable_in(page: Page[Any], kind: str) -> list[Work]:
+    """Return the rows of a page that cannot be read and have an id: work without a state, which has to be looked at."""
+    model = Backfill if kind == "backfill" else Job
+    return [model(id=row.id, status="") for row in page.unreadable if row.id]
+
+
 async def _listed(send: Send, traces: Traces) -> list[Work]:
     """List what may be the work of a start, sorted by how near to the start it was created.
 
@@ -167,11 +177,18 @@ async def _listed(send: Send, traces: Traces) -> list[Work]:
     """
     cursors = Cursors(started_on(traces.kind, traces.connection_id, traces.since - JUST_NOW))
     listed: list[Work] = []
+    unreadable: list[Work] = []
     while True:
         page = await send(cursors.request)
         listed += page.data
+        unreadable += unreadable_in(page, traces.kind)
+        if len(unreadable) > MOST_LOOKED_AT or any(row.id is None for row in page.unreadable):
+            raise PlanasonixUnreadableError(
+                f"{cursors.request}: rows of the list cannot be read, and one of them may be what was started. "
+                "Report it to Planasonix."
+            )
         if _has_passed(listed, traces) or not cursors.step(page):
-            return sorted(filter(traces.may_bear_the_mark, listed), key=traces.distance)
+            return sorted(filter(traces.may_bear_the_mark, [*unreadable, *listed]), key=traces.distance)
 
 
 def _has_passed(listed: Sequence[Work], traces: Traces) -> bool:

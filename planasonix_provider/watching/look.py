@@ -299,7 +299,7 @@ class Look:
         }
 
     def is_urgent(self, work_id: str) -> bool:
-        """Whether something is to be looked at now: somebody begins, and later nobody could tell that it is past."""
+        """Return whether to ask for a row now: once a new watcher has begun, nothing shows that the row is past."""
         return work_id in self._unreadable and any(self._ledger(listener).begins for listener in self._listeners)
 
     @property

@@ -32,6 +32,7 @@ class Memory:
     :param ignores: the filters that lists do not know.
     :param hides: the fields of a job that lists leave out.
     :param page_size: how many jobs a page of a list holds at the most.
+    :param unreadable: the jobs whose rows in lists have no state that can be read.
     :param fails: says for what is asked which error it ends with, if any.
     :param asked: what was asked, as ``get job_1``, ``list running``, ``cancel job_1``, ``results job_1``, ``look``.
     """
@@ -42,6 +43,7 @@ class Memory:
     ignores: tuple[str, ...] = ()
     hides: tuple[str, ...] = ()
     page_size: int = 100
+    unreadable: tuple[str, ...] = ()
     fails: Callable[[str], PlanasonixError | None] = lambda _: None
     asked: list[str] = field(default_factory=list)
     in_flight: int = 0
@@ -115,6 +117,7 @@ class Memory:
         begin = int(query.get("cursor") or 0)
         end = begin + min(self.page_size, query["limit"])
         shown = [job.model_dump(exclude=set(self.hides)) for job in found[begin:end]]
+        shown = [row | {"status": None} if row["id"] in self.unreadable else row for row in shown]
         return Page[Job].model_validate(
             {"data": shown, "meta": {"page": {"cursor": str(end) if end < len(found) else None}}}
         )

@@ -41,6 +41,13 @@ class TestASync:
         assert (seen.status, seen.is_over, seen.says) == ("succeeded", True, "Job job_1 succeeded")
         assert there.asked == ["list succeeded", "get job_1"]
 
+    @pytest.mark.parametrize("status", ["succeeded", "failed"])
+    def test_whose_row_in_the_list_cannot_be_read_is_not_missed(self, status: str) -> None:
+        there = Memory([sync("job_1", status, 1, 2)], unreadable=("job_1",))
+        assert look(subject(), there).status == status
+        there = Memory([sync("job_1", status, 1, 2, type="backfill")], unreadable=("job_1",), ignores=("type",))
+        assert not look(subject(), there).is_over
+
     @pytest.mark.parametrize("by", ["created", "finished"])
     def test_counts_from_the_very_moment(self, by: str) -> None:
         assert look(subject(by=by), Memory([sync("job_1", "succeeded", 0, 0)])).is_over

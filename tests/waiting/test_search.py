@@ -41,6 +41,7 @@ class There:
     hidden: int = 0
     page_size: int | None = None
     asked: list[str] = field(default_factory=list)
+    odd_rows: dict[str, Any] = field(default_factory=dict)
 
     def has(self, work: Any, listed_after: float = 0.0) -> None:
         self.work[work.id] = (work, listed_after)
@@ -56,7 +57,8 @@ class There:
                 self.hidden -= 1
                 raise PlanasonixNotFoundError("404", status=404)
             work = self.work[work_id][0]
-            return work if self.shows_metadata else work.model_copy(update={"metadata": None})
+            is_shown = self.shows_metadata and "metadata" not in (request.dropped or ())
+            return work if is_shown else work.model_copy(update={"metadata": None})
         since = request.query.get("since")
         shown = [
             work.model_copy(update={"metadata": None})
@@ -68,7 +70,9 @@ class There:
         if self.page_size:
             end = min(end, begin + self.page_size)
         cursor = str(end) if end < len(shown) else None
-        return Page[kind](data=shown[begin:end], meta=PageMeta(page=PageInfo(cursor=cursor)))  # type: ignore[valid-type]
+        rows = [self.odd_rows.get(work.id, work) for work in shown[begin:end]]
+        meta = PageMeta(page=PageInfo(cursor=cursor))
+        return Page[kind].model_validate({"data": rows, "meta": meta})  # type: ignore[valid-type]
 
 
 @pytest.fixture
@@ -116,6 +120,26 @@ class TestOurs:
 
     def test_is_not_the_only_one_if_that_says_that_it_is_another_s(self, there: There) -> None:
         there.has(job("theirs", metadata={"dag_id": "other"}))
+        assert find(there) is None
+
+    @pytest.mark.parametrize("shows_metadata", [True, False])
+    def test_is_found_though_its_row_in_the_list_cannot_be_read(self, there: There, shows_metadata: bool) -> None:
+        """Taken for absent, it would be started a second time."""
+        there.shows_metadata = shows_metadata
+        there.has(job("before", after(minutes=-5)))
+        there.has(job("ours", metadata=MARKS))
+        there.odd_rows = {"ours": {"id": "ours"}, "before": {"id": "before", "status": 7}}
+        assert find(there) == "ours"
+
+    def test_may_be_a_row_of_which_nothing_can_be_read(self, there: There) -> None:
+        there.has(job("ours", metadata=MARKS))
+        there.odd_rows = {"ours": {"status": "running"}}
+        with pytest.raises(PlanasonixError, match="one of them may be what was started"):
+            find(there)
+
+    def test_is_no_row_that_cannot_be_read_and_is_not_there_by_itself(self, there: There) -> None:
+        there.has(job("ours", metadata=MARKS))
+        there.odd_rows, there.hidden = {"ours": {"id": "ours"}}, 1_000
         assert find(there) is None
 
     def test_is_none_of_several_that_say_nothing(self, there: There) -> None:

@@ -1,4 +1,4 @@
-"""What all models share: unknown fields are kept, ids can be asked for, times are aware, texts have a limit."""
+"""Base of the models: unknown fields are kept, ids are valid, times are aware, texts have a limit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 #: What a start accepts as its ``priority``.
 Priority = Literal["low", "normal", "high"]
-#: What is dropped while an answer is read, in the context of its validation.
+#: The key of the fields to drop, in the context of a validation.
 WITHOUT = "without"
 #: How many characters an id may have.
 MAX_ID = 500
@@ -46,7 +46,7 @@ def as_utc(moment: datetime) -> datetime:
 
 
 def _text(value: Any) -> Any:
-    """Take what should be a text as far as it is one: an odd code must not hide the message beside it."""
+    """Return a text or a number as a text, and None for anything else: an odd code must not hide its message."""
     return shortened(str(value)) if isinstance(value, (str, int, float)) else None
 
 

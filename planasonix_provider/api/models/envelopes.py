@@ -151,7 +151,7 @@ class UnreadableRow(NamedTuple):
 class Page(Reply["Page[T]"], Generic[T]):
     """One page of a list, which is its own envelope.
 
-    A row that cannot be read is left out, and hides no other: whoever knows its id can ask for it by itself.
+    A row that cannot be read is left out and does not affect the others. Its id is in ``unreadable``.
     """
 
     max_bytes = 16_000_000
@@ -168,7 +168,7 @@ class Page(Reply["Page[T]"], Generic[T]):
             return page
         (model,) = get_args(cls.model_fields["data"].annotation)
         if not isinstance(model, type):
-            # Of a page of anything, nobody says what a row is.
+            # Page without a type argument.
             return page
         rows: list[Any] = []
         unreadable: list[UnreadableRow] = []

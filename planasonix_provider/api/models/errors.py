@@ -51,7 +51,7 @@ class WorkError(Resource):
 
 
 def _error_from_text(value: Any) -> Any:
-    """Take an error that is no object: the reference shows only ``null``, so its shape is not settled."""
+    """Return an error that is not an object as a message: the reference shows only ``null``, so any shape can come."""
     return {"message": str(value)} if isinstance(value, (str, int, float, list)) else value
 
 

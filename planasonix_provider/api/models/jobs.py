@@ -71,7 +71,7 @@ class JobWarning(Resource):
 
 
 def _warnings(value: Any) -> Any:
-    """Take what should be a list of warnings as far as it is one; a bare text is a message."""
+    """Return the warnings that can be read; a bare text becomes a message."""
     items = value if isinstance(value, list) else []
     items = [{"message": item} if isinstance(item, str) else item for item in items]
     return [item for item in items if isinstance(item, (dict, JobWarning))]
