@@ -26,7 +26,8 @@ _NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 _ESCAPE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u(0000|[dD][89a-fA-F]..)|\\.", re.S)
 # A reserved key, a number that is not finite, or an integer of more than 64 bits: each perhaps within a text.
 _SUSPECT = re.compile(r'"__|\\u005[fF]|NaN|Infinity|[0-9]{19}|[0-9][eE]\+?[0-9]{3}')
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.S)
+# A text without an end reaches to the end of the body. If it did not count, each quote in it would be tried as a start.
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.S)
 # Python reads no integer of more than 4,300 digits.
 _HUGE = re.compile(r"([:,\[]\s*)-?[0-9]{4000,}(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 

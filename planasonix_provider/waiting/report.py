@@ -30,6 +30,8 @@ LARGEST_LIST = 28_000
 SMALLEST_ITEM = 20
 #: How many tables are told apart; the rows of further ones count, and nobody is told of them one by one.
 MAX_TABLES = 30_000
+#: The largest sum of rows; Airflow stores no larger whole number.
+MAX_ROWS = 2**63 - 1
 #: How many failed jobs an error names.
 MOST_NAMED = 10
 #: How many characters of its reason an error has for each of them.
@@ -229,9 +231,9 @@ class Summary:
         """
         rows = 0
         for number, loaded in enumerate(results.tables):
-            rows += loaded.rows_loaded or 0
+            rows = _total(rows, loaded.rows_loaded or 0)
             self._add_table(loaded, position, number)
-        self.rows += rows
+        self.rows = _total(self.rows, rows)
         self._jobs[position] = (results.job_id, results.status, rows)
         self.warnings_total += len(results.warnings)
         for number, warning in enumerate(results.warnings[:MOST_LISTED]):
@@ -316,9 +318,13 @@ class _Table:
         self.last = position
         self.checksum = None
         if loaded.rows_loaded is not None:
-            self.rows = (self.rows or 0) + loaded.rows_loaded
+            self.rows = _total(self.rows or 0, loaded.rows_loaded)
         if (position, number) < (self.position, self.number):
             self.position, self.number = position, number
+
+
+def _total(rows: int, further: int) -> int:
+    return max(-MAX_ROWS, min(rows + further, MAX_ROWS))
 
 
 def _as_many_as_fit(items: Iterable[dict[str, Any]], largest: int) -> list[dict[str, Any]]:

@@ -166,6 +166,14 @@ class TestTablesOf:
         assert Summary.of([loaded("job_1", a=None), loaded("job_2", a=0)]).tables[0].rows_loaded == 0
 
 
+@pytest.mark.parametrize("rows", [2**63 - 1, -(2**63) + 1])
+def test_a_sum_of_rows_has_no_more_than_64_bits(rows: int) -> None:
+    summary = Summary.of([loaded("job_1", a=rows, b=rows), loaded("job_2", a=rows, b=rows)])
+    assert summary.rows == rows
+    assert [table.rows_loaded for table in summary.tables] == [rows, rows]
+    assert [job["rows_loaded"] for job in summary.as_dict()["jobs"]] == [rows, rows]
+
+
 class TestASummary:
     RESULTS: ClassVar[list[JobResults]] = [
         loaded("job_1", "failed", a=1, b=2),
