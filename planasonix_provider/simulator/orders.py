@@ -11,6 +11,7 @@ from planasonix_provider.simulator.access import SCOPES, Key
 from planasonix_provider.simulator.backfill_plans import BackfillPlan
 from planasonix_provider.simulator.gate import Gate
 from planasonix_provider.simulator.jobs import Plan
+from planasonix_provider.simulator.plans import Times
 from planasonix_provider.simulator.settings import Settings
 
 
@@ -22,7 +23,7 @@ class PlanOrder(Plan):
     """What the next jobs of a connection do."""
 
     connection_id: str
-    times: Annotated[int, Field(ge=1)] | None = 1
+    times: Times = 1
 
     def carry_out(self, gate: Gate) -> Plan:
         """Plan it.
@@ -38,7 +39,7 @@ class BackfillPlanOrder(BackfillPlan):
     """What the next backfills of a connection do."""
 
     connection_id: str
-    times: Annotated[int, Field(ge=1)] | None = 1
+    times: Times = 1
 
     def carry_out(self, gate: Gate) -> BackfillPlan:
         """Plan it.

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+
+#: How many starts one call may plan. Each takes a place in memory until it is used up.
+MAX_TIMES = 10_000
+Times: TypeAlias = Annotated[int, Field(ge=1, le=MAX_TIMES)] | None
 
 P = TypeVar("P", bound=BaseModel)
 
@@ -26,13 +30,13 @@ class Plans(Generic[P]):
         """Plan what the next starts of a connection become.
 
         :param connection_id: the connection.
-        :param times: for how many starts; ``None`` is for all that nothing else is planned for.
+        :param times: for how many starts, at most 10,000; ``None`` is for all that nothing else is planned for.
         :param changes: fields of the plan; those that are not named are as in the default.
         :return: the plan.
         :raises ValueError: if a name or a value is not allowed.
         """
-        if times is not None and times < 1:
-            raise ValueError(f"times: got {times!r}, allowed is a number from 1, or None for all that follow.")
+        if times is not None and not 1 <= times <= MAX_TIMES:
+            raise ValueError(f"times: got {times!r}, allowed is 1 to {MAX_TIMES:,}, or None for all that follow.")
         plan = self._default.model_validate({**dict(self._default), **changes})
         if times is None:
             self._always[connection_id] = plan

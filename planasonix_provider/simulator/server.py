@@ -185,7 +185,7 @@ class Simulator:
         """Plan what the next jobs of a connection do, as :meth:`.World.plan`.
 
         :param connection_id: the connection.
-        :param times: for how many jobs; ``None`` is for all that nothing else is planned for, default 1.
+        :param times: for how many jobs, at most 10,000, or ``None`` for all without another plan; default 1.
         :param changes: fields of :class:`~planasonix_provider.simulator.jobs.Plan`.
         :return: the plan.
         :raises ValueError: if a name or a value is not allowed.
@@ -199,7 +199,7 @@ class Simulator:
         """Plan what the next backfills of a connection do, as :meth:`.World.plan_backfill`.
 
         :param connection_id: the connection.
-        :param times: for how many backfills; ``None`` is for all that nothing else is planned for, default 1.
+        :param times: for how many backfills, at most 10,000, or ``None`` for all without another plan; default 1.
         :param changes: fields of :class:`~planasonix_provider.simulator.backfill_plans.BackfillPlan`.
         :return: the plan.
         :raises ValueError: if a name or a value is not allowed.

@@ -170,7 +170,7 @@ class World:
         """Plan what the next backfills of a connection do. Plans are used up in the order in which they were made.
 
         :param connection_id: the connection.
-        :param times: for how many backfills; ``None`` is for all that nothing else is planned for.
+        :param times: for how many backfills, at most 10,000; ``None`` is for all that nothing else is planned for.
         :param changes: fields of :class:`~planasonix_provider.simulator.backfill_plans.BackfillPlan`; those that are
             not named have their defaults, and the durations are those of ``default_plan``.
         :return: the plan.

@@ -344,6 +344,14 @@ class TestTheFile:
         assert "plnx_secret" not in str(refused.value)
         assert copy.read_text() == whole
 
+    @pytest.mark.parametrize("do", ["plan", "plan_backfill"])
+    @pytest.mark.parametrize("times", [10_001, 10**30])
+    def test_fills_no_memory_with_plans(self, world, state, clock, do, times):
+        line = {"at": "2025-01-01T00:00:00Z", "do": do, "with": {"connection_id": CONNECTION, "times": times}}
+        state.with_name("copy").write_text(f"{state.read_text()}{json.dumps(line)}\n")
+        with pytest.raises(ValueError, match=r"state: line 2 of \S+ is not what a simulator of this version writes"):
+            World(clock=clock, state=state.with_name("copy"))
+
     def test_cannot_get_what_could_not_be_read_again(self, world):
         with pytest.raises(LookupError, match=r"webhooks\.forget is not in METHODS"):
             world._journal.write("webhooks.forget")
