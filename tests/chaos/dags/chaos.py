@@ -25,6 +25,8 @@ with DAG(DAG_ID, schedule=None, is_paused_upon_creation=False, max_active_tasks=
             "timeout": spec.timeout,
             "cancel_on_kill": spec.cancel_on_kill,
             "on_conflict": spec.on_conflict,
+            # So that these wait by the time that the API server goes away.
+            "priority_weight": 10 if spec.is_long and not spec.deferrable else 1,
             **(WINDOW if spec.starts == "backfill" else {}),
         }
         if spec.is_mapped:
