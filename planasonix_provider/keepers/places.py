@@ -150,7 +150,7 @@ class FileKeeper(Keeper):
         return self._parsed(text) if text.strip() else None
 
     def _refuse_what_is_not_ours(self, state: os.stat_result) -> None:
-        """Refuse a file that somebody else may have put there, also as root, who could read and write it."""
+        """Refuse a file that another user may have put there, even if this runs as root and could use it."""
         if not stat.S_ISREG(state.st_mode):
             raise self.refuse("it is a link, a folder or a device. Name the file itself.")
         if state.st_uid != os.geteuid():

@@ -193,7 +193,7 @@ def count(text: str) -> int:
 def host(text: str) -> str:
     """Read a host.
 
-    :param text: what was typed.
+    :param text: the option's text.
     :return: the host.
     :raises argparse.ArgumentTypeError: if it is neither a name nor an IP address.
     """
@@ -206,7 +206,7 @@ def host(text: str) -> str:
 def host_or_any(text: str) -> str:
     """Read a host, or the sign for every host.
 
-    :param text: what was typed.
+    :param text: the option's text.
     :return: the host, or the sign.
     :raises argparse.ArgumentTypeError: if it is neither.
     """

@@ -18,8 +18,8 @@ from planasonix_provider.simulator.sources import Clock, Ids, random_id, utc_now
 
 #: What the first line says was done: the world began, with these settings.
 BEGIN = "begin"
-#: What lines may do: the methods of the world that change it. A file may come from somebody else, and a line that
-#: could name any attribute of the world would run code of their choice.
+#: The methods of the world that a line may call. A file may come from another person, and a line that could name any
+#: attribute of the world would run code of that person's choice.
 METHODS = frozenset(
     {
         "add_connection",
