@@ -8,6 +8,7 @@ import signal
 import ssl
 from _thread import allocate_lock, start_new_thread
 from contextlib import suppress
+from http.client import HTTPException
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
@@ -132,7 +133,7 @@ class ApiServerHealth:
         except HTTPError as error:
             # A server for tasks alone has no such page, but it answers.
             return error.code < 500
-        except (OSError, ValueError):
+        except (OSError, ValueError, HTTPException):
             return False
         with suppress(TypeError, KeyError):
             return bool(health["metadatabase"]["status"] == "healthy")

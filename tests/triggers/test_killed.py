@@ -3,8 +3,10 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
@@ -182,6 +184,23 @@ class TestTheHealthOfTheApiServer:
         known.remember()
         assert not known.is_lost()
         assert time.monotonic() - began < 5
+
+    def test_is_unknown_if_the_port_does_not_speak_http(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+            url = f"http://127.0.0.1:{server.getsockname()[1]}/execution/"
+            monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", url)
+
+            def answer() -> None:
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(b"220 mail.example.com ESMTP\r\n")
+
+            answered = pool.submit(answer)
+            known = ApiServerHealth()
+            known._store_answer()
+            answered.result()
+        assert not known.is_lost()
 
     @pytest.mark.parametrize(
         ("settings", "url"),
