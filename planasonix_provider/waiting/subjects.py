@@ -248,7 +248,8 @@ class BackfillSubject(WorkSubject):
     def _seconds_left(work: Backfill, now: datetime) -> float | None:
         """Estimate when it will be over: the rest takes as long in proportion as the part that is done."""
         percent = work.progress_percent or 0
-        if work.is_over or not 0 < percent < 100 or work.created_at is None:
+        # A percentage next to nothing would make the estimate infinite.
+        if work.is_over or not 0.001 <= percent < 100 or work.created_at is None:
             return None
         passed = ((work.updated_at or now) - work.created_at).total_seconds()
         return passed * (100 - percent) / percent if passed > 0 else None

@@ -215,6 +215,7 @@ class TestABackfill:
             ({"progress_percent": 99.99, "updated_at": NOW}, None),
             ({"progress_percent": 100}, None),
             ({"progress_percent": 0}, None),
+            ({"progress_percent": 5e-324}, None),
             ({}, None),
             ({"progress_percent": 50, "created_at": None}, None),
             ({"progress_percent": 50, "updated_at": ago(hours=2)}, None),
