@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError, PlanasonixUnreadableError
 from planasonix_provider.api.models import Page
 from planasonix_provider.api.operation import Cursors
 from planasonix_provider.api.request import PAGE_SIZE, Request
@@ -291,16 +291,23 @@ class Look:
             for work_id, created in ledger.open.items()
             if work_id not in self.known
         }
-        unreadable = self._unreadable - self.known.keys() - expected.keys()
-        return expected | {
-            work_id: self._began - AGE_OF_UNREADABLE
-            for work_id in sorted(unreadable)[:PAGE_SIZE]
+        unreadable = sorted(
+            work_id
+            for work_id in self._unreadable - self.known.keys() - expected.keys()
             if not all(ledger.has_told(work_id) for ledger in ledgers)
-        }
+        )
+        return expected | dict.fromkeys(unreadable[:PAGE_SIZE], self._began - AGE_OF_UNREADABLE)
 
     def is_urgent(self, work_id: str) -> bool:
         """Return whether to ask for a row now: once a new watcher has begun, nothing shows that the row is past."""
         return work_id in self._unreadable and any(self._ledger(listener).begins for listener in self._listeners)
+
+    def is_failure(self, work_id: str, answer: object) -> bool:
+        """Return whether an answer is an error that further requests may meet, too."""
+        if isinstance(answer, PlanasonixUnreadableError):
+            # Many jobs may be unreadable both in the list and by themselves. They must not stop the other looks.
+            return work_id not in self._unreadable
+        return isinstance(answer, PlanasonixError) and not isinstance(answer, PlanasonixNotFoundError)
 
     @property
     def seems_in_vain(self) -> bool:
@@ -322,7 +329,7 @@ class Look:
                 answers[work_id] = await self._channel.ask(self.kind.get(work_id))
                 self._failures = 0
             except PlanasonixError as error:
-                self._failures += not isinstance(error, PlanasonixNotFoundError)
+                self._failures += self.is_failure(work_id, error)
                 answers[work_id] = error
 
         await for_each(work_ids, get)

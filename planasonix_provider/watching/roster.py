@@ -72,7 +72,13 @@ class Listener:
         :return: in JSON types.
         """
         kept: dict[str, Any] = {kind: ledger.keep() for kind, ledger in self.ledgers.items()}
-        return {"version": VERSION, "has_seen_metadata": self.has_seen_metadata, **kept}
+        since = self.responses_since
+        return {
+            "version": VERSION,
+            "has_seen_metadata": self.has_seen_metadata,
+            "responses_since": since and since.isoformat(),
+            **kept,
+        }
 
     def was_kept(self) -> None:
         """Take note that what it knows is where another process finds it."""
@@ -109,6 +115,7 @@ class Listener:
             self.has_seen_metadata = self._has_kept_metadata = any(
                 isinstance(cursor, dict) and cursor.get("has_seen_metadata") is True for cursor in cursors
             )
+            self.responses_since = min(filter(None, map(_responses_since, cursors)), default=None)
             return []
         if begins:
             self.ledgers = {
@@ -124,6 +131,14 @@ class Listener:
         # Where one of two kinds is missing, its lists had not been asked for yet.
         kinds = [kind for kind in self.wanted.kinds if kind in cursor] or self.wanted.kinds
         return {kind: Ledger.read(cursor.get(kind)) for kind in kinds}
+
+
+def _responses_since(cursor: Any) -> datetime | None:
+    try:
+        return utc("responses_since", cursor["responses_since"])
+    except (TypeError, KeyError, ValueError, OverflowError):
+        # A cursor of an earlier version has no such time.
+        return None
 
 
 def _begin_of(cursor: Any, kind: str) -> datetime:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -222,7 +222,7 @@ class Stream:
             found = [answer for answer in answers.values() if not isinstance(answer, PlanasonixError)]
             async for news in self._tell(look, found, wholes={work.id: work for work in found}):
                 yield news
-            self._mind_the_failures(look, answers.values())
+            self._mind_the_failures(look, answers)
 
     def _miss(self, look: Look, work_id: str, error: PlanasonixError) -> None:
         since = self._gone.setdefault(work_id, _seconds())
@@ -260,12 +260,11 @@ class Stream:
                     news.of.setdefault(listener, []).append(told(whole, self._job_url))
         if news.of:
             yield news
-        self._mind_the_failures(look, known.values())
+        self._mind_the_failures(look, known)
 
-    def _mind_the_failures(self, look: Look, answers: Collection[Any]) -> None:
+    def _mind_the_failures(self, look: Look, answers: Mapping[str, Any]) -> None:
         """End the look where nothing can be had; what alone cannot be had keeps nobody from the rest."""
-        errors = (answer for answer in answers if isinstance(answer, PlanasonixError))
-        failures = [error for error in errors if not isinstance(error, PlanasonixNotFoundError)]
+        failures = [answer for work_id, answer in answers.items() if look.is_failure(work_id, answer)]
         if look.seems_in_vain and failures:
             raise failures[0]
         look.failure = look.failure or next(iter(failures), None)

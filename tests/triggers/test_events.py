@@ -328,12 +328,21 @@ class TestAWatcher:
         simulator.world.configure(conflict="allowed")
 
         async def main() -> None:
-            triggerer = airflow.triggerer(PlanasonixEventTrigger(connection_id=CONNECTION, ignore_own="react"))
+            trigger = {"connection_id": CONNECTION, "ignore_own": "react"}
+            triggerer = airflow.triggerer(PlanasonixEventTrigger(**trigger))
             await asyncio.sleep(INTERVAL)
             simulator.world.start_sync(CONNECTION)
-            reactions = 0
+            reactions = restarts = 0
             for _ in range(200):
                 await asyncio.sleep(10)
+                if airflow.heard and not restarts:
+                    # The DAG's first sync runs when the triggerer is restarted.
+                    restarts += 1
+                    simulator.world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "react", MARK: "a0"}))
+                    reactions += 1
+                    await asyncio.sleep(10)
+                    await triggerer.kill()
+                    triggerer = airflow.triggerer(PlanasonixEventTrigger(**trigger))
                 # The DAG syncs what it watches.
                 while reactions < len(airflow.heard):
                     reactions += 1

@@ -10,7 +10,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zlib import crc32
 
-from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError, PlanasonixServerError
+from planasonix_provider.api.errors import (
+    PlanasonixError,
+    PlanasonixNotFoundError,
+    PlanasonixServerError,
+    PlanasonixUnreadableError,
+)
 from planasonix_provider.api.models import Backfill, Job, Page
 from planasonix_provider.api.request import Request
 
@@ -50,6 +55,7 @@ class History:
     :param dates_ahead: by how much more they say.
     :param error: what an outage is.
     :param unreadable: whose rows in lists have no state.
+    :param is_unreadable_alone: whether these have none if they are requested by themselves, either.
     """
 
     jobs: list[Life] = field(default_factory=list)
@@ -63,6 +69,7 @@ class History:
     error: Callable[[], PlanasonixError] = lambda: PlanasonixServerError("no", status=503)
     gone: set[str] = field(default_factory=set)
     unreadable: set[str] = field(default_factory=set)
+    is_unreadable_alone: bool = False
     asked: Counter[str] = field(default_factory=Counter)
     silence: float = 0.0
 
@@ -91,6 +98,8 @@ class History:
             found = [life for life in lives if life.id == work_id and life.id not in self.gone]
             if not found:
                 raise PlanasonixNotFoundError(f"no {work_id}", status=404)
+            if self.is_unreadable_alone and work_id in self.unreadable:
+                raise PlanasonixUnreadableError(f"{work_id} has no state")
             return self._shown(found[0], model, whole=True)
         return self._page(lives, model, dict(request.query))
 

@@ -92,6 +92,24 @@ def test_a_row_that_cannot_be_read_hides_no_other_and_is_looked_at_by_itself() -
     assert history.asked["/jobs/{job_id}"] < 100
 
 
+def test_many_jobs_that_cannot_be_read_at_all_do_not_hide_the_backfills() -> None:
+    ear = Ear(BOTH)
+    lives = [Life(f"job_{number}", 10 * number, 100 + 10 * number) for number in range(60)]
+    history = History(lives, [backfill("bf_1", 5, 300)], unreadable={life.id for life in lives})
+    history.is_unreadable_alone = True
+    run(history, ear, seconds=3_000)
+    assert ear.heard.keys() == {"bf_1"}
+    assert history.asked["/jobs"] == pytest.approx(100, abs=1)
+    assert history.asked["/jobs/{job_id}"] <= 200
+
+
+def test_more_rows_than_a_page_that_cannot_be_read_are_all_looked_at() -> None:
+    ear = Ear()
+    lives = [Life(f"job_{number}", 40, 50) for number in range(250)]
+    run(History(lives, unreadable={life.id for life in lives}), ear, seconds=3_000)
+    assert ear.heard.keys() == {life.id for life in lives}
+
+
 def test_rows_that_cannot_be_read_and_nobody_wants_cost_a_look_now_and_then() -> None:
     ear = Ear(Wanted(frozenset({"job.failed"})))
     history = History([Life("job_1", 10, 100)], unreadable={"job_1"})
