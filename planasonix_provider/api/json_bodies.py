@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import islice
 from typing import Any
 
 from pydantic_core import from_json
@@ -26,8 +27,9 @@ _NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 _ESCAPE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u(0000|[dD][89a-fA-F]..)|\\.", re.S)
 # A reserved key, a number that is not finite, or an integer of more than 64 bits: each perhaps within a text.
 _SUSPECT = re.compile(r'"__|\\u005[fF]|NaN|Infinity|[0-9]{19}|[0-9][eE]\+?[0-9]{3}')
-# A text without an end reaches to the end of the body. If it did not count, each quote in it would be tried as a start.
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.S)
+# A text, or the mark of a value outside of texts. A text without an end reaches to the end of the body; otherwise each
+# quote in it would be tried as a start.
+_TEXT_OR_MARK = re.compile(rb'"(?:[^"\\]|\\.)*+"?|([,\[{])', re.S)
 # Python reads no integer of more than 4,300 digits.
 _HUGE = re.compile(r"([:,\[]\s*)-?[0-9]{4000,}(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
@@ -47,7 +49,8 @@ def read_json(content: bytes, max_values: int) -> Any:
     :raises ValueError: if the body is not JSON.
     """
     # Texts may have commas and brackets, too, so they are left out if the first count is too high.
-    if _count_values(content) > max_values and _count_values(_STRING.sub(b"", content)) > max_values:
+    marks = (found for found in _TEXT_OR_MARK.finditer(content) if found[1])
+    if _count_values(content) > max_values and any(islice(marks, max_values, None)):
         raise TooManyValuesError(f"more than {max_values:,} values")
     text = content.decode(errors="replace")
     if "\\u" in text:

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 #: The 5xx that say "never". All others pass: the reference has 500 to 504, and a CDN before it has codes of its own.
 _NEVER = frozenset({501, 505, 510, 511})
-#: The 4xx that say "try again", whoever sends them: Request Timeout and Too Early.
+#: The 4xx that ask for a retry, also if a proxy sends them: Request Timeout and Too Early.
 _TRY_AGAIN = frozenset({408, 425})
 
 

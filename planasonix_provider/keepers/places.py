@@ -131,7 +131,7 @@ class FileKeeper(Keeper):
             raise self.refuse(f"there is no folder {self.path.parent}. Make it, for its owner alone (mode 0700).")
         temporary = self._temporary(b"")
         try:
-            # Some network file systems give the files of root to another user: what is kept there could not be read.
+            # Some network file systems give files of root to another user, and the secret could not be read again.
             self._refuse_what_is_not_ours(temporary.lstat())
         finally:
             temporary.unlink()

@@ -203,8 +203,8 @@ class Inquiry:
     def look_twice_at(self, kind: str, work_id: str) -> Work:
         """Return work that an earlier try has started or attached to.
 
-        Only the API's own 404 that persists for a minute means that it is gone: whoever believes a proxy's starts the
-        same work a second time.
+        Only a 404 of the API itself that persists for a minute means that the work is gone. A task that trusts a
+        proxy's 404 starts the same work a second time.
 
         :param kind: ``job`` or ``backfill``.
         :param work_id: which one.

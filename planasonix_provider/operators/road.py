@@ -96,7 +96,7 @@ class Road:
         with self.accounted.on_exceptions():
             with retries_where_they_help():
                 event = WaitEvent.from_payload(payload, "job", "backfill")
-                # What is not there any more is in nobody's way.
+                # Work that is gone is not in the way.
                 with suppress(PlanasonixNotFoundError):
                     event.work_or_error()
             self.has_had_contact = True

@@ -272,7 +272,7 @@ class Lookout:
 
 @dataclass(frozen=True)
 class Trouble:
-    """What the poke before has noted of an outage.
+    """The outage that the previous poke has stored.
 
     :param since: when it began.
     :param is_known: whether the work was seen before it.

@@ -15,7 +15,7 @@ from planasonix_provider.simulator.world import World
 class LaterStarts:
     """Starts work in the simulator when the time for it has come.
 
-    Nothing runs in the background: whatever looks at the simulator lets happen first what is due by then.
+    Nothing runs in the background: each access to the simulator first runs the starts that are due.
 
     :param world: the simulator's state.
     :param patch: undoes the changes after the test.

@@ -109,7 +109,7 @@ def limit_behind(deadline: datetime | None, task: Any, context: Context) -> str 
     if task.timeout is None:
         return "execution_timeout"
     limit = _end_of_execution_timeout(task, context)
-    # Where Airflow does not know when the task began, the two moments are not quite the same.
+    # If Airflow does not know when the task began, the two times differ a little.
     is_that = limit is not None and abs(limit - deadline) < timedelta(seconds=1)
     return "execution_timeout" if is_that else "timeout"
 

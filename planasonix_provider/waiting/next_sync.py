@@ -65,7 +65,7 @@ class SyncSubject(Subject):
         states = ("succeeded", "failed", "cancelled") if self.on_failure == "fail" else ("succeeded",)
         for status in states:
             page: Page[Job] = yield self._list(status, since=self.since, limit=PAGE_SIZE)
-            # What cannot be read there may be what is waited for.
+            # An unreadable row may be the job that this waits for.
             unreadable = [Job(id=row.id, status=status) for row in page.unreadable if row.id][:MOST_UNREADABLE]
             for listed in [*page.data, *unreadable]:
                 if self._is_ours(listed) and listed.status == status and self._is_since(listed.created_at):

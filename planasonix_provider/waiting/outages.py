@@ -32,7 +32,7 @@ LOG_OUTAGE_EVERY = timedelta(minutes=1)
 
 
 class Contact(IntEnum):
-    """What has answered before."""
+    """The best response so far."""
 
     #: Nothing yet: the host may be mistyped.
     NONE = 0
@@ -108,7 +108,7 @@ def never_reached(error: PlanasonixError, policy: OutagePolicy) -> str:
 
 
 class Verdict(Enum):
-    """What an error means for the loop that met it."""
+    """The meaning of an error for the loop that met it."""
 
     TOLERATED = auto()
     #: The error itself is the reason to stop.

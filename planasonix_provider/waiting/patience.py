@@ -100,7 +100,7 @@ class Patience:
         return await self._ask(ask, sentence(name))
 
     async def _ask(self, ask: Callable[[], Awaitable[T]], what: str) -> T:
-        # Results may be late, and a refusal that lasts leaves nobody knowing what was loaded.
+        # Results may be late. If the refusal lasts, the loaded tables stay unknown.
         outage = OutageTracker(self.policy, passes=_is_too_early)
         while True:
             try:

@@ -28,7 +28,7 @@ LARGEST_LIST_OF_A_JOB = 256_000
 LARGEST_LIST = 28_000
 #: Fewer bytes than any item of such a list takes.
 SMALLEST_ITEM = 20
-#: How many tables are told apart; the rows of further ones count, and nobody is told of them one by one.
+#: How many tables are listed. The rows of further tables are counted, but the tables are not listed.
 MAX_TABLES = 30_000
 #: The largest sum of rows; Airflow stores no larger whole number.
 MAX_ROWS = 2**63 - 1
@@ -199,7 +199,7 @@ class LoadedTable(NamedTuple):
 
 
 class Summary:
-    """What one job or many have loaded. Results are added one by one, so that nobody has to keep those of thousands."""
+    """The sum of the results of one or many jobs. Each result is added and dropped, so that memory stays small."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -302,7 +302,7 @@ class Summary:
 
 
 class _Table:
-    """What is known of a table, in as little memory as possible."""
+    """The sum of one table, in as little memory as possible."""
 
     __slots__ = ("checksum", "jobs", "last", "number", "position", "rows")
 

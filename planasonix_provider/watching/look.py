@@ -58,7 +58,7 @@ class Kind:
     recent: Callable[[str | None, datetime], Request[Page[Any]]]
 
 
-# Unknown fields are dropped: nobody is told of them.
+# Unknown fields are dropped, because no event contains them.
 JOBS = Kind(
     "job",
     lambda job_id: routes.get_job(job_id).without(),
@@ -176,7 +176,7 @@ class Look:
                 async for page in self._pages(replace(request, query=query)):
                     count += 1
                     found = {work.id: work for work in page if not work.is_over and work.id not in active}
-                    # What was created since is told anyway.
+                    # Jobs that were created since are reported anyway.
                     has_found |= any(not work.created_at or work.created_at < self._begins for work in found.values())
                     active |= found
                 has_several_pages |= count > 1
@@ -368,7 +368,7 @@ class Look:
         return page.data
 
     def _note_the_clock(self) -> None:
-        # Where two answers of one look differ, the later date hides less of what is new, and repeats nothing.
+        # If two responses of one scan differ, the later date hides fewer new jobs, and repeats none.
         if (skew := self._channel.skew) is not None:
             self._skew = skew if self._skew is None else max(skew, self._skew)
 

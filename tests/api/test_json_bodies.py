@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -90,6 +91,17 @@ def test_more_values_than_allowed_are_refused(mark: str) -> None:
     with pytest.raises(TooManyValuesError, match="more than 50 values"):
         read_json(body, 50)
     assert len(read_json(body, 1_000)) == 60
+
+
+def test_values_are_counted_without_a_copy_of_the_body() -> None:
+    body = b"[" + b'{"a":"b"},' * 100_000 + b"0]"
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooManyValuesError):
+            read_json(body, 150_000)
+        assert tracemalloc.get_traced_memory()[1] < len(body)
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("text", ["[{," * 100, '\\"[{,' * 100, r"\\\\" * 7 + "," * 100, '\n,",' * 100])

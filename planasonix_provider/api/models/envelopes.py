@@ -120,7 +120,7 @@ def _cursor(value: Any) -> Any:
 
 
 class PageInfo(Resource):
-    """Where a page ends; a ``cursor`` of null is the last page.
+    """The end of a page; the ``cursor`` of the last page is null.
 
     Any other cursor that is no text and no number makes the page unreadable, or the rest of the list would be missed.
     """
