@@ -17,7 +17,7 @@ from planasonix_provider.api.retry import LAST_WORDS
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.triggers.killed import ApiServerHealth, goes_on_elsewhere
 from planasonix_provider.waiting.aside import aside
-from planasonix_provider.waiting.cancel import cancel
+from planasonix_provider.waiting.cancel import cancel, through_outages
 from planasonix_provider.waiting.commands import to_end, to_list
 from planasonix_provider.waiting.outages import is_outage
 from planasonix_provider.waiting.pulse import Pulse
@@ -252,12 +252,13 @@ class Kill:
                 if subject is None and self._traces:
                     # The answer to the start is still to come, if it ever does.
                     give_up = asyncio.get_running_loop().time() + LAST_LOOK_WITHIN
-                    found = await search(own.send, self._traces)
+                    send = through_outages(own.send, patience)
+                    found = await search(send, self._traces)
                     for _ in range(LAST_LOOKS):
                         if found or asyncio.get_running_loop().time() >= give_up:
                             break
                         await asyncio.sleep(LOOK_ONCE_MORE_AFTER)
-                        found = await search(own.send, self._traces)
+                        found = await search(send, self._traces)
                     if len(found) != 1:
                         return None
                     subject, job_ids = subject_of(found[0]), getattr(found[0], "job_ids", None) or []

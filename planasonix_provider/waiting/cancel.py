@@ -22,7 +22,7 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.api.request import Request
 from planasonix_provider.waiting.channel import Send, for_each
-from planasonix_provider.waiting.outages import LOG_OUTAGE_EVERY, OutageTracker, Verdict
+from planasonix_provider.waiting.outages import LOG_OUTAGE_EVERY, Contact, OutageTracker, Verdict
 from planasonix_provider.waiting.subjects import BackfillSubject, Subject, Work
 from planasonix_provider.waiting.watch import pause_after
 
@@ -74,6 +74,16 @@ async def cancel(
     return job
 
 
+def through_outages(send: Send, patience: float) -> Send:
+    """Return a function that sends a request again for as long as an outage lasts, but not after a refusal by the API.
+
+    :param send: sends a request once.
+    :param patience: for how many seconds from now to send requests again.
+    """
+    stubborn = _Stubborn(send, asyncio.get_running_loop().time() + patience, contact=Contact.API)
+    return stubborn.send
+
+
 @dataclass(frozen=True)
 class _Stubborn:
     """Asks again until there is an answer, or until patience ends.
@@ -82,12 +92,14 @@ class _Stubborn:
     :param give_up: when patience ends, by the event loop's clock.
     :param sleep: waits for a number of seconds.
     :param warn: is told what is in the way.
+    :param contact: the best response so far, which decides what an error means.
     """
 
     ask: Send
     give_up: float
-    sleep: Callable[[float], Awaitable[None]]
-    warn: Callable[[PlanasonixError], object]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    warn: Callable[[PlanasonixError], object] = lambda error: None
+    contact: Contact = Contact.WORK
 
     async def send(self, request: Request[T]) -> T:
         """Send a request.
@@ -96,7 +108,7 @@ class _Stubborn:
         :return: what the answer holds.
         :raises PlanasonixError: one of its kinds.
         """
-        outage = OutageTracker()
+        outage = OutageTracker(contact=self.contact)
         while True:
             try:
                 return await self.ask(request)

@@ -17,7 +17,7 @@ from planasonix_provider.operators import kill
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import killed as triggers_killed
-from planasonix_provider.waiting import pulse
+from planasonix_provider.waiting import cancel, pulse
 from planasonix_provider.waiting.rest import TaskKilledError
 from tests.api_server import ApiServer, serving
 from tests.driving import Log, Run, context, record
@@ -184,6 +184,22 @@ class TestAKill:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("hang", route="trigger_sync", seconds=0.5)
         error, _ = killed(simulator, sync(), is_answered=False)
+        assert isinstance(error, TaskKilledError)
+        assert simulator.jobs()[0].status in ("cancelling", "cancelled")
+
+    @pytest.mark.parametrize("status", [302, 403, 404])
+    def test_during_the_start_cancels_what_was_started_though_a_proxy_refuses_the_search(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, status: int
+    ) -> None:
+        monkeypatch.setattr(cancel, "AGAIN_EVERY", 0.2)
+        monkeypatch.setattr(kill, "LAST_PURSUIT", 0.1)
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("reset", route="trigger_sync", when="after")
+        # The first list is that of the existing jobs. Then the task's own search is refused, and those of its kill.
+        simulator.fail("html", route="list_jobs", status=status, skip=1, times=4)
+        error, _ = killed(
+            simulator, sync(), once=lambda: [one.route for one in simulator.requests].count("list_jobs") == 2
+        )
         assert isinstance(error, TaskKilledError)
         assert simulator.jobs()[0].status in ("cancelling", "cancelled")
 
