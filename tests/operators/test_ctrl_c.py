@@ -121,7 +121,11 @@ class TestCtrlC:
         simulator.world.start_sync(CONNECTION)
         operator = sync(on_conflict="attach")
         record(operator, log := Log())
-        with pytest.raises(KeyboardInterrupt), meanwhile(press_ctrl_c, once=is_seen(simulator, looks=2)):
+        with (
+            pytest.raises(KeyboardInterrupt),
+            # The task has looked at the job before it attaches to it.
+            meanwhile(press_ctrl_c, once=lambda: any("Going on with" in line for line in log.lines)),
+        ):
             operator.execute(context(Run()))
         (job,) = simulator.jobs()
         assert "cancel_job" not in routes_asked(simulator)

@@ -86,7 +86,7 @@ class TestOutcomes:
         ("wrong", "message"),
         [
             ({"takes": 0}, r"takes: got 0, allowed is a number of seconds"),
-            ({"times": 0}, r"times: got 0, allowed is a number from 1"),
+            ({"times": 0}, r"times: got 0, allowed is 1 to 10,000"),
             ({"tables": {"a": -1}}, r"tables"),
             ({"connection_id": "conn/1"}, r"connection_id: got 'conn/1', allowed is an id"),
         ],
