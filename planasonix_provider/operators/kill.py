@@ -11,15 +11,16 @@ from airflow.providers.common.compat.sdk import TaskDeferred, conf
 
 from planasonix_provider.api import client
 from planasonix_provider.api.account import Account
-from planasonix_provider.api.errors import PlanasonixAuthenticationError, PlanasonixError
+from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.retry import LAST_WORDS
+from planasonix_provider.clock import utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.triggers.killed import ApiServerHealth, goes_on_elsewhere
 from planasonix_provider.waiting.aside import aside
 from planasonix_provider.waiting.cancel import cancel, through_outages
 from planasonix_provider.waiting.commands import to_end, to_list
-from planasonix_provider.waiting.outages import is_outage
+from planasonix_provider.waiting.outages import OutageTracker, Verdict
 from planasonix_provider.waiting.pulse import Pulse
 from planasonix_provider.waiting.rest import TaskKilledError
 from planasonix_provider.waiting.search import Traces, search
@@ -226,7 +227,7 @@ class Kill:
         try:
             work = self._cancel_in_a_hurry(self.account, patience)
         except Exception as error:
-            if not self._is_over and (is_outage(error) or isinstance(error, PlanasonixAuthenticationError)):
+            if not self._is_over and _may_pass(error):
                 # Where the signal's handler has returned, there may be more time, and Airflow be asked for another key.
                 self._is_undecided = True
                 self._say_last(f"{name} cannot be cancelled yet, still trying: {error} {by_hand}")
@@ -286,3 +287,8 @@ class Kill:
         self._last_words.append(words)
         if self._is_over:
             self._log.warning("%s %s", self._what, words)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Return whether a cancel is worth another try: a refusal may be that of a replica which lags behind."""
+    return isinstance(error, PlanasonixError) and OutageTracker().fail(error, utcnow()) is Verdict.TOLERATED

@@ -65,13 +65,27 @@ class TestAKill:
         assert isinstance(error, TaskKilledError)
         assert simulator.jobs()[0].status == "succeeded"
 
-    def test_says_which_job_is_left_if_it_cannot_be_cancelled(self, simulator: Simulator) -> None:
+    @pytest.mark.parametrize("status", [403, 404])
+    def test_does_not_believe_the_first_refusal_of_the_cancel(self, simulator: Simulator, status: int) -> None:
+        simulator.plan(CONNECTION, running_seconds=3600)
+        simulator.fail("status", status=status, route="cancel_job", times=1)
+        _, log = killed(simulator, sync(), route="get_job")
+        (job,) = simulator.jobs()
+        assert job.status in ("cancelling", "cancelled")
+        assert log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
+
+    def test_says_which_job_is_left_if_it_cannot_be_cancelled(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(kill, "LATER_PURSUIT", 0.0)
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", status=403, route="cancel_job", times=None)
         error, log = killed(simulator, sync(), route="get_job")
         (job,) = simulator.jobs()
-        assert f"The task was killed. Job {job.id} could not be cancelled and may still run: POST" in str(error)
-        assert f"cancel {job.id} --conn-id planasonix_default`" in str(error)
+        assert f"The task was killed. Job {job.id} could not be cancelled and may still run: POST" in log.lines[-1]
+        assert f"The task was killed. Job {job.id} cannot be cancelled yet, still trying: POST" in str(error)
+        for line in (log.lines[-1], str(error)):
+            assert f"cancel {job.id} --conn-id planasonix_default`" in line
         assert str(error) in log.lines
 
     def test_waits_for_no_cancel_that_hangs(self, simulator: Simulator, mocker: MockerFixture) -> None:
