@@ -35,7 +35,9 @@ def poll_interval() -> float:
 def cancel_on_kill() -> bool:
     """Return whether a task that does not say so cancels its work when it is killed."""
     given = _value("cancel_on_kill")
-    if (truth := {"true": True, "false": False}.get(given.lower())) is None:
+    # The spellings that Airflow allows for its own options.
+    truths = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+    if (truth := truths.get(given.partition("#")[0].strip().lower())) is None:
         raise _refusal("cancel_on_kill", given, "True or False")
     return truth
 

@@ -62,6 +62,8 @@ def test_every_option_has_its_default() -> None:
         ("poll_interval", "86400", 86_400.0),
         ("cancel_on_kill", "false", False),
         ("cancel_on_kill", "TRUE", True),
+        ("cancel_on_kill", "1", True),
+        ("cancel_on_kill", "f  # for the nightly loads", False),
     ],
 )
 def test_a_value_is_read(monkeypatch: pytest.MonkeyPatch, option: str, given: str, value: Any) -> None:

@@ -150,13 +150,18 @@ class OutageTracker:
     def succeed(self, contact: Contact = Contact.WORK) -> None:
         """Record a response."""
         self.contact = max(self.contact, contact)
-        self.since = self._refused_since = self._logged_at = None
+        # An API that fails again and again is still logged once a minute.
+        self.since = self._refused_since = self._unreachable_since = None
         self.is_short = False
 
     def fail(self, error: PlanasonixError, now: datetime, pause: timedelta = timedelta(0)) -> Verdict:
         """Record an error and return what it means; ``pause`` is the time until the next request, if it is known."""
         self.since = self.since or now
-        if self.contact is Contact.NONE and is_unreachable(error):
+        if isinstance(error, PlanasonixResponseError) and error.has_envelope:
+            self.contact = max(self.contact, Contact.API)
+        if not is_unreachable(error):
+            self._unreachable_since = None
+        elif self.contact is Contact.NONE:
             self.is_short = True
             self._unreachable_since = self._unreachable_since or now
             is_over = now + pause - self._unreachable_since >= self.policy.first_contact

@@ -80,6 +80,7 @@ class Watch:
         self._owned = owned
         self._silent = silent
         self._is_silent_about = False
+        self._has_logged_outage = unseen_since is not None
         self._seen: Seen | None = None
         self._moves: Hashable | None = None
         self._seen_at = self._moved_at = self._logged = self._detailed = self._began = now
@@ -129,8 +130,9 @@ class Watch:
         :param age: how many seconds ago the look was.
         :return: how the wait ended, if it has.
         """
-        if self.unseen_since:
+        if self.unseen_since and self._has_logged_outage:
             self._say(now, f"Planasonix answers again, after {duration(_seconds(now - self.unseen_since))}.")
+        self._has_logged_outage = False
         if self._seen is None:
             self._moved_at = min(now, seen.moved_at or now)
         elif seen.status != self._seen.status or (seen.moves is not None and seen.moves != self._moves):
@@ -153,12 +155,12 @@ class Watch:
         :param now: the time of the look.
         :return: how the wait ended, if the error is none that passes, or has lasted for too long.
         """
-        is_new = self.unseen_since is None
         verdict = self._outage.fail(error, now)
         self._is_silent_about = self._silent and not is_final(error)
         if verdict is not Verdict.TOLERATED and not self._is_silent_about:
             return self._give_up(self._reason_to_give_up(error, verdict))
-        if is_new:
+        if not self._has_logged_outage and self._outage.is_news(now):
+            self._has_logged_outage = True
             self._say(now, f"No news of {self.subject.name}, still waiting: {error}", warn=True)
         return self.remind(now)
 

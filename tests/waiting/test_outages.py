@@ -70,6 +70,21 @@ class TestATracker:
         assert tracker.fail(UNREACHABLE, BEGAN + 30 * MINUTE) is Verdict.TOLERATED
         assert tracker.fail(refusal(404), BEGAN + 31 * MINUTE) is Verdict.REFUSED
 
+    def test_has_contact_from_the_first_error_of_the_api_on(self) -> None:
+        tracker = OutageTracker(contact=Contact.NONE)
+        tracker.fail(refusal(503), BEGAN)
+        tracker.fail(UNREACHABLE, BEGAN + MINUTE)
+        assert tracker.fail(UNREACHABLE, BEGAN + 30 * MINUTE) is Verdict.TOLERATED
+
+    def test_counts_a_first_contact_from_the_last_time_that_something_answered(self) -> None:
+        tracker = OutageTracker(contact=Contact.NONE)
+        tracker.fail(refusal(503, has_envelope=False), BEGAN)
+        tracker.fail(UNREACHABLE, BEGAN + 10 * MINUTE)
+        assert tracker.fail(UNREACHABLE, BEGAN + 11 * MINUTE) is Verdict.TOLERATED
+        tracker.fail(refusal(503, has_envelope=False), BEGAN + 11 * MINUTE)
+        assert tracker.fail(UNREACHABLE, BEGAN + 12 * MINUTE) is Verdict.TOLERATED
+        assert tracker.fail(UNREACHABLE, BEGAN + 14 * MINUTE) is Verdict.NO_CONTACT
+
     def test_counts_a_refusal_anew_after_an_outage(self) -> None:
         tracker = OutageTracker()
         tracker.fail(refusal(404), BEGAN)

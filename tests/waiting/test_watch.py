@@ -98,6 +98,18 @@ class TestTheLog:
             "Planasonix answers again, after 1 min 20 s.",
         ]
 
+    def test_has_one_line_a_minute_of_an_api_that_fails_again_and_again(self, watch: Watch, lines: list[str]) -> None:
+        watch.see(job("running"), after(seconds=0))
+        for second in range(5, 65, 10):
+            watch.miss(PlanasonixServerError("GET /x: answered 503.", status=503), after(seconds=second))
+            watch.see(job("running"), after(seconds=second + 5))
+        assert [line for line in lines if "is running" not in line] == [
+            "! No news of job job_1, still waiting: GET /x: answered 503.",
+            "Planasonix answers again, after 5 s.",
+        ]
+        watch.miss(PlanasonixServerError("GET /x: answered 502.", status=502), after(seconds=66))
+        assert lines[-1] == "! No news of job job_1, still waiting: GET /x: answered 502."
+
     def test_counts_no_time_below_nothing_where_clocks_disagree(self, watch: Watch, lines: list[str]) -> None:
         watch.see(job("running"), after(hours=-1))
         assert lines == ["Job job_1 is running, after 0 s."]
