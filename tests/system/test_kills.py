@@ -105,7 +105,10 @@ def test_deferred_tasks_that_are_marked_failed_cancel_their_work_unless_told_oth
         assert not any(job.cancel_requested_at for job in runs[dag_id].jobs(simulator))
     assert [run.state for run in runs.values()] == ["failed"] * 4
     assert killed_triggers_with_trouble(airflow) == []
-    last_words = f"Backfill {backfill.id} was asked to cancel: it is cancelled."
+    last_words = (
+        "The task was marked failed, by hand or with its DAG run, so its backfill is cancelled. "
+        f"Backfill {backfill.id} was asked to cancel: it is cancelled."
+    )
     # On Python 3.11 the triggerer waits for no more than two seconds of it, and closes the task's log then.
     logs = {"the task's": runs["backfill_deferred"].log(), "the triggerer's": airflow.log("triggerer").read_text()}
     told = [name for name, log in logs.items() if last_words in log]
@@ -114,6 +117,24 @@ def test_deferred_tasks_that_are_marked_failed_cancel_their_work_unless_told_oth
     for dag_id, run in runs.items():
         for line in run.our_lines():
             note(f"{dag_id}: {line}")
+
+
+def test_a_deferred_task_that_is_marked_success_says_why_its_job_is_cancelled(
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str
+) -> None:
+    simulator.plan(connection_id, running_seconds=300)
+    run = TaskRun.start(airflow, "sync_deferred", connection_id=connection_id)
+    work = run.job(simulator)
+    eventually(lambda: looks_at(simulator, work.id) > LOOKS_OF_THE_TASK, "the triggerer looks")
+    run.mark_succeeded()
+    eventually(lambda: bool(run.job(simulator).cancel_requested_at), "the job is asked to cancel", patience=60)
+    reason = f"The task was marked success by hand, so its job is cancelled. Job {work.id}"
+    eventually(
+        lambda: any(reason in log for log in (run.log(), airflow.log("triggerer").read_text())),
+        "the log says why",
+        patience=60,
+    )
+    assert run.state == "success"
 
 
 def test_of_five_mapped_tasks_the_one_that_is_marked_failed_cancels_its_job(
