@@ -56,7 +56,7 @@ class Request(Generic[T]):
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     idempotency_key: str | None = None
     at_most: int | None = None
-    # In no repr: whoever asks for the same shares the answer.
+    # Not in the repr, because the request that is sent is the same.
     dropped: frozenset[str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

@@ -110,7 +110,7 @@ class Inquiry:
         """Send what only reads, until there is an answer.
 
         :param request: one of :mod:`planasonix_provider.api.routes`.
-        :param contact: what has answered before.
+        :param contact: the best response so far.
         :return: what the answer holds.
         :raises PlanasonixError: as :meth:`patiently`.
         """
@@ -125,7 +125,7 @@ class Inquiry:
         """Sit out an outage, with the patience of a wait: a try that fails meanwhile is one less for what comes.
 
         :param act: what to do.
-        :param contact: what has answered before, which decides what an error means.
+        :param contact: the best response so far, which decides the meaning of an error.
         :param may_be_done_again: whether an error allows to repeat ``act`` at all; default yes.
         :return: what came of it.
         :raises PlanasonixTimeoutError: if the task's time is up first.

@@ -123,7 +123,7 @@ class OutageTracker:
     """Counts for how long requests have failed.
 
     :param policy: how long errors are tolerated.
-    :param contact: what has answered before.
+    :param contact: the best response so far.
     :param since: when the outage began, if it goes on from another process.
     :param passes: further errors that pass here like an outage; default none.
     """

@@ -92,7 +92,7 @@ class Ledger:
         return not is_of_before and _mark(work.id) not in self.told
 
     def has_told(self, work_id: str) -> bool:
-        """Say whether something was told of, or is not wanted.
+        """Return whether a job or backfill was reported, or is not wanted.
 
         :param work_id: its id.
         :return: whether it was.

@@ -280,7 +280,7 @@ class Look:
             self._ledger(listener).forget(work_id)
 
     def left(self) -> dict[str, datetime]:
-        """Say what somebody expects and no list has shown, and what a list has shown but cannot be read there.
+        """Return expected work that no list has shown, and work whose row in a list cannot be read.
 
         :return: when it was created, by its id.
         """

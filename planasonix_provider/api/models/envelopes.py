@@ -140,7 +140,7 @@ class UnreadableRow(NamedTuple):
 
     :param position: its place among the rows of its page, from 0.
     :param id: its id, if that can be read.
-    :param problem: what is wrong with it, without its values.
+    :param problem: the first validation error, without its values.
     """
 
     position: int
