@@ -117,10 +117,10 @@ format: .venv/.installed ## format the code, and fix what can be fixed
 	$(PYTHON) -m ruff check --fix
 
 bench: .venv/.installed $(BENCH)/.installed ## measure imports, parsing, the simulator and waiting; takes a quarter of an hour
-	$(PYTHON) tests/benchmarks/imports.py
-	$(PYTHON) tests/benchmarks/parsing.py
-	$(PYTHON) tests/benchmarks/simulator.py
-	$(BENCH)/bin/python tests/benchmarks/waiting.py --write docs
+	$(PYTHON) benchmarks/imports.py
+	$(PYTHON) benchmarks/parsing.py
+	$(PYTHON) benchmarks/simulator.py
+	$(BENCH)/bin/python benchmarks/waiting.py --write docs
 
 # Compiles the constraints of the Airflow versions $(1), with the option $(2).
 define compile-for
@@ -193,7 +193,7 @@ $(UV):
 	@touch $@
 
 # Others' packages that waiting is compared with: they stay out of where the tests run.
-$(BENCH)/.installed: tests/benchmarks/requirements.txt constraints/airflow-$(NEWEST).txt pyproject.toml | $(UV)
+$(BENCH)/.installed: benchmarks/requirements.txt constraints/airflow-$(NEWEST).txt pyproject.toml | $(UV)
 	@echo "Installing what the benchmarks compare with into $(BENCH)"
 	@python=$$(sh dev/find-python $(TOO_NEW)) && $(UV) venv --quiet --allow-existing --python $$python $(BENCH)
 	@$(UV) pip install --quiet --python $(BENCH) -c constraints/airflow-$(NEWEST).txt -e '.[simulator]' -r $<

@@ -36,7 +36,7 @@ with DAG(
     def rotate(webhook: dict[str, Any]) -> None:
         """Change the secret every month; the receiver accepts both while the old one may still be under way."""
         from planasonix_provider.hooks.planasonix import PlanasonixHook
-        from planasonix_provider.signing_secrets import rotate_and_keep
+        from planasonix_provider.webhook_secrets import rotate_and_keep
 
         if not webhook["secret_is_new"]:
             with PlanasonixHook() as hook:

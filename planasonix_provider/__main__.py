@@ -10,16 +10,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from planasonix_provider.cli.exits import SIGNALLED
+from planasonix_provider.cli.exit_codes import SIGNALLED
 from planasonix_provider.cli.parser import parser
-from planasonix_provider.waiting.commands import PROGRAM
+from planasonix_provider.waiting.cli_hints import PROGRAM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     :param arguments: the command line; by default this process's own.
-    :return: the exit code, see :mod:`planasonix_provider.cli.exits`.
+    :return: the exit code, see :mod:`planasonix_provider.cli.exit_codes`.
     """
     options = parser().parse_args(arguments)
     try:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _perform(options: argparse.Namespace) -> int:
     with warnings.catch_warnings():
         with _quietly():
-            from planasonix_provider.cli.stage import perform
+            from planasonix_provider.cli.runner import perform
         return perform(options.act, options, program=PROGRAM)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import conf
 
-from planasonix_provider import parameters
+from planasonix_provider import validators
 from planasonix_provider.get_provider_info import CONFIG
 
 SECTION = "planasonix"
@@ -29,7 +29,7 @@ def first_contact_patience() -> float:
 
 def poll_interval() -> float:
     """Return the seconds between two polls of a task that does not set them."""
-    return _seconds("poll_interval", parameters.MIN_POLL_SECONDS, MAX_POLL_SECONDS)
+    return _seconds("poll_interval", validators.MIN_POLL_SECONDS, MAX_POLL_SECONDS)
 
 
 def cancel_on_kill() -> bool:
@@ -59,4 +59,4 @@ def _value(option: str) -> str:
 
 
 def _refusal(option: str, given: Any, allowed: str) -> ValueError:
-    return parameters.refusal(f"[{SECTION}] {option} in Airflow's configuration", given, allowed)
+    return validators.refusal(f"[{SECTION}] {option} in Airflow's configuration", given, allowed)

@@ -165,7 +165,10 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [
             {
                 **integration,
-                "python-modules": ["planasonix_provider.hooks.planasonix", "planasonix_provider.hooks.receiver"],
+                "python-modules": [
+                    "planasonix_provider.hooks.planasonix",
+                    "planasonix_provider.hooks.webhook_receiver",
+                ],
             }
         ],
         "operators": [{**integration, "python-modules": ["planasonix_provider.operators.planasonix"]}],
@@ -181,7 +184,7 @@ def get_provider_info() -> dict[str, Any]:
             },
             {
                 "connection-type": RECEIVER_CONNECTION_TYPE,
-                "hook-class-name": "planasonix_provider.hooks.receiver.PlanasonixReceiverHook",
+                "hook-class-name": "planasonix_provider.hooks.webhook_receiver.PlanasonixReceiverHook",
                 "hook-name": RECEIVER_HOOK_NAME,
                 "ui-field-behaviour": RECEIVER_UI_FIELD_BEHAVIOUR,
                 "conn-fields": RECEIVER_CONN_FIELDS,
@@ -192,5 +195,5 @@ def get_provider_info() -> dict[str, Any]:
         "dataset-uris": asset_uris,
         "extra-links": ["planasonix_provider.links.planasonix.PlanasonixJobLink"],
         "config": CONFIG,
-        "cli": ["planasonix_provider.cli.definition.get_planasonix_cli_commands"],
+        "cli": ["planasonix_provider.cli.commands.get_planasonix_cli_commands"],
     }

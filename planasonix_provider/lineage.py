@@ -31,7 +31,7 @@ from attrs import define
 from planasonix_provider.assets.planasonix import SCHEME
 
 if TYPE_CHECKING:
-    from planasonix_provider.operators.accounted import Accounted
+    from planasonix_provider.execution.summary import Accounted
     from planasonix_provider.operators.base import PlanasonixStartOperator
     from planasonix_provider.waiting.report import LoadedTable
 

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from itertools import count, pairwise
 from typing import Any
 
-from planasonix_provider.parameters import YEARS, refusal
+from planasonix_provider.validators import YEARS, refusal
 
 #: Airflow maps a task over at most 1,024 items of another one's output, unless ``[core] max_map_length`` differs.
 MOST_WINDOWS = 1_000

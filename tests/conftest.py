@@ -38,14 +38,14 @@ os.environ.update(
     AIRFLOW__CORE__FERNET_KEY=urlsafe_b64encode(os.urandom(32)).decode(),
 )
 
-from planasonix_provider import parameters  # noqa: E402
-from planasonix_provider.api import pace  # noqa: E402
+from planasonix_provider import validators  # noqa: E402
+from planasonix_provider.api import rate_limiter  # noqa: E402
 from planasonix_provider.simulator import Simulator  # noqa: E402
 from planasonix_provider.waiting import outages  # noqa: E402
-from tests.hanging import Hanging  # noqa: E402
+from tests.support.hanging_responses import Hanging  # noqa: E402
 
 if TYPE_CHECKING:
-    from tests.travel import Travel
+    from tests.support.time_travel import Travel
 
 #: Looks like a key, so that a search for it in everything that a test leaves behind means something.
 API_KEY = "plnx_test_4f8a1c0e9d"
@@ -53,14 +53,14 @@ API_KEY = "plnx_test_4f8a1c0e9d"
 
 # The simulator's jobs take a twentieth of a second here, and tasks poll them as fast: at the real limit, this process
 # would sleep for minutes in all. Not in a fixture, because tasks are also made while tests are collected.
-MIN_POLL_SECONDS = parameters.MIN_POLL_SECONDS
-parameters.MIN_POLL_SECONDS = 0.01
+MIN_POLL_SECONDS = validators.MIN_POLL_SECONDS
+validators.MIN_POLL_SECONDS = 0.01
 
 
 @pytest.fixture
 def min_poll_seconds(monkeypatch: pytest.MonkeyPatch) -> float:
     """The limit that users have."""
-    monkeypatch.setattr(parameters, "MIN_POLL_SECONDS", MIN_POLL_SECONDS)
+    monkeypatch.setattr(validators, "MIN_POLL_SECONDS", MIN_POLL_SECONDS)
     return MIN_POLL_SECONDS
 
 
@@ -92,7 +92,7 @@ def simulator(_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterato
 @pytest.fixture
 def travel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Travel]:
     """Let no work end, and no time be up, while a slow machine is about to look at it."""
-    from tests.travel import travelling
+    from tests.support.time_travel import travelling
 
     with travelling(monkeypatch) as travel:
         yield travel
@@ -109,7 +109,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
 @pytest.fixture(autouse=True)
 def _unknown_pace() -> None:
     """What one test has learned of a key's rate limit is nothing to the next."""
-    pace._paces.clear()
+    rate_limiter._paces.clear()
 
 
 @pytest.fixture(scope="session")

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from planasonix_provider import configuration, parameters
+from planasonix_provider import configuration, validators
 from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixOutageError, PlanasonixTransportError
 from planasonix_provider.get_provider_info import CONFIG
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.sensors.planasonix import PlanasonixJobSensor
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
-from tests.driving import drive, no_variables
-from tests.outages import MINUTE, outage
-from tests.travel import Travel, travelling
+from tests.support.outages import MINUTE, outage
+from tests.support.task_runs import drive, no_variables
+from tests.support.time_travel import Travel, travelling
 
 OPTIONS = CONFIG["planasonix"]["options"]
 PAGE = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
@@ -180,4 +180,4 @@ class TestPatience:
 
 
 def test_the_interval_has_the_lowest_value_that_a_task_may_have() -> None:
-    assert parameters.poll_interval("poll_interval", configuration.poll_interval()) == 10
+    assert validators.poll_interval("poll_interval", configuration.poll_interval()) == 10

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 import planasonix_provider
-from planasonix_provider.api.operation import Operations, listing, operation
-from planasonix_provider.cli.definition import SHELL, Group
+from planasonix_provider.api.operations import Operations, listing, operation
+from planasonix_provider.cli.commands import SHELL, Group
 from planasonix_provider.operators import planasonix as operators
 from planasonix_provider.sensors import planasonix as sensors
 from planasonix_provider.simulator import Simulator

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
 
-from planasonix_provider.hooks.receiver import PlanasonixReceiverHook
-from planasonix_provider.keepers import keeper
+from planasonix_provider.hooks.webhook_receiver import PlanasonixReceiverHook
+from planasonix_provider.secret_stores import keeper
 from planasonix_provider.testing import Planasonix
 from planasonix_provider.triggers.events import HAS_WATCHERS
 from tests.conftest import DAGS_FOLDER
-from tests.dag_processor import make_assets_known
+from tests.support.dag_processor import make_assets_known
 
 ORDERS = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 DEMO = [f"conn_demo_{number:02}" for number in range(1, 11)]

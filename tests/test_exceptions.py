@@ -21,9 +21,9 @@ from planasonix_provider.operators.planasonix import PlanasonixCancelJobOperator
 from planasonix_provider.sensors.planasonix import PlanasonixBackfillSensor, PlanasonixJobSensor, PlanasonixSyncSensor
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
-from tests.driving import Run, drive, no_variables
-from tests.operators.tries import dies
-from tests.operators.work import CONNECTION, backfill, meanwhile, ring, sync
+from tests.support.attempts import dies
+from tests.support.scenarios import CONNECTION, backfill, meanwhile, ring, sync
+from tests.support.task_runs import Run, drive, no_variables
 
 WINDOW = BackfillBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"})
 

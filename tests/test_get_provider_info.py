@@ -102,7 +102,7 @@ def test_airflow_lists_the_provider_with_hooks_links_and_triggers(listed: dict[s
     assert listed["list"] == [__version__, "Planasonix"]
     assert {name: hook for name, hook in listed["hooks"].items() if name.startswith("planasonix")} == {
         "planasonix": "planasonix_provider.hooks.planasonix.PlanasonixHook",
-        "planasonix_webhook": "planasonix_provider.hooks.receiver.PlanasonixReceiverHook",
+        "planasonix_webhook": "planasonix_provider.hooks.webhook_receiver.PlanasonixReceiverHook",
     }
     assert "planasonix_provider.links.planasonix.PlanasonixJobLink" in listed["links"]
     assert "planasonix_provider.triggers.planasonix" in listed["triggers"]

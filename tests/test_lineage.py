@@ -24,9 +24,9 @@ from planasonix_provider.api.errors import PlanasonixJobFailedError, PlanasonixT
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
 from tests.conftest import API_KEY
-from tests.driving import Run, context, drive, no_variables
-from tests.openlineage_schema import check_event
-from tests.operators.work import CONNECTION, backfill, is_asked, meanwhile, sync
+from tests.support.openlineage_schema import check_event
+from tests.support.scenarios import CONNECTION, backfill, is_asked, meanwhile, sync
+from tests.support.task_runs import Run, context, drive, no_variables
 
 TABLES = {"public.orders": 44_802, "sales/2025 ü.items": 0}
 
@@ -144,7 +144,7 @@ class TestASync:
         self, simulator: Simulator, see: Callable[..., Seen], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.plan(CONNECTION, tables={"public.orders": 3})
-        monkeypatch.setattr("planasonix_provider.operators.accounted.Accounted.take", _without_rows)
+        monkeypatch.setattr("planasonix_provider.execution.summary.Accounted.take", _without_rows)
         assert see(sync).event["outputs"][0]["outputFacets"] == {}
 
     def test_that_is_mapped_has_its_own_connections_tables(
@@ -406,7 +406,7 @@ class TestWithoutOpenLineage:
     def test_the_operators_import_nothing_of_it(self) -> None:
         modules = """
             import planasonix_provider.operators.planasonix
-            import planasonix_provider.operators.road
+            import planasonix_provider.execution.start_task
             import planasonix_provider.sensors.planasonix
             import planasonix_provider.triggers.planasonix
             print(*sorted(name for name in sys.modules if "lineage" in name))
@@ -419,8 +419,8 @@ class TestWithoutOpenLineage:
     def test_a_task_runs_where_it_is_not_installed(self, simulator: Simulator) -> None:
         code = """
             import pytest
-            from tests.driving import drive, no_variables
-            from tests.operators.work import sync
+            from tests.support.task_runs import drive, no_variables
+            from tests.support.scenarios import sync
 
             no_variables(pytest.MonkeyPatch())
             try:

@@ -9,7 +9,7 @@ import pytest
 
 from planasonix_provider import __main__, __version__
 from planasonix_provider.simulator import Simulator
-from tests.operators.work import CONNECTION
+from tests.support.scenarios import CONNECTION
 
 
 def test_it_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,13 +18,13 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 from planasonix_provider.api import models, routes
-from planasonix_provider.api.events import KNOWN_EVENTS
+from planasonix_provider.api.event_types import KNOWN_EVENTS
 from planasonix_provider.api.request import PAGE_SIZE, PREFIX
 from planasonix_provider.api.states import BACKFILL_STATES, JOB_STATES
-from planasonix_provider.parameters import identifier
-from tests.api import reference
-from tests.api.reference import Example
+from planasonix_provider.validators import identifier
 from tests.api.test_reference import BY_ROUTE, REQUESTS, name_of, nameless
+from tests.support import api_reference
+from tests.support.api_reference import Example
 
 TEXT = (Path(__file__).parent.parent / "docs" / "openapi.yaml").read_text()
 DOCUMENT = yaml.load(TEXT, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -75,7 +75,7 @@ OPEN_SETS = {
 }
 LIMITS = {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"}
 
-REFERENCE = reference.TEXT.read_text()
+REFERENCE = api_reference.TEXT.read_text()
 _parts = re.split(r"^(GET|POST|PUT|DELETE) /api/v1(/\S+)$", REFERENCE, flags=re.MULTILINE)
 #: What the reference says below each route.
 SECTIONS = {
@@ -178,7 +178,7 @@ def media(example: Example) -> dict[str, Any]:
 
 
 def shown_by_the_reference() -> list[tuple[str, str, Any]]:
-    return [found for one in reference.examples() for found in shown(media(one)["schema"], one.body)]
+    return [found for one in api_reference.examples() for found in shown(media(one)["schema"], one.body)]
 
 
 def all_media(part: Any) -> Iterator[dict[str, Any]]:
@@ -451,14 +451,14 @@ def test_null_is_allowed_where_the_reference_shows_it_and_nowhere_else() -> None
     assert allowed == {(owner, field) for owner, field, value in shown_by_the_reference() if value is None}
 
 
-@pytest.mark.parametrize("example", reference.examples(), ids=str)
+@pytest.mark.parametrize("example", api_reference.examples(), ids=str)
 def test_an_example_of_the_reference_stands_in_its_place(example: Example) -> None:
     assert media(example)["examples"] == {"reference": {"value": example.body}}
 
 
 def test_an_example_is_what_its_schema_says() -> None:
     found = [(one["schema"], example) for one in all_media(DOCUMENT) for example in one["examples"].values()]
-    assert len([example for _, example in found if "x-source" not in example]) == len(reference.examples())
+    assert len([example for _, example in found if "x-source" not in example]) == len(api_reference.examples())
     for schema, example in found:
         validator = Draft202012Validator(
             {"$ref": f"urn:planasonix{schema['$ref']}"},

@@ -24,8 +24,8 @@ from planasonix_provider.api.models import BackfillBody
 from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator, PlanasonixSyncOperator
 from planasonix_provider.sensors.planasonix import PlanasonixBackfillSensor, PlanasonixJobSensor
 from planasonix_provider.simulator import Simulator
-from tests.driving import HAS_NOTES, Run, drive, no_variables
-from tests.travel import travelling
+from tests.support.task_runs import HAS_NOTES, Run, drive, no_variables
+from tests.support.time_travel import travelling
 
 CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 WINDOW = {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"}

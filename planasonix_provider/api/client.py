@@ -15,20 +15,20 @@ from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Self, TypeVar
 
+import httpx
 from tenacity import AsyncRetrying, Retrying
 
 from planasonix_provider import clock
-from planasonix_provider.api.account import Account as Account
-from planasonix_provider.api.account import is_loopback
-from planasonix_provider.api.answers import Answer, Incoming, read
-from planasonix_provider.api.deadline import Deadline
+from planasonix_provider.api.client_config import Account as Account
+from planasonix_provider.api.client_config import is_loopback
 from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixRateLimitError
-from planasonix_provider.api.faults import faults_named
-from planasonix_provider.api.http_library import httpx
-from planasonix_provider.api.operation import Operations
-from planasonix_provider.api.pace import Pace, pace_of
+from planasonix_provider.api.operations import Operations
+from planasonix_provider.api.rate_limiter import Pace, pace_of
 from planasonix_provider.api.request import Request
+from planasonix_provider.api.request_timeout import Deadline
+from planasonix_provider.api.responses import Answer, Incoming, read
 from planasonix_provider.api.retry import Policy
+from planasonix_provider.api.transport_errors import faults_named
 
 T = TypeVar("T")
 

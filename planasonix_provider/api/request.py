@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
-from planasonix_provider import parameters
+from planasonix_provider import validators
 from planasonix_provider.api.models import Reply
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class Request(Generic[T]):
 
     def __post_init__(self) -> None:
         for name, value in self.ids.items():
-            parameters.identifier(name, value)
+            validators.identifier(name, value)
 
     @property
     def url_path(self) -> str:

@@ -14,8 +14,8 @@ from uuid import uuid4
 
 from pydantic import BaseModel, SecretStr
 
-from planasonix_provider import parameters
-from planasonix_provider.api import arguments
+from planasonix_provider import validators
+from planasonix_provider.api import validation
 from planasonix_provider.api.models import (
     Backfill,
     BackfillBody,
@@ -51,7 +51,7 @@ from planasonix_provider.api.models import (
 )
 from planasonix_provider.api.request import Repeat as Repeat
 from planasonix_provider.api.request import Request as Request
-from planasonix_provider.parameters import refusal
+from planasonix_provider.validators import refusal
 
 T = TypeVar("T")
 
@@ -77,9 +77,9 @@ def trigger_sync(
     """
     body = _body(
         SyncBody,
-        pipeline_id=arguments.optional_id("pipeline_id", pipeline_id),
-        priority=arguments.optional_priority("priority", priority),
-        metadata=arguments.optional_metadata("metadata", metadata),
+        pipeline_id=validation.optional_id("pipeline_id", pipeline_id),
+        priority=validation.optional_priority("priority", priority),
+        metadata=validation.optional_metadata("metadata", metadata),
     )
     return _start("/connections/{connection_id}/sync", SyncReply, body, idempotency_key, connection_id=connection_id)
 
@@ -107,16 +107,16 @@ def trigger_backfill(
     :return: the request; its answer is the backfill that was started.
     :raises ValueError: if the window is none, or an argument is none that a server could accept.
     """
-    begin, end = parameters.utc("start_at", start_at), parameters.utc("end_at", end_at)
+    begin, end = validators.utc("start_at", start_at), validators.utc("end_at", end_at)
     if end <= begin:
         raise refusal("end_at", end_at, f"a time after start_at ({start_at!r})")
     body = _body(
         BackfillBody,
         start_at=begin,
         end_at=end,
-        tables=arguments.optional_tables("tables", tables),
-        priority=arguments.optional_priority("priority", priority),
-        metadata=arguments.optional_metadata("metadata", metadata),
+        tables=validation.optional_tables("tables", tables),
+        priority=validation.optional_priority("priority", priority),
+        metadata=validation.optional_metadata("metadata", metadata),
     )
     return _start(
         "/connections/{connection_id}/backfill", BackfillStartReply, body, idempotency_key, connection_id=connection_id
@@ -142,9 +142,9 @@ def list_backfills(
         "/backfills",
         BackfillPage,
         query={
-            "connection_id": arguments.optional_id("connection_id", connection_id),
-            "status": arguments.optional_word("status", status),
-            "limit": arguments.page_size(limit),
+            "connection_id": validation.optional_id("connection_id", connection_id),
+            "status": validation.optional_word("status", status),
+            "limit": validation.page_size(limit),
         },
         at_most=limit,
     )
@@ -183,7 +183,7 @@ def list_jobs(
     :raises ValueError: if a filter is empty or no text, a bound no time, ``since`` after ``until``, or ``limit`` no
         number from 1.
     """
-    begin, end = arguments.optional_utc("since", since), arguments.optional_utc("until", until)
+    begin, end = validation.optional_utc("since", since), validation.optional_utc("until", until)
     if begin and end and end < begin:
         raise refusal("until", until, f"a time that is not before since ({since!r})")
     return Request(
@@ -191,13 +191,13 @@ def list_jobs(
         "/jobs",
         JobPage,
         query={
-            "connection_id": arguments.optional_id("connection_id", connection_id),
-            "pipeline_id": arguments.optional_id("pipeline_id", pipeline_id),
-            "type": arguments.optional_word("type", type),
-            "status": arguments.optional_word("status", status),
-            "since": arguments.timestamp(begin),
-            "until": arguments.timestamp(end),
-            "limit": arguments.page_size(limit),
+            "connection_id": validation.optional_id("connection_id", connection_id),
+            "pipeline_id": validation.optional_id("pipeline_id", pipeline_id),
+            "type": validation.optional_word("type", type),
+            "status": validation.optional_word("status", status),
+            "since": validation.timestamp(begin),
+            "until": validation.timestamp(end),
+            "limit": validation.page_size(limit),
         },
         at_most=limit,
     )
@@ -240,7 +240,7 @@ def list_webhooks(*, limit: int | None = None) -> Request[Page[Webhook]]:
     :return: the request for the first page.
     :raises ValueError: if ``limit`` is no number from 1.
     """
-    arguments.page_size(limit)
+    validation.page_size(limit)
     return Request("GET", "/webhooks", WebhookPage, at_most=limit)
 
 
@@ -256,9 +256,9 @@ def create_webhook(url: str, *, events: Sequence[str], secret: SecretStr | str |
     """
     body = _body(
         WebhookBody,
-        url=arguments.webhook_url("url", url),
-        events=arguments.events("events", events),
-        secret=arguments.webhook_secret(secret),
+        url=validation.webhook_url("url", url),
+        events=validation.events("events", events),
+        secret=validation.webhook_secret(secret),
     )
     return _start("/webhooks", NewWebhookReply, body, None)
 
@@ -288,9 +288,9 @@ def update_webhook(
     """
     body = _body(
         WebhookChange,
-        url=arguments.optional_url("url", url),
-        events=arguments.optional_events("events", events),
-        enabled=arguments.optional_flag("enabled", enabled),
+        url=validation.optional_url("url", url),
+        events=validation.optional_events("events", events),
+        enabled=validation.optional_flag("enabled", enabled),
     )
     if not body:
         raise ValueError("url, events, enabled: got None, allowed is one of them at least.")
@@ -326,7 +326,7 @@ def test_webhook(webhook_id: str, *, event: str | None = None) -> Request[TestDe
     :return: the request; its answer is the delivery.
     :raises ValueError: if ``event`` is empty or no text, or ``webhook_id`` can be no id.
     """
-    body = _body(WebhookTestBody, event=arguments.optional_event("event", event))
+    body = _body(WebhookTestBody, event=validation.optional_event("event", event))
     return _start("/webhooks/{webhook_id}/test", TestDeliveryReply, body, None, webhook_id=webhook_id)
 
 
@@ -338,7 +338,7 @@ def list_webhook_deliveries(webhook_id: str, *, limit: int | None = None) -> Req
     :return: the request for the first page.
     :raises ValueError: if ``limit`` is no number from 1, or ``webhook_id`` can be no id.
     """
-    arguments.page_size(limit)
+    validation.page_size(limit)
     return Request(
         "GET", "/webhooks/{webhook_id}/deliveries", DeliveryPage, ids={"webhook_id": webhook_id}, at_most=limit
     )

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from airflow.providers.common.compat.sdk import Asset
 
-from planasonix_provider import parameters
+from planasonix_provider import validators
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.openlineage.facet import Dataset as OpenLineageDataset
@@ -47,10 +47,10 @@ class PlanasonixTable:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "host", _host("host", self.host))
-        parameters.identifier("connection_id", self.connection_id)
+        validators.identifier("connection_id", self.connection_id)
         _table("table", self.table)
         if len(self.uri) > LONGEST_URI:
-            raise parameters.refusal(
+            raise validators.refusal(
                 "table",
                 self.table,
                 f"a name whose asset URI has no more than {LONGEST_URI:,} characters; this one's has {len(self.uri):,}",
@@ -84,7 +84,7 @@ class PlanasonixTable:
         except ValueError:
             parts = None
         if parts is None:
-            raise parameters.refusal("uri", uri, _FORM)
+            raise validators.refusal("uri", uri, _FORM)
         return cls.from_parts(parts)
 
     @classmethod
@@ -101,7 +101,7 @@ class PlanasonixTable:
                 with suppress(UnicodeDecodeError):
                     connection_id, table = (unquote(segment, errors="strict") for segment in (connection_id, table))
                     return cls(host=parts.netloc, connection_id=connection_id, table=table)
-        raise parameters.refusal("uri", parts.geturl(), _FORM)
+        raise validators.refusal("uri", parts.geturl(), _FORM)
 
 
 def planasonix_asset(
@@ -131,13 +131,13 @@ def planasonix_asset(
     :raises ValueError: if one of these makes no sense, or is a template: an asset is known when its DAG is parsed.
     """
     for parameter, value in (("connection_id", connection_id), ("table", table), ("host", host), ("name", name)):
-        if parameters.is_open(value):
-            raise parameters.refusal(
+        if validators.is_open(value):
+            raise validators.refusal(
                 parameter, value, "a text without a template: Airflow knows assets before tasks run"
             )
     uri = PlanasonixTable(host=host, connection_id=connection_id, table=table).uri
-    name = parameters.optional(parameters.text)("name", name)
-    kept = None if extra is None else parameters.metadata("extra", extra)
+    name = validators.optional(validators.text)("name", name)
+    kept = None if extra is None else validators.metadata("extra", extra)
     if not hasattr(Asset, "name"):
         return Asset(uri=uri, extra=kept)
     return Asset(name=uri if name is None else name, uri=uri, extra=kept)
@@ -173,7 +173,7 @@ def _host(name: str, value: Any) -> str:
     except ValueError:
         host, port = "", 0
     if not _HOST.fullmatch(host) or port == 0 or parts.netloc != value or "@" in value:
-        raise parameters.refusal(
+        raise validators.refusal(
             name,
             value if isinstance(value, str) and "@" not in value else type(value),
             f"a host as {DEFAULT_HOST}, in ASCII, with a port where the API has one: no scheme, user name or path",
@@ -184,13 +184,13 @@ def _host(name: str, value: Any) -> str:
 
 def _table(name: str, value: Any) -> None:
     """Refuse what is no table's name. Whatever can be quoted in SQL is one, white space and line breaks included."""
-    parameters.text(name, value)
+    validators.text(name, value)
     try:
         sound = b"\0" not in value.encode()
     except UnicodeEncodeError:
         sound = False
     if not sound:
-        raise parameters.refusal(name, value, "a text that UTF-8 can hold, without a NUL")
+        raise validators.refusal(name, value, "a text that UTF-8 can hold, without a NUL")
 
 
 def _segment(text: str) -> str:

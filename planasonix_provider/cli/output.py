@@ -14,8 +14,8 @@ from typing import Any
 from airflow.cli.simple_table import AirflowConsole
 from airflow.utils import yaml
 
-from planasonix_provider.cli.exits import DONE
-from planasonix_provider.cli.screen import harmless
+from planasonix_provider.cli.exit_codes import DONE
+from planasonix_provider.cli.terminal import harmless
 
 
 @dataclass(frozen=True)

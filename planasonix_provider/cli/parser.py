@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from planasonix_provider import __version__
-from planasonix_provider.cli.definition import SHELL, Command, Group, options_of
-from planasonix_provider.waiting.commands import PROGRAM
+from planasonix_provider.cli.commands import SHELL, Command, Group, options_of
+from planasonix_provider.waiting.cli_hints import PROGRAM
 
 
 def parser() -> argparse.ArgumentParser:

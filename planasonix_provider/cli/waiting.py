@@ -8,28 +8,28 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any
 
-from planasonix_provider import parameters
+from planasonix_provider import validators
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixTimeoutError
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import ONCE, is_ambiguous
-from planasonix_provider.cli.exits import code_of
-from planasonix_provider.cli.interrupts import Interrupted
-from planasonix_provider.cli.misuse import MisuseError, reading
+from planasonix_provider.cli.exit_codes import code_of
 from planasonix_provider.cli.output import Answer
-from planasonix_provider.cli.screen import Bar
-from planasonix_provider.cli.stage import Stage
+from planasonix_provider.cli.runner import Stage
+from planasonix_provider.cli.signals import Interrupted
+from planasonix_provider.cli.terminal import Bar
+from planasonix_provider.cli.usage import MisuseError, reading
 from planasonix_provider.clock import utcnow
-from planasonix_provider.waiting import worker
-from planasonix_provider.waiting.account import WorkAccount, account_for
+from planasonix_provider.waiting import blocking_wait
 from planasonix_provider.waiting.cancel import PURSUE_EVERY, cancel
-from planasonix_provider.waiting.channel import Channel, run_aside
-from planasonix_provider.waiting.event import WaitEvent
-from planasonix_provider.waiting.patience import Patience
+from planasonix_provider.waiting.formatting import duration, sentence
 from planasonix_provider.waiting.report import report
-from planasonix_provider.waiting.subjects import BackfillSubject, Seen, Work, WorkSubject, subject_of
-from planasonix_provider.waiting.watch import Watch
-from planasonix_provider.waiting.words import duration, sentence
+from planasonix_provider.waiting.result import WorkAccount, account_for
+from planasonix_provider.waiting.result_fetcher import Patience
+from planasonix_provider.waiting.shared_client import Channel, run_aside
+from planasonix_provider.waiting.targets import BackfillSubject, Seen, Work, WorkSubject, subject_of
+from planasonix_provider.waiting.wait_event import WaitEvent
+from planasonix_provider.waiting.wait_state import Watch
 
 
 def wait_and_account(stage: Stage, work: Work) -> Answer:
@@ -112,7 +112,9 @@ class Wait:
         is_pursuit = self._asked is not None and isinstance(self.work, Backfill)
         # Not to miss jobs that come and go between two looks.
         interval = min(self.interval, PURSUE_EVERY) if is_pursuit else self.interval
-        return worker.wait(watch, self._look, interval=interval, rest=self.stage.hook.rest, nap=self.stage.rest.sleep)
+        return blocking_wait.wait(
+            watch, self._look, interval=interval, rest=self.stage.hook.rest, nap=self.stage.rest.sleep
+        )
 
     def _look(self, request: Request[Any]) -> Any:
         answer = self.stage.hook.send(request, ONCE)
@@ -296,8 +298,8 @@ def times(stage: Stage) -> tuple[float, float | None]:
     if options.timeout is not None and not options.wait:
         raise MisuseError("--timeout: got a time without --wait, so there is nothing to wait for: add --wait.")
     return (
-        parameters.poll_interval("--poll-interval", options.poll_interval),
-        parameters.optional(parameters.seconds)("--timeout", options.timeout),
+        validators.poll_interval("--poll-interval", options.poll_interval),
+        validators.optional(validators.seconds)("--timeout", options.timeout),
     )
 
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from planasonix_provider.api.arguments import timestamp
 from planasonix_provider.api.errors import PlanasonixLostTrackError
-from planasonix_provider.cli import values
-from planasonix_provider.cli.exits import REFUSED
-from planasonix_provider.cli.interrupts import Interrupted
-from planasonix_provider.cli.looks import listed, plain
-from planasonix_provider.cli.misuse import MisuseError
+from planasonix_provider.api.validation import timestamp
+from planasonix_provider.cli import argument_types
+from planasonix_provider.cli.exit_codes import REFUSED
+from planasonix_provider.cli.jobs import listed, plain
 from planasonix_provider.cli.output import Answer
-from planasonix_provider.cli.stage import Stage
-from planasonix_provider.signing_secrets import Keeper, create_and_keep, keeper, rotate_and_keep
+from planasonix_provider.cli.runner import Stage
+from planasonix_provider.cli.signals import Interrupted
+from planasonix_provider.cli.usage import MisuseError
+from planasonix_provider.webhook_secrets import Keeper, create_and_keep, keeper, rotate_and_keep
 
 
 def list_all(stage: Stage) -> Answer:
     """List the subscriptions."""
-    found = stage.hook.list_webhooks(limit=values.how_many("--limit", stage.options.limit))
+    found = stage.hook.list_webhooks(limit=argument_types.how_many("--limit", stage.options.limit))
     return listed(stage, found, "id", "enabled", "url", "events", "created_at")
 
 
@@ -27,8 +27,8 @@ def create(stage: Stage) -> Answer:
     """Subscribe a URL to events, and have the secret kept."""
     options = stage.options
     place = _place(stage)
-    events = values.words(options.events) or []
-    secret = values.secret("--secret-from", options.secret_from)
+    events = argument_types.words(options.events) or []
+    secret = argument_types.secret("--secret-from", options.secret_from)
     with _not_to_be_lost(stage, f"webhook for {options.url} was created", "webhooks", "list"):
         created = create_and_keep(
             stage.hook, options.url, events=events, to=place, secret=secret, sleep=stage.rest.sleep
@@ -45,7 +45,7 @@ def get(stage: Stage) -> Answer:
 def update(stage: Stage) -> Answer:
     """Change a subscription."""
     options = stage.options
-    events = values.words(options.events)
+    events = argument_types.words(options.events)
     if options.url is None and events is None and options.enabled is None:
         raise MisuseError("There is nothing to change: give --url, --events, --enabled or --no-enabled.")
     changed = stage.hook.update_webhook(options.webhook_id, url=options.url, events=events, enabled=options.enabled)
@@ -84,7 +84,7 @@ def send_test(stage: Stage) -> Answer:
 def deliveries(stage: Stage) -> Answer:
     """List what was sent to a subscription."""
     found = stage.hook.list_webhook_deliveries(
-        stage.options.webhook_id, limit=values.how_many("--limit", stage.options.limit)
+        stage.options.webhook_id, limit=argument_types.how_many("--limit", stage.options.limit)
     )
     return listed(stage, found, "id", "event", "status", "http_status", "attempt", "delivered_at", "last_error")
 

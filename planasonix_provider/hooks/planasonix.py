@@ -18,8 +18,8 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from planasonix_provider import clock
 from planasonix_provider.api import routes
-from planasonix_provider.api.account import Account
 from planasonix_provider.api.client import AsyncClient, Client
+from planasonix_provider.api.client_config import Account
 from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
     PlanasonixConfigurationError,
@@ -27,15 +27,15 @@ from planasonix_provider.api.errors import (
     PlanasonixResponseError,
     PlanasonixTransportError,
 )
-from planasonix_provider.api.operation import Operations
+from planasonix_provider.api.operations import Operations
 from planasonix_provider.api.request import PREFIX
 from planasonix_provider.api.retry import ONCE, Policy
 from planasonix_provider.get_provider_info import CONN_FIELDS, CONNECTION_TYPE, HOOK_NAME, UI_FIELD_BEHAVIOUR
-from planasonix_provider.hooks.form import connection_form_widgets, for_the_form, ui_field_behaviour
-from planasonix_provider.hooks.settings import Settings, settings_of
-from planasonix_provider.hooks.to_the_end import to_the_end
+from planasonix_provider.hooks.connection_form import connection_form_widgets, for_the_form, ui_field_behaviour
+from planasonix_provider.hooks.connection_settings import Settings, settings_of
+from planasonix_provider.hooks.shield import to_the_end
 from planasonix_provider.hooks.waits import HookWait
-from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject
+from planasonix_provider.waiting.targets import BackfillSubject, JobSubject
 
 if TYPE_CHECKING:
     from datetime import timedelta

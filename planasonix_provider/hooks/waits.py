@@ -6,23 +6,23 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from planasonix_provider import parameters
+from planasonix_provider import validators
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixTimeoutError, add_details
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import LAST_LOOK, ONCE
 from planasonix_provider.clock import utcnow
-from planasonix_provider.waiting import worker
-from planasonix_provider.waiting.account import explain
-from planasonix_provider.waiting.awaited import poll_at_the_deadline, until_event
-from planasonix_provider.waiting.channel import Channel, run_aside
-from planasonix_provider.waiting.event import WaitEvent
-from planasonix_provider.waiting.patience import Patience
+from planasonix_provider.waiting import blocking_wait
+from planasonix_provider.waiting.async_wait import poll_at_the_deadline, until_event
+from planasonix_provider.waiting.formatting import duration
 from planasonix_provider.waiting.poller import poller_for
 from planasonix_provider.waiting.report import details_of, error_of_work, first_job_of
-from planasonix_provider.waiting.subjects import BackfillSubject, Seen, Work, WorkSubject
-from planasonix_provider.waiting.watch import Watch
-from planasonix_provider.waiting.words import duration
+from planasonix_provider.waiting.result import explain
+from planasonix_provider.waiting.result_fetcher import Patience
+from planasonix_provider.waiting.shared_client import Channel, run_aside
+from planasonix_provider.waiting.targets import BackfillSubject, Seen, Work, WorkSubject
+from planasonix_provider.waiting.wait_event import WaitEvent
+from planasonix_provider.waiting.wait_state import Watch
 
 if TYPE_CHECKING:
     from planasonix_provider.hooks.planasonix import PlanasonixHook
@@ -47,8 +47,8 @@ class HookWait:
     ) -> None:
         self._hook = hook
         self._subject = subject
-        self._interval = parameters.poll_interval("poll_interval", poll_interval)
-        seconds = parameters.optional(parameters.seconds)("timeout", timeout)
+        self._interval = validators.poll_interval("poll_interval", poll_interval)
+        seconds = validators.optional(validators.seconds)("timeout", timeout)
         now = utcnow()
         self._watch = Watch(
             subject,
@@ -69,11 +69,11 @@ class HookWait:
         :return: the work, which has succeeded.
         :raises PlanasonixError: if it has not, or if the wait ended before.
         """
-        event = self._watch.take(worker.look(self._watch, self._send), utcnow()) or worker.wait(
+        event = self._watch.take(blocking_wait.look(self._watch, self._send), utcnow()) or blocking_wait.wait(
             self._watch, self._send, interval=self._interval, rest=self._hook.rest, nap=sleep
         )
         if event.is_out_of_time:
-            seen = worker.look(self._watch, lambda request: self._hook.send(request, LAST_LOOK))
+            seen = blocking_wait.look(self._watch, lambda request: self._hook.send(request, LAST_LOOK))
             if isinstance(seen, Seen) and seen.is_over and seen.work:
                 event = WaitEvent.over(self._subject, seen.work)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
-from planasonix_provider import configuration, parameters
-from planasonix_provider.checked import Checked
+from planasonix_provider import configuration, validators
 from planasonix_provider.links.planasonix import PlanasonixJobLink
+from planasonix_provider.validated import Checked
 
 # What talks to the API is imported where a task runs, and not here: a DAG file is parsed again and again, and
 # pydantic's models and httpx cost more than all the rest of it.
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+    from planasonix_provider.execution.start_task import Road
+    from planasonix_provider.execution.summary import Accounted
     from planasonix_provider.hooks.planasonix import PlanasonixHook
-    from planasonix_provider.operators.accounted import Accounted
-    from planasonix_provider.operators.road import Road
     from planasonix_provider.waiting.attempt import Attempt
-    from planasonix_provider.waiting.subjects import Work
+    from planasonix_provider.waiting.targets import Work
 
 
 class PlanasonixStartOperator(Checked, BaseOperator):
@@ -62,15 +62,15 @@ class PlanasonixStartOperator(Checked, BaseOperator):
 
     #: What kind of work it is; the XCom with its id is named after it.
     starts: ClassVar[Literal["job", "backfill"]]
-    checks: ClassVar[Mapping[str, parameters.Check]] = {
-        "connection_id": parameters.identifier,
-        "planasonix_conn_id": parameters.text,
-        "priority": parameters.optional(parameters.priority),
-        "metadata": parameters.optional(parameters.metadata),
-        "poll_interval": parameters.poll_interval,
-        "on_conflict": parameters.one_of("fail", "attach", "wait", "skip"),
-        "on_cancelled": parameters.one_of("retry", "fail"),
-        "timeout": parameters.optional(parameters.seconds),
+    checks: ClassVar[Mapping[str, validators.Check]] = {
+        "connection_id": validators.identifier,
+        "planasonix_conn_id": validators.text,
+        "priority": validators.optional(validators.priority),
+        "metadata": validators.optional(validators.metadata),
+        "poll_interval": validators.poll_interval,
+        "on_conflict": validators.one_of("fail", "attach", "wait", "skip"),
+        "on_cancelled": validators.one_of("retry", "fail"),
+        "timeout": validators.optional(validators.seconds),
     }
 
     flags = ("wait_for_completion", "deferrable", "cancel_on_kill", "ignore_empty_tables")
@@ -192,7 +192,7 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         return self.get_openlineage_facets_on_complete(task_instance)
 
     def _take_the_road(self, context: Context) -> Road:
-        from planasonix_provider.operators.road import Road
+        from planasonix_provider.execution.start_task import Road
 
         self.settle()
         self._road = Road(self, context)

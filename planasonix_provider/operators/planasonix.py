@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from planasonix_provider import configuration, parameters
-from planasonix_provider.api.events import event_names
-from planasonix_provider.checked import Checked
+from planasonix_provider import configuration, validators
+from planasonix_provider.api.event_types import event_names
 from planasonix_provider.clock import utcnow
-from planasonix_provider.keepers import Keeper
+from planasonix_provider.execution import webhook_parameters
 from planasonix_provider.links.planasonix import PlanasonixJobLink
-from planasonix_provider.operators import webhook_parameters
 from planasonix_provider.operators.base import PlanasonixStartOperator
-from planasonix_provider.waiting.words import moment
+from planasonix_provider.secret_stores import Keeper
+from planasonix_provider.validated import Checked
+from planasonix_provider.waiting.formatting import moment
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from planasonix_provider.api.models import Backfill, Job, Priority
+    from planasonix_provider.execution.cancel_task import CancelRoad
     from planasonix_provider.hooks.planasonix import PlanasonixHook
-    from planasonix_provider.operators.cancelling import CancelRoad
     from planasonix_provider.waiting.attempt import Attempt
 
 
@@ -49,9 +49,9 @@ class PlanasonixSyncOperator(PlanasonixStartOperator):
     """
 
     starts = "job"
-    checks: ClassVar[Mapping[str, parameters.Check]] = {
+    checks: ClassVar[Mapping[str, validators.Check]] = {
         **PlanasonixStartOperator.checks,
-        "pipeline_id": parameters.optional(parameters.identifier),
+        "pipeline_id": validators.optional(validators.identifier),
     }
     template_fields: Sequence[str] = tuple(checks)
 
@@ -110,11 +110,11 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
     """
 
     starts = "backfill"
-    checks: ClassVar[Mapping[str, parameters.Check]] = {
+    checks: ClassVar[Mapping[str, validators.Check]] = {
         **PlanasonixStartOperator.checks,
-        "start_at": parameters.utc,
-        "end_at": parameters.utc,
-        "tables": parameters.optional(parameters.tables),
+        "start_at": validators.utc,
+        "end_at": validators.utc,
+        "tables": validators.optional(validators.tables),
     }
     template_fields: Sequence[str] = tuple(checks)
 
@@ -137,9 +137,9 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
 
         :raises ValueError: if it does.
         """
-        if parameters.is_open(self.start_at) or parameters.is_open(self.end_at):
+        if validators.is_open(self.start_at) or validators.is_open(self.end_at):
             return
-        if parameters.utc("end_at", self.end_at) <= parameters.utc("start_at", self.start_at):
+        if validators.utc("end_at", self.end_at) <= validators.utc("start_at", self.start_at):
             raise ValueError(f"end_at: got {self.end_at}, allowed is a time after start_at ({self.start_at}).")
 
     def loads(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
 
         :return: where it begins and ends.
         """
-        return parameters.utc("start_at", self.start_at), parameters.utc("end_at", self.end_at)
+        return validators.utc("start_at", self.start_at), validators.utc("end_at", self.end_at)
 
     def start(self, hook: PlanasonixHook, attempt: Attempt) -> Backfill:
         """Start the backfill.
@@ -163,7 +163,7 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
         :param attempt: the try that is running.
         :return: the backfill.
         """
-        if (end := parameters.utc("end_at", self.end_at)) > utcnow():
+        if (end := validators.utc("end_at", self.end_at)) > utcnow():
             self.log.warning("end_at is in the future (%s): what comes after now cannot be loaded yet.", moment(end))
         return hook.trigger_backfill(
             self.connection_id,
@@ -208,12 +208,12 @@ class PlanasonixCancelJobOperator(Checked, BaseOperator):
         ``job_id`` and ``backfill_id`` is given.
     """
 
-    checks: ClassVar[Mapping[str, parameters.Check]] = {
-        "job_id": parameters.optional(parameters.identifier),
-        "backfill_id": parameters.optional(parameters.identifier),
-        "planasonix_conn_id": parameters.text,
-        "poll_interval": parameters.poll_interval,
-        "timeout": parameters.optional(parameters.seconds),
+    checks: ClassVar[Mapping[str, validators.Check]] = {
+        "job_id": validators.optional(validators.identifier),
+        "backfill_id": validators.optional(validators.identifier),
+        "planasonix_conn_id": validators.text,
+        "poll_interval": validators.poll_interval,
+        "timeout": validators.optional(validators.seconds),
     }
     flags = ("wait_for_completion",)
     template_fields: Sequence[str] = tuple(checks)
@@ -249,7 +249,7 @@ class PlanasonixCancelJobOperator(Checked, BaseOperator):
         if (self.job_id is None) == (self.backfill_id is None):
             raise ValueError(
                 f"job_id, backfill_id: got {self.job_id!r} and {self.backfill_id!r}, allowed is one of the two."
-                + (f" {parameters.FROM_NOTHING}." if self.job_id is None else "")
+                + (f" {validators.FROM_NOTHING}." if self.job_id is None else "")
             )
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -260,7 +260,7 @@ class PlanasonixCancelJobOperator(Checked, BaseOperator):
         :raises AirflowFailException: for what no retry can mend: bad parameters, a 400, a 403 or a 404.
         :raises PlanasonixError: of another kind, for what a retry can.
         """
-        from planasonix_provider.operators.cancelling import CancelRoad
+        from planasonix_provider.execution.cancel_task import CancelRoad
 
         self.settle()
         self._road = CancelRoad(self, context)
@@ -306,12 +306,12 @@ class PlanasonixWebhookOperator(Checked, BaseOperator):
     :raises ValueError: when the DAG is parsed, if a parameter without a template makes no sense.
     """
 
-    checks: ClassVar[Mapping[str, parameters.Check]] = {
+    checks: ClassVar[Mapping[str, validators.Check]] = {
         "url": webhook_parameters.url,
-        "events": parameters.optional(event_names),
-        "secret_to": parameters.optional(webhook_parameters.destination),
-        "ensure": parameters.one_of("present", "absent"),
-        "planasonix_conn_id": parameters.text,
+        "events": validators.optional(event_names),
+        "secret_to": validators.optional(webhook_parameters.destination),
+        "ensure": validators.one_of("present", "absent"),
+        "planasonix_conn_id": validators.text,
     }
     template_fields: Sequence[str] = tuple(checks)
     ui_color = "#e6f0ff"
@@ -355,8 +355,8 @@ class PlanasonixWebhookOperator(Checked, BaseOperator):
         :raises AirflowFailException: for what no retry can mend: bad parameters, a 400, a 403 or a 404.
         :raises PlanasonixError: of another kind, for what a retry can.
         """
-        from planasonix_provider.operators.webhook import WebhookRoad
-        from planasonix_provider.operators.webhook_removal import unsubscribe
+        from planasonix_provider.execution.webhook_removal import unsubscribe
+        from planasonix_provider.execution.webhook_task import WebhookRoad
 
         self.settle()
         if self.ensure == "absent":

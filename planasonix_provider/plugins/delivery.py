@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from planasonix_provider.api.arguments import timestamp
 from planasonix_provider.api.models.base import as_utc
+from planasonix_provider.api.validation import timestamp
 
 
 def _printable(text: str) -> str:

@@ -23,18 +23,18 @@ from planasonix_provider.api.signature import (
     check_headers,
     verify,
 )
-from planasonix_provider.hooks.receiver import (
+from planasonix_provider.hooks.webhook_receiver import (
     PlanasonixReceiverHook,
     Receiver,
     ReceiverNames,
     receiver_names,
     unknown_asset,
 )
-from planasonix_provider.plugins.body import Bodies, RefusedBodyError
-from planasonix_provider.plugins.calm import CalmLog
 from planasonix_provider.plugins.delivery import EventBody, what_is_wrong
-from planasonix_provider.plugins.directory import Directory, Source
-from planasonix_provider.plugins.register import Outcome, Register
+from planasonix_provider.plugins.delivery_store import Outcome, Register
+from planasonix_provider.plugins.rate_limited_log import CalmLog
+from planasonix_provider.plugins.receiver_cache import Directory, Source
+from planasonix_provider.plugins.request_body import Bodies, RefusedBodyError
 
 log = logging.getLogger(__name__)
 

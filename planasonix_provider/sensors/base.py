@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
 
-from planasonix_provider import parameters
-from planasonix_provider.checked import Checked
+from planasonix_provider import validators
 from planasonix_provider.links.planasonix import PlanasonixJobLink
+from planasonix_provider.validated import Checked
 
 # What talks to the API is imported where a task runs, and not here, as in the operators.
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from planasonix_provider.sensors.lookout import Lookout
+    from planasonix_provider.execution.sensor_task import Lookout
     from planasonix_provider.triggers.base import PlanasonixWaitTrigger
-    from planasonix_provider.waiting.subjects import Subject
+    from planasonix_provider.waiting.targets import Subject
 
 
 class PlanasonixSensor(Checked, BaseSensorOperator):
@@ -36,7 +36,7 @@ class PlanasonixSensor(Checked, BaseSensorOperator):
     :raises ValueError: when the DAG is parsed, if a parameter without a template makes no sense.
     """
 
-    checks: ClassVar[Mapping[str, parameters.Check]] = {"planasonix_conn_id": parameters.text}
+    checks: ClassVar[Mapping[str, validators.Check]] = {"planasonix_conn_id": validators.text}
     flags = ("deferrable",)
     template_fields: Sequence[str] = ("planasonix_conn_id",)
     operator_extra_links = (PlanasonixJobLink(),)
@@ -52,9 +52,9 @@ class PlanasonixSensor(Checked, BaseSensorOperator):
         super().__init__(**kwargs)
         self.planasonix_conn_id = planasonix_conn_id
         self.deferrable = deferrable
-        parameters.poll_interval("poke_interval", self.poke_interval)
+        validators.poll_interval("poke_interval", self.poke_interval)
         if self.timeout:
-            parameters.seconds("timeout", self.timeout)
+            validators.seconds("timeout", self.timeout)
         self._lookout: Lookout | None = None
 
     #: The states that end the wait well, as far as they depend on the task.
@@ -129,7 +129,7 @@ class PlanasonixSensor(Checked, BaseSensorOperator):
         return max(interval, SETTLING.total_seconds())
 
     def _look_out(self, context: Context) -> Lookout:
-        from planasonix_provider.sensors.lookout import Lookout
+        from planasonix_provider.execution.sensor_task import Lookout
 
         self.settle()
         return Lookout(self, context)

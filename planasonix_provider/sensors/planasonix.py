@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from planasonix_provider import parameters
+from planasonix_provider import validators
 from planasonix_provider.api.states import BACKFILL_OVER, BACKFILL_STATES, JOB_OVER, JOB_STATES
 from planasonix_provider.sensors.base import PlanasonixSensor
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
         PlanasonixJobTrigger,
         PlanasonixSyncTrigger,
     )
-    from planasonix_provider.waiting.next_sync import SyncSubject
-    from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject
+    from planasonix_provider.waiting.sync_target import SyncSubject
+    from planasonix_provider.waiting.targets import BackfillSubject, JobSubject
 
 
 class _WorkSensor(PlanasonixSensor):
@@ -43,7 +43,7 @@ class _WorkSensor(PlanasonixSensor):
 
         :raises ValueError: if there is one.
         """
-        if parameters.is_open(self.allowed_states) or parameters.is_open(self.failed_states):
+        if validators.is_open(self.allowed_states) or validators.is_open(self.failed_states):
             return
         if both := sorted(set(self.allowed_states).intersection(self.failed_states or ())):
             raise ValueError(f"failed_states: got {', '.join(both)}, allowed is what is not among allowed_states.")
@@ -82,11 +82,11 @@ class PlanasonixJobSensor(_WorkSensor):
     """
 
     over = JOB_OVER
-    checks: ClassVar[Mapping[str, parameters.Check]] = {
+    checks: ClassVar[Mapping[str, validators.Check]] = {
         **PlanasonixSensor.checks,
-        "job_id": parameters.identifier,
-        "allowed_states": parameters.some_of(JOB_STATES),
-        "failed_states": parameters.optional(parameters.some_of(JOB_STATES)),
+        "job_id": validators.identifier,
+        "allowed_states": validators.some_of(JOB_STATES),
+        "failed_states": validators.optional(validators.some_of(JOB_STATES)),
     }
     template_fields: Sequence[str] = tuple(checks)
 
@@ -97,7 +97,7 @@ class PlanasonixJobSensor(_WorkSensor):
 
     def subject(self) -> JobSubject:
         """Wait for the job."""
-        from planasonix_provider.waiting.subjects import JobSubject
+        from planasonix_provider.waiting.targets import JobSubject
 
         return JobSubject(self.job_id, self.until)
 
@@ -131,11 +131,11 @@ class PlanasonixBackfillSensor(_WorkSensor):
     """
 
     over = BACKFILL_OVER
-    checks: ClassVar[Mapping[str, parameters.Check]] = {
+    checks: ClassVar[Mapping[str, validators.Check]] = {
         **PlanasonixSensor.checks,
-        "backfill_id": parameters.identifier,
-        "allowed_states": parameters.some_of(BACKFILL_STATES),
-        "failed_states": parameters.optional(parameters.some_of(BACKFILL_STATES)),
+        "backfill_id": validators.identifier,
+        "allowed_states": validators.some_of(BACKFILL_STATES),
+        "failed_states": validators.optional(validators.some_of(BACKFILL_STATES)),
     }
     template_fields: Sequence[str] = tuple(checks)
 
@@ -146,7 +146,7 @@ class PlanasonixBackfillSensor(_WorkSensor):
 
     def subject(self) -> BackfillSubject:
         """Wait for the backfill."""
-        from planasonix_provider.waiting.subjects import BackfillSubject
+        from planasonix_provider.waiting.targets import BackfillSubject
 
         return BackfillSubject(self.backfill_id, self.until)
 
@@ -188,12 +188,12 @@ class PlanasonixSyncSensor(PlanasonixSensor):
     """
 
     allowed_states = ("succeeded",)
-    checks: ClassVar[Mapping[str, parameters.Check]] = {
+    checks: ClassVar[Mapping[str, validators.Check]] = {
         **PlanasonixSensor.checks,
-        "connection_id": parameters.identifier,
-        "since": parameters.utc,
-        "by": parameters.one_of("created", "finished"),
-        "on_failure": parameters.one_of("fail", "wait"),
+        "connection_id": validators.identifier,
+        "since": validators.utc,
+        "by": validators.one_of("created", "finished"),
+        "on_failure": validators.one_of("fail", "wait"),
     }
     template_fields: Sequence[str] = tuple(checks)
 
@@ -215,9 +215,9 @@ class PlanasonixSyncSensor(PlanasonixSensor):
 
     def subject(self) -> SyncSubject:
         """Wait for the connection's next sync."""
-        from planasonix_provider.waiting.next_sync import SyncSubject
+        from planasonix_provider.waiting.sync_target import SyncSubject
 
-        return SyncSubject(self.connection_id, parameters.utc("since", self.since), self.by, self.on_failure)
+        return SyncSubject(self.connection_id, validators.utc("since", self.since), self.by, self.on_failure)
 
     def trigger(self, **how: Any) -> PlanasonixSyncTrigger:
         """Make the trigger that waits for the connection's next sync; the moment goes with it, as it was rendered.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from planasonix_provider.simulator.faults import Fault
+    from planasonix_provider.simulator.api.faults import Fault
     from planasonix_provider.simulator.server import Simulator
 
 __all__ = ["Fault", "Simulator"]
@@ -16,7 +16,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from planasonix_provider.simulator import faults, server
+        from planasonix_provider.simulator import server
+        from planasonix_provider.simulator.api import faults
     except ModuleNotFoundError as error:
         raise ImportError(
             f"The simulator needs {error.name}, which is not installed: pip install "

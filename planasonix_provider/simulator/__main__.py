@@ -10,9 +10,9 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from planasonix_provider.simulator.connect import export_line
+from planasonix_provider.simulator.airflow_connection import export_line
 from planasonix_provider.simulator.hosts import ANY_HOST, host_name
-from planasonix_provider.simulator.past import KEEP
+from planasonix_provider.simulator.model.retention import KEEP
 
 if TYPE_CHECKING:
     from planasonix_provider.simulator import Simulator

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable
 from ipaddress import ip_address
 
-from planasonix_provider.simulator.refusals import Refused
+from planasonix_provider.simulator.model.api_errors import Refused
 
 #: Stands for every host.
 ANY_HOST = "*"

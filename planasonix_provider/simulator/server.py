@@ -13,22 +13,22 @@ from typing import Any, Literal, Self, Unpack
 import uvicorn
 
 from planasonix_provider.api.models import Backfill, Job, NewWebhook
-from planasonix_provider.simulator.app import create_app
-from planasonix_provider.simulator.backfill_plans import BackfillPlan, BackfillPlanChanges
-from planasonix_provider.simulator.connect import airflow_connection
-from planasonix_provider.simulator.courier import Courier
-from planasonix_provider.simulator.deliveries import SentDelivery
-from planasonix_provider.simulator.faults import Fault, Faults, Kind
-from planasonix_provider.simulator.gate import Gate
+from planasonix_provider.simulator.airflow_connection import airflow_connection
+from planasonix_provider.simulator.api.app import create_app
+from planasonix_provider.simulator.api.fault_injection import ConnectionProtocol
+from planasonix_provider.simulator.api.faults import Fault, Faults, Kind
+from planasonix_provider.simulator.api.pipeline import Gate
+from planasonix_provider.simulator.api.rate_limit import Limits
+from planasonix_provider.simulator.api.request_log import RecordedRequest
 from planasonix_provider.simulator.hosts import ANY_HOST, host_names
-from planasonix_provider.simulator.jobs import Plan, PlanChanges
-from planasonix_provider.simulator.limits import Limits
-from planasonix_provider.simulator.log import RecordedRequest
-from planasonix_provider.simulator.past import KEEP
-from planasonix_provider.simulator.sources import Clock, Ids, random_id, utc_now
-from planasonix_provider.simulator.subscriptions import WebhookOrder
-from planasonix_provider.simulator.wire import ConnectionProtocol
-from planasonix_provider.simulator.world import API_KEY, World
+from planasonix_provider.simulator.model.backfill_plans import BackfillPlan, BackfillPlanChanges
+from planasonix_provider.simulator.model.clock_and_ids import Clock, Ids, random_id, utc_now
+from planasonix_provider.simulator.model.retention import KEEP
+from planasonix_provider.simulator.model.simulated_jobs import Plan, PlanChanges
+from planasonix_provider.simulator.model.workspace import API_KEY, World
+from planasonix_provider.simulator.webhooks.deliveries import SentDelivery
+from planasonix_provider.simulator.webhooks.subscriptions import WebhookOrder
+from planasonix_provider.simulator.webhooks.webhook_sender import Courier
 
 #: How long a connection may stay idle, in seconds. Uvicorn's own 5 s are what httpx waits too, and a connection that
 #: both give up at the same moment fails a request that nobody ordered to fail.
@@ -186,7 +186,7 @@ class Simulator:
 
         :param connection_id: the connection.
         :param times: for how many jobs, at most 10,000, or ``None`` for all without another plan; default 1.
-        :param changes: fields of :class:`~planasonix_provider.simulator.jobs.Plan`.
+        :param changes: fields of :class:`~planasonix_provider.simulator.model.simulated_jobs.Plan`.
         :return: the plan.
         :raises ValueError: if a name or a value is not allowed.
         :raises Refused: if there is no such connection.
@@ -200,7 +200,7 @@ class Simulator:
 
         :param connection_id: the connection.
         :param times: for how many backfills, at most 10,000, or ``None`` for all without another plan; default 1.
-        :param changes: fields of :class:`~planasonix_provider.simulator.backfill_plans.BackfillPlan`.
+        :param changes: fields of :class:`~planasonix_provider.simulator.model.backfill_plans.BackfillPlan`.
         :return: the plan.
         :raises ValueError: if a name or a value is not allowed.
         :raises Refused: if there is no such connection.
@@ -220,7 +220,7 @@ class Simulator:
         seconds: float = 30.0,
         fields: Mapping[str, Any] | None = None,
     ) -> Fault:
-        """Order a failure; the parameters are those of :class:`~planasonix_provider.simulator.faults.Fault`.
+        """Order a failure; the parameters are those of :class:`~planasonix_provider.simulator.api.faults.Fault`.
 
         :param kind: what happens.
         :param route: which route fails; ``*``, the default, is any.

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from planasonix_provider.testing.planasonix import Planasonix
-    from planasonix_provider.testing.starts import Start
-    from planasonix_provider.testing.tasks import TaskRun
+    from planasonix_provider.testing.started_work import Start
+    from planasonix_provider.testing.task_run import TaskRun
 
 __all__ = ["Planasonix", "Start", "TaskRun"]
 

@@ -11,19 +11,19 @@ from typing import Any, Literal
 
 import pytest
 
-from planasonix_provider import parameters
-from planasonix_provider import parameters as checks
-from planasonix_provider.api import client, pace
-from planasonix_provider.api.account import Account
+from planasonix_provider import validators
+from planasonix_provider import validators as checks
+from planasonix_provider.api import client, rate_limiter
+from planasonix_provider.api.client_config import Account
 from planasonix_provider.api.errors import PlanasonixConfigurationError
 from planasonix_provider.api.models import BackfillBody, SyncBody
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.backfill_plans import BackfillPlan
-from planasonix_provider.testing.later import LaterStarts
-from planasonix_provider.testing.leaps import leap
-from planasonix_provider.testing.starts import Kind, Start, described, in_final_form, listed, starts_of
-from planasonix_provider.testing.tasks import GivenXComs, TaskRun, is_mapped, mapped_arguments, run_task
-from planasonix_provider.testing.travel import Travel, travelling
+from planasonix_provider.simulator.model.backfill_plans import BackfillPlan
+from planasonix_provider.testing.planned_starts import LaterStarts
+from planasonix_provider.testing.skip_polls import leap
+from planasonix_provider.testing.started_work import Kind, Start, described, in_final_form, listed, starts_of
+from planasonix_provider.testing.task_run import GivenXComs, TaskRun, is_mapped, mapped_arguments, run_task
+from planasonix_provider.testing.time_travel import Travel, travelling
 
 #: How long a sync or a backfill takes that a test says nothing else of, and how long it is queued before.
 TAKES = timedelta(minutes=1)
@@ -52,7 +52,7 @@ class Planasonix:
         :param planasonix_conn_id: the connection's id, as in the DAG.
         :raises ValueError: if it is empty.
         """
-        name = parameters.text("planasonix_conn_id", planasonix_conn_id)
+        name = validators.text("planasonix_conn_id", planasonix_conn_id)
         self._patch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(self.simulator.airflow_connection()))
 
     def knows(self, *connection_ids: str) -> None:
@@ -62,7 +62,7 @@ class Planasonix:
         :raises ValueError: if one could be no id.
         """
         for connection_id in connection_ids:
-            self.simulator.world.add_connection(parameters.identifier("connection_id", connection_id))
+            self.simulator.world.add_connection(validators.identifier("connection_id", connection_id))
 
     def will_succeed(
         self,
@@ -109,7 +109,7 @@ class Planasonix:
             ``None``, the default, is for all that nothing else is said of.
         :raises ValueError: if a value makes no sense.
         """
-        why = {"code": parameters.text("code", code), "message": parameters.text("message", message)}
+        why = {"code": validators.text("code", code), "message": validators.text("message", message)}
         self._plan(connection_id, "failed", takes, tables, times, **why)
 
     def _plan(
@@ -122,7 +122,7 @@ class Planasonix:
         **how: Any,
     ) -> None:
         self.knows(connection_id)
-        how |= {"queued_seconds": QUEUED.total_seconds(), "running_seconds": parameters.seconds("takes", takes)}
+        how |= {"queued_seconds": QUEUED.total_seconds(), "running_seconds": validators.seconds("takes", takes)}
         if tables is not None:
             how["tables"] = tables
         self.simulator.plan(connection_id, times=times, outcome=outcome, **how)
@@ -136,7 +136,7 @@ class Planasonix:
         :param time: how much, in seconds or as a ``timedelta``.
         :raises ValueError: if it is not above 0.
         """
-        self._travel.sleep(parameters.seconds("time", time))
+        self._travel.sleep(validators.seconds("time", time))
 
     @property
     def waited(self) -> timedelta:
@@ -299,7 +299,7 @@ def staged(simulator: Simulator) -> Iterator[Planasonix]:
         simulator.reset()
         leap(simulator.world, patch)
         # What is known of a key's rate limit is of this test alone.
-        patch.setattr(pace, "_paces", {})
+        patch.setattr(rate_limiter, "_paces", {})
         patch.setattr(client, "_options", _only_to(simulator, client._options))
         planasonix = Planasonix(simulator, travel, patch)
         planasonix.connect("planasonix_default")

@@ -10,23 +10,23 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from planasonix_provider import parameters
+from planasonix_provider import validators
 from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.clock import monotonic, utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.parameters import optional, text, utc
 from planasonix_provider.triggers.deferral import SETTLING, outage_policy
-from planasonix_provider.triggers.killed import IS_TOLD, is_interrupted, is_shutdown, kill_reason
-from planasonix_provider.waiting.awaited import poll_at_the_deadline, until_event
+from planasonix_provider.triggers.task_state import IS_TOLD, is_interrupted, is_shutdown, kill_reason
+from planasonix_provider.validators import optional, text, utc
+from planasonix_provider.waiting.async_wait import poll_at_the_deadline, until_event
 from planasonix_provider.waiting.cancel import LONGEST_PURSUIT, cancel
-from planasonix_provider.waiting.channel import Channel
-from planasonix_provider.waiting.commands import to_end
-from planasonix_provider.waiting.event import WaitEvent
+from planasonix_provider.waiting.cli_hints import to_end
+from planasonix_provider.waiting.formatting import sentence
 from planasonix_provider.waiting.poller import Poller, poller_for
-from planasonix_provider.waiting.subjects import Subject, Work, WorkSubject
-from planasonix_provider.waiting.watch import Watch
-from planasonix_provider.waiting.words import sentence
+from planasonix_provider.waiting.shared_client import Channel
+from planasonix_provider.waiting.targets import Subject, Work, WorkSubject
+from planasonix_provider.waiting.wait_event import WaitEvent
+from planasonix_provider.waiting.wait_state import Watch
 
 #: For how many seconds a killed trigger's cancel may keep the triggerer waiting; it goes on behind its back then.
 #: Airflow gives 30 s.
@@ -74,7 +74,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.planasonix_conn_id = text("planasonix_conn_id", planasonix_conn_id)
-        self.poll_interval = parameters.poll_interval("poll_interval", poll_interval)
+        self.poll_interval = validators.poll_interval("poll_interval", poll_interval)
         self.deadline = optional(utc)("deadline", deadline)
         self.not_before = optional(utc)("not_before", not_before)
         self.status = status

@@ -17,21 +17,21 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from planasonix_provider import parameters
+from planasonix_provider import validators
 from planasonix_provider.api.client import AsyncClient
-from planasonix_provider.api.events import END_EVENTS, event_names, warn_of_unknown
+from planasonix_provider.api.event_types import END_EVENTS, event_names, warn_of_unknown
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.parameters import identifier, is_open, optional, refusal, text
-from planasonix_provider.triggers.cursors import AssetCursor, Cursor, VariableCursor
-from planasonix_provider.waiting.channel import Channel
-from planasonix_provider.waiting.words import moment
-from planasonix_provider.watching.broadcast import broadcast_for
-from planasonix_provider.watching.roster import Listener, roster_for
-from planasonix_provider.watching.stream import News, Stream
-from planasonix_provider.watching.wanted import Wanted
+from planasonix_provider.triggers.cursor_store import AssetCursor, Cursor, VariableCursor
+from planasonix_provider.validators import identifier, is_open, optional, refusal, text
+from planasonix_provider.waiting.formatting import moment
+from planasonix_provider.waiting.shared_client import Channel
+from planasonix_provider.watchers.broadcast import broadcast_for
+from planasonix_provider.watchers.completion_stream import News, Stream
+from planasonix_provider.watchers.event_filter import Wanted
+from planasonix_provider.watchers.subscribers import Listener, roster_for
 
 if TYPE_CHECKING:
-    from planasonix_provider.hooks.settings import Settings
+    from planasonix_provider.hooks.connection_settings import Settings
 
 try:
     from airflow.triggers.shared_stream import SharedStreamProducer
@@ -124,7 +124,7 @@ class PlanasonixEventTrigger(BaseEventTrigger):
         self.metadata = optional(_pairs)("metadata", metadata)
         self.ignore_own = _own("ignore_own", ignore_own)
         self.planasonix_conn_id = text("planasonix_conn_id", planasonix_conn_id)
-        self.poll_interval = parameters.poll_interval("poll_interval", poll_interval)
+        self.poll_interval = validators.poll_interval("poll_interval", poll_interval)
         self.asset = optional(text)("asset", asset)
         self._warn_of_an_equal_watcher()
 
@@ -372,7 +372,7 @@ def _pairs(name: str, value: Any) -> dict[str, Any]:
             given = None
     if not isinstance(given, Mapping) or not given:
         raise refusal(name, value, "a mapping that is not empty, or a JSON object as text")
-    return parameters.metadata(name, given)
+    return validators.metadata(name, given)
 
 
 def _own(name: str, value: Any) -> bool | list[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from planasonix_provider.parameters import identifier, one_of, utc
 from planasonix_provider.triggers.base import PlanasonixWaitTrigger, PlanasonixWorkTrigger
 from planasonix_provider.triggers.events import PlanasonixEventTrigger
-from planasonix_provider.waiting.next_sync import SyncSubject
-from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject
+from planasonix_provider.validators import identifier, one_of, utc
+from planasonix_provider.waiting.sync_target import SyncSubject
+from planasonix_provider.waiting.targets import BackfillSubject, JobSubject
 
 __all__ = ["PlanasonixBackfillTrigger", "PlanasonixEventTrigger", "PlanasonixJobTrigger", "PlanasonixSyncTrigger"]
 

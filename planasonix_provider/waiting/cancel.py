@@ -21,10 +21,10 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.api.request import Request
-from planasonix_provider.waiting.channel import Send, for_each
 from planasonix_provider.waiting.outages import LOG_OUTAGE_EVERY, Contact, OutageTracker, Verdict
-from planasonix_provider.waiting.subjects import BackfillSubject, Subject, Work
-from planasonix_provider.waiting.watch import pause_after
+from planasonix_provider.waiting.shared_client import Send, for_each
+from planasonix_provider.waiting.targets import BackfillSubject, Subject, Work
+from planasonix_provider.waiting.wait_state import pause_after
 
 T = TypeVar("T")
 

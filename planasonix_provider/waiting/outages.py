@@ -18,7 +18,7 @@ from planasonix_provider.api.errors import (
     PlanasonixTransportError,
 )
 from planasonix_provider.api.retry import is_passing
-from planasonix_provider.waiting.words import duration
+from planasonix_provider.waiting.formatting import duration
 
 #: How long the API may be out of reach before a task gives up.
 LONGEST_OUTAGE = timedelta(hours=1)

@@ -19,8 +19,8 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.account import DEFAULT_CONNECT_TIMEOUT
 from planasonix_provider.api.client import AsyncClient
+from planasonix_provider.api.client_config import DEFAULT_CONNECT_TIMEOUT
 from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
     PlanasonixConfigurationError,
@@ -29,9 +29,9 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Job
 from planasonix_provider.api.request import Request
-from planasonix_provider.waiting.channel import MOST_IN_FLIGHT, Channel, for_each
+from planasonix_provider.waiting.bulk_poll import Sweeps
 from planasonix_provider.waiting.outages import is_outage
-from planasonix_provider.waiting.sweep import Sweeps
+from planasonix_provider.waiting.shared_client import MOST_IN_FLIGHT, Channel, for_each
 
 T = TypeVar("T")
 

@@ -16,8 +16,8 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.json_bodies import shortened
 from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning, TableResult, WorkError
-from planasonix_provider.waiting.subjects import Work
-from planasonix_provider.waiting.words import count
+from planasonix_provider.waiting.formatting import count
+from planasonix_provider.waiting.targets import Work
 
 #: How many tables and warnings the report of a job lists; an XCom lives in Airflow's database, and rows there are to
 #: stay small.

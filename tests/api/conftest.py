@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.api.peer import ONE_JOB, Peer
-from tests.api.ways import Way
+from tests.support.api_clients import Way
+from tests.support.raw_server import ONE_JOB, Peer
 
 
 @pytest.fixture(autouse=True)

@@ -20,17 +20,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planasonix_provider.api.answers import Answer, read
 from planasonix_provider.api.client import Client, _options
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.models import Reply
-from planasonix_provider.api.operation import Operations
+from planasonix_provider.api.operations import Operations
 from planasonix_provider.api.request import Request
+from planasonix_provider.api.responses import Answer, read
 from planasonix_provider.api.retry import ONCE
-from tests.api.peer import Peer
 from tests.api.test_client import told
 from tests.api.test_models import JSON
-from tests.api.ways import KEY, Way, account
+from tests.support.api_clients import KEY, Way, account
+from tests.support.raw_server import Peer
 
 TIMES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "1"))
 

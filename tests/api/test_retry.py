@@ -31,9 +31,9 @@ from planasonix_provider.api.retry import (
     is_passing,
     surely_did_nothing,
 )
-from tests.api.peer import HTML, ONE_JOB, RESET, SILENCE, STARTED, Peer, Reaction, Seen, answer, cut, error
-from tests.api.ways import KEY, Way, account
-from tests.reference_server import FaultItem, ReferenceServer, after_effect
+from tests.support.api_clients import KEY, Way, account
+from tests.support.raw_server import HTML, ONE_JOB, RESET, SILENCE, STARTED, Peer, Reaction, Seen, answer, cut, error
+from tests.support.reference_server import FaultItem, ReferenceServer, after_effect
 
 
 class Case(NamedTuple):

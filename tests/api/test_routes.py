@@ -15,8 +15,8 @@ from planasonix_provider.api import routes
 from planasonix_provider.api.client import Client
 from planasonix_provider.api.errors import PlanasonixNotFoundError
 from planasonix_provider.api.request import Repeat, Request
-from tests.api.ways import KEY, account
-from tests.reference_server import ReferenceServer
+from tests.support.api_clients import KEY, account
+from tests.support.reference_server import ReferenceServer
 
 #: Every route with an id in its path, with what stands before and behind the id.
 WITH_ID: dict[str, tuple[Callable[[str], Request[Any]], str, str]] = {

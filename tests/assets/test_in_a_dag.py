@@ -15,7 +15,7 @@ from packaging.version import Version
 from planasonix_provider.assets.planasonix import PlanasonixTable
 from planasonix_provider.testing import Planasonix
 from tests.conftest import DAGS_FOLDER
-from tests.dag_processor import IS_AIRFLOW_3_0, make_assets_known
+from tests.support.dag_processor import IS_AIRFLOW_3_0, make_assets_known
 
 IS_AIRFLOW_2 = Version(version("apache-airflow")) < Version("3")
 

@@ -14,8 +14,8 @@ from packaging.version import Version
 from pydantic import SecretStr
 from pytest_mock import MockerFixture
 
-from planasonix_provider import parameters
-from planasonix_provider.api.account import DEFAULT_BASE_URL, Account
+from planasonix_provider import validators
+from planasonix_provider.api.client_config import DEFAULT_BASE_URL, Account
 from planasonix_provider.assets.planasonix import (
     DEFAULT_HOST,
     LONGEST_URI,
@@ -34,7 +34,7 @@ IS_STRICT = Version(version("apache-airflow")) >= Version("3")
 
 #: Whatever a database takes between quotes.
 TABLES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=60).filter(
-    lambda text: bool(text.strip()) and not parameters.is_open(text)
+    lambda text: bool(text.strip()) and not validators.is_open(text)
 )
 IDS = st.text(st.characters(codec="utf-8", exclude_characters=' /\\?#%"{'), min_size=1, max_size=30).filter(
     lambda text: text.isprintable() and bool(text.strip("."))

@@ -7,8 +7,8 @@ from hashlib import sha256
 from itertools import count
 
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.backfills import BackfillOrder
-from planasonix_provider.simulator.bodies import SyncOrder
+from planasonix_provider.simulator.model.request_bodies import SyncOrder
+from planasonix_provider.simulator.model.simulated_backfills import BackfillOrder
 
 TASK = {
     "dag_id": "nightly",

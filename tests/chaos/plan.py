@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.chaos.catalogue import Size, Spec, catalogue
-from tests.proxy import REFUSALS, Oddity
+from tests.support.proxy import REFUSALS, Oddity
 
 #: For how many seconds the storm lasts.
 STORM = {"full": 130.0, "short": 55.0}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.chaos.catalogue import catalogue, name_of
 from tests.chaos.history import Deed, Event, History, Task, Try, Work
-from tests.proxy import HUGE
+from tests.support.proxy import HUGE
 
 # These know the provider, which the auditor and what it reads by do not.
 if TYPE_CHECKING:

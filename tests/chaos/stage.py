@@ -21,7 +21,7 @@ from dev.local_airflow import LocalAirflow, add_connection
 from dev.processes import ROOT, end, free_port, in_session, start
 from tests.chaos.catalogue import CONN_ID, DAG_ID, SIZE, catalogue
 from tests.chaos.plan import Plan
-from tests.proxy import Proxy
+from tests.support.proxy import Proxy
 
 #: What Airflow calls its parts, and how each is started.
 COMPONENTS = {

@@ -8,7 +8,7 @@ import pytest
 
 from tests.chaos.catalogue import catalogue
 from tests.chaos.plan import COUNTS, STORM, make
-from tests.proxy import REFUSALS, Oddity
+from tests.support.proxy import REFUSALS, Oddity
 
 
 @pytest.mark.parametrize("size", ["full", "short"])

@@ -17,9 +17,9 @@ import pytest
 
 from planasonix_provider.__main__ import main
 from planasonix_provider.api.retry import Policy
-from planasonix_provider.cli import stage
+from planasonix_provider.cli import runner
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.waiting import cancel, channel
+from planasonix_provider.waiting import cancel, shared_client
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ Run = Callable[..., Ran]
 @pytest.fixture(autouse=True)
 def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long to wait between two tries is tested where it is decided; here it would only be slept away."""
-    monkeypatch.setattr(stage, "QUICK", replace(stage.QUICK, draw=lambda low, high: 0.0))
-    monkeypatch.setattr(channel, "Policy", partial(Policy, draw=lambda low, high: 0.0))
+    monkeypatch.setattr(runner, "QUICK", replace(runner.QUICK, draw=lambda low, high: 0.0))
+    monkeypatch.setattr(shared_client, "Policy", partial(Policy, draw=lambda low, high: 0.0))
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +126,7 @@ def between_two_tries(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]
             left.pop()()
         return 0.0
 
-    monkeypatch.setattr(stage, "QUICK", replace(stage.QUICK, draw=draw))
+    monkeypatch.setattr(runner, "QUICK", replace(runner.QUICK, draw=draw))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from planasonix_provider.simulator import Simulator
-from tests.operators.work import CONNECTION
+from tests.support.scenarios import CONNECTION
 
 #: Runs a command at a terminal of its own, and passes on what is typed and shown.
 SPAWN = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"

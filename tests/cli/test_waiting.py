@@ -7,8 +7,8 @@ import pytest
 
 from planasonix_provider.simulator import Simulator
 from tests.cli.conftest import Run, press, when
-from tests.operators.work import CONNECTION, ENDED, STUBBORN, routes_asked, the_one
-from tests.travel import travelling
+from tests.support.scenarios import CONNECTION, ENDED, STUBBORN, routes_asked, the_one
+from tests.support.time_travel import travelling
 
 WINDOW = ("--start-at", "2025-01-01", "--end-at", "2025-03-01")
 QUICKLY = ("--wait", "--poll-interval", "0.03", "-o", "json")

@@ -10,9 +10,9 @@ import pytest
 
 from planasonix_provider.simulator import Simulator
 from tests.cli.conftest import Ran, Run, between_two_tries, press, when
-from tests.hanging import Hanging
-from tests.operators.work import routes_asked
-from tests.travel import travelling
+from tests.support.hanging_responses import Hanging
+from tests.support.scenarios import routes_asked
+from tests.support.time_travel import travelling
 
 URL = "https://hooks.example.com/planasonix"
 SECRET = re.compile(r"whsec_\w{10,}")

@@ -20,17 +20,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from planasonix_provider.api import arguments, routes
+from planasonix_provider.api import routes, validation
 from planasonix_provider.api.client import Account, AsyncClient, Client
-from planasonix_provider.api.events import KNOWN_EVENTS
+from planasonix_provider.api.event_types import KNOWN_EVENTS
 from planasonix_provider.api.models import Priority
-from planasonix_provider.api.operation import Operations
+from planasonix_provider.api.operations import Operations
 from planasonix_provider.api.retry import ONCE
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.parameters import utc
+from planasonix_provider.validators import utc
 from tests.api.test_models import JSON
 from tests.api.test_routes import IDS
-from tests.contract.document_server import DocumentServer
+from tests.support.document_server import DocumentServer
 
 TIMES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "1"))
 KEY = "plnx_test_c0ffee1234"
@@ -46,7 +46,7 @@ HOSTS = st.sampled_from(
     ["https://hooks.example.com", "https://127.0.0.1:8443", "http://localhost:8080", "http://[::1]"]
 )
 ENDS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E)).map("/".__add__)
-SECRETS = st.text(st.characters(exclude_categories=("C", "Z")), min_size=arguments.SHORTEST_SECRET)
+SECRETS = st.text(st.characters(exclude_categories=("C", "Z")), min_size=validation.SHORTEST_SECRET)
 TABLES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 #: What the signature does not say: an id, a URL and a state are all texts.
 BY_NAME: dict[str, st.SearchStrategy[Any]] = {
@@ -161,7 +161,7 @@ def test_every_operation_of_the_document_is_a_method_and_every_method_one(server
 @pytest.mark.parametrize("name", ROUTES)
 def test_every_request_is_allowed_and_its_answer_read(caller: Caller, server: DocumentServer, name: str) -> None:
     @settings(max_examples=8 * TIMES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    @given(arguments(name))
+    @given(validation(name))
     def try_it(given: dict[str, Any]) -> None:
         server.sent.clear()
         answer = caller.call(name, given)
@@ -191,7 +191,7 @@ def assert_read(server: DocumentServer, name: str, answer: Any) -> None:
 @pytest.mark.parametrize("name", ROUTES)
 def test_all_that_the_document_has_can_be_sent_and_is(caller: Caller, server: DocumentServer, name: str) -> None:
     @settings(max_examples=3 * TIMES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    @given(arguments(name, whole=True))
+    @given(validation(name, whole=True))
     def try_it(given: dict[str, Any]) -> None:
         server.sent.clear()
         caller.call(name, given)

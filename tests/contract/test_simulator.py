@@ -23,8 +23,8 @@ from schemathesis.generation.stateful import run_state_machine_as_test
 
 from planasonix_provider.api.models import as_utc
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.backfills import BackfillOrder
-from planasonix_provider.simulator.courier import Courier
+from planasonix_provider.simulator.model.simulated_backfills import BackfillOrder
+from planasonix_provider.simulator.webhooks.webhook_sender import Courier
 
 #: How many requests are thought up for each operation, besides those that cover each of its parameters.
 EXAMPLES = 5 * int(os.environ.get("HYPOTHESIS_EXAMPLES", "1"))

@@ -28,13 +28,13 @@ from planasonix_provider.api.errors import (
     PlanasonixServerError,
     PlanasonixTransportError,
 )
-from planasonix_provider.api.operation import Operations
+from planasonix_provider.api.operations import Operations
 from planasonix_provider.api.retry import ONCE
 from planasonix_provider.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR, get_provider_info
+from planasonix_provider.hooks.connection_settings import Settings
 from planasonix_provider.hooks.planasonix import PlanasonixHook, outside_of_airflow
-from planasonix_provider.hooks.settings import Settings
 from tests.hooks.conftest import KEY, Connect, drawn
-from tests.reference_server import FaultItem, ReferenceServer
+from tests.support.reference_server import FaultItem, ReferenceServer
 
 
 @pytest.fixture

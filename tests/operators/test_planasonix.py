@@ -14,9 +14,9 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
-from tests.driving import Run, context, drive
-from tests.operators.work import CONNECTION, routes_asked, sync
-from tests.travel import travelling
+from tests.support.scenarios import CONNECTION, routes_asked, sync
+from tests.support.task_runs import Run, context, drive
+from tests.support.time_travel import travelling
 
 
 class TestASyncThatSucceeds:

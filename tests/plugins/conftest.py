@@ -98,10 +98,10 @@ def assets(airflow_db: None) -> Iterator[Assets]:
 def drop_the_table() -> None:
     from airflow.utils.session import create_session
 
-    from planasonix_provider.plugins import register
+    from planasonix_provider.plugins import delivery_store
 
     with create_session() as session:
-        register._table().drop(session.get_bind().engine, checkfirst=True)
+        delivery_store._table().drop(session.get_bind().engine, checkfirst=True)
 
 
 def rows() -> int:
@@ -109,12 +109,12 @@ def rows() -> int:
     from airflow.utils.session import create_session
     from sqlalchemy import func, inspect, select
 
-    from planasonix_provider.plugins import register
+    from planasonix_provider.plugins import delivery_store
 
     with create_session() as session:
-        if not inspect(session.get_bind()).has_table(register.TABLE):
+        if not inspect(session.get_bind()).has_table(delivery_store.TABLE):
             return 0
-        return int(session.scalar(select(func.count()).select_from(register._table())) or 0)
+        return int(session.scalar(select(func.count()).select_from(delivery_store._table())) or 0)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from sqlalchemy import delete, update
 
 from planasonix_provider.plugins.receiver import make_app
 from tests.plugins.conftest import SECRET, Assets, body, headers
-from tests.plugins.flood import add_receiver, flood, server
-from tests.plugins.slow_secrets import SlowBackend
+from tests.support.flood import add_receiver, flood, server
+from tests.support.slow_secrets import SlowBackend
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def secrets_backend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def make(seconds: float = 0.0, **connections: dict[str, object]) -> None:
         given = {"seconds": seconds, "connections": connections}
-        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", "tests.plugins.slow_secrets.SlowBackend")
+        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", "tests.support.slow_secrets.SlowBackend")
         monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", json.dumps(given))
         SlowBackend.asked.clear()
 

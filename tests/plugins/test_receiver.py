@@ -18,18 +18,18 @@ from pydantic import SecretStr
 from starlette.requests import Request
 
 from planasonix_provider.api.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER
-from planasonix_provider.hooks.receiver import Receiver, ReceiverNames
-from planasonix_provider.keepers import keeper
-from planasonix_provider.plugins import body as reading
+from planasonix_provider.hooks.webhook_receiver import Receiver, ReceiverNames
 from planasonix_provider.plugins import receiver
-from planasonix_provider.plugins.body import Bodies, RefusedBodyError
+from planasonix_provider.plugins import request_body as reading
+from planasonix_provider.plugins.delivery_store import PlanasonixRegisterError, Register
 from planasonix_provider.plugins.receiver import make_app
-from planasonix_provider.plugins.register import PlanasonixRegisterError, Register
+from planasonix_provider.plugins.request_body import Bodies, RefusedBodyError
+from planasonix_provider.secret_stores import keeper
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.subscriptions import WebhookOrder
-from tests import virtual_time
+from planasonix_provider.simulator.webhooks.subscriptions import WebhookOrder
 from tests.plugins.conftest import ANOTHER_SECRET, SECRET, Assets, Deliver, body, headers, rows, to
-from tests.simulator.receiver import Receiver as Postbox
+from tests.support import virtual_time
+from tests.support.webhook_target import Receiver as Postbox
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ class TestForgedAndStale:
         self, assets: Assets, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(receiver, "FRESH_FOR_A_STRANGER", -1.0)
-        monkeypatch.setattr("planasonix_provider.plugins.directory.REFRESH_SECONDS", 60.0)
+        monkeypatch.setattr("planasonix_provider.plugins.receiver_cache.REFRESH_SECONDS", 60.0)
         may_answer = threading.Event()
         may_answer.set()
 

@@ -8,13 +8,13 @@ import pytest
 
 from planasonix_provider.api.retry import Policy
 from planasonix_provider.triggers import deferral
-from planasonix_provider.waiting import channel
+from planasonix_provider.waiting import shared_client
 
 
 @pytest.fixture(autouse=True)
 def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long to wait between two tries is tested where it is decided; here it would only be slept away."""
-    monkeypatch.setattr(channel, "Policy", partial(Policy, draw=lambda low, high: 0.0))
+    monkeypatch.setattr(shared_client, "Policy", partial(Policy, draw=lambda low, high: 0.0))
 
 
 @pytest.fixture(autouse=True)

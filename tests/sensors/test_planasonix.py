@@ -25,8 +25,8 @@ from planasonix_provider.sensors.planasonix import PlanasonixBackfillSensor, Pla
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
 from tests.conftest import API_KEY
-from tests.driving import HAS_NOTES, Run, context, drive
-from tests.travel import travelling
+from tests.support.task_runs import HAS_NOTES, Run, context, drive
+from tests.support.time_travel import travelling
 
 CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 WINDOW = BackfillBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"})

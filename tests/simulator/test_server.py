@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from planasonix_provider.simulator import Simulator
-from tests.simulator.receiver import until
+from tests.support.webhook_target import until
 
 
 def call(simulator: Simulator, method: str = "GET", path: str = "/jobs") -> httpx.Response:

@@ -28,7 +28,7 @@ from dev.local_airflow import LocalAirflow, add_connection
 from dev.processes import free_port
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
-from tests.proxy import Proxy
+from tests.support.proxy import Proxy
 from tests.system.runs import SENSOR_MODES, WAYS, eventually
 
 DAGS = {

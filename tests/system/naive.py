@@ -14,7 +14,7 @@ from airflow.triggers.base import TriggerEvent
 from planasonix_provider.api.models import JobReply
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.triggers.planasonix import PlanasonixJobTrigger
-from planasonix_provider.waiting.event import WaitEvent
+from planasonix_provider.waiting.wait_event import WaitEvent
 
 
 class NaiveTrigger(PlanasonixJobTrigger):

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.api.models import Backfill, Job
-from planasonix_provider.operators.records import RECORD
+from planasonix_provider.execution.attempt_store import RECORD
 from planasonix_provider.simulator import Simulator
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ import pytest
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.simulator import Simulator
-from tests.operators.tries import dates_are_ahead, list_the_oldest_backfills_first, start_earlier_backfills
+from tests.support.attempts import dates_are_ahead, list_the_oldest_backfills_first, start_earlier_backfills
 from tests.system.components import kill_with_all_its_children
 from tests.system.conftest import Notes
 from tests.system.edits import edit_retries

@@ -9,7 +9,7 @@ from dev.local_airflow import LocalAirflow
 from dev.processes import free_port
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
-from tests.reference_server import ReferenceServer
+from tests.support.reference_server import ReferenceServer
 from tests.system.conftest import Notes
 
 

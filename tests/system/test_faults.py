@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dev.local_airflow import LocalAirflow, add_connection
 from tests.conftest import API_KEY
-from tests.reference_server import ReferenceServer, fourteen_faults
+from tests.support.reference_server import ReferenceServer, fourteen_faults
 from tests.system.conftest import Notes
 from tests.system.runs import WAYS, TaskRun
 

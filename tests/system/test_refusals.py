@@ -9,7 +9,7 @@ import pytest
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.clock import utcnow
 from planasonix_provider.simulator import Simulator
-from tests.proxy import REFUSALS, Proxy
+from tests.support.proxy import REFUSALS, Proxy
 from tests.system.conftest import Notes
 from tests.system.runs import WAYS, TaskRun, eventually
 from tests.system.test_attempts import count_starts, jobs_of, tell

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowSensorTimeout
 
-from planasonix_provider.api import pace
+from planasonix_provider.api import rate_limiter
 from planasonix_provider.api.errors import (
     PlanasonixConfigurationError,
     PlanasonixConflictError,
@@ -28,7 +28,7 @@ from planasonix_provider.sensors.planasonix import PlanasonixJobSensor, Planason
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.testing import Planasonix
 from planasonix_provider.testing.planasonix import staged
-from planasonix_provider.testing.travel import Travel
+from planasonix_provider.testing.time_travel import Travel
 
 ORDERS = "conn_orders"
 WINDOW = {"start_at": "2025-01-01", "end_at": "2025-02-01"}
@@ -246,7 +246,7 @@ class TestOneTestLeavesNothingToTheNext:
         with staged(_planasonix_simulator) as planasonix:
             planasonix.knows(ORDERS)
             planasonix.run(sync())
-        assert not pace._paces
+        assert not rate_limiter._paces
 
     def test_and_the_next_one_starts_anew(self, planasonix: Planasonix) -> None:
         assert planasonix.started() == []

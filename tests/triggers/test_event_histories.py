@@ -13,14 +13,14 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from planasonix_provider.triggers import cursors, events
+from planasonix_provider.triggers import cursor_store, events
 from planasonix_provider.triggers.planasonix import PlanasonixEventTrigger
-from planasonix_provider.watching.ledger import LATE
-from planasonix_provider.watching.roster import roster_for
-from planasonix_provider.watching.stream import LONGEST_PATIENCE, News, Stream
-from tests import virtual_time
-from tests.triggerer import HAS_SHARED_STREAMS, Store, Triggerer
-from tests.watching.history import History, Life
+from planasonix_provider.watchers.completion_stream import LONGEST_PATIENCE, News, Stream
+from planasonix_provider.watchers.cursor import LATE
+from planasonix_provider.watchers.subscribers import roster_for
+from tests.support import virtual_time
+from tests.support.job_history import History, Life
+from tests.support.triggerer import HAS_SHARED_STREAMS, Store, Triggerer
 
 pytestmark = pytest.mark.skipif(not events.HAS_WATCHERS, reason="Airflow 2 has no watchers")
 
@@ -86,8 +86,8 @@ def watch(history: History, deaths: list[tuple[float, float]], *, shared: bool) 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(events, "_news", news)
-        patch.setattr(cursors, "variables", lambda: store)
-        patch.setattr(cursors, "sync_to_async", lambda call: slowly(call))
+        patch.setattr(cursor_store, "variables", lambda: store)
+        patch.setattr(cursor_store, "sync_to_async", lambda call: slowly(call))
         virtual_time.run(main())
     return store
 

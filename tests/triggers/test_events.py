@@ -14,15 +14,15 @@ from planasonix_provider import clock
 from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.api.models import BackfillBody, SyncBody
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.triggers import cursors
+from planasonix_provider.triggers import cursor_store
 from planasonix_provider.triggers.events import HAS_WATCHERS
 from planasonix_provider.triggers.planasonix import PlanasonixEventTrigger
 from planasonix_provider.waiting.attempt import MARK
-from planasonix_provider.watching.stream import GONE_AFTER, LOOK_AGAIN_AFTER
-from tests.api.ways import KEY, account
-from tests.reference_server import ReferenceServer
-from tests.travel import BEGAN, Travel, travelling
-from tests.triggerer import HAS_SHARED_STREAMS, Store, Triggerer
+from planasonix_provider.watchers.completion_stream import GONE_AFTER, LOOK_AGAIN_AFTER
+from tests.support.api_clients import KEY, account
+from tests.support.reference_server import ReferenceServer
+from tests.support.time_travel import BEGAN, Travel, travelling
+from tests.support.triggerer import HAS_SHARED_STREAMS, Store, Triggerer
 
 CONNECTION = "conn_demo_01"
 OTHER = "conn_demo_02"
@@ -36,7 +36,7 @@ watchers = pytest.mark.skipif(not HAS_WATCHERS, reason="Airflow 2 has no watcher
 @pytest.fixture
 def travel(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Travel]:
     with travelling(monkeypatch) as travel:
-        monkeypatch.setattr(cursors, "to_the_end", travel.stops_during(cursors.to_the_end))
+        monkeypatch.setattr(cursor_store, "to_the_end", travel.stops_during(cursor_store.to_the_end))
         yield travel
 
 
@@ -65,7 +65,7 @@ class Airflow:
 @pytest.fixture(params=["shared stream", "run"] if HAS_SHARED_STREAMS else ["run"])
 def airflow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, travel: Travel) -> Airflow:
     store = Store()
-    monkeypatch.setattr(cursors, "variables", lambda: store)
+    monkeypatch.setattr(cursor_store, "variables", lambda: store)
     return Airflow(store, has_shared_streams=request.param == "shared stream")
 
 
@@ -654,7 +654,7 @@ def test_it_watches_a_server_that_was_written_from_the_reference_alone(
     monkeypatch: pytest.MonkeyPatch, newest_first: bool
 ) -> None:
     store = Store()
-    monkeypatch.setattr(cursors, "variables", lambda: store)
+    monkeypatch.setattr(cursor_store, "variables", lambda: store)
 
     async def main(server: ReferenceServer) -> list[str]:
         triggerer = Triggerer(store)

@@ -15,12 +15,12 @@ from planasonix_provider import clock
 from planasonix_provider.api.client import Client
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.triggers.planasonix import PlanasonixJobTrigger
-from planasonix_provider.waiting.channel import MOST_IN_FLIGHT
-from planasonix_provider.waiting.sweep import TRUSTED
-from tests.api.ways import KEY, account
-from tests.driving import first_event
-from tests.reference_server import ReferenceServer, RequestRecord, fourteen_faults
-from tests.travel import travelling
+from planasonix_provider.waiting.bulk_poll import TRUSTED
+from planasonix_provider.waiting.shared_client import MOST_IN_FLIGHT
+from tests.support.api_clients import KEY, account
+from tests.support.reference_server import ReferenceServer, RequestRecord, fourteen_faults
+from tests.support.task_runs import first_event
+from tests.support.time_travel import travelling
 
 WAITS = 130
 

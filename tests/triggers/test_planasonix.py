@@ -13,7 +13,7 @@ from pytest_mock import MockerFixture
 
 from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.api.errors import PlanasonixRateLimitError
-from planasonix_provider.api.pace import LONGEST_REST, pace_of
+from planasonix_provider.api.rate_limiter import LONGEST_REST, pace_of
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
@@ -25,10 +25,10 @@ from planasonix_provider.triggers.planasonix import (
     PlanasonixSyncTrigger,
 )
 from planasonix_provider.waiting import cancel
-from planasonix_provider.waiting.event import WaitEvent
+from planasonix_provider.waiting.wait_event import WaitEvent
 from tests.conftest import API_KEY
-from tests.driving import Log, Run, context, first_event, rebuilt, record
-from tests.travel import Travel, travelling
+from tests.support.task_runs import Log, Run, context, first_event, rebuilt, record
+from tests.support.time_travel import Travel, travelling
 
 CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.waiting.clock import Clock
+from tests.support.fake_clock import Clock
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.waiting.cancel import LONGEST_PURSUIT, cancel
-from planasonix_provider.waiting.subjects import BackfillSubject, JobSubject, Subject
-from tests import virtual_time
-from tests.waiting.memory import Memory, fails_always, fails_once
+from planasonix_provider.waiting.targets import BackfillSubject, JobSubject, Subject
+from tests.support import virtual_time
+from tests.support.memory_api import Memory, fails_always, fails_once
 
 DOWN = PlanasonixServerError("503", status=503)
 FORBIDDEN = PlanasonixPermissionError("403", status=403)

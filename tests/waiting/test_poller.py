@@ -16,8 +16,8 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Job, Metrics
 from planasonix_provider.waiting.poller import Poller, Wait, poller_for
-from tests import virtual_time
-from tests.waiting.planasonix import Planasonix, all_answers, refused_once
+from tests.support import virtual_time
+from tests.support.virtual_planasonix import Planasonix, all_answers, refused_once
 
 
 async def looks(poller: Poller, job_id: str, *, interval: float, number: int) -> list[Any]:

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from planasonix_provider.api.json_bodies import shortened
-from planasonix_provider.parameters import YEARS, identifier
+from planasonix_provider.validators import YEARS, identifier
 
 T = TypeVar("T")
 

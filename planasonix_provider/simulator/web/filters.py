@@ -10,10 +10,10 @@ from urllib.parse import urlencode
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from planasonix_provider.simulator.backfills import PlannedBackfill
-from planasonix_provider.simulator.envelope import refused_value
-from planasonix_provider.simulator.jobs import PlannedJob
-from planasonix_provider.simulator.paging import BackfillQuery, JobQuery, PageQuery
+from planasonix_provider.simulator.api.responses import refused_value
+from planasonix_provider.simulator.model.paging import BackfillQuery, JobQuery, PageQuery
+from planasonix_provider.simulator.model.simulated_backfills import PlannedBackfill
+from planasonix_provider.simulator.model.simulated_jobs import PlannedJob
 
 Q = TypeVar("Q", bound=PageQuery)
 

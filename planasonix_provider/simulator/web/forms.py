@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
 
-from planasonix_provider.simulator.envelope import STATUS_OF, refused_value
-from planasonix_provider.simulator.refusals import Refused
+from planasonix_provider.simulator.api.responses import STATUS_OF, refused_value
+from planasonix_provider.simulator.model.api_errors import Refused
 from planasonix_provider.simulator.web.render import elsewhere
 
 #: What was typed, by the names of the fields; those that were left empty are not there.

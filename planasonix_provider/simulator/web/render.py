@@ -12,9 +12,9 @@ from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from planasonix_provider.simulator.envelope import STATUS_OF
-from planasonix_provider.simulator.front import PathId
-from planasonix_provider.simulator.refusals import Refused
+from planasonix_provider.simulator.api.middleware import PathId
+from planasonix_provider.simulator.api.responses import STATUS_OF
+from planasonix_provider.simulator.model.api_errors import Refused
 
 _HEADERS = {
     "Cache-Control": "no-store",

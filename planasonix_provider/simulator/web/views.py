@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 
 from planasonix_provider.api.models import Job, JobResults
 from planasonix_provider.api.states import JOB_OVER
+from planasonix_provider.simulator.model.workspace import Sight
 from planasonix_provider.simulator.web.render import segment
-from planasonix_provider.simulator.world import Sight
 
 #: What leads back to Airflow, by the names that the operators send.
 _TASK = {"dag_id": "DAG", "task_id": "Task", "run_id": "Run", "try_number": "Try", "map_index": "Map index"}

@@ -27,8 +27,8 @@ from planasonix_provider.api.models import (
     TestDelivery,
     Webhook,
 )
-from planasonix_provider.api.operation import Operations
-from tests.api.ways import KEY, Way, account
+from planasonix_provider.api.operations import Operations
+from tests.support.api_clients import KEY, Way, account
 
 ROOT = Path(__file__).parent.parent.parent.parent
 PRISM = ROOT / ".prism" / "node_modules" / ".bin" / "prism"

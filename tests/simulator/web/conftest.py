@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from planasonix_provider.simulator import Simulator
-from tests.simulator.web.page import Page
+from tests.support.html_page import Page
 
 
 @pytest.fixture(scope="module")

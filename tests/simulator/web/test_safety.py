@@ -6,12 +6,12 @@ import httpx
 import pytest
 
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.app import create_app
-from planasonix_provider.simulator.backfills import BackfillOrder
-from planasonix_provider.simulator.bodies import SyncOrder
-from planasonix_provider.simulator.world import World
-from tests.simulator.answers import error
-from tests.simulator.web.page import Page
+from planasonix_provider.simulator.api.app import create_app
+from planasonix_provider.simulator.model.request_bodies import SyncOrder
+from planasonix_provider.simulator.model.simulated_backfills import BackfillOrder
+from planasonix_provider.simulator.model.workspace import World
+from tests.support.html_page import Page
+from tests.support.simulator_responses import error
 
 ATTACK = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}{% raw %}"
 PAGES = ("/", "/jobs", "/backfills", "/webhooks", "/start", "/steer")

@@ -31,7 +31,7 @@ with DAG("webhook_rotation", schedule=None, params={"webhook_id": None}, is_paus
     @task
     def rotate(params: dict[str, Any] | None = None) -> None:
         from planasonix_provider.hooks.planasonix import PlanasonixHook
-        from planasonix_provider.signing_secrets import rotate_and_keep
+        from planasonix_provider.webhook_secrets import rotate_and_keep
 
         with PlanasonixHook() as hook:
             rotate_and_keep(hook, (params or {})["webhook_id"], to=SECRET)

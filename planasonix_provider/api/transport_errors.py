@@ -1,0 +1,112 @@
+"""What goes wrong on the way to the API, as errors that say what happened and what to do."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from planasonix_provider.api.client_config import Account
+from planasonix_provider.api.errors import (
+    PlanasonixError,
+    PlanasonixResponseError,
+    PlanasonixTransportError,
+)
+from planasonix_provider.api.request import Request
+
+
+@contextmanager
+def faults_named(account: Account, request: Request[Any]) -> Iterator[None]:
+    """Turn what httpx raises into our errors, and keep the key out of every message.
+
+    :param account: where the request goes, and the key.
+    :param request: the request.
+    :raises PlanasonixTransportError: for what happens on the way.
+    :raises PlanasonixError: of another kind, as it came.
+    """
+    try:
+        yield
+    except PlanasonixError as error:
+        # What was taken out of the answer's bytes may have come escaped as well, as JSON allows.
+        error.reword(account.without_key(error.message))
+        if isinstance(error, PlanasonixResponseError):
+            error.code = error.code and account.without_key(error.code)
+            error.fields = tuple(map(account.without_key, error.fields))
+            error.existing_job_id = error.existing_job_id and account.without_key(error.existing_job_id)
+        raise
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as fault:
+        what, advice = _describe(fault, account.connection)
+        # Without the chain: twenty frames of sockets say less than the sentence, and hold the request's headers.
+        raise PlanasonixTransportError(
+            account.without_key(f"{request}: {what} at {account.base_url}. {advice}"),
+            sent=_may_have_been_sent(fault),
+            is_unreachable=isinstance(fault, _UNREACHABLE),
+        ) from None
+
+
+_NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.LocalProtocolError,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
+
+_UNREACHABLE = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.InvalidURL,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
+
+
+def _may_have_been_sent(fault: Exception) -> bool:
+    return not isinstance(fault, (*_NEVER_SENT, httpx.InvalidURL))
+
+
+def _describe(fault: Exception, connection: str) -> tuple[str, str]:
+    """Say what happened on the way to the API, and what to do about it."""
+    # First, for what TLS was about to do when the time was over is among the causes.
+    if isinstance(fault, httpx.ConnectTimeout):
+        return (
+            "no connection in time",
+            f'Check the host of {connection}, and firewalls; "timeout" in its extra allows more.',
+        )
+    if isinstance(fault, (httpx.TimeoutException, TimeoutError)):
+        return "no answer in time", f'Try again later; "timeout" in the extra of {connection} allows more.'
+    causes = list(_causes(fault))
+    tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return "no such host", f"Check the host of {connection}, and this machine's DNS."
+    # Only what OpenSSL itself finds has a reason.
+    reason = getattr(tls, "reason", None)
+    if reason == "WRONG_VERSION_NUMBER":
+        return "no TLS, but perhaps plain http", f"Check the host of {connection}, its scheme and its port."
+    if tls is not None:
+        return (
+            f"no trusted TLS connection ({getattr(tls, 'verify_message', '') or reason or tls})",
+            f'Check the host of {connection}, and its scheme; "verify" in its extra may name your own CA bundle.',
+        )
+    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+        return "connection refused", f"Check the host and port of {connection}, and that the service is up."
+    if isinstance(fault, httpx.ProxyError):
+        return f"the proxy refused ({fault})", "Check HTTPS_PROXY and NO_PROXY in this machine's environment."
+    if isinstance(fault, (httpx.UnsupportedProtocol, httpx.InvalidURL)):
+        return f"no usable address ({fault})", f"Check the host of {connection}."
+    return (
+        f"the connection broke ({fault or type(fault).__name__})",
+        "Try again; if it stays, check proxies and firewalls between this machine and the API.",
+    )
+
+
+def _causes(fault: BaseException | None) -> Iterator[BaseException]:
+    """Walk down to what the operating system said, which httpx wraps twice."""
+    while fault is not None:
+        yield fault
+        fault = fault.__cause__ or fault.__context__

@@ -1,0 +1,179 @@
+"""Checks what a route is asked to send: refuses, by name, what no server could accept.
+
+What a DAG's author may write as well is checked in :mod:`planasonix_provider.validators`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+from pydantic_core import PydanticSerializationError, to_json
+
+from planasonix_provider import validators
+from planasonix_provider.api.event_types import warn_of_unknown
+from planasonix_provider.api.request import PAGE_SIZE
+from planasonix_provider.validators import refusal
+
+#: How many characters a webhook's secret has at least.
+SHORTEST_SECRET = 16
+
+
+def webhook_url(name: str, value: Any) -> str:
+    """Refuse a URL that would send signed events over an open wire.
+
+    :param name: the argument's name, for the message.
+    :param value: what was given.
+    :return: the URL.
+    :raises ValueError: if it is refused; the message has nothing of it behind the host.
+    """
+    allowed = "an https URL, or an http one of this machine, in ASCII characters without blanks"
+    try:
+        parts = urlsplit(value)
+        is_url = re.fullmatch(r"[!-~]+", value) and parts.hostname and parts.port != 0
+        is_safe = value.startswith("https://") or (value.startswith("http://") and is_here(parts.hostname))
+    except (AttributeError, TypeError, ValueError):
+        is_url = is_safe = False
+    if not is_url or not is_safe:
+        raise refusal(name, _without_secrets(value), allowed)
+    return str(value)
+
+
+def _without_secrets(url: Any) -> Any:
+    """Show of a URL what stands before its path: who knows the rest may often send there."""
+    if not isinstance(url, str):
+        return type(url)
+    scheme, user, host, rest = re.findall(r"(?s)^([^/?#]*//)?([^/?#]*@)?([^/?#]*)(.*)$", url)[0]
+    return f"{scheme}{'***@' if user else ''}{host}{'/…' if rest else ''}"
+
+
+def is_here(host: str | None) -> bool:
+    """Say whether a URL stays on this machine.
+
+    :param host: its host, as ``urlsplit`` gives it.
+    :return: whether nobody else hears what is sent there.
+    """
+    try:
+        return host == "localhost" or ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def webhook_secret(secret: Any) -> str | None:
+    """Refuse a secret that is short, or that somebody else would read differently.
+
+    :param secret: what was given; ``None`` leaves it to the server.
+    :return: the secret in the clear, or ``None``.
+    :raises ValueError: if it is refused; the message does not hold it.
+    """
+    plain = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
+    if plain is None:
+        return None
+    if not isinstance(plain, str):
+        raise ValueError(f"secret: got a {type(plain).__name__}, allowed is a text, or None.")
+    if len(plain) < SHORTEST_SECRET:
+        raise ValueError(f"secret: got {len(plain)} characters, allowed are at least {SHORTEST_SECRET}, or None.")
+    # Whoever checks signatures would have to have the very same white space, which nobody sees.
+    if not plain.isprintable() or plain != plain.strip():
+        raise ValueError(
+            "secret: got one with white space around it or a control character in it, as the line break at a file's "
+            "end, allowed is a text without."
+        )
+    return plain
+
+
+def word(name: str, value: Any) -> str:
+    """Refuse what names nothing: as a filter it would be left out, or find nothing.
+
+    :param name: the argument's name, for the message.
+    :param value: what was given.
+    :return: the same.
+    :raises ValueError: if it is refused.
+    """
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise refusal(name, value, "a text that is not empty, without control characters")
+    return value
+
+
+def event(name: str, value: Any) -> str:
+    """Refuse what names no event, and warn of one that this version does not know.
+
+    :param name: the argument's name, for the message.
+    :param value: what was given.
+    :return: the same.
+    :raises ValueError: if it is refused.
+    """
+    warn_of_unknown(name, {word(name, value)})
+    return str(value)
+
+
+def events(name: str, value: Any) -> list[str]:
+    """Refuse what is no list of events, and warn of those that this version does not know.
+
+    :param name: the argument's name, for the message.
+    :param value: what was given.
+    :return: the events.
+    :raises ValueError: if it is refused.
+    """
+    is_some = isinstance(value, Collection) and not isinstance(value, (str, bytes, Mapping)) and value
+    if not is_some or not all(isinstance(one, str) and one.strip() and one.isprintable() for one in value):
+        raise refusal(name, value, "a list of events, such as ['job.succeeded']")
+    warn_of_unknown(name, set(value))
+    return list(value)
+
+
+def _written(check: validators.Check) -> validators.Check:
+    """Make a check that refuses as well what is fine for Python and cannot be written."""
+
+    def checked(name: str, value: Any) -> Any:
+        try:
+            checked_value = check(name, value)
+            to_json(checked_value)
+        except (RecursionError, PydanticSerializationError):
+            raise ValueError(
+                f"{name}: got what is nested too deep, or holds half a character (a lone surrogate), allowed is what "
+                "JSON can hold."
+            ) from None
+        return checked_value
+
+    return validators.optional(checked)
+
+
+def page_size(limit: Any) -> int:
+    """Choose the pages of a list by how many items are wanted in all.
+
+    :param limit: how many; ``None`` is all.
+    :return: how many items a page is to hold.
+    :raises ValueError: if ``limit`` is no number from 1.
+    """
+    if limit is None:
+        return PAGE_SIZE
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise refusal("limit", limit, "a whole number from 1, or None for all")
+    return min(limit, PAGE_SIZE)
+
+
+def timestamp(moment: datetime | None) -> str | None:
+    """Write a time as the reference does.
+
+    :param moment: the time, in UTC.
+    :return: for example ``2025-03-27T14:22:10Z``; ``None`` for none.
+    """
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+optional_id = validators.optional(validators.identifier)
+optional_url = validators.optional(webhook_url)
+optional_event = validators.optional(event)
+optional_events = validators.optional(events)
+optional_flag = validators.optional(validators.flag)
+optional_word = validators.optional(word)
+optional_utc = validators.optional(validators.utc)
+optional_tables = _written(validators.tables)
+optional_metadata = _written(validators.metadata)
+optional_priority = validators.optional(validators.priority)

@@ -1,0 +1,108 @@
+"""The commands that start work."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from contextlib import suppress
+from uuid import uuid4
+
+from planasonix_provider import validators
+from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixLostTrackError
+from planasonix_provider.api.models import Backfill
+from planasonix_provider.api.retry import is_ambiguous
+from planasonix_provider.cli import argument_types
+from planasonix_provider.cli.output import Answer
+from planasonix_provider.cli.runner import Stage
+from planasonix_provider.cli.signals import Interrupted
+from planasonix_provider.cli.waiting import times, wait_and_account
+from planasonix_provider.clock import utcnow
+from planasonix_provider.waiting.report import first_job_of, report
+from planasonix_provider.waiting.targets import Work
+
+
+def sync(stage: Stage) -> Answer:
+    """Start a sync."""
+    options = stage.options
+    metadata = argument_types.metadata("--metadata", options.metadata)
+    return _start(
+        stage,
+        "sync",
+        lambda key: stage.hook.trigger_sync(
+            options.connection_id,
+            pipeline_id=options.pipeline_id,
+            priority=options.priority,
+            metadata=metadata,
+            idempotency_key=key,
+        ),
+    )
+
+
+def backfill(stage: Stage) -> Answer:
+    """Start a backfill."""
+    options = stage.options
+    start, end = argument_types.window(options.start_at, options.end_at)
+    tables = argument_types.tables("--tables", options.tables)
+    metadata = argument_types.metadata("--metadata", options.metadata)
+    if end > utcnow():
+        stage.screen.warn(f"--end-at is in the future ({end}): what comes after now cannot be loaded yet.")
+    return _start(
+        stage,
+        "backfill",
+        lambda key: stage.hook.trigger_backfill(
+            options.connection_id,
+            start_at=start,
+            end_at=end,
+            tables=tables,
+            priority=options.priority,
+            metadata=metadata,
+            idempotency_key=key,
+        ),
+    )
+
+
+def _start(stage: Stage, kind: str, post: Callable[[str], Work]) -> Answer:
+    times(stage)
+    work = _started(stage, kind, post)
+    if stage.options.wait:
+        return wait_and_account(stage, work)
+    return Answer(report(work, stage.hook.job_url))
+
+
+def _started(stage: Stage, kind: str, post: Callable[[str], Work]) -> Work:
+    key = stage.options.idempotency_key or str(uuid4())
+    try:
+        with stage.interrupts.held("the answer to the start is there"):
+            work = post(key)
+            stage.screen.say(_words(stage, work))
+            return work
+    except Interrupted as interrupt:
+        if not interrupt.amid:
+            raise Interrupted(interrupt.number, says="Interrupted before anything was started.") from None
+        raise PlanasonixLostTrackError(f"Interrupted. {_nobody_knows(stage, kind, key)}") from None
+    except PlanasonixConflictError as conflict:
+        with suppress(ValueError):
+            # Whatever an answer names: only what can be an id is worth a command.
+            in_the_way = validators.identifier("existing_job_id", conflict.existing_job_id)
+            conflict.reword(f"{conflict.message} To wait for it: {stage.hint('job', in_the_way, '--wait')}")
+        raise
+    except PlanasonixError as error:
+        if not is_ambiguous(error):
+            raise
+        raise PlanasonixLostTrackError(f"{error} {_nobody_knows(stage, kind, key)}") from None
+
+
+def _words(stage: Stage, work: Work) -> str:
+    kind = "backfill" if isinstance(work, Backfill) else "job"
+    job_id = first_job_of(work)
+    page = f": {stage.hook.job_url(job_id)}" if job_id else ""
+    return f"Started {kind} {work.id} on connection {stage.options.connection_id}{page}"
+
+
+def _nobody_knows(stage: Stage, kind: str, key: str) -> str:
+    listing = "jobs" if kind == "sync" else "backfills"
+    look = stage.hint(listing, "--connection-id", stage.options.connection_id)
+    return (
+        f"Nobody knows whether the {kind} was started: look with {look} before you start it again. "
+        f"With --idempotency-key {shlex.quote(key)} a server that knows such keys tells a repeat from a second start."
+    )

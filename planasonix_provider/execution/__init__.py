@@ -1,0 +1,1 @@
+"""One try of a task: submission, waiting, cancellation, results. Imports no operator and no sensor."""

@@ -1,0 +1,78 @@
+"""Where a webhook's signing secret is kept: an Airflow variable or connection, a file, or wherever a callable puts it.
+
+What is kept says which subscription it is for, and holds the secret before the last one too: deliveries that are under
+way while a secret is rotated may be signed with either. Light on purpose: a DAG file that names a webhook operator
+imports this.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+from planasonix_provider.secret_stores.base import Keeper, PlanasonixSecretError
+from planasonix_provider.secret_stores.stored_secret import Kept, mask, without_secrets
+from planasonix_provider.secret_stores.stores import (
+    CallableKeeper,
+    ConnectionKeeper,
+    FileKeeper,
+    VariableKeeper,
+    name_of,
+    unshown,
+)
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+__all__ = ["Destination", "Keeper", "Kept", "PlanasonixSecretError", "keeper", "mask", "unshown", "without_secrets"]
+
+#: Where a secret is to go: ``variable:NAME``, ``connection:CONN_ID``, ``file:/absolute/path``, or what takes it.
+Destination: TypeAlias = "str | Callable[[SecretStr], object] | Keeper"
+
+ALLOWED = (
+    "'variable:NAME', 'connection:CONN_ID', 'file:/absolute/path', or a function (not async) that takes the secret as "
+    "its one argument"
+)
+_FORMS: dict[str, type[VariableKeeper | ConnectionKeeper | FileKeeper]] = {
+    "variable": VariableKeeper,
+    "connection": ConnectionKeeper,
+    "file": FileKeeper,
+}
+
+
+def keeper(to: Destination) -> Keeper:
+    """Make what keeps a secret.
+
+    :param to: where it is to go: ``variable:NAME``, ``connection:CONN_ID``, ``file:/absolute/path``, or a function that
+        takes the secret.
+    :return: what keeps it there.
+    :raises ValueError: if it is none of these.
+    """
+    if isinstance(to, Keeper):
+        return to
+    if isinstance(to, str):
+        form, _, name = to.partition(":")
+        if form in _FORMS and name and name == name.strip() and name.isprintable():
+            return _FORMS[form](name)
+    elif _takes_a_secret(to):
+        return CallableKeeper(to)
+    raise ValueError(f"secret_to: got {_shown(to)}, allowed is {ALLOWED}.")
+
+
+def _takes_a_secret(to: object) -> bool:
+    """Say whether something can be called with a secret, and has kept it when it returns."""
+    if not callable(to) or inspect.iscoroutinefunction(to) or inspect.iscoroutinefunction(type(to).__call__):
+        return False
+    try:
+        inspect.signature(to).bind("secret")
+    except TypeError:
+        return False
+    except ValueError:
+        # Not everything that is built in tells what it takes.
+        pass
+    return True
+
+
+def _shown(to: object) -> str:
+    return repr(name_of(to)) if callable(to) else unshown(to)

@@ -1,0 +1,255 @@
+"""The places that keep a signing secret."""
+
+from __future__ import annotations
+
+import fcntl
+import inspect
+import logging
+import os
+import shlex
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+from planasonix_provider import airflow_compat
+from planasonix_provider.secret_stores.base import Keeper, capital
+from planasonix_provider.secret_stores.stored_secret import Kept
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+_DESCRIPTION = "The signing secret of a Planasonix webhook; written by the Planasonix provider."
+
+log = logging.getLogger(__name__)
+
+
+class VariableKeeper(Keeper):
+    """Keeps a secret in an Airflow variable, as a JSON object.
+
+    From Airflow 3 on, the UI and the REST API hide what stands in such an object as ``signing_secret``; Airflow 2 hides
+    a variable only by its own name.
+
+    :param name: the variable's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Airflow variable {name!r}")
+        self.name = name
+
+    def _check_place(self) -> None:
+        if shadow := airflow_compat.shadow(lambda backend: backend.get_variable(key=self.name)):
+            raise self.refuse(f"{shadow} has a variable of this name, which would be read instead. Name another.")
+        if airflow_compat.is_task_without_database() and (setting := airflow_compat.setting_that_logs_all()):
+            raise self.refuse(
+                f"while [logging] {setting}, Airflow 3 writes what a task puts into a variable to a log of its own. "
+                "Take 'file:/absolute/path' or a function, or raise the level."
+            )
+        if airflow_compat.shows(self.name):
+            log.warning(
+                "%s: Airflow 2 shows its value in the UI, since its name holds no word such as 'secret'. Name another.",
+                capital(self.describe),
+            )
+
+    def _read(self) -> Kept | None:
+        text = airflow_compat.variables().get(self.name, None)
+        return None if text is None else self._parsed(text)
+
+    def _write(self, kept: Kept) -> None:
+        airflow_compat.variables().set(self.name, kept.written(), description=_DESCRIPTION)
+
+
+class ConnectionKeeper(Keeper):
+    """Keeps a secret in the password of an Airflow connection that exists, as a JSON object.
+
+    Nothing of it is in the extra, which Airflow 2 shows to whoever may edit the connection.
+
+    :param conn_id: the Airflow connection.
+    """
+
+    def __init__(self, conn_id: str) -> None:
+        super().__init__(f"Airflow connection {conn_id!r}")
+        self.conn_id = conn_id
+
+    def _check_place(self) -> None:
+        self._refuse_where_there_is_no_database()
+        if shadow := airflow_compat.shadow(lambda backend: backend.get_conn_value(conn_id=self.conn_id)):
+            raise self.refuse(f"{shadow} has a connection of this id, which would be read instead. Name another.")
+
+    def _refuse_where_there_is_no_database(self) -> None:
+        if airflow_compat.is_task_without_database():
+            raise self.refuse(
+                "a task of Airflow 3 cannot write connections. Take 'variable:NAME', 'file:/absolute/path' or a "
+                "function, or do it outside of a task."
+            )
+
+    def _read(self) -> Kept | None:
+        from airflow.utils.session import create_session
+
+        self._refuse_where_there_is_no_database()
+        with create_session() as session:
+            row = self._row(session)
+            if row.conn_type == "planasonix":
+                raise self.refuse("its password is an API key. Make a connection for the secret, of the type generic.")
+            return self._parsed(row.password) if row.password else None
+
+    def _write(self, kept: Kept) -> None:
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            self._row(session).password = kept.written()
+
+    def _row(self, session: Any) -> Any:
+        from airflow.models.connection import Connection
+        from sqlalchemy import select
+
+        row = session.scalar(select(Connection).where(Connection.conn_id == self.conn_id))
+        if row is None:
+            raise self.refuse(
+                f"there is no such connection. Make it with: airflow connections add {self.conn_id} --conn-type generic"
+            )
+        return row
+
+
+class FileKeeper(Keeper):
+    """Keeps a secret in a file, as a JSON object, that only its owner may read.
+
+    :param path: the file; its folder exists.
+    :raises ValueError: if the path is not absolute.
+    """
+
+    def __init__(self, path: str) -> None:
+        if not os.path.isabs(path):  # noqa: PTH117 - a Path would swallow what is odd about it
+            raise ValueError(f"secret_to: got 'file:' and {unshown(path)}, allowed is an absolute path behind 'file:'.")
+        super().__init__(f"file {path}")
+        self.path = Path(path)
+
+    def _check_place(self) -> None:
+        if not self.path.parent.is_dir():
+            raise self.refuse(f"there is no folder {self.path.parent}. Make it, for its owner alone (mode 0700).")
+        temporary = self._temporary(b"")
+        try:
+            # Some network file systems give files of root to another user, and the secret could not be read again.
+            self._refuse_what_is_not_ours(temporary.lstat())
+        finally:
+            temporary.unlink()
+
+    def _read(self) -> Kept | None:
+        try:
+            # First, because opening a device may do something.
+            self._refuse_what_is_not_ours(self.path.lstat())
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        with os.fdopen(descriptor) as file:
+            # Another file may have come there in between.
+            self._refuse_what_is_not_ours(os.fstat(descriptor))
+            text = file.read()
+        return self._parsed(text) if text.strip() else None
+
+    def _refuse_what_is_not_ours(self, state: os.stat_result) -> None:
+        """Refuse a file that another user may have put there, even if this runs as root and could use it."""
+        if not stat.S_ISREG(state.st_mode):
+            raise self.refuse("it is a link, a folder or a device. Name the file itself.")
+        if state.st_uid != os.geteuid():
+            raise self.refuse(
+                f"it belongs to another user (uid {state.st_uid}; this runs as uid {os.geteuid()}). Name a file of the "
+                "user that this runs as, or one that does not exist yet."
+            )
+        if state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise self.refuse(
+                f"others may write it (mode {stat.S_IMODE(state.st_mode):04o}). Check what is in it, then close it: "
+                f"`chmod 600 {shlex.quote(str(self.path))}`"
+            )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        # The folder, for the file itself is replaced by another one.
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            # Some network file systems lock no folders.
+            with suppress(OSError):
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+
+    def _write(self, kept: Kept) -> None:
+        temporary = self._temporary(kept.written().encode() + b"\n")
+        try:
+            # Whoever reads finds the old secrets or the new ones, and never a part of them.
+            temporary.replace(self.path)
+        except BaseException:
+            temporary.unlink()
+            raise
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _temporary(self, content: bytes) -> Path:
+        """Write a new file beside the real one, which nobody else could read at any moment."""
+        path = self.path.with_name(f".{self.path.name}.{token_hex(4)}")
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(descriptor)
+        except BaseException:
+            path.unlink()
+            raise
+        return path
+
+
+class CallableKeeper(Keeper):
+    """Hands a secret to a function, which is called again if it raises.
+
+    :param take: the function.
+    """
+
+    is_readable = False
+
+    def __init__(self, take: Callable[[SecretStr], object]) -> None:
+        super().__init__(name_of(take))
+        self._take = take
+
+    def _check_place(self) -> None:
+        """What a function does is not known before it is called."""
+
+    def _read(self) -> None:
+        return None
+
+    def _write(self, kept: Kept) -> None:
+        result = self._take(kept.signing_secret)
+        if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+            if inspect.iscoroutine(result):
+                # Python complains of one that is neither awaited nor closed.
+                result.close()
+            raise self.refuse(
+                f"it gave back a {type(result).__name__}, which nobody runs here, so the secret is not kept. Give a "
+                "function that has kept it when it returns."
+            )
+
+
+def name_of(take: Callable[..., object]) -> str:
+    """Name a function, for messages: a repr may show what it was bound to.
+
+    :param take: the function, or what is called like one.
+    :return: what it is, in words.
+    """
+    return f"function {getattr(take, '__qualname__', None) or type(take).__qualname__}"
+
+
+def unshown(given: object) -> str:
+    """Describe a value without showing it, because a user may have given the secret instead of its place.
+
+    :param given: the value.
+    :return: its kind, in words.
+    """
+    if isinstance(given, str):
+        return "a text that is not shown, because it may be the secret" if given else "an empty text"
+    return f"a value of the type {type(given).__name__}"

@@ -1,0 +1,108 @@
+"""The middleware that every request passes before FastAPI reads it."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote, unquote
+
+from fastapi import Path
+from pydantic import AfterValidator
+
+from planasonix_provider.simulator.api.responses import refusal
+from planasonix_provider.simulator.hosts import refuse_other_hosts
+from planasonix_provider.simulator.model.api_errors import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from planasonix_provider.simulator.model.workspace import World
+
+
+#: The longest request body, in bytes. A backfill that names 10,000 tables needs half of it.
+MAX_BODY_BYTES = 1_048_576
+
+
+# Pydantic before 2.8 takes no validator with more parameters than the value, as unquote has.
+def _decoded(segment: str) -> str:
+    return unquote(segment)
+
+
+#: An id in a path. Paths are matched as they came, so an id is decoded only once it stands alone.
+PathId = Annotated[str, Path(), AfterValidator(_decoded)]
+
+
+class Front:
+    """Refuses foreign hosts and large bodies, keeps ids whole, and adds the headers ``Date`` and ``X-Request-ID``.
+
+    :param app: what answers.
+    :param world: whose clock and ids are used.
+    :param allowed_hosts: the names that the simulator answers to, besides ``localhost`` and IP addresses.
+    """
+
+    def __init__(self, app: ASGIApp, world: World, allowed_hosts: Collection[str] = ()) -> None:
+        self._app = app
+        self._world = world
+        self._allowed_hosts = allowed_hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            # There are no routes for WebSockets, and so none that would have to check where a request comes from.
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        # Starlette matches the decoded path, where an id with "%2F" in it is two segments.
+        raw_path = scope.get("raw_path") or quote(scope["path"]).encode()
+        scope["path"] = raw_path.decode("latin-1")
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                date = format_datetime(self._world.clock().astimezone(UTC), usegmt=True)
+                message["headers"] = [
+                    *message["headers"],
+                    (b"date", date.encode()),
+                    (b"x-request-id", self._world.ids("req").encode()),
+                ]
+            await send(message)
+
+        try:
+            refuse_other_hosts(scope["headers"], self._allowed_hosts)
+            _refuse_large_body(scope["headers"])
+        except Refused as refused:
+            # The body is not read, so no other request can follow on this connection.
+            response = refusal(refused)
+            response.headers["Connection"] = "close"
+            await response(scope, receive, send_with_headers)
+            return
+        await self._app(scope, _limited(receive), send_with_headers)
+
+
+def _refuse_large_body(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse a body by its declared length, before it is received."""
+    if any(name == b"content-length" and int(value) > MAX_BODY_BYTES for name, value in headers):
+        raise _too_large()
+
+
+def _limited(receive: Receive) -> Receive:
+    """Count a body that comes in chunks, without a declared length."""
+    received = 0
+
+    async def receive_limited() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > MAX_BODY_BYTES:
+            raise _too_large()
+        return message
+
+    return receive_limited
+
+
+def _too_large() -> Refused:
+    return Refused("request_too_large", f"the body is longer than {MAX_BODY_BYTES:,} bytes; send a shorter one")

@@ -1,0 +1,96 @@
+"""What every request of the API passes: the log, the faults, the key, the limit and the scope."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, TypeAlias
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+
+from planasonix_provider.simulator.api.fault_injection import Reset, suffer
+from planasonix_provider.simulator.api.faults import Faults
+from planasonix_provider.simulator.api.rate_limit import Limits
+from planasonix_provider.simulator.api.request_log import RequestLog
+from planasonix_provider.simulator.api.responses import refusal
+from planasonix_provider.simulator.model.api_errors import Refused
+from planasonix_provider.simulator.model.api_keys import SCOPE_OF
+from planasonix_provider.simulator.model.workspace import World
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+
+class Gate:
+    """The way in to a world.
+
+    :param world: what is behind the gate.
+    :param faults: which requests fail.
+    :param limits: how many requests a key has.
+    """
+
+    def __init__(self, world: World, faults: Faults, limits: Limits) -> None:
+        self.world = world
+        self.faults = faults
+        self.limits = limits
+        self.log = RequestLog()
+        # What there is to forget; a request that hangs while it is forgotten belongs to it.
+        self._life = object()
+
+    def reset(self) -> None:
+        """Forget all that happened, and all that was ordered."""
+        self._life = object()
+        self.world.reset()
+        self.faults.clear()
+        self.limits.reset()
+        self.log.clear()
+
+    async def serve(self, route: str, request: Request, handle: Handler) -> Response:
+        """Answer a request, or let it fail as ordered.
+
+        :param route: the name of its route.
+        :param request: the request.
+        :param handle: lets the request have its effect.
+        :return: the answer.
+        """
+        # Starlette keeps the body; one that is read only after a hang would be lost with a caller who gave up.
+        await request.body()
+        recorded = self.log.add(route, request, self.world.clock())
+        fault = self.faults.take(route)
+        answer = partial(self._answer, route, request, handle, self._life)
+        response = await (suffer(fault, answer) if fault else answer())
+        recorded.status = None if fault and fault.kind == "reset" else response.status_code
+        return response
+
+    async def _answer(self, route: str, request: Request, handle: Handler, life: object) -> Response:
+        if life is not self._life:
+            return Reset()
+        headers: dict[str, str] = {}
+        try:
+            key = self.world.keys.authenticate(request.headers.get("authorization"))
+            allowance = self.limits.take(key.value)
+            headers = allowance.headers
+            if allowance.is_exceeded:
+                message = f"more than {allowance.limit} requests in a minute; try again in {allowance.retry_after} s"
+                raise Refused("rate_limited", message)
+            key.require(SCOPE_OF.get(route))
+            response = await handle(request)
+        except (Refused, RequestValidationError) as error:
+            response = refusal(error)
+        response.headers.update(headers)
+        return response
+
+
+class GatedRoute(APIRoute):
+    """A route whose requests pass the app's gate."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Put the gate before FastAPI's own handler."""
+        handle = super().get_route_handler()
+
+        async def handle_behind_gate(request: Request) -> Response:
+            gate: Gate = request.app.state.gate
+            return await gate.serve(self.name, request, handle)
+
+        return handle_behind_gate

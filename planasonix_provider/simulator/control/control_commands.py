@@ -1,0 +1,149 @@
+"""What whoever steers the simulator can order, and how it is carried out: over HTTP, or by a form of a page."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from planasonix_provider.api.models import Job
+from planasonix_provider.simulator.api.pipeline import Gate
+from planasonix_provider.simulator.model.api_keys import SCOPES, Key
+from planasonix_provider.simulator.model.backfill_plans import BackfillPlan
+from planasonix_provider.simulator.model.plans import Times
+from planasonix_provider.simulator.model.settings import Settings
+from planasonix_provider.simulator.model.simulated_jobs import Plan
+
+
+class _Order(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class PlanOrder(Plan):
+    """What the next jobs of a connection do."""
+
+    connection_id: str
+    times: Times = 1
+
+    def carry_out(self, gate: Gate) -> Plan:
+        """Plan it.
+
+        :param gate: what is steered.
+        :return: the plan.
+        :raises Refused: as ``not_found``, if there is no such connection.
+        """
+        return gate.world.plan(self.connection_id, times=self.times, **_changes(self, "connection_id", "times"))
+
+
+class BackfillPlanOrder(BackfillPlan):
+    """What the next backfills of a connection do."""
+
+    connection_id: str
+    times: Times = 1
+
+    def carry_out(self, gate: Gate) -> BackfillPlan:
+        """Plan it.
+
+        :param gate: what is steered.
+        :return: the plan.
+        :raises Refused: as ``not_found``, if there is no such connection.
+        """
+        changes = _changes(self, "connection_id", "times")
+        return gate.world.plan_backfill(self.connection_id, times=self.times, **changes)
+
+
+class FailJobOrder(_Order):
+    """How a job is to fail."""
+
+    code: str | None = None
+    message: str | None = None
+
+    def carry_out(self, gate: Gate, job_id: str) -> Job:
+        """Make it fail.
+
+        :param gate: what is steered.
+        :param job_id: the job's id.
+        :return: the job as it is then.
+        :raises Refused: as ``not_found`` or ``job_not_active``.
+        """
+        return gate.world.fail_job(job_id, code=self.code, message=self.message)
+
+
+class SlowJobOrder(_Order):
+    """How much longer a job is to take."""
+
+    seconds: float
+
+    def carry_out(self, gate: Gate, job_id: str) -> Job:
+        """Let it take longer.
+
+        :param gate: what is steered.
+        :param job_id: the job's id.
+        :return: the job as it is then.
+        :raises ValueError: if the number is not allowed.
+        :raises Refused: as ``not_found`` or ``job_not_active``.
+        """
+        return gate.world.slow_job(job_id, self.seconds)
+
+
+class KeyOrder(_Order):
+    """A key to create."""
+
+    key: str | None = None
+    scopes: list[str] = sorted(SCOPES)
+
+    def carry_out(self, gate: Gate) -> Key:
+        """Create it.
+
+        :param gate: what is steered.
+        :return: the key.
+        :raises ValueError: if the key or a scope is not allowed.
+        """
+        return gate.world.keys.add(self.key, self.scopes)
+
+
+class ConnectionOrder(_Order):
+    """A connection to create."""
+
+    connection_id: str
+
+    def carry_out(self, gate: Gate) -> tuple[str, ...]:
+        """Create it.
+
+        :param gate: what is steered.
+        :return: the connections that exist then.
+        :raises ValueError: if the id is empty.
+        """
+        gate.world.add_connection(self.connection_id)
+        return gate.world.connections
+
+
+class SettingsOrder(Settings):
+    """Settings to change; those that are not named stay as they are."""
+
+    rate_limit: Annotated[int, Field(ge=1)] | None = None
+
+    def carry_out(self, gate: Gate) -> dict[str, Any]:
+        """Change them.
+
+        :param gate: what is steered.
+        :return: all settings that hold from now on.
+        """
+        gate.world.configure(**_changes(self, "rate_limit"))
+        if self.rate_limit is not None:
+            gate.limits.configure(self.rate_limit)
+        return settings_of(gate)
+
+
+def settings_of(gate: Gate) -> dict[str, Any]:
+    """Tell how the deployment behaves, its rate limit included.
+
+    :param gate: the way in to it.
+    :return: all settings by their names.
+    """
+    return {**gate.world.settings.model_dump(), "rate_limit": gate.limits.per_minute}
+
+
+def _changes(order: BaseModel, *others: str) -> dict[str, Any]:
+    """Take what was named, which may be less than there is."""
+    return order.model_dump(exclude_unset=True, exclude=set(others))

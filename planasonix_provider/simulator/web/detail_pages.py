@@ -1,0 +1,95 @@
+"""The pages that Airflow's links lead to: that of a job and that of a backfill."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from planasonix_provider.api.states import BACKFILL_OVER, JOB_OVER
+from planasonix_provider.simulator.api.middleware import PathId
+from planasonix_provider.simulator.api.pipeline import Gate
+from planasonix_provider.simulator.control.control_commands import FailJobOrder, SlowJobOrder
+from planasonix_provider.simulator.web.forms import Form, Typed, send
+from planasonix_provider.simulator.web.render import elsewhere, page, segment
+from planasonix_provider.simulator.web.views import AirflowTask, JobRow, JobView, as_json
+
+#: How many jobs of a backfill a page lists.
+JOBS = 50
+
+
+class Details:
+    """The page of a job and that of a backfill, and what can be done to them.
+
+    :param gate: the way to what they show and change.
+    :param airflow_url: where Airflow's own pages are, or ``None``.
+    :param router: where they are put.
+    """
+
+    def __init__(self, gate: Gate, airflow_url: str | None, router: APIRouter) -> None:
+        self._gate = gate
+        self._world = gate.world
+        self._airflow_url = airflow_url
+        router.add_api_route("/jobs/{job_id}", self.job, methods=["GET"])
+        router.add_api_route("/jobs/{job_id}/cancel", self.cancel_job, methods=["POST"])
+        router.add_api_route("/jobs/{job_id}/fail", self.fail_job, methods=["POST"])
+        router.add_api_route("/jobs/{job_id}/slow", self.slow_job, methods=["POST"])
+        router.add_api_route("/backfills/{backfill_id}", self.backfill, methods=["GET"])
+        router.add_api_route("/backfills/{backfill_id}/cancel", self.cancel_backfill, methods=["POST"])
+
+    async def job(self, job_id: PathId) -> Response:
+        """Show a job."""
+        return self._job_page(job_id, Form("fail"))
+
+    async def cancel_job(self, job_id: PathId) -> Response:
+        """Request a job's end."""
+        return elsewhere(f"/jobs/{segment(self._world.cancel(job_id).id)}")
+
+    async def fail_job(self, job_id: PathId, request: Request) -> Response:
+        """Make a job fail."""
+        return await self._change_job(job_id, request, "fail", FailJobOrder)
+
+    async def slow_job(self, job_id: PathId, request: Request) -> Response:
+        """Let a job take longer."""
+        return await self._change_job(job_id, request, "slow", SlowJobOrder)
+
+    async def backfill(self, backfill_id: PathId, request: Request) -> Response:
+        """Show a backfill and some of its jobs, the newest first."""
+        backfill = self._world.backfill(backfill_id)
+        ids = backfill.job_ids or []
+        before = request.query_params.get("before", "")
+        last = min(int(before), len(ids)) if before.isdecimal() else len(ids)
+        first = max(0, last - JOBS)
+        return page(
+            "backfill",
+            backfill=backfill,
+            is_over=backfill.status in BACKFILL_OVER,
+            jobs=[JobRow.of(self._world.sight(job_id)) for job_id in reversed(ids[first:last])],
+            first=first,
+            last=last,
+            made=len(ids),
+            task=AirflowTask.of(backfill.metadata, self._airflow_url),
+            metadata=as_json(backfill.metadata),
+        )
+
+    async def cancel_backfill(self, backfill_id: PathId) -> Response:
+        """Request the end of all jobs of a backfill, which is how the API ends one."""
+        for job_id in self._world.backfill(backfill_id).job_ids or []:
+            job, now, _ = self._world.sight(job_id)
+            if job.status_at(now) not in JOB_OVER:
+                self._world.cancel(job_id)
+        return elsewhere(f"/backfills/{segment(backfill_id)}")
+
+    async def _change_job(
+        self, job_id: str, request: Request, name: str, kind: type[FailJobOrder] | type[SlowJobOrder]
+    ) -> Response:
+        """Carry out a form that changes what becomes of a job."""
+
+        def change(typed: Typed) -> str:
+            return f"/jobs/{segment(kind.model_validate(typed).carry_out(self._gate, job_id).id)}"
+
+        return await send(request, name, change, lambda form, status: self._job_page(job_id, form, status))
+
+    def _job_page(self, job_id: str, form: Form, status: int = 200) -> Response:
+        view = JobView.of(self._world.sight(job_id))
+        metadata = view.job.metadata
+        task = AirflowTask.of(metadata, self._airflow_url)
+        return page("job", status, view=view, job=view.job, form=form, task=task, metadata=as_json(metadata))

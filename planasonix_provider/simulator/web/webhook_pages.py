@@ -1,0 +1,45 @@
+"""The pages of the webhooks: who subscribed to what, and what was delivered."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from planasonix_provider.simulator.api.middleware import PathId
+from planasonix_provider.simulator.model.paging import PageQuery
+from planasonix_provider.simulator.web.filters import older, read_filter
+from planasonix_provider.simulator.web.render import elsewhere, page, segment
+from planasonix_provider.simulator.webhooks.registry import Webhooks
+
+
+class WebhookPages:
+    """The pages of the webhooks. They show no signing secret.
+
+    :param webhooks: what they show.
+    :param router: where they are put.
+    """
+
+    def __init__(self, webhooks: Webhooks, router: APIRouter) -> None:
+        self._webhooks = webhooks
+        router.add_api_route("/webhooks", self.subscriptions, methods=["GET"])
+        router.add_api_route("/webhooks/{webhook_id}", self.subscription, methods=["GET"])
+        router.add_api_route("/webhooks/{webhook_id}/test", self.test, methods=["POST"])
+
+    async def subscriptions(self, request: Request) -> Response:
+        """List subscriptions, newest first."""
+        wanted = read_filter(PageQuery, request.query_params)
+        webhooks, end = self._webhooks.page(limit=wanted.limit, before=wanted.before)
+        return page("webhooks", webhooks=webhooks, older=older(wanted, end), is_newest=wanted.cursor is None)
+
+    async def subscription(self, webhook_id: PathId, request: Request) -> Response:
+        """Show a subscription and its deliveries, newest first."""
+        wanted = read_filter(PageQuery, request.query_params)
+        deliveries, end = self._webhooks.delivery_page(webhook_id, limit=wanted.limit, before=wanted.before)
+        webhook = self._webhooks.get(webhook_id)
+        return page(
+            "webhook", webhook=webhook, deliveries=deliveries, older=older(wanted, end), is_newest=wanted.cursor is None
+        )
+
+    async def test(self, webhook_id: PathId) -> Response:
+        """Send a test event."""
+        self._webhooks.test(webhook_id)
+        return elsewhere(f"/webhooks/{segment(webhook_id)}")

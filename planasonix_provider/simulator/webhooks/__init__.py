@@ -1,0 +1,1 @@
+"""The webhooks of the simulator: subscriptions, deliveries, and the thread that sends them."""

@@ -1,0 +1,169 @@
+"""The thread that notices what happens and posts it to those who subscribed; there is none where nobody did."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException
+from ipaddress import ip_address
+from threading import Event, Lock, Thread
+from urllib.parse import urlsplit
+
+from planasonix_provider.simulator.hosts import host_name
+from planasonix_provider.simulator.webhooks.deliveries import Letter
+from planasonix_provider.simulator.webhooks.registry import Webhooks
+
+#: How many seconds pass between two looks at what happened.
+LOOK_EVERY = 0.05
+#: How long a receiver may take to answer, in seconds.
+PATIENCE = 5
+
+
+class RestrictedHTTPConnection(HTTPConnection):
+    """An HTTP connection that opens only to hosts that may receive deliveries.
+
+    :param host: the receiver's host.
+    :param port: the receiver's port; ``None`` is the default port of the scheme.
+    :param is_encrypted: whether to use TLS.
+    :param hosts: the hosts that may receive deliveries, besides loopback addresses; ``None`` is every host.
+    """
+
+    def __init__(self, host: str, port: int | None, is_encrypted: bool, hosts: Collection[str] | None) -> None:
+        # http.client leaves the default port out of the header Host.
+        self.default_port = 443 if is_encrypted else 80
+        super().__init__(host, port or self.default_port, timeout=PATIENCE)
+        self._is_encrypted = is_encrypted
+        self._hosts = hosts
+
+    def connect(self) -> None:
+        """Connect to the first address of the host that accepts.
+
+        The name is resolved once, because a second lookup could return an address that was not checked.
+
+        :raises OSError: if the host may not receive deliveries, or cannot be reached.
+        """
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        addresses = [str(address[0]) for *_, address in found]
+        is_allowed = self._hosts is None or host_name(self.host) in self._hosts
+        if not is_allowed and not all(_is_loopback(address) for address in addresses):
+            raise OSError(
+                f"webhooks are delivered to this machine only; to deliver to {self.host}, start the simulator with "
+                f"--webhook-host {self.host}"
+            )
+        self.sock = self._first(addresses)
+        if self._is_encrypted:
+            self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
+
+    def _first(self, addresses: Sequence[str]) -> socket.socket:
+        for address in addresses[:-1]:
+            with suppress(OSError):
+                return socket.create_connection((address, self.port), PATIENCE)
+        return socket.create_connection((addresses[-1], self.port), PATIENCE)
+
+
+class Courier:
+    """Delivers between :meth:`start` and :meth:`stop`, while there are subscriptions.
+
+    :param webhooks: the subscriptions.
+    :param hosts: the hosts that it delivers to, besides loopback addresses; ``None`` is every host.
+    """
+
+    def __init__(self, webhooks: Webhooks, hosts: Collection[str] | None = ()) -> None:
+        self._webhooks = webhooks
+        self._hosts = hosts
+        self._lock = Lock()
+        self._is_on_duty = False
+        self._rounds: _Rounds | None = None
+        webhooks.on_subscribed = self.wake
+
+    def start(self) -> None:
+        """Deliver from now on."""
+        with self._lock:
+            self._is_on_duty = True
+        self.wake()
+
+    def stop(self) -> None:
+        """Deliver nothing more; what is on its way is dropped, and comes again after the next start."""
+        with self._lock:
+            self._is_on_duty = False
+            rounds, self._rounds = self._rounds, None
+        if rounds is not None:
+            rounds.stop()
+
+    def wake(self) -> None:
+        """Start the thread if it is needed and not there."""
+        with self._lock:
+            if self._is_on_duty and self._rounds is None and self._webhooks.are_any:
+                self._rounds = _Rounds(self._webhooks, self._hosts, self._is_needed)
+                self._rounds.start()
+
+    def _is_needed(self, rounds: _Rounds) -> bool:
+        with self._lock:
+            if self._rounds is not rounds:
+                return False
+            if not self._webhooks.are_any:
+                self._rounds = None
+            return self._rounds is not None
+
+
+class _Rounds(Thread):
+    """One thread, from the first subscription to the end of the last."""
+
+    def __init__(self, webhooks: Webhooks, hosts: Collection[str] | None, is_needed: Callable[[_Rounds], bool]) -> None:
+        super().__init__(name="planasonix-webhooks", daemon=True)
+        self._webhooks = webhooks
+        self._hosts = hosts
+        self._is_needed = is_needed
+        self._stopped = Event()
+        self._connection: RestrictedHTTPConnection | None = None
+
+    def run(self) -> None:
+        outbox = self._webhooks.outbox
+        while self._is_needed(self):
+            self._webhooks.look()
+            for parcel in outbox.due():
+                letter = outbox.letter(parcel)
+                if letter is None:
+                    continue
+                status, error = self._post(letter)
+                if self._stopped.is_set():
+                    return
+                outbox.record(parcel, status, error)
+            self._stopped.wait(outbox.rest(LOOK_EVERY))
+
+    def stop(self) -> None:
+        self._stopped.set()
+        # A receiver that hangs must not keep whoever stops the simulator waiting.
+        line = self._connection and self._connection.sock
+        if line:
+            with suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+        self.join(2 * PATIENCE)
+
+    def _post(self, letter: Letter) -> tuple[int | None, str | None]:
+        """Post a letter. Redirects are not followed, and no proxy is asked: either could lead signed events astray."""
+        parts = urlsplit(letter.url)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection: RestrictedHTTPConnection | None = None
+        try:
+            connection = self._connection = RestrictedHTTPConnection(
+                parts.hostname or "", parts.port, parts.scheme == "https", self._hosts
+            )
+            connection.connect()
+            if self._stopped.is_set():
+                return None, None
+            connection.request("POST", target, letter.body, letter.headers)
+            return connection.getresponse().status, None
+        except (OSError, HTTPException, ValueError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+            return None, reason.lower()
+        finally:
+            if connection is not None:
+                connection.close()
+
+
+def _is_loopback(address: str) -> bool:
+    parsed = ip_address(address)
+    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback

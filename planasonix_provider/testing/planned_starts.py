@@ -1,0 +1,57 @@
+"""Starts of others that a test plans for later, in travelled time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+
+import pytest
+
+from planasonix_provider.simulator.model.api_errors import Refused
+from planasonix_provider.simulator.model.workspace import World
+
+
+class LaterStarts:
+    """Starts work in the simulator when the time for it has come.
+
+    Nothing runs in the background: each access to the simulator first runs the starts that are due.
+
+    :param world: the simulator's state.
+    :param patch: undoes the changes after the test.
+    """
+
+    def __init__(self, world: World, patch: pytest.MonkeyPatch) -> None:
+        self._world = world
+        self._now = world._now
+        self._changes_at = world.changes_at
+        self._planned: list[tuple[datetime, Callable[[], object]]] = []
+        patch.setattr(world, "_now", self._start_what_is_due)
+        patch.setattr(world, "changes_at", self._next_change)
+
+    def add(self, at: datetime, start: Callable[[], object]) -> None:
+        """Plan a start.
+
+        :param at: when to start.
+        :param start: starts the work.
+        """
+        with self._world._lock:
+            self._planned.append((at, start))
+            self._planned.sort(key=lambda planned: planned[0])
+
+    def _start_what_is_due(self) -> datetime:
+        clock = self._world.clock
+        while self._planned and self._planned[0][0] <= clock():
+            at, start = self._planned.pop(0)
+            self._world.clock = lambda at=at: at  # type: ignore[misc]
+            try:
+                # Another sync of the connection may run.
+                with suppress(Refused):
+                    start()
+            finally:
+                self._world.clock = clock
+        return self._now()
+
+    def _next_change(self) -> datetime | None:
+        changes = [self._changes_at(), *(at for at, _ in self._planned[:1])]
+        return min((change for change in changes if change), default=None)

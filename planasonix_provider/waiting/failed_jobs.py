@@ -1,0 +1,50 @@
+"""Finds out which jobs of a failed backfill have failed, and why."""
+
+from __future__ import annotations
+
+from planasonix_provider.api import routes
+from planasonix_provider.api.errors import PlanasonixError
+from planasonix_provider.api.models import Backfill, Job
+from planasonix_provider.api.operations import Cursors
+from planasonix_provider.waiting.report import MOST_NAMED
+from planasonix_provider.waiting.shared_client import Send, for_each
+
+
+async def failed_jobs(send: Send, backfill: Backfill) -> list[Job]:
+    """Find the jobs of a backfill that have failed.
+
+    :param send: sends a request, and again where that can help.
+    :param backfill: the backfill, with its ``job_ids``.
+    :return: the jobs, oldest first; the first ten with the reason.
+    :raises PlanasonixError: if they cannot be asked for.
+    """
+    failed = set(await _listed(send, backfill)).intersection(backfill.job_ids or ())
+    # The list is a hint that spares requests: it may be late, or not be allowed. Then each job is asked.
+    suspects = [job_id for job_id in backfill.job_ids or () if job_id in failed] or list(backfill.job_ids or ())
+    named = suspects[:MOST_NAMED] if failed else suspects
+
+    async def ask(job_id: str) -> Job | None:
+        # Of thousands, only those that have failed are kept.
+        job = await send(routes.get_job(job_id).without("metadata"))
+        return job if job.status == "failed" else None
+
+    jobs = await for_each(named, ask)
+    unnamed = [Job(id=job_id, status="failed") for job_id in suspects[len(named) :]]
+    return [job for job in jobs if job] + unnamed
+
+
+async def _listed(send: Send, backfill: Backfill) -> list[str]:
+    cursors = Cursors(
+        routes.list_jobs(connection_id=backfill.connection_id, status="failed", since=backfill.created_at).without(
+            "metadata"
+        )
+    )
+    found: list[str] = []
+    try:
+        while True:
+            page = await send(cursors.request)
+            found.extend(job.id for job in page.data if job.status == "failed")
+            if not cursors.step(page):
+                return found
+    except PlanasonixError:
+        return found

@@ -1,0 +1,124 @@
+"""Accounts for work that is over: asks what it has loaded, or why it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from planasonix_provider.api.errors import PlanasonixError
+from planasonix_provider.api.models import Backfill, Job
+from planasonix_provider.waiting.failed_jobs import failed_jobs
+from planasonix_provider.waiting.report import (
+    LoadedTable,
+    Summary,
+    error_of_work,
+    log_results,
+    report_backfill,
+    report_job,
+)
+from planasonix_provider.waiting.result_fetcher import Patience
+from planasonix_provider.waiting.shared_client import for_each
+from planasonix_provider.waiting.targets import Work
+from planasonix_provider.waiting.wait_state import LOG_EVERY
+
+
+@dataclass(frozen=True)
+class WorkAccount:
+    """What came of work that is over.
+
+    :param work: the job or the backfill, whole.
+    :param url: the page that tells more: a job's own; of a backfill, the first job that failed, or its first job.
+    :param error: why it was not done, if it was not.
+    :param result: what it loaded, in plain JSON types.
+    :param tables: every table that it loaded, where ``result`` lists only so many.
+    """
+
+    work: Work
+    url: str | None
+    error: PlanasonixError | None = None
+    result: dict[str, Any] | None = None
+    tables: tuple[LoadedTable, ...] = ()
+
+
+async def account_for(
+    work: Work, patience: Patience, *, job_url: Callable[[str], str], info: Callable[[str], object]
+) -> WorkAccount:
+    """Find out what came of a job or a backfill.
+
+    :param work: the job or backfill, as the wait saw it last; it is over.
+    :param patience: how to ask.
+    :param job_url: gives the address of a job's page.
+    :param info: writes a line to the task's log.
+    :return: the account; what was loaded is in the log, too.
+    :raises PlanasonixError: if it cannot be asked for.
+    """
+    if isinstance(work, Backfill):
+        return await _account_for_backfill(work, patience, job_url, info)
+    # A list, which may have told of its end, names only some of a job's fields.
+    job = work if work.finished_at else await patience.job(work.id)
+    url = job_url(job.id)
+    if error := error_of_work(job, url):
+        return WorkAccount(job, url, error)
+    results = await patience.results_of(job.id)
+    summary = Summary.of([results])
+    log_results(summary, info=info, warn=patience.warn)
+    return WorkAccount(job, url, result=_told(report_job(job, url, results), info), tables=summary.tables)
+
+
+async def _account_for_backfill(
+    seen: Backfill, patience: Patience, job_url: Callable[[str], str], info: Callable[[str], object]
+) -> WorkAccount:
+    # Seen by a trigger, it has lost its list of jobs.
+    backfill = await patience.backfill(seen.id)
+    if error_of_work(backfill, None):
+        return await explain(backfill, patience, job_url=job_url)
+    job_ids = backfill.job_ids or []
+    summary = await _results_of_all(job_ids, patience, info)
+    log_results(summary, info=info, warn=patience.warn)
+    url = job_url(job_ids[0]) if job_ids else None
+    return WorkAccount(backfill, url, result=_told(report_backfill(backfill, summary), info), tables=summary.tables)
+
+
+async def _results_of_all(job_ids: Sequence[str], patience: Patience, info: Callable[[str], object]) -> Summary:
+    """Sum up the results of each job as they arrive, and log the progress: of thousands it takes minutes."""
+    told, summary = patience.now(), Summary()
+
+    async def ask(job: tuple[int, str]) -> None:
+        nonlocal told
+        position, job_id = job
+        summary.add(await patience.results_of(job_id), position)
+        if patience.now() - told >= LOG_EVERY:
+            told = patience.now()
+            info(f"Fetched the results of {summary.jobs_total:,} of {len(job_ids):,} jobs.")
+
+    await for_each(enumerate(job_ids), ask)
+    return summary
+
+
+def _told(result: dict[str, Any], info: Callable[[str], object]) -> dict[str, Any]:
+    """Say where a result lists less than there is."""
+    for name in ("jobs", "tables", "warnings"):
+        listed, total = len(result.get(name, ())), result.get(f"{name}_total", 0)
+        if listed < total:
+            info(f"The task's result lists the first {listed:,} of {total:,} {name}, and counts them all.")
+    return result
+
+
+async def explain(backfill: Backfill, patience: Patience, *, job_url: Callable[[str], str]) -> WorkAccount:
+    """Say why a backfill was not done.
+
+    :param backfill: the backfill, with its jobs.
+    :param patience: how to ask.
+    :param job_url: gives the address of a job's page.
+    :return: the account, with an error that names the jobs that failed.
+    """
+    failed: list[Job] = []
+    if backfill.status == "failed":
+        try:
+            failed = await failed_jobs(patience.send, backfill)
+        except PlanasonixError as trouble:
+            patience.warn(f"Which jobs of backfill {backfill.id} failed cannot be found out: {trouble}")
+    pages = [job.id for job in failed] or backfill.job_ids or []
+    url = job_url(pages[0]) if pages else None
+    return WorkAccount(backfill, url, error_of_work(backfill, url, failed))

@@ -1,0 +1,121 @@
+"""Gets what is known of work that is over, with the patience of a wait: a failure now would repeat the work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
+
+from planasonix_provider.api import routes
+from planasonix_provider.api.errors import (
+    PlanasonixConflictError,
+    PlanasonixError,
+    PlanasonixLostTrackError,
+    PlanasonixOutageError,
+)
+from planasonix_provider.api.models import Backfill, Job, JobResults
+from planasonix_provider.api.request import Request
+from planasonix_provider.api.states import JOB_OVER
+from planasonix_provider.clock import utcnow
+from planasonix_provider.waiting.formatting import sentence
+from planasonix_provider.waiting.outages import OutagePolicy, OutageTracker, Verdict, is_outage
+from planasonix_provider.waiting.shared_client import Send
+from planasonix_provider.waiting.wait_state import pause_after
+
+T = TypeVar("T")
+W = TypeVar("W", Job, Backfill)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How to ask until there is an answer, for as long as an outage may last.
+
+    :param send: sends a request, and again where that can help.
+    :param interval: the seconds between two tries.
+    :param warn: writes a line that deserves attention to the task's log.
+    :param sleep: waits for a number of seconds, and raises what ends the task if it was killed.
+    :param now: tells the time, in UTC.
+    :param policy: how long errors are tolerated.
+    """
+
+    send: Send
+    interval: float
+    warn: Callable[[str], object]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    now: Callable[[], datetime] = utcnow
+    policy: OutagePolicy = field(default_factory=OutagePolicy)
+
+    async def results_of(self, job_id: str) -> JobResults:
+        """Get what a job that is over has loaded.
+
+        :param job_id: the job.
+        :return: its results.
+        :raises PlanasonixLostTrackError: if they are refused.
+        :raises PlanasonixOutageError: if they cannot be had within the time that an outage may last.
+        """
+
+        async def ask() -> JobResults:
+            results = await self.send(routes.get_job_results(job_id).without())
+            if results.status not in JOB_OVER:
+                # What the API gives while a job runs; a part of it that lags behind may still do so.
+                raise PlanasonixConflictError(
+                    f"The results of job {job_id} are not complete yet: they say that it is {results.status}."
+                )
+            return results
+
+        return await self._ask(ask, f"Job {job_id}")
+
+    async def job(self, job_id: str) -> Job:
+        """Get a job that is over, with all that is known of it.
+
+        :param job_id: the job.
+        :return: the job.
+        :raises PlanasonixLostTrackError: if it is refused.
+        :raises PlanasonixOutageError: if it cannot be had within the time that an outage may last.
+        """
+        return await self._whole(routes.get_job(job_id).without("metadata"), f"job {job_id}")
+
+    async def backfill(self, backfill_id: str) -> Backfill:
+        """Get a backfill that is over, with all its jobs.
+
+        :param backfill_id: the backfill.
+        :return: the backfill.
+        :raises PlanasonixLostTrackError: if it is refused.
+        :raises PlanasonixOutageError: if it cannot be had within the time that an outage may last.
+        """
+        return await self._whole(routes.get_backfill(backfill_id).without("metadata"), f"backfill {backfill_id}")
+
+    async def _whole(self, request: Request[W], name: str) -> W:
+        async def ask() -> W:
+            work = await self.send(request)
+            if not work.is_over:
+                # It was seen as over: this comes from a part of the API that lags behind, and its jobs may, too.
+                raise PlanasonixConflictError(
+                    f"What Planasonix says of {name} is not complete yet: that it is {work.status}."
+                )
+            return work
+
+        return await self._ask(ask, sentence(name))
+
+    async def _ask(self, ask: Callable[[], Awaitable[T]], what: str) -> T:
+        # Results may be late. If the refusal lasts, the loaded tables stay unknown.
+        outage = OutageTracker(self.policy, passes=_is_too_early)
+        while True:
+            try:
+                return await ask()
+            except PlanasonixError as error:
+                trouble = error
+            if outage.fail(trouble, self.now()) is not Verdict.TOLERATED:
+                kind = PlanasonixOutageError if is_outage(trouble) else PlanasonixLostTrackError
+                end = kind(f"{what} is over, but its results cannot be fetched. {trouble}")
+                end.code = trouble.code
+                raise end
+            if outage.is_news(self.now()):
+                self.warn(f"{what} is over, but its results cannot be fetched yet, still trying: {trouble}")
+            await self.sleep(pause_after(trouble, self.interval))
+
+
+def _is_too_early(error: PlanasonixError) -> bool:
+    return isinstance(error, PlanasonixConflictError)

@@ -1,0 +1,240 @@
+"""One way to the API for all that one event loop has to ask: one client, one key, few requests in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Protocol, Self, TypeVar
+
+from tenacity import AsyncRetrying
+
+from planasonix_provider.api.client import AsyncClient
+from planasonix_provider.api.client_config import Account
+from planasonix_provider.api.errors import (
+    PlanasonixAuthenticationError,
+    PlanasonixError,
+    PlanasonixNotFoundError,
+    PlanasonixPermissionError,
+    PlanasonixTransportError,
+)
+from planasonix_provider.api.request import Request
+from planasonix_provider.api.retry import ONCE, Policy
+from planasonix_provider.waiting.loop_thread import aside
+from planasonix_provider.waiting.outages import is_by_a_proxy
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+#: After how many seconds a failure that another host or workspace would explain is a reason to read the connection.
+READ_AGAIN_EVERY = 60.0
+#: After how many seconds a refused key is a reason again, where the connection still had the same.
+READ_KEY_AGAIN_EVERY = 1.0
+#: How many requests are in flight; httpx's pool slows down with more callers than that.
+MOST_IN_FLIGHT = 5
+_URGENT = replace(ONCE, is_urgent=True)
+# Refusals and failures that a changed Airflow connection would explain: a rotated key, another host.
+_MAY_BE_OUT_OF_DATE = (
+    PlanasonixAuthenticationError,
+    PlanasonixNotFoundError,
+    PlanasonixPermissionError,
+    PlanasonixTransportError,
+)
+
+
+class Send(Protocol):
+    """Whatever sends a request and is awaited: a channel, or a client."""
+
+    async def __call__(self, request: Request[T], /) -> T:
+        """Send a request; return what its answer holds, or raise a ``PlanasonixError``."""
+        ...
+
+
+class Channel:
+    """Asks for everybody in one event loop who uses the same Airflow connection; use it in an ``async with`` block.
+
+    :param connect: reads the Airflow connection and makes a client; called again when that may have changed.
+    :param sleep: waits for a number of seconds between two tries of a request.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[AsyncClient]],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._connect = connect
+        self._sleep = sleep
+        self._clients: list[AsyncClient] = []
+        self._connecting = asyncio.Lock()
+        self._gate = asyncio.Semaphore(MOST_IN_FLIGHT)
+        # One place is always left to what ends a wait: looks may hang.
+        self._looks = asyncio.Semaphore(MOST_IN_FLIGHT - 1)
+        self._read_at = self._confirmed_at = -math.inf
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the clients; the next request opens another."""
+        clients, self._clients = self._clients, []
+        for client in clients:
+            await client.close()
+
+    async def send(self, request: Request[T]) -> T:
+        """Send a request, again where that is safe and can help; a read waits for its turn.
+
+        :param request: one of :mod:`planasonix_provider.api.routes`.
+        :return: what the answer holds.
+        :raises PlanasonixError: one of its kinds.
+        """
+        return await self._again(self.ask, request)
+
+    async def send_now(self, request: Request[T]) -> T:
+        """Send what ends a wait, as a cancel and the looks that belong to it: nobody goes first.
+
+        :param request: one of :mod:`planasonix_provider.api.routes`.
+        :return: what the answer holds.
+        :raises PlanasonixError: one of its kinds.
+        """
+        return await self._again(self._ask, request)
+
+    async def send_urgently(self, request: Request[T]) -> T:
+        """Send what ends work that has nobody any more: at once, though the API has asked this key to be silent.
+
+        :param request: one of :mod:`planasonix_provider.api.routes`.
+        :return: what the answer holds.
+        :raises PlanasonixError: one of its kinds.
+        """
+        return await self._again(self._ask_urgently, request)
+
+    async def _again(self, ask: Send, request: Request[T]) -> T:
+        answer: T = await AsyncRetrying(**Policy().tenacity(request.repeat), sleep=self._sleep)(ask, request)
+        return answer
+
+    async def ask(self, request: Request[T], within: float | None = None) -> T:
+        """Send a request once, in its turn.
+
+        :param request: one of :mod:`planasonix_provider.api.routes`.
+        :param within: for how many seconds to wait for the answer once it is its turn; default: as the client does.
+        :return: what the answer holds.
+        :raises PlanasonixError: one of its kinds.
+        """
+        # First, for nothing else is to stand behind looks that let others go first.
+        await (await self._connected()).wait_for_turn(request)
+        try:
+            async with asyncio.timeout(within), self._looks:
+                return await self._ask(request)
+        except TimeoutError:
+            raise PlanasonixTransportError(f"{request}: no answer within {within:.0f} s.", sent=True) from None
+
+    async def _ask_urgently(self, request: Request[T]) -> T:
+        return await self._ask(request, _URGENT)
+
+    async def _ask(self, request: Request[T], policy: Policy = ONCE) -> T:
+        """Send a request, and once more where the Airflow connection turns out to have changed since it was read."""
+        async with self._gate:
+            client = await self._connected()
+            asked_at = asyncio.get_running_loop().time()
+            try:
+                return await client.send(request, policy)
+            except PlanasonixError as error:
+                if not (isinstance(error, _MAY_BE_OUT_OF_DATE) or is_by_a_proxy(error)):
+                    raise
+                # Only a refused key is always a reason to read: an outage would be one at every look.
+                is_key = isinstance(error, PlanasonixAuthenticationError)
+                is_old = asyncio.get_running_loop().time() - self._confirmed_at >= READ_KEY_AGAIN_EVERY
+                try:
+                    renewed = await self._connected(
+                        newer_than=asked_at if is_key and is_old else asked_at - READ_AGAIN_EVERY
+                    )
+                except PlanasonixError:
+                    # Only a refused key needs a new one: an outage is not to become a missing Airflow connection.
+                    if is_key:
+                        raise
+                    raise error from None
+                if renewed is client:
+                    raise
+                return await renewed.send(request, policy)
+
+    @property
+    def silence(self) -> float:
+        """For how many seconds the API has asked this key to be silent."""
+        return self._clients[-1].pace.silence() if self._clients else 0.0
+
+    @property
+    def skew(self) -> timedelta | None:
+        """By how much the API's clock is ahead, as its newest answer has it; ``None`` where none has told."""
+        return self._clients[-1].pace.skew if self._clients else None
+
+    async def _connected(self, newer_than: float = -math.inf) -> AsyncClient:
+        """Give the client; read the Airflow connection where it was not read since.
+
+        :param newer_than: by the event loop's clock. Requests that are refused together are one reason to read.
+        """
+        async with self._connecting:
+            if self._read_at <= newer_than or not self._clients:
+                await self._read_connection()
+            return self._clients[-1]
+
+    async def _read_connection(self) -> None:
+        fresh = await self._connect()
+        self._read_at = asyncio.get_running_loop().time()
+        if self._clients and self._clients[-1].account == fresh.account:
+            self._confirmed_at = self._read_at
+            await fresh.close()
+            return
+        # The client before stays open until the end: others may be in the middle of a request with it.
+        self._clients.append(fresh)
+
+
+def run_aside(
+    account: Callable[[], Account],
+    act: Callable[[Channel], Awaitable[R]],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> R:
+    """Do what takes many requests, a few at a time, and block until it is done.
+
+    :param account: says where the API is, and who asks; called again when that may have changed.
+    :param act: what to do, over the channel.
+    :param sleep: waits for a number of seconds between two tries of a request.
+    :return: what came of it.
+    """
+
+    async def connect() -> AsyncClient:
+        return AsyncClient(account(), sleep=sleep)
+
+    async def run() -> R:
+        async with Channel(connect, sleep) as channel:
+            return await act(channel)
+
+    return aside(run)
+
+
+async def for_each(items: Iterable[T], act: Callable[[T], Awaitable[R]], at_once: int = MOST_IN_FLIGHT) -> list[R]:
+    """Do something for each of many things, a few at a time.
+
+    :param items: the things.
+    :param act: what to do; the first error ends it all.
+    :param at_once: how many at a time.
+    :return: what came of each, in their order.
+    """
+    results: dict[int, R] = {}
+    waiting = iter(enumerate(items))
+
+    async def work() -> None:
+        for position, item in waiting:
+            results[position] = await act(item)
+
+    workers = [asyncio.ensure_future(work()) for _ in range(at_once)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return [results[position] for position in sorted(results)]

@@ -1,0 +1,146 @@
+"""A connection's next sync, as what is waited for: it has to be found first, among all jobs of the connection."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from planasonix_provider.api import routes
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
+from planasonix_provider.api.models import Job, Page
+from planasonix_provider.api.operations import Cursors
+from planasonix_provider.api.request import PAGE_SIZE, Request
+from planasonix_provider.waiting.request_flow import Steps
+from planasonix_provider.waiting.targets import Seen, Subject
+
+#: For how long a sync may have run before the moment that a :class:`SyncSubject` counts from, to be found there.
+LONGEST_SYNC = timedelta(days=1)
+#: Of how many syncs that ended too early, the newest first, it is enough to know: older ones are not asked for theirs.
+ENOUGH_TOO_EARLY = 5
+#: How many rows of a list that cannot be read are looked at by themselves.
+MOST_UNREADABLE = 5
+#: How late a list may show a job.
+LISTED_WITHIN = timedelta(minutes=5)
+
+
+class SyncSubject(Subject):
+    """The first sync of a connection that has succeeded since a moment, whoever started it.
+
+    :param id: the connection.
+    :param since: the moment.
+    :param by: whether a sync counts that was ``created``, or one that has ``finished`` since.
+    :param on_failure: whether a sync that fails ends the wait (``fail``) or not (``wait``).
+    """
+
+    kind = "sync"
+
+    def __init__(self, id: str, since: datetime, by: str = "created", on_failure: str = "fail") -> None:  # noqa: A002
+        super().__init__(id)
+        self.since = since
+        self.by = by
+        self.on_failure = on_failure
+        self._has_looked_before = False
+        self._undecided: list[Job] = []
+        self._finished_since: list[Job] = []
+        self._ended_before: set[str] = set()
+        self._newest_words: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """How messages name it."""
+        return f"a sync of connection {self.id}"
+
+    @property
+    def goal(self) -> str:
+        """What has not happened while the wait goes on."""
+        return f"No sync of connection {self.id} that was {self.by} since {self.since:%Y-%m-%d %H:%M:%S} UTC succeeded"
+
+    @property
+    def request(self) -> Request[Page[Job]]:
+        """Asks for the newest sync that was created since the moment and has succeeded."""
+        return self._list("succeeded", since=self.since, limit=PAGE_SIZE)
+
+    def look(self, now: datetime, *, detailed: bool) -> Steps[Seen]:
+        """Look for a sync that has succeeded, then for one that has not."""
+        states = ("succeeded", "failed", "cancelled") if self.on_failure == "fail" else ("succeeded",)
+        for status in states:
+            page: Page[Job] = yield self._list(status, since=self.since, limit=PAGE_SIZE)
+            # An unreadable row may be the job that this waits for.
+            unreadable = [Job(id=row.id, status=status) for row in page.unreadable if row.id][:MOST_UNREADABLE]
+            for listed in [*page.data, *unreadable]:
+                if self._is_ours(listed) and listed.status == status and self._is_since(listed.created_at):
+                    job = yield from self._whole(listed)
+                    if job and job.status == status and self._is_ours(job) and self._is_since(job.created_at):
+                        return self._over(job)
+            if self.by == "finished" and status == "succeeded":
+                yield from self._look_before(now)
+            if job := next((job for job in self._finished_since if job.status == status), None):
+                return self._over(job)
+        if detailed and (newest := (yield from self._newest())):
+            self._newest_words = (f"the newest, {newest.id}, is {newest.status}",)
+        return Seen("awaited", False, f"{self.goal} yet", progress=self._newest_words)
+
+    def _over(self, job: Job) -> Seen:
+        says = f"Job {job.id} {'was ' if job.status == 'cancelled' else ''}{job.status}"
+        return Seen(job.status, True, says, job, began=job.started_at or job.created_at, took=job.duration_seconds)
+
+    @staticmethod
+    def _whole(listed: Job) -> Steps[Job | None]:
+        """Look at a job by itself: a list names only some of its fields, and may be ahead of it, or behind."""
+        try:
+            job: Job = yield routes.get_job(listed.id).without("metadata")
+        except PlanasonixNotFoundError:
+            return None
+        return job if job.is_over else None
+
+    def _look_before(self, now: datetime) -> Steps[None]:
+        """Look at syncs that were created before the moment and may end after it, which no list can be asked for."""
+        if not self._has_looked_before:
+            cursors = Cursors(self._list(None, since=self.since - LONGEST_SYNC, until=self.since))
+            jobs: list[Job] = []
+            while True:
+                page: Page[Job] = yield cursors.request
+                jobs.extend(job for job in page.data if self._is_ours(job))
+                if not cursors.step(page):
+                    break
+            jobs.sort(key=lambda job: job.created_at or self.since, reverse=True)
+            self._undecided = jobs
+        yield from self._decide()
+        # A job of that moment may come into the list a little later.
+        self._has_looked_before = now > self.since + LISTED_WITHIN
+
+    def _decide(self) -> Steps[None]:
+        """Find out which of these syncs have ended since the moment; most end in the order of their start."""
+        left: list[Job] = []
+        for listed in self._undecided:
+            job = listed
+            if job.finished_at is None and job.id not in self._ended_before:
+                if job.is_over and len(self._ended_before) >= ENOUGH_TOO_EARLY:
+                    continue
+                job = (yield from self._whole(listed)) or listed
+            if job.finished_at and self._is_since(job.finished_at):
+                self._finished_since.append(job)
+            elif job.finished_at:
+                self._ended_before.add(job.id)
+            elif job.id not in self._ended_before:
+                left.append(listed)
+        self._undecided = left
+
+    def _newest(self) -> Steps[Job | None]:
+        try:
+            page: Page[Job] = yield self._list(None, since=self.since, limit=1)
+        except PlanasonixError:
+            # A word for the log: no reason to take the look for one that failed.
+            return None
+        return next((job for job in page.data if self._is_ours(job) and self._is_since(job.created_at)), None)
+
+    def _is_since(self, moment: datetime | None) -> bool:
+        return moment is None or moment >= self.since
+
+    def _is_ours(self, job: Job) -> bool:
+        """What a list shows is checked, for not every server knows every filter."""
+        return job.connection_id in (None, self.id) and job.type in (None, "connection_sync")
+
+    def _list(self, status: str | None, **bounds: Any) -> Request[Page[Job]]:
+        jobs = routes.list_jobs(connection_id=self.id, type="connection_sync", status=status, **bounds)
+        return jobs.without("metadata")

@@ -1,0 +1,264 @@
+"""What can be waited for, and the work that is known by its id: all that differs between a job and a backfill.
+
+A subject asks by steps, see :mod:`planasonix_provider.waiting.request_flow`, and does no I/O itself.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from planasonix_provider.api import routes
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixUnreadableError
+from planasonix_provider.api.models import Backfill, Job, Page
+from planasonix_provider.api.request import PAGE_SIZE, Request
+from planasonix_provider.api.states import BACKFILL_STATES, JOB_STATES
+from planasonix_provider.waiting.formatting import count, duration, sentence, size
+from planasonix_provider.waiting.request_flow import Steps
+
+Work: TypeAlias = Job | Backfill
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a look has brought.
+
+    :param status: the state; the log gets a line when it changes.
+    :param is_over: whether this ends the wait.
+    :param says: the state in words, for the log.
+    :param work: the job or backfill that was seen, if there is one.
+    :param progress: how far it has come, a few words for each figure.
+    :param began: when it began.
+    :param took: the seconds that it took, where it is over and the API says so.
+    :param moves: what changes whenever it gets on; ``None`` where that cannot be told.
+    :param moved_at: when it got on last, as far as the API says so.
+    """
+
+    status: str
+    is_over: bool
+    says: str
+    work: Work | None = None
+    progress: tuple[str, ...] = ()
+    began: datetime | None = None
+    took: float | None = None
+    moves: Hashable | None = None
+    moved_at: datetime | None = None
+
+
+class Subject(ABC):
+    """What a wait is for.
+
+    :param id: its id.
+    """
+
+    kind: ClassVar[Literal["job", "backfill", "sync"]]
+
+    def __init__(self, id: str) -> None:  # noqa: A002 - the reference's name
+        self.id = id
+
+    @property
+    def name(self) -> str:
+        """How messages name it."""
+        return f"{self.kind} {self.id}"
+
+    @property
+    @abstractmethod
+    def goal(self) -> str:
+        """What has not happened while the wait goes on, for a message: ``Job job_1 was not over``."""
+
+    @property
+    @abstractmethod
+    def request(self) -> Request[Any]:
+        """What each look asks first; waits that ask the same share the answer."""
+
+    @abstractmethod
+    def look(self, now: datetime, *, detailed: bool) -> Steps[Seen]:
+        """Look at it.
+
+        :param now: the time.
+        :param detailed: whether figures for the log are worth a request of their own.
+        :return: the steps of the look; the first one is :attr:`request`.
+        """
+
+
+class WorkSubject(Subject):
+    """A job or a backfill that is known by its id.
+
+    :param id: its id.
+    :param until: further states that end the wait, besides those from which it never moves on.
+    """
+
+    known_states: ClassVar[frozenset[str]]
+
+    def __init__(self, id: str, until: Iterable[str] = ()) -> None:  # noqa: A002 - the reference's name
+        super().__init__(id)
+        self.until = frozenset(until)
+
+    @property
+    def goal(self) -> str:
+        """What has not happened while the wait goes on."""
+        return f"{sentence(self.name)} was not {' or '.join(['over', *sorted(self.until)])}"
+
+    def seen(self, work: Work, now: datetime, *more: str) -> Seen:
+        """Make of an answer what the wait needs to know.
+
+        :param work: the answer.
+        :param now: the time of the look.
+        :param more: further words on its progress.
+        :return: what was seen.
+        :raises PlanasonixUnreadableError: if the answer is about something else.
+        """
+        if work.id != self.id:
+            raise PlanasonixUnreadableError(f"Asked for {self.name}, got {work.id}.")
+        verb = "" if work.status in ("succeeded", "failed", "completed") else "was " if work.is_over else "is "
+        remark = "" if work.status in self.known_states else " (a state that this version takes for one that goes on)"
+        return Seen(
+            status=work.status,
+            is_over=work.is_over or work.status in self.until,
+            says=f"{sentence(self.name)} {verb}{work.status}{remark}",
+            work=work,
+            **self.figures(work, now, more),
+        )
+
+    @abstractmethod
+    def figures(self, work: Any, now: datetime, more: Iterable[str]) -> dict[str, Any]:
+        """Say how far it has come.
+
+        :param work: the job or backfill.
+        :param now: the time of the look.
+        :param more: further words on its progress.
+        :return: the fields of :class:`Seen` that depend on the kind of work.
+        """
+
+
+class JobSubject(WorkSubject):
+    """A job."""
+
+    kind = "job"
+    known_states = JOB_STATES
+
+    @property
+    def request(self) -> Request[Job]:
+        """Asks for the job."""
+        return routes.get_job(self.id).without("metadata")
+
+    def look(self, now: datetime, *, detailed: bool) -> Steps[Seen]:
+        """Look at the job; there are no further figures."""
+        return self.seen((yield self.request), now)
+
+    def figures(self, work: Job, now: datetime, more: Iterable[str]) -> dict[str, Any]:
+        """Say how many rows and bytes it has moved."""
+        metrics, progress = work.metrics, list(more)
+        if metrics and metrics.rows_loaded is not None:
+            progress.append(f"{count(metrics.rows_loaded, 'row')} loaded")
+        elif metrics and metrics.rows_extracted is not None:
+            progress.append(f"{count(metrics.rows_extracted, 'row')} extracted")
+        if metrics and metrics.bytes_read is not None:
+            progress.append(f"{size(metrics.bytes_read)} read")
+        began = work.started_at or work.queued_at or work.created_at
+        took = work.duration_seconds
+        if took is None and began and work.finished_at:
+            took = (work.finished_at - began).total_seconds()
+        return {
+            "progress": tuple(progress),
+            "began": began,
+            "took": took if work.is_over else None,
+            # Lists leave the metrics out.
+            "moves": (work.status, tuple(progress)) if metrics else None,
+        }
+
+
+class BackfillSubject(WorkSubject):
+    """A backfill."""
+
+    kind = "backfill"
+    known_states = BACKFILL_STATES
+    # As it was counted last: not every look counts.
+    _jobs_done: int | None = None
+
+    @property
+    def request(self) -> Request[Backfill]:
+        """Asks for the backfill."""
+        return routes.get_backfill(self.id).without("metadata", "tables")
+
+    def look(self, now: datetime, *, detailed: bool) -> Steps[Seen]:
+        """Look at the backfill, and count the jobs that are done."""
+        backfill: Backfill = yield self.request
+        if not backfill.job_ids or backfill.is_over:
+            return self.seen(backfill, now)
+        total = len(backfill.job_ids)
+        if detailed and (to_do := (yield from self._jobs_to_do(backfill))) is not None:
+            self._jobs_done = total - to_do
+        jobs = f"{count(total, 'job')} so far"
+        return self.seen(backfill, now, jobs if self._jobs_done is None else f"{self._jobs_done:,} of {jobs} done")
+
+    @staticmethod
+    def lists_of_active_jobs(backfill: Backfill) -> list[Request[Page[Job]]]:
+        """Make the requests that tell which of a backfill's jobs have not ended: there may be thousands of others.
+
+        :param backfill: the backfill.
+        :return: the lists, of all jobs of its connection. In this order, or a job that starts between the two would be
+            in neither.
+        """
+        return [
+            routes.list_jobs(
+                connection_id=backfill.connection_id or None, status=status, since=backfill.created_at, limit=PAGE_SIZE
+            ).without("metadata")
+            for status in ("queued", "running")
+        ]
+
+    def _jobs_to_do(self, backfill: Backfill) -> Steps[int | None]:
+        """Count the jobs that are still to end."""
+        active: set[str] = set()
+        try:
+            for request in self.lists_of_active_jobs(backfill):
+                page: Page[Job] = yield request
+                if page.cursor:
+                    return None
+                active.update(job.id for job in page.data if not job.is_over)
+        except PlanasonixError:
+            # Figures for the log: no reason to take the look for one that failed.
+            return None
+        return len(active.intersection(backfill.job_ids or ()))
+
+    def figures(self, work: Backfill, now: datetime, more: Iterable[str]) -> dict[str, Any]:
+        """Say how much of the window is loaded, and when the rest of it will be."""
+        progress = []
+        if work.progress_percent is not None and not work.is_over:
+            progress.append(f"{work.progress_percent:.0f} %")
+        if work.rows_processed is not None:
+            progress.append(f"{count(work.rows_processed, 'row')} processed")
+        progress.extend(more)
+        if (left := self._seconds_left(work, now)) and left >= 1:
+            progress.append(f"about {duration(left)} left")
+        return {
+            "progress": tuple(progress),
+            "began": work.created_at,
+            "took": (work.updated_at - work.created_at).total_seconds()
+            if work.is_over and work.updated_at and work.created_at
+            else None,
+            "moves": (work.status, work.progress_percent, work.rows_processed, len(work.job_ids or ())),
+            "moved_at": work.updated_at,
+        }
+
+    @staticmethod
+    def _seconds_left(work: Backfill, now: datetime) -> float | None:
+        """Estimate when it will be over: the rest takes as long in proportion as the part that is done."""
+        percent = work.progress_percent or 0
+        # A percentage next to nothing would make the estimate infinite.
+        if work.is_over or not 0.001 <= percent < 100 or work.created_at is None:
+            return None
+        passed = ((work.updated_at or now) - work.created_at).total_seconds()
+        return passed * (100 - percent) / percent if passed > 0 else None
+
+
+def subject_of(work: Work) -> WorkSubject:
+    """Say what to wait for.
+
+    :param work: a job or backfill.
+    :return: the same as the subject of a wait.
+    """
+    return BackfillSubject(work.id) if isinstance(work, Backfill) else JobSubject(work.id)

@@ -1,0 +1,273 @@
+"""What one wait has seen so far, and what it makes of it: the same on a worker and in the triggerer. No I/O, no clock.
+
+Whoever waits tells a :class:`Watch` what each look brought; the watch writes the log, and says when the wait is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from datetime import datetime, timedelta
+
+from planasonix_provider.api.errors import (
+    PlanasonixError,
+    PlanasonixOutageError,
+    PlanasonixTimeoutError,
+    error_of,
+)
+from planasonix_provider.api.rate_limiter import LONGEST_SILENCE
+from planasonix_provider.api.retry import is_final
+from planasonix_provider.waiting.formatting import duration, moment
+from planasonix_provider.waiting.outages import (
+    LOG_OUTAGE_EVERY,
+    Contact,
+    OutagePolicy,
+    OutageTracker,
+    Verdict,
+    never_reached,
+)
+from planasonix_provider.waiting.request_flow import Steps
+from planasonix_provider.waiting.targets import Seen, Subject
+from planasonix_provider.waiting.wait_event import WaitEvent
+
+#: At least this often a wait writes a line, so that a log which stands still means that the task does.
+LOG_EVERY = timedelta(seconds=30)
+#: After how long without progress the log says so.
+STANDSTILL = timedelta(minutes=10)
+
+
+class Watch:
+    """One wait.
+
+    :param subject: what it is for.
+    :param now: the time at which the wait begins.
+    :param info: writes a line to the wait's log.
+    :param warn: writes a line that deserves attention.
+    :param deadline: when to give up, or ``None`` for never.
+    :param limit: the task's parameter that has set the deadline, for the message; ``None`` if it is not known.
+    :param status: the state that the log shows already, where the wait goes on from another process.
+    :param owned: whether the task has started the work. Messages then say what is left behind if the wait ends early.
+    :param is_known: whether the work was seen before. It also counts as seen if it is owned or has a status. A sensor
+        that has not seen its job yet may have a wrong id.
+    :param policy: how long errors are tolerated.
+    :param silent: whether nothing that could pass ends the wait, as a sensor's ``silent_fail`` has it.
+    :param unseen_since: when the outage began that goes on from another process, if one does.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        *,
+        now: datetime,
+        info: Callable[[str], object],
+        warn: Callable[[str], object],
+        deadline: datetime | None = None,
+        limit: str | None = None,
+        status: str | None = None,
+        owned: bool = True,
+        is_known: bool = False,
+        policy: OutagePolicy | None = None,
+        silent: bool = False,
+        unseen_since: datetime | None = None,
+    ) -> None:
+        self.subject = subject
+        self.deadline = deadline
+        self.limit = limit
+        self.status = status
+        contact = Contact.WORK if owned or is_known or status else Contact.NONE
+        self._outage = OutageTracker(policy, contact, since=unseen_since)
+        self._info = info
+        self._warn = warn
+        self._owned = owned
+        self._silent = silent
+        self._is_silent_about = False
+        self._has_logged_outage = unseen_since is not None
+        self._seen: Seen | None = None
+        self._moves: Hashable | None = None
+        self._seen_at = self._moved_at = self._logged = self._detailed = self._began = now
+
+    @property
+    def unseen_since(self) -> datetime | None:
+        """When the outage began; ``None`` while polls succeed."""
+        return self._outage.since
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the work was seen before."""
+        return self._outage.contact is Contact.WORK
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the last poll met an error that ends the wait unless it passes within minutes."""
+        return self._outage.is_short and not self._is_silent_about
+
+    def look(self, now: datetime) -> Steps[Seen]:
+        """Begin a look; now and then one that asks for the log's figures, too.
+
+        :param now: the time.
+        :return: the steps of the look.
+        """
+        if detailed := now - self._detailed >= LOG_EVERY:
+            self._detailed = now
+        return self.subject.look(now, detailed=detailed)
+
+    def take(self, answer: Seen | PlanasonixError | None, now: datetime, age: float = 0.0) -> WaitEvent | None:
+        """Take in whatever came.
+
+        :param answer: what a look brought, why it failed, or ``None`` where time has just passed.
+        :param now: the time.
+        :param age: how many seconds ago the look was.
+        :return: how the wait ended, if it has.
+        """
+        if answer is None:
+            return self.remind(now)
+        return self.miss(answer, now) if isinstance(answer, PlanasonixError) else self.see(answer, now, age)
+
+    def see(self, seen: Seen, now: datetime, age: float = 0.0) -> WaitEvent | None:
+        """Take in what a look has brought.
+
+        :param seen: what the look has brought.
+        :param now: the time.
+        :param age: how many seconds ago the look was.
+        :return: how the wait ended, if it has.
+        """
+        if self.unseen_since and self._has_logged_outage:
+            self._say(now, f"Planasonix answers again, after {duration(_seconds(now - self.unseen_since))}.")
+        self._has_logged_outage = False
+        if self._seen is None:
+            self._moved_at = min(now, seen.moved_at or now)
+        elif seen.status != self._seen.status or (seen.moves is not None and seen.moves != self._moves):
+            self._moved_at = now
+        # Not every look can tell how far it has come.
+        self._moves = seen.moves if seen.moves is not None else self._moves
+        self._seen, self._seen_at = seen, now - timedelta(seconds=age)
+        self._outage.succeed()
+        if seen.status != self.status:
+            self.status = seen.status
+            self._say(now, self._line(now))
+        if seen.is_over and seen.work:
+            return WaitEvent.over(self.subject, seen.work)
+        return self.remind(now)
+
+    def miss(self, error: PlanasonixError, now: datetime) -> WaitEvent | None:
+        """Take in that a look has failed.
+
+        :param error: what it ended with.
+        :param now: the time of the look.
+        :return: how the wait ended, if the error is none that passes, or has lasted for too long.
+        """
+        verdict = self._outage.fail(error, now)
+        self._is_silent_about = self._silent and not is_final(error)
+        if verdict is not Verdict.TOLERATED and not self._is_silent_about:
+            return self._give_up(self._reason_to_give_up(error, verdict))
+        if not self._has_logged_outage and self._outage.is_news(now):
+            self._has_logged_outage = True
+            self._say(now, f"No news of {self.subject.name}, still waiting: {error}", warn=True)
+        return self.remind(now)
+
+    def _reason_to_give_up(self, error: PlanasonixError, verdict: Verdict) -> PlanasonixError:
+        if verdict is Verdict.NO_CONTACT:
+            return error_of(error.kind, never_reached(error, self._outage.policy))
+        if verdict is Verdict.REFUSED or self.unseen_since is None:
+            return error_of(error.kind, f"{error}{self.left_behind(is_final(error))}", error.code)
+        return PlanasonixOutageError(
+            f"No news of {self.subject.name} since {moment(self.unseen_since)}, for more than "
+            f"{duration(_seconds(self._outage.policy.outage))}.{self.left_behind(False)} The last try: {error}"
+        )
+
+    def remind(self, now: datetime) -> WaitEvent | None:
+        """Let time pass: write a line where it is time for one, and mind the deadline.
+
+        :param now: the time.
+        :return: how the wait ended, if its time is up.
+        """
+        if self.deadline and now >= self.deadline:
+            return self._give_up(
+                PlanasonixTimeoutError(
+                    f"{self.subject.goal} by {moment(self.deadline)}, when the task's "
+                    f"{self.limit or 'timeout or execution_timeout'} was up{self._last_state}."
+                )
+            )
+        if now >= self._next_line:
+            self._say(now, self._line(now))
+        return None
+
+    def seconds_until_attention(self, now: datetime) -> float:
+        """Say when :meth:`remind` has something to do.
+
+        :param now: the time.
+        :return: how many seconds from now that is.
+        """
+        return max(0.0, _seconds(min(self._next_line, self.deadline or self._next_line) - now))
+
+    def seconds_until_deadline(self, now: datetime) -> float | None:
+        """Say how much time is left.
+
+        :param now: the time.
+        :return: the seconds until the deadline, or ``None`` if there is none.
+        """
+        return None if self.deadline is None else max(0.0, _seconds(self.deadline - now))
+
+    def left_behind(self, is_for_ever: bool) -> str:
+        """Say what to add where the wait ends early.
+
+        :param is_for_ever: whether no retry can help.
+        :return: a sentence with a space before it, or nothing.
+        """
+        if not self._owned:
+            return ""
+        what_now = (
+            f"look at {self.subject.id} before you clear the task"
+            if is_for_ever
+            else "a retry goes on with it, and a cleared task ends it first"
+        )
+        return f" The {self.subject.kind} was not cancelled and may still run: {what_now}."
+
+    @property
+    def _next_line(self) -> datetime:
+        return self._logged + (LOG_OUTAGE_EVERY if self.unseen_since else LOG_EVERY)
+
+    @property
+    def _last_state(self) -> str:
+        if self._seen and not self._seen.work:
+            return ""
+        return f"; it was {self.status or 'not seen yet'}"
+
+    def _give_up(self, error: PlanasonixError) -> WaitEvent:
+        return WaitEvent.failed(self.subject, error, self._seen.work if self._seen else None)
+
+    def _say(self, now: datetime, line: str, *, warn: bool = False) -> None:
+        self._logged = now
+        (self._warn if warn else self._info)(line)
+
+    def _line(self, now: datetime) -> str:
+        """Say how far it has come."""
+        if self.unseen_since:
+            return f"Still no news of {self.subject.name}, for {duration(_seconds(now - self.unseen_since))} now."
+        if self._seen is None:
+            return f"Waiting for {self.subject.name}, for {duration(_seconds(now - self._began))} now."
+        seen, age, still = self._seen, now - self._seen_at, now - self._moved_at
+        if seen.took is not None:
+            passed = f"in {duration(seen.took)}"
+        else:
+            passed = f"after {duration(_seconds(now - (seen.began or self._began)))}"
+        rests = not seen.is_over and seen.moves is not None and still >= STANDSTILL
+        return (
+            ", ".join([seen.says, *seen.progress, passed])
+            + (f" (seen {duration(_seconds(age))} ago)" if age >= LOG_EVERY else "")
+            + (f"; nothing has moved for {duration(_seconds(still))}" if rests else "")
+            + "."
+        )
+
+
+def pause_after(answer: object, interval: float) -> float:
+    """Say how long to wait until the next look.
+
+    :param answer: what the last look brought.
+    :param interval: the seconds between two looks.
+    :return: the interval, or what a ``Retry-After`` asks for, within bounds: it may say three days.
+    """
+    return max(interval, min(getattr(answer, "retry_after", None) or 0.0, LONGEST_SILENCE))
+
+
+def _seconds(span: timedelta) -> float:
+    return span.total_seconds()

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import heapq
+import logging
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from itertools import count, pairwise
+
+import pytest
+from pydantic import SecretStr
+
+from planasonix_provider.api.rate_limiter import LONGEST_REST, LONGEST_SILENCE, Pace, pace_of
+from planasonix_provider.simulator.api.rate_limit import Limits
+from tests.support.api_clients import Clock
+
+BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
+
+
+class Key:
+    """A key with a rate limit, by a clock of its own."""
+
+    def __init__(self, limit: int, clock: Clock) -> None:
+        self.clock = clock
+        self.limits = Limits(self.now, limit)
+        self.asked = self.refused = 0
+
+    def now(self) -> datetime:
+        return BEGAN + timedelta(seconds=self.clock.now)
+
+    def ask(self, pace: Pace | None = None) -> bool:
+        """Ask for something with the key, and let a process learn from the answer."""
+        allowance = self.limits.take("key")
+        self.asked += 1
+        self.refused += allowance.is_exceeded
+        headers = {name.lower(): value for name, value in allowance.headers.items()}
+        headers["date"] = format_datetime(self.now(), usegmt=True)
+        if pace:
+            pace.note(429 if allowance.is_exceeded else 200, headers)
+        return not allowance.is_exceeded
+
+
+@pytest.fixture
+def clock() -> Clock:
+    clock = Clock()
+    clock.now = 0.0
+    return clock
+
+
+@pytest.fixture
+def pace(clock: Clock) -> Pace:
+    return Pace(clock, lambda low, high: high / 2)
+
+
+def headers(remaining: int, *, limit: int = 100, seconds: int = 50) -> dict[str, str]:
+    date = format_datetime(BEGAN, usegmt=True)
+    reset = str(int(BEGAN.timestamp()) + seconds)
+    return {
+        "x-ratelimit-limit": str(limit),
+        "x-ratelimit-remaining": str(remaining),
+        "x-ratelimit-reset": reset,
+        "date": date,
+    }
+
+
+class TestASilence:
+    def test_lasts_as_long_as_a_429_asks(self, pace: Pace, clock: Clock) -> None:
+        pace.note(429, {"retry-after": "30"})
+        clock.now += 10
+        assert pace.silence() == 20
+        clock.now += 30
+        assert pace.silence() == 0
+
+    def test_is_not_cut_short_by_a_later_429_that_names_no_time(self, pace: Pace) -> None:
+        pace.note(429, {"retry-after": "30"})
+        pace.note(429, {})
+        assert pace.silence() == 30
+
+    def test_of_a_year_lasts_a_quarter_of_an_hour(self, pace: Pace) -> None:
+        pace.note(429, {"retry-after": "31536000"})
+        assert pace.silence() == LONGEST_SILENCE
+
+    def test_is_not_what_an_outage_asks_for(self, pace: Pace) -> None:
+        pace.note(503, {"retry-after": "30"})
+        assert pace.silence() == 0
+
+
+class TestARest:
+    def test_is_none_while_nothing_is_known(self, pace: Pace) -> None:
+        assert pace.rest() == 0
+        pace.note(200, {})
+        assert pace.rest() == 0
+
+    def test_is_none_for_who_is_alone_while_half_is_left(self, clock: Clock) -> None:
+        key, pace = Key(100, clock), Pace(clock)
+        for _ in range(49):
+            assert pace.rest() == 0
+            key.ask(pace)
+        key.ask(pace)
+        assert pace.rest() > 0
+
+    def test_spreads_what_is_left_over_the_time_that_is_left(self, pace: Pace) -> None:
+        for remaining in range(99, 39, -1):
+            pace.note(200, headers(remaining))
+        # 40 are left, of which 10 are for others.
+        assert pace.rest() == pytest.approx(50 / 30)
+
+    def test_is_longer_the_more_others_there_are(self, pace: Pace, clock: Clock) -> None:
+        pace.note(200, headers(60))
+        clock.now += 10
+        pace.note(200, headers(30, seconds=40))
+        # Thirty and more for each one of its own: twenty that may be used within 40 s are less than one of its own.
+        crowd = (40 * 0.6 + 30) / (0.6 + 1)
+        assert pace.rest() == pytest.approx(min(60, 40 / (20 / crowd)))
+
+    @pytest.mark.parametrize(("remaining", "is_free"), [(1_128, True), (601, True), (600, False)])
+    def test_is_none_among_many_while_half_is_left(self, pace: Pace, remaining: int, is_free: bool) -> None:
+        # Most of what is gone went before this process had asked for anything, as at each start of a worker.
+        pace.note(200, headers(remaining, limit=1_200))
+        assert (pace.rest() == 0) is is_free
+
+    def test_knows_that_others_have_gone_on_meanwhile(self, pace: Pace, clock: Clock) -> None:
+        pace.note(200, headers(80))
+        clock.now += 10
+        pace.note(200, headers(60, seconds=40))
+        clock.now += 25
+        # By now, they have used what was left: it is the next window's turn, and not in its first moment.
+        assert pace.rest() > 15
+
+    def test_of_an_empty_key_goes_beyond_the_end_of_the_window_and_not_for_all_to_the_same_moment(
+        self, clock: Clock
+    ) -> None:
+        rests = []
+        for lot in (0.0, 1.0):
+            pace = Pace(clock, lambda low, high, lot=lot: lot)
+            pace.note(200, headers(99, seconds=0))
+            clock.now += 1
+            pace.note(200, headers(0, seconds=20))
+            rests.append(pace.rest())
+        assert rests[0] == pytest.approx(20)
+        assert rests[1] > 20
+
+    def test_is_never_long(self, pace: Pace) -> None:
+        pace.note(200, headers(0, limit=1, seconds=900))
+        assert pace.rest() == LONGEST_REST
+        assert sum(pace.rests()) == LONGEST_REST
+
+    def test_is_none_where_the_headers_are_nonsense(self, pace: Pace) -> None:
+        pace.note(200, dict.fromkeys(headers(1), "⅔"))
+        assert pace.rest() == 0
+
+    def test_minds_no_answers_that_come_in_another_order(self, pace: Pace) -> None:
+        for remaining in (90, 70, 71, 72, 69, 60, 65, 40):
+            pace.note(200, headers(remaining))
+        assert 50 / 30 < pace.rest() < 50 * 10 / 30
+
+    def test_begins_anew_with_a_new_window(self, pace: Pace, clock: Clock) -> None:
+        pace.note(200, headers(99))
+        pace.note(200, headers(2))
+        assert pace.rest() > 50
+        clock.now += 51
+        for remaining in range(99, 60, -1):
+            pace.note(200, headers(remaining))
+        assert pace.rest() < 5
+
+    def test_is_taken_in_turn(self, pace: Pace, clock: Clock) -> None:
+        for remaining in range(99, 39, -1):
+            pace.note(200, headers(remaining))
+        moments = []
+        for _ in range(3):
+            for seconds in pace.rests():
+                clock.sleep(seconds)
+            moments.append(clock.now)
+        apart = [later - sooner for sooner, later in pairwise(moments)]
+        assert min(apart) > 1
+
+    def test_that_takes_long_is_told_once_a_minute(self, pace: Pace, caplog: pytest.LogCaptureFixture) -> None:
+        pace.note(200, headers(0))
+        with caplog.at_level(logging.INFO):
+            pace.rest()
+            pace.rest()
+        assert caplog.messages == [
+            "The API key has 0 of 100 requests left for the next 50 s. Requests that can wait are spread over that "
+            "time."
+        ]
+
+
+class Process:
+    """A worker's process: starts a job, looks once an interval until it is over, and fetches the results."""
+
+    def __init__(self, key: Key, lots: random.Random, *, paced: bool) -> None:
+        self.key = key
+        self.lots = lots
+        self.paced = paced
+        self.pace = Pace(key.clock, lots.uniform)
+
+    def live(self, job_seconds: float, interval: float = 10.0) -> Iterator[float]:
+        """Do all that; yield the seconds that pass meanwhile."""
+        yield from self.ask(can_wait=False)
+        over = self.key.clock.now + job_seconds
+        while True:
+            yield interval
+            yield from self.ask()
+            if self.key.clock.now >= over:
+                break
+        yield from self.ask()
+
+    def ask(self, *, can_wait: bool = True) -> Iterator[float]:
+        while True:
+            if can_wait and self.paced:
+                yield from self.pace.rests()
+            while silence := self.pace.silence():
+                yield silence + self.lots.uniform(0, 0.5)
+            answered = self.key.ask(self.pace)
+            yield 0.05
+            if answered:
+                return
+
+
+def run_forty(clock: Clock, *, seed: int, paced: bool) -> Key:
+    lots = random.Random(seed)
+    key, order = Key(120, clock), count()
+    processes = [Process(key, lots, paced=paced).live(lots.uniform(60, 300)) for _ in range(40)]
+    agenda = [(lots.uniform(0, 40), next(order), process) for process in processes]
+    heapq.heapify(agenda)
+    while agenda:
+        clock.now, _, process = heapq.heappop(agenda)
+        if (seconds := next(process, None)) is not None:
+            heapq.heappush(agenda, (clock.now + seconds, next(order), process))
+    return key
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_forty_processes_that_know_nothing_of_each_other_keep_to_120_a_minute(clock: Clock, seed: int) -> None:
+    key = run_forty(clock, seed=seed, paced=True)
+    assert key.refused <= 0.02 * key.asked
+    # The key is made use of, too.
+    assert key.asked / (clock.now / 60) > 40
+
+
+def test_without_a_pace_they_do_not(clock: Clock) -> None:
+    key = run_forty(clock, seed=0, paced=False)
+    assert key.refused > 0.1 * key.asked
+
+
+@pytest.mark.parametrize("others", [40, 65, 80, 100, 115])
+def test_a_process_that_began_among_many_looks_as_it_likes_once_it_is_alone(clock: Clock, others: int) -> None:
+    clock.now = 53.0  # the third second of a window
+    key = Key(120, clock)
+    pace = Pace(clock, lambda low, high: high / 2)
+    for _ in range(others):
+        key.ask()
+    key.ask(pace)
+    looks = []
+    while clock.now < 1_200:
+        clock.now += 10
+        while rest := pace.rest():
+            clock.now += rest
+        key.ask(pace)
+        looks.append(clock.now)
+    assert looks[-1] - looks[-2] == pytest.approx(10, abs=0.5)
+    assert len(looks) >= 95
+
+
+def test_all_who_use_a_key_in_a_process_share_its_pace() -> None:
+    here, key = "https://api.planasonix.com", SecretStr("plnx_1")
+    assert pace_of(here, key) is pace_of(here, SecretStr("plnx_1"))
+    assert pace_of(here, key) is not pace_of(here, SecretStr("plnx_2"))
+    assert pace_of(here, key) is not pace_of("https://acme.planasonixapis.com", key)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from planasonix_provider.cli import argument_types
+from planasonix_provider.cli.usage import MisuseError
+
+
+def test_metadata_comes_in_pairs_or_as_an_object() -> None:
+    assert argument_types.metadata("--metadata", None) is None
+    assert argument_types.metadata("--metadata", ["a=1", ' {"b": 2}', "c=x=y", "a="]) == {"a": "", "b": 2, "c": "x=y"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a",
+        "=1",
+        " =1",
+        "{",
+        '{"a": NaN}',
+        "[1]",
+        "",
+        '{"a": ' + "1" * 5_000 + "}",
+        '{"a":' * 100_000 + "1" + "}" * 100_000,
+    ],
+    ids=lambda text: text[:10],
+)
+def test_other_metadata_is_refused(text: str) -> None:
+    with pytest.raises(MisuseError, match=r"^--metadata: got "):
+        argument_types.metadata("--metadata", [text])
+
+
+def test_words_come_one_by_one_or_with_commas() -> None:
+    assert argument_types.words(None) is None
+    assert argument_types.words(["a, b", "c", ","]) == ["a", "b", "c"]
+
+
+def test_a_window_is_in_utc() -> None:
+    assert argument_types.window("2025-01-01", "2025-01-01T02:00+01:00") == (
+        datetime(2025, 1, 1, tzinfo=UTC),
+        datetime(2025, 1, 1, 1, tzinfo=UTC),
+    )
+
+
+def test_a_secret_has_no_line_break_at_its_end(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text(" s e \r\n")
+    secret = argument_types.secret("--secret-from", str(tmp_path / "s"))
+    assert secret is not None
+    assert secret.get_secret_value() == " s e "
+
+
+def test_a_file_that_is_no_text_is_refused_without_showing_it(tmp_path: Path) -> None:
+    (tmp_path / "s").write_bytes(b"\xff\xfe secret")
+    with pytest.raises(MisuseError, match=r"^--secret-from: .*\(it is no text\)") as refusal:
+        argument_types.secret("--secret-from", str(tmp_path / "s"))
+    assert "secret'" not in str(refusal.value).replace(str(tmp_path), "")
+
+
+@pytest.mark.parametrize(
+    "given", ["whsec_0123456789012345", "~nosuch/whsec_0123456789012345", "/nowhere/whsec_0123456789012345"]
+)
+def test_a_secret_in_the_place_of_its_file_is_refused_without_showing_it(given: str) -> None:
+    with pytest.raises(MisuseError, match=r"^--secret-from: allowed is a file that holds the secret") as refusal:
+        argument_types.secret("--secret-from", given)
+    assert "whsec_" not in str(refusal.value)

@@ -1,0 +1,155 @@
+"""The same commands in Airflow's parser and in that of ``python -m``; all routes of the API within reach."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from packaging.version import Version
+
+from planasonix_provider.api.operations import Operations
+from planasonix_provider.cli import exit_codes
+from planasonix_provider.cli.commands import SHELL, Command, Group, get_planasonix_cli_commands
+from planasonix_provider.cli.parser import parser
+from planasonix_provider.simulator import Simulator
+from tests.cli.conftest import Run
+from tests.support.scenarios import CONNECTION
+
+AIRFLOW = Version(version("apache-airflow"))
+takes_commands = pytest.mark.skipif(Version("3.2") > AIRFLOW, reason="Airflow takes commands of providers from 3.2 on")
+PAGE = (Path(__file__).parents[2] / "docs" / "shell.md").read_text()
+
+
+def commands(group: Group = SHELL, before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Command]]:
+    for command in group.commands:
+        if isinstance(command, Group):
+            yield from commands(command, (*before, command.name))
+        else:
+            yield (*before, command.name), command
+
+
+COMMANDS = dict(commands())
+
+
+def described(made: argparse.ArgumentParser) -> dict[str, object]:
+    """Say what a parser takes."""
+    (subparsers,) = [action for action in made._actions if isinstance(action, argparse._SubParsersAction)] or [None]
+    if subparsers:
+        return {name: described(one) for name, one in subparsers.choices.items()}
+    return {
+        action.dest: (sorted(action.option_strings), action.default, action.choices, action.required, action.help)
+        for action in made._actions
+        if action.dest != "help"
+    }
+
+
+def test_each_command_has_a_function() -> None:
+    for command in COMMANDS.values():
+        module, _, function = command.act.rpartition(".")
+        assert callable(getattr(import_module(f"planasonix_provider.cli.{module}"), function))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_each_command_has_help(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parser().parse_args([*words, "--help"])
+    assert end.value.code == 0
+    assert f"{COMMANDS[words].help}." in capsys.readouterr().out
+
+
+@takes_commands
+def test_airflow_has_the_same_commands() -> None:
+    from airflow.cli.cli_parser import get_parser
+
+    get_parser.cache_clear()
+    (subparsers,) = [action for action in get_parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    assert described(subparsers.choices["planasonix"]) == described(parser())
+
+
+@pytest.mark.skipif(Version("3.2") <= AIRFLOW, reason="here it has")
+def test_an_older_airflow_has_no_such_command_and_does_not_mind() -> None:
+    from airflow.cli.cli_parser import get_parser
+
+    (subparsers,) = [action for action in get_parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    assert "planasonix" not in subparsers.choices
+
+
+def test_what_airflow_is_given_is_what_its_parser_takes(
+    simulator: Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from airflow.cli.cli_parser import _add_command
+
+    made = argparse.ArgumentParser()
+    subparsers = made.add_subparsers()
+    for command in get_planasonix_cli_commands():
+        _add_command(subparsers, command)
+    simulator.plan(CONNECTION, running_seconds=60)
+    options = made.parse_args(["planasonix", "sync", CONNECTION, "-o", "json"])
+    with pytest.raises(SystemExit) as end:
+        options.func(options)
+    assert end.value.code == 0
+    assert json.loads(capsys.readouterr().out)["job_id"] == simulator.jobs()[0].id
+    options = made.parse_args(["planasonix", "sync", CONNECTION])
+    with pytest.raises(SystemExit) as end:
+        options.func(options)
+    assert end.value.code == 1
+    assert "To wait for it: `airflow planasonix job job_" in capsys.readouterr().err
+
+
+def test_the_definition_costs_airflow_next_to_nothing() -> None:
+    probe = (
+        "import sys, planasonix_provider.cli.commands, planasonix_provider.cli.parser\n"
+        "planasonix_provider.cli.parser.parser()\n"
+        "print([name for name in sys.modules if name.partition('.')[0] in "
+        "('airflow', 'httpx', 'pydantic', 'rich', 'tenacity', 'yaml')])"
+    )
+    ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
+
+
+def test_every_route_of_the_api_can_be_reached(simulator: Simulator, shell: Run, tmp_path: Path) -> None:
+    simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
+    place = ("--secret-to", f"file:{tmp_path / 'secret'}", "-o", "json")
+    job = shell("sync", CONNECTION, "-o", "json").json["job_id"]
+    backfill = shell("backfill", CONNECTION, "--start-at", "2025-01-01", "--end-at", "2025-01-02", "-o", "json")
+    webhook = shell("webhooks", "create", "https://example.com", "--events", "job.failed", *place).json["id"]
+    for words in (
+        ("jobs",),
+        ("job", job),
+        ("results", job),
+        ("cancel", job),
+        ("backfills",),
+        ("backfill-status", backfill.json["backfill_id"]),
+        ("webhooks", "list"),
+        ("webhooks", "get", webhook),
+        ("webhooks", "update", webhook, "--enabled"),
+        ("webhooks", "rotate-secret", webhook, *place),
+        ("webhooks", "test", webhook),
+        ("webhooks", "deliveries", webhook),
+        ("webhooks", "delete", webhook, "--yes"),
+        ("openapi",),
+    ):
+        assert shell(*words).code == 0, words
+    routes = {name for name in vars(Operations) if not name.startswith("_")}
+    assert routes == {request.route for request in simulator.requests}
+
+
+def test_the_page_names_every_command_and_option() -> None:
+    for words, command in COMMANDS.items():
+        assert re.search(rf"`{' '.join(words)}\b", PAGE), words
+        for option in command.options:
+            assert f"`{option.flags[-1]}" in PAGE or not option.flags[0].startswith("-"), (words, option.flags)
+
+
+def test_the_page_has_the_exit_codes() -> None:
+    codes = {value for name, value in vars(exit_codes).items() if name.isupper() and isinstance(value, int)}
+    codes = codes - {exit_codes.SIGNALLED} | {130, 143}
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)} == codes

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from planasonix_provider.cli import start
+from planasonix_provider.simulator import Simulator
+from planasonix_provider.simulator.model.api_errors import Refused
+from tests.cli.conftest import Run, press, when
+from tests.conftest import API_KEY
+from tests.support.hanging_responses import Hanging
+from tests.support.scenarios import CONNECTION, routes_asked, the_one
+
+WINDOW = ("--start-at", "2025-01-01", "--end-at", "2025-03-01T00:00:00+01:00")
+
+
+class TestASync:
+    def test_is_started_as_told(self, simulator: Simulator, shell: Run) -> None:
+        metadata = ("--metadata", "ticket=OPS-1", "--metadata", '{"tries": 2, "ticket": "OPS-2"}')
+        ran = shell("sync", CONNECTION, "--pipeline-id", "pl_1", "--priority", "high", *metadata, "-o", "json")
+        (job,) = simulator.jobs()
+        assert ran.code == 0
+        assert ran.json["job_id"] == job.id
+        assert ran.json["status"] == "queued"
+        assert (job.pipeline_id, job.metadata) == ("pl_1", {"ticket": "OPS-2", "tries": 2})
+        assert ran.err == f"Started job {job.id} on connection {CONNECTION}: {simulator.url}/jobs/{job.id}\n"
+
+    def test_has_a_key_of_its_own_unless_it_is_given_one(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, times=None, queued_seconds=0, running_seconds=0)
+        shell("sync", CONNECTION)
+        shell("sync", CONNECTION)
+        one, other = [request.headers["idempotency-key"] for request in simulator.requests]
+        assert one != other
+        again = [shell("sync", CONNECTION, "--idempotency-key", "mine", "-o", "json").json["job_id"] for _ in range(2)]
+        assert again[0] == again[1]
+        assert simulator.requests[-1].headers["idempotency-key"] == "mine"
+
+    def test_that_is_waited_for_is_accounted_for(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, tables={"public.orders": 44_802}, warnings=[{"code": "w", "message": "m"}])
+        ran = shell("sync", CONNECTION, "--wait", "--poll-interval", "0.03", "-o", "json")
+        assert ran.code == 0
+        assert ran.json["metrics"]["rows_loaded"] == 44_802
+        assert [(table["name"], table["rows_loaded"]) for table in ran.json["tables"]] == [("public.orders", 44_802)]
+        assert ran.json["warnings"] == [{"code": "w", "message": "m"}]
+        lines = ran.err.splitlines()
+        assert lines[0].startswith("Started job job_")
+        assert " is queued" in lines[1]
+        assert lines[-2:] == [f"Job {ran.json['job_id']} warns: w: m", "Loaded 44,802 rows into 1 table."]
+        assert "\x1b" not in ran.err, "a bar is for terminals"
+
+    def test_that_fails_says_why_and_gives_what_is_known(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, outcome="failed", code="source_unreachable", message="no route to [/db]\nat all")
+        ran = shell("sync", CONNECTION, "--wait", "--poll-interval", "0.03", "-o", "json")
+        assert ran.code == 3
+        assert ran.json["status"] == "failed"
+        job = simulator.jobs()[0]
+        assert ran.last_words == (
+            f"Job {job.id} failed: source_unreachable: no route to [/db] at all. See {simulator.url}/jobs/{job.id}"
+        )
+
+    def test_that_somebody_cancels_is_told_apart(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        when(simulator, "get_job", lambda: simulator.world.cancel(simulator.jobs()[0].id))
+        ran = shell("sync", CONNECTION, "--wait", "--poll-interval", "0.03", "-o", "json")
+        assert (ran.code, ran.json["status"]) == (4, "cancelled")
+
+    def test_that_is_in_the_way_is_named(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        job = simulator.world.start_sync(CONNECTION)
+        ran = shell("sync", CONNECTION, "--wait")
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.endswith(f"To wait for it: `python -m planasonix_provider job {job.id} --wait`\n")
+
+    @pytest.mark.parametrize(
+        ("job_id", "hint"),
+        [
+            ("job_$(reboot)", "To wait for it: `python -m planasonix_provider job 'job_$(reboot)' --wait`"),
+            ("1; reboot", None),
+        ],
+    )
+    def test_that_is_in_the_way_gives_no_command_that_does_something_else(
+        self, simulator: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch, job_id: str, hint: str | None
+    ) -> None:
+        def refuse(*_: Any, **__: Any) -> None:
+            raise Refused("sync_in_progress", "a sync is in progress", existing_job_id=job_id)
+
+        monkeypatch.setattr(simulator.world, "start_sync", refuse)
+        ran = shell("sync", CONNECTION)
+        assert ran.code == 1
+        assert job_id in ran.last_words
+        assert ran.last_words.endswith(hint) if hint else "planasonix_provider" not in ran.last_words
+
+
+class TestAStartThatGoesWrong:
+    def test_after_it_is_no_misuse(self, simulator: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: Any) -> None:
+            raise ValueError("not of what was typed")
+
+        monkeypatch.setattr(start, "report", fail)
+        with pytest.raises(ValueError, match="not of what was typed"):
+            shell("sync", CONNECTION)
+        assert len(simulator.jobs()) == 1
+
+    def test_is_tried_again_where_it_surely_did_nothing(self, simulator: Simulator, shell: Run) -> None:
+        simulator.fail("status", route="trigger_sync", status=429)
+        ran = shell("sync", CONNECTION)
+        assert ran.code == 0
+        assert "Trying again in 0.0 s." in ran.err
+        assert len(simulator.jobs()) == 1
+
+    @pytest.mark.parametrize(
+        ("command", "route", "listing"),
+        [
+            (("sync", CONNECTION), "trigger_sync", "jobs"),
+            (("backfill", CONNECTION, *WINDOW), "trigger_backfill", "backfills"),
+        ],
+        ids=["sync", "backfill"],
+    )
+    def test_says_so_where_nobody_knows(
+        self, simulator: Simulator, shell: Run, command: tuple[str, ...], route: Any, listing: str
+    ) -> None:
+        simulator.fail("reset", route=route, when="after")
+        ran = shell(*command, "--idempotency-key", "mine")
+        assert (ran.code, ran.out) == (6, "")
+        assert routes_asked(simulator) == [route]
+        look = f"`python -m planasonix_provider {listing} --connection-id {CONNECTION}`"
+        assert f"Nobody knows whether the {command[0]} was started: look with {look} before you" in ran.last_words
+        assert "With --idempotency-key mine a server" in ran.last_words
+
+    def test_is_refused_before_any_request_where_it_makes_no_sense(self, simulator: Simulator, shell: Run) -> None:
+        for arguments, said in {
+            ("sync", CONNECTION, "--metadata", "x"): "--metadata: got 'x', allowed is KEY=VALUE, or a JSON object.",
+            (
+                "sync",
+                CONNECTION,
+                "--wait",
+                "--timeout",
+                "0",
+            ): "--timeout: got '0', allowed is a number of seconds above 0",
+            ("sync", CONNECTION, "--poll-interval", "x"): "--poll-interval: got 'x', allowed is a number of seconds",
+            ("sync", " "): "connection_id: got ' ', allowed is",
+            ("sync", CONNECTION, "--priority", "urgent"): "argument --priority: invalid choice: 'urgent'",
+            ("sync",): "the following arguments are required: connection_id",
+            ("backfill", CONNECTION, "--start-at", "x", "--end-at", "2025-01-01"): "--start-at: got 'x', allowed is a",
+            (
+                "backfill",
+                CONNECTION,
+                "--start-at",
+                "2025-01-02",
+                "--end-at",
+                "2025-01-01",
+            ): "--end-at: got '2025-01-01', allowed is a time after --start-at (2025-01-02).",
+            ("backfill", CONNECTION, *WINDOW, "--tables", "a,b", "--tables", "a"): "--tables: got ['a', 'b', 'a'],",
+            ("backfill", CONNECTION, *WINDOW, "--tables", ","): "--tables: got [], allowed is a list of table names",
+        }.items():
+            ran = shell(*arguments)
+            assert (ran.code, ran.out) == (2, ""), arguments
+            assert said in ran.err
+        assert not simulator.requests
+
+
+class TestAnInterruptAmidAStart:
+    def test_waits_for_the_answer_so_that_nothing_is_lost(
+        self, simulator: Simulator, shell: Run, hanging: Hanging
+    ) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("hang", route="trigger_sync")
+        when(simulator, "trigger_sync", lambda: (press(), hanging.ends()))
+        ran = shell("sync", CONNECTION, "--wait", "-o", "json")
+        assert ran.code == 130
+        assert ran.json["job_id"] == simulator.jobs()[0].id
+        assert "Interrupted: ending once the answer to the start is there. Once more ends at once." in ran.err
+        assert "It was not cancelled, and runs on." in ran.last_words
+
+    def test_is_no_reason_to_end_where_nothing_is_waited_for(
+        self, simulator: Simulator, shell: Run, hanging: Hanging
+    ) -> None:
+        simulator.fail("hang", route="trigger_sync")
+        when(simulator, "trigger_sync", lambda: (press(), hanging.ends()))
+        ran = shell("sync", CONNECTION, "-o", "json")
+        assert (ran.code, ran.json["job_id"]) == (0, simulator.jobs()[0].id)
+
+    def test_ends_it_at_once_the_second_time(self, simulator: Simulator, at_a_terminal: Run) -> None:
+        simulator.fail("hang", route="trigger_sync", seconds=600)
+        when(simulator, "trigger_sync", press)
+        ran = at_a_terminal("sync", CONNECTION, answers=(("Interrupted: ending once", press),))
+        assert (ran.code, ran.out) == (6, "")
+        assert "Interrupted. Nobody knows whether the sync was started" in ran.err
+
+    def test_between_two_tries_ends_it_with_nothing_started(self, simulator: Simulator, shell: Run) -> None:
+        simulator.fail("status", route="trigger_sync", status=429, headers={"Retry-After": "20"}, times=None)
+        when(simulator, "trigger_sync", press)
+        ran = shell("sync", CONNECTION)
+        assert (ran.code, ran.last_words) == (130, "Interrupted before anything was started.")
+        assert not simulator.jobs()
+
+
+class TestABackfill:
+    def test_is_started_as_told(self, simulator: Simulator, shell: Run) -> None:
+        tables = ("--tables", "public.orders, public.items", "--tables", "public.x")
+        ran = shell("backfill", CONNECTION, *WINDOW, *tables, "--metadata", "reason=replay", "-o", "json")
+        backfill = the_one(simulator)
+        assert ran.code == 0
+        assert ran.json["backfill_id"] == backfill.id
+        assert ran.json["start_at"] == "2025-01-01T00:00:00Z"
+        assert ran.json["end_at"] == "2025-02-28T23:00:00Z"
+        assert backfill.tables == ["public.orders", "public.items", "public.x"]
+        assert backfill.metadata == {"reason": "replay"}
+
+    def test_that_is_waited_for_is_accounted_for(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan_backfill(CONNECTION, jobs=4, job_seconds=0.05)
+        ran = shell("backfill", CONNECTION, *WINDOW, "--wait", "--poll-interval", "0.03", "-o", "json")
+        assert (ran.code, ran.json["status"], ran.json["jobs_total"]) == (0, "completed", 4)
+
+    def test_that_fails_names_its_jobs(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan_backfill(CONNECTION, jobs=3, job_seconds=0.02, failing_jobs=[1], code="disk_full")
+        ran = shell("backfill", CONNECTION, *WINDOW, "--wait", "--poll-interval", "0.03", "-o", "json")
+        assert (ran.code, ran.json["status"]) == (3, "failed")
+        assert "disk_full" in ran.last_words
+
+    def test_of_what_is_to_come_is_a_warning(self, simulator: Simulator, shell: Run) -> None:
+        ran = shell("backfill", CONNECTION, "--start-at", "2025-01-01", "--end-at", "2999-01-01")
+        assert ran.code == 0
+        assert ran.err.startswith("--end-at is in the future (2999-01-01 00:00:00+00:00)")
+
+
+def test_the_key_is_never_shown(simulator: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = "plnx_wrong_51e0a7"
+    connection = os.environ["AIRFLOW_CONN_PLANASONIX_DEFAULT"]
+    monkeypatch.setenv("AIRFLOW_CONN_WRONG", connection.replace(API_KEY, wrong))
+    for conn_id, code in {"planasonix_default": 0, "wrong": 1}.items():
+        ran = shell("sync", CONNECTION, "--conn-id", conn_id, "-o", "json")
+        assert ran.code == code
+        assert wrong not in ran.out + ran.err
+        assert API_KEY not in ran.out + ran.err

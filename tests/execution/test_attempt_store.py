@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from airflow.models import Variable
+from airflow.utils.session import create_session
+from sqlalchemy import select
+
+from planasonix_provider import airflow_compat
+from planasonix_provider.api.errors import PlanasonixLostTrackError
+from planasonix_provider.execution import attempt_store
+from planasonix_provider.execution.attempt_store import Records
+from planasonix_provider.waiting.attempt import Record
+from tests.support.task_runs import Run, context
+
+RECORD = Record(
+    kind="job",
+    connection_id="conn_1",
+    key="nightly/load/1/5f0c",
+    began_at=datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC),
+    digest="ab",
+    try_number=1,
+    max_tries=2,
+    id="job_1",
+)
+
+
+def before_3_3(**ti: int) -> dict[str, Any]:
+    """A context without a store."""
+    return {"ti": context(Run(), **ti)["ti"]}
+
+
+def names() -> list[str]:
+    """What a person sees in Airflow's list of variables."""
+    with create_session() as session:
+        keys = session.scalars(select(Variable.key)).all()
+    return [key for key in keys if key.startswith(attempt_store.RECORD)]
+
+
+@pytest.mark.usefixtures("airflow_db")
+class TestInVariables:
+    @pytest.fixture(autouse=True)
+    def _real_variables(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(attempt_store, "variables", airflow_compat.variables)
+
+    def test_is_read_by_the_next_try_and_goes_when_all_is_done(self) -> None:
+        Records(before_3_3()).write(RECORD)
+        assert Records(before_3_3(try_number=2)).read() == RECORD
+        Records(before_3_3()).forget()
+        assert Records(before_3_3()).read() is None
+
+    def test_is_not_that_of_another_mapped_task(self) -> None:
+        Records(before_3_3(map_index=1)).write(RECORD)
+        assert Records(before_3_3(map_index=2)).read() is None
+        Records(before_3_3(map_index=1)).forget()
+
+    @pytest.mark.parametrize(
+        ("damage", "what"),
+        [
+            (lambda text: text[:-9], "record: "),
+            (lambda text: "null", "record: "),
+            (lambda text: "", "record: "),
+            (lambda text: "[]", "record: "),
+            (lambda text: "{}", "kind: Field required"),
+            (lambda text: text.replace('"version": 1', '"version": 2'), "version: Input should be 1"),
+            (lambda text: text.replace('"kind"', '"sort"'), "kind: Field required"),
+            (lambda text: text.replace('"try_number"', '"more": 1, "try_number"'), "more: Extra inputs"),
+        ],
+    )
+    def test_that_is_damaged_or_of_another_version_is_named_until_it_is_deleted(
+        self, damage: Callable[[str], str], what: str
+    ) -> None:
+        Records(before_3_3(map_index=5)).write(RECORD)
+        (name,) = names()
+        whole = airflow_compat.variables().get(name, None)
+        assert damage(whole) != whole
+        airflow_compat.variables().set(name, damage(whole), description="")
+        with pytest.raises(PlanasonixLostTrackError) as lost:
+            Records(before_3_3(map_index=5, try_number=2)).read()
+        assert what in str(lost.value)
+        assert f"delete Airflow variable {name!r}, and clear the task" in str(lost.value)
+        airflow_compat.variables().delete(name)
+        assert Records(before_3_3(map_index=5, try_number=2)).read() is None
+
+    def test_is_forgotten_though_it_is_not_there(self) -> None:
+        Records(before_3_3()).forget()

@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+
+from planasonix_provider.api.errors import (
+    PlanasonixJobCancelledError,
+    PlanasonixJobFailedError,
+    PlanasonixTimeoutError,
+)
+from planasonix_provider.hooks.planasonix import PlanasonixHook
+from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator
+from planasonix_provider.simulator import Simulator
+from tests.conftest import API_KEY
+from tests.support.reference_server import ReferenceServer, fourteen_faults
+from tests.support.scenarios import CONNECTION, backfill, is_asked, meanwhile, routes_asked, the_one
+from tests.support.task_runs import Run, context, drive
+from tests.support.time_travel import travelling
+
+
+class TestABackfillThatSucceeds:
+    def test_is_accounted_for_by_the_results_of_all_its_jobs(self, simulator: Simulator, deferrable: bool) -> None:
+        simulator.plan_backfill(
+            CONNECTION,
+            jobs=3,
+            parallel=2,
+            tables={"public.orders": 44_802, "public.order_items": 1},
+            warnings=[{"code": "column_type_widened", "message": "Column discount_pct coerced"}],
+        )
+        run = drive(lambda: backfill(deferrable=deferrable))
+        assert run.error is None
+        one = the_one(simulator)
+        assert run.result == json.loads(json.dumps(run.result))
+        assert (run.result["backfill_id"], run.result["status"]) == (one.id, "completed")
+        assert (run.result["start_at"], run.result["end_at"]) == ("2025-01-01T00:00:00Z", "2025-03-01T00:00:00Z")
+        assert run.result["rows_loaded"] == run.result["rows_processed"] == 44_803
+        assert [job["job_id"] for job in run.result["jobs"]] == one.job_ids
+        assert sum(job["rows_loaded"] for job in run.result["jobs"]) == 44_803
+        assert {table["name"]: table["rows_loaded"] for table in run.result["tables"]} == {
+            "public.orders": 44_802,
+            "public.order_items": 1,
+        }
+        assert (run.result["jobs_total"], run.result["tables_total"]) == (3, 2)
+        assert run.result["warnings_total"] > 0
+        assert routes_asked(simulator).count("get_job_results") == 3
+        assert "Loaded 44,803 rows into 2 tables by 3 jobs." in run.log.lines
+
+    def test_tells_of_itself_by_xcom_the_moment_that_it_exists(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(CONNECTION, queued_seconds=60)
+        run = Run()
+        with pytest.raises(TaskDeferred):
+            backfill(deferrable=True).execute(context(run))
+        assert run.xcoms == {"backfill_id": the_one(simulator).id}
+
+    def test_lets_the_button_lead_to_its_first_job_once_there_is_one(self, simulator: Simulator) -> None:
+        run = drive(lambda: backfill(deferrable=True))
+        assert run.xcoms["job_url"] == f"{simulator.url}/jobs/{(the_one(simulator).job_ids or [])[0]}"
+
+    def test_sends_what_the_dag_says(self, simulator: Simulator) -> None:
+        drive(
+            lambda: backfill(
+                start_at=datetime(2025, 1, 1, 2, tzinfo=timezone(timedelta(hours=2))),
+                end_at="2025-02-01",
+                tables=["public.orders"],
+                priority="low",
+                metadata={"reason": "post_incident_replay"},
+            ),
+            map_index=3,
+        )
+        one = the_one(simulator)
+        assert (one.start_at, one.end_at) == (datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 2, 1, tzinfo=UTC))
+        assert one.tables == ["public.orders"]
+        assert one.metadata is not None
+        assert (one.metadata["reason"], one.metadata["task_id"], one.metadata["map_index"]) == (
+            "post_incident_replay",
+            "load",
+            3,
+        )
+
+    def test_tells_how_far_it_has_come(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        def told(deferrable: bool) -> list[str]:
+            simulator.reset()
+            with travelling(monkeypatch):
+                simulator.plan_backfill(CONNECTION, queued_seconds=90, jobs=6, parallel=2, job_seconds=300)
+                run = drive(lambda: backfill(deferrable=deferrable, poll_interval=150))
+            return [re.sub(r"bf_\w+", "bf_1", line) for line in run.log.lines]
+
+        begins = [
+            "Started backfill bf_1 on connection conn_01jq8k2m3n4p5q6r7s8t9u0v1",
+            "Backfill bf_1 is queued, 0 %, after 0 s.",
+            "Backfill bf_1 is running, 6 %, 333,332 rows processed, 0 of 2 jobs so far done, about 39 min 10 s left, "
+            "after 2 min 30 s.",
+        ]
+        goes_on = (
+            "Backfill bf_1 is running, 73 %, 3,666,666 rows processed, 4 of 6 jobs so far done, about 4 min 37 s left"
+        )
+        ends = [
+            "Backfill bf_1 completed, 5,000,000 rows processed, in 16 min 30 s.",
+            "Loaded 5,000,000 rows into 2 tables by 6 jobs.",
+        ]
+        for deferrable in (False, True):
+            lines = told(deferrable)
+            at_looks = [line for line in lines if "seen" not in line]
+            assert at_looks[:3] + at_looks[-2:] == begins + ends
+            assert any(line.startswith(goes_on) for line in lines)
+
+    def test_returns_at_once_where_it_is_not_to_wait(self, simulator: Simulator, deferrable: bool) -> None:
+        run = drive(lambda: backfill(wait_for_completion=False, deferrable=deferrable))
+        assert run.result["backfill_id"] == the_one(simulator).id
+        assert "jobs" not in run.result
+        assert routes_asked(simulator) == ["list_backfills", "trigger_backfill"]
+
+    def test_warns_of_a_window_that_reaches_into_the_future(self, simulator: Simulator) -> None:
+        run = drive(lambda: backfill(end_at="2999-01-01"))
+        assert run.error is None
+        assert any(line.startswith("end_at is in the future (2999-01-01") for line in run.log.lines)
+
+    def test_leaves_its_thousands_of_jobs_out_of_what_airflow_stores(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(CONNECTION, jobs=300, parallel=300, job_seconds=0.3)
+        run = drive(lambda: backfill(deferrable=True))
+        assert run.deferred is not None
+        assert "job_ids" not in json.dumps(run.event)
+        assert run.result["jobs_total"] == 300
+        assert routes_asked(simulator).count("get_job_results") == 300
+        assert "get_job" not in routes_asked(simulator)
+
+
+class TestABackfillThatDoesNot:
+    def test_names_the_jobs_that_failed_and_why(self, simulator: Simulator, deferrable: bool) -> None:
+        simulator.plan_backfill(
+            CONNECTION, jobs=12, parallel=12, failing_jobs=[1, 7], code="source_unreachable", message="No route."
+        )
+        run = drive(lambda: backfill(deferrable=deferrable))
+        one = the_one(simulator)
+        first, second = (one.job_ids or [])[1], (one.job_ids or [])[7]
+        assert isinstance(run.error, PlanasonixJobFailedError)
+        assert str(run.error) == (
+            f"Backfill {one.id} failed: jobs_failed: 2 of 12 jobs failed. What failed of it: "
+            f"job {first}: source_unreachable: No route; job {second}: source_unreachable: No route. "
+            f"See {simulator.url}/jobs/{first}"
+        )
+        assert run.xcoms["job_url"] == f"{simulator.url}/jobs/{first}"
+        assert "get_job_results" not in routes_asked(simulator)
+
+    def test_fails_even_if_nobody_can_say_which_job_it_was(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(CONNECTION, failing_jobs=[0])
+        for route in ("list_jobs", "get_job"):
+            simulator.fail("status", status=403, route=route, times=None)
+        run = drive(backfill)
+        assert isinstance(run.error, PlanasonixJobFailedError)
+        assert str(run.error).startswith(f"Backfill {the_one(simulator).id} failed: jobs_failed: 1 of 3 jobs failed.")
+        assert any("cannot be found out" in line for line in run.log.lines)
+
+    def test_fails_when_somebody_cancels_a_job_of_it(self, simulator: Simulator, deferrable: bool) -> None:
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
+
+        def cancel() -> None:
+            for job in simulator.jobs():
+                simulator.world.cancel(job.id)
+
+        with meanwhile(cancel, once=is_asked(simulator, "get_backfill")):
+            run = drive(lambda: backfill(deferrable=deferrable))
+        assert isinstance(run.error, PlanasonixJobCancelledError)
+        assert str(run.error).startswith(f"Backfill {the_one(simulator).id} was cancelled before it was done.")
+
+    def test_is_cancelled_by_its_jobs_when_its_time_is_up(
+        self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with travelling(monkeypatch):
+            simulator.plan_backfill(
+                CONNECTION,
+                queued_seconds=0,
+                jobs=9,
+                parallel=4,
+                job_seconds=6_000,
+                jobs_after_cancel=2,
+                cancelling_seconds=10,
+            )
+            run = drive(lambda: backfill(deferrable=deferrable, timeout=600, poll_interval=60))
+        assert isinstance(run.error, PlanasonixTimeoutError)
+        assert str(run.error).endswith("it was running. It was cancelled.")
+        assert the_one(simulator).status == "cancelled"
+        assert [job.status for job in simulator.jobs()] == ["cancelled"] * 6, "those that came meanwhile, too"
+
+    def test_that_makes_no_jobs_until_the_cancel_gives_up_is_lost_track_of(
+        self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("planasonix_provider.waiting.cancel.PURSUE_EVERY", 60.0)
+        with travelling(monkeypatch):
+            simulator.plan_backfill(CONNECTION, queued_seconds=5_000)
+            run = drive(lambda: backfill(deferrable=deferrable, timeout=600, poll_interval=60))
+        assert isinstance(run.error, PlanasonixTimeoutError)
+        assert "The jobs that it has made were asked to cancel; it is queued, and may make more." in str(run.error)
+        assert "To end it: `" in str(run.error)
+
+    @pytest.mark.parametrize("status", [404, 409])
+    @pytest.mark.usefixtures("travel")
+    def test_is_cancelled_though_one_of_its_jobs_refuses(self, simulator: Simulator, status: int) -> None:
+        simulator.plan_backfill(
+            CONNECTION, queued_seconds=0, jobs=12, parallel=12, job_seconds=60, cancelling_seconds=0.05
+        )
+        simulator.fail("status", status=status, route="cancel_job", skip=3)
+        run = drive(lambda: backfill(deferrable=True, timeout=0.3))
+        assert str(run.error).endswith("It was cancelled.")
+        assert {job.status for job in simulator.jobs()} == {"cancelled"}
+
+    def test_that_is_done_and_cannot_be_accounted_for_is_not_done_again(
+        self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        simulator.fail("status", status=403, route="get_job_results", times=None)
+        with travelling(monkeypatch):
+            run = drive(lambda: backfill(deferrable=deferrable, poll_interval=300))
+        assert isinstance(run.error, AirflowFailException)
+        assert "is over, but its results cannot be fetched" in str(run.error)
+
+    def test_is_accounted_for_after_an_outage_of_the_airflow_connection(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        simulator.fail("reset", route="get_job_results", times=3)
+        reads: list[int] = []
+        get = PlanasonixHook.get_connection
+
+        def get_or_fail(conn_id: str) -> Any:
+            reads.append(1)
+            if 1 < len(reads) < 4:
+                raise ConnectionError("the API server is down")
+            return get(conn_id)
+
+        monkeypatch.setattr(PlanasonixHook, "get_connection", staticmethod(get_or_fail))
+        monkeypatch.setattr("planasonix_provider.waiting.shared_client.READ_AGAIN_EVERY", 0.0)
+        assert drive(backfill).error is None
+        assert len(reads) > 1
+
+    @pytest.mark.usefixtures("travel")
+    def test_runs_on_when_its_time_is_up_where_the_user_says_so(self, simulator: Simulator, deferrable: bool) -> None:
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
+        run = drive(lambda: backfill(deferrable=deferrable, timeout=0.2, cancel_on_kill=False))
+        assert str(run.error).endswith("It was not cancelled, and runs on.")
+        assert "cancel_job" not in routes_asked(simulator)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("parameters", "words"),
+        [
+            ({"end_at": "2025-01-01T00:00:00Z"}, r"end_at: got 2025-01-01T00:00:00Z, allowed is a time after start_at"),
+            ({"end_at": "2024-12-31"}, r"end_at: got 2024-12-31, allowed is a time after start_at"),
+            ({"end_at": "2025-01-01T01:00:00+01:00"}, r"end_at: got 2025-01-01T01:00:00\+01:00"),
+            ({"start_at": "soon"}, "start_at: got 'soon', allowed is a time: a datetime, or ISO 8601 text"),
+            ({"start_at": None}, "start_at: got None, allowed is a time"),
+            ({"end_at": 1735689600}, "end_at: got 1735689600, allowed is a time"),
+            ({"tables": []}, r"tables: got \[\], allowed is a list of table names, or None for all tables"),
+            ({"tables": "public.orders"}, "tables: got 'public.orders', allowed is a list of table names"),
+            ({"tables": ["public.orders", " "]}, "tables: got .* allowed is table names that are texts and not blank"),
+            ({"tables": ["a", "b", "a"]}, "tables: got .* allowed is each table once; twice there is a"),
+            ({"connection_id": ""}, "connection_id: got ''"),
+            ({"deferrable": "no"}, "deferrable: got 'no', allowed is True or False"),
+            ({"cancel_on_kill": "False"}, "cancel_on_kill: got 'False', allowed is True or False"),
+            ({"on_cancelled": "wait"}, "on_cancelled: got 'wait', allowed is retry, fail"),
+            ({"on_conflict": "queue"}, "on_conflict: got 'queue', allowed is fail, attach, wait, skip"),
+            ({"wait_for_completion": None}, "wait_for_completion: got None, allowed is True or False"),
+            ({"start_at": "0001-01-01"}, "start_at: got '0001-01-01', allowed is a time"),
+            ({"priority": "urgent"}, "priority: got 'urgent', allowed is low, normal, high"),
+        ],
+    )
+    def test_is_refused_when_the_dag_is_parsed(self, parameters: dict[str, Any], words: str) -> None:
+        with pytest.raises(ValueError, match=words):
+            backfill(**parameters)
+
+    @pytest.mark.parametrize(
+        "parameters", [{"end_at": "2024-12-31"}, {"start_at": "None"}, {"tables": "['public.orders']"}, {"tables": []}]
+    )
+    def test_is_refused_before_any_request_where_a_template_decides(
+        self, simulator: Simulator, parameters: dict[str, Any]
+    ) -> None:
+        operator = backfill(start_at="{{ params.start }}", end_at="{{ params.end }}", tables="{{ params.tables }}")
+        for name, value in {"start_at": "2025-01-01", "end_at": "2025-02-01", "tables": None, **parameters}.items():
+            setattr(operator, name, value)
+        with pytest.raises(AirflowFailException, match=next(iter(parameters))):
+            operator.execute(context(Run()))
+        assert simulator.requests == []
+
+    def test_a_time_without_an_offset_is_utc(self, simulator: Simulator) -> None:
+        drive(lambda: backfill(start_at=datetime(2025, 1, 1), end_at="2025-02-01T00:00:00"))  # noqa: DTZ001
+        assert the_one(simulator).start_at == datetime(2025, 1, 1, tzinfo=UTC)
+
+    def test_templates_are_those_of_all_that_a_dag_could_compute(self) -> None:
+        assert set(PlanasonixBackfillOperator.template_fields) == {
+            "connection_id",
+            "planasonix_conn_id",
+            "priority",
+            "on_conflict",
+            "on_cancelled",
+            "metadata",
+            "poll_interval",
+            "timeout",
+            "start_at",
+            "end_at",
+            "tables",
+        }
+
+
+@pytest.mark.parametrize(("way", "seed"), [(False, 3), (True, 4)], ids=["on a worker", "deferred"])
+def test_comes_through_fourteen_faults_with_one_backfill(way: bool, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = [("status", 429, {"Retry-After": "0"}) if 429 in fault else fault for fault in fourteen_faults(seed)]
+    with ReferenceServer(
+        api_key=API_KEY,
+        backfill_looks=6,
+        backfill_jobs=5,
+        read_faults=faults,
+        start_faults=[("status", 503, {"Retry-After": "0"})],
+    ) as server:
+        connection = {"conn_type": "planasonix", "host": server.url, "password": API_KEY}
+        monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(connection))
+        run = drive(lambda: backfill(connection_id="conn_1", poll_interval=0.02, deferrable=way))
+        backfills = list(server.backfills.values())
+    assert run.error is None, run.log.lines
+    assert server.faults_left == (0, 0)
+    assert [one["status"] for one in backfills] == ["completed"]
+    assert run.result["jobs_total"] == 5
+    assert API_KEY not in run.said

@@ -1,0 +1,132 @@
+"""Ctrl-C while ``airflow dags test`` or ``dag.test()`` runs a task: there is no later try, and no scheduler."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from planasonix_provider.simulator import Simulator
+from planasonix_provider.waiting.cli_hints import to_end
+from planasonix_provider.waiting.targets import JobSubject
+from tests.conftest import DAGS_FOLDER
+from tests.support.scenarios import CONNECTION, ENDED, meanwhile, routes_asked, sync
+from tests.support.task_runs import Log, Run, context, record
+
+DAG_FILE = """
+from airflow.providers.common.compat.sdk import DAG
+
+from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
+
+with DAG("{name}", schedule=None) as dag:
+    PlanasonixSyncOperator(
+        task_id="load",
+        connection_id="{connection_id}",
+        deferrable={deferrable},
+        cancel_on_kill={cancel_on_kill},
+        poll_interval=0.05,
+    )
+"""
+
+
+@pytest.fixture(autouse=True)
+def _handler() -> Iterator[None]:
+    """Handle SIGINT as a program in a terminal does; a worker of pytest-xdist ignores it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def is_seen(simulator: Simulator, looks: int) -> Callable[[], bool]:
+    """Tell whether the job was looked at so often; a task that defers looks once before."""
+    return lambda: sum(request.route == "get_job" and bool(request.status) for request in simulator.requests) >= looks
+
+
+@pytest.mark.usefixtures("airflow_db")
+@pytest.mark.parametrize("cancel_on_kill", [True, False])
+@pytest.mark.parametrize("deferrable", [False, True], ids=["on a worker", "deferred"])
+def test_in_a_dag_test_cancels_the_job_or_names_the_command(
+    simulator: Simulator,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    deferrable: bool,
+    cancel_on_kill: bool,
+) -> None:
+    simulator.plan(CONNECTION, queued_seconds=0, running_seconds=600)
+    name = f"ctrl_c_{deferrable}_{cancel_on_kill}".lower()
+    file = Path(DAGS_FOLDER) / f"{name}.py"
+    file.write_text(
+        DAG_FILE.format(name=name, connection_id=CONNECTION, deferrable=deferrable, cancel_on_kill=cancel_on_kill)
+    )
+    try:
+        dag = runpy.run_path(str(file))["dag"]
+        # Some versions of Airflow fail the task and go on.
+        with meanwhile(press_ctrl_c, once=is_seen(simulator, looks=3)), suppress(KeyboardInterrupt):
+            dag.test()
+    finally:
+        file.unlink()
+    (job,) = simulator.jobs()
+    said = "".join(capfd.readouterr()) + caplog.text
+    assert (job.status in ENDED) == cancel_on_kill
+    assert "The task was interrupted by Ctrl-C." in said
+    assert to_end(JobSubject(job.id), "planasonix_default") in said
+
+
+class TestCtrlC:
+    def test_cancels_a_start_whose_answer_is_outstanding(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=600)
+        simulator.fail("hang", route="trigger_sync", when="after", seconds=3)
+        operator = sync()
+        record(operator, log := Log())
+        with (
+            pytest.raises(KeyboardInterrupt),
+            meanwhile(press_ctrl_c, once=lambda: bool(simulator.jobs())),
+        ):
+            operator.execute(context(Run()))
+        (job,) = simulator.jobs()
+        assert job.status in ENDED
+        assert log.lines[-1] == f"The task was interrupted by Ctrl-C. Job {job.id} was asked to cancel."
+
+    def test_a_second_time_leaves_the_job_and_has_named_the_command(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=600)
+        simulator.fail("hang", route="cancel_job", when="before", seconds=30, times=None)
+        operator = sync()
+        record(operator, log := Log())
+        presses: list[None] = []
+
+        def press_again() -> bool:
+            if not presses and is_seen(simulator, looks=1)():
+                presses.append(press_ctrl_c())
+            return "cancel_job" in routes_asked(simulator)
+
+        with pytest.raises(KeyboardInterrupt), meanwhile(press_ctrl_c, once=press_again):
+            operator.execute(context(Run()))
+        (job,) = simulator.jobs()
+        assert log.lines[-1] == (
+            f"Ctrl-C: cancelling job {job.id}. To end it: {to_end(JobSubject(job.id), 'planasonix_default')}"
+        )
+
+    @pytest.mark.usefixtures("airflow_db")
+    def test_leaves_a_job_of_others_alone(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=600)
+        simulator.world.start_sync(CONNECTION)
+        operator = sync(on_conflict="attach")
+        record(operator, log := Log())
+        with (
+            pytest.raises(KeyboardInterrupt),
+            # The task has looked at the job before it attaches to it.
+            meanwhile(press_ctrl_c, once=lambda: any("Going on with" in line for line in log.lines)),
+        ):
+            operator.execute(context(Run()))
+        (job,) = simulator.jobs()
+        assert "cancel_job" not in routes_asked(simulator)
+        assert log.lines[-1] == f"The task was interrupted by Ctrl-C. Job {job.id} was not cancelled, and runs on."

@@ -1,0 +1,48 @@
+"""Lists that come from a mapped task, which Airflow hands over as a sequence of its own kind."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from planasonix_provider.testing import Planasonix
+from tests.conftest import DAGS_FOLDER
+from tests.support.scenarios import CONNECTION
+
+DAG_FILE = f"""
+from airflow.providers.common.compat.sdk import DAG, task
+
+from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator
+
+with DAG("mapped_output", schedule=None) as dag:
+
+    @task
+    def table(number):
+        return f"public.part_{{number}}"
+
+    tables = table.expand(number=[1, 2, 3])
+    PlanasonixBackfillOperator(
+        task_id="replay",
+        connection_id="{CONNECTION}",
+        start_at="2025-01-01T00:00:00Z",
+        end_at="2025-02-01T00:00:00Z",
+        tables=tables,
+        metadata={{"parts": tables}},
+    )
+"""
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_a_start_takes_its_tables_and_metadata_from_a_mapped_task(planasonix: Planasonix) -> None:
+    planasonix.knows(CONNECTION)
+    file = Path(DAGS_FOLDER) / "mapped_output.py"
+    file.write_text(DAG_FILE)
+    try:
+        run = runpy.run_path(str(file))["dag"].test()
+    finally:
+        file.unlink()
+    assert str(getattr(run.state, "value", run.state)) == "success"
+    parts = ["public.part_1", "public.part_2", "public.part_3"]
+    planasonix.assert_started(CONNECTION, kind="backfill", tables=parts, metadata={"parts": parts})

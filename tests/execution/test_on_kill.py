@@ -1,0 +1,502 @@
+from __future__ import annotations
+
+import inspect
+import signal
+from collections.abc import Iterator
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
+from pytest_mock import MockerFixture
+
+from planasonix_provider.api.client import Account
+from planasonix_provider.execution import on_kill
+from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
+from planasonix_provider.simulator import Simulator
+from planasonix_provider.triggers import task_state as triggers_killed
+from planasonix_provider.waiting import cancel, stall_detector
+from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
+from tests.support.airflow_health import ApiServer, serving
+from tests.support.attempts import is_seen
+from tests.support.hanging_responses import Hanging
+from tests.support.scenarios import (
+    CONNECTION,
+    ENDED,
+    backfill,
+    is_asked,
+    killed,
+    meanwhile,
+    ring,
+    routes_asked,
+    sync,
+    the_one,
+)
+from tests.support.task_runs import Log, Run, context, record
+from tests.support.time_travel import Travel
+
+IS_AIRFLOW_2 = version("apache-airflow").startswith("2.")
+IN_A_HURRY = Account.in_a_hurry
+
+
+class TestAKill:
+    def test_cancels_the_job_and_ends_the_task(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=3600)
+        error, log = killed(simulator, sync(poll_interval=3600))
+        assert isinstance(error, TaskKilledError)
+        (job,) = simulator.jobs()
+        assert job.status in ("cancelling", "cancelled")
+        assert f"The task was killed. Job {job.id} was asked to cancel." in log.lines
+
+    def test_sends_the_cancel_first_and_tries_it_again(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        operator = self._started()
+        simulator.fail("status", status=503, times=2)
+        before = len(simulator.requests)
+        operator.on_kill()
+        assert routes_asked(simulator)[before:] == ["cancel_job"] * 3
+        assert simulator.jobs()[0].status in ("cancelling", "cancelled")
+
+    def test_while_the_results_cannot_be_had_leaves_the_task_its_retries(self, simulator: Simulator) -> None:
+        simulator.fail("status", route="get_job_results", status=503, headers={"Retry-After": "1"}, times=None)
+        error, _ = killed(simulator, sync(), route="get_job_results")
+        assert isinstance(error, TaskKilledError)
+        assert simulator.jobs()[0].status == "succeeded"
+
+    @pytest.mark.parametrize("status", [403, 404])
+    def test_does_not_believe_the_first_refusal_of_the_cancel(self, simulator: Simulator, status: int) -> None:
+        simulator.plan(CONNECTION, running_seconds=3600)
+        simulator.fail("status", status=status, route="cancel_job", times=1)
+        _, log = killed(simulator, sync(), route="get_job")
+        (job,) = simulator.jobs()
+        assert job.status in ("cancelling", "cancelled")
+        assert log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
+
+    def test_says_which_job_is_left_if_it_cannot_be_cancelled(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(on_kill, "LATER_PURSUIT", 0.0)
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("status", status=403, route="cancel_job", times=None)
+        error, log = killed(simulator, sync(), route="get_job")
+        (job,) = simulator.jobs()
+        assert f"The task was killed. Job {job.id} could not be cancelled and may still run: POST" in log.lines[-1]
+        assert f"The task was killed. Job {job.id} cannot be cancelled yet, still trying: POST" in str(error)
+        for line in (log.lines[-1], str(error)):
+            assert f"cancel {job.id} --conn-id planasonix_default`" in line
+        assert str(error) in log.lines
+
+    def test_waits_for_no_cancel_that_hangs(self, simulator: Simulator, mocker: MockerFixture) -> None:
+        hurries = mocker.patch.object(Account, "in_a_hurry", autospec=True, side_effect=IN_A_HURRY)
+        simulator.plan(CONNECTION, running_seconds=600)
+        operator = self._started()
+        simulator.fail("hang", route="cancel_job", seconds=600)
+        operator.on_kill()
+        assert simulator.jobs()[0].status in ("cancelling", "cancelled"), "the second try came through"
+        hurries.assert_called_once()
+
+    @pytest.mark.usefixtures("travel")
+    def test_after_a_timeout_of_airflows_amid_the_cancel_sends_it_anew(self, simulator: Simulator) -> None:
+        class Timeout(BaseException):
+            """As Airflow raises its own, out of a signal's handler, anywhere."""
+
+        def time_out(*_: object) -> None:
+            raise Timeout
+
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("hang", route="cancel_job", seconds=600)
+        operator = sync(timeout=0.1)
+        record(operator, Log())
+        previous = signal.signal(signal.SIGALRM, time_out)
+        try:
+            with pytest.raises(Timeout), meanwhile(ring, once=is_asked(simulator, "cancel_job")):
+                operator.execute(context(Run()))
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        operator.on_kill()
+        assert simulator.jobs()[0].status in ("cancelling", "cancelled")
+
+    def test_between_two_tries_of_the_start_starts_nothing(self, simulator: Simulator) -> None:
+        simulator.fail("status", route="trigger_sync", status=503, headers={"Retry-After": "60"})
+        error, _ = killed(simulator, sync())
+        assert isinstance(error, TaskKilledError)
+        assert simulator.jobs() == []
+
+    @pytest.mark.parametrize("parameters", [{"wait_for_completion": False}, {"deferrable": True}])
+    def test_while_the_job_is_told_of_ends_the_task(self, simulator: Simulator, parameters: dict[str, Any]) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        operator = sync(**parameters)
+        record(operator, Log())
+        told = context(Run())
+        told["ti"].xcom_push = lambda key, value: operator.on_kill()
+        with pytest.raises(TaskKilledError, match="was asked to cancel"):
+            operator.execute(told)
+        assert simulator.jobs()[0].status in ("cancelling", "cancelled")
+
+    def test_after_a_long_wait_asks_airflow_nothing(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, mocker: MockerFixture, travel: Travel
+    ) -> None:
+        goes_on = mocker.patch("planasonix_provider.execution.on_kill.goes_on_elsewhere", return_value=True)
+        monkeypatch.setattr(on_kill, "Pulse", partial(stall_detector.Pulse, now=travel.monotonic))
+        simulator.plan(CONNECTION, running_seconds=10_000_000)
+        operator = sync(poll_interval=600)
+        record(operator, Log())
+        previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
+        try:
+            with (
+                pytest.raises(TaskKilledError, match="was asked to cancel"),
+                meanwhile(ring, once=lambda: travel.passed > 1_000),
+            ):
+                operator.execute(context(Run()))
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        goes_on.assert_not_called()
+
+    def test_writes_no_log_in_the_signals_handler(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        operator = sync()
+        record(operator, log := Log())
+        written: list[int] = []
+
+        def kill(*_: object) -> None:
+            before = len(log.lines)
+            operator.on_kill()
+            written.append(len(log.lines) - before)
+
+        previous = signal.signal(signal.SIGALRM, on_kill)
+        try:
+            with (
+                pytest.raises(TaskKilledError),
+                meanwhile(ring, once=is_asked(simulator, "get_job")),
+            ):
+                operator.execute(context(Run()))
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        assert written == [0]
+
+    def test_that_comes_after_the_end_says_what_it_did_all_the_same(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        operator = self._started()
+        operator.on_kill()
+        (job,) = simulator.jobs()
+        assert operator.log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
+
+    def test_cancels_nothing_where_the_user_says_so(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        error, _ = killed(simulator, sync(cancel_on_kill=False))
+        (job,) = simulator.jobs()
+        assert str(error) == f"The task was killed. Job {job.id} was not cancelled, and runs on."
+        assert "cancel_job" not in routes_asked(simulator)
+
+    def test_before_the_start_is_no_error(self, simulator: Simulator) -> None:
+        sync().on_kill()
+        assert simulator.requests == []
+
+    def test_during_the_start_cancels_what_was_started(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("hang", route="trigger_sync", seconds=0.5)
+        error, _ = killed(simulator, sync(), is_answered=False)
+        assert isinstance(error, TaskKilledError)
+        assert simulator.jobs()[0].status in ("cancelling", "cancelled")
+
+    @pytest.mark.parametrize("status", [302, 403, 404])
+    def test_during_the_start_cancels_what_was_started_though_a_proxy_refuses_the_search(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, status: int
+    ) -> None:
+        monkeypatch.setattr(cancel, "AGAIN_EVERY", 0.2)
+        monkeypatch.setattr(on_kill, "LAST_PURSUIT", 0.1)
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("reset", route="trigger_sync", when="after")
+        # The first list is that of the existing jobs. Then the task's own search is refused, and those of its kill.
+        simulator.fail("html", route="list_jobs", status=status, skip=1, times=4)
+        error, _ = killed(
+            simulator, sync(), once=lambda: [one.route for one in simulator.requests].count("list_jobs") == 2
+        )
+        assert isinstance(error, TaskKilledError)
+        assert simulator.jobs()[0].status in ("cancelling", "cancelled")
+
+    def test_after_the_end_cancels_nothing(self, simulator: Simulator) -> None:
+        operator = sync()
+        record(operator, Log())
+        operator.execute(context(Run()))
+        operator.on_kill()
+        assert "cancel_job" not in routes_asked(simulator)
+
+    @staticmethod
+    def _started(**parameters: Any) -> PlanasonixSyncOperator:
+        """A task that has started its job, and waits for it no longer in this process."""
+        operator = sync(wait_for_completion=False, **parameters)
+        record(operator, Log())
+        operator.execute(context(Run()))
+        return operator
+
+
+class TestAKillOfAProcessThatHasStoodStill:
+    """For longer than Airflow waits for a sign of life: the next try may have the job by then."""
+
+    @pytest.fixture(autouse=True)
+    def _stands_still(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(stall_detector, "LONG", 0.4 / 300)
+        simulator.plan(CONNECTION, running_seconds=600)
+        simulator.fail("hang", route="get_job", seconds=0.8)
+
+    @pytest.fixture
+    def goes_on(self, mocker: MockerFixture) -> MagicMock:
+        return mocker.patch("planasonix_provider.execution.on_kill.goes_on_elsewhere", return_value=True)
+
+    def test_leaves_the_job_to_the_next_try(self, simulator: Simulator, goes_on: MagicMock) -> None:
+        error, log = killed(simulator, sync(), route="get_job")
+        assert isinstance(error, TaskKilledError)
+        self._assert_left(simulator, log)
+
+    def test_leaves_the_job_to_the_next_try_though_it_is_out_of_time(
+        self,
+        simulator: Simulator,
+        goes_on: MagicMock,
+        travel: Travel,
+        hanging: Hanging,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(on_kill, "Pulse", partial(stall_detector.Pulse, now=travel.monotonic))
+        operator = sync(timeout=300)
+        record(operator, log := Log())
+        sleep = travel.sleep
+
+        def be_killed_amid_the_doubt(seconds: float) -> None:
+            ring()
+            sleep(seconds)
+
+        def stand_still() -> None:
+            hanging.begins()
+            travel.sleep(400)
+            monkeypatch.setattr(travel, "sleep", be_killed_amid_the_doubt)
+            hanging.ends()
+
+        previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
+        try:
+            with pytest.raises(TaskKilledError), meanwhile(stand_still, once=is_asked(simulator, "get_job")):
+                operator.execute(context(Run()))
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        self._assert_left(simulator, log)
+
+    def test_asks_airflow_only_when_the_signals_handler_has_returned(
+        self, simulator: Simulator, goes_on: MagicMock
+    ) -> None:
+        asked_in_handler: list[bool] = []
+
+        def look_around(_: Any) -> bool:
+            names = {frame.function for frame in inspect.stack()}
+            asked_in_handler.append("on_kill" in names)
+            return True
+
+        goes_on.side_effect = look_around
+        killed(simulator, sync(), route="get_job")
+        assert asked_in_handler == [False]
+
+    def test_leaves_it_after_a_timeout_of_airflows_as_well(self, simulator: Simulator, goes_on: MagicMock) -> None:
+        class Timeout(BaseException):
+            """As Airflow raises its own, out of a signal's handler, anywhere."""
+
+        def time_out(*_: object) -> None:
+            raise Timeout
+
+        operator = sync()
+        record(operator, Log())
+        previous = signal.signal(signal.SIGALRM, time_out)
+        try:
+            with pytest.raises(Timeout), meanwhile(ring, once=lambda: is_seen(simulator)):
+                operator.execute(context(Run()))
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        operator.on_kill()
+        assert "cancel_job" not in routes_asked(simulator)
+
+    def test_is_no_matter_where_the_task_just_defers(self, simulator: Simulator, goes_on: MagicMock) -> None:
+        operator = sync(deferrable=True)
+        record(operator, log := Log())
+        with pytest.raises(TaskDeferred):
+            operator.execute(context(Run()))
+        goes_on.assert_not_called()
+        assert not any("killed" in line for line in log.lines)
+
+    def test_cancels_the_job_if_the_task_goes_on_nowhere(self, simulator: Simulator, goes_on: MagicMock) -> None:
+        goes_on.return_value = False
+        _, log = killed(simulator, sync(), route="get_job")
+        (job,) = simulator.jobs()
+        assert job.status in ENDED
+        assert log.lines.count(f"The task was killed. Job {job.id} was asked to cancel.") == 1
+
+    def test_leaves_the_job_to_the_next_try_if_airflow_cannot_be_asked(
+        self, simulator: Simulator, goes_on: MagicMock
+    ) -> None:
+        goes_on.return_value = None
+        _, log = killed(simulator, sync(), route="get_job")
+        assert "cancel_job" not in routes_asked(simulator)
+        (job,) = simulator.jobs()
+        assert log.lines[-1] == (
+            "The task was killed. Its process had stood still. Airflow could not be asked for the task's state. Job "
+            f"{job.id} was not cancelled: the next try goes on with it."
+        )
+
+    def test_cancels_the_job_if_it_was_the_last_try(self, simulator: Simulator, goes_on: MagicMock) -> None:
+        killed(simulator, sync(), route="get_job", try_number=3, max_tries=2)
+        assert simulator.jobs()[0].status in ENDED
+        goes_on.assert_not_called()
+
+    @staticmethod
+    def _assert_left(simulator: Simulator, log: Log) -> None:
+        assert "cancel_job" not in routes_asked(simulator)
+        (job,) = simulator.jobs()
+        assert log.lines[-1] == (
+            f"The task was killed. Its process had stood still. Job {job.id} was not cancelled: the next try goes on "
+            "with it."
+        )
+
+
+@pytest.mark.skipif(IS_AIRFLOW_2, reason="Airflow 2 has no API server that tasks depend on")
+class TestAKillWhileTheApiServerIsAway:
+    """Airflow kills a task after three failed heartbeats."""
+
+    @pytest.fixture
+    def server(self, monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[ApiServer]:
+        simulator.plan(CONNECTION, running_seconds=600)
+        with serving() as server:
+            monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", server.execution_url)
+            # The second request comes with the kill; it is answered as quickly as this machine can.
+            monkeypatch.setattr(triggers_killed, "MAX_HEALTH_SECONDS", 30)
+            yield server
+
+    @pytest.fixture
+    def goes_on(self, mocker: MockerFixture) -> MagicMock:
+        """What Airflow answers if it is asked for the state of the task."""
+        return mocker.patch("planasonix_provider.execution.on_kill.goes_on_elsewhere", return_value=None)
+
+    def _killed(
+        self, server: ApiServer, simulator: Simulator, operator: BaseOperator, **how: Any
+    ) -> tuple[BaseException, Log]:
+        """Let the server go away once the task has seen it, then kill the task."""
+
+        def is_away() -> bool:
+            if server.answered:
+                server.status = 503
+            return server.status == 503
+
+        return killed(simulator, operator, route="get_job", once=is_away, **how)
+
+    def test_leaves_the_job_to_the_retry(self, server: ApiServer, simulator: Simulator, goes_on: MagicMock) -> None:
+        error, log = self._killed(server, simulator, sync())
+        assert isinstance(error, TaskKilledError)
+        assert "cancel_job" not in routes_asked(simulator)
+        (job,) = simulator.jobs()
+        why = "Airflow's API server does not answer, and Airflow kills tasks after three failed heartbeats."
+        assert log.warnings == [
+            f"The task was killed. {why} Job {job.id} is left to the retry, unless Airflow answers now.",
+            f"The task was killed. {why} Airflow could not be asked for the task's state. Job {job.id} was not "
+            "cancelled: the next try goes on with it.",
+        ]
+
+    def test_leaves_it_if_airflow_answers_that_the_task_goes_on(
+        self, server: ApiServer, simulator: Simulator, goes_on: MagicMock
+    ) -> None:
+        goes_on.return_value = True
+        self._killed(server, simulator, sync())
+        assert "cancel_job" not in routes_asked(simulator)
+
+    def test_cancels_the_job_if_airflow_answers_that_the_task_was_ended(
+        self, server: ApiServer, simulator: Simulator, goes_on: MagicMock
+    ) -> None:
+        goes_on.return_value = False
+        _, log = self._killed(server, simulator, sync())
+        (job,) = simulator.jobs()
+        assert job.status in ENDED
+        assert log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
+
+    def test_cancels_the_job_of_the_last_try(self, server: ApiServer, simulator: Simulator, goes_on: MagicMock) -> None:
+        killed(simulator, sync(), route="get_job", try_number=3, max_tries=2)
+        assert simulator.jobs()[0].status in ENDED
+        assert server.paths == []
+        goes_on.assert_not_called()
+
+    def test_cancels_the_job_at_once_if_the_server_answers(
+        self, server: ApiServer, simulator: Simulator, goes_on: MagicMock
+    ) -> None:
+        killed(simulator, sync(), route="get_job", once=lambda: server.answered == 1)
+        assert simulator.jobs()[0].status in ENDED
+        assert len(server.paths) == 2
+        goes_on.assert_not_called()
+
+
+class TestAKillOfABackfill:
+    def test_cancels_all_jobs_and_those_that_appear_meanwhile(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(
+            CONNECTION,
+            queued_seconds=0,
+            jobs=9,
+            parallel=4,
+            job_seconds=60,
+            jobs_after_cancel=2,
+            cancelling_seconds=0.1,
+        )
+        error, log = killed(simulator, backfill(poll_interval=60))
+        assert isinstance(error, TaskKilledError)
+        assert the_one(simulator).status == "cancelled"
+        assert [job.status for job in simulator.jobs()] == ["cancelled"] * 6
+        assert f"The task was killed. Backfill {the_one(simulator).id} was asked to cancel." in log.lines
+
+    def test_cancels_the_jobs_that_are_known_before_it_asks_anything(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=2, job_seconds=60)
+        operator = backfill(poll_interval=0.05)
+        killed(simulator, operator)
+        asked = routes_asked(simulator)
+        assert asked[asked.index("cancel_job") :][:3] == ["cancel_job", "cancel_job", "get_backfill"]
+
+    def test_says_that_jobs_may_come_after_it_where_the_backfill_goes_on(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(on_kill, "LAST_PURSUIT", 0.2)
+        simulator.plan_backfill(CONNECTION, queued_seconds=60)
+        _, log = killed(simulator, backfill(poll_interval=60))
+        assert "may go on: what it has made was asked to cancel. To end it: `python -m" in log.lines[-1]
+
+    def test_cancels_nothing_where_the_user_says_so(self, simulator: Simulator) -> None:
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
+        killed(simulator, backfill(poll_interval=60, cancel_on_kill=False))
+        assert "cancel_job" not in routes_asked(simulator)
+
+    @pytest.mark.usefixtures("travel")
+    def test_amid_the_cancel_at_the_deadline_ends_that_and_cancels_itself(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(on_kill, "LAST_PURSUIT", 1.0)
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=4, job_seconds=60, cancelling_seconds=1_000_000)
+        error, _ = killed(simulator, backfill(timeout=0.3), route="cancel_job")
+        assert isinstance(error, TaskKilledError)
+        assert {job.status for job in simulator.jobs()} <= set(ENDED)
+
+    def test_amid_that_cancel_ends_it_as_airflow_2_does(self, simulator: Simulator) -> None:
+        class Terminated(BaseException):
+            """As the handler of Airflow 2 raises its own, after ``on_kill``."""
+
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=22, parallel=22, job_seconds=60)
+        simulator.fail("hang", route="cancel_job", skip=2, times=3, seconds=600)
+        # Enough for a slow machine to start in.
+        operator = backfill(timeout=5)
+        record(operator, Log())
+
+        def terminate(*_: object) -> None:
+            operator.on_kill()
+            raise Terminated
+
+        previous = signal.signal(signal.SIGALRM, terminate)
+        try:
+            with (
+                pytest.raises(Terminated),
+                meanwhile(ring, once=lambda: routes_asked(simulator).count("cancel_job") >= 5),
+            ):
+                operator.execute(context(Run()))
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        assert {job.status for job in simulator.jobs()} <= set(ENDED)

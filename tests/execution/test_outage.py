@@ -1,0 +1,545 @@
+"""An API that is gone for a time, and what a task makes of it: it waits on, or fails so that the next try goes on."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import socket
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
+
+from planasonix_provider.__main__ import main
+from planasonix_provider.api.errors import (
+    PlanasonixError,
+    PlanasonixOutageError,
+    PlanasonixTimeoutError,
+    PlanasonixTransportError,
+)
+from planasonix_provider.execution.on_kill import Kill
+from planasonix_provider.sensors.planasonix import PlanasonixJobSensor
+from planasonix_provider.simulator import Simulator
+from planasonix_provider.triggers.deferral import BACKSTOP
+from planasonix_provider.waiting.cancel import LONGEST_PURSUIT
+from tests.conftest import API_KEY
+from tests.support.attempts import dies
+from tests.support.hanging_responses import Hanging
+from tests.support.outages import KINDS, MINUTE, PROXY_STATUSES, outage
+from tests.support.reference_server import ReferenceServer
+from tests.support.scenarios import CONNECTION, ENDED, backfill, killed, routes_asked, started, starts, sync
+from tests.support.task_runs import Run, drive
+from tests.support.time_travel import BEGAN, Travel, travelling
+
+HOUR = 60 * MINUTE
+Make = Callable[..., BaseOperator]
+
+
+@pytest.fixture
+def travel(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[Travel]:
+    with travelling(monkeypatch) as travel:
+        yield travel
+
+
+@pytest.fixture(params=[sync, backfill], ids=["sync", "backfill"])
+def make(request: pytest.FixtureRequest, deferrable: bool) -> Make:
+    return lambda **more: request.param(**{"deferrable": deferrable, "poll_interval": MINUTE, **more})
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _a_short_refusal() -> None:
+    """Let refusals persist for as long as they have to: a minute passes at once here."""
+
+
+def take(simulator: Simulator, seconds: float) -> None:
+    """Let all work take a time, and end a moment after it was cancelled."""
+    how: dict[str, Any] = {"times": None, "queued_seconds": 0, "cancelling_seconds": 5}
+    simulator.plan(CONNECTION, **how, running_seconds=seconds)
+    simulator.plan_backfill(CONNECTION, **how, jobs=1, job_seconds=seconds)
+
+
+def id_of(run: Run) -> Any:
+    return run.result.get("job_id") or run.result.get("backfill_id")
+
+
+class TestOfFortyMinutes:
+    def test_is_waited_out_amid_the_wait(self, make: Make, simulator: Simulator, travel: Travel, kind: str) -> None:
+        take(simulator, HOUR)
+        with outage(travel, kind, after=5 * MINUTE, seconds=40 * MINUTE):
+            run = drive(make)
+        assert run.error is None
+        (one,) = started(simulator)
+        assert id_of(run) == one.id
+        assert "still waiting" in run.said
+        assert any(re.match(r"Planasonix answers again, after (39|40) min", line) for line in run.log.lines)
+        assert "cancel_job" not in routes_asked(simulator)
+
+    def test_is_waited_out_by_a_start(self, make: Make, simulator: Simulator, travel: Travel, kind: str) -> None:
+        take(simulator, MINUTE)
+        # What the start asks first is answered: the host is no mistyped one.
+        with outage(travel, kind, after=lambda: bool(routes_asked(simulator)), seconds=40 * MINUTE):
+            run = drive(make)
+        assert run.error is None
+        (one,) = started(simulator)
+        assert id_of(run) == one.id
+        assert starts(simulator) == 1
+        assert one.created_at - BEGAN >= timedelta(minutes=39)
+
+    def test_is_waited_out_by_the_next_try(self, make: Make, simulator: Simulator, travel: Travel, kind: str) -> None:
+        notes = left_by_an_outage(make, simulator, travel, kind)
+        with outage(travel, kind, after=travel.passed, seconds=40 * MINUTE):
+            run = drive(make, notes, try_number=2)
+        assert run.error is None
+        (one,) = started(simulator)
+        assert id_of(run) == one.id
+
+    def test_is_waited_out_by_a_cleared_task_that_ends_its_old_work(
+        self, make: Make, simulator: Simulator, travel: Travel, kind: str
+    ) -> None:
+        take(simulator, 3 * HOUR)
+        notes: dict[str, Any] = {}
+        first = drive(lambda: make(timeout=MINUTE, cancel_on_kill=False), notes)
+        assert isinstance(first.error, PlanasonixTimeoutError)
+        with outage(travel, kind, after=travel.passed, seconds=40 * MINUTE, route="/cancel"):
+            run = drive(make, notes, try_number=2, max_tries=3)
+        assert run.error is None
+        old, new = started(simulator)
+        assert (old.status, id_of(run)) == ("cancelled", new.id)
+        assert "yet, still trying" in run.said
+
+    def test_is_waited_out_by_what_came_of_the_work(
+        self, make: Make, simulator: Simulator, travel: Travel, kind: str
+    ) -> None:
+        take(simulator, 10 * MINUTE)
+        with outage(travel, kind, after=lambda: is_over(simulator), seconds=40 * MINUTE, route="/results"):
+            run = drive(make)
+        assert run.error is None
+        assert id_of(run) == started(simulator)[0].id
+        assert travel.passed > 45 * MINUTE
+
+    def test_mistakes_nothing_for_its_own_that_others_started_meanwhile(
+        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        simulator.world.configure(conflict="allowed")
+        take(simulator, MINUTE)
+        simulator.fail("reset", route="trigger_sync", when="before")
+        theirs: list[str] = []
+        pass_time = travel.sleep
+
+        def sleep(seconds: float) -> None:
+            pass_time(seconds)
+            # Planasonix's own schedule goes on while nobody reaches it.
+            if travel.passed > 30 * MINUTE and not theirs:
+                theirs.append(simulator.world.start_sync(CONNECTION).id)
+
+        monkeypatch.setattr(travel, "sleep", sleep)
+        with outage(travel, "refused", after=lambda: bool(routes_asked(simulator)), seconds=40 * MINUTE):
+            run = drive(lambda: sync(poll_interval=MINUTE))
+        assert run.error is None
+        assert theirs
+        assert id_of(run) not in theirs
+
+    def test_lets_a_start_that_may_have_been_lost_before_it_keep_its_key(
+        self, simulator: Simulator, travel: Travel
+    ) -> None:
+        simulator.fail("reset", route="trigger_sync", when="before")
+        with outage(travel, "refused", after=lambda: starts(simulator) > 0, seconds=20 * MINUTE, route="/sync"):
+            run = drive(lambda: sync(poll_interval=MINUTE))
+        assert run.error is None
+        assert travel.passed > 20 * MINUTE
+        sent = [one.headers["idempotency-key"] for one in simulator.requests if one.route == "trigger_sync"]
+        assert len(sent) == 2
+        assert len(set(sent)) == 1
+
+
+@pytest.mark.parametrize("minutes", [40, 90])
+def test_of_a_server_that_is_stopped_and_started_again_loses_and_doubles_nothing(
+    make: Make, monkeypatch: pytest.MonkeyPatch, minutes: float
+) -> None:
+    with travelling(monkeypatch) as travel, ReferenceServer(api_key=API_KEY, looks=30) as server:
+        connection = {"conn_type": "planasonix", "host": server.url, "password": API_KEY}
+        monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(connection))
+        pass_time = travel.sleep
+        left = [(5 * MINUTE, server.stop), ((5 + minutes) * MINUTE, server.start)]
+
+        def sleep(seconds: float) -> None:
+            pass_time(seconds)
+            if left and travel.passed > left[0][0]:
+                left.pop(0)[1]()
+
+        monkeypatch.setattr(travel, "sleep", sleep)
+        notes: dict[str, Any] = {}
+        run = drive(make, notes)
+        if minutes > 60:
+            assert isinstance(run.error, PlanasonixOutageError)
+            run = drive(make, notes, try_number=2)
+        work = list((server.backfills or server.jobs).values())
+    assert run.error is None
+    assert [one["id"] for one in work] == [id_of(run)]
+    assert travel.passed > (5 + minutes) * MINUTE
+
+
+def is_over(simulator: Simulator) -> bool:
+    return bool(started(simulator)) and started(simulator)[0].is_over
+
+
+def left_by_an_outage(
+    make: Make, simulator: Simulator, travel: Travel, kind: str, takes: float = 5 * HOUR
+) -> dict[str, Any]:
+    """Run a try that an outage ends; give what it has written down."""
+    take(simulator, takes)
+    notes: dict[str, Any] = {}
+    with outage(travel, kind, after=5 * MINUTE, seconds=2 * HOUR):
+        run = drive(make, notes)
+        # A task that was deferred or waited has tried for an hour, and asked for nothing to be cancelled.
+        assert HOUR < travel.passed < 1.5 * HOUR
+    assert isinstance(run.error, PlanasonixOutageError)
+    assert re.search(
+        r"No news of (job|backfill) \w+ since 2025-03-27 14:2\d:\d\d UTC, for more than 1 h", str(run.error)
+    )
+    assert "was not cancelled and may still run: a retry goes on with it" in str(run.error)
+    assert "cancel_job" not in routes_asked(simulator)
+    travel.sleep(2 * HOUR)
+    return notes
+
+
+@pytest.fixture(params=PROXY_STATUSES)
+def status(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+class TestAHostThatNeverAnswered:
+    """It may be mistyped, so it does not hold a worker for an hour."""
+
+    @pytest.fixture
+    def nobody(self, travel: Travel, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))  # bound and not listening: nobody else takes the port, and it refuses
+            url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+            connection = {"conn_type": "planasonix", "host": url, "password": API_KEY}
+            monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(connection))
+            yield url
+
+    def test_fails_a_start_within_two_minutes(
+        self, make: Make, nobody: str, travel: Travel, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        notes: dict[str, Any] = {}
+        # For the pauses between the tries of a request; the host itself answers to nobody.
+        with outage(travel, "refused", seconds=0):
+            run = drive(make, notes)
+        assert isinstance(run.error, PlanasonixTransportError)
+        assert 100 < travel.passed <= 2 * MINUTE
+        assert f"connection refused at {nobody}. Check the host and port of Airflow connection" in str(run.error)
+        assert "Nothing has ever answered there" in str(run.error)
+        lines = [*run.log.lines, *(one.message for one in caplog.records if "Trying again" in one.message)]
+        assert len([line for line in lines if nobody in line]) <= 3
+        assert notes == {}, "there is nothing for the next try to look for"
+
+    @pytest.mark.parametrize("way", [{}, {"mode": "reschedule"}, {"deferrable": True}], ids=str)
+    @pytest.mark.parametrize("poke_interval", [10, 600])
+    def test_fails_a_sensor_within_two_minutes(
+        self, nobody: str, travel: Travel, way: dict[str, Any], poke_interval: float
+    ) -> None:
+        run = drive(lambda: PlanasonixJobSensor(task_id="wait", job_id="job_1", poke_interval=poke_interval, **way))
+        assert isinstance(run.error, PlanasonixTransportError)
+        assert 100 < travel.passed <= 2 * MINUTE
+        assert f"connection refused at {nobody}. Check the host and port of Airflow connection" in str(run.error)
+        assert len(run.log.lines) <= 4
+
+    def test_is_no_longer_the_first_contact_for_a_retry(self, make: Make, simulator: Simulator, travel: Travel) -> None:
+        notes = left_by_an_outage(make, simulator, travel, "refused")
+        with outage(travel, "refused", after=travel.passed, seconds=40 * MINUTE):
+            run = drive(make, notes, try_number=2)
+        assert run.error is None
+        assert len(started(simulator)) == 1
+
+
+class TestAProxyThatRefuses:
+    """What answers in the API's place says nothing about the work."""
+
+    def test_is_waited_out_amid_the_wait(self, make: Make, simulator: Simulator, travel: Travel, status: int) -> None:
+        take(simulator, HOUR)
+        with outage(travel, status, after=5 * MINUTE, seconds=40 * MINUTE):
+            run = drive(make)
+        assert run.error is None
+        (one,) = started(simulator)
+        assert id_of(run) == one.id
+        assert "cancel_job" not in routes_asked(simulator)
+
+    def test_is_waited_out_by_the_next_try_which_starts_nothing(
+        self, make: Make, simulator: Simulator, travel: Travel, status: int
+    ) -> None:
+        simulator.world.configure(conflict="allowed")
+        notes = left_by_an_outage(make, simulator, travel, "503")
+        with outage(travel, status, after=travel.passed, seconds=30):
+            run = drive(make, notes, try_number=2)
+        assert run.error is None
+        (one,) = started(simulator)
+        assert id_of(run) == one.id
+
+    def test_is_waited_out_by_a_cleared_task_that_ends_its_old_work(
+        self, make: Make, simulator: Simulator, travel: Travel, status: int
+    ) -> None:
+        simulator.world.configure(conflict="allowed")
+        notes = left_by_an_outage(make, simulator, travel, "503")
+        take(simulator, MINUTE)
+        with outage(travel, status, after=travel.passed, seconds=5 * MINUTE):
+            run = drive(make, notes, try_number=2, max_tries=3)
+        assert run.error is None
+        old, new = started(simulator)
+        assert (old.status, id_of(run)) == ("cancelled", new.id)
+
+    def test_is_waited_out_by_a_cancel(self, make: Make, simulator: Simulator, travel: Travel, status: int) -> None:
+        take(simulator, 5 * HOUR)
+        with outage(travel, status, after=30 * MINUTE - 1, seconds=5 * MINUTE):
+            run = drive(lambda: make(timeout=30 * MINUTE))
+        assert str(run.error).endswith(("It was asked to cancel.", "It was cancelled."))
+        assert started(simulator)[0].status in ENDED
+
+    def test_is_waited_out_by_what_came_of_the_work(
+        self, make: Make, simulator: Simulator, travel: Travel, status: int
+    ) -> None:
+        take(simulator, 10 * MINUTE)
+        with outage(travel, status, after=lambda: is_over(simulator), seconds=40 * MINUTE, route="/results"):
+            run = drive(make)
+        assert run.error is None
+
+    def test_is_waited_out_by_the_search_for_an_earlier_start(
+        self, make: Make, simulator: Simulator, travel: Travel, status: int
+    ) -> None:
+        take(simulator, HOUR)
+        notes: dict[str, Any] = {}
+        dies(make, "after the answer", notes)
+        with outage(travel, status, after=travel.passed, seconds=5 * MINUTE):
+            run = drive(make, notes, try_number=2)
+        assert run.error is None
+        (one,) = started(simulator)
+        assert id_of(run) == one.id
+
+
+class TestARefusalByTheApi:
+    """Replicas restart, and keys are rotated: only what persists for a minute is believed."""
+
+    @pytest.mark.parametrize("status", [400, 401, 403, 404])
+    def test_of_half_a_minute_is_waited_out(self, simulator: Simulator, travel: Travel, status: int) -> None:
+        simulator.world.configure(conflict="allowed")
+        take(simulator, HOUR)
+        notes: dict[str, Any] = {}
+        dies(sync, "while it waited", notes)
+        simulator.fail("status", route="get_job", status=status, times=3)
+        run = drive(lambda: sync(poll_interval=10), notes, try_number=2)
+        assert run.error is None
+        (one,) = started(simulator)
+        assert id_of(run) == one.id
+
+    @pytest.mark.parametrize("is_clear", [False, True])
+    def test_that_lasts_means_that_the_work_is_gone(self, simulator: Simulator, travel: Travel, is_clear: bool) -> None:
+        take(simulator, HOUR)
+        notes: dict[str, Any] = {}
+        dies(sync, "while it waited", notes)
+        simulator.world.configure(conflict="allowed")
+        simulator.fail("status", route="get_job", status=404, times=7)
+        run = drive(lambda: sync(poll_interval=10), notes, try_number=2, max_tries=3 if is_clear else 2)
+        assert run.error is None
+        assert "is not there any more, starting anew" in run.said
+        assert id_of(run) == started(simulator)[1].id
+
+
+class TestLongerThanAnHour:
+    def test_fails_the_try_and_the_next_one_goes_on(
+        self, make: Make, simulator: Simulator, travel: Travel, kind: str
+    ) -> None:
+        notes = left_by_an_outage(make, simulator, travel, kind)
+        run = drive(make, notes, try_number=2)
+        (one,) = started(simulator)
+        assert id_of(run) == one.id
+        assert "which try 1 has started, still runs: this try goes on with it." in run.said
+
+    def test_fails_the_try_and_the_next_one_takes_over_what_was_done_meanwhile(
+        self, make: Make, simulator: Simulator, travel: Travel, kind: str
+    ) -> None:
+        notes = left_by_an_outage(make, simulator, travel, kind, takes=2 * HOUR)
+        run = drive(make, notes, try_number=2)
+        (one,) = started(simulator)
+        assert id_of(run) == one.id
+        assert "has succeeded: this try takes it over." in run.said
+
+    def test_fails_a_start_and_says_since_when(
+        self, make: Make, simulator: Simulator, travel: Travel, kind: str
+    ) -> None:
+        take(simulator, MINUTE)
+        notes: dict[str, Any] = {}
+        with outage(travel, kind, after=lambda: bool(routes_asked(simulator)), seconds=2 * HOUR):
+            run = drive(make, notes)
+        assert HOUR < travel.passed < 1.5 * HOUR
+        assert isinstance(run.error, PlanasonixError)
+        assert not isinstance(run.error, AirflowFailException), "the retries go on"
+        assert re.search(r"since 2025-03-27 14:2\d:\d\d UTC", str(run.error))
+        assert started(simulator) == []
+        travel.sleep(2 * HOUR)
+        second = drive(make, notes, try_number=2)
+        (one,) = started(simulator)
+        assert id_of(second) == one.id
+
+    def test_at_the_results_fails_the_try_and_the_next_one_takes_the_work_over(
+        self, make: Make, simulator: Simulator, travel: Travel, kind: str
+    ) -> None:
+        take(simulator, MINUTE)
+        notes: dict[str, Any] = {}
+        with outage(travel, kind, after=lambda: is_over(simulator), seconds=2 * HOUR, route="/results"):
+            run = drive(make, notes)
+        assert isinstance(run.error, PlanasonixOutageError)
+        travel.sleep(2 * HOUR)
+        second = drive(make, notes, try_number=2)
+        (one,) = started(simulator)
+        assert id_of(second) == one.id
+
+    @pytest.mark.parametrize("minutes", [0.5, 1, 10])
+    def test_ends_a_start_at_its_deadline(
+        self, make: Make, simulator: Simulator, travel: Travel, kind: str, minutes: float
+    ) -> None:
+        # A host that has never answered ends the start sooner.
+        with outage(travel, kind, after=lambda: bool(simulator.requests), seconds=2 * HOUR):
+            run = drive(lambda: make(timeout=minutes * MINUTE))
+        assert isinstance(run.error, PlanasonixError)
+        # A start that had no answer is looked for: what it may have started is not to run on.
+        more = 3 * MINUTE if kind == "silence" else MINUTE
+        assert minutes * MINUTE <= travel.passed < minutes * MINUTE + more
+        assert started(simulator) == []
+
+
+def test_amid_the_look_at_what_is_there_already_starts_nothing_past_the_deadline(
+    make: Make, simulator: Simulator, travel: Travel
+) -> None:
+    with (
+        outage(travel, "silence", seconds=20, route="/v1/jobs"),
+        outage(travel, "silence", seconds=20, route="/v1/backfills"),
+    ):
+        run = drive(lambda: make(timeout=20))
+    assert isinstance(run.error, PlanasonixTimeoutError)
+    assert starts(simulator) == 0
+    assert run.notes == {}, "there is nothing for the next try to look for"
+
+
+class TestAtTheDeadline:
+    @pytest.mark.parametrize("seconds", [30, 5 * MINUTE])
+    def test_is_sat_out_before_the_work_is_cancelled(
+        self, make: Make, simulator: Simulator, travel: Travel, kind: str, seconds: float
+    ) -> None:
+        take(simulator, 5 * HOUR)
+        with outage(travel, kind, after=30 * MINUTE - 1, seconds=seconds):
+            run = drive(lambda: make(timeout=30 * MINUTE))
+        assert isinstance(run.error, PlanasonixTimeoutError)
+        assert str(run.error).endswith(("It was asked to cancel.", "It was cancelled."))
+        (one,) = started(simulator)
+        assert one.status in ENDED
+        assert travel.passed < 30 * MINUTE + seconds + 3 * MINUTE
+
+    def test_that_is_too_long_ends_with_the_command_that_ends_the_work(
+        self, make: Make, simulator: Simulator, travel: Travel, kind: str
+    ) -> None:
+        take(simulator, 5 * HOUR)
+        with outage(travel, kind, after=30 * MINUTE - 1, seconds=HOUR):
+            run = drive(lambda: make(timeout=30 * MINUTE))
+        tried = travel.passed - 30 * MINUTE
+        assert LONGEST_PURSUIT - MINUTE < tried < BACKSTOP.total_seconds(), "before Airflow ends the deferral"
+        assert isinstance(run.error, PlanasonixTimeoutError)
+        (one,) = started(simulator)
+        assert one.status not in ENDED
+        assert f"{one.id} was not over by" in str(run.error)
+        assert "It could not be cancelled and may still run: " in str(run.error)
+        assert any("cannot be cancelled yet, still trying: " in line and one.id in line for line in run.log.lines)
+        travel.sleep(HOUR)
+        assert typed(str(run.error)) == 0
+        assert started(simulator)[0].status in ENDED
+
+
+class TestAClear:
+    """Of a task whose old work is to end before it starts anew."""
+
+    def test_sits_it_out_and_starts_anew(self, make: Make, simulator: Simulator, travel: Travel, kind: str) -> None:
+        notes = left_by_an_outage(make, simulator, travel, kind)
+        take(simulator, MINUTE)
+        with outage(travel, kind, after=travel.passed, seconds=5 * MINUTE, route="/cancel"):
+            run = drive(make, notes, try_number=2, max_tries=3)
+        old, new = started(simulator)
+        assert (old.status, id_of(run)) == ("cancelled", new.id)
+        assert "cannot be cancelled yet, still trying: " in run.said
+
+    def test_that_meets_a_longer_one_says_what_is_left_and_leaves_it_to_the_next_try(
+        self, make: Make, simulator: Simulator, travel: Travel, kind: str
+    ) -> None:
+        notes = left_by_an_outage(make, simulator, travel, kind, 9 * HOUR)
+        take(simulator, MINUTE)
+        with outage(travel, kind, after=travel.passed, seconds=2 * HOUR, route="/cancel"):
+            run = drive(make, notes, try_number=2, max_tries=3)
+        (one,) = started(simulator)
+        assert f"{one.id} could not be cancelled and may still run: " in str(run.error)
+        assert "To end it: `python -m" in str(run.error)
+        assert not isinstance(run.error, AirflowFailException)
+        travel.sleep(HOUR)
+        third = drive(make, notes, try_number=3, max_tries=3)
+        old, new = started(simulator)
+        assert (old.status, id_of(third)) == ("cancelled", new.id)
+
+
+class TestAKill:
+    @pytest.fixture(autouse=True)
+    def _little_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("planasonix_provider.execution.on_kill.LATER_PURSUIT", 0.0)
+
+    def test_that_meets_a_short_one_cancels_once_the_signals_handler_has_returned(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("status", route="cancel_job", status=503, times=None)
+        monkeypatch.setattr(Kill, "_read_key_again", lambda _: simulator.faults.clear())
+        error, log = killed(simulator, sync(poll_interval=60))
+        (job,) = simulator.jobs()
+        assert job.status in ENDED
+        assert f"The task was killed. Job {job.id} cannot be cancelled yet, still trying: POST" in str(error)
+        assert log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
+
+    def test_that_meets_one_says_which_command_ends_the_work(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("status", route="cancel_job", status=503, times=20)
+        error, _ = killed(simulator, sync(poll_interval=60))
+        simulator._gate.faults.clear()
+        assert typed(str(error)) == 0
+        assert simulator.jobs()[0].status in ENDED
+
+    def test_amid_a_start_that_meets_one_says_how_to_look_for_it(
+        self, simulator: Simulator, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("hang", route="trigger_sync", when="after")
+        simulator.fail("status", route="list_jobs", status=503, times=None, skip=1)
+        operator = sync()
+        on_kill = operator.on_kill
+
+        def kill() -> None:
+            on_kill()
+            hanging.ends()
+
+        monkeypatch.setattr(operator, "on_kill", kill)
+        error, log = killed(simulator, operator, route="trigger_sync", is_answered=False)
+        said = " ".join([str(error), *log.lines])
+        assert f"What was started on connection {CONNECTION} cannot be cancelled yet, still trying: " in said
+        look = f"`python -m planasonix_provider jobs --connection-id {CONNECTION} --conn-id planasonix_default`"
+        assert f"Look whether something of this task runs there, and cancel it: {look}" in said
+
+
+def typed(message: str) -> int:
+    """Type the command that a message names into a shell, as it stands there; give its exit code."""
+    found = re.search(r"To end it: `(python -m planasonix_provider [^`]+)`", message)
+    assert found, message
+    return main(shlex.split(found[1])[3:])

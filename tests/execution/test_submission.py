@@ -1,0 +1,390 @@
+from __future__ import annotations
+
+import asyncio
+import signal
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+
+from planasonix_provider.api import rate_limiter
+from planasonix_provider.api.errors import (
+    PlanasonixConflictError,
+    PlanasonixTimeoutError,
+    PlanasonixTransportError,
+)
+from planasonix_provider.execution import api_session, conflicts
+from planasonix_provider.execution.attempt_store import Records
+from planasonix_provider.simulator import Simulator
+from planasonix_provider.waiting import lost_start_search
+from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
+from tests.support.attempts import (
+    Make,
+    at_that_moment,
+    dates_are_ahead,
+    dies,
+    id_of,
+    list_the_oldest_backfills_first,
+    nothing,
+    show_nothing,
+    start_earlier_backfills,
+    start_theirs,
+    start_theirs_of,
+    take,
+)
+from tests.support.scenarios import (
+    CONNECTION,
+    START_ROUTES,
+    Killed,
+    backfill,
+    killed,
+    meanwhile,
+    ring,
+    started,
+    starts,
+    sync,
+)
+from tests.support.task_runs import Run, context, drive, record
+from tests.support.time_travel import Travel
+
+
+class TestALostAnswer:
+    @pytest.mark.parametrize(
+        ("kind", "status"),
+        [("reset", None), ("cut", None), ("empty", None), ("html", 502), ("status", 500), ("status", 504)],
+    )
+    @pytest.mark.parametrize("when", ["before", "after"])
+    @pytest.mark.parametrize("honours", [True, False], ids=["honoured key", "ignored key"])
+    def test_doubles_nothing_and_loses_nothing(
+        self, make: Make, simulator: Simulator, kind: Any, status: int | None, when: Any, honours: bool
+    ) -> None:
+        simulator.world.configure(honour_idempotency=honours, conflict="allowed")
+        for route in START_ROUTES:
+            simulator.fail(kind, route=route, status=status, when=when)
+        run = drive(lambda: make(deferrable=True))
+        assert run.error is None
+        (one,) = started(simulator)
+        assert id_of(run) == one.id
+        assert starts(simulator) == (1 if when == "after" else 2)
+
+    def test_is_not_the_work_of_others_that_say_whose_it_is(self, simulator: Simulator) -> None:
+        simulator.world.configure(show_metadata=True, conflict="allowed", honour_idempotency=False)
+        simulator.fail("reset", route="trigger_sync", when="before")
+        other = start_theirs(simulator)
+        run = drive(lambda: sync(wait_for_completion=False))
+        assert id_of(run) not in (None, other)
+
+    def test_among_two_that_may_be_it_stops_and_names_them(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        simulator.world.configure(conflict="allowed")
+        take(simulator, 60)
+        simulator.fail("reset", route="trigger_sync", when="after")
+        at_that_moment(monkeypatch, lambda: start_theirs(simulator))
+        run = drive(sync)
+        assert isinstance(run.error, AirflowFailException)
+        assert len(started(simulator)) == 2
+        assert all(job.id in str(run.error) for job in started(simulator))
+
+    def test_is_not_what_was_there_before(self, simulator: Simulator) -> None:
+        simulator.world.configure(conflict="allowed", honour_idempotency=False)
+        take(simulator, 0.3)
+        simulator.fail("reset", route="trigger_sync", when="before")
+        theirs = start_theirs(simulator)
+        run = drive(sync)
+        assert run.error is None
+        assert id_of(run) != theirs
+
+    def test_is_found_where_lists_are_late_and_a_second_start_meets_it(self, simulator: Simulator) -> None:
+        take(simulator, 0.5)
+        simulator.world.configure(honour_idempotency=False)
+        simulator.fail("reset", route="trigger_sync", when="after")
+        with pytest.MonkeyPatch.context() as patch:
+            # Lists that show nothing for as long as it is looked for.
+            patch.setattr(lost_start_search, "_listed", nothing)
+            run = drive(sync)
+        (one,) = started(simulator)
+        assert id_of(run) == one.id
+
+    def test_that_is_not_found_out_about_is_left_to_the_next_try(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        take(simulator, 0.3)
+        simulator.fail("reset", route="trigger_sync", when="after")
+        simulator.fail("status", route="list_jobs", status=403, skip=1, times=2)
+        monkeypatch.setattr(lost_start_search, "AGAIN_EVERY", 0.1)
+        notes: dict[str, Any] = {}
+        first = drive(sync, notes)
+        assert "So nobody knows whether a job was started: look at connection" in str(first.error)
+        second = drive(sync, notes, try_number=2)
+        (one,) = started(simulator)
+        assert id_of(second) == one.id
+
+    def test_of_a_backfill_is_no_sync_that_is_in_the_way(
+        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        simulator.fail("reset", route="trigger_backfill", when="before")
+        simulator.fail("status", route="trigger_backfill", status=409)
+        # The simulator lets no sync be in a backfill's way.
+        monkeypatch.setattr(conflicts.Conflicts, "named_by", lambda *_: simulator.world.start_sync(CONNECTION))
+        run = drive(backfill)
+        assert isinstance(run.error, PlanasonixConflictError)
+
+    def test_is_found_by_the_servers_clock_though_the_first_request_was_lost_too(
+        self, make: Make, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        simulator.world.configure(conflict="allowed", honour_idempotency=False)
+        monkeypatch.setattr(rate_limiter, "_paces", {})
+        # Whoever starts something sees a server that is behind.
+        now = simulator.world._journal._clock
+        monkeypatch.setattr(simulator.world._journal, "_clock", lambda: now() - timedelta(seconds=10))
+        for route in ("list_jobs", "list_backfills"):
+            simulator.fail("reset", route=route)
+        for route in START_ROUTES:
+            simulator.fail("reset", route=route, when="after")
+        run = drive(lambda: make(wait_for_completion=False))
+        (one,) = started(simulator)
+        assert id_of(run) == one.id
+
+    @pytest.mark.parametrize("seconds", [5, 300])
+    @pytest.mark.parametrize("dies_at", [None, "after the answer"], ids=["same try", "next try"])
+    def test_is_found_by_its_mark_though_created_at_is_behind_the_date_of_the_answers(
+        self,
+        make: Make,
+        simulator: Simulator,
+        travel: Travel,
+        monkeypatch: pytest.MonkeyPatch,
+        seconds: int,
+        dies_at: str | None,
+    ) -> None:
+        simulator.world.configure(show_metadata=True, conflict="allowed", honour_idempotency=False)
+        dates_are_ahead(monkeypatch, seconds)
+        notes: dict[str, Any] = {}
+        if dies_at:
+            dies(make, dies_at, notes)
+        else:
+            for route in START_ROUTES:
+                simulator.fail("reset", route=route, when="after")
+        run = drive(make, notes, try_number=2)
+        (one,) = started(simulator)
+        assert (run.error, id_of(run)) == (None, one.id)
+
+    def test_of_a_backfill_is_found_behind_hundreds_of_earlier_ones(
+        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        simulator.world.configure(honour_idempotency=False)
+        list_the_oldest_backfills_first(monkeypatch)
+        start_earlier_backfills(simulator, CONNECTION, 600)
+        travel.sleep(3600)
+        simulator.fail("reset", route="trigger_backfill", when="after")
+        run = drive(lambda: backfill(wait_for_completion=False))
+        assert (run.error, len(simulator.backfills())) == (None, 601)
+        assert starts(simulator) == 1
+
+    def test_is_not_the_work_of_others_without_metadata_that_was_created_just_before(
+        self, make: Make, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        simulator.world.configure(conflict="allowed", honour_idempotency=False)
+        start_theirs_of(make, simulator)
+        travel.sleep(60)
+        for route in ("list_jobs", "list_backfills"):
+            # What is there already cannot be listed.
+            simulator.fail("status", route=route, status=403)
+        for route in START_ROUTES:
+            simulator.fail("reset", route=route, when="before")
+        run = drive(make)
+        _, own = started(simulator)
+        assert (run.error, id_of(run)) == (None, own.id)
+
+    def test_is_not_what_is_in_the_way_if_that_says_whose_it_is(
+        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+    ) -> None:
+        simulator.world.configure(show_metadata=True, honour_idempotency=False)
+        take(simulator, 5)
+        simulator.fail("reset", route="trigger_sync", when="before")
+        at_that_moment(monkeypatch, lambda: start_theirs(simulator))
+        run = drive(lambda: sync(on_conflict="wait", deferrable=deferrable))
+        theirs, ours = started(simulator)
+        assert (id_of(run), theirs.status) == (ours.id, "succeeded")
+
+    @pytest.mark.parametrize("on_conflict", ["fail", "attach", "wait", "skip"])
+    @pytest.mark.parametrize("shows", [True, False], ids=["metadata", "no metadata"])
+    def test_is_what_is_in_the_way_where_lists_are_late_and_the_second_start_meets_it(
+        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch, on_conflict: str, shows: bool
+    ) -> None:
+        simulator.world.configure(conflict="unnamed", honour_idempotency=False, show_metadata=shows)
+        take(simulator, 5)
+        simulator.fail("reset", route="trigger_sync", when="after")
+        show_nothing(monkeypatch, looks=1 + len(api_session.LOOK_AGAIN_AFTER))
+        run = drive(lambda: sync(on_conflict=on_conflict))
+        (one,) = started(simulator)
+        assert id_of(run) == one.id
+        assert "attaching to it" not in run.said
+
+    @pytest.mark.parametrize("on_conflict", ["attach", "wait", "skip"])
+    def test_that_meets_what_no_list_shows_is_left_to_the_next_try(
+        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch, on_conflict: str
+    ) -> None:
+        simulator.world.configure(conflict="unnamed", honour_idempotency=False)
+        take(simulator, 5)
+        simulator.fail("reset", route="trigger_sync", when="after")
+        notes: dict[str, Any] = {}
+        with monkeypatch.context() as patch:
+            patch.setattr(conflicts, "ACTIVE", ())
+            show_nothing(patch, looks=100)
+            first = drive(lambda: sync(on_conflict=on_conflict), notes)
+        assert "Tried 3 times, and looked for a job each time" in str(first.error)
+        assert not isinstance(first.error, (AirflowFailException, AirflowSkipException))
+        second = drive(lambda: sync(on_conflict=on_conflict), notes, try_number=2)
+        (one,) = started(simulator)
+        assert id_of(second) == one.id
+
+    @pytest.mark.parametrize("shows", [True, False], ids=["metadata", "no metadata"])
+    def test_is_found_though_the_try_that_wrote_down_the_start_died_hours_before(
+        self, make: Make, simulator: Simulator, travel: Travel, shows: bool
+    ) -> None:
+        simulator.world.configure(conflict="allowed", honour_idempotency=False, show_metadata=shows)
+        notes: dict[str, Any] = {}
+        dies(make, "after the record", notes)
+        travel.sleep(4 * 3600)
+        theirs = start_theirs(simulator)
+        for route in START_ROUTES:
+            simulator.fail("reset", route=route, when="after")
+        run = drive(make, notes, try_number=2)
+        assert run.error is None
+        (one,) = [work for work in started(simulator) if work.id != theirs]
+        assert id_of(run) == one.id
+
+    def test_that_is_looked_for_when_the_task_is_killed_is_cancelled(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(api_session, "LOOK_AGAIN_AFTER", (5.0,))
+        take(simulator, 60)
+        simulator.fail("reset", route="trigger_sync", when="after")
+        error, log = killed(simulator, sync(), route="get_job")
+        (one,) = started(simulator)
+        assert one.cancel_requested_at is not None
+        assert "was asked to cancel" in " ".join([str(error), *log.lines])
+
+    def test_again_and_again_ends_the_try(self, simulator: Simulator) -> None:
+        simulator.fail("reset", route="trigger_sync", when="before", times=3)
+        run = drive(sync)
+        assert isinstance(run.error, PlanasonixTransportError)
+        assert "Tried 3 times, and looked for a job each time" in str(run.error)
+
+    def test_is_looked_for_through_an_outage(self, simulator: Simulator) -> None:
+        take(simulator, 0)
+        simulator.fail("reset", route="trigger_sync", when="after")
+        simulator.fail("status", route="list_jobs", status=503, times=2)
+        run = drive(sync)
+        assert run.error is None
+        assert id_of(run) == started(simulator)[0].id
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_what_comes_after_the_deadline_is_not_started(make: Make, simulator: Simulator, deferrable: bool) -> None:
+    operator = make(execution_timeout=timedelta(seconds=10), deferrable=deferrable)
+    late = context(Run())
+    late["ti"].start_date = datetime.now(UTC) - timedelta(seconds=9.5)
+    with pytest.raises(PlanasonixTimeoutError, match=r"was up before a (job|backfill) could be started"):
+        operator.execute(late)
+    assert started(simulator) == []
+
+
+def test_nothing_is_started_where_to_write_it_down_took_the_rest_of_the_time(
+    make: Make, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    whole = Records.write
+
+    def slow(records: Records, record: Any) -> None:
+        travel.sleep(20)
+        whole(records, record)
+
+    monkeypatch.setattr(Records, "write", slow)
+    run = drive(lambda: make(timeout=15, deferrable=deferrable))
+    assert isinstance(run.error, PlanasonixTimeoutError)
+    assert starts(simulator) == 0
+    assert run.notes == {}, "there is nothing for the next try to look for"
+
+
+@pytest.mark.usefixtures("travel")
+class TestARefusedStart:
+    """It has started nothing, so the next try owes nothing to it, and nothing of others is taken for it."""
+
+    @pytest.mark.parametrize("on_conflict", ["fail", "skip"])
+    def test_since_another_sync_runs_is_none_of_ours_later(self, simulator: Simulator, on_conflict: str) -> None:
+        take(simulator, 60)
+        notes: dict[str, Any] = {}
+        theirs = start_theirs(simulator)
+        drive(lambda: sync(on_conflict=on_conflict), notes)
+        second = drive(lambda: sync(on_conflict=on_conflict, timeout=0.2), notes, try_number=2)
+        assert isinstance(second.error, (PlanasonixConflictError, AirflowSkipException))
+        third = drive(lambda: sync(on_conflict=on_conflict), notes, try_number=3, max_tries=5)
+        assert isinstance(third.error, (PlanasonixConflictError, AirflowSkipException))
+        assert simulator.job(theirs).cancel_requested_at is None
+
+    @pytest.mark.parametrize("status", [400, 401, 403])
+    def test_is_none_of_ours_later(self, simulator: Simulator, status: int) -> None:
+        simulator.world.configure(conflict="allowed")
+        take(simulator, 0.2)
+        notes: dict[str, Any] = {}
+        simulator.fail("status", route="trigger_sync", status=status)
+        assert drive(sync, notes).error is not None
+        theirs = start_theirs(simulator)
+        run = drive(sync, notes, try_number=2)
+        assert run.error is None
+        assert id_of(run) != theirs
+
+
+class TestAKillAmidTheStart:
+    def test_finds_what_it_has_made(self, make: Make, simulator: Simulator) -> None:
+        take(simulator, 60)
+        for route in START_ROUTES:
+            simulator.fail("hang", route=route, when="after", seconds=2)
+        killed(simulator, make(), route=START_ROUTES[make is backfill], is_answered=False)
+        (one,) = started(simulator)
+        assert one.status in ("cancelling", "cancelled")
+
+    def test_out_of_time_finds_what_it_has_made(self, make: Make, simulator: Simulator) -> None:
+        take(simulator, 60)
+        for route in START_ROUTES:
+            simulator.fail("hang", route=route, when="after", seconds=2)
+
+        def out_of_time(*_: object) -> None:
+            raise Killed
+
+        operator = make()
+        before = signal.signal(signal.SIGALRM, out_of_time)
+        try:
+            with pytest.raises(Killed), meanwhile(ring, once=lambda: starts(simulator) == 1):
+                operator.execute(context(Run()))
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        # As Airflow does when execution_timeout is over.
+        operator.on_kill()
+        (one,) = started(simulator)
+        assert one.status in ("cancelling", "cancelled")
+
+    def test_that_meets_a_slow_api_is_over_before_airflow_ends_the_process(
+        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        take(simulator, 60)
+        operator, took = sync(), []
+        record(operator, (run := Run()).log)
+
+        async def slow(*_: object) -> list[Any]:
+            await asyncio.sleep(1.2)
+            return []
+
+        def kill() -> None:
+            began = travel.passed
+            operator.on_kill()
+            took.append(travel.passed - began)
+
+        monkeypatch.setattr("planasonix_provider.execution.on_kill.search", slow)
+        at_that_moment(monkeypatch, kill)
+        with pytest.raises(TaskKilledError, match="cannot be seen yet"):
+            operator.execute(context(run))
+        assert took[0] < 5 - 1
+        assert started(simulator)[0].cancel_requested_at

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from planasonix_provider.plugins.rate_limited_log import PAUSE, CalmLog
+from tests.support import virtual_time
+
+log = logging.getLogger("planasonix.test")
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Callable[[Coroutine[Any, Any, None]], list[str]]:
+    def run(main: Coroutine[Any, Any, None]) -> list[str]:
+        virtual_time.run(main)
+        return [f"{record.levelname} {record.getMessage()}" for record in caplog.records if record.name == log.name]
+
+    return run
+
+
+def test_the_first_is_said_at_once_and_the_others_are_counted(lines: Callable[..., list[str]]) -> None:
+    async def main() -> None:
+        calm = CalmLog(log)
+        for number in range(1000):
+            calm.say("forged", logging.WARNING, f"forged {number} %s")
+        assert len(calm._kept) == 1
+        await asyncio.sleep(PAUSE + 1)
+
+    assert lines(main()) == [
+        "WARNING forged 0 %s",
+        "WARNING 999 more such lines in 60 s, the last: forged 999 %s",
+    ]
+
+
+def test_a_flood_that_goes_on_is_a_line_a_minute(lines: Callable[..., list[str]]) -> None:
+    async def main() -> None:
+        calm = CalmLog(log)
+        for _ in range(590):
+            calm.say("forged", logging.WARNING, "forged")
+            await asyncio.sleep(1)
+
+    assert len(lines(main())) == 10
+
+
+def test_each_kind_is_counted_by_itself(lines: Callable[..., list[str]]) -> None:
+    async def main() -> None:
+        calm = CalmLog(log)
+        calm.say("forged", logging.WARNING, "forged")
+        calm.say("asset", logging.ERROR, "no asset")
+
+    assert lines(main()) == ["WARNING forged", "ERROR no asset"]
+
+
+def test_after_a_quiet_minute_nothing_is_held_and_the_next_is_said_at_once(lines: Callable[..., list[str]]) -> None:
+    async def main() -> None:
+        calm = CalmLog(log)
+        for text in ("one", "another"):
+            calm.say("forged", logging.WARNING, text)
+            await asyncio.sleep(PAUSE + 1)
+            assert calm._kept == {}
+
+    assert lines(main()) == ["WARNING one", "WARNING another"]

@@ -1,0 +1,465 @@
+"""A simulator that is killed goes on from its file. To copy the file is to kill at that moment: nothing is closed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from planasonix_provider.api.models import BackfillBody, SyncBody
+from planasonix_provider.simulator import Simulator
+from planasonix_provider.simulator.model.api_errors import Refused
+from planasonix_provider.simulator.model.workspace import API_KEY, World
+from planasonix_provider.simulator.webhooks.subscriptions import WebhookChangeOrder, WebhookOrder
+from tests.simulator.conftest import Clock
+from tests.support.webhook_target import until
+
+CONNECTION = "conn_demo_01"
+MONTH = {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-02-01T00:00:00Z"}
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "planasonix.jsonl"
+
+
+@pytest.fixture
+def world(state: Path, clock: Clock) -> World:
+    return World(clock=clock, state=state)
+
+
+def killed_and_restarted(state: Path, clock: Clock, **options: Any) -> World:
+    copy = state.with_suffix(f".{random.random()}")
+    shutil.copy(state, copy)
+    return World(clock=clock, state=copy, **options)
+
+
+def lines(state: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in state.read_text().splitlines()]
+
+
+def all_of(world: World) -> dict[str, Any]:
+    """All that a caller can see."""
+    return {
+        "jobs": world.jobs(),
+        "backfills": world.backfills(),
+        "results": [world.results(job.id) for job in world.jobs() if job.is_over],
+        "connections": world.connections,
+        "settings": world.settings,
+        "webhooks": world.webhooks.all(),
+        "deliveries": world.webhooks.outbox.all(),
+    }
+
+
+class TestAWorldThatWasKilled:
+    def test_has_its_jobs_and_backfills_still_and_they_went_on_meanwhile(self, world, state, clock):
+        world.plan(CONNECTION, running_seconds=100, tables={"a": 7})
+        job_id = world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "d"})).id
+        backfill_id = world.start_backfill(CONNECTION, BackfillBody(**MONTH)).id
+        clock.move(30)
+        again = killed_and_restarted(state, clock)
+        assert again.job(job_id) == world.job(job_id)
+        assert again.job(job_id).status == "running"
+        clock.move(80)
+        assert again.backfill(backfill_id).status == world.backfill(backfill_id).status == "completed"
+        assert again.results(job_id) == world.results(job_id)
+
+    def test_knows_the_start_that_it_was_sent(self, world, state, clock):
+        body = SyncBody(metadata={"a": 1})
+        job = world.start_sync(CONNECTION, body, idempotency_key="k")
+        again = killed_and_restarted(state, clock)
+        assert again.start_sync(CONNECTION, body, idempotency_key="k").id == job.id
+        with pytest.raises(Refused, match="came with another"):
+            again.start_sync(CONNECTION, SyncBody(), idempotency_key="k")
+
+    def test_refuses_a_second_sync_still(self, world, state, clock):
+        job = world.start_sync(CONNECTION)
+        with pytest.raises(Refused) as refused:
+            killed_and_restarted(state, clock).start_sync(CONNECTION)
+        assert refused.value.existing_job_id == job.id
+
+    def test_cancels_on(self, world, state, clock):
+        job_id = world.start_sync(CONNECTION).id
+        world.cancel(job_id)
+        again = killed_and_restarted(state, clock)
+        assert again.job(job_id).status == "cancelling"
+        clock.move(2)
+        assert again.job(job_id).status == "cancelled"
+
+    def test_lets_fail_and_take_longer_what_was_told_to(self, world, state, clock):
+        world.plan_backfill(CONNECTION, jobs=2, parallel=1, queued_seconds=0)
+        backfill_id = world.start_backfill(CONNECTION, BackfillBody(**MONTH)).id
+        shard_id = world.backfill(backfill_id).job_ids[0]
+        failed_id, slowed_id = (world.start_sync(connection).id for connection in ("conn_demo_02", "conn_demo_03"))
+        clock.move(3)
+        world.fail_job(failed_id, code="disk_full")
+        world.fail_job(shard_id)
+        world.slow_job(slowed_id, 30)
+        again = killed_and_restarted(state, clock)
+        assert again.job(failed_id) == world.job(failed_id)
+        assert again.job(failed_id).error.code == "disk_full"
+        assert again.job(shard_id).status == "failed"
+        clock.move(30)
+        assert again.backfill(backfill_id).status == "failed"
+        assert again.job(slowed_id) == world.job(slowed_id)
+        assert again.job(slowed_id).status == "running"
+        clock.move(19)
+        assert again.job(slowed_id).status == "succeeded"
+
+    def test_knows_keys_plans_settings_and_connections(self, world, state, clock):
+        world.keys.add("plnx_new", scopes=["jobs:read"])
+        made_up = world.keys.add().value
+        world.keys.revoke(API_KEY)
+        world.add_connection("conn_mine")
+        world.configure(show_metadata=True, speed=2)
+        world.plan("conn_mine", times=2, outcome="failed", warnings=[{"code": "c", "message": "m"}])
+        world.plan_backfill("conn_mine", times=None, jobs=5)
+        world.start_sync("conn_mine")
+        again = killed_and_restarted(state, clock)
+        assert again.keys.authenticate("Bearer plnx_new").scopes == {"jobs:read"}
+        again.keys.authenticate(f"Bearer {made_up}")
+        with pytest.raises(Refused):
+            again.keys.authenticate(f"Bearer {API_KEY}")
+        assert again.settings == world.settings
+        assert again.connections == world.connections
+        clock.move(60)
+        outcomes = []
+        for _ in range(2):
+            job_id = again.start_sync("conn_mine").id
+            clock.move(60)
+            outcomes.append(again.job(job_id).status)
+        assert outcomes == ["failed", "succeeded"]
+        backfill = again.start_backfill("conn_mine", BackfillBody(**MONTH))
+        clock.move(1000)
+        assert len(again.backfill(backfill.id).job_ids) == 5
+
+    def test_tells_those_who_subscribed_what_they_were_not_told_yet(self, world, state, clock):
+        order = WebhookOrder(url="https://a.example/hook", events=["job.queued", "job.succeeded"])
+        webhook = world.webhooks.create(order, idempotency_key="w")
+        other = world.webhooks.create(order)
+        world.webhooks.update(other.id, WebhookChangeOrder(enabled=False))
+        gone = world.webhooks.create(order)
+        world.webhooks.delete(gone.id)
+        world.start_sync(CONNECTION)
+        clock.move(1)
+        outbox = world.webhooks.outbox
+        world.look()
+        (queued,) = outbox.due()
+        outbox.record(queued, 204)
+        clock.move(60)
+        world.look()
+        (succeeded,) = outbox.due()
+        outbox.record(succeeded, None, "refused")
+        again = killed_and_restarted(state, clock)
+        assert again.webhooks.outbox.all() == outbox.all()
+        assert [delivery.status for delivery in again.webhooks.outbox.all()] == ["pending", "delivered"]
+        assert again.webhooks.all() == world.webhooks.all()
+        once_more = again.webhooks.create(order, idempotency_key="w")
+        assert once_more.signing_secret == webhook.signing_secret
+        rotated = again.webhooks.rotate(webhook.id).signing_secret
+        assert rotated != webhook.signing_secret
+
+    def test_can_be_killed_and_restarted_as_often_as_you_like(self, world, state, clock):
+        worlds = [world]
+        path = state
+        for number in range(4):
+            worlds[-1].start_sync(f"conn_demo_0{number + 1}")
+            clock.move(3)
+            copy = state.with_suffix(f".{number}")
+            shutil.copy(path, copy)
+            path = copy
+            worlds.append(World(clock=clock, state=path))
+        assert [job.connection_id for job in worlds[-1].jobs()] == [f"conn_demo_0{number}" for number in (4, 3, 2, 1)]
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_is_what_it_would_be_if_it_had_lived_on(self, state, clock, seed):
+        chance = random.Random(seed)
+        world = World(clock=clock, state=state, keep=chance.choice([5, 10_000]))
+        world.webhooks.create(
+            WebhookOrder(url="https://a.example/hook", events=["job.succeeded", "job.failed", "backfill.completed"])
+        )
+        world.configure(conflict="allowed", webhook_delivery=chance.choice(["once", "twice", "shuffled"]))
+        acts = [
+            lambda: world.start_sync(chance.choice(world.connections), idempotency_key=chance.choice(["k", None])),
+            lambda: world.plan(chance.choice(world.connections), outcome="failed"),
+            lambda: world.plan_backfill(CONNECTION, jobs=chance.randint(1, 9), jobs_after_cancel=2, queued_seconds=0),
+            lambda: world.start_backfill(CONNECTION, BackfillBody(**MONTH)),
+            lambda: world.cancel(chance.choice(world.jobs()).id),
+            lambda: world.fail_job(chance.choice(world.jobs()).id),
+            lambda: world.slow_job(chance.choice(world.jobs()).id, chance.random() * 15),
+            lambda: [world.webhooks.outbox.record(one, 204) for one in world.webhooks.outbox.due()],
+            lambda: clock.move(chance.random() * 15),
+        ]
+        for _ in range(60):
+            with suppress(Refused, IndexError):
+                chance.choice(acts)()
+        world.look()  # what is made from here on has other ids
+        again = killed_and_restarted(state, clock, keep=world._keep)
+        assert all_of(again) == all_of(world)
+        clock.move(500)
+        assert [job.status for job in again.jobs()] == [job.status for job in world.jobs()]
+
+
+class TestTheFile:
+    def test_is_for_nobody_elses_eyes(self, world, state):
+        assert stat.S_IMODE(state.stat().st_mode) == 0o600
+
+    def test_is_for_nobody_elses_eyes_even_if_it_was_there_already(self, state, clock):
+        state.touch(0o644)
+        World(clock=clock, state=state)
+        assert stat.S_IMODE(state.stat().st_mode) == 0o600
+
+    def test_is_read_by_more_than_a_byte_at_a_time(self, world, state, clock, monkeypatch):
+        world.start_sync(CONNECTION)
+        reads = []
+
+        class Counted(io.FileIO):
+            def readinto(self, buffer):
+                reads.append(len(buffer))
+                return super().readinto(buffer)
+
+            def read(self, size=-1):
+                reads.append(size)
+                return super().read(size)
+
+        monkeypatch.setattr(os, "fdopen", lambda descriptor, mode, **_: Counted(descriptor, mode))
+        killed_and_restarted(state, clock)
+        assert len(reads) < 10
+
+    def test_tells_each_start_once_and_each_end(self, world, state, clock):
+        job = world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "d"}), idempotency_key="k")
+        world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "d"}), idempotency_key="k")
+        with pytest.raises(Refused):
+            world.start_sync(CONNECTION)
+        backfill = world.start_backfill(CONNECTION, BackfillBody(**MONTH))
+        clock.move(2)
+        world.look()
+        world.cancel(job.id)
+        world.cancel(job.id)
+        clock.move(60)
+        world.look()
+        told = lines(state)
+        starts = [(line["do"], line["with"], line["ids"][0]) for line in told if line["do"].startswith("start_")]
+        given = {"connection_id": CONNECTION, "body": {"metadata": {"dag_id": "d"}}, "idempotency_key": "k"}
+        assert starts[0] == ("start_sync", given, job.id)
+        assert [(start[0], start[2]) for start in starts[1:]] == [("start_backfill", backfill.id)]
+        assert [line["with"] for line in told if line["do"] == "cancel"] == [{"job_id": job.id}]
+        happened = [event for line in told for event in line["happened"]]
+        jobs = [(event["what"], event.get("backfill_id")) for event in happened if event["id"].startswith("job_")]
+        assert sorted(jobs, key=str) == sorted(
+            [
+                ("job.queued", None),
+                *[("job.queued", backfill.id)] * 3,
+                ("job.cancelled", None),
+                *[("job.succeeded", backfill.id)] * 3,
+            ],
+            key=str,
+        )
+        assert [event["what"] for event in happened if event["id"] == backfill.id] == ["backfill.completed"]
+
+    def test_is_written_before_anybody_can_be_told(self, world, state, clock):
+        for do in (
+            lambda: world.start_sync(CONNECTION),
+            lambda: world.slow_job(world.jobs()[0].id, 5),
+            lambda: world.cancel(world.jobs()[0].id),
+            lambda: world.fail_job(world.start_sync("conn_demo_02").id),
+        ):
+            before = len(lines(state))
+            do()
+            assert len(lines(state)) > before
+
+    def test_does_not_tell_of_what_was_refused(self, world, state):
+        job_id = world.start_sync(CONNECTION).id
+        with pytest.raises(ValueError, match="seconds"):
+            world.slow_job(job_id, 0)
+        world.fail_job(job_id)
+        for refused in (lambda: world.fail_job(job_id), lambda: world.slow_job(job_id, 5)):
+            with pytest.raises(Refused):
+                refused()
+        assert [line["do"] for line in lines(state)].count("fail_job") == 1
+        assert "slow_job" not in state.read_text()
+
+    def test_loses_no_more_than_a_line_that_was_cut_off(self, world, state, clock):
+        job = world.start_sync(CONNECTION)
+        world.start_sync("conn_demo_02")
+        whole = state.read_bytes()
+        state.write_bytes(whole[:-20])
+        again = killed_and_restarted(state, clock)
+        assert [one.id for one in again.jobs()] == [job.id]
+        again.start_sync("conn_demo_02")
+        assert len(killed_and_restarted(again._journal._path, clock).jobs()) == 2
+
+    @pytest.mark.parametrize(
+        "damage", ['{"at": "2025-01-01T00:00:00Z", "do": "keys.add", "with": {"value": "plnx_secret x"}}', "x"]
+    )
+    def test_that_is_damaged_is_refused_without_repeating_what_is_in_it(self, world, state, clock, damage):
+        world.start_sync(CONNECTION)
+        with state.open("a") as file:
+            file.write(f"{damage}\n")
+        with pytest.raises(
+            ValueError, match=r"state: line 3 of \S+ is not what a simulator of this version"
+        ) as refused:
+            killed_and_restarted(state, clock)
+        assert "plnx_secret" not in str(refused.value)
+        assert refused.value.__cause__ is None
+
+    @pytest.mark.parametrize(
+        ("do", "given"),
+        [
+            ("_journal.open", {"world": None, "settings": {}}),
+            ("_journal._path.unlink", {}),
+            ("_journal._path.rename", {"target": "/nonexistent/file"}),
+            ("keys._journal._path.write_text", {"data": "plnx_secret"}),
+            ("reset", {}),
+            ("close", {}),
+            ("webhooks.on_subscribed", {}),
+            ("webhooks.outbox.record", {}),
+            ("__class__", {}),
+            ("", {}),
+        ],
+    )
+    def test_does_nothing_but_what_a_simulator_records(self, world, state, clock, do, given):
+        world.start_sync(CONNECTION)
+        line = {"at": "2025-01-01T00:00:00Z", "do": do, "with": given}
+        whole = f"{state.read_text()}{json.dumps(line)}\n"
+        state.write_text(whole)
+        copy = state.with_name("copy")
+        copy.write_text(whole)
+        with pytest.raises(ValueError, match=r"state: line 3 of \S+ names an act that no simulator") as refused:
+            World(clock=clock, state=copy)
+        assert "plnx_secret" not in str(refused.value)
+        assert copy.read_text() == whole
+
+    @pytest.mark.parametrize("do", ["plan", "plan_backfill"])
+    @pytest.mark.parametrize("times", [10_001, 10**30])
+    def test_fills_no_memory_with_plans(self, world, state, clock, do, times):
+        line = {"at": "2025-01-01T00:00:00Z", "do": do, "with": {"connection_id": CONNECTION, "times": times}}
+        state.with_name("copy").write_text(f"{state.read_text()}{json.dumps(line)}\n")
+        with pytest.raises(ValueError, match=r"state: line 2 of \S+ is not what a simulator of this version writes"):
+            World(clock=clock, state=state.with_name("copy"))
+
+    def test_cannot_get_what_could_not_be_read_again(self, world):
+        with pytest.raises(LookupError, match=r"webhooks\.forget is not in METHODS"):
+            world._journal.write("webhooks.forget")
+
+    @pytest.mark.parametrize("text", ["Mine.\n", "Mine."])
+    def test_of_another_kind_is_left_as_it_is(self, tmp_path, clock, text):
+        notes = tmp_path / "notes.txt"
+        notes.write_text(text)
+        notes.chmod(0o644)
+        with pytest.raises(ValueError, match="line 1"):
+            World(clock=clock, state=notes)
+        assert notes.read_text() == text
+        assert stat.S_IMODE(notes.stat().st_mode) == 0o644
+
+    @pytest.mark.parametrize("length", [1, 5, 40])
+    def test_whose_very_first_line_was_cut_off_begins_anew(self, world, state, clock, length):
+        state.write_bytes(state.read_bytes()[:length])
+        assert killed_and_restarted(state, clock).jobs() == []
+
+    def test_of_other_options_is_refused_with_their_names(self, world, state, clock):
+        with pytest.raises(ValueError, match="was not begun with these connections and keep; start with the same"):
+            killed_and_restarted(state, clock, keep=5, connections=["conn_x"])
+
+    def test_is_one_simulators_only(self, world, state, clock):
+        with pytest.raises(ValueError, match="another simulator writes to"):
+            World(clock=clock, state=state)
+        world.close()
+        World(clock=clock, state=state)
+
+    def test_is_empty_after_a_reset(self, world, state, clock):
+        world.start_sync(CONNECTION)
+        world.keys.add("plnx_other")
+        world.reset()
+        again = killed_and_restarted(state, clock)
+        assert again.jobs() == []
+        with pytest.raises(Refused):
+            again.keys.authenticate("Bearer plnx_other")
+
+
+@contextmanager
+def process(state: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    command = [sys.executable, "-m", "planasonix_provider.simulator", "--port", "0", "--state", str(state), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as simulator:
+        try:
+            assert simulator.stdout
+            url = simulator.stdout.readline().split()[-1]
+            with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {API_KEY}"}, timeout=60) as client:
+                yield simulator, client
+        finally:
+            simulator.kill()
+
+
+def test_a_process_that_is_killed_after_a_start_and_before_its_answer_knows_the_start_when_it_is_back(state):
+    start = {"url": f"/api/v1/connections/{CONNECTION}/sync", "headers": {"Idempotency-Key": "k"}}
+    with process(state) as (simulator, client):
+        client.post("/_simulator/faults", json={"kind": "hang", "when": "after", "seconds": 600})
+        with ThreadPoolExecutor(1) as threads:
+            answer = threads.submit(client.post, **start)
+            until(lambda: client.get("/_simulator/state").json()["data"]["jobs"])
+            os.kill(simulator.pid, signal.SIGKILL)
+            with pytest.raises(httpx.TransportError):
+                answer.result()
+        simulator.wait()
+    with process(state) as (_, client):
+        jobs = client.get("/api/v1/jobs").json()["data"]
+        answer = client.post(**start).json()
+    assert [job["id"] for job in jobs] == [answer["data"]["job"]["id"]]
+
+
+def test_a_process_that_is_killed_after_it_made_a_job_fail_has_not_forgotten_it_when_it_is_back(state):
+    with process(state, "--job-seconds", "600") as (simulator, client):
+        job_id, slowed_id = (
+            client.post(f"/api/v1/connections/{connection}/sync").json()["data"]["job"]["id"]
+            for connection in ("conn_demo_01", "conn_demo_02")
+        )
+        client.post(f"/_simulator/jobs/{job_id}/fail", json={"code": "disk_full"}).raise_for_status()
+        client.post(f"/_simulator/jobs/{slowed_id}/slow", json={"seconds": 600}).raise_for_status()
+        before = client.get(f"/api/v1/jobs/{job_id}").json()["data"]
+        os.kill(simulator.pid, signal.SIGKILL)
+        simulator.wait()
+    with process(state, "--job-seconds", "600") as (_, client):
+        again = client.get(f"/api/v1/jobs/{job_id}").json()["data"]
+        late = client.post(f"/_simulator/jobs/{job_id}/fail").json()["error"]
+        longer = client.post(f"/_simulator/jobs/{slowed_id}/slow", json={"seconds": 31_535_500}).json()["error"]
+    assert again == before
+    assert (again["status"], again["error"]["code"]) == ("failed", "disk_full")
+    assert late["code"] == "job_not_active"
+    assert longer["details"][0]["field"] == "seconds"
+
+
+def test_a_process_that_has_answered_before_a_start_gives_what_it_made_the_same_id_when_it_is_back(state):
+    with process(state) as (_, client):
+        client.get("/api/v1/jobs").raise_for_status()
+        job = client.post(f"/api/v1/connections/{CONNECTION}/sync").json()["data"]["job"]
+    assert lines(state)[1]["ids"] == [job["id"]]
+    with process(state) as (_, client):
+        assert [again["id"] for again in client.get("/api/v1/jobs").json()["data"]] == [job["id"]]
+
+
+def test_a_file_that_cannot_be_written_is_said_at_the_start(tmp_path, capsys):
+    from planasonix_provider.simulator.__main__ import main
+
+    assert main(["--port", "0", "--state", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"Cannot use {tmp_path}: Is a directory. Name another file with --state.\n"
+
+
+def test_a_simulator_in_a_with_block_lets_go_of_its_file(state):
+    for count in (1, 2):
+        with Simulator(state=state) as simulator:
+            simulator.world.start_sync(f"conn_demo_0{count}")
+            assert len(simulator.jobs()) == count

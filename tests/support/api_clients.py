@@ -1,0 +1,83 @@
+"""The two ways to call the API, so that one test can ask both for the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing, closing
+from typing import Any
+
+from pydantic import SecretStr
+
+from planasonix_provider.api.client import Account, AsyncClient, Client
+from planasonix_provider.api.rate_limiter import Pace
+from planasonix_provider.api.retry import Policy
+
+#: Looks like a key, so that a search for it in a text means something.
+KEY = "plnx_test_7d1f0b6a52"
+
+
+def account(base_url: str, **fields: Any) -> Account:
+    return Account(**{"api_key": SecretStr(KEY), "base_url": base_url, **fields})
+
+
+class Clock:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+class Way:
+    """One way to call: opens a client, lets it work for a test, and closes it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.clock = Clock()
+        self.pace = Pace(self.clock, lambda low, high: high)
+
+    def policy(self, **fields: Any) -> Policy:
+        """Three tries by this way's clock, with the longest wait that jitter allows."""
+        return Policy(**{"tries": 3, "clock": self.clock, "draw": lambda low, high: high, **fields})
+
+    def call(self, account: Account, operation: Callable[[Any], Any], policy: Policy | None = None) -> Any:
+        """Let a client do something that gives one thing."""
+        policy = policy or self.policy()
+        if self.name == "awaited":
+            return asyncio.run(self._awaited(account, operation, policy))
+        with Client(account, policy, sleep=self.clock.sleep) as client:
+            client.pace = self.pace
+            return operation(client)
+
+    def take(self, account: Account, count: int | None, listing: Callable[[Any], Any]) -> list[Any]:
+        """Take the first items of a list; ``None`` takes all."""
+        if self.name == "awaited":
+            return asyncio.run(self._awaited_items(account, count, listing))
+        with Client(account, self.policy(), sleep=self.clock.sleep) as client, closing(listing(client)) as items:
+            client.pace = self.pace
+            # A zip would ask for one more than it gives.
+            return [next(items) for _ in range(count)] if count is not None else list(items)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.clock.sleep(seconds)
+
+    async def _awaited(self, account: Account, operation: Callable[[Any], Any], policy: Policy) -> Any:
+        async with AsyncClient(account, policy, sleep=self._sleep) as client:
+            client.pace = self.pace
+            return await operation(client)
+
+    async def _awaited_items(self, account: Account, count: int | None, listing: Callable[[Any], Any]) -> list[Any]:
+        client = AsyncClient(account, self.policy(), sleep=self._sleep)
+        client.pace = self.pace
+        async with client, aclosing(listing(client)) as items:
+            if count is None:
+                return [item async for item in items]
+            return [await anext(items) for _ in range(count)]

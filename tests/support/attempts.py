@@ -1,0 +1,142 @@
+"""Tries of a task that end at each point of their start, and what others start meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from planasonix_provider.api import rate_limiter
+from planasonix_provider.api.client import Client
+from planasonix_provider.api.models import BackfillBody, SyncBody
+from planasonix_provider.execution.attempt_store import Records
+from planasonix_provider.links.planasonix import Signpost
+from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
+from planasonix_provider.simulator import Simulator
+from planasonix_provider.simulator.api import middleware
+from planasonix_provider.simulator.model.workspace import World
+from planasonix_provider.waiting import blocking_wait, lost_start_search
+from tests.support.scenarios import (
+    CONNECTION,
+    Killed,
+    backfill,
+    cut,
+    sync,
+)
+from tests.support.task_runs import Run, context, record
+
+Make = Callable[..., BaseOperator]
+
+
+def take(simulator: Simulator, seconds: float, *, fails: bool = False) -> None:
+    """Let all work take a time."""
+    how: dict[str, Any] = {"times": None, "queued_seconds": 0, "cancelling_seconds": 0.05}
+    simulator.plan(CONNECTION, **how, running_seconds=seconds, outcome="failed" if fails else "succeeded")
+    simulator.plan_backfill(CONNECTION, **how, jobs=1, job_seconds=seconds, failing_jobs=[0] if fails else [])
+
+
+def id_of(run: Run) -> Any:
+    return run.result.get("job_id") or run.result.get("backfill_id")
+
+
+POINTS: dict[str, dict[str, Any]] = {
+    "before the record": {"owner": Records, "name": "write", "is_done": False},
+    "after the record": {"owner": Records, "name": "write", "is_done": True},
+    # The list of what was there before is the first request.
+    "after the POST left": {"owner": Client, "name": "_send_once", "call": 2, "is_done": True},
+    "after the answer": {"owner": None, "name": "start", "is_done": True},
+    "before the id was recorded": {"owner": Records, "name": "write", "call": 2, "is_done": False},
+    "after the id was recorded": {"owner": Records, "name": "write", "call": 2, "is_done": True},
+    "after the XCom": {"owner": Signpost, "name": "push", "is_done": True},
+    "while it waited": {"owner": blocking_wait, "name": "look", "is_done": True},
+}
+
+
+def dies(make: Make, point: str, notes: dict[str, Any], *, deferrable: bool = True, **ti: int) -> None:
+    """Run a try that ends at a point of its start, as by kill -9."""
+    operator = make(deferrable=deferrable)
+    record(operator, (run := Run(notes=notes)).log)
+    with pytest.MonkeyPatch.context() as patch:
+        how = {**POINTS[point]}
+        cut(patch, how.pop("owner") or type(operator), **how)
+        with pytest.raises(Killed):
+            operator.execute(context(run, **ti))
+
+
+def start_theirs(simulator: Simulator) -> str:
+    """Start a sync of the same connection as somebody else would."""
+    return simulator.world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "theirs", "task_id": "load"})).id
+
+
+def start_theirs_of(make: Make, simulator: Simulator) -> None:
+    if make is sync:
+        start_theirs(simulator)
+        return
+    start_at, end_at = backfill().window()
+    simulator.world.start_backfill(CONNECTION, BackfillBody(start_at=start_at, end_at=end_at))
+
+
+def at_that_moment(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], times: int = 1) -> None:
+    """Let something happen just before the first start is sent, or the first few."""
+    whole, done = PlanasonixSyncOperator.start, []
+
+    def start(self: PlanasonixSyncOperator, *arguments: Any) -> Any:
+        if len(done) < times:
+            done.append(act())
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(PlanasonixSyncOperator, "start", start)
+
+
+def dates_are_ahead(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the ``Date`` of all answers be ahead of the clock that ``created_at`` comes from."""
+    ahead = timedelta(seconds=seconds)
+    monkeypatch.setattr(
+        middleware, "format_datetime", lambda time, usegmt: format_datetime(time + ahead, usegmt=usegmt)
+    )
+    # What was learned of the server's clock before.
+    monkeypatch.setattr(rate_limiter, "_paces", {})
+
+
+def start_earlier_backfills(simulator: Simulator, connection_id: str, count: int) -> None:
+    for _ in range(count):
+        body = BackfillBody(start_at=datetime(2023, 1, 1, tzinfo=UTC), end_at=datetime(2023, 2, 1, tzinfo=UTC))
+        simulator.world.start_backfill(connection_id, body)
+
+
+def list_the_oldest_backfills_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sort the simulator's lists of backfills the other way round: the reference does not say how they are sorted."""
+    newest_first = World.backfill_page
+
+    def oldest_first(
+        world: World, wants: Any, *, limit: int, before: int | None = None
+    ) -> tuple[list[Any], int | None]:
+        found, _ = newest_first(world, wants, limit=10**6)
+        begin = before or 0
+        end = begin + limit
+        return list(reversed(found))[begin:end], end if end < len(found) else None
+
+    monkeypatch.setattr(World, "backfill_page", oldest_first)
+
+
+async def nothing(*_: object) -> list[Any]:
+    return []
+
+
+def show_nothing(monkeypatch: pytest.MonkeyPatch, *, looks: int) -> None:
+    """Let a list be late, so that the first looks for a lost start see nothing."""
+    whole, seen = lost_start_search._listed, []
+
+    async def late(*arguments: Any) -> list[Any]:
+        seen.append(arguments)
+        return [] if len(seen) <= looks else await whole(*arguments)
+
+    monkeypatch.setattr(lost_start_search, "_listed", late)
+
+
+def is_seen(simulator: Simulator) -> bool:
+    return any(request.route == "get_job" and request.status for request in simulator.requests)

@@ -1,0 +1,127 @@
+"""A server that says what a test tells it to, byte for byte: for answers that no sound API gives."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
+
+from tests.support.webhook_target import until
+
+
+class Seen(NamedTuple):
+    """A request that arrived; header names are in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+#: The bytes to send, a function that makes them, or what happens instead of an answer.
+Reaction = bytes | Callable[[Seen], bytes] | None
+#: A TCP reset before any byte of an answer.
+RESET = None
+
+
+#: No answer, for as long as the caller waits.
+SILENCE = b"(silence)"
+
+
+def answer(status: int = 200, body: Any = b"", /, **headers: str) -> bytes:
+    """Write an answer; what is no bytes goes as JSON."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [f"HTTP/1.1 {status} -", f"Content-Length: {len(content)}", "Connection: close"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+def error(status: int, /, **headers: str) -> bytes:
+    """Write an answer with the API's envelope of an error."""
+    return answer(status, {"error": {"code": "planned", "message": "The test wants it so."}}, **headers)
+
+
+def cut(whole: bytes) -> bytes:
+    """Leave the second half of an answer's body away."""
+    head, _, body = whole.partition(b"\r\n\r\n")
+    return head + b"\r\n\r\n" + body[: len(body) // 2]
+
+
+JOB = {"id": "job_1", "type": "connection_sync", "status": "running"}
+#: Answers that every route but the lists and the results can read.
+ONE_JOB = answer(200, {"data": JOB})
+STARTED = answer(202, {"data": {"job": JOB}})
+HTML = b"<!DOCTYPE html><html><body>Sign in to go on</body></html>"
+
+
+class Peer:
+    """The server, on a free port of this machine. Each connection is one request."""
+
+    def __init__(self) -> None:
+        self.reactions: list[Reaction] = []
+        self.seen: list[Seen] = []
+        self._server = _Server(self)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    def does(self, *reactions: Reaction) -> Self:
+        """Plan what comes next; the last reaction stays."""
+        self.reactions, self.seen = list(reactions), []
+        return self
+
+    def has_seen(self, number: int) -> list[Seen]:
+        """Wait until so many requests have arrived, for who gives up early does not know whether his has."""
+        until(lambda: len(self.seen) >= number)
+        return self.seen
+
+    def react(self, request: Seen) -> bytes | None:
+        self.seen.append(request)
+        reaction = self.reactions.pop(0) if len(self.reactions) > 1 else self.reactions[0]
+        return reaction(request) if callable(reaction) else reaction
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that went away is what some tests are about."""
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    server: _Server
+    disable_nagle_algorithm = True
+
+    def handle(self) -> None:
+        line = self.rfile.readline().decode("latin-1").split()
+        if len(line) != 3:  # no HTTP, as a TLS handshake
+            return
+        headers = {name.lower(): value for name, value in http.client.parse_headers(self.rfile).items()}
+        body = self.rfile.read(int(headers.get("content-length", 0)))
+        reaction = self.server.peer.react(Seen(line[0], line[1], headers, body))
+        if reaction is RESET:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(self.connection.detach())
+        elif reaction is SILENCE:
+            self.rfile.read()
+        else:
+            self.wfile.write(reaction)

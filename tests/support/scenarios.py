@@ -1,0 +1,159 @@
+"""The work that these tests run, and what the simulator was asked for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from planasonix_provider.api.models import Backfill
+from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator, PlanasonixSyncOperator
+from planasonix_provider.simulator import Simulator
+from tests.support.task_runs import Log, Run, context, record
+
+CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
+#: Four jobs run at a time, and after a cancel two more appear.
+STUBBORN: dict[str, Any] = {
+    "queued_seconds": 0,
+    "parallel": 4,
+    "job_seconds": 60,
+    "jobs_after_cancel": 2,
+    "cancelling_seconds": 0.1,
+}
+ENDED = ("cancelling", "cancelled")
+START_ROUTES = ("trigger_sync", "trigger_backfill")
+
+
+def sync(**parameters: Any) -> PlanasonixSyncOperator:
+    return PlanasonixSyncOperator(
+        **{"task_id": "load", "connection_id": CONNECTION, "poll_interval": 0.03, **parameters}
+    )
+
+
+def backfill(**parameters: Any) -> PlanasonixBackfillOperator:
+    return PlanasonixBackfillOperator(
+        **{
+            "task_id": "replay",
+            "connection_id": CONNECTION,
+            "start_at": "2025-01-01T00:00:00Z",
+            "end_at": "2025-03-01T00:00:00Z",
+            "poll_interval": 0.03,
+            **parameters,
+        }
+    )
+
+
+def routes_asked(simulator: Simulator) -> list[str]:
+    return [request.route for request in simulator.requests]
+
+
+@contextmanager
+def meanwhile(act: Callable[[], object], *, once: Callable[[], bool]) -> Iterator[None]:
+    """Do something beside the block, in a thread, the moment that it is time for it: no machine is too slow then."""
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(0.005):
+            if once():
+                act()
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def is_asked(simulator: Simulator, route: str) -> Callable[[], bool]:
+    """Say when the simulator has got a request of a route, answered or not."""
+    return lambda: route in routes_asked(simulator)
+
+
+def ring() -> None:
+    """Let a signal come, as from a timer."""
+    os.kill(os.getpid(), signal.SIGALRM)
+
+
+def killed(
+    simulator: Simulator,
+    operator: BaseOperator,
+    *,
+    route: str | None = None,
+    is_answered: bool = True,
+    notes: dict[str, Any] | None = None,
+    once: Callable[[], bool] = lambda: True,
+    **ti: int,
+) -> tuple[BaseException, Log]:
+    """Run a task that is killed as Airflow does it: a signal's handler calls ``on_kill`` and returns.
+
+    It is killed a moment after its first request, or its first one of a route: after the answer, or amid the request;
+    and not before ``once`` is true.
+    """
+    is_over = threading.Event()
+
+    def is_time() -> bool:
+        asked = [request for request in simulator.requests if route in (None, request.route)]
+        return bool(asked) and (not is_answered or asked[0].status is not None) and once()
+
+    def kill() -> None:
+        while not is_over.wait(0.005):
+            if is_time():
+                time.sleep(0.05)
+                os.kill(os.getpid(), signal.SIGALRM)
+                return
+
+    record(operator, log := Log())
+    previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    try:
+        operator.execute(context(Run(notes={} if notes is None else notes), **ti))
+    except Exception as error:
+        return error, log
+    finally:
+        is_over.set()
+        killer.join()
+        signal.signal(signal.SIGALRM, previous)
+    raise AssertionError("the task went on")
+
+
+def the_one(simulator: Simulator) -> Backfill:
+    (only,) = simulator.backfills()
+    return only
+
+
+def started(simulator: Simulator) -> list[Any]:
+    """What was started, oldest first."""
+    return [*reversed(simulator.backfills()), *(job for job in reversed(simulator.jobs()) if job.type != "backfill")]
+
+
+def starts(simulator: Simulator) -> int:
+    return sum(request.route in START_ROUTES for request in simulator.requests)
+
+
+class Killed(BaseException):
+    """What stands in for SIGKILL: nothing of the task runs after it but what closes its sockets."""
+
+
+def cut(patch: pytest.MonkeyPatch, owner: Any, name: str, *, call: int = 1, is_done: bool) -> None:
+    """Let a process end in a call of a method: before it has done anything, or when all is done."""
+    whole, calls = getattr(owner, name), []
+
+    def method(*arguments: Any, **options: Any) -> Any:
+        calls.append(name)
+        result = whole(*arguments, **options) if is_done or len(calls) != call else None
+        if len(calls) == call:
+            raise Killed
+        return result
+
+    patch.setattr(owner, name, method)

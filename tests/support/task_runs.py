@@ -1,0 +1,121 @@
+"""Runs one task as a test of the provider's own wants it: with its log, and with its error as a value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.triggers.base import BaseTrigger
+from packaging.version import Version
+
+from planasonix_provider.execution import attempt_store
+from planasonix_provider.testing import task_run
+from planasonix_provider.testing.task_run import TaskRun, first_event, rebuilt
+
+__all__ = ["HAS_NOTES", "Log", "Run", "context", "drive", "first_event", "no_variables", "rebuilt", "record"]
+
+#: Whether a task can leave a note for the process that goes on with it.
+HAS_NOTES = Version(version("apache-airflow")) >= Version("3.3")
+
+
+@dataclass
+class Log:
+    """A logger that keeps its lines."""
+
+    lines: list[str] = field(default_factory=list)
+    #: Those of the lines that are warnings.
+    warnings: list[str] = field(default_factory=list)
+
+    def _write(self, line: str, *values: object, **_: object) -> None:
+        # Airflow's own remark on being called from a test.
+        if "cannot be called outside" not in line:
+            self.lines.append(line % values if values else line)
+
+    debug = info = error = exception = _write
+
+    def warning(self, line: str, *values: object, **options: object) -> None:
+        before = len(self.lines)
+        self._write(line, *values, **options)
+        self.warnings += self.lines[before:]
+
+
+@dataclass
+class Run(TaskRun):
+    """What came of a task, with all that it has said."""
+
+    error: BaseException | None = None
+    log: Log = field(default_factory=Log)
+    trigger_arguments: dict[str, Any] | None = None
+
+    @property
+    def said(self) -> str:
+        """All that a person could read of the run, in one text."""
+        return json.dumps(
+            [self.log.lines, self.result, repr(self.error), self.xcoms, self.trigger_arguments, self.event],
+            default=repr,
+        )
+
+
+def record(logging: Any, log: Log) -> None:
+    """Let an operator or a trigger write to a log of the test's."""
+    logging._log = logging._cached_logger = log
+
+
+def context(
+    run: Run,
+    *,
+    try_number: int = 1,
+    map_index: int = -1,
+    max_tries: int = 2,
+    retries: int = 2,
+    clear_number: int = 0,
+) -> dict[str, Any]:
+    """The part of Airflow's context that a task of ours uses."""
+    made = task_run.context_of(
+        run, dag_id="nightly", task_id="load", try_number=try_number, map_index=map_index, max_tries=max_tries
+    )
+    if not HAS_NOTES:
+        del made["task_state_store"]
+    return made | {
+        "task": SimpleNamespace(retries=retries),
+        "dag_run": SimpleNamespace(clear_number=clear_number),
+    }
+
+
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in for Airflow's variables, where the notes are before Airflow 3.3; there are none to begin with."""
+    kept: dict[str, str] = {}
+    fake = SimpleNamespace(
+        get=lambda name, default: kept.get(name, default),
+        set=lambda name, value, description: kept.__setitem__(name, value),
+        delete=lambda name: kept.pop(name, None),
+    )
+    monkeypatch.setattr(attempt_store, "variables", lambda: fake)
+
+
+def drive(make: Callable[[], BaseOperator], notes: dict[str, Any] | None = None, **ti: int) -> Run:
+    """Run a task to its end.
+
+    :param make: makes the operator; called again for the resume, which is another process in a real Airflow.
+    :param notes: what earlier tries have left in Airflow's store.
+    :param ti: fields of the task instance.
+    """
+    run = Run(notes={} if notes is None else notes)
+
+    def watch(worker: Any) -> None:
+        record(worker, run.log)
+        if isinstance(worker, BaseTrigger):
+            run.trigger_arguments = worker.serialize()[1]
+
+    try:
+        task_run.drive(make, run, partial(context, run, **ti), watch)
+    except Exception as error:
+        run.error = error
+    return run

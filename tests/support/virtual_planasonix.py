@@ -1,0 +1,90 @@
+"""Stands where the network would, which knows no virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import SecretStr
+
+from planasonix_provider.api import routes
+from planasonix_provider.api.client import Account, AsyncClient
+from planasonix_provider.api.errors import PlanasonixRateLimitError, PlanasonixValidationError
+from planasonix_provider.api.models import Job, Page
+from planasonix_provider.api.rate_limiter import Pace
+from planasonix_provider.waiting.poller import Wait
+
+Answer = Job | Exception
+
+
+@dataclass
+class Planasonix:
+    """Answers after ``seconds``, and counts."""
+
+    answer: Callable[[str, str], Answer] = lambda key, path: Job(id=path.rsplit("/", 1)[1], status="running")
+    key: str = "plnx_old"
+    seconds: float = 0.01
+    asked: Counter[str] = field(default_factory=Counter)
+    times: list[float] = field(default_factory=list)
+    connects: int = 0
+    open_clients: int = 0
+    in_flight: int = 0
+    most_in_flight: int = 0
+    slow: dict[str, float] = field(default_factory=dict)
+    lists: Callable[[dict[str, Any]], Page[Job]] | None = None
+    paces: dict[str, Pace] = field(default_factory=dict)
+
+    async def connect(self) -> Any:
+        self.connects += 1
+        self.open_clients += 1
+        return Client(self, self.paces.setdefault(self.key, Pace(lambda: asyncio.get_running_loop().time())))
+
+
+class Client(AsyncClient):
+    """The client, up to where it would send something."""
+
+    def __init__(self, planasonix: Planasonix, pace: Pace) -> None:
+        super().__init__(Account(api_key=SecretStr(planasonix.key)))
+        self.planasonix = planasonix
+        self.pace = pace
+
+    async def _send_once(self, request: routes.Request[Any]) -> Any:
+        there = self.planasonix
+        there.asked[request.url_path] += 1
+        there.times.append(asyncio.get_running_loop().time())
+        there.in_flight += 1
+        there.most_in_flight = max(there.most_in_flight, there.in_flight)
+        try:
+            await asyncio.sleep(there.slow.get(request.url_path, there.seconds))
+        finally:
+            there.in_flight -= 1
+        if request.path == "/jobs":
+            if there.lists is None:
+                raise PlanasonixValidationError("400", status=400)
+            return there.lists({name: value for name, value in request.query.items() if value is not None})
+        answer = there.answer(self.account.api_key.get_secret_value(), request.url_path)
+        if isinstance(answer, PlanasonixRateLimitError):
+            self.pace.note(429, {"retry-after": str(answer.retry_after)})
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def close(self) -> None:
+        await super().close()
+        self.planasonix.open_clients -= 1
+
+
+def all_answers(wait: Wait[Any]) -> asyncio.Queue[Any]:
+    """What each look brings; the wait itself wakes only for what is new."""
+    answers: asyncio.Queue[Any] = asyncio.Queue()
+    wait.answer = answers.put_nowait  # type: ignore[method-assign]
+    return answers
+
+
+def refused_once(retry_after: float) -> Callable[[str, str], Answer]:
+    """Answer the first request with a 429."""
+    refusals = [PlanasonixRateLimitError("429", status=429, retry_after=retry_after)]
+    return lambda key, path: refusals.pop() if refusals else Job(id="j", status="running")

@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import partial
+from typing import Any, get_args, overload
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+from planasonix_provider import validators
+from planasonix_provider.api.event_types import event_names
+from planasonix_provider.api.models import Priority
+from planasonix_provider.operators.planasonix import (
+    PlanasonixBackfillOperator,
+    PlanasonixCancelJobOperator,
+    PlanasonixSyncOperator,
+)
+from planasonix_provider.sensors.planasonix import PlanasonixBackfillSensor, PlanasonixJobSensor, PlanasonixSyncSensor
+from planasonix_provider.triggers.events import PlanasonixEventTrigger
+from planasonix_provider.triggers.planasonix import (
+    PlanasonixBackfillTrigger,
+    PlanasonixJobTrigger,
+    PlanasonixSyncTrigger,
+)
+
+
+class Other(BaseOperator):
+    """A task whose output another one takes."""
+
+
+XCOM = Other(task_id="other").output
+
+
+@pytest.mark.parametrize(
+    ("value", "is_open"),
+    [
+        ("{{ ds }}", True),
+        ("conn_{{ var.value.x }}", True),
+        ("{% if a %}b{% endif %}", True),
+        ("{# nothing #}", True),
+        ({"a": {"b": ["{{ ds }}"]}}, True),
+        ({"{{ ds }}": 1}, True),
+        (("a", "{{ ds }}"), True),
+        ({"{{ ds }}"}, True),
+        (XCOM, True),
+        (XCOM["key"], True),
+        ({"a": [XCOM]}, True),
+        ("conn_1", False),
+        ("{ds}", False),
+        ("", False),
+        ({"a": {"b": ["c", 1, None]}}, False),
+        ({}, False),
+        (None, False),
+        (30, False),
+        (timedelta(seconds=30), False),
+    ],
+    ids=str,
+)
+def test_a_value_is_open_if_only_the_run_decides_it(value: Any, is_open: bool) -> None:
+    assert validators.is_open(value) is is_open
+
+
+def refusal(check: validators.Check, value: Any) -> str:
+    with pytest.raises(ValueError, match=r"^the_name: got ") as refused:
+        check("the_name", value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["conn_1", " conn_1 ", "größe"])
+def test_a_text_stays_as_it_is(value: str) -> None:
+    assert validators.text("the_name", value) == value
+
+
+@pytest.mark.parametrize("value", ["", " ", "\t\n", None, 7, True, b"conn_1", ["conn_1"]])
+def test_what_is_no_text_is_refused(value: Any) -> None:
+    assert refusal(validators.text, value) == f"the_name: got {value!r}, allowed is a text that is not empty."
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (30, 30.0),
+        (0.5, 0.5),
+        ("30", 30.0),
+        (" 1.5 ", 1.5),
+        (timedelta(minutes=2), 120.0),
+        (timedelta(milliseconds=1), 0.001),
+        (Decimal("1.5"), 1.5),
+    ],
+)
+def test_seconds_are_a_number_a_text_or_a_timedelta(value: Any, seconds: float) -> None:
+    given = validators.seconds("the_name", value)
+    assert (given, type(given)) == (seconds, float)
+
+
+def test_an_interval_is_half_a_second_at_least(min_poll_seconds: float) -> None:
+    assert min_poll_seconds == 0.5
+    assert [validators.poll_interval("x", value) for value in (0.5, "0.5", timedelta(seconds=2))] == [0.5, 0.5, 2]
+    for value in (0.49, "0.1", 1e-9, timedelta(milliseconds=499)):
+        assert refusal(validators.poll_interval, value) == (
+            f"the_name: got {value!r}, allowed is a number of seconds from 0.5, or a timedelta."
+        )
+    assert "above 0 and up to ten years" in refusal(validators.poll_interval, "x")
+
+
+@pytest.mark.usefixtures("min_poll_seconds")
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (partial(PlanasonixSyncOperator, task_id="t", connection_id="c"), "poll_interval"),
+        (
+            partial(
+                PlanasonixBackfillOperator, task_id="t", connection_id="c", start_at="2025-01-01", end_at="2025-02-01"
+            ),
+            "poll_interval",
+        ),
+        (partial(PlanasonixCancelJobOperator, task_id="t", job_id="j"), "poll_interval"),
+        (partial(PlanasonixJobSensor, task_id="t", job_id="j"), "poke_interval"),
+        (partial(PlanasonixBackfillSensor, task_id="t", backfill_id="b"), "poke_interval"),
+        (partial(PlanasonixSyncSensor, task_id="t", connection_id="c", since="2025-01-01"), "poke_interval"),
+        (partial(PlanasonixJobTrigger, "j"), "poll_interval"),
+        (partial(PlanasonixBackfillTrigger, "b"), "poll_interval"),
+        (partial(PlanasonixSyncTrigger, "c", "2025-01-01"), "poll_interval"),
+        pytest.param(
+            PlanasonixEventTrigger,
+            "poll_interval",
+            marks=pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 has no watchers"),
+        ),
+    ],
+    ids=lambda given: getattr(getattr(given, "func", given), "__name__", ""),
+)
+def test_whatever_polls_refuses_a_shorter_one(make: Callable[..., object], name: str) -> None:
+    make(**{name: 0.5})
+    with pytest.raises(ValueError, match=rf"{name}: got 0\.1, allowed is a number of seconds from 0\.5"):
+        make(**{name: 0.1})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        0,
+        -1,
+        0.0,
+        -0.5,
+        math.nan,
+        math.inf,
+        -math.inf,
+        10**400,
+        True,
+        False,
+        None,
+        "",
+        "x",
+        "0",
+        "-1",
+        "nan",
+        "inf",
+        "True",
+        "00:01:00",
+        timedelta(0),
+        timedelta(seconds=-1),
+        [30],
+        {"seconds": 30},
+        datetime(2025, 1, 1, tzinfo=UTC),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_what_is_no_stretch_of_time_is_refused(value: Any) -> None:
+    message = refusal(validators.seconds, value)
+    assert message.endswith(", allowed is a number of seconds above 0 and up to ten years, or a timedelta.")
+    assert repr(value)[:200] in message
+
+
+@pytest.mark.parametrize("value", get_args(Priority))
+def test_a_priority_of_the_api_stays_as_it_is(value: str) -> None:
+    assert validators.priority("the_name", value) == value
+
+
+@pytest.mark.parametrize("value", ["", "urgent", "Low", " low", None, 1, ["low"], {"low": 1}])
+def test_a_priority_that_the_api_lacks_is_refused(value: Any) -> None:
+    assert refusal(validators.priority, value) == f"the_name: got {value!r}, allowed is low, normal, high."
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        ({}, {}),
+        (
+            {"a": 1, "b": [None, True, 1.5, "c"], "d": {"e": "f"}},
+            {"a": 1, "b": [None, True, 1.5, "c"], "d": {"e": "f"}},
+        ),
+        (OrderedDict(a=(1, 2)), {"a": [1, 2]}),
+        ({"größe": "ü"}, {"größe": "ü"}),
+    ],
+)
+def test_metadata_becomes_plain_json(value: Any, plain: dict[str, Any]) -> None:
+    given = validators.metadata("the_name", value)
+    assert (given, type(given)) == (plain, dict)
+
+
+@pytest.mark.parametrize("value", [None, "a=b", '{"a": 1}', ["a"], [("a", 1)], 7, {1: "a"}, {None: 1}, {("a",): 1}])
+def test_metadata_that_is_no_mapping_of_texts_is_refused(value: Any) -> None:
+    assert refusal(validators.metadata, value) == f"the_name: got {value!r}, allowed is a mapping whose keys are texts."
+
+
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, math.inf, [math.nan], {1, 2}, datetime(2025, 1, 1, tzinfo=UTC), b"a", object(), {("a",): 1}],
+    ids=lambda value: type(value).__name__,
+)
+def test_metadata_that_json_cannot_hold_is_refused(value: Any) -> None:
+    message = refusal(validators.metadata, {"a": value})
+    assert ", allowed is what JSON can hold (" in message
+
+
+def test_metadata_that_holds_itself_is_refused() -> None:
+    value: dict[str, Any] = {}
+    value["a"] = value
+    assert "Circular reference" in refusal(validators.metadata, value)
+
+
+def test_metadata_is_a_copy() -> None:
+    given = {"a": [1]}
+    made = validators.metadata("the_name", given)
+    given["a"].append(2)
+    assert made == {"a": [1]}
+
+
+def test_a_long_value_is_shown_in_part() -> None:
+    message = refusal(validators.priority, "x" * 10_000)
+    assert len(message) < 300
+    assert "…, allowed is low" in message
+
+
+def test_an_optional_parameter_may_be_none_and_nothing_else_that_is_wrong() -> None:
+    check = validators.optional(validators.seconds)
+    assert check("the_name", None) is None
+    assert check("the_name", "30") == 30.0
+    assert refusal(check, 0).startswith("the_name: got 0")
+
+
+def test_a_value_that_cannot_be_written_is_refused_all_the_same() -> None:
+    assert str(validators.refusal("metadata", {"a": 10**5_000}, "less")) == (
+        "metadata: got a dict that cannot be shown, allowed is less."
+    )
+
+
+@pytest.mark.parametrize("given", ["job_1", "bf-2", "größe", "a.b", "conn:1"])
+def test_an_id_is_any_word_that_stays_one_segment_of_a_path(given: str) -> None:
+    assert validators.identifier("job_id", given) == given
+
+
+@pytest.mark.parametrize("given", [".", "..", "a/b", "a\\b", "a?b", "a#b", "a%2Fb", "a b", "a\nb", "a\u200bb", 7])
+def test_what_would_be_another_path_is_no_id(given: object) -> None:
+    with pytest.raises(ValueError, match=r"job_id: got .* allowed is an id as Planasonix gives it"):
+        validators.identifier("job_id", given)
+
+
+@pytest.mark.parametrize("given", [None, "None", "", " ", " None\n"])
+def test_an_id_or_a_time_that_rendered_to_nothing_says_so(given: object) -> None:
+    with pytest.raises(ValueError, match=r"job_id: got .* A template that renders to nothing gives such a value"):
+        validators.identifier("job_id", given)
+    with pytest.raises(ValueError, match=r"end_at: got .* A run without a logical date has no data interval"):
+        validators.utc("end_at", given)
+
+
+class Lazy(Sequence[str]):
+    """A sequence that can only be read item by item, as the output of a mapped task."""
+
+    def __init__(self, *items: str) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        return self._items[index]
+
+
+@pytest.mark.parametrize(
+    ("check", "items"),
+    [
+        (validators.tables, ("public.orders", "public.items")),
+        (validators.some_of({"failed", "cancelled"}), ("failed", "cancelled")),
+        (event_names, ("job.succeeded", "job.failed")),
+    ],
+    ids=["tables", "states", "events"],
+)
+def test_a_list_may_be_any_sequence_of_texts_but_a_text(check: validators.Check, items: tuple[str, ...]) -> None:
+    assert check("the_name", Lazy(*items)) == list(items)
+    for wrong in (items[0], items[0].encode(), Lazy(), {items[0]: 1}):
+        with pytest.raises(ValueError, match="the_name: got"):
+            check("the_name", wrong)
+
+
+def test_metadata_may_hold_any_sequence_of_texts() -> None:
+    assert validators.metadata("the_name", {"parts": Lazy("a", "b")}) == {"parts": ["a", "b"]}
+    with pytest.raises(ValueError, match="what JSON can hold"):
+        validators.metadata("the_name", {"parts": object()})

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from planasonix_provider.api.errors import (
+    PlanasonixAuthenticationError,
+    PlanasonixError,
+    PlanasonixRateLimitError,
+    PlanasonixServerError,
+)
+from planasonix_provider.api.models import Job
+from planasonix_provider.api.request import Request
+from planasonix_provider.waiting import blocking_wait
+from planasonix_provider.waiting.targets import JobSubject
+from planasonix_provider.waiting.wait_event import WaitEvent
+from planasonix_provider.waiting.wait_state import Watch
+from tests.support.fake_clock import BEGAN, Clock
+
+Answer = Callable[[float], Job | PlanasonixError]
+
+
+def wait(clock: Clock, answer: Answer, **arguments: Any) -> tuple[WaitEvent, list[float]]:
+    """Wait for a job that answers by the seconds passed; give the event, and when it was looked at."""
+    looks: list[float] = []
+    watch = Watch(JobSubject("job_1"), now=clock(), info=str, warn=str, deadline=arguments.pop("deadline", None))
+
+    def send(request: Request[Any]) -> Job:
+        looks.append(round(clock.passed))
+        found = answer(clock.passed)
+        if isinstance(found, PlanasonixError):
+            raise found
+        return found
+
+    event = blocking_wait.wait(watch, send, **{"interval": 10, "nap": clock.sleep, "now": clock, **arguments})
+    return event, looks
+
+
+def running_for(seconds: float) -> Callable[[float], Job]:
+    return lambda passed: Job(id="job_1", status="running" if passed < seconds else "succeeded")
+
+
+def test_looks_once_an_interval(clock: Clock) -> None:
+    event, looks = wait(clock, running_for(35))
+    assert event.outcome == "over"
+    assert looks == [10, 20, 30, 40]
+
+
+def test_stops_when_its_sleep_says_that_the_task_was_killed(clock: Clock) -> None:
+    def nap(seconds: float) -> None:
+        clock.sleep(seconds)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        wait(clock, running_for(1_000), nap=nap)
+
+
+def test_ends_at_the_deadline_though_the_next_look_is_far(clock: Clock) -> None:
+    event, looks = wait(clock, running_for(1_000), interval=600, deadline=BEGAN + timedelta(seconds=42))
+    assert event.is_out_of_time
+    assert looks == []
+    assert clock.passed == pytest.approx(42, abs=1)
+
+
+def test_waits_out_an_outage_of_forty_minutes(clock: Clock) -> None:
+    down = PlanasonixServerError("503", status=503)
+    event, _ = wait(clock, lambda passed: down if passed < 2_400 else running_for(2_500)(passed))
+    assert event.outcome == "over"
+
+
+def test_gives_up_after_an_hour_of_outage(clock: Clock) -> None:
+    event, _ = wait(clock, lambda _: PlanasonixServerError("503", status=503))
+    assert event.error == "outage"
+    assert clock.passed == pytest.approx(3_610, abs=11)
+
+
+@pytest.mark.parametrize(("retry_after", "looks"), [(90, [10, 100]), (259_200, [10, 910])])
+def test_waits_as_long_as_a_429_asks_up_to_a_quarter_of_an_hour(
+    clock: Clock, retry_after: float, looks: list[float]
+) -> None:
+    busy = PlanasonixRateLimitError("429", status=429, retry_after=retry_after)
+    assert wait(clock, lambda passed: busy if passed < 20 else running_for(0)(passed))[1] == looks
+
+
+def test_looks_later_where_the_rate_limit_runs_short(clock: Clock) -> None:
+    def rest() -> float:
+        turn = 18 if clock.passed < 20 else 58 if clock.passed > 35 else 0
+        return max(0.0, turn - clock.passed)
+
+    assert wait(clock, running_for(35), rest=rest)[1] == [18, 28, 58]
+
+
+def test_lets_others_go_first_for_a_minute_at_most(clock: Clock) -> None:
+    assert wait(clock, running_for(100), rest=lambda: 3_500.0)[1] == [70, 140]
+
+
+def test_ends_at_the_deadline_though_the_rate_limit_runs_short(clock: Clock) -> None:
+    event, looks = wait(clock, running_for(1_000), rest=lambda: 60.0, deadline=BEGAN + timedelta(seconds=42))
+    assert event.is_out_of_time
+    assert looks == []
+    assert clock.passed == pytest.approx(42, abs=1)
+
+
+def test_takes_one_refusal_of_the_key_for_a_rotation(clock: Clock) -> None:
+    refusal = PlanasonixAuthenticationError("401", status=401)
+    event, looks = wait(clock, lambda passed: refusal if passed < 15 else running_for(30)(passed))
+    assert event.outcome == "over"
+    assert looks == [10, 20, 30]

@@ -1,0 +1,599 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import pytest
+
+from planasonix_provider.api import routes
+from planasonix_provider.api.errors import (
+    PlanasonixAuthenticationError,
+    PlanasonixError,
+    PlanasonixPermissionError,
+    PlanasonixRateLimitError,
+    PlanasonixServerError,
+    PlanasonixTransportError,
+    PlanasonixUnreadableError,
+)
+from planasonix_provider.api.models import Job, JobPage, Metrics, Page, PageInfo, PageMeta
+from planasonix_provider.waiting.bulk_poll import AVOIDED, TRUSTED
+from planasonix_provider.waiting.poller import Poller
+from tests.support import virtual_time
+from tests.support.virtual_planasonix import Planasonix, all_answers
+
+BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
+JOBS = "/api/v1/jobs"
+
+
+def page(jobs: list[Job], cursor: str | None = None) -> Page[Job]:
+    return Page[Job](data=jobs, meta=PageMeta(page=PageInfo(cursor=cursor)))
+
+
+@dataclass
+class Shelf:
+    """Jobs, and lists of them, newest first. What the lists say may differ from what is so."""
+
+    jobs: dict[str, Job] = field(default_factory=dict)
+    listed: Callable[[Job], Job | None] = lambda job: job
+
+    def add(self, ids: Iterable[str], status: str = "running") -> list[str]:
+        ids = list(ids)
+        for job_id in ids:
+            created = BEGAN + timedelta(seconds=len(self.jobs))
+            self.jobs[job_id] = Job(id=job_id, status=status, created_at=created)
+        return ids
+
+    def become(self, ids: Iterable[str], status: str) -> None:
+        for job_id in ids:
+            self.jobs[job_id] = self.jobs[job_id].model_copy(update={"status": status})
+
+    def look(self, key: str, path: str) -> Job | Exception:
+        return self.jobs[path.rsplit("/", 1)[1]]
+
+    def list(self, query: dict[str, Any]) -> Page[Job]:
+        since = query.get("since")
+        shown = [
+            entry
+            for job in reversed(self.jobs.values())
+            if (entry := self.listed(job)) and entry.status == query["status"]
+            if since is None or entry.created_at >= datetime.fromisoformat(since)
+        ]
+        begin, limit = int(query.get("cursor", 0)), query["limit"]
+        end = begin + limit
+        return page(shown[begin:end], str(end) if end < len(shown) else None)
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf()
+
+
+@pytest.fixture
+def there(shelf: Shelf) -> Planasonix:
+    return Planasonix(answer=shelf.look, lists=shelf.list, seconds=0.001)
+
+
+Answers = dict[str, list[Any]]
+
+
+def waiting(
+    there: Planasonix,
+    ids: Iterable[str],
+    act: Callable[[], Any],
+    *,
+    interval: float = 5,
+) -> Answers:
+    """Wait for jobs until something that is done meanwhile has been done; give what each wait was told."""
+    told: Answers = {job_id: [] for job_id in ids}
+
+    async def wait(poller: Poller, job_id: str) -> None:
+        async with poller.wait(routes.get_job(job_id), interval) as one:
+            answers = all_answers(one)
+            while True:
+                told[job_id].append(await answers.get())
+
+    async def main() -> None:
+        poller = Poller(there.connect)
+        waits = [asyncio.ensure_future(wait(poller, job_id)) for job_id in told]
+        await act()
+        for one in waits:
+            one.cancel()
+
+    virtual_time.run(main())
+    return told
+
+
+async def hold(poller: Poller, job_id: str, interval: float = 5) -> None:
+    """Wait for a job for ever."""
+    async with poller.wait(routes.get_job(job_id), interval) as one:
+        while True:
+            await one.next(10_000)
+
+
+def ticks(number: int, interval: float = 5) -> Callable[[], Any]:
+    return lambda: asyncio.sleep((number - 0.5) * interval)
+
+
+def direct(there: Planasonix) -> int:
+    """How many looks at single jobs there were."""
+    return there.asked.total() - there.asked[JOBS]
+
+
+class TestRowsThatCannotBeRead:
+    ROWS: ClassVar[list[Any]] = [
+        {"id": "job_odd"},
+        {"status": "running"},
+        {"id": 7, "status": "running"},
+        {"id": "job_odd", "status": None},
+        "job_odd",
+        None,
+    ]
+
+    @pytest.mark.parametrize("row", ROWS)
+    def test_spare_the_others_a_look_each(self, there: Planasonix, shelf: Shelf, row: Any) -> None:
+        """Two hundred waits took ninety times as many requests, for each was looked at by itself."""
+
+        def with_a_row(query: dict[str, Any]) -> Page[Job]:
+            found = shelf.list(query)
+            return JobPage.model_validate({"data": [row, *found.data], "meta": found.meta})
+
+        there.lists = with_a_row
+        ids = shelf.add(f"job_{n}" for n in range(200))
+        told = waiting(there, ids, ticks(4))
+        assert there.asked[JOBS] <= 20
+        assert direct(there) <= 10
+        assert all(told.values())
+
+    def test_are_looked_at_by_themselves(self, there: Planasonix, shelf: Shelf) -> None:
+        def without_a_state(query: dict[str, Any]) -> Page[Job]:
+            found = shelf.list(query)
+            rows = [{"id": job.id} if job.id == "job_7" else job for job in found.data]
+            return JobPage.model_validate({"data": rows, "meta": found.meta})
+
+        there.lists = without_a_state
+        ids = shelf.add(f"job_{n}" for n in range(200))
+        assert "job_7" in ids
+        told = waiting(there, ids, ticks(6))
+        assert len(told["job_7"]) >= 4
+        assert all(isinstance(answer, Job) for answer in told["job_7"])
+        assert direct(there) <= 15
+
+
+class TestACheapWay:
+    def test_is_a_page_for_a_hundred_that_run(self, there: Planasonix, shelf: Shelf) -> None:
+        told = waiting(there, shelf.add(f"job_{n}" for n in range(500)), ticks(4))
+        assert there.asked == {JOBS: 4 * 5}
+        assert all(len(answers) == 4 for answers in told.values())
+
+    def test_asks_the_second_list_for_what_is_not_in_the_first(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(150)) + shelf.add([f"queued_{n}" for n in range(50)], "queued")
+        waiting(there, ids, ticks(3))
+        assert there.asked == {JOBS: 3 * 3}
+
+    def test_is_a_page_for_a_hundred_that_end(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(500))
+
+        async def end() -> None:
+            await asyncio.sleep(2)
+            there.asked.clear()
+            shelf.become(ids, "succeeded")
+            await asyncio.sleep(4)
+
+        told = waiting(there, ids, end)
+        # An empty page of those that run, one of those that are queued, and five of those that have succeeded.
+        assert there.asked == {JOBS: 2 + 5}
+        assert {answers[-1].status for answers in told.values()} == {"succeeded"}
+
+    def test_is_a_look_each_for_few(self, there: Planasonix, shelf: Shelf) -> None:
+        waiting(there, shelf.add(f"job_{n}" for n in range(4)), ticks(3))
+        assert there.asked[JOBS] == 0
+        assert direct(there) == 12
+
+    def test_is_shared_by_waits_with_different_intervals(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(100))
+
+        async def main() -> list[int]:
+            poller = Poller(there.connect)
+
+            async def count(job_id: str, interval: float) -> int:
+                async with poller.wait(routes.get_job(job_id), interval) as wait:
+                    answers, seen = all_answers(wait), 0
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(59):
+                            while await answers.get():
+                                seen += 1
+                    return seen
+
+            return await asyncio.gather(*(count(job_id, 5 + 7 * (n % 2)) for n, job_id in enumerate(ids)))
+
+        seen = virtual_time.run(main())
+        # Each at least as often as it wants, and all for the requests of the fastest.
+        assert min(seen[0::2]) >= 11
+        assert min(seen[1::2]) >= 4
+        assert there.asked.total() <= 18
+
+    @pytest.mark.parametrize(("pause", "most"), [(0, 3), (0.004, 3), (0.11, 20)])
+    def test_is_found_by_waits_that_begin_one_by_one(
+        self, there: Planasonix, shelf: Shelf, pause: float, most: int
+    ) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(100))
+
+        async def main() -> int:
+            poller = Poller(there.connect)
+            waits = []
+            for job_id in ids:
+                waits.append(asyncio.ensure_future(hold(poller, job_id)))
+                await asyncio.sleep(pause)
+            await asyncio.sleep(4)
+            begun = there.asked.total()
+            await asyncio.sleep(10)
+            there.asked.clear()
+            await asyncio.sleep(50)
+            for one in waits:
+                one.cancel()
+            return begun
+
+        assert virtual_time.run(main()) <= most
+        assert there.asked.total() <= 12
+
+    def test_is_found_after_a_restart_that_begins_with_the_oldest(self, there: Planasonix, shelf: Shelf) -> None:
+        # The lists have the newest first.
+        ids = shelf.add(f"job_{n}" for n in range(1_000))
+
+        async def main() -> None:
+            poller = Poller(there.connect)
+            waits = []
+            for job_id in ids:
+                waits.append(asyncio.ensure_future(hold(poller, job_id)))
+                await asyncio.sleep(0.003)
+            await asyncio.sleep(12)
+            for one in waits:
+                one.cancel()
+
+        virtual_time.run(main())
+        assert direct(there) <= 20
+        assert there.asked[JOBS] <= 100
+
+    def test_is_not_given_up_for_many_since_it_is_vain_for_few(self, there: Planasonix, shelf: Shelf) -> None:
+        few = shelf.add(f"old_{n}" for n in range(5))
+        shelf.add(f"theirs_{n}" for n in range(5_000))
+        many = shelf.add(f"job_{n}" for n in range(300))
+
+        async def main() -> None:
+            poller = Poller(there.connect)
+            waits = [asyncio.ensure_future(hold(poller, job_id)) for job_id in many]
+            await asyncio.sleep(12)
+            waits += [asyncio.ensure_future(hold(poller, job_id)) for job_id in few]
+            await asyncio.sleep(2)
+            there.asked.clear()
+            await asyncio.sleep(20)
+            for one in waits:
+                one.cancel()
+
+        virtual_time.run(main())
+        assert 4 * 3 <= there.asked[JOBS] <= 4 * 3 + 2 * 5
+        assert direct(there) <= 4 * 5 + 5
+
+    def test_is_not_spoilt_by_other_peoples_jobs(self, there: Planasonix, shelf: Shelf) -> None:
+        ours = shelf.add(f"ours_{n}" for n in range(20))
+        shelf.add(f"theirs_{n}" for n in range(50_000))
+        waiting(there, ours, ticks(720))
+        assert there.asked.total() <= 20 * 720 * 1.007
+        assert there.asked[JOBS] <= 5 * (6 + 12)
+
+    def test_begins_at_the_oldest_job(self, there: Planasonix, shelf: Shelf) -> None:
+        shelf.add(f"before_{n}" for n in range(1_000))
+        ours = shelf.add(f"ours_{n}" for n in range(50))
+        bounds = []
+        lists, there.lists = there.lists, lambda query: bounds.append(query.get("since")) or lists(query)
+        waiting(there, ours, ticks(3))
+        assert bounds == [None, "2025-03-27T14:38:50Z", "2025-03-27T14:38:50Z"]
+
+
+class TestALie:
+    def test_about_one_job_that_the_lists_hide_is_found_out(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(20))
+        shelf.listed = lambda job: None if job.id == "job_7" else job
+        told = waiting(there, ids, ticks(10))
+        assert direct(there) == 10
+        assert len(told["job_7"]) == 10
+
+    def test_that_a_job_runs_still_is_found_out_in_time(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(20))
+        shelf.listed = lambda job: job.model_copy(update={"status": "running"})
+        shelf.become(ids, "succeeded")
+        told = waiting(there, ids, lambda: asyncio.sleep(TRUSTED + 10))
+        assert all(any(answer.status == "succeeded" for answer in answers) for answers in told.values())
+
+    def test_of_a_list_that_knows_no_filter_does_no_harm(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(20))
+        shelf.become(ids[:3], "failed")
+        there.lists = lambda query: page(list(shelf.jobs.values()))
+        told = waiting(there, ids, ticks(3))
+        assert {job_id: answers[-1].status for job_id, answers in told.items()} == {
+            job_id: job.status for job_id, job in shelf.jobs.items()
+        }
+
+    def test_of_lists_that_lag_behind_costs_a_look_each(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(50))
+        shelf.listed = lambda job: None
+        told = waiting(there, ids, ticks(2))
+        assert direct(there) == 100
+        assert all(len(answers) == 2 for answers in told.values())
+
+    def test_in_a_state_that_nobody_knows_is_no_end(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add([f"job_{n}" for n in range(20)], "paused")
+        told = waiting(there, ids, ticks(3))
+        assert {answer.status for answers in told.values() for answer in answers} == {"paused"}
+
+    def test_while_the_pages_change_under_the_cursor_hangs_nobody(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(500))
+        lists = there.lists
+
+        def moving(query: dict[str, Any]) -> Page[Job]:
+            page = lists(query)
+            shelf.become(ids[:100], "queued" if shelf.jobs[ids[0]].status == "running" else "running")
+            return page
+
+        there.lists = moving
+        told = waiting(there, ids, ticks(4))
+        assert all(len(answers) >= 4 for answers in told.values())
+
+    def test_of_a_cursor_that_leads_in_a_circle_hangs_nobody(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(500))
+        first = list(shelf.jobs.values())
+        pages = iter([first[:100], first[100:200]] * 100)
+        there.lists = lambda query: page(next(pages), "again")
+        told = waiting(there, ids, ticks(2))
+        assert all(len(answers) == 2 for answers in told.values())
+
+
+class TestRefusedLists:
+    @pytest.mark.parametrize(
+        ("refusal", "times"),
+        [
+            (PlanasonixPermissionError("403", status=403), 1),
+            (PlanasonixServerError("501", status=501), 1),
+            (PlanasonixUnreadableError("nonsense"), 2),
+        ],
+    )
+    def test_are_given_up_for_looks_and_tried_again_later(
+        self, there: Planasonix, shelf: Shelf, refusal: PlanasonixError, times: int
+    ) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(20))
+        lists, refused = there.lists, []
+
+        def refuse(query: dict[str, Any]) -> Page[Job]:
+            refused.append(asyncio.get_running_loop().time())
+            if len(refused) <= times:
+                raise refusal
+            return lists(query)
+
+        there.lists = refuse
+        told = waiting(there, ids, lambda: asyncio.sleep(AVOIDED + 60))
+        assert refused[times] - refused[times - 1] > 14
+        assert not any(isinstance(answer, PlanasonixError) for answers in told.values() for answer in answers)
+        assert there.asked[JOBS] > 5
+
+    def test_end_no_wait_while_they_alone_are_down(self, there: Planasonix, shelf: Shelf) -> None:
+        def down(query: dict[str, Any]) -> Page[Job]:
+            raise PlanasonixServerError("503", status=503)
+
+        there.lists = down
+        told = waiting(there, shelf.add(f"job_{n}" for n in range(20)), ticks(100))
+        assert all(len(answers) >= 99 for answers in told.values())
+        assert not any(isinstance(answer, PlanasonixError) for answers in told.values() for answer in answers)
+
+
+class TestAnOutage:
+    def test_is_seen_by_five_for_all(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(500))
+        down = PlanasonixServerError("503", status=503)
+
+        def refuse(query: dict[str, Any]) -> Page[Job]:
+            raise down
+
+        there.answer, there.lists = lambda key, path: down, refuse
+        told = waiting(there, ids, ticks(3))
+        assert there.asked.total() <= 3 * 10
+        assert all(answers == [down] * 3 for answers in told.values())
+
+    def test_that_half_of_the_jobs_suffer_from_is_not_that_of_all(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(100))
+        there.lists = None
+        there.answer = lambda key, path: (
+            PlanasonixServerError("500", status=500) if int(path[-1]) < 5 else shelf.look(key, path)
+        )
+        told = waiting(there, ids, ticks(40))
+        healthy = [answers for job_id, answers in told.items() if int(job_id[-1]) >= 5]
+        # Whichever come first, they may be five that suffer.
+        assert min(sum(isinstance(answer, Job) for answer in answers) for answers in healthy) >= 20
+
+    def test_is_not_waited_for_where_the_first_looks_hang(self, there: Planasonix, shelf: Shelf) -> None:
+        hanging = shelf.add(f"job_{n}" for n in range(3))
+        others = shelf.add(f"other_{n}" for n in range(10))
+        there.lists = None
+        there.slow = {f"{JOBS}/{job_id}": 1_000.0 for job_id in hanging}
+        told = waiting(there, [*hanging, *others], lambda: asyncio.sleep(30))
+        assert min(len(told[job_id]) for job_id in others) > 3
+        assert not any(told[job_id] for job_id in hanging)
+
+
+class TestALateAnswer:
+    def test_keeps_no_wait_from_its_interval(self, there: Planasonix, shelf: Shelf) -> None:
+        there.seconds = 0.2
+        times: list[list[float]] = []
+
+        async def main() -> None:
+            poller = Poller(there.connect)
+
+            async def note(job_id: str) -> None:
+                async with poller.wait(routes.get_job(job_id), 5) as one:
+                    answers, seen = all_answers(one), []
+                    times.append(seen)
+                    while True:
+                        await answers.get()
+                        seen.append(asyncio.get_running_loop().time())
+
+            waits = [asyncio.ensure_future(note(job_id)) for job_id in shelf.add(f"job_{n}" for n in range(500))]
+            await asyncio.sleep(60)
+            for one in waits:
+                one.cancel()
+
+        virtual_time.run(main())
+        assert max(after - before for seen in times for before, after in pairwise(seen)) < 6
+
+    def test_of_a_page_is_waited_for_no_longer_than_one_of_a_job(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(100))
+        there.slow = {JOBS: 125.0}
+        told = waiting(there, ids, lambda: asyncio.sleep(120))
+        # Twice five seconds in vain, and then longer and longer without the lists.
+        assert min(len(answers) for answers in told.values()) >= (120 - 15) / 5 - 4
+        assert there.asked[JOBS] <= 5
+
+
+class TestABlip:
+    @pytest.mark.parametrize(
+        "error",
+        [
+            PlanasonixServerError("502", status=502),
+            PlanasonixTransportError("reset", sent=True),
+            PlanasonixAuthenticationError("401", status=401),
+            PlanasonixRateLimitError("429", status=429, retry_after=1),
+        ],
+    )
+    def test_of_one_page_costs_no_look(self, there: Planasonix, shelf: Shelf, error: PlanasonixError) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(500))
+        lists, asked = there.lists, []
+
+        def break_once(query: dict[str, Any]) -> Page[Job]:
+            asked.append(query)
+            if len(asked) == 8:
+                raise error
+            return lists(query)
+
+        there.lists = break_once
+        told = waiting(there, ids, ticks(4))
+        assert direct(there) == 0
+        assert min(len(answers) for answers in told.values()) >= 4
+
+    def test_of_the_rate_limit_is_no_reason_for_looks_however_often(self, there: Planasonix, shelf: Shelf) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(500))
+
+        def refuse(query: dict[str, Any]) -> Page[Job]:
+            raise PlanasonixRateLimitError("429", status=429, retry_after=1)
+
+        there.lists = refuse
+        waiting(there, ids, lambda: asyncio.sleep(60))
+        assert direct(there) == 0
+
+
+def test_a_refused_key_is_seen_by_few_for_all(there: Planasonix, shelf: Shelf) -> None:
+    ids = shelf.add(f"job_{n}" for n in range(500))
+    refused = PlanasonixAuthenticationError("401", status=401)
+    lists = there.lists
+
+    def by_key(query: dict[str, Any]) -> Page[Job]:
+        # The lists do not know who asks.
+        if there.key == "plnx_old" and asyncio.get_running_loop().time() > 30:
+            raise refused
+        return lists(query)
+
+    async def rotate() -> None:
+        await asyncio.sleep(30)
+        there.answer = lambda key, path: refused if key == "plnx_old" else shelf.look(key, path)
+        await asyncio.sleep(10)
+        there.key = "plnx_new"
+        await asyncio.sleep(60)
+
+    there.lists = by_key
+    waiting(there, ids, rotate)
+    assert direct(there) < 50
+    assert there.connects < 15
+
+
+class TestFigures:
+    @pytest.mark.parametrize("null", [True, False])
+    def test_that_a_list_leaves_out_are_not_there(self, there: Planasonix, shelf: Shelf, null: bool) -> None:
+        ids = shelf.add(f"job_{n}" for n in range(20))
+        for job_id in ids:
+            shelf.jobs[job_id] = shelf.jobs[job_id].model_copy(update={"metrics": Metrics(rows_loaded=7)})
+        empty: dict[str, Any] = {"metrics": None} if null else {}
+        shelf.listed = lambda job: Job(id=job.id, status=job.status, created_at=job.created_at, **empty)
+        told = waiting(there, ids, lambda: asyncio.sleep(TRUSTED + 10))
+        for answers in told.values():
+            assert [answer.metrics for answer in answers].count(Metrics(rows_loaded=7)) == 1
+
+
+class TestAWaitThatGoes:
+    def test_amid_a_sweep_is_not_remembered(self, there: Planasonix, shelf: Shelf) -> None:
+        there.seconds = 0.1
+
+        async def main() -> int:
+            poller = Poller(there.connect)
+            stays = asyncio.ensure_future(hold(poller, shelf.add(["job"])[0]))
+            for start in range(0, 500, 50):
+                ids = shelf.add(f"job_{n}" for n in range(start, start + 50))
+                waits = [asyncio.ensure_future(hold(poller, job_id)) for job_id in ids]
+                await asyncio.sleep(0.55)
+                for one in waits:
+                    one.cancel()
+            await asyncio.sleep(20)
+            known = len(poller._sweeps._known)
+            stays.cancel()
+            return known
+
+        assert virtual_time.run(main()) <= 1
+
+    def test_is_not_looked_at(self, there: Planasonix, shelf: Shelf) -> None:
+        there.lists, there.seconds = None, 0.1
+
+        async def main() -> None:
+            poller = Poller(there.connect)
+            waits = [asyncio.ensure_future(hold(poller, job_id)) for job_id in shelf.add(f"j_{n}" for n in range(500))]
+            await asyncio.sleep(0.7)
+            there.asked.clear()
+            for one in waits[1:]:
+                one.cancel()
+            await asyncio.sleep(4)
+            waits[0].cancel()
+
+        virtual_time.run(main())
+        assert there.asked.total() <= 6
+
+
+def test_two_hours_of_a_thousand_waits(there: Planasonix, shelf: Shelf) -> None:
+    waiting(there, shelf.add(f"job_{n}" for n in range(1_000)), lambda: asyncio.sleep(7_200), interval=60)
+    assert there.asked[JOBS] <= 10 * 130
+    # One a second, however many there are.
+    assert direct(there) <= 7_200 * 1.2
+
+
+def test_a_day_of_a_hundred_waits(there: Planasonix, shelf: Shelf) -> None:
+    sizes = []
+
+    async def main() -> None:
+        poller = Poller(there.connect)
+        waits = [asyncio.ensure_future(hold(poller, job_id, 60)) for job_id in ids]
+        for hours in (1, 23):
+            await asyncio.sleep(hours * 3_600)
+            there.times.clear()
+            gc.collect()
+            sizes.append(sys.getallocatedblocks())
+        for one in waits:
+            one.cancel()
+
+    ids = shelf.add(f"job_{n}" for n in range(100))
+    virtual_time.run(main())
+    # A page a minute, and a look at each job every four to eight minutes.
+    assert there.asked[JOBS] <= 1_500
+    assert direct(there) <= 100 * 86_400 / (TRUSTED / 2)
+    first_hour, day = sizes
+    assert day - first_hour < 5 * 100

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from planasonix_provider import clock
+from planasonix_provider.waiting.interruptible_sleep import LONGEST_NAP, Rest
+from tests.support import virtual_time
+
+
+class Night:
+    """Time that passes while somebody sleeps, and a task that is killed at a moment."""
+
+    def __init__(self, killed_at: float = float("inf")) -> None:
+        self.now = 0.0
+        self.killed_at = killed_at
+        self.naps: list[float] = []
+        self.beats = 0
+
+    def beat(self) -> None:
+        self.beats += 1
+
+    def sleep(self, seconds: float) -> None:
+        self.naps.append(seconds)
+        self.now += seconds
+
+    def stop_if_killed(self) -> None:
+        if self.now >= self.killed_at:
+            raise InterruptedError
+
+
+def sleep(monkeypatch: pytest.MonkeyPatch, night: Night, seconds: float) -> None:
+    """Sleep, blocking."""
+    monkeypatch.setattr(clock, "time", SimpleNamespace(sleep=night.sleep, monotonic=lambda: night.now))
+    Rest(night.stop_if_killed, night.beat).sleep(seconds)
+
+
+def sleep_aside(monkeypatch: pytest.MonkeyPatch, night: Night, seconds: float) -> None:
+    """Sleep in an event loop."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def now() -> float:
+            if loop.time() > night.now:
+                night.sleep(loop.time() - night.now)
+            return loop.time()
+
+        monkeypatch.setattr(clock, "time", SimpleNamespace(sleep=time.sleep, monotonic=now))
+        await Rest(night.stop_if_killed, night.beat).sleep_aside(seconds)
+
+    virtual_time.run(main())
+
+
+Sleep = Callable[[pytest.MonkeyPatch, Night, float], None]
+both_ways = pytest.mark.parametrize("way", [sleep, sleep_aside])
+
+
+@both_ways
+def test_lasts_as_long_as_it_is_told_and_naps_only(way: Sleep, monkeypatch: pytest.MonkeyPatch) -> None:
+    night = Night()
+    way(monkeypatch, night, 3.2)
+    assert night.now == pytest.approx(3.2)
+    assert max(night.naps) == pytest.approx(LONGEST_NAP)
+
+
+@both_ways
+def test_takes_note_at_each_nap_that_the_process_moves(way: Sleep, monkeypatch: pytest.MonkeyPatch) -> None:
+    night = Night()
+    way(monkeypatch, night, 10)
+    assert night.beats >= 10 / LONGEST_NAP
+
+
+@both_ways
+def test_ends_soon_after_a_kill(way: Sleep, monkeypatch: pytest.MonkeyPatch) -> None:
+    night = Night(killed_at=10.2)
+    with pytest.raises(InterruptedError):
+        way(monkeypatch, night, 3_600)
+    assert 10.2 <= night.now <= 10.2 + LONGEST_NAP
+
+
+@both_ways
+def test_does_not_begin_after_a_kill(way: Sleep, monkeypatch: pytest.MonkeyPatch) -> None:
+    night = Night(killed_at=0)
+    with pytest.raises(InterruptedError):
+        way(monkeypatch, night, 3_600)
+    assert night.naps == []
+
+
+@both_ways
+def test_notices_a_kill_in_its_last_nap(way: Sleep, monkeypatch: pytest.MonkeyPatch) -> None:
+    night = Night(killed_at=0.2)
+    with pytest.raises(InterruptedError):
+        way(monkeypatch, night, 0.3)
+
+
+@both_ways
+@pytest.mark.parametrize("seconds", [0, -5])
+def test_of_no_time_notices_a_kill_too(way: Sleep, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    way(monkeypatch, Night(), seconds)
+    with pytest.raises(InterruptedError):
+        way(monkeypatch, Night(killed_at=0), seconds)
+
+
+def test_aside_lets_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(clock, "time", SimpleNamespace(monotonic=loop.time))
+        ends: list[float] = []
+
+        async def nap(seconds: float) -> None:
+            await Rest(Night().stop_if_killed).sleep_aside(seconds)
+            ends.append(loop.time())
+
+        await asyncio.gather(nap(3), nap(1), nap(2))
+        return ends
+
+    assert virtual_time.run(main()) == pytest.approx([1, 2, 3])

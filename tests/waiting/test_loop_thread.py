@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from planasonix_provider.waiting.loop_thread import aside
+
+
+class Terminated(BaseException):
+    """As Airflow's signal handlers raise theirs."""
+
+
+@pytest.fixture
+def _raising_handler() -> Iterator[None]:
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGALRM, terminate)
+    yield
+    signal.signal(signal.SIGALRM, previous)
+
+
+def kill() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+
+
+def test_gives_what_came_of_it() -> None:
+    async def act() -> str:
+        await asyncio.sleep(0)
+        return "done"
+
+    assert aside(act) == "done"
+
+
+def test_raises_what_went_wrong() -> None:
+    async def act() -> None:
+        raise InterruptedError("killed")
+
+    with pytest.raises(InterruptedError, match="killed"):
+        aside(act)
+
+
+def test_knows_the_context_it_was_called_in() -> None:
+    mine = contextvars.ContextVar("mine", default="nobody's")
+
+    async def act() -> str:
+        return mine.get()
+
+    token = mine.set("the task's")
+    try:
+        assert aside(act) == "the task's"
+    finally:
+        mine.reset(token)
+
+
+@pytest.mark.usefixtures("_raising_handler")
+def test_is_cancelled_by_what_a_signals_handler_raises_amid_the_loops_own_work() -> None:
+    ends: list[str] = []
+
+    async def act() -> None:
+        # Not in a task, where the exception would be the task's end: in a callback, where asyncio logs it and goes on.
+        asyncio.get_running_loop().call_soon(kill)
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    with pytest.raises(Terminated):
+        aside(act)
+    assert ends == ["cancelled"]
+
+
+@pytest.mark.usefixtures("_raising_handler")
+def test_is_not_stuck_by_a_signal_at_any_moment_of_its_life() -> None:
+    async def act() -> None:
+        await asyncio.sleep(0.003)
+
+    for number in range(300):
+        with suppress(Terminated):
+            # From before the thread starts until after it has ended.
+            signal.setitimer(signal.ITIMER_REAL, 0.00002 * (number + 1))
+            try:
+                aside(act)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def test_can_be_done_in_a_signals_handler_while_another_goes_on() -> None:
+    done: list[str] = []
+
+    async def note() -> None:
+        done.append("in the handler")
+
+    async def act() -> None:
+        kill()
+        await asyncio.sleep(0.1)
+        done.append("after it")
+
+    previous = signal.signal(signal.SIGALRM, lambda *_: aside(note))
+    try:
+        aside(act)
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    assert sorted(done) == ["after it", "in the handler"]

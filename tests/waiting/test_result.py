@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from planasonix_provider.api.errors import (
+    PlanasonixJobCancelledError,
+    PlanasonixJobFailedError,
+    PlanasonixLostTrackError,
+    PlanasonixPermissionError,
+    PlanasonixServerError,
+)
+from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning, TableResult
+from planasonix_provider.api.states import JOB_OVER
+from planasonix_provider.waiting.result import WorkAccount, account_for, explain
+from planasonix_provider.waiting.result_fetcher import Patience
+from planasonix_provider.waiting.targets import Work
+from tests.support import virtual_time
+from tests.support.fake_clock import Clock
+from tests.support.memory_api import Memory, fails_always, fails_once
+
+BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
+DOWN = PlanasonixServerError("503", status=503)
+FORBIDDEN = PlanasonixPermissionError("403", status=403)
+
+
+class Task:
+    """Who asks for an account, and what its log has."""
+
+    def __init__(self, there: Memory) -> None:
+        clock = Clock()
+        self.lines: list[str] = []
+
+        async def sleep(seconds: float) -> None:
+            clock.sleep(seconds)
+
+        self.patience = Patience(there.send_aside, 10, lambda line: self.lines.append(f"! {line}"), sleep, clock)
+
+    def account_for(self, work: Work) -> WorkAccount:
+        return virtual_time.run(account_for(work, self.patience, job_url=url, info=self.lines.append))
+
+    def explain(self, backfill: Backfill) -> WorkAccount:
+        return virtual_time.run(explain(backfill, self.patience, job_url=url))
+
+
+def url(job_id: str) -> str:
+    return f"https://x/{job_id}"
+
+
+def loaded(job_id: str, *rows: int, warnings: int = 0) -> JobResults:
+    return JobResults(
+        job_id=job_id,
+        status="succeeded",
+        tables=[TableResult(name=f"table_{number}", rows_loaded=loaded) for number, loaded in enumerate(rows)],
+        warnings=[JobWarning(code="odd", message="It is odd.")] * warnings,
+    )
+
+
+def api(*states: str, status: str = "completed", **fields: Any) -> Memory:
+    """Make the API with a backfill, by the states of its jobs, oldest first."""
+    jobs = [
+        Job.model_validate(
+            {
+                "id": f"job_{number}",
+                "status": state,
+                "connection_id": "conn_1",
+                "created_at": BEGAN,
+                "finished_at": BEGAN if state in JOB_OVER else None,
+                "error": {"code": f"code_{number}", "message": "No route."} if state == "failed" else None,
+            }
+        )
+        for number, state in enumerate(states)
+    ]
+    backfill = Backfill(
+        id="bf_1", status=status, connection_id="conn_1", created_at=BEGAN, job_ids=[job.id for job in jobs]
+    )
+    return Memory(jobs[::-1], backfill, **fields)
+
+
+def seen(there: Memory) -> Backfill:
+    """Give the backfill as a trigger hands it over: without its jobs."""
+    assert there.backfill is not None
+    return there.backfill.model_copy(update={"job_ids": None})
+
+
+class TestOfAJob:
+    def test_has_what_it_loaded_in_result_and_log(self) -> None:
+        there = api("succeeded", results={"job_0": loaded("job_0", 3, 4, warnings=1)})
+        task = Task(there)
+        account = task.account_for(there.jobs[0])
+        assert account.error is None
+        assert account.url == "https://x/job_0"
+        assert account.result is not None
+        assert account.result["job_id"] == "job_0"
+        assert [table["rows_loaded"] for table in account.result["tables"]] == [3, 4]
+        assert task.lines == ["! Job job_0 warns: odd: It is odd.", "Loaded 7 rows into 2 tables."]
+        assert there.asked == ["results job_0"]
+
+    @pytest.mark.parametrize(
+        ("status", "error"), [("failed", PlanasonixJobFailedError), ("cancelled", PlanasonixJobCancelledError)]
+    )
+    def test_that_was_not_done_is_its_error_and_asks_nothing(self, status: str, error: type[Exception]) -> None:
+        there = api(status)
+        account = Task(there).account_for(there.jobs[0])
+        assert type(account.error) is error
+        assert "See https://x/job_0" in str(account.error)
+        assert account.result is None
+        assert there.asked == []
+
+    @pytest.mark.parametrize(
+        ("status", "words"),
+        [("succeeded", None), ("failed", "Job job_0 failed: code_0: No route."), ("cancelled", "was cancelled")],
+    )
+    def test_of_which_a_list_has_told_is_asked_for_what_the_list_left_out(self, status: str, words: str | None) -> None:
+        there = api(status, results={"job_0": loaded("job_0", 3)})
+        listed = Job(id="job_0", status=status, created_at=BEGAN)
+        account = Task(there).account_for(listed)
+        assert there.asked[0] == "get job_0"
+        if words:
+            assert words in str(account.error)
+        else:
+            assert account.result is not None
+            assert account.result["finished_at"] == BEGAN.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def test_says_where_the_result_lists_less_than_there_is(self) -> None:
+        there = api("succeeded", results={"job_0": loaded("job_0", *[1] * 1_200, warnings=1_100)})
+        task = Task(there)
+        task.account_for(there.jobs[0])
+        assert task.lines[-4:] == [
+            "These are the first 1,000 of 1,100 warnings.",
+            "Loaded 1,200 rows into 1,200 tables.",
+            "The task's result lists the first 1,000 of 1,200 tables, and counts them all.",
+            "The task's result lists the first 1,000 of 1,100 warnings, and counts them all.",
+        ]
+
+
+class TestOfABackfill:
+    def test_that_completed_has_what_all_its_jobs_loaded(self) -> None:
+        there = api("succeeded", "succeeded", results={"job_0": loaded("job_0", 3), "job_1": loaded("job_1", 4, 5)})
+        task = Task(there)
+        account = task.account_for(seen(there))
+        assert account.error is None
+        assert account.url == "https://x/job_0"
+        assert account.result is not None
+        assert account.result["rows_loaded"] == 12
+        assert [job["job_id"] for job in account.result["jobs"]] == ["job_0", "job_1"]
+        assert task.lines == ["Loaded 12 rows into 2 tables by 2 jobs."]
+
+    def test_asks_each_job_once_and_five_at_a_time(self) -> None:
+        there = api(*["succeeded"] * 200)
+        account = Task(there).account_for(seen(there))
+        assert sorted(there.asked) == sorted(["look", *(f"results job_{number}" for number in range(200))])
+        assert there.most_in_flight == 5
+        assert account.result is not None
+        assert account.result["jobs_total"] == 200
+
+    def test_waits_for_results_that_are_late_and_asks_no_other_job_again(self) -> None:
+        there = api("succeeded", "succeeded", "succeeded", fails=fails_once("results job_1", DOWN))
+        task = Task(there)
+        account = task.account_for(seen(there))
+        assert account.result is not None
+        assert account.result["jobs_total"] == 3
+        assert len(there.asked) == 1 + 3 + 1
+        assert "Job job_1 is over, but its results cannot be fetched yet, still trying: 503" in task.lines[0]
+
+    def test_whose_results_may_not_be_read_is_an_error_of_the_task(self) -> None:
+        there = api("succeeded", fails=fails_always("results", FORBIDDEN))
+        with pytest.raises(PlanasonixLostTrackError, match="its results cannot be fetched"):
+            Task(there).account_for(seen(there))
+
+    def test_that_made_no_jobs_has_loaded_nothing(self) -> None:
+        there = api()
+        account = Task(there).account_for(seen(there))
+        assert account.url is None
+        assert account.result is not None
+        assert (account.result["rows_loaded"], account.result["jobs"]) == (0, [])
+
+    def test_that_failed_names_the_jobs_that_did_and_leads_to_the_first(self) -> None:
+        there = api("succeeded", "failed", "succeeded", "failed", status="failed")
+        account = Task(there).account_for(seen(there))
+        assert account.url == "https://x/job_1"
+        assert account.result is None
+        assert isinstance(account.error, PlanasonixJobFailedError)
+        assert account.error.code == "code_1"
+        assert str(account.error) == (
+            "Backfill bf_1 failed: Planasonix gave no reason. What failed of it: job job_1: code_1: No route; "
+            "job job_3: code_3: No route. See https://x/job_1"
+        )
+        assert not [asked for asked in there.asked if asked.startswith("results")]
+
+    def test_that_was_cancelled_is_so_and_no_job_is_asked(self) -> None:
+        there = api("succeeded", "cancelled", status="cancelled")
+        account = Task(there).account_for(seen(there))
+        assert isinstance(account.error, PlanasonixJobCancelledError)
+        assert account.url == "https://x/job_0"
+        assert there.asked == ["look"]
+
+    def test_is_no_lost_one_though_a_server_that_lags_behind_says_that_it_goes_on(self) -> None:
+        there = api("succeeded", results={"job_0": loaded("job_0", 3)})
+        over = seen(there)
+        current = there.backfill
+        assert current is not None
+        late = [current.model_copy(update={"status": "running", "job_ids": []})]
+        there.look = lambda: late.pop() if late else current
+        account = Task(there).account_for(over)
+        assert account.error is None
+        assert account.result is not None
+        assert account.result["rows_loaded"] == 3
+
+    def test_says_where_the_result_lists_less_than_there_is(self) -> None:
+        there = api(*["succeeded"] * 1_000)
+        task = Task(there)
+        account = task.account_for(seen(there))
+        assert account.result is not None
+        listed = len(account.result["jobs"])
+        assert task.lines[-1] == f"The task's result lists the first {listed} of 1,000 jobs, and counts them all."
+
+
+class TestAnExplanation:
+    def test_asks_one_by_one_where_the_list_fails(self) -> None:
+        there = api("succeeded", "failed", status="failed", fails=fails_always("list", FORBIDDEN))
+        assert there.backfill is not None
+        account = Task(there).explain(there.backfill)
+        assert account.url == "https://x/job_1"
+        assert "job job_1: code_1: No route" in str(account.error)
+
+    def test_is_short_where_nothing_can_be_found_out(self) -> None:
+        there = api("succeeded", "failed", status="failed", fails=lambda _: FORBIDDEN)
+        assert there.backfill is not None
+        task = Task(there)
+        account = task.explain(there.backfill)
+        assert account.url == "https://x/job_0"
+        assert str(account.error) == "Backfill bf_1 failed: Planasonix gave no reason. See https://x/job_0"
+        assert task.lines == ["! Which jobs of backfill bf_1 failed cannot be found out: 403"]
+
+    def test_has_no_page_where_there_was_no_job(self) -> None:
+        backfill = Backfill.model_validate({"id": "bf_1", "status": "failed", "error": {"code": "no_source"}})
+        account = Task(Memory()).explain(backfill)
+        assert account.url is None
+        assert str(account.error) == "Backfill bf_1 failed: no_source."
+
+    def test_admits_an_end_that_is_none(self) -> None:
+        there = api("succeeded", status="paused")
+        assert there.backfill is not None
+        account = Task(there).explain(there.backfill)
+        assert isinstance(account.error, PlanasonixLostTrackError)
+        assert there.asked == []

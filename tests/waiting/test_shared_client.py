@@ -1,0 +1,530 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from planasonix_provider.api import routes
+from planasonix_provider.api.client import Account
+from planasonix_provider.api.errors import (
+    PlanasonixAuthenticationError,
+    PlanasonixConfigurationError,
+    PlanasonixError,
+    PlanasonixNotFoundError,
+    PlanasonixPermissionError,
+    PlanasonixRateLimitError,
+    PlanasonixServerError,
+    PlanasonixTransportError,
+)
+from planasonix_provider.api.models import Job
+from planasonix_provider.waiting.shared_client import Channel, for_each, run_aside
+from planasonix_provider.waiting.wait_state import LONGEST_SILENCE
+from tests.support import virtual_time
+from tests.support.virtual_planasonix import Answer, Planasonix, refused_once
+
+REFUSED = PlanasonixTransportError("refused", sent=False)
+
+
+def over(there: Planasonix, act: Callable[[Channel], Awaitable[Any]]) -> Any:
+    """Do something over a channel, on virtual time."""
+
+    async def main() -> Any:
+        async with Channel(there.connect) as channel:
+            return await act(channel)
+
+    return virtual_time.run(main())
+
+
+async def ask(channel: Channel, job_id: str = "job_1") -> Job | PlanasonixError:
+    try:
+        return await channel.ask(routes.get_job(job_id))
+    except PlanasonixError as error:
+        return error
+
+
+async def ask_every_second(channel: Channel, seconds: int) -> None:
+    for _ in range(seconds):
+        await ask(channel)
+        await asyncio.sleep(1)
+
+
+def for_keys(**answers: Answer) -> Callable[[str, str], Answer]:
+    """Answer by who asks."""
+    return lambda key, path: answers[key]
+
+
+RUNNING = Job(id="job_1", status="running")
+
+
+class TestTheGate:
+    def test_lets_four_looks_through_at_a_time_over_one_client(self) -> None:
+        there = Planasonix(seconds=1.0)
+
+        async def act(channel: Channel) -> float:
+            await asyncio.gather(*(ask(channel, f"job_{number}") for number in range(50)))
+            return asyncio.get_running_loop().time()
+
+        assert over(there, act) == pytest.approx(13)
+        assert there.most_in_flight == 4
+        assert there.connects == 1
+
+    def test_always_has_a_place_for_what_ends_a_wait(self) -> None:
+        there = Planasonix(slow={f"/api/v1/jobs/slow_{number}": 1_000.0 for number in range(10)})
+
+        async def act(channel: Channel) -> float:
+            stuck = [asyncio.ensure_future(ask(channel, f"slow_{number}")) for number in range(10)]
+            await asyncio.sleep(1)
+            began = asyncio.get_running_loop().time()
+            await asyncio.gather(*(channel.send_now(routes.cancel_job(f"job_{number}")) for number in range(5)))
+            seconds = asyncio.get_running_loop().time() - began
+            for one in stuck:
+                one.cancel()
+            return seconds
+
+        assert over(there, act) < 1
+        assert there.most_in_flight == 5
+
+    def test_is_open_to_others_while_one_rests_between_two_tries(self) -> None:
+        there = Planasonix()
+        there.answer = lambda key, path: PlanasonixServerError("503", status=503) if "bad" in path else RUNNING
+
+        async def act(channel: Channel) -> float:
+            bad = [asyncio.ensure_future(channel.send(routes.get_job(f"bad_{number}"))) for number in range(5)]
+            await asyncio.sleep(0.015)
+            await ask(channel)
+            passed = asyncio.get_running_loop().time()
+            await asyncio.gather(*bad, return_exceptions=True)
+            return passed
+
+        assert over(there, act) < 0.1
+
+    def test_is_passed_on_by_who_is_cancelled(self) -> None:
+        there = Planasonix(seconds=1_000)
+
+        async def act(channel: Channel) -> Any:
+            stuck = [asyncio.ensure_future(ask(channel, "stuck")) for _ in range(5)]
+            await asyncio.sleep(1)
+            for one in stuck:
+                one.cancel()
+            there.seconds = 0.01
+            return await ask(channel)
+
+        assert isinstance(over(there, act), Job)
+
+
+class TestTheConnection:
+    def test_is_read_when_it_is_needed_and_once_for_all(self) -> None:
+        there = Planasonix()
+
+        async def act(channel: Channel) -> None:
+            assert there.connects == 0
+            await asyncio.gather(*(ask(channel) for _ in range(50)))
+
+        over(there, act)
+        assert there.connects == 1
+        assert there.open_clients == 0
+
+    def test_is_read_again_once_for_all_whose_key_is_refused_and_none_fails(self) -> None:
+        there = Planasonix(answer=for_keys(plnx_old=PlanasonixAuthenticationError("401", status=401), plnx_new=RUNNING))
+
+        async def act(channel: Channel) -> list[Any]:
+            asking = [asyncio.ensure_future(ask(channel)) for _ in range(50)]
+            await asyncio.sleep(0.005)
+            there.key = "plnx_new"
+            return await asyncio.gather(*asking)
+
+        assert over(there, act) == [RUNNING] * 50
+        assert there.connects == 2
+        assert there.open_clients == 0
+
+    def test_that_did_not_change_is_not_tried_again(self) -> None:
+        there = Planasonix(answer=lambda key, path: PlanasonixAuthenticationError("401", status=401))
+        assert isinstance(over(there, ask), PlanasonixAuthenticationError)
+        assert there.asked.total() == 1, "the same key once more would be refused once more"
+        assert there.open_clients == 0
+
+    def test_is_read_again_whenever_the_key_is_refused(self) -> None:
+        there = Planasonix(answer=lambda key, path: PlanasonixAuthenticationError("401", status=401))
+        over(there, lambda channel: ask_every_second(channel, 10))
+        assert there.connects == 11
+
+    @pytest.mark.parametrize(
+        "refusal", [PlanasonixNotFoundError("404", status=404), PlanasonixPermissionError("403", status=403), REFUSED]
+    )
+    def test_that_was_moved_is_read_again_after_a_minute(self, refusal: PlanasonixError) -> None:
+        there = Planasonix(answer=for_keys(plnx_old=refusal, plnx_new=RUNNING))
+
+        async def act(channel: Channel) -> list[Any]:
+            first = await ask(channel)
+            there.key = "plnx_new"
+            await asyncio.sleep(50)
+            second = await ask(channel)
+            await asyncio.sleep(20)
+            return [first, second, await ask(channel)]
+
+        assert over(there, act) == [refusal, refusal, RUNNING]
+
+    def test_is_read_once_a_minute_in_an_outage(self) -> None:
+        there = Planasonix(answer=lambda key, path: REFUSED)
+        over(there, lambda channel: ask_every_second(channel, 600))
+        assert there.connects == pytest.approx(10, abs=1)
+
+    @pytest.mark.parametrize(
+        "error", [PlanasonixServerError("503", status=503), PlanasonixRateLimitError("429", status=429)]
+    )
+    def test_is_not_read_again_for_what_another_would_not_change(self, error: PlanasonixError) -> None:
+        there = Planasonix(answer=lambda key, path: error)
+        over(there, lambda channel: ask_every_second(channel, 200))
+        assert there.connects == 1
+
+    def test_before_stays_open_for_who_is_amid_a_request(self) -> None:
+        there = Planasonix()
+        refused = PlanasonixAuthenticationError("401", status=401)
+        there.answer = lambda key, path: refused if key == "plnx_old" and "slow" not in path else RUNNING
+
+        async def act(channel: Channel) -> int:
+            there.seconds = 100
+            slow = asyncio.ensure_future(ask(channel, "slow"))
+            await asyncio.sleep(1)
+            there.seconds, there.key = 0.01, "plnx_new"
+            await ask(channel)
+            still_open = there.open_clients
+            assert await slow == RUNNING
+            return still_open
+
+        assert over(there, act) == 2
+        assert there.open_clients == 0
+
+    def test_that_cannot_be_read_is_told_to_who_asks_and_read_for_the_next(self) -> None:
+        there = Planasonix()
+        faults = [PlanasonixConfigurationError("There is no Airflow connection 'x'.")]
+
+        async def connect() -> Any:
+            if faults:
+                raise faults.pop()
+            return await there.connect()
+
+        async def main() -> list[Any]:
+            async with Channel(connect) as channel:
+                return [await ask(channel), await ask(channel)]
+
+        broken, whole = virtual_time.run(main())
+        assert isinstance(broken, PlanasonixConfigurationError)
+        assert isinstance(whole, Job)
+
+    def test_is_read_again_after_a_close(self) -> None:
+        there = Planasonix()
+
+        async def act(channel: Channel) -> None:
+            await ask(channel)
+            await channel.close()
+            assert there.open_clients == 0
+            await ask(channel)
+
+        over(there, act)
+        assert there.connects == 2
+        assert there.open_clients == 0
+
+
+class TestASilence:
+    def test_is_kept_by_all_for_as_long_as_a_429_asks(self) -> None:
+        there = Planasonix(answer=refused_once(retry_after=120))
+
+        async def act(channel: Channel) -> list[Any]:
+            answers = await asyncio.gather(*(ask(channel) for _ in range(30)))
+            await asyncio.sleep(119)
+            early = await ask(channel)
+            await asyncio.sleep(1)
+            return [*answers, early, await ask(channel)]
+
+        *answers, early, late = over(there, act)
+        # Those that were in flight with it get their answers; nobody else asks before its time.
+        assert there.asked.total() == 4 + 1
+        refused = [answer for answer in answers if isinstance(answer, PlanasonixRateLimitError)]
+        assert len(refused) == 27
+        assert isinstance(early, PlanasonixRateLimitError)
+        assert isinstance(late, Job)
+
+    def test_is_told_with_the_time_that_is_left(self) -> None:
+        there = Planasonix(answer=refused_once(retry_after=120))
+
+        async def act(channel: Channel) -> Any:
+            await ask(channel)
+            await asyncio.sleep(20)
+            return await ask(channel)
+
+        error = over(there, act)
+        assert error.retry_after == pytest.approx(100)
+        assert str(error) == (
+            "GET /api/v1/jobs/job_1: not sent, since Planasonix has asked this API key to be silent for another "
+            "100 s (429)."
+        )
+
+    def test_is_not_cut_short_by_a_later_refusal_that_names_no_time(self) -> None:
+        there = Planasonix(seconds=1)
+        refusals = [PlanasonixRateLimitError("429", status=429), PlanasonixRateLimitError("429", retry_after=120)]
+        there.answer = lambda key, path: refusals.pop() if refusals else RUNNING
+
+        async def act(channel: Channel) -> Any:
+            first = asyncio.ensure_future(ask(channel))
+            await asyncio.sleep(0.5)
+            await asyncio.gather(first, ask(channel))
+            await asyncio.sleep(10)
+            return await ask(channel)
+
+        assert isinstance(over(there, act), PlanasonixRateLimitError)
+        assert there.asked.total() == 2
+
+    def test_of_a_year_lasts_a_quarter_of_an_hour(self) -> None:
+        there = Planasonix(answer=refused_once(retry_after=31_536_000))
+
+        async def act(channel: Channel) -> Any:
+            await ask(channel)
+            await asyncio.sleep(LONGEST_SILENCE)
+            return await ask(channel)
+
+        assert isinstance(over(there, act), Job)
+
+    def test_follows_on_a_429_after_the_connection_was_read_again(self) -> None:
+        busy = PlanasonixRateLimitError("429", status=429, retry_after=60)
+        there = Planasonix(answer=for_keys(plnx_old=PlanasonixAuthenticationError("401", status=401), plnx_new=busy))
+
+        async def act(channel: Channel) -> None:
+            asking = asyncio.ensure_future(ask(channel))
+            await asyncio.sleep(0.005)
+            there.key = "plnx_new"
+            await asking
+            await ask(channel)
+
+        over(there, act)
+        assert there.asked.total() == 2
+
+    def test_is_not_kept_by_what_ends_work_that_has_nobody_any_more(self) -> None:
+        there = Planasonix(answer=refused_once(retry_after=900))
+
+        async def act(channel: Channel) -> float:
+            await ask(channel)
+            await channel.send_urgently(routes.cancel_job("job_1"))
+            assert isinstance(await ask(channel), PlanasonixRateLimitError)
+            return asyncio.get_running_loop().time()
+
+        assert over(there, act) < 1
+        assert there.asked.total() == 2
+
+    def test_is_sat_out_by_who_sends_what_matters(self) -> None:
+        there = Planasonix(answer=refused_once(retry_after=30))
+
+        async def act(channel: Channel) -> float:
+            await ask(channel)
+            await channel.send(routes.cancel_job("job_1"))
+            return asyncio.get_running_loop().time()
+
+        assert over(there, act) == pytest.approx(30, abs=1)
+        assert there.asked["/api/v1/jobs/job_1/cancel"] == 1
+
+
+class TestATurn:
+    @staticmethod
+    def seconds(act: Callable[[Channel], Awaitable[Any]]) -> float:
+        """Say how long it takes while the key has nothing left for the next 40 s."""
+        there = Planasonix()
+
+        async def main(channel: Channel) -> float:
+            await ask(channel)
+            there.paces["plnx_old"].note(
+                200,
+                {
+                    "x-ratelimit-limit": "100",
+                    "x-ratelimit-remaining": "0",
+                    "x-ratelimit-reset": str(int(time.time()) + 40),
+                },
+            )
+            began = asyncio.get_running_loop().time()
+            await act(channel)
+            return asyncio.get_running_loop().time() - began
+
+        seconds: float = over(there, main)
+        return seconds
+
+    def test_is_waited_for_by_a_look(self) -> None:
+        assert self.seconds(ask) > 30
+
+    def test_is_not_waited_for_by_a_cancel(self) -> None:
+        assert self.seconds(lambda channel: channel.send(routes.cancel_job("job_1"))) < 1
+
+    def test_is_not_waited_for_by_a_read_that_ends_a_wait_though_others_stand_in_line(self) -> None:
+        async def act(channel: Channel) -> None:
+            looks = [asyncio.ensure_future(ask(channel)) for _ in range(20)]
+            await asyncio.sleep(0.1)
+            await channel.send_now(routes.get_backfill("bf_1"))
+            for look in looks:
+                look.cancel()
+
+        assert self.seconds(act) < 1
+
+
+class TestWhatMatters:
+    def test_is_sent_again_over_the_same_client(self) -> None:
+        answers: list[Answer] = [PlanasonixTransportError("reset"), Job(id="job_1", status="cancelling")]
+        there = Planasonix(answer=lambda key, path: answers.pop(0))
+        job = over(there, lambda channel: channel.send(routes.cancel_job("job_1")))
+        assert job.status == "cancelling"
+        assert there.asked["/api/v1/jobs/job_1/cancel"] == 2
+        assert there.connects == 1
+
+    def test_is_not_sent_again_where_that_could_do_it_twice(self) -> None:
+        there = Planasonix(answer=lambda key, path: PlanasonixTransportError("reset"))
+        with pytest.raises(PlanasonixTransportError):
+            over(there, lambda channel: channel.send(routes.trigger_sync("conn_1")))
+        assert there.asked.total() == 1
+
+    def test_rests_between_two_tries_as_it_is_told(self) -> None:
+        naps: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            naps.append(seconds)
+
+        there = Planasonix(answer=lambda key, path: REFUSED)
+
+        async def main() -> None:
+            async with Channel(there.connect, sleep) as channel:
+                await channel.send(routes.get_job("job_1"))
+
+        with pytest.raises(PlanasonixTransportError, match="Tried 8 times"):
+            virtual_time.run(main())
+        assert len(naps) == 7
+
+
+#: Nobody listens there.
+NOWHERE = Account(api_key=SecretStr("plnx_test"), base_url="http://127.0.0.1:9")
+
+
+class TestAside:
+    def test_gives_what_came_of_it(self) -> None:
+        async def act(channel: Channel) -> str:
+            return "done"
+
+        assert run_aside(lambda: NOWHERE, act) == "done"
+
+    def test_asks_who_it_is_when_it_first_asks_anything(self) -> None:
+        def nobody() -> Account:
+            raise PlanasonixConfigurationError("There is no Airflow connection 'x'.")
+
+        assert isinstance(run_aside(nobody, ask), PlanasonixConfigurationError)
+
+    def test_closes_the_channel_though_it_fails(self) -> None:
+        channels: list[Channel] = []
+
+        async def act(channel: Channel) -> None:
+            channels.append(channel)
+            assert isinstance(await ask(channel), PlanasonixError)
+            assert channel._clients
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            run_aside(lambda: NOWHERE, act)
+        assert channels[0]._clients == []
+
+    def test_sleeps_as_it_is_told(self) -> None:
+        async def sleep(seconds: float) -> None:
+            raise InterruptedError
+
+        with pytest.raises(InterruptedError):
+            run_aside(lambda: NOWHERE, lambda channel: channel.send(routes.get_job("job_1")), sleep)
+
+
+class Workshop:
+    """Does things that take as many seconds as they are called, and remembers them."""
+
+    def __init__(self) -> None:
+        self.begun: list[float] = []
+        self.done: list[float] = []
+        self.at_once = self.most_at_once = 0
+
+    async def make(self, seconds: float) -> str:
+        self.begun.append(seconds)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await asyncio.sleep(abs(seconds))
+        finally:
+            self.at_once -= 1
+        if seconds < 0:
+            raise PlanasonixError(f"{seconds} is no time")
+        self.done.append(seconds)
+        return f"took {seconds}"
+
+
+class TestForEach:
+    def test_keeps_the_order_whoever_is_first(self) -> None:
+        workshop = Workshop()
+        assert virtual_time.run(for_each([5, 1, 3], workshop.make)) == ["took 5", "took 1", "took 3"]
+        assert workshop.done == [1, 3, 5]
+
+    @pytest.mark.parametrize(("at_once", "seconds"), [(1, 40), (3, 14), (5, 8), (100, 1)])
+    def test_does_so_many_at_a_time_and_no_more(self, at_once: int, seconds: float) -> None:
+        workshop = Workshop()
+
+        async def main() -> float:
+            await for_each([1] * 40, workshop.make, at_once)
+            return asyncio.get_running_loop().time()
+
+        assert virtual_time.run(main()) == seconds
+        assert workshop.most_at_once == min(at_once, 40)
+
+    def test_does_five_at_a_time_unless_told_otherwise(self) -> None:
+        workshop = Workshop()
+        virtual_time.run(for_each([1] * 40, workshop.make))
+        assert workshop.most_at_once == 5
+
+    def test_does_not_wait_for_the_slowest_of_a_few_before_it_goes_on(self) -> None:
+        async def main() -> float:
+            await for_each([10, *[1] * 10], Workshop().make, 2)
+            return asyncio.get_running_loop().time()
+
+        assert virtual_time.run(main()) == 10
+
+    def test_of_nothing_is_nothing(self) -> None:
+        assert virtual_time.run(for_each([], Workshop().make)) == []
+
+    def test_takes_things_that_come_one_by_one(self) -> None:
+        assert virtual_time.run(for_each((number for number in (2, 1)), Workshop().make)) == ["took 2", "took 1"]
+
+    def test_keeps_what_came_to_nothing(self) -> None:
+        async def nothing(_: int) -> None:
+            return None
+
+        assert virtual_time.run(for_each([1, 2], nothing)) == [None, None]
+
+    def test_ends_with_the_first_error_and_all_others_with_it(self) -> None:
+        workshop = Workshop()
+
+        async def main() -> float:
+            with pytest.raises(PlanasonixError, match="-2 is no time"):
+                await for_each([30, -2, 40, *[1] * 20], workshop.make, 3)
+            passed = asyncio.get_running_loop().time()
+            await asyncio.sleep(100)
+            return passed
+
+        assert virtual_time.run(main()) == 2
+        assert workshop.begun == [30, -2, 40]
+        assert workshop.done == []
+        assert workshop.at_once == 0
+
+    def test_leaves_nothing_behind_when_it_is_cancelled(self) -> None:
+        workshop = Workshop()
+
+        async def main() -> int:
+            task = asyncio.ensure_future(for_each([10] * 20, workshop.make))
+            await asyncio.sleep(15)
+            task.cancel()
+            await asyncio.wait([task])
+            await asyncio.sleep(0)
+            return len(asyncio.all_tasks())
+
+        assert virtual_time.run(main()) == 1
+        assert len(workshop.done) == 5

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from planasonix_provider.api.json_bodies import MAX_TEXT
+from planasonix_provider.api.models import Backfill, Job, WorkError
+from planasonix_provider.waiting.attempt import MARK
+from planasonix_provider.watchers.event_filter import MAX_METADATA, Wanted, told
+from tests.support.fake_clock import BEGAN
+
+SUCCEEDED = frozenset({"job.succeeded"})
+ALL = frozenset({"job.succeeded", "job.failed", "backfill.completed"})
+
+
+def job(**more: Any) -> Job:
+    known = {"type": "connection_sync", "connection_id": "conn_1", "pipeline_id": "pl_1"}
+    return Job(**{"id": "job_1", "status": "succeeded", **known, **more})
+
+
+def backfill(**more: Any) -> Backfill:
+    return Backfill(**{"id": "bf_1", "status": "completed", "connection_id": "conn_1", **more})
+
+
+def of(dag_id: str) -> dict[str, Any]:
+    """The metadata of what an operator in a DAG has started."""
+    return {"dag_id": dag_id, "task_id": "load", MARK: "a1b2"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "work", "is_taken"),
+    [
+        (Wanted(ALL), job(), True),
+        (Wanted(ALL), job(status="failed"), True),
+        (Wanted(SUCCEEDED), job(status="failed"), False),
+        (Wanted(ALL), backfill(), True),
+        (Wanted(ALL), backfill(status="failed"), False),
+        (Wanted(ALL, connection_id="conn_1"), job(), True),
+        (Wanted(ALL, connection_id="conn_2"), job(), False),
+        (Wanted(ALL, connection_id="conn_2"), backfill(), False),
+        (Wanted(ALL, connection_id="conn_1"), job(connection_id=None), False),
+        (Wanted(ALL, pipeline_id="pl_1"), job(), True),
+        (Wanted(ALL, pipeline_id="pl_2"), job(), False),
+        (Wanted(ALL, pipeline_id="pl_1"), job(pipeline_id=None), False),
+        (Wanted(ALL, pipeline_id="pl_1"), backfill(), False),
+        (Wanted(ALL), job(type=None), True),
+        (Wanted(ALL), job(type="backfill"), False),
+        (Wanted(ALL, types=frozenset({"backfill"})), job(type="backfill"), True),
+        (Wanted(ALL, types=frozenset({"backfill"})), backfill(), True),
+        (Wanted(ALL, types=frozenset({"backfill"})), job(), False),
+        (Wanted(ALL, types=frozenset({"connection_sync"})), job(), True),
+        (Wanted(ALL, types=frozenset({"connection_sync"})), job(type=None), False),
+        (Wanted(ALL, types=frozenset({"connection_sync"})), backfill(), False),
+        (Wanted(ALL, metadata={"team": "sales"}), job(metadata={"team": "sales", "more": 1}), True),
+        (Wanted(ALL, metadata={"team": "sales", "more": 1}), job(metadata={"team": "sales"}), False),
+        (Wanted(ALL, metadata={"team": None}), job(metadata={}), False),
+        (Wanted(ALL, metadata={"team": "sales"}), job(), False),
+        (Wanted(ALL, ignore_own=True), job(), True),
+        (Wanted(ALL, ignore_own=True), job(metadata={"dag_id": "react"}), True),
+        (Wanted(ALL, ignore_own=True), job(metadata=of("react")), False),
+        (Wanted(ALL, ignore_own=True), backfill(metadata=of("react")), False),
+        (Wanted(ALL, ignore_own=frozenset({"react"})), job(metadata=of("react")), False),
+        (Wanted(ALL, ignore_own=frozenset({"react"})), job(metadata=of("load")), True),
+        (Wanted(ALL, ignore_own=False), job(metadata=of("react")), True),
+    ],
+)
+def test_what_is_taken(wanted: Wanted, work: Any, is_taken: bool) -> None:
+    assert wanted.takes(work) == is_taken
+    assert wanted.may_be(work) or not is_taken
+
+
+def test_what_a_list_leaves_out_speaks_against_nothing() -> None:
+    wanted = Wanted(ALL, connection_id="conn_1", pipeline_id="pl_1", types=frozenset({"connection_sync"}))
+    assert wanted.may_be(Job(id="job_1", status="succeeded"))
+    for known in ({"connection_id": "conn_2"}, {"pipeline_id": "pl_2"}, {"type": "pipeline_run"}):
+        assert not wanted.may_be(Job(id="job_1", status="succeeded", **known))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kinds"),
+    [
+        (Wanted(SUCCEEDED), ("job",)),
+        (Wanted(ALL), ("job", "backfill")),
+        (Wanted(frozenset({"backfill.failed"})), ("backfill",)),
+        (Wanted(ALL, pipeline_id="pl_1"), ("job",)),
+        (Wanted(ALL, types=frozenset({"connection_sync"})), ("job",)),
+        (Wanted(ALL, types=frozenset({"backfill"})), ("job", "backfill")),
+        (Wanted(frozenset({"table.loaded"})), ("job",)),
+    ],
+)
+def test_only_the_lists_are_asked_for_that_have_what_is_wanted(wanted: Wanted, kinds: Any) -> None:
+    assert wanted.kinds == kinds
+
+
+def test_what_is_told_of_a_job() -> None:
+    failed = job(
+        status="failed",
+        created_at=BEGAN,
+        finished_at=BEGAN,
+        error=WorkError(code="disk_full", message="x" * 3_000),
+        metrics={"rows_loaded": 7},
+        metadata={"team": "sales"},
+    )
+    payload = told(failed, "https://app.example.com/jobs/{}".format)
+    assert json.loads(json.dumps(payload)) == {
+        "event": "job.failed",
+        "type": "connection_sync",
+        "job_id": "job_1",
+        "connection_id": "conn_1",
+        "pipeline_id": "pl_1",
+        "status": "failed",
+        "created_at": "2025-03-27T14:22:10Z",
+        "finished_at": "2025-03-27T14:22:10Z",
+        "error": {"code": "disk_full", "message": "x" * (MAX_TEXT - 1) + "…"},
+        "metrics": {"rows_extracted": None, "rows_loaded": 7, "bytes_read": None},
+        "metadata": {"team": "sales"},
+        "job_url": "https://app.example.com/jobs/job_1",
+    }
+
+
+def test_what_is_told_can_be_stored() -> None:
+    """An event that cannot be ends the triggerer, with the waits of all tasks."""
+    deep: Any = "\0"
+    for _ in range(300):
+        deep = [deep]
+    odd = {"a": "\0\ud800", "__classname__": "set", "deep": deep, "number": 2**70, "endless": float("inf")}
+    error = {"code": "c", "message": "m", "__type": "set"}
+    payload = told(job(metadata=odd, metrics={"rows_loaded": 7, "__type": "set", "more": "\0"}, error=error), str)
+    assert payload["error"] == {"code": "c", "message": "m"}
+    assert payload["metrics"] == {"rows_extracted": None, "rows_loaded": 7, "bytes_read": None}
+    shown = payload["metadata"] | {"deep": None}
+    assert shown == {"a": "\ufffd\ufffd", "deep": None, "number": float(2**70), "endless": None}
+    assert len(json.dumps(payload, allow_nan=False)) < 1_000
+
+
+def test_large_metadata_is_told_in_part() -> None:
+    payload = told(job(metadata={"a": 1, "b": "x" * MAX_METADATA, "c": 3}), str)
+    assert payload["metadata"] == {"a": 1, "c": 3}
+
+
+def test_what_is_told_of_a_backfill() -> None:
+    payload = told(backfill(created_at=BEGAN, updated_at=BEGAN, rows_processed=7), str)
+    assert json.loads(json.dumps(payload)) == {
+        "event": "backfill.completed",
+        "type": "backfill",
+        "backfill_id": "bf_1",
+        "connection_id": "conn_1",
+        "pipeline_id": None,
+        "status": "completed",
+        "created_at": "2025-03-27T14:22:10Z",
+        "finished_at": "2025-03-27T14:22:10Z",
+        "error": None,
+        "metrics": {"rows_processed": 7},
+        "metadata": None,
+        "job_url": None,
+    }
