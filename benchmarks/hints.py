@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pydantic import SecretStr
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.client import Account, AsyncClient
+from planasonix_provider.api.client import AsyncClient, ClientConfig
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting.poller import Poller
 
@@ -68,7 +68,7 @@ async def wake(poller: Poller, hints: set[str]) -> None:
 
 async def measure(planasonix: Simulator, interval: float, hints: set[str] | None) -> list[float]:
     """Wait for all jobs; give how many seconds after its end each was known to be over."""
-    account = Account(api_key=SecretStr(KEY), base_url=planasonix.url)
+    account = ClientConfig(api_key=SecretStr(KEY), base_url=planasonix.url)
 
     async def connect() -> AsyncClient:
         return AsyncClient(account)

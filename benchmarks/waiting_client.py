@@ -19,6 +19,8 @@ from airflow.triggers.base import BaseTrigger
 
 #: How many seconds the heartbeat sleeps.
 BEAT = 0.01
+#: How many seconds apart the trigger of the warm-up polls: the shortest interval that the provider allows.
+WARM_UP_INTERVAL = 0.5
 #: For how many seconds the heartbeat beats alone, to find out what it takes itself.
 ALONE = 1.0
 A_WEEK = 7 * 86_400
@@ -96,7 +98,7 @@ class Collections:
 async def main(kind: str, output: TextIO) -> None:
     """Warm up, say so, wait for what the input names, and write what it took."""
     make = KINDS[kind]()
-    await wait(make(0, BEAT))
+    await wait(make(0, WARM_UP_INTERVAL))
     seconds_of_a_beat = await beat_alone()
     gc.collect()
     print("ready", file=output, flush=True)

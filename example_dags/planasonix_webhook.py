@@ -32,10 +32,10 @@ with DAG(
     def rotate(webhook: dict[str, Any]) -> None:
         """Change the secret, unless it is new; the one before stays beside it, for what is under way."""
         from planasonix_provider.hooks.planasonix import PlanasonixHook
-        from planasonix_provider.webhook_secrets import rotate_and_keep
+        from planasonix_provider.webhook_secrets import rotate_secret
 
         if not webhook["secret_is_new"]:
             with PlanasonixHook() as hook:
-                rotate_and_keep(hook, webhook["webhook_id"], to=SECRET)
+                rotate_secret(hook, webhook["webhook_id"], to=SECRET)
 
     rotate(subscribe.output)

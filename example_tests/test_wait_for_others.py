@@ -29,6 +29,6 @@ def test_waits_for_the_job_that_another_task_has_started(planasonix: Planasonix)
 
 
 def test_syncs_each_connection_of_the_catalogue(planasonix: Planasonix) -> None:
-    planasonix.knows("conn_a", "conn_b")
+    planasonix.add_connections("conn_a", "conn_b")
     runs = planasonix.run_mapped(mapped_syncs.get_task("sync"), xcoms={"connections": ["conn_a", "conn_b"]})
     assert [run.result["connection_id"] for run in runs] == ["conn_a", "conn_b"]

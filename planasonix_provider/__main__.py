@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _perform(options: argparse.Namespace) -> int:
     with warnings.catch_warnings():
         with _quietly():
-            from planasonix_provider.cli.runner import perform
-        return perform(options.act, options, program=PROGRAM)
+            from planasonix_provider.cli.runner import run_command
+        return run_command(options.act, options, program=PROGRAM)
 
 
 @contextmanager

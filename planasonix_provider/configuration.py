@@ -59,4 +59,4 @@ def _value(option: str) -> str:
 
 
 def _refusal(option: str, given: Any, allowed: str) -> ValueError:
-    return validators.refusal(f"[{SECTION}] {option} in Airflow's configuration", given, allowed)
+    return validators.invalid_parameter(f"[{SECTION}] {option} in Airflow's configuration", given, allowed)

@@ -31,7 +31,7 @@ from attrs import define
 from planasonix_provider.assets.planasonix import SCHEME
 
 if TYPE_CHECKING:
-    from planasonix_provider.execution.summary import Accounted
+    from planasonix_provider.execution.summary import ExecutionSummary
     from planasonix_provider.operators.base import PlanasonixStartOperator
     from planasonix_provider.waiting.report import LoadedTable
 
@@ -77,7 +77,7 @@ def lineage_of(operator: PlanasonixStartOperator) -> OperatorLineage[Any, Any]:
         return OperatorLineage()
 
 
-def _lineage_of(accounted: Accounted) -> OperatorLineage[Any, Any]:
+def _lineage_of(accounted: ExecutionSummary) -> OperatorLineage[Any, Any]:
     namespace = f"{SCHEME}://{accounted.host}" if accounted.host else SCHEME
     tables = accounted.tables or ()
     connection_id = accounted.connection_id
@@ -99,7 +99,7 @@ def _statistics_of(table: LoadedTable) -> dict[str, Any]:
     return {"outputStatistics": OutputStatisticsOutputDatasetFacet(rowCount=table.rows_loaded)}
 
 
-def _run_facets(accounted: Accounted, namespace: str) -> dict[str, RunFacet]:
+def _run_facets(accounted: ExecutionSummary, namespace: str) -> dict[str, RunFacet]:
     facets: dict[str, RunFacet] = {}
     error = accounted.error
     if accounted.id:

@@ -15,7 +15,7 @@ from planasonix_provider import validators
 DATED = re.compile(r"'((prev_)?data_interval_(start|end)(_success)?|logical_date|[dt]s(_nodash)?(_with_tz)?)'")
 
 
-class Checked:
+class ValidatedParameters:
     """What an operator or a sensor inherits besides Airflow's base."""
 
     #: How each parameter is checked, and put into its final form, when the task runs.
@@ -23,7 +23,7 @@ class Checked:
     #: The parameters that are true or false, and no templates.
     flags: ClassVar[tuple[str, ...]] = ()
 
-    def check_known(self) -> None:
+    def validate_literals(self) -> None:
         """Refuse what makes no sense, as far as it is known when the DAG is parsed: the last line of ``__init__``.
 
         :raises ValueError: if a parameter without a template makes no sense.
@@ -31,9 +31,9 @@ class Checked:
         for name in self.flags:
             validators.flag(name, getattr(self, name))
         for name, check in self.checks.items():
-            if not validators.is_open(value := getattr(self, name)):
+            if not validators.is_templated(value := getattr(self, name)):
                 check(name, value)
-        self.check_together()
+        self.validate_combination()
 
     def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
         """Render the templates, as Airflow asks for; not called for a mapped task.
@@ -53,7 +53,7 @@ class Checked:
                 "event or a trigger without a date has started it. Use dag_run.run_after in the template, or a param."
             ) from None
 
-    def settle(self) -> None:
+    def validate_rendered(self) -> None:
         """Check what the templates gave, and put each parameter into its final form: the first line of ``execute``.
 
         :raises AirflowFailException: if a parameter makes no sense.
@@ -61,11 +61,11 @@ class Checked:
         try:
             for name, check in self.checks.items():
                 setattr(self, name, check(name, getattr(self, name)))
-            self.check_together()
+            self.validate_combination()
         except ValueError as refusal:
             raise AirflowFailException(str(refusal)) from None
 
-    def check_together(self) -> None:
+    def validate_combination(self) -> None:
         """Check what only makes sense or not beside other parameters; there may be templates among them.
 
         :raises ValueError: if it does not.

@@ -36,7 +36,7 @@ FROM_NO_DATE = (
 Check = Callable[[str, Any], Any]
 
 
-def refusal(name: str, value: Any, allowed: str) -> ValueError:
+def invalid_parameter(name: str, value: Any, allowed: str) -> ValueError:
     """Say what is wrong with a parameter.
 
     :param name: its name.
@@ -52,7 +52,7 @@ def refusal(name: str, value: Any, allowed: str) -> ValueError:
     return ValueError(f"{name}: got {shown if len(shown) <= 200 else shown[:200] + '…'}, allowed is {allowed}.")
 
 
-def is_open(value: Any) -> bool:
+def is_templated(value: Any) -> bool:
     """Say whether a value is decided only when the task runs.
 
     :param value: a parameter, as the DAG has it.
@@ -61,9 +61,9 @@ def is_open(value: Any) -> bool:
     if isinstance(value, str):
         return any(mark in value for mark in ("{{", "{%", "{#"))
     if isinstance(value, Mapping):
-        return any(is_open(item) for pair in value.items() for item in pair)
+        return any(is_templated(item) for pair in value.items() for item in pair)
     if isinstance(value, (list, tuple, set)):
-        return any(is_open(item) for item in value)
+        return any(is_templated(item) for item in value)
     # What Airflow resolves at run time (XComArg and its kin) has this method.
     return hasattr(value, "resolve")
 
@@ -104,7 +104,7 @@ def text(name: str, value: Any) -> str:
     :raises ValueError: if it is none.
     """
     if not isinstance(value, str) or not value.strip():
-        raise refusal(name, value, "a text that is not empty")
+        raise invalid_parameter(name, value, "a text that is not empty")
     return value
 
 
@@ -122,7 +122,7 @@ def identifier(name: str, value: Any) -> str:
         reason = (
             f". {FROM_NOTHING}" if is_nothing(value) else ": no white space, no control character, none of / \\ ? # %"
         )
-        raise refusal(name, value, f"an id as Planasonix gives it{reason}")
+        raise invalid_parameter(name, value, f"an id as Planasonix gives it{reason}")
     return str(value)
 
 
@@ -139,7 +139,7 @@ def seconds(name: str, value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, bool) or not 0 < number <= LONGEST_SECONDS:
-        raise refusal(name, value, "a number of seconds above 0 and up to ten years, or a timedelta")
+        raise invalid_parameter(name, value, "a number of seconds above 0 and up to ten years, or a timedelta")
     return number
 
 
@@ -153,7 +153,7 @@ def poll_interval(name: str, value: Any) -> float:
     """
     number = seconds(name, value)
     if number < MIN_POLL_SECONDS:
-        raise refusal(name, value, f"a number of seconds from {MIN_POLL_SECONDS:g}, or a timedelta")
+        raise invalid_parameter(name, value, f"a number of seconds from {MIN_POLL_SECONDS:g}, or a timedelta")
     return number
 
 
@@ -166,7 +166,7 @@ def one_of(*allowed: str) -> Check:
 
     def check(name: str, value: Any) -> str:
         if not isinstance(value, str) or value not in allowed:
-            raise refusal(name, value, ", ".join(allowed))
+            raise invalid_parameter(name, value, ", ".join(allowed))
         return value
 
     return check
@@ -185,7 +185,7 @@ def some_of(allowed: Collection[str]) -> Check:
     def check(name: str, value: Any) -> list[str]:
         words = list(value) if isinstance(value, AbstractSet) else items_of(value)
         if not words or not all(isinstance(word, str) and word in allowed for word in words):
-            raise refusal(name, words or value, f"a list of {', '.join(sorted(allowed))}")
+            raise invalid_parameter(name, words or value, f"a list of {', '.join(sorted(allowed))}")
         return list(dict.fromkeys(words))
 
     return check
@@ -200,7 +200,7 @@ def flag(name: str, value: Any) -> bool:
     :raises ValueError: if it is neither.
     """
     if not isinstance(value, bool):
-        raise refusal(name, value, "True or False")
+        raise invalid_parameter(name, value, "True or False")
     return value
 
 
@@ -219,7 +219,9 @@ def utc(name: str, value: Any) -> datetime:
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (AttributeError, TypeError, ValueError):
         hint = f". {FROM_NO_DATE}" if is_nothing(value) else ""
-        raise refusal(name, value, f"a time: a datetime, or ISO 8601 text as 2025-01-01T00:00:00Z{hint}") from None
+        raise invalid_parameter(
+            name, value, f"a time: a datetime, or ISO 8601 text as 2025-01-01T00:00:00Z{hint}"
+        ) from None
 
 
 def tables(name: str, value: Any) -> list[str]:
@@ -232,11 +234,11 @@ def tables(name: str, value: Any) -> list[str]:
     """
     names = items_of(value)
     if not names:
-        raise refusal(name, value, "a list of table names, or None for all tables")
+        raise invalid_parameter(name, value, "a list of table names, or None for all tables")
     if not all(isinstance(table, str) and table.strip() for table in names):
-        raise refusal(name, names, "table names that are texts and not blank")
+        raise invalid_parameter(name, names, "table names that are texts and not blank")
     if doubles := sorted({table for table in names if names.count(table) > 1}):
-        raise refusal(name, names, f"each table once; twice there is {', '.join(doubles)}")
+        raise invalid_parameter(name, names, f"each table once; twice there is {', '.join(doubles)}")
     return names
 
 
@@ -249,11 +251,11 @@ def metadata(name: str, value: Any) -> dict[str, Any]:
     :raises ValueError: if JSON cannot hold it.
     """
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise refusal(name, value, "a mapping whose keys are texts")
+        raise invalid_parameter(name, value, "a mapping whose keys are texts")
     try:
         plain: dict[str, Any] = json.loads(json.dumps(dict(value), allow_nan=False, default=_json_list))
     except (TypeError, ValueError) as reason:
-        raise refusal(name, value, f"what JSON can hold ({reason})") from None
+        raise invalid_parameter(name, value, f"what JSON can hold ({reason})") from None
     return plain
 
 

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from planasonix_provider import clock
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixLostTrackError, PlanasonixNotFoundError
-from planasonix_provider.secret_stores import Destination, Keeper, PlanasonixSecretError, keeper, mask, without_secrets
+from planasonix_provider.secret_stores import (
+    Destination,
+    PlanasonixSecretError,
+    SecretStore,
+    keeper,
+    mask,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,16 +29,16 @@ if TYPE_CHECKING:
     from planasonix_provider.hooks.planasonix import PlanasonixHook
 
 __all__ = [
-    "Keeper",
     "PlanasonixSecretError",
-    "Rotation",
+    "RotationResult",
+    "SecretStore",
+    "check_unused",
     "create",
-    "create_and_keep",
-    "keep_or_remove",
+    "create_webhook",
     "keeper",
-    "refuse_if_taken",
     "remove",
-    "rotate_and_keep",
+    "rotate_secret",
+    "store_or_delete",
 ]
 
 T = TypeVar("T")
@@ -43,7 +50,7 @@ PAUSE = 1.0
 
 
 @dataclass(frozen=True)
-class Rotation:
+class RotationResult:
     """A secret was rotated.
 
     :param webhook_id: whose.
@@ -54,7 +61,7 @@ class Rotation:
     rotated_at: datetime | None
 
 
-def create_and_keep(
+def create_webhook(
     hook: PlanasonixHook | Client,
     url: str,
     *,
@@ -81,14 +88,14 @@ def create_and_keep(
     :raises PlanasonixError: of another kind, if it was not.
     """
     place = keeper(to)
-    place.check()
-    gone = refuse_if_taken(hook, place)
+    place.check_writable()
+    gone = check_unused(hook, place)
     created = create(hook, url, events=events, secret=secret)
-    keep_or_remove(hook, created, place, instead_of=gone, sleep=sleep)
+    store_or_delete(hook, created, place, instead_of=gone, sleep=sleep)
     return _shown(created)
 
 
-def refuse_if_taken(hook: PlanasonixHook | Client, place: Keeper, *, by_other_than: str | None = None) -> str | None:
+def check_unused(hook: PlanasonixHook | Client, place: SecretStore, *, by_other_than: str | None = None) -> str | None:
     """Refuse a place that holds the secret of another subscription, which would be lost.
 
     :param hook: calls the API.
@@ -99,7 +106,7 @@ def refuse_if_taken(hook: PlanasonixHook | Client, place: Keeper, *, by_other_th
     :raises PlanasonixSecretError: if there is a subscription whose secret is there.
     :raises PlanasonixError: of another kind, if that cannot be found out.
     """
-    kept = place.kept()
+    kept = place.load()
     if kept is None or kept.webhook_id in (None, by_other_than):
         return None
     try:
@@ -126,7 +133,7 @@ def create(
     """
     from pydantic import SecretStr
 
-    from planasonix_provider.api.retry import is_ambiguous
+    from planasonix_provider.api.retry import has_unknown_effect
 
     asked = secret or SecretStr(f"whsec_{secrets.token_urlsafe(32)}")
     mask(asked)
@@ -134,8 +141,8 @@ def create(
         created = hook.create_webhook(url, events=events, secret=asked)
     except PlanasonixError as error:
         # A server that refuses what it was sent may send it back.
-        error.reword(without_secrets(error.message, [asked]))
-        if is_ambiguous(error):
+        error.with_message(without_secrets(error.message, [asked]))
+        if has_unknown_effect(error):
             raise PlanasonixLostTrackError(
                 f"{error.message} Nobody knows whether the webhook was created. List the webhooks: if there is a new "
                 "one for this url, rotate its secret, or delete it before you create another."
@@ -145,10 +152,10 @@ def create(
     return created
 
 
-def keep_or_remove(
+def store_or_delete(
     hook: PlanasonixHook | Client,
     created: NewWebhook,
-    place: Keeper,
+    place: SecretStore,
     *,
     instead_of: str | None = None,
     sleep: Callable[[float], None] = clock.sleep,
@@ -158,7 +165,7 @@ def keep_or_remove(
     :param hook: calls the API.
     :param created: the subscription.
     :param place: keeps the secret.
-    :param instead_of: another subscription whose secret may be replaced, as :func:`refuse_if_taken` gave it.
+    :param instead_of: another subscription whose secret may be replaced, as :func:`check_unused` gave it.
     :param sleep: waits for a number of seconds.
     :raises PlanasonixSecretError: if the secret could not be kept.
     """
@@ -168,12 +175,14 @@ def keep_or_remove(
         try:
             remove(hook, created.id)
         except PlanasonixError as error:
-            failure.reword(
+            failure.with_message(
                 f"{failure.message} Nobody knows the secret of the new webhook {created.id}, and it could not be "
                 f"deleted ({error.message}): delete it, or rotate its secret."
             )
         else:
-            failure.reword(f"{failure.message} The new webhook {created.id} was deleted again: nothing was created.")
+            failure.with_message(
+                f"{failure.message} The new webhook {created.id} was deleted again: nothing was created."
+            )
         raise
 
 
@@ -189,13 +198,13 @@ def remove(hook: PlanasonixHook | Client, webhook_id: str) -> None:
         hook.delete_webhook(webhook_id)
 
 
-def rotate_and_keep(
+def rotate_secret(
     hook: PlanasonixHook | Client,
     webhook_id: str,
     *,
     to: Destination,
     sleep: Callable[[float], None] = clock.sleep,
-) -> Rotation:
+) -> RotationResult:
     """Get a new signing secret for a webhook subscription, and have it kept beside the one before.
 
     Whoever checks deliveries should accept both for a while, see :meth:`.Keeper.kept`. Where nobody knows whether the
@@ -214,27 +223,27 @@ def rotate_and_keep(
     :raises PlanasonixError: of another kind, if it was not.
     """
     place = keeper(to)
-    place.check()
-    gone = refuse_if_taken(hook, place, by_other_than=webhook_id)
+    place.check_writable()
+    gone = check_unused(hook, place, by_other_than=webhook_id)
     rotated = _rotate(hook, webhook_id, sleep)
     try:
         _keep(place, rotated.signing_secret, webhook_id, gone, sleep)
     except PlanasonixSecretError as failure:
-        failure.reword(
+        failure.with_message(
             f"{failure.message} The new secret of webhook {webhook_id} is lost, and deliveries are signed with it from "
             "now on: rotate it again, once the secret can be kept."
         )
         raise
-    return Rotation(webhook_id, rotated.rotated_at)
+    return RotationResult(webhook_id, rotated.rotated_at)
 
 
 def _rotate(hook: PlanasonixHook | Client, webhook_id: str, sleep: Callable[[float], None]) -> RotatedSecret:
-    from planasonix_provider.api.retry import is_ambiguous
+    from planasonix_provider.api.retry import has_unknown_effect
 
     doubts: list[BaseException] = []
 
     def may_have_rotated(error: BaseException) -> bool:
-        if is_ambiguous(error):
+        if has_unknown_effect(error):
             doubts.append(error)
         return error in doubts
 
@@ -252,10 +261,10 @@ def _rotate(hook: PlanasonixHook | Client, webhook_id: str, sleep: Callable[[flo
 
 
 def _keep(
-    place: Keeper, secret: SecretStr, webhook_id: str, instead_of: str | None, sleep: Callable[[float], None]
+    place: SecretStore, secret: SecretStr, webhook_id: str, instead_of: str | None, sleep: Callable[[float], None]
 ) -> None:
     _try(
-        lambda: place.keep(secret, webhook_id=webhook_id, instead_of=instead_of),
+        lambda: place.save(secret, webhook_id=webhook_id, instead_of=instead_of),
         lambda error: isinstance(error, PlanasonixSecretError),
         sleep,
     )

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from itertools import count, pairwise
 from typing import Any
 
-from planasonix_provider.validators import YEARS, refusal
+from planasonix_provider.validators import YEARS, invalid_parameter
 
 #: Airflow maps a task over at most 1,024 items of another one's output, unless ``[core] max_map_length`` differs.
 MOST_WINDOWS = 1_000
@@ -44,14 +44,14 @@ def split(start: str | date, end: str | date, *, every: str | timedelta) -> list
     local = _moment("start", start)
     first, last = local.astimezone(UTC), _moment("end", end).astimezone(UTC)
     if last <= first:
-        raise refusal("end", end, f"a time after start, {_text(first)}")
+        raise invalid_parameter("end", end, f"a time after start, {_text(first)}")
     cuts: set[datetime] = set()
     for moment in _boundaries(local, last, every):
         if first < moment < last:
             cuts.add(moment)
         if len(cuts) == MOST_WINDOWS:
             span = f"from {_text(first)} to {_text(last)}"
-            raise refusal("every", every, f"a larger one, for at most {MOST_WINDOWS:,} windows {span}")
+            raise invalid_parameter("every", every, f"a larger one, for at most {MOST_WINDOWS:,} windows {span}")
     return [
         {"start_at": _text(start_at), "end_at": _text(end_at)}
         for start_at, end_at in pairwise([first, *sorted(cuts), last])
@@ -65,7 +65,7 @@ def _boundaries(start: datetime, end: datetime, every: Any) -> Iterator[datetime
         return (first + number * every for number in range(1, -((first - end) // every)))
     if every in (*_LENGTHS, *_MONTHS):
         return _of_calendar(start, end, every)
-    raise refusal("every", every, f"{', '.join([*_LENGTHS, *_MONTHS])}, or a timedelta above 0")
+    raise invalid_parameter("every", every, f"{', '.join([*_LENGTHS, *_MONTHS])}, or a timedelta above 0")
 
 
 def _of_calendar(start: datetime, end: datetime, every: str) -> Iterator[datetime]:
@@ -108,7 +108,7 @@ def _moment(name: str, value: Any) -> datetime:
             moment = datetime.fromisoformat(value)
     if moment is None or not YEARS[0] <= moment.year <= YEARS[1]:
         allowed = f"a datetime, a date or an ISO 8601 text, in the years {YEARS[0]} to {YEARS[1]}"
-        raise refusal(name, value, allowed)
+        raise invalid_parameter(name, value, allowed)
     return moment if moment.utcoffset() is not None else moment.replace(tzinfo=UTC)
 
 

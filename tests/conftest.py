@@ -45,7 +45,7 @@ from planasonix_provider.waiting import outages  # noqa: E402
 from tests.support.hanging_responses import Hanging  # noqa: E402
 
 if TYPE_CHECKING:
-    from tests.support.time_travel import Travel
+    from tests.support.time_travel import TravelledClock
 
 #: Looks like a key, so that a search for it in everything that a test leaves behind means something.
 API_KEY = "plnx_test_4f8a1c0e9d"
@@ -90,7 +90,7 @@ def simulator(_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @pytest.fixture
-def travel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Travel]:
+def travel(monkeypatch: pytest.MonkeyPatch) -> Iterator[TravelledClock]:
     """Let no work end, and no time be up, while a slow machine is about to look at it."""
     from tests.support.time_travel import travelling
 

@@ -19,7 +19,7 @@ from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.support.outages import MINUTE, outage
 from tests.support.task_runs import drive, no_variables
-from tests.support.time_travel import Travel, travelling
+from tests.support.time_travel import TravelledClock, travelling
 
 OPTIONS = CONFIG["planasonix"]["options"]
 PAGE = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
@@ -129,7 +129,7 @@ def test_an_invalid_default_is_an_error_when_the_dag_is_parsed() -> None:
 
 class TestPatience:
     @pytest.fixture
-    def travel(self, monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[Travel]:
+    def travel(self, monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[TravelledClock]:
         no_variables(monkeypatch)
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=3 * 3600)
         with travelling(monkeypatch) as travel:
@@ -137,7 +137,7 @@ class TestPatience:
 
     @pytest.mark.parametrize("deferrable", [False, True])
     def test_of_an_outage_is_that_of_the_section(
-        self, travel: Travel, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+        self, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, deferrable: bool
     ) -> None:
         set_option(monkeypatch, "outage_patience", "1200")
         with outage(travel, "503", after=5 * MINUTE, seconds=10 * 3600):
@@ -150,7 +150,9 @@ class TestPatience:
         assert "for more than 20 min 0 s" in str(run.error)
         assert 25 * MINUTE <= travel.passed < 28 * MINUTE
 
-    def test_of_a_first_contact_is_that_of_the_section(self, travel: Travel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_of_a_first_contact_is_that_of_the_section(
+        self, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         set_option(monkeypatch, "first_contact_patience", "30")
         unreachable = {"conn_type": "planasonix", "host": "http://127.0.0.1:9", "password": API_KEY}
         monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(unreachable))
@@ -160,7 +162,7 @@ class TestPatience:
         assert travel.passed <= 30
 
     def test_of_a_sensors_first_contact_is_that_of_the_section(
-        self, travel: Travel, monkeypatch: pytest.MonkeyPatch
+        self, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         set_option(monkeypatch, "first_contact_patience", "30")
         unreachable = {"conn_type": "planasonix", "host": "http://127.0.0.1:9", "password": API_KEY}
@@ -170,7 +172,7 @@ class TestPatience:
         assert travel.passed <= 30
 
     def test_that_makes_no_sense_starts_nothing(
-        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         set_option(monkeypatch, "outage_patience", "long")
         run = drive(lambda: PlanasonixSyncOperator(task_id="load", connection_id=CONNECTION))

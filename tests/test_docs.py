@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import planasonix_provider
-from planasonix_provider.api.operations import Operations, listing, operation
+from planasonix_provider.api.operations import Operations, operation, paginated_operation
 from planasonix_provider.cli.commands import SHELL, Group
 from planasonix_provider.operators import planasonix as operators
 from planasonix_provider.sensors import planasonix as sensors
@@ -78,7 +78,7 @@ def test_each_route_has_its_method_operator_and_command() -> None:
         if verb != "parameters"
     }
     assert {method for _, _, method, *_ in rows} == {
-        name for name, member in vars(Operations).items() if isinstance(member, (operation, listing))
+        name for name, member in vars(Operations).items() if isinstance(member, (operation, paginated_operation))
     }
     for name in re.findall(r"`(\w+)`", " ".join(in_a_dag for *_, in_a_dag, _ in rows)):
         assert hasattr(sensors if name.endswith("Sensor") else operators, name), name
@@ -155,8 +155,8 @@ def test_the_reference_has_every_public_name(module: str) -> None:
         "as_utc",
         "error_of",
         "error_for_status",
-        "AsyncOperations",
-        "NewsProducer",
+        "AsyncHook",
+        "CompletionStreamProducer",
         "outside_of_airflow",
         "staged",
         "simulator",

@@ -142,7 +142,7 @@ def test_planasonix_webhook(planasonix: Planasonix) -> None:
     for _ in range(2):
         runs_to_its_end("planasonix_webhook")
         (webhook,) = planasonix.simulator.world.webhooks.all()
-        kept = place.kept()
+        kept = place.load()
         assert kept is not None
         assert kept.webhook_id == webhook.id
     assert len(kept.secrets) == 2

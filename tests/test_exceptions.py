@@ -31,7 +31,7 @@ WINDOW = BackfillBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_a
 @pytest.fixture(autouse=True)
 def _no_airflow_around_these_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     no_variables(monkeypatch)
-    monkeypatch.setattr(deferral, "SETTLING", timedelta(0))
+    monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(0))
 
 
 @pytest.fixture(params=[False, True], ids=["on a worker", "deferred"])

@@ -34,7 +34,7 @@ TABLES = {"public.orders": 44_802, "sales/2025 ü.items": 0}
 @pytest.fixture(autouse=True)
 def _no_airflow_around_these_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     no_variables(monkeypatch)
-    monkeypatch.setattr(deferral, "SETTLING", timedelta(0))
+    monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(0))
 
 
 @pytest.fixture(params=[False, True], ids=["on a worker", "deferred"])
@@ -144,7 +144,7 @@ class TestASync:
         self, simulator: Simulator, see: Callable[..., Seen], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.plan(CONNECTION, tables={"public.orders": 3})
-        monkeypatch.setattr("planasonix_provider.execution.summary.Accounted.take", _without_rows)
+        monkeypatch.setattr("planasonix_provider.execution.summary.ExecutionSummary.take", _without_rows)
         assert see(sync).event["outputs"][0]["outputFacets"] == {}
 
     def test_that_is_mapped_has_its_own_connections_tables(

@@ -37,7 +37,7 @@ OPERATIONS: dict[str, dict[str, Any]] = {
 }
 
 #: Bases that never come alone, and the two answers that are no JSON.
-WITHOUT_A_SCHEMA = {"Resource", "SecretResource", "Reply", "DataReply", "Page", "NoContent", "PlainText"}
+WITHOUT_A_SCHEMA = {"Resource", "SecretResource", "Envelope", "DataEnvelope", "Page", "NoContent", "PlainText"}
 MODELS: dict[str, type[BaseModel]] = {
     name: model
     for name, model in inspect.getmembers(models, inspect.isclass)
@@ -47,14 +47,14 @@ BODIES = {
     "trigger_sync": models.SyncBody,
     "trigger_backfill": models.BackfillBody,
     "create_webhook": models.WebhookBody,
-    "update_webhook": models.WebhookChange,
+    "update_webhook": models.WebhookPatchBody,
     "test_webhook": models.WebhookTestBody,
 }
 #: The functions that make each body, with a call that is right: what a body may hold is what they let pass.
 CALLS = {
     "BackfillBody": lambda **more: routes.trigger_backfill("c", start_at="2025-01-01", end_at="2025-02-01", **more),
     "WebhookBody": lambda **more: routes.create_webhook(**{"url": "https://a.b", "events": ["job.failed"], **more}),
-    "WebhookChange": lambda **more: routes.update_webhook("wh_1", **more),
+    "WebhookPatchBody": lambda **more: routes.update_webhook("wh_1", **more),
 }
 #: Every bound of a body: the least that it lets pass, and the most that it does not.
 BOUNDS = {
@@ -62,8 +62,8 @@ BOUNDS = {
     ("WebhookBody", "url", "pattern"): ("https://a.b", "ftp://a.b"),
     ("WebhookBody", "events", "minItems"): (["job.failed"], []),
     ("WebhookBody", "secret", "minLength"): ("s" * 16, "s" * 15),
-    ("WebhookChange", "url", "pattern"): ("http://localhost", "file://localhost"),
-    ("WebhookChange", "events", "minItems"): (["job.failed"], []),
+    ("WebhookPatchBody", "url", "pattern"): ("http://localhost", "file://localhost"),
+    ("WebhookPatchBody", "events", "minItems"): (["job.failed"], []),
 }
 #: The open sets, each with what is known of it.
 OPEN_SETS = {

@@ -19,7 +19,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from pydantic import SecretStr
 
 from planasonix_provider import airflow_compat
-from planasonix_provider.secret_stores import Keeper, Kept, PlanasonixSecretError, keeper
+from planasonix_provider.secret_stores import PlanasonixSecretError, SecretStore, StoredSecret, keeper
 
 FIRST, SECOND, THIRD = (SecretStr(f"whsec_{name}_9f8e7d6c5b4a") for name in ("first", "second", "third"))
 ALL = (FIRST, SECOND, THIRD)
@@ -63,7 +63,7 @@ def connection(airflow_db: None) -> Iterator[Callable[..., dict[str, Any]]]:
 
 
 @pytest.fixture(params=["variable", "connection", "file"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Keeper:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> SecretStore:
     """One of each place that can be asked what it keeps, with nothing in it."""
     if request.param != "file":
         request.getfixturevalue(request.param)
@@ -93,87 +93,87 @@ def partial_of(text: str) -> Exception:
 
 
 class TestAnyPlace:
-    def test_keeps_the_newest_and_the_one_before(self, place: Keeper) -> None:
-        place.check()
-        assert place.kept() is None
+    def test_keeps_the_newest_and_the_one_before(self, place: SecretStore) -> None:
+        place.check_writable()
+        assert place.load() is None
         for secret in ALL:
-            place.keep(secret, webhook_id="wh_1")
-        assert place.kept() == Kept("wh_1", THIRD, SECOND)
-        assert place.kept().secrets == [THIRD, SECOND]  # type: ignore[union-attr]
-        place.check()
+            place.save(secret, webhook_id="wh_1")
+        assert place.load() == StoredSecret("wh_1", THIRD, SECOND)
+        assert place.load().secrets == [THIRD, SECOND]  # type: ignore[union-attr]
+        place.check_writable()
 
-    def test_keeps_a_secret_once_however_often_it_comes(self, place: Keeper) -> None:
+    def test_keeps_a_secret_once_however_often_it_comes(self, place: SecretStore) -> None:
         for secret in (FIRST, SECOND, SECOND):
-            place.keep(secret, webhook_id="wh_1")
-        assert place.kept() == Kept("wh_1", SECOND, FIRST)
+            place.save(secret, webhook_id="wh_1")
+        assert place.load() == StoredSecret("wh_1", SECOND, FIRST)
 
-    def test_forgets_the_secrets_of_a_subscription_that_is_gone(self, place: Keeper) -> None:
-        place.keep(FIRST, webhook_id="wh_1")
-        place.keep(SECOND, webhook_id="wh_1")
-        place.keep(THIRD, webhook_id="wh_2", instead_of="wh_1")
-        assert place.kept() == Kept("wh_2", THIRD)
+    def test_forgets_the_secrets_of_a_subscription_that_is_gone(self, place: SecretStore) -> None:
+        place.save(FIRST, webhook_id="wh_1")
+        place.save(SECOND, webhook_id="wh_1")
+        place.save(THIRD, webhook_id="wh_2", instead_of="wh_1")
+        assert place.load() == StoredSecret("wh_2", THIRD)
 
     @pytest.mark.parametrize("gone", [None, "wh_3"])
-    def test_does_not_lose_the_secret_of_another_subscription(self, place: Keeper, gone: str | None) -> None:
-        place.keep(FIRST, webhook_id="wh_1")
+    def test_does_not_lose_the_secret_of_another_subscription(self, place: SecretStore, gone: str | None) -> None:
+        place.save(FIRST, webhook_id="wh_1")
         for webhook_id in ("wh_2", None):
             with pytest.raises(PlanasonixSecretError, match="it holds the secret of webhook wh_1, which would be lost"):
-                place.keep(SECOND, webhook_id=webhook_id, instead_of=gone)
-        assert place.kept() == Kept("wh_1", FIRST)
+                place.save(SECOND, webhook_id=webhook_id, instead_of=gone)
+        assert place.load() == StoredSecret("wh_1", FIRST)
 
-    def test_need_not_be_told_the_subscription(self, place: Keeper) -> None:
-        place.keep(FIRST)
-        place.keep(SECOND)
-        assert place.kept() == Kept(None, SECOND, FIRST)
+    def test_need_not_be_told_the_subscription(self, place: SecretStore) -> None:
+        place.save(FIRST)
+        place.save(SECOND)
+        assert place.load() == StoredSecret(None, SECOND, FIRST)
 
-    def test_lets_airflow_mask_what_it_keeps(self, place: Keeper) -> None:
+    def test_lets_airflow_mask_what_it_keeps(self, place: SecretStore) -> None:
         from airflow.providers.common.compat.sdk import redact
 
         odd = SecretStr(f"whsec_masked_{type(place).__name__}")
         assert redact(f"a line with {odd.get_secret_value()}") == f"a line with {odd.get_secret_value()}"
-        place.keep(odd)
+        place.save(odd)
         assert redact(f"a line with {odd.get_secret_value()}") == "a line with ***"
 
-    def test_shows_no_secret(self, place: Keeper, caplog: pytest.LogCaptureFixture) -> None:
+    def test_shows_no_secret(self, place: SecretStore, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG)
-        place.check()
-        place.keep(FIRST, webhook_id="wh_1")
-        place.keep(SECOND, webhook_id="wh_1")
-        assert shows_none(caplog.text + repr(place) + str(place) + repr(place.kept()) + place.describe)
+        place.check_writable()
+        place.save(FIRST, webhook_id="wh_1")
+        place.save(SECOND, webhook_id="wh_1")
+        assert shows_none(caplog.text + repr(place) + str(place) + repr(place.load()) + place.describe)
 
-    def test_says_why_it_could_not_be_written(self, place: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
-        place.keep(FIRST, webhook_id="wh_1")
+    def test_says_why_it_could_not_be_written(self, place: SecretStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        place.save(FIRST, webhook_id="wh_1")
 
-        def full(kept: Kept) -> None:
+        def full(kept: StoredSecret) -> None:
             raise OSError(28, f"No space left for {kept.signing_secret.get_secret_value()}")
 
         monkeypatch.setattr(place, "_write", full)
         with pytest.raises(
             PlanasonixSecretError, match=r"cannot be written \(OSError: No space left on device\)"
         ) as failed:
-            place.keep(SECOND, webhook_id="wh_1")
+            place.save(SECOND, webhook_id="wh_1")
         assert shows_none(whole(failed.value))
-        assert place.kept() == Kept("wh_1", FIRST)
+        assert place.load() == StoredSecret("wh_1", FIRST)
 
     @pytest.mark.parametrize("fault", [ValueError, OSError, lambda text: OSError(text, text), partial_of])
     def test_shows_no_secret_however_an_error_writes_it(
-        self, place: Keeper, monkeypatch: pytest.MonkeyPatch, fault: Callable[[str], Exception]
+        self, place: SecretStore, monkeypatch: pytest.MonkeyPatch, fault: Callable[[str], Exception]
     ) -> None:
         odd = SecretStr('of "mine": \u00e4\n' + "x" * 40)
 
-        def fail(kept: Kept) -> None:
+        def fail(kept: StoredSecret) -> None:
             raise fault(kept.written())
 
         monkeypatch.setattr(place, "_write", fail)
         with pytest.raises(PlanasonixSecretError, match="whose text is not shown, since it may hold") as failed:
-            place.keep(odd)
+            place.save(odd)
         assert "mine" not in whole(failed.value)
         assert "xxx" not in whole(failed.value)
 
 
 class TestAVariable:
     def test_is_a_json_object_whose_secrets_airflow_hides(self, variable: Callable[[], str]) -> None:
-        keeper(f"variable:{VARIABLE}").keep(FIRST, webhook_id="wh_1")
+        keeper(f"variable:{VARIABLE}").save(FIRST, webhook_id="wh_1")
         assert json.loads(variable()) == {"webhook_id": "wh_1", "signing_secret": FIRST.get_secret_value()}
 
     @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ class TestAVariable:
 
         Variable.set(VARIABLE, text)
         place = keeper(f"variable:{VARIABLE}")
-        for act in (place.check, lambda: place.keep(FIRST)):
+        for act in (place.check_writable, lambda: place.save(FIRST)):
             with pytest.raises(PlanasonixSecretError, match=f"'{VARIABLE}': what is there is not a signing secret"):
                 act()
         assert variable() == text
@@ -203,7 +203,7 @@ class TestAVariable:
     ) -> None:
         monkeypatch.setenv(f"AIRFLOW_VAR_{VARIABLE.upper()}", "precious")
         with pytest.raises(PlanasonixSecretError, match="the environment has a variable of this name") as refused:
-            keeper(f"variable:{VARIABLE}").check()
+            keeper(f"variable:{VARIABLE}").check_writable()
         assert "precious" not in whole(refused.value)
 
     def test_that_a_secrets_backend_would_hide_is_refused(
@@ -219,16 +219,16 @@ class TestAVariable:
 
         monkeypatch.setattr(airflow_compat, "secrets_backends", lambda: [Sealed(), Vault()])
         with pytest.raises(PlanasonixSecretError, match="the secrets backend Vault has a variable of this name"):
-            keeper(f"variable:{VARIABLE}").check()
+            keeper(f"variable:{VARIABLE}").check_writable()
         monkeypatch.setattr(airflow_compat, "secrets_backends", lambda: [Sealed()])
-        keeper(f"variable:{VARIABLE}").check()
+        keeper(f"variable:{VARIABLE}").check_writable()
 
     def test_whose_value_airflow_2_would_show_is_warned_of(
         self, airflow_db: None, caplog: pytest.LogCaptureFixture
     ) -> None:
-        keeper(f"variable:{VARIABLE}").check()
+        keeper(f"variable:{VARIABLE}").check_writable()
         assert not caplog.records
-        keeper("variable:planasonix_hook").check()
+        keeper("variable:planasonix_hook").check_writable()
         assert ("Airflow 2 shows its value" in caplog.text) is not AIRFLOW_V_3_0_PLUS
 
     @pytest.mark.parametrize(
@@ -250,11 +250,11 @@ class TestAVariable:
         self, airflow_db: None, monkeypatch: pytest.MonkeyPatch, option: str, value: str, words: str
     ) -> None:
         monkeypatch.setenv(f"AIRFLOW__LOGGING__{option}", value)
-        keeper(f"variable:{VARIABLE}").check()
+        keeper(f"variable:{VARIABLE}").check_writable()
         monkeypatch.setattr(airflow_compat, "is_task_without_database", lambda: True)
         monkeypatch.setattr(airflow_compat, "secrets_backends", list)
         with pytest.raises(PlanasonixSecretError, match=re.escape(f"while [logging] {words}, Airflow 3 writes")):
-            keeper(f"variable:{VARIABLE}").check()
+            keeper(f"variable:{VARIABLE}").check_writable()
 
     @pytest.mark.parametrize(
         "levels", ["", "supervisor=INFO", "botocore=DEBUG air=DEBUG supervisors=DEBUG", "supervisor"]
@@ -265,14 +265,14 @@ class TestAVariable:
         monkeypatch.setenv("AIRFLOW__LOGGING__NAMESPACE_LEVELS", levels)
         monkeypatch.setattr(airflow_compat, "is_task_without_database", lambda: True)
         monkeypatch.setattr(airflow_compat, "secrets_backends", list)
-        keeper(f"variable:{VARIABLE}").check()
+        keeper(f"variable:{VARIABLE}").check_writable()
 
 
 class TestAConnection:
     def test_gets_a_password_and_keeps_all_else(self, connection: Callable[..., dict[str, Any]]) -> None:
         place = keeper(f"connection:{CONNECTION}")
-        place.keep(FIRST, webhook_id="wh_1")
-        place.keep(SECOND, webhook_id="wh_1")
+        place.save(FIRST, webhook_id="wh_1")
+        place.save(SECOND, webhook_id="wh_1")
         after = connection()
         assert json.loads(after.pop("password")) == {
             "webhook_id": "wh_1",
@@ -284,7 +284,7 @@ class TestAConnection:
 
     def test_that_does_not_exist_is_refused(self, airflow_db: None) -> None:
         with pytest.raises(PlanasonixSecretError, match=r"no such connection\. Make it with: airflow connections add"):
-            keeper("connection:planasonix_nowhere").check()
+            keeper("connection:planasonix_nowhere").check_writable()
 
     @pytest.mark.parametrize(
         ("changes", "words"),
@@ -299,7 +299,7 @@ class TestAConnection:
     ) -> None:
         before = connection(**changes)
         place = keeper(f"connection:{CONNECTION}")
-        for act in (place.check, lambda: place.keep(FIRST)):
+        for act in (place.check_writable, lambda: place.save(FIRST)):
             with pytest.raises(PlanasonixSecretError, match=words) as refused:
                 act()
             assert "precious" not in whole(refused.value)
@@ -310,14 +310,14 @@ class TestAConnection:
     ) -> None:
         monkeypatch.setenv(f"AIRFLOW_CONN_{CONNECTION.upper()}", "generic://x")
         with pytest.raises(PlanasonixSecretError, match="the environment has a connection of this id"):
-            keeper(f"connection:{CONNECTION}").check()
+            keeper(f"connection:{CONNECTION}").check_writable()
 
     def test_is_refused_in_a_task_that_has_no_database(
         self, connection: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(airflow_compat, "is_task_without_database", lambda: True)
         place = keeper(f"connection:{CONNECTION}")
-        for act in (place.check, place.kept, lambda: place.keep(FIRST)):
+        for act in (place.check_writable, place.load, lambda: place.save(FIRST)):
             with pytest.raises(PlanasonixSecretError, match="a task of Airflow 3 cannot write connections"):
                 act()
 
@@ -328,12 +328,12 @@ class TestAFile:
         return tmp_path / "folder" / "secret.json"
 
     @pytest.fixture
-    def place(self, path: Path) -> Keeper:
+    def place(self, path: Path) -> SecretStore:
         path.parent.mkdir()
         return keeper(f"file:{path}")
 
     def test_is_for_its_owner_alone_from_the_first_byte(
-        self, place: Keeper, path: Path, monkeypatch: pytest.MonkeyPatch
+        self, place: SecretStore, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         modes: list[int] = []
         sync = os.fsync
@@ -342,8 +342,8 @@ class TestAFile:
         )
         before = os.umask(0)
         try:
-            place.check()
-            place.keep(FIRST, webhook_id="wh_1")
+            place.check_writable()
+            place.save(FIRST, webhook_id="wh_1")
         finally:
             os.umask(before)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -354,7 +354,7 @@ class TestAFile:
         assert json.loads(path.read_text()) == {"webhook_id": "wh_1", "signing_secret": FIRST.get_secret_value()}
 
     def test_is_kept_by_one_at_a_time_from_the_look_on(
-        self, place: Keeper, path: Path, monkeypatch: pytest.MonkeyPatch
+        self, place: SecretStore, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def is_locked() -> bool:
             folder = os.open(path.parent, os.O_RDONLY)
@@ -370,32 +370,32 @@ class TestAFile:
         read, replace = place._read, Path.replace
         monkeypatch.setattr(place, "_read", lambda: (seen.append(is_locked()), read())[1])
         monkeypatch.setattr(Path, "replace", lambda *paths: (seen.append(is_locked()), replace(*paths))[1])
-        place.keep(FIRST, webhook_id="wh_1")
+        place.save(FIRST, webhook_id="wh_1")
         assert seen == [True, True]
         assert not is_locked()
 
-    def test_is_kept_where_folders_cannot_be_locked(self, place: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_is_kept_where_folders_cannot_be_locked(self, place: SecretStore, monkeypatch: pytest.MonkeyPatch) -> None:
         def flock(*_: object) -> None:
             raise OSError(9, "Bad file descriptor")
 
         monkeypatch.setattr(fcntl, "flock", flock)
-        place.keep(FIRST, webhook_id="wh_1")
-        assert place.kept() == Kept("wh_1", FIRST)
+        place.save(FIRST, webhook_id="wh_1")
+        assert place.load() == StoredSecret("wh_1", FIRST)
 
-    def test_that_others_could_read_is_closed_to_them(self, place: Keeper, path: Path) -> None:
+    def test_that_others_could_read_is_closed_to_them(self, place: SecretStore, path: Path) -> None:
         path.touch(0o644)
-        place.check()
-        place.keep(FIRST)
+        place.check_writable()
+        place.save(FIRST)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file to another user")
-    @pytest.mark.parametrize("content", ["", Kept("wh_1", THIRD).written()], ids=["empty", "a secret"])
+    @pytest.mark.parametrize("content", ["", StoredSecret("wh_1", THIRD).written()], ids=["empty", "a secret"])
     def test_that_another_user_has_planted_gets_no_secret_from_root(
-        self, place: Keeper, path: Path, content: str
+        self, place: SecretStore, path: Path, content: str
     ) -> None:
         path.write_text(content)
         os.chown(path, 1234, 1235)
-        for act in (place.check, place.kept, lambda: place.keep(FIRST, webhook_id="wh_1")):
+        for act in (place.check_writable, place.load, lambda: place.save(FIRST, webhook_id="wh_1")):
             with pytest.raises(
                 PlanasonixSecretError, match=r"it belongs to another user \(uid 1234; this runs as uid 0"
             ):
@@ -403,31 +403,31 @@ class TestAFile:
         assert path.read_text() == content
         assert list(path.parent.iterdir()) == [path]
 
-    def test_of_another_user_is_refused(self, place: Keeper, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_of_another_user_is_refused(self, place: SecretStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path.touch()
         monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
         with pytest.raises(PlanasonixSecretError, match="it belongs to another user"):
             place._read()
 
     @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
-    def test_that_others_could_write_is_refused(self, place: Keeper, path: Path, mode: int) -> None:
-        place.keep(THIRD, webhook_id="wh_1")
+    def test_that_others_could_write_is_refused(self, place: SecretStore, path: Path, mode: int) -> None:
+        place.save(THIRD, webhook_id="wh_1")
         path.chmod(mode)
         words = re.escape(
             f"others may write it (mode {mode:04o}). Check what is in it, then close it: `chmod 600 {path}`"
         )
-        for act in (place.check, place.kept, lambda: place.keep(FIRST, webhook_id="wh_1")):
+        for act in (place.check_writable, place.load, lambda: place.save(FIRST, webhook_id="wh_1")):
             with pytest.raises(PlanasonixSecretError, match=words):
                 act()
         path.chmod(0o600)
-        assert place.kept() == Kept("wh_1", THIRD)
+        assert place.load() == StoredSecret("wh_1", THIRD)
 
     @pytest.mark.parametrize("planted", ["a link", "a file that others may write"])
     def test_that_was_exchanged_between_look_and_read_is_refused(
-        self, place: Keeper, path: Path, monkeypatch: pytest.MonkeyPatch, planted: str
+        self, place: SecretStore, path: Path, monkeypatch: pytest.MonkeyPatch, planted: str
     ) -> None:
-        place.keep(FIRST, webhook_id="wh_1")
-        (other := path.with_name("other")).write_text(Kept("wh_1", THIRD).written())
+        place.save(FIRST, webhook_id="wh_1")
+        (other := path.with_name("other")).write_text(StoredSecret("wh_1", THIRD).written())
         other.chmod(0o666)
         really_open = os.open
 
@@ -439,84 +439,84 @@ class TestAFile:
 
         monkeypatch.setattr(os, "open", open_)
         with pytest.raises(PlanasonixSecretError) as refused:
-            place.kept()
+            place.load()
         assert shows_none(whole(refused.value))
 
     def test_is_refused_where_a_file_system_gives_it_to_another_user(
-        self, place: Keeper, path: Path, monkeypatch: pytest.MonkeyPatch
+        self, place: SecretStore, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(os, "geteuid", lambda: path.parent.stat().st_uid + 1)
         with pytest.raises(PlanasonixSecretError, match="it belongs to another user"):
-            place.check()
+            place.check_writable()
         assert list(path.parent.iterdir()) == []
 
-    def test_that_is_a_link_is_not_followed(self, place: Keeper, path: Path, tmp_path: Path) -> None:
+    def test_that_is_a_link_is_not_followed(self, place: SecretStore, path: Path, tmp_path: Path) -> None:
         (target := tmp_path / "target").write_text("precious")
         path.symlink_to(target)
-        for act in (place.check, place.kept, lambda: place.keep(FIRST)):
+        for act in (place.check_writable, place.load, lambda: place.save(FIRST)):
             with pytest.raises(PlanasonixSecretError, match="it is a link, a folder or a device"):
                 act()
         assert target.read_text() == "precious"
         assert path.is_symlink()
 
-    def test_that_is_a_folder_or_a_pipe_is_refused(self, place: Keeper, path: Path) -> None:
+    def test_that_is_a_folder_or_a_pipe_is_refused(self, place: SecretStore, path: Path) -> None:
         path.mkdir()
         with pytest.raises(PlanasonixSecretError, match="it is a link, a folder or a device"):
-            place.check()
+            place.check_writable()
         path.rmdir()
         os.mkfifo(path)
         with pytest.raises(PlanasonixSecretError, match="it is a link, a folder or a device"):
-            place.check()
+            place.check_writable()
 
-    def test_that_holds_something_else_is_left_as_it_is(self, place: Keeper, path: Path) -> None:
+    def test_that_holds_something_else_is_left_as_it_is(self, place: SecretStore, path: Path) -> None:
         path.write_text("precious")
-        for act in (place.check, lambda: place.keep(FIRST)):
+        for act in (place.check_writable, lambda: place.save(FIRST)):
             with pytest.raises(PlanasonixSecretError, match="not a signing secret that was kept before"):
                 act()
         assert path.read_text() == "precious"
 
     def test_whose_folder_is_missing_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(PlanasonixSecretError, match=f"there is no folder {tmp_path}/nowhere. Make it"):
-            keeper(f"file:{tmp_path}/nowhere/x").check()
+            keeper(f"file:{tmp_path}/nowhere/x").check_writable()
 
     def test_whose_folder_cannot_be_written_is_refused(self) -> None:
         with pytest.raises(
             PlanasonixSecretError, match=r"File /proc/x cannot be used \((Permission|FileNotFound)Error"
         ):
-            keeper("file:/proc/x").check()
+            keeper("file:/proc/x").check_writable()
 
     @pytest.mark.parametrize("step", ["fsync", "replace"])
     def test_is_left_as_it_was_where_it_cannot_be_written(
-        self, place: Keeper, path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+        self, place: SecretStore, path: Path, monkeypatch: pytest.MonkeyPatch, step: str
     ) -> None:
-        place.keep(FIRST, webhook_id="wh_1")
+        place.save(FIRST, webhook_id="wh_1")
 
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(*((os, "fsync", full) if step == "fsync" else (Path, "replace", full)))
         with pytest.raises(PlanasonixSecretError, match="No space left on device"):
-            place.keep(SECOND, webhook_id="wh_1")
+            place.save(SECOND, webhook_id="wh_1")
         monkeypatch.undo()
         assert list(path.parent.iterdir()) == [path]
-        assert place.kept() == Kept("wh_1", FIRST)
+        assert place.load() == StoredSecret("wh_1", FIRST)
 
 
 class TestAFunction:
     def test_is_given_the_secret(self) -> None:
         taken: list[SecretStr] = []
         place = keeper(taken.append)
-        place.check()
-        place.keep(FIRST, webhook_id="wh_1")
+        place.check_writable()
+        place.save(FIRST, webhook_id="wh_1")
         assert taken == [FIRST]
-        assert (place.is_readable, place.kept()) == (False, None)
+        assert (place.is_readable, place.load()) == (False, None)
 
     def test_whose_error_holds_the_secret_is_not_quoted(self) -> None:
         def refuse(secret: SecretStr) -> None:
             raise ValueError(f"bad: {secret.get_secret_value()}")
 
         with pytest.raises(PlanasonixSecretError, match=r"cannot be written \(ValueError, whose text") as failed:
-            keeper(refuse).keep(FIRST)
+            keeper(refuse).save(FIRST)
         assert shows_none(whole(failed.value))
 
     @pytest.mark.filterwarnings("error")
@@ -529,7 +529,7 @@ class TestAFunction:
 
         for function, what in ((lambda secret: Vault()(secret), "coroutine"), (little_by_little, "generator")):
             with pytest.raises(PlanasonixSecretError, match=f"it gave back a {what}, which nobody runs here"):
-                keeper(function).keep(FIRST)
+                keeper(function).save(FIRST)
         gc.collect()
 
     def test_is_called_by_its_name_alone(self) -> None:
@@ -604,7 +604,7 @@ class TestTheForms:
 
 
 def test_what_is_kept_is_shown_to_nobody() -> None:
-    kept = Kept("wh_1", SECOND, FIRST)
+    kept = StoredSecret("wh_1", SECOND, FIRST)
     assert shows_none(f"{kept} {kept!r}")
     with pytest.raises(TypeError, match="holds secrets, so it is not pickled"):
         pickle.dumps(kept)

@@ -37,7 +37,7 @@ XCOM = Other(task_id="other").output
 
 
 @pytest.mark.parametrize(
-    ("value", "is_open"),
+    ("value", "is_templated"),
     [
         ("{{ ds }}", True),
         ("conn_{{ var.value.x }}", True),
@@ -61,8 +61,8 @@ XCOM = Other(task_id="other").output
     ],
     ids=str,
 )
-def test_a_value_is_open_if_only_the_run_decides_it(value: Any, is_open: bool) -> None:
-    assert validators.is_open(value) is is_open
+def test_a_value_is_open_if_only_the_run_decides_it(value: Any, is_templated: bool) -> None:
+    assert validators.is_templated(value) is is_templated
 
 
 def refusal(check: validators.Check, value: Any) -> str:
@@ -245,7 +245,7 @@ def test_an_optional_parameter_may_be_none_and_nothing_else_that_is_wrong() -> N
 
 
 def test_a_value_that_cannot_be_written_is_refused_all_the_same() -> None:
-    assert str(validators.refusal("metadata", {"a": 10**5_000}, "less")) == (
+    assert str(validators.invalid_parameter("metadata", {"a": 10**5_000}, "less")) == (
         "metadata: got a dict that cannot be shown, allowed is less."
     )
 

@@ -21,11 +21,11 @@ from planasonix_provider.api.errors import (
     PlanasonixServerError,
 )
 from planasonix_provider.api.models import NewWebhook, NewWebhookReply, RotatedSecret, Webhook, WebhookBody
-from planasonix_provider.api.retry import Policy
+from planasonix_provider.api.retry import RetryPolicy
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.secret_stores import Kept, PlanasonixSecretError, keeper
+from planasonix_provider.secret_stores import PlanasonixSecretError, StoredSecret, keeper
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.webhook_secrets import create_and_keep, rotate_and_keep
+from planasonix_provider.webhook_secrets import create_webhook, rotate_secret
 
 URL = "https://hooks.example.com/planasonix"
 EVENTS = ["job.succeeded", "job.failed"]
@@ -63,7 +63,7 @@ class Receiver:
 
 @pytest.fixture(autouse=True)
 def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "Policy", partial(Policy, draw=lambda low, high: 0.0))
+    monkeypatch.setattr(client, "RetryPolicy", partial(RetryPolicy, draw=lambda low, high: 0.0))
 
 
 @pytest.fixture
@@ -86,22 +86,22 @@ class TestCreating:
         self, hook: PlanasonixHook, simulator: Simulator, tmp_path: Path
     ) -> None:
         to = f"file:{tmp_path / 'secret'}"
-        webhook = create_and_keep(hook, URL, events=EVENTS, to=to)
+        webhook = create_webhook(hook, URL, events=EVENTS, to=to)
         assert (type(webhook), webhook.url, webhook.events) == (Webhook, URL, EVENTS)
-        kept = keeper(to).kept()
+        kept = keeper(to).load()
         assert kept is not None
         assert (kept.webhook_id, [kept.signing_secret.get_secret_value()]) == (webhook.id, secrets_of(simulator))
 
     def test_makes_up_another_secret_each_time(self, hook: PlanasonixHook) -> None:
         receiver = Receiver()
         for _ in range(2):
-            create_and_keep(hook, URL, events=EVENTS, to=receiver)
+            create_webhook(hook, URL, events=EVENTS, to=receiver)
         assert len(set(receiver.taken)) == 2
         assert all(secret.startswith("whsec_") and len(secret) > 40 for secret in receiver.taken)
 
     def test_takes_a_secret_of_the_callers(self, hook: PlanasonixHook, simulator: Simulator) -> None:
         receiver = Receiver()
-        create_and_keep(hook, URL, events=EVENTS, to=receiver, secret=OWN)
+        create_webhook(hook, URL, events=EVENTS, to=receiver, secret=OWN)
         assert receiver.taken == secrets_of(simulator) == [OWN.get_secret_value()]
 
     def test_keeps_what_the_api_answers_whatever_was_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ class TestCreating:
                 return NewWebhook.model_validate({**answer, "secret": secret.get_secret_value()})
 
         receiver = Receiver()
-        webhook = create_and_keep(Stubborn(), URL, events=EVENTS, to=receiver, secret=OWN)  # type: ignore[arg-type]
+        webhook = create_webhook(Stubborn(), URL, events=EVENTS, to=receiver, secret=OWN)  # type: ignore[arg-type]
         assert receiver.taken == ["whsec_the_servers_own"]
         assert webhook.model_dump(exclude_unset=True) == {"id": "wh_1", "url": URL, "events": EVENTS}
 
@@ -123,48 +123,48 @@ class TestCreating:
         self, hook: PlanasonixHook, simulator: Simulator, to: str, error: type[Exception]
     ) -> None:
         with pytest.raises(error):
-            create_and_keep(hook, URL, events=EVENTS, to=to)
+            create_webhook(hook, URL, events=EVENTS, to=to)
         with pytest.raises(error):
-            rotate_and_keep(hook, "wh_1", to=to)
+            rotate_secret(hook, "wh_1", to=to)
         assert simulator.requests == []
 
     def test_does_not_push_out_the_secret_of_another_subscription(
         self, hook: PlanasonixHook, simulator: Simulator, tmp_path: Path
     ) -> None:
         place = keeper(f"file:{tmp_path / 'secret'}")
-        first = create_and_keep(hook, URL, events=EVENTS, to=place)
+        first = create_webhook(hook, URL, events=EVENTS, to=place)
         other = simulator.subscribe(f"{URL}/other", EVENTS)
-        before = place.kept()
+        before = place.load()
         with pytest.raises(PlanasonixSecretError, match=f"it holds the secret of webhook {first.id}"):
-            create_and_keep(hook, URL, events=EVENTS, to=place)
+            create_webhook(hook, URL, events=EVENTS, to=place)
         with pytest.raises(PlanasonixSecretError, match=f"it holds the secret of webhook {first.id}"):
-            rotate_and_keep(hook, other.id, to=place)
-        assert place.kept() == before
+            rotate_secret(hook, other.id, to=place)
+        assert place.load() == before
         assert len(simulator.world.webhooks.all()) == 2
         hook.delete_webhook(first.id)
-        rotate_and_keep(hook, other.id, to=place)
-        assert (kept := place.kept()) is not None
+        rotate_secret(hook, other.id, to=place)
+        assert (kept := place.load()) is not None
         assert (kept.webhook_id, kept.previous) == (other.id, None)
 
     def test_does_not_push_out_the_secret_of_one_that_came_at_the_same_moment(
         self, hook: PlanasonixHook, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         place = keeper(f"file:{tmp_path / 'secret'}")
-        gone = create_and_keep(hook, URL, events=EVENTS, to=place)
+        gone = create_webhook(hook, URL, events=EVENTS, to=place)
         hook.delete_webhook(gone.id)
         made: list[Webhook] = []
         create = webhook_secrets.create
 
         def create_after_another(*arguments: Any, **parameters: Any) -> NewWebhook:
             monkeypatch.setattr(webhook_secrets, "create", create)
-            made.append(create_and_keep(hook, f"{URL}/other", events=EVENTS, to=place))
+            made.append(create_webhook(hook, f"{URL}/other", events=EVENTS, to=place))
             return create(*arguments, **parameters)
 
         monkeypatch.setattr(webhook_secrets, "create", create_after_another)
         with pytest.raises(PlanasonixSecretError, match=r"holds the secret of webhook .* was deleted again: nothing"):
-            create_and_keep(hook, URL, events=EVENTS, to=place, sleep=lambda _: None)
+            create_webhook(hook, URL, events=EVENTS, to=place, sleep=lambda _: None)
         assert [webhook.id for webhook in simulator.world.webhooks.all()] == [made[0].id]
-        assert (kept := place.kept()) is not None
+        assert (kept := place.load()) is not None
         assert kept.webhook_id == made[0].id
 
     def test_creates_nothing_for_a_function_that_only_begins_to_keep_it(
@@ -173,14 +173,14 @@ class TestCreating:
         async def put(secret: SecretStr) -> None: ...
 
         with pytest.raises(PlanasonixSecretError, match=r"gave back a coroutine.*deleted again: nothing was created"):
-            create_and_keep(hook, URL, events=EVENTS, to=lambda secret: put(secret), sleep=lambda _: None)
+            create_webhook(hook, URL, events=EVENTS, to=lambda secret: put(secret), sleep=lambda _: None)
         assert simulator.world.webhooks.all() == []
 
     def test_tries_to_keep_it_three_times(
         self, hook: PlanasonixHook, simulator: Simulator, pauses: list[float]
     ) -> None:
         receiver = Receiver(fails=2)
-        create_and_keep(hook, URL, events=EVENTS, to=receiver, sleep=pauses.append)
+        create_webhook(hook, URL, events=EVENTS, to=receiver, sleep=pauses.append)
         assert receiver.taken == secrets_of(simulator)
         assert pauses == [1.0, 2.0]
 
@@ -188,7 +188,7 @@ class TestCreating:
         self, hook: PlanasonixHook, simulator: Simulator, pauses: list[float]
     ) -> None:
         with pytest.raises(PlanasonixSecretError, match=r"No space left on device.*deleted again: nothing was created"):
-            create_and_keep(hook, URL, events=EVENTS, to=Receiver(fails=9), sleep=pauses.append)
+            create_webhook(hook, URL, events=EVENTS, to=Receiver(fails=9), sleep=pauses.append)
         assert simulator.world.webhooks.all() == []
 
     def test_deletes_it_though_the_answer_to_that_is_lost(
@@ -196,7 +196,7 @@ class TestCreating:
     ) -> None:
         simulator.fail("reset", route="delete_webhook", when="after")
         with pytest.raises(PlanasonixSecretError, match="deleted again: nothing was created"):
-            create_and_keep(hook, URL, events=EVENTS, to=Receiver(fails=9), sleep=pauses.append)
+            create_webhook(hook, URL, events=EVENTS, to=Receiver(fails=9), sleep=pauses.append)
         assert simulator.world.webhooks.all() == []
 
     def test_names_what_it_could_not_delete_again(
@@ -204,7 +204,7 @@ class TestCreating:
     ) -> None:
         simulator.fail("status", route="delete_webhook", status=403, times=None)
         with pytest.raises(PlanasonixSecretError) as failed:
-            create_and_keep(hook, URL, events=EVENTS, to=Receiver(fails=9), sleep=pauses.append)
+            create_webhook(hook, URL, events=EVENTS, to=Receiver(fails=9), sleep=pauses.append)
         (webhook,) = simulator.world.webhooks.all()
         assert f"Nobody knows the secret of the new webhook {webhook.id}" in str(failed.value)
         assert "answered 403" in str(failed.value)
@@ -218,19 +218,19 @@ class TestCreating:
         simulator.fail(kind, route="create_webhook", status=status, when=when)
         receiver = Receiver()
         with pytest.raises(PlanasonixLostTrackError, match="Nobody knows whether the webhook was created"):
-            create_and_keep(hook, URL, events=EVENTS, to=receiver)
+            create_webhook(hook, URL, events=EVENTS, to=receiver)
         assert routes_asked(simulator) == ["create_webhook"]
         assert receiver.calls == 0
 
     def test_is_repeated_where_it_surely_created_nothing(self, hook: PlanasonixHook, simulator: Simulator) -> None:
         simulator.fail("status", route="create_webhook", status=503, headers={"Retry-After": "0"})
-        create_and_keep(hook, URL, events=EVENTS, to=Receiver())
+        create_webhook(hook, URL, events=EVENTS, to=Receiver())
         assert len(simulator.world.webhooks.all()) == 1
 
     def test_says_what_the_api_refuses(self, hook: PlanasonixHook, simulator: Simulator) -> None:
         simulator.fail("status", route="create_webhook", status=403)
         with pytest.raises(PlanasonixPermissionError):
-            create_and_keep(hook, URL, events=EVENTS, to=Receiver())
+            create_webhook(hook, URL, events=EVENTS, to=Receiver())
 
     def test_a_server_that_sends_the_secret_back_with_its_refusal_is_quoted_without(self) -> None:
         class Echo:
@@ -238,7 +238,7 @@ class TestCreating:
                 raise PlanasonixServerError(f"answered 400 (secret {secret.get_secret_value()})", status=501)
 
         with pytest.raises(PlanasonixServerError, match=r"secret \*\*\*") as refused:
-            create_and_keep(Echo(), URL, events=EVENTS, to=Receiver(), secret=OWN)  # type: ignore[arg-type]
+            create_webhook(Echo(), URL, events=EVENTS, to=Receiver(), secret=OWN)  # type: ignore[arg-type]
         assert OWN.get_secret_value() not in whole(refused.value)
 
 
@@ -251,10 +251,10 @@ class TestRotating:
         self, hook: PlanasonixHook, simulator: Simulator, tmp_path: Path, webhook: NewWebhook
     ) -> None:
         place = keeper(f"file:{tmp_path / 'secret'}")
-        place.keep(webhook.signing_secret, webhook_id=webhook.id)
-        rotation = rotate_and_keep(hook, webhook.id, to=place)
+        place.save(webhook.signing_secret, webhook_id=webhook.id)
+        rotation = rotate_secret(hook, webhook.id, to=place)
         (new,) = secrets_of(simulator)
-        assert place.kept() == Kept(webhook.id, SecretStr(new), webhook.signing_secret)
+        assert place.load() == StoredSecret(webhook.id, SecretStr(new), webhook.signing_secret)
         assert rotation.webhook_id == webhook.id
         assert rotation.rotated_at is not None
         assert new not in repr(rotation)
@@ -273,7 +273,7 @@ class TestRotating:
     ) -> None:
         simulator.fail(kind, route="rotate_webhook_secret", status=status, when=when, times=2)
         receiver = Receiver()
-        rotate_and_keep(hook, webhook.id, to=receiver, sleep=pauses.append)
+        rotate_secret(hook, webhook.id, to=receiver, sleep=pauses.append)
         assert receiver.taken == secrets_of(simulator)
         assert routes_asked(simulator).count("rotate_webhook_secret") == 3
 
@@ -287,19 +287,19 @@ class TestRotating:
         with pytest.raises(
             PlanasonixLostTrackError, match=r"Nobody knows whether the secret of webhook .* rotate it again"
         ):
-            rotate_and_keep(hook, webhook.id, to=Receiver(), sleep=pauses.append)
+            rotate_secret(hook, webhook.id, to=Receiver(), sleep=pauses.append)
 
     def test_says_that_the_new_secret_is_lost(
         self, hook: PlanasonixHook, simulator: Simulator, webhook: NewWebhook, pauses: list[float]
     ) -> None:
         with pytest.raises(PlanasonixSecretError, match=r"The new secret of webhook .* is lost") as failed:
-            rotate_and_keep(hook, webhook.id, to=Receiver(fails=9), sleep=pauses.append)
+            rotate_secret(hook, webhook.id, to=Receiver(fails=9), sleep=pauses.append)
         assert "rotate it again, once the secret can be kept" in str(failed.value)
         assert not any(secret in whole(failed.value) for secret in secrets_of(simulator))
 
     def test_of_what_is_not_there_is_refused_at_once(self, hook: PlanasonixHook, simulator: Simulator) -> None:
         with pytest.raises(PlanasonixNotFoundError):
-            rotate_and_keep(hook, "wh_unknown", to=Receiver())
+            rotate_secret(hook, "wh_unknown", to=Receiver())
         assert routes_asked(simulator) == ["rotate_webhook_secret"]
 
 
@@ -316,10 +316,10 @@ def test_no_secret_is_in_a_log_or_an_error_whatever_goes_wrong(
                     simulator.fail(fault, route=route, when="after")
                 receiver = Receiver(fails=fails)
                 try:
-                    webhook = create_and_keep(hook, URL, events=EVENTS, to=receiver, sleep=lambda _: None)
+                    webhook = create_webhook(hook, URL, events=EVENTS, to=receiver, sleep=lambda _: None)
                     seen |= set(secrets_of(simulator))
                     said += repr(webhook)
-                    said += repr(rotate_and_keep(hook, webhook.id, to=receiver, sleep=lambda _: None))
+                    said += repr(rotate_secret(hook, webhook.id, to=receiver, sleep=lambda _: None))
                 except PlanasonixError as error:
                     said += whole(error)
                 seen |= {*secrets_of(simulator), *receiver.taken}

@@ -19,15 +19,15 @@ import httpx
 from tenacity import AsyncRetrying, Retrying
 
 from planasonix_provider import clock
-from planasonix_provider.api.client_config import Account as Account
+from planasonix_provider.api.client_config import ClientConfig as ClientConfig
 from planasonix_provider.api.client_config import is_loopback
 from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixRateLimitError
 from planasonix_provider.api.operations import Operations
-from planasonix_provider.api.rate_limiter import Pace, pace_of
+from planasonix_provider.api.rate_limiter import RateLimiter, pace_of
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.request_timeout import Deadline
-from planasonix_provider.api.responses import Answer, Incoming, read
-from planasonix_provider.api.retry import Policy
+from planasonix_provider.api.request_timeout import TotalTimeout
+from planasonix_provider.api.responses import BoundedResponse, RawResponse, read
+from planasonix_provider.api.retry import RetryPolicy
 from planasonix_provider.api.transport_errors import faults_named
 
 T = TypeVar("T")
@@ -48,19 +48,19 @@ class Client(Operations):
 
     def __init__(
         self,
-        account: Account,
-        policy: Policy | None = None,
+        account: ClientConfig,
+        policy: RetryPolicy | None = None,
         *,
         sleep: Callable[[float], None] = clock.sleep,
     ) -> None:
         self.account = account
-        self.policy = policy or Policy()
+        self.policy = policy or RetryPolicy()
         self.pace = pace_of(account.base_url, account.api_key)
         self._sleep = sleep
-        self._deadline = Deadline(account.seconds_a_try)
+        self._deadline = TotalTimeout(account.seconds_a_try)
         self._http = httpx.Client(**_options(account))
 
-    def send(self, request: Request[T], policy: Policy | None = None) -> T:
+    def send(self, request: Request[T], policy: RetryPolicy | None = None) -> T:
         """Send a request, again where that is safe and can help.
 
         :param request: one of :mod:`planasonix_provider.api.routes`.
@@ -73,21 +73,21 @@ class Client(Operations):
         answer: T = retrying(self._try, request, policy)
         return answer
 
-    def wait_for_turn(self, request: Request[Any], at_most: float = math.inf) -> None:
+    def wait_for_rate_limit(self, request: Request[Any], at_most: float = math.inf) -> None:
         """Let others go first, where the rate limit runs short and the request can wait.
 
         :param request: what is to be sent.
         :param at_most: for how many seconds.
         """
         if request.can_wait:
-            for rest in self.pace.rests(at_most):
+            for rest in self.pace.acquire(at_most):
                 self._sleep(rest)
 
-    def _try(self, request: Request[T], policy: Policy) -> T:
+    def _try(self, request: Request[T], policy: RetryPolicy) -> T:
         if policy.takes_turns:
-            self.wait_for_turn(request, policy.seconds_for_a_read)
+            self.wait_for_rate_limit(request, policy.seconds_for_a_read)
         if not policy.is_urgent:
-            _keep_silence(self.pace, request)
+            _raise_during_retry_after(self.pace, request)
         self._deadline.begin(policy.seconds_for_a_read if request.can_wait else math.inf)
         return self._send_once(request)
 
@@ -121,19 +121,19 @@ class AsyncClient(Operations):
 
     def __init__(
         self,
-        account: Account,
-        policy: Policy | None = None,
+        account: ClientConfig,
+        policy: RetryPolicy | None = None,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.account = account
-        self.policy = policy or Policy()
+        self.policy = policy or RetryPolicy()
         self.pace = pace_of(account.base_url, account.api_key)
         self._sleep = sleep
         self._line = asyncio.Lock()
         self._http = httpx.AsyncClient(**_options(account), limits=_LIMITS)
 
-    async def send(self, request: Request[T], policy: Policy | None = None) -> T:
+    async def send(self, request: Request[T], policy: RetryPolicy | None = None) -> T:
         """Send a request, again where that is safe and can help.
 
         :param request: one of :mod:`planasonix_provider.api.routes`.
@@ -145,7 +145,7 @@ class AsyncClient(Operations):
         retrying = AsyncRetrying(**policy.tenacity(request.repeat), sleep=self._sleep)
         return await retrying(self._try, request, policy)
 
-    async def wait_for_turn(self, request: Request[Any], at_most: float = math.inf) -> None:
+    async def wait_for_rate_limit(self, request: Request[Any], at_most: float = math.inf) -> None:
         """Let others go first, where the rate limit runs short and the request can wait.
 
         :param request: what is to be sent.
@@ -153,14 +153,14 @@ class AsyncClient(Operations):
         """
         if request.can_wait:
             async with self._line:
-                for rest in self.pace.rests(at_most):
+                for rest in self.pace.acquire(at_most):
                     await self._sleep(rest)
 
-    async def _try(self, request: Request[T], policy: Policy) -> T:
+    async def _try(self, request: Request[T], policy: RetryPolicy) -> T:
         if policy.takes_turns:
-            await self.wait_for_turn(request, policy.seconds_for_a_read)
+            await self.wait_for_rate_limit(request, policy.seconds_for_a_read)
         if not policy.is_urgent:
-            _keep_silence(self.pace, request)
+            _raise_during_retry_after(self.pace, request)
         longest = policy.seconds_for_a_read if request.can_wait else math.inf
         with faults_named(self.account, request):
             async with asyncio.timeout(None if longest == math.inf else longest):
@@ -188,7 +188,7 @@ class AsyncClient(Operations):
         await self.close()
 
 
-def _options(account: Account) -> dict[str, Any]:
+def _options(account: ClientConfig) -> dict[str, Any]:
     url = _base_url(account)
     return {
         "base_url": url,
@@ -204,7 +204,7 @@ def _options(account: Account) -> dict[str, Any]:
     }
 
 
-def _base_url(account: Account) -> httpx.URL:
+def _base_url(account: ClientConfig) -> httpx.URL:
     try:
         return httpx.URL(account.base_url)
     except httpx.InvalidURL as fault:
@@ -213,7 +213,7 @@ def _base_url(account: Account) -> httpx.URL:
         ) from None
 
 
-def _ssl_context(account: Account) -> ssl.SSLContext:
+def _ssl_context(account: ClientConfig) -> ssl.SSLContext:
     try:
         return _context_by(account.verify)
     except OSError as fault:
@@ -244,8 +244,8 @@ def _arguments(request: Request[Any]) -> dict[str, Any]:
     }
 
 
-def _keep_silence(pace: Pace, request: Request[Any]) -> None:
-    if rest := pace.silence():
+def _raise_during_retry_after(pace: RateLimiter, request: Request[Any]) -> None:
+    if rest := pace.retry_after_remaining():
         raise PlanasonixRateLimitError(
             f"{request}: not sent, since Planasonix has asked this API key to be silent for another "
             f"{math.ceil(rest)} s (429).",
@@ -253,14 +253,14 @@ def _keep_silence(pace: Pace, request: Request[Any]) -> None:
         )
 
 
-def _incoming(client: Client | AsyncClient, request: Request[Any], response: httpx.Response) -> Incoming:
+def _incoming(client: Client | AsyncClient, request: Request[Any], response: httpx.Response) -> BoundedResponse:
     """Leave the library behind, and learn what the headers say of the rate limit."""
     headers = {name.lower(): value for name, value in response.headers.items()}
-    client.pace.note(response.status_code, headers)
-    return Incoming(request, response.status_code, headers, client.account.connection)
+    client.pace.update(response.status_code, headers)
+    return BoundedResponse(request, response.status_code, headers, client.account.connection)
 
 
-def _without_key(account: Account, answer: Answer) -> Answer:
+def _without_key(account: ClientConfig, answer: RawResponse) -> RawResponse:
     """Leave the key behind. A server may send it back, and its answer may be logged, printed, or returned by a task."""
     headers = {name: account.without_key(value) for name, value in answer.headers.items()}
     content = account.without_key_in_body(answer.content)

@@ -25,7 +25,7 @@ _SHORTEST_KEY_TO_HIDE = 6
 
 
 @dataclass(frozen=True)
-class Account:
+class ClientConfig:
     """Where the API is, and who asks.
 
     :param api_key: the API key; it shows in no repr.
@@ -92,7 +92,7 @@ class Account:
         """For how many seconds one try may last in all."""
         return self.connect_timeout + 4 * self.read_timeout if self.try_timeout is None else self.try_timeout
 
-    def in_a_hurry(self) -> Account:
+    def with_short_timeouts(self) -> ClientConfig:
         """Give the same account, for a process that has only seconds left.
 
         :return: the account, with timeouts of 1 s to connect, 1.5 s to read and 2.5 s in all.

@@ -42,7 +42,7 @@ class PlanasonixError(Exception):
         """The error's text."""
         return str(self.args[0])
 
-    def reword(self, message: str) -> None:
+    def with_message(self, message: str) -> None:
         """Say it otherwise, and stay the same error.
 
         :param message: the new text.

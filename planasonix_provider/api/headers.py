@@ -47,7 +47,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 @dataclass(frozen=True)
-class Allowance:
+class RateLimit:
     """What a key may still ask for.
 
     :param limit: how many requests a window allows.
@@ -60,7 +60,7 @@ class Allowance:
     seconds: float
 
 
-def allowance(headers: Mapping[str, str]) -> Allowance | None:
+def allowance(headers: Mapping[str, str]) -> RateLimit | None:
     """Read ``X-RateLimit-Limit``, ``X-RateLimit-Remaining`` and ``X-RateLimit-Reset``.
 
     :param headers: the answer's headers, looked up by lower-case name.
@@ -70,7 +70,7 @@ def allowance(headers: Mapping[str, str]) -> Allowance | None:
     if not limit or remaining is None:
         return None
     seconds = reset - server_time(headers).timestamp() if reset else WINDOW
-    return Allowance(limit, min(remaining, limit), seconds if 0 <= seconds <= 60 * WINDOW else WINDOW)
+    return RateLimit(limit, min(remaining, limit), seconds if 0 <= seconds <= 60 * WINDOW else WINDOW)
 
 
 def _number(headers: Mapping[str, str], name: str) -> int | None:

@@ -20,7 +20,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Blocking(Protocol):
+class SyncSender(Protocol):
     """Whatever sends a request and blocks until its answer is there."""
 
     def send(self, request: Request[T]) -> T:
@@ -28,7 +28,7 @@ class Blocking(Protocol):
         ...
 
 
-class Awaiting(Protocol):
+class AsyncSender(Protocol):
     """Whatever sends a request and lets others run until its answer is there."""
 
     async def send(self, request: Request[T]) -> T:
@@ -49,9 +49,9 @@ class operation(Generic[P, T]):  # noqa: N801 - stands where a decorator would, 
     @overload
     def __get__(self, sender: None, owner: type) -> Self: ...
     @overload
-    def __get__(self, sender: Blocking, owner: type) -> Callable[P, T]: ...
+    def __get__(self, sender: SyncSender, owner: type) -> Callable[P, T]: ...
     @overload
-    def __get__(self, sender: Awaiting, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    def __get__(self, sender: AsyncSender, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
     def __get__(self, sender: Any, owner: type) -> Any:
         """Bind the route to what sends it."""
         if sender is None:
@@ -64,7 +64,7 @@ class operation(Generic[P, T]):  # noqa: N801 - stands where a decorator would, 
         return send
 
 
-class listing(Generic[P, T]):  # noqa: N801 - as above
+class paginated_operation(Generic[P, T]):  # noqa: N801 - as above
     """A route that gives a list: an iterator that asks for a page when the one before is used up.
 
     :param route: the function of :mod:`planasonix_provider.api.routes` that makes the request for the first page.
@@ -77,9 +77,9 @@ class listing(Generic[P, T]):  # noqa: N801 - as above
     @overload
     def __get__(self, sender: None, owner: type) -> Self: ...
     @overload
-    def __get__(self, sender: Blocking, owner: type) -> Callable[P, Iterator[T]]: ...
+    def __get__(self, sender: SyncSender, owner: type) -> Callable[P, Iterator[T]]: ...
     @overload
-    def __get__(self, sender: Awaiting, owner: type) -> Callable[P, AsyncIterator[T]]: ...
+    def __get__(self, sender: AsyncSender, owner: type) -> Callable[P, AsyncIterator[T]]: ...
     def __get__(self, sender: Any, owner: type) -> Any:
         """Bind the route to what sends it."""
         if sender is None:
@@ -99,24 +99,24 @@ class Operations:
 
     trigger_sync = operation(routes.trigger_sync)
     trigger_backfill = operation(routes.trigger_backfill)
-    list_backfills = listing(routes.list_backfills)
+    list_backfills = paginated_operation(routes.list_backfills)
     get_backfill = operation(routes.get_backfill)
-    list_jobs = listing(routes.list_jobs)
+    list_jobs = paginated_operation(routes.list_jobs)
     get_job = operation(routes.get_job)
     get_job_results = operation(routes.get_job_results)
     cancel_job = operation(routes.cancel_job)
-    list_webhooks = listing(routes.list_webhooks)
+    list_webhooks = paginated_operation(routes.list_webhooks)
     create_webhook = operation(routes.create_webhook)
     get_webhook = operation(routes.get_webhook)
     update_webhook = operation(routes.update_webhook)
     delete_webhook = operation(routes.delete_webhook)
     rotate_webhook_secret = operation(routes.rotate_webhook_secret)
     test_webhook = operation(routes.test_webhook)
-    list_webhook_deliveries = listing(routes.list_webhook_deliveries)
+    list_webhook_deliveries = paginated_operation(routes.list_webhook_deliveries)
     get_openapi = operation(routes.get_openapi)
 
 
-class Cursors(Generic[T]):
+class Paginator(Generic[T]):
     """Walks from page to page, and ends: the list, the caller's limit, or a server that leads in a circle.
 
     :param request: asks for the first page.
@@ -166,8 +166,8 @@ class Cursors(Generic[T]):
         return True
 
 
-def _items(sender: Blocking, request: Request[Page[T]]) -> Iterator[T]:
-    cursors = Cursors(request)
+def _items(sender: SyncSender, request: Request[Page[T]]) -> Iterator[T]:
+    cursors = Paginator(request)
     while True:
         page = sender.send(cursors.request)
         yield from cursors.take(page)
@@ -175,8 +175,8 @@ def _items(sender: Blocking, request: Request[Page[T]]) -> Iterator[T]:
             return
 
 
-async def _awaited_items(sender: Awaiting, request: Request[Page[T]]) -> AsyncIterator[T]:
-    cursors = Cursors(request)
+async def _awaited_items(sender: AsyncSender, request: Request[Page[T]]) -> AsyncIterator[T]:
+    cursors = Paginator(request)
     while True:
         page = await sender.send(cursors.request)
         for item in cursors.take(page):

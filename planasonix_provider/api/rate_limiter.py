@@ -11,24 +11,24 @@ from threading import Lock
 
 from pydantic import SecretStr
 
-from planasonix_provider.api.headers import WINDOW, Allowance, allowance, retry_after, skew
+from planasonix_provider.api.headers import WINDOW, RateLimit, allowance, retry_after, skew
 from planasonix_provider.clock import monotonic
 
 log = logging.getLogger(__name__)
 
 #: For how many seconds the API can silence whoever uses a key at one go, whatever its ``Retry-After`` says.
-LONGEST_SILENCE = 900.0
+MAX_RETRY_AFTER = 900.0
 #: For how many seconds a request that can wait lets others go first.
-LONGEST_REST = 60.0
+MAX_DELAY = 60.0
 #: While more than this part of the limit is left, requests are not spread, however many processes use the key.
-FREE = 0.5
+UNTHROTTLED_FRACTION = 0.5
 #: The part of the limit that is left to what cannot wait: starts, cancels, and processes that know nothing yet.
-RESERVE = 0.1
+RESERVED_FRACTION = 0.1
 #: How much the traffic that was seen before weighs against what has come since.
-FADES = 0.6
+DECAY = 0.6
 
 
-class Pace:
+class RateLimiter:
     """Spreads the requests of a key over what its rate limit still allows. May be used from any thread.
 
     Other processes use the same key, and all that one sees of them is how fast the remaining requests dwindle: where
@@ -47,7 +47,7 @@ class Pace:
         self._draw = draw
         self._lock = Lock()
         self._silent_until = self._last_turn = self._told = -math.inf
-        self._allowance: Allowance | None = None
+        self._allowance: RateLimit | None = None
         self._seen_at = self._reset_at = -math.inf
         # Weighed sums: what was asked by this process and by all, and in how many seconds.
         self._own = self._all = self._span = 0.0
@@ -56,7 +56,7 @@ class Pace:
         #: By how much the server's clock is ahead, as its newest answer has it; ``None`` before one has told.
         self.skew: timedelta | None = None
 
-    def note(self, status: int, headers: Mapping[str, str]) -> None:
+    def update(self, status: int, headers: Mapping[str, str]) -> None:
         """Learn from an answer.
 
         :param status: its HTTP status.
@@ -66,41 +66,41 @@ class Pace:
             now = self._clock()
             self._last_turn = max(self._last_turn, now)
             if status == 429:
-                silence = min(retry_after(headers) or 0.0, LONGEST_SILENCE)
+                silence = min(retry_after(headers) or 0.0, MAX_RETRY_AFTER)
                 self._silent_until = max(self._silent_until, now + silence)
             if (told := skew(headers)) is not None:
                 self.skew = told
             if seen := allowance(headers):
                 self._learn(seen, now)
 
-    def silence(self) -> float:
+    def retry_after_remaining(self) -> float:
         """Say for how long nothing is to be asked.
 
         :return: the seconds that are left of what a ``Retry-After`` asked for.
         """
         return max(0.0, self._silent_until - self._clock())
 
-    def rest(self) -> float:
+    def delay(self) -> float:
         """Say how long a request that can wait had better wait.
 
-        :return: the seconds until its turn, at most :data:`LONGEST_REST`; none while much of the limit is left.
+        :return: the seconds until its turn, at most :data:`MAX_DELAY`; none while much of the limit is left.
         """
         with self._lock:
             now = self._clock()
-            rest = min(max(0.0, self._next_turn(now) - now), LONGEST_REST)
+            rest = min(max(0.0, self._next_turn(now) - now), MAX_DELAY)
             if rest >= 1 and now - self._told >= WINDOW:
                 self._told = now
                 self._tell(now)
             return rest
 
-    def rests(self, at_most: float = LONGEST_REST) -> Iterator[float]:
+    def acquire(self, at_most: float = MAX_DELAY) -> Iterator[float]:
         """Wait for a turn, and take it.
 
-        :param at_most: for how many seconds to wait, where that is less than :data:`LONGEST_REST`.
+        :param at_most: for how many seconds to wait, where that is less than :data:`MAX_DELAY`.
         :return: the seconds to sleep, again and again while others are faster, and so many in all.
         """
-        left = min(at_most, LONGEST_REST)
-        while left > 0 and (rest := self.rest()):
+        left = min(at_most, MAX_DELAY)
+        while left > 0 and (rest := self.delay()):
             yield min(rest, left)
             left -= rest
         self._last_turn = self._clock()
@@ -115,15 +115,15 @@ class Pace:
             remaining, left = known.remaining - others * (now - self._seen_at), self._reset_at - now
         else:
             remaining, left = float(known.limit), WINDOW
-        if remaining > FREE * known.limit:
+        if remaining > UNTHROTTLED_FRACTION * known.limit:
             return now
         crowd = max(1.0, self._all / self._own)
-        if (usable := remaining - RESERVE * known.limit) > 0:
-            return self._last_turn + min(left * crowd / usable, LONGEST_REST)
+        if (usable := remaining - RESERVED_FRACTION * known.limit) > 0:
+            return self._last_turn + min(left * crowd / usable, MAX_DELAY)
         # Everybody comes again after the same moment, and so not all at once.
-        return self._reset_at + self._lag * min(WINDOW * crowd / ((1 - RESERVE) * known.limit), LONGEST_REST)
+        return self._reset_at + self._lag * min(WINDOW * crowd / ((1 - RESERVED_FRACTION) * known.limit), MAX_DELAY)
 
-    def _learn(self, seen: Allowance, now: float) -> None:
+    def _learn(self, seen: RateLimit, now: float) -> None:
         before = self._allowance
         self._own_since += 1
         if before is None:
@@ -143,9 +143,9 @@ class Pace:
 
     def _weigh(self, own: int, by_all: int, seconds: float) -> None:
         """Take in what was asked since; what was seen before counts less by that."""
-        self._own = self._own * FADES + own
-        self._all = self._all * FADES + by_all
-        self._span = self._span * FADES + max(0.0, seconds)
+        self._own = self._own * DECAY + own
+        self._all = self._all * DECAY + by_all
+        self._span = self._span * DECAY + max(0.0, seconds)
 
     def _tell(self, now: float) -> None:
         assert self._allowance is not None  # noqa: S101 - else nobody would have to wait
@@ -158,14 +158,14 @@ class Pace:
         )
 
 
-def _is_full_again(before: Allowance, seen: Allowance) -> bool:
-    return seen.remaining - before.remaining > RESERVE * seen.limit
+def _is_full_again(before: RateLimit, seen: RateLimit) -> bool:
+    return seen.remaining - before.remaining > RESERVED_FRACTION * seen.limit
 
 
-_paces: dict[tuple[str, SecretStr], Pace] = {}
+_paces: dict[tuple[str, SecretStr], RateLimiter] = {}
 
 
-def pace_of(base_url: str, api_key: SecretStr) -> Pace:
+def pace_of(base_url: str, api_key: SecretStr) -> RateLimiter:
     """Give the pace of a key.
 
     :param base_url: where the API is.
@@ -173,4 +173,4 @@ def pace_of(base_url: str, api_key: SecretStr) -> Pace:
     :return: the one that all who use this key in this process share.
     """
     # Atomic, so that two threads that begin together get the same.
-    return _paces.setdefault((base_url, api_key), Pace())
+    return _paces.setdefault((base_url, api_key), RateLimiter())

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from planasonix_provider import validators
-from planasonix_provider.api.models import Reply
+from planasonix_provider.api.models import Envelope
 
 T = TypeVar("T")
 
@@ -20,12 +20,12 @@ PREFIX = "/api/v1"
 PAGE_SIZE = 100
 
 
-class Repeat(Enum):
+class Idempotency(Enum):
     """What repeating a request does, which decides what may be tried again."""
 
     SAFE = "safe"
     """A read, or a cancel: the second time changes nothing."""
-    STARTS_WORK = "starts work"
+    NOT_IDEMPOTENT = "starts work"
     """A start: the second one may start the work twice, so it is repeated only where the first surely did nothing."""
 
 
@@ -48,8 +48,8 @@ class Request(Generic[T]):
 
     method: str
     path: str
-    reply: type[Reply[T]]
-    repeat: Repeat = Repeat.SAFE
+    reply: type[Envelope[T]]
+    repeat: Idempotency = Idempotency.SAFE
     ids: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str | int | None] = field(default_factory=dict)
     # In no repr: there may be a secret in it.

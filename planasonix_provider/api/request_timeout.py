@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 
-class Deadline:
+class TotalTimeout:
     """Ends a blocking try in time: httpx bounds each single read, and a server that drips would be read for ever.
 
     It watches the sockets and not the pieces of the body, since headers, or what frames a chunk, can drip as well.

@@ -70,7 +70,7 @@ _ADVICE_OTHER = "The API's reference names no such answer: check the host of {co
 
 
 @dataclass(frozen=True)
-class Answer:
+class RawResponse:
     """An HTTP answer, without the library that brought it.
 
     :param status: the HTTP status.
@@ -85,7 +85,7 @@ class Answer:
     connection: str = THE_CONNECTION
 
 
-class Incoming:
+class BoundedResponse:
     """An answer that is still coming in: takes its body piece by piece, and refuses one that would never be read.
 
     :param request: what was asked.
@@ -99,7 +99,7 @@ class Incoming:
         self, request: Request[Any], status: int, headers: Mapping[str, str], connection: str = THE_CONNECTION
     ) -> None:
         self._request = request
-        self._head = Answer(status, headers, b"", connection)
+        self._head = RawResponse(status, headers, b"", connection)
         self._max_bytes = request.reply.max_bytes
         self._content = bytearray()
         self._came = 0
@@ -132,7 +132,7 @@ class Incoming:
         if max(self._came, len(self._content)) > self._max_bytes:
             raise self._too_large()
 
-    def answer(self) -> Answer:
+    def answer(self) -> RawResponse:
         """Give the answer, when all of it has come.
 
         :return: the answer, with its body unpacked.
@@ -146,7 +146,7 @@ class Incoming:
         return _unreadable(self._request, self._head, f"with a body of more than {self._max_bytes / 1_000_000:g} MB")
 
 
-def read(request: Request[T], answer: Answer) -> T:
+def read(request: Request[T], answer: RawResponse) -> T:
     """Make of an answer what was asked for.
 
     :param request: what was asked.
@@ -170,7 +170,7 @@ def read(request: Request[T], answer: Answer) -> T:
     return value
 
 
-def _warn_of_unreadable(request: Request[Any], answer: Answer, page: Page[Any]) -> None:
+def _warn_of_unreadable(request: Request[Any], answer: RawResponse, page: Page[Any]) -> None:
     """Warn once for each connection and list, in each process: a list is asked for again and again."""
     if (known := (answer.connection, request.path)) in _WARNED:
         return
@@ -189,13 +189,13 @@ def _warn_of_unreadable(request: Request[Any], answer: Answer, page: Page[Any]) 
     )
 
 
-def _unreadable(request: Request[T], answer: Answer, what: str) -> PlanasonixError:
+def _unreadable(request: Request[T], answer: RawResponse, what: str) -> PlanasonixError:
     return PlanasonixUnreadableError(
         f"{request}: answered {_status(answer.status)} {what}. {_ending(answer, _ADVICE_NOT_THE_API)}"
     )
 
 
-def _what_is_wrong(answer: Answer, invalid: ValueError) -> str:
+def _what_is_wrong(answer: RawResponse, invalid: ValueError) -> str:
     """Say in words why a body cannot be read, without its values: they may be anything."""
     if not answer.content.strip():
         return "with an empty body"
@@ -213,7 +213,7 @@ def _what_is_wrong(answer: Answer, invalid: ValueError) -> str:
     )
 
 
-def _error(request: Request[T], answer: Answer) -> PlanasonixResponseError:
+def _error(request: Request[T], answer: RawResponse) -> PlanasonixResponseError:
     body = _error_body(answer)
     problem = f"{request}: answered {_status(answer.status)}"
     if body:
@@ -240,7 +240,7 @@ def _error(request: Request[T], answer: Answer) -> PlanasonixResponseError:
     )
 
 
-def _error_body(answer: Answer) -> ErrorBody | None:
+def _error_body(answer: RawResponse) -> ErrorBody | None:
     """Read the error's envelope, wherever it puts ``existing_job_id``; ``None`` where there is no envelope."""
     try:
         reply = ErrorReply.model_validate(read_json(answer.content, _MAX_VALUES_OF_ERROR))
@@ -251,14 +251,14 @@ def _error_body(answer: Answer) -> ErrorBody | None:
     return reply.error
 
 
-def _ending(answer: Answer, advice: str) -> str:
+def _ending(answer: RawResponse, advice: str) -> str:
     """End a message; only the advice is told which Airflow connection it is: what the server has said stays."""
     identifier = _request_id(answer)
     note = f" [request id {shortened(identifier, _MAX_WORD)}]" if identifier else ""
     return advice.format(connection=answer.connection) + note
 
 
-def _advice(answer: Answer, body: ErrorBody | None) -> str:
+def _advice(answer: RawResponse, body: ErrorBody | None) -> str:
     if 300 <= answer.status < 400:
         return _ADVICE_REDIRECT
     if answer.status >= 500:
@@ -268,7 +268,7 @@ def _advice(answer: Answer, body: ErrorBody | None) -> str:
     return _ADVICE.get(answer.status, _ADVICE_OTHER)
 
 
-def _request_id(answer: Answer) -> str | None:
+def _request_id(answer: RawResponse) -> str | None:
     return answer.headers.get("x-request-id") or answer.headers.get("request-id")
 
 
@@ -279,5 +279,5 @@ def _status(status: int) -> str:
         return str(status)
 
 
-def _is_html(answer: Answer) -> bool:
+def _is_html(answer: RawResponse) -> bool:
     return answer.content.lstrip()[:1] == b"<" or "html" in answer.headers.get("content-type", "")

@@ -25,7 +25,7 @@ from planasonix_provider.api.errors import (
     PlanasonixUnreadableError,
     PlanasonixValidationError,
 )
-from planasonix_provider.api.request import Repeat
+from planasonix_provider.api.request import Idempotency
 from planasonix_provider.clock import monotonic
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ _NEVER = frozenset({501, 505, 510, 511})
 _TRY_AGAIN = frozenset({408, 425})
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Say whether an error is one that passes: an outage, an overload, an answer garbled on its way.
 
     :param error: what a request ended with.
@@ -49,7 +49,7 @@ def is_passing(error: BaseException) -> bool:
     return isinstance(error, (PlanasonixTransportError, PlanasonixRateLimitError, PlanasonixUnreadableError))
 
 
-def is_final(error: BaseException) -> bool:
+def is_permanent(error: BaseException) -> bool:
     """Say whether an error is one that no repeat can mend, however late.
 
     :param error: what a request ended with.
@@ -58,7 +58,7 @@ def is_final(error: BaseException) -> bool:
     return isinstance(error, (PlanasonixNotFoundError, PlanasonixPermissionError, PlanasonixValidationError))
 
 
-def surely_did_nothing(error: BaseException) -> bool:
+def had_no_effect(error: BaseException) -> bool:
     """Say whether the request that ended so has surely had no effect.
 
     :param error: what a request ended with.
@@ -73,19 +73,19 @@ def surely_did_nothing(error: BaseException) -> bool:
 
 
 #: What is tried again, by what repeating the request does. The one table that decides it.
-REPEATED: dict[Repeat, Callable[[BaseException], bool]] = {
-    Repeat.SAFE: is_passing,
-    Repeat.STARTS_WORK: surely_did_nothing,
+REPEATED: dict[Idempotency, Callable[[BaseException], bool]] = {
+    Idempotency.SAFE: is_transient,
+    Idempotency.NOT_IDEMPOTENT: had_no_effect,
 }
 
 
-def is_ambiguous(error: BaseException) -> bool:
+def has_unknown_effect(error: BaseException) -> bool:
     """Say whether a start that ended so may have started something all the same.
 
     :param error: what the start ended with.
     :return: whether nobody can know, from this error alone, if there is a job now.
     """
-    return is_passing(error) and not surely_did_nothing(error)
+    return is_transient(error) and not had_no_effect(error)
 
 
 class LogThrottle:
@@ -109,7 +109,7 @@ class LogThrottle:
 
 
 @dataclass(frozen=True)
-class Policy:
+class RetryPolicy:
     """How long one call goes on trying: bounded in tries and in time.
 
     :param tries: how often a request is sent at the most, the first time included; default 8.
@@ -146,7 +146,7 @@ class Policy:
         left = math.inf if self.until is None else self.until - self.clock()
         return left if left > 0 else math.inf
 
-    def tenacity(self, repeat: Repeat) -> dict[str, Any]:
+    def tenacity(self, repeat: Idempotency) -> dict[str, Any]:
         """Put the policy into tenacity's words, for ``Retrying`` and ``AsyncRetrying`` alike.
 
         :param repeat: what repeating the request does.
@@ -171,7 +171,7 @@ class Policy:
             error = _error(state)
             assert error is not None  # noqa: S101 - nothing else is tried again
             if state.attempt_number > 1:
-                error.reword(f"{error.message} (Tried {state.attempt_number} times.)")
+                error.with_message(f"{error.message} (Tried {state.attempt_number} times.)")
             raise error
 
         def tell(state: RetryCallState) -> None:
@@ -189,12 +189,12 @@ class Policy:
 
 
 #: One try: for callers that come again by themselves, as a wait does at its next look, and take their turns themselves.
-ONCE = Policy(tries=1, takes_turns=False)
+NO_RETRY = RetryPolicy(tries=1, takes_turns=False)
 #: For the last look of a wait whose time is up: again where that can help, and nobody goes first.
-LAST_LOOK = Policy(takes_turns=False)
+FINAL_POLL = RetryPolicy(takes_turns=False)
 #: For a process that is being killed: few tries, close together, so that the last one ends (each within two and a half
-#: seconds, see ``Account.in_a_hurry``) before the five seconds that Airflow gives are over.
-LAST_WORDS = Policy(tries=6, seconds=2.5, first_wait=0.2, longest_wait=0.5, takes_turns=False, is_urgent=True)
+#: seconds, see ``Account.with_short_timeouts``) before the five seconds that Airflow gives are over.
+ON_KILL = RetryPolicy(tries=6, seconds=2.5, first_wait=0.2, longest_wait=0.5, takes_turns=False, is_urgent=True)
 
 
 def _error(state: RetryCallState) -> PlanasonixError | None:

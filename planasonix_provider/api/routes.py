@@ -24,6 +24,7 @@ from planasonix_provider.api.models import (
     BackfillStartReply,
     Delivery,
     DeliveryPage,
+    Envelope,
     Job,
     JobPage,
     JobReply,
@@ -35,7 +36,6 @@ from planasonix_provider.api.models import (
     Page,
     PlainText,
     Priority,
-    Reply,
     RotatedSecret,
     RotatedSecretReply,
     SyncBody,
@@ -44,14 +44,14 @@ from planasonix_provider.api.models import (
     TestDeliveryReply,
     Webhook,
     WebhookBody,
-    WebhookChange,
     WebhookPage,
+    WebhookPatchBody,
     WebhookReply,
     WebhookTestBody,
 )
-from planasonix_provider.api.request import Repeat as Repeat
+from planasonix_provider.api.request import Idempotency as Idempotency
 from planasonix_provider.api.request import Request as Request
-from planasonix_provider.validators import refusal
+from planasonix_provider.validators import invalid_parameter
 
 T = TypeVar("T")
 
@@ -109,7 +109,7 @@ def trigger_backfill(
     """
     begin, end = validators.utc("start_at", start_at), validators.utc("end_at", end_at)
     if end <= begin:
-        raise refusal("end_at", end_at, f"a time after start_at ({start_at!r})")
+        raise invalid_parameter("end_at", end_at, f"a time after start_at ({start_at!r})")
     body = _body(
         BackfillBody,
         start_at=begin,
@@ -185,7 +185,7 @@ def list_jobs(
     """
     begin, end = validation.optional_utc("since", since), validation.optional_utc("until", until)
     if begin and end and end < begin:
-        raise refusal("until", until, f"a time that is not before since ({since!r})")
+        raise invalid_parameter("until", until, f"a time that is not before since ({since!r})")
     return Request(
         "GET",
         "/jobs",
@@ -287,7 +287,7 @@ def update_webhook(
         no id.
     """
     body = _body(
-        WebhookChange,
+        WebhookPatchBody,
         url=validation.optional_url("url", url),
         events=validation.optional_events("events", events),
         enabled=validation.optional_flag("enabled", enabled),
@@ -352,15 +352,15 @@ def get_openapi() -> Request[str]:
     return Request("GET", "/openapi.yaml", PlainText)
 
 
-def _start(path: str, reply: type[Reply[T]], body: Mapping[str, Any] | None, key: Any, **ids: str) -> Request[T]:
+def _start(path: str, reply: type[Envelope[T]], body: Mapping[str, Any] | None, key: Any, **ids: str) -> Request[T]:
     """Ask for what is not to be done twice."""
     if key is not None and not (isinstance(key, str) and re.fullmatch(r"[!-~]+", key)):
-        raise refusal("idempotency_key", key, "ASCII text without white space, or None")
+        raise invalid_parameter("idempotency_key", key, "ASCII text without white space, or None")
     return Request(
         "POST",
         path,
         reply,
-        repeat=Repeat.STARTS_WORK,
+        repeat=Idempotency.NOT_IDEMPOTENT,
         ids=ids,
         body=body,
         idempotency_key=key or str(uuid4()),

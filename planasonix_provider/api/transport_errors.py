@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from planasonix_provider.api.client_config import Account
+from planasonix_provider.api.client_config import ClientConfig
 from planasonix_provider.api.errors import (
     PlanasonixError,
     PlanasonixResponseError,
@@ -20,7 +20,7 @@ from planasonix_provider.api.request import Request
 
 
 @contextmanager
-def faults_named(account: Account, request: Request[Any]) -> Iterator[None]:
+def faults_named(account: ClientConfig, request: Request[Any]) -> Iterator[None]:
     """Turn what httpx raises into our errors, and keep the key out of every message.
 
     :param account: where the request goes, and the key.
@@ -32,7 +32,7 @@ def faults_named(account: Account, request: Request[Any]) -> Iterator[None]:
         yield
     except PlanasonixError as error:
         # What was taken out of the answer's bytes may have come escaped as well, as JSON allows.
-        error.reword(account.without_key(error.message))
+        error.with_message(account.without_key(error.message))
         if isinstance(error, PlanasonixResponseError):
             error.code = error.code and account.without_key(error.code)
             error.fields = tuple(map(account.without_key, error.fields))

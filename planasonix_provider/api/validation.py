@@ -18,7 +18,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from planasonix_provider import validators
 from planasonix_provider.api.event_types import warn_of_unknown
 from planasonix_provider.api.request import PAGE_SIZE
-from planasonix_provider.validators import refusal
+from planasonix_provider.validators import invalid_parameter
 
 #: How many characters a webhook's secret has at least.
 SHORTEST_SECRET = 16
@@ -40,7 +40,7 @@ def webhook_url(name: str, value: Any) -> str:
     except (AttributeError, TypeError, ValueError):
         is_url = is_safe = False
     if not is_url or not is_safe:
-        raise refusal(name, _without_secrets(value), allowed)
+        raise invalid_parameter(name, _without_secrets(value), allowed)
     return str(value)
 
 
@@ -96,7 +96,7 @@ def word(name: str, value: Any) -> str:
     :raises ValueError: if it is refused.
     """
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise refusal(name, value, "a text that is not empty, without control characters")
+        raise invalid_parameter(name, value, "a text that is not empty, without control characters")
     return value
 
 
@@ -122,7 +122,7 @@ def events(name: str, value: Any) -> list[str]:
     """
     is_some = isinstance(value, Collection) and not isinstance(value, (str, bytes, Mapping)) and value
     if not is_some or not all(isinstance(one, str) and one.strip() and one.isprintable() for one in value):
-        raise refusal(name, value, "a list of events, such as ['job.succeeded']")
+        raise invalid_parameter(name, value, "a list of events, such as ['job.succeeded']")
     warn_of_unknown(name, set(value))
     return list(value)
 
@@ -154,7 +154,7 @@ def page_size(limit: Any) -> int:
     if limit is None:
         return PAGE_SIZE
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise refusal("limit", limit, "a whole number from 1, or None for all")
+        raise invalid_parameter("limit", limit, "a whole number from 1, or None for all")
     return min(limit, PAGE_SIZE)
 
 

@@ -50,7 +50,7 @@ class PlanasonixTable:
         validators.identifier("connection_id", self.connection_id)
         _table("table", self.table)
         if len(self.uri) > LONGEST_URI:
-            raise validators.refusal(
+            raise validators.invalid_parameter(
                 "table",
                 self.table,
                 f"a name whose asset URI has no more than {LONGEST_URI:,} characters; this one's has {len(self.uri):,}",
@@ -84,7 +84,7 @@ class PlanasonixTable:
         except ValueError:
             parts = None
         if parts is None:
-            raise validators.refusal("uri", uri, _FORM)
+            raise validators.invalid_parameter("uri", uri, _FORM)
         return cls.from_parts(parts)
 
     @classmethod
@@ -101,7 +101,7 @@ class PlanasonixTable:
                 with suppress(UnicodeDecodeError):
                     connection_id, table = (unquote(segment, errors="strict") for segment in (connection_id, table))
                     return cls(host=parts.netloc, connection_id=connection_id, table=table)
-        raise validators.refusal("uri", parts.geturl(), _FORM)
+        raise validators.invalid_parameter("uri", parts.geturl(), _FORM)
 
 
 def planasonix_asset(
@@ -131,8 +131,8 @@ def planasonix_asset(
     :raises ValueError: if one of these makes no sense, or is a template: an asset is known when its DAG is parsed.
     """
     for parameter, value in (("connection_id", connection_id), ("table", table), ("host", host), ("name", name)):
-        if validators.is_open(value):
-            raise validators.refusal(
+        if validators.is_templated(value):
+            raise validators.invalid_parameter(
                 parameter, value, "a text without a template: Airflow knows assets before tasks run"
             )
     uri = PlanasonixTable(host=host, connection_id=connection_id, table=table).uri
@@ -173,7 +173,7 @@ def _host(name: str, value: Any) -> str:
     except ValueError:
         host, port = "", 0
     if not _HOST.fullmatch(host) or port == 0 or parts.netloc != value or "@" in value:
-        raise validators.refusal(
+        raise validators.invalid_parameter(
             name,
             value if isinstance(value, str) and "@" not in value else type(value),
             f"a host as {DEFAULT_HOST}, in ASCII, with a port where the API has one: no scheme, user name or path",
@@ -190,7 +190,7 @@ def _table(name: str, value: Any) -> None:
     except UnicodeEncodeError:
         sound = False
     if not sound:
-        raise validators.refusal(name, value, "a text that UTF-8 can hold, without a NUL")
+        raise validators.invalid_parameter(name, value, "a text that UTF-8 can hold, without a NUL")
 
 
 def _segment(text: str) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from planasonix_provider import validators
-from planasonix_provider.cli.usage import MisuseError, reading
-from planasonix_provider.validators import refusal
+from planasonix_provider.cli.usage import UsageError, reading
+from planasonix_provider.validators import invalid_parameter
 
 
 @reading()
@@ -23,7 +23,7 @@ def metadata(name: str, given: Sequence[str] | None) -> dict[str, Any] | None:
     :param name: the option.
     :param given: each ``KEY=VALUE``, or a JSON object; of two that have a key in common the later wins.
     :return: all of them together, or ``None`` where there are none.
-    :raises MisuseError: if one is neither.
+    :raises UsageError: if one is neither.
     """
     if given is None:
         return None
@@ -38,14 +38,14 @@ def _object(name: str, text: str) -> dict[str, Any]:
         given = json.loads(text)
     except (ValueError, RecursionError):
         # Not JSON; or it is, with a number too long or nested too deep for Python.
-        raise refusal(name, text, "KEY=VALUE, or a JSON object") from None
+        raise invalid_parameter(name, text, "KEY=VALUE, or a JSON object") from None
     return validators.metadata(name, given)
 
 
 def _pair(name: str, text: str) -> dict[str, Any]:
     key, mark, value = text.partition("=")
     if not key.strip() or not mark:
-        raise refusal(name, text, "KEY=VALUE, or a JSON object")
+        raise invalid_parameter(name, text, "KEY=VALUE, or a JSON object")
     return {key.strip(): value}
 
 
@@ -56,7 +56,7 @@ def identifier(name: str, given: str) -> str:
     :param name: what it is the id of.
     :param given: what was given.
     :return: the id.
-    :raises MisuseError: if it can be none.
+    :raises UsageError: if it can be none.
     """
     return validators.identifier(name, given)
 
@@ -79,7 +79,7 @@ def tables(name: str, given: Sequence[str] | None) -> list[str] | None:
     :param name: the option.
     :param given: what was given each time.
     :return: the names, or ``None`` for all tables.
-    :raises MisuseError: if there is none, or one is there twice.
+    :raises UsageError: if there is none, or one is there twice.
     """
     names = words(given)
     return None if names is None else validators.tables(name, names)
@@ -92,11 +92,11 @@ def window(start_at: str, end_at: str) -> tuple[datetime, datetime]:
     :param start_at: where it begins.
     :param end_at: where it ends.
     :return: both, in UTC.
-    :raises MisuseError: if one is no time, or it ends before it begins.
+    :raises UsageError: if one is no time, or it ends before it begins.
     """
     start, end = validators.utc("--start-at", start_at), validators.utc("--end-at", end_at)
     if end <= start:
-        raise refusal("--end-at", end_at, f"a time after --start-at ({start_at})")
+        raise invalid_parameter("--end-at", end_at, f"a time after --start-at ({start_at})")
     return start, end
 
 
@@ -107,7 +107,7 @@ def moment(name: str, given: str | None) -> datetime | None:
     :param name: the option.
     :param given: what was given.
     :return: the time in UTC, or ``None`` where nothing was given.
-    :raises MisuseError: if it is none.
+    :raises UsageError: if it is none.
     """
     return None if given is None else validators.utc(name, given)
 
@@ -119,10 +119,10 @@ def how_many(name: str, given: int) -> int:
     :param name: the option.
     :param given: what was given.
     :return: the same.
-    :raises MisuseError: if it is not above 0.
+    :raises UsageError: if it is not above 0.
     """
     if given < 1:
-        raise refusal(name, given, "a whole number from 1")
+        raise invalid_parameter(name, given, "a whole number from 1")
     return given
 
 
@@ -132,7 +132,7 @@ def secret(name: str, path: str | None) -> SecretStr | None:
     :param name: the option.
     :param path: a file, or ``-`` for stdin.
     :return: the secret, without the line break at its end; or ``None`` where nothing was given.
-    :raises MisuseError: if there is none to be read.
+    :raises UsageError: if there is none to be read.
     """
     if path is None:
         return None
@@ -149,6 +149,6 @@ def secret(name: str, path: str | None) -> SecretStr | None:
     return SecretStr(text.rstrip("\r\n"))
 
 
-def _no_secret(name: str, reason: str) -> MisuseError:
+def _no_secret(name: str, reason: str) -> UsageError:
     # What was given is not shown: it may be the secret itself.
-    return MisuseError(f"{name}: allowed is a file that holds the secret, or - for stdin ({reason}).")
+    return UsageError(f"{name}: allowed is a file that holds the secret, or - for stdin ({reason}).")

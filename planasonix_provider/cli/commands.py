@@ -203,9 +203,7 @@ WEBHOOKS = Group(
             "webhooks.delete",
             (_WEBHOOK, option("-y", "--yes", help="do not ask whether to delete it", action="store_true")),
         ),
-        Command(
-            "rotate-secret", "Replace the signing secret of a webhook", "webhooks.rotate_secret", (_WEBHOOK, _SECRET_TO)
-        ),
+        Command("rotate-secret", "Replace the signing secret of a webhook", "webhooks.rotate", (_WEBHOOK, _SECRET_TO)),
         Command(
             "test",
             "Send a test event to the URL of a webhook",
@@ -228,7 +226,7 @@ SHELL = Group(
         Command(
             "sync",
             "Start a sync",
-            "starts.sync",
+            "start.sync",
             (
                 _CONNECTION,
                 option("--pipeline-id", help="the pipeline to run (default: the connection's own)", metavar="ID"),
@@ -239,7 +237,7 @@ SHELL = Group(
         Command(
             "backfill",
             "Start a historical load of a window of time",
-            "starts.backfill",
+            "start.backfill",
             (
                 _CONNECTION,
                 option(
@@ -265,7 +263,7 @@ SHELL = Group(
         Command(
             "jobs",
             "List jobs",
-            "looks.jobs",
+            "jobs.jobs",
             (
                 option("--connection-id", help="only jobs of this connection", metavar="ID"),
                 option("--pipeline-id", help="only jobs of this pipeline", metavar="ID"),
@@ -281,12 +279,12 @@ SHELL = Group(
             ),
             more="Times are ISO 8601; one without an offset is UTC.",
         ),
-        Command("job", "Show a job, or wait for it", "looks.job", (_JOB, *_WAIT_FOR_OTHERS)),
-        Command("results", "Show what a job loaded", "looks.results", (_JOB,)),
+        Command("job", "Show a job, or wait for it", "jobs.job", (_JOB, *_WAIT_FOR_OTHERS)),
+        Command("results", "Show what a job loaded", "jobs.results", (_JOB,)),
         Command(
             "cancel",
             "Cancel a job, or the jobs of a backfill",
-            "looks.cancel",
+            "jobs.cancel",
             (
                 option("id", help="the id of the job, or with --backfill of the backfill", metavar="ID"),
                 option(
@@ -301,17 +299,17 @@ SHELL = Group(
         Command(
             "backfills",
             "List backfills",
-            "looks.backfills",
+            "jobs.backfills",
             (
                 option("--connection-id", help="only backfills of this connection", metavar="ID"),
                 option("--status", help="only backfills in this state, for example running", metavar="STATUS"),
                 _limit("backfills"),
             ),
         ),
-        Command("backfill-status", "Show a backfill, or wait for it", "looks.backfill", (_BACKFILL, *_WAIT_FOR_OTHERS)),
+        Command("backfill-status", "Show a backfill, or wait for it", "jobs.backfill", (_BACKFILL, *_WAIT_FOR_OTHERS)),
         WEBHOOKS,
-        Command("ping", "Try the Airflow connection to Planasonix", "looks.ping"),
-        Command("openapi", "Print the OpenAPI document of Planasonix, as YAML", "looks.openapi"),
+        Command("ping", "Try the Airflow connection to Planasonix", "jobs.ping"),
+        Command("openapi", "Print the OpenAPI document of Planasonix, as YAML", "jobs.openapi"),
     ),
 )
 
@@ -349,9 +347,9 @@ def _for_airflow(command: Command | Group) -> CLICommand:
 
 def _acting(act: str) -> Callable[[argparse.Namespace], None]:
     def run(arguments: argparse.Namespace) -> None:
-        from planasonix_provider.cli.runner import perform
+        from planasonix_provider.cli.runner import run_command
 
         # Airflow does not look at what a command returns.
-        raise SystemExit(perform(act, arguments, program=f"airflow {SHELL.name}"))
+        raise SystemExit(run_command(act, arguments, program=f"airflow {SHELL.name}"))
 
     return run

@@ -12,7 +12,7 @@ from planasonix_provider.api.errors import (
 )
 
 #: What was asked is done; with ``--wait``, the work has succeeded.
-DONE = 0
+EXIT_OK = 0
 #: Planasonix refused, or could not be reached, or Airflow's connection is wrong.
 REFUSED = 1
 #: The command line makes no sense.

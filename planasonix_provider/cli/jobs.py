@@ -13,10 +13,10 @@ from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixNo
 from planasonix_provider.api.states import JOB_OVER
 from planasonix_provider.cli import argument_types
 from planasonix_provider.cli.exit_codes import REFUSED
-from planasonix_provider.cli.output import Answer
-from planasonix_provider.cli.runner import Stage
+from planasonix_provider.cli.output import CommandResult
+from planasonix_provider.cli.runner import CommandContext
 from planasonix_provider.cli.waiting import cancel_and_wait, times, wait_and_account
-from planasonix_provider.waiting.targets import BackfillSubject, JobSubject
+from planasonix_provider.waiting.targets import BackfillTarget, JobTarget
 
 #: How an id of each kind begins in the reference. Ids are opaque, so this is good for a hint and nothing else.
 JOB, BACKFILL = ("job_", "bf_")
@@ -35,7 +35,7 @@ def plain(model: BaseModel) -> dict[str, Any]:
 
 
 @contextmanager
-def explaining_kind(stage: Stage, given: str, wanted: str, *command: str) -> Iterator[None]:
+def explaining_kind(stage: CommandContext, given: str, wanted: str, *command: str) -> Iterator[None]:
     """Add the right command to a 404 for an id that looks like one of the other kind.
 
     :param stage: what the command acts with.
@@ -48,11 +48,11 @@ def explaining_kind(stage: Stage, given: str, wanted: str, *command: str) -> Ite
     except PlanasonixNotFoundError as error:
         other, kind = (BACKFILL, "backfill") if wanted == JOB else (JOB, "job")
         if given.startswith(other):
-            error.reword(f"{error.message} {given} looks like the id of a {kind}: {stage.hint(*command, given)}")
+            error.with_message(f"{error.message} {given} looks like the id of a {kind}: {stage.hint(*command, given)}")
         raise
 
 
-def listed(stage: Stage, models: Iterator[BaseModel], *columns: str) -> Answer:
+def listed(stage: CommandContext, models: Iterator[BaseModel], *columns: str) -> CommandResult:
     """Answer with a list.
 
     :param stage: what the command acts with.
@@ -64,10 +64,10 @@ def listed(stage: Stage, models: Iterator[BaseModel], *columns: str) -> Answer:
     rows = [plain(model) for model in islice(models, limit)]
     if len(rows) == limit:
         stage.screen.say(f"Listed the newest, {limit} at the most: a higher --limit may list more.")
-    return Answer(rows, columns)
+    return CommandResult(rows, columns)
 
 
-def jobs(stage: Stage) -> Answer:
+def jobs(stage: CommandContext) -> CommandResult:
     """List jobs."""
     options = stage.options
     found = stage.hook.list_jobs(
@@ -82,15 +82,15 @@ def jobs(stage: Stage) -> Answer:
     return listed(stage, found, *_JOB_COLUMNS)
 
 
-def job(stage: Stage) -> Answer:
+def job(stage: CommandContext) -> CommandResult:
     """Show a job, or wait for it."""
     times(stage)
     with explaining_kind(stage, stage.options.job_id, JOB, "backfill-status"):
         found = stage.hook.get_job(stage.options.job_id)
-    return wait_and_account(stage, found) if stage.options.wait else Answer(plain(found))
+    return wait_and_account(stage, found) if stage.options.wait else CommandResult(plain(found))
 
 
-def results(stage: Stage) -> Answer:
+def results(stage: CommandContext) -> CommandResult:
     """Show what a job loaded."""
     job_id = stage.options.job_id
     wait = stage.hint("job", job_id, "--wait")
@@ -98,27 +98,27 @@ def results(stage: Stage) -> Answer:
         with explaining_kind(stage, job_id, JOB, "backfill-status"):
             found = stage.hook.get_job_results(job_id)
     except PlanasonixConflictError as conflict:
-        conflict.reword(f"Job {job_id} has no results yet: {conflict.message} To wait until it is over: {wait}")
+        conflict.with_message(f"Job {job_id} has no results yet: {conflict.message} To wait until it is over: {wait}")
         raise
     if found.status not in JOB_OVER:
         stage.screen.warn(
             f"Job {job_id} is {found.status}, and these are its results so far. To wait until it is over: {wait}"
         )
-    return Answer(plain(found))
+    return CommandResult(plain(found))
 
 
-def cancel(stage: Stage) -> Answer:
+def cancel(stage: CommandContext) -> CommandResult:
     """Cancel a job, or the jobs of a backfill."""
     if stage.options.backfill:
         backfill_id = argument_types.identifier("backfill_id", stage.options.id)
         return cancel_and_wait(
-            stage, BackfillSubject(backfill_id), explaining_kind(stage, backfill_id, BACKFILL, "cancel")
+            stage, BackfillTarget(backfill_id), explaining_kind(stage, backfill_id, BACKFILL, "cancel")
         )
     job_id = argument_types.identifier("job_id", stage.options.id)
-    return cancel_and_wait(stage, JobSubject(job_id), explaining_kind(stage, job_id, JOB, "cancel", "--backfill"))
+    return cancel_and_wait(stage, JobTarget(job_id), explaining_kind(stage, job_id, JOB, "cancel", "--backfill"))
 
 
-def backfills(stage: Stage) -> Answer:
+def backfills(stage: CommandContext) -> CommandResult:
     """List backfills."""
     options = stage.options
     found = stage.hook.list_backfills(
@@ -129,22 +129,22 @@ def backfills(stage: Stage) -> Answer:
     return listed(stage, found, *_BACKFILL_COLUMNS)
 
 
-def backfill(stage: Stage) -> Answer:
+def backfill(stage: CommandContext) -> CommandResult:
     """Show a backfill, or wait for it."""
     times(stage)
     with explaining_kind(stage, stage.options.backfill_id, BACKFILL, "job"):
         found = stage.hook.get_backfill(stage.options.backfill_id)
-    return wait_and_account(stage, found) if stage.options.wait else Answer(plain(found))
+    return wait_and_account(stage, found) if stage.options.wait else CommandResult(plain(found))
 
 
-def ping(stage: Stage) -> Answer:
+def ping(stage: CommandContext) -> CommandResult:
     """Try Airflow's connection."""
     works, words = stage.hook.test_connection()
     if not works:
-        return Answer(code=REFUSED, complaint=words)
-    return Answer({"conn_id": stage.options.conn_id, "works": True, "message": words})
+        return CommandResult(code=REFUSED, complaint=words)
+    return CommandResult({"conn_id": stage.options.conn_id, "works": True, "message": words})
 
 
-def openapi(stage: Stage) -> Answer:
+def openapi(stage: CommandContext) -> CommandResult:
     """Print the API's own description."""
-    return Answer(stage.hook.get_openapi())
+    return CommandResult(stage.hook.get_openapi())

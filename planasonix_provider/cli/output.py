@@ -14,12 +14,12 @@ from typing import Any
 from airflow.cli.simple_table import AirflowConsole
 from airflow.utils import yaml
 
-from planasonix_provider.cli.exit_codes import DONE
-from planasonix_provider.cli.terminal import harmless
+from planasonix_provider.cli.exit_codes import EXIT_OK
+from planasonix_provider.cli.terminal import escape_control_chars
 
 
 @dataclass(frozen=True)
-class Answer:
+class CommandResult:
     """What a command has to say.
 
     :param data: JSON types: an object or a list of them; a text, to be printed as it is; or ``None``.
@@ -30,11 +30,11 @@ class Answer:
 
     data: Any = None
     columns: Sequence[str] = ()
-    code: int = DONE
+    code: int = EXIT_OK
     complaint: str | None = None
 
 
-def show(answer: Answer, form: str) -> None:
+def show(answer: CommandResult, form: str) -> None:
     """Print an answer.
 
     :param answer: the answer.
@@ -47,7 +47,7 @@ def show(answer: Answer, form: str) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     if isinstance(data, str):
         # A file gets every byte; what steers a terminal is of no use to a person.
-        text = harmless(data) if sys.stdout.isatty() else data
+        text = escape_control_chars(data) if sys.stdout.isatty() else data
         sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
     elif data is not None and form == "json":
         print(_json(data))
@@ -76,7 +76,7 @@ def _yaml(data: Any) -> str:
 
 
 def _is_harmless(text: str) -> bool:
-    return harmless(text) == text
+    return escape_control_chars(text) == text
 
 
 def _is_unicode() -> bool:
@@ -98,12 +98,12 @@ def _show_tables(data: Any, columns: Sequence[str], form: str) -> None:
     if isinstance(data, list):
         draw([{column: _cell(row.get(column)) for column in columns} for row in data])
         return
-    draw([{"field": harmless(name), "value": _cell(value)} for name, value in _fields(data)])
+    draw([{"field": escape_control_chars(name), "value": _cell(value)} for name, value in _fields(data)])
     for name, rows in data.items():
         if _is_table(rows):
-            heading = harmless(name)
+            heading = escape_control_chars(name)
             console.print(heading if form == "table" else f"\n{heading}")
-            draw([{harmless(column): _cell(value) for column, value in row.items()} for row in rows])
+            draw([{escape_control_chars(column): _cell(value) for column, value in row.items()} for row in rows])
 
 
 def _fields(data: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -127,4 +127,4 @@ def _cell(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_cell, value))
     # Of times, the seconds are enough for a person.
-    return harmless(re.sub(r"(?<=\d\dT\d\d:\d\d:\d\d)\.\d+(?=Z$)", "", str(value)))
+    return escape_control_chars(re.sub(r"(?<=\d\dT\d\d:\d\d:\d\d)\.\d+(?=Z$)", "", str(value)))

@@ -13,27 +13,27 @@ from importlib import import_module
 from typing import TypeVar
 
 from planasonix_provider.api.errors import PlanasonixError
-from planasonix_provider.api.operations import Operations, listing, operation
+from planasonix_provider.api.operations import Operations, operation, paginated_operation
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.retry import Policy
+from planasonix_provider.api.retry import RetryPolicy
 from planasonix_provider.cli.exit_codes import BROKEN_PIPE, MISUSED, code_of
-from planasonix_provider.cli.output import Answer, show
-from planasonix_provider.cli.signals import Interrupted, Interrupts
-from planasonix_provider.cli.terminal import Screen, lead_nowhere, log_on
-from planasonix_provider.cli.usage import MisuseError, reading
+from planasonix_provider.cli.output import CommandResult, show
+from planasonix_provider.cli.signals import Interrupted, SignalHandler
+from planasonix_provider.cli.terminal import Terminal, log_on, redirect_to_devnull
+from planasonix_provider.cli.usage import UsageError, reading
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.waiting.interruptible_sleep import Rest
+from planasonix_provider.waiting.interruptible_sleep import InterruptibleSleep
 
 T = TypeVar("T")
 
 #: Somebody sits there: better an error soon than an answer late.
-QUICK = Policy(tries=4, seconds=30.0, takes_turns=False)
+QUICK = RetryPolicy(tries=4, seconds=30.0, takes_turns=False)
 
 
 class ShellHook(PlanasonixHook):
     """Calls Planasonix for a person who waits for the answer. What a route refuses was typed: it is a misuse."""
 
-    def send(self, request: Request[T], policy: Policy | None = None) -> T:
+    def send(self, request: Request[T], policy: RetryPolicy | None = None) -> T:
         """Send a request.
 
         :param request: one of :mod:`planasonix_provider.api.routes`.
@@ -44,12 +44,12 @@ class ShellHook(PlanasonixHook):
 
 
 for _name, _method in vars(Operations).items():
-    if isinstance(_method, (operation, listing)):
+    if isinstance(_method, (operation, paginated_operation)):
         setattr(ShellHook, _name, type(_method)(reading()(_method.route)))
 
 
 @dataclass(frozen=True)
-class Stage:
+class CommandContext:
     """What a command acts with.
 
     :param options: what was typed.
@@ -62,9 +62,9 @@ class Stage:
 
     options: Namespace
     program: str
-    screen: Screen
-    interrupts: Interrupts
-    rest: Rest
+    screen: Terminal
+    interrupts: SignalHandler
+    rest: InterruptibleSleep
     hook: ShellHook
 
     def hint(self, *words: str) -> str:
@@ -78,7 +78,7 @@ class Stage:
         return f"`{self.program} {shlex.join([*words, *own])}`"
 
 
-def perform(act: str, options: Namespace, *, program: str) -> int:
+def run_command(act: str, options: Namespace, *, program: str) -> int:
     """Do what was typed.
 
     :param act: which function does it, as ``module.function`` below :mod:`planasonix_provider.cli`.
@@ -86,34 +86,36 @@ def perform(act: str, options: Namespace, *, program: str) -> int:
     :param program: how the shell was called.
     :return: the exit code, see :mod:`planasonix_provider.cli.exit_codes`.
     """
-    screen = Screen()
-    with log_on(screen), Interrupts(screen.warn) as interrupts:
+    screen = Terminal()
+    with log_on(screen), SignalHandler(screen.warn) as interrupts:
         try:
             answer = _shown(_act(act, options, program, screen, interrupts), options.output)
         except Interrupted as interrupt:
-            answer = Answer(code=interrupt.code, complaint=interrupt.says)
+            answer = CommandResult(code=interrupt.code, complaint=interrupt.says)
         except PlanasonixError as error:
-            answer = Answer(code=code_of(error), complaint=error.message)
-        except MisuseError as misuse:
-            answer = Answer(code=MISUSED, complaint=str(misuse))
+            answer = CommandResult(code=code_of(error), complaint=error.message)
+        except UsageError as misuse:
+            answer = CommandResult(code=MISUSED, complaint=str(misuse))
         if answer.complaint:
             screen.complain(answer.complaint)
         return answer.code
 
 
-def _act(act: str, options: Namespace, program: str, screen: Screen, interrupts: Interrupts) -> Answer:
+def _act(act: str, options: Namespace, program: str, screen: Terminal, interrupts: SignalHandler) -> CommandResult:
     module, _, function = act.rpartition(".")
-    command: Callable[[Stage], Answer] = getattr(import_module(f"planasonix_provider.cli.{module}"), function)
-    rest = Rest(interrupts.check)
+    command: Callable[[CommandContext], CommandResult] = getattr(
+        import_module(f"planasonix_provider.cli.{module}"), function
+    )
+    rest = InterruptibleSleep(interrupts.check)
     with _connections_of_the_database(), ShellHook(options.conn_id, sleep=rest.sleep) as hook:
-        return command(Stage(options, program, screen, interrupts, rest, hook))
+        return command(CommandContext(options, program, screen, interrupts, rest, hook))
 
 
-def _shown(answer: Answer, form: str) -> Answer:
+def _shown(answer: CommandResult, form: str) -> CommandResult:
     try:
         show(answer, form)
     except BrokenPipeError:
-        lead_nowhere(sys.stdout)
+        redirect_to_devnull(sys.stdout)
         return replace(answer, code=BROKEN_PIPE)
     return answer
 

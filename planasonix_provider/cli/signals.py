@@ -31,7 +31,7 @@ class Interrupted(KeyboardInterrupt):
         return SIGNALLED + self.number
 
 
-class Interrupts:
+class SignalHandler:
     """Turns the signals into :class:`Interrupted`, and holds one back where it would lose what has been started.
 
     :param warn: tells the person at the keyboard that they were heard.
@@ -53,7 +53,7 @@ class Interrupts:
             signal.signal(number, handler)
 
     @contextmanager
-    def held(self, until: str, *, whole: bool = False) -> Iterator[None]:
+    def deferred(self, until: str, *, whole: bool = False) -> Iterator[None]:
         """Hold the first signal back during a block; a second one is let through.
 
         :param until: what is being waited for.

@@ -10,10 +10,10 @@ from uuid import uuid4
 from planasonix_provider import validators
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import Backfill
-from planasonix_provider.api.retry import is_ambiguous
+from planasonix_provider.api.retry import has_unknown_effect
 from planasonix_provider.cli import argument_types
-from planasonix_provider.cli.output import Answer
-from planasonix_provider.cli.runner import Stage
+from planasonix_provider.cli.output import CommandResult
+from planasonix_provider.cli.runner import CommandContext
 from planasonix_provider.cli.signals import Interrupted
 from planasonix_provider.cli.waiting import times, wait_and_account
 from planasonix_provider.clock import utcnow
@@ -21,7 +21,7 @@ from planasonix_provider.waiting.report import first_job_of, report
 from planasonix_provider.waiting.targets import Work
 
 
-def sync(stage: Stage) -> Answer:
+def sync(stage: CommandContext) -> CommandResult:
     """Start a sync."""
     options = stage.options
     metadata = argument_types.metadata("--metadata", options.metadata)
@@ -38,7 +38,7 @@ def sync(stage: Stage) -> Answer:
     )
 
 
-def backfill(stage: Stage) -> Answer:
+def backfill(stage: CommandContext) -> CommandResult:
     """Start a backfill."""
     options = stage.options
     start, end = argument_types.window(options.start_at, options.end_at)
@@ -61,18 +61,18 @@ def backfill(stage: Stage) -> Answer:
     )
 
 
-def _start(stage: Stage, kind: str, post: Callable[[str], Work]) -> Answer:
+def _start(stage: CommandContext, kind: str, post: Callable[[str], Work]) -> CommandResult:
     times(stage)
     work = _started(stage, kind, post)
     if stage.options.wait:
         return wait_and_account(stage, work)
-    return Answer(report(work, stage.hook.job_url))
+    return CommandResult(report(work, stage.hook.job_url))
 
 
-def _started(stage: Stage, kind: str, post: Callable[[str], Work]) -> Work:
+def _started(stage: CommandContext, kind: str, post: Callable[[str], Work]) -> Work:
     key = stage.options.idempotency_key or str(uuid4())
     try:
-        with stage.interrupts.held("the answer to the start is there"):
+        with stage.interrupts.deferred("the answer to the start is there"):
             work = post(key)
             stage.screen.say(_words(stage, work))
             return work
@@ -84,22 +84,22 @@ def _started(stage: Stage, kind: str, post: Callable[[str], Work]) -> Work:
         with suppress(ValueError):
             # Whatever an answer names: only what can be an id is worth a command.
             in_the_way = validators.identifier("existing_job_id", conflict.existing_job_id)
-            conflict.reword(f"{conflict.message} To wait for it: {stage.hint('job', in_the_way, '--wait')}")
+            conflict.with_message(f"{conflict.message} To wait for it: {stage.hint('job', in_the_way, '--wait')}")
         raise
     except PlanasonixError as error:
-        if not is_ambiguous(error):
+        if not has_unknown_effect(error):
             raise
         raise PlanasonixLostTrackError(f"{error} {_nobody_knows(stage, kind, key)}") from None
 
 
-def _words(stage: Stage, work: Work) -> str:
+def _words(stage: CommandContext, work: Work) -> str:
     kind = "backfill" if isinstance(work, Backfill) else "job"
     job_id = first_job_of(work)
     page = f": {stage.hook.job_url(job_id)}" if job_id else ""
     return f"Started {kind} {work.id} on connection {stage.options.connection_id}{page}"
 
 
-def _nobody_knows(stage: Stage, kind: str, key: str) -> str:
+def _nobody_knows(stage: CommandContext, kind: str, key: str) -> str:
     listing = "jobs" if kind == "sync" else "backfills"
     look = stage.hint(listing, "--connection-id", stage.options.connection_id)
     return (

@@ -14,11 +14,11 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Column
 
 from planasonix_provider.api.models import Backfill
-from planasonix_provider.waiting.formatting import sentence
-from planasonix_provider.waiting.targets import Seen, Subject
+from planasonix_provider.waiting.formatting import capitalize
+from planasonix_provider.waiting.targets import Snapshot, WaitTarget
 
 
-def harmless(text: str) -> str:
+def escape_control_chars(text: str) -> str:
     """Take out of a text what would steer the terminal, for it may come from anywhere.
 
     :param text: what is to be shown.
@@ -27,7 +27,7 @@ def harmless(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter in "\n\t" else "�" for letter in text)
 
 
-def lead_nowhere(stream: TextIO) -> None:
+def redirect_to_devnull(stream: TextIO) -> None:
     """Let a stream that nobody reads any more swallow the rest: Python would complain once more when it ends.
 
     :param stream: stdout or stderr.
@@ -41,10 +41,10 @@ class _Console(Console):
     """Goes on where nobody reads any more: what was asked for is done all the same."""
 
     def on_broken_pipe(self) -> None:
-        lead_nowhere(sys.stderr)
+        redirect_to_devnull(sys.stderr)
 
 
-class Screen:
+class Terminal:
     """The stderr of this process."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Screen:
 
     def _write(self, line: str, style: str | None = None) -> None:
         # A line that is cut in two by the width of a terminal is found by no search.
-        self._console.print(harmless(line), style=style, soft_wrap=True)
+        self._console.print(escape_control_chars(line), style=style, soft_wrap=True)
 
     def ask(self, question: str) -> bool:
         """Ask what is answered by yes or no; no is what is meant by anything else.
@@ -86,7 +86,7 @@ class Screen:
         if self._bar:
             self._bar.stop()
         # Not by input(), which writes its question to stdout.
-        self._console.print(f"{harmless(question)} ", end="", soft_wrap=True)
+        self._console.print(f"{escape_control_chars(question)} ", end="", soft_wrap=True)
         answer = ""
         try:
             answer = sys.stdin.readline()
@@ -98,7 +98,7 @@ class Screen:
         return answer.strip().lower() in ("y", "yes")
 
     @contextmanager
-    def bar(self, subject: Subject) -> Iterator[Bar]:
+    def bar(self, subject: WaitTarget) -> Iterator[ProgressBar]:
         """Show a bar on a terminal, and nothing elsewhere, for as long as a block runs.
 
         :param subject: what is being waited for.
@@ -117,17 +117,17 @@ class Screen:
             redirect_stderr=False,
         )
         if not self.is_terminal:
-            yield Bar(progress, subject)
+            yield ProgressBar(progress, subject)
             return
         with progress:
             self._bar = progress
             try:
-                yield Bar(progress, subject, is_shown=True)
+                yield ProgressBar(progress, subject, is_shown=True)
             finally:
                 self._bar = None
 
 
-class Bar:
+class ProgressBar:
     """How far something has come that is being waited for.
 
     :param progress: shows it.
@@ -135,13 +135,13 @@ class Bar:
     :param is_shown: whether there is a bar to be seen.
     """
 
-    def __init__(self, progress: Progress, subject: Subject, *, is_shown: bool = False) -> None:
+    def __init__(self, progress: Progress, subject: WaitTarget, *, is_shown: bool = False) -> None:
         self.is_shown = is_shown
         self._progress = progress
         # The id stands in the lines above; beside it there would be no room for anything else.
-        self._task = progress.add_task(sentence(subject.kind), total=None, figures="")
+        self._task = progress.add_task(capitalize(subject.kind), total=None, figures="")
 
-    def show(self, seen: Seen) -> None:
+    def show(self, seen: Snapshot) -> None:
         """Show what a look has brought.
 
         :param seen: what it was. Only a backfill says how much of it is done.
@@ -149,8 +149,8 @@ class Bar:
         percent = seen.work.progress_percent if isinstance(seen.work, Backfill) else None
         self._progress.update(
             self._task,
-            description=harmless(seen.status),
-            figures=harmless(", ".join(seen.progress)),
+            description=escape_control_chars(seen.status),
+            figures=escape_control_chars(", ".join(seen.progress)),
             total=None if percent is None else 100,
             completed=percent,
         )
@@ -160,13 +160,13 @@ class Bar:
         self._progress.update(self._task, description="no answer")
 
 
-class ScreenHandler(logging.Handler):
+class TerminalLogHandler(logging.Handler):
     """Shows what the package logs, as the tries of a request, and of others what deserves attention.
 
     :param screen: where.
     """
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: Terminal) -> None:
         super().__init__()
         self._screen = screen
 
@@ -183,14 +183,14 @@ class ScreenHandler(logging.Handler):
 
 
 @contextmanager
-def log_on(screen: Screen) -> Iterator[None]:
+def log_on(screen: Terminal) -> Iterator[None]:
     """Let all that is logged during a block go to the screen: Airflow's own handlers may write to stdout.
 
     :param screen: where.
     """
     root, ours = logging.getLogger(), logging.getLogger("planasonix_provider")
     handlers, level = root.handlers, ours.level
-    root.handlers = [ScreenHandler(screen)]
+    root.handlers = [TerminalLogHandler(screen)]
     ours.setLevel(logging.INFO)
     try:
         yield

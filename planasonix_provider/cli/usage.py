@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class MisuseError(Exception):
+class UsageError(Exception):
     """The command line makes no sense: nothing was asked of Planasonix."""
 
 
@@ -14,9 +14,9 @@ class MisuseError(Exception):
 def reading() -> Iterator[None]:
     """Take what a check refuses during a block, or a function, for misuse; around nothing but the reading of arguments.
 
-    :raises MisuseError: if a check refuses something.
+    :raises UsageError: if a check refuses something.
     """
     try:
         yield
     except ValueError as refusal:
-        raise MisuseError(str(refusal)) from None
+        raise UsageError(str(refusal)) from None

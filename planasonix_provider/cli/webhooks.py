@@ -10,78 +10,78 @@ from planasonix_provider.api.validation import timestamp
 from planasonix_provider.cli import argument_types
 from planasonix_provider.cli.exit_codes import REFUSED
 from planasonix_provider.cli.jobs import listed, plain
-from planasonix_provider.cli.output import Answer
-from planasonix_provider.cli.runner import Stage
+from planasonix_provider.cli.output import CommandResult
+from planasonix_provider.cli.runner import CommandContext
 from planasonix_provider.cli.signals import Interrupted
-from planasonix_provider.cli.usage import MisuseError
-from planasonix_provider.webhook_secrets import Keeper, create_and_keep, keeper, rotate_and_keep
+from planasonix_provider.cli.usage import UsageError
+from planasonix_provider.webhook_secrets import SecretStore, create_webhook, keeper, rotate_secret
 
 
-def list_all(stage: Stage) -> Answer:
+def list_all(stage: CommandContext) -> CommandResult:
     """List the subscriptions."""
     found = stage.hook.list_webhooks(limit=argument_types.how_many("--limit", stage.options.limit))
     return listed(stage, found, "id", "enabled", "url", "events", "created_at")
 
 
-def create(stage: Stage) -> Answer:
+def create(stage: CommandContext) -> CommandResult:
     """Subscribe a URL to events, and have the secret kept."""
     options = stage.options
     place = _place(stage)
     events = argument_types.words(options.events) or []
     secret = argument_types.secret("--secret-from", options.secret_from)
     with _not_to_be_lost(stage, f"webhook for {options.url} was created", "webhooks", "list"):
-        created = create_and_keep(
+        created = create_webhook(
             stage.hook, options.url, events=events, to=place, secret=secret, sleep=stage.rest.sleep
         )
     stage.screen.say(f"The signing secret of webhook {created.id} is in {place.describe}.")
-    return Answer(plain(created))
+    return CommandResult(plain(created))
 
 
-def get(stage: Stage) -> Answer:
+def get(stage: CommandContext) -> CommandResult:
     """Show a subscription."""
-    return Answer(plain(stage.hook.get_webhook(stage.options.webhook_id)))
+    return CommandResult(plain(stage.hook.get_webhook(stage.options.webhook_id)))
 
 
-def update(stage: Stage) -> Answer:
+def update(stage: CommandContext) -> CommandResult:
     """Change a subscription."""
     options = stage.options
     events = argument_types.words(options.events)
     if options.url is None and events is None and options.enabled is None:
-        raise MisuseError("There is nothing to change: give --url, --events, --enabled or --no-enabled.")
+        raise UsageError("There is nothing to change: give --url, --events, --enabled or --no-enabled.")
     changed = stage.hook.update_webhook(options.webhook_id, url=options.url, events=events, enabled=options.enabled)
-    return Answer(plain(changed))
+    return CommandResult(plain(changed))
 
 
-def delete(stage: Stage) -> Answer:
+def delete(stage: CommandContext) -> CommandResult:
     """Delete a subscription, once that is sure to be meant."""
     webhook_id = stage.options.webhook_id
     if not stage.options.yes:
         if not stage.screen.can_ask:
-            raise MisuseError(
+            raise UsageError(
                 f"Webhook {webhook_id} was not deleted: there is no terminal to ask on. With --yes nobody is asked."
             )
         if not stage.screen.ask(f"Delete webhook {webhook_id}, with its history of deliveries? [y/N]"):
-            return Answer(code=REFUSED, complaint=f"Webhook {webhook_id} was not deleted.")
+            return CommandResult(code=REFUSED, complaint=f"Webhook {webhook_id} was not deleted.")
     stage.hook.delete_webhook(webhook_id)
     stage.screen.say(f"Deleted webhook {webhook_id}.")
-    return Answer()
+    return CommandResult()
 
 
-def rotate_secret(stage: Stage) -> Answer:
+def rotate(stage: CommandContext) -> CommandResult:
     """Get a new signing secret, and have it kept."""
     webhook_id, place = stage.options.webhook_id, _place(stage)
     with _not_to_be_lost(stage, f"secret of webhook {webhook_id} was changed", "webhooks", "get", webhook_id):
-        rotation = rotate_and_keep(stage.hook, webhook_id, to=place, sleep=stage.rest.sleep)
+        rotation = rotate_secret(stage.hook, webhook_id, to=place, sleep=stage.rest.sleep)
     stage.screen.say(f"The new signing secret of webhook {webhook_id} is in {place.describe}.")
-    return Answer({"id": rotation.webhook_id, "rotated_at": timestamp(rotation.rotated_at)})
+    return CommandResult({"id": rotation.webhook_id, "rotated_at": timestamp(rotation.rotated_at)})
 
 
-def send_test(stage: Stage) -> Answer:
+def send_test(stage: CommandContext) -> CommandResult:
     """Send a test event."""
-    return Answer(plain(stage.hook.test_webhook(stage.options.webhook_id, event=stage.options.event)))
+    return CommandResult(plain(stage.hook.test_webhook(stage.options.webhook_id, event=stage.options.event)))
 
 
-def deliveries(stage: Stage) -> Answer:
+def deliveries(stage: CommandContext) -> CommandResult:
     """List what was sent to a subscription."""
     found = stage.hook.list_webhook_deliveries(
         stage.options.webhook_id, limit=argument_types.how_many("--limit", stage.options.limit)
@@ -89,19 +89,19 @@ def deliveries(stage: Stage) -> Answer:
     return listed(stage, found, "id", "event", "status", "http_status", "attempt", "delivered_at", "last_error")
 
 
-def _place(stage: Stage) -> Keeper:
+def _place(stage: CommandContext) -> SecretStore:
     try:
         return keeper(stage.options.secret_to)
     except ValueError:
         # What was given is not shown: it may be the secret itself.
-        raise MisuseError("--secret-to: allowed is variable:NAME, connection:CONN_ID or file:/absolute/path.") from None
+        raise UsageError("--secret-to: allowed is variable:NAME, connection:CONN_ID or file:/absolute/path.") from None
 
 
 @contextmanager
-def _not_to_be_lost(stage: Stage, done: str, *look: str) -> Iterator[None]:
+def _not_to_be_lost(stage: CommandContext, done: str, *look: str) -> Iterator[None]:
     """Let Ctrl-C wait until the secret is kept, for it is shown once; then everything is done that was asked for."""
     try:
-        with stage.interrupts.held("the secret is kept", whole=True):
+        with stage.interrupts.deferred("the secret is kept", whole=True):
             yield
     except Interrupted as interrupt:
         if not interrupt.amid:

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixLostTrackError
-from planasonix_provider.api.retry import is_final
+from planasonix_provider.api.retry import is_permanent
 
 
 @contextmanager
-def retries_where_they_help() -> Iterator[None]:
+def airflow_errors() -> Iterator[None]:
     """Let an error of Planasonix fail the task, and end its retries where no retry can help.
 
     :raises AirflowFailException: for what was sent and is wrong or may not be sent, and where a retry could do twice
@@ -21,6 +21,6 @@ def retries_where_they_help() -> Iterator[None]:
     try:
         yield
     except PlanasonixError as error:
-        if is_final(error) or isinstance(error, PlanasonixLostTrackError):
+        if is_permanent(error) or isinstance(error, PlanasonixLostTrackError):
             raise AirflowFailException(error.message) from error
         raise

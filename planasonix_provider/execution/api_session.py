@@ -16,12 +16,18 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.rate_limiter import pace_of
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.retry import Policy
+from planasonix_provider.api.retry import RetryPolicy
 from planasonix_provider.clock import monotonic, utcnow
 from planasonix_provider.triggers.deferral import limit_behind
 from planasonix_provider.waiting import blocking_wait
-from planasonix_provider.waiting.formatting import duration, moment
-from planasonix_provider.waiting.lost_start_search import AGAIN_EVERY, LOOK_AGAIN_AFTER, Traces, find_the_one, look_for
+from planasonix_provider.waiting.formatting import format_duration, format_time
+from planasonix_provider.waiting.lost_start_search import (
+    RETRY_INTERVAL,
+    SEARCH_DELAYS,
+    MatchCriteria,
+    find_the_one,
+    look_for,
+)
 from planasonix_provider.waiting.outages import (
     Contact,
     OutageTracker,
@@ -30,18 +36,18 @@ from planasonix_provider.waiting.outages import (
     never_reached,
 )
 from planasonix_provider.waiting.report import first_job_of
-from planasonix_provider.waiting.shared_client import Channel, run_aside
+from planasonix_provider.waiting.shared_client import SharedClient, run_aside
 from planasonix_provider.waiting.targets import Work, subject_of
-from planasonix_provider.waiting.wait_state import Watch, pause_after
+from planasonix_provider.waiting.wait_state import WaitState, pause_after
 
 if TYPE_CHECKING:
-    from planasonix_provider.execution.start_task import Road
+    from planasonix_provider.execution.start_task import StartTask
     from planasonix_provider.hooks.planasonix import PlanasonixHook
 
 R = TypeVar("R")
 
 
-class Inquiry:
+class ApiSession:
     """What the parts of a start have in common: how they ask, wait, and tell.
 
     :param road: the try.
@@ -49,7 +55,7 @@ class Inquiry:
     :param deadline: when to give up, or ``None`` for never.
     """
 
-    def __init__(self, road: Road, hook: PlanasonixHook, deadline: datetime | None) -> None:
+    def __init__(self, road: StartTask, hook: PlanasonixHook, deadline: datetime | None) -> None:
         self._road = road
         self._hook = hook
         self.deadline = deadline
@@ -89,7 +95,7 @@ class Inquiry:
         return self.known_skew is None and not self._road.has_had_contact
 
     @property
-    def first_policy(self) -> Policy:
+    def first_policy(self) -> RetryPolicy:
         """How to send the first request of all: until the first contact must have succeeded."""
         end = self._began_at + self._outages.first_contact.total_seconds()
         policy = self._road.policy
@@ -114,9 +120,9 @@ class Inquiry:
         :return: what the answer holds.
         :raises PlanasonixError: as :meth:`patiently`.
         """
-        return self.patiently(lambda: self._hook.send(request), contact)
+        return self.retry_through_outage(lambda: self._hook.send(request), contact)
 
-    def patiently(
+    def retry_through_outage(
         self,
         act: Callable[[], R],
         contact: Contact = Contact.API,
@@ -152,26 +158,26 @@ class Inquiry:
                 trouble = error
             if not self.has_no_contact:
                 outage.contact = max(outage.contact, Contact.API)
-            verdict = outage.fail(trouble, utcnow(), timedelta(seconds=AGAIN_EVERY))
+            verdict = outage.fail(trouble, utcnow(), timedelta(seconds=RETRY_INTERVAL))
             if verdict is Verdict.NO_CONTACT:
-                trouble.reword(never_reached(trouble, self._outages))
+                trouble.with_message(never_reached(trouble, self._outages))
             if verdict in (Verdict.REFUSED, Verdict.NO_CONTACT):
                 raise trouble
             if self.is_out_of_time:
                 raise out_of_time(trouble, self.limit) from trouble
             if verdict is Verdict.OUTAGE:
                 raise PlanasonixOutageError(
-                    f"Planasonix could not be asked since {moment(began)}, for more than "
-                    f"{duration(outage.policy.outage.total_seconds())}. A retry of the task goes on from here. The "
-                    f"last try: {trouble}"
+                    f"Planasonix could not be asked since {format_time(began)}, for more than "
+                    f"{format_duration(outage.policy.outage.total_seconds())}. A retry of the task goes on from here. "
+                    f"The last try: {trouble}"
                 ) from trouble
             if outage.is_news(utcnow()):
                 self._road.throttle.is_muted = True
                 self.warn(f"Planasonix cannot be asked yet, still trying: {trouble}")
-            pause = min(self._road.interval, AGAIN_EVERY) if outage.is_short else AGAIN_EVERY
-            self.rest(pause_after(trouble, pause))
+            pause = min(self._road.interval, RETRY_INTERVAL) if outage.is_short else RETRY_INTERVAL
+            self.delay(pause_after(trouble, pause))
 
-    def rest(self, seconds: float) -> None:
+    def delay(self, seconds: float) -> None:
         """Let time pass, but no more of it than the task has left.
 
         :param seconds: for how long.
@@ -179,13 +185,13 @@ class Inquiry:
         left = (self.deadline - utcnow()).total_seconds() if self.deadline else seconds
         self._road.rest.sleep(min(seconds, max(0.0, left)))
 
-    def aside(self, act: Callable[[Channel], Awaitable[R]]) -> R:
+    def run_async(self, act: Callable[[SharedClient], Awaitable[R]]) -> R:
         """Do what takes many requests, a few at a time.
 
         :param act: what to do, over a channel.
         :return: what came of it.
         """
-        return run_aside(self._hook.accounts(), act, self._road.rest.sleep_aside)
+        return run_aside(self._hook.config_source(), act, self._road.rest.sleep_aside)
 
     def look_at(self, kind: str, work_id: str, contact: Contact = Contact.API) -> Work:
         """Look at work.
@@ -200,7 +206,7 @@ class Inquiry:
         work: Work = self.ask(get(work_id), contact)
         return work
 
-    def look_twice_at(self, kind: str, work_id: str) -> Work:
+    def get_with_one_retry(self, kind: str, work_id: str) -> Work:
         """Return work that an earlier try has started or attached to.
 
         Only a 404 of the API itself that persists for a minute means that the work is gone. A task that trusts a
@@ -221,31 +227,31 @@ class Inquiry:
     @property
     def looks_for(self) -> str:
         """For how long what a start has made is looked for, in words."""
-        return duration(sum(LOOK_AGAIN_AFTER))
+        return format_duration(sum(SEARCH_DELAYS))
 
-    def find(self, traces: Traces) -> Work | None:
+    def find(self, traces: MatchCriteria) -> Work | None:
         """Look for what a start has made, until it is as good as sure that there is none.
 
         :param traces: what it is found by.
         :return: the work, or ``None``.
         :raises PlanasonixLostTrackError: if there is more than one that may be it.
         """
-        return self.aside(lambda channel: find_the_one(channel.send_now, traces, **self._how_to_look()))
+        return self.run_async(lambda channel: find_the_one(channel.send_now, traces, **self._how_to_look()))
 
-    def find_all(self, traces: Traces) -> list[Work]:
+    def find_all(self, traces: MatchCriteria) -> list[Work]:
         """Look for all that a start may have made.
 
         :param traces: what it is found by.
         :return: the work.
         """
-        return self.aside(lambda channel: look_for(channel.send_now, traces, **self._how_to_look()))
+        return self.run_async(lambda channel: look_for(channel.send_now, traces, **self._how_to_look()))
 
     def _how_to_look(self) -> dict[str, Any]:
         # None of these looks waits for its turn: until it is found, the work has nobody who minds its time.
         return {
             "warn": self.warn,
             "sleep": self._road.rest.sleep_aside,
-            "pauses": LOOK_AGAIN_AFTER,
+            "pauses": SEARCH_DELAYS,
             "deadline": self.deadline,
             "policy": self._outages,
         }
@@ -267,7 +273,7 @@ class Inquiry:
         :return: the same when it is over; ``None`` where it is not there any more, which is over, too.
         :raises PlanasonixError: if the wait ends otherwise.
         """
-        watch = Watch(
+        watch = WaitState(
             subject_of(work),
             now=utcnow(),
             info=self.say,
@@ -282,7 +288,7 @@ class Inquiry:
             watch,
             look or self.look_once,
             interval=self._road.interval,
-            rest=self._hook.rest,
+            rest=self._hook.delay,
             nap=self._road.rest.sleep,
         )
         try:

@@ -16,14 +16,14 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, A
 
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.assets.planasonix import SCHEME, PlanasonixTable
-from planasonix_provider.waiting.formatting import count
+from planasonix_provider.waiting.formatting import pluralize
 from planasonix_provider.waiting.report import LoadedTable, first_job_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from planasonix_provider.operators.base import PlanasonixStartOperator
-    from planasonix_provider.waiting.result import WorkAccount
+    from planasonix_provider.waiting.result import WorkResult
 
 try:
     from airflow.sdk.definitions.asset import AssetNameRef, AssetUriRef
@@ -40,8 +40,8 @@ _IS_FLAT_THROUGH_ALIASES = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
 MOST_NAMED = 10
 
 
-def tell_of_loaded(
-    operator: PlanasonixStartOperator, context: Context, account: WorkAccount, host: str, connection_id: str
+def emit_table_events(
+    operator: PlanasonixStartOperator, context: Context, account: WorkResult, host: str, connection_id: str
 ) -> None:
     """Let Airflow send an event for each table that was loaded and that is among the outlets; none for the others.
 
@@ -51,25 +51,25 @@ def tell_of_loaded(
     :param host: the host of the API, as assets have it.
     :param connection_id: the connection of the work; the DAG may name another one by now.
     """
-    outlets = _Outlets(operator, context)
+    outlets = _TaskOutlets(operator, context)
     if outlets.ours or outlets.aliases:
-        _Events(outlets, context, account, host, connection_id).tell()
+        _AssetEventEmitter(outlets, context, account, host, connection_id).tell()
 
 
-def tell_of_nothing(operator: PlanasonixStartOperator, context: Context) -> None:
+def suppress_table_events(operator: PlanasonixStartOperator, context: Context) -> None:
     """Let Airflow send no event for any table: the task ends, and nothing is loaded yet.
 
     :param operator: the task, in the process that ends it.
     :param context: its context, from Airflow.
     """
-    outlets = _Outlets(operator, context)
+    outlets = _TaskOutlets(operator, context)
     if outlets.ours or outlets.aliases:
         outlets.keep()
         operator.log.info("No asset events: with wait_for_completion=False the task ends before the tables are loaded.")
 
 
 @dataclass(frozen=True)
-class _Outlet:
+class _TableOutlet:
     """An outlet that stands for a table of Planasonix's.
 
     :param asset: the asset, or the reference to one, as the DAG has it.
@@ -87,7 +87,7 @@ class _Outlet:
         return self.table.table if self.table else self.uri
 
 
-class _Outlets:
+class _TaskOutlets:
     """The outlets of the task that this process runs: those that stand for tables of Planasonix's, and the others.
 
     :param operator: the task.
@@ -96,12 +96,12 @@ class _Outlets:
 
     def __init__(self, operator: PlanasonixStartOperator, context: Context) -> None:
         self.operator = operator
-        self.ours: list[_Outlet] = []
+        self.ours: list[_TableOutlet] = []
         self._others: list[Any] = []
         for asset in operator.outlets:
             uri = _uri_of(asset, context)
             if uri.lower().startswith(f"{SCHEME}:"):
-                self.ours.append(_Outlet(asset, uri, _table_of(uri)))
+                self.ours.append(_TableOutlet(asset, uri, _table_of(uri)))
             else:
                 self._others.append(asset)
 
@@ -110,7 +110,7 @@ class _Outlets:
         """Those that stand for assets which only the task knows."""
         return [outlet for outlet in self._others if isinstance(outlet, AssetAlias)]
 
-    def keep(self, *ours: _Outlet) -> None:
+    def keep(self, *ours: _TableOutlet) -> None:
         """Let Airflow send an event for some of ours only. A new list, for the DAG's task shares the old one.
 
         :param ours: these.
@@ -118,7 +118,7 @@ class _Outlets:
         self.operator.outlets = [*self._others, *(outlet.asset for outlet in ours)]
 
 
-class _Events:
+class _AssetEventEmitter:
     """What is told of the tables that a task has loaded.
 
     :param outlets: the task's outlets.
@@ -129,7 +129,7 @@ class _Events:
     """
 
     def __init__(
-        self, outlets: _Outlets, context: Context, account: WorkAccount, host: str, connection_id: str
+        self, outlets: _TaskOutlets, context: Context, account: WorkResult, host: str, connection_id: str
     ) -> None:
         self._outlets, self._account, self._host = outlets, account, host
         self._connection_id = connection_id
@@ -155,11 +155,11 @@ class _Events:
                 self._events[outlet.asset].extra.update(self._extra(self._tables[outlet.name]))
         if told:
             through = f" through {_named([alias.name for alias in aliases])}" if aliases else ""
-            self._log.info("%s%s: %s.", count(len(told), "asset event"), through, _named(told))
+            self._log.info("%s%s: %s.", pluralize(len(told), "asset event"), through, _named(told))
 
-    def _meant(self) -> list[_Outlet]:
+    def _meant(self) -> list[_TableOutlet]:
         """Give the outlets whose tables were loaded, and say why nothing is told of the others."""
-        meant: list[_Outlet] = []
+        meant: list[_TableOutlet] = []
         left: dict[tuple[bool, str], list[str]] = {}
         for outlet in self._outlets.ours:
             if reason := self._why_not(outlet.table):
@@ -195,7 +195,7 @@ class _Events:
     def _is_ignored(self, table: LoadedTable) -> bool:
         return self._operator.ignore_empty_tables and table.rows_loaded == 0
 
-    def _tell_through(self, aliases: list[AssetAlias], table: LoadedTable, meant: Iterable[_Outlet]) -> bool:
+    def _tell_through(self, aliases: list[AssetAlias], table: LoadedTable, meant: Iterable[_TableOutlet]) -> bool:
         """Tell of a table through aliases: as the asset that is among the outlets, or else by its URI alone."""
         if self._is_ignored(table):
             return False
@@ -226,12 +226,12 @@ class _Events:
             "table": table.name,
             "rows_loaded": table.rows_loaded,
             "checksum": table.checksum,
-            "window": _Window(start_at=times.get(start_at), end_at=times.get(end_at)),
+            "window": _HashableDict(start_at=times.get(start_at), end_at=times.get(end_at)),
             "job_url": self._account.url,
         }
 
 
-class _Window(dict[str, Any]):
+class _HashableDict(dict[str, Any]):
     """A stretch of time as JSON has it. Airflow 2.11 takes only what can be hashed as extra of an alias' event."""
 
     def __hash__(self) -> int:  # type: ignore[override]

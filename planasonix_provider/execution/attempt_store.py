@@ -12,14 +12,14 @@ from pydantic import ValidationError
 
 from planasonix_provider.airflow_compat import variables
 from planasonix_provider.api.errors import PlanasonixLostTrackError
-from planasonix_provider.waiting.attempt import Record
+from planasonix_provider.waiting.attempt import AttemptRecord
 
 #: What the record is called in the store; of a variable, the beginning of its name.
 RECORD = "planasonix_attempt"
 _DESCRIPTION = "What a task of the Planasonix provider has started; it is deleted when that is over."
 
 
-class Store(Protocol):
+class TaskStateStore(Protocol):
     """What outlives the process of a task."""
 
     def get(self, key: str) -> Any:
@@ -32,7 +32,7 @@ class Store(Protocol):
         """Forget it."""
 
 
-class Variables:
+class VariableStateStore:
     """Airflow's variables, in place of the store that tasks have from Airflow 3.3 on.
 
     :param context: what Airflow gives to ``execute``.
@@ -92,7 +92,7 @@ class Variables:
         variables().delete(self._name(key))
 
 
-class Records:
+class AttemptStore:
     """The record of one task of one DAG run and map index; tries and clears find the same one.
 
     From Airflow 3.3 on it is in the task's state store; before, in an Airflow variable that goes when the work is over.
@@ -103,14 +103,14 @@ class Records:
     def __init__(self, context: Mapping[str, Any]) -> None:
         store = context.get("task_state_store")
         self._is_variable = store is None
-        self._store: Store = Variables(context) if store is None else store
+        self._store: TaskStateStore = VariableStateStore(context) if store is None else store
         self._place = (
             f"the entry {RECORD!r} of the task's state store (REST API: DELETE …/state-store/{RECORD})"
             if store is not None
-            else Variables(context).place(RECORD)
+            else VariableStateStore(context).place(RECORD)
         )
 
-    def read(self) -> Record | None:
+    def read(self) -> AttemptRecord | None:
         """Read what an earlier try has written down.
 
         :return: the record, or ``None`` where there is none.
@@ -122,7 +122,7 @@ class Records:
         if isinstance(stored, dict):
             stored = {name: value for name, value in stored.items() if name != "task"}
         try:
-            return Record.model_validate(stored)
+            return AttemptRecord.model_validate(stored)
         except ValidationError as invalid:
             problem = invalid.errors(include_url=False, include_input=False)[0]
             what = ".".join(str(step) for step in problem["loc"]) or "record"
@@ -133,14 +133,14 @@ class Records:
                 "and clear the task."
             ) from None
 
-    def write(self, record: Record) -> None:
+    def write(self, record: AttemptRecord) -> None:
         """Write down, and be sure that it is: what comes next may be the end of this process.
 
         :param record: what to write.
         """
         self._store.set(RECORD, record.model_dump(mode="json"))
 
-    def remember(self, record: Record, warn: Callable[[str], object]) -> None:
+    def remember(self, record: AttemptRecord, warn: Callable[[str], object]) -> None:
         """Write down what was started; where that fails, the next try finds it as one finds a lost answer.
 
         :param record: what to write, with an id.

@@ -13,21 +13,21 @@ from planasonix_provider import validators
 from planasonix_provider.api.errors import PlanasonixConflictError, add_details
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.retry import ONCE
+from planasonix_provider.api.retry import NO_RETRY
 from planasonix_provider.clock import utcnow
-from planasonix_provider.execution.airflow_errors import retries_where_they_help
+from planasonix_provider.execution.airflow_errors import airflow_errors
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.links.planasonix import Signpost
+from planasonix_provider.links.planasonix import XComWriter
 from planasonix_provider.triggers.deferral import deadline_of, limit_behind, outage_policy
 from planasonix_provider.waiting import blocking_wait
-from planasonix_provider.waiting.cancel import PURSUE_EVERY, cancel
-from planasonix_provider.waiting.cli_hints import to_end
-from planasonix_provider.waiting.formatting import sentence
-from planasonix_provider.waiting.interruptible_sleep import Rest
+from planasonix_provider.waiting.cancel import CANCEL_POLL_INTERVAL, cancel
+from planasonix_provider.waiting.cli_hints import cancel_command
+from planasonix_provider.waiting.formatting import capitalize
+from planasonix_provider.waiting.interruptible_sleep import InterruptibleSleep
 from planasonix_provider.waiting.report import details_of, first_job_of, report
-from planasonix_provider.waiting.shared_client import Channel, run_aside
-from planasonix_provider.waiting.targets import BackfillSubject, JobSubject, Work
-from planasonix_provider.waiting.wait_state import Watch
+from planasonix_provider.waiting.shared_client import SharedClient, run_aside
+from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Work
+from planasonix_provider.waiting.wait_state import WaitState
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from planasonix_provider.operators.planasonix import PlanasonixCancelJobOperator
 
 
-class CancelRoad:
+class CancelTask:
     """One try of a task that cancels work.
 
     :param operator: says what to cancel; its parameters are in their final form.
@@ -47,9 +47,9 @@ class CancelRoad:
         self.context = context
         self.log = operator.log
         self.subject = (
-            JobSubject(operator.job_id) if operator.job_id is not None else BackfillSubject(str(operator.backfill_id))
+            JobTarget(operator.job_id) if operator.job_id is not None else BackfillTarget(str(operator.backfill_id))
         )
-        self._rest = Rest(self._stop_if_killed)
+        self._rest = InterruptibleSleep(self._stop_if_killed)
         self.is_killed = False
         # The jobs of a backfill that were cancelled.
         self._asked: set[str] = set()
@@ -58,7 +58,7 @@ class CancelRoad:
         # The attributes of an exception that ends the task.
         self._details: dict[str, str | None] = {"job_id": operator.job_id, "backfill_id": operator.backfill_id}
 
-    def travel(self) -> dict[str, Any]:
+    def run(self) -> dict[str, Any]:
         """Cancel, and wait unless the task is not to.
 
         :return: an account of the work, in JSON types.
@@ -66,16 +66,16 @@ class CancelRoad:
         deadline = deadline_of(self.operator, self.context)
         with (
             self._details_on_exceptions(),
-            retries_where_they_help(),
+            airflow_errors(),
             PlanasonixHook(self.operator.planasonix_conn_id, sleep=self._rest.sleep) as hook,
         ):
             if self.operator.job_id:
                 self._details["job_url"] = hook.job_url(self.operator.job_id)
             work = self._cancel(hook)
-            self._note(hook, work)
-            self._tell(work)
+            self._update_summary(hook, work)
+            self._announce(work)
             if self.operator.wait_for_completion and not work.is_over:
-                watch = Watch(
+                watch = WaitState(
                     self.subject,
                     now=utcnow(),
                     info=self.log.info,
@@ -90,9 +90,9 @@ class CancelRoad:
                 interval = validators.poll_interval("poll_interval", self.operator.poll_interval)
                 if isinstance(work, Backfill):
                     # Not to miss jobs that come and go between two looks.
-                    interval = min(interval, PURSUE_EVERY)
-                event = blocking_wait.wait(watch, look, interval=interval, rest=hook.rest, nap=self._rest.sleep)
-                self._note(hook, event.work or work)
+                    interval = min(interval, CANCEL_POLL_INTERVAL)
+                event = blocking_wait.wait(watch, look, interval=interval, rest=hook.delay, nap=self._rest.sleep)
+                self._update_summary(hook, event.work or work)
                 work = event.work_or_error()
             return self._account(hook, work)
 
@@ -104,14 +104,14 @@ class CancelRoad:
             add_details(exception, **self._details)
             raise
 
-    def _note(self, hook: PlanasonixHook, work: Work) -> None:
+    def _update_summary(self, hook: PlanasonixHook, work: Work) -> None:
         """Keep the work's ids for an exception that ends the task."""
         self._details |= {name: value for name, value in details_of(work).items() if value}
         if job_id := self._details["job_id"]:
             self._details["job_url"] = hook.job_url(job_id)
 
-    def _tell(self, work: Work) -> None:
-        name = sentence(self.subject.name)
+    def _announce(self, work: Work) -> None:
+        name = capitalize(self.subject.name)
         if isinstance(work, Backfill) and not work.is_over and not self._asked:
             if not self.operator.wait_for_completion:
                 raise PlanasonixConflictError(
@@ -124,16 +124,16 @@ class CancelRoad:
             self.log.info("%s %s: it is %s.", name, words, work.status)
 
     def _cancel(self, hook: PlanasonixHook) -> Work:
-        async def ask(channel: Channel) -> Work:
+        async def ask(channel: SharedClient) -> Work:
             return await cancel(channel.send_now, self.subject, patience=0, asked=self._asked)
 
-        work = run_aside(hook.accounts(), ask, self._rest.sleep_aside)
+        work = run_aside(hook.config_source(), ask, self._rest.sleep_aside)
         # Without jobs there was nothing of a backfill to cancel.
         self._is_confirmed = not isinstance(work, Backfill) or bool(self._asked)
         return work
 
     def _look(self, hook: PlanasonixHook, request: Request[Any]) -> Any:
-        answer = hook.send(request, ONCE)
+        answer = hook.send(request, NO_RETRY)
         if isinstance(answer, Backfill) and not answer.is_over:
             # It may have made more jobs since.
             return self._cancel(hook)
@@ -141,7 +141,7 @@ class CancelRoad:
 
     def _account(self, hook: PlanasonixHook, work: Work) -> dict[str, Any]:
         job_id = first_job_of(work)
-        Signpost(self.context, self.log).show(hook.job_url(job_id) if job_id else None)
+        XComWriter(self.context, self.log).set_job_url(hook.job_url(job_id) if job_id else None)
         return report(work, hook.job_url)
 
     def _stop_if_killed(self) -> None:
@@ -151,5 +151,5 @@ class CancelRoad:
                 f"The task was killed while it waited for the end of {name}, which it has already asked to cancel."
                 if self._is_confirmed
                 else f"The task was killed before Planasonix had confirmed the cancel of {name}. To end it: "
-                f"{to_end(self.subject, self.operator.planasonix_conn_id)}"
+                f"{cancel_command(self.subject, self.operator.planasonix_conn_id)}"
             )

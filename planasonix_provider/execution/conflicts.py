@@ -13,30 +13,30 @@ from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixNo
 from planasonix_provider.api.models import Job
 from planasonix_provider.api.request import Request
 from planasonix_provider.execution.api_session import out_of_time
-from planasonix_provider.waiting.formatting import sentence
+from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.targets import Work, subject_of
 
 if TYPE_CHECKING:
-    from planasonix_provider.execution.api_session import Inquiry
-    from planasonix_provider.execution.start_task import Road
+    from planasonix_provider.execution.api_session import ApiSession
+    from planasonix_provider.execution.start_task import StartTask
 
 #: The states by which work in the way is found where the API does not name it.
-ACTIVE = ("running", "queued")
+ACTIVE_STATES = ("running", "queued")
 
 
-class Conflicts:
+class ConflictHandler:
     """Finds out what is in the way of a start, and gives way to it.
 
     :param road: the try that starts.
     :param inquiry: asks the API.
     """
 
-    def __init__(self, road: Road, inquiry: Inquiry) -> None:
+    def __init__(self, road: StartTask, inquiry: ApiSession) -> None:
         self._road = road
         self._operator = road.operator
         self._inquiry = inquiry
 
-    def give_way(self, conflict: PlanasonixConflictError) -> Work | None:
+    def resolve(self, conflict: PlanasonixConflictError) -> Work | None:
         """Do what ``on_conflict`` says.
 
         :param conflict: the refusal of the start.
@@ -50,15 +50,15 @@ class Conflicts:
         if how == "skip":
             raise AirflowSkipException(f"Skipped, as on_conflict='skip' says. {conflict.message}")
         if how == "fail":
-            conflict.reword(f"{conflict.message} Or let the task do so: on_conflict='wait', 'attach' or 'skip'.")
+            conflict.with_message(f"{conflict.message} Or let the task do so: on_conflict='wait', 'attach' or 'skip'.")
             raise conflict
         if self._inquiry.is_out_of_time:
             raise out_of_time(conflict, self._inquiry.limit)
         other = self.named_by(conflict) or self.find()
         if other is None or other.is_over:
-            self._inquiry.rest(self._road.interval)
+            self._inquiry.delay(self._road.interval)
             return None
-        name, whose = sentence(subject_of(other).name), _whose(other)
+        name, whose = capitalize(subject_of(other).name), _owner_suffix(other)
         if how == "attach" and other.status != "cancelling":
             if isinstance(other, Job) != (self._operator.starts == "job"):
                 raise conflict
@@ -68,7 +68,7 @@ class Conflicts:
             return other
         self._inquiry.say(f"{name} is in the way{whose}; waiting until it is over.")
         if self._operator.deferrable:
-            self._road.wait_for_others(other, self._inquiry.deadline)
+            self._road.defer_until_free(other, self._inquiry.deadline)
         self._inquiry.wait_until_over(other)
         return None
 
@@ -90,7 +90,7 @@ class Conflicts:
         """
         kind = self._operator.starts
         list_them: Callable[..., Request[Any]] = routes.list_backfills if kind == "backfill" else routes.list_jobs
-        for status in ACTIVE:
+        for status in ACTIVE_STATES:
             listed = self._inquiry.ask(list_them(connection_id=self._operator.connection_id, status=status, limit=20))
             for work in listed.data:
                 if kind == "backfill" or work.type != "backfill":
@@ -99,7 +99,7 @@ class Conflicts:
         return None
 
 
-def _whose(work: Work) -> str:
+def _owner_suffix(work: Work) -> str:
     """Say whose work it is, where its metadata tells."""
     known = work.metadata or {}
     if not known.get("dag_id"):

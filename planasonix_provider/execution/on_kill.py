@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING
 from airflow.providers.common.compat.sdk import TaskDeferred, conf
 
 from planasonix_provider.api import client
-from planasonix_provider.api.client_config import Account
+from planasonix_provider.api.client_config import ClientConfig
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.models import Backfill
-from planasonix_provider.api.retry import LAST_WORDS
+from planasonix_provider.api.retry import ON_KILL
 from planasonix_provider.clock import utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.triggers.task_state import ApiServerHealth, goes_on_elsewhere
+from planasonix_provider.triggers.task_state import ApiServerHealth, runs_elsewhere
 from planasonix_provider.waiting.cancel import cancel, through_outages
-from planasonix_provider.waiting.cli_hints import to_end, to_list
-from planasonix_provider.waiting.formatting import sentence
+from planasonix_provider.waiting.cli_hints import cancel_command, list_command
+from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
-from planasonix_provider.waiting.loop_thread import aside
-from planasonix_provider.waiting.lost_start_search import Traces, search
+from planasonix_provider.waiting.loop_thread import run_in_loop_thread
+from planasonix_provider.waiting.lost_start_search import MatchCriteria, search
 from planasonix_provider.waiting.outages import OutageTracker, Verdict
-from planasonix_provider.waiting.stall_detector import Pulse
-from planasonix_provider.waiting.targets import Work, WorkSubject, subject_of
+from planasonix_provider.waiting.stall_detector import StallDetector
+from planasonix_provider.waiting.targets import Work, WorkTarget, subject_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from planasonix_provider.operators.base import PlanasonixStartOperator
 
 #: For how many seconds a task that is being killed pursues the jobs of its backfill; Airflow gives it five.
-LAST_PURSUIT = 4.0
+CANCEL_SECONDS_IN_HANDLER = 4.0
 #: The same once its signal's handler has returned; a plain SIGTERM leaves it time.
-LATER_PURSUIT = 60.0
+CANCEL_SECONDS_AFTER = 60.0
 #: How often, and after how many seconds, it looks once more for what a start has made that had no answer yet.
-LAST_LOOKS = 4
+SEARCH_TRIES = 4
 LOOK_ONCE_MORE_AFTER = 0.4
 #: After how many seconds it looks no more, so that there is time left to cancel, or to say that nothing was seen.
-LAST_LOOK_WITHIN = 2.5
+SEARCH_TIMEOUT = 2.5
 
 
-class Kill:
+class OnKillHandler:
     """Deals with a kill of one process of one try, whenever it comes: mostly in a signal's handler, amid anything.
 
     Nothing may be asked of Airflow then, so what it needs is kept at hand.
@@ -57,17 +57,17 @@ class Kill:
         self._context = context
         self._log = operator.log
         #: Where to cancel; ``None`` before anything can have been started.
-        self.account: Account | None = None
+        self.account: ClientConfig | None = None
         #: What there may be to cancel.
-        self.subject: WorkSubject | None = None
+        self.subject: WorkTarget | None = None
         # What a start is found by whose answer is still to come.
-        self._traces: Traces | None = None
+        self._traces: MatchCriteria | None = None
         #: Whether this task has started it.
         self.is_own = True
         #: Of a backfill, the jobs that it has made, as far as they were seen.
         self.job_ids: list[str] = []
         #: Tells how long the process has stood still.
-        self.pulse = Pulse(conf.getfloat("scheduler", "task_instance_heartbeat_timeout", fallback=300.0))
+        self.pulse = StallDetector(conf.getfloat("scheduler", "task_instance_heartbeat_timeout", fallback=300.0))
         self._api_server = ApiServerHealth()
         if self._has_retries_left:
             self._api_server.remember()
@@ -86,7 +86,7 @@ class Kill:
         # How the log names the end of the task.
         self._what = "The task was killed."
 
-    def owes(self, is_own: bool, subject: WorkSubject | None, traces: Traces | None) -> None:
+    def track_submission(self, is_own: bool, subject: WorkTarget | None, traces: MatchCriteria | None) -> None:
         """Let a kill know what there may be to cancel.
 
         :param is_own: whether this task has started it.
@@ -95,10 +95,10 @@ class Kill:
         """
         self.is_own, self.subject, self._traces, self.job_ids = is_own, subject, traces, []
         if self._has_come and (subject or traces):
-            self.comes()
-        self.stop_if_killed()
+            self.on_kill()
+        self.raise_if_killed()
 
-    def has(self, work: Work) -> None:
+    def track_work(self, work: Work) -> None:
         """Let a kill know of work from the moment that it exists.
 
         :param work: the job or backfill.
@@ -107,18 +107,18 @@ class Kill:
         if isinstance(work, Backfill):
             self.job_ids = work.job_ids or []
         if self._has_come:
-            self.comes()
-        self.stop_if_killed()
+            self.on_kill()
+        self.raise_if_killed()
 
-    def comes(self) -> None:
+    def on_kill(self) -> None:
         """Let the task end here, and cancel its work unless that is to be left alone."""
         self._has_come = True
-        if not self._is_over and (self.may_go_on_elsewhere() or self._has_lost_the_api_server()):
+        if not self._is_over and (self.may_run_elsewhere() or self._has_lost_the_api_server()):
             self._is_undecided = True
             return
-        self._give_up(LAST_PURSUIT)
+        self._cancel_work(CANCEL_SECONDS_IN_HANDLER)
 
-    def stop_if_killed(self) -> None:
+    def raise_if_killed(self) -> None:
         """End the task: Airflow's signal handler returns, and leaves it to the task to stop.
 
         :raises TaskKilledError: if the task was killed.
@@ -126,26 +126,26 @@ class Kill:
         if self._has_come:
             raise TaskKilledError(" ".join([self._what, *self._last_words]))
 
-    def settle(self) -> None:
+    def finish(self) -> None:
         """Finish what a kill has begun, where Airflow may be asked: when the task has left its road, however it did."""
         if isinstance(sys.exception(), KeyboardInterrupt) and not self._has_come:
             self._cancel_at_ctrl_c()
             return
-        if self._is_api_server_lost or (self._is_ended_by_airflow() and self.may_go_on_elsewhere()):
+        if self._is_api_server_lost or (self._is_ended_by_airflow() and self.may_run_elsewhere()):
             self._leave_to_the_next_try()
         self._is_over = True
         for line in self._last_words:
             self._log.warning("%s %s", self._what, line)
         if self._is_undecided:
             self._read_key_again()
-            self._give_up(LATER_PURSUIT)
+            self._cancel_work(CANCEL_SECONDS_AFTER)
 
     @property
-    def cancels(self) -> bool:
+    def cancels_work(self) -> bool:
         """Whether the work is cancelled when the task gives up: what others have started never is."""
         return self._operator.cancel_on_kill and self.is_own
 
-    def may_go_on_elsewhere(self) -> bool:
+    def may_run_elsewhere(self) -> bool:
         """Tell whether this process has stood still for so long that the next try may have taken its work over.
 
         :return: whether it may have.
@@ -160,9 +160,9 @@ class Kill:
         assert self.subject is not None  # noqa: S101 - it is what cannot be cancelled
         self._log.warning(
             "%s cannot be cancelled yet, still trying: %s %s",
-            sentence(self.subject.name),
+            capitalize(self.subject.name),
             error,
-            self._by_hand(self.subject),
+            self._manual_cancel_hint(self.subject),
         )
 
     def _is_ended_by_airflow(self) -> bool:
@@ -184,18 +184,18 @@ class Kill:
         """Leave the work to the next try, unless Airflow answers that there is none."""
         if not (self.subject or self._traces):
             return
-        name = sentence(self.subject.name) if self.subject else "What was started"
+        name = capitalize(self.subject.name) if self.subject else "What was started"
         why = "Its process had stood still."
         if self._is_api_server_lost:
             why = "Airflow's API server does not answer, and Airflow kills tasks after three failed heartbeats."
             # Airflow may end this process before it answers, so this line comes first.
             self._log.warning("The task was killed. %s %s is left to the retry, unless Airflow answers now.", why, name)
-        goes_on = goes_on_elsewhere(self._context["ti"])
+        goes_on = runs_elsewhere(self._context["ti"])
         if goes_on is False:
             return
         self.subject = self._traces = None
         unknown = " Airflow could not be asked for the task's state." if goes_on is None else ""
-        self._say_last(f"{why}{unknown} {name} was not cancelled: the next try goes on with it.")
+        self._add_kill_message(f"{why}{unknown} {name} was not cancelled: the next try goes on with it.")
 
     def _cancel_at_ctrl_c(self) -> None:
         """Cancel the work of a task that runs inside ``airflow dags test``. No later try will."""
@@ -203,25 +203,25 @@ class Kill:
         self._what = "The task was interrupted by Ctrl-C."
         if self.account is None or not (self.subject or self._traces):
             return
-        if self.cancels:
+        if self.cancels_work:
             name = self.subject.name if self.subject else "what was started"
-            self._log.warning("Ctrl-C: cancelling %s. %s", name, self._by_hand(self.subject))
-        self._give_up(LATER_PURSUIT)
+            self._log.warning("Ctrl-C: cancelling %s. %s", name, self._manual_cancel_hint(self.subject))
+        self._cancel_work(CANCEL_SECONDS_AFTER)
 
     def _read_key_again(self) -> None:
         """Take the key that Airflow has now: the one at hand may have been rotated since the last look."""
         with suppress(Exception), PlanasonixHook(self._operator.planasonix_conn_id) as hook:
             self.account = hook.settings.account
 
-    def _give_up(self, patience: float) -> None:
+    def _cancel_work(self, patience: float) -> None:
         subject, traces = self.subject, self._traces
         if self.account is None or not (subject or traces):
             return
-        name = sentence(subject.name) if subject else f"What was started on connection {self._lost.connection_id}"
-        by_hand = self._by_hand(subject)
-        if not self.cancels:
-            to_end = f" {by_hand}" if self._is_interrupted and self.is_own else ""
-            self._say_last(f"{name} was not cancelled, and runs on.{to_end}")
+        name = capitalize(subject.name) if subject else f"What was started on connection {self._lost.connection_id}"
+        by_hand = self._manual_cancel_hint(subject)
+        if not self.cancels_work:
+            hint = f" {by_hand}" if self._is_interrupted and self.is_own else ""
+            self._add_kill_message(f"{name} was not cancelled, and runs on.{hint}")
             return
         self.has_cancelled = True
         try:
@@ -230,32 +230,34 @@ class Kill:
             if not self._is_over and _may_pass(error):
                 # Where the signal's handler has returned, there may be more time, and Airflow be asked for another key.
                 self._is_undecided = True
-                self._say_last(f"{name} cannot be cancelled yet, still trying: {error} {by_hand}")
+                self._add_kill_message(f"{name} cannot be cancelled yet, still trying: {error} {by_hand}")
                 return
-            self._say_last(f"{name} could not be cancelled and may still run: {error} {by_hand}")
+            self._add_kill_message(f"{name} could not be cancelled and may still run: {error} {by_hand}")
             return
         if work is None:
             # If this process lives long enough for the answer, it cancels then.
-            self._say_last(f"{name} cannot be seen yet. {by_hand}")
+            self._add_kill_message(f"{name} cannot be seen yet. {by_hand}")
             return
-        name = sentence(subject_of(work).name)
+        name = capitalize(subject_of(work).name)
         self.subject = self._traces = None
         if isinstance(work, Backfill) and not work.is_over:
-            self._say_last(f"{name} may go on: what it has made was asked to cancel. {self._by_hand(subject_of(work))}")
+            self._add_kill_message(
+                f"{name} may go on: what it has made was asked to cancel. {self._manual_cancel_hint(subject_of(work))}"
+            )
         else:
-            self._say_last(f"{name} was asked to cancel.")
+            self._add_kill_message(f"{name} was asked to cancel.")
 
-    def _cancel_in_a_hurry(self, account: Account, patience: float) -> Work | None:
+    def _cancel_in_a_hurry(self, account: ClientConfig, patience: float) -> Work | None:
         async def say_goodbye() -> Work | None:
             # A client of its own, for the signal may have come amid a request of the other.
-            async with client.AsyncClient(account.in_a_hurry(), LAST_WORDS) as own:
+            async with client.AsyncClient(account.with_short_timeouts(), ON_KILL) as own:
                 subject, job_ids = self.subject, self.job_ids
                 if subject is None and self._traces:
                     # The answer to the start is still to come, if it ever does.
-                    give_up = asyncio.get_running_loop().time() + LAST_LOOK_WITHIN
+                    give_up = asyncio.get_running_loop().time() + SEARCH_TIMEOUT
                     send = through_outages(own.send, patience)
                     found = await search(send, self._traces)
-                    for _ in range(LAST_LOOKS):
+                    for _ in range(SEARCH_TRIES):
                         if found or asyncio.get_running_loop().time() >= give_up:
                             break
                         await asyncio.sleep(LOOK_ONCE_MORE_AFTER)
@@ -266,23 +268,23 @@ class Kill:
                 assert subject is not None  # noqa: S101 - one of the two is there
                 return await cancel(own.send, subject, job_ids, patience=patience)
 
-        return aside(say_goodbye)
+        return run_in_loop_thread(say_goodbye)
 
     @property
-    def _lost(self) -> Traces:
+    def _lost(self) -> MatchCriteria:
         """The traces of work whose id is not known."""
         assert self._traces is not None  # noqa: S101 - otherwise there is nothing to cancel
         return self._traces
 
-    def _by_hand(self, subject: WorkSubject | None) -> str:
+    def _manual_cancel_hint(self, subject: WorkTarget | None) -> str:
         """Say how a person ends what this task has left."""
         conn_id = self._operator.planasonix_conn_id
         if subject:
-            return f"To end it: {to_end(subject, conn_id)}"
-        look = to_list(self._lost.kind, self._lost.connection_id, conn_id)
+            return f"To end it: {cancel_command(subject, conn_id)}"
+        look = list_command(self._lost.kind, self._lost.connection_id, conn_id)
         return f"Look whether something of this task runs there, and cancel it: {look}"
 
-    def _say_last(self, words: str) -> None:
+    def _add_kill_message(self, words: str) -> None:
         """Say in the log what was done; not in a signal's handler, which may have come amid a write to it."""
         self._last_words.append(words)
         if self._is_over:

@@ -10,25 +10,25 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.request import Request
-from planasonix_provider.waiting.attempt import Attempt, Record
+from planasonix_provider.waiting.attempt import Attempt, AttemptRecord
 from planasonix_provider.waiting.cancel import cancel
-from planasonix_provider.waiting.cli_hints import to_end
-from planasonix_provider.waiting.formatting import sentence
-from planasonix_provider.waiting.lost_start_search import Traces, lost_among
+from planasonix_provider.waiting.cli_hints import cancel_command
+from planasonix_provider.waiting.formatting import capitalize
+from planasonix_provider.waiting.lost_start_search import MatchCriteria, ambiguous_match_error
 from planasonix_provider.waiting.report import error_of_work
-from planasonix_provider.waiting.shared_client import Channel
-from planasonix_provider.waiting.targets import BackfillSubject, JobSubject, Work, WorkSubject, subject_of
+from planasonix_provider.waiting.shared_client import SharedClient
+from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Work, WorkTarget, subject_of
 
 if TYPE_CHECKING:
-    from planasonix_provider.execution.api_session import Inquiry
-    from planasonix_provider.execution.attempt_store import Records
-    from planasonix_provider.execution.start_task import Road
+    from planasonix_provider.execution.api_session import ApiSession
+    from planasonix_provider.execution.attempt_store import AttemptStore
+    from planasonix_provider.execution.start_task import StartTask
 
 #: The states of work that has done what it was started for.
-DONE = ("succeeded", "completed")
+SUCCESS_STATES = ("succeeded", "completed")
 
 
-class EarlierTry:
+class PreviousAttempt:
     """An earlier try, as its record tells of it.
 
     :param record: what it has written down of its start.
@@ -38,7 +38,9 @@ class EarlierTry:
     :param digest: tells what this try is to load.
     """
 
-    def __init__(self, record: Record, road: Road, inquiry: Inquiry, records: Records, digest: str) -> None:
+    def __init__(
+        self, record: AttemptRecord, road: StartTask, inquiry: ApiSession, records: AttemptStore, digest: str
+    ) -> None:
         self._record = record
         self._road = road
         self._operator = road.operator
@@ -48,7 +50,7 @@ class EarlierTry:
         #: Whether its start, which had no answer, has made nothing that is to be seen, and is to be sent again.
         self.is_to_be_repeated = False
 
-    def is_let_go(self) -> bool:
+    def is_obsolete(self) -> bool:
         """Say whether this try owes nothing to it.
 
         :return: whether the task was cleared since, or is another than it was.
@@ -57,11 +59,11 @@ class EarlierTry:
         is_another = self._record.kind != self._operator.starts or (attempt.map_index >= 0 and not self._is_same)
         return is_another or attempt.is_later_than_a_clear_of(self._record, counts_every_clear=AIRFLOW_V_3_2_PLUS)
 
-    def let_a_kill_know(self) -> None:
+    def register_for_kill(self) -> None:
         """From here on, a kill ends what that try has left."""
-        self._road.kill.owes(self._record.is_own, _subject_of(self._record), Traces.of(self._record))
+        self._road.kill.track_submission(self._record.is_own, _subject_of(self._record), MatchCriteria.of(self._record))
 
-    def work(self) -> Work | None:
+    def reusable_work(self) -> Work | None:
         """Find what is to be gone on with.
 
         :return: work that still runs, or has succeeded; ``None`` where something new is to be started.
@@ -71,7 +73,7 @@ class EarlierTry:
         if work is None:
             self.is_to_be_repeated = self._record.id is None and self._is_same
             return None
-        name, whose = sentence(subject_of(work).name), self._origin
+        name, whose = capitalize(subject_of(work).name), self._origin
         is_given_up = self._record.is_given_up and self._operator.cancel_on_kill
         if is_given_up and not work.is_over and work.status != "cancelling":
             work = self._end(work)
@@ -81,7 +83,7 @@ class EarlierTry:
         error = error_of_work(work, self._inquiry.page_of(work)) if work.is_over else None
         if error and self._road.is_cancelled_by_a_person(error):
             self._road.fail_without_a_retry(error)
-        if work.is_over and work.status not in DONE:
+        if work.is_over and work.status not in SUCCESS_STATES:
             self._inquiry.say(f"{name}, which {whose}, was {work.status}: starting anew.")
             return None
         if work.status == "cancelling":
@@ -94,7 +96,7 @@ class EarlierTry:
             )
         return work
 
-    def end(self) -> None:
+    def cancel(self) -> None:
         """See to it that work which nobody wants any more ends, before something new is started.
 
         :raises PlanasonixError: if it cannot be found out what there is, or it cannot be ended.
@@ -111,13 +113,13 @@ class EarlierTry:
 
     def _find(self) -> Work | None:
         if self._record.id is None:
-            self._tell_of_the_look()
-            work = self._inquiry.find(Traces.of(self._record))
+            self._log_search()
+            work = self._inquiry.find(MatchCriteria.of(self._record))
             if work:
                 self._records.remember(self._record.model_copy(update={"id": work.id}), self._inquiry.warn)
             return work
         try:
-            return self._inquiry.look_twice_at(self._record.kind, self._record.id)
+            return self._inquiry.get_with_one_retry(self._record.kind, self._record.id)
         except PlanasonixNotFoundError as error:
             self._inquiry.warn(f"What {self._origin} is not there any more, starting anew. {error}")
             return None
@@ -129,29 +131,29 @@ class EarlierTry:
             return [work] if work else []
         if not self._operator.cancel_on_kill:
             return []
-        self._tell_of_the_look()
-        traces = Traces.of(self._record)
+        self._log_search()
+        traces = MatchCriteria.of(self._record)
         found = self._inquiry.find_all(traces)
         # Whatever of it is over does not matter any more. What others have started is not to be ended.
-        if len(found) > 1 and not all(map(traces.are_in, found)) and not all(work.is_over for work in found):
-            raise lost_among(found, traces)
+        if len(found) > 1 and not all(map(traces.matches, found)) and not all(work.is_over for work in found):
+            raise ambiguous_match_error(found, traces)
         return found
 
-    def _tell_of_the_look(self) -> None:
+    def _log_search(self) -> None:
         number, kind = self._record.try_number, self._record.kind
         self._inquiry.say(f"Try {number} was about to start a {kind} when it ended; looking for that {kind}.")
 
     def _end(self, work: Work) -> Work:
         subject = subject_of(work)
-        name = sentence(subject.name)
+        name = capitalize(subject.name)
         if not self._operator.cancel_on_kill:
             self._inquiry.warn(f"{name}, which {self._origin} before it was let go, runs on.")
             return work
         self._inquiry.say(f"{name}, which {self._origin} before it was let go, is cancelled first.")
-        self._road.kill.has(work)
+        self._road.kill.track_work(work)
         asked: set[str] = set()
 
-        async def ask(channel: Channel) -> Work:
+        async def ask(channel: SharedClient) -> Work:
             return await cancel(
                 channel.send_now,
                 subject,
@@ -160,27 +162,27 @@ class EarlierTry:
                 asked=asked,
             )
 
-        async def ask_once(channel: Channel) -> Work:
+        async def ask_once(channel: SharedClient) -> Work:
             return await cancel(channel.send_now, subject, patience=0, asked=asked)
 
         def look(request: Request[Any]) -> Any:
             answer = self._inquiry.look_once(request)
             if isinstance(answer, Backfill) and not answer.is_over:
                 # It may have made more jobs since.
-                return self._inquiry.aside(ask_once)
+                return self._inquiry.run_async(ask_once)
             return answer
 
         try:
-            ended = self._inquiry.patiently(lambda: self._inquiry.aside(ask))
+            ended = self._inquiry.retry_through_outage(lambda: self._inquiry.run_async(ask))
         except PlanasonixError as error:
-            self._road.kill.stop_if_killed()
-            by_hand = to_end(subject, self._operator.planasonix_conn_id)
-            error.reword(f"{name} could not be cancelled and may still run: {error} To end it: {by_hand}")
+            self._road.kill.raise_if_killed()
+            by_hand = cancel_command(subject, self._operator.planasonix_conn_id)
+            error.with_message(f"{name} could not be cancelled and may still run: {error} To end it: {by_hand}")
             raise
         return ended if ended.is_over else self._inquiry.wait_until_over(ended, look) or ended
 
 
-def _subject_of(record: Record) -> WorkSubject | None:
+def _subject_of(record: AttemptRecord) -> WorkTarget | None:
     if record.id is None:
         return None
-    return BackfillSubject(record.id) if record.kind == "backfill" else JobSubject(record.id)
+    return BackfillTarget(record.id) if record.kind == "backfill" else JobTarget(record.id)

@@ -18,21 +18,21 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.retry import ONCE, is_final
+from planasonix_provider.api.retry import NO_RETRY, is_permanent
 from planasonix_provider.clock import sleep, utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.links.planasonix import Signpost
+from planasonix_provider.links.planasonix import XComWriter
 from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind, outage_policy, read_connection
 from planasonix_provider.waiting import blocking_wait
-from planasonix_provider.waiting.formatting import sentence
-from planasonix_provider.waiting.lost_start_search import AGAIN_EVERY
+from planasonix_provider.waiting.formatting import capitalize
+from planasonix_provider.waiting.lost_start_search import RETRY_INTERVAL
 from planasonix_provider.waiting.report import details_of, error_of_work, first_job_of, report
-from planasonix_provider.waiting.result import WorkAccount, explain
-from planasonix_provider.waiting.result_fetcher import Patience
-from planasonix_provider.waiting.shared_client import Channel, run_aside
-from planasonix_provider.waiting.targets import Seen, Work
+from planasonix_provider.waiting.result import WorkResult, explain
+from planasonix_provider.waiting.result_fetcher import ResultFetcher
+from planasonix_provider.waiting.shared_client import SharedClient, run_aside
+from planasonix_provider.waiting.targets import Snapshot, Work
 from planasonix_provider.waiting.wait_event import WaitEvent
-from planasonix_provider.waiting.wait_state import Watch
+from planasonix_provider.waiting.wait_state import WaitState
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -47,7 +47,7 @@ MAX_LAG = timedelta(seconds=30)
 UNSEEN_SINCE = "planasonix_unseen_since"
 
 
-class Lookout:
+class SensorTask:
     """One process of a sensor's task; use it in a ``with`` block.
 
     :param sensor: says what to wait for, and how; its parameters are in their final form.
@@ -58,8 +58,8 @@ class Lookout:
         self.sensor = sensor
         self.log = sensor.log
         self.hook = PlanasonixHook(sensor.planasonix_conn_id)
-        self.signpost = Signpost(context, self.log)
-        self._notes = Notes(sensor, context)
+        self.signpost = XComWriter(context, self.log)
+        self._notes = OutageNote(sensor, context)
         self._rests_since: datetime | None = None
         subject = sensor.subject()
         # The attributes of an exception that ends the task.
@@ -69,7 +69,7 @@ class Lookout:
         first_poke = first_look_at(sensor, context) if self._is_rescheduled else None
         trouble = self._notes.read()
         self._outages = outage_policy()
-        self.watch = Watch(
+        self.watch = WaitState(
             subject,
             now=utcnow(),
             info=self.log.info,
@@ -103,21 +103,21 @@ class Lookout:
         event = self._look()
         while event is None and self.watch.is_in_doubt:
             # Decided within one poke: the next one may be another process, or hours away.
-            sleep(min(self.sensor.poke_interval, AGAIN_EVERY))
+            sleep(min(self.sensor.poke_interval, RETRY_INTERVAL))
             event = self._look()
         if self.watch.unseen_since != noted:
             self._notes.write(self.watch)
-        return self._conclude(event) if event else None
+        return self._finish(event) if event else None
 
     def _look(self) -> WaitEvent | None:
         answer = None if self._lets_others_go_first() else blocking_wait.look(self.watch, self._send)
-        if isinstance(answer, Seen):
+        if isinstance(answer, Snapshot):
             self._note(answer.work)
-        return self.watch.take(answer, utcnow())
+        return self.watch.update(answer, utcnow())
 
     def _lets_others_go_first(self) -> bool:
         """Let time just pass, where the rate limit runs short: a minute at most."""
-        if not self.hook.rest():
+        if not self.hook.delay():
             self._rests_since = None
             return False
         now = utcnow()
@@ -128,7 +128,7 @@ class Lookout:
         return False
 
     def _send(self, request: Request[Any]) -> Any:
-        return self.hook.send(request, ONCE)
+        return self.hook.send(request, NO_RETRY)
 
     def defer(self) -> NoReturn:
         """Go on in the triggerer.
@@ -159,7 +159,7 @@ class Lookout:
             event = WaitEvent.from_payload(payload, self.watch.subject.kind)
             if event.outcome == "over":
                 read_connection(self.hook, self.log.warning)
-            return self._conclude(event)
+            return self._finish(event)
         except AirflowSkipException:
             # Airflow would put its own words over ours: that it skips because it was told to.
             self.sensor.soft_fail = self.sensor.never_fail = False
@@ -167,13 +167,13 @@ class Lookout:
         except PlanasonixError as error:
             self._fail(error)
 
-    def _conclude(self, event: WaitEvent) -> dict[str, Any]:
+    def _finish(self, event: WaitEvent) -> dict[str, Any]:
         self._notes.delete()
         self._note(event.work)
         try:
             work = self._whole(event.work_or_error())
             job_id = first_job_of(work)
-            self.signpost.show(self.hook.job_url(job_id) if job_id else None)
+            self.signpost.set_job_url(self.hook.job_url(job_id) if job_id else None)
             if work.status not in self.sensor.allowed_states:
                 raise self._why(work)
             return report(work, self.hook.job_url)
@@ -209,7 +209,7 @@ class Lookout:
                         whole.status,
                     )
                     return work
-                sleep(AGAIN_EVERY)
+                sleep(RETRY_INTERVAL)
         except PlanasonixError as trouble:
             self.log.warning("Job %s is %s, and nothing more of it can be fetched: %s", work.id, work.status, trouble)
             return work
@@ -217,7 +217,7 @@ class Lookout:
 
     def _why(self, work: Work) -> PlanasonixError:
         """Say what is wrong with work that the sensor was not waiting for in this state."""
-        name = sentence(self.watch.subject.name)
+        name = capitalize(self.watch.subject.name)
         if not work.is_over:
             return PlanasonixJobFailedError(f"{name} is {work.status}, which is one of failed_states.")
         if work.status in ("succeeded", "completed"):
@@ -227,28 +227,28 @@ class Lookout:
             error = error_of_work(work, self.hook.job_url(work.id))
         else:
             account = self._explained(work)
-            self.signpost.show(account.url)
+            self.signpost.set_job_url(account.url)
             error = account.error
         assert error is not None  # noqa: S101 - it has ended otherwise than well
         return error
 
-    def _explained(self, backfill: Backfill) -> WorkAccount:
-        async def ask(channel: Channel) -> WorkAccount:
-            patience = Patience(channel.send, self.sensor.poke_interval, self.log.warning, policy=self._outages)
+    def _explained(self, backfill: Backfill) -> WorkResult:
+        async def ask(channel: SharedClient) -> WorkResult:
+            patience = ResultFetcher(channel.send, self.sensor.poke_interval, self.log.warning, policy=self._outages)
             return await explain(await patience.backfill(backfill.id), patience, job_url=self.hook.job_url)
 
         try:
-            return run_aside(self.hook.accounts(), ask)
+            return run_aside(self.hook.config_source(), ask)
         except PlanasonixError as trouble:
             how = f"{'was ' if backfill.status == 'cancelled' else ''}{backfill.status}"
             self.log.warning("Why backfill %s %s cannot be found out: %s", backfill.id, how, trouble)
-            return WorkAccount(backfill, None, error_of_work(backfill, None))
+            return WorkResult(backfill, None, error_of_work(backfill, None))
 
     def _fail(self, error: PlanasonixError) -> NoReturn:
         """End the task as Airflow does it with a sensor, alike in all modes."""
         is_late = isinstance(error, PlanasonixTimeoutError)
         # No retry would see another end of the same work; nor is silent_fail to poke on until the timeout.
-        is_meant = is_final(error) or isinstance(error, (PlanasonixJobFailedError, PlanasonixJobCancelledError))
+        is_meant = is_permanent(error) or isinstance(error, (PlanasonixJobFailedError, PlanasonixJobCancelledError))
         if self.sensor.never_fail or (self.sensor.soft_fail and (is_late or is_meant)):
             raise AirflowSkipException(error.message) from error
         if is_late and not self._ends_by_execution_timeout:
@@ -282,7 +282,7 @@ class Trouble:
     is_known: bool
 
 
-class Notes:
+class OutageNote:
     """What a rescheduled sensor, which is another process at each look, knows of the looks before.
 
     :param sensor: the sensor.
@@ -306,7 +306,7 @@ class Notes:
             return Trouble(datetime.fromisoformat(note["since"]), note.get("is_known", True))
         return None
 
-    def write(self, watch: Watch) -> None:
+    def write(self, watch: WaitState) -> None:
         """Note the outage that this poke has met, or delete the note if it got a response.
 
         :param watch: the wait.

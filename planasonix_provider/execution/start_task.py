@@ -19,30 +19,30 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.retry import LAST_LOOK, ONCE, LogThrottle, Policy
+from planasonix_provider.api.retry import FINAL_POLL, NO_RETRY, LogThrottle, RetryPolicy
 from planasonix_provider.clock import monotonic, utcnow
 from planasonix_provider.execution import asset_events
-from planasonix_provider.execution.airflow_errors import retries_where_they_help
-from planasonix_provider.execution.attempt_store import Records
-from planasonix_provider.execution.on_kill import Kill
-from planasonix_provider.execution.submission import Start
-from planasonix_provider.execution.summary import Accounted
+from planasonix_provider.execution.airflow_errors import airflow_errors
+from planasonix_provider.execution.attempt_store import AttemptStore
+from planasonix_provider.execution.on_kill import OnKillHandler
+from planasonix_provider.execution.submission import Submission
+from planasonix_provider.execution.summary import ExecutionSummary
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.links.planasonix import Signpost
+from planasonix_provider.links.planasonix import XComWriter
 from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind, outage_policy, read_connection
 from planasonix_provider.triggers.planasonix import PlanasonixBackfillTrigger, PlanasonixJobTrigger
 from planasonix_provider.waiting import blocking_wait
 from planasonix_provider.waiting.attempt import Attempt
 from planasonix_provider.waiting.cancel import cancel
-from planasonix_provider.waiting.cli_hints import to_end
-from planasonix_provider.waiting.interruptible_sleep import Rest
+from planasonix_provider.waiting.cli_hints import cancel_command
+from planasonix_provider.waiting.interruptible_sleep import InterruptibleSleep
 from planasonix_provider.waiting.report import first_job_of, report
-from planasonix_provider.waiting.result import WorkAccount, account_for
-from planasonix_provider.waiting.result_fetcher import Patience
-from planasonix_provider.waiting.shared_client import Channel, run_aside
-from planasonix_provider.waiting.targets import BackfillSubject, Seen, Work, WorkSubject, subject_of
+from planasonix_provider.waiting.result import WorkResult, account_for
+from planasonix_provider.waiting.result_fetcher import ResultFetcher
+from planasonix_provider.waiting.shared_client import SharedClient, run_aside
+from planasonix_provider.waiting.targets import BackfillTarget, Snapshot, Work, WorkTarget, subject_of
 from planasonix_provider.waiting.wait_event import WaitEvent
-from planasonix_provider.waiting.wait_state import Watch
+from planasonix_provider.waiting.wait_state import WaitState
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from planasonix_provider.triggers.base import PlanasonixWorkTrigger
 
 
-class Road:
+class StartTask:
     """One process of one try of a task, on its way from the start of the work to the account of it.
 
     :param operator: says what to start and how to wait; its parameters are in their final form.
@@ -62,23 +62,23 @@ class Road:
         self.operator = operator
         self.context = context
         self.log = operator.log
-        self.signpost = Signpost(context, self.log)
-        self.accounted = operator._accounted = Accounted(operator.starts, operator.connection_id)
-        self._records = Records(context)
+        self.signpost = XComWriter(context, self.log)
+        self.accounted = operator._accounted = ExecutionSummary(operator.starts, operator.connection_id)
+        self._records = AttemptStore(context)
         self.interval = validators.poll_interval("poll_interval", operator.poll_interval)
-        self.kill = Kill(operator, context)
+        self.kill = OnKillHandler(operator, context)
         #: How a look is sent, which is not waited for when the time is up.
-        self.once = ONCE
+        self.once = NO_RETRY
         #: How long errors are tolerated.
         self.outages = outage_policy()
         #: Whether an earlier process of this try has reached the API.
         self.has_had_contact = False
         #: How the task's other requests are sent, and how often their retries are logged.
         self.throttle = LogThrottle()
-        self.policy = Policy(throttle=self.throttle)
-        self.rest = Rest(self.kill.stop_if_killed, self.kill.pulse.beat)
+        self.policy = RetryPolicy(throttle=self.throttle)
+        self.rest = InterruptibleSleep(self.kill.raise_if_killed, self.kill.pulse.beat)
 
-    def travel(self) -> dict[str, Any]:
+    def run(self) -> dict[str, Any]:
         """Go the whole road; a deferrable task leaves it in the middle, and another process resumes it.
 
         :return: an account of the work.
@@ -87,14 +87,14 @@ class Road:
         with self.accounted.on_exceptions():
             return self._travel(deadline_of(self.operator, self.context))
 
-    def travel_on(self, payload: Any) -> dict[str, Any]:
+    def run_after_conflict(self, payload: Any) -> dict[str, Any]:
         """Go the road when others are out of the way, with what is left of the time.
 
         :param payload: the event of the trigger that waited for others.
         :return: as :meth:`travel`.
         """
         with self.accounted.on_exceptions():
-            with retries_where_they_help():
+            with airflow_errors():
                 event = WaitEvent.from_payload(payload, "job", "backfill")
                 # Work that is gone is not in the way.
                 with suppress(PlanasonixNotFoundError):
@@ -103,20 +103,20 @@ class Road:
             return self._travel(event.deadline)
 
     def _travel(self, deadline: datetime | None) -> dict[str, Any]:
-        with self._for_airflow(deadline) as hook:
+        with self._hook_session(deadline) as hook:
             self.kill.account = hook.settings.account
-            start = Start(self, hook, self._records, deadline)
-            work = start.work()
+            start = Submission(self, hook, self._records, deadline)
+            work = start.submit_or_reconnect()
             self.kill.is_own = start.is_own
-            self.kill.has(work)
-            self._note(hook, work.id, work)
-            self._tell(hook, work, "Started" if start.is_new else "Going on with")
+            self.kill.track_work(work)
+            self._update_summary(hook, work.id, work)
+            self._announce(hook, work, "Started" if start.is_new else "Going on with")
             subject = subject_of(work)
             if not self.operator.wait_for_completion:
-                self._forget()
-                asset_events.tell_of_nothing(self.operator, self.context)
+                self._delete_record()
+                asset_events.suppress_table_events(self.operator, self.context)
                 return report(work, hook.job_url)
-            watch = Watch(
+            watch = WaitState(
                 subject,
                 now=utcnow(),
                 info=self.log.info,
@@ -126,11 +126,11 @@ class Road:
                 owned=self.kill.is_own,
                 policy=self.outages,
             )
-            event = watch.see(subject.seen(work, utcnow()), utcnow())
+            event = watch.on_snapshot(subject.seen(work, utcnow()), utcnow())
             if start.is_new or not work.is_over:
                 wait = self._look_once if self.operator.deferrable else self._wait
                 event = wait(hook, watch)
-            self.kill.stop_if_killed()
+            self.kill.raise_if_killed()
             if event is None:
                 trigger = self._trigger(
                     subject,
@@ -138,10 +138,10 @@ class Road:
                     limit=limit,
                     status=watch.status,
                     owned=self.kill.is_own,
-                    cancel_on_kill=self.kill.cancels,
+                    cancel_on_kill=self.kill.cancels_work,
                 )
                 defer(self.operator, trigger)
-            return self._conclude(hook, event)
+            return self._finish(hook, event)
 
     def resume(self, payload: Any) -> dict[str, Any]:
         """Go on from what the trigger handed back.
@@ -149,29 +149,29 @@ class Road:
         :param payload: the trigger's event.
         :return: an account of the work.
         """
-        with self.accounted.on_exceptions(), self._for_airflow() as hook:
+        with self.accounted.on_exceptions(), self._hook_session() as hook:
             event = WaitEvent.from_payload(payload, self.operator.starts)
             if event.outcome == "over":
                 read_connection(hook, self.log.warning, self.rest.sleep)
             if event.is_out_of_time:
-                self._write_off()
-            return self._conclude(hook, event)
+                self._mark_given_up()
+            return self._finish(hook, event)
 
     @contextmanager
-    def _for_airflow(self, deadline: datetime | None = None) -> Iterator[PlanasonixHook]:
+    def _hook_session(self, deadline: datetime | None = None) -> Iterator[PlanasonixHook]:
         """Give the hook, which tries nothing again past the deadline; say in the log what was done at a kill."""
         until = monotonic() + (deadline - utcnow()).total_seconds() if deadline else None
-        self.once = replace(ONCE, until=until)
+        self.once = replace(NO_RETRY, until=until)
         self.policy = policy = replace(self.policy, until=until)
         try:
             with (
-                retries_where_they_help(),
+                airflow_errors(),
                 PlanasonixHook(self.operator.planasonix_conn_id, policy=policy, sleep=self.rest.sleep) as hook,
                 self.accounted.for_errors(),
             ):
                 yield hook
         finally:
-            self.kill.settle()
+            self.kill.finish()
             if self.kill.has_cancelled and self.operator.on_cancelled == "fail":
                 # By this, a retry knows that the kill has cancelled the work, and not a person.
                 with suppress(Exception):
@@ -196,20 +196,22 @@ class Road:
 
         :raises AirflowFailException: always.
         """
-        error.reword(f"No retry follows, because on_cancelled='fail'; to start again, clear the task. {error.message}")
+        error.with_message(
+            f"No retry follows, because on_cancelled='fail'; to start again, clear the task. {error.message}"
+        )
         self.accounted.error = error
         raise AirflowFailException(error.message) from error
 
-    def _tell(self, hook: PlanasonixHook, work: Work, how: str) -> None:
+    def _announce(self, hook: PlanasonixHook, work: Work, how: str) -> None:
         """Let everybody know of the work the moment that it exists: a kill, the log, other tasks, the task's button."""
         kind, page = self.operator.starts, self._page_of(hook, work)
         connection_id = self.accounted.connection_id
         self.log.info("%s %s %s on connection %s%s", how, kind, work.id, connection_id, f": {page}" if page else "")
         self.signpost.push(f"{kind}_id", work.id)
-        self.signpost.show(page)
-        self.kill.stop_if_killed()
+        self.signpost.set_job_url(page)
+        self.kill.raise_if_killed()
 
-    def _note(self, hook: PlanasonixHook, work_id: str, work: Work | None) -> None:
+    def _update_summary(self, hook: PlanasonixHook, work_id: str, work: Work | None) -> None:
         """Keep at hand what is told of the work besides the task's result."""
         self.accounted.id, self.accounted.work = work_id, work or self.accounted.work
         self.accounted.connection_id = (work and work.connection_id) or self._recorded_connection_id()
@@ -240,19 +242,19 @@ class Road:
         if isinstance(answer, Backfill):
             self.kill.job_ids = answer.job_ids or []
             if not self.signpost.url:
-                self.signpost.show(self._page_of(hook, answer))
+                self.signpost.set_job_url(self._page_of(hook, answer))
         return answer
 
-    def _look_once(self, hook: PlanasonixHook, watch: Watch) -> WaitEvent | None:
+    def _look_once(self, hook: PlanasonixHook, watch: WaitState) -> WaitEvent | None:
         """Look before the task defers: much is over by then. The trigger deals with whatever goes wrong here."""
         seen = blocking_wait.look(watch, partial(self._send, hook))
-        if isinstance(seen, Seen):
-            event = watch.see(seen, utcnow())
+        if isinstance(seen, Snapshot):
+            event = watch.on_snapshot(seen, utcnow())
             return event if event and event.outcome == "over" else None
         self.log.info("The look before deferring failed; the trigger looks again: %s", seen)
         return None
 
-    def wait_for_others(self, work: Work, deadline: datetime | None) -> NoReturn:
+    def defer_until_free(self, work: Work, deadline: datetime | None) -> NoReturn:
         """Leave the worker to others until what is in the way is over.
 
         :param work: what is in the way.
@@ -261,27 +263,27 @@ class Road:
         """
         limit = limit_behind(deadline, self.operator, self.context)
         trigger = self._trigger(subject_of(work), deadline=deadline, limit=limit, status=work.status)
-        defer(self.operator, trigger, "execute_when_free")
+        defer(self.operator, trigger, "execute_after_conflict")
 
-    def _trigger(self, subject: WorkSubject, **how: Any) -> PlanasonixWorkTrigger:
+    def _trigger(self, subject: WorkTarget, **how: Any) -> PlanasonixWorkTrigger:
         how |= {"planasonix_conn_id": self.operator.planasonix_conn_id, "poll_interval": self.interval}
-        if isinstance(subject, BackfillSubject):
+        if isinstance(subject, BackfillTarget):
             return PlanasonixBackfillTrigger(subject.id, **how)
         return PlanasonixJobTrigger(subject.id, **how)
 
-    def _wait(self, hook: PlanasonixHook, watch: Watch) -> WaitEvent:
+    def _wait(self, hook: PlanasonixHook, watch: WaitState) -> WaitEvent:
         send = partial(self._send, hook)
-        event = blocking_wait.wait(watch, send, interval=self.interval, rest=hook.rest, nap=self.rest.sleep)
-        return self._leave(hook, watch, event) if event.is_out_of_time else event
+        event = blocking_wait.wait(watch, send, interval=self.interval, rest=hook.delay, nap=self.rest.sleep)
+        return self._cancel_at_deadline(hook, watch, event) if event.is_out_of_time else event
 
-    def _leave(self, hook: PlanasonixHook, watch: Watch, event: WaitEvent) -> WaitEvent:
+    def _cancel_at_deadline(self, hook: PlanasonixHook, watch: WaitState, event: WaitEvent) -> WaitEvent:
         """Cancel the work whose time is up, or look at it for a last time."""
-        if self.kill.may_go_on_elsewhere():
+        if self.kill.may_run_elsewhere():
             self.rest.sleep(self.kill.pulse.seconds_in_doubt())
         subject = self.kill.subject
         assert subject is not None  # noqa: S101 - it was started
 
-        async def say_goodbye(channel: Channel) -> Work:
+        async def say_goodbye(channel: SharedClient) -> Work:
             return await cancel(
                 channel.send_urgently,
                 subject,
@@ -290,20 +292,20 @@ class Road:
                 warn=self.kill.cannot_cancel_yet,
             )
 
-        if not self.kill.cancels:
-            seen = blocking_wait.look(watch, partial(hook.send, policy=LAST_LOOK))
-            ended = isinstance(seen, Seen) and seen.is_over and seen.work
-            return WaitEvent.over(subject, ended) if ended else event.after_no_cancel()
-        self._write_off()
+        if not self.kill.cancels_work:
+            seen = blocking_wait.look(watch, partial(hook.send, policy=FINAL_POLL))
+            ended = isinstance(seen, Snapshot) and seen.is_over and seen.work
+            return WaitEvent.over(subject, ended) if ended else event.without_cancel()
+        self._mark_given_up()
         answer: Work | PlanasonixError
         try:
-            answer = run_aside(hook.accounts(), say_goodbye, self.rest.sleep_aside)
+            answer = run_aside(hook.config_source(), say_goodbye, self.rest.sleep_aside)
         except PlanasonixError as error:
-            self.kill.stop_if_killed()
+            self.kill.raise_if_killed()
             answer = error
-        return event.after_cancel(answer, to_end(subject, self.operator.planasonix_conn_id))
+        return event.with_cancel_result(answer, cancel_command(subject, self.operator.planasonix_conn_id))
 
-    def _write_off(self) -> None:
+    def _mark_given_up(self) -> None:
         """Let the next try end what may be left of this one's work, whose time is up."""
         if not self.operator.cancel_on_kill:
             return
@@ -317,34 +319,34 @@ class Road:
                 self.operator.starts,
             )
 
-    def _forget(self) -> None:
+    def _delete_record(self) -> None:
         """Leave no record behind of what is done, where Airflow would keep it for ever."""
         try:
             self._records.forget()
         except Exception as fault:
             self.log.warning("What was written down of the start could not be deleted: %r", fault)
 
-    def _conclude(self, hook: PlanasonixHook, event: WaitEvent) -> dict[str, Any]:
+    def _finish(self, hook: PlanasonixHook, event: WaitEvent) -> dict[str, Any]:
         """Make of the wait's end what the task returns or raises."""
         self.kill.subject = None
-        self._note(hook, event.id, event.work)
+        self._update_summary(hook, event.id, event.work)
         work = event.work_or_error()
 
-        async def ask(channel: Channel) -> WorkAccount:
-            patience = Patience(
+        async def ask(channel: SharedClient) -> WorkResult:
+            patience = ResultFetcher(
                 channel.send, self.interval, self.log.warning, self.rest.sleep_aside, policy=self.outages
             )
             return await account_for(work, patience, job_url=hook.job_url, info=self.log.info)
 
-        account = run_aside(hook.accounts(), ask, self.rest.sleep_aside)
+        account = run_aside(hook.config_source(), ask, self.rest.sleep_aside)
         self.accounted.take(account)
         if self.operator.starts == "backfill":
-            self.signpost.show(account.url)
+            self.signpost.set_job_url(account.url)
         if not account.error:
             host, connection_id = hook.settings.account.host, self.accounted.connection_id
-            asset_events.tell_of_loaded(self.operator, self.context, account, host, connection_id)
+            asset_events.emit_table_events(self.operator, self.context, account, host, connection_id)
         is_cancelled_by_a_person = self.is_cancelled_by_a_person(account.error)
-        self._forget()
+        self._delete_record()
         if account.error and is_cancelled_by_a_person:
             self.fail_without_a_retry(account.error)
         if account.error:

@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING
 
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixTimeoutError
 from planasonix_provider.api.models import Job
-from planasonix_provider.api.retry import ONCE, is_ambiguous, surely_did_nothing
-from planasonix_provider.execution.api_session import Inquiry
-from planasonix_provider.execution.attempt_store import Records
-from planasonix_provider.execution.conflicts import Conflicts
-from planasonix_provider.execution.previous_attempt import EarlierTry
-from planasonix_provider.waiting.attempt import Attempt, Record, digest_of
-from planasonix_provider.waiting.lost_start_search import JUST_NOW, Traces, started_on, unreadable_in
+from planasonix_provider.api.retry import NO_RETRY, had_no_effect, has_unknown_effect
+from planasonix_provider.execution.api_session import ApiSession
+from planasonix_provider.execution.attempt_store import AttemptStore
+from planasonix_provider.execution.conflicts import ConflictHandler
+from planasonix_provider.execution.previous_attempt import PreviousAttempt
+from planasonix_provider.waiting.attempt import Attempt, AttemptRecord, digest_of
+from planasonix_provider.waiting.lost_start_search import CLOCK_SLACK, MatchCriteria, started_on, unreadable_in
 from planasonix_provider.waiting.outages import Contact
 from planasonix_provider.waiting.targets import Work
 
 if TYPE_CHECKING:
-    from planasonix_provider.execution.start_task import Road
+    from planasonix_provider.execution.start_task import StartTask
     from planasonix_provider.hooks.planasonix import PlanasonixHook
 
 #: How often a start whose answer was lost is sent, once it is as good as sure that it made nothing.
 MOST_STARTS = 3
 
 
-class Start:
+class Submission:
     """Gets one try its work, and writes down what it does before it does it.
 
     :param road: the try.
@@ -35,25 +35,25 @@ class Start:
     :param deadline: when to give up, or ``None`` for never.
     """
 
-    def __init__(self, road: Road, hook: PlanasonixHook, records: Records, deadline: datetime | None) -> None:
+    def __init__(self, road: StartTask, hook: PlanasonixHook, records: AttemptStore, deadline: datetime | None) -> None:
         self._road = road
         self._operator = road.operator
         self._hook = hook
         self._records = records
-        self._inquiry = Inquiry(road, hook, deadline)
-        self._conflicts = Conflicts(road, self._inquiry)
+        self._inquiry = ApiSession(road, hook, deadline)
+        self._conflicts = ConflictHandler(road, self._inquiry)
         self._attempt = Attempt.of(road.context)
-        self._digest = digest_of(self._operator.loads())
+        self._digest = digest_of(self._operator.load_parameters())
         # The record of a start that had no answer, and is sent again.
-        self._again: Record | None = None
+        self._again: AttemptRecord | None = None
         # What was written down last, before the start was sent.
-        self._written: Record
+        self._written: AttemptRecord
         #: Whether this task has started the work, and is to end it when it gives up.
         self.is_own = True
         #: Whether this try has started it.
         self.is_new = False
 
-    def work(self) -> Work:
+    def submit_or_reconnect(self) -> Work:
         """Get the work.
 
         :return: a job or backfill that does what this try is to do.
@@ -61,19 +61,19 @@ class Start:
         :raises AirflowSkipException: if something else is in its way, and ``on_conflict`` says so.
         """
         record = self._records.read()
-        return (record and self._left_by(record)) or self._begin()
+        return (record and self._reconnect(record)) or self._submit()
 
-    def _left_by(self, record: Record) -> Work | None:
+    def _reconnect(self, record: AttemptRecord) -> Work | None:
         """Go on with what an earlier try has left, or make sure that it is over."""
-        earlier = EarlierTry(record, self._road, self._inquiry, self._records, self._digest)
-        earlier.let_a_kill_know()
+        earlier = PreviousAttempt(record, self._road, self._inquiry, self._records, self._digest)
+        earlier.register_for_kill()
         if record.kind == self._operator.starts:
             self._road.accounted.id = record.id
-        if earlier.is_let_go():
-            earlier.end()
+        if earlier.is_obsolete():
+            earlier.cancel()
             work = None
         else:
-            work = earlier.work()
+            work = earlier.reusable_work()
         if work:
             self.is_own = record.is_own
             return work
@@ -83,12 +83,12 @@ class Start:
             self._again = record
         return None
 
-    def _begin(self) -> Work:
+    def _submit(self) -> Work:
         while True:
             try:
-                work = self._inquiry.patiently(self._write_and_send, Contact.NONE, surely_did_nothing)
+                work = self._inquiry.retry_through_outage(self._write_and_send, Contact.NONE, had_no_effect)
             except PlanasonixConflictError as conflict:
-                other = self._conflicts.give_way(conflict)
+                other = self._conflicts.resolve(conflict)
                 if other is None:
                     continue
                 self.is_own = False
@@ -102,11 +102,11 @@ class Start:
     def _write_and_send(self) -> Work:
         """Send the start; where its answer is lost, look for what it has made before it is sent again."""
         for _ in range(MOST_STARTS):
-            record = self._write_down()
+            record = self._save_record()
             try:
-                work = self._operator.start(self._hook, self._attempt)
+                work = self._operator.submit_job(self._hook, self._attempt)
             except PlanasonixError as error:
-                found = self._made_all_the_same(record, error)
+                found = self._find_after_error(record, error)
                 if found is None:
                     self._again, trouble = record, error
                     continue
@@ -114,28 +114,28 @@ class Start:
             finally:
                 # With a key that was rotated meanwhile, a kill has to use the new one.
                 self._road.kill.account = self._hook.settings.account
-            self._road.kill.has(work)
+            self._road.kill.track_work(work)
             return work
         tried = f"{trouble.message} (Tried {MOST_STARTS} times, and looked for a {record.kind} each time.)"
         if isinstance(trouble, PlanasonixConflictError):
             # What is in the way may be this very start: on_conflict is about others.
             raise PlanasonixError(tried)
-        trouble.reword(tried)
+        trouble.with_message(tried)
         raise trouble
 
-    def _write_down(self) -> Record:
+    def _save_record(self) -> AttemptRecord:
         """Write down what is about to be started, anew each time: while the API was gone, others may have started."""
         self._stop_if_out_of_time()
-        self._road.kill.owes(True, None, Traces.of(self._again) if self._again else None)
-        self._written = record = self._once_more(self._again) if self._again else self._intent()
+        self._road.kill.track_submission(True, None, MatchCriteria.of(self._again) if self._again else None)
+        self._written = record = self._record_for_resend(self._again) if self._again else self._new_record()
         self._records.write(record)
         self._attempt = record.attempt(self._attempt)
-        self._road.kill.stop_if_killed()
+        self._road.kill.raise_if_killed()
         # Where Planasonix or Airflow is slow, to ask and to write may have taken the rest of the time.
         if self._inquiry.is_out_of_time:
-            self._refused()
+            self._discard_record()
             self._stop_if_out_of_time()
-        self._road.kill.owes(True, None, Traces.of(record))
+        self._road.kill.track_submission(True, None, MatchCriteria.of(record))
         return record
 
     def _stop_if_out_of_time(self) -> None:
@@ -146,16 +146,16 @@ class Start:
                 f"connection {self._operator.connection_id}."
             )
 
-    def _intent(self) -> Record:
+    def _new_record(self) -> AttemptRecord:
         """Say what is about to be started, and what there is already that it is not."""
         attempt = Attempt.of(self._road.context)
-        before = self._there_since(self._inquiry.server_time() - JUST_NOW)
-        return Record(
+        before = self._existing_work(self._inquiry.server_time() - CLOCK_SLACK)
+        return AttemptRecord(
             kind=self._operator.starts,
             connection_id=self._operator.connection_id,
             key=attempt.idempotency_key,
-            began_at=self._inquiry.server_time(),
-            others=frozenset(work.id for work in before),
+            first_sent_at=self._inquiry.server_time(),
+            existing_ids=frozenset(work.id for work in before),
             window=self._operator.window(),
             digest=self._digest,
             try_number=attempt.try_number,
@@ -164,22 +164,22 @@ class Start:
             clear_number=attempt.clear_number,
         )
 
-    def _once_more(self, record: Record) -> Record:
+    def _record_for_resend(self, record: AttemptRecord) -> AttemptRecord:
         """Say that a start is sent again: it makes nothing that is there by now, unless the first one has made that."""
-        traces = Traces.of(record)
-        there = self._there_since(record.began_at)
+        traces = MatchCriteria.of(record)
+        there = self._existing_work(record.first_sent_at)
         return record.model_copy(
             update={
                 "sent_at": self._inquiry.server_time(),
-                "others": record.others | {work.id for work in there if not traces.may_bear_the_mark(work)},
+                "existing_ids": record.existing_ids | {work.id for work in there if not traces.may_bear_the_mark(work)},
             }
         )
 
-    def _there_since(self, since: datetime) -> Sequence[Work]:
+    def _existing_work(self, since: datetime) -> Sequence[Work]:
         """List what a start whose answer is lost may not be mistaken for; it also tells the server's time."""
         list_them = started_on(self._operator.starts, self._operator.connection_id, since)
         # One answer is needed at the least, for a start that is looked for by another clock is not found.
-        policy = self._inquiry.first_policy if self._inquiry.has_no_contact else ONCE
+        policy = self._inquiry.first_policy if self._inquiry.has_no_contact else NO_RETRY
         try:
             page = self._hook.send(list_them, policy)
         except PlanasonixError as error:
@@ -191,21 +191,21 @@ class Start:
         there: list[Work] = [*page.data, *unreadable_in(page, self._operator.starts)]
         return there
 
-    def _made_all_the_same(self, record: Record, error: PlanasonixError) -> Work | None:
+    def _find_after_error(self, record: AttemptRecord, error: PlanasonixError) -> Work | None:
         """Find what a start has made that ended with an error; raise that error where it has surely made nothing."""
-        traces = Traces.of(record)
+        traces = MatchCriteria.of(record)
         if isinstance(error, PlanasonixConflictError):
             other = self._conflicts.named_by(error) or (self._conflicts.find() if self._again else None)
             if other and self._is_ours(other, traces):
                 return other
             if other or not self._again:
-                if other and other.id in record.others:
+                if other and other.id in record.existing_ids:
                     # It was there before, so each start of this one was refused.
                     self._again = None
-                self._refused()
+                self._discard_record()
                 raise error
-        elif not is_ambiguous(error):
-            self._refused()
+        elif not has_unknown_effect(error):
+            self._discard_record()
             raise error
         self._inquiry.warn(f"{error} Looking whether a {record.kind} was started all the same.")
         found = self._inquiry.find(traces)
@@ -216,18 +216,18 @@ class Start:
             )
         return found
 
-    def _is_ours(self, other: Work, traces: Traces) -> bool:
+    def _is_ours(self, other: Work, traces: MatchCriteria) -> bool:
         """Say whether what is in the way of a start was made by that start, when it was sent before."""
         if isinstance(other, Job) != (traces.kind == "job"):
             return False
-        says = traces.are_in(other)
-        return (self._again is not None and traces.may_be(other)) if says is None else says
+        says = traces.matches(other)
+        return (self._again is not None and traces.could_match(other)) if says is None else says
 
-    def _refused(self) -> None:
+    def _discard_record(self) -> None:
         """Leave nothing to the next try that could be mistaken for a start, unless an earlier start may be one."""
         if self._again:
             return
-        self._road.kill.owes(True, None, None)
+        self._road.kill.track_submission(True, None, None)
         try:
             self._records.withdraw()
         except Exception as fault:

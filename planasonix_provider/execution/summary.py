@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from planasonix_provider.api.errors import PlanasonixError, add_details
 from planasonix_provider.waiting.report import LoadedTable, details_of
-from planasonix_provider.waiting.result import WorkAccount
+from planasonix_provider.waiting.result import WorkResult
 from planasonix_provider.waiting.targets import Work
 
 
 @dataclass
-class Accounted:
+class ExecutionSummary:
     """What this process of the task knows by now. It ends with the process: nothing stores or renders it.
 
     :param kind: what was started: a ``job`` or a ``backfill``.
@@ -36,7 +36,7 @@ class Accounted:
     tables: tuple[LoadedTable, ...] | None = None
     error: PlanasonixError | None = None
 
-    def take(self, account: WorkAccount) -> None:
+    def take(self, account: WorkResult) -> None:
         """Take in the account of the work.
 
         :param account: what came of it.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from planasonix_provider.secret_stores import Keeper, keeper
-from planasonix_provider.validators import refusal
+from planasonix_provider.secret_stores import SecretStore, keeper
+from planasonix_provider.validators import invalid_parameter
 
 
 def url(name: str, value: Any) -> str:
@@ -28,11 +28,11 @@ def url(name: str, value: Any) -> str:
         shown = (
             f"{parts.scheme}://{host}" if parts and host else type(value) if not isinstance(value, str) else "no URL"
         )
-        raise refusal(name, shown, "an https URL, or an http one of this machine")
+        raise invalid_parameter(name, shown, "an https URL, or an http one of this machine")
     return str(value)
 
 
-def destination(_: str, value: Any) -> Keeper:
+def destination(_: str, value: Any) -> SecretStore:
     """Check where a secret is to go.
 
     :param value: what was given.

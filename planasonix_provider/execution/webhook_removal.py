@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from planasonix_provider.execution.airflow_errors import retries_where_they_help
+from planasonix_provider.execution.airflow_errors import airflow_errors
 from planasonix_provider.execution.webhook_task import account, is_for
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.webhook_secrets import remove
@@ -19,7 +19,7 @@ def unsubscribe(operator: PlanasonixWebhookOperator) -> dict[str, Any]:
     :param operator: says which url; its parameters are in their final form.
     :return: the subscription and what was done, in JSON types; of several, the newest.
     """
-    with retries_where_they_help(), PlanasonixHook(operator.planasonix_conn_id) as hook:
+    with airflow_errors(), PlanasonixHook(operator.planasonix_conn_id) as hook:
         found = [webhook for webhook in hook.list_webhooks() if is_for(webhook, operator.url)]
         for webhook in found:
             remove(hook, webhook.id)

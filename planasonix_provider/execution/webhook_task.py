@@ -12,16 +12,16 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import NewWebhook, Webhook
-from planasonix_provider.execution.airflow_errors import retries_where_they_help
+from planasonix_provider.execution.airflow_errors import airflow_errors
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.secret_stores import Keeper
+from planasonix_provider.secret_stores import SecretStore
 from planasonix_provider.webhook_secrets import (
+    check_unused,
     create,
-    keep_or_remove,
     keeper,
-    refuse_if_taken,
     remove,
-    rotate_and_keep,
+    rotate_secret,
+    store_or_delete,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from planasonix_provider.operators.planasonix import PlanasonixWebhookOperator
 
 
-class WebhookRoad:
+class WebhookTask:
     """One try of a task that sees to a subscription.
 
     :param operator: says what it is to be; its parameters are in their final form.
@@ -42,9 +42,9 @@ class WebhookRoad:
         self.log = operator.log
         self.url, self.events = str(operator.url), list(operator.events or ())
         self.place = keeper(operator.secret_to or "")
-        self.memory = _Memory(context["ti"], self.place)
+        self.memory = _HandedOverNote(context["ti"], self.place)
 
-    def travel(self) -> dict[str, Any]:
+    def run(self) -> dict[str, Any]:
         """See to it that there is one subscription, as the task says, whose secret is kept.
 
         :return: the subscription and what was done, in JSON types.
@@ -56,11 +56,11 @@ class WebhookRoad:
         except ValueError as refusal:
             raise AirflowFailException(str(refusal)) from None
         with (
-            retries_where_they_help(),
+            airflow_errors(),
             _retries_after_a_lost_answer(),
             PlanasonixHook(self.operator.planasonix_conn_id) as hook,
         ):
-            self.place.check()
+            self.place.check_writable()
             webhook = self._the_one(self._look(hook)) or self._create(hook)
             if not isinstance(webhook, NewWebhook):
                 return self._adopt(hook, webhook)
@@ -82,7 +82,7 @@ class WebhookRoad:
 
     def _create(self, hook: PlanasonixHook) -> Webhook:
         """Create the subscription; give another one instead where one turns out to be there."""
-        gone = refuse_if_taken(hook, self.place)
+        gone = check_unused(hook, self.place)
         try:
             created = create(hook, self.url, events=self.events)
         except PlanasonixLostTrackError as lost:
@@ -93,11 +93,11 @@ class WebhookRoad:
         try:
             others = [webhook for webhook in self._look(hook) if webhook.id != created.id]
         except PlanasonixError:
-            keep_or_remove(hook, created, self.place, instead_of=gone)
+            store_or_delete(hook, created, self.place, instead_of=gone)
             raise
         if older := [webhook for webhook in others if _is_older(webhook, created)]:
             return self._yield_to(older, created, hook)
-        keep_or_remove(hook, created, self.place, instead_of=gone)
+        store_or_delete(hook, created, self.place, instead_of=gone)
         return created
 
     def _yield_to(self, others: list[Webhook], created: NewWebhook, hook: PlanasonixHook) -> Webhook:
@@ -118,7 +118,7 @@ class WebhookRoad:
         is_secret_kept = self._is_secret_kept(webhook)
         if not is_secret_kept:
             # Before anything else: as long as nobody knows its secret, nothing that it delivers can be checked.
-            rotate_and_keep(hook, webhook.id, to=self.place)
+            rotate_secret(hook, webhook.id, to=self.place)
             self.log.info(
                 "The secret of webhook %s %s, so it was rotated; the new one is there.",
                 webhook.id,
@@ -145,11 +145,11 @@ class WebhookRoad:
     def _is_secret_kept(self, webhook: Webhook) -> bool:
         if not self.place.is_readable:
             return self.memory.has(webhook)
-        kept = self.place.kept()
+        kept = self.place.load()
         return kept is not None and kept.webhook_id == webhook.id
 
 
-class _Memory:
+class _HandedOverNote:
     """Knows from one run to the next whose secret was handed to a function, which cannot be asked.
 
     It is a note in XCom. Each try takes the note back before it does anything, and writes it anew at its end: nobody
@@ -158,7 +158,7 @@ class _Memory:
 
     KEY = "planasonix_secret_handed_over"
 
-    def __init__(self, ti: Any, place: Keeper) -> None:
+    def __init__(self, ti: Any, place: SecretStore) -> None:
         self._ti, self._place = ti, place
         self._known = None
         if not place.is_readable:

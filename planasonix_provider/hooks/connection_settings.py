@@ -20,7 +20,7 @@ from planasonix_provider.api.client_config import (
     DEFAULT_BASE_URL,
     DEFAULT_CONNECT_TIMEOUT,
     DEFAULT_READ_TIMEOUT,
-    Account,
+    ClientConfig,
     is_loopback,
 )
 from planasonix_provider.api.errors import PlanasonixConfigurationError
@@ -38,7 +38,7 @@ _TEXTS_OF_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": F
 
 
 @dataclass(frozen=True)
-class Settings:
+class ConnectionSettings:
     """What an Airflow connection says.
 
     :param account: where the API is, and who asks.
@@ -46,7 +46,7 @@ class Settings:
     :param ignored: a sentence on the keys of the extra that nothing reads, or ``None``; it shows no value.
     """
 
-    account: Account
+    account: ClientConfig
     web_url: str
     ignored: str | None = None
 
@@ -67,7 +67,7 @@ def settings_of(
     port: int | None = None,
     schema: str | None = None,
     extra: Mapping[str, Any] | None = None,
-) -> Settings:
+) -> ConnectionSettings:
     """Read the fields of an Airflow connection.
 
     :param conn_id: the connection's id, for messages.
@@ -79,9 +79,9 @@ def settings_of(
     :return: what the connection says.
     :raises PlanasonixConfigurationError: if something is missing or makes no sense; the message names the field.
     """
-    reader = _Reader(conn_id, extra or {})
-    return Settings(
-        account=Account(
+    reader = _ConnectionFields(conn_id, extra or {})
+    return ConnectionSettings(
+        account=ClientConfig(
             api_key=reader.api_key(password),
             base_url=reader.base_url(host, port, schema),
             organization_id=reader.organization_id(),
@@ -95,17 +95,17 @@ def settings_of(
     )
 
 
-class _Reader:
+class _ConnectionFields:
     """Reads one field each, and refuses it by name."""
 
     def __init__(self, conn_id: str, extra: Mapping[str, Any]) -> None:
         self.conn_id = conn_id
         if not isinstance(extra, Mapping):
-            self.refuse("extra", extra, "a JSON object")
+            self.error("extra", extra, "a JSON object")
         # The form sends what was left empty as an empty text.
         self.extra = {name: value for name, value in extra.items() if value is not None and str(value).strip()}
 
-    def refuse(self, field: str, given: object, allowed: str) -> NoReturn:
+    def error(self, field: str, given: object, allowed: str) -> NoReturn:
         raise PlanasonixConfigurationError(
             f"Airflow connection {self.conn_id!r}, {field}: got {given!r}, allowed is {allowed}."
         )
@@ -129,14 +129,14 @@ class _Reader:
         if not given:
             return DEFAULT_BASE_URL
         if port and not 0 < port < 65536:
-            self.refuse("port", port, "a number from 1 to 65535")
+            self.error("port", port, "a number from 1 to 65535")
         address = self.address("host", given if "://" in given else f"{(schema or 'https').lower()}://{given}")
         if port and not urlsplit(address).port:
             parts = urlsplit(address)
             address = parts._replace(netloc=f"{parts.netloc}:{port}").geturl()
         parts = urlsplit(address)
         if parts.scheme == "http" and not is_loopback(parts.hostname or "") and not self.flag("allow_http"):
-            self.refuse(
+            self.error(
                 "host",
                 given,
                 "an https:// address: plain http sends the API key unencrypted. If that is meant, put "
@@ -160,7 +160,7 @@ class _Reader:
         if not sound or "@" in parts.netloc or any(c in "?# " or not c.isprintable() for c in given):
             # Without the value: an address with a user name may hold a password.
             shown = given if "@" not in given else "an address with a user name"
-            self.refuse(field, shown, "a host or an http(s) address without user name, query or fragment")
+            self.error(field, shown, "a host or an http(s) address without user name, query or fragment")
         return given.rstrip("/")
 
     def organization_id(self) -> str | None:
@@ -168,7 +168,7 @@ class _Reader:
         if value is None:
             return None
         if not isinstance(value, str) or not value.isascii() or not value.strip().isprintable():
-            self.refuse("extra 'organization_id'", value, "a text of ASCII characters")
+            self.error("extra 'organization_id'", value, "a text of ASCII characters")
         return value.strip()
 
     def timeouts(self) -> dict[str, float]:
@@ -177,7 +177,7 @@ class _Reader:
         both = value if isinstance(value, Mapping) else {} if value is None else {"read": value}
         timeouts = {"connect": DEFAULT_CONNECT_TIMEOUT, "read": DEFAULT_READ_TIMEOUT, **both}
         if set(timeouts) != {"connect", "read"} or not all(_is_positive(seconds) for seconds in timeouts.values()):
-            self.refuse("extra 'timeout'", given, 'a number of seconds above 0, or {"connect": 5, "read": 30}')
+            self.error("extra 'timeout'", given, 'a number of seconds above 0, or {"connect": 5, "read": 30}')
         return {"connect_timeout": float(timeouts["connect"]), "read_timeout": float(timeouts["read"])}
 
     def verify(self) -> bool | str:
@@ -185,7 +185,7 @@ class _Reader:
         if isinstance(value, bool):
             return value
         if not isinstance(value, str):
-            self.refuse("extra 'verify'", value, "true, false, or the path of a CA bundle")
+            self.error("extra 'verify'", value, "true, false, or the path of a CA bundle")
         return _TEXTS_OF_TRUTH.get(value.strip().lower(), value.strip())
 
     def ignored(self) -> str | None:
@@ -201,7 +201,7 @@ class _Reader:
         value = self.extra.get(name, False)
         truth = _TEXTS_OF_TRUTH.get(value.strip().lower()) if isinstance(value, str) else value
         if not isinstance(truth, bool):
-            self.refuse(f"extra {name!r}", value, "true or false")
+            self.error(f"extra {name!r}", value, "true or false")
         return truth
 
 

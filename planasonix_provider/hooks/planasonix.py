@@ -19,7 +19,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from planasonix_provider import clock
 from planasonix_provider.api import routes
 from planasonix_provider.api.client import AsyncClient, Client
-from planasonix_provider.api.client_config import Account
+from planasonix_provider.api.client_config import ClientConfig
 from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
     PlanasonixConfigurationError,
@@ -29,13 +29,13 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.operations import Operations
 from planasonix_provider.api.request import PREFIX
-from planasonix_provider.api.retry import ONCE, Policy
+from planasonix_provider.api.retry import NO_RETRY, RetryPolicy
 from planasonix_provider.get_provider_info import CONN_FIELDS, CONNECTION_TYPE, HOOK_NAME, UI_FIELD_BEHAVIOUR
 from planasonix_provider.hooks.connection_form import connection_form_widgets, for_the_form, ui_field_behaviour
-from planasonix_provider.hooks.connection_settings import Settings, settings_of
-from planasonix_provider.hooks.shield import to_the_end
+from planasonix_provider.hooks.connection_settings import ConnectionSettings, settings_of
+from planasonix_provider.hooks.shield import shielded
 from planasonix_provider.hooks.waits import HookWait
-from planasonix_provider.waiting.targets import BackfillSubject, JobSubject
+from planasonix_provider.waiting.targets import BackfillTarget, JobTarget
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -82,7 +82,7 @@ class PlanasonixHook(BaseHook, Operations):
         self,
         planasonix_conn_id: str = default_conn_name,
         *,
-        policy: Policy | None = None,
+        policy: RetryPolicy | None = None,
         sleep: Callable[[float], None] = clock.sleep,
         **kwargs: Any,
     ) -> None:
@@ -98,7 +98,7 @@ class PlanasonixHook(BaseHook, Operations):
         return kept | {"_client": None}
 
     @cached_property
-    def settings(self) -> Settings:
+    def settings(self) -> ConnectionSettings:
         """What the Airflow connection says, read once.
 
         :raises PlanasonixConfigurationError: if there is no such connection, or something in it makes no sense.
@@ -109,16 +109,16 @@ class PlanasonixHook(BaseHook, Operations):
             extra = connection.extra_dejson
         return _read(connection, extra)
 
-    async def async_settings(self) -> Settings:
+    async def async_settings(self) -> ConnectionSettings:
         """Read the Airflow connection without blocking the event loop, anew at each call.
 
         :return: what the connection says now.
         :raises PlanasonixConfigurationError: if there is no such connection, or something in it makes no sense.
         :raises PlanasonixTransportError: if Airflow cannot give the connection.
         """
-        return await to_the_end(self._read_aside())
+        return await shielded(self._read_aside())
 
-    async def _read_aside(self) -> Settings:
+    async def _read_aside(self) -> ConnectionSettings:
         with _connection_errors(self.planasonix_conn_id):
             if _only_blocking_questions():
                 connection = await asyncio.to_thread(self.get_connection, self.planasonix_conn_id)
@@ -127,12 +127,12 @@ class PlanasonixHook(BaseHook, Operations):
             extra = await get_async_extra_dejson(connection)
         return _read(connection, extra)
 
-    def read_again(self) -> None:
+    def reload(self) -> None:
         """Forget what the Airflow connection said, for it may have changed: keys are rotated while tasks wait."""
         self.close()
         self.__dict__.pop("settings", None)
 
-    def accounts(self) -> Callable[[], Account]:
+    def config_source(self) -> Callable[[], ClientConfig]:
         """Say who asks, for whoever asks for long.
 
         :return: a function that gives the account: at its first call as it is known, at each further one as the Airflow
@@ -140,16 +140,16 @@ class PlanasonixHook(BaseHook, Operations):
         """
         is_known = False
 
-        def account() -> Account:
+        def account() -> ClientConfig:
             nonlocal is_known
             if is_known:
-                self.read_again()
+                self.reload()
             is_known = True
             return self.settings.account
 
         return account
 
-    def client(self, policy: Policy | None = None) -> Client:
+    def client(self, policy: RetryPolicy | None = None) -> Client:
         """Make a client; use it in a ``with`` block.
 
         :param policy: which failures to try again, and for how long; the default is the hook's.
@@ -158,7 +158,7 @@ class PlanasonixHook(BaseHook, Operations):
         """
         return Client(self.settings.account, policy or self._policy, sleep=self._sleep)
 
-    async def async_client(self, policy: Policy | None = None) -> AsyncClient:
+    async def async_client(self, policy: RetryPolicy | None = None) -> AsyncClient:
         """Make a client for asynchronous code; use it in an ``async with`` block.
 
         :param policy: which failures to try again, and for how long; the default is the hook's.
@@ -167,7 +167,7 @@ class PlanasonixHook(BaseHook, Operations):
         """
         return AsyncClient((await self.async_settings()).account, policy or self._policy)
 
-    def send(self, request: Request[T], policy: Policy | None = None) -> T:
+    def send(self, request: Request[T], policy: RetryPolicy | None = None) -> T:
         """Send a request, over a client that stays open until :meth:`close`.
 
         :param request: one of :mod:`planasonix_provider.api.routes`.
@@ -179,17 +179,17 @@ class PlanasonixHook(BaseHook, Operations):
         try:
             return client.send(request, policy)
         except PlanasonixAuthenticationError:
-            self.read_again()
+            self.reload()
             if self.settings.account == client.account:
                 raise
             return self._connected().send(request, policy)
 
-    def rest(self) -> float:
+    def delay(self) -> float:
         """Say how long a request that can wait had better wait, since the rate limit of the key runs short.
 
         :return: the seconds; none while much of the limit is left, or nothing is known of it yet.
         """
-        return self._client.pace.rest() if self._client else 0.0
+        return self._client.pace.delay() if self._client else 0.0
 
     def _connected(self) -> Client:
         if self._client is None:
@@ -209,9 +209,9 @@ class PlanasonixHook(BaseHook, Operations):
         self.close()
 
     @property
-    def aio(self) -> AsyncOperations:
+    def aio(self) -> AsyncHook:
         """The same methods, to be awaited."""
-        return AsyncOperations(self)
+        return AsyncHook(self)
 
     def get_conn(self) -> Client:
         """Give what Airflow expects of every hook: the client.
@@ -244,7 +244,7 @@ class PlanasonixHook(BaseHook, Operations):
         :raises PlanasonixTimeoutError: if the job is not over in time.
         :raises PlanasonixError: of another kind, if the API refuses to tell or is away for more than an hour.
         """
-        return cast("Job", HookWait(self, JobSubject(job_id), poll_interval, timeout).block(self._sleep))
+        return cast("Job", HookWait(self, JobTarget(job_id), poll_interval, timeout).block(self._sleep))
 
     def wait_for_backfill(
         self, backfill_id: str, *, poll_interval: float | timedelta = 10.0, timeout: float | timedelta | None = None
@@ -258,7 +258,7 @@ class PlanasonixHook(BaseHook, Operations):
         :return: the backfill, which is completed.
         :raises PlanasonixError: as :meth:`wait_for_job`.
         """
-        return cast("Backfill", HookWait(self, BackfillSubject(backfill_id), poll_interval, timeout).block(self._sleep))
+        return cast("Backfill", HookWait(self, BackfillTarget(backfill_id), poll_interval, timeout).block(self._sleep))
 
     def test_connection(self) -> tuple[bool, str]:
         """Try the connection: the button "Test" in Airflow's form.
@@ -267,7 +267,7 @@ class PlanasonixHook(BaseHook, Operations):
         """
         try:
             with self:
-                self.send(routes.list_jobs(limit=1), ONCE)
+                self.send(routes.list_jobs(limit=1), NO_RETRY)
                 words = f"Connected to {self.settings.account.base_url}. The API key may read jobs."
                 ignored = self.settings.ignored
                 return True, f"{words} {for_the_form(ignored, self.planasonix_conn_id)}" if ignored else words
@@ -300,7 +300,7 @@ class PlanasonixHook(BaseHook, Operations):
         return connection_form_widgets(CONN_FIELDS)
 
 
-class AsyncOperations(Operations):
+class AsyncHook(Operations):
     """A hook's methods, to be awaited; each call reads the Airflow connection and has a connection of its own.
 
     :param hook: says where the API is, and who asks.
@@ -334,7 +334,7 @@ class AsyncOperations(Operations):
         :param timeout: as there.
         :return: the job, which has succeeded.
         """
-        return cast("Job", await HookWait(self._hook, JobSubject(job_id), poll_interval, timeout).wait())
+        return cast("Job", await HookWait(self._hook, JobTarget(job_id), poll_interval, timeout).wait())
 
     async def wait_for_backfill(
         self,
@@ -350,10 +350,10 @@ class AsyncOperations(Operations):
         :param timeout: as there.
         :return: the backfill, which is completed.
         """
-        return cast("Backfill", await HookWait(self._hook, BackfillSubject(backfill_id), poll_interval, timeout).wait())
+        return cast("Backfill", await HookWait(self._hook, BackfillTarget(backfill_id), poll_interval, timeout).wait())
 
 
-def _read(connection: Connection, extra: dict[str, Any]) -> Settings:
+def _read(connection: Connection, extra: dict[str, Any]) -> ConnectionSettings:
     settings = settings_of(
         connection.conn_id,
         password=connection.password,

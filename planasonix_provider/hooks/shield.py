@@ -12,7 +12,7 @@ T = TypeVar("T")
 _CALLS: set[asyncio.Task[Any]] = set()
 
 
-async def to_the_end(call: Coroutine[Any, Any, T]) -> T:
+async def shielded(call: Coroutine[Any, Any, T]) -> T:
     """Wait for a call, and let it end though the wait is cancelled.
 
     On Airflow 3.0 to 3.2 an answer that nobody takes stays in the one channel that all triggers of a triggerer share,

@@ -10,19 +10,19 @@ from planasonix_provider import validators
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixTimeoutError, add_details
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.retry import LAST_LOOK, ONCE
+from planasonix_provider.api.retry import FINAL_POLL, NO_RETRY
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting import blocking_wait
 from planasonix_provider.waiting.async_wait import poll_at_the_deadline, until_event
-from planasonix_provider.waiting.formatting import duration
+from planasonix_provider.waiting.formatting import format_duration
 from planasonix_provider.waiting.poller import poller_for
 from planasonix_provider.waiting.report import details_of, error_of_work, first_job_of
 from planasonix_provider.waiting.result import explain
-from planasonix_provider.waiting.result_fetcher import Patience
-from planasonix_provider.waiting.shared_client import Channel, run_aside
-from planasonix_provider.waiting.targets import BackfillSubject, Seen, Work, WorkSubject
+from planasonix_provider.waiting.result_fetcher import ResultFetcher
+from planasonix_provider.waiting.shared_client import SharedClient, run_aside
+from planasonix_provider.waiting.targets import BackfillTarget, Snapshot, Work, WorkTarget
 from planasonix_provider.waiting.wait_event import WaitEvent
-from planasonix_provider.waiting.wait_state import Watch
+from planasonix_provider.waiting.wait_state import WaitState
 
 if TYPE_CHECKING:
     from planasonix_provider.hooks.planasonix import PlanasonixHook
@@ -41,7 +41,7 @@ class HookWait:
     def __init__(
         self,
         hook: PlanasonixHook,
-        subject: WorkSubject,
+        subject: WorkTarget,
         poll_interval: float | timedelta,
         timeout: float | timedelta | None,
     ) -> None:
@@ -50,7 +50,7 @@ class HookWait:
         self._interval = validators.poll_interval("poll_interval", poll_interval)
         seconds = validators.optional(validators.seconds)("timeout", timeout)
         now = utcnow()
-        self._watch = Watch(
+        self._watch = WaitState(
             subject,
             now=now,
             info=hook.log.info,
@@ -69,18 +69,18 @@ class HookWait:
         :return: the work, which has succeeded.
         :raises PlanasonixError: if it has not, or if the wait ended before.
         """
-        event = self._watch.take(blocking_wait.look(self._watch, self._send), utcnow()) or blocking_wait.wait(
-            self._watch, self._send, interval=self._interval, rest=self._hook.rest, nap=sleep
+        event = self._watch.update(blocking_wait.look(self._watch, self._send), utcnow()) or blocking_wait.wait(
+            self._watch, self._send, interval=self._interval, rest=self._hook.delay, nap=sleep
         )
         if event.is_out_of_time:
-            seen = blocking_wait.look(self._watch, lambda request: self._hook.send(request, LAST_LOOK))
-            if isinstance(seen, Seen) and seen.is_over and seen.work:
+            seen = blocking_wait.look(self._watch, lambda request: self._hook.send(request, FINAL_POLL))
+            if isinstance(seen, Snapshot) and seen.is_over and seen.work:
                 event = WaitEvent.over(self._subject, seen.work)
 
-        async def ask(channel: Channel) -> Work:
-            return await self._conclude(event, channel, self._hook.job_url)
+        async def ask(channel: SharedClient) -> Work:
+            return await self._finish(event, channel, self._hook.job_url)
 
-        return run_aside(self._hook.accounts(), ask)
+        return run_aside(self._hook.config_source(), ask)
 
     async def wait(self) -> Work:
         """Wait until the work is over, on the poller that all waits of the Airflow connection share.
@@ -94,14 +94,14 @@ class HookWait:
             if event.is_out_of_time:
                 event = await poll_at_the_deadline(self._watch, event, poller.channel)
             settings = await self._hook.async_settings()
-            return await self._conclude(event, poller.channel, settings.job_url)
+            return await self._finish(event, poller.channel, settings.job_url)
 
     def _send(self, request: Request[Any]) -> Any:
-        return self._hook.send(request, ONCE)
+        return self._hook.send(request, NO_RETRY)
 
-    async def _conclude(self, event: WaitEvent, channel: Channel, job_url: Callable[[str], str]) -> Work:
+    async def _finish(self, event: WaitEvent, channel: SharedClient, job_url: Callable[[str], str]) -> Work:
         """Return the work that has succeeded, or raise why it has not."""
-        is_backfill = isinstance(self._subject, BackfillSubject)
+        is_backfill = isinstance(self._subject, BackfillTarget)
         known: dict[str, str | None] = {"backfill_id" if is_backfill else "job_id": self._subject.id}
         if event.work:
             known = details_of(event.work) | known
@@ -110,15 +110,16 @@ class HookWait:
         try:
             if event.is_out_of_time:
                 raise PlanasonixTimeoutError(
-                    f"{self._subject.goal} within {duration(self._seconds or 0)}, the timeout. It was not cancelled."
+                    f"{self._subject.goal} within {format_duration(self._seconds or 0)}, the timeout. "
+                    "It was not cancelled."
                 )
             return await self._whole(event.work_or_error(), channel, job_url)
         except PlanasonixError as error:
             add_details(error, **known)
             raise
 
-    async def _whole(self, work: Work, channel: Channel, job_url: Callable[[str], str]) -> Work:
-        patience = Patience(channel.send, self._interval, self._hook.log.warning)
+    async def _whole(self, work: Work, channel: SharedClient, job_url: Callable[[str], str]) -> Work:
+        patience = ResultFetcher(channel.send, self._interval, self._hook.log.warning)
         error: PlanasonixError | None
         if isinstance(work, Backfill):
             error = (await explain(work, patience, job_url=job_url)).error if error_of_work(work, None) else None

@@ -23,7 +23,7 @@ from planasonix_provider.get_provider_info import (
     RECEIVER_UI_FIELD_BEHAVIOUR,
 )
 from planasonix_provider.hooks.connection_form import connection_form_widgets, for_the_form, ui_field_behaviour
-from planasonix_provider.secret_stores import Kept, PlanasonixSecretError, keeper, mask, unshown
+from planasonix_provider.secret_stores import PlanasonixSecretError, StoredSecret, keeper, mask, unshown
 
 if TYPE_CHECKING:
     from airflow.models.asset import AssetModel
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Receiver:
+class ReceiverConfig:
     """What an Airflow connection says of a receiver.
 
     :param name: the connection's id.
@@ -88,7 +88,7 @@ class PlanasonixReceiverHook(BaseHook):
         super().__init__(**kwargs)
         self.receiver_conn_id = receiver_conn_id
 
-    def receiver(self) -> Receiver | None:
+    def receiver(self) -> ReceiverConfig | None:
         """Read the Airflow connection, anew at each call.
 
         :return: the receiver; ``None`` where there is no such connection, or one of another type.
@@ -98,7 +98,7 @@ class PlanasonixReceiverHook(BaseHook):
         """
         return self._receiver(airflow_compat.secrets_backends())
 
-    def receiver_of_secrets_backends(self) -> Receiver | None:
+    def receiver_of_secrets_backends(self) -> ReceiverConfig | None:
         """Read the Airflow connection from secrets backends, not from Airflow's database or the environment.
 
         :return: the receiver; ``None`` where no secrets backend has such a connection, or one of another type.
@@ -108,7 +108,7 @@ class PlanasonixReceiverHook(BaseHook):
         """
         return self._receiver(airflow_compat.custom_secrets_backends())
 
-    def _receiver(self, backends: Sequence[Any]) -> Receiver | None:
+    def _receiver(self, backends: Sequence[Any]) -> ReceiverConfig | None:
         connection = _find_connection(self.receiver_conn_id, backends)
         if connection is None or connection.conn_type != RECEIVER_CONNECTION_TYPE:
             return None
@@ -162,7 +162,7 @@ class PlanasonixReceiverHook(BaseHook):
         return connection_form_widgets(RECEIVER_CONN_FIELDS)
 
 
-def receiver_of(name: str, *, password: str | None, extra: Mapping[str, Any] | None = None) -> Receiver:
+def receiver_of(name: str, *, password: str | None, extra: Mapping[str, Any] | None = None) -> ReceiverConfig:
     """Read the fields of an Airflow connection.
 
     :param name: the connection's id.
@@ -172,7 +172,7 @@ def receiver_of(name: str, *, password: str | None, extra: Mapping[str, Any] | N
     :raises PlanasonixConfigurationError: if something is missing or makes no sense; the message names the field.
     :raises PlanasonixSecretError: if the place where the secret is kept cannot be read.
     """
-    reader = _Reader(name, extra or {})
+    reader = _ReceiverFields(name, extra or {})
     secrets = tuple(dict.fromkeys(reader.secrets(password or "")))
     if not secrets:
         raise PlanasonixConfigurationError(
@@ -181,7 +181,7 @@ def receiver_of(name: str, *, password: str | None, extra: Mapping[str, Any] | N
         )
     for secret in secrets:
         mask(secret)
-    return Receiver(name, secrets, reader.asset(), reader.events())
+    return ReceiverConfig(name, secrets, reader.asset(), reader.events())
 
 
 def find_asset(session: Session, given: str) -> AssetModel | None:
@@ -270,7 +270,7 @@ def _find_connection(conn_id: str, backends: Sequence[Any]) -> Connection | None
     return None
 
 
-class _Reader:
+class _ReceiverFields:
     """Reads one field each, and refuses it by name."""
 
     def __init__(self, name: str, extra: Mapping[str, Any]) -> None:
@@ -278,19 +278,19 @@ class _Reader:
         # The form sends what was left empty as an empty text.
         self.extra = {field: value for field, value in extra.items() if value is not None and str(value).strip()}
 
-    def refuse(self, field: str, given: object, allowed: str) -> NoReturn:
+    def error(self, field: str, given: object, allowed: str) -> NoReturn:
         raise PlanasonixConfigurationError(
             f"Airflow connection {self.name!r}, extra {field!r}: got {given!r}, allowed is {allowed}."
         )
 
     def secrets(self, password: str) -> Iterator[SecretStr]:
-        if kept := Kept.parsed(password):
+        if kept := StoredSecret.parsed(password):
             yield from kept.secrets
         elif password.strip():
             yield SecretStr(password.strip())
         previous = self.extra.get("previous_signing_secret", "")
         if not isinstance(previous, str):
-            self.refuse("previous_signing_secret", type(previous), "a text")
+            self.error("previous_signing_secret", type(previous), "a text")
         if previous:
             yield SecretStr(previous.strip())
         yield from self.kept_secrets()
@@ -299,14 +299,14 @@ class _Reader:
         if (place := self.extra.get("kept_in")) is None:
             return []
         try:
-            kept = keeper(place.strip() if isinstance(place, str) else place).kept()
+            kept = keeper(place.strip() if isinstance(place, str) else place).load()
         except ValueError:
             raise PlanasonixConfigurationError(
                 f"Airflow connection {self.name!r}, extra 'kept_in': got {unshown(place)}, allowed is 'variable:NAME', "
                 "'connection:CONN_ID' or 'file:/absolute/path'."
             ) from None
         except PlanasonixSecretError as error:
-            error.reword(f"Airflow connection {self.name!r}, extra 'kept_in': {error.message}")
+            error.with_message(f"Airflow connection {self.name!r}, extra 'kept_in': {error.message}")
             raise
         return kept.secrets if kept else []
 
@@ -318,7 +318,7 @@ class _Reader:
                 "asset that each delivery is to be an event of."
             )
         if not isinstance(value, str):
-            self.refuse("asset", value, "the name or the URI of an asset")
+            self.error("asset", value, "the name or the URI of an asset")
         return value.strip()
 
     def events(self) -> frozenset[str] | None:
@@ -328,7 +328,7 @@ class _Reader:
         try:
             return frozenset(event.strip() for event in event_names("events", _listed(value)))
         except ValueError:
-            self.refuse("events", value, "events with commas between them, such as job.succeeded, backfill.completed")
+            self.error("events", value, "events with commas between them, such as job.succeeded, backfill.completed")
 
 
 def _listed(value: object) -> object:

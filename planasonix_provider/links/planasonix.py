@@ -34,7 +34,7 @@ class PlanasonixJobLink(BaseOperatorLink):
         return url if isinstance(url, str) else ""
 
 
-class Signpost:
+class XComWriter:
     """Lets a task's button lead to a page, by the XCom that it reads.
 
     :param context: the task's context, from Airflow.
@@ -46,7 +46,7 @@ class Signpost:
         self._log = log
         self.url: str | None = None
 
-    def show(self, url: str | None) -> None:
+    def set_job_url(self, url: str | None) -> None:
         """Let the button lead to a page, unless it does so already.
 
         :param url: the page, or ``None`` where there is none yet.

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from planasonix_provider import configuration, validators
 from planasonix_provider.links.planasonix import PlanasonixJobLink
-from planasonix_provider.validated import Checked
+from planasonix_provider.validated import ValidatedParameters
 
 # What talks to the API is imported where a task runs, and not here: a DAG file is parsed again and again, and
 # pydantic's models and httpx cost more than all the rest of it.
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from planasonix_provider.execution.start_task import Road
-    from planasonix_provider.execution.summary import Accounted
+    from planasonix_provider.execution.start_task import StartTask
+    from planasonix_provider.execution.summary import ExecutionSummary
     from planasonix_provider.hooks.planasonix import PlanasonixHook
     from planasonix_provider.waiting.attempt import Attempt
     from planasonix_provider.waiting.targets import Work
 
 
-class PlanasonixStartOperator(Checked, BaseOperator):
+class PlanasonixStartOperator(ValidatedParameters, BaseOperator):
     """Base of the operators that start Planasonix work; a subclass says what it starts.
 
     :param connection_id: Planasonix's connection. (templated)
@@ -109,13 +109,13 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         self.on_cancelled = on_cancelled
         self.cancel_on_kill = cancel_on_kill
         self.ignore_empty_tables = ignore_empty_tables
-        self._road: Road | None = None
+        self._road: StartTask | None = None
         self._killed = False
         # What the road has found out, for whoever asks when the task is over.
-        self._accounted: Accounted | None = None
+        self._accounted: ExecutionSummary | None = None
 
     @abstractmethod
-    def start(self, hook: PlanasonixHook, attempt: Attempt) -> Work:
+    def submit_job(self, hook: PlanasonixHook, attempt: Attempt) -> Work:
         """Start the work.
 
         :param hook: calls the API.
@@ -124,7 +124,7 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         """
 
     @abstractmethod
-    def loads(self) -> dict[str, Any]:
+    def load_parameters(self) -> dict[str, Any]:
         """Say what decides what is loaded; a retry with other parameters than the try before notices.
 
         :return: the parameters, in their final form.
@@ -147,7 +147,7 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         :raises AirflowSkipException: if another sync is in the way, and ``on_conflict`` is ``skip``.
         :raises PlanasonixError: of another kind, for what a retry can.
         """
-        return self._take_the_road(context).travel()
+        return self._new_execution(context).run()
 
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
         """Go on when the trigger has handed back its event.
@@ -156,22 +156,22 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         :param event: how the wait ended.
         :return: as :meth:`execute`.
         """
-        return self._take_the_road(context).resume(event)
+        return self._new_execution(context).resume(event)
 
-    def execute_when_free(self, context: Context, event: Any) -> dict[str, Any]:
+    def execute_after_conflict(self, context: Context, event: Any) -> dict[str, Any]:
         """Start when what was in the way is over; a deferrable task whose ``on_conflict`` is ``wait`` goes on here.
 
         :param context: the task's context, from Airflow.
         :param event: how the wait for what was in the way ended.
         :return: as :meth:`execute`.
         """
-        return self._take_the_road(context).travel_on(event)
+        return self._new_execution(context).run_after_conflict(event)
 
     def on_kill(self) -> None:
         """Cancel the work, before anything else: there may be no more than a few seconds."""
         self._killed = True
         if self._road:
-            self._road.kill.comes()
+            self._road.kill.on_kill()
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
         """Tell Airflow's OpenLineage provider what was read and written.
@@ -191,11 +191,11 @@ class PlanasonixStartOperator(Checked, BaseOperator):
         """
         return self.get_openlineage_facets_on_complete(task_instance)
 
-    def _take_the_road(self, context: Context) -> Road:
-        from planasonix_provider.execution.start_task import Road
+    def _new_execution(self, context: Context) -> StartTask:
+        from planasonix_provider.execution.start_task import StartTask
 
-        self.settle()
-        self._road = Road(self, context)
+        self.validate_rendered()
+        self._road = StartTask(self, context)
         if self._killed:
-            self._road.kill.comes()
+            self._road.kill.on_kill()
         return self._road

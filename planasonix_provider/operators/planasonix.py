@@ -13,9 +13,9 @@ from planasonix_provider.clock import utcnow
 from planasonix_provider.execution import webhook_parameters
 from planasonix_provider.links.planasonix import PlanasonixJobLink
 from planasonix_provider.operators.base import PlanasonixStartOperator
-from planasonix_provider.secret_stores import Keeper
-from planasonix_provider.validated import Checked
-from planasonix_provider.waiting.formatting import moment
+from planasonix_provider.secret_stores import SecretStore
+from planasonix_provider.validated import ValidatedParameters
+from planasonix_provider.waiting.formatting import format_time
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from planasonix_provider.api.models import Backfill, Job, Priority
-    from planasonix_provider.execution.cancel_task import CancelRoad
+    from planasonix_provider.execution.cancel_task import CancelTask
     from planasonix_provider.hooks.planasonix import PlanasonixHook
     from planasonix_provider.waiting.attempt import Attempt
 
@@ -58,16 +58,16 @@ class PlanasonixSyncOperator(PlanasonixStartOperator):
     def __init__(self, *, pipeline_id: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.pipeline_id = pipeline_id
-        self.check_known()
+        self.validate_literals()
 
-    def loads(self) -> dict[str, Any]:
+    def load_parameters(self) -> dict[str, Any]:
         """Say what decides what is loaded.
 
         :return: the parameters, in their final form.
         """
         return {"connection_id": self.connection_id, "pipeline_id": self.pipeline_id}
 
-    def start(self, hook: PlanasonixHook, attempt: Attempt) -> Job:
+    def submit_job(self, hook: PlanasonixHook, attempt: Attempt) -> Job:
         """Start the sync.
 
         :param hook: calls the API.
@@ -130,19 +130,19 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
         self.start_at = start_at
         self.end_at = end_at
         self.tables = tables
-        self.check_known()
+        self.validate_literals()
 
-    def check_together(self) -> None:
+    def validate_combination(self) -> None:
         """Refuse a window that ends before it begins.
 
         :raises ValueError: if it does.
         """
-        if validators.is_open(self.start_at) or validators.is_open(self.end_at):
+        if validators.is_templated(self.start_at) or validators.is_templated(self.end_at):
             return
         if validators.utc("end_at", self.end_at) <= validators.utc("start_at", self.start_at):
             raise ValueError(f"end_at: got {self.end_at}, allowed is a time after start_at ({self.start_at}).")
 
-    def loads(self) -> dict[str, Any]:
+    def load_parameters(self) -> dict[str, Any]:
         """Say what decides what is loaded.
 
         :return: the parameters, in their final form.
@@ -156,7 +156,7 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
         """
         return validators.utc("start_at", self.start_at), validators.utc("end_at", self.end_at)
 
-    def start(self, hook: PlanasonixHook, attempt: Attempt) -> Backfill:
+    def submit_job(self, hook: PlanasonixHook, attempt: Attempt) -> Backfill:
         """Start the backfill.
 
         :param hook: calls the API.
@@ -164,7 +164,9 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
         :return: the backfill.
         """
         if (end := validators.utc("end_at", self.end_at)) > utcnow():
-            self.log.warning("end_at is in the future (%s): what comes after now cannot be loaded yet.", moment(end))
+            self.log.warning(
+                "end_at is in the future (%s): what comes after now cannot be loaded yet.", format_time(end)
+            )
         return hook.trigger_backfill(
             self.connection_id,
             start_at=self.start_at,
@@ -176,7 +178,7 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
         )
 
 
-class PlanasonixCancelJobOperator(Checked, BaseOperator):
+class PlanasonixCancelJobOperator(ValidatedParameters, BaseOperator):
     """Cancels a job, or all jobs of a backfill, and waits until it is over.
 
     Reference: "Cancel a running job". What is over already is left as it is, and the task succeeds. The return value is
@@ -238,10 +240,10 @@ class PlanasonixCancelJobOperator(Checked, BaseOperator):
         self.wait_for_completion = wait_for_completion
         self.poll_interval = poll_interval
         self.timeout = timeout
-        self._road: CancelRoad | None = None
-        self.check_known()
+        self._road: CancelTask | None = None
+        self.validate_literals()
 
-    def check_together(self) -> None:
+    def validate_combination(self) -> None:
         """Refuse what is neither about a job nor about a backfill, or about both.
 
         :raises ValueError: if it is.
@@ -260,11 +262,11 @@ class PlanasonixCancelJobOperator(Checked, BaseOperator):
         :raises AirflowFailException: for what no retry can mend: bad parameters, a 400, a 403 or a 404.
         :raises PlanasonixError: of another kind, for what a retry can.
         """
-        from planasonix_provider.execution.cancel_task import CancelRoad
+        from planasonix_provider.execution.cancel_task import CancelTask
 
-        self.settle()
-        self._road = CancelRoad(self, context)
-        return self._road.travel()
+        self.validate_rendered()
+        self._road = CancelTask(self, context)
+        return self._road.run()
 
     def on_kill(self) -> None:
         """Wait no longer; what was asked to cancel goes on ending."""
@@ -272,7 +274,7 @@ class PlanasonixCancelJobOperator(Checked, BaseOperator):
             self._road.is_killed = True
 
 
-class PlanasonixWebhookOperator(Checked, BaseOperator):
+class PlanasonixWebhookOperator(ValidatedParameters, BaseOperator):
     """Sees to it that a URL is subscribed to events, and that the secret its deliveries are signed with is kept.
 
     Reference: "Webhooks". It may run as often as you like: what is as it should be stays, other events are changed, a
@@ -321,7 +323,7 @@ class PlanasonixWebhookOperator(Checked, BaseOperator):
         *,
         url: str,
         events: Sequence[str] | None = None,
-        secret_to: str | Callable[[SecretStr], object] | Keeper | None = None,
+        secret_to: str | Callable[[SecretStr], object] | SecretStore | None = None,
         ensure: str = "present",
         planasonix_conn_id: str = "planasonix_default",
         **kwargs: Any,
@@ -332,12 +334,12 @@ class PlanasonixWebhookOperator(Checked, BaseOperator):
         self.secret_to = secret_to
         self.ensure = ensure
         self.planasonix_conn_id = planasonix_conn_id
-        self.check_known()
+        self.validate_literals()
         if callable(secret_to):
             # Airflow shows a task's parameters, and what is in a function's repr is not for all eyes.
             self.secret_to = webhook_parameters.destination("secret_to", secret_to)
 
-    def check_together(self) -> None:
+    def validate_combination(self) -> None:
         """Refuse a subscription to nothing, or one whose secret would go nowhere.
 
         :raises ValueError: if it is.
@@ -356,9 +358,9 @@ class PlanasonixWebhookOperator(Checked, BaseOperator):
         :raises PlanasonixError: of another kind, for what a retry can.
         """
         from planasonix_provider.execution.webhook_removal import unsubscribe
-        from planasonix_provider.execution.webhook_task import WebhookRoad
+        from planasonix_provider.execution.webhook_task import WebhookTask
 
-        self.settle()
+        self.validate_rendered()
         if self.ensure == "absent":
             return unsubscribe(self)
-        return WebhookRoad(self, context).travel()
+        return WebhookTask(self, context).run()

@@ -20,7 +20,7 @@ def _printable(text: str) -> str:
 Text = Annotated[str, Field(max_length=500), AfterValidator(_printable)]
 
 
-class Details(BaseModel):
+class DeliveryData(BaseModel):
     """What a delivery says of its job or backfill."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
@@ -30,7 +30,7 @@ class Details(BaseModel):
     pipeline_id: Text | None = None
 
 
-class EventBody(BaseModel):
+class DeliveryBody(BaseModel):
     """The body of a delivery. The set of events is open, and so is what they tell.
 
     :param id: the event's id, the same however often it is delivered.
@@ -48,7 +48,7 @@ class EventBody(BaseModel):
     timestamp: Annotated[AwareDatetime, AfterValidator(as_utc)]
     job_id: Text | None = None
     backfill_id: Text | None = None
-    data: Details = Details()
+    data: DeliveryData = DeliveryData()
 
     def told(self, receiver: str) -> dict[str, Any]:
         """Tell it in the extra of an asset event.

@@ -17,8 +17,8 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from planasonix_provider.api.errors import PlanasonixError
-from planasonix_provider.hooks.webhook_receiver import Receiver, find_asset
-from planasonix_provider.plugins.delivery import EventBody
+from planasonix_provider.hooks.webhook_receiver import ReceiverConfig, find_asset
+from planasonix_provider.plugins.delivery import DeliveryBody
 
 if TYPE_CHECKING:
     from airflow.models.asset import AssetModel
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 TABLE = "planasonix_webhook_delivery"
 #: For how many seconds a delivery is known again: a week, as senders of webhooks try again for three days at the most.
-MEMORY = 7 * 86_400
+RETENTION = 7 * 86_400
 #: How many seconds pass between two looks for what can be forgotten.
 FORGET_EVERY = 3_600
 #: How often a delivery is written down before the database is said not to take it: a task that tells of the same asset
 #: at the same moment may be a deadlock.
-WRITES = 3
+WRITE_ATTEMPTS = 3
 
 
-class Outcome(Enum):
+class RecordResult(Enum):
     """What became of a delivery."""
 
     RECORDED = auto()
@@ -43,7 +43,7 @@ class Outcome(Enum):
     NO_ASSET = auto()
 
 
-class PlanasonixRegisterError(PlanasonixError):
+class PlanasonixDeliveryStoreError(PlanasonixError):
     """Airflow's database could not take a delivery."""
 
     kind = "register"
@@ -54,7 +54,7 @@ def _is_of_a_statement(fault: BaseException) -> bool:
     return isinstance(fault, OperationalError) and fault.statement is not None
 
 
-class Register:
+class DeliveryStore:
     """Keeps the deliveries that came, in a table of its own in Airflow's database. Its methods block.
 
     :param clock: tells the time, in Unix seconds.
@@ -66,33 +66,33 @@ class Register:
         self._is_table_there = False
         self._forgot_at = 0.0
 
-    def record(self, receiver: Receiver, event: EventBody) -> Outcome:
+    def record(self, receiver: ReceiverConfig, event: DeliveryBody) -> RecordResult:
         """Record an event of the receiver's asset, unless it came before.
 
         :param receiver: whom it was delivered to.
         :param event: the delivery.
         :return: what became of it.
-        :raises PlanasonixRegisterError: if the database cannot take it; nothing is recorded then.
+        :raises PlanasonixDeliveryStoreError: if the database cannot take it; nothing is recorded then.
         """
         try:
-            self._see_to_the_table()
+            self._ensure_table()
             outcome = self._record(receiver, event)
-            self._forget()
+            self._purge()
         except SQLAlchemyError as fault:
             # Somebody may have made the database anew.
             self._is_table_there = False
             # Without its words, in which there may be the delivery's.
             kinds = " from ".join(dict.fromkeys(type(one).__name__ for one in (fault, getattr(fault, "orig", fault))))
-            raise PlanasonixRegisterError(f"Airflow's database could not take a delivery ({kinds}).") from None
+            raise PlanasonixDeliveryStoreError(f"Airflow's database could not take a delivery ({kinds}).") from None
         return outcome
 
     @retry(
         retry=retry_if_exception(_is_of_a_statement),
-        stop=stop_after_attempt(WRITES),
+        stop=stop_after_attempt(WRITE_ATTEMPTS),
         wait=wait_random(0, 0.1),
         reraise=True,
     )
-    def _record(self, receiver: Receiver, event: EventBody) -> Outcome:
+    def _record(self, receiver: ReceiverConfig, event: DeliveryBody) -> RecordResult:
         from airflow.assets.manager import asset_manager
 
         # One transaction: whoever has written the row first has recorded the event, and nobody else does.
@@ -101,17 +101,17 @@ class Register:
                 session.execute(_table().insert().values(id=_identity(receiver, event), received_at=int(self._clock())))
             except IntegrityError:
                 session.rollback()
-                return Outcome.REPEATED
+                return RecordResult.REPEATED
             asset = find_asset(session, receiver.asset)
             # One after another: Airflow queues the DAGs of an asset in no order, so two events of an asset that many
             # DAGs wait for would now and then each wait for the other. Whoever only refers to the asset is not held up.
             if asset is None or not _lock(session, asset):
                 session.rollback()
-                return Outcome.NO_ASSET
+                return RecordResult.NO_ASSET
             asset_manager.register_asset_change(asset=asset, extra=event.told(receiver.name), session=session)
-            return Outcome.RECORDED
+            return RecordResult.RECORDED
 
-    def _see_to_the_table(self) -> None:
+    def _ensure_table(self) -> None:
         with self._lock:
             if self._is_table_there:
                 return
@@ -122,17 +122,17 @@ class Register:
             except SQLAlchemyError as fault:
                 # Another API server may have made it at the same moment.
                 if not inspect(engine).has_table(TABLE, schema=_table().schema):
-                    raise PlanasonixRegisterError(_by_hand(engine, fault)) from None
+                    raise PlanasonixDeliveryStoreError(_by_hand(engine, fault)) from None
             self._is_table_there = True
 
-    def _forget(self) -> None:
+    def _purge(self) -> None:
         now = self._clock()
         with self._lock:
             if now - self._forgot_at < FORGET_EVERY:
                 return
             self._forgot_at = now
         with create_session(scoped=False) as session:
-            session.execute(delete(_table()).where(_table().c.received_at < int(now) - MEMORY))
+            session.execute(delete(_table()).where(_table().c.received_at < int(now) - RETENTION))
 
 
 @cache
@@ -148,7 +148,7 @@ def _table() -> Table:
     )
 
 
-def _identity(receiver: Receiver, event: EventBody) -> str:
+def _identity(receiver: ReceiverConfig, event: DeliveryBody) -> str:
     """Make one key of receiver and event that every database compares alike, whatever is in an event's id.
 
     Airflow finds a connection of the environment by its name in upper and in lower case.

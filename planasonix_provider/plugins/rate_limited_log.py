@@ -11,13 +11,13 @@ PAUSE = 60.0
 
 
 @dataclass
-class _Kept:
+class _Suppressed:
     level: int = 0
     text: str = ""
     count: int = 0
 
 
-class CalmLog:
+class RateLimitedLog:
     """Says the first of a kind at once, and counts the others for a while. To be used in one event loop.
 
     :param log: where the lines go.
@@ -27,7 +27,7 @@ class CalmLog:
     def __init__(self, log: logging.Logger, *, pause: float = PAUSE) -> None:
         self._log = log
         self._pause = pause
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, _Suppressed] = {}
 
     def say(self, kind: str, level: int, text: str) -> None:
         """Log something, or count it.
@@ -43,7 +43,7 @@ class CalmLog:
         self._hush(kind)
 
     def _hush(self, kind: str) -> None:
-        self._kept[kind] = _Kept()
+        self._kept[kind] = _Suppressed()
         asyncio.get_running_loop().call_later(self._pause, self._sum_up, kind)
 
     def _sum_up(self, kind: str) -> None:

@@ -25,15 +25,15 @@ from planasonix_provider.api.signature import (
 )
 from planasonix_provider.hooks.webhook_receiver import (
     PlanasonixReceiverHook,
-    Receiver,
+    ReceiverConfig,
     ReceiverNames,
     receiver_names,
     unknown_asset,
 )
-from planasonix_provider.plugins.delivery import EventBody, what_is_wrong
-from planasonix_provider.plugins.delivery_store import Outcome, Register
-from planasonix_provider.plugins.rate_limited_log import CalmLog
-from planasonix_provider.plugins.receiver_cache import Directory, Source
+from planasonix_provider.plugins.delivery import DeliveryBody, what_is_wrong
+from planasonix_provider.plugins.delivery_store import DeliveryStore, RecordResult
+from planasonix_provider.plugins.rate_limited_log import RateLimitedLog
+from planasonix_provider.plugins.receiver_cache import ReceiverCache, Source
 from planasonix_provider.plugins.request_body import Bodies, RefusedBodyError
 
 log = logging.getLogger(__name__)
@@ -57,16 +57,16 @@ class AirflowConnections:
         """List the receivers that need no secrets backend."""
         return receiver_names()
 
-    def read(self, name: str) -> Receiver | None:
+    def read(self, name: str) -> ReceiverConfig | None:
         """Read a receiver where Airflow looks."""
         return PlanasonixReceiverHook(name).receiver()
 
-    def read_from_secrets_backends(self, name: str) -> Receiver | None:
+    def read_from_secrets_backends(self, name: str) -> ReceiverConfig | None:
         """Read a receiver from secrets backends alone."""
         return PlanasonixReceiverHook(name).receiver_of_secrets_backends()
 
 
-def make_app(source: Source | None = None, register: Register | None = None) -> FastAPI:
+def make_app(source: Source | None = None, register: DeliveryStore | None = None) -> FastAPI:
     """Make the app with the receivers of one Airflow.
 
     :param source: reads the Airflow connections of receivers; default: this Airflow's.
@@ -74,21 +74,21 @@ def make_app(source: Source | None = None, register: Register | None = None) -> 
     :return: the app, with ``POST /webhook/{name}``.
     """
     app = FastAPI(title="Planasonix", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    reception = _Reception(source or AirflowConnections(), register or Register())
+    reception = _WebhookEndpoint(source or AirflowConnections(), register or DeliveryStore())
     app.add_api_route("/webhook/{name}", reception.receive, methods=["POST"])
     return app
 
 
-class _Reception:
+class _WebhookEndpoint:
     """Takes deliveries for all receivers."""
 
-    def __init__(self, source: Source, register: Register) -> None:
-        self._directory = Directory(source)
+    def __init__(self, source: Source, register: DeliveryStore) -> None:
+        self._directory = ReceiverCache(source)
         self._bodies = Bodies()
         self._rechecks = 0
         self._register = register
         self._limiter = CapacityLimiter(THREADS)
-        self._calm = CalmLog(log)
+        self._calm = RateLimitedLog(log)
 
     async def receive(self, name: str, request: Request) -> Response:
         """Take a delivery: 204 once it counts, or has counted before; 503 where it may count later."""
@@ -117,7 +117,7 @@ class _Reception:
             return Response(status_code=401)
         return Response(status_code=await self._take(receiver, body))
 
-    async def _verified(self, receiver: Receiver, request: Request, body: bytes) -> Receiver:
+    async def _verified(self, receiver: ReceiverConfig, request: Request, body: bytes) -> ReceiverConfig:
         """Give the receiver as it is once a signature fits: its secret may have been rotated a moment ago."""
         try:
             _verify(receiver, request, body)
@@ -135,10 +135,10 @@ class _Reception:
             return again
         return receiver
 
-    async def _take(self, receiver: Receiver, body: bytes) -> int:
+    async def _take(self, receiver: ReceiverConfig, body: bytes) -> int:
         """Take what is surely Planasonix's."""
         try:
-            event = EventBody.model_validate_json(body)
+            event = DeliveryBody.model_validate_json(body)
         except ValidationError as error:
             problem = what_is_wrong(error)
             self._say(receiver, "body", f"got a signed delivery that it cannot read, and does not count it: {problem}.")
@@ -166,12 +166,12 @@ class _Reception:
                 "stays, look at the health of Airflow's database.",
             )
             return _NOT_NOW
-        if outcome is Outcome.NO_ASSET:
+        if outcome is RecordResult.NO_ASSET:
             self._say(receiver, "asset", f"could not record a delivery. {unknown_asset(receiver.asset)}")
             return _NOT_NOW
         return _TAKEN
 
-    def _say(self, receiver: Receiver, kind: str, what: str) -> None:
+    def _say(self, receiver: ReceiverConfig, kind: str, what: str) -> None:
         self._calm.say(f"{kind} {receiver.name}", logging.ERROR, f"Webhook receiver {receiver.name!r} {what}")
 
 
@@ -180,7 +180,7 @@ def _unread(status: int) -> Response:
     return Response(status_code=status, headers={"Connection": "close"})
 
 
-def _verify(receiver: Receiver, request: Request, body: bytes) -> None:
+def _verify(receiver: ReceiverConfig, request: Request, body: bytes) -> None:
     verify(body, **_signature(request), secrets=receiver.secrets)
 
 

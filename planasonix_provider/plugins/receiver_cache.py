@@ -17,10 +17,10 @@ from typing import Protocol
 from anyio import CapacityLimiter, to_thread
 
 from planasonix_provider.api.errors import PlanasonixError
-from planasonix_provider.hooks.webhook_receiver import Receiver, ReceiverNames
+from planasonix_provider.hooks.webhook_receiver import ReceiverConfig, ReceiverNames
 
 #: For how many seconds it counts what was read: so long may a new connection or secret be unknown.
-FRESH = 5.0
+CACHE_TTL = 5.0
 #: How many seconds a known receiver waits to be read again, before what was read up to `MAX_STALE_SECONDS` ago counts.
 REFRESH_SECONDS, MAX_STALE_SECONDS = 1.0, 60.0
 #: How many seconds a delivery waits for a lookup. The lookup goes on, so the next delivery finds its result.
@@ -28,7 +28,7 @@ MAX_WAIT_SECONDS = 10.0
 #: How many threads read receivers that are in the database or the environment, and how many ask secrets backends.
 THREADS, SECRETS_BACKEND_THREADS = 4, 2
 #: How many names secrets backends may be asked for at once, and how many more in each second.
-BURST, PACE = 20, 5.0
+BUCKET_SIZE, REFILL_PER_SECOND = 20, 5.0
 #: How many deliveries may wait for a secrets backend at once.
 MAX_WAITING = 100
 #: How many names that lead nowhere are remembered.
@@ -43,15 +43,15 @@ class Source(Protocol):
     def names(self) -> ReceiverNames:
         """Return what can be known without reading a single secret."""
 
-    def read(self, name: str) -> Receiver | None:
+    def read(self, name: str) -> ReceiverConfig | None:
         """Read a receiver from wherever Airflow has it."""
 
-    def read_from_secrets_backends(self, name: str) -> Receiver | None:
+    def read_from_secrets_backends(self, name: str) -> ReceiverConfig | None:
         """Read a receiver that neither Airflow's database nor the environment has."""
 
 
 @dataclass(frozen=True)
-class Reading:
+class CacheEntry:
     """What was found under a name.
 
     :param at: when it was read, by the directory's clock.
@@ -62,7 +62,7 @@ class Reading:
 
     at: float
     name: str
-    receiver: Receiver | None = None
+    receiver: ReceiverConfig | None = None
     problem: str | None = None
 
 
@@ -76,7 +76,7 @@ class _Roster:
     problem: str | None = None
 
 
-class Directory:
+class ReceiverCache:
     """All receivers. To be used in one event loop.
 
     The same letters in upper and lower case are one receiver: a connection of the environment is found by every
@@ -94,14 +94,14 @@ class Directory:
         self._secrets_backend_limiter = CapacityLimiter(SECRETS_BACKEND_THREADS)
         self._roster: _Roster | None = None
         self._roster_under_way: asyncio.Task[_Roster] | None = None
-        self._known: dict[str, Reading] = {}
-        self._unknown: dict[str, Reading] = {}
-        self._under_way: dict[str, asyncio.Task[Reading]] = {}
-        self._guesses_under_way: dict[str, asyncio.Task[Reading]] = {}
+        self._known: dict[str, CacheEntry] = {}
+        self._unknown: dict[str, CacheEntry] = {}
+        self._under_way: dict[str, asyncio.Task[CacheEntry]] = {}
+        self._guesses_under_way: dict[str, asyncio.Task[CacheEntry]] = {}
         self._waiting = 0
-        self._left, self._counted_at = float(BURST), clock()
+        self._left, self._counted_at = float(BUCKET_SIZE), clock()
 
-    async def find(self, name: str, *, max_age: float = FRESH) -> Reading:
+    async def find(self, name: str, *, max_age: float = CACHE_TTL) -> CacheEntry:
         """Find a receiver.
 
         :param name: the name, as it stood in a URL.
@@ -121,7 +121,7 @@ class Directory:
                 "accepted. If it stays, look at the health of Airflow's database and secrets backend.",
             )
 
-    async def _find(self, name: str, max_age: float) -> Reading:
+    async def _find(self, name: str, max_age: float) -> CacheEntry:
         if known := self._known.get(name.lower()):
             return _asked_for(name, known if self._is_fresh(known, max_age) else await self._refresh(known))
         if (unknown := self._unknown.get(name)) and self._is_fresh(unknown, max_age):
@@ -133,13 +133,13 @@ class Directory:
             return _asked_for(name, await self._guess(name))
         return self._nothing(name, roster.problem)
 
-    def _nothing(self, name: str, problem: str | None = None) -> Reading:
-        return Reading(self._clock(), name, problem=problem)
+    def _nothing(self, name: str, problem: str | None = None) -> CacheEntry:
+        return CacheEntry(self._clock(), name, problem=problem)
 
-    def _is_fresh(self, reading: Reading, max_age: float) -> bool:
+    def _is_fresh(self, reading: CacheEntry, max_age: float) -> bool:
         return self._clock() - reading.at <= max_age
 
-    async def _refresh(self, known: Reading) -> Reading:
+    async def _refresh(self, known: CacheEntry) -> CacheEntry:
         """Read a known receiver again. A secrets backend that is slow does not hold up its deliveries."""
         patience = REFRESH_SECONDS if known.receiver and self._is_fresh(known, MAX_STALE_SECONDS) else None
         try:
@@ -150,7 +150,7 @@ class Directory:
                 raise
             return known
 
-    async def _read(self, name: str) -> Reading:
+    async def _read(self, name: str) -> CacheEntry:
         if (reading := self._under_way.get(name)) is None:
             reading = asyncio.create_task(self._look_up(name, self._source.read, self._limiter))
             self._under_way[name] = reading
@@ -158,12 +158,12 @@ class Directory:
         # Whoever asks may go; others may have asked for the same.
         return await asyncio.shield(reading)
 
-    async def _guess(self, name: str) -> Reading:
+    async def _guess(self, name: str) -> CacheEntry:
         """Ask the secrets backends for a name that may be made up."""
         if self._waiting >= MAX_WAITING:
             return self._nothing(name)
         if (reading := self._guesses_under_way.get(name)) is None:
-            if len(self._guesses_under_way) >= BURST or not self._may_guess():
+            if len(self._guesses_under_way) >= BUCKET_SIZE or not self._may_guess():
                 return self._nothing(name)
             look_up = self._look_up(name, self._source.read_from_secrets_backends, self._secrets_backend_limiter)
             reading = self._guesses_under_way[name] = asyncio.create_task(look_up)
@@ -174,22 +174,24 @@ class Directory:
         finally:
             self._waiting -= 1
 
-    async def _look_up(self, name: str, read: Callable[[str], Receiver | None], limiter: CapacityLimiter) -> Reading:
+    async def _look_up(
+        self, name: str, read: Callable[[str], ReceiverConfig | None], limiter: CapacityLimiter
+    ) -> CacheEntry:
         try:
             receiver = await to_thread.run_sync(read, name, limiter=limiter)
-            is_there, found = receiver is not None, Reading(self._clock(), name, receiver)
+            is_there, found = receiver is not None, CacheEntry(self._clock(), name, receiver)
         except PlanasonixError as error:
-            is_there, found = True, Reading(self._clock(), name, problem=error.message)
+            is_there, found = True, CacheEntry(self._clock(), name, problem=error.message)
         except Exception as fault:
             # A known receiver stays known.
-            is_there, found = self._is_known(name), Reading(self._clock(), name, problem=_no_lookup(fault))
+            is_there, found = self._is_known(name), CacheEntry(self._clock(), name, problem=_no_lookup(fault))
         is_guess = limiter is self._secrets_backend_limiter
         # A connection may have been made while a slow secrets backend was asked.
         if is_there or not (is_guess and self._is_known(name)):
             self._remember(found, is_there)
         return found
 
-    def _remember(self, found: Reading, is_there: bool) -> None:
+    def _remember(self, found: CacheEntry, is_there: bool) -> None:
         if self._is_known(found.name):
             del self._known[found.name.lower()]
         self._unknown.pop(found.name, None)
@@ -205,7 +207,7 @@ class Directory:
         return known is not None and known.name == spelling
 
     async def _current_roster(self) -> _Roster:
-        if self._roster and self._clock() - self._roster.at <= FRESH:
+        if self._roster and self._clock() - self._roster.at <= CACHE_TTL:
             return self._roster
         if self._roster_under_way is None:
             self._roster_under_way = asyncio.create_task(self._read_roster())
@@ -226,7 +228,10 @@ class Directory:
     def _may_guess(self) -> bool:
         """Spare secrets backends those who make up names: a bucket of tries that fills slowly."""
         now = self._clock()
-        self._left, self._counted_at = min(float(BURST), self._left + PACE * (now - self._counted_at)), now
+        self._left, self._counted_at = (
+            min(float(BUCKET_SIZE), self._left + REFILL_PER_SECOND * (now - self._counted_at)),
+            now,
+        )
         if self._left < 1:
             return False
         self._left -= 1
@@ -241,5 +246,5 @@ def _no_lookup(fault: Exception) -> str:
     )
 
 
-def _asked_for(name: str, reading: Reading) -> Reading:
+def _asked_for(name: str, reading: CacheEntry) -> CacheEntry:
     return replace(reading, receiver=replace(reading.receiver, name=name)) if reading.receiver else reading

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 #: How many bytes a delivery may have. Those that were seen have some hundred; whoever sends half of one holds the room.
 LARGEST_BODY = 64 * 1024
 #: For how many seconds a body may come.
-PATIENCE = 10.0
+READ_TIMEOUT = 10.0
 #: How many bodies are read at once, which bounds the memory that they take.
 MAX_BODIES = 200
 
@@ -42,7 +42,7 @@ class Bodies:
     :param most: how many bodies are read at once.
     """
 
-    def __init__(self, *, largest: int = LARGEST_BODY, patience: float = PATIENCE, most: int = MAX_BODIES) -> None:
+    def __init__(self, *, largest: int = LARGEST_BODY, patience: float = READ_TIMEOUT, most: int = MAX_BODIES) -> None:
         self._largest = largest
         self._patience = patience
         self._most = most

@@ -11,13 +11,13 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from planasonix_provider.secret_stores.base import Keeper, PlanasonixSecretError
-from planasonix_provider.secret_stores.stored_secret import Kept, mask, without_secrets
+from planasonix_provider.secret_stores.base import PlanasonixSecretError, SecretStore
+from planasonix_provider.secret_stores.stored_secret import StoredSecret, mask, without_secrets
 from planasonix_provider.secret_stores.stores import (
-    CallableKeeper,
-    ConnectionKeeper,
-    FileKeeper,
-    VariableKeeper,
+    CallableSecretStore,
+    ConnectionSecretStore,
+    FileSecretStore,
+    VariableSecretStore,
     name_of,
     unshown,
 )
@@ -25,23 +25,32 @@ from planasonix_provider.secret_stores.stores import (
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-__all__ = ["Destination", "Keeper", "Kept", "PlanasonixSecretError", "keeper", "mask", "unshown", "without_secrets"]
+__all__ = [
+    "Destination",
+    "PlanasonixSecretError",
+    "SecretStore",
+    "StoredSecret",
+    "keeper",
+    "mask",
+    "unshown",
+    "without_secrets",
+]
 
 #: Where a secret is to go: ``variable:NAME``, ``connection:CONN_ID``, ``file:/absolute/path``, or what takes it.
-Destination: TypeAlias = "str | Callable[[SecretStr], object] | Keeper"
+Destination: TypeAlias = "str | Callable[[SecretStr], object] | SecretStore"
 
 ALLOWED = (
     "'variable:NAME', 'connection:CONN_ID', 'file:/absolute/path', or a function (not async) that takes the secret as "
     "its one argument"
 )
-_FORMS: dict[str, type[VariableKeeper | ConnectionKeeper | FileKeeper]] = {
-    "variable": VariableKeeper,
-    "connection": ConnectionKeeper,
-    "file": FileKeeper,
+_FORMS: dict[str, type[VariableSecretStore | ConnectionSecretStore | FileSecretStore]] = {
+    "variable": VariableSecretStore,
+    "connection": ConnectionSecretStore,
+    "file": FileSecretStore,
 }
 
 
-def keeper(to: Destination) -> Keeper:
+def keeper(to: Destination) -> SecretStore:
     """Make what keeps a secret.
 
     :param to: where it is to go: ``variable:NAME``, ``connection:CONN_ID``, ``file:/absolute/path``, or a function that
@@ -49,14 +58,14 @@ def keeper(to: Destination) -> Keeper:
     :return: what keeps it there.
     :raises ValueError: if it is none of these.
     """
-    if isinstance(to, Keeper):
+    if isinstance(to, SecretStore):
         return to
     if isinstance(to, str):
         form, _, name = to.partition(":")
         if form in _FORMS and name and name == name.strip() and name.isprintable():
             return _FORMS[form](name)
     elif _takes_a_secret(to):
-        return CallableKeeper(to)
+        return CallableSecretStore(to)
     raise ValueError(f"secret_to: got {_shown(to)}, allowed is {ALLOWED}.")
 
 

@@ -10,7 +10,7 @@ from errno import errorcode
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from planasonix_provider.api.errors import PlanasonixError
-from planasonix_provider.secret_stores.stored_secret import Kept, mask
+from planasonix_provider.secret_stores.stored_secret import StoredSecret, mask
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -24,7 +24,7 @@ class PlanasonixSecretError(PlanasonixError):
     kind = "secret"
 
 
-class Keeper(ABC):
+class SecretStore(ABC):
     """Keeps a secret in one place.
 
     :param describe: the place, for messages: "Airflow variable 'x'".
@@ -42,16 +42,16 @@ class Keeper(ABC):
     # Airflow asks for it where it shows a task's parameters.
     serialize = __repr__
 
-    def check(self) -> None:
+    def check_writable(self) -> None:
         """Refuse, before anything is asked of Planasonix, what surely could not be kept, or would destroy something.
 
         :raises PlanasonixSecretError: if the place does not exist, cannot be written from here, holds something else
             than a signing secret, or if what is written there would not be read.
         """
         self._attempt("cannot be used", self._check_place, shown=_in_its_words)
-        self.kept()
+        self.load()
 
-    def kept(self) -> Kept | None:
+    def load(self) -> StoredSecret | None:
         """Read what is kept.
 
         :return: the secrets, and the subscription that they are for; ``None`` where there is nothing yet.
@@ -62,7 +62,7 @@ class Keeper(ABC):
             mask(secret)
         return kept
 
-    def keep(self, secret: SecretStr, *, webhook_id: str | None = None, instead_of: str | None = None) -> None:
+    def save(self, secret: SecretStr, *, webhook_id: str | None = None, instead_of: str | None = None) -> None:
         """Put a secret there, before the one that is there for the same subscription.
 
         :param secret: the secret.
@@ -75,13 +75,13 @@ class Keeper(ABC):
         self._attempt("cannot be written", lambda: self._keep(secret, webhook_id, instead_of), shown=_without_its_words)
 
     def _keep(self, secret: SecretStr, webhook_id: str | None, instead_of: str | None) -> None:
-        with self._alone():
-            before = self.kept()
+        with self._locked():
+            before = self.load()
             if before and before.webhook_id not in (None, webhook_id, instead_of):
                 raise self.refuse_as_taken(before.webhook_id)
-            self._write(before.followed_by(secret, webhook_id) if before else Kept(webhook_id, secret))
+            self._write(before.followed_by(secret, webhook_id) if before else StoredSecret(webhook_id, secret))
 
-    def _alone(self) -> AbstractContextManager[None]:
+    def _locked(self) -> AbstractContextManager[None]:
         """Let nobody else keep anything there, where the place can do that."""
         return nullcontext()
 
@@ -90,14 +90,14 @@ class Keeper(ABC):
         """Refuse the place if nothing could be kept there."""
 
     @abstractmethod
-    def _read(self) -> Kept | None:
+    def _read(self) -> StoredSecret | None:
         """Read what is kept; refuse what is something else."""
 
     @abstractmethod
-    def _write(self, kept: Kept) -> None:
+    def _write(self, kept: StoredSecret) -> None:
         """Put it there: all of it, or nothing."""
 
-    def refuse(self, why: str) -> PlanasonixSecretError:
+    def error(self, why: str) -> PlanasonixSecretError:
         """Say why the place will not do.
 
         :param why: what is wrong with it, and what to do.
@@ -111,15 +111,15 @@ class Keeper(ABC):
         :param by: the subscription whose secret is there.
         :return: the error, to be raised.
         """
-        return self.refuse(
+        return self.error(
             f"it holds the secret of webhook {by}, which would be lost. Name another place, or delete that webhook "
             "first."
         )
 
-    def _parsed(self, text: str) -> Kept:
-        if kept := Kept.parsed(text):
+    def _parsed(self, text: str) -> StoredSecret:
+        if kept := StoredSecret.parsed(text):
             return kept
-        raise self.refuse(
+        raise self.error(
             "what is there is not a signing secret that was kept before, and would be lost. Name another place."
         )
 

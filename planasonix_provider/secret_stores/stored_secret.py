@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredSecret:
     """What is kept.
 
     :param webhook_id: the subscription that the secret is for; ``None`` where nobody said.
@@ -32,7 +32,7 @@ class Kept:
     def __getstate__(self) -> None:
         raise TypeError("What is kept holds secrets, so it is not pickled.")
 
-    def followed_by(self, secret: SecretStr, webhook_id: str | None) -> Kept:
+    def followed_by(self, secret: SecretStr, webhook_id: str | None) -> StoredSecret:
         """Put a newer secret before these; those of another subscription are of no use any more.
 
         :param secret: the newer secret.
@@ -40,8 +40,8 @@ class Kept:
         :return: what is to be kept then.
         """
         if self.webhook_id != webhook_id:
-            return Kept(webhook_id, secret)
-        return Kept(webhook_id, secret, self.previous if secret == self.signing_secret else self.signing_secret)
+            return StoredSecret(webhook_id, secret)
+        return StoredSecret(webhook_id, secret, self.previous if secret == self.signing_secret else self.signing_secret)
 
     def written(self) -> str:
         """Write it down, as a JSON object.
@@ -54,7 +54,7 @@ class Kept:
         return json.dumps(fields, indent=2)
 
     @classmethod
-    def parsed(cls, text: str) -> Kept | None:
+    def parsed(cls, text: str) -> StoredSecret | None:
         """Read what was written down.
 
         :param text: the text.

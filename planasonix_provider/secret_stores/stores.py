@@ -15,8 +15,8 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from planasonix_provider import airflow_compat
-from planasonix_provider.secret_stores.base import Keeper, capital
-from planasonix_provider.secret_stores.stored_secret import Kept
+from planasonix_provider.secret_stores.base import SecretStore, capital
+from planasonix_provider.secret_stores.stored_secret import StoredSecret
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -26,7 +26,7 @@ _DESCRIPTION = "The signing secret of a Planasonix webhook; written by the Plana
 log = logging.getLogger(__name__)
 
 
-class VariableKeeper(Keeper):
+class VariableSecretStore(SecretStore):
     """Keeps a secret in an Airflow variable, as a JSON object.
 
     From Airflow 3 on, the UI and the REST API hide what stands in such an object as ``signing_secret``; Airflow 2 hides
@@ -41,9 +41,9 @@ class VariableKeeper(Keeper):
 
     def _check_place(self) -> None:
         if shadow := airflow_compat.shadow(lambda backend: backend.get_variable(key=self.name)):
-            raise self.refuse(f"{shadow} has a variable of this name, which would be read instead. Name another.")
+            raise self.error(f"{shadow} has a variable of this name, which would be read instead. Name another.")
         if airflow_compat.is_task_without_database() and (setting := airflow_compat.setting_that_logs_all()):
-            raise self.refuse(
+            raise self.error(
                 f"while [logging] {setting}, Airflow 3 writes what a task puts into a variable to a log of its own. "
                 "Take 'file:/absolute/path' or a function, or raise the level."
             )
@@ -53,15 +53,15 @@ class VariableKeeper(Keeper):
                 capital(self.describe),
             )
 
-    def _read(self) -> Kept | None:
+    def _read(self) -> StoredSecret | None:
         text = airflow_compat.variables().get(self.name, None)
         return None if text is None else self._parsed(text)
 
-    def _write(self, kept: Kept) -> None:
+    def _write(self, kept: StoredSecret) -> None:
         airflow_compat.variables().set(self.name, kept.written(), description=_DESCRIPTION)
 
 
-class ConnectionKeeper(Keeper):
+class ConnectionSecretStore(SecretStore):
     """Keeps a secret in the password of an Airflow connection that exists, as a JSON object.
 
     Nothing of it is in the extra, which Airflow 2 shows to whoever may edit the connection.
@@ -76,26 +76,26 @@ class ConnectionKeeper(Keeper):
     def _check_place(self) -> None:
         self._refuse_where_there_is_no_database()
         if shadow := airflow_compat.shadow(lambda backend: backend.get_conn_value(conn_id=self.conn_id)):
-            raise self.refuse(f"{shadow} has a connection of this id, which would be read instead. Name another.")
+            raise self.error(f"{shadow} has a connection of this id, which would be read instead. Name another.")
 
     def _refuse_where_there_is_no_database(self) -> None:
         if airflow_compat.is_task_without_database():
-            raise self.refuse(
+            raise self.error(
                 "a task of Airflow 3 cannot write connections. Take 'variable:NAME', 'file:/absolute/path' or a "
                 "function, or do it outside of a task."
             )
 
-    def _read(self) -> Kept | None:
+    def _read(self) -> StoredSecret | None:
         from airflow.utils.session import create_session
 
         self._refuse_where_there_is_no_database()
         with create_session() as session:
             row = self._row(session)
             if row.conn_type == "planasonix":
-                raise self.refuse("its password is an API key. Make a connection for the secret, of the type generic.")
+                raise self.error("its password is an API key. Make a connection for the secret, of the type generic.")
             return self._parsed(row.password) if row.password else None
 
-    def _write(self, kept: Kept) -> None:
+    def _write(self, kept: StoredSecret) -> None:
         from airflow.utils.session import create_session
 
         with create_session() as session:
@@ -107,13 +107,13 @@ class ConnectionKeeper(Keeper):
 
         row = session.scalar(select(Connection).where(Connection.conn_id == self.conn_id))
         if row is None:
-            raise self.refuse(
+            raise self.error(
                 f"there is no such connection. Make it with: airflow connections add {self.conn_id} --conn-type generic"
             )
         return row
 
 
-class FileKeeper(Keeper):
+class FileSecretStore(SecretStore):
     """Keeps a secret in a file, as a JSON object, that only its owner may read.
 
     :param path: the file; its folder exists.
@@ -128,7 +128,7 @@ class FileKeeper(Keeper):
 
     def _check_place(self) -> None:
         if not self.path.parent.is_dir():
-            raise self.refuse(f"there is no folder {self.path.parent}. Make it, for its owner alone (mode 0700).")
+            raise self.error(f"there is no folder {self.path.parent}. Make it, for its owner alone (mode 0700).")
         temporary = self._temporary(b"")
         try:
             # Some network file systems give files of root to another user, and the secret could not be read again.
@@ -136,7 +136,7 @@ class FileKeeper(Keeper):
         finally:
             temporary.unlink()
 
-    def _read(self) -> Kept | None:
+    def _read(self) -> StoredSecret | None:
         try:
             # First, because opening a device may do something.
             self._refuse_what_is_not_ours(self.path.lstat())
@@ -152,20 +152,20 @@ class FileKeeper(Keeper):
     def _refuse_what_is_not_ours(self, state: os.stat_result) -> None:
         """Refuse a file that another user may have put there, even if this runs as root and could use it."""
         if not stat.S_ISREG(state.st_mode):
-            raise self.refuse("it is a link, a folder or a device. Name the file itself.")
+            raise self.error("it is a link, a folder or a device. Name the file itself.")
         if state.st_uid != os.geteuid():
-            raise self.refuse(
+            raise self.error(
                 f"it belongs to another user (uid {state.st_uid}; this runs as uid {os.geteuid()}). Name a file of the "
                 "user that this runs as, or one that does not exist yet."
             )
         if state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise self.refuse(
+            raise self.error(
                 f"others may write it (mode {stat.S_IMODE(state.st_mode):04o}). Check what is in it, then close it: "
                 f"`chmod 600 {shlex.quote(str(self.path))}`"
             )
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         # The folder, for the file itself is replaced by another one.
         folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -176,7 +176,7 @@ class FileKeeper(Keeper):
         finally:
             os.close(folder)
 
-    def _write(self, kept: Kept) -> None:
+    def _write(self, kept: StoredSecret) -> None:
         temporary = self._temporary(kept.written().encode() + b"\n")
         try:
             # Whoever reads finds the old secrets or the new ones, and never a part of them.
@@ -205,7 +205,7 @@ class FileKeeper(Keeper):
         return path
 
 
-class CallableKeeper(Keeper):
+class CallableSecretStore(SecretStore):
     """Hands a secret to a function, which is called again if it raises.
 
     :param take: the function.
@@ -223,13 +223,13 @@ class CallableKeeper(Keeper):
     def _read(self) -> None:
         return None
 
-    def _write(self, kept: Kept) -> None:
+    def _write(self, kept: StoredSecret) -> None:
         result = self._take(kept.signing_secret)
         if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
             if inspect.iscoroutine(result):
                 # Python complains of one that is neither awaited nor closed.
                 result.close()
-            raise self.refuse(
+            raise self.error(
                 f"it gave back a {type(result).__name__}, which nobody runs here, so the secret is not kept. Give a "
                 "function that has kept it when it returns."
             )

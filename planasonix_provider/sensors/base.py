@@ -10,18 +10,18 @@ from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnVa
 
 from planasonix_provider import validators
 from planasonix_provider.links.planasonix import PlanasonixJobLink
-from planasonix_provider.validated import Checked
+from planasonix_provider.validated import ValidatedParameters
 
 # What talks to the API is imported where a task runs, and not here, as in the operators.
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from planasonix_provider.execution.sensor_task import Lookout
+    from planasonix_provider.execution.sensor_task import SensorTask
     from planasonix_provider.triggers.base import PlanasonixWaitTrigger
-    from planasonix_provider.waiting.targets import Subject
+    from planasonix_provider.waiting.targets import WaitTarget
 
 
-class PlanasonixSensor(Checked, BaseSensorOperator):
+class PlanasonixSensor(ValidatedParameters, BaseSensorOperator):
     """Base of the sensors; a subclass says what it waits for.
 
     A sensor has started nothing, and cancels nothing. ``mode`` (``poke`` or ``reschedule``), ``poke_interval`` (seconds
@@ -55,13 +55,13 @@ class PlanasonixSensor(Checked, BaseSensorOperator):
         validators.poll_interval("poke_interval", self.poke_interval)
         if self.timeout:
             validators.seconds("timeout", self.timeout)
-        self._lookout: Lookout | None = None
+        self._lookout: SensorTask | None = None
 
     #: The states that end the wait well, as far as they depend on the task.
     allowed_states: Collection[str]
 
     @abstractmethod
-    def subject(self) -> Subject:
+    def subject(self) -> WaitTarget:
         """Say what to wait for; the parameters are in their final form."""
 
     @abstractmethod
@@ -124,12 +124,12 @@ class PlanasonixSensor(Checked, BaseSensorOperator):
         interval: float = super()._get_next_poke_interval(*arguments, **more)
         if not self.reschedule:
             return interval
-        from planasonix_provider.triggers.deferral import SETTLING
+        from planasonix_provider.triggers.deferral import DEFER_SETTLE_TIME
 
-        return max(interval, SETTLING.total_seconds())
+        return max(interval, DEFER_SETTLE_TIME.total_seconds())
 
-    def _look_out(self, context: Context) -> Lookout:
-        from planasonix_provider.execution.sensor_task import Lookout
+    def _look_out(self, context: Context) -> SensorTask:
+        from planasonix_provider.execution.sensor_task import SensorTask
 
-        self.settle()
-        return Lookout(self, context)
+        self.validate_rendered()
+        return SensorTask(self, context)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
         PlanasonixJobTrigger,
         PlanasonixSyncTrigger,
     )
-    from planasonix_provider.waiting.sync_target import SyncSubject
-    from planasonix_provider.waiting.targets import BackfillSubject, JobSubject
+    from planasonix_provider.waiting.sync_target import SyncTarget
+    from planasonix_provider.waiting.targets import BackfillTarget, JobTarget
 
 
 class _WorkSensor(PlanasonixSensor):
@@ -38,12 +38,12 @@ class _WorkSensor(PlanasonixSensor):
         self.allowed_states = _in_order(allowed_states)
         self.failed_states = _in_order(failed_states)
 
-    def check_together(self) -> None:
+    def validate_combination(self) -> None:
         """Refuse a state that is to end the wait both well and badly.
 
         :raises ValueError: if there is one.
         """
-        if validators.is_open(self.allowed_states) or validators.is_open(self.failed_states):
+        if validators.is_templated(self.allowed_states) or validators.is_templated(self.failed_states):
             return
         if both := sorted(set(self.allowed_states).intersection(self.failed_states or ())):
             raise ValueError(f"failed_states: got {', '.join(both)}, allowed is what is not among allowed_states.")
@@ -93,13 +93,13 @@ class PlanasonixJobSensor(_WorkSensor):
     def __init__(self, *, job_id: str, allowed_states: Collection[str] = ("succeeded",), **kwargs: Any) -> None:
         super().__init__(allowed_states=allowed_states, **kwargs)
         self.job_id = job_id
-        self.check_known()
+        self.validate_literals()
 
-    def subject(self) -> JobSubject:
+    def subject(self) -> JobTarget:
         """Wait for the job."""
-        from planasonix_provider.waiting.targets import JobSubject
+        from planasonix_provider.waiting.targets import JobTarget
 
-        return JobSubject(self.job_id, self.until)
+        return JobTarget(self.job_id, self.until)
 
     def trigger(self, **how: Any) -> PlanasonixJobTrigger:
         """Make the trigger that waits for the job.
@@ -142,13 +142,13 @@ class PlanasonixBackfillSensor(_WorkSensor):
     def __init__(self, *, backfill_id: str, allowed_states: Collection[str] = ("completed",), **kwargs: Any) -> None:
         super().__init__(allowed_states=allowed_states, **kwargs)
         self.backfill_id = backfill_id
-        self.check_known()
+        self.validate_literals()
 
-    def subject(self) -> BackfillSubject:
+    def subject(self) -> BackfillTarget:
         """Wait for the backfill."""
-        from planasonix_provider.waiting.targets import BackfillSubject
+        from planasonix_provider.waiting.targets import BackfillTarget
 
-        return BackfillSubject(self.backfill_id, self.until)
+        return BackfillTarget(self.backfill_id, self.until)
 
     def trigger(self, **how: Any) -> PlanasonixBackfillTrigger:
         """Make the trigger that waits for the backfill.
@@ -211,13 +211,13 @@ class PlanasonixSyncSensor(PlanasonixSensor):
         self.since = since
         self.by = by
         self.on_failure = on_failure
-        self.check_known()
+        self.validate_literals()
 
-    def subject(self) -> SyncSubject:
+    def subject(self) -> SyncTarget:
         """Wait for the connection's next sync."""
-        from planasonix_provider.waiting.sync_target import SyncSubject
+        from planasonix_provider.waiting.sync_target import SyncTarget
 
-        return SyncSubject(self.connection_id, validators.utc("since", self.since), self.by, self.on_failure)
+        return SyncTarget(self.connection_id, validators.utc("since", self.since), self.by, self.on_failure)
 
     def trigger(self, **how: Any) -> PlanasonixSyncTrigger:
         """Make the trigger that waits for the connection's next sync; the moment goes with it, as it was rendered.

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Request
 
-from planasonix_provider.simulator.model.api_errors import Refused
+from planasonix_provider.simulator.model.api_errors import ApiError
 
 _HARMLESS = ("GET", "HEAD", "OPTIONS")
 
@@ -28,4 +28,4 @@ async def refuse_other_sites(request: Request) -> None:
     else:
         is_own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
     if not is_own:
-        raise Refused("forbidden", "a page of another site may not steer the simulator")
+        raise ApiError("forbidden", "a page of another site may not steer the simulator")

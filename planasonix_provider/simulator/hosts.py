@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable
 from ipaddress import ip_address
 
-from planasonix_provider.simulator.model.api_errors import Refused
+from planasonix_provider.simulator.model.api_errors import ApiError
 
 #: Stands for every host.
 ANY_HOST = "*"
@@ -66,7 +66,7 @@ def refuse_other_hosts(headers: Iterable[tuple[bytes, bytes]], allowed: Collecti
     except ValueError:
         host = ""
     if host != "localhost" and host not in allowed and not _is_address(host):
-        raise Refused(
+        raise ApiError(
             "forbidden",
             f"the request was sent to host {', '.join(found)!r}, which is not a name of this simulator; use its IP "
             "address, or start it with --allow-host and that name",

@@ -17,24 +17,24 @@ from planasonix_provider.simulator.airflow_connection import airflow_connection
 from planasonix_provider.simulator.api.app import create_app
 from planasonix_provider.simulator.api.fault_injection import ConnectionProtocol
 from planasonix_provider.simulator.api.faults import Fault, Faults, Kind
-from planasonix_provider.simulator.api.pipeline import Gate
-from planasonix_provider.simulator.api.rate_limit import Limits
-from planasonix_provider.simulator.api.request_log import RecordedRequest
+from planasonix_provider.simulator.api.pipeline import RequestPipeline
+from planasonix_provider.simulator.api.rate_limit import PerKeyRateLimit
+from planasonix_provider.simulator.api.request_log import LoggedRequest
 from planasonix_provider.simulator.hosts import ANY_HOST, host_names
 from planasonix_provider.simulator.model.backfill_plans import BackfillPlan, BackfillPlanChanges
 from planasonix_provider.simulator.model.clock_and_ids import Clock, Ids, random_id, utc_now
 from planasonix_provider.simulator.model.retention import KEEP
 from planasonix_provider.simulator.model.simulated_jobs import Plan, PlanChanges
-from planasonix_provider.simulator.model.workspace import API_KEY, World
+from planasonix_provider.simulator.model.workspace import API_KEY, Workspace
 from planasonix_provider.simulator.webhooks.deliveries import SentDelivery
-from planasonix_provider.simulator.webhooks.subscriptions import WebhookOrder
-from planasonix_provider.simulator.webhooks.webhook_sender import Courier
+from planasonix_provider.simulator.webhooks.subscriptions import WebhookRequestBody
+from planasonix_provider.simulator.webhooks.webhook_sender import WebhookSender
 
 #: How long a connection may stay idle, in seconds. Uvicorn's own 5 s are what httpx waits too, and a connection that
 #: both give up at the same moment fails a request that nobody ordered to fail.
 KEEP_ALIVE = 75
 #: How long to wait for the server's thread to start or stop, in seconds, before this is an error.
-PATIENCE = 60
+START_TIMEOUT = 60
 
 
 class Simulator:
@@ -99,7 +99,7 @@ class Simulator:
         receivers = set(webhook_hosts)
         receiver_hosts = None if ANY_HOST in receivers else host_names("webhook_hosts", receivers)
         plan = Plan(running_seconds=job_seconds, queued_seconds=queued_seconds, cancelling_seconds=cancelling_seconds)
-        self.world = World(
+        self.world = Workspace(
             clock=clock or utc_now,
             ids=ids or random_id,
             api_key=api_key,
@@ -110,12 +110,12 @@ class Simulator:
             show_metadata=show_metadata,
         )
         self.faults = Faults()
-        self.limits = Limits(self.world.clock, rate_limit)
+        self.limits = PerKeyRateLimit(self.world.clock, rate_limit)
         self._app = create_app(
             self.world, faults=self.faults, limits=self.limits, airflow_url=airflow_url, allowed_hosts=own_hosts
         )
-        self._gate: Gate = self._app.state.gate
-        self._courier = Courier(self.world.webhooks, receiver_hosts)
+        self._gate: RequestPipeline = self._app.state.gate
+        self._courier = WebhookSender(self.world.webhooks, receiver_hosts)
         self._address = (host, port)
         self._server: _Server | None = None
         self._url: str | None = None
@@ -170,7 +170,7 @@ class Simulator:
         return self.world.api_key
 
     @property
-    def requests(self) -> list[RecordedRequest]:
+    def requests(self) -> list[LoggedRequest]:
         """The newest requests of the API, in the order in which they came."""
         return self._gate.log.requests()
 
@@ -310,7 +310,7 @@ class Simulator:
         :raises ValueError: if a value is not allowed.
         """
         given = {} if secret is None else {"secret": secret}
-        return self.world.webhooks.create(WebhookOrder(url=url, events=list(events), **given))
+        return self.world.webhooks.create(WebhookRequestBody(url=url, events=list(events), **given))
 
     def deliveries(self) -> list[SentDelivery]:
         """Look at what was sent, or is to be sent, to those who subscribed.
@@ -353,15 +353,15 @@ class _Server(uvicorn.Server):
 
     def start(self) -> None:
         self._thread.start()
-        self._ready.wait(PATIENCE)
+        self._ready.wait(START_TIMEOUT)
         if not self.started:
-            raise RuntimeError(f"The simulator did not start within {PATIENCE} s.")
+            raise RuntimeError(f"The simulator did not start within {START_TIMEOUT} s.")
 
     def stop(self) -> None:
         self.should_exit = True
-        self._thread.join(PATIENCE)
+        self._thread.join(START_TIMEOUT)
         if self._thread.is_alive():
-            raise RuntimeError(f"The simulator did not stop within {PATIENCE} s.")
+            raise RuntimeError(f"The simulator did not stop within {START_TIMEOUT} s.")
 
     def _run(self) -> None:
         try:

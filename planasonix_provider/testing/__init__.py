@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from planasonix_provider.testing.planasonix import Planasonix
-    from planasonix_provider.testing.started_work import Start
+    from planasonix_provider.testing.started_work import StartedWork
     from planasonix_provider.testing.task_run import TaskRun
 
-__all__ = ["Planasonix", "Start", "TaskRun"]
+__all__ = ["Planasonix", "StartedWork", "TaskRun"]
 
 _HOMES = {"Planasonix": "planasonix", "Start": "starts", "TaskRun": "tasks"}
 

@@ -14,16 +14,16 @@ import pytest
 from planasonix_provider import validators
 from planasonix_provider import validators as checks
 from planasonix_provider.api import client, rate_limiter
-from planasonix_provider.api.client_config import Account
+from planasonix_provider.api.client_config import ClientConfig
 from planasonix_provider.api.errors import PlanasonixConfigurationError
 from planasonix_provider.api.models import BackfillBody, SyncBody
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.model.backfill_plans import BackfillPlan
 from planasonix_provider.testing.planned_starts import LaterStarts
 from planasonix_provider.testing.skip_polls import leap
-from planasonix_provider.testing.started_work import Kind, Start, described, in_final_form, listed, starts_of
+from planasonix_provider.testing.started_work import Kind, StartedWork, described, in_final_form, listed, starts_of
 from planasonix_provider.testing.task_run import GivenXComs, TaskRun, is_mapped, mapped_arguments, run_task
-from planasonix_provider.testing.time_travel import Travel, travelling
+from planasonix_provider.testing.time_travel import TravelledClock, travelling
 
 #: How long a sync or a backfill takes that a test says nothing else of, and how long it is queued before.
 TAKES = timedelta(minutes=1)
@@ -39,14 +39,14 @@ class Planasonix:
     :param patch: sets what is undone after the test.
     """
 
-    def __init__(self, simulator: Simulator, travel: Travel, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, simulator: Simulator, travel: TravelledClock, patch: pytest.MonkeyPatch) -> None:
         self._later = LaterStarts(simulator.world, patch)
         self.simulator = simulator
         self._travel = travel
         self._patch = patch
         self._began = datetime.now(UTC)
 
-    def connect(self, planasonix_conn_id: str) -> None:
+    def add_airflow_connection(self, planasonix_conn_id: str) -> None:
         """Let an Airflow connection lead here, besides ``planasonix_default``.
 
         :param planasonix_conn_id: the connection's id, as in the DAG.
@@ -55,7 +55,7 @@ class Planasonix:
         name = validators.text("planasonix_conn_id", planasonix_conn_id)
         self._patch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(self.simulator.airflow_connection()))
 
-    def knows(self, *connection_ids: str) -> None:
+    def add_connections(self, *connection_ids: str) -> None:
         """Let connections exist in Planasonix; what is started on any other is refused with a 404.
 
         :param connection_ids: their ids. One that a test says anything else of need not be named here.
@@ -121,7 +121,7 @@ class Planasonix:
         times: int | None,
         **how: Any,
     ) -> None:
-        self.knows(connection_id)
+        self.add_connections(connection_id)
         how |= {"queued_seconds": QUEUED.total_seconds(), "running_seconds": validators.seconds("takes", takes)}
         if tables is not None:
             how["tables"] = tables
@@ -130,7 +130,7 @@ class Planasonix:
         failing = range(BackfillPlan().jobs) if outcome == "failed" else ()
         self.simulator.plan_backfill(connection_id, times=times, failing_jobs=failing, **how)
 
-    def let_pass(self, time: timedelta | float) -> None:
+    def advance(self, time: timedelta | float) -> None:
         """Let time pass.
 
         :param time: how much, in seconds or as a ``timedelta``.
@@ -153,11 +153,11 @@ class Planasonix:
         :param connection_id: the connection; it need not exist before.
         :param kind: ``sync`` (default) or ``backfill``.
         :param after: when, in seconds from now or as a ``timedelta``; default now. The time passes while a task waits,
-            or by :meth:`let_pass`.
+            or by :meth:`advance`.
         :param parameters: the parameters of the start, as in :meth:`started`.
         :raises ValueError: if a value is invalid.
         """
-        self.knows(connection_id)
+        self.add_connections(connection_id)
         wanted = in_final_form(kind, parameters)
         world = self.simulator.world
         start: Callable[[], object]
@@ -211,7 +211,9 @@ class Planasonix:
         count = len(mapped_arguments(task, GivenXComs(xcoms or {})))
         return [self.run(task, map_index=index, xcoms=xcoms, **context) for index in range(count)]
 
-    def started(self, connection_id: str | None = None, *, kind: Kind | None = None, **parameters: Any) -> list[Start]:
+    def started(
+        self, connection_id: str | None = None, *, kind: Kind | None = None, **parameters: Any
+    ) -> list[StartedWork]:
         """Tell what was started.
 
         :param connection_id: only on this connection; default: on any.
@@ -229,7 +231,9 @@ class Planasonix:
             if connection_id in (None, start.connection_id) and kind in (None, start.kind) and start.is_of(wanted)
         ]
 
-    def assert_started(self, connection_id: str | None = None, *, kind: Kind | None = None, **parameters: Any) -> Start:
+    def assert_started(
+        self, connection_id: str | None = None, *, kind: Kind | None = None, **parameters: Any
+    ) -> StartedWork:
         """Let the test fail unless something was started, once; the message says what was started instead.
 
         :param connection_id: on which connection, as in :meth:`started`.
@@ -259,7 +263,7 @@ class Planasonix:
 
     def assert_cancelled(
         self, connection_id: str | None = None, *, kind: Kind | None = None, **parameters: Any
-    ) -> Start:
+    ) -> StartedWork:
         """Let the test fail unless one start was asked to cancel; the message says what was started.
 
         :param connection_id: on which connection, as in :meth:`started`.
@@ -302,7 +306,7 @@ def staged(simulator: Simulator) -> Iterator[Planasonix]:
         patch.setattr(rate_limiter, "_paces", {})
         patch.setattr(client, "_options", _only_to(simulator, client._options))
         planasonix = Planasonix(simulator, travel, patch)
-        planasonix.connect("planasonix_default")
+        planasonix.add_airflow_connection("planasonix_default")
         try:
             yield planasonix
         finally:
@@ -310,10 +314,12 @@ def staged(simulator: Simulator) -> Iterator[Planasonix]:
             simulator.reset()
 
 
-def _only_to(simulator: Simulator, options: Callable[[Account], dict[str, Any]]) -> Callable[[Account], dict[str, Any]]:
+def _only_to(
+    simulator: Simulator, options: Callable[[ClientConfig], dict[str, Any]]
+) -> Callable[[ClientConfig], dict[str, Any]]:
     """Let nothing reach a real Planasonix: a secrets backend may know a connection, and Airflow asks it first."""
 
-    def checked(account: Account) -> dict[str, Any]:
+    def checked(account: ClientConfig) -> dict[str, Any]:
         if account.base_url != simulator.url:
             raise PlanasonixConfigurationError(
                 f"In a test with the fixture planasonix, an Airflow connection leads to {account.base_url}. Name it in "

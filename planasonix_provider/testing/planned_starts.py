@@ -8,8 +8,8 @@ from datetime import datetime
 
 import pytest
 
-from planasonix_provider.simulator.model.api_errors import Refused
-from planasonix_provider.simulator.model.workspace import World
+from planasonix_provider.simulator.model.api_errors import ApiError
+from planasonix_provider.simulator.model.workspace import Workspace
 
 
 class LaterStarts:
@@ -21,7 +21,7 @@ class LaterStarts:
     :param patch: undoes the changes after the test.
     """
 
-    def __init__(self, world: World, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, world: Workspace, patch: pytest.MonkeyPatch) -> None:
         self._world = world
         self._now = world._now
         self._changes_at = world.changes_at
@@ -46,7 +46,7 @@ class LaterStarts:
             self._world.clock = lambda at=at: at  # type: ignore[misc]
             try:
                 # Another sync of the connection may run.
-                with suppress(Refused):
+                with suppress(ApiError):
                     start()
             finally:
                 self._world.clock = clock

@@ -16,9 +16,9 @@ import pytest
 
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.sensors.base import PlanasonixSensor
-from planasonix_provider.simulator.model.workspace import World
+from planasonix_provider.simulator.model.workspace import Workspace
 from planasonix_provider.waiting import blocking_wait, poller
-from planasonix_provider.waiting.poller import Wait
+from planasonix_provider.waiting.poller import PollSubscription
 from planasonix_provider.waiting.wait_state import pause_after
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ T = TypeVar("T")
 AT_MOST = 86_400.0
 
 
-def leap(world: World, patch: pytest.MonkeyPatch) -> None:
+def leap(world: Workspace, patch: pytest.MonkeyPatch) -> None:
     """Let waits leave out the looks that cannot bring news.
 
     :param world: what they look at.
@@ -39,7 +39,7 @@ def leap(world: World, patch: pytest.MonkeyPatch) -> None:
         looks = 1 if isinstance(answer, PlanasonixError) else looks_until_news(world, interval)
         return max(pause_after(answer, interval), interval * looks)
 
-    class WaitForNews(Wait[T]):
+    class WaitForNews(PollSubscription[T]):
         def answer(self, answer: T | PlanasonixError) -> None:
             super().answer(answer)
             if not isinstance(answer, PlanasonixError):
@@ -53,11 +53,11 @@ def leap(world: World, patch: pytest.MonkeyPatch) -> None:
         return interval * min(looks_until_news(world, interval), left)
 
     patch.setattr(blocking_wait, "pause_after", pause_until_news)
-    patch.setattr(poller, "Wait", WaitForNews)
+    patch.setattr(poller, "PollSubscription", WaitForNews)
     patch.setattr(PlanasonixSensor, "_get_next_poke_interval", poke_at_news)
 
 
-def looks_until_news(world: World, interval: float) -> int:
+def looks_until_news(world: Workspace, interval: float) -> int:
     """Say which of the next looks is the first that can bring news.
 
     :param world: what is looked at.

@@ -9,9 +9,9 @@ from typing import Any, Literal, TypeAlias
 
 from planasonix_provider import validators
 from planasonix_provider.simulator.model.retention import Work
-from planasonix_provider.simulator.model.simulated_backfills import PlannedBackfill
-from planasonix_provider.simulator.model.workspace import World
-from planasonix_provider.waiting.attempt import MARK
+from planasonix_provider.simulator.model.simulated_backfills import SimulatedBackfill
+from planasonix_provider.simulator.model.workspace import Workspace
+from planasonix_provider.waiting.attempt import ATTEMPT_KEY
 
 Kind: TypeAlias = Literal["sync", "backfill"]
 
@@ -21,11 +21,11 @@ PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "backfill": ("start_at", "end_at", "tables", "priority", "metadata"),
 }
 #: The metadata that the provider adds to a task's own.
-_OURS = ("dag_id", "task_id", "run_id", "try_number", "map_index", MARK)
+_OURS = ("dag_id", "task_id", "run_id", "try_number", "map_index", ATTEMPT_KEY)
 
 
 @dataclass(frozen=True)
-class Start:
+class StartedWork:
     """A sync or a backfill that was started.
 
     :param kind: ``sync`` or ``backfill``.
@@ -68,7 +68,7 @@ class Start:
         )
 
 
-def starts_of(world: World) -> list[Start]:
+def starts_of(world: Workspace) -> list[StartedWork]:
     """Tell what was started.
 
     :param world: where.
@@ -77,11 +77,11 @@ def starts_of(world: World) -> list[Start]:
     return [_start(work, world) for work in world.started()]
 
 
-def _start(work: Work, world: World) -> Start:
-    is_backfill = isinstance(work, PlannedBackfill)
-    now = world.backfill(work.id) if isinstance(work, PlannedBackfill) else world.job(work.id)
-    cancelled_at = work.cancelled_at if isinstance(work, PlannedBackfill) else work.cancel_requested_at
-    return Start(
+def _start(work: Work, world: Workspace) -> StartedWork:
+    is_backfill = isinstance(work, SimulatedBackfill)
+    now = world.backfill(work.id) if isinstance(work, SimulatedBackfill) else world.job(work.id)
+    cancelled_at = work.cancelled_at if isinstance(work, SimulatedBackfill) else work.cancel_requested_at
+    return StartedWork(
         kind="backfill" if is_backfill else "sync",
         id=work.id,
         connection_id=work.connection_id,
@@ -100,7 +100,7 @@ def in_final_form(kind: str | None, wanted: Mapping[str, Any]) -> dict[str, Any]
     :raises ValueError: if there is no such kind or parameter, or a value makes no sense.
     """
     if kind is not None and kind not in PARAMETERS:
-        raise validators.refusal("kind", kind, f"{', '.join(PARAMETERS)}, or None for either")
+        raise validators.invalid_parameter("kind", kind, f"{', '.join(PARAMETERS)}, or None for either")
     known = PARAMETERS[kind] if kind else tuple(dict.fromkeys(sum(PARAMETERS.values(), ())))
     if unknown := sorted(set(wanted) - set(known)):
         raise ValueError(f"{unknown[0]} is no parameter of a {kind or 'start'}; there are {', '.join(known)}.")
@@ -127,7 +127,7 @@ def described(connection_id: str | None, kind: str | None, wanted: Mapping[str, 
     return f"{what} of {connection_id or 'any connection'}{_in_brackets(wanted, with_nones=True)}"
 
 
-def listed(starts: Sequence[Start]) -> str:
+def listed(starts: Sequence[StartedWork]) -> str:
     """Put starts in words, one a line.
 
     :param starts: the starts.

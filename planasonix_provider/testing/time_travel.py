@@ -28,7 +28,7 @@ from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.sensors.base import PlanasonixSensor
 from planasonix_provider.triggers.base import PlanasonixWaitTrigger
 from planasonix_provider.waiting import interruptible_sleep
-from planasonix_provider.waiting.loop_thread import aside
+from planasonix_provider.waiting.loop_thread import run_in_loop_thread
 
 R = TypeVar("R")
 
@@ -41,7 +41,7 @@ CHECK_SECONDS = 0.02
 DAG_TESTS = ("airflow.models.dag", "airflow.sdk.definitions.dag")
 
 
-class Travel:
+class TravelledClock:
     """A clock that passes while somebody sleeps.
 
     :param traveller: sets this process's time of day; ``None`` lets that be.
@@ -76,7 +76,7 @@ class Travel:
         :param main: what to run.
         :return: what came of it.
         """
-        with asyncio.Runner(loop_factory=lambda: _Loop(self)) as runner:
+        with asyncio.Runner(loop_factory=lambda: _TravelledEventLoop(self)) as runner:
             return runner.run(main)
 
     def stops_during(self, function: Callable[..., Coroutine[Any, Any, R]]) -> Callable[..., Coroutine[Any, Any, R]]:
@@ -100,7 +100,7 @@ class Travel:
 class _Selector(selectors.DefaultSelector):
     """Lets the time that the loop would sleep pass on the clock instead."""
 
-    travel: Travel
+    travel: TravelledClock
 
     def select(self, timeout: float | None = None) -> list[Any]:
         events = super().select(0)
@@ -115,8 +115,8 @@ class _Selector(selectors.DefaultSelector):
         return []
 
 
-class _Loop(asyncio.SelectorEventLoop):
-    def __init__(self, travel: Travel) -> None:
+class _TravelledEventLoop(asyncio.SelectorEventLoop):
+    def __init__(self, travel: TravelledClock) -> None:
         selector = _Selector()
         selector.travel = travel
         self._travel = travel
@@ -127,7 +127,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 @contextmanager
-def travelling(began: datetime | None = None) -> Iterator[Travel]:
+def travelling(began: datetime | None = None) -> Iterator[TravelledClock]:
     """Let hours pass at once while somebody waits for Planasonix.
 
     :param began: the time of day to begin at; from then on, time passes while somebody sleeps and not otherwise.
@@ -136,13 +136,13 @@ def travelling(began: datetime | None = None) -> Iterator[Travel]:
     """
     day = time_machine.travel(began or datetime.now(UTC), tick=began is None)
     with day as traveller, pytest.MonkeyPatch.context() as patch:
-        travel = Travel(traveller)
+        travel = TravelledClock(traveller)
         # Looked up at each sleep: a test may put something in its place.
         passing = SimpleNamespace(sleep=lambda seconds: travel.sleep(seconds), monotonic=travel.monotonic)
         patch.setattr(clock, "time", passing)
         patch.setattr(clock, "asyncio", SimpleNamespace(run=travel.run))
         # In pieces of half a second, days would take their time.
-        patch.setattr(interruptible_sleep, "LONGEST_NAP", 10.0)
+        patch.setattr(interruptible_sleep, "MAX_SLICE", 10.0)
         patch.setattr(AsyncClient, "_send_once", travel.stops_during(AsyncClient._send_once))
         patch.setattr(PlanasonixHook, "async_settings", travel.stops_during(PlanasonixHook.async_settings))
         patch.setattr(PlanasonixWaitTrigger, "run", _in_travelled_time(PlanasonixWaitTrigger.run))
@@ -156,7 +156,7 @@ def _in_travelled_time(run: Callable[..., AsyncIterator[R]]) -> Callable[..., As
 
     @wraps(run)
     async def travelled(trigger: Any) -> AsyncIterator[R]:
-        if isinstance(asyncio.get_running_loop(), _Loop):
+        if isinstance(asyncio.get_running_loop(), _TravelledEventLoop):
             async for event in run(trigger):
                 yield event
             return
@@ -165,7 +165,7 @@ def _in_travelled_time(run: Callable[..., AsyncIterator[R]]) -> Callable[..., As
             async with aclosing(run(trigger)) as events:  # type: ignore[type-var] # it is a generator
                 return await anext(events)
 
-        yield aside(first)
+        yield run_in_loop_thread(first)
 
     return travelled
 
@@ -188,12 +188,12 @@ def _poking_in_travelled_time(execute: Callable[..., R], passing: SimpleNamespac
     return travelled
 
 
-def _passes_while_idle(sleep: Callable[[float], None], let_pass: Callable[[float], None]) -> Callable[[float], None]:
+def _passes_while_idle(sleep: Callable[[float], None], advance: Callable[[float], None]) -> Callable[[float], None]:
     """Let time pass where ``dag.test()`` sleeps; whoever else does so sleeps."""
 
     def sleep_or_pass(seconds: float, /) -> None:
         if sys._getframe(1).f_globals.get("__name__") in DAG_TESTS:
-            let_pass(IDLE)
+            advance(IDLE)
         else:
             sleep(seconds)
 

@@ -15,28 +15,28 @@ from planasonix_provider.api.errors import PlanasonixConfigurationError, Planaso
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.clock import monotonic, utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.triggers.deferral import SETTLING, outage_policy
-from planasonix_provider.triggers.task_state import IS_TOLD, is_interrupted, is_shutdown, kill_reason
+from planasonix_provider.triggers.deferral import DEFER_SETTLE_TIME, outage_policy
+from planasonix_provider.triggers.task_state import HAS_ON_KILL, is_interrupted, is_shutdown, kill_reason
 from planasonix_provider.validators import optional, text, utc
 from planasonix_provider.waiting.async_wait import poll_at_the_deadline, until_event
-from planasonix_provider.waiting.cancel import LONGEST_PURSUIT, cancel
-from planasonix_provider.waiting.cli_hints import to_end
-from planasonix_provider.waiting.formatting import sentence
+from planasonix_provider.waiting.cancel import CANCEL_TIMEOUT, cancel
+from planasonix_provider.waiting.cli_hints import cancel_command
+from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.poller import Poller, poller_for
-from planasonix_provider.waiting.shared_client import Channel
-from planasonix_provider.waiting.targets import Subject, Work, WorkSubject
+from planasonix_provider.waiting.shared_client import SharedClient
+from planasonix_provider.waiting.targets import WaitTarget, Work, WorkTarget
 from planasonix_provider.waiting.wait_event import WaitEvent
-from planasonix_provider.waiting.wait_state import Watch
+from planasonix_provider.waiting.wait_state import WaitState
 
 #: For how many seconds a killed trigger's cancel may keep the triggerer waiting; it goes on behind its back then.
 #: Airflow gives 30 s.
-LONGEST_HOLD = 20.0
+ON_KILL_TIMEOUT = 20.0
 #: For how many seconds a cancel is tried after Ctrl-C, while the shell shows no prompt.
 INTERRUPT_SECONDS = 60.0
 CTRL_C = "The task was interrupted by Ctrl-C."
 
 # The event loop holds its tasks weakly, and these outlive their triggers.
-_CANCELS: set[asyncio.Task[None]] = set()
+_CANCEL_TASKS: set[asyncio.Task[None]] = set()
 
 
 class PlanasonixWaitTrigger(BaseTrigger):
@@ -86,7 +86,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
 
     @property
     @abstractmethod
-    def subject(self) -> Subject:
+    def subject(self) -> WaitTarget:
         """What to wait for."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -108,7 +108,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
         try:
             event = await self._wait(subject)
         except asyncio.CancelledError:
-            await self.at_the_cancel()
+            await self.on_cancelled()
             raise
         except PlanasonixConfigurationError as invalid:
             event = WaitEvent.failed(subject, invalid)
@@ -126,12 +126,12 @@ class PlanasonixWaitTrigger(BaseTrigger):
         if self.not_before is None or self._began is None:
             return 0.0
         # The worker has set not_before by its own clock, which may be ahead.
-        limit = self._began + SETTLING.total_seconds() - monotonic()
+        limit = self._began + DEFER_SETTLE_TIME.total_seconds() - monotonic()
         return max(0.0, min(float((self.not_before - utcnow()).total_seconds()), limit))
 
-    async def _wait(self, subject: Subject) -> WaitEvent:
+    async def _wait(self, subject: WaitTarget) -> WaitEvent:
         poller = poller_for(self.planasonix_conn_id, PlanasonixHook(self.planasonix_conn_id).async_client)
-        watch = Watch(
+        watch = WaitState(
             subject,
             now=utcnow(),
             info=self.log.info,
@@ -149,12 +149,12 @@ class PlanasonixWaitTrigger(BaseTrigger):
             event = await until_event(watch, wait, poller.channel)
             if event.is_out_of_time and not self.cancels:
                 event = await poll_at_the_deadline(watch, event, poller.channel)
-            return await self.at_the_end(event, poller)
+            return await self.on_finished(event, poller)
 
-    async def at_the_cancel(self) -> None:
+    async def on_cancelled(self) -> None:
         """Do what is to be done when Airflow ends the wait; by itself, nothing."""
 
-    async def at_the_end(self, event: WaitEvent, poller: Poller) -> WaitEvent:
+    async def on_finished(self, event: WaitEvent, poller: Poller) -> WaitEvent:
         """Do what is to be done at the end of the wait; by itself, nothing.
 
         :param event: how it ended.
@@ -181,10 +181,10 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
 
     @property
     @abstractmethod
-    def subject(self) -> WorkSubject:
+    def subject(self) -> WorkTarget:
         """The job or the backfill."""
 
-    async def at_the_end(self, event: WaitEvent, poller: Poller) -> WaitEvent:
+    async def on_finished(self, event: WaitEvent, poller: Poller) -> WaitEvent:
         """Cancel the work where the wait is out of time. Here and not in the task: for hours there may be no worker.
 
         :param event: how the wait ended.
@@ -194,30 +194,32 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
         if not event.is_out_of_time:
             return event
         if not self.cancels:
-            return event.after_no_cancel() if self.owned else event
+            return event.without_cancel() if self.owned else event
         answer: Work | PlanasonixError
         try:
             answer = await cancel(poller.channel.send_urgently, self.subject, warn=self._cannot_cancel_yet)
         except PlanasonixError as error:
             answer = error
-        return event.after_cancel(answer, self._by_hand)
+        return event.with_cancel_result(answer, self._manual_cancel_hint)
 
-    async def at_the_cancel(self) -> None:
+    async def on_cancelled(self) -> None:
         """Cancel the work if the task was killed; Airflow before 3.3 does not say why it ends the wait."""
         if is_interrupted():
             await self._cancel_at_ctrl_c()
-        elif self.cancel_on_kill and not IS_TOLD and not is_shutdown():
-            self._say_goodbye()
+        elif self.cancel_on_kill and not HAS_ON_KILL and not is_shutdown():
+            self._start_cancel()
 
     async def _cancel_at_ctrl_c(self) -> None:
         """Cancel the work of a task whose trigger runs inside ``airflow dags test``, or name the command for it."""
         if not self.owned:
             return
-        name = sentence(self.subject.name)
+        name = capitalize(self.subject.name)
         if not self.cancel_on_kill:
-            self.log.warning("%s %s was not cancelled, and runs on. To end it: %s", CTRL_C, name, self._by_hand)
+            self.log.warning(
+                "%s %s was not cancelled, and runs on. To end it: %s", CTRL_C, name, self._manual_cancel_hint
+            )
             return
-        self.log.warning("Ctrl-C: cancelling %s. To end it: %s", self.subject.name, self._by_hand)
+        self.log.warning("Ctrl-C: cancelling %s. To end it: %s", self.subject.name, self._manual_cancel_hint)
         await self._cancel_and_log(CTRL_C, patience=INTERRUPT_SECONDS)
 
     async def on_kill(self) -> None:
@@ -228,22 +230,22 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
         """
         if not self.cancel_on_kill:
             return
-        goodbye = self._say_goodbye()
-        give_up = asyncio.get_running_loop().time() + LONGEST_HOLD
+        goodbye = self._start_cancel()
+        give_up = asyncio.get_running_loop().time() + ON_KILL_TIMEOUT
         while not goodbye.done() and (left := give_up - asyncio.get_running_loop().time()) > 0:
             try:
                 await asyncio.wait([goodbye], timeout=left)
             except asyncio.CancelledError:
                 continue
 
-    def _say_goodbye(self) -> asyncio.Task[None]:
+    def _start_cancel(self) -> asyncio.Task[None]:
         goodbye = asyncio.get_running_loop().create_task(self._cancel_if_killed())
-        _CANCELS.add(goodbye)
-        goodbye.add_done_callback(_CANCELS.discard)
+        _CANCEL_TASKS.add(goodbye)
+        goodbye.add_done_callback(_CANCEL_TASKS.discard)
         return goodbye
 
     async def _cancel_if_killed(self) -> None:
-        name = sentence(self.subject.name)
+        name = capitalize(self.subject.name)
         try:
             reason = await kill_reason(self.task_instance)
         except Exception as error:
@@ -252,7 +254,7 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
                 "end it: %s",
                 error,
                 name,
-                self._by_hand,
+                self._manual_cancel_hint,
             )
             return
         if reason is None:
@@ -263,31 +265,35 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
             f"{reason}, so its {kind} is cancelled.", hint=f" With cancel_on_kill=False, the {kind} would run on."
         )
 
-    async def _cancel_and_log(self, why: str, *, hint: str = "", patience: float = LONGEST_PURSUIT) -> None:
-        name = sentence(self.subject.name)
+    async def _cancel_and_log(self, why: str, *, hint: str = "", patience: float = CANCEL_TIMEOUT) -> None:
+        name = capitalize(self.subject.name)
         self.log.info("%s %s is being cancelled.", why, name)
         try:
-            async with Channel(PlanasonixHook(self.planasonix_conn_id).async_client) as channel:
+            async with SharedClient(PlanasonixHook(self.planasonix_conn_id).async_client) as channel:
                 work = await cancel(
                     channel.send_urgently, self.subject, patience=patience, warn=self._cannot_cancel_yet
                 )
         except Exception as error:
             self.log.warning(
-                "%s %s could not be cancelled and may still run: %s To end it: %s", why, name, error, self._by_hand
+                "%s %s could not be cancelled and may still run: %s To end it: %s",
+                why,
+                name,
+                error,
+                self._manual_cancel_hint,
             )
         else:
             is_done = work.is_over or not isinstance(work, Backfill)
-            words = "was asked to cancel" if is_done else f"may go on (to end it: {self._by_hand})"
+            words = "was asked to cancel" if is_done else f"may go on (to end it: {self._manual_cancel_hint})"
             self.log.warning("%s %s %s: it is %s.%s", why, name, words, work.status, hint)
 
     @property
-    def _by_hand(self) -> str:
-        return to_end(self.subject, self.planasonix_conn_id)
+    def _manual_cancel_hint(self) -> str:
+        return cancel_command(self.subject, self.planasonix_conn_id)
 
     def _cannot_cancel_yet(self, error: PlanasonixError) -> None:
         self.log.warning(
             "%s cannot be cancelled yet, still trying: %s To end it: %s",
-            sentence(self.subject.name),
+            capitalize(self.subject.name),
             error,
-            self._by_hand,
+            self._manual_cancel_hint,
         )

@@ -9,12 +9,12 @@ from airflow.providers.common.compat.sdk import AirflowException
 from asgiref.sync import sync_to_async
 
 from planasonix_provider.airflow_compat import variables
-from planasonix_provider.hooks.shield import to_the_end
+from planasonix_provider.hooks.shield import shielded
 
 _DESCRIPTION = "Up to where a watcher of the Planasonix provider has told what has ended. Delete it to start anew."
 
 
-class Cursor(Protocol):
+class CursorStore(Protocol):
     """What outlives a triggerer."""
 
     async def read(self) -> list[Any]:
@@ -24,7 +24,7 @@ class Cursor(Protocol):
         """Keep it; it is there when this returns."""
 
 
-class AssetCursor:
+class AssetCursorStore:
     """The state of the assets that a watcher feeds, from Airflow 3.3 on. Each of them has all that is needed.
 
     :param store: gives the state of each asset; Airflow hands it to the trigger.
@@ -56,7 +56,7 @@ class AssetCursor:
             await asset.aset(self._key, value)
 
 
-class VariableCursor:
+class VariableCursorStore:
     """An Airflow variable. Its writer asks twice before, so that a triggerer has stored what it was handed before.
 
     :param name: what the variable is called.
@@ -86,7 +86,7 @@ class VariableCursor:
         """
         text = json.dumps(value)
         await self._get()
-        await to_the_end(sync_to_async(variables().set)(self._name, text, description=_DESCRIPTION))
+        await shielded(sync_to_async(variables().set)(self._name, text, description=_DESCRIPTION))
         if await self._get() != text:
             raise AirflowException(
                 f"Airflow variable {self._name!r} could not be written. If it stays, look at the health of Airflow's "
@@ -94,5 +94,5 @@ class VariableCursor:
             )
 
     async def _get(self) -> str | None:
-        text: str | None = await to_the_end(sync_to_async(variables().get)(self._name, None))
+        text: str | None = await shielded(sync_to_async(variables().get)(self._name, None))
         return text

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 #: How long Airflow may take to notice that the process of a deferring task has ended. Its supervisor looks every five
 #: seconds; an event that comes before lets the scheduler take the old end for a crash, and fail the task.
-SETTLING = timedelta(seconds=7)
+DEFER_SETTLE_TIME = timedelta(seconds=7)
 #: How long after its own deadline a trigger may take to cancel and to report before Airflow ends the deferral for it.
-BACKSTOP = timedelta(minutes=20)
+DEFER_TIMEOUT_MARGIN = timedelta(minutes=20)
 #: The seconds between two reads of an Airflow connection that is missing.
 READ_AGAIN_EVERY = 5.0
 #: For how long before the end of ``execution_timeout`` to cancel and to report, at the most.
-LONGEST_GOODBYE = timedelta(seconds=30)
+CLEANUP_TIME = timedelta(seconds=30)
 
 
 def defer(task: BaseOperator, trigger: PlanasonixWaitTrigger, method_name: str = "execute_complete") -> NoReturn:
@@ -36,11 +36,11 @@ def defer(task: BaseOperator, trigger: PlanasonixWaitTrigger, method_name: str =
     :param method_name: the task's method that it goes on with.
     :raises TaskDeferred: always.
     """
-    trigger.not_before = utcnow() + SETTLING
+    trigger.not_before = utcnow() + DEFER_SETTLE_TIME
     task.defer(
         trigger=trigger,
         method_name=method_name,
-        timeout=trigger.deadline - utcnow() + BACKSTOP if trigger.deadline else None,
+        timeout=trigger.deadline - utcnow() + DEFER_TIMEOUT_MARGIN if trigger.deadline else None,
     )
 
 
@@ -120,4 +120,4 @@ def _end_of_execution_timeout(task: Any, context: Context) -> datetime | None:
         return None
     began: datetime = getattr(context["ti"], "start_date", None) or utcnow()
     # At the end of it, Airflow neither lets a worker cancel nor, on 2.11, a trigger. So give up a little before.
-    return began + limit - min(limit / 10, LONGEST_GOODBYE)
+    return began + limit - min(limit / 10, CLEANUP_TIME)

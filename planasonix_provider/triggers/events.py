@@ -21,17 +21,17 @@ from planasonix_provider import validators
 from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.api.event_types import END_EVENTS, event_names, warn_of_unknown
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.triggers.cursor_store import AssetCursor, Cursor, VariableCursor
-from planasonix_provider.validators import identifier, is_open, optional, refusal, text
-from planasonix_provider.waiting.formatting import moment
-from planasonix_provider.waiting.shared_client import Channel
+from planasonix_provider.triggers.cursor_store import AssetCursorStore, CursorStore, VariableCursorStore
+from planasonix_provider.validators import identifier, invalid_parameter, is_templated, optional, text
+from planasonix_provider.waiting.formatting import format_time
+from planasonix_provider.waiting.shared_client import SharedClient
 from planasonix_provider.watchers.broadcast import broadcast_for
-from planasonix_provider.watchers.completion_stream import News, Stream
-from planasonix_provider.watchers.event_filter import Wanted
-from planasonix_provider.watchers.subscribers import Listener, roster_for
+from planasonix_provider.watchers.completion_stream import CompletionBatch, CompletionStream
+from planasonix_provider.watchers.event_filter import EventFilter
+from planasonix_provider.watchers.subscribers import Subscriber, roster_for
 
 if TYPE_CHECKING:
-    from planasonix_provider.hooks.connection_settings import Settings
+    from planasonix_provider.hooks.connection_settings import ConnectionSettings
 
 try:
     from airflow.triggers.shared_stream import SharedStreamProducer
@@ -114,8 +114,8 @@ class PlanasonixEventTrigger(BaseEventTrigger):
             "metadata": metadata,
             "asset": asset,
         }.items():
-            if is_open(value):
-                raise refusal(name, value, "what is known when the DAG is parsed: a watcher has no templates")
+            if is_templated(value):
+                raise invalid_parameter(name, value, "what is known when the DAG is parsed: a watcher has no templates")
         self.connection_id = optional(identifier)("connection_id", connection_id)
         self.pipeline_id = optional(identifier)("pipeline_id", pipeline_id)
         self.events = sorted(DEFAULT_EVENTS if events is None else event_names("events", events))
@@ -162,9 +162,9 @@ class PlanasonixEventTrigger(BaseEventTrigger):
         _NAMELESS[key] = self
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> EventFilter:
         """What the asset is to be told of."""
-        return Wanted(
+        return EventFilter(
             events=frozenset(self.events),
             connection_id=self.connection_id,
             pipeline_id=self.pipeline_id,
@@ -183,15 +183,15 @@ class PlanasonixEventTrigger(BaseEventTrigger):
         return ("planasonix", self.planasonix_conn_id)
 
     @classmethod
-    def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> NewsProducer:
+    def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> CompletionStreamProducer:
         """Make what looks for all of them, and is told when Airflow has stored what came of it.
 
         :param kwargs: the arguments of one of them.
         :return: the producer.
         """
-        return NewsProducer(kwargs["planasonix_conn_id"])
+        return CompletionStreamProducer(kwargs["planasonix_conn_id"])
 
-    async def filter_shared_stream(self, shared_stream: AsyncIterator[News]) -> AsyncIterator[TriggerEvent]:
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[CompletionBatch]) -> AsyncIterator[TriggerEvent]:
         """Take out of the shared news what this trigger's assets are to be told of.
 
         :param shared_stream: the news.
@@ -214,33 +214,35 @@ class PlanasonixEventTrigger(BaseEventTrigger):
 
     # --- Alike on all ---
 
-    async def _events(self, all_news: AsyncIterator[News]) -> AsyncIterator[TriggerEvent]:
+    async def _events(self, all_news: AsyncIterator[CompletionBatch]) -> AsyncIterator[TriggerEvent]:
         cursor = self._cursor()
-        listener = Listener(self.wanted, self.poll_interval, self.log.warning)
+        listener = Subscriber(self.wanted, self.poll_interval, self.log.warning)
         with ExitStack() as place:
             # Meanwhile it lets the news of others pass: those wait until all who listen have done so.
             joining = asyncio.ensure_future(self._join(place, listener, cursor))
             place.callback(joining.cancel)
             is_new: bool | None = None
             async for news in all_news:
-                for payload in news.of.get(listener, ()):
+                for payload in news.by_subscriber.get(listener, ()):
                     yield TriggerEvent(payload)
-                if news.is_checkpoint and listener.is_to_be_kept:
+                if news.is_checkpoint and listener.needs_save:
                     is_new = joining.result() if is_new is None else is_new
                     is_new = not await self._keep(listener, cursor, is_new=is_new) and is_new
 
-    async def _join(self, place: ExitStack, listener: Listener, cursor: Cursor) -> bool:
+    async def _join(self, place: ExitStack, listener: Subscriber, cursor: CursorStore) -> bool:
         """Be among those who are told, once it is known what was told before; say whether nothing was."""
         was_kept = await self._go_on(listener, cursor)
-        place.enter_context(roster_for(self.planasonix_conn_id).listening(listener))
+        place.enter_context(roster_for(self.planasonix_conn_id).subscribed(listener))
         return not was_kept
 
-    def _cursor(self) -> Cursor:
+    def _cursor(self) -> CursorStore:
         store = getattr(self, "asset_state_store", None)
         if store is None:
-            return VariableCursor(_cursor_name(self._filters if self.asset is None else [*self._filters, self.asset]))
+            return VariableCursorStore(
+                _cursor_name(self._filters if self.asset is None else [*self._filters, self.asset])
+            )
         # Each asset has a state of its own, so its name is not needed, and may be added to a watcher that runs.
-        cursor = AssetCursor(store, _cursor_name(self._filters))
+        cursor = AssetCursorStore(store, _cursor_name(self._filters))
         if len(cursor.names) > 1:
             names = ", ".join(repr(name) for name in sorted(cursor.names))
             self.log.warning("The assets %s have equal watchers. %s", names, EQUAL_WATCHERS)
@@ -251,7 +253,7 @@ class PlanasonixEventTrigger(BaseEventTrigger):
         """The arguments that decide which cursor belongs to the watcher."""
         return [value for name, value in sorted(self.serialize()[1].items()) if name not in ("poll_interval", "asset")]
 
-    async def _go_on(self, listener: Listener, cursor: Cursor) -> bool:
+    async def _go_on(self, listener: Subscriber, cursor: CursorStore) -> bool:
         """Go on from where another process was; a cursor that cannot be read is not taken for none."""
         while True:
             try:
@@ -260,18 +262,18 @@ class PlanasonixEventTrigger(BaseEventTrigger):
                 listener.warn_once(f"What was told before cannot be read from Airflow yet, still trying: {error!r}")
             await asyncio.sleep(READ_AGAIN_AFTER)
 
-    def _take_over(self, listener: Listener, kept: Sequence[Any]) -> bool:
-        for trouble in listener.go_on_from_the_newest(kept):
+    def _take_over(self, listener: Subscriber, kept: Sequence[Any]) -> bool:
+        for trouble in listener.restore(kept):
             self.log.warning(
                 "What was told before cannot be read (%s): it is damaged, or of another version of "
                 "airflow-provider-planasonix. Starting anew with what was created since %s: some of it may be told "
                 "twice, and what was older and has ended while no triggerer ran is not told.",
                 trouble,
-                moment(listener.since),
+                format_time(listener.since),
             )
         return bool(kept)
 
-    async def _keep(self, listener: Listener, cursor: Cursor, *, is_new: bool) -> bool:
+    async def _keep(self, listener: Subscriber, cursor: CursorStore, *, is_new: bool) -> bool:
         """Keep the cursor: all that was told before is in Airflow's database by now."""
         try:
             # Where the asset was not known when this trigger began, its state was not, either.
@@ -284,7 +286,7 @@ class PlanasonixEventTrigger(BaseEventTrigger):
                 f"{error!r}"
             )
             return False
-        listener.was_kept()
+        listener.mark_saved()
         return True
 
 
@@ -292,7 +294,7 @@ class PlanasonixEventTrigger(BaseEventTrigger):
 _NAMELESS: WeakValueDictionary[str, PlanasonixEventTrigger] = WeakValueDictionary()
 
 
-class NewsProducer(SharedStreamProducer):
+class CompletionStreamProducer(SharedStreamProducer):
     """Looks for all triggers of a shared stream; Airflow 3.3 and later.
 
     :param conn_id: the Airflow connection.
@@ -301,7 +303,7 @@ class NewsProducer(SharedStreamProducer):
     def __init__(self, conn_id: str) -> None:
         self._conn_id = conn_id
 
-    async def open_stream(self) -> AsyncIterator[tuple[News, News]]:
+    async def open_stream(self) -> AsyncIterator[tuple[CompletionBatch, CompletionBatch]]:
         """Look for ever. No news are told before Airflow has stored what came of the ones before.
 
         :return: the news, and what :meth:`advance` is told of them by.
@@ -316,21 +318,21 @@ class NewsProducer(SharedStreamProducer):
         :param batch: the news.
         """
         for item in batch:
-            item.broker_payload.passed_on.set()
+            item.broker_payload.acknowledged.set()
 
 
-async def _news(conn_id: str) -> AsyncGenerator[News]:
+async def _news(conn_id: str) -> AsyncGenerator[CompletionBatch]:
     """Look at what has ended, over an Airflow connection, with one client."""
-    way = _Way(conn_id)
+    way = _ConnectionSource(conn_id)
     async with (
-        Channel(way.connect) as channel,
-        aclosing(Stream(channel, roster_for(conn_id), way.job_url).news()) as all_news,
+        SharedClient(way.connect) as channel,
+        aclosing(CompletionStream(channel, roster_for(conn_id), way.job_url).news()) as all_news,
     ):
         async for news in all_news:
             yield news
 
 
-class _Way:
+class _ConnectionSource:
     """The way to the API of an Airflow connection, and to its web app.
 
     :param conn_id: the Airflow connection.
@@ -338,7 +340,7 @@ class _Way:
 
     def __init__(self, conn_id: str) -> None:
         self._hook = PlanasonixHook(conn_id)
-        self._settings: Settings | None = None
+        self._settings: ConnectionSettings | None = None
 
     async def connect(self) -> AsyncClient:
         """Read the Airflow connection, and make a client."""
@@ -358,7 +360,7 @@ def _cursor_name(parts: list[Any]) -> str:
 def _names(name: str, value: Any) -> list[str]:
     is_list = isinstance(value, (list, tuple, set, frozenset)) and value
     if not is_list or not all(isinstance(item, str) and item.strip() for item in value):
-        raise refusal(name, value, "a list of texts that are not empty")
+        raise invalid_parameter(name, value, "a list of texts that are not empty")
     return sorted(set(value))
 
 
@@ -371,7 +373,7 @@ def _pairs(name: str, value: Any) -> dict[str, Any]:
         except ValueError:
             given = None
     if not isinstance(given, Mapping) or not given:
-        raise refusal(name, value, "a mapping that is not empty, or a JSON object as text")
+        raise invalid_parameter(name, value, "a mapping that is not empty, or a JSON object as text")
     return validators.metadata(name, given)
 
 
@@ -381,4 +383,4 @@ def _own(name: str, value: Any) -> bool | list[str]:
     try:
         return _names(name, [value] if isinstance(value, str) else value)
     except ValueError:
-        raise refusal(name, value, "True, False, the id of a DAG, or a list of such ids") from None
+        raise invalid_parameter(name, value, "True, False, the id of a DAG, or a list of such ids") from None

@@ -8,8 +8,8 @@ from typing import Any
 from planasonix_provider.triggers.base import PlanasonixWaitTrigger, PlanasonixWorkTrigger
 from planasonix_provider.triggers.events import PlanasonixEventTrigger
 from planasonix_provider.validators import identifier, one_of, utc
-from planasonix_provider.waiting.sync_target import SyncSubject
-from planasonix_provider.waiting.targets import BackfillSubject, JobSubject
+from planasonix_provider.waiting.sync_target import SyncTarget
+from planasonix_provider.waiting.targets import BackfillTarget, JobTarget
 
 __all__ = ["PlanasonixBackfillTrigger", "PlanasonixEventTrigger", "PlanasonixJobTrigger", "PlanasonixSyncTrigger"]
 
@@ -31,9 +31,9 @@ class PlanasonixJobTrigger(PlanasonixWorkTrigger):
         self.job_id = identifier("job_id", job_id)
 
     @property
-    def subject(self) -> JobSubject:
+    def subject(self) -> JobTarget:
         """The job."""
-        return JobSubject(self.job_id, self.states)
+        return JobTarget(self.job_id, self.states)
 
 
 class PlanasonixBackfillTrigger(PlanasonixWorkTrigger):
@@ -53,9 +53,9 @@ class PlanasonixBackfillTrigger(PlanasonixWorkTrigger):
         self.backfill_id = identifier("backfill_id", backfill_id)
 
     @property
-    def subject(self) -> BackfillSubject:
+    def subject(self) -> BackfillTarget:
         """The backfill."""
-        return BackfillSubject(self.backfill_id, self.states)
+        return BackfillTarget(self.backfill_id, self.states)
 
 
 class PlanasonixSyncTrigger(PlanasonixWaitTrigger):
@@ -89,6 +89,6 @@ class PlanasonixSyncTrigger(PlanasonixWaitTrigger):
         self.on_failure = one_of("fail", "wait")("on_failure", on_failure)
 
     @property
-    def subject(self) -> SyncSubject:
+    def subject(self) -> SyncTarget:
         """The next sync of the connection."""
-        return SyncSubject(self.connection_id, self.since, self.by, self.on_failure)
+        return SyncTarget(self.connection_id, self.since, self.by, self.on_failure)

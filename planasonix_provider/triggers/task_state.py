@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 #: Whether Airflow tells a trigger that its task was killed, and does not just cancel it, as it does for other reasons
 #: too. From 3.3 on it does.
-IS_TOLD = hasattr(BaseTrigger, "on_kill")
+HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
 # From Airflow 3 on, tasks reach Airflow through its API server.
 _HAS_API_SERVER = find_spec("airflow.sdk") is not None
 #: The states of a task that waits still, or whose next try sees to the work.
-CARED_FOR = ("deferred", "running", "up_for_retry", "up_for_reschedule")
+ATTENDED_STATES = ("deferred", "running", "up_for_retry", "up_for_reschedule")
 #: The states of a task that another process runs, or will run without anybody doing anything about it.
-GOES_ON = (*CARED_FOR, "scheduled", "queued")
+CONTINUING_STATES = (*ATTENDED_STATES, "scheduled", "queued")
 #: The states of a task that was cleared and has not begun again.
 CLEARED = (None, "scheduled", "queued", "restarting")
 _REASONS = {
@@ -53,7 +53,7 @@ async def kill_reason(ti: TaskInstance | None) -> str | None:
     if ti is None:
         return None
     state = await sync_to_async(_state_of)(ti)
-    if state in CARED_FOR:
+    if state in ATTENDED_STATES:
         return None
     if state in CLEARED:
         return "The task was cleared"
@@ -70,14 +70,14 @@ def is_interrupted() -> bool:
     return getattr(handler, "keywords", {}).get("main_task") is asyncio.current_task()
 
 
-def goes_on_elsewhere(ti: Any) -> bool | None:
+def runs_elsewhere(ti: Any) -> bool | None:
     """Ask Airflow, from a process that it ends, whether the task goes on nevertheless.
 
     :param ti: the task instance, as that process knows it.
     :return: whether it does, or ``None`` if Airflow does not answer.
     """
     try:
-        return _state_of(ti) in GOES_ON
+        return _state_of(ti) in CONTINUING_STATES
     except Exception:
         return None
 

@@ -7,15 +7,15 @@ from typing import Any
 
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.clock import utcnow
-from planasonix_provider.waiting.poller import Wait
-from planasonix_provider.waiting.request_flow import walk_on
-from planasonix_provider.waiting.shared_client import Channel
-from planasonix_provider.waiting.targets import Seen
+from planasonix_provider.waiting.poller import PollSubscription
+from planasonix_provider.waiting.request_flow import resume_flow
+from planasonix_provider.waiting.shared_client import SharedClient
+from planasonix_provider.waiting.targets import Snapshot
 from planasonix_provider.waiting.wait_event import WaitEvent
-from planasonix_provider.waiting.wait_state import Watch
+from planasonix_provider.waiting.wait_state import WaitState
 
 
-async def until_event(watch: Watch, wait: Wait[Any], channel: Channel) -> WaitEvent:
+async def until_event(watch: WaitState, wait: PollSubscription[Any], channel: SharedClient) -> WaitEvent:
     """Return the event that ends a wait.
 
     :param watch: interprets the poller's answers.
@@ -24,11 +24,13 @@ async def until_event(watch: Watch, wait: Wait[Any], channel: Channel) -> WaitEv
     """
     event = None
     while event is None:
-        event = watch.take(await _poll(watch, wait, channel), utcnow(), wait.age)
+        event = watch.update(await _poll(watch, wait, channel), utcnow(), wait.age)
     return event
 
 
-async def _poll(watch: Watch, wait: Wait[Any], channel: Channel) -> Seen | PlanasonixError | None:
+async def _poll(
+    watch: WaitState, wait: PollSubscription[Any], channel: SharedClient
+) -> Snapshot | PlanasonixError | None:
     """Return the next answer of the poller, with what the other requests of the poll brought."""
     first = await wait.next(watch.seconds_until_attention(utcnow()))
     if first is None:
@@ -36,23 +38,23 @@ async def _poll(watch: Watch, wait: Wait[Any], channel: Channel) -> Seen | Plana
     try:
         # The other requests may have to wait for their turn.
         async with asyncio.timeout(watch.seconds_until_deadline(utcnow())):
-            return await walk_on(first, watch.look(utcnow()), channel.ask)
+            return await resume_flow(first, watch.poll(utcnow()), channel.ask)
     except PlanasonixError as error:
         return error
     except TimeoutError:
         return None
 
 
-async def poll_at_the_deadline(watch: Watch, event: WaitEvent, channel: Channel) -> WaitEvent:
+async def poll_at_the_deadline(watch: WaitState, event: WaitEvent, channel: SharedClient) -> WaitEvent:
     """Return the event of work that ended since the last poll: the interval may be long, or no triggerer have run.
 
     :param watch: the wait that is out of time.
     :param event: its event, which is returned if the work has not ended.
     :param channel: sends the requests.
     """
-    steps = watch.subject.look(utcnow(), detailed=False)
+    steps = watch.subject.poll(utcnow(), detailed=False)
     try:
-        seen = await walk_on(await channel.send_now(watch.subject.request), steps, channel.send_now)
+        seen = await resume_flow(await channel.send_now(watch.subject.request), steps, channel.send_now)
     except PlanasonixError:
         return event
     return WaitEvent.over(watch.subject, seen.work) if seen.is_over and seen.work else event

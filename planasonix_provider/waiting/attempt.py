@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 #: How many characters of the key may name the task; servers commonly take 255 in all.
 _LONGEST_NAME = 200
 #: The metadata that tells the work of a try from all other.
-MARK = "airflow_attempt"
+ATTEMPT_KEY = "airflow_attempt"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Attempt:
     @property
     def mark(self) -> dict[str, Any]:
         """What tells this try's work from all other, where the API gives metadata back; no key of the user's wins."""
-        return {MARK: self.nonce}
+        return {ATTEMPT_KEY: self.nonce}
 
     @property
     def idempotency_key(self) -> str:
@@ -87,7 +87,7 @@ class Attempt:
         readable = "/".join(quote(str(name), safe=":+") for name in names)
         return f"{readable[:_LONGEST_NAME]}/{self.nonce}"
 
-    def is_later_than_a_clear_of(self, record: Record, *, counts_every_clear: bool) -> bool:
+    def is_later_than_a_clear_of(self, record: AttemptRecord, *, counts_every_clear: bool) -> bool:
         """Return whether the task was cleared, or its DAG run made again, since a record was written.
 
         A clear of a task that runs on a worker looks like a retry, because Airflow changes nothing but the state. So
@@ -113,14 +113,14 @@ class Attempt:
         return record.try_number <= self.max_tries - self.retries < self.try_number
 
 
-class Record(BaseModel):
+class AttemptRecord(BaseModel):
     """What a try has written down of its start, for the tries after it.
 
     :param version: which shape of record this is, so that one of another version is refused and not misread.
     :param kind: what it starts.
     :param connection_id: Planasonix's connection.
     :param key: the idempotency key of the start.
-    :param began_at: when the start was about to be sent, by the server's clock.
+    :param first_sent_at: when the start was about to be sent, by the server's clock.
     :param sent_at: when it was about to be sent last, where that was not the first time.
     :param others: what had been started on the connection before.
     :param window: of a backfill, where its window begins and ends.
@@ -140,9 +140,9 @@ class Record(BaseModel):
     kind: Literal["job", "backfill"]
     connection_id: str
     key: str
-    began_at: AwareDatetime
+    first_sent_at: AwareDatetime
     sent_at: AwareDatetime | None = None
-    others: frozenset[str] = frozenset()
+    existing_ids: frozenset[str] = frozenset()
     window: tuple[AwareDatetime, AwareDatetime] | None = None
     digest: str
     try_number: int

@@ -8,20 +8,20 @@ from typing import Any
 
 from planasonix_provider import clock
 from planasonix_provider.api.errors import PlanasonixError
-from planasonix_provider.api.rate_limiter import LONGEST_REST
+from planasonix_provider.api.rate_limiter import MAX_DELAY
 from planasonix_provider.api.request import Request
 from planasonix_provider.clock import utcnow
-from planasonix_provider.waiting.request_flow import walk
-from planasonix_provider.waiting.targets import Seen
+from planasonix_provider.waiting.request_flow import run_flow
+from planasonix_provider.waiting.targets import Snapshot
 from planasonix_provider.waiting.wait_event import WaitEvent
-from planasonix_provider.waiting.wait_state import Watch, pause_after
+from planasonix_provider.waiting.wait_state import WaitState, pause_after
 
 #: How long a look that is due lets others go first.
-LONGEST_DELAY = timedelta(seconds=LONGEST_REST)
+LONGEST_DELAY = timedelta(seconds=MAX_DELAY)
 
 
 def wait(
-    watch: Watch,
+    watch: WaitState,
     send: Callable[[Request[Any]], Any],
     *,
     interval: float,
@@ -44,11 +44,11 @@ def wait(
     while True:
         next_look = now() + timedelta(seconds=pause)
         while left := _seconds_until(next_look, now()) or min(rest(), _seconds_until(next_look + LONGEST_DELAY, now())):
-            if event := watch.remind(now()):
+            if event := watch.on_tick(now()):
                 return event
             nap(min(left, watch.seconds_until_attention(now())))
         answer = look(watch, send, now=now)
-        if event := watch.take(answer, now()):
+        if event := watch.update(answer, now()):
             return event
         pause = pause_after(answer, interval)
 
@@ -58,8 +58,8 @@ def _seconds_until(moment: datetime, now: datetime) -> float:
 
 
 def look(
-    watch: Watch, send: Callable[[Request[Any]], Any], *, now: Callable[[], datetime] = utcnow
-) -> Seen | PlanasonixError:
+    watch: WaitState, send: Callable[[Request[Any]], Any], *, now: Callable[[], datetime] = utcnow
+) -> Snapshot | PlanasonixError:
     """Look once, where a failure is an answer, too.
 
     :param watch: says what to look at.
@@ -68,6 +68,6 @@ def look(
     :return: what the look brought, or why it failed.
     """
     try:
-        return walk(watch.look(now()), send)
+        return run_flow(watch.poll(now()), send)
     except PlanasonixError as error:
         return error

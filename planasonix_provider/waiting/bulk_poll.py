@@ -10,32 +10,32 @@ from datetime import datetime
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixAuthenticationError, PlanasonixError, PlanasonixRateLimitError
 from planasonix_provider.api.models import Job, Page
-from planasonix_provider.api.operations import Cursors
+from planasonix_provider.api.operations import Paginator
 from planasonix_provider.api.request import PAGE_SIZE, Request
 from planasonix_provider.waiting.outages import is_outage
-from planasonix_provider.waiting.shared_client import Send
+from planasonix_provider.waiting.shared_client import AsyncSend
 
 #: For fewer jobs than this, the lists are not worth their requests.
-FEWEST = 5
+MIN_BATCH = 5
 #: The states whose lists are asked for. Most jobs run, and most that end succeed.
-ACTIVE = ("running", "queued")
+ACTIVE_STATES = ("running", "queued")
 ENDED = ("succeeded", "failed", "cancelled")
 #: For how many seconds at most the lists are left alone after they were refused, and a job after they did not name it.
-AVOIDED = 300.0
+MAX_BACKOFF = 300.0
 #: The same at first, and where the reason is one that passes.
 AVOIDED_AT_FIRST = 15.0
 #: So many times as many jobs make another try of lists that were asked in vain.
-MORE = 4
+GROWTH_FACTOR = 4
 #: Of the requests that looks would take, such a part may be spent on pages that tell nothing.
-RISK = 0.25
+MAX_WASTE = 0.25
 #: For how many seconds a job is known from the lists alone: they may be wrong about one for ever.
-TRUSTED = 480.0
+RECHECK_AFTER = 480.0
 #: Where there are many jobs, it is longer: on average, looks at jobs that the lists tell of are so many seconds apart.
-LOOKS_APART = 1.0
+MIN_RECHECK_SPACING = 1.0
 
 
 @dataclass
-class _Known:
+class _JobInfo:
     """What is known of a job that somebody waits for.
 
     :param created_at: when it was created.
@@ -50,7 +50,7 @@ class _Known:
     unlisted_for: float = 0.0
 
 
-class Sweeps:
+class BulkPoll:
     """Sweeps the lists for whole groups of jobs, and knows from one sweep to the next what they are worth.
 
     A list is a hint for what still runs, and a verdict for what it says is over. What it does not tell is for a look at
@@ -62,7 +62,7 @@ class Sweeps:
     """
 
     def __init__(
-        self, ask: Send, clock: Callable[[], float], draw: Callable[[float, float], float] = random.uniform
+        self, ask: AsyncSend, clock: Callable[[], float], draw: Callable[[float, float], float] = random.uniform
     ) -> None:
         self._ask = ask
         self._clock = clock
@@ -75,9 +75,9 @@ class Sweeps:
         self._vain_until = 0.0
         self._vain_for = 0.0
         self._vain_number = 0
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _JobInfo] = {}
 
-    def may_tell(self, job_id: str) -> bool:
+    def is_listable(self, job_id: str) -> bool:
         """Say whether the lists are to be asked about a job.
 
         :param job_id: the job.
@@ -88,17 +88,17 @@ class Sweeps:
             return False
         return known is None or known.unlisted_until <= now < known.trusted_until
 
-    def worth_asking(self, job_ids: Iterable[str]) -> set[str]:
+    def select(self, job_ids: Iterable[str]) -> set[str]:
         """Choose what to ask the lists for.
 
         :param job_ids: jobs that are to be looked at.
         :return: those that the lists may tell of; none if they are too few.
         """
-        chosen = {job_id for job_id in job_ids if self.may_tell(job_id)}
-        fewest = MORE * self._vain_number if self._clock() < self._vain_until else FEWEST
+        chosen = {job_id for job_id in job_ids if self.is_listable(job_id)}
+        fewest = GROWTH_FACTOR * self._vain_number if self._clock() < self._vain_until else MIN_BATCH
         return chosen if len(chosen) >= fewest else set()
 
-    def looked_at(self, job_id: str, job: Job, *, was_missing: bool) -> None:
+    def record_poll(self, job_id: str, job: Job, *, was_missing: bool) -> None:
         """Learn what a look at a job itself has brought.
 
         :param job_id: the job.
@@ -106,9 +106,9 @@ class Sweeps:
         :param was_missing: whether the lists have just been asked for it, and did not tell.
         """
         now, before = self._clock(), self._known.get(job_id)
-        known = self._known[job_id] = _Known(job.created_at, self._trusted_until())
+        known = self._known[job_id] = _JobInfo(job.created_at, self._trusted_until())
         if was_missing and now >= self._avoided_until:
-            known.unlisted_for = min(2 * before.unlisted_for if before else 0.0, AVOIDED) or AVOIDED_AT_FIRST
+            known.unlisted_for = min(2 * before.unlisted_for if before else 0.0, MAX_BACKOFF) or AVOIDED_AT_FIRST
             known.unlisted_until = now + known.unlisted_for
         elif before:
             known.unlisted_for, known.unlisted_until = before.unlisted_for, before.unlisted_until
@@ -137,35 +137,35 @@ class Sweeps:
         missing = set(job_ids)
         number, asked, vain = len(missing), 0, 0
         try:
-            for lists in (ACTIVE, ENDED):
+            for lists in (ACTIVE_STATES, ENDED):
                 for status in lists:
                     if len(missing) <= len(lists):
                         # What is left may be in any of the lists, and each costs a request at the least.
                         break
-                    cursors = Cursors(self._list(status, missing))
+                    cursors = Paginator(self._list(status, missing))
                     while True:
                         page: Page[Job] = await self._ask(cursors.request)
                         asked += 1
                         told = [job for job in page.data if job.id in missing]
                         missing.difference_update(job.id for job in told)
                         for job in told:
-                            self._known.setdefault(job.id, _Known(job.created_at, self._trusted_until()))
+                            self._known.setdefault(job.id, _JobInfo(job.created_at, self._trusted_until()))
                         if told:
                             yield told
                         is_vain = len(told) < 2
                         vain += is_vain
-                        is_too_vain = is_vain and vain > RISK * len(missing) - len(ACTIVE + ENDED)
+                        is_too_vain = is_vain and vain > MAX_WASTE * len(missing) - len(ACTIVE_STATES + ENDED)
                         if len(missing) < 2 or is_too_vain or not cursors.step(page):
                             break
         except PlanasonixError as error:
-            self.fail(error)
+            self.back_off(error)
         else:
             self._failures, self.has_stumbled = 0, False
             is_vain = asked > number - len(missing)
-            self._vain_for = (min(2 * self._vain_for, AVOIDED) or AVOIDED_AT_FIRST) if is_vain else 0.0
+            self._vain_for = (min(2 * self._vain_for, MAX_BACKOFF) or AVOIDED_AT_FIRST) if is_vain else 0.0
             self._vain_until, self._vain_number = self._clock() + self._vain_for, number
 
-    def fail(self, error: Exception) -> None:
+    def back_off(self, error: Exception) -> None:
         """Leave the lists alone for a while, unless it is likely that they answer the next time.
 
         :param error: what a sweep has ended with.
@@ -180,12 +180,12 @@ class Sweeps:
         self.has_stumbled = passes and self._failures == 1
         # A refused key is nothing about the lists: a few looks tell it to all.
         if not (self.has_stumbled or is_key):
-            seconds = AVOIDED_AT_FIRST * 2 ** min(self._failures - 2, 10) if passes else AVOIDED
-            self._avoided_until = self._clock() + min(seconds, AVOIDED)
+            seconds = AVOIDED_AT_FIRST * 2 ** min(self._failures - 2, 10) if passes else MAX_BACKOFF
+            self._avoided_until = self._clock() + min(seconds, MAX_BACKOFF)
 
     def _trusted_until(self) -> float:
         # At different times, or all would be looked at together again.
-        return self._clock() + self._draw(0.5, 1.0) * max(TRUSTED, 4 / 3 * LOOKS_APART * len(self._known))
+        return self._clock() + self._draw(0.5, 1.0) * max(RECHECK_AFTER, 4 / 3 * MIN_RECHECK_SPACING * len(self._known))
 
     def _list(self, status: str, wanted: Iterable[str]) -> Request[Page[Job]]:
         known = [self._known[job_id].created_at if job_id in self._known else None for job_id in wanted]

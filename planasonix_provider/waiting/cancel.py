@@ -22,30 +22,30 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.api.request import Request
 from planasonix_provider.waiting.outages import LOG_OUTAGE_EVERY, Contact, OutageTracker, Verdict
-from planasonix_provider.waiting.shared_client import Send, for_each
-from planasonix_provider.waiting.targets import BackfillSubject, Subject, Work
+from planasonix_provider.waiting.shared_client import AsyncSend, for_each
+from planasonix_provider.waiting.targets import BackfillTarget, WaitTarget, Work
 from planasonix_provider.waiting.wait_state import pause_after
 
 T = TypeVar("T")
 
 #: For how many seconds an outage is sat out, and jobs that appear meanwhile are cancelled, too, before a backfill is
 #: left to end by itself.
-LONGEST_PURSUIT = 600.0
+CANCEL_TIMEOUT = 600.0
 #: The seconds between two tries while the API cannot be reached; whoever has less patience than that tries no more.
-AGAIN_EVERY = 10.0
+RETRY_INTERVAL = 10.0
 #: The seconds between two looks at a backfill whose jobs are being cancelled.
-PURSUE_EVERY = 2.0
+CANCEL_POLL_INTERVAL = 2.0
 #: How many jobs are cancelled between two looks.
 _AT_A_TIME = 25
 _REFUSALS_OF_THE_KEY = (PlanasonixAuthenticationError, PlanasonixPermissionError)
 
 
 async def cancel(
-    send: Send,
-    subject: Subject,
+    send: AsyncSend,
+    subject: WaitTarget,
     job_ids: Sequence[str] = (),
     *,
-    patience: float = LONGEST_PURSUIT,
+    patience: float = CANCEL_TIMEOUT,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     warn: Callable[[PlanasonixError], object] = lambda error: None,
     asked: set[str] | None = None,
@@ -62,9 +62,9 @@ async def cancel(
     :return: the job or backfill as it is then; a backfill is over, unless patience was.
     :raises PlanasonixError: if it could not be cancelled.
     """
-    stubborn = _Stubborn(send, asyncio.get_running_loop().time() + patience, sleep, warn)
-    if isinstance(subject, BackfillSubject):
-        pursuit = _Pursuit(send, set() if asked is None else asked)
+    stubborn = _RetryingSender(send, asyncio.get_running_loop().time() + patience, sleep, warn)
+    if isinstance(subject, BackfillTarget):
+        pursuit = _BackfillCanceller(send, set() if asked is None else asked)
         return await _cancel_backfill(stubborn, subject.id, job_ids, pursuit, patience)
     job = await stubborn.send(routes.cancel_job(subject.id))
     if job.is_over:
@@ -74,18 +74,18 @@ async def cancel(
     return job
 
 
-def through_outages(send: Send, patience: float) -> Send:
+def through_outages(send: AsyncSend, patience: float) -> AsyncSend:
     """Return a function that sends a request again for as long as an outage lasts, but not after a refusal by the API.
 
     :param send: sends a request once.
     :param patience: for how many seconds from now to send requests again.
     """
-    stubborn = _Stubborn(send, asyncio.get_running_loop().time() + patience, contact=Contact.API)
+    stubborn = _RetryingSender(send, asyncio.get_running_loop().time() + patience, contact=Contact.API)
     return stubborn.send
 
 
 @dataclass(frozen=True)
-class _Stubborn:
+class _RetryingSender:
     """Asks again until there is an answer, or until patience ends.
 
     :param ask: sends a request, and again where that can help.
@@ -95,7 +95,7 @@ class _Stubborn:
     :param contact: the best response so far, which decides what an error means.
     """
 
-    ask: Send
+    ask: AsyncSend
     give_up: float
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     warn: Callable[[PlanasonixError], object] = lambda error: None
@@ -114,7 +114,7 @@ class _Stubborn:
                 return await self.ask(request)
             except PlanasonixError as error:
                 trouble = error
-            pause = self.pause_after(trouble, AGAIN_EVERY)
+            pause = self.pause_after(trouble, RETRY_INTERVAL)
             # How long an outage lasts is bounded by this call's own patience.
             if outage.fail(trouble, _now()) is Verdict.REFUSED or self.is_over_in(pause):
                 raise trouble
@@ -130,7 +130,7 @@ class _Stubborn:
         :return: the seconds.
         """
         left = self.give_up - asyncio.get_running_loop().time()
-        return max(interval, min(pause_after(trouble, interval), left - AGAIN_EVERY))
+        return max(interval, min(pause_after(trouble, interval), left - RETRY_INTERVAL))
 
     def is_over_in(self, seconds: float) -> bool:
         """Say whether patience ends before some time has passed."""
@@ -138,7 +138,7 @@ class _Stubborn:
 
 
 async def _cancel_backfill(
-    stubborn: _Stubborn, backfill_id: str, job_ids: Sequence[str], pursuit: _Pursuit, patience: float
+    stubborn: _RetryingSender, backfill_id: str, job_ids: Sequence[str], pursuit: _BackfillCanceller, patience: float
 ) -> Backfill:
     # Without patience it is one round, and a whole one.
     pursuit.give_up = stubborn.give_up if patience else math.inf
@@ -156,27 +156,27 @@ async def _cancel_backfill(
             return backfill
         if pursuit.trouble and pursuit.is_news():
             stubborn.warn(pursuit.trouble)
-        interval = AGAIN_EVERY if isinstance(pursuit.trouble, _REFUSALS_OF_THE_KEY) else PURSUE_EVERY
+        interval = RETRY_INTERVAL if isinstance(pursuit.trouble, _REFUSALS_OF_THE_KEY) else CANCEL_POLL_INTERVAL
         await stubborn.sleep(stubborn.pause_after(pursuit.trouble, min(interval, patience / 10)))
 
 
-async def _listed_as_active(send: Send, backfill: Backfill) -> set[str]:
+async def _listed_as_active(send: AsyncSend, backfill: Backfill) -> set[str]:
     """Ask which jobs have not ended: a hint that finds an old one among thousands."""
     active: set[str] = set()
-    for request in BackfillSubject.lists_of_active_jobs(backfill):
+    for request in BackfillTarget.lists_of_active_jobs(backfill):
         with suppress(PlanasonixError):
             active.update(job.id for job in (await send(request)).data if not job.is_over)
     return active
 
 
-class _Pursuit:
+class _BackfillCanceller:
     """Cancels the jobs of one backfill, each once.
 
     :param send: sends a request, and again where that can help.
     :param asked: the jobs that have been cancelled already.
     """
 
-    def __init__(self, send: Send, asked: set[str]) -> None:
+    def __init__(self, send: AsyncSend, asked: set[str]) -> None:
         self._send = send
         self._asked = asked
         self.trouble: PlanasonixError | None = None

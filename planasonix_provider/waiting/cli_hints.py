@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from planasonix_provider.waiting.targets import WorkSubject
+    from planasonix_provider.waiting.targets import WorkTarget
 
 #: How the shell is called where Airflow itself has no ``airflow planasonix``, which is everywhere.
 PROGRAM = "python -m planasonix_provider"
@@ -22,7 +22,7 @@ def command(*words: str, conn_id: str) -> str:
     return f"`{PROGRAM} {shlex.join([*words, '--conn-id', conn_id])}`"
 
 
-def to_end(subject: WorkSubject, conn_id: str) -> str:
+def cancel_command(subject: WorkTarget, conn_id: str) -> str:
     """Write the command that ends work.
 
     :param subject: the job or backfill.
@@ -34,7 +34,7 @@ def to_end(subject: WorkSubject, conn_id: str) -> str:
     return command("cancel", subject.id, conn_id=conn_id)
 
 
-def to_list(kind: str, connection_id: str, conn_id: str) -> str:
+def list_command(kind: str, connection_id: str, conn_id: str) -> str:
     """Write the command that lists what runs on a connection.
 
     :param kind: ``job`` or ``backfill``.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.models import Backfill, Job
-from planasonix_provider.api.operations import Cursors
+from planasonix_provider.api.operations import Paginator
 from planasonix_provider.waiting.report import MOST_NAMED
-from planasonix_provider.waiting.shared_client import Send, for_each
+from planasonix_provider.waiting.shared_client import AsyncSend, for_each
 
 
-async def failed_jobs(send: Send, backfill: Backfill) -> list[Job]:
+async def failed_jobs(send: AsyncSend, backfill: Backfill) -> list[Job]:
     """Find the jobs of a backfill that have failed.
 
     :param send: sends a request, and again where that can help.
@@ -33,8 +33,8 @@ async def failed_jobs(send: Send, backfill: Backfill) -> list[Job]:
     return [job for job in jobs if job] + unnamed
 
 
-async def _listed(send: Send, backfill: Backfill) -> list[str]:
-    cursors = Cursors(
+async def _listed(send: AsyncSend, backfill: Backfill) -> list[str]:
+    cursors = Paginator(
         routes.list_jobs(connection_id=backfill.connection_id, status="failed", since=backfill.created_at).without(
             "metadata"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Write a stretch of time in its two largest units.
 
     :param seconds: how long it is; less than nothing, as clocks that disagree give it, is nothing.
@@ -22,7 +22,7 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def moment(when: datetime) -> str:
+def format_time(when: datetime) -> str:
     """Write a time.
 
     :param when: the time, with an offset.
@@ -31,7 +31,7 @@ def moment(when: datetime) -> str:
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def size(amount: int) -> str:
+def format_bytes(amount: int) -> str:
     """Write a number of bytes.
 
     :param amount: how many bytes.
@@ -47,7 +47,7 @@ def size(amount: int) -> str:
     return f"{scaled / 1_000:,.1f} PB"
 
 
-def count(amount: int, thing: str) -> str:
+def pluralize(amount: int, thing: str) -> str:
     """Write how many there are of something.
 
     :param amount: how many.
@@ -57,7 +57,7 @@ def count(amount: int, thing: str) -> str:
     return f"{amount:,} {thing}" + ("" if amount == 1 else "s")
 
 
-def sentence(words: str) -> str:
+def capitalize(words: str) -> str:
     """Let words begin a sentence.
 
     :param words: for example ``job job_01AB was not over``.

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Generic, TypeVar
 
 from planasonix_provider import clock
-from planasonix_provider.waiting.interruptible_sleep import LONGEST_NAP
+from planasonix_provider.waiting.interruptible_sleep import MAX_SLICE
 
 R = TypeVar("R")
 
@@ -18,7 +18,7 @@ R = TypeVar("R")
 LONGEST_START = 5.0
 
 
-def aside(act: Callable[[], Awaitable[R]]) -> R:
+def run_in_loop_thread(act: Callable[[], Awaitable[R]]) -> R:
     """Do something in an event loop in a thread of its own, and block until it is done.
 
     Airflow ends a task by what its signal handlers raise, and these run in the main thread: amid an event loop's own
@@ -28,11 +28,11 @@ def aside(act: Callable[[], Awaitable[R]]) -> R:
     :param act: what to do.
     :return: what came of it.
     """
-    work = _Work(act)
+    work = _LoopThread(act)
     try:
         start_new_thread(contextvars.copy_context().run, (work.run,))
         # Not in one piece: a signal that comes just before the thread blocks does not wake it, and waits for its turn.
-        while not work.done.acquire(timeout=LONGEST_NAP):
+        while not work.done.acquire(timeout=MAX_SLICE):
             pass
     except BaseException:
         work.give_up()
@@ -40,7 +40,7 @@ def aside(act: Callable[[], Awaitable[R]]) -> R:
     return work.outcome()
 
 
-class _Work(Generic[R]):
+class _LoopThread(Generic[R]):
     """What is done aside, as both threads see it.
 
     The signal may come at any moment. Threads, futures and conditions have moments at which it would leave their locks

@@ -15,34 +15,34 @@ from planasonix_provider.api.errors import (
     PlanasonixUnreadableError,
 )
 from planasonix_provider.api.models import Backfill, Job, Page
-from planasonix_provider.api.operations import Cursors
+from planasonix_provider.api.operations import Paginator
 from planasonix_provider.api.request import PAGE_SIZE, Request
 from planasonix_provider.clock import utcnow
-from planasonix_provider.waiting.attempt import MARK, Record
-from planasonix_provider.waiting.formatting import moment
+from planasonix_provider.waiting.attempt import ATTEMPT_KEY, AttemptRecord
+from planasonix_provider.waiting.formatting import format_time
 from planasonix_provider.waiting.outages import OutagePolicy, OutageTracker, Verdict, is_outage
-from planasonix_provider.waiting.shared_client import Send, for_each
+from planasonix_provider.waiting.shared_client import AsyncSend, for_each
 from planasonix_provider.waiting.targets import Work
 from planasonix_provider.waiting.wait_state import pause_after
 
 #: The seconds between the looks before nothing is taken for nothing: a list may show late what is there.
-LOOK_AGAIN_AFTER = (1.0, 2.0, 4.0, 8.0, 15.0)
+SEARCH_DELAYS = (1.0, 2.0, 4.0, 8.0, 15.0)
 #: ``Date`` and ``created_at`` have whole seconds. Work without metadata that was created earlier than this before a
 #: start is not taken for what the start has made.
 TOLERANCE = timedelta(seconds=2)
 #: ``created_at`` may come from another clock than ``Date``. Work that was created up to ten minutes before a start is
 #: checked for the start's mark, and is listed before the start.
-JUST_NOW = timedelta(minutes=10)
+CLOCK_SLACK = timedelta(minutes=10)
 #: How long after it was sent a start may take effect.
-LONGEST_START = timedelta(hours=1)
+START_WINDOW = timedelta(hours=1)
 #: How many pieces of work are looked at, those created nearest to the start first.
 MOST_LOOKED_AT = 100
 #: The seconds between two tries while the API cannot be reached.
-AGAIN_EVERY = 10.0
+RETRY_INTERVAL = 10.0
 
 
 @dataclass(frozen=True)
-class Traces:
+class MatchCriteria:
     """What work is found by.
 
     :param kind: what it is.
@@ -63,7 +63,7 @@ class Traces:
     until: datetime | None = None
 
     @classmethod
-    def of(cls, record: Record) -> Traces:
+    def of(cls, record: AttemptRecord) -> MatchCriteria:
         """Say what the work of a start is found by.
 
         :param record: what was written down of the start.
@@ -72,14 +72,14 @@ class Traces:
         return cls(
             record.kind,
             record.connection_id,
-            record.began_at,
-            {MARK: record.nonce},
+            record.first_sent_at,
+            {ATTEMPT_KEY: record.nonce},
             record.window,
-            record.others,
+            record.existing_ids,
             until=record.sent_at,
         )
 
-    def may_be(self, work: Work) -> bool:
+    def could_match(self, work: Work) -> bool:
         """Return whether work without metadata may be what was started, by what lists tell of it."""
         return self.may_bear_the_mark(work) and self._created(work) >= self.since - TOLERANCE
 
@@ -88,14 +88,14 @@ class Traces:
         return (
             work.id not in self.others
             and not self.is_too_old(work)
-            and self._created(work) <= self._latest + LONGEST_START
+            and self._created(work) <= self._latest + START_WINDOW
             and work.connection_id in (None, self.connection_id)
             and (self._has_the_window(work) if isinstance(work, Backfill) else work.type != "backfill")
         )
 
     def is_too_old(self, work: Work) -> bool:
         """Return whether work was created before the start, even if two clocks differ by minutes."""
-        return self._created(work) < self.since - JUST_NOW
+        return self._created(work) < self.since - CLOCK_SLACK
 
     def distance(self, work: Work) -> timedelta:
         """Return how far from the start work was created, for sorting."""
@@ -113,7 +113,7 @@ class Traces:
         pairs = zip(self.window or (), (backfill.start_at, backfill.end_at), strict=False)
         return all(theirs is None or abs(ours - theirs) <= timedelta(seconds=1) for ours, theirs in pairs)
 
-    def are_in(self, work: Work) -> bool | None:
+    def matches(self, work: Work) -> bool | None:
         """Say whether work is what was started.
 
         :param work: a job or backfill, as a look at it has brought it.
@@ -124,7 +124,7 @@ class Traces:
         return all(work.metadata.get(name) == value for name, value in self.marks.items())
 
 
-async def search(send: Send, traces: Traces) -> list[Work]:
+async def search(send: AsyncSend, traces: MatchCriteria) -> list[Work]:
     """Look once for work that was started.
 
     :param send: sends a request, and again where that can help.
@@ -145,9 +145,9 @@ async def search(send: Send, traces: Traces) -> list[Work]:
 
     listed = await _listed(send, traces)
     looked_at = [work for work in await for_each(listed[:MOST_LOOKED_AT], look_at) if work.status]
-    judged = [(work, traces.are_in(work)) for work in looked_at]
+    judged = [(work, traces.matches(work)) for work in looked_at]
     ours = [work for work, is_ours in judged if is_ours]
-    return ours or [work for work, is_ours in judged if is_ours is None and traces.may_be(work)]
+    return ours or [work for work, is_ours in judged if is_ours is None and traces.could_match(work)]
 
 
 def started_on(kind: str, connection_id: str, since: datetime) -> Request[Page[Any]]:
@@ -169,13 +169,13 @@ def unreadable_in(page: Page[Any], kind: str) -> list[Work]:
     return [model(id=row.id, status="") for row in page.unreadable if row.id]
 
 
-async def _listed(send: Send, traces: Traces) -> list[Work]:
+async def _listed(send: AsyncSend, traces: MatchCriteria) -> list[Work]:
     """List what may be the work of a start, sorted by how near to the start it was created.
 
     A list of backfills cannot be limited by time, and the reference does not say how lists are sorted. So the start may
     be on the last of many pages, unless the pages so far show that the newest come first.
     """
-    cursors = Cursors(started_on(traces.kind, traces.connection_id, traces.since - JUST_NOW))
+    cursors = Paginator(started_on(traces.kind, traces.connection_id, traces.since - CLOCK_SLACK))
     listed: list[Work] = []
     unreadable: list[Work] = []
     while True:
@@ -191,7 +191,7 @@ async def _listed(send: Send, traces: Traces) -> list[Work]:
             return sorted(filter(traces.may_bear_the_mark, [*unreadable, *listed]), key=traces.distance)
 
 
-def _has_passed(listed: Sequence[Work], traces: Traces) -> bool:
+def _has_passed(listed: Sequence[Work], traces: MatchCriteria) -> bool:
     times = [work.created_at for work in listed if work.created_at]
     return (
         len(times) == len(listed) > 1
@@ -202,8 +202,8 @@ def _has_passed(listed: Sequence[Work], traces: Traces) -> bool:
 
 
 async def look_for(
-    send: Send,
-    traces: Traces,
+    send: AsyncSend,
+    traces: MatchCriteria,
     *,
     warn: Callable[[str], object],
     sleep: Callable[[float], Awaitable[None]],
@@ -233,23 +233,23 @@ async def look_for(
         except PlanasonixError as error:
             is_late = deadline is not None and now() >= deadline
             if outage.fail(error, now()) is not Verdict.TOLERATED or is_late:
-                tried = f" (Tried since {moment(began)}.)" if is_outage(error) else ""
-                error.reword(
+                tried = f" (Tried since {format_time(began)}.)" if is_outage(error) else ""
+                error.with_message(
                     f"{error.message}{tried} So nobody knows whether a {traces.kind} was started: look at connection "
                     f"{traces.connection_id} in Planasonix before you clear the task."
                 )
                 raise
             if outage.is_news(now()):
                 warn(f"Whether a {traces.kind} was started cannot be found out yet, still trying: {error}")
-            await sleep(pause_after(error, AGAIN_EVERY))
+            await sleep(pause_after(error, RETRY_INTERVAL))
             continue
         outage.succeed()
-        if not left or any(map(traces.are_in, found)):
+        if not left or any(map(traces.matches, found)):
             return found
         await sleep(left.pop(0))
 
 
-async def find_the_one(send: Send, traces: Traces, **how: Any) -> Work | None:
+async def find_the_one(send: AsyncSend, traces: MatchCriteria, **how: Any) -> Work | None:
     """Look for work until it is found, or until it is as good as sure that there is none.
 
     :param send: sends a request, and again where that can help.
@@ -261,11 +261,11 @@ async def find_the_one(send: Send, traces: Traces, **how: Any) -> Work | None:
     """
     found = await look_for(send, traces, **how)
     if len(found) > 1:
-        raise lost_among(found, traces)
+        raise ambiguous_match_error(found, traces)
     return found[0] if found else None
 
 
-def lost_among(found: Sequence[Work], traces: Traces) -> PlanasonixLostTrackError:
+def ambiguous_match_error(found: Sequence[Work], traces: MatchCriteria) -> PlanasonixLostTrackError:
     """Say that nobody can tell which of several pieces of work was started.
 
     :param found: what may be it.
@@ -273,7 +273,8 @@ def lost_among(found: Sequence[Work], traces: Traces) -> PlanasonixLostTrackErro
     :return: the error, to be raised.
     """
     return PlanasonixLostTrackError(
-        f"{len(found)} {traces.kind}s of connection {traces.connection_id} were started since {moment(traces.since)}, "
-        f"and which of them is this task's cannot be told: {', '.join(work.id for work in found[:10])}. Cancel in "
+        f"{len(found)} {traces.kind}s of connection {traces.connection_id} were started since "
+        f"{format_time(traces.since)}, and which of them is this task's cannot be told: "
+        f"{', '.join(work.id for work in found[:10])}. Cancel in "
         "Planasonix what is not wanted, or wait until all are over; then clear the task."
     )

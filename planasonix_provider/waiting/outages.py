@@ -17,8 +17,8 @@ from planasonix_provider.api.errors import (
     PlanasonixResponseError,
     PlanasonixTransportError,
 )
-from planasonix_provider.api.retry import is_passing
-from planasonix_provider.waiting.formatting import duration
+from planasonix_provider.api.retry import is_transient
+from planasonix_provider.waiting.formatting import format_duration
 
 #: How long the API may be out of reach before a task gives up.
 LONGEST_OUTAGE = timedelta(hours=1)
@@ -63,7 +63,7 @@ class OutagePolicy:
         error                            NONE          API        WORK
         ================================ ============= ========== ==========
         no such host, refused, no TLS    first_contact outage     outage
-        outage (see :func:`is_passing`)  outage        outage     outage
+        outage (see :func:`is_transient`)  outage        outage     outage
         3xx or 4xx without the envelope  none [1]_     outage     outage
         401                              refusal       refusal    refusal
         another refusal by the API       none          none       refusal
@@ -75,7 +75,7 @@ class OutagePolicy:
         """
         if contact is Contact.NONE and is_unreachable(error):
             return self.first_contact
-        if is_passing(error) or (contact >= Contact.API and is_by_a_proxy(error)):
+        if is_transient(error) or (contact >= Contact.API and is_by_a_proxy(error)):
             return self.outage
         if isinstance(error, PlanasonixAuthenticationError):
             return self.refusal
@@ -96,14 +96,14 @@ def is_by_a_proxy(error: BaseException) -> bool:
 
 def is_outage(error: BaseException) -> bool:
     """Return whether an error says nothing about the work that was asked for."""
-    return is_passing(error) or is_by_a_proxy(error)
+    return is_transient(error) or is_by_a_proxy(error)
 
 
 def never_reached(error: PlanasonixError, policy: OutagePolicy) -> str:
     """Return the message of a first contact that has failed; the error names the host and what to do."""
     return (
         f"{error} Nothing has ever answered there, so the task has tried for no more than "
-        f"{duration(policy.first_contact.total_seconds())}."
+        f"{format_duration(policy.first_contact.total_seconds())}."
     )
 
 

@@ -29,9 +29,9 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Job
 from planasonix_provider.api.request import Request
-from planasonix_provider.waiting.bulk_poll import Sweeps
+from planasonix_provider.waiting.bulk_poll import BulkPoll
 from planasonix_provider.waiting.outages import is_outage
-from planasonix_provider.waiting.shared_client import MOST_IN_FLIGHT, Channel, for_each
+from planasonix_provider.waiting.shared_client import MOST_IN_FLIGHT, SharedClient, for_each
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ ROUND_SHARE = 0.1
 _OF_THE_CONNECTION = (PlanasonixAuthenticationError, PlanasonixConfigurationError)
 
 
-class Wait(Generic[T]):
+class PollSubscription(Generic[T]):
     """One wait: what it asks, how often, and what has been answered.
 
     :param request: asks for the state of what is waited for.
@@ -121,19 +121,21 @@ class Poller:
     """
 
     def __init__(self, connect: Callable[[], Awaitable[AsyncClient]]) -> None:
-        self.channel = Channel(connect)
-        self._sweeps = Sweeps(partial(self.channel.ask, within=LONGEST_PAGE), _now)
+        self.channel = SharedClient(connect)
+        self._sweeps = BulkPoll(partial(self.channel.ask, within=LONGEST_PAGE), _now)
         self._next_sweep = 0.0
         self._task: asyncio.Task[None] | None = None
         self._looks: set[asyncio.Task[None]] = set()
-        self._waits: set[Wait[Any]] = set()
-        self._named: defaultdict[str, set[Wait[Any]]] = defaultdict(set)
+        self._waits: set[PollSubscription[Any]] = set()
+        self._named: defaultdict[str, set[PollSubscription[Any]]] = defaultdict(set)
         self._woken = asyncio.Event()
         self._next_round = 0.0
         self._wakes_at = math.inf
 
     @asynccontextmanager
-    async def wait(self, request: Request[T], interval: float, delay: float = 0.0) -> AsyncIterator[Wait[T]]:
+    async def wait(
+        self, request: Request[T], interval: float, delay: float = 0.0
+    ) -> AsyncIterator[PollSubscription[T]]:
         """Register a wait for as long as the block lasts.
 
         :param request: asks for the state of what is waited for; waits for the same thing share its answers.
@@ -142,7 +144,7 @@ class Poller:
         :return: the wait, to be asked for its next answer.
         """
         loop = asyncio.get_running_loop()
-        wait = Wait(request, interval, due=loop.time() + delay)
+        wait = PollSubscription(request, interval, due=loop.time() + delay)
         self._waits.add(wait)
         self._named[wait.name].add(wait)
         self._wake_for(wait)
@@ -188,7 +190,7 @@ class Poller:
         if any(map(self._may_be_swept, due)):
             # What is due soon may come along: then all of them are due together the next time.
             soon = (wait for wait in self._waits if wait.due <= now + wait.interval / 2)
-            listed = self._sweeps.worth_asking(wait.job_id for wait in soon if wait.job_id)
+            listed = self._sweeps.select(wait.job_id for wait in soon if wait.job_id)
         if swept := [wait for wait in due if wait.job_id in listed]:
             self._next_sweep = math.inf
             self._begin(self._sweep(swept, listed))
@@ -197,12 +199,12 @@ class Poller:
         for wait in due:
             wait.due = math.inf
 
-    def _starts_at(self, wait: Wait[Any]) -> float:
+    def _starts_at(self, wait: PollSubscription[Any]) -> float:
         """Say when a wait is looked at: what comes amid a sweep, or right after one, waits for the next."""
         return self._next_sweep if wait.due < self._next_sweep and self._may_be_swept(wait) else wait.due
 
-    def _may_be_swept(self, wait: Wait[Any]) -> bool:
-        return wait.job_id is not None and self._sweeps.may_tell(wait.job_id)
+    def _may_be_swept(self, wait: PollSubscription[Any]) -> bool:
+        return wait.job_id is not None and self._sweeps.is_listable(wait.job_id)
 
     def _begin(self, looking: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         look = asyncio.get_running_loop().create_task(looking)
@@ -223,12 +225,12 @@ class Poller:
                 async with asyncio.timeout(None if seconds == math.inf else seconds):
                     await self._woken.wait()
 
-    def _wake_for(self, wait: Wait[Any]) -> None:
+    def _wake_for(self, wait: PollSubscription[Any]) -> None:
         """Let the sleep end in time for a wait; going through all of them each time would cost most."""
         if max(self._starts_at(wait), self._next_round) < self._wakes_at:
             self._woken.set()
 
-    async def _sweep(self, waits: list[Wait[Any]], job_ids: set[str]) -> None:
+    async def _sweep(self, waits: list[PollSubscription[Any]], job_ids: set[str]) -> None:
         """Ask the lists for many jobs at once, and look at each that is due and that they do not tell of."""
         began = _now()
         told: set[str] = set()
@@ -242,7 +244,7 @@ class Poller:
                     await asyncio.sleep(0)
         except Exception as bug:
             log.exception("A look at all jobs in Planasonix broke, going on with each by itself. Please report this.")
-            self._sweeps.fail(bug)
+            self._sweeps.back_off(bug)
         finally:
             self._next_sweep = _now() + SWEEP_EVERY
             self._woken.set()
@@ -251,11 +253,11 @@ class Poller:
         left = [wait for wait in waits if wait.job_id not in told]
         if self._sweeps.has_stumbled:
             for wait in left:
-                wait.due = _now() + max(SWEEP_EVERY, self.channel.silence)
+                wait.due = _now() + max(SWEEP_EVERY, self.channel.retry_after_remaining)
         else:
             await self._look_at_each(left, were_missing=True)
 
-    async def _look_at_each(self, waits: list[Wait[Any]], *, were_missing: bool = False) -> None:
+    async def _look_at_each(self, waits: list[PollSubscription[Any]], *, were_missing: bool = False) -> None:
         """Look at each thing by itself, once however many wait for it."""
         requests = {wait.name: wait.request for wait in waits}
         names = list(requests)
@@ -282,7 +284,7 @@ class Poller:
             log.exception("A look at Planasonix broke. Please report this.")
             answer = _broken(bug)
         if isinstance(answer, Job) and name in self._named:
-            self._sweeps.looked_at(name, answer, was_missing=was_missing)
+            self._sweeps.record_poll(name, answer, was_missing=was_missing)
         self._answer(name, answer)
         return answer
 
@@ -291,7 +293,7 @@ class Poller:
         now = _now()
         since = now if asked_at is None else asked_at
         for wait in self._named.get(name, ()):
-            wait.due = max(since + wait.interval, now + self.channel.silence)
+            wait.due = max(since + wait.interval, now + self.channel.retry_after_remaining)
             wait.answer(answer)
             self._wake_for(wait)
 

@@ -16,7 +16,7 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.json_bodies import shortened
 from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning, TableResult, WorkError
-from planasonix_provider.waiting.formatting import count
+from planasonix_provider.waiting.formatting import pluralize
 from planasonix_provider.waiting.targets import Work
 
 #: How many tables and warnings the report of a job lists; an XCom lives in Airflow's database, and rows there are to
@@ -127,7 +127,7 @@ def log_results(summary: Summary, *, info: Callable[[str], object], warn: Callab
     if len(warnings) < summary.warnings_total:
         info(f"These are the first {len(warnings):,} of {summary.warnings_total:,} warnings.")
     by_jobs = f" by {summary.jobs_total:,} jobs" if summary.jobs_total > 1 else ""
-    info(f"Loaded {count(summary.rows, 'row')} into {count(summary.tables_total, 'table')}{by_jobs}.")
+    info(f"Loaded {pluralize(summary.rows, 'row')} into {pluralize(summary.tables_total, 'table')}{by_jobs}.")
 
 
 def first_job_of(work: Work) -> str | None:

@@ -16,7 +16,7 @@ R = TypeVar("R")
 Steps: TypeAlias = Generator[Request[Any], Any, R]
 
 
-def walk(steps: Steps[R], send: Callable[[Request[Any]], Any]) -> R:
+def run_flow(steps: Steps[R], send: Callable[[Request[Any]], Any]) -> R:
     """Go all the steps, blocking.
 
     :param steps: the requests.
@@ -38,7 +38,7 @@ def walk(steps: Steps[R], send: Callable[[Request[Any]], Any]) -> R:
         return result
 
 
-async def walk_on(first: Any, steps: Steps[R], send: Callable[[Request[Any]], Awaitable[Any]]) -> R:
+async def resume_flow(first: Any, steps: Steps[R], send: Callable[[Request[Any]], Awaitable[Any]]) -> R:
     """Go all the steps but the first, which somebody has gone already.
 
     :param first: the answer to the first request, or why there is none.

@@ -17,14 +17,14 @@ from planasonix_provider.waiting.report import (
     report_backfill,
     report_job,
 )
-from planasonix_provider.waiting.result_fetcher import Patience
+from planasonix_provider.waiting.result_fetcher import ResultFetcher
 from planasonix_provider.waiting.shared_client import for_each
 from planasonix_provider.waiting.targets import Work
 from planasonix_provider.waiting.wait_state import LOG_EVERY
 
 
 @dataclass(frozen=True)
-class WorkAccount:
+class WorkResult:
     """What came of work that is over.
 
     :param work: the job or the backfill, whole.
@@ -42,8 +42,8 @@ class WorkAccount:
 
 
 async def account_for(
-    work: Work, patience: Patience, *, job_url: Callable[[str], str], info: Callable[[str], object]
-) -> WorkAccount:
+    work: Work, patience: ResultFetcher, *, job_url: Callable[[str], str], info: Callable[[str], object]
+) -> WorkResult:
     """Find out what came of a job or a backfill.
 
     :param work: the job or backfill, as the wait saw it last; it is over.
@@ -59,16 +59,16 @@ async def account_for(
     job = work if work.finished_at else await patience.job(work.id)
     url = job_url(job.id)
     if error := error_of_work(job, url):
-        return WorkAccount(job, url, error)
+        return WorkResult(job, url, error)
     results = await patience.results_of(job.id)
     summary = Summary.of([results])
     log_results(summary, info=info, warn=patience.warn)
-    return WorkAccount(job, url, result=_told(report_job(job, url, results), info), tables=summary.tables)
+    return WorkResult(job, url, result=_told(report_job(job, url, results), info), tables=summary.tables)
 
 
 async def _account_for_backfill(
-    seen: Backfill, patience: Patience, job_url: Callable[[str], str], info: Callable[[str], object]
-) -> WorkAccount:
+    seen: Backfill, patience: ResultFetcher, job_url: Callable[[str], str], info: Callable[[str], object]
+) -> WorkResult:
     # Seen by a trigger, it has lost its list of jobs.
     backfill = await patience.backfill(seen.id)
     if error_of_work(backfill, None):
@@ -77,10 +77,10 @@ async def _account_for_backfill(
     summary = await _results_of_all(job_ids, patience, info)
     log_results(summary, info=info, warn=patience.warn)
     url = job_url(job_ids[0]) if job_ids else None
-    return WorkAccount(backfill, url, result=_told(report_backfill(backfill, summary), info), tables=summary.tables)
+    return WorkResult(backfill, url, result=_told(report_backfill(backfill, summary), info), tables=summary.tables)
 
 
-async def _results_of_all(job_ids: Sequence[str], patience: Patience, info: Callable[[str], object]) -> Summary:
+async def _results_of_all(job_ids: Sequence[str], patience: ResultFetcher, info: Callable[[str], object]) -> Summary:
     """Sum up the results of each job as they arrive, and log the progress: of thousands it takes minutes."""
     told, summary = patience.now(), Summary()
 
@@ -105,7 +105,7 @@ def _told(result: dict[str, Any], info: Callable[[str], object]) -> dict[str, An
     return result
 
 
-async def explain(backfill: Backfill, patience: Patience, *, job_url: Callable[[str], str]) -> WorkAccount:
+async def explain(backfill: Backfill, patience: ResultFetcher, *, job_url: Callable[[str], str]) -> WorkResult:
     """Say why a backfill was not done.
 
     :param backfill: the backfill, with its jobs.
@@ -121,4 +121,4 @@ async def explain(backfill: Backfill, patience: Patience, *, job_url: Callable[[
             patience.warn(f"Which jobs of backfill {backfill.id} failed cannot be found out: {trouble}")
     pages = [job.id for job in failed] or backfill.job_ids or []
     url = job_url(pages[0]) if pages else None
-    return WorkAccount(backfill, url, error_of_work(backfill, url, failed))
+    return WorkResult(backfill, url, error_of_work(backfill, url, failed))

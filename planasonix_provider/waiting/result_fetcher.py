@@ -19,9 +19,9 @@ from planasonix_provider.api.models import Backfill, Job, JobResults
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.states import JOB_OVER
 from planasonix_provider.clock import utcnow
-from planasonix_provider.waiting.formatting import sentence
+from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.outages import OutagePolicy, OutageTracker, Verdict, is_outage
-from planasonix_provider.waiting.shared_client import Send
+from planasonix_provider.waiting.shared_client import AsyncSend
 from planasonix_provider.waiting.wait_state import pause_after
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ W = TypeVar("W", Job, Backfill)
 
 
 @dataclass(frozen=True)
-class Patience:
+class ResultFetcher:
     """How to ask until there is an answer, for as long as an outage may last.
 
     :param send: sends a request, and again where that can help.
@@ -40,7 +40,7 @@ class Patience:
     :param policy: how long errors are tolerated.
     """
 
-    send: Send
+    send: AsyncSend
     interval: float
     warn: Callable[[str], object]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -97,7 +97,7 @@ class Patience:
                 )
             return work
 
-        return await self._ask(ask, sentence(name))
+        return await self._ask(ask, capitalize(name))
 
     async def _ask(self, ask: Callable[[], Awaitable[T]], what: str) -> T:
         # Results may be late. If the refusal lasts, the loaded tables stay unknown.

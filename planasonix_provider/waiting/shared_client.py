@@ -12,7 +12,7 @@ from typing import Protocol, Self, TypeVar
 from tenacity import AsyncRetrying
 
 from planasonix_provider.api.client import AsyncClient
-from planasonix_provider.api.client_config import Account
+from planasonix_provider.api.client_config import ClientConfig
 from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
     PlanasonixError,
@@ -21,8 +21,8 @@ from planasonix_provider.api.errors import (
     PlanasonixTransportError,
 )
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.retry import ONCE, Policy
-from planasonix_provider.waiting.loop_thread import aside
+from planasonix_provider.api.retry import NO_RETRY, RetryPolicy
+from planasonix_provider.waiting.loop_thread import run_in_loop_thread
 from planasonix_provider.waiting.outages import is_by_a_proxy
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ READ_AGAIN_EVERY = 60.0
 READ_KEY_AGAIN_EVERY = 1.0
 #: How many requests are in flight; httpx's pool slows down with more callers than that.
 MOST_IN_FLIGHT = 5
-_URGENT = replace(ONCE, is_urgent=True)
+_URGENT = replace(NO_RETRY, is_urgent=True)
 # Refusals and failures that a changed Airflow connection would explain: a rotated key, another host.
 _MAY_BE_OUT_OF_DATE = (
     PlanasonixAuthenticationError,
@@ -44,7 +44,7 @@ _MAY_BE_OUT_OF_DATE = (
 )
 
 
-class Send(Protocol):
+class AsyncSend(Protocol):
     """Whatever sends a request and is awaited: a channel, or a client."""
 
     async def __call__(self, request: Request[T], /) -> T:
@@ -52,7 +52,7 @@ class Send(Protocol):
         ...
 
 
-class Channel:
+class SharedClient:
     """Asks for everybody in one event loop who uses the same Airflow connection; use it in an ``async with`` block.
 
     :param connect: reads the Airflow connection and makes a client; called again when that may have changed.
@@ -112,8 +112,8 @@ class Channel:
         """
         return await self._again(self._ask_urgently, request)
 
-    async def _again(self, ask: Send, request: Request[T]) -> T:
-        answer: T = await AsyncRetrying(**Policy().tenacity(request.repeat), sleep=self._sleep)(ask, request)
+    async def _again(self, ask: AsyncSend, request: Request[T]) -> T:
+        answer: T = await AsyncRetrying(**RetryPolicy().tenacity(request.repeat), sleep=self._sleep)(ask, request)
         return answer
 
     async def ask(self, request: Request[T], within: float | None = None) -> T:
@@ -125,7 +125,7 @@ class Channel:
         :raises PlanasonixError: one of its kinds.
         """
         # First, for nothing else is to stand behind looks that let others go first.
-        await (await self._connected()).wait_for_turn(request)
+        await (await self._connected()).wait_for_rate_limit(request)
         try:
             async with asyncio.timeout(within), self._looks:
                 return await self._ask(request)
@@ -135,7 +135,7 @@ class Channel:
     async def _ask_urgently(self, request: Request[T]) -> T:
         return await self._ask(request, _URGENT)
 
-    async def _ask(self, request: Request[T], policy: Policy = ONCE) -> T:
+    async def _ask(self, request: Request[T], policy: RetryPolicy = NO_RETRY) -> T:
         """Send a request, and once more where the Airflow connection turns out to have changed since it was read."""
         async with self._gate:
             client = await self._connected()
@@ -162,9 +162,9 @@ class Channel:
                 return await renewed.send(request, policy)
 
     @property
-    def silence(self) -> float:
+    def retry_after_remaining(self) -> float:
         """For how many seconds the API has asked this key to be silent."""
-        return self._clients[-1].pace.silence() if self._clients else 0.0
+        return self._clients[-1].pace.retry_after_remaining() if self._clients else 0.0
 
     @property
     def skew(self) -> timedelta | None:
@@ -193,8 +193,8 @@ class Channel:
 
 
 def run_aside(
-    account: Callable[[], Account],
-    act: Callable[[Channel], Awaitable[R]],
+    account: Callable[[], ClientConfig],
+    act: Callable[[SharedClient], Awaitable[R]],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> R:
     """Do what takes many requests, a few at a time, and block until it is done.
@@ -209,10 +209,10 @@ def run_aside(
         return AsyncClient(account(), sleep=sleep)
 
     async def run() -> R:
-        async with Channel(connect, sleep) as channel:
+        async with SharedClient(connect, sleep) as channel:
             return await act(channel)
 
-    return aside(run)
+    return run_in_loop_thread(run)
 
 
 async def for_each(items: Iterable[T], act: Callable[[T], Awaitable[R]], at_once: int = MOST_IN_FLIGHT) -> list[R]:

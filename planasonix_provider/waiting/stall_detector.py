@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 #: How long Airflow may take to end a process that has stood still once it moves again: a heartbeat every five seconds
 #: is what tells it to, and three that fail do as well.
-ENDED_WITHIN = 60.0
+KILL_GRACE = 60.0
 #: Which part of the time that Airflow waits for a sign of life: the last one may have been long before the standstill.
-LONG = 0.5
+STALL_FRACTION = 0.5
 
 
 def _since_boot() -> float:
@@ -17,7 +17,7 @@ def _since_boot() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-class Pulse:
+class StallDetector:
     """Beats whenever its process does something; a signal's handler may ask it.
 
     :param heartbeat_timeout: for how many seconds Airflow waits for a sign of life.
@@ -25,7 +25,7 @@ class Pulse:
     """
 
     def __init__(self, heartbeat_timeout: float, now: Callable[[], float] = _since_boot) -> None:
-        self._longest = heartbeat_timeout * LONG
+        self._longest = heartbeat_timeout * STALL_FRACTION
         self._now = now
         self._last = now()
         self._woke: float | None = None
@@ -43,4 +43,4 @@ class Pulse:
         :return: the seconds, or 0.0 if there is no doubt.
         """
         self.beat()
-        return 0.0 if self._woke is None else max(0.0, self._woke + ENDED_WITHIN - self._now())
+        return 0.0 if self._woke is None else max(0.0, self._woke + KILL_GRACE - self._now())

@@ -8,12 +8,12 @@ from typing import Any
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
 from planasonix_provider.api.models import Job, Page
-from planasonix_provider.api.operations import Cursors
+from planasonix_provider.api.operations import Paginator
 from planasonix_provider.api.request import PAGE_SIZE, Request
 from planasonix_provider.waiting.request_flow import Steps
-from planasonix_provider.waiting.targets import Seen, Subject
+from planasonix_provider.waiting.targets import Snapshot, WaitTarget
 
-#: For how long a sync may have run before the moment that a :class:`SyncSubject` counts from, to be found there.
+#: For how long a sync may have run before the moment that a :class:`SyncTarget` counts from, to be found there.
 LONGEST_SYNC = timedelta(days=1)
 #: Of how many syncs that ended too early, the newest first, it is enough to know: older ones are not asked for theirs.
 ENOUGH_TOO_EARLY = 5
@@ -23,7 +23,7 @@ MOST_UNREADABLE = 5
 LISTED_WITHIN = timedelta(minutes=5)
 
 
-class SyncSubject(Subject):
+class SyncTarget(WaitTarget):
     """The first sync of a connection that has succeeded since a moment, whoever started it.
 
     :param id: the connection.
@@ -60,7 +60,7 @@ class SyncSubject(Subject):
         """Asks for the newest sync that was created since the moment and has succeeded."""
         return self._list("succeeded", since=self.since, limit=PAGE_SIZE)
 
-    def look(self, now: datetime, *, detailed: bool) -> Steps[Seen]:
+    def poll(self, now: datetime, *, detailed: bool) -> Steps[Snapshot]:
         """Look for a sync that has succeeded, then for one that has not."""
         states = ("succeeded", "failed", "cancelled") if self.on_failure == "fail" else ("succeeded",)
         for status in states:
@@ -78,11 +78,11 @@ class SyncSubject(Subject):
                 return self._over(job)
         if detailed and (newest := (yield from self._newest())):
             self._newest_words = (f"the newest, {newest.id}, is {newest.status}",)
-        return Seen("awaited", False, f"{self.goal} yet", progress=self._newest_words)
+        return Snapshot("awaited", False, f"{self.goal} yet", progress=self._newest_words)
 
-    def _over(self, job: Job) -> Seen:
+    def _over(self, job: Job) -> Snapshot:
         says = f"Job {job.id} {'was ' if job.status == 'cancelled' else ''}{job.status}"
-        return Seen(job.status, True, says, job, began=job.started_at or job.created_at, took=job.duration_seconds)
+        return Snapshot(job.status, True, says, job, began=job.started_at or job.created_at, took=job.duration_seconds)
 
     @staticmethod
     def _whole(listed: Job) -> Steps[Job | None]:
@@ -96,7 +96,7 @@ class SyncSubject(Subject):
     def _look_before(self, now: datetime) -> Steps[None]:
         """Look at syncs that were created before the moment and may end after it, which no list can be asked for."""
         if not self._has_looked_before:
-            cursors = Cursors(self._list(None, since=self.since - LONGEST_SYNC, until=self.since))
+            cursors = Paginator(self._list(None, since=self.since - LONGEST_SYNC, until=self.since))
             jobs: list[Job] = []
             while True:
                 page: Page[Job] = yield cursors.request

@@ -16,14 +16,14 @@ from planasonix_provider.api.errors import PlanasonixError, PlanasonixUnreadable
 from planasonix_provider.api.models import Backfill, Job, Page
 from planasonix_provider.api.request import PAGE_SIZE, Request
 from planasonix_provider.api.states import BACKFILL_STATES, JOB_STATES
-from planasonix_provider.waiting.formatting import count, duration, sentence, size
+from planasonix_provider.waiting.formatting import capitalize, format_bytes, format_duration, pluralize
 from planasonix_provider.waiting.request_flow import Steps
 
 Work: TypeAlias = Job | Backfill
 
 
 @dataclass(frozen=True)
-class Seen:
+class Snapshot:
     """What a look has brought.
 
     :param status: the state; the log gets a line when it changes.
@@ -48,7 +48,7 @@ class Seen:
     moved_at: datetime | None = None
 
 
-class Subject(ABC):
+class WaitTarget(ABC):
     """What a wait is for.
 
     :param id: its id.
@@ -75,7 +75,7 @@ class Subject(ABC):
         """What each look asks first; waits that ask the same share the answer."""
 
     @abstractmethod
-    def look(self, now: datetime, *, detailed: bool) -> Steps[Seen]:
+    def poll(self, now: datetime, *, detailed: bool) -> Steps[Snapshot]:
         """Look at it.
 
         :param now: the time.
@@ -84,7 +84,7 @@ class Subject(ABC):
         """
 
 
-class WorkSubject(Subject):
+class WorkTarget(WaitTarget):
     """A job or a backfill that is known by its id.
 
     :param id: its id.
@@ -100,9 +100,9 @@ class WorkSubject(Subject):
     @property
     def goal(self) -> str:
         """What has not happened while the wait goes on."""
-        return f"{sentence(self.name)} was not {' or '.join(['over', *sorted(self.until)])}"
+        return f"{capitalize(self.name)} was not {' or '.join(['over', *sorted(self.until)])}"
 
-    def seen(self, work: Work, now: datetime, *more: str) -> Seen:
+    def seen(self, work: Work, now: datetime, *more: str) -> Snapshot:
         """Make of an answer what the wait needs to know.
 
         :param work: the answer.
@@ -115,10 +115,10 @@ class WorkSubject(Subject):
             raise PlanasonixUnreadableError(f"Asked for {self.name}, got {work.id}.")
         verb = "" if work.status in ("succeeded", "failed", "completed") else "was " if work.is_over else "is "
         remark = "" if work.status in self.known_states else " (a state that this version takes for one that goes on)"
-        return Seen(
+        return Snapshot(
             status=work.status,
             is_over=work.is_over or work.status in self.until,
-            says=f"{sentence(self.name)} {verb}{work.status}{remark}",
+            says=f"{capitalize(self.name)} {verb}{work.status}{remark}",
             work=work,
             **self.figures(work, now, more),
         )
@@ -134,7 +134,7 @@ class WorkSubject(Subject):
         """
 
 
-class JobSubject(WorkSubject):
+class JobTarget(WorkTarget):
     """A job."""
 
     kind = "job"
@@ -145,7 +145,7 @@ class JobSubject(WorkSubject):
         """Asks for the job."""
         return routes.get_job(self.id).without("metadata")
 
-    def look(self, now: datetime, *, detailed: bool) -> Steps[Seen]:
+    def poll(self, now: datetime, *, detailed: bool) -> Steps[Snapshot]:
         """Look at the job; there are no further figures."""
         return self.seen((yield self.request), now)
 
@@ -153,11 +153,11 @@ class JobSubject(WorkSubject):
         """Say how many rows and bytes it has moved."""
         metrics, progress = work.metrics, list(more)
         if metrics and metrics.rows_loaded is not None:
-            progress.append(f"{count(metrics.rows_loaded, 'row')} loaded")
+            progress.append(f"{pluralize(metrics.rows_loaded, 'row')} loaded")
         elif metrics and metrics.rows_extracted is not None:
-            progress.append(f"{count(metrics.rows_extracted, 'row')} extracted")
+            progress.append(f"{pluralize(metrics.rows_extracted, 'row')} extracted")
         if metrics and metrics.bytes_read is not None:
-            progress.append(f"{size(metrics.bytes_read)} read")
+            progress.append(f"{format_bytes(metrics.bytes_read)} read")
         began = work.started_at or work.queued_at or work.created_at
         took = work.duration_seconds
         if took is None and began and work.finished_at:
@@ -171,7 +171,7 @@ class JobSubject(WorkSubject):
         }
 
 
-class BackfillSubject(WorkSubject):
+class BackfillTarget(WorkTarget):
     """A backfill."""
 
     kind = "backfill"
@@ -184,7 +184,7 @@ class BackfillSubject(WorkSubject):
         """Asks for the backfill."""
         return routes.get_backfill(self.id).without("metadata", "tables")
 
-    def look(self, now: datetime, *, detailed: bool) -> Steps[Seen]:
+    def poll(self, now: datetime, *, detailed: bool) -> Steps[Snapshot]:
         """Look at the backfill, and count the jobs that are done."""
         backfill: Backfill = yield self.request
         if not backfill.job_ids or backfill.is_over:
@@ -192,7 +192,7 @@ class BackfillSubject(WorkSubject):
         total = len(backfill.job_ids)
         if detailed and (to_do := (yield from self._jobs_to_do(backfill))) is not None:
             self._jobs_done = total - to_do
-        jobs = f"{count(total, 'job')} so far"
+        jobs = f"{pluralize(total, 'job')} so far"
         return self.seen(backfill, now, jobs if self._jobs_done is None else f"{self._jobs_done:,} of {jobs} done")
 
     @staticmethod
@@ -230,10 +230,10 @@ class BackfillSubject(WorkSubject):
         if work.progress_percent is not None and not work.is_over:
             progress.append(f"{work.progress_percent:.0f} %")
         if work.rows_processed is not None:
-            progress.append(f"{count(work.rows_processed, 'row')} processed")
+            progress.append(f"{pluralize(work.rows_processed, 'row')} processed")
         progress.extend(more)
         if (left := self._seconds_left(work, now)) and left >= 1:
-            progress.append(f"about {duration(left)} left")
+            progress.append(f"about {format_duration(left)} left")
         return {
             "progress": tuple(progress),
             "began": work.created_at,
@@ -255,10 +255,10 @@ class BackfillSubject(WorkSubject):
         return passed * (100 - percent) / percent if passed > 0 else None
 
 
-def subject_of(work: Work) -> WorkSubject:
+def subject_of(work: Work) -> WorkTarget:
     """Say what to wait for.
 
     :param work: a job or backfill.
     :return: the same as the subject of a wait.
     """
-    return BackfillSubject(work.id) if isinstance(work, Backfill) else JobSubject(work.id)
+    return BackfillTarget(work.id) if isinstance(work, Backfill) else JobTarget(work.id)

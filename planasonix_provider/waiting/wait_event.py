@@ -16,14 +16,14 @@ from planasonix_provider.api.json_bodies import storable
 from planasonix_provider.api.models import Backfill, Job
 
 if TYPE_CHECKING:
-    from planasonix_provider.waiting.targets import Subject, Work
+    from planasonix_provider.waiting.targets import WaitTarget, Work
 
 
 #: The fields of a job or a backfill that no task needs of an event; Airflow stores each event, and these can be large.
 _NOT_IN_A_PAYLOAD = ("metadata", "job_ids", "tables")
 
 
-class InvalidEventError(PlanasonixLostTrackError):
+class InvalidWaitEventError(PlanasonixLostTrackError):
     """What a trigger handed back is no event of this package, or of another version of it."""
 
 
@@ -70,7 +70,7 @@ class WaitEvent(BaseModel):
         return self.backfill if self.kind == "backfill" else self.job
 
     @classmethod
-    def over(cls, subject: Subject, work: Work) -> Self:
+    def over(cls, subject: WaitTarget, work: Work) -> Self:
         """Make the event of a wait that has come to its end.
 
         :param subject: what was waited for.
@@ -80,7 +80,7 @@ class WaitEvent(BaseModel):
         return cls(kind=subject.kind, id=subject.id, outcome="over", **_field_of(work))
 
     @classmethod
-    def failed(cls, subject: Subject, error: PlanasonixError, work: Work | None = None) -> Self:
+    def failed(cls, subject: WaitTarget, error: PlanasonixError, work: Work | None = None) -> Self:
         """Make the event of a wait that could not go on.
 
         :param subject: what was waited for.
@@ -105,7 +105,7 @@ class WaitEvent(BaseModel):
         :param payload: what Airflow gave to the task's resume method.
         :param kinds: what the task may wait for.
         :return: the event.
-        :raises InvalidEventError: if it is anything else than a whole event of this version, and of such a kind.
+        :raises InvalidWaitEventError: if it is anything else than a whole event of this version, and of such a kind.
         """
         try:
             event = cls.model_validate(payload)
@@ -119,7 +119,7 @@ class WaitEvent(BaseModel):
                 return event
             wrong = f"kind: it is of a {event.kind}"
         kind = " or ".join(kinds)
-        raise InvalidEventError(
+        raise InvalidWaitEventError(
             f"The trigger handed back an event that this version of airflow-provider-planasonix cannot read ({wrong}), "
             f"so nobody knows how the {kind} ended. Check that workers and triggerer run the same version, look at the "
             f"{kind} in Planasonix, and clear the task."
@@ -130,7 +130,7 @@ class WaitEvent(BaseModel):
         """Whether the wait ended at its deadline."""
         return self.error == PlanasonixTimeoutError.kind
 
-    def after_cancel(self, answer: Work | PlanasonixError, by_hand: str) -> Self:
+    def with_cancel_result(self, answer: Work | PlanasonixError, by_hand: str) -> Self:
         """Take in how the cancel went that followed on the deadline.
 
         :param answer: the job or backfill after the cancel, or why it could not be cancelled.
@@ -152,7 +152,7 @@ class WaitEvent(BaseModel):
             words = "It was cancelled." if answer.is_over else "It was asked to cancel."
         return self.model_copy(update={"message": f"{self.message} {words}"})
 
-    def after_no_cancel(self) -> Self:
+    def without_cancel(self) -> Self:
         """Take in that whoever waited leaves the work alone at the deadline.
 
         :return: the event to report.

@@ -14,9 +14,9 @@ from planasonix_provider.api.errors import (
     PlanasonixTimeoutError,
     error_of,
 )
-from planasonix_provider.api.rate_limiter import LONGEST_SILENCE
-from planasonix_provider.api.retry import is_final
-from planasonix_provider.waiting.formatting import duration, moment
+from planasonix_provider.api.rate_limiter import MAX_RETRY_AFTER
+from planasonix_provider.api.retry import is_permanent
+from planasonix_provider.waiting.formatting import format_duration, format_time
 from planasonix_provider.waiting.outages import (
     LOG_OUTAGE_EVERY,
     Contact,
@@ -26,16 +26,16 @@ from planasonix_provider.waiting.outages import (
     never_reached,
 )
 from planasonix_provider.waiting.request_flow import Steps
-from planasonix_provider.waiting.targets import Seen, Subject
+from planasonix_provider.waiting.targets import Snapshot, WaitTarget
 from planasonix_provider.waiting.wait_event import WaitEvent
 
 #: At least this often a wait writes a line, so that a log which stands still means that the task does.
 LOG_EVERY = timedelta(seconds=30)
 #: After how long without progress the log says so.
-STANDSTILL = timedelta(minutes=10)
+STALL_WARNING_AFTER = timedelta(minutes=10)
 
 
-class Watch:
+class WaitState:
     """One wait.
 
     :param subject: what it is for.
@@ -55,7 +55,7 @@ class Watch:
 
     def __init__(
         self,
-        subject: Subject,
+        subject: WaitTarget,
         *,
         now: datetime,
         info: Callable[[str], object],
@@ -81,7 +81,7 @@ class Watch:
         self._silent = silent
         self._is_silent_about = False
         self._has_logged_outage = unseen_since is not None
-        self._seen: Seen | None = None
+        self._seen: Snapshot | None = None
         self._moves: Hashable | None = None
         self._seen_at = self._moved_at = self._logged = self._detailed = self._began = now
 
@@ -100,7 +100,7 @@ class Watch:
         """Whether the last poll met an error that ends the wait unless it passes within minutes."""
         return self._outage.is_short and not self._is_silent_about
 
-    def look(self, now: datetime) -> Steps[Seen]:
+    def poll(self, now: datetime) -> Steps[Snapshot]:
         """Begin a look; now and then one that asks for the log's figures, too.
 
         :param now: the time.
@@ -108,9 +108,9 @@ class Watch:
         """
         if detailed := now - self._detailed >= LOG_EVERY:
             self._detailed = now
-        return self.subject.look(now, detailed=detailed)
+        return self.subject.poll(now, detailed=detailed)
 
-    def take(self, answer: Seen | PlanasonixError | None, now: datetime, age: float = 0.0) -> WaitEvent | None:
+    def update(self, answer: Snapshot | PlanasonixError | None, now: datetime, age: float = 0.0) -> WaitEvent | None:
         """Take in whatever came.
 
         :param answer: what a look brought, why it failed, or ``None`` where time has just passed.
@@ -119,10 +119,10 @@ class Watch:
         :return: how the wait ended, if it has.
         """
         if answer is None:
-            return self.remind(now)
-        return self.miss(answer, now) if isinstance(answer, PlanasonixError) else self.see(answer, now, age)
+            return self.on_tick(now)
+        return self.on_error(answer, now) if isinstance(answer, PlanasonixError) else self.on_snapshot(answer, now, age)
 
-    def see(self, seen: Seen, now: datetime, age: float = 0.0) -> WaitEvent | None:
+    def on_snapshot(self, seen: Snapshot, now: datetime, age: float = 0.0) -> WaitEvent | None:
         """Take in what a look has brought.
 
         :param seen: what the look has brought.
@@ -131,7 +131,7 @@ class Watch:
         :return: how the wait ended, if it has.
         """
         if self.unseen_since and self._has_logged_outage:
-            self._say(now, f"Planasonix answers again, after {duration(_seconds(now - self.unseen_since))}.")
+            self._say(now, f"Planasonix answers again, after {format_duration(_seconds(now - self.unseen_since))}.")
         self._has_logged_outage = False
         if self._seen is None:
             self._moved_at = min(now, seen.moved_at or now)
@@ -146,9 +146,9 @@ class Watch:
             self._say(now, self._line(now))
         if seen.is_over and seen.work:
             return WaitEvent.over(self.subject, seen.work)
-        return self.remind(now)
+        return self.on_tick(now)
 
-    def miss(self, error: PlanasonixError, now: datetime) -> WaitEvent | None:
+    def on_error(self, error: PlanasonixError, now: datetime) -> WaitEvent | None:
         """Take in that a look has failed.
 
         :param error: what it ended with.
@@ -156,25 +156,25 @@ class Watch:
         :return: how the wait ended, if the error is none that passes, or has lasted for too long.
         """
         verdict = self._outage.fail(error, now)
-        self._is_silent_about = self._silent and not is_final(error)
+        self._is_silent_about = self._silent and not is_permanent(error)
         if verdict is not Verdict.TOLERATED and not self._is_silent_about:
             return self._give_up(self._reason_to_give_up(error, verdict))
         if not self._has_logged_outage and self._outage.is_news(now):
             self._has_logged_outage = True
             self._say(now, f"No news of {self.subject.name}, still waiting: {error}", warn=True)
-        return self.remind(now)
+        return self.on_tick(now)
 
     def _reason_to_give_up(self, error: PlanasonixError, verdict: Verdict) -> PlanasonixError:
         if verdict is Verdict.NO_CONTACT:
             return error_of(error.kind, never_reached(error, self._outage.policy))
         if verdict is Verdict.REFUSED or self.unseen_since is None:
-            return error_of(error.kind, f"{error}{self.left_behind(is_final(error))}", error.code)
+            return error_of(error.kind, f"{error}{self.leftover_note(is_permanent(error))}", error.code)
         return PlanasonixOutageError(
-            f"No news of {self.subject.name} since {moment(self.unseen_since)}, for more than "
-            f"{duration(_seconds(self._outage.policy.outage))}.{self.left_behind(False)} The last try: {error}"
+            f"No news of {self.subject.name} since {format_time(self.unseen_since)}, for more than "
+            f"{format_duration(_seconds(self._outage.policy.outage))}.{self.leftover_note(False)} The last try: {error}"
         )
 
-    def remind(self, now: datetime) -> WaitEvent | None:
+    def on_tick(self, now: datetime) -> WaitEvent | None:
         """Let time pass: write a line where it is time for one, and mind the deadline.
 
         :param now: the time.
@@ -183,7 +183,7 @@ class Watch:
         if self.deadline and now >= self.deadline:
             return self._give_up(
                 PlanasonixTimeoutError(
-                    f"{self.subject.goal} by {moment(self.deadline)}, when the task's "
+                    f"{self.subject.goal} by {format_time(self.deadline)}, when the task's "
                     f"{self.limit or 'timeout or execution_timeout'} was up{self._last_state}."
                 )
             )
@@ -207,7 +207,7 @@ class Watch:
         """
         return None if self.deadline is None else max(0.0, _seconds(self.deadline - now))
 
-    def left_behind(self, is_for_ever: bool) -> str:
+    def leftover_note(self, is_for_ever: bool) -> str:
         """Say what to add where the wait ends early.
 
         :param is_for_ever: whether no retry can help.
@@ -242,19 +242,21 @@ class Watch:
     def _line(self, now: datetime) -> str:
         """Say how far it has come."""
         if self.unseen_since:
-            return f"Still no news of {self.subject.name}, for {duration(_seconds(now - self.unseen_since))} now."
+            return (
+                f"Still no news of {self.subject.name}, for {format_duration(_seconds(now - self.unseen_since))} now."
+            )
         if self._seen is None:
-            return f"Waiting for {self.subject.name}, for {duration(_seconds(now - self._began))} now."
+            return f"Waiting for {self.subject.name}, for {format_duration(_seconds(now - self._began))} now."
         seen, age, still = self._seen, now - self._seen_at, now - self._moved_at
         if seen.took is not None:
-            passed = f"in {duration(seen.took)}"
+            passed = f"in {format_duration(seen.took)}"
         else:
-            passed = f"after {duration(_seconds(now - (seen.began or self._began)))}"
-        rests = not seen.is_over and seen.moves is not None and still >= STANDSTILL
+            passed = f"after {format_duration(_seconds(now - (seen.began or self._began)))}"
+        rests = not seen.is_over and seen.moves is not None and still >= STALL_WARNING_AFTER
         return (
             ", ".join([seen.says, *seen.progress, passed])
-            + (f" (seen {duration(_seconds(age))} ago)" if age >= LOG_EVERY else "")
-            + (f"; nothing has moved for {duration(_seconds(still))}" if rests else "")
+            + (f" (seen {format_duration(_seconds(age))} ago)" if age >= LOG_EVERY else "")
+            + (f"; nothing has moved for {format_duration(_seconds(still))}" if rests else "")
             + "."
         )
 
@@ -266,7 +268,7 @@ def pause_after(answer: object, interval: float) -> float:
     :param interval: the seconds between two looks.
     :return: the interval, or what a ``Retry-After`` asks for, within bounds: it may say three days.
     """
-    return max(interval, min(getattr(answer, "retry_after", None) or 0.0, LONGEST_SILENCE))
+    return max(interval, min(getattr(answer, "retry_after", None) or 0.0, MAX_RETRY_AFTER))
 
 
 def _seconds(span: timedelta) -> float:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from weakref import WeakValueDictionary
 
-from planasonix_provider.watchers.completion_stream import News
+from planasonix_provider.watchers.completion_stream import CompletionBatch
 
 #: For how many seconds whoever was told of something may take to pass it on: a triggerer hands its events over once a
 #: second, and does not say when they are in Airflow's database.
@@ -23,19 +23,19 @@ class Broadcast:
     :param news: begins to look; its generator is closed when nobody listens any more.
     """
 
-    def __init__(self, news: Callable[[], AsyncGenerator[News]]) -> None:
+    def __init__(self, news: Callable[[], AsyncGenerator[CompletionBatch]]) -> None:
         self._news = news
         self._task: asyncio.Task[None] | None = None
-        self._queues: set[asyncio.Queue[News]] = set()
+        self._queues: set[asyncio.Queue[CompletionBatch]] = set()
         self._taken = asyncio.Event()
-        self._takers: set[asyncio.Queue[News]] = set()
+        self._takers: set[asyncio.Queue[CompletionBatch]] = set()
 
-    async def listen(self) -> AsyncGenerator[News]:
+    async def listen(self) -> AsyncGenerator[CompletionBatch]:
         """Listen for as long as somebody asks for more; who asks for the next news has passed on the ones before.
 
         :return: the news.
         """
-        queue: asyncio.Queue[News] = asyncio.Queue()
+        queue: asyncio.Queue[CompletionBatch] = asyncio.Queue()
         self._queues.add(queue)
         if self._task is None:
             # A context of its own, for a task inherits the log of whoever made it.
@@ -51,7 +51,7 @@ class Broadcast:
                 self._task.cancel()
                 self._task = None
 
-    def _takes(self, queue: asyncio.Queue[News]) -> None:
+    def _takes(self, queue: asyncio.Queue[CompletionBatch]) -> None:
         self._takers.discard(queue)
         if not self._takers:
             self._taken.set()
@@ -62,7 +62,7 @@ class Broadcast:
             async for news in all_news:
                 if news.is_checkpoint and has_told:
                     if not news.is_the_end and _seconds() - last < CHECKPOINT_EVERY:
-                        news.passed_on.set()
+                        news.acknowledged.set()
                         continue
                     await asyncio.sleep(HANDED_OVER_AFTER)
                     has_told, last = False, _seconds()
@@ -72,7 +72,7 @@ class Broadcast:
                 for queue in self._takers:
                     queue.put_nowait(news)
                 await self._taken.wait()
-                news.passed_on.set()
+                news.acknowledged.set()
 
 
 def _seconds() -> float:
@@ -82,7 +82,7 @@ def _seconds() -> float:
 _BROADCASTS: WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str], Broadcast] = WeakValueDictionary()
 
 
-def broadcast_for(key: str, news: Callable[[], AsyncGenerator[News]]) -> Broadcast:
+def broadcast_for(key: str, news: Callable[[], AsyncGenerator[CompletionBatch]]) -> Broadcast:
     """Give the broadcast of an Airflow connection in this event loop.
 
     :param key: the Airflow connection's id.

@@ -27,7 +27,7 @@ MOST_TOLD = 2_500
 MOST_OPEN = 250
 
 
-class Kept(BaseModel):
+class CursorModel(BaseModel):
     """A ledger as it is kept.
 
     :param since: of what was created before, nothing is to be told but what is ``open``.
@@ -38,13 +38,13 @@ class Kept(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    since: AwareDatetime
-    open: dict[str, AwareDatetime]
-    told: dict[int, list[str]]
-    begins: AwareDatetime | None = None
+    watermark: AwareDatetime
+    pending: dict[str, AwareDatetime]
+    reported: dict[int, list[str]]
+    baseline: AwareDatetime | None = None
 
 
-class Ledger:
+class Cursor:
     """What a watcher knows.
 
     :param since: of what was created before, nothing is to be told but what is ``open``.
@@ -52,7 +52,7 @@ class Ledger:
     :param told: when what was told of was created, by the marks of the ids.
     :param begins: of a new watcher, when it began: what had ended by then is none of its news. ``None`` once it has
         looked through the lists.
-    :param lacks_active: whether what has not ended is still to be added.
+    :param needs_active: whether what has not ended is still to be added.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class Ledger:
         opened: dict[str, datetime] | None = None,
         told: dict[str, datetime] | None = None,
         begins: datetime | None = None,
-        lacks_active: bool = False,
+        needs_active: bool = False,
     ) -> None:
-        self.since = since
-        self.open = opened or {}
-        self.told = told or {}
-        self.begins = begins
-        self.lacks_active = lacks_active
+        self.watermark = since
+        self.pending = opened or {}
+        self.reported = told or {}
+        self.baseline = begins
+        self.needs_active = needs_active
 
     @classmethod
     def new(cls, begins: datetime, since: datetime, active: Iterable[Work]) -> Self:
@@ -86,10 +86,10 @@ class Ledger:
         :param work: what a list or a look has shown.
         :return: whether it is.
         """
-        if work.id in self.open:
+        if work.id in self.pending:
             return True
-        is_of_before = work.created_at is not None and work.created_at < self.since
-        return not is_of_before and _mark(work.id) not in self.told
+        is_of_before = work.created_at is not None and work.created_at < self.watermark
+        return not is_of_before and _mark(work.id) not in self.reported
 
     def has_told(self, work_id: str) -> bool:
         """Return whether a job or backfill was reported, or is not wanted.
@@ -97,7 +97,7 @@ class Ledger:
         :param work_id: its id.
         :return: whether it was.
         """
-        return _mark(work_id) in self.told
+        return _mark(work_id) in self.reported
 
     def is_past(self, work: Work) -> bool:
         """Say whether something had ended when the watcher began.
@@ -105,38 +105,38 @@ class Ledger:
         :param work: what has ended, and is news by :meth:`is_news`.
         :return: whether it is none of the watcher's.
         """
-        if self.begins is None or work.id in self.open:
+        if self.baseline is None or work.id in self.pending:
             return False
-        return work.created_at is None or work.created_at < self.begins
+        return work.created_at is None or work.created_at < self.baseline
 
-    def expect(self, work: Work, now: datetime) -> None:
+    def add_pending(self, work: Work, now: datetime) -> None:
         """Take down what is to be told of once it has ended.
 
         :param work: what has not.
         :param now: the time, by the API's clock; stands for when it was created where nobody says.
         """
-        self.open.setdefault(work.id, work.created_at or now)
+        self.pending.setdefault(work.id, work.created_at or now)
 
-    def tell(self, work: Work, now: datetime) -> None:
+    def mark_reported(self, work: Work, now: datetime) -> None:
         """Take down what has ended, and was told of or is not wanted.
 
         :param work: what has ended.
         :param now: the time, by the API's clock.
         """
-        expected = self.open.pop(work.id, None)
+        expected = self.pending.pop(work.id, None)
         # When it was expected says nothing of how long lists show it.
         created = now if work.created_at is None else expected or work.created_at
-        if created >= self.since:
-            self.told[_mark(work.id)] = created
+        if created >= self.watermark:
+            self.reported[_mark(work.id)] = created
 
     def forget(self, work_id: str) -> None:
         """Expect something no longer.
 
         :param work_id: its id.
         """
-        self.open.pop(work_id, None)
+        self.pending.pop(work_id, None)
 
-    def close(self, until: datetime, listed: Mapping[str, datetime] | None = None) -> None:
+    def advance(self, until: datetime, listed: Mapping[str, datetime] | None = None) -> None:
         """Move on, once the lists have been looked through to their end.
 
         What is open and left behind costs a look by itself from then on, and what is not has the lists asked for all
@@ -145,11 +145,13 @@ class Ledger:
         :param until: when that was, by the API's clock.
         :param listed: when what the lists have shown was created, by id; default: what was told of.
         """
-        self.begins = None
+        self.baseline = None
         last = until - LATE
-        shown = self.told if listed is None else {name: at for name, at in listed.items() if name not in self.open}
-        entries = [(created, False) for created in shown.values() if created >= self.since]
-        entries += [(created, True) for created in self.open.values() if created >= self.since]
+        shown = (
+            self.reported if listed is None else {name: at for name, at in listed.items() if name not in self.pending}
+        )
+        entries = [(created, False) for created in shown.values() if created >= self.watermark]
+        entries += [(created, True) for created in self.pending.values() if created >= self.watermark]
         entries.sort()
         bound, looks = min([last, *(created for created, _ in entries[:1])]), 0
         for number, (created, is_open) in enumerate(entries, 1):
@@ -158,57 +160,57 @@ class Ledger:
             looks += is_open
             if number >= PAGE_SIZE * looks:
                 bound = min([last, *(created for created, _ in entries[number : number + 1])])
-        self.since = max(self.since, bound, self._room_for_marks(last))
-        self.told = {mark: created for mark, created in self.told.items() if created >= self.since}
+        self.watermark = max(self.watermark, bound, self._room_for_marks(last))
+        self.reported = {mark: created for mark, created in self.reported.items() if created >= self.watermark}
 
     def _room_for_marks(self, last: datetime) -> datetime:
         """Say from when on there are no more marks than are kept: what has none there is told twice by who reads it."""
-        marks = sorted(self.told.values())
+        marks = sorted(self.reported.values())
         first = bisect_right(marks, marks[-MOST_TOLD - 1]) if len(marks) > MOST_TOLD else 0
-        bound = min([last, *marks[first : first + 1]]) if first else self.since
-        left_behind = sum(created < bound for created in self.open.values())
-        return bound if left_behind <= MOST_OPEN else self.since
+        bound = min([last, *marks[first : first + 1]]) if first else self.watermark
+        leftover_note = sum(created < bound for created in self.pending.values())
+        return bound if leftover_note <= MOST_OPEN else self.watermark
 
-    def reach_back(self, until: datetime) -> None:
+    def rewind(self, until: datetime) -> None:
         """Begin earlier, where the API's clock was set back.
 
         :param until: what it says now.
         """
-        self.since = min(self.since, until - LATE)
+        self.watermark = min(self.watermark, until - LATE)
 
-    def keep(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Write it down.
 
         :return: the ledger in JSON types.
         """
-        opened = sorted(self.open.items(), key=lambda pair: pair[1])
+        opened = sorted(self.pending.items(), key=lambda pair: pair[1])
         # What has no room is found in the lists again, by whoever reads this.
-        since = min([self.since, *(created for _, created in opened[MOST_OPEN:])])
+        since = min([self.watermark, *(created for _, created in opened[MOST_OPEN:])])
         told: defaultdict[int, list[str]] = defaultdict(list)
-        for mark, created in sorted(self.told.items(), key=lambda pair: pair[1])[-MOST_TOLD:]:
+        for mark, created in sorted(self.reported.items(), key=lambda pair: pair[1])[-MOST_TOLD:]:
             told[int((created - since).total_seconds())].append(mark)
-        kept = Kept(since=since, open=dict(opened[:MOST_OPEN]), told=told, begins=self.begins)
+        kept = CursorModel(watermark=since, pending=dict(opened[:MOST_OPEN]), reported=told, baseline=self.baseline)
         return kept.model_dump(mode="json")
 
     @classmethod
-    def read(cls, kept: Any) -> Self:
+    def from_json(cls, kept: Any) -> Self:
         """Read what was written down.
 
         :param kept: as :meth:`keep` has given it.
         :return: the ledger.
         :raises ValueError: if it is none.
         """
-        known = Kept.model_validate(kept)
+        known = CursorModel.model_validate(kept)
         try:
             # To the second, and late rather than early: a mark that stays for too long does no harm.
             told = {
-                mark: known.since + timedelta(seconds=seconds + 1)
-                for seconds, marks in known.told.items()
+                mark: known.watermark + timedelta(seconds=seconds + 1)
+                for seconds, marks in known.reported.items()
                 for mark in marks
             }
         except OverflowError as error:
             raise ValueError(f"told: {error}") from None
-        return cls(known.since, dict(known.open), told, known.begins)
+        return cls(known.watermark, dict(known.pending), told, known.baseline)
 
 
 @lru_cache(maxsize=10_000)

@@ -9,7 +9,7 @@ from typing import Any
 
 from planasonix_provider.api.json_bodies import storable
 from planasonix_provider.api.models import Backfill
-from planasonix_provider.waiting.attempt import MARK
+from planasonix_provider.waiting.attempt import ATTEMPT_KEY
 from planasonix_provider.waiting.targets import Work
 
 #: The type that backfills have, and the jobs that they are made of.
@@ -19,7 +19,7 @@ MAX_METADATA = 16_000
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EventFilter:
     """What a watcher wants.
 
     :param events: the ends, as ``job.succeeded``.
@@ -51,7 +51,7 @@ class Wanted:
         """Whether the metadata decides."""
         return bool(self.metadata or self.ignore_own)
 
-    def may_be(self, work: Work) -> bool:
+    def could_match(self, work: Work) -> bool:
         """Say whether something may be wanted once it has ended, by what a list shows of it.
 
         :param work: a job or backfill.
@@ -71,7 +71,7 @@ class Wanted:
         """
         return event_of(work) in self.events
 
-    def takes(self, work: Work) -> bool:
+    def matches(self, work: Work) -> bool:
         """Say whether the end of something is wanted.
 
         :param work: what has ended, with all that is known of it.
@@ -79,7 +79,7 @@ class Wanted:
         """
         known = work.metadata or {}
         return (
-            self.may_be(work)
+            self.could_match(work)
             and self.has_event(work)
             and self.connection_id in (None, work.connection_id)
             and self.pipeline_id in (None, _pipeline_of(work))
@@ -89,7 +89,7 @@ class Wanted:
         )
 
     def _is_own(self, metadata: Mapping[str, Any]) -> bool:
-        if not self.ignore_own or MARK not in metadata:
+        if not self.ignore_own or ATTEMPT_KEY not in metadata:
             return False
         return self.ignore_own is True or metadata.get("dag_id") in self.ignore_own
 
@@ -114,11 +114,11 @@ def started_by_an_asset(work: Work) -> str | None:
     :return: the DAG's id, or ``None`` where it was not so.
     """
     known = work.metadata or {}
-    is_so = MARK in known and str(known.get("run_id")).startswith("asset_triggered")
+    is_so = ATTEMPT_KEY in known and str(known.get("run_id")).startswith("asset_triggered")
     return str(known.get("dag_id")) if is_so else None
 
 
-def told(work: Work, job_url: Callable[[str], str]) -> dict[str, Any]:
+def event_payload(work: Work, job_url: Callable[[str], str]) -> dict[str, Any]:
     """Say what has ended, and how.
 
     :param work: a job or backfill, with all that is known of it.

@@ -11,20 +11,20 @@ from typing import Any
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError, PlanasonixUnreadableError
 from planasonix_provider.api.models import Page
-from planasonix_provider.api.operations import Cursors
+from planasonix_provider.api.operations import Paginator
 from planasonix_provider.api.request import PAGE_SIZE, Request
-from planasonix_provider.waiting.formatting import moment
-from planasonix_provider.waiting.shared_client import Channel, for_each
+from planasonix_provider.waiting.formatting import format_time
+from planasonix_provider.waiting.shared_client import SharedClient, for_each
 from planasonix_provider.waiting.targets import Work
-from planasonix_provider.watchers.cursor import Ledger
+from planasonix_provider.watchers.cursor import Cursor
 from planasonix_provider.watchers.event_filter import BACKFILL
-from planasonix_provider.watchers.subscribers import Listener
+from planasonix_provider.watchers.subscribers import Subscriber
 
 log = logging.getLogger(__name__)
 
 #: The states of what has not ended, by which lists are asked for it; in the order in which things go through them, for
 #: what moves on between two lists is to be in one at least.
-ACTIVE = ("queued", "running")
+ACTIVE_STATES = ("queued", "running")
 #: How often the lists of what has not ended are read, at most, while they change.
 MAX_PASSES = 10
 #: The page size shrinks by this in each pass: an item that falls between two pages of one pass does not in the next.
@@ -43,7 +43,7 @@ WORST_CLOCK = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class Kind:
+class ResourceKind:
     """Jobs, or backfills: how they are asked for.
 
     :param name: ``job`` or ``backfill``.
@@ -59,13 +59,13 @@ class Kind:
 
 
 # Unknown fields are dropped, because no event contains them.
-JOBS = Kind(
+JOBS = ResourceKind(
     "job",
     lambda job_id: routes.get_job(job_id).without(),
     lambda connection_id, status: routes.list_jobs(connection_id=connection_id, status=status).without(),
     lambda connection_id, since: routes.list_jobs(connection_id=connection_id, since=since).without(),
 )
-BACKFILLS = Kind(
+BACKFILLS = ResourceKind(
     BACKFILL,
     lambda backfill_id: routes.get_backfill(backfill_id).without("job_ids"),
     lambda connection_id, status: routes.list_backfills(connection_id=connection_id, status=status).without("job_ids"),
@@ -101,7 +101,7 @@ class ApiClock:
         return earliest
 
 
-class Look:
+class ListScan:
     """One look at the lists of one kind.
 
     :param channel: asks the API.
@@ -113,9 +113,9 @@ class Look:
 
     def __init__(
         self,
-        channel: Channel,
-        kind: Kind,
-        listeners: Sequence[Listener],
+        channel: SharedClient,
+        kind: ResourceKind,
+        listeners: Sequence[Subscriber],
         now: Callable[[], datetime],
         clock: ApiClock,
     ) -> None:
@@ -152,7 +152,7 @@ class Look:
         if new := [listener for listener in self._listeners if self._lacks_active(listener)]:
             self._let_begin(new, list((await self._read_active()).values()))
             self.has_newcomers = True
-        since = min(self._ledger(listener).since for listener in self._listeners)
+        since = min(self._ledger(listener).watermark for listener in self._listeners)
         async for page in self._pages(self.kind.recent(self._connection_id, since)):
             self.known |= {work.id: work.created_at for work in page}
             self._newest = max([created for work in page if (created := work.created_at)], default=self._newest)
@@ -170,7 +170,7 @@ class Look:
         active: dict[str, Work] = {}
         for number in range(MAX_PASSES):
             has_several_pages = has_found = False
-            for status in ACTIVE:
+            for status in ACTIVE_STATES:
                 request = self.kind.active(self._connection_id, status)
                 count, query = 0, {**request.query, "limit": PAGE_SIZE - SHORTER_PAGES * number}
                 async for page in self._pages(replace(request, query=query)):
@@ -185,7 +185,7 @@ class Look:
         log.warning(
             "The lists of what is %s in Planasonix have changed so fast that a new watcher has read them %d times. If "
             "a %s that ran by then is missing, its end is not told.",
-            " or ".join(ACTIVE),
+            " or ".join(ACTIVE_STATES),
             MAX_PASSES,
             self.kind.name,
         )
@@ -198,22 +198,22 @@ class Look:
         # Its dates have whole seconds. Without one, all that has ended by now is past, whenever that is.
         return self._began + (WORST_CLOCK if skew is None else timedelta(seconds=skew.total_seconds() // 1))
 
-    def _let_begin(self, listeners: Iterable[Listener], active: list[Work]) -> None:
+    def _let_begin(self, listeners: Iterable[Subscriber], active: list[Work]) -> None:
         skew, begins = self._skew, self._begins
         since = self._began - WORST_CLOCK if skew is None else min(begins, self._began)
         for listener in listeners:
-            wanted = [work for work in active if listener.wanted.may_be(work)]
+            wanted = [work for work in active if listener.wanted.could_match(work)]
             if ledger := listener.ledgers.get(self.kind.name):
                 for work in wanted:
-                    ledger.expect(work, begins)
-                ledger.lacks_active = False
+                    ledger.add_pending(work, begins)
+                ledger.needs_active = False
             else:
-                listener.ledgers[self.kind.name] = ledger = Ledger.new(begins, since, wanted)
-                ledger.reach_back(since)
+                listener.ledgers[self.kind.name] = ledger = Cursor.new(begins, since, wanted)
+                ledger.rewind(since)
 
-    def _lacks_active(self, listener: Listener) -> bool:
+    def _lacks_active(self, listener: Subscriber) -> bool:
         ledger = listener.ledgers.get(self.kind.name)
-        return ledger is None or ledger.lacks_active
+        return ledger is None or ledger.needs_active
 
     def check_the_clock(self) -> None:
         """Begin earlier if the API's clock was set back by more than lists are late."""
@@ -221,17 +221,17 @@ class Look:
         if self._skew is None or horizon is None:
             return
         ledgers = [self._ledger(listener) for listener in self._listeners]
-        set_back_to = self._clock.set_back_to(self._began, horizon, max(ledger.since for ledger in ledgers))
+        set_back_to = self._clock.set_back_to(self._began, horizon, max(ledger.watermark for ledger in ledgers))
         if set_back_to is not None:
             log.info(
                 "The clock of Planasonix was set back, to %s. The watchers read again what has ended since.",
-                moment(set_back_to),
+                format_time(set_back_to),
             )
             self._was_set_back = True
             for ledger in ledgers:
-                ledger.reach_back(set_back_to)
+                ledger.rewind(set_back_to)
 
-    def take_in(self, work: Work) -> list[Listener]:
+    def classify(self, work: Work) -> list[Subscriber]:
         """Take down what was seen.
 
         :param work: what was seen.
@@ -240,36 +240,36 @@ class Look:
         hearers = []
         for listener in self._listeners:
             ledger = self._ledger(listener)
-            if not listener.wanted.may_be(work):
+            if not listener.wanted.could_match(work):
                 # The list it was in may have shown less of it.
                 ledger.forget(work.id)
             elif not ledger.is_news(work):
                 if work.created_at is None:
                     # Nothing but its mark tells that it is none, and that is to stay for as long as a list shows it.
-                    self.told(listener, work)
+                    self.mark_reported(listener, work)
             elif not work.is_over:
-                self.expect(listener, work)
+                self.add_pending(listener, work)
             elif ledger.is_past(work) or not listener.wanted.has_event(work):
-                self.told(listener, work)
+                self.mark_reported(listener, work)
             else:
                 hearers.append(listener)
         return hearers
 
-    def expect(self, listener: Listener, work: Work) -> None:
+    def add_pending(self, listener: Subscriber, work: Work) -> None:
         """Take down what a listener is to be told of later.
 
         :param listener: who.
         :param work: what has not ended yet, as far as anybody knows.
         """
-        self._ledger(listener).expect(work, self.horizon or self._began)
+        self._ledger(listener).add_pending(work, self.horizon or self._began)
 
-    def told(self, listener: Listener, work: Work) -> None:
+    def mark_reported(self, listener: Subscriber, work: Work) -> None:
         """Take down what a listener is told of, or does not want.
 
         :param listener: who.
         :param work: what has ended.
         """
-        self._ledger(listener).tell(work, self.horizon or self._began)
+        self._ledger(listener).mark_reported(work, self.horizon or self._began)
 
     def forget(self, work_id: str) -> None:
         """Let nobody expect something any more.
@@ -279,7 +279,7 @@ class Look:
         for listener in self._listeners:
             self._ledger(listener).forget(work_id)
 
-    def left(self) -> dict[str, datetime]:
+    def unlisted(self) -> dict[str, datetime]:
         """Return expected work that no list has shown, and work whose row in a list cannot be read.
 
         :return: when it was created, by its id.
@@ -288,7 +288,7 @@ class Look:
         expected = {
             work_id: created
             for ledger in ledgers
-            for work_id, created in ledger.open.items()
+            for work_id, created in ledger.pending.items()
             if work_id not in self.known
         }
         unreadable = sorted(
@@ -300,7 +300,7 @@ class Look:
 
     def is_urgent(self, work_id: str) -> bool:
         """Return whether to ask for a row now: once a new watcher has begun, nothing shows that the row is past."""
-        return work_id in self._unreadable and any(self._ledger(listener).begins for listener in self._listeners)
+        return work_id in self._unreadable and any(self._ledger(listener).baseline for listener in self._listeners)
 
     def is_failure(self, work_id: str, answer: object) -> bool:
         """Return whether an answer is an error that further requests may meet, too."""
@@ -335,7 +335,7 @@ class Look:
         await for_each(work_ids, get)
         return answers
 
-    def close(self) -> None:
+    def advance(self) -> None:
         """Let all ledgers move on: the lists were looked through to their end."""
         if self._was_set_back:
             # But not from as far back as the next look begins.
@@ -343,18 +343,18 @@ class Look:
         listed = {work_id: created for work_id, created in self.known.items() if created}
         for listener in self._listeners:
             ledger = self._ledger(listener)
-            ledger.close(self._not_ahead(self.horizon) or ledger.since, listed)
+            ledger.advance(self._not_ahead(self.horizon) or ledger.watermark, listed)
 
     def _not_ahead(self, horizon: datetime | None) -> datetime | None:
         """Trust no date of an answer that lies in the future: it may be a proxy's, and jobs are dated by the API."""
         return horizon and min(horizon, max(self._began, self._newest or self._began))
 
-    def _ledger(self, listener: Listener) -> Ledger:
+    def _ledger(self, listener: Subscriber) -> Cursor:
         return listener.ledgers[self.kind.name]
 
     async def _pages(self, request: Request[Page[Any]]) -> AsyncGenerator[list[Work]]:
         """Ask for a list. In an outage one request tells; what has begun is worth more."""
-        cursors = Cursors(request)
+        cursors = Paginator(request)
         page = await self._channel.ask(cursors.request)
         self._note_the_clock()
         yield self._rows(page)

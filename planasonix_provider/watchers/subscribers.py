@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from planasonix_provider.clock import utcnow
 from planasonix_provider.validators import utc
-from planasonix_provider.watchers.cursor import Ledger
-from planasonix_provider.watchers.event_filter import Wanted
+from planasonix_provider.watchers.cursor import Cursor
+from planasonix_provider.watchers.event_filter import EventFilter
 
 #: Which shape of cursor this is, so that one of another version is not misread.
 VERSION = 1
@@ -26,7 +26,7 @@ KEEP_EVERY = timedelta(minutes=30)
 
 
 @dataclass(eq=False)
-class Listener:
+class Subscriber:
     """One who is told.
 
     :param wanted: what it wants to be told of.
@@ -35,10 +35,10 @@ class Listener:
     :param ledgers: what it knows, by ``job`` and ``backfill``; nothing where it is new.
     """
 
-    wanted: Wanted
+    wanted: EventFilter
     interval: float
     warn: Callable[[str], object] = lambda _: None
-    ledgers: dict[str, Ledger] = field(default_factory=dict)
+    ledgers: dict[str, Cursor] = field(default_factory=dict)
     #: Whether it was told of something since its cursor was kept.
     is_ahead: bool = False
     #: Whether the API has shown the metadata of any work.
@@ -51,9 +51,9 @@ class Listener:
     _warned: set[str] = field(default_factory=set)
 
     @property
-    def is_to_be_kept(self) -> bool:
+    def needs_save(self) -> bool:
         """Whether whoever goes on from what is kept would tell something twice, or would have much to look through."""
-        if not self.ledgers or any(ledger.lacks_active for ledger in self.ledgers.values()):
+        if not self.ledgers or any(ledger.needs_active for ledger in self.ledgers.values()):
             return False
         if self._kept_since is None or self._kept_kinds != self.ledgers.keys():
             return True
@@ -64,14 +64,14 @@ class Listener:
     @property
     def since(self) -> datetime:
         """From when on the lists are looked through for it."""
-        return min(ledger.since for ledger in self.ledgers.values())
+        return min(ledger.watermark for ledger in self.ledgers.values())
 
     def cursor(self) -> dict[str, Any]:
         """Write down what it knows.
 
         :return: in JSON types.
         """
-        kept: dict[str, Any] = {kind: ledger.keep() for kind, ledger in self.ledgers.items()}
+        kept: dict[str, Any] = {kind: ledger.to_json() for kind, ledger in self.ledgers.items()}
         since = self.responses_since
         return {
             "version": VERSION,
@@ -80,7 +80,7 @@ class Listener:
             **kept,
         }
 
-    def was_kept(self) -> None:
+    def mark_saved(self) -> None:
         """Take note that what it knows is where another process finds it."""
         self.is_ahead, self._kept_since, self._kept_kinds = False, self.since, frozenset(self.ledgers)
         self._has_kept_metadata = self.has_seen_metadata
@@ -94,7 +94,7 @@ class Listener:
             self._warned.add(text)
             self.warn(text)
 
-    def go_on_from_the_newest(self, cursors: Sequence[Any]) -> list[str]:
+    def restore(self, cursors: Sequence[Any]) -> list[str]:
         """Take over what another process knew, from the cursor that is furthest.
 
         Where none can be read, it goes back as far as one says that it must, or an hour.
@@ -110,7 +110,7 @@ class Listener:
                 troubles.append(_in_a_line(damage))
                 begins.append({kind: _begin_of(cursor, kind) for kind in self.wanted.kinds})
         if read:
-            self.ledgers = max(read, key=lambda ledgers: [ledger.since for ledger in ledgers.values()])
+            self.ledgers = max(read, key=lambda ledgers: [ledger.watermark for ledger in ledgers.values()])
             self._kept_since, self._kept_kinds = self.since, frozenset(self.ledgers)
             self.has_seen_metadata = self._has_kept_metadata = any(
                 isinstance(cursor, dict) and cursor.get("has_seen_metadata") is True for cursor in cursors
@@ -119,18 +119,18 @@ class Listener:
             return []
         if begins:
             self.ledgers = {
-                kind: Ledger(min(begin[kind] for begin in begins), lacks_active=True) for kind in self.wanted.kinds
+                kind: Cursor(min(begin[kind] for begin in begins), needs_active=True) for kind in self.wanted.kinds
             }
         return troubles[:1]
 
-    def _read(self, cursor: Any) -> dict[str, Ledger]:
+    def _read(self, cursor: Any) -> dict[str, Cursor]:
         if not isinstance(cursor, dict):
             raise ValueError("it is no object")
         if cursor.get("version") != VERSION:
             raise ValueError(f"its version is {cursor.get('version')!r}, and not {VERSION}")
         # Where one of two kinds is missing, its lists had not been asked for yet.
         kinds = [kind for kind in self.wanted.kinds if kind in cursor] or self.wanted.kinds
-        return {kind: Ledger.read(cursor.get(kind)) for kind in kinds}
+        return {kind: Cursor.from_json(cursor.get(kind)) for kind in kinds}
 
 
 def _responses_since(cursor: Any) -> datetime | None:
@@ -145,7 +145,7 @@ def _begin_of(cursor: Any, kind: str) -> datetime:
     """Say from when on a damaged cursor had not told everything, if that can still be read in it."""
     latest = utcnow() - UNKNOWN
     try:
-        return min(utc("since", cursor[kind]["since"]), latest)
+        return min(utc("since", cursor[kind]["watermark"]), latest)
     except (TypeError, KeyError, ValueError, OverflowError):
         return latest
 
@@ -157,15 +157,15 @@ def _in_a_line(error: ValueError) -> str:
     return str(error)
 
 
-class Roster:
+class SubscriberRegistry:
     """All who listen in one event loop, over one Airflow connection."""
 
     def __init__(self) -> None:
-        self.listeners: dict[Listener, None] = {}
+        self.listeners: dict[Subscriber, None] = {}
         self._newcomer = asyncio.Event()
 
     @contextmanager
-    def listening(self, listener: Listener) -> Iterator[None]:
+    def subscribed(self, listener: Subscriber) -> Iterator[None]:
         """Be on the roster for as long as the block lasts.
 
         :param listener: who.
@@ -177,14 +177,14 @@ class Roster:
         finally:
             del self.listeners[listener]
 
-    async def somebody(self) -> None:
+    async def wait_for_subscriber(self) -> None:
         """Wait until anybody listens."""
         while not self.listeners:
             self._newcomer.clear()
             await self._newcomer.wait()
         self._newcomer.clear()
 
-    async def newcomer(self, seconds: float) -> None:
+    async def wait_for_new_subscriber(self, seconds: float) -> None:
         """Wait until somebody listens who did not when :meth:`somebody` returned.
 
         :param seconds: for how long at the most.
@@ -194,10 +194,10 @@ class Roster:
                 await self._newcomer.wait()
 
 
-_ROSTERS: WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str], Roster] = WeakValueDictionary()
+_ROSTERS: WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str], SubscriberRegistry] = WeakValueDictionary()
 
 
-def roster_for(key: str) -> Roster:
+def roster_for(key: str) -> SubscriberRegistry:
     """Give the roster of an Airflow connection in this event loop.
 
     :param key: the Airflow connection's id.
@@ -206,5 +206,5 @@ def roster_for(key: str) -> Roster:
     loop = asyncio.get_running_loop()
     roster = _ROSTERS.get((loop, key))
     if roster is None:
-        roster = _ROSTERS[loop, key] = Roster()
+        roster = _ROSTERS[loop, key] = SubscriberRegistry()
     return roster

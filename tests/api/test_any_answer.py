@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 
 from planasonix_provider.api.client import Client, _options
 from planasonix_provider.api.errors import PlanasonixError
-from planasonix_provider.api.models import Reply
+from planasonix_provider.api.models import Envelope
 from planasonix_provider.api.operations import Operations
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.responses import Answer, read
-from planasonix_provider.api.retry import ONCE
+from planasonix_provider.api.responses import RawResponse, read
+from planasonix_provider.api.retry import NO_RETRY
 from tests.api.test_client import told
 from tests.api.test_models import JSON
 from tests.support.api_clients import KEY, Way, account
@@ -275,7 +275,7 @@ STATUSES = st.sampled_from([200, 200, 202, 204, 301, 400, 401, 404, 409, 429, 50
 ANY_REQUEST = st.sampled_from(list(REQUESTS))
 
 
-def promised(reply: type[Reply[Any]]) -> Any:
+def promised(reply: type[Envelope[Any]]) -> Any:
     """What an envelope holds."""
     hint = typing.get_type_hints(reply.value.fget)["return"]  # type: ignore[attr-defined] # it is a property
     if hint is typing.Self:
@@ -300,7 +300,7 @@ def fitting(name: str) -> list[Any]:
 
     def fits(shape: Any) -> bool:
         try:
-            read(REQUESTS[name], Answer(200, {}, wire(shape).encode()))
+            read(REQUESTS[name], RawResponse(200, {}, wire(shape).encode()))
         except PlanasonixError:
             return False
         return True
@@ -317,7 +317,7 @@ def test_a_right_answer_is_read(name: str) -> None:
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
 def test_a_time_that_utc_cannot_name_is_none(moment: str) -> None:
     body = wire({"data": {**JOB, "created_at": moment}}).encode()
-    assert read(REQUESTS["get_job"], Answer(200, {}, body)).created_at is None
+    assert read(REQUESTS["get_job"], RawResponse(200, {}, body)).created_at is None
 
 
 @pytest.mark.parametrize("nested", ["[" * 10_000 + "]" * 10_000, '{"a":' * 10_000 + "1" + "}" * 10_000])
@@ -325,14 +325,14 @@ def test_a_time_that_utc_cannot_name_is_none(moment: str) -> None:
 def test_json_that_is_nested_too_deep_is_no_json(status: int, nested: str) -> None:
     body = wire({"data": {**JOB, "unknown": Raw(nested)}, "error": {"code": "c", "unknown": Raw(nested)}}).encode()
     with pytest.raises(PlanasonixError, match=r"not JSON|answered 400 Bad Request\. "):
-        read(REQUESTS["get_job"], Answer(status, {}, body))
+        read(REQUESTS["get_job"], RawResponse(status, {}, body))
 
 
 @settings(max_examples=200 * TIMES, deadline=None)
 @given(ANY_REQUEST, st.data())
 def test_nearly_right_json(name: str, data: st.DataObject) -> None:
     body = data.draw(_nearly_right(fitting(name)))
-    assert_sound(REQUESTS[name], lambda: read(REQUESTS[name], Answer(200, {}, body.replace(KEY.encode(), b""))))
+    assert_sound(REQUESTS[name], lambda: read(REQUESTS[name], RawResponse(200, {}, body.replace(KEY.encode(), b""))))
 
 
 @settings(max_examples=300 * TIMES, deadline=None)
@@ -345,7 +345,7 @@ def test_any_answer(
     def respond(_: httpx.Request) -> httpx.Response:
         return httpx.Response(status, headers=headers, stream=httpx.ByteStream(pack(body)))
 
-    client = Client(here, ONCE)
+    client = Client(here, NO_RETRY)
     with httpx.Client(**_options(here), transport=httpx.MockTransport(respond)) as client._http:
         assert_sound(REQUESTS[name], lambda: client.send(REQUESTS[name]))
 
@@ -379,6 +379,6 @@ def test_any_bytes(_peer: Peer, name: str) -> None:  # noqa: PT019 - a server fo
     @given(ANY_REQUEST, _whole_wire() | st.binary(max_size=100))
     def try_it(route: str, answer: bytes) -> None:
         _peer.does(answer)
-        assert_sound(REQUESTS[route], lambda: way.call(here, lambda client: client.send(REQUESTS[route]), ONCE))
+        assert_sound(REQUESTS[route], lambda: way.call(here, lambda client: client.send(REQUESTS[route]), NO_RETRY))
 
     try_it()

@@ -29,7 +29,7 @@ from pytest_mock import MockerFixture
 import planasonix_provider
 from planasonix_provider import __version__
 from planasonix_provider.api import json_bodies, routes
-from planasonix_provider.api.client import Account, AsyncClient, Client
+from planasonix_provider.api.client import AsyncClient, Client, ClientConfig
 from planasonix_provider.api.errors import (
     PlanasonixConfigurationError,
     PlanasonixError,
@@ -39,7 +39,7 @@ from planasonix_provider.api.errors import (
     PlanasonixValidationError,
 )
 from planasonix_provider.api.models import JobReply
-from planasonix_provider.api.retry import LAST_WORDS, ONCE
+from planasonix_provider.api.retry import NO_RETRY, ON_KILL
 from planasonix_provider.api.transport_errors import faults_named
 from tests.support.api_clients import KEY, Way, account
 from tests.support.raw_server import JOB, ONE_JOB, RESET, SILENCE, STARTED, Peer, Reaction, Seen, answer, cut, error
@@ -76,9 +76,9 @@ def tls() -> Iterator[ReferenceServer]:
         yield server
 
 
-def failure(way: Way, here: Account, operation: Callable[[Any], Any] = read) -> PlanasonixError:
+def failure(way: Way, here: ClientConfig, operation: Callable[[Any], Any] = read) -> PlanasonixError:
     with pytest.raises(PlanasonixError) as failed:
-        way.call(here, operation, ONCE)
+        way.call(here, operation, NO_RETRY)
     return failed.value
 
 
@@ -136,7 +136,7 @@ class TestHeaders:
 
 class TestAccount:
     def test_the_defaults_are_the_public_api_and_five_and_thirty_seconds(self) -> None:
-        default = Account(SecretStr(KEY))
+        default = ClientConfig(SecretStr(KEY))
         assert (default.base_url, default.verify) == ("https://api.planasonix.com", True)
         assert (default.connect_timeout, default.read_timeout) == (5.0, 30.0)
 
@@ -165,7 +165,7 @@ class TestAccount:
     @pytest.mark.parametrize("key", ["", f"{KEY}\n", f"{KEY}\r\nX-Evil: 1", f" {KEY}", f"{KEY}é", f"{KEY}\x00"])
     def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(self, key: str) -> None:
         with pytest.raises(ValueError, match="The API key is empty, or holds") as refusal:
-            Account(SecretStr(key))
+            ClientConfig(SecretStr(key))
         assert KEY not in told(refusal.value)
 
     def test_no_repr_shows_the_key(self) -> None:
@@ -237,7 +237,7 @@ class TestSecrets:
 
     @pytest.mark.parametrize("key", ['plnx"quote', "plnx\\back", "plnx/slash", "plnx.*+?("])
     def test_a_key_of_odd_characters_is_found_however_json_writes_it(self, key: str) -> None:
-        here = Account(SecretStr(key))
+        here = ClientConfig(SecretStr(key))
         for written in (json.dumps(key), json.dumps(key).replace("/", "\\/"), json.dumps(key).replace("p", "\\u0070")):
             assert here.without_key_in_body(f'{{"x\\n": {written}}}'.encode()) == b'{"x\\n": "***"}'
         assert here.without_key_in_body(b'{"x": "plnx\\nothing"}') == b'{"x": "plnx\\nothing"}'
@@ -651,8 +651,8 @@ class TestTime:
                 client._deadline._end = 0.0  # long ago
 
     def test_a_process_that_ends_has_two_and_a_half_seconds_a_try_and_five_in_all(self) -> None:
-        seconds_a_try = account("http://127.0.0.1:9").in_a_hurry().seconds_a_try
-        assert (seconds_a_try, LAST_WORDS.seconds + seconds_a_try) == (2.5, 5.0)
+        seconds_a_try = account("http://127.0.0.1:9").with_short_timeouts().seconds_a_try
+        assert (seconds_a_try, ON_KILL.seconds + seconds_a_try) == (2.5, 5.0)
 
 
 class TestConfiguration:
@@ -731,7 +731,7 @@ class TestRetries:
     def test_a_policy_may_be_given_for_one_request(self, peer: Peer) -> None:
         peer.does(answer(500))
         with Client(account(peer.url), sleep=lambda _: None) as client, pytest.raises(PlanasonixError):
-            client.send(routes.get_job("job_1"), ONCE)
+            client.send(routes.get_job("job_1"), NO_RETRY)
         assert len(peer.seen) == 1
 
 
@@ -767,7 +767,7 @@ class TestPace:
         way.call(account(peer.url), read)
         way.call(account(peer.url), read, way.policy(takes_turns=False))
         assert way.clock.slept == []
-        assert way.pace.rest() > 0
+        assert way.pace.delay() > 0
 
     def test_nobody_asks_while_a_429_wants_silence(self, way: Way, peer: Peer) -> None:
         peer.does(error(429, Retry_After="100"), ONE_JOB)
@@ -786,7 +786,7 @@ class TestPace:
     def test_but_for_the_cancel_of_a_task_that_is_being_killed(self, way: Way, peer: Peer) -> None:
         peer.does(error(429, Retry_After="100"), ONE_JOB)
         failure(way, account(peer.url))
-        assert way.call(account(peer.url), lambda client: client.cancel_job("job_1"), LAST_WORDS).id == "job_1"
+        assert way.call(account(peer.url), lambda client: client.cancel_job("job_1"), ON_KILL).id == "job_1"
 
     def test_many_who_wait_at_once_go_one_after_another(self, way: Way, peer: Peer) -> None:
         # The window lasts longer than all four wait: a new one would let them go at once.

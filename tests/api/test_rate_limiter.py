@@ -11,8 +11,8 @@ from itertools import count, pairwise
 import pytest
 from pydantic import SecretStr
 
-from planasonix_provider.api.rate_limiter import LONGEST_REST, LONGEST_SILENCE, Pace, pace_of
-from planasonix_provider.simulator.api.rate_limit import Limits
+from planasonix_provider.api.rate_limiter import MAX_DELAY, MAX_RETRY_AFTER, RateLimiter, pace_of
+from planasonix_provider.simulator.api.rate_limit import PerKeyRateLimit
 from tests.support.api_clients import Clock
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
@@ -23,13 +23,13 @@ class Key:
 
     def __init__(self, limit: int, clock: Clock) -> None:
         self.clock = clock
-        self.limits = Limits(self.now, limit)
+        self.limits = PerKeyRateLimit(self.now, limit)
         self.asked = self.refused = 0
 
     def now(self) -> datetime:
         return BEGAN + timedelta(seconds=self.clock.now)
 
-    def ask(self, pace: Pace | None = None) -> bool:
+    def ask(self, pace: RateLimiter | None = None) -> bool:
         """Ask for something with the key, and let a process learn from the answer."""
         allowance = self.limits.take("key")
         self.asked += 1
@@ -37,7 +37,7 @@ class Key:
         headers = {name.lower(): value for name, value in allowance.headers.items()}
         headers["date"] = format_datetime(self.now(), usegmt=True)
         if pace:
-            pace.note(429 if allowance.is_exceeded else 200, headers)
+            pace.update(429 if allowance.is_exceeded else 200, headers)
         return not allowance.is_exceeded
 
 
@@ -49,8 +49,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def pace(clock: Clock) -> Pace:
-    return Pace(clock, lambda low, high: high / 2)
+def pace(clock: Clock) -> RateLimiter:
+    return RateLimiter(clock, lambda low, high: high / 2)
 
 
 def headers(remaining: int, *, limit: int = 100, seconds: int = 50) -> dict[str, str]:
@@ -65,121 +65,121 @@ def headers(remaining: int, *, limit: int = 100, seconds: int = 50) -> dict[str,
 
 
 class TestASilence:
-    def test_lasts_as_long_as_a_429_asks(self, pace: Pace, clock: Clock) -> None:
-        pace.note(429, {"retry-after": "30"})
+    def test_lasts_as_long_as_a_429_asks(self, pace: RateLimiter, clock: Clock) -> None:
+        pace.update(429, {"retry-after": "30"})
         clock.now += 10
-        assert pace.silence() == 20
+        assert pace.retry_after_remaining() == 20
         clock.now += 30
-        assert pace.silence() == 0
+        assert pace.retry_after_remaining() == 0
 
-    def test_is_not_cut_short_by_a_later_429_that_names_no_time(self, pace: Pace) -> None:
-        pace.note(429, {"retry-after": "30"})
-        pace.note(429, {})
-        assert pace.silence() == 30
+    def test_is_not_cut_short_by_a_later_429_that_names_no_time(self, pace: RateLimiter) -> None:
+        pace.update(429, {"retry-after": "30"})
+        pace.update(429, {})
+        assert pace.retry_after_remaining() == 30
 
-    def test_of_a_year_lasts_a_quarter_of_an_hour(self, pace: Pace) -> None:
-        pace.note(429, {"retry-after": "31536000"})
-        assert pace.silence() == LONGEST_SILENCE
+    def test_of_a_year_lasts_a_quarter_of_an_hour(self, pace: RateLimiter) -> None:
+        pace.update(429, {"retry-after": "31536000"})
+        assert pace.retry_after_remaining() == MAX_RETRY_AFTER
 
-    def test_is_not_what_an_outage_asks_for(self, pace: Pace) -> None:
-        pace.note(503, {"retry-after": "30"})
-        assert pace.silence() == 0
+    def test_is_not_what_an_outage_asks_for(self, pace: RateLimiter) -> None:
+        pace.update(503, {"retry-after": "30"})
+        assert pace.retry_after_remaining() == 0
 
 
 class TestARest:
-    def test_is_none_while_nothing_is_known(self, pace: Pace) -> None:
-        assert pace.rest() == 0
-        pace.note(200, {})
-        assert pace.rest() == 0
+    def test_is_none_while_nothing_is_known(self, pace: RateLimiter) -> None:
+        assert pace.delay() == 0
+        pace.update(200, {})
+        assert pace.delay() == 0
 
     def test_is_none_for_who_is_alone_while_half_is_left(self, clock: Clock) -> None:
-        key, pace = Key(100, clock), Pace(clock)
+        key, pace = Key(100, clock), RateLimiter(clock)
         for _ in range(49):
-            assert pace.rest() == 0
+            assert pace.delay() == 0
             key.ask(pace)
         key.ask(pace)
-        assert pace.rest() > 0
+        assert pace.delay() > 0
 
-    def test_spreads_what_is_left_over_the_time_that_is_left(self, pace: Pace) -> None:
+    def test_spreads_what_is_left_over_the_time_that_is_left(self, pace: RateLimiter) -> None:
         for remaining in range(99, 39, -1):
-            pace.note(200, headers(remaining))
+            pace.update(200, headers(remaining))
         # 40 are left, of which 10 are for others.
-        assert pace.rest() == pytest.approx(50 / 30)
+        assert pace.delay() == pytest.approx(50 / 30)
 
-    def test_is_longer_the_more_others_there_are(self, pace: Pace, clock: Clock) -> None:
-        pace.note(200, headers(60))
+    def test_is_longer_the_more_others_there_are(self, pace: RateLimiter, clock: Clock) -> None:
+        pace.update(200, headers(60))
         clock.now += 10
-        pace.note(200, headers(30, seconds=40))
+        pace.update(200, headers(30, seconds=40))
         # Thirty and more for each one of its own: twenty that may be used within 40 s are less than one of its own.
         crowd = (40 * 0.6 + 30) / (0.6 + 1)
-        assert pace.rest() == pytest.approx(min(60, 40 / (20 / crowd)))
+        assert pace.delay() == pytest.approx(min(60, 40 / (20 / crowd)))
 
     @pytest.mark.parametrize(("remaining", "is_free"), [(1_128, True), (601, True), (600, False)])
-    def test_is_none_among_many_while_half_is_left(self, pace: Pace, remaining: int, is_free: bool) -> None:
+    def test_is_none_among_many_while_half_is_left(self, pace: RateLimiter, remaining: int, is_free: bool) -> None:
         # Most of what is gone went before this process had asked for anything, as at each start of a worker.
-        pace.note(200, headers(remaining, limit=1_200))
-        assert (pace.rest() == 0) is is_free
+        pace.update(200, headers(remaining, limit=1_200))
+        assert (pace.delay() == 0) is is_free
 
-    def test_knows_that_others_have_gone_on_meanwhile(self, pace: Pace, clock: Clock) -> None:
-        pace.note(200, headers(80))
+    def test_knows_that_others_have_gone_on_meanwhile(self, pace: RateLimiter, clock: Clock) -> None:
+        pace.update(200, headers(80))
         clock.now += 10
-        pace.note(200, headers(60, seconds=40))
+        pace.update(200, headers(60, seconds=40))
         clock.now += 25
         # By now, they have used what was left: it is the next window's turn, and not in its first moment.
-        assert pace.rest() > 15
+        assert pace.delay() > 15
 
     def test_of_an_empty_key_goes_beyond_the_end_of_the_window_and_not_for_all_to_the_same_moment(
         self, clock: Clock
     ) -> None:
         rests = []
         for lot in (0.0, 1.0):
-            pace = Pace(clock, lambda low, high, lot=lot: lot)
-            pace.note(200, headers(99, seconds=0))
+            pace = RateLimiter(clock, lambda low, high, lot=lot: lot)
+            pace.update(200, headers(99, seconds=0))
             clock.now += 1
-            pace.note(200, headers(0, seconds=20))
-            rests.append(pace.rest())
+            pace.update(200, headers(0, seconds=20))
+            rests.append(pace.delay())
         assert rests[0] == pytest.approx(20)
         assert rests[1] > 20
 
-    def test_is_never_long(self, pace: Pace) -> None:
-        pace.note(200, headers(0, limit=1, seconds=900))
-        assert pace.rest() == LONGEST_REST
-        assert sum(pace.rests()) == LONGEST_REST
+    def test_is_never_long(self, pace: RateLimiter) -> None:
+        pace.update(200, headers(0, limit=1, seconds=900))
+        assert pace.delay() == MAX_DELAY
+        assert sum(pace.acquire()) == MAX_DELAY
 
-    def test_is_none_where_the_headers_are_nonsense(self, pace: Pace) -> None:
-        pace.note(200, dict.fromkeys(headers(1), "⅔"))
-        assert pace.rest() == 0
+    def test_is_none_where_the_headers_are_nonsense(self, pace: RateLimiter) -> None:
+        pace.update(200, dict.fromkeys(headers(1), "⅔"))
+        assert pace.delay() == 0
 
-    def test_minds_no_answers_that_come_in_another_order(self, pace: Pace) -> None:
+    def test_minds_no_answers_that_come_in_another_order(self, pace: RateLimiter) -> None:
         for remaining in (90, 70, 71, 72, 69, 60, 65, 40):
-            pace.note(200, headers(remaining))
-        assert 50 / 30 < pace.rest() < 50 * 10 / 30
+            pace.update(200, headers(remaining))
+        assert 50 / 30 < pace.delay() < 50 * 10 / 30
 
-    def test_begins_anew_with_a_new_window(self, pace: Pace, clock: Clock) -> None:
-        pace.note(200, headers(99))
-        pace.note(200, headers(2))
-        assert pace.rest() > 50
+    def test_begins_anew_with_a_new_window(self, pace: RateLimiter, clock: Clock) -> None:
+        pace.update(200, headers(99))
+        pace.update(200, headers(2))
+        assert pace.delay() > 50
         clock.now += 51
         for remaining in range(99, 60, -1):
-            pace.note(200, headers(remaining))
-        assert pace.rest() < 5
+            pace.update(200, headers(remaining))
+        assert pace.delay() < 5
 
-    def test_is_taken_in_turn(self, pace: Pace, clock: Clock) -> None:
+    def test_is_taken_in_turn(self, pace: RateLimiter, clock: Clock) -> None:
         for remaining in range(99, 39, -1):
-            pace.note(200, headers(remaining))
+            pace.update(200, headers(remaining))
         moments = []
         for _ in range(3):
-            for seconds in pace.rests():
+            for seconds in pace.acquire():
                 clock.sleep(seconds)
             moments.append(clock.now)
         apart = [later - sooner for sooner, later in pairwise(moments)]
         assert min(apart) > 1
 
-    def test_that_takes_long_is_told_once_a_minute(self, pace: Pace, caplog: pytest.LogCaptureFixture) -> None:
-        pace.note(200, headers(0))
+    def test_that_takes_long_is_told_once_a_minute(self, pace: RateLimiter, caplog: pytest.LogCaptureFixture) -> None:
+        pace.update(200, headers(0))
         with caplog.at_level(logging.INFO):
-            pace.rest()
-            pace.rest()
+            pace.delay()
+            pace.delay()
         assert caplog.messages == [
             "The API key has 0 of 100 requests left for the next 50 s. Requests that can wait are spread over that "
             "time."
@@ -193,7 +193,7 @@ class Process:
         self.key = key
         self.lots = lots
         self.paced = paced
-        self.pace = Pace(key.clock, lots.uniform)
+        self.pace = RateLimiter(key.clock, lots.uniform)
 
     def live(self, job_seconds: float, interval: float = 10.0) -> Iterator[float]:
         """Do all that; yield the seconds that pass meanwhile."""
@@ -209,8 +209,8 @@ class Process:
     def ask(self, *, can_wait: bool = True) -> Iterator[float]:
         while True:
             if can_wait and self.paced:
-                yield from self.pace.rests()
-            while silence := self.pace.silence():
+                yield from self.pace.acquire()
+            while silence := self.pace.retry_after_remaining():
                 yield silence + self.lots.uniform(0, 0.5)
             answered = self.key.ask(self.pace)
             yield 0.05
@@ -248,14 +248,14 @@ def test_without_a_pace_they_do_not(clock: Clock) -> None:
 def test_a_process_that_began_among_many_looks_as_it_likes_once_it_is_alone(clock: Clock, others: int) -> None:
     clock.now = 53.0  # the third second of a window
     key = Key(120, clock)
-    pace = Pace(clock, lambda low, high: high / 2)
+    pace = RateLimiter(clock, lambda low, high: high / 2)
     for _ in range(others):
         key.ask()
     key.ask(pace)
     looks = []
     while clock.now < 1_200:
         clock.now += 10
-        while rest := pace.rest():
+        while rest := pace.delay():
             clock.now += rest
         key.ask(pace)
         looks.append(clock.now)

@@ -18,7 +18,7 @@ from planasonix_provider.api.errors import (
     PlanasonixServerError,
     PlanasonixUnreadableError,
 )
-from planasonix_provider.api.responses import Answer, read, retry_after
+from planasonix_provider.api.responses import RawResponse, read, retry_after
 from tests.api.test_models import JSON
 from tests.support.raw_server import HTML, JOB
 
@@ -26,9 +26,9 @@ GET_JOB = routes.get_job("job_1")
 DATE = "Thu, 27 Mar 2025 14:22:10 GMT"
 
 
-def answer(status: int, body: Any = b"", **headers: str) -> Answer:
+def answer(status: int, body: Any = b"", **headers: str) -> RawResponse:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, content)
+    return RawResponse(status, {name.replace("_", "-"): value for name, value in headers.items()}, content)
 
 
 def refusal(status: int, body: Any = b"", **headers: str) -> PlanasonixResponseError:
@@ -186,7 +186,7 @@ def test_a_message_holds_nothing_of_a_body_that_cannot_be_read() -> None:
 def test_no_answer_whatever_breaks_the_reader(status: int, content: bytes) -> None:
     for request in (GET_JOB, routes.trigger_sync("conn_1"), routes.list_jobs(), routes.get_job_results("job_1")):
         with pytest.raises(PlanasonixError):
-            read(request, Answer(status, {}, content))
+            read(request, RawResponse(status, {}, content))
 
 
 #: A page with rows that cannot be read, and two that can.

@@ -23,13 +23,13 @@ from planasonix_provider.api.errors import (
     PlanasonixValidationError,
 )
 from planasonix_provider.api.retry import (
-    LAST_WORDS,
-    ONCE,
+    NO_RETRY,
+    ON_KILL,
     LogThrottle,
-    Policy,
-    is_ambiguous,
-    is_passing,
-    surely_did_nothing,
+    RetryPolicy,
+    had_no_effect,
+    has_unknown_effect,
+    is_transient,
 )
 from tests.support.api_clients import KEY, Way, account
 from tests.support.raw_server import HTML, ONE_JOB, RESET, SILENCE, STARTED, Peer, Reaction, Seen, answer, cut, error
@@ -93,7 +93,7 @@ def start(client: Any) -> Any:
 
 
 def failure(
-    way: Way, url: str, operation: Callable[[Any], Any], policy: Policy | None = None, **fields: Any
+    way: Way, url: str, operation: Callable[[Any], Any], policy: RetryPolicy | None = None, **fields: Any
 ) -> PlanasonixError:
     with pytest.raises(PlanasonixError) as failed:
         way.call(account(url, **fields), operation, policy)
@@ -119,7 +119,7 @@ def test_a_read_and_a_cancel_are_sent_again_where_that_can_help(
 def test_a_start_is_sent_again_only_where_the_first_did_nothing(way: Way, peer: Peer, case: Case) -> None:
     peer.does(case.reaction)
     failed = failure(way, peer.url, start, **patience(case))
-    assert (type(failed), is_ambiguous(failed)) == (case.kind, case.ambiguous)
+    assert (type(failed), has_unknown_effect(failed)) == (case.kind, case.ambiguous)
     assert (len(peer.has_seen(case.start)), len(way.clock.slept)) == (case.start, case.start - 1)
     assert len({seen.headers["idempotency-key"] for seen in peer.seen}) == 1
 
@@ -130,7 +130,7 @@ def test_a_connection_that_was_never_made_is_tried_again_for_all(way: Way, opera
         closed.bind(("127.0.0.1", 0))  # bound and not listening: nobody else takes the port, and it refuses
         failed = failure(way, f"http://127.0.0.1:{closed.getsockname()[1]}", operation)
     assert type(failed) is PlanasonixTransportError
-    assert not is_ambiguous(failed)
+    assert not has_unknown_effect(failed)
     assert len(way.clock.slept) == 2
 
 
@@ -152,7 +152,7 @@ def test_the_error_at_the_end_says_how_often_it_was_tried(way: Way, peer: Peer) 
     peer.does(error(500))
     assert failure(way, peer.url, read).message.endswith(" (Tried 3 times.)")
     assert "Tried" not in failure(way, peer.url, start).message
-    assert "Tried" not in failure(way, peer.url, read, ONCE).message
+    assert "Tried" not in failure(way, peer.url, read, NO_RETRY).message
 
 
 def test_a_wait_is_drawn_from_zero_to_a_bound_that_doubles_up_to_the_longest(way: Way, peer: Peer) -> None:
@@ -163,7 +163,7 @@ def test_a_wait_is_drawn_from_zero_to_a_bound_that_doubles_up_to_the_longest(way
         return high / 4
 
     peer.does(error(500))
-    failure(way, peer.url, read, Policy(clock=way.clock, draw=draw))
+    failure(way, peer.url, read, RetryPolicy(clock=way.clock, draw=draw))
     highest = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 20.0]
     assert bounds[:7] == [(0.0, bound) for bound in highest]
     assert way.clock.slept == [bound / 4 for bound in highest]
@@ -214,7 +214,7 @@ def test_the_time_that_the_tries_take_counts(way: Way, peer: Peer) -> None:
 @pytest.mark.parametrize("seconds", ["120", "86400", "999999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
 def test_a_retry_after_beyond_the_time_ends_at_once(way: Way, peer: Peer, seconds: str) -> None:
     peer.does(error(429, Retry_After=seconds))
-    failed = failure(way, peer.url, read, Policy(clock=way.clock))
+    failed = failure(way, peer.url, read, RetryPolicy(clock=way.clock))
     assert isinstance(failed, PlanasonixRateLimitError)
     assert (len(peer.seen), way.clock.slept) == (1, [])
 
@@ -232,7 +232,7 @@ def test_a_long_outage_is_logged_at_its_beginning_and_then_once_a_minute(
 ) -> None:
     peer.does(error(500))
     with caplog.at_level(logging.DEBUG, logger="planasonix_provider"):
-        failure(way, peer.url, read, Policy(tries=10, clock=way.clock, draw=max))
+        failure(way, peer.url, read, RetryPolicy(tries=10, clock=way.clock, draw=max))
     waits = [(record.levelname, record.getMessage().rpartition(" in ")[2]) for record in caplog.records]
     assert waits == [
         ("INFO", "0.5 s."),
@@ -249,7 +249,7 @@ def test_a_long_outage_is_logged_at_its_beginning_and_then_once_a_minute(
 
 def test_requests_that_share_a_throttle_share_its_lines(way: Way, peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
     peer.does(error(500))
-    policy = Policy(tries=3, clock=way.clock, draw=max, throttle=LogThrottle())
+    policy = RetryPolicy(tries=3, clock=way.clock, draw=max, throttle=LogThrottle())
     with caplog.at_level(logging.INFO, logger="planasonix_provider"):
         for _ in range(3):
             failure(way, peer.url, read, policy)
@@ -262,20 +262,20 @@ def test_requests_that_share_a_throttle_share_its_lines(way: Way, peer: Peer, ca
 
 def test_once_is_once(way: Way, peer: Peer) -> None:
     peer.does(error(429))
-    failure(way, peer.url, read, ONCE)
+    failure(way, peer.url, read, NO_RETRY)
     assert (len(peer.seen), way.clock.slept) == (1, [])
 
 
 def test_last_words_fit_into_the_seconds_that_a_killed_process_is_given(way: Way, peer: Peer) -> None:
     peer.does(error(500))
-    failure(way, peer.url, cancel, replace(LAST_WORDS, clock=way.clock, draw=max))
+    failure(way, peer.url, cancel, replace(ON_KILL, clock=way.clock, draw=max))
     assert len(peer.seen) > 3
     assert sum(way.clock.slept) < 5.0
 
 
 def test_the_default_ends_within_two_minutes(way: Way, peer: Peer) -> None:
     peer.does(error(503, Retry_After="15"))
-    failure(way, peer.url, read, Policy(clock=way.clock, draw=max))
+    failure(way, peer.url, read, RetryPolicy(clock=way.clock, draw=max))
     assert 60.0 < sum(way.clock.slept) < 120.0
 
 
@@ -303,14 +303,14 @@ def test_the_default_ends_within_two_minutes(way: Way, peer: Peer) -> None:
 def test_an_error_is_ambiguous_if_it_passes_and_may_have_done_something(
     failed: BaseException, passing: bool, nothing: bool
 ) -> None:
-    assert (is_passing(failed), surely_did_nothing(failed)) == (passing, nothing)
-    assert is_ambiguous(failed) is (passing and not nothing)
+    assert (is_transient(failed), had_no_effect(failed)) == (passing, nothing)
+    assert has_unknown_effect(failed) is (passing and not nothing)
 
 
 @pytest.mark.parametrize("fault", [("reset",), ("cut",), ("html", 502), ("status", 500, {}), ("status", 503, {})])
 def test_a_start_whose_answer_was_lost_makes_one_job(way: Way, fault: FaultItem) -> None:
     with ReferenceServer(api_key=KEY, start_faults=[after_effect(fault)], conflict_on_active=False) as server:
-        assert is_ambiguous(failure(way, server.url, start))
+        assert has_unknown_effect(failure(way, server.url, start))
         assert len(server.jobs) == 1
 
 

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from planasonix_provider.api import routes
 from planasonix_provider.api.client import Client
 from planasonix_provider.api.errors import PlanasonixNotFoundError
-from planasonix_provider.api.request import Repeat, Request
+from planasonix_provider.api.request import Idempotency, Request
 from tests.support.api_clients import KEY, account
 from tests.support.reference_server import ReferenceServer
 
@@ -169,7 +169,7 @@ class TestAWebhook:
             routes.rotate_webhook_secret("wh_1"),
             routes.test_webhook("wh_1"),
         ]
-        assert {request.repeat for request in once} == {Repeat.STARTS_WORK}
+        assert {request.repeat for request in once} == {Idempotency.NOT_IDEMPOTENT}
         again: list[Request[Any]] = [
             routes.get_webhook("wh_1"),
             routes.update_webhook("wh_1", enabled=True),
@@ -178,7 +178,7 @@ class TestAWebhook:
             routes.list_webhook_deliveries("wh_1"),
             routes.get_openapi(),
         ]
-        assert {request.repeat for request in again} == {Repeat.SAFE}
+        assert {request.repeat for request in again} == {Idempotency.SAFE}
 
 
 @pytest.mark.parametrize(
@@ -210,11 +210,11 @@ def test_only_a_start_is_unsafe_to_repeat_and_only_a_start_has_a_key() -> None:
         routes.get_job_results("j"),
         routes.cancel_job("j"),
     ]
-    assert {request.repeat for request in safe} == {Repeat.SAFE}
+    assert {request.repeat for request in safe} == {Idempotency.SAFE}
     assert {request.idempotency_key for request in safe} == {None}
     backfill = routes.trigger_backfill("c", start_at="2025-01-01", end_at="2025-02-01")
     for start in (routes.trigger_sync("c"), backfill):
-        assert start.repeat is Repeat.STARTS_WORK
+        assert start.repeat is Idempotency.NOT_IDEMPOTENT
         assert start.idempotency_key
 
 

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from pytest_mock import MockerFixture
 
 from planasonix_provider import validators
-from planasonix_provider.api.client_config import DEFAULT_BASE_URL, Account
+from planasonix_provider.api.client_config import DEFAULT_BASE_URL, ClientConfig
 from planasonix_provider.assets.planasonix import (
     DEFAULT_HOST,
     LONGEST_URI,
@@ -34,7 +34,7 @@ IS_STRICT = Version(version("apache-airflow")) >= Version("3")
 
 #: Whatever a database takes between quotes.
 TABLES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=60).filter(
-    lambda text: bool(text.strip()) and not validators.is_open(text)
+    lambda text: bool(text.strip()) and not validators.is_templated(text)
 )
 IDS = st.text(st.characters(codec="utf-8", exclude_characters=' /\\?#%"{'), min_size=1, max_size=30).filter(
     lambda text: text.isprintable() and bool(text.strip("."))
@@ -275,7 +275,7 @@ def test_a_name_or_an_extra_that_airflow_cannot_keep_is_refused(parameter: str, 
     ],
 )
 def test_the_host_of_an_asset_is_that_of_the_api(base_url: str, host: str) -> None:
-    assert Account(SecretStr("plnx_test"), base_url=base_url).host == host
+    assert ClientConfig(SecretStr("plnx_test"), base_url=base_url).host == host
     assert PlanasonixTable(host, CONNECTION, "a").host == host
 
 

@@ -7,8 +7,8 @@ from hashlib import sha256
 from itertools import count
 
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.model.request_bodies import SyncOrder
-from planasonix_provider.simulator.model.simulated_backfills import BackfillOrder
+from planasonix_provider.simulator.model.request_bodies import SyncRequestBody
+from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
 
 TASK = {
     "dag_id": "nightly",
@@ -39,12 +39,12 @@ class Stage:
 
     def sync(self, connection_id: str = "conn_demo_01", **body: object) -> str:
         """Start a sync."""
-        return self.planasonix.world.start_sync(connection_id, SyncOrder.model_validate(body)).id
+        return self.planasonix.world.start_sync(connection_id, SyncRequestBody.model_validate(body)).id
 
     def backfill(self, connection_id: str = "conn_demo_01", **more: object) -> str:
         """Start a backfill."""
         body = {"start_at": "2024-01-01", "end_at": "2025-01-01", **more}
-        return self.planasonix.world.start_backfill(connection_id, BackfillOrder.model_validate(body)).id
+        return self.planasonix.world.start_backfill(connection_id, BackfillRequestBody.model_validate(body)).id
 
     def fill(self) -> dict[str, str]:
         """Let something of each kind happen, and give the paths of all pages by their names."""

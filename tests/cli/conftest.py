@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from planasonix_provider.__main__ import main
-from planasonix_provider.api.retry import Policy
+from planasonix_provider.api.retry import RetryPolicy
 from planasonix_provider.cli import runner
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting import cancel, shared_client
@@ -46,14 +46,14 @@ Run = Callable[..., Ran]
 def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long to wait between two tries is tested where it is decided; here it would only be slept away."""
     monkeypatch.setattr(runner, "QUICK", replace(runner.QUICK, draw=lambda low, high: 0.0))
-    monkeypatch.setattr(shared_client, "Policy", partial(Policy, draw=lambda low, high: 0.0))
+    monkeypatch.setattr(shared_client, "RetryPolicy", partial(RetryPolicy, draw=lambda low, high: 0.0))
 
 
 @pytest.fixture(autouse=True)
 def _a_quick_pursuit(monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulator's jobs are quick, too."""
-    monkeypatch.setattr(cancel, "PURSUE_EVERY", 0.05)
-    monkeypatch.setattr("planasonix_provider.cli.waiting.PURSUE_EVERY", 0.05)
+    monkeypatch.setattr(cancel, "CANCEL_POLL_INTERVAL", 0.05)
+    monkeypatch.setattr("planasonix_provider.cli.waiting.CANCEL_POLL_INTERVAL", 0.05)
 
 
 @pytest.fixture(autouse=True)

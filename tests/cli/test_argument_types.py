@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from planasonix_provider.cli import argument_types
-from planasonix_provider.cli.usage import MisuseError
+from planasonix_provider.cli.usage import UsageError
 
 
 def test_metadata_comes_in_pairs_or_as_an_object() -> None:
@@ -30,7 +30,7 @@ def test_metadata_comes_in_pairs_or_as_an_object() -> None:
     ids=lambda text: text[:10],
 )
 def test_other_metadata_is_refused(text: str) -> None:
-    with pytest.raises(MisuseError, match=r"^--metadata: got "):
+    with pytest.raises(UsageError, match=r"^--metadata: got "):
         argument_types.metadata("--metadata", [text])
 
 
@@ -55,7 +55,7 @@ def test_a_secret_has_no_line_break_at_its_end(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_text_is_refused_without_showing_it(tmp_path: Path) -> None:
     (tmp_path / "s").write_bytes(b"\xff\xfe secret")
-    with pytest.raises(MisuseError, match=r"^--secret-from: .*\(it is no text\)") as refusal:
+    with pytest.raises(UsageError, match=r"^--secret-from: .*\(it is no text\)") as refusal:
         argument_types.secret("--secret-from", str(tmp_path / "s"))
     assert "secret'" not in str(refusal.value).replace(str(tmp_path), "")
 
@@ -64,6 +64,6 @@ def test_a_file_that_is_no_text_is_refused_without_showing_it(tmp_path: Path) ->
     "given", ["whsec_0123456789012345", "~nosuch/whsec_0123456789012345", "/nowhere/whsec_0123456789012345"]
 )
 def test_a_secret_in_the_place_of_its_file_is_refused_without_showing_it(given: str) -> None:
-    with pytest.raises(MisuseError, match=r"^--secret-from: allowed is a file that holds the secret") as refusal:
+    with pytest.raises(UsageError, match=r"^--secret-from: allowed is a file that holds the secret") as refusal:
         argument_types.secret("--secret-from", given)
     assert "whsec_" not in str(refusal.value)

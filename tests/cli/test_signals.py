@@ -4,21 +4,21 @@ import signal
 
 import pytest
 
-from planasonix_provider.cli.signals import Interrupted, Interrupts
+from planasonix_provider.cli.signals import Interrupted, SignalHandler
 from tests.cli.conftest import press
 
 
 def test_a_signal_interrupts_and_gives_the_code_that_shells_give() -> None:
     for number, code in {signal.SIGINT: 130, signal.SIGTERM: 143}.items():
-        with Interrupts(print), pytest.raises(Interrupted) as interrupt:
+        with SignalHandler(print), pytest.raises(Interrupted) as interrupt:
             press(number)
         assert (interrupt.value.code, interrupt.value.amid) == (code, False)
 
 
 def test_one_that_is_held_comes_when_it_is_let_through() -> None:
     said: list[str] = []
-    with Interrupts(said.append) as interrupts:
-        with interrupts.held("it is done"):
+    with SignalHandler(said.append) as interrupts:
+        with interrupts.deferred("it is done"):
             press()
         assert said == ["Interrupted: ending once it is done. Once more ends at once."]
         with pytest.raises(Interrupted) as interrupt:
@@ -28,8 +28,8 @@ def test_one_that_is_held_comes_when_it_is_let_through() -> None:
 
 
 def test_one_that_is_held_as_a_whole_is_not_let_through_amid_it() -> None:
-    with Interrupts(str) as interrupts:
-        with interrupts.held("it is done", whole=True):
+    with SignalHandler(str) as interrupts:
+        with interrupts.deferred("it is done", whole=True):
             press()
             interrupts.check()
         with pytest.raises(Interrupted):
@@ -37,8 +37,8 @@ def test_one_that_is_held_as_a_whole_is_not_let_through_amid_it() -> None:
 
 
 def test_a_second_one_is_not_held() -> None:
-    with Interrupts(str) as interrupts:
-        with interrupts.held("it is done"):
+    with SignalHandler(str) as interrupts:
+        with interrupts.deferred("it is done"):
             press()
             with pytest.raises(Interrupted) as interrupt:
                 press()

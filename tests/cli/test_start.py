@@ -7,7 +7,7 @@ import pytest
 
 from planasonix_provider.cli import start
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.model.api_errors import Refused
+from planasonix_provider.simulator.model.api_errors import ApiError
 from tests.cli.conftest import Run, press, when
 from tests.conftest import API_KEY
 from tests.support.hanging_responses import Hanging
@@ -84,7 +84,7 @@ class TestASync:
         self, simulator: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch, job_id: str, hint: str | None
     ) -> None:
         def refuse(*_: Any, **__: Any) -> None:
-            raise Refused("sync_in_progress", "a sync is in progress", existing_job_id=job_id)
+            raise ApiError("sync_in_progress", "a sync is in progress", existing_job_id=job_id)
 
         monkeypatch.setattr(simulator.world, "start_sync", refuse)
         ran = shell("sync", CONNECTION)

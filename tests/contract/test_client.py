@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from planasonix_provider.api import routes, validation
-from planasonix_provider.api.client import Account, AsyncClient, Client
+from planasonix_provider.api.client import AsyncClient, Client, ClientConfig
 from planasonix_provider.api.event_types import KNOWN_EVENTS
 from planasonix_provider.api.models import Priority
 from planasonix_provider.api.operations import Operations
-from planasonix_provider.api.retry import ONCE
+from planasonix_provider.api.retry import NO_RETRY
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.validators import utc
 from tests.api.test_models import JSON
@@ -101,10 +101,10 @@ class Caller:
     def __init__(self, way: str, url: str) -> None:
         self.way = way
         self.runner = asyncio.Runner()
-        account = Account(api_key=SecretStr(KEY), base_url=url, organization_id="org_1")
+        account = ClientConfig(api_key=SecretStr(KEY), base_url=url, organization_id="org_1")
         self.client: Any = {
-            "blocking": lambda: Client(account, ONCE),
-            "awaited": lambda: AsyncClient(account, ONCE),
+            "blocking": lambda: Client(account, NO_RETRY),
+            "awaited": lambda: AsyncClient(account, NO_RETRY),
             "hook": lambda: PlanasonixHook("planasonix_document"),
         }[way]()
 
@@ -161,7 +161,7 @@ def test_every_operation_of_the_document_is_a_method_and_every_method_one(server
 @pytest.mark.parametrize("name", ROUTES)
 def test_every_request_is_allowed_and_its_answer_read(caller: Caller, server: DocumentServer, name: str) -> None:
     @settings(max_examples=8 * TIMES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    @given(validation(name))
+    @given(arguments(name))
     def try_it(given: dict[str, Any]) -> None:
         server.sent.clear()
         answer = caller.call(name, given)
@@ -191,7 +191,7 @@ def assert_read(server: DocumentServer, name: str, answer: Any) -> None:
 @pytest.mark.parametrize("name", ROUTES)
 def test_all_that_the_document_has_can_be_sent_and_is(caller: Caller, server: DocumentServer, name: str) -> None:
     @settings(max_examples=3 * TIMES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    @given(validation(name, whole=True))
+    @given(arguments(name, whole=True))
     def try_it(given: dict[str, Any]) -> None:
         server.sent.clear()
         caller.call(name, given)

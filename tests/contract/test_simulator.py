@@ -23,8 +23,8 @@ from schemathesis.generation.stateful import run_state_machine_as_test
 
 from planasonix_provider.api.models import as_utc
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.model.simulated_backfills import BackfillOrder
-from planasonix_provider.simulator.webhooks.webhook_sender import Courier
+from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
+from planasonix_provider.simulator.webhooks.webhook_sender import WebhookSender
 
 #: How many requests are thought up for each operation, besides those that cover each of its parameters.
 EXAMPLES = 5 * int(os.environ.get("HYPOTHESIS_EXAMPLES", "1"))
@@ -76,7 +76,7 @@ class World:
         self.simulator.world.configure(webhook_attempts=1)
         self.simulator.subscribe("https://example.com", ["job.failed"])
         self.simulator.world.start_sync(CONNECTION)
-        self.simulator.world.start_backfill(CONNECTION, BackfillOrder.model_validate(WINDOW))
+        self.simulator.world.start_backfill(CONNECTION, BackfillRequestBody.model_validate(WINDOW))
 
     def go_on(self) -> None:
         """Let a second pass, in which every other delivery arrives."""
@@ -96,7 +96,7 @@ class World:
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Courier, "wake", lambda _: None)
+        patch.setattr(WebhookSender, "wake", lambda _: None)
         world = World()
         with world.simulator:
             yield world

@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 
 from planasonix_provider.api import client
-from planasonix_provider.api.client import Account
-from planasonix_provider.api.retry import Policy
+from planasonix_provider.api.client import ClientConfig
+from planasonix_provider.api.retry import RetryPolicy
 from planasonix_provider.execution import api_session, on_kill
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
@@ -22,19 +22,19 @@ from tests.support.task_runs import no_variables
 def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long to wait between two tries is tested where it is decided; here it would only be slept away."""
     for module in (client, shared_client):
-        monkeypatch.setattr(module, "Policy", partial(Policy, draw=lambda low, high: 0.0))
+        monkeypatch.setattr(module, "RetryPolicy", partial(RetryPolicy, draw=lambda low, high: 0.0))
 
 
 @pytest.fixture(autouse=True)
 def _a_quick_pursuit(monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulator's jobs are quick, too."""
-    monkeypatch.setattr(cancel, "PURSUE_EVERY", 0.05)
+    monkeypatch.setattr(cancel, "CANCEL_POLL_INTERVAL", 0.05)
 
 
 @pytest.fixture(autouse=True)
 def _lists_that_are_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long to look for what a lost answer has made is tested where it is decided, too."""
-    monkeypatch.setattr(api_session, "LOOK_AGAIN_AFTER", (0.01, 0.01))
+    monkeypatch.setattr(api_session, "SEARCH_DELAYS", (0.01, 0.01))
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def _variables(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _no_time_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     """No supervisor looks after these tasks."""
-    monkeypatch.setattr(deferral, "SETTLING", timedelta(0))
+    monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(0))
 
 
 @pytest.fixture(params=[False, True], ids=["on a worker", "deferred"])
@@ -62,7 +62,7 @@ def make(request: pytest.FixtureRequest, simulator: Simulator) -> Make:
 @pytest.fixture(autouse=True)
 def _time_for_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """What fits into the seconds that Airflow leaves a killed task is tested apart: a slow machine needs more here."""
-    monkeypatch.setattr(Account, "in_a_hurry", lambda account: account)
-    monkeypatch.setattr(on_kill, "LAST_WORDS", replace(on_kill.LAST_WORDS, seconds=60.0))
+    monkeypatch.setattr(ClientConfig, "with_short_timeouts", lambda account: account)
+    monkeypatch.setattr(on_kill, "ON_KILL", replace(on_kill.ON_KILL, seconds=60.0))
     # Less than it takes until a cancel that met an outage is tried again.
-    monkeypatch.setattr(on_kill, "LAST_PURSUIT", cancel.AGAIN_EVERY - 1)
+    monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", cancel.RETRY_INTERVAL - 1)

@@ -16,11 +16,11 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, Ass
 from planasonix_provider.api.models import Job, TableResult
 from planasonix_provider.assets.planasonix import DEFAULT_HOST, PlanasonixTable, planasonix_asset
 from planasonix_provider.execution import asset_events as told_of
-from planasonix_provider.execution.asset_events import tell_of_loaded
+from planasonix_provider.execution.asset_events import emit_table_events
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.api import app
-from planasonix_provider.waiting.result import WorkAccount
+from planasonix_provider.waiting.result import WorkResult
 from tests.support.attempts import dies
 from tests.support.scenarios import CONNECTION, backfill, routes_asked, sync
 from tests.support.task_runs import Run, context, drive
@@ -176,10 +176,10 @@ class TestAnEmptyTable:
 
     def test_is_none_of_which_the_api_does_not_say_how_many_rows_it_got(self) -> None:
         job = Job(id="job_1", status="succeeded")
-        account = WorkAccount(job, "https://x/job_1", tables=(TableResult(name="orders"),))
+        account = WorkResult(job, "https://x/job_1", tables=(TableResult(name="orders"),))
         orders = planasonix_asset(connection_id=CONNECTION, table="orders")
         operator = sync(outlets=[orders], ignore_empty_tables=True)
-        tell_of_loaded(operator, context(run := Run()), account, DEFAULT_HOST, CONNECTION)
+        emit_table_events(operator, context(run := Run()), account, DEFAULT_HOST, CONNECTION)
         assert operator.outlets == [orders]
         extra = run.outlet_events[orders].extra
         assert (extra["rows_loaded"], extra["window"]) == (None, {"start_at": None, "end_at": None})

@@ -12,15 +12,15 @@ from sqlalchemy import select
 from planasonix_provider import airflow_compat
 from planasonix_provider.api.errors import PlanasonixLostTrackError
 from planasonix_provider.execution import attempt_store
-from planasonix_provider.execution.attempt_store import Records
-from planasonix_provider.waiting.attempt import Record
+from planasonix_provider.execution.attempt_store import AttemptStore
+from planasonix_provider.waiting.attempt import AttemptRecord
 from tests.support.task_runs import Run, context
 
-RECORD = Record(
+RECORD = AttemptRecord(
     kind="job",
     connection_id="conn_1",
     key="nightly/load/1/5f0c",
-    began_at=datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC),
+    first_sent_at=datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC),
     digest="ab",
     try_number=1,
     max_tries=2,
@@ -47,15 +47,15 @@ class TestInVariables:
         monkeypatch.setattr(attempt_store, "variables", airflow_compat.variables)
 
     def test_is_read_by_the_next_try_and_goes_when_all_is_done(self) -> None:
-        Records(before_3_3()).write(RECORD)
-        assert Records(before_3_3(try_number=2)).read() == RECORD
-        Records(before_3_3()).forget()
-        assert Records(before_3_3()).read() is None
+        AttemptStore(before_3_3()).write(RECORD)
+        assert AttemptStore(before_3_3(try_number=2)).read() == RECORD
+        AttemptStore(before_3_3()).forget()
+        assert AttemptStore(before_3_3()).read() is None
 
     def test_is_not_that_of_another_mapped_task(self) -> None:
-        Records(before_3_3(map_index=1)).write(RECORD)
-        assert Records(before_3_3(map_index=2)).read() is None
-        Records(before_3_3(map_index=1)).forget()
+        AttemptStore(before_3_3(map_index=1)).write(RECORD)
+        assert AttemptStore(before_3_3(map_index=2)).read() is None
+        AttemptStore(before_3_3(map_index=1)).forget()
 
     @pytest.mark.parametrize(
         ("damage", "what"),
@@ -73,17 +73,17 @@ class TestInVariables:
     def test_that_is_damaged_or_of_another_version_is_named_until_it_is_deleted(
         self, damage: Callable[[str], str], what: str
     ) -> None:
-        Records(before_3_3(map_index=5)).write(RECORD)
+        AttemptStore(before_3_3(map_index=5)).write(RECORD)
         (name,) = names()
         whole = airflow_compat.variables().get(name, None)
         assert damage(whole) != whole
         airflow_compat.variables().set(name, damage(whole), description="")
         with pytest.raises(PlanasonixLostTrackError) as lost:
-            Records(before_3_3(map_index=5, try_number=2)).read()
+            AttemptStore(before_3_3(map_index=5, try_number=2)).read()
         assert what in str(lost.value)
         assert f"delete Airflow variable {name!r}, and clear the task" in str(lost.value)
         airflow_compat.variables().delete(name)
-        assert Records(before_3_3(map_index=5, try_number=2)).read() is None
+        assert AttemptStore(before_3_3(map_index=5, try_number=2)).read() is None
 
     def test_is_forgotten_though_it_is_not_there(self) -> None:
-        Records(before_3_3()).forget()
+        AttemptStore(before_3_3()).forget()

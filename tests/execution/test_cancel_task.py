@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixServerError, PlanasonixTimeoutError
 from planasonix_provider.api.models import BackfillBody
-from planasonix_provider.api.retry import Policy
+from planasonix_provider.api.retry import RetryPolicy
 from planasonix_provider.operators.planasonix import PlanasonixCancelJobOperator
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting import shared_client
@@ -184,7 +184,7 @@ def test_a_kill_before_planasonix_has_confirmed_the_cancel_says_how_to_end_the_j
     simulator.plan(CONNECTION, running_seconds=60)
     job = simulator.world.start_sync(CONNECTION)
     simulator.fail("status", route="cancel_job", status=503, times=None)
-    monkeypatch.setattr(shared_client, "Policy", partial(Policy, draw=lambda low, high: high))
+    monkeypatch.setattr(shared_client, "RetryPolicy", partial(RetryPolicy, draw=lambda low, high: high))
     error, _ = killed(simulator, cancel(job_id=job.id), route="cancel_job")
     assert simulator.job(job.id).cancel_requested_at is None
     assert str(error) == (

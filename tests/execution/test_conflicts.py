@@ -26,7 +26,7 @@ from tests.support.scenarios import (
     sync,
 )
 from tests.support.task_runs import Run, context, drive, first_event, rebuilt
-from tests.support.time_travel import Travel
+from tests.support.time_travel import TravelledClock
 
 
 class TestAConflict:
@@ -106,7 +106,7 @@ class TestAConflict:
         assert len(started(simulator)) == 1
 
     def test_that_cannot_be_seen_is_waited_for_no_longer_than_the_deadline(
-        self, simulator: Simulator, travel: Travel, deferrable: bool
+        self, simulator: Simulator, travel: TravelledClock, deferrable: bool
     ) -> None:
         simulator.world.configure(conflict="unnamed")
         simulator.plan(CONNECTION, queued_seconds=0, cancelling_seconds=3_600)
@@ -142,7 +142,7 @@ class TestAConflict:
         simulator.faults.clear()
         simulator.world.configure(conflict="allowed")
         with pytest.raises(TaskDeferred):
-            sync(deferrable=True).execute_when_free(context(Run()), event)
+            sync(deferrable=True).execute_after_conflict(context(Run()), event)
         assert len(started(simulator)) == 2
 
     @pytest.mark.usefixtures("ends_once_met")
@@ -166,7 +166,7 @@ class TestAConflict:
             sync(on_conflict="wait", deferrable=True).execute(context(Run()))
         arguments = deferred.value.trigger.serialize()[1]
         assert (arguments["owned"], arguments["cancel_on_kill"]) == (False, False)
-        assert deferred.value.method_name == "execute_when_free"
+        assert deferred.value.method_name == "execute_after_conflict"
 
     def test_knows_four_answers(self) -> None:
         with pytest.raises(ValueError, match="on_conflict: got 'queue', allowed is fail, attach, wait, skip"):

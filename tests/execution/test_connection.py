@@ -17,7 +17,7 @@ from planasonix_provider.waiting.wait_event import WaitEvent
 from tests.conftest import API_KEY
 from tests.support.scenarios import CONNECTION, backfill, routes_asked, started, sync
 from tests.support.task_runs import Run, context, drive, first_event, rebuilt
-from tests.support.time_travel import Travel, travelling
+from tests.support.time_travel import TravelledClock, travelling
 
 MINUTE = 60.0
 WAITS = 40
@@ -31,7 +31,7 @@ def _a_short_refusal() -> None:
 
 
 @pytest.fixture
-def travel(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[Travel]:
+def travel(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[TravelledClock]:
     how: dict[str, Any] = {"times": None, "queued_seconds": 0}
     simulator.plan_backfill(CONNECTION, **how, jobs=1, job_seconds=20 * MINUTE)
     for connection_id in (CONNECTION, *connections()):
@@ -79,7 +79,7 @@ class TestOfManyThatAreDeferred:
         return triggers
 
     @staticmethod
-    def wait(travel: Travel, triggers: list[Any], *steps: tuple[float, Callable[[], None]]) -> list[WaitEvent]:
+    def wait(travel: TravelledClock, triggers: list[Any], *steps: tuple[float, Callable[[], None]]) -> list[WaitEvent]:
         async def main() -> list[Any]:
             for seconds, act in steps:
                 asyncio.get_running_loop().call_later(seconds, act)
@@ -89,14 +89,14 @@ class TestOfManyThatAreDeferred:
 
     @pytest.mark.parametrize("missing", [3, 45])
     def test_none_fails_if_it_is_missing_for_less_than_a_minute(
-        self, simulator: Simulator, travel: Travel, connection: Connection, missing: float
+        self, simulator: Simulator, travel: TravelledClock, connection: Connection, missing: float
     ) -> None:
         steps = ((3 * MINUTE, connection.delete), (3 * MINUTE + missing, connection.create))
         events = self.wait(travel, self.defer_all(), *steps)
         assert [event.outcome for event in events] == ["over"] * WAITS
 
     def test_none_fails_that_begins_again_in_a_triggerer_meanwhile(
-        self, simulator: Simulator, travel: Travel, connection: Connection
+        self, simulator: Simulator, travel: TravelledClock, connection: Connection
     ) -> None:
         triggers = self.defer_all()
         connection.delete()
@@ -104,7 +104,7 @@ class TestOfManyThatAreDeferred:
         assert [event.outcome for event in events] == ["over"] * WAITS
 
     def test_all_fail_if_it_is_missing_for_longer_and_leave_their_jobs_to_a_retry(
-        self, simulator: Simulator, travel: Travel, connection: Connection
+        self, simulator: Simulator, travel: TravelledClock, connection: Connection
     ) -> None:
         events = self.wait(travel, self.defer_all(), (3 * MINUTE, connection.delete))
         assert {event.error for event in events} == {PlanasonixConfigurationError.kind}
@@ -117,7 +117,7 @@ class TestOfManyThatAreDeferred:
 @pytest.mark.parametrize("make", [sync, backfill], ids=["sync", "backfill"])
 class TestOfOne:
     @staticmethod
-    def drive(make: Any, travel: Travel, *steps: tuple[float, Callable[[], None]], **how: Any) -> Run:
+    def drive(make: Any, travel: TravelledClock, *steps: tuple[float, Callable[[], None]], **how: Any) -> Run:
         left, pass_time = list(steps), travel.sleep
 
         def sleep(seconds: float) -> None:
@@ -132,7 +132,7 @@ class TestOfOne:
         return run
 
     def test_does_not_fail_amid_the_wait(
-        self, make: Any, simulator: Simulator, travel: Travel, connection: Connection, deferrable: bool
+        self, make: Any, simulator: Simulator, travel: TravelledClock, connection: Connection, deferrable: bool
     ) -> None:
         steps = ((3 * MINUTE, connection.delete), (3 * MINUTE + 45, connection.create))
         run = self.drive(make, travel, *steps, deferrable=deferrable)
@@ -140,7 +140,7 @@ class TestOfOne:
         assert len(started(simulator)) == 1
 
     def test_does_not_fail_as_it_resumes(
-        self, make: Any, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+        self, make: Any, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         steps = (
             (20 * MINUTE, lambda: monkeypatch.delenv(NAME)),
@@ -153,7 +153,7 @@ class TestOfOne:
 
 @pytest.mark.parametrize("way", [{}, {"mode": "reschedule"}, {"deferrable": True}], ids=str)
 def test_of_a_sensor_that_has_seen_its_job_does_not_fail_it(
-    simulator: Simulator, travel: Travel, connection: Connection, way: dict[str, Any]
+    simulator: Simulator, travel: TravelledClock, connection: Connection, way: dict[str, Any]
 ) -> None:
     job = simulator.world.start_sync(CONNECTION)
     left, pass_time = [(3 * MINUTE, connection.delete), (3 * MINUTE + 45, connection.create)], travel.sleep
@@ -171,7 +171,7 @@ def test_of_a_sensor_that_has_seen_its_job_does_not_fail_it(
 
 
 def test_of_a_task_that_begins_fails_it_at_once(
-    simulator: Simulator, travel: Travel, connection: Connection, deferrable: bool
+    simulator: Simulator, travel: TravelledClock, connection: Connection, deferrable: bool
 ) -> None:
     connection.delete()
     run = drive(lambda: sync(deferrable=deferrable))

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.waiting.cli_hints import to_end
-from planasonix_provider.waiting.targets import JobSubject
+from planasonix_provider.waiting.cli_hints import cancel_command
+from planasonix_provider.waiting.targets import JobTarget
 from tests.conftest import DAGS_FOLDER
 from tests.support.scenarios import CONNECTION, ENDED, meanwhile, routes_asked, sync
 from tests.support.task_runs import Log, Run, context, record
@@ -78,7 +78,7 @@ def test_in_a_dag_test_cancels_the_job_or_names_the_command(
     said = "".join(capfd.readouterr()) + caplog.text
     assert (job.status in ENDED) == cancel_on_kill
     assert "The task was interrupted by Ctrl-C." in said
-    assert to_end(JobSubject(job.id), "planasonix_default") in said
+    assert cancel_command(JobTarget(job.id), "planasonix_default") in said
 
 
 class TestCtrlC:
@@ -112,7 +112,7 @@ class TestCtrlC:
             operator.execute(context(Run()))
         (job,) = simulator.jobs()
         assert log.lines[-1] == (
-            f"Ctrl-C: cancelling job {job.id}. To end it: {to_end(JobSubject(job.id), 'planasonix_default')}"
+            f"Ctrl-C: cancelling job {job.id}. To end it: {cancel_command(JobTarget(job.id), 'planasonix_default')}"
         )
 
     @pytest.mark.usefixtures("airflow_db")

@@ -14,14 +14,14 @@ from planasonix_provider import clock
 from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.api.errors import PlanasonixTimeoutError
 from planasonix_provider.execution import start_task
-from planasonix_provider.execution.start_task import Road
+from planasonix_provider.execution.start_task import StartTask
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers.base import PlanasonixWorkTrigger
 from planasonix_provider.waiting import cancel
 from tests.conftest import API_KEY
 from tests.support.scenarios import CONNECTION, ENDED, Killed, backfill, cut, routes_asked, started, sync
 from tests.support.task_runs import Run, context, drive, first_event, rebuilt, record
-from tests.support.time_travel import BEGAN, Travel, travelling
+from tests.support.time_travel import BEGAN, TravelledClock, travelling
 
 MINUTE = 60.0
 Make = Callable[..., BaseOperator]
@@ -29,7 +29,7 @@ POINTS = ("before the cancel is sent", "before its answer", "after its answer")
 
 
 @pytest.fixture(autouse=True)
-def travel(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[Travel]:
+def travel(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[TravelledClock]:
     with travelling(monkeypatch) as travel:
         take(simulator, 300 * MINUTE)
         yield travel
@@ -70,7 +70,7 @@ def dies_on_a_worker(make: Make, point: str, notes: dict[str, Any]) -> None:
         elif point == "before the cancel is sent":
             cut(patch, start_task, "cancel", is_done=False)
         else:
-            cut(patch, Road, "_leave", is_done=point == "after its answer")
+            cut(patch, StartTask, "_leave", is_done=point == "after its answer")
         with pytest.raises(Killed):
             operator.execute(context(run))
 
@@ -80,7 +80,7 @@ def dies_in_the_triggerer(trigger: Any, point: str) -> None:
         if point == "before its answer":
             cut_awaited(patch, AsyncClient, "_send_once", route="/cancel", is_done=True)
         else:
-            cut_awaited(patch, PlanasonixWorkTrigger, "at_the_end", is_done=point == "after its answer")
+            cut_awaited(patch, PlanasonixWorkTrigger, "on_finished", is_done=point == "after its answer")
         with pytest.raises(Killed):
             asyncio.run(first_event(trigger))
 
@@ -180,7 +180,12 @@ class TestTheLastLook:
     """At work that is to be left alone when its time is up."""
 
     def test_is_made_again_where_that_can_help(
-        self, make: Make, simulator: Simulator, travel: Travel, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+        self,
+        make: Make,
+        simulator: Simulator,
+        travel: TravelledClock,
+        deferrable: bool,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         take(simulator, 8 * MINUTE)
         fails: list[Any] = []
@@ -203,7 +208,7 @@ class TestAnApiThatAsksForSilence:
         self,
         make: Make,
         simulator: Simulator,
-        travel: Travel,
+        travel: TravelledClock,
         deferrable: bool,
         monkeypatch: pytest.MonkeyPatch,
         seconds: float,
@@ -248,9 +253,9 @@ class TestARateLimitThatRunsShort:
 
 
 def test_a_backfill_that_makes_its_jobs_late_is_ended_by_the_next_try(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, travel: Travel
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, travel: TravelledClock
 ) -> None:
-    monkeypatch.setattr(cancel, "PURSUE_EVERY", 30.0)
+    monkeypatch.setattr(cancel, "CANCEL_POLL_INTERVAL", 30.0)
     how: dict[str, Any] = {"jobs": 3, "parallel": 1, "job_seconds": 300 * MINUTE}
     simulator.plan_backfill(CONNECTION, **how, queued_seconds=30 * MINUTE)
     simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=MINUTE)

@@ -36,7 +36,7 @@ with DAG("mapped_output", schedule=None) as dag:
 
 @pytest.mark.usefixtures("airflow_db")
 def test_a_start_takes_its_tables_and_metadata_from_a_mapped_task(planasonix: Planasonix) -> None:
-    planasonix.knows(CONNECTION)
+    planasonix.add_connections(CONNECTION)
     file = Path(DAGS_FOLDER) / "mapped_output.py"
     file.write_text(DAG_FILE)
     try:

@@ -12,7 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 from pytest_mock import MockerFixture
 
-from planasonix_provider.api.client import Account
+from planasonix_provider.api.client import ClientConfig
 from planasonix_provider.execution import on_kill
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
@@ -35,10 +35,10 @@ from tests.support.scenarios import (
     the_one,
 )
 from tests.support.task_runs import Log, Run, context, record
-from tests.support.time_travel import Travel
+from tests.support.time_travel import TravelledClock
 
 IS_AIRFLOW_2 = version("apache-airflow").startswith("2.")
-IN_A_HURRY = Account.in_a_hurry
+IN_A_HURRY = ClientConfig.with_short_timeouts
 
 
 class TestAKill:
@@ -77,7 +77,7 @@ class TestAKill:
     def test_says_which_job_is_left_if_it_cannot_be_cancelled(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(on_kill, "LATER_PURSUIT", 0.0)
+        monkeypatch.setattr(on_kill, "CANCEL_SECONDS_AFTER", 0.0)
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", status=403, route="cancel_job", times=None)
         error, log = killed(simulator, sync(), route="get_job")
@@ -89,7 +89,7 @@ class TestAKill:
         assert str(error) in log.lines
 
     def test_waits_for_no_cancel_that_hangs(self, simulator: Simulator, mocker: MockerFixture) -> None:
-        hurries = mocker.patch.object(Account, "in_a_hurry", autospec=True, side_effect=IN_A_HURRY)
+        hurries = mocker.patch.object(ClientConfig, "with_short_timeouts", autospec=True, side_effect=IN_A_HURRY)
         simulator.plan(CONNECTION, running_seconds=600)
         operator = self._started()
         simulator.fail("hang", route="cancel_job", seconds=600)
@@ -136,10 +136,10 @@ class TestAKill:
         assert simulator.jobs()[0].status in ("cancelling", "cancelled")
 
     def test_after_a_long_wait_asks_airflow_nothing(
-        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, mocker: MockerFixture, travel: Travel
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, mocker: MockerFixture, travel: TravelledClock
     ) -> None:
-        goes_on = mocker.patch("planasonix_provider.execution.on_kill.goes_on_elsewhere", return_value=True)
-        monkeypatch.setattr(on_kill, "Pulse", partial(stall_detector.Pulse, now=travel.monotonic))
+        goes_on = mocker.patch("planasonix_provider.execution.on_kill.runs_elsewhere", return_value=True)
+        monkeypatch.setattr(on_kill, "StallDetector", partial(stall_detector.StallDetector, now=travel.monotonic))
         simulator.plan(CONNECTION, running_seconds=10_000_000)
         operator = sync(poll_interval=600)
         record(operator, Log())
@@ -205,8 +205,8 @@ class TestAKill:
     def test_during_the_start_cancels_what_was_started_though_a_proxy_refuses_the_search(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, status: int
     ) -> None:
-        monkeypatch.setattr(cancel, "AGAIN_EVERY", 0.2)
-        monkeypatch.setattr(on_kill, "LAST_PURSUIT", 0.1)
+        monkeypatch.setattr(cancel, "RETRY_INTERVAL", 0.2)
+        monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", 0.1)
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("reset", route="trigger_sync", when="after")
         # The first list is that of the existing jobs. Then the task's own search is refused, and those of its kill.
@@ -238,13 +238,13 @@ class TestAKillOfAProcessThatHasStoodStill:
 
     @pytest.fixture(autouse=True)
     def _stands_still(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(stall_detector, "LONG", 0.4 / 300)
+        monkeypatch.setattr(stall_detector, "STALL_FRACTION", 0.4 / 300)
         simulator.plan(CONNECTION, running_seconds=600)
         simulator.fail("hang", route="get_job", seconds=0.8)
 
     @pytest.fixture
     def goes_on(self, mocker: MockerFixture) -> MagicMock:
-        return mocker.patch("planasonix_provider.execution.on_kill.goes_on_elsewhere", return_value=True)
+        return mocker.patch("planasonix_provider.execution.on_kill.runs_elsewhere", return_value=True)
 
     def test_leaves_the_job_to_the_next_try(self, simulator: Simulator, goes_on: MagicMock) -> None:
         error, log = killed(simulator, sync(), route="get_job")
@@ -255,11 +255,11 @@ class TestAKillOfAProcessThatHasStoodStill:
         self,
         simulator: Simulator,
         goes_on: MagicMock,
-        travel: Travel,
+        travel: TravelledClock,
         hanging: Hanging,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(on_kill, "Pulse", partial(stall_detector.Pulse, now=travel.monotonic))
+        monkeypatch.setattr(on_kill, "StallDetector", partial(stall_detector.StallDetector, now=travel.monotonic))
         operator = sync(timeout=300)
         record(operator, log := Log())
         sleep = travel.sleep
@@ -372,7 +372,7 @@ class TestAKillWhileTheApiServerIsAway:
     @pytest.fixture
     def goes_on(self, mocker: MockerFixture) -> MagicMock:
         """What Airflow answers if it is asked for the state of the task."""
-        return mocker.patch("planasonix_provider.execution.on_kill.goes_on_elsewhere", return_value=None)
+        return mocker.patch("planasonix_provider.execution.on_kill.runs_elsewhere", return_value=None)
 
     def _killed(
         self, server: ApiServer, simulator: Simulator, operator: BaseOperator, **how: Any
@@ -456,7 +456,7 @@ class TestAKillOfABackfill:
     def test_says_that_jobs_may_come_after_it_where_the_backfill_goes_on(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(on_kill, "LAST_PURSUIT", 0.2)
+        monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", 0.2)
         simulator.plan_backfill(CONNECTION, queued_seconds=60)
         _, log = killed(simulator, backfill(poll_interval=60))
         assert "may go on: what it has made was asked to cancel. To end it: `python -m" in log.lines[-1]
@@ -470,7 +470,7 @@ class TestAKillOfABackfill:
     def test_amid_the_cancel_at_the_deadline_ends_that_and_cancels_itself(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(on_kill, "LAST_PURSUIT", 1.0)
+        monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", 1.0)
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=4, job_seconds=60, cancelling_seconds=1_000_000)
         error, _ = killed(simulator, backfill(timeout=0.3), route="cancel_job")
         assert isinstance(error, TaskKilledError)

@@ -20,11 +20,11 @@ from planasonix_provider.api.errors import (
     PlanasonixTimeoutError,
     PlanasonixTransportError,
 )
-from planasonix_provider.execution.on_kill import Kill
+from planasonix_provider.execution.on_kill import OnKillHandler
 from planasonix_provider.sensors.planasonix import PlanasonixJobSensor
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.triggers.deferral import BACKSTOP
-from planasonix_provider.waiting.cancel import LONGEST_PURSUIT
+from planasonix_provider.triggers.deferral import DEFER_TIMEOUT_MARGIN
+from planasonix_provider.waiting.cancel import CANCEL_TIMEOUT
 from tests.conftest import API_KEY
 from tests.support.attempts import dies
 from tests.support.hanging_responses import Hanging
@@ -32,14 +32,14 @@ from tests.support.outages import KINDS, MINUTE, PROXY_STATUSES, outage
 from tests.support.reference_server import ReferenceServer
 from tests.support.scenarios import CONNECTION, ENDED, backfill, killed, routes_asked, started, starts, sync
 from tests.support.task_runs import Run, drive
-from tests.support.time_travel import BEGAN, Travel, travelling
+from tests.support.time_travel import BEGAN, TravelledClock, travelling
 
 HOUR = 60 * MINUTE
 Make = Callable[..., BaseOperator]
 
 
 @pytest.fixture
-def travel(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[Travel]:
+def travel(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[TravelledClock]:
     with travelling(monkeypatch) as travel:
         yield travel
 
@@ -71,7 +71,9 @@ def id_of(run: Run) -> Any:
 
 
 class TestOfFortyMinutes:
-    def test_is_waited_out_amid_the_wait(self, make: Make, simulator: Simulator, travel: Travel, kind: str) -> None:
+    def test_is_waited_out_amid_the_wait(
+        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
+    ) -> None:
         take(simulator, HOUR)
         with outage(travel, kind, after=5 * MINUTE, seconds=40 * MINUTE):
             run = drive(make)
@@ -82,7 +84,9 @@ class TestOfFortyMinutes:
         assert any(re.match(r"Planasonix answers again, after (39|40) min", line) for line in run.log.lines)
         assert "cancel_job" not in routes_asked(simulator)
 
-    def test_is_waited_out_by_a_start(self, make: Make, simulator: Simulator, travel: Travel, kind: str) -> None:
+    def test_is_waited_out_by_a_start(
+        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
+    ) -> None:
         take(simulator, MINUTE)
         # What the start asks first is answered: the host is no mistyped one.
         with outage(travel, kind, after=lambda: bool(routes_asked(simulator)), seconds=40 * MINUTE):
@@ -93,7 +97,9 @@ class TestOfFortyMinutes:
         assert starts(simulator) == 1
         assert one.created_at - BEGAN >= timedelta(minutes=39)
 
-    def test_is_waited_out_by_the_next_try(self, make: Make, simulator: Simulator, travel: Travel, kind: str) -> None:
+    def test_is_waited_out_by_the_next_try(
+        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
+    ) -> None:
         notes = left_by_an_outage(make, simulator, travel, kind)
         with outage(travel, kind, after=travel.passed, seconds=40 * MINUTE):
             run = drive(make, notes, try_number=2)
@@ -102,7 +108,7 @@ class TestOfFortyMinutes:
         assert id_of(run) == one.id
 
     def test_is_waited_out_by_a_cleared_task_that_ends_its_old_work(
-        self, make: Make, simulator: Simulator, travel: Travel, kind: str
+        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
     ) -> None:
         take(simulator, 3 * HOUR)
         notes: dict[str, Any] = {}
@@ -116,7 +122,7 @@ class TestOfFortyMinutes:
         assert "yet, still trying" in run.said
 
     def test_is_waited_out_by_what_came_of_the_work(
-        self, make: Make, simulator: Simulator, travel: Travel, kind: str
+        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
     ) -> None:
         take(simulator, 10 * MINUTE)
         with outage(travel, kind, after=lambda: is_over(simulator), seconds=40 * MINUTE, route="/results"):
@@ -126,7 +132,7 @@ class TestOfFortyMinutes:
         assert travel.passed > 45 * MINUTE
 
     def test_mistakes_nothing_for_its_own_that_others_started_meanwhile(
-        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.world.configure(conflict="allowed")
         take(simulator, MINUTE)
@@ -148,7 +154,7 @@ class TestOfFortyMinutes:
         assert id_of(run) not in theirs
 
     def test_lets_a_start_that_may_have_been_lost_before_it_keep_its_key(
-        self, simulator: Simulator, travel: Travel
+        self, simulator: Simulator, travel: TravelledClock
     ) -> None:
         simulator.fail("reset", route="trigger_sync", when="before")
         with outage(travel, "refused", after=lambda: starts(simulator) > 0, seconds=20 * MINUTE, route="/sync"):
@@ -192,7 +198,7 @@ def is_over(simulator: Simulator) -> bool:
 
 
 def left_by_an_outage(
-    make: Make, simulator: Simulator, travel: Travel, kind: str, takes: float = 5 * HOUR
+    make: Make, simulator: Simulator, travel: TravelledClock, kind: str, takes: float = 5 * HOUR
 ) -> dict[str, Any]:
     """Run a try that an outage ends; give what it has written down."""
     take(simulator, takes)
@@ -220,7 +226,7 @@ class TestAHostThatNeverAnswered:
     """It may be mistyped, so it does not hold a worker for an hour."""
 
     @pytest.fixture
-    def nobody(self, travel: Travel, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    def nobody(self, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))  # bound and not listening: nobody else takes the port, and it refuses
             url = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -229,7 +235,7 @@ class TestAHostThatNeverAnswered:
             yield url
 
     def test_fails_a_start_within_two_minutes(
-        self, make: Make, nobody: str, travel: Travel, caplog: pytest.LogCaptureFixture
+        self, make: Make, nobody: str, travel: TravelledClock, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("INFO")
         notes: dict[str, Any] = {}
@@ -247,7 +253,7 @@ class TestAHostThatNeverAnswered:
     @pytest.mark.parametrize("way", [{}, {"mode": "reschedule"}, {"deferrable": True}], ids=str)
     @pytest.mark.parametrize("poke_interval", [10, 600])
     def test_fails_a_sensor_within_two_minutes(
-        self, nobody: str, travel: Travel, way: dict[str, Any], poke_interval: float
+        self, nobody: str, travel: TravelledClock, way: dict[str, Any], poke_interval: float
     ) -> None:
         run = drive(lambda: PlanasonixJobSensor(task_id="wait", job_id="job_1", poke_interval=poke_interval, **way))
         assert isinstance(run.error, PlanasonixTransportError)
@@ -255,7 +261,9 @@ class TestAHostThatNeverAnswered:
         assert f"connection refused at {nobody}. Check the host and port of Airflow connection" in str(run.error)
         assert len(run.log.lines) <= 4
 
-    def test_is_no_longer_the_first_contact_for_a_retry(self, make: Make, simulator: Simulator, travel: Travel) -> None:
+    def test_is_no_longer_the_first_contact_for_a_retry(
+        self, make: Make, simulator: Simulator, travel: TravelledClock
+    ) -> None:
         notes = left_by_an_outage(make, simulator, travel, "refused")
         with outage(travel, "refused", after=travel.passed, seconds=40 * MINUTE):
             run = drive(make, notes, try_number=2)
@@ -266,7 +274,9 @@ class TestAHostThatNeverAnswered:
 class TestAProxyThatRefuses:
     """What answers in the API's place says nothing about the work."""
 
-    def test_is_waited_out_amid_the_wait(self, make: Make, simulator: Simulator, travel: Travel, status: int) -> None:
+    def test_is_waited_out_amid_the_wait(
+        self, make: Make, simulator: Simulator, travel: TravelledClock, status: int
+    ) -> None:
         take(simulator, HOUR)
         with outage(travel, status, after=5 * MINUTE, seconds=40 * MINUTE):
             run = drive(make)
@@ -276,7 +286,7 @@ class TestAProxyThatRefuses:
         assert "cancel_job" not in routes_asked(simulator)
 
     def test_is_waited_out_by_the_next_try_which_starts_nothing(
-        self, make: Make, simulator: Simulator, travel: Travel, status: int
+        self, make: Make, simulator: Simulator, travel: TravelledClock, status: int
     ) -> None:
         simulator.world.configure(conflict="allowed")
         notes = left_by_an_outage(make, simulator, travel, "503")
@@ -287,7 +297,7 @@ class TestAProxyThatRefuses:
         assert id_of(run) == one.id
 
     def test_is_waited_out_by_a_cleared_task_that_ends_its_old_work(
-        self, make: Make, simulator: Simulator, travel: Travel, status: int
+        self, make: Make, simulator: Simulator, travel: TravelledClock, status: int
     ) -> None:
         simulator.world.configure(conflict="allowed")
         notes = left_by_an_outage(make, simulator, travel, "503")
@@ -298,7 +308,9 @@ class TestAProxyThatRefuses:
         old, new = started(simulator)
         assert (old.status, id_of(run)) == ("cancelled", new.id)
 
-    def test_is_waited_out_by_a_cancel(self, make: Make, simulator: Simulator, travel: Travel, status: int) -> None:
+    def test_is_waited_out_by_a_cancel(
+        self, make: Make, simulator: Simulator, travel: TravelledClock, status: int
+    ) -> None:
         take(simulator, 5 * HOUR)
         with outage(travel, status, after=30 * MINUTE - 1, seconds=5 * MINUTE):
             run = drive(lambda: make(timeout=30 * MINUTE))
@@ -306,7 +318,7 @@ class TestAProxyThatRefuses:
         assert started(simulator)[0].status in ENDED
 
     def test_is_waited_out_by_what_came_of_the_work(
-        self, make: Make, simulator: Simulator, travel: Travel, status: int
+        self, make: Make, simulator: Simulator, travel: TravelledClock, status: int
     ) -> None:
         take(simulator, 10 * MINUTE)
         with outage(travel, status, after=lambda: is_over(simulator), seconds=40 * MINUTE, route="/results"):
@@ -314,7 +326,7 @@ class TestAProxyThatRefuses:
         assert run.error is None
 
     def test_is_waited_out_by_the_search_for_an_earlier_start(
-        self, make: Make, simulator: Simulator, travel: Travel, status: int
+        self, make: Make, simulator: Simulator, travel: TravelledClock, status: int
     ) -> None:
         take(simulator, HOUR)
         notes: dict[str, Any] = {}
@@ -330,7 +342,7 @@ class TestARefusalByTheApi:
     """Replicas restart, and keys are rotated: only what persists for a minute is believed."""
 
     @pytest.mark.parametrize("status", [400, 401, 403, 404])
-    def test_of_half_a_minute_is_waited_out(self, simulator: Simulator, travel: Travel, status: int) -> None:
+    def test_of_half_a_minute_is_waited_out(self, simulator: Simulator, travel: TravelledClock, status: int) -> None:
         simulator.world.configure(conflict="allowed")
         take(simulator, HOUR)
         notes: dict[str, Any] = {}
@@ -342,7 +354,9 @@ class TestARefusalByTheApi:
         assert id_of(run) == one.id
 
     @pytest.mark.parametrize("is_clear", [False, True])
-    def test_that_lasts_means_that_the_work_is_gone(self, simulator: Simulator, travel: Travel, is_clear: bool) -> None:
+    def test_that_lasts_means_that_the_work_is_gone(
+        self, simulator: Simulator, travel: TravelledClock, is_clear: bool
+    ) -> None:
         take(simulator, HOUR)
         notes: dict[str, Any] = {}
         dies(sync, "while it waited", notes)
@@ -356,7 +370,7 @@ class TestARefusalByTheApi:
 
 class TestLongerThanAnHour:
     def test_fails_the_try_and_the_next_one_goes_on(
-        self, make: Make, simulator: Simulator, travel: Travel, kind: str
+        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
     ) -> None:
         notes = left_by_an_outage(make, simulator, travel, kind)
         run = drive(make, notes, try_number=2)
@@ -365,7 +379,7 @@ class TestLongerThanAnHour:
         assert "which try 1 has started, still runs: this try goes on with it." in run.said
 
     def test_fails_the_try_and_the_next_one_takes_over_what_was_done_meanwhile(
-        self, make: Make, simulator: Simulator, travel: Travel, kind: str
+        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
     ) -> None:
         notes = left_by_an_outage(make, simulator, travel, kind, takes=2 * HOUR)
         run = drive(make, notes, try_number=2)
@@ -374,7 +388,7 @@ class TestLongerThanAnHour:
         assert "has succeeded: this try takes it over." in run.said
 
     def test_fails_a_start_and_says_since_when(
-        self, make: Make, simulator: Simulator, travel: Travel, kind: str
+        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
     ) -> None:
         take(simulator, MINUTE)
         notes: dict[str, Any] = {}
@@ -391,7 +405,7 @@ class TestLongerThanAnHour:
         assert id_of(second) == one.id
 
     def test_at_the_results_fails_the_try_and_the_next_one_takes_the_work_over(
-        self, make: Make, simulator: Simulator, travel: Travel, kind: str
+        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
     ) -> None:
         take(simulator, MINUTE)
         notes: dict[str, Any] = {}
@@ -405,7 +419,7 @@ class TestLongerThanAnHour:
 
     @pytest.mark.parametrize("minutes", [0.5, 1, 10])
     def test_ends_a_start_at_its_deadline(
-        self, make: Make, simulator: Simulator, travel: Travel, kind: str, minutes: float
+        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str, minutes: float
     ) -> None:
         # A host that has never answered ends the start sooner.
         with outage(travel, kind, after=lambda: bool(simulator.requests), seconds=2 * HOUR):
@@ -418,7 +432,7 @@ class TestLongerThanAnHour:
 
 
 def test_amid_the_look_at_what_is_there_already_starts_nothing_past_the_deadline(
-    make: Make, simulator: Simulator, travel: Travel
+    make: Make, simulator: Simulator, travel: TravelledClock
 ) -> None:
     with (
         outage(travel, "silence", seconds=20, route="/v1/jobs"),
@@ -433,7 +447,7 @@ def test_amid_the_look_at_what_is_there_already_starts_nothing_past_the_deadline
 class TestAtTheDeadline:
     @pytest.mark.parametrize("seconds", [30, 5 * MINUTE])
     def test_is_sat_out_before_the_work_is_cancelled(
-        self, make: Make, simulator: Simulator, travel: Travel, kind: str, seconds: float
+        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str, seconds: float
     ) -> None:
         take(simulator, 5 * HOUR)
         with outage(travel, kind, after=30 * MINUTE - 1, seconds=seconds):
@@ -445,13 +459,15 @@ class TestAtTheDeadline:
         assert travel.passed < 30 * MINUTE + seconds + 3 * MINUTE
 
     def test_that_is_too_long_ends_with_the_command_that_ends_the_work(
-        self, make: Make, simulator: Simulator, travel: Travel, kind: str
+        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
     ) -> None:
         take(simulator, 5 * HOUR)
         with outage(travel, kind, after=30 * MINUTE - 1, seconds=HOUR):
             run = drive(lambda: make(timeout=30 * MINUTE))
         tried = travel.passed - 30 * MINUTE
-        assert LONGEST_PURSUIT - MINUTE < tried < BACKSTOP.total_seconds(), "before Airflow ends the deferral"
+        assert CANCEL_TIMEOUT - MINUTE < tried < DEFER_TIMEOUT_MARGIN.total_seconds(), (
+            "before Airflow ends the deferral"
+        )
         assert isinstance(run.error, PlanasonixTimeoutError)
         (one,) = started(simulator)
         assert one.status not in ENDED
@@ -466,7 +482,9 @@ class TestAtTheDeadline:
 class TestAClear:
     """Of a task whose old work is to end before it starts anew."""
 
-    def test_sits_it_out_and_starts_anew(self, make: Make, simulator: Simulator, travel: Travel, kind: str) -> None:
+    def test_sits_it_out_and_starts_anew(
+        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
+    ) -> None:
         notes = left_by_an_outage(make, simulator, travel, kind)
         take(simulator, MINUTE)
         with outage(travel, kind, after=travel.passed, seconds=5 * MINUTE, route="/cancel"):
@@ -476,7 +494,7 @@ class TestAClear:
         assert "cannot be cancelled yet, still trying: " in run.said
 
     def test_that_meets_a_longer_one_says_what_is_left_and_leaves_it_to_the_next_try(
-        self, make: Make, simulator: Simulator, travel: Travel, kind: str
+        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
     ) -> None:
         notes = left_by_an_outage(make, simulator, travel, kind, 9 * HOUR)
         take(simulator, MINUTE)
@@ -495,14 +513,14 @@ class TestAClear:
 class TestAKill:
     @pytest.fixture(autouse=True)
     def _little_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("planasonix_provider.execution.on_kill.LATER_PURSUIT", 0.0)
+        monkeypatch.setattr("planasonix_provider.execution.on_kill.CANCEL_SECONDS_AFTER", 0.0)
 
     def test_that_meets_a_short_one_cancels_once_the_signals_handler_has_returned(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", route="cancel_job", status=503, times=None)
-        monkeypatch.setattr(Kill, "_read_key_again", lambda _: simulator.faults.clear())
+        monkeypatch.setattr(OnKillHandler, "_read_key_again", lambda _: simulator.faults.clear())
         error, log = killed(simulator, sync(poll_interval=60))
         (job,) = simulator.jobs()
         assert job.status in ENDED

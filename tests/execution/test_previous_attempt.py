@@ -7,7 +7,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperat
 
 from planasonix_provider.execution import on_kill
 from planasonix_provider.execution.attempt_store import RECORD
-from planasonix_provider.execution.previous_attempt import DONE
+from planasonix_provider.execution.previous_attempt import SUCCESS_STATES
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
 from tests.support.attempts import (
@@ -28,7 +28,7 @@ from tests.support.scenarios import (
     sync,
 )
 from tests.support.task_runs import Run, context, drive, record
-from tests.support.time_travel import Travel
+from tests.support.time_travel import TravelledClock
 
 
 @pytest.mark.usefixtures("travel")
@@ -69,7 +69,7 @@ class TestARetry:
         assert "has succeeded: this try takes it over." in run.said
 
     def test_takes_over_at_once_what_is_over_however_seldom_it_looks(
-        self, make: Make, simulator: Simulator, travel: Travel
+        self, make: Make, simulator: Simulator, travel: TravelledClock
     ) -> None:
         take(simulator, 0)
         notes: dict[str, Any] = {}
@@ -162,7 +162,7 @@ class TestAClear:
         assert "runs on" in run.said
 
     def test_ends_nothing_of_several_that_do_not_say_whose_they_are(
-        self, make: Make, simulator: Simulator, travel: Travel
+        self, make: Make, simulator: Simulator, travel: TravelledClock
     ) -> None:
         simulator.world.configure(conflict="allowed")
         take(simulator, 60)
@@ -198,7 +198,7 @@ class TestAClear:
         dies(make, "while it waited", notes, max_tries=1, retries=1)
         run = drive(make, notes, try_number=2, max_tries=1, retries=0, clear_number=1)
         old, new = started(simulator)
-        assert (old.status in DONE, id_of(run)) == (True, new.id)
+        assert (old.status in SUCCESS_STATES, id_of(run)) == (True, new.id)
 
     def test_of_what_is_over_just_starts_afresh(self, make: Make, simulator: Simulator) -> None:
         take(simulator, 0)
@@ -292,7 +292,7 @@ class TestAKillOfALaterTry:
     def test_of_an_edited_dag_names_the_connection_of_the_lost_start(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(on_kill, "LAST_LOOKS", 0)
+        monkeypatch.setattr(on_kill, "SEARCH_TRIES", 0)
         notes: dict[str, Any] = {}
         dies(sync, "after the record", notes)
         operator = sync(connection_id="conn_edited")
@@ -321,9 +321,9 @@ class TestADamagedRecord:
     ) -> None:
         notes = {RECORD: stored}
         if "task_state_store" not in context(Run()):
-            from planasonix_provider.execution.attempt_store import Variables
+            from planasonix_provider.execution.attempt_store import VariableStateStore
 
-            monkeypatch.setattr(Variables, "get", lambda *_: stored)
+            monkeypatch.setattr(VariableStateStore, "get", lambda *_: stored)
         run = drive(sync, notes, try_number=2)
         assert isinstance(run.error, AirflowFailException)
         assert RECORD in str(run.error)

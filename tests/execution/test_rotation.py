@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 from pytest_mock import MockerFixture
 
 from planasonix_provider.api.errors import PlanasonixAuthenticationError
-from planasonix_provider.execution.on_kill import Kill
+from planasonix_provider.execution.on_kill import OnKillHandler
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
@@ -20,7 +20,7 @@ from planasonix_provider.waiting.wait_event import WaitEvent
 from tests.conftest import API_KEY
 from tests.support.scenarios import CONNECTION, ENDED, backfill, killed, routes_asked, started, sync
 from tests.support.task_runs import Run, context, drive, first_event, rebuilt
-from tests.support.time_travel import Travel, travelling
+from tests.support.time_travel import TravelledClock, travelling
 
 MINUTE = 60.0
 WAITS = 50
@@ -28,7 +28,7 @@ NEW_KEY = "plnx_test_rotated"
 
 
 @pytest.fixture
-def travel(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[Travel]:
+def travel(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[TravelledClock]:
     how: dict[str, Any] = {"times": None, "queued_seconds": 0}
     simulator.plan_backfill(CONNECTION, **how, jobs=1, job_seconds=20 * MINUTE)
     for connection_id in (CONNECTION, *connections()):
@@ -46,7 +46,7 @@ def connections() -> list[str]:
 Step = tuple[Callable[[], bool], Callable[[], None]]
 
 
-def three_minutes(travel: Travel) -> Callable[[], bool]:
+def three_minutes(travel: TravelledClock) -> Callable[[], bool]:
     return lambda: travel.passed > 3 * MINUTE
 
 
@@ -79,7 +79,7 @@ class TestOfFiftyThatAreDeferred:
     """All in one triggerer, on one poller."""
 
     @staticmethod
-    def wait(travel: Travel, after_three_minutes: Callable[[], None]) -> list[tuple[WaitEvent, float]]:
+    def wait(travel: TravelledClock, after_three_minutes: Callable[[], None]) -> list[tuple[WaitEvent, float]]:
         """Start all and defer; give the events, and how many seconds after it happened each one came."""
         triggers = []
         for number, connection_id in enumerate(connections()):
@@ -100,7 +100,7 @@ class TestOfFiftyThatAreDeferred:
         return travel.run(main())
 
     def test_none_fails_and_the_connection_is_read_again_once(
-        self, simulator: Simulator, travel: Travel, keys: Keys, mocker: MockerFixture
+        self, simulator: Simulator, travel: TravelledClock, keys: Keys, mocker: MockerFixture
     ) -> None:
         reads = mocker.spy(PlanasonixHook, "async_settings")
 
@@ -115,7 +115,7 @@ class TestOfFiftyThatAreDeferred:
         assert set(statuses(simulator)) == {200, 202, 401}
 
     def test_all_fail_within_two_intervals_where_it_is_not_replaced(
-        self, simulator: Simulator, travel: Travel, keys: Keys
+        self, simulator: Simulator, travel: TravelledClock, keys: Keys
     ) -> None:
         events = self.wait(travel, keys.revoke)
         for event, after in events:
@@ -132,7 +132,9 @@ class TestOfFiftyThatAreDeferred:
 @pytest.mark.parametrize("make", [sync, backfill], ids=["sync", "backfill"])
 class TestOfOne:
     @staticmethod
-    def drive(make: Callable[..., BaseOperator], deferrable: bool, travel: Travel, *steps: Step, **how: Any) -> Run:
+    def drive(
+        make: Callable[..., BaseOperator], deferrable: bool, travel: TravelledClock, *steps: Step, **how: Any
+    ) -> Run:
         """Run a task, on a worker or deferred, while things happen one after the other."""
         left = list(steps)
         pass_time = travel.sleep
@@ -149,7 +151,7 @@ class TestOfOne:
         return run
 
     def test_the_next_try_with_a_good_key_goes_on_with_the_work(
-        self, make: Any, simulator: Simulator, travel: Travel, keys: Keys, deferrable: bool
+        self, make: Any, simulator: Simulator, travel: TravelledClock, keys: Keys, deferrable: bool
     ) -> None:
         notes: dict[str, Any] = {}
         first = self.drive(make, deferrable, travel, (three_minutes(travel), keys.revoke), notes=notes)
@@ -166,7 +168,7 @@ class TestOfOne:
         assert NEW_KEY not in first.said + second.said
 
     def test_that_is_replaced_fails_nothing(
-        self, make: Any, simulator: Simulator, travel: Travel, keys: Keys, deferrable: bool
+        self, make: Any, simulator: Simulator, travel: TravelledClock, keys: Keys, deferrable: bool
     ) -> None:
         steps = ((three_minutes(travel), keys.replace), (lambda: True, keys.revoke))
         run = self.drive(make, deferrable, travel, *steps)
@@ -175,7 +177,7 @@ class TestOfOne:
         assert statuses(simulator).count(401) == 1
 
     def test_that_is_replaced_a_moment_after_it_was_revoked_fails_nothing(
-        self, make: Any, simulator: Simulator, travel: Travel, keys: Keys, deferrable: bool
+        self, make: Any, simulator: Simulator, travel: TravelledClock, keys: Keys, deferrable: bool
     ) -> None:
         steps = ((three_minutes(travel), keys.revoke), (lambda: 401 in statuses(simulator), keys.replace))
         run = self.drive(make, deferrable, travel, *steps)
@@ -188,7 +190,7 @@ class TestOfOneThatIsKilledBeforeItLooksAgain:
 
     @pytest.fixture
     def late(self, simulator: Simulator, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> PlanasonixSyncOperator:
-        monkeypatch.setattr("planasonix_provider.execution.on_kill.LATER_PURSUIT", 0.0)
+        monkeypatch.setattr("planasonix_provider.execution.on_kill.CANCEL_SECONDS_AFTER", 0.0)
         simulator.plan(CONNECTION, running_seconds=60)
         operator = sync(poll_interval=60)
         whole = operator.on_kill
@@ -203,13 +205,13 @@ class TestOfOneThatIsKilledBeforeItLooksAgain:
     def test_reads_the_connection_again_and_cancels(
         self, simulator: Simulator, keys: Keys, late: PlanasonixSyncOperator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        whole = Kill._read_key_again
+        whole = OnKillHandler._read_key_again
 
-        def replaced(self: Kill) -> None:
+        def replaced(self: OnKillHandler) -> None:
             keys.replace()
             whole(self)
 
-        monkeypatch.setattr(Kill, "_read_key_again", replaced)
+        monkeypatch.setattr(OnKillHandler, "_read_key_again", replaced)
         _, log = killed(simulator, late, route="trigger_sync")
         (job,) = simulator.jobs()
         assert job.status in ENDED

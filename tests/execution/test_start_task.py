@@ -13,7 +13,7 @@ from planasonix_provider.api.errors import (
     PlanasonixJobFailedError,
     PlanasonixTimeoutError,
 )
-from planasonix_provider.execution.attempt_store import Records
+from planasonix_provider.execution.attempt_store import AttemptStore
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
 from tests.support.scenarios import CONNECTION, is_asked, meanwhile, routes_asked, sync
@@ -147,7 +147,7 @@ class TestASyncThatDoesNotSucceed:
         assert 100 + 60 < deferred.value.timeout.total_seconds() < 100 + 3600
 
     def test_gives_airflow_time_to_see_it_go(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(deferral, "SETTLING", timedelta(seconds=7))
+        monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(seconds=7))
         simulator.plan(CONNECTION, running_seconds=60)
         before = datetime.now(UTC)
         with pytest.raises(TaskDeferred) as deferred:
@@ -239,10 +239,10 @@ class TestFaultsMeanwhile:
     def test_a_record_that_cannot_be_written_when_the_time_is_up_does_not_promise_that_the_job_still_runs(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def down(_: Records) -> None:
+        def down(_: AttemptStore) -> None:
             raise ConnectionError("the API server is down")
 
-        monkeypatch.setattr(Records, "give_up", down)
+        monkeypatch.setattr(AttemptStore, "give_up", down)
         simulator.plan(CONNECTION, running_seconds=60)
         run = drive(lambda: sync(timeout=0.1))
         assert run.log.lines[-1] == (

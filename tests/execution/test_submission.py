@@ -15,7 +15,7 @@ from planasonix_provider.api.errors import (
     PlanasonixTransportError,
 )
 from planasonix_provider.execution import api_session, conflicts
-from planasonix_provider.execution.attempt_store import Records
+from planasonix_provider.execution.attempt_store import AttemptStore
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting import lost_start_search
 from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
@@ -46,7 +46,7 @@ from tests.support.scenarios import (
     sync,
 )
 from tests.support.task_runs import Run, context, drive, record
-from tests.support.time_travel import Travel
+from tests.support.time_travel import TravelledClock
 
 
 class TestALostAnswer:
@@ -113,7 +113,7 @@ class TestALostAnswer:
         take(simulator, 0.3)
         simulator.fail("reset", route="trigger_sync", when="after")
         simulator.fail("status", route="list_jobs", status=403, skip=1, times=2)
-        monkeypatch.setattr(lost_start_search, "AGAIN_EVERY", 0.1)
+        monkeypatch.setattr(lost_start_search, "RETRY_INTERVAL", 0.1)
         notes: dict[str, Any] = {}
         first = drive(sync, notes)
         assert "So nobody knows whether a job was started: look at connection" in str(first.error)
@@ -122,17 +122,17 @@ class TestALostAnswer:
         assert id_of(second) == one.id
 
     def test_of_a_backfill_is_no_sync_that_is_in_the_way(
-        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.fail("reset", route="trigger_backfill", when="before")
         simulator.fail("status", route="trigger_backfill", status=409)
         # The simulator lets no sync be in a backfill's way.
-        monkeypatch.setattr(conflicts.Conflicts, "named_by", lambda *_: simulator.world.start_sync(CONNECTION))
+        monkeypatch.setattr(conflicts.ConflictHandler, "named_by", lambda *_: simulator.world.start_sync(CONNECTION))
         run = drive(backfill)
         assert isinstance(run.error, PlanasonixConflictError)
 
     def test_is_found_by_the_servers_clock_though_the_first_request_was_lost_too(
-        self, make: Make, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+        self, make: Make, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.world.configure(conflict="allowed", honour_idempotency=False)
         monkeypatch.setattr(rate_limiter, "_paces", {})
@@ -153,7 +153,7 @@ class TestALostAnswer:
         self,
         make: Make,
         simulator: Simulator,
-        travel: Travel,
+        travel: TravelledClock,
         monkeypatch: pytest.MonkeyPatch,
         seconds: int,
         dies_at: str | None,
@@ -171,7 +171,7 @@ class TestALostAnswer:
         assert (run.error, id_of(run)) == (None, one.id)
 
     def test_of_a_backfill_is_found_behind_hundreds_of_earlier_ones(
-        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.world.configure(honour_idempotency=False)
         list_the_oldest_backfills_first(monkeypatch)
@@ -183,7 +183,7 @@ class TestALostAnswer:
         assert starts(simulator) == 1
 
     def test_is_not_the_work_of_others_without_metadata_that_was_created_just_before(
-        self, make: Make, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+        self, make: Make, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.world.configure(conflict="allowed", honour_idempotency=False)
         start_theirs_of(make, simulator)
@@ -198,7 +198,7 @@ class TestALostAnswer:
         assert (run.error, id_of(run)) == (None, own.id)
 
     def test_is_not_what_is_in_the_way_if_that_says_whose_it_is(
-        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+        self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, deferrable: bool
     ) -> None:
         simulator.world.configure(show_metadata=True, honour_idempotency=False)
         take(simulator, 5)
@@ -211,12 +211,17 @@ class TestALostAnswer:
     @pytest.mark.parametrize("on_conflict", ["fail", "attach", "wait", "skip"])
     @pytest.mark.parametrize("shows", [True, False], ids=["metadata", "no metadata"])
     def test_is_what_is_in_the_way_where_lists_are_late_and_the_second_start_meets_it(
-        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch, on_conflict: str, shows: bool
+        self,
+        simulator: Simulator,
+        travel: TravelledClock,
+        monkeypatch: pytest.MonkeyPatch,
+        on_conflict: str,
+        shows: bool,
     ) -> None:
         simulator.world.configure(conflict="unnamed", honour_idempotency=False, show_metadata=shows)
         take(simulator, 5)
         simulator.fail("reset", route="trigger_sync", when="after")
-        show_nothing(monkeypatch, looks=1 + len(api_session.LOOK_AGAIN_AFTER))
+        show_nothing(monkeypatch, looks=1 + len(api_session.SEARCH_DELAYS))
         run = drive(lambda: sync(on_conflict=on_conflict))
         (one,) = started(simulator)
         assert id_of(run) == one.id
@@ -224,14 +229,14 @@ class TestALostAnswer:
 
     @pytest.mark.parametrize("on_conflict", ["attach", "wait", "skip"])
     def test_that_meets_what_no_list_shows_is_left_to_the_next_try(
-        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch, on_conflict: str
+        self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, on_conflict: str
     ) -> None:
         simulator.world.configure(conflict="unnamed", honour_idempotency=False)
         take(simulator, 5)
         simulator.fail("reset", route="trigger_sync", when="after")
         notes: dict[str, Any] = {}
         with monkeypatch.context() as patch:
-            patch.setattr(conflicts, "ACTIVE", ())
+            patch.setattr(conflicts, "ACTIVE_STATES", ())
             show_nothing(patch, looks=100)
             first = drive(lambda: sync(on_conflict=on_conflict), notes)
         assert "Tried 3 times, and looked for a job each time" in str(first.error)
@@ -242,7 +247,7 @@ class TestALostAnswer:
 
     @pytest.mark.parametrize("shows", [True, False], ids=["metadata", "no metadata"])
     def test_is_found_though_the_try_that_wrote_down_the_start_died_hours_before(
-        self, make: Make, simulator: Simulator, travel: Travel, shows: bool
+        self, make: Make, simulator: Simulator, travel: TravelledClock, shows: bool
     ) -> None:
         simulator.world.configure(conflict="allowed", honour_idempotency=False, show_metadata=shows)
         notes: dict[str, Any] = {}
@@ -259,7 +264,7 @@ class TestALostAnswer:
     def test_that_is_looked_for_when_the_task_is_killed_is_cancelled(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(api_session, "LOOK_AGAIN_AFTER", (5.0,))
+        monkeypatch.setattr(api_session, "SEARCH_DELAYS", (5.0,))
         take(simulator, 60)
         simulator.fail("reset", route="trigger_sync", when="after")
         error, log = killed(simulator, sync(), route="get_job")
@@ -293,15 +298,15 @@ def test_what_comes_after_the_deadline_is_not_started(make: Make, simulator: Sim
 
 
 def test_nothing_is_started_where_to_write_it_down_took_the_rest_of_the_time(
-    make: Make, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+    make: Make, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, deferrable: bool
 ) -> None:
-    whole = Records.write
+    whole = AttemptStore.write
 
-    def slow(records: Records, record: Any) -> None:
+    def slow(records: AttemptStore, record: Any) -> None:
         travel.sleep(20)
         whole(records, record)
 
-    monkeypatch.setattr(Records, "write", slow)
+    monkeypatch.setattr(AttemptStore, "write", slow)
     run = drive(lambda: make(timeout=15, deferrable=deferrable))
     assert isinstance(run.error, PlanasonixTimeoutError)
     assert starts(simulator) == 0
@@ -367,7 +372,7 @@ class TestAKillAmidTheStart:
         assert one.status in ("cancelling", "cancelled")
 
     def test_that_meets_a_slow_api_is_over_before_airflow_ends_the_process(
-        self, simulator: Simulator, travel: Travel, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         take(simulator, 60)
         operator, took = sync(), []

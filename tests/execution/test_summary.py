@@ -13,13 +13,13 @@ from planasonix_provider.api.errors import (
     PlanasonixTimeoutError,
     PlanasonixValidationError,
 )
-from planasonix_provider.execution.summary import Accounted
+from planasonix_provider.execution.summary import ExecutionSummary
 from planasonix_provider.simulator import Simulator
 from tests.support.scenarios import CONNECTION, backfill, is_asked, meanwhile, sync
 from tests.support.task_runs import Run, drive
 
 
-def known(make: Callable[..., Any], **parameters: Any) -> tuple[Accounted, Run]:
+def known(make: Callable[..., Any], **parameters: Any) -> tuple[ExecutionSummary, Run]:
     """What the process knows in the end that ran a task's last stretch."""
     processes: list[Any] = []
 

@@ -25,9 +25,9 @@ from planasonix_provider.api.models import NewWebhook, Webhook
 from planasonix_provider.execution import webhook_task as road
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.operators.planasonix import PlanasonixWebhookOperator
-from planasonix_provider.secret_stores import Keeper, PlanasonixSecretError, keeper
+from planasonix_provider.secret_stores import PlanasonixSecretError, SecretStore, keeper
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.webhooks.subscriptions import WebhookChangeOrder
+from planasonix_provider.simulator.webhooks.subscriptions import WebhookPatchRequestBody
 from tests.conftest import API_KEY, DAGS_FOLDER
 from tests.support.scenarios import routes_asked
 from tests.support.task_runs import Run, context, record
@@ -47,7 +47,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def place(path: Path) -> Keeper:
+def place(path: Path) -> SecretStore:
     return keeper(f"file:{path}")
 
 
@@ -95,14 +95,16 @@ def secrets_of(simulator: Simulator) -> dict[str, str]:
     return {one.id: one.secret.get_secret_value() for one in simulator.world.webhooks._subscriptions.newest_first()}
 
 
-def has_its_secret(place: Keeper, simulator: Simulator) -> bool:
-    kept, webhook = place.kept(), the_one(simulator)
+def has_its_secret(place: SecretStore, simulator: Simulator) -> bool:
+    kept, webhook = place.load(), the_one(simulator)
     assert kept is not None
     return (kept.webhook_id, kept.signing_secret.get_secret_value()) == (webhook.id, secrets_of(simulator)[webhook.id])
 
 
 class TestASubscription:
-    def test_is_created_and_its_secret_kept(self, simulator: Simulator, run: Callable[..., Run], place: Keeper) -> None:
+    def test_is_created_and_its_secret_kept(
+        self, simulator: Simulator, run: Callable[..., Run], place: SecretStore
+    ) -> None:
         ended = run()
         assert ended.error is None
         webhook = the_one(simulator)
@@ -145,7 +147,7 @@ class TestASubscription:
         assert run(url=wanted).result["action"] == "unchanged"
         assert len(simulator.world.webhooks.all()) == 1
 
-    def test_gets_other_events(self, simulator: Simulator, run: Callable[..., Run], place: Keeper) -> None:
+    def test_gets_other_events(self, simulator: Simulator, run: Callable[..., Run], place: SecretStore) -> None:
         run()
         ended = run(events=["backfill.completed"])
         assert (ended.result["action"], ended.result["events"]) == ("updated", ["backfill.completed"])
@@ -157,7 +159,7 @@ class TestASubscription:
 
     def test_is_enabled_again(self, simulator: Simulator, run: Callable[..., Run]) -> None:
         run()
-        simulator.world.webhooks.update(the_one(simulator).id, WebhookChangeOrder(enabled=False))
+        simulator.world.webhooks.update(the_one(simulator).id, WebhookPatchRequestBody(enabled=False))
         ended = run()
         assert (ended.result["action"], ended.result["enabled"]) == ("updated", True)
         assert the_one(simulator).enabled
@@ -187,7 +189,7 @@ class TestASubscription:
 
 class TestItsSecret:
     def test_is_rotated_where_it_is_not_there(
-        self, simulator: Simulator, run: Callable[..., Run], place: Keeper
+        self, simulator: Simulator, run: Callable[..., Run], place: SecretStore
     ) -> None:
         theirs = simulator.subscribe(URL, EVENTS)
         ended = run()
@@ -197,7 +199,7 @@ class TestItsSecret:
         assert "so it was rotated; the new one is there" in ended.log.lines[0]
 
     def test_is_rotated_where_another_subscriptions_is_there(
-        self, simulator: Simulator, run: Callable[..., Run], place: Keeper
+        self, simulator: Simulator, run: Callable[..., Run], place: SecretStore
     ) -> None:
         run()
         simulator.world.webhooks.delete(the_one(simulator).id)
@@ -207,7 +209,7 @@ class TestItsSecret:
 
     @pytest.mark.parametrize("is_there", [False, True])
     def test_does_not_push_out_that_of_another_url(
-        self, simulator: Simulator, run: Callable[..., Run], place: Keeper, is_there: bool
+        self, simulator: Simulator, run: Callable[..., Run], place: SecretStore, is_there: bool
     ) -> None:
         run()
         if is_there:
@@ -221,7 +223,7 @@ class TestItsSecret:
 
     def test_is_there_before_anything_is_delivered(self, simulator: Simulator, run: Callable[..., Run]) -> None:
         webhook = simulator.subscribe(URL, EVENTS)
-        simulator.world.webhooks.update(webhook.id, WebhookChangeOrder(enabled=False))
+        simulator.world.webhooks.update(webhook.id, WebhookPatchRequestBody(enabled=False))
         run()
         assert routes_asked(simulator) == ["list_webhooks", "rotate_webhook_secret", "update_webhook"]
 
@@ -293,7 +295,7 @@ class TestItsSecret:
         assert simulator.requests == []
 
     def test_that_could_not_be_kept_leaves_nothing_behind(
-        self, simulator: Simulator, run: Callable[..., Run], place: Keeper, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, run: Callable[..., Run], place: SecretStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def full(self: Path, target: Path) -> None:
             raise OSError(28, "No space left on device")
@@ -334,7 +336,7 @@ class TestItsEnd:
         assert simulator.world.webhooks.all() == []
 
     def test_lets_another_subscription_have_the_place_of_its_secret(
-        self, simulator: Simulator, run: Callable[..., Run], place: Keeper
+        self, simulator: Simulator, run: Callable[..., Run], place: SecretStore
     ) -> None:
         run()
         run(ensure="absent")
@@ -345,7 +347,7 @@ class TestItsEnd:
 class TestALostAnswer:
     @pytest.mark.parametrize(("kind", "status"), [("reset", None), ("cut", None), ("html", 502), ("empty", None)])
     def test_leaves_one_subscription_whose_secret_is_kept(
-        self, simulator: Simulator, run: Callable[..., Run], place: Keeper, kind: Any, status: int | None
+        self, simulator: Simulator, run: Callable[..., Run], place: SecretStore, kind: Any, status: int | None
     ) -> None:
         simulator.fail(kind, route="create_webhook", status=status, when="after")
         ended = run()
@@ -361,7 +363,7 @@ class TestALostAnswer:
         assert [secret.get_secret_value() for secret in taken] == list(secrets_of(simulator).values())
 
     def test_of_what_created_nothing_is_left_to_the_retry(
-        self, simulator: Simulator, run: Callable[..., Run], place: Keeper
+        self, simulator: Simulator, run: Callable[..., Run], place: SecretStore
     ) -> None:
         simulator.fail("reset", route="create_webhook", when="before")
         ended = run()
@@ -372,17 +374,17 @@ class TestALostAnswer:
         assert has_its_secret(place, simulator)
 
     def test_and_no_look_are_mended_by_the_retry(
-        self, simulator: Simulator, run: Callable[..., Run], place: Keeper
+        self, simulator: Simulator, run: Callable[..., Run], place: SecretStore
     ) -> None:
         simulator.fail("reset", route="create_webhook", when="after")
         simulator.fail("reset", route="list_webhooks", skip=1, times=8)
         assert isinstance(run().error, PlanasonixError)
-        assert place.kept() is None
+        assert place.load() is None
         assert run(try_number=2).result["secret_is_new"]
         assert has_its_secret(place, simulator)
 
     def test_to_a_rotation_is_mended_by_another(
-        self, simulator: Simulator, run: Callable[..., Run], place: Keeper
+        self, simulator: Simulator, run: Callable[..., Run], place: SecretStore
     ) -> None:
         simulator.subscribe(URL, EVENTS)
         simulator.fail("reset", route="rotate_webhook_secret", when="after", times=3)
@@ -393,16 +395,16 @@ class TestALostAnswer:
         assert has_its_secret(place, simulator)
 
     def test_and_a_process_that_dies_are_mended_by_the_retry(
-        self, simulator: Simulator, run: Callable[..., Run], place: Keeper, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, run: Callable[..., Run], place: SecretStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def die(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(road, "keep_or_remove", die)
+            patch.setattr(road, "store_or_delete", die)
             with pytest.raises(KeyboardInterrupt):
                 run()
-        assert place.kept() is None
+        assert place.load() is None
         assert run(try_number=2).result["webhook_id"] == the_one(simulator).id
         assert has_its_secret(place, simulator)
 
@@ -428,7 +430,7 @@ class TestTwoTasksAtOnce:
         return order
 
     def test_leave_the_older_subscription(
-        self, simulator: Simulator, run: Callable[..., Run], place: Keeper, meanwhile: Callable[..., None]
+        self, simulator: Simulator, run: Callable[..., Run], place: SecretStore, meanwhile: Callable[..., None]
     ) -> None:
         others: list[Run] = []
         meanwhile(lambda: others.append(run()), before=True)
@@ -439,7 +441,7 @@ class TestTwoTasksAtOnce:
         assert "Another task made a webhook for the same url at the same moment" in ended.log.lines[0]
 
     def test_leave_the_secret_alone_that_the_other_is_about_to_keep(
-        self, simulator: Simulator, run: Callable[..., Run], place: Keeper, meanwhile: Callable[..., None]
+        self, simulator: Simulator, run: Callable[..., Run], place: SecretStore, meanwhile: Callable[..., None]
     ) -> None:
         theirs: list[NewWebhook] = []
         meanwhile(lambda: theirs.append(simulator.subscribe(URL, EVENTS)), before=True)
@@ -448,11 +450,11 @@ class TestTwoTasksAtOnce:
         assert "the secret of the other one is not there yet. Try again" in str(ended.error)
         assert the_one(simulator).id == theirs[0].id
         assert "rotate_webhook_secret" not in routes_asked(simulator)
-        place.keep(theirs[0].signing_secret, webhook_id=theirs[0].id)
+        place.save(theirs[0].signing_secret, webhook_id=theirs[0].id)
         assert run(try_number=2).result["action"] == "unchanged"
 
     def test_leave_ours_where_it_is_the_older(
-        self, simulator: Simulator, run: Callable[..., Run], place: Keeper, meanwhile: Callable[..., None]
+        self, simulator: Simulator, run: Callable[..., Run], place: SecretStore, meanwhile: Callable[..., None]
     ) -> None:
         others: list[Run] = []
         meanwhile(lambda: others.append(run()), before=False)
@@ -460,7 +462,7 @@ class TestTwoTasksAtOnce:
         # The other one looked first, and found ours, whose secret was not there yet.
         assert ended.result["action"] == "created"
         assert ended.result["webhook_id"] == the_one(simulator).id
-        kept = place.kept()
+        kept = place.load()
         assert kept is not None
         assert secrets_of(simulator)[the_one(simulator).id] in {s.get_secret_value() for s in kept.secrets}
 

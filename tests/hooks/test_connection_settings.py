@@ -9,12 +9,12 @@ from airflow import __version__ as airflow_version
 
 from planasonix_provider import __version__
 from planasonix_provider.api.errors import PlanasonixConfigurationError
-from planasonix_provider.hooks.connection_settings import Settings, settings_of
+from planasonix_provider.hooks.connection_settings import ConnectionSettings, settings_of
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from tests.hooks.conftest import KEY, Connect
 
 
-def settings(**fields: Any) -> Settings:
+def settings(**fields: Any) -> ConnectionSettings:
     return settings_of("planasonix_x", **{"password": KEY, **fields})
 
 

@@ -31,7 +31,7 @@ with DAG("with_a_kept_connection", schedule=None, start_date=datetime(2025, 1, 1
 def test_a_trigger_finds_the_connection_that_is_in_airflows_database(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deferral, "SETTLING", timedelta(0))
+    monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(0))
     said = simulator.airflow_connection()
     with create_session() as session:
         session.add(

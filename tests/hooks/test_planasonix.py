@@ -29,9 +29,9 @@ from planasonix_provider.api.errors import (
     PlanasonixTransportError,
 )
 from planasonix_provider.api.operations import Operations
-from planasonix_provider.api.retry import ONCE
+from planasonix_provider.api.retry import NO_RETRY
 from planasonix_provider.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR, get_provider_info
-from planasonix_provider.hooks.connection_settings import Settings
+from planasonix_provider.hooks.connection_settings import ConnectionSettings
 from planasonix_provider.hooks.planasonix import PlanasonixHook, outside_of_airflow
 from tests.hooks.conftest import KEY, Connect, drawn
 from tests.support.reference_server import FaultItem, ReferenceServer
@@ -49,7 +49,7 @@ def hook(server: ReferenceServer, connect: Connect) -> Iterator[PlanasonixHook]:
         yield hook
 
 
-async def look(hook: PlanasonixHook, *, blocking: bool) -> Settings:
+async def look(hook: PlanasonixHook, *, blocking: bool) -> ConnectionSettings:
     """Read the Airflow connection, in one of the two ways."""
     return hook.settings if blocking else await hook.async_settings()
 
@@ -98,15 +98,15 @@ class TestMethods:
         with ReferenceServer(api_key=KEY, read_faults=[("status", 500, {})]) as faulty:
             connect(host=faulty.url)
             with pytest.raises(PlanasonixServerError):
-                hook.send(routes.list_jobs(), ONCE)
+                hook.send(routes.list_jobs(), NO_RETRY)
             assert len(faulty.requests) == 1
 
     async def test_clients_are_at_hand_for_what_has_no_method(self, hook: PlanasonixHook) -> None:
         with hook.client() as client, hook.get_conn() as conn:
             assert type(client) is type(conn) is Client
             assert list(client.list_jobs()) == list(conn.list_jobs()) == []
-        async with await hook.async_client(ONCE) as async_client:
-            assert (type(async_client), async_client.policy) == (AsyncClient, ONCE)
+        async with await hook.async_client(NO_RETRY) as async_client:
+            assert (type(async_client), async_client.policy) == (AsyncClient, NO_RETRY)
 
     def test_a_job_has_an_address_in_the_web_app(self, connect: Connect) -> None:
         assert PlanasonixHook(connect()).job_url("job_1") == "https://app.planasonix.com/jobs/job_1"

@@ -20,7 +20,7 @@ from planasonix_provider.get_provider_info import (
     RECEIVER_UI_FIELD_BEHAVIOUR,
     get_provider_info,
 )
-from planasonix_provider.hooks.webhook_receiver import PlanasonixReceiverHook, Receiver
+from planasonix_provider.hooks.webhook_receiver import PlanasonixReceiverHook, ReceiverConfig
 from planasonix_provider.secret_stores import PlanasonixSecretError, keeper
 from tests.hooks.conftest import drawn
 
@@ -40,7 +40,7 @@ def connect(airflow_db: None, monkeypatch: pytest.MonkeyPatch) -> Connect:
     return make
 
 
-def secrets(receiver: Receiver | None) -> list[str]:
+def secrets(receiver: ReceiverConfig | None) -> list[str]:
     assert receiver is not None
     return [secret.get_secret_value() for secret in receiver.secrets]
 
@@ -50,14 +50,14 @@ def kept(tmp_path: Path) -> str:
     """A place where a secret was kept, and another before it."""
     place = f"file:{tmp_path / 'secret'}"
     for secret in (OLDER, SECRET):
-        keeper(place).keep(SecretStr(secret), webhook_id="wh_1")
+        keeper(place).save(SecretStr(secret), webhook_id="wh_1")
     return place
 
 
 class TestWhatTheConnectionSays:
     def test_a_receiver_is_a_secret_and_an_asset(self, connect: Connect) -> None:
         receiver = connect().receiver()
-        assert receiver == Receiver("orders", (SecretStr(SECRET),), "orders_ready")
+        assert receiver == ReceiverConfig("orders", (SecretStr(SECRET),), "orders_ready")
         assert SECRET not in repr(receiver)
 
     def test_there_is_none_where_there_is_no_connection_or_one_of_another_type(self, connect: Connect) -> None:
@@ -134,7 +134,7 @@ class TestWhatTheConnectionSays:
     def test_a_uri_says_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
         uri = f"planasonix-webhook://:{SECRET}@/?asset=orders_ready&events=job.failed"
         monkeypatch.setenv("AIRFLOW_CONN_ORDERS", uri)
-        expected = Receiver("orders", (SecretStr(SECRET),), "orders_ready", frozenset({"job.failed"}))
+        expected = ReceiverConfig("orders", (SecretStr(SECRET),), "orders_ready", frozenset({"job.failed"}))
         assert PlanasonixReceiverHook("orders").receiver() == expected
 
     def test_what_an_untouched_form_sends_is_all_events(self, connect: Connect) -> None:

@@ -13,24 +13,24 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from planasonix_provider.hooks.webhook_receiver import Receiver
+from planasonix_provider.hooks.webhook_receiver import ReceiverConfig
 from planasonix_provider.plugins import delivery_store as module
-from planasonix_provider.plugins.delivery import EventBody
+from planasonix_provider.plugins.delivery import DeliveryBody
 from planasonix_provider.plugins.delivery_store import (
     FORGET_EVERY,
-    MEMORY,
-    WRITES,
-    Outcome,
-    PlanasonixRegisterError,
-    Register,
+    RETENTION,
+    WRITE_ATTEMPTS,
+    DeliveryStore,
+    PlanasonixDeliveryStoreError,
+    RecordResult,
 )
 from tests.plugins.conftest import Assets, body, drop_the_table, rows
 
-ORDERS = Receiver("orders", (SecretStr("whsec_4b1d7a90c2"),), "orders_ready")
+ORDERS = ReceiverConfig("orders", (SecretStr("whsec_4b1d7a90c2"),), "orders_ready")
 
 
-def event(event_id: str) -> EventBody:
-    return EventBody.model_validate_json(body(event_id))
+def event(event_id: str) -> DeliveryBody:
+    return DeliveryBody.model_validate_json(body(event_id))
 
 
 class Now:
@@ -44,23 +44,23 @@ class Now:
 
 class TestTheTable:
     def test_it_is_made_when_the_first_delivery_comes(self, assets: Assets) -> None:
-        assert Register().record(ORDERS, event("evt_1")) is Outcome.RECORDED
+        assert DeliveryStore().record(ORDERS, event("evt_1")) is RecordResult.RECORDED
         assert rows() == 1
 
     def test_what_one_api_server_has_seen_the_others_know(self, assets: Assets) -> None:
-        assert [Register().record(ORDERS, event("evt_1")) for _ in range(3)] == [
-            Outcome.RECORDED,
-            Outcome.REPEATED,
-            Outcome.REPEATED,
+        assert [DeliveryStore().record(ORDERS, event("evt_1")) for _ in range(3)] == [
+            RecordResult.RECORDED,
+            RecordResult.REPEATED,
+            RecordResult.REPEATED,
         ]
 
     def test_it_is_made_again_after_the_database_was(self, assets: Assets) -> None:
-        register = Register()
+        register = DeliveryStore()
         register.record(ORDERS, event("evt_1"))
         drop_the_table()
-        with pytest.raises(PlanasonixRegisterError, match=r"could not take a delivery \(OperationalError"):
+        with pytest.raises(PlanasonixDeliveryStoreError, match=r"could not take a delivery \(OperationalError"):
             register.record(ORDERS, event("evt_2"))
-        assert register.record(ORDERS, event("evt_2")) is Outcome.RECORDED
+        assert register.record(ORDERS, event("evt_2")) is RecordResult.RECORDED
 
     def test_api_servers_that_make_it_at_the_same_moment_do_not_disturb_each_other(
         self, assets: Assets, monkeypatch: pytest.MonkeyPatch
@@ -73,9 +73,9 @@ class TestTheTable:
             create(self, bind, checkfirst=False)
 
         monkeypatch.setattr(type(module._table()), "create", create_together)
-        registers = [Register() for _ in range(3)]
+        registers = [DeliveryStore() for _ in range(3)]
         with ThreadPoolExecutor(3) as threads:
-            list(threads.map(Register._see_to_the_table, registers))
+            list(threads.map(DeliveryStore._ensure_table, registers))
         assert all(register._is_table_there for register in registers)
 
     def test_a_database_user_who_may_not_make_it_is_told_how_it_is_made(
@@ -85,8 +85,8 @@ class TestTheTable:
             raise OperationalError("CREATE TABLE …", {}, Exception("permission denied for schema public\nLINE 1"))
 
         monkeypatch.setattr(type(module._table()), "create", refuse)
-        with pytest.raises(PlanasonixRegisterError) as refused:
-            Register().record(ORDERS, event("evt_1"))
+        with pytest.raises(PlanasonixDeliveryStoreError) as refused:
+            DeliveryStore().record(ORDERS, event("evt_1"))
         assert "cannot be made (OperationalError: permission denied for schema public)" in refused.value.message
         assert "CREATE TABLE planasonix_webhook_delivery ( id VARCHAR(64) NOT NULL" in refused.value.message
         assert "CREATE INDEX " in refused.value.message
@@ -114,13 +114,13 @@ class TestTransaction:
         def fail(**_: Any) -> None:
             raise RuntimeError
 
-        register = Register()
+        register = DeliveryStore()
         with monkeypatch.context() as broken:
             broken.setattr(asset_manager, "register_asset_change", fail)
             with pytest.raises(RuntimeError):
                 register.record(ORDERS, event("evt_1"))
         assert (rows(), assets.events()) == (0, [])
-        assert register.record(ORDERS, event("evt_1")) is Outcome.RECORDED
+        assert register.record(ORDERS, event("evt_1")) is RecordResult.RECORDED
 
     def test_events_of_one_asset_are_written_one_after_another(
         self, assets: Assets, monkeypatch: pytest.MonkeyPatch
@@ -142,7 +142,7 @@ class TestTransaction:
         monkeypatch.setattr(asset_manager, "register_asset_change", look)
         listen(Session, "do_orm_execute", see)
         try:
-            assert Register().record(ORDERS, event("evt_1")) is Outcome.RECORDED
+            assert DeliveryStore().record(ORDERS, event("evt_1")) is RecordResult.RECORDED
         finally:
             remove(Session, "do_orm_execute", see)
 
@@ -156,13 +156,13 @@ class TestTransaction:
         def lose(**given: Any) -> Any:
             recorded = register(**given)
             tries.append(recorded)
-            if len(tries) < WRITES:
+            if len(tries) < WRITE_ATTEMPTS:
                 raise OperationalError("INSERT …", {}, Exception("deadlock detected"))
             return recorded
 
         monkeypatch.setattr(asset_manager, "register_asset_change", lose)
-        assert Register().record(ORDERS, event("evt_1")) is Outcome.RECORDED
-        assert (len(tries), len(assets.events()), rows()) == (WRITES, 1, 1)
+        assert DeliveryStore().record(ORDERS, event("evt_1")) is RecordResult.RECORDED
+        assert (len(tries), len(assets.events()), rows()) == (WRITE_ATTEMPTS, 1, 1)
 
     def test_a_database_that_cannot_be_reached_is_asked_once(
         self, assets: Assets, monkeypatch: pytest.MonkeyPatch
@@ -173,37 +173,43 @@ class TestTransaction:
             asked.append(1)
             raise OperationalError(None, None, Exception("connection refused"))
 
-        register = Register()
+        register = DeliveryStore()
         register.record(ORDERS, event("evt_1"))
         monkeypatch.setattr(module, "create_session", lambda **_: refuse())
-        with pytest.raises(PlanasonixRegisterError):
+        with pytest.raises(PlanasonixDeliveryStoreError):
             register.record(ORDERS, event("evt_2"))
         assert len(asked) == 1
 
     def test_an_asset_that_nobody_knows_leaves_nothing_behind(self, assets: Assets) -> None:
-        nowhere = Receiver("orders", ORDERS.secrets, "nothing_of_the_kind")
-        assert Register().record(nowhere, event("evt_1")) is Outcome.NO_ASSET
+        nowhere = ReceiverConfig("orders", ORDERS.secrets, "nothing_of_the_kind")
+        assert DeliveryStore().record(nowhere, event("evt_1")) is RecordResult.NO_ASSET
         assert rows() == 0
 
     @pytest.mark.parametrize("event_id", ["evt_é", "evt_E", "evt_e", "evt_\N{PILE OF POO}", "x" * 500])
     def test_ids_that_a_database_might_take_for_others_are_told_apart(self, assets: Assets, event_id: str) -> None:
-        register = Register()
-        assert register.record(ORDERS, event("evt_e\N{COMBINING ACUTE ACCENT}")) is Outcome.RECORDED
-        assert register.record(ORDERS, event(event_id)) is Outcome.RECORDED
-        assert register.record(ORDERS, event(event_id)) is Outcome.REPEATED
+        register = DeliveryStore()
+        assert register.record(ORDERS, event("evt_e\N{COMBINING ACUTE ACCENT}")) is RecordResult.RECORDED
+        assert register.record(ORDERS, event(event_id)) is RecordResult.RECORDED
+        assert register.record(ORDERS, event(event_id)) is RecordResult.REPEATED
 
 
 class TestTheAsset:
     def test_is_found_by_a_uri_that_is_written_otherwise(self, assets: Assets) -> None:
         assets.add("orders_table", "planasonix://api.planasonix.com/connections/conn_1/tables/public.orders")
         asset = "planasonix://API.Planasonix.com:443/connections/conn_1/tables/public.orders"
-        assert Register().record(Receiver("orders", ORDERS.secrets, asset), event("evt_1")) is Outcome.RECORDED
+        assert (
+            DeliveryStore().record(ReceiverConfig("orders", ORDERS.secrets, asset), event("evt_1"))
+            is RecordResult.RECORDED
+        )
         assert len(assets.events("orders_table")) == 1
 
     def test_is_that_of_the_name_where_another_has_the_same_text_as_its_uri(self, assets: Assets) -> None:
         for name, uri in (("one", "both"), ("both", "s3://both"), ("another", "x")):
             assets.add(name, uri)
-        assert Register().record(Receiver("orders", ORDERS.secrets, "both"), event("evt_1")) is Outcome.RECORDED
+        assert (
+            DeliveryStore().record(ReceiverConfig("orders", ORDERS.secrets, "both"), event("evt_1"))
+            is RecordResult.RECORDED
+        )
         assert [len(assets.events(name)) for name in ("one", "both", "another")] == [0, 1, 0]
 
 
@@ -213,17 +219,17 @@ class TestForgetting:
         return Now()
 
     def test_deliveries_are_forgotten_once_nobody_sends_them_again(self, assets: Assets, now: Now) -> None:
-        register = Register(clock=now)
+        register = DeliveryStore(clock=now)
         for number in range(5):
             register.record(ORDERS, event(f"evt_{number}"))
-        now.seconds += MEMORY
-        assert register.record(ORDERS, event("evt_0")) is Outcome.REPEATED
+        now.seconds += RETENTION
+        assert register.record(ORDERS, event("evt_0")) is RecordResult.REPEATED
         now.seconds += FORGET_EVERY + 1
         register.record(ORDERS, event("evt_5"))
         assert rows() == 1
 
     def test_it_is_looked_for_them_once_an_hour(self, assets: Assets, now: Now) -> None:
-        register = Register(clock=now)
+        register = DeliveryStore(clock=now)
         register.record(ORDERS, event("evt_1"))
         now.seconds += FORGET_EVERY - 1
         forgotten = register._forgot_at

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from planasonix_provider.plugins.rate_limited_log import PAUSE, CalmLog
+from planasonix_provider.plugins.rate_limited_log import PAUSE, RateLimitedLog
 from tests.support import virtual_time
 
 log = logging.getLogger("planasonix.test")
@@ -24,7 +24,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Callable[[Coroutine[Any, Any, Non
 
 def test_the_first_is_said_at_once_and_the_others_are_counted(lines: Callable[..., list[str]]) -> None:
     async def main() -> None:
-        calm = CalmLog(log)
+        calm = RateLimitedLog(log)
         for number in range(1000):
             calm.say("forged", logging.WARNING, f"forged {number} %s")
         assert len(calm._kept) == 1
@@ -38,7 +38,7 @@ def test_the_first_is_said_at_once_and_the_others_are_counted(lines: Callable[..
 
 def test_a_flood_that_goes_on_is_a_line_a_minute(lines: Callable[..., list[str]]) -> None:
     async def main() -> None:
-        calm = CalmLog(log)
+        calm = RateLimitedLog(log)
         for _ in range(590):
             calm.say("forged", logging.WARNING, "forged")
             await asyncio.sleep(1)
@@ -48,7 +48,7 @@ def test_a_flood_that_goes_on_is_a_line_a_minute(lines: Callable[..., list[str]]
 
 def test_each_kind_is_counted_by_itself(lines: Callable[..., list[str]]) -> None:
     async def main() -> None:
-        calm = CalmLog(log)
+        calm = RateLimitedLog(log)
         calm.say("forged", logging.WARNING, "forged")
         calm.say("asset", logging.ERROR, "no asset")
 
@@ -57,7 +57,7 @@ def test_each_kind_is_counted_by_itself(lines: Callable[..., list[str]]) -> None
 
 def test_after_a_quiet_minute_nothing_is_held_and_the_next_is_said_at_once(lines: Callable[..., list[str]]) -> None:
     async def main() -> None:
-        calm = CalmLog(log)
+        calm = RateLimitedLog(log)
         for text in ("one", "another"):
             calm.say("forged", logging.WARNING, text)
             await asyncio.sleep(PAUSE + 1)

@@ -18,15 +18,15 @@ from pydantic import SecretStr
 from starlette.requests import Request
 
 from planasonix_provider.api.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER
-from planasonix_provider.hooks.webhook_receiver import Receiver, ReceiverNames
+from planasonix_provider.hooks.webhook_receiver import ReceiverConfig, ReceiverNames
 from planasonix_provider.plugins import receiver
 from planasonix_provider.plugins import request_body as reading
-from planasonix_provider.plugins.delivery_store import PlanasonixRegisterError, Register
+from planasonix_provider.plugins.delivery_store import DeliveryStore, PlanasonixDeliveryStoreError
 from planasonix_provider.plugins.receiver import make_app
 from planasonix_provider.plugins.request_body import Bodies, RefusedBodyError
 from planasonix_provider.secret_stores import keeper
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.webhooks.subscriptions import WebhookOrder
+from planasonix_provider.simulator.webhooks.subscriptions import WebhookRequestBody
 from tests.plugins.conftest import ANOTHER_SECRET, SECRET, Assets, Deliver, body, headers, rows, to
 from tests.support import virtual_time
 from tests.support.webhook_target import Receiver as Postbox
@@ -194,9 +194,9 @@ class TestForgedAndStale:
             def names(self) -> ReceiverNames:
                 return ReceiverNames(frozenset({"orders"}))
 
-            def read(self, name: str) -> Receiver:
+            def read(self, name: str) -> ReceiverConfig:
                 assert may_answer.wait(120)
-                return Receiver(name, (SecretStr(SECRET),), "orders_ready")
+                return ReceiverConfig(name, (SecretStr(SECRET),), "orders_ready")
 
         async with to(make_app(Connections())) as deliver:
             assert (await deliver()).status_code == 204
@@ -268,7 +268,7 @@ class TestSize:
 
     def test_a_slow_body_is_not_waited_for(self) -> None:
         async def slow() -> Any:
-            await asyncio.sleep(reading.PATIENCE / 3 * 2)
+            await asyncio.sleep(reading.READ_TIMEOUT / 3 * 2)
             return {"type": "http.request", "body": b" ", "more_body": True}
 
         async def main() -> tuple[RefusedBodyError, float]:
@@ -278,7 +278,7 @@ class TestSize:
 
         refusal, passed = virtual_time.run(main())
         assert refusal.status == 408
-        assert passed == reading.PATIENCE
+        assert passed == reading.READ_TIMEOUT
 
     def test_the_slowest_body_makes_room_for_a_newer_one(self) -> None:
         async def never() -> Any:
@@ -448,7 +448,7 @@ class TestRotation:
         connection(password=None, extra={"asset": "orders_ready", "kept_in": place})
         try:
             for secret in (SECRET, ANOTHER_SECRET):
-                keeper(place).keep(SecretStr(secret), webhook_id="wh_1")
+                keeper(place).save(SecretStr(secret), webhook_id="wh_1")
             for secret in (SECRET, ANOTHER_SECRET):
                 told = body()
                 assert (await deliver(told, headers=headers(told, secret))).status_code == 204
@@ -518,11 +518,11 @@ class TestWhatCannotBeRecorded:
     async def test_a_database_that_fails_is_told_of_without_the_delivery(
         self, assets: Assets, connection: Callable[..., None], lines: Callable[[], list[str]]
     ) -> None:
-        class Broken(Register):
+        class Broken(DeliveryStore):
             def record(self, *_: Any) -> Any:
                 raise faults.pop()
 
-        faults: list[Exception] = [PlanasonixRegisterError("The disk is full."), RuntimeError(SECRET)]
+        faults: list[Exception] = [PlanasonixDeliveryStoreError("The disk is full."), RuntimeError(SECRET)]
         async with to(make_app(register=Broken())) as deliver:
             assert [(await deliver()).status_code for _ in range(2)] == [503, 503]
         assert lines() == [
@@ -536,7 +536,7 @@ class TestWhatCannotBeRecorded:
     ) -> None:
         may_go_on = threading.Event()
 
-        class Slow(Register):
+        class Slow(DeliveryStore):
             def record(self, *arguments: Any) -> Any:
                 assert may_go_on.wait(120)
                 return super().record(*arguments)
@@ -555,7 +555,7 @@ async def test_a_test_event_of_the_simulator_is_one_like_others(
 ) -> None:
     with Simulator() as simulator, Postbox() as postbox:
         webhooks = simulator.world.webhooks
-        webhook = webhooks.create(WebhookOrder(url=postbox.url, events=["job.failed"], secret="x" * 32))
+        webhook = webhooks.create(WebhookRequestBody(url=postbox.url, events=["job.failed"], secret="x" * 32))
         webhooks.test(webhook.id)
         (sent,) = postbox.wait(1)
     connection(password="x" * 32)

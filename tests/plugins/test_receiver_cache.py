@@ -8,17 +8,17 @@ import pytest
 from pydantic import SecretStr
 
 from planasonix_provider.api.errors import PlanasonixConfigurationError
-from planasonix_provider.hooks.webhook_receiver import Receiver, ReceiverNames
+from planasonix_provider.hooks.webhook_receiver import ReceiverConfig, ReceiverNames
 from planasonix_provider.plugins import receiver_cache as directory_module
 from planasonix_provider.plugins.receiver_cache import (
-    BURST,
-    FRESH,
+    BUCKET_SIZE,
+    CACHE_TTL,
     MAX_STALE_SECONDS,
     MAX_WAITING,
     MOST_UNKNOWN,
-    PACE,
+    REFILL_PER_SECOND,
     SECRETS_BACKEND_THREADS,
-    Directory,
+    ReceiverCache,
 )
 
 
@@ -41,11 +41,11 @@ class Connections:
         self.secrets_backend_was_asked = threading.Event()
 
     def add(self, name: str, secret: str = "whsec_1") -> None:
-        self.receivers[name] = Receiver(name, (SecretStr(secret),), "orders_ready")
+        self.receivers[name] = ReceiverConfig(name, (SecretStr(secret),), "orders_ready")
 
     def add_to_secrets_backend(self, name: str, secret: str = "whsec_1") -> None:
         self.has_secrets_backend = True
-        self.in_secrets_backend[name] = Receiver(name, (SecretStr(secret),), "orders_ready")
+        self.in_secrets_backend[name] = ReceiverConfig(name, (SecretStr(secret),), "orders_ready")
 
     def names(self) -> ReceiverNames:
         self.listed += 1
@@ -53,19 +53,19 @@ class Connections:
             raise self.cannot_list
         return ReceiverNames(frozenset(self.receivers), self.has_secrets_backend)
 
-    def read(self, name: str) -> Receiver | None:
+    def read(self, name: str) -> ReceiverConfig | None:
         self.asked.append(name)
         assert self.may_answer.wait(120)
         return _given(self.receivers.get(name) or self.in_secrets_backend.get(name))
 
-    def read_from_secrets_backends(self, name: str) -> Receiver | None:
+    def read_from_secrets_backends(self, name: str) -> ReceiverConfig | None:
         self.guessed.append(name)
         self.secrets_backend_was_asked.set()
         assert self.secrets_backend_may_answer.wait(120)
         return _given(self.in_secrets_backend.get(name))
 
 
-def _given(found: Any) -> Receiver | None:
+def _given(found: Any) -> ReceiverConfig | None:
     if isinstance(found, Exception):
         raise found
     return found  # type: ignore[no-any-return]
@@ -91,9 +91,9 @@ def now() -> Now:
 
 
 async def test_what_was_read_counts_for_some_seconds(connections: Connections, now: Now) -> None:
-    directory = Directory(connections, clock=now)
+    directory = ReceiverCache(connections, clock=now)
     connections.add("orders")
-    for now.seconds in (0.0, 1.0, FRESH):
+    for now.seconds in (0.0, 1.0, CACHE_TTL):
         assert (await directory.find("orders")).receiver == connections.receivers["orders"]
     assert connections.asked == ["orders"]
     connections.add("orders", "whsec_2")
@@ -102,7 +102,7 @@ async def test_what_was_read_counts_for_some_seconds(connections: Connections, n
 
 
 async def test_who_must_know_it_better_has_it_read_again(connections: Connections, now: Now) -> None:
-    directory = Directory(connections, clock=now)
+    directory = ReceiverCache(connections, clock=now)
     connections.add("orders")
     await directory.find("orders")
     now.seconds = 1.1
@@ -112,16 +112,16 @@ async def test_who_must_know_it_better_has_it_read_again(connections: Connection
 
 
 async def test_a_receiver_that_is_made_is_found_some_seconds_later(connections: Connections, now: Now) -> None:
-    directory = Directory(connections, clock=now)
+    directory = ReceiverCache(connections, clock=now)
     assert (await directory.find("orders")).receiver is None
     connections.add("orders")
     assert (await directory.find("orders")).receiver is None
-    now.seconds = FRESH + 0.1
+    now.seconds = CACHE_TTL + 0.1
     assert (await directory.find("orders")).receiver is not None
 
 
 async def test_many_who_ask_at_once_have_it_read_once(connections: Connections) -> None:
-    directory = Directory(connections)
+    directory = ReceiverCache(connections)
     connections.add("orders")
     connections.may_answer.clear()
     asking = [asyncio.create_task(directory.find("orders")) for _ in range(50)]
@@ -134,7 +134,7 @@ async def test_many_who_ask_at_once_have_it_read_once(connections: Connections) 
 
 
 async def test_who_guesses_names_has_nobody_asked_where_there_is_no_secrets_backend(connections: Connections) -> None:
-    directory = Directory(connections)
+    directory = ReceiverCache(connections)
     for number in range(100):
         assert (await directory.find(f"guess_{number}")).receiver is None
     assert (connections.asked, connections.guessed, connections.listed) == ([], [], 1)
@@ -143,22 +143,22 @@ async def test_who_guesses_names_has_nobody_asked_where_there_is_no_secrets_back
 async def test_who_guesses_names_is_let_ask_secrets_backends_a_few_times_a_second(
     connections: Connections, now: Now
 ) -> None:
-    directory = Directory(connections, clock=now)
+    directory = ReceiverCache(connections, clock=now)
     connections.has_secrets_backend = True
     for number in range(100):
         await directory.find(f"guess_{number}")
-    assert len(connections.guessed) == BURST
+    assert len(connections.guessed) == BUCKET_SIZE
     now.seconds = 2.0
     for number in range(100):
         await directory.find(f"more_{number}")
-    assert len(connections.guessed) == BURST + 2 * PACE
+    assert len(connections.guessed) == BUCKET_SIZE + 2 * REFILL_PER_SECOND
     assert connections.asked == []
 
 
 async def test_a_configured_receiver_is_found_at_once_however_many_guesses_were_made_before(
     connections: Connections, now: Now
 ) -> None:
-    directory = Directory(connections, clock=now)
+    directory = ReceiverCache(connections, clock=now)
     connections.has_secrets_backend = True
     connections.add("orders")
     for number in range(1_000):
@@ -170,7 +170,7 @@ async def test_a_configured_receiver_is_found_at_once_however_many_guesses_were_
 async def test_a_configured_receiver_never_waits_for_a_secrets_backend_that_is_asked_for_guesses(
     connections: Connections,
 ) -> None:
-    directory = Directory(connections)
+    directory = ReceiverCache(connections)
     connections.has_secrets_backend = True
     connections.add("orders")
     connections.secrets_backend_may_answer.clear()
@@ -178,14 +178,14 @@ async def test_a_configured_receiver_never_waits_for_a_secrets_backend_that_is_a
     assert await asyncio.to_thread(connections.secrets_backend_was_asked.wait, 60)
     assert (await directory.find("orders")).receiver is not None
     assert len(connections.guessed) <= SECRETS_BACKEND_THREADS
-    assert sum(not guess.done() for guess in guesses) == BURST
+    assert sum(not guess.done() for guess in guesses) == BUCKET_SIZE
     connections.secrets_backend_may_answer.set()
     await asyncio.gather(*guesses)
-    assert len(connections.guessed) == BURST
+    assert len(connections.guessed) == BUCKET_SIZE
 
 
 async def test_only_so_many_deliveries_wait_for_a_secrets_backend(connections: Connections) -> None:
-    directory = Directory(connections)
+    directory = ReceiverCache(connections)
     connections.add_to_secrets_backend("vaulted")
     connections.secrets_backend_may_answer.clear()
     asking = [asyncio.create_task(directory.find("vaulted")) for _ in range(MAX_WAITING + 50)]
@@ -200,10 +200,10 @@ async def test_only_so_many_deliveries_wait_for_a_secrets_backend(connections: C
 async def test_a_receiver_of_a_secrets_backend_is_no_guess_any_more_once_it_was_found(
     connections: Connections, now: Now
 ) -> None:
-    directory = Directory(connections, clock=now)
+    directory = ReceiverCache(connections, clock=now)
     connections.add_to_secrets_backend("vaulted")
     assert (await directory.find("vaulted")).receiver == connections.in_secrets_backend["vaulted"]
-    now.seconds = FRESH + 1
+    now.seconds = CACHE_TTL + 1
     for number in range(100):
         await directory.find(f"guess_{number}")
     connections.secrets_backend_may_answer.clear()
@@ -214,13 +214,13 @@ async def test_a_receiver_of_a_secrets_backend_is_no_guess_any_more_once_it_was_
 async def test_a_receiver_that_was_made_while_a_secrets_backend_was_asked_for_it_stays_known(
     connections: Connections, now: Now
 ) -> None:
-    directory = Directory(connections, clock=now)
+    directory = ReceiverCache(connections, clock=now)
     connections.has_secrets_backend = True
     connections.secrets_backend_may_answer.clear()
     guess = asyncio.create_task(directory.find("orders"))
     assert await asyncio.to_thread(connections.secrets_backend_was_asked.wait, 60)
     connections.add("orders")
-    now.seconds = FRESH + 1
+    now.seconds = CACHE_TTL + 1
     assert (await directory.find("orders")).receiver is not None
     connections.secrets_backend_may_answer.set()
     await guess
@@ -231,12 +231,12 @@ async def test_a_known_receiver_goes_on_by_what_was_read_before_while_a_slow_air
     connections: Connections, now: Now, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(directory_module, "REFRESH_SECONDS", 0.01)
-    directory = Directory(connections, clock=now)
+    directory = ReceiverCache(connections, clock=now)
     connections.add("orders")
     before = (await directory.find("orders")).receiver
     connections.add("orders", "whsec_2")
     connections.may_answer.clear()
-    now.seconds = FRESH + 1
+    now.seconds = CACHE_TTL + 1
     for _ in range(3):
         assert (await directory.find("orders")).receiver == before
     assert connections.asked == ["orders"] * 2
@@ -253,7 +253,7 @@ async def test_no_delivery_waits_for_long_and_the_next_one_finds_what_was_read(
     connections: Connections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(directory_module, "MAX_WAIT_SECONDS", 0.01)
-    directory = Directory(connections)
+    directory = ReceiverCache(connections)
     connections.add("orders")
     connections.may_answer.clear()
     found = await directory.find("orders")
@@ -269,7 +269,7 @@ async def test_no_delivery_waits_for_long_and_the_next_one_finds_what_was_read(
 async def test_a_database_that_cannot_list_receivers_is_told_of_and_asked_again_some_seconds_later(
     connections: Connections, now: Now
 ) -> None:
-    directory = Directory(connections, clock=now)
+    directory = ReceiverCache(connections, clock=now)
     connections.add("orders")
     connections.cannot_list = RuntimeError("whsec_1")
     for _ in range(10):
@@ -279,7 +279,7 @@ async def test_a_database_that_cannot_list_receivers_is_told_of_and_asked_again_
         assert found.problem.startswith("Airflow cannot look up the Airflow connections of receivers (RuntimeError).")
     assert connections.listed == 1
     connections.cannot_list = None
-    now.seconds = FRESH + 1
+    now.seconds = CACHE_TTL + 1
     assert (await directory.find("orders")).receiver == connections.receivers["orders"]
     # What was listed before stays, if it cannot be listed again.
     connections.add("others")
@@ -291,10 +291,10 @@ async def test_a_database_that_cannot_list_receivers_is_told_of_and_asked_again_
 
 
 async def test_guesses_hold_up_no_receiver_that_is_known(connections: Connections, now: Now) -> None:
-    directory = Directory(connections, clock=now)
+    directory = ReceiverCache(connections, clock=now)
     connections.add("orders")
     await directory.find("orders")
-    now.seconds = FRESH + 1
+    now.seconds = CACHE_TTL + 1
     for number in range(100):
         await directory.find(f"guess_{number}")
     assert (await directory.find("orders")).receiver is not None
@@ -302,7 +302,7 @@ async def test_guesses_hold_up_no_receiver_that_is_known(connections: Connection
 
 
 async def test_only_so_many_guesses_are_remembered(connections: Connections, now: Now) -> None:
-    directory = Directory(connections, clock=now)
+    directory = ReceiverCache(connections, clock=now)
     connections.has_secrets_backend = True
     for number in range(MOST_UNKNOWN + 100):
         now.seconds += 1
@@ -314,7 +314,7 @@ async def test_only_so_many_guesses_are_remembered(connections: Connections, now
 async def test_a_name_in_upper_and_lower_case_is_one_receiver_and_takes_no_more_room_and_no_more_looks(
     connections: Connections, now: Now
 ) -> None:
-    directory = Directory(connections, clock=now)
+    directory = ReceiverCache(connections, clock=now)
     spellings = ["orders", "Orders", "oRDERS", "ORDERS"]
     for spelling in spellings:
         # A database may have each of them as a connection of its own.
@@ -322,14 +322,14 @@ async def test_a_name_in_upper_and_lower_case_is_one_receiver_and_takes_no_more_
     for spelling in spellings:
         found = await directory.find(spelling)
         assert (found.name, found.receiver) == ("ORDERS", connections.receivers[spelling])
-    now.seconds += FRESH + 1
+    now.seconds += CACHE_TTL + 1
     await directory.find("orders")
     assert connections.asked == ["ORDERS"] * 2
     assert len(directory._known) == 1
 
 
 async def test_a_spelling_that_leads_nowhere_hides_no_receiver(connections: Connections, now: Now) -> None:
-    directory = Directory(connections, clock=now)
+    directory = ReceiverCache(connections, clock=now)
     connections.add("Orders")
     connections.may_answer.clear()
     asking = [asyncio.create_task(directory.find(name)) for name in ("Orders", "ORDERS", "orders")]
@@ -340,25 +340,25 @@ async def test_a_spelling_that_leads_nowhere_hides_no_receiver(connections: Conn
     # It is made anew in another spelling.
     del connections.receivers["Orders"]
     connections.add("orders")
-    now.seconds += FRESH + 1
+    now.seconds += CACHE_TTL + 1
     assert (await directory.find("orders")).receiver is None
-    now.seconds += FRESH + 1
+    now.seconds += CACHE_TTL + 1
     assert (await directory.find("orders")).receiver == connections.receivers["orders"]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "ä", "x" * 201, "a\n"])
 async def test_what_can_be_no_name_is_not_looked_up(connections: Connections, name: str) -> None:
-    assert (await Directory(connections).find(name)).receiver is None
+    assert (await ReceiverCache(connections).find(name)).receiver is None
     assert connections.asked == []
 
 
 async def test_what_is_wrong_with_a_receiver_is_told(connections: Connections) -> None:
     connections.receivers["orders"] = PlanasonixConfigurationError("It has no signing secret.")
-    assert (await Directory(connections).find("orders")).problem == "It has no signing secret."
+    assert (await ReceiverCache(connections).find("orders")).problem == "It has no signing secret."
 
 
 async def test_an_airflow_that_cannot_say_is_told_of_without_its_words_or_the_name(connections: Connections) -> None:
-    directory = Directory(connections)
+    directory = ReceiverCache(connections)
     problem = (
         "Airflow cannot look up the Airflow connections of receivers (RuntimeError). If it stays, look at the "
         "health of Airflow's database and secrets backend."
@@ -372,14 +372,14 @@ async def test_an_airflow_that_cannot_say_is_told_of_without_its_words_or_the_na
 
 
 async def test_a_receiver_is_still_known_after_an_outage_of_airflow(connections: Connections, now: Now) -> None:
-    directory = Directory(connections, clock=now)
+    directory = ReceiverCache(connections, clock=now)
     connections.add("orders")
     await directory.find("orders")
     receiver, connections.receivers["orders"] = connections.receivers["orders"], RuntimeError()
-    now.seconds += FRESH + 1
+    now.seconds += CACHE_TTL + 1
     assert (await directory.find("orders")).receiver is None
     connections.receivers["orders"] = receiver
-    now.seconds += FRESH + 1
+    now.seconds += CACHE_TTL + 1
     for number in range(100):
         await directory.find(f"guess_{number}")
     assert (await directory.find("orders")).receiver == receiver

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from planasonix_provider.api.retry import Policy
+from planasonix_provider.api.retry import RetryPolicy
 from planasonix_provider.triggers import deferral
 from planasonix_provider.waiting import shared_client
 
@@ -14,13 +14,13 @@ from planasonix_provider.waiting import shared_client
 @pytest.fixture(autouse=True)
 def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long to wait between two tries is tested where it is decided; here it would only be slept away."""
-    monkeypatch.setattr(shared_client, "Policy", partial(Policy, draw=lambda low, high: 0.0))
+    monkeypatch.setattr(shared_client, "RetryPolicy", partial(RetryPolicy, draw=lambda low, high: 0.0))
 
 
 @pytest.fixture(autouse=True)
 def _no_time_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     """No supervisor looks after these tasks."""
-    monkeypatch.setattr(deferral, "SETTLING", timedelta(0))
+    monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(0))
 
 
 @pytest.fixture(params=[{}, {"mode": "reschedule"}, {"deferrable": True}], ids=["poke", "reschedule", "deferred"])

@@ -292,7 +292,7 @@ class TestPoking:
         assert len(simulator.requests) < 10
 
     def test_lets_airflow_notice_the_end_of_one_process_before_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(deferral, "SETTLING", timedelta(seconds=7))
+        monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(seconds=7))
         now = datetime.now(UTC)
         arguments = (now, lambda: 1.0, 1)
         assert job_sensor("job_1", mode="reschedule", poke_interval=2)._get_next_poke_interval(*arguments) == 7
@@ -541,7 +541,7 @@ def test_the_key_is_in_nothing_that_a_person_can_read(simulator: Simulator, way:
 
 def test_a_naive_moment_is_utc() -> None:
     sensor = sync_sensor(since=datetime(2025, 3, 27))  # noqa: DTZ001
-    sensor.settle()
+    sensor.validate_rendered()
     assert sensor.since == datetime(2025, 3, 27, tzinfo=UTC)
 
 

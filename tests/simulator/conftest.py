@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.model.workspace import World
+from planasonix_provider.simulator.model.workspace import Workspace
 
 START = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
 
@@ -44,9 +44,9 @@ def clock(session_clock: Clock) -> Clock:
 
 
 @pytest.fixture
-def world(clock: Clock) -> World:
+def world(clock: Clock) -> Workspace:
     """A world whose jobs wait for 2 s, run for 20 s, and take 1 s to cancel."""
-    return World(clock=clock)
+    return Workspace(clock=clock)
 
 
 @pytest.fixture

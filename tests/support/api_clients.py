@@ -9,16 +9,16 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from planasonix_provider.api.client import Account, AsyncClient, Client
-from planasonix_provider.api.rate_limiter import Pace
-from planasonix_provider.api.retry import Policy
+from planasonix_provider.api.client import AsyncClient, Client, ClientConfig
+from planasonix_provider.api.rate_limiter import RateLimiter
+from planasonix_provider.api.retry import RetryPolicy
 
 #: Looks like a key, so that a search for it in a text means something.
 KEY = "plnx_test_7d1f0b6a52"
 
 
-def account(base_url: str, **fields: Any) -> Account:
-    return Account(**{"api_key": SecretStr(KEY), "base_url": base_url, **fields})
+def account(base_url: str, **fields: Any) -> ClientConfig:
+    return ClientConfig(**{"api_key": SecretStr(KEY), "base_url": base_url, **fields})
 
 
 class Clock:
@@ -42,13 +42,13 @@ class Way:
     def __init__(self, name: str) -> None:
         self.name = name
         self.clock = Clock()
-        self.pace = Pace(self.clock, lambda low, high: high)
+        self.pace = RateLimiter(self.clock, lambda low, high: high)
 
-    def policy(self, **fields: Any) -> Policy:
+    def policy(self, **fields: Any) -> RetryPolicy:
         """Three tries by this way's clock, with the longest wait that jitter allows."""
-        return Policy(**{"tries": 3, "clock": self.clock, "draw": lambda low, high: high, **fields})
+        return RetryPolicy(**{"tries": 3, "clock": self.clock, "draw": lambda low, high: high, **fields})
 
-    def call(self, account: Account, operation: Callable[[Any], Any], policy: Policy | None = None) -> Any:
+    def call(self, account: ClientConfig, operation: Callable[[Any], Any], policy: RetryPolicy | None = None) -> Any:
         """Let a client do something that gives one thing."""
         policy = policy or self.policy()
         if self.name == "awaited":
@@ -57,7 +57,7 @@ class Way:
             client.pace = self.pace
             return operation(client)
 
-    def take(self, account: Account, count: int | None, listing: Callable[[Any], Any]) -> list[Any]:
+    def take(self, account: ClientConfig, count: int | None, listing: Callable[[Any], Any]) -> list[Any]:
         """Take the first items of a list; ``None`` takes all."""
         if self.name == "awaited":
             return asyncio.run(self._awaited_items(account, count, listing))
@@ -69,12 +69,14 @@ class Way:
     async def _sleep(self, seconds: float) -> None:
         self.clock.sleep(seconds)
 
-    async def _awaited(self, account: Account, operation: Callable[[Any], Any], policy: Policy) -> Any:
+    async def _awaited(self, account: ClientConfig, operation: Callable[[Any], Any], policy: RetryPolicy) -> Any:
         async with AsyncClient(account, policy, sleep=self._sleep) as client:
             client.pace = self.pace
             return await operation(client)
 
-    async def _awaited_items(self, account: Account, count: int | None, listing: Callable[[Any], Any]) -> list[Any]:
+    async def _awaited_items(
+        self, account: ClientConfig, count: int | None, listing: Callable[[Any], Any]
+    ) -> list[Any]:
         client = AsyncClient(account, self.policy(), sleep=self._sleep)
         client.pace = self.pace
         async with client, aclosing(listing(client)) as items:

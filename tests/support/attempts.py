@@ -13,12 +13,12 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from planasonix_provider.api import rate_limiter
 from planasonix_provider.api.client import Client
 from planasonix_provider.api.models import BackfillBody, SyncBody
-from planasonix_provider.execution.attempt_store import Records
-from planasonix_provider.links.planasonix import Signpost
+from planasonix_provider.execution.attempt_store import AttemptStore
+from planasonix_provider.links.planasonix import XComWriter
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.api import middleware
-from planasonix_provider.simulator.model.workspace import World
+from planasonix_provider.simulator.model.workspace import Workspace
 from planasonix_provider.waiting import blocking_wait, lost_start_search
 from tests.support.scenarios import (
     CONNECTION,
@@ -44,14 +44,14 @@ def id_of(run: Run) -> Any:
 
 
 POINTS: dict[str, dict[str, Any]] = {
-    "before the record": {"owner": Records, "name": "write", "is_done": False},
-    "after the record": {"owner": Records, "name": "write", "is_done": True},
+    "before the record": {"owner": AttemptStore, "name": "write", "is_done": False},
+    "after the record": {"owner": AttemptStore, "name": "write", "is_done": True},
     # The list of what was there before is the first request.
     "after the POST left": {"owner": Client, "name": "_send_once", "call": 2, "is_done": True},
     "after the answer": {"owner": None, "name": "start", "is_done": True},
-    "before the id was recorded": {"owner": Records, "name": "write", "call": 2, "is_done": False},
-    "after the id was recorded": {"owner": Records, "name": "write", "call": 2, "is_done": True},
-    "after the XCom": {"owner": Signpost, "name": "push", "is_done": True},
+    "before the id was recorded": {"owner": AttemptStore, "name": "write", "call": 2, "is_done": False},
+    "after the id was recorded": {"owner": AttemptStore, "name": "write", "call": 2, "is_done": True},
+    "after the XCom": {"owner": XComWriter, "name": "push", "is_done": True},
     "while it waited": {"owner": blocking_wait, "name": "look", "is_done": True},
 }
 
@@ -82,14 +82,14 @@ def start_theirs_of(make: Make, simulator: Simulator) -> None:
 
 def at_that_moment(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], times: int = 1) -> None:
     """Let something happen just before the first start is sent, or the first few."""
-    whole, done = PlanasonixSyncOperator.start, []
+    whole, done = PlanasonixSyncOperator.submit_job, []
 
     def start(self: PlanasonixSyncOperator, *arguments: Any) -> Any:
         if len(done) < times:
             done.append(act())
         return whole(self, *arguments)
 
-    monkeypatch.setattr(PlanasonixSyncOperator, "start", start)
+    monkeypatch.setattr(PlanasonixSyncOperator, "submit_job", start)
 
 
 def dates_are_ahead(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
@@ -110,17 +110,17 @@ def start_earlier_backfills(simulator: Simulator, connection_id: str, count: int
 
 def list_the_oldest_backfills_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sort the simulator's lists of backfills the other way round: the reference does not say how they are sorted."""
-    newest_first = World.backfill_page
+    newest_first = Workspace.backfill_page
 
     def oldest_first(
-        world: World, wants: Any, *, limit: int, before: int | None = None
+        world: Workspace, wants: Any, *, limit: int, before: int | None = None
     ) -> tuple[list[Any], int | None]:
         found, _ = newest_first(world, wants, limit=10**6)
         begin = before or 0
         end = begin + limit
         return list(reversed(found))[begin:end], end if end < len(found) else None
 
-    monkeypatch.setattr(World, "backfill_page", oldest_first)
+    monkeypatch.setattr(Workspace, "backfill_page", oldest_first)
 
 
 async def nothing(*_: object) -> list[Any]:

@@ -71,7 +71,7 @@ class History:
     unreadable: set[str] = field(default_factory=set)
     is_unreadable_alone: bool = False
     asked: Counter[str] = field(default_factory=Counter)
-    silence: float = 0.0
+    retry_after_remaining: float = 0.0
 
     @property
     def time(self) -> float:

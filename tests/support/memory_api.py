@@ -11,15 +11,15 @@ from typing import Any
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
 from planasonix_provider.api.models import Backfill, Job, JobResults, Page
 from planasonix_provider.api.request import Request
-from planasonix_provider.waiting.request_flow import walk
-from planasonix_provider.waiting.targets import Seen, Subject
+from planasonix_provider.waiting.request_flow import run_flow
+from planasonix_provider.waiting.targets import Snapshot, WaitTarget
 
 NOW = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
 
 
-def look(subject: Subject, there: Memory, *, detailed: bool = False) -> Seen:
+def look(subject: WaitTarget, there: Memory, *, detailed: bool = False) -> Snapshot:
     """Look once, now."""
-    return walk(subject.look(NOW, detailed=detailed), there.send)
+    return run_flow(subject.poll(NOW, detailed=detailed), there.send)
 
 
 @dataclass

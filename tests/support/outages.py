@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from planasonix_provider.api import client
-from planasonix_provider.api.retry import Policy
+from planasonix_provider.api.retry import RetryPolicy
 from planasonix_provider.waiting import shared_client
-from tests.support.time_travel import Travel
+from tests.support.time_travel import TravelledClock
 
 #: What an outage looks like to who asks: nobody listens, a proxy answers for the API, or nobody answers.
 KINDS = ("refused", "503", "silence")
@@ -29,7 +29,12 @@ _SILENCE = 30.0
 
 @contextmanager
 def outage(
-    travel: Travel, kind: str | int, *, seconds: float, after: float | Callable[[], bool] = 0.0, route: str = "/api/"
+    travel: TravelledClock,
+    kind: str | int,
+    *,
+    seconds: float,
+    after: float | Callable[[], bool] = 0.0,
+    route: str = "/api/",
 ) -> Iterator[None]:
     """Let the API be gone, from a moment on and for a time; both are the traveller's.
 
@@ -70,7 +75,7 @@ def outage(
         patch.setattr(httpx.HTTPTransport, "handle_request", handle)
         patch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", handle_aside)
         # The pauses between the tries of a request pass on the same clock, and are as long as they may be.
-        policy: Any = partial(Policy, clock=travel.monotonic, draw=lambda low, high: high)
+        policy: Any = partial(RetryPolicy, clock=travel.monotonic, draw=lambda low, high: high)
         for module in (client, shared_client):
-            patch.setattr(module, "Policy", policy)
+            patch.setattr(module, "RetryPolicy", policy)
         yield

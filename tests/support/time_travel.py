@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 import pytest
 
 from planasonix_provider.testing import time_travel
-from planasonix_provider.testing.time_travel import Travel
+from planasonix_provider.testing.time_travel import TravelledClock
 
-__all__ = ["BEGAN", "Travel", "travelling"]
+__all__ = ["BEGAN", "TravelledClock", "travelling"]
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
 
 
 @contextmanager
-def travelling(monkeypatch: pytest.MonkeyPatch, began: datetime = BEGAN) -> Iterator[Travel]:
+def travelling(monkeypatch: pytest.MonkeyPatch, began: datetime = BEGAN) -> Iterator[TravelledClock]:
     """Let time pass only while somebody sleeps, from a moment on.
 
     :param monkeypatch: what the test has put in the place of others until here stays.

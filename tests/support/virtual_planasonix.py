@@ -11,11 +11,11 @@ from typing import Any
 from pydantic import SecretStr
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.client import Account, AsyncClient
+from planasonix_provider.api.client import AsyncClient, ClientConfig
 from planasonix_provider.api.errors import PlanasonixRateLimitError, PlanasonixValidationError
 from planasonix_provider.api.models import Job, Page
-from planasonix_provider.api.rate_limiter import Pace
-from planasonix_provider.waiting.poller import Wait
+from planasonix_provider.api.rate_limiter import RateLimiter
+from planasonix_provider.waiting.poller import PollSubscription
 
 Answer = Job | Exception
 
@@ -35,19 +35,19 @@ class Planasonix:
     most_in_flight: int = 0
     slow: dict[str, float] = field(default_factory=dict)
     lists: Callable[[dict[str, Any]], Page[Job]] | None = None
-    paces: dict[str, Pace] = field(default_factory=dict)
+    paces: dict[str, RateLimiter] = field(default_factory=dict)
 
     async def connect(self) -> Any:
         self.connects += 1
         self.open_clients += 1
-        return Client(self, self.paces.setdefault(self.key, Pace(lambda: asyncio.get_running_loop().time())))
+        return Client(self, self.paces.setdefault(self.key, RateLimiter(lambda: asyncio.get_running_loop().time())))
 
 
 class Client(AsyncClient):
     """The client, up to where it would send something."""
 
-    def __init__(self, planasonix: Planasonix, pace: Pace) -> None:
-        super().__init__(Account(api_key=SecretStr(planasonix.key)))
+    def __init__(self, planasonix: Planasonix, pace: RateLimiter) -> None:
+        super().__init__(ClientConfig(api_key=SecretStr(planasonix.key)))
         self.planasonix = planasonix
         self.pace = pace
 
@@ -67,7 +67,7 @@ class Client(AsyncClient):
             return there.lists({name: value for name, value in request.query.items() if value is not None})
         answer = there.answer(self.account.api_key.get_secret_value(), request.url_path)
         if isinstance(answer, PlanasonixRateLimitError):
-            self.pace.note(429, {"retry-after": str(answer.retry_after)})
+            self.pace.update(429, {"retry-after": str(answer.retry_after)})
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -77,7 +77,7 @@ class Client(AsyncClient):
         self.planasonix.open_clients -= 1
 
 
-def all_answers(wait: Wait[Any]) -> asyncio.Queue[Any]:
+def all_answers(wait: PollSubscription[Any]) -> asyncio.Queue[Any]:
     """What each look brings; the wait itself wakes only for what is new."""
     answers: asyncio.Queue[Any] = asyncio.Queue()
     wait.answer = answers.put_nowait  # type: ignore[method-assign]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from planasonix_provider.testing.time_travel import Travel
+from planasonix_provider.testing.time_travel import TravelledClock
 
 T = TypeVar("T")
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine like ``asyncio.run``; only for what waits for timers and not for the network."""
-    return Travel().run(main)
+    return TravelledClock().run(main)

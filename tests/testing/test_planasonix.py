@@ -28,7 +28,7 @@ from planasonix_provider.sensors.planasonix import PlanasonixJobSensor, Planason
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.testing import Planasonix
 from planasonix_provider.testing.planasonix import staged
-from planasonix_provider.testing.time_travel import Travel
+from planasonix_provider.testing.time_travel import TravelledClock
 
 ORDERS = "conn_orders"
 WINDOW = {"start_at": "2025-01-01", "end_at": "2025-02-01"}
@@ -79,7 +79,7 @@ class TestOutcomes:
     def test_a_connection_that_nobody_has_named_does_not_exist(self, planasonix: Planasonix) -> None:
         with pytest.raises(Exception, match="no connection 'conn_orders'"):
             planasonix.run(sync())
-        planasonix.knows(ORDERS)
+        planasonix.add_connections(ORDERS)
         assert planasonix.run(sync()).result
 
     @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ class TestTime:
             planasonix.run(sync(deferrable=deferrable, timeout=timedelta(hours=5)))
         assert timedelta(hours=5) < planasonix.waited < timedelta(hours=5, minutes=2)
         planasonix.assert_cancelled(ORDERS)
-        planasonix.let_pass(1)
+        planasonix.advance(1)
         assert planasonix.assert_started(ORDERS).status == "cancelled"
 
     @pytest.mark.parametrize("how", [{}, {"mode": "reschedule"}, {"deferrable": True}])
@@ -141,16 +141,16 @@ class TestTime:
             planasonix.run(sync(deferrable=deferrable, poll_interval=60))
 
     def test_a_test_may_let_time_pass(self, planasonix: Planasonix) -> None:
-        planasonix.knows(ORDERS)
+        planasonix.add_connections(ORDERS)
         planasonix.run(sync(wait_for_completion=False))
-        planasonix.let_pass(timedelta(hours=1))
+        planasonix.advance(timedelta(hours=1))
         assert planasonix.assert_started(ORDERS).status == "succeeded"
         assert planasonix.waited > timedelta(hours=1)
 
 
 class TestWhatWasStarted:
     def test_is_told_with_its_parameters(self, planasonix: Planasonix) -> None:
-        planasonix.knows(ORDERS)
+        planasonix.add_connections(ORDERS)
         planasonix.run(sync(pipeline_id="pl_1", priority="high", metadata={"ticket": "OPS-1", "team": "data"}))
         planasonix.run(backfill(tables=["public.orders"]))
         start = planasonix.assert_started(ORDERS, kind="sync", pipeline_id="pl_1", metadata={"ticket": "OPS-1"})
@@ -167,7 +167,7 @@ class TestWhatWasStarted:
         with pytest.raises(pytest.fail.Exception) as nothing:
             planasonix.assert_started(ORDERS, kind="sync")
         assert str(nothing.value) == "A sync of conn_orders was not started. What was started:\n  nothing"
-        planasonix.knows(ORDERS)
+        planasonix.add_connections(ORDERS)
         planasonix.run(sync(pipeline_id="pl_1", metadata={"ticket": "OPS-1"}))
         with pytest.raises(pytest.fail.Exception) as other:
             planasonix.assert_started(ORDERS, pipeline_id="pl_2")
@@ -204,7 +204,7 @@ class TestWhatWasStarted:
 
 class TestOneTask:
     def test_has_its_templates_rendered(self, planasonix: Planasonix) -> None:
-        planasonix.knows(ORDERS)
+        planasonix.add_connections(ORDERS)
         task = sync(metadata={"day": "{{ ds }}", "ticket": "{{ params.ticket }}"}, params={"ticket": "OPS-1"})
         for _ in range(2):
             planasonix.run(task, ds="2025-03-27")
@@ -215,8 +215,8 @@ class TestOneTask:
 
 class TestConnections:
     def test_lead_here_by_any_name(self, planasonix: Planasonix) -> None:
-        planasonix.knows(ORDERS)
-        planasonix.connect("planasonix_eu")
+        planasonix.add_connections(ORDERS)
+        planasonix.add_airflow_connection("planasonix_eu")
         planasonix.run(sync(planasonix_conn_id="planasonix_eu", deferrable=True))
         planasonix.assert_started(ORDERS)
 
@@ -232,10 +232,10 @@ class TestOneTestLeavesNothingToTheNext:
     names = ("AIRFLOW_CONN_PLANASONIX_DEFAULT", "AIRFLOW_CONN_PLANASONIX_EU")
 
     def test_what_it_sets(self, planasonix: Planasonix) -> None:
-        planasonix.connect("planasonix_eu")
+        planasonix.add_airflow_connection("planasonix_eu")
         planasonix.will_fail(ORDERS)
         planasonix.simulator.fail("status", times=None)
-        planasonix.let_pass(timedelta(days=1))
+        planasonix.advance(timedelta(days=1))
         assert all(name in os.environ for name in self.names)
 
     def test_is_gone(self) -> None:
@@ -244,14 +244,14 @@ class TestOneTestLeavesNothingToTheNext:
 
     def test_nor_is_anything_known_of_a_rate_limit(self, _planasonix_simulator: Simulator) -> None:  # noqa: PT019
         with staged(_planasonix_simulator) as planasonix:
-            planasonix.knows(ORDERS)
+            planasonix.add_connections(ORDERS)
             planasonix.run(sync())
         assert not rate_limiter._paces
 
     def test_and_the_next_one_starts_anew(self, planasonix: Planasonix) -> None:
         assert planasonix.started() == []
         assert planasonix.waited < timedelta(hours=1)
-        planasonix.knows(ORDERS)
+        planasonix.add_connections(ORDERS)
         planasonix.run(sync())
 
 
@@ -264,7 +264,7 @@ class TestAMappedTask:
     HOW: ClassVar[dict[str, Any]] = {"task_id": "load", "deferrable": True}
 
     def test_runs_each_instance_with_its_own_arguments(self, planasonix: Planasonix) -> None:
-        planasonix.knows("conn_a", "conn_b")
+        planasonix.add_connections("conn_a", "conn_b")
         task = in_a_dag(
             lambda _: PlanasonixSyncOperator.partial(**self.HOW).expand(
                 connection_id=["conn_a", "conn_b"], priority=["low", "high"]
@@ -277,7 +277,7 @@ class TestAMappedTask:
         assert [run.result["connection_id"] for run in runs] == ["conn_a", "conn_a", "conn_b", "conn_b"]
 
     def test_takes_keyword_arguments_from_another_task(self, planasonix: Planasonix) -> None:
-        planasonix.knows("conn_a", "conn_b")
+        planasonix.add_connections("conn_a", "conn_b")
 
         def make(_: DAG) -> Any:
             others = PlanasonixSyncOperator(task_id="others", connection_id="conn_c")
@@ -304,7 +304,7 @@ class TestAMappedTask:
 class TestXComsOfOtherTasks:
     @pytest.mark.parametrize("how", ["template", "output"])
     def test_are_pulled_from_the_run_of_that_task(self, planasonix: Planasonix, how: str) -> None:
-        planasonix.knows(ORDERS)
+        planasonix.add_connections(ORDERS)
 
         def make(_: DAG) -> Any:
             start = PlanasonixSyncOperator(task_id="start", connection_id=ORDERS, wait_for_completion=False)
@@ -318,7 +318,7 @@ class TestXComsOfOtherTasks:
         assert (result["job_id"], result["status"]) == (ran.xcoms["job_id"], "succeeded")
 
     def test_of_a_mapped_task_are_a_list(self, planasonix: Planasonix) -> None:
-        planasonix.knows(ORDERS)
+        planasonix.add_connections(ORDERS)
         template = "{{ ti.xcom_pull(task_ids='start', key='job_id', map_indexes=1) }}"
         runs = [planasonix.run(sync()) for _ in range(2)]
         result = planasonix.run(sensor(template), xcoms={"start": runs}).result
@@ -361,12 +361,12 @@ class TestWorkThatSomebodyElseStarts:
         planasonix.start_externally(
             ORDERS, kind="backfill", after=60, start_at="2025-01-01", end_at="2025-02-01", tables=["public.orders"]
         )
-        planasonix.let_pass(61)
+        planasonix.advance(61)
         planasonix.assert_started(ORDERS, kind="backfill", tables=["public.orders"])
 
 
 def test_time_passes_again_when_the_request_of_another_thread_is_over() -> None:
-    travel = Travel()
+    travel = TravelledClock()
     travel.in_flight = 1
     sleeper = threading.Thread(target=travel.run, args=(asyncio.sleep(3600),), daemon=True)
     sleeper.start()

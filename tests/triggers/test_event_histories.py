@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from planasonix_provider.triggers import cursor_store, events
 from planasonix_provider.triggers.planasonix import PlanasonixEventTrigger
-from planasonix_provider.watchers.completion_stream import LONGEST_PATIENCE, News, Stream
+from planasonix_provider.watchers.completion_stream import LONGEST_PATIENCE, CompletionBatch, CompletionStream
 from planasonix_provider.watchers.cursor import LATE
 from planasonix_provider.watchers.subscribers import roster_for
 from tests.support import virtual_time
@@ -69,9 +69,11 @@ def watch(history: History, deaths: list[tuple[float, float]], *, shared: bool) 
     store = Store()
     store.seconds = 0.05
 
-    async def news(conn_id: str) -> AsyncGenerator[News]:
+    async def news(conn_id: str) -> AsyncGenerator[CompletionBatch]:
         channel: Any = history
-        async with aclosing(Stream(channel, roster_for(conn_id), "https://{}".format, history.now).news()) as all_news:
+        async with aclosing(
+            CompletionStream(channel, roster_for(conn_id), "https://{}".format, history.now).news()
+        ) as all_news:
             async for one in all_news:
                 yield one
 

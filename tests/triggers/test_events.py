@@ -17,11 +17,11 @@ from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import cursor_store
 from planasonix_provider.triggers.events import HAS_WATCHERS
 from planasonix_provider.triggers.planasonix import PlanasonixEventTrigger
-from planasonix_provider.waiting.attempt import MARK
+from planasonix_provider.waiting.attempt import ATTEMPT_KEY
 from planasonix_provider.watchers.completion_stream import GONE_AFTER, LOOK_AGAIN_AFTER
 from tests.support.api_clients import KEY, account
 from tests.support.reference_server import ReferenceServer
-from tests.support.time_travel import BEGAN, Travel, travelling
+from tests.support.time_travel import BEGAN, TravelledClock, travelling
 from tests.support.triggerer import HAS_SHARED_STREAMS, Store, Triggerer
 
 CONNECTION = "conn_demo_01"
@@ -34,9 +34,9 @@ watchers = pytest.mark.skipif(not HAS_WATCHERS, reason="Airflow 2 has no watcher
 
 
 @pytest.fixture
-def travel(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Travel]:
+def travel(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[TravelledClock]:
     with travelling(monkeypatch) as travel:
-        monkeypatch.setattr(cursor_store, "to_the_end", travel.stops_during(cursor_store.to_the_end))
+        monkeypatch.setattr(cursor_store, "shielded", travel.stops_during(cursor_store.shielded))
         yield travel
 
 
@@ -63,7 +63,7 @@ class Airflow:
 
 
 @pytest.fixture(params=["shared stream", "run"] if HAS_SHARED_STREAMS else ["run"])
-def airflow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, travel: Travel) -> Airflow:
+def airflow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, travel: TravelledClock) -> Airflow:
     store = Store()
     monkeypatch.setattr(cursor_store, "variables", lambda: store)
     return Airflow(store, has_shared_streams=request.param == "shared stream")
@@ -113,7 +113,7 @@ class TestAWatcher:
         assert payload["metrics"]["rows_loaded"] == 22401
 
     def test_that_is_new_tells_nothing_of_the_past_and_all_that_runs(
-        self, simulator: Simulator, airflow: Airflow, travel: Travel
+        self, simulator: Simulator, airflow: Airflow, travel: TravelledClock
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=10)
         simulator.world.start_sync(CONNECTION)
@@ -130,7 +130,7 @@ class TestAWatcher:
         assert airflow.heard == [running.id]
 
     def test_tells_of_what_has_ended_while_no_triggerer_ran(
-        self, simulator: Simulator, airflow: Airflow, travel: Travel
+        self, simulator: Simulator, airflow: Airflow, travel: TravelledClock
     ) -> None:
         simulator.plan(CONNECTION, times=None, running_seconds=1_000)
         simulator.world.configure(conflict="allowed")
@@ -282,8 +282,8 @@ class TestAWatcher:
         self, simulator: Simulator, airflow: Airflow
     ) -> None:
         simulator.world.configure(show_metadata=True, conflict="allowed")
-        own = {"dag_id": "react", "run_id": "asset_triggered__2025", MARK: "a1"}
-        others = {"dag_id": "load", "run_id": "asset_triggered__2025", MARK: "a2"}
+        own = {"dag_id": "react", "run_id": "asset_triggered__2025", ATTEMPT_KEY: "a1"}
+        others = {"dag_id": "load", "run_id": "asset_triggered__2025", ATTEMPT_KEY: "a2"}
 
         async def main() -> list[str]:
             triggerer = airflow.triggerer(PlanasonixEventTrigger(ignore_own="react"))
@@ -308,7 +308,7 @@ class TestAWatcher:
             triggerer.watch(PlanasonixEventTrigger(metadata={"team": "sales"}), assets=("sales",))
             for connection_id in (CONNECTION, OTHER):
                 await asyncio.sleep(3 * INTERVAL)
-                simulator.world.start_sync(connection_id, SyncBody(metadata={"team": "sales", MARK: "a1"}))
+                simulator.world.start_sync(connection_id, SyncBody(metadata={"team": "sales", ATTEMPT_KEY: "a1"}))
             await asyncio.sleep(100)
             await triggerer.kill()
 
@@ -338,7 +338,7 @@ class TestAWatcher:
                 if airflow.heard and not restarts:
                     # The DAG's first sync runs when the triggerer is restarted.
                     restarts += 1
-                    simulator.world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "react", MARK: "a0"}))
+                    simulator.world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "react", ATTEMPT_KEY: "a0"}))
                     reactions += 1
                     await asyncio.sleep(10)
                     await triggerer.kill()
@@ -347,7 +347,7 @@ class TestAWatcher:
                 while reactions < len(airflow.heard):
                     reactions += 1
                     simulator.world.start_sync(
-                        CONNECTION, SyncBody(metadata={"dag_id": "react", MARK: f"a{reactions}"})
+                        CONNECTION, SyncBody(metadata={"dag_id": "react", ATTEMPT_KEY: f"a{reactions}"})
                     )
             await triggerer.kill()
 
@@ -368,7 +368,7 @@ class TestAWatcher:
             jobs = [simulator.world.start_sync(CONNECTION).id]
             await asyncio.sleep(100)
             # What the DAG has started shows that there is metadata.
-            simulator.world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "react", MARK: "a1"}))
+            simulator.world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "react", ATTEMPT_KEY: "a1"}))
             await asyncio.sleep(100)
             await triggerer.kill()
             triggerer = airflow.triggerer(PlanasonixEventTrigger(**trigger))
@@ -388,7 +388,7 @@ class TestAWatcher:
         [
             (lambda cursor: {**cursor, "version": 2}, "its version is 2, and not 1"),
             (lambda cursor: {"version": 1}, "Input should be a valid dictionary"),
-            (lambda cursor: {**cursor, "job": {**cursor["job"], "told": 7}}, "told: "),
+            (lambda cursor: {**cursor, "job": {**cursor["job"], "reported": 7}}, "reported: "),
             (lambda cursor: "planasonix", "it is no object"),
         ],
     )
@@ -521,7 +521,7 @@ class TestTheRequests:
         assert requests(simulator, "get_job") == 1
 
     def test_of_a_job_that_runs_for_long_beside_many_stay_few(
-        self, simulator: Simulator, airflow: Airflow, travel: Travel
+        self, simulator: Simulator, airflow: Airflow, travel: TravelledClock
     ) -> None:
         simulator.plan(OTHER, running_seconds=30_000)
         simulator.plan(CONNECTION, times=None, running_seconds=60)

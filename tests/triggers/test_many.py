@@ -15,7 +15,7 @@ from planasonix_provider import clock
 from planasonix_provider.api.client import Client
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.triggers.planasonix import PlanasonixJobTrigger
-from planasonix_provider.waiting.bulk_poll import TRUSTED
+from planasonix_provider.waiting.bulk_poll import RECHECK_AFTER
 from planasonix_provider.waiting.shared_client import MOST_IN_FLIGHT
 from tests.support.api_clients import KEY, account
 from tests.support.reference_server import ReferenceServer, RequestRecord, fourteen_faults
@@ -107,4 +107,4 @@ def test_end_as_they_should_whatever_the_lists_say(monkeypatch: pytest.MonkeyPat
     ):
         events, _ = wait_for_all(server, monkeypatch)
         assert {event["job"]["status"] for event in events} == {"succeeded"}
-        assert travel.passed <= TRUSTED + 10
+        assert travel.passed <= RECHECK_AFTER + 10

@@ -13,12 +13,12 @@ from pytest_mock import MockerFixture
 
 from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.api.errors import PlanasonixRateLimitError
-from planasonix_provider.api.rate_limiter import LONGEST_REST, pace_of
+from planasonix_provider.api.rate_limiter import MAX_DELAY, pace_of
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import base as triggers_base
-from planasonix_provider.triggers.deferral import SETTLING
+from planasonix_provider.triggers.deferral import DEFER_SETTLE_TIME
 from planasonix_provider.triggers.planasonix import (
     PlanasonixBackfillTrigger,
     PlanasonixJobTrigger,
@@ -28,7 +28,7 @@ from planasonix_provider.waiting import cancel
 from planasonix_provider.waiting.wait_event import WaitEvent
 from tests.conftest import API_KEY
 from tests.support.task_runs import Log, Run, context, first_event, rebuilt, record
-from tests.support.time_travel import Travel, travelling
+from tests.support.time_travel import TravelledClock, travelling
 
 CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 
@@ -113,13 +113,13 @@ def test_keeps_its_event_back_until_airflow_has_seen_the_task_go(simulator: Simu
 
 
 def test_keeps_its_event_back_for_seconds_though_the_clock_of_the_worker_is_ahead(
-    simulator: Simulator, travel: Travel
+    simulator: Simulator, travel: TravelledClock
 ) -> None:
     simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
     an_hour_ahead = datetime.now(UTC) + timedelta(hours=1)
     event = travel.run(first_event(trigger(started(), poll_interval=10, not_before=an_hour_ahead)))
     assert WaitEvent.from_payload(event, "job").outcome == "over"
-    assert travel.passed <= SETTLING.total_seconds() + 0.1
+    assert travel.passed <= DEFER_SETTLE_TIME.total_seconds() + 0.1
 
 
 def test_does_not_look_again_at_once_where_the_task_has_just_looked(simulator: Simulator) -> None:
@@ -144,14 +144,14 @@ def test_looks_for_the_last_time_though_the_rate_limit_runs_short(simulator: Sim
     simulator.plan(CONNECTION, running_seconds=0)
     job_id = started()
     headers = {"x-ratelimit-limit": "100", "x-ratelimit-remaining": "0"}
-    pace_of(simulator.url, SecretStr(simulator.api_key)).note(200, headers)
+    pace_of(simulator.url, SecretStr(simulator.api_key)).update(200, headers)
     deadline = datetime.now(UTC) + timedelta(seconds=0.3)
     began = time.monotonic()
     event = WaitEvent.from_payload(
         asyncio.run(first_event(trigger(job_id, deadline=deadline, poll_interval=3600))), "job"
     )
     assert event.outcome == "over"
-    assert time.monotonic() - began < LONGEST_REST - 10, "it does not wait for its turn"
+    assert time.monotonic() - began < MAX_DELAY - 10, "it does not wait for its turn"
 
 
 def test_cancels_nothing_otherwise(simulator: Simulator) -> None:
@@ -162,7 +162,7 @@ def test_cancels_nothing_otherwise(simulator: Simulator) -> None:
 
 
 def test_says_so_if_it_cannot_cancel(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cancel, "AGAIN_EVERY", 0.1)
+    monkeypatch.setattr(cancel, "RETRY_INTERVAL", 0.1)
     simulator.plan(CONNECTION, running_seconds=60)
     simulator.fail("status", status=403, route="cancel_job", times=None)
     deadline = datetime.now(UTC) + timedelta(seconds=0.1)
@@ -173,7 +173,7 @@ def test_says_so_if_it_cannot_cancel(simulator: Simulator, monkeypatch: pytest.M
 
 def test_that_breaks_says_so_in_its_event(simulator: Simulator, mocker: MockerFixture) -> None:
     # Nothing real can be made to break here; that is what the net is for.
-    mocker.patch("planasonix_provider.triggers.base.Watch", side_effect=ZeroDivisionError)
+    mocker.patch("planasonix_provider.triggers.base.WaitState", side_effect=ZeroDivisionError)
     waiting = trigger("job_1")
     record(waiting, Log())
     event = WaitEvent.from_payload(asyncio.run(first_event(waiting)), "job")
@@ -312,7 +312,7 @@ class TestAKill:
     def test_cancels_the_jobs_of_a_backfill_until_it_is_over(
         self, simulator: Simulator, state: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("planasonix_provider.waiting.cancel.PURSUE_EVERY", 0.02)
+        monkeypatch.setattr("planasonix_provider.waiting.cancel.CANCEL_POLL_INTERVAL", 0.02)
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=9, job_seconds=60, jobs_after_cancel=2)
         backfill_id = backfill_started()
         asyncio.run(PlanasonixBackfillTrigger(backfill_id, cancel_on_kill=True, owned=True).on_kill())
@@ -370,7 +370,7 @@ class TestAKill:
     def test_says_so_if_the_job_cannot_be_cancelled(
         self, simulator: Simulator, state: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cancel, "AGAIN_EVERY", 0.1)
+        monkeypatch.setattr(cancel, "RETRY_INTERVAL", 0.1)
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", status=403, route="cancel_job", times=None)
         waiting = trigger(started(), cancel_on_kill=True, owned=True)
@@ -384,7 +384,7 @@ class TestACancelWithoutAReason:
 
     @pytest.fixture(autouse=True)
     def airflow_does_not_say_why(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("planasonix_provider.triggers.base.IS_TOLD", False)
+        monkeypatch.setattr("planasonix_provider.triggers.base.HAS_ON_KILL", False)
 
     @pytest.fixture(params=[True, False], ids=["killed", "moved"])
     def is_killed(self, request: pytest.FixtureRequest, mocker: MockerFixture) -> bool:
@@ -429,7 +429,7 @@ class TestACancelWithoutAReason:
 
         async def main() -> None:
             await self.cancelled(trigger(started()), simulator)
-            assert not triggers_base._CANCELS
+            assert not triggers_base._CANCEL_TASKS
             # The look that it was amid ends a moment later.
             await self.until(lambda: len(asyncio.all_tasks()) == 1)
 
@@ -453,5 +453,5 @@ class TestACancelWithoutAReason:
 
         asyncio.run(main())
         assert all(task.cancelled() for task in running)
-        assert not triggers_base._CANCELS
+        assert not triggers_base._CANCEL_TASKS
         assert simulator.jobs()[0].cancel_requested_at is None

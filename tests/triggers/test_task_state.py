@@ -17,12 +17,12 @@ from pytest_mock import MockerFixture
 
 from planasonix_provider.triggers import task_state
 from planasonix_provider.triggers.task_state import (
-    IS_TOLD,
+    HAS_ON_KILL,
     ApiServerHealth,
-    goes_on_elsewhere,
     is_interrupted,
     is_shutdown,
     kill_reason,
+    runs_elsewhere,
 )
 from tests.support.airflow_health import PATH, ApiServer, health, serving
 from tests.support.webhook_target import until
@@ -33,7 +33,7 @@ MAPPED: Any = SimpleNamespace(dag_id="nightly", task_id="load", run_id="r", map_
 
 
 def test_airflow_tells_of_kills_from_3_3_on() -> None:
-    assert (Version("3.3") <= AIRFLOW) == IS_TOLD
+    assert (Version("3.3") <= AIRFLOW) == HAS_ON_KILL
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_only_the_main_task_of_an_event_loop_is_interrupted() -> None:
 
 def test_a_state_that_airflow_does_not_tell_is_unknown() -> None:
     """No supervisor is here to answer."""
-    assert goes_on_elsewhere(SimpleNamespace()) is None
+    assert runs_elsewhere(SimpleNamespace()) is None
 
 
 def hang(server: ApiServer) -> None:

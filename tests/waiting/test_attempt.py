@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planasonix_provider.waiting.attempt import Attempt, Record
+from planasonix_provider.waiting.attempt import Attempt, AttemptRecord
 
 ATTEMPT = Attempt("nightly", "load", "scheduled__2025-03-27T02:00:00+00:00", 1, -1)
 
@@ -78,13 +78,13 @@ class TaskInstance:
         ti = SimpleNamespace(dag_id="nightly", task_id="load", run_id="run", map_index=-1, **vars(self))
         return Attempt.of({"ti": ti, "task": ti, "dag_run": ti})
 
-    def record(self) -> Record:
+    def record(self) -> AttemptRecord:
         attempt = self.attempt()
-        return Record(
+        return AttemptRecord(
             kind="job",
             connection_id="conn_1",
             key=attempt.idempotency_key,
-            began_at=datetime(2025, 3, 27, tzinfo=UTC),
+            first_sent_at=datetime(2025, 3, 27, tzinfo=UTC),
             digest="1",
             try_number=attempt.try_number,
             max_tries=attempt.max_tries,
@@ -92,7 +92,7 @@ class TaskInstance:
             clear_number=attempt.clear_number,
         )
 
-    def is_cleared_since(self, record: Record, *, counts_every_clear: bool = True) -> bool:
+    def is_cleared_since(self, record: AttemptRecord, *, counts_every_clear: bool = True) -> bool:
         return self.attempt().is_later_than_a_clear_of(record, counts_every_clear=counts_every_clear)
 
 
@@ -113,7 +113,7 @@ class TestAClear:
 
     def test_is_noticed_in_the_record_of_an_earlier_version(self) -> None:
         ti = TaskInstance(retries=1)
-        record = Record.model_validate_json(ti.record().model_dump_json(exclude={"retries", "clear_number"}))
+        record = AttemptRecord.model_validate_json(ti.record().model_dump_json(exclude={"retries", "clear_number"}))
         assert (record.retries, record.clear_number) == (None, None)
         ti.retries = 0
         ti.clear()

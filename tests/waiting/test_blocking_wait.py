@@ -15,9 +15,9 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.models import Job
 from planasonix_provider.api.request import Request
 from planasonix_provider.waiting import blocking_wait
-from planasonix_provider.waiting.targets import JobSubject
+from planasonix_provider.waiting.targets import JobTarget
 from planasonix_provider.waiting.wait_event import WaitEvent
-from planasonix_provider.waiting.wait_state import Watch
+from planasonix_provider.waiting.wait_state import WaitState
 from tests.support.fake_clock import BEGAN, Clock
 
 Answer = Callable[[float], Job | PlanasonixError]
@@ -26,7 +26,7 @@ Answer = Callable[[float], Job | PlanasonixError]
 def wait(clock: Clock, answer: Answer, **arguments: Any) -> tuple[WaitEvent, list[float]]:
     """Wait for a job that answers by the seconds passed; give the event, and when it was looked at."""
     looks: list[float] = []
-    watch = Watch(JobSubject("job_1"), now=clock(), info=str, warn=str, deadline=arguments.pop("deadline", None))
+    watch = WaitState(JobTarget("job_1"), now=clock(), info=str, warn=str, deadline=arguments.pop("deadline", None))
 
     def send(request: Request[Any]) -> Job:
         looks.append(round(clock.passed))

@@ -17,8 +17,8 @@ from planasonix_provider.api.errors import (
     error_for_status,
 )
 from planasonix_provider.api.models import Backfill, Job
-from planasonix_provider.waiting.cancel import LONGEST_PURSUIT, cancel
-from planasonix_provider.waiting.targets import BackfillSubject, JobSubject, Subject
+from planasonix_provider.waiting.cancel import CANCEL_TIMEOUT, cancel
+from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, WaitTarget
 from tests.support import virtual_time
 from tests.support.memory_api import Memory, fails_always, fails_once
 
@@ -70,7 +70,7 @@ def cancel_backfill(there: Api, job_ids: Sequence[str] = (), **arguments: Any) -
     async def main() -> tuple[Any, float]:
         work: Any
         try:
-            work = await cancel(there.send_aside, BackfillSubject("bf_1"), job_ids, **arguments)
+            work = await cancel(there.send_aside, BackfillTarget("bf_1"), job_ids, **arguments)
         except PlanasonixError as error:
             work = error
         return work, asyncio.get_running_loop().time()
@@ -80,7 +80,7 @@ def cancel_backfill(there: Api, job_ids: Sequence[str] = (), **arguments: Any) -
 
 class TestAJob:
     def cancel(self, there: Memory) -> Any:
-        return virtual_time.run(cancel(there.send_aside, JobSubject("job_1")))
+        return virtual_time.run(cancel(there.send_aside, JobTarget("job_1")))
 
     def test_is_one_request_if_it_goes_on(self) -> None:
         there = Memory([Job(id="job_1", status="running")])
@@ -234,7 +234,9 @@ class TestAnOutage:
     """What each request does against it by itself is not seen here: a request is one try."""
 
     @staticmethod
-    def cancel(subject: Subject, *, until: float, error: PlanasonixError = DOWN, **how: Any) -> tuple[Any, float, int]:
+    def cancel(
+        subject: WaitTarget, *, until: float, error: PlanasonixError = DOWN, **how: Any
+    ) -> tuple[Any, float, int]:
         """Cancel through an outage; give what came of it, the seconds that it took, and how often it was told of."""
         told: list[PlanasonixError] = []
         there = api("running")
@@ -252,23 +254,23 @@ class TestAnOutage:
         work, seconds = virtual_time.run(main())
         return work, seconds, len(told)
 
-    @pytest.fixture(params=[JobSubject("job_0"), BackfillSubject("bf_1")], ids=["job", "backfill"])
+    @pytest.fixture(params=[JobTarget("job_0"), BackfillTarget("bf_1")], ids=["job", "backfill"])
     def subject(self, request: pytest.FixtureRequest) -> Any:
         return request.param
 
-    def test_is_sat_out_and_told_of(self, subject: Subject) -> None:
+    def test_is_sat_out_and_told_of(self, subject: WaitTarget) -> None:
         work, seconds, told = self.cancel(subject, until=300)
         assert work.status == "cancelled"
         assert seconds == pytest.approx(300, abs=15)
         assert told == pytest.approx(5, abs=1)
 
-    def test_is_sat_out_for_ten_minutes(self, subject: Subject) -> None:
+    def test_is_sat_out_for_ten_minutes(self, subject: WaitTarget) -> None:
         error, seconds, _ = self.cancel(subject, until=3_600)
         assert error is DOWN
-        assert seconds == pytest.approx(LONGEST_PURSUIT, abs=15)
+        assert seconds == pytest.approx(CANCEL_TIMEOUT, abs=15)
 
     @pytest.mark.parametrize("patience", [0, 4])
-    def test_is_not_sat_out_in_a_hurry(self, subject: Subject, patience: float) -> None:
+    def test_is_not_sat_out_in_a_hurry(self, subject: WaitTarget, patience: float) -> None:
         error, seconds, told = self.cancel(subject, until=3_600, patience=patience)
         assert error is DOWN
         assert seconds < 1
@@ -277,7 +279,7 @@ class TestAnOutage:
     @pytest.mark.parametrize("status", [401, 403, 404])
     @pytest.mark.parametrize("seconds", [50, 80])
     def test_of_a_refusal_by_the_api_is_sat_out_for_a_minute(
-        self, subject: Subject, status: int, seconds: float
+        self, subject: WaitTarget, status: int, seconds: float
     ) -> None:
         refused = error_for_status(status)(str(status), status=status)
         work, took, _ = self.cancel(subject, until=seconds, error=refused)
@@ -285,28 +287,28 @@ class TestAnOutage:
         assert took == pytest.approx(60, abs=11)
 
     @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 408])
-    def test_of_a_proxy_that_refuses_is_sat_out(self, subject: Subject, status: int) -> None:
+    def test_of_a_proxy_that_refuses_is_sat_out(self, subject: WaitTarget, status: int) -> None:
         page = error_for_status(status, has_envelope=False)("HTML", status=status, has_envelope=False)
         work, _, _ = self.cancel(subject, until=300, error=page)
         assert work.status == "cancelled"
 
     @pytest.mark.parametrize("patience", [0, 4])
-    def test_of_the_key_is_not_sat_out_in_a_hurry(self, subject: Subject, patience: float) -> None:
+    def test_of_the_key_is_not_sat_out_in_a_hurry(self, subject: WaitTarget, patience: float) -> None:
         refused = PlanasonixAuthenticationError("401", status=401)
         work, seconds, _ = self.cancel(subject, until=5, error=refused, patience=patience)
         assert work is refused
         assert seconds < 1
 
     def test_that_asks_for_more_than_ten_minutes_of_silence_is_met_once_more_before_they_end(
-        self, subject: Subject
+        self, subject: WaitTarget
     ) -> None:
         silence = PlanasonixRateLimitError("429", status=429, retry_after=900)
         work, seconds, _ = self.cancel(subject, until=500, error=silence)
         assert work.status == "cancelled"
-        assert seconds == pytest.approx(LONGEST_PURSUIT, abs=15)
+        assert seconds == pytest.approx(CANCEL_TIMEOUT, abs=15)
         error, seconds, _ = self.cancel(subject, until=3_600, error=silence)
         assert error is silence
-        assert seconds == pytest.approx(LONGEST_PURSUIT, abs=15)
+        assert seconds == pytest.approx(CANCEL_TIMEOUT, abs=15)
 
 
 def test_cancels_that_fail_while_looks_do_not_are_logged_once_a_minute() -> None:
@@ -353,7 +355,7 @@ def test_without_patience_it_is_one_round() -> None:
     assert seconds < 1
 
 
-@pytest.mark.parametrize("patience", [4, LONGEST_PURSUIT])
+@pytest.mark.parametrize("patience", [4, CANCEL_TIMEOUT])
 def test_a_backfill_that_never_ends_is_left_when_patience_ends(patience: float) -> None:
     there = api("running", ends=False)
     backfill, seconds = cancel_backfill(there, patience=patience)

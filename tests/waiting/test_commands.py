@@ -6,7 +6,7 @@ import pytest
 
 from planasonix_provider.cli.parser import parser
 from planasonix_provider.waiting import cli_hints
-from planasonix_provider.waiting.targets import BackfillSubject, JobSubject
+from planasonix_provider.waiting.targets import BackfillTarget, JobTarget
 
 
 def parsed(command: str) -> dict[str, object]:
@@ -20,14 +20,14 @@ def parsed(command: str) -> dict[str, object]:
     "conn_id", ["planasonix_default", "planasonix eu", "a'b\"c", "$(reboot)", "x;y", "a\\b", "#1!"]
 )
 def test_are_what_a_shell_reads_whatever_the_airflow_connection_is_called(conn_id: str) -> None:
-    job = parsed(cli_hints.to_end(JobSubject("job_1"), conn_id))
+    job = parsed(cli_hints.cancel_command(JobTarget("job_1"), conn_id))
     assert (job["act"], job["id"], job["backfill"], job["conn_id"]) == ("looks.cancel", "job_1", False, conn_id)
-    backfill = parsed(cli_hints.to_end(BackfillSubject("bf_1"), conn_id))
+    backfill = parsed(cli_hints.cancel_command(BackfillTarget("bf_1"), conn_id))
     assert (backfill["id"], backfill["backfill"], backfill["wait"]) == ("bf_1", True, True)
     assert backfill["conn_id"] == conn_id
 
 
 @pytest.mark.parametrize(("kind", "act"), [("job", "looks.jobs"), ("backfill", "looks.backfills")])
 def test_list_what_runs_on_a_connection(kind: str, act: str) -> None:
-    listing = parsed(cli_hints.to_list(kind, "conn_1", "eu"))
+    listing = parsed(cli_hints.list_command(kind, "conn_1", "eu"))
     assert (listing["act"], listing["connection_id"], listing["conn_id"]) == (act, "conn_1", "eu")

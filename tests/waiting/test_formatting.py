@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from planasonix_provider.waiting.formatting import count, duration, sentence, size
+from planasonix_provider.waiting.formatting import capitalize, format_bytes, format_duration, pluralize
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from planasonix_provider.waiting.formatting import count, duration, sentence, si
     ],
 )
 def test_a_duration_is_told_in_two_units(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+    assert format_duration(seconds) == words
 
 
 @pytest.mark.parametrize(
@@ -34,15 +34,15 @@ def test_a_duration_is_told_in_two_units(seconds: float, words: str) -> None:
     ],
 )
 def test_a_size_is_told_in_the_unit_that_suits(amount: int, words: str) -> None:
-    assert size(amount) == words
+    assert format_bytes(amount) == words
 
 
 def test_a_count_minds_the_plural() -> None:
-    assert [count(amount, "row") for amount in (0, 1, 44_802)] == ["0 rows", "1 row", "44,802 rows"]
+    assert [pluralize(amount, "row") for amount in (0, 1, 44_802)] == ["0 rows", "1 row", "44,802 rows"]
 
 
 @pytest.mark.parametrize(
     ("words", "said"), [("job job_01AB was not over", "Job job_01AB was not over"), ("No sync", "No sync"), ("", "")]
 )
 def test_a_sentence_begins_with_a_capital_and_leaves_ids_alone(words: str, said: str) -> None:
-    assert sentence(words) == said
+    assert capitalize(words) == said

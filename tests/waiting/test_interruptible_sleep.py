@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from planasonix_provider import clock
-from planasonix_provider.waiting.interruptible_sleep import LONGEST_NAP, Rest
+from planasonix_provider.waiting.interruptible_sleep import MAX_SLICE, InterruptibleSleep
 from tests.support import virtual_time
 
 
@@ -28,7 +28,7 @@ class Night:
         self.naps.append(seconds)
         self.now += seconds
 
-    def stop_if_killed(self) -> None:
+    def raise_if_killed(self) -> None:
         if self.now >= self.killed_at:
             raise InterruptedError
 
@@ -36,7 +36,7 @@ class Night:
 def sleep(monkeypatch: pytest.MonkeyPatch, night: Night, seconds: float) -> None:
     """Sleep, blocking."""
     monkeypatch.setattr(clock, "time", SimpleNamespace(sleep=night.sleep, monotonic=lambda: night.now))
-    Rest(night.stop_if_killed, night.beat).sleep(seconds)
+    InterruptibleSleep(night.raise_if_killed, night.beat).sleep(seconds)
 
 
 def sleep_aside(monkeypatch: pytest.MonkeyPatch, night: Night, seconds: float) -> None:
@@ -51,7 +51,7 @@ def sleep_aside(monkeypatch: pytest.MonkeyPatch, night: Night, seconds: float) -
             return loop.time()
 
         monkeypatch.setattr(clock, "time", SimpleNamespace(sleep=time.sleep, monotonic=now))
-        await Rest(night.stop_if_killed, night.beat).sleep_aside(seconds)
+        await InterruptibleSleep(night.raise_if_killed, night.beat).sleep_aside(seconds)
 
     virtual_time.run(main())
 
@@ -65,14 +65,14 @@ def test_lasts_as_long_as_it_is_told_and_naps_only(way: Sleep, monkeypatch: pyte
     night = Night()
     way(monkeypatch, night, 3.2)
     assert night.now == pytest.approx(3.2)
-    assert max(night.naps) == pytest.approx(LONGEST_NAP)
+    assert max(night.naps) == pytest.approx(MAX_SLICE)
 
 
 @both_ways
 def test_takes_note_at_each_nap_that_the_process_moves(way: Sleep, monkeypatch: pytest.MonkeyPatch) -> None:
     night = Night()
     way(monkeypatch, night, 10)
-    assert night.beats >= 10 / LONGEST_NAP
+    assert night.beats >= 10 / MAX_SLICE
 
 
 @both_ways
@@ -80,7 +80,7 @@ def test_ends_soon_after_a_kill(way: Sleep, monkeypatch: pytest.MonkeyPatch) -> 
     night = Night(killed_at=10.2)
     with pytest.raises(InterruptedError):
         way(monkeypatch, night, 3_600)
-    assert 10.2 <= night.now <= 10.2 + LONGEST_NAP
+    assert 10.2 <= night.now <= 10.2 + MAX_SLICE
 
 
 @both_ways
@@ -113,7 +113,7 @@ def test_aside_lets_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
         ends: list[float] = []
 
         async def nap(seconds: float) -> None:
-            await Rest(Night().stop_if_killed).sleep_aside(seconds)
+            await InterruptibleSleep(Night().raise_if_killed).sleep_aside(seconds)
             ends.append(loop.time())
 
         await asyncio.gather(nap(3), nap(1), nap(2))

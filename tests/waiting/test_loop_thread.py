@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from planasonix_provider.waiting.loop_thread import aside
+from planasonix_provider.waiting.loop_thread import run_in_loop_thread
 
 
 class Terminated(BaseException):
@@ -35,7 +35,7 @@ def test_gives_what_came_of_it() -> None:
         await asyncio.sleep(0)
         return "done"
 
-    assert aside(act) == "done"
+    assert run_in_loop_thread(act) == "done"
 
 
 def test_raises_what_went_wrong() -> None:
@@ -43,7 +43,7 @@ def test_raises_what_went_wrong() -> None:
         raise InterruptedError("killed")
 
     with pytest.raises(InterruptedError, match="killed"):
-        aside(act)
+        run_in_loop_thread(act)
 
 
 def test_knows_the_context_it_was_called_in() -> None:
@@ -54,7 +54,7 @@ def test_knows_the_context_it_was_called_in() -> None:
 
     token = mine.set("the task's")
     try:
-        assert aside(act) == "the task's"
+        assert run_in_loop_thread(act) == "the task's"
     finally:
         mine.reset(token)
 
@@ -73,7 +73,7 @@ def test_is_cancelled_by_what_a_signals_handler_raises_amid_the_loops_own_work()
             raise
 
     with pytest.raises(Terminated):
-        aside(act)
+        run_in_loop_thread(act)
     assert ends == ["cancelled"]
 
 
@@ -87,7 +87,7 @@ def test_is_not_stuck_by_a_signal_at_any_moment_of_its_life() -> None:
             # From before the thread starts until after it has ended.
             signal.setitimer(signal.ITIMER_REAL, 0.00002 * (number + 1))
             try:
-                aside(act)
+                run_in_loop_thread(act)
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -103,9 +103,9 @@ def test_can_be_done_in_a_signals_handler_while_another_goes_on() -> None:
         await asyncio.sleep(0.1)
         done.append("after it")
 
-    previous = signal.signal(signal.SIGALRM, lambda *_: aside(note))
+    previous = signal.signal(signal.SIGALRM, lambda *_: run_in_loop_thread(note))
     try:
-        aside(act)
+        run_in_loop_thread(act)
     finally:
         signal.signal(signal.SIGALRM, previous)
     assert sorted(done) == ["after it", "in the handler"]

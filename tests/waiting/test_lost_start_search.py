@@ -18,12 +18,12 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.errors import PlanasonixTransportError as Unreachable
 from planasonix_provider.api.models import Backfill, Job, Page, PageInfo, PageMeta
 from planasonix_provider.api.request import Request
-from planasonix_provider.waiting.lost_start_search import LOOK_AGAIN_AFTER, Traces, find_the_one
+from planasonix_provider.waiting.lost_start_search import SEARCH_DELAYS, MatchCriteria, find_the_one
 from tests.support import virtual_time
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, 700_000, tzinfo=UTC)
 MARKS = {"attempt": "5f0c"}
-TRACES = Traces("job", "conn_1", BEGAN, MARKS)
+TRACES = MatchCriteria("job", "conn_1", BEGAN, MARKS)
 
 
 def after(**span: float) -> datetime:
@@ -87,7 +87,7 @@ def job(job_id: str, created: datetime | None = None, **fields: Any) -> Job:
 
 def find(
     there: There,
-    traces: Traces = TRACES,
+    traces: MatchCriteria = TRACES,
     warn: Callable[[str], object] = lambda line: None,
 ) -> str | None:
     async def main() -> Any:
@@ -97,7 +97,7 @@ def find(
             traces,
             warn=warn,
             sleep=asyncio.sleep,
-            pauses=LOOK_AGAIN_AFTER,
+            pauses=SEARCH_DELAYS,
             now=lambda: BEGAN + timedelta(seconds=asyncio.get_running_loop().time() - began),
         )
 
@@ -189,8 +189,8 @@ def test_what_is_listed_late_is_found(there: There) -> None:
 
 def test_nothing_is_nothing_after_half_a_minute(there: There) -> None:
     assert find(there) is None
-    assert len(there.asked) == 1 + len(LOOK_AGAIN_AFTER)
-    assert sum(LOOK_AGAIN_AFTER) == 30
+    assert len(there.asked) == 1 + len(SEARCH_DELAYS)
+    assert sum(SEARCH_DELAYS) == 30
 
 
 def test_a_backfill_is_told_by_its_window(there: There) -> None:
@@ -204,10 +204,12 @@ class TestAListOfBackfills:
     """Planasonix lists all backfills of a connection, in an order that the reference does not name."""
 
     @pytest.fixture
-    def traces(self) -> Traces:
+    def traces(self) -> MatchCriteria:
         return replace(TRACES, kind="backfill")
 
-    def test_whose_oldest_come_first_has_the_new_one_on_its_last_page(self, there: There, traces: Traces) -> None:
+    def test_whose_oldest_come_first_has_the_new_one_on_its_last_page(
+        self, there: There, traces: MatchCriteria
+    ) -> None:
         for index in range(620):
             created = after(hours=index - 620)
             there.has(Backfill(id=f"theirs_{index}", status="completed", created_at=created))
@@ -215,7 +217,9 @@ class TestAListOfBackfills:
         there.page_size = 100
         assert find(there, traces) == "ours"
 
-    def test_whose_newest_come_first_is_read_until_it_has_passed_the_start(self, there: There, traces: Traces) -> None:
+    def test_whose_newest_come_first_is_read_until_it_has_passed_the_start(
+        self, there: There, traces: MatchCriteria
+    ) -> None:
         for index in range(250):
             there.has(Backfill(id=f"later_{index}", status="completed", created_at=after(hours=500 - index)))
         there.has(Backfill(id="ours", status="running", created_at=after(seconds=1), metadata=MARKS))
@@ -225,7 +229,7 @@ class TestAListOfBackfills:
         assert find(there, traces) == "ours"
         assert there.asked.count("/api/v1/backfills") == 3
 
-    def test_of_one_moment_shows_no_order_and_is_read_to_its_end(self, there: There, traces: Traces) -> None:
+    def test_of_one_moment_shows_no_order_and_is_read_to_its_end(self, there: There, traces: MatchCriteria) -> None:
         for index in range(300):
             there.has(Backfill(id=f"theirs_{index}", status="completed", created_at=after(hours=-1)))
         there.has(Backfill(id="ours", status="running", created_at=after(seconds=1), metadata=MARKS))

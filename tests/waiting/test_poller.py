@@ -15,7 +15,7 @@ from planasonix_provider.api.errors import (
     PlanasonixRateLimitError,
 )
 from planasonix_provider.api.models import Job, Metrics
-from planasonix_provider.waiting.poller import Poller, Wait, poller_for
+from planasonix_provider.waiting.poller import Poller, PollSubscription, poller_for
 from tests.support import virtual_time
 from tests.support.virtual_planasonix import Planasonix, all_answers, refused_once
 
@@ -144,11 +144,11 @@ def test_it_ends_and_closes_its_client_when_nobody_waits_and_starts_again() -> N
 def test_a_wait_that_is_cancelled_leaves_no_trace() -> None:
     there = Planasonix()
 
-    async def main() -> weakref.ref[Wait[Job]]:
+    async def main() -> weakref.ref[PollSubscription[Job]]:
         poller = Poller(there.connect)
         staying = asyncio.create_task(looks(poller, "stays", interval=10, number=100))
 
-        async def leave() -> weakref.ref[Wait[Job]]:
+        async def leave() -> weakref.ref[PollSubscription[Job]]:
             async with poller.wait(routes.get_job("leaves"), 10) as wait:
                 await wait.next(1)
                 return weakref.ref(wait)

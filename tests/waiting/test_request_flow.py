@@ -9,7 +9,7 @@ import pytest
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixServerError
 from planasonix_provider.api.request import Request
-from planasonix_provider.waiting.request_flow import Steps, walk, walk_on
+from planasonix_provider.waiting.request_flow import Steps, resume_flow, run_flow
 
 DOWN = PlanasonixServerError("503", status=503)
 
@@ -31,7 +31,7 @@ class Api:
 
 
 def blocking(steps: Steps[Any], api: Api) -> Any:
-    return walk(steps, api.send)
+    return run_flow(steps, api.send)
 
 
 def awaited(steps: Steps[Any], api: Api) -> Any:
@@ -45,7 +45,7 @@ def awaited(steps: Steps[Any], api: Api) -> Any:
             first = await send(routes.get_job("first"))
         except PlanasonixError as error:
             first = error
-        return await walk_on(first, steps, send)
+        return await resume_flow(first, steps, send)
 
     return asyncio.run(main())
 
@@ -131,5 +131,5 @@ def test_may_be_none() -> None:
         yield
 
     api = Api()
-    assert walk(steps(), api.send) == "known already"
+    assert run_flow(steps(), api.send) == "known already"
     assert api.asked == []

@@ -14,8 +14,8 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning, TableResult
 from planasonix_provider.api.states import JOB_OVER
-from planasonix_provider.waiting.result import WorkAccount, account_for, explain
-from planasonix_provider.waiting.result_fetcher import Patience
+from planasonix_provider.waiting.result import WorkResult, account_for, explain
+from planasonix_provider.waiting.result_fetcher import ResultFetcher
 from planasonix_provider.waiting.targets import Work
 from tests.support import virtual_time
 from tests.support.fake_clock import Clock
@@ -36,12 +36,12 @@ class Task:
         async def sleep(seconds: float) -> None:
             clock.sleep(seconds)
 
-        self.patience = Patience(there.send_aside, 10, lambda line: self.lines.append(f"! {line}"), sleep, clock)
+        self.patience = ResultFetcher(there.send_aside, 10, lambda line: self.lines.append(f"! {line}"), sleep, clock)
 
-    def account_for(self, work: Work) -> WorkAccount:
+    def account_for(self, work: Work) -> WorkResult:
         return virtual_time.run(account_for(work, self.patience, job_url=url, info=self.lines.append))
 
-    def explain(self, backfill: Backfill) -> WorkAccount:
+    def explain(self, backfill: Backfill) -> WorkResult:
         return virtual_time.run(explain(backfill, self.patience, job_url=url))
 
 

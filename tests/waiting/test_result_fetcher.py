@@ -18,7 +18,7 @@ from planasonix_provider.api.errors import (
     error_for_status,
 )
 from planasonix_provider.api.models import Backfill, JobResults
-from planasonix_provider.waiting.result_fetcher import Patience
+from planasonix_provider.waiting.result_fetcher import ResultFetcher
 from tests.support.fake_clock import Clock
 
 THERE = JobResults(job_id="job_1", status="succeeded")
@@ -35,7 +35,7 @@ def fetch_backfill(clock: Clock, *answers: Any) -> tuple[Backfill, list[str]]:
     return ask(clock, lambda patience: patience.backfill("bf_1"), *answers)
 
 
-def ask(clock: Clock, what: Callable[[Patience], Awaitable[Any]], *answers: Any) -> tuple[Any, list[str]]:
+def ask(clock: Clock, what: Callable[[ResultFetcher], Awaitable[Any]], *answers: Any) -> tuple[Any, list[str]]:
     coming = list(answers)
     lines: list[str] = []
 
@@ -49,7 +49,7 @@ def ask(clock: Clock, what: Callable[[Patience], Awaitable[Any]], *answers: Any)
         clock.sleep(seconds)
 
     async def main() -> Any:
-        return await what(Patience(send, 10, lines.append, sleep, clock))
+        return await what(ResultFetcher(send, 10, lines.append, sleep, clock))
 
     return asyncio.run(main()), lines
 

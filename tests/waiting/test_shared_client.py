@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.client import Account
+from planasonix_provider.api.client import ClientConfig
 from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
     PlanasonixConfigurationError,
@@ -21,32 +21,32 @@ from planasonix_provider.api.errors import (
     PlanasonixTransportError,
 )
 from planasonix_provider.api.models import Job
-from planasonix_provider.waiting.shared_client import Channel, for_each, run_aside
-from planasonix_provider.waiting.wait_state import LONGEST_SILENCE
+from planasonix_provider.waiting.shared_client import SharedClient, for_each, run_aside
+from planasonix_provider.waiting.wait_state import MAX_RETRY_AFTER
 from tests.support import virtual_time
 from tests.support.virtual_planasonix import Answer, Planasonix, refused_once
 
 REFUSED = PlanasonixTransportError("refused", sent=False)
 
 
-def over(there: Planasonix, act: Callable[[Channel], Awaitable[Any]]) -> Any:
+def over(there: Planasonix, act: Callable[[SharedClient], Awaitable[Any]]) -> Any:
     """Do something over a channel, on virtual time."""
 
     async def main() -> Any:
-        async with Channel(there.connect) as channel:
+        async with SharedClient(there.connect) as channel:
             return await act(channel)
 
     return virtual_time.run(main())
 
 
-async def ask(channel: Channel, job_id: str = "job_1") -> Job | PlanasonixError:
+async def ask(channel: SharedClient, job_id: str = "job_1") -> Job | PlanasonixError:
     try:
         return await channel.ask(routes.get_job(job_id))
     except PlanasonixError as error:
         return error
 
 
-async def ask_every_second(channel: Channel, seconds: int) -> None:
+async def ask_every_second(channel: SharedClient, seconds: int) -> None:
     for _ in range(seconds):
         await ask(channel)
         await asyncio.sleep(1)
@@ -64,7 +64,7 @@ class TestTheGate:
     def test_lets_four_looks_through_at_a_time_over_one_client(self) -> None:
         there = Planasonix(seconds=1.0)
 
-        async def act(channel: Channel) -> float:
+        async def act(channel: SharedClient) -> float:
             await asyncio.gather(*(ask(channel, f"job_{number}") for number in range(50)))
             return asyncio.get_running_loop().time()
 
@@ -75,7 +75,7 @@ class TestTheGate:
     def test_always_has_a_place_for_what_ends_a_wait(self) -> None:
         there = Planasonix(slow={f"/api/v1/jobs/slow_{number}": 1_000.0 for number in range(10)})
 
-        async def act(channel: Channel) -> float:
+        async def act(channel: SharedClient) -> float:
             stuck = [asyncio.ensure_future(ask(channel, f"slow_{number}")) for number in range(10)]
             await asyncio.sleep(1)
             began = asyncio.get_running_loop().time()
@@ -92,7 +92,7 @@ class TestTheGate:
         there = Planasonix()
         there.answer = lambda key, path: PlanasonixServerError("503", status=503) if "bad" in path else RUNNING
 
-        async def act(channel: Channel) -> float:
+        async def act(channel: SharedClient) -> float:
             bad = [asyncio.ensure_future(channel.send(routes.get_job(f"bad_{number}"))) for number in range(5)]
             await asyncio.sleep(0.015)
             await ask(channel)
@@ -105,7 +105,7 @@ class TestTheGate:
     def test_is_passed_on_by_who_is_cancelled(self) -> None:
         there = Planasonix(seconds=1_000)
 
-        async def act(channel: Channel) -> Any:
+        async def act(channel: SharedClient) -> Any:
             stuck = [asyncio.ensure_future(ask(channel, "stuck")) for _ in range(5)]
             await asyncio.sleep(1)
             for one in stuck:
@@ -120,7 +120,7 @@ class TestTheConnection:
     def test_is_read_when_it_is_needed_and_once_for_all(self) -> None:
         there = Planasonix()
 
-        async def act(channel: Channel) -> None:
+        async def act(channel: SharedClient) -> None:
             assert there.connects == 0
             await asyncio.gather(*(ask(channel) for _ in range(50)))
 
@@ -131,7 +131,7 @@ class TestTheConnection:
     def test_is_read_again_once_for_all_whose_key_is_refused_and_none_fails(self) -> None:
         there = Planasonix(answer=for_keys(plnx_old=PlanasonixAuthenticationError("401", status=401), plnx_new=RUNNING))
 
-        async def act(channel: Channel) -> list[Any]:
+        async def act(channel: SharedClient) -> list[Any]:
             asking = [asyncio.ensure_future(ask(channel)) for _ in range(50)]
             await asyncio.sleep(0.005)
             there.key = "plnx_new"
@@ -158,7 +158,7 @@ class TestTheConnection:
     def test_that_was_moved_is_read_again_after_a_minute(self, refusal: PlanasonixError) -> None:
         there = Planasonix(answer=for_keys(plnx_old=refusal, plnx_new=RUNNING))
 
-        async def act(channel: Channel) -> list[Any]:
+        async def act(channel: SharedClient) -> list[Any]:
             first = await ask(channel)
             there.key = "plnx_new"
             await asyncio.sleep(50)
@@ -186,7 +186,7 @@ class TestTheConnection:
         refused = PlanasonixAuthenticationError("401", status=401)
         there.answer = lambda key, path: refused if key == "plnx_old" and "slow" not in path else RUNNING
 
-        async def act(channel: Channel) -> int:
+        async def act(channel: SharedClient) -> int:
             there.seconds = 100
             slow = asyncio.ensure_future(ask(channel, "slow"))
             await asyncio.sleep(1)
@@ -209,7 +209,7 @@ class TestTheConnection:
             return await there.connect()
 
         async def main() -> list[Any]:
-            async with Channel(connect) as channel:
+            async with SharedClient(connect) as channel:
                 return [await ask(channel), await ask(channel)]
 
         broken, whole = virtual_time.run(main())
@@ -219,7 +219,7 @@ class TestTheConnection:
     def test_is_read_again_after_a_close(self) -> None:
         there = Planasonix()
 
-        async def act(channel: Channel) -> None:
+        async def act(channel: SharedClient) -> None:
             await ask(channel)
             await channel.close()
             assert there.open_clients == 0
@@ -234,7 +234,7 @@ class TestASilence:
     def test_is_kept_by_all_for_as_long_as_a_429_asks(self) -> None:
         there = Planasonix(answer=refused_once(retry_after=120))
 
-        async def act(channel: Channel) -> list[Any]:
+        async def act(channel: SharedClient) -> list[Any]:
             answers = await asyncio.gather(*(ask(channel) for _ in range(30)))
             await asyncio.sleep(119)
             early = await ask(channel)
@@ -252,7 +252,7 @@ class TestASilence:
     def test_is_told_with_the_time_that_is_left(self) -> None:
         there = Planasonix(answer=refused_once(retry_after=120))
 
-        async def act(channel: Channel) -> Any:
+        async def act(channel: SharedClient) -> Any:
             await ask(channel)
             await asyncio.sleep(20)
             return await ask(channel)
@@ -269,7 +269,7 @@ class TestASilence:
         refusals = [PlanasonixRateLimitError("429", status=429), PlanasonixRateLimitError("429", retry_after=120)]
         there.answer = lambda key, path: refusals.pop() if refusals else RUNNING
 
-        async def act(channel: Channel) -> Any:
+        async def act(channel: SharedClient) -> Any:
             first = asyncio.ensure_future(ask(channel))
             await asyncio.sleep(0.5)
             await asyncio.gather(first, ask(channel))
@@ -282,9 +282,9 @@ class TestASilence:
     def test_of_a_year_lasts_a_quarter_of_an_hour(self) -> None:
         there = Planasonix(answer=refused_once(retry_after=31_536_000))
 
-        async def act(channel: Channel) -> Any:
+        async def act(channel: SharedClient) -> Any:
             await ask(channel)
-            await asyncio.sleep(LONGEST_SILENCE)
+            await asyncio.sleep(MAX_RETRY_AFTER)
             return await ask(channel)
 
         assert isinstance(over(there, act), Job)
@@ -293,7 +293,7 @@ class TestASilence:
         busy = PlanasonixRateLimitError("429", status=429, retry_after=60)
         there = Planasonix(answer=for_keys(plnx_old=PlanasonixAuthenticationError("401", status=401), plnx_new=busy))
 
-        async def act(channel: Channel) -> None:
+        async def act(channel: SharedClient) -> None:
             asking = asyncio.ensure_future(ask(channel))
             await asyncio.sleep(0.005)
             there.key = "plnx_new"
@@ -306,7 +306,7 @@ class TestASilence:
     def test_is_not_kept_by_what_ends_work_that_has_nobody_any_more(self) -> None:
         there = Planasonix(answer=refused_once(retry_after=900))
 
-        async def act(channel: Channel) -> float:
+        async def act(channel: SharedClient) -> float:
             await ask(channel)
             await channel.send_urgently(routes.cancel_job("job_1"))
             assert isinstance(await ask(channel), PlanasonixRateLimitError)
@@ -318,7 +318,7 @@ class TestASilence:
     def test_is_sat_out_by_who_sends_what_matters(self) -> None:
         there = Planasonix(answer=refused_once(retry_after=30))
 
-        async def act(channel: Channel) -> float:
+        async def act(channel: SharedClient) -> float:
             await ask(channel)
             await channel.send(routes.cancel_job("job_1"))
             return asyncio.get_running_loop().time()
@@ -329,13 +329,13 @@ class TestASilence:
 
 class TestATurn:
     @staticmethod
-    def seconds(act: Callable[[Channel], Awaitable[Any]]) -> float:
+    def seconds(act: Callable[[SharedClient], Awaitable[Any]]) -> float:
         """Say how long it takes while the key has nothing left for the next 40 s."""
         there = Planasonix()
 
-        async def main(channel: Channel) -> float:
+        async def main(channel: SharedClient) -> float:
             await ask(channel)
-            there.paces["plnx_old"].note(
+            there.paces["plnx_old"].update(
                 200,
                 {
                     "x-ratelimit-limit": "100",
@@ -357,7 +357,7 @@ class TestATurn:
         assert self.seconds(lambda channel: channel.send(routes.cancel_job("job_1"))) < 1
 
     def test_is_not_waited_for_by_a_read_that_ends_a_wait_though_others_stand_in_line(self) -> None:
-        async def act(channel: Channel) -> None:
+        async def act(channel: SharedClient) -> None:
             looks = [asyncio.ensure_future(ask(channel)) for _ in range(20)]
             await asyncio.sleep(0.1)
             await channel.send_now(routes.get_backfill("bf_1"))
@@ -391,7 +391,7 @@ class TestWhatMatters:
         there = Planasonix(answer=lambda key, path: REFUSED)
 
         async def main() -> None:
-            async with Channel(there.connect, sleep) as channel:
+            async with SharedClient(there.connect, sleep) as channel:
                 await channel.send(routes.get_job("job_1"))
 
         with pytest.raises(PlanasonixTransportError, match="Tried 8 times"):
@@ -400,26 +400,26 @@ class TestWhatMatters:
 
 
 #: Nobody listens there.
-NOWHERE = Account(api_key=SecretStr("plnx_test"), base_url="http://127.0.0.1:9")
+NOWHERE = ClientConfig(api_key=SecretStr("plnx_test"), base_url="http://127.0.0.1:9")
 
 
 class TestAside:
     def test_gives_what_came_of_it(self) -> None:
-        async def act(channel: Channel) -> str:
+        async def act(channel: SharedClient) -> str:
             return "done"
 
         assert run_aside(lambda: NOWHERE, act) == "done"
 
     def test_asks_who_it_is_when_it_first_asks_anything(self) -> None:
-        def nobody() -> Account:
+        def nobody() -> ClientConfig:
             raise PlanasonixConfigurationError("There is no Airflow connection 'x'.")
 
         assert isinstance(run_aside(nobody, ask), PlanasonixConfigurationError)
 
     def test_closes_the_channel_though_it_fails(self) -> None:
-        channels: list[Channel] = []
+        channels: list[SharedClient] = []
 
-        async def act(channel: Channel) -> None:
+        async def act(channel: SharedClient) -> None:
             channels.append(channel)
             assert isinstance(await ask(channel), PlanasonixError)
             assert channel._clients

@@ -7,8 +7,8 @@ import pytest
 
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixServerError, PlanasonixUnreadableError
 from planasonix_provider.api.models import Job, Page
-from planasonix_provider.waiting.request_flow import walk
-from planasonix_provider.waiting.sync_target import SyncSubject
+from planasonix_provider.waiting.request_flow import run_flow
+from planasonix_provider.waiting.sync_target import SyncTarget
 from tests.support.memory_api import NOW, Memory, fails_always, fails_once, look
 
 DOWN = PlanasonixServerError("503", status=503)
@@ -29,8 +29,8 @@ def sync(job_id: str, status: str, created: float, finished: float | None = None
     )
 
 
-def subject(**arguments: Any) -> SyncSubject:
-    return SyncSubject("conn_1", NOW, **arguments)
+def subject(**arguments: Any) -> SyncTarget:
+    return SyncTarget("conn_1", NOW, **arguments)
 
 
 class TestASync:
@@ -169,7 +169,7 @@ class TestASync:
             return Page[Job].model_validate({"data": [], "meta": {"page": {"cursor": "again"}}})
 
         with pytest.raises(PlanasonixUnreadableError, match="would never end"):
-            walk(subject(by="finished").look(NOW, detailed=False), send)
+            run_flow(subject(by="finished").poll(NOW, detailed=False), send)
 
     @pytest.mark.parametrize("what", ["list succeeded", "list failed", "list cancelled", "get job_1"])
     def test_is_not_judged_by_half_a_look(self, what: str) -> None:
@@ -213,4 +213,4 @@ class TestASync:
 
     def test_asks_first_what_others_ask_who_wait_for_the_same(self) -> None:
         assert subject().request.key == subject(by="finished", on_failure="wait").request.key
-        assert subject().request.key != SyncSubject("conn_1", NOW + timedelta(seconds=1)).request.key
+        assert subject().request.key != SyncTarget("conn_1", NOW + timedelta(seconds=1)).request.key

@@ -7,8 +7,8 @@ import pytest
 
 from planasonix_provider.api.errors import PlanasonixServerError, PlanasonixUnreadableError
 from planasonix_provider.api.models import Backfill, Job
-from planasonix_provider.waiting.sync_target import SyncSubject
-from planasonix_provider.waiting.targets import BackfillSubject, JobSubject, Seen, Subject
+from planasonix_provider.waiting.sync_target import SyncTarget
+from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Snapshot, WaitTarget
 from tests.support.memory_api import NOW, Memory, fails_always, look
 
 DOWN = PlanasonixServerError("503", status=503)
@@ -19,9 +19,9 @@ def ago(**span: float) -> datetime:
 
 
 class TestAJob:
-    def see(self, status: str = "running", until: tuple[str, ...] = (), **fields: Any) -> Seen:
+    def see(self, status: str = "running", until: tuple[str, ...] = (), **fields: Any) -> Snapshot:
         there = Memory([Job(id="job_1", status=status, **fields)])
-        return look(JobSubject("job_1", until), there, detailed=True)
+        return look(JobTarget("job_1", until), there, detailed=True)
 
     @pytest.mark.parametrize(
         ("status", "says"),
@@ -46,12 +46,12 @@ class TestAJob:
 
     def test_is_one_request_however_detailed(self) -> None:
         there = Memory([Job(id="job_1", status="running")])
-        look(JobSubject("job_1"), there, detailed=True)
+        look(JobTarget("job_1"), there, detailed=True)
         assert there.asked == ["get job_1"]
 
     def test_that_is_another_is_no_answer(self) -> None:
         with pytest.raises(PlanasonixUnreadableError, match=r"Asked for job job_1, got job_2\."):
-            JobSubject("job_1").seen(Job(id="job_2", status="succeeded"), NOW)
+            JobTarget("job_1").seen(Job(id="job_2", status="succeeded"), NOW)
 
     def test_has_moved_when_a_figure_has(self) -> None:
         before = self.see(metrics={"rows_loaded": 1})
@@ -88,8 +88,8 @@ class TestAJob:
         assert self.see().began is None
 
     def test_names_what_has_not_happened(self) -> None:
-        assert JobSubject("job_1").goal == "Job job_1 was not over"
-        assert JobSubject("job_1", ["running", "cancelling"]).goal == "Job job_1 was not over or cancelling or running"
+        assert JobTarget("job_1").goal == "Job job_1 was not over"
+        assert JobTarget("job_1", ["running", "cancelling"]).goal == "Job job_1 was not over or cancelling or running"
 
 
 def backfill(jobs: int = 4, status: str = "running", **fields: Any) -> Backfill:
@@ -110,18 +110,18 @@ def of_states(*states: str) -> list[Job]:
 class TestABackfill:
     def test_tells_how_many_jobs_are_done_by_two_lists(self) -> None:
         there = Memory(of_states("succeeded", "failed", "running", "queued"), backfill(4))
-        seen = look(BackfillSubject("bf_1"), there, detailed=True)
+        seen = look(BackfillTarget("bf_1"), there, detailed=True)
         assert seen.progress == ("2 of 4 jobs so far done",)
         assert len(there.asked) == 3
 
     def test_asks_for_no_list_where_no_line_is_due(self) -> None:
         there = Memory(of_states(*["running"] * 4), backfill(4))
-        assert look(BackfillSubject("bf_1"), there).progress == ("4 jobs so far",)
+        assert look(BackfillTarget("bf_1"), there).progress == ("4 jobs so far",)
         assert there.asked == ["look"]
 
     def test_tells_what_it_counted_last_where_no_line_is_due(self) -> None:
         there = Memory(of_states("succeeded", "running"), backfill(2))
-        waiting = BackfillSubject("bf_1")
+        waiting = BackfillTarget("bf_1")
         look(waiting, there, detailed=True)
         there.backfill = backfill(3)
         there.asked.clear()
@@ -130,7 +130,7 @@ class TestABackfill:
 
     @pytest.mark.parametrize(("jobs", "words"), [(1, "1 job so far"), (5_000, "5,000 jobs so far")])
     def test_minds_the_plural_of_its_jobs(self, jobs: int, words: str) -> None:
-        assert look(BackfillSubject("bf_1"), Memory(backfill=backfill(jobs))).progress == (words,)
+        assert look(BackfillTarget("bf_1"), Memory(backfill=backfill(jobs))).progress == (words,)
 
     def test_counts_a_job_that_starts_between_the_lists_as_one_to_do(self) -> None:
         there = Memory(of_states("succeeded", "queued"), backfill(2))
@@ -140,38 +140,38 @@ class TestABackfill:
                 there.becomes("job_1", "running")
 
         there.fails = starts_after_the_first_list
-        assert look(BackfillSubject("bf_1"), there, detailed=True).progress == ("1 of 2 jobs so far done",)
+        assert look(BackfillTarget("bf_1"), there, detailed=True).progress == ("1 of 2 jobs so far done",)
 
     def test_counts_no_jobs_of_others(self) -> None:
         others = [
             Job(id=f"other_{number}", status="running", connection_id="conn_1", created_at=NOW) for number in range(9)
         ]
         there = Memory([*others, *of_states("succeeded", "running")], backfill(2))
-        assert look(BackfillSubject("bf_1"), there, detailed=True).progress == ("1 of 2 jobs so far done",)
+        assert look(BackfillTarget("bf_1"), there, detailed=True).progress == ("1 of 2 jobs so far done",)
 
     def test_counts_right_though_the_lists_know_no_filter(self) -> None:
         there = Memory(
             of_states("succeeded", "running", "queued"), backfill(3), ignores=("status", "connection_id", "since")
         )
-        assert look(BackfillSubject("bf_1"), there, detailed=True).progress == ("1 of 3 jobs so far done",)
+        assert look(BackfillTarget("bf_1"), there, detailed=True).progress == ("1 of 3 jobs so far done",)
 
     @pytest.mark.parametrize("status", ["running", "queued"])
     def test_counts_nothing_where_more_jobs_are_active_than_a_page_holds(self, status: str) -> None:
         there = Memory(of_states(*[status] * 101), backfill(101))
-        assert look(BackfillSubject("bf_1"), there, detailed=True).progress == ("101 jobs so far",)
+        assert look(BackfillTarget("bf_1"), there, detailed=True).progress == ("101 jobs so far",)
         assert len(there.asked) <= 3
 
     @pytest.mark.parametrize("what", ["list running", "list queued"])
     def test_does_without_a_list_that_fails(self, what: str) -> None:
         there = Memory(of_states("succeeded", "running"), backfill(2), fails=fails_always(what, DOWN))
-        seen = look(BackfillSubject("bf_1"), there, detailed=True)
+        seen = look(BackfillTarget("bf_1"), there, detailed=True)
         assert seen.progress == ("2 jobs so far",)
         assert seen.status == "running"
 
     @pytest.mark.parametrize("job_ids", [None, []])
     def test_asks_for_no_list_before_it_has_made_a_job(self, job_ids: Any) -> None:
         there = Memory(backfill=Backfill(id="bf_1", status="queued", job_ids=job_ids))
-        assert look(BackfillSubject("bf_1"), there, detailed=True).progress == ()
+        assert look(BackfillTarget("bf_1"), there, detailed=True).progress == ()
         assert there.asked == ["look"]
 
     @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ class TestABackfill:
                 status=status, progress_percent=60, created_at=ago(hours=2), updated_at=ago(hours=1), rows_processed=7
             )
         )
-        seen = look(BackfillSubject("bf_1"), there, detailed=True)
+        seen = look(BackfillTarget("bf_1"), there, detailed=True)
         assert (seen.says, seen.is_over, seen.took, seen.progress) == (says, True, 3_600, ("7 rows processed",))
         assert there.asked == ["look"]
 
@@ -196,11 +196,11 @@ class TestABackfill:
         times = {"created_at": ago(hours=2), "updated_at": ago(hours=1)}
         for missing in times:
             there = Memory(backfill=backfill(status="completed", **{**times, missing: None}))
-            assert look(BackfillSubject("bf_1"), there).took is None
-        assert look(BackfillSubject("bf_1"), Memory(backfill=backfill(**times))).took is None
+            assert look(BackfillTarget("bf_1"), there).took is None
+        assert look(BackfillTarget("bf_1"), Memory(backfill=backfill(**times))).took is None
 
     def test_that_succeeded_is_in_no_state_that_a_backfill_has(self) -> None:
-        seen = look(BackfillSubject("bf_1"), Memory(backfill=backfill(status="succeeded")))
+        seen = look(BackfillTarget("bf_1"), Memory(backfill=backfill(status="succeeded")))
         assert not seen.is_over
         assert "a state that this version takes for one that goes on" in seen.says
 
@@ -223,12 +223,12 @@ class TestABackfill:
         ],
     )
     def test_is_estimated_from_what_is_done(self, fields: dict[str, Any], words: str | None) -> None:
-        seen = look(BackfillSubject("bf_1"), Memory(backfill=backfill(**{"created_at": ago(hours=1), **fields})))
+        seen = look(BackfillTarget("bf_1"), Memory(backfill=backfill(**{"created_at": ago(hours=1), **fields})))
         assert [part for part in seen.progress if "left" in part] == ([words] if words else [])
 
     def test_tells_its_percent_and_rows_first(self) -> None:
         there = Memory(backfill=backfill(4, progress_percent=33.4, rows_processed=1_234, created_at=ago(hours=1)))
-        assert look(BackfillSubject("bf_1"), there).progress == (
+        assert look(BackfillTarget("bf_1"), there).progress == (
             "33 %",
             "1,234 rows processed",
             "4 jobs so far",
@@ -240,21 +240,19 @@ class TestABackfill:
     )
     def test_has_moved_when_a_figure_has(self, fields: dict[str, Any]) -> None:
         known = {"progress_percent": 10, "rows_processed": 1, "jobs": 4}
-        before = look(BackfillSubject("bf_1"), Memory(backfill=backfill(**known)))
+        before = look(BackfillTarget("bf_1"), Memory(backfill=backfill(**known)))
         # Neither time alone moves it, nor a count of jobs that was not asked for before.
         later = Memory(of_states(*["running"] * 4), backfill(**known, updated_at=NOW))
-        assert look(BackfillSubject("bf_1"), later, detailed=True).moves == before.moves
-        assert look(BackfillSubject("bf_1"), Memory(backfill=backfill(**{**known, **fields}))).moves != before.moves
+        assert look(BackfillTarget("bf_1"), later, detailed=True).moves == before.moves
+        assert look(BackfillTarget("bf_1"), Memory(backfill=backfill(**{**known, **fields}))).moves != before.moves
 
     def test_moved_when_the_api_says(self) -> None:
-        assert look(BackfillSubject("bf_1"), Memory(backfill=backfill(updated_at=ago(hours=1)))).moved_at == ago(
-            hours=1
-        )
+        assert look(BackfillTarget("bf_1"), Memory(backfill=backfill(updated_at=ago(hours=1)))).moved_at == ago(hours=1)
 
 
 @pytest.mark.parametrize(
     "waiting",
-    [JobSubject("job_1"), BackfillSubject("bf_1"), SyncSubject("conn_1", NOW), SyncSubject("conn_1", NOW, "finished")],
+    [JobTarget("job_1"), BackfillTarget("bf_1"), SyncTarget("conn_1", NOW), SyncTarget("conn_1", NOW, "finished")],
 )
-def test_each_look_asks_first_what_it_says(waiting: Subject) -> None:
-    assert next(waiting.look(NOW, detailed=True)) == waiting.request
+def test_each_look_asks_first_what_it_says(waiting: WaitTarget) -> None:
+    assert next(waiting.poll(NOW, detailed=True)) == waiting.request

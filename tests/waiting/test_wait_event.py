@@ -12,11 +12,11 @@ from planasonix_provider.api.errors import (
     PlanasonixTimeoutError,
 )
 from planasonix_provider.api.models import Backfill, Job, JobReply
-from planasonix_provider.waiting.sync_target import SyncSubject
-from planasonix_provider.waiting.targets import BackfillSubject, JobSubject
-from planasonix_provider.waiting.wait_event import InvalidEventError, WaitEvent
+from planasonix_provider.waiting.sync_target import SyncTarget
+from planasonix_provider.waiting.targets import BackfillTarget, JobTarget
+from planasonix_provider.waiting.wait_event import InvalidWaitEventError, WaitEvent
 
-SUBJECT = JobSubject("job_1")
+SUBJECT = JobTarget("job_1")
 BY_HAND = "`python -m planasonix_provider cancel job_1 --conn-id eu`"
 JOB = Job(id="job_1", status="succeeded", finished_at=datetime(2025, 3, 27, tzinfo=UTC), something_new={"a": 1})
 
@@ -118,43 +118,43 @@ def test_of_an_error_that_this_version_lacks_still_fails_with_its_message() -> N
     ],
 )
 def test_of_any_other_shape_is_refused_with_a_reason(payload: Any) -> None:
-    with pytest.raises(InvalidEventError, match="clear the task"):
+    with pytest.raises(InvalidWaitEventError, match="clear the task"):
         WaitEvent.from_payload(payload, "job")
 
 
 def test_after_a_cancel_says_how_it_went() -> None:
     out_of_time = WaitEvent.failed(SUBJECT, PlanasonixTimeoutError("Not over."))
     assert out_of_time.is_out_of_time
-    cancelling = out_of_time.after_cancel(Job(id="job_1", status="cancelling"), BY_HAND)
+    cancelling = out_of_time.with_cancel_result(Job(id="job_1", status="cancelling"), BY_HAND)
     assert cancelling.message == "Not over. It was asked to cancel."
-    unreachable = out_of_time.after_cancel(PlanasonixError("No answer."), BY_HAND)
+    unreachable = out_of_time.with_cancel_result(PlanasonixError("No answer."), BY_HAND)
     assert unreachable.message == (
         f"Not over. It could not be cancelled and may still run: No answer. To end it: {BY_HAND}"
     )
     assert unreachable.is_out_of_time
-    assert out_of_time.after_cancel(JOB, BY_HAND) == WaitEvent.over(SUBJECT, JOB)
+    assert out_of_time.with_cancel_result(JOB, BY_HAND) == WaitEvent.over(SUBJECT, JOB)
 
 
 def test_without_a_cancel_says_that_the_work_runs_on() -> None:
     out_of_time = WaitEvent.failed(SUBJECT, PlanasonixTimeoutError("Not over."))
-    assert out_of_time.after_no_cancel().message == "Not over. It was not cancelled, and runs on."
+    assert out_of_time.without_cancel().message == "Not over. It was not cancelled, and runs on."
 
 
 def test_after_the_cancel_of_a_backfill_that_goes_on_says_so() -> None:
-    out_of_time = WaitEvent.failed(BackfillSubject("bf_1"), PlanasonixTimeoutError("Not over."))
-    event = out_of_time.after_cancel(Backfill(id="bf_1", status="queued"), BY_HAND)
+    out_of_time = WaitEvent.failed(BackfillTarget("bf_1"), PlanasonixTimeoutError("Not over."))
+    event = out_of_time.with_cancel_result(Backfill(id="bf_1", status="queued"), BY_HAND)
     with pytest.raises(PlanasonixTimeoutError, match=r"asked to cancel; it is queued, and may make more. To end it: `"):
         event.work_or_error()
 
 
 def test_of_a_backfill_leaves_its_thousands_of_jobs_behind() -> None:
     backfill = Backfill(id="bf_1", status="completed", job_ids=[f"job_{number}" for number in range(5_000)])
-    payload = WaitEvent.over(BackfillSubject("bf_1"), backfill).to_payload()
+    payload = WaitEvent.over(BackfillTarget("bf_1"), backfill).to_payload()
     assert len(json.dumps(payload)) < 500
     assert WaitEvent.from_payload(payload, "backfill").work == backfill.model_copy(update={"job_ids": None})
 
 
 def test_of_a_sync_names_the_connection_and_holds_the_job() -> None:
-    event = WaitEvent.over(SyncSubject("conn_1", datetime(2025, 3, 27, tzinfo=UTC)), JOB)
+    event = WaitEvent.over(SyncTarget("conn_1", datetime(2025, 3, 27, tzinfo=UTC)), JOB)
     assert event.id == "conn_1"
     assert WaitEvent.from_payload(event.to_payload(), "sync").work == Job(**JOB.known())

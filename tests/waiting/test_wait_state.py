@@ -20,19 +20,19 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.waiting.outages import LONGEST_OUTAGE
 from planasonix_provider.waiting.request_flow import Steps
-from planasonix_provider.waiting.sync_target import SyncSubject
-from planasonix_provider.waiting.targets import BackfillSubject, JobSubject, Seen, Subject
-from planasonix_provider.waiting.wait_state import Watch
+from planasonix_provider.waiting.sync_target import SyncTarget
+from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Snapshot, WaitTarget
+from planasonix_provider.waiting.wait_state import WaitState
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
-SUBJECT = JobSubject("job_1")
+SUBJECT = JobTarget("job_1")
 
 
 def after(**span: float) -> datetime:
     return BEGAN + timedelta(**span)
 
 
-def job(status: str, **fields: Any) -> Seen:
+def job(status: str, **fields: Any) -> Snapshot:
     return SUBJECT.seen(Job(id="job_1", status=status, started_at=BEGAN, **fields), BEGAN)
 
 
@@ -42,34 +42,34 @@ def lines() -> list[str]:
 
 
 @pytest.fixture
-def watch(lines: list[str]) -> Watch:
+def watch(lines: list[str]) -> WaitState:
     return make(lines)
 
 
-def make(lines: list[str], subject: Subject = SUBJECT, **arguments: Any) -> Watch:
-    return Watch(subject, now=BEGAN, info=lines.append, warn=lambda line: lines.append(f"! {line}"), **arguments)
+def make(lines: list[str], subject: WaitTarget = SUBJECT, **arguments: Any) -> WaitState:
+    return WaitState(subject, now=BEGAN, info=lines.append, warn=lambda line: lines.append(f"! {line}"), **arguments)
 
 
 class TestTheLog:
-    def test_has_a_line_for_each_change_of_state(self, watch: Watch, lines: list[str]) -> None:
+    def test_has_a_line_for_each_change_of_state(self, watch: WaitState, lines: list[str]) -> None:
         metrics = {"rows_extracted": 45_210, "rows_loaded": 44_802, "bytes_read": 67_108_864}
-        watch.see(job("queued"), after(seconds=0))
-        watch.see(job("queued"), after(seconds=10))
-        watch.see(job("running", metrics=metrics), after(seconds=20))
-        watch.see(job("running", metrics=metrics), after(seconds=21))
-        watch.see(job("succeeded", metrics=metrics, duration_seconds=85), after(seconds=90))
+        watch.on_snapshot(job("queued"), after(seconds=0))
+        watch.on_snapshot(job("queued"), after(seconds=10))
+        watch.on_snapshot(job("running", metrics=metrics), after(seconds=20))
+        watch.on_snapshot(job("running", metrics=metrics), after(seconds=21))
+        watch.on_snapshot(job("succeeded", metrics=metrics, duration_seconds=85), after(seconds=90))
         assert lines == [
             "Job job_1 is queued, after 0 s.",
             "Job job_1 is running, 44,802 rows loaded, 67.1 MB read, after 20 s.",
             "Job job_1 succeeded, 44,802 rows loaded, 67.1 MB read, in 1 min 25 s.",
         ]
 
-    def test_has_a_line_every_thirty_seconds_even_between_two_looks(self, watch: Watch, lines: list[str]) -> None:
-        watch.see(job("running"), after(seconds=0))
+    def test_has_a_line_every_thirty_seconds_even_between_two_looks(self, watch: WaitState, lines: list[str]) -> None:
+        watch.on_snapshot(job("running"), after(seconds=0))
         moment = BEGAN
         while moment < after(minutes=2):
             moment += timedelta(seconds=max(watch.seconds_until_attention(moment), 0.1))
-            watch.remind(moment)
+            watch.on_tick(moment)
         assert lines == [
             "Job job_1 is running, after 0 s.",
             "Job job_1 is running, after 30 s (seen 30 s ago).",
@@ -79,18 +79,18 @@ class TestTheLog:
         ]
 
     def test_does_not_repeat_what_the_process_before_has_written(self, lines: list[str]) -> None:
-        make(lines, status="queued").see(job("queued"), after(seconds=1))
+        make(lines, status="queued").on_snapshot(job("queued"), after(seconds=1))
         assert lines == []
 
-    def test_explains_a_state_that_nobody_knows(self, watch: Watch, lines: list[str]) -> None:
-        assert watch.see(job("paused"), after(seconds=1)) is None
+    def test_explains_a_state_that_nobody_knows(self, watch: WaitState, lines: list[str]) -> None:
+        assert watch.on_snapshot(job("paused"), after(seconds=1)) is None
         assert lines == ["Job job_1 is paused (a state that this version takes for one that goes on), after 1 s."]
 
-    def test_tells_of_trouble_once_then_reminds_then_tells_of_its_end(self, watch: Watch, lines: list[str]) -> None:
-        watch.see(job("running"), after(seconds=0))
+    def test_tells_of_trouble_once_then_reminds_then_tells_of_its_end(self, watch: WaitState, lines: list[str]) -> None:
+        watch.on_snapshot(job("running"), after(seconds=0))
         for second in range(10, 90, 10):
-            watch.miss(PlanasonixServerError("GET /x: answered 500.", status=500), after(seconds=second))
-        watch.see(job("running"), after(seconds=90))
+            watch.on_error(PlanasonixServerError("GET /x: answered 500.", status=500), after(seconds=second))
+        watch.on_snapshot(job("running"), after(seconds=90))
         assert lines == [
             "Job job_1 is running, after 0 s.",
             "! No news of job job_1, still waiting: GET /x: answered 500.",
@@ -98,40 +98,42 @@ class TestTheLog:
             "Planasonix answers again, after 1 min 20 s.",
         ]
 
-    def test_has_one_line_a_minute_of_an_api_that_fails_again_and_again(self, watch: Watch, lines: list[str]) -> None:
-        watch.see(job("running"), after(seconds=0))
+    def test_has_one_line_a_minute_of_an_api_that_fails_again_and_again(
+        self, watch: WaitState, lines: list[str]
+    ) -> None:
+        watch.on_snapshot(job("running"), after(seconds=0))
         for second in range(5, 65, 10):
-            watch.miss(PlanasonixServerError("GET /x: answered 503.", status=503), after(seconds=second))
-            watch.see(job("running"), after(seconds=second + 5))
+            watch.on_error(PlanasonixServerError("GET /x: answered 503.", status=503), after(seconds=second))
+            watch.on_snapshot(job("running"), after(seconds=second + 5))
         assert [line for line in lines if "is running" not in line] == [
             "! No news of job job_1, still waiting: GET /x: answered 503.",
             "Planasonix answers again, after 5 s.",
         ]
-        watch.miss(PlanasonixServerError("GET /x: answered 502.", status=502), after(seconds=66))
+        watch.on_error(PlanasonixServerError("GET /x: answered 502.", status=502), after(seconds=66))
         assert lines[-1] == "! No news of job job_1, still waiting: GET /x: answered 502."
 
-    def test_counts_no_time_below_nothing_where_clocks_disagree(self, watch: Watch, lines: list[str]) -> None:
-        watch.see(job("running"), after(hours=-1))
+    def test_counts_no_time_below_nothing_where_clocks_disagree(self, watch: WaitState, lines: list[str]) -> None:
+        watch.on_snapshot(job("running"), after(hours=-1))
         assert lines == ["Job job_1 is running, after 0 s."]
 
 
 class TestTheEnd:
     @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
-    def test_is_a_state_that_is_over(self, watch: Watch, status: str) -> None:
-        event = watch.see(job(status), after(seconds=1))
+    def test_is_a_state_that_is_over(self, watch: WaitState, status: str) -> None:
+        event = watch.on_snapshot(job(status), after(seconds=1))
         assert event is not None
         assert event.outcome == "over"
         assert event.work == job(status).work
 
     @pytest.mark.parametrize("status", ["queued", "running", "cancelling", "something new"])
-    def test_is_no_other_state(self, watch: Watch, status: str) -> None:
-        assert watch.see(job(status), after(seconds=1)) is None
+    def test_is_no_other_state(self, watch: WaitState, status: str) -> None:
+        assert watch.on_snapshot(job(status), after(seconds=1)) is None
 
     def test_comes_at_the_deadline_with_the_state_in_words(self, lines: list[str]) -> None:
         watch = make(lines, deadline=after(minutes=10))
-        watch.see(job("running"), after(minutes=9))
-        assert watch.remind(after(minutes=9, seconds=59)) is None
-        event = watch.remind(after(minutes=10))
+        watch.on_snapshot(job("running"), after(minutes=9))
+        assert watch.on_tick(after(minutes=9, seconds=59)) is None
+        event = watch.on_tick(after(minutes=10))
         assert event is not None
         assert event.is_out_of_time
         assert event.message == (
@@ -140,13 +142,13 @@ class TestTheEnd:
         )
 
     def test_is_the_jobs_own_even_if_the_look_comes_after_the_deadline(self, lines: list[str]) -> None:
-        event = make(lines, deadline=after(minutes=10)).see(job("succeeded"), after(minutes=11))
+        event = make(lines, deadline=after(minutes=10)).on_snapshot(job("succeeded"), after(minutes=11))
         assert event is not None
         assert event.outcome == "over"
 
     def test_comes_at_the_deadline_in_an_outage_too(self, lines: list[str]) -> None:
         watch = make(lines, deadline=after(minutes=10))
-        event = watch.miss(PlanasonixTransportError("no answer"), after(minutes=10))
+        event = watch.on_error(PlanasonixTransportError("no answer"), after(minutes=10))
         assert event is not None
         assert event.is_out_of_time
 
@@ -164,70 +166,74 @@ class TestTrouble:
             PlanasonixUnreadableError("HTML"),
         ],
     )
-    def test_that_passes_is_waited_out_for_an_hour_and_no_longer(self, watch: Watch, error: PlanasonixError) -> None:
-        watch.see(job("running"), after(minutes=5))
-        assert watch.miss(error, after(minutes=6)) is None
-        assert watch.miss(error, after(minutes=65, seconds=59)) is None
-        event = watch.miss(error, after(minutes=66))
+    def test_that_passes_is_waited_out_for_an_hour_and_no_longer(
+        self, watch: WaitState, error: PlanasonixError
+    ) -> None:
+        watch.on_snapshot(job("running"), after(minutes=5))
+        assert watch.on_error(error, after(minutes=6)) is None
+        assert watch.on_error(error, after(minutes=65, seconds=59)) is None
+        event = watch.on_error(error, after(minutes=66))
         assert event is not None
         assert event.error == "outage"
         assert "No news of job job_1 since 2025-03-27 14:28:10 UTC, for more than 1 h 0 min." in str(event.message)
         assert "The job was not cancelled and may still run" in str(event.message)
 
-    def test_starts_counting_anew_after_an_answer(self, watch: Watch) -> None:
+    def test_starts_counting_anew_after_an_answer(self, watch: WaitState) -> None:
         error = PlanasonixTransportError("reset")
         for hour in range(5):
-            assert watch.miss(error, after(hours=hour)) is None
-            assert watch.miss(error, after(hours=hour) + LONGEST_OUTAGE - timedelta(seconds=1)) is None
-            assert watch.see(job("running"), after(hours=hour) + LONGEST_OUTAGE - timedelta(seconds=1)) is None
+            assert watch.on_error(error, after(hours=hour)) is None
+            assert watch.on_error(error, after(hours=hour) + LONGEST_OUTAGE - timedelta(seconds=1)) is None
+            assert watch.on_snapshot(job("running"), after(hours=hour) + LONGEST_OUTAGE - timedelta(seconds=1)) is None
 
     @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
-    def test_of_a_refusal_by_the_api_ends_the_wait_after_a_minute(self, watch: Watch, status: int) -> None:
+    def test_of_a_refusal_by_the_api_ends_the_wait_after_a_minute(self, watch: WaitState, status: int) -> None:
         error = error_for_status(status)(str(status), status=status)
-        assert watch.miss(error, after(seconds=10)) is None
-        assert watch.see(job("running"), after(seconds=60)) is None
-        assert all(watch.miss(error, after(seconds=second)) is None for second in range(70, 130))
-        event = watch.miss(error, after(seconds=130))
+        assert watch.on_error(error, after(seconds=10)) is None
+        assert watch.on_snapshot(job("running"), after(seconds=60)) is None
+        assert all(watch.on_error(error, after(seconds=second)) is None for second in range(70, 130))
+        event = watch.on_error(error, after(seconds=130))
         assert event is not None
         assert event.error == error.kind
 
-    def test_of_a_refusal_counts_the_minute_anew_after_another_error(self, watch: Watch) -> None:
+    def test_of_a_refusal_counts_the_minute_anew_after_another_error(self, watch: WaitState) -> None:
         refusal = PlanasonixNotFoundError("404", status=404)
-        assert watch.miss(refusal, after(seconds=0)) is None
-        assert watch.miss(PlanasonixServerError("503", status=503), after(seconds=50)) is None
-        assert watch.miss(refusal, after(seconds=70)) is None
-        assert watch.miss(refusal, after(seconds=130)) is not None
+        assert watch.on_error(refusal, after(seconds=0)) is None
+        assert watch.on_error(PlanasonixServerError("503", status=503), after(seconds=50)) is None
+        assert watch.on_error(refusal, after(seconds=70)) is None
+        assert watch.on_error(refusal, after(seconds=130)) is not None
 
     @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 405])
-    def test_of_a_refusal_by_a_proxy_is_an_outage(self, watch: Watch, status: int) -> None:
+    def test_of_a_refusal_by_a_proxy_is_an_outage(self, watch: WaitState, status: int) -> None:
         error = error_for_status(status, has_envelope=False)("HTML", status=status, has_envelope=False)
-        assert watch.miss(error, after(minutes=0)) is None
-        assert watch.miss(error, after(minutes=59)) is None
-        event = watch.miss(error, after(minutes=60))
+        assert watch.on_error(error, after(minutes=0)) is None
+        assert watch.on_error(error, after(minutes=59)) is None
+        event = watch.on_error(error, after(minutes=60))
         assert event is not None
         assert event.error == "outage"
 
     @pytest.mark.parametrize("has_envelope", [True, False])
     @pytest.mark.parametrize("status", [408, 425])
-    def test_of_a_408_or_425_is_an_outage_whoever_answers(self, watch: Watch, status: int, has_envelope: bool) -> None:
+    def test_of_a_408_or_425_is_an_outage_whoever_answers(
+        self, watch: WaitState, status: int, has_envelope: bool
+    ) -> None:
         error = error_for_status(status)(str(status), status=status, has_envelope=has_envelope)
-        assert watch.miss(error, after(minutes=0)) is None
-        assert watch.miss(error, after(minutes=59)) is None
+        assert watch.on_error(error, after(minutes=0)) is None
+        assert watch.on_error(error, after(minutes=59)) is None
 
-    def test_that_ends_the_wait_says_that_the_job_may_still_run(self, watch: Watch) -> None:
+    def test_that_ends_the_wait_says_that_the_job_may_still_run(self, watch: WaitState) -> None:
         error = PlanasonixPermissionError("GET /x: answered 403.", status=403)
-        watch.miss(error, after(seconds=10))
-        event = watch.miss(error, after(seconds=70))
+        watch.on_error(error, after(seconds=10))
+        event = watch.on_error(error, after(seconds=70))
         assert event is not None
         assert event.message == (
             "GET /x: answered 403. The job was not cancelled and may still run: look at job_1 before you clear the "
             "task."
         )
 
-    def test_says_the_same_whoever_hands_it_over(self, watch: Watch) -> None:
-        assert watch.take(None, after(seconds=1)) is None
-        assert watch.take(PlanasonixTransportError("reset"), after(seconds=2)) is None
-        event = watch.take(job("succeeded"), after(seconds=3))
+    def test_says_the_same_whoever_hands_it_over(self, watch: WaitState) -> None:
+        assert watch.update(None, after(seconds=1)) is None
+        assert watch.update(PlanasonixTransportError("reset"), after(seconds=2)) is None
+        event = watch.update(job("succeeded"), after(seconds=3))
         assert event is not None
         assert event.outcome == "over"
 
@@ -249,15 +255,15 @@ KEY_REFUSED = PlanasonixAuthenticationError("401", status=401)
 class TestWhoOnlyWatches:
     @pytest.mark.parametrize("error", FINAL, ids=str)
     def test_gives_up_at_the_first_refusal(self, lines: list[str], error: PlanasonixError) -> None:
-        event = make(lines, owned=False).miss(error, after(seconds=1))
+        event = make(lines, owned=False).on_error(error, after(seconds=1))
         assert event is not None
         assert event.error == error.kind
 
     def test_takes_a_minute_of_refusals_of_the_key_for_a_rotation(self, lines: list[str]) -> None:
         watch = make(lines, owned=False)
-        assert watch.miss(KEY_REFUSED, after(seconds=1)) is None
+        assert watch.on_error(KEY_REFUSED, after(seconds=1)) is None
         assert watch.is_in_doubt
-        event = watch.miss(KEY_REFUSED, after(seconds=61))
+        event = watch.on_error(KEY_REFUSED, after(seconds=61))
         assert event is not None
         assert event.error == "authentication"
 
@@ -267,34 +273,34 @@ class TestWhoOnlyWatches:
         self, lines: list[str], error: PlanasonixError, how: dict[str, Any]
     ) -> None:
         watch = make(lines, owned=False, **how)
-        assert watch.miss(error, after(seconds=0)) is None
-        assert watch.miss(error, after(seconds=59)) is None
-        assert watch.miss(error, after(seconds=60)) is not None
+        assert watch.on_error(error, after(seconds=0)) is None
+        assert watch.on_error(error, after(seconds=59)) is None
+        assert watch.on_error(error, after(seconds=60)) is not None
 
     def test_knows_the_work_once_it_was_seen(self, lines: list[str]) -> None:
         watch = make(lines, owned=False)
-        watch.see(job("running"), after(seconds=0))
+        watch.on_snapshot(job("running"), after(seconds=0))
         assert watch.is_known
-        assert watch.miss(FINAL[0], after(seconds=1)) is None
+        assert watch.on_error(FINAL[0], after(seconds=1)) is None
 
     @pytest.mark.parametrize("status", [302, 403, 404])
     def test_gives_up_at_the_first_page_of_a_proxy_and_leaves_the_retries(self, lines: list[str], status: int) -> None:
         error = error_for_status(status, has_envelope=False)("HTML", status=status, has_envelope=False)
-        event = make(lines, owned=False).miss(error, after(seconds=1))
+        event = make(lines, owned=False).on_error(error, after(seconds=1))
         assert event is not None
         assert event.error == "response"
 
     @pytest.mark.parametrize("error", TRANSIENT, ids=str)
     def test_waits_an_outage_out_as_others_do(self, lines: list[str], error: PlanasonixError) -> None:
         watch = make(lines, owned=False)
-        assert watch.miss(error, after(seconds=1)) is None
-        assert watch.miss(error, after(minutes=59)) is None
-        assert watch.miss(error, after(hours=1, seconds=1)) is not None
+        assert watch.on_error(error, after(seconds=1)) is None
+        assert watch.on_error(error, after(minutes=59)) is None
+        assert watch.on_error(error, after(hours=1, seconds=1)) is not None
 
     def test_is_not_told_of_what_it_did_not_start(self, lines: list[str]) -> None:
-        refused = make(lines, owned=False).miss(FINAL[0], after(seconds=1))
+        refused = make(lines, owned=False).on_error(FINAL[0], after(seconds=1))
         watch = make(lines, owned=False, unseen_since=after(hours=-2))
-        lost = watch.miss(TRANSIENT[0], after(seconds=1))
+        lost = watch.on_error(TRANSIENT[0], after(seconds=1))
         assert refused is not None
         assert lost is not None
         assert refused.message == "404"
@@ -307,63 +313,63 @@ class TestWhoFailsSilently:
     def test_waits_for_ever_for_what_may_pass(self, lines: list[str], error: PlanasonixError, owned: bool) -> None:
         watch = make(lines, owned=owned, silent=True)
         for hour in range(100):
-            assert watch.miss(error, after(hours=hour)) is None
+            assert watch.on_error(error, after(hours=hour)) is None
 
     @pytest.mark.parametrize("error", FINAL, ids=str)
     def test_gives_up_for_what_does_not_pass(self, lines: list[str], error: PlanasonixError) -> None:
-        event = make(lines, owned=False, silent=True).miss(error, after(seconds=1))
+        event = make(lines, owned=False, silent=True).on_error(error, after(seconds=1))
         assert event is not None
         assert event.error == error.kind
 
     def test_gives_up_for_a_404_after_days_of_trouble(self, lines: list[str]) -> None:
         watch = make(lines, owned=False, silent=True)
-        assert watch.miss(TRANSIENT[0], after(hours=1)) is None
-        assert watch.miss(FINAL[0], after(days=2)) is not None
+        assert watch.on_error(TRANSIENT[0], after(hours=1)) is None
+        assert watch.on_error(FINAL[0], after(days=2)) is not None
 
     def test_minds_its_deadline(self, lines: list[str]) -> None:
         watch = make(lines, owned=False, silent=True, deadline=after(hours=2))
-        event = watch.miss(TRANSIENT[0], after(hours=2))
+        event = watch.on_error(TRANSIENT[0], after(hours=2))
         assert event is not None
         assert event.is_out_of_time
 
     def test_is_silent_in_its_end_and_not_in_its_log(self, lines: list[str]) -> None:
-        make(lines, silent=True, owned=False).miss(KEY_REFUSED, after(seconds=1))
+        make(lines, silent=True, owned=False).on_error(KEY_REFUSED, after(seconds=1))
         assert lines == ["! No news of job job_1, still waiting: 401"]
 
 
 class TestAnOutageFromBefore:
     def test_goes_on_and_is_not_told_of_again(self, lines: list[str]) -> None:
         watch = make(lines, unseen_since=after(minutes=-50))
-        assert watch.miss(TRANSIENT[0], after(minutes=9)) is None
+        assert watch.on_error(TRANSIENT[0], after(minutes=9)) is None
         assert not any(line.startswith("!") for line in lines)
-        event = watch.miss(TRANSIENT[0], after(minutes=10))
+        event = watch.on_error(TRANSIENT[0], after(minutes=10))
         assert event is not None
         assert event.error == "outage"
         assert "since 2025-03-27 13:32:10 UTC" in str(event.message)
 
     def test_ends_with_an_answer(self, lines: list[str]) -> None:
         watch = make(lines, status="running", unseen_since=after(minutes=-50))
-        assert watch.see(job("running"), after(seconds=1)) is None
+        assert watch.on_snapshot(job("running"), after(seconds=1)) is None
         assert lines == ["Planasonix answers again, after 50 min 1 s."]
         assert watch.unseen_since is None
-        assert watch.miss(TRANSIENT[0], after(minutes=30)) is None
+        assert watch.on_error(TRANSIENT[0], after(minutes=30)) is None
         assert watch.unseen_since == after(minutes=30)
 
     def test_is_shown_in_the_next_line(self, lines: list[str]) -> None:
-        make(lines, unseen_since=after(minutes=-50)).remind(after(seconds=60))
+        make(lines, unseen_since=after(minutes=-50)).on_tick(after(seconds=60))
         assert lines == ["Still no news of job job_1, for 51 min 0 s now."]
 
 
-class Looked(JobSubject):
+class Looked(JobTarget):
     """A job that remembers how it was looked at."""
 
     def __init__(self) -> None:
         super().__init__("job_1")
         self.detailed: list[bool] = []
 
-    def look(self, now: datetime, *, detailed: bool) -> Steps[Seen]:
+    def poll(self, now: datetime, *, detailed: bool) -> Steps[Snapshot]:
         self.detailed.append(detailed)
-        return super().look(now, detailed=detailed)
+        return super().poll(now, detailed=detailed)
 
 
 @pytest.mark.parametrize(
@@ -376,30 +382,30 @@ def test_a_look_brings_the_figures_of_the_log_twice_a_minute(
     subject = Looked()
     watch = make(lines, subject)
     for number in range(1, 7):
-        watch.look(after(seconds=number * interval))
+        watch.poll(after(seconds=number * interval))
     assert subject.detailed == detailed
 
 
 def test_the_log_says_what_is_waited_for_before_the_first_look(lines: list[str]) -> None:
-    make(lines, BackfillSubject("bf_1")).remind(after(seconds=30))
+    make(lines, BackfillTarget("bf_1")).on_tick(after(seconds=30))
     assert lines == ["Waiting for backfill bf_1, for 30 s now."]
 
 
-BACKFILL = BackfillSubject("bf_1")
+BACKFILL = BackfillTarget("bf_1")
 
 
-def backfill(status: str = "running", *more: str, now: datetime = BEGAN, **fields: Any) -> Seen:
+def backfill(status: str = "running", *more: str, now: datetime = BEGAN, **fields: Any) -> Snapshot:
     return BACKFILL.seen(Backfill(id="bf_1", status=status, created_at=BEGAN, **fields), now, *more)
 
 
 class TestABackfill:
     def test_has_a_line_for_each_change_of_state(self, lines: list[str]) -> None:
         watch = make(lines, BACKFILL)
-        watch.see(backfill("queued"), after(seconds=0))
+        watch.on_snapshot(backfill("queued"), after(seconds=0))
         running = backfill("running", "1 of 4 jobs so far done", progress_percent=25, updated_at=after(minutes=10))
-        watch.see(running, after(minutes=10))
+        watch.on_snapshot(running, after(minutes=10))
         done = backfill("completed", progress_percent=100, rows_processed=5_000, updated_at=after(minutes=40))
-        event = watch.see(done, after(minutes=41))
+        event = watch.on_snapshot(done, after(minutes=41))
         assert lines == [
             "Backfill bf_1 is queued, after 0 s.",
             "Backfill bf_1 is running, 25 %, 1 of 4 jobs so far done, about 30 min 0 s left, after 10 min 0 s.",
@@ -410,8 +416,8 @@ class TestABackfill:
 
     def test_that_may_still_run_is_named(self, lines: list[str]) -> None:
         watch = make(lines, BACKFILL)
-        watch.miss(FINAL[1], after(seconds=1))
-        event = watch.miss(FINAL[1], after(seconds=61))
+        watch.on_error(FINAL[1], after(seconds=1))
+        event = watch.on_error(FINAL[1], after(seconds=61))
         assert event is not None
         assert event.message == (
             "403 The backfill was not cancelled and may still run: look at bf_1 before you clear the task."
@@ -419,28 +425,28 @@ class TestABackfill:
 
     def test_that_is_late_is_named_with_its_state(self, lines: list[str]) -> None:
         watch = make(lines, BACKFILL, deadline=after(minutes=1))
-        watch.see(backfill(), after(seconds=1))
-        event = watch.remind(after(minutes=1))
+        watch.on_snapshot(backfill(), after(seconds=1))
+        event = watch.on_tick(after(minutes=1))
         assert event is not None
         assert str(event.message).startswith("Backfill bf_1 was not over by 2025-03-27 14:23:10 UTC")
         assert str(event.message).endswith("; it was running.")
 
 
-def test_says_how_old_a_look_is_that_it_is_told_of_late(watch: Watch, lines: list[str]) -> None:
-    watch.see(job("running"), BEGAN)
-    watch.take(job("running"), after(seconds=45), age=40)
+def test_says_how_old_a_look_is_that_it_is_told_of_late(watch: WaitState, lines: list[str]) -> None:
+    watch.on_snapshot(job("running"), BEGAN)
+    watch.update(job("running"), after(seconds=45), age=40)
     assert lines[-1] == "Job job_1 is running, after 45 s (seen 40 s ago)."
 
 
 class TestAStandstill:
-    def line(self, watch: Watch, lines: list[str], seen: Seen, moment: datetime) -> str:
+    def line(self, watch: WaitState, lines: list[str], seen: Snapshot, moment: datetime) -> str:
         lines.clear()
-        watch.see(seen, moment)
+        watch.on_snapshot(seen, moment)
         return lines[-1]
 
     def test_is_told_of_after_ten_minutes(self, lines: list[str]) -> None:
         watch, rests = make(lines), job("running", metrics={"rows_loaded": 1})
-        watch.see(rests, BEGAN)
+        watch.on_snapshot(rests, BEGAN)
         early = self.line(watch, lines, rests, after(minutes=9, seconds=59))
         late = self.line(watch, lines, rests, after(minutes=11))
         assert early == "Job job_1 is running, 1 row loaded, after 9 min 59 s."
@@ -448,7 +454,7 @@ class TestAStandstill:
 
     def test_ends_with_a_move(self, lines: list[str]) -> None:
         watch = make(lines)
-        watch.see(job("running", metrics={"rows_loaded": 0}), BEGAN)
+        watch.on_snapshot(job("running", metrics={"rows_loaded": 0}), BEGAN)
         moved = self.line(watch, lines, job("running", metrics={"rows_loaded": 1}), after(minutes=11))
         later = self.line(watch, lines, job("running", metrics={"rows_loaded": 1}), after(minutes=21))
         assert "nothing has moved" not in moved
@@ -456,9 +462,9 @@ class TestAStandstill:
 
     def test_is_not_made_of_looks_that_cannot_tell(self, lines: list[str]) -> None:
         watch = make(lines)
-        watch.see(job("running", metrics={"rows_loaded": 1}), BEGAN)
+        watch.on_snapshot(job("running", metrics={"rows_loaded": 1}), BEGAN)
         for minutes in range(1, 30):
-            watch.see(job("running"), after(minutes=minutes))
+            watch.on_snapshot(job("running"), after(minutes=minutes))
         assert "nothing has moved" not in " ".join(lines)
         line = self.line(watch, lines, job("running", metrics={"rows_loaded": 1}), after(minutes=30))
         assert line.endswith("; nothing has moved for 30 min 0 s.")
@@ -470,7 +476,7 @@ class TestAStandstill:
 
     def test_is_none_where_clocks_disagree(self, lines: list[str]) -> None:
         watch = make(lines, BACKFILL)
-        watch.see(backfill(updated_at=after(hours=5)), BEGAN)
+        watch.on_snapshot(backfill(updated_at=after(hours=5)), BEGAN)
         line = self.line(watch, lines, backfill(updated_at=after(hours=5)), after(minutes=10))
         assert line.endswith("; nothing has moved for 10 min 0 s.")
 
@@ -480,25 +486,25 @@ class TestAStandstill:
         assert "nothing has moved" not in line
 
     def test_is_none_of_what_has_no_moves(self, lines: list[str]) -> None:
-        watch = make(lines, SyncSubject("conn_1", BEGAN))
-        watch.see(Seen("awaited", False, "No sync yet"), BEGAN)
-        assert self.line(watch, lines, Seen("awaited", False, "No sync yet"), after(hours=5)) == (
+        watch = make(lines, SyncTarget("conn_1", BEGAN))
+        watch.on_snapshot(Snapshot("awaited", False, "No sync yet"), BEGAN)
+        assert self.line(watch, lines, Snapshot("awaited", False, "No sync yet"), after(hours=5)) == (
             "No sync yet, after 5 h 0 min."
         )
 
 
 class TestASync:
-    SUBJECT = SyncSubject("conn_1", BEGAN)
+    SUBJECT = SyncTarget("conn_1", BEGAN)
 
-    def awaited(self, *progress: str) -> Seen:
-        return Seen("awaited", False, f"{self.SUBJECT.goal} yet", progress=progress)
+    def awaited(self, *progress: str) -> Snapshot:
+        return Snapshot("awaited", False, f"{self.SUBJECT.goal} yet", progress=progress)
 
     def test_is_told_of_in_words(self, lines: list[str]) -> None:
         watch = make(lines, self.SUBJECT)
-        watch.see(self.awaited(), after(seconds=1))
-        watch.see(self.awaited("the newest, job_1, is running"), after(seconds=31))
+        watch.on_snapshot(self.awaited(), after(seconds=1))
+        watch.on_snapshot(self.awaited("the newest, job_1, is running"), after(seconds=31))
         work = Job(id="job_1", status="succeeded")
-        event = watch.see(Seen("succeeded", True, "Job job_1 succeeded", work, took=5), after(seconds=40))
+        event = watch.on_snapshot(Snapshot("succeeded", True, "Job job_1 succeeded", work, took=5), after(seconds=40))
         assert lines == [
             "No sync of connection conn_1 that was created since 2025-03-27 14:22:10 UTC succeeded yet, after 1 s.",
             "No sync of connection conn_1 that was created since 2025-03-27 14:22:10 UTC succeeded yet, "
@@ -509,13 +515,13 @@ class TestASync:
         assert (event.kind, event.id, event.job) == ("sync", "conn_1", work)
 
     def test_is_told_of_in_an_outage(self, lines: list[str]) -> None:
-        make(lines, self.SUBJECT, owned=False).miss(TRANSIENT[1], after(seconds=1))
+        make(lines, self.SUBJECT, owned=False).on_error(TRANSIENT[1], after(seconds=1))
         assert lines == ["! No news of a sync of connection conn_1, still waiting: 503"]
 
     def test_that_does_not_come_in_time_has_no_state(self, lines: list[str]) -> None:
         watch = make(lines, self.SUBJECT, deadline=after(minutes=1), limit="execution_timeout", owned=False)
-        watch.see(self.awaited(), after(seconds=1))
-        event = watch.remind(after(minutes=1))
+        watch.on_snapshot(self.awaited(), after(seconds=1))
+        event = watch.on_tick(after(minutes=1))
         assert event is not None
         assert event.message == (
             "No sync of connection conn_1 that was created since 2025-03-27 14:22:10 UTC succeeded by 2025-03-27 "

@@ -16,19 +16,19 @@ from planasonix_provider.watchers.completion_stream import (
     BACKFILLS_EVERY,
     LONGEST_PATIENCE,
     LOOK_AGAIN_AFTER,
-    News,
-    Stream,
+    CompletionBatch,
+    CompletionStream,
 )
 from planasonix_provider.watchers.cursor import LATE
-from planasonix_provider.watchers.event_filter import Wanted
+from planasonix_provider.watchers.event_filter import EventFilter
 from planasonix_provider.watchers.list_scan import MAX_PASSES
-from planasonix_provider.watchers.subscribers import Listener, Roster, roster_for
+from planasonix_provider.watchers.subscribers import Subscriber, SubscriberRegistry, roster_for
 from tests.support import virtual_time
 from tests.support.job_history import BEGAN, History, Life
 
-JOBS = Wanted(frozenset({"job.succeeded", "job.failed"}))
-BACKFILLS = Wanted(frozenset({"backfill.completed"}))
-BOTH = Wanted(JOBS.events | BACKFILLS.events)
+JOBS = EventFilter(frozenset({"job.succeeded", "job.failed"}))
+BACKFILLS = EventFilter(frozenset({"backfill.completed"}))
+BOTH = EventFilter(JOBS.events | BACKFILLS.events)
 
 
 def backfill(name: str, created: float, ends: float) -> Life:
@@ -38,14 +38,14 @@ def backfill(name: str, created: float, ends: float) -> Life:
 class Ear:
     """One who listens, and notes when it hears of what."""
 
-    def __init__(self, wanted: Wanted = JOBS, interval: float = 30.0) -> None:
-        self.listener = Listener(wanted, interval)
+    def __init__(self, wanted: EventFilter = JOBS, interval: float = 30.0) -> None:
+        self.listener = Subscriber(wanted, interval)
         self.heard: dict[str, float] = {}
         self.counts: Counter[str] = Counter()
 
-    async def listen(self, history: History, roster: Roster, begins: float = 0.0) -> None:
+    async def listen(self, history: History, roster: SubscriberRegistry, begins: float = 0.0) -> None:
         await asyncio.sleep(begins)
-        with roster.listening(self.listener):
+        with roster.subscribed(self.listener):
             await asyncio.Event().wait()
 
 
@@ -53,22 +53,22 @@ def run(history: History, *ears: Ear, seconds: float, begins: tuple[float, ...] 
     """Let somebody listen, for a while."""
 
     async def main() -> None:
-        roster = Roster()
+        roster = SubscriberRegistry()
         listening = [
             asyncio.ensure_future(ear.listen(history, roster, begin))
             for ear, begin in zip(ears, begins or [0.0] * len(ears), strict=True)
         ]
         channel: Any = history
-        async with aclosing(Stream(channel, roster, "https://{}".format, history.now).news()) as all_news:
+        async with aclosing(CompletionStream(channel, roster, "https://{}".format, history.now).news()) as all_news:
             try:
                 async with asyncio.timeout(seconds):
                     async for news in all_news:
                         for ear in ears:
-                            told = news.of.get(ear.listener, ())
+                            told = news.by_subscriber.get(ear.listener, ())
                             ids = [one.get("job_id") or one["backfill_id"] for one in told]
                             ear.heard |= dict.fromkeys(ids, history.time)
                             ear.counts.update(ids)
-                        news.passed_on.set()
+                        news.acknowledged.set()
             except TimeoutError:
                 pass
         for task in listening:
@@ -117,7 +117,7 @@ def test_more_rows_than_a_page_that_cannot_be_read_are_all_looked_at() -> None:
 
 
 def test_rows_that_cannot_be_read_and_nobody_wants_cost_a_look_now_and_then() -> None:
-    ear = Ear(Wanted(frozenset({"job.failed"})))
+    ear = Ear(EventFilter(frozenset({"job.failed"})))
     history = History([Life("job_1", 10, 100)], unreadable={"job_1"})
     run(history, ear, seconds=3_000)
     assert ear.heard == {}
@@ -135,7 +135,7 @@ def test_whoever_is_new_is_looked_for_at_once() -> None:
     run(history, *ears, seconds=200, begins=(0.0, *(100 + number / 100 for number in range(20))))
     # For the first, for the others together, and for those that came meanwhile.
     assert history.asked["/jobs"] == 3
-    assert all(ear.listener.is_to_be_kept for ear in ears)
+    assert all(ear.listener.needs_save for ear in ears)
 
 
 def test_what_starts_to_run_between_two_lists_of_a_new_watcher_is_told() -> None:
@@ -200,7 +200,7 @@ def test_the_list_is_that_of_one_connection_where_all_want_the_same(
 ) -> None:
     fields = [{"connection_id": "conn_1"}, {"connection_id": "conn_2"}]
     history = History([Life(f"job_{n}", 10, 20, fields=known) for n, known in enumerate(fields)])
-    ears = [Ear(Wanted(JOBS.events, connection_id=connection)) for connection in connections]
+    ears = [Ear(EventFilter(JOBS.events, connection_id=connection)) for connection in connections]
     seen: set[Any] = set()
     ask = history.ask
 
@@ -240,30 +240,30 @@ def test_a_list_of_jobs_that_is_refused_keeps_nobody_from_the_backfills() -> Non
 
 
 @pytest.mark.parametrize("wanted", [JOBS, BOTH])
-def test_what_ends_after_a_first_look_that_was_broken_off_is_told(wanted: Wanted) -> None:
+def test_what_ends_after_a_first_look_that_was_broken_off_is_told(wanted: EventFilter) -> None:
     # The first ends after the list of what runs, and before the list of all.
     lives = [Life("amid", -100, 0.045), Life("job_1", -100, 500), Life("past", -100, -50), Life("job_3", 300, 400)]
     history, first, second = History(lives), Ear(wanted), Ear(wanted)
 
     async def main() -> Any:
         channel: Any = history
-        roster = Roster()
-        with roster.listening(first.listener):
-            async with aclosing(Stream(channel, roster, "https://{}".format, history.now).news()) as all_news:
+        roster = SubscriberRegistry()
+        with roster.subscribed(first.listener):
+            async with aclosing(CompletionStream(channel, roster, "https://{}".format, history.now).news()) as all_news:
                 async for news in all_news:
-                    news.passed_on.set()
+                    news.acknowledged.set()
                     if news.is_checkpoint:
                         # Nothing was told yet: the list is not taken in before this may be kept.
-                        assert first.listener.is_to_be_kept
+                        assert first.listener.needs_save
                         kept = first.listener.cursor()
                         break
         await asyncio.sleep(1_000)
-        assert second.listener.go_on_from_the_newest([kept]) == []
-        with roster.listening(second.listener):
-            async with aclosing(Stream(channel, roster, "https://{}".format, history.now).news()) as all_news:
+        assert second.listener.restore([kept]) == []
+        with roster.subscribed(second.listener):
+            async with aclosing(CompletionStream(channel, roster, "https://{}".format, history.now).news()) as all_news:
                 async for news in all_news:
-                    second.heard |= {one["job_id"]: history.time for one in news.of.get(second.listener, ())}
-                    news.passed_on.set()
+                    second.heard |= {one["job_id"]: history.time for one in news.by_subscriber.get(second.listener, ())}
+                    news.acknowledged.set()
                     if news.is_the_end:
                         return
 
@@ -367,10 +367,10 @@ def test_a_job_that_turns_out_to_be_of_another_pipeline_is_expected_no_longer() 
             work = super()._shown(life, model, whole=whole)
             return work.model_copy(update={"pipeline_id": "pl_2"}) if whole else work
 
-    ear = Ear(Wanted(JOBS.events, pipeline_id="pl_1"))
+    ear = Ear(EventFilter(JOBS.events, pipeline_id="pl_1"))
     history = Brief([Life("job_1", -9_000, 99_000)])
     run(history, ear, seconds=600)
-    assert not ear.listener.ledgers["job"].open
+    assert not ear.listener.ledgers["job"].pending
     assert history.asked["/jobs/{job_id}"] == 1
 
 
@@ -516,7 +516,7 @@ def test_a_job_that_was_created_long_ago_is_looked_at_ever_more_rarely() -> None
 def test_a_long_job_of_a_quiet_connection_does_not_have_all_of_a_busy_one_looked_through() -> None:
     others = [Life(f"job_{n}", 10 * n, 10 * n + 5, fields={"connection_id": "busy"}) for n in range(1, 1_000)]
     history = History([Life("long", 5, 12_000, fields={"connection_id": "quiet"}), *others])
-    ears = [Ear(Wanted(JOBS.events, connection_id=connection), interval=100) for connection in ("quiet", "busy")]
+    ears = [Ear(EventFilter(JOBS.events, connection_id=connection), interval=100) for connection in ("quiet", "busy")]
     run(history, *ears, seconds=13_000)
     assert [len(ear.heard) for ear in ears] == [1, 999]
     # At first two pages, until the long one is left behind.
@@ -573,12 +573,12 @@ def test_what_has_no_date_is_told_once_and_what_is_past_never() -> None:
 
 class TestABroadcast:
     @staticmethod
-    def of(*news: News, closed: list[str] | None = None) -> Broadcast:
-        async def tell() -> AsyncGenerator[News]:
+    def of(*news: CompletionBatch, closed: list[str] | None = None) -> Broadcast:
+        async def tell() -> AsyncGenerator[CompletionBatch]:
             try:
                 for one in news:
                     yield one
-                    await one.passed_on.wait()
+                    await one.acknowledged.wait()
                 await asyncio.Event().wait()
             finally:
                 if closed is not None:
@@ -587,7 +587,7 @@ class TestABroadcast:
         return Broadcast(tell)
 
     def test_gives_no_more_news_before_all_have_passed_on_what_they_have(self) -> None:
-        first, second = News(), News()
+        first, second = CompletionBatch(), CompletionBatch()
 
         async def main() -> None:
             broadcast = self.of(first, second)
@@ -597,13 +597,13 @@ class TestABroadcast:
                 ahead = asyncio.ensure_future(anext(fast))
                 await asyncio.sleep(100)
                 assert not ahead.done()
-                assert not first.passed_on.is_set()
+                assert not first.acknowledged.is_set()
                 assert await anext(slow) is second is await ahead
 
         virtual_time.run(main())
 
     def test_waits_for_nobody_who_has_left(self) -> None:
-        first, second = News(), News()
+        first, second = CompletionBatch(), CompletionBatch()
 
         async def main() -> None:
             broadcast = self.of(first, second)
@@ -617,11 +617,11 @@ class TestABroadcast:
         virtual_time.run(main())
 
     def test_leaves_a_triggerer_time_to_hand_over_what_was_told_before_cursors_are_kept(self) -> None:
-        told, checkpoint = News(), News(is_checkpoint=True, is_the_end=True)
+        told, checkpoint = CompletionBatch(), CompletionBatch(is_checkpoint=True, is_the_end=True)
 
         async def main() -> None:
             loop = asyncio.get_running_loop()
-            async with aclosing(self.of(told, checkpoint, News(is_checkpoint=True)).listen()) as listening:
+            async with aclosing(self.of(told, checkpoint, CompletionBatch(is_checkpoint=True)).listen()) as listening:
                 assert await anext(listening) is told
                 assert await anext(listening) is checkpoint
                 assert loop.time() == HANDED_OVER_AFTER
@@ -635,7 +635,7 @@ class TestABroadcast:
 
         async def main() -> None:
             CALLER.set("the first trigger")
-            broadcast = self.of(News(), closed=closed)
+            broadcast = self.of(CompletionBatch(), closed=closed)
             for number in (1, 2):
                 async with aclosing(broadcast.listen()) as listening:
                     await anext(listening)
@@ -649,7 +649,7 @@ CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("caller")
 
 
 def test_a_roster_is_shared_in_an_event_loop_by_airflow_connection() -> None:
-    async def main() -> tuple[Roster, Roster, Roster]:
+    async def main() -> tuple[SubscriberRegistry, SubscriberRegistry, SubscriberRegistry]:
         return roster_for("one"), roster_for("one"), roster_for("two")
 
     one, same, other = asyncio.run(main())

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from planasonix_provider.api.models import Job
-from planasonix_provider.watchers.cursor import LATE, MOST_OPEN, MOST_TOLD, Ledger
+from planasonix_provider.watchers.cursor import LATE, MOST_OPEN, MOST_TOLD, Cursor
 from tests.support.fake_clock import BEGAN
 
 
@@ -19,8 +19,8 @@ def job(name: str, created: float | None = 0.0, status: str = "running") -> Job:
     return Job(id=name, status=status, created_at=None if created is None else at(created))
 
 
-def ledger(**more: Any) -> Ledger:
-    return Ledger(BEGAN, **more)
+def ledger(**more: Any) -> Cursor:
+    return Cursor(BEGAN, **more)
 
 
 def test_what_was_created_before_is_no_news_unless_it_was_open() -> None:
@@ -34,128 +34,134 @@ def test_what_was_created_before_is_no_news_unless_it_was_open() -> None:
 def test_what_was_told_is_no_news_whatever_it_was_before() -> None:
     known = ledger(opened={"job_1": at(-9)})
     for name, created in (("job_1", -9), ("job_2", 5), ("job_3", None)):
-        known.tell(job(name, created), at(10))
+        known.mark_reported(job(name, created), at(10))
         assert not known.is_news(job(name, created))
 
 
 def test_what_had_ended_when_a_watcher_began_is_past() -> None:
-    known = Ledger.new(at(100), at(100), [job("job_open", 50)])
-    known.reach_back(at(100))
+    known = Cursor.new(at(100), at(100), [job("job_open", 50)])
+    known.rewind(at(100))
     assert known.is_news(job("job_ended", 50))
     assert known.is_past(job("job_ended", 50))
     assert not known.is_past(job("job_open", 50))
     assert not known.is_past(job("job_new", 100))
-    known.close(at(110))
+    known.advance(at(110))
     # It was shown late, and nobody knows when it has ended.
     assert not known.is_past(job("job_ended", 50))
 
 
 def test_the_bound_follows_the_clock_where_nothing_happens() -> None:
     known = ledger()
-    known.close(at(3600))
-    assert known.since == at(3600) - LATE
+    known.advance(at(3600))
+    assert known.watermark == at(3600) - LATE
 
 
 def test_the_bound_never_moves_back_by_itself() -> None:
     known = ledger()
-    known.close(at(-3600))
-    assert known.since == BEGAN
+    known.advance(at(-3600))
+    assert known.watermark == BEGAN
 
 
 def test_marks_are_kept_for_as_long_as_lists_may_show_what_they_mark() -> None:
     known = ledger()
-    known.tell(job("job_1", 10), at(20))
-    known.close(at(10) + LATE)
+    known.mark_reported(job("job_1", 10), at(20))
+    known.advance(at(10) + LATE)
     assert not known.is_news(job("job_1", 10))
-    assert len(known.told) == 1
-    known.close(at(11) + LATE)
+    assert len(known.reported) == 1
+    known.advance(at(11) + LATE)
     assert not known.is_news(job("job_1", 10))
-    assert not known.told
+    assert not known.reported
 
 
 def test_a_few_open_jobs_hold_the_bound_back() -> None:
     known = ledger()
-    known.expect(job("job_open", 10), at(10))
+    known.add_pending(job("job_open", 10), at(10))
     for number in range(98):
-        known.tell(job(f"job_{number}", 20 + number), at(200))
-    known.close(at(1000))
-    assert known.since == at(10)
+        known.mark_reported(job(f"job_{number}", 20 + number), at(200))
+    known.advance(at(1000))
+    assert known.watermark == at(10)
 
 
 def test_an_open_job_is_left_behind_once_that_spares_a_page() -> None:
     known = ledger()
-    known.expect(job("job_open", 10), at(10))
+    known.add_pending(job("job_open", 10), at(10))
     for number in range(99):
-        known.tell(job(f"job_{number}", 20 + number), at(200))
-    known.expect(job("job_later", 500), at(500))
-    known.close(at(1000))
-    assert known.since == at(500)
-    assert known.open.keys() == {"job_open", "job_later"}
+        known.mark_reported(job(f"job_{number}", 20 + number), at(200))
+    known.add_pending(job("job_later", 500), at(500))
+    known.advance(at(1000))
+    assert known.watermark == at(500)
+    assert known.pending.keys() == {"job_open", "job_later"}
     assert known.is_news(job("job_open", 10))
 
 
 def test_two_of_one_second_are_left_behind_together() -> None:
     known = ledger()
     for number in range(50):
-        known.tell(job(f"job_{number}", 10), at(20))
-    known.expect(job("job_open", 10), at(20))
-    known.close(at(1000))
-    assert known.since == at(10)
+        known.mark_reported(job(f"job_{number}", 10), at(20))
+    known.add_pending(job("job_open", 10), at(20))
+    known.advance(at(1000))
+    assert known.watermark == at(10)
 
 
 def test_open_jobs_do_not_hold_back_more_than_another_process_can_be_told() -> None:
     known = ledger()
     for number in range(100):
-        known.expect(job(f"job_open_{number}", number / 100), at(1))
+        known.add_pending(job(f"job_open_{number}", number / 100), at(1))
     jobs = [job(f"job_{number}", 10 + number // 2) for number in range(MOST_TOLD + 1_000)]
     for done in jobs:
-        known.tell(done, at(5_000))
-    known.close(at(5_000))
-    assert MOST_TOLD - 2 < len(known.told) <= MOST_TOLD
-    again = Ledger.read(json.loads(json.dumps(known.keep())))
+        known.mark_reported(done, at(5_000))
+    known.advance(at(5_000))
+    assert MOST_TOLD - 2 < len(known.reported) <= MOST_TOLD
+    again = Cursor.from_json(json.loads(json.dumps(known.to_json())))
     assert not any(again.is_news(done) for done in jobs)
-    assert again.open.keys() == known.open.keys()
+    assert again.pending.keys() == known.pending.keys()
 
 
 def test_more_open_jobs_than_are_kept_are_not_left_behind_for_the_marks() -> None:
     known = ledger()
     for number in range(MOST_OPEN + 1):
-        known.expect(job(f"job_open_{number}", number / 1_000), at(1))
+        known.add_pending(job(f"job_open_{number}", number / 1_000), at(1))
     for number in range(MOST_TOLD + 1_000):
-        known.tell(job(f"job_{number}", 10 + number), at(5_000))
-    known.close(at(5_000))
-    assert known.since == at(0)
+        known.mark_reported(job(f"job_{number}", 10 + number), at(5_000))
+    known.advance(at(5_000))
+    assert known.watermark == at(0)
 
 
 def test_it_is_the_same_to_another_process() -> None:
     known = ledger(opened={"job_open": at(-9)})
-    known.expect(job("job_new", 5), at(6))
+    known.add_pending(job("job_new", 5), at(6))
     for number in range(50):
-        known.tell(job(f"job_{number}", 7.5), at(8))
-    again = Ledger.read(json.loads(json.dumps(known.keep())))
-    assert (again.since, again.open, again.told.keys()) == (known.since, known.open, known.told.keys())
-    again.close(at(7) + LATE)
+        known.mark_reported(job(f"job_{number}", 7.5), at(8))
+    again = Cursor.from_json(json.loads(json.dumps(known.to_json())))
+    assert (again.watermark, again.pending, again.reported.keys()) == (
+        known.watermark,
+        known.pending,
+        known.reported.keys(),
+    )
+    again.advance(at(7) + LATE)
     assert not any(again.is_news(job(f"job_{number}", 7.5)) for number in range(50))
 
 
 def test_it_stays_small_and_loses_nothing_that_is_open() -> None:
     known = ledger()
     for number in range(2 * MOST_OPEN):
-        known.expect(job(f"job_open_{number:06}_{'x' * 16}", -number), at(0))
+        known.add_pending(job(f"job_open_{number:06}_{'x' * 16}", -number), at(0))
     for number in range(3 * MOST_TOLD):
-        known.tell(job(f"job_{number}", number / 10), at(1000))
-    kept = json.dumps(known.keep())
+        known.mark_reported(job(f"job_{number}", number / 10), at(1000))
+    kept = json.dumps(known.to_json())
     assert len(kept) < 60_000
-    again = Ledger.read(json.loads(kept))
-    assert all(again.is_news(job(name, (created - BEGAN).total_seconds())) for name, created in known.open.items())
+    again = Cursor.from_json(json.loads(kept))
+    assert all(again.is_news(job(name, (created - BEGAN).total_seconds())) for name, created in known.pending.items())
 
 
 def test_a_mark_of_a_time_that_there_is_not_is_refused() -> None:
     with pytest.raises(ValueError, match="told: "):
-        Ledger.read({"since": str(BEGAN), "open": {}, "told": {"99999999999999": ["x"]}})
+        Cursor.from_json({"watermark": str(BEGAN), "pending": {}, "reported": {"99999999999999": ["x"]}})
 
 
-@pytest.mark.parametrize("kept", [None, [], {}, {"since": "x", "open": {}, "told": {}}, {"since": str(BEGAN)}])
+@pytest.mark.parametrize(
+    "kept", [None, [], {}, {"watermark": "x", "pending": {}, "reported": {}}, {"watermark": str(BEGAN)}]
+)
 def test_what_is_damaged_is_refused(kept: Any) -> None:
     with pytest.raises(ValueError, match="validation error"):
-        Ledger.read(kept)
+        Cursor.from_json(kept)

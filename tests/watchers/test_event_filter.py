@@ -7,8 +7,8 @@ import pytest
 
 from planasonix_provider.api.json_bodies import MAX_TEXT
 from planasonix_provider.api.models import Backfill, Job, WorkError
-from planasonix_provider.waiting.attempt import MARK
-from planasonix_provider.watchers.event_filter import MAX_METADATA, Wanted, told
+from planasonix_provider.waiting.attempt import ATTEMPT_KEY
+from planasonix_provider.watchers.event_filter import MAX_METADATA, EventFilter, event_payload
 from tests.support.fake_clock import BEGAN
 
 SUCCEEDED = frozenset({"job.succeeded"})
@@ -26,71 +26,71 @@ def backfill(**more: Any) -> Backfill:
 
 def of(dag_id: str) -> dict[str, Any]:
     """The metadata of what an operator in a DAG has started."""
-    return {"dag_id": dag_id, "task_id": "load", MARK: "a1b2"}
+    return {"dag_id": dag_id, "task_id": "load", ATTEMPT_KEY: "a1b2"}
 
 
 @pytest.mark.parametrize(
     ("wanted", "work", "is_taken"),
     [
-        (Wanted(ALL), job(), True),
-        (Wanted(ALL), job(status="failed"), True),
-        (Wanted(SUCCEEDED), job(status="failed"), False),
-        (Wanted(ALL), backfill(), True),
-        (Wanted(ALL), backfill(status="failed"), False),
-        (Wanted(ALL, connection_id="conn_1"), job(), True),
-        (Wanted(ALL, connection_id="conn_2"), job(), False),
-        (Wanted(ALL, connection_id="conn_2"), backfill(), False),
-        (Wanted(ALL, connection_id="conn_1"), job(connection_id=None), False),
-        (Wanted(ALL, pipeline_id="pl_1"), job(), True),
-        (Wanted(ALL, pipeline_id="pl_2"), job(), False),
-        (Wanted(ALL, pipeline_id="pl_1"), job(pipeline_id=None), False),
-        (Wanted(ALL, pipeline_id="pl_1"), backfill(), False),
-        (Wanted(ALL), job(type=None), True),
-        (Wanted(ALL), job(type="backfill"), False),
-        (Wanted(ALL, types=frozenset({"backfill"})), job(type="backfill"), True),
-        (Wanted(ALL, types=frozenset({"backfill"})), backfill(), True),
-        (Wanted(ALL, types=frozenset({"backfill"})), job(), False),
-        (Wanted(ALL, types=frozenset({"connection_sync"})), job(), True),
-        (Wanted(ALL, types=frozenset({"connection_sync"})), job(type=None), False),
-        (Wanted(ALL, types=frozenset({"connection_sync"})), backfill(), False),
-        (Wanted(ALL, metadata={"team": "sales"}), job(metadata={"team": "sales", "more": 1}), True),
-        (Wanted(ALL, metadata={"team": "sales", "more": 1}), job(metadata={"team": "sales"}), False),
-        (Wanted(ALL, metadata={"team": None}), job(metadata={}), False),
-        (Wanted(ALL, metadata={"team": "sales"}), job(), False),
-        (Wanted(ALL, ignore_own=True), job(), True),
-        (Wanted(ALL, ignore_own=True), job(metadata={"dag_id": "react"}), True),
-        (Wanted(ALL, ignore_own=True), job(metadata=of("react")), False),
-        (Wanted(ALL, ignore_own=True), backfill(metadata=of("react")), False),
-        (Wanted(ALL, ignore_own=frozenset({"react"})), job(metadata=of("react")), False),
-        (Wanted(ALL, ignore_own=frozenset({"react"})), job(metadata=of("load")), True),
-        (Wanted(ALL, ignore_own=False), job(metadata=of("react")), True),
+        (EventFilter(ALL), job(), True),
+        (EventFilter(ALL), job(status="failed"), True),
+        (EventFilter(SUCCEEDED), job(status="failed"), False),
+        (EventFilter(ALL), backfill(), True),
+        (EventFilter(ALL), backfill(status="failed"), False),
+        (EventFilter(ALL, connection_id="conn_1"), job(), True),
+        (EventFilter(ALL, connection_id="conn_2"), job(), False),
+        (EventFilter(ALL, connection_id="conn_2"), backfill(), False),
+        (EventFilter(ALL, connection_id="conn_1"), job(connection_id=None), False),
+        (EventFilter(ALL, pipeline_id="pl_1"), job(), True),
+        (EventFilter(ALL, pipeline_id="pl_2"), job(), False),
+        (EventFilter(ALL, pipeline_id="pl_1"), job(pipeline_id=None), False),
+        (EventFilter(ALL, pipeline_id="pl_1"), backfill(), False),
+        (EventFilter(ALL), job(type=None), True),
+        (EventFilter(ALL), job(type="backfill"), False),
+        (EventFilter(ALL, types=frozenset({"backfill"})), job(type="backfill"), True),
+        (EventFilter(ALL, types=frozenset({"backfill"})), backfill(), True),
+        (EventFilter(ALL, types=frozenset({"backfill"})), job(), False),
+        (EventFilter(ALL, types=frozenset({"connection_sync"})), job(), True),
+        (EventFilter(ALL, types=frozenset({"connection_sync"})), job(type=None), False),
+        (EventFilter(ALL, types=frozenset({"connection_sync"})), backfill(), False),
+        (EventFilter(ALL, metadata={"team": "sales"}), job(metadata={"team": "sales", "more": 1}), True),
+        (EventFilter(ALL, metadata={"team": "sales", "more": 1}), job(metadata={"team": "sales"}), False),
+        (EventFilter(ALL, metadata={"team": None}), job(metadata={}), False),
+        (EventFilter(ALL, metadata={"team": "sales"}), job(), False),
+        (EventFilter(ALL, ignore_own=True), job(), True),
+        (EventFilter(ALL, ignore_own=True), job(metadata={"dag_id": "react"}), True),
+        (EventFilter(ALL, ignore_own=True), job(metadata=of("react")), False),
+        (EventFilter(ALL, ignore_own=True), backfill(metadata=of("react")), False),
+        (EventFilter(ALL, ignore_own=frozenset({"react"})), job(metadata=of("react")), False),
+        (EventFilter(ALL, ignore_own=frozenset({"react"})), job(metadata=of("load")), True),
+        (EventFilter(ALL, ignore_own=False), job(metadata=of("react")), True),
     ],
 )
-def test_what_is_taken(wanted: Wanted, work: Any, is_taken: bool) -> None:
-    assert wanted.takes(work) == is_taken
-    assert wanted.may_be(work) or not is_taken
+def test_what_is_taken(wanted: EventFilter, work: Any, is_taken: bool) -> None:
+    assert wanted.matches(work) == is_taken
+    assert wanted.could_match(work) or not is_taken
 
 
 def test_what_a_list_leaves_out_speaks_against_nothing() -> None:
-    wanted = Wanted(ALL, connection_id="conn_1", pipeline_id="pl_1", types=frozenset({"connection_sync"}))
-    assert wanted.may_be(Job(id="job_1", status="succeeded"))
+    wanted = EventFilter(ALL, connection_id="conn_1", pipeline_id="pl_1", types=frozenset({"connection_sync"}))
+    assert wanted.could_match(Job(id="job_1", status="succeeded"))
     for known in ({"connection_id": "conn_2"}, {"pipeline_id": "pl_2"}, {"type": "pipeline_run"}):
-        assert not wanted.may_be(Job(id="job_1", status="succeeded", **known))
+        assert not wanted.could_match(Job(id="job_1", status="succeeded", **known))
 
 
 @pytest.mark.parametrize(
     ("wanted", "kinds"),
     [
-        (Wanted(SUCCEEDED), ("job",)),
-        (Wanted(ALL), ("job", "backfill")),
-        (Wanted(frozenset({"backfill.failed"})), ("backfill",)),
-        (Wanted(ALL, pipeline_id="pl_1"), ("job",)),
-        (Wanted(ALL, types=frozenset({"connection_sync"})), ("job",)),
-        (Wanted(ALL, types=frozenset({"backfill"})), ("job", "backfill")),
-        (Wanted(frozenset({"table.loaded"})), ("job",)),
+        (EventFilter(SUCCEEDED), ("job",)),
+        (EventFilter(ALL), ("job", "backfill")),
+        (EventFilter(frozenset({"backfill.failed"})), ("backfill",)),
+        (EventFilter(ALL, pipeline_id="pl_1"), ("job",)),
+        (EventFilter(ALL, types=frozenset({"connection_sync"})), ("job",)),
+        (EventFilter(ALL, types=frozenset({"backfill"})), ("job", "backfill")),
+        (EventFilter(frozenset({"table.loaded"})), ("job",)),
     ],
 )
-def test_only_the_lists_are_asked_for_that_have_what_is_wanted(wanted: Wanted, kinds: Any) -> None:
+def test_only_the_lists_are_asked_for_that_have_what_is_wanted(wanted: EventFilter, kinds: Any) -> None:
     assert wanted.kinds == kinds
 
 
@@ -103,7 +103,7 @@ def test_what_is_told_of_a_job() -> None:
         metrics={"rows_loaded": 7},
         metadata={"team": "sales"},
     )
-    payload = told(failed, "https://app.example.com/jobs/{}".format)
+    payload = event_payload(failed, "https://app.example.com/jobs/{}".format)
     assert json.loads(json.dumps(payload)) == {
         "event": "job.failed",
         "type": "connection_sync",
@@ -127,7 +127,9 @@ def test_what_is_told_can_be_stored() -> None:
         deep = [deep]
     odd = {"a": "\0\ud800", "__classname__": "set", "deep": deep, "number": 2**70, "endless": float("inf")}
     error = {"code": "c", "message": "m", "__type": "set"}
-    payload = told(job(metadata=odd, metrics={"rows_loaded": 7, "__type": "set", "more": "\0"}, error=error), str)
+    payload = event_payload(
+        job(metadata=odd, metrics={"rows_loaded": 7, "__type": "set", "more": "\0"}, error=error), str
+    )
     assert payload["error"] == {"code": "c", "message": "m"}
     assert payload["metrics"] == {"rows_extracted": None, "rows_loaded": 7, "bytes_read": None}
     shown = payload["metadata"] | {"deep": None}
@@ -136,12 +138,12 @@ def test_what_is_told_can_be_stored() -> None:
 
 
 def test_large_metadata_is_told_in_part() -> None:
-    payload = told(job(metadata={"a": 1, "b": "x" * MAX_METADATA, "c": 3}), str)
+    payload = event_payload(job(metadata={"a": 1, "b": "x" * MAX_METADATA, "c": 3}), str)
     assert payload["metadata"] == {"a": 1, "c": 3}
 
 
 def test_what_is_told_of_a_backfill() -> None:
-    payload = told(backfill(created_at=BEGAN, updated_at=BEGAN, rows_processed=7), str)
+    payload = event_payload(backfill(created_at=BEGAN, updated_at=BEGAN, rows_processed=7), str)
     assert json.loads(json.dumps(payload)) == {
         "event": "backfill.completed",
         "type": "backfill",

@@ -16,13 +16,13 @@ from planasonix_provider.api.models.backfills import (
 )
 from planasonix_provider.api.models.base import Id, Moment, Priority, Resource, as_utc
 from planasonix_provider.api.models.envelopes import (
-    DataReply,
+    DataEnvelope,
+    Envelope,
     NoContent,
     Page,
     PageInfo,
     PageMeta,
     PlainText,
-    Reply,
     UnreadableRow,
 )
 from planasonix_provider.api.models.errors import ErrorBody, ErrorDetail, ErrorReply, WorkError
@@ -51,8 +51,8 @@ from planasonix_provider.api.models.webhooks import (
     TestDeliveryReply,
     Webhook,
     WebhookBody,
-    WebhookChange,
     WebhookPage,
+    WebhookPatchBody,
     WebhookReply,
     WebhookTestBody,
 )
@@ -64,9 +64,10 @@ __all__ = [
     "BackfillReply",
     "BackfillStartReply",
     "BackfillStarted",
-    "DataReply",
+    "DataEnvelope",
     "Delivery",
     "DeliveryPage",
+    "Envelope",
     "ErrorBody",
     "ErrorDetail",
     "ErrorReply",
@@ -87,7 +88,6 @@ __all__ = [
     "PageMeta",
     "PlainText",
     "Priority",
-    "Reply",
     "Resource",
     "RotatedSecret",
     "RotatedSecretReply",
@@ -101,8 +101,8 @@ __all__ = [
     "UnreadableRow",
     "Webhook",
     "WebhookBody",
-    "WebhookChange",
     "WebhookPage",
+    "WebhookPatchBody",
     "WebhookReply",
     "WebhookTestBody",
     "WorkError",

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from planasonix_provider.api.models.base import Count, Id, Lenient, Moment, Name, Number, Priority, Resource, Text
-from planasonix_provider.api.models.envelopes import DataReply, Page, Reply
+from planasonix_provider.api.models.envelopes import DataEnvelope, Envelope, Page
 from planasonix_provider.api.models.errors import OddError
 from planasonix_provider.api.states import BACKFILL_OVER
 
@@ -49,7 +49,7 @@ class Backfill(Resource):
         return self.status in BACKFILL_OVER
 
 
-class BackfillReply(DataReply[Backfill]):
+class BackfillReply(DataEnvelope[Backfill]):
     """``{"data": {backfill}}``. There may be many thousands of ``job_ids``."""
 
     max_values = 200_000
@@ -61,7 +61,7 @@ class BackfillStarted(Resource):
     backfill: Backfill
 
 
-class BackfillStartReply(Reply[Backfill]):
+class BackfillStartReply(Envelope[Backfill]):
     """``{"data": {"backfill": {backfill}}}``."""
 
     data: BackfillStarted

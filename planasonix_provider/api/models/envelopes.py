@@ -19,7 +19,7 @@ _ID = TypeAdapter(Id)
 MAX_UNREADABLE = 1_000
 
 
-class Reply(Resource, Generic[T]):
+class Envelope(Resource, Generic[T]):
     """An envelope, and how to take out what a caller asked for."""
 
     #: What a caller says that it takes.
@@ -46,7 +46,7 @@ class Reply(Resource, Generic[T]):
         """What the envelope holds."""
 
 
-class DataReply(Reply[T], Generic[T]):
+class DataEnvelope(Envelope[T], Generic[T]):
     """``{"data": …}``."""
 
     data: T
@@ -83,7 +83,7 @@ def _problem_of(invalid: ValidationError) -> str:
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
-class NoContent(Reply[None]):
+class NoContent(Envelope[None]):
     """A 204, which has no body; whatever comes instead says nothing."""
 
     @classmethod
@@ -97,7 +97,7 @@ class NoContent(Reply[None]):
         return
 
 
-class PlainText(Reply[str]):
+class PlainText(Envelope[str]):
     """A body that is no JSON: the OpenAPI document."""
 
     accepts = "application/yaml"
@@ -148,7 +148,7 @@ class UnreadableRow(NamedTuple):
     problem: str
 
 
-class Page(Reply["Page[T]"], Generic[T]):
+class Page(Envelope["Page[T]"], Generic[T]):
     """One page of a list, which is its own envelope.
 
     A row that cannot be read is left out and does not affect the others. Its id is in ``unreadable``.

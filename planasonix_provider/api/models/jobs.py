@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from planasonix_provider.api.models.base import Count, Id, Lenient, Moment, Name, Number, Priority, Resource, Text
-from planasonix_provider.api.models.envelopes import DataReply, Page, Reply
+from planasonix_provider.api.models.envelopes import DataEnvelope, Envelope, Page
 from planasonix_provider.api.models.errors import OddError
 from planasonix_provider.api.states import JOB_OVER
 
@@ -89,11 +89,11 @@ class JobResults(Resource):
     warnings: Annotated[list[JobWarning], BeforeValidator(_warnings)] = Field(default_factory=list)
 
 
-class JobReply(DataReply[Job]):
+class JobReply(DataEnvelope[Job]):
     """``{"data": {job}}``."""
 
 
-class JobResultsReply(DataReply[JobResults]):
+class JobResultsReply(DataEnvelope[JobResults]):
     """``{"data": {results}}``."""
 
     max_bytes = 16_000_000
@@ -106,7 +106,7 @@ class SyncStarted(Resource):
     job: Job
 
 
-class SyncReply(Reply[Job]):
+class SyncReply(Envelope[Job]):
     """``{"data": {"job": {job}}}``."""
 
     data: SyncStarted

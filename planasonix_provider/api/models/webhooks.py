@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, Field, SecretStr, SerializationInfo, field_serializer, model_validator
 
 from planasonix_provider.api.models.base import Count, Id, Lenient, Moment, Name, Resource, Text
-from planasonix_provider.api.models.envelopes import DataReply, Page
+from planasonix_provider.api.models.envelopes import DataEnvelope, Page
 
 W = TypeVar("W", bound=Resource)
 
@@ -22,7 +22,7 @@ class WebhookBody(Resource):
     secret: str | None = Field(default=None, repr=False)
 
 
-class WebhookChange(Resource):
+class WebhookPatchBody(Resource):
     """The body that changes a subscription."""
 
     url: str | None = None
@@ -114,23 +114,23 @@ class Delivery(Resource):
     delivered_at: Lenient[Moment] = None
 
 
-class WebhookReply(DataReply[Webhook]):
+class WebhookReply(DataEnvelope[Webhook]):
     """``{"data": {webhook}}``."""
 
 
-class NewWebhookReply(DataReply[NewWebhook]):
+class NewWebhookReply(DataEnvelope[NewWebhook]):
     """``{"data": {webhook with its secret}}``."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
 
-class RotatedSecretReply(DataReply[RotatedSecret]):
+class RotatedSecretReply(DataEnvelope[RotatedSecret]):
     """``{"data": {id and secret}}``."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
 
-class TestDeliveryReply(DataReply[TestDelivery]):
+class TestDeliveryReply(DataEnvelope[TestDelivery]):
     """``{"data": {test delivery}}``."""
 
     __test__ = False  # it is none of pytest's

@@ -26,17 +26,17 @@ from planasonix_provider.api.models import (
 )
 from planasonix_provider.api.request import PREFIX
 from planasonix_provider.simulator.api.faults import Faults
-from planasonix_provider.simulator.api.middleware import Front, PathId
-from planasonix_provider.simulator.api.pipeline import Gate, GatedRoute
-from planasonix_provider.simulator.api.rate_limit import Limits
+from planasonix_provider.simulator.api.middleware import HeaderMiddleware, PathId
+from planasonix_provider.simulator.api.pipeline import PipelineRoute, RequestPipeline
+from planasonix_provider.simulator.api.rate_limit import PerKeyRateLimit
 from planasonix_provider.simulator.api.responses import json_response, read_body, refusal
-from planasonix_provider.simulator.api.webhook_routes import WebhookApi
-from planasonix_provider.simulator.control.control_routes import Control
-from planasonix_provider.simulator.model.api_errors import Refused
+from planasonix_provider.simulator.api.webhook_routes import WebhookRoutes
+from planasonix_provider.simulator.control.control_routes import ControlRoutes
+from planasonix_provider.simulator.model.api_errors import ApiError
 from planasonix_provider.simulator.model.paging import BackfillQuery, JobQuery
-from planasonix_provider.simulator.model.request_bodies import SyncOrder
-from planasonix_provider.simulator.model.simulated_backfills import BackfillOrder
-from planasonix_provider.simulator.model.workspace import World
+from planasonix_provider.simulator.model.request_bodies import SyncRequestBody
+from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
+from planasonix_provider.simulator.model.workspace import Workspace
 from planasonix_provider.simulator.web.router import site
 
 _DOCUMENT = files("planasonix_provider.simulator") / "openapi.yaml"
@@ -53,15 +53,15 @@ _BACKFILL_LISTED = {*_BACKFILL, "updated_at"}
 _BACKFILL_SHOWN = {*_BACKFILL_STARTED, *_BACKFILL_LISTED, "rows_processed", "error", "job_ids"}
 
 
-class Api:
+class ApiRoutes:
     """The routes below ``/api/v1``.
 
     :param world: what they show and change.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Workspace) -> None:
         self._world = world
-        self.router = router = APIRouter(prefix=PREFIX, route_class=GatedRoute, redirect_slashes=False)
+        self.router = router = APIRouter(prefix=PREFIX, route_class=PipelineRoute, redirect_slashes=False)
         router.add_api_route("/connections/{connection_id}/sync", self.trigger_sync, methods=["POST"])
         router.add_api_route("/connections/{connection_id}/backfill", self.trigger_backfill, methods=["POST"])
         router.add_api_route("/backfills", self.list_backfills, methods=["GET"])
@@ -70,19 +70,19 @@ class Api:
         router.add_api_route("/jobs/{job_id}", self.get_job, methods=["GET"])
         router.add_api_route("/jobs/{job_id}/results", self.get_job_results, methods=["GET"])
         router.add_api_route("/jobs/{job_id}/cancel", self.cancel_job, methods=["POST"])
-        WebhookApi(world.webhooks, router)
+        WebhookRoutes(world.webhooks, router)
         router.add_api_route("/openapi.yaml", self.get_openapi, methods=["GET"])
 
     async def trigger_sync(self, connection_id: PathId, request: Request) -> Response:
         """Start a sync."""
-        body = await read_body(request, SyncOrder)
+        body = await read_body(request, SyncRequestBody)
         key = request.headers.get("idempotency-key")
         job = self._world.start_sync(connection_id, body, idempotency_key=key)
         return json_response(SyncReply(data=SyncStarted(job=job)), 202, include={"data": {"job": _JOB_STARTED}})
 
     async def trigger_backfill(self, connection_id: PathId, request: Request) -> Response:
         """Start a backfill."""
-        body = await read_body(request, BackfillOrder)
+        body = await read_body(request, BackfillRequestBody)
         key = request.headers.get("idempotency-key")
         backfill = self._world.start_backfill(connection_id, body, idempotency_key=key)
         reply = BackfillStartReply(data=BackfillStarted(backfill=backfill))
@@ -128,10 +128,10 @@ class Api:
 
 
 def create_app(
-    world: World,
+    world: Workspace,
     *,
     faults: Faults | None = None,
-    limits: Limits | None = None,
+    limits: PerKeyRateLimit | None = None,
     airflow_url: str | None = None,
     allowed_hosts: Collection[str] = (),
 ) -> FastAPI:
@@ -146,21 +146,21 @@ def create_app(
     :raises ValueError: if ``airflow_url`` is not the address of web pages.
     """
     app = FastAPI(title="Planasonix simulator", openapi_url=None, redirect_slashes=False)
-    app.state.gate = gate = Gate(world, faults or Faults(), limits or Limits(world.clock))
-    routers = (Api(world).router, Control(gate).router, site(gate, airflow_url))
+    app.state.gate = gate = RequestPipeline(world, faults or Faults(), limits or PerKeyRateLimit(world.clock))
+    routers = (ApiRoutes(world).router, ControlRoutes(gate).router, site(gate, airflow_url))
     for router in routers:
         app.include_router(router)
     # Not the app's own list: from some version on, FastAPI keeps whole routers there.
     app.state.routes = [route for router in routers for route in router.routes]
-    app.add_middleware(Front, world=world, allowed_hosts=allowed_hosts)
+    app.add_middleware(HeaderMiddleware, world=world, allowed_hosts=allowed_hosts)
     app.add_exception_handler(HTTPException, _no_route)
-    app.add_exception_handler(Refused, _refuse)
+    app.add_exception_handler(ApiError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse)
     return app
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused | RequestValidationError)  # noqa: S101 - tells mypy what it was registered for
+    assert isinstance(error, ApiError | RequestValidationError)  # noqa: S101 - tells mypy what it was registered for
     return refusal(error)
 
 
@@ -172,9 +172,9 @@ async def _no_route(request: Request, error: Exception) -> Response:
     message = f"{path} does not take {request.method}" if is_known else f"no route {path}"
 
     async def refuse(_: Request) -> Response:
-        return refusal(Refused(code, message))
+        return refusal(ApiError(code, message))
 
-    gate: Gate = request.app.state.gate
+    gate: RequestPipeline = request.app.state.gate
     response = await (gate.serve("unknown", request, refuse) if path.startswith(f"{PREFIX}/") else refuse(request))
     if is_known:
         response.headers["Allow"] = ", ".join(_methods(request))

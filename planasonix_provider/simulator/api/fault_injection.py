@@ -47,7 +47,7 @@ class ConnectionProtocol(H11Protocol):
             await app(scope, receive, send)
 
 
-class Reset(Response):
+class ConnectionReset(Response):
     """No answer: the connection is reset, as by a process that died."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,7 +59,7 @@ class Reset(Response):
         await _disconnected(receive)
 
 
-class Cut(Response):
+class TruncatedResponse(Response):
     """Half an answer: all headers, half of the body, and then the connection ends.
 
     :param answer: the answer that is cut.
@@ -79,7 +79,7 @@ class Cut(Response):
         await _disconnected(receive)
 
 
-async def suffer(fault: Fault, answer: Callable[[], Awaitable[Response]]) -> Response:
+async def inject(fault: Fault, answer: Callable[[], Awaitable[Response]]) -> Response:
     """Let a request fail.
 
     :param fault: how it fails.
@@ -112,9 +112,9 @@ def _with_fields(answer: Response, fields: dict[str, Any]) -> Response:
 def _instead(fault: Fault, lost: Response | None) -> Response:
     """Make what is sent instead of an answer."""
     if fault.kind == "reset":
-        return Reset()
+        return ConnectionReset()
     if fault.kind == "cut":
-        return Cut(lost or Response(b'{"data": {"id": null}}', media_type="application/json"))
+        return TruncatedResponse(lost or Response(b'{"data": {"id": null}}', media_type="application/json"))
     status = fault.answer_status
     if fault.kind == "status":
         return error_response(status, _code(status), "a fault that was ordered", fault.headers)

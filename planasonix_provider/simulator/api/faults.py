@@ -74,7 +74,7 @@ class Fault(BaseModel):
 
 
 @dataclass(eq=False)
-class _Order:
+class _PendingFault:
     fault: Fault
     skip: int
     times: int | None
@@ -84,7 +84,7 @@ class Faults:
     """The failures that were ordered and did not all happen yet. Every method may be called from any thread."""
 
     def __init__(self) -> None:
-        self._orders: list[_Order] = []
+        self._orders: list[_PendingFault] = []
         self._lock = Lock()
 
     def add(self, fault: Fault) -> None:
@@ -93,7 +93,7 @@ class Faults:
         :param fault: the failure.
         """
         with self._lock:
-            self._orders.append(_Order(fault, fault.skip, fault.times))
+            self._orders.append(_PendingFault(fault, fault.skip, fault.times))
 
     def take(self, route: str) -> Fault | None:
         """Tell how a request fails, and count it.

@@ -12,14 +12,14 @@ from pydantic import AfterValidator
 
 from planasonix_provider.simulator.api.responses import refusal
 from planasonix_provider.simulator.hosts import refuse_other_hosts
-from planasonix_provider.simulator.model.api_errors import Refused
+from planasonix_provider.simulator.model.api_errors import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from planasonix_provider.simulator.model.workspace import World
+    from planasonix_provider.simulator.model.workspace import Workspace
 
 
 #: The longest request body, in bytes. A backfill that names 10,000 tables needs half of it.
@@ -35,7 +35,7 @@ def _decoded(segment: str) -> str:
 PathId = Annotated[str, Path(), AfterValidator(_decoded)]
 
 
-class Front:
+class HeaderMiddleware:
     """Refuses foreign hosts and large bodies, keeps ids whole, and adds the headers ``Date`` and ``X-Request-ID``.
 
     :param app: what answers.
@@ -43,7 +43,7 @@ class Front:
     :param allowed_hosts: the names that the simulator answers to, besides ``localhost`` and IP addresses.
     """
 
-    def __init__(self, app: ASGIApp, world: World, allowed_hosts: Collection[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, world: Workspace, allowed_hosts: Collection[str] = ()) -> None:
         self._app = app
         self._world = world
         self._allowed_hosts = allowed_hosts
@@ -74,7 +74,7 @@ class Front:
         try:
             refuse_other_hosts(scope["headers"], self._allowed_hosts)
             _refuse_large_body(scope["headers"])
-        except Refused as refused:
+        except ApiError as refused:
             # The body is not read, so no other request can follow on this connection.
             response = refusal(refused)
             response.headers["Connection"] = "close"
@@ -104,5 +104,5 @@ def _limited(receive: Receive) -> Receive:
     return receive_limited
 
 
-def _too_large() -> Refused:
-    return Refused("request_too_large", f"the body is longer than {MAX_BODY_BYTES:,} bytes; send a shorter one")
+def _too_large() -> ApiError:
+    return ApiError("request_too_large", f"the body is longer than {MAX_BODY_BYTES:,} bytes; send a shorter one")

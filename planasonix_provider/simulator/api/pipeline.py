@@ -10,19 +10,19 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
-from planasonix_provider.simulator.api.fault_injection import Reset, suffer
+from planasonix_provider.simulator.api.fault_injection import ConnectionReset, inject
 from planasonix_provider.simulator.api.faults import Faults
-from planasonix_provider.simulator.api.rate_limit import Limits
+from planasonix_provider.simulator.api.rate_limit import PerKeyRateLimit
 from planasonix_provider.simulator.api.request_log import RequestLog
 from planasonix_provider.simulator.api.responses import refusal
-from planasonix_provider.simulator.model.api_errors import Refused
+from planasonix_provider.simulator.model.api_errors import ApiError
 from planasonix_provider.simulator.model.api_keys import SCOPE_OF
-from planasonix_provider.simulator.model.workspace import World
+from planasonix_provider.simulator.model.workspace import Workspace
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
-class Gate:
+class RequestPipeline:
     """The way in to a world.
 
     :param world: what is behind the gate.
@@ -30,7 +30,7 @@ class Gate:
     :param limits: how many requests a key has.
     """
 
-    def __init__(self, world: World, faults: Faults, limits: Limits) -> None:
+    def __init__(self, world: Workspace, faults: Faults, limits: PerKeyRateLimit) -> None:
         self.world = world
         self.faults = faults
         self.limits = limits
@@ -59,13 +59,13 @@ class Gate:
         recorded = self.log.add(route, request, self.world.clock())
         fault = self.faults.take(route)
         answer = partial(self._answer, route, request, handle, self._life)
-        response = await (suffer(fault, answer) if fault else answer())
+        response = await (inject(fault, answer) if fault else answer())
         recorded.status = None if fault and fault.kind == "reset" else response.status_code
         return response
 
     async def _answer(self, route: str, request: Request, handle: Handler, life: object) -> Response:
         if life is not self._life:
-            return Reset()
+            return ConnectionReset()
         headers: dict[str, str] = {}
         try:
             key = self.world.keys.authenticate(request.headers.get("authorization"))
@@ -73,16 +73,16 @@ class Gate:
             headers = allowance.headers
             if allowance.is_exceeded:
                 message = f"more than {allowance.limit} requests in a minute; try again in {allowance.retry_after} s"
-                raise Refused("rate_limited", message)
+                raise ApiError("rate_limited", message)
             key.require(SCOPE_OF.get(route))
             response = await handle(request)
-        except (Refused, RequestValidationError) as error:
+        except (ApiError, RequestValidationError) as error:
             response = refusal(error)
         response.headers.update(headers)
         return response
 
 
-class GatedRoute(APIRoute):
+class PipelineRoute(APIRoute):
     """A route whose requests pass the app's gate."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -90,7 +90,7 @@ class GatedRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_behind_gate(request: Request) -> Response:
-            gate: Gate = request.app.state.gate
+            gate: RequestPipeline = request.app.state.gate
             return await gate.serve(self.name, request, handle)
 
         return handle_behind_gate

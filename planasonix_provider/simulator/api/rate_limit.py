@@ -13,7 +13,7 @@ WINDOW = 60
 
 
 @dataclass(frozen=True)
-class Allowance:
+class RateLimitStatus:
     """What a key may still ask for.
 
     :param limit: how many requests a window allows.
@@ -43,7 +43,7 @@ class Allowance:
         return told | {"Retry-After": str(self.retry_after)} if self.is_exceeded else told
 
 
-class Limits:
+class PerKeyRateLimit:
     """Counts the requests of each key. Every method may be called from any thread.
 
     :param clock: tells the time.
@@ -71,7 +71,7 @@ class Limits:
             self._used.clear()
             self.per_minute = self._first_per_minute
 
-    def take(self, key: str) -> Allowance:
+    def take(self, key: str) -> RateLimitStatus:
         """Count a request.
 
         :param key: whose request it is.
@@ -84,7 +84,7 @@ class Limits:
             used = used + 1 if last_window == window else 1
             self._used[key] = (window, used)
         reset_at = (window + 1) * WINDOW
-        return Allowance(self.per_minute, used, reset_at, max(1, math.ceil(reset_at - now)))
+        return RateLimitStatus(self.per_minute, used, reset_at, max(1, math.ceil(reset_at - now)))
 
 
 def _positive(per_minute: int) -> int:

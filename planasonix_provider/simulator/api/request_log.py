@@ -18,7 +18,7 @@ HEADERS = ("user-agent", "idempotency-key", "x-organization-id", "content-type",
 
 
 @dataclass
-class RecordedRequest:
+class LoggedRequest:
     """A request of the API.
 
     :param route: the name of its route, or ``unknown``.
@@ -43,11 +43,11 @@ class RequestLog:
     """The requests of the API. Every method may be called from any thread."""
 
     def __init__(self) -> None:
-        self._requests: deque[RecordedRequest] = deque(maxlen=KEPT)
+        self._requests: deque[LoggedRequest] = deque(maxlen=KEPT)
         self._counts: Counter[str] = Counter()
         self._lock = Lock()
 
-    def add(self, route: str, request: Request, at: datetime) -> RecordedRequest:
+    def add(self, route: str, request: Request, at: datetime) -> LoggedRequest:
         """Record a request as it comes.
 
         :param route: the name of its route.
@@ -57,13 +57,13 @@ class RequestLog:
         """
         headers = {name: request.headers[name] for name in HEADERS if name in request.headers}
         query = request.scope["query_string"].decode("latin-1")
-        recorded = RecordedRequest(route, request.method, request.scope["path"], query, at, headers)
+        recorded = LoggedRequest(route, request.method, request.scope["path"], query, at, headers)
         with self._lock:
             self._requests.append(recorded)
             self._counts[route] += 1
         return recorded
 
-    def requests(self) -> list[RecordedRequest]:
+    def requests(self) -> list[LoggedRequest]:
         """Give the newest requests.
 
         :return: up to :data:`KEPT` requests, in the order in which they came.

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from planasonix_provider.api.models import ErrorBody, ErrorDetail, ErrorReply
-from planasonix_provider.simulator.model.api_errors import Refused, invalid
+from planasonix_provider.simulator.model.api_errors import ApiError, invalid
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -63,7 +63,7 @@ def error_response(
     )
 
 
-def refusal(error: Refused | RequestValidationError) -> Response:
+def refusal(error: ApiError | RequestValidationError) -> Response:
     """Answer with what was refused.
 
     :param error: the refusal, or FastAPI's complaint about a query.
@@ -98,7 +98,7 @@ async def read_body(request: Request, model: type[M], *, optional: bool = True) 
         raise _refused(error.errors(include_url=False)) from None
 
 
-def refused_value(error: ValueError) -> Refused:
+def refused_value(error: ValueError) -> ApiError:
     """Refuse a value that the simulator's own methods do not allow.
 
     :param error: what they raised.
@@ -110,7 +110,7 @@ def refused_value(error: ValueError) -> Refused:
     return _refused([{"loc": (field,), "msg": issue}])
 
 
-def _refused(errors: Iterable[Mapping[str, Any]]) -> Refused:
+def _refused(errors: Iterable[Mapping[str, Any]]) -> ApiError:
     """Make one refusal of all that pydantic complains of."""
     details = [
         ErrorDetail(
@@ -120,4 +120,4 @@ def _refused(errors: Iterable[Mapping[str, Any]]) -> Refused:
         for one in errors
     ]
     message = "; ".join(f"{detail.field}: {detail.issue}" for detail in details)
-    return Refused("invalid_request", message, details=details)
+    return ApiError("invalid_request", message, details=details)

@@ -20,7 +20,11 @@ from planasonix_provider.simulator.api.middleware import PathId
 from planasonix_provider.simulator.api.responses import json_response, read_body
 from planasonix_provider.simulator.model.paging import PageQuery
 from planasonix_provider.simulator.webhooks.registry import Webhooks
-from planasonix_provider.simulator.webhooks.subscriptions import WebhookChangeOrder, WebhookOrder, WebhookTestOrder
+from planasonix_provider.simulator.webhooks.subscriptions import (
+    WebhookPatchRequestBody,
+    WebhookRequestBody,
+    WebhookTestRequestBody,
+)
 
 # Which fields each answer of the reference shows.
 _LISTED = {"id", "url", "events", "enabled", "created_at"}
@@ -30,7 +34,7 @@ _UPDATED = {"id", "url", "events", "enabled", "updated_at"}
 _DELIVERY = {"id", "event", "status", "http_status", "attempt", "last_error", "delivered_at"}
 
 
-class WebhookApi:
+class WebhookRoutes:
     """The routes below ``/api/v1/webhooks``.
 
     :param webhooks: what they show and change.
@@ -56,7 +60,7 @@ class WebhookApi:
 
     async def create_webhook(self, request: Request) -> Response:
         """Create a subscription; this answer alone holds its secret."""
-        order = await read_body(request, WebhookOrder)
+        order = await read_body(request, WebhookRequestBody)
         webhook = self._webhooks.create(order, idempotency_key=request.headers.get("idempotency-key"))
         return json_response(NewWebhookReply(data=webhook), 201, include={"data": _CREATED}, reveal=True)
 
@@ -66,7 +70,7 @@ class WebhookApi:
 
     async def update_webhook(self, webhook_id: PathId, request: Request) -> Response:
         """Change a subscription."""
-        change = await read_body(request, WebhookChangeOrder, optional=False)
+        change = await read_body(request, WebhookPatchRequestBody, optional=False)
         return json_response(WebhookReply(data=self._webhooks.update(webhook_id, change)), include={"data": _UPDATED})
 
     async def delete_webhook(self, webhook_id: PathId) -> Response:
@@ -80,7 +84,7 @@ class WebhookApi:
 
     async def test_webhook(self, webhook_id: PathId, request: Request) -> Response:
         """Send a test event."""
-        order = await read_body(request, WebhookTestOrder)
+        order = await read_body(request, WebhookTestRequestBody)
         return json_response(TestDeliveryReply(data=self._webhooks.test(webhook_id, order)), 202)
 
     async def list_webhook_deliveries(self, webhook_id: PathId, query: Annotated[PageQuery, Query()]) -> Response:

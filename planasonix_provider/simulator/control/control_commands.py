@@ -7,25 +7,25 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from planasonix_provider.api.models import Job
-from planasonix_provider.simulator.api.pipeline import Gate
-from planasonix_provider.simulator.model.api_keys import SCOPES, Key
+from planasonix_provider.simulator.api.pipeline import RequestPipeline
+from planasonix_provider.simulator.model.api_keys import SCOPES, ApiKey
 from planasonix_provider.simulator.model.backfill_plans import BackfillPlan
 from planasonix_provider.simulator.model.plans import Times
-from planasonix_provider.simulator.model.settings import Settings
+from planasonix_provider.simulator.model.settings import SimulatorSettings
 from planasonix_provider.simulator.model.simulated_jobs import Plan
 
 
-class _Order(BaseModel):
+class _Command(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class PlanOrder(Plan):
+class PlanCommand(Plan):
     """What the next jobs of a connection do."""
 
     connection_id: str
     times: Times = 1
 
-    def carry_out(self, gate: Gate) -> Plan:
+    def carry_out(self, gate: RequestPipeline) -> Plan:
         """Plan it.
 
         :param gate: what is steered.
@@ -35,13 +35,13 @@ class PlanOrder(Plan):
         return gate.world.plan(self.connection_id, times=self.times, **_changes(self, "connection_id", "times"))
 
 
-class BackfillPlanOrder(BackfillPlan):
+class PlanBackfillCommand(BackfillPlan):
     """What the next backfills of a connection do."""
 
     connection_id: str
     times: Times = 1
 
-    def carry_out(self, gate: Gate) -> BackfillPlan:
+    def carry_out(self, gate: RequestPipeline) -> BackfillPlan:
         """Plan it.
 
         :param gate: what is steered.
@@ -52,13 +52,13 @@ class BackfillPlanOrder(BackfillPlan):
         return gate.world.plan_backfill(self.connection_id, times=self.times, **changes)
 
 
-class FailJobOrder(_Order):
+class FailJobCommand(_Command):
     """How a job is to fail."""
 
     code: str | None = None
     message: str | None = None
 
-    def carry_out(self, gate: Gate, job_id: str) -> Job:
+    def carry_out(self, gate: RequestPipeline, job_id: str) -> Job:
         """Make it fail.
 
         :param gate: what is steered.
@@ -69,12 +69,12 @@ class FailJobOrder(_Order):
         return gate.world.fail_job(job_id, code=self.code, message=self.message)
 
 
-class SlowJobOrder(_Order):
+class SlowJobCommand(_Command):
     """How much longer a job is to take."""
 
     seconds: float
 
-    def carry_out(self, gate: Gate, job_id: str) -> Job:
+    def carry_out(self, gate: RequestPipeline, job_id: str) -> Job:
         """Let it take longer.
 
         :param gate: what is steered.
@@ -86,13 +86,13 @@ class SlowJobOrder(_Order):
         return gate.world.slow_job(job_id, self.seconds)
 
 
-class KeyOrder(_Order):
+class AddKeyCommand(_Command):
     """A key to create."""
 
     key: str | None = None
     scopes: list[str] = sorted(SCOPES)
 
-    def carry_out(self, gate: Gate) -> Key:
+    def carry_out(self, gate: RequestPipeline) -> ApiKey:
         """Create it.
 
         :param gate: what is steered.
@@ -102,12 +102,12 @@ class KeyOrder(_Order):
         return gate.world.keys.add(self.key, self.scopes)
 
 
-class ConnectionOrder(_Order):
+class AddConnectionCommand(_Command):
     """A connection to create."""
 
     connection_id: str
 
-    def carry_out(self, gate: Gate) -> tuple[str, ...]:
+    def carry_out(self, gate: RequestPipeline) -> tuple[str, ...]:
         """Create it.
 
         :param gate: what is steered.
@@ -118,12 +118,12 @@ class ConnectionOrder(_Order):
         return gate.world.connections
 
 
-class SettingsOrder(Settings):
+class ConfigureCommand(SimulatorSettings):
     """Settings to change; those that are not named stay as they are."""
 
     rate_limit: Annotated[int, Field(ge=1)] | None = None
 
-    def carry_out(self, gate: Gate) -> dict[str, Any]:
+    def carry_out(self, gate: RequestPipeline) -> dict[str, Any]:
         """Change them.
 
         :param gate: what is steered.
@@ -135,7 +135,7 @@ class SettingsOrder(Settings):
         return settings_of(gate)
 
 
-def settings_of(gate: Gate) -> dict[str, Any]:
+def settings_of(gate: RequestPipeline) -> dict[str, Any]:
     """Tell how the deployment behaves, its rate limit included.
 
     :param gate: the way in to it.

@@ -10,16 +10,16 @@ from pydantic_core import to_json
 
 from planasonix_provider.simulator.api.faults import Fault
 from planasonix_provider.simulator.api.middleware import PathId
-from planasonix_provider.simulator.api.pipeline import Gate
+from planasonix_provider.simulator.api.pipeline import RequestPipeline
 from planasonix_provider.simulator.api.responses import read_body, refused_value
 from planasonix_provider.simulator.control.control_commands import (
-    BackfillPlanOrder,
-    ConnectionOrder,
-    FailJobOrder,
-    KeyOrder,
-    PlanOrder,
-    SettingsOrder,
-    SlowJobOrder,
+    AddConnectionCommand,
+    AddKeyCommand,
+    ConfigureCommand,
+    FailJobCommand,
+    PlanBackfillCommand,
+    PlanCommand,
+    SlowJobCommand,
     settings_of,
 )
 from planasonix_provider.simulator.csrf import refuse_other_sites
@@ -27,13 +27,13 @@ from planasonix_provider.simulator.csrf import refuse_other_sites
 T = TypeVar("T")
 
 
-class Control:
+class ControlRoutes:
     """The routes below ``/_simulator``.
 
     :param gate: what they steer.
     """
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: RequestPipeline) -> None:
         self._gate = gate
         self.router = router = APIRouter(
             prefix="/_simulator", redirect_slashes=False, dependencies=[Depends(refuse_other_sites)]
@@ -78,27 +78,27 @@ class Control:
 
     async def plan(self, request: Request) -> Response:
         """Plan what the next jobs of a connection do."""
-        order = await read_body(request, PlanOrder)
+        order = await read_body(request, PlanCommand)
         return _told(connection_id=order.connection_id, times=order.times, plan=order.carry_out(self._gate))
 
     async def plan_backfill(self, request: Request) -> Response:
         """Plan what the next backfills of a connection do."""
-        order = await read_body(request, BackfillPlanOrder)
+        order = await read_body(request, PlanBackfillCommand)
         return _told(connection_id=order.connection_id, times=order.times, plan=order.carry_out(self._gate))
 
     async def fail_job(self, job_id: PathId, request: Request) -> Response:
         """Make a job fail."""
-        order = await read_body(request, FailJobOrder)
+        order = await read_body(request, FailJobCommand)
         return _told(job=order.carry_out(self._gate, job_id))
 
     async def slow_job(self, job_id: PathId, request: Request) -> Response:
         """Let a job take longer."""
-        order = await read_body(request, SlowJobOrder)
+        order = await read_body(request, SlowJobCommand)
         return _told(job=_allowed(lambda: order.carry_out(self._gate, job_id)))
 
     async def add_key(self, request: Request) -> Response:
         """Create a key."""
-        order = await read_body(request, KeyOrder)
+        order = await read_body(request, AddKeyCommand)
         key = _allowed(lambda: order.carry_out(self._gate))
         return _told(key=key.value, scopes=sorted(key.scopes))
 
@@ -109,12 +109,12 @@ class Control:
 
     async def add_connection(self, request: Request) -> Response:
         """Create a connection."""
-        order = await read_body(request, ConnectionOrder)
+        order = await read_body(request, AddConnectionCommand)
         return _told(connections=_allowed(lambda: order.carry_out(self._gate)))
 
     async def configure(self, request: Request) -> Response:
         """Change settings."""
-        order = await read_body(request, SettingsOrder)
+        order = await read_body(request, ConfigureCommand)
         return _told(settings=order.carry_out(self._gate))
 
     async def reset(self) -> Response:

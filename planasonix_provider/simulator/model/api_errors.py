@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from planasonix_provider.api.models import ErrorDetail
 
 
-class Refused(Exception):  # noqa: N818 - a refusal is an answer of the API, not an error of the simulator
+class ApiError(Exception):
     """The API says no.
 
     :param code: the API's error code, as ``not_found``.
@@ -31,11 +31,11 @@ class Refused(Exception):  # noqa: N818 - a refusal is an answer of the API, not
         self.existing_job_id = existing_job_id
 
 
-def invalid(field: str, issue: str) -> Refused:
+def invalid(field: str, issue: str) -> ApiError:
     """Refuse one field.
 
     :param field: its name.
     :param issue: what is wrong with it.
     :return: the refusal, to be raised.
     """
-    return Refused("invalid_request", f"{field}: {issue}", details=[ErrorDetail(field=field, issue=issue)])
+    return ApiError("invalid_request", f"{field}: {issue}", details=[ErrorDetail(field=field, issue=issue)])

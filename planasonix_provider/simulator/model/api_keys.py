@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from threading import RLock
 
-from planasonix_provider.simulator.model.api_errors import Refused
+from planasonix_provider.simulator.model.api_errors import ApiError
 from planasonix_provider.simulator.model.journal import Journal
 
 #: The scope that a key needs for each route, ``None`` where every key will do; the names are those of
@@ -38,7 +38,7 @@ SCOPES = frozenset(scope for scope in SCOPE_OF.values() if scope is not None)
 
 
 @dataclass(frozen=True)
-class Key:
+class ApiKey:
     """An API key.
 
     :param value: what a caller sends behind ``Bearer``.
@@ -57,10 +57,10 @@ class Key:
         :raises Refused: as ``forbidden``, if the key lacks the scope.
         """
         if scope is not None and scope not in self.scopes:
-            raise Refused("forbidden", f"this key lacks the scope {scope!r}")
+            raise ApiError("forbidden", f"this key lacks the scope {scope!r}")
 
 
-class Keys:
+class ApiKeys:
     """The API keys that the simulator knows.
 
     :param journal: is told of every change.
@@ -70,9 +70,9 @@ class Keys:
     def __init__(self, journal: Journal, lock: RLock) -> None:
         self._journal = journal
         self._lock = lock
-        self._keys: dict[str, Key] = {}
+        self._keys: dict[str, ApiKey] = {}
 
-    def add(self, value: str | None = None, scopes: Iterable[str] = SCOPES) -> Key:
+    def add(self, value: str | None = None, scopes: Iterable[str] = SCOPES) -> ApiKey:
         """Create a key, or replace the one of the same value.
 
         :param value: the key; ``None`` makes one up.
@@ -85,7 +85,7 @@ class Keys:
         scopes = frozenset(scopes)
         if unknown := sorted(scopes - SCOPES):
             raise ValueError(f"scopes: got {unknown}, allowed are {sorted(SCOPES)}.")
-        key = Key(value or f"plnx_sim_{secrets.token_hex(12)}", scopes)
+        key = ApiKey(value or f"plnx_sim_{secrets.token_hex(12)}", scopes)
         with self._lock:
             self._keys[key.value] = key
             self._journal.write("keys.add", value=key.value, scopes=sorted(key.scopes))
@@ -99,11 +99,11 @@ class Keys:
         """
         with self._lock:
             if value not in self._keys:
-                raise Refused("not_found", "no such key")
+                raise ApiError("not_found", "no such key")
             self._keys[value] = replace(self._keys[value], revoked=True)
             self._journal.write("keys.revoke", value=value)
 
-    def authenticate(self, authorization: str | None) -> Key:
+    def authenticate(self, authorization: str | None) -> ApiKey:
         """Find the key of a request.
 
         :param authorization: the request's ``Authorization`` header, or ``None`` where it has none.
@@ -111,13 +111,13 @@ class Keys:
         :raises Refused: as ``unauthorized``, if there is no key, or none that is valid.
         """
         if authorization is None:
-            raise Refused("unauthorized", "the Authorization header is missing")
+            raise ApiError("unauthorized", "the Authorization header is missing")
         scheme, _, value = authorization.partition(" ")
         if scheme.lower() != "bearer" or not value.strip():
-            raise Refused("unauthorized", "the Authorization header must be 'Bearer KEY'")
+            raise ApiError("unauthorized", "the Authorization header must be 'Bearer KEY'")
         key = self._keys.get(value.strip())
         if key is None:
-            raise Refused("unauthorized", "the API key is unknown")
+            raise ApiError("unauthorized", "the API key is unknown")
         if key.revoked:
-            raise Refused("unauthorized", "the API key was revoked")
+            raise ApiError("unauthorized", "the API key was revoked")
         return key

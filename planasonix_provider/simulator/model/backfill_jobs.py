@@ -7,25 +7,25 @@ from datetime import datetime
 
 from planasonix_provider.api.states import BACKFILL_OVER
 from planasonix_provider.simulator.model.clock_and_ids import Ids
-from planasonix_provider.simulator.model.job_index import JobShelf
-from planasonix_provider.simulator.model.simulated_backfills import PlannedBackfill
-from planasonix_provider.simulator.model.simulated_jobs import PlannedJob
+from planasonix_provider.simulator.model.job_index import JobIndex
+from planasonix_provider.simulator.model.simulated_backfills import SimulatedBackfill
+from planasonix_provider.simulator.model.simulated_jobs import SimulatedJob
 
 
-class Shards:
+class BackfillJobs:
     """The jobs that backfills make.
 
     :param jobs: where they are put.
     :param ids: makes their ids.
     """
 
-    def __init__(self, jobs: JobShelf, ids: Ids) -> None:
+    def __init__(self, jobs: JobIndex, ids: Ids) -> None:
         self._jobs = jobs
         self._ids = ids
-        self._makers: list[PlannedBackfill] = []
-        self._shards: dict[str, tuple[PlannedBackfill, int]] = {}
+        self._makers: list[SimulatedBackfill] = []
+        self._shards: dict[str, tuple[SimulatedBackfill, int]] = {}
 
-    def expect(self, backfill: PlannedBackfill) -> None:
+    def expect(self, backfill: SimulatedBackfill) -> None:
         """Expect the jobs of a backfill.
 
         :param backfill: the backfill, which has none yet.
@@ -51,7 +51,7 @@ class Shards:
         """When the next job is made; ``None`` if there is none to come."""
         return min(filter(None, (maker.next_at() for maker in self._makers)), default=None)
 
-    def replace(self, job: PlannedJob) -> None:
+    def replace(self, job: SimulatedJob) -> None:
         """Tell the backfill of a job that the job is different from now on.
 
         :param job: the job as it is from now on; one of no backfill is left alone.
@@ -60,7 +60,7 @@ class Shards:
             backfill, number = self._shards[job.id]
             backfill.replace_job(number, job)
 
-    def over(self, ended: Iterable[PlannedJob], now: datetime) -> list[PlannedBackfill]:
+    def over(self, ended: Iterable[SimulatedJob], now: datetime) -> list[SimulatedBackfill]:
         """Tell which backfills are over now that some jobs are.
 
         :param ended: the jobs.
@@ -70,7 +70,7 @@ class Shards:
         backfills = dict.fromkeys(self._shards[job.id][0] for job in ended if job.id in self._shards)
         return [backfill for backfill in backfills if backfill.status_at(now) in BACKFILL_OVER]
 
-    def backfill_of(self, job: PlannedJob) -> str | None:
+    def backfill_of(self, job: SimulatedJob) -> str | None:
         """Tell which backfill has made a job.
 
         :param job: the job.
@@ -78,7 +78,7 @@ class Shards:
         """
         return self._shards[job.id][0].id if job.id in self._shards else None
 
-    def forget(self, backfill: PlannedBackfill) -> None:
+    def forget(self, backfill: SimulatedBackfill) -> None:
         """Forget which jobs are those of a backfill.
 
         :param backfill: the backfill, which is over.

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
-from planasonix_provider.simulator.model.api_errors import Refused
+from planasonix_provider.simulator.model.api_errors import ApiError
 
 
-class Placed(Protocol):
+class Positioned(Protocol):
     """What has an id and a place."""
 
     @property
@@ -22,10 +22,10 @@ class Placed(Protocol):
         """How many things came before it."""
 
 
-T = TypeVar("T", bound=Placed)
+T = TypeVar("T", bound=Positioned)
 
 
-class Shelf(Generic[T]):
+class Collection(Generic[T]):
     """Things of one kind. A thing keeps its position when others are removed, so a page ends where it ended.
 
     :param kind: what they are, as ``job``.
@@ -65,7 +65,7 @@ class Shelf(Generic[T]):
         """
         thing = self._by_id.get(thing_id)
         if thing is None:
-            raise Refused("not_found", f"no {self._kind} {thing_id!r}")
+            raise ApiError("not_found", f"no {self._kind} {thing_id!r}")
         return thing
 
     def newest_first(self, before: int | None = None) -> Iterator[T]:

@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from planasonix_provider.simulator.model.api_errors import Refused
+from planasonix_provider.simulator.model.api_errors import ApiError
 
 
-class Starts:
+class IdempotencyKeys:
     """The starts that had a key. Two are the same if connection and body are: no two routes take the same body."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Starts:
             return None
         *first, made_id = self._starts[key]
         if first != [connection_id, body.model_dump(exclude_unset=True)]:
-            raise Refused(
+            raise ApiError(
                 "idempotency_key_reused", "this Idempotency-Key came with another route, connection or body before"
             )
         return made_id

@@ -8,25 +8,25 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 
-from planasonix_provider.simulator.model.collection import Shelf
-from planasonix_provider.simulator.model.simulated_jobs import PlannedJob
+from planasonix_provider.simulator.model.collection import Collection
+from planasonix_provider.simulator.model.simulated_jobs import SimulatedJob
 
 #: What lists are ordered by: a position, or a time and a position.
 T = TypeVar("T", int, tuple[datetime, int])
 
 
-class Changes(NamedTuple):
+class JobChanges(NamedTuple):
     """What happened to the jobs.
 
     :param started: those that were started, in this order.
     :param ended: those that ended, in any order.
     """
 
-    started: list[PlannedJob]
-    ended: list[PlannedJob]
+    started: list[SimulatedJob]
+    ended: list[SimulatedJob]
 
 
-class JobShelf(Shelf[PlannedJob]):
+class JobIndex(Collection[SimulatedJob]):
     """All jobs. Their states follow from plan and clock, so :meth:`advance` is to be called before a look at them."""
 
     def __init__(self) -> None:
@@ -35,9 +35,9 @@ class JobShelf(Shelf[PlannedJob]):
         self._due: list[tuple[datetime, int]] = []
         # Where a job is filed, and when it is due, follows from the moment for which it was filed.
         self._filed_for: dict[int, datetime] = {}
-        self._changes = Changes([], [])
+        self._changes = JobChanges([], [])
 
-    def add(self, thing: PlannedJob) -> None:
+    def add(self, thing: SimulatedJob) -> None:
         """Put a job behind all others.
 
         :param thing: the job.
@@ -46,7 +46,7 @@ class JobShelf(Shelf[PlannedJob]):
         self._file(thing, thing.created_at)
         self._changes.started.append(thing)
 
-    def replace(self, job: PlannedJob, now: datetime) -> None:
+    def replace(self, job: SimulatedJob, now: datetime) -> None:
         """Put a job in the place of the one with the same id, which is not over.
 
         :param job: the job.
@@ -56,7 +56,7 @@ class JobShelf(Shelf[PlannedJob]):
         self._put(job)
         self._file(job, now)
 
-    def remove(self, thing: PlannedJob) -> None:
+    def remove(self, thing: SimulatedJob) -> None:
         """Take a job away.
 
         :param thing: the job.
@@ -64,7 +64,7 @@ class JobShelf(Shelf[PlannedJob]):
         self._unfile(thing)
         super().remove(thing)
 
-    def advance(self, now: datetime) -> Changes:
+    def advance(self, now: datetime) -> JobChanges:
         """File all jobs by the states that they are in.
 
         :param now: at which moment.
@@ -74,7 +74,7 @@ class JobShelf(Shelf[PlannedJob]):
             job = self._by_position[self._due[0][1]]
             self._unfile(job)
             self._file(job, now)
-        changes, self._changes = self._changes, Changes([], [])
+        changes, self._changes = self._changes, JobChanges([], [])
         return changes
 
     @property
@@ -82,7 +82,7 @@ class JobShelf(Shelf[PlannedJob]):
         """When the next of the jobs changes its state; ``None`` if all are over."""
         return self._due[0][0] if self._due else None
 
-    def is_over(self, job: PlannedJob) -> bool:
+    def is_over(self, job: SimulatedJob) -> bool:
         """Tell whether a job has ended. One that has stays so, even if the clock is set back.
 
         :param job: the job.
@@ -90,7 +90,7 @@ class JobShelf(Shelf[PlannedJob]):
         """
         return job.changes_after(self._filed_for[job.position]) is None
 
-    def in_state(self, status: str, before: int | None = None) -> Iterator[PlannedJob]:
+    def in_state(self, status: str, before: int | None = None) -> Iterator[SimulatedJob]:
         """Give the jobs in a state one by one.
 
         :param status: the state.
@@ -106,7 +106,7 @@ class JobShelf(Shelf[PlannedJob]):
         """
         return {status: len(positions) for status, positions in self._in_state.items()}
 
-    def _file(self, job: PlannedJob, now: datetime) -> None:
+    def _file(self, job: SimulatedJob, now: datetime) -> None:
         self._filed_for[job.position] = now
         insort(self._in_state[job.status_at(now)], job.position)
         due = job.changes_after(now)
@@ -115,7 +115,7 @@ class JobShelf(Shelf[PlannedJob]):
         else:
             insort(self._due, (due, job.position))
 
-    def _unfile(self, job: PlannedJob) -> None:
+    def _unfile(self, job: SimulatedJob) -> None:
         filed_for = self._filed_for.pop(job.position)
         _take(self._in_state[job.status_at(filed_for)], job.position)
         due = job.changes_after(filed_for)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, validate_call
 from pydantic_core import to_jsonable_python
 
-from planasonix_provider.simulator.model.api_errors import Refused
+from planasonix_provider.simulator.model.api_errors import ApiError
 from planasonix_provider.simulator.model.clock_and_ids import Clock, Ids, random_id, utc_now
 
 #: What the first line says was done: the world began, with these settings.
@@ -178,7 +178,7 @@ class Journal:
                 if entry.do != BEGIN and whole and entry.do in METHODS:
                     self._again = entry
                     methods[entry.do](**entry.given)
-            except (ValueError, LookupError, AttributeError, Refused) as error:
+            except (ValueError, LookupError, AttributeError, ApiError) as error:
                 # What is in the line is not repeated: there may be a secret in it.
                 raise ValueError(
                     f"state: line {number} of {self._path} is not what a simulator of this version writes "

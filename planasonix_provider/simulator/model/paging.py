@@ -10,8 +10,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from planasonix_provider.simulator.model.api_errors import invalid
-from planasonix_provider.simulator.model.simulated_backfills import PlannedBackfill
-from planasonix_provider.simulator.model.simulated_jobs import PlannedJob
+from planasonix_provider.simulator.model.simulated_backfills import SimulatedBackfill
+from planasonix_provider.simulator.model.simulated_jobs import SimulatedJob
 from planasonix_provider.simulator.model.timestamps import IsoTime
 
 
@@ -94,7 +94,7 @@ class JobQuery(PageQuery):
             raise ValueError("must not be before since")
         return until
 
-    def wants(self, job: PlannedJob, now: datetime) -> bool:
+    def wants(self, job: SimulatedJob, now: datetime) -> bool:
         """Tell whether a job belongs to the list.
 
         :param job: the job.
@@ -123,7 +123,7 @@ class BackfillQuery(PageQuery):
     connection_id: str | None = None
     status: str | None = None
 
-    def wants(self, backfill: PlannedBackfill, now: datetime) -> bool:
+    def wants(self, backfill: SimulatedBackfill, now: datetime) -> bool:
         """Tell whether a backfill belongs to the list.
 
         :param backfill: the backfill.

@@ -9,7 +9,7 @@ from pydantic import BaseModel, field_validator
 from planasonix_provider.api.models import SyncBody
 
 
-class NoNulls(BaseModel):
+class RejectNullFields(BaseModel):
     """A body whose fields may be left out, where the API says so, but are never null: the reference shows none."""
 
     @field_validator("*", mode="before")
@@ -20,5 +20,5 @@ class NoNulls(BaseModel):
         return value
 
 
-class SyncOrder(NoNulls, SyncBody):
+class SyncRequestBody(RejectNullFields, SyncBody):
     """A body that the API takes for a sync."""

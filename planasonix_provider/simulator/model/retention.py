@@ -6,17 +6,17 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from planasonix_provider.simulator.model.simulated_backfills import PlannedBackfill
-from planasonix_provider.simulator.model.simulated_jobs import PlannedJob
+from planasonix_provider.simulator.model.simulated_backfills import SimulatedBackfill
+from planasonix_provider.simulator.model.simulated_jobs import SimulatedJob
 
 #: What is forgotten as a whole: a sync, which is one job, or a backfill with all of its jobs.
-Work: TypeAlias = PlannedJob | PlannedBackfill
+Work: TypeAlias = SimulatedJob | SimulatedBackfill
 
 #: How many jobs that are over are kept, unless a simulator is told otherwise: as many as one backfill may have.
 KEEP = 10_000
 
 
-class Past:
+class Retention:
     """The work that is over, in the order in which it ended.
 
     :param keep: how many jobs of it are kept. The work that ended last stays, however many it has.
@@ -49,10 +49,10 @@ class Past:
             yield work
 
 
-def jobs_of(work: Work) -> list[PlannedJob]:
+def jobs_of(work: Work) -> list[SimulatedJob]:
     """Tell which jobs a work has.
 
     :param work: the work.
     :return: the jobs.
     """
-    return work.jobs if isinstance(work, PlannedBackfill) else [work]
+    return work.jobs if isinstance(work, SimulatedBackfill) else [work]

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class Settings(BaseModel):
+class SimulatorSettings(BaseModel):
     """How a deployment behaves.
 
     :param conflict: what a second sync of a connection meets while the first is active: ``named`` is a 409 with the id

@@ -16,12 +16,12 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from planasonix_provider.api.models import Backfill, BackfillBody, SyncBody, WorkError
 from planasonix_provider.simulator.model.backfill_plans import BackfillPlan
-from planasonix_provider.simulator.model.request_bodies import NoNulls
-from planasonix_provider.simulator.model.simulated_jobs import FAILS_AT, Plan, PlannedJob
+from planasonix_provider.simulator.model.request_bodies import RejectNullFields
+from planasonix_provider.simulator.model.simulated_jobs import FAILS_AT, Plan, SimulatedJob
 from planasonix_provider.simulator.model.timestamps import IsoTime
 
 
-class BackfillOrder(NoNulls, BackfillBody):
+class BackfillRequestBody(RejectNullFields, BackfillBody):
     """A body that the API takes for a backfill; all else it refuses."""
 
     start_at: IsoTime
@@ -59,7 +59,7 @@ class Progress(NamedTuple):
 
 
 @dataclass(eq=False)
-class PlannedBackfill:
+class SimulatedBackfill:
     """A backfill that was started.
 
     It shows a moment rightly once it has made all jobs that are due by then.
@@ -80,7 +80,7 @@ class PlannedBackfill:
     body: BackfillBody
     created_at: datetime
     plan: BackfillPlan
-    jobs: list[PlannedJob] = field(default_factory=list)
+    jobs: list[SimulatedJob] = field(default_factory=list)
     cancelled_at: datetime | None = None
     _made_in_waves: int = 0
     # How much later than planned the next wave begins; below zero, earlier.
@@ -116,7 +116,7 @@ class PlannedBackfill:
             yield next_at
             ahead += 1
 
-    def make_job(self, job_id: str, position: int, created_at: datetime) -> PlannedJob:
+    def make_job(self, job_id: str, position: int, created_at: datetime) -> SimulatedJob:
         """Make the next job.
 
         :param job_id: the job's id.
@@ -124,7 +124,7 @@ class PlannedBackfill:
         :param created_at: when it is made.
         :return: the job.
         """
-        job = PlannedJob(
+        job = SimulatedJob(
             id=job_id,
             position=position,
             connection_id=self.connection_id,
@@ -138,7 +138,7 @@ class PlannedBackfill:
             self._made_in_waves = len(self.jobs)
         return job
 
-    def replace_job(self, number: int, job: PlannedJob) -> None:
+    def replace_job(self, number: int, job: SimulatedJob) -> None:
         """Take note that a job is different: its end was requested, it was made to fail, or it takes longer.
 
         :param number: how many jobs it had made before this one.
@@ -204,7 +204,7 @@ class PlannedBackfill:
         )
 
     @property
-    def _last_wave(self) -> Sequence[PlannedJob]:
+    def _last_wave(self) -> Sequence[SimulatedJob]:
         """The jobs that may not be over yet: no wave begins before the one before it is over."""
         return self.jobs[self._before_last_wave :]
 

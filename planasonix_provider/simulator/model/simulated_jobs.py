@@ -98,7 +98,7 @@ class Failure(NamedTuple):
     error: WorkError
 
 
-class Delay(NamedTuple):
+class Slowdown(NamedTuple):
     """What lets a job take longer than planned: it goes on with what is left to do, but slower.
 
     :param at: from when on.
@@ -112,7 +112,7 @@ class Delay(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PlannedJob:
+class SimulatedJob:
     """A job that was started.
 
     :param id: its id.
@@ -136,9 +136,9 @@ class PlannedJob:
     cancel_requested_at: datetime | None = None
     type: str = "connection_sync"
     failure: Failure | None = None
-    delay: Delay | None = None
+    delay: Slowdown | None = None
 
-    def failed(self, code: str | None, message: str | None, now: datetime) -> PlannedJob:
+    def failed(self, code: str | None, message: str | None, now: datetime) -> SimulatedJob:
         """Make it fail, if it is neither over nor asked to end.
 
         :param code: the error code; ``None`` is that of its plan.
@@ -151,7 +151,7 @@ class PlannedJob:
         )
         return replace(self, failure=Failure(now, error))
 
-    def slowed(self, seconds: float, now: datetime) -> PlannedJob:
+    def slowed(self, seconds: float, now: datetime) -> SimulatedJob:
         """Let it take longer, if it is neither over nor asked to end.
 
         :param seconds: how much longer it runs.
@@ -162,7 +162,7 @@ class PlannedJob:
         longer = seconds + (self.delay.seconds if self.delay else 0)
         if not (seconds > 0 and longer <= YEAR):
             raise ValueError(f"seconds: got {seconds!r}, allowed is a number above 0, in all {YEAR} (a year) at most.")
-        return replace(self, delay=Delay(max(now, self.starts_at), self._share_at(now), longer))
+        return replace(self, delay=Slowdown(max(now, self.starts_at), self._share_at(now), longer))
 
     @cached_property
     def starts_at(self) -> datetime:

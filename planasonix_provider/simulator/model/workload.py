@@ -7,17 +7,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from planasonix_provider.simulator.model.backfill_jobs import Shards
+from planasonix_provider.simulator.model.backfill_jobs import BackfillJobs
 from planasonix_provider.simulator.model.clock_and_ids import Ids
-from planasonix_provider.simulator.model.collection import Shelf
-from planasonix_provider.simulator.model.job_index import JobShelf
-from planasonix_provider.simulator.model.retention import Past, Work, jobs_of
-from planasonix_provider.simulator.model.simulated_backfills import PlannedBackfill
-from planasonix_provider.simulator.model.simulated_jobs import PlannedJob
-from planasonix_provider.simulator.webhooks.webhook_events import News
+from planasonix_provider.simulator.model.collection import Collection
+from planasonix_provider.simulator.model.job_index import JobIndex
+from planasonix_provider.simulator.model.retention import Retention, Work, jobs_of
+from planasonix_provider.simulator.model.simulated_backfills import SimulatedBackfill
+from planasonix_provider.simulator.model.simulated_jobs import SimulatedJob
+from planasonix_provider.simulator.webhooks.webhook_events import StateChanges
 
 
-class Works:
+class Workload:
     """The work of a world, as far as it is not forgotten.
 
     :param ids: makes the ids of the jobs that backfills make.
@@ -26,14 +26,14 @@ class Works:
     """
 
     def __init__(self, ids: Ids, keep: int) -> None:
-        self.jobs = JobShelf()
-        self.backfills = Shelf[PlannedBackfill]("backfill")
-        self._shards = Shards(self.jobs, ids)
-        self._past = Past(keep)
+        self.jobs = JobIndex()
+        self.backfills = Collection[SimulatedBackfill]("backfill")
+        self._shards = BackfillJobs(self.jobs, ids)
+        self._past = Retention(keep)
         # The ids of each connection's active syncs, in the order of their starts.
         self._active: defaultdict[str, dict[str, None]] = defaultdict(dict)
 
-    def start_sync(self, job: PlannedJob) -> None:
+    def start_sync(self, job: SimulatedJob) -> None:
         """Start a sync.
 
         :param job: its job.
@@ -41,7 +41,7 @@ class Works:
         self.jobs.add(job)
         self._active[job.connection_id][job.id] = None
 
-    def start_backfill(self, backfill: PlannedBackfill) -> None:
+    def start_backfill(self, backfill: SimulatedBackfill) -> None:
         """Start a backfill.
 
         :param backfill: the backfill; it makes its jobs as time goes on, the first ones at once.
@@ -50,7 +50,7 @@ class Works:
         self._shards.expect(backfill)
         self._shards.make(backfill.created_at)
 
-    def cancel(self, job: PlannedJob, now: datetime) -> PlannedJob | None:
+    def cancel(self, job: SimulatedJob, now: datetime) -> SimulatedJob | None:
         """Request a job's end.
 
         :param job: the job.
@@ -59,18 +59,18 @@ class Works:
         """
         return self._change(job, lambda: replace(job, cancel_requested_at=now), now)
 
-    def fail(self, job: PlannedJob, code: str | None, message: str | None, now: datetime) -> PlannedJob | None:
+    def fail(self, job: SimulatedJob, code: str | None, message: str | None, now: datetime) -> SimulatedJob | None:
         """Make a job fail.
 
         :param job: the job.
-        :param code: the error code, as :meth:`.PlannedJob.failed` takes it.
-        :param message: the error message, as :meth:`.PlannedJob.failed` takes it.
+        :param code: the error code, as :meth:`.SimulatedJob.failed` takes it.
+        :param message: the error message, as :meth:`.SimulatedJob.failed` takes it.
         :param now: at which moment.
         :return: the job as it is from now on; ``None`` if it is over, or its end was requested before.
         """
         return self._change(job, lambda: job.failed(code, message, now), now)
 
-    def slow(self, job: PlannedJob, seconds: float, now: datetime) -> PlannedJob | None:
+    def slow(self, job: SimulatedJob, seconds: float, now: datetime) -> SimulatedJob | None:
         """Let a job take longer.
 
         :param job: the job.
@@ -89,7 +89,7 @@ class Works:
         """
         return next(reversed(self._active[connection_id]), None)
 
-    def backfill_of(self, job: PlannedJob) -> str | None:
+    def backfill_of(self, job: SimulatedJob) -> str | None:
         """Tell which backfill has made a job.
 
         :param job: the job.
@@ -110,7 +110,7 @@ class Works:
         """When something changes next by itself; ``None`` if all is over."""
         return min(filter(None, (self.jobs.changes_at, self._shards.next_at)), default=None)
 
-    def advance(self, now: datetime) -> News | None:
+    def advance(self, now: datetime) -> StateChanges | None:
         """Let happen what is due.
 
         :param now: until which moment.
@@ -118,9 +118,9 @@ class Works:
         """
         self._shards.make(now)
         started, ended = self.jobs.advance(now)
-        return News(started, ended, self._shards.over(ended, now)) if started or ended else None
+        return StateChanges(started, ended, self._shards.over(ended, now)) if started or ended else None
 
-    def put_away(self, news: News) -> list[str]:
+    def retire(self, news: StateChanges) -> list[str]:
         """Put what is over to the past, and forget the oldest of that.
 
         :param news: what has happened, once everybody has been told.
@@ -137,7 +137,7 @@ class Works:
             self._forget(work)
         return [work.id for work in surplus]
 
-    def _change(self, job: PlannedJob, change: Callable[[], PlannedJob], now: datetime) -> PlannedJob | None:
+    def _change(self, job: SimulatedJob, change: Callable[[], SimulatedJob], now: datetime) -> SimulatedJob | None:
         """Put another job in the place of one whose end is not settled."""
         if job.cancel_requested_at is not None or self.jobs.is_over(job):
             return None
@@ -149,6 +149,6 @@ class Works:
     def _forget(self, work: Work) -> None:
         for job in jobs_of(work):
             self.jobs.remove(job)
-        if isinstance(work, PlannedBackfill):
+        if isinstance(work, SimulatedBackfill):
             self._shards.forget(work)
             self.backfills.remove(work)

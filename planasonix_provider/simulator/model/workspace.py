@@ -11,19 +11,19 @@ from typing import Any, NamedTuple, TypeVar, Unpack
 from pydantic import BaseModel
 
 from planasonix_provider.api.models import Backfill, BackfillBody, Job, JobResults, SyncBody
-from planasonix_provider.simulator.model.api_errors import Refused
-from planasonix_provider.simulator.model.api_keys import Keys
+from planasonix_provider.simulator.model.api_errors import ApiError
+from planasonix_provider.simulator.model.api_keys import ApiKeys
 from planasonix_provider.simulator.model.backfill_plans import BackfillPlan, BackfillPlanChanges
 from planasonix_provider.simulator.model.clock_and_ids import Clock, Ids, random_id, utc_now
 from planasonix_provider.simulator.model.collection import page_of
-from planasonix_provider.simulator.model.idempotency import Starts
+from planasonix_provider.simulator.model.idempotency import IdempotencyKeys
 from planasonix_provider.simulator.model.journal import Journal
 from planasonix_provider.simulator.model.plans import Plans
 from planasonix_provider.simulator.model.retention import KEEP, Work
-from planasonix_provider.simulator.model.settings import Settings
-from planasonix_provider.simulator.model.simulated_backfills import PlannedBackfill
-from planasonix_provider.simulator.model.simulated_jobs import Plan, PlanChanges, PlannedJob
-from planasonix_provider.simulator.model.workload import Works
+from planasonix_provider.simulator.model.settings import SimulatorSettings
+from planasonix_provider.simulator.model.simulated_backfills import SimulatedBackfill
+from planasonix_provider.simulator.model.simulated_jobs import Plan, PlanChanges, SimulatedJob
+from planasonix_provider.simulator.model.workload import Workload
 from planasonix_provider.simulator.webhooks.deliveries import Outbox
 from planasonix_provider.simulator.webhooks.registry import Webhooks
 
@@ -36,7 +36,7 @@ API_KEY = "plnx_sim_local_key"
 CONNECTIONS = ("conn_01jq8k2m3n4p5q6r7s8t9u0v1", *(f"conn_demo_{number:02}" for number in range(1, 11)))
 
 
-class Sight(NamedTuple):
+class JobSnapshot(NamedTuple):
     """A job as whoever looks at it sees it.
 
     :param job: the job, with all that it is going to do.
@@ -44,12 +44,12 @@ class Sight(NamedTuple):
     :param backfill_id: the backfill that has made it, or ``None`` if it is a sync.
     """
 
-    job: PlannedJob
+    job: SimulatedJob
     now: datetime
     backfill_id: str | None
 
 
-class World:
+class Workspace:
     """One Planasonix workspace. Every method may be called from any thread.
 
     :param clock: tells the time, in UTC.
@@ -77,7 +77,7 @@ class World:
         state: Path | None = None,
         show_metadata: bool = True,
     ) -> None:
-        self._first_settings = Settings(show_metadata=show_metadata)
+        self._first_settings = SimulatorSettings(show_metadata=show_metadata)
         self._journal = Journal(state, clock, ids)
         self.clock = self._journal.clock
         #: Makes ids of what is not kept, as of a request.
@@ -102,15 +102,15 @@ class World:
         """Forget all that happened, and all that was planned or set."""
         with self._lock:
             self.settings = self._first_settings
-            self.keys = Keys(self._journal, self._lock)
+            self.keys = ApiKeys(self._journal, self._lock)
             self.keys.add(self.api_key)
             self._connections: list[str] = []
             for connection_id in self._first_connections:
                 self.add_connection(connection_id)
             self._plans = Plans(self.default_plan)
             self._backfill_plans = Plans(BackfillPlan.like(self.default_plan))
-            self._works = Works(self._journal.ids, self._keep)
-            self._starts = Starts()
+            self._works = Workload(self._journal.ids, self._keep)
+            self._starts = IdempotencyKeys()
             self.webhooks.reset()
             self._journal.start_over(self._beginning)
 
@@ -138,7 +138,7 @@ class World:
                 self._connections.append(connection_id)
                 self._journal.write("add_connection", connection_id=connection_id)
 
-    def configure(self, **changes: Any) -> Settings:
+    def configure(self, **changes: Any) -> SimulatorSettings:
         """Change how this deployment behaves.
 
         :param changes: fields of :class:`Settings`; those that are not named stay as they are.
@@ -146,7 +146,7 @@ class World:
         :raises ValueError: if a name or a value is not allowed.
         """
         with self._lock:
-            self.settings = Settings.model_validate({**self.settings.model_dump(), **changes})
+            self.settings = SimulatorSettings.model_validate({**self.settings.model_dump(), **changes})
             self._journal.write("configure", **changes)
             return self.settings
 
@@ -155,8 +155,7 @@ class World:
 
         :param connection_id: the connection.
         :param times: for how many syncs; ``None`` is for all that nothing else is planned for.
-        :param changes: fields of :class:`~planasonix_provider.simulator.model.simulated_jobs.Plan`; those that are not named are as in
-            ``default_plan``.
+        :param changes: fields of :class:`.Plan`; the others are those of ``default_plan``.
         :return: the plan.
         :raises ValueError: if a name or a value is not allowed.
         :raises Refused: as ``not_found``, if there is no such connection.
@@ -171,8 +170,8 @@ class World:
 
         :param connection_id: the connection.
         :param times: for how many backfills, at most 10,000; ``None`` is for all that nothing else is planned for.
-        :param changes: fields of :class:`~planasonix_provider.simulator.model.backfill_plans.BackfillPlan`; those that are
-            not named have their defaults, and the durations are those of ``default_plan``.
+        :param changes: fields of :class:`.BackfillPlan`; the others have their defaults, durations those of
+            ``default_plan``.
         :return: the plan.
         :raises ValueError: if a name or a value is not allowed.
         :raises Refused: as ``not_found``, if there is no such connection.
@@ -222,7 +221,7 @@ class World:
             now = self._now()
             return self._works.jobs.get(job_id).at(now)
 
-    def sight(self, job_id: str) -> Sight:
+    def sight(self, job_id: str) -> JobSnapshot:
         """Look at a job, and behind it: at its progress, its results and its backfill.
 
         :param job_id: its id.
@@ -262,7 +261,7 @@ class World:
 
     def job_page(
         self,
-        wanted: Callable[[PlannedJob, datetime], bool],
+        wanted: Callable[[SimulatedJob, datetime], bool],
         *,
         limit: int,
         before: int | None = None,
@@ -281,12 +280,12 @@ class World:
 
     def sights(
         self,
-        wanted: Callable[[PlannedJob, datetime], bool],
+        wanted: Callable[[SimulatedJob, datetime], bool],
         *,
         limit: int,
         before: int | None = None,
         status: str | None = None,
-    ) -> tuple[Sequence[Sight], int | None]:
+    ) -> tuple[Sequence[JobSnapshot], int | None]:
         """Look at some of the jobs, newest first, and behind them; the parameters are those of :meth:`job_page`.
 
         :param wanted: whether a job belongs to the list, at the time that is handed in.
@@ -332,7 +331,7 @@ class World:
             return [backfill.at(now) for backfill in self._works.backfills.newest_first()]
 
     def backfill_page(
-        self, wanted: Callable[[PlannedBackfill, datetime], bool], *, limit: int, before: int | None = None
+        self, wanted: Callable[[SimulatedBackfill, datetime], bool], *, limit: int, before: int | None = None
     ) -> tuple[Sequence[Backfill], int | None]:
         """Look at some of the backfills, newest first, without the jobs that they have made.
 
@@ -357,7 +356,7 @@ class World:
             now = self._now()
             job = self._works.jobs.get(job_id)
             if now < job.ends_at and self.settings.results_policy == "conflict":
-                raise Refused("job_not_finished", f"job {job_id!r} is {job.status_at(now)}, it has no results yet")
+                raise ApiError("job_not_finished", f"job {job_id!r} is {job.status_at(now)}, it has no results yet")
             return job.results_at(now)
 
     def cancel(self, job_id: str) -> Job:
@@ -411,16 +410,16 @@ class World:
         """Notice what happened until now."""
         self.webhooks.look()
 
-    def _active(self, changed: PlannedJob | None, job: PlannedJob, now: datetime) -> PlannedJob:
+    def _active(self, changed: SimulatedJob | None, job: SimulatedJob, now: datetime) -> SimulatedJob:
         """Refuse what could not be changed."""
         if changed is None:
-            raise Refused("job_not_active", f"job {job.id!r} is {job.status_at(now)}, its end is settled")
+            raise ApiError("job_not_active", f"job {job.id!r} is {job.status_at(now)}, its end is settled")
         return changed
 
-    def _sight(self, job: PlannedJob, now: datetime) -> Sight:
-        return Sight(job, now, self._works.backfill_of(job))
+    def _sight(self, job: SimulatedJob, now: datetime) -> JobSnapshot:
+        return JobSnapshot(job, now, self._works.backfill_of(job))
 
-    def _settings_now(self) -> Settings:
+    def _settings_now(self) -> SimulatorSettings:
         return self.settings
 
     def _now(self) -> datetime:
@@ -429,13 +428,13 @@ class World:
         if news := self._works.advance(now):
             self.webhooks.notice(news)
             self._journal.write("look", at=now, happened=news.told(self._works.backfill_of))
-            for work_id in self._works.put_away(news):
+            for work_id in self._works.retire(news):
                 self._starts.forget(work_id)
         return now
 
     def _require_connection(self, connection_id: str) -> None:
         if connection_id not in self._connections:
-            raise Refused("not_found", f"no connection {connection_id!r}")
+            raise ApiError("not_found", f"no connection {connection_id!r}")
 
     def _add_plan(
         self, do: str, plans: Plans[P], connection_id: str, times: int | None, changes: Mapping[str, Any]
@@ -478,8 +477,8 @@ class World:
         if active and self.settings.conflict != "allowed":
             named = active if self.settings.conflict == "named" else None
             message = f"a sync of connection {connection_id!r} is already in progress"
-            raise Refused("sync_in_progress", message, existing_job_id=named)
-        job = PlannedJob(
+            raise ApiError("sync_in_progress", message, existing_job_id=named)
+        job = SimulatedJob(
             id=self._journal.ids("job"),
             position=self._works.jobs.next_position,
             connection_id=connection_id,
@@ -491,7 +490,7 @@ class World:
         return job.id
 
     def _make_backfill(self, connection_id: str, body: BackfillBody, now: datetime) -> str:
-        backfill = PlannedBackfill(
+        backfill = SimulatedBackfill(
             id=self._journal.ids("bf"),
             position=self._works.backfills.next_position,
             connection_id=connection_id,

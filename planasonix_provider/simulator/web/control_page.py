@@ -7,11 +7,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from planasonix_provider.simulator.api.faults import Fault
-from planasonix_provider.simulator.api.pipeline import Gate
+from planasonix_provider.simulator.api.pipeline import RequestPipeline
 from planasonix_provider.simulator.control.control_commands import (
-    BackfillPlanOrder,
-    PlanOrder,
-    SettingsOrder,
+    ConfigureCommand,
+    PlanBackfillCommand,
+    PlanCommand,
     settings_of,
 )
 from planasonix_provider.simulator.model.api_keys import ROUTES
@@ -19,7 +19,7 @@ from planasonix_provider.simulator.web.forms import Form, Typed, parts, send
 from planasonix_provider.simulator.web.render import page
 
 #: What was done, by the word for it in the page's address.
-DONE = {
+CONFIRMATIONS = {
     "planned": "The plan holds for the next starts of this connection.",
     "ordered": "The failure was ordered.",
     "cleared": "All failures that were ordered are forgotten.",
@@ -27,14 +27,14 @@ DONE = {
 }
 
 
-class Steering:
+class ControlPage:
     """The page that steers.
 
     :param gate: what it steers.
     :param router: where it is put.
     """
 
-    def __init__(self, gate: Gate, router: APIRouter) -> None:
+    def __init__(self, gate: RequestPipeline, router: APIRouter) -> None:
         self._gate = gate
         router.add_api_route("/steer", self.show, methods=["GET"])
         router.add_api_route("/steer/plan", self.plan, methods=["POST"])
@@ -47,13 +47,13 @@ class Steering:
         """Show the forms."""
         query = request.query_params
         form = Form("plan", {"connection_id": query.get("connection_id", "")})
-        return self._page(form, done=DONE.get(query.get("done", "")))
+        return self._page(form, done=CONFIRMATIONS.get(query.get("done", "")))
 
     async def plan(self, request: Request) -> Response:
         """Plan what the next syncs of a connection do."""
 
         def plan(typed: Typed) -> str:
-            PlanOrder.model_validate(_with_times(typed)).carry_out(self._gate)
+            PlanCommand.model_validate(_with_times(typed)).carry_out(self._gate)
             return "/steer?done=planned"
 
         return await send(request, "plan", plan, self._page)
@@ -65,7 +65,7 @@ class Steering:
             given = _with_times(typed)
             if "failing_jobs" in given:
                 given["failing_jobs"] = parts(given["failing_jobs"])
-            BackfillPlanOrder.model_validate(given).carry_out(self._gate)
+            PlanBackfillCommand.model_validate(given).carry_out(self._gate)
             return "/steer?done=planned"
 
         return await send(request, "backfill_plan", plan, self._page)
@@ -92,7 +92,7 @@ class Steering:
         """Change settings."""
 
         def configure(typed: Typed) -> str:
-            SettingsOrder.model_validate(typed).carry_out(self._gate)
+            ConfigureCommand.model_validate(typed).carry_out(self._gate)
             return "/steer?done=set"
 
         return await send(request, "settings", configure, self._page)

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request, Response
 
 from planasonix_provider.api.states import BACKFILL_OVER, JOB_OVER
 from planasonix_provider.simulator.api.middleware import PathId
-from planasonix_provider.simulator.api.pipeline import Gate
-from planasonix_provider.simulator.control.control_commands import FailJobOrder, SlowJobOrder
+from planasonix_provider.simulator.api.pipeline import RequestPipeline
+from planasonix_provider.simulator.control.control_commands import FailJobCommand, SlowJobCommand
 from planasonix_provider.simulator.web.forms import Form, Typed, send
 from planasonix_provider.simulator.web.render import elsewhere, page, segment
 from planasonix_provider.simulator.web.views import AirflowTask, JobRow, JobView, as_json
@@ -16,7 +16,7 @@ from planasonix_provider.simulator.web.views import AirflowTask, JobRow, JobView
 JOBS = 50
 
 
-class Details:
+class DetailPages:
     """The page of a job and that of a backfill, and what can be done to them.
 
     :param gate: the way to what they show and change.
@@ -24,7 +24,7 @@ class Details:
     :param router: where they are put.
     """
 
-    def __init__(self, gate: Gate, airflow_url: str | None, router: APIRouter) -> None:
+    def __init__(self, gate: RequestPipeline, airflow_url: str | None, router: APIRouter) -> None:
         self._gate = gate
         self._world = gate.world
         self._airflow_url = airflow_url
@@ -45,11 +45,11 @@ class Details:
 
     async def fail_job(self, job_id: PathId, request: Request) -> Response:
         """Make a job fail."""
-        return await self._change_job(job_id, request, "fail", FailJobOrder)
+        return await self._change_job(job_id, request, "fail", FailJobCommand)
 
     async def slow_job(self, job_id: PathId, request: Request) -> Response:
         """Let a job take longer."""
-        return await self._change_job(job_id, request, "slow", SlowJobOrder)
+        return await self._change_job(job_id, request, "slow", SlowJobCommand)
 
     async def backfill(self, backfill_id: PathId, request: Request) -> Response:
         """Show a backfill and some of its jobs, the newest first."""
@@ -79,7 +79,7 @@ class Details:
         return elsewhere(f"/backfills/{segment(backfill_id)}")
 
     async def _change_job(
-        self, job_id: str, request: Request, name: str, kind: type[FailJobOrder] | type[SlowJobOrder]
+        self, job_id: str, request: Request, name: str, kind: type[FailJobCommand] | type[SlowJobCommand]
     ) -> Response:
         """Carry out a form that changes what becomes of a job."""
 

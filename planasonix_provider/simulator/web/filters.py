@@ -12,8 +12,8 @@ from pydantic_core import to_json
 
 from planasonix_provider.simulator.api.responses import refused_value
 from planasonix_provider.simulator.model.paging import BackfillQuery, JobQuery, PageQuery
-from planasonix_provider.simulator.model.simulated_backfills import PlannedBackfill
-from planasonix_provider.simulator.model.simulated_jobs import PlannedJob
+from planasonix_provider.simulator.model.simulated_backfills import SimulatedBackfill
+from planasonix_provider.simulator.model.simulated_jobs import SimulatedJob
 
 Q = TypeVar("Q", bound=PageQuery)
 
@@ -26,7 +26,7 @@ class JobFilter(JobQuery):
 
     text: str | None = None
 
-    def wants(self, job: PlannedJob, now: datetime) -> bool:
+    def wants(self, job: SimulatedJob, now: datetime) -> bool:
         """Tell whether a job belongs to the list.
 
         :param job: the job.
@@ -50,7 +50,7 @@ class BackfillFilter(BackfillQuery):
 
     text: str | None = None
 
-    def wants(self, backfill: PlannedBackfill, now: datetime) -> bool:
+    def wants(self, backfill: SimulatedBackfill, now: datetime) -> bool:
         """Tell whether a backfill belongs to the list.
 
         :param backfill: the backfill.

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from fastapi import Request, Response
 
 from planasonix_provider.simulator.api.responses import STATUS_OF, refused_value
-from planasonix_provider.simulator.model.api_errors import Refused
+from planasonix_provider.simulator.model.api_errors import ApiError
 from planasonix_provider.simulator.web.render import elsewhere
 
 #: What was typed, by the names of the fields; those that were left empty are not there.
@@ -29,7 +29,7 @@ class Form:
 
     name: str
     typed: Typed = field(default_factory=dict)
-    refused: Refused | None = None
+    refused: ApiError | None = None
     labels: dict[str, str] = field(default_factory=dict)
 
     def label(self, name: str, label: str) -> str:
@@ -75,7 +75,7 @@ async def send(
     typed = {name: value.strip() for name, value in parse_qsl(body) if value.strip()}
     try:
         return elsewhere(carry_out(typed))
-    except Refused as refused:
+    except ApiError as refused:
         return again(Form(name, typed, refused), STATUS_OF[refused.code])
     except ValueError as error:
         return again(Form(name, typed, refused_value(error)), 400)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from planasonix_provider.api.states import BACKFILL_STATES, JOB_STATES
 from planasonix_provider.simulator.airflow_connection import export_line
-from planasonix_provider.simulator.model.workspace import World
+from planasonix_provider.simulator.model.workspace import Workspace
 from planasonix_provider.simulator.web.filters import BackfillFilter, JobFilter, older, read_filter
 from planasonix_provider.simulator.web.render import page
 from planasonix_provider.simulator.web.views import JobRow
@@ -18,14 +18,14 @@ RECENT = 10
 _STATES = ("queued", "running", "cancelling", "succeeded", "completed", "failed", "cancelled")
 
 
-class Lists:
+class ListPages:
     """The pages that list things.
 
     :param world: what they show.
     :param router: where they are put.
     """
 
-    def __init__(self, world: World, router: APIRouter) -> None:
+    def __init__(self, world: Workspace, router: APIRouter) -> None:
         self._world = world
         router.add_api_route("/", self.overview, methods=["GET"])
         router.add_api_route("/jobs", self.jobs, methods=["GET"])

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from planasonix_provider.simulator.api.middleware import PathId
 from planasonix_provider.simulator.api.responses import STATUS_OF
-from planasonix_provider.simulator.model.api_errors import Refused
+from planasonix_provider.simulator.model.api_errors import ApiError
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -79,7 +79,7 @@ async def asset(name: PathId) -> Response:
     :raises Refused: as ``not_found``, if there is no such file.
     """
     if name not in _TYPES:
-        raise Refused("not_found", f"no file {name!r}")
+        raise ApiError("not_found", f"no file {name!r}")
     return Response((_ASSETS / name).read_bytes(), headers=_HEADERS, media_type=_TYPES[name])
 
 
@@ -93,7 +93,7 @@ class PageRoute(APIRoute):
         async def handle_for_people(request: Request) -> Response:
             try:
                 return await handle(request)
-            except Refused as refused:
+            except ApiError as refused:
                 return page("refused", STATUS_OF[refused.code], refused=refused)
 
         return handle_for_people

@@ -6,17 +6,17 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends
 
-from planasonix_provider.simulator.api.pipeline import Gate
+from planasonix_provider.simulator.api.pipeline import RequestPipeline
 from planasonix_provider.simulator.csrf import refuse_other_sites
-from planasonix_provider.simulator.web.control_page import Steering
-from planasonix_provider.simulator.web.detail_pages import Details
-from planasonix_provider.simulator.web.list_pages import Lists
+from planasonix_provider.simulator.web.control_page import ControlPage
+from planasonix_provider.simulator.web.detail_pages import DetailPages
+from planasonix_provider.simulator.web.list_pages import ListPages
 from planasonix_provider.simulator.web.render import PageRoute, asset
-from planasonix_provider.simulator.web.start_page import Starting
+from planasonix_provider.simulator.web.start_page import StartPage
 from planasonix_provider.simulator.web.webhook_pages import WebhookPages
 
 
-def site(gate: Gate, airflow_url: str | None = None) -> APIRouter:
+def site(gate: RequestPipeline, airflow_url: str | None = None) -> APIRouter:
     """Make all pages. They take no key, and are no requests of the API.
 
     :param gate: what they show and steer.
@@ -28,11 +28,11 @@ def site(gate: Gate, airflow_url: str | None = None) -> APIRouter:
     if airflow_url is not None and not _is_web(airflow_url):
         raise ValueError(f"airflow_url: got {airflow_url!r}, allowed is an http or https URL.")
     router = APIRouter(route_class=PageRoute, redirect_slashes=False, dependencies=[Depends(refuse_other_sites)])
-    Lists(gate.world, router)
-    Details(gate, airflow_url, router)
+    ListPages(gate.world, router)
+    DetailPages(gate, airflow_url, router)
     WebhookPages(gate.world.webhooks, router)
-    Starting(gate, router)
-    Steering(gate, router)
+    StartPage(gate, router)
+    ControlPage(gate, router)
     router.add_api_route("/assets/{name}", asset, methods=["GET"])
     return router
 

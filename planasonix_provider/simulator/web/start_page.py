@@ -6,22 +6,22 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from planasonix_provider.simulator.api.pipeline import Gate
-from planasonix_provider.simulator.control.control_commands import ConnectionOrder
-from planasonix_provider.simulator.model.request_bodies import SyncOrder
-from planasonix_provider.simulator.model.simulated_backfills import BackfillOrder
+from planasonix_provider.simulator.api.pipeline import RequestPipeline
+from planasonix_provider.simulator.control.control_commands import AddConnectionCommand
+from planasonix_provider.simulator.model.request_bodies import SyncRequestBody
+from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
 from planasonix_provider.simulator.web.forms import Form, Typed, parts, send
 from planasonix_provider.simulator.web.render import page, segment
 
 
-class Starting:
+class StartPage:
     """The page that starts things.
 
     :param gate: where they are started.
     :param router: where it is put.
     """
 
-    def __init__(self, gate: Gate, router: APIRouter) -> None:
+    def __init__(self, gate: RequestPipeline, router: APIRouter) -> None:
         self._gate = gate
         self._world = gate.world
         router.add_api_route("/start", self.show, methods=["GET"])
@@ -39,7 +39,7 @@ class Starting:
 
         def start(typed: Typed) -> str:
             connection_id, body = _taken(typed)
-            job = self._world.start_sync(connection_id, SyncOrder.model_validate(body))
+            job = self._world.start_sync(connection_id, SyncRequestBody.model_validate(body))
             return f"/jobs/{segment(job.id)}"
 
         return await send(request, "sync", start, self._page)
@@ -51,7 +51,7 @@ class Starting:
             connection_id, body = _taken(typed)
             if "tables" in body:
                 body["tables"] = parts(body["tables"])
-            backfill = self._world.start_backfill(connection_id, BackfillOrder.model_validate(body))
+            backfill = self._world.start_backfill(connection_id, BackfillRequestBody.model_validate(body))
             return f"/backfills/{segment(backfill.id)}"
 
         return await send(request, "backfill", start, self._page)
@@ -60,7 +60,7 @@ class Starting:
         """Create a connection."""
 
         def create(typed: Typed) -> str:
-            ConnectionOrder.model_validate(typed).carry_out(self._gate)
+            AddConnectionCommand.model_validate(typed).carry_out(self._gate)
             return f"/start?connection_id={segment(typed['connection_id'])}"
 
         return await send(request, "connection", create, self._page)

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from planasonix_provider.api.models import Job, JobResults
 from planasonix_provider.api.states import JOB_OVER
-from planasonix_provider.simulator.model.workspace import Sight
+from planasonix_provider.simulator.model.workspace import JobSnapshot
 from planasonix_provider.simulator.web.render import segment
 
 #: What leads back to Airflow, by the names that the operators send.
@@ -40,7 +40,7 @@ class JobRow:
     created_at: datetime
 
     @classmethod
-    def of(cls, sight: Sight) -> JobRow:
+    def of(cls, sight: JobSnapshot) -> JobRow:
         """Show a job in short.
 
         :param sight: the job.
@@ -76,7 +76,7 @@ class JobView:
     backfill_id: str | None
 
     @classmethod
-    def of(cls, sight: Sight) -> JobView:
+    def of(cls, sight: JobSnapshot) -> JobView:
         """Show all there is of a job.
 
         :param sight: the job.

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from planasonix_provider.api.models import Delivery
 from planasonix_provider.api.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
-from planasonix_provider.simulator.model.collection import Shelf
+from planasonix_provider.simulator.model.collection import Collection
 from planasonix_provider.simulator.model.journal import Journal
-from planasonix_provider.simulator.model.settings import Settings
+from planasonix_provider.simulator.model.settings import SimulatorSettings
 from planasonix_provider.simulator.webhooks.subscriptions import Subscription
 from planasonix_provider.simulator.webhooks.webhook_events import Event
 
@@ -33,7 +33,7 @@ class SentDelivery(Delivery):
     event_id: str
 
 
-class Letter(NamedTuple):
+class SignedRequest(NamedTuple):
     """A delivery as it is posted, signed at this moment.
 
     :param url: where to.
@@ -47,7 +47,7 @@ class Letter(NamedTuple):
 
 
 @dataclass(eq=False)
-class Parcel:
+class QueuedDelivery:
     """One event for one subscription.
 
     :param id: the delivery's id.
@@ -100,7 +100,7 @@ class Outbox:
     :param keep: how many deliveries that are over are kept.
     """
 
-    def __init__(self, journal: Journal, lock: RLock, settings: Callable[[], Settings], keep: int) -> None:
+    def __init__(self, journal: Journal, lock: RLock, settings: Callable[[], SimulatorSettings], keep: int) -> None:
         self._journal = journal
         self._lock = lock
         self._settings = settings
@@ -110,12 +110,12 @@ class Outbox:
     def reset(self) -> None:
         """Forget all deliveries."""
         with self._lock:
-            self._parcels = Shelf[Parcel]("delivery")
-            self._pending: dict[str, Parcel] = {}
-            self._held: dict[str, Parcel] = {}
-            self._over: deque[Parcel] = deque()
+            self._parcels = Collection[QueuedDelivery]("delivery")
+            self._pending: dict[str, QueuedDelivery] = {}
+            self._held: dict[str, QueuedDelivery] = {}
+            self._over: deque[QueuedDelivery] = deque()
 
-    def add(self, event: Event, subscription: Subscription) -> Parcel:
+    def add(self, event: Event, subscription: Subscription) -> QueuedDelivery:
         """Have an event delivered: once, twice or out of order, as the settings say.
 
         :param event: the event.
@@ -131,7 +131,7 @@ class Outbox:
                 self._hold_or_overtake(parcel)
             return parcel
 
-    def due(self) -> list[Parcel]:
+    def due(self) -> list[QueuedDelivery]:
         """Tell what is to be sent now.
 
         :return: the deliveries, the one that is due longest first.
@@ -151,7 +151,7 @@ class Outbox:
             next_due = min((parcel.due for parcel in self._live()), default=float("inf"))
         return min(most, max(0.0, next_due - time.monotonic()))
 
-    def letter(self, parcel: Parcel) -> Letter | None:
+    def letter(self, parcel: QueuedDelivery) -> SignedRequest | None:
         """Write a delivery down, as its subscription is now.
 
         :param parcel: the delivery.
@@ -168,9 +168,9 @@ class Outbox:
                 TIMESTAMP_HEADER: str(timestamp),
                 SIGNATURE_HEADER: sign(parcel.event.body, subscription.secret, timestamp),
             }
-            return Letter(subscription.url, parcel.event.body, headers)
+            return SignedRequest(subscription.url, parcel.event.body, headers)
 
-    def record(self, parcel: Parcel, status: int | None, error: str | None = None) -> None:
+    def record(self, parcel: QueuedDelivery, status: int | None, error: str | None = None) -> None:
         """Take note of an attempt.
 
         :param parcel: the delivery.
@@ -250,13 +250,13 @@ class Outbox:
             )
             return sum(at > now - timedelta(hours=24) for at in failed if at is not None)
 
-    def _pack(self, event: Event, subscription: Subscription) -> Parcel:
-        parcel = Parcel(self._journal.ids("whd"), self._parcels.next_position, subscription, event)
+    def _pack(self, event: Event, subscription: Subscription) -> QueuedDelivery:
+        parcel = QueuedDelivery(self._journal.ids("whd"), self._parcels.next_position, subscription, event)
         self._parcels.add(parcel)
         self._pending[parcel.id] = parcel
         return parcel
 
-    def _hold_or_overtake(self, parcel: Parcel) -> None:
+    def _hold_or_overtake(self, parcel: QueuedDelivery) -> None:
         """Keep every other delivery of a subscription back until the next one was sent."""
         held = self._held.pop(parcel.subscription.id, None)
         if held is not None and not held.attempt:
@@ -265,14 +265,14 @@ class Outbox:
         self._held[parcel.subscription.id] = parcel
         parcel.due += LONGEST_HOLD / self._settings().speed
 
-    def _is_pending(self, parcel: Parcel) -> bool:
+    def _is_pending(self, parcel: QueuedDelivery) -> bool:
         # Not if it is one from before a reset.
         return self._pending.get(parcel.id) is parcel
 
-    def _live(self) -> Iterator[Parcel]:
+    def _live(self) -> Iterator[QueuedDelivery]:
         return (parcel for parcel in self._pending.values() if parcel.subscription.is_live)
 
-    def _end(self, parcel: Parcel, status: str) -> None:
+    def _end(self, parcel: QueuedDelivery, status: str) -> None:
         parcel.status = status
         parcel.over_at = self._journal.clock()
         if status == "delivered":

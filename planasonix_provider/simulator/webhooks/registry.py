@@ -9,19 +9,19 @@ from threading import RLock
 from pydantic import SecretStr
 
 from planasonix_provider.api.models import Delivery, NewWebhook, RotatedSecret, TestDelivery, Webhook
-from planasonix_provider.simulator.model.api_errors import Refused
-from planasonix_provider.simulator.model.collection import Shelf
-from planasonix_provider.simulator.model.idempotency import Starts
+from planasonix_provider.simulator.model.api_errors import ApiError
+from planasonix_provider.simulator.model.collection import Collection
+from planasonix_provider.simulator.model.idempotency import IdempotencyKeys
 from planasonix_provider.simulator.model.journal import Journal
-from planasonix_provider.simulator.model.settings import Settings
+from planasonix_provider.simulator.model.settings import SimulatorSettings
 from planasonix_provider.simulator.webhooks.deliveries import Outbox
 from planasonix_provider.simulator.webhooks.subscriptions import (
     Subscription,
-    WebhookChangeOrder,
-    WebhookOrder,
-    WebhookTestOrder,
+    WebhookPatchRequestBody,
+    WebhookRequestBody,
+    WebhookTestRequestBody,
 )
-from planasonix_provider.simulator.webhooks.webhook_events import Event, News
+from planasonix_provider.simulator.webhooks.webhook_events import Event, StateChanges
 
 
 class Webhooks:
@@ -40,7 +40,7 @@ class Webhooks:
         journal: Journal,
         lock: RLock,
         now: Callable[[], datetime],
-        settings: Callable[[], Settings],
+        settings: Callable[[], SimulatorSettings],
     ) -> None:
         self.outbox = outbox
         #: Called once there is a new subscription, for whoever is to deliver.
@@ -53,8 +53,8 @@ class Webhooks:
     def reset(self) -> None:
         """Forget all subscriptions and deliveries."""
         with self._lock:
-            self._subscriptions = Shelf[Subscription]("webhook")
-            self._starts = Starts()
+            self._subscriptions = Collection[Subscription]("webhook")
+            self._starts = IdempotencyKeys()
             self._count = 0
             self.outbox.reset()
 
@@ -69,7 +69,7 @@ class Webhooks:
         with self._lock:
             self._now()
 
-    def notice(self, news: News) -> None:
+    def notice(self, news: StateChanges) -> None:
         """Have what happened delivered to whom it concerns; to be called under the lock.
 
         :param news: what happened.
@@ -78,7 +78,7 @@ class Webhooks:
             for event in news.events(self._journal.ids):
                 self._publish(event)
 
-    def create(self, order: WebhookOrder, *, idempotency_key: str | None = None) -> NewWebhook:
+    def create(self, order: WebhookRequestBody, *, idempotency_key: str | None = None) -> NewWebhook:
         """Create a subscription.
 
         :param order: what it is created with.
@@ -129,7 +129,7 @@ class Webhooks:
             page, end = self._subscriptions.page(lambda one: not one.is_deleted, limit=limit, before=before)
             return [self._shown(subscription, now) for subscription in page], end
 
-    def update(self, webhook_id: str, change: WebhookChangeOrder) -> Webhook:
+    def update(self, webhook_id: str, change: WebhookPatchRequestBody) -> Webhook:
         """Change a subscription. What is still to be delivered goes to the new URL, once it is enabled.
 
         :param webhook_id: its id.
@@ -175,7 +175,7 @@ class Webhooks:
             self._journal.write("webhooks.rotate", at=now, webhook_id=webhook_id)
             return RotatedSecret(id=subscription.id, signing_secret=subscription.secret, rotated_at=now)
 
-    def test(self, webhook_id: str, order: WebhookTestOrder | None = None) -> TestDelivery:
+    def test(self, webhook_id: str, order: WebhookTestRequestBody | None = None) -> TestDelivery:
         """Send a test event, of a job or backfill that does not exist.
 
         :param webhook_id: the subscription's id.
@@ -207,7 +207,7 @@ class Webhooks:
             self._now()
             return self.outbox.page(self._get(webhook_id), limit=limit, before=before)
 
-    def _create(self, order: WebhookOrder, now: datetime) -> Subscription:
+    def _create(self, order: WebhookRequestBody, now: datetime) -> Subscription:
         subscription = Subscription(
             id=self._journal.ids("wh"),
             position=self._subscriptions.next_position,
@@ -226,7 +226,7 @@ class Webhooks:
     def _get(self, webhook_id: str) -> Subscription:
         subscription = self._subscriptions.get(webhook_id)
         if subscription.is_deleted:
-            raise Refused("not_found", f"no webhook {webhook_id!r}")
+            raise ApiError("not_found", f"no webhook {webhook_id!r}")
         return subscription
 
     def _publish(self, event: Event) -> None:

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, StrictBool
 
-from planasonix_provider.api.models import WebhookBody, WebhookChange, WebhookTestBody
+from planasonix_provider.api.models import WebhookBody, WebhookPatchBody, WebhookTestBody
 from planasonix_provider.api.validation import SHORTEST_SECRET, is_here
-from planasonix_provider.simulator.model.request_bodies import NoNulls
+from planasonix_provider.simulator.model.request_bodies import RejectNullFields
 
 
 def _receiver(url: str) -> str:
@@ -42,7 +42,7 @@ EventName = Annotated[str, AfterValidator(_name)]
 EventNames = Annotated[list[EventName], Field(min_length=1)]
 
 
-class WebhookOrder(NoNulls, WebhookBody):
+class WebhookRequestBody(RejectNullFields, WebhookBody):
     """A body that the API takes for a subscription."""
 
     # Neither a repr nor a complaint tells the secret.
@@ -53,7 +53,7 @@ class WebhookOrder(NoNulls, WebhookBody):
     secret: Annotated[str, Field(min_length=SHORTEST_SECRET)] | None = Field(default=None, repr=False)
 
 
-class WebhookChangeOrder(NoNulls, WebhookChange):
+class WebhookPatchRequestBody(RejectNullFields, WebhookPatchBody):
     """A body that the API takes for a change of a subscription; what is left out stays as it is."""
 
     url: Receiver | None = None
@@ -61,7 +61,7 @@ class WebhookChangeOrder(NoNulls, WebhookChange):
     enabled: StrictBool | None = None
 
 
-class WebhookTestOrder(NoNulls, WebhookTestBody):
+class WebhookTestRequestBody(RejectNullFields, WebhookTestBody):
     """A body that the API takes for a test event."""
 
     event: EventName | None = None

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic_core import to_json
 
 from planasonix_provider.simulator.model.clock_and_ids import Ids
-from planasonix_provider.simulator.model.simulated_backfills import PlannedBackfill
-from planasonix_provider.simulator.model.simulated_jobs import PlannedJob
+from planasonix_provider.simulator.model.simulated_backfills import SimulatedBackfill
+from planasonix_provider.simulator.model.simulated_jobs import SimulatedJob
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class News:
+class StateChanges:
     """What happened to jobs and backfills since somebody looked last.
 
     :param started: the jobs that were started.
@@ -55,9 +55,9 @@ class News:
     :param backfills: the backfills that are over.
     """
 
-    started: Sequence[PlannedJob]
-    ended: Sequence[PlannedJob]
-    backfills: Sequence[PlannedBackfill]
+    started: Sequence[SimulatedJob]
+    ended: Sequence[SimulatedJob]
+    backfills: Sequence[SimulatedBackfill]
 
     def events(self, ids: Ids) -> list[Event]:
         """Tell it as events.
@@ -70,7 +70,7 @@ class News:
         events = [Event(ids("evt"), *happened) for happened in told]
         return sorted(events, key=lambda event: event.at)
 
-    def told(self, backfill_of: Callable[[PlannedJob], str | None]) -> list[dict[str, Any]]:
+    def told(self, backfill_of: Callable[[SimulatedJob], str | None]) -> list[dict[str, Any]]:
         """Tell all of it in plain words.
 
         :param backfill_of: tells which backfill has made a job.

@@ -12,13 +12,13 @@ from threading import Event, Lock, Thread
 from urllib.parse import urlsplit
 
 from planasonix_provider.simulator.hosts import host_name
-from planasonix_provider.simulator.webhooks.deliveries import Letter
+from planasonix_provider.simulator.webhooks.deliveries import SignedRequest
 from planasonix_provider.simulator.webhooks.registry import Webhooks
 
 #: How many seconds pass between two looks at what happened.
 LOOK_EVERY = 0.05
 #: How long a receiver may take to answer, in seconds.
-PATIENCE = 5
+SEND_TIMEOUT = 5
 
 
 class RestrictedHTTPConnection(HTTPConnection):
@@ -33,7 +33,7 @@ class RestrictedHTTPConnection(HTTPConnection):
     def __init__(self, host: str, port: int | None, is_encrypted: bool, hosts: Collection[str] | None) -> None:
         # http.client leaves the default port out of the header Host.
         self.default_port = 443 if is_encrypted else 80
-        super().__init__(host, port or self.default_port, timeout=PATIENCE)
+        super().__init__(host, port or self.default_port, timeout=SEND_TIMEOUT)
         self._is_encrypted = is_encrypted
         self._hosts = hosts
 
@@ -59,11 +59,11 @@ class RestrictedHTTPConnection(HTTPConnection):
     def _first(self, addresses: Sequence[str]) -> socket.socket:
         for address in addresses[:-1]:
             with suppress(OSError):
-                return socket.create_connection((address, self.port), PATIENCE)
-        return socket.create_connection((addresses[-1], self.port), PATIENCE)
+                return socket.create_connection((address, self.port), SEND_TIMEOUT)
+        return socket.create_connection((addresses[-1], self.port), SEND_TIMEOUT)
 
 
-class Courier:
+class WebhookSender:
     """Delivers between :meth:`start` and :meth:`stop`, while there are subscriptions.
 
     :param webhooks: the subscriptions.
@@ -75,7 +75,7 @@ class Courier:
         self._hosts = hosts
         self._lock = Lock()
         self._is_on_duty = False
-        self._rounds: _Rounds | None = None
+        self._rounds: _SenderThread | None = None
         webhooks.on_subscribed = self.wake
 
     def start(self) -> None:
@@ -96,10 +96,10 @@ class Courier:
         """Start the thread if it is needed and not there."""
         with self._lock:
             if self._is_on_duty and self._rounds is None and self._webhooks.are_any:
-                self._rounds = _Rounds(self._webhooks, self._hosts, self._is_needed)
+                self._rounds = _SenderThread(self._webhooks, self._hosts, self._is_needed)
                 self._rounds.start()
 
-    def _is_needed(self, rounds: _Rounds) -> bool:
+    def _is_needed(self, rounds: _SenderThread) -> bool:
         with self._lock:
             if self._rounds is not rounds:
                 return False
@@ -108,10 +108,12 @@ class Courier:
             return self._rounds is not None
 
 
-class _Rounds(Thread):
+class _SenderThread(Thread):
     """One thread, from the first subscription to the end of the last."""
 
-    def __init__(self, webhooks: Webhooks, hosts: Collection[str] | None, is_needed: Callable[[_Rounds], bool]) -> None:
+    def __init__(
+        self, webhooks: Webhooks, hosts: Collection[str] | None, is_needed: Callable[[_SenderThread], bool]
+    ) -> None:
         super().__init__(name="planasonix-webhooks", daemon=True)
         self._webhooks = webhooks
         self._hosts = hosts
@@ -140,9 +142,9 @@ class _Rounds(Thread):
         if line:
             with suppress(OSError):
                 line.shutdown(socket.SHUT_RDWR)
-        self.join(2 * PATIENCE)
+        self.join(2 * SEND_TIMEOUT)
 
-    def _post(self, letter: Letter) -> tuple[int | None, str | None]:
+    def _post(self, letter: SignedRequest) -> tuple[int | None, str | None]:
         """Post a letter. Redirects are not followed, and no proxy is asked: either could lead signed events astray."""
         parts = urlsplit(letter.url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

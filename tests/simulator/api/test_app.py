@@ -10,7 +10,7 @@ import pytest
 from planasonix_provider.simulator import Fault
 from planasonix_provider.simulator.api.app import create_app
 from planasonix_provider.simulator.model.api_keys import SCOPES
-from planasonix_provider.simulator.model.workspace import World
+from planasonix_provider.simulator.model.workspace import Workspace
 from tests.support.simulator_responses import complaints, error
 
 SYNC = "/connections/conn_demo_01/sync"
@@ -420,7 +420,7 @@ class TestLongBodies:
 
 
 async def test_app_works_without_a_server(clock):
-    app = create_app(World(clock=clock))
+    app = create_app(Workspace(clock=clock))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         client.headers["Authorization"] = "Bearer plnx_sim_local_key"
         job_id = (await client.post(f"/api/v1{SYNC}")).json()["data"]["job"]["id"]
@@ -430,7 +430,7 @@ async def test_app_works_without_a_server(clock):
 
 
 async def test_a_connection_that_is_not_there_cannot_break(clock):
-    app = create_app(World(clock=clock))
+    app = create_app(Workspace(clock=clock))
     app.state.gate.faults.add(Fault(kind="reset"))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         with pytest.raises(RuntimeError, match="class Simulator"):

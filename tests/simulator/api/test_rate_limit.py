@@ -4,21 +4,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from planasonix_provider.simulator.api.rate_limit import Limits
+from planasonix_provider.simulator.api.rate_limit import PerKeyRateLimit
 
 # The clock begins at 14:22:10, so its window ends in 50 s.
 RESET = 1743085380
 
 
 def test_headers_count_down(clock):
-    limits = Limits(clock, 3)
+    limits = PerKeyRateLimit(clock, 3)
     remaining = [limits.take("k").headers["X-RateLimit-Remaining"] for _ in range(4)]
     assert remaining == ["2", "1", "0", "0"]
     assert limits.take("k").headers["X-RateLimit-Limit"] == "3"
 
 
 def test_window_is_a_minute_of_the_clock(clock):
-    limits = Limits(clock, 1)
+    limits = PerKeyRateLimit(clock, 1)
     assert limits.take("k").reset_at == RESET
     clock.move(49)
     assert limits.take("k").is_exceeded
@@ -28,20 +28,20 @@ def test_window_is_a_minute_of_the_clock(clock):
 
 
 def test_retry_after_only_beyond_the_limit(clock):
-    limits = Limits(clock, 1)
+    limits = PerKeyRateLimit(clock, 1)
     assert "Retry-After" not in limits.take("k").headers
     clock.move(0.5)
     assert limits.take("k").headers["Retry-After"] == "50", "rounded up, or the retry comes too early"
 
 
 def test_keys_do_not_share(clock):
-    limits = Limits(clock, 1)
+    limits = PerKeyRateLimit(clock, 1)
     limits.take("k")
     assert not limits.take("l").is_exceeded
 
 
 def test_limit_can_change_in_a_window(clock):
-    limits = Limits(clock, 1)
+    limits = PerKeyRateLimit(clock, 1)
     limits.take("k")
     limits.configure(5)
     assert limits.take("k").headers["X-RateLimit-Remaining"] == "3"
@@ -53,13 +53,13 @@ def test_limit_can_change_in_a_window(clock):
 @pytest.mark.parametrize("limit", [0, -1])
 def test_limit_must_be_positive(clock, limit):
     with pytest.raises(ValueError, match=f"per_minute: got {limit}"):
-        Limits(clock, limit)
+        PerKeyRateLimit(clock, limit)
     with pytest.raises(ValueError, match=f"per_minute: got {limit}"):
-        Limits(clock).configure(limit)
+        PerKeyRateLimit(clock).configure(limit)
 
 
 def test_threads_lose_no_count(clock):
-    limits = Limits(clock)
+    limits = PerKeyRateLimit(clock)
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda _: limits.take("k"), range(400)))
     assert limits.take("k").used == 401

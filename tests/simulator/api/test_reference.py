@@ -16,7 +16,7 @@ import pytest
 
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.model.clock_and_ids import random_id
-from planasonix_provider.simulator.model.simulated_backfills import BackfillOrder
+from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
 from planasonix_provider.simulator.webhooks import webhook_sender
 from tests.api.test_reference import name_of
 from tests.simulator.conftest import Clock
@@ -106,7 +106,7 @@ class Stage:
         # There is a cursor, so there is more than the page, of which the example shows the first.
         self.at("2025-03-27T14:24:00Z")
         for _ in range(50):
-            self.simulator.world.start_backfill(CONNECTION, BackfillOrder(**BODIES["trigger_backfill"]))
+            self.simulator.world.start_backfill(CONNECTION, BackfillRequestBody(**BODIES["trigger_backfill"]))
         self.before_get_backfill()
 
     def before_list_jobs(self) -> None:

@@ -5,14 +5,14 @@ from threading import RLock
 import pytest
 
 from planasonix_provider.api.operations import Operations
-from planasonix_provider.simulator.model.api_errors import Refused
-from planasonix_provider.simulator.model.api_keys import ROUTES, Keys
+from planasonix_provider.simulator.model.api_errors import ApiError
+from planasonix_provider.simulator.model.api_keys import ROUTES, ApiKeys
 from planasonix_provider.simulator.model.journal import Journal
 
 
 @pytest.fixture
-def keys() -> Keys:
-    keys = Keys(Journal(), RLock())
+def keys() -> ApiKeys:
+    keys = ApiKeys(Journal(), RLock())
     keys.add("plnx_1")
     return keys
 
@@ -34,19 +34,19 @@ def test_known_key(keys, header):
     ],
 )
 def test_no_valid_key(keys, header, said):
-    with pytest.raises(Refused, match=said) as caught:
+    with pytest.raises(ApiError, match=said) as caught:
         keys.authenticate(header)
     assert caught.value.code == "unauthorized"
 
 
 def test_revoked_key(keys):
     keys.revoke("plnx_1")
-    with pytest.raises(Refused, match="revoked"):
+    with pytest.raises(ApiError, match="revoked"):
         keys.authenticate("Bearer plnx_1")
 
 
 def test_revoking_an_unknown_key(keys):
-    with pytest.raises(Refused, match="no such key"):
+    with pytest.raises(ApiError, match="no such key"):
         keys.revoke("plnx_2")
 
 
@@ -54,7 +54,7 @@ def test_scope(keys):
     key = keys.add(scopes=["jobs:read"])
     key.require("jobs:read")
     key.require(None)
-    with pytest.raises(Refused, match="jobs:write"):
+    with pytest.raises(ApiError, match="jobs:write"):
         key.require("jobs:write")
 
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from planasonix_provider.simulator.model.simulated_backfills import BackfillOrder
-from planasonix_provider.simulator.model.workspace import World
+from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
+from planasonix_provider.simulator.model.workspace import Workspace
 
 CONNECTION = "conn_demo_01"
-BODY = BackfillOrder.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"})
+BODY = BackfillRequestBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"})
 
 
 def test_jobs_of_all_come_in_the_order_of_time(world, clock):
@@ -32,7 +32,7 @@ def test_jobs_of_all_come_in_the_order_of_time(world, clock):
 @pytest.mark.parametrize("step", [0.5, 3, 1000])
 def test_it_does_not_matter_how_often_somebody_looks(clock, step):
     names = (f"{number}" for number in range(100))
-    world = World(clock=clock, ids=lambda prefix: f"{prefix}_{next(names)}")
+    world = Workspace(clock=clock, ids=lambda prefix: f"{prefix}_{next(names)}")
     for jobs, parallel in ((7, 2), (5, 3)):
         world.plan_backfill(CONNECTION, jobs=jobs, parallel=parallel, job_seconds=4.5)
         world.start_backfill(CONNECTION, BODY)

@@ -5,14 +5,14 @@ from collections import Counter
 
 import pytest
 
-from planasonix_provider.simulator.model.simulated_backfills import BackfillOrder
-from planasonix_provider.simulator.model.workspace import World
+from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
+from planasonix_provider.simulator.model.workspace import Workspace
 
 STATES = ("queued", "running", "cancelling", "succeeded", "failed", "cancelled")
-BODY = BackfillOrder.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"})
+BODY = BackfillRequestBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"})
 
 
-def listed(world: World, status: str | None, limit: int) -> list[str]:
+def listed(world: Workspace, status: str | None, limit: int) -> list[str]:
     """Walk a list to its end."""
     ids: list[str] = []
     before = None
@@ -27,7 +27,7 @@ def listed(world: World, status: str | None, limit: int) -> list[str]:
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_happens_each_job_is_in_the_list_of_its_state(clock, seed):
     chance = random.Random(seed)
-    world = World(clock=clock, keep=chance.choice([5, 10_000]))
+    world = Workspace(clock=clock, keep=chance.choice([5, 10_000]))
     world.configure(conflict="allowed")
     seen = set()
     for _ in range(60):

@@ -22,9 +22,9 @@ import pytest
 
 from planasonix_provider.api.models import BackfillBody, SyncBody
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.model.api_errors import Refused
-from planasonix_provider.simulator.model.workspace import API_KEY, World
-from planasonix_provider.simulator.webhooks.subscriptions import WebhookChangeOrder, WebhookOrder
+from planasonix_provider.simulator.model.api_errors import ApiError
+from planasonix_provider.simulator.model.workspace import API_KEY, Workspace
+from planasonix_provider.simulator.webhooks.subscriptions import WebhookPatchRequestBody, WebhookRequestBody
 from tests.simulator.conftest import Clock
 from tests.support.webhook_target import until
 
@@ -38,21 +38,21 @@ def state(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def world(state: Path, clock: Clock) -> World:
-    return World(clock=clock, state=state)
+def world(state: Path, clock: Clock) -> Workspace:
+    return Workspace(clock=clock, state=state)
 
 
-def killed_and_restarted(state: Path, clock: Clock, **options: Any) -> World:
+def killed_and_restarted(state: Path, clock: Clock, **options: Any) -> Workspace:
     copy = state.with_suffix(f".{random.random()}")
     shutil.copy(state, copy)
-    return World(clock=clock, state=copy, **options)
+    return Workspace(clock=clock, state=copy, **options)
 
 
 def lines(state: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in state.read_text().splitlines()]
 
 
-def all_of(world: World) -> dict[str, Any]:
+def all_of(world: Workspace) -> dict[str, Any]:
     """All that a caller can see."""
     return {
         "jobs": world.jobs(),
@@ -83,12 +83,12 @@ class TestAWorldThatWasKilled:
         job = world.start_sync(CONNECTION, body, idempotency_key="k")
         again = killed_and_restarted(state, clock)
         assert again.start_sync(CONNECTION, body, idempotency_key="k").id == job.id
-        with pytest.raises(Refused, match="came with another"):
+        with pytest.raises(ApiError, match="came with another"):
             again.start_sync(CONNECTION, SyncBody(), idempotency_key="k")
 
     def test_refuses_a_second_sync_still(self, world, state, clock):
         job = world.start_sync(CONNECTION)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(ApiError) as refused:
             killed_and_restarted(state, clock).start_sync(CONNECTION)
         assert refused.value.existing_job_id == job.id
 
@@ -132,7 +132,7 @@ class TestAWorldThatWasKilled:
         again = killed_and_restarted(state, clock)
         assert again.keys.authenticate("Bearer plnx_new").scopes == {"jobs:read"}
         again.keys.authenticate(f"Bearer {made_up}")
-        with pytest.raises(Refused):
+        with pytest.raises(ApiError):
             again.keys.authenticate(f"Bearer {API_KEY}")
         assert again.settings == world.settings
         assert again.connections == world.connections
@@ -148,10 +148,10 @@ class TestAWorldThatWasKilled:
         assert len(again.backfill(backfill.id).job_ids) == 5
 
     def test_tells_those_who_subscribed_what_they_were_not_told_yet(self, world, state, clock):
-        order = WebhookOrder(url="https://a.example/hook", events=["job.queued", "job.succeeded"])
+        order = WebhookRequestBody(url="https://a.example/hook", events=["job.queued", "job.succeeded"])
         webhook = world.webhooks.create(order, idempotency_key="w")
         other = world.webhooks.create(order)
-        world.webhooks.update(other.id, WebhookChangeOrder(enabled=False))
+        world.webhooks.update(other.id, WebhookPatchRequestBody(enabled=False))
         gone = world.webhooks.create(order)
         world.webhooks.delete(gone.id)
         world.start_sync(CONNECTION)
@@ -182,15 +182,17 @@ class TestAWorldThatWasKilled:
             copy = state.with_suffix(f".{number}")
             shutil.copy(path, copy)
             path = copy
-            worlds.append(World(clock=clock, state=path))
+            worlds.append(Workspace(clock=clock, state=path))
         assert [job.connection_id for job in worlds[-1].jobs()] == [f"conn_demo_0{number}" for number in (4, 3, 2, 1)]
 
     @pytest.mark.parametrize("seed", range(20))
     def test_is_what_it_would_be_if_it_had_lived_on(self, state, clock, seed):
         chance = random.Random(seed)
-        world = World(clock=clock, state=state, keep=chance.choice([5, 10_000]))
+        world = Workspace(clock=clock, state=state, keep=chance.choice([5, 10_000]))
         world.webhooks.create(
-            WebhookOrder(url="https://a.example/hook", events=["job.succeeded", "job.failed", "backfill.completed"])
+            WebhookRequestBody(
+                url="https://a.example/hook", events=["job.succeeded", "job.failed", "backfill.completed"]
+            )
         )
         world.configure(conflict="allowed", webhook_delivery=chance.choice(["once", "twice", "shuffled"]))
         acts = [
@@ -205,7 +207,7 @@ class TestAWorldThatWasKilled:
             lambda: clock.move(chance.random() * 15),
         ]
         for _ in range(60):
-            with suppress(Refused, IndexError):
+            with suppress(ApiError, IndexError):
                 chance.choice(acts)()
         world.look()  # what is made from here on has other ids
         again = killed_and_restarted(state, clock, keep=world._keep)
@@ -220,7 +222,7 @@ class TestTheFile:
 
     def test_is_for_nobody_elses_eyes_even_if_it_was_there_already(self, state, clock):
         state.touch(0o644)
-        World(clock=clock, state=state)
+        Workspace(clock=clock, state=state)
         assert stat.S_IMODE(state.stat().st_mode) == 0o600
 
     def test_is_read_by_more_than_a_byte_at_a_time(self, world, state, clock, monkeypatch):
@@ -243,7 +245,7 @@ class TestTheFile:
     def test_tells_each_start_once_and_each_end(self, world, state, clock):
         job = world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "d"}), idempotency_key="k")
         world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "d"}), idempotency_key="k")
-        with pytest.raises(Refused):
+        with pytest.raises(ApiError):
             world.start_sync(CONNECTION)
         backfill = world.start_backfill(CONNECTION, BackfillBody(**MONTH))
         clock.move(2)
@@ -288,7 +290,7 @@ class TestTheFile:
             world.slow_job(job_id, 0)
         world.fail_job(job_id)
         for refused in (lambda: world.fail_job(job_id), lambda: world.slow_job(job_id, 5)):
-            with pytest.raises(Refused):
+            with pytest.raises(ApiError):
                 refused()
         assert [line["do"] for line in lines(state)].count("fail_job") == 1
         assert "slow_job" not in state.read_text()
@@ -340,7 +342,7 @@ class TestTheFile:
         copy = state.with_name("copy")
         copy.write_text(whole)
         with pytest.raises(ValueError, match=r"state: line 3 of \S+ names an act that no simulator") as refused:
-            World(clock=clock, state=copy)
+            Workspace(clock=clock, state=copy)
         assert "plnx_secret" not in str(refused.value)
         assert copy.read_text() == whole
 
@@ -350,7 +352,7 @@ class TestTheFile:
         line = {"at": "2025-01-01T00:00:00Z", "do": do, "with": {"connection_id": CONNECTION, "times": times}}
         state.with_name("copy").write_text(f"{state.read_text()}{json.dumps(line)}\n")
         with pytest.raises(ValueError, match=r"state: line 2 of \S+ is not what a simulator of this version writes"):
-            World(clock=clock, state=state.with_name("copy"))
+            Workspace(clock=clock, state=state.with_name("copy"))
 
     def test_cannot_get_what_could_not_be_read_again(self, world):
         with pytest.raises(LookupError, match=r"webhooks\.forget is not in METHODS"):
@@ -362,7 +364,7 @@ class TestTheFile:
         notes.write_text(text)
         notes.chmod(0o644)
         with pytest.raises(ValueError, match="line 1"):
-            World(clock=clock, state=notes)
+            Workspace(clock=clock, state=notes)
         assert notes.read_text() == text
         assert stat.S_IMODE(notes.stat().st_mode) == 0o644
 
@@ -377,9 +379,9 @@ class TestTheFile:
 
     def test_is_one_simulators_only(self, world, state, clock):
         with pytest.raises(ValueError, match="another simulator writes to"):
-            World(clock=clock, state=state)
+            Workspace(clock=clock, state=state)
         world.close()
-        World(clock=clock, state=state)
+        Workspace(clock=clock, state=state)
 
     def test_is_empty_after_a_reset(self, world, state, clock):
         world.start_sync(CONNECTION)
@@ -387,7 +389,7 @@ class TestTheFile:
         world.reset()
         again = killed_and_restarted(state, clock)
         assert again.jobs() == []
-        with pytest.raises(Refused):
+        with pytest.raises(ApiError):
             again.keys.authenticate("Bearer plnx_other")
 
 

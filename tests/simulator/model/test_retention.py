@@ -6,21 +6,21 @@ import httpx
 import pytest
 
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.model.api_errors import Refused
-from planasonix_provider.simulator.model.simulated_backfills import BackfillOrder
-from planasonix_provider.simulator.model.simulated_jobs import Plan, PlannedJob
-from planasonix_provider.simulator.model.workspace import World
-from planasonix_provider.simulator.webhooks.subscriptions import WebhookOrder
+from planasonix_provider.simulator.model.api_errors import ApiError
+from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
+from planasonix_provider.simulator.model.simulated_jobs import Plan, SimulatedJob
+from planasonix_provider.simulator.model.workspace import Workspace
+from planasonix_provider.simulator.webhooks.subscriptions import WebhookRequestBody
 
 CONNECTION = "conn_demo_01"
 KEEP = 10
-BODY = BackfillOrder.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"})
+BODY = BackfillRequestBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"})
 
 
 @pytest.fixture
-def world(clock) -> World:
+def world(clock) -> Workspace:
     """A world that keeps ten jobs that are over, each of which was queued for 2 s and ran for 20 s."""
-    world = World(clock=clock, keep=KEEP)
+    world = Workspace(clock=clock, keep=KEEP)
     world.configure(conflict="allowed")
     return world
 
@@ -41,10 +41,10 @@ def come_and_go(world, clock):
     return run
 
 
-def is_kept(world: World, job_id: str) -> bool:
+def is_kept(world: Workspace, job_id: str) -> bool:
     try:
         world.job(job_id)
-    except Refused:
+    except ApiError:
         return False
     return True
 
@@ -70,7 +70,7 @@ def test_nothing_else_holds_a_job_that_is_forgotten(world, clock, come_and_go, r
     world.jobs()
     gc.collect()
     # Not isinstance: among all objects are stand-ins that would import what they stand for.
-    alive = [one for one in gc.get_objects() if type(one) is PlannedJob and one.connection_id == "conn_counted"]
+    alive = [one for one in gc.get_objects() if type(one) is SimulatedJob and one.connection_id == "conn_counted"]
     assert len(alive) == 7 + 1, "those of the last backfill, and the last sync; those of one more would be too many"
 
 
@@ -110,7 +110,7 @@ def test_what_ended_first_goes_first_though_nobody_looked_meanwhile(world, clock
     clock.move(1_000)
     assert {job.id for job in world.jobs()} == {last, *syncs}
     assert not is_kept(world, first)
-    with pytest.raises(Refused):
+    with pytest.raises(ApiError):
         world.backfill(second)
 
 
@@ -210,7 +210,7 @@ def test_a_key_is_new_again_once_its_job_is_forgotten(world, come_and_go):
 def test_deliveries_that_are_over_are_bounded_too(world, come_and_go):
     outbox = world.webhooks.outbox
     world.configure(webhook_attempts=1)
-    webhook = world.webhooks.create(WebhookOrder(url="https://example.com", events=["job.succeeded"]))
+    webhook = world.webhooks.create(WebhookRequestBody(url="https://example.com", events=["job.succeeded"]))
     come_and_go(50)
     world.webhooks.look()
     delivered, *failed = outbox.due()
@@ -224,8 +224,8 @@ def test_deliveries_that_are_over_are_bounded_too(world, come_and_go):
 
 
 def test_events_tell_of_jobs_that_are_forgotten_at_once(clock):
-    world = World(clock=clock, keep=1, default_plan=Plan(queued_seconds=0, running_seconds=0))
-    world.webhooks.create(WebhookOrder(url="https://example.com", events=["job.succeeded"]))
+    world = Workspace(clock=clock, keep=1, default_plan=Plan(queued_seconds=0, running_seconds=0))
+    world.webhooks.create(WebhookRequestBody(url="https://example.com", events=["job.succeeded"]))
     ids = [world.start_sync(f"conn_demo_0{number}").id for number in range(1, 6)]
     world.webhooks.look()
     assert [parcel.event.subject_id for parcel in world.webhooks.outbox.due()] == ids
@@ -245,4 +245,4 @@ def test_a_job_that_is_over_cannot_be_cancelled_by_setting_the_clock_back(world,
 @pytest.mark.parametrize("keep", [0, -1])
 def test_something_is_kept(keep):
     with pytest.raises(ValueError, match=f"keep: got {keep}, allowed is a number from 1"):
-        World(keep=keep)
+        Workspace(keep=keep)

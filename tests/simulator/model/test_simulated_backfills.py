@@ -8,31 +8,31 @@ from datetime import timedelta
 import pytest
 
 from planasonix_provider.api.models import Backfill, BackfillBody, SyncBody
-from planasonix_provider.simulator.model.api_errors import Refused
-from planasonix_provider.simulator.model.simulated_backfills import BackfillOrder
-from planasonix_provider.simulator.model.workspace import World
+from planasonix_provider.simulator.model.api_errors import ApiError
+from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
+from planasonix_provider.simulator.model.workspace import Workspace
 
 CONNECTION = "conn_demo_01"
 WINDOW = {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"}
 #: How a backfill ends that has a job in one of these states; the first one that fits holds.
 ENDS = {"cancelled": "cancelled", "failed": "failed", "succeeded": "completed"}
-BODY = BackfillOrder.model_validate(WINDOW)
+BODY = BackfillRequestBody.model_validate(WINDOW)
 
 
 @contextmanager
 def refused(code: str) -> Iterator[None]:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(ApiError) as caught:
         yield
     assert caught.value.code == code
 
 
-def start(world: World, **changes: object) -> str:
+def start(world: Workspace, **changes: object) -> str:
     """Start a backfill as planned, and give its id."""
     world.plan_backfill(CONNECTION, **changes)
     return world.start_backfill(CONNECTION, BODY).id
 
 
-def states(world: World, backfill: Backfill) -> list[str]:
+def states(world: Workspace, backfill: Backfill) -> list[str]:
     """The states of a backfill's jobs, in the order in which it made them."""
     return [world.job(job_id).status for job_id in backfill.job_ids or ()]
 
@@ -89,7 +89,7 @@ class TestCourse:
         assert created == [timedelta(seconds=seconds) for seconds in (2, 22, 42)]
 
     def test_a_job_is_one_as_any_other(self, world, clock):
-        body = BackfillOrder.model_validate({**WINDOW, "metadata": {"dag_id": "d"}})
+        body = BackfillRequestBody.model_validate({**WINDOW, "metadata": {"dag_id": "d"}})
         world.plan_backfill(CONNECTION, jobs=2, tables={"a": 11, "b": 2}, warnings=[{"code": "w", "message": "m"}])
         backfill_id = world.start_backfill(CONNECTION, body).id
         clock.move(22)
@@ -120,7 +120,7 @@ class TestCourse:
 
     def test_body_is_given_back(self, world):
         body = {**WINDOW, "tables": ["b", "a"], "priority": "low", "metadata": {"deep": [1]}}
-        backfill = world.start_backfill(CONNECTION, BackfillOrder.model_validate(body))
+        backfill = world.start_backfill(CONNECTION, BackfillRequestBody.model_validate(body))
         assert backfill.model_dump(include={"start_at", "end_at", "tables", "metadata"}, mode="json") == {
             **WINDOW,
             "tables": ["b", "a"],
@@ -129,7 +129,7 @@ class TestCourse:
 
     def test_only_the_tables_that_were_asked_for(self, world, clock):
         world.plan_backfill(CONNECTION, tables={"a": 10, "b": 20})
-        body = BackfillOrder.model_validate({**WINDOW, "tables": ["b", "new"]})
+        body = BackfillRequestBody.model_validate({**WINDOW, "tables": ["b", "new"]})
         backfill_id = world.start_backfill(CONNECTION, body).id
         clock.move(22)
         backfill = world.backfill(backfill_id)
@@ -430,7 +430,7 @@ class TestIdempotency:
         first = world.start_backfill(CONNECTION, BODY, idempotency_key="k")
         clock.move(100)
         shifted = {"start_at": "2025-01-01T01:00:00+01:00", "end_at": "2025-03-01"}
-        again = world.start_backfill(CONNECTION, BackfillOrder.model_validate(shifted), idempotency_key="k")
+        again = world.start_backfill(CONNECTION, BackfillRequestBody.model_validate(shifted), idempotency_key="k")
         assert (again.id, again.status) == (first.id, "completed")
         assert len(world.backfills()) == 1
 
@@ -440,7 +440,7 @@ class TestIdempotency:
     def test_same_key_for_something_else(self, world, connection, body):
         world.start_backfill(CONNECTION, BODY, idempotency_key="k")
         with refused("idempotency_key_reused"):
-            world.start_backfill(connection, BackfillOrder.model_validate(body), idempotency_key="k")
+            world.start_backfill(connection, BackfillRequestBody.model_validate(body), idempotency_key="k")
 
     def test_same_key_for_a_sync(self, world):
         world.start_backfill(CONNECTION, BODY, idempotency_key="k")
@@ -475,7 +475,7 @@ def test_reset_forgets_everything(world, clock):
     world.reset()
     clock.move(100)
     assert (world.backfills(), world.jobs()) == ([], [])
-    backfill_id = world.start_backfill(CONNECTION, BackfillOrder.model_validate({**WINDOW, "tables": ["a"]})).id
+    backfill_id = world.start_backfill(CONNECTION, BackfillRequestBody.model_validate({**WINDOW, "tables": ["a"]})).id
     clock.move(22)
     assert len(world.backfill(backfill_id).job_ids) == 3
 

@@ -8,16 +8,16 @@ from datetime import timedelta
 import pytest
 
 from planasonix_provider.api.models import BackfillBody, SyncBody
-from planasonix_provider.simulator.model.api_errors import Refused
-from planasonix_provider.simulator.model.simulated_jobs import PlannedJob
-from planasonix_provider.simulator.model.workspace import World
+from planasonix_provider.simulator.model.api_errors import ApiError
+from planasonix_provider.simulator.model.simulated_jobs import SimulatedJob
+from planasonix_provider.simulator.model.workspace import Workspace
 
 CONNECTION = "conn_demo_01"
 
 
 @contextmanager
-def refused(code: str) -> Iterator[pytest.ExceptionInfo[Refused]]:
-    with pytest.raises(Refused) as caught:
+def refused(code: str) -> Iterator[pytest.ExceptionInfo[ApiError]]:
+    with pytest.raises(ApiError) as caught:
         yield caught
     assert caught.value.code == code
 
@@ -77,7 +77,7 @@ class TestJob:
             world.job("job_nope")
 
     def test_clock_and_ids_can_be_given(self, clock):
-        world = World(clock=clock, ids=lambda prefix: f"{prefix}_7")
+        world = Workspace(clock=clock, ids=lambda prefix: f"{prefix}_7")
         assert world.start_sync(CONNECTION).id == "job_7"
 
 
@@ -309,7 +309,7 @@ class TestConnection:
 
     def test_empty_id(self):
         with pytest.raises(ValueError, match="connection_id: got ''"):
-            World(connections=[""])
+            Workspace(connections=[""])
 
 
 class TestConflict:
@@ -425,7 +425,7 @@ class TestResults:
 
 class TestPage:
     @staticmethod
-    def everything(job: PlannedJob, now: object) -> bool:
+    def everything(job: SimulatedJob, now: object) -> bool:
         return True
 
     @pytest.fixture

@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.model.request_bodies import SyncOrder
-from planasonix_provider.simulator.model.simulated_backfills import BackfillOrder
+from planasonix_provider.simulator.model.request_bodies import SyncRequestBody
+from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
 from planasonix_provider.simulator.web.views import AirflowTask
 from tests.support.html_page import Page
 
@@ -17,7 +17,7 @@ TASK = {"dag_id": "nightly", "task_id": "load", "run_id": "manual__1+00:00", "tr
 
 
 def sync(simulator, **body):
-    return simulator.world.start_sync("conn_demo_01", SyncOrder.model_validate(body)).id
+    return simulator.world.start_sync("conn_demo_01", SyncRequestBody.model_validate(body)).id
 
 
 class TestJob:
@@ -146,7 +146,7 @@ class TestJob:
         assert (page.all("button", id="live"), [one for one in page.all("div") if "data-live" in one]) == ([], [])
 
     def test_leads_to_its_backfill(self, simulator, look, clock):
-        body = BackfillOrder.model_validate({"start_at": "2025-01-01", "end_at": "2025-03-01"})
+        body = BackfillRequestBody.model_validate({"start_at": "2025-01-01", "end_at": "2025-03-01"})
         backfill_id = simulator.world.start_backfill("conn_demo_01", body).id
         clock.move(1)
         job_id = simulator.backfill(backfill_id).job_ids[0]
@@ -157,7 +157,7 @@ class TestJob:
 class TestBackfill:
     def start(self, simulator, **more):
         body = {"start_at": "2025-01-01", "end_at": "2025-03-01", **more}
-        return simulator.world.start_backfill("conn_demo_01", BackfillOrder.model_validate(body)).id
+        return simulator.world.start_backfill("conn_demo_01", BackfillRequestBody.model_validate(body)).id
 
     def test_tells_what_a_person_asks(self, simulator, look, clock):
         simulator.plan_backfill("conn_demo_01", jobs=60, parallel=30, failing_jobs=[0], tables={"a": 400, "b": 200})

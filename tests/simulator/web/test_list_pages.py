@@ -2,19 +2,19 @@ from __future__ import annotations
 
 import pytest
 
-from planasonix_provider.simulator.model.request_bodies import SyncOrder
-from planasonix_provider.simulator.model.simulated_backfills import BackfillOrder
+from planasonix_provider.simulator.model.request_bodies import SyncRequestBody
+from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
 
 JOBS, BACKFILLS = "Jobs, newest first", "Backfills, newest first"
 
 
 def backfill(simulator, connection_id="conn_demo_01", **more):
     window = {"start_at": "2025-01-01", "end_at": "2025-03-01"}
-    return simulator.world.start_backfill(connection_id, BackfillOrder.model_validate({**window, **more})).id
+    return simulator.world.start_backfill(connection_id, BackfillRequestBody.model_validate({**window, **more})).id
 
 
 def sync(simulator, connection_id="conn_demo_01", **body):
-    return simulator.world.start_sync(connection_id, SyncOrder.model_validate(body)).id
+    return simulator.world.start_sync(connection_id, SyncRequestBody.model_validate(body)).id
 
 
 class TestOverview:

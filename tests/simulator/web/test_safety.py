@@ -7,9 +7,9 @@ import pytest
 
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.api.app import create_app
-from planasonix_provider.simulator.model.request_bodies import SyncOrder
-from planasonix_provider.simulator.model.simulated_backfills import BackfillOrder
-from planasonix_provider.simulator.model.workspace import World
+from planasonix_provider.simulator.model.request_bodies import SyncRequestBody
+from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
+from planasonix_provider.simulator.model.workspace import Workspace
 from tests.support.html_page import Page
 from tests.support.simulator_responses import error
 
@@ -35,9 +35,9 @@ def attacked(simulator, clock):
     )
     task = {"dag_id": ATTACK, "task_id": ATTACK, "run_id": ATTACK, "try_number": ATTACK, "map_index": ATTACK}
     metadata = {**task, ATTACK: {ATTACK: [ATTACK]}}
-    job = world.start_sync(ATTACK, SyncOrder(pipeline_id=ATTACK, metadata=metadata)).id
+    job = world.start_sync(ATTACK, SyncRequestBody(pipeline_id=ATTACK, metadata=metadata)).id
     body = {"start_at": "2025-01-01", "end_at": "2025-03-01", "tables": [ATTACK], "metadata": metadata}
-    backfill = world.start_backfill(ATTACK, BackfillOrder.model_validate(body)).id
+    backfill = world.start_backfill(ATTACK, BackfillRequestBody.model_validate(body)).id
     clock.move(9)
     url = "https://x.example/" + ATTACK.replace(" ", "")
     webhook = simulator.subscribe(url, [ATTACK]).id
@@ -205,7 +205,7 @@ async def test_nobody_opens_a_websocket(clock):
     async def send(message):
         sent.append(message)
 
-    await create_app(World(clock=clock))({"type": "websocket", "path": "/", "headers": []}, None, send)
+    await create_app(Workspace(clock=clock))({"type": "websocket", "path": "/", "headers": []}, None, send)
     assert sent == [{"type": "websocket.close", "code": 1008}]
 
 

@@ -366,7 +366,7 @@ def test_thread_only_where_somebody_subscribed(simulator, client, receiver):
 
 
 def test_delivers_only_while_it_runs(receiver, mocker):
-    mocker.patch("planasonix_provider.simulator.webhooks.webhook_sender.PATIENCE", 120)
+    mocker.patch("planasonix_provider.simulator.webhooks.webhook_sender.SEND_TIMEOUT", 120)
     simulator = Simulator(queued_seconds=0, job_seconds=0)
     simulator.subscribe(receiver.url, ["job.succeeded"])
     until(lambda: not couriers())

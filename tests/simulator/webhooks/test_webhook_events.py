@@ -5,7 +5,7 @@ import json
 import pytest
 
 from planasonix_provider.api.models import BackfillBody
-from planasonix_provider.simulator.webhooks.subscriptions import WebhookOrder
+from planasonix_provider.simulator.webhooks.subscriptions import WebhookRequestBody
 
 EVERYTHING = ["job.queued", "job.succeeded", "job.failed", "job.cancelled", "backfill.completed"]
 WINDOW = BackfillBody.model_validate({"start_at": "2025-01-01", "end_at": "2025-03-01"})
@@ -14,7 +14,9 @@ WINDOW = BackfillBody.model_validate({"start_at": "2025-01-01", "end_at": "2025-
 @pytest.fixture
 def subscribe(world):
     def create(*events: str) -> str:
-        return world.webhooks.create(WebhookOrder(url="https://example.com", events=list(events or EVERYTHING))).id
+        return world.webhooks.create(
+            WebhookRequestBody(url="https://example.com", events=list(events or EVERYTHING))
+        ).id
 
     return create
 

@@ -31,9 +31,9 @@ with DAG("webhook_rotation", schedule=None, params={"webhook_id": None}, is_paus
     @task
     def rotate(params: dict[str, Any] | None = None) -> None:
         from planasonix_provider.hooks.planasonix import PlanasonixHook
-        from planasonix_provider.webhook_secrets import rotate_and_keep
+        from planasonix_provider.webhook_secrets import rotate_secret
 
         with PlanasonixHook() as hook:
-            rotate_and_keep(hook, (params or {})["webhook_id"], to=SECRET)
+            rotate_secret(hook, (params or {})["webhook_id"], to=SECRET)
 
     rotate()
