@@ -1,0 +1,51 @@
+"""The values that an execution gets from its operator, and what of Airflow's own task it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseTrigger
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """The parameters of a start operator, rendered and validated."""
+
+    kind: Literal["job", "backfill"]
+    connection_id: str
+    planasonix_conn_id: str
+    #: In seconds.
+    poll_interval: float
+    wait_for_completion: bool
+    deferrable: bool
+    on_conflict: str
+    on_cancelled: str
+    cancel_on_kill: bool
+    ignore_empty_tables: bool
+    #: What decides which data is loaded: a retry with other values logs a warning.
+    load_parameters: Mapping[str, Any]
+    #: Start and end of a backfill.
+    window: tuple[datetime, datetime] | None
+
+
+class AirflowTask(Protocol):
+    """What an execution uses of Airflow's operator."""
+
+    #: Airflow reads them after ``execute`` to send asset events.
+    outlets: list[Any]
+    execution_timeout: timedelta | None
+
+    @property
+    def log(self) -> Any:
+        """The task's log."""
+
+    @property
+    def timeout(self) -> Any:
+        """Seconds, or ``None``; a ``timedelta`` or a template before validation."""
+
+    def defer(self, *, trigger: BaseTrigger, method_name: str, timeout: timedelta | None = None) -> NoReturn:
+        """Leave the worker until the trigger sends an event."""
