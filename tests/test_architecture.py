@@ -1,10 +1,12 @@
-"""The map of the rooms in docs/contributing.md is that of the package."""
+"""Imports go in one direction, as docs/contributing.md ("Layout") says, and one name has one meaning."""
 
 from __future__ import annotations
 
 import ast
 import re
+from collections import defaultdict
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,49 +15,112 @@ import planasonix_provider
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(planasonix_provider.__file__).parent
-MAP = (ROOT / "docs" / "contributing.md").read_text().split("\n## The rooms\n")[1].split("\n## ")[0]
-#: Each line of the map: the rooms that share it, and those that they import.
-LINES = [
-    (re.findall(r"`([\w./]+)`", rooms), re.findall(r"`([\w./]+)`", imports))
-    for rooms, imports in re.findall(r"^\| (`.*?) \| .* \| (.*?) \|$", MAP, re.MULTILINE)
+FILES = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
+TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
+
+LAYOUT = (ROOT / "docs" / "contributing.md").read_text().split("\n## Layout\n")[1].split("\n## ")[0]
+#: Each row of the table: the packages that share it, and the packages that they import.
+ROWS = [
+    (re.findall(r"`([\w./]+)`", packages), re.findall(r"`([\w./]+)`", imports))
+    for packages, imports in re.findall(r"^\| (`.*?) \| .* \| (.*?) \|$", LAYOUT, re.MULTILINE)
 ]
-ROOMS = [room for rooms, _ in LINES for room in rooms]
+ORDER = {package: number for number, (packages, _) in enumerate(ROWS) for package in packages}
 
+#: Names that several modules may have, because the folder is the qualifier.
+COMMON_STEMS = {"__init__", "__main__", "base", "planasonix"}
+MAX_TEST_NAME = 80
 
-def room_of(path: Path) -> str:
-    """The room of a file, as the map writes it."""
-    first, *inside = path.relative_to(PACKAGE).parts
-    return f"{first}/" if inside else first
+# Exceptions while the package is being rearranged. All of them must be empty in the end.
+CYCLIC_IMPORTS = {
+    ("hooks/waits.py", "hooks/planasonix.py"),
+    ("triggers/base.py", "triggers/deferral.py"),
+    ("execution/asset_events.py", "operators/base.py"),
+    ("execution/api_session.py", "execution/start_task.py"),
+    ("execution/conflicts.py", "execution/start_task.py"),
+    ("execution/on_kill.py", "operators/base.py"),
+    ("execution/previous_attempt.py", "execution/start_task.py"),
+    ("execution/start_task.py", "operators/base.py"),
+    ("execution/submission.py", "execution/start_task.py"),
+    ("execution/cancel_task.py", "operators/planasonix.py"),
+    ("execution/sensor_task.py", "sensors/base.py"),
+    ("execution/webhook_removal.py", "operators/planasonix.py"),
+    ("execution/webhook_task.py", "operators/planasonix.py"),
+    ("lineage.py", "operators/base.py"),
+}
+REPEATED_CLASSES = {"_Console"}
+LONG_TEST_NAMES = 36
 
 
 def imports_of(tree: ast.AST) -> Iterator[str]:
-    """What is imported of the package when the code runs: not for types alone."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+    """Yield the files of the package that code imports: lazily and for annotations, too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
             continue
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name:
-            _, *inside = (node.module or "").split(".")
-            yield from inside[:1] or (alias.name for alias in node.names)
-        yield from imports_of(node)
+        for name in names:
+            package, *parts = name.split(".")
+            if package == PACKAGE.name:
+                yield next(filter(FILES.__contains__, _candidates(parts)), "__init__.py")
 
 
-def imported_by(room: str) -> set[str]:
-    files = [PACKAGE / room] if room.endswith(".py") else (PACKAGE / room).rglob("*.py")
-    names = {name for file in files for name in imports_of(ast.parse(file.read_text()))} - {"__version__"}
-    return {f"{name}/" if (PACKAGE / name).is_dir() else f"{name}.py" for name in names} - {room}
+def _candidates(parts: list[str]) -> Iterator[str]:
+    for end in range(len(parts), 0, -1):
+        path = "/".join(parts[:end])
+        yield from (f"{path}.py", f"{path}/__init__.py")
 
 
-def test_every_file_is_in_a_room() -> None:
-    rooms = {room_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__.py"}
-    assert sorted(ROOMS) == sorted(rooms)
+IMPORTS = {
+    name: {other for other in imports_of(tree) if other != name and (name, other) not in CYCLIC_IMPORTS}
+    for name, tree in TREES.items()
+}
 
 
-@pytest.mark.parametrize(("rooms", "imports"), LINES, ids=[" ".join(rooms) for rooms, _ in LINES])
-def test_a_room_imports_what_the_map_says(rooms: list[str], imports: list[str]) -> None:
-    imported = set().union(*map(imported_by, rooms))
-    assert imported - set(rooms) == set(imports)
+def package_of(file: str) -> str:
+    """Return the package of a file as the table writes it."""
+    first, *rest = file.split("/")
+    return f"{first}/" if rest else first
 
 
-@pytest.mark.parametrize(("rooms", "imports"), LINES, ids=[" ".join(rooms) for rooms, _ in LINES])
-def test_an_import_goes_up_the_map(rooms: list[str], imports: list[str]) -> None:
-    assert {room for room in imports if ROOMS.index(room) >= ROOMS.index(rooms[0])} == set()
+def test_every_package_is_in_the_table() -> None:
+    assert sorted(ORDER) == sorted({package_of(file) for file in FILES} - {"__init__.py"})
+
+
+@pytest.mark.parametrize(("packages", "imports"), ROWS, ids=[" ".join(packages) for packages, _ in ROWS])
+def test_a_package_imports_what_the_table_says(packages: list[str], imports: list[str]) -> None:
+    files = [file for file in FILES if package_of(file) in packages]
+    imported = {package_of(other) for file in files for other in IMPORTS[file]} - {"__init__.py", *packages}
+    assert imported <= set(imports)
+    assert {package for package in imports if ORDER[package] >= ORDER[packages[0]]} == set()
+
+
+def test_no_files_import_each_other() -> None:
+    try:
+        TopologicalSorter(IMPORTS).prepare()
+    except CycleError as error:
+        pytest.fail("A cycle of imports: " + " is imported by ".join(error.args[1]))
+
+
+def test_no_modules_of_one_level_share_a_name() -> None:
+    modules = defaultdict(list)
+    for file, path in FILES.items():
+        if path.stem not in COMMON_STEMS:
+            modules[file.count("/"), path.stem].append(file)
+    assert [files for files in modules.values() if len(files) > 1] == []
+
+
+def test_no_classes_share_a_name() -> None:
+    classes = defaultdict(list)
+    for file, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                classes[node.name].append(file)
+    assert {name: files for name, files in classes.items() if len(files) > 1 and name not in REPEATED_CLASSES} == {}
+
+
+def test_names_of_tests_are_short() -> None:
+    sources = [path.read_text() for path in (ROOT / "tests").rglob("*.py")]
+    names = [name for source in sources for name in re.findall(r"^ *(?:async )?def (test_\w+)", source, re.MULTILINE)]
+    assert [name for name in names if len(name) > MAX_TEST_NAME][LONG_TEST_NAMES:] == []
