@@ -22,9 +22,9 @@ from planasonix_provider.api.event_types import KNOWN_EVENTS
 from planasonix_provider.api.request import PAGE_SIZE, PREFIX
 from planasonix_provider.api.states import BACKFILL_STATES, JOB_STATES
 from planasonix_provider.validators import identifier
-from tests.api.test_reference import BY_ROUTE, REQUESTS, name_of, nameless
 from tests.support import api_reference
 from tests.support.api_reference import Example
+from tests.support.example_calls import REQUESTS, ROUTE_BY_PATH, make_request, route_of, without_parameter_names
 
 TEXT = (Path(__file__).parent.parent / "docs" / "openapi.yaml").read_text()
 DOCUMENT = yaml.load(TEXT, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -42,19 +42,6 @@ MODELS: dict[str, type[BaseModel]] = {
     name: model
     for name, model in inspect.getmembers(models, inspect.isclass)
     if issubclass(model, BaseModel) and name not in WITHOUT_A_SCHEMA
-}
-BODIES = {
-    "trigger_sync": models.SyncBody,
-    "trigger_backfill": models.BackfillBody,
-    "create_webhook": models.WebhookBody,
-    "update_webhook": models.WebhookPatchBody,
-    "test_webhook": models.WebhookTestBody,
-}
-#: The functions that make each body, with a call that is right: what a body may hold is what they let pass.
-CALLS = {
-    "BackfillBody": lambda **more: routes.trigger_backfill("c", start_at="2025-01-01", end_at="2025-02-01", **more),
-    "WebhookBody": lambda **more: routes.create_webhook(**{"url": "https://a.b", "events": ["job.failed"], **more}),
-    "WebhookPatchBody": lambda **more: routes.update_webhook("wh_1", **more),
 }
 #: Every bound of a body: the least that it lets pass, and the most that it does not.
 BOUNDS = {
@@ -79,7 +66,7 @@ REFERENCE = api_reference.TEXT.read_text()
 _parts = re.split(r"^(GET|POST|PUT|DELETE) /api/v1(/\S+)$", REFERENCE, flags=re.MULTILINE)
 #: What the reference says below each route.
 SECTIONS = {
-    BY_ROUTE[method, nameless(path)]: text
+    ROUTE_BY_PATH[method, without_parameter_names(path)]: text
     for method, path, text in zip(_parts[1::3], _parts[2::3], _parts[3::3], strict=True)
 }
 REGISTRY: Registry[Any] = Registry().with_resource("urn:planasonix", DRAFT202012.create_resource(DOCUMENT))
@@ -98,6 +85,14 @@ def resolved(part: dict[str, Any]) -> dict[str, Any]:
 def named(part: dict[str, Any]) -> str:
     """The name of the schema that a part of the document points to."""
     return part["$ref"].removeprefix("#/components/schemas/")
+
+
+#: The route that sends each body.
+ROUTE_OF_BODY = {
+    named(operation["requestBody"]["content"]["application/json"]["schema"]): route
+    for route, operation in OPERATIONS.items()
+    if "requestBody" in operation
+}
 
 
 def answer(name: str, status: str) -> dict[str, Any]:
@@ -172,7 +167,7 @@ def pointed(body: Any, pointer: str) -> Any:
 
 def media(example: Example) -> dict[str, Any]:
     """Where an example of the reference stands in the document."""
-    name = name_of(example)
+    name = route_of(example)
     place = OPERATIONS[name]["requestBody"] if example.status is None else answer(name, str(example.status))
     return place["content"]["application/json"]
 
@@ -250,10 +245,11 @@ def test_a_page_has_the_size_that_the_reference_allows() -> None:
 @pytest.mark.parametrize("name", REQUESTS)
 def test_an_operation_takes_the_body_that_its_function_sends(name: str) -> None:
     body = OPERATIONS[name].get("requestBody")
-    assert (body is not None) is (name in BODIES) is (REQUESTS[name].body is not None)
+    assert (body is not None) is (REQUESTS[name].body is not None)
     if body is not None:
-        assert set(body["content"]) == {"application/json"}
-        assert named(body["content"]["application/json"]["schema"]) == BODIES[name].__name__
+        (schema,) = [media["schema"] for kind, media in body["content"].items() if kind == "application/json"]
+        parameters = set(inspect.signature(getattr(routes, name)).parameters)
+        assert set(properties(named(schema))) == parameters - set(REQUESTS[name].ids) - {"idempotency_key"}
         assert body["required"] is ("Request body (optional)" not in SECTIONS[name])
 
 
@@ -377,7 +373,7 @@ def test_no_set_is_closed_but_the_one_that_the_provider_closes() -> None:
     used = {
         (name, field) for name in MODELS for field, (_, schema) in properties(name).items() if "Priority" in str(schema)
     }
-    assert {name for name, _ in used} <= {body.__name__ for body in BODIES.values()}
+    assert {name for name, _ in used} <= set(ROUTE_OF_BODY)
 
 
 def test_a_body_has_bounds_and_an_answer_has_none() -> None:
@@ -397,10 +393,10 @@ def test_a_bound_is_the_one_of_the_function_that_makes_the_body(bound: tuple[str
     body, field, _ = bound
     validator = Draft202012Validator(properties(body)[field][1] | {"items": {"type": "string"}})
     within, beyond = BOUNDS[bound]
-    CALLS[body](**{field: within})
+    make_request(ROUTE_OF_BODY[body], **{field: within})
     assert validator.is_valid(within)
     with pytest.raises(ValueError, match=f"^{field}: got"):
-        CALLS[body](**{field: beyond})
+        make_request(ROUTE_OF_BODY[body], **{field: beyond})
     assert not validator.is_valid(beyond)
 
 

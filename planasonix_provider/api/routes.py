@@ -7,7 +7,7 @@ request, and whether it blocks, is no matter of this module.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -54,8 +54,27 @@ from planasonix_provider.api.request import Request as Request
 from planasonix_provider.validators import invalid_parameter
 
 T = TypeVar("T")
+RouteT = TypeVar("RouteT", bound=Callable[..., Request[Any]])
+
+#: Every route, by the name of its function, with the scope that an API key needs for it; ``None`` if any key will do.
+SCOPE_BY_ROUTE: dict[str, str | None] = {}
 
 
+def route(*, scope: str | None) -> Callable[[RouteT], RouteT]:
+    """Register a function as a route.
+
+    :param scope: the scope that an API key needs for it; ``None`` if any key will do.
+    :return: the decorator, which returns the function unchanged.
+    """
+
+    def register(function: RouteT) -> RouteT:
+        SCOPE_BY_ROUTE[function.__name__] = scope
+        return function
+
+    return register
+
+
+@route(scope="jobs:write")
 def trigger_sync(
     connection_id: str,
     *,
@@ -84,6 +103,7 @@ def trigger_sync(
     return _start("/connections/{connection_id}/sync", SyncReply, body, idempotency_key, connection_id=connection_id)
 
 
+@route(scope="jobs:write")
 def trigger_backfill(
     connection_id: str,
     *,
@@ -123,6 +143,7 @@ def trigger_backfill(
     )
 
 
+@route(scope="jobs:read")
 def list_backfills(
     *,
     connection_id: str | None = None,
@@ -150,6 +171,7 @@ def list_backfills(
     )
 
 
+@route(scope="jobs:read")
 def get_backfill(backfill_id: str) -> Request[Backfill]:
     """Get a backfill's state and progress (reference: "Get backfill status").
 
@@ -160,6 +182,7 @@ def get_backfill(backfill_id: str) -> Request[Backfill]:
     return Request("GET", "/backfills/{backfill_id}", BackfillReply, ids={"backfill_id": backfill_id})
 
 
+@route(scope="jobs:read")
 def list_jobs(
     *,
     connection_id: str | None = None,
@@ -203,6 +226,7 @@ def list_jobs(
     )
 
 
+@route(scope="jobs:read")
 def get_job(job_id: str) -> Request[Job]:
     """Get a job's state and details (reference: "Get job status and details").
 
@@ -213,6 +237,7 @@ def get_job(job_id: str) -> Request[Job]:
     return Request("GET", "/jobs/{job_id}", JobReply, ids={"job_id": job_id})
 
 
+@route(scope="jobs:read")
 def get_job_results(job_id: str) -> Request[JobResults]:
     """Get what a job loaded (reference: "Get job results"). While it runs, the API answers 409 or with a stub.
 
@@ -223,6 +248,7 @@ def get_job_results(job_id: str) -> Request[JobResults]:
     return Request("GET", "/jobs/{job_id}/results", JobResultsReply, ids={"job_id": job_id})
 
 
+@route(scope="jobs:write")
 def cancel_job(job_id: str) -> Request[Job]:
     """Cancel a job (reference: "Cancel a running job"). A job that is over stays as it is, and that is no error.
 
@@ -233,6 +259,7 @@ def cancel_job(job_id: str) -> Request[Job]:
     return Request("POST", "/jobs/{job_id}/cancel", JobReply, ids={"job_id": job_id})
 
 
+@route(scope="webhooks:read")
 def list_webhooks(*, limit: int | None = None) -> Request[Page[Webhook]]:
     """List the webhook subscriptions (reference: "List webhook subscriptions").
 
@@ -244,6 +271,7 @@ def list_webhooks(*, limit: int | None = None) -> Request[Page[Webhook]]:
     return Request("GET", "/webhooks", WebhookPage, at_most=limit)
 
 
+@route(scope="webhooks:write")
 def create_webhook(url: str, *, events: Sequence[str], secret: SecretStr | str | None = None) -> Request[NewWebhook]:
     """Subscribe a URL to events (reference: "Create webhook subscription").
 
@@ -263,6 +291,7 @@ def create_webhook(url: str, *, events: Sequence[str], secret: SecretStr | str |
     return _start("/webhooks", NewWebhookReply, body, None)
 
 
+@route(scope="webhooks:read")
 def get_webhook(webhook_id: str) -> Request[Webhook]:
     """Get a webhook subscription (reference: "Get webhook details"), without its secret.
 
@@ -273,6 +302,7 @@ def get_webhook(webhook_id: str) -> Request[Webhook]:
     return Request("GET", "/webhooks/{webhook_id}", WebhookReply, ids={"webhook_id": webhook_id})
 
 
+@route(scope="webhooks:write")
 def update_webhook(
     webhook_id: str, *, url: str | None = None, events: Sequence[str] | None = None, enabled: bool | None = None
 ) -> Request[Webhook]:
@@ -297,6 +327,7 @@ def update_webhook(
     return Request("PUT", "/webhooks/{webhook_id}", WebhookReply, ids={"webhook_id": webhook_id}, body=body)
 
 
+@route(scope="webhooks:write")
 def delete_webhook(webhook_id: str) -> Request[None]:
     """Delete a webhook subscription (reference: "Delete webhook").
 
@@ -307,6 +338,7 @@ def delete_webhook(webhook_id: str) -> Request[None]:
     return Request("DELETE", "/webhooks/{webhook_id}", NoContent, ids={"webhook_id": webhook_id})
 
 
+@route(scope="webhooks:write")
 def rotate_webhook_secret(webhook_id: str) -> Request[RotatedSecret]:
     """Get a new signing secret (reference: "Rotate signing secret"). Each call makes another one.
 
@@ -317,6 +349,7 @@ def rotate_webhook_secret(webhook_id: str) -> Request[RotatedSecret]:
     return _start("/webhooks/{webhook_id}/rotate-secret", RotatedSecretReply, None, None, webhook_id=webhook_id)
 
 
+@route(scope="webhooks:write")
 def test_webhook(webhook_id: str, *, event: str | None = None) -> Request[TestDelivery]:  # noqa: PT028 - no test
     """Send a test event (reference: "Send test event").
 
@@ -330,6 +363,7 @@ def test_webhook(webhook_id: str, *, event: str | None = None) -> Request[TestDe
     return _start("/webhooks/{webhook_id}/test", TestDeliveryReply, body, None, webhook_id=webhook_id)
 
 
+@route(scope="webhooks:read")
 def list_webhook_deliveries(webhook_id: str, *, limit: int | None = None) -> Request[Page[Delivery]]:
     """List what was sent to a webhook subscription (reference: "List delivery history").
 
@@ -344,6 +378,7 @@ def list_webhook_deliveries(webhook_id: str, *, limit: int | None = None) -> Req
     )
 
 
+@route(scope=None)
 def get_openapi() -> Request[str]:
     """Get the API's own description (reference: "OpenAPI specification").
 

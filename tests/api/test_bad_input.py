@@ -14,23 +14,11 @@ from planasonix_provider.api import routes
 from planasonix_provider.api.client import AsyncClient, Client
 from planasonix_provider.api.errors import PlanasonixValidationError
 from planasonix_provider.api.event_types import KNOWN_EVENTS
-from planasonix_provider.api.operations import Operations
 from planasonix_provider.simulator import Simulator
 from tests.api.test_client import told
 from tests.support.api_clients import Way, account
+from tests.support.example_calls import EXAMPLE_CALLS, make_request
 from tests.support.raw_server import Peer
-
-ROUTES = sorted(name for name in vars(Operations) if not name.startswith("_"))
-#: What each route cannot do without.
-RIGHT: dict[str, dict[str, Any]] = {
-    "connection_id": {"connection_id": "conn_1"},
-    "backfill_id": {"backfill_id": "bf_1"},
-    "job_id": {"job_id": "job_1"},
-    "webhook_id": {"webhook_id": "wh_1"},
-    "trigger_backfill": {"connection_id": "conn_1", "start_at": "2025-01-01", "end_at": "2025-02-01"},
-    "create_webhook": {"url": "https://hooks.example.com/", "events": ["job.failed"]},
-    "update_webhook": {"webhook_id": "wh_1", "enabled": True},
-}
 
 #: Wrong values, each with how a message shows it where that is not its repr.
 Wrong = list[Any]
@@ -164,14 +152,9 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
 }  # fmt: skip
 
 
-def right(name: str) -> dict[str, Any]:
-    """Arguments that a route takes: no more than it needs."""
-    parameters = inspect.signature(getattr(routes, name)).parameters.values()
-    needed = next((one.name for one in parameters if one.default is one.empty), "")
-    return RIGHT.get(name, RIGHT.get(needed, {}))
-
-
-ARGUMENTS = [(name, argument) for name in ROUTES for argument in inspect.signature(getattr(routes, name)).parameters]
+ARGUMENTS = [
+    (name, argument) for name in EXAMPLE_CALLS for argument in inspect.signature(getattr(routes, name)).parameters
+]
 
 
 @pytest.fixture(params=[Client, AsyncClient])
@@ -187,17 +170,14 @@ def refusal_of(call: Callable[[], Any]) -> str:
     return str(refused.value)
 
 
-def test_every_route_has_its_right_arguments() -> None:
-    for name in ROUTES:
-        getattr(routes, name)(**right(name))
-
-
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
 def test_a_wrong_argument_is_refused_by_name_before_any_request(
     client: Any, peer: Peer, name: str, argument: str
 ) -> None:
     for wrong, message in REFUSED[argument]:
-        said = refusal_of(lambda wrong=wrong: getattr(client, name)(**{**right(name), argument: wrong}))  # type: ignore[misc]
+        said = refusal_of(
+            lambda wrong=wrong: getattr(client, name)(**{**EXAMPLE_CALLS[name].required, argument: wrong})
+        )  # type: ignore[misc]
         # Why JSON cannot hold something is told in Python's words, which differ from version to version.
         assert (said.partition("(")[0] if message.endswith("hold ") else said) == message
     assert peer.seen == []
@@ -212,7 +192,7 @@ def test_a_wrong_argument_is_refused_by_name_before_any_request(
     ],
 )
 def test_none_is_refused_where_something_is_needed(client: Any, peer: Peer, name: str, argument: str) -> None:
-    said = refusal_of(lambda: getattr(client, name)(**{**right(name), argument: None}))
+    said = refusal_of(lambda: getattr(client, name)(**{**EXAMPLE_CALLS[name].required, argument: None}))
     assert said.startswith((f"{argument}: got None, allowed is", f"{argument}: got <class 'NoneType'>, allowed is"))
     assert peer.seen == []
 
@@ -242,7 +222,7 @@ def test_none_is_refused_where_something_is_needed(client: Any, peer: Peer, name
 def test_arguments_that_do_not_go_together_are_refused(
     client: Any, peer: Peer, name: str, wrong: dict[str, Any], message: str
 ) -> None:
-    assert refusal_of(lambda: getattr(client, name)(**{**right(name), **wrong})) == message
+    assert refusal_of(lambda: getattr(client, name)(**{**EXAMPLE_CALLS[name].required, **wrong})) == message
     assert peer.seen == []
 
 
@@ -262,7 +242,7 @@ def test_a_list_may_begin_and_end_at_one_moment() -> None:
 def test_an_event_that_this_version_does_not_know_is_a_warning(
     caplog: pytest.LogCaptureFixture, name: str, argument: str, given: Any
 ) -> None:
-    assert getattr(routes, name)(**{**right(name), argument: given}).body[argument] == given
+    assert make_request(name, **{argument: given}).body[argument] == given
     (record,) = caplog.records
     assert (record.levelname, record.getMessage()) == (
         "WARNING",

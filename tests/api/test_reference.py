@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import re
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,61 +10,20 @@ import pytest
 
 from planasonix_provider.api import routes
 from planasonix_provider.api.operations import Operations
-from planasonix_provider.api.request import Request
 from tests.support import api_reference
 from tests.support.api_reference import Example
-
-#: How each route's function is called, with what the reference's example sends where it shows a body.
-CALLS: dict[str, Callable[[dict[str, Any]], Request[Any]]] = {
-    "trigger_sync": lambda body: routes.trigger_sync("conn_1", **body),
-    "trigger_backfill": lambda body: routes.trigger_backfill(
-        "conn_1", **(body or {"start_at": "2025-01-01", "end_at": "2025-02-01"})
-    ),
-    "list_backfills": lambda _: routes.list_backfills(),
-    "get_backfill": lambda _: routes.get_backfill("bf_1"),
-    "list_jobs": lambda _: routes.list_jobs(),
-    "get_job": lambda _: routes.get_job("job_1"),
-    "get_job_results": lambda _: routes.get_job_results("job_1"),
-    "cancel_job": lambda _: routes.cancel_job("job_1"),
-    "list_webhooks": lambda _: routes.list_webhooks(),
-    "create_webhook": lambda body: routes.create_webhook(**(body or {"url": "https://a.b/", "events": ["job.failed"]})),
-    "get_webhook": lambda _: routes.get_webhook("wh_1"),
-    "update_webhook": lambda body: routes.update_webhook("wh_1", **(body or {"enabled": True})),
-    "delete_webhook": lambda _: routes.delete_webhook("wh_1"),
-    "rotate_webhook_secret": lambda _: routes.rotate_webhook_secret("wh_1"),
-    "test_webhook": lambda body: routes.test_webhook("wh_1", **body),
-    "list_webhook_deliveries": lambda _: routes.list_webhook_deliveries("wh_1"),
-    "get_openapi": lambda _: routes.get_openapi(),
-}
-
-
-def nameless(path: str) -> str:
-    """A path without the names of its parameters, which the reference writes otherwise."""
-    return re.sub(r"\{\w+\}", "{}", path)
-
-
-REQUESTS = {name: call({}) for name, call in CALLS.items()}
-BY_ROUTE = {(request.method, nameless(request.path)): name for name, request in REQUESTS.items()}
-
-
-def name_of(example: Example) -> str:
-    return BY_ROUTE[example.method, nameless(example.path)]
+from tests.support.example_calls import EXAMPLE_CALLS, REQUESTS, ROUTE_BY_PATH, route_of, without_parameter_names
 
 
 def test_the_reference_has_seventeen_routes_and_each_is_ours() -> None:
-    theirs = [(method, nameless(path)) for method, path in api_reference.routes()]
+    theirs = [(method, without_parameter_names(path)) for method, path in api_reference.routes()]
     assert len(theirs) == 17
-    assert sorted(theirs) == sorted(BY_ROUTE)
+    assert sorted(theirs) == sorted(ROUTE_BY_PATH)
 
 
-def test_every_function_that_makes_a_request_is_called_here_and_is_a_method_of_the_clients() -> None:
-    public = {
-        name
-        for name, function in inspect.getmembers(routes, inspect.isfunction)
-        if not name.startswith("_") and function.__module__ == routes.__name__
-    }
-    assert public == set(CALLS)
-    assert public == {name for name in vars(Operations) if not name.startswith("_")}
+def test_each_route_is_a_method_of_the_clients_and_has_an_example_call() -> None:
+    methods = {name for name in vars(Operations) if not name.startswith("_")}
+    assert methods == set(routes.SCOPE_BY_ROUTE) == set(EXAMPLE_CALLS)
 
 
 def test_the_reference_shows_twenty_bodies() -> None:
@@ -76,18 +32,19 @@ def test_the_reference_shows_twenty_bodies() -> None:
 
 @pytest.mark.parametrize("example", [one for one in api_reference.examples() if one.status], ids=str)
 def test_an_answer_of_the_reference_is_written_back_without_loss(example: Example) -> None:
-    reply = REQUESTS[name_of(example)].reply.parse(json.dumps(example.body).encode())
+    reply = REQUESTS[route_of(example)].reply.parse(json.dumps(example.body).encode())
     assert reply.model_dump(mode="json", exclude_unset=True, context={"reveal": True}) == example.body
 
 
 @pytest.mark.parametrize("example", [one for one in api_reference.examples() if not one.status], ids=str)
 def test_a_body_of_the_reference_can_be_sent(example: Example) -> None:
-    assert CALLS[name_of(example)](example.body).body == example.body
+    route = route_of(example)
+    assert getattr(routes, route)(**REQUESTS[route].ids, **example.body).body == example.body
 
 
 def read(name: str) -> Any:
     """What a route's example answer gives to a caller."""
-    (body,) = [one.body for one in api_reference.examples() if one.status and name_of(one) == name]
+    (body,) = [one.body for one in api_reference.examples() if one.status and route_of(one) == name]
     return REQUESTS[name].reply.parse(json.dumps(body).encode()).value
 
 

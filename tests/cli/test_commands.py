@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from planasonix_provider.api.operations import Operations
 from planasonix_provider.cli import exit_codes
 from planasonix_provider.cli.commands import SHELL, Command, Group, get_planasonix_cli_commands
 from planasonix_provider.cli.parser import parser
 from planasonix_provider.simulator import Simulator
+from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
 from tests.cli.conftest import Run
-from tests.support.scenarios import CONNECTION
+from tests.support.example_calls import EXAMPLE_CALLS
+from tests.support.scenarios import CONNECTION, routes_asked
 
 AIRFLOW = Version(version("apache-airflow"))
 takes_commands = pytest.mark.skipif(Version("3.2") > AIRFLOW, reason="Airflow takes commands of providers from 3.2 on")
@@ -115,31 +116,22 @@ def test_the_definition_costs_airflow_next_to_nothing() -> None:
     assert ran.stdout == "[]\n"
 
 
-def test_every_route_of_the_api_can_be_reached(simulator: Simulator, shell: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("route", EXAMPLE_CALLS)
+def test_each_route_has_a_command(simulator: Simulator, shell: Run, tmp_path: Path, route: str) -> None:
     simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
-    place = ("--secret-to", f"file:{tmp_path / 'secret'}", "-o", "json")
-    job = shell("sync", CONNECTION, "-o", "json").json["job_id"]
-    backfill = shell("backfill", CONNECTION, "--start-at", "2025-01-01", "--end-at", "2025-01-02", "-o", "json")
-    webhook = shell("webhooks", "create", "https://example.com", "--events", "job.failed", *place).json["id"]
-    for words in (
-        ("jobs",),
-        ("job", job),
-        ("results", job),
-        ("cancel", job),
-        ("backfills",),
-        ("backfill-status", backfill.json["backfill_id"]),
-        ("webhooks", "list"),
-        ("webhooks", "get", webhook),
-        ("webhooks", "update", webhook, "--enabled"),
-        ("webhooks", "rotate-secret", webhook, *place),
-        ("webhooks", "test", webhook),
-        ("webhooks", "deliveries", webhook),
-        ("webhooks", "delete", webhook, "--yes"),
-        ("openapi",),
-    ):
-        assert shell(*words).code == 0, words
-    routes = {name for name in vars(Operations) if not name.startswith("_")}
-    assert routes == {request.route for request in simulator.requests}
+    job = simulator.world.start_sync(CONNECTION)
+    window = BackfillRequestBody(start_at="2025-01-01T00:00:00Z", end_at="2025-01-02T00:00:00Z")
+    backfill = simulator.world.start_backfill(CONNECTION, window)
+    webhook = simulator.subscribe("https://example.com", ["job.failed"])
+    command = EXAMPLE_CALLS[route].command.format(
+        connection_id=CONNECTION,
+        job_id=job.id,
+        backfill_id=backfill.id,
+        webhook_id=webhook.id,
+        secret=tmp_path / "secret",
+    )
+    assert shell(*command.split()).code == 0
+    assert route in routes_asked(simulator)
 
 
 def test_the_page_names_every_command_and_option() -> None:

@@ -24,17 +24,17 @@ from planasonix_provider.api import routes, validation
 from planasonix_provider.api.client import AsyncClient, Client, ClientConfig
 from planasonix_provider.api.event_types import KNOWN_EVENTS
 from planasonix_provider.api.models import Priority
-from planasonix_provider.api.operations import Operations
 from planasonix_provider.api.retry import NO_RETRY
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.validators import utc
 from tests.api.test_models import JSON
 from tests.api.test_routes import IDS
 from tests.support.document_server import DocumentServer
+from tests.support.example_calls import EXAMPLE_CALLS
 
 TIMES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "1"))
 KEY = "plnx_test_c0ffee1234"
-ROUTES = sorted(name for name in vars(Operations) if not name.startswith("_"))
+ROUTES = sorted(EXAMPLE_CALLS)
 
 WORDS = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1)
 MOMENTS = st.datetimes(
@@ -144,14 +144,6 @@ def caller(request: pytest.FixtureRequest, server: DocumentServer, monkeypatch: 
     caller = Caller(request.param, server.url)
     yield caller
     caller.close()
-
-
-def promised(name: str) -> Any:
-    """The model that a route's answer is read into; of a list, that of an item."""
-    route = getattr(Operations, name)
-    reply = typing.get_type_hints(route.route)["return"]
-    (model,) = typing.get_args(reply) or reply.__pydantic_generic_metadata__["args"]
-    return model
 
 
 def test_every_operation_of_the_document_is_a_method_and_every_method_one(server: DocumentServer) -> None:

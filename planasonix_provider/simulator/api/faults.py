@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from planasonix_provider.simulator.model.api_keys import ROUTES
+from planasonix_provider.api.routes import SCOPE_BY_ROUTE
 from planasonix_provider.simulator.model.simulated_jobs import Seconds
 
 Kind: TypeAlias = Literal["status", "reset", "hang", "cut", "html", "empty", "odd"]
@@ -54,8 +54,8 @@ class Fault(BaseModel):
     @field_validator("route")
     @classmethod
     def _route_exists(cls, route: str) -> str:
-        if route not in ("*", *ROUTES):
-            raise ValueError(f"got {route!r}, allowed are '*', {', '.join(map(repr, ROUTES))}")
+        if route not in ("*", *SCOPE_BY_ROUTE):
+            raise ValueError(f"got {route!r}, allowed are '*', {', '.join(map(repr, SCOPE_BY_ROUTE))}")
         return route
 
     @model_validator(mode="after")

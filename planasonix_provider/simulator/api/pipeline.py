@@ -10,13 +10,13 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
+from planasonix_provider.api.routes import SCOPE_BY_ROUTE
 from planasonix_provider.simulator.api.fault_injection import ConnectionReset, inject
 from planasonix_provider.simulator.api.faults import Faults
 from planasonix_provider.simulator.api.rate_limit import PerKeyRateLimit
 from planasonix_provider.simulator.api.request_log import RequestLog
 from planasonix_provider.simulator.api.responses import refusal
 from planasonix_provider.simulator.model.api_errors import ApiError
-from planasonix_provider.simulator.model.api_keys import SCOPE_OF
 from planasonix_provider.simulator.model.workspace import Workspace
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -74,7 +74,7 @@ class RequestPipeline:
             if allowance.is_exceeded:
                 message = f"more than {allowance.limit} requests in a minute; try again in {allowance.retry_after} s"
                 raise ApiError("rate_limited", message)
-            key.require(SCOPE_OF.get(route))
+            key.require(SCOPE_BY_ROUTE.get(route))
             response = await handle(request)
         except (ApiError, RequestValidationError) as error:
             response = refusal(error)

@@ -7,34 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from threading import RLock
 
+from planasonix_provider.api.routes import SCOPE_BY_ROUTE
 from planasonix_provider.simulator.model.api_errors import ApiError
 from planasonix_provider.simulator.model.journal import Journal
 
-#: The scope that a key needs for each route, ``None`` where every key will do; the names are those of
-#: :mod:`planasonix_provider.api.routes`.
-SCOPE_OF = {
-    "trigger_sync": "jobs:write",
-    "trigger_backfill": "jobs:write",
-    "list_backfills": "jobs:read",
-    "get_backfill": "jobs:read",
-    "list_jobs": "jobs:read",
-    "get_job": "jobs:read",
-    "get_job_results": "jobs:read",
-    "cancel_job": "jobs:write",
-    "list_webhooks": "webhooks:read",
-    "create_webhook": "webhooks:write",
-    "get_webhook": "webhooks:read",
-    "update_webhook": "webhooks:write",
-    "delete_webhook": "webhooks:write",
-    "rotate_webhook_secret": "webhooks:write",
-    "test_webhook": "webhooks:write",
-    "list_webhook_deliveries": "webhooks:read",
-    "get_openapi": None,
-}
-#: The routes that the simulator has.
-ROUTES = tuple(SCOPE_OF)
 #: All scopes there are.
-SCOPES = frozenset(scope for scope in SCOPE_OF.values() if scope is not None)
+SCOPES = frozenset(scope for scope in SCOPE_BY_ROUTE.values() if scope)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from planasonix_provider.api.routes import SCOPE_BY_ROUTE
 from planasonix_provider.simulator.api.faults import Fault
 from planasonix_provider.simulator.api.pipeline import RequestPipeline
 from planasonix_provider.simulator.control.control_commands import (
@@ -14,7 +15,6 @@ from planasonix_provider.simulator.control.control_commands import (
     PlanCommand,
     settings_of,
 )
-from planasonix_provider.simulator.model.api_keys import ROUTES
 from planasonix_provider.simulator.web.forms import Form, Typed, parts, send
 from planasonix_provider.simulator.web.render import page
 
@@ -106,7 +106,7 @@ class ControlPage:
             connections=self._gate.world.connections,
             default_plan=self._gate.world.default_plan,
             faults=self._gate.faults.left(),
-            routes=("*", *ROUTES),
+            routes=("*", *SCOPE_BY_ROUTE),
             settings=settings_of(self._gate),
         )
 

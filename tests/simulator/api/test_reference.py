@@ -18,14 +18,14 @@ from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.model.clock_and_ids import random_id
 from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
 from planasonix_provider.simulator.webhooks import webhook_sender
-from tests.api.test_reference import name_of
 from tests.simulator.conftest import Clock
 from tests.support import api_reference
 from tests.support.api_reference import Example
+from tests.support.example_calls import route_of
 from tests.support.webhook_target import until
 
-ANSWERS = {name_of(example): example for example in api_reference.examples() if example.status}
-BODIES = {name_of(example): example.body for example in api_reference.examples() if not example.status}
+ANSWERS = {route_of(example): example for example in api_reference.examples() if example.status}
+BODIES = {route_of(example): example.body for example in api_reference.examples() if not example.status}
 
 CONNECTION, JOB, BACKFILL, WEBHOOK = (
     "conn_01jq8k2m3n4p5q6r7s8t9u0v1", "job_01jq8syncabc", "bf_01jq8bfill01", "wh_01jq8hook02"
@@ -239,8 +239,8 @@ def test_every_answer_of_the_reference_has_its_stage() -> None:
 
 @pytest.mark.parametrize("example", ANSWERS.values(), ids=str)
 def test_an_answer_is_the_one_of_the_reference(stage: Stage, example: Example) -> None:
-    getattr(stage, f"before_{name_of(example)}")()
-    response = stage.ask_as(name_of(example))
+    getattr(stage, f"before_{route_of(example)}")()
+    response = stage.ask_as(route_of(example))
     assert (response.status_code, response.headers["content-type"]) == (example.status, "application/json")
     answer = response.json()
     if example.body.get("meta", {}).get("page", {}).get("cursor"):

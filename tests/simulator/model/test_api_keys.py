@@ -4,9 +4,8 @@ from threading import RLock
 
 import pytest
 
-from planasonix_provider.api.operations import Operations
 from planasonix_provider.simulator.model.api_errors import ApiError
-from planasonix_provider.simulator.model.api_keys import ROUTES, ApiKeys
+from planasonix_provider.simulator.model.api_keys import ApiKeys
 from planasonix_provider.simulator.model.journal import Journal
 
 
@@ -67,7 +66,3 @@ def test_bad_value_is_not_repeated(keys, value):
 def test_unknown_scope(keys):
     with pytest.raises(ValueError, match=r"scopes: got .*coffee.*jobs:read"):
         keys.add(scopes=["coffee"])
-
-
-def test_routes_are_named_as_the_client_names_them():
-    assert set(ROUTES) == {name for name in vars(Operations) if not name.startswith("_")}
