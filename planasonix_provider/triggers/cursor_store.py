@@ -1,98 +1,75 @@
-"""Where a watcher's cursor outlives the triggerer: in the state of its assets, and before Airflow 3.3 in a variable."""
+"""Stores a watcher's cursor: in the state of its assets, or in an Airflow variable before Airflow 3.3."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-from airflow.providers.common.compat.sdk import AirflowException
 from asgiref.sync import sync_to_async
 
-from planasonix_provider.airflow_compat import variables
 from planasonix_provider.hooks.shield import shielded
+from planasonix_provider.state_store import VariableStateStore, scoped_key
 
+#: The key of a cursor, and the beginning of its variable's name.
+CURSOR = "planasonix_events"
 _DESCRIPTION = "Up to where a watcher of the Planasonix provider has told what has ended. Delete it to start anew."
 
 
 class CursorStore(Protocol):
-    """What outlives a triggerer."""
+    """Stores the cursor of one watcher."""
 
     async def read(self) -> list[Any]:
-        """Give what is kept, in each place that has something."""
+        """Return the stored cursors: one per place that has one."""
 
-    async def write(self, value: Any) -> None:
-        """Keep it; it is there when this returns."""
+    async def write(self, cursor: dict[str, Any]) -> None:
+        """Store the cursor in each place before this returns."""
 
 
 class AssetCursorStore:
-    """The state of the assets that a watcher feeds, from Airflow 3.3 on. Each of them has all that is needed.
+    """Stores the whole cursor in the state of each asset that a watcher feeds; Airflow 3.3 and later.
 
-    :param store: gives the state of each asset; Airflow hands it to the trigger.
-    :param key: what the cursor is called among the state of an asset.
+    :param store: the asset state store that Airflow gives to the trigger.
+    :param scope: the arguments of the watcher that its cursor depends on.
     """
 
-    def __init__(self, store: Any, key: str) -> None:
-        # By itself it serves a single asset only, and whoever shares a watcher is not named otherwise.
+    def __init__(self, store: Any, scope: Sequence[Any]) -> None:
+        # The store's own methods serve a single asset only, and a watcher of several assets has no other access.
         by_name = {**getattr(store, "_by_name", {}), **getattr(store, "_by_uri", {})}
-        #: The names of the assets, or their URIs, as far as Airflow gives them.
+        #: The names or URIs of the assets, if Airflow provides them.
         self.names = list(by_name)
         self._assets = list(by_name.values()) or [store]
-        self._key = key
+        self._key = scoped_key(CURSOR, scope)
 
     async def read(self) -> list[Any]:
-        """Read the state of each asset.
+        """Return the stored cursor of each asset that has one."""
+        cursors = [await asset.aget(self._key, None) for asset in self._assets]
+        return [cursor for cursor in cursors if cursor is not None]
 
-        :return: what is there.
-        """
-        kept = [await asset.aget(self._key, None) for asset in self._assets]
-        return [value for value in kept if value is not None]
-
-    async def write(self, value: Any) -> None:
-        """Write the state of each asset.
-
-        :param value: in JSON types.
-        """
+    async def write(self, cursor: dict[str, Any]) -> None:
+        """Store the cursor in the state of each asset."""
         for asset in self._assets:
-            await asset.aset(self._key, value)
+            await asset.aset(self._key, cursor)
 
 
 class VariableCursorStore:
-    """An Airflow variable. Its writer asks twice before, so that a triggerer has stored what it was handed before.
+    """Stores the cursor in an Airflow variable.
 
-    :param name: what the variable is called.
+    :param scope: the arguments of the watcher that its cursor depends on.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, scope: Sequence[Any]) -> None:
+        self._store = VariableStateStore(scope, _DESCRIPTION)
 
     async def read(self) -> list[Any]:
-        """Read the variable.
+        """Return the stored cursor, if there is one; the text of a damaged one."""
+        cursor = await shielded(sync_to_async(self._store.get)(CURSOR))
+        return [] if cursor is None else [cursor]
 
-        :return: what is there; a damaged one as its text.
+    async def write(self, cursor: dict[str, Any]) -> None:
+        """Store the cursor.
+
+        :raises AirflowException: if it was not stored.
         """
-        text = await self._get()
-        if text is None:
-            return []
-        try:
-            return [json.loads(text)]
-        except ValueError:
-            return [text]
-
-    async def write(self, value: Any) -> None:
-        """Write the variable.
-
-        :param value: in JSON types.
-        :raises AirflowException: if it is not there afterwards; Airflow 3 only logs why.
-        """
-        text = json.dumps(value)
-        await self._get()
-        await shielded(sync_to_async(variables().set)(self._name, text, description=_DESCRIPTION))
-        if await self._get() != text:
-            raise AirflowException(
-                f"Airflow variable {self._name!r} could not be written. If it stays, look at the health of Airflow's "
-                "API server and database."
-            )
-
-    async def _get(self) -> str | None:
-        text: str | None = await shielded(sync_to_async(variables().get)(self._name, None))
-        return text
+        # A triggerer stores the events that were yielded before it handles a second request; this read is the first.
+        await self.read()
+        await shielded(sync_to_async(self._store.set)(CURSOR, cursor))

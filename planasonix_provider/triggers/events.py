@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterable, Mapping, Sequence
@@ -44,8 +43,6 @@ log = logging.getLogger(__name__)
 HAS_WATCHERS = BaseEventTrigger is not BaseTrigger
 #: What a watcher is told of by itself: what was loaded.
 DEFAULT_EVENTS = ("backfill.completed", "job.succeeded")
-#: What the cursor is called in the state of an asset; of a variable, the beginning of its name.
-CURSOR = "planasonix_events"
 #: After how many seconds a cursor that cannot be read is asked for again.
 READ_AGAIN_AFTER = 5.0
 #: The warning about watchers that Airflow cannot tell apart.
@@ -238,11 +235,9 @@ class PlanasonixEventTrigger(BaseEventTrigger):
     def _cursor(self) -> CursorStore:
         store = getattr(self, "asset_state_store", None)
         if store is None:
-            return VariableCursorStore(
-                _cursor_name(self._filters if self.asset is None else [*self._filters, self.asset])
-            )
+            return VariableCursorStore(self._filters if self.asset is None else [*self._filters, self.asset])
         # Each asset has a state of its own, so its name is not needed, and may be added to a watcher that runs.
-        cursor = AssetCursorStore(store, _cursor_name(self._filters))
+        cursor = AssetCursorStore(store, self._filters)
         if len(cursor.names) > 1:
             names = ", ".join(repr(name) for name in sorted(cursor.names))
             self.log.warning("The assets %s have equal watchers. %s", names, EQUAL_WATCHERS)
@@ -351,10 +346,6 @@ class _ConnectionSource:
         """Give the address of a job's page; it is known once there was an answer."""
         assert self._settings is not None  # noqa: S101 - whoever asks has one
         return self._settings.job_url(job_id)
-
-
-def _cursor_name(parts: list[Any]) -> str:
-    return f"{CURSOR}_{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}"
 
 
 def _names(name: str, value: Any) -> list[str]:

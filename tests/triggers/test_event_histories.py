@@ -13,6 +13,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from planasonix_provider import state_store
 from planasonix_provider.triggers import cursor_store, events
 from planasonix_provider.triggers.planasonix import PlanasonixEventTrigger
 from planasonix_provider.watchers.completion_stream import LONGEST_PATIENCE, CompletionBatch, CompletionStream
@@ -88,7 +89,7 @@ def watch(history: History, deaths: list[tuple[float, float]], *, shared: bool) 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(events, "_news", news)
-        patch.setattr(cursor_store, "variables", lambda: store)
+        patch.setattr(state_store, "variables", lambda: store)
         patch.setattr(cursor_store, "sync_to_async", lambda call: slowly(call))
         virtual_time.run(main())
     return store
