@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from planasonix_provider import validators
@@ -26,7 +27,7 @@ from planasonix_provider.waiting.formatting import capitalize, format_duration
 from planasonix_provider.waiting.report import report
 from planasonix_provider.waiting.result import WorkResult, account_for
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
-from planasonix_provider.waiting.shared_client import SharedClient, run_aside
+from planasonix_provider.waiting.shared_client import Priority, SharedClient, run_aside
 from planasonix_provider.waiting.targets import BackfillTarget, Snapshot, Work, WorkTarget, subject_of
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
@@ -182,7 +183,9 @@ class CliWait:
         known = (self.work.job_ids or []) if isinstance(self.work, Backfill) else []
 
         async def ask(channel: SharedClient) -> Work:
-            return await cancel(channel.send_now, self.subject, known, patience=0, asked=asked)
+            return await cancel(
+                partial(channel.send, priority=Priority.FIRST), self.subject, known, patience=0, asked=asked
+            )
 
         self._is_in_doubt = True
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from planasonix_provider.api import routes
@@ -36,7 +37,7 @@ from planasonix_provider.waiting.outages import (
     never_reached,
 )
 from planasonix_provider.waiting.report import first_job_of
-from planasonix_provider.waiting.shared_client import SharedClient, run_aside
+from planasonix_provider.waiting.shared_client import Priority, SharedClient, run_aside
 from planasonix_provider.waiting.targets import Work, subject_of
 from planasonix_provider.waiting.wait_state import WaitState, pause_after
 
@@ -236,7 +237,9 @@ class ApiSession:
         :return: the work, or ``None``.
         :raises PlanasonixLostTrackError: if there is more than one that may be it.
         """
-        return self.run_async(lambda channel: find_the_one(channel.send_now, traces, **self._how_to_look()))
+        return self.run_async(
+            lambda channel: find_the_one(partial(channel.send, priority=Priority.FIRST), traces, **self._how_to_look())
+        )
 
     def find_all(self, traces: MatchCriteria) -> list[Work]:
         """Look for all that a start may have made.
@@ -244,7 +247,9 @@ class ApiSession:
         :param traces: what it is found by.
         :return: the work.
         """
-        return self.run_async(lambda channel: look_for(channel.send_now, traces, **self._how_to_look()))
+        return self.run_async(
+            lambda channel: look_for(partial(channel.send, priority=Priority.FIRST), traces, **self._how_to_look())
+        )
 
     def _how_to_look(self) -> dict[str, Any]:
         # None of these looks waits for its turn: until it is found, the work has nobody who minds its time.

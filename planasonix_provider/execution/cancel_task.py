@@ -25,7 +25,7 @@ from planasonix_provider.waiting.cli_hints import cancel_command
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.interruptible_sleep import InterruptibleSleep
 from planasonix_provider.waiting.report import details_of, first_job_of, report
-from planasonix_provider.waiting.shared_client import SharedClient, run_aside
+from planasonix_provider.waiting.shared_client import Priority, SharedClient, run_aside
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Work
 from planasonix_provider.waiting.wait_state import WaitState
 
@@ -125,7 +125,9 @@ class CancelTask:
 
     def _cancel(self, hook: PlanasonixHook) -> Work:
         async def ask(channel: SharedClient) -> Work:
-            return await cancel(channel.send_now, self.subject, patience=0, asked=self._asked)
+            return await cancel(
+                partial(channel.send, priority=Priority.FIRST), self.subject, patience=0, asked=self._asked
+            )
 
         work = run_aside(hook.config_source(), ask, self._rest.sleep_aside)
         # Without jobs there was nothing of a backfill to cancel.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
@@ -16,7 +17,7 @@ from planasonix_provider.waiting.cli_hints import cancel_command
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.lost_start_search import MatchCriteria, ambiguous_match_error
 from planasonix_provider.waiting.report import error_of_work
-from planasonix_provider.waiting.shared_client import SharedClient
+from planasonix_provider.waiting.shared_client import Priority, SharedClient
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Work, WorkTarget, subject_of
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class PreviousAttempt:
 
         async def ask(channel: SharedClient) -> Work:
             return await cancel(
-                channel.send_now,
+                partial(channel.send, priority=Priority.FIRST),
                 subject,
                 sleep=self._road.rest.sleep_aside,
                 warn=self._road.kill.cannot_cancel_yet,
@@ -163,7 +164,7 @@ class PreviousAttempt:
             )
 
         async def ask_once(channel: SharedClient) -> Work:
-            return await cancel(channel.send_now, subject, patience=0, asked=asked)
+            return await cancel(partial(channel.send, priority=Priority.FIRST), subject, patience=0, asked=asked)
 
         def look(request: Request[Any]) -> Any:
             answer = self._inquiry.look_once(request)

@@ -39,7 +39,7 @@ from planasonix_provider.waiting.interruptible_sleep import InterruptibleSleep
 from planasonix_provider.waiting.report import first_job_of, report
 from planasonix_provider.waiting.result import WorkResult, account_for
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
-from planasonix_provider.waiting.shared_client import SharedClient, run_aside
+from planasonix_provider.waiting.shared_client import Priority, SharedClient, run_aside
 from planasonix_provider.waiting.targets import BackfillTarget, Snapshot, Work, WorkTarget, subject_of
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
@@ -285,7 +285,7 @@ class StartTask:
 
         async def say_goodbye(channel: SharedClient) -> Work:
             return await cancel(
-                channel.send_urgently,
+                partial(channel.send, priority=Priority.URGENT),
                 subject,
                 self.kill.job_ids,
                 sleep=self.rest.sleep_aside,

@@ -90,11 +90,11 @@ class HookWait:
         """
         poller = poller_for(self._hook.planasonix_conn_id, self._hook.async_client)
         async with poller.wait(self._subject.request, self._interval) as wait:
-            event = await until_event(self._watch, wait, poller.channel)
+            event = await until_event(self._watch, wait, poller.client)
             if event.is_out_of_time:
-                event = await poll_at_the_deadline(self._watch, event, poller.channel)
+                event = await poll_at_the_deadline(self._watch, event, poller.client)
             settings = await self._hook.async_settings()
-            return await self._finish(event, poller.channel, settings.job_url)
+            return await self._finish(event, poller.client, settings.job_url)
 
     def _send(self, request: Request[Any]) -> Any:
         return self._hook.send(request, NO_RETRY)

@@ -6,6 +6,7 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -23,7 +24,7 @@ from planasonix_provider.waiting.cancel import CANCEL_TIMEOUT, cancel
 from planasonix_provider.waiting.cli_hints import cancel_command
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.poller import Poller, poller_for
-from planasonix_provider.waiting.shared_client import SharedClient
+from planasonix_provider.waiting.shared_client import Priority, SharedClient
 from planasonix_provider.waiting.targets import WaitTarget, Work, WorkTarget
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
@@ -146,9 +147,9 @@ class PlanasonixWaitTrigger(BaseTrigger):
         # The task has looked just before it deferred, and what a look brings before the event may go is of no use.
         delay = min(self.poll_interval, self._seconds_to_keep_back())
         async with poller.wait(subject.request, self.poll_interval, delay) as wait:
-            event = await until_event(watch, wait, poller.channel)
+            event = await until_event(watch, wait, poller.client)
             if event.is_out_of_time and not self.cancels:
-                event = await poll_at_the_deadline(watch, event, poller.channel)
+                event = await poll_at_the_deadline(watch, event, poller.client)
             return await self.on_finished(event, poller)
 
     async def on_cancelled(self) -> None:
@@ -197,7 +198,9 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
             return event.without_cancel() if self.owned else event
         answer: Work | PlanasonixError
         try:
-            answer = await cancel(poller.channel.send_urgently, self.subject, warn=self._cannot_cancel_yet)
+            answer = await cancel(
+                partial(poller.client.send, priority=Priority.URGENT), self.subject, warn=self._cannot_cancel_yet
+            )
         except PlanasonixError as error:
             answer = error
         return event.with_cancel_result(answer, self._manual_cancel_hint)
@@ -271,7 +274,10 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
         try:
             async with SharedClient(PlanasonixHook(self.planasonix_conn_id).async_client) as channel:
                 work = await cancel(
-                    channel.send_urgently, self.subject, patience=patience, warn=self._cannot_cancel_yet
+                    partial(channel.send, priority=Priority.URGENT),
+                    self.subject,
+                    patience=patience,
+                    warn=self._cannot_cancel_yet,
                 )
         except Exception as error:
             self.log.warning(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.poller import PollSubscription
 from planasonix_provider.waiting.request_flow import resume_flow
-from planasonix_provider.waiting.shared_client import SharedClient
+from planasonix_provider.waiting.shared_client import Priority, SharedClient
 from planasonix_provider.waiting.targets import Snapshot
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
@@ -38,7 +39,7 @@ async def _poll(
     try:
         # The other requests may have to wait for their turn.
         async with asyncio.timeout(watch.seconds_until_deadline(utcnow())):
-            return await resume_flow(first, watch.poll(utcnow()), channel.ask)
+            return await resume_flow(first, watch.poll(utcnow()), partial(channel.send, retry=False))
     except PlanasonixError as error:
         return error
     except TimeoutError:
@@ -52,9 +53,10 @@ async def poll_at_the_deadline(watch: WaitState, event: WaitEvent, channel: Shar
     :param event: its event, which is returned if the work has not ended.
     :param channel: sends the requests.
     """
+    send = partial(channel.send, priority=Priority.FIRST)
     steps = watch.subject.poll(utcnow(), detailed=False)
     try:
-        seen = await resume_flow(await channel.send_now(watch.subject.request), steps, channel.send_now)
+        seen = await resume_flow(await send(watch.subject.request), steps, send)
     except PlanasonixError:
         return event
     return WaitEvent.over(watch.subject, seen.work) if seen.is_over and seen.work else event

@@ -121,8 +121,8 @@ class Poller:
     """
 
     def __init__(self, connect: Callable[[], Awaitable[AsyncClient]]) -> None:
-        self.channel = SharedClient(connect)
-        self._sweeps = BulkPoll(partial(self.channel.ask, within=LONGEST_PAGE), _now)
+        self.client = SharedClient(connect)
+        self._sweeps = BulkPoll(partial(self.client.send, retry=False, within=LONGEST_PAGE), _now)
         self._next_sweep = 0.0
         self._task: asyncio.Task[None] | None = None
         self._looks: set[asyncio.Task[None]] = set()
@@ -180,7 +180,7 @@ class Poller:
             self._next_sweep = 0.0
             for look in looks:
                 look.cancel()
-            await self.channel.close()
+            await self.client.close()
 
     def _start_looks(self) -> None:
         """Ask for all that is due, in the way that takes the fewest requests."""
@@ -253,7 +253,7 @@ class Poller:
         left = [wait for wait in waits if wait.job_id not in told]
         if self._sweeps.has_stumbled:
             for wait in left:
-                wait.due = _now() + max(SWEEP_EVERY, self.channel.retry_after_remaining)
+                wait.due = _now() + max(SWEEP_EVERY, self.client.retry_after_remaining)
         else:
             await self._look_at_each(left, were_missing=True)
 
@@ -277,7 +277,7 @@ class Poller:
         if name not in self._named:
             return None
         try:
-            answer = await self.channel.ask(request)
+            answer = await self.client.send(request, retry=False)
         except PlanasonixError as error:
             answer = error
         except Exception as bug:
@@ -293,7 +293,7 @@ class Poller:
         now = _now()
         since = now if asked_at is None else asked_at
         for wait in self._named.get(name, ()):
-            wait.due = max(since + wait.interval, now + self.channel.retry_after_remaining)
+            wait.due = max(since + wait.interval, now + self.client.retry_after_remaining)
             wait.answer(answer)
             self._wake_for(wait)
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
+from enum import Enum, auto
 from typing import Protocol, Self, TypeVar
 
 from tenacity import AsyncRetrying
@@ -44,11 +45,22 @@ _MAY_BE_OUT_OF_DATE = (
 )
 
 
+class Priority(Enum):
+    """Which requests of a shared client go first."""
+
+    #: Waits while the rate limit runs short, and leaves one place to the others.
+    NORMAL = auto()
+    #: Does not wait: for a cancel, and for the polls that belong to it.
+    FIRST = auto()
+    #: Is sent even during a ``Retry-After``: for work that nobody owns any more.
+    URGENT = auto()
+
+
 class AsyncSend(Protocol):
-    """Whatever sends a request and is awaited: a channel, or a client."""
+    """The ``send`` of a client."""
 
     async def __call__(self, request: Request[T], /) -> T:
-        """Send a request; return what its answer holds, or raise a ``PlanasonixError``."""
+        """Return the parsed response, or raise a ``PlanasonixError``."""
         ...
 
 
@@ -69,8 +81,8 @@ class SharedClient:
         self._clients: list[AsyncClient] = []
         self._connecting = asyncio.Lock()
         self._gate = asyncio.Semaphore(MOST_IN_FLIGHT)
-        # One place is always left to what ends a wait: looks may hang.
-        self._looks = asyncio.Semaphore(MOST_IN_FLIGHT - 1)
+        # Polls may hang, so one place is always left to requests of a higher priority.
+        self._polls = asyncio.Semaphore(MOST_IN_FLIGHT - 1)
         self._read_at = self._confirmed_at = -math.inf
 
     async def __aenter__(self) -> Self:
@@ -85,61 +97,41 @@ class SharedClient:
         for client in clients:
             await client.close()
 
-    async def send(self, request: Request[T]) -> T:
-        """Send a request, again where that is safe and can help; a read waits for its turn.
+    async def send(
+        self,
+        request: Request[T],
+        *,
+        priority: Priority = Priority.NORMAL,
+        retry: bool = True,
+        within: float | None = None,
+    ) -> T:
+        """Send a request.
 
-        :param request: one of :mod:`planasonix_provider.api.routes`.
-        :return: what the answer holds.
-        :raises PlanasonixError: one of its kinds.
+        ``retry`` repeats requests that are safe to repeat after a transient error. ``within`` limits the seconds that a
+        request of normal priority waits for its response once it has a place; without it, the client's timeouts apply.
         """
-        return await self._again(self.ask, request)
+        if not retry:
+            return await self._send_once(request, priority, within)
+        retrying = AsyncRetrying(**RetryPolicy().tenacity(request.repeat), sleep=self._sleep)
+        response: T = await retrying(self._send_once, request, priority, within)
+        return response
 
-    async def send_now(self, request: Request[T]) -> T:
-        """Send what ends a wait, as a cancel and the looks that belong to it: nobody goes first.
-
-        :param request: one of :mod:`planasonix_provider.api.routes`.
-        :return: what the answer holds.
-        :raises PlanasonixError: one of its kinds.
-        """
-        return await self._again(self._ask, request)
-
-    async def send_urgently(self, request: Request[T]) -> T:
-        """Send what ends work that has nobody any more: at once, though the API has asked this key to be silent.
-
-        :param request: one of :mod:`planasonix_provider.api.routes`.
-        :return: what the answer holds.
-        :raises PlanasonixError: one of its kinds.
-        """
-        return await self._again(self._ask_urgently, request)
-
-    async def _again(self, ask: AsyncSend, request: Request[T]) -> T:
-        answer: T = await AsyncRetrying(**RetryPolicy().tenacity(request.repeat), sleep=self._sleep)(ask, request)
-        return answer
-
-    async def ask(self, request: Request[T], within: float | None = None) -> T:
-        """Send a request once, in its turn.
-
-        :param request: one of :mod:`planasonix_provider.api.routes`.
-        :param within: for how many seconds to wait for the answer once it is its turn; default: as the client does.
-        :return: what the answer holds.
-        :raises PlanasonixError: one of its kinds.
-        """
-        # First, for nothing else is to stand behind looks that let others go first.
+    async def _send_once(self, request: Request[T], priority: Priority, within: float | None) -> T:
+        if priority is not Priority.NORMAL:
+            return await self._send_or_reconnect(request, _URGENT if priority is Priority.URGENT else NO_RETRY)
+        # Before a place is taken: polls that wait for the rate limit must not block requests that do not.
         await (await self._connected()).wait_for_rate_limit(request)
         try:
-            async with asyncio.timeout(within), self._looks:
-                return await self._ask(request)
+            async with asyncio.timeout(within), self._polls:
+                return await self._send_or_reconnect(request, NO_RETRY)
         except TimeoutError:
             raise PlanasonixTransportError(f"{request}: no answer within {within:.0f} s.", sent=True) from None
 
-    async def _ask_urgently(self, request: Request[T]) -> T:
-        return await self._ask(request, _URGENT)
-
-    async def _ask(self, request: Request[T], policy: RetryPolicy = NO_RETRY) -> T:
-        """Send a request, and once more where the Airflow connection turns out to have changed since it was read."""
+    async def _send_or_reconnect(self, request: Request[T], policy: RetryPolicy) -> T:
+        """Send a request, and repeat it if it fails and the Airflow connection has changed since it was read."""
         async with self._gate:
             client = await self._connected()
-            asked_at = asyncio.get_running_loop().time()
+            sent_at = asyncio.get_running_loop().time()
             try:
                 return await client.send(request, policy)
             except PlanasonixError as error:
@@ -150,7 +142,7 @@ class SharedClient:
                 is_old = asyncio.get_running_loop().time() - self._confirmed_at >= READ_KEY_AGAIN_EVERY
                 try:
                     renewed = await self._connected(
-                        newer_than=asked_at if is_key and is_old else asked_at - READ_AGAIN_EVERY
+                        newer_than=sent_at if is_key and is_old else sent_at - READ_AGAIN_EVERY
                     )
                 except PlanasonixError:
                     # Only a refused key needs a new one: an outage is not to become a missing Airflow connection.

@@ -326,7 +326,7 @@ class ListScan:
             if self.seems_in_vain:
                 return
             try:
-                answers[work_id] = await self._channel.ask(self.kind.get(work_id))
+                answers[work_id] = await self._channel.send(self.kind.get(work_id), retry=False)
                 self._failures = 0
             except PlanasonixError as error:
                 self._failures += self.is_failure(work_id, error)
@@ -355,7 +355,7 @@ class ListScan:
     async def _pages(self, request: Request[Page[Any]]) -> AsyncGenerator[list[Work]]:
         """Ask for a list. In an outage one request tells; what has begun is worth more."""
         cursors = Paginator(request)
-        page = await self._channel.ask(cursors.request)
+        page = await self._channel.send(cursors.request, retry=False)
         self._note_the_clock()
         yield self._rows(page)
         while cursors.step(page):

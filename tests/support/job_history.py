@@ -103,7 +103,8 @@ class History:
             return self._shown(found[0], model, whole=True)
         return self._page(lives, model, dict(request.query))
 
-    send = ask
+    async def send(self, request: Request[Any], *, retry: bool = True) -> Any:
+        return await self.ask(request)
 
     def _page(self, lives: list[Life], model: Any, query: dict[str, Any]) -> Page[Any]:
         lives = [life for life in lives if life.created + life.late <= self.time and life.id not in self.gone]

@@ -178,7 +178,7 @@ def test_ten_thousand_waits_that_come_and_go_leave_nothing_behind() -> None:
     # One more request showed that there are no lists.
     assert there.asked.total() == 10_000 + 1
     assert poller._sweeps._known == {}
-    assert (poller._waits, poller._looks, poller.channel._clients, poller._task) == (set(), set(), [], None)
+    assert (poller._waits, poller._looks, poller.client._clients, poller._task) == (set(), set(), [], None)
 
 
 def test_a_bug_in_a_look_reaches_the_waits_and_hangs_none() -> None:

@@ -21,7 +21,7 @@ from planasonix_provider.api.errors import (
     PlanasonixTransportError,
 )
 from planasonix_provider.api.models import Job
-from planasonix_provider.waiting.shared_client import SharedClient, for_each, run_aside
+from planasonix_provider.waiting.shared_client import Priority, SharedClient, for_each, run_aside
 from planasonix_provider.waiting.wait_state import MAX_RETRY_AFTER
 from tests.support import virtual_time
 from tests.support.virtual_planasonix import Answer, Planasonix, refused_once
@@ -41,7 +41,7 @@ def over(there: Planasonix, act: Callable[[SharedClient], Awaitable[Any]]) -> An
 
 async def ask(channel: SharedClient, job_id: str = "job_1") -> Job | PlanasonixError:
     try:
-        return await channel.ask(routes.get_job(job_id))
+        return await channel.send(routes.get_job(job_id), retry=False)
     except PlanasonixError as error:
         return error
 
@@ -79,7 +79,9 @@ class TestTheGate:
             stuck = [asyncio.ensure_future(ask(channel, f"slow_{number}")) for number in range(10)]
             await asyncio.sleep(1)
             began = asyncio.get_running_loop().time()
-            await asyncio.gather(*(channel.send_now(routes.cancel_job(f"job_{number}")) for number in range(5)))
+            await asyncio.gather(
+                *(channel.send(routes.cancel_job(f"job_{number}"), priority=Priority.FIRST) for number in range(5))
+            )
             seconds = asyncio.get_running_loop().time() - began
             for one in stuck:
                 one.cancel()
@@ -308,7 +310,7 @@ class TestASilence:
 
         async def act(channel: SharedClient) -> float:
             await ask(channel)
-            await channel.send_urgently(routes.cancel_job("job_1"))
+            await channel.send(routes.cancel_job("job_1"), priority=Priority.URGENT)
             assert isinstance(await ask(channel), PlanasonixRateLimitError)
             return asyncio.get_running_loop().time()
 
@@ -360,7 +362,7 @@ class TestATurn:
         async def act(channel: SharedClient) -> None:
             looks = [asyncio.ensure_future(ask(channel)) for _ in range(20)]
             await asyncio.sleep(0.1)
-            await channel.send_now(routes.get_backfill("bf_1"))
+            await channel.send(routes.get_backfill("bf_1"), priority=Priority.FIRST)
             for look in looks:
                 look.cancel()
 

@@ -472,7 +472,7 @@ def test_what_one_look_has_told_is_told_though_the_next_page_fails() -> None:
             history.outages.append((history.time, history.time + 10))
         return await ask(request)
 
-    history.send = fail_at_the_second_page  # type: ignore[method-assign]
+    history.ask = fail_at_the_second_page  # type: ignore[method-assign]
     run(history, ear, seconds=200)
     assert len(ear.heard) == 150
     assert len(set(ear.heard.values())) > 1
