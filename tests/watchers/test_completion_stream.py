@@ -232,8 +232,6 @@ def test_a_list_of_jobs_that_is_refused_keeps_nobody_from_the_backfills() -> Non
                 raise PlanasonixPermissionError("no", status=403)
             return await super().ask(request)
 
-        send = ask
-
     ear = Ear(BOTH)
     run(Refused(backfills=[backfill("bf_1", 100, 200)]), ear, seconds=1_000)
     assert ear.heard.keys() == {"bf_1"}

@@ -21,13 +21,13 @@ def parsed(command: str) -> dict[str, object]:
 )
 def test_are_what_a_shell_reads_whatever_the_airflow_connection_is_called(conn_id: str) -> None:
     job = parsed(cli_hints.cancel_command(JobTarget("job_1"), conn_id))
-    assert (job["act"], job["id"], job["backfill"], job["conn_id"]) == ("looks.cancel", "job_1", False, conn_id)
+    assert (job["act"], job["id"], job["backfill"], job["conn_id"]) == ("jobs.cancel", "job_1", False, conn_id)
     backfill = parsed(cli_hints.cancel_command(BackfillTarget("bf_1"), conn_id))
     assert (backfill["id"], backfill["backfill"], backfill["wait"]) == ("bf_1", True, True)
     assert backfill["conn_id"] == conn_id
 
 
-@pytest.mark.parametrize(("kind", "act"), [("job", "looks.jobs"), ("backfill", "looks.backfills")])
+@pytest.mark.parametrize(("kind", "act"), [("job", "jobs.jobs"), ("backfill", "jobs.backfills")])
 def test_list_what_runs_on_a_connection(kind: str, act: str) -> None:
     listing = parsed(cli_hints.list_command(kind, "conn_1", "eu"))
     assert (listing["act"], listing["connection_id"], listing["conn_id"]) == (act, "conn_1", "eu")
