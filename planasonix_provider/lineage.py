@@ -1,15 +1,15 @@
-"""What a sync or a backfill has read and written, in OpenLineage's terms.
+"""Reports what a sync or a backfill has read and written to OpenLineage.
 
-Airflow's OpenLineage provider asks for it when a task is over, and only where it asks is this module imported: whoever
-has no OpenLineage installed never needs it.
+Airflow's OpenLineage provider asks for it when a task is over. This module is imported only then, so nobody else needs
+OpenLineage.
 
-A data set is a table of a Planasonix connection. The API names tables, and neither the database that they are read from
-nor the one that they are written to; so both sides are named after the connection, and stand in the namespace of the
-API's host, ``planasonix://api.planasonix.com``:
+A data set is a table of a Planasonix connection. The API names tables, but not the databases that it reads from and
+writes to. So both sides are named after the connection, in the namespace of the API's host,
+``planasonix://api.planasonix.com``:
 
-- ``connections/{connection_id}/tables/{table}`` is the table where Planasonix writes it, and the same data set that an
-  asset of this table is;
-- ``connections/{connection_id}/source/{table}`` is the table where Planasonix reads it.
+- ``connections/{connection_id}/tables/{table}`` is the table that Planasonix writes; the asset of this table is the
+  same data set;
+- ``connections/{connection_id}/source/{table}`` is the table that Planasonix reads.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from planasonix_provider.assets.planasonix import SCHEME
 
 if TYPE_CHECKING:
     from planasonix_provider.execution.summary import ExecutionSummary
-    from planasonix_provider.operators.base import PlanasonixStartOperator
     from planasonix_provider.waiting.report import LoadedTable
 
 _log = logging.getLogger(__name__)
@@ -40,14 +39,14 @@ _log = logging.getLogger(__name__)
 
 @define
 class PlanasonixWorkRunFacet(RunFacet):
-    """What OpenLineage has no facet of its own for; a run has it as ``planasonix_work``.
+    """The run facet ``planasonix_work``: what no facet of OpenLineage's own can hold.
 
-    Its schema is that of any run facet, which may hold whatever it likes.
+    Its schema is that of any run facet, which allows any field.
 
     :param kind: ``job`` or ``backfill``.
-    :param status: the state that it was last seen in, where it was seen.
-    :param url: the page of Planasonix's web app that tells more, where there is one.
-    :param errorCode: Planasonix's code for why it failed, where there is one.
+    :param status: the last known state.
+    :param url: the page in Planasonix's web app.
+    :param errorCode: Planasonix's error code, if the work failed.
     """
 
     kind: str
@@ -56,40 +55,34 @@ class PlanasonixWorkRunFacet(RunFacet):
     errorCode: str | None = None  # noqa: N815 - so do OpenLineage's own facets spell theirs
 
 
-def lineage_of(operator: PlanasonixStartOperator) -> OperatorLineage[Any, Any]:
-    """Tell what a task has read and written, as far as the process knows that ran it.
+def lineage_of(summary: ExecutionSummary | None, task_id: str) -> OperatorLineage[Any, Any]:
+    """Return the lineage of a task that has ended, successfully or not.
 
-    :param operator: the operator, after its task is over, however it ended.
-    :return: the tables that were loaded, with their rows, as data sets on both sides; the job or backfill; and the
-        error, where Planasonix is the reason. It is empty where nothing is known, or where this goes wrong: a task
-        never fails for its lineage.
+    It has the loaded tables with their rows, the job or backfill, and Planasonix's error. It is empty if nothing is
+    known, and after an error in here: no task fails because of its lineage.
     """
     try:
-        if (accounted := operator._accounted) is None:
-            return OperatorLineage()
-        return _lineage_of(accounted)
-    except Exception as fault:
+        return _lineage_of(summary) if summary else OperatorLineage()
+    except Exception as error:
         _log.warning(
             "OpenLineage is not told of task %r, whose own work is not affected: %r. Please report this.",
-            operator.task_id,
-            fault,
+            task_id,
+            error,
         )
         return OperatorLineage()
 
 
-def _lineage_of(accounted: ExecutionSummary) -> OperatorLineage[Any, Any]:
-    namespace = f"{SCHEME}://{accounted.host}" if accounted.host else SCHEME
-    tables = accounted.tables or ()
-    connection_id = accounted.connection_id
+def _lineage_of(summary: ExecutionSummary) -> OperatorLineage[Any, Any]:
+    namespace = f"{SCHEME}://{summary.host}" if summary.host else SCHEME
+    prefix = f"connections/{summary.connection_id}"
+    tables = summary.tables or ()
     return OperatorLineage(
-        inputs=[InputDataset(namespace, f"connections/{connection_id}/source/{table.name}") for table in tables],
+        inputs=[InputDataset(namespace, f"{prefix}/source/{table.name}") for table in tables],
         outputs=[
-            OutputDataset(
-                namespace, f"connections/{connection_id}/tables/{table.name}", outputFacets=_statistics_of(table)
-            )
+            OutputDataset(namespace, f"{prefix}/tables/{table.name}", outputFacets=_statistics_of(table))
             for table in tables
         ],
-        run_facets=_run_facets(accounted, namespace),
+        run_facets=_run_facets(summary, namespace),
     )
 
 
@@ -99,18 +92,18 @@ def _statistics_of(table: LoadedTable) -> dict[str, Any]:
     return {"outputStatistics": OutputStatisticsOutputDatasetFacet(rowCount=table.rows_loaded)}
 
 
-def _run_facets(accounted: ExecutionSummary, namespace: str) -> dict[str, RunFacet]:
+def _run_facets(summary: ExecutionSummary, namespace: str) -> dict[str, RunFacet]:
     facets: dict[str, RunFacet] = {}
-    error = accounted.error
-    if accounted.id:
-        facets["externalQuery"] = ExternalQueryRunFacet(externalQueryId=accounted.id, source=namespace)
+    error = summary.error
+    if summary.id:
+        facets["externalQuery"] = ExternalQueryRunFacet(externalQueryId=summary.id, source=namespace)
         facets["planasonix_work"] = PlanasonixWorkRunFacet(
-            kind=accounted.kind,
-            status=accounted.work.status if accounted.work else None,
-            url=accounted.url,
+            kind=summary.kind,
+            status=summary.work.status if summary.work else None,
+            url=summary.url,
             errorCode=getattr(error, "code", None),
         )
     if error:
-        # Airflow's listener puts the exception of the task in its place, which says the same.
+        # Airflow's listener replaces it with the exception of the task, which has the same message.
         facets["errorMessage"] = ErrorMessageRunFacet(message=error.message, programmingLanguage="python")
     return facets

@@ -144,7 +144,7 @@ class TestASync:
         self, simulator: Simulator, see: Callable[..., Seen], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.plan(CONNECTION, tables={"public.orders": 3})
-        monkeypatch.setattr("planasonix_provider.execution.summary.ExecutionSummary.take", _without_rows)
+        monkeypatch.setattr("planasonix_provider.execution.summary.ExecutionSummary.set_result", _without_rows)
         assert see(sync).event["outputs"][0]["outputFacets"] == {}
 
     def test_that_is_mapped_has_its_own_connections_tables(

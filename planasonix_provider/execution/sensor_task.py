@@ -20,8 +20,8 @@ from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import NO_RETRY, is_permanent
 from planasonix_provider.clock import sleep, utcnow
+from planasonix_provider.execution.xcom import XComWriter
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.links.planasonix import XComWriter
 from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind, outage_policy, read_connection
 from planasonix_provider.waiting import blocking_wait
 from planasonix_provider.waiting.formatting import capitalize

@@ -27,8 +27,8 @@ from planasonix_provider.execution.attempt_store import AttemptStore
 from planasonix_provider.execution.on_kill import OnKillHandler
 from planasonix_provider.execution.submission import Submission
 from planasonix_provider.execution.summary import ExecutionSummary
+from planasonix_provider.execution.xcom import XComWriter
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.links.planasonix import XComWriter
 from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind, outage_policy, read_connection
 from planasonix_provider.triggers.planasonix import PlanasonixBackfillTrigger, PlanasonixJobTrigger
 from planasonix_provider.waiting import blocking_wait
@@ -84,7 +84,7 @@ class StartTask:
         :return: an account of the work.
         :raises TaskDeferred: to wait in the triggerer.
         """
-        with self.accounted.on_exceptions():
+        with self.accounted.details_on_exceptions():
             return self._travel(deadline_of(self.operator, self.context))
 
     def run_after_conflict(self, payload: Any) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class StartTask:
         :param payload: the event of the trigger that waited for others.
         :return: as :meth:`travel`.
         """
-        with self.accounted.on_exceptions():
+        with self.accounted.details_on_exceptions():
             with airflow_errors():
                 event = WaitEvent.from_payload(payload, "job", "backfill")
                 # Work that is gone is not in the way.
@@ -149,7 +149,7 @@ class StartTask:
         :param payload: the trigger's event.
         :return: an account of the work.
         """
-        with self.accounted.on_exceptions(), self._hook_session() as hook:
+        with self.accounted.details_on_exceptions(), self._hook_session() as hook:
             event = WaitEvent.from_payload(payload, self.operator.starts)
             if event.outcome == "over":
                 read_connection(hook, self.log.warning, self.rest.sleep)
@@ -167,7 +167,7 @@ class StartTask:
             with (
                 airflow_errors(),
                 PlanasonixHook(self.operator.planasonix_conn_id, policy=policy, sleep=self.rest.sleep) as hook,
-                self.accounted.for_errors(),
+                self.accounted.record_errors(),
             ):
                 yield hook
         finally:
@@ -339,7 +339,7 @@ class StartTask:
             return await account_for(work, patience, job_url=hook.job_url, info=self.log.info)
 
         account = run_aside(hook.config_source(), ask, self.rest.sleep_aside)
-        self.accounted.take(account)
+        self.accounted.set_result(account)
         if self.operator.starts == "backfill":
             self.signpost.set_job_url(account.url)
         if not account.error:

@@ -1,4 +1,4 @@
-"""What a task has found out of its work, for whatever is told of it besides the task's result."""
+"""What a task knows about its work, besides the task's result: for OpenLineage and for exceptions."""
 
 from __future__ import annotations
 
@@ -14,43 +14,34 @@ from planasonix_provider.waiting.targets import Work
 
 @dataclass
 class ExecutionSummary:
-    """What this process of the task knows by now. It ends with the process: nothing stores or renders it.
+    """What this process of the task knows. Nothing stores it, and it ends with the process."""
 
-    :param kind: what was started: a ``job`` or a ``backfill``.
-    :param connection_id: the connection that the work loads. The DAG names another one if it was edited while the task
-        was deferred, or between two tries.
-    :param id: its id, from the moment that it is known.
-    :param host: the API's host, as data sets are named after it.
-    :param work: the job or backfill as it was last seen; whole once it is accounted for.
-    :param url: the page that tells more, where there is one.
-    :param tables: what was loaded, each table once; ``None`` where nobody knows, as before the end and of what failed.
-    :param error: why the task fails, where Planasonix is the reason.
-    """
-
+    #: ``job`` or ``backfill``.
     kind: str
+    #: The connection that the work loads. The DAG may name another one if it was edited while the task was deferred,
+    #: or between two tries.
     connection_id: str
+    #: Set as soon as the work exists.
     id: str | None = None
+    #: The API's host, by which OpenLineage names data sets.
     host: str | None = None
+    #: The last snapshot of the work.
     work: Work | None = None
+    #: The work's page in Planasonix.
     url: str | None = None
+    #: The loaded tables, each one once; ``None`` if they are not known, as before the end or after a failure.
     tables: tuple[LoadedTable, ...] | None = None
+    #: Planasonix's reason why the task failed.
     error: PlanasonixError | None = None
 
-    def take(self, account: WorkResult) -> None:
-        """Take in the account of the work.
-
-        :param account: what came of it.
-        """
-        self.work, self.url = account.work, account.url
-        self.connection_id = account.work.connection_id or self.connection_id
-        self.tables = None if account.error else account.tables
+    def set_result(self, result: WorkResult) -> None:
+        """Store the result of work that is over."""
+        self.work, self.url = result.work, result.url
+        self.tables = None if result.error else result.tables
 
     @contextmanager
-    def for_errors(self) -> Iterator[None]:
-        """Take in the error that the task's work ends with.
-
-        :raises PlanasonixError: the same, as it came.
-        """
+    def record_errors(self) -> Iterator[None]:
+        """Store the error that ends the block, if Planasonix is the reason."""
         try:
             yield
         except PlanasonixError as error:
@@ -58,11 +49,8 @@ class ExecutionSummary:
             raise
 
     @contextmanager
-    def on_exceptions(self) -> Iterator[None]:
-        """Set the work's attributes on each exception that ends the task, for the callbacks that get it from Airflow.
-
-        :raises BaseException: the same, as it came.
-        """
+    def details_on_exceptions(self) -> Iterator[None]:
+        """Set the work's ids on each exception that ends the task: Airflow hands it to callbacks."""
         try:
             yield
         except BaseException as exception:
@@ -70,7 +58,6 @@ class ExecutionSummary:
             raise
 
     def _details(self) -> dict[str, str | None]:
-        known = {"job_id" if self.kind == "job" else "backfill_id": self.id}
-        if self.work:
-            known = details_of(self.work) | known
-        return known | {"job_url": self.url, "connection_id": self.connection_id}
+        details = details_of(self.work) if self.work else {}
+        id_name = "job_id" if self.kind == "job" else "backfill_id"
+        return details | {id_name: self.id, "job_url": self.url, "connection_id": self.connection_id}

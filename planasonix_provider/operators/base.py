@@ -181,7 +181,7 @@ class PlanasonixStartOperator(ValidatedParameters, BaseOperator):
         """
         from planasonix_provider.lineage import lineage_of
 
-        return lineage_of(self)
+        return lineage_of(self._accounted, self.task_id)
 
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any]:
         """Tell Airflow's OpenLineage provider of the work that failed, as far as it is known.

@@ -14,7 +14,7 @@ from planasonix_provider.api import rate_limiter
 from planasonix_provider.api.client import Client
 from planasonix_provider.api.models import BackfillBody, SyncBody
 from planasonix_provider.execution.attempt_store import AttemptStore
-from planasonix_provider.links.planasonix import XComWriter
+from planasonix_provider.execution.xcom import XComWriter
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.api import middleware
