@@ -15,7 +15,7 @@ from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting import blocking_wait
 from planasonix_provider.waiting.async_wait import poll_at_the_deadline, until_event
 from planasonix_provider.waiting.formatting import format_duration
-from planasonix_provider.waiting.poller import poller_for
+from planasonix_provider.waiting.poller import POLLERS, Poller
 from planasonix_provider.waiting.report import details_of, error_of_work, first_job_of
 from planasonix_provider.waiting.result import explain
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
@@ -88,7 +88,7 @@ class HookWait:
         :return: the work, which has succeeded.
         :raises PlanasonixError: if it has not, or if the wait ended before.
         """
-        poller = poller_for(self._hook.planasonix_conn_id, self._hook.async_client)
+        poller = POLLERS.get(self._hook.planasonix_conn_id, lambda: Poller(self._hook.async_client))
         async with poller.wait(self._subject.request, self._interval) as wait:
             event = await until_event(self._watch, wait, poller.client)
             if event.is_out_of_time:

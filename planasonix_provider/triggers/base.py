@@ -23,7 +23,7 @@ from planasonix_provider.waiting.async_wait import poll_at_the_deadline, until_e
 from planasonix_provider.waiting.cancel import CANCEL_TIMEOUT, cancel
 from planasonix_provider.waiting.cli_hints import cancel_command
 from planasonix_provider.waiting.formatting import capitalize
-from planasonix_provider.waiting.poller import Poller, poller_for
+from planasonix_provider.waiting.poller import POLLERS, Poller
 from planasonix_provider.waiting.shared_client import Priority, SharedClient
 from planasonix_provider.waiting.targets import WaitTarget, Work, WorkTarget
 from planasonix_provider.waiting.wait_event import WaitEvent
@@ -131,7 +131,8 @@ class PlanasonixWaitTrigger(BaseTrigger):
         return max(0.0, min(float((self.not_before - utcnow()).total_seconds()), limit))
 
     async def _wait(self, subject: WaitTarget) -> WaitEvent:
-        poller = poller_for(self.planasonix_conn_id, PlanasonixHook(self.planasonix_conn_id).async_client)
+        hook = PlanasonixHook(self.planasonix_conn_id)
+        poller = POLLERS.get(self.planasonix_conn_id, lambda: Poller(hook.async_client))
         watch = WaitState(
             subject,
             now=utcnow(),

@@ -24,10 +24,10 @@ from planasonix_provider.triggers.cursor_store import AssetCursorStore, CursorSt
 from planasonix_provider.validators import identifier, invalid_parameter, is_templated, optional, text
 from planasonix_provider.waiting.formatting import format_time
 from planasonix_provider.waiting.shared_client import SharedClient
-from planasonix_provider.watchers.broadcast import broadcast_for
+from planasonix_provider.watchers.broadcast import BROADCASTS, Broadcast
 from planasonix_provider.watchers.completion_stream import CompletionBatch, CompletionStream
 from planasonix_provider.watchers.event_filter import EventFilter
-from planasonix_provider.watchers.subscribers import Subscriber, roster_for
+from planasonix_provider.watchers.subscribers import REGISTRIES, Subscriber, SubscriberRegistry
 
 if TYPE_CHECKING:
     from planasonix_provider.hooks.connection_settings import ConnectionSettings
@@ -204,7 +204,7 @@ class PlanasonixEventTrigger(BaseEventTrigger):
 
         :return: an event for each end.
         """
-        broadcast = broadcast_for(self.planasonix_conn_id, partial(_news, self.planasonix_conn_id))
+        broadcast = BROADCASTS.get(self.planasonix_conn_id, lambda: Broadcast(partial(_news, self.planasonix_conn_id)))
         async with aclosing(broadcast.listen()) as news:
             async for event in self._events(news):
                 yield event
@@ -229,7 +229,7 @@ class PlanasonixEventTrigger(BaseEventTrigger):
     async def _join(self, place: ExitStack, listener: Subscriber, cursor: CursorStore) -> bool:
         """Be among those who are told, once it is known what was told before; say whether nothing was."""
         was_kept = await self._go_on(listener, cursor)
-        place.enter_context(roster_for(self.planasonix_conn_id).subscribed(listener))
+        place.enter_context(REGISTRIES.get(self.planasonix_conn_id, SubscriberRegistry).subscribed(listener))
         return not was_kept
 
     def _cursor(self) -> CursorStore:
@@ -321,7 +321,9 @@ async def _news(conn_id: str) -> AsyncGenerator[CompletionBatch]:
     way = _ConnectionSource(conn_id)
     async with (
         SharedClient(way.connect) as channel,
-        aclosing(CompletionStream(channel, roster_for(conn_id), way.job_url).news()) as all_news,
+        aclosing(
+            CompletionStream(channel, REGISTRIES.get(conn_id, SubscriberRegistry), way.job_url).news()
+        ) as all_news,
     ):
         async for news in all_news:
             yield news

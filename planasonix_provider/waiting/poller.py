@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
-from weakref import WeakValueDictionary
 
 from planasonix_provider.api import routes
 from planasonix_provider.api.client import AsyncClient
@@ -31,6 +30,7 @@ from planasonix_provider.api.models import Job
 from planasonix_provider.api.request import Request
 from planasonix_provider.waiting.bulk_poll import BulkPoll
 from planasonix_provider.waiting.outages import is_outage
+from planasonix_provider.waiting.per_loop import PerLoop
 from planasonix_provider.waiting.shared_client import MOST_IN_FLIGHT, SharedClient, for_each
 
 T = TypeVar("T")
@@ -320,20 +320,5 @@ def _broken(bug: Exception) -> PlanasonixError:
     return PlanasonixLostTrackError(f"The looks at Planasonix broke ({type(bug).__name__}: {bug}). Please report this.")
 
 
-# Keyed by event loop as well, for ``dag.test()`` runs each trigger in a loop of its own; and weakly, so that a poller
-# goes when the last wait that holds it does, and its loop with it.
-_POLLERS: WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str], Poller] = WeakValueDictionary()
-
-
-def poller_for(key: str, connect: Callable[[], Awaitable[AsyncClient]]) -> Poller:
-    """Give the poller that serves an Airflow connection in this event loop.
-
-    :param key: the Airflow connection's id.
-    :param connect: reads that connection and makes a client; used where there is no poller yet.
-    :return: the one that all waits of this key share.
-    """
-    loop = asyncio.get_running_loop()
-    poller = _POLLERS.get((loop, key))
-    if poller is None:
-        poller = _POLLERS[loop, key] = Poller(connect)
-    return poller
+#: The pollers, by Airflow connection.
+POLLERS: PerLoop[Poller] = PerLoop()

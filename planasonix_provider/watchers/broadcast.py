@@ -6,8 +6,8 @@ import asyncio
 import contextvars
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from weakref import WeakValueDictionary
 
+from planasonix_provider.waiting.per_loop import PerLoop
 from planasonix_provider.watchers.completion_stream import CompletionBatch
 
 #: For how many seconds whoever was told of something may take to pass it on: a triggerer hands its events over once a
@@ -79,18 +79,5 @@ def _seconds() -> float:
     return asyncio.get_running_loop().time()
 
 
-_BROADCASTS: WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str], Broadcast] = WeakValueDictionary()
-
-
-def broadcast_for(key: str, news: Callable[[], AsyncGenerator[CompletionBatch]]) -> Broadcast:
-    """Give the broadcast of an Airflow connection in this event loop.
-
-    :param key: the Airflow connection's id.
-    :param news: begins to look; used where there is no broadcast yet.
-    :return: the one that all share.
-    """
-    loop = asyncio.get_running_loop()
-    broadcast = _BROADCASTS.get((loop, key))
-    if broadcast is None:
-        broadcast = _BROADCASTS[loop, key] = Broadcast(news)
-    return broadcast
+#: The broadcasts, by Airflow connection.
+BROADCASTS: PerLoop[Broadcast] = PerLoop()

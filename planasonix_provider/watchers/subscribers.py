@@ -8,12 +8,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
-from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
 from planasonix_provider.clock import utcnow
 from planasonix_provider.validators import utc
+from planasonix_provider.waiting.per_loop import PerLoop
 from planasonix_provider.watchers.cursor import Cursor
 from planasonix_provider.watchers.event_filter import EventFilter
 
@@ -194,17 +194,5 @@ class SubscriberRegistry:
                 await self._newcomer.wait()
 
 
-_ROSTERS: WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str], SubscriberRegistry] = WeakValueDictionary()
-
-
-def roster_for(key: str) -> SubscriberRegistry:
-    """Give the roster of an Airflow connection in this event loop.
-
-    :param key: the Airflow connection's id.
-    :return: the one that all share.
-    """
-    loop = asyncio.get_running_loop()
-    roster = _ROSTERS.get((loop, key))
-    if roster is None:
-        roster = _ROSTERS[loop, key] = SubscriberRegistry()
-    return roster
+#: The registries, by Airflow connection.
+REGISTRIES: PerLoop[SubscriberRegistry] = PerLoop()

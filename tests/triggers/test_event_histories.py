@@ -18,7 +18,7 @@ from planasonix_provider.triggers import cursor_store, events
 from planasonix_provider.triggers.planasonix import PlanasonixEventTrigger
 from planasonix_provider.watchers.completion_stream import LONGEST_PATIENCE, CompletionBatch, CompletionStream
 from planasonix_provider.watchers.cursor import LATE
-from planasonix_provider.watchers.subscribers import roster_for
+from planasonix_provider.watchers.subscribers import REGISTRIES, SubscriberRegistry
 from tests.support import virtual_time
 from tests.support.job_history import History, Life
 from tests.support.triggerer import HAS_SHARED_STREAMS, Store, Triggerer
@@ -73,7 +73,9 @@ def watch(history: History, deaths: list[tuple[float, float]], *, shared: bool) 
     async def news(conn_id: str) -> AsyncGenerator[CompletionBatch]:
         channel: Any = history
         async with aclosing(
-            CompletionStream(channel, roster_for(conn_id), "https://{}".format, history.now).news()
+            CompletionStream(
+                channel, REGISTRIES.get(conn_id, SubscriberRegistry), "https://{}".format, history.now
+            ).news()
         ) as all_news:
             async for one in all_news:
                 yield one

@@ -15,7 +15,7 @@ from planasonix_provider.api.errors import (
     PlanasonixRateLimitError,
 )
 from planasonix_provider.api.models import Job, Metrics
-from planasonix_provider.waiting.poller import Poller, PollSubscription, poller_for
+from planasonix_provider.waiting.poller import POLLERS, Poller, PollSubscription
 from tests.support import virtual_time
 from tests.support.virtual_planasonix import Planasonix, all_answers, refused_once
 
@@ -220,23 +220,11 @@ def test_it_does_not_run_in_the_context_of_the_wait_that_came_first() -> None:
     assert seen == ["nobody's", "nobody's"]
 
 
-def test_one_serves_a_connection_in_each_event_loop() -> None:
-    there = Planasonix()
-
-    async def pollers() -> tuple[Poller, Poller, Poller]:
-        return poller_for("a", there.connect), poller_for("a", there.connect), poller_for("b", there.connect)
-
-    first, again, other = asyncio.run(pollers())
-    elsewhere, *_ = asyncio.run(pollers())
-    assert first is again
-    assert len({id(first), id(other), id(elsewhere)}) == 3
-
-
 def test_goes_when_nobody_waits_and_takes_its_event_loop_with_it() -> None:
     there = Planasonix()
 
     async def main() -> weakref.ref[asyncio.AbstractEventLoop]:
-        await looks(poller_for("a", there.connect), "job_1", interval=10, number=2)
+        await looks(POLLERS.get("a", lambda: Poller(there.connect)), "job_1", interval=10, number=2)
         return weakref.ref(asyncio.get_running_loop())
 
     loop = virtual_time.run(main())

@@ -22,7 +22,7 @@ from planasonix_provider.watchers.completion_stream import (
 from planasonix_provider.watchers.cursor import LATE
 from planasonix_provider.watchers.event_filter import EventFilter
 from planasonix_provider.watchers.list_scan import MAX_PASSES
-from planasonix_provider.watchers.subscribers import Subscriber, SubscriberRegistry, roster_for
+from planasonix_provider.watchers.subscribers import Subscriber, SubscriberRegistry
 from tests.support import virtual_time
 from tests.support.job_history import BEGAN, History, Life
 
@@ -644,14 +644,3 @@ class TestABroadcast:
 
 
 CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("caller")
-
-
-def test_a_roster_is_shared_in_an_event_loop_by_airflow_connection() -> None:
-    async def main() -> tuple[SubscriberRegistry, SubscriberRegistry, SubscriberRegistry]:
-        return roster_for("one"), roster_for("one"), roster_for("two")
-
-    one, same, other = asyncio.run(main())
-    again, _, _ = asyncio.run(main())
-    assert one is same
-    assert one is not other
-    assert one is not again
