@@ -70,7 +70,7 @@ def dies_on_a_worker(make: Make, point: str, notes: dict[str, Any]) -> None:
         elif point == "before the cancel is sent":
             cut(patch, start_task, "cancel", is_done=False)
         else:
-            cut(patch, StartTask, "_leave", is_done=point == "after its answer")
+            cut(patch, StartTask, "_cancel_at_deadline", is_done=point == "after its answer")
         with pytest.raises(Killed):
             operator.execute(context(run))
 

@@ -165,7 +165,7 @@ class TestAKill:
             operator.on_kill()
             written.append(len(log.lines) - before)
 
-        previous = signal.signal(signal.SIGALRM, on_kill)
+        previous = signal.signal(signal.SIGALRM, kill)
         try:
             with (
                 pytest.raises(TaskKilledError),

@@ -48,7 +48,7 @@ POINTS: dict[str, dict[str, Any]] = {
     "after the record": {"owner": AttemptStore, "name": "write", "is_done": True},
     # The list of what was there before is the first request.
     "after the POST left": {"owner": Client, "name": "_send_once", "call": 2, "is_done": True},
-    "after the answer": {"owner": None, "name": "start", "is_done": True},
+    "after the answer": {"owner": None, "name": "submit_job", "is_done": True},
     "before the id was recorded": {"owner": AttemptStore, "name": "write", "call": 2, "is_done": False},
     "after the id was recorded": {"owner": AttemptStore, "name": "write", "call": 2, "is_done": True},
     "after the XCom": {"owner": XComWriter, "name": "push", "is_done": True},
