@@ -172,7 +172,8 @@ def one_of(*allowed: str) -> Check:
     return check
 
 
-priority = one_of("low", "normal", "high")
+PRIORITIES = ("low", "normal", "high")
+priority = one_of(*PRIORITIES)
 
 
 def some_of(allowed: Collection[str]) -> Check:
@@ -222,6 +223,17 @@ def utc(name: str, value: Any) -> datetime:
         raise invalid_parameter(
             name, value, f"a time: a datetime, or ISO 8601 text as 2025-01-01T00:00:00Z{hint}"
         ) from None
+
+
+def window(start_at: Any, end_at: Any, names: tuple[str, str] = ("start_at", "end_at")) -> tuple[datetime, datetime]:
+    """Return the start and the end of a window, in UTC.
+
+    :raises ValueError: if one is not a time, or the window does not end after it starts.
+    """
+    start, end = utc(names[0], start_at), utc(names[1], end_at)
+    if end <= start:
+        raise invalid_parameter(names[1], str(end_at), f"a time after {names[0]} ({start_at})")
+    return start, end
 
 
 def tables(name: str, value: Any) -> list[str]:

@@ -94,12 +94,8 @@ def trigger_sync(
     :return: the request; its answer is the job that was started.
     :raises ValueError: if an argument is none that a server could accept.
     """
-    body = _body(
-        SyncBody,
-        pipeline_id=validation.optional_id("pipeline_id", pipeline_id),
-        priority=validation.optional_priority("priority", priority),
-        metadata=validation.optional_metadata("metadata", metadata),
-    )
+    given = {"pipeline_id": pipeline_id, "priority": priority, "metadata": metadata}
+    body = _body(SyncBody, **validation.start_parameters_of("sync", given))
     return _start("/connections/{connection_id}/sync", SyncReply, body, idempotency_key, connection_id=connection_id)
 
 
@@ -127,17 +123,9 @@ def trigger_backfill(
     :return: the request; its answer is the backfill that was started.
     :raises ValueError: if the window is none, or an argument is none that a server could accept.
     """
-    begin, end = validators.utc("start_at", start_at), validators.utc("end_at", end_at)
-    if end <= begin:
-        raise invalid_parameter("end_at", end_at, f"a time after start_at ({start_at!r})")
-    body = _body(
-        BackfillBody,
-        start_at=begin,
-        end_at=end,
-        tables=validation.optional_tables("tables", tables),
-        priority=validation.optional_priority("priority", priority),
-        metadata=validation.optional_metadata("metadata", metadata),
-    )
+    begin, end = validators.window(start_at, end_at)
+    given = {"start_at": begin, "end_at": end, "tables": tables, "priority": priority, "metadata": metadata}
+    body = _body(BackfillBody, **validation.start_parameters_of("backfill", given))
     return _start(
         "/connections/{connection_id}/backfill", BackfillStartReply, body, idempotency_key, connection_id=connection_id
     )

@@ -18,6 +18,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from planasonix_provider import validators
 from planasonix_provider.api.event_types import warn_of_unknown
 from planasonix_provider.api.request import PAGE_SIZE
+from planasonix_provider.start_parameters import StartKind, checks_of
 from planasonix_provider.validators import invalid_parameter
 
 #: How many characters a webhook's secret has at least.
@@ -144,6 +145,15 @@ def _written(check: validators.Check) -> validators.Check:
     return validators.optional(checked)
 
 
+def start_parameters_of(kind: StartKind, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a start as they are sent; those that are ``None`` are left out.
+
+    :raises ValueError: if one is invalid.
+    """
+    checks = checks_of(kind)
+    return {name: _written(checks[name])(name, value) for name, value in given.items() if value is not None}
+
+
 def page_size(limit: Any) -> int:
     """Choose the pages of a list by how many items are wanted in all.
 
@@ -174,6 +184,3 @@ optional_events = validators.optional(events)
 optional_flag = validators.optional(validators.flag)
 optional_word = validators.optional(word)
 optional_utc = validators.optional(validators.utc)
-optional_tables = _written(validators.tables)
-optional_metadata = _written(validators.metadata)
-optional_priority = validators.optional(validators.priority)

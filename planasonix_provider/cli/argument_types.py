@@ -94,10 +94,7 @@ def window(start_at: str, end_at: str) -> tuple[datetime, datetime]:
     :return: both, in UTC.
     :raises UsageError: if one is no time, or it ends before it begins.
     """
-    start, end = validators.utc("--start-at", start_at), validators.utc("--end-at", end_at)
-    if end <= start:
-        raise invalid_parameter("--end-at", end_at, f"a time after --start-at ({start_at})")
-    return start, end
+    return validators.window(start_at, end_at, ("--start-at", "--end-at"))
 
 
 @reading()

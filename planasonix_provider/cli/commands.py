@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from planasonix_provider.start_parameters import StartKind, StartParameter, parameters_of
+
 if TYPE_CHECKING:
     from airflow.cli.cli_config import CLICommand
 
@@ -93,21 +95,28 @@ _JOB = option("job_id", help="the id of the job")
 _BACKFILL = option("backfill_id", help="the id of the backfill")
 _WEBHOOK = option("webhook_id", help="the id of the webhook")
 
-_START = (
-    option("--priority", help="low, normal or high", metavar="PRIORITY", choices=("low", "normal", "high")),
-    option(
-        "--metadata",
-        help="KEY=VALUE, or a JSON object, for Planasonix's run history; may be repeated",
-        metavar="METADATA",
-        action="append",
-    ),
-    option(
-        "--idempotency-key",
-        help="names this start, so that it can be sent again after one that may or may not have arrived (default: a "
-        "new key)",
-        metavar="KEY",
-    ),
+_IDEMPOTENCY_KEY = option(
+    "--idempotency-key",
+    help="names this start, so that it can be sent again after one that may or may not have arrived (default: a "
+    "new key)",
+    metavar="KEY",
 )
+
+
+def _start(kind: StartKind) -> tuple[Option, ...]:
+    """Return the options of a command that starts work."""
+    return (_CONNECTION, *map(_start_option, parameters_of(kind)), _IDEMPOTENCY_KEY, *_WAIT_FOR_OURS)
+
+
+def _start_option(parameter: StartParameter) -> Option:
+    how: dict[str, Any] = {"metavar": parameter.metavar}
+    if parameter.choices:
+        how["choices"] = parameter.choices
+    if parameter.is_required:
+        how["required"] = True
+    if parameter.is_repeatable:
+        how["action"] = "append"
+    return option(f"--{parameter.name.replace('_', '-')}", help=parameter.help, **how)
 
 
 def _waiting(default: str) -> tuple[Option, ...]:
@@ -227,37 +236,13 @@ SHELL = Group(
             "sync",
             "Start a sync",
             "start.sync",
-            (
-                _CONNECTION,
-                option("--pipeline-id", help="the pipeline to run (default: the connection's own)", metavar="ID"),
-                *_START,
-                *_WAIT_FOR_OURS,
-            ),
+            _start("sync"),
         ),
         Command(
             "backfill",
             "Start a historical load of a window of time",
             "start.backfill",
-            (
-                _CONNECTION,
-                option(
-                    "--start-at", help="where the window begins, for example 2025-01-01", metavar="TIME", required=True
-                ),
-                option(
-                    "--end-at",
-                    help="where the window ends, itself not in it, written as --start-at is",
-                    metavar="TIME",
-                    required=True,
-                ),
-                option(
-                    "--tables",
-                    help="the tables to load; may be repeated, or a list with commas (default: all)",
-                    metavar="TABLE",
-                    action="append",
-                ),
-                *_START,
-                *_WAIT_FOR_OURS,
-            ),
+            _start("backfill"),
             more="Times are ISO 8601; one without an offset is UTC.",
         ),
         Command(

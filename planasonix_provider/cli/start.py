@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 from uuid import uuid4
 
 from planasonix_provider import validators
@@ -17,53 +18,40 @@ from planasonix_provider.cli.runner import CommandContext
 from planasonix_provider.cli.signals import Interrupted
 from planasonix_provider.cli.waiting import times, wait_and_account
 from planasonix_provider.clock import utcnow
+from planasonix_provider.start_parameters import StartKind, parameters_of
 from planasonix_provider.waiting.report import first_job_of, report
 from planasonix_provider.waiting.targets import Work
+
+#: How parameters are read that argparse does not leave as they are sent.
+_READERS = {"metadata": argument_types.metadata, "tables": argument_types.tables}
 
 
 def sync(stage: CommandContext) -> CommandResult:
     """Start a sync."""
-    options = stage.options
-    metadata = argument_types.metadata("--metadata", options.metadata)
-    return _start(
-        stage,
-        "sync",
-        lambda key: stage.hook.trigger_sync(
-            options.connection_id,
-            pipeline_id=options.pipeline_id,
-            priority=options.priority,
-            metadata=metadata,
-            idempotency_key=key,
-        ),
-    )
+    return _start(stage, "sync", stage.hook.trigger_sync, _parameters(stage, "sync"))
 
 
 def backfill(stage: CommandContext) -> CommandResult:
     """Start a backfill."""
-    options = stage.options
-    start, end = argument_types.window(options.start_at, options.end_at)
-    tables = argument_types.tables("--tables", options.tables)
-    metadata = argument_types.metadata("--metadata", options.metadata)
+    start, end = argument_types.window(stage.options.start_at, stage.options.end_at)
+    parameters = {**_parameters(stage, "backfill"), "start_at": start, "end_at": end}
     if end > utcnow():
         stage.screen.warn(f"--end-at is in the future ({end}): what comes after now cannot be loaded yet.")
-    return _start(
-        stage,
-        "backfill",
-        lambda key: stage.hook.trigger_backfill(
-            options.connection_id,
-            start_at=start,
-            end_at=end,
-            tables=tables,
-            priority=options.priority,
-            metadata=metadata,
-            idempotency_key=key,
-        ),
-    )
+    return _start(stage, "backfill", stage.hook.trigger_backfill, parameters)
 
 
-def _start(stage: CommandContext, kind: str, post: Callable[[str], Work]) -> CommandResult:
+def _parameters(stage: CommandContext, kind: StartKind) -> dict[str, Any]:
+    """Return the parameters of a start as the hook takes them."""
+    given = {parameter.name: getattr(stage.options, parameter.name) for parameter in parameters_of(kind)}
+    return {name: _READERS[name](f"--{name}", value) if name in _READERS else value for name, value in given.items()}
+
+
+def _start(
+    stage: CommandContext, kind: StartKind, post: Callable[..., Work], parameters: Mapping[str, Any]
+) -> CommandResult:
     times(stage)
-    work = _started(stage, kind, post)
+    connection_id = stage.options.connection_id
+    work = _started(stage, kind, lambda key: post(connection_id, **parameters, idempotency_key=key))
     if stage.options.wait:
         return wait_and_account(stage, work)
     return CommandResult(report(work, stage.hook.job_url))

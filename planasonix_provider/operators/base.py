@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
-from planasonix_provider import configuration, validators
+from planasonix_provider import configuration, start_parameters, validators
 from planasonix_provider.links.planasonix import PlanasonixJobLink
 from planasonix_provider.validated import ValidatedParameters
 
@@ -65,8 +65,7 @@ class PlanasonixStartOperator(ValidatedParameters, BaseOperator):
     checks: ClassVar[Mapping[str, validators.Check]] = {
         "connection_id": validators.identifier,
         "planasonix_conn_id": validators.text,
-        "priority": validators.optional(validators.priority),
-        "metadata": validators.optional(validators.metadata),
+        **start_parameters.checks_of("sync", "backfill"),
         "poll_interval": validators.poll_interval,
         "on_conflict": validators.one_of("fail", "attach", "wait", "skip"),
         "on_cancelled": validators.one_of("retry", "fail"),

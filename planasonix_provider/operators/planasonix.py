@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from planasonix_provider import configuration, validators
+from planasonix_provider import configuration, start_parameters, validators
 from planasonix_provider.api.event_types import event_names
 from planasonix_provider.clock import utcnow
 from planasonix_provider.execution import webhook_parameters
@@ -51,7 +51,7 @@ class PlanasonixSyncOperator(PlanasonixStartOperator):
     starts = "job"
     checks: ClassVar[Mapping[str, validators.Check]] = {
         **PlanasonixStartOperator.checks,
-        "pipeline_id": validators.optional(validators.identifier),
+        **start_parameters.checks_of("sync"),
     }
     template_fields: Sequence[str] = tuple(checks)
 
@@ -112,9 +112,7 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
     starts = "backfill"
     checks: ClassVar[Mapping[str, validators.Check]] = {
         **PlanasonixStartOperator.checks,
-        "start_at": validators.utc,
-        "end_at": validators.utc,
-        "tables": validators.optional(validators.tables),
+        **start_parameters.checks_of("backfill"),
     }
     template_fields: Sequence[str] = tuple(checks)
 
@@ -137,10 +135,8 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
 
         :raises ValueError: if it does.
         """
-        if validators.is_templated(self.start_at) or validators.is_templated(self.end_at):
-            return
-        if validators.utc("end_at", self.end_at) <= validators.utc("start_at", self.start_at):
-            raise ValueError(f"end_at: got {self.end_at}, allowed is a time after start_at ({self.start_at}).")
+        if not (validators.is_templated(self.start_at) or validators.is_templated(self.end_at)):
+            validators.window(self.start_at, self.end_at)
 
     def load_parameters(self) -> dict[str, Any]:
         """Say what decides what is loaded.

@@ -19,9 +19,10 @@ from planasonix_provider.api.errors import PlanasonixConfigurationError
 from planasonix_provider.api.models import BackfillBody, SyncBody
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.model.backfill_plans import BackfillPlan
+from planasonix_provider.start_parameters import StartKind
 from planasonix_provider.testing.planned_starts import LaterStarts
 from planasonix_provider.testing.skip_polls import leap
-from planasonix_provider.testing.started_work import Kind, StartedWork, described, in_final_form, listed, starts_of
+from planasonix_provider.testing.started_work import StartedWork, described, in_final_form, listed, starts_of
 from planasonix_provider.testing.task_run import GivenXComs, TaskRun, is_mapped, mapped_arguments, run_task
 from planasonix_provider.testing.time_travel import TravelledClock, travelling
 
@@ -144,7 +145,7 @@ class Planasonix:
         return datetime.now(UTC) - self._began
 
     def start_externally(
-        self, connection_id: str, *, kind: Kind = "sync", after: timedelta | float | None = None, **parameters: Any
+        self, connection_id: str, *, kind: StartKind = "sync", after: timedelta | float | None = None, **parameters: Any
     ) -> None:
         """Start a sync or a backfill as another client of Planasonix would, now or when some time has passed.
 
@@ -212,7 +213,7 @@ class Planasonix:
         return [self.run(task, map_index=index, xcoms=xcoms, **context) for index in range(count)]
 
     def started(
-        self, connection_id: str | None = None, *, kind: Kind | None = None, **parameters: Any
+        self, connection_id: str | None = None, *, kind: StartKind | None = None, **parameters: Any
     ) -> list[StartedWork]:
         """Tell what was started.
 
@@ -232,7 +233,7 @@ class Planasonix:
         ]
 
     def assert_started(
-        self, connection_id: str | None = None, *, kind: Kind | None = None, **parameters: Any
+        self, connection_id: str | None = None, *, kind: StartKind | None = None, **parameters: Any
     ) -> StartedWork:
         """Let the test fail unless something was started, once; the message says what was started instead.
 
@@ -249,7 +250,7 @@ class Planasonix:
         return found[0]
 
     def assert_not_started(
-        self, connection_id: str | None = None, *, kind: Kind | None = None, **parameters: Any
+        self, connection_id: str | None = None, *, kind: StartKind | None = None, **parameters: Any
     ) -> None:
         """Let the test fail if something was started; the message says what.
 
@@ -262,7 +263,7 @@ class Planasonix:
             self._fail(f"{described(connection_id, kind, parameters)} was started")
 
     def assert_cancelled(
-        self, connection_id: str | None = None, *, kind: Kind | None = None, **parameters: Any
+        self, connection_id: str | None = None, *, kind: StartKind | None = None, **parameters: Any
     ) -> StartedWork:
         """Let the test fail unless one start was asked to cancel; the message says what was started.
 

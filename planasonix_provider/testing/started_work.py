@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from planasonix_provider import validators
 from planasonix_provider.simulator.model.retention import Work
 from planasonix_provider.simulator.model.simulated_backfills import SimulatedBackfill
 from planasonix_provider.simulator.model.workspace import Workspace
+from planasonix_provider.start_parameters import KINDS, START_PARAMETERS, StartKind, parameters_of
 from planasonix_provider.waiting.attempt import ATTEMPT_KEY
 
-Kind: TypeAlias = Literal["sync", "backfill"]
-
-#: What each kind of start can be asked for, besides its connection.
-PARAMETERS: Mapping[str, tuple[str, ...]] = {
-    "sync": ("pipeline_id", "priority", "metadata"),
-    "backfill": ("start_at", "end_at", "tables", "priority", "metadata"),
-}
 #: The metadata that the provider adds to a task's own.
 _OURS = ("dag_id", "task_id", "run_id", "try_number", "map_index", ATTEMPT_KEY)
 
@@ -36,7 +30,7 @@ class StartedWork:
     :param is_cancelled: whether it was asked to cancel, of a backfill any of its jobs.
     """
 
-    kind: Kind
+    kind: StartKind
     id: str
     connection_id: str
     parameters: Mapping[str, Any]
@@ -99,20 +93,12 @@ def in_final_form(kind: str | None, wanted: Mapping[str, Any]) -> dict[str, Any]
     :return: the parameters.
     :raises ValueError: if there is no such kind or parameter, or a value makes no sense.
     """
-    if kind is not None and kind not in PARAMETERS:
-        raise validators.invalid_parameter("kind", kind, f"{', '.join(PARAMETERS)}, or None for either")
-    known = PARAMETERS[kind] if kind else tuple(dict.fromkeys(sum(PARAMETERS.values(), ())))
+    if kind is not None and kind not in KINDS:
+        raise validators.invalid_parameter("kind", kind, f"{', '.join(KINDS)}, or None for either")
+    known = {parameter.name: parameter for parameter in (parameters_of(kind) if kind else START_PARAMETERS)}
     if unknown := sorted(set(wanted) - set(known)):
         raise ValueError(f"{unknown[0]} is no parameter of a {kind or 'start'}; there are {', '.join(known)}.")
-    checks: dict[str, validators.Check] = {
-        "start_at": validators.utc,
-        "end_at": validators.utc,
-        "metadata": validators.metadata,
-        "tables": validators.tables,
-        "priority": validators.priority,
-        "pipeline_id": validators.text,
-    }
-    return {name: validators.optional(checks[name])(name, value) for name, value in wanted.items()}
+    return {name: validators.optional(known[name].check)(name, value) for name, value in wanted.items()}
 
 
 def described(connection_id: str | None, kind: str | None, wanted: Mapping[str, Any]) -> str:

@@ -203,12 +203,12 @@ def test_none_is_refused_where_something_is_needed(client: Any, peer: Peer, name
         (
             "trigger_backfill",
             {"start_at": "2025-02-01", "end_at": "2025-02-01T00:00:00Z"},
-            "end_at: got '2025-02-01T00:00:00Z', allowed is a time after start_at ('2025-02-01').",
+            "end_at: got '2025-02-01T00:00:00Z', allowed is a time after start_at (2025-02-01).",
         ),
         (
             "trigger_backfill",
             {"start_at": "2025-02-01", "end_at": "2025-02-01T01:00:00+02:00"},
-            "end_at: got '2025-02-01T01:00:00+02:00', allowed is a time after start_at ('2025-02-01').",
+            "end_at: got '2025-02-01T01:00:00+02:00', allowed is a time after start_at (2025-02-01).",
         ),
         (
             "list_jobs",

@@ -248,9 +248,12 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("parameters", "words"),
         [
-            ({"end_at": "2025-01-01T00:00:00Z"}, r"end_at: got 2025-01-01T00:00:00Z, allowed is a time after start_at"),
-            ({"end_at": "2024-12-31"}, r"end_at: got 2024-12-31, allowed is a time after start_at"),
-            ({"end_at": "2025-01-01T01:00:00+01:00"}, r"end_at: got 2025-01-01T01:00:00\+01:00"),
+            (
+                {"end_at": "2025-01-01T00:00:00Z"},
+                r"end_at: got '2025-01-01T00:00:00Z', allowed is a time after start_at",
+            ),
+            ({"end_at": "2024-12-31"}, r"end_at: got '2024-12-31', allowed is a time after start_at"),
+            ({"end_at": "2025-01-01T01:00:00+01:00"}, r"end_at: got '2025-01-01T01:00:00\+01:00'"),
             ({"start_at": "soon"}, "start_at: got 'soon', allowed is a time: a datetime, or ISO 8601 text"),
             ({"start_at": None}, "start_at: got None, allowed is a time"),
             ({"end_at": 1735689600}, "end_at: got 1735689600, allowed is a time"),

@@ -1,0 +1,91 @@
+"""The parameters that are sent with a start: the one table that operators, routes, shell and tests read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from planasonix_provider import validators
+
+StartKind: TypeAlias = Literal["sync", "backfill"]
+KINDS: tuple[StartKind, ...] = ("sync", "backfill")
+
+
+@dataclass(frozen=True)
+class StartParameter:
+    """A parameter that is sent with a start. Every operator takes it as a templated parameter of the same name.
+
+    :param name: its name in the API, in operators, and as an option of the shell.
+    :param check: validates a value and converts it to what is sent.
+    :param help: the help text of the shell's option.
+    :param metavar: the placeholder in that help text.
+    :param kinds: what can be started with it.
+    :param choices: the only allowed values, if there are such.
+    :param is_required: whether a start cannot do without it.
+    :param is_repeatable: whether the shell's option may be given several times.
+    """
+
+    name: str
+    check: validators.Check
+    help: str
+    metavar: str
+    kinds: tuple[StartKind, ...] = KINDS
+    choices: tuple[str, ...] | None = None
+    is_required: bool = False
+    is_repeatable: bool = False
+
+
+START_PARAMETERS = (
+    StartParameter(
+        "pipeline_id",
+        validators.identifier,
+        "the pipeline to run (default: the connection's own)",
+        "ID",
+        kinds=("sync",),
+    ),
+    StartParameter(
+        "start_at",
+        validators.utc,
+        "where the window begins, for example 2025-01-01",
+        "TIME",
+        kinds=("backfill",),
+        is_required=True,
+    ),
+    StartParameter(
+        "end_at",
+        validators.utc,
+        "where the window ends, itself not in it, written as --start-at is",
+        "TIME",
+        kinds=("backfill",),
+        is_required=True,
+    ),
+    StartParameter(
+        "tables",
+        validators.tables,
+        "the tables to load; may be repeated, or a list with commas (default: all)",
+        "TABLE",
+        kinds=("backfill",),
+        is_repeatable=True,
+    ),
+    StartParameter("priority", validators.priority, "low, normal or high", "PRIORITY", choices=validators.PRIORITIES),
+    StartParameter(
+        "metadata",
+        validators.metadata,
+        "KEY=VALUE, or a JSON object, for Planasonix's run history; may be repeated",
+        "METADATA",
+        is_repeatable=True,
+    ),
+)
+
+
+def parameters_of(*kinds: StartKind) -> tuple[StartParameter, ...]:
+    """Return the parameters that all these kinds of start take."""
+    return tuple(parameter for parameter in START_PARAMETERS if set(kinds) <= set(parameter.kinds))
+
+
+def checks_of(*kinds: StartKind) -> dict[str, validators.Check]:
+    """Return the check of each parameter that all these kinds of start take; ``None`` passes if it is optional."""
+    return {
+        parameter.name: parameter.check if parameter.is_required else validators.optional(parameter.check)
+        for parameter in parameters_of(*kinds)
+    }
