@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
@@ -44,6 +44,16 @@ class SyncTarget(WaitTarget):
         self._finished_since: list[Job] = []
         self._ended_before: set[str] = set()
         self._newest_words: tuple[str, ...] = ()
+
+    def serialize(self) -> dict[str, Any]:
+        """Return the target in JSON types."""
+        fields = {"since": self.since.isoformat(), "by": self.by, "on_failure": self.on_failure}
+        return super().serialize() | fields
+
+    @classmethod
+    def deserialize(cls, fields: dict[str, Any]) -> Self:
+        """Return the target that :meth:`serialize` has made these fields of."""
+        return cls(**fields | {"since": datetime.fromisoformat(fields["since"])})
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixUnreadableError
@@ -49,15 +49,24 @@ class Snapshot:
 
 
 class WaitTarget(ABC):
-    """What a wait is for.
+    """What a wait is for."""
 
-    :param id: its id.
-    """
-
-    kind: ClassVar[Literal["job", "backfill", "sync"]]
+    #: Its name in events and in serialised targets, see :mod:`planasonix_provider.waiting.target_registry`.
+    kind: ClassVar[str]
+    #: The model of the work that ends the wait.
+    work_type: ClassVar[type[Job] | type[Backfill]] = Job
 
     def __init__(self, id: str) -> None:  # noqa: A002 - the reference's name
         self.id = id
+
+    def serialize(self) -> dict[str, Any]:
+        """Return the target in JSON types, for another process."""
+        return {"kind": self.kind, "id": self.id}
+
+    @classmethod
+    def deserialize(cls, fields: dict[str, Any]) -> Self:
+        """Return the target that :meth:`serialize` has made these fields of, without ``kind``."""
+        return cls(**fields)
 
     @property
     def name(self) -> str:
@@ -91,11 +100,16 @@ class WorkTarget(WaitTarget):
     :param until: further states that end the wait, besides those from which it never moves on.
     """
 
+    kind: ClassVar[Literal["job", "backfill"]]
     known_states: ClassVar[frozenset[str]]
 
     def __init__(self, id: str, until: Iterable[str] = ()) -> None:  # noqa: A002 - the reference's name
         super().__init__(id)
         self.until = frozenset(until)
+
+    def serialize(self) -> dict[str, Any]:
+        """Return the target in JSON types."""
+        return super().serialize() | {"until": sorted(self.until)}
 
     @property
     def goal(self) -> str:
@@ -175,6 +189,7 @@ class BackfillTarget(WorkTarget):
     """A backfill."""
 
     kind = "backfill"
+    work_type = Backfill
     known_states = BACKFILL_STATES
     # As it was counted last: not every look counts.
     _jobs_done: int | None = None
