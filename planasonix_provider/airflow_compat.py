@@ -12,7 +12,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 #: Which loggers write the messages of tasks at DEBUG: the supervisor's, and that of ``dag.test()``.
-_LOGGERS_OF_MESSAGES = ("supervisor", "airflow.sdk.execution_time")
+_MESSAGE_LOGGERS = ("supervisor", "airflow.sdk.execution_time")
 _BUILT_IN_BACKENDS = {"EnvironmentVariablesBackend", "MetastoreBackend", "ExecutionAPISecretsBackend"}
 
 
@@ -24,7 +24,7 @@ def is_task_without_database() -> bool:
     return hasattr(sys.modules.get("airflow.sdk.execution_time.task_runner"), "SUPERVISOR_COMMS")
 
 
-def variables() -> Any:
+def variable_class() -> Any:
     """Give the variables as they are reached from here: a task of Airflow 3 asks its API, all else the database.
 
     :return: Airflow's class ``Variable``, the one or the other.
@@ -36,7 +36,7 @@ def variables() -> Any:
     return Variable
 
 
-def shadow(find: Callable[[Any], Any]) -> str | None:
+def find_overriding_backend(find: Callable[[Any], Any]) -> str | None:
     """Name what Airflow asks before its own database, and what has an answer.
 
     :param find: asks a secrets backend.
@@ -44,7 +44,7 @@ def shadow(find: Callable[[Any], Any]) -> str | None:
     """
     for backend in secrets_backends():
         name = type(backend).__name__
-        if name not in ("MetastoreBackend", "ExecutionAPISecretsBackend") and _answers(find, backend):
+        if name not in ("MetastoreBackend", "ExecutionAPISecretsBackend") and _has_value(find, backend):
             is_environment = name == "EnvironmentVariablesBackend"
             return "the environment" if is_environment else f"the secrets backend {name}"
     return None
@@ -72,7 +72,7 @@ def custom_secrets_backends() -> Sequence[Any]:
     return [backend for backend in secrets_backends() if type(backend).__name__ not in _BUILT_IN_BACKENDS]
 
 
-def setting_that_logs_all() -> str | None:
+def find_debug_log_setting() -> str | None:
     """Return the setting by which Airflow logs each message of a task to its supervisor.
 
     :return: the setting of the section ``[logging]``, in words; ``None`` if the messages are not logged.
@@ -84,7 +84,7 @@ def setting_that_logs_all() -> str | None:
         return f"logging_level is {level.strip().upper()}"
     for entry in re.split(r"[\s,]+", conf.get("logging", "namespace_levels", fallback="") or ""):
         namespace, _, level = entry.partition("=")
-        if _is_debug(level) and any(_is_related(namespace, logger) for logger in _LOGGERS_OF_MESSAGES):
+        if _is_debug(level) and any(_is_related(namespace, logger) for logger in _MESSAGE_LOGGERS):
             return f"namespace_levels has {entry}"
     return None
 
@@ -98,7 +98,7 @@ def _is_related(namespace: str, logger: str) -> bool:
     return f"{logger}.".startswith(f"{namespace}.") or namespace.startswith(f"{logger}.")
 
 
-def shows(name: str) -> bool:
+def is_variable_visible(name: str) -> bool:
     """Say whether Airflow shows a variable that holds a JSON object with a secret in it.
 
     :param name: the variable's name.
@@ -112,7 +112,7 @@ def shows(name: str) -> bool:
     return not masker.should_hide_value_for_key(name)
 
 
-def _answers(find: Callable[[Any], Any], backend: Any) -> bool:
+def _has_value(find: Callable[[Any], Any], backend: Any) -> bool:
     try:
         return find(backend) is not None
     except Exception:

@@ -38,7 +38,7 @@ def cancel_on_kill() -> bool:
     # The spellings that Airflow allows for its own options.
     truths = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
     if (truth := truths.get(given.partition("#")[0].strip().lower())) is None:
-        raise _refusal("cancel_on_kill", given, "True or False")
+        raise _invalid_option("cancel_on_kill", given, "True or False")
     return truth
 
 
@@ -49,7 +49,7 @@ def _seconds(option: str, lowest: float, highest: float) -> float:
     except ValueError:
         number = math.nan
     if not lowest <= number <= highest:
-        raise _refusal(option, given, f"a number of seconds from {lowest:g} to {highest:,}")
+        raise _invalid_option(option, given, f"a number of seconds from {lowest:g} to {highest:,}")
     return number
 
 
@@ -58,5 +58,5 @@ def _value(option: str) -> str:
     return str(conf.get(SECTION, option, fallback=CONFIG[SECTION]["options"][option]["default"])).strip()
 
 
-def _refusal(option: str, given: Any, allowed: str) -> ValueError:
+def _invalid_option(option: str, given: Any, allowed: str) -> ValueError:
     return validators.invalid_parameter(f"[{SECTION}] {option} in Airflow's configuration", given, allowed)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from airflow.providers.common.compat.sdk import AirflowException
 
-from planasonix_provider.airflow_compat import variables
+from planasonix_provider.airflow_compat import variable_class
 
 
 class TaskStateStore(Protocol):
@@ -51,7 +51,7 @@ class VariableStateStore:
 
         A damaged variable must not look like a missing one: ``null`` is JSON, too.
         """
-        text = variables().get(self.name(key), None)
+        text = variable_class().get(self.name(key), None)
         try:
             value = None if text is None else json.loads(text)
         except ValueError:
@@ -61,8 +61,8 @@ class VariableStateStore:
     def set(self, key: str, value: Mapping[str, Any]) -> None:
         """Store an object, and read it back, because Airflow 3 only logs that a variable could not be written."""
         text = json.dumps(value)
-        variables().set(self.name(key), text, description=self._description)
-        if variables().get(self.name(key), None) != text:
+        variable_class().set(self.name(key), text, description=self._description)
+        if variable_class().get(self.name(key), None) != text:
             raise AirflowException(
                 f"Airflow variable {self.name(key)!r} could not be written. If it stays, look at the health of "
                 "Airflow's API server and database."
@@ -70,7 +70,7 @@ class VariableStateStore:
 
     def delete(self, key: str) -> None:
         """Delete the key's variable, if there is one."""
-        variables().delete(self.name(key))
+        variable_class().delete(self.name(key))
 
 
 def scoped_key(key: str, scope: Sequence[Any]) -> str:

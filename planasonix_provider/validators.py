@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 #: Longer than anybody waits, and short enough to be added to a date.
-LONGEST_SECONDS = 10 * 365 * 86_400
+MAX_SECONDS = 10 * 365 * 86_400
 
 #: The shortest interval between two polls, in seconds: with less, a few tasks use up the rate limit of all.
 MIN_POLL_SECONDS = 0.5
@@ -22,12 +22,14 @@ MIN_POLL_SECONDS = 0.5
 YEARS = (1000, 9000)
 
 #: What would make another path of an id, for the API or for what stands before it.
-_IN_NO_ID = frozenset(" /\\?#%")
+_FORBIDDEN_IN_ID = frozenset(" /\\?#%")
 
 #: Ends the refusal of a value that a template has probably given.
-FROM_NOTHING = "A template that renders to nothing gives such a value: check the task and the key that it pulls from"
+EMPTY_TEMPLATE_HINT = (
+    "A template that renders to nothing gives such a value: check the task and the key that it pulls from"
+)
 #: The same for a time.
-FROM_NO_DATE = (
+NO_LOGICAL_DATE_HINT = (
     "A template that renders to nothing gives such a value. A run without a logical date has no data interval: use "
     "dag_run.run_after there, or a param"
 )
@@ -68,7 +70,7 @@ def is_templated(value: Any) -> bool:
     return hasattr(value, "resolve")
 
 
-def items_of(value: Any) -> list[Any] | None:
+def to_list(value: Any) -> list[Any] | None:
     """Read the items of a sequence that is not a text.
 
     :param value: what was given; the output of a mapped task is a sequence that Airflow reads item by item.
@@ -77,7 +79,7 @@ def items_of(value: Any) -> list[Any] | None:
     return list(value) if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)) else None
 
 
-def is_nothing(value: Any) -> bool:
+def is_blank(value: Any) -> bool:
     """Return whether a value is what a template gives that renders to nothing.
 
     :param value: a parameter, as rendered.
@@ -116,11 +118,15 @@ def identifier(name: str, value: Any) -> str:
     :return: the same.
     :raises ValueError: if it could be no id: a path, a whole address, a name with a line break.
     """
-    is_one = isinstance(value, str) and value.isprintable() and not _IN_NO_ID.intersection(value) and value.strip(".")
+    is_one = (
+        isinstance(value, str) and value.isprintable() and not _FORBIDDEN_IN_ID.intersection(value) and value.strip(".")
+    )
     # Responses can hold thousands of ids, so only a refused one is checked for its reason.
     if not is_one or value == "None":
         reason = (
-            f". {FROM_NOTHING}" if is_nothing(value) else ": no white space, no control character, none of / \\ ? # %"
+            f". {EMPTY_TEMPLATE_HINT}"
+            if is_blank(value)
+            else ": no white space, no control character, none of / \\ ? # %"
         )
         raise invalid_parameter(name, value, f"an id as Planasonix gives it{reason}")
     return str(value)
@@ -138,7 +144,7 @@ def seconds(name: str, value: Any) -> float:
         number = value.total_seconds() if isinstance(value, timedelta) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if isinstance(value, bool) or not 0 < number <= LONGEST_SECONDS:
+    if isinstance(value, bool) or not 0 < number <= MAX_SECONDS:
         raise invalid_parameter(name, value, "a number of seconds above 0 and up to ten years, or a timedelta")
     return number
 
@@ -176,7 +182,7 @@ PRIORITIES = ("low", "normal", "high")
 priority = one_of(*PRIORITIES)
 
 
-def some_of(allowed: Collection[str]) -> Check:
+def list_of(allowed: Collection[str]) -> Check:
     """Make a check that lets only lists of some words pass.
 
     :param allowed: the words.
@@ -184,7 +190,7 @@ def some_of(allowed: Collection[str]) -> Check:
     """
 
     def check(name: str, value: Any) -> list[str]:
-        words = list(value) if isinstance(value, AbstractSet) else items_of(value)
+        words = list(value) if isinstance(value, AbstractSet) else to_list(value)
         if not words or not all(isinstance(word, str) and word in allowed for word in words):
             raise invalid_parameter(name, words or value, f"a list of {', '.join(sorted(allowed))}")
         return list(dict.fromkeys(words))
@@ -219,7 +225,7 @@ def utc(name: str, value: Any) -> datetime:
             raise ValueError
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (AttributeError, TypeError, ValueError):
-        hint = f". {FROM_NO_DATE}" if is_nothing(value) else ""
+        hint = f". {NO_LOGICAL_DATE_HINT}" if is_blank(value) else ""
         raise invalid_parameter(
             name, value, f"a time: a datetime, or ISO 8601 text as 2025-01-01T00:00:00Z{hint}"
         ) from None
@@ -244,7 +250,7 @@ def tables(name: str, value: Any) -> list[str]:
     :return: the names.
     :raises ValueError: if there is none, one is blank, or one is there twice.
     """
-    names = items_of(value)
+    names = to_list(value)
     if not names:
         raise invalid_parameter(name, value, "a list of table names, or None for all tables")
     if not all(isinstance(table, str) and table.strip() for table in names):
@@ -272,7 +278,7 @@ def metadata(name: str, value: Any) -> dict[str, Any]:
 
 
 def _json_list(value: Any) -> list[Any]:
-    items = items_of(value)
+    items = to_list(value)
     if items is None:
         raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
     return items

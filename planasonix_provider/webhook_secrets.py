@@ -14,9 +14,9 @@ from planasonix_provider.secret_stores import (
     Destination,
     PlanasonixSecretError,
     SecretStore,
-    keeper,
     mask,
-    without_secrets,
+    remove_secrets,
+    secret_store,
 )
 
 if TYPE_CHECKING:
@@ -33,20 +33,20 @@ __all__ = [
     "RotationResult",
     "SecretStore",
     "check_unused",
-    "create",
     "create_webhook",
-    "keeper",
-    "remove",
+    "create_without_storing",
+    "delete_if_exists",
     "rotate_secret",
+    "secret_store",
     "store_or_delete",
 ]
 
 T = TypeVar("T")
 
 #: How often it is tried to keep a secret, and to rotate one.
-TRIES = 3
+MAX_TRIES = 3
 #: Seconds before the second of these tries; twice as many before the third.
-PAUSE = 1.0
+RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,12 @@ def create_webhook(
     :raises PlanasonixLostTrackError: if nobody knows whether the subscription was created.
     :raises PlanasonixError: of another kind, if it was not.
     """
-    place = keeper(to)
+    place = secret_store(to)
     place.check_writable()
     gone = check_unused(hook, place)
-    created = create(hook, url, events=events, secret=secret)
+    created = create_without_storing(hook, url, events=events, secret=secret)
     store_or_delete(hook, created, place, instead_of=gone, sleep=sleep)
-    return _shown(created)
+    return _without_secret(created)
 
 
 def check_unused(hook: PlanasonixHook | Client, place: SecretStore, *, by_other_than: str | None = None) -> str | None:
@@ -113,10 +113,10 @@ def check_unused(hook: PlanasonixHook | Client, place: SecretStore, *, by_other_
         hook.get_webhook(kept.webhook_id)
     except PlanasonixNotFoundError:
         return kept.webhook_id
-    raise place.refuse_as_taken(kept.webhook_id)
+    raise place.taken_error(kept.webhook_id)
 
 
-def create(
+def create_without_storing(
     hook: PlanasonixHook | Client, url: str, *, events: Sequence[str], secret: SecretStr | None = None
 ) -> NewWebhook:
     """Create a webhook subscription with a secret that was made up here.
@@ -141,7 +141,7 @@ def create(
         created = hook.create_webhook(url, events=events, secret=asked)
     except PlanasonixError as error:
         # A server that refuses what it was sent may send it back.
-        error.with_message(without_secrets(error.message, [asked]))
+        error.with_message(remove_secrets(error.message, [asked]))
         if has_unknown_effect(error):
             raise PlanasonixLostTrackError(
                 f"{error.message} Nobody knows whether the webhook was created. List the webhooks: if there is a new "
@@ -170,10 +170,10 @@ def store_or_delete(
     :raises PlanasonixSecretError: if the secret could not be kept.
     """
     try:
-        _keep(place, created.signing_secret, created.id, instead_of, sleep)
+        _save(place, created.signing_secret, created.id, instead_of, sleep)
     except PlanasonixSecretError as failure:
         try:
-            remove(hook, created.id)
+            delete_if_exists(hook, created.id)
         except PlanasonixError as error:
             failure.with_message(
                 f"{failure.message} Nobody knows the secret of the new webhook {created.id}, and it could not be "
@@ -186,7 +186,7 @@ def store_or_delete(
         raise
 
 
-def remove(hook: PlanasonixHook | Client, webhook_id: str) -> None:
+def delete_if_exists(hook: PlanasonixHook | Client, webhook_id: str) -> None:
     """Delete a webhook subscription, if it is still there.
 
     :param hook: calls the API.
@@ -222,12 +222,12 @@ def rotate_secret(
     :raises PlanasonixLostTrackError: if nobody knows whether the secret was changed.
     :raises PlanasonixError: of another kind, if it was not.
     """
-    place = keeper(to)
+    place = secret_store(to)
     place.check_writable()
     gone = check_unused(hook, place, by_other_than=webhook_id)
     rotated = _rotate(hook, webhook_id, sleep)
     try:
-        _keep(place, rotated.signing_secret, webhook_id, gone, sleep)
+        _save(place, rotated.signing_secret, webhook_id, gone, sleep)
     except PlanasonixSecretError as failure:
         failure.with_message(
             f"{failure.message} The new secret of webhook {webhook_id} is lost, and deliveries are signed with it from "
@@ -248,7 +248,7 @@ def _rotate(hook: PlanasonixHook | Client, webhook_id: str, sleep: Callable[[flo
         return error in doubts
 
     try:
-        rotated = _try(lambda: hook.rotate_webhook_secret(webhook_id), may_have_rotated, sleep)
+        rotated = _retry(lambda: hook.rotate_webhook_secret(webhook_id), may_have_rotated, sleep)
     except PlanasonixError as error:
         if doubts:
             raise PlanasonixLostTrackError(
@@ -260,29 +260,29 @@ def _rotate(hook: PlanasonixHook | Client, webhook_id: str, sleep: Callable[[flo
     return rotated
 
 
-def _keep(
+def _save(
     place: SecretStore, secret: SecretStr, webhook_id: str, instead_of: str | None, sleep: Callable[[float], None]
 ) -> None:
-    _try(
+    _retry(
         lambda: place.save(secret, webhook_id=webhook_id, instead_of=instead_of),
         lambda error: isinstance(error, PlanasonixSecretError),
         sleep,
     )
 
 
-def _try(act: Callable[[], T], may_pass: Callable[[BaseException], bool], sleep: Callable[[float], None]) -> T:
+def _retry(act: Callable[[], T], may_pass: Callable[[BaseException], bool], sleep: Callable[[float], None]) -> T:
     from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
     return Retrying(
         retry=retry_if_exception(may_pass),
-        stop=stop_after_attempt(TRIES),
-        wait=wait_exponential(multiplier=PAUSE),
+        stop=stop_after_attempt(MAX_TRIES),
+        wait=wait_exponential(multiplier=RETRY_SECONDS),
         sleep=sleep,
         reraise=True,
     )(act)
 
 
-def _shown(created: NewWebhook) -> Webhook:
+def _without_secret(created: NewWebhook) -> Webhook:
     from planasonix_provider.api.models import Webhook
 
     return Webhook.model_validate(created.model_dump(exclude={"signing_secret"}, exclude_unset=True))

@@ -14,7 +14,7 @@ from typing import Any
 from planasonix_provider.validators import YEARS, invalid_parameter
 
 #: Airflow maps a task over at most 1,024 items of another one's output, unless ``[core] max_map_length`` differs.
-MOST_WINDOWS = 1_000
+MAX_WINDOWS = 1_000
 
 _DAY = timedelta(days=1)
 _LENGTHS = {"hour": timedelta(hours=1), "day": _DAY, "week": timedelta(weeks=1)}
@@ -37,21 +37,21 @@ def split(start: str | date, end: str | date, *, every: str | timedelta) -> list
     :param every: the part of the calendar that a window is: ``hour``, ``day``, ``week`` (from Monday), ``month``,
         ``quarter`` or ``year``; or a ``timedelta``, counted from ``start`` in time that really passes.
     :return: the windows, in order, for ``expand_kwargs``: each with ``start_at`` and ``end_at``, in UTC, for example
-        ``2024-01-01T00:00:00Z``. At least one, and at most :data:`MOST_WINDOWS`.
+        ``2024-01-01T00:00:00Z``. At least one, and at most :data:`MAX_WINDOWS`.
     :raises ValueError: if ``start`` or ``end`` is no time, or not in the years 1000 to 9000; if ``end`` is not after
         ``start``; if ``every`` is none of the above, or makes too many windows.
     """
-    local = _moment("start", start)
-    first, last = local.astimezone(UTC), _moment("end", end).astimezone(UTC)
+    local = _parse("start", start)
+    first, last = local.astimezone(UTC), _parse("end", end).astimezone(UTC)
     if last <= first:
         raise invalid_parameter("end", end, f"a time after start, {_text(first)}")
     cuts: set[datetime] = set()
     for moment in _boundaries(local, last, every):
         if first < moment < last:
             cuts.add(moment)
-        if len(cuts) == MOST_WINDOWS:
+        if len(cuts) == MAX_WINDOWS:
             span = f"from {_text(first)} to {_text(last)}"
-            raise invalid_parameter("every", every, f"a larger one, for at most {MOST_WINDOWS:,} windows {span}")
+            raise invalid_parameter("every", every, f"a larger one, for at most {MAX_WINDOWS:,} windows {span}")
     return [
         {"start_at": _text(start_at), "end_at": _text(end_at)}
         for start_at, end_at in pairwise([first, *sorted(cuts), last])
@@ -64,13 +64,13 @@ def _boundaries(start: datetime, end: datetime, every: Any) -> Iterator[datetime
         first = start.astimezone(UTC)
         return (first + number * every for number in range(1, -((first - end) // every)))
     if every in (*_LENGTHS, *_MONTHS):
-        return _of_calendar(start, end, every)
+        return _calendar_boundaries(start, end, every)
     raise invalid_parameter("every", every, f"{', '.join([*_LENGTHS, *_MONTHS])}, or a timedelta above 0")
 
 
-def _of_calendar(start: datetime, end: datetime, every: str) -> Iterator[datetime]:
+def _calendar_boundaries(start: datetime, end: datetime, every: str) -> Iterator[datetime]:
     # A clock may be set back, or forward, by up to a day (the date line has moved): so a day more on either side.
-    for mark in _marks(start - _DAY, every):
+    for mark in _wall_clock_boundaries(start - _DAY, every):
         moment = mark.astimezone(UTC)
         if moment >= end + _DAY:
             return
@@ -80,7 +80,7 @@ def _of_calendar(start: datetime, end: datetime, every: str) -> Iterator[datetim
             yield max(moment, mark.replace(fold=1).astimezone(UTC))
 
 
-def _marks(start: datetime, every: str) -> Iterator[datetime]:
+def _wall_clock_boundaries(start: datetime, every: str) -> Iterator[datetime]:
     """Give what the clock of the zone of ``start`` shows at boundaries, from before ``start`` on, without end."""
     # Within one zone, Python reckons with what the clock shows, not with the time that passes: just what is needed.
     if every in _MONTHS:
@@ -96,7 +96,7 @@ def _marks(start: datetime, every: str) -> Iterator[datetime]:
             mark += length
 
 
-def _moment(name: str, value: Any) -> datetime:
+def _parse(name: str, value: Any) -> datetime:
     moment = None
     if isinstance(value, datetime):
         # Made plain: a datetime of pendulum, for one, has an arithmetic of its own.

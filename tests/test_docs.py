@@ -94,8 +94,8 @@ def test_each_sensor_is_told_of(page: str) -> None:
 
 def test_the_receiver_takes_what_its_page_says() -> None:
     # Not imported: its package needs the API server of Airflow 3.
-    source = (PACKAGE / "plugins" / "body.py").read_text()
-    kilobytes = re.search(r"^LARGEST_BODY = (\d+) \* 1024$", source, re.MULTILINE)
+    source = (PACKAGE / "plugins" / "request_body.py").read_text()
+    kilobytes = re.search(r"^MAX_BODY_BYTES = (\d+) \* 1024$", source, re.MULTILINE)
     assert kilobytes is not None
     page = (ROOT / "docs" / "receiver.md").read_text()
     assert f"more than {int(kilobytes[1]) * 1024:,} bytes" in page
@@ -157,7 +157,7 @@ def test_the_reference_has_every_public_name(module: str) -> None:
         "error_for_status",
         "AsyncHook",
         "CompletionStreamProducer",
-        "outside_of_airflow",
+        "missing_connection_hint",
         "staged",
         "simulator",
     }

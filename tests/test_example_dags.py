@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
 
 from planasonix_provider.hooks.webhook_receiver import PlanasonixReceiverHook
-from planasonix_provider.secret_stores import keeper
+from planasonix_provider.secret_stores import secret_store
 from planasonix_provider.testing import Planasonix
 from planasonix_provider.triggers.events import HAS_WATCHERS
 from tests.conftest import DAGS_FOLDER
@@ -138,7 +138,7 @@ def test_a_run_of_planasonix_events_that_was_given_one_event_reads_those_that_ca
 
 
 def test_planasonix_webhook(planasonix: Planasonix) -> None:
-    place = keeper("variable:planasonix_webhook_secret")
+    place = secret_store("variable:planasonix_webhook_secret")
     for _ in range(2):
         runs_to_its_end("planasonix_webhook")
         (webhook,) = planasonix.simulator.world.webhooks.all()
@@ -156,7 +156,7 @@ def test_planasonix_receiver(planasonix: Planasonix, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_ORDERS", connection)
     for known in (1, 2):
         runs_to_its_end("planasonix_receiver")
-        receiver = PlanasonixReceiverHook("planasonix_orders").receiver()
+        receiver = PlanasonixReceiverHook("planasonix_orders").get_receiver()
         assert receiver is not None
         assert len(receiver.secrets) == known
     (webhook,) = planasonix.simulator.world.webhooks.all()

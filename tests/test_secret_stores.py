@@ -19,7 +19,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from pydantic import SecretStr
 
 from planasonix_provider import airflow_compat
-from planasonix_provider.secret_stores import PlanasonixSecretError, SecretStore, StoredSecret, keeper
+from planasonix_provider.secret_stores import PlanasonixSecretError, SecretStore, StoredSecret, secret_store
 
 FIRST, SECOND, THIRD = (SecretStr(f"whsec_{name}_9f8e7d6c5b4a") for name in ("first", "second", "third"))
 ALL = (FIRST, SECOND, THIRD)
@@ -67,7 +67,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> SecretStore:
     """One of each place that can be asked what it keeps, with nothing in it."""
     if request.param != "file":
         request.getfixturevalue(request.param)
-    return keeper(
+    return secret_store(
         {"variable": f"variable:{VARIABLE}", "connection": f"connection:{CONNECTION}"}.get(
             request.param, f"file:{tmp_path / 'secret.json'}"
         )
@@ -139,7 +139,7 @@ class TestAnyPlace:
         place.check_writable()
         place.save(FIRST, webhook_id="wh_1")
         place.save(SECOND, webhook_id="wh_1")
-        assert shows_none(caplog.text + repr(place) + str(place) + repr(place.load()) + place.describe)
+        assert shows_none(caplog.text + repr(place) + str(place) + repr(place.load()) + place.description)
 
     def test_says_why_it_could_not_be_written(self, place: SecretStore, monkeypatch: pytest.MonkeyPatch) -> None:
         place.save(FIRST, webhook_id="wh_1")
@@ -162,7 +162,7 @@ class TestAnyPlace:
         odd = SecretStr('of "mine": \u00e4\n' + "x" * 40)
 
         def fail(kept: StoredSecret) -> None:
-            raise fault(kept.written())
+            raise fault(kept.to_json())
 
         monkeypatch.setattr(place, "_write", fail)
         with pytest.raises(PlanasonixSecretError, match="whose text is not shown, since it may hold") as failed:
@@ -173,7 +173,7 @@ class TestAnyPlace:
 
 class TestAVariable:
     def test_is_a_json_object_whose_secrets_airflow_hides(self, variable: Callable[[], str]) -> None:
-        keeper(f"variable:{VARIABLE}").save(FIRST, webhook_id="wh_1")
+        secret_store(f"variable:{VARIABLE}").save(FIRST, webhook_id="wh_1")
         assert json.loads(variable()) == {"webhook_id": "wh_1", "signing_secret": FIRST.get_secret_value()}
 
     @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ class TestAVariable:
         from airflow.models.variable import Variable
 
         Variable.set(VARIABLE, text)
-        place = keeper(f"variable:{VARIABLE}")
+        place = secret_store(f"variable:{VARIABLE}")
         for act in (place.check_writable, lambda: place.save(FIRST)):
             with pytest.raises(PlanasonixSecretError, match=f"'{VARIABLE}': what is there is not a signing secret"):
                 act()
@@ -203,7 +203,7 @@ class TestAVariable:
     ) -> None:
         monkeypatch.setenv(f"AIRFLOW_VAR_{VARIABLE.upper()}", "precious")
         with pytest.raises(PlanasonixSecretError, match="the environment has a variable of this name") as refused:
-            keeper(f"variable:{VARIABLE}").check_writable()
+            secret_store(f"variable:{VARIABLE}").check_writable()
         assert "precious" not in whole(refused.value)
 
     def test_that_a_secrets_backend_would_hide_is_refused(
@@ -219,16 +219,16 @@ class TestAVariable:
 
         monkeypatch.setattr(airflow_compat, "secrets_backends", lambda: [Sealed(), Vault()])
         with pytest.raises(PlanasonixSecretError, match="the secrets backend Vault has a variable of this name"):
-            keeper(f"variable:{VARIABLE}").check_writable()
+            secret_store(f"variable:{VARIABLE}").check_writable()
         monkeypatch.setattr(airflow_compat, "secrets_backends", lambda: [Sealed()])
-        keeper(f"variable:{VARIABLE}").check_writable()
+        secret_store(f"variable:{VARIABLE}").check_writable()
 
     def test_whose_value_airflow_2_would_show_is_warned_of(
         self, airflow_db: None, caplog: pytest.LogCaptureFixture
     ) -> None:
-        keeper(f"variable:{VARIABLE}").check_writable()
+        secret_store(f"variable:{VARIABLE}").check_writable()
         assert not caplog.records
-        keeper("variable:planasonix_hook").check_writable()
+        secret_store("variable:planasonix_hook").check_writable()
         assert ("Airflow 2 shows its value" in caplog.text) is not AIRFLOW_V_3_0_PLUS
 
     @pytest.mark.parametrize(
@@ -250,11 +250,11 @@ class TestAVariable:
         self, airflow_db: None, monkeypatch: pytest.MonkeyPatch, option: str, value: str, words: str
     ) -> None:
         monkeypatch.setenv(f"AIRFLOW__LOGGING__{option}", value)
-        keeper(f"variable:{VARIABLE}").check_writable()
+        secret_store(f"variable:{VARIABLE}").check_writable()
         monkeypatch.setattr(airflow_compat, "is_task_without_database", lambda: True)
         monkeypatch.setattr(airflow_compat, "secrets_backends", list)
         with pytest.raises(PlanasonixSecretError, match=re.escape(f"while [logging] {words}, Airflow 3 writes")):
-            keeper(f"variable:{VARIABLE}").check_writable()
+            secret_store(f"variable:{VARIABLE}").check_writable()
 
     @pytest.mark.parametrize(
         "levels", ["", "supervisor=INFO", "botocore=DEBUG air=DEBUG supervisors=DEBUG", "supervisor"]
@@ -265,12 +265,12 @@ class TestAVariable:
         monkeypatch.setenv("AIRFLOW__LOGGING__NAMESPACE_LEVELS", levels)
         monkeypatch.setattr(airflow_compat, "is_task_without_database", lambda: True)
         monkeypatch.setattr(airflow_compat, "secrets_backends", list)
-        keeper(f"variable:{VARIABLE}").check_writable()
+        secret_store(f"variable:{VARIABLE}").check_writable()
 
 
 class TestAConnection:
     def test_gets_a_password_and_keeps_all_else(self, connection: Callable[..., dict[str, Any]]) -> None:
-        place = keeper(f"connection:{CONNECTION}")
+        place = secret_store(f"connection:{CONNECTION}")
         place.save(FIRST, webhook_id="wh_1")
         place.save(SECOND, webhook_id="wh_1")
         after = connection()
@@ -284,7 +284,7 @@ class TestAConnection:
 
     def test_that_does_not_exist_is_refused(self, airflow_db: None) -> None:
         with pytest.raises(PlanasonixSecretError, match=r"no such connection\. Make it with: airflow connections add"):
-            keeper("connection:planasonix_nowhere").check_writable()
+            secret_store("connection:planasonix_nowhere").check_writable()
 
     @pytest.mark.parametrize(
         ("changes", "words"),
@@ -298,7 +298,7 @@ class TestAConnection:
         self, connection: Callable[..., dict[str, Any]], changes: dict[str, str], words: str
     ) -> None:
         before = connection(**changes)
-        place = keeper(f"connection:{CONNECTION}")
+        place = secret_store(f"connection:{CONNECTION}")
         for act in (place.check_writable, lambda: place.save(FIRST)):
             with pytest.raises(PlanasonixSecretError, match=words) as refused:
                 act()
@@ -310,13 +310,13 @@ class TestAConnection:
     ) -> None:
         monkeypatch.setenv(f"AIRFLOW_CONN_{CONNECTION.upper()}", "generic://x")
         with pytest.raises(PlanasonixSecretError, match="the environment has a connection of this id"):
-            keeper(f"connection:{CONNECTION}").check_writable()
+            secret_store(f"connection:{CONNECTION}").check_writable()
 
     def test_is_refused_in_a_task_that_has_no_database(
         self, connection: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(airflow_compat, "is_task_without_database", lambda: True)
-        place = keeper(f"connection:{CONNECTION}")
+        place = secret_store(f"connection:{CONNECTION}")
         for act in (place.check_writable, place.load, lambda: place.save(FIRST)):
             with pytest.raises(PlanasonixSecretError, match="a task of Airflow 3 cannot write connections"):
                 act()
@@ -330,7 +330,7 @@ class TestAFile:
     @pytest.fixture
     def place(self, path: Path) -> SecretStore:
         path.parent.mkdir()
-        return keeper(f"file:{path}")
+        return secret_store(f"file:{path}")
 
     def test_is_for_its_owner_alone_from_the_first_byte(
         self, place: SecretStore, path: Path, monkeypatch: pytest.MonkeyPatch
@@ -389,7 +389,7 @@ class TestAFile:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file to another user")
-    @pytest.mark.parametrize("content", ["", StoredSecret("wh_1", THIRD).written()], ids=["empty", "a secret"])
+    @pytest.mark.parametrize("content", ["", StoredSecret("wh_1", THIRD).to_json()], ids=["empty", "a secret"])
     def test_that_another_user_has_planted_gets_no_secret_from_root(
         self, place: SecretStore, path: Path, content: str
     ) -> None:
@@ -427,7 +427,7 @@ class TestAFile:
         self, place: SecretStore, path: Path, monkeypatch: pytest.MonkeyPatch, planted: str
     ) -> None:
         place.save(FIRST, webhook_id="wh_1")
-        (other := path.with_name("other")).write_text(StoredSecret("wh_1", THIRD).written())
+        (other := path.with_name("other")).write_text(StoredSecret("wh_1", THIRD).to_json())
         other.chmod(0o666)
         really_open = os.open
 
@@ -477,13 +477,13 @@ class TestAFile:
 
     def test_whose_folder_is_missing_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(PlanasonixSecretError, match=f"there is no folder {tmp_path}/nowhere. Make it"):
-            keeper(f"file:{tmp_path}/nowhere/x").check_writable()
+            secret_store(f"file:{tmp_path}/nowhere/x").check_writable()
 
     def test_whose_folder_cannot_be_written_is_refused(self) -> None:
         with pytest.raises(
             PlanasonixSecretError, match=r"File /proc/x cannot be used \((Permission|FileNotFound)Error"
         ):
-            keeper("file:/proc/x").check_writable()
+            secret_store("file:/proc/x").check_writable()
 
     @pytest.mark.parametrize("step", ["fsync", "replace"])
     def test_is_left_as_it_was_where_it_cannot_be_written(
@@ -505,7 +505,7 @@ class TestAFile:
 class TestAFunction:
     def test_is_given_the_secret(self) -> None:
         taken: list[SecretStr] = []
-        place = keeper(taken.append)
+        place = secret_store(taken.append)
         place.check_writable()
         place.save(FIRST, webhook_id="wh_1")
         assert taken == [FIRST]
@@ -516,7 +516,7 @@ class TestAFunction:
             raise ValueError(f"bad: {secret.get_secret_value()}")
 
         with pytest.raises(PlanasonixSecretError, match=r"cannot be written \(ValueError, whose text") as failed:
-            keeper(refuse).save(FIRST)
+            secret_store(refuse).save(FIRST)
         assert shows_none(whole(failed.value))
 
     @pytest.mark.filterwarnings("error")
@@ -529,7 +529,7 @@ class TestAFunction:
 
         for function, what in ((lambda secret: Vault()(secret), "coroutine"), (little_by_little, "generator")):
             with pytest.raises(PlanasonixSecretError, match=f"it gave back a {what}, which nobody runs here"):
-                keeper(function).save(FIRST)
+                secret_store(function).save(FIRST)
         gc.collect()
 
     def test_is_called_by_its_name_alone(self) -> None:
@@ -546,20 +546,23 @@ class TestAFunction:
             Vault(),
             functools.partial(Vault().put, "x").__call__,
         ):
-            assert "precious" not in keeper(function).describe + repr(keeper(function))
-        assert keeper(Vault()).describe == "function TestAFunction.test_is_called_by_its_name_alone.<locals>.Vault"
+            assert "precious" not in secret_store(function).description + repr(secret_store(function))
+        assert (
+            secret_store(Vault()).description
+            == "function TestAFunction.test_is_called_by_its_name_alone.<locals>.Vault"
+        )
 
 
 class TestTheForms:
     def test_a_keeper_is_one_already(self) -> None:
-        place = keeper("variable:x")
-        assert keeper(place) is place
+        place = secret_store("variable:x")
+        assert secret_store(place) is place
 
     def test_say_what_they_are(self) -> None:
-        assert keeper("variable:x").describe == "Airflow variable 'x'"
-        assert keeper("connection:x").describe == "Airflow connection 'x'"
-        assert keeper("file:/a/x").describe == "file /a/x"
-        assert keeper(print).describe == "function print"
+        assert secret_store("variable:x").description == "Airflow variable 'x'"
+        assert secret_store("connection:x").description == "Airflow connection 'x'"
+        assert secret_store("file:/a/x").description == "file /a/x"
+        assert secret_store(print).description == "function print"
 
     @pytest.mark.parametrize(
         "to",
@@ -568,7 +571,7 @@ class TestTheForms:
     )  # fmt: skip
     def test_that_are_none_are_refused(self, to: Any) -> None:
         with pytest.raises(ValueError, match=r"secret_to: got .*, allowed is 'variable:NAME', 'connection:CONN_ID'"):
-            keeper(to)
+            secret_store(to)
 
     async def test_what_would_have_to_be_awaited_is_refused(self) -> None:
         async def put(secret: SecretStr) -> None: ...
@@ -578,27 +581,27 @@ class TestTheForms:
 
         for function in (put, Vault()):
             with pytest.raises(ValueError, match="a function \\(not async\\) that takes the secret"):
-                keeper(function)
+                secret_store(function)
 
     def test_a_function_that_takes_something_else_is_called_by_its_name(self) -> None:
         def put(token: str, path: str, secret: SecretStr) -> None: ...
 
         bound = functools.partial(put, "hvs.precious", path="x")
         with pytest.raises(ValueError, match="secret_to: got 'function partial', allowed is") as refused:
-            keeper(bound)
+            secret_store(bound)
         assert "precious" not in whole(refused.value)
 
     @pytest.mark.parametrize("path", ["x", "./x", "~/x"])
     def test_a_file_is_named_by_its_whole_path(self, path: str) -> None:
         with pytest.raises(ValueError, match=r"secret_to: got 'file:' and a text .*, allowed is an absolute path"):
-            keeper(f"file:{path}")
+            secret_store(f"file:{path}")
 
     @pytest.mark.parametrize(
         "secret", ["s3cr3t", "whsec_1", "p:s3cr3t", "file:s3cr3t", " s3cr3t", ["s3cr3t"], {"s3cr3t": 1}]
     )
     def test_a_secret_in_the_wrong_place_is_not_repeated(self, secret: Any) -> None:
         with pytest.raises(ValueError, match=r"secret_to: got .*, allowed is") as refused:
-            keeper(secret)
+            secret_store(secret)
         assert "s3cr3t" not in whole(refused.value)
         assert "whsec_" not in whole(refused.value)
 

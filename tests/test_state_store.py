@@ -19,7 +19,7 @@ def values(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         set=lambda name, text, description: values.update({name: text}),
         delete=lambda name: values.pop(name, None),
     )
-    monkeypatch.setattr(state_store, "variables", lambda: variables)
+    monkeypatch.setattr(state_store, "variable_class", lambda: variables)
     return values
 
 
@@ -52,7 +52,7 @@ def test_a_damaged_variable_is_not_taken_for_a_missing_one(values: dict[str, str
 
 def test_a_write_that_airflow_lost_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     lossy = SimpleNamespace(get=lambda name, default: default, set=lambda *_, **__: None)
-    monkeypatch.setattr(state_store, "variables", lambda: lossy)
+    monkeypatch.setattr(state_store, "variable_class", lambda: lossy)
     with pytest.raises(AirflowException, match=r"Airflow variable 'key_.*' could not be written"):
         store_of().set("key", {})
 

@@ -290,7 +290,7 @@ class Lazy(Sequence[str]):
     ("check", "items"),
     [
         (validators.tables, ("public.orders", "public.items")),
-        (validators.some_of({"failed", "cancelled"}), ("failed", "cancelled")),
+        (validators.list_of({"failed", "cancelled"}), ("failed", "cancelled")),
         (event_names, ("job.succeeded", "job.failed")),
     ],
     ids=["tables", "states", "events"],

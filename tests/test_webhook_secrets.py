@@ -23,7 +23,7 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.models import NewWebhook, NewWebhookReply, RotatedSecret, Webhook, WebhookBody
 from planasonix_provider.api.retry import RetryPolicy
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.secret_stores import PlanasonixSecretError, StoredSecret, keeper
+from planasonix_provider.secret_stores import PlanasonixSecretError, StoredSecret, secret_store
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.webhook_secrets import create_webhook, rotate_secret
 
@@ -88,7 +88,7 @@ class TestCreating:
         to = f"file:{tmp_path / 'secret'}"
         webhook = create_webhook(hook, URL, events=EVENTS, to=to)
         assert (type(webhook), webhook.url, webhook.events) == (Webhook, URL, EVENTS)
-        kept = keeper(to).load()
+        kept = secret_store(to).load()
         assert kept is not None
         assert (kept.webhook_id, [kept.signing_secret.get_secret_value()]) == (webhook.id, secrets_of(simulator))
 
@@ -131,7 +131,7 @@ class TestCreating:
     def test_does_not_push_out_the_secret_of_another_subscription(
         self, hook: PlanasonixHook, simulator: Simulator, tmp_path: Path
     ) -> None:
-        place = keeper(f"file:{tmp_path / 'secret'}")
+        place = secret_store(f"file:{tmp_path / 'secret'}")
         first = create_webhook(hook, URL, events=EVENTS, to=place)
         other = simulator.subscribe(f"{URL}/other", EVENTS)
         before = place.load()
@@ -149,18 +149,18 @@ class TestCreating:
     def test_does_not_push_out_the_secret_of_one_that_came_at_the_same_moment(
         self, hook: PlanasonixHook, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        place = keeper(f"file:{tmp_path / 'secret'}")
+        place = secret_store(f"file:{tmp_path / 'secret'}")
         gone = create_webhook(hook, URL, events=EVENTS, to=place)
         hook.delete_webhook(gone.id)
         made: list[Webhook] = []
-        create = webhook_secrets.create
+        create = webhook_secrets.create_without_storing
 
         def create_after_another(*arguments: Any, **parameters: Any) -> NewWebhook:
-            monkeypatch.setattr(webhook_secrets, "create", create)
+            monkeypatch.setattr(webhook_secrets, "create_without_storing", create)
             made.append(create_webhook(hook, f"{URL}/other", events=EVENTS, to=place))
             return create(*arguments, **parameters)
 
-        monkeypatch.setattr(webhook_secrets, "create", create_after_another)
+        monkeypatch.setattr(webhook_secrets, "create_without_storing", create_after_another)
         with pytest.raises(PlanasonixSecretError, match=r"holds the secret of webhook .* was deleted again: nothing"):
             create_webhook(hook, URL, events=EVENTS, to=place, sleep=lambda _: None)
         assert [webhook.id for webhook in simulator.world.webhooks.all()] == [made[0].id]
@@ -250,7 +250,7 @@ class TestRotating:
     def test_keeps_the_new_secret_beside_the_old_one(
         self, hook: PlanasonixHook, simulator: Simulator, tmp_path: Path, webhook: NewWebhook
     ) -> None:
-        place = keeper(f"file:{tmp_path / 'secret'}")
+        place = secret_store(f"file:{tmp_path / 'secret'}")
         place.save(webhook.signing_secret, webhook_id=webhook.id)
         rotation = rotate_secret(hook, webhook.id, to=place)
         (new,) = secrets_of(simulator)

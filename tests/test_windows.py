@@ -371,7 +371,7 @@ def test_a_long_value_is_shown_in_part() -> None:
 )
 def test_there_are_at_most_a_thousand_windows(start: Any, most: Any, every: str | timedelta) -> None:
     end = datetime.fromisoformat(most).replace(tzinfo=UTC) if isinstance(most, str) else most
-    assert windows.MOST_WINDOWS == 1000
+    assert windows.MAX_WINDOWS == 1000
     assert len(windows.split(start, end, every=every)) == 1000
     assert ", allowed is a larger one, for at most 1,000 windows from " in refusal(
         start, end + 2 * INSTANT, every=every
@@ -459,7 +459,7 @@ def shown(moment: datetime, every: str) -> tuple[int, ...]:
 
 
 def check_that_they_cover(start: datetime, end: datetime, made: list[dict[str, str]]) -> list[datetime]:
-    assert 1 <= len(made) <= windows.MOST_WINDOWS
+    assert 1 <= len(made) <= windows.MAX_WINDOWS
     assert all(left["end_at"] == right["start_at"] for left, right in pairwise(made))
     moments = [utc(made[0]["start_at"]), *(utc(window["end_at"]) for window in made)]
     assert all(left < right for left, right in pairwise(moments))

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from planasonix_provider.api.states import BACKFILL_OVER, JOB_OVER
-from planasonix_provider.validators import invalid_parameter, items_of
+from planasonix_provider.validators import invalid_parameter, to_list
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def event_names(name: str, value: Any) -> list[str]:
     :return: the events, each once.
     :raises ValueError: if it is no list, or there is none in it.
     """
-    events = sorted(value, key=str) if isinstance(value, (set, frozenset)) else items_of(value)
+    events = sorted(value, key=str) if isinstance(value, (set, frozenset)) else to_list(value)
     if not events or not all(isinstance(event, str) and event.strip() for event in events):
         raise invalid_parameter(name, events or value, "a list of events, such as ['job.succeeded', 'job.failed']")
     return list(dict.fromkeys(events))

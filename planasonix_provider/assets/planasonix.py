@@ -20,12 +20,12 @@ SCHEME = "planasonix"
 #: Where the API is for all who have no tenant of their own.
 DEFAULT_HOST = "api.planasonix.com"
 #: What Airflow 3 stores of a URI, and of a name. (Airflow 2.11 stores more, and is left some day.)
-LONGEST_URI = 1500
+MAX_URI_LENGTH = 1500
 
 _DEFAULT_PORT = 443
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:.]*:[0-9a-f:.]*")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_FORM = (
+_URI_FORMAT = (
     f"{SCHEME}://<host>/connections/<connection id>/tables/<table>, the table percent-encoded in UTF-8 as one segment "
     "(a / in it is %2F); planasonix_asset() writes it"
 )
@@ -49,11 +49,11 @@ class PlanasonixTable:
         object.__setattr__(self, "host", _host("host", self.host))
         validators.identifier("connection_id", self.connection_id)
         _table("table", self.table)
-        if len(self.uri) > LONGEST_URI:
+        if len(self.uri) > MAX_URI_LENGTH:
             raise validators.invalid_parameter(
                 "table",
                 self.table,
-                f"a name whose asset URI has no more than {LONGEST_URI:,} characters; this one's has {len(self.uri):,}",
+                f"a name whose asset URI has at most {MAX_URI_LENGTH:,} characters; this one's has {len(self.uri):,}",
             )
 
     @property
@@ -84,7 +84,7 @@ class PlanasonixTable:
         except ValueError:
             parts = None
         if parts is None:
-            raise validators.invalid_parameter("uri", uri, _FORM)
+            raise validators.invalid_parameter("uri", uri, _URI_FORMAT)
         return cls.from_parts(parts)
 
     @classmethod
@@ -101,7 +101,7 @@ class PlanasonixTable:
                 with suppress(UnicodeDecodeError):
                     connection_id, table = (unquote(segment, errors="strict") for segment in (connection_id, table))
                     return cls(host=parts.netloc, connection_id=connection_id, table=table)
-        raise validators.invalid_parameter("uri", parts.geturl(), _FORM)
+        raise validators.invalid_parameter("uri", parts.geturl(), _URI_FORMAT)
 
 
 def planasonix_asset(

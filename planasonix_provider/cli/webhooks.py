@@ -14,7 +14,7 @@ from planasonix_provider.cli.output import CommandResult
 from planasonix_provider.cli.runner import CommandContext
 from planasonix_provider.cli.signals import Interrupted
 from planasonix_provider.cli.usage import UsageError
-from planasonix_provider.webhook_secrets import SecretStore, create_webhook, keeper, rotate_secret
+from planasonix_provider.webhook_secrets import SecretStore, create_webhook, rotate_secret, secret_store
 
 
 def list_all(stage: CommandContext) -> CommandResult:
@@ -33,7 +33,7 @@ def create(stage: CommandContext) -> CommandResult:
         created = create_webhook(
             stage.hook, options.url, events=events, to=place, secret=secret, sleep=stage.rest.sleep
         )
-    stage.screen.say(f"The signing secret of webhook {created.id} is in {place.describe}.")
+    stage.screen.say(f"The signing secret of webhook {created.id} is in {place.description}.")
     return CommandResult(plain(created))
 
 
@@ -72,7 +72,7 @@ def rotate(stage: CommandContext) -> CommandResult:
     webhook_id, place = stage.options.webhook_id, _place(stage)
     with _not_to_be_lost(stage, f"secret of webhook {webhook_id} was changed", "webhooks", "get", webhook_id):
         rotation = rotate_secret(stage.hook, webhook_id, to=place, sleep=stage.rest.sleep)
-    stage.screen.say(f"The new signing secret of webhook {webhook_id} is in {place.describe}.")
+    stage.screen.say(f"The new signing secret of webhook {webhook_id} is in {place.description}.")
     return CommandResult({"id": rotation.webhook_id, "rotated_at": timestamp(rotation.rotated_at)})
 
 
@@ -91,7 +91,7 @@ def deliveries(stage: CommandContext) -> CommandResult:
 
 def _place(stage: CommandContext) -> SecretStore:
     try:
-        return keeper(stage.options.secret_to)
+        return secret_store(stage.options.secret_to)
     except ValueError:
         # What was given is not shown: it may be the secret itself.
         raise UsageError("--secret-to: allowed is variable:NAME, connection:CONN_ID or file:/absolute/path.") from None

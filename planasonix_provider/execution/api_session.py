@@ -87,7 +87,7 @@ class ApiSession:
     @property
     def known_skew(self) -> timedelta | None:
         """By how much the server's clock is ahead; ``None`` before its first answer."""
-        account = self._hook.settings.account
+        account = self._hook.settings.client_config
         return pace_of(account.base_url, account.api_key).skew
 
     @property

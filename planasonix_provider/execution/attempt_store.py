@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from airflow.providers.common.compat.sdk import AirflowException
 from pydantic import ValidationError
 
-from planasonix_provider.airflow_compat import variables
+from planasonix_provider.airflow_compat import variable_class
 from planasonix_provider.api.errors import PlanasonixLostTrackError
 from planasonix_provider.waiting.attempt import AttemptRecord
 
@@ -52,7 +52,7 @@ class VariableStateStore:
         :param key: what it is called.
         :return: what it holds, or ``None``.
         """
-        text = variables().get(self._name(key), None)
+        text = variable_class().get(self._name(key), None)
         try:
             found = None if text is None else json.loads(text)
         except ValueError:
@@ -68,9 +68,9 @@ class VariableStateStore:
         :raises AirflowException: if it is not there afterwards.
         """
         text = json.dumps({"task": self._names, **value})
-        variables().set(self._name(key), text, description=_DESCRIPTION)
+        variable_class().set(self._name(key), text, description=_DESCRIPTION)
         # Airflow 3 only logs that it could not be written.
-        if variables().get(self._name(key), None) != text:
+        if variable_class().get(self._name(key), None) != text:
             raise AirflowException(
                 f"Airflow variable {self._name(key)!r} could not be written. If it stays, look at the health of "
                 "Airflow's API server and database."
@@ -89,7 +89,7 @@ class VariableStateStore:
 
         :param key: what it is called.
         """
-        variables().delete(self._name(key))
+        variable_class().delete(self._name(key))
 
 
 class AttemptStore:

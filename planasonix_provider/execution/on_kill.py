@@ -211,7 +211,7 @@ class OnKillHandler:
     def _read_key_again(self) -> None:
         """Take the key that Airflow has now: the one at hand may have been rotated since the last look."""
         with suppress(Exception), PlanasonixHook(self._operator.planasonix_conn_id) as hook:
-            self.account = hook.settings.account
+            self.account = hook.settings.client_config
 
     def _cancel_work(self, patience: float) -> None:
         subject, traces = self.subject, self._traces

@@ -104,7 +104,7 @@ class StartTask:
 
     def _travel(self, deadline: datetime | None) -> dict[str, Any]:
         with self._hook_session(deadline) as hook:
-            self.kill.account = hook.settings.account
+            self.kill.account = hook.settings.client_config
             start = Submission(self, hook, self._records, deadline)
             work = start.submit_or_reconnect()
             self.kill.is_own = start.is_own
@@ -217,7 +217,7 @@ class StartTask:
         self.accounted.connection_id = (work and work.connection_id) or self._recorded_connection_id()
         # Without the Airflow connection there is less to tell, and the task has its own error.
         with suppress(PlanasonixError):
-            self.accounted.host = hook.settings.account.host
+            self.accounted.host = hook.settings.client_config.host
             job_id = first_job_of(work) if work else work_id if self.operator.starts == "job" else None
             self.accounted.url = hook.job_url(job_id) if job_id else self.accounted.url
 
@@ -236,7 +236,7 @@ class StartTask:
         """Ask once for what a look needs, and learn from the answer what a kill, and the button, would want to know."""
         answer = hook.send(request, self.once)
         # With a key that was rotated meanwhile, a kill has to use the new one.
-        self.kill.account = hook.settings.account
+        self.kill.account = hook.settings.client_config
         if isinstance(answer, (Job, Backfill)):
             self.accounted.work = answer
         if isinstance(answer, Backfill):
@@ -343,7 +343,7 @@ class StartTask:
         if self.operator.starts == "backfill":
             self.signpost.set_job_url(account.url)
         if not account.error:
-            host, connection_id = hook.settings.account.host, self.accounted.connection_id
+            host, connection_id = hook.settings.client_config.host, self.accounted.connection_id
             asset_events.emit_table_events(self.operator, self.context, account, host, connection_id)
         is_cancelled_by_a_person = self.is_cancelled_by_a_person(account.error)
         self._delete_record()

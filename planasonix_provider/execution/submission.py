@@ -113,7 +113,7 @@ class Submission:
                 work = found
             finally:
                 # With a key that was rotated meanwhile, a kill has to use the new one.
-                self._road.kill.account = self._hook.settings.account
+                self._road.kill.account = self._hook.settings.client_config
             self._road.kill.track_work(work)
             return work
         tried = f"{trouble.message} (Tried {MOST_STARTS} times, and looked for a {record.kind} each time.)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from planasonix_provider.secret_stores import SecretStore, keeper
+from planasonix_provider.secret_stores import SecretStore, secret_store
 from planasonix_provider.validators import invalid_parameter
 
 
@@ -39,4 +39,4 @@ def destination(_: str, value: Any) -> SecretStore:
     :return: what keeps it there.
     :raises ValueError: if it is nothing that could.
     """
-    return keeper(value)
+    return secret_store(value)

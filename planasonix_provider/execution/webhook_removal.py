@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from planasonix_provider.execution.airflow_errors import airflow_errors
 from planasonix_provider.execution.webhook_task import account, is_for
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.webhook_secrets import remove
+from planasonix_provider.webhook_secrets import delete_if_exists
 
 if TYPE_CHECKING:
     from planasonix_provider.operators.planasonix import PlanasonixWebhookOperator
@@ -22,7 +22,7 @@ def unsubscribe(operator: PlanasonixWebhookOperator) -> dict[str, Any]:
     with airflow_errors(), PlanasonixHook(operator.planasonix_conn_id) as hook:
         found = [webhook for webhook in hook.list_webhooks() if is_for(webhook, operator.url)]
         for webhook in found:
-            remove(hook, webhook.id)
+            delete_if_exists(hook, webhook.id)
             operator.log.info("Webhook %s is deleted.", webhook.id)
     if not found:
         operator.log.info("There is no webhook for the url of this task; there is nothing to delete.")

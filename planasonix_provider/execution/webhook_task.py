@@ -17,10 +17,10 @@ from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.secret_stores import SecretStore
 from planasonix_provider.webhook_secrets import (
     check_unused,
-    create,
-    keeper,
-    remove,
+    create_without_storing,
+    delete_if_exists,
     rotate_secret,
+    secret_store,
     store_or_delete,
 )
 
@@ -41,7 +41,7 @@ class WebhookTask:
         self.operator = operator
         self.log = operator.log
         self.url, self.events = str(operator.url), list(operator.events or ())
-        self.place = keeper(operator.secret_to or "")
+        self.place = secret_store(operator.secret_to or "")
         self.memory = _HandedOverNote(context["ti"], self.place)
 
     def run(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class WebhookTask:
             if not isinstance(webhook, NewWebhook):
                 return self._adopt(hook, webhook)
             self.memory.remember(webhook)
-            self.log.info("Webhook %s was created; its secret is in %s.", webhook.id, self.place.describe)
+            self.log.info("Webhook %s was created; its secret is in %s.", webhook.id, self.place.description)
             return account(webhook, "created", secret_is_new=True)
 
     def _look(self, hook: PlanasonixHook) -> list[Webhook]:
@@ -84,7 +84,7 @@ class WebhookTask:
         """Create the subscription; give another one instead where one turns out to be there."""
         gone = check_unused(hook, self.place)
         try:
-            created = create(hook, self.url, events=self.events)
+            created = create_without_storing(hook, self.url, events=self.events)
         except PlanasonixLostTrackError as lost:
             if webhook := self._the_one(self._look(hook)):
                 self.log.warning("%s Now there is webhook %s.", lost.message, webhook.id)
@@ -102,7 +102,7 @@ class WebhookTask:
 
     def _yield_to(self, others: list[Webhook], created: NewWebhook, hook: PlanasonixHook) -> Webhook:
         """Delete a subscription whose url another task has subscribed at the same moment."""
-        remove(hook, created.id)
+        delete_if_exists(hook, created.id)
         event = (
             f"Another task made a webhook for the same url at the same moment; webhook {created.id} was deleted again"
         )
@@ -122,9 +122,9 @@ class WebhookTask:
             self.log.info(
                 "The secret of webhook %s %s, so it was rotated; the new one is there.",
                 webhook.id,
-                f"was not in {self.place.describe}"
+                f"was not in {self.place.description}"
                 if self.place.is_readable
-                else f"may never have reached {self.place.describe}",
+                else f"may never have reached {self.place.description}",
             )
         self.memory.remember(webhook)
         is_as_it_should_be = set(webhook.events) == set(self.events) and webhook.enabled is not False
@@ -177,7 +177,7 @@ class _HandedOverNote:
             self._ti.xcom_push(key=self.KEY, value=self._note(webhook))
 
     def _note(self, webhook: Webhook) -> dict[str, str]:
-        return {"webhook_id": webhook.id, "to": self._place.describe}
+        return {"webhook_id": webhook.id, "to": self._place.description}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 from planasonix_provider.api.errors import THE_CONNECTION
 
 
-def for_the_form(message: str, conn_id: str) -> str:
+def without_conn_id(message: str, conn_id: str) -> str:
     """Take the Airflow connection's id out of what the button "Test" shows: it tries the form under an id of its own.
 
     :param message: what is wrong.

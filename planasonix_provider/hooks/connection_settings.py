@@ -27,14 +27,14 @@ from planasonix_provider.api.errors import PlanasonixConfigurationError
 from planasonix_provider.get_provider_info import CONN_FIELDS
 
 #: A longer unknown key of the extra is not shown.
-LONGEST_KEY = 40
+MAX_SHOWN_KEY_LENGTH = 40
 
 DEFAULT_WEB_URL = "https://app.planasonix.com"
 
 _USER_AGENT = (
     f"airflow-provider-planasonix/{__version__} Airflow/{airflow_version} Python/{sys.version.split(maxsplit=1)[0]}"
 )
-_TEXTS_OF_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "": False}
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "": False}
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class ConnectionSettings:
     :param ignored: a sentence on the keys of the extra that nothing reads, or ``None``; it shows no value.
     """
 
-    account: ClientConfig
+    client_config: ClientConfig
     web_url: str
-    ignored: str | None = None
+    unknown_keys_warning: str | None = None
 
     def job_url(self, job_id: str) -> str:
         """Give the address of a job's page in the web app.
@@ -59,7 +59,7 @@ class ConnectionSettings:
         return f"{self.web_url}/jobs/{quote(job_id, safe='')}"
 
 
-def settings_of(
+def parse_connection(
     conn_id: str,
     *,
     password: str | None,
@@ -81,7 +81,7 @@ def settings_of(
     """
     reader = _ConnectionFields(conn_id, extra or {})
     return ConnectionSettings(
-        account=ClientConfig(
+        client_config=ClientConfig(
             api_key=reader.api_key(password),
             base_url=reader.base_url(host, port, schema),
             organization_id=reader.organization_id(),
@@ -91,7 +91,7 @@ def settings_of(
             conn_id=conn_id,
         ),
         web_url=reader.web_url(),
-        ignored=reader.ignored(),
+        unknown_keys_warning=reader.ignored(),
     )
 
 
@@ -186,7 +186,7 @@ class _ConnectionFields:
             return value
         if not isinstance(value, str):
             self.error("extra 'verify'", value, "true, false, or the path of a CA bundle")
-        return _TEXTS_OF_TRUTH.get(value.strip().lower(), value.strip())
+        return _BOOLEANS.get(value.strip().lower(), value.strip())
 
     def ignored(self) -> str | None:
         unknown = sorted(str(name) for name in self.extra if name not in CONN_FIELDS)
@@ -199,7 +199,7 @@ class _ConnectionFields:
 
     def flag(self, name: str) -> bool:
         value = self.extra.get(name, False)
-        truth = _TEXTS_OF_TRUTH.get(value.strip().lower()) if isinstance(value, str) else value
+        truth = _BOOLEANS.get(value.strip().lower()) if isinstance(value, str) else value
         if not isinstance(truth, bool):
             self.error(f"extra {name!r}", value, "true or false")
         return truth
@@ -208,7 +208,7 @@ class _ConnectionFields:
 def _suggested(name: str) -> str:
     """Return an unknown key, with the known one that is nearest."""
     # A key of great length may be a value that was pasted into the wrong place.
-    shown = repr(name) if len(name) <= LONGEST_KEY else f"a key of {len(name)} characters"
+    shown = repr(name) if len(name) <= MAX_SHOWN_KEY_LENGTH else f"a key of {len(name)} characters"
     near = difflib.get_close_matches(name.lower().replace("-", "_"), CONN_FIELDS, n=1)
     return f"{shown} (did you mean {near[0]!r}?)" if near else shown
 

@@ -31,8 +31,8 @@ from planasonix_provider.api.operations import Operations
 from planasonix_provider.api.request import PREFIX
 from planasonix_provider.api.retry import NO_RETRY, RetryPolicy
 from planasonix_provider.get_provider_info import CONN_FIELDS, CONNECTION_TYPE, HOOK_NAME, UI_FIELD_BEHAVIOUR
-from planasonix_provider.hooks.connection_form import connection_form_widgets, for_the_form, ui_field_behaviour
-from planasonix_provider.hooks.connection_settings import ConnectionSettings, settings_of
+from planasonix_provider.hooks.connection_form import connection_form_widgets, ui_field_behaviour, without_conn_id
+from planasonix_provider.hooks.connection_settings import ConnectionSettings, parse_connection
 from planasonix_provider.hooks.shield import shielded
 from planasonix_provider.hooks.waits import HookWait
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget
@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 # A connection is read again and again while tasks wait; what is wrong with it is logged once in a process.
-_logged: set[str] = set()
+_logged_warnings: set[str] = set()
 
 # On Airflow 2 every look at a job would be a line of httpx's in the task's log; Airflow 3 quiets httpx by itself.
 if (httpx_log := logging.getLogger("httpx")).level == logging.NOTSET:
@@ -116,11 +116,11 @@ class PlanasonixHook(BaseHook, Operations):
         :raises PlanasonixConfigurationError: if there is no such connection, or something in it makes no sense.
         :raises PlanasonixTransportError: if Airflow cannot give the connection.
         """
-        return await shielded(self._read_aside())
+        return await shielded(self._load_settings())
 
-    async def _read_aside(self) -> ConnectionSettings:
+    async def _load_settings(self) -> ConnectionSettings:
         with _connection_errors(self.planasonix_conn_id):
-            if _only_blocking_questions():
+            if _must_block():
                 connection = await asyncio.to_thread(self.get_connection, self.planasonix_conn_id)
             else:
                 connection = await get_async_connection(self.planasonix_conn_id)
@@ -145,7 +145,7 @@ class PlanasonixHook(BaseHook, Operations):
             if is_known:
                 self.reload()
             is_known = True
-            return self.settings.account
+            return self.settings.client_config
 
         return account
 
@@ -156,7 +156,7 @@ class PlanasonixHook(BaseHook, Operations):
         :return: the client, which blocks.
         :raises PlanasonixConfigurationError: as :attr:`settings`, or if the address or the CA bundle cannot be used.
         """
-        return Client(self.settings.account, policy or self._policy, sleep=self._sleep)
+        return Client(self.settings.client_config, policy or self._policy, sleep=self._sleep)
 
     async def async_client(self, policy: RetryPolicy | None = None) -> AsyncClient:
         """Make a client for asynchronous code; use it in an ``async with`` block.
@@ -165,7 +165,7 @@ class PlanasonixHook(BaseHook, Operations):
         :return: the client, whose methods are awaited.
         :raises PlanasonixConfigurationError: as :meth:`client`.
         """
-        return AsyncClient((await self.async_settings()).account, policy or self._policy)
+        return AsyncClient((await self.async_settings()).client_config, policy or self._policy)
 
     def send(self, request: Request[T], policy: RetryPolicy | None = None) -> T:
         """Send a request, over a client that stays open until :meth:`close`.
@@ -175,14 +175,14 @@ class PlanasonixHook(BaseHook, Operations):
         :return: what the answer holds.
         :raises PlanasonixError: one of its kinds.
         """
-        client = self._connected()
+        client = self._open_client()
         try:
             return client.send(request, policy)
         except PlanasonixAuthenticationError:
             self.reload()
-            if self.settings.account == client.account:
+            if self.settings.client_config == client.account:
                 raise
-            return self._connected().send(request, policy)
+            return self._open_client().send(request, policy)
 
     def delay(self) -> float:
         """Say how long a request that can wait had better wait, since the rate limit of the key runs short.
@@ -191,7 +191,7 @@ class PlanasonixHook(BaseHook, Operations):
         """
         return self._client.pace.delay() if self._client else 0.0
 
-    def _connected(self) -> Client:
+    def _open_client(self) -> Client:
         if self._client is None:
             self._client = self.client()
         return self._client
@@ -268,20 +268,20 @@ class PlanasonixHook(BaseHook, Operations):
         try:
             with self:
                 self.send(routes.list_jobs(limit=1), NO_RETRY)
-                words = f"Connected to {self.settings.account.base_url}. The API key may read jobs."
-                ignored = self.settings.ignored
-                return True, f"{words} {for_the_form(ignored, self.planasonix_conn_id)}" if ignored else words
+                words = f"Connected to {self.settings.client_config.base_url}. The API key may read jobs."
+                ignored = self.settings.unknown_keys_warning
+                return True, f"{words} {without_conn_id(ignored, self.planasonix_conn_id)}" if ignored else words
         except PlanasonixResponseError as error:
             if error.status != 404:
-                return False, for_the_form(error.message, self.planasonix_conn_id)
+                return False, without_conn_id(error.message, self.planasonix_conn_id)
             return False, (
-                f"{self.settings.account.base_url} answers, but has no Orchestration API at {PREFIX}: the host "
+                f"{self.settings.client_config.base_url} answers, but has no Orchestration API at {PREFIX}: the host "
                 "of the Airflow connection, or a path in it, is wrong. Put the API's address there "
                 "(https://api.planasonix.com or your tenant's own), not the web app's, and without /api/v1."
             )
         except PlanasonixError as error:
             # The form's button tries what it shows under an id that it makes up.
-            return False, for_the_form(error.message, self.planasonix_conn_id)
+            return False, without_conn_id(error.message, self.planasonix_conn_id)
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -354,7 +354,7 @@ class AsyncHook(Operations):
 
 
 def _read(connection: Connection, extra: dict[str, Any]) -> ConnectionSettings:
-    settings = settings_of(
+    settings = parse_connection(
         connection.conn_id,
         password=connection.password,
         host=connection.host,
@@ -362,13 +362,13 @@ def _read(connection: Connection, extra: dict[str, Any]) -> ConnectionSettings:
         schema=connection.schema,
         extra=extra,
     )
-    if settings.ignored and settings.ignored not in _logged:
-        _logged.add(settings.ignored)
-        log.warning("%s", settings.ignored)
+    if settings.unknown_keys_warning and settings.unknown_keys_warning not in _logged_warnings:
+        _logged_warnings.add(settings.unknown_keys_warning)
+        log.warning("%s", settings.unknown_keys_warning)
     return settings
 
 
-def _only_blocking_questions() -> bool:
+def _must_block() -> bool:
     """Say whether this process can ask Airflow something in a blocking way only.
 
     So it is for a trigger in ``dag.test()`` on Airflow 3. There Airflow 3.3.2 takes each connection that is in its
@@ -379,7 +379,7 @@ def _only_blocking_questions() -> bool:
     return channel is not None and not hasattr(channel, "asend")
 
 
-def outside_of_airflow() -> str:
+def missing_connection_hint() -> str:
     """Return what to add about a missing connection in a process that does not see those in the database.
 
     :return: sentences with a space before them; nothing in a process that Airflow has started, and on Airflow 2.
@@ -403,8 +403,8 @@ def _connection_errors(conn_id: str) -> Iterator[None]:
     except AirflowNotFoundException:
         raise PlanasonixConfigurationError(
             f"There is no Airflow connection {conn_id!r}, or none that can be read. Make it under Admin > Connections "
-            f"(type Planasonix, with the API key){_in_the_environment(conn_id)}, or write it into a file for "
-            f"`airflow connections import`.{outside_of_airflow()}"
+            f"(type Planasonix, with the API key){_environment_variable_hint(conn_id)}, or write it into a file for "
+            f"`airflow connections import`.{missing_connection_hint()}"
         ) from None
     except Exception as fault:
         raise PlanasonixTransportError(
@@ -414,7 +414,7 @@ def _connection_errors(conn_id: str) -> Iterator[None]:
         ) from fault
 
 
-def _in_the_environment(conn_id: str) -> str:
+def _environment_variable_hint(conn_id: str) -> str:
     """Name the environment variable for a connection, unless a shell cannot set one of that name."""
     if not re.fullmatch(r"\w+", conn_id, re.ASCII):
         return ""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 # The event loop holds its tasks weakly, and these may outlive whoever has asked.
-_CALLS: set[asyncio.Task[Any]] = set()
+_TASKS: set[asyncio.Task[Any]] = set()
 
 
 async def shielded(call: Coroutine[Any, Any, T]) -> T:
@@ -22,13 +22,13 @@ async def shielded(call: Coroutine[Any, Any, T]) -> T:
     :return: what came of it.
     """
     task = asyncio.create_task(call)
-    _CALLS.add(task)
-    task.add_done_callback(_put_away)
+    _TASKS.add(task)
+    task.add_done_callback(_discard)
     return await asyncio.shield(task)
 
 
-def _put_away(task: asyncio.Task[Any]) -> None:
-    _CALLS.discard(task)
+def _discard(task: asyncio.Task[Any]) -> None:
+    _TASKS.discard(task)
     if not task.cancelled():
         # Where nobody asks any more, asyncio would say in the log that nobody did.
         task.exception()

@@ -22,8 +22,8 @@ from planasonix_provider.get_provider_info import (
     RECEIVER_HOOK_NAME,
     RECEIVER_UI_FIELD_BEHAVIOUR,
 )
-from planasonix_provider.hooks.connection_form import connection_form_widgets, for_the_form, ui_field_behaviour
-from planasonix_provider.secret_stores import PlanasonixSecretError, StoredSecret, keeper, mask, unshown
+from planasonix_provider.hooks.connection_form import connection_form_widgets, ui_field_behaviour, without_conn_id
+from planasonix_provider.secret_stores import PlanasonixSecretError, StoredSecret, describe_hidden, mask, secret_store
 
 if TYPE_CHECKING:
     from airflow.models.asset import AssetModel
@@ -49,7 +49,7 @@ class ReceiverConfig:
     def __reduce__(self) -> NoReturn:
         raise TypeError("A Receiver holds signing secrets, so it is not pickled: read the Airflow connection again.")
 
-    def wants(self, event: str) -> bool:
+    def accepts(self, event: str) -> bool:
         """Say whether an event counts.
 
         :param event: its name, as ``job.succeeded``.
@@ -88,7 +88,7 @@ class PlanasonixReceiverHook(BaseHook):
         super().__init__(**kwargs)
         self.receiver_conn_id = receiver_conn_id
 
-    def receiver(self) -> ReceiverConfig | None:
+    def get_receiver(self) -> ReceiverConfig | None:
         """Read the Airflow connection, anew at each call.
 
         :return: the receiver; ``None`` where there is no such connection, or one of another type.
@@ -96,9 +96,9 @@ class PlanasonixReceiverHook(BaseHook):
         :raises PlanasonixSecretError: if the place where the secret is kept cannot be read.
         :raises Exception: of any other kind, if Airflow cannot say whether there is a connection.
         """
-        return self._receiver(airflow_compat.secrets_backends())
+        return self._get_receiver(airflow_compat.secrets_backends())
 
-    def receiver_of_secrets_backends(self) -> ReceiverConfig | None:
+    def get_receiver_from_secrets_backends(self) -> ReceiverConfig | None:
         """Read the Airflow connection from secrets backends, not from Airflow's database or the environment.
 
         :return: the receiver; ``None`` where no secrets backend has such a connection, or one of another type.
@@ -106,13 +106,13 @@ class PlanasonixReceiverHook(BaseHook):
         :raises PlanasonixSecretError: if the place where the secret is kept cannot be read.
         :raises Exception: of any other kind, if a secrets backend cannot say whether there is a connection.
         """
-        return self._receiver(airflow_compat.custom_secrets_backends())
+        return self._get_receiver(airflow_compat.custom_secrets_backends())
 
-    def _receiver(self, backends: Sequence[Any]) -> ReceiverConfig | None:
+    def _get_receiver(self, backends: Sequence[Any]) -> ReceiverConfig | None:
         connection = _find_connection(self.receiver_conn_id, backends)
         if connection is None or connection.conn_type != RECEIVER_CONNECTION_TYPE:
             return None
-        return receiver_of(self.receiver_conn_id, password=connection.password, extra=connection.extra_dejson)
+        return parse_receiver(self.receiver_conn_id, password=connection.password, extra=connection.extra_dejson)
 
     def test_connection(self) -> tuple[bool, str]:
         """Try the connection: the button "Test" in Airflow's form.
@@ -128,15 +128,15 @@ class PlanasonixReceiverHook(BaseHook):
         from airflow.utils.session import create_session
 
         try:
-            receiver = self.receiver()
+            receiver = self.get_receiver()
             if receiver is None:
                 return False, f"The Airflow connection is not of the type {RECEIVER_HOOK_NAME}: choose that type."
             with create_session() as session:
                 if find_asset(session, receiver.asset) is None:
-                    return False, unknown_asset(receiver.asset)
+                    return False, unknown_asset_message(receiver.asset)
         except PlanasonixError as error:
             # The form's button tries what it shows under an id that it makes up.
-            return False, for_the_form(error.message, self.receiver_conn_id)
+            return False, without_conn_id(error.message, self.receiver_conn_id)
         secrets = "one secret" if len(receiver.secrets) == 1 else f"any of {len(receiver.secrets)} secrets"
         unknown = sorted(set(receiver.events or ()) - KNOWN_EVENTS)
         return True, f"Deliveries that are signed with {secrets} are events of the asset {receiver.asset!r}." + (
@@ -162,7 +162,7 @@ class PlanasonixReceiverHook(BaseHook):
         return connection_form_widgets(RECEIVER_CONN_FIELDS)
 
 
-def receiver_of(name: str, *, password: str | None, extra: Mapping[str, Any] | None = None) -> ReceiverConfig:
+def parse_receiver(name: str, *, password: str | None, extra: Mapping[str, Any] | None = None) -> ReceiverConfig:
     """Read the fields of an Airflow connection.
 
     :param name: the connection's id.
@@ -204,7 +204,7 @@ def find_asset(session: Session, given: str) -> AssetModel | None:
     return found[0] if found else None
 
 
-def unknown_asset(given: str) -> str:
+def unknown_asset_message(given: str) -> str:
     """Say that no DAG knows an asset, and what to do.
 
     :param given: the asset's name or its URI.
@@ -216,7 +216,7 @@ def unknown_asset(given: str) -> str:
     )
 
 
-def receiver_names() -> ReceiverNames:
+def list_receiver_names() -> ReceiverNames:
     """List the receivers of Airflow's database and the environment, in one query that reads and decrypts no secret.
 
     :return: their names, and whether a secrets backend may have more.
@@ -228,19 +228,19 @@ def receiver_names() -> ReceiverNames:
     asked = select(Connection.conn_id).where(Connection.conn_type == RECEIVER_CONNECTION_TYPE)
     with create_session(scoped=False) as session:
         conn_ids = frozenset(session.scalars(asked))
-    return ReceiverNames(conn_ids | _names_in_environment(), bool(airflow_compat.custom_secrets_backends()))
+    return ReceiverNames(conn_ids | _list_environment_names(), bool(airflow_compat.custom_secrets_backends()))
 
 
-def _names_in_environment() -> frozenset[str]:
+def _list_environment_names() -> frozenset[str]:
     prefix = "AIRFLOW_CONN_"
     return frozenset(
         variable.removeprefix(prefix).lower()
         for variable, value in os.environ.items()
-        if variable.startswith(prefix) and _type_in(value) == RECEIVER_CONNECTION_TYPE
+        if variable.startswith(prefix) and _conn_type_of(value) == RECEIVER_CONNECTION_TYPE
     )
 
 
-def _type_in(value: str) -> str:
+def _conn_type_of(value: str) -> str:
     """Return the type of a connection that is written as JSON or as a URI, which has "-" where a type has "_"."""
     text = value.strip()
     if not text.startswith("{"):
@@ -284,7 +284,7 @@ class _ReceiverFields:
         )
 
     def secrets(self, password: str) -> Iterator[SecretStr]:
-        if kept := StoredSecret.parsed(password):
+        if kept := StoredSecret.from_json(password):
             yield from kept.secrets
         elif password.strip():
             yield SecretStr(password.strip())
@@ -293,17 +293,17 @@ class _ReceiverFields:
             self.error("previous_signing_secret", type(previous), "a text")
         if previous:
             yield SecretStr(previous.strip())
-        yield from self.kept_secrets()
+        yield from self.stored_secrets()
 
-    def kept_secrets(self) -> list[SecretStr]:
+    def stored_secrets(self) -> list[SecretStr]:
         if (place := self.extra.get("kept_in")) is None:
             return []
         try:
-            kept = keeper(place.strip() if isinstance(place, str) else place).load()
+            kept = secret_store(place.strip() if isinstance(place, str) else place).load()
         except ValueError:
             raise PlanasonixConfigurationError(
-                f"Airflow connection {self.name!r}, extra 'kept_in': got {unshown(place)}, allowed is 'variable:NAME', "
-                "'connection:CONN_ID' or 'file:/absolute/path'."
+                f"Airflow connection {self.name!r}, extra 'kept_in': got {describe_hidden(place)}, allowed is "
+                "'variable:NAME', 'connection:CONN_ID' or 'file:/absolute/path'."
             ) from None
         except PlanasonixSecretError as error:
             error.with_message(f"Airflow connection {self.name!r}, extra 'kept_in': {error.message}")
@@ -326,12 +326,12 @@ class _ReceiverFields:
         if value is None:
             return None
         try:
-            return frozenset(event.strip() for event in event_names("events", _listed(value)))
+            return frozenset(event.strip() for event in event_names("events", _to_list(value)))
         except ValueError:
             self.error("events", value, "events with commas between them, such as job.succeeded, backfill.completed")
 
 
-def _listed(value: object) -> object:
+def _to_list(value: object) -> object:
     """Make a list of a text: JSON from a URI, or names with commas between them from the form."""
     if not isinstance(value, str):
         return value

@@ -247,7 +247,7 @@ class PlanasonixCancelJobOperator(ValidatedParameters, BaseOperator):
         if (self.job_id is None) == (self.backfill_id is None):
             raise ValueError(
                 f"job_id, backfill_id: got {self.job_id!r} and {self.backfill_id!r}, allowed is one of the two."
-                + (f" {validators.FROM_NOTHING}." if self.job_id is None else "")
+                + (f" {validators.EMPTY_TEMPLATE_HINT}." if self.job_id is None else "")
             )
 
     def execute(self, context: Context) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class DeliveryBody(BaseModel):
     backfill_id: Text | None = None
     data: DeliveryData = DeliveryData()
 
-    def told(self, receiver: str) -> dict[str, Any]:
+    def to_asset_extra(self, receiver: str) -> dict[str, Any]:
         """Tell it in the extra of an asset event.
 
         :param receiver: the receiver's name.
@@ -68,7 +68,7 @@ class DeliveryBody(BaseModel):
         return {name: value for name, value in fields.items() if value is not None}
 
 
-def what_is_wrong(error: ValidationError) -> str:
+def describe_problems(error: ValidationError) -> str:
     """Say what is wrong with a body, without a word of it.
 
     :param error: what the model says.

@@ -29,7 +29,7 @@ TABLE = "planasonix_webhook_delivery"
 #: For how many seconds a delivery is known again: a week, as senders of webhooks try again for three days at the most.
 RETENTION = 7 * 86_400
 #: How many seconds pass between two looks for what can be forgotten.
-FORGET_EVERY = 3_600
+PURGE_INTERVAL = 3_600
 #: How often a delivery is written down before the database is said not to take it: a task that tells of the same asset
 #: at the same moment may be a deadlock.
 WRITE_ATTEMPTS = 3
@@ -49,7 +49,7 @@ class PlanasonixDeliveryStoreError(PlanasonixError):
     kind = "register"
 
 
-def _is_of_a_statement(fault: BaseException) -> bool:
+def _is_statement_error(fault: BaseException) -> bool:
     """Tell what a database says of a statement from a database that cannot be reached: that is not waited for."""
     return isinstance(fault, OperationalError) and fault.statement is not None
 
@@ -63,8 +63,8 @@ class DeliveryStore:
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._lock = Lock()
-        self._is_table_there = False
-        self._forgot_at = 0.0
+        self._has_table = False
+        self._purged_at = 0.0
 
     def record(self, receiver: ReceiverConfig, event: DeliveryBody) -> RecordResult:
         """Record an event of the receiver's asset, unless it came before.
@@ -80,14 +80,14 @@ class DeliveryStore:
             self._purge()
         except SQLAlchemyError as fault:
             # Somebody may have made the database anew.
-            self._is_table_there = False
+            self._has_table = False
             # Without its words, in which there may be the delivery's.
             kinds = " from ".join(dict.fromkeys(type(one).__name__ for one in (fault, getattr(fault, "orig", fault))))
             raise PlanasonixDeliveryStoreError(f"Airflow's database could not take a delivery ({kinds}).") from None
         return outcome
 
     @retry(
-        retry=retry_if_exception(_is_of_a_statement),
+        retry=retry_if_exception(_is_statement_error),
         stop=stop_after_attempt(WRITE_ATTEMPTS),
         wait=wait_random(0, 0.1),
         reraise=True,
@@ -98,7 +98,9 @@ class DeliveryStore:
         # One transaction: whoever has written the row first has recorded the event, and nobody else does.
         with create_session(scoped=False) as session:
             try:
-                session.execute(_table().insert().values(id=_identity(receiver, event), received_at=int(self._clock())))
+                session.execute(
+                    _table().insert().values(id=_delivery_key(receiver, event), received_at=int(self._clock()))
+                )
             except IntegrityError:
                 session.rollback()
                 return RecordResult.REPEATED
@@ -108,12 +110,12 @@ class DeliveryStore:
             if asset is None or not _lock(session, asset):
                 session.rollback()
                 return RecordResult.NO_ASSET
-            asset_manager.register_asset_change(asset=asset, extra=event.told(receiver.name), session=session)
+            asset_manager.register_asset_change(asset=asset, extra=event.to_asset_extra(receiver.name), session=session)
             return RecordResult.RECORDED
 
     def _ensure_table(self) -> None:
         with self._lock:
-            if self._is_table_there:
+            if self._has_table:
                 return
             with create_session(scoped=False) as session:
                 engine = _engine(session)
@@ -122,15 +124,15 @@ class DeliveryStore:
             except SQLAlchemyError as fault:
                 # Another API server may have made it at the same moment.
                 if not inspect(engine).has_table(TABLE, schema=_table().schema):
-                    raise PlanasonixDeliveryStoreError(_by_hand(engine, fault)) from None
-            self._is_table_there = True
+                    raise PlanasonixDeliveryStoreError(_missing_table_message(engine, fault)) from None
+            self._has_table = True
 
     def _purge(self) -> None:
         now = self._clock()
         with self._lock:
-            if now - self._forgot_at < FORGET_EVERY:
+            if now - self._purged_at < PURGE_INTERVAL:
                 return
-            self._forgot_at = now
+            self._purged_at = now
         with create_session(scoped=False) as session:
             session.execute(delete(_table()).where(_table().c.received_at < int(now) - RETENTION))
 
@@ -148,7 +150,7 @@ def _table() -> Table:
     )
 
 
-def _identity(receiver: ReceiverConfig, event: DeliveryBody) -> str:
+def _delivery_key(receiver: ReceiverConfig, event: DeliveryBody) -> str:
     """Make one key of receiver and event that every database compares alike, whatever is in an event's id.
 
     Airflow finds a connection of the environment by its name in upper and in lower case.
@@ -167,7 +169,7 @@ def _engine(session: Session) -> Engine:
     return bind.engine
 
 
-def _by_hand(engine: Engine, fault: SQLAlchemyError) -> str:
+def _missing_table_message(engine: Engine, fault: SQLAlchemyError) -> str:
     words = (str(getattr(fault, "orig", None) or fault).splitlines() or [""])[0]
     statements: list[DDLElement] = [CreateTable(_table()), *map(CreateIndex, _table().indexes)]
     by_hand = "; ".join(" ".join(str(statement.compile(engine)).split()) for statement in statements)

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 
 #: How many seconds there are at least between two lines of one kind.
-PAUSE = 60.0
+INTERVAL_SECONDS = 60.0
 
 
 @dataclass
@@ -24,30 +24,32 @@ class RateLimitedLog:
     :param pause: how many seconds there are at least between two lines of one kind.
     """
 
-    def __init__(self, log: logging.Logger, *, pause: float = PAUSE) -> None:
-        self._log = log
-        self._pause = pause
-        self._kept: dict[str, _Suppressed] = {}
+    def __init__(self, log: logging.Logger, *, interval: float = INTERVAL_SECONDS) -> None:
+        self._logger = log
+        self._interval = interval
+        self._suppressed: dict[str, _Suppressed] = {}
 
-    def say(self, kind: str, level: int, text: str) -> None:
+    def log(self, kind: str, level: int, text: str) -> None:
         """Log something, or count it.
 
         :param kind: what tells lines apart: there are only so many of them, whatever comes from outside.
         :param level: the level, as :data:`logging.WARNING`.
         :param text: the line; never a part of a request.
         """
-        if kept := self._kept.get(kind):
+        if kept := self._suppressed.get(kind):
             kept.level, kept.text, kept.count = level, text, kept.count + 1
             return
-        self._log.log(level, "%s", text)
-        self._hush(kind)
+        self._logger.log(level, "%s", text)
+        self._start_suppressing(kind)
 
-    def _hush(self, kind: str) -> None:
-        self._kept[kind] = _Suppressed()
-        asyncio.get_running_loop().call_later(self._pause, self._sum_up, kind)
+    def _start_suppressing(self, kind: str) -> None:
+        self._suppressed[kind] = _Suppressed()
+        asyncio.get_running_loop().call_later(self._interval, self._log_summary, kind)
 
-    def _sum_up(self, kind: str) -> None:
-        kept = self._kept.pop(kind)
+    def _log_summary(self, kind: str) -> None:
+        kept = self._suppressed.pop(kind)
         if kept.count:
-            self._log.log(kept.level, "%d more such lines in %d s, the last: %s", kept.count, self._pause, kept.text)
-            self._hush(kind)
+            self._logger.log(
+                kept.level, "%d more such lines in %d s, the last: %s", kept.count, self._interval, kept.text
+            )
+            self._start_suppressing(kind)

@@ -27,14 +27,14 @@ from planasonix_provider.hooks.webhook_receiver import (
     PlanasonixReceiverHook,
     ReceiverConfig,
     ReceiverNames,
-    receiver_names,
-    unknown_asset,
+    list_receiver_names,
+    unknown_asset_message,
 )
-from planasonix_provider.plugins.delivery import DeliveryBody, what_is_wrong
+from planasonix_provider.plugins.delivery import DeliveryBody, describe_problems
 from planasonix_provider.plugins.delivery_store import DeliveryStore, RecordResult
 from planasonix_provider.plugins.rate_limited_log import RateLimitedLog
 from planasonix_provider.plugins.receiver_cache import ReceiverCache, Source
-from planasonix_provider.plugins.request_body import Bodies, RefusedBodyError
+from planasonix_provider.plugins.request_body import BodyReader, RefusedBodyError
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ THREADS = 4
 #: How many signed deliveries may wait to be written down.
 MAX_WAITING = 500
 #: How old, in seconds, what is known of a receiver may be where a signature fits none of its secrets.
-FRESH_FOR_A_STRANGER = 1.0
+RECHECK_MAX_AGE = 1.0
 #: How many deliveries whose signature fits no secret may wait for the secret to be read again, each with its body.
 MAX_RECHECKS = 100
 
@@ -53,20 +53,20 @@ _TAKEN, _NOT_NOW = 204, 503
 class AirflowConnections:
     """The receivers of this Airflow. Its methods block."""
 
-    def names(self) -> ReceiverNames:
+    def list_names(self) -> ReceiverNames:
         """List the receivers that need no secrets backend."""
-        return receiver_names()
+        return list_receiver_names()
 
     def read(self, name: str) -> ReceiverConfig | None:
         """Read a receiver where Airflow looks."""
-        return PlanasonixReceiverHook(name).receiver()
+        return PlanasonixReceiverHook(name).get_receiver()
 
     def read_from_secrets_backends(self, name: str) -> ReceiverConfig | None:
         """Read a receiver from secrets backends alone."""
-        return PlanasonixReceiverHook(name).receiver_of_secrets_backends()
+        return PlanasonixReceiverHook(name).get_receiver_from_secrets_backends()
 
 
-def make_app(source: Source | None = None, register: DeliveryStore | None = None) -> FastAPI:
+def make_app(source: Source | None = None, deliveries: DeliveryStore | None = None) -> FastAPI:
     """Make the app with the receivers of one Airflow.
 
     :param source: reads the Airflow connections of receivers; default: this Airflow's.
@@ -74,7 +74,7 @@ def make_app(source: Source | None = None, register: DeliveryStore | None = None
     :return: the app, with ``POST /webhook/{name}``.
     """
     app = FastAPI(title="Planasonix", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    reception = _WebhookEndpoint(source or AirflowConnections(), register or DeliveryStore())
+    reception = _WebhookEndpoint(source or AirflowConnections(), deliveries or DeliveryStore())
     app.add_api_route("/webhook/{name}", reception.receive, methods=["POST"])
     return app
 
@@ -83,12 +83,12 @@ class _WebhookEndpoint:
     """Takes deliveries for all receivers."""
 
     def __init__(self, source: Source, register: DeliveryStore) -> None:
-        self._directory = ReceiverCache(source)
-        self._bodies = Bodies()
+        self._receivers = ReceiverCache(source)
+        self._bodies = BodyReader()
         self._rechecks = 0
-        self._register = register
+        self._deliveries = register
         self._limiter = CapacityLimiter(THREADS)
-        self._calm = RateLimitedLog(log)
+        self._log = RateLimitedLog(log)
 
     async def receive(self, name: str, request: Request) -> Response:
         """Take a delivery: 204 once it counts, or has counted before; 503 where it may count later."""
@@ -96,28 +96,28 @@ class _WebhookEndpoint:
             check_headers(**_signature(request))
         except InvalidSignatureError as refusal:
             # Without the name, which anybody may have made up.
-            self._calm.say("headers", logging.WARNING, f"A delivery to the webhook receiver was refused. {refusal}")
-            return _unread(401)
-        reading = await self._directory.find(name)
+            self._log.log("headers", logging.WARNING, f"A delivery to the webhook receiver was refused. {refusal}")
+            return _reject(401)
+        reading = await self._receivers.find(name)
         if reading.problem:
-            self._calm.say(reading.problem, logging.WARNING, reading.problem)
+            self._log.log(reading.problem, logging.WARNING, reading.problem)
         if reading.receiver is None:
-            return _unread(_NOT_NOW)
+            return _reject(_NOT_NOW)
         try:
             body = await self._bodies.read(request)
         except RefusedBodyError as refusal:
-            self._calm.say("bodies", logging.WARNING, f"A delivery to the webhook receiver was refused: {refusal}.")
-            return _unread(refusal.status)
+            self._log.log("bodies", logging.WARNING, f"A delivery to the webhook receiver was refused: {refusal}.")
+            return _reject(refusal.status)
         try:
-            receiver = await self._verified(reading.receiver, request, body)
+            receiver = await self._verify_with_recheck(reading.receiver, request, body)
         except InvalidSignatureError as refusal:
-            self._calm.say(
+            self._log.log(
                 f"signature {reading.name}", logging.WARNING, f"Webhook receiver {name!r} refused a delivery. {refusal}"
             )
             return Response(status_code=401)
-        return Response(status_code=await self._take(receiver, body))
+        return Response(status_code=await self._record(receiver, body))
 
-    async def _verified(self, receiver: ReceiverConfig, request: Request, body: bytes) -> ReceiverConfig:
+    async def _verify_with_recheck(self, receiver: ReceiverConfig, request: Request, body: bytes) -> ReceiverConfig:
         """Give the receiver as it is once a signature fits: its secret may have been rotated a moment ago."""
         try:
             _verify(receiver, request, body)
@@ -126,7 +126,7 @@ class _WebhookEndpoint:
                 raise
             self._rechecks += 1
             try:
-                again = (await self._directory.find(receiver.name, max_age=FRESH_FOR_A_STRANGER)).receiver
+                again = (await self._receivers.find(receiver.name, max_age=RECHECK_MAX_AGE)).receiver
             finally:
                 self._rechecks -= 1
             if again is None or again.secrets == receiver.secrets:
@@ -135,18 +135,20 @@ class _WebhookEndpoint:
             return again
         return receiver
 
-    async def _take(self, receiver: ReceiverConfig, body: bytes) -> int:
+    async def _record(self, receiver: ReceiverConfig, body: bytes) -> int:
         """Take what is surely Planasonix's."""
         try:
             event = DeliveryBody.model_validate_json(body)
         except ValidationError as error:
-            problem = what_is_wrong(error)
-            self._say(receiver, "body", f"got a signed delivery that it cannot read, and does not count it: {problem}.")
+            problem = describe_problems(error)
+            self._log_error(
+                receiver, "body", f"got a signed delivery that it cannot read, and does not count it: {problem}."
+            )
             return 400
-        if not receiver.wants(event.type):
+        if not receiver.accepts(event.type):
             return _TAKEN
         if self._limiter.statistics().tasks_waiting >= MAX_WAITING:
-            self._say(
+            self._log_error(
                 receiver,
                 "queue",
                 f"could not accept a delivery, because {MAX_WAITING} others wait to be written down. Planasonix sends "
@@ -154,12 +156,12 @@ class _WebhookEndpoint:
             )
             return _NOT_NOW
         try:
-            outcome = await to_thread.run_sync(self._register.record, receiver, event, limiter=self._limiter)
+            outcome = await to_thread.run_sync(self._deliveries.record, receiver, event, limiter=self._limiter)
         except PlanasonixError as error:
-            self._say(receiver, "register", f"could not record a delivery. {error.message}")
+            self._log_error(receiver, "register", f"could not record a delivery. {error.message}")
             return _NOT_NOW
         except Exception as fault:
-            self._say(
+            self._log_error(
                 receiver,
                 "register",
                 f"could not record a delivery ({type(fault).__name__}), and asked Planasonix to send it again. If it "
@@ -167,15 +169,15 @@ class _WebhookEndpoint:
             )
             return _NOT_NOW
         if outcome is RecordResult.NO_ASSET:
-            self._say(receiver, "asset", f"could not record a delivery. {unknown_asset(receiver.asset)}")
+            self._log_error(receiver, "asset", f"could not record a delivery. {unknown_asset_message(receiver.asset)}")
             return _NOT_NOW
         return _TAKEN
 
-    def _say(self, receiver: ReceiverConfig, kind: str, what: str) -> None:
-        self._calm.say(f"{kind} {receiver.name}", logging.ERROR, f"Webhook receiver {receiver.name!r} {what}")
+    def _log_error(self, receiver: ReceiverConfig, kind: str, what: str) -> None:
+        self._log.log(f"{kind} {receiver.name}", logging.ERROR, f"Webhook receiver {receiver.name!r} {what}")
 
 
-def _unread(status: int) -> Response:
+def _reject(status: int) -> Response:
     """Refuse a delivery without waiting for its body."""
     return Response(status_code=status, headers={"Connection": "close"})
 

@@ -32,7 +32,7 @@ BUCKET_SIZE, REFILL_PER_SECOND = 20, 5.0
 #: How many deliveries may wait for a secrets backend at once.
 MAX_WAITING = 100
 #: How many names that lead nowhere are remembered.
-MOST_UNKNOWN = 1_000
+MAX_UNKNOWN = 1_000
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 
@@ -40,7 +40,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 class Source(Protocol):
     """Reads the configuration of receivers. Each method blocks."""
 
-    def names(self) -> ReceiverNames:
+    def list_names(self) -> ReceiverNames:
         """Return what can be known without reading a single secret."""
 
     def read(self, name: str) -> ReceiverConfig | None:
@@ -60,17 +60,17 @@ class CacheEntry:
     :param problem: why there is none, other than that there is no connection for it.
     """
 
-    at: float
+    read_at: float
     name: str
     receiver: ReceiverConfig | None = None
     problem: str | None = None
 
 
 @dataclass(frozen=True)
-class _Roster:
+class _NameIndex:
     """The receivers that are configured, by their names in lower case."""
 
-    at: float
+    read_at: float
     spellings: dict[str, str] = field(default_factory=dict)
     has_secrets_backend: bool = False
     problem: str | None = None
@@ -90,16 +90,16 @@ class ReceiverCache:
         self._source = source
         self._clock = clock
         self._limiter = CapacityLimiter(THREADS)
-        self._roster_limiter = CapacityLimiter(1)
+        self._index_limiter = CapacityLimiter(1)
         self._secrets_backend_limiter = CapacityLimiter(SECRETS_BACKEND_THREADS)
-        self._roster: _Roster | None = None
-        self._roster_under_way: asyncio.Task[_Roster] | None = None
+        self._index: _NameIndex | None = None
+        self._index_task: asyncio.Task[_NameIndex] | None = None
         self._known: dict[str, CacheEntry] = {}
         self._unknown: dict[str, CacheEntry] = {}
-        self._under_way: dict[str, asyncio.Task[CacheEntry]] = {}
-        self._guesses_under_way: dict[str, asyncio.Task[CacheEntry]] = {}
+        self._read_tasks: dict[str, asyncio.Task[CacheEntry]] = {}
+        self._backend_tasks: dict[str, asyncio.Task[CacheEntry]] = {}
         self._waiting = 0
-        self._left, self._counted_at = float(BUCKET_SIZE), clock()
+        self._tokens, self._refilled_at = float(BUCKET_SIZE), clock()
 
     async def find(self, name: str, *, max_age: float = CACHE_TTL) -> CacheEntry:
         """Find a receiver.
@@ -110,12 +110,12 @@ class ReceiverCache:
             of names that neither Airflow's database nor the environment has.
         """
         if not _NAME.fullmatch(name):
-            return self._nothing(name)
+            return self._not_found(name)
         try:
             async with asyncio.timeout(MAX_WAIT_SECONDS):
                 return await self._find(name, max_age)
         except TimeoutError:
-            return self._nothing(
+            return self._not_found(
                 name,
                 f"The lookup of a webhook receiver takes more than {MAX_WAIT_SECONDS:.0f} s, so its delivery was not "
                 "accepted. If it stays, look at the health of Airflow's database and secrets backend.",
@@ -123,21 +123,21 @@ class ReceiverCache:
 
     async def _find(self, name: str, max_age: float) -> CacheEntry:
         if known := self._known.get(name.lower()):
-            return _asked_for(name, known if self._is_fresh(known, max_age) else await self._refresh(known))
+            return _with_requested_name(name, known if self._is_fresh(known, max_age) else await self._refresh(known))
         if (unknown := self._unknown.get(name)) and self._is_fresh(unknown, max_age):
             return unknown
-        roster = await self._current_roster()
+        roster = await self._current_index()
         if spelling := roster.spellings.get(name.lower()):
-            return _asked_for(name, await self._read(spelling))
+            return _with_requested_name(name, await self._read(spelling))
         if roster.has_secrets_backend:
-            return _asked_for(name, await self._guess(name))
-        return self._nothing(name, roster.problem)
+            return _with_requested_name(name, await self._read_from_secrets_backends(name))
+        return self._not_found(name, roster.problem)
 
-    def _nothing(self, name: str, problem: str | None = None) -> CacheEntry:
+    def _not_found(self, name: str, problem: str | None = None) -> CacheEntry:
         return CacheEntry(self._clock(), name, problem=problem)
 
     def _is_fresh(self, reading: CacheEntry, max_age: float) -> bool:
-        return self._clock() - reading.at <= max_age
+        return self._clock() - reading.read_at <= max_age
 
     async def _refresh(self, known: CacheEntry) -> CacheEntry:
         """Read a known receiver again. A secrets backend that is slow does not hold up its deliveries."""
@@ -151,23 +151,23 @@ class ReceiverCache:
             return known
 
     async def _read(self, name: str) -> CacheEntry:
-        if (reading := self._under_way.get(name)) is None:
+        if (reading := self._read_tasks.get(name)) is None:
             reading = asyncio.create_task(self._look_up(name, self._source.read, self._limiter))
-            self._under_way[name] = reading
-            reading.add_done_callback(lambda _: self._under_way.pop(name))
+            self._read_tasks[name] = reading
+            reading.add_done_callback(lambda _: self._read_tasks.pop(name))
         # Whoever asks may go; others may have asked for the same.
         return await asyncio.shield(reading)
 
-    async def _guess(self, name: str) -> CacheEntry:
+    async def _read_from_secrets_backends(self, name: str) -> CacheEntry:
         """Ask the secrets backends for a name that may be made up."""
         if self._waiting >= MAX_WAITING:
-            return self._nothing(name)
-        if (reading := self._guesses_under_way.get(name)) is None:
-            if len(self._guesses_under_way) >= BUCKET_SIZE or not self._may_guess():
-                return self._nothing(name)
+            return self._not_found(name)
+        if (reading := self._backend_tasks.get(name)) is None:
+            if len(self._backend_tasks) >= BUCKET_SIZE or not self._take_token():
+                return self._not_found(name)
             look_up = self._look_up(name, self._source.read_from_secrets_backends, self._secrets_backend_limiter)
-            reading = self._guesses_under_way[name] = asyncio.create_task(look_up)
-            reading.add_done_callback(lambda _: self._guesses_under_way.pop(name))
+            reading = self._backend_tasks[name] = asyncio.create_task(look_up)
+            reading.add_done_callback(lambda _: self._backend_tasks.pop(name))
         self._waiting += 1
         try:
             return await asyncio.shield(reading)
@@ -184,14 +184,17 @@ class ReceiverCache:
             is_there, found = True, CacheEntry(self._clock(), name, problem=error.message)
         except Exception as fault:
             # A known receiver stays known.
-            is_there, found = self._is_known(name), CacheEntry(self._clock(), name, problem=_no_lookup(fault))
+            is_there, found = (
+                self._is_known(name),
+                CacheEntry(self._clock(), name, problem=_lookup_failed_message(fault)),
+            )
         is_guess = limiter is self._secrets_backend_limiter
         # A connection may have been made while a slow secrets backend was asked.
         if is_there or not (is_guess and self._is_known(name)):
-            self._remember(found, is_there)
+            self._store(found, is_there)
         return found
 
-    def _remember(self, found: CacheEntry, is_there: bool) -> None:
+    def _store(self, found: CacheEntry, is_there: bool) -> None:
         if self._is_known(found.name):
             del self._known[found.name.lower()]
         self._unknown.pop(found.name, None)
@@ -199,46 +202,46 @@ class ReceiverCache:
             self._known[found.name.lower()] = found
             return
         self._unknown[found.name] = found
-        if len(self._unknown) > MOST_UNKNOWN:
+        if len(self._unknown) > MAX_UNKNOWN:
             del self._unknown[next(iter(self._unknown))]
 
     def _is_known(self, spelling: str) -> bool:
         known = self._known.get(spelling.lower())
         return known is not None and known.name == spelling
 
-    async def _current_roster(self) -> _Roster:
-        if self._roster and self._clock() - self._roster.at <= CACHE_TTL:
-            return self._roster
-        if self._roster_under_way is None:
-            self._roster_under_way = asyncio.create_task(self._read_roster())
-        return await asyncio.shield(self._roster_under_way)
+    async def _current_index(self) -> _NameIndex:
+        if self._index and self._clock() - self._index.read_at <= CACHE_TTL:
+            return self._index
+        if self._index_task is None:
+            self._index_task = asyncio.create_task(self._read_index())
+        return await asyncio.shield(self._index_task)
 
-    async def _read_roster(self) -> _Roster:
+    async def _read_index(self) -> _NameIndex:
         at = self._clock()
         try:
-            names = await to_thread.run_sync(self._source.names, limiter=self._roster_limiter)
+            names = await to_thread.run_sync(self._source.list_names, limiter=self._index_limiter)
             spellings = {conn_id.lower(): conn_id for conn_id in sorted(names.conn_ids, reverse=True)}
-            self._roster = _Roster(at, spellings, names.has_secrets_backend)
+            self._index = _NameIndex(at, spellings, names.has_secrets_backend)
         except Exception as fault:
-            self._roster = replace(self._roster or _Roster(at), at=at, problem=_no_lookup(fault))
+            self._index = replace(self._index or _NameIndex(at), read_at=at, problem=_lookup_failed_message(fault))
         finally:
-            self._roster_under_way = None
-        return self._roster
+            self._index_task = None
+        return self._index
 
-    def _may_guess(self) -> bool:
+    def _take_token(self) -> bool:
         """Spare secrets backends those who make up names: a bucket of tries that fills slowly."""
         now = self._clock()
-        self._left, self._counted_at = (
-            min(float(BUCKET_SIZE), self._left + REFILL_PER_SECOND * (now - self._counted_at)),
+        self._tokens, self._refilled_at = (
+            min(float(BUCKET_SIZE), self._tokens + REFILL_PER_SECOND * (now - self._refilled_at)),
             now,
         )
-        if self._left < 1:
+        if self._tokens < 1:
             return False
-        self._left -= 1
+        self._tokens -= 1
         return True
 
 
-def _no_lookup(fault: Exception) -> str:
+def _lookup_failed_message(fault: Exception) -> str:
     """Describe a failed lookup. Its words may hold a secret, and anybody may have made the name up."""
     return (
         f"Airflow cannot look up the Airflow connections of receivers ({type(fault).__name__}). If it stays, look at "
@@ -246,5 +249,5 @@ def _no_lookup(fault: Exception) -> str:
     )
 
 
-def _asked_for(name: str, reading: CacheEntry) -> CacheEntry:
+def _with_requested_name(name: str, reading: CacheEntry) -> CacheEntry:
     return replace(reading, receiver=replace(reading.receiver, name=name)) if reading.receiver else reading

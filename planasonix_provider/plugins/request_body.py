@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 #: How many bytes a delivery may have. Those that were seen have some hundred; whoever sends half of one holds the room.
-LARGEST_BODY = 64 * 1024
+MAX_BODY_BYTES = 64 * 1024
 #: For how many seconds a body may come.
 READ_TIMEOUT = 10.0
 #: How many bodies are read at once, which bounds the memory that they take.
@@ -32,7 +32,7 @@ class RefusedBodyError(Exception):
         self.status = status
 
 
-class Bodies:
+class BodyReader:
     """Reads the bodies of requests, only so many at once. To be used in one event loop.
 
     If there are too many, the oldest one is refused, so senders that are slow on purpose keep no quick sender out.
@@ -42,10 +42,12 @@ class Bodies:
     :param most: how many bodies are read at once.
     """
 
-    def __init__(self, *, largest: int = LARGEST_BODY, patience: float = READ_TIMEOUT, most: int = MAX_BODIES) -> None:
-        self._largest = largest
-        self._patience = patience
-        self._most = most
+    def __init__(
+        self, *, max_bytes: int = MAX_BODY_BYTES, timeout: float = READ_TIMEOUT, max_bodies: int = MAX_BODIES
+    ) -> None:
+        self._max_bytes = max_bytes
+        self._timeout = timeout
+        self._max_bodies = max_bodies
         self._timeouts: dict[asyncio.Timeout, None] = {}
 
     async def read(self, request: Request) -> bytes:
@@ -58,39 +60,40 @@ class Bodies:
         length = request.headers.get("content-length", "0")
         if not re.fullmatch("[0-9]{1,18}", length):
             raise RefusedBodyError(400, "its Content-Length is not a number")
-        if int(length) > self._largest:
-            raise self._too_large()
+        if int(length) > self._max_bytes:
+            raise self._too_large_error()
         try:
-            async with asyncio.timeout(self._patience) as limit:
+            async with asyncio.timeout(self._timeout) as limit:
                 return await self._read(request, limit)
         except TimeoutError:
             raise RefusedBodyError(
                 408,
-                f"its body was not there after {self._patience:.0f} s, or {self._most} newer ones were on their way",
+                f"its body was not there after {self._timeout:.0f} s, "
+                f"or {self._max_bodies} newer ones were on their way",
             ) from None
         except ClientDisconnect:
             raise RefusedBodyError(400, "its body broke off") from None
 
     async def _read(self, request: Request, limit: asyncio.Timeout) -> bytes:
         self._timeouts[limit] = None
-        if len(self._timeouts) > self._most:
-            self._give_up_the_oldest()
+        if len(self._timeouts) > self._max_bodies:
+            self._time_out_oldest()
         try:
             body = bytearray()
             async for part in request.stream():
-                if len(body) + len(part) > self._largest:
-                    raise self._too_large()
+                if len(body) + len(part) > self._max_bytes:
+                    raise self._too_large_error()
                 body += part
             return bytes(body)
         finally:
             self._timeouts.pop(limit, None)
 
-    def _give_up_the_oldest(self) -> None:
+    def _time_out_oldest(self) -> None:
         oldest = next(iter(self._timeouts))
         del self._timeouts[oldest]
         # Its time may be up this very moment.
         with suppress(RuntimeError):
             oldest.reschedule(asyncio.get_running_loop().time())
 
-    def _too_large(self) -> RefusedBodyError:
-        return RefusedBodyError(413, f"its body has more than {self._largest:,} bytes")
+    def _too_large_error(self) -> RefusedBodyError:
+        return RefusedBodyError(413, f"its body has more than {self._max_bytes:,} bytes")

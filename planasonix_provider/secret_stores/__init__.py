@@ -12,14 +12,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from planasonix_provider.secret_stores.base import PlanasonixSecretError, SecretStore
-from planasonix_provider.secret_stores.stored_secret import StoredSecret, mask, without_secrets
+from planasonix_provider.secret_stores.stored_secret import StoredSecret, mask, remove_secrets
 from planasonix_provider.secret_stores.stores import (
     CallableSecretStore,
     ConnectionSecretStore,
     FileSecretStore,
     VariableSecretStore,
-    name_of,
-    unshown,
+    describe_function,
+    describe_hidden,
 )
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ __all__ = [
     "PlanasonixSecretError",
     "SecretStore",
     "StoredSecret",
-    "keeper",
+    "describe_hidden",
     "mask",
-    "unshown",
-    "without_secrets",
+    "remove_secrets",
+    "secret_store",
 ]
 
 #: Where a secret is to go: ``variable:NAME``, ``connection:CONN_ID``, ``file:/absolute/path``, or what takes it.
@@ -43,14 +43,14 @@ ALLOWED = (
     "'variable:NAME', 'connection:CONN_ID', 'file:/absolute/path', or a function (not async) that takes the secret as "
     "its one argument"
 )
-_FORMS: dict[str, type[VariableSecretStore | ConnectionSecretStore | FileSecretStore]] = {
+_STORES: dict[str, type[VariableSecretStore | ConnectionSecretStore | FileSecretStore]] = {
     "variable": VariableSecretStore,
     "connection": ConnectionSecretStore,
     "file": FileSecretStore,
 }
 
 
-def keeper(to: Destination) -> SecretStore:
+def secret_store(to: Destination) -> SecretStore:
     """Make what keeps a secret.
 
     :param to: where it is to go: ``variable:NAME``, ``connection:CONN_ID``, ``file:/absolute/path``, or a function that
@@ -62,14 +62,14 @@ def keeper(to: Destination) -> SecretStore:
         return to
     if isinstance(to, str):
         form, _, name = to.partition(":")
-        if form in _FORMS and name and name == name.strip() and name.isprintable():
-            return _FORMS[form](name)
-    elif _takes_a_secret(to):
+        if form in _STORES and name and name == name.strip() and name.isprintable():
+            return _STORES[form](name)
+    elif _accepts_secret(to):
         return CallableSecretStore(to)
-    raise ValueError(f"secret_to: got {_shown(to)}, allowed is {ALLOWED}.")
+    raise ValueError(f"secret_to: got {_describe_destination(to)}, allowed is {ALLOWED}.")
 
 
-def _takes_a_secret(to: object) -> bool:
+def _accepts_secret(to: object) -> bool:
     """Say whether something can be called with a secret, and has kept it when it returns."""
     if not callable(to) or inspect.iscoroutinefunction(to) or inspect.iscoroutinefunction(type(to).__call__):
         return False
@@ -83,5 +83,5 @@ def _takes_a_secret(to: object) -> bool:
     return True
 
 
-def _shown(to: object) -> str:
-    return repr(name_of(to)) if callable(to) else unshown(to)
+def _describe_destination(to: object) -> str:
+    return repr(describe_function(to)) if callable(to) else describe_hidden(to)

@@ -34,10 +34,10 @@ class SecretStore(ABC):
     is_readable: ClassVar[bool] = True
 
     def __init__(self, describe: str) -> None:
-        self.describe = describe
+        self.description = describe
 
     def __repr__(self) -> str:
-        return f"<{self.describe}>"
+        return f"<{self.description}>"
 
     # Airflow asks for it where it shows a task's parameters.
     serialize = __repr__
@@ -48,7 +48,7 @@ class SecretStore(ABC):
         :raises PlanasonixSecretError: if the place does not exist, cannot be written from here, holds something else
             than a signing secret, or if what is written there would not be read.
         """
-        self._attempt("cannot be used", self._check_place, shown=_in_its_words)
+        self._call("cannot be used", self._check_location, shown=_full_text)
         self.load()
 
     def load(self) -> StoredSecret | None:
@@ -57,7 +57,7 @@ class SecretStore(ABC):
         :return: the secrets, and the subscription that they are for; ``None`` where there is nothing yet.
         :raises PlanasonixSecretError: if it cannot be read, or is something else.
         """
-        kept = self._attempt("cannot be read", self._read, shown=_in_its_words)
+        kept = self._call("cannot be read", self._read, shown=_full_text)
         for secret in kept.secrets if kept else ():
             mask(secret)
         return kept
@@ -72,21 +72,25 @@ class SecretStore(ABC):
             meantime; what was there before is there still.
         """
         mask(secret)
-        self._attempt("cannot be written", lambda: self._keep(secret, webhook_id, instead_of), shown=_without_its_words)
+        self._call(
+            "cannot be written",
+            lambda: self._merge_and_write(secret, webhook_id, instead_of),
+            shown=_text_without_secrets,
+        )
 
-    def _keep(self, secret: SecretStr, webhook_id: str | None, instead_of: str | None) -> None:
+    def _merge_and_write(self, secret: SecretStr, webhook_id: str | None, instead_of: str | None) -> None:
         with self._locked():
             before = self.load()
             if before and before.webhook_id not in (None, webhook_id, instead_of):
-                raise self.refuse_as_taken(before.webhook_id)
-            self._write(before.followed_by(secret, webhook_id) if before else StoredSecret(webhook_id, secret))
+                raise self.taken_error(before.webhook_id)
+            self._write(before.with_new_secret(secret, webhook_id) if before else StoredSecret(webhook_id, secret))
 
     def _locked(self) -> AbstractContextManager[None]:
         """Let nobody else keep anything there, where the place can do that."""
         return nullcontext()
 
     @abstractmethod
-    def _check_place(self) -> None:
+    def _check_location(self) -> None:
         """Refuse the place if nothing could be kept there."""
 
     @abstractmethod
@@ -103,9 +107,9 @@ class SecretStore(ABC):
         :param why: what is wrong with it, and what to do.
         :return: the error, to be raised.
         """
-        return PlanasonixSecretError(f"No signing secret can be kept in {self.describe}: {why}")
+        return PlanasonixSecretError(f"No signing secret can be kept in {self.description}: {why}")
 
-    def refuse_as_taken(self, by: str) -> PlanasonixSecretError:
+    def taken_error(self, by: str) -> PlanasonixSecretError:
         """Say that the place holds what must not be lost.
 
         :param by: the subscription whose secret is there.
@@ -116,14 +120,14 @@ class SecretStore(ABC):
             "first."
         )
 
-    def _parsed(self, text: str) -> StoredSecret:
-        if kept := StoredSecret.parsed(text):
+    def _parse(self, text: str) -> StoredSecret:
+        if kept := StoredSecret.from_json(text):
             return kept
         raise self.error(
             "what is there is not a signing secret that was kept before, and would be lost. Name another place."
         )
 
-    def _attempt(self, failure: str, act: Callable[[], T], *, shown: Callable[[Exception], str]) -> T:
+    def _call(self, failure: str, act: Callable[[], T], *, shown: Callable[[Exception], str]) -> T:
         """Do something whose errors a person could make nothing of, or must not see."""
         try:
             return act()
@@ -132,7 +136,7 @@ class SecretStore(ABC):
         except Exception as fault:
             problem = shown(fault)
         # Not raised while the fault is handled: it would be shown beside the error.
-        raise PlanasonixSecretError(f"{capital(self.describe)} {failure} ({problem}).")
+        raise PlanasonixSecretError(f"{capital(self.description)} {failure} ({problem}).")
 
 
 def capital(text: str) -> str:
@@ -144,11 +148,11 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _in_its_words(fault: Exception) -> str:
+def _full_text(fault: Exception) -> str:
     return f"{type(fault).__name__}: {fault}"
 
 
-def _without_its_words(fault: Exception) -> str:
+def _text_without_secrets(fault: Exception) -> str:
     """Say what went wrong while secrets were written: a text may hold them in whatever form, or a part of them."""
     number = fault.errno if isinstance(fault, OSError) else None
     if isinstance(number, int) and number in errorcode:

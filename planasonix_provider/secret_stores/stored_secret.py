@@ -32,7 +32,7 @@ class StoredSecret:
     def __getstate__(self) -> None:
         raise TypeError("What is kept holds secrets, so it is not pickled.")
 
-    def followed_by(self, secret: SecretStr, webhook_id: str | None) -> StoredSecret:
+    def with_new_secret(self, secret: SecretStr, webhook_id: str | None) -> StoredSecret:
         """Put a newer secret before these; those of another subscription are of no use any more.
 
         :param secret: the newer secret.
@@ -43,7 +43,7 @@ class StoredSecret:
             return StoredSecret(webhook_id, secret)
         return StoredSecret(webhook_id, secret, self.previous if secret == self.signing_secret else self.signing_secret)
 
-    def written(self) -> str:
+    def to_json(self) -> str:
         """Write it down, as a JSON object.
 
         :return: the text, with the secrets in the clear.
@@ -54,7 +54,7 @@ class StoredSecret:
         return json.dumps(fields, indent=2)
 
     @classmethod
-    def parsed(cls, text: str) -> StoredSecret | None:
+    def from_json(cls, text: str) -> StoredSecret | None:
         """Read what was written down.
 
         :param text: the text.
@@ -83,7 +83,7 @@ def mask(secret: SecretStr) -> None:
     mask_secret(secret.get_secret_value())
 
 
-def without_secrets(text: str, secrets: Iterable[SecretStr]) -> str:
+def remove_secrets(text: str, secrets: Iterable[SecretStr]) -> str:
     """Take secrets out of a text that came from elsewhere.
 
     :param text: what is to be shown.

@@ -39,26 +39,26 @@ class VariableSecretStore(SecretStore):
         super().__init__(f"Airflow variable {name!r}")
         self.name = name
 
-    def _check_place(self) -> None:
-        if shadow := airflow_compat.shadow(lambda backend: backend.get_variable(key=self.name)):
+    def _check_location(self) -> None:
+        if shadow := airflow_compat.find_overriding_backend(lambda backend: backend.get_variable(key=self.name)):
             raise self.error(f"{shadow} has a variable of this name, which would be read instead. Name another.")
-        if airflow_compat.is_task_without_database() and (setting := airflow_compat.setting_that_logs_all()):
+        if airflow_compat.is_task_without_database() and (setting := airflow_compat.find_debug_log_setting()):
             raise self.error(
                 f"while [logging] {setting}, Airflow 3 writes what a task puts into a variable to a log of its own. "
                 "Take 'file:/absolute/path' or a function, or raise the level."
             )
-        if airflow_compat.shows(self.name):
+        if airflow_compat.is_variable_visible(self.name):
             log.warning(
                 "%s: Airflow 2 shows its value in the UI, since its name holds no word such as 'secret'. Name another.",
-                capital(self.describe),
+                capital(self.description),
             )
 
     def _read(self) -> StoredSecret | None:
-        text = airflow_compat.variables().get(self.name, None)
-        return None if text is None else self._parsed(text)
+        text = airflow_compat.variable_class().get(self.name, None)
+        return None if text is None else self._parse(text)
 
     def _write(self, kept: StoredSecret) -> None:
-        airflow_compat.variables().set(self.name, kept.written(), description=_DESCRIPTION)
+        airflow_compat.variable_class().set(self.name, kept.to_json(), description=_DESCRIPTION)
 
 
 class ConnectionSecretStore(SecretStore):
@@ -73,12 +73,14 @@ class ConnectionSecretStore(SecretStore):
         super().__init__(f"Airflow connection {conn_id!r}")
         self.conn_id = conn_id
 
-    def _check_place(self) -> None:
-        self._refuse_where_there_is_no_database()
-        if shadow := airflow_compat.shadow(lambda backend: backend.get_conn_value(conn_id=self.conn_id)):
+    def _check_location(self) -> None:
+        self._require_database()
+        if shadow := airflow_compat.find_overriding_backend(
+            lambda backend: backend.get_conn_value(conn_id=self.conn_id)
+        ):
             raise self.error(f"{shadow} has a connection of this id, which would be read instead. Name another.")
 
-    def _refuse_where_there_is_no_database(self) -> None:
+    def _require_database(self) -> None:
         if airflow_compat.is_task_without_database():
             raise self.error(
                 "a task of Airflow 3 cannot write connections. Take 'variable:NAME', 'file:/absolute/path' or a "
@@ -88,18 +90,18 @@ class ConnectionSecretStore(SecretStore):
     def _read(self) -> StoredSecret | None:
         from airflow.utils.session import create_session
 
-        self._refuse_where_there_is_no_database()
+        self._require_database()
         with create_session() as session:
             row = self._row(session)
             if row.conn_type == "planasonix":
                 raise self.error("its password is an API key. Make a connection for the secret, of the type generic.")
-            return self._parsed(row.password) if row.password else None
+            return self._parse(row.password) if row.password else None
 
     def _write(self, kept: StoredSecret) -> None:
         from airflow.utils.session import create_session
 
         with create_session() as session:
-            self._row(session).password = kept.written()
+            self._row(session).password = kept.to_json()
 
     def _row(self, session: Any) -> Any:
         from airflow.models.connection import Connection
@@ -122,34 +124,36 @@ class FileSecretStore(SecretStore):
 
     def __init__(self, path: str) -> None:
         if not os.path.isabs(path):  # noqa: PTH117 - a Path would swallow what is odd about it
-            raise ValueError(f"secret_to: got 'file:' and {unshown(path)}, allowed is an absolute path behind 'file:'.")
+            raise ValueError(
+                f"secret_to: got 'file:' and {describe_hidden(path)}, allowed is an absolute path behind 'file:'."
+            )
         super().__init__(f"file {path}")
         self.path = Path(path)
 
-    def _check_place(self) -> None:
+    def _check_location(self) -> None:
         if not self.path.parent.is_dir():
             raise self.error(f"there is no folder {self.path.parent}. Make it, for its owner alone (mode 0700).")
-        temporary = self._temporary(b"")
+        temporary = self._write_temporary(b"")
         try:
             # Some network file systems give files of root to another user, and the secret could not be read again.
-            self._refuse_what_is_not_ours(temporary.lstat())
+            self._check_owner_and_mode(temporary.lstat())
         finally:
             temporary.unlink()
 
     def _read(self) -> StoredSecret | None:
         try:
             # First, because opening a device may do something.
-            self._refuse_what_is_not_ours(self.path.lstat())
+            self._check_owner_and_mode(self.path.lstat())
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
         with os.fdopen(descriptor) as file:
             # Another file may have come there in between.
-            self._refuse_what_is_not_ours(os.fstat(descriptor))
+            self._check_owner_and_mode(os.fstat(descriptor))
             text = file.read()
-        return self._parsed(text) if text.strip() else None
+        return self._parse(text) if text.strip() else None
 
-    def _refuse_what_is_not_ours(self, state: os.stat_result) -> None:
+    def _check_owner_and_mode(self, state: os.stat_result) -> None:
         """Refuse a file that another user may have put there, even if this runs as root and could use it."""
         if not stat.S_ISREG(state.st_mode):
             raise self.error("it is a link, a folder or a device. Name the file itself.")
@@ -177,7 +181,7 @@ class FileSecretStore(SecretStore):
             os.close(folder)
 
     def _write(self, kept: StoredSecret) -> None:
-        temporary = self._temporary(kept.written().encode() + b"\n")
+        temporary = self._write_temporary(kept.to_json().encode() + b"\n")
         try:
             # Whoever reads finds the old secrets or the new ones, and never a part of them.
             temporary.replace(self.path)
@@ -190,7 +194,7 @@ class FileSecretStore(SecretStore):
         finally:
             os.close(folder)
 
-    def _temporary(self, content: bytes) -> Path:
+    def _write_temporary(self, content: bytes) -> Path:
         """Write a new file beside the real one, which nobody else could read at any moment."""
         path = self.path.with_name(f".{self.path.name}.{token_hex(4)}")
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
@@ -214,10 +218,10 @@ class CallableSecretStore(SecretStore):
     is_readable = False
 
     def __init__(self, take: Callable[[SecretStr], object]) -> None:
-        super().__init__(name_of(take))
+        super().__init__(describe_function(take))
         self._take = take
 
-    def _check_place(self) -> None:
+    def _check_location(self) -> None:
         """What a function does is not known before it is called."""
 
     def _read(self) -> None:
@@ -235,7 +239,7 @@ class CallableSecretStore(SecretStore):
             )
 
 
-def name_of(take: Callable[..., object]) -> str:
+def describe_function(take: Callable[..., object]) -> str:
     """Name a function, for messages: a repr may show what it was bound to.
 
     :param take: the function, or what is called like one.
@@ -244,7 +248,7 @@ def name_of(take: Callable[..., object]) -> str:
     return f"function {getattr(take, '__qualname__', None) or type(take).__qualname__}"
 
 
-def unshown(given: object) -> str:
+def describe_hidden(given: object) -> str:
     """Describe a value without showing it, because a user may have given the secret instead of its place.
 
     :param given: the value.

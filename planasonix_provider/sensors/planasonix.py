@@ -85,8 +85,8 @@ class PlanasonixJobSensor(_WorkSensor):
     checks: ClassVar[Mapping[str, validators.Check]] = {
         **PlanasonixSensor.checks,
         "job_id": validators.identifier,
-        "allowed_states": validators.some_of(JOB_STATES),
-        "failed_states": validators.optional(validators.some_of(JOB_STATES)),
+        "allowed_states": validators.list_of(JOB_STATES),
+        "failed_states": validators.optional(validators.list_of(JOB_STATES)),
     }
     template_fields: Sequence[str] = tuple(checks)
 
@@ -134,8 +134,8 @@ class PlanasonixBackfillSensor(_WorkSensor):
     checks: ClassVar[Mapping[str, validators.Check]] = {
         **PlanasonixSensor.checks,
         "backfill_id": validators.identifier,
-        "allowed_states": validators.some_of(BACKFILL_STATES),
-        "failed_states": validators.optional(validators.some_of(BACKFILL_STATES)),
+        "allowed_states": validators.list_of(BACKFILL_STATES),
+        "failed_states": validators.optional(validators.list_of(BACKFILL_STATES)),
     }
     template_fields: Sequence[str] = tuple(checks)
 

@@ -342,7 +342,7 @@ class _ConnectionSource:
     async def connect(self) -> AsyncClient:
         """Read the Airflow connection, and make a client."""
         self._settings = await self._hook.async_settings()
-        return AsyncClient(self._settings.account)
+        return AsyncClient(self._settings.client_config)
 
     def job_url(self, job_id: str) -> str:
         """Give the address of a job's page; it is known once there was an answer."""

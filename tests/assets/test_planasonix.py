@@ -18,7 +18,7 @@ from planasonix_provider import validators
 from planasonix_provider.api.client_config import DEFAULT_BASE_URL, ClientConfig
 from planasonix_provider.assets.planasonix import (
     DEFAULT_HOST,
-    LONGEST_URI,
+    MAX_URI_LENGTH,
     PlanasonixTable,
     convert_asset_to_openlineage,
     planasonix_asset,
@@ -236,9 +236,9 @@ def test_a_template_is_refused_since_airflow_knows_assets_before_tasks_run(param
 
 
 def test_a_uri_may_be_as_long_as_airflow_stores() -> None:
-    room = LONGEST_URI - len(f"{ROOT}/")
+    room = MAX_URI_LENGTH - len(f"{ROOT}/")
     assert len(planasonix_asset(connection_id=CONNECTION, table="a" * room).uri) == 1500
-    with pytest.raises(ValueError, match=r"no more than 1,500 characters; this one's has 1,501\.$"):
+    with pytest.raises(ValueError, match=r"at most 1,500 characters; this one's has 1,501\.$"):
         planasonix_asset(connection_id=CONNECTION, table="a" * (room + 1))
     with pytest.raises(ValueError, match=r"^table: got "):
         Asset(f"{ROOT}/{'%20' * room}a") if IS_STRICT else PlanasonixTable.from_uri(f"{ROOT}/{'%20' * room}a")

@@ -44,7 +44,7 @@ def names() -> list[str]:
 class TestInVariables:
     @pytest.fixture(autouse=True)
     def _real_variables(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(attempt_store, "variables", airflow_compat.variables)
+        monkeypatch.setattr(attempt_store, "variable_class", airflow_compat.variable_class)
 
     def test_is_read_by_the_next_try_and_goes_when_all_is_done(self) -> None:
         AttemptStore(before_3_3()).write(RECORD)
@@ -75,14 +75,14 @@ class TestInVariables:
     ) -> None:
         AttemptStore(before_3_3(map_index=5)).write(RECORD)
         (name,) = names()
-        whole = airflow_compat.variables().get(name, None)
+        whole = airflow_compat.variable_class().get(name, None)
         assert damage(whole) != whole
-        airflow_compat.variables().set(name, damage(whole), description="")
+        airflow_compat.variable_class().set(name, damage(whole), description="")
         with pytest.raises(PlanasonixLostTrackError) as lost:
             AttemptStore(before_3_3(map_index=5, try_number=2)).read()
         assert what in str(lost.value)
         assert f"delete Airflow variable {name!r}, and clear the task" in str(lost.value)
-        airflow_compat.variables().delete(name)
+        airflow_compat.variable_class().delete(name)
         assert AttemptStore(before_3_3(map_index=5, try_number=2)).read() is None
 
     def test_is_forgotten_though_it_is_not_there(self) -> None:

@@ -25,7 +25,7 @@ from planasonix_provider.api.models import NewWebhook, Webhook
 from planasonix_provider.execution import webhook_task as road
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.operators.planasonix import PlanasonixWebhookOperator
-from planasonix_provider.secret_stores import PlanasonixSecretError, SecretStore, keeper
+from planasonix_provider.secret_stores import PlanasonixSecretError, SecretStore, secret_store
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.webhooks.subscriptions import WebhookPatchRequestBody
 from tests.conftest import API_KEY, DAGS_FOLDER
@@ -38,7 +38,7 @@ EVENTS = ["job.succeeded", "job.failed"]
 
 @pytest.fixture(autouse=True)
 def _no_time_between_two_tries_to_keep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook_secrets, "PAUSE", 0.0)
+    monkeypatch.setattr(webhook_secrets, "RETRY_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def place(path: Path) -> SecretStore:
-    return keeper(f"file:{path}")
+    return secret_store(f"file:{path}")
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ class TestASubscription:
             "secret_is_new": True,
         }
         assert has_its_secret(place, simulator)
-        assert ended.log.lines == [f"Webhook {webhook.id} was created; its secret is in {place.describe}."]
+        assert ended.log.lines == [f"Webhook {webhook.id} was created; its secret is in {place.description}."]
 
     def test_that_is_as_it_should_be_stays(self, simulator: Simulator, run: Callable[..., Run], path: Path) -> None:
         run()
@@ -420,12 +420,12 @@ class TestTwoTasksAtOnce:
             def create(*arguments: Any, **parameters: Any) -> NewWebhook:
                 if before and once:
                     once.pop()()
-                created = webhook_secrets.create(*arguments, **parameters)
+                created = webhook_secrets.create_without_storing(*arguments, **parameters)
                 if once:
                     once.pop()()
                 return created
 
-            monkeypatch.setattr(road, "create", create)
+            monkeypatch.setattr(road, "create_without_storing", create)
 
         return order
 

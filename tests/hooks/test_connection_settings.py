@@ -9,13 +9,13 @@ from airflow import __version__ as airflow_version
 
 from planasonix_provider import __version__
 from planasonix_provider.api.errors import PlanasonixConfigurationError
-from planasonix_provider.hooks.connection_settings import ConnectionSettings, settings_of
+from planasonix_provider.hooks.connection_settings import ConnectionSettings, parse_connection
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from tests.hooks.conftest import KEY, Connect
 
 
 def settings(**fields: Any) -> ConnectionSettings:
-    return settings_of("planasonix_x", **{"password": KEY, **fields})
+    return parse_connection("planasonix_x", **{"password": KEY, **fields})
 
 
 def refusal(**fields: Any) -> str:
@@ -29,7 +29,7 @@ def refusal(**fields: Any) -> str:
 def test_only_a_key_is_needed() -> None:
     made = settings()
     assert made.web_url == "https://app.planasonix.com"
-    account = made.account
+    account = made.client_config
     assert account.api_key.get_secret_value() == KEY
     assert (account.base_url, account.organization_id) == ("https://api.planasonix.com", None)
     assert (account.connect_timeout, account.read_timeout, account.verify) == (5.0, 30.0, True)
@@ -70,7 +70,7 @@ def test_only_a_key_is_needed() -> None:
     ],
 )
 def test_a_host_may_be_written_in_many_ways(fields: dict[str, Any], base_url: str) -> None:
-    assert settings(**fields).account.base_url == base_url
+    assert settings(**fields).client_config.base_url == base_url
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_host_may_be_written_in_many_ways(fields: dict[str, Any], base_url: st
     ],
 )
 def test_plain_http_goes_to_this_machine(host: str) -> None:
-    assert settings(host=host).account.base_url == host
+    assert settings(host=host).client_config.base_url == host
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_plain_http_goes_elsewhere_only_if_that_is_meant(host: str) -> None:
     assert '"allow_http": true' in message
     assert "allowed is an https:// address" in refusal(host=host, extra={"allow_http": False})
     for meant in (True, "true", "True", " yes ", "1"):
-        assert settings(host=host, extra={"allow_http": meant}).account.base_url == host
+        assert settings(host=host, extra={"allow_http": meant}).client_config.base_url == host
 
 
 def test_a_scheme_of_the_connection_counts_as_one_of_the_host() -> None:
@@ -171,7 +171,7 @@ def test_a_missing_key_is_told_with_the_way_to_add_it(password: str | None) -> N
 
 
 def test_a_key_that_was_copied_with_white_space_is_taken() -> None:
-    assert settings(password=f" {KEY}\r\n").account.api_key.get_secret_value() == KEY
+    assert settings(password=f" {KEY}\r\n").client_config.api_key.get_secret_value() == KEY
 
 
 @pytest.mark.parametrize("key", [f"{KEY} {KEY}", f"{KEY}\nX-Evil: 1", f"{KEY}ü", f"{KEY}\x7f"])
@@ -195,7 +195,7 @@ def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(key: str) -> Non
     ],
 )
 def test_a_timeout_is_seconds_to_read_or_both(given: Any, connect: float, read: float) -> None:
-    account = settings(extra={"timeout": given}).account
+    account = settings(extra={"timeout": given}).client_config
     assert (account.connect_timeout, account.read_timeout) == (connect, read)
 
 
@@ -226,7 +226,7 @@ def test_a_timeout_that_is_none_is_refused(given: Any) -> None:
     ],
 )
 def test_verify_is_a_truth_or_a_path(given: Any, verify: bool | str) -> None:
-    assert settings(extra={"verify": given}).account.verify == verify
+    assert settings(extra={"verify": given}).client_config.verify == verify
 
 
 @pytest.mark.parametrize("given", [0, 1, ["/etc/ssl/acme.pem"], {}])
@@ -266,7 +266,7 @@ def test_a_jobs_page_is_in_the_web_app(job_id: str, path: str) -> None:
 
 @pytest.mark.parametrize(("given", "organization"), [("org_1", "org_1"), ("", None), (None, None)])
 def test_an_organization_is_optional(given: str | None, organization: str | None) -> None:
-    assert settings(extra={"organization_id": given}).account.organization_id == organization
+    assert settings(extra={"organization_id": given}).client_config.organization_id == organization
 
 
 @pytest.mark.parametrize("given", [7, "org_ü", "org_1\r\nX-Evil: 1", ["org_1"]])
@@ -301,7 +301,7 @@ def test_a_connection_uri_says_the_same(connect: Connect, authority: str, base_u
     }
     conn_id = connect(f"planasonix://:{KEY}{authority}?{urlencode(extra)}")
     made = PlanasonixHook(conn_id).settings
-    account = made.account
+    account = made.client_config
     assert (account.api_key.get_secret_value(), account.base_url) == (KEY, base_url)
     assert (account.organization_id, account.read_timeout, account.verify) == ("org_1", 60.0, False)
     assert made.web_url == "https://acme.example.com"
@@ -309,7 +309,7 @@ def test_a_connection_uri_says_the_same(connect: Connect, authority: str, base_u
 
 def test_a_connection_uri_may_hold_both_timeouts_and_a_scheme_before_its_host(connect: Connect) -> None:
     extra = urlencode({"timeout": '{"connect": 1, "read": 2}'})
-    account = PlanasonixHook(connect(f"planasonix://http://:{KEY}@127.0.0.1:8099/?{extra}")).settings.account
+    account = PlanasonixHook(connect(f"planasonix://http://:{KEY}@127.0.0.1:8099/?{extra}")).settings.client_config
     assert (account.base_url, account.connect_timeout, account.read_timeout) == ("http://127.0.0.1:8099", 1.0, 2.0)
 
 
@@ -324,7 +324,7 @@ def test_a_connection_uri_may_hold_both_timeouts_and_a_scheme_before_its_host(co
 )
 def test_a_connection_as_json_says_the_same(connect: Connect, fields: dict[str, Any], base_url: str) -> None:
     extra = {"organization_id": "org_1", "timeout": {"connect": 1, "read": 2}, "verify": False}
-    account = PlanasonixHook(connect(**fields, extra=extra)).settings.account
+    account = PlanasonixHook(connect(**fields, extra=extra)).settings.client_config
     assert (account.api_key.get_secret_value(), account.base_url) == (KEY, base_url)
     assert (account.organization_id, account.connect_timeout, account.verify) == ("org_1", 1.0, False)
 
@@ -343,14 +343,14 @@ SECRET_VALUE = "a1b2c3d4e5f6"
     ],
 )
 def test_a_key_of_the_extra_that_nothing_reads_is_named_without_its_value(key: str, shown: str) -> None:
-    assert settings(extra={key: SECRET_VALUE, "timeout": 3}).ignored == (
+    assert settings(extra={key: SECRET_VALUE, "timeout": 3}).unknown_keys_warning == (
         f"The extra of Airflow connection 'planasonix_x' has {shown}: nothing reads that key. Known keys are "
         "organization_id, web_url, timeout, verify, allow_http."
     )
 
 
 def test_so_are_several() -> None:
-    ignored = settings(extra={"verfy": SECRET_VALUE, "tmeout": {"read": SECRET_VALUE}}).ignored or ""
+    ignored = settings(extra={"verfy": SECRET_VALUE, "tmeout": {"read": SECRET_VALUE}}).unknown_keys_warning or ""
     assert (
         "has 'tmeout' (did you mean 'timeout'?), 'verfy' (did you mean 'verify'?): nothing reads these keys." in ignored
     )
@@ -361,4 +361,4 @@ def test_so_are_several() -> None:
     "extra", [None, {}, {"web_url": "https://a", "verify": "true"}, {"left_empty": "", "null": None}]
 )
 def test_what_is_known_or_empty_is_not_named(extra: Any) -> None:
-    assert settings(extra=extra).ignored is None
+    assert settings(extra=extra).unknown_keys_warning is None

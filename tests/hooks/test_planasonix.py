@@ -32,7 +32,7 @@ from planasonix_provider.api.operations import Operations
 from planasonix_provider.api.retry import NO_RETRY
 from planasonix_provider.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR, get_provider_info
 from planasonix_provider.hooks.connection_settings import ConnectionSettings
-from planasonix_provider.hooks.planasonix import PlanasonixHook, outside_of_airflow
+from planasonix_provider.hooks.planasonix import PlanasonixHook, missing_connection_hint
 from tests.hooks.conftest import KEY, Connect, drawn
 from tests.support.reference_server import FaultItem, ReferenceServer
 
@@ -152,7 +152,7 @@ class TestConnection:
             await look(PlanasonixHook("planasonix_of_nobody"), blocking=blocking)
         assert refused.value.message.endswith(more)
         monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
-        assert outside_of_airflow() == ""
+        assert missing_connection_hint() == ""
 
     @both_looks
     async def test_a_key_of_the_extra_that_nothing_reads_is_logged_once(
@@ -467,7 +467,7 @@ class TestCopies:
     def test_a_pickled_hook_holds_no_key_and_reads_its_connection_again(self, hook: PlanasonixHook) -> None:
         assert list(hook.list_jobs()) == []
         hook.log.debug("Loggers are part of a hook, too.")
-        assert KEY in hook.settings.account.headers["Authorization"]
+        assert KEY in hook.settings.client_config.headers["Authorization"]
         pickled = pickle.dumps(hook)
         assert KEY.encode() not in pickled
         with pickle.loads(pickled) as again:

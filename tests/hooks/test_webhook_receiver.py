@@ -21,7 +21,7 @@ from planasonix_provider.get_provider_info import (
     get_provider_info,
 )
 from planasonix_provider.hooks.webhook_receiver import PlanasonixReceiverHook, ReceiverConfig
-from planasonix_provider.secret_stores import PlanasonixSecretError, keeper
+from planasonix_provider.secret_stores import PlanasonixSecretError, secret_store
 from tests.hooks.conftest import drawn
 
 SECRET = "whsec_4b1d7a90c2"
@@ -50,23 +50,23 @@ def kept(tmp_path: Path) -> str:
     """A place where a secret was kept, and another before it."""
     place = f"file:{tmp_path / 'secret'}"
     for secret in (OLDER, SECRET):
-        keeper(place).save(SecretStr(secret), webhook_id="wh_1")
+        secret_store(place).save(SecretStr(secret), webhook_id="wh_1")
     return place
 
 
 class TestWhatTheConnectionSays:
     def test_a_receiver_is_a_secret_and_an_asset(self, connect: Connect) -> None:
-        receiver = connect().receiver()
+        receiver = connect().get_receiver()
         assert receiver == ReceiverConfig("orders", (SecretStr(SECRET),), "orders_ready")
         assert SECRET not in repr(receiver)
 
     def test_there_is_none_where_there_is_no_connection_or_one_of_another_type(self, connect: Connect) -> None:
-        assert connect(conn_type="postgres").receiver() is None
-        assert PlanasonixReceiverHook("nobody").receiver() is None
+        assert connect(conn_type="postgres").get_receiver() is None
+        assert PlanasonixReceiverHook("nobody").get_receiver() is None
 
     def test_reading_it_leaves_no_line_in_the_log(self, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
-        connect().receiver()
-        PlanasonixReceiverHook("nobody").receiver()
+        connect().get_receiver()
+        PlanasonixReceiverHook("nobody").get_receiver()
         assert caplog.records == []
 
     def test_a_backend_that_fails_is_passed_over_and_told_of_where_no_other_knows(
@@ -80,12 +80,12 @@ class TestWhatTheConnectionSays:
 
         others = airflow_compat.secrets_backends()
         monkeypatch.setattr(airflow_compat, "secrets_backends", lambda: [Backend(), *others])
-        assert connect().receiver() is not None
+        assert connect().get_receiver() is not None
         with pytest.raises(ConnectionError):
-            PlanasonixReceiverHook("nobody").receiver()
+            PlanasonixReceiverHook("nobody").get_receiver()
         Backend.fault = PermissionError("it is not to be read here")
         with pytest.raises(PermissionError):
-            connect().receiver()
+            connect().get_receiver()
 
     def test_a_connection_that_only_names_a_receiver_does_not_hide_that_a_secrets_backend_fails(
         self, connect: Connect, monkeypatch: pytest.MonkeyPatch
@@ -97,49 +97,49 @@ class TestWhatTheConnectionSays:
         others = airflow_compat.secrets_backends()
         monkeypatch.setattr(airflow_compat, "secrets_backends", lambda: [Backend(), *others])
         with pytest.raises(ConnectionError):
-            connect(password=None, extra={}).receiver()
-        assert connect(password=SECRET).receiver() is not None
+            connect(password=None, extra={}).get_receiver()
+        assert connect(password=SECRET).get_receiver() is not None
 
     def test_it_is_read_anew_each_time(self, connect: Connect) -> None:
         hook = connect()
-        hook.receiver()
+        hook.get_receiver()
         connect(password=OLDER)
-        assert secrets(hook.receiver()) == [OLDER]
+        assert secrets(hook.get_receiver()) == [OLDER]
 
     def test_a_secret_before_it_counts_as_well(self, connect: Connect) -> None:
         extra = {"asset": "orders_ready", "previous_signing_secret": OLDER}
-        assert secrets(connect(extra=extra).receiver()) == [SECRET, OLDER]
+        assert secrets(connect(extra=extra).get_receiver()) == [SECRET, OLDER]
 
     def test_what_a_keeper_keeps_counts_both_secrets_of_it(self, connect: Connect, kept: str) -> None:
-        receiver = connect(password=None, extra={"asset": "orders_ready", "kept_in": f" {kept} "}).receiver()
+        receiver = connect(password=None, extra={"asset": "orders_ready", "kept_in": f" {kept} "}).get_receiver()
         assert secrets(receiver) == [SECRET, OLDER]
 
     def test_so_does_what_a_keeper_has_put_into_the_password(self, connect: Connect, kept: str) -> None:
         written = Path(kept.removeprefix("file:")).read_text()
-        assert secrets(connect(password=written).receiver()) == [SECRET, OLDER]
+        assert secrets(connect(password=written).get_receiver()) == [SECRET, OLDER]
 
     def test_a_secret_that_is_in_two_places_is_one(self, connect: Connect, kept: str) -> None:
-        receiver = connect(password=f" {OLDER}\n", extra={"asset": "orders_ready", "kept_in": kept}).receiver()
+        receiver = connect(password=f" {OLDER}\n", extra={"asset": "orders_ready", "kept_in": kept}).get_receiver()
         assert secrets(receiver) == [OLDER, SECRET]
 
     @pytest.mark.parametrize(
         "events", ["job.failed, job.cancelled", '["job.failed", "job.cancelled"]', ["job.failed", " job.cancelled "]]
     )
     def test_events_are_named_in_a_form_a_uri_or_json(self, connect: Connect, events: Any) -> None:
-        receiver = connect(extra={"asset": "orders_ready", "events": events}).receiver()
+        receiver = connect(extra={"asset": "orders_ready", "events": events}).get_receiver()
         assert receiver is not None
         assert receiver.events == {"job.failed", "job.cancelled"}
-        assert [receiver.wants(event) for event in ("job.failed", "job.succeeded")] == [True, False]
+        assert [receiver.accepts(event) for event in ("job.failed", "job.succeeded")] == [True, False]
 
     def test_a_uri_says_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
         uri = f"planasonix-webhook://:{SECRET}@/?asset=orders_ready&events=job.failed"
         monkeypatch.setenv("AIRFLOW_CONN_ORDERS", uri)
         expected = ReceiverConfig("orders", (SecretStr(SECRET),), "orders_ready", frozenset({"job.failed"}))
-        assert PlanasonixReceiverHook("orders").receiver() == expected
+        assert PlanasonixReceiverHook("orders").get_receiver() == expected
 
     def test_what_an_untouched_form_sends_is_all_events(self, connect: Connect) -> None:
         sent = dict.fromkeys(RECEIVER_CONN_FIELDS, "") | {"asset": "orders_ready"}
-        assert connect(extra=sent).receiver() == connect().receiver()
+        assert connect(extra=sent).get_receiver() == connect().get_receiver()
 
 
 class TestBadInput:
@@ -147,7 +147,7 @@ class TestBadInput:
     def test_no_secret(self, connect: Connect, password: str | None, tmp_path: Path) -> None:
         for extra in ({"asset": "orders_ready"}, {"asset": "orders_ready", "kept_in": f"file:{tmp_path / 'none'}"}):
             with pytest.raises(PlanasonixConfigurationError, match="connection 'orders' has no signing secret: put it"):
-                connect(password=password, extra=extra).receiver()
+                connect(password=password, extra=extra).get_receiver()
 
     @pytest.mark.parametrize(
         ("field", "value"),
@@ -168,17 +168,17 @@ class TestBadInput:
     )
     def test_each_field_is_refused_by_name(self, connect: Connect, field: str, value: Any) -> None:
         with pytest.raises(PlanasonixError, match=f"'orders', extra '{field}': got .*, allowed is ") as refused:
-            connect(extra={"asset": "orders_ready", field: value}).receiver()
+            connect(extra={"asset": "orders_ready", field: value}).get_receiver()
         assert OLDER not in str(refused.value)
 
     @pytest.mark.parametrize("place", [SECRET, [SECRET], f"file:{SECRET}"])
     def test_a_secret_in_the_wrong_field_is_not_shown(self, connect: Connect, place: Any) -> None:
         with pytest.raises(PlanasonixConfigurationError, match="extra 'kept_in': got a ") as refused:
-            connect(extra={"asset": "orders_ready", "kept_in": place}).receiver()
+            connect(extra={"asset": "orders_ready", "kept_in": place}).get_receiver()
         assert SECRET not in str(refused.value)
 
     def test_a_receiver_is_not_pickled(self, connect: Connect) -> None:
-        receiver = connect(extra={"asset": "orders_ready"}).receiver()
+        receiver = connect(extra={"asset": "orders_ready"}).get_receiver()
         with pytest.raises(TypeError, match="A Receiver holds signing secrets, so it is not pickled"):
             pickle.dumps(receiver)
 
@@ -186,7 +186,7 @@ class TestBadInput:
         (tmp_path / "other").write_text("something else")
         hook = connect(extra={"asset": "orders_ready", "kept_in": f"file:{tmp_path / 'other'}"})
         with pytest.raises(PlanasonixSecretError, match="connection 'orders', extra 'kept_in': No signing secret can"):
-            hook.receiver()
+            hook.get_receiver()
 
 
 class TestConnection:

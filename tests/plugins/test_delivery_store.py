@@ -17,7 +17,7 @@ from planasonix_provider.hooks.webhook_receiver import ReceiverConfig
 from planasonix_provider.plugins import delivery_store as module
 from planasonix_provider.plugins.delivery import DeliveryBody
 from planasonix_provider.plugins.delivery_store import (
-    FORGET_EVERY,
+    PURGE_INTERVAL,
     RETENTION,
     WRITE_ATTEMPTS,
     DeliveryStore,
@@ -76,7 +76,7 @@ class TestTheTable:
         registers = [DeliveryStore() for _ in range(3)]
         with ThreadPoolExecutor(3) as threads:
             list(threads.map(DeliveryStore._ensure_table, registers))
-        assert all(register._is_table_there for register in registers)
+        assert all(register._has_table for register in registers)
 
     def test_a_database_user_who_may_not_make_it_is_told_how_it_is_made(
         self, assets: Assets, monkeypatch: pytest.MonkeyPatch
@@ -224,14 +224,14 @@ class TestForgetting:
             register.record(ORDERS, event(f"evt_{number}"))
         now.seconds += RETENTION
         assert register.record(ORDERS, event("evt_0")) is RecordResult.REPEATED
-        now.seconds += FORGET_EVERY + 1
+        now.seconds += PURGE_INTERVAL + 1
         register.record(ORDERS, event("evt_5"))
         assert rows() == 1
 
     def test_it_is_looked_for_them_once_an_hour(self, assets: Assets, now: Now) -> None:
         register = DeliveryStore(clock=now)
         register.record(ORDERS, event("evt_1"))
-        now.seconds += FORGET_EVERY - 1
-        forgotten = register._forgot_at
+        now.seconds += PURGE_INTERVAL - 1
+        forgotten = register._purged_at
         register.record(ORDERS, event("evt_2"))
-        assert register._forgot_at == forgotten
+        assert register._purged_at == forgotten

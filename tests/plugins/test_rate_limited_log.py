@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from planasonix_provider.plugins.rate_limited_log import PAUSE, RateLimitedLog
+from planasonix_provider.plugins.rate_limited_log import INTERVAL_SECONDS, RateLimitedLog
 from tests.support import virtual_time
 
 log = logging.getLogger("planasonix.test")
@@ -26,9 +26,9 @@ def test_the_first_is_said_at_once_and_the_others_are_counted(lines: Callable[..
     async def main() -> None:
         calm = RateLimitedLog(log)
         for number in range(1000):
-            calm.say("forged", logging.WARNING, f"forged {number} %s")
-        assert len(calm._kept) == 1
-        await asyncio.sleep(PAUSE + 1)
+            calm.log("forged", logging.WARNING, f"forged {number} %s")
+        assert len(calm._suppressed) == 1
+        await asyncio.sleep(INTERVAL_SECONDS + 1)
 
     assert lines(main()) == [
         "WARNING forged 0 %s",
@@ -40,7 +40,7 @@ def test_a_flood_that_goes_on_is_a_line_a_minute(lines: Callable[..., list[str]]
     async def main() -> None:
         calm = RateLimitedLog(log)
         for _ in range(590):
-            calm.say("forged", logging.WARNING, "forged")
+            calm.log("forged", logging.WARNING, "forged")
             await asyncio.sleep(1)
 
     assert len(lines(main())) == 10
@@ -49,8 +49,8 @@ def test_a_flood_that_goes_on_is_a_line_a_minute(lines: Callable[..., list[str]]
 def test_each_kind_is_counted_by_itself(lines: Callable[..., list[str]]) -> None:
     async def main() -> None:
         calm = RateLimitedLog(log)
-        calm.say("forged", logging.WARNING, "forged")
-        calm.say("asset", logging.ERROR, "no asset")
+        calm.log("forged", logging.WARNING, "forged")
+        calm.log("asset", logging.ERROR, "no asset")
 
     assert lines(main()) == ["WARNING forged", "ERROR no asset"]
 
@@ -59,8 +59,8 @@ def test_after_a_quiet_minute_nothing_is_held_and_the_next_is_said_at_once(lines
     async def main() -> None:
         calm = RateLimitedLog(log)
         for text in ("one", "another"):
-            calm.say("forged", logging.WARNING, text)
-            await asyncio.sleep(PAUSE + 1)
-            assert calm._kept == {}
+            calm.log("forged", logging.WARNING, text)
+            await asyncio.sleep(INTERVAL_SECONDS + 1)
+            assert calm._suppressed == {}
 
     assert lines(main()) == ["WARNING one", "WARNING another"]

@@ -23,8 +23,8 @@ from planasonix_provider.plugins import receiver
 from planasonix_provider.plugins import request_body as reading
 from planasonix_provider.plugins.delivery_store import DeliveryStore, PlanasonixDeliveryStoreError
 from planasonix_provider.plugins.receiver import make_app
-from planasonix_provider.plugins.request_body import Bodies, RefusedBodyError
-from planasonix_provider.secret_stores import keeper
+from planasonix_provider.plugins.request_body import BodyReader, RefusedBodyError
+from planasonix_provider.secret_stores import secret_store
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.webhooks.subscriptions import WebhookRequestBody
 from tests.plugins.conftest import ANOTHER_SECRET, SECRET, Assets, Deliver, body, headers, rows, to
@@ -185,13 +185,13 @@ class TestForgedAndStale:
     async def test_only_so_many_of_them_wait_for_the_secret_to_be_read_again(
         self, assets: Assets, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(receiver, "FRESH_FOR_A_STRANGER", -1.0)
+        monkeypatch.setattr(receiver, "RECHECK_MAX_AGE", -1.0)
         monkeypatch.setattr("planasonix_provider.plugins.receiver_cache.REFRESH_SECONDS", 60.0)
         may_answer = threading.Event()
         may_answer.set()
 
         class Connections(receiver.AirflowConnections):
-            def names(self) -> ReceiverNames:
+            def list_names(self) -> ReceiverNames:
                 return ReceiverNames(frozenset({"orders"}))
 
             def read(self, name: str) -> ReceiverConfig:
@@ -242,7 +242,7 @@ class TestSize:
             read.append(1)
             yield b"x"
 
-        sent = {"Content-Length": str(reading.LARGEST_BODY + 1)}
+        sent = {"Content-Length": str(reading.MAX_BODY_BYTES + 1)}
         answer = await send_parts(parts(), headers=sent)
         assert (answer.status_code, answer.content, answer.headers["connection"]) == (413, b"", "close")
 
@@ -260,8 +260,8 @@ class TestSize:
 
     async def test_a_body_of_the_largest_size_is_read(self, deliver: Deliver, assets: Assets) -> None:
         told = body(data={"status": "succeeded", "more": ""})
-        told = told.replace(b'"more": ""', b'"more": "' + b"x" * (reading.LARGEST_BODY - len(told)) + b'"')
-        assert len(told) == reading.LARGEST_BODY
+        told = told.replace(b'"more": ""', b'"more": "' + b"x" * (reading.MAX_BODY_BYTES - len(told)) + b'"')
+        assert len(told) == reading.MAX_BODY_BYTES
         assert (await deliver(told)).status_code == 204
         assert (await deliver(told + b" ")).status_code == 413
         assert len(assets.events()) == 1
@@ -273,7 +273,7 @@ class TestSize:
 
         async def main() -> tuple[RefusedBodyError, float]:
             with pytest.raises(RefusedBodyError) as refusal:
-                await Bodies().read(Request({"type": "http", "headers": []}, slow))
+                await BodyReader().read(Request({"type": "http", "headers": []}, slow))
             return refusal.value, asyncio.get_running_loop().time()
 
         refusal, passed = virtual_time.run(main())
@@ -288,7 +288,7 @@ class TestSize:
             return {"type": "http.request", "body": b"{}", "more_body": False}
 
         async def main() -> tuple[list[bool], bytes]:
-            bodies = Bodies(most=3)
+            bodies = BodyReader(max_bodies=3)
             slow = [asyncio.create_task(read(bodies, never)) for _ in range(3)]
             await asyncio.sleep(1)
             assert not any(one.done() for one in slow)
@@ -301,7 +301,7 @@ class TestSize:
                 one.cancel()
             return [one in done for one in slow], newest
 
-        async def read(bodies: Bodies, receive: Callable[[], Any]) -> bytes:
+        async def read(bodies: BodyReader, receive: Callable[[], Any]) -> bytes:
             return await bodies.read(Request({"type": "http", "headers": []}, receive))
 
         assert virtual_time.run(main()) == ([True, False, False], b"{}")
@@ -434,7 +434,7 @@ class TestRotation:
     async def test_a_new_secret_counts_at_once(
         self, deliver: Deliver, connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(receiver, "FRESH_FOR_A_STRANGER", 0.0)
+        monkeypatch.setattr(receiver, "RECHECK_MAX_AGE", 0.0)
         assert (await deliver()).status_code == 204
         connection(password=ANOTHER_SECRET)
         told = body()
@@ -448,7 +448,7 @@ class TestRotation:
         connection(password=None, extra={"asset": "orders_ready", "kept_in": place})
         try:
             for secret in (SECRET, ANOTHER_SECRET):
-                keeper(place).save(SecretStr(secret), webhook_id="wh_1")
+                secret_store(place).save(SecretStr(secret), webhook_id="wh_1")
             for secret in (SECRET, ANOTHER_SECRET):
                 told = body()
                 assert (await deliver(told, headers=headers(told, secret))).status_code == 204
@@ -523,7 +523,7 @@ class TestWhatCannotBeRecorded:
                 raise faults.pop()
 
         faults: list[Exception] = [PlanasonixDeliveryStoreError("The disk is full."), RuntimeError(SECRET)]
-        async with to(make_app(register=Broken())) as deliver:
+        async with to(make_app(deliveries=Broken())) as deliver:
             assert [(await deliver()).status_code for _ in range(2)] == [503, 503]
         assert lines() == [
             "Webhook receiver 'orders' could not record a delivery (RuntimeError), and asked Planasonix to send it "
@@ -541,7 +541,7 @@ class TestWhatCannotBeRecorded:
                 assert may_go_on.wait(120)
                 return super().record(*arguments)
 
-        async with to(make_app(register=Slow())) as deliver:
+        async with to(make_app(deliveries=Slow())) as deliver:
             recording = asyncio.create_task(deliver())
             # Somebody else's request is answered meanwhile, by the same event loop.
             assert (await deliver(name="nobody")).status_code == 503

@@ -14,8 +14,8 @@ from planasonix_provider.plugins.receiver_cache import (
     BUCKET_SIZE,
     CACHE_TTL,
     MAX_STALE_SECONDS,
+    MAX_UNKNOWN,
     MAX_WAITING,
-    MOST_UNKNOWN,
     REFILL_PER_SECOND,
     SECRETS_BACKEND_THREADS,
     ReceiverCache,
@@ -47,7 +47,7 @@ class Connections:
         self.has_secrets_backend = True
         self.in_secrets_backend[name] = ReceiverConfig(name, (SecretStr(secret),), "orders_ready")
 
-    def names(self) -> ReceiverNames:
+    def list_names(self) -> ReceiverNames:
         self.listed += 1
         if self.cannot_list:
             raise self.cannot_list
@@ -261,7 +261,7 @@ async def test_no_delivery_waits_for_long_and_the_next_one_finds_what_was_read(
     assert found.problem is not None
     assert found.problem.startswith("The lookup of a webhook receiver takes more than 0 s, so its delivery")
     connections.may_answer.set()
-    await asyncio.gather(*directory._under_way.values())
+    await asyncio.gather(*directory._read_tasks.values())
     assert (await directory.find("orders")).receiver == connections.receivers["orders"]
     assert connections.asked == ["orders"]
 
@@ -304,10 +304,10 @@ async def test_guesses_hold_up_no_receiver_that_is_known(connections: Connection
 async def test_only_so_many_guesses_are_remembered(connections: Connections, now: Now) -> None:
     directory = ReceiverCache(connections, clock=now)
     connections.has_secrets_backend = True
-    for number in range(MOST_UNKNOWN + 100):
+    for number in range(MAX_UNKNOWN + 100):
         now.seconds += 1
         await directory.find(f"guess_{number}")
-    assert len(directory._unknown) == MOST_UNKNOWN
+    assert len(directory._unknown) == MAX_UNKNOWN
     assert "guess_99" not in directory._unknown
 
 

@@ -97,7 +97,7 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         set=lambda name, value, description: kept.__setitem__(name, value),
         delete=lambda name: kept.pop(name, None),
     )
-    monkeypatch.setattr(attempt_store, "variables", lambda: fake)
+    monkeypatch.setattr(attempt_store, "variable_class", lambda: fake)
 
 
 def drive(make: Callable[[], BaseOperator], notes: dict[str, Any] | None = None, **ti: int) -> Run:

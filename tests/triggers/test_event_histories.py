@@ -91,7 +91,7 @@ def watch(history: History, deaths: list[tuple[float, float]], *, shared: bool) 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(events, "_news", news)
-        patch.setattr(state_store, "variables", lambda: store)
+        patch.setattr(state_store, "variable_class", lambda: store)
         patch.setattr(cursor_store, "sync_to_async", lambda call: slowly(call))
         virtual_time.run(main())
     return store

@@ -65,7 +65,7 @@ class Airflow:
 @pytest.fixture(params=["shared stream", "run"] if HAS_SHARED_STREAMS else ["run"])
 def airflow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, travel: TravelledClock) -> Airflow:
     store = Store()
-    monkeypatch.setattr(state_store, "variables", lambda: store)
+    monkeypatch.setattr(state_store, "variable_class", lambda: store)
     return Airflow(store, has_shared_streams=request.param == "shared stream")
 
 
@@ -654,7 +654,7 @@ def test_it_watches_a_server_that_was_written_from_the_reference_alone(
     monkeypatch: pytest.MonkeyPatch, newest_first: bool
 ) -> None:
     store = Store()
-    monkeypatch.setattr(state_store, "variables", lambda: store)
+    monkeypatch.setattr(state_store, "variable_class", lambda: store)
 
     async def main(server: ReferenceServer) -> list[str]:
         triggerer = Triggerer(store)
