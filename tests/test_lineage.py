@@ -259,7 +259,7 @@ class TestASyncThatDoesNotSucceed:
         operator = sync()
 
         def has_seen_it_run() -> bool:
-            known = operator._accounted
+            known = operator._execution and operator._execution.summary
             return bool(known and known.work and known.work.status == "running")
 
         with meanwhile(operator.on_kill, once=has_seen_it_run), pytest.raises(Exception, match="was killed") as end:
@@ -374,7 +374,7 @@ class TestTrouble:
         self, method: str, simulator: Simulator, caplog: pytest.LogCaptureFixture
     ) -> None:
         operator = sync()
-        operator.__dict__["_accounted"] = "nothing that knows anything"
+        operator.__dict__["_execution"] = SimpleNamespace(summary="nothing that knows anything")
         with caplog.at_level("WARNING", logger="planasonix_provider.lineage"):
             assert getattr(operator, method)(None) == OperatorLineage()
         assert "OpenLineage is not told of task 'load', whose own work is not affected: " in caplog.text

@@ -1,4 +1,4 @@
-"""Asks the API for one try of a task: with the patience of a wait, and until the task's time is up."""
+"""Sends the requests of one execution: it tolerates outages, but not beyond the task's deadline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import (
@@ -17,11 +17,12 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.rate_limiter import pace_of
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.retry import RetryPolicy
+from planasonix_provider.api.retry import NO_RETRY, RetryPolicy
 from planasonix_provider.clock import monotonic, utcnow
-from planasonix_provider.triggers.deferral import limit_behind
+from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.waiting import blocking_wait
 from planasonix_provider.waiting.formatting import format_duration, format_time
+from planasonix_provider.waiting.interruptible_sleep import InterruptibleSleep
 from planasonix_provider.waiting.lost_start_search import (
     RETRY_INTERVAL,
     SEARCH_DELAYS,
@@ -31,122 +32,118 @@ from planasonix_provider.waiting.lost_start_search import (
 )
 from planasonix_provider.waiting.outages import (
     Contact,
+    OutagePolicy,
     OutageTracker,
     Verdict,
     is_unreachable,
     never_reached,
 )
 from planasonix_provider.waiting.report import first_job_of
-from planasonix_provider.waiting.shared_client import Priority, SharedClient, run_aside
-from planasonix_provider.waiting.targets import Work, subject_of
+from planasonix_provider.waiting.shared_client import AsyncSend, Priority, SharedClient, run_aside
+from planasonix_provider.waiting.targets import Work, WorkTarget, subject_of
+from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState, pause_after
-
-if TYPE_CHECKING:
-    from planasonix_provider.execution.start_task import StartTask
-    from planasonix_provider.hooks.planasonix import PlanasonixHook
 
 R = TypeVar("R")
 
 
 class ApiSession:
-    """What the parts of a start have in common: how they ask, wait, and tell.
+    """The hook of one execution with its log, its sleep, its deadline and its tolerance of errors.
 
-    :param road: the try.
-    :param hook: calls the API.
-    :param deadline: when to give up, or ``None`` for never.
+    :param interval: the seconds between two polls.
+    :param limit: the task's parameter that has set the deadline.
+    :param policy: how the hook repeats requests.
+    :param outages: how long errors are tolerated.
+    :param has_had_contact: whether an earlier process of this try has reached the API.
     """
 
-    def __init__(self, road: StartTask, hook: PlanasonixHook, deadline: datetime | None) -> None:
-        self._road = road
-        self._hook = hook
+    def __init__(
+        self,
+        hook: PlanasonixHook,
+        log: Any,
+        sleeper: InterruptibleSleep,
+        *,
+        interval: float,
+        policy: RetryPolicy,
+        outages: OutagePolicy,
+        deadline: datetime | None = None,
+        limit: str | None = None,
+        has_had_contact: bool = False,
+    ) -> None:
+        self.hook = hook
+        self.log = log
+        self.sleeper = sleeper
+        self.interval = interval
         self.deadline = deadline
-        self._outages = road.outages
+        self.limit = limit
+        self._policy = policy
+        self._outages = outages
+        self._has_had_contact = has_had_contact
         self._began, self._began_at = utcnow(), monotonic()
-        #: The task's parameter that has set it.
-        self.limit = limit_behind(deadline, road.operator, road.context)
-
-    def say(self, line: str) -> None:
-        """Tell the task's log.
-
-        :param line: what to tell.
-        """
-        self._road.log.info("%s", line)
-
-    def warn(self, line: str) -> None:
-        """Tell the task's log what deserves attention.
-
-        :param line: what to tell.
-        """
-        self._road.log.warning("%s", line)
+        # Polls are not repeated, and end at the deadline.
+        self._poll_policy = replace(NO_RETRY, until=policy.until)
 
     @property
     def is_out_of_time(self) -> bool:
-        """Whether the task's time is up."""
+        """Whether the deadline has passed."""
         return self.deadline is not None and utcnow() >= self.deadline
 
     @property
-    def known_skew(self) -> timedelta | None:
-        """By how much the server's clock is ahead; ``None`` before its first answer."""
-        account = self._hook.settings.client_config
+    def _clock_skew(self) -> timedelta | None:
+        """By how much the server's clock is ahead; ``None`` before its first response."""
+        account = self.hook.settings.client_config
         return pace_of(account.base_url, account.api_key).skew
 
     @property
     def has_no_contact(self) -> bool:
-        """Whether nothing has ever answered at the host."""
-        return self.known_skew is None and not self._road.has_had_contact
+        """Whether the host has never answered."""
+        return self._clock_skew is None and not self._has_had_contact
 
     @property
     def first_policy(self) -> RetryPolicy:
-        """How to send the first request of all: until the first contact must have succeeded."""
+        """How to send the very first request, which must succeed before the first-contact limit."""
         end = self._began_at + self._outages.first_contact.total_seconds()
-        policy = self._road.policy
-        return replace(policy, until=end if policy.until is None else min(policy.until, end))
+        return replace(self._policy, until=end if self._policy.until is None else min(self._policy.until, end))
 
     def is_hopeless(self, error: PlanasonixError) -> bool:
         """Return whether an error means that the next request cannot get through either."""
         return self.has_no_contact and is_unreachable(error)
 
     def server_time(self) -> datetime:
-        """Tell the time by the server's clock, as far as that is known.
+        """Return the time by the server's clock, as far as that is known."""
+        return utcnow() + (self._clock_skew or timedelta())
 
-        :return: the time, in UTC.
-        """
-        return utcnow() + (self.known_skew or timedelta())
+    def read(self, request: Request[Any], contact: Contact = Contact.API) -> Any:
+        """Send a read request until it succeeds; ``contact`` is the best response so far."""
+        return self.retry_through_outage(lambda: self.hook.send(request), contact)
 
-    def ask(self, request: Request[Any], contact: Contact = Contact.API) -> Any:
-        """Send what only reads, until there is an answer.
-
-        :param request: one of :mod:`planasonix_provider.api.routes`.
-        :param contact: the best response so far.
-        :return: what the answer holds.
-        :raises PlanasonixError: as :meth:`patiently`.
-        """
-        return self.retry_through_outage(lambda: self._hook.send(request), contact)
+    def poll(self, request: Request[Any]) -> Any:
+        """Send a request once; the caller polls again."""
+        return self.hook.send(request, self._poll_policy)
 
     def retry_through_outage(
         self,
         act: Callable[[], R],
         contact: Contact = Contact.API,
-        may_be_done_again: Callable[[BaseException], bool] = lambda error: True,
+        may_be_repeated: Callable[[BaseException], bool] = lambda error: True,
     ) -> R:
-        """Sit out an outage, with the patience of a wait: a try that fails meanwhile is one less for what comes.
+        """Call ``act`` again while errors are tolerated: failing would cost the task one of its retries.
 
-        :param act: what to do.
         :param contact: the best response so far, which decides the meaning of an error.
-        :param may_be_done_again: whether an error allows to repeat ``act`` at all; default yes.
-        :return: what came of it.
-        :raises PlanasonixTimeoutError: if the task's time is up first.
-        :raises PlanasonixOutageError: if it takes longer than an outage may last.
-        :raises PlanasonixError: what is not to be sat out.
+        :param may_be_repeated: whether ``act`` may be called again after an error at all.
+        :raises PlanasonixTimeoutError: if the task's deadline comes first.
+        :raises PlanasonixOutageError: if the outage takes too long.
         """
         try:
-            return self._patiently(act, contact, may_be_done_again)
+            return self._patiently(act, contact, may_be_repeated)
         finally:
-            self._road.throttle.is_muted = False
+            self._mute_retries(False)
 
-    def _patiently(
-        self, act: Callable[[], R], contact: Contact, may_be_done_again: Callable[[BaseException], bool]
-    ) -> R:
+    def _mute_retries(self, is_muted: bool) -> None:
+        if self._policy.throttle:
+            self._policy.throttle.is_muted = is_muted
+
+    def _patiently(self, act: Callable[[], R], contact: Contact, may_be_repeated: Callable[[BaseException], bool]) -> R:
         # A first contact begins with the task, and not with a later step of its start.
         began = self._began if contact is Contact.NONE and self.has_no_contact else utcnow()
         outage = OutageTracker(self._outages, contact, since=began)
@@ -154,7 +151,7 @@ class ApiSession:
             try:
                 return act()
             except PlanasonixError as error:
-                if not may_be_done_again(error):
+                if not may_be_repeated(error):
                     raise
                 trouble = error
             if not self.has_no_contact:
@@ -165,7 +162,7 @@ class ApiSession:
             if verdict in (Verdict.REFUSED, Verdict.NO_CONTACT):
                 raise trouble
             if self.is_out_of_time:
-                raise out_of_time(trouble, self.limit) from trouble
+                raise self.timeout_error(trouble) from trouble
             if verdict is Verdict.OUTAGE:
                 raise PlanasonixOutageError(
                     f"Planasonix could not be asked since {format_time(began)}, for more than "
@@ -173,140 +170,89 @@ class ApiSession:
                     f"The last try: {trouble}"
                 ) from trouble
             if outage.is_news(utcnow()):
-                self._road.throttle.is_muted = True
-                self.warn(f"Planasonix cannot be asked yet, still trying: {trouble}")
-            pause = min(self._road.interval, RETRY_INTERVAL) if outage.is_short else RETRY_INTERVAL
-            self.delay(pause_after(trouble, pause))
+                self._mute_retries(True)
+                self.log.warning(f"Planasonix cannot be asked yet, still trying: {trouble}")
+            pause = min(self.interval, RETRY_INTERVAL) if outage.is_short else RETRY_INTERVAL
+            self.sleep(pause_after(trouble, pause))
 
-    def delay(self, seconds: float) -> None:
-        """Let time pass, but no more of it than the task has left.
+    def timeout_error(self, error: PlanasonixError) -> PlanasonixTimeoutError:
+        """Return the error for a deadline that came before another error was over."""
+        return PlanasonixTimeoutError(f"{error.message} The task's {self.limit} is up.")
 
-        :param seconds: for how long.
-        """
+    def sleep(self, seconds: float) -> None:
+        """Sleep, but not beyond the deadline."""
         left = (self.deadline - utcnow()).total_seconds() if self.deadline else seconds
-        self._road.rest.sleep(min(seconds, max(0.0, left)))
+        self.sleeper.sleep(min(seconds, max(0.0, left)))
 
-    def run_async(self, act: Callable[[SharedClient], Awaitable[R]]) -> R:
-        """Do what takes many requests, a few at a time.
+    def run_async(self, act: Callable[[AsyncSend], Awaitable[R]], priority: Priority = Priority.FIRST) -> R:
+        """Run a coroutine that sends many requests, and return its result."""
 
-        :param act: what to do, over a channel.
-        :return: what came of it.
-        """
-        return run_aside(self._hook.config_source(), act, self._road.rest.sleep_aside)
+        async def run(client: SharedClient) -> R:
+            return await act(partial(client.send, priority=priority))
 
-    def look_at(self, kind: str, work_id: str, contact: Contact = Contact.API) -> Work:
-        """Look at work.
+        return run_aside(self.hook.config_source(), run, self.sleeper.sleep_aside)
 
-        :param kind: ``job`` or ``backfill``.
-        :param work_id: which one.
-        :param contact: whether it was seen before.
-        :return: the work, with all that is known of it.
-        :raises PlanasonixNotFoundError: if it is not there.
+    def get_work(self, kind: str, work_id: str, contact: Contact = Contact.API) -> Work:
+        """Return a job or backfill.
+
+        With ``Contact.WORK``, an earlier try has started it or attached to it. Then only a 404 of the API itself that
+        persists for a minute means that it is gone: a task that trusts a proxy's 404 starts the same work again.
         """
         get: Callable[[str], Request[Any]] = routes.get_backfill if kind == "backfill" else routes.get_job
-        work: Work = self.ask(get(work_id), contact)
+        work: Work = self.read(get(work_id), contact)
         return work
 
-    def get_with_one_retry(self, kind: str, work_id: str) -> Work:
-        """Return work that an earlier try has started or attached to.
-
-        Only a 404 of the API itself that persists for a minute means that the work is gone. A task that trusts a
-        proxy's 404 starts the same work a second time.
-
-        :param kind: ``job`` or ``backfill``.
-        :param work_id: which one.
-        :return: the work, with all that is known of it.
-        :raises PlanasonixNotFoundError: if it is not there any more.
-        """
-        return self.look_at(kind, work_id, Contact.WORK)
-
     def page_of(self, work: Work) -> str | None:
-        """Return the address of the page that shows the work, if there is one."""
+        """Return the URL of the page that shows the work, if there is one."""
         job_id = first_job_of(work)
-        return self._hook.job_url(job_id) if job_id else None
+        return self.hook.job_url(job_id) if job_id else None
 
     @property
-    def looks_for(self) -> str:
-        """For how long what a start has made is looked for, in words."""
+    def search_duration(self) -> str:
+        """How long a search for the work of a start takes, in words."""
         return format_duration(sum(SEARCH_DELAYS))
 
-    def find(self, traces: MatchCriteria) -> Work | None:
-        """Look for what a start has made, until it is as good as sure that there is none.
+    def find(self, criteria: MatchCriteria) -> Work | None:
+        """Search for the work of a start until there is almost certainly none; raise if several pieces match."""
+        return self.run_async(lambda send: find_the_one(send, criteria, **self._search_options()))
 
-        :param traces: what it is found by.
-        :return: the work, or ``None``.
-        :raises PlanasonixLostTrackError: if there is more than one that may be it.
-        """
-        return self.run_async(
-            lambda channel: find_the_one(partial(channel.send, priority=Priority.FIRST), traces, **self._how_to_look())
-        )
+    def find_all(self, criteria: MatchCriteria) -> list[Work]:
+        """Search for all work that a start may have made."""
+        return self.run_async(lambda send: look_for(send, criteria, **self._search_options()))
 
-    def find_all(self, traces: MatchCriteria) -> list[Work]:
-        """Look for all that a start may have made.
-
-        :param traces: what it is found by.
-        :return: the work.
-        """
-        return self.run_async(
-            lambda channel: look_for(partial(channel.send, priority=Priority.FIRST), traces, **self._how_to_look())
-        )
-
-    def _how_to_look(self) -> dict[str, Any]:
-        # None of these looks waits for its turn: until it is found, the work has nobody who minds its time.
+    def _search_options(self) -> dict[str, Any]:
+        # A search skips the rate limiter: until the work is found, nothing enforces its deadline.
         return {
-            "warn": self.warn,
-            "sleep": self._road.rest.sleep_aside,
+            "warn": self.log.warning,
+            "sleep": self.sleeper.sleep_aside,
             "pauses": SEARCH_DELAYS,
             "deadline": self.deadline,
             "policy": self._outages,
         }
 
-    def look_once(self, request: Request[Any]) -> Any:
-        """Ask once, for whoever asks again by himself.
-
-        :param request: one of :mod:`planasonix_provider.api.routes`.
-        :return: what the answer holds.
-        :raises PlanasonixError: one of its kinds.
-        """
-        return self._hook.send(request, self._road.once)
-
-    def wait_until_over(self, work: Work, look: Callable[[Request[Any]], Any] | None = None) -> Work | None:
-        """Wait on this worker, for work that is not to be cancelled when the wait ends.
-
-        :param work: the job or backfill.
-        :param look: asks once, and does what else there is to do at each look; default: no more than that.
-        :return: the same when it is over; ``None`` where it is not there any more, which is over, too.
-        :raises PlanasonixError: if the wait ends otherwise.
-        """
-        watch = WaitState(
-            subject_of(work),
+    def wait_state(self, target: WorkTarget, *, is_own: bool, status: str | None = None) -> WaitState:
+        """Return the state of a wait that begins now."""
+        return WaitState(
+            target,
             now=utcnow(),
-            info=self.say,
-            warn=self.warn,
+            info=self.log.info,
+            warn=self.log.warning,
             deadline=self.deadline,
             limit=self.limit,
-            status=work.status,
-            owned=False,
+            status=status,
+            owned=is_own,
             policy=self._outages,
         )
-        event = blocking_wait.wait(
-            watch,
-            look or self.look_once,
-            interval=self._road.interval,
-            rest=self._hook.delay,
-            nap=self._road.rest.sleep,
-        )
+
+    def poll_until_complete(self, state: WaitState, poll: Callable[[Request[Any]], Any]) -> WaitEvent:
+        """Wait on this worker."""
+        return blocking_wait.wait(state, poll, interval=self.interval, rest=self.hook.delay, nap=self.sleeper.sleep)
+
+    def wait_until_over(self, work: Work, poll: Callable[[Request[Any]], Any] | None = None) -> Work | None:
+        """Return the finished work, or ``None`` if it no longer exists. The work is not cancelled at the deadline."""
+        state = self.wait_state(subject_of(work), status=work.status, is_own=False)
+        event = self.poll_until_complete(state, poll or self.poll)
         try:
             return event.work_or_error()
         except PlanasonixNotFoundError:
             return None
-
-
-def out_of_time(trouble: PlanasonixError, limit: str | None) -> PlanasonixTimeoutError:
-    """Say that the task's time was up before some trouble was over.
-
-    :param trouble: what was in the way.
-    :param limit: the task's parameter that has set the end of the time.
-    :return: the error, to be raised.
-    """
-    return PlanasonixTimeoutError(f"{trouble.message} The task's {limit} is up.")

@@ -159,11 +159,11 @@ class AttemptStore:
         if (record := self.read()) and record.is_own:
             self.write(record.model_copy(update={"is_given_up": True}))
 
-    def withdraw(self) -> None:
+    def delete(self) -> None:
         """Delete what was written down of a start that has surely started nothing."""
         self._store.delete(RECORD)
 
-    def forget(self) -> None:
+    def delete_variable(self) -> None:
         """Leave nothing behind in Airflow's variables of work that is accounted for."""
         if self._is_variable:
             self._store.delete(RECORD)

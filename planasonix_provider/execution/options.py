@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, Protocol
 
-if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import BaseTrigger
+from planasonix_provider.triggers.deferral import DeferrableTask
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class StartOptions:
     window: tuple[datetime, datetime] | None
 
 
-class AirflowTask(Protocol):
+class AirflowTask(DeferrableTask, Protocol):
     """What an execution uses of Airflow's operator."""
 
     #: Airflow reads them after ``execute`` to send asset events.
@@ -46,6 +45,3 @@ class AirflowTask(Protocol):
     @property
     def timeout(self) -> Any:
         """Seconds, or ``None``; a ``timedelta`` or a template before validation."""
-
-    def defer(self, *, trigger: BaseTrigger, method_name: str, timeout: timedelta | None = None) -> NoReturn:
-        """Leave the worker until the trigger sends an event."""

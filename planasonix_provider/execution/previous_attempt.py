@@ -1,189 +1,186 @@
-"""What an earlier try of the task has left: to go on with, to take over, or to end before anything new is started."""
+"""Continues, takes over or cancels the work of an earlier try of the task."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.request import Request
-from planasonix_provider.waiting.attempt import Attempt, AttemptRecord
+from planasonix_provider.execution.api_session import ApiSession
+from planasonix_provider.execution.attempt_store import AttemptStore
+from planasonix_provider.execution.on_kill import OnKillHandler
+from planasonix_provider.execution.options import StartOptions
+from planasonix_provider.waiting.attempt import Attempt, AttemptRecord, digest_of
 from planasonix_provider.waiting.cancel import cancel
 from planasonix_provider.waiting.cli_hints import cancel_command
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.lost_start_search import MatchCriteria, ambiguous_match_error
+from planasonix_provider.waiting.outages import Contact
 from planasonix_provider.waiting.report import error_of_work
-from planasonix_provider.waiting.shared_client import Priority, SharedClient
+from planasonix_provider.waiting.shared_client import AsyncSend
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Work, WorkTarget, subject_of
 
-if TYPE_CHECKING:
-    from planasonix_provider.execution.api_session import ApiSession
-    from planasonix_provider.execution.attempt_store import AttemptStore
-    from planasonix_provider.execution.start_task import StartTask
-
-#: The states of work that has done what it was started for.
 SUCCESS_STATES = ("succeeded", "completed")
 
 
 class PreviousAttempt:
-    """An earlier try, as its record tells of it.
+    """An earlier try, as known from its record.
 
-    :param record: what it has written down of its start.
-    :param road: the try that is running.
-    :param inquiry: asks the API.
-    :param records: where the record is kept.
-    :param digest: tells what this try is to load.
+    :param raise_if_cancelled_by_person: raises an error if ``on_cancelled`` says so.
     """
 
     def __init__(
-        self, record: AttemptRecord, road: StartTask, inquiry: ApiSession, records: AttemptStore, digest: str
+        self,
+        record: AttemptRecord,
+        options: StartOptions,
+        session: ApiSession,
+        store: AttemptStore,
+        on_kill: OnKillHandler,
+        raise_if_cancelled_by_person: Callable[[PlanasonixError], None],
     ) -> None:
         self._record = record
-        self._road = road
-        self._operator = road.operator
-        self._inquiry = inquiry
-        self._records = records
-        self._is_same = record.digest == digest
-        #: Whether its start, which had no answer, has made nothing that is to be seen, and is to be sent again.
-        self.is_to_be_repeated = False
+        self._options = options
+        self._session = session
+        self._store = store
+        self._on_kill = on_kill
+        self._raise_if_cancelled_by_person = raise_if_cancelled_by_person
+        self._has_same_parameters = record.digest == digest_of(options.load_parameters)
+        #: Whether to send its request again: it got no response, and no matching work was found.
+        self.is_resend_due = False
 
-    def is_obsolete(self) -> bool:
-        """Say whether this try owes nothing to it.
+    def reconnect(self, attempt: Attempt) -> Work | None:
+        """Return the work that this try continues; ``None`` if it must start something new."""
+        record = self._record
+        self._on_kill.track_submission(record.is_own, _target_of(record), MatchCriteria.of(record))
+        if self._is_obsolete(attempt):
+            self._cancel_leftovers()
+            return None
+        return self._reusable_work()
 
-        :return: whether the task was cleared since, or is another than it was.
-        """
-        attempt = Attempt.of(self._road.context)
-        is_another = self._record.kind != self._operator.starts or (attempt.map_index >= 0 and not self._is_same)
-        return is_another or attempt.is_later_than_a_clear_of(self._record, counts_every_clear=AIRFLOW_V_3_2_PLUS)
+    def _is_obsolete(self, attempt: Attempt) -> bool:
+        """Return whether the task was cleared since, or starts something else now."""
+        is_other_work = self._record.kind != self._options.kind or (
+            attempt.map_index >= 0 and not self._has_same_parameters
+        )
+        return is_other_work or attempt.is_later_than_a_clear_of(self._record, counts_every_clear=AIRFLOW_V_3_2_PLUS)
 
-    def register_for_kill(self) -> None:
-        """From here on, a kill ends what that try has left."""
-        self._road.kill.track_submission(self._record.is_own, _subject_of(self._record), MatchCriteria.of(self._record))
-
-    def reusable_work(self) -> Work | None:
-        """Find what is to be gone on with.
-
-        :return: work that still runs, or has succeeded; ``None`` where something new is to be started.
-        :raises PlanasonixError: if that cannot be found out, or what is to be ended cannot be.
-        """
+    def _reusable_work(self) -> Work | None:
+        """Return work that still runs or has succeeded; ``None`` if there is none."""
         work = self._find()
         if work is None:
-            self.is_to_be_repeated = self._record.id is None and self._is_same
+            self.is_resend_due = self._record.id is None and self._has_same_parameters
             return None
-        name, whose = capitalize(subject_of(work).name), self._origin
-        is_given_up = self._record.is_given_up and self._operator.cancel_on_kill
+        log, name = self._session.log, capitalize(subject_of(work).name)
+        is_given_up = self._record.is_given_up and self._options.cancel_on_kill
         if is_given_up and not work.is_over and work.status != "cancelling":
-            work = self._end(work)
+            work = self._cancel(work)
         if work.status == "cancelling":
-            self._inquiry.say(f"{name}, which {whose}, is being cancelled; waiting until it is over.")
-            work = self._inquiry.wait_until_over(work) or work
-        error = error_of_work(work, self._inquiry.page_of(work)) if work.is_over else None
-        if error and self._road.is_cancelled_by_a_person(error):
-            self._road.fail_without_a_retry(error)
+            log.info(f"{name}, which {self._origin}, is being cancelled; waiting until it is over.")
+            work = self._session.wait_until_over(work) or work
+        error = error_of_work(work, self._session.page_of(work)) if work.is_over else None
+        if error:
+            self._raise_if_cancelled_by_person(error)
         if work.is_over and work.status not in SUCCESS_STATES:
-            self._inquiry.say(f"{name}, which {whose}, was {work.status}: starting anew.")
+            log.info(f"{name}, which {self._origin}, was {work.status}: starting anew.")
             return None
         if work.status == "cancelling":
             return None
-        took = "has succeeded: this try takes it over" if work.is_over else "still runs: this try goes on with it"
-        self._inquiry.say(f"{name}, which {whose}, {took}.")
-        if not self._is_same:
-            self._inquiry.warn(
+        outcome = "has succeeded: this try takes it over" if work.is_over else "still runs: this try goes on with it"
+        log.info(f"{name}, which {self._origin}, {outcome}.")
+        if not self._has_same_parameters:
+            log.warning(
                 f"{name} was started with other parameters than the task has now; clear the task to start afresh."
             )
         return work
 
-    def cancel(self) -> None:
-        """See to it that work which nobody wants any more ends, before something new is started.
-
-        :raises PlanasonixError: if it cannot be found out what there is, or it cannot be ended.
-        """
+    def _cancel_leftovers(self) -> None:
+        """Cancel what the earlier try has left running, before anything new is started."""
         if not self._record.is_own:
             return
-        for work in self._all_left():
+        for work in self._leftovers():
             if not work.is_over:
-                self._end(work)
+                self._cancel(work)
 
     @property
     def _origin(self) -> str:
         return f"try {self._record.try_number} has {'started' if self._record.is_own else 'attached to'}"
 
     def _find(self) -> Work | None:
-        if self._record.id is None:
+        record = self._record
+        if record.id is None:
             self._log_search()
-            work = self._inquiry.find(MatchCriteria.of(self._record))
+            work = self._session.find(MatchCriteria.of(record))
             if work:
-                self._records.remember(self._record.model_copy(update={"id": work.id}), self._inquiry.warn)
+                self._store.remember(record.model_copy(update={"id": work.id}), self._session.log.warning)
             return work
         try:
-            return self._inquiry.get_with_one_retry(self._record.kind, self._record.id)
+            return self._session.get_work(record.kind, record.id, Contact.WORK)
         except PlanasonixNotFoundError as error:
-            self._inquiry.warn(f"What {self._origin} is not there any more, starting anew. {error}")
+            self._session.log.warning(f"What {self._origin} is not there any more, starting anew. {error}")
             return None
 
-    def _all_left(self) -> Sequence[Work]:
-        """Give what it has started, as far as it may have to be ended."""
+    def _leftovers(self) -> Sequence[Work]:
         if self._record.id:
             work = self._find()
             return [work] if work else []
-        if not self._operator.cancel_on_kill:
+        if not self._options.cancel_on_kill:
             return []
         self._log_search()
-        traces = MatchCriteria.of(self._record)
-        found = self._inquiry.find_all(traces)
-        # Whatever of it is over does not matter any more. What others have started is not to be ended.
-        if len(found) > 1 and not all(map(traces.matches, found)) and not all(work.is_over for work in found):
-            raise ambiguous_match_error(found, traces)
+        criteria = MatchCriteria.of(self._record)
+        found = self._session.find_all(criteria)
+        # Finished work does not matter. Running work that others may have started must not be cancelled.
+        if len(found) > 1 and not all(map(criteria.matches, found)) and not all(work.is_over for work in found):
+            raise ambiguous_match_error(found, criteria)
         return found
 
     def _log_search(self) -> None:
         number, kind = self._record.try_number, self._record.kind
-        self._inquiry.say(f"Try {number} was about to start a {kind} when it ended; looking for that {kind}.")
+        self._session.log.info(f"Try {number} was about to start a {kind} when it ended; looking for that {kind}.")
 
-    def _end(self, work: Work) -> Work:
-        subject = subject_of(work)
-        name = capitalize(subject.name)
-        if not self._operator.cancel_on_kill:
-            self._inquiry.warn(f"{name}, which {self._origin} before it was let go, runs on.")
+    def _cancel(self, work: Work) -> Work:
+        session, target = self._session, subject_of(work)
+        name = capitalize(target.name)
+        if not self._options.cancel_on_kill:
+            session.log.warning(f"{name}, which {self._origin} before it was let go, runs on.")
             return work
-        self._inquiry.say(f"{name}, which {self._origin} before it was let go, is cancelled first.")
-        self._road.kill.track_work(work)
+        session.log.info(f"{name}, which {self._origin} before it was let go, is cancelled first.")
+        self._on_kill.track_work(work)
         asked: set[str] = set()
 
-        async def ask(channel: SharedClient) -> Work:
+        async def cancel_work(send: AsyncSend) -> Work:
             return await cancel(
-                partial(channel.send, priority=Priority.FIRST),
-                subject,
-                sleep=self._road.rest.sleep_aside,
-                warn=self._road.kill.cannot_cancel_yet,
+                send,
+                target,
+                sleep=session.sleeper.sleep_aside,
+                warn=self._on_kill.cannot_cancel_yet,
                 asked=asked,
             )
 
-        async def ask_once(channel: SharedClient) -> Work:
-            return await cancel(partial(channel.send, priority=Priority.FIRST), subject, patience=0, asked=asked)
+        async def cancel_new_jobs(send: AsyncSend) -> Work:
+            return await cancel(send, target, patience=0, asked=asked)
 
-        def look(request: Request[Any]) -> Any:
-            answer = self._inquiry.look_once(request)
-            if isinstance(answer, Backfill) and not answer.is_over:
+        def poll(request: Request[Any]) -> Any:
+            response = session.poll(request)
+            if isinstance(response, Backfill) and not response.is_over:
                 # It may have made more jobs since.
-                return self._inquiry.run_async(ask_once)
-            return answer
+                return session.run_async(cancel_new_jobs)
+            return response
 
         try:
-            ended = self._inquiry.retry_through_outage(lambda: self._inquiry.run_async(ask))
+            cancelled = session.retry_through_outage(lambda: session.run_async(cancel_work))
         except PlanasonixError as error:
-            self._road.kill.raise_if_killed()
-            by_hand = cancel_command(subject, self._operator.planasonix_conn_id)
-            error.with_message(f"{name} could not be cancelled and may still run: {error} To end it: {by_hand}")
+            self._on_kill.raise_if_killed()
+            command = cancel_command(target, self._options.planasonix_conn_id)
+            error.with_message(f"{name} could not be cancelled and may still run: {error} To end it: {command}")
             raise
-        return ended if ended.is_over else self._inquiry.wait_until_over(ended, look) or ended
+        return cancelled if cancelled.is_over else session.wait_until_over(cancelled, poll) or cancelled
 
 
-def _subject_of(record: AttemptRecord) -> WorkTarget | None:
+def _target_of(record: AttemptRecord) -> WorkTarget | None:
     if record.id is None:
         return None
     return BackfillTarget(record.id) if record.kind == "backfill" else JobTarget(record.id)

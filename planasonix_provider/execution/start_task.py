@@ -1,31 +1,29 @@
-"""The road of a task that starts Planasonix work: start, tell, wait, account."""
+"""Runs one try of a start operator: submit or reconnect, wait, return the result."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from planasonix_provider import validators
-from planasonix_provider.api.errors import (
-    PlanasonixError,
-    PlanasonixJobCancelledError,
-    PlanasonixNotFoundError,
-)
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixJobCancelledError, PlanasonixNotFoundError
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.retry import FINAL_POLL, NO_RETRY, LogThrottle, RetryPolicy
+from planasonix_provider.api.retry import FINAL_POLL, LogThrottle, RetryPolicy
 from planasonix_provider.clock import monotonic, utcnow
 from planasonix_provider.execution import asset_events
 from planasonix_provider.execution.airflow_errors import airflow_errors
+from planasonix_provider.execution.api_session import ApiSession
 from planasonix_provider.execution.attempt_store import AttemptStore
+from planasonix_provider.execution.conflicts import ConflictHandler
 from planasonix_provider.execution.on_kill import OnKillHandler
-from planasonix_provider.execution.submission import Submission
+from planasonix_provider.execution.options import AirflowTask, StartOptions
+from planasonix_provider.execution.previous_attempt import PreviousAttempt
+from planasonix_provider.execution.submission import Submission, Submit
 from planasonix_provider.execution.summary import ExecutionSummary
 from planasonix_provider.execution.xcom import XComWriter
 from planasonix_provider.hooks.planasonix import PlanasonixHook
@@ -39,7 +37,7 @@ from planasonix_provider.waiting.interruptible_sleep import InterruptibleSleep
 from planasonix_provider.waiting.report import first_job_of, report
 from planasonix_provider.waiting.result import WorkResult, account_for
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
-from planasonix_provider.waiting.shared_client import Priority, SharedClient, run_aside
+from planasonix_provider.waiting.shared_client import AsyncSend, Priority
 from planasonix_provider.waiting.targets import BackfillTarget, Snapshot, Work, WorkTarget, subject_of
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
@@ -47,309 +45,296 @@ from planasonix_provider.waiting.wait_state import WaitState
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from planasonix_provider.operators.base import PlanasonixStartOperator
     from planasonix_provider.triggers.base import PlanasonixWorkTrigger
 
 
 class StartTask:
-    """One process of one try of a task, on its way from the start of the work to the account of it.
+    """One process of one try of a task. A deferrable task has several: the trigger resumes it in another process."""
 
-    :param operator: says what to start and how to wait; its parameters are in their final form.
-    :param context: the task's context, from Airflow.
-    """
-
-    def __init__(self, operator: PlanasonixStartOperator, context: Context) -> None:
-        self.operator = operator
-        self.context = context
-        self.log = operator.log
-        self.signpost = XComWriter(context, self.log)
-        self.accounted = operator._accounted = ExecutionSummary(operator.starts, operator.connection_id)
-        self._records = AttemptStore(context)
-        self.interval = validators.poll_interval("poll_interval", operator.poll_interval)
-        self.kill = OnKillHandler(operator, context)
-        #: How a look is sent, which is not waited for when the time is up.
-        self.once = NO_RETRY
-        #: How long errors are tolerated.
-        self.outages = outage_policy()
-        #: Whether an earlier process of this try has reached the API.
-        self.has_had_contact = False
-        #: How the task's other requests are sent, and how often their retries are logged.
-        self.throttle = LogThrottle()
-        self.policy = RetryPolicy(throttle=self.throttle)
-        self.rest = InterruptibleSleep(self.kill.raise_if_killed, self.kill.pulse.beat)
+    def __init__(self, options: StartOptions, task: AirflowTask, submit: Submit, context: Context) -> None:
+        self._options = options
+        self._task = task
+        self._submit = submit
+        self._context = context
+        self._log = task.log
+        self._xcoms = XComWriter(context, self._log)
+        self.summary = ExecutionSummary(options.kind, options.connection_id)
+        self._store = AttemptStore(context)
+        self._on_kill = OnKillHandler(options, context["ti"], self._log)
+        self._outages = outage_policy()
+        self._sleeper = InterruptibleSleep(self._on_kill.raise_if_killed, self._on_kill.stall_detector.beat)
 
     def run(self) -> dict[str, Any]:
-        """Go the whole road; a deferrable task leaves it in the middle, and another process resumes it.
-
-        :return: an account of the work.
-        :raises TaskDeferred: to wait in the triggerer.
-        """
-        with self.accounted.details_on_exceptions():
-            return self._travel(deadline_of(self.operator, self.context))
+        """Return the result of the work, or defer."""
+        with self.summary.details_on_exceptions():
+            return self._run(deadline_of(self._task, self._context))
 
     def run_after_conflict(self, payload: Any) -> dict[str, Any]:
-        """Go the road when others are out of the way, with what is left of the time.
-
-        :param payload: the event of the trigger that waited for others.
-        :return: as :meth:`travel`.
-        """
-        with self.accounted.details_on_exceptions():
+        """Run once the conflicting work is over, until the deadline that the trigger hands back in its event."""
+        with self.summary.details_on_exceptions():
             with airflow_errors():
                 event = WaitEvent.from_payload(payload, "job", "backfill")
-                # Work that is gone is not in the way.
+                # Work that no longer exists does not conflict.
                 with suppress(PlanasonixNotFoundError):
                     event.work_or_error()
-            self.has_had_contact = True
-            return self._travel(event.deadline)
-
-    def _travel(self, deadline: datetime | None) -> dict[str, Any]:
-        with self._hook_session(deadline) as hook:
-            self.kill.account = hook.settings.client_config
-            start = Submission(self, hook, self._records, deadline)
-            work = start.submit_or_reconnect()
-            self.kill.is_own = start.is_own
-            self.kill.track_work(work)
-            self._update_summary(hook, work.id, work)
-            self._announce(hook, work, "Started" if start.is_new else "Going on with")
-            subject = subject_of(work)
-            if not self.operator.wait_for_completion:
-                self._delete_record()
-                asset_events.suppress_table_events(self.operator, self.context)
-                return report(work, hook.job_url)
-            watch = WaitState(
-                subject,
-                now=utcnow(),
-                info=self.log.info,
-                warn=self.log.warning,
-                deadline=deadline,
-                limit=(limit := limit_behind(deadline, self.operator, self.context)),
-                owned=self.kill.is_own,
-                policy=self.outages,
-            )
-            event = watch.on_snapshot(subject.seen(work, utcnow()), utcnow())
-            if start.is_new or not work.is_over:
-                wait = self._look_once if self.operator.deferrable else self._wait
-                event = wait(hook, watch)
-            self.kill.raise_if_killed()
-            if event is None:
-                trigger = self._trigger(
-                    subject,
-                    deadline=deadline,
-                    limit=limit,
-                    status=watch.status,
-                    owned=self.kill.is_own,
-                    cancel_on_kill=self.kill.cancels_work,
-                )
-                defer(self.operator, trigger)
-            return self._finish(hook, event)
+            return self._run(event.deadline, has_had_contact=True)
 
     def resume(self, payload: Any) -> dict[str, Any]:
-        """Go on from what the trigger handed back.
-
-        :param payload: the trigger's event.
-        :return: an account of the work.
-        """
-        with self.accounted.details_on_exceptions(), self._hook_session() as hook:
-            event = WaitEvent.from_payload(payload, self.operator.starts)
+        """Return the result after the trigger has sent its event."""
+        with self.summary.details_on_exceptions(), self._open_session() as session:
+            event = WaitEvent.from_payload(payload, self._options.kind)
             if event.outcome == "over":
-                read_connection(hook, self.log.warning, self.rest.sleep)
+                read_connection(session.hook, self._log.warning, self._sleeper.sleep)
             if event.is_out_of_time:
                 self._mark_given_up()
-            return self._finish(hook, event)
+            return self._get_job_result(session, event)
+
+    def on_kill(self) -> None:
+        """Cancel the work; Airflow calls this in a signal handler."""
+        self._on_kill.on_kill()
 
     @contextmanager
-    def _hook_session(self, deadline: datetime | None = None) -> Iterator[PlanasonixHook]:
-        """Give the hook, which tries nothing again past the deadline; say in the log what was done at a kill."""
+    def _open_session(self, deadline: datetime | None = None, *, has_had_contact: bool = False) -> Iterator[ApiSession]:
+        """Open the hook, whose retries end at the deadline; complete the cancel if the task is killed meanwhile."""
         until = monotonic() + (deadline - utcnow()).total_seconds() if deadline else None
-        self.once = replace(NO_RETRY, until=until)
-        self.policy = policy = replace(self.policy, until=until)
+        policy = RetryPolicy(throttle=LogThrottle(), until=until)
         try:
             with (
                 airflow_errors(),
-                PlanasonixHook(self.operator.planasonix_conn_id, policy=policy, sleep=self.rest.sleep) as hook,
-                self.accounted.record_errors(),
+                PlanasonixHook(self._options.planasonix_conn_id, policy=policy, sleep=self._sleeper.sleep) as hook,
+                self.summary.record_errors(),
             ):
-                yield hook
+                yield ApiSession(
+                    hook,
+                    self._log,
+                    self._sleeper,
+                    interval=self._options.poll_interval,
+                    policy=policy,
+                    outages=self._outages,
+                    deadline=deadline,
+                    limit=limit_behind(deadline, self._task, self._context),
+                    has_had_contact=has_had_contact,
+                )
         finally:
-            self.kill.finish()
-            if self.kill.has_cancelled and self.operator.on_cancelled == "fail":
-                # By this, a retry knows that the kill has cancelled the work, and not a person.
+            self._on_kill.finish()
+            if self._on_kill.has_cancelled and self._options.on_cancelled == "fail":
+                # A retry then knows that the kill has cancelled the work, and not a person.
                 with suppress(Exception):
-                    self._records.give_up()
+                    self._store.give_up()
 
-    def is_cancelled_by_a_person(self, error: PlanasonixError | None) -> bool:
-        """Return whether the work was cancelled, but not by this task; only if ``on_cancelled`` is ``fail``."""
-        if self.operator.on_cancelled != "fail" or not isinstance(error, PlanasonixJobCancelledError):
+    def _run(self, deadline: datetime | None, *, has_had_contact: bool = False) -> dict[str, Any]:
+        with self._open_session(deadline, has_had_contact=has_had_contact) as session:
+            self._on_kill.account = session.hook.settings.client_config
+            work, is_new = self._submit_or_reconnect(session)
+            self._on_kill.track_work(work)
+            self._update_summary(session, work.id, work)
+            self._announce(session, work, "Started" if is_new else "Going on with")
+            if not self._options.wait_for_completion:
+                self._delete_record()
+                asset_events.suppress_table_events(self._task, self._context)
+                return report(work, session.hook.job_url)
+            target = subject_of(work)
+            state = session.wait_state(target, is_own=self._on_kill.is_own)
+            event = state.on_snapshot(target.seen(work, utcnow()), utcnow())
+            if is_new or not work.is_over:
+                wait = self._poll_once if self._options.deferrable else self._poll_until_complete
+                event = wait(session, state)
+            self._on_kill.raise_if_killed()
+            if event is None:
+                options = {"owned": self._on_kill.is_own, "cancel_on_kill": self._on_kill.cancels_work}
+                defer(self._task, self._trigger(session, target, status=state.status, **options))
+            return self._get_job_result(session, event)
+
+    def _submit_or_reconnect(self, session: ApiSession) -> tuple[Work, bool]:
+        """Return the work, and whether this try has started it."""
+        record = self._store.read()
+        unanswered = None
+        if record:
+            previous = PreviousAttempt(
+                record, self._options, session, self._store, self._on_kill, self._raise_if_cancelled_by_person
+            )
+            self.summary.id = record.id if record.kind == self._options.kind else None
+            if work := previous.reconnect(Attempt.of(self._context)):
+                self._on_kill.is_own = record.is_own
+                return work, False
+            self.summary.id = None
+            unanswered = record if previous.is_resend_due else None
+        conflicts = ConflictHandler(self._options, session, partial(self._defer_until_free, session))
+        submission = Submission(
+            self._options, session, self._store, self._on_kill, conflicts, self._submit, self._context, unanswered
+        )
+        work = submission.submit()
+        self._on_kill.is_own = submission.is_own
+        return work, submission.is_own
+
+    def _raise_if_cancelled_by_person(self, error: PlanasonixError) -> None:
+        """Fail the task without a retry, if ``on_cancelled`` says so."""
+        if self._is_cancelled_by_person(error):
+            self._fail_without_retry(error)
+
+    def _is_cancelled_by_person(self, error: PlanasonixError | None) -> bool:
+        """Return whether neither a kill nor a timeout has cancelled the work; false for ``on_cancelled="retry"``."""
+        if self._options.on_cancelled != "fail" or not isinstance(error, PlanasonixJobCancelledError):
             return False
         record = None
         with suppress(Exception):
-            record = self._records.read()
+            record = self._store.read()
         if record is None:
             return True
-        now, then = Attempt.of(self.context).clear_number, record.clear_number
+        now, then = Attempt.of(self._context).clear_number, record.clear_number
         # A clear of a running task kills it, and so cancels its work; the next try looks like a retry.
         is_cleared = now is not None and then is not None and now > then
         return not (record.is_given_up or is_cleared)
 
-    def fail_without_a_retry(self, error: PlanasonixError) -> NoReturn:
-        """Fail the task, because a person has cancelled its work.
-
-        :raises AirflowFailException: always.
-        """
+    def _fail_without_retry(self, error: PlanasonixError) -> NoReturn:
         error.with_message(
             f"No retry follows, because on_cancelled='fail'; to start again, clear the task. {error.message}"
         )
-        self.accounted.error = error
+        self.summary.error = error
         raise AirflowFailException(error.message) from error
 
-    def _announce(self, hook: PlanasonixHook, work: Work, how: str) -> None:
-        """Let everybody know of the work the moment that it exists: a kill, the log, other tasks, the task's button."""
-        kind, page = self.operator.starts, self._page_of(hook, work)
-        connection_id = self.accounted.connection_id
-        self.log.info("%s %s %s on connection %s%s", how, kind, work.id, connection_id, f": {page}" if page else "")
-        self.signpost.push(f"{kind}_id", work.id)
-        self.signpost.set_job_url(page)
-        self.kill.raise_if_killed()
+    def _announce(self, session: ApiSession, work: Work, action: str) -> None:
+        """Log the work and push its XComs as soon as it exists."""
+        kind, page = self._options.kind, session.page_of(work)
+        connection_id = self.summary.connection_id
+        self._log.info("%s %s %s on connection %s%s", action, kind, work.id, connection_id, f": {page}" if page else "")
+        self._xcoms.push(f"{kind}_id", work.id)
+        self._xcoms.set_job_url(page)
+        self._on_kill.raise_if_killed()
 
-    def _update_summary(self, hook: PlanasonixHook, work_id: str, work: Work | None) -> None:
-        """Keep at hand what is told of the work besides the task's result."""
-        self.accounted.id, self.accounted.work = work_id, work or self.accounted.work
-        self.accounted.connection_id = (work and work.connection_id) or self._recorded_connection_id()
-        # Without the Airflow connection there is less to tell, and the task has its own error.
+    def _update_summary(self, session: ApiSession, work_id: str, work: Work | None) -> None:
+        self.summary.id, self.summary.work = work_id, work or self.summary.work
+        self.summary.connection_id = (work and work.connection_id) or self._recorded_connection_id()
+        # Without the Airflow connection, host and page are unknown, and the task has its own error.
         with suppress(PlanasonixError):
-            self.accounted.host = hook.settings.client_config.host
-            job_id = first_job_of(work) if work else work_id if self.operator.starts == "job" else None
-            self.accounted.url = hook.job_url(job_id) if job_id else self.accounted.url
+            self.summary.host = session.hook.settings.client_config.host
+            job_id = first_job_of(work) if work else work_id if self._options.kind == "job" else None
+            self.summary.url = session.hook.job_url(job_id) if job_id else self.summary.url
 
     def _recorded_connection_id(self) -> str:
         """Return the connection that the work was started on, if a response does not name it."""
         with suppress(Exception):
-            if record := self._records.read():
+            if record := self._store.read():
                 return record.connection_id
-        return self.operator.connection_id
+        return self._options.connection_id
 
-    def _page_of(self, hook: PlanasonixHook, work: Work) -> str | None:
-        job_id = first_job_of(work)
-        return hook.job_url(job_id) if job_id else None
+    def _poll(self, session: ApiSession, request: Request[Any]) -> Any:
+        """Send one request of a wait, and store what a kill and the task's button need of the response."""
+        response = session.poll(request)
+        # The key may have been rotated meanwhile, and a kill needs the new one.
+        self._on_kill.account = session.hook.settings.client_config
+        if isinstance(response, (Job, Backfill)):
+            self.summary.work = response
+        if isinstance(response, Backfill):
+            self._on_kill.job_ids = response.job_ids or []
+            if not self._xcoms.url:
+                self._xcoms.set_job_url(session.page_of(response))
+        return response
 
-    def _send(self, hook: PlanasonixHook, request: Request[Any]) -> Any:
-        """Ask once for what a look needs, and learn from the answer what a kill, and the button, would want to know."""
-        answer = hook.send(request, self.once)
-        # With a key that was rotated meanwhile, a kill has to use the new one.
-        self.kill.account = hook.settings.client_config
-        if isinstance(answer, (Job, Backfill)):
-            self.accounted.work = answer
-        if isinstance(answer, Backfill):
-            self.kill.job_ids = answer.job_ids or []
-            if not self.signpost.url:
-                self.signpost.set_job_url(self._page_of(hook, answer))
-        return answer
-
-    def _look_once(self, hook: PlanasonixHook, watch: WaitState) -> WaitEvent | None:
-        """Look before the task defers: much is over by then. The trigger deals with whatever goes wrong here."""
-        seen = blocking_wait.look(watch, partial(self._send, hook))
-        if isinstance(seen, Snapshot):
-            event = watch.on_snapshot(seen, utcnow())
+    def _poll_once(self, session: ApiSession, state: WaitState) -> WaitEvent | None:
+        """Poll before deferring, because much is over by then. The trigger handles all errors."""
+        snapshot = blocking_wait.look(state, partial(self._poll, session))
+        if isinstance(snapshot, Snapshot):
+            event = state.on_snapshot(snapshot, utcnow())
             return event if event and event.outcome == "over" else None
-        self.log.info("The look before deferring failed; the trigger looks again: %s", seen)
+        self._log.info("The look before deferring failed; the trigger looks again: %s", snapshot)
         return None
 
-    def defer_until_free(self, work: Work, deadline: datetime | None) -> NoReturn:
-        """Leave the worker to others until what is in the way is over.
+    def _poll_until_complete(self, session: ApiSession, state: WaitState) -> WaitEvent:
+        event = session.poll_until_complete(state, partial(self._poll, session))
+        return self._cancel_at_deadline(session, state, event) if event.is_out_of_time else event
 
-        :param work: what is in the way.
-        :param deadline: when to give up, or ``None`` for never.
-        :raises TaskDeferred: always.
-        """
-        limit = limit_behind(deadline, self.operator, self.context)
-        trigger = self._trigger(subject_of(work), deadline=deadline, limit=limit, status=work.status)
-        defer(self.operator, trigger, "execute_after_conflict")
+    def _defer_until_free(self, session: ApiSession, work: Work) -> NoReturn:
+        """Wait in the triggerer until the conflicting work is over."""
+        trigger = self._trigger(session, subject_of(work), status=work.status)
+        defer(self._task, trigger, "execute_after_conflict")
 
-    def _trigger(self, subject: WorkTarget, **how: Any) -> PlanasonixWorkTrigger:
-        how |= {"planasonix_conn_id": self.operator.planasonix_conn_id, "poll_interval": self.interval}
-        if isinstance(subject, BackfillTarget):
-            return PlanasonixBackfillTrigger(subject.id, **how)
-        return PlanasonixJobTrigger(subject.id, **how)
+    def _trigger(self, session: ApiSession, target: WorkTarget, **options: Any) -> PlanasonixWorkTrigger:
+        trigger = PlanasonixBackfillTrigger if isinstance(target, BackfillTarget) else PlanasonixJobTrigger
+        return trigger(
+            target.id,
+            planasonix_conn_id=self._options.planasonix_conn_id,
+            poll_interval=session.interval,
+            deadline=session.deadline,
+            limit=session.limit,
+            **options,
+        )
 
-    def _wait(self, hook: PlanasonixHook, watch: WaitState) -> WaitEvent:
-        send = partial(self._send, hook)
-        event = blocking_wait.wait(watch, send, interval=self.interval, rest=hook.delay, nap=self.rest.sleep)
-        return self._cancel_at_deadline(hook, watch, event) if event.is_out_of_time else event
+    def _cancel_at_deadline(self, session: ApiSession, state: WaitState, event: WaitEvent) -> WaitEvent:
+        """Cancel the work; if it must not be cancelled, poll it for a last time."""
+        if self._on_kill.may_run_elsewhere():
+            self._sleeper.sleep(self._on_kill.stall_detector.seconds_in_doubt())
+        target = self._on_kill.target
+        assert target is not None  # noqa: S101 - it was started
 
-    def _cancel_at_deadline(self, hook: PlanasonixHook, watch: WaitState, event: WaitEvent) -> WaitEvent:
-        """Cancel the work whose time is up, or look at it for a last time."""
-        if self.kill.may_run_elsewhere():
-            self.rest.sleep(self.kill.pulse.seconds_in_doubt())
-        subject = self.kill.subject
-        assert subject is not None  # noqa: S101 - it was started
-
-        async def say_goodbye(channel: SharedClient) -> Work:
+        async def cancel_work(send: AsyncSend) -> Work:
             return await cancel(
-                partial(channel.send, priority=Priority.URGENT),
-                subject,
-                self.kill.job_ids,
-                sleep=self.rest.sleep_aside,
-                warn=self.kill.cannot_cancel_yet,
+                send,
+                target,
+                self._on_kill.job_ids,
+                sleep=self._sleeper.sleep_aside,
+                warn=self._on_kill.cannot_cancel_yet,
             )
 
-        if not self.kill.cancels_work:
-            seen = blocking_wait.look(watch, partial(hook.send, policy=FINAL_POLL))
-            ended = isinstance(seen, Snapshot) and seen.is_over and seen.work
-            return WaitEvent.over(subject, ended) if ended else event.without_cancel()
+        if not self._on_kill.cancels_work:
+            snapshot = blocking_wait.look(state, partial(session.hook.send, policy=FINAL_POLL))
+            finished = isinstance(snapshot, Snapshot) and snapshot.is_over and snapshot.work
+            return WaitEvent.over(target, finished) if finished else event.without_cancel()
         self._mark_given_up()
-        answer: Work | PlanasonixError
+        result: Work | PlanasonixError
         try:
-            answer = run_aside(hook.config_source(), say_goodbye, self.rest.sleep_aside)
+            result = session.run_async(cancel_work, Priority.URGENT)
         except PlanasonixError as error:
-            self.kill.raise_if_killed()
-            answer = error
-        return event.with_cancel_result(answer, cancel_command(subject, self.operator.planasonix_conn_id))
+            self._on_kill.raise_if_killed()
+            result = error
+        return event.with_cancel_result(result, cancel_command(target, self._options.planasonix_conn_id))
 
     def _mark_given_up(self) -> None:
-        """Let the next try end what may be left of this one's work, whose time is up."""
-        if not self.operator.cancel_on_kill:
+        """Let the next try cancel what may be left of this one's work."""
+        if not self._options.cancel_on_kill:
             return
         try:
-            self._records.give_up()
-        except Exception as fault:
-            self.log.warning(
+            self._store.give_up()
+        except Exception as error:
+            self._log.warning(
                 "That the time is up could not be written down (%r): if the %s still runs, a retry goes on with it "
                 "instead of cancelling it.",
-                fault,
-                self.operator.starts,
+                error,
+                self._options.kind,
             )
 
     def _delete_record(self) -> None:
-        """Leave no record behind of what is done, where Airflow would keep it for ever."""
+        """Delete the record of finished work from Airflow's variables, which would keep it forever."""
         try:
-            self._records.forget()
-        except Exception as fault:
-            self.log.warning("What was written down of the start could not be deleted: %r", fault)
+            self._store.delete_variable()
+        except Exception as error:
+            self._log.warning("What was written down of the start could not be deleted: %r", error)
 
-    def _finish(self, hook: PlanasonixHook, event: WaitEvent) -> dict[str, Any]:
-        """Make of the wait's end what the task returns or raises."""
-        self.kill.subject = None
-        self._update_summary(hook, event.id, event.work)
+    def _get_job_result(self, session: ApiSession, event: WaitEvent) -> dict[str, Any]:
+        """Return the task's result, or raise its error."""
+        hook = session.hook
+        self._on_kill.target = None
+        self._update_summary(session, event.id, event.work)
         work = event.work_or_error()
 
-        async def ask(channel: SharedClient) -> WorkResult:
-            patience = ResultFetcher(
-                channel.send, self.interval, self.log.warning, self.rest.sleep_aside, policy=self.outages
+        async def fetch_result(send: AsyncSend) -> WorkResult:
+            fetcher = ResultFetcher(
+                send, session.interval, self._log.warning, self._sleeper.sleep_aside, policy=self._outages
             )
-            return await account_for(work, patience, job_url=hook.job_url, info=self.log.info)
+            return await account_for(work, fetcher, job_url=hook.job_url, info=self._log.info)
 
-        account = run_aside(hook.config_source(), ask, self.rest.sleep_aside)
-        self.accounted.set_result(account)
-        if self.operator.starts == "backfill":
-            self.signpost.set_job_url(account.url)
-        if not account.error:
-            host, connection_id = hook.settings.client_config.host, self.accounted.connection_id
-            asset_events.emit_table_events(self.operator, self.context, account, host, connection_id)
-        is_cancelled_by_a_person = self.is_cancelled_by_a_person(account.error)
+        result = session.run_async(fetch_result, Priority.NORMAL)
+        self.summary.set_result(result)
+        if self._options.kind == "backfill":
+            self._xcoms.set_job_url(result.url)
+        if not result.error:
+            host, connection_id = hook.settings.client_config.host, self.summary.connection_id
+            asset_events.emit_table_events(self._options, self._task, self._context, result, host, connection_id)
+        is_cancelled_by_person = self._is_cancelled_by_person(result.error)
         self._delete_record()
-        if account.error and is_cancelled_by_a_person:
-            self.fail_without_a_retry(account.error)
-        if account.error:
-            raise account.error
-        assert account.result is not None  # noqa: S101 - what did not fail has been done
-        return account.result
+        if result.error and is_cancelled_by_person:
+            self._fail_without_retry(result.error)
+        if result.error:
+            raise result.error
+        assert result.result is not None  # noqa: S101 - work without an error has a result
+        return result.result

@@ -1,10 +1,10 @@
-"""How a try gets hold of its work: it starts it, or goes on with what an earlier try or a lost answer has left."""
+"""Submits the work of a try, so that no lost response and no killed process can duplicate it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import Any
 
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixTimeoutError
 from planasonix_provider.api.models import Job
@@ -12,152 +12,126 @@ from planasonix_provider.api.retry import NO_RETRY, had_no_effect, has_unknown_e
 from planasonix_provider.execution.api_session import ApiSession
 from planasonix_provider.execution.attempt_store import AttemptStore
 from planasonix_provider.execution.conflicts import ConflictHandler
-from planasonix_provider.execution.previous_attempt import PreviousAttempt
+from planasonix_provider.execution.on_kill import OnKillHandler
+from planasonix_provider.execution.options import StartOptions
+from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.waiting.attempt import Attempt, AttemptRecord, digest_of
 from planasonix_provider.waiting.lost_start_search import CLOCK_SLACK, MatchCriteria, started_on, unreadable_in
 from planasonix_provider.waiting.outages import Contact
 from planasonix_provider.waiting.targets import Work
 
-if TYPE_CHECKING:
-    from planasonix_provider.execution.start_task import StartTask
-    from planasonix_provider.hooks.planasonix import PlanasonixHook
+#: How often a request is sent whose response was lost and whose work was not found.
+MAX_SENDS = 3
 
-#: How often a start whose answer was lost is sent, once it is as good as sure that it made nothing.
-MOST_STARTS = 3
+#: Sends the start request; the attempt has its idempotency key.
+Submit = Callable[[PlanasonixHook, Attempt], Work]
 
 
 class Submission:
-    """Gets one try its work, and writes down what it does before it does it.
+    """Stores a record, sends the start request, and finds the work if the response is lost.
 
-    :param road: the try.
-    :param hook: calls the API.
-    :param records: keeps what it writes down.
-    :param deadline: when to give up, or ``None`` for never.
+    :param unanswered: the record of an earlier request to send again, with the same idempotency key. If the API honours
+        keys, that is safe even if its lists are late.
     """
 
-    def __init__(self, road: StartTask, hook: PlanasonixHook, records: AttemptStore, deadline: datetime | None) -> None:
-        self._road = road
-        self._operator = road.operator
-        self._hook = hook
-        self._records = records
-        self._inquiry = ApiSession(road, hook, deadline)
-        self._conflicts = ConflictHandler(road, self._inquiry)
-        self._attempt = Attempt.of(road.context)
-        self._digest = digest_of(self._operator.load_parameters())
-        # The record of a start that had no answer, and is sent again.
-        self._again: AttemptRecord | None = None
-        # What was written down last, before the start was sent.
-        self._written: AttemptRecord
-        #: Whether this task has started the work, and is to end it when it gives up.
+    def __init__(
+        self,
+        options: StartOptions,
+        session: ApiSession,
+        store: AttemptStore,
+        on_kill: OnKillHandler,
+        conflicts: ConflictHandler,
+        submit: Submit,
+        context: Mapping[str, Any],
+        unanswered: AttemptRecord | None,
+    ) -> None:
+        self._options = options
+        self._session = session
+        self._hook = session.hook
+        self._store = store
+        self._on_kill = on_kill
+        self._conflicts = conflicts
+        self._submit_job = submit
+        self._context = context
+        self._unanswered = unanswered
+        # The record of the latest request.
+        self._saved: AttemptRecord
+        #: Whether this try has started the work, and has not attached to that of others.
         self.is_own = True
-        #: Whether this try has started it.
-        self.is_new = False
 
-    def submit_or_reconnect(self) -> Work:
-        """Get the work.
-
-        :return: a job or backfill that does what this try is to do.
-        :raises PlanasonixError: if there is none.
-        :raises AirflowSkipException: if something else is in its way, and ``on_conflict`` says so.
-        """
-        record = self._records.read()
-        return (record and self._reconnect(record)) or self._submit()
-
-    def _reconnect(self, record: AttemptRecord) -> Work | None:
-        """Go on with what an earlier try has left, or make sure that it is over."""
-        earlier = PreviousAttempt(record, self._road, self._inquiry, self._records, self._digest)
-        earlier.register_for_kill()
-        if record.kind == self._operator.starts:
-            self._road.accounted.id = record.id
-        if earlier.is_obsolete():
-            earlier.cancel()
-            work = None
-        else:
-            work = earlier.reusable_work()
-        if work:
-            self.is_own = record.is_own
-            return work
-        self._road.accounted.id = None
-        if earlier.is_to_be_repeated:
-            # With the same key: if the API honours it, that is safe even where a list is later than the look.
-            self._again = record
-        return None
-
-    def _submit(self) -> Work:
+    def submit(self) -> Work:
+        """Return new work, or the work that ``on_conflict="attach"`` attaches to."""
         while True:
             try:
-                work = self._inquiry.retry_through_outage(self._write_and_send, Contact.NONE, had_no_effect)
+                work = self._session.retry_through_outage(self._save_and_send, Contact.NONE, had_no_effect)
             except PlanasonixConflictError as conflict:
                 other = self._conflicts.resolve(conflict)
                 if other is None:
                     continue
                 self.is_own = False
                 work = other
-            else:
-                self.is_new = True
-            record = self._written.model_copy(update={"id": work.id, "is_own": self.is_own})
-            self._records.remember(record, self._inquiry.warn)
+            record = self._saved.model_copy(update={"id": work.id, "is_own": self.is_own})
+            self._store.remember(record, self._session.log.warning)
             return work
 
-    def _write_and_send(self) -> Work:
-        """Send the start; where its answer is lost, look for what it has made before it is sent again."""
-        for _ in range(MOST_STARTS):
+    def _save_and_send(self) -> Work:
+        """Send the request; if the response is lost, search for the work before sending it again."""
+        for _ in range(MAX_SENDS):
             record = self._save_record()
             try:
-                work = self._operator.submit_job(self._hook, self._attempt)
+                work = self._submit_job(self._hook, record.attempt(Attempt.of(self._context)))
             except PlanasonixError as error:
                 found = self._find_after_error(record, error)
                 if found is None:
-                    self._again, trouble = record, error
+                    self._unanswered, last_error = record, error
                     continue
                 work = found
             finally:
-                # With a key that was rotated meanwhile, a kill has to use the new one.
-                self._road.kill.account = self._hook.settings.client_config
-            self._road.kill.track_work(work)
+                # The key may have been rotated meanwhile, and a kill needs the new one.
+                self._on_kill.account = self._hook.settings.client_config
+            self._on_kill.track_work(work)
             return work
-        tried = f"{trouble.message} (Tried {MOST_STARTS} times, and looked for a {record.kind} each time.)"
-        if isinstance(trouble, PlanasonixConflictError):
-            # What is in the way may be this very start: on_conflict is about others.
+        tried = f"{last_error.message} (Tried {MAX_SENDS} times, and looked for a {record.kind} each time.)"
+        if isinstance(last_error, PlanasonixConflictError):
+            # The conflicting work may be this task's own, and on_conflict is about others.
             raise PlanasonixError(tried)
-        trouble.with_message(tried)
-        raise trouble
+        last_error.with_message(tried)
+        raise last_error
 
     def _save_record(self) -> AttemptRecord:
-        """Write down what is about to be started, anew each time: while the API was gone, others may have started."""
-        self._stop_if_out_of_time()
-        self._road.kill.track_submission(True, None, MatchCriteria.of(self._again) if self._again else None)
-        self._written = record = self._record_for_resend(self._again) if self._again else self._new_record()
-        self._records.write(record)
-        self._attempt = record.attempt(self._attempt)
-        self._road.kill.raise_if_killed()
-        # Where Planasonix or Airflow is slow, to ask and to write may have taken the rest of the time.
-        if self._inquiry.is_out_of_time:
+        """Store a record of the request about to be sent; a new one each time, as others may start work meanwhile."""
+        self._raise_if_out_of_time()
+        unanswered = self._unanswered
+        self._on_kill.track_submission(True, None, MatchCriteria.of(unanswered) if unanswered else None)
+        self._saved = record = self._record_for_resend(unanswered) if unanswered else self._new_record()
+        self._store.write(record)
+        self._on_kill.raise_if_killed()
+        # If Planasonix or Airflow is slow, the requests so far may have taken the rest of the time.
+        if self._session.is_out_of_time:
             self._discard_record()
-            self._stop_if_out_of_time()
-        self._road.kill.track_submission(True, None, MatchCriteria.of(record))
+            self._raise_if_out_of_time()
+        self._on_kill.track_submission(True, None, MatchCriteria.of(record))
         return record
 
-    def _stop_if_out_of_time(self) -> None:
-        """Start nothing any more when the task's time is up."""
-        if self._inquiry.is_out_of_time:
+    def _raise_if_out_of_time(self) -> None:
+        if self._session.is_out_of_time:
             raise PlanasonixTimeoutError(
-                f"The task's {self._inquiry.limit} was up before a {self._operator.starts} could be started on "
-                f"connection {self._operator.connection_id}."
+                f"The task's {self._session.limit} was up before a {self._options.kind} could be started on "
+                f"connection {self._options.connection_id}."
             )
 
     def _new_record(self) -> AttemptRecord:
-        """Say what is about to be started, and what there is already that it is not."""
-        attempt = Attempt.of(self._road.context)
-        before = self._existing_work(self._inquiry.server_time() - CLOCK_SLACK)
+        """Build the record of the request about to be sent, with the ids of the work that already exists."""
+        attempt = Attempt.of(self._context)
+        existing = self._existing_work(self._session.server_time() - CLOCK_SLACK)
         return AttemptRecord(
-            kind=self._operator.starts,
-            connection_id=self._operator.connection_id,
+            kind=self._options.kind,
+            connection_id=self._options.connection_id,
             key=attempt.idempotency_key,
-            first_sent_at=self._inquiry.server_time(),
-            existing_ids=frozenset(work.id for work in before),
-            window=self._operator.window(),
-            digest=self._digest,
+            first_sent_at=self._session.server_time(),
+            existing_ids=frozenset(work.id for work in existing),
+            window=self._options.window,
+            digest=digest_of(self._options.load_parameters),
             try_number=attempt.try_number,
             max_tries=attempt.max_tries,
             retries=attempt.retries,
@@ -165,73 +139,70 @@ class Submission:
         )
 
     def _record_for_resend(self, record: AttemptRecord) -> AttemptRecord:
-        """Say that a start is sent again: it makes nothing that is there by now, unless the first one has made that."""
-        traces = MatchCriteria.of(record)
-        there = self._existing_work(record.first_sent_at)
+        """Exclude all work that exists now, except what the first request may have created."""
+        criteria = MatchCriteria.of(record)
+        existing = self._existing_work(record.first_sent_at)
+        others = {work.id for work in existing if not criteria.may_bear_the_mark(work)}
         return record.model_copy(
-            update={
-                "sent_at": self._inquiry.server_time(),
-                "existing_ids": record.existing_ids | {work.id for work in there if not traces.may_bear_the_mark(work)},
-            }
+            update={"sent_at": self._session.server_time(), "existing_ids": record.existing_ids | others}
         )
 
     def _existing_work(self, since: datetime) -> Sequence[Work]:
-        """List what a start whose answer is lost may not be mistaken for; it also tells the server's time."""
-        list_them = started_on(self._operator.starts, self._operator.connection_id, since)
-        # One answer is needed at the least, for a start that is looked for by another clock is not found.
-        policy = self._inquiry.first_policy if self._inquiry.has_no_contact else NO_RETRY
+        """List the work that is not this request's. The response also tells the server's time."""
+        request = started_on(self._options.kind, self._options.connection_id, since)
+        # The first contact must succeed: a search by another clock than the server's does not find the work.
+        policy = self._session.first_policy if self._session.has_no_contact else NO_RETRY
         try:
-            page = self._hook.send(list_them, policy)
+            page = self._hook.send(request, policy)
         except PlanasonixError as error:
-            if self._inquiry.is_hopeless(error):
+            if self._session.is_hopeless(error):
                 raise
-            # The start goes on without: a key may start and not list, and what is wrong besides, the start itself says.
-            self._road.log.debug("What there is already could not be listed: %s", error)
+            # A key may start work and not list it. If anything else is wrong, the start request fails as well.
+            self._session.log.debug("What there is already could not be listed: %s", error)
             return ()
-        there: list[Work] = [*page.data, *unreadable_in(page, self._operator.starts)]
-        return there
+        return [*page.data, *unreadable_in(page, self._options.kind)]
 
     def _find_after_error(self, record: AttemptRecord, error: PlanasonixError) -> Work | None:
-        """Find what a start has made that ended with an error; raise that error where it has surely made nothing."""
-        traces = MatchCriteria.of(record)
+        """Find the work that a failed request may have created; re-raise the error if it certainly created none."""
+        criteria = MatchCriteria.of(record)
         if isinstance(error, PlanasonixConflictError):
-            other = self._conflicts.named_by(error) or (self._conflicts.find() if self._again else None)
-            if other and self._is_ours(other, traces):
+            other = self._conflicts.named_by(error) or (self._conflicts.find() if self._unanswered else None)
+            if other and self._is_ours(other, criteria):
                 return other
-            if other or not self._again:
+            if other or not self._unanswered:
                 if other and other.id in record.existing_ids:
-                    # It was there before, so each start of this one was refused.
-                    self._again = None
+                    # It existed before, so every request of this submission was refused.
+                    self._unanswered = None
                 self._discard_record()
                 raise error
         elif not has_unknown_effect(error):
             self._discard_record()
             raise error
-        self._inquiry.warn(f"{error} Looking whether a {record.kind} was started all the same.")
-        found = self._inquiry.find(traces)
+        self._session.log.warning(f"{error} Looking whether a {record.kind} was started all the same.")
+        found = self._session.find(criteria)
         if found is None:
-            self._inquiry.say(
-                f"No such {record.kind} was found within {self._inquiry.looks_for}; starting it once more, with the "
-                "same idempotency key."
+            self._session.log.info(
+                f"No such {record.kind} was found within {self._session.search_duration}; starting it once more, with "
+                "the same idempotency key."
             )
         return found
 
-    def _is_ours(self, other: Work, traces: MatchCriteria) -> bool:
-        """Say whether what is in the way of a start was made by that start, when it was sent before."""
-        if isinstance(other, Job) != (traces.kind == "job"):
+    def _is_ours(self, other: Work, criteria: MatchCriteria) -> bool:
+        """Return whether conflicting work was created by an earlier send of this request."""
+        if isinstance(other, Job) != (criteria.kind == "job"):
             return False
-        says = traces.matches(other)
-        return (self._again is not None and traces.could_match(other)) if says is None else says
+        has_our_mark = criteria.matches(other)
+        return self._unanswered is not None and criteria.could_match(other) if has_our_mark is None else has_our_mark
 
     def _discard_record(self) -> None:
-        """Leave nothing to the next try that could be mistaken for a start, unless an earlier start may be one."""
-        if self._again:
+        """Delete the record of a refused request, unless an earlier send of it may have created work."""
+        if self._unanswered:
             return
-        self._road.kill.track_submission(True, None, None)
+        self._on_kill.track_submission(True, None, None)
         try:
-            self._records.withdraw()
-        except Exception as fault:
-            self._inquiry.warn(
+            self._store.delete()
+        except Exception as error:
+            self._session.log.warning(
                 "What was written down of the start that was refused could not be deleted, so a retry looks first "
-                f"whether it has started something. {fault!r}"
+                f"whether it has started something. {error!r}"
             )

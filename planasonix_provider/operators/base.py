@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+    from planasonix_provider.execution.options import StartOptions
     from planasonix_provider.execution.start_task import StartTask
-    from planasonix_provider.execution.summary import ExecutionSummary
     from planasonix_provider.hooks.planasonix import PlanasonixHook
     from planasonix_provider.waiting.attempt import Attempt
     from planasonix_provider.waiting.targets import Work
@@ -108,84 +108,79 @@ class PlanasonixStartOperator(ValidatedParameters, BaseOperator):
         self.on_cancelled = on_cancelled
         self.cancel_on_kill = cancel_on_kill
         self.ignore_empty_tables = ignore_empty_tables
-        self._road: StartTask | None = None
-        self._killed = False
-        # What the road has found out, for whoever asks when the task is over.
-        self._accounted: ExecutionSummary | None = None
+        self._execution: StartTask | None = None
+        self._is_killed = False
 
     @abstractmethod
     def submit_job(self, hook: PlanasonixHook, attempt: Attempt) -> Work:
-        """Start the work.
+        """Send the start request.
 
-        :param hook: calls the API.
-        :param attempt: the try that is running; its key goes with the start.
+        :param hook: the open hook.
+        :param attempt: the try that starts; it has the idempotency key.
         :return: the job or backfill that was started.
         """
 
     @abstractmethod
     def load_parameters(self) -> dict[str, Any]:
-        """Say what decides what is loaded; a retry with other parameters than the try before notices.
+        """Return the rendered parameters that decide which data is loaded.
 
-        :return: the parameters, in their final form.
+        A retry that continues work with other values logs a warning.
         """
 
     def window(self) -> tuple[datetime, datetime] | None:
-        """Say which window of time is loaded.
-
-        :return: where it begins and ends, or ``None`` where there is none.
-        """
+        """Return the start and end of a backfill, or ``None``."""
         return None
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Start the work and, unless told otherwise, wait until it is over.
+        """Start the work and wait until it is over, unless ``wait_for_completion`` is false.
 
         :param context: the task's context, from Airflow.
-        :return: an account of the work in JSON types; see :mod:`planasonix_provider.waiting.report`.
-        :raises AirflowFailException: for what no retry can mend: bad parameters, a 400, a 403 or a 404, several pieces
-            of work of which none says whether it is what a lost start has made.
-        :raises AirflowSkipException: if another sync is in the way, and ``on_conflict`` is ``skip``.
-        :raises PlanasonixError: of another kind, for what a retry can.
+        :return: the result in JSON types; see :mod:`planasonix_provider.waiting.report`.
+        :raises AirflowFailException: for errors that no retry can mend: invalid parameters, a 400, a 403 or a 404, and
+            a lost start of which several jobs may be the result.
+        :raises AirflowSkipException: if other work is in the way, and ``on_conflict`` is ``skip``.
+        :raises PlanasonixError: for all other errors.
         """
         return self._new_execution(context).run()
 
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
-        """Go on when the trigger has handed back its event.
+        """Return the result after the trigger has sent its event.
 
         :param context: the task's context, from Airflow.
-        :param event: how the wait ended.
+        :param event: the trigger's event.
         :return: as :meth:`execute`.
         """
         return self._new_execution(context).resume(event)
 
     def execute_after_conflict(self, context: Context, event: Any) -> dict[str, Any]:
-        """Start when what was in the way is over; a deferrable task whose ``on_conflict`` is ``wait`` goes on here.
+        """Start the work when the conflicting work is over: with ``deferrable`` and ``on_conflict="wait"``.
 
         :param context: the task's context, from Airflow.
-        :param event: how the wait for what was in the way ended.
+        :param event: the event of the trigger that has waited for the conflicting work.
         :return: as :meth:`execute`.
         """
         return self._new_execution(context).run_after_conflict(event)
 
     def on_kill(self) -> None:
         """Cancel the work, before anything else: there may be no more than a few seconds."""
-        self._killed = True
-        if self._road:
-            self._road.kill.on_kill()
+        self._is_killed = True
+        if self._execution:
+            self._execution.on_kill()
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
-        """Tell Airflow's OpenLineage provider what was read and written.
+        """Return what was read and written, for Airflow's OpenLineage provider.
 
-        :param task_instance: the task's instance, from Airflow.
+        :param task_instance: the task instance, from Airflow.
         :return: as :func:`planasonix_provider.lineage.lineage_of`.
         """
         from planasonix_provider.lineage import lineage_of
 
-        return lineage_of(self._accounted, self.task_id)
+        return lineage_of(self._execution.summary if self._execution else None, self.task_id)
 
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any]:
-        """Tell Airflow's OpenLineage provider of the work that failed, as far as it is known.
+        """Return what is known of the work that failed, for Airflow's OpenLineage provider.
 
-        :param task_instance: the task's instance, from Airflow.
+        :param task_instance: the task instance, from Airflow.
         :return: as :func:`planasonix_provider.lineage.lineage_of`.
         """
         return self.get_openlineage_facets_on_complete(task_instance)
@@ -194,7 +189,25 @@ class PlanasonixStartOperator(ValidatedParameters, BaseOperator):
         from planasonix_provider.execution.start_task import StartTask
 
         self.validate_rendered()
-        self._road = StartTask(self, context)
-        if self._killed:
-            self._road.kill.on_kill()
-        return self._road
+        self._execution = StartTask(self._options(), self, self.submit_job, context)
+        if self._is_killed:
+            self._execution.on_kill()
+        return self._execution
+
+    def _options(self) -> StartOptions:
+        from planasonix_provider.execution.options import StartOptions
+
+        return StartOptions(
+            kind=self.starts,
+            connection_id=self.connection_id,
+            planasonix_conn_id=self.planasonix_conn_id,
+            poll_interval=validators.poll_interval("poll_interval", self.poll_interval),
+            wait_for_completion=self.wait_for_completion,
+            deferrable=self.deferrable,
+            on_conflict=self.on_conflict,
+            on_cancelled=self.on_cancelled,
+            cancel_on_kill=self.cancel_on_kill,
+            ignore_empty_tables=self.ignore_empty_tables,
+            load_parameters=self.load_parameters(),
+            window=self.window(),
+        )

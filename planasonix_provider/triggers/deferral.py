@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from planasonix_provider import configuration
 from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixError
@@ -12,7 +12,7 @@ from planasonix_provider.clock import sleep, utcnow
 from planasonix_provider.waiting.outages import OutagePolicy, OutageTracker, Verdict
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import BaseOperator, Context
+    from airflow.providers.common.compat.sdk import BaseTrigger, Context
 
     from planasonix_provider.hooks.planasonix import PlanasonixHook
     from planasonix_provider.triggers.base import PlanasonixWaitTrigger
@@ -28,7 +28,14 @@ READ_AGAIN_EVERY = 5.0
 CLEANUP_TIME = timedelta(seconds=30)
 
 
-def defer(task: BaseOperator, trigger: PlanasonixWaitTrigger, method_name: str = "execute_complete") -> NoReturn:
+class DeferrableTask(Protocol):
+    """What ``defer`` uses of Airflow's operator."""
+
+    def defer(self, *, trigger: BaseTrigger, method_name: str, timeout: timedelta | None = None) -> NoReturn:
+        """Leave the worker until the trigger sends an event."""
+
+
+def defer(task: DeferrableTask, trigger: PlanasonixWaitTrigger, method_name: str = "execute_complete") -> NoReturn:
     """Wait in the triggerer.
 
     :param task: the task.

@@ -97,7 +97,7 @@ class TestAnOutlet:
     def test_has_nothing_with_parts_of_its_own_through_an_alias_where_airflow_takes_none(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(told_of, "_IS_FLAT_THROUGH_ALIASES", True)
+        monkeypatch.setattr(told_of, "_HAS_FLAT_ALIAS_EXTRA", True)
         loads(simulator, orders=44_802)
         run = drive(lambda: sync(outlets=[AssetAlias("loaded")]))
         ((_, extra),) = sent(run)
@@ -179,7 +179,7 @@ class TestAnEmptyTable:
         account = WorkResult(job, "https://x/job_1", tables=(TableResult(name="orders"),))
         orders = planasonix_asset(connection_id=CONNECTION, table="orders")
         operator = sync(outlets=[orders], ignore_empty_tables=True)
-        emit_table_events(operator, context(run := Run()), account, DEFAULT_HOST, CONNECTION)
+        emit_table_events(operator._options(), operator, context(run := Run()), account, DEFAULT_HOST, CONNECTION)
         assert operator.outlets == [orders]
         extra = run.outlet_events[orders].extra
         assert (extra["rows_loaded"], extra["window"]) == (None, {"start_at": None, "end_at": None})

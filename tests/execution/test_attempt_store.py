@@ -49,13 +49,13 @@ class TestInVariables:
     def test_is_read_by_the_next_try_and_goes_when_all_is_done(self) -> None:
         AttemptStore(before_3_3()).write(RECORD)
         assert AttemptStore(before_3_3(try_number=2)).read() == RECORD
-        AttemptStore(before_3_3()).forget()
+        AttemptStore(before_3_3()).delete_variable()
         assert AttemptStore(before_3_3()).read() is None
 
     def test_is_not_that_of_another_mapped_task(self) -> None:
         AttemptStore(before_3_3(map_index=1)).write(RECORD)
         assert AttemptStore(before_3_3(map_index=2)).read() is None
-        AttemptStore(before_3_3(map_index=1)).forget()
+        AttemptStore(before_3_3(map_index=1)).delete_variable()
 
     @pytest.mark.parametrize(
         ("damage", "what"),
@@ -86,4 +86,4 @@ class TestInVariables:
         assert AttemptStore(before_3_3(map_index=5, try_number=2)).read() is None
 
     def test_is_forgotten_though_it_is_not_there(self) -> None:
-        AttemptStore(before_3_3()).forget()
+        AttemptStore(before_3_3()).delete_variable()

@@ -28,8 +28,7 @@ def known(make: Callable[..., Any], **parameters: Any) -> tuple[ExecutionSummary
         return processes[-1]
 
     run = drive(process)
-    assert processes[-1]._accounted is not None
-    return processes[-1]._accounted, run
+    return processes[-1]._execution.summary, run
 
 
 class TestWhatIsKnownOfASync:
@@ -110,12 +109,12 @@ class TestWhatIsKnownOfABackfill:
 class TestTheOperator:
     @pytest.mark.parametrize("make", [sync, backfill])
     def test_knows_nothing_before_it_runs(self, make: Callable[..., Any]) -> None:
-        assert make()._accounted is None
+        assert make()._execution is None
 
     def test_is_copied_with_what_it_knows(self, simulator: Simulator) -> None:
         accounted, _ = known(sync)
         assert copy.deepcopy(accounted) == accounted
 
     def test_hands_it_to_no_template_and_no_serialized_dag(self) -> None:
-        assert "_accounted" not in sync().template_fields
-        assert "_accounted" not in type(sync()).get_serialized_fields()
+        assert "_execution" not in sync().template_fields
+        assert "_execution" not in type(sync()).get_serialized_fields()
