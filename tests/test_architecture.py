@@ -34,18 +34,10 @@ MAX_TEST_NAME = 80
 CYCLIC_IMPORTS = {
     ("hooks/waits.py", "hooks/planasonix.py"),
     ("triggers/base.py", "triggers/deferral.py"),
-    ("execution/asset_events.py", "operators/base.py"),
-    ("execution/api_session.py", "execution/start_task.py"),
-    ("execution/conflicts.py", "execution/start_task.py"),
-    ("execution/on_kill.py", "operators/base.py"),
-    ("execution/previous_attempt.py", "execution/start_task.py"),
-    ("execution/start_task.py", "operators/base.py"),
-    ("execution/submission.py", "execution/start_task.py"),
     ("execution/cancel_task.py", "operators/planasonix.py"),
     ("execution/sensor_task.py", "sensors/base.py"),
     ("execution/webhook_removal.py", "operators/planasonix.py"),
     ("execution/webhook_task.py", "operators/planasonix.py"),
-    ("lineage.py", "operators/base.py"),
 }
 REPEATED_CLASSES = {"_Console"}
 LONG_TEST_NAMES = 36

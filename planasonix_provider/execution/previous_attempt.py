@@ -115,7 +115,7 @@ class PreviousAttempt:
             self._log_search()
             work = self._session.find(MatchCriteria.of(record))
             if work:
-                self._store.remember(record.model_copy(update={"id": work.id}), self._session.log.warning)
+                self._store.store_id(record.model_copy(update={"id": work.id}), self._session.log.warning)
             return work
         try:
             return self._session.get_work(record.kind, record.id, Contact.WORK)

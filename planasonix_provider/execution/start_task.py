@@ -304,7 +304,6 @@ class StartTask:
             )
 
     def _delete_record(self) -> None:
-        """Delete the record of finished work from Airflow's variables, which would keep it forever."""
         try:
             self._store.delete_variable()
         except Exception as error:

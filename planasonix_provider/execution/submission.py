@@ -71,7 +71,7 @@ class Submission:
                 self.is_own = False
                 work = other
             record = self._saved.model_copy(update={"id": work.id, "is_own": self.is_own})
-            self._store.remember(record, self._session.log.warning)
+            self._store.store_id(record, self._session.log.warning)
             return work
 
     def _save_and_send(self) -> Work:

@@ -9,10 +9,9 @@ from airflow.models import Variable
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
-from planasonix_provider import airflow_compat
+from planasonix_provider import airflow_compat, state_store
 from planasonix_provider.api.errors import PlanasonixLostTrackError
-from planasonix_provider.execution import attempt_store
-from planasonix_provider.execution.attempt_store import AttemptStore
+from planasonix_provider.execution.attempt_store import RECORD_KEY, AttemptStore
 from planasonix_provider.waiting.attempt import AttemptRecord
 from tests.support.task_runs import Run, context
 
@@ -37,14 +36,14 @@ def names() -> list[str]:
     """What a person sees in Airflow's list of variables."""
     with create_session() as session:
         keys = session.scalars(select(Variable.key)).all()
-    return [key for key in keys if key.startswith(attempt_store.RECORD)]
+    return [key for key in keys if key.startswith(RECORD_KEY)]
 
 
 @pytest.mark.usefixtures("airflow_db")
 class TestInVariables:
     @pytest.fixture(autouse=True)
     def _real_variables(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(attempt_store, "variable_class", airflow_compat.variable_class)
+        monkeypatch.setattr(state_store, "variable_class", airflow_compat.variable_class)
 
     def test_is_read_by_the_next_try_and_goes_when_all_is_done(self) -> None:
         AttemptStore(before_3_3()).write(RECORD)

@@ -6,7 +6,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 
 from planasonix_provider.execution import on_kill
-from planasonix_provider.execution.attempt_store import RECORD
+from planasonix_provider.execution.attempt_store import RECORD_KEY
 from planasonix_provider.execution.previous_attempt import SUCCESS_STATES
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
@@ -319,13 +319,13 @@ class TestADamagedRecord:
     def test_starts_nothing_and_says_how_to_clear_it(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, stored: Any
     ) -> None:
-        notes = {RECORD: stored}
+        notes = {RECORD_KEY: stored}
         if "task_state_store" not in context(Run()):
-            from planasonix_provider.execution.attempt_store import VariableStateStore
+            from planasonix_provider.state_store import VariableStateStore
 
             monkeypatch.setattr(VariableStateStore, "get", lambda *_: stored)
         run = drive(sync, notes, try_number=2)
         assert isinstance(run.error, AirflowFailException)
-        assert RECORD in str(run.error)
+        assert RECORD_KEY in str(run.error)
         assert "clear the task" in str(run.error)
         assert starts(simulator) == 0

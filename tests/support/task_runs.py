@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger
 from packaging.version import Version
 
-from planasonix_provider.execution import attempt_store
+from planasonix_provider import state_store
 from planasonix_provider.testing import task_run
 from planasonix_provider.testing.task_run import TaskRun, first_event, rebuilt
 
@@ -97,7 +97,7 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         set=lambda name, value, description: kept.__setitem__(name, value),
         delete=lambda name: kept.pop(name, None),
     )
-    monkeypatch.setattr(attempt_store, "variable_class", lambda: fake)
+    monkeypatch.setattr(state_store, "variable_class", lambda: fake)
 
 
 def drive(make: Callable[[], BaseOperator], notes: dict[str, Any] | None = None, **ti: int) -> Run:

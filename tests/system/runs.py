@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.api.models import Backfill, Job
-from planasonix_provider.execution.attempt_store import RECORD
+from planasonix_provider.execution.attempt_store import RECORD_KEY
 from planasonix_provider.simulator import Simulator
 
 T = TypeVar("T")
@@ -161,10 +161,10 @@ class TaskRun:
         """What is written down of the task's start, and where Airflow shows it."""
         if AIRFLOW >= (3, 3):
             answer = self.airflow.api("GET", f"{self._path}/state-store?map_index={self.map_index}")
-            records = [entry["value"] for entry in answer["task_state_store"] if entry["key"] == RECORD]
+            records = [entry["value"] for entry in answer["task_state_store"] if entry["key"] == RECORD_KEY]
         else:
             answer = self.airflow.api("GET", "variables?limit=1000")
-            texts = [entry["value"] for entry in answer["variables"] if entry["key"].startswith(f"{RECORD}_")]
+            texts = [entry["value"] for entry in answer["variables"] if entry["key"].startswith(f"{RECORD_KEY}_")]
             names = [self.dag_id, self.run_id, self.task_id, self.map_index]
             records = [record for record in map(json.loads, texts) if record["task"] == names]
         assert len(records) <= 1
