@@ -10,7 +10,7 @@ from planasonix_provider.simulator.api.pipeline import RequestPipeline
 from planasonix_provider.simulator.control.control_commands import FailJobCommand, SlowJobCommand
 from planasonix_provider.simulator.web.forms import Form, Typed, send
 from planasonix_provider.simulator.web.render import elsewhere, page, segment
-from planasonix_provider.simulator.web.views import AirflowTask, JobRow, JobView, as_json
+from planasonix_provider.simulator.web.views import TaskReference, JobRow, JobView, as_json
 
 #: How many jobs of a backfill a page lists.
 JOBS = 50
@@ -66,7 +66,7 @@ class DetailPages:
             first=first,
             last=last,
             made=len(ids),
-            task=AirflowTask.of(backfill.metadata, self._airflow_url),
+            task=TaskReference.of(backfill.metadata, self._airflow_url),
             metadata=as_json(backfill.metadata),
         )
 
@@ -91,5 +91,5 @@ class DetailPages:
     def _job_page(self, job_id: str, form: Form, status: int = 200) -> Response:
         view = JobView.of(self._world.sight(job_id))
         metadata = view.job.metadata
-        task = AirflowTask.of(metadata, self._airflow_url)
+        task = TaskReference.of(metadata, self._airflow_url)
         return page("job", status, view=view, job=view.job, form=form, task=task, metadata=as_json(metadata))

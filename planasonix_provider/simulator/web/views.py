@@ -99,7 +99,7 @@ class JobView:
 
 
 @dataclass(frozen=True)
-class AirflowTask:
+class TaskReference:
     """The try of a task that started something, as the metadata tells.
 
     :param facts: what is known of it, by names for a person.
@@ -110,7 +110,7 @@ class AirflowTask:
     url: str | None
 
     @classmethod
-    def of(cls, metadata: Mapping[str, Any] | None, airflow_url: str | None) -> AirflowTask | None:
+    def of(cls, metadata: Mapping[str, Any] | None, airflow_url: str | None) -> TaskReference | None:
         """Find the task.
 
         :param metadata: what something was started with.

@@ -9,7 +9,7 @@ import pytest
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.model.request_bodies import SyncRequestBody
 from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
-from planasonix_provider.simulator.web.views import AirflowTask
+from planasonix_provider.simulator.web.views import TaskReference
 from tests.support.html_page import Page
 
 FACTS, METRICS, TABLES = "What was started, and when", "What it has moved so far", "What it has loaded"
@@ -226,34 +226,34 @@ def test_nothing_can_be_done_to_an_unknown_thing(send, path):
     assert send(path, seconds="5").status == 404
 
 
-class TestAirflowTask:
+class TestTaskReference:
     def test_has_a_page_where_airflow_is_known(self):
-        task = AirflowTask.of(TASK, "http://localhost:8080/")
+        task = TaskReference.of(TASK, "http://localhost:8080/")
         assert task.url == "http://localhost:8080/dags/nightly/runs/manual__1%2B00%3A00/tasks/load?try_number=2"
-        mapped = AirflowTask.of({**TASK, "map_index": 3}, "https://airflow.example/team")
+        mapped = TaskReference.of({**TASK, "map_index": 3}, "https://airflow.example/team")
         assert mapped.url.startswith("https://airflow.example/team/dags/nightly/runs/")
         assert mapped.url.endswith("/tasks/load/mapped/3?try_number=2")
         assert mapped.facts["Map index"] == "3"
 
     @pytest.mark.parametrize("missing", ["run_id", "task_id"])
     def test_has_none_where_it_cannot_be_known(self, missing):
-        assert AirflowTask.of(TASK, None).url is None
-        assert AirflowTask.of({**TASK, missing: None}, "http://localhost:8080").url is None
+        assert TaskReference.of(TASK, None).url is None
+        assert TaskReference.of({**TASK, missing: None}, "http://localhost:8080").url is None
 
     @pytest.mark.parametrize("metadata", [None, {}, {"task_id": "load"}, {"dag_id": ["nightly"]}, {"dag_id": ""}])
     def test_is_none_where_the_metadata_names_no_dag(self, metadata):
-        assert AirflowTask.of(metadata, "http://localhost:8080") is None
+        assert TaskReference.of(metadata, "http://localhost:8080") is None
 
     def test_is_never_led_astray_by_what_it_is_called(self):
         odd = dict.fromkeys(TASK, "../../x?y#z")
-        task = AirflowTask.of(odd, "http://localhost:8080")
+        task = TaskReference.of(odd, "http://localhost:8080")
         one = quote("../../x?y#z", safe="")
         assert task.url == f"http://localhost:8080/dags/{one}/runs/{one}/tasks/{one}?try_number={one}"
 
     def test_is_linked_from_its_job(self, clock):
         with Simulator(clock=clock, airflow_url="http://localhost:8080") as simulator:
             page = Page(httpx.get(f"{simulator.url}/jobs/{sync(simulator, metadata=TASK)}", timeout=60))
-        assert AirflowTask.of(TASK, "http://localhost:8080").url in page.links
+        assert TaskReference.of(TASK, "http://localhost:8080").url in page.links
 
     @pytest.mark.parametrize("url", ["javascript:alert(1)", "localhost:8080", "http://", "ftp://x", "http://[", ""])
     def test_is_looked_for_on_web_pages_only(self, url):
