@@ -10,7 +10,7 @@ from planasonix_provider.simulator.api.pipeline import RequestPipeline
 from planasonix_provider.simulator.control.control_commands import FailJobCommand, SlowJobCommand
 from planasonix_provider.simulator.web.forms import Form, Typed, send
 from planasonix_provider.simulator.web.render import elsewhere, page, segment
-from planasonix_provider.simulator.web.views import TaskReference, JobRow, JobView, as_json
+from planasonix_provider.simulator.web.views import JobRow, JobView, TaskReference, as_json
 
 #: How many jobs of a backfill a page lists.
 JOBS = 50
