@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.api_clients import Way
+from planasonix_provider.simulator import Simulator
+from tests.support.api_clients import KEY, Way
 from tests.support.raw_server import ONE_JOB, Peer
 
 
@@ -24,6 +25,20 @@ def _peer() -> Iterator[Peer]:
 def peer(_peer: Peer) -> Peer:
     """A server that answers with one job until it is told otherwise."""
     return _peer.does(ONE_JOB)
+
+
+@pytest.fixture(scope="session")
+def _server() -> Iterator[Simulator]:
+    with Simulator(api_key=KEY, connections=["conn_0", "conn_1"], queued_seconds=0, cancelling_seconds=0) as server:
+        yield server
+
+
+@pytest.fixture
+def server(_server: Simulator) -> Simulator:
+    """A simulator whose connections may have several active syncs."""
+    _server.reset()
+    _server.world.configure(conflict="allowed")
+    return _server
 
 
 @pytest.fixture(params=["blocking", "awaited"])

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain, repeat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -41,9 +42,11 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.models import JobReply
 from planasonix_provider.api.retry import NO_RETRY, ON_KILL
 from planasonix_provider.api.transport_errors import faults_named
+from planasonix_provider.simulator import Simulator
 from tests.support.api_clients import KEY, Way, account
+from tests.support.certificates import tls_context
+from tests.support.faults import order_fourteen_faults
 from tests.support.raw_server import JOB, ONE_JOB, RESET, SILENCE, STARTED, Peer, Reaction, Seen, answer, cut, error
-from tests.support.reference_server import ReferenceServer, _self_signed, fourteen_faults
 
 PACKAGE = Path(planasonix_provider.__file__).parent
 
@@ -65,15 +68,11 @@ def nobody() -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def plain() -> Iterator[ReferenceServer]:
-    with ReferenceServer(api_key=KEY) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def tls() -> Iterator[ReferenceServer]:
-    with ReferenceServer(api_key=KEY, tls=True) as server:
-        yield server
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Peer, Path]]:
+    """A server that only its certificate's file makes trusted."""
+    context, certificate = tls_context(tmp_path_factory.mktemp("tls"))
+    with Peer(context) as peer:
+        yield peer.does(ONE_JOB), certificate
 
 
 def failure(way: Way, here: ClientConfig, operation: Callable[[Any], Any] = read) -> PlanasonixError:
@@ -118,17 +117,17 @@ class TestHeaders:
         assert peer.seen[0].path == "/gateway/planasonix/api/v1/jobs/gr%C3%B6%C3%9Fe"
 
     async def test_an_awaited_connection_is_kept_for_the_next_request(
-        self, plain: ReferenceServer, mocker: MockerFixture
+        self, server: Simulator, mocker: MockerFixture
     ) -> None:
         opened = mocker.spy(anyio, "connect_tcp")
-        async with AsyncClient(account(plain.url)) as client:
+        async with AsyncClient(account(server.url)) as client:
             for _ in range(3):
                 assert [job async for job in client.list_jobs()] == []
         assert opened.call_count == 1
 
-    def test_a_connection_is_kept_for_the_next_request(self, plain: ReferenceServer, mocker: MockerFixture) -> None:
+    def test_a_connection_is_kept_for_the_next_request(self, server: Simulator, mocker: MockerFixture) -> None:
         opened = mocker.spy(socket, "create_connection")
-        with Client(account(plain.url)) as client:
+        with Client(account(server.url)) as client:
             for _ in range(3):
                 list(client.list_jobs())
         assert opened.call_count == 1
@@ -286,13 +285,12 @@ class TestSecrets:
         assert KEY not in told(failed.value)
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-    def test_no_redirect_is_followed_with_the_key(self, way: Way, peer: Peer, status: int) -> None:
-        with ReferenceServer(api_key=KEY) as elsewhere:
-            peer.does(answer(status, Location=f"{elsewhere.url}/api/v1/jobs/job_1"))
-            for operation in (read, start):
-                failed = failure(way, account(peer.url), operation)
-                assert f"a redirect to {elsewhere.url}/api/v1/jobs/job_1" in failed.message
-            assert elsewhere.requests == []
+    def test_no_redirect_is_followed_with_the_key(self, way: Way, peer: Peer, server: Simulator, status: int) -> None:
+        peer.does(answer(status, Location=f"{server.url}/api/v1/jobs/job_1"))
+        for operation in (read, start):
+            failed = failure(way, account(peer.url), operation)
+            assert f"a redirect to {server.url}/api/v1/jobs/job_1" in failed.message
+        assert server.requests == []
 
 
 class TestTransport:
@@ -323,9 +321,10 @@ class TestTransport:
         assert "no such host at https://nope.invalid. Check the host" in failed.message
         assert_never_sent(failed)
 
-    def test_a_certificate_that_nobody_trusts(self, way: Way, tls: ReferenceServer) -> None:
-        failed = failure(way, account(tls.url))
-        assert f"no trusted TLS connection (self-signed certificate) at {tls.url}. " in failed.message
+    def test_a_certificate_that_nobody_trusts(self, way: Way, tls: tuple[Peer, Path]) -> None:
+        peer, _ = tls
+        failed = failure(way, account(peer.url))
+        assert f"no trusted TLS connection (self-signed certificate) at {peer.url}. " in failed.message
         assert '"verify" in its extra may name your own CA bundle' in failed.message
         assert_never_sent(failed)
 
@@ -342,19 +341,19 @@ class TestTransport:
             raise httpx.ConnectError("refused") from refused
 
     @pytest.mark.parametrize("trust", ["its own bundle", "nothing is checked"])
-    def test_verify_trusts_what_it_names(self, way: Way, tls: ReferenceServer, trust: str) -> None:
-        verify = str(tls.ca_file) if trust == "its own bundle" else False
-        here = account(tls.url, verify=verify)
-        assert way.take(here, None, lambda client: client.list_jobs()) == []
+    def test_verify_trusts_what_it_names(self, way: Way, tls: tuple[Peer, Path], trust: str) -> None:
+        peer, certificate = tls
+        verify = str(certificate) if trust == "its own bundle" else False
+        assert way.call(account(peer.url, verify=verify), read).id == "job_1"
 
-    def test_tls_spoken_to_a_plain_port(self, way: Way, plain: ReferenceServer) -> None:
-        failed = failure(way, account(plain.url.replace("http:", "https:")))
+    def test_tls_spoken_to_a_plain_port(self, way: Way, server: Simulator) -> None:
+        failed = failure(way, account(server.url.replace("http:", "https:")))
         assert "no TLS, but perhaps plain http at https://127.0.0.1:" in failed.message
         assert "Check the host of the Airflow connection, its scheme and its port." in failed.message
         assert_never_sent(failed)
 
-    def test_plain_spoken_to_a_tls_port(self, way: Way, tls: ReferenceServer) -> None:
-        failed = failure(way, account(tls.url.replace("https:", "http:")))
+    def test_plain_spoken_to_a_tls_port(self, way: Way, tls: tuple[Peer, Path]) -> None:
+        failed = failure(way, account(tls[0].url.replace("https:", "http:")))
         assert isinstance(failed, PlanasonixTransportError)
         assert "the connection broke (" in failed.message
 
@@ -615,9 +614,7 @@ class TestTime:
         assert f"no answer in time at http://127.0.0.1:{port}. " in failed.message
 
     def test_over_tls_as_well(self, way: Way, tmp_path: Path) -> None:
-        certificate, key = _self_signed(tmp_path)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
+        context, certificate = tls_context(tmp_path)
         with dripping(*DRIPS["a header"], context) as port:
             begun = time.monotonic()
             here = account(f"https://127.0.0.1:{port}", read_timeout=60.0, try_timeout=0.3, verify=str(certificate))
@@ -644,8 +641,8 @@ class TestTime:
             way.call(account(peer.url, read_timeout=1.0), start, way.policy(until=way.clock.now + 0.05))
         assert time.monotonic() - begun >= 1
 
-    def test_a_kept_connection_has_the_time_of_each_request(self, plain: ReferenceServer) -> None:
-        with Client(account(plain.url)) as client:
+    def test_a_kept_connection_has_the_time_of_each_request(self, server: Simulator) -> None:
+        with Client(account(server.url)) as client:
             for _ in range(3):
                 assert list(client.list_jobs()) == []
                 client._deadline._end = 0.0  # long ago
@@ -701,10 +698,12 @@ class TestConfiguration:
         assert made.call_count == 1
 
 
-def test_a_socket_rests_between_two_looks_and_is_used_again(mocker: MockerFixture) -> None:
+def test_a_socket_rests_between_two_looks_and_is_used_again(server: Simulator, mocker: MockerFixture) -> None:
+    opened = mocker.spy(anyio, "connect_tcp")
     passed = [0.0]
-    monotonic = time.monotonic
-    mocker.patch("time.monotonic", side_effect=lambda: monotonic() + passed[0])
+    # httpx's clock alone: the server's event loop goes by time.monotonic(), too.
+    shifted = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
+    mocker.patch("httpcore._async.http11.time", shifted)
 
     async def main(url: str) -> None:
         async with AsyncClient(account(url)) as client:
@@ -712,21 +711,20 @@ def test_a_socket_rests_between_two_looks_and_is_used_again(mocker: MockerFixtur
                 await client.send(routes.list_jobs())
                 passed[0] += seconds
 
-    with ReferenceServer(api_key=KEY) as server:
-        asyncio.run(main(server.url))
-        assert len({request.socket for request in server.requests}) == 1
+    asyncio.run(main(server.url))
+    assert opened.call_count == 1
 
 
 class TestRetries:
     @pytest.mark.parametrize("seed", range(4))
-    def test_a_read_survives_fourteen_faults(self, way: Way, seed: int) -> None:
-        with ReferenceServer(api_key=KEY, read_faults=fourteen_faults(seed), connections={"conn_1"}) as server:
-            here = account(server.url)
-            started = way.call(here, start)
-            patient = way.policy(tries=15, seconds=3600.0)
-            assert way.call(here, lambda client: client.get_job(started.id), patient).id == started.id
-            assert len(server.requests) == 1 + 14 + 1
-            assert server.faults_left == (0, 0)
+    def test_a_read_survives_fourteen_faults(self, way: Way, server: Simulator, seed: int) -> None:
+        here = account(server.url)
+        started = way.call(here, start)
+        order_fourteen_faults(server, seed, retry_after="1")
+        patient = way.policy(tries=15, seconds=3600.0)
+        assert way.call(here, lambda client: client.get_job(started.id), patient).id == started.id
+        assert len(server.requests) == 1 + 14 + 1
+        assert server.faults.left() == []
 
     def test_a_policy_may_be_given_for_one_request(self, peer: Peer) -> None:
         peer.does(answer(500))

@@ -9,9 +9,9 @@ from planasonix_provider.api import routes
 from planasonix_provider.api.client import AsyncClient, Client
 from planasonix_provider.api.errors import PlanasonixUnreadableError
 from planasonix_provider.api.operations import Operations
-from tests.support.api_clients import KEY, Way, account
+from planasonix_provider.simulator import Simulator
+from tests.support.api_clients import Way, account
 from tests.support.raw_server import Peer, Reaction, Seen, answer, error
-from tests.support.reference_server import ReferenceServer
 
 
 def pages(*chain: tuple[int, str | None]) -> Reaction:
@@ -132,17 +132,16 @@ def test_a_bad_argument_is_refused_at_once_and_not_at_the_first_step(kind: Any) 
         client.get_job("")
 
 
-def test_a_long_list_of_a_real_server_is_complete_and_without_doubles(way: Way) -> None:
-    with ReferenceServer(api_key=KEY, conflict_on_active=False) as server:
-        with Client(account(server.url)) as client:
-            started = [client.trigger_sync(f"conn_{number % 2}").id for number in range(103)]
-        sent = len(server.requests)
-        listed = way.take(account(server.url), None, every_job)
-        assert [job.id for job in listed] == started[::-1]
-        assert len(server.requests) - sent == 2
-        ours = way.take(account(server.url), None, lambda client: client.list_jobs(connection_id="conn_1"))
-        assert {job.connection_id for job in ours} == {"conn_1"}
-        assert len(ours) == 51
+def test_a_long_list_of_a_real_server_is_complete_and_without_doubles(way: Way, server: Simulator) -> None:
+    with Client(account(server.url)) as client:
+        started = [client.trigger_sync(f"conn_{number % 2}").id for number in range(103)]
+    sent = len(server.requests)
+    listed = way.take(account(server.url), None, every_job)
+    assert [job.id for job in listed] == started[::-1]
+    assert len(server.requests) - sent == 2
+    ours = way.take(account(server.url), None, lambda client: client.list_jobs(connection_id="conn_1"))
+    assert {job.connection_id for job in ours} == {"conn_1"}
+    assert len(ours) == 51
 
 
 @pytest.mark.parametrize("name", [name for name in vars(Operations) if not name.startswith("_")])
@@ -153,14 +152,14 @@ def test_a_method_has_the_name_and_the_words_of_its_route(name: str) -> None:
     assert method.__doc__ == getattr(Operations, name).__doc__ == getattr(routes, name).__doc__
 
 
-def test_every_method_gives_what_its_route_answers(way: Way) -> None:
-    with ReferenceServer(api_key=KEY, looks=1, connections={"conn_1"}) as server:
-        here = account(server.url)
-        started = way.call(here, lambda client: client.trigger_sync("conn_1", pipeline_id="pl_1"))
-        cancelled = way.call(here, lambda client: client.cancel_job(started.id))
-        looked = [way.call(here, lambda client: client.get_job(job_id=started.id)) for _ in range(2)]
-        results = way.call(here, lambda client: client.get_job_results(started.id))
+def test_every_method_gives_what_its_route_answers(way: Way, server: Simulator) -> None:
+    server.plan("conn_1", queued_seconds=60)
+    here = account(server.url)
+    started = way.call(here, lambda client: client.trigger_sync("conn_1", pipeline_id="pl_1"))
+    cancelled = way.call(here, lambda client: client.cancel_job(started.id))
+    polled = way.call(here, lambda client: client.get_job(job_id=started.id))
+    results = way.call(here, lambda client: client.get_job_results(started.id))
     assert (started.status, started.connection_id, started.pipeline_id) == ("queued", "conn_1", "pl_1")
-    assert (cancelled.id, cancelled.status) == (started.id, "cancelling")
-    assert [job.status for job in looked] == ["cancelling", "cancelled"]
+    assert (cancelled.id, cancelled.status) == (started.id, "cancelled")
+    assert polled.status == "cancelled"
     assert (results.job_id, results.status) == (started.id, "cancelled")

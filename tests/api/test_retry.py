@@ -31,9 +31,9 @@ from planasonix_provider.api.retry import (
     has_unknown_effect,
     is_transient,
 )
-from tests.support.api_clients import KEY, Way, account
+from planasonix_provider.simulator import Simulator
+from tests.support.api_clients import Way, account
 from tests.support.raw_server import HTML, ONE_JOB, RESET, SILENCE, STARTED, Peer, Reaction, Seen, answer, cut, error
-from tests.support.reference_server import FaultItem, ReferenceServer, after_effect
 
 
 class Case(NamedTuple):
@@ -307,16 +307,22 @@ def test_an_error_is_ambiguous_if_it_passes_and_may_have_done_something(
     assert has_unknown_effect(failed) is (passing and not nothing)
 
 
-@pytest.mark.parametrize("fault", [("reset",), ("cut",), ("html", 502), ("status", 500, {}), ("status", 503, {})])
-def test_a_start_whose_answer_was_lost_makes_one_job(way: Way, fault: FaultItem) -> None:
-    with ReferenceServer(api_key=KEY, start_faults=[after_effect(fault)], conflict_on_active=False) as server:
-        assert has_unknown_effect(failure(way, server.url, start))
-        assert len(server.jobs) == 1
+@pytest.mark.parametrize(
+    ("kind", "status"), [("reset", None), ("cut", None), ("html", 502), ("status", 500), ("status", 503)]
+)
+def test_a_start_whose_answer_was_lost_makes_one_job(
+    way: Way, server: Simulator, kind: Any, status: int | None
+) -> None:
+    server.fail(kind, route="trigger_sync", when="after", status=status)
+    assert has_unknown_effect(failure(way, server.url, start))
+    assert len(server.jobs()) == 1
 
 
-@pytest.mark.parametrize("faults", [[("status", 429, {})] * 2, [("status", 503, {"Retry-After": "1"})] * 2])
-def test_a_start_that_was_refused_at_the_door_makes_one_job(way: Way, faults: list[FaultItem]) -> None:
-    with ReferenceServer(api_key=KEY, start_faults=faults, conflict_on_active=False) as server:
-        job = way.call(account(server.url), start)
-        assert list(server.jobs) == [job.id]
-        assert len({seen.headers["idempotency-key"] for seen in server.requests}) == 1
+@pytest.mark.parametrize(("status", "headers"), [(429, {}), (503, {"Retry-After": "1"})])
+def test_a_start_that_was_refused_at_the_door_makes_one_job(
+    way: Way, server: Simulator, status: int, headers: dict[str, str]
+) -> None:
+    server.fail("status", route="trigger_sync", times=2, status=status, headers=headers)
+    job = way.call(account(server.url), start)
+    assert [made.id for made in server.jobs()] == [job.id]
+    assert len({request.headers["idempotency-key"] for request in server.requests}) == 1

@@ -17,7 +17,7 @@ from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
-from tests.support.reference_server import ReferenceServer, fourteen_faults
+from tests.support.faults import order_fourteen_faults
 from tests.support.scenarios import CONNECTION, backfill, is_asked, meanwhile, routes_asked, the_one
 from tests.support.task_runs import Run, context, drive
 from tests.support.time_travel import travelling
@@ -309,21 +309,11 @@ class TestBadInput:
 
 
 @pytest.mark.parametrize(("way", "seed"), [(False, 3), (True, 4)], ids=["on a worker", "deferred"])
-def test_comes_through_fourteen_faults_with_one_backfill(way: bool, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    faults = [("status", 429, {"Retry-After": "0"}) if 429 in fault else fault for fault in fourteen_faults(seed)]
-    with ReferenceServer(
-        api_key=API_KEY,
-        backfill_looks=6,
-        backfill_jobs=5,
-        read_faults=faults,
-        start_faults=[("status", 503, {"Retry-After": "0"})],
-    ) as server:
-        connection = {"conn_type": "planasonix", "host": server.url, "password": API_KEY}
-        monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(connection))
-        run = drive(lambda: backfill(connection_id="conn_1", poll_interval=0.02, deferrable=way))
-        backfills = list(server.backfills.values())
+def test_comes_through_fourteen_faults_with_one_backfill(way: bool, seed: int, simulator: Simulator) -> None:
+    simulator.fail("status", route="trigger_backfill", status=503, headers={"Retry-After": "0"})
+    order_fourteen_faults(simulator, seed, routes=("get_backfill", "get_job_results"))
+    run = drive(lambda: backfill(poll_interval=0.02, deferrable=way))
     assert run.error is None, run.log.lines
-    assert server.faults_left == (0, 0)
-    assert [one["status"] for one in backfills] == ["completed"]
-    assert run.result["jobs_total"] == 5
+    assert simulator.faults.left() == []
+    assert [one.status for one in simulator.backfills()] == ["completed"]
     assert API_KEY not in run.said

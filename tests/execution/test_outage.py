@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 
+from dev.processes import free_port
 from planasonix_provider.__main__ import main
 from planasonix_provider.api.errors import (
     PlanasonixError,
@@ -29,7 +30,6 @@ from tests.conftest import API_KEY
 from tests.support.attempts import dies
 from tests.support.hanging_responses import Hanging
 from tests.support.outages import KINDS, MINUTE, PROXY_STATUSES, outage
-from tests.support.reference_server import ReferenceServer
 from tests.support.scenarios import CONNECTION, ENDED, backfill, killed, routes_asked, started, starts, sync
 from tests.support.task_runs import Run, drive
 from tests.support.time_travel import BEGAN, TravelledClock, travelling
@@ -170,9 +170,9 @@ class TestOfFortyMinutes:
 def test_of_a_server_that_is_stopped_and_started_again_loses_and_doubles_nothing(
     make: Make, monkeypatch: pytest.MonkeyPatch, minutes: float
 ) -> None:
-    with travelling(monkeypatch) as travel, ReferenceServer(api_key=API_KEY, looks=30) as server:
-        connection = {"conn_type": "planasonix", "host": server.url, "password": API_KEY}
-        monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(connection))
+    with Simulator(api_key=API_KEY, port=free_port()) as server, travelling(monkeypatch) as travel:
+        monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(server.airflow_connection()))
+        take(server, 3 * HOUR)
         pass_time = travel.sleep
         left = [(5 * MINUTE, server.stop), ((5 + minutes) * MINUTE, server.start)]
 
@@ -187,9 +187,9 @@ def test_of_a_server_that_is_stopped_and_started_again_loses_and_doubles_nothing
         if minutes > 60:
             assert isinstance(run.error, PlanasonixOutageError)
             run = drive(make, notes, try_number=2)
-        work = list((server.backfills or server.jobs).values())
+        work = server.backfills() or server.jobs()
     assert run.error is None
-    assert [one["id"] for one in work] == [id_of(run)]
+    assert [one.id for one in work] == [id_of(run)]
     assert travel.passed > (5 + minutes) * MINUTE
 
 

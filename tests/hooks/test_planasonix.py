@@ -33,18 +33,33 @@ from planasonix_provider.api.retry import NO_RETRY
 from planasonix_provider.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR, get_provider_info
 from planasonix_provider.hooks.connection_settings import ConnectionSettings
 from planasonix_provider.hooks.planasonix import PlanasonixHook, missing_connection_hint
+from planasonix_provider.simulator import Simulator
 from tests.hooks.conftest import KEY, Connect, drawn
-from tests.support.reference_server import FaultItem, ReferenceServer
+from tests.support.certificates import tls_context
+from tests.support.raw_server import Peer, answer
 
 
-@pytest.fixture
-def server() -> Iterator[ReferenceServer]:
-    with ReferenceServer(api_key=KEY, looks=1, connections={"conn_1"}) as server:
+@pytest.fixture(scope="module")
+def _server() -> Iterator[Simulator]:
+    with Simulator(api_key=KEY, connections=["conn_1"], queued_seconds=60, cancelling_seconds=0) as server:
         yield server
 
 
 @pytest.fixture
-def hook(server: ReferenceServer, connect: Connect) -> Iterator[PlanasonixHook]:
+def server(_server: Simulator) -> Simulator:
+    _server.reset()
+    return _server
+
+
+def rotate(server: Simulator, connect: Connect) -> None:
+    """Replace the API key of the server, and that of the Airflow connection."""
+    server.world.keys.revoke(KEY)
+    server.world.keys.add("plnx_test_rotated")
+    connect(host=server.url, password="plnx_test_rotated")
+
+
+@pytest.fixture
+def hook(server: Simulator, connect: Connect) -> Iterator[PlanasonixHook]:
     with PlanasonixHook(connect(host=server.url)) as hook:
         yield hook
 
@@ -61,15 +76,15 @@ class TestMethods:
     def test_each_route_is_a_method_that_blocks(self, hook: PlanasonixHook) -> None:
         job = hook.trigger_sync("conn_1", pipeline_id="pl_1", metadata={"dag_id": "d"})
         assert [listed.id for listed in hook.list_jobs(connection_id="conn_1")] == [job.id]
-        assert hook.cancel_job(job.id).status == "cancelling"
-        assert [hook.get_job(job_id=job.id).status for _ in range(2)] == ["cancelling", "cancelled"]
+        assert hook.cancel_job(job.id).status == "cancelled"
+        assert hook.get_job(job_id=job.id).status == "cancelled"
         assert hook.get_job_results(job.id).status == "cancelled"
 
     async def test_each_route_is_a_method_that_is_awaited(self, hook: PlanasonixHook) -> None:
         job = await hook.aio.trigger_sync("conn_1", pipeline_id="pl_1", metadata={"dag_id": "d"})
         assert [listed.id async for listed in hook.aio.list_jobs(connection_id="conn_1")] == [job.id]
-        assert (await hook.aio.cancel_job(job.id)).status == "cancelling"
-        assert [(await hook.aio.get_job(job_id=job.id)).status for _ in range(2)] == ["cancelling", "cancelled"]
+        assert (await hook.aio.cancel_job(job.id)).status == "cancelled"
+        assert (await hook.aio.get_job(job_id=job.id)).status == "cancelled"
         assert (await hook.aio.get_job_results(job.id)).status == "cancelled"
 
     def test_the_methods_are_the_same_everywhere(self) -> None:
@@ -77,14 +92,14 @@ class TestMethods:
             assert all(getattr(kind, name) is vars(Operations)[name] for name in vars(Operations) if name[0] != "_")
 
     def test_an_error_of_the_api_reaches_the_caller(self, hook: PlanasonixHook) -> None:
-        with pytest.raises(PlanasonixNotFoundError, match="There is no job job_of_nobody"):
+        with pytest.raises(PlanasonixNotFoundError, match="no job 'job_of_nobody'"):
             hook.get_job("job_of_nobody")
 
     async def test_an_error_of_the_api_reaches_who_awaits(self, hook: PlanasonixHook) -> None:
-        with pytest.raises(PlanasonixNotFoundError, match="There is no job job_of_nobody"):
+        with pytest.raises(PlanasonixNotFoundError, match="no job 'job_of_nobody'"):
             await hook.aio.get_job("job_of_nobody")
 
-    def test_a_request_says_that_airflow_asks(self, hook: PlanasonixHook, server: ReferenceServer) -> None:
+    def test_a_request_says_that_airflow_asks(self, hook: PlanasonixHook, server: Simulator) -> None:
         list(hook.list_jobs())
         assert " Airflow/" in server.requests[0].headers["user-agent"]
 
@@ -94,12 +109,11 @@ class TestMethods:
         hook.close()
         assert list(hook.list_jobs()) == []
 
-    def test_a_policy_may_be_given_for_one_request(self, hook: PlanasonixHook, connect: Connect) -> None:
-        with ReferenceServer(api_key=KEY, read_faults=[("status", 500, {})]) as faulty:
-            connect(host=faulty.url)
-            with pytest.raises(PlanasonixServerError):
-                hook.send(routes.list_jobs(), NO_RETRY)
-            assert len(faulty.requests) == 1
+    def test_a_policy_may_be_given_for_one_request(self, hook: PlanasonixHook, server: Simulator) -> None:
+        server.fail("status")
+        with pytest.raises(PlanasonixServerError):
+            hook.send(routes.list_jobs(), NO_RETRY)
+        assert len(server.requests) == 1
 
     async def test_clients_are_at_hand_for_what_has_no_method(self, hook: PlanasonixHook) -> None:
         with hook.client() as client, hook.get_conn() as conn:
@@ -223,27 +237,25 @@ class TestConnection:
         assert [record for record in caplog.records if record.name == "asyncio"] == []
 
     def test_a_key_that_was_rotated_is_read_again(
-        self, hook: PlanasonixHook, server: ReferenceServer, connect: Connect
+        self, hook: PlanasonixHook, server: Simulator, connect: Connect
     ) -> None:
         list(hook.list_jobs())
-        server.accept_keys("plnx_test_rotated")
-        connect(host=server.url, password="plnx_test_rotated")
+        rotate(server, connect)
         assert list(hook.list_jobs()) == []
-        assert [request.outcome for request in server.requests] == [200, 401, 200]
+        assert [request.status for request in server.requests] == [200, 401, 200]
 
-    def test_a_key_that_is_refused_is_not_tried_twice(self, hook: PlanasonixHook, server: ReferenceServer) -> None:
+    def test_a_key_that_is_refused_is_not_tried_twice(self, hook: PlanasonixHook, server: Simulator) -> None:
         list(hook.list_jobs())
-        server.accept_keys("plnx_test_rotated")
+        server.world.keys.revoke(KEY)
         with pytest.raises(PlanasonixAuthenticationError):
             list(hook.list_jobs())
-        assert [request.outcome for request in server.requests] == [200, 401]
+        assert [request.status for request in server.requests] == [200, 401]
 
     async def test_who_awaits_reads_the_connection_at_each_call(
-        self, hook: PlanasonixHook, server: ReferenceServer, connect: Connect
+        self, hook: PlanasonixHook, server: Simulator, connect: Connect
     ) -> None:
         assert [job async for job in hook.aio.list_jobs()] == []
-        server.accept_keys("plnx_test_rotated")
-        connect(host=server.url, password="plnx_test_rotated")
+        rotate(server, connect)
         assert [job async for job in hook.aio.list_jobs()] == []
 
     def test_a_hook_does_not_show_the_key(self, hook: PlanasonixHook) -> None:
@@ -257,8 +269,8 @@ def verdict(conn_id: str) -> tuple[bool, str]:
     return works, message
 
 
-def test_a_refusal_names_the_airflow_connection_whose_key_it_is(connect: Connect, server: ReferenceServer) -> None:
-    server.accept_keys("plnx_test_another")
+def test_a_refusal_names_the_airflow_connection_whose_key_it_is(connect: Connect, server: Simulator) -> None:
+    server.world.keys.revoke(KEY)
     with (
         PlanasonixHook(connect(host=server.url)) as hook,
         pytest.raises(
@@ -270,12 +282,12 @@ def test_a_refusal_names_the_airflow_connection_whose_key_it_is(connect: Connect
 
 
 class TestTheTestButton:
-    def test_all_is_well(self, connect: Connect, server: ReferenceServer) -> None:
+    def test_all_is_well(self, connect: Connect, server: Simulator) -> None:
         works, message = verdict(connect(host=server.url))
         assert (works, message) == (True, f"Connected to {server.url}. The API key may read jobs.")
-        assert [seen.path for seen in server.requests] == ["/api/v1/jobs?limit=1"]
+        assert [(seen.path, seen.query) for seen in server.requests] == [("/api/v1/jobs", "limit=1")]
 
-    def test_a_key_of_the_extra_that_nothing_reads(self, connect: Connect, server: ReferenceServer) -> None:
+    def test_a_key_of_the_extra_that_nothing_reads(self, connect: Connect, server: Simulator) -> None:
         hook = PlanasonixHook(connect(host=server.url, extra={"orgnization_id": "org_secret"}))
         assert hook.test_connection() == (
             True,
@@ -289,11 +301,12 @@ class TestTheTestButton:
         assert not works
         assert "no such host at https://nope.invalid. Check the host of the Airflow connection" in message
 
-    def test_refused(self, connect: Connect, server: ReferenceServer) -> None:
-        server.stop()
-        works, message = verdict(connect(host=server.url))
+    def test_refused(self, connect: Connect) -> None:
+        with Simulator() as stopped:
+            url = stopped.url
+        works, message = verdict(connect(host=url))
         assert not works
-        assert f"connection refused at {server.url}. Check the host and port of the Airflow connection," in message
+        assert f"connection refused at {url}. Check the host and port of the Airflow connection," in message
 
     def test_an_airflow_that_cannot_give_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def down(_: str) -> None:
@@ -306,13 +319,14 @@ class TestTheTestButton:
             "health of Airflow's API server, database or secrets backend.",
         )
 
-    def test_a_certificate_that_nobody_trusts(self, connect: Connect) -> None:
-        with ReferenceServer(api_key=KEY, tls=True) as tls:
+    def test_a_certificate_that_nobody_trusts(self, connect: Connect, tmp_path: Path) -> None:
+        context, certificate = tls_context(tmp_path)
+        with Peer(context).does(answer(200, {"data": [], "meta": {"page": {"cursor": None}}})) as tls:
             works, message = verdict(connect(host=tls.url))
             assert not works
             assert "no trusted TLS connection (self-signed certificate)" in message
             assert '"verify" in its extra may name your own CA bundle' in message
-            assert verdict(connect(host=tls.url, extra={"verify": str(tls.ca_file)}))[0]
+            assert verdict(connect(host=tls.url, extra={"verify": str(certificate)}))[0]
 
     def test_a_ca_bundle_that_is_not_there(self, connect: Connect, tmp_path: Path) -> None:
         works, message = verdict(connect(extra={"verify": str(tmp_path / "ca.pem")}))
@@ -322,38 +336,40 @@ class TestTheTestButton:
     @pytest.mark.parametrize(
         ("fault", "words"),
         [
-            (("html", 200), "with an HTML page, as a proxy or a login page between here and the API sends"),
-            (("html", 502), "502 Bad Gateway with an HTML page"),
-            (("empty",), "with an empty body"),
-            (("cut",), "the connection broke"),
             (
-                ("status", 403, {}),
-                "403 Forbidden (forbidden: This answer was planned by the test). The API key of",
+                {"kind": "html", "status": 200},
+                "with an HTML page, as a proxy or a login page between here and the API",
             ),
-            (("status", 429, {}), "429 Too Many Requests"),
+            ({"kind": "html", "status": 502}, "502 Bad Gateway with an HTML page"),
+            ({"kind": "empty"}, "with an empty body"),
+            ({"kind": "cut", "when": "after"}, "the connection broke"),
+            ({"kind": "status", "status": 403}, "The API key of the Airflow connection lacks the scope"),
+            ({"kind": "status", "status": 429}, "429 Too Many Requests"),
         ],
     )
-    def test_an_answer_that_is_no_list_of_jobs(self, connect: Connect, fault: FaultItem, words: str) -> None:
-        with ReferenceServer(api_key=KEY, read_faults=[fault]) as faulty:
-            works, message = verdict(connect(host=faulty.url))
-            assert (works, len(faulty.requests)) == (False, 1)
+    def test_an_answer_that_is_no_list_of_jobs(
+        self, connect: Connect, server: Simulator, fault: Any, words: str
+    ) -> None:
+        server.fail(**fault)
+        works, message = verdict(connect(host=server.url))
+        assert (works, len(server.requests)) == (False, 1)
         assert words in message
 
-    def test_a_key_that_is_not_known(self, connect: Connect, server: ReferenceServer) -> None:
-        server.accept_keys("plnx_test_another")
+    def test_a_key_that_is_not_known(self, connect: Connect, server: Simulator) -> None:
+        server.world.keys.revoke(KEY)
         works, message = verdict(connect(host=server.url))
         assert not works
         assert "401 Unauthorized (unauthorized: " in message
         assert "The API key of the Airflow connection, which is its password, is missing" in message
 
     @pytest.mark.parametrize("path", ["/app", "/api", "/api/v2"])
-    def test_a_path_that_does_not_lead_to_the_api(self, connect: Connect, server: ReferenceServer, path: str) -> None:
+    def test_a_path_that_does_not_lead_to_the_api(self, connect: Connect, server: Simulator, path: str) -> None:
         works, message = verdict(connect(host=server.url + path))
         assert not works
         assert message.startswith(f"{server.url}{path} answers, but has no Orchestration API at /api/v1: ")
         assert "not the web app's" in message
 
-    def test_a_path_that_the_reference_shows_is_no_mistake(self, connect: Connect, server: ReferenceServer) -> None:
+    def test_a_path_that_the_reference_shows_is_no_mistake(self, connect: Connect, server: Simulator) -> None:
         assert verdict(connect(host=f"{server.url}/api/v1/"))[0]
 
     def test_a_connection_that_makes_no_sense(self, connect: Connect) -> None:
@@ -366,7 +382,7 @@ class TestTheTestButton:
         assert not works
         assert message.startswith("There is no Airflow connection 'planasonix_of_nobody'")
 
-    def test_airflow_finds_it_by_the_connection_type(self, connect: Connect, server: ReferenceServer) -> None:
+    def test_airflow_finds_it_by_the_connection_type(self, connect: Connect, server: Simulator) -> None:
         connection = Connection(conn_id=connect(host=server.url), conn_type="planasonix")
         assert connection.test_connection() == (True, f"Connected to {server.url}. The API key may read jobs.")
 

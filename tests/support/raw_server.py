@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import socketserver
+import ssl
 import struct
 import threading
 from collections.abc import Callable
@@ -61,13 +62,14 @@ HTML = b"<!DOCTYPE html><html><body>Sign in to go on</body></html>"
 
 
 class Peer:
-    """The server, on a free port of this machine. Each connection is one request."""
+    """The server, on a free port of this machine. Each connection is one request; with a context, over TLS."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
         self.reactions: list[Reaction] = []
         self.seen: list[Seen] = []
         self._server = _Server(self)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     def does(self, *reactions: Reaction) -> Self:
@@ -110,6 +112,11 @@ class _Server(socketserver.ThreadingTCPServer):
 class _Handler(socketserver.StreamRequestHandler):
     server: _Server
     disable_nagle_algorithm = True
+
+    def setup(self) -> None:
+        if tls := self.server.peer.tls:
+            self.request = tls.wrap_socket(self.request, server_side=True)
+        super().setup()
 
     def handle(self) -> None:
         line = self.rfile.readline().decode("latin-1").split()

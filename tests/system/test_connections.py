@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,14 +9,9 @@ from dev.local_airflow import LocalAirflow
 from dev.processes import free_port
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
-from tests.support.reference_server import ReferenceServer
+from tests.support.certificates import tls_context
+from tests.support.raw_server import Peer, answer
 from tests.system.conftest import Notes
-
-
-@pytest.fixture
-def reference() -> Iterator[ReferenceServer]:
-    with ReferenceServer(api_key=API_KEY) as server:
-        yield server
 
 
 def tried(airflow: LocalAirflow, note: Notes, **fields: Any) -> tuple[bool, str]:
@@ -28,16 +23,16 @@ def tried(airflow: LocalAirflow, note: Notes, **fields: Any) -> tuple[bool, str]
     return answer["status"], answer["message"]
 
 
-def test_a_good_connection_is_told_so(airflow: LocalAirflow, reference: ReferenceServer, note: Notes) -> None:
-    works, message = tried(airflow, note, host=reference.url)
+def test_a_good_connection_is_told_so(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
+    works, message = tried(airflow, note, host=simulator.url)
     assert works
-    assert message == f"Connected to {reference.url}. The API key may read jobs."
+    assert message == f"Connected to {simulator.url}. The API key may read jobs."
 
 
 def test_an_address_of_the_routes_own_prefix_is_the_same(
-    airflow: LocalAirflow, reference: ReferenceServer, note: Notes
+    airflow: LocalAirflow, simulator: Simulator, note: Notes
 ) -> None:
-    assert tried(airflow, note, host=f"{reference.url}/api/v1")[0]
+    assert tried(airflow, note, host=f"{simulator.url}/api/v1")[0]
 
 
 def test_a_host_that_does_not_exist(airflow: LocalAirflow, note: Notes) -> None:
@@ -55,32 +50,33 @@ def test_a_port_where_nobody_listens(airflow: LocalAirflow, note: Notes) -> None
     assert "Check the host and port" in message
 
 
-def test_a_certificate_that_nobody_trusts(airflow: LocalAirflow, note: Notes) -> None:
-    with ReferenceServer(api_key=API_KEY, tls=True) as server:
+def test_a_certificate_that_nobody_trusts(airflow: LocalAirflow, note: Notes, tmp_path: Path) -> None:
+    context, certificate = tls_context(tmp_path)
+    with Peer(context).does(answer(200, {"data": [], "meta": {"page": {"cursor": None}}})) as server:
         works, message = tried(airflow, note, host=server.url)
         assert not works
         assert "no trusted TLS connection" in message
         assert '"verify" in its extra may name your own CA bundle' in message
-        assert tried(airflow, note, host=server.url, extra=f'{{"verify": "{server.ca_file}"}}')[0]
+        assert tried(airflow, note, host=server.url, extra=f'{{"verify": "{certificate}"}}')[0]
 
 
-def test_https_where_plain_http_is_served(airflow: LocalAirflow, reference: ReferenceServer, note: Notes) -> None:
-    works, message = tried(airflow, note, host=reference.url.replace("http:", "https:"))
+def test_https_where_plain_http_is_served(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
+    works, message = tried(airflow, note, host=simulator.url.replace("http:", "https:"))
     assert not works
     assert "Check the host of the Airflow connection, its scheme and its port." in message
 
 
 @pytest.mark.parametrize("status", [200, 502])
-def test_a_page_of_a_proxy(status: int, airflow: LocalAirflow, note: Notes) -> None:
-    with ReferenceServer(api_key=API_KEY, read_faults=[("html", status)]) as server:
-        works, message = tried(airflow, note, host=server.url)
+def test_a_page_of_a_proxy(status: int, airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
+    simulator.fail("html", status=status)
+    works, message = tried(airflow, note, host=simulator.url)
     assert not works
     assert "HTML page" in message
     assert "proxy" in message
 
 
-def test_a_key_that_is_wrong(airflow: LocalAirflow, reference: ReferenceServer, note: Notes) -> None:
-    works, message = tried(airflow, note, host=reference.url, password="plnx_test_mistyped")
+def test_a_key_that_is_wrong(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
+    works, message = tried(airflow, note, host=simulator.url, password="plnx_test_mistyped")
     assert not works
     assert "401" in message
     assert "The API key of the Airflow connection, which is its password, is missing" in message
@@ -96,14 +92,14 @@ def test_a_key_that_may_not_read_jobs(airflow: LocalAirflow, simulator: Simulato
     assert key not in message
 
 
-def test_a_path_that_leads_astray(airflow: LocalAirflow, reference: ReferenceServer, note: Notes) -> None:
-    works, message = tried(airflow, note, host=f"{reference.url}/gateway")
+def test_a_path_that_leads_astray(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
+    works, message = tried(airflow, note, host=f"{simulator.url}/gateway")
     assert not works
-    assert f"{reference.url}/gateway answers, but has no Orchestration API at /api/v1" in message
+    assert f"{simulator.url}/gateway answers, but has no Orchestration API at /api/v1" in message
 
 
-def test_no_key(airflow: LocalAirflow, reference: ReferenceServer, note: Notes) -> None:
-    works, message = tried(airflow, note, host=reference.url, password="")
+def test_no_key(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
+    works, message = tried(airflow, note, host=simulator.url, password="")
     assert not works
     assert "has no API key" in message
 

@@ -11,7 +11,6 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException
 
 from planasonix_provider import clock, state_store
-from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.api.models import BackfillBody, SyncBody
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import cursor_store
@@ -19,8 +18,6 @@ from planasonix_provider.triggers.events import HAS_WATCHERS
 from planasonix_provider.triggers.planasonix import PlanasonixEventTrigger
 from planasonix_provider.waiting.attempt import ATTEMPT_KEY
 from planasonix_provider.watchers.completion_stream import GONE_AFTER, LOOK_AGAIN_AFTER
-from tests.support.api_clients import KEY, account
-from tests.support.reference_server import ReferenceServer
 from tests.support.time_travel import BEGAN, TravelledClock, travelling
 from tests.support.triggerer import HAS_SHARED_STREAMS, Store, Triggerer
 
@@ -646,36 +643,6 @@ class TestTrouble:
             await triggerer.kill()
 
         clock.run(main())
-
-
-@watchers
-@pytest.mark.parametrize("newest_first", [True, False])
-def test_it_watches_a_server_that_was_written_from_the_reference_alone(
-    monkeypatch: pytest.MonkeyPatch, newest_first: bool
-) -> None:
-    store = Store()
-    monkeypatch.setattr(state_store, "variable_class", lambda: store)
-
-    async def main(server: ReferenceServer) -> list[str]:
-        triggerer = Triggerer(store)
-        triggerer.watch(PlanasonixEventTrigger(poll_interval=0.3, events=["job.succeeded"]))
-        async with asyncio.timeout(240):
-            while not store.kept:  # noqa: ASYNC110 - it comes in another thread
-                await asyncio.sleep(0.05)
-            async with AsyncClient(account(server.url)) as client:
-                jobs = [(await client.trigger_sync(f"conn_{number}")).id for number in range(130)]
-            while len(store.heard) < len(jobs):  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.05)
-        await triggerer.kill()
-        return jobs
-
-    with ReferenceServer(
-        api_key=KEY, queued_seconds=0, running_seconds=0.6, outcome="succeeded", newest_first=newest_first
-    ) as server:
-        connection = {"conn_type": "planasonix", "host": server.url, "password": KEY}
-        monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(connection))
-        jobs = clock.run(main(server))
-    assert store.ids() == dict.fromkeys(jobs, 1)
 
 
 @watchers
