@@ -1,4 +1,4 @@
-"""Tests of your own DAGs, without an account and without waiting: the pytest fixture ``planasonix``."""
+"""The pytest fixture ``planasonix``: tests of your own DAGs, without an account and without waiting."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Planasonix", "StartedWork", "TaskRun"]
 
-_HOMES = {"Planasonix": "planasonix", "Start": "starts", "TaskRun": "tasks"}
+_MODULES = {"Planasonix": "planasonix", "StartedWork": "started_work", "TaskRun": "task_run"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for only then: pytest loads this package in each of its runs, and Airflow is not ready."""
-    if name not in _HOMES:
+    """Import a class at its first use: pytest loads this package in every run, before Airflow is set up."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

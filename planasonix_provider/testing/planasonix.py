@@ -1,4 +1,4 @@
-"""What a test does with Planasonix: says what is to happen there, and asks what has happened."""
+"""The fixture ``planasonix``: plans what happens in Planasonix, runs tasks, and asserts what was started."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any, Literal
 import pytest
 
 from planasonix_provider import validators
-from planasonix_provider import validators as checks
 from planasonix_provider.api import client, rate_limiter
 from planasonix_provider.api.client_config import ClientConfig
 from planasonix_provider.api.errors import PlanasonixConfigurationError
@@ -20,35 +19,35 @@ from planasonix_provider.api.models import BackfillBody, SyncBody
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.model.backfill_plans import BackfillPlan
 from planasonix_provider.start_parameters import StartKind
-from planasonix_provider.testing.planned_starts import LaterStarts
-from planasonix_provider.testing.skip_polls import leap
-from planasonix_provider.testing.started_work import StartedWork, described, in_final_form, listed, starts_of
+from planasonix_provider.testing.planned_starts import PlannedStarts
+from planasonix_provider.testing.skip_polls import skip_polls
+from planasonix_provider.testing.started_work import StartedWork, describe, describe_all, normalize, started_work
 from planasonix_provider.testing.task_run import GivenXComs, TaskRun, is_mapped, mapped_arguments, run_task
-from planasonix_provider.testing.time_travel import TravelledClock, travelling
+from planasonix_provider.testing.time_travel import TravelledClock, travel_time
 
-#: How long a sync or a backfill takes that a test says nothing else of, and how long it is queued before.
-TAKES = timedelta(minutes=1)
-QUEUED = timedelta(seconds=2)
+#: The default duration of a sync or a backfill, and the time that it is queued before.
+DEFAULT_DURATION = timedelta(minutes=1)
+QUEUE_TIME = timedelta(seconds=2)
 
 
 class Planasonix:
-    """A Planasonix for one test; the fixture ``planasonix`` gives it.
+    """A Planasonix for one test: the value of the fixture ``planasonix``.
 
-    :param simulator: what plays Planasonix. It can do more than is offered here: lose answers (its method ``fail``),
-        plan a backfill job by job, tell of each request.
+    :param simulator: the simulator. It offers more: lost responses (its method ``fail``), plans for each job of a
+        backfill, and a log of all requests.
     :param travel: the clock.
-    :param patch: sets what is undone after the test.
+    :param patch: undoes all changes after the test.
     """
 
     def __init__(self, simulator: Simulator, travel: TravelledClock, patch: pytest.MonkeyPatch) -> None:
-        self._later = LaterStarts(simulator.world, patch)
+        self._later = PlannedStarts(simulator.world, patch)
         self.simulator = simulator
         self._travel = travel
         self._patch = patch
         self._began = datetime.now(UTC)
 
     def add_airflow_connection(self, planasonix_conn_id: str) -> None:
-        """Let an Airflow connection lead here, besides ``planasonix_default``.
+        """Add an Airflow connection to this Planasonix, besides ``planasonix_default``.
 
         :param planasonix_conn_id: the connection's id, as in the DAG.
         :raises ValueError: if it is empty.
@@ -57,10 +56,10 @@ class Planasonix:
         self._patch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(self.simulator.airflow_connection()))
 
     def add_connections(self, *connection_ids: str) -> None:
-        """Let connections exist in Planasonix; what is started on any other is refused with a 404.
+        """Add connections in Planasonix. Starts on other connections get the response 404.
 
-        :param connection_ids: their ids. One that a test says anything else of need not be named here.
-        :raises ValueError: if one could be no id.
+        :param connection_ids: their ids. Connections that other methods name are added automatically.
+        :raises ValueError: if an id is invalid.
         """
         for connection_id in connection_ids:
             self.simulator.world.add_connection(validators.identifier("connection_id", connection_id))
@@ -69,25 +68,25 @@ class Planasonix:
         self,
         connection_id: str,
         *,
-        takes: timedelta | float = TAKES,
+        takes: timedelta | float = DEFAULT_DURATION,
         tables: Mapping[str, int] | None = None,
         warnings: Mapping[str, str] | None = None,
         times: int | None = None,
     ) -> None:
-        """Let the syncs and the backfills of a connection succeed.
+        """Plan that syncs and backfills of a connection succeed.
 
-        :param connection_id: the connection; it need not exist before.
-        :param takes: how long each runs, in seconds or as a ``timedelta``; default a minute. It is queued for two
-            seconds before.
-        :param tables: how many rows it loads into each table; default: some into ``public.orders``. A backfill that is
-            asked for certain tables loads only these.
-        :param warnings: what the results warn of: messages by their codes; default nothing.
-        :param times: for how many syncs, and as many backfills, this holds; what is said of the next ones comes after.
-            ``None``, the default, is for all that nothing else is said of.
-        :raises ValueError: if a value makes no sense.
+        :param connection_id: the connection; it is added if it does not exist.
+        :param takes: the duration of each, in seconds or as a ``timedelta``; default one minute. Each is queued for
+            two seconds before.
+        :param tables: the number of rows by table; default: some rows in ``public.orders``. A backfill of certain
+            tables loads only these.
+        :param warnings: the warnings in the results, as messages by code; default none.
+        :param times: for this number of syncs, and of backfills; later plans follow. Default ``None``: all without
+            another plan.
+        :raises ValueError: if a value is invalid.
         """
-        told = [{"code": code, "message": message} for code, message in (warnings or {}).items()]
-        self._plan(connection_id, "succeeded", takes, tables, times, warnings=told)
+        listed = [{"code": code, "message": message} for code, message in (warnings or {}).items()]
+        self._plan(connection_id, "succeeded", takes, tables, times, warnings=listed)
 
     def will_fail(
         self,
@@ -95,23 +94,23 @@ class Planasonix:
         *,
         code: str = "sync_failed",
         message: str = "The test lets it fail.",
-        takes: timedelta | float = TAKES,
+        takes: timedelta | float = DEFAULT_DURATION,
         tables: Mapping[str, int] | None = None,
         times: int | None = None,
     ) -> None:
-        """Let the syncs and the backfills of a connection fail. Half of the rows are loaded before.
+        """Plan that syncs and backfills of a connection fail after half of the rows.
 
-        :param connection_id: the connection; it need not exist before.
-        :param code: the code of the error, as ``source_unreachable``; default ``sync_failed``.
-        :param message: its message; default: that the test lets it fail.
-        :param takes: how long each runs before it fails, as in :meth:`will_succeed`; default a minute.
-        :param tables: how many rows there are to load, as in :meth:`will_succeed`.
-        :param times: for how many syncs, and as many backfills; 1 fails the first try of a task and not the second.
-            ``None``, the default, is for all that nothing else is said of.
-        :raises ValueError: if a value makes no sense.
+        :param connection_id: the connection; it is added if it does not exist.
+        :param code: the error code, for example ``source_unreachable``; default ``sync_failed``.
+        :param message: the error message; default ``The test lets it fail.``
+        :param takes: the duration until the failure, as in :meth:`will_succeed`; default one minute.
+        :param tables: the number of rows by table, as in :meth:`will_succeed`.
+        :param times: for this number of syncs, and of backfills: 1 fails a task's first try only. Default ``None``:
+            all without another plan.
+        :raises ValueError: if a value is invalid.
         """
-        why = {"code": validators.text("code", code), "message": validators.text("message", message)}
-        self._plan(connection_id, "failed", takes, tables, times, **why)
+        error = {"code": validators.text("code", code), "message": validators.text("message", message)}
+        self._plan(connection_id, "failed", takes, tables, times, **error)
 
     def _plan(
         self,
@@ -123,7 +122,7 @@ class Planasonix:
         **how: Any,
     ) -> None:
         self.add_connections(connection_id)
-        how |= {"queued_seconds": QUEUED.total_seconds(), "running_seconds": validators.seconds("takes", takes)}
+        how |= {"queued_seconds": QUEUE_TIME.total_seconds(), "running_seconds": validators.seconds("takes", takes)}
         if tables is not None:
             how["tables"] = tables
         self.simulator.plan(connection_id, times=times, outcome=outcome, **how)
@@ -132,16 +131,16 @@ class Planasonix:
         self.simulator.plan_backfill(connection_id, times=times, failing_jobs=failing, **how)
 
     def advance(self, time: timedelta | float) -> None:
-        """Let time pass.
+        """Advance the clock.
 
-        :param time: how much, in seconds or as a ``timedelta``.
+        :param time: the time, in seconds or as a ``timedelta``.
         :raises ValueError: if it is not above 0.
         """
         self._travel.sleep(validators.seconds("time", time))
 
     @property
     def waited(self) -> timedelta:
-        """How much time has passed since the test began: what was waited, and the moments that the rest took."""
+        """The time since the start of the test, real time included."""
         return datetime.now(UTC) - self._began
 
     def start_externally(
@@ -151,22 +150,22 @@ class Planasonix:
 
         A start that Planasonix refuses, because another sync of the connection runs, does not happen.
 
-        :param connection_id: the connection; it need not exist before.
+        :param connection_id: the connection; it is added if it does not exist.
         :param kind: ``sync`` (default) or ``backfill``.
-        :param after: when, in seconds from now or as a ``timedelta``; default now. The time passes while a task waits,
-            or by :meth:`advance`.
+        :param after: seconds from now, or a ``timedelta``; default now. Time passes while a task waits, or by
+            :meth:`advance`.
         :param parameters: the parameters of the start, as in :meth:`started`.
         :raises ValueError: if a value is invalid.
         """
         self.add_connections(connection_id)
-        wanted = in_final_form(kind, parameters)
+        wanted = normalize(kind, parameters)
         world = self.simulator.world
         start: Callable[[], object]
         if kind == "backfill":
             start = partial(world.start_backfill, connection_id, BackfillBody(**wanted))
         else:
             start = partial(world.start_sync, connection_id, SyncBody(**wanted))
-        seconds = 0.0 if after is None else checks.seconds("after", after)
+        seconds = 0.0 if after is None else validators.seconds("after", after)
         self._later.add(datetime.now(UTC) + timedelta(seconds=seconds), start)
 
     def run(
@@ -180,32 +179,32 @@ class Planasonix:
     ) -> TaskRun:
         """Run one task to its end, without a DAG run and without Airflow's database.
 
-        It is executed, deferred, waited for and resumed as Airflow does it; its templates are rendered. What it would
-        look up in the database is not there: variables, pools, and XComs that ``xcoms`` does not have.
+        The task is executed, deferred and resumed as in Airflow, and its templates are rendered. There are no
+        Variables, no pools, and no XComs but those in ``xcoms``.
 
-        :param task: an operator or a sensor of this provider; it stays as it is.
-        :param try_number: which try it is; default the first.
-        :param map_index: of a mapped task, which instance to run, from 0; see :meth:`run_mapped` for all of them.
-        :param xcoms: the XComs of other tasks by task id: what the task returns, the :class:`TaskRun` of it, which has
-            its other XComs, too, or a list of these for a mapped task; default none.
-        :param context: what of Airflow's context its templates need, as ``ds="2025-01-01"`` or ``params={…}``. There
-            are ``macros`` and a ``dag_run`` that starts now and has no logical date.
-        :return: what came of it.
+        :param task: an operator or a sensor of this provider; it is not changed.
+        :param try_number: the number of the try; default 1.
+        :param map_index: the instance of a mapped task, from 0; :meth:`run_mapped` runs all.
+        :param xcoms: the XComs of other tasks by task id: the return value, or the task's :class:`TaskRun`, which has
+            its other XComs too, or a list of these for a mapped task; default none.
+        :param context: values of Airflow's context for templates, as ``ds="2025-01-01"`` or ``params={…}``.
+            ``macros`` exist, and a ``dag_run`` that starts now and has no logical date.
+        :return: the outcome.
         :raises LookupError: if the task pulls an XCom of a task that ``xcoms`` does not have.
         :raises ValueError: if ``map_index`` does not fit the task.
-        :raises Exception: what the task raises.
+        :raises Exception: the exception of the task.
         """
         return run_task(task, try_number=try_number, map_index=map_index, xcoms=xcoms, **context)
 
     def run_mapped(self, task: Any, *, xcoms: Mapping[str, Any] | None = None, **context: Any) -> list[TaskRun]:
         """Run all instances of a mapped task, one after the other.
 
-        :param task: an operator or a sensor of this provider that was made by ``expand`` or ``expand_kwargs``.
-        :param xcoms: the XComs of other tasks, as in :meth:`run`; of those that it is mapped over, too.
-        :param context: what of Airflow's context its templates need, as in :meth:`run`.
-        :return: the results, in the order of the indexes.
+        :param task: an operator or a sensor of this provider, made by ``expand`` or ``expand_kwargs``.
+        :param xcoms: the XComs of other tasks, as in :meth:`run`, including those that the task is mapped over.
+        :param context: values of Airflow's context for templates, as in :meth:`run`.
+        :return: the outcomes, in the order of the indexes.
         :raises ValueError: if the task is not mapped.
-        :raises Exception: what the first instance that fails raises.
+        :raises Exception: the exception of the first instance that fails.
         """
         if not is_mapped(task):
             raise ValueError(f"task: got {task.task_id!r}, which is not mapped. Run it with planasonix.run(task).")
@@ -215,95 +214,91 @@ class Planasonix:
     def started(
         self, connection_id: str | None = None, *, kind: StartKind | None = None, **parameters: Any
     ) -> list[StartedWork]:
-        """Tell what was started.
+        """Return the syncs and backfills that were started, in order.
 
         :param connection_id: only on this connection; default: on any.
-        :param kind: only a ``sync``, or a ``backfill``; default: both.
-        :param parameters: only what was started with these: ``pipeline_id``, ``priority`` and ``metadata`` (as a
-            mapping, of which each field has to be there), of a backfill ``start_at``, ``end_at`` and ``tables``, too.
-            ``None`` is what was not given.
-        :return: the starts, in their order.
+        :param kind: only ``sync`` or ``backfill``; default: both.
+        :param parameters: only with these values of ``pipeline_id``, ``priority``, ``metadata`` (which may have more
+            fields), and for a backfill ``start_at``, ``end_at`` and ``tables``. ``None``: the parameter was not given.
+        :return: the matching starts.
         :raises ValueError: if there is no such parameter.
         """
-        wanted = in_final_form(kind, parameters)
+        wanted = normalize(kind, parameters)
         return [
             start
-            for start in starts_of(self.simulator.world)
-            if connection_id in (None, start.connection_id) and kind in (None, start.kind) and start.is_of(wanted)
+            for start in started_work(self.simulator.world)
+            if connection_id in (None, start.connection_id)
+            and kind in (None, start.kind)
+            and start.has_parameters(wanted)
         ]
 
     def assert_started(
         self, connection_id: str | None = None, *, kind: StartKind | None = None, **parameters: Any
     ) -> StartedWork:
-        """Let the test fail unless something was started, once; the message says what was started instead.
+        """Fail the test unless exactly one matching start exists; the message lists all starts.
 
-        :param connection_id: on which connection, as in :meth:`started`.
-        :param kind: a ``sync`` or a ``backfill``, as in :meth:`started`.
-        :param parameters: with which parameters, as in :meth:`started`.
-        :return: the one start.
+        :param connection_id: as in :meth:`started`.
+        :param kind: as in :meth:`started`.
+        :param parameters: as in :meth:`started`.
+        :return: the start.
         """
         __tracebackhide__ = True
         found = self.started(connection_id, kind=kind, **parameters)
         if len(found) != 1:
             times = f"started {len(found)} times, and not once" if found else "not started"
-            self._fail(f"{described(connection_id, kind, parameters)} was {times}")
+            self._fail(f"{describe(connection_id, kind, parameters)} was {times}")
         return found[0]
 
     def assert_not_started(
         self, connection_id: str | None = None, *, kind: StartKind | None = None, **parameters: Any
     ) -> None:
-        """Let the test fail if something was started; the message says what.
+        """Fail the test if a matching start exists; the message lists all starts.
 
-        :param connection_id: on which connection, as in :meth:`started`.
-        :param kind: a ``sync`` or a ``backfill``, as in :meth:`started`.
-        :param parameters: with which parameters, as in :meth:`started`.
+        :param connection_id: as in :meth:`started`.
+        :param kind: as in :meth:`started`.
+        :param parameters: as in :meth:`started`.
         """
         __tracebackhide__ = True
         if self.started(connection_id, kind=kind, **parameters):
-            self._fail(f"{described(connection_id, kind, parameters)} was started")
+            self._fail(f"{describe(connection_id, kind, parameters)} was started")
 
     def assert_cancelled(
         self, connection_id: str | None = None, *, kind: StartKind | None = None, **parameters: Any
     ) -> StartedWork:
-        """Let the test fail unless one start was asked to cancel; the message says what was started.
+        """Fail the test unless a cancel was requested for exactly one matching start.
 
-        :param connection_id: on which connection, as in :meth:`started`.
-        :param kind: a ``sync`` or a ``backfill``, as in :meth:`started`.
-        :param parameters: with which parameters, as in :meth:`started`.
-        :return: the one start that was.
+        :param connection_id: as in :meth:`started`.
+        :param kind: as in :meth:`started`.
+        :param parameters: as in :meth:`started`.
+        :return: the start.
         """
         __tracebackhide__ = True
         found = [start for start in self.started(connection_id, kind=kind, **parameters) if start.is_cancelled]
         if len(found) != 1:
             times = f"asked to cancel {len(found)} times, and not once" if found else "not asked to cancel"
-            self._fail(f"{described(connection_id, kind, parameters)} was {times}")
+            self._fail(f"{describe(connection_id, kind, parameters)} was {times}")
         return found[0]
 
     def _fail(self, what: str) -> None:
         __tracebackhide__ = True
-        everything = listed(starts_of(self.simulator.world))
+        everything = describe_all(started_work(self.simulator.world))
         pytest.fail(f"{what[0].upper()}{what[1:]}. What was started:\n{everything}", pytrace=True)
 
 
-def simulator() -> Simulator:
-    """Make what plays Planasonix for all tests of a process.
-
-    :return: the simulator; it is not started yet.
-    """
-    return Simulator(queued_seconds=QUEUED.total_seconds(), job_seconds=TAKES.total_seconds(), cancelling_seconds=1)
+def new_simulator() -> Simulator:
+    """Return a simulator for all tests of a process; it is not started yet."""
+    return Simulator(
+        queued_seconds=QUEUE_TIME.total_seconds(), job_seconds=DEFAULT_DURATION.total_seconds(), cancelling_seconds=1
+    )
 
 
 @contextmanager
-def staged(simulator: Simulator) -> Iterator[Planasonix]:
-    """Set the stage for one test; after it, all is as before.
-
-    :param simulator: what plays Planasonix; it runs, and forgets what it knew.
-    :return: what the test does with it.
-    """
-    with pytest.MonkeyPatch.context() as patch, travelling() as travel:
+def use_simulator(simulator: Simulator) -> Iterator[Planasonix]:
+    """Reset a running simulator and lead tasks and clock to it for one test."""
+    with pytest.MonkeyPatch.context() as patch, travel_time() as travel:
         simulator.reset()
-        leap(simulator.world, patch)
-        # What is known of a key's rate limit is of this test alone.
+        skip_polls(simulator.world, patch)
+        # Rate limiters belong to one test.
         patch.setattr(rate_limiter, "_paces", {})
         patch.setattr(client, "_options", _only_to(simulator, client._options))
         planasonix = Planasonix(simulator, travel, patch)
@@ -311,21 +306,21 @@ def staged(simulator: Simulator) -> Iterator[Planasonix]:
         try:
             yield planasonix
         finally:
-            # Subscriptions that were left would have their thread look on.
+            # The thread of the webhook sender would go on for subscriptions that are left.
             simulator.reset()
 
 
 def _only_to(
     simulator: Simulator, options: Callable[[ClientConfig], dict[str, Any]]
 ) -> Callable[[ClientConfig], dict[str, Any]]:
-    """Let nothing reach a real Planasonix: a secrets backend may know a connection, and Airflow asks it first."""
+    """Allow no request to a real Planasonix: a secrets backend takes precedence over the test's Airflow connection."""
 
     def checked(account: ClientConfig) -> dict[str, Any]:
         if account.base_url != simulator.url:
             raise PlanasonixConfigurationError(
-                f"In a test with the fixture planasonix, an Airflow connection leads to {account.base_url}. Name it in "
-                "the test: planasonix.connect('<its id>'). If it is named, a secrets backend knows it, too, which "
-                "Airflow asks first: unset [secrets] backend for the tests."
+                f"In a test with the fixture planasonix, an Airflow connection leads to {account.base_url}. Add it in "
+                "the test: planasonix.add_airflow_connection('<its id>'). If the test does that, a secrets "
+                "backend has it too and takes precedence: unset [secrets] backend for the tests."
             )
         return options(account)
 

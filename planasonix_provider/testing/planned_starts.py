@@ -1,4 +1,4 @@
-"""Starts of others that a test plans for later, in travelled time."""
+"""Starts by other clients of Planasonix that a test plans for later, in travelled time."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from planasonix_provider.simulator.model.api_errors import ApiError
 from planasonix_provider.simulator.model.workspace import Workspace
 
 
-class LaterStarts:
+class PlannedStarts:
     """Starts work in the simulator when the time for it has come.
 
     Nothing runs in the background: each access to the simulator first runs the starts that are due.
-
-    :param world: the simulator's state.
-    :param patch: undoes the changes after the test.
     """
 
     def __init__(self, world: Workspace, patch: pytest.MonkeyPatch) -> None:
@@ -30,11 +27,7 @@ class LaterStarts:
         patch.setattr(world, "changes_at", self._next_change)
 
     def add(self, at: datetime, start: Callable[[], object]) -> None:
-        """Plan a start.
-
-        :param at: when to start.
-        :param start: starts the work.
-        """
+        """Plan a start."""
         with self._world._lock:
             self._planned.append((at, start))
             self._planned.sort(key=lambda planned: planned[0])

@@ -1,4 +1,4 @@
-"""The pytest plugin. Every pytest run of everybody who has this package loads it, so it imports nothing but pytest."""
+"""The pytest plugin. Every pytest run in an environment with this package loads it, so it imports only pytest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def _planasonix_simulator() -> Iterator[Simulator]:
     try:
-        from planasonix_provider.testing.planasonix import simulator
+        from planasonix_provider.testing.planasonix import new_simulator
     except ModuleNotFoundError as error:
         if error.name != "time_machine":
             raise
@@ -25,18 +25,17 @@ def _planasonix_simulator() -> Iterator[Simulator]:
             "'airflow-provider-planasonix[testing]'.",
             name=error.name,
         ) from error
-    with simulator() as running:
+    with new_simulator() as running:
         yield running
 
 
 @pytest.fixture
 def planasonix(_planasonix_simulator: Simulator) -> Iterator[Planasonix]:
-    """A Planasonix for this test alone, with the Airflow connection ``planasonix_default`` leading to it.
+    """A Planasonix for this test alone; the Airflow connection ``planasonix_default`` leads to it.
 
-    Whatever waits for it lets its hours pass at once. See
-    :class:`~planasonix_provider.testing.planasonix.Planasonix` for how it is steered and what it tells.
+    Waits take no real time. :class:`~planasonix_provider.testing.planasonix.Planasonix` describes the methods.
     """
-    from planasonix_provider.testing.planasonix import staged
+    from planasonix_provider.testing.planasonix import use_simulator
 
-    with staged(_planasonix_simulator) as planasonix:
+    with use_simulator(_planasonix_simulator) as planasonix:
         yield planasonix

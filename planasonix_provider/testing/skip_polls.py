@@ -1,7 +1,7 @@
-"""Waits that look only when there is news: a job of hours would be looked at a thousand times, and show the same.
+"""Skips the polls that cannot return anything new: a job of several hours would be polled a thousand times.
 
-A look is due when the ``poll_interval`` is over, as ever; those that cannot bring news are left out. What the task
-sees, and when, is what it would have seen with them.
+Polls stay multiples of ``poll_interval`` apart. The task sees the same snapshots at the same times as without the
+skipped polls.
 """
 
 from __future__ import annotations
@@ -23,47 +23,38 @@ from planasonix_provider.waiting.wait_state import pause_after
 
 T = TypeVar("T")
 
-#: For how many seconds no look is left out where nothing is going on, and so nothing changes by itself.
-AT_MOST = 86_400.0
+#: At most this much time is skipped at once if nothing in the simulator changes by itself.
+MAX_SKIPPED_SECONDS = 86_400.0
 
 
-def leap(world: Workspace, patch: pytest.MonkeyPatch) -> None:
-    """Let waits leave out the looks that cannot bring news.
-
-    :param world: what they look at.
-    :param patch: undoes it.
-    """
+def skip_polls(world: Workspace, patch: pytest.MonkeyPatch) -> None:
+    """Patch all kinds of waits so that they skip the polls before the simulator's next change."""
     next_poke: Callable[..., float] = PlanasonixSensor._get_next_poke_interval
 
     def pause_until_news(answer: object, interval: float) -> float:
-        looks = 1 if isinstance(answer, PlanasonixError) else looks_until_news(world, interval)
+        looks = 1 if isinstance(answer, PlanasonixError) else polls_until_change(world, interval)
         return max(pause_after(answer, interval), interval * looks)
 
     class WaitForNews(PollSubscription[T]):
         def answer(self, answer: T | PlanasonixError) -> None:
             super().answer(answer)
             if not isinstance(answer, PlanasonixError):
-                pause = self.interval * looks_until_news(world, self.interval)
+                pause = self.interval * polls_until_change(world, self.interval)
                 self.due = max(self.due, asyncio.get_running_loop().time() + pause)
 
     def poke_at_news(sensor: PlanasonixSensor, started_at: Any, run_duration: Any, poke_count: Any) -> float:
         interval = next_poke(sensor, started_at, run_duration, poke_count)
-        # Airflow ends the wait after the first poke that is later than this.
+        # Airflow ends the wait after the first poke beyond the timeout.
         left = math.floor(max(0.0, sensor.timeout - float(run_duration())) / interval) + 1
-        return interval * min(looks_until_news(world, interval), left)
+        return interval * min(polls_until_change(world, interval), left)
 
     patch.setattr(blocking_wait, "pause_after", pause_until_news)
     patch.setattr(poller, "PollSubscription", WaitForNews)
     patch.setattr(PlanasonixSensor, "_get_next_poke_interval", poke_at_news)
 
 
-def looks_until_news(world: Workspace, interval: float) -> int:
-    """Say which of the next looks is the first that can bring news.
-
-    :param world: what is looked at.
-    :param interval: the seconds between two looks.
-    :return: its number, from 1.
-    """
+def polls_until_change(world: Workspace, interval: float) -> int:
+    """Return the number, from 1, of the first poll that can return something new."""
     change = world.changes_at()
-    seconds = AT_MOST if change is None else (change - datetime.now(UTC)).total_seconds()
+    seconds = MAX_SKIPPED_SECONDS if change is None else (change - datetime.now(UTC)).total_seconds()
     return max(1, math.ceil(seconds / interval))

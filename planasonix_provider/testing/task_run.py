@@ -1,6 +1,6 @@
-"""Runs one task as Airflow would, in process: execute, defer, trigger, resume; or execute, again and again.
+"""Runs one task in this process as Airflow does: execute, defer, run the trigger, resume; or execute repeatedly.
 
-What crosses between processes in a real Airflow (the trigger's arguments, the event) crosses here as JSON, too.
+The arguments of triggers and the events are converted to JSON and back, as between Airflow's processes.
 """
 
 from __future__ import annotations
@@ -27,19 +27,16 @@ from planasonix_provider import clock
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
-#: Airflow's own module of sensors.
+#: Airflow's module of sensors.
 SENSORS: Any = sys.modules[BaseSensorOperator.__module__]
 _XCOM_ARGS: Any = sys.modules[XComArg.__module__]
-#: The key of what a task returns.
+#: The XCom key of a task's return value.
 RETURN_KEY = "return_value"
 RUN_ID = "scheduled__2025-03-27T02:00:00+00:00"
 
 
 def outlet_events() -> Any:
-    """Make what Airflow gives a task, to be told of its asset events.
-
-    :return: Airflow's own accessors, with nothing in them.
-    """
+    """Return Airflow's own, empty accessors for the asset events of a task."""
     try:
         from airflow.sdk.execution_time.context import OutletEventAccessors
     except ImportError:
@@ -59,17 +56,17 @@ def macros() -> Any:
 
 @dataclass
 class TaskRun:
-    """What came of a task.
+    """The outcome of a task.
 
-    :param result: what it has returned.
-    :param xcoms: what else it has left in XComs, by key.
-    :param notes: what it has left in Airflow's store, for its next try.
-    :param deferred: how it was deferred last, or ``None``.
-    :param deferrals: how often it was deferred.
-    :param event: what the trigger has handed back last.
-    :param executions: when it was executed: a rescheduled sensor is more than once.
-    :param outlets: those of its outlets for which Airflow sends an event.
-    :param outlet_events: what Airflow sends with these events.
+    :param result: the return value.
+    :param xcoms: the other XComs, by key.
+    :param notes: the values in Airflow's task state store, for the next try.
+    :param deferred: the last deferral, or ``None``.
+    :param deferrals: the number of deferrals.
+    :param event: the payload of the last event of a trigger.
+    :param executions: the time of each execution; a rescheduled sensor has several.
+    :param outlets: the outlets for which Airflow sends an event.
+    :param outlet_events: the contents of these events.
     """
 
     result: Any = None
@@ -108,8 +105,8 @@ class GivenXComs:
             return [self.pull(task_id, key, map_indexes=map_indexes, default=default) for task_id in task_ids or ()]
         if task_ids not in self._given:
             raise LookupError(
-                f"The test gives no XCom of task {task_ids!r}. Pass xcoms={{{task_ids!r}: …}} to planasonix.run: what "
-                "the task returns, its TaskRun, or a list of these for a mapped task."
+                f"The test gives no XCom of task {task_ids!r}. Pass xcoms={{{task_ids!r}: …}} to planasonix.run, with "
+                "its return value, its TaskRun, or a list of these for a mapped task."
             )
         value = self._given[task_ids]
         if not (isinstance(value, list) and value and all(isinstance(run, TaskRun) for run in value)):
@@ -120,7 +117,7 @@ class GivenXComs:
         return [values[index] for index in map_indexes] if isinstance(map_indexes, Sequence) else values
 
     @contextmanager
-    def resolving(self) -> Iterator[None]:
+    def resolve_xcom_args(self) -> Iterator[None]:
         """Resolve ``task.output`` to these XComs. Airflow would ask its supervisor or its database."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
@@ -143,13 +140,8 @@ def is_mapped(task: Any) -> bool:
 
 
 def mapped_arguments(task: Any, xcoms: GivenXComs) -> list[dict[str, Any]]:
-    """Return the arguments that each of a mapped task's instances gets, in the order of their indexes.
-
-    :param task: the mapped task.
-    :param xcoms: what it is mapped over, if that comes from other tasks.
-    :return: the arguments by name.
-    """
-    with xcoms.resolving():
+    """Return the arguments of each instance of a mapped task, in the order of their indexes."""
+    with xcoms.resolve_xcom_args():
 
         def resolved(value: Any) -> Any:
             return value.resolve({}) if isinstance(value, XComArg) else value
@@ -170,17 +162,7 @@ def run_task(
     xcoms: Mapping[str, Any] | None = None,
     **context: Any,
 ) -> TaskRun:
-    """Run a task to its end; its templates are rendered.
-
-    :param task: an operator or a sensor, mapped or not; it stays as it is.
-    :param try_number: which try it is.
-    :param map_index: of a mapped task, which instance to run, from 0.
-    :param xcoms: the XComs of other tasks, as :class:`GivenXComs` takes them.
-    :param context: what of Airflow's context its templates need.
-    :return: what came of it.
-    :raises ValueError: if ``map_index`` does not fit the task.
-    :raises Exception: what the task raises.
-    """
+    """Render the templates of a task and run it to its end; see :meth:`.Planasonix.run`."""
     run, given = TaskRun(), GivenXComs(xcoms or {})
     if is_mapped(task):
         arguments = mapped_arguments(task, given)
@@ -209,20 +191,20 @@ def run_task(
             **task.params.dump(),
             **context.get("params", {}),
         }
-        own = context_of(run, **names, try_number=try_number)
+        own = new_context(run, **names, try_number=try_number)
         return own | {"dag_run": dag_run, "macros": macros()} | context | {"task": task, "params": params}
 
     def make() -> Any:
         rendered = copy.copy(task)
-        with given.resolving():
+        with given.resolve_xcom_args():
             rendered.render_template_fields(ours())
         return rendered
 
-    drive(make, run, ours)
+    run_with_resumes(make, run, ours)
     return run
 
 
-def drive(
+def run_with_resumes(
     make: Callable[[], Any],
     run: TaskRun,
     context: Callable[[], dict[str, Any]],
@@ -230,11 +212,10 @@ def drive(
 ) -> None:
     """Run a task to its end.
 
-    :param make: makes the operator; called again for the resume, which is another process in a real Airflow.
-    :param run: takes down what comes of it.
-    :param context: gives Airflow's context.
-    :param watch: is shown each operator and each trigger before it is used.
-    :raises Exception: what the task raises.
+    :param make: makes the operator, again for each resume, which is another process in a real Airflow.
+    :param run: records the outcome.
+    :param context: makes Airflow's context.
+    :param watch: receives each operator and each trigger before its use.
     """
     go_on = partial(_execute, make, run, context, watch)
     while True:
@@ -246,7 +227,7 @@ def drive(
             return
 
 
-def context_of(
+def new_context(
     run: TaskRun,
     *,
     dag_id: str,
@@ -256,17 +237,7 @@ def context_of(
     max_tries: int = 0,
     xcoms: GivenXComs | None = None,
 ) -> dict[str, Any]:
-    """Make the part of Airflow's context that a task of ours uses.
-
-    :param run: keeps what the task writes.
-    :param dag_id: the DAG.
-    :param task_id: the task.
-    :param try_number: which try it is, from 1.
-    :param map_index: which of the mapped tasks it is, from 0; -1 where it is not mapped.
-    :param max_tries: the number of the last retry.
-    :param xcoms: the XComs of other tasks; default none.
-    :return: the context.
-    """
+    """Return the part of Airflow's context that this provider's tasks use; ``run`` records what the task writes."""
     ti = SimpleNamespace(
         dag_id=dag_id,
         task_id=task_id,
@@ -279,22 +250,18 @@ def context_of(
     )
     if not hasattr(SENSORS, "_orig_start_date"):
         ti.get_first_reschedule_date = lambda _: _first_reschedule(run)
-    # Airflow before 3.3 has no such store, and a task would look for a variable.
+    # Airflow before 3.3 has no such store; a task would use an Airflow Variable.
     notes = SimpleNamespace(get=run.notes.get, set=run.notes.__setitem__, delete=run.notes.pop)
     return {"ti": ti, "task_state_store": notes, "outlet_events": run.outlet_events}
 
 
 def _first_reschedule(run: TaskRun) -> datetime | None:
-    """Return what Airflow returns: nothing at the first poke of a rescheduled sensor."""
+    """Return Airflow's answer: ``None`` at the first poke of a rescheduled sensor."""
     return run.executions[0] if len(run.executions) > 1 else None
 
 
-def rebuilt(trigger: BaseTrigger) -> BaseTrigger:
-    """Make a trigger as the triggerer makes it, from what was stored.
-
-    :param trigger: the trigger that a task has deferred to.
-    :return: the same once more.
-    """
+def deserialize_trigger(trigger: BaseTrigger) -> BaseTrigger:
+    """Return the trigger that a triggerer makes from the stored arguments of this one."""
     path, arguments = trigger.serialize()
     module, name = path.rsplit(".", 1)
     made: BaseTrigger = getattr(import_module(module), name)(**json.loads(json.dumps(arguments)))
@@ -302,11 +269,7 @@ def rebuilt(trigger: BaseTrigger) -> BaseTrigger:
 
 
 async def first_event(trigger: BaseTrigger) -> Any:
-    """Wait for the event that ends a trigger.
-
-    :param trigger: the trigger.
-    :return: the event's payload, as it reaches the task.
-    """
+    """Run a trigger and return the payload of its event as it reaches the task."""
     async for event in trigger.run():
         return json.loads(json.dumps(event.payload))
     raise AssertionError("the trigger ended without an event")
@@ -319,13 +282,13 @@ def _resume(
     watch: Callable[[Any], object],
     deferred: TaskDeferred,
 ) -> Any:
-    """Wait as the triggerer does, and go on in a new process."""
+    """Run the trigger as the triggerer does, and resume the task as a new process does."""
     run.deferred = deferred
     run.deferrals += 1
-    trigger = rebuilt(deferred.trigger)
+    trigger = deserialize_trigger(deferred.trigger)
     watch(trigger)
     run.event = asyncio.run(first_event(trigger))
-    # Another process knows nothing of what the one before has told Airflow.
+    # A new process starts with empty accessors.
     run.outlet_events = outlet_events()
     operator = make()
     watch(operator)
@@ -337,10 +300,10 @@ def _resume(
 def _execute(
     make: Callable[[], Any], run: TaskRun, context: Callable[[], dict[str, Any]], watch: Callable[[Any], object]
 ) -> Any:
-    """Execute a task; one that is rescheduled is another process each time, with an empty memory."""
+    """Execute a task; each reschedule is a new process without the state of the one before."""
     with pytest.MonkeyPatch.context() as patch:
         if hasattr(SENSORS, "_orig_start_date"):
-            # Airflow 2 asks its database for it.
+            # Airflow 2 reads it from its database.
             patch.setattr(SENSORS, "_orig_start_date", lambda **_: _first_reschedule(run))
         while True:
             operator = make()

@@ -1,8 +1,8 @@
-"""Hours that pass at once, though what is asked over the network is really asked.
+"""Travelled time: hours of waiting pass at once, while requests over the network are real.
 
-Whoever waits for Planasonix lets time pass: on a worker, between two pokes or reschedules of a sensor, in a trigger. So
-does ``dag.test()`` while none of its tasks can run, as before a retry. Nothing passes while a request is under way, or
-the Airflow connection is read.
+Time passes while a task waits for Planasonix: on a worker, between two pokes or reschedules of a sensor, in a trigger.
+It also passes while ``dag.test()`` has no task to run, as before a retry. It stands still
+during a request and while the Airflow connection is read.
 """
 
 from __future__ import annotations
@@ -32,59 +32,44 @@ from planasonix_provider.waiting.loop_thread import run_in_loop_thread
 
 R = TypeVar("R")
 
-#: How many seconds pass each time that ``dag.test()`` finds nothing to run and sleeps for one: five minutes are what
-#: Airflow lets go by before a retry.
-IDLE = 300.0
-#: How often a loop checks, in real seconds, whether all requests are over.
-CHECK_SECONDS = 0.02
-#: The modules in which it does.
-DAG_TESTS = ("airflow.models.dag", "airflow.sdk.definitions.dag")
+#: Seconds that pass each time that ``dag.test()`` finds nothing to run and sleeps for one second. Airflow's default
+#: delay before a retry is five minutes.
+IDLE_STEP_SECONDS = 300.0
+#: Real seconds between two checks of a loop for requests in flight.
+IN_FLIGHT_CHECK_SECONDS = 0.02
+#: The modules whose ``time.sleep`` lets time pass.
+DAG_TEST_MODULES = ("airflow.models.dag", "airflow.sdk.definitions.dag")
 
 
 class TravelledClock:
-    """A clock that passes while somebody sleeps.
+    """A clock that advances only while code sleeps.
 
-    :param traveller: sets this process's time of day; ``None`` lets that be.
+    :param traveller: also shifts this process's time of day; ``None`` leaves it alone.
     """
 
     def __init__(self, traveller: Any = None) -> None:
         self._traveller = traveller
-        #: The seconds that were slept.
         self.passed = 0.0
-        #: How many coroutines wait for something real.
+        #: The coroutines that wait for something real; time stands still for them.
         self.in_flight = 0
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass.
-
-        :param seconds: for how long.
-        """
+        """Advance the clock."""
         self.passed += seconds
         if self._traveller:
             self._traveller.shift(seconds)
 
     def monotonic(self) -> float:
-        """Count the seconds.
-
-        :return: the seconds that have passed.
-        """
+        """Return the seconds that have passed."""
         return self.passed
 
     def run(self, main: Coroutine[Any, Any, R]) -> R:
-        """Run what is awaited, as ``asyncio.run``, in an event loop whose timers go by this clock.
-
-        :param main: what to run.
-        :return: what came of it.
-        """
+        """Run a coroutine as ``asyncio.run`` does, in an event loop whose timers follow this clock."""
         with asyncio.Runner(loop_factory=lambda: _TravelledEventLoop(self)) as runner:
             return runner.run(main)
 
-    def stops_during(self, function: Callable[..., Coroutine[Any, Any, R]]) -> Callable[..., Coroutine[Any, Any, R]]:
-        """Let no time pass while a coroutine waits for something real: the network, or a thread.
-
-        :param function: makes the coroutine.
-        :return: a function that does the same.
-        """
+    def stop_during(self, function: Callable[..., Coroutine[Any, Any, R]]) -> Callable[..., Coroutine[Any, Any, R]]:
+        """Wrap a coroutine function that waits for the network or a thread: the clock stands still meanwhile."""
 
         @wraps(function)
         async def counted(*arguments: Any) -> R:
@@ -97,8 +82,8 @@ class TravelledClock:
         return counted
 
 
-class _Selector(selectors.DefaultSelector):
-    """Lets the time that the loop would sleep pass on the clock instead."""
+class _TravellingSelector(selectors.DefaultSelector):
+    """Advances the clock by the time that the loop would sleep."""
 
     travel: TravelledClock
 
@@ -109,15 +94,15 @@ class _Selector(selectors.DefaultSelector):
         if timeout is None:
             return super().select(None)
         if self.travel.in_flight:
-            # The request may be of a loop in another thread, whose end does not wake this one.
-            return super().select(CHECK_SECONDS)
+            # The request may belong to a loop in another thread, whose end does not wake this one.
+            return super().select(IN_FLIGHT_CHECK_SECONDS)
         self.travel.sleep(timeout)
         return []
 
 
 class _TravelledEventLoop(asyncio.SelectorEventLoop):
     def __init__(self, travel: TravelledClock) -> None:
-        selector = _Selector()
+        selector = _TravellingSelector()
         selector.travel = travel
         self._travel = travel
         super().__init__(selector)
@@ -127,32 +112,31 @@ class _TravelledEventLoop(asyncio.SelectorEventLoop):
 
 
 @contextmanager
-def travelling(began: datetime | None = None) -> Iterator[TravelledClock]:
-    """Let hours pass at once while somebody waits for Planasonix.
+def travel_time(began: datetime | None = None) -> Iterator[TravelledClock]:
+    """Make hours of waiting for Planasonix pass at once.
 
-    :param began: the time of day to begin at; from then on, time passes while somebody sleeps and not otherwise.
-        ``None`` is now; then the time of day goes on by itself as well.
-    :return: the clock.
+    With ``began``, the time of day starts there and advances only while code sleeps. Without, it starts now and real
+    time counts too.
     """
     day = time_machine.travel(began or datetime.now(UTC), tick=began is None)
     with day as traveller, pytest.MonkeyPatch.context() as patch:
         travel = TravelledClock(traveller)
-        # Looked up at each sleep: a test may put something in its place.
+        # Looked up at each sleep, because tests patch the clock's sleep.
         passing = SimpleNamespace(sleep=lambda seconds: travel.sleep(seconds), monotonic=travel.monotonic)
         patch.setattr(clock, "time", passing)
         patch.setattr(clock, "asyncio", SimpleNamespace(run=travel.run))
-        # In pieces of half a second, days would take their time.
+        # Slices of half a second would make days slow.
         patch.setattr(interruptible_sleep, "MAX_SLICE", 10.0)
-        patch.setattr(AsyncClient, "_send_once", travel.stops_during(AsyncClient._send_once))
-        patch.setattr(PlanasonixHook, "async_settings", travel.stops_during(PlanasonixHook.async_settings))
-        patch.setattr(PlanasonixWaitTrigger, "run", _in_travelled_time(PlanasonixWaitTrigger.run))
-        patch.setattr(PlanasonixSensor, "execute", _poking_in_travelled_time(PlanasonixSensor.execute, passing))
-        patch.setattr(time, "sleep", _passes_while_idle(time.sleep, passing.sleep))
+        patch.setattr(AsyncClient, "_send_once", travel.stop_during(AsyncClient._send_once))
+        patch.setattr(PlanasonixHook, "async_settings", travel.stop_during(PlanasonixHook.async_settings))
+        patch.setattr(PlanasonixWaitTrigger, "run", _run_in_travelled_loop(PlanasonixWaitTrigger.run))
+        patch.setattr(PlanasonixSensor, "execute", _poke_in_travelled_time(PlanasonixSensor.execute, passing))
+        patch.setattr(time, "sleep", _advance_while_idle(time.sleep, passing.sleep))
         yield travel
 
 
-def _in_travelled_time(run: Callable[..., AsyncIterator[R]]) -> Callable[..., AsyncIterator[R]]:
-    """Let a trigger of ours run in a loop of ours: Airflow's own has timers of others, or goes by real time."""
+def _run_in_travelled_loop(run: Callable[..., AsyncIterator[R]]) -> Callable[..., AsyncIterator[R]]:
+    """Run a trigger in a travelled event loop, because Airflow's own loop follows real time."""
 
     @wraps(run)
     async def travelled(trigger: Any) -> AsyncIterator[R]:
@@ -170,8 +154,8 @@ def _in_travelled_time(run: Callable[..., AsyncIterator[R]]) -> Callable[..., As
     return travelled
 
 
-def _poking_in_travelled_time(execute: Callable[..., R], passing: SimpleNamespace) -> Callable[..., R]:
-    """Let a sensor of ours pass the time between two pokes, in which Airflow itself sleeps or ends the process."""
+def _poke_in_travelled_time(execute: Callable[..., R], passing: SimpleNamespace) -> Callable[..., R]:
+    """Advance the clock between two pokes, where Airflow itself sleeps or ends the process."""
     airflows = sys.modules[BaseSensorOperator.__module__]
 
     @wraps(execute)
@@ -188,12 +172,12 @@ def _poking_in_travelled_time(execute: Callable[..., R], passing: SimpleNamespac
     return travelled
 
 
-def _passes_while_idle(sleep: Callable[[float], None], advance: Callable[[float], None]) -> Callable[[float], None]:
-    """Let time pass where ``dag.test()`` sleeps; whoever else does so sleeps."""
+def _advance_while_idle(sleep: Callable[[float], None], advance: Callable[[float], None]) -> Callable[[float], None]:
+    """Advance the clock if ``dag.test()`` calls ``time.sleep``; other callers sleep."""
 
     def sleep_or_pass(seconds: float, /) -> None:
-        if sys._getframe(1).f_globals.get("__name__") in DAG_TESTS:
-            advance(IDLE)
+        if sys._getframe(1).f_globals.get("__name__") in DAG_TEST_MODULES:
+            advance(IDLE_STEP_SECONDS)
         else:
             sleep(seconds)
 

@@ -25,7 +25,7 @@ from tests.support.scenarios import (
     started,
     sync,
 )
-from tests.support.task_runs import Run, context, drive, first_event, rebuilt
+from tests.support.task_runs import Run, context, deserialize_trigger, drive, first_event
 from tests.support.time_travel import TravelledClock
 
 
@@ -138,7 +138,7 @@ class TestAConflict:
         operator = sync(on_conflict="wait", deferrable=True)
         with pytest.raises(TaskDeferred) as deferred:
             operator.execute(context(Run()))
-        event = asyncio.run(first_event(rebuilt(deferred.value.trigger)))
+        event = asyncio.run(first_event(deserialize_trigger(deferred.value.trigger)))
         simulator.faults.clear()
         simulator.world.configure(conflict="allowed")
         with pytest.raises(TaskDeferred):

@@ -16,7 +16,7 @@ from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting.wait_event import WaitEvent
 from tests.conftest import API_KEY
 from tests.support.scenarios import CONNECTION, backfill, routes_asked, started, sync
-from tests.support.task_runs import Run, context, drive, first_event, rebuilt
+from tests.support.task_runs import Run, context, deserialize_trigger, drive, first_event
 from tests.support.time_travel import TravelledClock, travelling
 
 MINUTE = 60.0
@@ -75,7 +75,7 @@ class TestOfManyThatAreDeferred:
             task = context(Run(), map_index=number)
             with pytest.raises(TaskDeferred) as deferred:
                 sync(connection_id=connection_id, deferrable=True, poll_interval=10).execute(task)
-            triggers.append(rebuilt(deferred.value.trigger))
+            triggers.append(deserialize_trigger(deferred.value.trigger))
         return triggers
 
     @staticmethod

@@ -20,7 +20,7 @@ from planasonix_provider.triggers.base import PlanasonixWorkTrigger
 from planasonix_provider.waiting import cancel
 from tests.conftest import API_KEY
 from tests.support.scenarios import CONNECTION, ENDED, Killed, backfill, cut, routes_asked, started, sync
-from tests.support.task_runs import Run, context, drive, first_event, rebuilt, record
+from tests.support.task_runs import Run, context, deserialize_trigger, drive, first_event, record
 from tests.support.time_travel import BEGAN, TravelledClock, travelling
 
 MINUTE = 60.0
@@ -148,10 +148,10 @@ class TestInTheTriggerer:
         operator = make(deferrable=True)
         with pytest.raises(TaskDeferred) as deferred:
             operator.execute(context(Run(notes=notes)))
-        trigger = rebuilt(deferred.value.trigger)
+        trigger = deserialize_trigger(deferred.value.trigger)
         dies_in_the_triggerer(trigger, point)
         assert ("cancel_job" in routes_asked(simulator)) == (point != "before the cancel is sent")
-        event = asyncio.run(first_event(rebuilt(trigger)))
+        event = asyncio.run(first_event(deserialize_trigger(trigger)))
         with pytest.raises(PlanasonixTimeoutError, match=r"It was (asked to cancel|cancelled)\."):
             make(deferrable=True).execute_complete(context(Run(notes=notes)), event)
         (one,) = started(simulator)

@@ -17,9 +17,19 @@ from packaging.version import Version
 
 from planasonix_provider import state_store
 from planasonix_provider.testing import task_run
-from planasonix_provider.testing.task_run import TaskRun, first_event, rebuilt
+from planasonix_provider.testing.task_run import TaskRun, deserialize_trigger, first_event
 
-__all__ = ["HAS_NOTES", "Log", "Run", "context", "drive", "first_event", "no_variables", "rebuilt", "record"]
+__all__ = [
+    "HAS_NOTES",
+    "Log",
+    "Run",
+    "context",
+    "deserialize_trigger",
+    "drive",
+    "first_event",
+    "no_variables",
+    "record",
+]
 
 #: Whether a task can leave a note for the process that goes on with it.
 HAS_NOTES = Version(version("apache-airflow")) >= Version("3.3")
@@ -78,7 +88,7 @@ def context(
     clear_number: int = 0,
 ) -> dict[str, Any]:
     """The part of Airflow's context that a task of ours uses."""
-    made = task_run.context_of(
+    made = task_run.new_context(
         run, dag_id="nightly", task_id="load", try_number=try_number, map_index=map_index, max_tries=max_tries
     )
     if not HAS_NOTES:
@@ -115,7 +125,7 @@ def drive(make: Callable[[], BaseOperator], notes: dict[str, Any] | None = None,
             run.trigger_arguments = worker.serialize()[1]
 
     try:
-        task_run.drive(make, run, partial(context, run, **ti), watch)
+        task_run.run_with_resumes(make, run, partial(context, run, **ti), watch)
     except Exception as error:
         run.error = error
     return run

@@ -22,5 +22,5 @@ def travelling(monkeypatch: pytest.MonkeyPatch, began: datetime = BEGAN) -> Iter
 
     :param monkeypatch: what the test has put in the place of others until here stays.
     """
-    with time_travel.travelling(began) as travelled:
+    with time_travel.travel_time(began) as travelled:
         yield travelled

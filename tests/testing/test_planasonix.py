@@ -27,7 +27,7 @@ from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator,
 from planasonix_provider.sensors.planasonix import PlanasonixJobSensor, PlanasonixSyncSensor
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.testing import Planasonix
-from planasonix_provider.testing.planasonix import staged
+from planasonix_provider.testing.planasonix import use_simulator
 from planasonix_provider.testing.time_travel import TravelledClock
 
 ORDERS = "conn_orders"
@@ -243,7 +243,7 @@ class TestOneTestLeavesNothingToTheNext:
         assert abs(datetime.now(UTC).timestamp() - time.clock_gettime(time.CLOCK_REALTIME)) < 60
 
     def test_nor_is_anything_known_of_a_rate_limit(self, _planasonix_simulator: Simulator) -> None:  # noqa: PT019
-        with staged(_planasonix_simulator) as planasonix:
+        with use_simulator(_planasonix_simulator) as planasonix:
             planasonix.add_connections(ORDERS)
             planasonix.run(sync())
         assert not rate_limiter._paces

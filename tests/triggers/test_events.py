@@ -33,7 +33,7 @@ watchers = pytest.mark.skipif(not HAS_WATCHERS, reason="Airflow 2 has no watcher
 @pytest.fixture
 def travel(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[TravelledClock]:
     with travelling(monkeypatch) as travel:
-        monkeypatch.setattr(cursor_store, "shielded", travel.stops_during(cursor_store.shielded))
+        monkeypatch.setattr(cursor_store, "shielded", travel.stop_during(cursor_store.shielded))
         yield travel
 
 

@@ -27,7 +27,7 @@ from planasonix_provider.triggers.planasonix import (
 from planasonix_provider.waiting import cancel
 from planasonix_provider.waiting.wait_event import WaitEvent
 from tests.conftest import API_KEY
-from tests.support.task_runs import Log, Run, context, first_event, rebuilt, record
+from tests.support.task_runs import Log, Run, context, deserialize_trigger, first_event, record
 from tests.support.time_travel import TravelledClock, travelling
 
 CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
@@ -102,7 +102,7 @@ def test_is_made_again_by_another_triggerer_and_goes_on(simulator: Simulator) ->
     (job,) = simulator.jobs()
     assert job.status == "running", "a triggerer that goes away cancels nothing"
     simulator.world.cancel(job.id)
-    assert WaitEvent.from_payload(asyncio.run(first_event(rebuilt(first))), "job").outcome == "over"
+    assert WaitEvent.from_payload(asyncio.run(first_event(deserialize_trigger(first))), "job").outcome == "over"
 
 
 def test_keeps_its_event_back_until_airflow_has_seen_the_task_go(simulator: Simulator) -> None:
@@ -276,7 +276,7 @@ class TestASync:
         asyncio.run(killed())
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
         job_id = started()
-        event = WaitEvent.from_payload(asyncio.run(first_event(rebuilt(first))), "sync")
+        event = WaitEvent.from_payload(asyncio.run(first_event(deserialize_trigger(first))), "sync")
         assert event.work is not None
         assert event.work.id == job_id
 
@@ -442,7 +442,7 @@ class TestACancelWithoutAReason:
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         waits = [trigger(started(), cancel_on_kill=True, owned=True)]
-        waits += [rebuilt(waits[0]) for _ in range(5)]
+        waits += [deserialize_trigger(waits[0]) for _ in range(5)]
         running: list[asyncio.Task[Any]] = []
         for wait in waits:
             record(wait, Log())
