@@ -109,7 +109,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
 @pytest.fixture(autouse=True)
 def _unknown_pace() -> None:
     """What one test has learned of a key's rate limit is nothing to the next."""
-    rate_limiter._paces.clear()
+    rate_limiter._rate_limiters.clear()
 
 
 @pytest.fixture(scope="session")

@@ -257,7 +257,7 @@ def test_an_operation_takes_the_body_that_its_function_sends(name: str) -> None:
 def test_an_operation_answers_what_its_function_reads(name: str) -> None:
     (status,) = re.findall(r"Response (\d{3})", SECTIONS[name])
     assert status in OPERATIONS[name]["responses"]
-    reply, content = REQUESTS[name].reply, answer(name, status).get("content", {})
+    reply, content = REQUESTS[name].envelope, answer(name, status).get("content", {})
     if reply is models.NoContent:
         assert content == {}
         return
@@ -284,7 +284,7 @@ def test_an_operation_names_the_errors_that_it_can_meet(name: str) -> None:
     for status in errors:
         error = answer(name, status)
         assert {kind: named(one["schema"]) for kind, one in error["content"].items()} == {
-            "application/json": "ErrorReply"
+            "application/json": "ErrorEnvelope"
         }
         assert ("x-source" in error) is not (status == "409" and conflict_is_told)
 

@@ -20,7 +20,7 @@ from planasonix_provider.api.errors import (
     PlanasonixPermissionError,
     PlanasonixServerError,
 )
-from planasonix_provider.api.models import NewWebhook, NewWebhookReply, RotatedSecret, Webhook, WebhookBody
+from planasonix_provider.api.models import NewWebhook, NewWebhookEnvelope, RotatedSecret, Webhook, WebhookBody
 from planasonix_provider.api.retry import RetryPolicy
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.secret_stores import PlanasonixSecretError, StoredSecret, secret_store
@@ -63,7 +63,7 @@ class Receiver:
 
 @pytest.fixture(autouse=True)
 def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "RetryPolicy", partial(RetryPolicy, draw=lambda low, high: 0.0))
+    monkeypatch.setattr(client, "RetryPolicy", partial(RetryPolicy, uniform=lambda low, high: 0.0))
 
 
 @pytest.fixture
@@ -355,7 +355,7 @@ class TestTheModels:
             (NewWebhook, {"signing_secret": SECRET}),
             (RotatedSecret, {"signing_secret": SECRET}),
             (Webhook, {"signing_secret": SECRET}),
-            (NewWebhookReply, {"data": {"signing_secret": SECRET}}),
+            (NewWebhookEnvelope, {"data": {"signing_secret": SECRET}}),
             (WebhookBody, {"secret": SECRET}),
         ],
     )

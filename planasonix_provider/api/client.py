@@ -23,12 +23,12 @@ from planasonix_provider.api.client_config import ClientConfig as ClientConfig
 from planasonix_provider.api.client_config import is_loopback
 from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixRateLimitError
 from planasonix_provider.api.operations import Operations
-from planasonix_provider.api.rate_limiter import RateLimiter, pace_of
+from planasonix_provider.api.rate_limiter import RateLimiter, rate_limiter_for
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.request_timeout import TotalTimeout
-from planasonix_provider.api.responses import BoundedResponse, RawResponse, read
+from planasonix_provider.api.responses import BoundedResponse, RawResponse, parse_response
 from planasonix_provider.api.retry import RetryPolicy
-from planasonix_provider.api.transport_errors import faults_named
+from planasonix_provider.api.transport_errors import translate_errors
 
 T = TypeVar("T")
 
@@ -48,17 +48,17 @@ class Client(Operations):
 
     def __init__(
         self,
-        account: ClientConfig,
+        config: ClientConfig,
         policy: RetryPolicy | None = None,
         *,
         sleep: Callable[[float], None] = clock.sleep,
     ) -> None:
-        self.account = account
+        self.config = config
         self.policy = policy or RetryPolicy()
-        self.pace = pace_of(account.base_url, account.api_key)
+        self.rate_limiter = rate_limiter_for(config.base_url, config.api_key)
         self._sleep = sleep
-        self._deadline = TotalTimeout(account.seconds_a_try)
-        self._http = httpx.Client(**_options(account))
+        self._timeout = TotalTimeout(config.total_timeout)
+        self._http = httpx.Client(**_options(config))
 
     def send(self, request: Request[T], policy: RetryPolicy | None = None) -> T:
         """Send a request, again where that is safe and can help.
@@ -69,35 +69,35 @@ class Client(Operations):
         :raises PlanasonixError: one of its kinds.
         """
         policy = policy or self.policy
-        retrying = Retrying(**policy.tenacity(request.repeat), sleep=self._sleep)
+        retrying = Retrying(**policy.tenacity_options(request.idempotency), sleep=self._sleep)
         answer: T = retrying(self._try, request, policy)
         return answer
 
-    def wait_for_rate_limit(self, request: Request[Any], at_most: float = math.inf) -> None:
+    def wait_for_rate_limit(self, request: Request[Any], max_seconds: float = math.inf) -> None:
         """Let others go first, where the rate limit runs short and the request can wait.
 
         :param request: what is to be sent.
         :param at_most: for how many seconds.
         """
         if request.can_wait:
-            for rest in self.pace.acquire(at_most):
+            for rest in self.rate_limiter.acquire(max_seconds):
                 self._sleep(rest)
 
     def _try(self, request: Request[T], policy: RetryPolicy) -> T:
-        if policy.takes_turns:
-            self.wait_for_rate_limit(request, policy.seconds_for_a_read)
-        if not policy.is_urgent:
-            _raise_during_retry_after(self.pace, request)
-        self._deadline.begin(policy.seconds_for_a_read if request.can_wait else math.inf)
+        if policy.respects_rate_limit:
+            self.wait_for_rate_limit(request, policy.read_seconds_left)
+        if not policy.ignores_retry_after:
+            _raise_during_retry_after(self.rate_limiter, request)
+        self._timeout.start(policy.read_seconds_left if request.can_wait else math.inf)
         return self._send_once(request)
 
     def _send_once(self, request: Request[T]) -> T:
-        with faults_named(self.account, request):
-            with self._http.stream(**_arguments(request), extensions={"trace": self._deadline.watch}) as response:
+        with translate_errors(self.config, request):
+            with self._http.stream(**_arguments(request), extensions={"trace": self._timeout.trace}) as response:
                 incoming = _incoming(self, request, response)
                 for piece in response.iter_raw():
-                    incoming.take(piece)
-            return read(request, _without_key(self.account, incoming.answer()))
+                    incoming.feed(piece)
+            return parse_response(request, _without_key(self.config, incoming.finish()))
 
     def close(self) -> None:
         """Close the connections."""
@@ -121,17 +121,17 @@ class AsyncClient(Operations):
 
     def __init__(
         self,
-        account: ClientConfig,
+        config: ClientConfig,
         policy: RetryPolicy | None = None,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.account = account
+        self.config = config
         self.policy = policy or RetryPolicy()
-        self.pace = pace_of(account.base_url, account.api_key)
+        self.rate_limiter = rate_limiter_for(config.base_url, config.api_key)
         self._sleep = sleep
-        self._line = asyncio.Lock()
-        self._http = httpx.AsyncClient(**_options(account), limits=_LIMITS)
+        self._rate_limit_lock = asyncio.Lock()
+        self._http = httpx.AsyncClient(**_options(config), limits=_LIMITS)
 
     async def send(self, request: Request[T], policy: RetryPolicy | None = None) -> T:
         """Send a request, again where that is safe and can help.
@@ -142,40 +142,40 @@ class AsyncClient(Operations):
         :raises PlanasonixError: one of its kinds.
         """
         policy = policy or self.policy
-        retrying = AsyncRetrying(**policy.tenacity(request.repeat), sleep=self._sleep)
+        retrying = AsyncRetrying(**policy.tenacity_options(request.idempotency), sleep=self._sleep)
         return await retrying(self._try, request, policy)
 
-    async def wait_for_rate_limit(self, request: Request[Any], at_most: float = math.inf) -> None:
+    async def wait_for_rate_limit(self, request: Request[Any], max_seconds: float = math.inf) -> None:
         """Let others go first, where the rate limit runs short and the request can wait.
 
         :param request: what is to be sent.
         :param at_most: for how many seconds, once whoever stands in line before has gone.
         """
         if request.can_wait:
-            async with self._line:
-                for rest in self.pace.acquire(at_most):
+            async with self._rate_limit_lock:
+                for rest in self.rate_limiter.acquire(max_seconds):
                     await self._sleep(rest)
 
     async def _try(self, request: Request[T], policy: RetryPolicy) -> T:
-        if policy.takes_turns:
-            await self.wait_for_rate_limit(request, policy.seconds_for_a_read)
-        if not policy.is_urgent:
-            _raise_during_retry_after(self.pace, request)
-        longest = policy.seconds_for_a_read if request.can_wait else math.inf
-        with faults_named(self.account, request):
+        if policy.respects_rate_limit:
+            await self.wait_for_rate_limit(request, policy.read_seconds_left)
+        if not policy.ignores_retry_after:
+            _raise_during_retry_after(self.rate_limiter, request)
+        longest = policy.read_seconds_left if request.can_wait else math.inf
+        with translate_errors(self.config, request):
             async with asyncio.timeout(None if longest == math.inf else longest):
                 return await self._send_once(request)
 
     async def _send_once(self, request: Request[T]) -> T:
-        with faults_named(self.account, request):
+        with translate_errors(self.config, request):
             async with (
-                asyncio.timeout(self.account.seconds_a_try),
+                asyncio.timeout(self.config.total_timeout),
                 self._http.stream(**_arguments(request)) as response,
             ):
                 incoming = _incoming(self, request, response)
                 async for piece in response.aiter_raw():
-                    incoming.take(piece)
-            return read(request, _without_key(self.account, incoming.answer()))
+                    incoming.feed(piece)
+            return parse_response(request, _without_key(self.config, incoming.finish()))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -238,7 +238,7 @@ def _arguments(request: Request[Any]) -> dict[str, Any]:
         "params": {name: value for name, value in request.query.items() if value is not None},
         "json": request.body,
         "headers": {
-            "Accept": request.reply.accepts,
+            "Accept": request.envelope.accepts,
             **({"Idempotency-Key": request.idempotency_key} if request.idempotency_key else {}),
         },
     }
@@ -256,14 +256,14 @@ def _raise_during_retry_after(pace: RateLimiter, request: Request[Any]) -> None:
 def _incoming(client: Client | AsyncClient, request: Request[Any], response: httpx.Response) -> BoundedResponse:
     """Leave the library behind, and learn what the headers say of the rate limit."""
     headers = {name.lower(): value for name, value in response.headers.items()}
-    client.pace.update(response.status_code, headers)
-    return BoundedResponse(request, response.status_code, headers, client.account.connection)
+    client.rate_limiter.update(response.status_code, headers)
+    return BoundedResponse(request, response.status_code, headers, client.config.connection)
 
 
 def _without_key(account: ClientConfig, answer: RawResponse) -> RawResponse:
     """Leave the key behind. A server may send it back, and its answer may be logged, printed, or returned by a task."""
-    headers = {name: account.without_key(value) for name, value in answer.headers.items()}
-    content = account.without_key_in_body(answer.content)
+    headers = {name: account.redact(value) for name, value in answer.headers.items()}
+    content = account.redact_body(answer.content)
     if not 200 <= answer.status < 300:
         content = content.decode(errors="replace").encode()
     return replace(answer, headers=headers, content=content)

@@ -21,7 +21,7 @@ DEFAULT_CONNECT_TIMEOUT = 5.0
 DEFAULT_READ_TIMEOUT = 30.0
 
 #: A text this short is no key that could be told from ordinary words.
-_SHORTEST_KEY_TO_HIDE = 6
+_MIN_REDACTED_LENGTH = 6
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class ClientConfig:
         return httpx.URL(self.base_url).netloc.decode("ascii")
 
     @property
-    def seconds_a_try(self) -> float:
+    def total_timeout(self) -> float:
         """For how many seconds one try may last in all."""
         return self.connect_timeout + 4 * self.read_timeout if self.try_timeout is None else self.try_timeout
 
@@ -104,23 +104,23 @@ class ClientConfig:
         """What messages call the Airflow connection: with its id, where that is known."""
         return f"Airflow connection {self.conn_id!r}" if self.conn_id else THE_CONNECTION
 
-    def without_key(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """Take the key out of a text that came from elsewhere, for a server may send back what it was sent.
 
         :param text: what is to be shown.
         :return: the text, with asterisks where the key was.
         """
         key = self.api_key.get_secret_value()
-        return text.replace(key, "***") if len(key) >= _SHORTEST_KEY_TO_HIDE else text
+        return text.replace(key, "***") if len(key) >= _MIN_REDACTED_LENGTH else text
 
-    def without_key_in_body(self, body: bytes) -> bytes:
+    def redact_body(self, body: bytes) -> bytes:
         """Replace the key in the body of an answer, also if JSON writes it with escapes.
 
         :param body: the body, unpacked.
         :return: the body, with asterisks where the key was. It is JSON again if it was JSON before.
         """
         key = self.api_key.get_secret_value()
-        if len(key) < _SHORTEST_KEY_TO_HIDE:
+        if len(key) < _MIN_REDACTED_LENGTH:
             return body
         body = body.replace(key.encode(), b"***")
         return _escaped(key).sub(b"***", body) if b"\\" in body else body

@@ -34,7 +34,7 @@ def event_names(name: str, value: Any) -> list[str]:
     return list(dict.fromkeys(events))
 
 
-def warn_of_unknown(name: str, events: Collection[str], known: Collection[str] = KNOWN_EVENTS) -> None:
+def warn_of_unknown_events(name: str, events: Collection[str], known: Collection[str] = KNOWN_EVENTS) -> None:
     """Warn of events that this version does not know; a misspelt one would never come.
 
     :param name: the parameter's name, for the message.

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from planasonix_provider.api.models import as_utc
 
 #: How long a window of the rate limit is where the headers do not tell, in seconds: the documented limit is per minute.
-WINDOW = 60.0
+WINDOW_SECONDS = 60.0
 
 
 def server_time(headers: Mapping[str, str]) -> datetime:
@@ -23,7 +23,7 @@ def server_time(headers: Mapping[str, str]) -> datetime:
     return _http_date(headers.get("date", "")) or datetime.now(UTC)
 
 
-def skew(headers: Mapping[str, str]) -> timedelta | None:
+def clock_skew(headers: Mapping[str, str]) -> timedelta | None:
     """Tell by how much the server's clock is ahead of this machine's.
 
     :param headers: the answer's headers, looked up by lower-case name.
@@ -60,7 +60,7 @@ class RateLimit:
     seconds: float
 
 
-def allowance(headers: Mapping[str, str]) -> RateLimit | None:
+def rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
     """Read ``X-RateLimit-Limit``, ``X-RateLimit-Remaining`` and ``X-RateLimit-Reset``.
 
     :param headers: the answer's headers, looked up by lower-case name.
@@ -69,8 +69,8 @@ def allowance(headers: Mapping[str, str]) -> RateLimit | None:
     limit, remaining, reset = (_number(headers, name) for name in ("limit", "remaining", "reset"))
     if not limit or remaining is None:
         return None
-    seconds = reset - server_time(headers).timestamp() if reset else WINDOW
-    return RateLimit(limit, min(remaining, limit), seconds if 0 <= seconds <= 60 * WINDOW else WINDOW)
+    seconds = reset - server_time(headers).timestamp() if reset else WINDOW_SECONDS
+    return RateLimit(limit, min(remaining, limit), seconds if 0 <= seconds <= 60 * WINDOW_SECONDS else WINDOW_SECONDS)
 
 
 def _number(headers: Mapping[str, str], name: str) -> int | None:

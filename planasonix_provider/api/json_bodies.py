@@ -61,14 +61,14 @@ def read_json(content: bytes, max_values: int) -> Any:
         if not _HUGE.search(text):
             raise
         value = from_json(_HUGE.sub(r"\1null", text))
-    return storable(value) if _SUSPECT.search(text) else value
+    return make_storable(value) if _SUSPECT.search(text) else value
 
 
 def _count_values(content: bytes) -> int:
     return sum(content.count(mark) for mark in (b",", b"[", b"{"))
 
 
-def storable(value: Any, depth: int = MAX_DEPTH) -> Any:
+def make_storable(value: Any, depth: int = MAX_DEPTH) -> Any:
     """Replace what cannot be stored.
 
     :param value: a value of JSON types.
@@ -79,16 +79,16 @@ def storable(value: Any, depth: int = MAX_DEPTH) -> Any:
     if isinstance(value, str):
         return _NOT_STORABLE.sub(_REPLACEMENT, value)
     if isinstance(value, dict):
-        pairs = ((storable(name), item) for name, item in value.items() if not name.startswith(RESERVED_PREFIX))
-        return {name: storable(item, depth - 1) for name, item in pairs} if depth else None
+        pairs = ((make_storable(name), item) for name, item in value.items() if not name.startswith(RESERVED_PREFIX))
+        return {name: make_storable(item, depth - 1) for name, item in pairs} if depth else None
     if isinstance(value, list):
-        return [storable(item, depth - 1) for item in value] if depth else None
+        return [make_storable(item, depth - 1) for item in value] if depth else None
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         value = float(value) if abs(value) < 2**1000 else math.inf
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def shortened(text: str, limit: int = MAX_TEXT) -> str:
+def shorten(text: str, limit: int = MAX_TEXT) -> str:
     """Shorten a text that is longer than a limit.
 
     :param text: any text.

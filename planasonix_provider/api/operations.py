@@ -125,11 +125,11 @@ class Paginator(Generic[T]):
     def __init__(self, request: Request[Page[T]]) -> None:
         #: Asks for the page where the walk is.
         self.request = request
-        self.left = request.at_most
+        self.left = request.max_items
         self.seen: set[str] = set()
         self._empty_pages = 0
 
-    def take(self, page: Page[T]) -> list[T]:
+    def items_of(self, page: Page[T]) -> list[T]:
         """Give the items of a page, as far as the caller wants them.
 
         :param page: the page that :attr:`request` has brought.
@@ -140,7 +140,7 @@ class Paginator(Generic[T]):
             self.left -= len(items)
         return items
 
-    def step(self, page: Page[T]) -> bool:
+    def advance(self, page: Page[T]) -> bool:
         """Go to the page behind this one.
 
         :param page: the page that :attr:`request` has brought.
@@ -162,7 +162,7 @@ class Paginator(Generic[T]):
                 "as the next, so the list may never end. Report it to Planasonix."
             )
         self.seen.add(page.cursor)
-        self.request = self.request.after(page.cursor)
+        self.request = self.request.next_page(page.cursor)
         return True
 
 
@@ -170,8 +170,8 @@ def _items(sender: SyncSender, request: Request[Page[T]]) -> Iterator[T]:
     cursors = Paginator(request)
     while True:
         page = sender.send(cursors.request)
-        yield from cursors.take(page)
-        if not cursors.step(page):
+        yield from cursors.items_of(page)
+        if not cursors.advance(page):
             return
 
 
@@ -179,7 +179,7 @@ async def _awaited_items(sender: AsyncSender, request: Request[Page[T]]) -> Asyn
     cursors = Paginator(request)
     while True:
         page = await sender.send(cursors.request)
-        for item in cursors.take(page):
+        for item in cursors.items_of(page):
             yield item
-        if not cursors.step(page):
+        if not cursors.advance(page):
             return

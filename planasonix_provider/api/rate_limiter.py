@@ -11,7 +11,7 @@ from threading import Lock
 
 from pydantic import SecretStr
 
-from planasonix_provider.api.headers import WINDOW, RateLimit, allowance, retry_after, skew
+from planasonix_provider.api.headers import WINDOW_SECONDS, RateLimit, clock_skew, rate_limit, retry_after
 from planasonix_provider.clock import monotonic
 
 log = logging.getLogger(__name__)
@@ -41,18 +41,18 @@ class RateLimiter:
     def __init__(
         self,
         clock: Callable[[], float] = monotonic,
-        draw: Callable[[float, float], float] = random.uniform,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._clock = clock
-        self._draw = draw
+        self._uniform = uniform
         self._lock = Lock()
-        self._silent_until = self._last_turn = self._told = -math.inf
-        self._allowance: RateLimit | None = None
+        self._blocked_until = self._last_turn = self._logged_at = -math.inf
+        self._limit: RateLimit | None = None
         self._seen_at = self._reset_at = -math.inf
         # Weighed sums: what was asked by this process and by all, and in how many seconds.
         self._own = self._all = self._span = 0.0
         self._own_since = 0
-        self._lag = draw(0.0, 1.0)
+        self._lag = uniform(0.0, 1.0)
         #: By how much the server's clock is ahead, as its newest answer has it; ``None`` before one has told.
         self.skew: timedelta | None = None
 
@@ -67,10 +67,10 @@ class RateLimiter:
             self._last_turn = max(self._last_turn, now)
             if status == 429:
                 silence = min(retry_after(headers) or 0.0, MAX_RETRY_AFTER)
-                self._silent_until = max(self._silent_until, now + silence)
-            if (told := skew(headers)) is not None:
+                self._blocked_until = max(self._blocked_until, now + silence)
+            if (told := clock_skew(headers)) is not None:
                 self.skew = told
-            if seen := allowance(headers):
+            if seen := rate_limit(headers):
                 self._learn(seen, now)
 
     def retry_after_remaining(self) -> float:
@@ -78,7 +78,7 @@ class RateLimiter:
 
         :return: the seconds that are left of what a ``Retry-After`` asked for.
         """
-        return max(0.0, self._silent_until - self._clock())
+        return max(0.0, self._blocked_until - self._clock())
 
     def delay(self) -> float:
         """Say how long a request that can wait had better wait.
@@ -88,25 +88,25 @@ class RateLimiter:
         with self._lock:
             now = self._clock()
             rest = min(max(0.0, self._next_turn(now) - now), MAX_DELAY)
-            if rest >= 1 and now - self._told >= WINDOW:
-                self._told = now
-                self._tell(now)
+            if rest >= 1 and now - self._logged_at >= WINDOW_SECONDS:
+                self._logged_at = now
+                self._log(now)
             return rest
 
-    def acquire(self, at_most: float = MAX_DELAY) -> Iterator[float]:
+    def acquire(self, max_seconds: float = MAX_DELAY) -> Iterator[float]:
         """Wait for a turn, and take it.
 
         :param at_most: for how many seconds to wait, where that is less than :data:`MAX_DELAY`.
         :return: the seconds to sleep, again and again while others are faster, and so many in all.
         """
-        left = min(at_most, MAX_DELAY)
+        left = min(max_seconds, MAX_DELAY)
         while left > 0 and (rest := self.delay()):
             yield min(rest, left)
             left -= rest
         self._last_turn = self._clock()
 
     def _next_turn(self, now: float) -> float:
-        known = self._allowance
+        known = self._limit
         if known is None:
             return now
         if now < self._reset_at:
@@ -114,46 +114,48 @@ class RateLimiter:
             others = max(0.0, self._all - self._own) / max(1.0, self._span)
             remaining, left = known.remaining - others * (now - self._seen_at), self._reset_at - now
         else:
-            remaining, left = float(known.limit), WINDOW
+            remaining, left = float(known.limit), WINDOW_SECONDS
         if remaining > UNTHROTTLED_FRACTION * known.limit:
             return now
         crowd = max(1.0, self._all / self._own)
         if (usable := remaining - RESERVED_FRACTION * known.limit) > 0:
             return self._last_turn + min(left * crowd / usable, MAX_DELAY)
         # Everybody comes again after the same moment, and so not all at once.
-        return self._reset_at + self._lag * min(WINDOW * crowd / ((1 - RESERVED_FRACTION) * known.limit), MAX_DELAY)
+        return self._reset_at + self._lag * min(
+            WINDOW_SECONDS * crowd / ((1 - RESERVED_FRACTION) * known.limit), MAX_DELAY
+        )
 
     def _learn(self, seen: RateLimit, now: float) -> None:
-        before = self._allowance
+        before = self._limit
         self._own_since += 1
         if before is None:
             # All that is known is how much all have asked for in this window.
             self._own, self._all = 1.0, float(seen.limit - seen.remaining)
-            self._span = WINDOW - seen.seconds
+            self._span = WINDOW_SECONDS - seen.seconds
         elif now >= self._reset_at or seen.limit != before.limit or _is_full_again(before, seen):
             # A new window: of what was asked in it, this process has asked one.
-            self._lag = self._draw(0.0, 1.0)
-            self._weigh(1, seen.limit - seen.remaining, WINDOW - seen.seconds)
+            self._lag = self._uniform(0.0, 1.0)
+            self._add_traffic(1, seen.limit - seen.remaining, WINDOW_SECONDS - seen.seconds)
         elif (dwindled := before.remaining - seen.remaining) > 0:
-            self._weigh(self._own_since, dwindled, now - self._seen_at)
+            self._add_traffic(self._own_since, dwindled, now - self._seen_at)
         else:
             # Answers come in another order than their requests were counted in.
             return
-        self._allowance, self._seen_at, self._reset_at, self._own_since = seen, now, now + seen.seconds, 0
+        self._limit, self._seen_at, self._reset_at, self._own_since = seen, now, now + seen.seconds, 0
 
-    def _weigh(self, own: int, by_all: int, seconds: float) -> None:
+    def _add_traffic(self, own: int, by_all: int, seconds: float) -> None:
         """Take in what was asked since; what was seen before counts less by that."""
         self._own = self._own * DECAY + own
         self._all = self._all * DECAY + by_all
         self._span = self._span * DECAY + max(0.0, seconds)
 
-    def _tell(self, now: float) -> None:
-        assert self._allowance is not None  # noqa: S101 - else nobody would have to wait
+    def _log(self, now: float) -> None:
+        assert self._limit is not None  # noqa: S101 - else nobody would have to wait
         log.info(
             "The API key has %d of %d requests left for the next %.0f s. Requests that can wait are spread over that "
             "time.",
-            self._allowance.remaining,
-            self._allowance.limit,
+            self._limit.remaining,
+            self._limit.limit,
             max(0.0, self._reset_at - now),
         )
 
@@ -162,10 +164,10 @@ def _is_full_again(before: RateLimit, seen: RateLimit) -> bool:
     return seen.remaining - before.remaining > RESERVED_FRACTION * seen.limit
 
 
-_paces: dict[tuple[str, SecretStr], RateLimiter] = {}
+_rate_limiters: dict[tuple[str, SecretStr], RateLimiter] = {}
 
 
-def pace_of(base_url: str, api_key: SecretStr) -> RateLimiter:
+def rate_limiter_for(base_url: str, api_key: SecretStr) -> RateLimiter:
     """Give the pace of a key.
 
     :param base_url: where the API is.
@@ -173,4 +175,4 @@ def pace_of(base_url: str, api_key: SecretStr) -> RateLimiter:
     :return: the one that all who use this key in this process share.
     """
     # Atomic, so that two threads that begin together get the same.
-    return _paces.setdefault((base_url, api_key), RateLimiter())
+    return _rate_limiters.setdefault((base_url, api_key), RateLimiter())

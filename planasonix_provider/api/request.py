@@ -48,16 +48,16 @@ class Request(Generic[T]):
 
     method: str
     path: str
-    reply: type[Envelope[T]]
-    repeat: Idempotency = Idempotency.SAFE
+    envelope: type[Envelope[T]]
+    idempotency: Idempotency = Idempotency.SAFE
     ids: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str | int | None] = field(default_factory=dict)
     # In no repr: there may be a secret in it.
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     idempotency_key: str | None = None
-    at_most: int | None = None
+    max_items: int | None = None
     # Not in the repr, because the request that is sent is the same.
-    dropped: frozenset[str] | None = field(default=None, repr=False)
+    excluded_fields: frozenset[str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name, value in self.ids.items():
@@ -88,9 +88,9 @@ class Request(Generic[T]):
         :param names: known fields of the answer that are not needed.
         :return: the same request, whose answer has neither these nor unknown fields.
         """
-        return replace(self, dropped=frozenset(names))
+        return replace(self, excluded_fields=frozenset(names))
 
-    def after(self, cursor: str) -> Request[T]:
+    def next_page(self, cursor: str) -> Request[T]:
         """Ask for the page behind a cursor.
 
         :param cursor: what the page before this one named.

@@ -22,14 +22,14 @@ class TotalTimeout:
         self._seconds = seconds
         self._end = 0.0
 
-    def begin(self, at_most: float = math.inf) -> None:
+    def start(self, max_seconds: float = math.inf) -> None:
         """Count anew, for the next try.
 
         :param at_most: for how many seconds that one may last, where it is less than usual.
         """
-        self._end = time.monotonic() + min(self._seconds, at_most)
+        self._end = time.monotonic() + min(self._seconds, max_seconds)
 
-    def watch(self, event: str, info: Mapping[str, Any]) -> None:
+    def trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Bound all that is to be read from and written to a connection, from the moment that it is made.
 
         :param event: what the HTTP library has just done.

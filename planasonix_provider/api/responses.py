@@ -19,8 +19,8 @@ from planasonix_provider.api.errors import (
     error_for_status,
 )
 from planasonix_provider.api.headers import retry_after
-from planasonix_provider.api.json_bodies import TooManyValuesError, read_json, shortened
-from planasonix_provider.api.models import ErrorBody, ErrorReply, Page
+from planasonix_provider.api.json_bodies import TooManyValuesError, read_json, shorten
+from planasonix_provider.api.models import ErrorBody, ErrorEnvelope, Page
 from planasonix_provider.api.request import Request
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ class BoundedResponse:
     ) -> None:
         self._request = request
         self._head = RawResponse(status, headers, b"", connection)
-        self._max_bytes = request.reply.max_bytes
+        self._max_bytes = request.envelope.max_bytes
         self._content = bytearray()
         self._came = 0
         # Only what was asked for is unpacked. Other words are none that bodies are packed by, as "UTF-8".
@@ -110,7 +110,7 @@ class BoundedResponse:
         if length.isdecimal() and (len(length) > 20 or int(length) > self._max_bytes):
             raise self._too_large()
 
-    def take(self, piece: bytes) -> None:
+    def feed(self, piece: bytes) -> None:
         """Take some more of the body.
 
         :param piece: the bytes, as they came over the wire.
@@ -132,7 +132,7 @@ class BoundedResponse:
         if max(self._came, len(self._content)) > self._max_bytes:
             raise self._too_large()
 
-    def answer(self) -> RawResponse:
+    def finish(self) -> RawResponse:
         """Give the answer, when all of it has come.
 
         :return: the answer, with its body unpacked.
@@ -146,7 +146,7 @@ class BoundedResponse:
         return _unreadable(self._request, self._head, f"with a body of more than {self._max_bytes / 1_000_000:g} MB")
 
 
-def read(request: Request[T], answer: RawResponse) -> T:
+def parse_response(request: Request[T], answer: RawResponse) -> T:
     """Make of an answer what was asked for.
 
     :param request: what was asked.
@@ -158,10 +158,10 @@ def read(request: Request[T], answer: RawResponse) -> T:
     if not 200 <= answer.status < 300:
         raise _error(request, answer)
     try:
-        reply = request.reply.parse(answer.content, request.dropped)
+        reply = request.envelope.parse(answer.content, request.excluded_fields)
     except ValueError as invalid:
         raise _unreadable(request, answer, _what_is_wrong(answer, invalid)) from None
-    value = reply.value
+    value = reply.content
     if isinstance(value, Page):
         if value.cursor is not None and value.cursor == request.query.get("cursor"):
             raise _unreadable(request, answer, "with a page of a list that names itself as the next page")
@@ -221,13 +221,13 @@ def _error(request: Request[T], answer: RawResponse) -> PlanasonixResponseError:
             problem += f" ({words})"
         problem += "".join(f"; {': '.join(filter(None, (it.field, it.issue)))}" for it in body.details or ())
     # A long text of the server must not hide the advice.
-    problem = shortened(problem, _MAX_PROBLEM)
+    problem = shorten(problem, _MAX_PROBLEM)
     if location := answer.headers.get("location"):
-        problem += f", a redirect to {shortened(location, _MAX_WORD)}"
+        problem += f", a redirect to {shorten(location, _MAX_WORD)}"
     elif not body and _is_html(answer):
         problem += " with an HTML page"
     if body and body.existing_job_id:
-        problem += f"; in the way is job {shortened(body.existing_job_id, _MAX_WORD)}"
+        problem += f"; in the way is job {shorten(body.existing_job_id, _MAX_WORD)}"
     return error_for_status(answer.status, has_envelope=body is not None)(
         f"{problem}. {_ending(answer, _advice(answer, body))}",
         status=answer.status,
@@ -243,7 +243,7 @@ def _error(request: Request[T], answer: RawResponse) -> PlanasonixResponseError:
 def _error_body(answer: RawResponse) -> ErrorBody | None:
     """Read the error's envelope, wherever it puts ``existing_job_id``; ``None`` where there is no envelope."""
     try:
-        reply = ErrorReply.model_validate(read_json(answer.content, _MAX_VALUES_OF_ERROR))
+        reply = ErrorEnvelope.model_validate(read_json(answer.content, _MAX_VALUES_OF_ERROR))
     except ValueError:
         return None
     if reply.existing_job_id and not reply.error.existing_job_id:
@@ -254,7 +254,7 @@ def _error_body(answer: RawResponse) -> ErrorBody | None:
 def _ending(answer: RawResponse, advice: str) -> str:
     """End a message; only the advice is told which Airflow connection it is: what the server has said stays."""
     identifier = _request_id(answer)
-    note = f" [request id {shortened(identifier, _MAX_WORD)}]" if identifier else ""
+    note = f" [request id {shorten(identifier, _MAX_WORD)}]" if identifier else ""
     return advice.format(connection=answer.connection) + note
 
 

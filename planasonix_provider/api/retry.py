@@ -73,7 +73,7 @@ def had_no_effect(error: BaseException) -> bool:
 
 
 #: What is tried again, by what repeating the request does. The one table that decides it.
-REPEATED: dict[Idempotency, Callable[[BaseException], bool]] = {
+IS_RETRYABLE: dict[Idempotency, Callable[[BaseException], bool]] = {
     Idempotency.SAFE: is_transient,
     Idempotency.NOT_IDEMPOTENT: had_no_effect,
 }
@@ -129,43 +129,43 @@ class RetryPolicy:
     :param draw: draws a number from the range of its two arguments.
     """
 
-    tries: int = 8
-    seconds: float = 120.0
+    max_tries: int = 8
+    max_seconds: float = 120.0
     until: float | None = None
     first_wait: float = 0.5
-    longest_wait: float = 20.0
-    takes_turns: bool = True
-    is_urgent: bool = False
+    max_wait: float = 20.0
+    respects_rate_limit: bool = True
+    ignores_retry_after: bool = False
     throttle: LogThrottle | None = field(default=None, compare=False, repr=False)
     clock: Callable[[], float] = monotonic
-    draw: Callable[[float, float], float] = random.uniform
+    uniform: Callable[[float, float], float] = random.uniform
 
     @property
-    def seconds_for_a_read(self) -> float:
+    def read_seconds_left(self) -> float:
         """For how many seconds a read may be waited for that begins now; one that begins after ``until`` is wanted."""
         left = math.inf if self.until is None else self.until - self.clock()
         return left if left > 0 else math.inf
 
-    def tenacity(self, repeat: Idempotency) -> dict[str, Any]:
+    def tenacity_options(self, repeat: Idempotency) -> dict[str, Any]:
         """Put the policy into tenacity's words, for ``Retrying`` and ``AsyncRetrying`` alike.
 
         :param repeat: what repeating the request does.
         :return: the keyword arguments.
         """
-        give_up = min(self.clock() + self.seconds, math.inf if self.until is None else self.until)
-        repeated, throttle = REPEATED[repeat], self.throttle or LogThrottle()
+        give_up = min(self.clock() + self.max_seconds, math.inf if self.until is None else self.until)
+        repeated, throttle = IS_RETRYABLE[repeat], self.throttle or LogThrottle()
 
         def retry(state: RetryCallState) -> bool:
             error = _error(state)
             return error is not None and repeated(error)
 
         def wait(state: RetryCallState) -> float:
-            bound = min(self.longest_wait, self.first_wait * 2 ** (state.attempt_number - 1))
+            bound = min(self.max_wait, self.first_wait * 2 ** (state.attempt_number - 1))
             # The bound's jitter comes on top of a Retry-After: whoever was refused was told the same moment.
-            return (getattr(_error(state), "retry_after", None) or 0.0) + self.draw(0.0, bound)
+            return (getattr(_error(state), "retry_after", None) or 0.0) + self.uniform(0.0, bound)
 
         def stop(state: RetryCallState) -> bool:
-            return state.attempt_number >= self.tries or self.clock() + state.upcoming_sleep >= give_up
+            return state.attempt_number >= self.max_tries or self.clock() + state.upcoming_sleep >= give_up
 
         def give_up_with_error(state: RetryCallState) -> NoReturn:
             error = _error(state)
@@ -189,12 +189,14 @@ class RetryPolicy:
 
 
 #: One try: for callers that come again by themselves, as a wait does at its next look, and take their turns themselves.
-NO_RETRY = RetryPolicy(tries=1, takes_turns=False)
+NO_RETRY = RetryPolicy(max_tries=1, respects_rate_limit=False)
 #: For the last look of a wait whose time is up: again where that can help, and nobody goes first.
-FINAL_POLL = RetryPolicy(takes_turns=False)
+FINAL_POLL = RetryPolicy(respects_rate_limit=False)
 #: For a process that is being killed: few tries, close together, so that the last one ends (each within two and a half
 #: seconds, see ``Account.with_short_timeouts``) before the five seconds that Airflow gives are over.
-ON_KILL = RetryPolicy(tries=6, seconds=2.5, first_wait=0.2, longest_wait=0.5, takes_turns=False, is_urgent=True)
+ON_KILL = RetryPolicy(
+    max_tries=6, max_seconds=2.5, first_wait=0.2, max_wait=0.5, respects_rate_limit=False, ignores_retry_after=True
+)
 
 
 def _error(state: RetryCallState) -> PlanasonixError | None:

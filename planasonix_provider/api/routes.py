@@ -19,34 +19,34 @@ from planasonix_provider.api import validation
 from planasonix_provider.api.models import (
     Backfill,
     BackfillBody,
+    BackfillEnvelope,
     BackfillPage,
-    BackfillReply,
-    BackfillStartReply,
+    BackfillStartEnvelope,
     Delivery,
     DeliveryPage,
     Envelope,
     Job,
+    JobEnvelope,
     JobPage,
-    JobReply,
     JobResults,
-    JobResultsReply,
+    JobResultsEnvelope,
     NewWebhook,
-    NewWebhookReply,
+    NewWebhookEnvelope,
     NoContent,
     Page,
     PlainText,
     Priority,
     RotatedSecret,
-    RotatedSecretReply,
+    RotatedSecretEnvelope,
     SyncBody,
-    SyncReply,
+    SyncEnvelope,
     TestDelivery,
-    TestDeliveryReply,
+    TestDeliveryEnvelope,
     Webhook,
     WebhookBody,
+    WebhookEnvelope,
     WebhookPage,
     WebhookPatchBody,
-    WebhookReply,
     WebhookTestBody,
 )
 from planasonix_provider.api.request import Idempotency as Idempotency
@@ -96,7 +96,7 @@ def trigger_sync(
     """
     given = {"pipeline_id": pipeline_id, "priority": priority, "metadata": metadata}
     body = _body(SyncBody, **validation.start_parameters_of("sync", given))
-    return _start("/connections/{connection_id}/sync", SyncReply, body, idempotency_key, connection_id=connection_id)
+    return _start("/connections/{connection_id}/sync", SyncEnvelope, body, idempotency_key, connection_id=connection_id)
 
 
 @route(scope="jobs:write")
@@ -127,7 +127,11 @@ def trigger_backfill(
     given = {"start_at": begin, "end_at": end, "tables": tables, "priority": priority, "metadata": metadata}
     body = _body(BackfillBody, **validation.start_parameters_of("backfill", given))
     return _start(
-        "/connections/{connection_id}/backfill", BackfillStartReply, body, idempotency_key, connection_id=connection_id
+        "/connections/{connection_id}/backfill",
+        BackfillStartEnvelope,
+        body,
+        idempotency_key,
+        connection_id=connection_id,
     )
 
 
@@ -155,7 +159,7 @@ def list_backfills(
             "status": validation.optional_word("status", status),
             "limit": validation.page_size(limit),
         },
-        at_most=limit,
+        max_items=limit,
     )
 
 
@@ -167,7 +171,7 @@ def get_backfill(backfill_id: str) -> Request[Backfill]:
     :return: the request; its answer is the backfill.
     :raises ValueError: if that can be no id.
     """
-    return Request("GET", "/backfills/{backfill_id}", BackfillReply, ids={"backfill_id": backfill_id})
+    return Request("GET", "/backfills/{backfill_id}", BackfillEnvelope, ids={"backfill_id": backfill_id})
 
 
 @route(scope="jobs:read")
@@ -210,7 +214,7 @@ def list_jobs(
             "until": validation.timestamp(end),
             "limit": validation.page_size(limit),
         },
-        at_most=limit,
+        max_items=limit,
     )
 
 
@@ -222,7 +226,7 @@ def get_job(job_id: str) -> Request[Job]:
     :return: the request; its answer is the job.
     :raises ValueError: if that can be no id.
     """
-    return Request("GET", "/jobs/{job_id}", JobReply, ids={"job_id": job_id})
+    return Request("GET", "/jobs/{job_id}", JobEnvelope, ids={"job_id": job_id})
 
 
 @route(scope="jobs:read")
@@ -233,7 +237,7 @@ def get_job_results(job_id: str) -> Request[JobResults]:
     :return: the request; its answer is the job's results.
     :raises ValueError: if that can be no id.
     """
-    return Request("GET", "/jobs/{job_id}/results", JobResultsReply, ids={"job_id": job_id})
+    return Request("GET", "/jobs/{job_id}/results", JobResultsEnvelope, ids={"job_id": job_id})
 
 
 @route(scope="jobs:write")
@@ -244,7 +248,7 @@ def cancel_job(job_id: str) -> Request[Job]:
     :return: the request; its answer is the job's state.
     :raises ValueError: if that can be no id.
     """
-    return Request("POST", "/jobs/{job_id}/cancel", JobReply, ids={"job_id": job_id})
+    return Request("POST", "/jobs/{job_id}/cancel", JobEnvelope, ids={"job_id": job_id})
 
 
 @route(scope="webhooks:read")
@@ -256,7 +260,7 @@ def list_webhooks(*, limit: int | None = None) -> Request[Page[Webhook]]:
     :raises ValueError: if ``limit`` is no number from 1.
     """
     validation.page_size(limit)
-    return Request("GET", "/webhooks", WebhookPage, at_most=limit)
+    return Request("GET", "/webhooks", WebhookPage, max_items=limit)
 
 
 @route(scope="webhooks:write")
@@ -276,7 +280,7 @@ def create_webhook(url: str, *, events: Sequence[str], secret: SecretStr | str |
         events=validation.events("events", events),
         secret=validation.webhook_secret(secret),
     )
-    return _start("/webhooks", NewWebhookReply, body, None)
+    return _start("/webhooks", NewWebhookEnvelope, body, None)
 
 
 @route(scope="webhooks:read")
@@ -287,7 +291,7 @@ def get_webhook(webhook_id: str) -> Request[Webhook]:
     :return: the request; its answer is the subscription.
     :raises ValueError: if that can be no id.
     """
-    return Request("GET", "/webhooks/{webhook_id}", WebhookReply, ids={"webhook_id": webhook_id})
+    return Request("GET", "/webhooks/{webhook_id}", WebhookEnvelope, ids={"webhook_id": webhook_id})
 
 
 @route(scope="webhooks:write")
@@ -312,7 +316,7 @@ def update_webhook(
     )
     if not body:
         raise ValueError("url, events, enabled: got None, allowed is one of them at least.")
-    return Request("PUT", "/webhooks/{webhook_id}", WebhookReply, ids={"webhook_id": webhook_id}, body=body)
+    return Request("PUT", "/webhooks/{webhook_id}", WebhookEnvelope, ids={"webhook_id": webhook_id}, body=body)
 
 
 @route(scope="webhooks:write")
@@ -334,7 +338,7 @@ def rotate_webhook_secret(webhook_id: str) -> Request[RotatedSecret]:
     :return: the request; its answer is the only one that holds the secret.
     :raises ValueError: if that can be no id.
     """
-    return _start("/webhooks/{webhook_id}/rotate-secret", RotatedSecretReply, None, None, webhook_id=webhook_id)
+    return _start("/webhooks/{webhook_id}/rotate-secret", RotatedSecretEnvelope, None, None, webhook_id=webhook_id)
 
 
 @route(scope="webhooks:write")
@@ -348,7 +352,7 @@ def test_webhook(webhook_id: str, *, event: str | None = None) -> Request[TestDe
     :raises ValueError: if ``event`` is empty or no text, or ``webhook_id`` can be no id.
     """
     body = _body(WebhookTestBody, event=validation.optional_event("event", event))
-    return _start("/webhooks/{webhook_id}/test", TestDeliveryReply, body, None, webhook_id=webhook_id)
+    return _start("/webhooks/{webhook_id}/test", TestDeliveryEnvelope, body, None, webhook_id=webhook_id)
 
 
 @route(scope="webhooks:read")
@@ -362,7 +366,7 @@ def list_webhook_deliveries(webhook_id: str, *, limit: int | None = None) -> Req
     """
     validation.page_size(limit)
     return Request(
-        "GET", "/webhooks/{webhook_id}/deliveries", DeliveryPage, ids={"webhook_id": webhook_id}, at_most=limit
+        "GET", "/webhooks/{webhook_id}/deliveries", DeliveryPage, ids={"webhook_id": webhook_id}, max_items=limit
     )
 
 
@@ -383,7 +387,7 @@ def _start(path: str, reply: type[Envelope[T]], body: Mapping[str, Any] | None, 
         "POST",
         path,
         reply,
-        repeat=Idempotency.NOT_IDEMPOTENT,
+        idempotency=Idempotency.NOT_IDEMPOTENT,
         ids=ids,
         body=body,
         idempotency_key=key or str(uuid4()),

@@ -19,9 +19,9 @@ SIGNATURE_HEADER = "X-Planasonix-Signature"
 TIMESTAMP_HEADER = "X-Planasonix-Timestamp"
 
 #: How old a delivery may be.
-LONGEST_AGE = timedelta(seconds=300)
+MAX_AGE = timedelta(seconds=300)
 #: How far a delivery's time may be ahead of ours, for no two clocks agree.
-LARGEST_LEAD = timedelta(seconds=60)
+MAX_LEAD = timedelta(seconds=60)
 
 
 class InvalidSignatureError(ValueError):
@@ -99,11 +99,11 @@ def _well_formed(signature: str | None, timestamp: str | None) -> tuple[str, str
 
 def _check_age(timestamp: str, now: datetime | None) -> None:
     age = (now or datetime.now(UTC)) - datetime.fromtimestamp(int(timestamp), UTC)
-    if age > LONGEST_AGE:
+    if age > MAX_AGE:
         raise InvalidSignatureError(
             f"The delivery is {age.total_seconds():.0f} s old, allowed are 300 s: check the clock of this machine."
         )
-    if -age > LARGEST_LEAD:
+    if -age > MAX_LEAD:
         raise InvalidSignatureError(
             f"The delivery is {-age.total_seconds():.0f} s ahead of the clock of this machine, allowed are 60 s: "
             "check that clock."

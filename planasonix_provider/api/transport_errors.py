@@ -20,7 +20,7 @@ from planasonix_provider.api.request import Request
 
 
 @contextmanager
-def faults_named(account: ClientConfig, request: Request[Any]) -> Iterator[None]:
+def translate_errors(account: ClientConfig, request: Request[Any]) -> Iterator[None]:
     """Turn what httpx raises into our errors, and keep the key out of every message.
 
     :param account: where the request goes, and the key.
@@ -32,17 +32,17 @@ def faults_named(account: ClientConfig, request: Request[Any]) -> Iterator[None]
         yield
     except PlanasonixError as error:
         # What was taken out of the answer's bytes may have come escaped as well, as JSON allows.
-        error.with_message(account.without_key(error.message))
+        error.with_message(account.redact(error.message))
         if isinstance(error, PlanasonixResponseError):
-            error.code = error.code and account.without_key(error.code)
-            error.fields = tuple(map(account.without_key, error.fields))
-            error.existing_job_id = error.existing_job_id and account.without_key(error.existing_job_id)
+            error.code = error.code and account.redact(error.code)
+            error.fields = tuple(map(account.redact, error.fields))
+            error.existing_job_id = error.existing_job_id and account.redact(error.existing_job_id)
         raise
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as fault:
         what, advice = _describe(fault, account.connection)
         # Without the chain: twenty frames of sockets say less than the sentence, and hold the request's headers.
         raise PlanasonixTransportError(
-            account.without_key(f"{request}: {what} at {account.base_url}. {advice}"),
+            account.redact(f"{request}: {what} at {account.base_url}. {advice}"),
             sent=_may_have_been_sent(fault),
             is_unreachable=isinstance(fault, _UNREACHABLE),
         ) from None

@@ -16,13 +16,13 @@ from pydantic import SecretStr
 from pydantic_core import PydanticSerializationError, to_json
 
 from planasonix_provider import validators
-from planasonix_provider.api.event_types import warn_of_unknown
+from planasonix_provider.api.event_types import warn_of_unknown_events
 from planasonix_provider.api.request import PAGE_SIZE
 from planasonix_provider.start_parameters import StartKind, checks_of
 from planasonix_provider.validators import invalid_parameter
 
 #: How many characters a webhook's secret has at least.
-SHORTEST_SECRET = 16
+MIN_SECRET_LENGTH = 16
 
 
 def webhook_url(name: str, value: Any) -> str:
@@ -77,8 +77,8 @@ def webhook_secret(secret: Any) -> str | None:
         return None
     if not isinstance(plain, str):
         raise ValueError(f"secret: got a {type(plain).__name__}, allowed is a text, or None.")
-    if len(plain) < SHORTEST_SECRET:
-        raise ValueError(f"secret: got {len(plain)} characters, allowed are at least {SHORTEST_SECRET}, or None.")
+    if len(plain) < MIN_SECRET_LENGTH:
+        raise ValueError(f"secret: got {len(plain)} characters, allowed are at least {MIN_SECRET_LENGTH}, or None.")
     # Whoever checks signatures would have to have the very same white space, which nobody sees.
     if not plain.isprintable() or plain != plain.strip():
         raise ValueError(
@@ -109,7 +109,7 @@ def event(name: str, value: Any) -> str:
     :return: the same.
     :raises ValueError: if it is refused.
     """
-    warn_of_unknown(name, {word(name, value)})
+    warn_of_unknown_events(name, {word(name, value)})
     return str(value)
 
 
@@ -124,7 +124,7 @@ def events(name: str, value: Any) -> list[str]:
     is_some = isinstance(value, Collection) and not isinstance(value, (str, bytes, Mapping)) and value
     if not is_some or not all(isinstance(one, str) and one.strip() and one.isprintable() for one in value):
         raise invalid_parameter(name, value, "a list of events, such as ['job.succeeded']")
-    warn_of_unknown(name, set(value))
+    warn_of_unknown_events(name, set(value))
     return list(value)
 
 

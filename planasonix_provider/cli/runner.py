@@ -27,7 +27,7 @@ from planasonix_provider.waiting.interruptible_sleep import InterruptibleSleep
 T = TypeVar("T")
 
 #: Somebody sits there: better an error soon than an answer late.
-QUICK = RetryPolicy(tries=4, seconds=30.0, takes_turns=False)
+QUICK = RetryPolicy(max_tries=4, max_seconds=30.0, respects_rate_limit=False)
 
 
 class ShellHook(PlanasonixHook):

@@ -15,7 +15,7 @@ from planasonix_provider.api.errors import (
     PlanasonixOutageError,
     PlanasonixTimeoutError,
 )
-from planasonix_provider.api.rate_limiter import pace_of
+from planasonix_provider.api.rate_limiter import rate_limiter_for
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import NO_RETRY, RetryPolicy
 from planasonix_provider.clock import monotonic, utcnow
@@ -92,7 +92,7 @@ class ApiSession:
     def _clock_skew(self) -> timedelta | None:
         """By how much the server's clock is ahead; ``None`` before its first response."""
         account = self.hook.settings.client_config
-        return pace_of(account.base_url, account.api_key).skew
+        return rate_limiter_for(account.base_url, account.api_key).skew
 
     @property
     def has_no_contact(self) -> bool:

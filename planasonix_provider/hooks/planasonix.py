@@ -180,7 +180,7 @@ class PlanasonixHook(BaseHook, Operations):
             return client.send(request, policy)
         except PlanasonixAuthenticationError:
             self.reload()
-            if self.settings.client_config == client.account:
+            if self.settings.client_config == client.config:
                 raise
             return self._open_client().send(request, policy)
 
@@ -189,7 +189,7 @@ class PlanasonixHook(BaseHook, Operations):
 
         :return: the seconds; none while much of the limit is left, or nothing is known of it yet.
         """
-        return self._client.pace.delay() if self._client else 0.0
+        return self._client.rate_limiter.delay() if self._client else 0.0
 
     def _open_client(self) -> Client:
         if self._client is None:

@@ -299,7 +299,7 @@ def use_simulator(simulator: Simulator) -> Iterator[Planasonix]:
         simulator.reset()
         skip_polls(simulator.world, patch)
         # Rate limiters belong to one test.
-        patch.setattr(rate_limiter, "_paces", {})
+        patch.setattr(rate_limiter, "_rate_limiters", {})
         patch.setattr(client, "_options", _only_to(simulator, client._options))
         planasonix = Planasonix(simulator, travel, patch)
         planasonix.add_airflow_connection("planasonix_default")

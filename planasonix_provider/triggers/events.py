@@ -18,7 +18,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from planasonix_provider import validators
 from planasonix_provider.api.client import AsyncClient
-from planasonix_provider.api.event_types import END_EVENTS, event_names, warn_of_unknown
+from planasonix_provider.api.event_types import END_EVENTS, event_names, warn_of_unknown_events
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.triggers.cursor_store import AssetCursorStore, CursorStore, VariableCursorStore
 from planasonix_provider.validators import identifier, invalid_parameter, is_templated, optional, text
@@ -116,7 +116,7 @@ class PlanasonixEventTrigger(BaseEventTrigger):
         self.connection_id = optional(identifier)("connection_id", connection_id)
         self.pipeline_id = optional(identifier)("pipeline_id", pipeline_id)
         self.events = sorted(DEFAULT_EVENTS if events is None else event_names("events", events))
-        warn_of_unknown("events", self.events, END_EVENTS)
+        warn_of_unknown_events("events", self.events, END_EVENTS)
         self.types = optional(_names)("types", types)
         self.metadata = optional(_pairs)("metadata", metadata)
         self.ignore_own = _own("ignore_own", ignore_own)

@@ -155,7 +155,7 @@ class BulkPoll:
                         is_vain = len(told) < 2
                         vain += is_vain
                         is_too_vain = is_vain and vain > MAX_WASTE * len(missing) - len(ACTIVE_STATES + ENDED)
-                        if len(missing) < 2 or is_too_vain or not cursors.step(page):
+                        if len(missing) < 2 or is_too_vain or not cursors.advance(page):
                             break
         except PlanasonixError as error:
             self.back_off(error)

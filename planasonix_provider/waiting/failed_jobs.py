@@ -44,7 +44,7 @@ async def _listed(send: AsyncSend, backfill: Backfill) -> list[str]:
         while True:
             page = await send(cursors.request)
             found.extend(job.id for job in page.data if job.status == "failed")
-            if not cursors.step(page):
+            if not cursors.advance(page):
                 return found
     except PlanasonixError:
         return found

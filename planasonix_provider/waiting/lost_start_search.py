@@ -187,7 +187,7 @@ async def _listed(send: AsyncSend, traces: MatchCriteria) -> list[Work]:
                 f"{cursors.request}: rows of the list cannot be read, and one of them may be what was started. "
                 "Report it to Planasonix."
             )
-        if _has_passed(listed, traces) or not cursors.step(page):
+        if _has_passed(listed, traces) or not cursors.advance(page):
             return sorted(filter(traces.may_bear_the_mark, [*unreadable, *listed]), key=traces.distance)
 
 

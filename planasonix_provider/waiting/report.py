@@ -14,7 +14,7 @@ from planasonix_provider.api.errors import (
     PlanasonixLostTrackError,
     add_details,
 )
-from planasonix_provider.api.json_bodies import shortened
+from planasonix_provider.api.json_bodies import shorten
 from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning, TableResult, WorkError
 from planasonix_provider.waiting.formatting import pluralize
 from planasonix_provider.waiting.targets import Work
@@ -108,7 +108,7 @@ def _reason(error: WorkError | None) -> str:
 def _culprits(jobs: Sequence[Job]) -> str:
     if not jobs:
         return ""
-    named = "; ".join(f"job {job.id}: {shortened(_reason(job.error), LONGEST_REASON)}" for job in jobs[:MOST_NAMED])
+    named = "; ".join(f"job {job.id}: {shorten(_reason(job.error), LONGEST_REASON)}" for job in jobs[:MOST_NAMED])
     more = f"; and {len(jobs) - MOST_NAMED:,} more" if len(jobs) > MOST_NAMED else ""
     return f" What failed of it: {named}{more}."
 
@@ -160,11 +160,11 @@ def report_job(job: Job, url: str, results: JobResults | None = None) -> dict[st
         ``warnings`` and ``warnings_total``; of tables and warnings the first thousand, as many as 256 kB hold, and how
         many there are.
     """
-    plain = job.known("metadata")
+    plain = job.known_fields("metadata")
     answer: dict[str, Any] = {"job_id": job.id, "job_url": url} | {name: plain[name] for name in _JOB_FIELDS}
     if results is not None:
         for name, items in (("tables", results.tables), ("warnings", results.warnings)):
-            answer[name] = _as_many_as_fit((item.known() for item in items[:MOST_LISTED]), LARGEST_LIST_OF_A_JOB)
+            answer[name] = _as_many_as_fit((item.known_fields() for item in items[:MOST_LISTED]), LARGEST_LIST_OF_A_JOB)
             answer[f"{name}_total"] = len(items)
     return answer
 
@@ -178,7 +178,7 @@ def report_backfill(backfill: Backfill, summary: Summary | None = None) -> dict[
         ``warnings``, of each as many as 28 kB hold, and how many there are (``jobs_total``, …). Jobs that did not
         succeed come first; a table is listed once, with the rows of all jobs, and how many jobs loaded it.
     """
-    plain = backfill.known("metadata", "job_ids", "tables")
+    plain = backfill.known_fields("metadata", "job_ids", "tables")
     answer: dict[str, Any] = {"backfill_id": backfill.id} | {name: plain[name] for name in _BACKFILL_FIELDS}
     if summary is not None:
         answer |= summary.as_dict()
@@ -292,7 +292,7 @@ class Summary:
                 self.tables_total,
                 ({"name": name, "rows_loaded": it.rows or 0, "jobs": it.jobs} for name, it in self._in_order()),
             ),
-            "warnings": (self.warnings_total, (warning.known() for _, warning in self.warnings)),
+            "warnings": (self.warnings_total, (warning.known_fields() for _, warning in self.warnings)),
         }
         answer: dict[str, Any] = {"rows_loaded": self.rows}
         for name, (total, items) in lists.items():

@@ -35,7 +35,7 @@ READ_AGAIN_EVERY = 60.0
 READ_KEY_AGAIN_EVERY = 1.0
 #: How many requests are in flight; httpx's pool slows down with more callers than that.
 MOST_IN_FLIGHT = 5
-_URGENT = replace(NO_RETRY, is_urgent=True)
+_URGENT = replace(NO_RETRY, ignores_retry_after=True)
 # Refusals and failures that a changed Airflow connection would explain: a rotated key, another host.
 _MAY_BE_OUT_OF_DATE = (
     PlanasonixAuthenticationError,
@@ -112,7 +112,7 @@ class SharedClient:
         """
         if not retry:
             return await self._send_once(request, priority, within)
-        retrying = AsyncRetrying(**RetryPolicy().tenacity(request.repeat), sleep=self._sleep)
+        retrying = AsyncRetrying(**RetryPolicy().tenacity_options(request.idempotency), sleep=self._sleep)
         response: T = await retrying(self._send_once, request, priority, within)
         return response
 
@@ -156,12 +156,12 @@ class SharedClient:
     @property
     def retry_after_remaining(self) -> float:
         """For how many seconds the API has asked this key to be silent."""
-        return self._clients[-1].pace.retry_after_remaining() if self._clients else 0.0
+        return self._clients[-1].rate_limiter.retry_after_remaining() if self._clients else 0.0
 
     @property
     def skew(self) -> timedelta | None:
         """By how much the API's clock is ahead, as its newest answer has it; ``None`` where none has told."""
-        return self._clients[-1].pace.skew if self._clients else None
+        return self._clients[-1].rate_limiter.skew if self._clients else None
 
     async def _connected(self, newer_than: float = -math.inf) -> AsyncClient:
         """Give the client; read the Airflow connection where it was not read since.
@@ -176,7 +176,7 @@ class SharedClient:
     async def _read_connection(self) -> None:
         fresh = await self._connect()
         self._read_at = asyncio.get_running_loop().time()
-        if self._clients and self._clients[-1].account == fresh.account:
+        if self._clients and self._clients[-1].config == fresh.config:
             self._confirmed_at = self._read_at
             await fresh.close()
             return

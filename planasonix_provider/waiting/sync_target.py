@@ -111,7 +111,7 @@ class SyncTarget(WaitTarget):
             while True:
                 page: Page[Job] = yield cursors.request
                 jobs.extend(job for job in page.data if self._is_ours(job))
-                if not cursors.step(page):
+                if not cursors.advance(page):
                     break
             jobs.sort(key=lambda job: job.created_at or self.since, reverse=True)
             self._undecided = jobs

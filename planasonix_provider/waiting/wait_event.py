@@ -20,7 +20,7 @@ from planasonix_provider.api.errors import (
     PlanasonixTimeoutError,
     error_of,
 )
-from planasonix_provider.api.json_bodies import storable
+from planasonix_provider.api.json_bodies import make_storable
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.waiting.target_registry import TARGETS
 from planasonix_provider.waiting.targets import WaitTarget, Work, WorkTarget
@@ -155,7 +155,7 @@ class WaitEvent(BaseModel):
         for name, work in (("job", self.job), ("backfill", self.backfill)):
             if work:
                 # An event that Airflow cannot store ends the triggerer, and with it the waits of all tasks.
-                fields = storable(work.known(*_EXCLUDED_FIELDS))
+                fields = make_storable(work.known_fields(*_EXCLUDED_FIELDS))
                 payload[name] = {field: value for field, value in fields.items() if value is not None}
         return payload
 

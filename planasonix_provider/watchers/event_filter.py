@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from planasonix_provider.api.json_bodies import storable
+from planasonix_provider.api.json_bodies import make_storable
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.waiting.attempt import ATTEMPT_KEY
 from planasonix_provider.waiting.targets import Work
@@ -125,7 +125,7 @@ def event_payload(work: Work, job_url: Callable[[str], str]) -> dict[str, Any]:
     :param job_url: gives the address of a job's page.
     :return: the payload of the event, in JSON types; see "What an event says" in the docs.
     """
-    known = work.known("metadata", "job_ids", "tables")
+    known = work.known_fields("metadata", "job_ids", "tables")
     shared = {
         "event": event_of(work),
         "type": _type_of(work),
@@ -158,7 +158,7 @@ def _limited(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
     if not metadata:
         return metadata
     kept, left = {}, MAX_METADATA
-    for name, value in storable(metadata).items():
+    for name, value in make_storable(metadata).items():
         if (size := len(json.dumps({name: value}))) <= left:
             kept[name] = value
             left -= size

@@ -358,7 +358,7 @@ class ListScan:
         page = await self._channel.send(cursors.request, retry=False)
         self._note_the_clock()
         yield self._rows(page)
-        while cursors.step(page):
+        while cursors.advance(page):
             page = await self._channel.send(cursors.request)
             self._note_the_clock()
             yield self._rows(page)

@@ -25,7 +25,7 @@ from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.models import Envelope
 from planasonix_provider.api.operations import Operations
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.responses import RawResponse, read
+from planasonix_provider.api.responses import RawResponse, parse_response
 from planasonix_provider.api.retry import NO_RETRY
 from tests.api.test_client import told
 from tests.api.test_models import JSON
@@ -277,7 +277,7 @@ ANY_REQUEST = st.sampled_from(list(REQUESTS))
 
 def promised(reply: type[Envelope[Any]]) -> Any:
     """What an envelope holds."""
-    hint = typing.get_type_hints(reply.value.fget)["return"]  # type: ignore[attr-defined] # it is a property
+    hint = typing.get_type_hints(reply.content.fget)["return"]  # type: ignore[attr-defined] # it is a property
     if hint is typing.Self:
         return reply
     return reply.model_fields["data"].annotation if isinstance(hint, typing.TypeVar) else hint
@@ -291,7 +291,7 @@ def assert_sound(request: Request[Any], call: Callable[[], Any]) -> None:
         assert KEY not in told(error) + repr(vars(error))  # noqa: PT017 - no error is as good
         assert len(error.message) < 200_000  # noqa: PT017
     else:
-        assert isinstance(value, promised(request.reply))
+        assert isinstance(value, promised(request.envelope))
 
 
 @cache
@@ -300,7 +300,7 @@ def fitting(name: str) -> list[Any]:
 
     def fits(shape: Any) -> bool:
         try:
-            read(REQUESTS[name], RawResponse(200, {}, wire(shape).encode()))
+            parse_response(REQUESTS[name], RawResponse(200, {}, wire(shape).encode()))
         except PlanasonixError:
             return False
         return True
@@ -317,7 +317,7 @@ def test_a_right_answer_is_read(name: str) -> None:
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
 def test_a_time_that_utc_cannot_name_is_none(moment: str) -> None:
     body = wire({"data": {**JOB, "created_at": moment}}).encode()
-    assert read(REQUESTS["get_job"], RawResponse(200, {}, body)).created_at is None
+    assert parse_response(REQUESTS["get_job"], RawResponse(200, {}, body)).created_at is None
 
 
 @pytest.mark.parametrize("nested", ["[" * 10_000 + "]" * 10_000, '{"a":' * 10_000 + "1" + "}" * 10_000])
@@ -325,14 +325,16 @@ def test_a_time_that_utc_cannot_name_is_none(moment: str) -> None:
 def test_json_that_is_nested_too_deep_is_no_json(status: int, nested: str) -> None:
     body = wire({"data": {**JOB, "unknown": Raw(nested)}, "error": {"code": "c", "unknown": Raw(nested)}}).encode()
     with pytest.raises(PlanasonixError, match=r"not JSON|answered 400 Bad Request\. "):
-        read(REQUESTS["get_job"], RawResponse(status, {}, body))
+        parse_response(REQUESTS["get_job"], RawResponse(status, {}, body))
 
 
 @settings(max_examples=200 * TIMES, deadline=None)
 @given(ANY_REQUEST, st.data())
 def test_nearly_right_json(name: str, data: st.DataObject) -> None:
     body = data.draw(_nearly_right(fitting(name)))
-    assert_sound(REQUESTS[name], lambda: read(REQUESTS[name], RawResponse(200, {}, body.replace(KEY.encode(), b""))))
+    assert_sound(
+        REQUESTS[name], lambda: parse_response(REQUESTS[name], RawResponse(200, {}, body.replace(KEY.encode(), b"")))
+    )
 
 
 @settings(max_examples=300 * TIMES, deadline=None)

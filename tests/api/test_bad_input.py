@@ -263,9 +263,9 @@ def test_a_cursor_of_another_list_is_refused_by_the_api_and_told(way: Way, simul
     here = account(simulator.url, api_key=SecretStr(simulator.api_key))
     cursor = way.call(here, lambda client: client.send(routes.list_jobs(limit=1))).cursor
     for request, problem in (
-        (routes.list_jobs(status="running").after(cursor), "cursor: belongs to a list with other filters"),
-        (routes.list_backfills().after(cursor), "cursor: belongs to a list with other filters"),
-        (routes.list_jobs().after("page 2"), "cursor: is not a cursor"),
+        (routes.list_jobs(status="running").next_page(cursor), "cursor: belongs to a list with other filters"),
+        (routes.list_backfills().next_page(cursor), "cursor: belongs to a list with other filters"),
+        (routes.list_jobs().next_page("page 2"), "cursor: is not a cursor"),
     ):
         with pytest.raises(PlanasonixValidationError) as refused:
             way.call(here, lambda client, request=request: client.send(request))  # type: ignore[misc]

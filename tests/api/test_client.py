@@ -39,9 +39,9 @@ from planasonix_provider.api.errors import (
     PlanasonixUnreadableError,
     PlanasonixValidationError,
 )
-from planasonix_provider.api.models import JobReply
+from planasonix_provider.api.models import JobEnvelope
 from planasonix_provider.api.retry import NO_RETRY, ON_KILL
-from planasonix_provider.api.transport_errors import faults_named
+from planasonix_provider.api.transport_errors import translate_errors
 from planasonix_provider.simulator import Simulator
 from tests.support.api_clients import KEY, Way, account
 from tests.support.certificates import tls_context
@@ -158,7 +158,7 @@ class TestAccount:
     def test_the_timeouts_reach_the_http_client(self, kind: Any) -> None:
         assert kind(account("http://127.0.0.1:9"))._http.timeout == httpx.Timeout(30.0, connect=5.0)
         mine = account("http://127.0.0.1:9", connect_timeout=1.0, read_timeout=2.0)
-        assert (mine.seconds_a_try, account("", try_timeout=7.0).seconds_a_try) == (9.0, 7.0)
+        assert (mine.total_timeout, account("", try_timeout=7.0).total_timeout) == (9.0, 7.0)
         assert kind(mine)._http.timeout == httpx.Timeout(2.0, connect=1.0)
 
     @pytest.mark.parametrize("key", ["", f"{KEY}\n", f"{KEY}\r\nX-Evil: 1", f" {KEY}", f"{KEY}é", f"{KEY}\x00"])
@@ -238,8 +238,8 @@ class TestSecrets:
     def test_a_key_of_odd_characters_is_found_however_json_writes_it(self, key: str) -> None:
         here = ClientConfig(SecretStr(key))
         for written in (json.dumps(key), json.dumps(key).replace("/", "\\/"), json.dumps(key).replace("p", "\\u0070")):
-            assert here.without_key_in_body(f'{{"x\\n": {written}}}'.encode()) == b'{"x\\n": "***"}'
-        assert here.without_key_in_body(b'{"x": "plnx\\nothing"}') == b'{"x": "plnx\\nothing"}'
+            assert here.redact_body(f'{{"x\\n": {written}}}'.encode()) == b'{"x\\n": "***"}'
+        assert here.redact_body(b'{"x": "plnx\\nothing"}') == b'{"x": "plnx\\nothing"}'
 
     def test_an_account_is_not_pickled_and_a_copy_is_itself(self) -> None:
         here = account("http://127.0.0.1:9")
@@ -336,7 +336,7 @@ class TestTransport:
             pytest.raises(
                 PlanasonixTransportError, match=r"no trusted TLS connection \(nobody trusts it\) at https://"
             ),
-            faults_named(account("https://127.0.0.1:9"), routes.get_job("job_1")),
+            translate_errors(account("https://127.0.0.1:9"), routes.get_job("job_1")),
         ):
             raise httpx.ConnectError("refused") from refused
 
@@ -467,7 +467,7 @@ class TestSize:
     def test_a_body_is_measured_while_it_is_read(
         self, way: Way, peer: Peer, mocker: MockerFixture, framing: str
     ) -> None:
-        mocker.patch.object(JobReply, "max_bytes", 100_000)
+        mocker.patch.object(JobEnvelope, "max_bytes", 100_000)
         pack = gzip.compress if framing == GZIP else bytes
         for size in (100_000, 100_001):
             peer.does(head(framing.replace("100001", str(size))) + pack(JOB_TEXT.ljust(size)))
@@ -522,7 +522,7 @@ class TestSize:
         }
 
     def test_what_unpacks_to_nothing_is_measured_as_it_came(self, way: Way, peer: Peer, mocker: MockerFixture) -> None:
-        mocker.patch.object(JobReply, "max_bytes", 100_000)
+        mocker.patch.object(JobEnvelope, "max_bytes", 100_000)
         failed = failure(way, account(peer.does(head(GZIP) + EMPTY_BLOCKS).url))
         assert "with a body of more than" in failed.message
 
@@ -645,11 +645,11 @@ class TestTime:
         with Client(account(server.url)) as client:
             for _ in range(3):
                 assert list(client.list_jobs()) == []
-                client._deadline._end = 0.0  # long ago
+                client._timeout._end = 0.0  # long ago
 
     def test_a_process_that_ends_has_two_and_a_half_seconds_a_try_and_five_in_all(self) -> None:
-        seconds_a_try = account("http://127.0.0.1:9").with_short_timeouts().seconds_a_try
-        assert (seconds_a_try, ON_KILL.seconds + seconds_a_try) == (2.5, 5.0)
+        seconds_a_try = account("http://127.0.0.1:9").with_short_timeouts().total_timeout
+        assert (seconds_a_try, ON_KILL.max_seconds + seconds_a_try) == (2.5, 5.0)
 
 
 class TestConfiguration:
@@ -721,7 +721,7 @@ class TestRetries:
         here = account(server.url)
         started = way.call(here, start)
         order_fourteen_faults(server, seed, retry_after="1")
-        patient = way.policy(tries=15, seconds=3600.0)
+        patient = way.policy(max_tries=15, max_seconds=3600.0)
         assert way.call(here, lambda client: client.get_job(started.id), patient).id == started.id
         assert len(server.requests) == 1 + 14 + 1
         assert server.faults.left() == []
@@ -763,7 +763,7 @@ class TestPace:
     def test_who_comes_again_by_himself_waits_himself(self, way: Way, peer: Peer) -> None:
         peer.does(self.EMPTY)
         way.call(account(peer.url), read)
-        way.call(account(peer.url), read, way.policy(takes_turns=False))
+        way.call(account(peer.url), read, way.policy(respects_rate_limit=False))
         assert way.clock.slept == []
         assert way.pace.delay() > 0
 
@@ -799,7 +799,7 @@ class TestPace:
 
         async def main() -> None:
             async with AsyncClient(account(peer.url), way.policy(), sleep=note) as client:
-                client.pace = way.pace
+                client.rate_limiter = way.pace
                 await asyncio.gather(*(client.get_job("job_1") for _ in range(4)))
 
         way.call(account(peer.url), read)
@@ -809,9 +809,11 @@ class TestPace:
     def test_clients_of_one_key_share_it(self) -> None:
         here = account("http://127.0.0.1:9")
         with Client(here) as first, Client(account(here.base_url)) as second:
-            assert first.pace is second.pace
-            assert AsyncClient(here).pace is first.pace
-            assert Client(account(here.base_url, api_key=SecretStr("plnx_other"))).pace is not first.pace
+            assert first.rate_limiter is second.rate_limiter
+            assert AsyncClient(here).rate_limiter is first.rate_limiter
+            assert (
+                Client(account(here.base_url, api_key=SecretStr("plnx_other"))).rate_limiter is not first.rate_limiter
+            )
 
 
 class TestImports:

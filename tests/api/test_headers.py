@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 import time_machine
 
-from planasonix_provider.api.headers import RateLimit, allowance, retry_after, server_time
+from planasonix_provider.api.headers import RateLimit, rate_limit, retry_after, server_time
 
 NOW = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
 THERE = {"date": "Thu, 27 Mar 2025 14:22:40 GMT"}
@@ -48,21 +48,21 @@ class TestTheAllowance:
     def test_says_how_much_is_left_and_for_how_long(self) -> None:
         headers = {"x-ratelimit-limit": "1200", "x-ratelimit-remaining": "1190"}
         reset = {"x-ratelimit-reset": str(int(NOW.timestamp()) + 45)}
-        assert allowance(headers | reset) == RateLimit(1200, 1190, 45)
-        assert allowance(headers | reset | THERE) == RateLimit(1200, 1190, 15)
-        assert allowance(headers) == RateLimit(1200, 1190, 60)
+        assert rate_limit(headers | reset) == RateLimit(1200, 1190, 45)
+        assert rate_limit(headers | reset | THERE) == RateLimit(1200, 1190, 15)
+        assert rate_limit(headers) == RateLimit(1200, 1190, 60)
 
     @pytest.mark.parametrize("reset", ["0", "30", "9999999999", "-5", "noon", "1" * 40])
     def test_takes_a_reset_that_makes_no_sense_for_a_minute(self, reset: str) -> None:
         headers = {"x-ratelimit-limit": "1200", "x-ratelimit-remaining": "1190", "x-ratelimit-reset": reset}
-        assert allowance(headers) == RateLimit(1200, 1190, 60)
+        assert rate_limit(headers) == RateLimit(1200, 1190, 60)
 
     def test_is_no_more_than_the_limit(self) -> None:
-        assert allowance({"x-ratelimit-limit": "10", "x-ratelimit-remaining": "99"}) == RateLimit(10, 10, 60)
+        assert rate_limit({"x-ratelimit-limit": "10", "x-ratelimit-remaining": "99"}) == RateLimit(10, 10, 60)
 
     @pytest.mark.parametrize(("limit", "remaining"), [("", "5"), ("5", ""), ("0", "0"), ("many", "5"), ("5", "-1")])
     def test_is_unknown_where_the_headers_do_not_tell_it(self, limit: str, remaining: str) -> None:
-        assert allowance({"x-ratelimit-limit": limit, "x-ratelimit-remaining": remaining}) is None
+        assert rate_limit({"x-ratelimit-limit": limit, "x-ratelimit-remaining": remaining}) is None
 
 
 def test_the_servers_time_is_its_date_and_else_ours() -> None:

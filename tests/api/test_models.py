@@ -12,11 +12,11 @@ from pydantic import BaseModel, ValidationError
 from planasonix_provider.api.models import (
     Backfill,
     ErrorBody,
-    ErrorReply,
+    ErrorEnvelope,
     Job,
     JobPage,
     JobResults,
-    JobResultsReply,
+    JobResultsEnvelope,
     TableResult,
     as_utc,
 )
@@ -24,12 +24,12 @@ from planasonix_provider.api.models import (
 #: What is said of errors elsewhere; the bodies of the reference itself are in test_reference.py.
 EXAMPLES: dict[str, tuple[type[BaseModel], str]] = {
     "an error": (
-        ErrorReply,
+        ErrorEnvelope,
         """{"error": {"code": "invalid_request", "message": "The request is invalid.",
             "details": [{"field": "priority", "issue": "is unknown"}]}}""",
     ),
     "an error without details": (
-        ErrorReply,
+        ErrorEnvelope,
         """{"error": {"code": "not_found", "message": "There is no such job."}}""",
     ),
 }
@@ -134,7 +134,7 @@ def test_a_job_without_id_or_status_is_none(job: dict[str, Any]) -> None:
 
 
 def test_a_stub_of_results_has_no_tables() -> None:
-    results = JobResultsReply.model_validate({"data": {"job_id": "job_1", "status": "running"}}).value
+    results = JobResultsEnvelope.model_validate({"data": {"job_id": "job_1", "status": "running"}}).content
     assert (results.tables, results.warnings) == ([], [])
 
 
@@ -179,7 +179,7 @@ def test_a_field_of_a_job_that_cannot_be_read_is_none(field: str, value: Any) ->
     if field != "error" or value is None:
         assert getattr(job, field) is None
     assert (job.id, job.status, job.pipeline_id) == ("job_1", "succeeded", "pl_1")
-    json.dumps(job.known(), allow_nan=False)
+    json.dumps(job.known_fields(), allow_nan=False)
 
 
 @pytest.mark.parametrize("value", [float("inf"), "Infinity", "many", 2**63, 1e300, []])

@@ -11,7 +11,7 @@ from itertools import count, pairwise
 import pytest
 from pydantic import SecretStr
 
-from planasonix_provider.api.rate_limiter import MAX_DELAY, MAX_RETRY_AFTER, RateLimiter, pace_of
+from planasonix_provider.api.rate_limiter import MAX_DELAY, MAX_RETRY_AFTER, RateLimiter, rate_limiter_for
 from planasonix_provider.simulator.api.rate_limit import PerKeyRateLimit
 from tests.support.api_clients import Clock
 
@@ -265,6 +265,6 @@ def test_a_process_that_began_among_many_looks_as_it_likes_once_it_is_alone(cloc
 
 def test_all_who_use_a_key_in_a_process_share_its_pace() -> None:
     here, key = "https://api.planasonix.com", SecretStr("plnx_1")
-    assert pace_of(here, key) is pace_of(here, SecretStr("plnx_1"))
-    assert pace_of(here, key) is not pace_of(here, SecretStr("plnx_2"))
-    assert pace_of(here, key) is not pace_of("https://acme.planasonixapis.com", key)
+    assert rate_limiter_for(here, key) is rate_limiter_for(here, SecretStr("plnx_1"))
+    assert rate_limiter_for(here, key) is not rate_limiter_for(here, SecretStr("plnx_2"))
+    assert rate_limiter_for(here, key) is not rate_limiter_for("https://acme.planasonixapis.com", key)

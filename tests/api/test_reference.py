@@ -32,7 +32,7 @@ def test_the_reference_shows_twenty_bodies() -> None:
 
 @pytest.mark.parametrize("example", [one for one in api_reference.examples() if one.status], ids=str)
 def test_an_answer_of_the_reference_is_written_back_without_loss(example: Example) -> None:
-    reply = REQUESTS[route_of(example)].reply.parse(json.dumps(example.body).encode())
+    reply = REQUESTS[route_of(example)].envelope.parse(json.dumps(example.body).encode())
     assert reply.model_dump(mode="json", exclude_unset=True, context={"reveal": True}) == example.body
 
 
@@ -45,7 +45,7 @@ def test_a_body_of_the_reference_can_be_sent(example: Example) -> None:
 def read(name: str) -> Any:
     """What a route's example answer gives to a caller."""
     (body,) = [one.body for one in api_reference.examples() if one.status and route_of(one) == name]
-    return REQUESTS[name].reply.parse(json.dumps(body).encode()).value
+    return REQUESTS[name].envelope.parse(json.dumps(body).encode()).content
 
 
 def test_a_job_is_read_into_names_and_types() -> None:

@@ -18,7 +18,7 @@ from planasonix_provider.api.errors import (
     PlanasonixServerError,
     PlanasonixUnreadableError,
 )
-from planasonix_provider.api.responses import RawResponse, read, retry_after
+from planasonix_provider.api.responses import RawResponse, parse_response, retry_after
 from tests.api.test_models import JSON
 from tests.support.raw_server import HTML, JOB
 
@@ -33,13 +33,13 @@ def answer(status: int, body: Any = b"", **headers: str) -> RawResponse:
 
 def refusal(status: int, body: Any = b"", **headers: str) -> PlanasonixResponseError:
     with pytest.raises(PlanasonixResponseError) as refused:
-        read(GET_JOB, answer(status, body, **headers))
+        parse_response(GET_JOB, answer(status, body, **headers))
     return refused.value
 
 
 def unreadable(body: Any, status: int = 200, **headers: str) -> str:
     with pytest.raises(PlanasonixUnreadableError) as refused:
-        read(GET_JOB, answer(status, body, **headers))
+        parse_response(GET_JOB, answer(status, body, **headers))
     return refused.value.message
 
 
@@ -49,7 +49,7 @@ def envelope(**error: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("status", [200, 201, 202])
 def test_a_success_gives_what_its_envelope_holds(status: int) -> None:
-    job = read(GET_JOB, answer(status, {"data": JOB}))
+    job = parse_response(GET_JOB, answer(status, {"data": JOB}))
     assert (job.id, job.status) == ("job_1", "running")
 
 
@@ -186,7 +186,7 @@ def test_a_message_holds_nothing_of_a_body_that_cannot_be_read() -> None:
 def test_no_answer_whatever_breaks_the_reader(status: int, content: bytes) -> None:
     for request in (GET_JOB, routes.trigger_sync("conn_1"), routes.list_jobs(), routes.get_job_results("job_1")):
         with pytest.raises(PlanasonixError):
-            read(request, RawResponse(status, {}, content))
+            parse_response(request, RawResponse(status, {}, content))
 
 
 #: A page with rows that cannot be read, and two that can.
@@ -209,7 +209,7 @@ def test_rows_that_cannot_be_read_are_left_out_and_warned_of_once(
     mocker.patch.object(responses, "_WARNED", set())
     eu = replace(answer(200, ODD_PAGE), connection="Airflow connection 'eu'")
     for _ in range(3):
-        page = read(routes.list_jobs(), eu)
+        page = parse_response(routes.list_jobs(), eu)
         assert [job.id for job in page.data] == ["job_1", "job_3"]
         assert page.cursor == "7"
         assert [row.id for row in page.unreadable] == ["job_2", None, None, None]
@@ -220,14 +220,14 @@ def test_rows_that_cannot_be_read_are_left_out_and_warned_of_once(
         "Further rows like this are not logged."
     )
     assert "whsec_1" not in caplog.text
-    read(routes.list_jobs(), replace(eu, connection="Airflow connection 'us'"))
-    read(routes.list_backfills(), eu)
+    parse_response(routes.list_jobs(), replace(eu, connection="Airflow connection 'us'"))
+    parse_response(routes.list_backfills(), eu)
     assert len(caplog.messages) == 3
 
 
 def test_a_row_of_a_list_needs_only_an_id_and_a_state() -> None:
     rows = [{"id": "bf_1", "status": "running", "job_ids": ["job 1"], "tables": 7, "progress_percent": "half"}]
-    (backfill,) = read(routes.list_backfills(), answer(200, {"data": rows})).data
+    (backfill,) = parse_response(routes.list_backfills(), answer(200, {"data": rows})).data
     assert (backfill.id, backfill.status, backfill.job_ids, backfill.tables) == ("bf_1", "running", None, None)
 
 
@@ -235,19 +235,19 @@ def test_a_row_of_a_list_needs_only_an_id_and_a_state() -> None:
 def test_a_cursor_that_cannot_be_read_does_not_end_a_list(cursor: Any) -> None:
     """What follows would be missed."""
     with pytest.raises(PlanasonixUnreadableError, match=r"meta\.page\.cursor"):
-        read(routes.list_jobs(), answer(200, {"data": [], "meta": {"page": {"cursor": cursor}}}))
+        parse_response(routes.list_jobs(), answer(200, {"data": [], "meta": {"page": {"cursor": cursor}}}))
 
 
 def test_a_list_that_is_none_is_unreadable() -> None:
     with pytest.raises(PlanasonixUnreadableError, match="data: "):
-        read(routes.list_jobs(), answer(200, {"data": {"id": "job_1", "status": "running"}}))
+        parse_response(routes.list_jobs(), answer(200, {"data": {"id": "job_1", "status": "running"}}))
 
 
 def test_a_page_that_names_its_own_cursor_is_unreadable() -> None:
     page = answer(200, {"data": [], "meta": {"page": {"cursor": "c1"}}})
-    assert read(routes.list_jobs(), page).cursor == "c1"
+    assert parse_response(routes.list_jobs(), page).cursor == "c1"
     with pytest.raises(PlanasonixUnreadableError, match="names itself as the next page"):
-        read(routes.list_jobs().after("c1"), page)
+        parse_response(routes.list_jobs().next_page("c1"), page)
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_a_wait_is_drawn_from_zero_to_a_bound_that_doubles_up_to_the_longest(way
         return high / 4
 
     peer.does(error(500))
-    failure(way, peer.url, read, RetryPolicy(clock=way.clock, draw=draw))
+    failure(way, peer.url, read, RetryPolicy(clock=way.clock, uniform=draw))
     highest = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 20.0]
     assert bounds[:7] == [(0.0, bound) for bound in highest]
     assert way.clock.slept == [bound / 4 for bound in highest]
@@ -183,19 +183,19 @@ def test_a_retry_after_is_obeyed_and_the_jitter_comes_on_top(
 def test_a_retry_after_may_be_a_date(way: Way, peer: Peer) -> None:
     dates = {"Date": "Thu, 27 Mar 2025 14:22:10 GMT", "Retry_After": "Thu, 27 Mar 2025 14:22:40 GMT"}
     peer.does(error(429, **dates), ONE_JOB)
-    way.call(account(peer.url), read, way.policy(draw=lambda low, high: low))
+    way.call(account(peer.url), read, way.policy(uniform=lambda low, high: low))
     assert way.clock.slept == [30.0]
 
 
 def test_no_try_begins_after_the_time_is_over(way: Way, peer: Peer) -> None:
     peer.does(error(500))
-    failure(way, peer.url, read, way.policy(tries=100, seconds=10.0, first_wait=1.0, longest_wait=4.0))
+    failure(way, peer.url, read, way.policy(max_tries=100, max_seconds=10.0, first_wait=1.0, max_wait=4.0))
     assert way.clock.slept == [1.0, 2.0, 4.0]
 
 
 def test_no_try_begins_after_a_moment_that_the_caller_names(way: Way, peer: Peer) -> None:
     peer.does(error(500))
-    policy = way.policy(tries=100, first_wait=1.0, longest_wait=4.0, until=way.clock.now + 10.0)
+    policy = way.policy(max_tries=100, first_wait=1.0, max_wait=4.0, until=way.clock.now + 10.0)
     failure(way, peer.url, read, policy)
     failure(way, peer.url, read, policy)
     assert way.clock.slept == [1.0, 2.0, 4.0, 1.0]
@@ -207,7 +207,7 @@ def test_the_time_that_the_tries_take_counts(way: Way, peer: Peer) -> None:
         return error(500)
 
     peer.does(slow)
-    failure(way, peer.url, read, way.policy(tries=100, seconds=10.0, draw=lambda low, high: low))
+    failure(way, peer.url, read, way.policy(max_tries=100, max_seconds=10.0, uniform=lambda low, high: low))
     assert len(peer.seen) == 3
 
 
@@ -221,7 +221,7 @@ def test_a_retry_after_beyond_the_time_ends_at_once(way: Way, peer: Peer, second
 
 def test_each_call_has_a_time_of_its_own(way: Way, peer: Peer) -> None:
     peer.does(error(500))
-    policy = way.policy(seconds=2.0)
+    policy = way.policy(max_seconds=2.0)
     for _ in range(2):
         failure(way, peer.url, read, policy)
     assert len(peer.seen) == 6
@@ -232,7 +232,7 @@ def test_a_long_outage_is_logged_at_its_beginning_and_then_once_a_minute(
 ) -> None:
     peer.does(error(500))
     with caplog.at_level(logging.DEBUG, logger="planasonix_provider"):
-        failure(way, peer.url, read, RetryPolicy(tries=10, clock=way.clock, draw=max))
+        failure(way, peer.url, read, RetryPolicy(max_tries=10, clock=way.clock, uniform=max))
     waits = [(record.levelname, record.getMessage().rpartition(" in ")[2]) for record in caplog.records]
     assert waits == [
         ("INFO", "0.5 s."),
@@ -249,7 +249,7 @@ def test_a_long_outage_is_logged_at_its_beginning_and_then_once_a_minute(
 
 def test_requests_that_share_a_throttle_share_its_lines(way: Way, peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
     peer.does(error(500))
-    policy = RetryPolicy(tries=3, clock=way.clock, draw=max, throttle=LogThrottle())
+    policy = RetryPolicy(max_tries=3, clock=way.clock, uniform=max, throttle=LogThrottle())
     with caplog.at_level(logging.INFO, logger="planasonix_provider"):
         for _ in range(3):
             failure(way, peer.url, read, policy)
@@ -268,14 +268,14 @@ def test_once_is_once(way: Way, peer: Peer) -> None:
 
 def test_last_words_fit_into_the_seconds_that_a_killed_process_is_given(way: Way, peer: Peer) -> None:
     peer.does(error(500))
-    failure(way, peer.url, cancel, replace(ON_KILL, clock=way.clock, draw=max))
+    failure(way, peer.url, cancel, replace(ON_KILL, clock=way.clock, uniform=max))
     assert len(peer.seen) > 3
     assert sum(way.clock.slept) < 5.0
 
 
 def test_the_default_ends_within_two_minutes(way: Way, peer: Peer) -> None:
     peer.does(error(503, Retry_After="15"))
-    failure(way, peer.url, read, RetryPolicy(clock=way.clock, draw=max))
+    failure(way, peer.url, read, RetryPolicy(clock=way.clock, uniform=max))
     assert 60.0 < sum(way.clock.slept) < 120.0
 
 

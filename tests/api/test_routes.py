@@ -121,7 +121,7 @@ def test_a_backfill_sends_its_window_in_utc_and_nothing_that_was_not_given() -> 
 
 def test_backfills_are_listed_by_connection_and_status() -> None:
     request = routes.list_backfills(connection_id="conn_1", status="running", limit=7)
-    assert (request.path, request.at_most) == ("/backfills", 7)
+    assert (request.path, request.max_items) == ("/backfills", 7)
     assert request.query == {"connection_id": "conn_1", "status": "running", "limit": 7}
 
 
@@ -166,7 +166,7 @@ class TestAWebhook:
             routes.rotate_webhook_secret("wh_1"),
             routes.test_webhook("wh_1"),
         ]
-        assert {request.repeat for request in once} == {Idempotency.NOT_IDEMPOTENT}
+        assert {request.idempotency for request in once} == {Idempotency.NOT_IDEMPOTENT}
         again: list[Request[Any]] = [
             routes.get_webhook("wh_1"),
             routes.update_webhook("wh_1", enabled=True),
@@ -175,7 +175,7 @@ class TestAWebhook:
             routes.list_webhook_deliveries("wh_1"),
             routes.get_openapi(),
         ]
-        assert {request.repeat for request in again} == {Idempotency.SAFE}
+        assert {request.idempotency for request in again} == {Idempotency.SAFE}
 
 
 @pytest.mark.parametrize(
@@ -208,11 +208,11 @@ def test_only_a_start_is_unsafe_to_repeat_and_only_a_start_has_a_key() -> None:
         routes.get_job_results("j"),
         routes.cancel_job("j"),
     ]
-    assert {request.repeat for request in safe} == {Idempotency.SAFE}
+    assert {request.idempotency for request in safe} == {Idempotency.SAFE}
     assert {request.idempotency_key for request in safe} == {None}
     backfill = routes.trigger_backfill("c", start_at="2025-01-01", end_at="2025-02-01")
     for start in (routes.trigger_sync("c"), backfill):
-        assert start.repeat is Idempotency.NOT_IDEMPOTENT
+        assert start.idempotency is Idempotency.NOT_IDEMPOTENT
         assert start.idempotency_key
 
 
@@ -221,13 +221,13 @@ def test_only_a_start_is_unsafe_to_repeat_and_only_a_start_has_a_key() -> None:
     [routes.list_backfills, routes.list_jobs, routes.list_webhooks, partial(routes.list_webhook_deliveries, "wh_1")],
 )
 def test_every_list_knows_how_many_things_are_wanted_in_all(listed: Callable[..., Request[Any]]) -> None:
-    assert (listed().at_most, listed(limit=7).at_most) == (None, 7)
+    assert (listed().max_items, listed(limit=7).max_items) == (None, 7)
 
 
 @pytest.mark.parametrize(("limit", "page"), [(None, 100), (1, 1), (99, 99), (100, 100), (101, 100), (5000, 100)])
 def test_a_list_asks_for_no_larger_page_than_is_wanted_or_allowed(limit: int | None, page: int) -> None:
     request = routes.list_jobs(limit=limit)
-    assert (request.query["limit"], request.at_most) == (page, limit)
+    assert (request.query["limit"], request.max_items) == (page, limit)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_a_server_sees_only_the_filters_that_were_given(server: Simulator, clien
 
 def test_the_next_page_is_the_same_request_with_a_cursor() -> None:
     first = routes.list_jobs(status="running", limit=7)
-    after = first.after("c1")
+    after = first.next_page("c1")
     assert after.query == {**first.query, "cursor": "c1"}
-    assert (after.at_most, after.path) == (7, "/jobs")
+    assert (after.max_items, after.path) == (7, "/jobs")
     assert "cursor" not in first.query

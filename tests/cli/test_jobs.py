@@ -61,8 +61,8 @@ def test_nobody_who_sits_there_lets_others_go_first(
 ) -> None:
     with travelling(monkeypatch) as travel:
         headers = {"x-ratelimit-limit": "1000", "x-ratelimit-remaining": "1", "x-ratelimit-reset": "60"}
-        PlanasonixHook().client().pace.update(200, headers)
-        assert PlanasonixHook().client().pace.delay()
+        PlanasonixHook().client().rate_limiter.update(200, headers)
+        assert PlanasonixHook().client().rate_limiter.delay()
         assert shell("jobs").code == 0
         assert travel.passed == 0
 

@@ -46,7 +46,7 @@ HOSTS = st.sampled_from(
     ["https://hooks.example.com", "https://127.0.0.1:8443", "http://localhost:8080", "http://[::1]"]
 )
 ENDS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E)).map("/".__add__)
-SECRETS = st.text(st.characters(exclude_categories=("C", "Z")), min_size=validation.SHORTEST_SECRET)
+SECRETS = st.text(st.characters(exclude_categories=("C", "Z")), min_size=validation.MIN_SECRET_LENGTH)
 TABLES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 #: What the signature does not say: an id, a URL and a state are all texts.
 BY_NAME: dict[str, st.SearchStrategy[Any]] = {

@@ -22,7 +22,7 @@ from tests.support.task_runs import no_variables
 def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long to wait between two tries is tested where it is decided; here it would only be slept away."""
     for module in (client, shared_client):
-        monkeypatch.setattr(module, "RetryPolicy", partial(RetryPolicy, draw=lambda low, high: 0.0))
+        monkeypatch.setattr(module, "RetryPolicy", partial(RetryPolicy, uniform=lambda low, high: 0.0))
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +63,6 @@ def make(request: pytest.FixtureRequest, simulator: Simulator) -> Make:
 def _time_for_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """What fits into the seconds that Airflow leaves a killed task is tested apart: a slow machine needs more here."""
     monkeypatch.setattr(ClientConfig, "with_short_timeouts", lambda account: account)
-    monkeypatch.setattr(on_kill, "ON_KILL", replace(on_kill.ON_KILL, seconds=60.0))
+    monkeypatch.setattr(on_kill, "ON_KILL", replace(on_kill.ON_KILL, max_seconds=60.0))
     # Less than it takes until a cancel that met an outage is tried again.
     monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", cancel.RETRY_INTERVAL - 1)

@@ -184,7 +184,7 @@ def test_a_kill_before_planasonix_has_confirmed_the_cancel_says_how_to_end_the_j
     simulator.plan(CONNECTION, running_seconds=60)
     job = simulator.world.start_sync(CONNECTION)
     simulator.fail("status", route="cancel_job", status=503, times=None)
-    monkeypatch.setattr(shared_client, "RetryPolicy", partial(RetryPolicy, draw=lambda low, high: high))
+    monkeypatch.setattr(shared_client, "RetryPolicy", partial(RetryPolicy, uniform=lambda low, high: high))
     error, _ = killed(simulator, cancel(job_id=job.id), route="cancel_job")
     assert simulator.job(job.id).cancel_requested_at is None
     assert str(error) == (

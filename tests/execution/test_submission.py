@@ -135,7 +135,7 @@ class TestALostAnswer:
         self, make: Make, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.world.configure(conflict="allowed", honour_idempotency=False)
-        monkeypatch.setattr(rate_limiter, "_paces", {})
+        monkeypatch.setattr(rate_limiter, "_rate_limiters", {})
         # Whoever starts something sees a server that is behind.
         now = simulator.world._journal._clock
         monkeypatch.setattr(simulator.world._journal, "_clock", lambda: now() - timedelta(seconds=10))

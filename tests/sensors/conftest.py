@@ -14,7 +14,7 @@ from planasonix_provider.waiting import shared_client
 @pytest.fixture(autouse=True)
 def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long to wait between two tries is tested where it is decided; here it would only be slept away."""
-    monkeypatch.setattr(shared_client, "RetryPolicy", partial(RetryPolicy, draw=lambda low, high: 0.0))
+    monkeypatch.setattr(shared_client, "RetryPolicy", partial(RetryPolicy, uniform=lambda low, high: 0.0))
 
 
 @pytest.fixture(autouse=True)

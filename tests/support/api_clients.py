@@ -46,7 +46,7 @@ class Way:
 
     def policy(self, **fields: Any) -> RetryPolicy:
         """Three tries by this way's clock, with the longest wait that jitter allows."""
-        return RetryPolicy(**{"tries": 3, "clock": self.clock, "draw": lambda low, high: high, **fields})
+        return RetryPolicy(**{"max_tries": 3, "clock": self.clock, "uniform": lambda low, high: high, **fields})
 
     def call(self, account: ClientConfig, operation: Callable[[Any], Any], policy: RetryPolicy | None = None) -> Any:
         """Let a client do something that gives one thing."""
@@ -54,7 +54,7 @@ class Way:
         if self.name == "awaited":
             return asyncio.run(self._awaited(account, operation, policy))
         with Client(account, policy, sleep=self.clock.sleep) as client:
-            client.pace = self.pace
+            client.rate_limiter = self.pace
             return operation(client)
 
     def take(self, account: ClientConfig, count: int | None, listing: Callable[[Any], Any]) -> list[Any]:
@@ -62,7 +62,7 @@ class Way:
         if self.name == "awaited":
             return asyncio.run(self._awaited_items(account, count, listing))
         with Client(account, self.policy(), sleep=self.clock.sleep) as client, closing(listing(client)) as items:
-            client.pace = self.pace
+            client.rate_limiter = self.pace
             # A zip would ask for one more than it gives.
             return [next(items) for _ in range(count)] if count is not None else list(items)
 
@@ -71,14 +71,14 @@ class Way:
 
     async def _awaited(self, account: ClientConfig, operation: Callable[[Any], Any], policy: RetryPolicy) -> Any:
         async with AsyncClient(account, policy, sleep=self._sleep) as client:
-            client.pace = self.pace
+            client.rate_limiter = self.pace
             return await operation(client)
 
     async def _awaited_items(
         self, account: ClientConfig, count: int | None, listing: Callable[[Any], Any]
     ) -> list[Any]:
         client = AsyncClient(account, self.policy(), sleep=self._sleep)
-        client.pace = self.pace
+        client.rate_limiter = self.pace
         async with client, aclosing(listing(client)) as items:
             if count is None:
                 return [item async for item in items]

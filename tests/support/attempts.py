@@ -99,7 +99,7 @@ def dates_are_ahead(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
         middleware, "format_datetime", lambda time, usegmt: format_datetime(time + ahead, usegmt=usegmt)
     )
     # What was learned of the server's clock before.
-    monkeypatch.setattr(rate_limiter, "_paces", {})
+    monkeypatch.setattr(rate_limiter, "_rate_limiters", {})
 
 
 def start_earlier_backfills(simulator: Simulator, connection_id: str, count: int) -> None:

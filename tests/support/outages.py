@@ -75,7 +75,7 @@ def outage(
         patch.setattr(httpx.HTTPTransport, "handle_request", handle)
         patch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", handle_aside)
         # The pauses between the tries of a request pass on the same clock, and are as long as they may be.
-        policy: Any = partial(RetryPolicy, clock=travel.monotonic, draw=lambda low, high: high)
+        policy: Any = partial(RetryPolicy, clock=travel.monotonic, uniform=lambda low, high: high)
         for module in (client, shared_client):
             patch.setattr(module, "RetryPolicy", policy)
         yield

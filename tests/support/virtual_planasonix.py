@@ -65,7 +65,7 @@ class Client(AsyncClient):
             if there.lists is None:
                 raise PlanasonixValidationError("400", status=400)
             return there.lists({name: value for name, value in request.query.items() if value is not None})
-        answer = there.answer(self.account.api_key.get_secret_value(), request.url_path)
+        answer = there.answer(self.config.api_key.get_secret_value(), request.url_path)
         if isinstance(answer, PlanasonixRateLimitError):
             self.pace.update(429, {"retry-after": str(answer.retry_after)})
         if isinstance(answer, Exception):

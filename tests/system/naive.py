@@ -11,7 +11,7 @@ from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import Context, TaskDeferred
 from airflow.triggers.base import TriggerEvent
 
-from planasonix_provider.api.models import JobReply
+from planasonix_provider.api.models import JobEnvelope
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.triggers.planasonix import PlanasonixJobTrigger
 from planasonix_provider.waiting.wait_event import WaitEvent
@@ -24,7 +24,7 @@ class NaiveTrigger(PlanasonixJobTrigger):
         async with httpx.AsyncClient(base_url=connection.host, headers=key) as client:
             while True:
                 answer = await client.get(f"/api/v1/jobs/{self.job_id}")
-                job = JobReply.model_validate(answer.raise_for_status().json()).data
+                job = JobEnvelope.model_validate(answer.raise_for_status().json()).data
                 if job.is_over:
                     break
                 await asyncio.sleep(self.poll_interval)

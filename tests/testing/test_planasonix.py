@@ -246,7 +246,7 @@ class TestOneTestLeavesNothingToTheNext:
         with use_simulator(_planasonix_simulator) as planasonix:
             planasonix.add_connections(ORDERS)
             planasonix.run(sync())
-        assert not rate_limiter._paces
+        assert not rate_limiter._rate_limiters
 
     def test_and_the_next_one_starts_anew(self, planasonix: Planasonix) -> None:
         assert planasonix.started() == []

@@ -13,7 +13,7 @@ from pytest_mock import MockerFixture
 
 from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.api.errors import PlanasonixRateLimitError
-from planasonix_provider.api.rate_limiter import MAX_DELAY, pace_of
+from planasonix_provider.api.rate_limiter import MAX_DELAY, rate_limiter_for
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
@@ -144,7 +144,7 @@ def test_looks_for_the_last_time_though_the_rate_limit_runs_short(simulator: Sim
     simulator.plan(CONNECTION, running_seconds=0)
     job_id = started()
     headers = {"x-ratelimit-limit": "100", "x-ratelimit-remaining": "0"}
-    pace_of(simulator.url, SecretStr(simulator.api_key)).update(200, headers)
+    rate_limiter_for(simulator.url, SecretStr(simulator.api_key)).update(200, headers)
     deadline = datetime.now(UTC) + timedelta(seconds=0.3)
     began = time.monotonic()
     event = WaitEvent.from_payload(

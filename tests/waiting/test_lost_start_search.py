@@ -57,7 +57,7 @@ class There:
                 self.hidden -= 1
                 raise PlanasonixNotFoundError("404", status=404)
             work = self.work[work_id][0]
-            is_shown = self.shows_metadata and "metadata" not in (request.dropped or ())
+            is_shown = self.shows_metadata and "metadata" not in (request.excluded_fields or ())
             return work if is_shown else work.model_copy(update={"metadata": None})
         since = request.query.get("since")
         shown = [

@@ -11,7 +11,7 @@ from planasonix_provider.api.errors import (
     PlanasonixNotFoundError,
     PlanasonixTimeoutError,
 )
-from planasonix_provider.api.models import Backfill, Job, JobReply
+from planasonix_provider.api.models import Backfill, Job, JobEnvelope
 from planasonix_provider.waiting.sync_target import SyncTarget
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget
 from planasonix_provider.waiting.wait_event import InvalidWaitEventError, WaitEvent
@@ -32,7 +32,7 @@ def test_survives_the_way_to_the_task() -> None:
 
 def test_has_only_the_fields_that_a_task_uses() -> None:
     """Airflow takes a dict with such a key for an object that it has to create, and PostgreSQL refuses NUL."""
-    job = JobReply.parse(
+    job = JobEnvelope.parse(
         json.dumps(
             {
                 "data": {
@@ -47,7 +47,7 @@ def test_has_only_the_fields_that_a_task_uses() -> None:
                 }
             }
         ).encode()
-    ).value
+    ).content
     assert WaitEvent.over(SUBJECT, job).to_payload() == {
         "version": 1,
         "kind": "job",
@@ -157,4 +157,4 @@ def test_of_a_backfill_leaves_its_thousands_of_jobs_behind() -> None:
 def test_of_a_sync_names_the_connection_and_holds_the_job() -> None:
     event = WaitEvent.over(SyncTarget("conn_1", datetime(2025, 3, 27, tzinfo=UTC)), JOB)
     assert event.id == "conn_1"
-    assert WaitEvent.from_payload(event.to_payload(), "sync").work == Job(**JOB.known())
+    assert WaitEvent.from_payload(event.to_payload(), "sync").work == Job(**JOB.known_fields())

@@ -49,7 +49,7 @@ class Backfill(Resource):
         return self.status in BACKFILL_OVER
 
 
-class BackfillReply(DataEnvelope[Backfill]):
+class BackfillEnvelope(DataEnvelope[Backfill]):
     """``{"data": {backfill}}``. There may be many thousands of ``job_ids``."""
 
     max_values = 200_000
@@ -61,13 +61,13 @@ class BackfillStarted(Resource):
     backfill: Backfill
 
 
-class BackfillStartReply(Envelope[Backfill]):
+class BackfillStartEnvelope(Envelope[Backfill]):
     """``{"data": {"backfill": {backfill}}}``."""
 
     data: BackfillStarted
 
     @property
-    def value(self) -> Backfill:
+    def content(self) -> Backfill:
         """The backfill that was started."""
         return self.data.backfill
 

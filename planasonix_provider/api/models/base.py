@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from planasonix_provider.api.json_bodies import shortened
+from planasonix_provider.api.json_bodies import shorten
 from planasonix_provider.validators import YEARS, identifier
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ def as_utc(moment: datetime) -> datetime:
 
 def _text(value: Any) -> Any:
     """Return a text or a number as a text, and None for anything else: an odd code must not hide its message."""
-    return shortened(str(value)) if isinstance(value, (str, int, float)) else None
+    return shorten(str(value)) if isinstance(value, (str, int, float)) else None
 
 
 def _none_if_invalid(value: Any, validate: Callable[[Any], Any]) -> Any:
@@ -76,7 +76,7 @@ Id = Annotated[str, AfterValidator(_identifier)]
 #: A time in UTC, always aware.
 Moment = Annotated[datetime, AfterValidator(_moment)]
 #: A text that is required.
-Name = Annotated[str, AfterValidator(lambda value: shortened(value))]
+Name = Annotated[str, AfterValidator(lambda value: shorten(value))]
 #: A text that may be missing, or may be a number; ``None`` if it is neither.
 Text = Annotated[str | None, BeforeValidator(_text)]
 #: A field that nothing depends on: ``None`` if it cannot be read, so that it fails no answer.
@@ -103,7 +103,7 @@ class Resource(BaseModel):
             return value
         return {name: value[name] for name in cls.model_fields if name in value and name not in without}
 
-    def known(self, *left_out: str) -> dict[str, Any]:
+    def known_fields(self, *left_out: str) -> dict[str, Any]:
         """Write the fields that this version knows, for Airflow to store: others may hold anything.
 
         :param left_out: known fields that are not wanted.
@@ -111,4 +111,6 @@ class Resource(BaseModel):
         """
         names = type(self).model_fields.keys() - set(left_out)
         plain = self.model_dump(mode="json", include=names)
-        return plain | {name: value.known() for name in names if isinstance(value := getattr(self, name), Resource)}
+        return plain | {
+            name: value.known_fields() for name in names if isinstance(value := getattr(self, name), Resource)
+        }

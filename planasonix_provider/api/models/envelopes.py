@@ -42,7 +42,7 @@ class Envelope(Resource, Generic[T]):
 
     @property
     @abstractmethod
-    def value(self) -> T:
+    def content(self) -> T:
         """What the envelope holds."""
 
 
@@ -52,7 +52,7 @@ class DataEnvelope(Envelope[T], Generic[T]):
     data: T
 
     @property
-    def value(self) -> T:
+    def content(self) -> T:
         """What was asked for."""
         return self.data
 
@@ -92,7 +92,7 @@ class NoContent(Envelope[None]):
         return cls()
 
     @property
-    def value(self) -> None:
+    def content(self) -> None:
         """Nothing."""
         return
 
@@ -110,7 +110,7 @@ class PlainText(Envelope[str]):
         return cls(text=content.decode(errors="replace"))
 
     @property
-    def value(self) -> str:
+    def content(self) -> str:
         """The text."""
         return self.text
 
@@ -187,6 +187,6 @@ class Page(Envelope["Page[T]"], Generic[T]):
         return self.meta.page.cursor or None
 
     @property
-    def value(self) -> Self:
+    def content(self) -> Self:
         """The page itself."""
         return self

@@ -36,7 +36,7 @@ class ErrorBody(Resource):
     existing_job_id: Text = None
 
 
-class ErrorReply(Resource):
+class ErrorEnvelope(Resource):
     """The envelope of an error: ``{"error": {...}}``."""
 
     error: ErrorBody

@@ -89,11 +89,11 @@ class JobResults(Resource):
     warnings: Annotated[list[JobWarning], BeforeValidator(_warnings)] = Field(default_factory=list)
 
 
-class JobReply(DataEnvelope[Job]):
+class JobEnvelope(DataEnvelope[Job]):
     """``{"data": {job}}``."""
 
 
-class JobResultsReply(DataEnvelope[JobResults]):
+class JobResultsEnvelope(DataEnvelope[JobResults]):
     """``{"data": {results}}``."""
 
     max_bytes = 16_000_000
@@ -106,13 +106,13 @@ class SyncStarted(Resource):
     job: Job
 
 
-class SyncReply(Envelope[Job]):
+class SyncEnvelope(Envelope[Job]):
     """``{"data": {"job": {job}}}``."""
 
     data: SyncStarted
 
     @property
-    def value(self) -> Job:
+    def content(self) -> Job:
         """The job that was started."""
         return self.data.job
 

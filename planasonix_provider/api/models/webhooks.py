@@ -114,23 +114,23 @@ class Delivery(Resource):
     delivered_at: Lenient[Moment] = None
 
 
-class WebhookReply(DataEnvelope[Webhook]):
+class WebhookEnvelope(DataEnvelope[Webhook]):
     """``{"data": {webhook}}``."""
 
 
-class NewWebhookReply(DataEnvelope[NewWebhook]):
+class NewWebhookEnvelope(DataEnvelope[NewWebhook]):
     """``{"data": {webhook with its secret}}``."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
 
-class RotatedSecretReply(DataEnvelope[RotatedSecret]):
+class RotatedSecretEnvelope(DataEnvelope[RotatedSecret]):
     """``{"data": {id and secret}}``."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
 
-class TestDeliveryReply(DataEnvelope[TestDelivery]):
+class TestDeliveryEnvelope(DataEnvelope[TestDelivery]):
     """``{"data": {test delivery}}``."""
 
     __test__ = False  # it is none of pytest's

@@ -12,16 +12,16 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from planasonix_provider.api.models import (
+    BackfillEnvelope,
     BackfillPage,
-    BackfillReply,
     BackfillStarted,
-    BackfillStartReply,
+    BackfillStartEnvelope,
+    JobEnvelope,
     JobPage,
-    JobReply,
-    JobResultsReply,
+    JobResultsEnvelope,
     PageInfo,
     PageMeta,
-    SyncReply,
+    SyncEnvelope,
     SyncStarted,
 )
 from planasonix_provider.api.request import PREFIX
@@ -78,14 +78,14 @@ class ApiRoutes:
         body = await read_body(request, SyncRequestBody)
         key = request.headers.get("idempotency-key")
         job = self._world.start_sync(connection_id, body, idempotency_key=key)
-        return json_response(SyncReply(data=SyncStarted(job=job)), 202, include={"data": {"job": _JOB_STARTED}})
+        return json_response(SyncEnvelope(data=SyncStarted(job=job)), 202, include={"data": {"job": _JOB_STARTED}})
 
     async def trigger_backfill(self, connection_id: PathId, request: Request) -> Response:
         """Start a backfill."""
         body = await read_body(request, BackfillRequestBody)
         key = request.headers.get("idempotency-key")
         backfill = self._world.start_backfill(connection_id, body, idempotency_key=key)
-        reply = BackfillStartReply(data=BackfillStarted(backfill=backfill))
+        reply = BackfillStartEnvelope(data=BackfillStarted(backfill=backfill))
         return json_response(reply, 202, include={"data": {"backfill": _BACKFILL_STARTED}})
 
     async def list_backfills(self, query: Annotated[BackfillQuery, Query()]) -> Response:
@@ -98,7 +98,7 @@ class ApiRoutes:
     async def get_backfill(self, backfill_id: PathId) -> Response:
         """Look at a backfill."""
         return json_response(
-            BackfillReply(data=self._world.backfill(backfill_id)), include={"data": self._shown(_BACKFILL_SHOWN)}
+            BackfillEnvelope(data=self._world.backfill(backfill_id)), include={"data": self._shown(_BACKFILL_SHOWN)}
         )
 
     def _shown(self, fields: set[str]) -> set[str]:
@@ -112,15 +112,15 @@ class ApiRoutes:
 
     async def get_job(self, job_id: PathId) -> Response:
         """Look at a job."""
-        return json_response(JobReply(data=self._world.job(job_id)), include={"data": self._shown(_JOB_SHOWN)})
+        return json_response(JobEnvelope(data=self._world.job(job_id)), include={"data": self._shown(_JOB_SHOWN)})
 
     async def get_job_results(self, job_id: PathId) -> Response:
         """Look at what a job loaded."""
-        return json_response(JobResultsReply(data=self._world.results(job_id)))
+        return json_response(JobResultsEnvelope(data=self._world.results(job_id)))
 
     async def cancel_job(self, job_id: PathId) -> Response:
         """Request a job's end."""
-        return json_response(JobReply(data=self._world.cancel(job_id)), include={"data": _JOB_CANCELLED})
+        return json_response(JobEnvelope(data=self._world.cancel(job_id)), include={"data": _JOB_CANCELLED})
 
     async def get_openapi(self) -> Response:
         """Show what describes these routes."""

@@ -9,7 +9,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from planasonix_provider.api.models import ErrorBody, ErrorDetail, ErrorReply
+from planasonix_provider.api.models import ErrorBody, ErrorDetail, ErrorEnvelope
 from planasonix_provider.simulator.model.api_errors import ApiError, invalid
 
 M = TypeVar("M", bound=BaseModel)
@@ -57,7 +57,7 @@ def error_response(
     :param more: further fields of the error; those that are ``None`` are left out.
     :return: the answer.
     """
-    reply = ErrorReply(error=ErrorBody(code=code, message=message, **more))
+    reply = ErrorEnvelope(error=ErrorBody(code=code, message=message, **more))
     return Response(
         reply.model_dump_json(exclude_none=True).encode(), status, dict(headers or {}), media_type="application/json"
     )

@@ -8,13 +8,13 @@ from fastapi import APIRouter, Query, Request, Response
 
 from planasonix_provider.api.models import (
     DeliveryPage,
-    NewWebhookReply,
+    NewWebhookEnvelope,
     PageInfo,
     PageMeta,
-    RotatedSecretReply,
-    TestDeliveryReply,
+    RotatedSecretEnvelope,
+    TestDeliveryEnvelope,
+    WebhookEnvelope,
     WebhookPage,
-    WebhookReply,
 )
 from planasonix_provider.simulator.api.middleware import PathId
 from planasonix_provider.simulator.api.responses import json_response, read_body
@@ -62,16 +62,18 @@ class WebhookRoutes:
         """Create a subscription; this answer alone holds its secret."""
         order = await read_body(request, WebhookRequestBody)
         webhook = self._webhooks.create(order, idempotency_key=request.headers.get("idempotency-key"))
-        return json_response(NewWebhookReply(data=webhook), 201, include={"data": _CREATED}, reveal=True)
+        return json_response(NewWebhookEnvelope(data=webhook), 201, include={"data": _CREATED}, reveal=True)
 
     async def get_webhook(self, webhook_id: PathId) -> Response:
         """Look at a subscription."""
-        return json_response(WebhookReply(data=self._webhooks.get(webhook_id)), include={"data": _SHOWN})
+        return json_response(WebhookEnvelope(data=self._webhooks.get(webhook_id)), include={"data": _SHOWN})
 
     async def update_webhook(self, webhook_id: PathId, request: Request) -> Response:
         """Change a subscription."""
         change = await read_body(request, WebhookPatchRequestBody, optional=False)
-        return json_response(WebhookReply(data=self._webhooks.update(webhook_id, change)), include={"data": _UPDATED})
+        return json_response(
+            WebhookEnvelope(data=self._webhooks.update(webhook_id, change)), include={"data": _UPDATED}
+        )
 
     async def delete_webhook(self, webhook_id: PathId) -> Response:
         """Delete a subscription."""
@@ -80,12 +82,12 @@ class WebhookRoutes:
 
     async def rotate_webhook_secret(self, webhook_id: PathId) -> Response:
         """Make a new secret; this answer alone holds it."""
-        return json_response(RotatedSecretReply(data=self._webhooks.rotate(webhook_id)), reveal=True)
+        return json_response(RotatedSecretEnvelope(data=self._webhooks.rotate(webhook_id)), reveal=True)
 
     async def test_webhook(self, webhook_id: PathId, request: Request) -> Response:
         """Send a test event."""
         order = await read_body(request, WebhookTestRequestBody)
-        return json_response(TestDeliveryReply(data=self._webhooks.test(webhook_id, order)), 202)
+        return json_response(TestDeliveryEnvelope(data=self._webhooks.test(webhook_id, order)), 202)
 
     async def list_webhook_deliveries(self, webhook_id: PathId, query: Annotated[PageQuery, Query()]) -> Response:
         """List what was sent to a subscription, newest first."""

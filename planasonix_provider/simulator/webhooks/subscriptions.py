@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, StrictBool
 
 from planasonix_provider.api.models import WebhookBody, WebhookPatchBody, WebhookTestBody
-from planasonix_provider.api.validation import SHORTEST_SECRET, is_here
+from planasonix_provider.api.validation import MIN_SECRET_LENGTH, is_here
 from planasonix_provider.simulator.model.request_bodies import RejectNullFields
 
 
@@ -50,7 +50,7 @@ class WebhookRequestBody(RejectNullFields, WebhookBody):
 
     url: Receiver
     events: EventNames
-    secret: Annotated[str, Field(min_length=SHORTEST_SECRET)] | None = Field(default=None, repr=False)
+    secret: Annotated[str, Field(min_length=MIN_SECRET_LENGTH)] | None = Field(default=None, repr=False)
 
 
 class WebhookPatchRequestBody(RejectNullFields, WebhookPatchBody):
