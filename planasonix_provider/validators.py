@@ -5,12 +5,15 @@ Light on purpose: a DAG file that only names an operator imports this, and nothi
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import math
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 #: Longer than anybody waits, and short enough to be added to a date.
 MAX_SECONDS = 10 * 365 * 86_400
@@ -282,3 +285,40 @@ def _json_list(value: Any) -> list[Any]:
     if items is None:
         raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
     return items
+
+
+def webhook_url(name: str, value: Any) -> str:
+    """Return the URL of a webhook, which must be encrypted: https, or http to this machine.
+
+    :raises ValueError: if it is something else. The message shows nothing that follows the host, because whoever knows
+        the rest may send deliveries there.
+    """
+    try:
+        parts = urlsplit(value)
+        is_url = re.fullmatch(r"[!-~]+", value) and parts.hostname and parts.port != 0
+        is_safe = value.startswith("https://") or (value.startswith("http://") and is_loopback(parts.hostname or ""))
+    except (AttributeError, TypeError, ValueError):
+        is_url = is_safe = False
+    if not is_url or not is_safe:
+        allowed = "an https URL, or an http one of this machine, in ASCII characters without blanks"
+        raise invalid_parameter(name, _shortened_url(value), allowed)
+    return str(value)
+
+
+def _shortened_url(url: Any) -> Any:
+    if not isinstance(url, str):
+        return type(url)
+    scheme, user, host, rest = re.findall(r"(?s)^([^/?#]*//)?([^/?#]*@)?([^/?#]*)(.*)$", url)[0]
+    return f"{scheme}{'***@' if user else ''}{host}{'/…' if rest else ''}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine: ``localhost``, a name below it, or a loopback address without brackets."""
+    name = host.lower().removesuffix(".")
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+    # Python before 3.13 ignores the IPv4 address that an IPv6 address maps.
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return address.is_loopback or bool(mapped and mapped.is_loopback)

@@ -36,8 +36,6 @@ CYCLIC_IMPORTS = {
     ("triggers/base.py", "triggers/deferral.py"),
     ("execution/cancel_task.py", "operators/planasonix.py"),
     ("execution/sensor_task.py", "sensors/base.py"),
-    ("execution/webhook_removal.py", "operators/planasonix.py"),
-    ("execution/webhook_task.py", "operators/planasonix.py"),
 }
 REPEATED_CLASSES = {"_Console"}
 LONG_TEST_NAMES = 36

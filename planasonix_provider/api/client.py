@@ -20,7 +20,6 @@ from tenacity import AsyncRetrying, Retrying
 
 from planasonix_provider import clock
 from planasonix_provider.api.client_config import ClientConfig as ClientConfig
-from planasonix_provider.api.client_config import is_loopback
 from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixRateLimitError
 from planasonix_provider.api.operations import Operations
 from planasonix_provider.api.rate_limiter import RateLimiter, rate_limiter_for
@@ -29,6 +28,7 @@ from planasonix_provider.api.request_timeout import TotalTimeout
 from planasonix_provider.api.responses import BoundedResponse, RawResponse, parse_response
 from planasonix_provider.api.retry import RetryPolicy
 from planasonix_provider.api.transport_errors import translate_errors
+from planasonix_provider.validators import is_loopback
 
 T = TypeVar("T")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import sys
 from dataclasses import dataclass, replace
@@ -134,19 +133,3 @@ def _escaped(key: str) -> re.Pattern[bytes]:
         for letter in key
     )
     return re.compile(b"".join(ways))
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine.
-
-    :param host: a name or an address, as it stands in a URL, without brackets.
-    :return: whether it is ``localhost``, a name below that, or a loopback address.
-    """
-    name = host.lower().removesuffix(".")
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return name == "localhost" or name.endswith(".localhost")
-    # Python before 3.13 asks this of the IPv6 address alone.
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return address.is_loopback or bool(mapped and mapped.is_loopback)

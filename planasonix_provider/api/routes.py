@@ -276,7 +276,7 @@ def create_webhook(url: str, *, events: Sequence[str], secret: SecretStr | str |
     """
     body = _body(
         WebhookBody,
-        url=validation.webhook_url("url", url),
+        url=validators.webhook_url("url", url),
         events=validation.events("events", events),
         secret=validation.webhook_secret(secret),
     )

@@ -5,12 +5,9 @@ What a DAG's author may write as well is checked in :mod:`planasonix_provider.va
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from pydantic_core import PydanticSerializationError, to_json
@@ -23,46 +20,6 @@ from planasonix_provider.validators import invalid_parameter
 
 #: How many characters a webhook's secret has at least.
 MIN_SECRET_LENGTH = 16
-
-
-def webhook_url(name: str, value: Any) -> str:
-    """Refuse a URL that would send signed events over an open wire.
-
-    :param name: the argument's name, for the message.
-    :param value: what was given.
-    :return: the URL.
-    :raises ValueError: if it is refused; the message has nothing of it behind the host.
-    """
-    allowed = "an https URL, or an http one of this machine, in ASCII characters without blanks"
-    try:
-        parts = urlsplit(value)
-        is_url = re.fullmatch(r"[!-~]+", value) and parts.hostname and parts.port != 0
-        is_safe = value.startswith("https://") or (value.startswith("http://") and is_here(parts.hostname))
-    except (AttributeError, TypeError, ValueError):
-        is_url = is_safe = False
-    if not is_url or not is_safe:
-        raise invalid_parameter(name, _without_secrets(value), allowed)
-    return str(value)
-
-
-def _without_secrets(url: Any) -> Any:
-    """Show of a URL what stands before its path: who knows the rest may often send there."""
-    if not isinstance(url, str):
-        return type(url)
-    scheme, user, host, rest = re.findall(r"(?s)^([^/?#]*//)?([^/?#]*@)?([^/?#]*)(.*)$", url)[0]
-    return f"{scheme}{'***@' if user else ''}{host}{'/…' if rest else ''}"
-
-
-def is_here(host: str | None) -> bool:
-    """Say whether a URL stays on this machine.
-
-    :param host: its host, as ``urlsplit`` gives it.
-    :return: whether nobody else hears what is sent there.
-    """
-    try:
-        return host == "localhost" or ip_address(host or "").is_loopback
-    except ValueError:
-        return False
 
 
 def webhook_secret(secret: Any) -> str | None:
@@ -178,7 +135,7 @@ def timestamp(moment: datetime | None) -> str | None:
 
 
 optional_id = validators.optional(validators.identifier)
-optional_url = validators.optional(webhook_url)
+optional_url = validators.optional(validators.webhook_url)
 optional_event = validators.optional(event)
 optional_events = validators.optional(events)
 optional_flag = validators.optional(validators.flag)

@@ -1,196 +1,213 @@
-"""The road of a task that sees to a webhook subscription: look, create or change it, have its secret kept."""
+"""Creates, changes or deletes the webhook subscription of a URL."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import AirflowFailException
-
-from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import NewWebhook, Webhook
 from planasonix_provider.execution.airflow_errors import airflow_errors
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.secret_stores import SecretStore
+from planasonix_provider.state_store import VariableStateStore
 from planasonix_provider.webhook_secrets import (
     check_unused,
     create_without_storing,
     delete_if_exists,
     rotate_secret,
-    secret_store,
     store_or_delete,
 )
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from planasonix_provider.operators.planasonix import PlanasonixWebhookOperator
+#: The Airflow variable of a :class:`_HandoverNote`, without its suffix.
+HANDOVER_KEY = "planasonix_secret_handed_over"
 
 
-class WebhookTask:
-    """One try of a task that sees to a subscription.
+def ensure_absent(url: str, *, conn_id: str, log: Any) -> dict[str, Any]:
+    """Delete all subscriptions of a URL, and return the newest one."""
+    with airflow_errors(), PlanasonixHook(conn_id) as hook:
+        webhooks = _webhooks_for(url, hook)
+        for webhook in webhooks:
+            delete_if_exists(hook, webhook.id)
+            log.info("Webhook %s is deleted.", webhook.id)
+    if webhooks:
+        return _result(webhooks[0], "deleted") | {"enabled": False}
+    log.info("There is no webhook for the url of this task; there is nothing to delete.")
+    return {
+        "webhook_id": None,
+        "url": url,
+        "events": [],
+        "enabled": False,
+        "action": "unchanged",
+        "secret_is_new": False,
+    }
 
-    :param operator: says what it is to be; its parameters are in their final form.
-    :param context: the task's context, from Airflow.
-    """
 
-    def __init__(self, operator: PlanasonixWebhookOperator, context: Context) -> None:
-        self.operator = operator
-        self.log = operator.log
-        self.url, self.events = str(operator.url), list(operator.events or ())
-        self.place = secret_store(operator.secret_to or "")
-        self.memory = _HandedOverNote(context["ti"], self.place)
+def ensure_present(
+    url: str, events: Sequence[str], destination: SecretStore, *, conn_id: str, context: Context, log: Any
+) -> dict[str, Any]:
+    """Leave one enabled subscription of a URL to these events, whose secret is stored, and return it."""
+    note = None if destination.is_readable else _HandoverNote(context, destination)
+    with airflow_errors(), _retry_after_lost_response(), PlanasonixHook(conn_id) as hook:
+        destination.check_writable()
+        return _Subscriber(hook, url, events, destination, note, log).subscribe()
 
-    def run(self) -> dict[str, Any]:
-        """See to it that there is one subscription, as the task says, whose secret is kept.
 
-        :return: the subscription and what was done, in JSON types.
-        :raises AirflowFailException: for what no retry can mend.
-        :raises PlanasonixError: for what a retry can.
-        """
-        try:
-            routes.create_webhook(self.url, events=self.events)
-        except ValueError as refusal:
-            raise AirflowFailException(str(refusal)) from None
-        with (
-            airflow_errors(),
-            _retries_after_a_lost_answer(),
-            PlanasonixHook(self.operator.planasonix_conn_id) as hook,
-        ):
-            self.place.check_writable()
-            webhook = self._the_one(self._look(hook)) or self._create(hook)
-            if not isinstance(webhook, NewWebhook):
-                return self._adopt(hook, webhook)
-            self.memory.remember(webhook)
-            self.log.info("Webhook %s was created; its secret is in %s.", webhook.id, self.place.description)
-            return account(webhook, "created", secret_is_new=True)
+class _Subscriber:
+    """One try to subscribe a URL."""
 
-    def _look(self, hook: PlanasonixHook) -> list[Webhook]:
-        return [webhook for webhook in hook.list_webhooks() if is_for(webhook, self.url)]
+    def __init__(
+        self,
+        hook: PlanasonixHook,
+        url: str,
+        events: Sequence[str],
+        destination: SecretStore,
+        note: _HandoverNote | None,
+        log: Any,
+    ) -> None:
+        self._hook = hook
+        self._url = url
+        self._events = events
+        self._destination = destination
+        self._note = note
+        self._log = log
 
-    def _the_one(self, found: list[Webhook]) -> Webhook | None:
-        if len(found) > 1:
+    def subscribe(self) -> dict[str, Any]:
+        webhook = self._only(_webhooks_for(self._url, self._hook)) or self._create()
+        if not isinstance(webhook, NewWebhook):
+            return self._update(webhook)
+        if self._note:
+            self._note.write(webhook)
+        self._log.info("Webhook %s was created; its secret is in %s.", webhook.id, self._destination.description)
+        return _result(webhook, "created", secret_is_new=True)
+
+    def _only(self, webhooks: list[Webhook]) -> Webhook | None:
+        if len(webhooks) > 1:
             raise PlanasonixConflictError(
-                f"There are {len(found)} webhooks for the url of task {self.operator.task_id!r}, each of "
-                f"which gets every event: {', '.join(sorted(webhook.id for webhook in found))}. Delete all but one in "
-                "Planasonix."
+                f"There are {len(webhooks)} webhooks for the url of this task, each of which gets every event: "
+                f"{', '.join(sorted(webhook.id for webhook in webhooks))}. Delete all but one in Planasonix."
             )
-        return found[0] if found else None
+        return webhooks[0] if webhooks else None
 
-    def _create(self, hook: PlanasonixHook) -> Webhook:
-        """Create the subscription; give another one instead where one turns out to be there."""
-        gone = check_unused(hook, self.place)
+    def _create(self) -> Webhook:
+        """Create the subscription, or return the one that turns out to exist."""
+        replaceable = check_unused(self._hook, self._destination)
         try:
-            created = create_without_storing(hook, self.url, events=self.events)
+            created = create_without_storing(self._hook, self._url, events=self._events)
         except PlanasonixLostTrackError as lost:
-            if webhook := self._the_one(self._look(hook)):
-                self.log.warning("%s Now there is webhook %s.", lost.message, webhook.id)
+            if webhook := self._only(_webhooks_for(self._url, self._hook)):
+                self._log.warning("%s Now there is webhook %s.", lost.message, webhook.id)
                 return webhook
             raise
         try:
-            others = [webhook for webhook in self._look(hook) if webhook.id != created.id]
+            others = [webhook for webhook in _webhooks_for(self._url, self._hook) if webhook.id != created.id]
         except PlanasonixError:
-            store_or_delete(hook, created, self.place, instead_of=gone)
+            store_or_delete(self._hook, created, self._destination, instead_of=replaceable)
             raise
         if older := [webhook for webhook in others if _is_older(webhook, created)]:
-            return self._yield_to(older, created, hook)
-        store_or_delete(hook, created, self.place, instead_of=gone)
+            return self._give_way(older, created)
+        store_or_delete(self._hook, created, self._destination, instead_of=replaceable)
         return created
 
-    def _yield_to(self, others: list[Webhook], created: NewWebhook, hook: PlanasonixHook) -> Webhook:
-        """Delete a subscription whose url another task has subscribed at the same moment."""
-        delete_if_exists(hook, created.id)
+    def _give_way(self, others: list[Webhook], created: NewWebhook) -> Webhook:
+        """Delete the new subscription, because another task has subscribed the URL at the same moment."""
+        delete_if_exists(self._hook, created.id)
         event = (
             f"Another task made a webhook for the same url at the same moment; webhook {created.id} was deleted again"
         )
-        webhook = self._the_one(others)
-        if webhook is None or not self._is_secret_kept(webhook):
-            # Not rotated here: what the other task is about to keep would be worth nothing.
+        webhook = self._only(others)
+        if webhook is None or not self._has_secret_of(webhook):
+            # A rotation here would invalidate the secret that the other task is about to store.
             raise PlanasonixConflictError(f"{event}, and the secret of the other one is not there yet. Try again.")
-        self.log.warning("%s.", event)
+        self._log.warning("%s.", event)
         return webhook
 
-    def _adopt(self, hook: PlanasonixHook, webhook: Webhook) -> dict[str, Any]:
-        """Let a subscription that is there be as the task says."""
-        is_secret_kept = self._is_secret_kept(webhook)
-        if not is_secret_kept:
-            # Before anything else: as long as nobody knows its secret, nothing that it delivers can be checked.
-            rotate_secret(hook, webhook.id, to=self.place)
-            self.log.info(
-                "The secret of webhook %s %s, so it was rotated; the new one is there.",
+    def _update(self, webhook: Webhook) -> dict[str, Any]:
+        """Store the secret of an existing subscription, and change what differs from the task's parameters."""
+        is_rotated = not self._has_secret_of(webhook)
+        if is_rotated:
+            # First, because without the secret nobody can check the deliveries.
+            rotate_secret(self._hook, webhook.id, to=self._destination)
+            self._log.info(
+                "The secret of webhook %s %s %s, so it was rotated; the new one is there.",
                 webhook.id,
-                f"was not in {self.place.description}"
-                if self.place.is_readable
-                else f"may never have reached {self.place.description}",
+                "may never have reached" if self._note else "was not in",
+                self._destination.description,
             )
-        self.memory.remember(webhook)
-        is_as_it_should_be = set(webhook.events) == set(self.events) and webhook.enabled is not False
-        if is_as_it_should_be:
-            self.log.info("Webhook %s is as it should be.", webhook.id)
-            return account(webhook, "unchanged", secret_is_new=not is_secret_kept)
-        self.log.info(
+        if self._note:
+            self._note.write(webhook)
+        if set(webhook.events) == set(self._events) and webhook.enabled is not False:
+            self._log.info("Webhook %s is as it should be.", webhook.id)
+            return _result(webhook, "unchanged", secret_is_new=is_rotated)
+        self._log.info(
             "Webhook %s was %s, for %s; from now on it is enabled, for %s.",
             webhook.id,
             "disabled" if webhook.enabled is False else "enabled",
             ", ".join(webhook.events),
-            ", ".join(self.events),
+            ", ".join(self._events),
         )
-        changed = hook.update_webhook(webhook.id, events=self.events, enabled=True)
+        changed = self._hook.update_webhook(webhook.id, events=self._events, enabled=True)
         merged = webhook.model_copy(update=changed.model_dump(exclude_unset=True))
-        return account(merged, "updated", secret_is_new=not is_secret_kept)
+        return _result(merged, "updated", secret_is_new=is_rotated)
 
-    def _is_secret_kept(self, webhook: Webhook) -> bool:
-        if not self.place.is_readable:
-            return self.memory.has(webhook)
-        kept = self.place.load()
-        return kept is not None and kept.webhook_id == webhook.id
+    def _has_secret_of(self, webhook: Webhook) -> bool:
+        if self._note:
+            return self._note.names(webhook)
+        stored = self._destination.load()
+        return stored is not None and stored.webhook_id == webhook.id
 
 
-class _HandedOverNote:
-    """Knows from one run to the next whose secret was handed to a function, which cannot be asked.
+class _HandoverNote:
+    """Remembers for the task's next DAG run which webhook's secret a function got, because a function cannot be asked.
 
-    It is a note in XCom. Each try takes the note back before it does anything, and writes it anew at its end: nobody
-    knows where the secret of a try is that died in between.
+    Each try empties the note first and writes it at its end. If a try dies in between, its secret may be lost, so the
+    next one rotates it.
     """
 
-    KEY = "planasonix_secret_handed_over"
+    def __init__(self, context: Context, destination: SecretStore) -> None:
+        ti = context["ti"]
+        self._store = VariableStateStore(
+            [ti.dag_id, ti.task_id, ti.map_index],
+            "Which webhook's secret a task of the Planasonix provider has handed to a function.",
+        )
+        self._destination = destination
+        self._previous = self._store.get(HANDOVER_KEY)
+        if self._previous:
+            # Not deleted, because Airflow 3 only logs that a variable could not be deleted.
+            self._store.set(HANDOVER_KEY, {})
 
-    def __init__(self, ti: Any, place: SecretStore) -> None:
-        self._ti, self._place = ti, place
-        self._known = None
-        if not place.is_readable:
-            # Of an earlier try of this run Airflow keeps no note, and what the runs before wrote may no longer be true.
-            if getattr(ti, "try_number", 1) == 1:
-                self._known = ti.xcom_pull(
-                    task_ids=ti.task_id, key=self.KEY, map_indexes=ti.map_index, include_prior_dates=True
-                )
-            ti.xcom_push(key=self.KEY, value=None)
+    def names(self, webhook: Webhook) -> bool:
+        """Return whether the function has the webhook's secret."""
+        return bool(self._previous == self._content(webhook))
 
-    def has(self, webhook: Webhook) -> bool:
-        return bool(self._known == self._note(webhook))
+    def write(self, webhook: Webhook) -> None:
+        """Note that the function has the webhook's secret."""
+        self._store.set(HANDOVER_KEY, self._content(webhook))
 
-    def remember(self, webhook: Webhook) -> None:
-        if not self._place.is_readable:
-            self._ti.xcom_push(key=self.KEY, value=self._note(webhook))
-
-    def _note(self, webhook: Webhook) -> dict[str, str]:
-        return {"webhook_id": webhook.id, "to": self._place.description}
+    def _content(self, webhook: Webhook) -> dict[str, str]:
+        return {"webhook_id": webhook.id, "to": self._destination.description}
 
 
 @contextmanager
-def _retries_after_a_lost_answer() -> Iterator[None]:
-    """Let Airflow try again, unlike after a start of work that may have begun: each try looks first."""
+def _retry_after_lost_response() -> Iterator[None]:
+    """Let Airflow retry after a lost response: unlike a start of a job, each try first looks for the subscription."""
     try:
         yield
     except PlanasonixLostTrackError as lost:
         raise PlanasonixError(f"{lost.message} A retry of the task looks first, and goes on.") from lost
 
 
-def _address(url: str) -> tuple[Any, ...]:
-    """Make comparable what a server may write otherwise than it was sent."""
+def _webhooks_for(url: str, hook: PlanasonixHook) -> list[Webhook]:
+    return [webhook for webhook in hook.list_webhooks() if _normalized(webhook.url) == _normalized(url)]
+
+
+def _normalized(url: str) -> tuple[Any, ...]:
+    """Return a URL in a comparable form, because a server may write it differently."""
     try:
         parts = urlsplit(url)
         port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
@@ -200,28 +217,12 @@ def _address(url: str) -> tuple[Any, ...]:
 
 
 def _is_older(webhook: Webhook, created: NewWebhook) -> bool:
-    """Say who yields: the younger one, and both where nobody can tell."""
+    """Return whether the new subscription must give way: the younger one does, and both if it cannot be told."""
     return not webhook.created_at or not created.created_at or webhook.created_at <= created.created_at
 
 
-def is_for(webhook: Webhook, url: str) -> bool:
-    """Say whether a subscription is a url's.
-
-    :param webhook: the subscription.
-    :param url: the url, as the task has it.
-    :return: whether its deliveries go there, however the server writes the url.
-    """
-    return _address(webhook.url) == _address(url)
-
-
-def account(webhook: Webhook, action: str, *, secret_is_new: bool) -> dict[str, Any]:
-    """Say what was done, in JSON types.
-
-    :param webhook: the subscription.
-    :param action: ``created``, ``updated``, ``unchanged`` or ``deleted``.
-    :param secret_is_new: whether its secret was made in this try.
-    :return: what the task returns.
-    """
+def _result(webhook: Webhook, action: str, *, secret_is_new: bool = False) -> dict[str, Any]:
+    """Return what the task returns."""
     return {
         "webhook_id": webhook.id,
         "url": webhook.url,

@@ -21,10 +21,10 @@ from planasonix_provider.api.client_config import (
     DEFAULT_CONNECT_TIMEOUT,
     DEFAULT_READ_TIMEOUT,
     ClientConfig,
-    is_loopback,
 )
 from planasonix_provider.api.errors import PlanasonixConfigurationError
 from planasonix_provider.get_provider_info import CONN_FIELDS
+from planasonix_provider.validators import is_loopback
 
 #: A longer unknown key of the extra is not shown.
 MAX_SHOWN_KEY_LENGTH = 40

@@ -10,10 +10,9 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from planasonix_provider import configuration, start_parameters, validators
 from planasonix_provider.api.event_types import event_names
 from planasonix_provider.clock import utcnow
-from planasonix_provider.execution import webhook_parameters
 from planasonix_provider.links.planasonix import PlanasonixJobLink
 from planasonix_provider.operators.base import PlanasonixStartOperator
-from planasonix_provider.secret_stores import SecretStore
+from planasonix_provider.secret_stores import SecretStore, secret_store
 from planasonix_provider.validated import ValidatedParameters
 from planasonix_provider.waiting.formatting import format_time
 
@@ -305,9 +304,9 @@ class PlanasonixWebhookOperator(ValidatedParameters, BaseOperator):
     """
 
     checks: ClassVar[Mapping[str, validators.Check]] = {
-        "url": webhook_parameters.url,
+        "url": validators.webhook_url,
         "events": validators.optional(event_names),
-        "secret_to": validators.optional(webhook_parameters.destination),
+        "secret_to": validators.optional(lambda _, value: secret_store(value)),
         "ensure": validators.one_of("present", "absent"),
         "planasonix_conn_id": validators.text,
     }
@@ -333,7 +332,7 @@ class PlanasonixWebhookOperator(ValidatedParameters, BaseOperator):
         self.validate_literals()
         if callable(secret_to):
             # Airflow shows a task's parameters, and what is in a function's repr is not for all eyes.
-            self.secret_to = webhook_parameters.destination("secret_to", secret_to)
+            self.secret_to = secret_store(secret_to)
 
     def validate_combination(self) -> None:
         """Refuse a subscription to nothing, or one whose secret would go nowhere.
@@ -353,10 +352,16 @@ class PlanasonixWebhookOperator(ValidatedParameters, BaseOperator):
         :raises AirflowFailException: for what no retry can mend: bad parameters, a 400, a 403 or a 404.
         :raises PlanasonixError: of another kind, for what a retry can.
         """
-        from planasonix_provider.execution.webhook_removal import unsubscribe
-        from planasonix_provider.execution.webhook_task import WebhookTask
+        from planasonix_provider.execution.webhook_task import ensure_absent, ensure_present
 
         self.validate_rendered()
         if self.ensure == "absent":
-            return unsubscribe(self)
-        return WebhookTask(self, context).run()
+            return ensure_absent(self.url, conn_id=self.planasonix_conn_id, log=self.log)
+        return ensure_present(
+            self.url,
+            self.events or (),
+            secret_store(self.secret_to or ""),
+            conn_id=self.planasonix_conn_id,
+            context=context,
+            log=self.log,
+        )

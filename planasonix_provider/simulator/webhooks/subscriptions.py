@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, StrictBool
 
 from planasonix_provider.api.models import WebhookBody, WebhookPatchBody, WebhookTestBody
-from planasonix_provider.api.validation import MIN_SECRET_LENGTH, is_here
+from planasonix_provider.api.validation import MIN_SECRET_LENGTH
 from planasonix_provider.simulator.model.request_bodies import RejectNullFields
+from planasonix_provider.validators import is_loopback
 
 
 def _receiver(url: str) -> str:
@@ -24,7 +25,7 @@ def _receiver(url: str) -> str:
         _ = parts.port
     except ValueError:
         raise ValueError("must be a URL") from None
-    is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_here(parts.hostname))
+    is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
     if not parts.hostname or not is_safe:
         raise ValueError("must be an https URL, or an http one of this machine")
     return url

@@ -7,13 +7,13 @@ import ssl
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
-from ipaddress import ip_address
 from threading import Event, Lock, Thread
 from urllib.parse import urlsplit
 
 from planasonix_provider.simulator.hosts import host_name
 from planasonix_provider.simulator.webhooks.deliveries import SignedRequest
 from planasonix_provider.simulator.webhooks.registry import Webhooks
+from planasonix_provider.validators import is_loopback
 
 #: How many seconds pass between two looks at what happened.
 LOOK_EVERY = 0.05
@@ -47,7 +47,7 @@ class RestrictedHTTPConnection(HTTPConnection):
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         addresses = [str(address[0]) for *_, address in found]
         is_allowed = self._hosts is None or host_name(self.host) in self._hosts
-        if not is_allowed and not all(_is_loopback(address) for address in addresses):
+        if not is_allowed and not all(is_loopback(address) for address in addresses):
             raise OSError(
                 f"webhooks are delivered to this machine only; to deliver to {self.host}, start the simulator with "
                 f"--webhook-host {self.host}"
@@ -164,8 +164,3 @@ class _SenderThread(Thread):
         finally:
             if connection is not None:
                 connection.close()
-
-
-def _is_loopback(address: str) -> bool:
-    parsed = ip_address(address)
-    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
