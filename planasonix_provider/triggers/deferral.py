@@ -23,7 +23,7 @@ DEFER_SETTLE_TIME = timedelta(seconds=7)
 #: How long after its own deadline a trigger may take to cancel and to report before Airflow ends the deferral for it.
 DEFER_TIMEOUT_MARGIN = timedelta(minutes=20)
 #: The seconds between two reads of an Airflow connection that is missing.
-READ_AGAIN_EVERY = 5.0
+READ_RETRY_SECONDS = 5.0
 #: For how long before the end of ``execution_timeout`` to cancel and to report, at the most.
 CLEANUP_TIME = timedelta(seconds=30)
 
@@ -82,7 +82,7 @@ def read_connection(hook: PlanasonixHook, warn: Callable[..., object], rest: Cal
                 raise
             if outage.is_news(utcnow()):
                 warn("The wait is over, but the Airflow connection cannot be read yet, still trying: %s", error)
-            rest(READ_AGAIN_EVERY)
+            rest(READ_RETRY_SECONDS)
         else:
             return
 

@@ -1,4 +1,4 @@
-"""Watches for the ends of jobs and backfills, whoever started them, and starts DAGs by what an asset hears of it."""
+"""The trigger of asset watchers: sends an event for each job and backfill that ends, whoever started it."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ except ImportError:
 
 log = logging.getLogger(__name__)
 
-#: Whether this Airflow has asset watchers; where it has none, their base is that of all triggers.
+#: Whether this Airflow has asset watchers. Without them, common.compat replaces their base by that of all triggers.
 HAS_WATCHERS = BaseEventTrigger is not BaseTrigger
-#: What a watcher is told of by itself: what was loaded.
+#: The default event types: data was loaded.
 DEFAULT_EVENTS = ("backfill.completed", "job.succeeded")
-#: After how many seconds a cursor that cannot be read is asked for again.
-READ_AGAIN_AFTER = 5.0
+#: Seconds between two attempts to read a cursor.
+READ_RETRY_SECONDS = 5.0
 #: The warning about watchers that Airflow cannot tell apart.
-EQUAL_WATCHERS = (
+EQUAL_WATCHERS_WARNING = (
     "Airflow runs one trigger for equal watchers. If the DAGs of one asset are paused, its trigger goes on for the "
     "others, and jobs that end by then never reach the paused one. Give each PlanasonixEventTrigger the name of its "
     "asset: asset='orders_loaded'."
@@ -54,7 +54,7 @@ EQUAL_WATCHERS = (
 
 
 class PlanasonixEventTrigger(BaseEventTrigger):
-    """Tells an asset of each job and backfill that ends, for an ``AssetWatcher``; Airflow 3.0 and later.
+    """Sends an event for each job and backfill that ends, for an ``AssetWatcher``; Airflow 3.0 and later.
 
     .. code-block:: python
 
@@ -63,27 +63,26 @@ class PlanasonixEventTrigger(BaseEventTrigger):
             trigger=PlanasonixEventTrigger(asset="orders_loaded", connection_id="conn_…", events=["job.succeeded"]),
         )])
 
-    All watchers of an Airflow connection share one look at the API's lists (reference: "List jobs", "List all
-    backfills"), at the pace of the fastest. A new watcher begins with what has not ended yet. What ends while no
-    triggerer runs is told when one does. Airflow renders no templates here.
+    All watchers of an Airflow connection share one scan of the API's lists (reference: "List jobs", "List all
+    backfills"), at the interval of the fastest. A new watcher starts with the work that has not ended yet. What ends
+    while no triggerer runs is reported later. Airflow renders no templates here.
 
-    :param connection_id: only what loads from this connection of Planasonix's; default any.
+    :param connection_id: only work of this connection of Planasonix's; default any.
     :param pipeline_id: only jobs of this pipeline; default any. Backfills have none.
-    :param events: the ends, as ``["job.failed", "backfill.failed"]``; default ``job.succeeded`` and
-        ``backfill.completed``. The set is open: one that this version does not know is a warning, and never comes.
+    :param events: event types, as ``["job.failed", "backfill.failed"]``; default ``job.succeeded`` and
+        ``backfill.completed``. The set is open: a type that this version does not know logs a warning, and never comes.
     :param types: only jobs of these types, as ``["connection_sync"]``, and backfills by the type ``backfill``; default
-        all, but for the jobs that backfills are made of, which come with ``types=["backfill"]``.
-    :param metadata: only what was started with all of these pairs, as a mapping or as the text of a JSON object;
-        default any.
-    :param ignore_own: whether to pass over what operators of this package have started, in whatever DAG; or only what
-        they have started in a DAG, or in several, by id. A DAG that syncs what it watches needs its own id here, or it
-        starts itself for ever. Default: everything counts.
+        all, but for the jobs that backfills create, which come with ``types=["backfill"]``.
+    :param metadata: only work with all of these pairs, as a mapping or as the text of a JSON object; default any.
+    :param ignore_own: ``True`` skips work that operators of this package have started in any DAG; the id of a DAG, or a
+        list of ids, skips what they have started there. A DAG that syncs what it watches needs its own id here, or it
+        starts itself for ever. Default: nothing is skipped.
     :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
     :param poll_interval: the seconds between two polls, at least 0.5; default 30.
     :param asset: the name of the asset that has this watcher. A trigger cannot find that out, and Airflow runs one
         trigger for all watchers with equal arguments: if the DAGs of one of their assets are paused, what ends
         meanwhile is lost for that asset. Names must differ; default none, which logs a warning if two are equal.
-    :raises ValueError: if a parameter makes no sense.
+    :raises ValueError: if a parameter is invalid.
     :raises AirflowException: on Airflow 2, which has no watchers.
     """
 
@@ -119,18 +118,15 @@ class PlanasonixEventTrigger(BaseEventTrigger):
         warn_of_unknown_events("events", self.events, END_EVENTS)
         self.types = optional(_names)("types", types)
         self.metadata = optional(_pairs)("metadata", metadata)
-        self.ignore_own = _own("ignore_own", ignore_own)
+        self.ignore_own = _ignore_own("ignore_own", ignore_own)
         self.planasonix_conn_id = text("planasonix_conn_id", planasonix_conn_id)
         self.poll_interval = validators.poll_interval("poll_interval", poll_interval)
         self.asset = optional(text)("asset", asset)
         self._warn_of_an_equal_watcher()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Say how to make this trigger again; what is equal is one trigger for Airflow.
-
-        :return: the class's path, and its arguments as JSON types.
-        """
-        # A mapping comes out otherwise than it went into the database of Airflow 3.1.
+        """Return the class path and the arguments. Airflow runs one trigger for watchers that serialize equally."""
+        # A JSON text, because the database of Airflow 3.1 returns a mapping in another form.
         metadata = None if self.metadata is None else json.dumps(self.metadata, sort_keys=True)
         filters = {name: getattr(self, name) for name in ("connection_id", "pipeline_id", "events", "types")}
         return (
@@ -151,16 +147,18 @@ class PlanasonixEventTrigger(BaseEventTrigger):
             return
         arguments = self.serialize()[1]
         key = json.dumps(arguments)
-        if key in _NAMELESS:
+        if key in _UNNAMED:
             shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items() if value)
             log.warning(
-                "Two watchers are equal, which is fine only if they are of one asset (%s). %s", shown, EQUAL_WATCHERS
+                "Two watchers are equal, which is fine only if they are of one asset (%s). %s",
+                shown,
+                EQUAL_WATCHERS_WARNING,
             )
-        _NAMELESS[key] = self
+        _UNNAMED[key] = self
 
     @property
-    def wanted(self) -> EventFilter:
-        """What the asset is to be told of."""
+    def event_filter(self) -> EventFilter:
+        """Return what the asset gets events for."""
         return EventFilter(
             events=frozenset(self.events),
             connection_id=self.connection_id,
@@ -173,180 +171,160 @@ class PlanasonixEventTrigger(BaseEventTrigger):
     # --- From Airflow 3.3 on, all triggers with the same key share one stream ---
 
     def shared_stream_key(self) -> Hashable | None:
-        """Say with whom to share the looks: with all who use the Airflow connection.
-
-        :return: the key.
-        """
+        """Return the key of the stream: one for each Airflow connection."""
         return ("planasonix", self.planasonix_conn_id)
 
     @classmethod
     def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> CompletionStreamProducer:
-        """Make what looks for all of them, and is told when Airflow has stored what came of it.
-
-        :param kwargs: the arguments of one of them.
-        :return: the producer.
-        """
+        """Return the producer of the shared stream, from the arguments of any of its triggers."""
         return CompletionStreamProducer(kwargs["planasonix_conn_id"])
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[CompletionBatch]) -> AsyncIterator[TriggerEvent]:
-        """Take out of the shared news what this trigger's assets are to be told of.
-
-        :param shared_stream: the news.
-        :return: an event for each end.
-        """
+        """Yield an event for each job and backfill in the shared stream that matches this trigger's filter."""
         async for event in self._events(shared_stream):
             yield event
 
-    # --- Before, each has its own, and this package shares the looks ---
+    # --- Before, each has its own, and this package shares the scans ---
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Watch for ever.
-
-        :return: an event for each end.
-        """
-        broadcast = BROADCASTS.get(self.planasonix_conn_id, lambda: Broadcast(partial(_news, self.planasonix_conn_id)))
-        async with aclosing(broadcast.listen()) as news:
-            async for event in self._events(news):
+        """Yield an event for each job and backfill that ends, for ever."""
+        conn_id = self.planasonix_conn_id
+        broadcast = BROADCASTS.get(conn_id, lambda: Broadcast(partial(_stream_for, conn_id)))
+        async with aclosing(broadcast.subscribe()) as batches:
+            async for event in self._events(batches):
                 yield event
 
-    # --- Alike on all ---
+    # --- All versions ---
 
-    async def _events(self, all_news: AsyncIterator[CompletionBatch]) -> AsyncIterator[TriggerEvent]:
-        cursor = self._cursor()
-        listener = Subscriber(self.wanted, self.poll_interval, self.log.warning)
-        with ExitStack() as place:
-            # Meanwhile it lets the news of others pass: those wait until all who listen have done so.
-            joining = asyncio.ensure_future(self._join(place, listener, cursor))
-            place.callback(joining.cancel)
+    async def _events(self, batches: AsyncIterator[CompletionBatch]) -> AsyncIterator[TriggerEvent]:
+        store = self._cursor_store()
+        subscriber = Subscriber(self.event_filter, self.poll_interval, self.log.warning)
+        with ExitStack() as registration:
+            # Keep consuming while the cursor is read: the stream waits for every consumer.
+            subscribing = asyncio.ensure_future(self._subscribe(registration, subscriber, store))
+            registration.callback(subscribing.cancel)
             is_new: bool | None = None
-            async for news in all_news:
-                for payload in news.by_subscriber.get(listener, ()):
+            async for batch in batches:
+                for payload in batch.by_subscriber.get(subscriber, ()):
                     yield TriggerEvent(payload)
-                if news.is_checkpoint and listener.needs_save:
-                    is_new = joining.result() if is_new is None else is_new
-                    is_new = not await self._keep(listener, cursor, is_new=is_new) and is_new
+                if batch.is_checkpoint and subscriber.needs_save:
+                    is_new = subscribing.result() if is_new is None else is_new
+                    is_new = not await self._save_cursor(subscriber, store, is_new=is_new) and is_new
 
-    async def _join(self, place: ExitStack, listener: Subscriber, cursor: CursorStore) -> bool:
-        """Be among those who are told, once it is known what was told before; say whether nothing was."""
-        was_kept = await self._go_on(listener, cursor)
-        place.enter_context(REGISTRIES.get(self.planasonix_conn_id, SubscriberRegistry).subscribed(listener))
-        return not was_kept
+    async def _subscribe(self, registration: ExitStack, subscriber: Subscriber, store: CursorStore) -> bool:
+        """Restore the cursor, then subscribe. Return whether there was no cursor."""
+        was_saved = await self._restore_cursor(subscriber, store)
+        registry = REGISTRIES.get(self.planasonix_conn_id, SubscriberRegistry)
+        registration.enter_context(registry.subscribed(subscriber))
+        return not was_saved
 
-    def _cursor(self) -> CursorStore:
+    def _cursor_store(self) -> CursorStore:
         store = getattr(self, "asset_state_store", None)
         if store is None:
             return VariableCursorStore(self._filters if self.asset is None else [*self._filters, self.asset])
-        # Each asset has a state of its own, so its name is not needed, and may be added to a watcher that runs.
-        cursor = AssetCursorStore(store, self._filters)
-        if len(cursor.names) > 1:
-            names = ", ".join(repr(name) for name in sorted(cursor.names))
-            self.log.warning("The assets %s have equal watchers. %s", names, EQUAL_WATCHERS)
-        return cursor
+        # Each asset has a state of its own, so asset is not part of the key, and may be added to a running watcher.
+        asset_store = AssetCursorStore(store, self._filters)
+        if len(asset_store.names) > 1:
+            names = ", ".join(repr(name) for name in sorted(asset_store.names))
+            self.log.warning("The assets %s have equal watchers. %s", names, EQUAL_WATCHERS_WARNING)
+        return asset_store
 
     @property
     def _filters(self) -> list[Any]:
-        """The arguments that decide which cursor belongs to the watcher."""
+        """Return the arguments that decide which cursor belongs to the watcher."""
         return [value for name, value in sorted(self.serialize()[1].items()) if name not in ("poll_interval", "asset")]
 
-    async def _go_on(self, listener: Subscriber, cursor: CursorStore) -> bool:
-        """Go on from where another process was; a cursor that cannot be read is not taken for none."""
+    async def _restore_cursor(self, subscriber: Subscriber, store: CursorStore) -> bool:
+        """Read the cursor, until that succeeds: an unreadable cursor is not taken for a missing one."""
         while True:
             try:
-                return self._take_over(listener, await cursor.read())
+                return self._restore(subscriber, await store.read())
             except Exception as error:
-                listener.warn_once(f"What was told before cannot be read from Airflow yet, still trying: {error!r}")
-            await asyncio.sleep(READ_AGAIN_AFTER)
+                subscriber.warn_once(
+                    f"The cursor of this watcher cannot be read from Airflow yet, still trying: {error!r}"
+                )
+            await asyncio.sleep(READ_RETRY_SECONDS)
 
-    def _take_over(self, listener: Subscriber, kept: Sequence[Any]) -> bool:
-        for trouble in listener.restore(kept):
+    def _restore(self, subscriber: Subscriber, saved: Sequence[Any]) -> bool:
+        if error := subscriber.restore(saved):
             self.log.warning(
-                "What was told before cannot be read (%s): it is damaged, or of another version of "
-                "airflow-provider-planasonix. Starting anew with what was created since %s: some of it may be told "
-                "twice, and what was older and has ended while no triggerer ran is not told.",
-                trouble,
-                format_time(listener.since),
+                "The cursor of this watcher cannot be read (%s): it is damaged, or of another version of "
+                "airflow-provider-planasonix. Starting again with what was created since %s: some of it may be "
+                "reported twice, and what was older and has ended while no triggerer ran is not reported.",
+                error,
+                format_time(subscriber.watermark),
             )
-        return bool(kept)
+        return bool(saved)
 
-    async def _keep(self, listener: Subscriber, cursor: CursorStore, *, is_new: bool) -> bool:
-        """Keep the cursor: all that was told before is in Airflow's database by now."""
+    async def _save_cursor(self, subscriber: Subscriber, store: CursorStore, *, is_new: bool) -> bool:
+        """Save the cursor at a checkpoint. Return whether a cursor exists now."""
         try:
-            # Where the asset was not known when this trigger began, its state was not, either.
-            if is_new and self._take_over(listener, await cursor.read()):
+            # If Airflow did not know the asset when this trigger started, its state was not known, either.
+            if is_new and self._restore(subscriber, await store.read()):
                 return True
-            await cursor.write(listener.cursor())
+            await store.write(subscriber.to_json())
         except Exception as error:
-            listener.warn_once(
-                "What was told cannot be written down yet, still trying; after a restart it would be told again: "
-                f"{error!r}"
+            subscriber.warn_once(
+                "The cursor of this watcher cannot be saved yet, still trying; after a restart, events would be sent "
+                f"again: {error!r}"
             )
             return False
-        listener.mark_saved()
+        subscriber.mark_saved()
         return True
 
 
-#: The triggers of this process that do not name their asset, by their arguments.
-_NAMELESS: WeakValueDictionary[str, PlanasonixEventTrigger] = WeakValueDictionary()
+#: The triggers of this process without ``asset``, by their arguments.
+_UNNAMED: WeakValueDictionary[str, PlanasonixEventTrigger] = WeakValueDictionary()
 
 
 class CompletionStreamProducer(SharedStreamProducer):
-    """Looks for all triggers of a shared stream; Airflow 3.3 and later.
-
-    :param conn_id: the Airflow connection.
-    """
+    """Produces the shared stream of an Airflow connection; Airflow 3.3 and later."""
 
     def __init__(self, conn_id: str) -> None:
         self._conn_id = conn_id
 
     async def open_stream(self) -> AsyncIterator[tuple[CompletionBatch, CompletionBatch]]:
-        """Look for ever. No news are told before Airflow has stored what came of the ones before.
+        """Yield each batch as event and as payload of :meth:`advance`.
 
-        :return: the news, and what :meth:`advance` is told of them by.
+        A batch comes only after Airflow has stored the events of the previous one.
         """
-        async with aclosing(_news(self._conn_id)) as all_news:
-            async for news in all_news:
-                yield news, news
+        async with aclosing(_stream_for(self._conn_id)) as batches:
+            async for batch in batches:
+                yield batch, batch
 
     async def advance(self, batch: Sequence[Any]) -> None:
-        """Take note of what Airflow has stored. Who has failed to do so is ended, and goes on from its cursor.
-
-        :param batch: the news.
-        """
+        """Acknowledge what Airflow has stored. Airflow ends a trigger that failed; it restarts from its cursor."""
         for item in batch:
             item.broker_payload.acknowledged.set()
 
 
-async def _news(conn_id: str) -> AsyncGenerator[CompletionBatch]:
-    """Look at what has ended, over an Airflow connection, with one client."""
-    way = _ConnectionSource(conn_id)
+async def _stream_for(conn_id: str) -> AsyncGenerator[CompletionBatch]:
+    """Yield the batches of an Airflow connection, all fetched with one client."""
+    source = _ConnectionSource(conn_id)
+    registry = REGISTRIES.get(conn_id, SubscriberRegistry)
     async with (
-        SharedClient(way.connect) as channel,
-        aclosing(
-            CompletionStream(channel, REGISTRIES.get(conn_id, SubscriberRegistry), way.job_url).news()
-        ) as all_news,
+        SharedClient(source.connect) as client,
+        aclosing(CompletionStream(client, registry, source.job_url).batches()) as batches,
     ):
-        async for news in all_news:
-            yield news
+        async for batch in batches:
+            yield batch
 
 
 class _ConnectionSource:
-    """The way to the API of an Airflow connection, and to its web app.
-
-    :param conn_id: the Airflow connection.
-    """
+    """Creates the client of an Airflow connection, and the URLs of its jobs."""
 
     def __init__(self, conn_id: str) -> None:
         self._hook = PlanasonixHook(conn_id)
         self._settings: ConnectionSettings | None = None
 
     async def connect(self) -> AsyncClient:
-        """Read the Airflow connection, and make a client."""
+        """Read the Airflow connection, and return a client."""
         self._settings = await self._hook.async_settings()
         return AsyncClient(self._settings.client_config)
 
     def job_url(self, job_id: str) -> str:
-        """Give the address of a job's page; it is known once there was an answer."""
-        assert self._settings is not None  # noqa: S101 - whoever asks has one
+        """Return the URL of a job's page; only after :meth:`connect`."""
+        assert self._settings is not None  # noqa: S101 - jobs come from a client
         return self._settings.job_url(job_id)
 
 
@@ -358,7 +336,7 @@ def _names(name: str, value: Any) -> list[str]:
 
 
 def _pairs(name: str, value: Any) -> dict[str, Any]:
-    """Check metadata, which comes back from Airflow's database as text."""
+    """Validate metadata: a mapping, or the JSON text that ``serialize`` has made of it."""
     given = value
     if isinstance(value, str):
         try:
@@ -370,7 +348,7 @@ def _pairs(name: str, value: Any) -> dict[str, Any]:
     return validators.metadata(name, given)
 
 
-def _own(name: str, value: Any) -> bool | list[str]:
+def _ignore_own(name: str, value: Any) -> bool | list[str]:
     if isinstance(value, bool):
         return value
     try:

@@ -1,1 +1,1 @@
-"""From "nobody watches" to "each end is told": what ends in Planasonix, for assets and whoever waits for them."""
+"""Which jobs and backfills have finished, for asset watchers: list scans, cursors, filters, subscribers."""

@@ -1,4 +1,4 @@
-"""Hands the news of one stream to all who listen in an event loop: what Airflow itself has from 3.3 on."""
+"""Shares one stream of completion batches among the watchers of an event loop, as Airflow does from 3.3 on."""
 
 from __future__ import annotations
 
@@ -10,73 +10,68 @@ from contextlib import aclosing
 from planasonix_provider.waiting.per_loop import PerLoop
 from planasonix_provider.watchers.completion_stream import CompletionBatch
 
-#: For how many seconds whoever was told of something may take to pass it on: a triggerer hands its events over once a
-#: second, and does not say when they are in Airflow's database.
-HANDED_OVER_AFTER = 5.0
-#: So cursors are kept so many seconds apart amid a look that has much to tell.
-CHECKPOINT_EVERY = 30.0
+#: Seconds until yielded events count as stored: a triggerer hands them over once a second, and does not report when
+#: they are in Airflow's database.
+HANDOVER_SECONDS = 5.0
+#: Minimum seconds between two checkpoints during a scan, because each costs ``HANDOVER_SECONDS``.
+CHECKPOINT_INTERVAL = 30.0
 
 
 class Broadcast:
-    """Looks for all who listen, and ends when nobody does.
+    """Consumes a stream in a task of its own, while there are consumers.
 
-    :param news: begins to look; its generator is closed when nobody listens any more.
+    :param open_stream: opens the stream; it is closed when the last consumer has left.
     """
 
-    def __init__(self, news: Callable[[], AsyncGenerator[CompletionBatch]]) -> None:
-        self._news = news
+    def __init__(self, open_stream: Callable[[], AsyncGenerator[CompletionBatch]]) -> None:
+        self._open_stream = open_stream
         self._task: asyncio.Task[None] | None = None
         self._queues: set[asyncio.Queue[CompletionBatch]] = set()
-        self._taken = asyncio.Event()
-        self._takers: set[asyncio.Queue[CompletionBatch]] = set()
+        #: The queues whose consumers have not finished the current batch.
+        self._unfinished: set[asyncio.Queue[CompletionBatch]] = set()
+        self._all_finished = asyncio.Event()
 
-    async def listen(self) -> AsyncGenerator[CompletionBatch]:
-        """Listen for as long as somebody asks for more; who asks for the next news has passed on the ones before.
-
-        :return: the news.
-        """
+    async def subscribe(self) -> AsyncGenerator[CompletionBatch]:
+        """Yield batches until the consumer stops. Asking for the next batch acknowledges the previous one."""
         queue: asyncio.Queue[CompletionBatch] = asyncio.Queue()
         self._queues.add(queue)
         if self._task is None:
-            # A context of its own, for a task inherits the log of whoever made it.
+            # An empty context, because a task inherits the logging context of its creator: one trigger of several.
             self._task = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
         try:
             while True:
                 yield await queue.get()
-                self._takes(queue)
+                self._finish(queue)
         finally:
             self._queues.discard(queue)
-            self._takes(queue)
+            self._finish(queue)
             if not self._queues and self._task:
                 self._task.cancel()
                 self._task = None
 
-    def _takes(self, queue: asyncio.Queue[CompletionBatch]) -> None:
-        self._takers.discard(queue)
-        if not self._takers:
-            self._taken.set()
+    def _finish(self, queue: asyncio.Queue[CompletionBatch]) -> None:
+        self._unfinished.discard(queue)
+        if not self._unfinished:
+            self._all_finished.set()
 
     async def _run(self) -> None:
-        has_told, last = False, -CHECKPOINT_EVERY
-        async with aclosing(self._news()) as all_news:
-            async for news in all_news:
-                if news.is_checkpoint and has_told:
-                    if not news.is_the_end and _seconds() - last < CHECKPOINT_EVERY:
-                        news.acknowledged.set()
+        time = asyncio.get_running_loop().time
+        has_events, last_checkpoint = False, -CHECKPOINT_INTERVAL
+        async with aclosing(self._open_stream()) as batches:
+            async for batch in batches:
+                if batch.is_checkpoint and has_events:
+                    if not batch.is_scan_end and time() - last_checkpoint < CHECKPOINT_INTERVAL:
+                        batch.acknowledged.set()
                         continue
-                    await asyncio.sleep(HANDED_OVER_AFTER)
-                    has_told, last = False, _seconds()
-                has_told = has_told or not news.is_checkpoint
-                self._takers = set(self._queues)
-                self._taken.clear()
-                for queue in self._takers:
-                    queue.put_nowait(news)
-                await self._taken.wait()
-                news.acknowledged.set()
-
-
-def _seconds() -> float:
-    return asyncio.get_running_loop().time()
+                    await asyncio.sleep(HANDOVER_SECONDS)
+                    has_events, last_checkpoint = False, time()
+                has_events = has_events or not batch.is_checkpoint
+                self._unfinished = set(self._queues)
+                self._all_finished.clear()
+                for queue in self._unfinished:
+                    queue.put_nowait(batch)
+                await self._all_finished.wait()
+                batch.acknowledged.set()
 
 
 #: The broadcasts, by Airflow connection.

@@ -1,8 +1,7 @@
-"""Finds out what has ended, for all who watch over one Airflow connection: one look at the lists for all of them.
+"""Finds out which work has ended: one scan of the lists serves all watchers of an Airflow connection.
 
-The lists are bounded by when things were created and say nothing of when they ended; they are in no order that the
-reference names, and may show late what was created. So each watcher has a
-:class:`~planasonix_provider.watchers.cursor.Ledger`.
+Lists can be bounded by creation time, but not by end time. Their order is undocumented, and they may show new work
+late. So each watcher has a :class:`~planasonix_provider.watchers.cursor.Cursor`.
 """
 
 from __future__ import annotations
@@ -28,297 +27,293 @@ from planasonix_provider.watchers.subscribers import Subscriber, SubscriberRegis
 
 log = logging.getLogger(__name__)
 
-#: The warning about an API that has shown no metadata, on which a filter depends.
+#: The warning if the API has shown no metadata, and the filter depends on it.
 NO_METADATA = (
-    "Planasonix has shown no metadata so far, so the filter metadata lets nothing through, and ignore_own cannot tell "
-    "which jobs operators have started. To start no endless loop, ignore_own passes over each job that was created "
-    "after this watcher's first event, until Planasonix shows the metadata of any job. If it never does, remove "
-    "ignore_own, and keep the DAG from its own jobs with pipeline_id or types."
+    "Planasonix has shown no metadata so far, so the filter metadata matches nothing, and ignore_own cannot tell which "
+    "jobs operators have started. To start no endless loop, ignore_own skips each job that was created after this "
+    "watcher's first event, until Planasonix shows the metadata of any job. If it never does, remove ignore_own, and "
+    "keep the DAG from its own jobs with pipeline_id or types."
 )
-#: The warning about each end that is passed over for that reason.
-PASSED_OVER = (
+#: The warning about each job that is skipped for that reason.
+SKIPPED_AS_POSSIBLY_OWN = (
     "%s has ended (%s), and starts no DAG: Planasonix shows no metadata, so ignore_own cannot tell whether an operator "
     "has started it."
 )
-#: What is said once of a DAG that syncs, and that an asset has started.
-MAY_BE_A_LOOP = (
+#: The warning, once per DAG, about a sync in a run that an asset has started.
+POSSIBLE_LOOP = (
     "A sync of the DAG {dag_id} has ended, in a run that an asset has started. If it is the asset that this watcher "
     "feeds, the DAG starts itself again and again: ignore_own={dag_id!r} ends that."
 )
-#: How many seconds there are between two looks at the least, however many begin to watch one by one.
-LOOK_EVERY = 1.0
-#: The same where the Airflow connection is missing or refused, which a person has to mend.
-LOOK_AGAIN_AFTER = 60.0
-#: How often trouble that lasts is told, in seconds.
-TELL_EVERY = 600.0
-#: For how many seconds the backfills are left alone while nothing in the list of jobs tells of one.
-BACKFILLS_EVERY = 300.0
-#: What is looked at by itself is looked at again after such a part of its age, and so many seconds at the most.
-PATIENCE, LONGEST_PATIENCE = 0.01, 300.0
-#: For how many seconds an answer of 404 to a look at what was there is no reason to give it up.
-GONE_AFTER = 3600.0
+#: Minimum seconds between two scans, however many watchers start one by one.
+MIN_SCAN_INTERVAL = 1.0
+#: The same after an error that a person has to fix, as a missing Airflow connection or a 403.
+RETRY_AFTER_REFUSAL = 60.0
+#: Seconds between two warnings of one outage.
+OUTAGE_LOG_INTERVAL = 600.0
+#: Seconds between two scans of the backfills while the list of jobs contains no new job of a backfill.
+MAX_BACKFILL_INTERVAL = 300.0
+#: Work that no list shows is polled by itself: every 1 % of its age, but at least every 300 s.
+POLL_AGE_FRACTION, MAX_POLL_INTERVAL = 0.01, 300.0
+#: For how many seconds a known job may be answered with 404 until it is given up.
+MAX_NOT_FOUND_SECONDS = 3600.0
+#: How many jobs of backfills are remembered.
+MAX_BACKFILL_JOBS = 50 * PAGE_SIZE
 
 
 @dataclass(eq=False)
 class CompletionBatch:
-    """What is told at one go.
+    """Work that has ended: one event payload per job or backfill, by subscriber.
 
-    :param of: what is told, by who is told it: the payload of an event for each end.
-    :param is_checkpoint: whether it is time to keep cursors: all that was told before has been passed on by then, and
-        nothing more was taken down.
-    :param is_the_end: whether a look has ended with it.
+    :param is_checkpoint: whether cursors may be saved: every event of an earlier batch is stored.
+    :param is_scan_end: whether this is the last batch of a scan.
     """
 
     by_subscriber: dict[Subscriber, list[dict[str, Any]]] = field(default_factory=dict)
     is_checkpoint: bool = False
-    is_the_end: bool = False
-    #: Set by who passes it on, once all who listen have it, and need not be told again.
+    is_scan_end: bool = False
+    #: Set by the consumer once every subscriber has received the batch, and its events need not be repeated.
     acknowledged: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class CompletionStream:
-    """Looks for all on a roster.
+    """Scans the lists for the subscribers of a registry.
 
-    :param channel: asks the API.
-    :param roster: who listens.
-    :param job_url: gives the address of a job's page.
-    :param now: tells the time of this machine, in UTC.
+    :param job_url: returns the URL of a job's page.
+    :param now: returns this machine's time, in UTC.
     """
 
     def __init__(
         self,
-        channel: SharedClient,
-        roster: SubscriberRegistry,
+        client: SharedClient,
+        registry: SubscriberRegistry,
         job_url: Callable[[str], str],
         now: Callable[[], datetime] = utcnow,
     ) -> None:
-        self._channel = channel
-        self._roster = roster
+        self._client = client
+        self._registry = registry
         self._job_url = job_url
         self._now = now
-        self._trouble = _OutageLog()
+        self._outage_log = _OutageLog()
         self._shows_metadata = False
-        # When what is looked at by itself is due, by kind and id, and since when it is not found.
+        # When unlisted work is polled next, by kind and id, and since when it is not found.
         self._due: dict[str, dict[str, float]] = {}
-        self._gone: dict[str, float] = {}
+        self._not_found_since: dict[str, float] = {}
         self._clocks = {kind.name: ApiClock() for kind in (JOBS, BACKFILLS)}
-        self._shards: set[tuple[str, str]] = set()
+        self._backfill_jobs: set[tuple[str, str]] = set()
         self._backfills_due = 0.0
 
-    async def news(self) -> AsyncGenerator[CompletionBatch]:
-        """Look again and again, for as long as somebody listens.
-
-        :return: the news. The next come once these were passed on; it never ends, and raises nothing.
-        """
+    async def batches(self) -> AsyncGenerator[CompletionBatch]:
+        """Yield batches for ever, each one after the previous one was acknowledged. Raises nothing."""
         while True:
-            await self._roster.wait_for_subscriber()
-            began = _seconds()
+            await self._registry.wait_for_subscriber()
+            started_at = _seconds()
             error: Exception | None = None
-            listeners = list(self._roster.listeners)
-            looking = self._look(listeners)
+            subscribers = list(self._registry.subscribers)
+            scan = self._scan_all(subscribers)
             try:
-                async for news in looking:
-                    for one in (news, CompletionBatch(is_checkpoint=True)):
-                        yield one
-                        await one.acknowledged.wait()
+                async for batch in scan:
+                    for item in (batch, CompletionBatch(is_checkpoint=True)):
+                        yield item
+                        await item.acknowledged.wait()
             except PlanasonixError as trouble:
                 error = trouble
-                self._trouble.tell(trouble)
+                self._outage_log.log_error(trouble)
             except Exception as bug:
                 error = bug
-                log.exception("A look at what has ended in Planasonix broke, and is tried again. Please report this.")
+                log.exception("A scan for finished work in Planasonix broke, and is tried again. Please report this.")
             else:
-                self._trouble.is_over()
+                self._outage_log.log_recovery()
             finally:
-                await looking.aclose()
-            yield (end := CompletionBatch(is_checkpoint=True, is_the_end=True))
+                await scan.aclose()
+            yield (end := CompletionBatch(is_checkpoint=True, is_scan_end=True))
             await end.acknowledged.wait()
-            await self._pause(listeners, began, error)
+            await self._pause(subscribers, started_at, error)
 
-    async def _pause(self, listeners: Sequence[Subscriber], began: float, error: Exception | None) -> None:
-        interval = min(listener.interval for listener in listeners)
+    async def _pause(self, subscribers: Sequence[Subscriber], started_at: float, error: Exception | None) -> None:
+        interval = min(subscriber.interval for subscriber in subscribers)
         if error and not (isinstance(error, PlanasonixError) and is_outage(error)):
-            interval = max(interval, LOOK_AGAIN_AFTER)
-        left = max(pause_after(error, interval) - (_seconds() - began), self._channel.retry_after_remaining, 0.0)
-        shortest = min(left, max(0.0, LOOK_EVERY - (_seconds() - began)))
-        await asyncio.sleep(shortest)
-        # Whoever is new need not wait for the others' interval, but for what the API or a person has to mend.
+            interval = max(interval, RETRY_AFTER_REFUSAL)
+        passed = _seconds() - started_at
+        left = max(pause_after(error, interval) - passed, self._client.retry_after_remaining, 0.0)
+        minimum = min(left, max(0.0, MIN_SCAN_INTERVAL - passed))
+        await asyncio.sleep(minimum)
+        # A new subscriber ends the pause, but not the one after an error.
         if error:
-            await asyncio.sleep(left - shortest)
+            await asyncio.sleep(left - minimum)
         else:
-            await self._roster.wait_for_new_subscriber(left - shortest)
+            await self._registry.wait_for_new_subscriber(left - minimum)
 
-    async def _look(self, listeners: Sequence[Subscriber]) -> AsyncGenerator[CompletionBatch]:
+    async def _scan_all(self, subscribers: Sequence[Subscriber]) -> AsyncGenerator[CompletionBatch]:
         failure = None
         for kind in (JOBS, BACKFILLS):
-            watching = [listener for listener in listeners if kind.name in listener.wanted.kinds]
-            if not watching or (kind is BACKFILLS and not self._may_have_ended(watching)):
+            interested = [subscriber for subscriber in subscribers if kind.name in subscriber.event_filter.kinds]
+            if not interested or (kind is BACKFILLS and not self._has_backfills_due(interested)):
                 continue
-            look = ListScan(self._channel, kind, watching, self._now, self._clocks[kind.name])
+            scan = ListScan(self._client, kind, interested, self._now, self._clocks[kind.name])
             try:
-                async for news in self._look_through(look):
-                    yield news
+                async for batch in self._scan(scan):
+                    yield batch
             except PlanasonixError as error:
-                # An outage is everybody's; a refusal may be of this list alone.
+                # An outage concerns both kinds; a refusal may concern this list alone.
                 if is_outage(error):
                     raise
                 failure = failure or error
-            failure = failure or look.failure
+            failure = failure or scan.failure
         if failure:
             raise failure
 
-    async def _look_through(self, look: ListScan) -> AsyncGenerator[CompletionBatch]:
-        async for page in look.pages():
-            if look.has_newcomers:
-                look.has_newcomers = False
-                # Time to keep what they begin with: from now on, nothing that ends is past, whatever dies.
+    async def _scan(self, scan: ListScan) -> AsyncGenerator[CompletionBatch]:
+        async for page in scan.pages():
+            if scan.has_new_subscribers:
+                scan.has_new_subscribers = False
+                # A checkpoint follows, which saves the new cursors: whatever ends from now on survives a kill.
                 yield CompletionBatch()
-            self._mind_the_shards(page)
-            async for news in self._tell(look, page):
-                yield news
-        look.check_the_clock()
-        async for news in self._look_at_each(look):
-            yield news
-        look.advance()
-        if look.kind is BACKFILLS:
-            self._backfills_due = _seconds() + BACKFILLS_EVERY
+            self._note_backfill_jobs(page)
+            async for batch in self._report(scan, page):
+                yield batch
+        scan.check_clock()
+        async for batch in self._poll_unlisted(scan):
+            yield batch
+        scan.advance()
+        if scan.kind is BACKFILLS:
+            self._backfills_due = _seconds() + MAX_BACKFILL_INTERVAL
 
-    # --- Backfills, which no list can be asked for by when they were created ---
+    # --- Backfills, which cannot be listed by creation time ---
 
-    def _mind_the_shards(self, page: Iterable[Work]) -> None:
-        """Look at the backfills where a job of one is new, or has moved on."""
-        shards = {(job.id, job.status) for job in page if getattr(job, "type", None) == BACKFILL}
-        if shards - self._shards:
+    def _note_backfill_jobs(self, page: Iterable[Work]) -> None:
+        """Scan the backfills now if a job of one is new, or has changed its state."""
+        jobs = {(job.id, job.status) for job in page if getattr(job, "type", None) == BACKFILL}
+        if jobs - self._backfill_jobs:
             self._backfills_due = 0.0
-        self._shards |= shards
-        if len(self._shards) > 50 * PAGE_SIZE:
-            self._shards = shards
+        self._backfill_jobs |= jobs
+        if len(self._backfill_jobs) > MAX_BACKFILL_JOBS:
+            self._backfill_jobs = jobs
 
-    def _may_have_ended(self, watching: Sequence[Subscriber]) -> bool:
-        ledgers = [listener.ledgers.get(BACKFILL) for listener in watching]
-        # For who does not watch jobs as well, no list of them tells.
-        has_a_hint = all("job" in listener.wanted.kinds for listener in watching)
+    def _has_backfills_due(self, subscribers: Sequence[Subscriber]) -> bool:
+        cursors = [subscriber.cursors.get(BACKFILL) for subscriber in subscribers]
+        # The list of jobs is scanned only for subscribers that watch jobs, too.
+        sees_jobs = all("job" in subscriber.event_filter.kinds for subscriber in subscribers)
         return (
-            not has_a_hint
+            not sees_jobs
             or _seconds() >= self._backfills_due
-            or any(not ledger or ledger.pending for ledger in ledgers)
+            or any(not cursor or cursor.pending for cursor in cursors)
         )
 
-    # --- What has ended ---
+    # --- Reports ---
 
-    async def _look_at_each(self, look: ListScan) -> AsyncGenerator[CompletionBatch]:
-        """Look at what has not ended yet, and is in no list that was asked for: it was created long ago."""
-        left, now = look.unlisted(), _seconds()
-        before = self._due.get(look.kind.name, {})
-        dues = self._due[look.kind.name] = {work_id: before.get(work_id, 0.0) for work_id in left}
-        due = [work_id for work_id, at in dues.items() if at <= now or look.is_urgent(work_id)]
-        for begin in range(0, len(due), PAGE_SIZE):
-            answers = await look.get_each(due[begin : begin + PAGE_SIZE])
-            for work_id, answer in answers.items():
-                age = max(0.0, (look.horizon - left[work_id]).total_seconds()) if look.horizon else 0.0
-                dues[work_id] = now + min(PATIENCE * age, LONGEST_PATIENCE)
-                if isinstance(answer, PlanasonixNotFoundError):
-                    self._miss(look, work_id, answer)
+    async def _poll_unlisted(self, scan: ListScan) -> AsyncGenerator[CompletionBatch]:
+        """Poll pending work that the lists did not contain, because it was created before they begin."""
+        unlisted, now = scan.unlisted(), _seconds()
+        before = self._due.get(scan.kind.name, {})
+        dues = self._due[scan.kind.name] = {work_id: before.get(work_id, 0.0) for work_id in unlisted}
+        due = [work_id for work_id, at in dues.items() if at <= now or scan.is_due_now(work_id)]
+        for first in range(0, len(due), PAGE_SIZE):
+            responses = await scan.get_each(due[first : first + PAGE_SIZE])
+            for work_id, response in responses.items():
+                age = max(0.0, (scan.started_at - unlisted[work_id]).total_seconds()) if scan.started_at else 0.0
+                dues[work_id] = now + min(POLL_AGE_FRACTION * age, MAX_POLL_INTERVAL)
+                if isinstance(response, PlanasonixNotFoundError):
+                    self._handle_not_found(scan, work_id, response)
                 else:
-                    self._gone.pop(work_id, None)
-            found = [answer for answer in answers.values() if not isinstance(answer, PlanasonixError)]
-            async for news in self._tell(look, found, wholes={work.id: work for work in found}):
-                yield news
-            self._mind_the_failures(look, answers)
+                    self._not_found_since.pop(work_id, None)
+            found = [response for response in responses.values() if not isinstance(response, PlanasonixError)]
+            async for batch in self._report(scan, found, details={work.id: work for work in found}):
+                yield batch
+            self._check_failures(scan, responses)
 
-    def _miss(self, look: ListScan, work_id: str, error: PlanasonixError) -> None:
-        since = self._gone.setdefault(work_id, _seconds())
-        if _seconds() - since >= GONE_AFTER:
-            del self._gone[work_id]
-            look.forget(work_id)
-            name = capitalize(f"{look.kind.name} {work_id}")
+    def _handle_not_found(self, scan: ListScan, work_id: str, error: PlanasonixError) -> None:
+        since = self._not_found_since.setdefault(work_id, _seconds())
+        if _seconds() - since >= MAX_NOT_FOUND_SECONDS:
+            del self._not_found_since[work_id]
+            scan.discard(work_id)
             log.warning(
-                "%s has not been there for %s: its end is not told. %s", name, format_duration(GONE_AFTER), error
+                "%s was not found for %s, so its end is not reported. %s",
+                capitalize(f"{scan.kind.name} {work_id}"),
+                format_duration(MAX_NOT_FOUND_SECONDS),
+                error,
             )
 
-    async def _tell(
-        self, look: ListScan, page: Iterable[Work], wholes: dict[str, Work] | None = None
+    async def _report(
+        self, scan: ListScan, page: Iterable[Work], details: dict[str, Work] | None = None
     ) -> AsyncGenerator[CompletionBatch]:
-        """Take in what was seen, and tell what has ended to whom it concerns."""
+        """Record a page in the cursors, and yield at most one batch with the work in it that has ended."""
         ended: dict[str, tuple[Work, list[Subscriber]]] = {}
         for work in page:
-            if (hearers := look.classify(work)) and work.is_over:
-                ended[work.id] = (work, hearers)
+            if (candidates := scan.classify(work)) and work.is_over:
+                ended[work.id] = (work, candidates)
         if not ended:
             return
-        known: dict[str, Any] = wholes or await look.get_each(ended)
-        self._shows_metadata |= any(getattr(work, "metadata", None) for work in known.values())
-        news = CompletionBatch()
-        for work_id, (listed, hearers) in ended.items():
-            answer = known.get(work_id)
-            # What is gone by now was there when the list was made.
-            whole = listed if isinstance(answer, PlanasonixNotFoundError) else answer
-            for listener in hearers:
-                if whole is None or isinstance(whole, PlanasonixError) or not whole.is_over:
-                    # Another part of the API lags behind, or does not answer: the next look asks again.
-                    look.add_pending(listener, listed)
+        responses: dict[str, Any] = details or await scan.get_each(ended)
+        self._shows_metadata |= any(getattr(work, "metadata", None) for work in responses.values())
+        batch = CompletionBatch()
+        for work_id, (listed, candidates) in ended.items():
+            response = responses.get(work_id)
+            # Not found: deleted since the list was made.
+            detailed = listed if isinstance(response, PlanasonixNotFoundError) else response
+            for subscriber in candidates:
+                if detailed is None or isinstance(detailed, PlanasonixError) or not detailed.is_over:
+                    # Another part of the API lags behind or does not answer: the next scan asks again.
+                    scan.add_pending(subscriber, listed)
                     continue
-                look.mark_reported(listener, whole)
-                if self._takes(look, listener, whole):
-                    listener.is_ahead = True
-                    news.by_subscriber.setdefault(listener, []).append(event_payload(whole, self._job_url))
-        if news.by_subscriber:
-            yield news
-        self._mind_the_failures(look, known)
+                scan.mark_reported(subscriber, detailed)
+                if self._matches(scan, subscriber, detailed):
+                    subscriber.has_unsaved_events = True
+                    batch.by_subscriber.setdefault(subscriber, []).append(event_payload(detailed, self._job_url))
+        if batch.by_subscriber:
+            yield batch
+        self._check_failures(scan, responses)
 
-    def _mind_the_failures(self, look: ListScan, answers: Mapping[str, Any]) -> None:
-        """End the look where nothing can be had; what alone cannot be had keeps nobody from the rest."""
-        failures = [answer for work_id, answer in answers.items() if look.is_failure(work_id, answer)]
-        if look.seems_in_vain and failures:
+    def _check_failures(self, scan: ListScan, responses: Mapping[str, Any]) -> None:
+        """End the scan if all requests fail; the failure of single items must not stop the others."""
+        failures = [response for work_id, response in responses.items() if scan.is_failure(work_id, response)]
+        if scan.is_failing and failures:
             raise failures[0]
-        look.failure = look.failure or next(iter(failures), None)
+        scan.failure = scan.failure or next(iter(failures), None)
 
-    def _takes(self, look: ListScan, listener: Subscriber, work: Work) -> bool:
-        self._shows_metadata |= listener.has_seen_metadata
-        listener.has_seen_metadata = self._shows_metadata
-        if listener.wanted.needs_metadata and not self._shows_metadata:
-            listener.warn_once(NO_METADATA)
-        if not listener.wanted.matches(work):
+    def _matches(self, scan: ListScan, subscriber: Subscriber, work: Work) -> bool:
+        event_filter = subscriber.event_filter
+        self._shows_metadata |= subscriber.has_seen_metadata
+        subscriber.has_seen_metadata = self._shows_metadata
+        if event_filter.needs_metadata and not self._shows_metadata:
+            subscriber.warn_once(NO_METADATA)
+        if not event_filter.matches(work):
             return False
-        if listener.wanted.ignore_own and not self._shows_metadata and self._may_be_own(look, listener, work):
-            listener.warn(PASSED_OVER % (capitalize(f"{look.kind.name} {work.id}"), event_of(work)))
+        if event_filter.ignore_own and not self._shows_metadata and self._may_be_response(scan, subscriber, work):
+            subscriber.warn(SKIPPED_AS_POSSIBLY_OWN % (capitalize(f"{scan.kind.name} {work.id}"), event_of(work)))
             return False
         if dag_id := started_by_an_asset(work):
-            listener.warn_once(MAY_BE_A_LOOP.format(dag_id=dag_id))
+            subscriber.warn_once(POSSIBLE_LOOP.format(dag_id=dag_id))
         return True
 
-    def _may_be_own(self, look: ListScan, listener: Subscriber, work: Work) -> bool:
-        """Return whether a DAG may have started the work in response to the listener, for all that times show."""
-        if listener.responses_since is None:
-            listener.responses_since = look.horizon or self._now()
-        return work.created_at is None or work.created_at > listener.responses_since
+    def _may_be_response(self, scan: ListScan, subscriber: Subscriber, work: Work) -> bool:
+        """Return whether work is so new that a DAG may have started it in response to the subscriber's events."""
+        if subscriber.responses_since is None:
+            subscriber.responses_since = scan.started_at or self._now()
+        return work.created_at is None or work.created_at > subscriber.responses_since
 
 
 class _OutageLog:
-    """Tells that Planasonix cannot be asked, at a calm pace, and that it answers again."""
+    """Logs the beginning of an outage, a reminder every ten minutes, and its end."""
 
     def __init__(self) -> None:
         self._since: float | None = None
-        self._told = 0.0
+        self._logged_at = 0.0
 
-    def tell(self, error: PlanasonixError) -> None:
-        """Take note of an error.
-
-        :param error: what a look has ended with.
-        """
+    def log_error(self, error: PlanasonixError) -> None:
+        """Log the error of a scan, if it is time."""
         now = _seconds()
         if self._since is None:
-            self._since = self._told = now
+            self._since = self._logged_at = now
             log.warning(
                 "What has ended in Planasonix cannot be asked for yet, still trying; nothing is lost. %s", error
             )
-        elif now - self._told >= TELL_EVERY:
-            self._told = now
+        elif now - self._logged_at >= OUTAGE_LOG_INTERVAL:
+            self._logged_at = now
             passed = format_duration(now - self._since)
             log.warning("What has ended in Planasonix cannot be asked for, for %s now, still trying. %s", passed, error)
 
-    def is_over(self) -> None:
-        """Take note that there is none."""
+    def log_recovery(self) -> None:
+        """Log the end of the outage, if there was one."""
         if self._since is not None:
             log.info("Planasonix answers again, after %s.", format_duration(_seconds() - self._since))
         self._since = None

@@ -1,6 +1,6 @@
-"""What one watcher knows of the jobs, or of the backfills: which of them it has told of, and which may still end.
+"""The state of one watcher for one kind of work: what it has reported, and what is pending. No I/O.
 
-It outlives the process that keeps it. Whatever of it is lost is told twice, and nothing is passed over. No I/O.
+The cursor outlives the process that saves it. Whatever of it is lost is reported twice; nothing is skipped.
 """
 
 from __future__ import annotations
@@ -19,22 +19,16 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from planasonix_provider.api.request import PAGE_SIZE
 from planasonix_provider.waiting.targets import Work
 
-#: How late a list may show what was created.
-LATE = timedelta(minutes=5)
-#: How many of what has ended, and of what has not, are kept for another process. What a store holds is to stay small:
-#: Airflow's own complains from 64 kB on.
-MOST_TOLD = 2_500
-MOST_OPEN = 250
+#: How late a list may show new work.
+MAX_LISTING_DELAY = timedelta(minutes=5)
+#: How many reported and pending items are saved. A saved cursor must stay small: Airflow's asset state store logs a
+#: warning above 64 kB.
+MAX_REPORTED = 2_500
+MAX_PENDING = 250
 
 
 class CursorModel(BaseModel):
-    """A ledger as it is kept.
-
-    :param since: of what was created before, nothing is to be told but what is ``open``.
-    :param open: when what may still end was created, by id.
-    :param told: the marks of what was told of, by the whole seconds from ``since`` to when it was created.
-    :param begins: of a watcher that had not looked through the lists yet, when it began.
-    """
+    """A saved cursor; ``reported`` has marks by the whole seconds from ``watermark`` to the creation time."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,176 +39,141 @@ class CursorModel(BaseModel):
 
 
 class Cursor:
-    """What a watcher knows.
+    """What a watcher has reported, and what it has yet to report.
 
-    :param since: of what was created before, nothing is to be told but what is ``open``.
-    :param opened: when what may still end was created, by id.
-    :param told: when what was told of was created, by the marks of the ids.
-    :param begins: of a new watcher, when it began: what had ended by then is none of its news. ``None`` once it has
-        looked through the lists.
-    :param needs_active: whether what has not ended is still to be added.
+    :param watermark: work that was created earlier is not reported, unless it is pending.
+    :param pending: creation times of work that may still end, by id.
+    :param reported: creation times of reported work, by mark (a short hash of the id).
+    :param baseline: when a new watcher started; work that had ended before is not reported. ``None`` once the watcher
+        has scanned the lists.
+    :param needs_active: whether the work that runs now must still be added to ``pending``.
     """
 
     def __init__(
         self,
-        since: datetime,
-        opened: dict[str, datetime] | None = None,
-        told: dict[str, datetime] | None = None,
-        begins: datetime | None = None,
+        watermark: datetime,
+        pending: dict[str, datetime] | None = None,
+        reported: dict[str, datetime] | None = None,
+        baseline: datetime | None = None,
         needs_active: bool = False,
     ) -> None:
-        self.watermark = since
-        self.pending = opened or {}
-        self.reported = told or {}
-        self.baseline = begins
+        self.watermark = watermark
+        self.pending = pending or {}
+        self.reported = reported or {}
+        self.baseline = baseline
         self.needs_active = needs_active
 
     @classmethod
-    def new(cls, begins: datetime, since: datetime, active: Iterable[Work]) -> Self:
-        """Begin with what has not ended yet.
+    def new(cls, baseline: datetime, watermark: datetime, active: Iterable[Work]) -> Self:
+        """Return the cursor of a new watcher, with the active work as pending."""
+        return cls(watermark, {work.id: work.created_at or watermark for work in active}, baseline=baseline)
 
-        :param begins: what was over and created before is past.
-        :param since: from when on the lists are to be looked through.
-        :param active: what has not ended.
-        :return: the ledger.
-        """
-        return cls(since, {work.id: work.created_at or since for work in active}, begins=begins)
-
-    def is_news(self, work: Work) -> bool:
-        """Say whether something is still to be told of, now or once it has ended.
-
-        :param work: what a list or a look has shown.
-        :return: whether it is.
-        """
+    def needs_report(self, work: Work) -> bool:
+        """Return whether work must be reported, now or when it ends."""
         if work.id in self.pending:
             return True
-        is_of_before = work.created_at is not None and work.created_at < self.watermark
-        return not is_of_before and _mark(work.id) not in self.reported
+        is_below_watermark = work.created_at is not None and work.created_at < self.watermark
+        return not is_below_watermark and not self.is_reported(work.id)
 
-    def has_told(self, work_id: str) -> bool:
-        """Return whether a job or backfill was reported, or is not wanted.
-
-        :param work_id: its id.
-        :return: whether it was.
-        """
+    def is_reported(self, work_id: str) -> bool:
+        """Return whether work was reported, or rejected by the filter."""
         return _mark(work_id) in self.reported
 
-    def is_past(self, work: Work) -> bool:
-        """Say whether something had ended when the watcher began.
-
-        :param work: what has ended, and is news by :meth:`is_news`.
-        :return: whether it is none of the watcher's.
-        """
+    def ended_before_baseline(self, work: Work) -> bool:
+        """Return whether finished work had ended before the watcher started."""
         if self.baseline is None or work.id in self.pending:
             return False
         return work.created_at is None or work.created_at < self.baseline
 
     def add_pending(self, work: Work, now: datetime) -> None:
-        """Take down what is to be told of once it has ended.
-
-        :param work: what has not.
-        :param now: the time, by the API's clock; stands for when it was created where nobody says.
-        """
+        """Record work to report when it ends; ``now`` is by the API's clock, and replaces an unknown creation time."""
         self.pending.setdefault(work.id, work.created_at or now)
 
     def mark_reported(self, work: Work, now: datetime) -> None:
-        """Take down what has ended, and was told of or is not wanted.
-
-        :param work: what has ended.
-        :param now: the time, by the API's clock.
-        """
-        expected = self.pending.pop(work.id, None)
-        # When it was expected says nothing of how long lists show it.
-        created = now if work.created_at is None else expected or work.created_at
+        """Record finished work as reported or rejected; ``now`` as in :meth:`add_pending`."""
+        pending_since = self.pending.pop(work.id, None)
+        # Without created_at, lists may show the work for ever, so pending_since must not decide how old the mark is.
+        created = now if work.created_at is None else pending_since or work.created_at
         if created >= self.watermark:
             self.reported[_mark(work.id)] = created
 
-    def forget(self, work_id: str) -> None:
-        """Expect something no longer.
-
-        :param work_id: its id.
-        """
+    def discard(self, work_id: str) -> None:
+        """Remove pending work that will not be reported."""
         self.pending.pop(work_id, None)
 
     def advance(self, until: datetime, listed: Mapping[str, datetime] | None = None) -> None:
-        """Move on, once the lists have been looked through to their end.
+        """Move the watermark forward after a complete scan.
 
-        What is open and left behind costs a look by itself from then on, and what is not has the lists asked for all
-        that came after it, whether anybody wants it or not: whatever takes fewer requests.
+        Moving the watermark past pending work costs one request per item and poll. Not moving it makes every poll list
+        everything that was created since. This picks whichever needs fewer requests.
 
-        :param until: when that was, by the API's clock.
-        :param listed: when what the lists have shown was created, by id; default: what was told of.
+        :param until: when the scan started, by the API's clock.
+        :param listed: creation times of what the lists contained, by id; default: of what was reported.
         """
         self.baseline = None
-        last = until - LATE
+        last = until - MAX_LISTING_DELAY
         shown = (
             self.reported if listed is None else {name: at for name, at in listed.items() if name not in self.pending}
         )
         entries = [(created, False) for created in shown.values() if created >= self.watermark]
         entries += [(created, True) for created in self.pending.values() if created >= self.watermark]
         entries.sort()
-        bound, looks = min([last, *(created for created, _ in entries[:1])]), 0
-        for number, (created, is_open) in enumerate(entries, 1):
+        bound, pending_count = min([last, *(created for created, _ in entries[:1])]), 0
+        for number, (created, is_pending) in enumerate(entries, 1):
             if created >= last:
                 break
-            looks += is_open
-            if number >= PAGE_SIZE * looks:
+            pending_count += is_pending
+            if number >= PAGE_SIZE * pending_count:
                 bound = min([last, *(created for created, _ in entries[number : number + 1])])
-        self.watermark = max(self.watermark, bound, self._room_for_marks(last))
+        self.watermark = max(self.watermark, bound, self._watermark_for_max_reported(last))
         self.reported = {mark: created for mark, created in self.reported.items() if created >= self.watermark}
 
-    def _room_for_marks(self, last: datetime) -> datetime:
-        """Say from when on there are no more marks than are kept: what has none there is told twice by who reads it."""
+    def _watermark_for_max_reported(self, last: datetime) -> datetime:
+        """Return the earliest watermark that leaves at most ``MAX_REPORTED`` marks: more would not be saved."""
         marks = sorted(self.reported.values())
-        first = bisect_right(marks, marks[-MOST_TOLD - 1]) if len(marks) > MOST_TOLD else 0
+        first = bisect_right(marks, marks[-MAX_REPORTED - 1]) if len(marks) > MAX_REPORTED else 0
         bound = min([last, *marks[first : first + 1]]) if first else self.watermark
-        leftover_note = sum(created < bound for created in self.pending.values())
-        return bound if leftover_note <= MOST_OPEN else self.watermark
+        pending_count = sum(created < bound for created in self.pending.values())
+        return bound if pending_count <= MAX_PENDING else self.watermark
 
     def rewind(self, until: datetime) -> None:
-        """Begin earlier, where the API's clock was set back.
-
-        :param until: what it says now.
-        """
-        self.watermark = min(self.watermark, until - LATE)
+        """Move the watermark back, because the API's clock was set back to ``until``."""
+        self.watermark = min(self.watermark, until - MAX_LISTING_DELAY)
 
     def to_json(self) -> dict[str, Any]:
-        """Write it down.
-
-        :return: the ledger in JSON types.
-        """
-        opened = sorted(self.pending.items(), key=lambda pair: pair[1])
-        # What has no room is found in the lists again, by whoever reads this.
-        since = min([self.watermark, *(created for _, created in opened[MOST_OPEN:])])
-        told: defaultdict[int, list[str]] = defaultdict(list)
-        for mark, created in sorted(self.reported.items(), key=lambda pair: pair[1])[-MOST_TOLD:]:
-            told[int((created - since).total_seconds())].append(mark)
-        kept = CursorModel(watermark=since, pending=dict(opened[:MOST_OPEN]), reported=told, baseline=self.baseline)
-        return kept.model_dump(mode="json")
+        """Return the cursor in JSON types."""
+        pending = sorted(self.pending.items(), key=lambda pair: pair[1])
+        # With an earlier watermark, the lists contain the pending work that is not saved.
+        watermark = min([self.watermark, *(created for _, created in pending[MAX_PENDING:])])
+        reported: defaultdict[int, list[str]] = defaultdict(list)
+        for mark, created in sorted(self.reported.items(), key=lambda pair: pair[1])[-MAX_REPORTED:]:
+            reported[int((created - watermark).total_seconds())].append(mark)
+        model = CursorModel(
+            watermark=watermark, pending=dict(pending[:MAX_PENDING]), reported=reported, baseline=self.baseline
+        )
+        return model.model_dump(mode="json")
 
     @classmethod
-    def from_json(cls, kept: Any) -> Self:
-        """Read what was written down.
+    def from_json(cls, saved: Any) -> Self:
+        """Return the cursor that :meth:`to_json` has saved.
 
-        :param kept: as :meth:`keep` has given it.
-        :return: the ledger.
-        :raises ValueError: if it is none.
+        :raises ValueError: if it is damaged.
         """
-        known = CursorModel.model_validate(kept)
+        model = CursorModel.model_validate(saved)
         try:
-            # To the second, and late rather than early: a mark that stays for too long does no harm.
-            told = {
-                mark: known.watermark + timedelta(seconds=seconds + 1)
-                for seconds, marks in known.reported.items()
+            # Rounded up to the next second: a mark that stays for too long does no harm.
+            reported = {
+                mark: model.watermark + timedelta(seconds=seconds + 1)
+                for seconds, marks in model.reported.items()
                 for mark in marks
             }
         except OverflowError as error:
-            raise ValueError(f"told: {error}") from None
-        return cls(known.watermark, dict(known.pending), told, known.baseline)
+            raise ValueError(f"reported: {error}") from None
+        return cls(model.watermark, dict(model.pending), reported, model.baseline)
 
 
 @lru_cache(maxsize=10_000)
 def _mark(work_id: str) -> str:
-    """Write an id short: that a further one has the mark of one of ten thousand has a chance of 1 in 10^15."""
+    """Return a short hash of an id; the chance that a new id collides with one of ten thousand is 1 in 10^15."""
     digest = hashlib.blake2b(work_id.encode(), digest_size=8).digest()
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")

@@ -1,4 +1,4 @@
-"""Which ends of jobs and backfills a watcher wants to be told of, and what it is told. No I/O."""
+"""Which finished jobs and backfills a watcher reports, and the payloads of its events. No I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from planasonix_provider.api.models import Backfill
 from planasonix_provider.waiting.attempt import ATTEMPT_KEY
 from planasonix_provider.waiting.targets import Work
 
-#: The type that backfills have, and the jobs that they are made of.
+#: The type of backfills, and of the jobs that a backfill creates.
 BACKFILL = "backfill"
 #: How many characters the metadata of an event may have as JSON: an event is a row in Airflow's database.
 MAX_METADATA = 16_000
@@ -20,15 +20,13 @@ MAX_METADATA = 16_000
 
 @dataclass(frozen=True)
 class EventFilter:
-    """What a watcher wants.
+    """What a watcher reports; ``None`` matches everything.
 
-    :param events: the ends, as ``job.succeeded``.
-    :param connection_id: only those of this connection of Planasonix's; ``None`` is any.
-    :param pipeline_id: only those of this pipeline; ``None`` is any.
-    :param types: only those of these types; ``None`` is any, but for the jobs that backfills are made of.
-    :param metadata: only those whose metadata has all of this.
-    :param ignore_own: whether none that an operator of this package has started, or none that one has started in the
-        DAGs of these ids.
+    :param events: event types, as ``job.succeeded``.
+    :param types: types of work; ``None`` matches all except the jobs that backfills create.
+    :param metadata: work must have all of these pairs.
+    :param ignore_own: whether to reject work that operators of this package have started, or the ids of the DAGs whose
+        work to reject.
     """
 
     events: frozenset[str]
@@ -40,7 +38,7 @@ class EventFilter:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Which lists have what is wanted: ``job``, ``backfill``."""
+        """Return which lists can contain matching work: ``job``, ``backfill``."""
         named = {event.partition(".")[0] for event in self.events}
         has_backfills = BACKFILL in named and self.pipeline_id is None and self._is_type(BACKFILL, only_if_named=False)
         has_jobs = "job" in named or not has_backfills
@@ -48,15 +46,11 @@ class EventFilter:
 
     @property
     def needs_metadata(self) -> bool:
-        """Whether the metadata decides."""
+        """Return whether a match depends on metadata."""
         return bool(self.metadata or self.ignore_own)
 
     def could_match(self, work: Work) -> bool:
-        """Say whether something may be wanted once it has ended, by what a list shows of it.
-
-        :param work: a job or backfill.
-        :return: whether nothing speaks against it; of what is not shown, nothing does.
-        """
+        """Return whether work may match when it has ended; fields that a list leaves out do not count."""
         return (
             self.connection_id in (None, work.connection_id or self.connection_id)
             and self.pipeline_id in (None, _pipeline_of(work) or self.pipeline_id)
@@ -64,28 +58,20 @@ class EventFilter:
         )
 
     def has_event(self, work: Work) -> bool:
-        """Say whether the way in which something has ended is wanted.
-
-        :param work: what has ended.
-        :return: whether it is.
-        """
+        """Return whether finished work has one of the event types."""
         return event_of(work) in self.events
 
     def matches(self, work: Work) -> bool:
-        """Say whether the end of something is wanted.
-
-        :param work: what has ended, with all that is known of it.
-        :return: whether it is.
-        """
-        known = work.metadata or {}
+        """Return whether finished work, with all its fields, matches."""
+        metadata = work.metadata or {}
         return (
             self.could_match(work)
             and self.has_event(work)
             and self.connection_id in (None, work.connection_id)
             and self.pipeline_id in (None, _pipeline_of(work))
             and (self.types is None or _type_of(work) in self.types)
-            and all(name in known and known[name] == value for name, value in self.metadata.items())
-            and not self._is_own(known)
+            and all(name in metadata and metadata[name] == value for name, value in self.metadata.items())
+            and not self._is_own(metadata)
         )
 
     def _is_own(self, metadata: Mapping[str, Any]) -> bool:
@@ -94,37 +80,24 @@ class EventFilter:
         return self.ignore_own is True or metadata.get("dag_id") in self.ignore_own
 
     def _is_type(self, kind: str | None, *, only_if_named: bool) -> bool:
-        """The jobs of a backfill are no news beside the backfill, unless they are asked for."""
+        # The jobs of a backfill match only if types names them, because the backfill itself is reported.
         return kind in self.types if self.types is not None else not (only_if_named and kind == BACKFILL)
 
 
 def event_of(work: Work) -> str:
-    """Name the event that the end of something is.
-
-    :param work: what has ended.
-    :return: as ``job.succeeded``.
-    """
+    """Return the event type of finished work, as ``job.succeeded``."""
     return f"{BACKFILL if isinstance(work, Backfill) else 'job'}.{work.status}"
 
 
 def started_by_an_asset(work: Work) -> str | None:
-    """Name the DAG whose operator has started something in a run that an asset had started.
-
-    :param work: a job or backfill, with all that is known of it.
-    :return: the DAG's id, or ``None`` where it was not so.
-    """
-    known = work.metadata or {}
-    is_so = ATTEMPT_KEY in known and str(known.get("run_id")).startswith("asset_triggered")
-    return str(known.get("dag_id")) if is_so else None
+    """Return the id of the DAG whose operator has started the work, if an asset had started the DAG run."""
+    metadata = work.metadata or {}
+    is_triggered = ATTEMPT_KEY in metadata and str(metadata.get("run_id")).startswith("asset_triggered")
+    return str(metadata.get("dag_id")) if is_triggered else None
 
 
 def event_payload(work: Work, job_url: Callable[[str], str]) -> dict[str, Any]:
-    """Say what has ended, and how.
-
-    :param work: a job or backfill, with all that is known of it.
-    :param job_url: gives the address of a job's page.
-    :return: the payload of the event, in JSON types; see "What an event says" in the docs.
-    """
+    """Return the payload of an event in JSON types; docs/events.md lists the fields."""
     known = work.known_fields("metadata", "job_ids", "tables")
     shared = {
         "event": event_of(work),
@@ -137,7 +110,7 @@ def event_payload(work: Work, job_url: Callable[[str], str]) -> dict[str, Any]:
         "metadata": _limited(work.metadata),
     }
     if isinstance(work, Backfill):
-        # Of when it has ended, the API says only when it changed last.
+        # The API does not report when a backfill ended, only when it changed last.
         rows = None if work.rows_processed is None else {"rows_processed": work.rows_processed}
         return shared | {
             "backfill_id": work.id,
@@ -154,15 +127,15 @@ def event_payload(work: Work, job_url: Callable[[str], str]) -> dict[str, Any]:
 
 
 def _limited(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Keep the first pairs, as many as an event has room for."""
+    """Return the first pairs that fit into ``MAX_METADATA`` characters."""
     if not metadata:
         return metadata
-    kept, left = {}, MAX_METADATA
+    limited, left = {}, MAX_METADATA
     for name, value in make_storable(metadata).items():
         if (size := len(json.dumps({name: value}))) <= left:
-            kept[name] = value
+            limited[name] = value
             left -= size
-    return kept
+    return limited
 
 
 def _type_of(work: Work) -> str | None:

@@ -1,4 +1,4 @@
-"""One look at the lists of the jobs, or of the backfills, for all who want to be told of what has ended."""
+"""One scan of the lists of jobs, or of backfills, for all watchers of an Airflow connection."""
 
 from __future__ import annotations
 
@@ -22,34 +22,33 @@ from planasonix_provider.watchers.subscribers import Subscriber
 
 log = logging.getLogger(__name__)
 
-#: The states of what has not ended, by which lists are asked for it; in the order in which things go through them, for
-#: what moves on between two lists is to be in one at least.
+#: Non-terminal states, in lifecycle order: work that changes state between two requests is then in at least one of the
+#: lists.
 ACTIVE_STATES = ("queued", "running")
-#: How often the lists of what has not ended are read, at most, while they change.
+#: How often a new watcher reads the lists of active work, at most, while they change.
 MAX_PASSES = 10
 #: The page size shrinks by this in each pass: an item that falls between two pages of one pass does not in the next.
-SHORTER_PAGES = 7
-#: So many looks that fail, with none between that does not, are enough for one time.
-MOST_FAILURES = 5
-#: Fewer things than this may be in some order by chance.
-FEWEST_IN_ORDER = 20
-#: In how many looks in a row the API's clock must be behind until it counts as set back: the date of one answer may be
-#: wrong.
-LOOKS_UNTIL_SET_BACK = 3
-#: How old a row that cannot be read is taken to be, so that it is looked at by itself every few minutes.
-AGE_OF_UNREADABLE = timedelta(hours=8)
-#: How far this machine's clock may be off, where the API's answers have no date.
-WORST_CLOCK = timedelta(days=1)
+PAGE_SIZE_STEP = 7
+#: A scan ends after this many consecutive requests for single items have failed.
+MAX_CONSECUTIVE_FAILURES = 5
+#: Fewer rows may be sorted by chance.
+MIN_ROWS_IN_ORDER = 20
+#: In how many consecutive scans the API's clock must be behind until it counts as set back: the date of one response
+#: may be wrong.
+SCANS_UNTIL_SET_BACK = 3
+#: The assumed age of work whose row cannot be read: old enough that it is polled every few minutes only.
+ASSUMED_AGE_OF_UNREADABLE = timedelta(hours=8)
+#: How far this machine's clock may be off if the API's responses have no date.
+MAX_CLOCK_ERROR = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class ResourceKind:
-    """Jobs, or backfills: how they are asked for.
+    """The requests for jobs, or for backfills.
 
-    :param name: ``job`` or ``backfill``.
-    :param get: asks for one.
-    :param active: asks for those of a connection that are in a state.
-    :param recent: asks for those of a connection that were created since, or for all.
+    :param get: requests one by its id.
+    :param active: lists those of a connection in one state.
+    :param recent: lists those of a connection that were created since a time; all backfills.
     """
 
     name: str
@@ -74,91 +73,82 @@ BACKFILLS = ResourceKind(
 
 
 class ApiClock:
-    """Detects that the API's clock was set back; one for each list that is looked through again and again."""
+    """Detects that the API's clock was set back; one instance per kind, for all scans."""
 
     def __init__(self) -> None:
-        self._last_look: datetime | None = None
-        self._behind: list[datetime] = []
+        self._last_scan: datetime | None = None
+        self._candidates: list[datetime] = []
 
-    def set_back_to(self, began: datetime, horizon: datetime, since: datetime) -> datetime | None:
-        """Compare the API's clock with the times that the list was read for before.
+    def set_back_to(self, local_start: datetime, started_at: datetime, watermark: datetime) -> datetime | None:
+        """Return the earliest time that the clock may have been set back to, once it is certain.
 
-        :param began: when the look began, by this machine's clock.
-        :param horizon: when the look began, by the API's clock.
-        :param since: the latest creation time from which a watcher reads the list.
-        :return: the earliest time that the clock may have been set back to, once it is certain.
+        :param local_start: when the scan started, by this machine's clock.
+        :param started_at: when the scan started, by the API's clock.
+        :param watermark: the latest of the watchers' watermarks.
         """
-        # It may have been set back right after the look before this one.
-        between = began - (self._last_look or began)
-        self._last_look = began
-        if since <= horizon:
-            self._behind = []
+        # The clock may have been set back right after the previous scan.
+        since_last_scan = local_start - (self._last_scan or local_start)
+        self._last_scan = local_start
+        if watermark <= started_at:
+            self._candidates = []
             return None
-        self._behind.append(horizon - between)
-        if len(self._behind) < LOOKS_UNTIL_SET_BACK:
+        self._candidates.append(started_at - since_last_scan)
+        if len(self._candidates) < SCANS_UNTIL_SET_BACK:
             return None
-        earliest, self._behind = min(self._behind), []
+        earliest, self._candidates = min(self._candidates), []
         return earliest
 
 
 class ListScan:
-    """One look at the lists of one kind.
+    """Scans the lists of one kind once, for at least one subscriber.
 
-    :param channel: asks the API.
-    :param kind: what it is for.
-    :param listeners: for whom it is; there is one at least.
-    :param now: tells the time of this machine, in UTC.
-    :param clock: remembers the API's clock from look to look.
+    :param now: returns this machine's time, in UTC.
     """
 
     def __init__(
         self,
-        channel: SharedClient,
+        client: SharedClient,
         kind: ResourceKind,
-        listeners: Sequence[Subscriber],
+        subscribers: Sequence[Subscriber],
         now: Callable[[], datetime],
         clock: ApiClock,
     ) -> None:
-        self._channel = channel
+        self._client = client
         self.kind = kind
-        self._listeners = listeners
-        self._now = now
-        self._began = now()
+        self._subscribers = subscribers
+        self._local_start = now()
         self._clock = clock
         self._skew: timedelta | None = None
         self._was_set_back = False
-        connections = {listener.wanted.connection_id for listener in listeners}
+        connections = {subscriber.event_filter.connection_id for subscriber in subscribers}
         self._connection_id = connections.pop() if len(connections) == 1 else None
-        #: When what the lists have shown was created, by its id.
-        self.known: dict[str, datetime | None] = {}
+        #: Creation times of what the lists contained, by id.
+        self.listed: dict[str, datetime | None] = {}
         self._newest: datetime | None = None
-        #: Whether somebody begins with this look, and what it begins with is known by now.
-        self.has_newcomers = False
+        #: Whether cursors of new subscribers were created, which should be saved before anything is reported.
+        self.has_new_subscribers = False
         self._failures = 0
         self._unreadable: set[str] = set()
-        #: Why something alone could not be had.
+        #: Why one of the items could not be fetched.
         self.failure: PlanasonixError | None = None
 
     @property
-    def horizon(self) -> datetime | None:
-        """When the look began, by the API's clock, as far as its answers tell."""
-        return self._newest if self._skew is None else self._began + self._skew
+    def started_at(self) -> datetime | None:
+        """Return when the scan started, by the API's clock, as far as its responses tell."""
+        return self._newest if self._skew is None else self._local_start + self._skew
 
     async def pages(self) -> AsyncGenerator[list[Work]]:
-        """Look through the lists.
-
-        :return: what they show, page by page.
-        """
-        if new := [listener for listener in self._listeners if self._lacks_active(listener)]:
-            self._let_begin(new, list((await self._read_active()).values()))
-            self.has_newcomers = True
-        since = min(self._ledger(listener).watermark for listener in self._listeners)
+        """Yield the pages of the lists."""
+        if new := [subscriber for subscriber in self._subscribers if self._needs_active(subscriber)]:
+            self._start_cursors(new, list((await self._read_active()).values()))
+            self.has_new_subscribers = True
+        since = min(self._cursor(subscriber).watermark for subscriber in self._subscribers)
         async for page in self._pages(self.kind.recent(self._connection_id, since)):
-            self.known |= {work.id: work.created_at for work in page}
+            self.listed |= {work.id: work.created_at for work in page}
             self._newest = max([created for work in page if (created := work.created_at)], default=self._newest)
             yield page
             if _is_newest_first(page) and page[-1].created_at and page[-1].created_at < since:
-                # All that follows is older.
+                # All further pages are older.
                 return
 
     async def _read_active(self) -> dict[str, Work]:
@@ -172,210 +162,191 @@ class ListScan:
             has_several_pages = has_found = False
             for status in ACTIVE_STATES:
                 request = self.kind.active(self._connection_id, status)
-                count, query = 0, {**request.query, "limit": PAGE_SIZE - SHORTER_PAGES * number}
+                count, query = 0, {**request.query, "limit": PAGE_SIZE - PAGE_SIZE_STEP * number}
                 async for page in self._pages(replace(request, query=query)):
                     count += 1
                     found = {work.id: work for work in page if not work.is_over and work.id not in active}
                     # Jobs that were created since are reported anyway.
-                    has_found |= any(not work.created_at or work.created_at < self._begins for work in found.values())
+                    has_found |= any(not work.created_at or work.created_at < self._baseline for work in found.values())
                     active |= found
                 has_several_pages |= count > 1
             if not has_several_pages or (number and not has_found):
                 return active
         log.warning(
-            "The lists of what is %s in Planasonix have changed so fast that a new watcher has read them %d times. If "
-            "a %s that ran by then is missing, its end is not told.",
+            "The lists of %s %ss in Planasonix have changed so fast that a new watcher has read them %d times. If a %s "
+            "that ran by then is missing, its end is not reported.",
             " or ".join(ACTIVE_STATES),
+            self.kind.name,
             MAX_PASSES,
             self.kind.name,
         )
         return active
 
     @property
-    def _begins(self) -> datetime:
-        """From when on a new watcher is told of all that is created, by the API's clock."""
-        skew = self._skew
-        # Its dates have whole seconds. Without one, all that has ended by now is past, whenever that is.
-        return self._began + (WORST_CLOCK if skew is None else timedelta(seconds=skew.total_seconds() // 1))
+    def _baseline(self) -> datetime:
+        """Return from when on a new watcher reports all work that is created, by the API's clock."""
+        if self._skew is None:
+            # Without the API's clock, all work that has ended by now counts as past.
+            return self._local_start + MAX_CLOCK_ERROR
+        # Creation times have whole seconds.
+        return self._local_start + timedelta(seconds=self._skew.total_seconds() // 1)
 
-    def _let_begin(self, listeners: Iterable[Subscriber], active: list[Work]) -> None:
-        skew, begins = self._skew, self._begins
-        since = self._began - WORST_CLOCK if skew is None else min(begins, self._began)
-        for listener in listeners:
-            wanted = [work for work in active if listener.wanted.could_match(work)]
-            if ledger := listener.ledgers.get(self.kind.name):
-                for work in wanted:
-                    ledger.add_pending(work, begins)
-                ledger.needs_active = False
+    def _start_cursors(self, subscribers: Iterable[Subscriber], active: list[Work]) -> None:
+        baseline = self._baseline
+        since = self._local_start - MAX_CLOCK_ERROR if self._skew is None else min(baseline, self._local_start)
+        for subscriber in subscribers:
+            matching = [work for work in active if subscriber.event_filter.could_match(work)]
+            if cursor := subscriber.cursors.get(self.kind.name):
+                for work in matching:
+                    cursor.add_pending(work, baseline)
+                cursor.needs_active = False
             else:
-                listener.ledgers[self.kind.name] = ledger = Cursor.new(begins, since, wanted)
-                ledger.rewind(since)
+                subscriber.cursors[self.kind.name] = cursor = Cursor.new(baseline, since, matching)
+                cursor.rewind(since)
 
-    def _lacks_active(self, listener: Subscriber) -> bool:
-        ledger = listener.ledgers.get(self.kind.name)
-        return ledger is None or ledger.needs_active
+    def _needs_active(self, subscriber: Subscriber) -> bool:
+        cursor = subscriber.cursors.get(self.kind.name)
+        return cursor is None or cursor.needs_active
 
-    def check_the_clock(self) -> None:
-        """Begin earlier if the API's clock was set back by more than lists are late."""
-        horizon = self.horizon
-        if self._skew is None or horizon is None:
+    def check_clock(self) -> None:
+        """Rewind the cursors if the API's clock was set back by more than ``MAX_LISTING_DELAY``."""
+        started_at = self.started_at
+        if self._skew is None or started_at is None:
             return
-        ledgers = [self._ledger(listener) for listener in self._listeners]
-        set_back_to = self._clock.set_back_to(self._began, horizon, max(ledger.watermark for ledger in ledgers))
+        cursors = [self._cursor(subscriber) for subscriber in self._subscribers]
+        watermark = max(cursor.watermark for cursor in cursors)
+        set_back_to = self._clock.set_back_to(self._local_start, started_at, watermark)
         if set_back_to is not None:
             log.info(
                 "The clock of Planasonix was set back, to %s. The watchers read again what has ended since.",
                 format_time(set_back_to),
             )
             self._was_set_back = True
-            for ledger in ledgers:
-                ledger.rewind(set_back_to)
+            for cursor in cursors:
+                cursor.rewind(set_back_to)
 
     def classify(self, work: Work) -> list[Subscriber]:
-        """Take down what was seen.
+        """Record work in the cursors.
 
-        :param work: what was seen.
-        :return: whom it concerns that it has ended, if it has; what nobody wants to be told of is done with.
+        :return: the subscribers that may have to report it, if it has ended; its end is marked as reported for those
+            whose filter rejects it.
         """
-        hearers = []
-        for listener in self._listeners:
-            ledger = self._ledger(listener)
-            if not listener.wanted.could_match(work):
-                # The list it was in may have shown less of it.
-                ledger.forget(work.id)
-            elif not ledger.is_news(work):
+        candidates = []
+        for subscriber in self._subscribers:
+            cursor = self._cursor(subscriber)
+            if not subscriber.event_filter.could_match(work):
+                # An earlier list may have shown fewer fields.
+                cursor.discard(work.id)
+            elif not cursor.needs_report(work):
                 if work.created_at is None:
-                    # Nothing but its mark tells that it is none, and that is to stay for as long as a list shows it.
-                    self.mark_reported(listener, work)
+                    # Only its mark shows that it was reported, so renew the mark while lists contain the work.
+                    self.mark_reported(subscriber, work)
             elif not work.is_over:
-                self.add_pending(listener, work)
-            elif ledger.is_past(work) or not listener.wanted.has_event(work):
-                self.mark_reported(listener, work)
+                self.add_pending(subscriber, work)
+            elif cursor.ended_before_baseline(work) or not subscriber.event_filter.has_event(work):
+                self.mark_reported(subscriber, work)
             else:
-                hearers.append(listener)
-        return hearers
+                candidates.append(subscriber)
+        return candidates
 
-    def add_pending(self, listener: Subscriber, work: Work) -> None:
-        """Take down what a listener is to be told of later.
+    def add_pending(self, subscriber: Subscriber, work: Work) -> None:
+        """Record work that the subscriber must report later."""
+        self._cursor(subscriber).add_pending(work, self.started_at or self._local_start)
 
-        :param listener: who.
-        :param work: what has not ended yet, as far as anybody knows.
-        """
-        self._ledger(listener).add_pending(work, self.horizon or self._began)
+    def mark_reported(self, subscriber: Subscriber, work: Work) -> None:
+        """Record finished work that the subscriber has reported, or rejects."""
+        self._cursor(subscriber).mark_reported(work, self.started_at or self._local_start)
 
-    def mark_reported(self, listener: Subscriber, work: Work) -> None:
-        """Take down what a listener is told of, or does not want.
-
-        :param listener: who.
-        :param work: what has ended.
-        """
-        self._ledger(listener).mark_reported(work, self.horizon or self._began)
-
-    def forget(self, work_id: str) -> None:
-        """Let nobody expect something any more.
-
-        :param work_id: its id.
-        """
-        for listener in self._listeners:
-            self._ledger(listener).forget(work_id)
+    def discard(self, work_id: str) -> None:
+        """Remove pending work that no longer exists."""
+        for subscriber in self._subscribers:
+            self._cursor(subscriber).discard(work_id)
 
     def unlisted(self) -> dict[str, datetime]:
-        """Return expected work that no list has shown, and work whose row in a list cannot be read.
-
-        :return: when it was created, by its id.
-        """
-        ledgers = [self._ledger(listener) for listener in self._listeners]
-        expected = {
+        """Return creation times, by id, of pending work in no list, and of work whose row cannot be read."""
+        cursors = [self._cursor(subscriber) for subscriber in self._subscribers]
+        pending = {
             work_id: created
-            for ledger in ledgers
-            for work_id, created in ledger.pending.items()
-            if work_id not in self.known
+            for cursor in cursors
+            for work_id, created in cursor.pending.items()
+            if work_id not in self.listed
         }
         unreadable = sorted(
             work_id
-            for work_id in self._unreadable - self.known.keys() - expected.keys()
-            if not all(ledger.has_told(work_id) for ledger in ledgers)
+            for work_id in self._unreadable - self.listed.keys() - pending.keys()
+            if not all(cursor.is_reported(work_id) for cursor in cursors)
         )
-        return expected | dict.fromkeys(unreadable[:PAGE_SIZE], self._began - AGE_OF_UNREADABLE)
+        return pending | dict.fromkeys(unreadable[:PAGE_SIZE], self._local_start - ASSUMED_AGE_OF_UNREADABLE)
 
-    def is_urgent(self, work_id: str) -> bool:
-        """Return whether to ask for a row now: once a new watcher has begun, nothing shows that the row is past."""
-        return work_id in self._unreadable and any(self._ledger(listener).baseline for listener in self._listeners)
+    def is_due_now(self, work_id: str) -> bool:
+        """Return whether to request an unreadable row now: later, nothing shows that it ended before the baseline."""
+        return work_id in self._unreadable and any(
+            self._cursor(subscriber).baseline for subscriber in self._subscribers
+        )
 
-    def is_failure(self, work_id: str, answer: object) -> bool:
-        """Return whether an answer is an error that further requests may meet, too."""
-        if isinstance(answer, PlanasonixUnreadableError):
-            # Many jobs may be unreadable both in the list and by themselves. They must not stop the other looks.
+    def is_failure(self, work_id: str, response: object) -> bool:
+        """Return whether a response is an error that further requests may meet, too."""
+        if isinstance(response, PlanasonixUnreadableError):
+            # Many jobs may be unreadable both in the list and by themselves. They must not stop the scan.
             return work_id not in self._unreadable
-        return isinstance(answer, PlanasonixError) and not isinstance(answer, PlanasonixNotFoundError)
+        return isinstance(response, PlanasonixError) and not isinstance(response, PlanasonixNotFoundError)
 
     @property
-    def seems_in_vain(self) -> bool:
-        """Whether so many looks have failed, one after the other, that none can be expected to succeed."""
-        return self._failures >= MOST_FAILURES
+    def is_failing(self) -> bool:
+        """Return whether so many consecutive requests have failed that further ones are pointless."""
+        return self._failures >= MAX_CONSECUTIVE_FAILURES
 
     async def get_each(self, work_ids: Iterable[str]) -> dict[str, Work | PlanasonixError]:
-        """Look at each of some things, once; no further where it seems that none can be had.
-
-        :param work_ids: their ids.
-        :return: what they are, or why that is not known; those that were not looked at are left out.
-        """
-        answers: dict[str, Work | PlanasonixError] = {}
+        """Return each item, or its error, by id; items that were not requested because of failures are missing."""
+        responses: dict[str, Work | PlanasonixError] = {}
 
         async def get(work_id: str) -> None:
-            if self.seems_in_vain:
+            if self.is_failing:
                 return
             try:
-                answers[work_id] = await self._channel.send(self.kind.get(work_id), retry=False)
+                responses[work_id] = await self._client.send(self.kind.get(work_id), retry=False)
                 self._failures = 0
             except PlanasonixError as error:
                 self._failures += self.is_failure(work_id, error)
-                answers[work_id] = error
+                responses[work_id] = error
 
         await for_each(work_ids, get)
-        return answers
+        return responses
 
     def advance(self) -> None:
-        """Let all ledgers move on: the lists were looked through to their end."""
+        """Advance all cursors after a complete scan."""
         if self._was_set_back:
-            # But not from as far back as the next look begins.
+            # The next scan must start at the rewound watermarks.
             return
-        listed = {work_id: created for work_id, created in self.known.items() if created}
-        for listener in self._listeners:
-            ledger = self._ledger(listener)
-            ledger.advance(self._not_ahead(self.horizon) or ledger.watermark, listed)
+        listed = {work_id: created for work_id, created in self.listed.items() if created}
+        for subscriber in self._subscribers:
+            cursor = self._cursor(subscriber)
+            cursor.advance(self._not_in_future(self.started_at) or cursor.watermark, listed)
 
-    def _not_ahead(self, horizon: datetime | None) -> datetime | None:
-        """Trust no date of an answer that lies in the future: it may be a proxy's, and jobs are dated by the API."""
-        return horizon and min(horizon, max(self._began, self._newest or self._began))
+    def _not_in_future(self, started_at: datetime | None) -> datetime | None:
+        """Limit a date of a response that lies in the future: it may be a proxy's, and jobs are dated by the API."""
+        return started_at and min(started_at, max(self._local_start, self._newest or self._local_start))
 
-    def _ledger(self, listener: Subscriber) -> Cursor:
-        return listener.ledgers[self.kind.name]
+    def _cursor(self, subscriber: Subscriber) -> Cursor:
+        return subscriber.cursors[self.kind.name]
 
     async def _pages(self, request: Request[Page[Any]]) -> AsyncGenerator[list[Work]]:
-        """Ask for a list. In an outage one request tells; what has begun is worth more."""
-        cursors = Paginator(request)
-        page = await self._channel.send(cursors.request, retry=False)
-        self._note_the_clock()
-        yield self._rows(page)
-        while cursors.advance(page):
-            page = await self._channel.send(cursors.request)
-            self._note_the_clock()
-            yield self._rows(page)
-
-    def _rows(self, page: Page[Any]) -> list[Work]:
-        self._unreadable |= {row.id for row in page.unreadable if row.id}
-        return page.data
-
-    def _note_the_clock(self) -> None:
-        # If two responses of one scan differ, the later date hides fewer new jobs, and repeats none.
-        if (skew := self._channel.skew) is not None:
-            self._skew = skew if self._skew is None else max(skew, self._skew)
+        """Yield the pages of a list. Only further pages are retried: in an outage, one request per scan is enough."""
+        paginator = Paginator(request)
+        has_next, retry = True, False
+        while has_next:
+            page = await self._client.send(paginator.request, retry=retry)
+            if (skew := self._client.skew) is not None:
+                # If two responses of one scan differ, the later date hides fewer new jobs, and repeats none.
+                self._skew = skew if self._skew is None else max(skew, self._skew)
+            self._unreadable |= {row.id for row in page.unreadable if row.id}
+            yield page.data
+            has_next, retry = paginator.advance(page), True
 
 
 def _is_newest_first(page: Sequence[Work]) -> bool:
-    """Say whether a list is in this order, which the reference does not promise; two of one moment do not tell."""
+    """Return whether a page is sorted, which the reference does not promise; equal times prove no order."""
     created = [work.created_at for work in page]
-    if not all(created) or len(created) < FEWEST_IN_ORDER:
+    if not all(created) or len(created) < MIN_ROWS_IN_ORDER:
         return False
     return created[0] > created[-1] and created == sorted(created, reverse=True)  # type: ignore[operator, type-var]

@@ -1,4 +1,4 @@
-"""Who wants to be told of what ends, by Airflow connection: what their watchers and the one who looks share."""
+"""The watchers of one Airflow connection: their filters and cursors, and a registry that the stream reads."""
 
 from __future__ import annotations
 
@@ -17,140 +17,132 @@ from planasonix_provider.waiting.per_loop import PerLoop
 from planasonix_provider.watchers.cursor import Cursor
 from planasonix_provider.watchers.event_filter import EventFilter
 
-#: Which shape of cursor this is, so that one of another version is not misread.
+#: The format of a saved cursor.
 VERSION = 1
-#: How far to go back where nothing says how far.
-UNKNOWN = timedelta(hours=1)
-#: How far the bound may have moved on until it is worth being kept again, though nothing was told.
-KEEP_EVERY = timedelta(minutes=30)
+#: How far to go back if a damaged cursor does not contain its watermark.
+DEFAULT_REWIND = timedelta(hours=1)
+#: How far the watermark may move until it is saved again, although nothing was reported.
+MAX_SAVED_LAG = timedelta(minutes=30)
 
 
 @dataclass(eq=False)
 class Subscriber:
-    """One who is told.
+    """One watcher.
 
-    :param wanted: what it wants to be told of.
-    :param interval: the seconds between two looks.
-    :param warn: writes a line that deserves attention to its log.
-    :param ledgers: what it knows, by ``job`` and ``backfill``; nothing where it is new.
+    :param interval: seconds between two scans.
+    :param warn: logs a warning.
+    :param cursors: by ``job`` and ``backfill``; empty for a new watcher.
     """
 
-    wanted: EventFilter
+    event_filter: EventFilter
     interval: float
     warn: Callable[[str], object] = lambda _: None
-    ledgers: dict[str, Cursor] = field(default_factory=dict)
-    #: Whether it was told of something since its cursor was kept.
-    is_ahead: bool = False
+    cursors: dict[str, Cursor] = field(default_factory=dict)
+    #: Whether events were reported since the cursor was saved.
+    has_unsaved_events: bool = False
     #: Whether the API has shown the metadata of any work.
     has_seen_metadata: bool = False
-    #: From when on work may have been created because of what it was told.
+    #: From when on DAGs may have created work in response to an event.
     responses_since: datetime | None = None
-    _has_kept_metadata: bool = False
-    _kept_since: datetime | None = None
-    _kept_kinds: frozenset[str] = frozenset()
+    _saved_has_seen_metadata: bool = False
+    _saved_watermark: datetime | None = None
+    _saved_kinds: frozenset[str] = frozenset()
     _warned: set[str] = field(default_factory=set)
 
     @property
     def needs_save(self) -> bool:
-        """Whether whoever goes on from what is kept would tell something twice, or would have much to look through."""
-        if not self.ledgers or any(ledger.needs_active for ledger in self.ledgers.values()):
+        """Return whether the saved cursor is stale: a restart from it would repeat events or rescan a long period."""
+        if not self.cursors or any(cursor.needs_active for cursor in self.cursors.values()):
             return False
-        if self._kept_since is None or self._kept_kinds != self.ledgers.keys():
+        if self._saved_watermark is None or self._saved_kinds != self.cursors.keys():
             return True
-        if self.has_seen_metadata and not self._has_kept_metadata:
+        if self.has_seen_metadata and not self._saved_has_seen_metadata:
             return True
-        return self.is_ahead or self.since - self._kept_since >= KEEP_EVERY
+        return self.has_unsaved_events or self.watermark - self._saved_watermark >= MAX_SAVED_LAG
 
     @property
-    def since(self) -> datetime:
-        """From when on the lists are looked through for it."""
-        return min(ledger.watermark for ledger in self.ledgers.values())
+    def watermark(self) -> datetime:
+        """Return the earliest creation time that its scans must cover."""
+        return min(cursor.watermark for cursor in self.cursors.values())
 
-    def cursor(self) -> dict[str, Any]:
-        """Write down what it knows.
-
-        :return: in JSON types.
-        """
-        kept: dict[str, Any] = {kind: ledger.to_json() for kind, ledger in self.ledgers.items()}
-        since = self.responses_since
+    def to_json(self) -> dict[str, Any]:
+        """Return its cursors in JSON types."""
         return {
             "version": VERSION,
             "has_seen_metadata": self.has_seen_metadata,
-            "responses_since": since and since.isoformat(),
-            **kept,
+            "responses_since": self.responses_since and self.responses_since.isoformat(),
+            **{kind: cursor.to_json() for kind, cursor in self.cursors.items()},
         }
 
     def mark_saved(self) -> None:
-        """Take note that what it knows is where another process finds it."""
-        self.is_ahead, self._kept_since, self._kept_kinds = False, self.since, frozenset(self.ledgers)
-        self._has_kept_metadata = self.has_seen_metadata
+        """Record that another process can read the current cursors."""
+        self.has_unsaved_events = False
+        self._saved_watermark, self._saved_kinds = self.watermark, frozenset(self.cursors)
+        self._saved_has_seen_metadata = self.has_seen_metadata
 
     def warn_once(self, text: str) -> None:
-        """Write a line that deserves attention, unless it was written before.
-
-        :param text: the line.
-        """
+        """Log a warning, unless it was logged before."""
         if text not in self._warned:
             self._warned.add(text)
             self.warn(text)
 
-    def restore(self, cursors: Sequence[Any]) -> list[str]:
-        """Take over what another process knew, from the cursor that is furthest.
+    def restore(self, saved: Sequence[Any]) -> str | None:
+        """Continue from the most advanced of the saved cursors; change nothing if there is none.
 
-        Where none can be read, it goes back as far as one says that it must, or an hour.
+        If none can be read, go back to the earliest watermark that was found in them, at least an hour.
 
-        :param cursors: what is kept, as :meth:`cursor` has given it; with none, nothing is taken over.
-        :return: why what was kept cannot be read, where it cannot be.
+        :return: why none can be read, or ``None``.
         """
-        read, troubles, begins = [], [], []
-        for cursor in cursors:
+        readable, errors, starts = [], [], []
+        for data in saved:
             try:
-                read.append(self._read(cursor))
-            except ValueError as damage:
-                troubles.append(_in_a_line(damage))
-                begins.append({kind: _begin_of(cursor, kind) for kind in self.wanted.kinds})
-        if read:
-            self.ledgers = max(read, key=lambda ledgers: [ledger.watermark for ledger in ledgers.values()])
-            self._kept_since, self._kept_kinds = self.since, frozenset(self.ledgers)
-            self.has_seen_metadata = self._has_kept_metadata = any(
-                isinstance(cursor, dict) and cursor.get("has_seen_metadata") is True for cursor in cursors
+                readable.append(self._read(data))
+            except ValueError as error:
+                errors.append(_one_line(error))
+                starts.append({kind: _watermark_of(data, kind) for kind in self.event_filter.kinds})
+        if readable:
+            self.cursors = max(readable, key=lambda cursors: [cursor.watermark for cursor in cursors.values()])
+            self._saved_watermark, self._saved_kinds = self.watermark, frozenset(self.cursors)
+            self.has_seen_metadata = self._saved_has_seen_metadata = any(
+                isinstance(data, dict) and data.get("has_seen_metadata") is True for data in saved
             )
-            self.responses_since = min(filter(None, map(_responses_since, cursors)), default=None)
-            return []
-        if begins:
-            self.ledgers = {
-                kind: Cursor(min(begin[kind] for begin in begins), needs_active=True) for kind in self.wanted.kinds
+            self.responses_since = min(filter(None, map(_responses_since, saved)), default=None)
+            return None
+        if errors:
+            self.cursors = {
+                kind: Cursor(min(start[kind] for start in starts), needs_active=True)
+                for kind in self.event_filter.kinds
             }
-        return troubles[:1]
+        return next(iter(errors), None)
 
-    def _read(self, cursor: Any) -> dict[str, Cursor]:
-        if not isinstance(cursor, dict):
+    def _read(self, data: Any) -> dict[str, Cursor]:
+        if not isinstance(data, dict):
             raise ValueError("it is no object")
-        if cursor.get("version") != VERSION:
-            raise ValueError(f"its version is {cursor.get('version')!r}, and not {VERSION}")
-        # Where one of two kinds is missing, its lists had not been asked for yet.
-        kinds = [kind for kind in self.wanted.kinds if kind in cursor] or self.wanted.kinds
-        return {kind: Cursor.from_json(cursor.get(kind)) for kind in kinds}
+        if data.get("version") != VERSION:
+            raise ValueError(f"its version is {data.get('version')!r}, and not {VERSION}")
+        # One of two kinds is missing if its lists had not been scanned yet.
+        kinds = [kind for kind in self.event_filter.kinds if kind in data] or self.event_filter.kinds
+        return {kind: Cursor.from_json(data.get(kind)) for kind in kinds}
 
 
-def _responses_since(cursor: Any) -> datetime | None:
+def _responses_since(data: Any) -> datetime | None:
     try:
-        return utc("responses_since", cursor["responses_since"])
+        return utc("responses_since", data["responses_since"])
     except (TypeError, KeyError, ValueError, OverflowError):
-        # A cursor of an earlier version has no such time.
+        # Cursors of earlier versions have no such time.
         return None
 
 
-def _begin_of(cursor: Any, kind: str) -> datetime:
-    """Say from when on a damaged cursor had not told everything, if that can still be read in it."""
-    latest = utcnow() - UNKNOWN
+def _watermark_of(data: Any, kind: str) -> datetime:
+    """Return the watermark of a damaged cursor, but not a later one than ``DEFAULT_REWIND`` ago."""
+    latest = utcnow() - DEFAULT_REWIND
     try:
-        return min(utc("since", cursor[kind]["watermark"]), latest)
+        return min(utc("watermark", data[kind]["watermark"]), latest)
     except (TypeError, KeyError, ValueError, OverflowError):
         return latest
 
 
-def _in_a_line(error: ValueError) -> str:
+def _one_line(error: ValueError) -> str:
     if isinstance(error, ValidationError):
         problem = error.errors(include_url=False, include_input=False)[0]
         return f"{'.'.join(map(str, problem['loc'])) or 'cursor'}: {problem['msg']}"
@@ -158,40 +150,35 @@ def _in_a_line(error: ValueError) -> str:
 
 
 class SubscriberRegistry:
-    """All who listen in one event loop, over one Airflow connection."""
+    """The subscribers of one Airflow connection in one event loop."""
 
     def __init__(self) -> None:
-        self.listeners: dict[Subscriber, None] = {}
-        self._newcomer = asyncio.Event()
+        #: A dict, because it keeps the order.
+        self.subscribers: dict[Subscriber, None] = {}
+        self._has_new = asyncio.Event()
 
     @contextmanager
-    def subscribed(self, listener: Subscriber) -> Iterator[None]:
-        """Be on the roster for as long as the block lasts.
-
-        :param listener: who.
-        """
-        self.listeners[listener] = None
-        self._newcomer.set()
+    def subscribed(self, subscriber: Subscriber) -> Iterator[None]:
+        """Register a subscriber within a ``with`` block."""
+        self.subscribers[subscriber] = None
+        self._has_new.set()
         try:
             yield
         finally:
-            del self.listeners[listener]
+            del self.subscribers[subscriber]
 
     async def wait_for_subscriber(self) -> None:
-        """Wait until anybody listens."""
-        while not self.listeners:
-            self._newcomer.clear()
-            await self._newcomer.wait()
-        self._newcomer.clear()
+        """Wait until there is a subscriber."""
+        while not self.subscribers:
+            self._has_new.clear()
+            await self._has_new.wait()
+        self._has_new.clear()
 
     async def wait_for_new_subscriber(self, seconds: float) -> None:
-        """Wait until somebody listens who did not when :meth:`somebody` returned.
-
-        :param seconds: for how long at the most.
-        """
+        """Wait, at most some seconds, for a subscriber that came after :meth:`wait_for_subscriber` returned."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._newcomer.wait()
+                await self._has_new.wait()
 
 
 #: The registries, by Airflow connection.

@@ -36,7 +36,7 @@ class Life:
     id: str
     created: float
     ends: float
-    late: float = 0.0
+    listing_delay: float = 0.0
     outcome: str = "succeeded"
     fields: dict[str, Any] = field(default_factory=dict)
 
@@ -107,7 +107,7 @@ class History:
         return await self.ask(request)
 
     def _page(self, lives: list[Life], model: Any, query: dict[str, Any]) -> Page[Any]:
-        lives = [life for life in lives if life.created + life.late <= self.time and life.id not in self.gone]
+        lives = [life for life in lives if life.created + life.listing_delay <= self.time and life.id not in self.gone]
         works = [self._shown(life, model) for life in lives]
         since = datetime.fromisoformat(query["since"]) if query.get("since") else None
         found = [

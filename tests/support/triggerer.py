@@ -29,54 +29,56 @@ class Store:
     """Airflow's database: what assets have heard, and what is kept for the next process, as JSON."""
 
     def __init__(self) -> None:
-        self.kept: dict[tuple[str, str], str] = {}
-        self.heard: list[tuple[str, dict[str, Any]]] = []
+        self.values: dict[tuple[str, str], str] = {}
+        self.received: list[tuple[str, dict[str, Any]]] = []
         self.writes = 0
-        self.fails: Exception | None = None
+        self.error: Exception | None = None
         #: The assets whose state cannot be had.
-        self.broken: set[str] = set()
+        self.broken_assets: set[str] = set()
         #: What the triggers have to say.
         self.log = Log()
         #: How long it takes to answer an asset.
-        self.seconds = 0.0
+        self.latency = 0.0
 
     def asset(self, name: str) -> Any:
         """The state of an asset."""
 
         async def aget(key: str, default: Any = None) -> Any:
-            await asyncio.sleep(self.seconds)
+            await asyncio.sleep(self.latency)
             self._fail()
-            if name in self.broken:
+            if name in self.broken_assets:
                 raise RuntimeError(f"the state of {name} is away")
-            text = self.kept.get((name, key))
+            text = self.values.get((name, key))
             return default if text is None else json.loads(text)
 
         async def aset(key: str, value: Any) -> None:
-            await asyncio.sleep(self.seconds)
+            await asyncio.sleep(self.latency)
             self._fail()
             self.writes += 1
-            self.kept[name, key] = json.dumps(value)
+            self.values[name, key] = json.dumps(value)
 
         return SimpleNamespace(aget=aget, aset=aset)
 
     def get(self, key: str, default: Any = None) -> Any:
         """Read a variable."""
         self._fail()
-        return self.kept.get(("variable", key), default)
+        return self.values.get(("variable", key), default)
 
     def set(self, key: str, value: str, description: str | None = None) -> None:
         """Write a variable."""
         self._fail()
         self.writes += 1
-        self.kept["variable", key] = value
+        self.values["variable", key] = value
 
     def _fail(self) -> None:
-        if self.fails:
-            raise self.fails
+        if self.error:
+            raise self.error
 
     def ids(self, asset: str = "asset") -> Counter[str]:
         """How often an asset has heard of each job and backfill."""
-        return Counter(payload.get("job_id") or payload["backfill_id"] for name, payload in self.heard if name == asset)
+        return Counter(
+            payload.get("job_id") or payload["backfill_id"] for name, payload in self.received if name == asset
+        )
 
 
 class Triggerer:
@@ -137,7 +139,7 @@ class Triggerer:
             stored = []
             while self._outbox:
                 assets, payload, seq = self._outbox.popleft()
-                self.store.heard.extend((asset, json.loads(json.dumps(payload))) for asset in assets)
+                self.store.received.extend((asset, json.loads(json.dumps(payload))) for asset in assets)
                 if seq is not None:
                     stored.append(seq)
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from planasonix_provider import state_store
 from planasonix_provider.triggers import cursor_store, events
 from planasonix_provider.triggers.planasonix import PlanasonixEventTrigger
-from planasonix_provider.watchers.completion_stream import LONGEST_PATIENCE, CompletionBatch, CompletionStream
-from planasonix_provider.watchers.cursor import LATE
+from planasonix_provider.watchers.completion_stream import MAX_POLL_INTERVAL, CompletionBatch, CompletionStream
+from planasonix_provider.watchers.cursor import MAX_LISTING_DELAY
 from planasonix_provider.watchers.subscribers import REGISTRIES, SubscriberRegistry
 from tests.support import virtual_time
 from tests.support.job_history import History, Life
@@ -26,14 +26,14 @@ from tests.support.triggerer import HAS_SHARED_STREAMS, Store, Triggerer
 pytestmark = pytest.mark.skipif(not events.HAS_WATCHERS, reason="Airflow 2 has no watchers")
 
 #: How long watchers are watched before the first dies, and after all that happens.
-FIRST, LAST = 30.0, LONGEST_PATIENCE + 400.0
+FIRST, LAST = 30.0, MAX_POLL_INTERVAL + 400.0
 #: When things happen.
 SPAN = 2_000.0
 #: What the first of two watchers is told of.
 EVENTS = ["job.succeeded", "job.failed", "backfill.completed"]
 
 ENDS = st.floats(0.0, SPAN) | st.sampled_from([100.0, 100.5, 900.0])
-LATENESS = st.just(0.0) | st.floats(0.0, LATE.total_seconds() - 20)
+LATENESS = st.just(0.0) | st.floats(0.0, MAX_LISTING_DELAY.total_seconds() - 20)
 
 
 @st.composite
@@ -68,14 +68,14 @@ def watch(history: History, deaths: list[tuple[float, float]], *, shared: bool) 
     """Let two watchers watch, and die."""
     history = replace(history, jobs=[*history.jobs, *(Life(f"past_{n}", -n - 5.0, -n) for n in range(8))])
     store = Store()
-    store.seconds = 0.05
+    store.latency = 0.05
 
     async def news(conn_id: str) -> AsyncGenerator[CompletionBatch]:
         channel: Any = history
         async with aclosing(
             CompletionStream(
                 channel, REGISTRIES.get(conn_id, SubscriberRegistry), "https://{}".format, history.now
-            ).news()
+            ).batches()
         ) as all_news:
             async for one in all_news:
                 yield one
@@ -90,7 +90,7 @@ def watch(history: History, deaths: list[tuple[float, float]], *, shared: bool) 
             await asyncio.sleep(rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(events, "_news", news)
+        patch.setattr(events, "_stream_for", news)
         patch.setattr(state_store, "variable_class", lambda: store)
         patch.setattr(cursor_store, "sync_to_async", lambda call: slowly(call))
         virtual_time.run(main())

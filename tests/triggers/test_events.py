@@ -17,7 +17,7 @@ from planasonix_provider.triggers import cursor_store
 from planasonix_provider.triggers.events import HAS_WATCHERS
 from planasonix_provider.triggers.planasonix import PlanasonixEventTrigger
 from planasonix_provider.waiting.attempt import ATTEMPT_KEY
-from planasonix_provider.watchers.completion_stream import GONE_AFTER, LOOK_AGAIN_AFTER
+from planasonix_provider.watchers.completion_stream import MAX_NOT_FOUND_SECONDS, RETRY_AFTER_REFUSAL
 from tests.support.time_travel import BEGAN, TravelledClock, travelling
 from tests.support.triggerer import HAS_SHARED_STREAMS, Store, Triggerer
 
@@ -50,11 +50,11 @@ class Airflow:
         return triggerer
 
     @property
-    def heard(self) -> list[str]:
+    def received(self) -> list[str]:
         """What the one asset has heard of, in this order."""
-        return [payload.get("job_id") or payload["backfill_id"] for _, payload in self.store.heard]
+        return [payload.get("job_id") or payload["backfill_id"] for _, payload in self.store.received]
 
-    def said(self, text: str) -> int:
+    def count_log_lines(self, text: str) -> int:
         """How often the triggers have said something."""
         return sum(text in line for line in self.store.log.lines)
 
@@ -91,8 +91,8 @@ class TestAWatcher:
 
         clock.run(main())
         second, first = simulator.jobs()
-        assert airflow.heard == [first.id, second.id]
-        _, payload = airflow.store.heard[0]
+        assert airflow.received == [first.id, second.id]
+        _, payload = airflow.store.received[0]
         assert payload == {
             "event": "job.failed",
             "type": "connection_sync",
@@ -124,7 +124,7 @@ class TestAWatcher:
             await triggerer.kill()
 
         clock.run(main())
-        assert airflow.heard == [running.id]
+        assert airflow.received == [running.id]
 
     def test_tells_of_what_has_ended_while_no_triggerer_ran(
         self, simulator: Simulator, airflow: Airflow, travel: TravelledClock
@@ -159,12 +159,12 @@ class TestAWatcher:
             # What is kept by now would be kept too early.
             await asyncio.sleep(0.5)
             await triggerer.kill()
-            assert airflow.heard == []
+            assert airflow.received == []
             await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger()))
             return job
 
         job = clock.run(main())
-        assert airflow.heard == [job]
+        assert airflow.received == [job]
 
     def test_tells_of_a_backfill_and_not_of_its_jobs(self, simulator: Simulator, airflow: Airflow) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=60, jobs=5, job_seconds=200)
@@ -180,8 +180,8 @@ class TestAWatcher:
 
         clock.run(main())
         (backfill,) = simulator.backfills()
-        assert airflow.heard == [backfill.id]
-        _, payload = airflow.store.heard[0]
+        assert airflow.received == [backfill.id]
+        _, payload = airflow.store.received[0]
         assert payload["event"] == "backfill.completed"
         assert payload["job_url"] is None
 
@@ -196,7 +196,7 @@ class TestAWatcher:
             await triggerer.kill()
             if airflow.has_shared_streams:
                 # The other asset is gone, or is not known in time.
-                del airflow.store.kept[min(airflow.store.kept)]
+                del airflow.store.values[min(airflow.store.values)]
             simulator.world.start_sync(OTHER)
             await asyncio.sleep(INTERVAL)
             triggerer = airflow.triggerer(PlanasonixEventTrigger(), assets=("one", "two"))
@@ -231,7 +231,7 @@ class TestAWatcher:
 
         jobs = clock.run(main())
         assert airflow.store.ids("one") == airflow.store.ids("other") == dict.fromkeys(jobs, 1)
-        assert airflow.said("equal watchers") == 0
+        assert airflow.count_log_lines("equal watchers") == 0
 
     def test_that_feeds_two_assets_warns_and_names_them(self, airflow: Airflow) -> None:
         async def main() -> None:
@@ -239,7 +239,10 @@ class TestAWatcher:
 
         clock.run(main())
         # Before Airflow 3.3, a trigger is not told of its assets.
-        assert airflow.said("The assets 'one', 'two' have equal watchers. Airflow") == airflow.has_shared_streams
+        assert (
+            airflow.count_log_lines("The assets 'one', 'two' have equal watchers. Airflow")
+            == airflow.has_shared_streams
+        )
 
     @pytest.mark.skipif(not HAS_SHARED_STREAMS, reason="before Airflow 3.3, assets have no state")
     def test_that_gets_the_name_of_its_asset_goes_on_from_where_it_was(
@@ -256,7 +259,7 @@ class TestAWatcher:
             return job
 
         job = clock.run(main())
-        assert airflow.heard == [job]
+        assert airflow.received == [job]
 
     def test_whose_interval_is_changed_goes_on_from_where_it_was(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> str:
@@ -266,9 +269,9 @@ class TestAWatcher:
             await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(poll_interval=20)))
             return job
 
-        assert airflow.heard == [] == simulator.jobs()
+        assert airflow.received == [] == simulator.jobs()
         job = clock.run(main())
-        assert airflow.heard == [job]
+        assert airflow.received == [job]
 
     @staticmethod
     async def watched_for(seconds: float, triggerer: Triggerer) -> None:
@@ -294,8 +297,8 @@ class TestAWatcher:
         jobs = clock.run(main())
         assert airflow.store.ids() == dict.fromkeys(jobs[1:], 1)
         assert airflow.store.ids("of nobody's own") == {jobs[2]: 1}
-        assert airflow.said("ignore_own='load' ends that") == 1
-        assert airflow.said("has shown no metadata") == 0
+        assert airflow.count_log_lines("ignore_own='load' ends that") == 1
+        assert airflow.count_log_lines("has shown no metadata") == 0
 
     def test_says_once_that_it_cannot_tell_its_own_where_the_api_shows_no_metadata(
         self, simulator: Simulator, airflow: Airflow
@@ -312,12 +315,12 @@ class TestAWatcher:
         clock.run(main())
         second, first = simulator.jobs()
         # The second was created after the first was told, and may be what a DAG has made of that.
-        assert airflow.heard == [first.id]
+        assert airflow.received == [first.id]
         assert airflow.store.ids("sales") == {}
         # Once for each of the two.
-        assert airflow.said("has shown no metadata") == 2
-        assert airflow.said(f"Job {second.id} has ended (job.succeeded), and starts no DAG") == 1
-        assert airflow.said("starts no DAG") == 1
+        assert airflow.count_log_lines("has shown no metadata") == 2
+        assert airflow.count_log_lines(f"Job {second.id} has ended (job.succeeded), and starts no DAG") == 1
+        assert airflow.count_log_lines("starts no DAG") == 1
 
     def test_starts_no_endless_loop_where_the_api_shows_no_metadata(
         self, simulator: Simulator, airflow: Airflow
@@ -332,7 +335,7 @@ class TestAWatcher:
             reactions = restarts = 0
             for _ in range(200):
                 await asyncio.sleep(10)
-                if airflow.heard and not restarts:
+                if airflow.received and not restarts:
                     # The DAG's first sync runs when the triggerer is restarted.
                     restarts += 1
                     simulator.world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "react", ATTEMPT_KEY: "a0"}))
@@ -341,7 +344,7 @@ class TestAWatcher:
                     await triggerer.kill()
                     triggerer = airflow.triggerer(PlanasonixEventTrigger(**trigger))
                 # The DAG syncs what it watches.
-                while reactions < len(airflow.heard):
+                while reactions < len(airflow.received):
                     reactions += 1
                     simulator.world.start_sync(
                         CONNECTION, SyncBody(metadata={"dag_id": "react", ATTEMPT_KEY: f"a{reactions}"})
@@ -350,8 +353,8 @@ class TestAWatcher:
 
         clock.run(main())
         own, others = simulator.jobs()
-        assert airflow.heard == [others.id]
-        assert airflow.said(f"Job {own.id} has ended (job.succeeded), and starts no DAG") == 1
+        assert airflow.received == [others.id]
+        assert airflow.count_log_lines(f"Job {own.id} has ended (job.succeeded), and starts no DAG") == 1
 
     def test_that_has_seen_metadata_once_tells_of_jobs_that_have_none(
         self, simulator: Simulator, airflow: Airflow
@@ -377,8 +380,8 @@ class TestAWatcher:
             return jobs
 
         jobs = clock.run(main())
-        assert airflow.heard == jobs
-        assert airflow.said("starts no DAG") == 0
+        assert airflow.received == jobs
+        assert airflow.count_log_lines("starts no DAG") == 0
 
     @pytest.mark.parametrize(
         ("damage", "reason"),
@@ -403,8 +406,8 @@ class TestAWatcher:
             triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=600))
             await asyncio.sleep(7_200)
             await triggerer.kill()
-            ((place, text),) = airflow.store.kept.items()
-            airflow.store.kept[place] = json.dumps(damage(json.loads(text)))
+            ((place, text),) = airflow.store.values.items()
+            airflow.store.values[place] = json.dumps(damage(json.loads(text)))
             jobs.append(simulator.world.start_sync(CONNECTION).id)
             await asyncio.sleep(600)
             triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=600))
@@ -413,26 +416,26 @@ class TestAWatcher:
             return jobs
 
         long, short = clock.run(main())
-        assert airflow.heard == [short, long]
-        assert airflow.said(reason) == 1
-        assert airflow.said("cannot be read") == 1
+        assert airflow.received == [short, long]
+        assert airflow.count_log_lines(reason) == 1
+        assert airflow.count_log_lines("cannot be read") == 1
 
     def test_waits_for_airflow_to_say_what_was_told_before(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> str:
             await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger()))
             job = simulator.world.start_sync(CONNECTION).id
             await asyncio.sleep(100)
-            airflow.store.fails = RuntimeError("the database is away")
+            airflow.store.error = RuntimeError("the database is away")
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(60)
-            assert airflow.heard == []
-            airflow.store.fails = None
+            assert airflow.received == []
+            airflow.store.error = None
             await self.watched_for(60, triggerer)
             return job
 
         job = clock.run(main())
-        assert airflow.heard == [job]
-        assert airflow.said("the database is away") == 1
+        assert airflow.received == [job]
+        assert airflow.count_log_lines("the database is away") == 1
 
     def test_keeps_nobody_waiting_while_its_own_cursor_cannot_be_read(
         self, simulator: Simulator, airflow: Airflow
@@ -440,7 +443,7 @@ class TestAWatcher:
         simulator.plan(CONNECTION, times=None, running_seconds=5)
 
         async def main() -> None:
-            airflow.store.broken.add("broken")
+            airflow.store.broken_assets.add("broken")
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             triggerer.watch(PlanasonixEventTrigger(connection_id=OTHER), assets=["broken"])
             await asyncio.sleep(100)
@@ -448,29 +451,29 @@ class TestAWatcher:
             for _ in range(3):
                 jobs.append(simulator.world.start_sync(CONNECTION).id)
                 await asyncio.sleep(60)
-            heard = list(airflow.heard)
+            heard = list(airflow.received)
             await triggerer.kill()
             assert heard == jobs
 
         clock.run(main())
         if airflow.has_shared_streams:
-            assert airflow.said("the state of broken is away") == 1
+            assert airflow.count_log_lines("the state of broken is away") == 1
 
     def test_goes_on_where_its_cursor_cannot_be_kept(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> str:
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(100)
-            airflow.store.fails = RuntimeError("the database is away")
+            airflow.store.error = RuntimeError("the database is away")
             job = simulator.world.start_sync(CONNECTION).id
             await asyncio.sleep(100)
-            airflow.store.fails = None
+            airflow.store.error = None
             await self.watched_for(INTERVAL + 1, triggerer)
             await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger()))
             return job
 
         job = clock.run(main())
-        assert airflow.heard == [job]
-        assert airflow.said("cannot be written down yet") == 1
+        assert airflow.received == [job]
+        assert airflow.count_log_lines("cannot be saved yet") == 1
 
 
 @watchers
@@ -514,7 +517,7 @@ class TestTheRequests:
             await triggerer.kill()
 
         clock.run(main())
-        assert len(airflow.store.heard) == 20
+        assert len(airflow.store.received) == 20
         assert requests(simulator, "get_job") == 1
 
     def test_of_a_job_that_runs_for_long_beside_many_stay_few(
@@ -539,11 +542,11 @@ class TestTheRequests:
             return long, idle
 
         long, idle = clock.run(main())
-        assert airflow.heard[-1] == long
+        assert airflow.received[-1] == long
         assert airflow.store.ids() == {job.id: 1 for job in simulator.jobs()}
         # Besides one an interval, and the backfills' in five minutes, there is one in a hundredth of its age.
         assert idle <= 100 + 6_000 / 300 + 6_000 / 180 + 2
-        assert len(max(airflow.store.kept.values(), key=len)) < 20_000
+        assert len(max(airflow.store.values.values(), key=len)) < 20_000
 
 
 @watchers
@@ -563,7 +566,7 @@ class TestTrouble:
             await triggerer.kill()
 
         clock.run(main())
-        assert airflow.heard == [simulator.jobs()[0].id]
+        assert airflow.received == [simulator.jobs()[0].id]
         assert in_the_log(caplog, "cannot be asked for") == 18
         assert in_the_log(caplog, "Planasonix answers again, after 3 h 0 min.") == 1
 
@@ -580,12 +583,12 @@ class TestTrouble:
             await asyncio.sleep(3_600)
             meanwhile = requests(simulator) - before
             simulator.faults.clear()
-            await asyncio.sleep(LOOK_AGAIN_AFTER + 10)
+            await asyncio.sleep(RETRY_AFTER_REFUSAL + 10)
             await triggerer.kill()
             return meanwhile
 
-        assert clock.run(main()) <= 3_600 / LOOK_AGAIN_AFTER + 1
-        assert airflow.heard == [simulator.jobs()[0].id]
+        assert clock.run(main()) <= 3_600 / RETRY_AFTER_REFUSAL + 1
+        assert airflow.received == [simulator.jobs()[0].id]
 
     def test_with_the_rate_limit_waits_as_long_as_it_is_told(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> int:
@@ -601,7 +604,7 @@ class TestTrouble:
             return silent
 
         assert clock.run(main()) == 1
-        assert airflow.heard == [simulator.jobs()[0].id]
+        assert airflow.received == [simulator.jobs()[0].id]
 
     def test_with_an_airflow_connection_that_does_not_exist_ends_when_it_is_made(
         self,
@@ -622,23 +625,23 @@ class TestTrouble:
             await triggerer.kill()
 
         clock.run(main())
-        assert airflow.heard == [simulator.jobs()[0].id]
+        assert airflow.received == [simulator.jobs()[0].id]
         assert in_the_log(caplog, "There is no Airflow connection 'planasonix_later'") == 2
 
     def test_with_a_job_that_is_gone_is_told_and_ends(
         self, simulator: Simulator, airflow: Airflow, caplog: pytest.LogCaptureFixture
     ) -> None:
-        simulator.plan(CONNECTION, running_seconds=10 * GONE_AFTER)
+        simulator.plan(CONNECTION, running_seconds=10 * MAX_NOT_FOUND_SECONDS)
 
         async def main() -> None:
             job = simulator.world.start_sync(CONNECTION)
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(100)
             simulator.reset()
-            await asyncio.sleep(2 * GONE_AFTER)
-            assert in_the_log(caplog, f"Job {job.id} has not been there for 1 h 0 min: its end is not told.") == 1
+            await asyncio.sleep(2 * MAX_NOT_FOUND_SECONDS)
+            assert in_the_log(caplog, f"Job {job.id} was not found for 1 h 0 min, so its end is not reported.") == 1
             before = requests(simulator, "get_job")
-            await asyncio.sleep(GONE_AFTER)
+            await asyncio.sleep(MAX_NOT_FOUND_SECONDS)
             assert requests(simulator, "get_job") == before
             await triggerer.kill()
 
@@ -674,7 +677,7 @@ class TestTheArguments:
         }
         again = PlanasonixEventTrigger(**json.loads(json.dumps(arguments)))
         assert again.serialize() == trigger.serialize()
-        assert again.wanted == trigger.wanted
+        assert again.event_filter == trigger.event_filter
 
     def test_are_the_same_trigger_in_whatever_order_they_are_written(self) -> None:
         one = PlanasonixEventTrigger(events=["job.failed", "job.succeeded"], metadata={"a": 1, "b": 2}, ignore_own="x")
