@@ -1,4 +1,4 @@
-"""What the Airflow around a keeper lets it do, and what it would show or read instead."""
+"""Differences between Airflow versions and processes: variables, secrets backends, and what Airflow logs or shows."""
 
 from __future__ import annotations
 
@@ -11,24 +11,18 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-#: Which loggers write the messages of tasks at DEBUG: the supervisor's, and that of ``dag.test()``.
+#: The loggers that write the messages of tasks at DEBUG: the supervisor's, and that of ``dag.test()``.
 _MESSAGE_LOGGERS = ("supervisor", "airflow.sdk.execution_time")
 _BUILT_IN_BACKENDS = {"EnvironmentVariablesBackend", "MetastoreBackend", "ExecutionAPISecretsBackend"}
 
 
 def is_task_without_database() -> bool:
-    """Say whether this is a task of Airflow 3, in the way that Airflow itself tells it.
-
-    :return: whether it is; then its only way to Airflow's database is Airflow's API.
-    """
+    """Return whether this is a task of Airflow 3, which has only Airflow's API. Airflow itself checks it this way."""
     return hasattr(sys.modules.get("airflow.sdk.execution_time.task_runner"), "SUPERVISOR_COMMS")
 
 
 def variable_class() -> Any:
-    """Give the variables as they are reached from here: a task of Airflow 3 asks its API, all else the database.
-
-    :return: Airflow's class ``Variable``, the one or the other.
-    """
+    """Return the class ``Variable`` for this process: that of the API in a task of Airflow 3, else of the database."""
     if is_task_without_database():
         from airflow.providers.common.compat.sdk import Variable
     else:
@@ -37,10 +31,9 @@ def variable_class() -> Any:
 
 
 def find_overriding_backend(find: Callable[[Any], Any]) -> str | None:
-    """Name what Airflow asks before its own database, and what has an answer.
+    """Return the name of the first source that overrides Airflow's database, or ``None``.
 
-    :param find: asks a secrets backend.
-    :return: the first backend that knows, in words; ``None`` where none does.
+    :param find: returns a backend's value, or ``None`` if the backend has none.
     """
     for backend in secrets_backends():
         name = type(backend).__name__
@@ -51,10 +44,7 @@ def find_overriding_backend(find: Callable[[Any], Any]) -> str | None:
 
 
 def secrets_backends() -> Sequence[Any]:
-    """Give the secrets backends.
-
-    :return: the backends, in the order in which Airflow asks them.
-    """
+    """Return the secrets backends in the order in which Airflow asks them."""
     if is_task_without_database():
         from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
 
@@ -65,18 +55,12 @@ def secrets_backends() -> Sequence[Any]:
 
 
 def custom_secrets_backends() -> Sequence[Any]:
-    """Return the secrets backends that are neither Airflow's database nor the environment.
-
-    :return: the backends, in the order in which Airflow asks them.
-    """
+    """Return the secrets backends that are neither Airflow's database nor the environment."""
     return [backend for backend in secrets_backends() if type(backend).__name__ not in _BUILT_IN_BACKENDS]
 
 
 def find_debug_log_setting() -> str | None:
-    """Return the setting by which Airflow logs each message of a task to its supervisor.
-
-    :return: the setting of the section ``[logging]``, in words; ``None`` if the messages are not logged.
-    """
+    """Return the option of ``[logging]`` that makes the supervisor log all messages of tasks, or ``None``."""
     from airflow.providers.common.compat.sdk import conf
 
     level = conf.get("logging", "logging_level", fallback="INFO")
@@ -94,16 +78,12 @@ def _is_debug(level: str) -> bool:
 
 
 def _is_related(namespace: str, logger: str) -> bool:
-    """Return whether a namespace is a logger, one above it, or one below it."""
+    """Return whether a namespace is a logger, its parent or its child."""
     return f"{logger}.".startswith(f"{namespace}.") or namespace.startswith(f"{logger}.")
 
 
 def is_variable_visible(name: str) -> bool:
-    """Say whether Airflow shows a variable that holds a JSON object with a secret in it.
-
-    :param name: the variable's name.
-    :return: whether it does.
-    """
+    """Return whether Airflow's UI shows the secret in a variable that holds a JSON object. Airflow 3 never does."""
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
     if AIRFLOW_V_3_0_PLUS:
@@ -116,6 +96,6 @@ def _has_value(find: Callable[[Any], Any], backend: Any) -> bool:
     try:
         return find(backend) is not None
     except Exception:
-        # As Airflow itself does: what cannot be asked now is passed over.
+        # Airflow also skips a backend that fails.
         log.info("The secrets backend %s gave no answer, going on without it.", type(backend).__name__)
         return False

@@ -1,4 +1,4 @@
-"""Hands a webhook's signing secret, which Planasonix shows once, to whatever is to keep it, and to nothing else."""
+"""Creates and rotates webhook signing secrets, and stores them. Planasonix shows a secret only once."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ __all__ = [
 
 T = TypeVar("T")
 
-#: How often it is tried to keep a secret, and to rotate one.
+#: For storing a secret, and for rotating one.
 MAX_TRIES = 3
-#: Seconds before the second of these tries; twice as many before the third.
+#: Seconds before the second try; twice as many before the third.
 RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class RotationResult:
-    """A secret was rotated.
+    """The result of a rotation.
 
-    :param webhook_id: whose.
-    :param rotated_at: when, where the API said so.
+    :param webhook_id: the webhook whose secret was rotated.
+    :param rotated_at: the time of the rotation, if the API returned it.
     """
 
     webhook_id: str
@@ -70,78 +70,80 @@ def create_webhook(
     secret: SecretStr | None = None,
     sleep: Callable[[float], None] = clock.sleep,
 ) -> Webhook:
-    """Create a webhook subscription, and have its signing secret kept.
+    """Create a webhook and store its signing secret.
 
-    Not to be repeated without a look: each call creates another subscription.
+    Each call creates another webhook, so check for an existing one before you call it again.
 
-    :param hook: calls the API.
-    :param url: where deliveries go: https, or http to this very machine.
-    :param events: the events, as ``job.succeeded``.
-    :param to: where the secret goes: ``variable:NAME``, ``connection:CONN_ID``, ``file:/absolute/path``, or a function
-        that takes it, and is called again if it raises.
-    :param secret: what deliveries are to be signed with; default: one is made up. What the API answers counts.
-    :param sleep: waits for a number of seconds.
-    :return: the subscription, without its secret.
-    :raises ValueError: if a parameter makes no sense.
-    :raises PlanasonixSecretError: if the secret cannot be kept; nothing was created then, or it was deleted again.
-    :raises PlanasonixLostTrackError: if nobody knows whether the subscription was created.
-    :raises PlanasonixError: of another kind, if it was not.
+    :param hook: sends the requests.
+    :param url: the https URL that deliveries go to; http is allowed for this machine.
+    :param events: the event names, such as ``job.succeeded``.
+    :param to: where to store the secret: ``variable:NAME``, ``connection:CONN_ID``, ``file:/absolute/path``, or a
+        function that takes it and is called again if it raises an exception.
+    :param secret: the secret to request; default: a random one. The secret in the API's response is stored.
+    :param sleep: waits the given number of seconds.
+    :return: the webhook, without its secret.
+    :raises ValueError: if a parameter is invalid.
+    :raises PlanasonixSecretError: if the secret cannot be stored. No webhook exists then: none was created, or it was
+        deleted again.
+    :raises PlanasonixLostTrackError: if it is unknown whether the webhook was created.
+    :raises PlanasonixError: of another kind, if the webhook was not created.
     """
-    place = secret_store(to)
-    place.check_writable()
-    gone = check_unused(hook, place)
+    from planasonix_provider.api.models import Webhook
+
+    store = secret_store(to)
+    store.check_writable()
+    deleted_id = check_unused(hook, store)
     created = create_without_storing(hook, url, events=events, secret=secret)
-    store_or_delete(hook, created, place, instead_of=gone, sleep=sleep)
-    return _without_secret(created)
+    store_or_delete(hook, created, store, instead_of=deleted_id, sleep=sleep)
+    return Webhook.model_validate(created.model_dump(exclude={"signing_secret"}, exclude_unset=True))
 
 
-def check_unused(hook: PlanasonixHook | Client, place: SecretStore, *, by_other_than: str | None = None) -> str | None:
-    """Refuse a place that holds the secret of another subscription, which would be lost.
+def check_unused(hook: PlanasonixHook | Client, store: SecretStore, *, by_other_than: str | None = None) -> str | None:
+    """Raise an error if the store holds the secret of another existing webhook, which would be overwritten.
 
-    :param hook: calls the API.
-    :param place: keeps secrets.
-    :param by_other_than: the subscription whose secret may be replaced; ``None`` is none.
-    :return: another subscription whose secret is there, and may be replaced, as it is gone; ``None`` where there is
-        none.
-    :raises PlanasonixSecretError: if there is a subscription whose secret is there.
-    :raises PlanasonixError: of another kind, if that cannot be found out.
+    :param hook: sends the requests.
+    :param store: the secret store.
+    :param by_other_than: the webhook whose secret may be overwritten; ``None`` for none.
+    :return: a deleted webhook whose secret is in the store and may be overwritten; ``None`` if there is none.
+    :raises PlanasonixSecretError: if the store holds the secret of another existing webhook.
+    :raises PlanasonixError: of another kind, if that is unknown because the request failed.
     """
-    kept = place.load()
-    if kept is None or kept.webhook_id in (None, by_other_than):
+    stored = store.load()
+    if stored is None or stored.webhook_id in (None, by_other_than):
         return None
     try:
-        hook.get_webhook(kept.webhook_id)
+        hook.get_webhook(stored.webhook_id)
     except PlanasonixNotFoundError:
-        return kept.webhook_id
-    raise place.taken_error(kept.webhook_id)
+        return stored.webhook_id
+    raise store.taken_error(stored.webhook_id)
 
 
 def create_without_storing(
     hook: PlanasonixHook | Client, url: str, *, events: Sequence[str], secret: SecretStr | None = None
 ) -> NewWebhook:
-    """Create a webhook subscription with a secret that was made up here.
+    """Create a webhook with a given or a random secret.
 
-    The reference leaves it open whether a server makes one up, so it gets one in any case.
+    The API reference does not say whether the server would create a secret, so the request always contains one.
 
-    :param hook: calls the API.
-    :param url: where deliveries go.
-    :param events: the events.
-    :param secret: what deliveries are to be signed with; default: one is made up.
-    :return: the subscription with its secret: that of the answer, whatever was asked for.
-    :raises PlanasonixLostTrackError: if nobody knows whether it was created.
-    :raises PlanasonixError: of another kind, if it was not.
+    :param hook: sends the request.
+    :param url: the URL that deliveries go to.
+    :param events: the event names.
+    :param secret: the secret to request; default: a random one.
+    :return: the webhook with the secret in the API's response, which may differ from the requested one.
+    :raises PlanasonixLostTrackError: if it is unknown whether the webhook was created.
+    :raises PlanasonixError: of another kind, if the webhook was not created.
     """
     from pydantic import SecretStr
 
     from planasonix_provider.api.retry import has_unknown_effect
 
-    asked = secret or SecretStr(f"whsec_{secrets.token_urlsafe(32)}")
-    mask(asked)
+    requested = secret or SecretStr(f"whsec_{secrets.token_urlsafe(32)}")
+    mask(requested)
     try:
-        created = hook.create_webhook(url, events=events, secret=asked)
+        created = hook.create_webhook(url, events=events, secret=requested)
     except PlanasonixError as error:
-        # A server that refuses what it was sent may send it back.
-        error.with_message(remove_secrets(error.message, [asked]))
+        # The error may quote a response that repeats the request.
+        error.with_message(remove_secrets(error.message, [requested]))
         if has_unknown_effect(error):
             raise PlanasonixLostTrackError(
                 f"{error.message} Nobody knows whether the webhook was created. List the webhooks: if there is a new "
@@ -155,22 +157,22 @@ def create_without_storing(
 def store_or_delete(
     hook: PlanasonixHook | Client,
     created: NewWebhook,
-    place: SecretStore,
+    store: SecretStore,
     *,
     instead_of: str | None = None,
     sleep: Callable[[float], None] = clock.sleep,
 ) -> None:
-    """Have the secret of a new subscription kept, or delete the subscription: without its secret it is of no use.
+    """Store the secret of a new webhook. If that fails, delete the webhook, which is useless without its secret.
 
-    :param hook: calls the API.
-    :param created: the subscription.
-    :param place: keeps the secret.
-    :param instead_of: another subscription whose secret may be replaced, as :func:`check_unused` gave it.
-    :param sleep: waits for a number of seconds.
-    :raises PlanasonixSecretError: if the secret could not be kept.
+    :param hook: sends the requests.
+    :param created: the new webhook.
+    :param store: the secret store.
+    :param instead_of: a deleted webhook whose secret may be overwritten, as :func:`check_unused` returns it.
+    :param sleep: waits the given number of seconds.
+    :raises PlanasonixSecretError: if the secret was not stored.
     """
     try:
-        _save(place, created.signing_secret, created.id, instead_of, sleep)
+        _save(store, created.signing_secret, created.id, instead_of, sleep)
     except PlanasonixSecretError as failure:
         try:
             delete_if_exists(hook, created.id)
@@ -187,13 +189,13 @@ def store_or_delete(
 
 
 def delete_if_exists(hook: PlanasonixHook | Client, webhook_id: str) -> None:
-    """Delete a webhook subscription, if it is still there.
+    """Delete a webhook, if it exists.
 
-    :param hook: calls the API.
-    :param webhook_id: the subscription.
+    :param hook: sends the request.
+    :param webhook_id: the webhook.
     :raises PlanasonixError: if it could not be deleted.
     """
-    # Somebody else may be quicker; and a deletion is repeated where its answer was lost, and finds that it was done.
+    # 404: deleted by somebody else, or by a first request whose response was lost.
     with suppress(PlanasonixNotFoundError):
         hook.delete_webhook(webhook_id)
 
@@ -205,29 +207,28 @@ def rotate_secret(
     to: Destination,
     sleep: Callable[[float], None] = clock.sleep,
 ) -> RotationResult:
-    """Get a new signing secret for a webhook subscription, and have it kept beside the one before.
+    """Rotate a webhook's signing secret and store the new one. The store keeps the old one as the previous secret.
 
-    Whoever checks deliveries should accept both for a while, see :meth:`.Keeper.kept`. Where nobody knows whether the
-    secret was changed, it is rotated again: the last answer holds the one that counts.
+    Receivers should accept both for a while, see :meth:`.SecretStore.load`. If it is unknown whether a request rotated
+    the secret, it is rotated again, because the last response contains the valid secret.
 
-    :param hook: calls the API.
-    :param webhook_id: the subscription.
-    :param to: where the secret goes: ``variable:NAME``, ``connection:CONN_ID``, ``file:/absolute/path``, or a function
-        that takes it, and is called again if it raises.
-    :param sleep: waits for a number of seconds.
-    :return: which subscription it was, and when.
-    :raises ValueError: if a parameter makes no sense.
-    :raises PlanasonixSecretError: if the secret cannot be kept: nothing was changed then, or the new one is lost; the
-        message says which.
-    :raises PlanasonixLostTrackError: if nobody knows whether the secret was changed.
+    :param hook: sends the requests.
+    :param webhook_id: the webhook.
+    :param to: where to store the secret: ``variable:NAME``, ``connection:CONN_ID``, ``file:/absolute/path``, or a
+        function that takes it and is called again if it raises an exception.
+    :param sleep: waits the given number of seconds.
+    :return: the webhook's id and the time of the rotation.
+    :raises ValueError: if a parameter is invalid.
+    :raises PlanasonixSecretError: if the secret cannot be stored. The message says whether it was rotated.
+    :raises PlanasonixLostTrackError: if it is unknown whether the secret was rotated.
     :raises PlanasonixError: of another kind, if it was not.
     """
-    place = secret_store(to)
-    place.check_writable()
-    gone = check_unused(hook, place, by_other_than=webhook_id)
+    store = secret_store(to)
+    store.check_writable()
+    deleted_id = check_unused(hook, store, by_other_than=webhook_id)
     rotated = _rotate(hook, webhook_id, sleep)
     try:
-        _save(place, rotated.signing_secret, webhook_id, gone, sleep)
+        _save(store, rotated.signing_secret, webhook_id, deleted_id, sleep)
     except PlanasonixSecretError as failure:
         failure.with_message(
             f"{failure.message} The new secret of webhook {webhook_id} is lost, and deliveries are signed with it from "
@@ -240,17 +241,17 @@ def rotate_secret(
 def _rotate(hook: PlanasonixHook | Client, webhook_id: str, sleep: Callable[[float], None]) -> RotatedSecret:
     from planasonix_provider.api.retry import has_unknown_effect
 
-    doubts: list[BaseException] = []
+    unknown_effects: list[BaseException] = []
 
-    def may_have_rotated(error: BaseException) -> bool:
+    def should_retry(error: BaseException) -> bool:
         if has_unknown_effect(error):
-            doubts.append(error)
-        return error in doubts
+            unknown_effects.append(error)
+        return error in unknown_effects
 
     try:
-        rotated = _retry(lambda: hook.rotate_webhook_secret(webhook_id), may_have_rotated, sleep)
+        rotated = _retry(lambda: hook.rotate_webhook_secret(webhook_id), should_retry, sleep)
     except PlanasonixError as error:
-        if doubts:
+        if unknown_effects:
             raise PlanasonixLostTrackError(
                 f"{error.message} Nobody knows whether the secret of webhook {webhook_id} was changed; if it was, the "
                 "new one is lost: rotate it again."
@@ -261,28 +262,24 @@ def _rotate(hook: PlanasonixHook | Client, webhook_id: str, sleep: Callable[[flo
 
 
 def _save(
-    place: SecretStore, secret: SecretStr, webhook_id: str, instead_of: str | None, sleep: Callable[[float], None]
+    store: SecretStore, secret: SecretStr, webhook_id: str, instead_of: str | None, sleep: Callable[[float], None]
 ) -> None:
     _retry(
-        lambda: place.save(secret, webhook_id=webhook_id, instead_of=instead_of),
+        lambda: store.save(secret, webhook_id=webhook_id, instead_of=instead_of),
         lambda error: isinstance(error, PlanasonixSecretError),
         sleep,
     )
 
 
-def _retry(act: Callable[[], T], may_pass: Callable[[BaseException], bool], sleep: Callable[[float], None]) -> T:
+def _retry(
+    function: Callable[[], T], should_retry: Callable[[BaseException], bool], sleep: Callable[[float], None]
+) -> T:
     from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
     return Retrying(
-        retry=retry_if_exception(may_pass),
+        retry=retry_if_exception(should_retry),
         stop=stop_after_attempt(MAX_TRIES),
         wait=wait_exponential(multiplier=RETRY_SECONDS),
         sleep=sleep,
         reraise=True,
-    )(act)
-
-
-def _without_secret(created: NewWebhook) -> Webhook:
-    from planasonix_provider.api.models import Webhook
-
-    return Webhook.model_validate(created.model_dump(exclude={"signing_secret"}, exclude_unset=True))
+    )(function)

@@ -1,8 +1,7 @@
-"""Where a webhook's signing secret is kept: an Airflow variable or connection, a file, or wherever a callable puts it.
+"""Stores for webhook signing secrets: an Airflow variable, an Airflow connection, a file, or a function of yours.
 
-What is kept says which subscription it is for, and holds the secret before the last one too: deliveries that are under
-way while a secret is rotated may be signed with either. Light on purpose: a DAG file that names a webhook operator
-imports this.
+A store also keeps the previous secret, because deliveries that are in flight during a rotation may be signed with
+either. DAG files that use the webhook operator import this package, so importing it must stay light.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ __all__ = [
     "secret_store",
 ]
 
-#: Where a secret is to go: ``variable:NAME``, ``connection:CONN_ID``, ``file:/absolute/path``, or what takes it.
+#: ``variable:NAME``, ``connection:CONN_ID``, ``file:/absolute/path``, a function that takes the secret, or a store.
 Destination: TypeAlias = "str | Callable[[SecretStr], object] | SecretStore"
 
 ALLOWED = (
@@ -51,26 +50,26 @@ _STORES: dict[str, type[VariableSecretStore | ConnectionSecretStore | FileSecret
 
 
 def secret_store(to: Destination) -> SecretStore:
-    """Make what keeps a secret.
+    """Return the store for a destination.
 
-    :param to: where it is to go: ``variable:NAME``, ``connection:CONN_ID``, ``file:/absolute/path``, or a function that
-        takes the secret.
-    :return: what keeps it there.
-    :raises ValueError: if it is none of these.
+    :param to: ``variable:NAME``, ``connection:CONN_ID``, ``file:/absolute/path``, or a function that takes the secret.
+    :return: the store; a store is returned unchanged.
+    :raises ValueError: if the destination is invalid.
     """
     if isinstance(to, SecretStore):
         return to
     if isinstance(to, str):
-        form, _, name = to.partition(":")
-        if form in _STORES and name and name == name.strip() and name.isprintable():
-            return _STORES[form](name)
+        kind, _, name = to.partition(":")
+        if kind in _STORES and name and name == name.strip() and name.isprintable():
+            return _STORES[kind](name)
     elif _accepts_secret(to):
         return CallableSecretStore(to)
-    raise ValueError(f"secret_to: got {_describe_destination(to)}, allowed is {ALLOWED}.")
+    shown = repr(describe_function(to)) if callable(to) else describe_hidden(to)
+    raise ValueError(f"secret_to: got {shown}, allowed is {ALLOWED}.")
 
 
 def _accepts_secret(to: object) -> bool:
-    """Say whether something can be called with a secret, and has kept it when it returns."""
+    """Return whether an object can be called with one argument and is not asynchronous."""
     if not callable(to) or inspect.iscoroutinefunction(to) or inspect.iscoroutinefunction(type(to).__call__):
         return False
     try:
@@ -78,10 +77,6 @@ def _accepts_secret(to: object) -> bool:
     except TypeError:
         return False
     except ValueError:
-        # Not everything that is built in tells what it takes.
+        # Some built-in functions have no signature.
         pass
     return True
-
-
-def _describe_destination(to: object) -> str:
-    return repr(describe_function(to)) if callable(to) else describe_hidden(to)

@@ -1,4 +1,4 @@
-"""What all places that keep a signing secret have in common: look first, lose nothing, show nothing."""
+"""The base class of all secret stores. It never overwrites the secret of another webhook and never shows a secret."""
 
 from __future__ import annotations
 
@@ -19,133 +19,121 @@ T = TypeVar("T")
 
 
 class PlanasonixSecretError(PlanasonixError):
-    """A signing secret cannot be, or was not, put where it is to be kept."""
+    """A signing secret cannot be stored, or was not stored."""
 
     kind = "secret"
 
 
 class SecretStore(ABC):
-    """Keeps a secret in one place.
+    """Stores the signing secret of one webhook.
 
-    :param describe: the place, for messages: "Airflow variable 'x'".
+    :param description: names the store in messages: "Airflow variable 'x'".
     """
 
-    #: Whether it can be asked what it keeps.
+    #: Whether the stored secret can be read again.
     is_readable: ClassVar[bool] = True
 
-    def __init__(self, describe: str) -> None:
-        self.description = describe
+    def __init__(self, description: str) -> None:
+        self.description = description
 
     def __repr__(self) -> str:
         return f"<{self.description}>"
 
-    # Airflow asks for it where it shows a task's parameters.
+    # Airflow calls this method when it shows a task's parameters.
     serialize = __repr__
 
     def check_writable(self) -> None:
-        """Refuse, before anything is asked of Planasonix, what surely could not be kept, or would destroy something.
+        """Raise an error if a secret cannot be stored here, or would overwrite something else. Sends no request.
 
-        :raises PlanasonixSecretError: if the place does not exist, cannot be written from here, holds something else
-            than a signing secret, or if what is written there would not be read.
+        :raises PlanasonixSecretError: if the location does not exist, cannot be written, holds something other than a
+            signing secret, or is overridden by another source.
         """
-        self._call("cannot be used", self._check_location, shown=_full_text)
+        self._call("use", self._check_location, describe=_full_text)
         self.load()
 
     def load(self) -> StoredSecret | None:
-        """Read what is kept.
+        """Return the stored secrets and the webhook that they belong to; ``None`` if nothing is stored yet.
 
-        :return: the secrets, and the subscription that they are for; ``None`` where there is nothing yet.
-        :raises PlanasonixSecretError: if it cannot be read, or is something else.
+        :return: the stored secrets.
+        :raises PlanasonixSecretError: if the location cannot be read, or holds something else.
         """
-        kept = self._call("cannot be read", self._read, shown=_full_text)
-        for secret in kept.secrets if kept else ():
+        stored = self._call("read", self._read, describe=_full_text)
+        for secret in stored.secrets if stored else ():
             mask(secret)
-        return kept
+        return stored
 
     def save(self, secret: SecretStr, *, webhook_id: str | None = None, instead_of: str | None = None) -> None:
-        """Put a secret there, before the one that is there for the same subscription.
+        """Store a secret. The stored secret of the same webhook becomes the previous one.
 
         :param secret: the secret.
-        :param webhook_id: the subscription that it is for.
-        :param instead_of: another subscription whose secret may be lost, as it is gone; default: none.
-        :raises PlanasonixSecretError: if that fails, or if the secret of another subscription has come there in the
-            meantime; what was there before is there still.
+        :param webhook_id: the webhook that it belongs to.
+        :param instead_of: a deleted webhook whose secret may be overwritten; default: none.
+        :raises PlanasonixSecretError: if that fails, or if the secret of another webhook was stored here in the
+            meantime. The stored secrets are unchanged then.
         """
         mask(secret)
-        self._call(
-            "cannot be written",
-            lambda: self._merge_and_write(secret, webhook_id, instead_of),
-            shown=_text_without_secrets,
-        )
+        write = self._merge_and_write
+        self._call("write", lambda: write(secret, webhook_id, instead_of), describe=_text_without_secrets)
 
     def _merge_and_write(self, secret: SecretStr, webhook_id: str | None, instead_of: str | None) -> None:
         with self._locked():
-            before = self.load()
-            if before and before.webhook_id not in (None, webhook_id, instead_of):
-                raise self.taken_error(before.webhook_id)
-            self._write(before.with_new_secret(secret, webhook_id) if before else StoredSecret(webhook_id, secret))
+            stored = self.load()
+            if stored and stored.webhook_id not in (None, webhook_id, instead_of):
+                raise self.taken_error(stored.webhook_id)
+            self._write(stored.with_new_secret(secret, webhook_id) if stored else StoredSecret(webhook_id, secret))
 
     def _locked(self) -> AbstractContextManager[None]:
-        """Let nobody else keep anything there, where the place can do that."""
+        """Lock the location, if it supports locks."""
         return nullcontext()
 
     @abstractmethod
     def _check_location(self) -> None:
-        """Refuse the place if nothing could be kept there."""
+        """Raise an error if no secret can be stored in this location."""
 
     @abstractmethod
     def _read(self) -> StoredSecret | None:
-        """Read what is kept; refuse what is something else."""
+        """Return the stored secrets; raise an error if the location holds something else."""
 
     @abstractmethod
-    def _write(self, kept: StoredSecret) -> None:
-        """Put it there: all of it, or nothing."""
+    def _write(self, stored: StoredSecret) -> None:
+        """Store all of it or nothing."""
 
     def error(self, why: str) -> PlanasonixSecretError:
-        """Say why the place will not do.
+        """Return an error that says why no secret can be stored here.
 
-        :param why: what is wrong with it, and what to do.
+        :param why: the reason, and what to do.
         :return: the error, to be raised.
         """
         return PlanasonixSecretError(f"No signing secret can be kept in {self.description}: {why}")
 
-    def taken_error(self, by: str) -> PlanasonixSecretError:
-        """Say that the place holds what must not be lost.
+    def taken_error(self, webhook_id: str) -> PlanasonixSecretError:
+        """Return an error that says that the secret of another webhook is stored here.
 
-        :param by: the subscription whose secret is there.
+        :param webhook_id: the other webhook.
         :return: the error, to be raised.
         """
         return self.error(
-            f"it holds the secret of webhook {by}, which would be lost. Name another place, or delete that webhook "
-            "first."
+            f"it holds the secret of webhook {webhook_id}, which would be lost. Name another place, or delete that "
+            "webhook first."
         )
 
     def _parse(self, text: str) -> StoredSecret:
-        if kept := StoredSecret.from_json(text):
-            return kept
+        if stored := StoredSecret.from_json(text):
+            return stored
         raise self.error(
             "what is there is not a signing secret that was kept before, and would be lost. Name another place."
         )
 
-    def _call(self, failure: str, act: Callable[[], T], *, shown: Callable[[Exception], str]) -> T:
-        """Do something whose errors a person could make nothing of, or must not see."""
+    def _call(self, verb: str, function: Callable[[], T], *, describe: Callable[[Exception], str]) -> T:
+        """Call a function, and replace its exceptions by one that names the store."""
         try:
-            return act()
+            return function()
         except PlanasonixSecretError:
             raise
         except Exception as fault:
-            problem = shown(fault)
-        # Not raised while the fault is handled: it would be shown beside the error.
-        raise PlanasonixSecretError(f"{capital(self.description)} {failure} ({problem}).")
-
-
-def capital(text: str) -> str:
-    """Begin a sentence.
-
-    :param text: its text.
-    :return: the text with a capital letter.
-    """
-    return text[:1].upper() + text[1:]
+            problem = describe(fault)
+        # Raised outside of the except block: a traceback would show the original exception too.
+        raise PlanasonixSecretError(f"Cannot {verb} {self.description} ({problem}).")
 
 
 def _full_text(fault: Exception) -> str:
@@ -153,7 +141,7 @@ def _full_text(fault: Exception) -> str:
 
 
 def _text_without_secrets(fault: Exception) -> str:
-    """Say what went wrong while secrets were written: a text may hold them in whatever form, or a part of them."""
+    """Describe an exception without its own text, which may contain the secret, escaped or in part."""
     number = fault.errno if isinstance(fault, OSError) else None
     if isinstance(number, int) and number in errorcode:
         return f"{type(fault).__name__}: {os.strerror(number)}"

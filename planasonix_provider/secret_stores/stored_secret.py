@@ -1,4 +1,4 @@
-"""What is kept of a webhook's signing secrets, and how it is written down."""
+"""The stored form of a webhook's signing secrets."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoredSecret:
-    """What is kept.
+    """The signing secrets of one webhook.
 
-    :param webhook_id: the subscription that the secret is for; ``None`` where nobody said.
-    :param signing_secret: what its deliveries are signed with.
-    :param previous: what they were signed with before that, where that is known.
+    :param webhook_id: the webhook; ``None`` if it is unknown.
+    :param signing_secret: the secret that signs its deliveries.
+    :param previous: the secret before the last rotation, if it is known.
     """
 
     webhook_id: str | None
@@ -26,28 +26,20 @@ class StoredSecret:
 
     @property
     def secrets(self) -> list[SecretStr]:
-        """All secrets that a delivery may be signed with, the newest first."""
+        """All secrets that a delivery may be signed with, newest first."""
         return [self.signing_secret, *([self.previous] if self.previous else [])]
 
     def __getstate__(self) -> None:
-        raise TypeError("What is kept holds secrets, so it is not pickled.")
+        raise TypeError("A StoredSecret holds secrets, so it is not pickled.")
 
     def with_new_secret(self, secret: SecretStr, webhook_id: str | None) -> StoredSecret:
-        """Put a newer secret before these; those of another subscription are of no use any more.
-
-        :param secret: the newer secret.
-        :param webhook_id: the subscription that it is for; ``None`` where nobody said.
-        :return: what is to be kept then.
-        """
+        """Return a copy with a newer secret. It drops the secrets of another webhook, which are useless."""
         if self.webhook_id != webhook_id:
             return StoredSecret(webhook_id, secret)
         return StoredSecret(webhook_id, secret, self.previous if secret == self.signing_secret else self.signing_secret)
 
     def to_json(self) -> str:
-        """Write it down, as a JSON object.
-
-        :return: the text, with the secrets in the clear.
-        """
+        """Return a JSON object with the secrets in clear text."""
         fields = {"webhook_id": self.webhook_id, "signing_secret": self.signing_secret.get_secret_value()}
         if self.previous:
             fields["previous_signing_secret"] = self.previous.get_secret_value()
@@ -55,11 +47,7 @@ class StoredSecret:
 
     @classmethod
     def from_json(cls, text: str) -> StoredSecret | None:
-        """Read what was written down.
-
-        :param text: the text.
-        :return: what it says; ``None`` if it is something else.
-        """
+        """Parse the output of :meth:`to_json`; return ``None`` for any other text."""
         from pydantic import SecretStr
 
         try:
@@ -74,22 +62,14 @@ class StoredSecret:
 
 
 def mask(secret: SecretStr) -> None:
-    """Let Airflow replace a secret by asterisks in all that it logs from now on.
-
-    :param secret: the secret.
-    """
+    """Make Airflow replace a secret by asterisks in its logs from now on."""
     from airflow.providers.common.compat.sdk import mask_secret
 
     mask_secret(secret.get_secret_value())
 
 
 def remove_secrets(text: str, secrets: Iterable[SecretStr]) -> str:
-    """Take secrets out of a text that came from elsewhere.
-
-    :param text: what is to be shown.
-    :param secrets: what must not be shown.
-    :return: the text, with asterisks where they were.
-    """
+    """Return a text, such as a server's response, with asterisks in place of the secrets."""
     for secret in secrets:
         text = text.replace(secret.get_secret_value(), "***")
     return text

@@ -1,4 +1,4 @@
-"""The places that keep a signing secret."""
+"""The secret stores: Airflow variable, Airflow connection, file, function."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from planasonix_provider import airflow_compat
-from planasonix_provider.secret_stores.base import SecretStore, capital
+from planasonix_provider.secret_stores.base import SecretStore
 from planasonix_provider.secret_stores.stored_secret import StoredSecret
 
 if TYPE_CHECKING:
@@ -27,12 +27,10 @@ log = logging.getLogger(__name__)
 
 
 class VariableSecretStore(SecretStore):
-    """Keeps a secret in an Airflow variable, as a JSON object.
+    """Stores a secret in an Airflow variable, as a JSON object.
 
-    From Airflow 3 on, the UI and the REST API hide what stands in such an object as ``signing_secret``; Airflow 2 hides
-    a variable only by its own name.
-
-    :param name: the variable's name.
+    Airflow 3 hides the value of ``signing_secret`` in the UI and the REST API. Airflow 2 hides a variable only if its
+    name contains a word such as ``secret``.
     """
 
     def __init__(self, name: str) -> None:
@@ -40,8 +38,8 @@ class VariableSecretStore(SecretStore):
         self.name = name
 
     def _check_location(self) -> None:
-        if shadow := airflow_compat.find_overriding_backend(lambda backend: backend.get_variable(key=self.name)):
-            raise self.error(f"{shadow} has a variable of this name, which would be read instead. Name another.")
+        if backend := airflow_compat.find_overriding_backend(lambda backend: backend.get_variable(key=self.name)):
+            raise self.error(f"{backend} has a variable of this name, which would be read instead. Name another.")
         if airflow_compat.is_task_without_database() and (setting := airflow_compat.find_debug_log_setting()):
             raise self.error(
                 f"while [logging] {setting}, Airflow 3 writes what a task puts into a variable to a log of its own. "
@@ -49,24 +47,23 @@ class VariableSecretStore(SecretStore):
             )
         if airflow_compat.is_variable_visible(self.name):
             log.warning(
-                "%s: Airflow 2 shows its value in the UI, since its name holds no word such as 'secret'. Name another.",
-                capital(self.description),
+                "Airflow 2 shows the value of %s in the UI, since its name holds no word such as 'secret'. Name "
+                "another.",
+                self.description,
             )
 
     def _read(self) -> StoredSecret | None:
         text = airflow_compat.variable_class().get(self.name, None)
         return None if text is None else self._parse(text)
 
-    def _write(self, kept: StoredSecret) -> None:
-        airflow_compat.variable_class().set(self.name, kept.to_json(), description=_DESCRIPTION)
+    def _write(self, stored: StoredSecret) -> None:
+        airflow_compat.variable_class().set(self.name, stored.to_json(), description=_DESCRIPTION)
 
 
 class ConnectionSecretStore(SecretStore):
-    """Keeps a secret in the password of an Airflow connection that exists, as a JSON object.
+    """Stores a secret in the password of an existing Airflow connection, as a JSON object.
 
-    Nothing of it is in the extra, which Airflow 2 shows to whoever may edit the connection.
-
-    :param conn_id: the Airflow connection.
+    Nothing is stored in the extra: Airflow 2 shows it to all users who may edit the connection.
     """
 
     def __init__(self, conn_id: str) -> None:
@@ -75,10 +72,10 @@ class ConnectionSecretStore(SecretStore):
 
     def _check_location(self) -> None:
         self._require_database()
-        if shadow := airflow_compat.find_overriding_backend(
+        if backend := airflow_compat.find_overriding_backend(
             lambda backend: backend.get_conn_value(conn_id=self.conn_id)
         ):
-            raise self.error(f"{shadow} has a connection of this id, which would be read instead. Name another.")
+            raise self.error(f"{backend} has a connection of this id, which would be read instead. Name another.")
 
     def _require_database(self) -> None:
         if airflow_compat.is_task_without_database():
@@ -97,11 +94,11 @@ class ConnectionSecretStore(SecretStore):
                 raise self.error("its password is an API key. Make a connection for the secret, of the type generic.")
             return self._parse(row.password) if row.password else None
 
-    def _write(self, kept: StoredSecret) -> None:
+    def _write(self, stored: StoredSecret) -> None:
         from airflow.utils.session import create_session
 
         with create_session() as session:
-            self._row(session).password = kept.to_json()
+            self._row(session).password = stored.to_json()
 
     def _row(self, session: Any) -> Any:
         from airflow.models.connection import Connection
@@ -116,14 +113,13 @@ class ConnectionSecretStore(SecretStore):
 
 
 class FileSecretStore(SecretStore):
-    """Keeps a secret in a file, as a JSON object, that only its owner may read.
+    """Stores a secret in a file, as a JSON object. Only the file's owner can read it.
 
-    :param path: the file; its folder exists.
     :raises ValueError: if the path is not absolute.
     """
 
     def __init__(self, path: str) -> None:
-        if not os.path.isabs(path):  # noqa: PTH117 - a Path would swallow what is odd about it
+        if not os.path.isabs(path):  # noqa: PTH117 - a Path would normalize the text first
             raise ValueError(
                 f"secret_to: got 'file:' and {describe_hidden(path)}, allowed is an absolute path behind 'file:'."
             )
@@ -135,26 +131,26 @@ class FileSecretStore(SecretStore):
             raise self.error(f"there is no folder {self.path.parent}. Make it, for its owner alone (mode 0700).")
         temporary = self._write_temporary(b"")
         try:
-            # Some network file systems give files of root to another user, and the secret could not be read again.
+            # Some network file systems assign files of root to another user; the secret could not be read again.
             self._check_owner_and_mode(temporary.lstat())
         finally:
             temporary.unlink()
 
     def _read(self) -> StoredSecret | None:
         try:
-            # First, because opening a device may do something.
+            # Before opening the file: opening a device may have side effects.
             self._check_owner_and_mode(self.path.lstat())
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
         with os.fdopen(descriptor) as file:
-            # Another file may have come there in between.
+            # The file may have been replaced since the first check.
             self._check_owner_and_mode(os.fstat(descriptor))
             text = file.read()
         return self._parse(text) if text.strip() else None
 
     def _check_owner_and_mode(self, state: os.stat_result) -> None:
-        """Refuse a file that another user may have put there, even if this runs as root and could use it."""
+        """Raise an error if another user could have created the file or could change it, even if this user is root."""
         if not stat.S_ISREG(state.st_mode):
             raise self.error("it is a link, a folder or a device. Name the file itself.")
         if state.st_uid != os.geteuid():
@@ -170,32 +166,34 @@ class FileSecretStore(SecretStore):
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        # The folder, for the file itself is replaced by another one.
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            # Some network file systems lock no folders.
+        # Locks the folder, because _write replaces the file.
+        with self._open_folder() as folder:
+            # Some network file systems cannot lock folders.
             with suppress(OSError):
                 fcntl.flock(folder, fcntl.LOCK_EX)
             yield
+
+    @contextmanager
+    def _open_folder(self) -> Iterator[int]:
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield folder
         finally:
             os.close(folder)
 
-    def _write(self, kept: StoredSecret) -> None:
-        temporary = self._write_temporary(kept.to_json().encode() + b"\n")
+    def _write(self, stored: StoredSecret) -> None:
+        temporary = self._write_temporary(stored.to_json().encode() + b"\n")
         try:
-            # Whoever reads finds the old secrets or the new ones, and never a part of them.
+            # Atomic: readers see the old content or the new one.
             temporary.replace(self.path)
         except BaseException:
             temporary.unlink()
             raise
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
+        with self._open_folder() as folder:
             os.fsync(folder)
-        finally:
-            os.close(folder)
 
     def _write_temporary(self, content: bytes) -> Path:
-        """Write a new file beside the real one, which nobody else could read at any moment."""
+        """Write a new file in the same folder; only its owner can read it, from the first byte on."""
         path = self.path.with_name(f".{self.path.name}.{token_hex(4)}")
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
         try:
@@ -210,28 +208,25 @@ class FileSecretStore(SecretStore):
 
 
 class CallableSecretStore(SecretStore):
-    """Hands a secret to a function, which is called again if it raises.
-
-    :param take: the function.
-    """
+    """Passes a secret to a function, which is called again if it raises an exception."""
 
     is_readable = False
 
-    def __init__(self, take: Callable[[SecretStr], object]) -> None:
-        super().__init__(describe_function(take))
-        self._take = take
+    def __init__(self, function: Callable[[SecretStr], object]) -> None:
+        super().__init__(describe_function(function))
+        self._function = function
 
     def _check_location(self) -> None:
-        """What a function does is not known before it is called."""
+        """Check nothing: only a call shows whether the function works."""
 
     def _read(self) -> None:
         return None
 
-    def _write(self, kept: StoredSecret) -> None:
-        result = self._take(kept.signing_secret)
+    def _write(self, stored: StoredSecret) -> None:
+        result = self._function(stored.signing_secret)
         if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
             if inspect.iscoroutine(result):
-                # Python complains of one that is neither awaited nor closed.
+                # Python warns of coroutines that are neither awaited nor closed.
                 result.close()
             raise self.error(
                 f"it gave back a {type(result).__name__}, which nobody runs here, so the secret is not kept. Give a "
@@ -239,21 +234,13 @@ class CallableSecretStore(SecretStore):
             )
 
 
-def describe_function(take: Callable[..., object]) -> str:
-    """Name a function, for messages: a repr may show what it was bound to.
-
-    :param take: the function, or what is called like one.
-    :return: what it is, in words.
-    """
-    return f"function {getattr(take, '__qualname__', None) or type(take).__qualname__}"
+def describe_function(function: Callable[..., object]) -> str:
+    """Return a function's name for messages. Its repr may show bound arguments, which may be secrets."""
+    return f"function {getattr(function, '__qualname__', None) or type(function).__qualname__}"
 
 
-def describe_hidden(given: object) -> str:
-    """Describe a value without showing it, because a user may have given the secret instead of its place.
-
-    :param given: the value.
-    :return: its kind, in words.
-    """
-    if isinstance(given, str):
-        return "a text that is not shown, because it may be the secret" if given else "an empty text"
-    return f"a value of the type {type(given).__name__}"
+def describe_hidden(value: object) -> str:
+    """Describe a value without showing it: users may pass the secret itself instead of its destination."""
+    if isinstance(value, str):
+        return "a text that is not shown, because it may be the secret" if value else "an empty text"
+    return f"a value of the type {type(value).__name__}"

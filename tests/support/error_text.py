@@ -1,0 +1,14 @@
+"""What a log could show of an error."""
+
+from __future__ import annotations
+
+import traceback
+
+
+def error_text(error: BaseException) -> str:
+    """The traceback of an error, and the repr of each error in its chain."""
+    chain = ["".join(traceback.format_exception(error)), repr(error)]
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+        chain.append(repr(error))
+    return "\n".join(chain)
