@@ -99,10 +99,10 @@ def run(interval: float, *, hinted: bool) -> str:
             planasonix.subscribe(url, events=["job.succeeded"])
         for number in range(WAITS):
             name = f"conn_{number}"
-            planasonix.world.add_connection(name)
+            planasonix.workspace.add_connection(name)
             seconds = SHORTEST + (LONGEST - SHORTEST) * number / WAITS
             planasonix.plan(name, queued_seconds=0, running_seconds=seconds)
-            planasonix.world.start_sync(name)
+            planasonix.workspace.start_sync(name)
         late = asyncio.run(measure(planasonix, interval, hints if hinted else None))
         minutely = len(planasonix.requests) * 60 / LONGEST
     reads = f"{60 / READ_EVERY:.0f}" if hinted else "0"

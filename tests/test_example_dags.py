@@ -67,7 +67,7 @@ def test_planasonix_backfill_by_month(planasonix: Planasonix) -> None:
 
 
 def test_planasonix_wait_for_others(planasonix: Planasonix) -> None:
-    planasonix.simulator.world.start_sync(ORDERS)
+    planasonix.simulator.workspace.start_sync(ORDERS)
     runs_to_its_end("planasonix_wait_for_others")
     assert planasonix.assert_started("conn_demo_01").status == "succeeded"
     assert not planasonix.assert_started(ORDERS).is_cancelled
@@ -80,7 +80,7 @@ def test_planasonix_wait_for_others(planasonix: Planasonix) -> None:
 def test_the_run_of_planasonix_wait_for_others_fails_with_the_wait(
     planasonix: Planasonix, seconds: float, end: str
 ) -> None:
-    planasonix.simulator.world.start_sync(ORDERS)
+    planasonix.simulator.workspace.start_sync(ORDERS)
     planasonix.will_fail("conn_demo_01", takes=seconds)
     runs_to_its_end("planasonix_wait_for_others", state="failed")
     assert planasonix.assert_started("conn_demo_01").status == end
@@ -141,7 +141,7 @@ def test_planasonix_webhook(planasonix: Planasonix) -> None:
     place = secret_store("variable:planasonix_webhook_secret")
     for _ in range(2):
         runs_to_its_end("planasonix_webhook")
-        (webhook,) = planasonix.simulator.world.webhooks.all()
+        (webhook,) = planasonix.simulator.workspace.webhooks.all()
         kept = place.load()
         assert kept is not None
         assert kept.webhook_id == webhook.id
@@ -159,7 +159,7 @@ def test_planasonix_receiver(planasonix: Planasonix, monkeypatch: pytest.MonkeyP
         receiver = PlanasonixReceiverHook("planasonix_orders").get_receiver()
         assert receiver is not None
         assert len(receiver.secrets) == known
-    (webhook,) = planasonix.simulator.world.webhooks.all()
+    (webhook,) = planasonix.simulator.workspace.webhooks.all()
     assert webhook.url.endswith("/planasonix/webhook/planasonix_orders")
     report: Any = runpy.run_path(str(DAGS_FOLDER / "planasonix_receiver.py"))["report"]
     assert str(getattr(report.test().state, "value", None)) == "success"

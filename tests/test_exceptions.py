@@ -156,7 +156,7 @@ class TestAnExceptionOfABackfill:
 class TestAnExceptionOfACancel:
     def test_names_what_was_to_be_cancelled(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: PlanasonixCancelJobOperator(task_id="stop", job_id=job.id, poll_interval=0.03, timeout=0.2))
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert told_by(run) == job_of(simulator)
@@ -170,7 +170,7 @@ class TestAnExceptionOfACancel:
 class TestAnExceptionOfASensor:
     def test_names_the_job_that_failed(self, simulator: Simulator, way: dict[str, Any]) -> None:
         simulator.plan(CONNECTION, running_seconds=0.1, outcome="failed", code="source_unreachable")
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: PlanasonixJobSensor(task_id="wait", job_id=job.id, poke_interval=0.03, **way))
         assert isinstance(run.error, AirflowFailException)
         assert told_by(run) == job_of(simulator, code="source_unreachable")
@@ -182,7 +182,7 @@ class TestAnExceptionOfASensor:
         self, simulator: Simulator, way: dict[str, Any], option: dict[str, Any], kind: type[Exception]
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         run = drive(
             lambda: PlanasonixJobSensor(task_id="wait", job_id=job.id, poke_interval=0.03, timeout=0.5, **way, **option)
         )
@@ -191,7 +191,7 @@ class TestAnExceptionOfASensor:
 
     def test_names_the_backfill_that_failed(self, simulator: Simulator, way: dict[str, Any]) -> None:
         simulator.plan_backfill(CONNECTION, jobs=2, queued_seconds=0, job_seconds=0.05, failing_jobs=[1])
-        made = simulator.world.start_backfill(CONNECTION, WINDOW)
+        made = simulator.workspace.start_backfill(CONNECTION, WINDOW)
         run = drive(lambda: PlanasonixBackfillSensor(task_id="wait", backfill_id=made.id, poke_interval=0.03, **way))
         failed = (simulator.backfills()[0].job_ids or [])[1]
         assert (told_by(run)["backfill_id"], told_by(run)["job_id"], told_by(run)["code"]) == (
@@ -216,7 +216,7 @@ class TestAnExceptionOfASensor:
 
     def test_names_the_sync_that_failed(self, simulator: Simulator, way: dict[str, Any]) -> None:
         simulator.plan(CONNECTION, running_seconds=0, outcome="failed", code="source_unreachable")
-        simulator.world.start_sync(CONNECTION)
+        simulator.workspace.start_sync(CONNECTION)
         run = drive(
             lambda: PlanasonixSyncSensor(
                 task_id="wait",

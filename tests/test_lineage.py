@@ -151,7 +151,7 @@ class TestASync:
         self, simulator: Simulator, see: Callable[..., Seen]
     ) -> None:
         for number, connection_id in enumerate(("conn_a", "conn_b")):
-            simulator.world.add_connection(connection_id)
+            simulator.workspace.add_connection(connection_id)
             simulator.plan(connection_id, tables={"public.orders": number})
             seen = see(sync, connection_id=connection_id, ti={"map_index": number})
             assert [name for _, name in seen.names("outputs")] == [f"connections/{connection_id}/tables/public.orders"]
@@ -235,7 +235,7 @@ class TestASyncThatDoesNotSucceed:
         self, simulator: Simulator, see: Callable[..., Seen], deferrable: bool
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        with meanwhile(lambda: simulator.world.cancel(simulator.jobs()[0].id), once=is_asked(simulator, "get_job")):
+        with meanwhile(lambda: simulator.workspace.cancel(simulator.jobs()[0].id), once=is_asked(simulator, "get_job")):
             seen = see(sync, deferrable=deferrable)
         assert seen.facets["planasonix_work"]["status"] == "cancelled"
         assert "was cancelled before it was done" in seen.facets["errorMessage"]["message"]

@@ -66,7 +66,7 @@ def test_where_nobody_reads_what_is_said_the_answer_is_given(simulator: Simulato
 
 
 def test_what_cannot_be_written_in_ascii_does_not_lose_the_job(simulator: Simulator) -> None:
-    simulator.world.add_connection("conn_\u00e9")
+    simulator.workspace.add_connection("conn_\u00e9")
     command = [sys.executable, "-m", "planasonix_provider", "sync", "conn_\u00e9", "-o", "json"]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     ran = subprocess.run(command, capture_output=True, timeout=250, env=environment)

@@ -45,8 +45,8 @@ SUBJECTS = ("sync", "backfill", "job sensor", "backfill sensor")
 def start(subject: str, simulator: Simulator) -> str:
     """Start what a sensor waits for, as somebody else would."""
     if subject == "job sensor":
-        return simulator.world.start_sync(CONNECTION).id
-    return simulator.world.start_backfill(CONNECTION, BackfillBody.model_validate(WINDOW)).id
+        return simulator.workspace.start_sync(CONNECTION).id
+    return simulator.workspace.start_backfill(CONNECTION, BackfillBody.model_validate(WINDOW)).id
 
 
 def task(subject: str, way: dict[str, Any], work_id: str, timeout: float) -> Callable[[], BaseOperator]:
@@ -82,18 +82,18 @@ def prepare(outcome: str, simulator: Simulator) -> None:
 
 def cancel_after(simulator: Simulator, minutes: int) -> None:
     """Let somebody else cancel the work once it was looked at for some minutes."""
-    began = simulator.world.clock()
-    now = simulator.world.clock
+    began = simulator.workspace.clock()
+    now = simulator.workspace.clock
 
     def clock() -> Any:
         moment = now()
         if (moment - began).total_seconds() >= minutes * MINUTE:
-            simulator.world.clock = now
+            simulator.workspace.clock = now
             for job in simulator.jobs():
-                simulator.world.cancel(job.id)
+                simulator.workspace.cancel(job.id)
         return moment
 
-    simulator.world.clock = clock
+    simulator.workspace.clock = clock
 
 
 def run(subject: str, outcome: str, way: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> tuple[Run, Any]:

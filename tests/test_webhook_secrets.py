@@ -34,7 +34,7 @@ OWN = SecretStr("whsec_of_my_own_1234567890")
 
 def secrets_of(simulator: Simulator) -> list[str]:
     """The signing secrets of all subscriptions, deleted ones too, as they are now."""
-    return [one.secret.get_secret_value() for one in simulator.world.webhooks._subscriptions.newest_first()]
+    return [one.secret.get_secret_value() for one in simulator.workspace.webhooks._subscriptions.newest_first()]
 
 
 def whole(error: BaseException) -> str:
@@ -140,7 +140,7 @@ class TestCreating:
         with pytest.raises(PlanasonixSecretError, match=f"it holds the secret of webhook {first.id}"):
             rotate_secret(hook, other.id, to=place)
         assert place.load() == before
-        assert len(simulator.world.webhooks.all()) == 2
+        assert len(simulator.workspace.webhooks.all()) == 2
         hook.delete_webhook(first.id)
         rotate_secret(hook, other.id, to=place)
         assert (kept := place.load()) is not None
@@ -163,7 +163,7 @@ class TestCreating:
         monkeypatch.setattr(webhook_secrets, "create_without_storing", create_after_another)
         with pytest.raises(PlanasonixSecretError, match=r"holds the secret of webhook .* was deleted again: nothing"):
             create_webhook(hook, URL, events=EVENTS, to=place, sleep=lambda _: None)
-        assert [webhook.id for webhook in simulator.world.webhooks.all()] == [made[0].id]
+        assert [webhook.id for webhook in simulator.workspace.webhooks.all()] == [made[0].id]
         assert (kept := place.load()) is not None
         assert kept.webhook_id == made[0].id
 
@@ -174,7 +174,7 @@ class TestCreating:
 
         with pytest.raises(PlanasonixSecretError, match=r"gave back a coroutine.*deleted again: nothing was created"):
             create_webhook(hook, URL, events=EVENTS, to=lambda secret: put(secret), sleep=lambda _: None)
-        assert simulator.world.webhooks.all() == []
+        assert simulator.workspace.webhooks.all() == []
 
     def test_tries_to_keep_it_three_times(
         self, hook: PlanasonixHook, simulator: Simulator, pauses: list[float]
@@ -189,7 +189,7 @@ class TestCreating:
     ) -> None:
         with pytest.raises(PlanasonixSecretError, match=r"No space left on device.*deleted again: nothing was created"):
             create_webhook(hook, URL, events=EVENTS, to=Receiver(fails=9), sleep=pauses.append)
-        assert simulator.world.webhooks.all() == []
+        assert simulator.workspace.webhooks.all() == []
 
     def test_deletes_it_though_the_answer_to_that_is_lost(
         self, hook: PlanasonixHook, simulator: Simulator, pauses: list[float]
@@ -197,7 +197,7 @@ class TestCreating:
         simulator.fail("reset", route="delete_webhook", when="after")
         with pytest.raises(PlanasonixSecretError, match="deleted again: nothing was created"):
             create_webhook(hook, URL, events=EVENTS, to=Receiver(fails=9), sleep=pauses.append)
-        assert simulator.world.webhooks.all() == []
+        assert simulator.workspace.webhooks.all() == []
 
     def test_names_what_it_could_not_delete_again(
         self, hook: PlanasonixHook, simulator: Simulator, pauses: list[float]
@@ -205,7 +205,7 @@ class TestCreating:
         simulator.fail("status", route="delete_webhook", status=403, times=None)
         with pytest.raises(PlanasonixSecretError) as failed:
             create_webhook(hook, URL, events=EVENTS, to=Receiver(fails=9), sleep=pauses.append)
-        (webhook,) = simulator.world.webhooks.all()
+        (webhook,) = simulator.workspace.webhooks.all()
         assert f"Nobody knows the secret of the new webhook {webhook.id}" in str(failed.value)
         assert "answered 403" in str(failed.value)
         assert "delete it, or rotate its secret" in str(failed.value)
@@ -225,7 +225,7 @@ class TestCreating:
     def test_is_repeated_where_it_surely_created_nothing(self, hook: PlanasonixHook, simulator: Simulator) -> None:
         simulator.fail("status", route="create_webhook", status=503, headers={"Retry-After": "0"})
         create_webhook(hook, URL, events=EVENTS, to=Receiver())
-        assert len(simulator.world.webhooks.all()) == 1
+        assert len(simulator.workspace.webhooks.all()) == 1
 
     def test_says_what_the_api_refuses(self, hook: PlanasonixHook, simulator: Simulator) -> None:
         simulator.fail("status", route="create_webhook", status=403)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from planasonix_provider.simulator.airflow_connection import export_line
 from planasonix_provider.simulator.hosts import ANY_HOST, host_name
-from planasonix_provider.simulator.model.retention import KEEP
+from planasonix_provider.simulator.model.retention import DEFAULT_KEEP
 
 if TYPE_CHECKING:
     from planasonix_provider.simulator import Simulator
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(_welcome(simulator), flush=True)
     stopped.wait()
     simulator.stop()
-    simulator.world.close()
+    simulator.workspace.close()
     return 0
 
 
@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--keep",
         type=count,
-        default=KEEP,
+        default=DEFAULT_KEEP,
         metavar="N",
         help="how many jobs that are over it keeps (default: %(default)s)",
     )
@@ -221,7 +221,7 @@ def _within(number: float, least: int, most: int) -> float:
 
 def _welcome(simulator: Simulator) -> str:
     url = simulator.url
-    connections = "\n".join(f"  {connection_id}" for connection_id in simulator.world.connections)
+    connections = "\n".join(f"  {connection_id}" for connection_id in simulator.workspace.connections)
     return f"""\
 Planasonix simulator at {url}
 API key: {simulator.api_key}

@@ -11,7 +11,7 @@ from planasonix_provider.simulator.model.api_errors import ApiError
 _HARMLESS = ("GET", "HEAD", "OPTIONS")
 
 
-async def refuse_other_sites(request: Request) -> None:
+async def forbid_cross_site_requests(request: Request) -> None:
     """Refuse what a page of another site sends: whoever develops DAGs visits others too, in the same browser.
 
     A browser tells where a request comes from, in ``Sec-Fetch-Site`` or at least in ``Origin``; what tells neither is

@@ -48,7 +48,7 @@ def host_names(parameter: str, hosts: Iterable[str]) -> frozenset[str]:
         raise ValueError(f"{parameter}: {error}") from None
 
 
-def refuse_other_hosts(headers: Iterable[tuple[bytes, bytes]], allowed: Collection[str]) -> None:
+def check_host_header(headers: Iterable[tuple[bytes, bytes]], allowed: Collection[str]) -> None:
     """Refuse a request that is not addressed to the simulator by a name of its own.
 
     With DNS rebinding, a web page gives its own name the simulator's address. The browser then takes both for one site,

@@ -23,7 +23,7 @@ from planasonix_provider.simulator.api.request_log import LoggedRequest
 from planasonix_provider.simulator.hosts import ANY_HOST, host_names
 from planasonix_provider.simulator.model.backfill_plans import BackfillPlan, BackfillPlanChanges
 from planasonix_provider.simulator.model.clock_and_ids import Clock, Ids, random_id, utc_now
-from planasonix_provider.simulator.model.retention import KEEP
+from planasonix_provider.simulator.model.retention import DEFAULT_KEEP
 from planasonix_provider.simulator.model.simulated_jobs import Plan, PlanChanges
 from planasonix_provider.simulator.model.workspace import API_KEY, Workspace
 from planasonix_provider.simulator.webhooks.deliveries import SentDelivery
@@ -86,7 +86,7 @@ class Simulator:
         api_key: str = API_KEY,
         connections: Iterable[str] = (),
         rate_limit: int = 1200,
-        keep: int = KEEP,
+        keep: int = DEFAULT_KEEP,
         clock: Clock | None = None,
         ids: Ids | None = None,
         state: Path | None = None,
@@ -99,7 +99,7 @@ class Simulator:
         receivers = set(webhook_hosts)
         receiver_hosts = None if ANY_HOST in receivers else host_names("webhook_hosts", receivers)
         plan = Plan(running_seconds=job_seconds, queued_seconds=queued_seconds, cancelling_seconds=cancelling_seconds)
-        self.world = Workspace(
+        self.workspace = Workspace(
             clock=clock or utc_now,
             ids=ids or random_id,
             api_key=api_key,
@@ -110,12 +110,12 @@ class Simulator:
             show_metadata=show_metadata,
         )
         self.faults = Faults()
-        self.limits = PerKeyRateLimit(self.world.clock, rate_limit)
+        self.rate_limit = PerKeyRateLimit(self.workspace.clock, rate_limit)
         self._app = create_app(
-            self.world, faults=self.faults, limits=self.limits, airflow_url=airflow_url, allowed_hosts=own_hosts
+            self.workspace, faults=self.faults, rate_limit=self.rate_limit, airflow_url=airflow_url, allowed_hosts=own_hosts
         )
-        self._gate: RequestPipeline = self._app.state.gate
-        self._courier = WebhookSender(self.world.webhooks, receiver_hosts)
+        self._pipeline: RequestPipeline = self._app.state.pipeline
+        self._webhook_sender = WebhookSender(self.workspace.webhooks, receiver_hosts)
         self._address = (host, port)
         self._server: _Server | None = None
         self._url: str | None = None
@@ -130,7 +130,7 @@ class Simulator:
     ) -> None:
         """Stop the server, and let go of its file."""
         self.stop()
-        self.world.close()
+        self.workspace.close()
 
     def start(self) -> None:
         """Start the server, and return once it answers.
@@ -145,11 +145,11 @@ class Simulator:
         self._url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self._server = _Server(self._app, listener)
         self._server.start()
-        self._courier.start()
+        self._webhook_sender.start()
 
     def stop(self) -> None:
         """Stop the server at once: open connections are dropped, hanging answers never come. What happened stays."""
-        self._courier.stop()
+        self._webhook_sender.stop()
         if self._server is not None:
             self._server.stop()
             self._server = self._url = None
@@ -167,12 +167,12 @@ class Simulator:
     @property
     def api_key(self) -> str:
         """The key that exists from the start."""
-        return self.world.api_key
+        return self.workspace.api_key
 
     @property
     def requests(self) -> list[LoggedRequest]:
         """The newest requests of the API, in the order in which they came."""
-        return self._gate.log.requests()
+        return self._pipeline.log.requests()
 
     def airflow_connection(self) -> dict[str, Any]:
         """Describe the Airflow connection to this simulator.
@@ -191,7 +191,7 @@ class Simulator:
         :raises ValueError: if a name or a value is not allowed.
         :raises Refused: if there is no such connection.
         """
-        return self.world.plan(connection_id, times=times, **changes)
+        return self.workspace.plan(connection_id, times=times, **changes)
 
     def plan_backfill(
         self, connection_id: str, *, times: int | None = 1, **changes: Unpack[BackfillPlanChanges]
@@ -205,7 +205,7 @@ class Simulator:
         :raises ValueError: if a name or a value is not allowed.
         :raises Refused: if there is no such connection.
         """
-        return self.world.plan_backfill(connection_id, times=times, **changes)
+        return self.workspace.plan_backfill(connection_id, times=times, **changes)
 
     def fail(
         self,
@@ -254,14 +254,14 @@ class Simulator:
         :param job_id: its id.
         :return: the job as it is now.
         """
-        return self.world.job(job_id)
+        return self.workspace.job(job_id)
 
     def jobs(self) -> list[Job]:
         """Look at all jobs.
 
         :return: the jobs as they are now, newest first.
         """
-        return self.world.jobs()
+        return self.workspace.jobs()
 
     def fail_job(self, job_id: str, *, code: str | None = None, message: str | None = None) -> Job:
         """Make a job fail at once, whatever was planned for it, as :meth:`.World.fail_job`.
@@ -272,7 +272,7 @@ class Simulator:
         :return: the job as it is now.
         :raises Refused: if there is no such job, it is over, or its end was requested.
         """
-        return self.world.fail_job(job_id, code=code, message=message)
+        return self.workspace.fail_job(job_id, code=code, message=message)
 
     def slow_job(self, job_id: str, seconds: float) -> Job:
         """Let a job take longer, as :meth:`.World.slow_job`.
@@ -283,7 +283,7 @@ class Simulator:
         :raises ValueError: if that is not above 0, or is more than a year with what it was given before.
         :raises Refused: if there is no such job, it is over, or its end was requested.
         """
-        return self.world.slow_job(job_id, seconds)
+        return self.workspace.slow_job(job_id, seconds)
 
     def backfill(self, backfill_id: str) -> Backfill:
         """Look at a backfill.
@@ -291,14 +291,14 @@ class Simulator:
         :param backfill_id: its id.
         :return: the backfill as it is now.
         """
-        return self.world.backfill(backfill_id)
+        return self.workspace.backfill(backfill_id)
 
     def backfills(self) -> list[Backfill]:
         """Look at all backfills.
 
         :return: the backfills as they are now, newest first.
         """
-        return self.world.backfills()
+        return self.workspace.backfills()
 
     def subscribe(self, url: str, events: Iterable[str], *, secret: str | None = None) -> NewWebhook:
         """Subscribe a URL to events, as the API's own route does.
@@ -310,18 +310,18 @@ class Simulator:
         :raises ValueError: if a value is not allowed.
         """
         given = {} if secret is None else {"secret": secret}
-        return self.world.webhooks.create(WebhookRequestBody(url=url, events=list(events), **given))
+        return self.workspace.webhooks.create(WebhookRequestBody(url=url, events=list(events), **given))
 
     def deliveries(self) -> list[SentDelivery]:
         """Look at what was sent, or is to be sent, to those who subscribed.
 
         :return: the deliveries as they are now, newest first.
         """
-        return self.world.webhooks.outbox.all()
+        return self.workspace.webhooks.outbox.all()
 
     def reset(self) -> None:
         """Forget all that happened, and all that was ordered; the server keeps running."""
-        self._gate.reset()
+        self._pipeline.reset()
 
 
 class _Config(uvicorn.Config):

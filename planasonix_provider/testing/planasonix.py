@@ -40,7 +40,7 @@ class Planasonix:
     """
 
     def __init__(self, simulator: Simulator, travel: TravelledClock, patch: pytest.MonkeyPatch) -> None:
-        self._later = PlannedStarts(simulator.world, patch)
+        self._later = PlannedStarts(simulator.workspace, patch)
         self.simulator = simulator
         self._travel = travel
         self._patch = patch
@@ -62,7 +62,7 @@ class Planasonix:
         :raises ValueError: if an id is invalid.
         """
         for connection_id in connection_ids:
-            self.simulator.world.add_connection(validators.identifier("connection_id", connection_id))
+            self.simulator.workspace.add_connection(validators.identifier("connection_id", connection_id))
 
     def will_succeed(
         self,
@@ -159,7 +159,7 @@ class Planasonix:
         """
         self.add_connections(connection_id)
         wanted = normalize(kind, parameters)
-        world = self.simulator.world
+        world = self.simulator.workspace
         start: Callable[[], object]
         if kind == "backfill":
             start = partial(world.start_backfill, connection_id, BackfillBody(**wanted))
@@ -226,7 +226,7 @@ class Planasonix:
         wanted = normalize(kind, parameters)
         return [
             start
-            for start in started_work(self.simulator.world)
+            for start in started_work(self.simulator.workspace)
             if connection_id in (None, start.connection_id)
             and kind in (None, start.kind)
             and start.has_parameters(wanted)
@@ -281,7 +281,7 @@ class Planasonix:
 
     def _fail(self, what: str) -> None:
         __tracebackhide__ = True
-        everything = describe_all(started_work(self.simulator.world))
+        everything = describe_all(started_work(self.simulator.workspace))
         pytest.fail(f"{what[0].upper()}{what[1:]}. What was started:\n{everything}", pytrace=True)
 
 
@@ -297,7 +297,7 @@ def use_simulator(simulator: Simulator) -> Iterator[Planasonix]:
     """Reset a running simulator and lead tasks and clock to it for one test."""
     with pytest.MonkeyPatch.context() as patch, travel_time() as travel:
         simulator.reset()
-        skip_polls(simulator.world, patch)
+        skip_polls(simulator.workspace, patch)
         # Rate limiters belong to one test.
         patch.setattr(rate_limiter, "_rate_limiters", {})
         patch.setattr(client, "_options", _only_to(simulator, client._options))

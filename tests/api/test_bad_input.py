@@ -258,8 +258,8 @@ def test_events_that_this_version_knows_are_no_warning(caplog: pytest.LogCapture
 
 
 def test_a_cursor_of_another_list_is_refused_by_the_api_and_told(way: Way, simulator: Simulator) -> None:
-    for connection_id in simulator.world.connections[:2]:
-        simulator.world.start_sync(connection_id)
+    for connection_id in simulator.workspace.connections[:2]:
+        simulator.workspace.start_sync(connection_id)
     here = account(simulator.url, api_key=SecretStr(simulator.api_key))
     cursor = way.call(here, lambda client: client.send(routes.list_jobs(limit=1))).cursor
     for request, problem in (

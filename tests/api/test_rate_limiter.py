@@ -31,7 +31,7 @@ class Key:
 
     def ask(self, pace: RateLimiter | None = None) -> bool:
         """Ask for something with the key, and let a process learn from the answer."""
-        allowance = self.limits.take("key")
+        allowance = self.limits.consume("key")
         self.asked += 1
         self.refused += allowance.is_exceeded
         headers = {name.lower(): value for name, value in allowance.headers.items()}

@@ -39,18 +39,18 @@ class Stage:
 
     def sync(self, connection_id: str = "conn_demo_01", **body: object) -> str:
         """Start a sync."""
-        return self.planasonix.world.start_sync(connection_id, SyncRequestBody.model_validate(body)).id
+        return self.planasonix.workspace.start_sync(connection_id, SyncRequestBody.model_validate(body)).id
 
     def backfill(self, connection_id: str = "conn_demo_01", **more: object) -> str:
         """Start a backfill."""
         body = {"start_at": "2024-01-01", "end_at": "2025-01-01", **more}
-        return self.planasonix.world.start_backfill(connection_id, BackfillRequestBody.model_validate(body)).id
+        return self.planasonix.workspace.start_backfill(connection_id, BackfillRequestBody.model_validate(body)).id
 
     def fill(self) -> dict[str, str]:
         """Let something of each kind happen, and give the paths of all pages by their names."""
         planasonix = self.planasonix
         planasonix.reset()
-        planasonix.world.configure(webhook_attempts=1)
+        planasonix.workspace.configure(webhook_attempts=1)
         webhook = planasonix.subscribe(RECEIVER, ["job.failed", "backfill.completed"]).id
         planasonix.plan("conn_demo_02", outcome="failed", code="source_unreachable", message="No route to host.")
         failed = self.sync("conn_demo_02", pipeline_id="pl_1", metadata=TASK)
@@ -58,7 +58,7 @@ class Stage:
         planasonix.plan("conn_demo_03", tables={"orders": 44_802, "order_items": 120_331}, warnings=[warning])
         succeeded = self.sync("conn_demo_03", metadata={**TASK, "map_index": 3})
         cancelled = self.sync("conn_demo_04")
-        planasonix.world.cancel(cancelled)
+        planasonix.workspace.cancel(cancelled)
         self.move(30)
         planasonix.plan_backfill("conn_demo_05", jobs=60, job_seconds=20)
         backfill = self.backfill("conn_demo_05", metadata=TASK, tables=["orders", "order_items"])

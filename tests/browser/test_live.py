@@ -88,7 +88,7 @@ def test_a_page_of_what_is_over_asks_no_more(page: Page, stage: Stage) -> None:
 
 
 def test_a_row_stays_the_same_one_when_others_come(page: Page, stage: Stage) -> None:
-    stage.planasonix.world.configure(conflict="allowed")
+    stage.planasonix.workspace.configure(conflict="allowed")
     first = stage.sync()
     page.goto("/jobs")
     link = page.get_by_role("link", name=first)
@@ -204,7 +204,7 @@ def test_nothing_that_a_job_is_given_runs(page: Page, stage: Stage) -> None:
     page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    stage.planasonix.world.add_connection(attack)
+    stage.planasonix.workspace.add_connection(attack)
     stage.planasonix.plan(attack, outcome="failed", message=attack, queued_seconds=0, tables={attack: 1})
     job_id = stage.sync(attack, pipeline_id=attack, metadata={"dag_id": attack, attack: attack})
     for path in ("/", "/jobs?text=script", "/start", f"/jobs/{job_id}"):

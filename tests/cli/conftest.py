@@ -132,8 +132,8 @@ def between_two_tries(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]
 @pytest.fixture
 def end_all_jobs(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Lets an hour pass for Planasonix, when it is called."""
-    now = simulator.world.clock
-    return lambda: monkeypatch.setattr(simulator.world, "clock", lambda: now() + timedelta(hours=1))
+    now = simulator.workspace.clock
+    return lambda: monkeypatch.setattr(simulator.workspace, "clock", lambda: now() + timedelta(hours=1))
 
 
 def press(number: int = signal.SIGINT) -> None:

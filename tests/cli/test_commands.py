@@ -119,9 +119,9 @@ def test_the_definition_costs_airflow_next_to_nothing() -> None:
 @pytest.mark.parametrize("route", EXAMPLE_CALLS)
 def test_each_route_has_a_command(simulator: Simulator, shell: Run, tmp_path: Path, route: str) -> None:
     simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
-    job = simulator.world.start_sync(CONNECTION)
+    job = simulator.workspace.start_sync(CONNECTION)
     window = BackfillRequestBody(start_at="2025-01-01T00:00:00Z", end_at="2025-01-02T00:00:00Z")
-    backfill = simulator.world.start_backfill(CONNECTION, window)
+    backfill = simulator.workspace.start_backfill(CONNECTION, window)
     webhook = simulator.subscribe("https://example.com", ["job.failed"])
     command = EXAMPLE_CALLS[route].command.format(
         connection_id=CONNECTION,

@@ -16,8 +16,8 @@ WINDOW = ("--start-at", "2025-01-01", "--end-at", "2025-03-01")
 class TestLists:
     def test_of_jobs_are_filtered_and_complete(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, times=None, queued_seconds=0, running_seconds=0)
-        ours = [simulator.world.start_sync(CONNECTION).id for _ in range(3)]
-        simulator.world.start_sync("conn_demo_01")
+        ours = [simulator.workspace.start_sync(CONNECTION).id for _ in range(3)]
+        simulator.workspace.start_sync("conn_demo_01")
         ran = shell(
             "jobs", "--connection-id", CONNECTION, "--status", "succeeded", "--since", "2025-01-01", "-o", "json"
         )
@@ -29,7 +29,7 @@ class TestLists:
     def test_say_that_there_may_be_more(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, times=None, queued_seconds=0, running_seconds=0)
         for _ in range(3):
-            simulator.world.start_sync(CONNECTION)
+            simulator.workspace.start_sync(CONNECTION)
         ran = shell("jobs", "--limit", "2", "-o", "json")
         assert len(ran.json) == 2
         assert ran.err == "Listed the newest, 2 at the most: a higher --limit may list more.\n"
@@ -72,7 +72,7 @@ class TestAJob:
     def test_shows_no_api_key_that_planasonix_sends_back(self, simulator: Simulator, shell: Run, form: str) -> None:
         told = f"Bearer {API_KEY} may not read it."
         simulator.plan(CONNECTION, outcome="failed", message=told, queued_seconds=0, running_seconds=0)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         for arguments in (("job", job.id), ("jobs", "--connection-id", CONNECTION)):
             ran = shell(*arguments, "-o", form)
             assert ran.code == 0
@@ -82,27 +82,27 @@ class TestAJob:
 
     def test_is_shown_with_all_that_the_api_says(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, outcome="failed", code="disk_full", queued_seconds=0, running_seconds=0)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         ran = shell("job", job.id, "-o", "json")
         assert ran.code == 0, "the answer is there, whatever it is"
         assert ran.json["error"]["code"] == "disk_full"
         assert "error.code" in shell("job", job.id).out
 
     def test_of_others_can_be_waited_for(self, simulator: Simulator, shell: Run) -> None:
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         ran = shell("job", job.id, *QUICKLY)
         assert (ran.code, ran.json["status"], ran.json["tables_total"]) == (0, "succeeded", 1)
 
     def test_of_others_is_left_by_ctrl_c(self, simulator: Simulator, at_a_terminal: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         ran = at_a_terminal("job", job.id, *QUICKLY, answers=(("is running", press),))
         assert (ran.code, ran.json["status"]) == (130, "running")
         assert "[y/N" not in ran.err
 
     def test_that_failed_before_fails_the_wait(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, outcome="failed", queued_seconds=0, running_seconds=0)
-        assert shell("job", simulator.world.start_sync(CONNECTION).id, *QUICKLY).code == 3
+        assert shell("job", simulator.workspace.start_sync(CONNECTION).id, *QUICKLY).code == 3
 
     def test_that_there_is_not_is_named(self, shell: Run) -> None:
         ran = shell("job", "job_0", "--wait")
@@ -111,7 +111,7 @@ class TestAJob:
 
     def test_has_results(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0, tables={"a": 1, "b": 2})
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         ran = shell("results", job.id, "-o", "json")
         assert (ran.code, ran.json["job_id"]) == (0, job.id)
         assert {table["name"]: table["rows_loaded"] for table in ran.json["tables"]} == {"a": 1, "b": 2}
@@ -121,7 +121,7 @@ class TestResultsOfAJobThatRuns:
     @pytest.fixture
     def job_id(self, simulator: Simulator) -> str:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
-        return simulator.world.start_sync(CONNECTION).id
+        return simulator.workspace.start_sync(CONNECTION).id
 
     def test_are_there_when_it_is_over(self, shell: Run, job_id: str) -> None:
         ran = shell("results", job_id)
@@ -132,7 +132,7 @@ class TestResultsOfAJobThatRuns:
     def test_are_no_more_than_a_part_where_the_api_shows_them(
         self, simulator: Simulator, shell: Run, job_id: str
     ) -> None:
-        simulator.world.configure(results_policy="partial")
+        simulator.workspace.configure(results_policy="partial")
         ran = shell("results", job_id, "-o", "json")
         assert (ran.code, ran.json["status"]) == (0, "running")
         assert ran.err == (
@@ -197,7 +197,7 @@ def test_a_backfill_is_shown_or_waited_for(simulator: Simulator, shell: Run) -> 
 class TestACancel:
     def test_of_a_job_is_asked_for(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         ran = shell("cancel", job.id, "-o", "json")
         assert (ran.code, ran.json["job_id"]) == (0, job.id)
         assert ran.err == f"Job {job.id} was asked to cancel: it is {ran.json['status']}.\n"
@@ -205,12 +205,12 @@ class TestACancel:
 
     def test_that_is_waited_for_is_done_when_it_is_over(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        ran = shell("cancel", simulator.world.start_sync(CONNECTION).id, *QUICKLY)
+        ran = shell("cancel", simulator.workspace.start_sync(CONNECTION).id, *QUICKLY)
         assert (ran.code, ran.json["status"]) == (0, "cancelled")
 
     def test_of_what_is_over_is_no_error(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         ran = shell("cancel", job.id, *QUICKLY)
         assert (ran.code, ran.json["status"]) == (0, "succeeded")
         assert ran.err == f"Job {job.id} is over: it is succeeded.\n"
@@ -222,7 +222,7 @@ class TestACancel:
 
     def test_can_be_left(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         when(simulator, "get_job", press)
         ran = shell("cancel", job.id, *QUICKLY)
         assert (ran.code, ran.json["job_id"]) == (130, job.id)
@@ -233,7 +233,7 @@ class TestACancel:
         self, simulator: Simulator, shell: Run, more: tuple[str, ...]
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         simulator.fail("hang", route="cancel_job", seconds=600)
         when(simulator, "cancel_job", press)
         ran = shell("cancel", job.id, *more)
@@ -250,7 +250,7 @@ class TestACancel:
 
     def test_out_of_time(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
-        ran = shell("cancel", simulator.world.start_sync(CONNECTION).id, *QUICKLY, "--timeout", "0.1")
+        ran = shell("cancel", simulator.workspace.start_sync(CONNECTION).id, *QUICKLY, "--timeout", "0.1")
         assert (ran.code, ran.json["status"]) == (5, "cancelling")
 
     def test_of_a_backfill_cancels_what_it_makes_meanwhile(self, simulator: Simulator, shell: Run) -> None:

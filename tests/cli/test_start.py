@@ -62,13 +62,13 @@ class TestASync:
 
     def test_that_somebody_cancels_is_told_apart(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        when(simulator, "get_job", lambda: simulator.world.cancel(simulator.jobs()[0].id))
+        when(simulator, "get_job", lambda: simulator.workspace.cancel(simulator.jobs()[0].id))
         ran = shell("sync", CONNECTION, "--wait", "--poll-interval", "0.03", "-o", "json")
         assert (ran.code, ran.json["status"]) == (4, "cancelled")
 
     def test_that_is_in_the_way_is_named(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         ran = shell("sync", CONNECTION, "--wait")
         assert (ran.code, ran.out) == (1, "")
         assert ran.err.endswith(f"To wait for it: `python -m planasonix_provider job {job.id} --wait`\n")
@@ -86,7 +86,7 @@ class TestASync:
         def refuse(*_: Any, **__: Any) -> None:
             raise ApiError("sync_in_progress", "a sync is in progress", existing_job_id=job_id)
 
-        monkeypatch.setattr(simulator.world, "start_sync", refuse)
+        monkeypatch.setattr(simulator.workspace, "start_sync", refuse)
         ran = shell("sync", CONNECTION)
         assert ran.code == 1
         assert job_id in ran.last_words

@@ -73,18 +73,18 @@ class World:
         self.now = NOON
         self.ids.clear()
         self.simulator.reset()
-        self.simulator.world.configure(webhook_attempts=1)
+        self.simulator.workspace.configure(webhook_attempts=1)
         self.simulator.subscribe("https://example.com", ["job.failed"])
-        self.simulator.world.start_sync(CONNECTION)
-        self.simulator.world.start_backfill(CONNECTION, BackfillRequestBody.model_validate(WINDOW))
+        self.simulator.workspace.start_sync(CONNECTION)
+        self.simulator.workspace.start_backfill(CONNECTION, BackfillRequestBody.model_validate(WINDOW))
 
     def go_on(self) -> None:
         """Let a second pass, in which every other delivery arrives."""
         self.now += timedelta(seconds=1)
-        self.simulator.world.webhooks.look()
-        outbox = self.simulator.world.webhooks.outbox
+        self.simulator.workspace.webhooks.advance()
+        outbox = self.simulator.workspace.webhooks.outbox
         for parcel in outbox.due():
-            outbox.record(parcel, (200, 503)[parcel.position % 2])
+            outbox.record_attempt(parcel, (200, 503)[parcel.position % 2])
 
     @property
     def call(self) -> dict[str, Any]:

@@ -329,14 +329,14 @@ class TestATask:
 
     def test_that_is_skipped_tells_airflow_nothing(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        simulator.world.start_sync(CONNECTION)
+        simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: sync(on_conflict="skip", outlets=[asset(simulator, "orders"), AssetAlias("loaded")]))
         assert isinstance(run.error, AirflowSkipException)
         assert len(run.outlet_events) == 0
 
     def test_that_attaches_to_the_job_of_others_tells_of_that(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0.5, tables={"orders": 7})
-        theirs = simulator.world.start_sync(CONNECTION)
+        theirs = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: sync(deferrable=deferrable, on_conflict="attach", outlets=[asset(simulator, "orders")]))
         ((_, extra),) = sent(run)
         assert (extra["job_id"], extra["rows_loaded"]) == (theirs.id, 7)

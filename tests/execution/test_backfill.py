@@ -161,7 +161,7 @@ class TestABackfillThatDoesNot:
 
         def cancel() -> None:
             for job in simulator.jobs():
-                simulator.world.cancel(job.id)
+                simulator.workspace.cancel(job.id)
 
         with meanwhile(cancel, once=is_asked(simulator, "get_backfill")):
             run = drive(lambda: backfill(deferrable=deferrable))

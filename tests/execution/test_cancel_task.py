@@ -27,7 +27,7 @@ def cancel(**parameters: Any) -> PlanasonixCancelJobOperator:
 class TestAJob:
     def test_is_cancelled_and_waited_for(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=0.1)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: cancel(job_id=job.id))
         assert run.error is None
         assert simulator.job(job.id).status == "cancelled"
@@ -37,7 +37,7 @@ class TestAJob:
 
     def test_is_not_waited_for_where_the_task_is_told_so(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: cancel(job_id=job.id, wait_for_completion=False))
         assert run.result["status"] == "cancelling"
         assert routes_asked(simulator) == ["cancel_job"]
@@ -45,7 +45,7 @@ class TestAJob:
     @pytest.mark.parametrize("outcome", ["succeeded", "failed"])
     def test_that_is_over_already_is_left_as_it_is(self, simulator: Simulator, outcome: Any) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0, outcome=outcome)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: cancel(job_id=job.id))
         assert run.error is None
         assert (run.result["status"], run.result["metrics"]["rows_loaded"] is not None) == (outcome, True)
@@ -58,7 +58,7 @@ class TestAJob:
 
     def test_is_cancelled_through_faults(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         simulator.fail("reset", route="cancel_job", when="after", times=2)
         simulator.fail("status", route="get_job", status=503, times=3)
         assert drive(lambda: cancel(job_id=job.id)).error is None
@@ -71,7 +71,7 @@ class TestAJob:
     @pytest.mark.usefixtures("travel")
     def test_that_takes_too_long_to_end_fails_the_task(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: cancel(job_id=job.id, timeout=timedelta(seconds=0.2)))
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert f"Job {job.id} was not over by" in str(run.error)
@@ -105,7 +105,7 @@ class TestABackfill:
         simulator.plan_backfill(
             CONNECTION, queued_seconds=0, jobs=9, job_seconds=60, jobs_after_cancel=3, cancelling_seconds=0.2
         )
-        backfill = simulator.world.start_backfill(CONNECTION, WINDOW)
+        backfill = simulator.workspace.start_backfill(CONNECTION, WINDOW)
         run = drive(lambda: cancel(backfill_id=backfill.id))
         assert run.error is None
         assert simulator.backfill(backfill.id).status == "cancelled"
@@ -114,10 +114,10 @@ class TestABackfill:
 
     def test_has_an_old_job_found_among_many_that_ended(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=60, parallel=60, job_seconds=60)
-        backfill = simulator.world.start_backfill(CONNECTION, WINDOW)
+        backfill = simulator.workspace.start_backfill(CONNECTION, WINDOW)
         oldest, *others = simulator.backfill(backfill.id).job_ids or []
         for job_id in others:
-            simulator.world.cancel(job_id)
+            simulator.workspace.cancel(job_id)
         run = drive(lambda: cancel(backfill_id=backfill.id))
         assert run.error is None
         assert simulator.job(oldest).status == "cancelled"
@@ -126,34 +126,34 @@ class TestABackfill:
         simulator.plan_backfill(
             CONNECTION, queued_seconds=0, jobs=30, parallel=30, job_seconds=60, cancelling_seconds=0.3
         )
-        backfill = simulator.world.start_backfill(CONNECTION, WINDOW)
+        backfill = simulator.workspace.start_backfill(CONNECTION, WINDOW)
         assert drive(lambda: cancel(backfill_id=backfill.id)).error is None
         assert routes_asked(simulator).count("cancel_job") == 30
 
     def test_that_has_made_no_jobs_is_waited_for(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0.2, jobs=2, job_seconds=60)
-        backfill = simulator.world.start_backfill(CONNECTION, WINDOW)
+        backfill = simulator.workspace.start_backfill(CONNECTION, WINDOW)
         run = drive(lambda: cancel(backfill_id=backfill.id))
         assert run.result["status"] == "cancelled"
         assert "is queued and has made no jobs yet; they are cancelled as they come." in run.log.lines[0]
 
     def test_that_has_made_no_jobs_cannot_be_cancelled_in_passing(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=60)
-        backfill = simulator.world.start_backfill(CONNECTION, WINDOW)
+        backfill = simulator.workspace.start_backfill(CONNECTION, WINDOW)
         run = drive(lambda: cancel(backfill_id=backfill.id, wait_for_completion=False))
         assert isinstance(run.error, PlanasonixConflictError)
         assert "has made no jobs yet, so there is nothing to cancel" in str(run.error)
 
     def test_that_is_over_already_is_left_as_it_is(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=0)
-        backfill = simulator.world.start_backfill(CONNECTION, WINDOW)
+        backfill = simulator.workspace.start_backfill(CONNECTION, WINDOW)
         run = drive(lambda: cancel(backfill_id=backfill.id))
         assert run.result["status"] == "completed"
         assert "cancel_job" not in routes_asked(simulator)
 
     def test_is_asked_once_where_the_task_is_not_to_wait(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=2, job_seconds=60, cancelling_seconds=60)
-        backfill = simulator.world.start_backfill(CONNECTION, WINDOW)
+        backfill = simulator.workspace.start_backfill(CONNECTION, WINDOW)
         run = drive(lambda: cancel(backfill_id=backfill.id, wait_for_completion=False))
         assert run.error is None
         assert {job.status for job in simulator.jobs()} == {"cancelling"}
@@ -165,7 +165,7 @@ def is_answered(simulator: Simulator) -> bool:
 
 def test_a_kill_ends_the_wait(simulator: Simulator) -> None:
     simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
-    operator = cancel(job_id=simulator.world.start_sync(CONNECTION).id, poll_interval=60)
+    operator = cancel(job_id=simulator.workspace.start_sync(CONNECTION).id, poll_interval=60)
     record(operator, Log())
     previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
     try:
@@ -182,7 +182,7 @@ def test_a_kill_before_planasonix_has_confirmed_the_cancel_says_how_to_end_the_j
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     simulator.plan(CONNECTION, running_seconds=60)
-    job = simulator.world.start_sync(CONNECTION)
+    job = simulator.workspace.start_sync(CONNECTION)
     simulator.fail("status", route="cancel_job", status=503, times=None)
     monkeypatch.setattr(shared_client, "RetryPolicy", partial(RetryPolicy, uniform=lambda low, high: high))
     error, _ = killed(simulator, cancel(job_id=job.id), route="cancel_job")

@@ -32,14 +32,14 @@ from tests.support.time_travel import TravelledClock
 class TestAConflict:
     @pytest.fixture(params=["named", "unnamed"])
     def other(self, request: pytest.FixtureRequest, simulator: Simulator) -> str:
-        simulator.world.configure(conflict=request.param, show_metadata=True)
+        simulator.workspace.configure(conflict=request.param, show_metadata=True)
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
         return start_theirs(simulator)
 
     @pytest.fixture
     def ends_once_met(self, simulator: Simulator, other: str) -> Iterator[None]:
         """Let the other sync end after it was in the way, and was looked at."""
-        with meanwhile(lambda: simulator.world.cancel(other), once=lambda: is_seen(simulator)):
+        with meanwhile(lambda: simulator.workspace.cancel(other), once=lambda: is_seen(simulator)):
             yield
 
     def test_fails_the_task(self, simulator: Simulator, other: str) -> None:
@@ -54,7 +54,7 @@ class TestAConflict:
         assert str(run.error).startswith("Skipped, as on_conflict='skip' says. POST ")
 
     def test_is_attached_to_and_said_whose_it_is(self, simulator: Simulator, deferrable: bool) -> None:
-        simulator.world.configure(show_metadata=True)
+        simulator.workspace.configure(show_metadata=True)
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=2)
         other = start_theirs(simulator)
         run = drive(lambda: sync(on_conflict="attach", deferrable=deferrable))
@@ -67,7 +67,7 @@ class TestAConflict:
     def test_that_is_being_cancelled_is_not_attached_to(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60, cancelling_seconds=2)
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0.2)
-        simulator.world.cancel(start_theirs(simulator))
+        simulator.workspace.cancel(start_theirs(simulator))
         run = drive(lambda: sync(on_conflict="attach", deferrable=deferrable))
         assert run.error is None
         assert id_of(run) == started(simulator)[1].id
@@ -108,10 +108,10 @@ class TestAConflict:
     def test_that_cannot_be_seen_is_waited_for_no_longer_than_the_deadline(
         self, simulator: Simulator, travel: TravelledClock, deferrable: bool
     ) -> None:
-        simulator.world.configure(conflict="unnamed")
+        simulator.workspace.configure(conflict="unnamed")
         simulator.plan(CONNECTION, queued_seconds=0, cancelling_seconds=3_600)
         # What is being cancelled is in no list of what runs.
-        simulator.world.cancel(start_theirs(simulator))
+        simulator.workspace.cancel(start_theirs(simulator))
         run = drive(lambda: sync(on_conflict="wait", timeout=60, poll_interval=600, deferrable=deferrable))
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert travel.passed == pytest.approx(60, abs=2)
@@ -140,7 +140,7 @@ class TestAConflict:
             operator.execute(context(Run()))
         event = asyncio.run(first_event(deserialize_trigger(deferred.value.trigger)))
         simulator.faults.clear()
-        simulator.world.configure(conflict="allowed")
+        simulator.workspace.configure(conflict="allowed")
         with pytest.raises(TaskDeferred):
             sync(deferrable=True).execute_after_conflict(context(Run()), event)
         assert len(started(simulator)) == 2

@@ -35,7 +35,7 @@ def travel(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[Tr
     how: dict[str, Any] = {"times": None, "queued_seconds": 0}
     simulator.plan_backfill(CONNECTION, **how, jobs=1, job_seconds=20 * MINUTE)
     for connection_id in (CONNECTION, *connections()):
-        simulator.world.add_connection(connection_id)
+        simulator.workspace.add_connection(connection_id)
         simulator.plan(connection_id, **how, running_seconds=20 * MINUTE)
     with travelling(monkeypatch) as travel:
         yield travel
@@ -55,10 +55,10 @@ class Connection:
     def delete(self) -> None:
         """Delete it, and revoke its key: so the waits read it again."""
         self._monkeypatch.delenv(NAME)
-        self._simulator.world.keys.revoke(API_KEY)
+        self._simulator.workspace.keys.revoke(API_KEY)
 
     def create(self) -> None:
-        self._simulator.world.keys.add(NEW_KEY)
+        self._simulator.workspace.keys.add(NEW_KEY)
         self._monkeypatch.setenv(NAME, json.dumps({**self._simulator.airflow_connection(), "password": NEW_KEY}))
 
 
@@ -155,7 +155,7 @@ class TestOfOne:
 def test_of_a_sensor_that_has_seen_its_job_does_not_fail_it(
     simulator: Simulator, travel: TravelledClock, connection: Connection, way: dict[str, Any]
 ) -> None:
-    job = simulator.world.start_sync(CONNECTION)
+    job = simulator.workspace.start_sync(CONNECTION)
     left, pass_time = [(3 * MINUTE, connection.delete), (3 * MINUTE + 45, connection.create)], travel.sleep
 
     def sleep(seconds: float) -> None:

@@ -118,7 +118,7 @@ class TestCtrlC:
     @pytest.mark.usefixtures("airflow_db")
     def test_leaves_a_job_of_others_alone(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=600)
-        simulator.world.start_sync(CONNECTION)
+        simulator.workspace.start_sync(CONNECTION)
         operator = sync(on_conflict="attach")
         record(operator, log := Log())
         with (

@@ -20,7 +20,7 @@ FIRST_WORDS = "No retry follows, because on_cancelled='fail'; to start again, cl
 def cancel_all(simulator: Simulator) -> None:
     """Cancel what runs as a person does in Planasonix."""
     for job in simulator.jobs():
-        simulator.world.cancel(job.id)
+        simulator.workspace.cancel(job.id)
 
 
 def runs(simulator: Simulator) -> bool:

@@ -134,7 +134,7 @@ class TestOfFortyMinutes:
     def test_mistakes_nothing_for_its_own_that_others_started_meanwhile(
         self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        simulator.world.configure(conflict="allowed")
+        simulator.workspace.configure(conflict="allowed")
         take(simulator, MINUTE)
         simulator.fail("reset", route="trigger_sync", when="before")
         theirs: list[str] = []
@@ -144,7 +144,7 @@ class TestOfFortyMinutes:
             pass_time(seconds)
             # Planasonix's own schedule goes on while nobody reaches it.
             if travel.passed > 30 * MINUTE and not theirs:
-                theirs.append(simulator.world.start_sync(CONNECTION).id)
+                theirs.append(simulator.workspace.start_sync(CONNECTION).id)
 
         monkeypatch.setattr(travel, "sleep", sleep)
         with outage(travel, "refused", after=lambda: bool(routes_asked(simulator)), seconds=40 * MINUTE):
@@ -288,7 +288,7 @@ class TestAProxyThatRefuses:
     def test_is_waited_out_by_the_next_try_which_starts_nothing(
         self, make: Make, simulator: Simulator, travel: TravelledClock, status: int
     ) -> None:
-        simulator.world.configure(conflict="allowed")
+        simulator.workspace.configure(conflict="allowed")
         notes = left_by_an_outage(make, simulator, travel, "503")
         with outage(travel, status, after=travel.passed, seconds=30):
             run = drive(make, notes, try_number=2)
@@ -299,7 +299,7 @@ class TestAProxyThatRefuses:
     def test_is_waited_out_by_a_cleared_task_that_ends_its_old_work(
         self, make: Make, simulator: Simulator, travel: TravelledClock, status: int
     ) -> None:
-        simulator.world.configure(conflict="allowed")
+        simulator.workspace.configure(conflict="allowed")
         notes = left_by_an_outage(make, simulator, travel, "503")
         take(simulator, MINUTE)
         with outage(travel, status, after=travel.passed, seconds=5 * MINUTE):
@@ -343,7 +343,7 @@ class TestARefusalByTheApi:
 
     @pytest.mark.parametrize("status", [400, 401, 403, 404])
     def test_of_half_a_minute_is_waited_out(self, simulator: Simulator, travel: TravelledClock, status: int) -> None:
-        simulator.world.configure(conflict="allowed")
+        simulator.workspace.configure(conflict="allowed")
         take(simulator, HOUR)
         notes: dict[str, Any] = {}
         dies(sync, "while it waited", notes)
@@ -360,7 +360,7 @@ class TestARefusalByTheApi:
         take(simulator, HOUR)
         notes: dict[str, Any] = {}
         dies(sync, "while it waited", notes)
-        simulator.world.configure(conflict="allowed")
+        simulator.workspace.configure(conflict="allowed")
         simulator.fail("status", route="get_job", status=404, times=7)
         run = drive(lambda: sync(poll_interval=10), notes, try_number=2, max_tries=3 if is_clear else 2)
         assert run.error is None
@@ -531,7 +531,7 @@ class TestAKill:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", route="cancel_job", status=503, times=20)
         error, _ = killed(simulator, sync(poll_interval=60))
-        simulator._gate.faults.clear()
+        simulator._pipeline.faults.clear()
         assert typed(str(error)) == 0
         assert simulator.jobs()[0].status in ENDED
 

@@ -39,7 +39,7 @@ class TestARetry:
     def test_of_a_try_that_was_killed_has_the_one_job(
         self, make: Make, simulator: Simulator, point: str, honours: bool, shows: bool, deferrable: bool
     ) -> None:
-        simulator.world.configure(honour_idempotency=honours, show_metadata=shows, conflict="allowed")
+        simulator.workspace.configure(honour_idempotency=honours, show_metadata=shows, conflict="allowed")
         notes: dict[str, Any] = {}
         dies(make, point, notes, deferrable=deferrable)
         run = drive(lambda: make(deferrable=deferrable), notes, try_number=2)
@@ -90,7 +90,7 @@ class TestARetry:
         assert (old.status, id_of(second)) == ("failed", new.id)
 
     def test_whose_lost_start_has_failed_starts_anew_with_a_new_key(self, make: Make, simulator: Simulator) -> None:
-        simulator.world.configure(honour_idempotency=True)
+        simulator.workspace.configure(honour_idempotency=True)
         take(simulator, 0, fails=True)
         notes: dict[str, Any] = {}
         dies(make, "after the answer", notes)
@@ -103,7 +103,7 @@ class TestARetry:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60, cancelling_seconds=0.3)
         notes: dict[str, Any] = {}
         dies(sync, "while it waited", notes)
-        simulator.world.cancel(started(simulator)[0].id)
+        simulator.workspace.cancel(started(simulator)[0].id)
         run = drive(sync, notes, try_number=2)
         old, new = started(simulator)
         assert (old.status, id_of(run)) == ("cancelled", new.id)
@@ -119,7 +119,7 @@ class TestARetry:
         assert "was started with other parameters than the task has now" in run.said
 
     def test_of_what_is_not_seen_for_a_moment_goes_on_with_it(self, make: Make, simulator: Simulator) -> None:
-        simulator.world.configure(conflict="allowed")
+        simulator.workspace.configure(conflict="allowed")
         notes: dict[str, Any] = {}
         dies(make, "while it waited", notes)
         simulator.fail("status", route=f"get_{make().starts}", status=404)
@@ -152,7 +152,7 @@ class TestAClear:
         assert (old.status, id_of(run)) == ("cancelled", new.id)
 
     def test_leaves_the_old_work_alone_where_it_is_not_to_be_cancelled(self, simulator: Simulator) -> None:
-        simulator.world.configure(conflict="allowed")
+        simulator.workspace.configure(conflict="allowed")
         take(simulator, 0.3)
         notes: dict[str, Any] = {}
         dies(sync, "while it waited", notes)
@@ -164,7 +164,7 @@ class TestAClear:
     def test_ends_nothing_of_several_that_do_not_say_whose_they_are(
         self, make: Make, simulator: Simulator, travel: TravelledClock
     ) -> None:
-        simulator.world.configure(conflict="allowed")
+        simulator.workspace.configure(conflict="allowed")
         take(simulator, 60)
         notes: dict[str, Any] = {}
         dies(make, "after the record", notes)
@@ -182,7 +182,7 @@ class TestAClear:
     def test_ends_what_a_late_list_shows_only_then(
         self, make: Make, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        simulator.world.configure(conflict="allowed")
+        simulator.workspace.configure(conflict="allowed")
         take(simulator, 60)
         notes: dict[str, Any] = {}
         dies(make, "after the answer", notes)
@@ -251,7 +251,7 @@ class TestALaterTry:
         assert id_of(run) == one.id
 
     def test_of_a_user_who_names_an_attempt_of_his_own_finds_the_job(self, simulator: Simulator) -> None:
-        simulator.world.configure(show_metadata=True, conflict="allowed")
+        simulator.workspace.configure(show_metadata=True, conflict="allowed")
         take(simulator, 0.2)
         notes: dict[str, Any] = {}
 

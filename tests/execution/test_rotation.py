@@ -32,7 +32,7 @@ def travel(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[Tr
     how: dict[str, Any] = {"times": None, "queued_seconds": 0}
     simulator.plan_backfill(CONNECTION, **how, jobs=1, job_seconds=20 * MINUTE)
     for connection_id in (CONNECTION, *connections()):
-        simulator.world.add_connection(connection_id)
+        simulator.workspace.add_connection(connection_id)
         simulator.plan(connection_id, **how, running_seconds=20 * MINUTE)
     with travelling(monkeypatch) as travel:
         yield travel
@@ -62,10 +62,10 @@ class Keys:
         self._monkeypatch = monkeypatch
 
     def revoke(self) -> None:
-        self._planasonix.world.keys.revoke(API_KEY)
+        self._planasonix.workspace.keys.revoke(API_KEY)
 
     def replace(self) -> None:
-        self._planasonix.world.keys.add(NEW_KEY)
+        self._planasonix.workspace.keys.add(NEW_KEY)
         connection = {**self._planasonix.airflow_connection(), "password": NEW_KEY}
         self._monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(connection))
 

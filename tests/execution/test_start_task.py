@@ -34,7 +34,7 @@ class TestASyncThatDoesNotSucceed:
 
     def test_fails_when_somebody_cancels_its_job(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        with meanwhile(lambda: simulator.world.cancel(simulator.jobs()[0].id), once=is_asked(simulator, "get_job")):
+        with meanwhile(lambda: simulator.workspace.cancel(simulator.jobs()[0].id), once=is_asked(simulator, "get_job")):
             run = drive(lambda: sync(deferrable=deferrable))
         assert isinstance(run.error, PlanasonixJobCancelledError)
 
@@ -102,7 +102,7 @@ class TestASyncThatDoesNotSucceed:
     @pytest.mark.usefixtures("travel")
     def test_ends_nothing_of_others_in_the_next_try(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        other = simulator.world.start_sync(CONNECTION)
+        other = simulator.workspace.start_sync(CONNECTION)
         notes: dict[str, Any] = {}
         for number in (1, 2):
             run = drive(

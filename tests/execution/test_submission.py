@@ -59,7 +59,7 @@ class TestALostAnswer:
     def test_doubles_nothing_and_loses_nothing(
         self, make: Make, simulator: Simulator, kind: Any, status: int | None, when: Any, honours: bool
     ) -> None:
-        simulator.world.configure(honour_idempotency=honours, conflict="allowed")
+        simulator.workspace.configure(honour_idempotency=honours, conflict="allowed")
         for route in START_ROUTES:
             simulator.fail(kind, route=route, status=status, when=when)
         run = drive(lambda: make(deferrable=True))
@@ -69,7 +69,7 @@ class TestALostAnswer:
         assert starts(simulator) == (1 if when == "after" else 2)
 
     def test_is_not_the_work_of_others_that_say_whose_it_is(self, simulator: Simulator) -> None:
-        simulator.world.configure(show_metadata=True, conflict="allowed", honour_idempotency=False)
+        simulator.workspace.configure(show_metadata=True, conflict="allowed", honour_idempotency=False)
         simulator.fail("reset", route="trigger_sync", when="before")
         other = start_theirs(simulator)
         run = drive(lambda: sync(wait_for_completion=False))
@@ -78,7 +78,7 @@ class TestALostAnswer:
     def test_among_two_that_may_be_it_stops_and_names_them(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        simulator.world.configure(conflict="allowed")
+        simulator.workspace.configure(conflict="allowed")
         take(simulator, 60)
         simulator.fail("reset", route="trigger_sync", when="after")
         at_that_moment(monkeypatch, lambda: start_theirs(simulator))
@@ -88,7 +88,7 @@ class TestALostAnswer:
         assert all(job.id in str(run.error) for job in started(simulator))
 
     def test_is_not_what_was_there_before(self, simulator: Simulator) -> None:
-        simulator.world.configure(conflict="allowed", honour_idempotency=False)
+        simulator.workspace.configure(conflict="allowed", honour_idempotency=False)
         take(simulator, 0.3)
         simulator.fail("reset", route="trigger_sync", when="before")
         theirs = start_theirs(simulator)
@@ -98,7 +98,7 @@ class TestALostAnswer:
 
     def test_is_found_where_lists_are_late_and_a_second_start_meets_it(self, simulator: Simulator) -> None:
         take(simulator, 0.5)
-        simulator.world.configure(honour_idempotency=False)
+        simulator.workspace.configure(honour_idempotency=False)
         simulator.fail("reset", route="trigger_sync", when="after")
         with pytest.MonkeyPatch.context() as patch:
             # Lists that show nothing for as long as it is looked for.
@@ -127,18 +127,18 @@ class TestALostAnswer:
         simulator.fail("reset", route="trigger_backfill", when="before")
         simulator.fail("status", route="trigger_backfill", status=409)
         # The simulator lets no sync be in a backfill's way.
-        monkeypatch.setattr(conflicts.ConflictHandler, "named_by", lambda *_: simulator.world.start_sync(CONNECTION))
+        monkeypatch.setattr(conflicts.ConflictHandler, "named_by", lambda *_: simulator.workspace.start_sync(CONNECTION))
         run = drive(backfill)
         assert isinstance(run.error, PlanasonixConflictError)
 
     def test_is_found_by_the_servers_clock_though_the_first_request_was_lost_too(
         self, make: Make, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        simulator.world.configure(conflict="allowed", honour_idempotency=False)
+        simulator.workspace.configure(conflict="allowed", honour_idempotency=False)
         monkeypatch.setattr(rate_limiter, "_rate_limiters", {})
         # Whoever starts something sees a server that is behind.
-        now = simulator.world._journal._clock
-        monkeypatch.setattr(simulator.world._journal, "_clock", lambda: now() - timedelta(seconds=10))
+        now = simulator.workspace._journal._clock
+        monkeypatch.setattr(simulator.workspace._journal, "_clock", lambda: now() - timedelta(seconds=10))
         for route in ("list_jobs", "list_backfills"):
             simulator.fail("reset", route=route)
         for route in START_ROUTES:
@@ -158,7 +158,7 @@ class TestALostAnswer:
         seconds: int,
         dies_at: str | None,
     ) -> None:
-        simulator.world.configure(show_metadata=True, conflict="allowed", honour_idempotency=False)
+        simulator.workspace.configure(show_metadata=True, conflict="allowed", honour_idempotency=False)
         dates_are_ahead(monkeypatch, seconds)
         notes: dict[str, Any] = {}
         if dies_at:
@@ -173,7 +173,7 @@ class TestALostAnswer:
     def test_of_a_backfill_is_found_behind_hundreds_of_earlier_ones(
         self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        simulator.world.configure(honour_idempotency=False)
+        simulator.workspace.configure(honour_idempotency=False)
         list_the_oldest_backfills_first(monkeypatch)
         start_earlier_backfills(simulator, CONNECTION, 600)
         travel.sleep(3600)
@@ -185,7 +185,7 @@ class TestALostAnswer:
     def test_is_not_the_work_of_others_without_metadata_that_was_created_just_before(
         self, make: Make, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        simulator.world.configure(conflict="allowed", honour_idempotency=False)
+        simulator.workspace.configure(conflict="allowed", honour_idempotency=False)
         start_theirs_of(make, simulator)
         travel.sleep(60)
         for route in ("list_jobs", "list_backfills"):
@@ -200,7 +200,7 @@ class TestALostAnswer:
     def test_is_not_what_is_in_the_way_if_that_says_whose_it_is(
         self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, deferrable: bool
     ) -> None:
-        simulator.world.configure(show_metadata=True, honour_idempotency=False)
+        simulator.workspace.configure(show_metadata=True, honour_idempotency=False)
         take(simulator, 5)
         simulator.fail("reset", route="trigger_sync", when="before")
         at_that_moment(monkeypatch, lambda: start_theirs(simulator))
@@ -218,7 +218,7 @@ class TestALostAnswer:
         on_conflict: str,
         shows: bool,
     ) -> None:
-        simulator.world.configure(conflict="unnamed", honour_idempotency=False, show_metadata=shows)
+        simulator.workspace.configure(conflict="unnamed", honour_idempotency=False, show_metadata=shows)
         take(simulator, 5)
         simulator.fail("reset", route="trigger_sync", when="after")
         show_nothing(monkeypatch, looks=1 + len(api_session.SEARCH_DELAYS))
@@ -231,7 +231,7 @@ class TestALostAnswer:
     def test_that_meets_what_no_list_shows_is_left_to_the_next_try(
         self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, on_conflict: str
     ) -> None:
-        simulator.world.configure(conflict="unnamed", honour_idempotency=False)
+        simulator.workspace.configure(conflict="unnamed", honour_idempotency=False)
         take(simulator, 5)
         simulator.fail("reset", route="trigger_sync", when="after")
         notes: dict[str, Any] = {}
@@ -249,7 +249,7 @@ class TestALostAnswer:
     def test_is_found_though_the_try_that_wrote_down_the_start_died_hours_before(
         self, make: Make, simulator: Simulator, travel: TravelledClock, shows: bool
     ) -> None:
-        simulator.world.configure(conflict="allowed", honour_idempotency=False, show_metadata=shows)
+        simulator.workspace.configure(conflict="allowed", honour_idempotency=False, show_metadata=shows)
         notes: dict[str, Any] = {}
         dies(make, "after the record", notes)
         travel.sleep(4 * 3600)
@@ -331,7 +331,7 @@ class TestARefusedStart:
 
     @pytest.mark.parametrize("status", [400, 401, 403])
     def test_is_none_of_ours_later(self, simulator: Simulator, status: int) -> None:
-        simulator.world.configure(conflict="allowed")
+        simulator.workspace.configure(conflict="allowed")
         take(simulator, 0.2)
         notes: dict[str, Any] = {}
         simulator.fail("status", route="trigger_sync", status=status)

@@ -58,7 +58,7 @@ class TestWhatIsKnownOfASync:
 
     def test_that_was_cancelled_is_so(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        with meanwhile(lambda: simulator.world.cancel(simulator.jobs()[0].id), once=is_asked(simulator, "get_job")):
+        with meanwhile(lambda: simulator.workspace.cancel(simulator.jobs()[0].id), once=is_asked(simulator, "get_job")):
             accounted, _ = known(sync, deferrable=deferrable)
         assert isinstance(accounted.error, PlanasonixJobCancelledError)
         assert accounted.work is not None

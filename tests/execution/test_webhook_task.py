@@ -77,13 +77,13 @@ def operator(**parameters: Any) -> PlanasonixWebhookOperator:
 
 
 def only_webhook(simulator: Simulator) -> Webhook:
-    (webhook,) = simulator.world.webhooks.all()
+    (webhook,) = simulator.workspace.webhooks.all()
     return webhook
 
 
 def secrets_of(simulator: Simulator) -> dict[str, str]:
     """Return the current secret of each subscription, including deleted ones."""
-    return {one.id: one.secret.get_secret_value() for one in simulator.world.webhooks._subscriptions.newest_first()}
+    return {one.id: one.secret.get_secret_value() for one in simulator.workspace.webhooks._subscriptions.newest_first()}
 
 
 def has_current_secret(destination: SecretStore, simulator: Simulator) -> bool:
@@ -127,7 +127,7 @@ class TestASubscription:
     def test_of_another_url_does_not_count(self, simulator: Simulator, run: Subscribe) -> None:
         simulator.subscribe("https://hooks.example.com/other", EVENTS)
         assert run().result["action"] == "created"
-        assert len(simulator.world.webhooks.all()) == 2
+        assert len(simulator.workspace.webhooks.all()) == 2
 
     @pytest.mark.parametrize(
         ("stored", "given"),
@@ -141,7 +141,7 @@ class TestASubscription:
     ) -> None:
         simulator.subscribe(stored, EVENTS)
         assert run(url=given).result["action"] == "unchanged"
-        assert len(simulator.world.webhooks.all()) == 1
+        assert len(simulator.workspace.webhooks.all()) == 1
 
     def test_gets_other_events(self, simulator: Simulator, run: Subscribe, destination: SecretStore) -> None:
         run()
@@ -155,7 +155,7 @@ class TestASubscription:
 
     def test_is_enabled_again(self, simulator: Simulator, run: Subscribe) -> None:
         run()
-        simulator.world.webhooks.update(only_webhook(simulator).id, WebhookPatchRequestBody(enabled=False))
+        simulator.workspace.webhooks.update(only_webhook(simulator).id, WebhookPatchRequestBody(enabled=False))
         ended = run()
         assert (ended.result["action"], ended.result["enabled"]) == ("updated", True)
         assert only_webhook(simulator).enabled
@@ -196,7 +196,7 @@ class TestItsSecret:
         self, simulator: Simulator, run: Subscribe, destination: SecretStore
     ) -> None:
         run()
-        simulator.world.webhooks.delete(only_webhook(simulator).id)
+        simulator.workspace.webhooks.delete(only_webhook(simulator).id)
         simulator.subscribe(URL, EVENTS)
         assert run().result["secret_is_new"]
         assert has_current_secret(destination, simulator)
@@ -209,13 +209,13 @@ class TestItsSecret:
         ended = run(url="https://hooks.example.com/other")
         assert isinstance(ended.error, PlanasonixSecretError)
         assert "it holds the secret of webhook wh_" in str(ended.error)
-        assert len(simulator.world.webhooks.all()) == (2 if exists else 1)
+        assert len(simulator.workspace.webhooks.all()) == (2 if exists else 1)
         assert "rotate_webhook_secret" not in routes_asked(simulator)
         assert run().result["secret_is_new"] is False
 
     def test_is_stored_before_anything_is_delivered(self, simulator: Simulator, run: Subscribe) -> None:
         webhook = simulator.subscribe(URL, EVENTS)
-        simulator.world.webhooks.update(webhook.id, WebhookPatchRequestBody(enabled=False))
+        simulator.workspace.webhooks.update(webhook.id, WebhookPatchRequestBody(enabled=False))
         run()
         assert routes_asked(simulator) == ["list_webhooks", "rotate_webhook_secret", "update_webhook"]
 
@@ -236,7 +236,7 @@ class TestItsSecret:
             ended = run()
         assert isinstance(ended.error, PlanasonixSecretError)
         assert "deleted again: nothing was created" in str(ended.error)
-        assert simulator.world.webhooks.all() == []
+        assert simulator.workspace.webhooks.all() == []
         assert run(try_number=2).result["action"] == "created"
         assert has_current_secret(destination, simulator)
 
@@ -318,13 +318,13 @@ class TestEnsureAbsent:
         for _ in range(3):
             simulator.subscribe(URL, events=EVENTS)
         assert run(ensure="absent").result["action"] == "deleted"
-        assert simulator.world.webhooks.all() == []
+        assert simulator.workspace.webhooks.all() == []
 
     def test_succeeds_if_the_response_is_lost(self, simulator: Simulator, run: Subscribe) -> None:
         run()
         simulator.fail("reset", route="delete_webhook", when="after")
         assert run(ensure="absent").error is None
-        assert simulator.world.webhooks.all() == []
+        assert simulator.workspace.webhooks.all() == []
 
     def test_frees_the_place_of_the_secret(
         self, simulator: Simulator, run: Subscribe, destination: SecretStore

@@ -42,7 +42,7 @@ def start(simulator: Simulator, kind: Kind, seconds: float, *, fails: bool = Fal
     outcome: dict[str, Any] = {"outcome": "failed", "code": "source_unreachable"} if fails else {}
     simulator.plan(CONNECTION, running_seconds=seconds, **how, **outcome)
     simulator.plan_backfill(CONNECTION, jobs=1, job_seconds=seconds, failing_jobs=[0] if fails else [], **how)
-    world = simulator.world
+    world = simulator.workspace
     return world.start_sync(CONNECTION).id if kind == "job" else world.start_backfill(CONNECTION, WINDOW).id
 
 
@@ -85,8 +85,8 @@ def test_raises_why_the_work_failed(simulator: Simulator, kind: Kind, blocking: 
 
 def test_raises_that_the_work_was_cancelled(simulator: Simulator, kind: Kind, blocking: bool) -> None:
     work_id = start(simulator, kind, 60)
-    for job in simulator.jobs() or [simulator.world.job(simulator.backfills()[0].job_ids[0])]:  # type: ignore[index]
-        simulator.world.cancel(job.id)
+    for job in simulator.jobs() or [simulator.workspace.job(simulator.backfills()[0].job_ids[0])]:  # type: ignore[index]
+        simulator.workspace.cancel(job.id)
     with pytest.raises(PlanasonixJobCancelledError, match=f"{work_id} was cancelled before it was done"):
         wait(kind, work_id, blocking=blocking)
 
@@ -139,7 +139,7 @@ def test_refuses_what_makes_no_sense_before_any_request(
 
 
 def test_awaited_together_share_their_requests(simulator: Simulator) -> None:
-    simulator.world.configure(conflict="allowed")
+    simulator.workspace.configure(conflict="allowed")
     job_ids = [start(simulator, "job", 1) for _ in range(40)]
 
     async def wait_for_all() -> list[Any]:

@@ -554,7 +554,7 @@ async def test_a_test_event_of_the_simulator_is_one_like_others(
     assets: Assets, connection: Callable[..., None]
 ) -> None:
     with Simulator() as simulator, Postbox() as postbox:
-        webhooks = simulator.world.webhooks
+        webhooks = simulator.workspace.webhooks
         webhook = webhooks.create(WebhookRequestBody(url=postbox.url, events=["job.failed"], secret="x" * 32))
         webhooks.test(webhook.id)
         (sent,) = postbox.wait(1)

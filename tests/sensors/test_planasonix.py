@@ -53,7 +53,7 @@ class TestAJobThatAListIsAheadOf:
     @staticmethod
     def resumed(simulator: Simulator, lags: int | None, **parameters: Any) -> tuple[Any, str]:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         behind = {"status": "running", "finished_at": None, "metrics": None}
         simulator.fail("odd", route="get_job", times=lags, fields=behind)
         listed = {"id": job.id, "status": "succeeded", "created_at": "2025-03-27T14:22:10Z"}
@@ -81,7 +81,7 @@ class TestAJobThatAListIsAheadOf:
 
 class TestAJob:
     def test_that_succeeds_is_told_of_without_its_results(self, simulator: Simulator, way: dict[str, Any]) -> None:
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: job_sensor(job.id, **way))
         assert run.error is None
         assert (run.result["job_id"], run.result["status"]) == (job.id, "succeeded")
@@ -93,7 +93,7 @@ class TestAJob:
         self, simulator: Simulator, way: dict[str, Any]
     ) -> None:
         simulator.plan(CONNECTION, outcome="failed", code="source_unreachable", message="No route.")
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: job_sensor(job.id, silent_fail=True, **way))
         assert isinstance(run.error, AirflowFailException)
         assert str(run.error) == (
@@ -105,7 +105,7 @@ class TestAJob:
         self, simulator: Simulator, way: dict[str, Any], option: str
     ) -> None:
         simulator.plan(CONNECTION, outcome="failed", code="source_unreachable", message="No route.")
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: job_sensor(job.id, **{option: True}, **way))
         assert isinstance(run.error, AirflowSkipException)
         assert str(run.error).startswith(f"Job {job.id} failed: source_unreachable: No route.")
@@ -116,7 +116,7 @@ class TestAJob:
         self, simulator: Simulator, way: dict[str, Any], option: str
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: job_sensor(job.id, timeout=0.2, **{option: True}, **way))
         assert isinstance(run.error, AirflowSkipException)
         assert f"Job {job.id} was not over by" in str(run.error)
@@ -124,7 +124,7 @@ class TestAJob:
     @pytest.mark.usefixtures("travel")
     def test_that_is_not_over_in_time_is_left_alone(self, simulator: Simulator, way: dict[str, Any]) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: job_sensor(job.id, timeout=0.2, **way))
         assert isinstance(run.error, AirflowSensorTimeout)
         assert simulator.job(job.id).status == "running"
@@ -135,14 +135,14 @@ class TestAJob:
     ) -> None:
         with travelling(monkeypatch):
             simulator.plan(CONNECTION, running_seconds=700)
-            job = simulator.world.start_sync(CONNECTION)
+            job = simulator.workspace.start_sync(CONNECTION)
             run = drive(lambda: job_sensor(job.id, poke_interval=600, timeout=900, **way))
         assert run.error is None
         assert run.result["status"] == "succeeded"
 
     def test_that_outlives_the_execution_timeout_leaves_the_retries(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         limit = timedelta(seconds=0.3)
         run = drive(lambda: job_sensor(job.id, deferrable=True, execution_timeout=limit))
         assert isinstance(run.error, PlanasonixTimeoutError)
@@ -156,7 +156,7 @@ class TestAJob:
         assert routes_asked(simulator) == ["get_job"]
 
     def test_is_waited_for_through_faults(self, simulator: Simulator, way: dict[str, Any]) -> None:
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         simulator.fail("status", route="get_job", status=503, times=3)
         simulator.fail("html", route="get_job", times=1)
         run = drive(lambda: job_sensor(job.id, **way))
@@ -164,20 +164,20 @@ class TestAJob:
 
     def test_may_be_waited_for_in_any_of_its_states(self, simulator: Simulator, way: dict[str, Any]) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         assert drive(lambda: job_sensor(job.id, allowed_states=["running"], **way)).result["status"] == "running"
-        simulator.world.cancel(job.id)
+        simulator.workspace.cancel(job.id)
         assert drive(lambda: job_sensor(job.id, allowed_states=["cancelled"], **way)).result["status"] == "cancelled"
 
     def test_that_ends_otherwise_than_it_may_fails_the_task(self, simulator: Simulator, way: dict[str, Any]) -> None:
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: job_sensor(job.id, allowed_states=["cancelled"], **way))
         assert isinstance(run.error, AirflowFailException)
         assert str(run.error) == f"Job {job.id} is succeeded for good, and allowed_states has only cancelled."
 
     def test_that_comes_into_a_failed_state_fails_the_task(self, simulator: Simulator, way: dict[str, Any]) -> None:
         simulator.plan(CONNECTION, queued_seconds=60)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: job_sensor(job.id, failed_states=["queued"], **way))
         assert isinstance(run.error, AirflowFailException)
         assert str(run.error) == f"Job {job.id} is queued, which is one of failed_states."
@@ -185,7 +185,7 @@ class TestAJob:
     def test_a_key_that_is_refused_fails_the_task_and_leaves_its_retries(
         self, simulator: Simulator, way: dict[str, Any]
     ) -> None:
-        simulator.world.keys.revoke(API_KEY)
+        simulator.workspace.keys.revoke(API_KEY)
         run = drive(lambda: job_sensor("job_1", soft_fail=True, **way))
         assert isinstance(run.error, PlanasonixAuthenticationError)
         run = drive(lambda: job_sensor("job_1", never_fail=True, **way))
@@ -194,7 +194,7 @@ class TestAJob:
     def test_a_key_that_is_refused_is_waited_out_with_silent_fail(
         self, simulator: Simulator, way: dict[str, Any]
     ) -> None:
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         # Two for each look: a key that is refused is tried again, for it may have been rotated.
         simulator.fail("status", status=401, route="get_job", times=2)
         run = drive(lambda: job_sensor(job.id, silent_fail=True, **way))
@@ -218,14 +218,14 @@ class TestPoking:
         monkeypatch.setattr(Client, "__init__", count)
         with travelling(monkeypatch):
             simulator.plan(CONNECTION, running_seconds=300)
-            job = simulator.world.start_sync(CONNECTION)
+            job = simulator.workspace.start_sync(CONNECTION)
             drive(lambda: job_sensor(job.id, poke_interval=30))
         assert routes_asked(simulator).count("get_job") >= 5
         assert len(clients) == 1
 
     def test_may_be_done_by_hand(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         assert not job_sensor(job.id).poke(context(Run()))
         assert job_sensor(job.id, allowed_states=["running", "queued"]).poke(context(Run()))
 
@@ -234,7 +234,7 @@ class TestPoking:
     ) -> None:
         with travelling(monkeypatch) as travel:
             simulator.plan(CONNECTION, running_seconds=86_400)
-            job = simulator.world.start_sync(CONNECTION)
+            job = simulator.workspace.start_sync(CONNECTION)
             run = drive(lambda: job_sensor(job.id, mode="reschedule", poke_interval=300, timeout=3_000))
             assert isinstance(run.error, AirflowSensorTimeout)
             assert travel.passed == pytest.approx(3_000, abs=301)
@@ -246,7 +246,7 @@ class TestPoking:
     ) -> None:
         with travelling(monkeypatch):
             simulator.plan(CONNECTION, running_seconds=7_200)
-            job = simulator.world.start_sync(CONNECTION)
+            job = simulator.workspace.start_sync(CONNECTION)
             simulator.fail("status", route="get_job", status=503, times=3, skip=2)
             run = drive(lambda: job_sensor(job.id, mode="reschedule", poke_interval=600))
         assert run.error is None
@@ -258,7 +258,7 @@ class TestPoking:
         run = Run()
         run.notes["planasonix_unseen_since"] = {"try": 1, "since": "2025-03-27T00:00:00+00:00"}
         with travelling(monkeypatch):
-            job = simulator.world.start_sync(CONNECTION)
+            job = simulator.workspace.start_sync(CONNECTION)
             simulator.fail("status", route="get_job", status=503)
             sensor = job_sensor(job.id, mode="reschedule")
             run.executions.append(datetime.now(UTC))
@@ -270,7 +270,7 @@ class TestPoking:
     ) -> None:
         with travelling(monkeypatch):
             simulator.plan(CONNECTION, running_seconds=900)
-            job = simulator.world.start_sync(CONNECTION)
+            job = simulator.workspace.start_sync(CONNECTION)
             simulator.fail("status", route="get_job", status=429, headers={"Retry-After": "600"})
             run = drive(lambda: job_sensor(job.id, poke_interval=5))
         assert run.error is None
@@ -281,11 +281,11 @@ class TestPoking:
     ) -> None:
         with travelling(monkeypatch, datetime.now(UTC).replace(second=1)):
             # In the minute of the looks, and not in the one before.
-            simulator.limits.configure(60)
+            simulator.rate_limit.configure(60)
             for _ in range(50):
-                simulator.limits.take(simulator.api_key)
+                simulator.rate_limit.consume(simulator.api_key)
             simulator.plan(CONNECTION, running_seconds=50)
-            job = simulator.world.start_sync(CONNECTION)
+            job = simulator.workspace.start_sync(CONNECTION)
             run = drive(lambda: job_sensor(job.id, poke_interval=2))
         assert run.error is None
         assert [request.status for request in simulator.requests] == [200] * len(simulator.requests)
@@ -301,14 +301,14 @@ class TestPoking:
 
     def test_says_that_backing_off_is_not_for_deferred_sensors(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=0.3)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: job_sensor(job.id, deferrable=True, exponential_backoff=True))
         assert any(line.startswith("exponential_backoff and max_wait do not apply") for line in run.log.lines)
 
 
 class TestABackfill:
     def test_that_completes_is_told_of(self, simulator: Simulator, way: dict[str, Any]) -> None:
-        backfill = simulator.world.start_backfill(CONNECTION, WINDOW)
+        backfill = simulator.workspace.start_backfill(CONNECTION, WINDOW)
         run = drive(
             lambda: PlanasonixBackfillSensor(task_id="wait", backfill_id=backfill.id, poke_interval=0.03, **way)
         )
@@ -318,7 +318,7 @@ class TestABackfill:
 
     def test_that_fails_names_the_jobs_that_did(self, simulator: Simulator, way: dict[str, Any]) -> None:
         simulator.plan_backfill(CONNECTION, failing_jobs=[1], code="source_unreachable", message="No route.")
-        backfill = simulator.world.start_backfill(CONNECTION, WINDOW)
+        backfill = simulator.workspace.start_backfill(CONNECTION, WINDOW)
         run = drive(
             lambda: PlanasonixBackfillSensor(task_id="wait", backfill_id=backfill.id, poke_interval=0.03, **way)
         )
@@ -332,7 +332,7 @@ class TestABackfill:
         self, simulator: Simulator, way: dict[str, Any], option: str
     ) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=0, failing_jobs=[1])
-        backfill = simulator.world.start_backfill(CONNECTION, WINDOW)
+        backfill = simulator.workspace.start_backfill(CONNECTION, WINDOW)
         simulator.fail("status", status=403, route="get_backfill", times=None, skip=1)
         how = {"task_id": "wait", "backfill_id": backfill.id, "poke_interval": 0.03, **way}
         run = drive(lambda: PlanasonixBackfillSensor(**how))
@@ -348,9 +348,9 @@ class TestABackfill:
         self, simulator: Simulator, way: dict[str, Any]
     ) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60, cancelling_seconds=0)
-        backfill = simulator.world.start_backfill(CONNECTION, WINDOW)
+        backfill = simulator.workspace.start_backfill(CONNECTION, WINDOW)
         for job in simulator.jobs():
-            simulator.world.cancel(job.id)
+            simulator.workspace.cancel(job.id)
         simulator.fail("status", status=403, route="get_backfill", times=None, skip=1)
         run = drive(
             lambda: PlanasonixBackfillSensor(task_id="wait", backfill_id=backfill.id, poke_interval=0.03, **way)
@@ -362,7 +362,7 @@ class TestABackfill:
 class TestASync:
     def test_that_succeeds_after_a_while_is_told_of(self, simulator: Simulator, way: dict[str, Any]) -> None:
         simulator.plan(CONNECTION, running_seconds=0.3)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: sync_sensor(**way))
         assert run.error is None
         assert (run.result["job_id"], run.result["status"]) == (job.id, "succeeded")
@@ -370,7 +370,7 @@ class TestASync:
     @pytest.mark.usefixtures("travel")
     def test_that_ended_before_does_not_count(self, simulator: Simulator, way: dict[str, Any]) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
-        old = simulator.world.start_sync(CONNECTION)
+        old = simulator.workspace.start_sync(CONNECTION)
         assert old.created_at is not None
         since = old.created_at + timedelta(milliseconds=1)
         run = drive(lambda: sync_sensor(since=since, timeout=0.2, **way))
@@ -381,7 +381,7 @@ class TestASync:
         self, simulator: Simulator, way: dict[str, Any]
     ) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0.3)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         assert job.created_at is not None
         since = job.created_at + timedelta(milliseconds=100)
         run = drive(lambda: sync_sensor(since=since, by="finished", **way))
@@ -390,7 +390,7 @@ class TestASync:
 
     def test_that_fails_fails_the_task(self, simulator: Simulator, way: dict[str, Any]) -> None:
         simulator.plan(CONNECTION, outcome="failed", code="source_unreachable", message="No route.")
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: sync_sensor(**way))
         assert isinstance(run.error, AirflowFailException)
         assert str(run.error).startswith(f"Job {job.id} failed: source_unreachable")
@@ -399,9 +399,9 @@ class TestASync:
         self, simulator: Simulator, way: dict[str, Any]
     ) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0, outcome="failed")
-        simulator.world.start_sync(CONNECTION)
+        simulator.workspace.start_sync(CONNECTION)
         simulator.plan(CONNECTION, running_seconds=0.3)
-        following = simulator.world.start_sync(CONNECTION)
+        following = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: sync_sensor(on_failure="wait", **way))
         assert run.error is None
         assert run.result["job_id"] == following.id
@@ -410,9 +410,9 @@ class TestASync:
         self, simulator: Simulator, way: dict[str, Any]
     ) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0, outcome="failed")
-        simulator.world.start_sync(CONNECTION)
+        simulator.workspace.start_sync(CONNECTION)
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
-        following = simulator.world.start_sync(CONNECTION)
+        following = simulator.workspace.start_sync(CONNECTION)
         assert drive(lambda: sync_sensor(**way)).result["job_id"] == following.id
 
     @pytest.mark.usefixtures("travel")
@@ -420,14 +420,14 @@ class TestASync:
         self, simulator: Simulator, way: dict[str, Any]
     ) -> None:
         simulator.plan("conn_demo_01", queued_seconds=0, running_seconds=0)
-        simulator.world.start_sync("conn_demo_01")
+        simulator.workspace.start_sync("conn_demo_01")
         simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=0)
-        simulator.world.start_backfill(CONNECTION, WINDOW)
+        simulator.workspace.start_backfill(CONNECTION, WINDOW)
         assert isinstance(drive(lambda: sync_sensor(timeout=0.15, **way)).error, AirflowSensorTimeout)
 
     def test_that_only_the_list_takes_for_ended_is_waited_for(self, simulator: Simulator, way: dict[str, Any]) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
-        job = simulator.world.start_sync(CONNECTION)
+        job = simulator.workspace.start_sync(CONNECTION)
         simulator.fail("status", status=404, route="get_job", times=2)
         run = drive(lambda: sync_sensor(**way))
         assert run.error is None
@@ -439,11 +439,11 @@ class TestASync:
         with travelling(monkeypatch) as travel:
             simulator.plan(CONNECTION, times=None, queued_seconds=0, running_seconds=30)
             for _ in range(300):
-                simulator.world.start_sync(CONNECTION)
+                simulator.workspace.start_sync(CONNECTION)
                 travel.sleep(60)
             simulator.plan(CONNECTION, times=None, queued_seconds=0, running_seconds=7_200)
-            since = simulator.world.clock()
-            late = simulator.world.start_sync(CONNECTION)
+            since = simulator.workspace.clock()
+            late = simulator.workspace.start_sync(CONNECTION)
             how = {"by": "finished", "since": since + timedelta(seconds=1), "poke_interval": 60, "deferrable": True}
             run = drive(lambda: sync_sensor(**how))
         assert run.error is None
@@ -463,7 +463,7 @@ class TestASync:
     ) -> None:
         with travelling(monkeypatch):
             simulator.plan(CONNECTION, running_seconds=60)
-            simulator.world.start_sync(CONNECTION)
+            simulator.workspace.start_sync(CONNECTION)
             run = drive(lambda: sync_sensor(on_failure="wait", timeout=12, poke_interval=5))
         assert isinstance(run.error, AirflowSensorTimeout)
         assert len(simulator.requests) == 4
@@ -532,7 +532,7 @@ def test_all_parameters_of_a_sensors_own_are_templates(sensor: PlanasonixSensor)
 
 
 def test_the_key_is_in_nothing_that_a_person_can_read(simulator: Simulator, way: dict[str, Any]) -> None:
-    job = simulator.world.start_sync(CONNECTION)
+    job = simulator.workspace.start_sync(CONNECTION)
     simulator.fail("status", route="get_job", status=500)
     run = drive(lambda: job_sensor(job.id, **way))
     assert run.error is None

@@ -38,14 +38,14 @@ def session_simulator(session_clock: Clock) -> Iterator[Simulator]:
 
 @pytest.fixture
 def clock(session_clock: Clock) -> Clock:
-    """The clock of the worlds and of the simulator, set to 2025-03-27T14:22:10Z."""
+    """The clock of the workspaces and of the simulator, set to 2025-03-27T14:22:10Z."""
     session_clock.now = START
     return session_clock
 
 
 @pytest.fixture
-def world(clock: Clock) -> Workspace:
-    """A world whose jobs wait for 2 s, run for 20 s, and take 1 s to cancel."""
+def workspace(clock: Clock) -> Workspace:
+    """A workspace whose jobs wait for 2 s, run for 20 s, and take 1 s to cancel."""
     return Workspace(clock=clock)
 
 

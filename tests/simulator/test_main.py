@@ -93,9 +93,9 @@ def test_metadata_is_shown_unless_it_is_to_be_hidden(options, shows, monkeypatch
     seen = []
 
     def note_and_interrupt(simulator: Simulator) -> str:
-        seen.append(simulator.world.settings.show_metadata)
+        seen.append(simulator.workspace.settings.show_metadata)
         simulator.reset()
-        seen.append(simulator.world.settings.show_metadata)
+        seen.append(simulator.workspace.settings.show_metadata)
         os.kill(os.getpid(), signal.SIGINT)
         return ""
 

@@ -128,7 +128,7 @@ def test_jobs_take_the_time_that_was_set():
 
 
 def test_a_job_that_runs_can_fail_and_take_longer(simulator, clock):
-    failed, slowed = (simulator.world.start_sync(connection).id for connection in ("conn_demo_01", "conn_demo_02"))
+    failed, slowed = (simulator.workspace.start_sync(connection).id for connection in ("conn_demo_01", "conn_demo_02"))
     clock.move(1)
     error = simulator.fail_job(failed, code="disk_full", message="No room.").error
     assert (error.code, error.message) == ("disk_full", "No room.")
@@ -177,7 +177,7 @@ def test_callers_at_once_do_not_share_a_start(simulator):
 def test_steering_from_other_threads_while_requests_come(simulator):
     def steer(number: int) -> None:
         simulator.fail("empty", route="list_jobs")
-        simulator.world.add_connection(f"conn_{number}")
+        simulator.workspace.add_connection(f"conn_{number}")
         simulator.jobs()
 
     with ThreadPoolExecutor(8) as threads:

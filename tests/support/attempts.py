@@ -69,7 +69,7 @@ def dies(make: Make, point: str, notes: dict[str, Any], *, deferrable: bool = Tr
 
 def start_theirs(simulator: Simulator) -> str:
     """Start a sync of the same connection as somebody else would."""
-    return simulator.world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "theirs", "task_id": "load"})).id
+    return simulator.workspace.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "theirs", "task_id": "load"})).id
 
 
 def start_theirs_of(make: Make, simulator: Simulator) -> None:
@@ -77,7 +77,7 @@ def start_theirs_of(make: Make, simulator: Simulator) -> None:
         start_theirs(simulator)
         return
     start_at, end_at = backfill().window()
-    simulator.world.start_backfill(CONNECTION, BackfillBody(start_at=start_at, end_at=end_at))
+    simulator.workspace.start_backfill(CONNECTION, BackfillBody(start_at=start_at, end_at=end_at))
 
 
 def at_that_moment(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], times: int = 1) -> None:
@@ -105,7 +105,7 @@ def dates_are_ahead(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 def start_earlier_backfills(simulator: Simulator, connection_id: str, count: int) -> None:
     for _ in range(count):
         body = BackfillBody(start_at=datetime(2023, 1, 1, tzinfo=UTC), end_at=datetime(2023, 2, 1, tzinfo=UTC))
-        simulator.world.start_backfill(connection_id, body)
+        simulator.workspace.start_backfill(connection_id, body)
 
 
 def list_the_oldest_backfills_first(monkeypatch: pytest.MonkeyPatch) -> None:

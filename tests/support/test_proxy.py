@@ -21,7 +21,7 @@ CONNECTION = "conn_odd"
 @pytest.fixture
 def simulator() -> Iterator[Simulator]:
     with Simulator(api_key=API_KEY, connections=[CONNECTION, "conn_plain"], queued_seconds=0, job_seconds=0) as server:
-        server.world.configure(show_metadata=True)
+        server.workspace.configure(show_metadata=True)
         yield server
 
 

@@ -151,7 +151,7 @@ def airflow(
 def connection_id(simulator: Simulator) -> str:
     """A connection of Planasonix's that no other test syncs."""
     name = f"conn_{uuid.uuid4().hex[:12]}"
-    simulator.world.add_connection(name)
+    simulator.workspace.add_connection(name)
     return name
 
 

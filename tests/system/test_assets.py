@@ -76,7 +76,7 @@ def test_a_sync_whose_dag_is_edited_while_it_runs_sends_the_events_of_the_connec
     dag_id, connections = f"edited_sync_{way}", [f"conn_old_{way}", f"conn_new_{way}"]
     old, new = connections
     for connection_id in connections:
-        simulator.world.add_connection(connection_id)
+        simulator.workspace.add_connection(connection_id)
     # The first try of a task on a worker dies, and the second one sees the edit.
     simulator.plan(old, running_seconds=15, tables={"public.orders": 3})
     edit(airflow, dag_id, connection_id=old, connections=connections, retries=1)

@@ -119,10 +119,10 @@ def test_a_sync_whose_process_is_killed_amid_its_start_finds_its_job(
 @pytest.fixture
 def careless(simulator: Simulator) -> Iterator[Simulator]:
     """A simulator that starts everything twice for whoever asks twice; the other tests get the settings back."""
-    before = simulator.world.settings.model_dump()
-    simulator.world.configure(show_metadata=True, honour_idempotency=False, conflict="allowed")
+    before = simulator.workspace.settings.model_dump()
+    simulator.workspace.configure(show_metadata=True, honour_idempotency=False, conflict="allowed")
     yield simulator
-    simulator.world.configure(**before)
+    simulator.workspace.configure(**before)
 
 
 def test_a_sync_whose_answer_is_lost_has_one_job_though_created_at_is_behind_the_date_of_the_answers(
@@ -245,7 +245,7 @@ def test_a_sync_waits_until_what_is_in_its_way_is_over(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     simulator.plan(connection_id, running_seconds=15)
-    in_the_way = simulator.world.start_sync(connection_id)
+    in_the_way = simulator.workspace.start_sync(connection_id)
     run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id, on_conflict="wait")
     run.wait_for("success")
     tell(run, note)
@@ -266,7 +266,7 @@ def test_a_sync_that_is_attached_to_what_is_in_its_way_never_cancels_it(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     simulator.plan(connection_id, running_seconds=25)
-    other = simulator.world.start_sync(connection_id)
+    other = simulator.workspace.start_sync(connection_id)
     attached = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id, on_conflict="attach")
     killed = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id, on_conflict="attach")
     for run in (attached, killed):
@@ -294,7 +294,7 @@ def start_behind_another(
     simulator.fail("hang", route="trigger_sync", seconds=3)
     run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id, on_conflict=on_conflict)
     eventually(lambda: count_starts(simulator, connection_id), "the start is sent")
-    return run, simulator.world.start_sync(connection_id)
+    return run, simulator.workspace.start_sync(connection_id)
 
 
 def test_a_sync_that_was_refused_does_not_take_over_what_is_in_its_way(

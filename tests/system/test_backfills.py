@@ -124,7 +124,7 @@ def test_one_of_twelve_months_fails_and_is_cleared(
 def test_the_log_of_a_backfill(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
     runs = {}
     for name, failing in (("completed", []), ("failed", [3, 5])):
-        simulator.world.add_connection(f"conn_{name}")
+        simulator.workspace.add_connection(f"conn_{name}")
         simulator.plan_backfill(
             f"conn_{name}", jobs=8, running_seconds=40, failing_jobs=failing, code="disk_full", message="No space left."
         )
@@ -152,7 +152,7 @@ def test_a_backfill_is_cancelled_by_a_task(
 ) -> None:
     simulator.plan_backfill(connection_id, jobs=12, job_seconds=300, jobs_after_cancel=2, cancelling_seconds=4)
     window = {"start_at": datetime(2024, 1, 1, tzinfo=UTC), "end_at": datetime(2024, 4, 1, tzinfo=UTC)}
-    backfill_id = simulator.world.start_backfill(connection_id, BackfillBody(**window)).id
+    backfill_id = simulator.workspace.start_backfill(connection_id, BackfillBody(**window)).id
     eventually(lambda: simulator.backfill(backfill_id).status == "running", "the backfill runs")
     run = TaskRun.start(airflow, "cancel", backfill_id=backfill_id).task("stop")
     run.wait_for("success")

@@ -84,7 +84,7 @@ def test_a_key_that_is_wrong(airflow: LocalAirflow, simulator: Simulator, note: 
 
 
 def test_a_key_that_may_not_read_jobs(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
-    key = simulator.world.keys.add("plnx_test_may_only_write", scopes=["jobs:write"]).value
+    key = simulator.workspace.keys.add("plnx_test_may_only_write", scopes=["jobs:write"]).value
     works, message = tried(airflow, note, host=simulator.url, password=key)
     assert not works
     assert "403" in message

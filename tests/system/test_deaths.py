@@ -122,7 +122,7 @@ def test_a_task_that_is_given_up_cancels_its_job_wherever_it_waits(
     for how in (late, *GIVING_UP):
         for way in WAYS:
             connection = f"{connection_id}_{len(runs)}"
-            simulator.world.add_connection(connection)
+            simulator.workspace.add_connection(connection)
             simulator.plan(connection, running_seconds=300, cancelling_seconds=2)
             dag_id = f"sync_in_a_short_run_{way}" if how == late else f"sync_{way}"
             runs[way, how] = TaskRun.start(airflow, dag_id, connection_id=connection)
@@ -208,7 +208,7 @@ def test_tasks_that_are_out_of_time_cancel_their_jobs_at_once_even_if_no_worker_
     limits = ("timeout", "execution_timeout")
     for way in WAYS:
         for limit in limits:
-            simulator.world.add_connection(f"{connection_id}_{way}_{limit}")
+            simulator.workspace.add_connection(f"{connection_id}_{way}_{limit}")
             simulator.plan(f"{connection_id}_{way}_{limit}", running_seconds=300)
         run = TaskRun.start(airflow, f"hurried_syncs_{way}", connection_id=f"{connection_id}_{way}")
         runs |= {(way, limit): run.task(limit) for limit in limits}
@@ -372,7 +372,7 @@ def test_a_task_whose_worker_gives_no_sign_of_life_keeps_its_job(
     runs, jobs = {}, {}
     for death in ("killed", "frozen", "frozen and marked failed"):
         connection = f"{connection_id}_{len(runs)}"
-        simulator.world.add_connection(connection)
+        simulator.workspace.add_connection(connection)
         simulator.plan(connection, running_seconds=300)
         runs[death] = TaskRun.start(airflow, "sync_tried_again", connection_id=connection)
     for death, run in runs.items():

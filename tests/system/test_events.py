@@ -32,7 +32,7 @@ def watched(airflow: LocalAirflow) -> Iterator[Simulator]:
     """What the watchers of ``planasonix_events`` watch; they have run without that connection until now."""
     names = ("conn_events_react", "conn_events_many", "conn_events_own", "conn_events_twin", "conn_events_together")
     with Simulator(api_key=API_KEY, connections=names, rate_limit=1_000_000) as simulator:
-        simulator.world.configure(conflict="allowed", show_metadata=True)
+        simulator.workspace.configure(conflict="allowed", show_metadata=True)
         add_connection(airflow, "planasonix_events", simulator.airflow_connection())
         yield simulator
 
@@ -74,7 +74,7 @@ def test_a_job_that_somebody_else_has_started_starts_the_dag_once(
     airflow: LocalAirflow, watched: Simulator, note: Notes
 ) -> None:
     wait_until_it_is_watched(watched)
-    job = watched.world.start_sync("conn_events_react", SyncBody(pipeline_id="pl_1", metadata={"by": "a person"}))
+    job = watched.workspace.start_sync("conn_events_react", SyncBody(pipeline_id="pl_1", metadata={"by": "a person"}))
     ended = time.monotonic() + 2.2
     eventually(lambda: runs(airflow, "events_react"), "the DAG starts")
     note(f"the DAG run was there {time.monotonic() - ended:.1f} s after the job's end, at an interval of 3 s")
@@ -108,7 +108,7 @@ def test_a_dag_that_syncs_what_it_watches_starts_once_a_job_of_others(
     airflow: LocalAirflow, watched: Simulator
 ) -> None:
     wait_until_it_is_watched(watched)
-    theirs = watched.world.start_sync("conn_events_own", SyncBody(metadata={"by": "a person"}))
+    theirs = watched.workspace.start_sync("conn_events_own", SyncBody(metadata={"by": "a person"}))
     eventually(lambda: runs(airflow, "events_own"), "the DAG starts")
     eventually(lambda: runs(airflow, "events_own")[0]["state"] == "success", "it has synced")
     wait_until_it_is_watched(watched)
@@ -133,13 +133,13 @@ def test_what_ends_while_the_dags_of_one_of_two_equal_watchers_are_paused_reache
     airflow: LocalAirflow, watched: Simulator, note: Notes
 ) -> None:
     wait_until_it_is_watched(watched)
-    first = watched.world.start_sync("conn_events_twin")
+    first = watched.workspace.start_sync("conn_events_twin")
     for name in ("events_twin_one", "events_twin_other"):
         eventually(lambda name=name: count_heard(airflow, name), f"{name} hears of the first job")
     wait_until_it_is_watched(watched)
     set_paused(airflow, "events_twin_other", is_paused=True)
     wait_until_it_is_watched(watched)
-    second = watched.world.start_sync("conn_events_twin")
+    second = watched.workspace.start_sync("conn_events_twin")
     eventually(lambda: count_heard(airflow, "events_twin_one") == 2, "the watched asset hears of the second job")
     wait_until_it_is_watched(watched)
     assert [payload["job_id"] for payload in heard(airflow, "events_twin_other")] == [first.id]
@@ -157,7 +157,7 @@ def test_of_events_that_come_together_a_run_may_have_the_first_only_and_reads_al
 ) -> None:
     wait_until_it_is_watched(watched)
     watched.plan("conn_events_together", times=None, queued_seconds=0, running_seconds=5)
-    jobs = [watched.world.start_sync("conn_events_together").id for _ in range(12)]
+    jobs = [watched.workspace.start_sync("conn_events_together").id for _ in range(12)]
     eventually(lambda: count_heard(airflow, "events_together") == len(jobs), "all are told")
     wait_until_it_is_watched(watched)
     started_by: list[list[str]] = []
@@ -177,7 +177,7 @@ def test_of_events_that_come_together_a_run_may_have_the_first_only_and_reads_al
     assert read == set(jobs)
 
     # What waited is among what has started the next run.
-    later = watched.world.start_sync("conn_events_together").id
+    later = watched.workspace.start_sync("conn_events_together").id
     eventually(lambda: len(runs(airflow, "events_together")) > len(started_by), "the next run is there")
     newest = max(runs(airflow, "events_together"), key=lambda run: run["run_after"])
     task = TaskRun(airflow, "events_together", newest["dag_run_id"], task_id="react")
@@ -195,7 +195,7 @@ def test_a_thousand_jobs_end_while_the_triggerer_is_killed_twice(
     for _ in range(MANY):
         outcome = chance.choice(["succeeded", "succeeded", "failed"])
         watched.plan("conn_events_many", queued_seconds=0, running_seconds=chance.uniform(0, 90), outcome=outcome)
-        watched.world.start_sync("conn_events_many")
+        watched.workspace.start_sync("conn_events_many")
     jobs = {job.id for job in watched.jobs() if job.connection_id == "conn_events_many"}
     assert len(jobs) == MANY
     began = time.monotonic()
@@ -213,7 +213,7 @@ def test_a_thousand_jobs_end_while_the_triggerer_is_killed_twice(
 
     # And in normal running, each is told once.
     watched.plan("conn_events_many", times=None, queued_seconds=0, running_seconds=5)
-    late = {watched.world.start_sync("conn_events_many").id for _ in range(150)}
+    late = {watched.workspace.start_sync("conn_events_many").id for _ in range(150)}
     eventually(lambda: late <= {p["job_id"] for p in heard(airflow, "events_many")}, "each is told", PATIENCE, every=2)
     wait_until_it_is_watched(watched)
     told_since = Counter(payload["job_id"] for payload in heard(airflow, "events_many")) - told
@@ -233,7 +233,7 @@ def test_fifty_watchers_cost_the_requests_of_one(airflow: LocalAirflow, note: No
         note(f"{len(idle)} requests of fifty idle watchers in {WATCHED} s, at an interval of {INTERVAL} s")
         assert {request.route for request in idle} == {"list_jobs"}
         assert abs(len(idle) - WATCHED / INTERVAL) <= 1
-        job = simulator.world.start_sync("conn_demo_01", SyncBody(pipeline_id="pl_17"))
+        job = simulator.workspace.start_sync("conn_demo_01", SyncBody(pipeline_id="pl_17"))
         eventually(lambda: count_heard(airflow, "events_fifty_17"), "the one of them is told")
         assert [payload["job_id"] for payload in heard(airflow, "events_fifty_17")] == [job.id]
         assert not count_heard(airflow, "events_fifty_18")

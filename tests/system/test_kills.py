@@ -64,7 +64,7 @@ def test_deferred_tasks_that_are_marked_failed_cancel_their_work_unless_told_oth
     runs, looked_at = {}, {}
     for dag_id in ("sync_deferred", "sync_left_alone", "backfill_deferred", "backfill_left_alone"):
         connection_id = f"conn_killed_{dag_id}"
-        simulator.world.add_connection(connection_id)
+        simulator.workspace.add_connection(connection_id)
         simulator.plan(connection_id, running_seconds=300)
         simulator.plan_backfill(connection_id, jobs=40, job_seconds=300, cancelling_seconds=4, jobs_after_cancel=2)
         run = TaskRun.start(airflow, dag_id, connection_id=connection_id)

@@ -49,7 +49,7 @@ def start(airflow: LocalAirflow, simulator: Simulator, connection_id: str, secon
     """Start a task on a worker and a deferred one; return them once both wait."""
     runs = {}
     for way in WAYS:
-        simulator.world.add_connection(f"{connection_id}_{way}")
+        simulator.workspace.add_connection(f"{connection_id}_{way}")
         simulator.plan(f"{connection_id}_{way}", running_seconds=seconds)
         conf = {"connection_id": f"{connection_id}_{way}", "planasonix_conn_id": CONN_ID}
         runs[way] = TaskRun.start(airflow, f"sync_{way}", **conf)
@@ -105,11 +105,11 @@ def test_a_key_that_is_replaced_by_deleting_the_connection_ends_no_wait(
     airflow: LocalAirflow, simulator: Simulator, connection: Recreated, connection_id: str, note: Notes
 ) -> None:
     """As automation rotates a key: the old one is refused while the connection is missing."""
-    old = simulator.world.keys.add("plnx_test_before_the_deletion").value
+    old = simulator.workspace.keys.add("plnx_test_before_the_deletion").value
     add_connection(airflow, CONN_ID, simulator.airflow_connection() | {"password": old})
     runs = start(airflow, simulator, connection_id, seconds=30)
     connection.delete()
-    simulator.world.keys.revoke(old)
+    simulator.workspace.keys.revoke(old)
     time.sleep(MISSING)
     connection.create()
     both_succeed_with_one_job(runs, simulator, connection_id, note)

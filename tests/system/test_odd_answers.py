@@ -26,7 +26,7 @@ FOREIGN = {"__classname__": "builtins.dict", "__data__": {"a": "\0"}, "__version
 @pytest.fixture
 def odd(airflow: LocalAirflow) -> Iterator[Simulator]:
     with Simulator(api_key=API_KEY, connections=NAMES, rate_limit=1_000_000) as simulator:
-        simulator.world.configure(show_metadata=True)
+        simulator.workspace.configure(show_metadata=True)
         add_connection(airflow, "planasonix_odd", simulator.airflow_connection())
         yield simulator
 
@@ -71,7 +71,7 @@ def test_a_row_that_cannot_be_read_silences_no_watcher(airflow: LocalAirflow, no
         add_connection(airflow, "planasonix_events", simulator.airflow_connection())
         wait_until_it_is_watched(simulator)
         before = len(heard(airflow, "events_react"))
-        job = simulator.world.start_sync("conn_events_react", SyncBody(pipeline_id="pl_1"))
+        job = simulator.workspace.start_sync("conn_events_react", SyncBody(pipeline_id="pl_1"))
         payloads = eventually(lambda: heard(airflow, "events_react")[before:], "the asset hears of the job")
         assert [payload["job_id"] for payload in payloads] == [job.id]
         looks = [request for request in simulator.requests if request.path.endswith("/job_odd")]

@@ -45,7 +45,7 @@ class Receiver:
     @property
     def secret(self) -> SecretStr:
         """What Planasonix signs with now."""
-        return self.planasonix.world.webhooks._get(self.webhook_id).secret
+        return self.planasonix.workspace.webhooks._get(self.webhook_id).secret
 
     def look_up(self, query: str) -> list[tuple[Any, ...]]:
         with closing(psycopg2.connect(self.postgres.get_uri())) as connection, connection.cursor() as cursor:
@@ -81,9 +81,9 @@ def receiver(airflow: LocalAirflow, simulator: Simulator, postgres: PostgresServ
     add_connection(airflow, NAME, {"conn_type": "planasonix_webhook", "extra": extra})
     url = f"{airflow.url}/planasonix/webhook/{NAME}"
     TaskRun.start(airflow, "webhook_subscription", url=url).task("subscribe").wait_for("success")
-    (webhook,) = simulator.world.webhooks.all()
+    (webhook,) = simulator.workspace.webhooks.all()
     yield Receiver(airflow, simulator, postgres, webhook.id, url)
-    simulator.world.webhooks.delete(webhook.id)
+    simulator.workspace.webhooks.delete(webhook.id)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_a_job_that_ends_starts_the_dag(receiver: Receiver, connection_id: str, 
     for _ in range(5):
         known = len(receiver.runs())
         receiver.planasonix.plan(connection_id, queued_seconds=0, running_seconds=1)
-        job = receiver.planasonix.world.start_sync(connection_id)
+        job = receiver.planasonix.workspace.start_sync(connection_id)
         eventually(lambda known=known: len(receiver.runs()) > known, "a DAG run")  # type: ignore[misc]
         run = eventually(lambda: next((run for run in receiver.runs() if run["start_date"]), None), "it has begun")
         ended = receiver.planasonix.job(job.id).finished_at
@@ -141,7 +141,7 @@ def test_a_rotation_loses_nothing(receiver: Receiver, connection_id: str) -> Non
 
     def start_a_job() -> None:
         receiver.planasonix.plan(connection_id, queued_seconds=0, running_seconds=0.5)
-        begun.append(receiver.planasonix.world.start_sync(connection_id).id)
+        begun.append(receiver.planasonix.workspace.start_sync(connection_id).id)
         eventually(lambda: receiver.planasonix.job(begun[-1]).finished_at, "the job is over")
 
     rotation = TaskRun.start(receiver.airflow, "webhook_rotation", webhook_id=receiver.webhook_id).task("rotate")
@@ -194,11 +194,11 @@ def test_500_deliveries_a_minute_each_twice_and_shuffled_over_two_api_servers(
 def test_the_simulator_delivers_twice_and_each_event_counts_once(receiver: Receiver) -> None:
     names = [f"conn_{uuid.uuid4().hex[:12]}" for _ in range(30)]
     for name in names:
-        receiver.planasonix.world.add_connection(name)
+        receiver.planasonix.workspace.add_connection(name)
         receiver.planasonix.plan(name, queued_seconds=0, running_seconds=1)
     with_settings(receiver.planasonix, webhook_delivery="twice")
     try:
-        jobs = {receiver.planasonix.world.start_sync(name).id for name in names}
+        jobs = {receiver.planasonix.workspace.start_sync(name).id for name in names}
         eventually(
             lambda: sum(one.status == "delivered" for one in deliveries_of(receiver, jobs)) == 60, "all is delivered"
         )
@@ -213,7 +213,7 @@ def with_settings(simulator: Simulator, **settings: Any) -> None:
 
 
 def deliveries_of(receiver: Receiver, jobs: set[str]) -> list[Any]:
-    outbox = receiver.planasonix.world.webhooks.outbox
+    outbox = receiver.planasonix.workspace.webhooks.outbox
     parcels = [parcel for parcel in outbox._parcels.newest_first() if parcel.event.subject_id in jobs]
     return [parcel for parcel in parcels if parcel.event.type == "job.succeeded"]
 

@@ -27,7 +27,7 @@ def start_in_each_way(
     runs, jobs = {}, {}
     for way in WAYS:
         connection = f"{connection_id}_{way}"
-        simulator.world.add_connection(connection)
+        simulator.workspace.add_connection(connection)
         simulator.plan(connection, running_seconds=seconds)
         runs[way] = TaskRun.start(airflow, f"sync_{way}", connection_id=connection, planasonix_conn_id=PROXIED)
     for way, run in runs.items():

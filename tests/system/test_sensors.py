@@ -24,14 +24,14 @@ def looks_for_syncs(simulator: Simulator, connection_id: str) -> int:
 def test_a_sync_that_ends_while_no_triggerer_runs_is_not_missed(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
-    early = simulator.world.start_sync(connection_id).id
+    early = simulator.workspace.start_sync(connection_id).id
     eventually(lambda: simulator.job(early).is_over, "the early sync is over")
     since = datetime.now(UTC).isoformat()
     run = TaskRun.start(airflow, "sync_sensor", connection_id=connection_id, since=since).task("fresh")
     run.wait_for("deferred")
     eventually(lambda: looks_for_syncs(simulator, connection_id) > LOOKS_OF_THE_TASK, "the triggerer looks")
     end_politely(airflow, "triggerer")
-    sync = simulator.world.start_sync(connection_id).id
+    sync = simulator.workspace.start_sync(connection_id).id
     eventually(lambda: simulator.job(sync).status == "succeeded", "the sync is over")
     assert run.state == "deferred"
     began = time.monotonic()
@@ -52,9 +52,9 @@ def test_a_job_sensor_means_the_same_in_every_mode(airflow: LocalAirflow, simula
         conf = {}
         for name, outcome, seconds in (("good", "succeeded", 30), ("bad", "failed", 30), ("long", "succeeded", 300)):
             connection_id = f"conn_{name}_for_{mode}"
-            simulator.world.add_connection(connection_id)
+            simulator.workspace.add_connection(connection_id)
             simulator.plan(connection_id, outcome=outcome, running_seconds=seconds)
-            conf[name] = simulator.world.start_sync(connection_id).id
+            conf[name] = simulator.workspace.start_sync(connection_id).id
         jobs += conf.values()
         runs[mode] = TaskRun.start(airflow, f"job_sensor_{mode}", **conf)
     for mode, run in runs.items():

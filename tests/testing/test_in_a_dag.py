@@ -80,8 +80,8 @@ def test_sensors_end_as_wanted_in_each_way_and_no_guard_complains(
     }
     lines = ["PlanasonixJobSensor(task_id='skipped', job_id='job_unknown', deferrable=True, soft_fail=True)"]
     for name, how in ways.items():
-        planasonix.simulator.world.configure(conflict="allowed")
-        job_id = planasonix.simulator.world.start_sync(ORDERS).id
+        planasonix.simulator.workspace.configure(conflict="allowed")
+        job_id = planasonix.simulator.workspace.start_sync(ORDERS).id
         lines.append(f"PlanasonixJobSensor(task_id='{name}', job_id='{job_id}'{how})")
     assert run_dag("\n".join(lines)) == "success"
     assert {job.status for job in planasonix.simulator.jobs()} == {"succeeded"}

@@ -83,9 +83,9 @@ class TestAWatcher:
         async def main() -> None:
             triggerer = airflow.triggerer(PlanasonixEventTrigger(events=["job.succeeded", "job.failed"]))
             await asyncio.sleep(INTERVAL)
-            simulator.world.start_sync(CONNECTION, SyncBody(pipeline_id="pl_1"))
+            simulator.workspace.start_sync(CONNECTION, SyncBody(pipeline_id="pl_1"))
             await asyncio.sleep(200)
-            simulator.world.start_sync(CONNECTION)
+            simulator.workspace.start_sync(CONNECTION)
             await asyncio.sleep(1000)
             await triggerer.kill()
 
@@ -113,9 +113,9 @@ class TestAWatcher:
         self, simulator: Simulator, airflow: Airflow, travel: TravelledClock
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=10)
-        simulator.world.start_sync(CONNECTION)
+        simulator.workspace.start_sync(CONNECTION)
         simulator.plan(OTHER, running_seconds=20_000)
-        running = simulator.world.start_sync(OTHER)
+        running = simulator.workspace.start_sync(OTHER)
         travel.sleep(7_200)
 
         async def main() -> None:
@@ -130,16 +130,16 @@ class TestAWatcher:
         self, simulator: Simulator, airflow: Airflow, travel: TravelledClock
     ) -> None:
         simulator.plan(CONNECTION, times=None, running_seconds=1_000)
-        simulator.world.configure(conflict="allowed")
+        simulator.workspace.configure(conflict="allowed")
 
         async def main() -> list[str]:
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(INTERVAL)
-            jobs = [simulator.world.start_sync(CONNECTION).id]
+            jobs = [simulator.workspace.start_sync(CONNECTION).id]
             await asyncio.sleep(2 * INTERVAL)
             await triggerer.kill()
             for _ in range(150):
-                jobs.append(simulator.world.start_sync(CONNECTION).id)
+                jobs.append(simulator.workspace.start_sync(CONNECTION).id)
                 await asyncio.sleep(700)
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(2_000)
@@ -153,7 +153,7 @@ class TestAWatcher:
         async def main() -> str:
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(INTERVAL)
-            job = simulator.world.start_sync(CONNECTION).id
+            job = simulator.workspace.start_sync(CONNECTION).id
             while not triggerer.has_something_to_store:  # noqa: ASYNC110 - it comes by itself
                 await asyncio.sleep(0.1)
             # What is kept by now would be kept too early.
@@ -172,7 +172,7 @@ class TestAWatcher:
         async def main() -> None:
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(INTERVAL)
-            simulator.world.start_backfill(
+            simulator.workspace.start_backfill(
                 CONNECTION, BackfillBody(start_at=datetime(2025, 1, 1, tzinfo=UTC), end_at=BEGAN)
             )
             await asyncio.sleep(3_000)
@@ -191,13 +191,13 @@ class TestAWatcher:
         async def main() -> None:
             triggerer = airflow.triggerer(PlanasonixEventTrigger(), assets=("one", "two"))
             await asyncio.sleep(INTERVAL)
-            simulator.world.start_sync(CONNECTION)
+            simulator.workspace.start_sync(CONNECTION)
             await asyncio.sleep(100)
             await triggerer.kill()
             if airflow.has_shared_streams:
                 # The other asset is gone, or is not known in time.
                 del airflow.store.values[min(airflow.store.values)]
-            simulator.world.start_sync(OTHER)
+            simulator.workspace.start_sync(OTHER)
             await asyncio.sleep(INTERVAL)
             triggerer = airflow.triggerer(PlanasonixEventTrigger(), assets=("one", "two"))
             await asyncio.sleep(100)
@@ -222,7 +222,7 @@ class TestAWatcher:
 
         async def main() -> list[str]:
             await watch("one", "other")
-            job = simulator.world.start_sync(CONNECTION).id
+            job = simulator.workspace.start_sync(CONNECTION).id
             await watch("one")
             assert airflow.store.ids("one") == {job: 1}
             assert airflow.store.ids("other") == {}
@@ -253,7 +253,7 @@ class TestAWatcher:
 
         async def main() -> str:
             await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger()))
-            job = simulator.world.start_sync(CONNECTION).id
+            job = simulator.workspace.start_sync(CONNECTION).id
             await asyncio.sleep(100)
             await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(asset="asset")))
             return job
@@ -264,7 +264,7 @@ class TestAWatcher:
     def test_whose_interval_is_changed_goes_on_from_where_it_was(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> str:
             await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(poll_interval=30)))
-            job = simulator.world.start_sync(CONNECTION).id
+            job = simulator.workspace.start_sync(CONNECTION).id
             await asyncio.sleep(100)
             await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(poll_interval=20)))
             return job
@@ -281,7 +281,7 @@ class TestAWatcher:
     def test_of_a_dag_that_syncs_what_it_watches_passes_over_its_own(
         self, simulator: Simulator, airflow: Airflow
     ) -> None:
-        simulator.world.configure(show_metadata=True, conflict="allowed")
+        simulator.workspace.configure(show_metadata=True, conflict="allowed")
         own = {"dag_id": "react", "run_id": "asset_triggered__2025", ATTEMPT_KEY: "a1"}
         others = {"dag_id": "load", "run_id": "asset_triggered__2025", ATTEMPT_KEY: "a2"}
 
@@ -289,7 +289,7 @@ class TestAWatcher:
             triggerer = airflow.triggerer(PlanasonixEventTrigger(ignore_own="react"))
             triggerer.watch(PlanasonixEventTrigger(ignore_own=True), assets=("of nobody's own",))
             await asyncio.sleep(INTERVAL)
-            jobs = [simulator.world.start_sync(CONNECTION, SyncBody(metadata=m)).id for m in (own, others, None)]
+            jobs = [simulator.workspace.start_sync(CONNECTION, SyncBody(metadata=m)).id for m in (own, others, None)]
             await asyncio.sleep(100)
             await triggerer.kill()
             return jobs
@@ -308,7 +308,7 @@ class TestAWatcher:
             triggerer.watch(PlanasonixEventTrigger(metadata={"team": "sales"}), assets=("sales",))
             for connection_id in (CONNECTION, OTHER):
                 await asyncio.sleep(3 * INTERVAL)
-                simulator.world.start_sync(connection_id, SyncBody(metadata={"team": "sales", ATTEMPT_KEY: "a1"}))
+                simulator.workspace.start_sync(connection_id, SyncBody(metadata={"team": "sales", ATTEMPT_KEY: "a1"}))
             await asyncio.sleep(100)
             await triggerer.kill()
 
@@ -325,20 +325,20 @@ class TestAWatcher:
     def test_starts_no_endless_loop_where_the_api_shows_no_metadata(
         self, simulator: Simulator, airflow: Airflow
     ) -> None:
-        simulator.world.configure(conflict="allowed")
+        simulator.workspace.configure(conflict="allowed")
 
         async def main() -> None:
             trigger = {"connection_id": CONNECTION, "ignore_own": "react"}
             triggerer = airflow.triggerer(PlanasonixEventTrigger(**trigger))
             await asyncio.sleep(INTERVAL)
-            simulator.world.start_sync(CONNECTION)
+            simulator.workspace.start_sync(CONNECTION)
             reactions = restarts = 0
             for _ in range(200):
                 await asyncio.sleep(10)
                 if airflow.received and not restarts:
                     # The DAG's first sync runs when the triggerer is restarted.
                     restarts += 1
-                    simulator.world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "react", ATTEMPT_KEY: "a0"}))
+                    simulator.workspace.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "react", ATTEMPT_KEY: "a0"}))
                     reactions += 1
                     await asyncio.sleep(10)
                     await triggerer.kill()
@@ -346,7 +346,7 @@ class TestAWatcher:
                 # The DAG syncs what it watches.
                 while reactions < len(airflow.received):
                     reactions += 1
-                    simulator.world.start_sync(
+                    simulator.workspace.start_sync(
                         CONNECTION, SyncBody(metadata={"dag_id": "react", ATTEMPT_KEY: f"a{reactions}"})
                     )
             await triggerer.kill()
@@ -359,22 +359,22 @@ class TestAWatcher:
     def test_that_has_seen_metadata_once_tells_of_jobs_that_have_none(
         self, simulator: Simulator, airflow: Airflow
     ) -> None:
-        simulator.world.configure(show_metadata=True, conflict="allowed")
+        simulator.workspace.configure(show_metadata=True, conflict="allowed")
         trigger = {"ignore_own": "react"}
 
         async def main() -> list[str]:
             triggerer = airflow.triggerer(PlanasonixEventTrigger(**trigger))
             await asyncio.sleep(INTERVAL)
-            jobs = [simulator.world.start_sync(CONNECTION).id]
+            jobs = [simulator.workspace.start_sync(CONNECTION).id]
             await asyncio.sleep(100)
             # What the DAG has started shows that there is metadata.
-            simulator.world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "react", ATTEMPT_KEY: "a1"}))
+            simulator.workspace.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "react", ATTEMPT_KEY: "a1"}))
             await asyncio.sleep(100)
             await triggerer.kill()
             triggerer = airflow.triggerer(PlanasonixEventTrigger(**trigger))
             for _ in range(2):
                 await asyncio.sleep(100)
-                jobs.append(simulator.world.start_sync(CONNECTION).id)
+                jobs.append(simulator.workspace.start_sync(CONNECTION).id)
             await asyncio.sleep(100)
             await triggerer.kill()
             return jobs
@@ -402,13 +402,13 @@ class TestAWatcher:
         simulator.plan(OTHER, running_seconds=20_000)
 
         async def main() -> list[str]:
-            jobs = [simulator.world.start_sync(OTHER).id]
+            jobs = [simulator.workspace.start_sync(OTHER).id]
             triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=600))
             await asyncio.sleep(7_200)
             await triggerer.kill()
             ((place, text),) = airflow.store.values.items()
             airflow.store.values[place] = json.dumps(damage(json.loads(text)))
-            jobs.append(simulator.world.start_sync(CONNECTION).id)
+            jobs.append(simulator.workspace.start_sync(CONNECTION).id)
             await asyncio.sleep(600)
             triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=600))
             await asyncio.sleep(20_000)
@@ -423,7 +423,7 @@ class TestAWatcher:
     def test_waits_for_airflow_to_say_what_was_told_before(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> str:
             await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger()))
-            job = simulator.world.start_sync(CONNECTION).id
+            job = simulator.workspace.start_sync(CONNECTION).id
             await asyncio.sleep(100)
             airflow.store.error = RuntimeError("the database is away")
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
@@ -449,7 +449,7 @@ class TestAWatcher:
             await asyncio.sleep(100)
             jobs = []
             for _ in range(3):
-                jobs.append(simulator.world.start_sync(CONNECTION).id)
+                jobs.append(simulator.workspace.start_sync(CONNECTION).id)
                 await asyncio.sleep(60)
             heard = list(airflow.received)
             await triggerer.kill()
@@ -464,7 +464,7 @@ class TestAWatcher:
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(100)
             airflow.store.error = RuntimeError("the database is away")
-            job = simulator.world.start_sync(CONNECTION).id
+            job = simulator.workspace.start_sync(CONNECTION).id
             await asyncio.sleep(100)
             airflow.store.error = None
             await self.watched_for(INTERVAL + 1, triggerer)
@@ -512,7 +512,7 @@ class TestTheRequests:
                 triggerer.watch(trigger, assets=(f"asset_{number}",))
             triggerer.watch(PlanasonixEventTrigger(events=["job.failed"]))
             await asyncio.sleep(50)
-            simulator.world.start_sync(CONNECTION)
+            simulator.workspace.start_sync(CONNECTION)
             await asyncio.sleep(100)
             await triggerer.kill()
 
@@ -525,14 +525,14 @@ class TestTheRequests:
     ) -> None:
         simulator.plan(OTHER, running_seconds=30_000)
         simulator.plan(CONNECTION, times=None, running_seconds=60)
-        simulator.world.configure(conflict="allowed")
+        simulator.workspace.configure(conflict="allowed")
 
         async def main() -> tuple[str, int]:
-            long = simulator.world.start_sync(OTHER).id
+            long = simulator.workspace.start_sync(OTHER).id
             triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=60))
             await asyncio.sleep(60)
             for _ in range(300):
-                simulator.world.start_sync(CONNECTION)
+                simulator.workspace.start_sync(CONNECTION)
                 await asyncio.sleep(60)
             before = requests(simulator)
             await asyncio.sleep(6_000)
@@ -558,7 +558,7 @@ class TestTrouble:
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(100)
             fault = simulator.fail("status", status=503, times=None)
-            simulator.world.start_sync(CONNECTION)
+            simulator.workspace.start_sync(CONNECTION)
             await asyncio.sleep(3 * 3_600)
             simulator.faults.clear()
             assert fault
@@ -578,7 +578,7 @@ class TestTrouble:
             triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=1, events=["job.succeeded"]))
             await asyncio.sleep(100)
             simulator.fail("status", status=status, times=None, route="list_jobs")
-            simulator.world.start_sync(CONNECTION)
+            simulator.workspace.start_sync(CONNECTION)
             before = requests(simulator)
             await asyncio.sleep(3_600)
             meanwhile = requests(simulator) - before
@@ -595,7 +595,7 @@ class TestTrouble:
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(100)
             simulator.fail("status", status=429, headers={"Retry-After": "300"})
-            simulator.world.start_sync(CONNECTION)
+            simulator.workspace.start_sync(CONNECTION)
             before = requests(simulator)
             await asyncio.sleep(290)
             silent = requests(simulator) - before
@@ -616,7 +616,7 @@ class TestTrouble:
         simulator.plan(CONNECTION, running_seconds=3_600)
 
         async def main() -> None:
-            simulator.world.start_sync(CONNECTION)
+            simulator.workspace.start_sync(CONNECTION)
             trigger = PlanasonixEventTrigger(planasonix_conn_id="planasonix_later")
             triggerer = airflow.triggerer(trigger)
             await asyncio.sleep(1_000)
@@ -634,7 +634,7 @@ class TestTrouble:
         simulator.plan(CONNECTION, running_seconds=10 * MAX_NOT_FOUND_SECONDS)
 
         async def main() -> None:
-            job = simulator.world.start_sync(CONNECTION)
+            job = simulator.workspace.start_sync(CONNECTION)
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(100)
             simulator.reset()

@@ -24,9 +24,9 @@ def wait_for_all(simulator: Simulator, **plan: Any) -> list[Any]:
     """Return the events of waits for one job each."""
     jobs = []
     for connection_id in [f"conn_{number}" for number in range(WAITS)]:
-        simulator.world.add_connection(connection_id)
+        simulator.workspace.add_connection(connection_id)
         simulator.plan(connection_id, queued_seconds=0, running_seconds=0.6, **plan)
-        jobs.append(simulator.world.start_sync(connection_id).id)
+        jobs.append(simulator.workspace.start_sync(connection_id).id)
 
     async def main() -> list[Any]:
         return await asyncio.gather(*(first_event(PlanasonixJobTrigger(job, poll_interval=0.3)) for job in jobs))

@@ -101,7 +101,7 @@ def test_is_made_again_by_another_triggerer_and_goes_on(simulator: Simulator) ->
     asyncio.run(killed())
     (job,) = simulator.jobs()
     assert job.status == "running", "a triggerer that goes away cancels nothing"
-    simulator.world.cancel(job.id)
+    simulator.workspace.cancel(job.id)
     assert WaitEvent.from_payload(asyncio.run(first_event(deserialize_trigger(first))), "job").outcome == "over"
 
 
@@ -184,7 +184,7 @@ def test_that_breaks_says_so_in_its_event(simulator: Simulator, mocker: MockerFi
 def test_a_hundred_share_one_client_and_each_writes_its_own_log(simulator: Simulator, mocker: MockerFixture) -> None:
     connections = [f"conn_{number}" for number in range(100)]
     for connection_id in connections:
-        simulator.world.add_connection(connection_id)
+        simulator.workspace.add_connection(connection_id)
         simulator.plan(connection_id, running_seconds=0.5)
     jobs = [started(connection_id) for connection_id in connections]
     clients = mocker.spy(AsyncClient, "__init__")
@@ -209,7 +209,7 @@ def test_a_hundred_cost_a_page_a_look_and_their_tasks_account_alike(
 ) -> None:
     connections = [f"conn_{number}" for number in range(100)]
     for connection_id in connections:
-        simulator.world.add_connection(connection_id)
+        simulator.workspace.add_connection(connection_id)
         simulator.plan(connection_id, running_seconds=60, tables={"public.orders": 7})
 
     async def wait_for_all(jobs: list[str]) -> list[Any]:

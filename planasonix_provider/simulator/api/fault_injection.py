@@ -115,7 +115,7 @@ def _instead(fault: Fault, lost: Response | None) -> Response:
         return ConnectionReset()
     if fault.kind == "cut":
         return TruncatedResponse(lost or Response(b'{"data": {"id": null}}', media_type="application/json"))
-    status = fault.answer_status
+    status = fault.response_status
     if fault.kind == "status":
         return error_response(status, _code(status), "a fault that was ordered", fault.headers)
     page = _PROXY_PAGE.format(title=f"{status} {_phrase(status)}") if fault.kind == "html" else None

@@ -68,7 +68,7 @@ class Fault(BaseModel):
         return self
 
     @property
-    def answer_status(self) -> int:
+    def response_status(self) -> int:
         """The HTTP status of the answer, for the kinds that answer with one."""
         return self.status or _STATUS_OF[self.kind]
 
@@ -95,7 +95,7 @@ class Faults:
         with self._lock:
             self._orders.append(_PendingFault(fault, fault.skip, fault.times))
 
-    def take(self, route: str) -> Fault | None:
+    def next_fault(self, route: str) -> Fault | None:
         """Tell how a request fails, and count it.
 
         The first fault that fits takes the request. One that still lets requests pass counts it, and leaves it to
@@ -118,7 +118,7 @@ class Faults:
                 return order.fault
             return None
 
-    def left(self) -> list[Fault]:
+    def pending(self) -> list[Fault]:
         """Tell what is still to fail.
 
         :return: the faults in order, each with the ``times`` and ``skip`` that are left of it.

@@ -10,8 +10,8 @@ from urllib.parse import quote, unquote
 from fastapi import Path
 from pydantic import AfterValidator
 
-from planasonix_provider.simulator.api.responses import refusal
-from planasonix_provider.simulator.hosts import refuse_other_hosts
+from planasonix_provider.simulator.api.responses import api_error_response
+from planasonix_provider.simulator.hosts import check_host_header
 from planasonix_provider.simulator.model.api_errors import ApiError
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ class HeaderMiddleware:
     :param allowed_hosts: the names that the simulator answers to, besides ``localhost`` and IP addresses.
     """
 
-    def __init__(self, app: ASGIApp, world: Workspace, allowed_hosts: Collection[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, workspace: Workspace, allowed_hosts: Collection[str] = ()) -> None:
         self._app = app
-        self._world = world
+        self._workspace = workspace
         self._allowed_hosts = allowed_hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,20 +63,20 @@ class HeaderMiddleware:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                date = format_datetime(self._world.clock().astimezone(UTC), usegmt=True)
+                date = format_datetime(self._workspace.clock().astimezone(UTC), usegmt=True)
                 message["headers"] = [
                     *message["headers"],
                     (b"date", date.encode()),
-                    (b"x-request-id", self._world.ids("req").encode()),
+                    (b"x-request-id", self._workspace.ids("req").encode()),
                 ]
             await send(message)
 
         try:
-            refuse_other_hosts(scope["headers"], self._allowed_hosts)
+            check_host_header(scope["headers"], self._allowed_hosts)
             _refuse_large_body(scope["headers"])
         except ApiError as refused:
             # The body is not read, so no other request can follow on this connection.
-            response = refusal(refused)
+            response = api_error_response(refused)
             response.headers["Connection"] = "close"
             await response(scope, receive, send_with_headers)
             return

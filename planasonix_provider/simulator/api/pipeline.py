@@ -15,7 +15,7 @@ from planasonix_provider.simulator.api.fault_injection import ConnectionReset, i
 from planasonix_provider.simulator.api.faults import Faults
 from planasonix_provider.simulator.api.rate_limit import PerKeyRateLimit
 from planasonix_provider.simulator.api.request_log import RequestLog
-from planasonix_provider.simulator.api.responses import refusal
+from planasonix_provider.simulator.api.responses import api_error_response
 from planasonix_provider.simulator.model.api_errors import ApiError
 from planasonix_provider.simulator.model.workspace import Workspace
 
@@ -30,20 +30,20 @@ class RequestPipeline:
     :param limits: how many requests a key has.
     """
 
-    def __init__(self, world: Workspace, faults: Faults, limits: PerKeyRateLimit) -> None:
-        self.world = world
+    def __init__(self, workspace: Workspace, faults: Faults, rate_limit: PerKeyRateLimit) -> None:
+        self.workspace = workspace
         self.faults = faults
-        self.limits = limits
+        self.rate_limit = rate_limit
         self.log = RequestLog()
         # What there is to forget; a request that hangs while it is forgotten belongs to it.
-        self._life = object()
+        self._generation = object()
 
     def reset(self) -> None:
         """Forget all that happened, and all that was ordered."""
-        self._life = object()
-        self.world.reset()
+        self._generation = object()
+        self.workspace.reset()
         self.faults.clear()
-        self.limits.reset()
+        self.rate_limit.reset()
         self.log.clear()
 
     async def serve(self, route: str, request: Request, handle: Handler) -> Response:
@@ -56,20 +56,20 @@ class RequestPipeline:
         """
         # Starlette keeps the body; one that is read only after a hang would be lost with a caller who gave up.
         await request.body()
-        recorded = self.log.add(route, request, self.world.clock())
-        fault = self.faults.take(route)
-        answer = partial(self._answer, route, request, handle, self._life)
+        recorded = self.log.add(route, request, self.workspace.clock())
+        fault = self.faults.next_fault(route)
+        answer = partial(self._answer, route, request, handle, self._generation)
         response = await (inject(fault, answer) if fault else answer())
         recorded.status = None if fault and fault.kind == "reset" else response.status_code
         return response
 
     async def _answer(self, route: str, request: Request, handle: Handler, life: object) -> Response:
-        if life is not self._life:
+        if life is not self._generation:
             return ConnectionReset()
         headers: dict[str, str] = {}
         try:
-            key = self.world.keys.authenticate(request.headers.get("authorization"))
-            allowance = self.limits.take(key.value)
+            key = self.workspace.keys.authenticate(request.headers.get("authorization"))
+            allowance = self.rate_limit.consume(key.value)
             headers = allowance.headers
             if allowance.is_exceeded:
                 message = f"more than {allowance.limit} requests in a minute; try again in {allowance.retry_after} s"
@@ -77,7 +77,7 @@ class RequestPipeline:
             key.require(SCOPE_BY_ROUTE.get(route))
             response = await handle(request)
         except (ApiError, RequestValidationError) as error:
-            response = refusal(error)
+            response = api_error_response(error)
         response.headers.update(headers)
         return response
 
@@ -90,7 +90,7 @@ class PipelineRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_behind_gate(request: Request) -> Response:
-            gate: RequestPipeline = request.app.state.gate
+            gate: RequestPipeline = request.app.state.pipeline
             return await gate.serve(self.name, request, handle)
 
         return handle_behind_gate

@@ -71,7 +71,7 @@ class PerKeyRateLimit:
             self._used.clear()
             self.per_minute = self._first_per_minute
 
-    def take(self, key: str) -> RateLimitStatus:
+    def consume(self, key: str) -> RateLimitStatus:
         """Count a request.
 
         :param key: whose request it is.

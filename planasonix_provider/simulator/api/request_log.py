@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from fastapi import Request
 
 #: How many requests are kept; older ones are only counted.
-KEPT = 10_000
+MAX_REQUESTS = 10_000
 #: The headers that are kept. The key is in none of them.
-HEADERS = ("user-agent", "idempotency-key", "x-organization-id", "content-type", "accept")
+LOGGED_HEADERS = ("user-agent", "idempotency-key", "x-organization-id", "content-type", "accept")
 
 
 @dataclass
@@ -43,7 +43,7 @@ class RequestLog:
     """The requests of the API. Every method may be called from any thread."""
 
     def __init__(self) -> None:
-        self._requests: deque[LoggedRequest] = deque(maxlen=KEPT)
+        self._requests: deque[LoggedRequest] = deque(maxlen=MAX_REQUESTS)
         self._counts: Counter[str] = Counter()
         self._lock = Lock()
 
@@ -55,7 +55,7 @@ class RequestLog:
         :param at: the time.
         :return: the record, which still lacks the answer's status.
         """
-        headers = {name: request.headers[name] for name in HEADERS if name in request.headers}
+        headers = {name: request.headers[name] for name in LOGGED_HEADERS if name in request.headers}
         query = request.scope["query_string"].decode("latin-1")
         recorded = LoggedRequest(route, request.method, request.scope["path"], query, at, headers)
         with self._lock:

@@ -63,14 +63,14 @@ def error_response(
     )
 
 
-def refusal(error: ApiError | RequestValidationError) -> Response:
+def api_error_response(error: ApiError | RequestValidationError) -> Response:
     """Answer with what was refused.
 
     :param error: the refusal, or FastAPI's complaint about a query.
     :return: the answer, with the status that belongs to the refusal's code.
     """
     if isinstance(error, RequestValidationError):
-        error = _refused({**one, "loc": one["loc"][1:]} for one in error.errors())
+        error = _invalid_request({**one, "loc": one["loc"][1:]} for one in error.errors())
     return error_response(
         STATUS_OF[error.code],
         error.code,
@@ -95,22 +95,22 @@ async def read_body(request: Request, model: type[M], *, optional: bool = True) 
     try:
         return model.model_validate_json(content or b"{}")
     except ValidationError as error:
-        raise _refused(error.errors(include_url=False)) from None
+        raise _invalid_request(error.errors(include_url=False)) from None
 
 
-def refused_value(error: ValueError) -> ApiError:
+def invalid_value(error: ValueError) -> ApiError:
     """Refuse a value that the simulator's own methods do not allow.
 
     :param error: what they raised.
     :return: the refusal, to be raised.
     """
     if isinstance(error, ValidationError):
-        return _refused(error.errors(include_url=False))
+        return _invalid_request(error.errors(include_url=False))
     field, _, issue = str(error).partition(": ")
-    return _refused([{"loc": (field,), "msg": issue}])
+    return _invalid_request([{"loc": (field,), "msg": issue}])
 
 
-def _refused(errors: Iterable[Mapping[str, Any]]) -> ApiError:
+def _invalid_request(errors: Iterable[Mapping[str, Any]]) -> ApiError:
     """Make one refusal of all that pydantic complains of."""
     details = [
         ErrorDetail(

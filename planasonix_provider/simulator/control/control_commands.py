@@ -25,14 +25,14 @@ class PlanCommand(Plan):
     connection_id: str
     times: Times = 1
 
-    def carry_out(self, gate: RequestPipeline) -> Plan:
+    def execute(self, gate: RequestPipeline) -> Plan:
         """Plan it.
 
         :param gate: what is steered.
         :return: the plan.
         :raises Refused: as ``not_found``, if there is no such connection.
         """
-        return gate.world.plan(self.connection_id, times=self.times, **_changes(self, "connection_id", "times"))
+        return gate.workspace.plan(self.connection_id, times=self.times, **_changes(self, "connection_id", "times"))
 
 
 class PlanBackfillCommand(BackfillPlan):
@@ -41,7 +41,7 @@ class PlanBackfillCommand(BackfillPlan):
     connection_id: str
     times: Times = 1
 
-    def carry_out(self, gate: RequestPipeline) -> BackfillPlan:
+    def execute(self, gate: RequestPipeline) -> BackfillPlan:
         """Plan it.
 
         :param gate: what is steered.
@@ -49,7 +49,7 @@ class PlanBackfillCommand(BackfillPlan):
         :raises Refused: as ``not_found``, if there is no such connection.
         """
         changes = _changes(self, "connection_id", "times")
-        return gate.world.plan_backfill(self.connection_id, times=self.times, **changes)
+        return gate.workspace.plan_backfill(self.connection_id, times=self.times, **changes)
 
 
 class FailJobCommand(_Command):
@@ -58,7 +58,7 @@ class FailJobCommand(_Command):
     code: str | None = None
     message: str | None = None
 
-    def carry_out(self, gate: RequestPipeline, job_id: str) -> Job:
+    def execute(self, gate: RequestPipeline, job_id: str) -> Job:
         """Make it fail.
 
         :param gate: what is steered.
@@ -66,7 +66,7 @@ class FailJobCommand(_Command):
         :return: the job as it is then.
         :raises Refused: as ``not_found`` or ``job_not_active``.
         """
-        return gate.world.fail_job(job_id, code=self.code, message=self.message)
+        return gate.workspace.fail_job(job_id, code=self.code, message=self.message)
 
 
 class SlowJobCommand(_Command):
@@ -74,7 +74,7 @@ class SlowJobCommand(_Command):
 
     seconds: float
 
-    def carry_out(self, gate: RequestPipeline, job_id: str) -> Job:
+    def execute(self, gate: RequestPipeline, job_id: str) -> Job:
         """Let it take longer.
 
         :param gate: what is steered.
@@ -83,7 +83,7 @@ class SlowJobCommand(_Command):
         :raises ValueError: if the number is not allowed.
         :raises Refused: as ``not_found`` or ``job_not_active``.
         """
-        return gate.world.slow_job(job_id, self.seconds)
+        return gate.workspace.slow_job(job_id, self.seconds)
 
 
 class AddKeyCommand(_Command):
@@ -92,14 +92,14 @@ class AddKeyCommand(_Command):
     key: str | None = None
     scopes: list[str] = sorted(SCOPES)
 
-    def carry_out(self, gate: RequestPipeline) -> ApiKey:
+    def execute(self, gate: RequestPipeline) -> ApiKey:
         """Create it.
 
         :param gate: what is steered.
         :return: the key.
         :raises ValueError: if the key or a scope is not allowed.
         """
-        return gate.world.keys.add(self.key, self.scopes)
+        return gate.workspace.keys.add(self.key, self.scopes)
 
 
 class AddConnectionCommand(_Command):
@@ -107,15 +107,15 @@ class AddConnectionCommand(_Command):
 
     connection_id: str
 
-    def carry_out(self, gate: RequestPipeline) -> tuple[str, ...]:
+    def execute(self, gate: RequestPipeline) -> tuple[str, ...]:
         """Create it.
 
         :param gate: what is steered.
         :return: the connections that exist then.
         :raises ValueError: if the id is empty.
         """
-        gate.world.add_connection(self.connection_id)
-        return gate.world.connections
+        gate.workspace.add_connection(self.connection_id)
+        return gate.workspace.connections
 
 
 class ConfigureCommand(SimulatorSettings):
@@ -123,15 +123,15 @@ class ConfigureCommand(SimulatorSettings):
 
     rate_limit: Annotated[int, Field(ge=1)] | None = None
 
-    def carry_out(self, gate: RequestPipeline) -> dict[str, Any]:
+    def execute(self, gate: RequestPipeline) -> dict[str, Any]:
         """Change them.
 
         :param gate: what is steered.
         :return: all settings that hold from now on.
         """
-        gate.world.configure(**_changes(self, "rate_limit"))
+        gate.workspace.configure(**_changes(self, "rate_limit"))
         if self.rate_limit is not None:
-            gate.limits.configure(self.rate_limit)
+            gate.rate_limit.configure(self.rate_limit)
         return settings_of(gate)
 
 
@@ -141,7 +141,7 @@ def settings_of(gate: RequestPipeline) -> dict[str, Any]:
     :param gate: the way in to it.
     :return: all settings by their names.
     """
-    return {**gate.world.settings.model_dump(), "rate_limit": gate.limits.per_minute}
+    return {**gate.workspace.settings.model_dump(), "rate_limit": gate.rate_limit.per_minute}
 
 
 def _changes(order: BaseModel, *others: str) -> dict[str, Any]:

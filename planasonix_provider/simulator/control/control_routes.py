@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from planasonix_provider.simulator.api.faults import Fault
 from planasonix_provider.simulator.api.middleware import PathId
 from planasonix_provider.simulator.api.pipeline import RequestPipeline
-from planasonix_provider.simulator.api.responses import read_body, refused_value
+from planasonix_provider.simulator.api.responses import read_body, invalid_value
 from planasonix_provider.simulator.control.control_commands import (
     AddConnectionCommand,
     AddKeyCommand,
@@ -22,7 +22,7 @@ from planasonix_provider.simulator.control.control_commands import (
     SlowJobCommand,
     settings_of,
 )
-from planasonix_provider.simulator.csrf import refuse_other_sites
+from planasonix_provider.simulator.csrf import forbid_cross_site_requests
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class ControlRoutes:
     def __init__(self, gate: RequestPipeline) -> None:
         self._gate = gate
         self.router = router = APIRouter(
-            prefix="/_simulator", redirect_slashes=False, dependencies=[Depends(refuse_other_sites)]
+            prefix="/_simulator", redirect_slashes=False, dependencies=[Depends(forbid_cross_site_requests)]
         )
         router.add_api_route("/state", self.state, methods=["GET"])
         router.add_api_route("/faults", self.add_fault, methods=["POST"])
@@ -55,21 +55,21 @@ class ControlRoutes:
         """Show jobs, backfills, webhooks, requests, faults and settings, and no key or secret."""
         gate = self._gate
         return _told(
-            jobs=gate.world.jobs(),
-            backfills=gate.world.backfills(),
-            webhooks=gate.world.webhooks.all(),
-            deliveries=gate.world.webhooks.outbox.all(),
-            connections=gate.world.connections,
+            jobs=gate.workspace.jobs(),
+            backfills=gate.workspace.backfills(),
+            webhooks=gate.workspace.webhooks.all(),
+            deliveries=gate.workspace.webhooks.outbox.all(),
+            connections=gate.workspace.connections,
             counts=gate.log.counts(),
             requests=gate.log.requests(),
-            faults=gate.faults.left(),
+            faults=gate.faults.pending(),
             settings=settings_of(gate),
         )
 
     async def add_fault(self, request: Request) -> Response:
         """Order a failure."""
         self._gate.faults.add(await read_body(request, Fault))
-        return _told(faults=self._gate.faults.left())
+        return _told(faults=self._gate.faults.pending())
 
     async def clear_faults(self) -> Response:
         """Forget all failures that were ordered."""
@@ -79,43 +79,43 @@ class ControlRoutes:
     async def plan(self, request: Request) -> Response:
         """Plan what the next jobs of a connection do."""
         order = await read_body(request, PlanCommand)
-        return _told(connection_id=order.connection_id, times=order.times, plan=order.carry_out(self._gate))
+        return _told(connection_id=order.connection_id, times=order.times, plan=order.execute(self._gate))
 
     async def plan_backfill(self, request: Request) -> Response:
         """Plan what the next backfills of a connection do."""
         order = await read_body(request, PlanBackfillCommand)
-        return _told(connection_id=order.connection_id, times=order.times, plan=order.carry_out(self._gate))
+        return _told(connection_id=order.connection_id, times=order.times, plan=order.execute(self._gate))
 
     async def fail_job(self, job_id: PathId, request: Request) -> Response:
         """Make a job fail."""
         order = await read_body(request, FailJobCommand)
-        return _told(job=order.carry_out(self._gate, job_id))
+        return _told(job=order.execute(self._gate, job_id))
 
     async def slow_job(self, job_id: PathId, request: Request) -> Response:
         """Let a job take longer."""
         order = await read_body(request, SlowJobCommand)
-        return _told(job=_allowed(lambda: order.carry_out(self._gate, job_id)))
+        return _told(job=_allowed(lambda: order.execute(self._gate, job_id)))
 
     async def add_key(self, request: Request) -> Response:
         """Create a key."""
         order = await read_body(request, AddKeyCommand)
-        key = _allowed(lambda: order.carry_out(self._gate))
+        key = _allowed(lambda: order.execute(self._gate))
         return _told(key=key.value, scopes=sorted(key.scopes))
 
     async def revoke_key(self, key: PathId) -> Response:
         """Take a key back."""
-        self._gate.world.keys.revoke(key)
+        self._gate.workspace.keys.revoke(key)
         return _told(revoked=True)
 
     async def add_connection(self, request: Request) -> Response:
         """Create a connection."""
         order = await read_body(request, AddConnectionCommand)
-        return _told(connections=_allowed(lambda: order.carry_out(self._gate)))
+        return _told(connections=_allowed(lambda: order.execute(self._gate)))
 
     async def configure(self, request: Request) -> Response:
         """Change settings."""
         order = await read_body(request, ConfigureCommand)
-        return _told(settings=order.carry_out(self._gate))
+        return _told(settings=order.execute(self._gate))
 
     async def reset(self) -> Response:
         """Forget all that happened, and all that was ordered."""
@@ -132,4 +132,4 @@ def _allowed(act: Callable[[], T]) -> T:
     try:
         return act()
     except ValueError as error:
-        raise refused_value(error) from None
+        raise invalid_value(error) from None

@@ -25,31 +25,31 @@ class BackfillJobs:
         self._makers: list[SimulatedBackfill] = []
         self._shards: dict[str, tuple[SimulatedBackfill, int]] = {}
 
-    def expect(self, backfill: SimulatedBackfill) -> None:
+    def add(self, backfill: SimulatedBackfill) -> None:
         """Expect the jobs of a backfill.
 
         :param backfill: the backfill, which has none yet.
         """
         self._makers.append(backfill)
 
-    def make(self, now: datetime) -> None:
+    def make_due_jobs(self, now: datetime) -> None:
         """Make the jobs that are due, the earliest first.
 
         :param now: until which moment.
         """
-        due = [(at, maker) for maker in self._makers for at in maker.due(now)]
+        due = [(at, maker) for maker in self._makers for at in maker.due_jobs(now)]
         if not due:
             return
         for at, maker in sorted(due, key=lambda one: one[0]):
             job = maker.make_job(self._ids("job"), self._jobs.next_position, at)
             self._jobs.add(job)
             self._shards[job.id] = (maker, len(maker.jobs) - 1)
-        self._makers = [maker for maker in self._makers if maker.next_at() is not None]
+        self._makers = [maker for maker in self._makers if maker.next_job_at() is not None]
 
     @property
     def next_at(self) -> datetime | None:
         """When the next job is made; ``None`` if there is none to come."""
-        return min(filter(None, (maker.next_at() for maker in self._makers)), default=None)
+        return min(filter(None, (maker.next_job_at() for maker in self._makers)), default=None)
 
     def replace(self, job: SimulatedJob) -> None:
         """Tell the backfill of a job that the job is different from now on.
@@ -60,7 +60,7 @@ class BackfillJobs:
             backfill, number = self._shards[job.id]
             backfill.replace_job(number, job)
 
-    def over(self, ended: Iterable[SimulatedJob], now: datetime) -> list[SimulatedBackfill]:
+    def finished(self, ended: Iterable[SimulatedJob], now: datetime) -> list[SimulatedBackfill]:
         """Tell which backfills are over now that some jobs are.
 
         :param ended: the jobs.

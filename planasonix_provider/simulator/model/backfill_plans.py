@@ -13,7 +13,7 @@ from planasonix_provider.api.models import JobWarning
 from planasonix_provider.simulator.model.simulated_jobs import Plan, Rows, Seconds
 
 #: How many jobs a backfill may have.
-MOST_JOBS = 10_000
+MAX_JOBS = 10_000
 #: How many rows a table has that a backfill is asked for and its plan does not know.
 UNPLANNED_ROWS = 1_000_000
 
@@ -43,8 +43,8 @@ class BackfillPlan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    jobs: Annotated[int, Field(ge=1, le=MOST_JOBS)] = 3
-    parallel: Annotated[int, Field(ge=1, le=MOST_JOBS)] = 4
+    jobs: Annotated[int, Field(ge=1, le=MAX_JOBS)] = 3
+    parallel: Annotated[int, Field(ge=1, le=MAX_JOBS)] = 4
     failing_jobs: frozenset[int] = frozenset()
     code: str = "load_failed"
     message: str = "The load failed, as it was planned to."
@@ -52,14 +52,14 @@ class BackfillPlan(BaseModel):
     job_seconds: Seconds = 20.0
     running_seconds: Seconds | None = None
     cancelling_seconds: Seconds = 1.0
-    jobs_after_cancel: Annotated[int, Field(ge=0, le=MOST_JOBS)] = 0
+    jobs_after_cancel: Annotated[int, Field(ge=0, le=MAX_JOBS)] = 0
     tables: dict[str, Rows] = {"public.orders": 3_000_000, "public.order_items": 2_000_000}
     warnings: tuple[JobWarning, ...] = ()
 
     @field_validator("failing_jobs")
     @classmethod
     def _failing_jobs_exist(cls, failing: frozenset[int], others: ValidationInfo) -> frozenset[int]:
-        jobs = others.data.get("jobs", MOST_JOBS)
+        jobs = others.data.get("jobs", MAX_JOBS)
         if unknown := sorted(number for number in failing if not 0 <= number < jobs):
             raise ValueError(f"got {unknown}, allowed are 0 to {jobs - 1}")
         return failing

@@ -34,7 +34,7 @@ class IdempotencyKeys:
             )
         return made_id
 
-    def remember(self, key: str | None, connection_id: str, body: BaseModel, made_id: str) -> None:
+    def add(self, key: str | None, connection_id: str, body: BaseModel, made_id: str) -> None:
         """Remember a start by its key.
 
         :param key: the key; ``None`` is not remembered.
@@ -46,7 +46,7 @@ class IdempotencyKeys:
             self._starts[key] = (connection_id, body.model_dump(exclude_unset=True), made_id)
             self._keys[made_id] = key
 
-    def forget(self, made_id: str) -> None:
+    def remove(self, made_id: str) -> None:
         """Forget a start: its key is new again.
 
         :param made_id: the id of what was made.

@@ -78,7 +78,7 @@ class JobIndex(Collection[SimulatedJob]):
         return changes
 
     @property
-    def changes_at(self) -> datetime | None:
+    def next_change_at(self) -> datetime | None:
         """When the next of the jobs changes its state; ``None`` if all are over."""
         return self._due[0][0] if self._due else None
 
@@ -88,7 +88,7 @@ class JobIndex(Collection[SimulatedJob]):
         :param job: the job.
         :return: whether it is over.
         """
-        return job.changes_after(self._filed_for[job.position]) is None
+        return job.next_change_after(self._filed_for[job.position]) is None
 
     def in_state(self, status: str, before: int | None = None) -> Iterator[SimulatedJob]:
         """Give the jobs in a state one by one.
@@ -109,7 +109,7 @@ class JobIndex(Collection[SimulatedJob]):
     def _file(self, job: SimulatedJob, now: datetime) -> None:
         self._filed_for[job.position] = now
         insort(self._in_state[job.status_at(now)], job.position)
-        due = job.changes_after(now)
+        due = job.next_change_after(now)
         if due is None:
             self._changes.ended.append(job)
         else:
@@ -118,7 +118,7 @@ class JobIndex(Collection[SimulatedJob]):
     def _unfile(self, job: SimulatedJob) -> None:
         filed_for = self._filed_for.pop(job.position)
         _take(self._in_state[job.status_at(filed_for)], job.position)
-        due = job.changes_after(filed_for)
+        due = job.next_change_after(filed_for)
         if due is not None:
             _take(self._due, (due, job.position))
 

@@ -94,7 +94,7 @@ class JobQuery(PageQuery):
             raise ValueError("must not be before since")
         return until
 
-    def wants(self, job: SimulatedJob, now: datetime) -> bool:
+    def matches(self, job: SimulatedJob, now: datetime) -> bool:
         """Tell whether a job belongs to the list.
 
         :param job: the job.
@@ -123,7 +123,7 @@ class BackfillQuery(PageQuery):
     connection_id: str | None = None
     status: str | None = None
 
-    def wants(self, backfill: SimulatedBackfill, now: datetime) -> bool:
+    def matches(self, backfill: SimulatedBackfill, now: datetime) -> bool:
         """Tell whether a backfill belongs to the list.
 
         :param backfill: the backfill.

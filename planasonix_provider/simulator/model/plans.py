@@ -44,7 +44,7 @@ class Plans(Generic[P]):
             self._next.setdefault(connection_id, deque()).extend([plan] * times)
         return plan
 
-    def take(self, connection_id: str) -> P:
+    def next_plan(self, connection_id: str) -> P:
         """Use up the next plan.
 
         :param connection_id: the connection of which something starts.

@@ -13,7 +13,7 @@ from planasonix_provider.simulator.model.simulated_jobs import SimulatedJob
 Work: TypeAlias = SimulatedJob | SimulatedBackfill
 
 #: How many jobs that are over are kept, unless a simulator is told otherwise: as many as one backfill may have.
-KEEP = 10_000
+DEFAULT_KEEP = 10_000
 
 
 class Retention:
@@ -38,7 +38,7 @@ class Retention:
         self._works.append(work)
         self._jobs += len(jobs_of(work))
 
-    def surplus(self) -> Iterator[Work]:
+    def pop_surplus(self) -> Iterator[Work]:
         """Take out what is to be forgotten.
 
         :return: the work, the oldest first.

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from planasonix_provider.api.models import Backfill, BackfillBody, SyncBody, WorkError
 from planasonix_provider.simulator.model.backfill_plans import BackfillPlan
 from planasonix_provider.simulator.model.request_bodies import RejectNullFields
-from planasonix_provider.simulator.model.simulated_jobs import FAILS_AT, Plan, SimulatedJob
+from planasonix_provider.simulator.model.simulated_jobs import FAILURE_SHARE, Plan, SimulatedJob
 from planasonix_provider.simulator.model.timestamps import IsoTime
 
 
@@ -88,7 +88,7 @@ class SimulatedBackfill:
     # What the jobs that were made to fail have not done of what they would have, by their numbers.
     _made_to_fail: dict[int, Progress] = field(default_factory=dict)
 
-    def next_at(self, ahead: int = 0) -> datetime | None:
+    def next_job_at(self, ahead: int = 0) -> datetime | None:
         """Tell when it makes its next job.
 
         :param ahead: how many jobs to skip.
@@ -105,14 +105,14 @@ class SimulatedBackfill:
         share = late / self.plan.jobs_after_cancel
         return self.cancelled_at + timedelta(seconds=self.plan.cancelling_seconds * share)
 
-    def due(self, now: datetime) -> Iterator[datetime]:
+    def due_jobs(self, now: datetime) -> Iterator[datetime]:
         """Tell which jobs it is to make.
 
         :param now: until which moment.
         :return: when each of them is made, in order.
         """
         ahead = 0
-        while (next_at := self.next_at(ahead)) is not None and next_at <= now:
+        while (next_at := self.next_job_at(ahead)) is not None and next_at <= now:
             yield next_at
             ahead += 1
 
@@ -167,13 +167,13 @@ class SimulatedBackfill:
         """
         if not self.jobs:
             return "queued"
-        if self.next_at() is not None or any(now < job.ends_at for job in self._last_wave):
+        if self.next_job_at() is not None or any(now < job.ends_at for job in self._last_wave):
             return "running"
         if self.cancelled_at is not None:
             return "cancelled"
         return "failed" if self._failed else "completed"
 
-    def at(self, now: datetime, *, with_jobs: bool = True) -> Backfill:
+    def model_at(self, now: datetime, *, with_jobs: bool = True) -> Backfill:
         """Show the backfill with all its details.
 
         :param now: at which moment.
@@ -199,7 +199,7 @@ class SimulatedBackfill:
             rows_processed=progress.rows,
             error=self._error if status == "failed" else None,
             created_at=self.created_at,
-            updated_at=max((job.changed_at(now) for job in self._last_wave), default=self.created_at),
+            updated_at=max((job.updated_at(now) for job in self._last_wave), default=self.created_at),
             **{name: value for name, value in given.items() if value is not None},
         )
 
@@ -225,8 +225,8 @@ class SimulatedBackfill:
     def _progress_at(self, now: datetime) -> Progress:
         done, rows = self._done_before(self._before_last_wave)
         # Thousands may run at a time, but most of them are at the same point of the same plan.
-        alike = {(id(job.plan), job.created_at, job.stopped_at, job.delay): job for job in self._last_wave}
-        counts = Counter((id(job.plan), job.created_at, job.stopped_at, job.delay) for job in self._last_wave)
+        alike = {(id(job.plan), job.created_at, job.stopped_at, job.slowdown): job for job in self._last_wave}
+        counts = Counter((id(job.plan), job.created_at, job.stopped_at, job.slowdown) for job in self._last_wave)
         for fate, count in counts.items():
             done += count * alike[fate].progress_at(now)
             rows += count * alike[fate].rows_loaded_at(now)
@@ -239,7 +239,7 @@ class SimulatedBackfill:
         failed = bisect_left(self._failing, number)
         undone = [lost for other, lost in self._made_to_fail.items() if other < number]
         return Progress(
-            number - failed * (1 - FAILS_AT) - sum(lost.jobs for lost in undone),
+            number - failed * (1 - FAILURE_SHARE) - sum(lost.jobs for lost in undone),
             rows - self._lost[failed] - sum(lost.rows for lost in undone),
         )
 
@@ -258,7 +258,7 @@ class SimulatedBackfill:
     @cached_property
     def _lost(self) -> list[int]:
         """How many rows the first so many of the failing jobs do not load."""
-        lost = (sum(rows - int(rows * FAILS_AT) for rows in self._rows_of(number).values()) for number in self._failing)
+        lost = (sum(rows - int(rows * FAILURE_SHARE) for rows in self._rows_of(number).values()) for number in self._failing)
         return list(accumulate(lost, initial=0))
 
     @cached_property

@@ -23,18 +23,18 @@ from planasonix_provider.api.models import (
 )
 
 #: How many seconds a year has.
-YEAR = 31_536_000
+MAX_SECONDS = 31_536_000
 #: A stretch of time in seconds, at most a year.
-Seconds = Annotated[float, Field(ge=0, le=YEAR, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
 #: A number of rows.
 Rows = Annotated[int, Field(ge=0, le=10**15)]
 
 #: How many bytes how many rows have: those of the reference's example.
 BYTES, ROWS = 67_108_864, 45_210
 #: How far a job comes that is planned to fail.
-FAILS_AT = 0.5
+FAILURE_SHARE = 0.5
 #: What a job says that was made to fail, unless another message was given.
-MADE_TO_FAIL = "The job failed, as it was told to."
+DEFAULT_FAILURE_MESSAGE = "The job failed, as it was told to."
 
 
 class Plan(BaseModel):
@@ -136,9 +136,9 @@ class SimulatedJob:
     cancel_requested_at: datetime | None = None
     type: str = "connection_sync"
     failure: Failure | None = None
-    delay: Slowdown | None = None
+    slowdown: Slowdown | None = None
 
-    def failed(self, code: str | None, message: str | None, now: datetime) -> SimulatedJob:
+    def with_failure(self, code: str | None, message: str | None, now: datetime) -> SimulatedJob:
         """Make it fail, if it is neither over nor asked to end.
 
         :param code: the error code; ``None`` is that of its plan.
@@ -147,11 +147,11 @@ class SimulatedJob:
         :return: the job as it is from then on.
         """
         error = WorkError(
-            code=self.plan.code if code is None else code, message=MADE_TO_FAIL if message is None else message
+            code=self.plan.code if code is None else code, message=DEFAULT_FAILURE_MESSAGE if message is None else message
         )
         return replace(self, failure=Failure(now, error))
 
-    def slowed(self, seconds: float, now: datetime) -> SimulatedJob:
+    def with_slowdown(self, seconds: float, now: datetime) -> SimulatedJob:
         """Let it take longer, if it is neither over nor asked to end.
 
         :param seconds: how much longer it runs.
@@ -159,10 +159,10 @@ class SimulatedJob:
         :return: the job as it is from then on.
         :raises ValueError: if that is not above 0, or is more than a year with what it was given before.
         """
-        longer = seconds + (self.delay.seconds if self.delay else 0)
-        if not (seconds > 0 and longer <= YEAR):
-            raise ValueError(f"seconds: got {seconds!r}, allowed is a number above 0, in all {YEAR} (a year) at most.")
-        return replace(self, delay=Slowdown(max(now, self.starts_at), self._share_at(now), longer))
+        longer = seconds + (self.slowdown.seconds if self.slowdown else 0)
+        if not (seconds > 0 and longer <= MAX_SECONDS):
+            raise ValueError(f"seconds: got {seconds!r}, allowed is a number above 0, in all {MAX_SECONDS} (a year) at most.")
+        return replace(self, slowdown=Slowdown(max(now, self.starts_at), self._share_at(now), longer))
 
     @cached_property
     def starts_at(self) -> datetime:
@@ -206,7 +206,7 @@ class SimulatedJob:
             return self.outcome
         return "running" if now >= self.starts_at else "queued"
 
-    def changes_after(self, now: datetime) -> datetime | None:
+    def next_change_after(self, now: datetime) -> datetime | None:
         """Tell when its state changes next, unless it is cancelled before.
 
         :param now: at which moment this is asked.
@@ -232,7 +232,7 @@ class SimulatedJob:
         :return: a share from 0 to 1.
         """
         share = self._share_at(min(now, self.stopped_at or now))
-        return share * FAILS_AT if self.plan.outcome == "failed" else share
+        return share * FAILURE_SHARE if self.plan.outcome == "failed" else share
 
     def rows_loaded_at(self, now: datetime) -> int:
         """Tell how many rows it has loaded into all tables.
@@ -242,7 +242,7 @@ class SimulatedJob:
         """
         return sum(self._loaded_at(now).values())
 
-    def changed_at(self, now: datetime) -> datetime:
+    def updated_at(self, now: datetime) -> datetime:
         """Tell when it last changed. A running job changes all the time, a waiting or cancelling one does not.
 
         :param now: at which moment.
@@ -252,7 +252,7 @@ class SimulatedJob:
             return self.ends_at
         return self.cancel_requested_at or (now if now >= self.starts_at else self.created_at)
 
-    def listed_at(self, now: datetime) -> Job:
+    def summary_at(self, now: datetime) -> Job:
         """Show what lists show of the job, which changes with its state only.
 
         :param now: at which moment.
@@ -271,7 +271,7 @@ class SimulatedJob:
             )
         return self._listed[status]
 
-    def at(self, now: datetime) -> Job:
+    def model_at(self, now: datetime) -> Job:
         """Show the job with all its details.
 
         :param now: at which moment.
@@ -323,7 +323,7 @@ class SimulatedJob:
     @cached_property
     def _done_at(self) -> datetime:
         """When it is over, unless somebody ends it before."""
-        longer = self.delay.seconds if self.delay else 0
+        longer = self.slowdown.seconds if self.slowdown else 0
         return self.starts_at + timedelta(seconds=self.plan.running_seconds) + timedelta(seconds=longer)
 
     def _share_at(self, moment: datetime) -> float:
@@ -332,7 +332,7 @@ class SimulatedJob:
             return 0.0
         if moment >= self._done_at:
             return 1.0
-        delay = self.delay
+        delay = self.slowdown
         if delay and moment >= delay.at:
             return delay.share + (1 - delay.share) * ((moment - delay.at) / (self._done_at - delay.at))
         share = (moment - self.starts_at).total_seconds() / self.plan.running_seconds

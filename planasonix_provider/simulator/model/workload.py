@@ -28,8 +28,8 @@ class Workload:
     def __init__(self, ids: Ids, keep: int) -> None:
         self.jobs = JobIndex()
         self.backfills = Collection[SimulatedBackfill]("backfill")
-        self._shards = BackfillJobs(self.jobs, ids)
-        self._past = Retention(keep)
+        self._backfill_jobs = BackfillJobs(self.jobs, ids)
+        self._retention = Retention(keep)
         # The ids of each connection's active syncs, in the order of their starts.
         self._active: defaultdict[str, dict[str, None]] = defaultdict(dict)
 
@@ -47,8 +47,8 @@ class Workload:
         :param backfill: the backfill; it makes its jobs as time goes on, the first ones at once.
         """
         self.backfills.add(backfill)
-        self._shards.expect(backfill)
-        self._shards.make(backfill.created_at)
+        self._backfill_jobs.add(backfill)
+        self._backfill_jobs.make_due_jobs(backfill.created_at)
 
     def cancel(self, job: SimulatedJob, now: datetime) -> SimulatedJob | None:
         """Request a job's end.
@@ -68,7 +68,7 @@ class Workload:
         :param now: at which moment.
         :return: the job as it is from now on; ``None`` if it is over, or its end was requested before.
         """
-        return self._change(job, lambda: job.failed(code, message, now), now)
+        return self._change(job, lambda: job.with_failure(code, message, now), now)
 
     def slow(self, job: SimulatedJob, seconds: float, now: datetime) -> SimulatedJob | None:
         """Let a job take longer.
@@ -79,7 +79,7 @@ class Workload:
         :return: the job as it is from now on; ``None`` if it is over, or its end was requested before.
         :raises ValueError: if ``seconds`` is not allowed.
         """
-        return self._change(job, lambda: job.slowed(seconds, now), now)
+        return self._change(job, lambda: job.with_slowdown(seconds, now), now)
 
     def active_sync_of(self, connection_id: str) -> str | None:
         """Tell which sync of a connection is active.
@@ -95,9 +95,9 @@ class Workload:
         :param job: the job.
         :return: the backfill's id, or ``None`` if it is a sync.
         """
-        return self._shards.backfill_of(job)
+        return self._backfill_jobs.backfill_of(job)
 
-    def in_order_of_start(self) -> list[Work]:
+    def by_start_time(self) -> list[Work]:
         """Tell what was started: syncs and backfills, and not the jobs that those have made.
 
         :return: the work.
@@ -106,9 +106,9 @@ class Workload:
         return sorted([*reversed(syncs), *self.backfills.newest_first()], key=lambda work: work.created_at)
 
     @property
-    def changes_at(self) -> datetime | None:
+    def next_change_at(self) -> datetime | None:
         """When something changes next by itself; ``None`` if all is over."""
-        return min(filter(None, (self.jobs.changes_at, self._shards.next_at)), default=None)
+        return min(filter(None, (self.jobs.next_change_at, self._backfill_jobs.next_at)), default=None)
 
     def advance(self, now: datetime) -> StateChanges | None:
         """Let happen what is due.
@@ -116,9 +116,9 @@ class Workload:
         :param now: until which moment.
         :return: what has happened, or ``None`` for nothing.
         """
-        self._shards.make(now)
+        self._backfill_jobs.make_due_jobs(now)
         started, ended = self.jobs.advance(now)
-        return StateChanges(started, ended, self._shards.over(ended, now)) if started or ended else None
+        return StateChanges(started, ended, self._backfill_jobs.finished(ended, now)) if started or ended else None
 
     def retire(self, news: StateChanges) -> list[str]:
         """Put what is over to the past, and forget the oldest of that.
@@ -131,8 +131,8 @@ class Workload:
             del self._active[job.connection_id][job.id]
         works: list[Work] = [*syncs, *news.backfills]
         for work in sorted(works, key=lambda work: work.ends_at):
-            self._past.add(work)
-        surplus = list(self._past.surplus())
+            self._retention.add(work)
+        surplus = list(self._retention.pop_surplus())
         for work in surplus:
             self._forget(work)
         return [work.id for work in surplus]
@@ -143,12 +143,12 @@ class Workload:
             return None
         changed = change()
         self.jobs.replace(changed, now)
-        self._shards.replace(changed)
+        self._backfill_jobs.replace(changed)
         return changed
 
     def _forget(self, work: Work) -> None:
         for job in jobs_of(work):
             self.jobs.remove(job)
         if isinstance(work, SimulatedBackfill):
-            self._shards.forget(work)
+            self._backfill_jobs.forget(work)
             self.backfills.remove(work)

@@ -19,7 +19,7 @@ from planasonix_provider.simulator.model.collection import page_of
 from planasonix_provider.simulator.model.idempotency import IdempotencyKeys
 from planasonix_provider.simulator.model.journal import Journal
 from planasonix_provider.simulator.model.plans import Plans
-from planasonix_provider.simulator.model.retention import KEEP, Work
+from planasonix_provider.simulator.model.retention import DEFAULT_KEEP, Work
 from planasonix_provider.simulator.model.settings import SimulatorSettings
 from planasonix_provider.simulator.model.simulated_backfills import SimulatedBackfill
 from planasonix_provider.simulator.model.simulated_jobs import Plan, PlanChanges, SimulatedJob
@@ -73,56 +73,56 @@ class Workspace:
         api_key: str = API_KEY,
         connections: Iterable[str] = (),
         default_plan: Plan | None = None,
-        keep: int = KEEP,
+        keep: int = DEFAULT_KEEP,
         state: Path | None = None,
         show_metadata: bool = True,
     ) -> None:
-        self._first_settings = SimulatorSettings(show_metadata=show_metadata)
+        self._initial_settings = SimulatorSettings(show_metadata=show_metadata)
         self._journal = Journal(state, clock, ids)
         self.clock = self._journal.clock
         #: Makes ids of what is not kept, as of a request.
         self.ids = ids
         self.api_key = api_key
         self.default_plan = default_plan or Plan()
-        self._first_connections = (*CONNECTIONS, *connections)
-        self._lock = RLock()
+        self._initial_connections = (*CONNECTIONS, *connections)
+        self.lock = RLock()
         self._keep = keep
-        outbox = Outbox(self._journal, self._lock, self._settings_now, keep)
+        outbox = Outbox(self._journal, self.lock, self._settings_now, keep)
         #: Who is told of what happens.
-        self.webhooks = Webhooks(outbox, self._journal, self._lock, self._now, self._settings_now)
+        self.webhooks = Webhooks(outbox, self._journal, self.lock, self.advance, self._settings_now)
         self.reset()
-        self._journal.open(self, self._beginning)
+        self._journal.open(self, self._initial_state)
 
     def close(self) -> None:
         """Write nothing more to the file."""
-        with self._lock:
+        with self.lock:
             self._journal.close()
 
     def reset(self) -> None:
         """Forget all that happened, and all that was planned or set."""
-        with self._lock:
-            self.settings = self._first_settings
-            self.keys = ApiKeys(self._journal, self._lock)
+        with self.lock:
+            self.settings = self._initial_settings
+            self.keys = ApiKeys(self._journal, self.lock)
             self.keys.add(self.api_key)
             self._connections: list[str] = []
-            for connection_id in self._first_connections:
+            for connection_id in self._initial_connections:
                 self.add_connection(connection_id)
             self._plans = Plans(self.default_plan)
             self._backfill_plans = Plans(BackfillPlan.like(self.default_plan))
-            self._works = Workload(self._journal.ids, self._keep)
-            self._starts = IdempotencyKeys()
+            self._workload = Workload(self._journal.ids, self._keep)
+            self._idempotency_keys = IdempotencyKeys()
             self.webhooks.reset()
-            self._journal.start_over(self._beginning)
+            self._journal.start_over(self._initial_state)
 
     @property
-    def _beginning(self) -> dict[str, Any]:
+    def _initial_state(self) -> dict[str, Any]:
         """What all that happens depends on, besides what is done."""
-        return {"connections": self._first_connections, "default_plan": dict(self.default_plan), "keep": self._keep}
+        return {"connections": self._initial_connections, "default_plan": dict(self.default_plan), "keep": self._keep}
 
     @property
     def connections(self) -> tuple[str, ...]:
         """The connections that exist."""
-        with self._lock:
+        with self.lock:
             return tuple(self._connections)
 
     def add_connection(self, connection_id: str) -> None:
@@ -133,7 +133,7 @@ class Workspace:
         """
         if not connection_id.strip():
             raise ValueError(f"connection_id: got {connection_id!r}, allowed is a text that is not empty.")
-        with self._lock:
+        with self.lock:
             if connection_id not in self._connections:
                 self._connections.append(connection_id)
                 self._journal.write("add_connection", connection_id=connection_id)
@@ -145,7 +145,7 @@ class Workspace:
         :return: the settings that hold from now on.
         :raises ValueError: if a name or a value is not allowed.
         """
-        with self._lock:
+        with self.lock:
             self.settings = SimulatorSettings.model_validate({**self.settings.model_dump(), **changes})
             self._journal.write("configure", **changes)
             return self.settings
@@ -160,7 +160,7 @@ class Workspace:
         :raises ValueError: if a name or a value is not allowed.
         :raises Refused: as ``not_found``, if there is no such connection.
         """
-        with self._lock:
+        with self.lock:
             return self._add_plan("plan", self._plans, connection_id, times, changes)
 
     def plan_backfill(
@@ -176,7 +176,7 @@ class Workspace:
         :raises ValueError: if a name or a value is not allowed.
         :raises Refused: as ``not_found``, if there is no such connection.
         """
-        with self._lock:
+        with self.lock:
             return self._add_plan("plan_backfill", self._backfill_plans, connection_id, times, changes)
 
     def start_sync(
@@ -191,10 +191,10 @@ class Workspace:
         :raises Refused: as ``not_found``, ``sync_in_progress`` or ``idempotency_key_reused``.
         """
         body = body or SyncBody()
-        with self._lock:
-            now = self._now()
+        with self.lock:
+            now = self.advance()
             job_id = self._start("start_sync", self._make_sync, connection_id, body, idempotency_key, now)
-            return self._works.jobs.get(job_id).at(now)
+            return self._workload.jobs.get(job_id).model_at(now)
 
     def start_backfill(self, connection_id: str, body: BackfillBody, *, idempotency_key: str | None = None) -> Backfill:
         """Start a backfill.
@@ -205,10 +205,10 @@ class Workspace:
         :return: the backfill; the one from before, if this start was delivered already.
         :raises Refused: as ``not_found`` or ``idempotency_key_reused``.
         """
-        with self._lock:
-            now = self._now()
+        with self.lock:
+            now = self.advance()
             backfill_id = self._start("start_backfill", self._make_backfill, connection_id, body, idempotency_key, now)
-            return self._works.backfills.get(backfill_id).at(now)
+            return self._workload.backfills.get(backfill_id).model_at(now)
 
     def job(self, job_id: str) -> Job:
         """Look at a job.
@@ -217,51 +217,51 @@ class Workspace:
         :return: the job as it is now.
         :raises Refused: as ``not_found``, if there is no such job.
         """
-        with self._lock:
-            now = self._now()
-            return self._works.jobs.get(job_id).at(now)
+        with self.lock:
+            now = self.advance()
+            return self._workload.jobs.get(job_id).model_at(now)
 
-    def sight(self, job_id: str) -> JobSnapshot:
+    def job_snapshot(self, job_id: str) -> JobSnapshot:
         """Look at a job, and behind it: at its progress, its results and its backfill.
 
         :param job_id: its id.
         :return: the job, and the time.
         :raises Refused: as ``not_found``, if there is no such job.
         """
-        with self._lock:
-            now = self._now()
-            return self._sight(self._works.jobs.get(job_id), now)
+        with self.lock:
+            now = self.advance()
+            return self._snapshot(self._workload.jobs.get(job_id), now)
 
     def jobs(self) -> list[Job]:
         """Look at all jobs.
 
         :return: the jobs as they are now, newest first.
         """
-        with self._lock:
-            now = self._now()
-            return [job.at(now) for job in self._works.jobs.newest_first()]
+        with self.lock:
+            now = self.advance()
+            return [job.model_at(now) for job in self._workload.jobs.newest_first()]
 
-    def started(self) -> list[Work]:
+    def started_work(self) -> list[Work]:
         """Look at what was started, as it was asked for: syncs and backfills, and not the jobs that those have made.
 
         :return: what is known still, in the order of the starts.
         """
-        with self._lock:
-            self._now()
-            return self._works.in_order_of_start()
+        with self.lock:
+            self.advance()
+            return self._workload.by_start_time()
 
-    def changes_at(self) -> datetime | None:
+    def next_change_at(self) -> datetime | None:
         """Tell when something changes next, unless somebody does something.
 
         :return: the time, or ``None`` if all that was started is over.
         """
-        with self._lock:
-            self._now()
-            return self._works.changes_at
+        with self.lock:
+            self.advance()
+            return self._workload.next_change_at
 
     def job_page(
         self,
-        wanted: Callable[[SimulatedJob, datetime], bool],
+        matches: Callable[[SimulatedJob, datetime], bool],
         *,
         limit: int,
         before: int | None = None,
@@ -275,10 +275,10 @@ class Workspace:
         :param status: only jobs in this state; ``None`` is all.
         :return: the jobs, and where the page ends, which is ``None`` if no more follow.
         """
-        sights, end = self.sights(wanted, limit=limit, before=before, status=status)
-        return [sight.job.listed_at(sight.now) for sight in sights], end
+        sights, end = self.job_snapshots(matches, limit=limit, before=before, status=status)
+        return [sight.job.summary_at(sight.now) for sight in sights], end
 
-    def sights(
+    def job_snapshots(
         self,
         wanted: Callable[[SimulatedJob, datetime], bool],
         *,
@@ -294,21 +294,21 @@ class Workspace:
         :param status: only jobs in this state; ``None`` is all.
         :return: the jobs, and where the page ends, which is ``None`` if no more follow.
         """
-        with self._lock:
-            now = self._now()
-            shelf = self._works.jobs
+        with self.lock:
+            now = self.advance()
+            shelf = self._workload.jobs
             jobs = shelf.newest_first(before) if status is None else shelf.in_state(status, before)
             page, end = page_of((job for job in jobs if wanted(job, now)), limit)
-            return [self._sight(job, now) for job in page], end
+            return [self._snapshot(job, now) for job in page], end
 
     def job_counts(self) -> dict[str, int]:
         """Count the jobs.
 
         :return: how many there are in each state that a job has been in.
         """
-        with self._lock:
-            self._now()
-            return self._works.jobs.counts()
+        with self.lock:
+            self.advance()
+            return self._workload.jobs.counts()
 
     def backfill(self, backfill_id: str) -> Backfill:
         """Look at a backfill.
@@ -317,21 +317,21 @@ class Workspace:
         :return: the backfill as it is now.
         :raises Refused: as ``not_found``, if there is no such backfill.
         """
-        with self._lock:
-            now = self._now()
-            return self._works.backfills.get(backfill_id).at(now)
+        with self.lock:
+            now = self.advance()
+            return self._workload.backfills.get(backfill_id).model_at(now)
 
     def backfills(self) -> list[Backfill]:
         """Look at all backfills.
 
         :return: the backfills as they are now, newest first.
         """
-        with self._lock:
-            now = self._now()
-            return [backfill.at(now) for backfill in self._works.backfills.newest_first()]
+        with self.lock:
+            now = self.advance()
+            return [backfill.model_at(now) for backfill in self._workload.backfills.newest_first()]
 
     def backfill_page(
-        self, wanted: Callable[[SimulatedBackfill, datetime], bool], *, limit: int, before: int | None = None
+        self, matches: Callable[[SimulatedBackfill, datetime], bool], *, limit: int, before: int | None = None
     ) -> tuple[Sequence[Backfill], int | None]:
         """Look at some of the backfills, newest first, without the jobs that they have made.
 
@@ -340,10 +340,10 @@ class Workspace:
         :param before: where the page before this one ended; ``None`` begins with the newest backfill.
         :return: the backfills, and where the page ends, which is ``None`` if no more follow.
         """
-        with self._lock:
-            now = self._now()
-            backfills, end = self._works.backfills.page(lambda one: wanted(one, now), limit=limit, before=before)
-            return [backfill.at(now, with_jobs=False) for backfill in backfills], end
+        with self.lock:
+            now = self.advance()
+            backfills, end = self._workload.backfills.page(lambda one: matches(one, now), limit=limit, before=before)
+            return [backfill.model_at(now, with_jobs=False) for backfill in backfills], end
 
     def results(self, job_id: str) -> JobResults:
         """Look at what a job loaded.
@@ -352,9 +352,9 @@ class Workspace:
         :return: the results; a stub while the job is not over, where the settings say so.
         :raises Refused: as ``not_found``, or as ``job_not_finished``, where the settings say so.
         """
-        with self._lock:
-            now = self._now()
-            job = self._works.jobs.get(job_id)
+        with self.lock:
+            now = self.advance()
+            job = self._workload.jobs.get(job_id)
             if now < job.ends_at and self.settings.results_policy == "conflict":
                 raise ApiError("job_not_finished", f"job {job_id!r} is {job.status_at(now)}, it has no results yet")
             return job.results_at(now)
@@ -366,12 +366,12 @@ class Workspace:
         :return: the job as it is now.
         :raises Refused: as ``not_found``, if there is no such job.
         """
-        with self._lock:
-            now = self._now()
-            job = self._works.jobs.get(job_id)
-            if cancelled := self._works.cancel(job, now):
+        with self.lock:
+            now = self.advance()
+            job = self._workload.jobs.get(job_id)
+            if cancelled := self._workload.cancel(job, now):
                 self._journal.write("cancel", at=now, job_id=job_id)
-            return (cancelled or job).at(now)
+            return (cancelled or job).model_at(now)
 
     def fail_job(self, job_id: str, *, code: str | None = None, message: str | None = None) -> Job:
         """Make a job fail at once, whatever was planned for it.
@@ -383,12 +383,12 @@ class Workspace:
         :return: the job as it is now.
         :raises Refused: as ``not_found``, or as ``job_not_active``, if it is over or its end was requested.
         """
-        with self._lock:
-            now = self._now()
-            job = self._works.jobs.get(job_id)
-            failed = self._active(self._works.fail(job, code, message, now), job, now)
+        with self.lock:
+            now = self.advance()
+            job = self._workload.jobs.get(job_id)
+            failed = self._active(self._workload.fail(job, code, message, now), job, now)
             self._journal.write("fail_job", at=now, job_id=job_id, code=code, message=message)
-            return failed.at(now)
+            return failed.model_at(now)
 
     def slow_job(self, job_id: str, seconds: float) -> Job:
         """Let a job take longer: from now on, it goes on with what is left to do, but slower.
@@ -399,16 +399,12 @@ class Workspace:
         :raises ValueError: if that is not above 0, or is more than a year with what it was given before.
         :raises Refused: as ``not_found``, or as ``job_not_active``, if it is over or its end was requested.
         """
-        with self._lock:
-            now = self._now()
-            job = self._works.jobs.get(job_id)
-            slowed = self._active(self._works.slow(job, seconds, now), job, now)
+        with self.lock:
+            now = self.advance()
+            job = self._workload.jobs.get(job_id)
+            slowed = self._active(self._workload.slow(job, seconds, now), job, now)
             self._journal.write("slow_job", at=now, job_id=job_id, seconds=seconds)
-            return slowed.at(now)
-
-    def look(self) -> None:
-        """Notice what happened until now."""
-        self.webhooks.look()
+            return slowed.model_at(now)
 
     def _active(self, changed: SimulatedJob | None, job: SimulatedJob, now: datetime) -> SimulatedJob:
         """Refuse what could not be changed."""
@@ -416,21 +412,22 @@ class Workspace:
             raise ApiError("job_not_active", f"job {job.id!r} is {job.status_at(now)}, its end is settled")
         return changed
 
-    def _sight(self, job: SimulatedJob, now: datetime) -> JobSnapshot:
-        return JobSnapshot(job, now, self._works.backfill_of(job))
+    def _snapshot(self, job: SimulatedJob, now: datetime) -> JobSnapshot:
+        return JobSnapshot(job, now, self._workload.backfill_of(job))
 
     def _settings_now(self) -> SimulatorSettings:
         return self.settings
 
-    def _now(self) -> datetime:
-        """Tell the time, once all that is due by then has happened."""
-        now = self.clock()
-        if news := self._works.advance(now):
-            self.webhooks.notice(news)
-            self._journal.write("look", at=now, happened=news.told(self._works.backfill_of))
-            for work_id in self._works.retire(news):
-                self._starts.forget(work_id)
-        return now
+    def advance(self) -> datetime:
+        """Apply all state changes that are due, and return the time."""
+        with self.lock:
+            now = self.clock()
+            if changes := self._workload.advance(now):
+                self.webhooks.publish(changes)
+                self._journal.write("advance", at=now, happened=changes.told(self._workload.backfill_of))
+                for work_id in self._workload.retire(changes):
+                    self._idempotency_keys.remove(work_id)
+            return now
 
     def _require_connection(self, connection_id: str) -> None:
         if connection_id not in self._connections:
@@ -465,38 +462,38 @@ class Workspace:
         """
         self._require_connection(connection_id)
         key = idempotency_key if self.settings.honour_idempotency else None
-        made_id = self._starts.find(key, connection_id, body)
+        made_id = self._idempotency_keys.find(key, connection_id, body)
         if made_id is None:
             made_id = make(connection_id, body, now)
-            self._starts.remember(key, connection_id, body, made_id)
+            self._idempotency_keys.add(key, connection_id, body, made_id)
             self._journal.write(do, at=now, connection_id=connection_id, body=body, idempotency_key=idempotency_key)
         return made_id
 
     def _make_sync(self, connection_id: str, body: SyncBody, now: datetime) -> str:
-        active = self._works.active_sync_of(connection_id)
+        active = self._workload.active_sync_of(connection_id)
         if active and self.settings.conflict != "allowed":
             named = active if self.settings.conflict == "named" else None
             message = f"a sync of connection {connection_id!r} is already in progress"
             raise ApiError("sync_in_progress", message, existing_job_id=named)
         job = SimulatedJob(
             id=self._journal.ids("job"),
-            position=self._works.jobs.next_position,
+            position=self._workload.jobs.next_position,
             connection_id=connection_id,
             body=body,
             created_at=now,
-            plan=self._plans.take(connection_id).faster(self.settings.speed),
+            plan=self._plans.next_plan(connection_id).faster(self.settings.speed),
         )
-        self._works.start_sync(job)
+        self._workload.start_sync(job)
         return job.id
 
     def _make_backfill(self, connection_id: str, body: BackfillBody, now: datetime) -> str:
         backfill = SimulatedBackfill(
             id=self._journal.ids("bf"),
-            position=self._works.backfills.next_position,
+            position=self._workload.backfills.next_position,
             connection_id=connection_id,
             body=body,
             created_at=now,
-            plan=self._backfill_plans.take(connection_id).faster(self.settings.speed),
+            plan=self._backfill_plans.next_plan(connection_id).faster(self.settings.speed),
         )
-        self._works.start_backfill(backfill)
+        self._workload.start_backfill(backfill)
         return backfill.id

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from planasonix_provider.simulator.api.responses import refused_value
+from planasonix_provider.simulator.api.responses import invalid_value
 from planasonix_provider.simulator.model.paging import BackfillQuery, JobQuery, PageQuery
 from planasonix_provider.simulator.model.simulated_backfills import SimulatedBackfill
 from planasonix_provider.simulator.model.simulated_jobs import SimulatedJob
@@ -26,14 +26,14 @@ class JobFilter(JobQuery):
 
     text: str | None = None
 
-    def wants(self, job: SimulatedJob, now: datetime) -> bool:
+    def matches(self, job: SimulatedJob, now: datetime) -> bool:
         """Tell whether a job belongs to the list.
 
         :param job: the job.
         :param now: at which moment.
         :return: whether it passes all filters.
         """
-        if not super().wants(job, now):
+        if not super().matches(job, now):
             return False
         if self.text is None:
             return True
@@ -50,14 +50,14 @@ class BackfillFilter(BackfillQuery):
 
     text: str | None = None
 
-    def wants(self, backfill: SimulatedBackfill, now: datetime) -> bool:
+    def matches(self, backfill: SimulatedBackfill, now: datetime) -> bool:
         """Tell whether a backfill belongs to the list.
 
         :param backfill: the backfill.
         :param now: at which moment.
         :return: whether it passes all filters.
         """
-        if not super().wants(backfill, now):
+        if not super().matches(backfill, now):
             return False
         ids = (backfill.id, backfill.connection_id, *(backfill.body.tables or ()))
         return self.text is None or _is_in(self.text, ids, backfill.body.metadata)
@@ -74,10 +74,10 @@ def read_filter(kind: type[Q], query: Mapping[str, str]) -> Q:
     try:
         return kind.model_validate({name: value.strip() for name, value in query.items() if value.strip()})
     except ValidationError as error:
-        raise refused_value(error) from None
+        raise invalid_value(error) from None
 
 
-def older(wanted: PageQuery, end: int | None) -> str | None:
+def next_page_query(wanted: PageQuery, end: int | None) -> str | None:
     """Make the query of the page that follows.
 
     :param wanted: what is wanted.

@@ -9,12 +9,12 @@ from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
 
-from planasonix_provider.simulator.api.responses import STATUS_OF, refused_value
+from planasonix_provider.simulator.api.responses import STATUS_OF, invalid_value
 from planasonix_provider.simulator.model.api_errors import ApiError
-from planasonix_provider.simulator.web.render import elsewhere
+from planasonix_provider.simulator.web.render import redirect
 
 #: What was typed, by the names of the fields; those that were left empty are not there.
-Typed: TypeAlias = Mapping[str, str]
+FormValues: TypeAlias = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Form:
     """
 
     name: str
-    typed: Typed = field(default_factory=dict)
-    refused: ApiError | None = None
+    values: FormValues = field(default_factory=dict)
+    error: ApiError | None = None
     labels: dict[str, str] = field(default_factory=dict)
 
     def label(self, name: str, label: str) -> str:
@@ -48,7 +48,7 @@ class Form:
         :param name: the field's name.
         :return: the text.
         """
-        return self.typed.get(name, "")
+        return self.values.get(name, "")
 
     def issue(self, name: str) -> str | None:
         """Tell what is wrong with a field.
@@ -56,12 +56,12 @@ class Form:
         :param name: the field's name.
         :return: what is wrong, or ``None``.
         """
-        details = self.refused.details if self.refused else ()
+        details = self.error.details if self.error else ()
         return next((detail.issue for detail in details if (detail.field or "").split(".")[0] == name), None)
 
 
-async def send(
-    request: Request, name: str, carry_out: Callable[[Typed], str], again: Callable[[Form, int], Response]
+async def submit_form(
+    request: Request, name: str, carry_out: Callable[[FormValues], str], again: Callable[[Form, int], Response]
 ) -> Response:
     """Carry out a form that was sent.
 
@@ -74,14 +74,14 @@ async def send(
     body = (await request.body()).decode("utf-8", errors="replace")
     typed = {name: value.strip() for name, value in parse_qsl(body) if value.strip()}
     try:
-        return elsewhere(carry_out(typed))
+        return redirect(carry_out(typed))
     except ApiError as refused:
         return again(Form(name, typed, refused), STATUS_OF[refused.code])
     except ValueError as error:
-        return again(Form(name, typed, refused_value(error)), 400)
+        return again(Form(name, typed, invalid_value(error)), 400)
 
 
-def parts(text: str) -> list[str]:
+def split_list(text: str) -> list[str]:
     """Read a list.
 
     :param text: what was typed, with commas between.

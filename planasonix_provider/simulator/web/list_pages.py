@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from planasonix_provider.api.states import BACKFILL_STATES, JOB_STATES
 from planasonix_provider.simulator.airflow_connection import export_line
 from planasonix_provider.simulator.model.workspace import Workspace
-from planasonix_provider.simulator.web.filters import BackfillFilter, JobFilter, older, read_filter
+from planasonix_provider.simulator.web.filters import BackfillFilter, JobFilter, next_page_query, read_filter
 from planasonix_provider.simulator.web.render import page
 from planasonix_provider.simulator.web.views import JobRow
 
@@ -34,7 +34,7 @@ class ListPages:
     async def overview(self, request: Request) -> Response:
         """Count the jobs, show what is newest, and say how to connect Airflow."""
         counts = self._world.job_counts()
-        jobs, _ = self._world.sights(lambda job, now: True, limit=RECENT)
+        jobs, _ = self._world.job_snapshots(lambda job, now: True, limit=RECENT)
         backfills, _ = self._world.backfill_page(lambda backfill, now: True, limit=RECENT)
         return page(
             "overview",
@@ -48,12 +48,12 @@ class ListPages:
     async def jobs(self, request: Request) -> Response:
         """List jobs, newest first."""
         wanted = read_filter(JobFilter, request.query_params)
-        jobs, end = self._world.sights(wanted.wants, limit=wanted.limit, before=wanted.before, status=wanted.status)
+        jobs, end = self._world.job_snapshots(wanted.matches, limit=wanted.limit, before=wanted.before, status=wanted.status)
         return page(
             "jobs",
             wanted=wanted,
             jobs=[JobRow.of(job) for job in jobs],
-            older=older(wanted, end),
+            older=next_page_query(wanted, end),
             connections=self._world.connections,
             states=[status for status in _STATES if status in JOB_STATES],
             types=("connection_sync", "backfill"),
@@ -62,12 +62,12 @@ class ListPages:
     async def backfills(self, request: Request) -> Response:
         """List backfills, newest first."""
         wanted = read_filter(BackfillFilter, request.query_params)
-        backfills, end = self._world.backfill_page(wanted.wants, limit=wanted.limit, before=wanted.before)
+        backfills, end = self._world.backfill_page(wanted.matches, limit=wanted.limit, before=wanted.before)
         return page(
             "backfills",
             wanted=wanted,
             backfills=backfills,
-            older=older(wanted, end),
+            older=next_page_query(wanted, end),
             connections=self._world.connections,
             states=[status for status in _STATES if status in BACKFILL_STATES],
         )

@@ -30,7 +30,7 @@ _ASSETS = files("planasonix_provider.simulator.web") / "assets"
 _TYPES = {"icon.svg": "image/svg+xml", "page.css": "text/css", "page.js": "text/javascript"}
 
 
-def segment(thing_id: str) -> str:
+def path_segment(thing_id: str) -> str:
     """Make an id one segment of a path.
 
     :param thing_id: the id.
@@ -46,7 +46,7 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters["segment"] = segment
+_templates.filters["segment"] = path_segment
 _templates.filters["twice"] = lambda value: (value, value)
 
 
@@ -62,7 +62,7 @@ def page(template: str, status: int = 200, **shown: Any) -> Response:
     return Response(content, status, _HEADERS, media_type="text/html")
 
 
-def elsewhere(path: str) -> Response:
+def redirect(path: str) -> Response:
     """Lead from a form that was sent to a page, which may be loaded again without sending it again.
 
     :param path: the page.

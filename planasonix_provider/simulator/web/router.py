@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Depends
 
 from planasonix_provider.simulator.api.pipeline import RequestPipeline
-from planasonix_provider.simulator.csrf import refuse_other_sites
+from planasonix_provider.simulator.csrf import forbid_cross_site_requests
 from planasonix_provider.simulator.web.control_page import ControlPage
 from planasonix_provider.simulator.web.detail_pages import DetailPages
 from planasonix_provider.simulator.web.list_pages import ListPages
@@ -16,7 +16,7 @@ from planasonix_provider.simulator.web.start_page import StartPage
 from planasonix_provider.simulator.web.webhook_pages import WebhookPages
 
 
-def site(gate: RequestPipeline, airflow_url: str | None = None) -> APIRouter:
+def web_router(gate: RequestPipeline, airflow_url: str | None = None) -> APIRouter:
     """Make all pages. They take no key, and are no requests of the API.
 
     :param gate: what they show and steer.
@@ -27,10 +27,10 @@ def site(gate: RequestPipeline, airflow_url: str | None = None) -> APIRouter:
     """
     if airflow_url is not None and not _is_web(airflow_url):
         raise ValueError(f"airflow_url: got {airflow_url!r}, allowed is an http or https URL.")
-    router = APIRouter(route_class=PageRoute, redirect_slashes=False, dependencies=[Depends(refuse_other_sites)])
-    ListPages(gate.world, router)
+    router = APIRouter(route_class=PageRoute, redirect_slashes=False, dependencies=[Depends(forbid_cross_site_requests)])
+    ListPages(gate.workspace, router)
     DetailPages(gate, airflow_url, router)
-    WebhookPages(gate.world.webhooks, router)
+    WebhookPages(gate.workspace.webhooks, router)
     StartPage(gate, router)
     ControlPage(gate, router)
     router.add_api_route("/assets/{name}", asset, methods=["GET"])

@@ -10,8 +10,8 @@ from planasonix_provider.simulator.api.pipeline import RequestPipeline
 from planasonix_provider.simulator.control.control_commands import AddConnectionCommand
 from planasonix_provider.simulator.model.request_bodies import SyncRequestBody
 from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
-from planasonix_provider.simulator.web.forms import Form, Typed, parts, send
-from planasonix_provider.simulator.web.render import page, segment
+from planasonix_provider.simulator.web.forms import Form, FormValues, split_list, submit_form
+from planasonix_provider.simulator.web.render import page, path_segment
 
 
 class StartPage:
@@ -23,7 +23,7 @@ class StartPage:
 
     def __init__(self, gate: RequestPipeline, router: APIRouter) -> None:
         self._gate = gate
-        self._world = gate.world
+        self._world = gate.workspace
         router.add_api_route("/start", self.show, methods=["GET"])
         router.add_api_route("/start/sync", self.sync, methods=["POST"])
         router.add_api_route("/start/backfill", self.backfill, methods=["POST"])
@@ -37,39 +37,39 @@ class StartPage:
     async def sync(self, request: Request) -> Response:
         """Start a sync."""
 
-        def start(typed: Typed) -> str:
+        def start(typed: FormValues) -> str:
             connection_id, body = _taken(typed)
             job = self._world.start_sync(connection_id, SyncRequestBody.model_validate(body))
-            return f"/jobs/{segment(job.id)}"
+            return f"/jobs/{path_segment(job.id)}"
 
-        return await send(request, "sync", start, self._page)
+        return await submit_form(request, "sync", start, self._page)
 
     async def backfill(self, request: Request) -> Response:
         """Start a backfill."""
 
-        def start(typed: Typed) -> str:
+        def start(typed: FormValues) -> str:
             connection_id, body = _taken(typed)
             if "tables" in body:
-                body["tables"] = parts(body["tables"])
+                body["tables"] = split_list(body["tables"])
             backfill = self._world.start_backfill(connection_id, BackfillRequestBody.model_validate(body))
-            return f"/backfills/{segment(backfill.id)}"
+            return f"/backfills/{path_segment(backfill.id)}"
 
-        return await send(request, "backfill", start, self._page)
+        return await submit_form(request, "backfill", start, self._page)
 
     async def connection(self, request: Request) -> Response:
         """Create a connection."""
 
-        def create(typed: Typed) -> str:
-            AddConnectionCommand.model_validate(typed).carry_out(self._gate)
-            return f"/start?connection_id={segment(typed['connection_id'])}"
+        def create(typed: FormValues) -> str:
+            AddConnectionCommand.model_validate(typed).execute(self._gate)
+            return f"/start?connection_id={path_segment(typed['connection_id'])}"
 
-        return await send(request, "connection", create, self._page)
+        return await submit_form(request, "connection", create, self._page)
 
     def _page(self, form: Form, status: int = 200) -> Response:
         return page("start", status, form=form, connections=self._world.connections)
 
 
-def _taken(typed: Typed) -> tuple[str, dict[str, Any]]:
+def _taken(typed: FormValues) -> tuple[str, dict[str, Any]]:
     """Part the connection, which the API has in the path, from the body."""
     body = dict(typed)
     return body.pop("connection_id", ""), body

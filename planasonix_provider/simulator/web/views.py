@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from planasonix_provider.api.models import Job, JobResults
 from planasonix_provider.api.states import JOB_OVER
 from planasonix_provider.simulator.model.workspace import JobSnapshot
-from planasonix_provider.simulator.web.render import segment
+from planasonix_provider.simulator.web.render import path_segment
 
 #: What leads back to Airflow, by the names that the operators send.
 _TASK = {"dag_id": "DAG", "task_id": "Task", "run_id": "Run", "try_number": "Try", "map_index": "Map index"}
@@ -83,7 +83,7 @@ class JobView:
         :return: the view.
         """
         planned, now, backfill_id = sight
-        job = planned.at(now)
+        job = planned.model_at(now)
         results = planned.results_at(now) if job.status in JOB_OVER else None
         return cls(JobRow.of(sight), job, planned.plan.code, results, backfill_id)
 
@@ -140,7 +140,7 @@ def _page_of(told: Mapping[str, str], airflow_url: str | None) -> str | None:
     """Tell where Airflow 3 shows a try of a task."""
     if airflow_url is None or not {"run_id", "task_id"} <= told.keys():
         return None
-    dag, run, task = (segment(told[name]) for name in ("dag_id", "run_id", "task_id"))
+    dag, run, task = (path_segment(told[name]) for name in ("dag_id", "run_id", "task_id"))
     path = f"/dags/{dag}/runs/{run}/tasks/{task}"
     if told.get("map_index", "").isdecimal():
         path += f"/mapped/{told['map_index']}"

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request, Response
 
 from planasonix_provider.simulator.api.middleware import PathId
 from planasonix_provider.simulator.model.paging import PageQuery
-from planasonix_provider.simulator.web.filters import older, read_filter
-from planasonix_provider.simulator.web.render import elsewhere, page, segment
+from planasonix_provider.simulator.web.filters import next_page_query, read_filter
+from planasonix_provider.simulator.web.render import redirect, page, path_segment
 from planasonix_provider.simulator.webhooks.registry import Webhooks
 
 
@@ -28,7 +28,7 @@ class WebhookPages:
         """List subscriptions, newest first."""
         wanted = read_filter(PageQuery, request.query_params)
         webhooks, end = self._webhooks.page(limit=wanted.limit, before=wanted.before)
-        return page("webhooks", webhooks=webhooks, older=older(wanted, end), is_newest=wanted.cursor is None)
+        return page("webhooks", webhooks=webhooks, older=next_page_query(wanted, end), is_newest=wanted.cursor is None)
 
     async def subscription(self, webhook_id: PathId, request: Request) -> Response:
         """Show a subscription and its deliveries, newest first."""
@@ -36,10 +36,10 @@ class WebhookPages:
         deliveries, end = self._webhooks.delivery_page(webhook_id, limit=wanted.limit, before=wanted.before)
         webhook = self._webhooks.get(webhook_id)
         return page(
-            "webhook", webhook=webhook, deliveries=deliveries, older=older(wanted, end), is_newest=wanted.cursor is None
+            "webhook", webhook=webhook, deliveries=deliveries, older=next_page_query(wanted, end), is_newest=wanted.cursor is None
         )
 
     async def test(self, webhook_id: PathId) -> Response:
         """Send a test event."""
         self._webhooks.test(webhook_id)
-        return elsewhere(f"/webhooks/{segment(webhook_id)}")
+        return redirect(f"/webhooks/{path_segment(webhook_id)}")

@@ -21,7 +21,7 @@ from planasonix_provider.simulator.webhooks.webhook_events import Event
 #: How many seconds pass between the first attempt and the second; each pause after it is twice as long.
 FIRST_PAUSE = 0.2
 #: How many seconds a delivery waits, where they are shuffled, for the next one to overtake it.
-LONGEST_HOLD = 3.0
+MAX_HOLD = 3.0
 #: How many seconds a delivery that was overtaken comes behind the other one.
 _BEHIND = 0.001
 
@@ -71,9 +71,9 @@ class QueuedDelivery:
     attempt: int = 0
     http_status: int | None = None
     last_error: str | None = None
-    over_at: datetime | None = None
+    finished_at: datetime | None = None
 
-    def shown(self) -> SentDelivery:
+    def to_model(self) -> SentDelivery:
         """Show the delivery.
 
         :return: the delivery. A field that is ``None`` is one that the API sends as ``null``; others are not set.
@@ -84,7 +84,7 @@ class QueuedDelivery:
             event=self.event.type,
             status=self.status,
             attempt=self.attempt,
-            delivered_at=self.over_at if self.status == "delivered" else None,
+            delivered_at=self.finished_at if self.status == "delivered" else None,
             webhook_id=self.subscription.id,
             event_id=self.event.id,
             **{name: value for name, value in given.items() if value is not None},
@@ -110,10 +110,10 @@ class Outbox:
     def reset(self) -> None:
         """Forget all deliveries."""
         with self._lock:
-            self._parcels = Collection[QueuedDelivery]("delivery")
+            self._deliveries = Collection[QueuedDelivery]("delivery")
             self._pending: dict[str, QueuedDelivery] = {}
             self._held: dict[str, QueuedDelivery] = {}
-            self._over: deque[QueuedDelivery] = deque()
+            self._finished: deque[QueuedDelivery] = deque()
 
     def add(self, event: Event, subscription: Subscription) -> QueuedDelivery:
         """Have an event delivered: once, twice or out of order, as the settings say.
@@ -141,7 +141,7 @@ class Outbox:
             due = [parcel for parcel in self._live() if parcel.due <= now]
             return sorted(due, key=lambda parcel: (parcel.due, parcel.position))
 
-    def rest(self, most: float) -> float:
+    def seconds_until_due(self, most: float) -> float:
         """Tell how long nothing is to be sent.
 
         :param most: the answer if it is longer than that.
@@ -151,7 +151,7 @@ class Outbox:
             next_due = min((parcel.due for parcel in self._live()), default=float("inf"))
         return min(most, max(0.0, next_due - time.monotonic()))
 
-    def letter(self, parcel: QueuedDelivery) -> SignedRequest | None:
+    def signed_request(self, parcel: QueuedDelivery) -> SignedRequest | None:
         """Write a delivery down, as its subscription is now.
 
         :param parcel: the delivery.
@@ -170,7 +170,7 @@ class Outbox:
             }
             return SignedRequest(subscription.url, parcel.event.body, headers)
 
-    def record(self, parcel: QueuedDelivery, status: int | None, error: str | None = None) -> None:
+    def record_attempt(self, parcel: QueuedDelivery, status: int | None, error: str | None = None) -> None:
         """Take note of an attempt.
 
         :param parcel: the delivery.
@@ -179,9 +179,9 @@ class Outbox:
         """
         with self._lock:
             if self._is_pending(parcel):
-                self.attempted(parcel.id, status, error)
+                self.apply_attempt(parcel.id, status, error)
 
-    def attempted(self, delivery_id: str, status: int | None, error: str | None = None) -> None:
+    def apply_attempt(self, delivery_id: str, status: int | None, error: str | None = None) -> None:
         """Take note of an attempt at a delivery that is not over.
 
         :param delivery_id: the delivery's id.
@@ -189,7 +189,7 @@ class Outbox:
         :param error: why it did not.
         """
         with self._lock:
-            self._journal.write("webhooks.outbox.attempted", delivery_id=delivery_id, status=status, error=error)
+            self._journal.write("webhooks.outbox.apply_attempt", delivery_id=delivery_id, status=status, error=error)
             parcel = self._pending[delivery_id]
             parcel.attempt += 1
             parcel.http_status = status or parcel.http_status
@@ -201,7 +201,7 @@ class Outbox:
                 self._end(parcel, "failed")
             parcel.due = time.monotonic() + FIRST_PAUSE * 2 ** (parcel.attempt - 1) / self._settings().speed
 
-    def withdraw(self, subscription: Subscription) -> None:
+    def fail_pending(self, subscription: Subscription) -> None:
         """Give up what a subscription did not get yet.
 
         :param subscription: the subscription.
@@ -217,7 +217,7 @@ class Outbox:
         :return: the deliveries, newest first.
         """
         with self._lock:
-            return [parcel.shown() for parcel in self._parcels.newest_first()]
+            return [parcel.to_model() for parcel in self._deliveries.newest_first()]
 
     def page(
         self, subscription: Subscription, *, limit: int, before: int | None = None
@@ -230,10 +230,10 @@ class Outbox:
         :return: the deliveries, and where the page ends, which is ``None`` if no more follow.
         """
         with self._lock:
-            parcels, end = self._parcels.page(
+            parcels, end = self._deliveries.page(
                 lambda parcel: parcel.subscription is subscription, limit=limit, before=before
             )
-            return [parcel.shown() for parcel in parcels], end
+            return [parcel.to_model() for parcel in parcels], end
 
     def failures_24h(self, subscription: Subscription, now: datetime) -> int:
         """Count the deliveries of the last 24 hours that were given up.
@@ -244,15 +244,15 @@ class Outbox:
         """
         with self._lock:
             failed = (
-                parcel.over_at
-                for parcel in self._over
+                parcel.finished_at
+                for parcel in self._finished
                 if parcel.subscription is subscription and parcel.status == "failed"
             )
             return sum(at > now - timedelta(hours=24) for at in failed if at is not None)
 
     def _pack(self, event: Event, subscription: Subscription) -> QueuedDelivery:
-        parcel = QueuedDelivery(self._journal.ids("whd"), self._parcels.next_position, subscription, event)
-        self._parcels.add(parcel)
+        parcel = QueuedDelivery(self._journal.ids("whd"), self._deliveries.next_position, subscription, event)
+        self._deliveries.add(parcel)
         self._pending[parcel.id] = parcel
         return parcel
 
@@ -263,7 +263,7 @@ class Outbox:
             held.due = parcel.due + _BEHIND
             return
         self._held[parcel.subscription.id] = parcel
-        parcel.due += LONGEST_HOLD / self._settings().speed
+        parcel.due += MAX_HOLD / self._settings().speed
 
     def _is_pending(self, parcel: QueuedDelivery) -> bool:
         # Not if it is one from before a reset.
@@ -274,10 +274,10 @@ class Outbox:
 
     def _end(self, parcel: QueuedDelivery, status: str) -> None:
         parcel.status = status
-        parcel.over_at = self._journal.clock()
+        parcel.finished_at = self._journal.clock()
         if status == "delivered":
-            parcel.subscription.last_delivered_at = parcel.over_at
+            parcel.subscription.last_delivered_at = parcel.finished_at
         del self._pending[parcel.id]
-        self._over.append(parcel)
-        if len(self._over) > self._keep:
-            self._parcels.remove(self._over.popleft())
+        self._finished.append(parcel)
+        if len(self._finished) > self._keep:
+            self._deliveries.remove(self._finished.popleft())

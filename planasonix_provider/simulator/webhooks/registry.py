@@ -54,29 +54,29 @@ class Webhooks:
         """Forget all subscriptions and deliveries."""
         with self._lock:
             self._subscriptions = Collection[Subscription]("webhook")
-            self._starts = IdempotencyKeys()
+            self._idempotency_keys = IdempotencyKeys()
             self._count = 0
             self.outbox.reset()
 
     @property
-    def are_any(self) -> bool:
+    def has_subscriptions(self) -> bool:
         """Whether there is a subscription."""
         with self._lock:
             return self._count > 0
 
-    def look(self) -> None:
+    def advance(self) -> None:
         """Notice what happened until now."""
         with self._lock:
             self._now()
 
-    def notice(self, news: StateChanges) -> None:
+    def publish(self, news: StateChanges) -> None:
         """Have what happened delivered to whom it concerns; to be called under the lock.
 
         :param news: what happened.
         """
         if self._count:
             for event in news.events(self._journal.ids):
-                self._publish(event)
+                self._enqueue(event)
 
     def create(self, order: WebhookRequestBody, *, idempotency_key: str | None = None) -> NewWebhook:
         """Create a subscription.
@@ -89,12 +89,12 @@ class Webhooks:
         with self._lock:
             now = self._now()
             key = idempotency_key if self._settings().honour_idempotency else None
-            webhook_id = self._starts.find(key, "", order)
+            webhook_id = self._idempotency_keys.find(key, "", order)
             subscription = self._create(order, now) if webhook_id is None else self._get(webhook_id)
-            self._starts.remember(key, "", order, subscription.id)
+            self._idempotency_keys.add(key, "", order, subscription.id)
             if webhook_id is None:
                 self._journal.write("webhooks.create", at=now, order=order, idempotency_key=idempotency_key)
-            shown = NewWebhook(**dict(self._shown(subscription, now)), signing_secret=subscription.secret)
+            shown = NewWebhook(**dict(self._to_model(subscription, now)), signing_secret=subscription.secret)
         self.on_subscribed()
         return shown
 
@@ -106,7 +106,7 @@ class Webhooks:
         :raises Refused: as ``not_found``, if there is no such subscription.
         """
         with self._lock:
-            return self._shown(self._get(webhook_id), self._now())
+            return self._to_model(self._get(webhook_id), self._now())
 
     def all(self) -> list[Webhook]:
         """Look at all subscriptions.
@@ -115,7 +115,7 @@ class Webhooks:
         """
         with self._lock:
             now = self._now()
-            return [self._shown(one, now) for one in self._subscriptions.newest_first() if not one.is_deleted]
+            return [self._to_model(one, now) for one in self._subscriptions.newest_first() if not one.is_deleted]
 
     def page(self, *, limit: int, before: int | None = None) -> tuple[Sequence[Webhook], int | None]:
         """Look at some of the subscriptions, newest first.
@@ -127,7 +127,7 @@ class Webhooks:
         with self._lock:
             now = self._now()
             page, end = self._subscriptions.page(lambda one: not one.is_deleted, limit=limit, before=before)
-            return [self._shown(subscription, now) for subscription in page], end
+            return [self._to_model(subscription, now) for subscription in page], end
 
     def update(self, webhook_id: str, change: WebhookPatchRequestBody) -> Webhook:
         """Change a subscription. What is still to be delivered goes to the new URL, once it is enabled.
@@ -146,7 +146,7 @@ class Webhooks:
                     setattr(subscription, name, value)
             subscription.updated_at = now
             self._journal.write("webhooks.update", at=now, webhook_id=webhook_id, change=change)
-            return self._shown(subscription, now)
+            return self._to_model(subscription, now)
 
     def delete(self, webhook_id: str) -> None:
         """Delete a subscription. It gets nothing more, not even what happened before.
@@ -158,7 +158,7 @@ class Webhooks:
             subscription = self._get(webhook_id)
             subscription.is_deleted = True
             self._count -= 1
-            self.outbox.withdraw(subscription)
+            self.outbox.fail_pending(subscription)
             self._journal.write("webhooks.delete", webhook_id=webhook_id)
 
     def rotate(self, webhook_id: str) -> RotatedSecret:
@@ -229,12 +229,12 @@ class Webhooks:
             raise ApiError("not_found", f"no webhook {webhook_id!r}")
         return subscription
 
-    def _publish(self, event: Event) -> None:
+    def _enqueue(self, event: Event) -> None:
         for subscription in reversed(list(self._subscriptions.newest_first())):
             if subscription.is_live and event.type in subscription.events:
                 self.outbox.add(event, subscription)
 
-    def _shown(self, subscription: Subscription, now: datetime) -> Webhook:
+    def _to_model(self, subscription: Subscription, now: datetime) -> Webhook:
         last = subscription.last_delivered_at
         given = {} if last is None else {"last_delivery_at": last}
         return Webhook(

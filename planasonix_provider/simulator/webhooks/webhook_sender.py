@@ -16,7 +16,7 @@ from planasonix_provider.simulator.webhooks.registry import Webhooks
 from planasonix_provider.validators import is_loopback
 
 #: How many seconds pass between two looks at what happened.
-LOOK_EVERY = 0.05
+POLL_INTERVAL = 0.05
 #: How long a receiver may take to answer, in seconds.
 SEND_TIMEOUT = 5
 
@@ -95,7 +95,7 @@ class WebhookSender:
     def wake(self) -> None:
         """Start the thread if it is needed and not there."""
         with self._lock:
-            if self._is_on_duty and self._rounds is None and self._webhooks.are_any:
+            if self._is_on_duty and self._rounds is None and self._webhooks.has_subscriptions:
                 self._rounds = _SenderThread(self._webhooks, self._hosts, self._is_needed)
                 self._rounds.start()
 
@@ -103,7 +103,7 @@ class WebhookSender:
         with self._lock:
             if self._rounds is not rounds:
                 return False
-            if not self._webhooks.are_any:
+            if not self._webhooks.has_subscriptions:
                 self._rounds = None
             return self._rounds is not None
 
@@ -124,16 +124,16 @@ class _SenderThread(Thread):
     def run(self) -> None:
         outbox = self._webhooks.outbox
         while self._is_needed(self):
-            self._webhooks.look()
+            self._webhooks.advance()
             for parcel in outbox.due():
-                letter = outbox.letter(parcel)
+                letter = outbox.signed_request(parcel)
                 if letter is None:
                     continue
                 status, error = self._post(letter)
                 if self._stopped.is_set():
                     return
-                outbox.record(parcel, status, error)
-            self._stopped.wait(outbox.rest(LOOK_EVERY))
+                outbox.record_attempt(parcel, status, error)
+            self._stopped.wait(outbox.seconds_until_due(POLL_INTERVAL))
 
     def stop(self) -> None:
         self._stopped.set()

@@ -73,7 +73,7 @@ class TestTriggerSync:
         assert (body["code"], body["existing_job_id"]) == ("sync_in_progress", first)
 
     def test_conflict_may_hide_it(self, client, simulator):
-        simulator.world.configure(conflict="unnamed")
+        simulator.workspace.configure(conflict="unnamed")
         start(client)
         assert "existing_job_id" not in error(client.post(SYNC), 409)
 
@@ -133,7 +133,7 @@ class TestGetJob:
         assert simulator.requests[-1].route == "get_job"
 
     def test_encoded_id_finds_its_connection(self, client, simulator):
-        simulator.world.add_connection("conn/with slash")
+        simulator.workspace.add_connection("conn/with slash")
         response = client.post("/connections/conn%2Fwith%20slash/sync")
         assert response.json()["data"]["job"]["connection_id"] == "conn/with slash"
 
@@ -156,7 +156,7 @@ class TestGetJobResults:
     def test_before_the_end(self, client, simulator):
         job_id = start(client)
         assert error(client.get(f"/jobs/{job_id}/results"), 409)["code"] == "job_not_finished"
-        simulator.world.configure(results_policy="partial")
+        simulator.workspace.configure(results_policy="partial")
         assert client.get(f"/jobs/{job_id}/results").json() == {
             "data": {"job_id": job_id, "status": "queued", "tables": [], "warnings": []}
         }
@@ -306,7 +306,7 @@ class TestAccess:
         assert error(httpx.get(f"{simulator.url}/api/v1/jobs", timeout=60), 401)["code"] == "unauthorized"
 
     def test_revoked_key(self, client, simulator):
-        simulator.world.keys.revoke(simulator.api_key)
+        simulator.workspace.keys.revoke(simulator.api_key)
         error(client.get("/jobs"), 401)
 
     def test_scopes_hold_for_every_route(self, client, simulator):
@@ -326,19 +326,19 @@ class TestAccess:
             ],
         }
         for scope in calls:
-            headers = {"Authorization": f"Bearer {simulator.world.keys.add(scopes=[scope]).value}"}
+            headers = {"Authorization": f"Bearer {simulator.workspace.keys.add(scopes=[scope]).value}"}
             for needed, routes in calls.items():
                 statuses = [client.request(*route, headers=headers).status_code for route in routes]
                 assert all((status == 403) == (needed != scope) for status in statuses), (scope, routes, statuses)
 
     def test_the_document_takes_any_key_and_no_less(self, client, simulator):
         for scope in SCOPES:
-            headers = {"Authorization": f"Bearer {simulator.world.keys.add(scopes=[scope]).value}"}
+            headers = {"Authorization": f"Bearer {simulator.workspace.keys.add(scopes=[scope]).value}"}
             assert client.get("/openapi.yaml", headers=headers).status_code == 200
         error(client.get("/openapi.yaml", headers={"Authorization": ""}), 401)
 
     def test_no_scope_no_effect(self, client, simulator):
-        key = simulator.world.keys.add(scopes=["jobs:read"]).value
+        key = simulator.workspace.keys.add(scopes=["jobs:read"]).value
         body = error(client.post(SYNC, headers={"Authorization": f"Bearer {key}"}), 403)
         assert body["code"] == "forbidden"
         assert "jobs:write" in body["message"]
@@ -387,7 +387,7 @@ class TestEveryAnswer:
         assert error(httpx.get(f"{simulator.url}/nope", timeout=60), 404)["code"] == "not_found"
 
     def test_beyond_the_limit(self, client, clock, simulator):
-        simulator.limits.configure(2)
+        simulator.rate_limit.configure(2)
         start(client)
         assert client.get("/jobs").status_code == 200
         response = client.post("/connections/conn_demo_02/sync")
@@ -431,7 +431,7 @@ async def test_app_works_without_a_server(clock):
 
 async def test_a_connection_that_is_not_there_cannot_break(clock):
     app = create_app(Workspace(clock=clock))
-    app.state.gate.faults.add(Fault(kind="reset"))
+    app.state.pipeline.faults.add(Fault(kind="reset"))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         with pytest.raises(RuntimeError, match="class Simulator"):
             await client.get("/api/v1/jobs")

@@ -9,7 +9,7 @@ from planasonix_provider.simulator.api.faults import Faults
 
 
 def kinds(faults: Faults, *routes: str) -> list[str | None]:
-    taken = [faults.take(route) for route in routes]
+    taken = [faults.next_fault(route) for route in routes]
     return [fault and fault.kind for fault in taken]
 
 
@@ -52,20 +52,20 @@ def test_left_counts_down():
     faults = Faults()
     faults.add(Fault(kind="reset", skip=1, times=3))
     kinds(faults, "get_job", "get_job")
-    assert [(fault.skip, fault.times) for fault in faults.left()] == [(0, 2)]
+    assert [(fault.skip, fault.times) for fault in faults.pending()] == [(0, 2)]
 
 
 def test_each_order_is_taken_once_among_threads():
     faults = Faults()
     faults.add(Fault(kind="reset", times=100))
     with ThreadPoolExecutor(8) as threads:
-        taken = list(threads.map(lambda _: faults.take("get_job"), range(400)))
+        taken = list(threads.map(lambda _: faults.next_fault("get_job"), range(400)))
     assert sum(fault is not None for fault in taken) == 100
 
 
 @pytest.mark.parametrize(("kind", "status"), [("status", 500), ("html", 502), ("empty", 200)])
 def test_default_status(kind, status):
-    assert Fault(kind=kind).answer_status == status
+    assert Fault(kind=kind).response_status == status
 
 
 @pytest.mark.parametrize(

@@ -12,41 +12,41 @@ RESET = 1743085380
 
 def test_headers_count_down(clock):
     limits = PerKeyRateLimit(clock, 3)
-    remaining = [limits.take("k").headers["X-RateLimit-Remaining"] for _ in range(4)]
+    remaining = [limits.consume("k").headers["X-RateLimit-Remaining"] for _ in range(4)]
     assert remaining == ["2", "1", "0", "0"]
-    assert limits.take("k").headers["X-RateLimit-Limit"] == "3"
+    assert limits.consume("k").headers["X-RateLimit-Limit"] == "3"
 
 
 def test_window_is_a_minute_of_the_clock(clock):
     limits = PerKeyRateLimit(clock, 1)
-    assert limits.take("k").reset_at == RESET
+    assert limits.consume("k").reset_at == RESET
     clock.move(49)
-    assert limits.take("k").is_exceeded
+    assert limits.consume("k").is_exceeded
     clock.move(1)
-    allowance = limits.take("k")
+    allowance = limits.consume("k")
     assert (allowance.is_exceeded, allowance.reset_at) == (False, RESET + 60)
 
 
 def test_retry_after_only_beyond_the_limit(clock):
     limits = PerKeyRateLimit(clock, 1)
-    assert "Retry-After" not in limits.take("k").headers
+    assert "Retry-After" not in limits.consume("k").headers
     clock.move(0.5)
-    assert limits.take("k").headers["Retry-After"] == "50", "rounded up, or the retry comes too early"
+    assert limits.consume("k").headers["Retry-After"] == "50", "rounded up, or the retry comes too early"
 
 
 def test_keys_do_not_share(clock):
     limits = PerKeyRateLimit(clock, 1)
-    limits.take("k")
-    assert not limits.take("l").is_exceeded
+    limits.consume("k")
+    assert not limits.consume("l").is_exceeded
 
 
 def test_limit_can_change_in_a_window(clock):
     limits = PerKeyRateLimit(clock, 1)
-    limits.take("k")
+    limits.consume("k")
     limits.configure(5)
-    assert limits.take("k").headers["X-RateLimit-Remaining"] == "3"
+    assert limits.consume("k").headers["X-RateLimit-Remaining"] == "3"
     limits.reset()
-    allowance = limits.take("k")
+    allowance = limits.consume("k")
     assert (allowance.limit, allowance.used) == (1, 1)
 
 
@@ -61,5 +61,5 @@ def test_limit_must_be_positive(clock, limit):
 def test_threads_lose_no_count(clock):
     limits = PerKeyRateLimit(clock)
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda _: limits.take("k"), range(400)))
-    assert limits.take("k").used == 401
+        list(threads.map(lambda _: limits.consume("k"), range(400)))
+    assert limits.consume("k").used == 401

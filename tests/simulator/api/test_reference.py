@@ -106,7 +106,7 @@ class Stage:
         # There is a cursor, so there is more than the page, of which the example shows the first.
         self.at("2025-03-27T14:24:00Z")
         for _ in range(50):
-            self.simulator.world.start_backfill(CONNECTION, BackfillRequestBody(**BODIES["trigger_backfill"]))
+            self.simulator.workspace.start_backfill(CONNECTION, BackfillRequestBody(**BODIES["trigger_backfill"]))
         self.before_get_backfill()
 
     def before_list_jobs(self) -> None:
@@ -172,7 +172,7 @@ class Stage:
         self.ask_as("create_webhook")
         self.at("2025-03-27T14:55:01Z")
         self.named("whd_01jq8del002", "whd_01jq8del001")
-        self.simulator.world.configure(webhook_attempts=3, speed=1000)
+        self.simulator.workspace.configure(webhook_attempts=3, speed=1000)
         reset = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
         self.receiver.extend([503, reset, reset, 200])
         self.deliver("job.failed", "failed")

@@ -72,7 +72,7 @@ class TestCreate:
         assert first == again
         other = client.post("/webhooks", json={**ORDER, "url": f"{URL}/2"}, headers=headers)
         assert error(other, 409)["code"] == "idempotency_key_reused"
-        simulator.world.configure(honour_idempotency=False)
+        simulator.workspace.configure(honour_idempotency=False)
         assert client.post("/webhooks", json=ORDER, headers=headers).json() != first
 
 
@@ -203,7 +203,7 @@ def test_scopes(client, simulator):
         ("POST", f"/{webhook_id}/test"),
     ]
     for mine, others in ((reads, writes), (writes, reads)):
-        key = simulator.world.keys.add(scopes=["webhooks:read" if mine is reads else "webhooks:write", "jobs:read"])
+        key = simulator.workspace.keys.add(scopes=["webhooks:read" if mine is reads else "webhooks:write", "jobs:read"])
         headers = {"Authorization": f"Bearer {key.value}"}
         for method, path in others:
             error(client.request(method, f"/webhooks{path}", headers=headers), 403)
@@ -242,7 +242,7 @@ def test_secrets_are_nowhere_else(client, simulator, caplog):
     shown.append(client.post("/webhooks", json={**ORDER, "secret": short}).text)
     with pytest.raises(ValueError, match="secret") as caught:
         simulator.subscribe(URL, ["job.failed"], secret=short)
-    webhooks = simulator.world.webhooks
+    webhooks = simulator.workspace.webhooks
     shown += [str(caught.value), repr(simulator.deliveries()), repr(simulator.requests), caplog.text]
     shown += [repr(vars(vars(webhooks)["_subscriptions"])), repr(webhooks.all()), repr(webhooks.rotate(webhook_id))]
     for secret in (given, made_up, rotated, short):

@@ -142,7 +142,7 @@ def test_details_show_metadata_until_a_setting_hides_it(control, client, simulat
     control.post("/settings", json={"show_metadata": False})
     assert "metadata" not in client.get(f"/jobs/{job_id}").json()["data"]
     simulator.reset()
-    assert simulator.world.settings.show_metadata
+    assert simulator.workspace.settings.show_metadata
 
 
 def test_settings_change_only_what_is_named(control, client):
@@ -157,7 +157,7 @@ def test_reset(control, client, simulator):
     client.post("/connections/conn_demo_01/sync")
     client.post("/connections/conn_demo_01/backfill", json=WINDOW)
     simulator.fail("reset")
-    simulator.limits.configure(5)
+    simulator.rate_limit.configure(5)
     assert control.post("/reset").status_code == 200
     state = control.get("/state").json()["data"]
     assert (state["jobs"], state["backfills"], state["requests"], state["counts"]) == ([], [], [], {})

@@ -14,16 +14,16 @@ CONNECTION = "conn_demo_01"
 BODY = BackfillRequestBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"})
 
 
-def test_jobs_of_all_come_in_the_order_of_time(world, clock):
-    world.configure(conflict="allowed")
+def test_jobs_of_all_come_in_the_order_of_time(workspace, clock):
+    workspace.configure(conflict="allowed")
     for queued_seconds, job_seconds in ((0, 10), (5, 7)):
-        world.plan_backfill(CONNECTION, jobs=3, parallel=1, queued_seconds=queued_seconds, job_seconds=job_seconds)
-        world.start_backfill(CONNECTION, BODY)
+        workspace.plan_backfill(CONNECTION, jobs=3, parallel=1, queued_seconds=queued_seconds, job_seconds=job_seconds)
+        workspace.start_backfill(CONNECTION, BODY)
     for _ in range(5):
         clock.move(4)
-        world.start_sync(CONNECTION)
+        workspace.start_sync(CONNECTION)
     clock.move(100)
-    jobs = world.jobs()
+    jobs = workspace.jobs()
     assert len(jobs) == 2 * 3 + 5
     created = [job.created_at for job in jobs]
     assert created == sorted(created, reverse=True)
@@ -32,16 +32,16 @@ def test_jobs_of_all_come_in_the_order_of_time(world, clock):
 @pytest.mark.parametrize("step", [0.5, 3, 1000])
 def test_it_does_not_matter_how_often_somebody_looks(clock, step):
     names = (f"{number}" for number in range(100))
-    world = Workspace(clock=clock, ids=lambda prefix: f"{prefix}_{next(names)}")
+    workspace = Workspace(clock=clock, ids=lambda prefix: f"{prefix}_{next(names)}")
     for jobs, parallel in ((7, 2), (5, 3)):
-        world.plan_backfill(CONNECTION, jobs=jobs, parallel=parallel, job_seconds=4.5)
-        world.start_backfill(CONNECTION, BODY)
+        workspace.plan_backfill(CONNECTION, jobs=jobs, parallel=parallel, job_seconds=4.5)
+        workspace.start_backfill(CONNECTION, BODY)
     end = clock.now.timestamp() + 60
     while clock.now.timestamp() < end:
         clock.move(step)
-        world.jobs()
-    assert [job.id for job in world.jobs()] == [f"job_{number}" for number in range(13, 1, -1)]
-    first, second = world.backfills()[::-1]
+        workspace.jobs()
+    assert [job.id for job in workspace.jobs()] == [f"job_{number}" for number in range(13, 1, -1)]
+    first, second = workspace.backfills()[::-1]
     assert first.job_ids == [f"job_{number}" for number in (2, 3, 7, 8, 11, 12, 13)]
     assert second.job_ids == [f"job_{number}" for number in (4, 5, 6, 9, 10)]
 
@@ -63,28 +63,28 @@ def test_it_does_not_matter_how_often_somebody_looks(clock, step):
         "slow_job",
     ],
 )
-def test_whoever_looks_finds_the_jobs_that_are_due(world, clock, look):
-    world.configure(results_policy="partial")
-    job_id = world.start_sync(CONNECTION).id
-    backfill_id = world.start_backfill(CONNECTION, BODY).id
+def test_whoever_looks_finds_the_jobs_that_are_due(workspace, clock, look):
+    workspace.configure(results_policy="partial")
+    job_id = workspace.start_sync(CONNECTION).id
+    backfill_id = workspace.start_backfill(CONNECTION, BODY).id
     clock.move(10)
     looks = {
-        "job": lambda: world.job(job_id),
-        "jobs": world.jobs,
-        "page": lambda: world.job_page(lambda job, now: True, limit=5),
-        "backfill": lambda: world.backfill(backfill_id),
-        "backfills": world.backfills,
-        "backfill_page": lambda: world.backfill_page(lambda backfill, now: True, limit=5),
-        "results": lambda: world.results(job_id),
-        "sync": lambda: world.start_sync("conn_demo_02"),
-        "start_backfill": lambda: world.start_backfill(CONNECTION, BODY),
-        "cancel": lambda: world.cancel(job_id),
-        "fail_job": lambda: world.fail_job(job_id),
-        "slow_job": lambda: world.slow_job(job_id, 5),
+        "job": lambda: workspace.job(job_id),
+        "jobs": workspace.jobs,
+        "page": lambda: workspace.job_page(lambda job, now: True, limit=5),
+        "backfill": lambda: workspace.backfill(backfill_id),
+        "backfills": workspace.backfills,
+        "backfill_page": lambda: workspace.backfill_page(lambda backfill, now: True, limit=5),
+        "results": lambda: workspace.results(job_id),
+        "sync": lambda: workspace.start_sync("conn_demo_02"),
+        "start_backfill": lambda: workspace.start_backfill(CONNECTION, BODY),
+        "cancel": lambda: workspace.cancel(job_id),
+        "fail_job": lambda: workspace.fail_job(job_id),
+        "slow_job": lambda: workspace.slow_job(job_id, 5),
     }
     looks[look]()
     clock.move(-9)
-    assert len(world.backfill(backfill_id).job_ids) == 3
+    assert len(workspace.backfill(backfill_id).job_ids) == 3
 
 
 @contextmanager
@@ -100,14 +100,14 @@ def counted_calls() -> Iterator[Counter[str]]:
 
 
 @pytest.mark.parametrize("parallel", [4, 5_000])
-def test_thousands_of_jobs_cost_a_look_little(world, clock, parallel):
-    world.plan_backfill(CONNECTION, jobs=5_000, parallel=parallel, running_seconds=1_000)
-    backfill_id = world.start_backfill(CONNECTION, BODY).id
+def test_thousands_of_jobs_cost_a_look_little(workspace, clock, parallel):
+    workspace.plan_backfill(CONNECTION, jobs=5_000, parallel=parallel, running_seconds=1_000)
+    backfill_id = workspace.start_backfill(CONNECTION, BODY).id
     clock.move(1_001)
-    world.cancel(world.backfill(backfill_id).job_ids[-1])
+    workspace.cancel(workspace.backfill(backfill_id).job_ids[-1])
     with counted_calls() as calls:
         clock.move(0.01)
-        world.backfill(backfill_id)
-        world.backfill_page(lambda backfill, now: backfill.status_at(now) == "completed", limit=100)
-        world.job_page(lambda job, now: job.status_at(now) == "cancelled", limit=100)
+        workspace.backfill(backfill_id)
+        workspace.backfill_page(lambda backfill, now: backfill.status_at(now) == "completed", limit=100)
+        workspace.job_page(lambda job, now: job.status_at(now) == "cancelled", limit=100)
     assert calls["call"] + calls["c_call"] < 20 * 5_000, "it is eighteen for each job"

@@ -29,17 +29,17 @@ BODY = {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"}
         ({"outcome": "failed"}, "outcome"),
     ],
 )
-def test_bad_values_are_named(world, changes, named):
+def test_bad_values_are_named(workspace, changes, named):
     with pytest.raises(ValueError, match=re.escape(named)):
-        world.plan_backfill(CONNECTION, **changes)
+        workspace.plan_backfill(CONNECTION, **changes)
 
 
-def test_as_many_jobs_as_are_allowed(world):
-    assert world.plan_backfill(CONNECTION, jobs=10_000, failing_jobs=[9_999]).jobs == 10_000
+def test_as_many_jobs_as_are_allowed(workspace):
+    assert workspace.plan_backfill(CONNECTION, jobs=10_000, failing_jobs=[9_999]).jobs == 10_000
 
 
-def test_durations_are_those_of_other_jobs(world):
-    plan = world.plan_backfill(CONNECTION)
+def test_durations_are_those_of_other_jobs(workspace):
+    plan = workspace.plan_backfill(CONNECTION)
     assert (plan.jobs, plan.parallel) == (3, 4)
     assert (plan.queued_seconds, plan.job_seconds, plan.cancelling_seconds) == (2, 20, 1)
 

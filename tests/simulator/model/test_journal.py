@@ -38,7 +38,7 @@ def state(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def world(state: Path, clock: Clock) -> Workspace:
+def workspace(state: Path, clock: Clock) -> Workspace:
     return Workspace(clock=clock, state=state)
 
 
@@ -52,90 +52,90 @@ def lines(state: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in state.read_text().splitlines()]
 
 
-def all_of(world: Workspace) -> dict[str, Any]:
+def all_of(workspace: Workspace) -> dict[str, Any]:
     """All that a caller can see."""
     return {
-        "jobs": world.jobs(),
-        "backfills": world.backfills(),
-        "results": [world.results(job.id) for job in world.jobs() if job.is_over],
-        "connections": world.connections,
-        "settings": world.settings,
-        "webhooks": world.webhooks.all(),
-        "deliveries": world.webhooks.outbox.all(),
+        "jobs": workspace.jobs(),
+        "backfills": workspace.backfills(),
+        "results": [workspace.results(job.id) for job in workspace.jobs() if job.is_over],
+        "connections": workspace.connections,
+        "settings": workspace.settings,
+        "webhooks": workspace.webhooks.all(),
+        "deliveries": workspace.webhooks.outbox.all(),
     }
 
 
 class TestAWorldThatWasKilled:
-    def test_has_its_jobs_and_backfills_still_and_they_went_on_meanwhile(self, world, state, clock):
-        world.plan(CONNECTION, running_seconds=100, tables={"a": 7})
-        job_id = world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "d"})).id
-        backfill_id = world.start_backfill(CONNECTION, BackfillBody(**MONTH)).id
+    def test_has_its_jobs_and_backfills_still_and_they_went_on_meanwhile(self, workspace, state, clock):
+        workspace.plan(CONNECTION, running_seconds=100, tables={"a": 7})
+        job_id = workspace.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "d"})).id
+        backfill_id = workspace.start_backfill(CONNECTION, BackfillBody(**MONTH)).id
         clock.move(30)
         again = killed_and_restarted(state, clock)
-        assert again.job(job_id) == world.job(job_id)
+        assert again.job(job_id) == workspace.job(job_id)
         assert again.job(job_id).status == "running"
         clock.move(80)
-        assert again.backfill(backfill_id).status == world.backfill(backfill_id).status == "completed"
-        assert again.results(job_id) == world.results(job_id)
+        assert again.backfill(backfill_id).status == workspace.backfill(backfill_id).status == "completed"
+        assert again.results(job_id) == workspace.results(job_id)
 
-    def test_knows_the_start_that_it_was_sent(self, world, state, clock):
+    def test_knows_the_start_that_it_was_sent(self, workspace, state, clock):
         body = SyncBody(metadata={"a": 1})
-        job = world.start_sync(CONNECTION, body, idempotency_key="k")
+        job = workspace.start_sync(CONNECTION, body, idempotency_key="k")
         again = killed_and_restarted(state, clock)
         assert again.start_sync(CONNECTION, body, idempotency_key="k").id == job.id
         with pytest.raises(ApiError, match="came with another"):
             again.start_sync(CONNECTION, SyncBody(), idempotency_key="k")
 
-    def test_refuses_a_second_sync_still(self, world, state, clock):
-        job = world.start_sync(CONNECTION)
+    def test_refuses_a_second_sync_still(self, workspace, state, clock):
+        job = workspace.start_sync(CONNECTION)
         with pytest.raises(ApiError) as refused:
             killed_and_restarted(state, clock).start_sync(CONNECTION)
         assert refused.value.existing_job_id == job.id
 
-    def test_cancels_on(self, world, state, clock):
-        job_id = world.start_sync(CONNECTION).id
-        world.cancel(job_id)
+    def test_cancels_on(self, workspace, state, clock):
+        job_id = workspace.start_sync(CONNECTION).id
+        workspace.cancel(job_id)
         again = killed_and_restarted(state, clock)
         assert again.job(job_id).status == "cancelling"
         clock.move(2)
         assert again.job(job_id).status == "cancelled"
 
-    def test_lets_fail_and_take_longer_what_was_told_to(self, world, state, clock):
-        world.plan_backfill(CONNECTION, jobs=2, parallel=1, queued_seconds=0)
-        backfill_id = world.start_backfill(CONNECTION, BackfillBody(**MONTH)).id
-        shard_id = world.backfill(backfill_id).job_ids[0]
-        failed_id, slowed_id = (world.start_sync(connection).id for connection in ("conn_demo_02", "conn_demo_03"))
+    def test_lets_fail_and_take_longer_what_was_told_to(self, workspace, state, clock):
+        workspace.plan_backfill(CONNECTION, jobs=2, parallel=1, queued_seconds=0)
+        backfill_id = workspace.start_backfill(CONNECTION, BackfillBody(**MONTH)).id
+        shard_id = workspace.backfill(backfill_id).job_ids[0]
+        failed_id, slowed_id = (workspace.start_sync(connection).id for connection in ("conn_demo_02", "conn_demo_03"))
         clock.move(3)
-        world.fail_job(failed_id, code="disk_full")
-        world.fail_job(shard_id)
-        world.slow_job(slowed_id, 30)
+        workspace.fail_job(failed_id, code="disk_full")
+        workspace.fail_job(shard_id)
+        workspace.slow_job(slowed_id, 30)
         again = killed_and_restarted(state, clock)
-        assert again.job(failed_id) == world.job(failed_id)
+        assert again.job(failed_id) == workspace.job(failed_id)
         assert again.job(failed_id).error.code == "disk_full"
         assert again.job(shard_id).status == "failed"
         clock.move(30)
         assert again.backfill(backfill_id).status == "failed"
-        assert again.job(slowed_id) == world.job(slowed_id)
+        assert again.job(slowed_id) == workspace.job(slowed_id)
         assert again.job(slowed_id).status == "running"
         clock.move(19)
         assert again.job(slowed_id).status == "succeeded"
 
-    def test_knows_keys_plans_settings_and_connections(self, world, state, clock):
-        world.keys.add("plnx_new", scopes=["jobs:read"])
-        made_up = world.keys.add().value
-        world.keys.revoke(API_KEY)
-        world.add_connection("conn_mine")
-        world.configure(show_metadata=True, speed=2)
-        world.plan("conn_mine", times=2, outcome="failed", warnings=[{"code": "c", "message": "m"}])
-        world.plan_backfill("conn_mine", times=None, jobs=5)
-        world.start_sync("conn_mine")
+    def test_knows_keys_plans_settings_and_connections(self, workspace, state, clock):
+        workspace.keys.add("plnx_new", scopes=["jobs:read"])
+        made_up = workspace.keys.add().value
+        workspace.keys.revoke(API_KEY)
+        workspace.add_connection("conn_mine")
+        workspace.configure(show_metadata=True, speed=2)
+        workspace.plan("conn_mine", times=2, outcome="failed", warnings=[{"code": "c", "message": "m"}])
+        workspace.plan_backfill("conn_mine", times=None, jobs=5)
+        workspace.start_sync("conn_mine")
         again = killed_and_restarted(state, clock)
         assert again.keys.authenticate("Bearer plnx_new").scopes == {"jobs:read"}
         again.keys.authenticate(f"Bearer {made_up}")
         with pytest.raises(ApiError):
             again.keys.authenticate(f"Bearer {API_KEY}")
-        assert again.settings == world.settings
-        assert again.connections == world.connections
+        assert again.settings == workspace.settings
+        assert again.connections == workspace.connections
         clock.move(60)
         outcomes = []
         for _ in range(2):
@@ -147,77 +147,77 @@ class TestAWorldThatWasKilled:
         clock.move(1000)
         assert len(again.backfill(backfill.id).job_ids) == 5
 
-    def test_tells_those_who_subscribed_what_they_were_not_told_yet(self, world, state, clock):
+    def test_tells_those_who_subscribed_what_they_were_not_told_yet(self, workspace, state, clock):
         order = WebhookRequestBody(url="https://a.example/hook", events=["job.queued", "job.succeeded"])
-        webhook = world.webhooks.create(order, idempotency_key="w")
-        other = world.webhooks.create(order)
-        world.webhooks.update(other.id, WebhookPatchRequestBody(enabled=False))
-        gone = world.webhooks.create(order)
-        world.webhooks.delete(gone.id)
-        world.start_sync(CONNECTION)
+        webhook = workspace.webhooks.create(order, idempotency_key="w")
+        other = workspace.webhooks.create(order)
+        workspace.webhooks.update(other.id, WebhookPatchRequestBody(enabled=False))
+        gone = workspace.webhooks.create(order)
+        workspace.webhooks.delete(gone.id)
+        workspace.start_sync(CONNECTION)
         clock.move(1)
-        outbox = world.webhooks.outbox
-        world.look()
+        outbox = workspace.webhooks.outbox
+        workspace.advance()
         (queued,) = outbox.due()
-        outbox.record(queued, 204)
+        outbox.record_attempt(queued, 204)
         clock.move(60)
-        world.look()
+        workspace.advance()
         (succeeded,) = outbox.due()
-        outbox.record(succeeded, None, "refused")
+        outbox.record_attempt(succeeded, None, "refused")
         again = killed_and_restarted(state, clock)
         assert again.webhooks.outbox.all() == outbox.all()
         assert [delivery.status for delivery in again.webhooks.outbox.all()] == ["pending", "delivered"]
-        assert again.webhooks.all() == world.webhooks.all()
+        assert again.webhooks.all() == workspace.webhooks.all()
         once_more = again.webhooks.create(order, idempotency_key="w")
         assert once_more.signing_secret == webhook.signing_secret
         rotated = again.webhooks.rotate(webhook.id).signing_secret
         assert rotated != webhook.signing_secret
 
-    def test_can_be_killed_and_restarted_as_often_as_you_like(self, world, state, clock):
-        worlds = [world]
+    def test_can_be_killed_and_restarted_as_often_as_you_like(self, workspace, state, clock):
+        workspaces = [workspace]
         path = state
         for number in range(4):
-            worlds[-1].start_sync(f"conn_demo_0{number + 1}")
+            workspaces[-1].start_sync(f"conn_demo_0{number + 1}")
             clock.move(3)
             copy = state.with_suffix(f".{number}")
             shutil.copy(path, copy)
             path = copy
-            worlds.append(Workspace(clock=clock, state=path))
-        assert [job.connection_id for job in worlds[-1].jobs()] == [f"conn_demo_0{number}" for number in (4, 3, 2, 1)]
+            workspaces.append(Workspace(clock=clock, state=path))
+        assert [job.connection_id for job in workspaces[-1].jobs()] == [f"conn_demo_0{number}" for number in (4, 3, 2, 1)]
 
     @pytest.mark.parametrize("seed", range(20))
     def test_is_what_it_would_be_if_it_had_lived_on(self, state, clock, seed):
         chance = random.Random(seed)
-        world = Workspace(clock=clock, state=state, keep=chance.choice([5, 10_000]))
-        world.webhooks.create(
+        workspace = Workspace(clock=clock, state=state, keep=chance.choice([5, 10_000]))
+        workspace.webhooks.create(
             WebhookRequestBody(
                 url="https://a.example/hook", events=["job.succeeded", "job.failed", "backfill.completed"]
             )
         )
-        world.configure(conflict="allowed", webhook_delivery=chance.choice(["once", "twice", "shuffled"]))
+        workspace.configure(conflict="allowed", webhook_delivery=chance.choice(["once", "twice", "shuffled"]))
         acts = [
-            lambda: world.start_sync(chance.choice(world.connections), idempotency_key=chance.choice(["k", None])),
-            lambda: world.plan(chance.choice(world.connections), outcome="failed"),
-            lambda: world.plan_backfill(CONNECTION, jobs=chance.randint(1, 9), jobs_after_cancel=2, queued_seconds=0),
-            lambda: world.start_backfill(CONNECTION, BackfillBody(**MONTH)),
-            lambda: world.cancel(chance.choice(world.jobs()).id),
-            lambda: world.fail_job(chance.choice(world.jobs()).id),
-            lambda: world.slow_job(chance.choice(world.jobs()).id, chance.random() * 15),
-            lambda: [world.webhooks.outbox.record(one, 204) for one in world.webhooks.outbox.due()],
+            lambda: workspace.start_sync(chance.choice(workspace.connections), idempotency_key=chance.choice(["k", None])),
+            lambda: workspace.plan(chance.choice(workspace.connections), outcome="failed"),
+            lambda: workspace.plan_backfill(CONNECTION, jobs=chance.randint(1, 9), jobs_after_cancel=2, queued_seconds=0),
+            lambda: workspace.start_backfill(CONNECTION, BackfillBody(**MONTH)),
+            lambda: workspace.cancel(chance.choice(workspace.jobs()).id),
+            lambda: workspace.fail_job(chance.choice(workspace.jobs()).id),
+            lambda: workspace.slow_job(chance.choice(workspace.jobs()).id, chance.random() * 15),
+            lambda: [workspace.webhooks.outbox.record_attempt(one, 204) for one in workspace.webhooks.outbox.due()],
             lambda: clock.move(chance.random() * 15),
         ]
         for _ in range(60):
             with suppress(ApiError, IndexError):
                 chance.choice(acts)()
-        world.look()  # what is made from here on has other ids
-        again = killed_and_restarted(state, clock, keep=world._keep)
-        assert all_of(again) == all_of(world)
+        workspace.advance()  # what is made from here on has other ids
+        again = killed_and_restarted(state, clock, keep=workspace._keep)
+        assert all_of(again) == all_of(workspace)
         clock.move(500)
-        assert [job.status for job in again.jobs()] == [job.status for job in world.jobs()]
+        assert [job.status for job in again.jobs()] == [job.status for job in workspace.jobs()]
 
 
 class TestTheFile:
-    def test_is_for_nobody_elses_eyes(self, world, state):
+    def test_is_for_nobody_elses_eyes(self, workspace, state):
         assert stat.S_IMODE(state.stat().st_mode) == 0o600
 
     def test_is_for_nobody_elses_eyes_even_if_it_was_there_already(self, state, clock):
@@ -225,8 +225,8 @@ class TestTheFile:
         Workspace(clock=clock, state=state)
         assert stat.S_IMODE(state.stat().st_mode) == 0o600
 
-    def test_is_read_by_more_than_a_byte_at_a_time(self, world, state, clock, monkeypatch):
-        world.start_sync(CONNECTION)
+    def test_is_read_by_more_than_a_byte_at_a_time(self, workspace, state, clock, monkeypatch):
+        workspace.start_sync(CONNECTION)
         reads = []
 
         class Counted(io.FileIO):
@@ -242,18 +242,18 @@ class TestTheFile:
         killed_and_restarted(state, clock)
         assert len(reads) < 10
 
-    def test_tells_each_start_once_and_each_end(self, world, state, clock):
-        job = world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "d"}), idempotency_key="k")
-        world.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "d"}), idempotency_key="k")
+    def test_tells_each_start_once_and_each_end(self, workspace, state, clock):
+        job = workspace.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "d"}), idempotency_key="k")
+        workspace.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "d"}), idempotency_key="k")
         with pytest.raises(ApiError):
-            world.start_sync(CONNECTION)
-        backfill = world.start_backfill(CONNECTION, BackfillBody(**MONTH))
+            workspace.start_sync(CONNECTION)
+        backfill = workspace.start_backfill(CONNECTION, BackfillBody(**MONTH))
         clock.move(2)
-        world.look()
-        world.cancel(job.id)
-        world.cancel(job.id)
+        workspace.advance()
+        workspace.cancel(job.id)
+        workspace.cancel(job.id)
         clock.move(60)
-        world.look()
+        workspace.advance()
         told = lines(state)
         starts = [(line["do"], line["with"], line["ids"][0]) for line in told if line["do"].startswith("start_")]
         given = {"connection_id": CONNECTION, "body": {"metadata": {"dag_id": "d"}}, "idempotency_key": "k"}
@@ -273,31 +273,31 @@ class TestTheFile:
         )
         assert [event["what"] for event in happened if event["id"] == backfill.id] == ["backfill.completed"]
 
-    def test_is_written_before_anybody_can_be_told(self, world, state, clock):
+    def test_is_written_before_anybody_can_be_told(self, workspace, state, clock):
         for do in (
-            lambda: world.start_sync(CONNECTION),
-            lambda: world.slow_job(world.jobs()[0].id, 5),
-            lambda: world.cancel(world.jobs()[0].id),
-            lambda: world.fail_job(world.start_sync("conn_demo_02").id),
+            lambda: workspace.start_sync(CONNECTION),
+            lambda: workspace.slow_job(workspace.jobs()[0].id, 5),
+            lambda: workspace.cancel(workspace.jobs()[0].id),
+            lambda: workspace.fail_job(workspace.start_sync("conn_demo_02").id),
         ):
             before = len(lines(state))
             do()
             assert len(lines(state)) > before
 
-    def test_does_not_tell_of_what_was_refused(self, world, state):
-        job_id = world.start_sync(CONNECTION).id
+    def test_does_not_tell_of_what_was_refused(self, workspace, state):
+        job_id = workspace.start_sync(CONNECTION).id
         with pytest.raises(ValueError, match="seconds"):
-            world.slow_job(job_id, 0)
-        world.fail_job(job_id)
-        for refused in (lambda: world.fail_job(job_id), lambda: world.slow_job(job_id, 5)):
+            workspace.slow_job(job_id, 0)
+        workspace.fail_job(job_id)
+        for refused in (lambda: workspace.fail_job(job_id), lambda: workspace.slow_job(job_id, 5)):
             with pytest.raises(ApiError):
                 refused()
         assert [line["do"] for line in lines(state)].count("fail_job") == 1
         assert "slow_job" not in state.read_text()
 
-    def test_loses_no_more_than_a_line_that_was_cut_off(self, world, state, clock):
-        job = world.start_sync(CONNECTION)
-        world.start_sync("conn_demo_02")
+    def test_loses_no_more_than_a_line_that_was_cut_off(self, workspace, state, clock):
+        job = workspace.start_sync(CONNECTION)
+        workspace.start_sync("conn_demo_02")
         whole = state.read_bytes()
         state.write_bytes(whole[:-20])
         again = killed_and_restarted(state, clock)
@@ -308,8 +308,8 @@ class TestTheFile:
     @pytest.mark.parametrize(
         "damage", ['{"at": "2025-01-01T00:00:00Z", "do": "keys.add", "with": {"value": "plnx_secret x"}}', "x"]
     )
-    def test_that_is_damaged_is_refused_without_repeating_what_is_in_it(self, world, state, clock, damage):
-        world.start_sync(CONNECTION)
+    def test_that_is_damaged_is_refused_without_repeating_what_is_in_it(self, workspace, state, clock, damage):
+        workspace.start_sync(CONNECTION)
         with state.open("a") as file:
             file.write(f"{damage}\n")
         with pytest.raises(
@@ -322,20 +322,20 @@ class TestTheFile:
     @pytest.mark.parametrize(
         ("do", "given"),
         [
-            ("_journal.open", {"world": None, "settings": {}}),
+            ("_journal.open", {"workspace": None, "settings": {}}),
             ("_journal._path.unlink", {}),
             ("_journal._path.rename", {"target": "/nonexistent/file"}),
             ("keys._journal._path.write_text", {"data": "plnx_secret"}),
             ("reset", {}),
             ("close", {}),
             ("webhooks.on_subscribed", {}),
-            ("webhooks.outbox.record", {}),
+            ("webhooks.outbox.record_attempt", {}),
             ("__class__", {}),
             ("", {}),
         ],
     )
-    def test_does_nothing_but_what_a_simulator_records(self, world, state, clock, do, given):
-        world.start_sync(CONNECTION)
+    def test_does_nothing_but_what_a_simulator_records(self, workspace, state, clock, do, given):
+        workspace.start_sync(CONNECTION)
         line = {"at": "2025-01-01T00:00:00Z", "do": do, "with": given}
         whole = f"{state.read_text()}{json.dumps(line)}\n"
         state.write_text(whole)
@@ -348,15 +348,15 @@ class TestTheFile:
 
     @pytest.mark.parametrize("do", ["plan", "plan_backfill"])
     @pytest.mark.parametrize("times", [10_001, 10**30])
-    def test_fills_no_memory_with_plans(self, world, state, clock, do, times):
+    def test_fills_no_memory_with_plans(self, workspace, state, clock, do, times):
         line = {"at": "2025-01-01T00:00:00Z", "do": do, "with": {"connection_id": CONNECTION, "times": times}}
         state.with_name("copy").write_text(f"{state.read_text()}{json.dumps(line)}\n")
         with pytest.raises(ValueError, match=r"state: line 2 of \S+ is not what a simulator of this version writes"):
             Workspace(clock=clock, state=state.with_name("copy"))
 
-    def test_cannot_get_what_could_not_be_read_again(self, world):
+    def test_cannot_get_what_could_not_be_read_again(self, workspace):
         with pytest.raises(LookupError, match=r"webhooks\.forget is not in METHODS"):
-            world._journal.write("webhooks.forget")
+            workspace._journal.write("webhooks.forget")
 
     @pytest.mark.parametrize("text", ["Mine.\n", "Mine."])
     def test_of_another_kind_is_left_as_it_is(self, tmp_path, clock, text):
@@ -369,24 +369,24 @@ class TestTheFile:
         assert stat.S_IMODE(notes.stat().st_mode) == 0o644
 
     @pytest.mark.parametrize("length", [1, 5, 40])
-    def test_whose_very_first_line_was_cut_off_begins_anew(self, world, state, clock, length):
+    def test_whose_very_first_line_was_cut_off_begins_anew(self, workspace, state, clock, length):
         state.write_bytes(state.read_bytes()[:length])
         assert killed_and_restarted(state, clock).jobs() == []
 
-    def test_of_other_options_is_refused_with_their_names(self, world, state, clock):
+    def test_of_other_options_is_refused_with_their_names(self, workspace, state, clock):
         with pytest.raises(ValueError, match="was not begun with these connections and keep; start with the same"):
             killed_and_restarted(state, clock, keep=5, connections=["conn_x"])
 
-    def test_is_one_simulators_only(self, world, state, clock):
+    def test_is_one_simulators_only(self, workspace, state, clock):
         with pytest.raises(ValueError, match="another simulator writes to"):
             Workspace(clock=clock, state=state)
-        world.close()
+        workspace.close()
         Workspace(clock=clock, state=state)
 
-    def test_is_empty_after_a_reset(self, world, state, clock):
-        world.start_sync(CONNECTION)
-        world.keys.add("plnx_other")
-        world.reset()
+    def test_is_empty_after_a_reset(self, workspace, state, clock):
+        workspace.start_sync(CONNECTION)
+        workspace.keys.add("plnx_other")
+        workspace.reset()
         again = killed_and_restarted(state, clock)
         assert again.jobs() == []
         with pytest.raises(ApiError):
@@ -463,5 +463,5 @@ def test_a_file_that_cannot_be_written_is_said_at_the_start(tmp_path, capsys):
 def test_a_simulator_in_a_with_block_lets_go_of_its_file(state):
     for count in (1, 2):
         with Simulator(state=state) as simulator:
-            simulator.world.start_sync(f"conn_demo_0{count}")
+            simulator.workspace.start_sync(f"conn_demo_0{count}")
             assert len(simulator.jobs()) == count

@@ -18,22 +18,22 @@ BODY = BackfillRequestBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "
 
 
 @pytest.fixture
-def world(clock) -> Workspace:
-    """A world that keeps ten jobs that are over, each of which was queued for 2 s and ran for 20 s."""
-    world = Workspace(clock=clock, keep=KEEP)
-    world.configure(conflict="allowed")
-    return world
+def workspace(clock) -> Workspace:
+    """A workspace that keeps ten jobs that are over, each of which was queued for 2 s and ran for 20 s."""
+    workspace = Workspace(clock=clock, keep=KEEP)
+    workspace.configure(conflict="allowed")
+    return workspace
 
 
 @pytest.fixture
-def come_and_go(world, clock):
+def come_and_go(workspace, clock):
     """Jobs that start one after the other, and all of which are over."""
 
     def run(count: int, **start) -> list[str]:
         ids = []
         for number in range(count):
             more = {name: f"{value}-{number}" for name, value in start.items()}
-            ids.append(world.start_sync(CONNECTION, **more).id)
+            ids.append(workspace.start_sync(CONNECTION, **more).id)
             clock.move(1)
         clock.move(30)
         return ids
@@ -41,77 +41,77 @@ def come_and_go(world, clock):
     return run
 
 
-def is_kept(world: Workspace, job_id: str) -> bool:
+def is_kept(workspace: Workspace, job_id: str) -> bool:
     try:
-        world.job(job_id)
+        workspace.job(job_id)
     except ApiError:
         return False
     return True
 
 
-def test_the_newest_jobs_that_are_over_are_kept(world, come_and_go):
+def test_the_newest_jobs_that_are_over_are_kept(workspace, come_and_go):
     ids = come_and_go(50)
-    assert [job.id for job in world.jobs()] == ids[: -KEEP - 1 : -1]
-    assert [is_kept(world, job_id) for job_id in ids] == [False] * 40 + [True] * KEEP
+    assert [job.id for job in workspace.jobs()] == ids[: -KEEP - 1 : -1]
+    assert [is_kept(workspace, job_id) for job_id in ids] == [False] * 40 + [True] * KEEP
 
 
 @pytest.mark.parametrize("rounds", [1, 4])
-def test_nothing_else_holds_a_job_that_is_forgotten(world, clock, come_and_go, rounds):
-    world.add_connection("conn_counted")
-    world.plan_backfill("conn_counted", times=None, jobs=7)
+def test_nothing_else_holds_a_job_that_is_forgotten(workspace, clock, come_and_go, rounds):
+    workspace.add_connection("conn_counted")
+    workspace.plan_backfill("conn_counted", times=None, jobs=7)
     for _ in range(rounds):
         come_and_go(20, idempotency_key="k")
         for number in range(20):
-            cancelled = world.start_sync("conn_counted", idempotency_key=f"c{number}").id
-            world.cancel(cancelled)
-            world.start_backfill("conn_counted", BODY, idempotency_key=f"b{number}")
-            world.job_page(lambda job, now: True, limit=100)
+            cancelled = workspace.start_sync("conn_counted", idempotency_key=f"c{number}").id
+            workspace.cancel(cancelled)
+            workspace.start_backfill("conn_counted", BODY, idempotency_key=f"b{number}")
+            workspace.job_page(lambda job, now: True, limit=100)
             clock.move(200)
-    world.jobs()
+    workspace.jobs()
     gc.collect()
     # Not isinstance: among all objects are stand-ins that would import what they stand for.
     alive = [one for one in gc.get_objects() if type(one) is SimulatedJob and one.connection_id == "conn_counted"]
     assert len(alive) == 7 + 1, "those of the last backfill, and the last sync; those of one more would be too many"
 
 
-def test_active_jobs_are_kept_however_old(world, clock, come_and_go):
-    world.plan(CONNECTION, running_seconds=86_400)
-    old = world.start_sync(CONNECTION).id
+def test_active_jobs_are_kept_however_old(workspace, clock, come_and_go):
+    workspace.plan(CONNECTION, running_seconds=86_400)
+    old = workspace.start_sync(CONNECTION).id
     come_and_go(50)
-    assert world.job(old).status == "running"
-    assert len(world.jobs()) == KEEP + 1
-    world.cancel(old)
+    assert workspace.job(old).status == "running"
+    assert len(workspace.jobs()) == KEEP + 1
+    workspace.cancel(old)
     clock.move(5)
-    assert [job.status for job in world.jobs() if job.id == old] == ["cancelled"], "the one that ended last"
-    assert len(world.jobs()) == KEEP
+    assert [job.status for job in workspace.jobs() if job.id == old] == ["cancelled"], "the one that ended last"
+    assert len(workspace.jobs()) == KEEP
 
 
-def test_what_ended_first_goes_first_whenever_it_began(world, clock, come_and_go):
-    world.plan(CONNECTION, running_seconds=60)
-    old = world.start_sync(CONNECTION).id
+def test_what_ended_first_goes_first_whenever_it_began(workspace, clock, come_and_go):
+    workspace.plan(CONNECTION, running_seconds=60)
+    old = workspace.start_sync(CONNECTION).id
     first, *_ = come_and_go(5)
     clock.move(60)
-    assert world.job(old).status == "succeeded"
+    assert workspace.job(old).status == "succeeded"
     come_and_go(KEEP - 1)
-    assert (is_kept(world, old), is_kept(world, first)) == (True, False)
+    assert (is_kept(workspace, old), is_kept(workspace, first)) == (True, False)
     come_and_go(1)
-    assert not is_kept(world, old)
+    assert not is_kept(workspace, old)
 
 
-def test_what_ended_first_goes_first_though_nobody_looked_meanwhile(world, clock):
-    world.plan(CONNECTION, running_seconds=300)
-    last = world.start_sync(CONNECTION).id
-    world.plan_backfill(CONNECTION, jobs=2, job_seconds=50)
-    second = world.start_backfill(CONNECTION, BODY).id
-    world.plan(CONNECTION, times=None, running_seconds=100)
-    syncs = [world.start_sync(CONNECTION).id for _ in range(KEEP - 1)]
-    world.plan(CONNECTION, times=1, running_seconds=20)
-    first = world.start_sync(CONNECTION).id
+def test_what_ended_first_goes_first_though_nobody_looked_meanwhile(workspace, clock):
+    workspace.plan(CONNECTION, running_seconds=300)
+    last = workspace.start_sync(CONNECTION).id
+    workspace.plan_backfill(CONNECTION, jobs=2, job_seconds=50)
+    second = workspace.start_backfill(CONNECTION, BODY).id
+    workspace.plan(CONNECTION, times=None, running_seconds=100)
+    syncs = [workspace.start_sync(CONNECTION).id for _ in range(KEEP - 1)]
+    workspace.plan(CONNECTION, times=1, running_seconds=20)
+    first = workspace.start_sync(CONNECTION).id
     clock.move(1_000)
-    assert {job.id for job in world.jobs()} == {last, *syncs}
-    assert not is_kept(world, first)
+    assert {job.id for job in workspace.jobs()} == {last, *syncs}
+    assert not is_kept(workspace, first)
     with pytest.raises(ApiError):
-        world.backfill(second)
+        workspace.backfill(second)
 
 
 def test_jobs_share_the_plan_that_nobody_changed():
@@ -120,20 +120,20 @@ def test_jobs_share_the_plan_that_nobody_changed():
     assert plan.faster(2).running_seconds == plan.running_seconds / 2
 
 
-def test_a_cursor_goes_on_where_it_was_though_older_jobs_are_forgotten(world, come_and_go):
+def test_a_cursor_goes_on_where_it_was_though_older_jobs_are_forgotten(workspace, come_and_go):
     ids = come_and_go(KEEP)
-    page, before = world.job_page(lambda job, now: True, limit=4)
+    page, before = workspace.job_page(lambda job, now: True, limit=4)
     assert [job.id for job in page] == ids[:-5:-1]
     come_and_go(3)
-    page, before = world.job_page(lambda job, now: True, limit=2, before=before)
+    page, before = workspace.job_page(lambda job, now: True, limit=2, before=before)
     assert [job.id for job in page] == ids[-5:-7:-1]
-    page, before = world.job_page(lambda job, now: True, limit=2, before=before)
+    page, before = workspace.job_page(lambda job, now: True, limit=2, before=before)
     assert ([job.id for job in page], before) == ([ids[3]], None), "the three before it are forgotten"
 
 
 def test_a_cursor_holds_though_the_job_before_it_is_forgotten(clock):
     with Simulator(clock=clock, keep=3, queued_seconds=0, job_seconds=1) as simulator:
-        simulator.world.configure(conflict="allowed")
+        simulator.workspace.configure(conflict="allowed")
 
         def page(**query: object) -> tuple[list[str], str | None]:
             url, headers = f"{simulator.url}/api/v1/jobs", {"Authorization": f"Bearer {simulator.api_key}"}
@@ -142,104 +142,104 @@ def test_a_cursor_holds_though_the_job_before_it_is_forgotten(clock):
             return [job["id"] for job in body["data"]], body["meta"]["page"]["cursor"]
 
         simulator.plan(CONNECTION, times=2, running_seconds=1000)
-        long = [simulator.world.start_sync(CONNECTION).id for _ in range(2)]
-        short = [simulator.world.start_sync(CONNECTION).id for _ in range(2)]
+        long = [simulator.workspace.start_sync(CONNECTION).id for _ in range(2)]
+        short = [simulator.workspace.start_sync(CONNECTION).id for _ in range(2)]
         ids, cursor = page()
         assert ids == short[::-1]
         clock.move(2)
         for _ in range(5):
-            simulator.world.start_sync(CONNECTION)
+            simulator.workspace.start_sync(CONNECTION)
         clock.move(2)
         assert page(cursor=cursor) == (long[::-1], None)
         assert {*long, *short} & {job.id for job in simulator.jobs()} == {*long}
 
 
 class TestBackfills:
-    def test_go_with_all_of_their_jobs(self, world, clock, come_and_go):
-        world.plan_backfill(CONNECTION, jobs=4)
-        backfill_id = world.start_backfill(CONNECTION, BODY).id
+    def test_go_with_all_of_their_jobs(self, workspace, clock, come_and_go):
+        workspace.plan_backfill(CONNECTION, jobs=4)
+        backfill_id = workspace.start_backfill(CONNECTION, BODY).id
         clock.move(100)
-        job_ids = world.backfill(backfill_id).job_ids
+        job_ids = workspace.backfill(backfill_id).job_ids
         come_and_go(KEEP - 4)
-        assert world.backfill(backfill_id).status == "completed"
-        assert all(is_kept(world, job_id) for job_id in job_ids)
+        assert workspace.backfill(backfill_id).status == "completed"
+        assert all(is_kept(workspace, job_id) for job_id in job_ids)
         come_and_go(1)
-        assert world.backfills() == []
-        assert not any(is_kept(world, job_id) for job_id in job_ids)
-        assert len(world.jobs()) == KEEP - 4 + 1
+        assert workspace.backfills() == []
+        assert not any(is_kept(workspace, job_id) for job_id in job_ids)
+        assert len(workspace.jobs()) == KEEP - 4 + 1
 
-    def test_keep_their_jobs_as_long_as_they_run(self, world, clock, come_and_go):
-        world.plan_backfill(CONNECTION, jobs=3, parallel=1, job_seconds=100)
-        backfill_id = world.start_backfill(CONNECTION, BODY).id
+    def test_keep_their_jobs_as_long_as_they_run(self, workspace, clock, come_and_go):
+        workspace.plan_backfill(CONNECTION, jobs=3, parallel=1, job_seconds=100)
+        backfill_id = workspace.start_backfill(CONNECTION, BODY).id
         clock.move(250)
         come_and_go(15)
-        assert world.backfill(backfill_id).status == "running"
-        assert [world.job(job_id).status for job_id in world.backfill(backfill_id).job_ids] == [
+        assert workspace.backfill(backfill_id).status == "running"
+        assert [workspace.job(job_id).status for job_id in workspace.backfill(backfill_id).job_ids] == [
             "succeeded",
             "succeeded",
             "running",
         ]
 
-    def test_stay_if_they_ended_last_however_many_jobs_they_have(self, world, clock, come_and_go):
+    def test_stay_if_they_ended_last_however_many_jobs_they_have(self, workspace, clock, come_and_go):
         (sync,) = come_and_go(1)
-        world.plan_backfill(CONNECTION, jobs=50, parallel=50)
-        backfill_id = world.start_backfill(CONNECTION, BODY).id
+        workspace.plan_backfill(CONNECTION, jobs=50, parallel=50)
+        backfill_id = workspace.start_backfill(CONNECTION, BODY).id
         clock.move(100)
-        assert len(world.backfill(backfill_id).job_ids) == 50
-        assert not is_kept(world, sync)
+        assert len(workspace.backfill(backfill_id).job_ids) == 50
+        assert not is_kept(workspace, sync)
         come_and_go(1)
-        assert (world.backfills(), len(world.jobs())) == ([], 1)
+        assert (workspace.backfills(), len(workspace.jobs())) == ([], 1)
 
-    def test_that_were_cancelled_go_too(self, world, clock, come_and_go):
-        world.plan_backfill(CONNECTION, jobs=4, jobs_after_cancel=2, parallel=1)
-        backfill_id = world.start_backfill(CONNECTION, BODY).id
+    def test_that_were_cancelled_go_too(self, workspace, clock, come_and_go):
+        workspace.plan_backfill(CONNECTION, jobs=4, jobs_after_cancel=2, parallel=1)
+        backfill_id = workspace.start_backfill(CONNECTION, BODY).id
         clock.move(5)
-        world.cancel(world.backfill(backfill_id).job_ids[0])
+        workspace.cancel(workspace.backfill(backfill_id).job_ids[0])
         clock.move(100)
-        assert (world.backfill(backfill_id).status, len(world.jobs())) == ("cancelled", 3)
+        assert (workspace.backfill(backfill_id).status, len(workspace.jobs())) == ("cancelled", 3)
         come_and_go(KEEP)
-        assert (world.backfills(), len(world.jobs())) == ([], KEEP)
+        assert (workspace.backfills(), len(workspace.jobs())) == ([], KEEP)
 
 
-def test_a_key_is_new_again_once_its_job_is_forgotten(world, come_and_go):
+def test_a_key_is_new_again_once_its_job_is_forgotten(workspace, come_and_go):
     ids = come_and_go(KEEP + 1, idempotency_key="key")
-    assert world.start_sync(CONNECTION, idempotency_key="key-1").id == ids[1]
-    assert world.start_sync(CONNECTION, idempotency_key="key-0").id not in ids
+    assert workspace.start_sync(CONNECTION, idempotency_key="key-1").id == ids[1]
+    assert workspace.start_sync(CONNECTION, idempotency_key="key-0").id not in ids
 
 
-def test_deliveries_that_are_over_are_bounded_too(world, come_and_go):
-    outbox = world.webhooks.outbox
-    world.configure(webhook_attempts=1)
-    webhook = world.webhooks.create(WebhookRequestBody(url="https://example.com", events=["job.succeeded"]))
+def test_deliveries_that_are_over_are_bounded_too(workspace, come_and_go):
+    outbox = workspace.webhooks.outbox
+    workspace.configure(webhook_attempts=1)
+    webhook = workspace.webhooks.create(WebhookRequestBody(url="https://example.com", events=["job.succeeded"]))
     come_and_go(50)
-    world.webhooks.look()
+    workspace.webhooks.advance()
     delivered, *failed = outbox.due()
     assert len(failed) == 49, "what is still to be delivered is kept, also of jobs that are forgotten"
-    outbox.record(delivered, 204)
+    outbox.record_attempt(delivered, 204)
     for parcel in failed:
-        outbox.record(parcel, 500)
+        outbox.record_attempt(parcel, 500)
     assert [delivery.id for delivery in outbox.all()] == [parcel.id for parcel in failed[: -KEEP - 1 : -1]]
-    shown = world.webhooks.get(webhook.id)
-    assert (shown.failure_count_24h, shown.last_delivery_at) == (KEEP, delivered.over_at)
+    shown = workspace.webhooks.get(webhook.id)
+    assert (shown.failure_count_24h, shown.last_delivery_at) == (KEEP, delivered.finished_at)
 
 
 def test_events_tell_of_jobs_that_are_forgotten_at_once(clock):
-    world = Workspace(clock=clock, keep=1, default_plan=Plan(queued_seconds=0, running_seconds=0))
-    world.webhooks.create(WebhookRequestBody(url="https://example.com", events=["job.succeeded"]))
-    ids = [world.start_sync(f"conn_demo_0{number}").id for number in range(1, 6)]
-    world.webhooks.look()
-    assert [parcel.event.subject_id for parcel in world.webhooks.outbox.due()] == ids
-    assert [job.id for job in world.jobs()] == ids[-1:]
+    workspace = Workspace(clock=clock, keep=1, default_plan=Plan(queued_seconds=0, running_seconds=0))
+    workspace.webhooks.create(WebhookRequestBody(url="https://example.com", events=["job.succeeded"]))
+    ids = [workspace.start_sync(f"conn_demo_0{number}").id for number in range(1, 6)]
+    workspace.webhooks.advance()
+    assert [parcel.event.subject_id for parcel in workspace.webhooks.outbox.due()] == ids
+    assert [job.id for job in workspace.jobs()] == ids[-1:]
 
 
-def test_a_job_that_is_over_cannot_be_cancelled_by_setting_the_clock_back(world, clock, come_and_go):
+def test_a_job_that_is_over_cannot_be_cancelled_by_setting_the_clock_back(workspace, clock, come_and_go):
     (job_id,) = come_and_go(1)
-    assert world.job(job_id).status == "succeeded"
+    assert workspace.job(job_id).status == "succeeded"
     clock.move(-10)
-    assert world.cancel(job_id).cancel_requested_at is None
+    assert workspace.cancel(job_id).cancel_requested_at is None
     clock.move(10)
     come_and_go(KEEP)
-    assert len(world.jobs()) == KEEP
+    assert len(workspace.jobs()) == KEEP
 
 
 @pytest.mark.parametrize("keep", [0, -1])

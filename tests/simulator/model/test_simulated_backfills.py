@@ -26,15 +26,15 @@ def refused(code: str) -> Iterator[None]:
     assert caught.value.code == code
 
 
-def start(world: Workspace, **changes: object) -> str:
+def start(workspace: Workspace, **changes: object) -> str:
     """Start a backfill as planned, and give its id."""
-    world.plan_backfill(CONNECTION, **changes)
-    return world.start_backfill(CONNECTION, BODY).id
+    workspace.plan_backfill(CONNECTION, **changes)
+    return workspace.start_backfill(CONNECTION, BODY).id
 
 
-def states(world: Workspace, backfill: Backfill) -> list[str]:
+def states(workspace: Workspace, backfill: Backfill) -> list[str]:
     """The states of a backfill's jobs, in the order in which it made them."""
-    return [world.job(job_id).status for job_id in backfill.job_ids or ()]
+    return [workspace.job(job_id).status for job_id in backfill.job_ids or ()]
 
 
 class TestCourse:
@@ -54,100 +54,100 @@ class TestCourse:
             (9999, "completed", 10),
         ],
     )
-    def test_state_and_jobs_follow_the_clock(self, world, clock, after, status, jobs):
-        backfill_id = start(world, jobs=10)
+    def test_state_and_jobs_follow_the_clock(self, workspace, clock, after, status, jobs):
+        backfill_id = start(workspace, jobs=10)
         clock.move(after)
-        backfill = world.backfill(backfill_id)
+        backfill = workspace.backfill(backfill_id)
         assert (backfill.status, len(backfill.job_ids)) == (status, jobs)
 
-    def test_no_more_jobs_run_at_a_time_than_planned(self, world, clock):
-        backfill_id = start(world, jobs=7, parallel=2, running_seconds=30)
+    def test_no_more_jobs_run_at_a_time_than_planned(self, workspace, clock):
+        backfill_id = start(workspace, jobs=7, parallel=2, running_seconds=30)
         most = 0
         for _ in range(70):
             clock.move(0.5)
-            most = max(most, states(world, world.backfill(backfill_id)).count("running"))
+            most = max(most, states(workspace, workspace.backfill(backfill_id)).count("running"))
         assert most == 2
-        assert states(world, world.backfill(backfill_id)) == ["succeeded"] * 7
+        assert states(workspace, workspace.backfill(backfill_id)) == ["succeeded"] * 7
 
     @pytest.mark.parametrize("jobs", [7, 12, 5_000])
-    def test_it_takes_as_long_as_planned_in_all(self, world, clock, jobs):
-        backfill_id = start(world, jobs=jobs, running_seconds=40)
+    def test_it_takes_as_long_as_planned_in_all(self, workspace, clock, jobs):
+        backfill_id = start(workspace, jobs=jobs, running_seconds=40)
         clock.move(2 + 39.99)
-        assert world.backfill(backfill_id).status == "running"
+        assert workspace.backfill(backfill_id).status == "running"
         clock.move(0.01)
-        assert world.backfill(backfill_id).status == "completed"
+        assert workspace.backfill(backfill_id).status == "completed"
 
-    def test_jobs_keep_their_ids_and_are_made_when_they_are_due(self, world, clock):
-        backfill_id = start(world, jobs=3, parallel=1)
+    def test_jobs_keep_their_ids_and_are_made_when_they_are_due(self, workspace, clock):
+        backfill_id = start(workspace, jobs=3, parallel=1)
         begin = clock.now
         clock.move(23)
-        first = world.backfill(backfill_id).job_ids
+        first = workspace.backfill(backfill_id).job_ids
         clock.move(100)
-        last = world.backfill(backfill_id).job_ids
+        last = workspace.backfill(backfill_id).job_ids
         assert (len(set(last)), last[:2]) == (3, first)
-        created = [world.job(job_id).created_at - begin for job_id in last]
+        created = [workspace.job(job_id).created_at - begin for job_id in last]
         assert created == [timedelta(seconds=seconds) for seconds in (2, 22, 42)]
 
-    def test_a_job_is_one_as_any_other(self, world, clock):
+    def test_a_job_is_one_as_any_other(self, workspace, clock):
         body = BackfillRequestBody.model_validate({**WINDOW, "metadata": {"dag_id": "d"}})
-        world.plan_backfill(CONNECTION, jobs=2, tables={"a": 11, "b": 2}, warnings=[{"code": "w", "message": "m"}])
-        backfill_id = world.start_backfill(CONNECTION, body).id
+        workspace.plan_backfill(CONNECTION, jobs=2, tables={"a": 11, "b": 2}, warnings=[{"code": "w", "message": "m"}])
+        backfill_id = workspace.start_backfill(CONNECTION, body).id
         clock.move(22)
-        first, second = (world.job(job_id) for job_id in world.backfill(backfill_id).job_ids)
+        first, second = (workspace.job(job_id) for job_id in workspace.backfill(backfill_id).job_ids)
         assert (first.type, first.connection_id, first.metadata) == ("backfill", CONNECTION, {"dag_id": "d"})
         assert (first.started_at, first.duration_seconds) == (first.created_at, 20)
         assert (first.metrics.rows_loaded, second.metrics.rows_loaded) == (7, 6)
-        results = world.results(first.id)
+        results = workspace.results(first.id)
         assert [(table.name, table.rows_loaded) for table in results.tables] == [("a", 6), ("b", 1)]
         assert [warning.code for warning in results.warnings] == ["w"]
 
-    def test_backfill_without_any_duration_is_over_at_once(self, world):
-        world.plan_backfill(CONNECTION, jobs=10, parallel=1, queued_seconds=0, job_seconds=0)
-        backfill = world.start_backfill(CONNECTION, BODY)
+    def test_backfill_without_any_duration_is_over_at_once(self, workspace):
+        workspace.plan_backfill(CONNECTION, jobs=10, parallel=1, queued_seconds=0, job_seconds=0)
+        backfill = workspace.start_backfill(CONNECTION, BODY)
         assert (backfill.status, len(backfill.job_ids), backfill.progress_percent) == ("completed", 10, 100)
         assert backfill.rows_processed == 5_000_000
 
-    def test_backfill_that_need_not_wait_runs_from_the_start(self, world):
-        world.plan_backfill(CONNECTION, queued_seconds=0)
-        assert world.start_backfill(CONNECTION, BODY).status == "running"
+    def test_backfill_that_need_not_wait_runs_from_the_start(self, workspace):
+        workspace.plan_backfill(CONNECTION, queued_seconds=0)
+        assert workspace.start_backfill(CONNECTION, BODY).status == "running"
 
-    def test_speed_shortens_what_starts_from_then_on(self, world, clock):
-        slow = start(world)
-        world.configure(speed=10)
-        fast = start(world)
+    def test_speed_shortens_what_starts_from_then_on(self, workspace, clock):
+        slow = start(workspace)
+        workspace.configure(speed=10)
+        fast = start(workspace)
         clock.move(2.2)
-        assert (world.backfill(slow).status, world.backfill(fast).status) == ("running", "completed")
+        assert (workspace.backfill(slow).status, workspace.backfill(fast).status) == ("running", "completed")
 
-    def test_body_is_given_back(self, world):
+    def test_body_is_given_back(self, workspace):
         body = {**WINDOW, "tables": ["b", "a"], "priority": "low", "metadata": {"deep": [1]}}
-        backfill = world.start_backfill(CONNECTION, BackfillRequestBody.model_validate(body))
+        backfill = workspace.start_backfill(CONNECTION, BackfillRequestBody.model_validate(body))
         assert backfill.model_dump(include={"start_at", "end_at", "tables", "metadata"}, mode="json") == {
             **WINDOW,
             "tables": ["b", "a"],
             "metadata": {"deep": [1]},
         }
 
-    def test_only_the_tables_that_were_asked_for(self, world, clock):
-        world.plan_backfill(CONNECTION, tables={"a": 10, "b": 20})
+    def test_only_the_tables_that_were_asked_for(self, workspace, clock):
+        workspace.plan_backfill(CONNECTION, tables={"a": 10, "b": 20})
         body = BackfillRequestBody.model_validate({**WINDOW, "tables": ["b", "new"]})
-        backfill_id = world.start_backfill(CONNECTION, body).id
+        backfill_id = workspace.start_backfill(CONNECTION, body).id
         clock.move(22)
-        backfill = world.backfill(backfill_id)
+        backfill = workspace.backfill(backfill_id)
         assert backfill.rows_processed == 20 + 1_000_000
-        assert [table.name for table in world.results(backfill.job_ids[0]).tables] == ["b", "new"]
+        assert [table.name for table in workspace.results(backfill.job_ids[0]).tables] == ["b", "new"]
 
-    def test_unknown_backfill(self, world):
+    def test_unknown_backfill(self, workspace):
         with refused("not_found"):
-            world.backfill("bf_nope")
+            workspace.backfill("bf_nope")
 
 
 class TestProgress:
-    def test_percent_and_rows_grow_while_jobs_run(self, world, clock):
-        backfill_id = start(world, jobs=3, parallel=1, tables={"a": 3000})
+    def test_percent_and_rows_grow_while_jobs_run(self, workspace, clock):
+        backfill_id = start(workspace, jobs=3, parallel=1, tables={"a": 3000})
         seen = []
         for seconds in (0, 2, 10, 10, 10, 29.95, 0.05, 100):
             clock.move(seconds)
-            backfill = world.backfill(backfill_id)
+            backfill = workspace.backfill(backfill_id)
             seen.append((backfill.progress_percent, backfill.rows_processed))
         assert seen == [(0, 0), (0, 0), (16, 500), (33, 1000), (50, 1500), (99, 2997), (100, 3000), (100, 3000)]
 
@@ -159,38 +159,38 @@ class TestProgress:
             {"jobs": 5, "parallel": 100, "tables": {}},
         ],
     )
-    def test_rows_are_those_of_the_jobs_at_every_moment(self, world, clock, plan):
-        backfill_id = start(world, running_seconds=10, **plan)
+    def test_rows_are_those_of_the_jobs_at_every_moment(self, workspace, clock, plan):
+        backfill_id = start(workspace, running_seconds=10, **plan)
         for _ in range(40):
             clock.move(0.37)
-            backfill = world.backfill(backfill_id)
-            jobs = [world.job(job_id) for job_id in backfill.job_ids]
+            backfill = workspace.backfill(backfill_id)
+            jobs = [workspace.job(job_id) for job_id in backfill.job_ids]
             assert backfill.rows_processed == sum(job.metrics.rows_loaded for job in jobs)
 
-    def test_update_is_when_progress_last_moved(self, world, clock):
-        backfill_id = start(world)
+    def test_update_is_when_progress_last_moved(self, workspace, clock):
+        backfill_id = start(workspace)
         created_at = clock.now
         clock.move(1)
-        assert world.backfill(backfill_id).updated_at == created_at
+        assert workspace.backfill(backfill_id).updated_at == created_at
         clock.move(5)
-        assert world.backfill(backfill_id).updated_at == clock.now
+        assert workspace.backfill(backfill_id).updated_at == clock.now
         clock.move(100)
-        assert world.backfill(backfill_id).updated_at == created_at + timedelta(seconds=22)
+        assert workspace.backfill(backfill_id).updated_at == created_at + timedelta(seconds=22)
 
-    def test_update_stands_still_while_the_last_jobs_are_cancelled(self, world, clock):
-        backfill_id = start(world, jobs=1)
+    def test_update_stands_still_while_the_last_jobs_are_cancelled(self, workspace, clock):
+        backfill_id = start(workspace, jobs=1)
         clock.move(12)
         cancelled_at = clock.now
-        world.cancel(world.backfill(backfill_id).job_ids[0])
+        workspace.cancel(workspace.backfill(backfill_id).job_ids[0])
         clock.move(0.5)
-        assert world.backfill(backfill_id).updated_at == cancelled_at
+        assert workspace.backfill(backfill_id).updated_at == cancelled_at
 
     @pytest.mark.parametrize("seed", range(20))
-    def test_whatever_is_cancelled_a_backfill_is_the_sum_of_its_jobs(self, world, clock, seed):
+    def test_whatever_is_cancelled_a_backfill_is_the_sum_of_its_jobs(self, workspace, clock, seed):
         chance = random.Random(seed)
         jobs = chance.randint(1, 9)
         backfill_id = start(
-            world,
+            workspace,
             jobs=jobs,
             parallel=chance.randint(1, 4),
             failing_jobs=chance.sample(range(jobs), chance.choice([0, 0, jobs // 3])),
@@ -201,14 +201,14 @@ class TestProgress:
         before: list[str] = []
         for _ in range(60):
             clock.move(chance.uniform(0, 2))
-            backfill = world.backfill(backfill_id)
-            made = [world.job(job_id) for job_id in backfill.job_ids]
+            backfill = workspace.backfill(backfill_id)
+            made = [workspace.job(job_id) for job_id in backfill.job_ids]
             assert backfill.job_ids[: len(before)] == before
             assert backfill.rows_processed == sum(job.metrics.rows_loaded for job in made)
             assert backfill.is_over <= all(job.is_over for job in made)
             before = backfill.job_ids
             if made and chance.random() < 0.15:
-                world.cancel(chance.choice(before))
+                workspace.cancel(chance.choice(before))
         ends = {job.status for job in made}
         assert backfill.status == next(end for state, end in ENDS.items() if state in ends), (
             "one cancelled job outweighs failed ones, and one failed job outweighs all others"
@@ -217,343 +217,343 @@ class TestProgress:
 
 
 class TestFailure:
-    def test_others_carry_on_and_the_backfill_fails_at_the_end(self, world, clock):
-        backfill_id = start(world, jobs=12, failing_jobs=[0, 5], code="disk_full", message="No space.")
+    def test_others_carry_on_and_the_backfill_fails_at_the_end(self, workspace, clock):
+        backfill_id = start(workspace, jobs=12, failing_jobs=[0, 5], code="disk_full", message="No space.")
         clock.move(61.9)
-        backfill = world.backfill(backfill_id)
+        backfill = workspace.backfill(backfill_id)
         assert (backfill.status, backfill.error) == ("running", None)
-        assert states(world, backfill).count("failed") == 2
+        assert states(workspace, backfill).count("failed") == 2
         clock.move(0.1)
-        backfill = world.backfill(backfill_id)
+        backfill = workspace.backfill(backfill_id)
         assert (backfill.status, backfill.progress_percent) == ("failed", 91)
         assert (backfill.error.code, backfill.error.message) == ("jobs_failed", "2 of 12 jobs failed")
         expected = ["succeeded"] * 12
         expected[0] = expected[5] = "failed"
-        assert states(world, backfill) == expected
-        failed = world.job(backfill.job_ids[5])
+        assert states(workspace, backfill) == expected
+        failed = workspace.job(backfill.job_ids[5])
         assert (failed.error.code, failed.error.message) == ("disk_full", "No space.")
 
-    def test_all_jobs_fail(self, world, clock):
-        backfill_id = start(world, failing_jobs=[0, 1, 2])
+    def test_all_jobs_fail(self, workspace, clock):
+        backfill_id = start(workspace, failing_jobs=[0, 1, 2])
         clock.move(22)
-        backfill = world.backfill(backfill_id)
+        backfill = workspace.backfill(backfill_id)
         assert (backfill.error.message, backfill.progress_percent) == ("3 of 3 jobs failed", 50)
 
 
 class TestCancel:
-    def test_no_further_job_is_made(self, world, clock):
-        backfill_id = start(world, jobs=12)
+    def test_no_further_job_is_made(self, workspace, clock):
+        backfill_id = start(workspace, jobs=12)
         clock.move(12)
-        job_ids = world.backfill(backfill_id).job_ids
+        job_ids = workspace.backfill(backfill_id).job_ids
         for job_id in job_ids:
-            assert world.cancel(job_id).status == "cancelling"
+            assert workspace.cancel(job_id).status == "cancelling"
         clock.move(0.9)
-        assert world.backfill(backfill_id).status == "running"
+        assert workspace.backfill(backfill_id).status == "running"
         clock.move(0.1)
-        backfill = world.backfill(backfill_id)
+        backfill = workspace.backfill(backfill_id)
         assert (backfill.status, backfill.error, backfill.job_ids) == ("cancelled", None, job_ids)
-        assert states(world, backfill) == ["cancelled"] * 4
+        assert states(workspace, backfill) == ["cancelled"] * 4
         clock.move(999)
-        assert world.backfill(backfill_id) == backfill
-        assert backfill.updated_at == world.job(job_ids[0]).finished_at
+        assert workspace.backfill(backfill_id) == backfill
+        assert backfill.updated_at == workspace.job(job_ids[0]).finished_at
 
-    def test_progress_stays_where_it_was(self, world, clock):
-        backfill_id = start(world, jobs=12, tables={"a": 1200})
+    def test_progress_stays_where_it_was(self, workspace, clock):
+        backfill_id = start(workspace, jobs=12, tables={"a": 1200})
         clock.move(12)
-        for job_id in world.backfill(backfill_id).job_ids:
-            world.cancel(job_id)
+        for job_id in workspace.backfill(backfill_id).job_ids:
+            workspace.cancel(job_id)
         clock.move(50)
-        backfill = world.backfill(backfill_id)
+        backfill = workspace.backfill(backfill_id)
         assert (backfill.progress_percent, backfill.rows_processed) == (16, 200)
 
-    def test_jobs_that_nobody_cancels_run_to_their_end(self, world, clock):
-        backfill_id = start(world, jobs=12, failing_jobs=[1])
+    def test_jobs_that_nobody_cancels_run_to_their_end(self, workspace, clock):
+        backfill_id = start(workspace, jobs=12, failing_jobs=[1])
         clock.move(12)
-        world.cancel(world.backfill(backfill_id).job_ids[0])
+        workspace.cancel(workspace.backfill(backfill_id).job_ids[0])
         clock.move(9.9)
-        assert world.backfill(backfill_id).status == "running"
+        assert workspace.backfill(backfill_id).status == "running"
         clock.move(0.1)
-        backfill = world.backfill(backfill_id)
-        assert states(world, backfill) == ["cancelled", "failed", "succeeded", "succeeded"]
+        backfill = workspace.backfill(backfill_id)
+        assert states(workspace, backfill) == ["cancelled", "failed", "succeeded", "succeeded"]
         assert (backfill.status, backfill.error) == ("cancelled", None)
 
-    def test_jobs_may_still_appear_after_the_first_cancel(self, world, clock):
-        backfill_id = start(world, jobs=12, parallel=2, jobs_after_cancel=2)
+    def test_jobs_may_still_appear_after_the_first_cancel(self, workspace, clock):
+        backfill_id = start(workspace, jobs=12, parallel=2, jobs_after_cancel=2)
         clock.move(12)
-        first = world.backfill(backfill_id).job_ids
-        world.cancel(first[0])
+        first = workspace.backfill(backfill_id).job_ids
+        workspace.cancel(first[0])
         cancelled_at = clock.now
         clock.move(0.4)
-        world.cancel(first[1])
-        assert world.backfill(backfill_id).job_ids == first
+        workspace.cancel(first[1])
+        assert workspace.backfill(backfill_id).job_ids == first
         clock.move(0.1)
-        assert len(world.backfill(backfill_id).job_ids) == 3
+        assert len(workspace.backfill(backfill_id).job_ids) == 3
         clock.move(0.5)
-        backfill = world.backfill(backfill_id)
-        assert (backfill.status, states(world, backfill)) == (
+        backfill = workspace.backfill(backfill_id)
+        assert (backfill.status, states(workspace, backfill)) == (
             "running",
             ["cancelled", "cancelling", "running", "running"],
         )
-        late = [world.job(job_id) for job_id in backfill.job_ids[2:]]
+        late = [workspace.job(job_id) for job_id in backfill.job_ids[2:]]
         assert [job.created_at - cancelled_at for job in late] == [timedelta(seconds=0.5), timedelta(seconds=1)]
         for job in late:
-            world.cancel(job.id)
+            workspace.cancel(job.id)
         clock.move(0.9)
-        assert world.backfill(backfill_id).status == "running"
+        assert workspace.backfill(backfill_id).status == "running"
         clock.move(0.1)
-        backfill = world.backfill(backfill_id)
-        assert (backfill.status, states(world, backfill)) == ("cancelled", ["cancelled"] * 4)
+        backfill = workspace.backfill(backfill_id)
+        assert (backfill.status, states(workspace, backfill)) == ("cancelled", ["cancelled"] * 4)
         clock.move(999)
-        assert len(world.backfill(backfill_id).job_ids) == 4
+        assert len(workspace.backfill(backfill_id).job_ids) == 4
 
-    def test_backfill_is_not_over_before_its_late_jobs_are_made(self, world, clock):
-        backfill_id = start(world, jobs=2, parallel=1, jobs_after_cancel=1)
+    def test_backfill_is_not_over_before_its_late_jobs_are_made(self, workspace, clock):
+        backfill_id = start(workspace, jobs=2, parallel=1, jobs_after_cancel=1)
         clock.move(2)
-        world.cancel(world.backfill(backfill_id).job_ids[0])
+        workspace.cancel(workspace.backfill(backfill_id).job_ids[0])
         clock.move(1)
-        backfill = world.backfill(backfill_id)
-        assert (backfill.status, states(world, backfill)) == ("running", ["cancelled", "running"])
+        backfill = workspace.backfill(backfill_id)
+        assert (backfill.status, states(workspace, backfill)) == ("running", ["cancelled", "running"])
         clock.move(20)
-        assert world.backfill(backfill_id).status == "cancelled"
+        assert workspace.backfill(backfill_id).status == "cancelled"
 
-    def test_no_more_late_jobs_than_were_still_to_come(self, world, clock):
-        backfill_id = start(world, jobs=3, parallel=2, jobs_after_cancel=10)
+    def test_no_more_late_jobs_than_were_still_to_come(self, workspace, clock):
+        backfill_id = start(workspace, jobs=3, parallel=2, jobs_after_cancel=10)
         clock.move(2)
-        world.cancel(world.backfill(backfill_id).job_ids[0])
+        workspace.cancel(workspace.backfill(backfill_id).job_ids[0])
         clock.move(1)
-        assert len(world.backfill(backfill_id).job_ids) == 3
+        assert len(workspace.backfill(backfill_id).job_ids) == 3
         clock.move(999)
-        assert len(world.backfill(backfill_id).job_ids) == 3
+        assert len(workspace.backfill(backfill_id).job_ids) == 3
 
-    def test_late_jobs_load_their_share(self, world, clock):
-        backfill_id = start(world, jobs=3, parallel=1, jobs_after_cancel=1, tables={"a": 300}, failing_jobs=[1])
+    def test_late_jobs_load_their_share(self, workspace, clock):
+        backfill_id = start(workspace, jobs=3, parallel=1, jobs_after_cancel=1, tables={"a": 300}, failing_jobs=[1])
         clock.move(12)
-        world.cancel(world.backfill(backfill_id).job_ids[0])
+        workspace.cancel(workspace.backfill(backfill_id).job_ids[0])
         clock.move(100)
-        backfill = world.backfill(backfill_id)
-        assert states(world, backfill) == ["cancelled", "failed"]
+        backfill = workspace.backfill(backfill_id)
+        assert states(workspace, backfill) == ["cancelled", "failed"]
         assert (backfill.rows_processed, backfill.progress_percent) == (50 + 50, 33)
 
-    def test_cancel_of_the_last_wave(self, world, clock):
-        backfill_id = start(world, jobs=5, parallel=4)
+    def test_cancel_of_the_last_wave(self, workspace, clock):
+        backfill_id = start(workspace, jobs=5, parallel=4)
         clock.move(23)
-        world.cancel(world.backfill(backfill_id).job_ids[4])
+        workspace.cancel(workspace.backfill(backfill_id).job_ids[4])
         clock.move(1)
-        backfill = world.backfill(backfill_id)
+        backfill = workspace.backfill(backfill_id)
         assert (backfill.status, backfill.progress_percent) == ("cancelled", 81)
 
-    def test_cancel_at_the_moment_of_a_new_wave_keeps_that_wave(self, world, clock):
-        backfill_id = start(world, jobs=12)
+    def test_cancel_at_the_moment_of_a_new_wave_keeps_that_wave(self, workspace, clock):
+        backfill_id = start(workspace, jobs=12)
         clock.move(2)
-        old = world.backfill(backfill_id).job_ids
+        old = workspace.backfill(backfill_id).job_ids
         clock.move(20)
-        assert world.cancel(old[0]).status == "succeeded"
-        new = world.backfill(backfill_id).job_ids[4:]
+        assert workspace.cancel(old[0]).status == "succeeded"
+        new = workspace.backfill(backfill_id).job_ids[4:]
         assert len(new) == 4
-        world.cancel(new[0])
+        workspace.cancel(new[0])
         clock.move(20)
-        assert world.backfill(backfill_id).status == "cancelled"
-        assert len(world.backfill(backfill_id).job_ids) == 8
+        assert workspace.backfill(backfill_id).status == "cancelled"
+        assert len(workspace.backfill(backfill_id).job_ids) == 8
 
-    def test_cancel_of_a_job_that_is_over_changes_nothing(self, world, clock):
-        backfill_id = start(world, jobs=5, parallel=4)
+    def test_cancel_of_a_job_that_is_over_changes_nothing(self, workspace, clock):
+        backfill_id = start(workspace, jobs=5, parallel=4)
         clock.move(22)
-        for job_id in world.backfill(backfill_id).job_ids[:4]:
-            assert world.cancel(job_id).status == "succeeded"
+        for job_id in workspace.backfill(backfill_id).job_ids[:4]:
+            assert workspace.cancel(job_id).status == "succeeded"
         clock.move(20)
-        assert world.backfill(backfill_id).status == "completed"
+        assert workspace.backfill(backfill_id).status == "completed"
 
-    def test_cancel_of_a_sync_is_none_of_a_backfill(self, world, clock):
-        backfill_id = start(world)
+    def test_cancel_of_a_sync_is_none_of_a_backfill(self, workspace, clock):
+        backfill_id = start(workspace)
         clock.move(3)
-        world.cancel(world.start_sync(CONNECTION).id)
+        workspace.cancel(workspace.start_sync(CONNECTION).id)
         clock.move(20)
-        assert world.backfill(backfill_id).status == "completed"
+        assert workspace.backfill(backfill_id).status == "completed"
 
-    def test_other_backfills_go_on(self, world, clock):
-        first, second = start(world, jobs=12), start(world, jobs=12)
+    def test_other_backfills_go_on(self, workspace, clock):
+        first, second = start(workspace, jobs=12), start(workspace, jobs=12)
         clock.move(3)
-        world.cancel(world.backfill(first).job_ids[0])
+        workspace.cancel(workspace.backfill(first).job_ids[0])
         clock.move(59)
-        assert (world.backfill(first).status, world.backfill(second).status) == ("cancelled", "completed")
+        assert (workspace.backfill(first).status, workspace.backfill(second).status) == ("cancelled", "completed")
 
 
 class TestPlan:
-    def test_plans_are_used_in_order_and_then_the_default(self, world):
+    def test_plans_are_used_in_order_and_then_the_default(self, workspace):
         for jobs, times in ((5, 2), (6, 1), (7, None)):
-            world.plan_backfill(CONNECTION, jobs=jobs, times=times, queued_seconds=0, parallel=100)
-        counts = [len(world.start_backfill(CONNECTION, BODY).job_ids) for _ in range(5)]
+            workspace.plan_backfill(CONNECTION, jobs=jobs, times=times, queued_seconds=0, parallel=100)
+        counts = [len(workspace.start_backfill(CONNECTION, BODY).job_ids) for _ in range(5)]
         assert counts == [5, 5, 6, 7, 7]
 
-    def test_plan_is_for_its_connection_only(self, world, clock):
-        world.plan_backfill(CONNECTION, failing_jobs=[0])
-        backfill_id = world.start_backfill("conn_demo_02", BODY).id
+    def test_plan_is_for_its_connection_only(self, workspace, clock):
+        workspace.plan_backfill(CONNECTION, failing_jobs=[0])
+        backfill_id = workspace.start_backfill("conn_demo_02", BODY).id
         clock.move(22)
-        assert world.backfill(backfill_id).status == "completed"
+        assert workspace.backfill(backfill_id).status == "completed"
 
-    def test_syncs_and_backfills_do_not_use_up_each_others_plans(self, world, clock):
-        world.plan(CONNECTION, outcome="failed")
-        world.plan_backfill(CONNECTION, jobs=1)
-        backfill_id = world.start_backfill(CONNECTION, BODY).id
-        job_id = world.start_sync(CONNECTION).id
+    def test_syncs_and_backfills_do_not_use_up_each_others_plans(self, workspace, clock):
+        workspace.plan(CONNECTION, outcome="failed")
+        workspace.plan_backfill(CONNECTION, jobs=1)
+        backfill_id = workspace.start_backfill(CONNECTION, BODY).id
+        job_id = workspace.start_sync(CONNECTION).id
         clock.move(22)
-        backfill = world.backfill(backfill_id)
-        assert (world.job(job_id).status, backfill.status, len(backfill.job_ids)) == ("failed", "completed", 1)
+        backfill = workspace.backfill(backfill_id)
+        assert (workspace.job(job_id).status, backfill.status, len(backfill.job_ids)) == ("failed", "completed", 1)
 
-    def test_unknown_connection(self, world):
+    def test_unknown_connection(self, workspace):
         with refused("not_found"):
-            world.plan_backfill("conn_nope")
+            workspace.plan_backfill("conn_nope")
 
 
 class TestStart:
-    def test_unknown_connection(self, world):
+    def test_unknown_connection(self, workspace):
         with refused("not_found"):
-            world.start_backfill("conn_nope", BODY)
-        assert world.backfills() == []
+            workspace.start_backfill("conn_nope", BODY)
+        assert workspace.backfills() == []
 
-    def test_nobody_is_in_the_way_of_anybody(self, world, clock):
-        backfills = {world.start_backfill(CONNECTION, BODY).id for _ in range(12)}
-        world.start_sync(CONNECTION)
+    def test_nobody_is_in_the_way_of_anybody(self, workspace, clock):
+        backfills = {workspace.start_backfill(CONNECTION, BODY).id for _ in range(12)}
+        workspace.start_sync(CONNECTION)
         clock.move(2)
-        backfills.add(world.start_backfill(CONNECTION, BODY).id)
+        backfills.add(workspace.start_backfill(CONNECTION, BODY).id)
         assert len(backfills) == 13
-        assert [backfill.status for backfill in world.backfills()] == ["queued"] + ["running"] * 12
+        assert [backfill.status for backfill in workspace.backfills()] == ["queued"] + ["running"] * 12
 
-    def test_jobs_of_a_backfill_are_in_no_syncs_way(self, world, clock):
-        world.start_backfill(CONNECTION, BODY)
+    def test_jobs_of_a_backfill_are_in_no_syncs_way(self, workspace, clock):
+        workspace.start_backfill(CONNECTION, BODY)
         clock.move(3)
-        assert world.start_sync(CONNECTION).status == "queued"
+        assert workspace.start_sync(CONNECTION).status == "queued"
 
 
 class TestIdempotency:
-    def test_same_key_gives_the_same_backfill_even_after_its_end(self, world, clock):
-        first = world.start_backfill(CONNECTION, BODY, idempotency_key="k")
+    def test_same_key_gives_the_same_backfill_even_after_its_end(self, workspace, clock):
+        first = workspace.start_backfill(CONNECTION, BODY, idempotency_key="k")
         clock.move(100)
         shifted = {"start_at": "2025-01-01T01:00:00+01:00", "end_at": "2025-03-01"}
-        again = world.start_backfill(CONNECTION, BackfillRequestBody.model_validate(shifted), idempotency_key="k")
+        again = workspace.start_backfill(CONNECTION, BackfillRequestBody.model_validate(shifted), idempotency_key="k")
         assert (again.id, again.status) == (first.id, "completed")
-        assert len(world.backfills()) == 1
+        assert len(workspace.backfills()) == 1
 
     @pytest.mark.parametrize(
         ("connection", "body"), [(CONNECTION, {**WINDOW, "tables": ["a"]}), ("conn_demo_02", WINDOW)]
     )
-    def test_same_key_for_something_else(self, world, connection, body):
-        world.start_backfill(CONNECTION, BODY, idempotency_key="k")
+    def test_same_key_for_something_else(self, workspace, connection, body):
+        workspace.start_backfill(CONNECTION, BODY, idempotency_key="k")
         with refused("idempotency_key_reused"):
-            world.start_backfill(connection, BackfillRequestBody.model_validate(body), idempotency_key="k")
+            workspace.start_backfill(connection, BackfillRequestBody.model_validate(body), idempotency_key="k")
 
-    def test_same_key_for_a_sync(self, world):
-        world.start_backfill(CONNECTION, BODY, idempotency_key="k")
+    def test_same_key_for_a_sync(self, workspace):
+        workspace.start_backfill(CONNECTION, BODY, idempotency_key="k")
         with refused("idempotency_key_reused"):
-            world.start_sync(CONNECTION, SyncBody.model_validate(WINDOW), idempotency_key="k")
-        world.start_sync(CONNECTION, idempotency_key="l")
+            workspace.start_sync(CONNECTION, SyncBody.model_validate(WINDOW), idempotency_key="k")
+        workspace.start_sync(CONNECTION, idempotency_key="l")
         with refused("idempotency_key_reused"):
-            world.start_backfill(CONNECTION, BackfillBody.model_validate(WINDOW), idempotency_key="l")
+            workspace.start_backfill(CONNECTION, BackfillBody.model_validate(WINDOW), idempotency_key="l")
 
-    def test_starts_without_a_key_are_all_new(self, world):
-        assert len({world.start_backfill(CONNECTION, BODY).id for _ in range(3)}) == 3
+    def test_starts_without_a_key_are_all_new(self, workspace):
+        assert len({workspace.start_backfill(CONNECTION, BODY).id for _ in range(3)}) == 3
 
-    def test_key_can_be_ignored(self, world):
-        world.configure(honour_idempotency=False)
-        first, again = (world.start_backfill(CONNECTION, BODY, idempotency_key="k").id for _ in range(2))
+    def test_key_can_be_ignored(self, workspace):
+        workspace.configure(honour_idempotency=False)
+        first, again = (workspace.start_backfill(CONNECTION, BODY, idempotency_key="k").id for _ in range(2))
         assert first != again
 
 
-def test_page_names_no_jobs_as_there_may_be_thousands(world, clock):
-    backfill_id = start(world)
+def test_page_names_no_jobs_as_there_may_be_thousands(workspace, clock):
+    backfill_id = start(workspace)
     clock.move(2)
-    (backfill,), end = world.backfill_page(lambda backfill, now: True, limit=1)
+    (backfill,), end = workspace.backfill_page(lambda backfill, now: True, limit=1)
     assert (backfill.id, backfill.job_ids, end) == (backfill_id, None, None)
 
 
-def test_reset_forgets_everything(world, clock):
-    start(world)
-    world.plan_backfill(CONNECTION, jobs=1)
-    world.plan_backfill(CONNECTION, jobs=2, times=None)
+def test_reset_forgets_everything(workspace, clock):
+    start(workspace)
+    workspace.plan_backfill(CONNECTION, jobs=1)
+    workspace.plan_backfill(CONNECTION, jobs=2, times=None)
     clock.move(1)
-    world.start_backfill(CONNECTION, BODY, idempotency_key="k")
-    world.reset()
+    workspace.start_backfill(CONNECTION, BODY, idempotency_key="k")
+    workspace.reset()
     clock.move(100)
-    assert (world.backfills(), world.jobs()) == ([], [])
-    backfill_id = world.start_backfill(CONNECTION, BackfillRequestBody.model_validate({**WINDOW, "tables": ["a"]})).id
+    assert (workspace.backfills(), workspace.jobs()) == ([], [])
+    backfill_id = workspace.start_backfill(CONNECTION, BackfillRequestBody.model_validate({**WINDOW, "tables": ["a"]})).id
     clock.move(22)
-    assert len(world.backfill(backfill_id).job_ids) == 3
+    assert len(workspace.backfill(backfill_id).job_ids) == 3
 
 
 class TestAJobThatIsMadeToFail:
-    def test_fails_its_backfill_once_all_others_are_over(self, world, clock):
-        backfill_id = start(world, jobs=3, parallel=3)
+    def test_fails_its_backfill_once_all_others_are_over(self, workspace, clock):
+        backfill_id = start(workspace, jobs=3, parallel=3)
         clock.move(12)
-        world.fail_job(world.backfill(backfill_id).job_ids[1])
-        assert world.backfill(backfill_id).status == "running"
+        workspace.fail_job(workspace.backfill(backfill_id).job_ids[1])
+        assert workspace.backfill(backfill_id).status == "running"
         clock.move(10)
-        backfill = world.backfill(backfill_id)
+        backfill = workspace.backfill(backfill_id)
         assert (backfill.status, backfill.error.message) == ("failed", "1 of 3 jobs failed")
-        assert states(world, backfill) == ["succeeded", "failed", "succeeded"]
-        assert world.job(backfill.job_ids[1]).error.code == "load_failed"
+        assert states(workspace, backfill) == ["succeeded", "failed", "succeeded"]
+        assert workspace.job(backfill.job_ids[1]).error.code == "load_failed"
 
-    def test_counts_once_if_it_was_planned_to_fail(self, world, clock):
-        backfill_id = start(world, jobs=2, failing_jobs=[0])
+    def test_counts_once_if_it_was_planned_to_fail(self, workspace, clock):
+        backfill_id = start(workspace, jobs=2, failing_jobs=[0])
         clock.move(3)
-        world.fail_job(world.backfill(backfill_id).job_ids[0])
+        workspace.fail_job(workspace.backfill(backfill_id).job_ids[0])
         clock.move(60)
-        assert world.backfill(backfill_id).error.message == "1 of 2 jobs failed"
+        assert workspace.backfill(backfill_id).error.message == "1 of 2 jobs failed"
 
-    def test_makes_room_for_the_next_one(self, world, clock):
-        backfill_id = start(world, jobs=3, parallel=1)
+    def test_makes_room_for_the_next_one(self, workspace, clock):
+        backfill_id = start(workspace, jobs=3, parallel=1)
         clock.move(2 + 5)
-        world.fail_job(world.backfill(backfill_id).job_ids[0])
+        workspace.fail_job(workspace.backfill(backfill_id).job_ids[0])
         failed_at = clock.now
         clock.move(100)
-        backfill = world.backfill(backfill_id)
-        created = [world.job(job_id).created_at - failed_at for job_id in backfill.job_ids]
+        backfill = workspace.backfill(backfill_id)
+        created = [workspace.job(job_id).created_at - failed_at for job_id in backfill.job_ids]
         assert created == [timedelta(seconds=seconds) for seconds in (-5, 0, 20)]
         assert (backfill.updated_at - failed_at, backfill.status) == (timedelta(seconds=40), "failed")
 
 
 class TestAJobThatIsLetTakeLonger:
-    def test_keeps_the_next_ones_waiting(self, world, clock):
-        backfill_id = start(world, jobs=4, parallel=2)
+    def test_keeps_the_next_ones_waiting(self, workspace, clock):
+        backfill_id = start(workspace, jobs=4, parallel=2)
         clock.move(2 + 5)
         begin = clock.now
-        world.slow_job(world.backfill(backfill_id).job_ids[0], 30)
+        workspace.slow_job(workspace.backfill(backfill_id).job_ids[0], 30)
         clock.move(44.999)
-        assert states(world, world.backfill(backfill_id)) == ["running", "succeeded"]
+        assert states(workspace, workspace.backfill(backfill_id)) == ["running", "succeeded"]
         clock.move(100)
-        backfill = world.backfill(backfill_id)
-        assert [world.job(job_id).created_at - begin for job_id in backfill.job_ids[2:]] == [timedelta(seconds=45)] * 2
+        backfill = workspace.backfill(backfill_id)
+        assert [workspace.job(job_id).created_at - begin for job_id in backfill.job_ids[2:]] == [timedelta(seconds=45)] * 2
         assert (backfill.status, backfill.rows_processed) == ("completed", 5_000_000)
         assert backfill.updated_at - begin == timedelta(seconds=65)
 
-    def test_that_fails_before_lets_them_come_as_planned(self, world, clock):
-        backfill_id = start(world, jobs=4, parallel=2)
+    def test_that_fails_before_lets_them_come_as_planned(self, workspace, clock):
+        backfill_id = start(workspace, jobs=4, parallel=2)
         clock.move(2 + 5)
         begin = clock.now
-        job_id = world.backfill(backfill_id).job_ids[0]
-        world.slow_job(job_id, 30)
-        world.fail_job(job_id)
+        job_id = workspace.backfill(backfill_id).job_ids[0]
+        workspace.slow_job(job_id, 30)
+        workspace.fail_job(job_id)
         clock.move(100)
-        ids = world.backfill(backfill_id).job_ids
-        assert [world.job(job_id).created_at - begin for job_id in ids[2:]] == [timedelta(seconds=15)] * 2
+        ids = workspace.backfill(backfill_id).job_ids
+        assert [workspace.job(job_id).created_at - begin for job_id in ids[2:]] == [timedelta(seconds=15)] * 2
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_is_done_to_its_jobs_a_backfill_is_the_sum_of_them(world, clock, seed):
+def test_whatever_is_done_to_its_jobs_a_backfill_is_the_sum_of_them(workspace, clock, seed):
     chance = random.Random(seed)
     jobs, parallel = chance.randint(1, 9), chance.randint(1, 4)
     failing = chance.sample(range(jobs), chance.choice([0, 0, jobs // 3]))
     plan = {"jobs": jobs, "parallel": parallel, "failing_jobs": failing, "job_seconds": chance.choice([3, 7.7])}
-    backfill_id = start(world, **plan, jobs_after_cancel=chance.randint(0, 3), tables={"a": 1001, "b": 7})
-    acts = [world.fail_job, lambda job_id: world.slow_job(job_id, chance.uniform(0.1, 9)), world.fail_job, world.cancel]
+    backfill_id = start(workspace, **plan, jobs_after_cancel=chance.randint(0, 3), tables={"a": 1001, "b": 7})
+    acts = [workspace.fail_job, lambda job_id: workspace.slow_job(job_id, chance.uniform(0.1, 9)), workspace.fail_job, workspace.cancel]
     # Of two seeds, one cancels.
     acts = acts[: 3 + seed % 2]
     percent, rows = 0, 0
     for _ in range(400):
         clock.move(chance.uniform(0, 2))
-        backfill = world.backfill(backfill_id)
-        made = [world.job(job_id) for job_id in backfill.job_ids]
+        backfill = workspace.backfill(backfill_id)
+        made = [workspace.job(job_id) for job_id in backfill.job_ids]
         assert backfill.rows_processed == sum(job.metrics.rows_loaded for job in made)
-        sights = [world.sight(job_id) for job_id in backfill.job_ids]
+        sights = [workspace.job_snapshot(job_id) for job_id in backfill.job_ids]
         done = sum(sight.job.progress_at(sight.now) for sight in sights)
         assert backfill.progress_percent == pytest.approx(100 * done / jobs - 0.5, abs=0.500_001), "rounded down"
         assert (backfill.progress_percent, backfill.rows_processed) >= (percent, rows)

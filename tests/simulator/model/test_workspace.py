@@ -27,250 +27,250 @@ class TestJob:
         ("after", "status"),
         [(0, "queued"), (1.999, "queued"), (2, "running"), (21.999, "running"), (22, "succeeded"), (9999, "succeeded")],
     )
-    def test_state_follows_the_clock(self, world, clock, after, status):
-        job_id = world.start_sync(CONNECTION).id
+    def test_state_follows_the_clock(self, workspace, clock, after, status):
+        job_id = workspace.start_sync(CONNECTION).id
         clock.move(after)
-        assert world.job(job_id).status == status
+        assert workspace.job(job_id).status == status
 
-    def test_times_appear_as_they_come(self, world, clock):
-        started = world.start_sync(CONNECTION)
+    def test_times_appear_as_they_come(self, workspace, clock):
+        started = workspace.start_sync(CONNECTION)
         assert (started.created_at, started.queued_at) == (clock.now, clock.now)
         assert (started.started_at, started.finished_at, started.duration_seconds) == (None, None, None)
         begin = clock.now
         clock.move(30)
-        over = world.job(started.id)
+        over = workspace.job(started.id)
         assert over.started_at == begin + timedelta(seconds=2)
         assert over.finished_at == begin + timedelta(seconds=22)
         assert over.duration_seconds == 20
 
-    def test_metrics_grow_with_progress(self, world, clock):
-        world.plan(CONNECTION, tables={"a": 1000, "b": 500})
-        job_id = world.start_sync(CONNECTION).id
-        assert world.job(job_id).metrics.rows_loaded == 0
+    def test_metrics_grow_with_progress(self, workspace, clock):
+        workspace.plan(CONNECTION, tables={"a": 1000, "b": 500})
+        job_id = workspace.start_sync(CONNECTION).id
+        assert workspace.job(job_id).metrics.rows_loaded == 0
         clock.move(2 + 10)
-        half = world.job(job_id).metrics
+        half = workspace.job(job_id).metrics
         assert (half.rows_loaded, half.rows_extracted) == (750, 825)
         clock.move(10)
-        full = world.job(job_id).metrics
+        full = workspace.job(job_id).metrics
         assert (full.rows_loaded, full.rows_extracted, full.bytes_read) == (1500, 1500, 1500 * 67_108_864 // 45_210)
 
-    def test_failure_has_the_planned_error_and_only_at_the_end(self, world, clock):
-        world.plan(CONNECTION, outcome="failed", code="source_unreachable", message="No route to host.")
-        job_id = world.start_sync(CONNECTION).id
-        assert world.job(job_id).error is None
+    def test_failure_has_the_planned_error_and_only_at_the_end(self, workspace, clock):
+        workspace.plan(CONNECTION, outcome="failed", code="source_unreachable", message="No route to host.")
+        job_id = workspace.start_sync(CONNECTION).id
+        assert workspace.job(job_id).error is None
         clock.move(22)
-        job = world.job(job_id)
+        job = workspace.job(job_id)
         assert (job.status, job.error.code, job.error.message) == ("failed", "source_unreachable", "No route to host.")
         assert job.metrics.rows_loaded == 44802 // 2
 
-    def test_job_without_any_duration_is_over_at_once(self, world):
-        world.plan(CONNECTION, queued_seconds=0, running_seconds=0)
-        job = world.start_sync(CONNECTION)
+    def test_job_without_any_duration_is_over_at_once(self, workspace):
+        workspace.plan(CONNECTION, queued_seconds=0, running_seconds=0)
+        job = workspace.start_sync(CONNECTION)
         assert (job.status, job.duration_seconds, job.metrics.rows_loaded) == ("succeeded", 0, 44802)
 
-    def test_body_is_given_back(self, world):
-        job = world.start_sync(CONNECTION, SyncBody(pipeline_id="pl_1", metadata={"dag_id": "d", "deep": [1]}))
+    def test_body_is_given_back(self, workspace):
+        job = workspace.start_sync(CONNECTION, SyncBody(pipeline_id="pl_1", metadata={"dag_id": "d", "deep": [1]}))
         assert (job.pipeline_id, job.metadata) == ("pl_1", {"dag_id": "d", "deep": [1]})
 
-    def test_unknown_job(self, world):
+    def test_unknown_job(self, workspace):
         with refused("not_found"):
-            world.job("job_nope")
+            workspace.job("job_nope")
 
     def test_clock_and_ids_can_be_given(self, clock):
-        world = Workspace(clock=clock, ids=lambda prefix: f"{prefix}_7")
-        assert world.start_sync(CONNECTION).id == "job_7"
+        workspace = Workspace(clock=clock, ids=lambda prefix: f"{prefix}_7")
+        assert workspace.start_sync(CONNECTION).id == "job_7"
 
 
 class TestAJobThatIsMadeToFail:
-    def test_is_over_at_once_with_the_error_that_was_given(self, world, clock):
-        job_id = world.start_sync(CONNECTION).id
+    def test_is_over_at_once_with_the_error_that_was_given(self, workspace, clock):
+        job_id = workspace.start_sync(CONNECTION).id
         clock.move(7)
-        failed = world.fail_job(job_id, code="disk_full", message="No room.")
-        assert failed == world.job(job_id)
+        failed = workspace.fail_job(job_id, code="disk_full", message="No room.")
+        assert failed == workspace.job(job_id)
         assert (failed.status, failed.finished_at, failed.duration_seconds) == ("failed", clock.now, 5)
         assert (failed.error.code, failed.error.message) == ("disk_full", "No room.")
-        assert world.job_page(lambda job, now: True, limit=5, status="failed")[0][0].id == job_id
+        assert workspace.job_page(lambda job, now: True, limit=5, status="failed")[0][0].id == job_id
 
-    def test_keeps_what_it_has_loaded(self, world, clock):
-        world.plan(CONNECTION, tables={"a": 1000})
-        job_id = world.start_sync(CONNECTION).id
+    def test_keeps_what_it_has_loaded(self, workspace, clock):
+        workspace.plan(CONNECTION, tables={"a": 1000})
+        job_id = workspace.start_sync(CONNECTION).id
         clock.move(2 + 5)
-        before = world.job(job_id).metrics
-        assert world.fail_job(job_id).metrics == before
+        before = workspace.job(job_id).metrics
+        assert workspace.fail_job(job_id).metrics == before
         clock.move(60)
-        assert world.job(job_id).metrics == before
-        assert [table.rows_loaded for table in world.results(job_id).tables] == [250]
+        assert workspace.job(job_id).metrics == before
+        assert [table.rows_loaded for table in workspace.results(job_id).tables] == [250]
 
     @pytest.mark.parametrize(("planned", "code"), [({}, "sync_failed"), ({"code": "disk_full"}, "disk_full")])
-    def test_has_the_code_of_its_plan_where_none_is_given(self, world, planned, code):
-        world.plan(CONNECTION, **planned)
-        error = world.fail_job(world.start_sync(CONNECTION).id).error
+    def test_has_the_code_of_its_plan_where_none_is_given(self, workspace, planned, code):
+        workspace.plan(CONNECTION, **planned)
+        error = workspace.fail_job(workspace.start_sync(CONNECTION).id).error
         assert (error.code, error.message) == (code, "The job failed, as it was told to.")
 
-    def test_has_never_started_if_it_was_queued(self, world, clock):
-        job_id = world.start_sync(CONNECTION).id
+    def test_has_never_started_if_it_was_queued(self, workspace, clock):
+        job_id = workspace.start_sync(CONNECTION).id
         clock.move(1)
-        world.fail_job(job_id)
+        workspace.fail_job(job_id)
         clock.move(60)
-        job = world.job(job_id)
+        job = workspace.job(job_id)
         assert (job.status, job.started_at, job.duration_seconds) == ("failed", None, None)
         assert job.metrics.rows_loaded == 0
 
-    def test_is_in_nobodys_way(self, world):
-        world.fail_job(world.start_sync(CONNECTION).id)
-        assert world.start_sync(CONNECTION).status == "queued"
+    def test_is_in_nobodys_way(self, workspace):
+        workspace.fail_job(workspace.start_sync(CONNECTION).id)
+        assert workspace.start_sync(CONNECTION).status == "queued"
 
-    def test_stays_as_it_is_when_it_is_cancelled_then(self, world):
-        failed = world.fail_job(world.start_sync(CONNECTION).id)
-        assert world.cancel(failed.id) == failed
+    def test_stays_as_it_is_when_it_is_cancelled_then(self, workspace):
+        failed = workspace.fail_job(workspace.start_sync(CONNECTION).id)
+        assert workspace.cancel(failed.id) == failed
 
 
 class TestAJobThatIsLetTakeLonger:
-    def test_ends_later_and_still_as_planned(self, world, clock):
-        world.plan(CONNECTION, outcome="failed", code="disk_full")
-        job_id = world.start_sync(CONNECTION).id
+    def test_ends_later_and_still_as_planned(self, workspace, clock):
+        workspace.plan(CONNECTION, outcome="failed", code="disk_full")
+        job_id = workspace.start_sync(CONNECTION).id
         clock.move(12)
-        world.slow_job(job_id, 30)
+        workspace.slow_job(job_id, 30)
         clock.move(10 + 29.999)
-        assert world.job(job_id).status == "running"
+        assert workspace.job(job_id).status == "running"
         clock.move(0.001)
-        job = world.job(job_id)
+        job = workspace.job(job_id)
         assert (job.status, job.error.code, job.duration_seconds) == ("failed", "disk_full", 50)
 
-    def test_goes_on_from_where_it_was(self, world, clock):
-        world.plan(CONNECTION, tables={"a": 1000}, queued_seconds=0)
-        job_id = world.start_sync(CONNECTION).id
+    def test_goes_on_from_where_it_was(self, workspace, clock):
+        workspace.plan(CONNECTION, tables={"a": 1000}, queued_seconds=0)
+        job_id = workspace.start_sync(CONNECTION).id
         seen = []
         for seconds, longer in ((10, 30), (20, 20), (20, 0), (20, 0)):
             clock.move(seconds)
-            seen.append(world.job(job_id).metrics.rows_loaded)
+            seen.append(workspace.job(job_id).metrics.rows_loaded)
             if longer:
-                assert world.slow_job(job_id, longer).metrics.rows_loaded == seen[-1]
+                assert workspace.slow_job(job_id, longer).metrics.rows_loaded == seen[-1]
         assert seen == [500, 750, 875, 1000]
-        assert world.job(job_id).duration_seconds == 70
+        assert workspace.job(job_id).duration_seconds == 70
 
-    def test_is_queued_no_longer_than_before(self, world, clock):
-        world.plan(CONNECTION, running_seconds=0, tables={"a": 1000})
-        job_id = world.start_sync(CONNECTION).id
-        world.slow_job(job_id, 4)
+    def test_is_queued_no_longer_than_before(self, workspace, clock):
+        workspace.plan(CONNECTION, running_seconds=0, tables={"a": 1000})
+        job_id = workspace.start_sync(CONNECTION).id
+        workspace.slow_job(job_id, 4)
         clock.move(2 + 1)
-        assert world.job(job_id).metrics.rows_loaded == 250
+        assert workspace.job(job_id).metrics.rows_loaded == 250
         clock.move(3)
-        assert world.job(job_id).duration_seconds == 4
+        assert workspace.job(job_id).duration_seconds == 4
 
-    def test_takes_real_seconds_at_any_speed(self, world, clock):
-        world.configure(speed=10)
-        job_id = world.start_sync(CONNECTION).id
-        world.slow_job(job_id, 5)
+    def test_takes_real_seconds_at_any_speed(self, workspace, clock):
+        workspace.configure(speed=10)
+        job_id = workspace.start_sync(CONNECTION).id
+        workspace.slow_job(job_id, 5)
         clock.move(0.2 + 2 + 5)
-        assert world.job(job_id).duration_seconds == 7
+        assert workspace.job(job_id).duration_seconds == 7
 
-    def test_can_be_cancelled_and_made_to_fail_still(self, world, clock):
-        one, other = (world.start_sync(connection).id for connection in ("conn_demo_01", "conn_demo_02"))
+    def test_can_be_cancelled_and_made_to_fail_still(self, workspace, clock):
+        one, other = (workspace.start_sync(connection).id for connection in ("conn_demo_01", "conn_demo_02"))
         for job_id in (one, other):
-            world.slow_job(job_id, 100)
+            workspace.slow_job(job_id, 100)
         clock.move(30)
-        assert world.fail_job(one).status == "failed"
-        assert world.cancel(other).status == "cancelling"
+        assert workspace.fail_job(one).status == "failed"
+        assert workspace.cancel(other).status == "cancelling"
         clock.move(1)
-        assert world.job(other).status == "cancelled"
+        assert workspace.job(other).status == "cancelled"
 
     @pytest.mark.parametrize("seconds", [0, -1, 31_536_000, float("nan"), float("inf")])
-    def test_takes_a_year_longer_at_most(self, world, seconds):
-        job_id = world.start_sync(CONNECTION).id
-        world.slow_job(job_id, 1)
-        before = world.changes_at()
+    def test_takes_a_year_longer_at_most(self, workspace, seconds):
+        job_id = workspace.start_sync(CONNECTION).id
+        workspace.slow_job(job_id, 1)
+        before = workspace.next_change_at()
         with pytest.raises(ValueError, match=r"seconds: got .*, allowed is a number above 0, in all 31536000"):
-            world.slow_job(job_id, seconds)
-        assert world.changes_at() == before
+            workspace.slow_job(job_id, seconds)
+        assert workspace.next_change_at() == before
 
 
 @pytest.mark.parametrize(
-    "change", [lambda world, job_id: world.fail_job(job_id), lambda world, job_id: world.slow_job(job_id, 1)]
+    "change", [lambda workspace, job_id: workspace.fail_job(job_id), lambda workspace, job_id: workspace.slow_job(job_id, 1)]
 )
 @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelling", "cancelled"])
-def test_a_job_whose_end_is_settled_stays_as_it_is(world, clock, change, status):
-    job_id = world.start_sync(CONNECTION).id
+def test_a_job_whose_end_is_settled_stays_as_it_is(workspace, clock, change, status):
+    job_id = workspace.start_sync(CONNECTION).id
     if status == "succeeded":
         clock.move(22)
     elif status == "failed":
-        world.fail_job(job_id)
+        workspace.fail_job(job_id)
     else:
-        world.cancel(job_id)
+        workspace.cancel(job_id)
         clock.move(1 if status == "cancelled" else 0)
-    before = world.job(job_id)
+    before = workspace.job(job_id)
     with refused("job_not_active") as caught:
-        change(world, job_id)
+        change(workspace, job_id)
     assert caught.value.message == f"job {job_id!r} is {status}, its end is settled"
-    assert world.job(job_id) == before
+    assert workspace.job(job_id) == before
 
 
 @pytest.mark.parametrize(
-    "change", [lambda world: world.fail_job("job_nope"), lambda world: world.slow_job("job_nope", 1)]
+    "change", [lambda workspace: workspace.fail_job("job_nope"), lambda workspace: workspace.slow_job("job_nope", 1)]
 )
-def test_an_unknown_job_can_neither_fail_nor_be_slowed(world, change):
+def test_an_unknown_job_can_neither_fail_nor_be_slowed(workspace, change):
     with refused("not_found"):
-        change(world)
+        change(workspace)
 
 
 class TestCancel:
-    def test_running_job_passes_through_cancelling(self, world, clock):
-        job_id = world.start_sync(CONNECTION).id
+    def test_running_job_passes_through_cancelling(self, workspace, clock):
+        job_id = workspace.start_sync(CONNECTION).id
         clock.move(12)
         requested_at = clock.now
-        job = world.cancel(job_id)
+        job = workspace.cancel(job_id)
         assert (job.status, job.cancel_requested_at, job.finished_at) == ("cancelling", requested_at, None)
         clock.move(1)
-        job = world.job(job_id)
+        job = workspace.job(job_id)
         assert (job.status, job.finished_at) == ("cancelled", requested_at + timedelta(seconds=1))
         assert job.metrics.rows_loaded == 44802 // 2, "it stops working when it is asked to"
 
-    def test_queued_job_never_starts(self, world, clock):
-        job_id = world.start_sync(CONNECTION).id
-        world.cancel(job_id)
+    def test_queued_job_never_starts(self, workspace, clock):
+        job_id = workspace.start_sync(CONNECTION).id
+        workspace.cancel(job_id)
         clock.move(100)
-        job = world.job(job_id)
+        job = workspace.job(job_id)
         assert (job.status, job.started_at, job.duration_seconds) == ("cancelled", None, None)
 
-    def test_second_request_keeps_the_first_time(self, world, clock):
-        job_id = world.start_sync(CONNECTION).id
-        first = world.cancel(job_id).cancel_requested_at
+    def test_second_request_keeps_the_first_time(self, workspace, clock):
+        job_id = workspace.start_sync(CONNECTION).id
+        first = workspace.cancel(job_id).cancel_requested_at
         clock.move(0.5)
-        assert world.cancel(job_id).cancel_requested_at == first
+        assert workspace.cancel(job_id).cancel_requested_at == first
 
-    def test_job_that_is_over_stays_as_it_is(self, world, clock):
-        job_id = world.start_sync(CONNECTION).id
+    def test_job_that_is_over_stays_as_it_is(self, workspace, clock):
+        job_id = workspace.start_sync(CONNECTION).id
         clock.move(22)
-        job = world.cancel(job_id)
+        job = workspace.cancel(job_id)
         assert (job.status, job.cancel_requested_at) == ("succeeded", None)
 
-    def test_unknown_job(self, world):
+    def test_unknown_job(self, workspace):
         with refused("not_found"):
-            world.cancel("job_nope")
+            workspace.cancel("job_nope")
 
 
 class TestPlan:
-    def test_plans_are_used_in_order_and_then_the_default(self, world):
-        world.configure(conflict="allowed")
-        world.plan(CONNECTION, tables={"first": 1}, times=2, running_seconds=0, queued_seconds=0)
-        world.plan(CONNECTION, tables={"second": 1}, running_seconds=0, queued_seconds=0)
-        world.plan(CONNECTION, tables={"always": 1}, times=None, running_seconds=0, queued_seconds=0)
-        jobs = [world.start_sync(CONNECTION).id for _ in range(5)]
-        names = [world.results(job_id).tables[0].name for job_id in jobs]
+    def test_plans_are_used_in_order_and_then_the_default(self, workspace):
+        workspace.configure(conflict="allowed")
+        workspace.plan(CONNECTION, tables={"first": 1}, times=2, running_seconds=0, queued_seconds=0)
+        workspace.plan(CONNECTION, tables={"second": 1}, running_seconds=0, queued_seconds=0)
+        workspace.plan(CONNECTION, tables={"always": 1}, times=None, running_seconds=0, queued_seconds=0)
+        jobs = [workspace.start_sync(CONNECTION).id for _ in range(5)]
+        names = [workspace.results(job_id).tables[0].name for job_id in jobs]
         assert names == ["first", "first", "second", "always", "always"]
 
-    def test_plan_is_for_its_connection_only(self, world, clock):
-        world.plan(CONNECTION, outcome="failed")
-        job_id = world.start_sync("conn_demo_02").id
+    def test_plan_is_for_its_connection_only(self, workspace, clock):
+        workspace.plan(CONNECTION, outcome="failed")
+        job_id = workspace.start_sync("conn_demo_02").id
         clock.move(22)
-        assert world.job(job_id).status == "succeeded"
+        assert workspace.job(job_id).status == "succeeded"
 
-    def test_speed_shortens_what_starts_from_then_on(self, world, clock):
-        slow = world.start_sync(CONNECTION).id
-        world.configure(speed=10)
-        fast = world.start_sync("conn_demo_02").id
+    def test_speed_shortens_what_starts_from_then_on(self, workspace, clock):
+        slow = workspace.start_sync(CONNECTION).id
+        workspace.configure(speed=10)
+        fast = workspace.start_sync("conn_demo_02").id
         clock.move(2.2)
-        assert (world.job(slow).status, world.job(fast).status) == ("running", "succeeded")
+        assert (workspace.job(slow).status, workspace.job(fast).status) == ("running", "succeeded")
 
     @pytest.mark.parametrize(
         ("changes", "named"),
@@ -283,29 +283,29 @@ class TestPlan:
             ({"colour": "red"}, "colour"),
         ],
     )
-    def test_bad_values_are_named(self, world, changes, named):
+    def test_bad_values_are_named(self, workspace, changes, named):
         with pytest.raises(ValueError, match=re.escape(named)):
-            world.plan(CONNECTION, **changes)
+            workspace.plan(CONNECTION, **changes)
 
-    def test_unknown_connection(self, world):
+    def test_unknown_connection(self, workspace):
         with refused("not_found"):
-            world.plan("conn_nope")
+            workspace.plan("conn_nope")
 
 
 class TestConnection:
-    def test_unknown_one_cannot_be_synced_until_it_is_added(self, world):
+    def test_unknown_one_cannot_be_synced_until_it_is_added(self, workspace):
         with refused("not_found"):
-            world.start_sync("conn_new")
-        world.add_connection("conn_new")
-        assert world.start_sync("conn_new").connection_id == "conn_new"
+            workspace.start_sync("conn_new")
+        workspace.add_connection("conn_new")
+        assert workspace.start_sync("conn_new").connection_id == "conn_new"
 
-    def test_known_ones(self, world):
-        assert {"conn_01jq8k2m3n4p5q6r7s8t9u0v1", "conn_demo_01", "conn_demo_10"} <= set(world.connections)
+    def test_known_ones(self, workspace):
+        assert {"conn_01jq8k2m3n4p5q6r7s8t9u0v1", "conn_demo_01", "conn_demo_10"} <= set(workspace.connections)
 
-    def test_adding_again_keeps_its_plan(self, world):
-        world.plan(CONNECTION, times=None, queued_seconds=0)
-        world.add_connection(CONNECTION)
-        assert world.start_sync(CONNECTION).status == "running"
+    def test_adding_again_keeps_its_plan(self, workspace):
+        workspace.plan(CONNECTION, times=None, queued_seconds=0)
+        workspace.add_connection(CONNECTION)
+        assert workspace.start_sync(CONNECTION).status == "running"
 
     def test_empty_id(self):
         with pytest.raises(ValueError, match="connection_id: got ''"):
@@ -313,91 +313,91 @@ class TestConnection:
 
 
 class TestConflict:
-    def test_second_sync_names_the_first(self, world):
-        first = world.start_sync(CONNECTION).id
+    def test_second_sync_names_the_first(self, workspace):
+        first = workspace.start_sync(CONNECTION).id
         with refused("sync_in_progress") as caught:
-            world.start_sync(CONNECTION)
+            workspace.start_sync(CONNECTION)
         assert caught.value.existing_job_id == first
 
-    def test_other_connection_is_free(self, world):
-        world.start_sync(CONNECTION)
-        assert world.start_sync("conn_demo_02").status == "queued"
+    def test_other_connection_is_free(self, workspace):
+        workspace.start_sync(CONNECTION)
+        assert workspace.start_sync("conn_demo_02").status == "queued"
 
-    def test_connection_is_free_once_its_job_is_over(self, world, clock):
-        world.start_sync(CONNECTION)
+    def test_connection_is_free_once_its_job_is_over(self, workspace, clock):
+        workspace.start_sync(CONNECTION)
         clock.move(22)
-        assert world.start_sync(CONNECTION).status == "queued"
+        assert workspace.start_sync(CONNECTION).status == "queued"
 
-    def test_cancelling_job_is_still_in_the_way(self, world, clock):
-        world.cancel(world.start_sync(CONNECTION).id)
+    def test_cancelling_job_is_still_in_the_way(self, workspace, clock):
+        workspace.cancel(workspace.start_sync(CONNECTION).id)
         with refused("sync_in_progress"):
-            world.start_sync(CONNECTION)
+            workspace.start_sync(CONNECTION)
         clock.move(1)
-        assert world.start_sync(CONNECTION).status == "queued"
+        assert workspace.start_sync(CONNECTION).status == "queued"
 
-    def test_id_can_be_hidden(self, world):
-        world.configure(conflict="unnamed")
-        world.start_sync(CONNECTION)
+    def test_id_can_be_hidden(self, workspace):
+        workspace.configure(conflict="unnamed")
+        workspace.start_sync(CONNECTION)
         with refused("sync_in_progress") as caught:
-            world.start_sync(CONNECTION)
+            workspace.start_sync(CONNECTION)
         assert caught.value.existing_job_id is None
 
-    def test_parallel_can_be_allowed(self, world):
-        world.configure(conflict="allowed")
-        assert world.start_sync(CONNECTION).id != world.start_sync(CONNECTION).id
+    def test_parallel_can_be_allowed(self, workspace):
+        workspace.configure(conflict="allowed")
+        assert workspace.start_sync(CONNECTION).id != workspace.start_sync(CONNECTION).id
 
-    def test_refused_sync_uses_up_no_plan(self, world, clock):
-        world.start_sync(CONNECTION)
-        world.plan(CONNECTION, outcome="failed", queued_seconds=0, running_seconds=0)
+    def test_refused_sync_uses_up_no_plan(self, workspace, clock):
+        workspace.start_sync(CONNECTION)
+        workspace.plan(CONNECTION, outcome="failed", queued_seconds=0, running_seconds=0)
         with refused("sync_in_progress"):
-            world.start_sync(CONNECTION)
+            workspace.start_sync(CONNECTION)
         clock.move(22)
-        assert world.start_sync(CONNECTION).status == "failed"
+        assert workspace.start_sync(CONNECTION).status == "failed"
 
 
 class TestIdempotency:
     BODY = SyncBody(metadata={"run": 1})
 
-    def test_same_key_gives_the_same_job_even_after_its_end(self, world, clock):
-        first = world.start_sync(CONNECTION, self.BODY, idempotency_key="k")
+    def test_same_key_gives_the_same_job_even_after_its_end(self, workspace, clock):
+        first = workspace.start_sync(CONNECTION, self.BODY, idempotency_key="k")
         clock.move(100)
-        again = world.start_sync(CONNECTION, SyncBody(metadata={"run": 1}), idempotency_key="k")
+        again = workspace.start_sync(CONNECTION, SyncBody(metadata={"run": 1}), idempotency_key="k")
         assert (again.id, again.status) == (first.id, "succeeded")
-        assert len(world.jobs()) == 1
+        assert len(workspace.jobs()) == 1
 
     @pytest.mark.parametrize(
         ("connection", "body"), [(CONNECTION, SyncBody(metadata={"run": 2})), ("conn_demo_02", BODY)]
     )
-    def test_same_key_for_something_else(self, world, connection, body):
-        world.start_sync(CONNECTION, self.BODY, idempotency_key="k")
+    def test_same_key_for_something_else(self, workspace, connection, body):
+        workspace.start_sync(CONNECTION, self.BODY, idempotency_key="k")
         with refused("idempotency_key_reused"):
-            world.start_sync(connection, body, idempotency_key="k")
+            workspace.start_sync(connection, body, idempotency_key="k")
 
-    def test_other_key_is_another_start(self, world):
-        world.start_sync(CONNECTION, self.BODY, idempotency_key="k")
+    def test_other_key_is_another_start(self, workspace):
+        workspace.start_sync(CONNECTION, self.BODY, idempotency_key="k")
         with refused("sync_in_progress"):
-            world.start_sync(CONNECTION, self.BODY, idempotency_key="l")
+            workspace.start_sync(CONNECTION, self.BODY, idempotency_key="l")
 
-    def test_refused_start_leaves_its_key_free(self, world, clock):
-        world.start_sync(CONNECTION)
+    def test_refused_start_leaves_its_key_free(self, workspace, clock):
+        workspace.start_sync(CONNECTION)
         with refused("sync_in_progress"):
-            world.start_sync(CONNECTION, idempotency_key="k")
+            workspace.start_sync(CONNECTION, idempotency_key="k")
         clock.move(22)
-        assert world.start_sync(CONNECTION, idempotency_key="k").status == "queued"
+        assert workspace.start_sync(CONNECTION, idempotency_key="k").status == "queued"
 
-    def test_key_can_be_ignored(self, world):
-        world.configure(honour_idempotency=False, conflict="allowed")
-        first = world.start_sync(CONNECTION, idempotency_key="k").id
-        assert world.start_sync(CONNECTION, idempotency_key="k").id != first
+    def test_key_can_be_ignored(self, workspace):
+        workspace.configure(honour_idempotency=False, conflict="allowed")
+        first = workspace.start_sync(CONNECTION, idempotency_key="k").id
+        assert workspace.start_sync(CONNECTION, idempotency_key="k").id != first
 
 
 class TestResults:
-    def test_tables_checksums_and_warnings(self, world, clock):
+    def test_tables_checksums_and_warnings(self, workspace, clock):
         warning = {"code": "column_type_widened", "message": "discount_pct"}
-        world.plan(CONNECTION, tables={"public.orders": 44802, "public.items": 3}, warnings=[warning])
-        job_id = world.start_sync(CONNECTION).id
+        workspace.plan(CONNECTION, tables={"public.orders": 44802, "public.items": 3}, warnings=[warning])
+        job_id = workspace.start_sync(CONNECTION).id
         clock.move(22)
-        results = world.results(job_id)
+        results = workspace.results(job_id)
         assert (results.job_id, results.status) == (job_id, "succeeded")
         assert {table.name: table.rows_loaded for table in results.tables} == {
             "public.orders": 44802,
@@ -406,21 +406,21 @@ class TestResults:
         assert all(re.fullmatch("sha256:[0-9a-f]{64}", table.checksum) for table in results.tables)
         assert [one.model_dump() for one in results.warnings] == [warning]
 
-    def test_before_the_end(self, world):
-        job_id = world.start_sync(CONNECTION).id
+    def test_before_the_end(self, workspace):
+        job_id = workspace.start_sync(CONNECTION).id
         with refused("job_not_finished"):
-            world.results(job_id)
+            workspace.results(job_id)
 
-    def test_before_the_end_as_a_stub(self, world, clock):
-        world.configure(results_policy="partial")
-        job_id = world.start_sync(CONNECTION).id
+    def test_before_the_end_as_a_stub(self, workspace, clock):
+        workspace.configure(results_policy="partial")
+        job_id = workspace.start_sync(CONNECTION).id
         clock.move(2)
-        results = world.results(job_id)
+        results = workspace.results(job_id)
         assert (results.status, results.tables, results.warnings) == ("running", [], [])
 
-    def test_unknown_job(self, world):
+    def test_unknown_job(self, workspace):
         with refused("not_found"):
-            world.results("job_nope")
+            workspace.results("job_nope")
 
 
 class TestPage:
@@ -429,77 +429,77 @@ class TestPage:
         return True
 
     @pytest.fixture
-    def ids(self, world):
+    def ids(self, workspace):
         """Five jobs, newest first."""
-        return [world.start_sync(f"conn_demo_0{number}").id for number in range(1, 6)][::-1]
+        return [workspace.start_sync(f"conn_demo_0{number}").id for number in range(1, 6)][::-1]
 
-    def test_newest_first(self, world, ids):
-        assert [job.id for job in world.jobs()] == ids
+    def test_newest_first(self, workspace, ids):
+        assert [job.id for job in workspace.jobs()] == ids
 
-    def test_pages_meet_without_gap_or_overlap(self, world, ids):
+    def test_pages_meet_without_gap_or_overlap(self, workspace, ids):
         seen, before = [], None
         for _ in range(3):
-            jobs, before = world.job_page(self.everything, limit=2, before=before)
+            jobs, before = workspace.job_page(self.everything, limit=2, before=before)
             seen.append([job.id for job in jobs])
         assert seen == [ids[:2], ids[2:4], ids[4:]]
         assert before is None
 
-    def test_page_that_is_just_full_is_the_last(self, world, ids):
-        assert world.job_page(self.everything, limit=5)[1] is None
+    def test_page_that_is_just_full_is_the_last(self, workspace, ids):
+        assert workspace.job_page(self.everything, limit=5)[1] is None
 
-    def test_jobs_that_start_meanwhile_do_not_shift_pages(self, world, ids):
-        _, before = world.job_page(self.everything, limit=2)
-        world.start_sync("conn_demo_09")
-        jobs, _ = world.job_page(self.everything, limit=2, before=before)
+    def test_jobs_that_start_meanwhile_do_not_shift_pages(self, workspace, ids):
+        _, before = workspace.job_page(self.everything, limit=2)
+        workspace.start_sync("conn_demo_09")
+        jobs, _ = workspace.job_page(self.everything, limit=2, before=before)
         assert [job.id for job in jobs] == ids[2:4]
 
-    def test_only_what_is_wanted(self, world, ids):
-        jobs, before = world.job_page(lambda job, now: job.connection_id == "conn_demo_01", limit=2)
+    def test_only_what_is_wanted(self, workspace, ids):
+        jobs, before = workspace.job_page(lambda job, now: job.connection_id == "conn_demo_01", limit=2)
         assert ([job.id for job in jobs], before) == (ids[-1:], None)
 
 
-def test_reset_forgets_everything(world):
-    first = world.start_sync(CONNECTION, idempotency_key="k").id
-    world.plan(CONNECTION, outcome="failed", queued_seconds=0, running_seconds=0)
-    world.plan(CONNECTION, times=None, queued_seconds=0)
-    world.configure(results_policy="partial")
-    world.add_connection("conn_new")
-    world.keys.add("other")
-    world.reset()
-    job = world.start_sync(CONNECTION, idempotency_key="k")
-    assert (job.id != first, job.status, world.jobs()) == (True, "queued", [job])
-    assert world.settings.results_policy == "conflict"
-    assert "conn_new" not in world.connections
+def test_reset_forgets_everything(workspace):
+    first = workspace.start_sync(CONNECTION, idempotency_key="k").id
+    workspace.plan(CONNECTION, outcome="failed", queued_seconds=0, running_seconds=0)
+    workspace.plan(CONNECTION, times=None, queued_seconds=0)
+    workspace.configure(results_policy="partial")
+    workspace.add_connection("conn_new")
+    workspace.keys.add("other")
+    workspace.reset()
+    job = workspace.start_sync(CONNECTION, idempotency_key="k")
+    assert (job.id != first, job.status, workspace.jobs()) == (True, "queued", [job])
+    assert workspace.settings.results_policy == "conflict"
+    assert "conn_new" not in workspace.connections
     with refused("unauthorized"):
-        world.keys.authenticate("Bearer other")
+        workspace.keys.authenticate("Bearer other")
 
 
 @pytest.mark.parametrize(("name", "value"), [("conflict", "maybe"), ("speed", 0), ("results_policy", 1), ("colour", 1)])
-def test_bad_settings_are_named(world, name, value):
+def test_bad_settings_are_named(workspace, name, value):
     with pytest.raises(ValueError, match=name):
-        world.configure(**{name: value})
+        workspace.configure(**{name: value})
 
 
-def test_what_was_started_is_told_as_it_was_asked_for(world, clock):
+def test_what_was_started_is_told_as_it_was_asked_for(workspace, clock):
     window = BackfillBody(start_at=clock.now - timedelta(days=1), end_at=clock.now, tables=["public.orders"])
-    first = world.start_backfill(CONNECTION, window)
+    first = workspace.start_backfill(CONNECTION, window)
     clock.move(5)
-    second = world.start_sync(CONNECTION, SyncBody(priority="high"))
+    second = workspace.start_sync(CONNECTION, SyncBody(priority="high"))
     clock.move(5)
-    third = world.start_sync("conn_demo_02")
-    assert len(world.jobs()) > 2, "the backfill has jobs"
-    started = world.started()
+    third = workspace.start_sync("conn_demo_02")
+    assert len(workspace.jobs()) > 2, "the backfill has jobs"
+    started = workspace.started_work()
     assert [work.id for work in started] == [first.id, second.id, third.id]
     assert (started[0].body, started[1].body.priority) == (window, "high")
 
 
-def test_tells_when_something_changes_by_itself(world, clock):
-    assert world.changes_at() is None
-    world.plan_backfill(CONNECTION, jobs=2, parallel=1, queued_seconds=30, job_seconds=10)
-    world.start_backfill(CONNECTION, BackfillBody(start_at=clock.now - timedelta(days=1), end_at=clock.now))
-    world.start_sync("conn_demo_02")
+def test_tells_when_something_changes_by_itself(workspace, clock):
+    assert workspace.next_change_at() is None
+    workspace.plan_backfill(CONNECTION, jobs=2, parallel=1, queued_seconds=30, job_seconds=10)
+    workspace.start_backfill(CONNECTION, BackfillBody(start_at=clock.now - timedelta(days=1), end_at=clock.now))
+    workspace.start_sync("conn_demo_02")
     began, changes = clock.now, []
-    while (change := world.changes_at()) is not None:
+    while (change := workspace.next_change_at()) is not None:
         changes.append((change - began).total_seconds())
         clock.move(changes[-1] - (clock.now - began).total_seconds())
     # The sync is queued for 2 s and runs for 20; a job of the backfill comes when the one before it is over.

@@ -17,7 +17,7 @@ TASK = {"dag_id": "nightly", "task_id": "load", "run_id": "manual__1+00:00", "tr
 
 
 def sync(simulator, **body):
-    return simulator.world.start_sync("conn_demo_01", SyncRequestBody.model_validate(body)).id
+    return simulator.workspace.start_sync("conn_demo_01", SyncRequestBody.model_validate(body)).id
 
 
 class TestJob:
@@ -130,7 +130,7 @@ class TestJob:
     @pytest.mark.parametrize("status", ["cancelling", "cancelled", "failed"])
     def test_says_that_it_is_too_late(self, simulator, send, clock, form, typed, status):
         job_id = sync(simulator)
-        end = simulator.fail_job if status == "failed" else simulator.world.cancel
+        end = simulator.fail_job if status == "failed" else simulator.workspace.cancel
         end(job_id)
         clock.move(0 if status == "cancelling" else 1)
         before = simulator.job(job_id)
@@ -147,7 +147,7 @@ class TestJob:
 
     def test_leads_to_its_backfill(self, simulator, look, clock):
         body = BackfillRequestBody.model_validate({"start_at": "2025-01-01", "end_at": "2025-03-01"})
-        backfill_id = simulator.world.start_backfill("conn_demo_01", body).id
+        backfill_id = simulator.workspace.start_backfill("conn_demo_01", body).id
         clock.move(1)
         job_id = simulator.backfill(backfill_id).job_ids[0]
         assert f"/backfills/{backfill_id}" in look(f"/jobs/{job_id}").links
@@ -157,7 +157,7 @@ class TestJob:
 class TestBackfill:
     def start(self, simulator, **more):
         body = {"start_at": "2025-01-01", "end_at": "2025-03-01", **more}
-        return simulator.world.start_backfill("conn_demo_01", BackfillRequestBody.model_validate(body)).id
+        return simulator.workspace.start_backfill("conn_demo_01", BackfillRequestBody.model_validate(body)).id
 
     def test_tells_what_a_person_asks(self, simulator, look, clock):
         simulator.plan_backfill("conn_demo_01", jobs=60, parallel=30, failing_jobs=[0], tables={"a": 400, "b": 200})

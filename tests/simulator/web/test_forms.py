@@ -25,7 +25,7 @@ class TestStart:
         assert simulator.jobs()[0].pipeline_id is None
 
     def test_a_sync_in_the_way_is_named(self, simulator, send):
-        in_the_way = simulator.world.start_sync(CONNECTION).id
+        in_the_way = simulator.workspace.start_sync(CONNECTION).id
         page = send("/start/sync", connection_id=CONNECTION)
         assert (page.status, problems(page)) == (409, [])
         assert f"/jobs/{in_the_way}" in page.links
@@ -54,7 +54,7 @@ class TestStart:
 
     def test_a_connection_is_created_and_chosen(self, simulator, send):
         page = send("/start/connection", connection_id="conn/new & odd")
-        assert "conn/new & odd" in simulator.world.connections
+        assert "conn/new & odd" in simulator.workspace.connections
         assert len([option for option in page.all("option", value="conn/new & odd") if "selected" in option]) == 1
         assert problems(send("/start/connection", connection_id="")) == ["connection-connection_id"]
 
@@ -63,9 +63,9 @@ class TestSteer:
     def test_the_next_syncs_do_what_was_planned(self, simulator, send, clock):
         page = send("/steer/plan", connection_id=CONNECTION, outcome="failed", code="nope", running_seconds="1.5")
         assert "The plan holds for the next starts of this connection." in page.text
-        jobs = [simulator.world.start_sync(CONNECTION)]
+        jobs = [simulator.workspace.start_sync(CONNECTION)]
         clock.move(1.7)
-        jobs.append(simulator.world.start_sync(CONNECTION))
+        jobs.append(simulator.workspace.start_sync(CONNECTION))
         clock.move(9)
         first, second = (simulator.job(job.id) for job in jobs)
         assert (first.status, first.error.code, first.duration_seconds) == ("failed", "nope", 1.5)
@@ -74,7 +74,7 @@ class TestSteer:
     def test_a_plan_may_hold_for_all_that_follow(self, simulator, send, clock):
         send("/steer/plan", connection_id=CONNECTION, outcome="failed", times="1", always="yes")
         for _ in range(3):
-            job = simulator.world.start_sync(CONNECTION)
+            job = simulator.workspace.start_sync(CONNECTION)
             clock.move(9)
             assert simulator.job(job.id).status == "failed"
 
@@ -96,7 +96,7 @@ class TestSteer:
         typed = {"speed": "0.5", "conflict": "allowed", "honour_idempotency": "false", "rate_limit": "7"}
         typed["show_metadata"] = "false"
         page = send("/steer/settings", **typed)
-        settings = simulator.world.settings
+        settings = simulator.workspace.settings
         assert (settings.speed, settings.conflict, settings.honour_idempotency) == (0.5, "allowed", False)
         assert not settings.show_metadata
         assert client.get("/jobs").headers["x-ratelimit-limit"] == "7"
@@ -124,10 +124,10 @@ class TestSteer:
         ],
     )
     def test_what_is_wrong_stands_beside_it_and_changes_nothing(self, simulator, send, form, typed, marked):
-        before = simulator.world.settings
+        before = simulator.workspace.settings
         page = send(f"/steer/{form}", **typed)
         assert (page.status, problems(page)) == (400, marked)
-        assert (simulator.world.settings, simulator.faults.left()) == (before, [])
+        assert (simulator.workspace.settings, simulator.faults.pending()) == (before, [])
 
     def test_says_only_what_it_knows_to_have_done(self, look):
         assert look("/steer?done=<b>all</b>").all("p", role="status") == []
@@ -140,7 +140,7 @@ class TestSteer:
 
 class TestWebhooks:
     def test_shows_subscriptions_and_what_was_delivered(self, simulator, look, send):
-        simulator.world.configure(webhook_attempts=1)
+        simulator.workspace.configure(webhook_attempts=1)
         webhook = simulator.subscribe("http://127.0.0.1:9/hook?a=1", ["job.succeeded", "job.failed"])
         (_, row) = look("/webhooks").tables["Subscriptions, newest first"]
         assert row == [webhook.id, "http://127.0.0.1:9/hook?a=1", "job.succeeded, job.failed", "enabled", "-", "0"]

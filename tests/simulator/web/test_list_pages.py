@@ -10,16 +10,16 @@ JOBS, BACKFILLS = "Jobs, newest first", "Backfills, newest first"
 
 def backfill(simulator, connection_id="conn_demo_01", **more):
     window = {"start_at": "2025-01-01", "end_at": "2025-03-01"}
-    return simulator.world.start_backfill(connection_id, BackfillRequestBody.model_validate({**window, **more})).id
+    return simulator.workspace.start_backfill(connection_id, BackfillRequestBody.model_validate({**window, **more})).id
 
 
 def sync(simulator, connection_id="conn_demo_01", **body):
-    return simulator.world.start_sync(connection_id, SyncRequestBody.model_validate(body)).id
+    return simulator.workspace.start_sync(connection_id, SyncRequestBody.model_validate(body)).id
 
 
 class TestOverview:
     def test_counts_the_jobs_in_each_state(self, simulator, look, clock):
-        simulator.world.configure(conflict="allowed")
+        simulator.workspace.configure(conflict="allowed")
         for _ in range(3):
             sync(simulator)
         clock.move(1)
@@ -29,7 +29,7 @@ class TestOverview:
         assert "/jobs?status=running" in page.links
 
     def test_lists_what_is_newest(self, simulator, look, clock):
-        simulator.world.configure(conflict="allowed")
+        simulator.workspace.configure(conflict="allowed")
         ids = [sync(simulator) for _ in range(11)]
         backfill_id = backfill(simulator)
         page = look("/")
@@ -99,7 +99,7 @@ class TestJobs:
         assert page.all("input", name="connection_id")[0]["value"] == "conn_x"
 
     def test_comes_in_pages_that_keep_the_filter(self, simulator, look):
-        simulator.world.configure(conflict="allowed")
+        simulator.workspace.configure(conflict="allowed")
         ids = [sync(simulator, metadata={"n": "kept" if n % 2 else "other"}) for n in range(120)]
         seen, path = [], "/jobs?text=kept"
         while path:

@@ -20,9 +20,9 @@ PAGES = ("/", "/jobs", "/backfills", "/webhooks", "/start", "/steer")
 @pytest.fixture
 def attacked(simulator, clock):
     """The pages of a simulator that holds an attack wherever a caller can put one."""
-    world = simulator.world
-    world.configure(conflict="allowed")
-    world.add_connection(ATTACK)
+    workspace = simulator.workspace
+    workspace.configure(conflict="allowed")
+    workspace.add_connection(ATTACK)
     simulator.plan(
         ATTACK,
         outcome="failed",
@@ -35,13 +35,13 @@ def attacked(simulator, clock):
     )
     task = {"dag_id": ATTACK, "task_id": ATTACK, "run_id": ATTACK, "try_number": ATTACK, "map_index": ATTACK}
     metadata = {**task, ATTACK: {ATTACK: [ATTACK]}}
-    job = world.start_sync(ATTACK, SyncRequestBody(pipeline_id=ATTACK, metadata=metadata)).id
+    job = workspace.start_sync(ATTACK, SyncRequestBody(pipeline_id=ATTACK, metadata=metadata)).id
     body = {"start_at": "2025-01-01", "end_at": "2025-03-01", "tables": [ATTACK], "metadata": metadata}
-    backfill = world.start_backfill(ATTACK, BackfillRequestBody.model_validate(body)).id
+    backfill = workspace.start_backfill(ATTACK, BackfillRequestBody.model_validate(body)).id
     clock.move(9)
     url = "https://x.example/" + ATTACK.replace(" ", "")
     webhook = simulator.subscribe(url, [ATTACK]).id
-    world.webhooks.test(webhook)
+    workspace.webhooks.test(webhook)
     lists = [f"{page}?text=script" for page in ("/jobs", "/backfills")]
     return [*PAGES, *lists, f"/jobs/{job}", f"/backfills/{backfill}", f"/webhooks/{webhook}"]
 
@@ -68,7 +68,7 @@ def test_so_is_what_there_is_not(browser, path):
     "form", ["/start/sync", "/start/backfill", "/start/connection", "/steer/plan", "/steer/fault", "/jobs/{}/slow"]
 )
 def test_so_is_what_was_typed(simulator, send, form):
-    form = form.format(simulator.world.start_sync("conn_demo_01").id)
+    form = form.format(simulator.workspace.start_sync("conn_demo_01").id)
     page = send(
         form,
         seconds=ATTACK,
@@ -85,7 +85,7 @@ def test_so_is_what_was_typed(simulator, send, form):
 
 def test_no_key_and_no_secret_is_on_any_page(attacked, simulator, browser):
     secret = simulator.subscribe("https://x.example", ["job.failed"]).signing_secret.get_secret_value()
-    key = simulator.world.keys.add().value
+    key = simulator.workspace.keys.add().value
     for path in attacked:
         text = browser.get(path).text
         assert [one for one in (secret, key, simulator.api_key) if one in text] == [], path
@@ -132,20 +132,20 @@ CHANGES = (
     ],
 )
 def test_a_page_of_another_site_changes_nothing(browser, simulator, path, headers):
-    job_id = simulator.world.start_sync("conn_demo_02").id
-    before = simulator.world.changes_at()
+    job_id = simulator.workspace.start_sync("conn_demo_02").id
+    before = simulator.workspace.next_change_at()
     headers = {name: value.replace("OWN", simulator.url) for name, value in headers.items()}
     typed = {"connection_id": "conn_demo_01", "speed": "5", "seconds": "5"}
     answer = browser.post(path.format(job_id), data=typed, headers=headers)
     assert answer.status_code == 403
     assert "another site" in answer.text
-    assert (len(simulator.jobs()), simulator.world.settings.speed) == (1, 1.0)
-    assert (simulator.job(job_id).status, simulator.world.changes_at()) == ("queued", before)
+    assert (len(simulator.jobs()), simulator.workspace.settings.speed) == (1, 1.0)
+    assert (simulator.job(job_id).status, simulator.workspace.next_change_at()) == ("queued", before)
 
 
 @pytest.mark.parametrize("path", ["/start/sync", "/_simulator/reset", "/api/v1/connections/conn_demo_01/sync"])
 def test_a_page_that_reaches_the_simulator_under_its_own_name_sees_and_changes_nothing(browser, simulator, path):
-    simulator.world.start_sync("conn_demo_02")
+    simulator.workspace.start_sync("conn_demo_02")
     name = f"rebound.example:{browser.base_url.port}"
     headers = {"Host": name, "Origin": f"http://{name}", "Sec-Fetch-Site": "same-origin"}
     headers["Authorization"] = f"Bearer {simulator.api_key}"
@@ -236,12 +236,12 @@ def test_a_fault_of_the_api_is_none_of_the_pages(simulator, browser):
 
 
 def test_five_thousand_jobs_are_a_page_as_small_as_sixty(simulator, browser, client):
-    simulator.world.configure(conflict="allowed")
+    simulator.workspace.configure(conflict="allowed")
     simulator.plan("conn_demo_01", times=None, running_seconds=86_400)
 
     def start(jobs: int) -> int:
         for _ in range(jobs):
-            simulator.world.start_sync("conn_demo_01")
+            simulator.workspace.start_sync("conn_demo_01")
         return len(browser.get("/jobs").content)
 
     assert abs(start(5_000) - start(60)) < 100

@@ -26,7 +26,7 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def simulator(simulator: Simulator) -> Iterator[Simulator]:
     """A simulator that tries deliveries again 100 times as fast, and whose jobs are over at once."""
-    simulator.world.configure(speed=100)
+    simulator.workspace.configure(speed=100)
     for number in range(1, 5):
         simulator.plan(f"conn_demo_0{number}", queued_seconds=0, running_seconds=0)
     yield simulator
@@ -34,7 +34,7 @@ def simulator(simulator: Simulator) -> Iterator[Simulator]:
 
 
 def start(simulator: Simulator, number: int = 1) -> str:
-    return simulator.world.start_sync(f"conn_demo_0{number}").id
+    return simulator.workspace.start_sync(f"conn_demo_0{number}").id
 
 
 def statuses(simulator: Simulator) -> list[str]:
@@ -122,7 +122,7 @@ def test_tried_again(simulator, receiver, answer):
 
 
 def test_pauses_double(simulator, receiver):
-    simulator.world.configure(speed=10)
+    simulator.workspace.configure(speed=10)
     receiver.statuses = [503] * 3
     simulator.subscribe(receiver.url, ["job.succeeded"])
     start(simulator)
@@ -132,7 +132,7 @@ def test_pauses_double(simulator, receiver):
 
 @pytest.mark.parametrize(("changes", "attempts"), [({}, 5), ({"webhook_attempts": 3}, 3)])
 def test_given_up(simulator, client, receiver, changes, attempts):
-    simulator.world.configure(**changes)
+    simulator.workspace.configure(**changes)
     receiver.statuses = [503] * attempts
     webhook_id = simulator.subscribe(receiver.url, ["job.succeeded"]).id
     start(simulator)
@@ -231,7 +231,7 @@ def test_each_address_of_a_name_is_tried(simulator, receiver, names):
 def test_a_host_that_it_was_given_is_delivered_to(clock, names, hosts):
     names["hooks.example"] = ["127.0.0.1 ::ffff:10.1.2.3"]
     with socket.create_server(("127.0.0.1", 0)) as server, Simulator(clock=clock, webhook_hosts=hosts) as simulator:
-        simulator.world.configure(webhook_attempts=1)
+        simulator.workspace.configure(webhook_attempts=1)
         simulator.subscribe(f"https://hooks.example:{server.getsockname()[1]}/", ["job.queued"])
         start(simulator)
         line, _ = server.accept()
@@ -289,7 +289,7 @@ def test_deleted_gets_nothing_more(simulator, client, receiver, mocker):
     with Receiver() as other:
         webhook_id = simulator.subscribe(receiver.url, ["job.succeeded"]).id
         simulator.subscribe(other.url, ["job.succeeded"])
-        simulator.world.configure(speed=1)
+        simulator.workspace.configure(speed=1)
         start(simulator)
         until(lambda: [delivery.attempt for delivery in simulator.deliveries()] == [1, 1])
         client.delete(f"/webhooks/{webhook_id}")
@@ -305,7 +305,7 @@ def test_deleted_gets_nothing_more(simulator, client, receiver, mocker):
 
 
 def test_twice(simulator, client, receiver):
-    simulator.world.configure(webhook_delivery="twice")
+    simulator.workspace.configure(webhook_delivery="twice")
     simulator.subscribe(receiver.url, EVERYTHING)
     start(simulator)
     receiver.wait(4)
@@ -315,8 +315,8 @@ def test_twice(simulator, client, receiver):
 
 
 def test_shuffled(simulator, receiver, mocker):
-    mocker.patch("planasonix_provider.simulator.webhooks.deliveries.LONGEST_HOLD", 300)
-    simulator.world.configure(webhook_delivery="shuffled", speed=1)
+    mocker.patch("planasonix_provider.simulator.webhooks.deliveries.MAX_HOLD", 300)
+    simulator.workspace.configure(webhook_delivery="shuffled", speed=1)
     simulator.plan("conn_demo_06", queued_seconds=0, running_seconds=0, times=2)
     simulator.subscribe(receiver.url, EVERYTHING)
     for came in (2, 4):
@@ -328,7 +328,7 @@ def test_shuffled(simulator, receiver, mocker):
 
 
 def test_shuffled_holds_nothing_back_for_ever(simulator, receiver):
-    simulator.world.configure(webhook_delivery="shuffled")
+    simulator.workspace.configure(webhook_delivery="shuffled")
     simulator.subscribe(receiver.url, ["job.succeeded"])
     start(simulator)
     receiver.wait(1)
@@ -345,7 +345,7 @@ def test_state_tells_subscriptions_and_deliveries(simulator, client, receiver):
     assert (delivery["webhook_id"], delivery["event"], delivery["status"]) == (webhook_id, "job.succeeded", "delivered")
     assert SECRET not in answer.text
     simulator.reset()
-    assert (simulator.deliveries(), simulator.world.webhooks.all()) == ([], [])
+    assert (simulator.deliveries(), simulator.workspace.webhooks.all()) == ([], [])
 
 
 def test_thread_only_where_somebody_subscribed(simulator, client, receiver):
@@ -371,7 +371,7 @@ def test_delivers_only_while_it_runs(receiver, mocker):
     simulator.subscribe(receiver.url, ["job.succeeded"])
     until(lambda: not couriers())
     start(simulator)
-    simulator.world.webhooks.look()
+    simulator.workspace.webhooks.advance()
     assert (couriers(), receiver.received) == ([], [])
     receiver.may_answer.clear()
     with simulator:
