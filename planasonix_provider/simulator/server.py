@@ -112,7 +112,11 @@ class Simulator:
         self.faults = Faults()
         self.rate_limit = PerKeyRateLimit(self.workspace.clock, rate_limit)
         self._app = create_app(
-            self.workspace, faults=self.faults, rate_limit=self.rate_limit, airflow_url=airflow_url, allowed_hosts=own_hosts
+            self.workspace,
+            faults=self.faults,
+            rate_limit=self.rate_limit,
+            airflow_url=airflow_url,
+            allowed_hosts=own_hosts,
         )
         self._pipeline: RequestPipeline = self._app.state.pipeline
         self._webhook_sender = WebhookSender(self.workspace.webhooks, receiver_hosts)

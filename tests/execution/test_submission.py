@@ -127,7 +127,9 @@ class TestALostAnswer:
         simulator.fail("reset", route="trigger_backfill", when="before")
         simulator.fail("status", route="trigger_backfill", status=409)
         # The simulator lets no sync be in a backfill's way.
-        monkeypatch.setattr(conflicts.ConflictHandler, "named_by", lambda *_: simulator.workspace.start_sync(CONNECTION))
+        monkeypatch.setattr(
+            conflicts.ConflictHandler, "named_by", lambda *_: simulator.workspace.start_sync(CONNECTION)
+        )
         run = drive(backfill)
         assert isinstance(run.error, PlanasonixConflictError)
 

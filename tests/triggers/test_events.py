@@ -338,7 +338,9 @@ class TestAWatcher:
                 if airflow.received and not restarts:
                     # The DAG's first sync runs when the triggerer is restarted.
                     restarts += 1
-                    simulator.workspace.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "react", ATTEMPT_KEY: "a0"}))
+                    simulator.workspace.start_sync(
+                        CONNECTION, SyncBody(metadata={"dag_id": "react", ATTEMPT_KEY: "a0"})
+                    )
                     reactions += 1
                     await asyncio.sleep(10)
                     await triggerer.kill()

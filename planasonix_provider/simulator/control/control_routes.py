@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from planasonix_provider.simulator.api.faults import Fault
 from planasonix_provider.simulator.api.middleware import PathId
 from planasonix_provider.simulator.api.pipeline import RequestPipeline
-from planasonix_provider.simulator.api.responses import read_body, invalid_value
+from planasonix_provider.simulator.api.responses import invalid_value, read_body
 from planasonix_provider.simulator.control.control_commands import (
     AddConnectionCommand,
     AddKeyCommand,

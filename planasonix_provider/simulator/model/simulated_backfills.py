@@ -258,7 +258,9 @@ class SimulatedBackfill:
     @cached_property
     def _lost(self) -> list[int]:
         """How many rows the first so many of the failing jobs do not load."""
-        lost = (sum(rows - int(rows * FAILURE_SHARE) for rows in self._rows_of(number).values()) for number in self._failing)
+        lost = (
+            sum(rows - int(rows * FAILURE_SHARE) for rows in self._rows_of(number).values()) for number in self._failing
+        )
         return list(accumulate(lost, initial=0))
 
     @cached_property

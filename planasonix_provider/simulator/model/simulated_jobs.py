@@ -147,7 +147,8 @@ class SimulatedJob:
         :return: the job as it is from then on.
         """
         error = WorkError(
-            code=self.plan.code if code is None else code, message=DEFAULT_FAILURE_MESSAGE if message is None else message
+            code=self.plan.code if code is None else code,
+            message=DEFAULT_FAILURE_MESSAGE if message is None else message,
         )
         return replace(self, failure=Failure(now, error))
 
@@ -161,7 +162,9 @@ class SimulatedJob:
         """
         longer = seconds + (self.slowdown.seconds if self.slowdown else 0)
         if not (seconds > 0 and longer <= MAX_SECONDS):
-            raise ValueError(f"seconds: got {seconds!r}, allowed is a number above 0, in all {MAX_SECONDS} (a year) at most.")
+            raise ValueError(
+                f"seconds: got {seconds!r}, allowed is a number above 0, in all {MAX_SECONDS} (a year) at most."
+            )
         return replace(self, slowdown=Slowdown(max(now, self.starts_at), self._share_at(now), longer))
 
     @cached_property

@@ -48,7 +48,9 @@ class ListPages:
     async def jobs(self, request: Request) -> Response:
         """List jobs, newest first."""
         wanted = read_filter(JobFilter, request.query_params)
-        jobs, end = self._world.job_snapshots(wanted.matches, limit=wanted.limit, before=wanted.before, status=wanted.status)
+        jobs, end = self._world.job_snapshots(
+            wanted.matches, limit=wanted.limit, before=wanted.before, status=wanted.status
+        )
         return page(
             "jobs",
             wanted=wanted,

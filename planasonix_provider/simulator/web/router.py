@@ -27,7 +27,9 @@ def web_router(gate: RequestPipeline, airflow_url: str | None = None) -> APIRout
     """
     if airflow_url is not None and not _is_web(airflow_url):
         raise ValueError(f"airflow_url: got {airflow_url!r}, allowed is an http or https URL.")
-    router = APIRouter(route_class=PageRoute, redirect_slashes=False, dependencies=[Depends(forbid_cross_site_requests)])
+    router = APIRouter(
+        route_class=PageRoute, redirect_slashes=False, dependencies=[Depends(forbid_cross_site_requests)]
+    )
     ListPages(gate.workspace, router)
     DetailPages(gate, airflow_url, router)
     WebhookPages(gate.workspace.webhooks, router)

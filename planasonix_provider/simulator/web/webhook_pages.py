@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from planasonix_provider.simulator.api.middleware import PathId
 from planasonix_provider.simulator.model.paging import PageQuery
 from planasonix_provider.simulator.web.filters import next_page_query, read_filter
-from planasonix_provider.simulator.web.render import redirect, page, path_segment
+from planasonix_provider.simulator.web.render import page, path_segment, redirect
 from planasonix_provider.simulator.webhooks.registry import Webhooks
 
 
@@ -36,7 +36,11 @@ class WebhookPages:
         deliveries, end = self._webhooks.delivery_page(webhook_id, limit=wanted.limit, before=wanted.before)
         webhook = self._webhooks.get(webhook_id)
         return page(
-            "webhook", webhook=webhook, deliveries=deliveries, older=next_page_query(wanted, end), is_newest=wanted.cursor is None
+            "webhook",
+            webhook=webhook,
+            deliveries=deliveries,
+            older=next_page_query(wanted, end),
+            is_newest=wanted.cursor is None,
         )
 
     async def test(self, webhook_id: PathId) -> Response:

@@ -183,7 +183,9 @@ class TestAWorldThatWasKilled:
             shutil.copy(path, copy)
             path = copy
             workspaces.append(Workspace(clock=clock, state=path))
-        assert [job.connection_id for job in workspaces[-1].jobs()] == [f"conn_demo_0{number}" for number in (4, 3, 2, 1)]
+        assert [job.connection_id for job in workspaces[-1].jobs()] == [
+            f"conn_demo_0{number}" for number in (4, 3, 2, 1)
+        ]
 
     @pytest.mark.parametrize("seed", range(20))
     def test_is_what_it_would_be_if_it_had_lived_on(self, state, clock, seed):
@@ -196,9 +198,13 @@ class TestAWorldThatWasKilled:
         )
         workspace.configure(conflict="allowed", webhook_delivery=chance.choice(["once", "twice", "shuffled"]))
         acts = [
-            lambda: workspace.start_sync(chance.choice(workspace.connections), idempotency_key=chance.choice(["k", None])),
+            lambda: workspace.start_sync(
+                chance.choice(workspace.connections), idempotency_key=chance.choice(["k", None])
+            ),
             lambda: workspace.plan(chance.choice(workspace.connections), outcome="failed"),
-            lambda: workspace.plan_backfill(CONNECTION, jobs=chance.randint(1, 9), jobs_after_cancel=2, queued_seconds=0),
+            lambda: workspace.plan_backfill(
+                CONNECTION, jobs=chance.randint(1, 9), jobs_after_cancel=2, queued_seconds=0
+            ),
             lambda: workspace.start_backfill(CONNECTION, BackfillBody(**MONTH)),
             lambda: workspace.cancel(chance.choice(workspace.jobs()).id),
             lambda: workspace.fail_job(chance.choice(workspace.jobs()).id),

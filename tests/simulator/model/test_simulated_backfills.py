@@ -475,7 +475,9 @@ def test_reset_forgets_everything(workspace, clock):
     workspace.reset()
     clock.move(100)
     assert (workspace.backfills(), workspace.jobs()) == ([], [])
-    backfill_id = workspace.start_backfill(CONNECTION, BackfillRequestBody.model_validate({**WINDOW, "tables": ["a"]})).id
+    backfill_id = workspace.start_backfill(
+        CONNECTION, BackfillRequestBody.model_validate({**WINDOW, "tables": ["a"]})
+    ).id
     clock.move(22)
     assert len(workspace.backfill(backfill_id).job_ids) == 3
 
@@ -521,7 +523,9 @@ class TestAJobThatIsLetTakeLonger:
         assert states(workspace, workspace.backfill(backfill_id)) == ["running", "succeeded"]
         clock.move(100)
         backfill = workspace.backfill(backfill_id)
-        assert [workspace.job(job_id).created_at - begin for job_id in backfill.job_ids[2:]] == [timedelta(seconds=45)] * 2
+        assert [workspace.job(job_id).created_at - begin for job_id in backfill.job_ids[2:]] == [
+            timedelta(seconds=45)
+        ] * 2
         assert (backfill.status, backfill.rows_processed) == ("completed", 5_000_000)
         assert backfill.updated_at - begin == timedelta(seconds=65)
 
@@ -544,7 +548,12 @@ def test_whatever_is_done_to_its_jobs_a_backfill_is_the_sum_of_them(workspace, c
     failing = chance.sample(range(jobs), chance.choice([0, 0, jobs // 3]))
     plan = {"jobs": jobs, "parallel": parallel, "failing_jobs": failing, "job_seconds": chance.choice([3, 7.7])}
     backfill_id = start(workspace, **plan, jobs_after_cancel=chance.randint(0, 3), tables={"a": 1001, "b": 7})
-    acts = [workspace.fail_job, lambda job_id: workspace.slow_job(job_id, chance.uniform(0.1, 9)), workspace.fail_job, workspace.cancel]
+    acts = [
+        workspace.fail_job,
+        lambda job_id: workspace.slow_job(job_id, chance.uniform(0.1, 9)),
+        workspace.fail_job,
+        workspace.cancel,
+    ]
     # Of two seeds, one cancels.
     acts = acts[: 3 + seed % 2]
     percent, rows = 0, 0

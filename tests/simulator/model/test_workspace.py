@@ -186,7 +186,8 @@ class TestAJobThatIsLetTakeLonger:
 
 
 @pytest.mark.parametrize(
-    "change", [lambda workspace, job_id: workspace.fail_job(job_id), lambda workspace, job_id: workspace.slow_job(job_id, 1)]
+    "change",
+    [lambda workspace, job_id: workspace.fail_job(job_id), lambda workspace, job_id: workspace.slow_job(job_id, 1)],
 )
 @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelling", "cancelled"])
 def test_a_job_whose_end_is_settled_stays_as_it_is(workspace, clock, change, status):

@@ -96,7 +96,9 @@ def test_job_that_is_let_take_longer(workspace, clock, subscribe, told):
     clock.move(22)
     assert told() == ["job.queued", "job.queued", "job.succeeded"]
     clock.move(100)
-    assert [(body["job_id"], body["timestamp"]) for body in bodies(workspace)[-1:]] == [(job_id, "2025-03-27T14:22:37Z")]
+    assert [(body["job_id"], body["timestamp"]) for body in bodies(workspace)[-1:]] == [
+        (job_id, "2025-03-27T14:22:37Z")
+    ]
 
 
 def test_job_of_a_backfill_that_is_made_to_fail_comes_before_the_one_that_it_makes_room_for(
