@@ -20,15 +20,15 @@ class PlannedStarts:
 
     def __init__(self, world: Workspace, patch: pytest.MonkeyPatch) -> None:
         self._world = world
-        self._now = world._now
-        self._changes_at = world.changes_at
+        self._now = world.advance
+        self._changes_at = world.next_change_at
         self._planned: list[tuple[datetime, Callable[[], object]]] = []
-        patch.setattr(world, "_now", self._start_what_is_due)
-        patch.setattr(world, "changes_at", self._next_change)
+        patch.setattr(world, "advance", self._start_what_is_due)
+        patch.setattr(world, "next_change_at", self._next_change)
 
     def add(self, at: datetime, start: Callable[[], object]) -> None:
         """Plan a start."""
-        with self._world._lock:
+        with self._world.lock:
             self._planned.append((at, start))
             self._planned.sort(key=lambda planned: planned[0])
 

@@ -55,6 +55,6 @@ def skip_polls(world: Workspace, patch: pytest.MonkeyPatch) -> None:
 
 def polls_until_change(world: Workspace, interval: float) -> int:
     """Return the number, from 1, of the first poll that can return something new."""
-    change = world.changes_at()
+    change = world.next_change_at()
     seconds = MAX_SKIPPED_SECONDS if change is None else (change - datetime.now(UTC)).total_seconds()
     return max(1, math.ceil(seconds / interval))

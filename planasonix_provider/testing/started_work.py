@@ -60,7 +60,7 @@ class StartedWork:
 
 def started_work(world: Workspace) -> list[StartedWork]:
     """Return everything that was started, in order."""
-    return [_from_workspace(work, world) for work in world.started()]
+    return [_from_workspace(work, world) for work in world.started_work()]
 
 
 def _from_workspace(work: Work, world: Workspace) -> StartedWork:

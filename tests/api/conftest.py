@@ -37,7 +37,7 @@ def _server() -> Iterator[Simulator]:
 def server(_server: Simulator) -> Simulator:
     """A simulator whose connections may have several active syncs."""
     _server.reset()
-    _server.world.configure(conflict="allowed")
+    _server.workspace.configure(conflict="allowed")
     return _server
 
 

@@ -79,7 +79,7 @@ def test_a_server_sees_an_id_as_one_segment(server: Simulator, client: Client, g
         client.get_job(given)
     with pytest.raises(PlanasonixNotFoundError, match="no job"):
         client.cancel_job(given)
-    server.world.add_connection(given)
+    server.workspace.add_connection(given)
     started = client.trigger_sync(given)
     assert started.connection_id == given
     assert [(seen.method, seen.path) for seen in server.requests[-3:]] == [

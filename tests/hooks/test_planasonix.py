@@ -53,8 +53,8 @@ def server(_server: Simulator) -> Simulator:
 
 def rotate(server: Simulator, connect: Connect) -> None:
     """Replace the API key of the server, and that of the Airflow connection."""
-    server.world.keys.revoke(KEY)
-    server.world.keys.add("plnx_test_rotated")
+    server.workspace.keys.revoke(KEY)
+    server.workspace.keys.add("plnx_test_rotated")
     connect(host=server.url, password="plnx_test_rotated")
 
 
@@ -246,7 +246,7 @@ class TestConnection:
 
     def test_a_key_that_is_refused_is_not_tried_twice(self, hook: PlanasonixHook, server: Simulator) -> None:
         list(hook.list_jobs())
-        server.world.keys.revoke(KEY)
+        server.workspace.keys.revoke(KEY)
         with pytest.raises(PlanasonixAuthenticationError):
             list(hook.list_jobs())
         assert [request.status for request in server.requests] == [200, 401]
@@ -270,7 +270,7 @@ def verdict(conn_id: str) -> tuple[bool, str]:
 
 
 def test_a_refusal_names_the_airflow_connection_whose_key_it_is(connect: Connect, server: Simulator) -> None:
-    server.world.keys.revoke(KEY)
+    server.workspace.keys.revoke(KEY)
     with (
         PlanasonixHook(connect(host=server.url)) as hook,
         pytest.raises(
@@ -356,7 +356,7 @@ class TestTheTestButton:
         assert words in message
 
     def test_a_key_that_is_not_known(self, connect: Connect, server: Simulator) -> None:
-        server.world.keys.revoke(KEY)
+        server.workspace.keys.revoke(KEY)
         works, message = verdict(connect(host=server.url))
         assert not works
         assert "401 Unauthorized (unauthorized: " in message

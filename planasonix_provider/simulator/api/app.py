@@ -29,7 +29,7 @@ from planasonix_provider.simulator.api.faults import Faults
 from planasonix_provider.simulator.api.middleware import HeaderMiddleware, PathId
 from planasonix_provider.simulator.api.pipeline import PipelineRoute, RequestPipeline
 from planasonix_provider.simulator.api.rate_limit import PerKeyRateLimit
-from planasonix_provider.simulator.api.responses import json_response, read_body, refusal
+from planasonix_provider.simulator.api.responses import api_error_response, json_response, read_body
 from planasonix_provider.simulator.api.webhook_routes import WebhookRoutes
 from planasonix_provider.simulator.control.control_routes import ControlRoutes
 from planasonix_provider.simulator.model.api_errors import ApiError
@@ -37,7 +37,7 @@ from planasonix_provider.simulator.model.paging import BackfillQuery, JobQuery
 from planasonix_provider.simulator.model.request_bodies import SyncRequestBody
 from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
 from planasonix_provider.simulator.model.workspace import Workspace
-from planasonix_provider.simulator.web.router import site
+from planasonix_provider.simulator.web.router import web_router
 
 _DOCUMENT = files("planasonix_provider.simulator") / "openapi.yaml"
 
@@ -59,8 +59,8 @@ class ApiRoutes:
     :param world: what they show and change.
     """
 
-    def __init__(self, world: Workspace) -> None:
-        self._world = world
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
         self.router = router = APIRouter(prefix=PREFIX, route_class=PipelineRoute, redirect_slashes=False)
         router.add_api_route("/connections/{connection_id}/sync", self.trigger_sync, methods=["POST"])
         router.add_api_route("/connections/{connection_id}/backfill", self.trigger_backfill, methods=["POST"])
@@ -70,27 +70,27 @@ class ApiRoutes:
         router.add_api_route("/jobs/{job_id}", self.get_job, methods=["GET"])
         router.add_api_route("/jobs/{job_id}/results", self.get_job_results, methods=["GET"])
         router.add_api_route("/jobs/{job_id}/cancel", self.cancel_job, methods=["POST"])
-        WebhookRoutes(world.webhooks, router)
+        WebhookRoutes(workspace.webhooks, router)
         router.add_api_route("/openapi.yaml", self.get_openapi, methods=["GET"])
 
     async def trigger_sync(self, connection_id: PathId, request: Request) -> Response:
         """Start a sync."""
         body = await read_body(request, SyncRequestBody)
         key = request.headers.get("idempotency-key")
-        job = self._world.start_sync(connection_id, body, idempotency_key=key)
+        job = self._workspace.start_sync(connection_id, body, idempotency_key=key)
         return json_response(SyncEnvelope(data=SyncStarted(job=job)), 202, include={"data": {"job": _JOB_STARTED}})
 
     async def trigger_backfill(self, connection_id: PathId, request: Request) -> Response:
         """Start a backfill."""
         body = await read_body(request, BackfillRequestBody)
         key = request.headers.get("idempotency-key")
-        backfill = self._world.start_backfill(connection_id, body, idempotency_key=key)
+        backfill = self._workspace.start_backfill(connection_id, body, idempotency_key=key)
         reply = BackfillStartEnvelope(data=BackfillStarted(backfill=backfill))
         return json_response(reply, 202, include={"data": {"backfill": _BACKFILL_STARTED}})
 
     async def list_backfills(self, query: Annotated[BackfillQuery, Query()]) -> Response:
         """List backfills, newest first."""
-        backfills, end = self._world.backfill_page(query.wants, limit=query.limit, before=query.before)
+        backfills, end = self._workspace.backfill_page(query.matches, limit=query.limit, before=query.before)
         page = PageInfo(limit=query.limit, cursor=query.cursor_after(end))
         reply = BackfillPage(data=list(backfills), meta=PageMeta(page=page))
         return json_response(reply, include={"data": {"__all__": _BACKFILL_LISTED}, "meta": True})
@@ -98,29 +98,29 @@ class ApiRoutes:
     async def get_backfill(self, backfill_id: PathId) -> Response:
         """Look at a backfill."""
         return json_response(
-            BackfillEnvelope(data=self._world.backfill(backfill_id)), include={"data": self._shown(_BACKFILL_SHOWN)}
+            BackfillEnvelope(data=self._workspace.backfill(backfill_id)), include={"data": self._shown(_BACKFILL_SHOWN)}
         )
 
     def _shown(self, fields: set[str]) -> set[str]:
-        return {*fields, "metadata"} if self._world.settings.show_metadata else fields
+        return {*fields, "metadata"} if self._workspace.settings.show_metadata else fields
 
     async def list_jobs(self, query: Annotated[JobQuery, Query()]) -> Response:
         """List jobs, newest first."""
-        jobs, end = self._world.job_page(query.wants, limit=query.limit, before=query.before, status=query.status)
+        jobs, end = self._workspace.job_page(query.matches, limit=query.limit, before=query.before, status=query.status)
         page = PageInfo(limit=query.limit, cursor=query.cursor_after(end))
         return json_response(JobPage(data=list(jobs), meta=PageMeta(page=page)))
 
     async def get_job(self, job_id: PathId) -> Response:
         """Look at a job."""
-        return json_response(JobEnvelope(data=self._world.job(job_id)), include={"data": self._shown(_JOB_SHOWN)})
+        return json_response(JobEnvelope(data=self._workspace.job(job_id)), include={"data": self._shown(_JOB_SHOWN)})
 
     async def get_job_results(self, job_id: PathId) -> Response:
         """Look at what a job loaded."""
-        return json_response(JobResultsEnvelope(data=self._world.results(job_id)))
+        return json_response(JobResultsEnvelope(data=self._workspace.results(job_id)))
 
     async def cancel_job(self, job_id: PathId) -> Response:
         """Request a job's end."""
-        return json_response(JobEnvelope(data=self._world.cancel(job_id)), include={"data": _JOB_CANCELLED})
+        return json_response(JobEnvelope(data=self._workspace.cancel(job_id)), include={"data": _JOB_CANCELLED})
 
     async def get_openapi(self) -> Response:
         """Show what describes these routes."""
@@ -128,10 +128,10 @@ class ApiRoutes:
 
 
 def create_app(
-    world: Workspace,
+    workspace: Workspace,
     *,
     faults: Faults | None = None,
-    limits: PerKeyRateLimit | None = None,
+    rate_limit: PerKeyRateLimit | None = None,
     airflow_url: str | None = None,
     allowed_hosts: Collection[str] = (),
 ) -> FastAPI:
@@ -142,17 +142,17 @@ def create_app(
     :param limits: how many requests a key has; by default 1,200 a minute.
     :param airflow_url: where the pages of Airflow 3 are, for links to the tasks that started things; none by default.
     :param allowed_hosts: the names that it answers to, besides ``localhost`` and IP addresses; none by default.
-    :return: the app. Its ``state.gate`` holds the parts.
+    :return: the app. Its ``state.pipeline`` holds the parts.
     :raises ValueError: if ``airflow_url`` is not the address of web pages.
     """
     app = FastAPI(title="Planasonix simulator", openapi_url=None, redirect_slashes=False)
-    app.state.gate = gate = RequestPipeline(world, faults or Faults(), limits or PerKeyRateLimit(world.clock))
-    routers = (ApiRoutes(world).router, ControlRoutes(gate).router, site(gate, airflow_url))
+    app.state.pipeline = gate = RequestPipeline(workspace, faults or Faults(), rate_limit or PerKeyRateLimit(workspace.clock))
+    routers = (ApiRoutes(workspace).router, ControlRoutes(gate).router, web_router(gate, airflow_url))
     for router in routers:
         app.include_router(router)
     # Not the app's own list: from some version on, FastAPI keeps whole routers there.
     app.state.routes = [route for router in routers for route in router.routes]
-    app.add_middleware(HeaderMiddleware, world=world, allowed_hosts=allowed_hosts)
+    app.add_middleware(HeaderMiddleware, workspace=workspace, allowed_hosts=allowed_hosts)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(ApiError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse)
@@ -161,7 +161,7 @@ def create_app(
 
 async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError | RequestValidationError)  # noqa: S101 - tells mypy what it was registered for
-    return refusal(error)
+    return api_error_response(error)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
@@ -172,9 +172,9 @@ async def _no_route(request: Request, error: Exception) -> Response:
     message = f"{path} does not take {request.method}" if is_known else f"no route {path}"
 
     async def refuse(_: Request) -> Response:
-        return refusal(ApiError(code, message))
+        return api_error_response(ApiError(code, message))
 
-    gate: RequestPipeline = request.app.state.gate
+    gate: RequestPipeline = request.app.state.pipeline
     response = await (gate.serve("unknown", request, refuse) if path.startswith(f"{PREFIX}/") else refuse(request))
     if is_known:
         response.headers["Allow"] = ", ".join(_methods(request))

@@ -15,7 +15,7 @@ from planasonix_provider.simulator.control.control_commands import (
     PlanCommand,
     settings_of,
 )
-from planasonix_provider.simulator.web.forms import Form, Typed, parts, send
+from planasonix_provider.simulator.web.forms import Form, FormValues, split_list, submit_form
 from planasonix_provider.simulator.web.render import page
 
 #: What was done, by the word for it in the page's address.
@@ -52,50 +52,50 @@ class ControlPage:
     async def plan(self, request: Request) -> Response:
         """Plan what the next syncs of a connection do."""
 
-        def plan(typed: Typed) -> str:
-            PlanCommand.model_validate(_with_times(typed)).carry_out(self._gate)
+        def plan(typed: FormValues) -> str:
+            PlanCommand.model_validate(_with_times(typed)).execute(self._gate)
             return "/steer?done=planned"
 
-        return await send(request, "plan", plan, self._page)
+        return await submit_form(request, "plan", plan, self._page)
 
     async def plan_backfill(self, request: Request) -> Response:
         """Plan what the next backfills of a connection do."""
 
-        def plan(typed: Typed) -> str:
+        def plan(typed: FormValues) -> str:
             given = _with_times(typed)
             if "failing_jobs" in given:
-                given["failing_jobs"] = parts(given["failing_jobs"])
-            PlanBackfillCommand.model_validate(given).carry_out(self._gate)
+                given["failing_jobs"] = split_list(given["failing_jobs"])
+            PlanBackfillCommand.model_validate(given).execute(self._gate)
             return "/steer?done=planned"
 
-        return await send(request, "backfill_plan", plan, self._page)
+        return await submit_form(request, "backfill_plan", plan, self._page)
 
     async def add_fault(self, request: Request) -> Response:
         """Order a failure."""
 
-        def order(typed: Typed) -> str:
+        def order(typed: FormValues) -> str:
             self._gate.faults.add(Fault.model_validate(_with_times(typed)))
             return "/steer?done=ordered"
 
-        return await send(request, "fault", order, self._page)
+        return await submit_form(request, "fault", order, self._page)
 
     async def clear_faults(self, request: Request) -> Response:
         """Forget all failures that were ordered."""
 
-        def clear(_: Typed) -> str:
+        def clear(_: FormValues) -> str:
             self._gate.faults.clear()
             return "/steer?done=cleared"
 
-        return await send(request, "clear", clear, self._page)
+        return await submit_form(request, "clear", clear, self._page)
 
     async def configure(self, request: Request) -> Response:
         """Change settings."""
 
-        def configure(typed: Typed) -> str:
-            ConfigureCommand.model_validate(typed).carry_out(self._gate)
+        def configure(typed: FormValues) -> str:
+            ConfigureCommand.model_validate(typed).execute(self._gate)
             return "/steer?done=set"
 
-        return await send(request, "settings", configure, self._page)
+        return await submit_form(request, "settings", configure, self._page)
 
     def _page(self, form: Form, status: int = 200, done: str | None = None) -> Response:
         return page(
@@ -103,15 +103,15 @@ class ControlPage:
             status,
             form=form,
             done=done,
-            connections=self._gate.world.connections,
-            default_plan=self._gate.world.default_plan,
-            faults=self._gate.faults.left(),
+            connections=self._gate.workspace.connections,
+            default_plan=self._gate.workspace.default_plan,
+            faults=self._gate.faults.pending(),
             routes=("*", *SCOPE_BY_ROUTE),
             settings=settings_of(self._gate),
         )
 
 
-def _with_times(typed: Typed) -> dict[str, Any]:
+def _with_times(typed: FormValues) -> dict[str, Any]:
     """Let a checked box stand for all that follow."""
     given: dict[str, Any] = dict(typed)
     if given.pop("always", None):

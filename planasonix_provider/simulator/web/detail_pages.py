@@ -8,8 +8,8 @@ from planasonix_provider.api.states import BACKFILL_OVER, JOB_OVER
 from planasonix_provider.simulator.api.middleware import PathId
 from planasonix_provider.simulator.api.pipeline import RequestPipeline
 from planasonix_provider.simulator.control.control_commands import FailJobCommand, SlowJobCommand
-from planasonix_provider.simulator.web.forms import Form, Typed, send
-from planasonix_provider.simulator.web.render import elsewhere, page, segment
+from planasonix_provider.simulator.web.forms import Form, FormValues, submit_form
+from planasonix_provider.simulator.web.render import page, path_segment, redirect
 from planasonix_provider.simulator.web.views import JobRow, JobView, TaskReference, as_json
 
 #: How many jobs of a backfill a page lists.
@@ -26,7 +26,7 @@ class DetailPages:
 
     def __init__(self, gate: RequestPipeline, airflow_url: str | None, router: APIRouter) -> None:
         self._gate = gate
-        self._world = gate.world
+        self._world = gate.workspace
         self._airflow_url = airflow_url
         router.add_api_route("/jobs/{job_id}", self.job, methods=["GET"])
         router.add_api_route("/jobs/{job_id}/cancel", self.cancel_job, methods=["POST"])
@@ -41,7 +41,7 @@ class DetailPages:
 
     async def cancel_job(self, job_id: PathId) -> Response:
         """Request a job's end."""
-        return elsewhere(f"/jobs/{segment(self._world.cancel(job_id).id)}")
+        return redirect(f"/jobs/{path_segment(self._world.cancel(job_id).id)}")
 
     async def fail_job(self, job_id: PathId, request: Request) -> Response:
         """Make a job fail."""
@@ -62,7 +62,7 @@ class DetailPages:
             "backfill",
             backfill=backfill,
             is_over=backfill.status in BACKFILL_OVER,
-            jobs=[JobRow.of(self._world.sight(job_id)) for job_id in reversed(ids[first:last])],
+            jobs=[JobRow.of(self._world.job_snapshot(job_id)) for job_id in reversed(ids[first:last])],
             first=first,
             last=last,
             made=len(ids),
@@ -73,23 +73,23 @@ class DetailPages:
     async def cancel_backfill(self, backfill_id: PathId) -> Response:
         """Request the end of all jobs of a backfill, which is how the API ends one."""
         for job_id in self._world.backfill(backfill_id).job_ids or []:
-            job, now, _ = self._world.sight(job_id)
+            job, now, _ = self._world.job_snapshot(job_id)
             if job.status_at(now) not in JOB_OVER:
                 self._world.cancel(job_id)
-        return elsewhere(f"/backfills/{segment(backfill_id)}")
+        return redirect(f"/backfills/{path_segment(backfill_id)}")
 
     async def _change_job(
         self, job_id: str, request: Request, name: str, kind: type[FailJobCommand] | type[SlowJobCommand]
     ) -> Response:
         """Carry out a form that changes what becomes of a job."""
 
-        def change(typed: Typed) -> str:
-            return f"/jobs/{segment(kind.model_validate(typed).carry_out(self._gate, job_id).id)}"
+        def change(typed: FormValues) -> str:
+            return f"/jobs/{path_segment(kind.model_validate(typed).execute(self._gate, job_id).id)}"
 
-        return await send(request, name, change, lambda form, status: self._job_page(job_id, form, status))
+        return await submit_form(request, name, change, lambda form, status: self._job_page(job_id, form, status))
 
     def _job_page(self, job_id: str, form: Form, status: int = 200) -> Response:
-        view = JobView.of(self._world.sight(job_id))
+        view = JobView.of(self._world.job_snapshot(job_id))
         metadata = view.job.metadata
         task = TaskReference.of(metadata, self._airflow_url)
         return page("job", status, view=view, job=view.job, form=form, task=task, metadata=as_json(metadata))
