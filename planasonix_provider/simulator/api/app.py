@@ -146,7 +146,9 @@ def create_app(
     :raises ValueError: if ``airflow_url`` is not the address of web pages.
     """
     app = FastAPI(title="Planasonix simulator", openapi_url=None, redirect_slashes=False)
-    app.state.pipeline = gate = RequestPipeline(workspace, faults or Faults(), rate_limit or PerKeyRateLimit(workspace.clock))
+    app.state.pipeline = gate = RequestPipeline(
+        workspace, faults or Faults(), rate_limit or PerKeyRateLimit(workspace.clock)
+    )
     routers = (ApiRoutes(workspace).router, ControlRoutes(gate).router, web_router(gate, airflow_url))
     for router in routers:
         app.include_router(router)
