@@ -1,4 +1,4 @@
-"""Tasks whose parameters are checked: when the DAG is parsed where that is possible, else before any request."""
+"""Validates the parameters of a task: literals when the DAG is parsed, templates before the first request."""
 
 from __future__ import annotations
 
@@ -11,23 +11,20 @@ from jinja2 import UndefinedError
 
 from planasonix_provider import validators
 
-#: The template variables that a run without a logical date does not have.
-DATED = re.compile(r"'((prev_)?data_interval_(start|end)(_success)?|logical_date|[dt]s(_nodash)?(_with_tz)?)'")
+#: The template variables that a run without a logical date lacks.
+DATE_VARIABLES = re.compile(r"'((prev_)?data_interval_(start|end)(_success)?|logical_date|[dt]s(_nodash)?(_with_tz)?)'")
 
 
 class ValidatedParameters:
-    """What an operator or a sensor inherits besides Airflow's base."""
+    """Mixin for operators and sensors."""
 
-    #: How each parameter is checked, and put into its final form, when the task runs.
+    #: The function that validates and converts each parameter.
     checks: ClassVar[Mapping[str, validators.Check]]
-    #: The parameters that are true or false, and no templates.
+    #: The boolean parameters, which cannot be templates.
     flags: ClassVar[tuple[str, ...]] = ()
 
     def validate_literals(self) -> None:
-        """Refuse what makes no sense, as far as it is known when the DAG is parsed: the last line of ``__init__``.
-
-        :raises ValueError: if a parameter without a template makes no sense.
-        """
+        """Raise ``ValueError`` if a parameter without a template is invalid. Call it at the end of ``__init__``."""
         for name in self.flags:
             validators.flag(name, getattr(self, name))
         for name, check in self.checks.items():
@@ -36,16 +33,14 @@ class ValidatedParameters:
         self.validate_combination()
 
     def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
-        """Render the templates, as Airflow asks for; not called for a mapped task.
+        """Render the templates; fail without a retry if one needs the logical date of a run that has none.
 
-        :param context: the task's context, from Airflow.
-        :param jinja_env: the environment to render in; default: the DAG's.
-        :raises AirflowFailException: if a template uses the logical date, or the data interval, of a run without one.
+        Airflow does not call this for a mapped task.
         """
         try:
             super().render_template_fields(context, jinja_env)  # type: ignore[misc]  # Airflow's base is beside this one
         except UndefinedError as error:
-            missing = DATED.search(str(error))
+            missing = DATE_VARIABLES.search(str(error))
             if not missing or context["dag_run"].logical_date is not None:
                 raise
             raise AirflowFailException(
@@ -54,19 +49,13 @@ class ValidatedParameters:
             ) from None
 
     def validate_rendered(self) -> None:
-        """Check what the templates gave, and put each parameter into its final form: the first line of ``execute``.
-
-        :raises AirflowFailException: if a parameter makes no sense.
-        """
+        """Replace each parameter by its converted value; fail without a retry if one is invalid."""
         try:
             for name, check in self.checks.items():
                 setattr(self, name, check(name, getattr(self, name)))
             self.validate_combination()
-        except ValueError as refusal:
-            raise AirflowFailException(str(refusal)) from None
+        except ValueError as error:
+            raise AirflowFailException(str(error)) from None
 
     def validate_combination(self) -> None:
-        """Check what only makes sense or not beside other parameters; there may be templates among them.
-
-        :raises ValueError: if it does not.
-        """
+        """Raise ``ValueError`` if the parameters contradict each other; some may still be templates."""

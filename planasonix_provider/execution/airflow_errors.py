@@ -1,4 +1,4 @@
-"""Tells Airflow how a task of an operator ended."""
+"""Maps errors of Planasonix to those that tell Airflow whether to retry the task."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ from planasonix_provider.api.retry import is_permanent
 
 @contextmanager
 def airflow_errors() -> Iterator[None]:
-    """Let an error of Planasonix fail the task, and end its retries where no retry can help.
-
-    :raises AirflowFailException: for what was sent and is wrong or may not be sent, and where a retry could do twice
-        what may have been done once.
-    """
+    """Fail the task without a retry if a retry cannot help, or might duplicate work."""
     try:
         yield
     except PlanasonixError as error:

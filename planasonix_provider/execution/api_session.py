@@ -91,8 +91,8 @@ class ApiSession:
     @property
     def _clock_skew(self) -> timedelta | None:
         """By how much the server's clock is ahead; ``None`` before its first response."""
-        account = self.hook.settings.client_config
-        return rate_limiter_for(account.base_url, account.api_key).skew
+        config = self.hook.settings.client_config
+        return rate_limiter_for(config.base_url, config.api_key).skew
 
     @property
     def has_no_contact(self) -> bool:

@@ -51,7 +51,7 @@ class OnKillHandler:
         self._ti = ti
         self._log = log
         #: How to reach the API; ``None`` before anything can have been started.
-        self.account: ClientConfig | None = None
+        self.client_config: ClientConfig | None = None
         #: What to cancel, if its id is known.
         self.target: WorkTarget | None = None
         # What identifies the work of a start whose response is still to come.
@@ -178,7 +178,7 @@ class OnKillHandler:
         """Cancel the work of a task that runs inside ``airflow dags test``. No later try will."""
         self._is_finished = self._is_interrupted_by_ctrl_c = True
         self._cause = "The task was interrupted by Ctrl-C."
-        if self.account is None or not (self.target or self._criteria):
+        if self.client_config is None or not (self.target or self._criteria):
             return
         if self.cancels_work:
             name = self.target.name if self.target else "what was started"
@@ -188,11 +188,11 @@ class OnKillHandler:
     def _read_key_again(self) -> None:
         """Read the Airflow connection: the API key may have been rotated since the last poll."""
         with suppress(Exception), PlanasonixHook(self._options.planasonix_conn_id) as hook:
-            self.account = hook.settings.client_config
+            self.client_config = hook.settings.client_config
 
     def _cancel_work(self, seconds: float) -> None:
         target, criteria = self.target, self._criteria
-        if self.account is None or not (target or criteria):
+        if self.client_config is None or not (target or criteria):
             return
         name = capitalize(target.name) if target else f"What was started on connection {self._lost.connection_id}"
         hint = self._manual_cancel_hint(target)
@@ -202,7 +202,7 @@ class OnKillHandler:
             return
         self.has_cancelled = True
         try:
-            work = self._find_and_cancel(self.account, seconds)
+            work = self._find_and_cancel(self.client_config, seconds)
         except Exception as error:
             if not self._is_finished and _is_worth_a_retry(error):
                 # After the signal handler, there may be more time, and Airflow can be asked for another key.
@@ -224,10 +224,10 @@ class OnKillHandler:
         else:
             self._add_kill_message(f"{name} was asked to cancel.")
 
-    def _find_and_cancel(self, account: ClientConfig, seconds: float) -> Work | None:
+    def _find_and_cancel(self, client_config: ClientConfig, seconds: float) -> Work | None:
         async def cancel_work() -> Work | None:
             # Its own client: the signal may have interrupted a request of the other one.
-            async with client.AsyncClient(account.with_short_timeouts(), ON_KILL) as own:
+            async with client.AsyncClient(client_config.with_short_timeouts(), ON_KILL) as own:
                 target, job_ids = self.target, self.job_ids
                 if target is None and self._criteria:
                     # The start has had no response yet.

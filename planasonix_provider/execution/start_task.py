@@ -124,7 +124,7 @@ class StartTask:
 
     def _run(self, deadline: datetime | None, *, has_had_contact: bool = False) -> dict[str, Any]:
         with self._open_session(deadline, has_had_contact=has_had_contact) as session:
-            self._on_kill.account = session.hook.settings.client_config
+            self._on_kill.client_config = session.hook.settings.client_config
             work, is_new = self._submit_or_reconnect(session)
             self._on_kill.track_work(work)
             self._update_summary(session, work.id, work)
@@ -222,7 +222,7 @@ class StartTask:
         """Send one request of a wait, and store what a kill and the task's button need of the response."""
         response = session.poll(request)
         # The key may have been rotated meanwhile, and a kill needs the new one.
-        self._on_kill.account = session.hook.settings.client_config
+        self._on_kill.client_config = session.hook.settings.client_config
         if isinstance(response, (Job, Backfill)):
             self.summary.work = response
         if isinstance(response, Backfill):

@@ -88,7 +88,7 @@ class Submission:
                 work = found
             finally:
                 # The key may have been rotated meanwhile, and a kill needs the new one.
-                self._on_kill.account = self._hook.settings.client_config
+                self._on_kill.client_config = self._hook.settings.client_config
             self._on_kill.track_work(work)
             return work
         tried = f"{last_error.message} (Tried {MAX_SENDS} times, and looked for a {record.kind} each time.)"

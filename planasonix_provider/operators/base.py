@@ -1,4 +1,4 @@
-"""What the operators that start Planasonix work have in common: their parameters, and how Airflow runs them."""
+"""The base of the operators that start work in Planasonix."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from planasonix_provider import configuration, start_parameters, validators
 from planasonix_provider.links.planasonix import PlanasonixJobLink
 from planasonix_provider.validated import ValidatedParameters
 
-# What talks to the API is imported where a task runs, and not here: a DAG file is parsed again and again, and
-# pydantic's models and httpx cost more than all the rest of it.
+# DAG files are parsed again and again, and pydantic's models and httpx are slow to import. So everything that calls the
+# API is imported when a task runs.
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -29,39 +29,37 @@ if TYPE_CHECKING:
 
 
 class PlanasonixStartOperator(ValidatedParameters, BaseOperator):
-    """Base of the operators that start Planasonix work; a subclass says what it starts.
+    """Base of the operators that start work in Planasonix.
 
     :param connection_id: Planasonix's connection. (templated)
     :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
         (templated)
     :param priority: ``low``, ``normal`` or ``high``; default: the API's choice. (templated)
-    :param metadata: what Planasonix's run history is to show and filter by, as a JSON object. The task's own
-        ``dag_id``, ``task_id``, ``run_id``, ``try_number`` and ``map_index`` are sent with it; a key of yours wins over
-        one of these. (templated)
+    :param metadata: a JSON object that Planasonix's run history shows and filters by. The task's ``dag_id``,
+        ``task_id``, ``run_id``, ``try_number`` and ``map_index`` are added; your own keys take precedence. (templated)
     :param wait_for_completion: whether to wait until the work is over; default yes. If not, the task succeeds once the
         work is started.
     :param deferrable: whether to wait in the triggerer, which takes no worker slot; default: Airflow's setting
         ``[operators] default_deferrable``.
     :param poll_interval: the seconds between two polls, at least 0.5; default: Airflow's setting
         ``[planasonix] poll_interval``, which is 10. (templated)
-    :param timeout: for how long to wait, in seconds or as a ``timedelta``; default: as long as ``execution_timeout``
+    :param timeout: how long to wait, in seconds or as a ``timedelta``; default: as long as ``execution_timeout``
         allows, if that is set. (templated)
-    :param on_conflict: what to do where Planasonix refuses the start since another sync of the connection runs (409):
-        ``fail`` (default), ``attach`` (wait for that one, and never cancel it), ``wait`` (until it is over, then start)
-        or ``skip`` the task. (templated)
+    :param on_conflict: what to do if Planasonix refuses the start because the connection is already syncing (409):
+        ``fail`` (default), ``attach`` to the running sync and never cancel it, ``wait`` until it is over and then
+        start, or ``skip`` the task. (templated)
     :param on_cancelled: what to do if a person cancels the job or the backfill in Planasonix: ``retry`` (default) lets
         Airflow's retries start it again, ``fail`` fails the task without a retry. After a kill or a timeout, when the
         task cancels its own work, a retry always starts it again. (templated)
-    :param cancel_on_kill: whether to cancel the work when the task is killed, on a worker or deferred, or out of time;
-        default yes.
-    :param ignore_empty_tables: whether to send no asset event for a table that was loaded with no row; default no. For
-        a table of Planasonix's among ``outlets``, an event is sent if the results name it, and through an
-        ``AssetAlias`` for every table that they name.
-    :raises ValueError: when the DAG is parsed, if a parameter without a template makes no sense.
+    :param cancel_on_kill: whether to cancel the work when the task is killed, on a worker or deferred, or reaches its
+        timeout; default yes.
+    :param ignore_empty_tables: whether to send no asset event for a table that got no rows; default no. A table among
+        ``outlets`` gets an event if the results name it; through an ``AssetAlias``, every table that they name does.
+    :raises ValueError: when the DAG is parsed, if a parameter without a template is invalid.
     """
 
-    #: What kind of work it is; the XCom with its id is named after it.
-    starts: ClassVar[Literal["job", "backfill"]]
+    #: The kind of work; the XCom with its id is named after it.
+    kind: ClassVar[Literal["job", "backfill"]]
     checks: ClassVar[Mapping[str, validators.Check]] = {
         "connection_id": validators.identifier,
         "planasonix_conn_id": validators.text,
@@ -126,6 +124,9 @@ class PlanasonixStartOperator(ValidatedParameters, BaseOperator):
 
         A retry that continues work with other values logs a warning.
         """
+
+    def _metadata(self, attempt: Attempt) -> dict[str, Any]:
+        return {**attempt.metadata, **(self.metadata or {}), **attempt.mark}
 
     def window(self) -> tuple[datetime, datetime] | None:
         """Return the start and end of a backfill, or ``None``."""
@@ -198,7 +199,7 @@ class PlanasonixStartOperator(ValidatedParameters, BaseOperator):
         from planasonix_provider.execution.options import StartOptions
 
         return StartOptions(
-            kind=self.starts,
+            kind=self.kind,
             connection_id=self.connection_id,
             planasonix_conn_id=self.planasonix_conn_id,
             poll_interval=validators.poll_interval("poll_interval", self.poll_interval),

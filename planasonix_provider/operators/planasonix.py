@@ -1,4 +1,4 @@
-"""Operators that start Planasonix work, one that ends it, and one that has others told of it."""
+"""Operators that sync, backfill, cancel, and subscribe webhooks."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class PlanasonixSyncOperator(PlanasonixStartOperator):
-    """Starts an incremental sync of a connection, waits for it, and accounts for it.
+    """Starts an incremental sync of a connection, waits for it, and returns its result.
 
-    Reference: "Trigger a sync job". The XComs ``job_id`` and ``job_url`` are there the moment that the job is; the
-    return value is a plain dict with the job, its times and metrics, the tables that it loaded, and its warnings.
+    Reference: "Trigger a sync job". The XComs ``job_id`` and ``job_url`` are set as soon as the job exists. The return
+    value is a plain dict with the job, its times and metrics, the tables that it loaded, and its warnings.
 
     .. code-block:: python
 
@@ -47,7 +47,7 @@ class PlanasonixSyncOperator(PlanasonixStartOperator):
     All other parameters are those of :class:`~planasonix_provider.operators.base.PlanasonixStartOperator`.
     """
 
-    starts = "job"
+    kind = "job"
     checks: ClassVar[Mapping[str, validators.Check]] = {
         **PlanasonixStartOperator.checks,
         **start_parameters.checks_of("sync"),
@@ -60,33 +60,25 @@ class PlanasonixSyncOperator(PlanasonixStartOperator):
         self.validate_literals()
 
     def load_parameters(self) -> dict[str, Any]:
-        """Say what decides what is loaded.
-
-        :return: the parameters, in their final form.
-        """
+        """Return the parameters that decide which data is loaded."""
         return {"connection_id": self.connection_id, "pipeline_id": self.pipeline_id}
 
     def submit_job(self, hook: PlanasonixHook, attempt: Attempt) -> Job:
-        """Start the sync.
-
-        :param hook: calls the API.
-        :param attempt: the try that is running.
-        :return: the job.
-        """
+        """Start the sync."""
         return hook.trigger_sync(
             self.connection_id,
             pipeline_id=self.pipeline_id,
             priority=cast("Priority | None", self.priority),
-            metadata={**attempt.metadata, **(self.metadata or {}), **attempt.mark},
+            metadata=self._metadata(attempt),
             idempotency_key=attempt.idempotency_key,
         )
 
 
 class PlanasonixBackfillOperator(PlanasonixStartOperator):
-    """Starts a historical load of a window of time, waits for it, and accounts for all of its jobs.
+    """Loads a window of the past, waits for all jobs of the backfill, and returns their results.
 
-    Reference: "Trigger a backfill". The XCom ``backfill_id`` is there the moment that the backfill is; the return value
-    is a plain dict with the backfill, the rows that it loaded, its jobs and tables, and their warnings.
+    Reference: "Trigger a backfill". The XCom ``backfill_id`` is set as soon as the backfill exists. The return value is
+    a plain dict with the backfill, the rows that it loaded, its jobs and tables, and their warnings.
 
     .. code-block:: python
 
@@ -99,16 +91,15 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
             deferrable=True,
         )
 
-    :param start_at: where the window begins, as a ``datetime`` or as ISO 8601 text; one without an offset is UTC.
-        (templated)
-    :param end_at: where the window ends, itself not in it; as ``start_at``. (templated)
+    :param start_at: the start of the window, a ``datetime`` or an ISO 8601 text; UTC if it has no offset. (templated)
+    :param end_at: the end of the window, not included; as ``start_at``. (templated)
     :param tables: the names of the tables to load; default: all of them. (templated)
 
     All other parameters are those of :class:`~planasonix_provider.operators.base.PlanasonixStartOperator`. Planasonix
-    cannot cancel a backfill, so its jobs are cancelled, and those that it makes meanwhile, until it is over.
+    cannot cancel a backfill, so its jobs are cancelled, also those that it makes meanwhile, until it is over.
     """
 
-    starts = "backfill"
+    kind = "backfill"
     checks: ClassVar[Mapping[str, validators.Check]] = {
         **PlanasonixStartOperator.checks,
         **start_parameters.checks_of("backfill"),
@@ -130,34 +121,20 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
         self.validate_literals()
 
     def validate_combination(self) -> None:
-        """Refuse a window that ends before it begins.
-
-        :raises ValueError: if it does.
-        """
+        """Raise ``ValueError`` if the window ends before it begins."""
         if not (validators.is_templated(self.start_at) or validators.is_templated(self.end_at)):
             validators.window(self.start_at, self.end_at)
 
     def load_parameters(self) -> dict[str, Any]:
-        """Say what decides what is loaded.
-
-        :return: the parameters, in their final form.
-        """
+        """Return the parameters that decide which data is loaded."""
         return {"connection_id": self.connection_id, "window": self.window(), "tables": sorted(self.tables or ())}
 
     def window(self) -> tuple[datetime, datetime]:
-        """Say which window of time is loaded.
-
-        :return: where it begins and ends.
-        """
+        """Return the start and end of the window."""
         return validators.utc("start_at", self.start_at), validators.utc("end_at", self.end_at)
 
     def submit_job(self, hook: PlanasonixHook, attempt: Attempt) -> Backfill:
-        """Start the backfill.
-
-        :param hook: calls the API.
-        :param attempt: the try that is running.
-        :return: the backfill.
-        """
+        """Start the backfill."""
         if (end := validators.utc("end_at", self.end_at)) > utcnow():
             self.log.warning(
                 "end_at is in the future (%s): what comes after now cannot be loaded yet.", format_time(end)
@@ -168,7 +145,7 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
             end_at=end,
             tables=self.tables,
             priority=cast("Priority | None", self.priority),
-            metadata={**attempt.metadata, **(self.metadata or {}), **attempt.mark},
+            metadata=self._metadata(attempt),
             idempotency_key=attempt.idempotency_key,
         )
 
@@ -176,8 +153,8 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
 class PlanasonixCancelJobOperator(ValidatedParameters, BaseOperator):
     """Cancels a job, or all jobs of a backfill, and waits until it is over.
 
-    Reference: "Cancel a running job". What is over already is left as it is, and the task succeeds. The return value is
-    a plain dict with the job or the backfill.
+    Reference: "Cancel a running job". If the job is over already, the task succeeds. The return value is a plain dict
+    with the job or the backfill.
 
     .. code-block:: python
 
@@ -187,21 +164,21 @@ class PlanasonixCancelJobOperator(ValidatedParameters, BaseOperator):
         ).as_teardown(setups=start)
         start >> wait >> stop
 
-    As a teardown task, it runs if the wait fails, too, and the DAG run fails with the wait. A last task with
-    ``trigger_rule="one_failed"`` would make that DAG run succeed.
+    A teardown task also runs if the wait fails, and the DAG run then fails. With a last task that has
+    ``trigger_rule="one_failed"``, the DAG run would succeed.
 
     :param job_id: the job. (templated)
-    :param backfill_id: instead of a job, the backfill whose jobs are cancelled, those that it makes meanwhile, too.
+    :param backfill_id: instead of a job, the backfill whose jobs are cancelled, also those that it makes meanwhile.
         (templated)
     :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
         (templated)
     :param wait_for_completion: whether to wait until it is over; default yes. If not, the task succeeds once the cancel
-        is asked for.
+        was requested.
     :param poll_interval: the seconds between two polls, at least 0.5; default: Airflow's setting
         ``[planasonix] poll_interval``, which is 10. (templated)
-    :param timeout: for how long to wait, in seconds or as a ``timedelta``; default: as long as ``execution_timeout``
+    :param timeout: how long to wait, in seconds or as a ``timedelta``; default: as long as ``execution_timeout``
         allows, if that is set. (templated)
-    :raises ValueError: when the DAG is parsed, if a parameter without a template makes no sense, or if not one of
+    :raises ValueError: when the DAG is parsed, if a parameter without a template is invalid, or unless exactly one of
         ``job_id`` and ``backfill_id`` is given.
     """
 
@@ -239,10 +216,7 @@ class PlanasonixCancelJobOperator(ValidatedParameters, BaseOperator):
         self.validate_literals()
 
     def validate_combination(self) -> None:
-        """Refuse what is neither about a job nor about a backfill, or about both.
-
-        :raises ValueError: if it is.
-        """
+        """Raise ``ValueError`` unless exactly one of ``job_id`` and ``backfill_id`` is given."""
         if (self.job_id is None) == (self.backfill_id is None):
             raise ValueError(
                 f"job_id, backfill_id: got {self.job_id!r} and {self.backfill_id!r}, allowed is one of the two."
@@ -250,12 +224,12 @@ class PlanasonixCancelJobOperator(ValidatedParameters, BaseOperator):
             )
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Cancel, and wait unless told otherwise.
+        """Cancel the work, and wait until it is over unless ``wait_for_completion`` is false.
 
         :param context: the task's context, from Airflow.
-        :return: an account of the job or backfill in JSON types; see :mod:`planasonix_provider.waiting.report`.
-        :raises AirflowFailException: for what no retry can mend: bad parameters, a 400, a 403 or a 404.
-        :raises PlanasonixError: of another kind, for what a retry can.
+        :return: the job or backfill in JSON types; see :mod:`planasonix_provider.waiting.report`.
+        :raises AirflowFailException: for errors that no retry can mend: invalid parameters, a 400, a 403 or a 404.
+        :raises PlanasonixError: for all other errors.
         """
         from planasonix_provider.execution.cancel_task import CancelTask
 
@@ -264,20 +238,19 @@ class PlanasonixCancelJobOperator(ValidatedParameters, BaseOperator):
         return self._road.run()
 
     def on_kill(self) -> None:
-        """Wait no longer; what was asked to cancel goes on ending."""
+        """Stop waiting; the cancel continues in Planasonix."""
         if self._road:
             self._road.is_killed = True
 
 
 class PlanasonixWebhookOperator(ValidatedParameters, BaseOperator):
-    """Sees to it that a URL is subscribed to events, and that the secret its deliveries are signed with is kept.
+    """Subscribes a URL to events, and stores the secret that signs the deliveries.
 
-    Reference: "Webhooks". It may run as often as you like: what is as it should be stays, other events are changed, a
-    disabled subscription is enabled, and only where there is none for this url, one is created. The secret goes to
-    ``secret_to`` and nowhere else; where it is not there, as after an answer that was lost, it is rotated. With
-    ``ensure="absent"`` there is none for this url afterwards. The return value is a plain dict: ``webhook_id``,
-    ``url``, ``events``, ``enabled``, ``action`` (``created``, ``updated``, ``deleted`` or ``unchanged``) and
-    ``secret_is_new``.
+    Reference: "Webhooks". The task is idempotent: it creates a webhook only if there is none for this URL, changes its
+    events if they differ, and enables it if it is disabled. The secret goes to ``secret_to`` and nowhere else. If it is
+    not there, as after a lost response, it is rotated. ``ensure="absent"`` deletes the URL's webhook. The return value
+    is a plain dict: ``webhook_id``, ``url``, ``events``, ``enabled``, ``action`` (``created``, ``updated``, ``deleted``
+    or ``unchanged``) and ``secret_is_new``.
 
     .. code-block:: python
 
@@ -288,19 +261,19 @@ class PlanasonixWebhookOperator(ValidatedParameters, BaseOperator):
             secret_to="variable:planasonix_webhook_secret",
         )
 
-    :param url: where deliveries go: https, or http to this very machine. It tells one subscription from another: with
-        another url, another one is created, and the old one stays. (templated)
-    :param events: the events, as ``job.succeeded``. The set is open: one that this version does not know is a warning
-        in the log. (templated)
+    :param url: where deliveries go: https, or http to this machine. It identifies the webhook: for another URL,
+        another webhook is created, and the old one stays. (templated)
+    :param events: the events, such as ``job.succeeded``. An event that this version does not know is sent, with a
+        warning in the log. (templated)
     :param secret_to: where the secret goes: ``variable:NAME``, ``connection:CONN_ID`` (not from a task of Airflow 3),
-        ``file:/absolute/path`` on the worker, or a function that takes it. A function cannot be asked what it has:
-        where no earlier run of this task noted that it was handed this webhook's secret, and in each retry, the secret
-        is rotated and the function gets the new one. (templated)
-    :param ensure: ``present``, or ``absent``, where ``events`` and ``secret_to`` are not needed; default ``present``.
+        ``file:/absolute/path`` on the worker, or a function that takes it. The task cannot know whether a function has
+        stored the secret. So the secret is rotated, and the function is called, in each retry, and unless an earlier
+        run of this task has noted that it handed this webhook's secret over. (templated)
+    :param ensure: ``present``, or ``absent``, which needs no ``events`` and ``secret_to``; default ``present``.
         (templated)
     :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
         (templated)
-    :raises ValueError: when the DAG is parsed, if a parameter without a template makes no sense.
+    :raises ValueError: when the DAG is parsed, if a parameter without a template is invalid.
     """
 
     checks: ClassVar[Mapping[str, validators.Check]] = {
@@ -331,26 +304,23 @@ class PlanasonixWebhookOperator(ValidatedParameters, BaseOperator):
         self.planasonix_conn_id = planasonix_conn_id
         self.validate_literals()
         if callable(secret_to):
-            # Airflow shows a task's parameters, and what is in a function's repr is not for all eyes.
+            # Airflow shows a task's parameters, and a function's repr may contain secrets.
             self.secret_to = secret_store(secret_to)
 
     def validate_combination(self) -> None:
-        """Refuse a subscription to nothing, or one whose secret would go nowhere.
-
-        :raises ValueError: if it is.
-        """
+        """Raise ``ValueError`` if ``ensure="present"`` lacks ``events`` or ``secret_to``."""
         if self.ensure == "present":
             for name in ("events", "secret_to"):
                 if getattr(self, name) is None:
                     raise ValueError(f"{name}: got None, which is allowed only with ensure='absent'.")
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """See to the subscription.
+        """Create, update or delete the webhook.
 
         :param context: the task's context, from Airflow.
-        :return: the subscription and what was done, in JSON types.
-        :raises AirflowFailException: for what no retry can mend: bad parameters, a 400, a 403 or a 404.
-        :raises PlanasonixError: of another kind, for what a retry can.
+        :return: the webhook and the action, in JSON types.
+        :raises AirflowFailException: for errors that no retry can mend: invalid parameters, a 400, a 403 or a 404.
+        :raises PlanasonixError: for all other errors.
         """
         from planasonix_provider.execution.webhook_task import ensure_absent, ensure_present
 

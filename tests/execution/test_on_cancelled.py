@@ -36,7 +36,7 @@ class TestATryWhoseWorkAPersonCancels:
         assert isinstance(run.error, AirflowFailException)
         assert str(run.error).startswith(FIRST_WORDS)
         assert f"{one.id} was cancelled before it was done." in str(run.error)
-        assert getattr(run.error, f"{make().starts}_id") == one.id  # type: ignore[attr-defined]
+        assert getattr(run.error, f"{make().kind}_id") == one.id  # type: ignore[attr-defined]
 
     def test_leaves_it_to_the_retries_by_default(self, make: Make, simulator: Simulator, deferrable: bool) -> None:
         take(simulator, 60)

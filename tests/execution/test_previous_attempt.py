@@ -57,7 +57,7 @@ class TestARetry:
             f"{one.id}, which try 1 has started, still runs: this try goes on with it." in line
             for line in run.log.lines
         )
-        assert run.xcoms[f"{make().starts}_id"] == one.id
+        assert run.xcoms[f"{make().kind}_id"] == one.id
 
     def test_takes_over_what_has_succeeded(self, make: Make, simulator: Simulator) -> None:
         take(simulator, 0)
@@ -122,7 +122,7 @@ class TestARetry:
         simulator.workspace.configure(conflict="allowed")
         notes: dict[str, Any] = {}
         dies(make, "while it waited", notes)
-        simulator.fail("status", route=f"get_{make().starts}", status=404)
+        simulator.fail("status", route=f"get_{make().kind}", status=404)
         run = drive(make, notes, try_number=2)
         (one,) = started(simulator)
         assert id_of(run) == one.id
@@ -133,7 +133,7 @@ class TestARetry:
         take(simulator, 0)
         notes: dict[str, Any] = {}
         dies(make, "while it waited", notes)
-        simulator.fail("status", route=f"get_{make().starts}", status=404, times=3)
+        simulator.fail("status", route=f"get_{make().kind}", status=404, times=3)
         run = drive(lambda: make(deferrable=deferrable), notes, try_number=2)
         assert run.error is None
         assert id_of(run) == started(simulator)[1].id
