@@ -1,4 +1,4 @@
-"""The shell where Airflow has no ``airflow planasonix``: ``python -m planasonix_provider``."""
+"""``python -m planasonix_provider``: the command line for Airflow versions without ``airflow planasonix``."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from planasonix_provider.cli.exit_codes import SIGNALLED
-from planasonix_provider.cli.parser import parser
+from planasonix_provider.cli.exit_codes import EXIT_SIGNAL
+from planasonix_provider.cli.parser import new_parser
 from planasonix_provider.waiting.cli_hints import PROGRAM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    :param arguments: the command line; by default this process's own.
+    :param arguments: the command line; default: that of this process.
     :return: the exit code, see :mod:`planasonix_provider.cli.exit_codes`.
     """
-    options = parser().parse_args(arguments)
+    options = new_parser().parse_args(arguments)
     try:
-        return _perform(options)
+        return _run(options)
     except KeyboardInterrupt:
-        # Before there was anything to be interrupted: to import Airflow takes seconds.
-        return SIGNALLED + signal.SIGINT
+        # The import of Airflow takes seconds; nothing has been sent yet.
+        return EXIT_SIGNAL + signal.SIGINT
 
 
-def _perform(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
     with warnings.catch_warnings():
-        with _quietly():
+        with _silence_imports():
             from planasonix_provider.cli.runner import run_command
         return run_command(options.act, options, program=PROGRAM)
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Spare the user what Airflow has to say of its own parts while it is imported; warnings, until the end."""
+def _silence_imports() -> Iterator[None]:
+    """Hide Airflow's messages during its import, and warnings until the end."""
     logging.disable(logging.INFO)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-        # Airflow 2 sets filters of its own when it is imported, which would go first.
+        # Airflow 2 adds its own filters, which would take precedence, when it is imported.
         import airflow  # noqa: F401
 
         warnings.simplefilter("ignore")

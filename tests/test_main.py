@@ -30,7 +30,7 @@ def test_ctrl_c_while_airflow_is_imported_ends_it(monkeypatch: pytest.MonkeyPatc
     def interrupt(options: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(__main__, "_perform", interrupt)
+    monkeypatch.setattr(__main__, "_run", interrupt)
     assert __main__.main(["ping"]) == 130
 
 

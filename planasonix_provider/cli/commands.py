@@ -1,6 +1,6 @@
-"""The commands of the shell, written once: Airflow's parser and that of ``python -m`` are both made of them.
+"""The table of commands, from which Airflow's parser and that of ``python -m planasonix_provider`` are built.
 
-Light on purpose: Airflow imports this at each ``airflow …``, whatever the command.
+It imports little, because Airflow imports it at every ``airflow …`` command.
 """
 
 from __future__ import annotations
@@ -18,44 +18,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Option:
-    """What a command can be told.
-
-    :param flags: its names; one without dashes stands for its place.
-    :param help: what it means.
-    :param how: what else argparse's ``add_argument`` is to know, and Airflow's ``Arg`` takes.
-    """
+    """An option or an argument. ``keywords`` go to argparse's ``add_argument`` and to Airflow's ``Arg``."""
 
     flags: tuple[str, ...]
     help: str
-    how: Mapping[str, Any] = field(default_factory=dict)
+    keywords: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Command:
-    """Something to do.
-
-    :param name: what is typed.
-    :param help: what it does, in a line.
-    :param act: the function that does it, as ``module.function`` below :mod:`planasonix_provider.cli`.
-    :param options: what it can be told, besides what every command can.
-    :param more: what else there is to know.
-    """
+    """A command. ``function`` is ``module.function`` below :mod:`planasonix_provider.cli`."""
 
     name: str
     help: str
-    act: str
+    function: str
     options: tuple[Option, ...] = ()
-    more: str = ""
+    epilog: str = ""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Commands that belong together.
-
-    :param name: what is typed.
-    :param help: what they are about.
-    :param commands: the commands.
-    """
+    """A group of commands."""
 
     name: str
     help: str
@@ -63,13 +46,7 @@ class Group:
 
 
 def option(*flags: str, help: str, **how: Any) -> Option:  # noqa: A002 - argparse's name
-    """Write an option as argparse has it.
-
-    :param flags: its names.
-    :param help: what it means.
-    :param how: further arguments of ``add_argument``.
-    :return: the option.
-    """
+    """Return an option, with the arguments of argparse's ``add_argument``."""
     return Option(flags, help, how)
 
 
@@ -97,15 +74,14 @@ _WEBHOOK = option("webhook_id", help="the id of the webhook")
 
 _IDEMPOTENCY_KEY = option(
     "--idempotency-key",
-    help="names this start, so that it can be sent again after one that may or may not have arrived (default: a "
-    "new key)",
+    help="identifies this start, so that it can be repeated safely after an unknown outcome (default: a new key)",
     metavar="KEY",
 )
 
 
-def _start(kind: StartKind) -> tuple[Option, ...]:
+def _start_options(kind: StartKind) -> tuple[Option, ...]:
     """Return the options of a command that starts work."""
-    return (_CONNECTION, *map(_start_option, parameters_of(kind)), _IDEMPOTENCY_KEY, *_WAIT_FOR_OURS)
+    return (_CONNECTION, *map(_start_option, parameters_of(kind)), _IDEMPOTENCY_KEY, *_START_WAIT_OPTIONS)
 
 
 def _start_option(parameter: StartParameter) -> Option:
@@ -119,10 +95,10 @@ def _start_option(parameter: StartParameter) -> Option:
     return option(f"--{parameter.name.replace('_', '-')}", help=parameter.help, **how)
 
 
-def _waiting(default: str) -> tuple[Option, ...]:
+def _wait_options(default: str) -> tuple[Option, ...]:
     return (
         option("-w", "--wait", help="wait until it is over", action="store_true"),
-        option("--timeout", help="how many seconds to wait at the most (default: without end)", metavar="SECONDS"),
+        option("--timeout", help="the maximum wait in seconds (default: no limit)", metavar="SECONDS"),
         option(
             "--poll-interval",
             help="the seconds between two polls, at least 0.5 (default: 5)",
@@ -131,7 +107,7 @@ def _waiting(default: str) -> tuple[Option, ...]:
         ),
         option(
             "--on-interrupt",
-            help="what Ctrl-C or a SIGTERM does while waiting: ask (where nobody can be asked: leave), cancel, leave "
+            help="what Ctrl-C or a SIGTERM does while waiting: ask (leave without a terminal), cancel, leave "
             f"(default: {default})",
             metavar="WHAT",
             choices=("ask", "cancel", "leave"),
@@ -140,18 +116,18 @@ def _waiting(default: str) -> tuple[Option, ...]:
     )
 
 
-_WAIT_FOR_OTHERS = _waiting("leave")
-_WAIT_FOR_OURS = (
-    *_waiting("ask"),
+_WAIT_OPTIONS = _wait_options("leave")
+_START_WAIT_OPTIONS = (
+    *_wait_options("ask"),
     option(
         "--on-timeout",
-        help="what to do when the time is up: leave it running, or cancel (default: leave)",
+        help="what happens at the timeout: leave it running, or cancel (default: leave)",
         metavar="WHAT",
         choices=("leave", "cancel"),
         default="leave",
     ),
 )
-_WAIT_FOR_THE_END = _WAIT_FOR_OTHERS[:3]
+_CANCEL_WAIT_OPTIONS = _WAIT_OPTIONS[:3]
 
 
 def _limit(things: str) -> Option:
@@ -162,8 +138,7 @@ def _limit(things: str) -> Option:
 
 _SECRET_TO = option(
     "--secret-to",
-    help="where the signing secret is kept, which is never shown: variable:NAME, connection:CONN_ID or "
-    "file:/absolute/path",
+    help="where to store the signing secret, never shown: variable:NAME, connection:CONN_ID or file:/absolute/path",
     metavar="PLACE",
     required=True,
 )
@@ -184,7 +159,7 @@ WEBHOOKS = Group(
                 _SECRET_TO,
                 option(
                     "--secret-from",
-                    help="a file that holds a secret of your own, or - for stdin (default: one is made up)",
+                    help="a file that holds your own secret, or - for stdin (default: Planasonix generates one)",
                     metavar="PATH",
                 ),
             ),
@@ -200,7 +175,7 @@ WEBHOOKS = Group(
                 option("--events", help=_EVENTS, metavar="EVENT", action="append"),
                 option(
                     "--enabled",
-                    help="whether anything is delivered",
+                    help="whether deliveries are sent",
                     action=argparse.BooleanOptionalAction,
                     default=None,
                 ),
@@ -236,14 +211,14 @@ SHELL = Group(
             "sync",
             "Start a sync",
             "start.sync",
-            _start("sync"),
+            _start_options("sync"),
         ),
         Command(
             "backfill",
             "Start a historical load of a window of time",
             "start.backfill",
-            _start("backfill"),
-            more="Times are ISO 8601; one without an offset is UTC.",
+            _start_options("backfill"),
+            epilog="Times are ISO 8601; one without an offset is UTC.",
         ),
         Command(
             "jobs",
@@ -262,9 +237,9 @@ SHELL = Group(
                 option("--until", help="only jobs created at this time or earlier", metavar="TIME"),
                 _limit("jobs"),
             ),
-            more="Times are ISO 8601; one without an offset is UTC.",
+            epilog="Times are ISO 8601; one without an offset is UTC.",
         ),
-        Command("job", "Show a job, or wait for it", "jobs.job", (_JOB, *_WAIT_FOR_OTHERS)),
+        Command("job", "Show a job, or wait for it", "jobs.job", (_JOB, *_WAIT_OPTIONS)),
         Command("results", "Show what a job loaded", "jobs.results", (_JOB,)),
         Command(
             "cancel",
@@ -274,11 +249,11 @@ SHELL = Group(
                 option("id", help="the id of the job, or with --backfill of the backfill", metavar="ID"),
                 option(
                     "--backfill",
-                    help="ID is that of a backfill: its jobs are cancelled and, with --wait, those that it makes "
-                    "meanwhile",
+                    help="ID is that of a backfill: its jobs are cancelled and, with --wait, the jobs that it "
+                    "creates later",
                     action="store_true",
                 ),
-                *_WAIT_FOR_THE_END,
+                *_CANCEL_WAIT_OPTIONS,
             ),
         ),
         Command(
@@ -291,7 +266,7 @@ SHELL = Group(
                 _limit("backfills"),
             ),
         ),
-        Command("backfill-status", "Show a backfill, or wait for it", "jobs.backfill", (_BACKFILL, *_WAIT_FOR_OTHERS)),
+        Command("backfill-status", "Show a backfill, or wait for it", "jobs.backfill", (_BACKFILL, *_WAIT_OPTIONS)),
         WEBHOOKS,
         Command("ping", "Try the Airflow connection to Planasonix", "jobs.ping"),
         Command("openapi", "Print the OpenAPI document of Planasonix, as YAML", "jobs.openapi"),
@@ -300,41 +275,34 @@ SHELL = Group(
 
 
 def options_of(command: Command) -> Iterable[Option]:
-    """Say all that a command can be told.
-
-    :param command: the command.
-    :return: its own options, and those that every command has.
-    """
+    """Return a command's own options and the common ones."""
     return (*command.options, CONN_ID, OUTPUT)
 
 
 def get_planasonix_cli_commands() -> list[CLICommand]:
-    """Describe the commands to Airflow, from 3.2 on; the provider info names this function.
-
-    :return: the group ``planasonix``.
-    """
-    return [_for_airflow(SHELL)]
+    """Return the commands for Airflow 3.2 and later, which finds this function in the provider info."""
+    return [_airflow_command(SHELL)]
 
 
-def _for_airflow(command: Command | Group) -> CLICommand:
+def _airflow_command(command: Command | Group) -> CLICommand:
     from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
 
     if isinstance(command, Group):
-        return GroupCommand(command.name, command.help, [_for_airflow(one) for one in command.commands])
+        return GroupCommand(command.name, command.help, [_airflow_command(one) for one in command.commands])
     return ActionCommand(
         name=command.name,
         help=command.help,
-        func=_acting(command.act),
-        args=[Arg(option.flags, help=option.help, **option.how) for option in options_of(command)],
-        epilog=command.more or None,
+        func=_runner(command.function),
+        args=[Arg(option.flags, help=option.help, **option.keywords) for option in options_of(command)],
+        epilog=command.epilog or None,
     )
 
 
-def _acting(act: str) -> Callable[[argparse.Namespace], None]:
+def _runner(act: str) -> Callable[[argparse.Namespace], None]:
     def run(arguments: argparse.Namespace) -> None:
         from planasonix_provider.cli.runner import run_command
 
-        # Airflow does not look at what a command returns.
+        # Airflow ignores the return value of a command.
         raise SystemExit(run_command(act, arguments, program=f"airflow {SHELL.name}"))
 
     return run

@@ -1,4 +1,4 @@
-"""The exit codes of the shell."""
+"""The exit codes of the command line."""
 
 from __future__ import annotations
 
@@ -11,38 +11,34 @@ from planasonix_provider.api.errors import (
     PlanasonixTimeoutError,
 )
 
-#: What was asked is done; with ``--wait``, the work has succeeded.
+#: The command succeeded; with ``--wait``, so did the job or the backfill.
 EXIT_OK = 0
-#: Planasonix refused, or could not be reached, or Airflow's connection is wrong.
-REFUSED = 1
-#: The command line makes no sense.
-MISUSED = 2
-#: The work that was waited for has failed.
-WORK_FAILED = 3
-#: The work that was waited for was cancelled.
-WORK_CANCELLED = 4
-#: The work was not over in time.
-OUT_OF_TIME = 5
-#: Nobody knows whether the work was started, or what became of it: look before you start it again.
-LOST_TRACK = 6
-#: To which the number of a signal is added, as shells do: 130 for Ctrl-C, 143 for a SIGTERM.
-SIGNALLED = 128
-#: Nobody reads the answer any more; what the shell says of a process that a pipe has ended.
-BROKEN_PIPE = SIGNALLED + 13
+#: Planasonix refused the request or was unreachable, or the Airflow connection is invalid.
+EXIT_ERROR = 1
+#: The command line is invalid.
+EXIT_USAGE = 2
+#: With ``--wait``: the job or the backfill failed.
+EXIT_FAILED = 3
+#: With ``--wait``: the job or the backfill was cancelled.
+EXIT_CANCELLED = 4
+#: The timeout passed first.
+EXIT_TIMEOUT = 5
+#: It is unknown whether something was started, or how it ended. Check before starting it again.
+EXIT_UNKNOWN = 6
+#: Plus the number of the signal, as in shells: 130 for Ctrl-C, 143 for SIGTERM.
+EXIT_SIGNAL = 128
+#: The reader of a pipe is gone; shells report the same for SIGPIPE.
+EXIT_BROKEN_PIPE = EXIT_SIGNAL + 13
 
 _CODES: dict[type[PlanasonixError], int] = {
-    PlanasonixJobFailedError: WORK_FAILED,
-    PlanasonixJobCancelledError: WORK_CANCELLED,
-    PlanasonixTimeoutError: OUT_OF_TIME,
-    PlanasonixLostTrackError: LOST_TRACK,
-    PlanasonixOutageError: LOST_TRACK,
+    PlanasonixJobFailedError: EXIT_FAILED,
+    PlanasonixJobCancelledError: EXIT_CANCELLED,
+    PlanasonixTimeoutError: EXIT_TIMEOUT,
+    PlanasonixLostTrackError: EXIT_UNKNOWN,
+    PlanasonixOutageError: EXIT_UNKNOWN,
 }
 
 
-def code_of(error: PlanasonixError) -> int:
-    """Say with which code a command ends.
-
-    :param error: what it ends with.
-    :return: the exit code.
-    """
-    return _CODES.get(type(error), REFUSED)
+def exit_code(error: PlanasonixError) -> int:
+    """Return the exit code for an error."""
+    return _CODES.get(type(error), EXIT_ERROR)

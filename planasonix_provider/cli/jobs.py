@@ -1,4 +1,4 @@
-"""The commands that look at jobs and backfills, and the one that cancels them."""
+"""The commands that show, list and cancel jobs and backfills."""
 
 from __future__ import annotations
 
@@ -12,139 +12,127 @@ from pydantic import BaseModel
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixNotFoundError
 from planasonix_provider.api.states import JOB_OVER
 from planasonix_provider.cli import argument_types
-from planasonix_provider.cli.exit_codes import REFUSED
+from planasonix_provider.cli.exit_codes import EXIT_ERROR
 from planasonix_provider.cli.output import CommandResult
 from planasonix_provider.cli.runner import CommandContext
-from planasonix_provider.cli.waiting import cancel_and_wait, times, wait_and_account
+from planasonix_provider.cli.waiting import cancel_and_wait, wait_for_result, wait_times
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget
 
-#: How an id of each kind begins in the reference. Ids are opaque, so this is good for a hint and nothing else.
-JOB, BACKFILL = ("job_", "bf_")
+#: The prefixes of ids in the API reference. Ids are opaque, so they serve only for a hint.
+JOB_PREFIX, BACKFILL_PREFIX = ("job_", "bf_")
 
 _JOB_COLUMNS = ("id", "status", "type", "connection_id", "created_at")
 _BACKFILL_COLUMNS = ("id", "status", "progress_percent", "connection_id", "start_at", "end_at", "created_at")
 
 
-def plain(model: BaseModel) -> dict[str, Any]:
-    """Write a model in JSON types.
-
-    :param model: what the API has sent.
-    :return: all that it has sent, also what this version does not know.
-    """
+def to_json(model: BaseModel) -> dict[str, Any]:
+    """Return a model in JSON types, with fields that this version does not know."""
     return model.model_dump(mode="json", exclude_unset=True)
 
 
 @contextmanager
-def explaining_kind(stage: CommandContext, given: str, wanted: str, *command: str) -> Iterator[None]:
-    """Add the right command to a 404 for an id that looks like one of the other kind.
-
-    :param stage: what the command acts with.
-    :param given: the id that was typed.
-    :param wanted: how an id of the kind begins that the command takes: :data:`JOB` or :data:`BACKFILL`.
-    :param command: the command for the other kind.
-    """
+def hint_at_other_kind(context: CommandContext, given: str, wanted: str, *command: str) -> Iterator[None]:
+    """Add a hint to a 404 if the id looks like one of the other kind, with the command for that kind."""
     try:
         yield
     except PlanasonixNotFoundError as error:
-        other, kind = (BACKFILL, "backfill") if wanted == JOB else (JOB, "job")
+        other, kind = (BACKFILL_PREFIX, "backfill") if wanted == JOB_PREFIX else (JOB_PREFIX, "job")
         if given.startswith(other):
-            error.with_message(f"{error.message} {given} looks like the id of a {kind}: {stage.hint(*command, given)}")
+            error.with_message(
+                f"{error.message} {given} looks like the id of a {kind}: {context.hint(*command, given)}"
+            )
         raise
 
 
-def listed(stage: CommandContext, models: Iterator[BaseModel], *columns: str) -> CommandResult:
-    """Answer with a list.
-
-    :param stage: what the command acts with.
-    :param models: what the API sends.
-    :param columns: what a table of it shows.
-    :return: the answer, of as many as ``--limit`` says.
-    """
-    limit = stage.options.limit
-    rows = [plain(model) for model in islice(models, limit)]
+def list_result(context: CommandContext, models: Iterator[BaseModel], *columns: str) -> CommandResult:
+    """Return at most ``--limit`` objects as a list."""
+    limit = context.options.limit
+    rows = [to_json(model) for model in islice(models, limit)]
     if len(rows) == limit:
-        stage.screen.say(f"Listed the newest, {limit} at the most: a higher --limit may list more.")
+        context.terminal.print(f"Listed the newest {limit}: a higher --limit may list more.")
     return CommandResult(rows, columns)
 
 
-def jobs(stage: CommandContext) -> CommandResult:
+def jobs(context: CommandContext) -> CommandResult:
     """List jobs."""
-    options = stage.options
-    found = stage.hook.list_jobs(
+    options = context.options
+    found = context.hook.list_jobs(
         connection_id=options.connection_id,
         pipeline_id=options.pipeline_id,
         type=options.type,
         status=options.status,
-        since=argument_types.moment("--since", options.since),
-        until=argument_types.moment("--until", options.until),
-        limit=argument_types.how_many("--limit", options.limit),
+        since=argument_types.timestamp("--since", options.since),
+        until=argument_types.timestamp("--until", options.until),
+        limit=argument_types.limit("--limit", options.limit),
     )
-    return listed(stage, found, *_JOB_COLUMNS)
+    return list_result(context, found, *_JOB_COLUMNS)
 
 
-def job(stage: CommandContext) -> CommandResult:
+def job(context: CommandContext) -> CommandResult:
     """Show a job, or wait for it."""
-    times(stage)
-    with explaining_kind(stage, stage.options.job_id, JOB, "backfill-status"):
-        found = stage.hook.get_job(stage.options.job_id)
-    return wait_and_account(stage, found) if stage.options.wait else CommandResult(plain(found))
+    wait_times(context)
+    with hint_at_other_kind(context, context.options.job_id, JOB_PREFIX, "backfill-status"):
+        found = context.hook.get_job(context.options.job_id)
+    return wait_for_result(context, found) if context.options.wait else CommandResult(to_json(found))
 
 
-def results(stage: CommandContext) -> CommandResult:
+def results(context: CommandContext) -> CommandResult:
     """Show what a job loaded."""
-    job_id = stage.options.job_id
-    wait = stage.hint("job", job_id, "--wait")
+    job_id = context.options.job_id
+    wait = context.hint("job", job_id, "--wait")
     try:
-        with explaining_kind(stage, job_id, JOB, "backfill-status"):
-            found = stage.hook.get_job_results(job_id)
+        with hint_at_other_kind(context, job_id, JOB_PREFIX, "backfill-status"):
+            found = context.hook.get_job_results(job_id)
     except PlanasonixConflictError as conflict:
         conflict.with_message(f"Job {job_id} has no results yet: {conflict.message} To wait until it is over: {wait}")
         raise
     if found.status not in JOB_OVER:
-        stage.screen.warn(
+        context.terminal.warn(
             f"Job {job_id} is {found.status}, and these are its results so far. To wait until it is over: {wait}"
         )
-    return CommandResult(plain(found))
+    return CommandResult(to_json(found))
 
 
-def cancel(stage: CommandContext) -> CommandResult:
+def cancel(context: CommandContext) -> CommandResult:
     """Cancel a job, or the jobs of a backfill."""
-    if stage.options.backfill:
-        backfill_id = argument_types.identifier("backfill_id", stage.options.id)
+    if context.options.backfill:
+        backfill_id = argument_types.identifier("backfill_id", context.options.id)
         return cancel_and_wait(
-            stage, BackfillTarget(backfill_id), explaining_kind(stage, backfill_id, BACKFILL, "cancel")
+            context, BackfillTarget(backfill_id), hint_at_other_kind(context, backfill_id, BACKFILL_PREFIX, "cancel")
         )
-    job_id = argument_types.identifier("job_id", stage.options.id)
-    return cancel_and_wait(stage, JobTarget(job_id), explaining_kind(stage, job_id, JOB, "cancel", "--backfill"))
+    job_id = argument_types.identifier("job_id", context.options.id)
+    return cancel_and_wait(
+        context, JobTarget(job_id), hint_at_other_kind(context, job_id, JOB_PREFIX, "cancel", "--backfill")
+    )
 
 
-def backfills(stage: CommandContext) -> CommandResult:
+def backfills(context: CommandContext) -> CommandResult:
     """List backfills."""
-    options = stage.options
-    found = stage.hook.list_backfills(
+    options = context.options
+    found = context.hook.list_backfills(
         connection_id=options.connection_id,
         status=options.status,
-        limit=argument_types.how_many("--limit", options.limit),
+        limit=argument_types.limit("--limit", options.limit),
     )
-    return listed(stage, found, *_BACKFILL_COLUMNS)
+    return list_result(context, found, *_BACKFILL_COLUMNS)
 
 
-def backfill(stage: CommandContext) -> CommandResult:
+def backfill(context: CommandContext) -> CommandResult:
     """Show a backfill, or wait for it."""
-    times(stage)
-    with explaining_kind(stage, stage.options.backfill_id, BACKFILL, "job"):
-        found = stage.hook.get_backfill(stage.options.backfill_id)
-    return wait_and_account(stage, found) if stage.options.wait else CommandResult(plain(found))
+    wait_times(context)
+    with hint_at_other_kind(context, context.options.backfill_id, BACKFILL_PREFIX, "job"):
+        found = context.hook.get_backfill(context.options.backfill_id)
+    return wait_for_result(context, found) if context.options.wait else CommandResult(to_json(found))
 
 
-def ping(stage: CommandContext) -> CommandResult:
-    """Try Airflow's connection."""
-    works, words = stage.hook.test_connection()
+def ping(context: CommandContext) -> CommandResult:
+    """Test the Airflow connection."""
+    works, words = context.hook.test_connection()
     if not works:
-        return CommandResult(code=REFUSED, complaint=words)
-    return CommandResult({"conn_id": stage.options.conn_id, "works": True, "message": words})
+        return CommandResult(code=EXIT_ERROR, error=words)
+    return CommandResult({"conn_id": context.options.conn_id, "works": True, "message": words})
 
 
-def openapi(stage: CommandContext) -> CommandResult:
-    """Print the API's own description."""
-    return CommandResult(stage.hook.get_openapi())
+def openapi(context: CommandContext) -> CommandResult:
+    """Print the OpenAPI document."""
+    return CommandResult(context.hook.get_openapi())

@@ -1,4 +1,4 @@
-"""Prints the answer of a command, which is all that goes to stdout."""
+"""Prints the result of a command. Nothing else goes to stdout."""
 
 from __future__ import annotations
 
@@ -20,33 +20,26 @@ from planasonix_provider.cli.terminal import escape_control_chars
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command has to say.
+    """The result of a command.
 
-    :param data: JSON types: an object or a list of them; a text, to be printed as it is; or ``None``.
-    :param columns: of a list, what a table of it shows.
-    :param code: the exit code.
-    :param complaint: why that is not 0.
+    ``data`` is an object or a list of objects in JSON types, a text that is printed as it is, or ``None``. ``columns``
+    are the columns of a list's table, ``error`` explains an exit code other than 0.
     """
 
     data: Any = None
     columns: Sequence[str] = ()
     code: int = EXIT_OK
-    complaint: str | None = None
+    error: str | None = None
 
 
-def show(answer: CommandResult, form: str) -> None:
-    """Print an answer.
-
-    :param answer: the answer.
-    :param form: ``json`` and ``yaml`` print all of it, and numbers as numbers; ``table`` and ``plain`` what a person
-        looks for, ``plain`` without lines.
-    """
+def print_result(answer: CommandResult, form: str) -> None:
+    """Print a result: all of it as ``json`` or ``yaml``, the main fields as ``table`` or ``plain``."""
     data = answer.data
     if isinstance(sys.stdout, TextIOWrapper):
-        # Whatever a terminal cannot show: the id of what was started comes out.
+        # A character that the terminal cannot encode must not hide the id of a started job.
         sys.stdout.reconfigure(errors="backslashreplace")
     if isinstance(data, str):
-        # A file gets every byte; what steers a terminal is of no use to a person.
+        # A file gets every byte; a terminal gets no control characters.
         text = escape_control_chars(data) if sys.stdout.isatty() else data
         sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
     elif data is not None and form == "json":
@@ -54,28 +47,28 @@ def show(answer: CommandResult, form: str) -> None:
     elif data is not None and form == "yaml":
         print(_yaml(data), end="")
     elif data is not None:
-        _show_tables(data, answer.columns, form)
-    # What waits in the buffer until the process ends could not be caught any more when nobody reads it.
+        _print_tables(data, answer.columns, form)
+    # At exit, a broken pipe could no longer be caught.
     sys.stdout.flush()
 
 
 def _json(data: Any) -> str:
-    """Return JSON in which nothing steers a terminal: JSON has an escape for every character."""
+    """Return JSON with escapes for the characters that would control a terminal."""
     text = json.dumps(data, indent=2, ensure_ascii=not _is_unicode())
-    return text if _is_harmless(text) else "".join(map(_escaped, text))
+    return text if _is_printable(text) else "".join(map(_escaped, text))
 
 
 def _escaped(letter: str) -> str:
-    return letter if _is_harmless(letter) else json.dumps(letter)[1:-1]
+    return letter if _is_printable(letter) else json.dumps(letter)[1:-1]
 
 
 def _yaml(data: Any) -> str:
-    """Return YAML in which nothing steers a terminal: it is ASCII if some character could."""
+    """Return YAML, in ASCII if a character would control a terminal."""
     text: str = yaml.dump(data, sort_keys=False, allow_unicode=_is_unicode())
-    return text if _is_harmless(text) else yaml.dump(data, sort_keys=False, allow_unicode=False)
+    return text if _is_printable(text) else yaml.dump(data, sort_keys=False, allow_unicode=False)
 
 
-def _is_harmless(text: str) -> bool:
+def _is_printable(text: str) -> bool:
     return escape_control_chars(text) == text
 
 
@@ -91,8 +84,8 @@ class _Console(AirflowConsole):
         raise BrokenPipeError
 
 
-def _show_tables(data: Any, columns: Sequence[str], form: str) -> None:
-    # No markup: there may be brackets in an error's message.
+def _print_tables(data: Any, columns: Sequence[str], form: str) -> None:
+    # No markup, because error messages may contain brackets.
     console = _Console(markup=False, highlight=False, emoji=False)
     draw = console.print_as_table if form == "table" else console.print_as_plain_table
     if isinstance(data, list):
@@ -107,7 +100,7 @@ def _show_tables(data: Any, columns: Sequence[str], form: str) -> None:
 
 
 def _fields(data: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Give what a table shows of an object line by line: what is in it, and what is in that."""
+    """Yield the rows of an object's table: its fields, and those of nested objects with dotted names."""
     for name, value in data.items():
         if isinstance(value, Mapping):
             yield from _fields(value, f"{before}{name}.")
@@ -126,5 +119,5 @@ def _cell(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list):
         return ", ".join(map(_cell, value))
-    # Of times, the seconds are enough for a person.
+    # Times without fractions of a second.
     return escape_control_chars(re.sub(r"(?<=\d\dT\d\d:\d\d:\d\d)\.\d+(?=Z$)", "", str(value)))

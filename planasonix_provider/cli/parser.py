@@ -10,11 +10,8 @@ from planasonix_provider.cli.commands import SHELL, Command, Group, options_of
 from planasonix_provider.waiting.cli_hints import PROGRAM
 
 
-def parser() -> argparse.ArgumentParser:
-    """Make the parser.
-
-    :return: the parser; what it parses names in ``act`` what is to be done.
-    """
+def new_parser() -> argparse.ArgumentParser:
+    """Return the parser; its result names the function to call in ``function``."""
     made = argparse.ArgumentParser(prog=PROGRAM, description=f"{SHELL.help}.")
     made.add_argument("--version", action="version", version=f"airflow-provider-planasonix {__version__}")
     _add_commands(made, SHELL)
@@ -32,7 +29,7 @@ def _add(commands: Any, command: Command | Group) -> None:
     if isinstance(command, Group):
         _add_commands(made, command)
         return
-    made.epilog = command.more or None
-    made.set_defaults(act=command.act)
+    made.epilog = command.epilog or None
+    made.set_defaults(act=command.function)
     for option in options_of(command):
-        made.add_argument(*option.flags, help=option.help, **option.how)
+        made.add_argument(*option.flags, help=option.help, **option.keywords)

@@ -1,4 +1,4 @@
-"""Runs one command: gives it what it needs, prints its answer, and makes an exit code of how it ended."""
+"""Runs one command, prints its result, and returns its exit code."""
 
 from __future__ import annotations
 
@@ -16,115 +16,95 @@ from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.operations import Operations, operation, paginated_operation
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import RetryPolicy
-from planasonix_provider.cli.exit_codes import BROKEN_PIPE, MISUSED, code_of
-from planasonix_provider.cli.output import CommandResult, show
+from planasonix_provider.cli.exit_codes import EXIT_BROKEN_PIPE, EXIT_USAGE, exit_code
+from planasonix_provider.cli.output import CommandResult, print_result
 from planasonix_provider.cli.signals import Interrupted, SignalHandler
-from planasonix_provider.cli.terminal import Terminal, log_on, redirect_to_devnull
-from planasonix_provider.cli.usage import UsageError, reading
+from planasonix_provider.cli.terminal import Terminal, log_to, redirect_to_devnull
+from planasonix_provider.cli.usage import UsageError, usage_errors
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.waiting.interruptible_sleep import InterruptibleSleep
 
 T = TypeVar("T")
 
-#: Somebody sits there: better an error soon than an answer late.
-QUICK = RetryPolicy(max_tries=4, max_seconds=30.0, respects_rate_limit=False)
+#: A person is waiting: an early error is better than a late result.
+INTERACTIVE_RETRY = RetryPolicy(max_tries=4, max_seconds=30.0, respects_rate_limit=False)
 
 
 class ShellHook(PlanasonixHook):
-    """Calls Planasonix for a person who waits for the answer. What a route refuses was typed: it is a misuse."""
+    """A hook for a person at a terminal: few retries, and invalid arguments are usage errors."""
 
     def send(self, request: Request[T], policy: RetryPolicy | None = None) -> T:
-        """Send a request.
-
-        :param request: one of :mod:`planasonix_provider.api.routes`.
-        :param policy: which failures to try again, and for how long; the default is :data:`QUICK`.
-        :return: what the answer holds.
-        """
-        return super().send(request, policy or QUICK)
+        """Send a request; the default policy is :data:`INTERACTIVE_RETRY`."""
+        return super().send(request, policy or INTERACTIVE_RETRY)
 
 
 for _name, _method in vars(Operations).items():
     if isinstance(_method, (operation, paginated_operation)):
-        setattr(ShellHook, _name, type(_method)(reading()(_method.route)))
+        setattr(ShellHook, _name, type(_method)(usage_errors()(_method.route)))
 
 
 @dataclass(frozen=True)
 class CommandContext:
-    """What a command acts with.
-
-    :param options: what was typed.
-    :param program: how the shell was called, for hints at other commands.
-    :param screen: speaks to the person at the keyboard.
-    :param interrupts: says when that person wants to end.
-    :param rest: sleeps, until then.
-    :param hook: knows the Airflow connection.
-    """
+    """What a command needs. ``program`` is the name of this program in hints."""
 
     options: Namespace
     program: str
-    screen: Terminal
-    interrupts: SignalHandler
-    rest: InterruptibleSleep
+    terminal: Terminal
+    signals: SignalHandler
+    sleeper: InterruptibleSleep
     hook: ShellHook
 
     def hint(self, *words: str) -> str:
-        """Write a command to be typed next.
-
-        :param words: the command, and what it is told.
-        :return: the same with what was told of Airflow's connection, as a shell takes it.
-        """
+        """Return a command for the user to type next, with the same ``--conn-id``, quoted for a shell."""
         conn_id = self.options.conn_id
         own = () if conn_id == PlanasonixHook.default_conn_name else ("--conn-id", conn_id)
         return f"`{self.program} {shlex.join([*words, *own])}`"
 
 
 def run_command(act: str, options: Namespace, *, program: str) -> int:
-    """Do what was typed.
+    """Run one command and return its exit code.
 
-    :param act: which function does it, as ``module.function`` below :mod:`planasonix_provider.cli`.
-    :param options: what was typed.
-    :param program: how the shell was called.
-    :return: the exit code, see :mod:`planasonix_provider.cli.exit_codes`.
+    ``act`` is ``module.function`` below :mod:`planasonix_provider.cli`; ``program`` is the name in hints.
     """
-    screen = Terminal()
-    with log_on(screen), SignalHandler(screen.warn) as interrupts:
+    terminal = Terminal()
+    with log_to(terminal), SignalHandler(terminal.warn) as signals:
         try:
-            answer = _shown(_act(act, options, program, screen, interrupts), options.output)
+            answer = _print(_call(act, options, program, terminal, signals), options.output)
         except Interrupted as interrupt:
-            answer = CommandResult(code=interrupt.code, complaint=interrupt.says)
+            answer = CommandResult(code=interrupt.code, error=interrupt.message)
         except PlanasonixError as error:
-            answer = CommandResult(code=code_of(error), complaint=error.message)
+            answer = CommandResult(code=exit_code(error), error=error.message)
         except UsageError as misuse:
-            answer = CommandResult(code=MISUSED, complaint=str(misuse))
-        if answer.complaint:
-            screen.complain(answer.complaint)
+            answer = CommandResult(code=EXIT_USAGE, error=str(misuse))
+        if answer.error:
+            terminal.print_error(answer.error)
         return answer.code
 
 
-def _act(act: str, options: Namespace, program: str, screen: Terminal, interrupts: SignalHandler) -> CommandResult:
+def _call(act: str, options: Namespace, program: str, terminal: Terminal, signals: SignalHandler) -> CommandResult:
     module, _, function = act.rpartition(".")
     command: Callable[[CommandContext], CommandResult] = getattr(
         import_module(f"planasonix_provider.cli.{module}"), function
     )
-    rest = InterruptibleSleep(interrupts.check)
-    with _connections_of_the_database(), ShellHook(options.conn_id, sleep=rest.sleep) as hook:
-        return command(CommandContext(options, program, screen, interrupts, rest, hook))
+    rest = InterruptibleSleep(signals.check)
+    with _database_connections(), ShellHook(options.conn_id, sleep=rest.sleep) as hook:
+        return command(CommandContext(options, program, terminal, signals, rest, hook))
 
 
-def _shown(answer: CommandResult, form: str) -> CommandResult:
+def _print(answer: CommandResult, form: str) -> CommandResult:
     try:
-        show(answer, form)
+        print_result(answer, form)
     except BrokenPipeError:
         redirect_to_devnull(sys.stdout)
-        return replace(answer, code=BROKEN_PIPE)
+        return replace(answer, code=EXIT_BROKEN_PIPE)
     return answer
 
 
 @contextmanager
-def _connections_of_the_database() -> Iterator[None]:
-    """Let Airflow look for connections and variables in its database, too, as ``airflow connections`` does.
+def _database_connections() -> Iterator[None]:
+    """Let Airflow read connections and Variables from its database, as ``airflow connections`` does.
 
-    Airflow 3 does so only in a process that says that it is one of the server's.
+    Airflow 3 does so only in server processes.
     """
     name = "_AIRFLOW_PROCESS_CONTEXT"
     before = os.environ.get(name)

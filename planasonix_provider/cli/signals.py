@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, at moments when they do no harm."""
+"""Ctrl-C and SIGTERM, deferred while they would lose the id of something that was started."""
 
 from __future__ import annotations
 
@@ -8,44 +8,41 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
-from planasonix_provider.cli.exit_codes import SIGNALLED
+from planasonix_provider.cli.exit_codes import EXIT_SIGNAL
 
 
 class Interrupted(KeyboardInterrupt):
-    """Somebody wants the command to end.
+    """A signal asked the command to end.
 
     :param number: the signal.
-    :param amid: whether that was amid something of which nobody knows now whether it was done.
-    :param says: what there is to say of it.
+    :param in_flight: whether it interrupted a request whose effect is now unknown.
+    :param message: the message for the user.
     """
 
-    def __init__(self, number: int, *, amid: bool = False, says: str = "Interrupted.") -> None:
+    def __init__(self, number: int, *, in_flight: bool = False, message: str = "Interrupted.") -> None:
         super().__init__(number)
         self.number = number
-        self.amid = amid
-        self.says = says
+        self.in_flight = in_flight
+        self.message = message
 
     @property
     def code(self) -> int:
         """The exit code."""
-        return SIGNALLED + self.number
+        return EXIT_SIGNAL + self.number
 
 
 class SignalHandler:
-    """Turns the signals into :class:`Interrupted`, and holds one back where it would lose what has been started.
-
-    :param warn: tells the person at the keyboard that they were heard.
-    """
+    """Raises :class:`Interrupted` for signals, and defers the first one inside of :meth:`deferred`."""
 
     def __init__(self, warn: Callable[[str], object]) -> None:
         self._warn = warn
-        self._holds = self._is_whole = False
-        self._held: int | None = None
+        self._is_deferring = self._is_uninterruptible = False
+        self._pending: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._take)
+            self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -53,31 +50,28 @@ class SignalHandler:
             signal.signal(number, handler)
 
     @contextmanager
-    def deferred(self, until: str, *, whole: bool = False) -> Iterator[None]:
-        """Hold the first signal back during a block; a second one is let through.
+    def deferred(self, until: str, *, uninterruptible: bool = False) -> Iterator[None]:
+        """Defer the first signal during a block; a second one interrupts.
 
-        :param until: what is being waited for.
-        :param whole: whether nothing in the block lets it through, either: not even what waits for another try.
+        :param until: the condition in the message to the user.
+        :param uninterruptible: whether :meth:`check` raises nothing inside of the block, as between two tries.
         """
-        self._holds, self._is_whole, self._until = True, whole, until
+        self._is_deferring, self._is_uninterruptible, self._until = True, uninterruptible, until
         try:
             yield
         finally:
-            self._holds = self._is_whole = False
+            self._is_deferring = self._is_uninterruptible = False
 
     def check(self) -> None:
-        """Let through what was held back: at a moment when nothing is under way.
-
-        :raises Interrupted: if something was.
-        """
-        if self._held is not None and not self._is_whole:
-            number, self._held = self._held, None
+        """Raise the deferred signal, if any. Called when no request is in flight."""
+        if self._pending is not None and not self._is_uninterruptible:
+            number, self._pending = self._pending, None
             raise Interrupted(number)
 
-    def _take(self, number: int, frame: FrameType | None) -> None:
-        if self._holds and self._held is None:
-            self._held = number
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._is_deferring and self._pending is None:
+            self._pending = number
             self._warn(f"Interrupted: ending once {self._until}. Once more ends at once.")
             return
-        self._held = None
-        raise Interrupted(number, amid=self._holds)
+        self._pending = None
+        raise Interrupted(number, in_flight=self._is_deferring)

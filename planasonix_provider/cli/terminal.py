@@ -1,4 +1,4 @@
-"""What is said to whoever sits there, on stderr: lines, a progress bar, a question. Answers go elsewhere."""
+"""Output for a person, on stderr: lines, a progress bar, a confirmation. Results go to stdout."""
 
 from __future__ import annotations
 
@@ -19,26 +19,19 @@ from planasonix_provider.waiting.targets import Snapshot, WaitTarget
 
 
 def escape_control_chars(text: str) -> str:
-    """Take out of a text what would steer the terminal, for it may come from anywhere.
-
-    :param text: what is to be shown.
-    :return: the same, with a mark in the place of each such character.
-    """
+    """Replace characters that would control the terminal: the text may come from anywhere."""
     return "".join(letter if letter.isprintable() or letter in "\n\t" else "�" for letter in text)
 
 
 def redirect_to_devnull(stream: TextIO) -> None:
-    """Let a stream that nobody reads any more swallow the rest: Python would complain once more when it ends.
-
-    :param stream: stdout or stderr.
-    """
+    """Redirect a stream whose reader is gone. Otherwise Python reports the broken pipe again at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
 class _Console(Console):
-    """Goes on where nobody reads any more: what was asked for is done all the same."""
+    """A console that ignores a broken pipe, so that the command still finishes."""
 
     def on_broken_pipe(self) -> None:
         redirect_to_devnull(sys.stderr)
@@ -53,39 +46,35 @@ class Terminal:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether somebody may be looking."""
+        """Whether stderr is a terminal that can show a progress bar."""
         return sys.stderr.isatty() and not self._console.is_dumb_terminal
 
     @property
-    def can_ask(self) -> bool:
-        """Whether somebody can be asked."""
+    def can_confirm(self) -> bool:
+        """Whether a person can answer a question."""
         return sys.stderr.isatty() and sys.stdin.isatty()
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Write a line."""
         self._write(line)
 
     def warn(self, line: str) -> None:
-        """Write a line that deserves attention."""
+        """Write a warning."""
         self._write(line, "yellow")
 
-    def complain(self, line: str) -> None:
-        """Write why the command did not do what was asked, in one line whatever it says."""
+    def print_error(self, line: str) -> None:
+        """Write an error, in one line."""
         self._write(" ".join(line.split()), "red")
 
     def _write(self, line: str, style: str | None = None) -> None:
-        # A line that is cut in two by the width of a terminal is found by no search.
+        # No line breaks at the width of the terminal, so that a search finds the message.
         self._console.print(escape_control_chars(line), style=style, soft_wrap=True)
 
-    def ask(self, question: str) -> bool:
-        """Ask what is answered by yes or no; no is what is meant by anything else.
-
-        :param question: the question, with what can be answered.
-        :return: whether the answer was yes.
-        """
+    def confirm(self, question: str) -> bool:
+        """Ask a question and return whether the answer is yes; any other answer is no."""
         if self._bar:
             self._bar.stop()
-        # Not by input(), which writes its question to stdout.
+        # input() would write the question to stdout.
         self._console.print(f"{escape_control_chars(question)} ", end="", soft_wrap=True)
         answer = ""
         try:
@@ -98,12 +87,8 @@ class Terminal:
         return answer.strip().lower() in ("y", "yes")
 
     @contextmanager
-    def bar(self, subject: WaitTarget) -> Iterator[ProgressBar]:
-        """Show a bar on a terminal, and nothing elsewhere, for as long as a block runs.
-
-        :param subject: what is being waited for.
-        :return: what moves the bar.
-        """
+    def progress_bar(self, subject: WaitTarget) -> Iterator[ProgressBar]:
+        """Show a progress bar during a block if stderr is a terminal."""
         progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -112,7 +97,7 @@ class Terminal:
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
-            # What stands in the place of a redirected stderr says that it is no terminal.
+            # A redirected stderr would no longer be a terminal for isatty().
             redirect_stdout=False,
             redirect_stderr=False,
         )
@@ -128,24 +113,16 @@ class Terminal:
 
 
 class ProgressBar:
-    """How far something has come that is being waited for.
-
-    :param progress: shows it.
-    :param subject: what it is.
-    :param is_shown: whether there is a bar to be seen.
-    """
+    """The progress of a job or a backfill; invisible without a terminal."""
 
     def __init__(self, progress: Progress, subject: WaitTarget, *, is_shown: bool = False) -> None:
         self.is_shown = is_shown
         self._progress = progress
-        # The id stands in the lines above; beside it there would be no room for anything else.
+        # Without the id, which the lines above show: there is no room for it.
         self._task = progress.add_task(capitalize(subject.kind), total=None, figures="")
 
-    def show(self, seen: Snapshot) -> None:
-        """Show what a look has brought.
-
-        :param seen: what it was. Only a backfill says how much of it is done.
-        """
+    def update(self, seen: Snapshot) -> None:
+        """Show a snapshot. Only backfills have a percentage."""
         percent = seen.work.progress_percent if isinstance(seen.work, Backfill) else None
         self._progress.update(
             self._task,
@@ -155,42 +132,33 @@ class ProgressBar:
             completed=percent,
         )
 
-    def lose(self) -> None:
-        """Show that there is no news."""
+    def show_outage(self) -> None:
+        """Show that the API does not answer."""
         self._progress.update(self._task, description="no answer")
 
 
 class TerminalLogHandler(logging.Handler):
-    """Shows what the package logs, as the tries of a request, and of others what deserves attention.
+    """Shows log messages of this package from INFO on, and of other packages from WARNING on."""
 
-    :param screen: where.
-    """
-
-    def __init__(self, screen: Terminal) -> None:
+    def __init__(self, terminal: Terminal) -> None:
         super().__init__()
-        self._screen = screen
+        self._terminal = terminal
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line.
-
-        :param record: what was logged.
-        """
+        """Write the message of a record."""
         is_ours = record.name.partition(".")[0] == "planasonix_provider"
         if record.levelno >= logging.WARNING:
-            self._screen.warn(record.getMessage())
+            self._terminal.warn(record.getMessage())
         elif is_ours and record.levelno >= logging.INFO:
-            self._screen.say(record.getMessage())
+            self._terminal.print(record.getMessage())
 
 
 @contextmanager
-def log_on(screen: Terminal) -> Iterator[None]:
-    """Let all that is logged during a block go to the screen: Airflow's own handlers may write to stdout.
-
-    :param screen: where.
-    """
+def log_to(terminal: Terminal) -> Iterator[None]:
+    """Send log messages to the terminal during a block, because Airflow's handlers may write to stdout."""
     root, ours = logging.getLogger(), logging.getLogger("planasonix_provider")
     handlers, level = root.handlers, ours.level
-    root.handlers = [TerminalLogHandler(screen)]
+    root.handlers = [TerminalLogHandler(terminal)]
     ours.setLevel(logging.INFO)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What was typed and makes no sense."""
+"""Errors in the command line."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from contextlib import contextmanager
 
 
 class UsageError(Exception):
-    """The command line makes no sense: nothing was asked of Planasonix."""
+    """The command line is invalid; no request was sent."""
 
 
 @contextmanager
-def reading() -> Iterator[None]:
-    """Take what a check refuses during a block, or a function, for misuse; around nothing but the reading of arguments.
-
-    :raises UsageError: if a check refuses something.
-    """
+def usage_errors() -> Iterator[None]:
+    """Turn the ``ValueError`` of a validator into a :class:`UsageError`. Use it only where arguments are parsed."""
     try:
         yield
     except ValueError as refusal:

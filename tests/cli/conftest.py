@@ -45,7 +45,7 @@ Run = Callable[..., Ran]
 @pytest.fixture(autouse=True)
 def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long to wait between two tries is tested where it is decided; here it would only be slept away."""
-    monkeypatch.setattr(runner, "QUICK", replace(runner.QUICK, uniform=lambda low, high: 0.0))
+    monkeypatch.setattr(runner, "INTERACTIVE_RETRY", replace(runner.INTERACTIVE_RETRY, uniform=lambda low, high: 0.0))
     monkeypatch.setattr(shared_client, "RetryPolicy", partial(RetryPolicy, uniform=lambda low, high: 0.0))
 
 
@@ -126,7 +126,7 @@ def between_two_tries(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]
             left.pop()()
         return 0.0
 
-    monkeypatch.setattr(runner, "QUICK", replace(runner.QUICK, uniform=draw))
+    monkeypatch.setattr(runner, "INTERACTIVE_RETRY", replace(runner.INTERACTIVE_RETRY, uniform=draw))
 
 
 @pytest.fixture

@@ -35,8 +35,8 @@ def test_other_metadata_is_refused(text: str) -> None:
 
 
 def test_words_come_one_by_one_or_with_commas() -> None:
-    assert argument_types.words(None) is None
-    assert argument_types.words(["a, b", "c", ","]) == ["a", "b", "c"]
+    assert argument_types.split_list(None) is None
+    assert argument_types.split_list(["a, b", "c", ","]) == ["a", "b", "c"]
 
 
 def test_a_window_is_in_utc() -> None:

@@ -17,7 +17,7 @@ from packaging.version import Version
 
 from planasonix_provider.cli import exit_codes
 from planasonix_provider.cli.commands import SHELL, Command, Group, get_planasonix_cli_commands
-from planasonix_provider.cli.parser import parser
+from planasonix_provider.cli.parser import new_parser
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
 from tests.cli.conftest import Run
@@ -54,14 +54,14 @@ def described(made: argparse.ArgumentParser) -> dict[str, object]:
 
 def test_each_command_has_a_function() -> None:
     for command in COMMANDS.values():
-        module, _, function = command.act.rpartition(".")
+        module, _, function = command.function.rpartition(".")
         assert callable(getattr(import_module(f"planasonix_provider.cli.{module}"), function))
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_each_command_has_help(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        parser().parse_args([*words, "--help"])
+        new_parser().parse_args([*words, "--help"])
     assert end.value.code == 0
     assert f"{COMMANDS[words].help}." in capsys.readouterr().out
 
@@ -72,7 +72,7 @@ def test_airflow_has_the_same_commands() -> None:
 
     get_parser.cache_clear()
     (subparsers,) = [action for action in get_parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    assert described(subparsers.choices["planasonix"]) == described(parser())
+    assert described(subparsers.choices["planasonix"]) == described(new_parser())
 
 
 @pytest.mark.skipif(Version("3.2") <= AIRFLOW, reason="here it has")
@@ -108,7 +108,7 @@ def test_what_airflow_is_given_is_what_its_parser_takes(
 def test_the_definition_costs_airflow_next_to_nothing() -> None:
     probe = (
         "import sys, planasonix_provider.cli.commands, planasonix_provider.cli.parser\n"
-        "planasonix_provider.cli.parser.parser()\n"
+        "planasonix_provider.cli.parser.new_parser()\n"
         "print([name for name in sys.modules if name.partition('.')[0] in "
         "('airflow', 'httpx', 'pydantic', 'rich', 'tenacity', 'yaml')])"
     )
@@ -143,5 +143,5 @@ def test_the_page_names_every_command_and_option() -> None:
 
 def test_the_page_has_the_exit_codes() -> None:
     codes = {value for name, value in vars(exit_codes).items() if name.isupper() and isinstance(value, int)}
-    codes = codes - {exit_codes.SIGNALLED} | {130, 143}
+    codes = codes - {exit_codes.EXIT_SIGNAL} | {130, 143}
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)} == codes

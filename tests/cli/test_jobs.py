@@ -32,7 +32,7 @@ class TestLists:
             simulator.workspace.start_sync(CONNECTION)
         ran = shell("jobs", "--limit", "2", "-o", "json")
         assert len(ran.json) == 2
-        assert ran.err == "Listed the newest, 2 at the most: a higher --limit may list more.\n"
+        assert ran.err == "Listed the newest 2: a higher --limit may list more.\n"
         assert shell("jobs", "--limit", "4").err == ""
 
     def test_of_backfills(self, simulator: Simulator, shell: Run) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from airflow.utils import yaml
 
-from planasonix_provider.cli.output import CommandResult, show
+from planasonix_provider.cli.output import CommandResult, print_result
 
 JOB: dict[str, Any] = {
     "id": "job_1",
@@ -24,7 +24,7 @@ JOB: dict[str, Any] = {
 
 
 def shown(capsys: pytest.CaptureFixture[str], form: str, data: Any, *columns: str) -> str:
-    show(CommandResult(data, columns), form)
+    print_result(CommandResult(data, columns), form)
     return capsys.readouterr().out
 
 
@@ -70,7 +70,7 @@ def test_what_a_terminal_cannot_show_keeps_nothing_from_being_printed(
     written = BytesIO()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", TextIOWrapper(written, "ascii"))
-        show(CommandResult({"id": "job_1", "connection_id": "conn_\u00e9"}), form)
+        print_result(CommandResult({"id": "job_1", "connection_id": "conn_\u00e9"}), form)
         text = written.getvalue().decode("ascii")
     assert "job_1" in text
     if form in ("json", "yaml"):

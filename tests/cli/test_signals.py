@@ -12,7 +12,7 @@ def test_a_signal_interrupts_and_gives_the_code_that_shells_give() -> None:
     for number, code in {signal.SIGINT: 130, signal.SIGTERM: 143}.items():
         with SignalHandler(print), pytest.raises(Interrupted) as interrupt:
             press(number)
-        assert (interrupt.value.code, interrupt.value.amid) == (code, False)
+        assert (interrupt.value.code, interrupt.value.in_flight) == (code, False)
 
 
 def test_one_that_is_held_comes_when_it_is_let_through() -> None:
@@ -23,13 +23,13 @@ def test_one_that_is_held_comes_when_it_is_let_through() -> None:
         assert said == ["Interrupted: ending once it is done. Once more ends at once."]
         with pytest.raises(Interrupted) as interrupt:
             interrupts.check()
-        assert not interrupt.value.amid
+        assert not interrupt.value.in_flight
         interrupts.check()
 
 
 def test_one_that_is_held_as_a_whole_is_not_let_through_amid_it() -> None:
     with SignalHandler(str) as interrupts:
-        with interrupts.deferred("it is done", whole=True):
+        with interrupts.deferred("it is done", uninterruptible=True):
             press()
             interrupts.check()
         with pytest.raises(Interrupted):
@@ -43,4 +43,4 @@ def test_a_second_one_is_not_held() -> None:
             with pytest.raises(Interrupted) as interrupt:
                 press()
         interrupts.check()
-    assert interrupt.value.amid
+    assert interrupt.value.in_flight

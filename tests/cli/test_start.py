@@ -126,7 +126,7 @@ class TestAStartThatGoesWrong:
         assert (ran.code, ran.out) == (6, "")
         assert routes_asked(simulator) == [route]
         look = f"`python -m planasonix_provider {listing} --connection-id {CONNECTION}`"
-        assert f"Nobody knows whether the {command[0]} was started: look with {look} before you" in ran.last_words
+        assert f"It is unknown whether the {command[0]} was started: check with {look} before you" in ran.last_words
         assert "With --idempotency-key mine a server" in ran.last_words
 
     def test_is_refused_before_any_request_where_it_makes_no_sense(self, simulator: Simulator, shell: Run) -> None:
@@ -187,7 +187,7 @@ class TestAnInterruptAmidAStart:
         when(simulator, "trigger_sync", press)
         ran = at_a_terminal("sync", CONNECTION, answers=(("Interrupted: ending once", press),))
         assert (ran.code, ran.out) == (6, "")
-        assert "Interrupted. Nobody knows whether the sync was started" in ran.err
+        assert "Interrupted. It is unknown whether the sync was started" in ran.err
 
     def test_between_two_tries_ends_it_with_nothing_started(self, simulator: Simulator, shell: Run) -> None:
         simulator.fail("status", route="trigger_sync", status=429, headers={"Retry-After": "20"}, times=None)

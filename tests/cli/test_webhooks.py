@@ -86,7 +86,7 @@ class TestACreation:
         when(simulator, "create_webhook", lambda: (press(), hanging.ends()))
         ran = create(shell, place)
         assert ran.code == 0
-        assert "Interrupted: ending once the secret is kept." in ran.err
+        assert "Interrupted: ending once the secret is stored." in ran.err
         assert kept(place)
 
     def test_of_what_cannot_be_kept_is_undone_whatever_is_pressed(
@@ -99,7 +99,7 @@ class TestACreation:
         with travelling(monkeypatch):
             ran = create(shell, folder / "secret.json")
         assert (ran.code, ran.out) == (1, "")
-        assert "Interrupted: ending once the secret is kept." in ran.err
+        assert "Interrupted: ending once the secret is stored." in ran.err
         assert "was deleted again: nothing was created." in ran.last_words
         assert shell("webhooks", "list", "-o", "json").json == []
 
@@ -117,7 +117,7 @@ class TestACreation:
             answers=(("Interrupted: ending once", press),),
         )
         assert ran.code == 6
-        assert f"Nobody knows whether the webhook for {URL} was created; if it was, its secret may be" in ran.err
+        assert f"It is unknown whether the webhook for {URL} was created; if it was, its secret may be" in ran.err
 
 
 class TestASubscription:
@@ -159,7 +159,7 @@ class TestASubscription:
         with travelling(monkeypatch):
             ran = shell("webhooks", "rotate-secret", webhook_id, "--secret-to", f"file:{place}")
         assert (ran.code, ran.out) == (6, "")
-        assert "Interrupted: ending once the secret is kept." in ran.err
+        assert "Interrupted: ending once the secret is stored." in ran.err
         assert f"Nobody knows whether the secret of webhook {webhook_id} was changed" in ran.last_words
 
     def test_is_tested_and_has_a_history(self, shell: Run, webhook_id: str) -> None:
@@ -176,7 +176,7 @@ class TestASubscription:
     def test_is_not_deleted_where_nobody_can_be_asked(self, simulator: Simulator, shell: Run, webhook_id: str) -> None:
         ran = shell("webhooks", "delete", webhook_id)
         assert ran.code == 2
-        assert ran.err.endswith("there is no terminal to ask on. With --yes nobody is asked.\n")
+        assert ran.err.endswith("there is no terminal for the confirmation. --yes skips it.\n")
         assert "delete_webhook" not in routes_asked(simulator)
 
     @pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 1), ("\n", 1, 1)])

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from planasonix_provider.cli.parser import parser
+from planasonix_provider.cli.parser import new_parser
 from planasonix_provider.waiting import cli_hints
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget
 
@@ -13,7 +13,7 @@ def parsed(command: str) -> dict[str, object]:
     """What the shell makes of a command in backquotes."""
     words = shlex.split(command.strip("`"))
     assert words[:3] == ["python", "-m", "planasonix_provider"]
-    return vars(parser().parse_args(words[3:]))
+    return vars(new_parser().parse_args(words[3:]))
 
 
 @pytest.mark.parametrize(
