@@ -1,4 +1,4 @@
-"""What the README and the docs promise is true."""
+"""The README and the docs are true."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_python_in_the_docs_runs(page: Path, simulator: Simulator) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
 
@@ -86,13 +86,13 @@ def test_each_route_has_its_method_operator_and_command() -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/waiting.md"])
-def test_each_sensor_is_told_of(page: str) -> None:
+def test_the_page_names_each_sensor(page: str) -> None:
     source = (PACKAGE / "sensors" / "planasonix.py").read_text()
-    told = (ROOT / page).read_text()
-    assert [name for name in re.findall(r"^class (Planasonix\w+)", source, re.MULTILINE) if name not in told] == []
+    text = (ROOT / page).read_text()
+    assert [name for name in re.findall(r"^class (Planasonix\w+)", source, re.MULTILINE) if name not in text] == []
 
 
-def test_the_receiver_takes_what_its_page_says() -> None:
+def test_the_receiver_accepts_bodies_as_large_as_its_page_says() -> None:
     # Not imported: its package needs the API server of Airflow 3.
     source = (PACKAGE / "plugins" / "request_body.py").read_text()
     kilobytes = re.search(r"^MAX_BODY_BYTES = (\d+) \* 1024$", source, re.MULTILINE)
@@ -102,15 +102,15 @@ def test_the_receiver_takes_what_its_page_says() -> None:
     assert f"client_max_body_size {kilobytes[1]}k;" in page
 
 
-def test_the_commands_exist() -> None:
+def test_the_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for command in re.findall(r"(?:^|`)make ([a-z-]+)", "\n".join(page.read_text() for page in PAGES), re.MULTILINE):
-        assert re.search(rf"^{command}:", makefile, re.MULTILINE), command
+    for target in re.findall(r"(?:^|`)make ([a-z-]+)", "\n".join(page.read_text() for page in PAGES), re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_troubleshooting_quotes_messages_that_there_are() -> None:
+def test_troubleshooting_quotes_messages_that_exist() -> None:
     sources = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
-    # A message of two lines is one text all the same, and a status comes from a field.
+    # Join messages that span lines, and fill in the status, which comes from a field.
     texts = re.sub(r'"\n\s*f?"', "", sources).replace("{_status(answer.status)}", "401 403 409")
     texts = texts.replace("answered 401 403 409", "answered 401 answered 403 answered 409")
     sections = (ROOT / "docs" / "troubleshooting.md").read_text().split("\n## ")[1:-1]
@@ -144,13 +144,17 @@ PUBLIC = [
 
 @pytest.mark.parametrize("module", PUBLIC)
 def test_the_reference_has_every_public_name(module: str) -> None:
-    place = PACKAGE / module.replace(".", "/")
-    paths = place.glob("*.py") if place.is_dir() else [place.with_suffix(".py")]
+    path = PACKAGE / module.replace(".", "/")
+    paths = path.glob("*.py") if path.is_dir() else [path.with_suffix(".py")]
     sources = "\n".join(path.read_text() for path in paths)
     names = set(re.findall(r"^(?:class|def) ([A-Za-z]\w+)", sources, re.MULTILINE))
     pages = "\n".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
-    told = set(re.findall(rf"planasonix_provider\.{re.escape(module)}\.(\w+)", pages))
-    within = {
+    documented = set(re.findall(rf"planasonix_provider\.{re.escape(module)}\.(\w+)", pages))
+    internal = {
+        "Envelope",
+        "new_simulator",
+        "route",
+        "use_simulator",
         "add_details",
         "as_utc",
         "error_of",
@@ -161,11 +165,11 @@ def test_the_reference_has_every_public_name(module: str) -> None:
         "staged",
         "simulator",
     }
-    assert names - told - within == set()
+    assert names - documented - internal == set()
 
 
-def test_no_text_and_no_message_puts_a_secret_on_a_command_line() -> None:
-    # Every user of the machine reads it there, in the list of processes.
+def test_no_page_or_message_puts_a_secret_on_a_command_line() -> None:
+    # Every user of the machine can read it in the list of processes.
     paths = [ROOT / "README.md", ROOT / "Makefile"]
     for folder in ("docs", "planasonix_provider", "example_dags", "example_tests", "dev"):
         paths += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".md", ".py")]
@@ -175,11 +179,11 @@ def test_no_text_and_no_message_puts_a_secret_on_a_command_line() -> None:
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the commands are for a shell")
-def test_the_commands_that_make_a_connection_without_the_form_make_it(tmp_path: Path) -> None:
+def test_the_commands_of_the_connection_page_create_a_connection(tmp_path: Path) -> None:
     section = (ROOT / "docs" / "connection.md").read_text().split("\n## Without the form\n")[1].split("\n## ")[0]
     blocks = re.findall(r"^```console\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 2
-    # What Airflow would import is printed.
+    # Print the file that Airflow would import.
     script = 'airflow() { stat -c %a "$3"; cat "$3"; }\n'
     printed = [
         subprocess.run(
@@ -195,7 +199,7 @@ def test_the_commands_that_make_a_connection_without_the_form_make_it(tmp_path: 
     ]
     (in_environment, in_file) = printed
     connection = {"conn_type": "planasonix", "password": API_KEY}
-    # No file and no variable with the key is left.
+    # Neither a file nor a variable keeps the key.
     assert [json.loads(in_environment[1]), *in_environment[2:]] == [connection, ""]
     assert in_file[0] == "API key: 600"
     assert [json.loads(in_file[1]), *in_file[2:]] == [{"planasonix_default": connection}, "", ""]

@@ -1,8 +1,11 @@
+"""Every file in example_dags/ runs to its end; some are checked for what they load."""
+
 from __future__ import annotations
 
 import json
 import re
 import runpy
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +22,14 @@ from tests.support.dag_processor import make_assets_known
 
 ORDERS = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 DEMO = [f"conn_demo_{number:02}" for number in range(1, 11)]
+#: Run by tests of their own, which prepare them.
+PREPARED = {"planasonix_failure_callback", "planasonix_receiver", "planasonix_wait_for_others"}
+EXAMPLES = {path.stem for path in Path(__file__).parent.parent.glob("example_dags/*.py")} - PREPARED
+#: DAGs in the same file that the assets of the first one start.
+FOLLOWERS = {"planasonix_assets": ["report"], "planasonix_asset_alias": ["check"]}
 
 pytestmark = pytest.mark.usefixtures("airflow_db")
+needs_watchers = pytest.mark.skipif(not HAS_WATCHERS, reason="Airflow 2 has no watchers")
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +37,14 @@ def _assets_of_the_simulator(planasonix: Planasonix, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PLANASONIX_HOST", planasonix.simulator.url.removeprefix("http://"))
 
 
-def runs_to_its_end(name: str, *followers: str, state: str = "success") -> None:
-    """Run the DAG of a file, and those that it lets start; each run must end in a state."""
-    dags: Any = runpy.run_path(str(DAGS_FOLDER / f"{name}.py"))
+def load(name: str) -> Any:
+    return runpy.run_path(str(DAGS_FOLDER / f"{name}.py"))
+
+
+def run_dag(name: str, *, state: str = "success") -> None:
+    """Run the DAG of a file, and those that it starts by assets; each run must end in a state."""
+    dags = load(name)
+    followers = FOLLOWERS.get(name, [])
     assert dags["dag"].dag_id == name
     if followers:
         make_assets_known(dags["DAG"], [dags[follower] for follower in ("dag", *followers)])
@@ -39,26 +53,18 @@ def runs_to_its_end(name: str, *followers: str, state: str = "success") -> None:
         assert str(getattr(run.state, "value", run.state)) == state
 
 
-def test_every_example_is_run_here() -> None:
-    run = {name.removeprefix("test_") for name in globals() if name.startswith("test_planasonix_")}
-    assert {path.stem for path in Path(__file__).parent.parent.glob("example_dags/*.py")} == run
-
-
-def test_planasonix_nightly_sync(planasonix: Planasonix) -> None:
-    runs_to_its_end("planasonix_nightly_sync")
+def check_nightly_sync(planasonix: Planasonix, printed: str) -> None:
     assert planasonix.assert_started(ORDERS).status == "succeeded"
     (job,) = planasonix.simulator.jobs()
     assert (job.metadata or {})["dag_id"] == "planasonix_nightly_sync"
 
 
-def test_planasonix_mapped_syncs(planasonix: Planasonix) -> None:
-    runs_to_its_end("planasonix_mapped_syncs")
+def check_mapped_syncs(planasonix: Planasonix, printed: str) -> None:
     assert sorted(start.connection_id for start in planasonix.started()) == DEMO
     assert {start.status for start in planasonix.started()} == {"succeeded"}
 
 
-def test_planasonix_backfill_by_month(planasonix: Planasonix) -> None:
-    runs_to_its_end("planasonix_backfill_by_month")
+def check_backfill_by_month(planasonix: Planasonix, printed: str) -> None:
     backfills = planasonix.simulator.backfills()
     windows = sorted((backfill.start_at, backfill.end_at) for backfill in backfills)
     assert len(windows) == 12
@@ -66,37 +72,77 @@ def test_planasonix_backfill_by_month(planasonix: Planasonix) -> None:
     assert {backfill.status for backfill in backfills} == {"completed"}
 
 
-def test_planasonix_wait_for_others(planasonix: Planasonix) -> None:
-    planasonix.simulator.workspace.start_sync(ORDERS)
-    runs_to_its_end("planasonix_wait_for_others")
-    assert planasonix.assert_started("conn_demo_01").status == "succeeded"
-    assert not planasonix.assert_started(ORDERS).is_cancelled
+def check_assets(planasonix: Planasonix, printed: str) -> None:
+    assert "public.orders: 44,802 rows up to 20" in printed
 
 
-@pytest.mark.parametrize(
-    ("seconds", "end"),
-    [pytest.param(60, "failed", id="job fails"), pytest.param(7200, "cancelled", id="wait ends first")],
-)
-def test_the_run_of_planasonix_wait_for_others_fails_with_the_wait(
-    planasonix: Planasonix, seconds: float, end: str
-) -> None:
-    planasonix.simulator.workspace.start_sync(ORDERS)
-    planasonix.will_fail("conn_demo_01", takes=seconds)
-    runs_to_its_end("planasonix_wait_for_others", state="failed")
-    assert planasonix.assert_started("conn_demo_01").status == end
+def check_asset_alias(planasonix: Planasonix, printed: str) -> None:
+    # Which of the two is the last one is up to Airflow.
+    assert re.search(r"conn_demo_0[12] has loaded 44,802 rows into public\.orders", printed)
+
+
+def check_webhook(planasonix: Planasonix, printed: str) -> None:
+    store = secret_store("variable:planasonix_webhook_secret")
+    (webhook,) = planasonix.simulator.workspace.webhooks.all()
+    for secrets in (1, 2):
+        stored = store.load()
+        assert stored is not None
+        assert (stored.webhook_id, len(stored.secrets)) == (webhook.id, secrets)
+        run_dag("planasonix_webhook")
+    assert [one.id for one in planasonix.simulator.workspace.webhooks.all()] == [webhook.id]
+    routes = [request.route for request in planasonix.simulator.requests]
+    assert (routes.count("create_webhook"), routes.count("rotate_webhook_secret")) == (1, 2)
+
+
+#: What to check after a run, with all that was printed.
+CHECKS: dict[str, Callable[[Planasonix, str], None]] = {
+    "planasonix_asset_alias": check_asset_alias,
+    "planasonix_assets": check_assets,
+    "planasonix_backfill_by_month": check_backfill_by_month,
+    "planasonix_mapped_syncs": check_mapped_syncs,
+    "planasonix_nightly_sync": check_nightly_sync,
+    "planasonix_webhook": check_webhook,
+}
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_example(name: str, planasonix: Planasonix, capfd: pytest.CaptureFixture[str]) -> None:
+    if name == "planasonix_events" and not HAS_WATCHERS:
+        pytest.skip("Airflow 2 has no watchers")
+    run_dag(name)
+    if check := CHECKS.get(name):
+        check(planasonix, "".join(capfd.readouterr()))
+
+
+class TestWaitForOthers:
+    NAME = "planasonix_wait_for_others"
+
+    def test_starts_a_job_after_the_job_of_another(self, planasonix: Planasonix) -> None:
+        planasonix.simulator.workspace.start_sync(ORDERS)
+        run_dag(self.NAME)
+        assert planasonix.assert_started("conn_demo_01").status == "succeeded"
+        assert not planasonix.assert_started(ORDERS).is_cancelled
+
+    @pytest.mark.parametrize(
+        ("seconds", "end"),
+        [pytest.param(60, "failed", id="job fails"), pytest.param(7200, "cancelled", id="wait ends first")],
+    )
+    def test_fails_with_the_wait(self, planasonix: Planasonix, seconds: float, end: str) -> None:
+        planasonix.simulator.workspace.start_sync(ORDERS)
+        planasonix.will_fail("conn_demo_01", takes=seconds)
+        run_dag(self.NAME, state="failed")
+        assert planasonix.assert_started("conn_demo_01").status == end
 
 
 @pytest.mark.parametrize("is_lost", [False, True], ids=["job fails", "no retry can help"])
-def test_planasonix_failure_callback(
+def test_failure_callback(
     planasonix: Planasonix, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, is_lost: bool
 ) -> None:
     if is_lost:
         planasonix.simulator.fail("status", route="get_job_results", status=403, times=None)
     else:
         planasonix.will_fail(ORDERS, code="source_unreachable")
-    dags: Any = runpy.run_path(str(DAGS_FOLDER / "planasonix_failure_callback.py"))
-    run = dags["dag"].test()
-    assert str(getattr(run.state, "value", run.state)) == "failed"
+    run_dag("planasonix_failure_callback", state="failed")
     (job,) = planasonix.simulator.jobs()
     if AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_3_PLUS:
         pytest.skip("dag.test() of Airflow 3.0 to 3.2 gives a callback no exception")
@@ -106,60 +152,31 @@ def test_planasonix_failure_callback(
     assert f"load_orders: job {job.id} failed with code {code}. {url}" in capfd.readouterr().out + caplog.text
 
 
-def test_planasonix_assets(capfd: pytest.CaptureFixture[str]) -> None:
-    runs_to_its_end("planasonix_assets", "report")
-    assert "public.orders: 44,802 rows up to 20" in "".join(capfd.readouterr())
-
-
-def test_planasonix_asset_alias(capfd: pytest.CaptureFixture[str]) -> None:
-    runs_to_its_end("planasonix_asset_alias", "check")
-    # Which of the two is the last one is up to Airflow.
-    assert re.search(r"conn_demo_0[12] has loaded 44,802 rows into public\.orders", "".join(capfd.readouterr()))
-
-
-@pytest.mark.skipif(not HAS_WATCHERS, reason="Airflow 2 has no watchers")
-def test_planasonix_events() -> None:
-    # What its asset hears, and that it starts the DAG, is seen in tests/system/test_events.py.
-    runs_to_its_end("planasonix_events")
-
-
-@pytest.mark.skipif(not HAS_WATCHERS, reason="Airflow 2 has no watchers")
+@needs_watchers
 @pytest.mark.parametrize("can_filter", [False, True], ids=["before Airflow 3.3", "Airflow 3.3"])
-def test_a_run_of_planasonix_events_that_was_given_one_event_reads_those_that_came_with_it(can_filter: bool) -> None:
+def test_events_reads_all_events_of_one_batch(can_filter: bool) -> None:
+    # tests/system/test_events.py shows that the asset starts the DAG.
     class Filtered(list[Any]):
         def after(self, time: Any) -> list[Any]:
             return [event for event in self if event.timestamp >= time]
 
-    new_events: Any = runpy.run_path(str(DAGS_FOLDER / "planasonix_events.py"))["new_events"]
+    new_events = load("planasonix_events")["new_events"]
     before, first, second, third = (SimpleNamespace(timestamp=number) for number in range(4))
     known = (Filtered if can_filter else list)([before, first, second, third])
     assert new_events("asset", {"asset": [second, first]}, {"asset": known}) == [first, second, third]
     assert new_events("asset", {}, {"asset": known}) == []
 
 
-def test_planasonix_webhook(planasonix: Planasonix) -> None:
-    place = secret_store("variable:planasonix_webhook_secret")
-    for _ in range(2):
-        runs_to_its_end("planasonix_webhook")
-        (webhook,) = planasonix.simulator.workspace.webhooks.all()
-        kept = place.load()
-        assert kept is not None
-        assert kept.webhook_id == webhook.id
-    assert len(kept.secrets) == 2
-    assert sum(request.route == "create_webhook" for request in planasonix.simulator.requests) == 1
-    assert sum(request.route == "rotate_webhook_secret" for request in planasonix.simulator.requests) == 1
-
-
-def test_planasonix_receiver(planasonix: Planasonix, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_receiver(planasonix: Planasonix, monkeypatch: pytest.MonkeyPatch) -> None:
     extra = {"asset": "orders_ready", "kept_in": "variable:planasonix_orders_secret", "events": "job.succeeded"}
     connection = json.dumps({"conn_type": "planasonix_webhook", "extra": extra})
     monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_ORDERS", connection)
-    for known in (1, 2):
-        runs_to_its_end("planasonix_receiver")
+    for secrets in (1, 2):
+        run_dag("planasonix_receiver")
         receiver = PlanasonixReceiverHook("planasonix_orders").get_receiver()
         assert receiver is not None
-        assert len(receiver.secrets) == known
+        assert len(receiver.secrets) == secrets
     (webhook,) = planasonix.simulator.workspace.webhooks.all()
     assert webhook.url.endswith("/planasonix/webhook/planasonix_orders")
-    report: Any = runpy.run_path(str(DAGS_FOLDER / "planasonix_receiver.py"))["report"]
+    report = load("planasonix_receiver")["report"]
     assert str(getattr(report.test().state, "value", None)) == "success"
