@@ -22,7 +22,8 @@ from planasonix_provider.api.retry import NO_RETRY, is_permanent
 from planasonix_provider.clock import sleep, utcnow
 from planasonix_provider.execution.xcom import XComWriter
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind, outage_policy, read_connection
+from planasonix_provider.triggers.base import defer
+from planasonix_provider.triggers.deferral import deadline_of, limit_behind, outage_policy, read_connection
 from planasonix_provider.waiting import blocking_wait
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.lost_start_search import RETRY_INTERVAL

@@ -27,8 +27,8 @@ from planasonix_provider.execution.submission import Submission, Submit
 from planasonix_provider.execution.summary import ExecutionSummary
 from planasonix_provider.execution.xcom import XComWriter
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind, outage_policy, read_connection
-from planasonix_provider.triggers.planasonix import PlanasonixBackfillTrigger, PlanasonixJobTrigger
+from planasonix_provider.triggers.base import PlanasonixWaitTrigger, defer
+from planasonix_provider.triggers.deferral import deadline_of, limit_behind, outage_policy, read_connection
 from planasonix_provider.waiting import blocking_wait
 from planasonix_provider.waiting.attempt import Attempt
 from planasonix_provider.waiting.cancel import cancel
@@ -38,14 +38,12 @@ from planasonix_provider.waiting.report import first_job_of, report
 from planasonix_provider.waiting.result import WorkResult, account_for
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
 from planasonix_provider.waiting.shared_client import AsyncSend, Priority
-from planasonix_provider.waiting.targets import BackfillTarget, Snapshot, Work, WorkTarget, subject_of
+from planasonix_provider.waiting.targets import Snapshot, Work, WorkTarget, subject_of
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
-
-    from planasonix_provider.triggers.base import PlanasonixWorkTrigger
 
 
 class StartTask:
@@ -249,10 +247,9 @@ class StartTask:
         trigger = self._trigger(session, subject_of(work), status=work.status)
         defer(self._task, trigger, "execute_after_conflict")
 
-    def _trigger(self, session: ApiSession, target: WorkTarget, **options: Any) -> PlanasonixWorkTrigger:
-        trigger = PlanasonixBackfillTrigger if isinstance(target, BackfillTarget) else PlanasonixJobTrigger
-        return trigger(
-            target.id,
+    def _trigger(self, session: ApiSession, target: WorkTarget, **options: Any) -> PlanasonixWaitTrigger:
+        return PlanasonixWaitTrigger(
+            target,
             planasonix_conn_id=self._options.planasonix_conn_id,
             poll_interval=session.interval,
             deadline=session.deadline,

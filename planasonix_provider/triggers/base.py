@@ -1,13 +1,12 @@
-"""What the triggers that wait have in common: one event, a deadline, and what happens when their task is killed."""
+"""The trigger that waits: one event, a deadline, and the cancel if its task is killed."""
 
 from __future__ import annotations
 
 import asyncio
-from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn, cast
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -16,7 +15,12 @@ from planasonix_provider.api.errors import PlanasonixConfigurationError, Planaso
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.clock import monotonic, utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.triggers.deferral import DEFER_SETTLE_TIME, outage_policy
+from planasonix_provider.triggers.deferral import (
+    DEFER_SETTLE_TIME,
+    DEFER_TIMEOUT_MARGIN,
+    DeferrableTask,
+    outage_policy,
+)
 from planasonix_provider.triggers.task_state import HAS_ON_KILL, is_interrupted, is_shutdown, kill_reason
 from planasonix_provider.validators import optional, text, utc
 from planasonix_provider.waiting.async_wait import poll_at_the_deadline, until_event
@@ -25,45 +29,46 @@ from planasonix_provider.waiting.cli_hints import cancel_command
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.poller import POLLERS, Poller
 from planasonix_provider.waiting.shared_client import Priority, SharedClient
+from planasonix_provider.waiting.target_registry import deserialize_target
 from planasonix_provider.waiting.targets import WaitTarget, Work, WorkTarget
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
 
-#: For how many seconds a killed trigger's cancel may keep the triggerer waiting; it goes on behind its back then.
-#: Airflow gives 30 s.
+#: For how many seconds the cancel of a killed task may block the triggerer; then it continues in the background.
+#: Airflow allows 30 s.
 ON_KILL_TIMEOUT = 20.0
 #: For how many seconds a cancel is tried after Ctrl-C, while the shell shows no prompt.
 INTERRUPT_SECONDS = 60.0
 CTRL_C = "The task was interrupted by Ctrl-C."
 
-# The event loop holds its tasks weakly, and these outlive their triggers.
+# References, because the event loop holds its tasks weakly, and these outlive their triggers.
 _CANCEL_TASKS: set[asyncio.Task[None]] = set()
 
 
 class PlanasonixWaitTrigger(BaseTrigger):
-    """Waits on the poller that all triggers of an Airflow connection share, and hands back one event.
+    """Waits for any target, on the poller that all triggers of an Airflow connection share, and sends one event.
 
+    :param target: what to wait for: a target, or the fields of its ``serialize()``.
     :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.
     :param poll_interval: the seconds between two polls, at least 0.5; default 10.
     :param deadline: when to give up, as a time with an offset or as ISO 8601 text; default never.
-    :param limit: the task's parameter that has set the deadline, as its message names it; default not known.
-    :param not_before: until when to keep the event back, as a time with an offset or as ISO 8601 text; default not at
-        all. Where the task defers, Airflow may notice only seconds later that its process has ended, and fails a task
-        whose event comes first. The event is kept back for at most 7 s after the trigger began, even if the clock of
+    :param limit: the task's parameter that has set the deadline, for messages; default unknown.
+    :param not_before: until when to hold the event back, as a time with an offset or as ISO 8601 text; default not at
+        all. Airflow may notice only seconds after a task has deferred that its process has ended, and fails a task
+        whose event comes first. The event is held back for at most 7 s after the trigger started, even if the clock of
         the triggerer is behind that of the worker.
-    :param status: the state as the task's log shows it already, so that it is not logged twice.
+    :param status: the state that is already in the task's log, so that it is not logged twice.
     :param owned: whether the task has started what it waits for; default not.
-    :param silent: whether nothing that could pass ends the wait, as a sensor's ``silent_fail`` has it; default not.
-    :raises ValueError: if a parameter makes no sense.
+    :param silent: whether no error that may be transient ends the wait, as with a sensor's ``silent_fail``; default
+        not.
+    :param cancel_on_kill: whether to cancel the job or backfill at the deadline, and when the task is marked as failed
+        or succeeded or is cleared while it is deferred; default not, because a task need not own what it waits for.
+    :raises ValueError: if a parameter is invalid.
     """
-
-    #: The arguments that say what to wait for; a subclass names its own.
-    own_arguments: tuple[str, ...] = ()
-    #: Whether the work is cancelled at the deadline.
-    cancels = False
 
     def __init__(
         self,
+        target: WaitTarget | Mapping[str, Any],
         planasonix_conn_id: str = "planasonix_default",
         poll_interval: float = 10.0,
         deadline: datetime | str | None = None,
@@ -72,8 +77,12 @@ class PlanasonixWaitTrigger(BaseTrigger):
         owned: bool = False,
         silent: bool = False,
         limit: str | None = None,
+        cancel_on_kill: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.target = target if isinstance(target, WaitTarget) else deserialize_target(target)
+        if cancel_on_kill and not isinstance(self.target, WorkTarget):
+            raise ValueError(f"cancel_on_kill: {self.target.name} cannot be cancelled.")
         self.planasonix_conn_id = text("planasonix_conn_id", planasonix_conn_id)
         self.poll_interval = validators.poll_interval("poll_interval", poll_interval)
         self.deadline = optional(utc)("deadline", deadline)
@@ -82,59 +91,55 @@ class PlanasonixWaitTrigger(BaseTrigger):
         self.owned = owned
         self.silent = silent
         self.limit = limit
-        # When the trigger began, by the monotonic clock.
-        self._began: float | None = None
+        self.cancel_on_kill = cancel_on_kill
+        # By the monotonic clock.
+        self._started_at: float | None = None
 
-    @property
-    @abstractmethod
-    def subject(self) -> WaitTarget:
-        """What to wait for."""
+    def target_arguments(self) -> dict[str, Any]:
+        """Return the arguments that describe the target; a subclass with parameters of its own returns those."""
+        return {"target": self.target.serialize(), "cancel_on_kill": self.cancel_on_kill}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Say how to make this trigger again, in another process.
-
-        :return: the class's path, and its arguments as JSON types.
-        """
+        """Return the class path and the arguments, in JSON types."""
         shared = ("planasonix_conn_id", "poll_interval", "deadline", "not_before", "status", "owned", "silent", "limit")
-        values = {name: getattr(self, name) for name in (*self.own_arguments, *shared)}
+        values = self.target_arguments() | {name: getattr(self, name) for name in shared}
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()},
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait; yield the one event, whatever happens: a trigger that raises fails its task without a reason."""
-        subject = self.subject
-        self._began = monotonic()
+        """Wait, and yield one event, even after an error: a trigger that raises fails its task without a reason."""
+        self._started_at = monotonic()
         try:
-            event = await self._wait(subject)
+            event = await self._wait()
         except asyncio.CancelledError:
             await self.on_cancelled()
             raise
         except PlanasonixConfigurationError as invalid:
-            event = WaitEvent.failed(subject, invalid)
+            event = WaitEvent.failed(self.target, invalid)
         except Exception as bug:
-            self.log.exception("The wait for %s broke.", subject.name)
+            self.log.exception("The wait for %s broke.", self.target.name)
             error = PlanasonixLostTrackError(
-                f"The wait for {subject.name} broke ({type(bug).__name__}), and it may still run: look at it in "
+                f"The wait for {self.target.name} broke ({type(bug).__name__}), and it may still run: look at it in "
                 "Planasonix before you clear the task, and please report this."
             )
-            event = WaitEvent.failed(subject, error)
-        await asyncio.sleep(self._seconds_to_keep_back())
+            event = WaitEvent.failed(self.target, error)
+        await asyncio.sleep(self._seconds_to_hold_back())
         yield TriggerEvent(event.model_copy(update={"deadline": self.deadline}).to_payload())
 
-    def _seconds_to_keep_back(self) -> float:
-        if self.not_before is None or self._began is None:
+    def _seconds_to_hold_back(self) -> float:
+        if self.not_before is None or self._started_at is None:
             return 0.0
         # The worker has set not_before by its own clock, which may be ahead.
-        limit = self._began + DEFER_SETTLE_TIME.total_seconds() - monotonic()
+        limit = self._started_at + DEFER_SETTLE_TIME.total_seconds() - monotonic()
         return max(0.0, min(float((self.not_before - utcnow()).total_seconds()), limit))
 
-    async def _wait(self, subject: WaitTarget) -> WaitEvent:
+    async def _wait(self) -> WaitEvent:
         hook = PlanasonixHook(self.planasonix_conn_id)
         poller = POLLERS.get(self.planasonix_conn_id, lambda: Poller(hook.async_client))
-        watch = WaitState(
-            subject,
+        state = WaitState(
+            self.target,
             now=utcnow(),
             info=self.log.info,
             warn=self.log.warning,
@@ -145,111 +150,76 @@ class PlanasonixWaitTrigger(BaseTrigger):
             policy=outage_policy(),
             silent=self.silent,
         )
-        # The task has looked just before it deferred, and what a look brings before the event may go is of no use.
-        delay = min(self.poll_interval, self._seconds_to_keep_back())
-        async with poller.wait(subject.request, self.poll_interval, delay) as wait:
-            event = await until_event(watch, wait, poller.client)
-            if event.is_out_of_time and not self.cancels:
-                event = await poll_at_the_deadline(watch, event, poller.client)
-            return await self.on_finished(event, poller)
+        # The task has polled just before it deferred, and an earlier event would be held back anyway.
+        delay = min(self.poll_interval, self._seconds_to_hold_back())
+        async with poller.wait(self.target.request, self.poll_interval, delay) as wait:
+            event = await until_event(state, wait, poller.client)
+            if not event.is_out_of_time:
+                return event
+            if self.cancel_on_kill:
+                return await self._cancel_at_deadline(event, poller)
+            event = await poll_at_the_deadline(state, event, poller.client)
+            return event.without_cancel() if event.is_out_of_time and self.owned else event
 
-    async def on_cancelled(self) -> None:
-        """Do what is to be done when Airflow ends the wait; by itself, nothing."""
-
-    async def on_finished(self, event: WaitEvent, poller: Poller) -> WaitEvent:
-        """Do what is to be done at the end of the wait; by itself, nothing.
-
-        :param event: how it ended.
-        :param poller: asks the API.
-        :return: the event to hand back.
-        """
-        return event
-
-
-class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
-    """Waits until a job or a backfill is over.
-
-    :param states: further states that end the wait, as ``["running"]``; default none.
-    :param cancel_on_kill: whether to cancel the work at the deadline, and when the task is marked as failed or
-        succeeded or is cleared while it is deferred; default not, for who waits need not own what it waits for.
-    :param kwargs: as :class:`PlanasonixWaitTrigger`.
-    :raises ValueError: if a parameter makes no sense.
-    """
-
-    def __init__(self, *, states: Iterable[str] = (), cancel_on_kill: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.states = sorted(states)
-        self.cancel_on_kill = self.cancels = cancel_on_kill
-
-    @property
-    @abstractmethod
-    def subject(self) -> WorkTarget:
-        """The job or the backfill."""
-
-    async def on_finished(self, event: WaitEvent, poller: Poller) -> WaitEvent:
-        """Cancel the work where the wait is out of time. Here and not in the task: for hours there may be no worker.
-
-        :param event: how the wait ended.
-        :param poller: asks the API.
-        :return: the event to hand back.
-        """
-        if not event.is_out_of_time:
-            return event
-        if not self.cancels:
-            return event.without_cancel() if self.owned else event
-        answer: Work | PlanasonixError
+    async def _cancel_at_deadline(self, event: WaitEvent, poller: Poller) -> WaitEvent:
+        """Cancel the work. The task could not: there may be no worker for hours."""
+        result: Work | PlanasonixError
         try:
-            answer = await cancel(
-                partial(poller.client.send, priority=Priority.URGENT), self.subject, warn=self._cannot_cancel_yet
-            )
+            result = await self._cancel(poller.client)
         except PlanasonixError as error:
-            answer = error
-        return event.with_cancel_result(answer, self._manual_cancel_hint)
+            result = error
+        return event.with_cancel_result(result, self._manual_cancel_hint)
+
+    async def _cancel(self, client: SharedClient, patience: float = CANCEL_TIMEOUT) -> Work:
+        target, send = cast(WorkTarget, self.target), partial(client.send, priority=Priority.URGENT)
+        return await cancel(send, target, patience=patience, warn=self._warn_of_retry)
+
+    # --- A killed task ---
 
     async def on_cancelled(self) -> None:
-        """Cancel the work if the task was killed; Airflow before 3.3 does not say why it ends the wait."""
+        """Cancel the work if the task was killed; Airflow before 3.3 does not say why it cancels a trigger."""
         if is_interrupted():
-            await self._cancel_at_ctrl_c()
+            await self._cancel_after_interrupt()
         elif self.cancel_on_kill and not HAS_ON_KILL and not is_shutdown():
             self._start_cancel()
 
-    async def _cancel_at_ctrl_c(self) -> None:
-        """Cancel the work of a task whose trigger runs inside ``airflow dags test``, or name the command for it."""
+    async def _cancel_after_interrupt(self) -> None:
+        """Cancel the work of a task whose trigger runs inside ``airflow dags test``, or log the command for it."""
         if not self.owned:
             return
-        name = capitalize(self.subject.name)
+        name = capitalize(self.target.name)
         if not self.cancel_on_kill:
             self.log.warning(
                 "%s %s was not cancelled, and runs on. To end it: %s", CTRL_C, name, self._manual_cancel_hint
             )
             return
-        self.log.warning("Ctrl-C: cancelling %s. To end it: %s", self.subject.name, self._manual_cancel_hint)
+        self.log.warning("Ctrl-C: cancelling %s. To end it: %s", self.target.name, self._manual_cancel_hint)
         await self._cancel_and_log(CTRL_C, patience=INTERRUPT_SECONDS)
 
     async def on_kill(self) -> None:
         """Cancel the work of a task that was killed while it was deferred; Airflow 3.3 and later call this.
 
-        A triggerer cancels this very method again each second until it has ended, so the work is done by a task of its
-        own.
+        The triggerer cancels this method each second until it returns, so a task of its own does the work.
         """
         if not self.cancel_on_kill:
             return
-        goodbye = self._start_cancel()
-        give_up = asyncio.get_running_loop().time() + ON_KILL_TIMEOUT
-        while not goodbye.done() and (left := give_up - asyncio.get_running_loop().time()) > 0:
+        cancel_task = self._start_cancel()
+        time = asyncio.get_running_loop().time
+        give_up_at = time() + ON_KILL_TIMEOUT
+        while not cancel_task.done() and (left := give_up_at - time()) > 0:
             try:
-                await asyncio.wait([goodbye], timeout=left)
+                await asyncio.wait([cancel_task], timeout=left)
             except asyncio.CancelledError:
                 continue
 
     def _start_cancel(self) -> asyncio.Task[None]:
-        goodbye = asyncio.get_running_loop().create_task(self._cancel_if_killed())
-        _CANCEL_TASKS.add(goodbye)
-        goodbye.add_done_callback(_CANCEL_TASKS.discard)
-        return goodbye
+        task = asyncio.get_running_loop().create_task(self._cancel_if_killed())
+        _CANCEL_TASKS.add(task)
+        task.add_done_callback(_CANCEL_TASKS.discard)
+        return task
 
     async def _cancel_if_killed(self) -> None:
-        name = capitalize(self.subject.name)
+        name, kind = capitalize(self.target.name), self.target.kind
         try:
             reason = await kill_reason(self.task_instance)
         except Exception as error:
@@ -264,43 +234,46 @@ class PlanasonixWorkTrigger(PlanasonixWaitTrigger):
         if reason is None:
             self.log.info("The task is still waiting, or waits again. %s is not cancelled.", name)
             return
-        kind = self.subject.kind
-        await self._cancel_and_log(
-            f"{reason}, so its {kind} is cancelled.", hint=f" With cancel_on_kill=False, the {kind} would run on."
-        )
+        hint = f" With cancel_on_kill=False, the {kind} would run on."
+        await self._cancel_and_log(f"{reason}, so its {kind} is cancelled.", hint=hint)
 
-    async def _cancel_and_log(self, why: str, *, hint: str = "", patience: float = CANCEL_TIMEOUT) -> None:
-        name = capitalize(self.subject.name)
-        self.log.info("%s %s is being cancelled.", why, name)
+    async def _cancel_and_log(self, reason: str, *, hint: str = "", patience: float = CANCEL_TIMEOUT) -> None:
+        name = capitalize(self.target.name)
+        self.log.info("%s %s is being cancelled.", reason, name)
         try:
-            async with SharedClient(PlanasonixHook(self.planasonix_conn_id).async_client) as channel:
-                work = await cancel(
-                    partial(channel.send, priority=Priority.URGENT),
-                    self.subject,
-                    patience=patience,
-                    warn=self._cannot_cancel_yet,
-                )
+            async with SharedClient(PlanasonixHook(self.planasonix_conn_id).async_client) as client:
+                work = await self._cancel(client, patience)
         except Exception as error:
             self.log.warning(
                 "%s %s could not be cancelled and may still run: %s To end it: %s",
-                why,
+                reason,
                 name,
                 error,
                 self._manual_cancel_hint,
             )
         else:
             is_done = work.is_over or not isinstance(work, Backfill)
-            words = "was asked to cancel" if is_done else f"may go on (to end it: {self._manual_cancel_hint})"
-            self.log.warning("%s %s %s: it is %s.%s", why, name, words, work.status, hint)
+            effect = "was asked to cancel" if is_done else f"may go on (to end it: {self._manual_cancel_hint})"
+            self.log.warning("%s %s %s: it is %s.%s", reason, name, effect, work.status, hint)
 
     @property
     def _manual_cancel_hint(self) -> str:
-        return cancel_command(self.subject, self.planasonix_conn_id)
+        return cancel_command(cast(WorkTarget, self.target), self.planasonix_conn_id)
 
-    def _cannot_cancel_yet(self, error: PlanasonixError) -> None:
+    def _warn_of_retry(self, error: PlanasonixError) -> None:
         self.log.warning(
             "%s cannot be cancelled yet, still trying: %s To end it: %s",
-            capitalize(self.subject.name),
+            capitalize(self.target.name),
             error,
             self._manual_cancel_hint,
         )
+
+
+def defer(task: DeferrableTask, trigger: PlanasonixWaitTrigger, method_name: str = "execute_complete") -> NoReturn:
+    """Defer a task. The trigger enforces the deadline, because Airflow's timeout would neither cancel nor report.
+
+    :raises TaskDeferred: always.
+    """
+    trigger.not_before = utcnow() + DEFER_SETTLE_TIME
+    timeout = trigger.deadline - utcnow() + DEFER_TIMEOUT_MARGIN if trigger.deadline else None
+    task.defer(trigger=trigger, method_name=method_name, timeout=timeout)

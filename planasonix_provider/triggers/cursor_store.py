@@ -12,7 +12,7 @@ from planasonix_provider.state_store import VariableStateStore, scoped_key
 
 #: The key of a cursor, and the beginning of its variable's name.
 CURSOR = "planasonix_events"
-_DESCRIPTION = "Up to where a watcher of the Planasonix provider has told what has ended. Delete it to start anew."
+_DESCRIPTION = "How far a watcher of the Planasonix provider has reported finished work. Delete it to start again."
 
 
 class CursorStore(Protocol):

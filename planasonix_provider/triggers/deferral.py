@@ -1,4 +1,4 @@
-"""How a task of ours defers."""
+"""The deadline of a task that waits, and what it needs when it defers and resumes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseTrigger, Context
 
     from planasonix_provider.hooks.planasonix import PlanasonixHook
-    from planasonix_provider.triggers.base import PlanasonixWaitTrigger
 
-#: How long Airflow may take to notice that the process of a deferring task has ended. Its supervisor looks every five
-#: seconds; an event that comes before lets the scheduler take the old end for a crash, and fail the task.
+#: How long Airflow may take to notice that the process of a deferring task has ended: its supervisor checks every five
+#: seconds. If the event comes earlier, the scheduler takes the end of the process for a crash, and fails the task.
 DEFER_SETTLE_TIME = timedelta(seconds=7)
-#: How long after its own deadline a trigger may take to cancel and to report before Airflow ends the deferral for it.
+#: How long a trigger may take after its deadline to cancel and to report, until Airflow's own timeout ends it.
 DEFER_TIMEOUT_MARGIN = timedelta(minutes=20)
-#: The seconds between two reads of an Airflow connection that is missing.
+#: Seconds between two attempts to read an Airflow connection.
 READ_RETRY_SECONDS = 5.0
-#: For how long before the end of ``execution_timeout`` to cancel and to report, at the most.
+#: How long before the end of ``execution_timeout`` a task gives up, at most, to have time to cancel and to report.
 CLEANUP_TIME = timedelta(seconds=30)
 
 
@@ -33,22 +32,6 @@ class DeferrableTask(Protocol):
 
     def defer(self, *, trigger: BaseTrigger, method_name: str, timeout: timedelta | None = None) -> NoReturn:
         """Leave the worker until the trigger sends an event."""
-
-
-def defer(task: DeferrableTask, trigger: PlanasonixWaitTrigger, method_name: str = "execute_complete") -> NoReturn:
-    """Wait in the triggerer.
-
-    :param task: the task.
-    :param trigger: waits, and keeps the deadline: a timeout of Airflow's would cancel and report nothing.
-    :param method_name: the task's method that it goes on with.
-    :raises TaskDeferred: always.
-    """
-    trigger.not_before = utcnow() + DEFER_SETTLE_TIME
-    task.defer(
-        trigger=trigger,
-        method_name=method_name,
-        timeout=trigger.deadline - utcnow() + DEFER_TIMEOUT_MARGIN if trigger.deadline else None,
-    )
 
 
 def outage_policy() -> OutagePolicy:
@@ -66,11 +49,8 @@ def outage_policy() -> OutagePolicy:
 
 
 def read_connection(hook: PlanasonixHook, warn: Callable[..., object], rest: Callable[[float], None] = sleep) -> None:
-    """Read the Airflow connection of a task that resumes; it may be missing for a moment.
+    """Read the Airflow connection of a task that resumes; retry as in an outage, because it may be missing briefly.
 
-    :param hook: reads it.
-    :param warn: logs a warning.
-    :param rest: waits for a number of seconds.
     :raises PlanasonixError: if it cannot be read for longer than a wait tolerates.
     """
     outage = OutageTracker(outage_policy())
@@ -88,35 +68,30 @@ def read_connection(hook: PlanasonixHook, warn: Callable[..., object], rest: Cal
 
 
 def deadline_of(task: Any, context: Context) -> datetime | None:
-    """Say when a task that starts to wait now is to give up.
+    """Return when a task that starts to wait now gives up, or ``None`` if it has no limit.
 
-    :param task: the task. Its ``timeout``, in its final form (seconds, or ``None``), counts from now; its
-        ``execution_timeout``, which is Airflow's limit, from the task's start.
-    :param context: its context, from Airflow.
-    :return: the earlier of both ends, or ``None`` if there is none.
+    Its ``timeout`` (seconds or ``None``) counts from now; its ``execution_timeout``, which is Airflow's limit, from the
+    task's start.
     """
-    ends = []
+    limits = []
     if task.timeout is not None:
-        ends.append(utcnow() + timedelta(seconds=task.timeout))
+        limits.append(utcnow() + timedelta(seconds=task.timeout))
     if limit := _end_of_execution_timeout(task, context):
-        ends.append(limit)
-    return min(ends, default=None)
+        limits.append(limit)
+    return min(limits, default=None)
 
 
 def limit_behind(deadline: datetime | None, task: Any, context: Context) -> str | None:
-    """Return which of a task's parameters has set its deadline.
+    """Return which parameter has set a task's deadline, in any process of the same try.
 
-    :param deadline: the deadline, as of :func:`deadline_of`; in another process of the same try, too.
-    :param task: the task.
-    :param context: its context, from Airflow.
-    :return: ``timeout`` or ``execution_timeout``, or ``None`` if there is no deadline.
+    :return: ``timeout`` or ``execution_timeout``, or ``None`` without a deadline.
     """
     if deadline is None:
         return None
     if task.timeout is None:
         return "execution_timeout"
     limit = _end_of_execution_timeout(task, context)
-    # If Airflow does not know when the task began, the two times differ a little.
+    # If Airflow does not know when the task started, the two times differ a little.
     is_that = limit is not None and abs(limit - deadline) < timedelta(seconds=1)
     return "execution_timeout" if is_that else "timeout"
 
@@ -125,6 +100,6 @@ def _end_of_execution_timeout(task: Any, context: Context) -> datetime | None:
     limit: timedelta | None = task.execution_timeout
     if not limit:
         return None
-    began: datetime = getattr(context["ti"], "start_date", None) or utcnow()
-    # At the end of it, Airflow neither lets a worker cancel nor, on 2.11, a trigger. So give up a little before.
-    return began + limit - min(limit / 10, CLEANUP_TIME)
+    started_at: datetime = getattr(context["ti"], "start_date", None) or utcnow()
+    # At its end, Airflow lets neither a worker cancel nor, on 2.11, a trigger. So give up a little earlier.
+    return started_at + limit - min(limit / 10, CLEANUP_TIME)

@@ -1,4 +1,4 @@
-"""What has become of a task: whether it was really killed, or goes on in another process."""
+"""Asks Airflow for a task's state: whether the task was killed, or runs in another process."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from asgiref.sync import sync_to_async
 if TYPE_CHECKING:
     from airflow.models.taskinstance import TaskInstance
 
-#: Whether Airflow tells a trigger that its task was killed, and does not just cancel it, as it does for other reasons
-#: too. From 3.3 on it does.
+#: Whether Airflow calls ``BaseTrigger.on_kill`` (3.3 and later). Older versions only cancel the trigger, as they do for
+#: other reasons, too.
 HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
-# From Airflow 3 on, tasks reach Airflow through its API server.
+# In Airflow 3, tasks reach Airflow through its API server.
 _HAS_API_SERVER = find_spec("airflow.sdk") is not None
-#: The states of a task that waits still, or whose next try sees to the work.
+#: States of a task that still waits, or whose next try takes care of the work.
 ATTENDED_STATES = ("deferred", "running", "up_for_retry", "up_for_reschedule")
-#: The states of a task that another process runs, or will run without anybody doing anything about it.
+#: States of a task that another process runs, or will run without anybody's help.
 CONTINUING_STATES = (*ATTENDED_STATES, "scheduled", "queued")
-#: The states of a task that was cleared and has not begun again.
+#: States of a task that was cleared and does not run again yet.
 CLEARED = (None, "scheduled", "queued", "restarting")
 _REASONS = {
     "success": "The task was marked success by hand",
@@ -38,17 +38,15 @@ _REASONS = {
     "skipped": "The task was marked skipped, by hand or because its DAG run ran out of time",
     "removed": "The task was removed from its DAG",
 }
-#: How many seconds a killed task waits for the health of Airflow's API server; its supervisor gives the task five.
+#: How many seconds a killed task waits for the health of Airflow's API server; its supervisor leaves the task five.
 MAX_HEALTH_SECONDS = 1.0
 
 
 async def kill_reason(ti: TaskInstance | None) -> str | None:
-    """Ask Airflow for a task's state: a trigger that only moves to another triggerer may be ended as a killed one.
+    """Return how a task was ended, as the beginning of a sentence, or ``None`` if it was not.
 
-    :param ti: the task instance of the trigger; ``None`` where Airflow gave none.
-    :return: the beginning of a sentence that says how the task was ended, or ``None`` if somebody still waits for the
-        work. A task that was cleared and has begun again cancels its old work itself, and looks like one that still
-        waits.
+    A trigger that only moves to another triggerer may be cancelled like that of a killed task. ``None`` also for a task
+    that was cleared and runs again: it looks like one that still waits, and cancels its old work itself.
     """
     if ti is None:
         return None
@@ -61,7 +59,7 @@ async def kill_reason(ti: TaskInstance | None) -> str | None:
 
 
 def is_interrupted() -> bool:
-    """Check whether Ctrl-C has ended the current task of the event loop.
+    """Return whether Ctrl-C has ended the current task of the event loop.
 
     ``airflow dags test`` and ``dag.test()`` run a trigger as the main task of ``asyncio.run``, which Ctrl-C cancels. In
     a triggerer, no trigger is the main task.
@@ -71,10 +69,9 @@ def is_interrupted() -> bool:
 
 
 def runs_elsewhere(ti: Any) -> bool | None:
-    """Ask Airflow, from a process that it ends, whether the task goes on nevertheless.
+    """Return whether another process runs the task, or will; ``None`` if Airflow does not answer.
 
-    :param ti: the task instance, as that process knows it.
-    :return: whether it does, or ``None`` if Airflow does not answer.
+    Called by a process that Airflow ends.
     """
     try:
         return _state_of(ti) in CONTINUING_STATES
@@ -101,11 +98,9 @@ class ApiServerHealth:
             start_new_thread(self._store_answer, ())
 
     def is_lost(self) -> bool:
-        """Check whether a server that has answered before does not answer now.
+        """Return whether a server that has answered before does not answer within a second, or lost its database.
 
         A signal handler may call this: it logs nothing, and another thread sends the request.
-
-        :return: whether the server does not answer, within a second, or reports that its database is away.
         """
         if not self._has_answered:
             return False
@@ -125,13 +120,13 @@ class ApiServerHealth:
         self._has_answered = self._is_healthy()
 
     def _is_healthy(self) -> bool:
-        # Nothing secret is sent, and a server with an unknown certificate answers, too.
+        # Nothing secret is sent, and a server whose certificate is unknown here counts as healthy.
         unverified = ssl._create_unverified_context()  # noqa: S323
         try:
             with urlopen(self._url, timeout=5, context=unverified) as response:  # noqa: S310 - from Airflow's settings
                 health = json.load(response)
         except HTTPError as error:
-            # A server for tasks alone has no such page, but it answers.
+            # A server that serves only tasks has no such page, but it answers.
             return error.code < 500
         except (OSError, ValueError, HTTPException):
             return False
@@ -152,10 +147,7 @@ def _health_url() -> str | None:
 
 
 def is_shutdown() -> bool:
-    """Tell why a trigger was cancelled: by itself, or with all that runs in its process.
-
-    :return: whether the whole event loop ends.
-    """
+    """Return whether a trigger was cancelled with everything else in its event loop."""
     return all(task.cancelling() for task in asyncio.all_tasks())
 
 
@@ -173,7 +165,7 @@ def _state_of(ti: TaskInstance) -> str | None:
 
 
 def _state_in_the_database(ti: TaskInstance) -> str | None:
-    """Ask where Airflow 2 keeps it: its triggerer has the database at hand."""
+    """Read the state from the database, which the triggerer of Airflow 2 can access."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.session import create_session
     from sqlalchemy import select

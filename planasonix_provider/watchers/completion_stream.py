@@ -166,7 +166,7 @@ class CompletionStream:
         async for page in scan.pages():
             if scan.has_new_subscribers:
                 scan.has_new_subscribers = False
-                # A checkpoint follows, which saves the new cursors: whatever ends from now on survives a kill.
+                # A checkpoint follows, which saves the new cursors: work that ends from now on survives a kill.
                 yield CompletionBatch()
             self._note_backfill_jobs(page)
             async for batch in self._report(scan, page):
@@ -304,13 +304,11 @@ class _OutageLog:
         now = _seconds()
         if self._since is None:
             self._since = self._logged_at = now
-            log.warning(
-                "What has ended in Planasonix cannot be asked for yet, still trying; nothing is lost. %s", error
-            )
+            log.warning("The lists of Planasonix cannot be read yet, still trying; nothing is lost. %s", error)
         elif now - self._logged_at >= OUTAGE_LOG_INTERVAL:
             self._logged_at = now
             passed = format_duration(now - self._since)
-            log.warning("What has ended in Planasonix cannot be asked for, for %s now, still trying. %s", passed, error)
+            log.warning("The lists of Planasonix cannot be read for %s now, still trying. %s", passed, error)
 
     def log_recovery(self) -> None:
         """Log the end of the outage, if there was one."""

@@ -1,6 +1,6 @@
-"""The state of one watcher for one kind of work: what it has reported, and what is pending. No I/O.
+"""The state of one watcher for one kind of work: reported and pending items. No I/O.
 
-The cursor outlives the process that saves it. Whatever of it is lost is reported twice; nothing is skipped.
+The cursor outlives the process that saves it. Work whose mark is lost is reported twice; no work is skipped.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class CursorModel(BaseModel):
 
 
 class Cursor:
-    """What a watcher has reported, and what it has yet to report.
+    """The work that a watcher has reported, and has yet to report.
 
     :param watermark: work that was created earlier is not reported, unless it is pending.
     :param pending: creation times of work that may still end, by id.
@@ -108,7 +108,7 @@ class Cursor:
         everything that was created since. This picks whichever needs fewer requests.
 
         :param until: when the scan started, by the API's clock.
-        :param listed: creation times of what the lists contained, by id; default: of what was reported.
+        :param listed: creation times of the work in the lists, by id; default: of the reported work.
         """
         self.baseline = None
         last = until - MAX_LISTING_DELAY

@@ -20,7 +20,7 @@ MAX_METADATA = 16_000
 
 @dataclass(frozen=True)
 class EventFilter:
-    """What a watcher reports; ``None`` matches everything.
+    """Decides which work a watcher reports; ``None`` matches everything.
 
     :param events: event types, as ``job.succeeded``.
     :param types: types of work; ``None`` matches all except the jobs that backfills create.

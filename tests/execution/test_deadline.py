@@ -16,7 +16,7 @@ from planasonix_provider.api.errors import PlanasonixTimeoutError
 from planasonix_provider.execution import start_task
 from planasonix_provider.execution.start_task import StartTask
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.triggers.base import PlanasonixWorkTrigger
+from planasonix_provider.triggers.base import PlanasonixWaitTrigger
 from planasonix_provider.waiting import cancel
 from tests.conftest import API_KEY
 from tests.support.scenarios import CONNECTION, ENDED, Killed, backfill, cut, routes_asked, started, sync
@@ -80,7 +80,7 @@ def dies_in_the_triggerer(trigger: Any, point: str) -> None:
         if point == "before its answer":
             cut_awaited(patch, AsyncClient, "_send_once", route="/cancel", is_done=True)
         else:
-            cut_awaited(patch, PlanasonixWorkTrigger, "on_finished", is_done=point == "after its answer")
+            cut_awaited(patch, PlanasonixWaitTrigger, "_cancel_at_deadline", is_done=point == "after its answer")
         with pytest.raises(Killed):
             asyncio.run(first_event(trigger))
 

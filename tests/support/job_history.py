@@ -1,4 +1,4 @@
-"""A Planasonix in memory: jobs that end out of order, and are listed late, behind an API that fails at times."""
+"""A Planasonix in memory: jobs that end out of order and are listed late, behind an API that fails at times."""
 
 from __future__ import annotations
 
@@ -20,17 +20,15 @@ from planasonix_provider.api.models import Backfill, Job, Page
 from planasonix_provider.api.request import Request
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
+NO_TIME = timedelta()
 
 
 @dataclass
 class Life:
-    """A job's, or a backfill's; in seconds since the history began.
+    """A job or a backfill; times are in seconds since the history began.
 
-    :param id: its id.
-    :param created: when it was created.
-    :param ends: when it ends.
-    :param late: how much later than it was created lists show it.
-    :param fields: what else it has.
+    :param listing_delay: how long after its creation lists first contain it.
+    :param fields: its further fields.
     """
 
     id: str
@@ -43,19 +41,18 @@ class Life:
 
 @dataclass
 class History:
-    """Answers as a channel does, on virtual time.
+    """Responds as a client does, in virtual time.
 
-    :param jobs: all jobs that there ever are.
-    :param backfills: all backfills.
-    :param outages: from when to when nothing is answered.
-    :param newest_first: whether lists are in this order; otherwise in none.
-    :param page_size: how many things a page shows.
-    :param ahead: by how much its clock is ahead.
-    :param has_dates: whether its answers say so.
-    :param dates_ahead: by how much more they say.
-    :param error: what an outage is.
-    :param unreadable: whose rows in lists have no state.
-    :param is_unreadable_alone: whether these have none if they are requested by themselves, either.
+    :param outages: beginnings and ends of outages; each request raises ``error`` meanwhile.
+    :param newest_first: whether lists are sorted; otherwise in no order.
+    :param ahead: by how much its clock is ahead, at a time.
+    :param has_dates: whether responses have the header ``Date``.
+    :param dates_ahead: by how much more these headers are ahead, at a time.
+    :param deleted: ids of what exists no longer.
+    :param unreadable: ids whose rows in lists have no state.
+    :param is_unreadable_alone: whether the same is true of their own responses.
+    :param on_request: called before each request is handled; may raise its error.
+    :param change: returns another version of a response; its second argument is whether all fields are shown.
     """
 
     jobs: list[Life] = field(default_factory=list)
@@ -63,14 +60,17 @@ class History:
     outages: list[tuple[float, float]] = field(default_factory=list)
     newest_first: bool = True
     page_size: int = 100
-    ahead: timedelta = timedelta()
+    ahead: Callable[[float], timedelta] = lambda time: NO_TIME
     has_dates: bool = True
-    dates_ahead: timedelta = timedelta()
+    dates_ahead: Callable[[float], timedelta] = lambda time: NO_TIME
     error: Callable[[], PlanasonixError] = lambda: PlanasonixServerError("no", status=503)
-    gone: set[str] = field(default_factory=set)
+    deleted: set[str] = field(default_factory=set)
     unreadable: set[str] = field(default_factory=set)
     is_unreadable_alone: bool = False
-    asked: Counter[str] = field(default_factory=Counter)
+    on_request: Callable[[Request[Any]], None] = lambda request: None
+    change: Callable[[Any, bool], Any] = lambda work, is_whole: work
+    #: The number of requests, by path without prefix, and state.
+    requests: Counter[str] = field(default_factory=Counter)
     retry_after_remaining: float = 0.0
 
     @property
@@ -78,37 +78,38 @@ class History:
         return asyncio.get_running_loop().time()
 
     def now(self) -> datetime:
-        """The time of the machine that asks."""
+        """Return the time of the machine that sends requests."""
         return BEGAN + timedelta(seconds=self.time)
 
     @property
     def skew(self) -> timedelta | None:
-        # In whole seconds, as the header Date has them.
-        there = (self.now() + self.ahead + self.dates_ahead).replace(microsecond=0)
-        return there - self.now() if self.has_dates else None
+        # In whole seconds, like the header Date.
+        date = (self.now() + self.ahead(self.time) + self.dates_ahead(self.time)).replace(microsecond=0)
+        return date - self.now() if self.has_dates else None
 
-    async def ask(self, request: Request[Any]) -> Any:
-        self.asked[f"{request.path} {request.query.get('status') or ''}".strip()] += 1
+    async def send(self, request: Request[Any], *, retry: bool = True) -> Any:
+        self.requests[f"{request.path} {request.query.get('status') or ''}".strip()] += 1
         await asyncio.sleep(0.02)
+        self.on_request(request)
         if any(begin <= self.time < end for begin, end in self.outages):
             raise self.error()
         lives, model = (self.backfills, Backfill) if "backfill" in request.path else (self.jobs, Job)
-        if request.ids:
-            (work_id,) = request.ids.values()
-            found = [life for life in lives if life.id == work_id and life.id not in self.gone]
-            if not found:
-                raise PlanasonixNotFoundError(f"no {work_id}", status=404)
-            if self.is_unreadable_alone and work_id in self.unreadable:
-                raise PlanasonixUnreadableError(f"{work_id} has no state")
-            return self._shown(found[0], model, whole=True)
-        return self._page(lives, model, dict(request.query))
-
-    async def send(self, request: Request[Any], *, retry: bool = True) -> Any:
-        return await self.ask(request)
+        if not request.ids:
+            return self._page(lives, model, dict(request.query))
+        (work_id,) = request.ids.values()
+        found = [life for life in lives if life.id == work_id and life.id not in self.deleted]
+        if not found:
+            raise PlanasonixNotFoundError(f"no {work_id}", status=404)
+        if self.is_unreadable_alone and work_id in self.unreadable:
+            raise PlanasonixUnreadableError(f"{work_id} has no state")
+        return self._work(found[0], model, is_whole=True)
 
     def _page(self, lives: list[Life], model: Any, query: dict[str, Any]) -> Page[Any]:
-        lives = [life for life in lives if life.created + life.listing_delay <= self.time and life.id not in self.gone]
-        works = [self._shown(life, model) for life in lives]
+        works = [
+            self._work(life, model)
+            for life in lives
+            if life.created + life.listing_delay <= self.time and life.id not in self.deleted
+        ]
         since = datetime.fromisoformat(query["since"]) if query.get("since") else None
         found = [
             work
@@ -125,11 +126,12 @@ class History:
         rows = [{"id": work.id} if work.id in self.unreadable else work for work in found[begin:end]]
         return Page[model].model_validate({"data": rows, "meta": meta})
 
-    def _shown(self, life: Life, model: Any, *, whole: bool = False) -> Any:
+    def _work(self, life: Life, model: Any, *, is_whole: bool = False) -> Any:
         is_over = life.ends <= self.time
-        created = (BEGAN + self.ahead + timedelta(seconds=life.created)).replace(microsecond=0)
-        details: dict[str, Any] = {}
-        if whole and model is Job:
-            details = {"finished_at": created + timedelta(seconds=life.ends - life.created)} if is_over else {}
+        # Work keeps the date that it was created with.
+        created = (BEGAN + self.ahead(life.created) + timedelta(seconds=life.created)).replace(microsecond=0)
+        fields = dict(life.fields)
+        if is_whole and is_over and model is Job:
+            fields["finished_at"] = created + timedelta(seconds=life.ends - life.created)
         status = life.outcome if is_over else "running"
-        return model(id=life.id, status=status, created_at=created, **details, **life.fields)
+        return self.change(model(id=life.id, status=status, created_at=created, **fields), is_whole)

@@ -13,22 +13,22 @@ from airflow.triggers.base import TriggerEvent
 
 from planasonix_provider.api.models import JobEnvelope
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
-from planasonix_provider.triggers.planasonix import PlanasonixJobTrigger
+from planasonix_provider.triggers.base import PlanasonixWaitTrigger
 from planasonix_provider.waiting.wait_event import WaitEvent
 
 
-class NaiveTrigger(PlanasonixJobTrigger):
+class NaiveTrigger(PlanasonixWaitTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         connection = await get_async_connection(self.planasonix_conn_id)
         key = {"Authorization": f"Bearer {connection.password}"}
         async with httpx.AsyncClient(base_url=connection.host, headers=key) as client:
             while True:
-                answer = await client.get(f"/api/v1/jobs/{self.job_id}")
+                answer = await client.get(f"/api/v1/jobs/{self.target.id}")
                 job = JobEnvelope.model_validate(answer.raise_for_status().json()).data
                 if job.is_over:
                     break
                 await asyncio.sleep(self.poll_interval)
-        yield TriggerEvent(WaitEvent.over(self.subject, job).to_payload())
+        yield TriggerEvent(WaitEvent.over(self.target, job).to_payload())
 
 
 class NaiveSyncOperator(PlanasonixSyncOperator):

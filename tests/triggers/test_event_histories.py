@@ -58,7 +58,7 @@ histories = st.builds(
     ),
     newest_first=st.booleans(),
     page_size=st.integers(2, 9),
-    ahead=st.sampled_from([timedelta(), timedelta(hours=-7), timedelta(hours=7)]),
+    ahead=st.sampled_from([timedelta(), timedelta(hours=-7), timedelta(hours=7)]).map(lambda ahead: lambda time: ahead),
 )
 deaths = st.lists(st.tuples(st.floats(FIRST, SPAN), st.just(0.0) | st.floats(0.0, 1_500.0)), max_size=4).map(sorted)
 shared = st.booleans() if HAS_SHARED_STREAMS else st.just(False)

@@ -569,7 +569,7 @@ class TestTrouble:
 
         clock.run(main())
         assert airflow.received == [simulator.jobs()[0].id]
-        assert in_the_log(caplog, "cannot be asked for") == 18
+        assert in_the_log(caplog, "The lists of Planasonix cannot be read") == 18
         assert in_the_log(caplog, "Planasonix answers again, after 3 h 0 min.") == 1
 
     @pytest.mark.parametrize("status", [401, 403, 404])

@@ -18,6 +18,7 @@ from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import base as triggers_base
+from planasonix_provider.triggers.base import PlanasonixWaitTrigger
 from planasonix_provider.triggers.deferral import DEFER_SETTLE_TIME
 from planasonix_provider.triggers.planasonix import (
     PlanasonixBackfillTrigger,
@@ -49,13 +50,66 @@ def trigger(job_id: str, **arguments: Any) -> PlanasonixJobTrigger:
     )
 
 
-def test_survives_being_stored() -> None:
-    deadline = datetime(2025, 3, 27, tzinfo=UTC)
-    path, arguments = trigger("job_1", deadline=deadline, cancel_on_kill=True, owned=True, status="queued").serialize()
-    assert path == "planasonix_provider.triggers.planasonix.PlanasonixJobTrigger"
-    assert json.loads(json.dumps(arguments)) == arguments
-    assert PlanasonixJobTrigger(**arguments).serialize() == (path, arguments)
-    assert PlanasonixJobTrigger(**arguments).deadline == deadline
+OPTIONS = {
+    "planasonix_conn_id": "eu",
+    "poll_interval": 30,
+    "deadline": "2025-03-27T00:00:00+00:00",
+    "not_before": "2025-03-26T00:00:00+00:00",
+    "status": "queued",
+    "owned": True,
+    "silent": True,
+    "limit": "timeout",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        (PlanasonixJobTrigger, {"job_id": "job_1", "states": ["running"], "cancel_on_kill": True}),
+        (PlanasonixBackfillTrigger, {"backfill_id": "bf_1", "states": [], "cancel_on_kill": False}),
+        (
+            PlanasonixSyncTrigger,
+            {"connection_id": "c", "since": "2025-03-27T14:22:10+00:00", "by": "finished", "on_failure": "wait"},
+        ),
+        (
+            PlanasonixWaitTrigger,
+            {"target": {"kind": "job", "id": "job_1", "until": ["running"]}, "cancel_on_kill": True},
+        ),
+        (
+            PlanasonixWaitTrigger,
+            {
+                "target": {
+                    "kind": "sync",
+                    "id": "c",
+                    "since": "2025-03-27T14:22:10+00:00",
+                    "by": "finished",
+                    "on_failure": "wait",
+                },
+                "cancel_on_kill": False,
+            },
+        ),
+    ],
+)
+def test_survives_being_stored(kind: type[PlanasonixWaitTrigger], arguments: dict[str, Any]) -> None:
+    waiting = kind(**arguments, **OPTIONS)
+    assert waiting.serialize() == (f"{kind.__module__}.{kind.__name__}", arguments | OPTIONS)
+    assert json.loads(json.dumps(waiting.serialize()[1])) == waiting.serialize()[1]
+    assert waiting.deadline == datetime(2025, 3, 27, tzinfo=UTC)
+
+
+def test_public_triggers_wait_for_the_same_as_the_generic_one() -> None:
+    for waiting in (
+        PlanasonixJobTrigger("job_1", states=["running"]),
+        PlanasonixBackfillTrigger("bf_1"),
+        PlanasonixSyncTrigger("c", "2025-03-27T14:22:10", by="finished"),
+    ):
+        target = PlanasonixWaitTrigger(waiting.target.serialize()).target
+        assert (type(target), target.serialize()) == (type(waiting.target), waiting.target.serialize())
+
+
+def test_refuses_to_cancel_what_is_no_work() -> None:
+    with pytest.raises(ValueError, match="cancel_on_kill: a sync of connection c cannot be cancelled"):
+        PlanasonixSyncTrigger("c", "2025-03-27", cancel_on_kill=True)
 
 
 @pytest.mark.parametrize(
@@ -258,11 +312,6 @@ class TestABackfill:
         assert set(asked) == {"trigger_backfill", "get_backfill"}
         assert len(json.dumps(event)) < 1_000
 
-    def test_survives_being_stored(self) -> None:
-        path, arguments = PlanasonixBackfillTrigger("bf_1", states=["running"], owned=True).serialize()
-        assert path == "planasonix_provider.triggers.planasonix.PlanasonixBackfillTrigger"
-        assert PlanasonixBackfillTrigger(**json.loads(json.dumps(arguments))).serialize() == (path, arguments)
-
 
 class TestASync:
     def test_that_ends_while_no_triggerer_runs_is_not_missed(self, simulator: Simulator) -> None:
@@ -279,12 +328,6 @@ class TestASync:
         event = WaitEvent.from_payload(asyncio.run(first_event(deserialize_trigger(first))), "sync")
         assert event.work is not None
         assert event.work.id == job_id
-
-    def test_survives_being_stored(self) -> None:
-        given = PlanasonixSyncTrigger("conn_1", "2025-03-27T14:22:10", by="finished", on_failure="wait")
-        path, arguments = given.serialize()
-        assert arguments["since"] == "2025-03-27T14:22:10+00:00"
-        assert PlanasonixSyncTrigger(**json.loads(json.dumps(arguments))).serialize() == (path, arguments)
 
 
 SUCCESS = "The task was marked success by hand"
