@@ -1,4 +1,4 @@
-"""What Airflow learns about the package. Its table of the connection form is the only one, on every Airflow version."""
+"""The provider's metadata. The connection form of every Airflow version is made from it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ HOOK_NAME = "Planasonix"
 RECEIVER_CONNECTION_TYPE = "planasonix_webhook"
 RECEIVER_HOOK_NAME = "Planasonix Webhook"
 
-#: How the form treats Airflow's own fields.
+#: Changes to the standard fields of the connection form.
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
-    # The port is shown since the button "Test" of Airflow 3.3.1 and 3.3.2 refuses a connection that has none.
+    # The port is not hidden: the button "Test" of Airflow 3.3.1 and 3.3.2 refuses a connection without a port.
     "hidden-fields": ["login", "schema", "extra"],
     "relabeling": {"password": "API key", "host": "Host (optional)", "port": "Port (optional)"},
     "placeholders": {
@@ -25,7 +25,7 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     },
 }
 
-#: The form's fields for what the connection's extra may hold, in the shape of a provider's ``conn-fields``.
+#: The form's fields for the extra, as the provider schema's ``conn-fields``.
 CONN_FIELDS: dict[str, dict[str, Any]] = {
     "organization_id": {
         "label": "Organization ID",
@@ -54,7 +54,7 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
     },
 }
 
-#: The same for a connection that is a webhook receiver.
+#: The same for webhook receivers.
 RECEIVER_UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["host", "login", "port", "schema", "extra"],
     "relabeling": {"password": "Signing secret"},
@@ -67,7 +67,6 @@ RECEIVER_UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     },
 }
 
-#: The form's fields for what the extra of such a connection may hold.
 RECEIVER_CONN_FIELDS: dict[str, dict[str, Any]] = {
     "asset": {
         "label": "Asset",
@@ -92,7 +91,7 @@ RECEIVER_CONN_FIELDS: dict[str, dict[str, Any]] = {
     },
 }
 
-#: The section of Airflow's configuration, in the shape of a provider's ``config``.
+#: The section of Airflow's configuration, as the provider schema's ``config``.
 CONFIG: dict[str, dict[str, Any]] = {
     "planasonix": {
         "description": "Defaults of all tasks that use the Planasonix provider.",
@@ -135,9 +134,9 @@ CONFIG: dict[str, dict[str, Any]] = {
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Describe the provider to Airflow; the entry point ``apache_airflow_provider`` names this function.
+    """Return the provider's metadata, as in Airflow's ``provider_info.schema.json``.
 
-    :return: the provider's metadata, as Airflow's ``provider_info.schema.json`` has it.
+    The entry point ``apache_airflow_provider`` names this function.
     """
     integration = {"integration-name": "Planasonix"}
     assets = "planasonix_provider.assets.planasonix"
@@ -191,7 +190,7 @@ def get_provider_info() -> dict[str, Any]:
             },
         ],
         "asset-uris": asset_uris,
-        # What Airflow 2.11 calls them.
+        # The key for Airflow 2.11.
         "dataset-uris": asset_uris,
         "extra-links": ["planasonix_provider.links.planasonix.PlanasonixJobLink"],
         "config": CONFIG,

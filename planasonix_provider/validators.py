@@ -1,6 +1,7 @@
-"""Checks what a DAG's author wrote: when the DAG is parsed where it can be known then, else before any request.
+"""Validators for the parameters of operators, sensors and API calls.
 
-Light on purpose: a DAG file that only names an operator imports this, and nothing of the API.
+Literal values are validated when the DAG is parsed, templated values before the first request. DAG files import this
+module, so importing it must stay light.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-#: Longer than anybody waits, and short enough to be added to a date.
+#: Ten years: a larger number could overflow when it is added to a date.
 MAX_SECONDS = 10 * 365 * 86_400
 
-#: The shortest interval between two polls, in seconds: with less, a few tasks use up the rate limit of all.
+#: With shorter intervals, a few tasks use up the rate limit of the whole API key.
 MIN_POLL_SECONDS = 0.5
 
-#: So far from the first and the last ``datetime`` that nothing that is reckoned with them leads beyond.
+#: The first and the last valid year, far enough from the limits of ``datetime`` that arithmetic cannot overflow.
 YEARS = (1000, 9000)
 
-#: What would make another path of an id, for the API or for what stands before it.
+#: Characters that could change the path of a request, for the API or for a proxy.
 _FORBIDDEN_IN_ID = frozenset(" /\\?#%")
 
-#: Ends the refusal of a value that a template has probably given.
+#: Ends the message about a value that an empty template probably produced.
 EMPTY_TEMPLATE_HINT = (
     "A template that renders to nothing gives such a value: check the task and the key that it pulls from"
 )
@@ -37,95 +38,64 @@ NO_LOGICAL_DATE_HINT = (
     "dag_run.run_after there, or a param"
 )
 
-#: Takes a parameter's name and value; gives the value in its final form, or raises a ``ValueError`` that says it all.
+#: Takes a parameter's name and value; returns the normalized value, or raises a ``ValueError`` for the user.
 Check = Callable[[str, Any], Any]
 
 
 def invalid_parameter(name: str, value: Any, allowed: str) -> ValueError:
-    """Say what is wrong with a parameter.
-
-    :param name: its name.
-    :param value: what was given.
-    :param allowed: what is allowed, in words.
-    :return: the error, to be raised.
-    """
+    """Return the error for an invalid parameter."""
     try:
         shown = repr(value)
     except ValueError:
-        # A number of thousands of digits, which Python does not write.
+        # Python does not format integers with thousands of digits.
         shown = f"a {type(value).__name__} that cannot be shown"
     return ValueError(f"{name}: got {shown if len(shown) <= 200 else shown[:200] + '…'}, allowed is {allowed}.")
 
 
 def is_templated(value: Any) -> bool:
-    """Say whether a value is decided only when the task runs.
-
-    :param value: a parameter, as the DAG has it.
-    :return: whether there is a template or another task's output in it.
-    """
+    """Return whether a value contains a template or the output of another task."""
     if isinstance(value, str):
         return any(mark in value for mark in ("{{", "{%", "{#"))
     if isinstance(value, Mapping):
         return any(is_templated(item) for pair in value.items() for item in pair)
     if isinstance(value, (list, tuple, set)):
         return any(is_templated(item) for item in value)
-    # What Airflow resolves at run time (XComArg and its kin) has this method.
+    # XComArg and other values that Airflow resolves at run time have this method.
     return hasattr(value, "resolve")
 
 
 def to_list(value: Any) -> list[Any] | None:
-    """Read the items of a sequence that is not a text.
-
-    :param value: what was given; the output of a mapped task is a sequence that Airflow reads item by item.
-    :return: the items, or ``None`` if it is no sequence.
-    """
+    """Return the items of a sequence, such as the output of a mapped task; ``None`` for a text or a non-sequence."""
     return list(value) if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)) else None
 
 
 def is_blank(value: Any) -> bool:
-    """Return whether a value is what a template gives that renders to nothing.
-
-    :param value: a parameter, as rendered.
-    :return: whether it is ``None``, the text ``None``, or blank.
-    """
+    """Return whether a value looks like the result of an empty template: ``None``, the text ``None``, or blank."""
     return value is None or (isinstance(value, str) and value.strip() in ("", "None"))
 
 
-def optional(check: Check) -> Check:
-    """Let ``None`` pass a check.
+def format_utc(moment: datetime) -> str:
+    """Return a UTC time as the API writes it, such as ``2025-03-27T14:22:10Z``."""
+    return moment.isoformat().replace("+00:00", "Z")
 
-    :param check: the check for every other value.
-    :return: the check that lets ``None`` pass.
-    """
+
+def optional(check: Check) -> Check:
+    """Return a validator that also accepts ``None``."""
     return lambda name, value: None if value is None else check(name, value)
 
 
 def text(name: str, value: Any) -> str:
-    """Check a text that must say something.
-
-    :param name: the parameter's name, for the message.
-    :param value: what was given.
-    :return: the text.
-    :raises ValueError: if it is none.
-    """
+    """Return a text that is not blank."""
     if not isinstance(value, str) or not value.strip():
         raise invalid_parameter(name, value, "a text that is not empty")
     return value
 
 
 def identifier(name: str, value: Any) -> str:
-    """Check the id of something in Planasonix, which goes into the path of requests.
-
-    :param name: the parameter's name, for the message.
-    :param value: what was given.
-    :return: the same.
-    :raises ValueError: if it could be no id: a path, a whole address, a name with a line break.
-    """
-    is_one = (
-        isinstance(value, str) and value.isprintable() and not _FORBIDDEN_IN_ID.intersection(value) and value.strip(".")
-    )
-    # Responses can hold thousands of ids, so only a refused one is checked for its reason.
-    if not is_one or value == "None":
+    """Return the id of a Planasonix object. It is safe in the path of a request: no path, no URL, no line break."""
+    is_valid = isinstance(value, str) and value.isprintable() and not _FORBIDDEN_IN_ID.intersection(value)
+    # Responses can contain thousands of ids, so the message is built only for an invalid one.
+    if not is_valid or not value.strip(".") or value == "None":
         reason = (
             f". {EMPTY_TEMPLATE_HINT}"
             if is_blank(value)
@@ -136,13 +106,7 @@ def identifier(name: str, value: Any) -> str:
 
 
 def seconds(name: str, value: Any) -> float:
-    """Check a stretch of time.
-
-    :param name: the parameter's name, for the message.
-    :param value: what was given: seconds as a number or, from a template, as text; or a ``timedelta``.
-    :return: the seconds.
-    :raises ValueError: if it is none, not above 0, or more than ten years.
-    """
+    """Return a duration in seconds: from a number, a text (the result of a template) or a ``timedelta``."""
     try:
         number = value.total_seconds() if isinstance(value, timedelta) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -153,13 +117,7 @@ def seconds(name: str, value: Any) -> float:
 
 
 def poll_interval(name: str, value: Any) -> float:
-    """Check the time between two polls.
-
-    :param name: the parameter's name, for the message.
-    :param value: what was given, as for :func:`seconds`.
-    :return: the seconds.
-    :raises ValueError: if it is no stretch of time, or less than half a second.
-    """
+    """Return the seconds between two polls, which are at least half a second."""
     number = seconds(name, value)
     if number < MIN_POLL_SECONDS:
         raise invalid_parameter(name, value, f"a number of seconds from {MIN_POLL_SECONDS:g}, or a timedelta")
@@ -167,11 +125,7 @@ def poll_interval(name: str, value: Any) -> float:
 
 
 def one_of(*allowed: str) -> Check:
-    """Make a check that lets only some words pass.
-
-    :param allowed: the words.
-    :return: the check.
-    """
+    """Return a validator that accepts one of some words."""
 
     def check(name: str, value: Any) -> str:
         if not isinstance(value, str) or value not in allowed:
@@ -186,11 +140,7 @@ priority = one_of(*PRIORITIES)
 
 
 def list_of(allowed: Collection[str]) -> Check:
-    """Make a check that lets only lists of some words pass.
-
-    :param allowed: the words.
-    :return: the check; it gives a list without doubles.
-    """
+    """Return a validator that accepts lists and sets of some words. It returns a list without duplicates."""
 
     def check(name: str, value: Any) -> list[str]:
         words = list(value) if isinstance(value, AbstractSet) else to_list(value)
@@ -202,26 +152,14 @@ def list_of(allowed: Collection[str]) -> Check:
 
 
 def flag(name: str, value: Any) -> bool:
-    """Check what is true or false: any text, ``"False"`` included, would count as true.
-
-    :param name: the parameter's name, for the message.
-    :param value: what was given.
-    :return: the same.
-    :raises ValueError: if it is neither.
-    """
+    """Return a boolean. Texts are invalid, because even ``"False"`` would be true."""
     if not isinstance(value, bool):
         raise invalid_parameter(name, value, "True or False")
     return value
 
 
 def utc(name: str, value: Any) -> datetime:
-    """Check a moment.
-
-    :param name: the parameter's name, for the message.
-    :param value: what was given: a ``datetime``, or ISO 8601 text; one without an offset is UTC.
-    :return: the moment, in UTC.
-    :raises ValueError: if it is none.
-    """
+    """Return a time in UTC: from a ``datetime`` or an ISO 8601 text; one without an offset is UTC."""
     try:
         moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
         if not YEARS[0] <= moment.year <= YEARS[1]:
@@ -235,10 +173,7 @@ def utc(name: str, value: Any) -> datetime:
 
 
 def window(start_at: Any, end_at: Any, names: tuple[str, str] = ("start_at", "end_at")) -> tuple[datetime, datetime]:
-    """Return the start and the end of a window, in UTC.
-
-    :raises ValueError: if one is not a time, or the window does not end after it starts.
-    """
+    """Return the start and the end of a window, in UTC. The end must be after the start."""
     start, end = utc(names[0], start_at), utc(names[1], end_at)
     if end <= start:
         raise invalid_parameter(names[1], str(end_at), f"a time after {names[0]} ({start_at})")
@@ -246,13 +181,7 @@ def window(start_at: Any, end_at: Any, names: tuple[str, str] = ("start_at", "en
 
 
 def tables(name: str, value: Any) -> list[str]:
-    """Check a list of table names.
-
-    :param name: the parameter's name, for the message.
-    :param value: what was given.
-    :return: the names.
-    :raises ValueError: if there is none, one is blank, or one is there twice.
-    """
+    """Return a list of table names: not empty, no blank name, no duplicates."""
     names = to_list(value)
     if not names:
         raise invalid_parameter(name, value, "a list of table names, or None for all tables")
@@ -264,13 +193,7 @@ def tables(name: str, value: Any) -> list[str]:
 
 
 def metadata(name: str, value: Any) -> dict[str, Any]:
-    """Check what is to be sent as a JSON object.
-
-    :param name: the parameter's name, for the message.
-    :param value: what was given.
-    :return: the same, as JSON types.
-    :raises ValueError: if JSON cannot hold it.
-    """
+    """Return a JSON object made of JSON types."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise invalid_parameter(name, value, "a mapping whose keys are texts")
     try:

@@ -161,7 +161,6 @@ def test_the_reference_has_every_public_name(module: str) -> None:
         "error_for_status",
         "AsyncHook",
         "CompletionStreamProducer",
-        "missing_connection_hint",
         "staged",
         "simulator",
     }

@@ -131,7 +131,7 @@ def timestamp(moment: datetime | None) -> str | None:
     :param moment: the time, in UTC.
     :return: for example ``2025-03-27T14:22:10Z``; ``None`` for none.
     """
-    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+    return None if moment is None else validators.format_utc(moment)
 
 
 optional_id = validators.optional(validators.identifier)

@@ -1,1 +1,1 @@
-"""Planasonix's tables as Airflow assets."""
+"""Airflow assets for the tables that Planasonix loads."""

@@ -1,4 +1,4 @@
-"""Planasonix's tables as Airflow assets: their identity, the factory, the URI handler, the name in OpenLineage."""
+"""Airflow assets for the tables that Planasonix loads: the factory, the URI handler, the OpenLineage converter."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.openlineage.facet import Dataset as OpenLineageDataset
 
 SCHEME = "planasonix"
-#: Where the API is for all who have no tenant of their own.
+#: The API's host, except for dedicated tenants.
 DEFAULT_HOST = "api.planasonix.com"
-#: What Airflow 3 stores of a URI, and of a name. (Airflow 2.11 stores more, and is left some day.)
+#: In characters. Airflow 3 stores URIs and names of this length; Airflow 2.11 stores longer ones.
 MAX_URI_LENGTH = 1500
 
 _DEFAULT_PORT = 443
@@ -33,12 +33,12 @@ _URI_FORMAT = (
 
 @dataclass(frozen=True)
 class PlanasonixTable:
-    """What a table is known by: two that are equal are one asset. The API knows a table by its name alone.
+    """The identity of a table. Equal tables are one asset. The API identifies a table by its name alone.
 
-    :param host: the host of the API's base URL; upper case and the port 443 are the same to it.
-    :param connection_id: Planasonix's connection, which loads the table.
-    :param table: the table's name, as the results of a job give it: in clear text, and case matters.
-    :raises ValueError: if one of them can be none, or the URI would be longer than Airflow stores.
+    :param host: the host of the API's base URL. It is normalized to lower case, without the port 443.
+    :param connection_id: the Planasonix connection that loads the table.
+    :param table: the table's name, as in the results of a job: not encoded, and case-sensitive.
+    :raises ValueError: if a value is invalid, or if the URI would be longer than Airflow can store.
     """
 
     host: str
@@ -58,7 +58,7 @@ class PlanasonixTable:
 
     @property
     def uri(self) -> str:
-        """The URI of the table's asset, in the one form that Airflow compares."""
+        """The normalized URI of the table's asset."""
         return f"{self.namespace}/connections/{_segment(self.connection_id)}/tables/{_segment(self.table)}"
 
     @property
@@ -68,16 +68,16 @@ class PlanasonixTable:
 
     @property
     def name(self) -> str:
-        """The name of the table's OpenLineage dataset, in clear text."""
+        """The name of the table's OpenLineage dataset, not encoded."""
         return f"connections/{self.connection_id}/tables/{self.table}"
 
     @classmethod
     def from_uri(cls, uri: str) -> Self:
-        """Read the URI of an asset.
+        """Parse the URI of an asset.
 
-        :param uri: the URI, in whatever form Airflow takes.
+        :param uri: the URI; it need not be normalized.
         :return: the table.
-        :raises ValueError: if it is the URI of no Planasonix table.
+        :raises ValueError: if it is not the URI of a Planasonix table.
         """
         try:
             parts = urlsplit(uri) if isinstance(uri, str) else None
@@ -89,11 +89,11 @@ class PlanasonixTable:
 
     @classmethod
     def from_parts(cls, parts: SplitResult) -> Self:
-        """Read the URI of an asset that is split already, as Airflow hands it to a handler.
+        """Parse the parts of an asset's URI, which Airflow passes to URI handlers.
 
         :param parts: the URI's parts.
         :return: the table.
-        :raises ValueError: if it is the URI of no Planasonix table.
+        :raises ValueError: if it is not the URI of a Planasonix table.
         """
         is_plain = parts.scheme == SCHEME and not (parts.query or parts.fragment or _BAD_ESCAPE.search(parts.path))
         match parts.path.rstrip("/").split("/"):
@@ -112,7 +112,7 @@ def planasonix_asset(
     name: str | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> Asset:
-    """Name a table that Planasonix loads, for a task's ``outlets`` or a DAG's ``schedule``.
+    """Return the asset of a table that Planasonix loads, for a task's ``outlets`` or a DAG's ``schedule``.
 
     .. code-block:: python
 
@@ -120,15 +120,15 @@ def planasonix_asset(
 
         with DAG("report", schedule=[orders]): ...
 
-    :param connection_id: Planasonix's connection.
-    :param table: the table's name, as the results of a job give it (reference: "Get a job's results").
-    :param host: the host of the API, as the Airflow connection has it, with a port if that has one; only for dedicated
-        tenants. Default: ``api.planasonix.com``.
-    :param name: what Airflow 3 calls the asset; default: its URI. To Airflow 3, an asset with another name is another
-        one, so the name is to be the same wherever the table is named. Airflow 2.11 has no names.
-    :param extra: what Airflow is to keep with the asset, as a JSON object; default: nothing.
+    :param connection_id: the Planasonix connection that loads the table.
+    :param table: the table's name, as in the results of a job (API reference: "Get a job's results").
+    :param host: the API's host, with its port if there is one, as in the Airflow connection. Only needed for dedicated
+        tenants; default: ``api.planasonix.com``.
+    :param name: the asset's name in Airflow 3; default: its URI. In Airflow 3 assets with different names are different
+        assets, so use the same name for a table everywhere. Airflow 2.11 ignores the name.
+    :param extra: the asset's extra, a JSON object; default: none.
     :return: the asset; on Airflow 2.11, the dataset.
-    :raises ValueError: if one of these makes no sense, or is a template: an asset is known when its DAG is parsed.
+    :raises ValueError: if a value is invalid or is a template: Airflow reads assets when it parses the DAG.
     """
     for parameter, value in (("connection_id", connection_id), ("table", table), ("host", host), ("name", name)):
         if validators.is_templated(value):
@@ -137,27 +137,27 @@ def planasonix_asset(
             )
     uri = PlanasonixTable(host=host, connection_id=connection_id, table=table).uri
     name = validators.optional(validators.text)("name", name)
-    kept = None if extra is None else validators.metadata("extra", extra)
+    extra = None if extra is None else validators.metadata("extra", extra)
     if not hasattr(Asset, "name"):
-        return Asset(uri=uri, extra=kept)
-    return Asset(name=uri if name is None else name, uri=uri, extra=kept)
+        return Asset(uri=uri, extra=extra)
+    return Asset(name=uri if name is None else name, uri=uri, extra=extra)
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
-    """Put the URI of a Planasonix asset into the one form that is compared; Airflow calls this for each.
+    """Normalize the URI of a Planasonix asset; Airflow calls this function for each one.
 
     :param uri: the URI's parts.
-    :return: the same in lower case where case does not matter, without the default port, encoded where need be.
-    :raises ValueError: if it is the URI of no Planasonix table.
+    :return: the normalized parts: the host in lower case, no default port, the path percent-encoded.
+    :raises ValueError: if it is not the URI of a Planasonix table.
     """
     return urlsplit(PlanasonixTable.from_parts(uri).uri)
 
 
 def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> OpenLineageDataset:
-    """Name an asset as OpenLineage does; Airflow's OpenLineage provider calls this.
+    """Return the OpenLineage dataset of an asset; Airflow's OpenLineage provider calls this function.
 
     :param asset: the asset.
-    :param lineage_context: who asks; it does not matter here.
+    :param lineage_context: not used.
     :return: the dataset.
     """
     from airflow.providers.common.compat.openlineage.facet import Dataset
@@ -183,16 +183,16 @@ def _host(name: str, value: Any) -> str:
 
 
 def _table(name: str, value: Any) -> None:
-    """Refuse what is no table's name. Whatever can be quoted in SQL is one, white space and line breaks included."""
+    """Validate a table's name. It may contain all that SQL can quote, white space and line breaks included."""
     validators.text(name, value)
     try:
-        sound = b"\0" not in value.encode()
+        is_valid = b"\0" not in value.encode()
     except UnicodeEncodeError:
-        sound = False
-    if not sound:
+        is_valid = False
+    if not is_valid:
         raise validators.invalid_parameter(name, value, "a text that UTF-8 can hold, without a NUL")
 
 
 def _segment(text: str) -> str:
-    """Encode a text as one segment of a path: nobody takes it for several, or for a way up."""
+    """Encode a text as one segment of a path, which no parser reads as several segments or as a parent folder."""
     return text.replace(".", "%2E") if text in (".", "..") else quote(text, safe="")

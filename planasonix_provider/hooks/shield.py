@@ -1,4 +1,4 @@
-"""Lets what an event loop asks of Airflow come to its end, though whoever has asked is cancelled."""
+"""Lets a call of Airflow's API finish although the coroutine that waits for it is cancelled."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# The event loop holds its tasks weakly, and these may outlive whoever has asked.
+# The event loop only has weak references to its tasks.
 _TASKS: set[asyncio.Task[Any]] = set()
 
 
 async def shielded(call: Coroutine[Any, Any, T]) -> T:
-    """Wait for a call, and let it end though the wait is cancelled.
+    """Await a call of Airflow's API, and let it finish if this coroutine is cancelled.
 
-    On Airflow 3.0 to 3.2 an answer that nobody takes stays in the one channel that all triggers of a triggerer share,
-    and the triggerer dies of it.
-
-    :param call: asks Airflow something.
-    :return: what came of it.
+    All triggers of a triggerer share one channel to Airflow. On Airflow 3.0 to 3.2 a response that nobody reads stays
+    in this channel, and the triggerer crashes.
     """
     task = asyncio.create_task(call)
     _TASKS.add(task)
@@ -30,5 +27,5 @@ async def shielded(call: Coroutine[Any, Any, T]) -> T:
 def _discard(task: asyncio.Task[Any]) -> None:
     _TASKS.discard(task)
     if not task.cancelled():
-        # Where nobody asks any more, asyncio would say in the log that nobody did.
+        # asyncio logs an error if the exception of a task is never retrieved.
         task.exception()

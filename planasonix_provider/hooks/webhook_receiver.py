@@ -1,4 +1,4 @@
-"""A webhook receiver is an Airflow connection: what signs its deliveries, and which asset they are events of."""
+"""Reads and tests Airflow connections of the type Planasonix Webhook. Each of them configures a webhook receiver."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from planasonix_provider.get_provider_info import (
     RECEIVER_HOOK_NAME,
     RECEIVER_UI_FIELD_BEHAVIOUR,
 )
+from planasonix_provider.hooks.connection_fields import ConnectionFields
 from planasonix_provider.hooks.connection_form import connection_form_widgets, ui_field_behaviour, without_conn_id
 from planasonix_provider.secret_stores import PlanasonixSecretError, StoredSecret, describe_hidden, mask, secret_store
 
@@ -33,12 +34,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReceiverConfig:
-    """What an Airflow connection says of a receiver.
+    """The configuration of a webhook receiver.
 
     :param name: the connection's id.
-    :param secrets: what its deliveries may be signed with; never none.
-    :param asset: the name or the URI of the asset that they are events of.
-    :param events: which of them count; ``None`` is all.
+    :param secrets: the secrets that a delivery may be signed with; at least one.
+    :param asset: the name or the URI of the asset whose events the deliveries are.
+    :param events: the accepted event names; ``None`` for all.
     """
 
     name: str
@@ -47,24 +48,22 @@ class ReceiverConfig:
     events: frozenset[str] | None = None
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("A Receiver holds signing secrets, so it is not pickled: read the Airflow connection again.")
+        raise TypeError("A ReceiverConfig holds signing secrets, so it is not pickled: read the connection again.")
 
     def accepts(self, event: str) -> bool:
-        """Say whether an event counts.
+        """Return whether the receiver accepts an event.
 
-        :param event: its name, as ``job.succeeded``.
-        :return: whether it does.
+        :param event: the event's name, such as ``job.succeeded``.
         """
         return self.events is None or event in self.events
 
 
 @dataclass(frozen=True)
 class ReceiverNames:
-    """The receivers of this Airflow that can be named without reading a secret.
+    """The receivers that can be listed without reading a secret.
 
-    :param conn_ids: the ids of the Airflow connections of the type Planasonix Webhook, in Airflow's database and in the
-        environment.
-    :param has_secrets_backend: whether there is a secrets backend, which may hold more of them.
+    :param conn_ids: the connection ids of the receivers in Airflow's database and in the environment.
+    :param has_secrets_backend: whether there is a secrets backend, which may contain more receivers.
     """
 
     conn_ids: frozenset[str] = frozenset()
@@ -72,11 +71,11 @@ class ReceiverNames:
 
 
 class PlanasonixReceiverHook(BaseHook):
-    """Reads an Airflow connection of the type Planasonix Webhook, and tests it.
+    """Reads and tests an Airflow connection of the type Planasonix Webhook.
 
     :param receiver_conn_id: the Airflow connection; default ``planasonix_webhook_default``. Its password is the signing
-        secret, unless the extra's ``kept_in`` says where that is kept; ``asset`` is the name or the URI of the asset
-        that it feeds; ``events`` and ``previous_signing_secret`` are optional.
+        secret, unless the extra's ``kept_in`` names a secret store. The extra's ``asset`` is the name or the URI of the
+        asset; ``events`` and ``previous_signing_secret`` are optional.
     """
 
     conn_name_attr = "receiver_conn_id"
@@ -89,22 +88,19 @@ class PlanasonixReceiverHook(BaseHook):
         self.receiver_conn_id = receiver_conn_id
 
     def get_receiver(self) -> ReceiverConfig | None:
-        """Read the Airflow connection, anew at each call.
+        """Return the receiver. Each call reads the Airflow connection.
 
-        :return: the receiver; ``None`` where there is no such connection, or one of another type.
-        :raises PlanasonixConfigurationError: if something is missing in it or makes no sense; the message names it.
-        :raises PlanasonixSecretError: if the place where the secret is kept cannot be read.
-        :raises Exception: of any other kind, if Airflow cannot say whether there is a connection.
+        :return: the receiver; ``None`` if there is no such connection, or if it has another type.
+        :raises PlanasonixConfigurationError: if a field is missing or invalid; the message names the field.
+        :raises PlanasonixSecretError: if the secret store cannot be read.
+        :raises Exception: of any other type, if Airflow's connections cannot be read.
         """
         return self._get_receiver(airflow_compat.secrets_backends())
 
     def get_receiver_from_secrets_backends(self) -> ReceiverConfig | None:
-        """Read the Airflow connection from secrets backends, not from Airflow's database or the environment.
+        """Return the receiver, as :meth:`get_receiver`, but do not search Airflow's database and the environment.
 
-        :return: the receiver; ``None`` where no secrets backend has such a connection, or one of another type.
-        :raises PlanasonixConfigurationError: if something is missing in it or makes no sense; the message names it.
-        :raises PlanasonixSecretError: if the place where the secret is kept cannot be read.
-        :raises Exception: of any other kind, if a secrets backend cannot say whether there is a connection.
+        :return: the receiver; ``None`` if no secrets backend has such a connection, or if it has another type.
         """
         return self._get_receiver(airflow_compat.custom_secrets_backends())
 
@@ -115,10 +111,10 @@ class PlanasonixReceiverHook(BaseHook):
         return parse_receiver(self.receiver_conn_id, password=connection.password, extra=connection.extra_dejson)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Try the connection: the button "Test" in Airflow's form.
+        """Test the connection: the button "Test" in Airflow's form.
 
-        :return: whether deliveries would count, and in words how they are checked and what they feed, or what is wrong
-            and what to do.
+        :return: whether deliveries would be accepted; and how they are verified and which asset they update, or what
+            is wrong and what to do.
         """
         if not AIRFLOW_V_3_0_PLUS:
             return (
@@ -135,7 +131,6 @@ class PlanasonixReceiverHook(BaseHook):
                 if find_asset(session, receiver.asset) is None:
                     return False, unknown_asset_message(receiver.asset)
         except PlanasonixError as error:
-            # The form's button tries what it shows under an id that it makes up.
             return False, without_conn_id(error.message, self.receiver_conn_id)
         secrets = "one secret" if len(receiver.secrets) == 1 else f"any of {len(receiver.secrets)} secrets"
         unknown = sorted(set(receiver.events or ()) - KNOWN_EVENTS)
@@ -147,33 +142,27 @@ class PlanasonixReceiverHook(BaseHook):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Describe the form's standard fields, for Airflow before 3.2; later ones read the provider info.
-
-        :return: what is hidden, renamed and hinted at.
-        """
+        """Return the changes to the form's standard fields, for Airflow before 3.2."""
         return ui_field_behaviour(RECEIVER_UI_FIELD_BEHAVIOUR)
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Describe the form's own fields, for Airflow before 3.2; later ones read the provider info.
-
-        :return: a form field for each thing that the extra may hold.
-        """
+        """Return the form's fields for the extra, for Airflow before 3.2."""
         return connection_form_widgets(RECEIVER_CONN_FIELDS)
 
 
 def parse_receiver(name: str, *, password: str | None, extra: Mapping[str, Any] | None = None) -> ReceiverConfig:
-    """Read the fields of an Airflow connection.
+    """Parse the fields of an Airflow connection.
 
     :param name: the connection's id.
-    :param password: the signing secret, or what a keeper has put in its place; empty where ``kept_in`` says enough.
-    :param extra: the connection's extra: ``asset``, ``kept_in``, ``previous_signing_secret``, ``events``.
-    :return: what the connection says.
-    :raises PlanasonixConfigurationError: if something is missing or makes no sense; the message names the field.
-    :raises PlanasonixSecretError: if the place where the secret is kept cannot be read.
+    :param password: the signing secret, or the JSON object that a secret store wrote; may be empty with ``kept_in``.
+    :param extra: ``asset``, ``kept_in``, ``previous_signing_secret``, ``events``.
+    :return: the receiver.
+    :raises PlanasonixConfigurationError: if a field is missing or invalid; the message names the field.
+    :raises PlanasonixSecretError: if the secret store cannot be read.
     """
-    reader = _ReceiverFields(name, extra or {})
-    secrets = tuple(dict.fromkeys(reader.secrets(password or "")))
+    fields = _ReceiverFields(name, extra)
+    secrets = tuple(dict.fromkeys(fields.secrets(password or "")))
     if not secrets:
         raise PlanasonixConfigurationError(
             f"Airflow connection {name!r} has no signing secret: put it into the password, or say in the extra's "
@@ -181,53 +170,53 @@ def parse_receiver(name: str, *, password: str | None, extra: Mapping[str, Any] 
         )
     for secret in secrets:
         mask(secret)
-    return ReceiverConfig(name, secrets, reader.asset(), reader.events())
+    return ReceiverConfig(name, secrets, fields.asset(), fields.events())
 
 
-def find_asset(session: Session, given: str) -> AssetModel | None:
-    """Find an asset that a DAG names.
+def find_asset(session: Session, name_or_uri: str) -> AssetModel | None:
+    """Return the active asset with this name, or else with this URI; ``None`` if there is none.
 
     :param session: a session of Airflow's database.
-    :param given: the asset's name or its URI.
-    :return: the asset, that of this name rather than that of this URI; ``None`` where no DAG knows one.
+    :param name_or_uri: the asset's name or its URI.
     """
     from airflow.models.asset import AssetModel
     from airflow.providers.common.compat.sdk import Asset
     from sqlalchemy import or_, select
 
-    uris = {given}
+    uris = {name_or_uri}
     with suppress(ValueError):
-        # DAGs name it as they like, and the database has it as Airflow writes it.
-        uris.add(str(Asset(uri=given).uri))
-    asked = select(AssetModel).where(AssetModel.active.has(), or_(AssetModel.name == given, AssetModel.uri.in_(uris)))
-    found: list[AssetModel] = sorted(session.scalars(asked), key=lambda asset: bool(asset.name != given))
+        # Airflow's database contains the normalized form of the URI that the DAG uses.
+        uris.add(str(Asset(uri=name_or_uri).uri))
+    query = select(AssetModel).where(
+        AssetModel.active.has(), or_(AssetModel.name == name_or_uri, AssetModel.uri.in_(uris))
+    )
+    found: list[AssetModel] = sorted(session.scalars(query), key=lambda asset: bool(asset.name != name_or_uri))
     return found[0] if found else None
 
 
-def unknown_asset_message(given: str) -> str:
-    """Say that no DAG knows an asset, and what to do.
+def unknown_asset_message(name_or_uri: str) -> str:
+    """Return the message that no DAG uses an asset, and what to do.
 
-    :param given: the asset's name or its URI.
-    :return: the text.
+    :param name_or_uri: the asset's name or its URI.
     """
     return (
-        f"No DAG knows the asset {given!r}. Write a DAG that is scheduled on it, or names it as an inlet or outlet; or "
-        "name another asset in the extra 'asset' of the Airflow connection."
+        f"No DAG knows the asset {name_or_uri!r}. Write a DAG that is scheduled on it, or names it as an inlet or "
+        "outlet; or name another asset in the extra 'asset' of the Airflow connection."
     )
 
 
 def list_receiver_names() -> ReceiverNames:
-    """List the receivers of Airflow's database and the environment, in one query that reads and decrypts no secret.
+    """List the receivers in Airflow's database and the environment: one query, which reads and decrypts no secret.
 
-    :return: their names, and whether a secrets backend may have more.
+    :return: their names, and whether a secrets backend may contain more.
     """
     from airflow.models.connection import Connection
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    asked = select(Connection.conn_id).where(Connection.conn_type == RECEIVER_CONNECTION_TYPE)
+    query = select(Connection.conn_id).where(Connection.conn_type == RECEIVER_CONNECTION_TYPE)
     with create_session(scoped=False) as session:
-        conn_ids = frozenset(session.scalars(asked))
+        conn_ids = frozenset(session.scalars(query))
     return ReceiverNames(conn_ids | _list_environment_names(), bool(airflow_compat.custom_secrets_backends()))
 
 
@@ -241,7 +230,7 @@ def _list_environment_names() -> frozenset[str]:
 
 
 def _conn_type_of(value: str) -> str:
-    """Return the type of a connection that is written as JSON or as a URI, which has "-" where a type has "_"."""
+    """Return the type of a connection in JSON or as a URI. In a URI, it has "-" instead of "_"."""
     text = value.strip()
     if not text.startswith("{"):
         return text.partition(":")[0].lower().replace("-", "_")
@@ -252,16 +241,16 @@ def _conn_type_of(value: str) -> str:
 
 
 def _find_connection(conn_id: str, backends: Sequence[Any]) -> Connection | None:
-    """Look where Airflow looks, without what Airflow itself does then: it logs a warning for each type with a "_"."""
+    """Search the backends as Airflow does; Airflow's own function logs a warning for each type that contains "_"."""
     fault: Exception | None = None
     for backend in backends:
         try:
             found: Connection | None = backend.get_connection(conn_id=conn_id)
-            # A connection without fields only names a receiver whose fields are in the backend that has failed.
+            # A connection without fields may only list a receiver; its fields may be in the backend that failed.
             if found and (found.password or found.extra_dejson or not fault):
                 return found
         except PermissionError:
-            # A backend's way to say that no other is to be asked.
+            # With this exception, a backend forbids asking the others.
             raise
         except Exception as error:
             fault = error
@@ -270,55 +259,42 @@ def _find_connection(conn_id: str, backends: Sequence[Any]) -> Connection | None
     return None
 
 
-class _ReceiverFields:
-    """Reads one field each, and refuses it by name."""
-
-    def __init__(self, name: str, extra: Mapping[str, Any]) -> None:
-        self.name = name
-        # The form sends what was left empty as an empty text.
-        self.extra = {field: value for field, value in extra.items() if value is not None and str(value).strip()}
-
-    def error(self, field: str, given: object, allowed: str) -> NoReturn:
-        raise PlanasonixConfigurationError(
-            f"Airflow connection {self.name!r}, extra {field!r}: got {given!r}, allowed is {allowed}."
-        )
-
+class _ReceiverFields(ConnectionFields):
     def secrets(self, password: str) -> Iterator[SecretStr]:
-        if kept := StoredSecret.from_json(password):
-            yield from kept.secrets
+        if stored := StoredSecret.from_json(password):
+            yield from stored.secrets
         elif password.strip():
             yield SecretStr(password.strip())
         previous = self.extra.get("previous_signing_secret", "")
         if not isinstance(previous, str):
-            self.error("previous_signing_secret", type(previous), "a text")
+            self.extra_error("previous_signing_secret", type(previous), "a text")
         if previous:
             yield SecretStr(previous.strip())
         yield from self.stored_secrets()
 
     def stored_secrets(self) -> list[SecretStr]:
-        if (place := self.extra.get("kept_in")) is None:
+        if (to := self.extra.get("kept_in")) is None:
             return []
         try:
-            kept = secret_store(place.strip() if isinstance(place, str) else place).load()
+            stored = secret_store(to.strip() if isinstance(to, str) else to).load()
         except ValueError:
-            raise PlanasonixConfigurationError(
-                f"Airflow connection {self.name!r}, extra 'kept_in': got {describe_hidden(place)}, allowed is "
-                "'variable:NAME', 'connection:CONN_ID' or 'file:/absolute/path'."
-            ) from None
+            self.error_with_text(
+                "extra 'kept_in'",
+                describe_hidden(to),
+                "'variable:NAME', 'connection:CONN_ID' or 'file:/absolute/path'",
+            )
         except PlanasonixSecretError as error:
-            error.with_message(f"Airflow connection {self.name!r}, extra 'kept_in': {error.message}")
+            error.with_message(f"Airflow connection {self.conn_id!r}, extra 'kept_in': {error.message}")
             raise
-        return kept.secrets if kept else []
+        return stored.secrets if stored else []
 
     def asset(self) -> str:
         value = self.extra.get("asset")
         if value is None:
-            raise PlanasonixConfigurationError(
-                f"Airflow connection {self.name!r}, extra 'asset': got nothing, allowed is the name or the URI of the "
-                "asset that each delivery is to be an event of."
-            )
+            allowed = "the name or the URI of the asset that each delivery is to be an event of"
+            self.error_with_text("extra 'asset'", "nothing", allowed)
         if not isinstance(value, str):
-            self.error("asset", value, "the name or the URI of an asset")
+            self.extra_error("asset", value, "the name or the URI of an asset")
         return value.strip()
 
     def events(self) -> frozenset[str] | None:
@@ -328,11 +304,12 @@ class _ReceiverFields:
         try:
             return frozenset(event.strip() for event in event_names("events", _to_list(value)))
         except ValueError:
-            self.error("events", value, "events with commas between them, such as job.succeeded, backfill.completed")
+            allowed = "events with commas between them, such as job.succeeded, backfill.completed"
+            self.extra_error("events", value, allowed)
 
 
 def _to_list(value: object) -> object:
-    """Make a list of a text: JSON from a URI, or names with commas between them from the form."""
+    """Convert a text to a list: JSON from a URI, or comma-separated names from the form."""
     if not isinstance(value, str):
         return value
     return json.loads(value) if value.lstrip().startswith("[") else value.split(",")

@@ -1,1 +1,1 @@
-"""What the package adds to Airflow's API server."""
+"""Plugins for Airflow's API server."""

@@ -1,4 +1,4 @@
-"""What a webhook delivery says. Its body is read only once its signature was found good."""
+"""The body of a webhook delivery. It is parsed only after its signature was verified."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from planasonix_provider.api.models.base import as_utc
-from planasonix_provider.api.validation import timestamp
+from planasonix_provider.validators import format_utc
 
 
 def _printable(text: str) -> str:
@@ -16,12 +16,12 @@ def _printable(text: str) -> str:
     return text
 
 
-#: An id or a name, in a form that every database keeps.
+#: An id or a name that every database can store.
 Text = Annotated[str, Field(max_length=500), AfterValidator(_printable)]
 
 
 class DeliveryData(BaseModel):
-    """What a delivery says of its job or backfill."""
+    """The details of the job or backfill."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -31,14 +31,9 @@ class DeliveryData(BaseModel):
 
 
 class DeliveryBody(BaseModel):
-    """The body of a delivery. The set of events is open, and so is what they tell.
+    """The body of a delivery. Unknown event types and unknown fields are accepted.
 
-    :param id: the event's id, the same however often it is delivered.
-    :param type: what happened, as ``job.succeeded``.
-    :param timestamp: when it happened, in UTC.
-    :param job_id: the job that it is about.
-    :param backfill_id: the backfill that it is about.
-    :param data: what else is known.
+    The ``id`` of an event is the same in repeated deliveries. Its ``type`` is an event name such as ``job.succeeded``.
     """
 
     model_config = ConfigDict(hide_input_in_errors=True)
@@ -51,15 +46,11 @@ class DeliveryBody(BaseModel):
     data: DeliveryData = DeliveryData()
 
     def to_asset_extra(self, receiver: str) -> dict[str, Any]:
-        """Tell it in the extra of an asset event.
-
-        :param receiver: the receiver's name.
-        :return: flat, in JSON types, without what the delivery does not say.
-        """
+        """Return the extra of the asset event: a flat JSON object without empty fields."""
         fields = {
             "event": self.type,
             "event_id": self.id,
-            "timestamp": timestamp(self.timestamp),
+            "timestamp": format_utc(self.timestamp),
             "receiver": receiver,
             "job_id": self.job_id,
             "backfill_id": self.backfill_id,
@@ -69,13 +60,9 @@ class DeliveryBody(BaseModel):
 
 
 def describe_problems(error: ValidationError) -> str:
-    """Say what is wrong with a body, without a word of it.
-
-    :param error: what the model says.
-    :return: the fields and what each should be.
-    """
+    """Return which fields of a body are invalid, and why, without any of its values."""
     problems = error.errors(include_url=False, include_context=False, include_input=False)
-    # What can be wrong with no field is the JSON itself, and pydantic would cite it.
+    # A problem without a field is invalid JSON, and pydantic's message would quote it.
     return "; ".join(
         f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" if problem["loc"] else "it is not a JSON object"
         for problem in problems

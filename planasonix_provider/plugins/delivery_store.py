@@ -1,4 +1,4 @@
-"""Turns a delivery into an asset event, once, whichever API server it came to and however often."""
+"""Records each delivery as an asset event exactly once, however often and on whichever API server it arrives."""
 
 from __future__ import annotations
 
@@ -26,17 +26,16 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 TABLE = "planasonix_webhook_delivery"
-#: For how many seconds a delivery is known again: a week, as senders of webhooks try again for three days at the most.
+#: For how many seconds a repeated delivery is recognized: a week; senders of webhooks retry for at most three days.
 RETENTION = 7 * 86_400
-#: How many seconds pass between two looks for what can be forgotten.
+#: Seconds between two purges of old deliveries.
 PURGE_INTERVAL = 3_600
-#: How often a delivery is written down before the database is said not to take it: a task that tells of the same asset
-#: at the same moment may be a deadlock.
+#: More than one, because a task that emits an event of the same asset may cause a deadlock.
 WRITE_ATTEMPTS = 3
 
 
 class RecordResult(Enum):
-    """What became of a delivery."""
+    """The result of recording a delivery."""
 
     RECORDED = auto()
     REPEATED = auto()
@@ -44,20 +43,20 @@ class RecordResult(Enum):
 
 
 class PlanasonixDeliveryStoreError(PlanasonixError):
-    """Airflow's database could not take a delivery."""
+    """A delivery could not be stored in Airflow's database."""
 
     kind = "register"
 
 
 def _is_statement_error(fault: BaseException) -> bool:
-    """Tell what a database says of a statement from a database that cannot be reached: that is not waited for."""
+    """Return whether a statement failed. If the database is unreachable, no retry is made."""
     return isinstance(fault, OperationalError) and fault.statement is not None
 
 
 class DeliveryStore:
-    """Keeps the deliveries that came, in a table of its own in Airflow's database. Its methods block.
+    """Stores deliveries in its own table of Airflow's database. Its methods block.
 
-    :param clock: tells the time, in Unix seconds.
+    :param clock: returns the Unix time.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
@@ -67,24 +66,21 @@ class DeliveryStore:
         self._purged_at = 0.0
 
     def record(self, receiver: ReceiverConfig, event: DeliveryBody) -> RecordResult:
-        """Record an event of the receiver's asset, unless it came before.
+        """Record an event of the receiver's asset, unless the same event was recorded before.
 
-        :param receiver: whom it was delivered to.
-        :param event: the delivery.
-        :return: what became of it.
-        :raises PlanasonixDeliveryStoreError: if the database cannot take it; nothing is recorded then.
+        :raises PlanasonixDeliveryStoreError: if the database fails; nothing is recorded then.
         """
         try:
             self._ensure_table()
-            outcome = self._record(receiver, event)
+            result = self._record(receiver, event)
             self._purge()
         except SQLAlchemyError as fault:
-            # Somebody may have made the database anew.
+            # The database may have been reset.
             self._has_table = False
-            # Without its words, in which there may be the delivery's.
+            # Without the text of the exception, which may contain the delivery.
             kinds = " from ".join(dict.fromkeys(type(one).__name__ for one in (fault, getattr(fault, "orig", fault))))
             raise PlanasonixDeliveryStoreError(f"Airflow's database could not take a delivery ({kinds}).") from None
-        return outcome
+        return result
 
     @retry(
         retry=retry_if_exception(_is_statement_error),
@@ -95,22 +91,22 @@ class DeliveryStore:
     def _record(self, receiver: ReceiverConfig, event: DeliveryBody) -> RecordResult:
         from airflow.assets.manager import asset_manager
 
-        # One transaction: whoever has written the row first has recorded the event, and nobody else does.
+        # One transaction: only the process that inserts the row first records the event.
         with create_session(scoped=False) as session:
             try:
-                session.execute(
-                    _table().insert().values(id=_delivery_key(receiver, event), received_at=int(self._clock()))
-                )
+                row = {"id": _delivery_key(receiver, event), "received_at": int(self._clock())}
+                session.execute(_table().insert().values(row))
             except IntegrityError:
                 session.rollback()
                 return RecordResult.REPEATED
             asset = find_asset(session, receiver.asset)
-            # One after another: Airflow queues the DAGs of an asset in no order, so two events of an asset that many
-            # DAGs wait for would now and then each wait for the other. Whoever only refers to the asset is not held up.
+            # The lock serializes the events of an asset: Airflow queues its DAGs in no fixed order, so two events of
+            # one asset could deadlock. Transactions that only reference the asset are not blocked.
             if asset is None or not _lock(session, asset):
                 session.rollback()
                 return RecordResult.NO_ASSET
-            asset_manager.register_asset_change(asset=asset, extra=event.to_asset_extra(receiver.name), session=session)
+            extra = event.to_asset_extra(receiver.name)
+            asset_manager.register_asset_change(asset=asset, extra=extra, session=session)
             return RecordResult.RECORDED
 
     def _ensure_table(self) -> None:
@@ -122,7 +118,7 @@ class DeliveryStore:
             try:
                 _table().create(engine, checkfirst=True)
             except SQLAlchemyError as fault:
-                # Another API server may have made it at the same moment.
+                # Another API server may have created it at the same time.
                 if not inspect(engine).has_table(TABLE, schema=_table().schema):
                     raise PlanasonixDeliveryStoreError(_missing_table_message(engine, fault)) from None
             self._has_table = True
@@ -141,7 +137,7 @@ class DeliveryStore:
 def _table() -> Table:
     from airflow.models.base import metadata
 
-    # Not among Airflow's own tables, which its migrations look after.
+    # Its own MetaData: Airflow's migrations manage all tables of Airflow's metadata.
     return Table(
         TABLE,
         MetaData(schema=metadata.schema),
@@ -151,17 +147,17 @@ def _table() -> Table:
 
 
 def _delivery_key(receiver: ReceiverConfig, event: DeliveryBody) -> str:
-    """Make one key of receiver and event that every database compares alike, whatever is in an event's id.
+    """Return a key that all databases compare in the same way, whichever characters an event's id contains.
 
-    Airflow finds a connection of the environment by its name in upper and in lower case.
+    The receiver's name is in lower case: Airflow finds a connection of the environment by its name in any case.
     """
     return sha256(f"{receiver.name.lower()}\0{event.id}".encode()).hexdigest()
 
 
 def _lock(session: Session, asset: AssetModel) -> bool:
-    """Have an asset's row for this transaction alone, and say whether it is still there."""
-    mine = select(type(asset).id).where(type(asset).id == asset.id).with_for_update(key_share=True)
-    return session.scalar(mine) is not None
+    """Lock an asset's row for this transaction; return whether the row still exists."""
+    locked = select(type(asset).id).where(type(asset).id == asset.id).with_for_update(key_share=True)
+    return session.scalar(locked) is not None
 
 
 def _engine(session: Session) -> Engine:
@@ -170,10 +166,10 @@ def _engine(session: Session) -> Engine:
 
 
 def _missing_table_message(engine: Engine, fault: SQLAlchemyError) -> str:
-    words = (str(getattr(fault, "orig", None) or fault).splitlines() or [""])[0]
+    reason = (str(getattr(fault, "orig", None) or fault).splitlines() or [""])[0]
     statements: list[DDLElement] = [CreateTable(_table()), *map(CreateIndex, _table().indexes)]
-    by_hand = "; ".join(" ".join(str(statement.compile(engine)).split()) for statement in statements)
+    sql = "; ".join(" ".join(str(statement.compile(engine)).split()) for statement in statements)
     return (
         f"The table {TABLE}, which tells repeated deliveries, is not in Airflow's database and cannot be made "
-        f"({type(fault).__name__}: {words}). Let Airflow's database user create tables, or have it made: {by_hand}"
+        f"({type(fault).__name__}: {reason}). Let Airflow's database user create tables, or have it made: {sql}"
     )

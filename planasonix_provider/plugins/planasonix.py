@@ -1,4 +1,4 @@
-"""The Airflow plugin. Every component of Airflow imports it, so FastAPI comes only where somebody asks for the app."""
+"""The Airflow plugin. All components of Airflow import it, so it imports FastAPI only when the app is requested."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def _fastapi_apps() -> list[dict[str, Any]]:
 
 
 class _FastAPIApps:
-    """The apps, made when they are first looked at: by the API server, or by whoever lists plugins."""
+    """A lazy attribute: the API server reads it, and commands that list plugins do."""
 
     def __get__(self, instance: object, owner: type | None = None) -> list[dict[str, Any]]:
         return _fastapi_apps()
 
 
 class PlanasonixPlugin(AirflowPlugin):
-    """Puts the webhook receiver at ``POST /planasonix/webhook/{name}`` of the API server, from Airflow 3.0 on."""
+    """Adds the webhook receiver to the API server: ``POST /planasonix/webhook/{name}``. Needs Airflow 3.0."""
 
     name = "planasonix"
     fastapi_apps = _FastAPIApps()

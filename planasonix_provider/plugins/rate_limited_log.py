@@ -1,4 +1,4 @@
-"""Logs what anybody in the world can make happen, so that nobody can fill a disk with it."""
+"""A log for messages that anybody on the internet can cause: it must not fill a disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-#: How many seconds there are at least between two lines of one kind.
+#: The minimum number of seconds between two lines of one kind.
 INTERVAL_SECONDS = 60.0
 
 
@@ -18,26 +18,20 @@ class _Suppressed:
 
 
 class RateLimitedLog:
-    """Says the first of a kind at once, and counts the others for a while. To be used in one event loop.
+    """Logs the first line of a kind at once, and then one summary per interval. For one event loop."""
 
-    :param log: where the lines go.
-    :param pause: how many seconds there are at least between two lines of one kind.
-    """
-
-    def __init__(self, log: logging.Logger, *, interval: float = INTERVAL_SECONDS) -> None:
-        self._logger = log
+    def __init__(self, logger: logging.Logger, *, interval: float = INTERVAL_SECONDS) -> None:
+        self._logger = logger
         self._interval = interval
         self._suppressed: dict[str, _Suppressed] = {}
 
     def log(self, kind: str, level: int, text: str) -> None:
-        """Log something, or count it.
+        """Log a line, or count it.
 
-        :param kind: what tells lines apart: there are only so many of them, whatever comes from outside.
-        :param level: the level, as :data:`logging.WARNING`.
-        :param text: the line; never a part of a request.
+        The number of kinds must be bounded, and the text must not contain a part of a request.
         """
-        if kept := self._suppressed.get(kind):
-            kept.level, kept.text, kept.count = level, text, kept.count + 1
+        if suppressed := self._suppressed.get(kind):
+            suppressed.level, suppressed.text, suppressed.count = level, text, suppressed.count + 1
             return
         self._logger.log(level, "%s", text)
         self._start_suppressing(kind)
@@ -47,9 +41,13 @@ class RateLimitedLog:
         asyncio.get_running_loop().call_later(self._interval, self._log_summary, kind)
 
     def _log_summary(self, kind: str) -> None:
-        kept = self._suppressed.pop(kind)
-        if kept.count:
+        suppressed = self._suppressed.pop(kind)
+        if suppressed.count:
             self._logger.log(
-                kept.level, "%d more such lines in %d s, the last: %s", kept.count, self._interval, kept.text
+                suppressed.level,
+                "%d more such lines in %d s, the last: %s",
+                suppressed.count,
+                self._interval,
+                suppressed.text,
             )
             self._start_suppressing(kind)

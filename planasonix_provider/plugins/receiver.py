@@ -1,14 +1,15 @@
-"""The webhook receiver: what comes from Planasonix becomes events of an asset, and what comes from others nothing.
+"""The webhook receiver: records the deliveries of Planasonix as asset events.
 
-The order matters, since anybody may send. First come the headers of the signature, which cost nothing; then the
-receiver's name; then the body, which is bounded in size, time and number; then the signature over the body as it came.
-The body is parsed last. A refusal gives no reason, and every receiver that does not exist, or does not work, answers
-alike.
+The endpoint is public, so the order of the checks matters. First come the signature headers, which cost nothing; then
+the receiver's name; then the body, whose size, time and number are limited; then the signature of the raw body. The
+body is parsed last. An error response contains no reason. All receivers that do not exist or do not work get the same
+response.
 """
 
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
 from typing import TypedDict
 
 from anyio import CapacityLimiter, to_thread
@@ -38,27 +39,25 @@ from planasonix_provider.plugins.request_body import BodyReader, RefusedBodyErro
 
 log = logging.getLogger(__name__)
 
-#: How many threads write deliveries down. They are the receiver's own: those of the API server serve Airflow.
+#: Threads that record deliveries. They are separate from the API server's threads, which serve Airflow.
 THREADS = 4
-#: How many signed deliveries may wait to be written down.
+#: How many verified deliveries may wait for one of these threads.
 MAX_WAITING = 500
-#: How old, in seconds, what is known of a receiver may be where a signature fits none of its secrets.
+#: If a signature matches no secret, the receiver is read again if it was read more than this many seconds ago.
 RECHECK_MAX_AGE = 1.0
-#: How many deliveries whose signature fits no secret may wait for the secret to be read again, each with its body.
+#: How many deliveries, each with its body, may wait for that at once.
 MAX_RECHECKS = 100
-
-_TAKEN, _NOT_NOW = 204, 503
 
 
 class AirflowConnections:
-    """The receivers of this Airflow. Its methods block."""
+    """Reads receivers from Airflow's connections. Its methods block."""
 
     def list_names(self) -> ReceiverNames:
-        """List the receivers that need no secrets backend."""
+        """List the receivers that are not in a secrets backend."""
         return list_receiver_names()
 
     def read(self, name: str) -> ReceiverConfig | None:
-        """Read a receiver where Airflow looks."""
+        """Read a receiver from any source."""
         return PlanasonixReceiverHook(name).get_receiver()
 
     def read_from_secrets_backends(self, name: str) -> ReceiverConfig | None:
@@ -67,58 +66,52 @@ class AirflowConnections:
 
 
 def make_app(source: Source | None = None, deliveries: DeliveryStore | None = None) -> FastAPI:
-    """Make the app with the receivers of one Airflow.
-
-    :param source: reads the Airflow connections of receivers; default: this Airflow's.
-    :param register: records deliveries.
-    :return: the app, with ``POST /webhook/{name}``.
-    """
+    """Return the app with the route ``POST /webhook/{name}``."""
     app = FastAPI(title="Planasonix", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    reception = _WebhookEndpoint(source or AirflowConnections(), deliveries or DeliveryStore())
-    app.add_api_route("/webhook/{name}", reception.receive, methods=["POST"])
+    endpoint = _WebhookEndpoint(source or AirflowConnections(), deliveries or DeliveryStore())
+    app.add_api_route("/webhook/{name}", endpoint.receive, methods=["POST"])
     return app
 
 
 class _WebhookEndpoint:
-    """Takes deliveries for all receivers."""
-
-    def __init__(self, source: Source, register: DeliveryStore) -> None:
+    def __init__(self, source: Source, deliveries: DeliveryStore) -> None:
         self._receivers = ReceiverCache(source)
         self._bodies = BodyReader()
         self._rechecks = 0
-        self._deliveries = register
+        self._deliveries = deliveries
         self._limiter = CapacityLimiter(THREADS)
         self._log = RateLimitedLog(log)
 
     async def receive(self, name: str, request: Request) -> Response:
-        """Take a delivery: 204 once it counts, or has counted before; 503 where it may count later."""
+        """Return 204 for a delivery that is recorded, repeated or ignored; 503 for one that should be sent again."""
         try:
             check_headers(**_signature(request))
         except InvalidSignatureError as refusal:
-            # Without the name, which anybody may have made up.
+            # Without the name, which anybody can choose.
             self._log.log("headers", logging.WARNING, f"A delivery to the webhook receiver was refused. {refusal}")
-            return _reject(401)
-        reading = await self._receivers.find(name)
-        if reading.problem:
-            self._log.log(reading.problem, logging.WARNING, reading.problem)
-        if reading.receiver is None:
-            return _reject(_NOT_NOW)
+            return _reject(HTTPStatus.UNAUTHORIZED)
+        entry = await self._receivers.find(name)
+        if entry.problem:
+            self._log.log(entry.problem, logging.WARNING, entry.problem)
+        if entry.receiver is None:
+            return _reject(HTTPStatus.SERVICE_UNAVAILABLE)
         try:
             body = await self._bodies.read(request)
         except RefusedBodyError as refusal:
             self._log.log("bodies", logging.WARNING, f"A delivery to the webhook receiver was refused: {refusal}.")
             return _reject(refusal.status)
         try:
-            receiver = await self._verify_with_recheck(reading.receiver, request, body)
+            receiver = await self._verify_with_recheck(entry.receiver, request, body)
         except InvalidSignatureError as refusal:
+            # entry.name has one spelling, so that other spellings do not cause more lines.
             self._log.log(
-                f"signature {reading.name}", logging.WARNING, f"Webhook receiver {name!r} refused a delivery. {refusal}"
+                f"signature {entry.name}", logging.WARNING, f"Webhook receiver {name!r} refused a delivery. {refusal}"
             )
-            return Response(status_code=401)
+            return Response(status_code=HTTPStatus.UNAUTHORIZED)
         return Response(status_code=await self._record(receiver, body))
 
     async def _verify_with_recheck(self, receiver: ReceiverConfig, request: Request, body: bytes) -> ReceiverConfig:
-        """Give the receiver as it is once a signature fits: its secret may have been rotated a moment ago."""
+        """Verify the signature. If it matches no secret, read the receiver again: the secret may have been rotated."""
         try:
             _verify(receiver, request, body)
         except InvalidSignatureError:
@@ -126,27 +119,28 @@ class _WebhookEndpoint:
                 raise
             self._rechecks += 1
             try:
-                again = (await self._receivers.find(receiver.name, max_age=RECHECK_MAX_AGE)).receiver
+                reread = (await self._receivers.find(receiver.name, max_age=RECHECK_MAX_AGE)).receiver
             finally:
                 self._rechecks -= 1
-            if again is None or again.secrets == receiver.secrets:
+            if reread is None or reread.secrets == receiver.secrets:
                 raise
-            _verify(again, request, body)
-            return again
+            _verify(reread, request, body)
+            return reread
         return receiver
 
-    async def _record(self, receiver: ReceiverConfig, body: bytes) -> int:
-        """Take what is surely Planasonix's."""
+    async def _record(self, receiver: ReceiverConfig, body: bytes) -> HTTPStatus:
+        """Record a verified delivery; return the status of the response."""
         try:
             event = DeliveryBody.model_validate_json(body)
         except ValidationError as error:
-            problem = describe_problems(error)
             self._log_error(
-                receiver, "body", f"got a signed delivery that it cannot read, and does not count it: {problem}."
+                receiver,
+                "body",
+                f"got a signed delivery that it cannot read, and does not count it: {describe_problems(error)}.",
             )
-            return 400
+            return HTTPStatus.BAD_REQUEST
         if not receiver.accepts(event.type):
-            return _TAKEN
+            return HTTPStatus.NO_CONTENT
         if self._limiter.statistics().tasks_waiting >= MAX_WAITING:
             self._log_error(
                 receiver,
@@ -154,12 +148,12 @@ class _WebhookEndpoint:
                 f"could not accept a delivery, because {MAX_WAITING} others wait to be written down. Planasonix sends "
                 "it again. If it stays, look at the health of Airflow's database.",
             )
-            return _NOT_NOW
+            return HTTPStatus.SERVICE_UNAVAILABLE
         try:
-            outcome = await to_thread.run_sync(self._deliveries.record, receiver, event, limiter=self._limiter)
+            result = await to_thread.run_sync(self._deliveries.record, receiver, event, limiter=self._limiter)
         except PlanasonixError as error:
             self._log_error(receiver, "register", f"could not record a delivery. {error.message}")
-            return _NOT_NOW
+            return HTTPStatus.SERVICE_UNAVAILABLE
         except Exception as fault:
             self._log_error(
                 receiver,
@@ -167,18 +161,19 @@ class _WebhookEndpoint:
                 f"could not record a delivery ({type(fault).__name__}), and asked Planasonix to send it again. If it "
                 "stays, look at the health of Airflow's database.",
             )
-            return _NOT_NOW
-        if outcome is RecordResult.NO_ASSET:
-            self._log_error(receiver, "asset", f"could not record a delivery. {unknown_asset_message(receiver.asset)}")
-            return _NOT_NOW
-        return _TAKEN
+            return HTTPStatus.SERVICE_UNAVAILABLE
+        if result is RecordResult.NO_ASSET:
+            message = unknown_asset_message(receiver.asset)
+            self._log_error(receiver, "asset", f"could not record a delivery. {message}")
+            return HTTPStatus.SERVICE_UNAVAILABLE
+        return HTTPStatus.NO_CONTENT
 
-    def _log_error(self, receiver: ReceiverConfig, kind: str, what: str) -> None:
-        self._log.log(f"{kind} {receiver.name}", logging.ERROR, f"Webhook receiver {receiver.name!r} {what}")
+    def _log_error(self, receiver: ReceiverConfig, kind: str, text: str) -> None:
+        self._log.log(f"{kind} {receiver.name}", logging.ERROR, f"Webhook receiver {receiver.name!r} {text}")
 
 
 def _reject(status: int) -> Response:
-    """Refuse a delivery without waiting for its body."""
+    """Return an error response without waiting for the body."""
     return Response(status_code=status, headers={"Connection": "close"})
 
 

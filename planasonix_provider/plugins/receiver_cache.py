@@ -1,8 +1,8 @@
-"""Finds receivers by name for anybody who asks, so that strangers who make up names hold up no delivery.
+"""Looks up receivers by name, so that requests with invented names do not delay deliveries.
 
-There are two lanes. Names that Airflow's database or the environment has as receivers are read in the first. Every
-other name can only be in a secrets backend; it is read in the second, which is limited, and which the first never
-waits for.
+There are two queues. Names of receivers in Airflow's database or in the environment are read in the first one. Any
+other name can only be in a secrets backend. It is read in the second queue, which is rate-limited and never blocks the
+first one.
 """
 
 from __future__ import annotations
@@ -19,32 +19,33 @@ from anyio import CapacityLimiter, to_thread
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.hooks.webhook_receiver import ReceiverConfig, ReceiverNames
 
-#: For how many seconds it counts what was read: so long may a new connection or secret be unknown.
+#: In seconds: for this long, a new connection or secret may be unknown.
 CACHE_TTL = 5.0
-#: How many seconds a known receiver waits to be read again, before what was read up to `MAX_STALE_SECONDS` ago counts.
+#: How many seconds the refresh of a known receiver may take. After that, an entry of at most `MAX_STALE_SECONDS` is
+#: used.
 REFRESH_SECONDS, MAX_STALE_SECONDS = 1.0, 60.0
-#: How many seconds a delivery waits for a lookup. The lookup goes on, so the next delivery finds its result.
+#: How many seconds a delivery waits for a lookup. The lookup continues, so the next delivery finds its result.
 MAX_WAIT_SECONDS = 10.0
-#: How many threads read receivers that are in the database or the environment, and how many ask secrets backends.
+#: Threads for receivers in the database or the environment, and threads for secrets backends.
 THREADS, SECRETS_BACKEND_THREADS = 4, 2
-#: How many names secrets backends may be asked for at once, and how many more in each second.
+#: A token bucket for lookups in secrets backends: its size, and how many tokens are added per second.
 BUCKET_SIZE, REFILL_PER_SECOND = 20, 5.0
 #: How many deliveries may wait for a secrets backend at once.
 MAX_WAITING = 100
-#: How many names that lead nowhere are remembered.
+#: How many names that are no receivers are cached.
 MAX_UNKNOWN = 1_000
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 
 
 class Source(Protocol):
-    """Reads the configuration of receivers. Each method blocks."""
+    """Reads the configuration of receivers. Its methods block."""
 
     def list_names(self) -> ReceiverNames:
-        """Return what can be known without reading a single secret."""
+        """List the receivers that can be listed without reading a secret."""
 
     def read(self, name: str) -> ReceiverConfig | None:
-        """Read a receiver from wherever Airflow has it."""
+        """Read a receiver from any source."""
 
     def read_from_secrets_backends(self, name: str) -> ReceiverConfig | None:
         """Read a receiver that neither Airflow's database nor the environment has."""
@@ -52,12 +53,12 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """What was found under a name.
+    """The result of a lookup.
 
-    :param at: when it was read, by the directory's clock.
+    :param read_at: when it was read, by the cache's clock.
     :param name: the name, in the spelling that was looked up.
-    :param receiver: the receiver, by the name that was asked for; ``None`` where there is none, or none that works.
-    :param problem: why there is none, other than that there is no connection for it.
+    :param receiver: the receiver, with the name that was requested; ``None`` if there is none, or if it does not work.
+    :param problem: why there is no receiver; ``None`` if there is just no such connection.
     """
 
     read_at: float
@@ -68,7 +69,7 @@ class CacheEntry:
 
 @dataclass(frozen=True)
 class _NameIndex:
-    """The receivers that are configured, by their names in lower case."""
+    """The listed receivers, by their names in lower case."""
 
     read_at: float
     spellings: dict[str, str] = field(default_factory=dict)
@@ -77,13 +78,10 @@ class _NameIndex:
 
 
 class ReceiverCache:
-    """All receivers. To be used in one event loop.
+    """Caches all receivers. For one event loop.
 
-    The same letters in upper and lower case are one receiver: a connection of the environment is found by every
-    spelling, and is to take no more room, and no more looks, for all that somebody makes up.
-
-    :param source: reads the Airflow connections.
-    :param clock: tells the time, in seconds.
+    Names that differ only in case are one receiver: Airflow finds a connection of the environment in any spelling, and
+    other spellings must not cause more lookups or use more memory.
     """
 
     def __init__(self, source: Source, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -102,12 +100,10 @@ class ReceiverCache:
         self._tokens, self._refilled_at = float(BUCKET_SIZE), clock()
 
     async def find(self, name: str, *, max_age: float = CACHE_TTL) -> CacheEntry:
-        """Find a receiver.
+        """Return the entry for a name from a URL, which may have been read up to ``max_age`` seconds ago.
 
-        :param name: the name, as it stood in a URL.
-        :param max_age: how many seconds ago it may have been read.
-        :return: the reading. It holds no receiver either if the lookup takes too long, or if there are too many lookups
-            of names that neither Airflow's database nor the environment has.
+        The entry has no receiver if the lookup takes too long, or if there are too many lookups of names that neither
+        Airflow's database nor the environment has.
         """
         if not _NAME.fullmatch(name):
             return self._not_found(name)
@@ -126,51 +122,50 @@ class ReceiverCache:
             return _with_requested_name(name, known if self._is_fresh(known, max_age) else await self._refresh(known))
         if (unknown := self._unknown.get(name)) and self._is_fresh(unknown, max_age):
             return unknown
-        roster = await self._current_index()
-        if spelling := roster.spellings.get(name.lower()):
+        index = await self._current_index()
+        if spelling := index.spellings.get(name.lower()):
             return _with_requested_name(name, await self._read(spelling))
-        if roster.has_secrets_backend:
+        if index.has_secrets_backend:
             return _with_requested_name(name, await self._read_from_secrets_backends(name))
-        return self._not_found(name, roster.problem)
+        return self._not_found(name, index.problem)
 
     def _not_found(self, name: str, problem: str | None = None) -> CacheEntry:
         return CacheEntry(self._clock(), name, problem=problem)
 
-    def _is_fresh(self, reading: CacheEntry, max_age: float) -> bool:
-        return self._clock() - reading.read_at <= max_age
+    def _is_fresh(self, entry: CacheEntry, max_age: float) -> bool:
+        return self._clock() - entry.read_at <= max_age
 
     async def _refresh(self, known: CacheEntry) -> CacheEntry:
-        """Read a known receiver again. A secrets backend that is slow does not hold up its deliveries."""
-        patience = REFRESH_SECONDS if known.receiver and self._is_fresh(known, MAX_STALE_SECONDS) else None
+        """Read a known receiver again, without blocking its deliveries on a slow secrets backend."""
+        timeout = REFRESH_SECONDS if known.receiver and self._is_fresh(known, MAX_STALE_SECONDS) else None
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 return await self._read(known.name)
         except TimeoutError:
-            if patience is None:
+            if timeout is None:
                 raise
             return known
 
     async def _read(self, name: str) -> CacheEntry:
-        if (reading := self._read_tasks.get(name)) is None:
-            reading = asyncio.create_task(self._look_up(name, self._source.read, self._limiter))
-            self._read_tasks[name] = reading
-            reading.add_done_callback(lambda _: self._read_tasks.pop(name))
-        # Whoever asks may go; others may have asked for the same.
-        return await asyncio.shield(reading)
+        if (task := self._read_tasks.get(name)) is None:
+            task = self._read_tasks[name] = asyncio.create_task(self._look_up(name, self._source.read, self._limiter))
+            task.add_done_callback(lambda _: self._read_tasks.pop(name))
+        # The task is shared, so a cancelled request must not cancel it.
+        return await asyncio.shield(task)
 
     async def _read_from_secrets_backends(self, name: str) -> CacheEntry:
-        """Ask the secrets backends for a name that may be made up."""
+        """Search the secrets backends for a name that may be invented."""
         if self._waiting >= MAX_WAITING:
             return self._not_found(name)
-        if (reading := self._backend_tasks.get(name)) is None:
+        if (task := self._backend_tasks.get(name)) is None:
             if len(self._backend_tasks) >= BUCKET_SIZE or not self._take_token():
                 return self._not_found(name)
             look_up = self._look_up(name, self._source.read_from_secrets_backends, self._secrets_backend_limiter)
-            reading = self._backend_tasks[name] = asyncio.create_task(look_up)
-            reading.add_done_callback(lambda _: self._backend_tasks.pop(name))
+            task = self._backend_tasks[name] = asyncio.create_task(look_up)
+            task.add_done_callback(lambda _: self._backend_tasks.pop(name))
         self._waiting += 1
         try:
-            return await asyncio.shield(reading)
+            return await asyncio.shield(task)
         finally:
             self._waiting -= 1
 
@@ -179,29 +174,26 @@ class ReceiverCache:
     ) -> CacheEntry:
         try:
             receiver = await to_thread.run_sync(read, name, limiter=limiter)
-            is_there, found = receiver is not None, CacheEntry(self._clock(), name, receiver)
+            exists, entry = receiver is not None, CacheEntry(self._clock(), name, receiver)
         except PlanasonixError as error:
-            is_there, found = True, CacheEntry(self._clock(), name, problem=error.message)
+            exists, entry = True, CacheEntry(self._clock(), name, problem=error.message)
         except Exception as fault:
             # A known receiver stays known.
-            is_there, found = (
-                self._is_known(name),
-                CacheEntry(self._clock(), name, problem=_lookup_failed_message(fault)),
-            )
-        is_guess = limiter is self._secrets_backend_limiter
-        # A connection may have been made while a slow secrets backend was asked.
-        if is_there or not (is_guess and self._is_known(name)):
-            self._store(found, is_there)
-        return found
+            exists, entry = self._is_known(name), CacheEntry(self._clock(), name, problem=_lookup_failed_message(fault))
+        is_backend_only = limiter is self._secrets_backend_limiter
+        # The connection may have been created while a slow secrets backend was searched.
+        if exists or not (is_backend_only and self._is_known(name)):
+            self._store(entry, exists)
+        return entry
 
-    def _store(self, found: CacheEntry, is_there: bool) -> None:
-        if self._is_known(found.name):
-            del self._known[found.name.lower()]
-        self._unknown.pop(found.name, None)
-        if is_there:
-            self._known[found.name.lower()] = found
+    def _store(self, entry: CacheEntry, exists: bool) -> None:
+        if self._is_known(entry.name):
+            del self._known[entry.name.lower()]
+        self._unknown.pop(entry.name, None)
+        if exists:
+            self._known[entry.name.lower()] = entry
             return
-        self._unknown[found.name] = found
+        self._unknown[entry.name] = entry
         if len(self._unknown) > MAX_UNKNOWN:
             del self._unknown[next(iter(self._unknown))]
 
@@ -217,24 +209,22 @@ class ReceiverCache:
         return await asyncio.shield(self._index_task)
 
     async def _read_index(self) -> _NameIndex:
-        at = self._clock()
+        read_at = self._clock()
         try:
             names = await to_thread.run_sync(self._source.list_names, limiter=self._index_limiter)
             spellings = {conn_id.lower(): conn_id for conn_id in sorted(names.conn_ids, reverse=True)}
-            self._index = _NameIndex(at, spellings, names.has_secrets_backend)
+            self._index = _NameIndex(read_at, spellings, names.has_secrets_backend)
         except Exception as fault:
-            self._index = replace(self._index or _NameIndex(at), read_at=at, problem=_lookup_failed_message(fault))
+            problem = _lookup_failed_message(fault)
+            self._index = replace(self._index or _NameIndex(read_at), read_at=read_at, problem=problem)
         finally:
             self._index_task = None
         return self._index
 
     def _take_token(self) -> bool:
-        """Spare secrets backends those who make up names: a bucket of tries that fills slowly."""
         now = self._clock()
-        self._tokens, self._refilled_at = (
-            min(float(BUCKET_SIZE), self._tokens + REFILL_PER_SECOND * (now - self._refilled_at)),
-            now,
-        )
+        refill = REFILL_PER_SECOND * (now - self._refilled_at)
+        self._tokens, self._refilled_at = min(float(BUCKET_SIZE), self._tokens + refill), now
         if self._tokens < 1:
             return False
         self._tokens -= 1
@@ -242,12 +232,12 @@ class ReceiverCache:
 
 
 def _lookup_failed_message(fault: Exception) -> str:
-    """Describe a failed lookup. Its words may hold a secret, and anybody may have made the name up."""
+    """Describe a failed lookup. The exception's text may contain a secret, and the name may be invented."""
     return (
         f"Airflow cannot look up the Airflow connections of receivers ({type(fault).__name__}). If it stays, look at "
         "the health of Airflow's database and secrets backend."
     )
 
 
-def _with_requested_name(name: str, reading: CacheEntry) -> CacheEntry:
-    return replace(reading, receiver=replace(reading.receiver, name=name)) if reading.receiver else reading
+def _with_requested_name(name: str, entry: CacheEntry) -> CacheEntry:
+    return replace(entry, receiver=replace(entry.receiver, name=name)) if entry.receiver else entry

@@ -1,4 +1,4 @@
-"""Reads the body of a request that nobody has vouched for: not too much of it, and not for too long."""
+"""Reads the body of an unauthenticated request, with limits for its size and time."""
 
 from __future__ import annotations
 
@@ -12,20 +12,16 @@ from starlette.requests import ClientDisconnect
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-#: How many bytes a delivery may have. Those that were seen have some hundred; whoever sends half of one holds the room.
+#: The deliveries that were seen have some hundred bytes. A sender of half a body occupies this much memory.
 MAX_BODY_BYTES = 64 * 1024
-#: For how many seconds a body may come.
+#: For the whole body, in seconds.
 READ_TIMEOUT = 10.0
-#: How many bodies are read at once, which bounds the memory that they take.
+#: How many bodies are read at once, which bounds the memory that they occupy.
 MAX_BODIES = 200
 
 
 class RefusedBodyError(Exception):
-    """A body that is not read to its end.
-
-    :param status: what to answer.
-    :param why: what is wrong with it.
-    """
+    """A body that is not read to its end. It has the response's status and the reason."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -33,13 +29,9 @@ class RefusedBodyError(Exception):
 
 
 class BodyReader:
-    """Reads the bodies of requests, only so many at once. To be used in one event loop.
+    """Reads the bodies of a limited number of requests at once. For one event loop.
 
-    If there are too many, the oldest one is refused, so senders that are slow on purpose keep no quick sender out.
-
-    :param largest: how many bytes a body may have.
-    :param patience: for how many seconds a body may come.
-    :param most: how many bodies are read at once.
+    If there are too many, it refuses the oldest one, so that slow senders do not block fast ones.
     """
 
     def __init__(
@@ -51,20 +43,15 @@ class BodyReader:
         self._timeouts: dict[asyncio.Timeout, None] = {}
 
     async def read(self, request: Request) -> bytes:
-        """Read the raw body.
-
-        :param request: the request.
-        :return: the body, as it came over the wire.
-        :raises RefusedBodyError: if it is too large by what it says or by what it is, too slow, or breaks off.
-        """
+        """Return the raw body; raise a `RefusedBodyError` if it is too large, too slow or incomplete."""
         length = request.headers.get("content-length", "0")
         if not re.fullmatch("[0-9]{1,18}", length):
             raise RefusedBodyError(400, "its Content-Length is not a number")
         if int(length) > self._max_bytes:
             raise self._too_large_error()
         try:
-            async with asyncio.timeout(self._timeout) as limit:
-                return await self._read(request, limit)
+            async with asyncio.timeout(self._timeout) as scope:
+                return await self._read(request, scope)
         except TimeoutError:
             raise RefusedBodyError(
                 408,
@@ -74,8 +61,8 @@ class BodyReader:
         except ClientDisconnect:
             raise RefusedBodyError(400, "its body broke off") from None
 
-    async def _read(self, request: Request, limit: asyncio.Timeout) -> bytes:
-        self._timeouts[limit] = None
+    async def _read(self, request: Request, scope: asyncio.Timeout) -> bytes:
+        self._timeouts[scope] = None
         if len(self._timeouts) > self._max_bodies:
             self._time_out_oldest()
         try:
@@ -86,12 +73,12 @@ class BodyReader:
                 body += part
             return bytes(body)
         finally:
-            self._timeouts.pop(limit, None)
+            self._timeouts.pop(scope, None)
 
     def _time_out_oldest(self) -> None:
         oldest = next(iter(self._timeouts))
         del self._timeouts[oldest]
-        # Its time may be up this very moment.
+        # Raised if the timeout has just expired.
         with suppress(RuntimeError):
             oldest.reschedule(asyncio.get_running_loop().time())
 

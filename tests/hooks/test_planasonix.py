@@ -31,8 +31,9 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.operations import Operations
 from planasonix_provider.api.retry import NO_RETRY
 from planasonix_provider.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR, get_provider_info
+from planasonix_provider.hooks.connection_lookup import missing_connection_hint
 from planasonix_provider.hooks.connection_settings import ConnectionSettings
-from planasonix_provider.hooks.planasonix import PlanasonixHook, missing_connection_hint
+from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.simulator import Simulator
 from tests.hooks.conftest import KEY, Connect, drawn
 from tests.support.certificates import tls_context

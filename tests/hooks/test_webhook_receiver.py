@@ -179,7 +179,7 @@ class TestBadInput:
 
     def test_a_receiver_is_not_pickled(self, connect: Connect) -> None:
         receiver = connect(extra={"asset": "orders_ready"}).get_receiver()
-        with pytest.raises(TypeError, match="A Receiver holds signing secrets, so it is not pickled"):
+        with pytest.raises(TypeError, match="A ReceiverConfig holds signing secrets, so it is not pickled"):
             pickle.dumps(receiver)
 
     def test_a_place_that_holds_something_else_is_named(self, connect: Connect, tmp_path: Path) -> None:

@@ -1,0 +1,74 @@
+"""Airflow connections: how to look them up, and the errors when that fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixTransportError
+
+
+def must_block() -> bool:
+    """Return whether this process can only make blocking requests to Airflow.
+
+    This is so for a trigger in ``dag.test()`` on Airflow 3. There, the asynchronous lookup of Airflow 3.3.2 does not
+    find connections that are stored in the metadata database.
+    """
+    channel = _supervisor_channel()
+    return channel is not None and not hasattr(channel, "asend")
+
+
+@contextmanager
+def lookup_errors(conn_id: str) -> Iterator[None]:
+    """Raise a different error for a missing connection than for an Airflow that does not respond."""
+    try:
+        yield
+    except AirflowNotFoundException:
+        raise PlanasonixConfigurationError(
+            f"There is no Airflow connection {conn_id!r}, or none that can be read. Make it under Admin > Connections "
+            f"(type Planasonix, with the API key){_environment_variable_hint(conn_id)}, or write it into a file for "
+            f"`airflow connections import`.{missing_connection_hint()}"
+        ) from None
+    except Exception as fault:
+        raise PlanasonixTransportError(
+            f"Airflow could not give the Airflow connection {conn_id!r} ({type(fault).__name__}: {fault}). If it "
+            "stays, look at the health of Airflow's API server, database or secrets backend.",
+            sent=False,
+        ) from fault
+
+
+def missing_connection_hint() -> str:
+    """Return a hint for processes that do not see the connections in Airflow's database.
+
+    It is empty on Airflow 2, and in processes that Airflow has started.
+    """
+    has_supervisor = _supervisor_channel() is not None
+    if not AIRFLOW_V_3_0_PLUS or has_supervisor or os.environ.get("_AIRFLOW_PROCESS_CONTEXT") == "server":
+        return ""
+    return (
+        " But Airflow has not started this process, so Airflow 3 looks only in environment variables and in the "
+        "secrets backend, and not in its metadata database. If the connection is in the database, run this code in a "
+        "task, or set the environment variable."
+    )
+
+
+def _supervisor_channel() -> Any:
+    task_runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
+    return getattr(task_runner, "SUPERVISOR_COMMS", None)
+
+
+def _environment_variable_hint(conn_id: str) -> str:
+    """Return a hint at the connection's environment variable; empty if no shell can set a variable of that name."""
+    if not re.fullmatch(r"\w+", conn_id, re.ASCII):
+        return ""
+    return (
+        f", or set AIRFLOW_CONN_{conn_id.upper()} for every process of Airflow to "
+        '{"conn_type": "planasonix", "password": "<the API key>"}'
+    )
