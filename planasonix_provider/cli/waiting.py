@@ -6,14 +6,13 @@ import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 from planasonix_provider import validators
-from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixTimeoutError
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixTimeoutError
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.api.request import Request
-from planasonix_provider.api.retry import NO_RETRY, has_unknown_effect
+from planasonix_provider.api.retry import NO_RETRY
 from planasonix_provider.cli.exit_codes import exit_code
 from planasonix_provider.cli.output import CommandResult
 from planasonix_provider.cli.runner import CommandContext
@@ -22,12 +21,12 @@ from planasonix_provider.cli.terminal import ProgressBar
 from planasonix_provider.cli.usage import UsageError, usage_errors
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting import blocking_wait
-from planasonix_provider.waiting.cancel import CANCEL_POLL_INTERVAL, cancel
+from planasonix_provider.waiting.cancellation import Cancellation
 from planasonix_provider.waiting.formatting import capitalize, format_duration
 from planasonix_provider.waiting.report import report
 from planasonix_provider.waiting.result import WorkResult, account_for
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
-from planasonix_provider.waiting.shared_client import Priority, SharedClient, run_aside
+from planasonix_provider.waiting.shared_client import Priority, SharedClient, run_aside, run_requests
 from planasonix_provider.waiting.targets import BackfillTarget, Snapshot, Work, WorkTarget, subject_of
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
@@ -61,10 +60,12 @@ class CliWait:
         self.subject = subject
         self.work = work
         self.interval, self.timeout = wait_times(context)
-        # The jobs of a backfill with a cancel request; None if nothing is cancelled.
-        self._cancelled_ids: set[str] | None = None
-        # Whether the effect of a cancel request is unknown.
-        self._is_in_doubt = False
+        self._cancellation = Cancellation(
+            subject,
+            lambda cancel: run_requests(
+                context.hook.config_source(), cancel, context.sleeper.sleep_aside, Priority.FIRST
+            ),
+        )
 
     def until_over(self, work: Work) -> Work:
         """Wait until the work is over.
@@ -93,26 +94,30 @@ class CliWait:
             return None
 
     def _wait(self, watch: WaitState) -> WaitEvent:
-        is_pursuit = self._cancelled_ids is not None and isinstance(self.work, Backfill)
-        # So often that no job starts and ends between two polls.
-        interval = min(self.interval, CANCEL_POLL_INTERVAL) if is_pursuit else self.interval
+        cancellation = self._cancellation
+        interval = cancellation.poll_interval(self.interval) if cancellation.is_sent else self.interval
         return blocking_wait.wait(
             watch, self._poll, interval=interval, rest=self.context.hook.delay, nap=self.context.sleeper.sleep
         )
 
     def _poll(self, request: Request[Any]) -> Any:
-        answer = self.context.hook.send(request, NO_RETRY)
-        if isinstance(answer, (Job, Backfill)):
-            self.work = answer
-        if self._cancelled_ids is not None and isinstance(answer, Backfill) and not answer.is_over:
-            # The backfill may have created more jobs since.
-            return self._cancel()
-        return answer
+        if not self._cancellation.is_sent:
+            return self._send(request)
+        response = self._cancellation.poll(request, self._send)
+        if isinstance(response, Backfill):
+            self.work = response
+        return response
+
+    def _send(self, request: Request[Any]) -> Any:
+        response = self.context.hook.send(request, NO_RETRY)
+        if isinstance(response, (Job, Backfill)):
+            self.work = response
+        return response
 
     def _on_interrupt(self, interrupt: Interrupted) -> None:
         """Cancel, wait on, or leave, as the user decides."""
         terminal, name = self.context.terminal, self.subject.name
-        choice = "leave" if self._cancelled_ids is not None else self.context.options.on_interrupt
+        choice = "leave" if self._cancellation.is_sent else self.context.options.on_interrupt
         is_asked = choice == "ask" and terminal.can_confirm and interrupt.number == signal.SIGINT
         try:
             if is_asked and not terminal.confirm(f"Cancel {name}? [y/N, Ctrl-C leaves it running]"):
@@ -147,52 +152,26 @@ class CliWait:
     def leftover_note(self) -> str:
         """What still runs when the wait ends early, and the commands for it."""
         wait = self.context.hint(*self._show_command, "--wait")
-        if self._cancelled_ids is not None:
+        if self._cancellation.is_sent:
             return f"It was asked to cancel. To wait for its end: {wait}"
         form = ("--backfill",) if isinstance(self.subject, BackfillTarget) else ()
         cancel = self.context.hint("cancel", *form, self.subject.id)
         state = (
             "Nobody knows whether it was asked to cancel."
-            if self._is_in_doubt
+            if self._cancellation.is_in_doubt
             else "It was not cancelled, and runs on."
         )
         return f"{state} To wait for it again: {wait} To cancel it: {cancel}"
 
     def _cancel(self) -> Work:
-        """Request a cancel; for a backfill, of its jobs so far without a request."""
-        asked = set() if self._cancelled_ids is None else self._cancelled_ids
         known = (self.work.job_ids or []) if isinstance(self.work, Backfill) else []
-
-        async def ask(channel: SharedClient) -> Work:
-            return await cancel(
-                partial(channel.send, priority=Priority.FIRST), self.subject, known, patience=0, asked=asked
-            )
-
-        self._is_in_doubt = True
-        try:
-            self.work = work = run_aside(self.context.hook.config_source(), ask, self.context.sleeper.sleep_aside)
-        except PlanasonixError as error:
-            self._is_in_doubt = has_unknown_effect(error)
-            raise
-        self._cancelled_ids, self._is_in_doubt = asked, False
+        self.work = work = self._cancellation.cancel(known)
         return work
 
     def cancel_and_print(self) -> Work:
         """Cancel, print the effect, and return the work."""
-        work, name = self._cancel(), capitalize(self.subject.name)
-        if work.is_over:
-            self.context.terminal.print(f"{name} is over: it is {work.status}.")
-        elif not isinstance(work, Backfill) or self._cancelled_ids:
-            self.context.terminal.print(f"{name} was asked to cancel: it is {work.status}.")
-        elif self.context.options.wait:
-            self.context.terminal.print(
-                f"{name} is {work.status} and has made no jobs yet; they are cancelled as they come."
-            )
-        else:
-            raise PlanasonixConflictError(
-                f"{name} is {work.status} and has made no jobs yet, so there is nothing to cancel. Try later, or add "
-                "--wait: what it makes is cancelled then."
-            )
+        work, advice = self._cancel(), "add --wait: what it makes is cancelled then."
+        self._cancellation.log_effect(work, self.context.terminal.print, waits=self.context.options.wait, advice=advice)
         return work
 
     def _on_timeout(self) -> Work:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, TypeVar
+
+from tenacity import Retrying, retry_all, retry_if_exception
 
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import (
@@ -20,11 +21,10 @@ from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import NO_RETRY, RetryPolicy
 from planasonix_provider.clock import monotonic, utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.waiting import blocking_wait
+from planasonix_provider.waiting import blocking_wait, outages
 from planasonix_provider.waiting.formatting import format_duration, format_time
 from planasonix_provider.waiting.interruptible_sleep import InterruptibleSleep
 from planasonix_provider.waiting.lost_start_search import (
-    RETRY_INTERVAL,
     SEARCH_DELAYS,
     MatchCriteria,
     find_the_one,
@@ -37,12 +37,14 @@ from planasonix_provider.waiting.outages import (
     Verdict,
     is_unreachable,
     never_reached,
+    outage_retry_options,
+    pause_after,
 )
 from planasonix_provider.waiting.report import first_job_of
-from planasonix_provider.waiting.shared_client import AsyncSend, Priority, SharedClient, run_aside
+from planasonix_provider.waiting.shared_client import AsyncSend, Priority, run_requests
 from planasonix_provider.waiting.targets import Work, WorkTarget, subject_of
 from planasonix_provider.waiting.wait_event import WaitEvent
-from planasonix_provider.waiting.wait_state import WaitState, pause_after
+from planasonix_provider.waiting.wait_state import WaitState
 
 R = TypeVar("R")
 
@@ -134,46 +136,54 @@ class ApiSession:
         :raises PlanasonixTimeoutError: if the task's deadline comes first.
         :raises PlanasonixOutageError: if the outage takes too long.
         """
+        # A first contact begins with the task, and not with a later step of its start.
+        began = self._began if contact is Contact.NONE and self.has_no_contact else utcnow()
+        outage = OutageTracker(self._outages, contact, since=began)
+
+        def call() -> R:
+            try:
+                return act()
+            finally:
+                if not self.has_no_contact:
+                    outage.contact = max(outage.contact, Contact.API)
+
+        def pause(error: PlanasonixError) -> float:
+            interval = outages.RETRY_INTERVAL
+            return pause_after(error, min(self.interval, interval) if outage.is_short else interval)
+
+        def warn(error: PlanasonixError) -> None:
+            self._mute_retries(True)
+            self.log.warning(f"Planasonix cannot be asked yet, still trying: {error}")
+
+        options = outage_retry_options(outage, pause=pause, warn=warn)
+        may_retry = options.pop("retry")
+        retrying = Retrying(
+            **options,
+            retry=retry_all(retry_if_exception(may_be_repeated), may_retry),
+            stop=lambda _: self.is_out_of_time,
+            sleep=self.sleep,
+        )
         try:
-            return self._patiently(act, contact, may_be_repeated)
+            return retrying(call)
+        except PlanasonixError as error:
+            if not may_be_repeated(error) or outage.verdict is Verdict.REFUSED:
+                raise
+            if outage.verdict is Verdict.NO_CONTACT:
+                error.with_message(never_reached(error, self._outages))
+                raise
+            if self.is_out_of_time:
+                raise self.timeout_error(error) from error
+            raise PlanasonixOutageError(
+                f"Planasonix could not be asked since {format_time(began)}, for more than "
+                f"{format_duration(outage.policy.outage.total_seconds())}. A retry of the task goes on from here. "
+                f"The last try: {error}"
+            ) from error
         finally:
             self._mute_retries(False)
 
     def _mute_retries(self, is_muted: bool) -> None:
         if self._policy.throttle:
             self._policy.throttle.is_muted = is_muted
-
-    def _patiently(self, act: Callable[[], R], contact: Contact, may_be_repeated: Callable[[BaseException], bool]) -> R:
-        # A first contact begins with the task, and not with a later step of its start.
-        began = self._began if contact is Contact.NONE and self.has_no_contact else utcnow()
-        outage = OutageTracker(self._outages, contact, since=began)
-        while True:
-            try:
-                return act()
-            except PlanasonixError as error:
-                if not may_be_repeated(error):
-                    raise
-                trouble = error
-            if not self.has_no_contact:
-                outage.contact = max(outage.contact, Contact.API)
-            verdict = outage.fail(trouble, utcnow(), timedelta(seconds=RETRY_INTERVAL))
-            if verdict is Verdict.NO_CONTACT:
-                trouble.with_message(never_reached(trouble, self._outages))
-            if verdict in (Verdict.REFUSED, Verdict.NO_CONTACT):
-                raise trouble
-            if self.is_out_of_time:
-                raise self.timeout_error(trouble) from trouble
-            if verdict is Verdict.OUTAGE:
-                raise PlanasonixOutageError(
-                    f"Planasonix could not be asked since {format_time(began)}, for more than "
-                    f"{format_duration(outage.policy.outage.total_seconds())}. A retry of the task goes on from here. "
-                    f"The last try: {trouble}"
-                ) from trouble
-            if outage.is_news(utcnow()):
-                self._mute_retries(True)
-                self.log.warning(f"Planasonix cannot be asked yet, still trying: {trouble}")
-            pause = min(self.interval, RETRY_INTERVAL) if outage.is_short else RETRY_INTERVAL
-            self.sleep(pause_after(trouble, pause))
 
     def timeout_error(self, error: PlanasonixError) -> PlanasonixTimeoutError:
         """Return the error for a deadline that came before another error was over."""
@@ -186,11 +196,7 @@ class ApiSession:
 
     def run_async(self, act: Callable[[AsyncSend], Awaitable[R]], priority: Priority = Priority.FIRST) -> R:
         """Run a coroutine that sends many requests, and return its result."""
-
-        async def run(client: SharedClient) -> R:
-            return await act(partial(client.send, priority=priority))
-
-        return run_aside(self.hook.config_source(), run, self.sleeper.sleep_aside)
+        return run_requests(self.hook.config_source(), act, self.sleeper.sleep_aside, priority)
 
     def get_work(self, kind: str, work_id: str, contact: Contact = Contact.API) -> Work:
         """Return a job or backfill.

@@ -18,7 +18,7 @@ from planasonix_provider.clock import utcnow
 from planasonix_provider.execution.options import StartOptions
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.triggers.task_state import ApiServerHealth, runs_elsewhere
-from planasonix_provider.waiting.cancel import cancel, through_outages
+from planasonix_provider.waiting.cancellation import cancel, through_outages
 from planasonix_provider.waiting.cli_hints import cancel_command, list_command
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.interruptible_sleep import TaskKilledError

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
-from planasonix_provider.api.models import Backfill
-from planasonix_provider.api.request import Request
 from planasonix_provider.execution.api_session import ApiSession
 from planasonix_provider.execution.attempt_store import AttemptStore
 from planasonix_provider.execution.on_kill import OnKillHandler
 from planasonix_provider.execution.options import StartOptions
 from planasonix_provider.waiting.attempt import Attempt, AttemptRecord, digest_of
-from planasonix_provider.waiting.cancel import cancel
+from planasonix_provider.waiting.cancellation import CANCEL_TIMEOUT, Cancellation
 from planasonix_provider.waiting.cli_hints import cancel_command
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.lost_start_search import MatchCriteria, ambiguous_match_error
 from planasonix_provider.waiting.outages import Contact
 from planasonix_provider.waiting.report import error_of_work
-from planasonix_provider.waiting.shared_client import AsyncSend
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Work, WorkTarget, subject_of
 
 SUCCESS_STATES = ("succeeded", "completed")
@@ -149,34 +146,21 @@ class PreviousAttempt:
             return work
         session.log.info(f"{name}, which {self._origin} before it was let go, is cancelled first.")
         self._on_kill.track_work(work)
-        asked: set[str] = set()
+        cancellation = Cancellation(target, session.run_async)
 
-        async def cancel_work(send: AsyncSend) -> Work:
-            return await cancel(
-                send,
-                target,
-                sleep=session.sleeper.sleep_aside,
-                warn=self._on_kill.cannot_cancel_yet,
-                asked=asked,
+        def cancel() -> Work:
+            return cancellation.cancel(
+                patience=CANCEL_TIMEOUT, sleep=session.sleeper.sleep_aside, warn=self._on_kill.cannot_cancel_yet
             )
 
-        async def cancel_new_jobs(send: AsyncSend) -> Work:
-            return await cancel(send, target, patience=0, asked=asked)
-
-        def poll(request: Request[Any]) -> Any:
-            response = session.poll(request)
-            if isinstance(response, Backfill) and not response.is_over:
-                # It may have made more jobs since.
-                return session.run_async(cancel_new_jobs)
-            return response
-
         try:
-            cancelled = session.retry_through_outage(lambda: session.run_async(cancel_work))
+            cancelled = session.retry_through_outage(cancel)
         except PlanasonixError as error:
             self._on_kill.raise_if_killed()
             command = cancel_command(target, self._options.planasonix_conn_id)
             error.with_message(f"{name} could not be cancelled and may still run: {error} To end it: {command}")
             raise
+        poll = partial(cancellation.poll, send=session.poll)
         return cancelled if cancelled.is_over else session.wait_until_over(cancelled, poll) or cancelled
 
 

@@ -24,9 +24,8 @@ from planasonix_provider.execution.xcom import XComWriter
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.triggers.base import defer
 from planasonix_provider.triggers.deferral import deadline_of, limit_behind, outage_policy, read_connection
-from planasonix_provider.waiting import blocking_wait
+from planasonix_provider.waiting import blocking_wait, outages
 from planasonix_provider.waiting.formatting import capitalize
-from planasonix_provider.waiting.lost_start_search import RETRY_INTERVAL
 from planasonix_provider.waiting.report import details_of, error_of_work, first_job_of, report
 from planasonix_provider.waiting.result import WorkResult, explain
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
@@ -104,7 +103,7 @@ class SensorTask:
         event = self._look()
         while event is None and self.watch.is_in_doubt:
             # Decided within one poke: the next one may be another process, or hours away.
-            sleep(min(self.sensor.poke_interval, RETRY_INTERVAL))
+            sleep(min(self.sensor.poke_interval, outages.RETRY_INTERVAL))
             event = self._look()
         if self.watch.unseen_since != noted:
             self._notes.write(self.watch)
@@ -210,7 +209,7 @@ class SensorTask:
                         whole.status,
                     )
                     return work
-                sleep(RETRY_INTERVAL)
+                sleep(outages.RETRY_INTERVAL)
         except PlanasonixError as trouble:
             self.log.warning("Job %s is %s, and nothing more of it can be fetched: %s", work.id, work.status, trouble)
             return work

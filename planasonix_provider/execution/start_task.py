@@ -31,7 +31,7 @@ from planasonix_provider.triggers.base import PlanasonixWaitTrigger, defer
 from planasonix_provider.triggers.deferral import deadline_of, limit_behind, outage_policy, read_connection
 from planasonix_provider.waiting import blocking_wait
 from planasonix_provider.waiting.attempt import Attempt
-from planasonix_provider.waiting.cancel import cancel
+from planasonix_provider.waiting.cancellation import cancel
 from planasonix_provider.waiting.cli_hints import cancel_command
 from planasonix_provider.waiting.interruptible_sleep import InterruptibleSleep
 from planasonix_provider.waiting.report import first_job_of, report

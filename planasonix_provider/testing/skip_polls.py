@@ -18,8 +18,8 @@ from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.sensors.base import PlanasonixSensor
 from planasonix_provider.simulator.model.workspace import Workspace
 from planasonix_provider.waiting import blocking_wait, poller
+from planasonix_provider.waiting.outages import pause_after
 from planasonix_provider.waiting.poller import PollSubscription
-from planasonix_provider.waiting.wait_state import pause_after
 
 T = TypeVar("T")
 

@@ -24,7 +24,7 @@ from planasonix_provider.triggers.deferral import (
 from planasonix_provider.triggers.task_state import HAS_ON_KILL, is_interrupted, is_shutdown, kill_reason
 from planasonix_provider.validators import optional, text, utc
 from planasonix_provider.waiting.async_wait import poll_at_the_deadline, until_event
-from planasonix_provider.waiting.cancel import CANCEL_TIMEOUT, cancel
+from planasonix_provider.waiting.cancellation import CANCEL_TIMEOUT, cancel
 from planasonix_provider.waiting.cli_hints import cancel_command
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.poller import POLLERS, Poller

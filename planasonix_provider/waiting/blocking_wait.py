@@ -11,10 +11,11 @@ from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.rate_limiter import MAX_DELAY
 from planasonix_provider.api.request import Request
 from planasonix_provider.clock import utcnow
+from planasonix_provider.waiting.outages import pause_after
 from planasonix_provider.waiting.request_flow import run_flow
 from planasonix_provider.waiting.targets import Snapshot
 from planasonix_provider.waiting.wait_event import WaitEvent
-from planasonix_provider.waiting.wait_state import WaitState, pause_after
+from planasonix_provider.waiting.wait_state import WaitState
 
 #: How long a look that is due lets others go first.
 LONGEST_DELAY = timedelta(seconds=MAX_DELAY)

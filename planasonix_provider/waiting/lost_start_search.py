@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from tenacity import AsyncRetrying
+
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import (
     PlanasonixError,
@@ -20,10 +22,9 @@ from planasonix_provider.api.request import PAGE_SIZE, Request
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.attempt import ATTEMPT_KEY, AttemptRecord
 from planasonix_provider.waiting.formatting import format_time
-from planasonix_provider.waiting.outages import OutagePolicy, OutageTracker, Verdict, is_outage
+from planasonix_provider.waiting.outages import OutagePolicy, OutageTracker, is_outage, outage_retry_options
 from planasonix_provider.waiting.shared_client import AsyncSend, for_each
 from planasonix_provider.waiting.targets import Work
-from planasonix_provider.waiting.wait_state import pause_after
 
 #: The seconds between the looks before nothing is taken for nothing: a list may show late what is there.
 SEARCH_DELAYS = (1.0, 2.0, 4.0, 8.0, 15.0)
@@ -37,8 +38,6 @@ CLOCK_SLACK = timedelta(minutes=10)
 START_WINDOW = timedelta(hours=1)
 #: How many pieces of work are looked at, those created nearest to the start first.
 MOST_LOOKED_AT = 100
-#: The seconds between two tries while the API cannot be reached.
-RETRY_INTERVAL = 10.0
 
 
 @dataclass(frozen=True)
@@ -225,24 +224,24 @@ async def look_for(
     :return: as :func:`search`.
     :raises PlanasonixError: if the API refuses to tell, or cannot be reached.
     """
-    left, began = list(pauses), now()
-    outage = OutageTracker(policy)
+    began, outage = now(), OutageTracker(policy)
+    options = outage_retry_options(
+        outage,
+        warn=lambda error: warn(f"Whether a {traces.kind} was started cannot be found out yet, still trying: {error}"),
+        now=now,
+    )
+    retrying = AsyncRetrying(**options, stop=lambda _: deadline is not None and now() >= deadline, sleep=sleep)
+    left = list(pauses)
     while True:
         try:
-            found = await search(send, traces)
+            found: list[Work] = await retrying(search, send, traces)
         except PlanasonixError as error:
-            is_late = deadline is not None and now() >= deadline
-            if outage.fail(error, now()) is not Verdict.TOLERATED or is_late:
-                tried = f" (Tried since {format_time(began)}.)" if is_outage(error) else ""
-                error.with_message(
-                    f"{error.message}{tried} So nobody knows whether a {traces.kind} was started: look at connection "
-                    f"{traces.connection_id} in Planasonix before you clear the task."
-                )
-                raise
-            if outage.is_news(now()):
-                warn(f"Whether a {traces.kind} was started cannot be found out yet, still trying: {error}")
-            await sleep(pause_after(error, RETRY_INTERVAL))
-            continue
+            tried = f" (Tried since {format_time(began)}.)" if is_outage(error) else ""
+            error.with_message(
+                f"{error.message}{tried} So nobody knows whether a {traces.kind} was started: look at connection "
+                f"{traces.connection_id} in Planasonix before you clear the task."
+            )
+            raise
         outage.succeed()
         if not left or any(map(traces.matches, found)):
             return found

@@ -1,6 +1,6 @@
-"""Which errors are tolerated, and for how long: one table for every loop that asks the API again.
+"""Which errors are tolerated, and for how long: one table for every loop that retries through an outage.
 
-Waits, cancels, searches, results and the start of a task share it. No I/O, no clock.
+Waits, cancels, searches, results and the start of a task share it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, IntEnum, auto
+from typing import Any
+
+from tenacity import RetryCallState, retry_if_exception
 
 from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
@@ -17,7 +20,9 @@ from planasonix_provider.api.errors import (
     PlanasonixResponseError,
     PlanasonixTransportError,
 )
+from planasonix_provider.api.rate_limiter import MAX_RETRY_AFTER
 from planasonix_provider.api.retry import is_transient
+from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.formatting import format_duration
 
 #: How long the API may be out of reach before a task gives up.
@@ -29,6 +34,8 @@ LONGEST_REFUSAL = timedelta(minutes=1)
 LONGEST_FIRST_CONTACT = timedelta(minutes=2)
 #: Log an outage at most this often.
 LOG_OUTAGE_EVERY = timedelta(minutes=1)
+#: The seconds between two requests during an outage.
+RETRY_INTERVAL = 10.0
 
 
 class Contact(IntEnum):
@@ -142,6 +149,8 @@ class OutageTracker:
         self.since = since
         #: Whether the last error is tolerated for less time than an outage.
         self.is_short = False
+        #: The meaning of the last error.
+        self.verdict = Verdict.TOLERATED
         self._passes = passes
         self._refused_since: datetime | None = None
         self._unreachable_since = since
@@ -156,6 +165,10 @@ class OutageTracker:
 
     def fail(self, error: PlanasonixError, now: datetime, pause: timedelta = timedelta(0)) -> Verdict:
         """Record an error and return what it means; ``pause`` is the time until the next request, if it is known."""
+        self.verdict = self._judge(error, now, pause)
+        return self.verdict
+
+    def _judge(self, error: PlanasonixError, now: datetime, pause: timedelta) -> Verdict:
         self.since = self.since or now
         if isinstance(error, PlanasonixResponseError) and error.has_envelope:
             self.contact = max(self.contact, Contact.API)
@@ -182,3 +195,44 @@ class OutageTracker:
             return False
         self._logged_at = now
         return True
+
+
+def pause_after(response: object, interval: float) -> float:
+    """Return the seconds until the next request: the interval, or a longer ``Retry-After``, which is capped."""
+    return max(interval, min(getattr(response, "retry_after", None) or 0.0, MAX_RETRY_AFTER))
+
+
+def outage_retry_options(
+    outage: OutageTracker,
+    *,
+    warn: Callable[[PlanasonixError], object],
+    pause: Callable[[PlanasonixError], float] = lambda error: pause_after(error, RETRY_INTERVAL),
+    now: Callable[[], datetime] = utcnow,
+) -> dict[str, Any]:
+    """Return options of tenacity's ``Retrying`` and ``AsyncRetrying`` that retry a call as long as an outage allows.
+
+    The first error that is not tolerated is raised unchanged; ``outage.verdict`` is the reason. ``pause`` returns the
+    seconds between an error and the next call. ``warn`` gets the error, at most once a minute.
+    """
+
+    def is_tolerated(error: BaseException) -> bool:
+        if not isinstance(error, PlanasonixError):
+            return False
+        return outage.fail(error, now(), timedelta(seconds=RETRY_INTERVAL)) is Verdict.TOLERATED
+
+    def log(state: RetryCallState) -> None:
+        if outage.is_news(now()):
+            warn(_error_of(state))
+
+    return {
+        "retry": retry_if_exception(is_tolerated),
+        "wait": lambda state: pause(_error_of(state)),
+        "before_sleep": log,
+        "reraise": True,
+    }
+
+
+def _error_of(state: RetryCallState) -> PlanasonixError:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, PlanasonixError)  # noqa: S101 - nothing else is retried
+    return error

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
+from tenacity import AsyncRetrying
+
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import (
     PlanasonixConflictError,
@@ -20,9 +22,14 @@ from planasonix_provider.api.request import Request
 from planasonix_provider.api.states import JOB_OVER
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.formatting import capitalize
-from planasonix_provider.waiting.outages import OutagePolicy, OutageTracker, Verdict, is_outage
+from planasonix_provider.waiting.outages import (
+    OutagePolicy,
+    OutageTracker,
+    is_outage,
+    outage_retry_options,
+    pause_after,
+)
 from planasonix_provider.waiting.shared_client import AsyncSend
-from planasonix_provider.waiting.wait_state import pause_after
 
 T = TypeVar("T")
 W = TypeVar("W", Job, Backfill)
@@ -65,7 +72,7 @@ class ResultFetcher:
                 )
             return results
 
-        return await self._ask(ask, f"Job {job_id}")
+        return await self._fetch(ask, f"Job {job_id}")
 
     async def job(self, job_id: str) -> Job:
         """Get a job that is over, with all that is known of it.
@@ -97,24 +104,25 @@ class ResultFetcher:
                 )
             return work
 
-        return await self._ask(ask, capitalize(name))
+        return await self._fetch(ask, capitalize(name))
 
-    async def _ask(self, ask: Callable[[], Awaitable[T]], what: str) -> T:
-        # Results may be late. If the refusal lasts, the loaded tables stay unknown.
-        outage = OutageTracker(self.policy, passes=_is_too_early)
-        while True:
-            try:
-                return await ask()
-            except PlanasonixError as error:
-                trouble = error
-            if outage.fail(trouble, self.now()) is not Verdict.TOLERATED:
-                kind = PlanasonixOutageError if is_outage(trouble) else PlanasonixLostTrackError
-                end = kind(f"{what} is over, but its results cannot be fetched. {trouble}")
-                end.code = trouble.code
-                raise end
-            if outage.is_news(self.now()):
-                self.warn(f"{what} is over, but its results cannot be fetched yet, still trying: {trouble}")
-            await self.sleep(pause_after(trouble, self.interval))
+    async def _fetch(self, fetch: Callable[[], Awaitable[T]], name: str) -> T:
+        options = outage_retry_options(
+            # Results may be late. If they stay refused, the loaded tables are unknown.
+            OutageTracker(self.policy, passes=_is_too_early),
+            pause=lambda error: pause_after(error, self.interval),
+            warn=lambda error: self.warn(
+                f"{name} is over, but its results cannot be fetched yet, still trying: {error}"
+            ),
+            now=self.now,
+        )
+        try:
+            return await AsyncRetrying(**options, sleep=self.sleep)(fetch)
+        except PlanasonixError as error:
+            kind = PlanasonixOutageError if is_outage(error) else PlanasonixLostTrackError
+            failure = kind(f"{name} is over, but its results cannot be fetched. {error}")
+            failure.code = error.code
+            raise failure from None
 
 
 def _is_too_early(error: PlanasonixError) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from enum import Enum, auto
+from functools import partial
 from typing import Protocol, Self, TypeVar
 
 from tenacity import AsyncRetrying
@@ -182,6 +183,16 @@ class SharedClient:
             return
         # The client before stays open until the end: others may be in the middle of a request with it.
         self._clients.append(fresh)
+
+
+def run_requests(
+    config: Callable[[], ClientConfig],
+    action: Callable[[AsyncSend], Awaitable[R]],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    priority: Priority = Priority.NORMAL,
+) -> R:
+    """Run an action that sends many requests, block until it returns, and return its result."""
+    return run_aside(config, lambda client: action(partial(client.send, priority=priority)), sleep)
 
 
 def run_aside(

@@ -14,7 +14,6 @@ from planasonix_provider.api.errors import (
     PlanasonixTimeoutError,
     error_of,
 )
-from planasonix_provider.api.rate_limiter import MAX_RETRY_AFTER
 from planasonix_provider.api.retry import is_permanent
 from planasonix_provider.waiting.formatting import format_duration, format_time
 from planasonix_provider.waiting.outages import (
@@ -259,16 +258,6 @@ class WaitState:
             + (f"; nothing has moved for {format_duration(_seconds(still))}" if rests else "")
             + "."
         )
-
-
-def pause_after(answer: object, interval: float) -> float:
-    """Say how long to wait until the next look.
-
-    :param answer: what the last look brought.
-    :param interval: the seconds between two looks.
-    :return: the interval, or what a ``Retry-After`` asks for, within bounds: it may say three days.
-    """
-    return max(interval, min(getattr(answer, "retry_after", None) or 0.0, MAX_RETRY_AFTER))
 
 
 def _seconds(span: timedelta) -> float:

@@ -17,10 +17,9 @@ from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundEr
 from planasonix_provider.api.request import PAGE_SIZE
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.formatting import capitalize, format_duration
-from planasonix_provider.waiting.outages import is_outage
+from planasonix_provider.waiting.outages import is_outage, pause_after
 from planasonix_provider.waiting.shared_client import SharedClient
 from planasonix_provider.waiting.targets import Work
-from planasonix_provider.waiting.wait_state import pause_after
 from planasonix_provider.watchers.event_filter import BACKFILL, event_of, event_payload, started_by_an_asset
 from planasonix_provider.watchers.list_scan import BACKFILLS, JOBS, ApiClock, ListScan
 from planasonix_provider.watchers.subscribers import Subscriber, SubscriberRegistry

@@ -19,7 +19,7 @@ from planasonix_provider.__main__ import main
 from planasonix_provider.api.retry import RetryPolicy
 from planasonix_provider.cli import runner
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.waiting import cancel, shared_client
+from planasonix_provider.waiting import cancellation, shared_client
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _a_quick_pursuit(monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulator's jobs are quick, too."""
-    monkeypatch.setattr(cancel, "CANCEL_POLL_INTERVAL", 0.05)
-    monkeypatch.setattr("planasonix_provider.cli.waiting.CANCEL_POLL_INTERVAL", 0.05)
+    monkeypatch.setattr(cancellation, "CANCEL_POLL_INTERVAL", 0.05)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from planasonix_provider.api.retry import RetryPolicy
 from planasonix_provider.execution import api_session, on_kill
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
-from planasonix_provider.waiting import cancel, shared_client
+from planasonix_provider.waiting import cancellation, outages, shared_client
 from tests.support.attempts import Make, take
 from tests.support.scenarios import backfill, sync
 from tests.support.task_runs import no_variables
@@ -28,7 +28,7 @@ def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _a_quick_pursuit(monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulator's jobs are quick, too."""
-    monkeypatch.setattr(cancel, "CANCEL_POLL_INTERVAL", 0.05)
+    monkeypatch.setattr(cancellation, "CANCEL_POLL_INTERVAL", 0.05)
 
 
 @pytest.fixture(autouse=True)
@@ -65,4 +65,4 @@ def _time_for_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ClientConfig, "with_short_timeouts", lambda account: account)
     monkeypatch.setattr(on_kill, "ON_KILL", replace(on_kill.ON_KILL, max_seconds=60.0))
     # Less than it takes until a cancel that met an outage is tried again.
-    monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", cancel.RETRY_INTERVAL - 1)
+    monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", outages.RETRY_INTERVAL - 1)

@@ -190,7 +190,7 @@ class TestABackfillThatDoesNot:
     def test_that_makes_no_jobs_until_the_cancel_gives_up_is_lost_track_of(
         self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("planasonix_provider.waiting.cancel.CANCEL_POLL_INTERVAL", 60.0)
+        monkeypatch.setattr("planasonix_provider.waiting.cancellation.CANCEL_POLL_INTERVAL", 60.0)
         with travelling(monkeypatch):
             simulator.plan_backfill(CONNECTION, queued_seconds=5_000)
             run = drive(lambda: backfill(deferrable=deferrable, timeout=600, poll_interval=60))

@@ -49,7 +49,7 @@ class TestAJob:
         run = drive(lambda: cancel(job_id=job.id))
         assert run.error is None
         assert (run.result["status"], run.result["metrics"]["rows_loaded"] is not None) == (outcome, True)
-        assert run.log.lines == [f"Job {job.id} was over already: it is {outcome}."]
+        assert run.log.lines == [f"Job {job.id} is over: it is {outcome}."]
 
     def test_that_nobody_knows_fails_the_task_without_a_retry(self, simulator: Simulator) -> None:
         run = drive(lambda: cancel(job_id="job_unknown"))

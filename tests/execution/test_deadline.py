@@ -17,7 +17,7 @@ from planasonix_provider.execution import start_task
 from planasonix_provider.execution.start_task import StartTask
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers.base import PlanasonixWaitTrigger
-from planasonix_provider.waiting import cancel
+from planasonix_provider.waiting import cancellation
 from tests.conftest import API_KEY
 from tests.support.scenarios import CONNECTION, ENDED, Killed, backfill, cut, routes_asked, started, sync
 from tests.support.task_runs import Run, context, deserialize_trigger, drive, first_event, record
@@ -255,7 +255,7 @@ class TestARateLimitThatRunsShort:
 def test_a_backfill_that_makes_its_jobs_late_is_ended_by_the_next_try(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch, travel: TravelledClock
 ) -> None:
-    monkeypatch.setattr(cancel, "CANCEL_POLL_INTERVAL", 30.0)
+    monkeypatch.setattr(cancellation, "CANCEL_POLL_INTERVAL", 30.0)
     how: dict[str, Any] = {"jobs": 3, "parallel": 1, "job_seconds": 300 * MINUTE}
     simulator.plan_backfill(CONNECTION, **how, queued_seconds=30 * MINUTE)
     simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=MINUTE)

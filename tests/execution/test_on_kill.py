@@ -17,7 +17,7 @@ from planasonix_provider.execution import on_kill
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import task_state as triggers_killed
-from planasonix_provider.waiting import cancel, stall_detector
+from planasonix_provider.waiting import outages, stall_detector
 from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
 from tests.support.airflow_health import ApiServer, serving
 from tests.support.attempts import is_seen
@@ -205,7 +205,7 @@ class TestAKill:
     def test_during_the_start_cancels_what_was_started_though_a_proxy_refuses_the_search(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, status: int
     ) -> None:
-        monkeypatch.setattr(cancel, "RETRY_INTERVAL", 0.2)
+        monkeypatch.setattr(outages, "RETRY_INTERVAL", 0.2)
         monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", 0.1)
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("reset", route="trigger_sync", when="after")

@@ -25,7 +25,7 @@ from planasonix_provider.execution.on_kill import OnKillHandler
 from planasonix_provider.sensors.planasonix import PlanasonixJobSensor
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers.deferral import DEFER_TIMEOUT_MARGIN
-from planasonix_provider.waiting.cancel import CANCEL_TIMEOUT
+from planasonix_provider.waiting.cancellation import CANCEL_TIMEOUT
 from tests.conftest import API_KEY
 from tests.support.attempts import dies
 from tests.support.hanging_responses import Hanging

@@ -17,7 +17,7 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.execution import api_session, conflicts
 from planasonix_provider.execution.attempt_store import AttemptStore
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.waiting import lost_start_search
+from planasonix_provider.waiting import lost_start_search, outages
 from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
 from tests.support.attempts import (
     Make,
@@ -113,7 +113,7 @@ class TestALostAnswer:
         take(simulator, 0.3)
         simulator.fail("reset", route="trigger_sync", when="after")
         simulator.fail("status", route="list_jobs", status=403, skip=1, times=2)
-        monkeypatch.setattr(lost_start_search, "RETRY_INTERVAL", 0.1)
+        monkeypatch.setattr(outages, "RETRY_INTERVAL", 0.1)
         notes: dict[str, Any] = {}
         first = drive(sync, notes)
         assert "So nobody knows whether a job was started: look at connection" in str(first.error)

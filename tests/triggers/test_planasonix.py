@@ -25,7 +25,7 @@ from planasonix_provider.triggers.planasonix import (
     PlanasonixJobTrigger,
     PlanasonixSyncTrigger,
 )
-from planasonix_provider.waiting import cancel
+from planasonix_provider.waiting import outages
 from planasonix_provider.waiting.wait_event import WaitEvent
 from tests.conftest import API_KEY
 from tests.support.task_runs import Log, Run, context, deserialize_trigger, first_event, record
@@ -216,7 +216,7 @@ def test_cancels_nothing_otherwise(simulator: Simulator) -> None:
 
 
 def test_says_so_if_it_cannot_cancel(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cancel, "RETRY_INTERVAL", 0.1)
+    monkeypatch.setattr(outages, "RETRY_INTERVAL", 0.1)
     simulator.plan(CONNECTION, running_seconds=60)
     simulator.fail("status", status=403, route="cancel_job", times=None)
     deadline = datetime.now(UTC) + timedelta(seconds=0.1)
@@ -355,7 +355,7 @@ class TestAKill:
     def test_cancels_the_jobs_of_a_backfill_until_it_is_over(
         self, simulator: Simulator, state: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("planasonix_provider.waiting.cancel.CANCEL_POLL_INTERVAL", 0.02)
+        monkeypatch.setattr("planasonix_provider.waiting.cancellation.CANCEL_POLL_INTERVAL", 0.02)
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=9, job_seconds=60, jobs_after_cancel=2)
         backfill_id = backfill_started()
         asyncio.run(PlanasonixBackfillTrigger(backfill_id, cancel_on_kill=True, owned=True).on_kill())
@@ -413,7 +413,7 @@ class TestAKill:
     def test_says_so_if_the_job_cannot_be_cancelled(
         self, simulator: Simulator, state: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cancel, "RETRY_INTERVAL", 0.1)
+        monkeypatch.setattr(outages, "RETRY_INTERVAL", 0.1)
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", status=403, route="cancel_job", times=None)
         waiting = trigger(started(), cancel_on_kill=True, owned=True)

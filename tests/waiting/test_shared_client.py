@@ -21,8 +21,8 @@ from planasonix_provider.api.errors import (
     PlanasonixTransportError,
 )
 from planasonix_provider.api.models import Job
+from planasonix_provider.api.rate_limiter import MAX_RETRY_AFTER
 from planasonix_provider.waiting.shared_client import Priority, SharedClient, for_each, run_aside
-from planasonix_provider.waiting.wait_state import MAX_RETRY_AFTER
 from tests.support import virtual_time
 from tests.support.virtual_planasonix import Answer, Planasonix, refused_once
 

@@ -17,7 +17,7 @@ from planasonix_provider.api.errors import (
     error_for_status,
 )
 from planasonix_provider.api.models import Backfill, Job
-from planasonix_provider.waiting.cancel import CANCEL_TIMEOUT, cancel
+from planasonix_provider.waiting.cancellation import CANCEL_TIMEOUT, cancel
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, WaitTarget
 from tests.support import virtual_time
 from tests.support.memory_api import Memory, fails_always, fails_once
