@@ -20,7 +20,9 @@ def findings(page: Page, axe: str) -> list[str]:
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_no_page_keeps_anybody_out(chromium: Browser, stage: Stage, axe: str, size: ViewportSize, colours) -> None:
+def test_no_page_has_accessibility_violations(
+    chromium: Browser, stage: Stage, axe: str, size: ViewportSize, colours
+) -> None:
     # The script that looks is no part of the page, and its rules would not let it run.
     context = chromium.new_context(
         base_url=stage.planasonix.url, viewport=size, color_scheme=colours, bypass_csp=True, device_scale_factor=1
@@ -42,7 +44,7 @@ def test_no_page_keeps_anybody_out(chromium: Browser, stage: Stage, axe: str, si
     assert {name: what for name, what in found.items() if what} == {}
 
 
-def test_the_cards_of_a_phone_are_a_table_for_a_screen_reader(page: Page, stage: Stage) -> None:
+def test_screen_readers_see_the_cards_of_a_phone_as_a_table(page: Page, stage: Stage) -> None:
     stage.fill()
     page.set_viewport_size(PHONE)
     page.goto("/jobs?status=failed")
@@ -53,7 +55,7 @@ def test_the_cards_of_a_phone_are_a_table_for_a_screen_reader(page: Page, stage:
     expect(table.get_by_role("rowheader")).to_be_visible()
 
 
-def test_all_can_be_done_by_keyboard(page: Page, stage: Stage) -> None:
+def test_every_action_works_by_keyboard(page: Page, stage: Stage) -> None:
     page.goto("/start")
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
@@ -72,7 +74,7 @@ def test_all_can_be_done_by_keyboard(page: Page, stage: Stage) -> None:
     assert [(job.connection_id, job.status) for job in stage.planasonix.jobs()] == [("conn_demo_02", "cancelling")]
 
 
-def test_the_picture_of_the_docs_is_small(chromium: Browser) -> None:
+def test_the_screenshot_for_the_docs_is_small(chromium: Browser) -> None:
     picture = PICTURES / "simulator.png"
     stage = Stage()  # of its own, so that times and ids are those of every run
     stage.fill()

@@ -29,7 +29,7 @@ def fields_of(form: ConnectionForm) -> tuple[list[str], list[str]]:
     return labels, helps
 
 
-def test_the_form_shows_only_what_counts(ui: UI) -> None:
+def test_the_form_shows_only_relevant_fields(ui: UI) -> None:
     form = ui.form
     form.new("planasonix_default", "Planasonix")
     ui.picture("form")
@@ -49,7 +49,7 @@ def test_the_form_shows_only_what_counts(ui: UI) -> None:
     assert helps[1:] == [field["description"] for field in CONN_FIELDS.values()]
 
 
-def test_the_form_of_a_receiver_shows_only_what_counts(ui: UI) -> None:
+def test_the_receiver_form_shows_only_relevant_fields(ui: UI) -> None:
     form = ui.form
     form.new("planasonix_orders", "Planasonix Webhook")
     ui.picture("receiver")
@@ -66,7 +66,7 @@ def test_the_form_of_a_receiver_shows_only_what_counts(ui: UI) -> None:
     assert is_hidden is not ui.version.startswith("3.1.")
 
 
-def test_the_form_of_a_receiver_shows_no_secret_again(ui: UI) -> None:
+def test_the_receiver_form_does_not_show_a_saved_secret(ui: UI) -> None:
     form = ui.form
     form.new("planasonix_orders", "Planasonix Webhook")
     new, old = "whsec_new_9f8e7d6c5b4a", "whsec_old_1a2b3c4d5e6f"
@@ -96,7 +96,7 @@ def succeeded(ui: UI) -> tuple[bool | None, str]:
     return None if ui.is_airflow_2 else True, f"Connected to {ui.planasonix.url}. The API key may read jobs."
 
 
-def test_a_good_key_is_said_to_be_good(ui: UI) -> None:
+def test_the_test_button_accepts_a_valid_key(ui: UI) -> None:
     ui.form.new("good", "Planasonix")
     ui.form.fill(**address(ui), password=API_KEY)
     said = ui.form.test("good")
@@ -104,7 +104,7 @@ def test_a_good_key_is_said_to_be_good(ui: UI) -> None:
     assert said == succeeded(ui)
 
 
-def test_a_bad_key_is_said_to_be_bad(ui: UI) -> None:
+def test_the_test_button_rejects_an_invalid_key(ui: UI) -> None:
     ui.form.new("bad_key", "Planasonix")
     ui.form.fill(**address(ui), password="plnx_test_mistyped")
     works, message = ui.form.test("bad_key")
@@ -115,7 +115,7 @@ def test_a_bad_key_is_said_to_be_bad(ui: UI) -> None:
     assert "plnx_test_mistyped" not in message
 
 
-def test_a_wrong_host_is_said_to_be_wrong(ui: UI) -> None:
+def test_the_test_button_reports_a_wrong_host(ui: UI) -> None:
     port = free_port()
     ui.form.new("wrong_host", "Planasonix")
     ui.form.fill(host="http://127.0.0.1", port=str(port), password=API_KEY)
@@ -126,7 +126,7 @@ def test_a_wrong_host_is_said_to_be_wrong(ui: UI) -> None:
     assert "Check the host and port" in message
 
 
-def test_without_a_port_it_is_as_the_docs_say(ui: UI) -> None:
+def test_the_form_without_a_port_behaves_as_documented(ui: UI) -> None:
     """Airflow 3.3.1 and 3.3.2 do not even try a connection that has none."""
     ui.form.new("no_port", "Planasonix")
     ui.form.fill(host=ui.planasonix.url, password=API_KEY)
@@ -137,7 +137,7 @@ def test_without_a_port_it_is_as_the_docs_say(ui: UI) -> None:
         assert said == succeeded(ui)
 
 
-def test_what_is_saved_is_shown_again_but_for_the_key(ui: UI) -> None:
+def test_saved_fields_are_shown_except_the_key(ui: UI) -> None:
     form = ui.form
     form.new("kept", "Planasonix")
     form.fill(**address(ui), password=API_KEY)
@@ -158,7 +158,7 @@ def test_what_is_saved_is_shown_again_but_for_the_key(ui: UI) -> None:
     }
 
 
-def test_a_save_that_does_not_touch_the_key_keeps_it(ui: UI) -> None:
+def test_saving_without_a_new_key_keeps_the_key(ui: UI) -> None:
     ui.form.new("untouched", "Planasonix")
     ui.form.fill(**address(ui), password=API_KEY)
     ui.form.save()

@@ -18,7 +18,7 @@ def look_again(page: Page) -> None:
         page.clock.run_for(PAUSE)
 
 
-def test_a_job_moves_on_its_page(page: Page, stage: Stage) -> None:
+def test_a_job_page_shows_progress(page: Page, stage: Stage) -> None:
     stage.planasonix.plan("conn_demo_01", running_seconds=10, queued_seconds=0, tables={"orders": 1_000})
     page.goto(f"/jobs/{stage.sync()}")
     expect(page.get_by_text("running 0 %")).to_be_visible()
@@ -31,7 +31,7 @@ def test_a_job_moves_on_its_page(page: Page, stage: Stage) -> None:
     expect(page.get_by_role("button", name="Cancel this job")).to_have_count(0)
 
 
-def test_a_job_is_slowed_and_made_to_fail_on_its_page(page: Page, stage: Stage) -> None:
+def test_a_job_page_slows_and_fails_the_job(page: Page, stage: Stage) -> None:
     stage.planasonix.plan("conn_demo_01", running_seconds=10, queued_seconds=0)
     page.goto(f"/jobs/{stage.sync()}")
     slow = page.get_by_role("form", name="Let it take longer")
@@ -52,7 +52,7 @@ def test_a_job_is_slowed_and_made_to_fail_on_its_page(page: Page, stage: Stage) 
     expect(page.get_by_role("form")).to_have_count(0)
 
 
-def test_what_can_be_done_to_a_job_goes_when_it_is_over(page: Page, stage: Stage) -> None:
+def test_a_job_page_hides_its_buttons_when_the_job_ends(page: Page, stage: Stage) -> None:
     stage.planasonix.plan("conn_demo_01", running_seconds=10, queued_seconds=0)
     page.goto(f"/jobs/{stage.sync()}")
     expect(page.get_by_role("form")).to_have_count(2)
@@ -62,7 +62,7 @@ def test_what_can_be_done_to_a_job_goes_when_it_is_over(page: Page, stage: Stage
     expect(page.get_by_role("form")).to_have_count(0)
 
 
-def test_only_a_new_state_is_said_aloud(page: Page, stage: Stage) -> None:
+def test_screen_readers_announce_only_state_changes(page: Page, stage: Stage) -> None:
     stage.planasonix.plan("conn_demo_01", running_seconds=10, queued_seconds=0)
     page.goto(f"/jobs/{stage.sync()}")
     news = page.locator("#news")
@@ -76,7 +76,7 @@ def test_only_a_new_state_is_said_aloud(page: Page, stage: Stage) -> None:
     expect(news).to_have_text("The job is succeeded.")
 
 
-def test_a_page_of_what_is_over_asks_no_more(page: Page, stage: Stage) -> None:
+def test_a_page_of_a_finished_job_stops_polling(page: Page, stage: Stage) -> None:
     page.goto(f"/jobs/{stage.sync()}")
     stage.move(9)
     look_again(page)
@@ -87,7 +87,7 @@ def test_a_page_of_what_is_over_asks_no_more(page: Page, stage: Stage) -> None:
     expect(live).to_have_count(0)
 
 
-def test_a_row_stays_the_same_one_when_others_come(page: Page, stage: Stage) -> None:
+def test_a_focused_row_stays_when_new_rows_arrive(page: Page, stage: Stage) -> None:
     stage.planasonix.workspace.configure(conflict="allowed")
     first = stage.sync()
     page.goto("/jobs")
@@ -105,7 +105,7 @@ def test_a_row_stays_the_same_one_when_others_come(page: Page, stage: Stage) -> 
     assert page.evaluate("(id) => window.row === document.getElementById(id)", first)
 
 
-def test_what_fits_no_more_goes(page: Page, stage: Stage) -> None:
+def test_a_full_list_drops_its_last_rows(page: Page, stage: Stage) -> None:
     for number in range(1, 4):
         stage.planasonix.plan(f"conn_demo_0{number}", queued_seconds=0, running_seconds=5 * number)
         stage.sync(f"conn_demo_0{number}")
@@ -124,7 +124,7 @@ def test_what_fits_no_more_goes(page: Page, stage: Stage) -> None:
     expect(rows).to_have_count(1)
 
 
-def test_it_can_be_switched_off(page: Page, stage: Stage) -> None:
+def test_live_updates_can_be_switched_off(page: Page, stage: Stage) -> None:
     page.goto("/jobs")
     live = page.get_by_role("button", name="Live updates", pressed=True)
     live.click()
@@ -134,7 +134,7 @@ def test_it_can_be_switched_off(page: Page, stage: Stage) -> None:
     look_again(page)
 
 
-def test_a_simulator_that_is_gone_is_missed_and_found_again(page: Page) -> None:
+def test_a_page_reports_a_stopped_simulator_and_reconnects(page: Page) -> None:
     with Simulator() as planasonix:
         page.goto(planasonix.url)
         port = int(planasonix.url.rsplit(":", 1)[1])
@@ -147,7 +147,7 @@ def test_a_simulator_that_is_gone_is_missed_and_found_again(page: Page) -> None:
         expect(lost).to_have_count(0)
 
 
-def test_all_but_that_works_without_javascript(chromium: Browser, stage: Stage) -> None:
+def test_everything_but_live_updates_works_without_javascript(chromium: Browser, stage: Stage) -> None:
     context = chromium.new_context(base_url=stage.planasonix.url, java_script_enabled=False)
     page = context.new_page()
     page.goto("/start")
@@ -190,7 +190,7 @@ def elsewhere(stage: Stage):
         server.shutdown()
 
 
-def test_a_form_of_another_site_starts_nothing(context: BrowserContext, stage: Stage, elsewhere: str) -> None:
+def test_a_form_on_another_site_cannot_start_jobs(context: BrowserContext, stage: Stage, elsewhere: str) -> None:
     page = context.new_page()
     page.goto(elsewhere)
     page.get_by_role("button", name="Win").click()
@@ -198,7 +198,7 @@ def test_a_form_of_another_site_starts_nothing(context: BrowserContext, stage: S
     assert stage.planasonix.jobs() == []
 
 
-def test_nothing_that_a_job_is_given_runs(page: Page, stage: Stage) -> None:
+def test_job_fields_cannot_inject_scripts(page: Page, stage: Stage) -> None:
     attack = "\"'><script>alert(1)</script><img src=x onerror=alert(1)><b id=now data-live>"
     complaints: list[str] = []
     page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))

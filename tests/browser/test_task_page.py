@@ -8,7 +8,7 @@ from tests.browser.ui import UI
 pytestmark = pytest.mark.timeout(900)
 
 
-def assert_the_button_opens_the_page_of_the_job(ui: UI, state: str, task_id: str, map_index: int = -1) -> None:
+def assert_button_opens_job_page(ui: UI, state: str, task_id: str, map_index: int = -1) -> None:
     job = ui.job_of(task_id, map_index)
     task = ui.task(job)
     task.show_details()
@@ -21,21 +21,21 @@ def assert_the_button_opens_the_page_of_the_job(ui: UI, state: str, task_id: str
     expect(opened.value.get_by_role("heading", name=job.id)).to_be_visible()
 
 
-def test_the_button_of_a_task_that_has_succeeded(ui: UI) -> None:
-    assert_the_button_opens_the_page_of_the_job(ui, "success", "load_orders")
+def test_the_button_of_a_successful_task(ui: UI) -> None:
+    assert_button_opens_job_page(ui, "success", "load_orders")
 
 
-def test_the_button_of_a_task_that_runs(ui: UI) -> None:
-    assert_the_button_opens_the_page_of_the_job(ui, "running", "load_history")
+def test_the_button_of_a_running_task(ui: UI) -> None:
+    assert_button_opens_job_page(ui, "running", "load_history")
     ui.picture_of_the_docs("button", {"x": 330, "y": 64, "width": 940, "height": 420})
 
 
 @pytest.mark.parametrize("map_index", [0, 1])
 def test_the_button_of_each_mapped_task(ui: UI, map_index: int) -> None:
-    assert_the_button_opens_the_page_of_the_job(ui, "success", "load_shops", map_index)
+    assert_button_opens_job_page(ui, "success", "load_shops", map_index)
 
 
-def test_the_log_tells_how_the_job_moved(ui: UI) -> None:
+def test_the_log_shows_the_progress_of_the_job(ui: UI) -> None:
     job = ui.job_of("load_orders")
     task = ui.task(job)
     task.show_details()

@@ -15,7 +15,7 @@ from planasonix_provider.simulator import Simulator
 from tests.browser.airflows import NEWEST
 from tests.browser.connection_form import Airflow2Form, Airflow3Form, ConnectionForm
 from tests.browser.task_page import TaskPage
-from tests.system.runs import eventually
+from tests.system.runs import wait_until
 
 
 class UI:
@@ -51,7 +51,7 @@ class UI:
     def job_of(self, task_id: str, map_index: int = -1) -> Job:
         """The job that a task has started; waits until there is one."""
         wanted = {"task_id": task_id, "map_index": map_index}
-        (job,) = eventually(
+        (job,) = wait_until(
             lambda: [job for job in self.planasonix.jobs() if wanted.items() <= (job.metadata or {}).items()],
             f"{task_id} [{map_index}] starts a job",
             patience=300,

@@ -1,32 +1,30 @@
-"""Chaos: sixty tasks of all kinds, a seeded storm of kills and faults, and an auditor who looks at what is left.
+"""Chaos: sixty tasks, a seeded storm of kills and faults, and an auditor that judges the result.
 
     make chaos SEED=7                 one seed; odd seeds run distributed
     make chaos SEED=8 DISTRIBUTED=1   two triggerers, and Celery with two workers
     make chaos-short                  fewer tasks and a shorter storm, in less than five minutes
 
-It is an Airflow 3.3 with PostgreSQL, and the simulator as a process of its own that is killed, too. The plan of the
-storm follows from the seed alone, with the same version of this repository, and is printed before anything happens.
-When the storm is over, the tasks have some minutes to end. Then the auditor, which shares no code with the provider,
-holds Airflow's database against the simulator's own ledger, and asks of each piece of work that was started: whose is
-it?
+The storm runs Airflow 3.3 with PostgreSQL and the simulator in its own process, which is killed, too. The seed alone
+decides the plan of the storm, with the same version of this repository; the plan is printed first. After the storm,
+the tasks have some minutes to end. Then the auditor, which shares no code with the provider, compares Airflow's
+database with the simulator's ledger and assigns each piece of work to a task.
 
-What it prints
-    the plan, then each deed as it is done, and at the end counts. A violation is one of
-        lost         a task accounts for no work, or for other work than its last; or work that is nobody's
-        doubled      two pieces of work of one attempt
-        orphaned     work that runs on after its attempt was given up
-        stuck        a task or work that is not over when the calm is
-        wrong state  a task whose state its last work does not justify; work that was cancelled for no reason, or
-                     started when the time of its task was up; a try that a disturbance of some seconds used up
-        crashed      a component that ended by itself; it is started again
-        huge         megabytes of one text in a log file, a database table or another file
-        key          an API key in a log file, a database table or another file
-    each with the timeline of its task: tries, work, deeds and Airflow's events in one order of time. "allowed" counts
-    what cannot be helped: nothing of ours runs where a worker is killed, or a trigger has not begun, and no cancel gets
-    through to a server that does not answer. The exit code is 1 if there is a violation.
+The output is the plan, each action when it happens, and counts. A violation is one of
+    lost         a task reports no work, or other work than its last; or work belongs to no task
+    doubled      two pieces of work of one attempt
+    orphaned     work that continues after its attempt ended
+    stuck        a task or work that does not end after the storm
+    wrong state  a task whose state does not match its last work; work that was cancelled without a reason, or
+                 started after the deadline of its task; a try that failed because of a disturbance of some seconds
+    crashed      a component that ended without an action; it is started again
+    huge         megabytes of one text in a log file, a database table or another file
+    key          an API key in a log file, a database table or another file
+each with the timeline of its task: tries, work, actions and Airflow's events. "allowed" counts what cannot be
+prevented: no code of the provider runs if its worker is killed or its trigger has not started, and a server that does
+not respond accepts no cancel. The exit code is 1 if there is a violation.
 
-What is left in ``.chaos/seed-…``: all logs, the ledger, ``deeds.jsonl`` and ``history.json``. The auditor can be asked
-again without another storm: ``python -m tests.chaos.auditor .chaos/seed-7/history.json``.
+``.chaos/seed-…`` keeps all logs, the ledger, ``actions.jsonl`` and ``history.json``. To repeat the audit alone:
+``python -m tests.chaos.auditor .chaos/seed-7/history.json``.
 """
 
 from __future__ import annotations
@@ -81,7 +79,7 @@ def main() -> int:
         all_of_it.run_id = answer["dag_run_id"]
         storm = Storm(plan, all_of_it, say)
         storm.wait_for_the_first_task()
-        storm.blow()
+        storm.run_storm()
         say(f"The storm is over after {time.monotonic() - began:.0f} s. The calm:")
         _wait_for_the_end(all_of_it, plan, storm)
         say(f"It is over after {time.monotonic() - began:.0f} s.\n")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from tests.chaos.history import Deed, Event, History, Task, Work
+from tests.chaos.history import Action, Event, History, Task, Work
 
 #: How long after an attempt was given up its work may go on until its cancel comes: Airflow tells a task on a worker
 #: with its next heartbeat, and a trigger within ten seconds.
@@ -25,7 +25,7 @@ GRACE_IN_TROUBLE = timedelta(seconds=45)
 EXECUTES = "::endgroup::"
 #: How long Airflow may take from the beginning of a try until its process gets hold of the work, on a busy machine.
 SLOW_START = timedelta(seconds=45)
-#: For how long before a moment a deed may be what has led to it.
+#: For how long before a moment a action may be what has led to it.
 CAUSE = timedelta(seconds=45)
 #: The clocks of Airflow's database and of the ledger are one, but their entries come one after the other.
 SLACK = timedelta(seconds=1)
@@ -104,9 +104,9 @@ def audit(history: History) -> Findings:
         findings.violate("key", None, f"an API key is in {place}")
     for place in history.huge_found:
         findings.violate("huge", None, f"a text of megabytes is in {place}")
-    for deed in history.deeds:
-        if deed.kind == "crash":
-            findings.violate("crashed", None, deed.text)
+    for action in history.actions:
+        if action.kind == "crash":
+            findings.violate("crashed", None, action.text)
     names = {task.name for task in history.tasks}
     for work in history.works:
         if work.task not in names:
@@ -131,7 +131,7 @@ class _Case:
         self.task = task
         self.findings = findings
         self.works = sorted((work for work in history.works if work.task == task.name), key=lambda work: work.began)
-        self.deeds = [deed for deed in history.deeds if deed.task == task.name]
+        self.actions = [action for action in history.actions if action.task == task.name]
 
     def judge(self) -> None:
         if self.task.state not in OVER:
@@ -169,7 +169,7 @@ class _Case:
         for old, new in zip(self.works, self.works[1:], strict=False):
             if old.mark and old.mark == new.mark:
                 continue
-            clear = self._deed("clear", old.began - SLACK, new.began)
+            clear = self._action("clear", old.began - SLACK, new.began)
             is_over = old.ended is not None and old.ended <= new.began + SLACK
             if clear and not is_over:
                 if not self.task.cancel_on_kill:
@@ -184,7 +184,7 @@ class _Case:
     # --- Given up, and ended? ---
 
     def _judge_what_was_given_up(self) -> None:
-        for work, at, why, deed in self._given_up():
+        for work, at, why, action in self._given_up():
             if work.ended is not None and work.ended <= at + SLACK:
                 continue
             if not self.task.cancel_on_kill:
@@ -195,19 +195,19 @@ class _Case:
                 continue
             ran_on = (work.ended or self.history.ended) - at
             text = f"{work.id} ran on for {ran_on.total_seconds():.0f} s after the task {why}"
-            if limit := self._limit_of(work, at, deed):
+            if limit := self._limit_of(work, at, action):
                 self._allow(limit, text)
             elif work.ended is None or work.ended > late:
                 self._violate("orphaned", text)
             else:
                 self._allow("ended by itself before a cancel was due", text)
 
-    def _given_up(self) -> Iterator[tuple[Work, datetime, str, Deed | None]]:
+    def _given_up(self) -> Iterator[tuple[Work, datetime, str, Action | None]]:
         """Tell which work was given up and when; what was cleared is judged when the next work starts."""
-        marks = [deed for deed in self.deeds if deed.kind == "mark_failed"]
+        marks = [action for action in self.actions if action.kind == "mark_failed"]
         for mark in marks:
             for work in self.works:
-                clear = self._deed("clear", mark.at, work.began)
+                clear = self._action("clear", mark.at, work.began)
                 # What is started in the moment before the process hears of it belongs to it, too.
                 if not clear and work.began <= mark.at + GRACE and (work.ended is None or work.ended > mark.at):
                     yield work, max(mark.at, work.began), "was marked failed", mark
@@ -215,7 +215,7 @@ class _Case:
         was_marked = last and any(last.began is None or mark.at >= last.began for mark in marks)
         if self.task.state == "failed" and last and last.ended and self.works and not was_marked:
             yield self.works[-1], last.ended, "had failed for good", None
-        for clear in (deed for deed in self.deeds if deed.kind == "clear"):
+        for clear in (action for action in self.actions if action.kind == "clear"):
             old = [work for work in self.works if work.began <= clear.at]
             is_followed = any(work.began > clear.at for work in self.works)
             is_kept = self.task.state == "success" and old and self.task.returned == old[-1].id
@@ -233,7 +233,7 @@ class _Case:
                 self._violate("wrong state", f"{work.id} was started when the time of its try was up")
         work, up = self.works[-1], self._executed(last.began) + timedelta(seconds=self.task.timeout)
         late = max(up, self._got_hold(work, last.began)) + (GRACE_IN_TROUBLE if self._is_troubled(up) else GRACE)
-        is_given_up = self._deed("mark_failed", last.began - SLACK, late)
+        is_given_up = self._action("mark_failed", last.began - SLACK, late)
         if self.task.state == "failed" and self._limit_of(work, last.ended or up, None):
             return
         if (work.cancel_asked or work.ended or self.history.ended) > late and not is_given_up:
@@ -249,9 +249,9 @@ class _Case:
         words = (event.at for event in self._events("task", began, began + SLOW_START) if work.id in event.text)
         return min(words, default=began)
 
-    def _limit_of(self, work: Work, at: datetime, deed: Deed | None) -> str | None:
+    def _limit_of(self, work: Work, at: datetime, action: Action | None) -> str | None:
         """Name the documented limit that lets work run on, if there is one."""
-        state = deed.facts.get("state") if deed else None
+        state = action.facts.get("state") if action else None
         # A try that has begun since then knows of the work.
         since = max((one.began for one in self.task.tries if one.began and one.began <= at), default=at)
         if self._says(work, "could not be cancelled", since):
@@ -264,9 +264,9 @@ class _Case:
             if self._killed(("triggerer", "triggerer-2"), at - CAUSE, at + GRACE):
                 return "marked failed while its triggerer was dead"
         # It may be killed before it hears of the mark, too.
-        until = at + GRACE if deed else at
-        if self._deed("kill_task", since, until, signal="SIGKILL") or self._killed(PLACES_OF_TASKS, since, until):
-            if deed is None:
+        until = at + GRACE if action else at
+        if self._action("kill_task", since, until, signal="SIGKILL") or self._killed(PLACES_OF_TASKS, since, until):
+            if action is None:
                 return "worker killed with no retry left"
             if state in ("running", "up_for_retry", "queued", "scheduled"):
                 return "marked failed about when its worker was killed"
@@ -299,10 +299,10 @@ class _Case:
             timeout = timedelta(seconds=self.task.timeout or 0)
             causes = [
                 self.task.timeout and any(then + timeout <= at for then in began),
-                self._deed("mark_failed", work.began - SLACK, at + SLACK),
+                self._action("mark_failed", work.began - SLACK, at + SLACK),
                 # By the trigger at once, or by the next try, which may be long in coming.
-                self._deed("clear", work.began - SLACK, at + SLACK),
-                self._deed("kill_task", at - CAUSE, at + SLACK, signal="SIGTERM"),
+                self._action("clear", work.began - SLACK, at + SLACK),
+                self._action("kill_task", at - CAUSE, at + SLACK, signal="SIGTERM"),
                 self._killed(PLACES_OF_TASKS, at - CAUSE, at + SLACK, signal="SIGTERM"),
                 self._is_told_to_end(at) or (self._is_cut_off(at) and not self._has_a_retry_left(at)),
             ]
@@ -322,33 +322,33 @@ class _Case:
             began = max((work.began for work in self.works if work.began <= disturbance.at - SLACK), default=None)
             last = next((work for work in self.works if work.began == began), None)
             ran = last and (last.ended is None or last.ended > one.ended or last.outcome in DONE)
-            if last and ran and not self._deed("clear", last.began, one.ended):
+            if last and ran and not self._action("clear", last.began, one.ended):
                 self._violate("wrong state", f"try {one.number} was used up, with {last.id}, as {disturbance.text}")
 
-    def _disturbance(self, began: datetime, ended: datetime) -> Deed | None:
+    def _disturbance(self, began: datetime, ended: datetime) -> Action | None:
         """Find a passing disturbance amid which a try has ended."""
-        for deed in self.history.deeds:
-            if deed.kind in PASSING and began <= deed.at <= ended:
-                over = self._over(deed)
-                if over - deed.at <= PATIENCE and ended <= over + AFTERMATH:
-                    return deed
+        for action in self.history.actions:
+            if action.kind in PASSING and began <= action.at <= ended:
+                over = self._over(action)
+                if over - action.at <= PATIENCE and ended <= over + AFTERMATH:
+                    return action
         return None
 
-    def _over(self, deed: Deed) -> datetime:
+    def _over(self, action: Action) -> datetime:
         """Return when a disturbance is over: a connection is when it was created again."""
-        if deed.kind == "delete_connection":
+        if action.kind == "delete_connection":
             created = [
-                each.at for each in self.history.deeds if each.kind == "create_connection" and each.at >= deed.at
+                each.at for each in self.history.actions if each.kind == "create_connection" and each.at >= action.at
             ]
             return min(created, default=self.history.ended)
-        return deed.at + timedelta(seconds=float(deed.facts.get("seconds", 0)))
+        return action.at + timedelta(seconds=float(action.facts.get("seconds", 0)))
 
     def _has_another_reason(self, began: datetime, ended: datetime) -> bool:
         """Return whether a try may have ended for any other reason."""
         since, until = began - SLACK, ended + SLACK
         return bool(
             self.task.timeout
-            or any(self._deed(kind, since, until) for kind in ("kill_task", "mark_failed", "clear"))
+            or any(self._action(kind, since, until) for kind in ("kill_task", "mark_failed", "clear"))
             or self._killed((*PLACES_OF_TASKS, "api-server"), since, until)
             or self._is_told_to_end(ended)
             or self._is_cut_off(ended)
@@ -376,7 +376,9 @@ class _Case:
     def _judge_clears(self) -> None:
         """A clear starts afresh: what was started before it is not what the task accounts for after it."""
         kept = next((work for work in self.works if work.id == self.task.returned), None)
-        clear = next((deed for deed in self.deeds if deed.kind == "clear" and kept and deed.at > kept.began), None)
+        clear = next(
+            (action for action in self.actions if action.kind == "clear" and kept and action.at > kept.began), None
+        )
         if clear and kept:
             state = clear.facts.get("state")
             if state == "running":
@@ -388,7 +390,7 @@ class _Case:
         last = self.task.tries[-1] if self.task.tries else None
         began = (last and last.began) or self.history.ended
         ended = (last and last.ended) or self.history.ended
-        if any(deed.kind == "mark_failed" and deed.at >= began - SLACK for deed in self.deeds):
+        if any(action.kind == "mark_failed" and action.at >= began - SLACK for action in self.actions):
             return
         if self.task.timeout and not self.works and ended >= began + timedelta(seconds=self.task.timeout) - SLACK:
             # Its time was up before anything could be started.
@@ -409,11 +411,11 @@ class _Case:
         work = self.works[-1] if self.works else None
         if work and work.outcome in ("failed", "cancelled"):
             return
-        killed = self._deed("kill_task", began - SLACK, ended) or self._killed(
+        killed = self._action("kill_task", began - SLACK, ended) or self._killed(
             (*PLACES_OF_TASKS, "api-server"), began - SLACK, ended + SLACK
         )
         has = f"its last work {work.id} has {work.outcome}" if work else "no work was started"
-        is_fresh = work is None or self._deed("clear", work.began, ended)
+        is_fresh = work is None or self._action("clear", work.began, ended)
         if last and not last.began:
             self._allow("failed by Airflow before its process began", has)
         elif is_fresh and (disturbance := self._met(began, ended)):
@@ -446,33 +448,33 @@ class _Case:
         tries = [one for one in self.task.tries if one.began and one.began <= at]
         return bool(tries and tries[-1].max_tries is not None and tries[-1].number <= tries[-1].max_tries)
 
-    def _met(self, began: datetime, ended: datetime) -> Deed | None:
+    def _met(self, began: datetime, ended: datetime) -> Action | None:
         """Find a disturbance in the time of a try that no start, and no cancel, gets through."""
-        passing = (deed for deed in self.history.deeds if deed.kind in IN_THE_WAY_OF_A_START)
-        return next((deed for deed in passing if deed.at <= ended and self._over(deed) >= began), None)
+        passing = (action for action in self.history.actions if action.kind in IN_THE_WAY_OF_A_START)
+        return next((action for action in passing if action.at <= ended and self._over(action) >= began), None)
 
-    def _deed(self, kind: str, since: datetime, until: datetime, **facts: object) -> Deed | None:
-        """Find a deed that was done to this task."""
-        for deed in self.deeds:
-            if deed.kind == kind and since <= deed.at <= until and facts.items() <= deed.facts.items():
-                return deed
+    def _action(self, kind: str, since: datetime, until: datetime, **facts: object) -> Action | None:
+        """Find a action that was done to this task."""
+        for action in self.actions:
+            if action.kind == kind and since <= action.at <= until and facts.items() <= action.facts.items():
+                return action
         return None
 
-    def _killed(self, components: tuple[str, ...], since: datetime, until: datetime, **facts: object) -> Deed | None:
-        """Find a deed that was done to one of some components; what starts one again ends what is left of it."""
-        for deed in self.history.deeds:
-            is_one = deed.kind in ("kill", "freeze", "restart") and deed.facts.get("component") in components
-            if is_one and since <= deed.at <= until and facts.items() <= deed.facts.items():
-                return deed
+    def _killed(self, components: tuple[str, ...], since: datetime, until: datetime, **facts: object) -> Action | None:
+        """Find a action that was done to one of some components; what starts one again ends what is left of it."""
+        for action in self.history.actions:
+            is_one = action.kind in ("kill", "freeze", "restart") and action.facts.get("component") in components
+            if is_one and since <= action.at <= until and facts.items() <= action.facts.items():
+                return action
         return None
 
     def _is_troubled(self, at: datetime) -> bool:
         faults = [
-            deed
-            for deed in self.history.deeds
-            if deed.kind == "fault" and not str(deed.facts.get("route")).startswith("trigger_")
+            action
+            for action in self.history.actions
+            if action.kind == "fault" and not str(action.facts.get("route")).startswith("trigger_")
         ]
-        is_faulty = any(at - GRACE <= deed.at <= at + GRACE for deed in faults)
+        is_faulty = any(at - GRACE <= action.at <= at + GRACE for action in faults)
         is_killed = self._killed(ON_THE_WAY, at - GRACE, at + GRACE) is not None
         return is_faulty or is_killed or self._met(at - GRACE, at + GRACE) is not None
 

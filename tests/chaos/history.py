@@ -73,7 +73,7 @@ class Work(BaseModel):
     jobs: list[str] = []
 
 
-class Deed(BaseModel):
+class Action(BaseModel):
     """What the storm did."""
 
     at: datetime
@@ -100,7 +100,7 @@ class History(BaseModel):
     :param settings: how the simulator behaved.
     :param tasks: every task instance.
     :param works: all that was started, by the ledger.
-    :param deeds: what the storm did.
+    :param actions: what the storm did.
     :param events: what logs say.
     :param keys_found: where an API key was found.
     :param huge_found: where a text of megabytes was found.
@@ -113,7 +113,7 @@ class History(BaseModel):
     settings: dict[str, Any] = {}
     tasks: list[Task] = []
     works: list[Work] = []
-    deeds: list[Deed] = []
+    actions: list[Action] = []
     events: list[Event] = []
     keys_found: list[str] = []
     huge_found: list[str] = []

@@ -18,7 +18,7 @@ from tests.support.proxy import REFUSALS, Oddity
 
 #: For how many seconds the storm lasts.
 STORM = {"full": 130.0, "short": 55.0}
-#: How often each kind of deed is done in a full storm, and in a short one.
+#: How often each kind of action is done in a full storm, and in a short one.
 COUNTS: dict[str, tuple[int, int]] = {
     "kill": (8, 3),
     "kill_task": (8, 3),
@@ -56,7 +56,7 @@ CANCELS = ("cancel_job", "get_job", "list_jobs", "get_job_results", "get_backfil
 
 
 @dataclass(frozen=True)
-class Deed:
+class Action:
     """One thing that the storm does.
 
     :param at: at which second.
@@ -85,7 +85,7 @@ class Plan:
     :param settings: how the simulator behaves.
     :param seconds: for how long the works of each connection run.
     :param oddities: what is odd in the answers about the work of a connection.
-    :param deeds: what happens, in order.
+    :param actions: what happens, in order.
     """
 
     seed: int
@@ -94,16 +94,16 @@ class Plan:
     settings: dict[str, Any]
     seconds: dict[str, float]
     oddities: dict[str, Oddity]
-    deeds: tuple[Deed, ...]
+    actions: tuple[Action, ...]
 
     def __str__(self) -> str:
         how = "two triggerers, Celery with two workers" if self.distributed else "LocalExecutor"
         counts = ", ".join(
-            f"{count} {kind}" for kind, count in sorted(Counter(deed.kind for deed in self.deeds).items())
+            f"{count} {kind}" for kind, count in sorted(Counter(action.kind for action in self.actions).items())
         )
         lines = [f"Seed {self.seed}, {self.size}: {how}. The simulator: {json.dumps(self.settings)}. {counts}"]
         lines.append(f"Odd answers: {', '.join(f'{name} {oddity}' for name, oddity in self.oddities.items())}")
-        return "\n".join([*lines, *map(str, self.deeds)])
+        return "\n".join([*lines, *map(str, self.actions)])
 
 
 def make(seed: int, *, distributed: bool | None = None, size: Size = "full") -> Plan:
@@ -122,9 +122,9 @@ def make(seed: int, *, distributed: bool | None = None, size: Size = "full") -> 
         "conflict": dice.choice(["named", "unnamed"]),
     }
     seconds = {connection_id: _seconds(dice, spec) for spec in catalogue(size) for _, _, connection_id in spec.names()}
-    deeds = [deed for kind in COUNTS for deed in _deeds(dice, kind, size, is_distributed)]
-    deeds.sort(key=lambda deed: deed.at)
-    return Plan(seed, is_distributed, size, settings, seconds, _oddities(dice, size), tuple(deeds))
+    actions = [action for kind in COUNTS for action in _actions(dice, kind, size, is_distributed)]
+    actions.sort(key=lambda action: action.at)
+    return Plan(seed, is_distributed, size, settings, seconds, _oddities(dice, size), tuple(actions))
 
 
 def _oddities(dice: random.Random, size: Size) -> dict[str, Oddity]:
@@ -149,8 +149,8 @@ def _seconds(dice: random.Random, spec: Spec) -> float:
     return round(dice.uniform(60, 90) if spec.is_long else dice.uniform(5, 30), 1)
 
 
-def _deeds(dice: random.Random, kind: str, size: Size, distributed: bool) -> list[Deed]:
-    """Make the deeds of one kind: they are spread over the storm, so that what was killed comes back in between."""
+def _actions(dice: random.Random, kind: str, size: Size, distributed: bool) -> list[Action]:
+    """Make the actions of one kind: they are spread over the storm, so that what was killed comes back in between."""
     count = COUNTS[kind][size == "short"]
     if kind == "freeze" and not distributed:
         return []
@@ -164,7 +164,7 @@ def _deeds(dice: random.Random, kind: str, size: Size, distributed: bool) -> lis
     return [make_one(dice, round(5 + begin, 1), turn, distributed) for begin, turn in zip(begins, order, strict=True)]
 
 
-def _kill(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+def _kill(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
     components = ["triggerer", "scheduler", "simulator", "api-server"]
     if distributed:
         components = [
@@ -178,26 +178,26 @@ def _kill(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
         ]
     signal = dice.choice(["SIGKILL", "SIGKILL", "SIGTERM"])
     how = {"signal": signal, "down": round(dice.uniform(1, 8), 1)}
-    return Deed(at, "kill", components[turn % len(components)], how)
+    return Action(at, "kill", components[turn % len(components)], how)
 
 
-def _kill_task(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+def _kill_task(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
     signal = "SIGTERM" if turn % 3 == 2 else "SIGKILL"
     how = {"signal": signal, "with_supervisor": signal == "SIGKILL" and turn % 4 == 3}
-    return Deed(at, "kill_task", _place(dice), how)
+    return Action(at, "kill_task", _place(dice), how)
 
 
-def _freeze(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
-    return Deed(at, "freeze", dice.choice(["triggerer", "triggerer-2"]), {"seconds": round(dice.uniform(18, 25), 1)})
+def _freeze(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
+    return Action(at, "freeze", dice.choice(["triggerer", "triggerer-2"]), {"seconds": round(dice.uniform(18, 25), 1)})
 
 
-def _lose_start(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+def _lose_start(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
     """Lose the answer to a start: after its effect mostly, for that is the hard case."""
     when = "before" if turn % 3 == 2 else "after"
-    return Deed(at, "fault", None, {**dice.choice(LOST_STARTS), "route": dice.choice(STARTS), "when": when})
+    return Action(at, "fault", None, {**dice.choice(LOST_STARTS), "route": dice.choice(STARTS), "when": when})
 
 
-def _fault(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+def _fault(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
     """Disturb everything for a while."""
     waves: list[dict[str, Any]] = [
         {"kind": "status", "status": 429, "headers": {"Retry-After": "2"}, "times": dice.randint(10, 30)},
@@ -207,46 +207,46 @@ def _fault(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed
         {"kind": dice.choice(["cut", "empty"]), "times": dice.randint(2, 6)},
         {"kind": "status", "status": 503, "route": "cancel_job", "times": dice.randint(1, 4)},
     ]
-    return Deed(at, "fault", None, waves[turn % len(waves)])
+    return Action(at, "fault", None, waves[turn % len(waves)])
 
 
-def _rotate(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
-    return Deed(at, "rotate", None, {"key": f"plnx_sim_rotated_{dice.getrandbits(64):016x}", "revoke_after": 4})
+def _rotate(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
+    return Action(at, "rotate", None, {"key": f"plnx_sim_rotated_{dice.getrandbits(64):016x}", "revoke_after": 4})
 
 
-def _clear(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+def _clear(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
     states = [["deferred"], ["running"], ["success", "failed"]][turn % 3]
-    return Deed(at, "clear", _place(dice), {"states": states})
+    return Action(at, "clear", _place(dice), {"states": states})
 
 
-def _mark_failed(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
-    return Deed(at, "mark_failed", _place(dice), {"states": [["deferred"], ["running"]][turn % 2]})
+def _mark_failed(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
+    return Action(at, "mark_failed", _place(dice), {"states": [["deferred"], ["running"]][turn % 2]})
 
 
-def _kill_start(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+def _kill_start(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
     """Kill the next task that starts something, while the answer to its start is outstanding."""
     how = {"signal": "SIGTERM" if turn == 3 else "SIGKILL", "when": "before" if turn == 2 else "after", "seconds": 6}
-    return Deed(at, "kill_start", None, how)
+    return Action(at, "kill_start", None, how)
 
 
-def _refuse(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+def _refuse(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
     """Let the proxy refuse reads mostly, for they are what a wait is made of."""
     which = "writes" if turn % 3 == 2 else "reads"
     how = list(REFUSALS)[turn % len(REFUSALS)]
-    return Deed(at, "refuse", None, {"which": which, "how": how, "seconds": round(dice.uniform(5, 12), 1)})
+    return Action(at, "refuse", None, {"which": which, "how": how, "seconds": round(dice.uniform(5, 12), 1)})
 
 
-def _spoil_lists(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
-    return Deed(at, "spoil_lists", None, {"seconds": round(dice.uniform(10, 20), 1)})
+def _spoil_lists(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
+    return Action(at, "spoil_lists", None, {"seconds": round(dice.uniform(10, 20), 1)})
 
 
-def _delete_connection(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
-    return Deed(at, "delete_connection", None, {"seconds": round(dice.uniform(4, 10), 1)})
+def _delete_connection(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
+    return Action(at, "delete_connection", None, {"seconds": round(dice.uniform(4, 10), 1)})
 
 
-def _api_server_away(dice: random.Random, at: float, turn: int, distributed: bool) -> Deed:
+def _api_server_away(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
     """Kill the API server, and bring it back only when the supervisors of tasks have given up."""
-    return Deed(
+    return Action(
         round(dice.uniform(*AWAY_AT), 1), "api_server_away", None, {"down": round(dice.uniform(*AWAY_SECONDS), 1)}
     )
 
@@ -255,7 +255,7 @@ def _place(dice: random.Random) -> float:
     return round(dice.random(), 4)
 
 
-_MAKERS: dict[str, Callable[[random.Random, float, int, bool], Deed]] = {
+_MAKERS: dict[str, Callable[[random.Random, float, int, bool], Action]] = {
     "kill": _kill,
     "kill_task": _kill_task,
     "freeze": _freeze,

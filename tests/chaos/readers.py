@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.chaos.catalogue import catalogue, name_of
-from tests.chaos.history import Deed, Event, History, Task, Try, Work
+from tests.chaos.history import Action, Event, History, Task, Try, Work
 from tests.support.proxy import HUGE
 
 # These know the provider, which the auditor and what it reads by do not.
@@ -49,7 +49,7 @@ def read_history(plan: Plan, stage: Stage, storm: Storm) -> History:
         settings=plan.settings,
         tasks=read_tasks(stage.database, stage.run_id),
         works=works_of(ledger, stage.run_id),
-        deeds=[Deed(**vars(done)) for done in storm.done],
+        actions=[Action(**vars(done)) for done in storm.done],
         events=sorted(
             [
                 *_events_of_the_database(stage.database),

@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 from tests.chaos.auditor import VIOLATIONS, Findings
 from tests.chaos.history import History
 
-#: How long before and after the life of a task a deed may matter to it.
+#: How long before and after the life of a task a action may matter to it.
 NEAR = timedelta(seconds=20)
 
-#: The deeds that are neither a kill nor a fault.
+#: The actions that are neither a kill nor a fault.
 OTHERS = (
     *("clear", "mark_failed", "rotate", "revoke", "refuse", "spoil_lists", "delete_connection", "crash", "not done"),
 )
@@ -30,18 +30,18 @@ def report(history: History, findings: Findings) -> str:
 
 def _lines(history: History, findings: Findings) -> Iterator[str]:
     kills = Counter(
-        f"{deed.facts.get('signal', 'SIGSTOP')} {_victim(deed.facts)}"
-        for deed in history.deeds
-        if deed.kind in ("kill", "kill_task", "freeze")
+        f"{action.facts.get('signal', 'SIGSTOP')} {_victim(action.facts)}"
+        for action in history.actions
+        if action.kind in ("kill", "kill_task", "freeze")
     )
-    faults = Counter(_fault(deed.facts) for deed in history.deeds if deed.kind == "fault")
-    others = Counter(deed.kind for deed in history.deeds if deed.kind in OTHERS)
+    faults = Counter(_fault(action.facts) for action in history.actions if action.kind == "fault")
+    others = Counter(action.kind for action in history.actions if action.kind in OTHERS)
     jobs = sum(len(work.jobs) or 1 for work in history.works)
     how = "two triggerers, Celery with two workers" if history.distributed else "LocalExecutor"
     yield f"Seed {history.seed}, {how}, {history.settings}"
     yield f"kills       {sum(kills.values())}: {_counts(kills)}"
     yield f"faults      {sum(faults.values())}: {_counts(faults)}"
-    yield f"deeds       {_counts(others)}"
+    yield f"actions       {_counts(others)}"
     yield f"answers     {_counts(Counter(history.refused))}"
     yield f"tasks       {len(history.tasks)}: {_counts(Counter(str(task.state) for task in history.tasks))}"
     yield f"tries       {sum(len(task.tries) for task in history.tasks)}"
@@ -91,9 +91,9 @@ def timeline(history: History, name: str) -> Iterator[str]:
     if moments:
         first, last = min(moments)[0] - NEAR, max(moments)[0] + NEAR
         moments += [
-            (deed.at, "STORM", deed.text)
-            for deed in history.deeds
-            if deed.task == name or (deed.task is None and first <= deed.at <= last)
+            (action.at, "STORM", action.text)
+            for action in history.actions
+            if action.task == name or (action.task is None and first <= action.at <= last)
         ]
     for at, source, text in sorted(moments):
         yield f"  {at:%H:%M:%S}.{at.microsecond // 1000:03}  {source:10}  {text}"

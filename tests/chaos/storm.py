@@ -21,14 +21,14 @@ import psutil
 
 from dev.local_airflow import LocalAirflowError, add_connection
 from tests.chaos.catalogue import CONN_ID, DAG_ID, catalogue, name_of
-from tests.chaos.plan import Deed, Plan
+from tests.chaos.plan import Action, Plan
 from tests.chaos.stage import Stage, connection_fields, until
 
 #: The routes that start something.
 STARTS = ("trigger_sync", "trigger_backfill")
-#: For how many seconds a deed is put off while the server that it needs is down.
+#: For how many seconds a action is put off while the server that it needs is down.
 PATIENCE = 60.0
-#: The same of other deeds: what is done once in a storm waits longer, and what was begun must be ended.
+#: The same of other actions: what is done once in a storm waits longer, and what was begun must be ended.
 PATIENCE_OF = {"api_server_away": 150.0, "restart": math.inf, "thaw": math.inf, "create_connection": math.inf}
 #: The tasks that wait on a worker for so long that the API server goes away, and comes back, in the meantime.
 LONG_ON_WORKERS = tuple(
@@ -41,11 +41,11 @@ GRACE = 12.0
 
 
 class NotNowError(Exception):
-    """What a deed needs is down; it is done later."""
+    """What a action needs is down; it is done later."""
 
 
 @dataclass(frozen=True)
-class Done:
+class PerformedAction:
     """What was done.
 
     :param at: when.
@@ -74,36 +74,36 @@ class Storm:
         self._plan = plan
         self._stage = stage
         self._say = say
-        self._queue: list[tuple[float, int, Deed, float]] = []
+        self._queue: list[tuple[float, int, Action, float]] = []
         self._turn = count()
         self._key = stage.planasonix.key
         self._down: set[str] = set()
         #: All keys that there were.
         self.keys = [self._key]
-        self.done: list[Done] = []
+        self.done: list[PerformedAction] = []
 
     def wait_for_the_first_task(self) -> None:
         """Wait until a task has begun: on a busy machine, the storm would be over before there is anything to hit."""
         query = "select count(*) as many from task_instance where run_id = %s and start_date is not null"
         until(lambda: self._stage.database.rows(query, self._stage.run_id)[0]["many"], "a task begins")
 
-    def blow(self) -> None:
+    def run_storm(self) -> None:
         """Do all that is planned, and bring back what was killed."""
         self._began = time.monotonic()
-        for deed in self._plan.deeds:
-            self._put(deed)
+        for action in self._plan.actions:
+            self._put(action)
         while self._queue:
-            due, _, deed, given_up_at = heapq.heappop(self._queue)
+            due, _, action, given_up_at = heapq.heappop(self._queue)
             time.sleep(max(0.0, due - self._now()))
             self.revive()
             try:
-                getattr(self, f"_{deed.kind}")(deed)
+                getattr(self, f"_{action.kind}")(action)
             except (NotNowError, httpx.HTTPError, LocalAirflowError) as reason:
                 if self._now() < given_up_at:
-                    pause = 0.2 if deed.kind in ("catch_start", "catch_request") else 1
-                    heapq.heappush(self._queue, (self._now() + pause, next(self._turn), deed, given_up_at))
+                    pause = 0.2 if action.kind in ("catch_start", "catch_request") else 1
+                    heapq.heappush(self._queue, (self._now() + pause, next(self._turn), action, given_up_at))
                 else:
-                    self._note("not done", f"{deed.kind} of {deed.at:.1f} s: {reason or type(reason).__name__}")
+                    self._note("not done", f"{action.kind} of {action.at:.1f} s: {reason or type(reason).__name__}")
 
     def revive(self) -> None:
         """Start again what has ended by itself, as a supervisor would; the auditor hears of it."""
@@ -116,26 +116,26 @@ class Storm:
     def _now(self) -> float:
         return time.monotonic() - self._began
 
-    def _put(self, deed: Deed) -> None:
-        given_up_at = deed.at + PATIENCE_OF.get(deed.kind, PATIENCE)
-        heapq.heappush(self._queue, (deed.at, next(self._turn), deed, given_up_at))
+    def _put(self, action: Action) -> None:
+        given_up_at = action.at + PATIENCE_OF.get(action.kind, PATIENCE)
+        heapq.heappush(self._queue, (action.at, next(self._turn), action, given_up_at))
 
     def _later(self, seconds: float, kind: str, target: str | None = None, **how: Any) -> None:
-        self._put(Deed(self._now() + seconds, kind, target, how))
+        self._put(Action(self._now() + seconds, kind, target, how))
 
     def _note(
         self, kind: str, text: str, task: str | None = None, /, *, at: datetime | None = None, **facts: Any
     ) -> None:
-        done = Done(at or datetime.now(UTC), kind, text, task, facts)
+        done = PerformedAction(at or datetime.now(UTC), kind, text, task, facts)
         self.done.append(done)
-        with (self._stage.home / "deeds.jsonl").open("a") as log:
+        with (self._stage.home / "actions.jsonl").open("a") as log:
             log.write(json.dumps({**vars(done), "at": done.at.isoformat()}, default=str) + "\n")
         self._say(f"{self._now():6.1f} s  {text}")
 
     # --- Components ---
 
-    def _kill(self, deed: Deed) -> None:
-        name, how = str(deed.target), signal.Signals[deed.how["signal"]]
+    def _kill(self, action: Action) -> None:
+        name, how = str(action.target), signal.Signals[action.how["signal"]]
         if name in self._down:
             raise NotNowError(f"{name} is down already")
         if name == "api-server" and CONNECTION in self._down:
@@ -146,9 +146,11 @@ class Storm:
         else:
             self._stage.airflow.kill(name, how)
         self._note("kill", f"{how.name} to {name}", component=name, signal=how.name)
-        self._later(deed.how["down"] + (GRACE if how is signal.SIGTERM and name != "simulator" else 0), "restart", name)
+        self._later(
+            action.how["down"] + (GRACE if how is signal.SIGTERM and name != "simulator" else 0), "restart", name
+        )
 
-    def _api_server_away(self, deed: Deed) -> None:
+    def _api_server_away(self, action: Action) -> None:
         """Keep the API server away while tasks on workers wait; meanwhile the clock of the storm stands still."""
         if self._down:
             raise NotNowError(f"{', '.join(self._down)} is down")
@@ -157,14 +159,14 @@ class Storm:
         stopped_at = time.monotonic()
         self._stage.airflow.kill("api-server", signal.SIGKILL)
         facts = {"component": "api-server", "signal": "SIGKILL"}
-        self._note("kill", f"SIGKILL to api-server, which is away for {deed.how['down']} s", **facts)
-        time.sleep(deed.how["down"])
-        self._restart(Deed(deed.at, "restart", "api-server"))
+        self._note("kill", f"SIGKILL to api-server, which is away for {action.how['down']} s", **facts)
+        time.sleep(action.how["down"])
+        self._restart(Action(action.at, "restart", "api-server"))
         until(lambda: self._stage.airflow.is_up, "the API server answers again")
         self._began += time.monotonic() - stopped_at
 
-    def _restart(self, deed: Deed) -> None:
-        name = str(deed.target)
+    def _restart(self, action: Action) -> None:
+        name = str(action.target)
         self._start_again(name)
         self._down.discard(name)
         self._note("restart", f"{name} is started again", component=name)
@@ -175,29 +177,29 @@ class Storm:
         else:
             self._stage.airflow.begin(name)
 
-    def _freeze(self, deed: Deed) -> None:
-        name = str(deed.target)
+    def _freeze(self, action: Action) -> None:
+        name = str(action.target)
         if name in self._down:
             raise NotNowError(f"{name} is down")
         self._down.add(name)
         self._stage.airflow.freeze(name, signal.SIGSTOP)
         self._note("freeze", f"SIGSTOP to {name}", component=name)
-        self._later(deed.how["seconds"], "thaw", name)
+        self._later(action.how["seconds"], "thaw", name)
 
-    def _thaw(self, deed: Deed) -> None:
-        name = str(deed.target)
+    def _thaw(self, action: Action) -> None:
+        name = str(action.target)
         self._stage.airflow.freeze(name, signal.SIGCONT)
         self._down.discard(name)
         self._note("thaw", f"SIGCONT to {name}", component=name)
 
     # --- Planasonix ---
 
-    def _fault(self, deed: Deed) -> None:
-        self._stage.planasonix.order("faults", deed.how)
-        self._note("fault", f"fault {json.dumps(deed.how)}", **deed.how)
+    def _fault(self, action: Action) -> None:
+        self._stage.planasonix.order("faults", action.how)
+        self._note("fault", f"fault {json.dumps(action.how)}", **action.how)
 
-    def _rotate(self, deed: Deed) -> None:
-        key, old = deed.how["key"], self._key
+    def _rotate(self, action: Action) -> None:
+        key, old = action.how["key"], self._key
         if key not in self.keys:
             self._stage.planasonix.order("keys", {"key": key})
             self.keys.append(key)
@@ -206,31 +208,31 @@ class Storm:
         add_connection(self._stage.airflow, CONN_ID, connection_fields(self._stage.planasonix, key))
         self._key = key
         self._note("rotate", "another key is in the Airflow connection")
-        self._later(deed.how["revoke_after"], "revoke", old)
+        self._later(action.how["revoke_after"], "revoke", old)
 
-    def _revoke(self, deed: Deed) -> None:
-        self._stage.planasonix.order(f"keys/{deed.target}/revoke")
+    def _revoke(self, action: Action) -> None:
+        self._stage.planasonix.order(f"keys/{action.target}/revoke")
         self._note("revoke", "the key before is revoked")
 
-    def _refuse(self, deed: Deed) -> None:
+    def _refuse(self, action: Action) -> None:
         self._proxy_is_open()
-        which, how, seconds = deed.how["which"], deed.how["how"], deed.how["seconds"]
+        which, how, seconds = action.how["which"], action.how["how"], action.how["seconds"]
         self._stage.planasonix.proxy.refuse(which, how, seconds)
         text = f"a proxy refuses all {which} for {seconds} s: {how}"
-        self._later(0.2, "catch_request", which, what="refuse", text=text, facts=deed.how)
+        self._later(0.2, "catch_request", which, what="refuse", text=text, facts=action.how)
 
-    def _spoil_lists(self, deed: Deed) -> None:
+    def _spoil_lists(self, action: Action) -> None:
         self._proxy_is_open()
-        self._stage.planasonix.proxy.spoil_lists(deed.how["seconds"])
-        text = f"each list has an unreadable row for {deed.how['seconds']} s"
-        self._later(0.2, "catch_request", "lists", what="spoil_lists", text=text, facts=deed.how)
+        self._stage.planasonix.proxy.spoil_lists(action.how["seconds"])
+        text = f"each list has an unreadable row for {action.how['seconds']} s"
+        self._later(0.2, "catch_request", "lists", what="spoil_lists", text=text, facts=action.how)
 
-    def _catch_request(self, deed: Deed) -> None:
+    def _catch_request(self, action: Action) -> None:
         """Note what the proxy does from the moment of the first request that it does it to."""
-        began = self._stage.planasonix.proxy.began(str(deed.target))
+        began = self._stage.planasonix.proxy.began(str(action.target))
         if began is None:
             raise NotNowError("nobody asks for anything")
-        self._note(deed.how["what"], deed.how["text"], at=began, **deed.how["facts"])
+        self._note(action.how["what"], action.how["text"], at=began, **action.how["facts"])
 
     def _proxy_is_open(self) -> None:
         if "simulator" in self._down:
@@ -238,13 +240,13 @@ class Storm:
 
     # --- The Airflow connection ---
 
-    def _delete_connection(self, deed: Deed) -> None:
+    def _delete_connection(self, action: Action) -> None:
         self._call("DELETE", f"connections/{CONN_ID}")
         self._down.add(CONNECTION)
-        self._note("delete_connection", "the Airflow connection is deleted", **deed.how)
-        self._later(deed.how["seconds"], "create_connection")
+        self._note("delete_connection", "the Airflow connection is deleted", **action.how)
+        self._later(action.how["seconds"], "create_connection")
 
-    def _create_connection(self, deed: Deed) -> None:
+    def _create_connection(self, action: Action) -> None:
         if not self._stage.airflow.is_up:
             raise NotNowError("the API server is down")
         add_connection(self._stage.airflow, CONN_ID, connection_fields(self._stage.planasonix, self._key))
@@ -253,12 +255,12 @@ class Storm:
 
     # --- Tasks ---
 
-    def _kill_task(self, deed: Deed) -> None:
-        how = signal.Signals[deed.how["signal"]]
-        task = self._pick(deed.target, ["running"], lambda row: row["pid"] and psutil.pid_exists(row["pid"]))
+    def _kill_task(self, action: Action) -> None:
+        how = signal.Signals[action.how["signal"]]
+        task = self._pick(action.target, ["running"], lambda row: row["pid"] and psutil.pid_exists(row["pid"]))
         process = psutil.Process(task["pid"])
         victims = [process]
-        if deed.how["with_supervisor"]:
+        if action.how["with_supervisor"]:
             victims = [*process.parents()[:1], process]
         for victim in victims:
             with suppress(psutil.NoSuchProcess):
@@ -267,19 +269,19 @@ class Storm:
         facts = {"signal": how.name, "with_supervisor": len(victims) > 1, **_facts(task)}
         self._note("kill_task", f"{how.name} to the process of {task['name']}{with_what}", task["name"], **facts)
 
-    def _kill_start(self, deed: Deed) -> None:
+    def _kill_start(self, action: Action) -> None:
         """Let the answers to starts wait, and kill the first task that waits for one."""
-        fault = {"kind": "hang", "when": deed.how["when"], "seconds": deed.how["seconds"]}
+        fault = {"kind": "hang", "when": action.how["when"], "seconds": action.how["seconds"]}
         for route in STARTS:
             self._stage.planasonix.order("faults", {**fault, "route": route})
         began = datetime.now(UTC).isoformat()
-        self._later(0.2, "catch_start", signal=deed.how["signal"], when=deed.how["when"], since=began)
+        self._later(0.2, "catch_start", signal=action.how["signal"], when=action.how["when"], since=began)
 
-    def _catch_start(self, deed: Deed) -> None:
+    def _catch_start(self, action: Action) -> None:
         requests = [
             request
             for request in self._stage.planasonix.state()["requests"]
-            if request["route"] in STARTS and request["status"] is None and request["at"] > deed.how["since"]
+            if request["route"] in STARTS and request["status"] is None and request["at"] > action.how["since"]
         ]
         if not requests:
             raise NotNowError("nobody starts anything")
@@ -289,24 +291,24 @@ class Storm:
         if not rows:
             raise NotNowError(f"{task_id} has no process")
         (task,) = rows
-        how = signal.Signals[deed.how["signal"]]
+        how = signal.Signals[action.how["signal"]]
         with suppress(ProcessLookupError):
             os.kill(task["pid"], how)
-        text = f"{how.name} to the process of {task['name']}, whose start waits for its answer ({deed.how['when']})"
-        self._note("kill_task", text, task["name"], signal=how.name, in_start=deed.how["when"], **_facts(task))
+        text = f"{how.name} to the process of {task['name']}, whose start waits for its answer ({action.how['when']})"
+        self._note("kill_task", text, task["name"], signal=how.name, in_start=action.how["when"], **_facts(task))
 
     def _running(self) -> list[dict[str, Any]]:
         return self._tasks(["running"], lambda row: row["pid"] and psutil.pid_exists(row["pid"]))
 
-    def _clear(self, deed: Deed) -> None:
-        task = self._pick(deed.target, deed.how["states"])
+    def _clear(self, action: Action) -> None:
+        task = self._pick(action.target, action.how["states"])
         which = task["task_id"] if task["map_index"] < 0 else [task["task_id"], task["map_index"]]
         body = {"dag_run_id": self._stage.run_id, "task_ids": [which], "only_failed": False, "dry_run": False}
         self._call("POST", f"dags/{DAG_ID}/clearTaskInstances", body)
         self._note("clear", f"{task['name']} is cleared ({task['state']})", task["name"], **_facts(task))
 
-    def _mark_failed(self, deed: Deed) -> None:
-        task = self._pick(deed.target, deed.how["states"])
+    def _mark_failed(self, action: Action) -> None:
+        task = self._pick(action.target, action.how["states"])
         path = f"dags/{DAG_ID}/dagRuns/{self._stage.run_id}/taskInstances/{task['task_id']}"
         path += "" if task["map_index"] < 0 else f"/{task['map_index']}"
         self._call("PATCH", path, {"new_state": "failed"})

@@ -13,7 +13,7 @@ import pytest
 
 from dev.processes import ROOT
 from tests.chaos.auditor import Findings, audit
-from tests.chaos.history import Deed, Event, History, Task, Try, Work
+from tests.chaos.history import Action, Event, History, Task, Try, Work
 from tests.chaos.readers import keys_in_files, read_ledger, works_of
 from tests.chaos.report import report
 
@@ -56,20 +56,20 @@ def task(state: str = "success", returned: str | None = "job_1", **more: Any) ->
     return Task(name="load", connection_id="conn_load", state=state, returned=returned, **how)
 
 
-def deed(when: float, kind: str, **facts: Any) -> Deed:
+def action(when: float, kind: str, **facts: Any) -> Action:
     is_of_task = kind in ("mark_failed", "clear", "kill_task")
-    return Deed(at=at(when), kind=kind, text=kind, task="load" if is_of_task else None, facts=facts)
+    return Action(at=at(when), kind=kind, text=kind, task="load" if is_of_task else None, facts=facts)
 
 
 def event(when: float, source: str, text: str) -> Event:
     return Event(at=at(when), task="load", source=source, text=text)
 
 
-def history(one: Task, *what: Work | Deed | Event, **more: Any) -> History:
+def history(one: Task, *what: Work | Action | Event, **more: Any) -> History:
     return History(
         tasks=[one],
         works=[each for each in what if isinstance(each, Work)],
-        deeds=[each for each in what if isinstance(each, Deed)],
+        actions=[each for each in what if isinstance(each, Action)],
         events=[each for each in what if isinstance(each, Event)],
         ended=at(600),
         **more,
@@ -80,14 +80,14 @@ def found(findings: Findings) -> list[tuple[str, str]]:
     return [(violation.kind, violation.text) for violation in findings.violations]
 
 
-def refusal(when: float, seconds: float, which: str = "reads") -> Deed:
+def refusal(when: float, seconds: float, which: str = "reads") -> Action:
     text = f"a proxy refuses all {which}"
-    return Deed(at=at(when), kind="refuse", text=text, facts={"which": which, "how": "404 html", "seconds": seconds})
+    return Action(at=at(when), kind="refuse", text=text, facts={"which": which, "how": "404 html", "seconds": seconds})
 
 
-def gone(since: float, until: float) -> tuple[Deed, Deed]:
-    deleted = Deed(at=at(since), kind="delete_connection", text="the Airflow connection is deleted")
-    return deleted, Deed(at=at(until), kind="create_connection", text="the Airflow connection is created again")
+def gone(since: float, until: float) -> tuple[Action, Action]:
+    deleted = Action(at=at(since), kind="delete_connection", text="the Airflow connection is deleted")
+    return deleted, Action(at=at(until), kind="create_connection", text="the Airflow connection is created again")
 
 
 FAILED = {"state": "failed", "returned": None}
@@ -98,29 +98,29 @@ RESET = {"tries": tries((0, 10, "failed"), (12, 40, "success"))}
 CLEAN = {
     "one job": history(task(), job(1, 5, 30)),
     "a retry that went on with the job": history(
-        task(**RETRIED), job(1, 5, 30), deed(10, "kill_task", signal="SIGKILL")
+        task(**RETRIED), job(1, 5, 30), action(10, "kill_task", signal="SIGKILL")
     ),
     "a retry after a job that failed": history(
         task(returned="job_2", **RETRIED), job(1, 1, 9, "failed"), job(2, 13, 30)
     ),
     "a clear that has cancelled": history(
-        task(returned="job_2"), cancelled(1, 1, 20), deed(18, "clear", state="deferred"), job(2, 22, 39)
+        task(returned="job_2"), cancelled(1, 1, 20), action(18, "clear", state="deferred"), job(2, 22, 39)
     ),
     "marked failed, and cancelled": history(
-        task(**FAILED), cancelled(1, 1, 25), deed(20, "mark_failed", state="running")
+        task(**FAILED), cancelled(1, 1, 25), action(20, "mark_failed", state="running")
     ),
     "out of time, and cancelled": history(task(**FAILED, timeout=10), cancelled(1, 1, 12)),
     "out of time before it could start anything": history(task(**FAILED, timeout=30)),
     "out of time at the second try only, which counts anew": history(
         task(**FAILED, timeout=10, tries=tries((0, 8, "failed"), (40, 60, "failed"), max_tries=1)),
         cancelled(1, 1, 52),
-        deed(7, "kill_task", signal="SIGKILL"),
+        action(7, "kill_task", signal="SIGKILL"),
     ),
     "out of time before its process could get hold of the job": history(
         task(**FAILED, timeout=15, tries=tries((0, 8, "failed"), (60, 96, "failed"), max_tries=1)),
         cancelled(1, 1, 92),
         event(90, "task", "[2] Job job_1, which try 1 has started, still runs: this try goes on with it."),
-        deed(7, "kill_task", signal="SIGKILL"),
+        action(7, "kill_task", signal="SIGKILL"),
     ),
     "out of time, as counted from when its operator executed": history(
         task(**FAILED, timeout=10, tries=tries((0, 55, "failed"))),
@@ -155,14 +155,14 @@ CLEAN = {
         task(returned="job_2", **RETRIED), refusal(5, 8), job(1, 1, 9, "failed"), job(2, 13, 30, try_number=2)
     ),
     "killed amid a refusal": history(
-        task(**RETRIED), refusal(5, 8), job(1, 1, 30), deed(9, "kill_task", signal="SIGKILL")
+        task(**RETRIED), refusal(5, 8), job(1, 1, 30), action(9, "kill_task", signal="SIGKILL")
     ),
     "cut off from Airflow amid a refusal": history(
         task(**RETRIED), refusal(5, 8), job(1, 1, 30), event(9, "supervisor", "3 heartbeats failed")
     ),
     "a connection that was deleted when the operator of a try had not executed yet": history(
         task(tries=tries((0, 4, "failed"), (5, 12, "failed"), (14, 40, "success"), max_tries=2)),
-        deed(3, "kill_task", signal="SIGKILL"),
+        action(3, "kill_task", signal="SIGKILL"),
         event(9, "task", "[2] ::endgroup::"),
         *gone(8, 13),
         job(1, 1, 30),
@@ -176,7 +176,7 @@ CLEAN = {
     "ended with its worker, and cancelled": history(
         task(returned="job_2", **RETRIED),
         cancelled(1, 1, 11),
-        deed(8, "kill", component="celery-worker", signal="SIGTERM"),
+        action(8, "kill", component="celery-worker", signal="SIGTERM"),
         job(2, 13, 30),
     ),
     "a try that only Airflow's log knows of": history(
@@ -202,7 +202,7 @@ PLANTED = {
     "lost: nothing was started": ("lost", history(task())),
     "lost: accounts for an older job": (
         "lost",
-        history(task(), job(1, 1, 5), deed(5, "clear", state="success"), job(2, 6, 30)),
+        history(task(), job(1, 1, 5), action(5, "clear", state="success"), job(2, 6, 30)),
     ),
     "lost: nobody's": ("lost", history(task(), job(1, 5, 30), job(2, 6, 20, task=None))),
     "lost: of a try that never was": ("lost", history(task(), job(1, 5, 30, try_number=2))),
@@ -232,7 +232,7 @@ PLANTED = {
     "doubled: again after a success": ("doubled", history(task(returned="job_2"), job(1, 5, 10), job(2, 13, 35))),
     "orphaned: marked failed while it ran": (
         "orphaned",
-        history(task(**FAILED), job(1, 1, 90), deed(20, "mark_failed", state="running")),
+        history(task(**FAILED), job(1, 1, 90), action(20, "mark_failed", state="running")),
     ),
     "orphaned: marked failed, and the trigger was told": (
         "orphaned",
@@ -241,7 +241,7 @@ PLANTED = {
             job(1, 1, 90),
             event(8, "airflow", "deferred (try 1)"),
             event(9, "trigger", "[1] trigger load (ID 1) starting"),
-            deed(20, "mark_failed", state="deferred"),
+            action(20, "mark_failed", state="deferred"),
             event(22, "trigger", "[1] Trigger cancelled by user action, invoking on_kill"),
         ),
     ),
@@ -252,7 +252,7 @@ PLANTED = {
             job(1, 1, 90),
             event(8, "airflow", "deferred (try 1)"),
             event(9, "trigger", "[1] trigger load (ID 1) starting"),
-            deed(20, "mark_failed", state="deferred"),
+            action(20, "mark_failed", state="deferred"),
         ),
     ),
     "orphaned: marked failed at the try after the one that was killed": (
@@ -260,33 +260,33 @@ PLANTED = {
         history(
             task(**FAILED, tries=tries((0, 10, "failed"), (14, 20, "failed"), max_tries=1)),
             job(1, 1, 90),
-            deed(9, "kill_task", signal="SIGKILL"),
-            deed(20, "mark_failed", state="running"),
+            action(9, "kill_task", signal="SIGKILL"),
+            action(20, "mark_failed", state="running"),
         ),
     ),
     "orphaned: cancelled much too late": (
         "orphaned",
-        history(task(**FAILED), cancelled(1, 1, 200), deed(20, "mark_failed", state="running"), deed(150, "clear")),
+        history(task(**FAILED), cancelled(1, 1, 200), action(20, "mark_failed", state="running"), action(150, "clear")),
     ),
     "orphaned: failed for good": ("orphaned", history(task(**FAILED), job(1, 1, 90))),
     "orphaned: started after it was marked failed": (
         "orphaned",
-        history(task(**FAILED), deed(20, "mark_failed", state="running"), job(1, 22, 90)),
+        history(task(**FAILED), action(20, "mark_failed", state="running"), job(1, 22, 90)),
     ),
     "orphaned: still running when the cleared task starts anew": (
         "orphaned",
-        history(task(returned="job_2"), job(1, 1, 60), deed(18, "clear", state="deferred"), job(2, 22, 39)),
+        history(task(returned="job_2"), job(1, 1, 60), action(18, "clear", state="deferred"), job(2, 22, 39)),
     ),
     "orphaned: cleared, and nothing came after": (
         "orphaned",
         history(
-            task(**FAILED), job(1, 1, 90), deed(18, "clear", state="deferred"), deed(30, "mark_failed", state=None)
+            task(**FAILED), job(1, 1, 90), action(18, "clear", state="deferred"), action(30, "mark_failed", state=None)
         ),
     ),
     "orphaned: its time was up, and nobody noticed": ("orphaned", history(task(timeout=10), job(1, 1, 39))),
     "orphaned: its time was up, and a scheduler that died before has nothing to do with it": (
         "orphaned",
-        history(task(timeout=10), job(1, 1, 39), deed(8, "kill", component="scheduler", signal="SIGKILL")),
+        history(task(timeout=10), job(1, 1, 39), action(8, "kill", component="scheduler", signal="SIGKILL")),
     ),
     "orphaned: its time was up, and it was cancelled much later": (
         "orphaned",
@@ -298,7 +298,7 @@ PLANTED = {
             task(**FAILED, timeout=15, tries=tries((0, 8, "failed"), (60, 106, "failed"), max_tries=1)),
             cancelled(1, 1, 102),
             event(70, "task", "[2] Job job_1, which try 1 has started, still runs: this try goes on with it."),
-            deed(7, "kill_task", signal="SIGKILL"),
+            action(7, "kill_task", signal="SIGKILL"),
         ),
     ),
     "orphaned: its time, as counted from when its operator executed, was up long before": (
@@ -315,7 +315,7 @@ PLANTED = {
             task(**FAILED, timeout=15, tries=tries((0, 8, "failed"), (60, 206, "failed"), max_tries=1)),
             cancelled(1, 1, 202),
             event(200, "task", "[2] Job job_1, which try 1 has started, still runs: this try goes on with it."),
-            deed(7, "kill_task", signal="SIGKILL"),
+            action(7, "kill_task", signal="SIGKILL"),
         ),
     ),
     "stuck: a task": ("stuck", history(task(state="deferred"), job(1, 5, 30))),
@@ -323,7 +323,7 @@ PLANTED = {
     "wrong state: succeeded by a job that failed": ("wrong state", history(task(), job(1, 5, 30, "failed"))),
     "wrong state: succeeded by a job that was cancelled": (
         "wrong state",
-        history(task(), cancelled(1, 5, 30), deed(25, "kill_task", signal="SIGTERM")),
+        history(task(), cancelled(1, 5, 30), action(25, "kill_task", signal="SIGTERM")),
     ),
     "wrong state: failed though its job has succeeded": ("wrong state", history(task(**FAILED), job(1, 5, 30))),
     "wrong state: failed, and never started anything": ("wrong state", history(task(**FAILED))),
@@ -336,8 +336,8 @@ PLANTED = {
         history(
             task(**FAILED, tries=tries((0, 10, "failed"), (20, 50, "failed"), max_tries=1)),
             job(1, 1, 9),
-            deed(10, "mark_failed", state="running"),
-            deed(15, "clear", state="failed"),
+            action(10, "mark_failed", state="running"),
+            action(15, "clear", state="failed"),
             job(2, 21, 40, try_number=2),
         ),
     ),
@@ -350,21 +350,21 @@ PLANTED = {
         history(
             task(returned="job_2", **RETRIED),
             cancelled(1, 5, 9),
-            deed(4, "kill", component="triggerer"),
+            action(4, "kill", component="triggerer"),
             job(2, 13, 30),
         ),
     ),
     "wrong state: cancelled though it is to be left alone": (
         "wrong state",
-        history(task(**FAILED, cancel_on_kill=False), cancelled(1, 1, 25), deed(20, "mark_failed", state="running")),
+        history(task(**FAILED, cancel_on_kill=False), cancelled(1, 1, 25), action(20, "mark_failed", state="running")),
     ),
     "wrong state: cleared while deferred, it went on with the old job": (
         "wrong state",
-        history(task(), job(1, 1, 60), deed(18, "clear", state="deferred")),
+        history(task(), job(1, 1, 60), action(18, "clear", state="deferred")),
     ),
     "wrong state: cleared after its end, it takes the old job over": (
         "wrong state",
-        history(task(), job(1, 1, 10), deed(18, "clear", state="success")),
+        history(task(), job(1, 1, 10), action(18, "clear", state="success")),
     ),
     "wrong state: started when its time was up": (
         "wrong state",
@@ -397,7 +397,7 @@ PLANTED = {
         "wrong state",
         history(
             task(tries=tries((0, 10, "failed"), (12, 20, "failed"), (22, 40, "success"), max_tries=2)),
-            deed(10, "kill_task", signal="SIGKILL"),
+            action(10, "kill_task", signal="SIGKILL"),
             refusal(15, 6),
             job(1, 1, 35),
         ),
@@ -406,7 +406,7 @@ PLANTED = {
         "wrong state",
         history(
             task(tries=tries((0, 10, "failed"), (12, 20, "failed"), (22, 40, "success"), max_tries=2)),
-            deed(8, "kill", component="scheduler", signal="SIGKILL"),
+            action(8, "kill", component="scheduler", signal="SIGKILL"),
             refusal(15, 6),
             job(1, 1, 35),
         ),
@@ -415,7 +415,7 @@ PLANTED = {
         "wrong state",
         history(
             task(**RETRIED),
-            Deed(at=at(6), kind="spoil_lists", text="each list has an unreadable row", facts={"seconds": 9}),
+            Action(at=at(6), kind="spoil_lists", text="each list has an unreadable row", facts={"seconds": 9}),
             job(1, 1, 30),
         ),
     ),
@@ -435,14 +435,14 @@ PLANTED = {
         "wrong state",
         history(
             task(**FAILED, tries=tries((10, 14, "failed"))),
-            Deed(at=at(6), kind="spoil_lists", text="each list has an unreadable row", facts={"seconds": 9}),
+            Action(at=at(6), kind="spoil_lists", text="each list has an unreadable row", facts={"seconds": 9}),
         ),
     ),
     "doubled: a refusal is taken for the word that the job is gone": (
         "doubled",
         history(
             task(returned="job_2", **RETRIED),
-            deed(10, "kill_task", signal="SIGKILL"),
+            action(10, "kill_task", signal="SIGKILL"),
             refusal(11, 6),
             job(1, 1, 60),
             job(2, 14, 35, try_number=2),
@@ -450,7 +450,7 @@ PLANTED = {
     ),
     "crashed: a component ends by itself": (
         "crashed",
-        history(task(), job(1, 5, 30), deed(20, "crash", component="triggerer")),
+        history(task(), job(1, 5, 30), action(20, "crash", component="triggerer")),
     ),
     "huge: megabytes of an error message in a log": (
         "huge",
@@ -461,8 +461,8 @@ PLANTED = {
         history(
             task(returned="job_2", **RETRIED),
             cancelled(1, 5, 9),
-            deed(7, "kill_task", signal="SIGKILL"),
-            deed(7, "kill", component="scheduler", signal="SIGKILL"),
+            action(7, "kill_task", signal="SIGKILL"),
+            action(7, "kill", component="scheduler", signal="SIGKILL"),
             job(2, 13, 30, try_number=2),
         ),
     ),
@@ -492,44 +492,49 @@ ALLOWED = {
         task(**FAILED),
         job(1, 1, 90),
         event(19, "airflow", "deferred (try 1)"),
-        deed(20, "mark_failed", state="deferred"),
+        action(20, "mark_failed", state="deferred"),
     ),
     "marked failed while its triggerer was dead": history(
         task(**FAILED),
         job(1, 1, 150),
         event(8, "airflow", "deferred (try 1)"),
         event(9, "trigger", "[1] trigger load (ID 1) starting"),
-        deed(18, "kill", component="triggerer"),
-        deed(20, "mark_failed", state="deferred"),
+        action(18, "kill", component="triggerer"),
+        action(20, "mark_failed", state="deferred"),
     ),
-    "cleared while it ran, it went on with its job": history(task(), job(1, 1, 60), deed(18, "clear", state="running")),
+    "cleared while it ran, it went on with its job": history(
+        task(), job(1, 1, 60), action(18, "clear", state="running")
+    ),
     "marked failed about when its worker was killed, before it heard of the mark": history(
-        task(**FAILED), job(1, 1, 90), deed(20, "mark_failed", state="running"), deed(22, "kill_task", signal="SIGKILL")
+        task(**FAILED),
+        job(1, 1, 90),
+        action(20, "mark_failed", state="running"),
+        action(22, "kill_task", signal="SIGKILL"),
     ),
     "marked failed about when its worker was killed": history(
         task(**FAILED),
         job(1, 1, 90),
-        deed(15, "kill_task", signal="SIGKILL"),
-        deed(20, "mark_failed", state="up_for_retry"),
+        action(15, "kill_task", signal="SIGKILL"),
+        action(20, "mark_failed", state="up_for_retry"),
     ),
     "worker killed with no retry left": history(
-        task(**FAILED, tries=tries((0, 16, "failed"))), job(1, 1, 90), deed(15, "kill_task", signal="SIGKILL")
+        task(**FAILED, tries=tries((0, 16, "failed"))), job(1, 1, 90), action(15, "kill_task", signal="SIGKILL")
     ),
     "worker killed with no retry left, by what ends the rest of a scheduler": history(
         task(**FAILED, tries=tries((5, 60, "failed"))),
         job(1, 8, 90),
-        deed(4, "kill", component="scheduler", signal="SIGTERM"),
-        deed(15, "restart", component="scheduler"),
+        action(4, "kill", component="scheduler", signal="SIGTERM"),
+        action(15, "restart", component="scheduler"),
     ),
     "worker killed with no retry left, and nobody to know the time": history(
         task(**FAILED, timeout=20, tries=tries((0, 16, "failed"))),
         job(1, 1, 90),
-        deed(15, "kill_task", signal="SIGKILL"),
+        action(15, "kill_task", signal="SIGKILL"),
     ),
     "could not be cancelled amid an outage, as the log says": history(
         task(**FAILED),
         job(1, 1, 150),
-        deed(20, "mark_failed", state="running"),
+        action(20, "mark_failed", state="running"),
         event(18, "task", "[1] The task was killed. Job job_1 could not be cancelled and may still run"),
     ),
     "failed by Airflow before its process began": history(
@@ -542,19 +547,22 @@ ALLOWED = {
         settings={"show_metadata": False},
     ),
     "failed by a kill with no retry left": history(
-        task(**FAILED), job(1, 1, 30), deed(35, "kill_task", signal="SIGKILL")
+        task(**FAILED), job(1, 1, 30), action(35, "kill_task", signal="SIGKILL")
     ),
     "killed before a cancel got through to Planasonix, as the log shows": history(
         task(**FAILED),
         job(1, 1, 150),
-        deed(20, "mark_failed", state="running"),
+        action(20, "mark_failed", state="running"),
         event(24, "task", "[1] POST /api/v1/jobs/job_1/cancel: no answer in time at http://127.0.0.1:1."),
     ),
     "runs on, as cancel_on_kill=False says": history(
-        task(**FAILED, cancel_on_kill=False), job(1, 1, 90), deed(20, "mark_failed", state="running")
+        task(**FAILED, cancel_on_kill=False), job(1, 1, 90), action(20, "mark_failed", state="running")
     ),
     "runs on after a clear, as cancel_on_kill=False says": history(
-        task(returned="job_2", cancel_on_kill=False), job(1, 1, 60), deed(18, "clear", state="deferred"), job(2, 22, 39)
+        task(returned="job_2", cancel_on_kill=False),
+        job(1, 1, 60),
+        action(18, "clear", state="deferred"),
+        job(2, 22, 39),
     ),
     "could start nothing amid a disturbance, with no retry left": history(
         task(**FAILED, tries=tries((10, 14, "failed"))), refusal(6, 8, "writes")
@@ -565,17 +573,17 @@ ALLOWED = {
     "could start nothing amid a disturbance, with no retry left, by a clear": history(
         task(**FAILED, tries=tries((0, 9, "success"), (12, 14, "failed"), max_tries=1)),
         job(1, 1, 8),
-        deed(10, "clear", state="success"),
+        action(10, "clear", state="success"),
         refusal(11, 8, "writes"),
     ),
     "ended by itself before a cancel was due": history(
-        task(**FAILED), job(1, 1, 28), deed(20, "mark_failed", state="running")
+        task(**FAILED), job(1, 1, 28), action(20, "mark_failed", state="running")
     ),
 }
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_a_documented_limit_is_counted_and_no_violation(name: str) -> None:
+def test_a_documented_limit_is_counted_but_is_no_violation(name: str) -> None:
     findings = audit(ALLOWED[name])
     limit = name.split(", by ")[0].split(", before it")[0].removesuffix(", and nobody to know the time")
     assert found(findings) == []
@@ -583,12 +591,12 @@ def test_a_documented_limit_is_counted_and_no_violation(name: str) -> None:
     assert f"allowed     1: {limit}" in report(ALLOWED[name], findings)
 
 
-def test_a_violation_is_told_with_all_that_happened_to_its_task_in_order() -> None:
+def test_a_violation_is_reported_with_the_timeline_of_its_task() -> None:
     planted = history(
         task(**FAILED),
         job(1, 1, 120),
-        deed(20, "mark_failed", state="running"),
-        deed(12, "kill", component="triggerer", signal="SIGKILL"),
+        action(20, "mark_failed", state="running"),
+        action(12, "kill", component="triggerer", signal="SIGKILL"),
         event(2, "task", "[1] Started job job_1"),
     )
     lines = report(planted, audit(planted)).splitlines()
@@ -619,7 +627,7 @@ METADATA = {
 }
 
 
-def test_a_sync_is_read_from_the_ledger_with_whose_it_is_and_how_it_ended() -> None:
+def test_the_ledger_gives_the_task_and_outcome_of_a_sync() -> None:
     ledger = [
         line(1, "start_sync", ("job_1",), connection_id="c", body={"metadata": METADATA}),
         line(2, "look", happened=(("job.queued", "job_1", 1),)),
@@ -631,7 +639,7 @@ def test_a_sync_is_read_from_the_ledger_with_whose_it_is_and_how_it_ended() -> N
     assert (work.began, work.cancel_asked, work.ended, work.outcome) == (at(1), at(5), at(6), "cancelled")
 
 
-def test_a_backfill_is_one_work_with_the_jobs_that_it_has_made() -> None:
+def test_the_ledger_gives_a_backfill_with_its_jobs() -> None:
     born = {"what": "job.queued", "id": "job_1", "backfill_id": "bf_1", "at": at(2).isoformat()}
     ledger = [
         line(1, "start_backfill", ("bf_1",), connection_id="c", body={"metadata": METADATA}),
@@ -645,18 +653,18 @@ def test_a_backfill_is_one_work_with_the_jobs_that_it_has_made() -> None:
 
 
 @pytest.mark.parametrize("metadata", [{}, METADATA | {"run_id": "another"}])
-def test_work_that_names_no_task_of_the_run_is_nobodys(metadata: dict[str, Any]) -> None:
+def test_work_without_metadata_of_this_run_has_no_task(metadata: dict[str, Any]) -> None:
     (work,) = works_of([line(1, "start_sync", ("job_1",), connection_id="c", body={"metadata": metadata})], "r")
     assert work.task is None
 
 
-def test_a_torn_line_of_the_ledger_is_left_out(tmp_path: Path) -> None:
+def test_truncated_ledger_lines_are_skipped(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.jsonl"
     ledger.write_text(json.dumps(line(1, "look")) + '\n{"at": "20' + "\n" + json.dumps(line(2, "cancel")) + "\n")
     assert [each["do"] for each in read_ledger(ledger)] == ["look", "cancel"]
 
 
-def test_a_key_in_a_file_is_found_wherever_it_is(tmp_path: Path) -> None:
+def test_a_key_is_found_in_any_file(tmp_path: Path) -> None:
     (tmp_path / "logs" / "deep").mkdir(parents=True)
     (tmp_path / "logs" / "deep" / "task.log").write_bytes(b"\xff\x00 Bearer plnx_two\n")
     (tmp_path / "clean.log").write_text("plnx_twin")

@@ -19,11 +19,11 @@ def test_a_seed_repeats_its_plan_exactly(seed: int, size: str) -> None:
 
 
 def test_another_seed_is_another_plan() -> None:
-    plans = [str(make(seed, distributed=False).deeds) for seed in range(20)]
+    plans = [str(make(seed, distributed=False).actions) for seed in range(20)]
     assert len(set(plans)) == 20
 
 
-def test_the_settings_of_the_simulator_vary_with_the_seed() -> None:
+def test_the_seed_varies_the_simulator_settings() -> None:
     assert len({str(make(seed).settings) for seed in range(40)}) == 8
 
 
@@ -33,58 +33,58 @@ def test_half_of_the_seeds_are_distributed() -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_full_storm_has_every_kind_of_deed(seed: int) -> None:
+def test_a_full_storm_has_every_kind_of_action(seed: int) -> None:
     plan = make(seed)
-    kinds = {deed.kind for deed in plan.deeds}
+    kinds = {action.kind for action in plan.actions}
     assert kinds == {*COUNTS} - {"lose_start"} - (set() if plan.distributed else {"freeze"})
-    killed = {deed.target for deed in plan.deeds if deed.kind == "kill"}
+    killed = {action.target for action in plan.actions if action.kind == "kill"}
     assert killed >= {"triggerer", "scheduler", "api-server", "simulator"}
     assert plan.distributed == ("celery-worker" in killed)
-    refused = [deed.how for deed in plan.deeds if deed.kind == "refuse"]
+    refused = [action.how for action in plan.actions if action.kind == "refuse"]
     assert {how["which"] for how in refused} == {"reads", "writes"}
     assert {how["how"] for how in refused} == {*REFUSALS}
-    losses = [deed.how for deed in plan.deeds if deed.how.get("route", "").startswith("trigger_")]
+    losses = [action.how for action in plan.actions if action.how.get("route", "").startswith("trigger_")]
     assert {how["when"] for how in losses} == {"before", "after"}
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_deeds_come_in_order_within_the_storm(seed: int) -> None:
-    times = [deed.at for deed in make(seed).deeds]
+def test_actions_are_in_order_and_within_the_storm(seed: int) -> None:
+    times = [action.at for action in make(seed).actions]
     assert times == sorted(times)
     assert times[0] >= 5
     assert times[-1] <= 5 + STORM["full"]
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_the_api_server_is_away_for_longer_than_a_task_lives_without_it(seed: int) -> None:
-    deeds = make(seed).deeds
-    (away,) = (deed for deed in deeds if deed.kind == "api_server_away")
+def test_the_api_server_outage_outlasts_the_heartbeat_limit(seed: int) -> None:
+    actions = make(seed).actions
+    (away,) = (action for action in actions if action.kind == "api_server_away")
     assert away.how["down"] > 37
-    assert {deed.kind for deed in deeds if deed.at > away.at} >= {"kill", "kill_task", "fault", "clear"}
+    assert {action.kind for action in actions if action.at > away.at} >= {"kill", "kill_task", "fault", "clear"}
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_answers_about_some_work_are_odd_in_each_way(seed: int) -> None:
+def test_each_kind_of_odd_response_is_planned(seed: int) -> None:
     assert {*make(seed).oddities.values()} == {*get_args(Oddity)}
     failing = [connection_id for spec in catalogue("full") if spec.fails_once for connection_id in spec.connections]
     assert {make(seed).oddities[connection_id] for connection_id in failing} == {*get_args(Oddity)}
 
 
-def test_the_short_storm_has_each_new_disturbance_but_for_the_long_one() -> None:
+def test_the_short_storm_has_every_disturbance_but_the_long_one() -> None:
     plan = make(1904, distributed=False, size="short")
-    kinds = {deed.kind for deed in plan.deeds}
+    kinds = {action.kind for action in plan.actions}
     assert kinds >= {"refuse", "spoil_lists", "delete_connection"}
     assert "api_server_away" not in kinds
     assert plan.oddities["conn_sync_deferred_fails_once_01"] == "nul"
 
 
-def test_a_key_is_never_used_twice() -> None:
-    keys = [deed.how["key"] for seed in range(20) for deed in make(seed).deeds if deed.kind == "rotate"]
+def test_no_api_key_is_reused() -> None:
+    keys = [action.how["key"] for seed in range(20) for action in make(seed).actions if action.kind == "rotate"]
     assert len(set(keys)) == len(keys) > 20
 
 
 @pytest.mark.parametrize("size", ["full", "short"])
-def test_every_connection_has_its_seconds(size: str) -> None:
+def test_each_connection_has_a_duration(size: str) -> None:
     connections = {connection_id for spec in catalogue(size) for _, _, connection_id in spec.names()}
     assert set(make(1, size=size).seconds) == connections
 

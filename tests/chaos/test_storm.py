@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.chaos.plan import Deed, Plan
+from tests.chaos.plan import Action, Plan
 from tests.chaos.stage import Planasonix, until
-from tests.chaos.storm import Done, Storm
+from tests.chaos.storm import PerformedAction, Storm
 
 
 @pytest.fixture
@@ -28,10 +28,12 @@ def planasonix(tmp_path: Path) -> Iterator[Planasonix]:
     planasonix.proxy.close()
 
 
-def blow(planasonix: Planasonix, home: Path, *deeds: Deed) -> tuple[list[Done], list[httpx.Response]]:
-    """Carry out some deeds while somebody lists jobs all the time; return what was noted, and the answers."""
+def run_storm(
+    planasonix: Planasonix, home: Path, *actions: Action
+) -> tuple[list[PerformedAction], list[httpx.Response]]:
+    """Carry out some actions while somebody lists jobs all the time; return what was noted, and the answers."""
     airflow = SimpleNamespace(processes={})
-    plan = Plan(seed=1, distributed=False, size="short", settings={}, seconds={}, oddities={}, deeds=deeds)
+    plan = Plan(seed=1, distributed=False, size="short", settings={}, seconds={}, oddities={}, actions=actions)
     stage: Any = SimpleNamespace(home=home, airflow=airflow, planasonix=planasonix)
     storm = Storm(plan, stage, lambda text: None)
     answers: list[httpx.Response] = []
@@ -45,7 +47,7 @@ def blow(planasonix: Planasonix, home: Path, *deeds: Deed) -> tuple[list[Done], 
     caller = Thread(target=ask)
     caller.start()
     try:
-        storm.blow()
+        storm.run_storm()
         until(lambda: answers and answers[-1].is_success, "the refusal is over", patience=60)
     finally:
         is_over.set()
@@ -53,27 +55,27 @@ def blow(planasonix: Planasonix, home: Path, *deeds: Deed) -> tuple[list[Done], 
     return storm.done, answers
 
 
-def test_a_refusal_is_noted_from_its_first_request_on(planasonix: Planasonix, tmp_path: Path) -> None:
+def test_a_refusal_is_recorded_from_its_first_request(planasonix: Planasonix, tmp_path: Path) -> None:
     how = {"which": "reads", "how": "403 html", "seconds": 1.0}
-    (done,), answers = blow(planasonix, tmp_path, Deed(0.0, "refuse", None, how))
+    (done,), answers = run_storm(planasonix, tmp_path, Action(0.0, "refuse", None, how))
     refused = [answer for answer in answers if answer.status_code == 403]
     assert len(refused) == planasonix.proxy.counts["reads refused: 403 html"] > 1
     assert (done.kind, done.facts) == ("refuse", how)
     assert done.at == planasonix.proxy.began("reads")
 
 
-def test_spoilt_lists_are_noted_from_the_first_list_on(planasonix: Planasonix, tmp_path: Path) -> None:
-    (done,), answers = blow(planasonix, tmp_path, Deed(0.0, "spoil_lists", None, {"seconds": 1.0}))
+def test_spoilt_lists_are_recorded_from_the_first_list(planasonix: Planasonix, tmp_path: Path) -> None:
+    (done,), answers = run_storm(planasonix, tmp_path, Action(0.0, "spoil_lists", None, {"seconds": 1.0}))
     assert any(row["id"] is None for answer in answers for row in answer.json()["data"])
     assert (done.kind, done.at) == ("spoil_lists", planasonix.proxy.began("lists"))
 
 
-def test_what_has_ended_by_itself_is_noted_and_started_again(planasonix: Planasonix, tmp_path: Path) -> None:
+def test_a_crashed_component_is_recorded_and_restarted(planasonix: Planasonix, tmp_path: Path) -> None:
     assert planasonix.process
     planasonix.process.kill()
     planasonix.process.wait()
     how = {"which": "reads", "how": "302", "seconds": 0.5}
-    done, _ = blow(planasonix, tmp_path, Deed(0.0, "refuse", None, how))
+    done, _ = run_storm(planasonix, tmp_path, Action(0.0, "refuse", None, how))
     assert [each.kind for each in done] == ["crash", "refuse"]
     assert done[0].facts == {"component": "simulator"}
     assert planasonix.is_up

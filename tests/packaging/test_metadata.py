@@ -24,13 +24,13 @@ METADATA = DISTRIBUTION.metadata
         ("pytest11", "planasonix_provider.testing.plugin"),
     ],
 )
-def test_it_is_found_by_its_entry_points(group: str, module: str) -> None:
+def test_entry_points_lead_to_the_package(group: str, module: str) -> None:
     (point,) = [point for point in entry_points(group=group) if point.value.startswith("planasonix_provider.")]
     assert point.module == module
     assert point.load()
 
 
-def test_it_has_no_other_entry_points() -> None:
+def test_there_are_no_other_entry_points() -> None:
     assert {point.group for point in DISTRIBUTION.entry_points} == {
         "apache_airflow_provider",
         "airflow.plugins",
@@ -38,7 +38,7 @@ def test_it_has_no_other_entry_points() -> None:
     }
 
 
-def test_it_is_classified_as_a_provider() -> None:
+def test_the_classifiers_name_a_provider() -> None:
     classifiers = METADATA.get_all("Classifier")
     assert {
         "Environment :: Console",
@@ -58,7 +58,7 @@ def test_it_is_classified_as_a_provider() -> None:
     assert {"airflow-provider", "airflow", "integration"} <= set(METADATA["Keywords"].split(","))
 
 
-def test_it_says_whose_it_is_and_under_which_licence() -> None:
+def test_the_metadata_names_author_and_licence() -> None:
     assert METADATA["License-Expression"] == "Apache-2.0"
     assert METADATA.get_all("License-File") == ["LICENSE"]
     assert METADATA["Author-Email"] == "Planasonix <support@planasonix.com>"
@@ -66,7 +66,7 @@ def test_it_says_whose_it_is_and_under_which_licence() -> None:
     assert METADATA["Description-Content-Type"] == "text/markdown"
 
 
-def test_what_it_needs_when_it_runs_is_beside_it() -> None:
+def test_runtime_files_are_in_the_package() -> None:
     package = Path(planasonix_provider.__file__).parent
     assert (package / "py.typed").is_file()
     assert (package / "simulator" / "openapi.yaml").is_file()
@@ -74,7 +74,7 @@ def test_what_it_needs_when_it_runs_is_beside_it() -> None:
     assert not list(package.rglob("test_*.py"))
 
 
-def test_it_asks_for_what_it_uses() -> None:
+def test_dependencies_cover_all_imports() -> None:
     assert METADATA["Requires-Python"] == ">=3.11"
     assert METADATA.get_all("Provides-Extra") == ["openlineage", "simulator", "testing"]
     required = {line for line in METADATA.get_all("Requires-Dist") if "extra ==" not in line}
@@ -89,7 +89,7 @@ def test_it_asks_for_what_it_uses() -> None:
 
 
 @pytest.mark.skipif(Version(airflow_version) < Version("3.3"), reason="this Airflow looks for no examples of providers")
-def test_airflow_may_look_for_its_examples(caplog: pytest.LogCaptureFixture) -> None:
+def test_airflow_can_search_for_example_dags(caplog: pytest.LogCaptureFixture) -> None:
     from airflow.dag_processing.bundles import manager
 
     found: list[Any] = []

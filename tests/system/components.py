@@ -13,13 +13,13 @@ from dev.local_airflow import LocalAirflow
 from dev.processes import end, in_session, start
 
 
-def kill_with_all_its_children(airflow: LocalAirflow, component: str) -> None:
+def kill_process_tree(airflow: LocalAirflow, component: str) -> None:
     for process in in_session(airflow.processes[component].pid):
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
 
 
-def end_politely(airflow: LocalAirflow, component: str) -> None:
+def terminate(airflow: LocalAirflow, component: str) -> None:
     end(airflow.processes[component], patience=60)
 
 
@@ -29,7 +29,7 @@ def freeze(airflow: LocalAirflow, component: str) -> None:
         process.suspend()
 
 
-def thaw(airflow: LocalAirflow, component: str) -> None:
+def resume(airflow: LocalAirflow, component: str) -> None:
     for process in _processes(airflow, component):
         process.resume()
 

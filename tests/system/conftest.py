@@ -29,7 +29,7 @@ from dev.processes import free_port
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.support.proxy import Proxy
-from tests.system.runs import SENSOR_MODES, WAYS, eventually
+from tests.system.runs import SENSOR_MODES, WAYS, wait_until
 
 DAGS = {
     *(
@@ -137,7 +137,7 @@ def airflow(
     with LocalAirflow(home, dags=Path(__file__).parent / "dags", env=settings) as airflow:
         healthy = time.monotonic() - began
         add_connection(airflow, "planasonix_default", simulator.airflow_connection())
-        eventually(
+        wait_until(
             lambda: {dag["dag_id"] for dag in airflow.api("GET", "dags?limit=200")["dags"]} >= DAGS,
             "the DAGs are there",
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dev.local_airflow import LocalAirflow
-from tests.system.runs import eventually
+from tests.system.runs import wait_until
 
 
 def _file_of(home: Path, dag_id: str) -> Path:
@@ -32,7 +32,7 @@ def edit(airflow: LocalAirflow, dag_id: str, **parameters: Any) -> None:
 def edit_retries(airflow: LocalAirflow, dag_id: str, retries: int) -> None:
     """Edit the retries of the DAG's task, and wait until Airflow has stored the new DAG."""
     edit(airflow, dag_id, retries=retries)
-    eventually(
+    wait_until(
         lambda: airflow.api("GET", f"dags/{dag_id}/tasks/sync")["retries"] == retries,
         f"Airflow has stored {dag_id} with retries={retries}",
     )

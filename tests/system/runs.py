@@ -34,7 +34,7 @@ WAITING = {"on_a_worker": "running", "deferred": "deferred"}
 #: How a sensor waits.
 SENSOR_MODES = ("poke", "reschedule", "deferred")
 #: How often a task that defers looks at its work by itself, just before that.
-LOOKS_OF_THE_TASK = 1
+POLLS_BY_TASK = 1
 
 #: A pool that another task can fill.
 ONE_SLOT = "one_slot"
@@ -46,7 +46,7 @@ TIME_LIMITS = {"on_a_worker": timedelta(seconds=20), "deferred": timedelta(secon
 _OURS = re.compile(r"\b([Jj]ob|[Bb]ackfill)\b|Planasonix|^(Loaded|No sync) ")
 
 
-def eventually(look: Callable[[], T], what: str, patience: float = PATIENCE, every: float = 0.1) -> T:
+def wait_until(look: Callable[[], T], what: str, patience: float = PATIENCE, every: float = 0.1) -> T:
     """Look until there is something to see, and give that."""
     deadline = time.monotonic() + patience
     while not (seen := look()):
@@ -55,7 +55,7 @@ def eventually(look: Callable[[], T], what: str, patience: float = PATIENCE, eve
     return seen
 
 
-def looks_at(simulator: Simulator, work_id: str) -> int:
+def count_polls(simulator: Simulator, work_id: str) -> int:
     """Count the looks at a job or a backfill."""
     return sum(request.method == "GET" and request.path.endswith(f"/{work_id}") for request in simulator.requests)
 
@@ -113,10 +113,10 @@ class TaskRun:
 
     def wait_for(self, state: str, patience: float = PATIENCE) -> None:
         """Wait until the task is in a state; one that ends in another will never be."""
-        eventually(lambda: self.state == state or self.is_over, f"{self} is {state}", patience)
+        wait_until(lambda: self.state == state or self.is_over, f"{self} is {state}", patience)
         assert self.state == state, self.log()
 
-    def kill_with_sigkill(self) -> None:
+    def send_sigkill(self) -> None:
         """End the process of a task that runs, which is left no time to do anything about it."""
         os.kill(self.details()["pid"], signal.SIGKILL)
 
@@ -126,10 +126,10 @@ class TaskRun:
     def mark_succeeded(self) -> None:
         self.airflow.api("PATCH", self._instance, {"new_state": "success"})
 
-    def mark_the_dag_run_failed(self) -> None:
+    def mark_dag_run_failed(self) -> None:
         self.airflow.api("PATCH", f"dags/{self.dag_id}/dagRuns/{self.run_id}", {"state": "failed"})
 
-    def clear_what_failed(self) -> None:
+    def clear_failed(self) -> None:
         """Clear those tasks of the DAG run that failed; the DAG run goes on."""
         self.clear(only_failed=True)
 
@@ -142,11 +142,11 @@ class TaskRun:
         return self.airflow.api("GET", f"dags/{self.dag_id}/dagRuns/{self.run_id}")
 
     @property
-    def state_of_the_dag_run(self) -> str:
+    def dag_run_state(self) -> str:
         return self.dag_run()["state"]
 
     @property
-    def is_in_a_triggerer(self) -> bool:
+    def has_started_trigger(self) -> bool:
         """Whether a triggerer has begun to run the task's trigger: before, none can be told of a kill."""
         return any(re.fullmatch(r"trigger .* starting", line["event"]) for line in self._log_lines())
 
@@ -182,7 +182,7 @@ class TaskRun:
         reasons = [line["reason"] for line in lines if "reason" in line]
         return "\n".join([*(line["event"] for line in lines), *errors, *reasons])
 
-    def our_lines(self, try_number: int = 1) -> list[str]:
+    def provider_log_lines(self, try_number: int = 1) -> list[str]:
         """The lines of a try's log which this package has written."""
         return [line["event"] for line in self._log_lines(try_number) if _OURS.search(line["event"])]
 
@@ -196,12 +196,12 @@ class TaskRun:
 
     def job(self, simulator: Simulator) -> Job:
         """The one job that the task has started, as it is now; waits until there is one."""
-        (job,) = eventually(partial(self.jobs, simulator), f"{self} starts a job")
+        (job,) = wait_until(partial(self.jobs, simulator), f"{self} starts a job")
         return job
 
     def backfill(self, simulator: Simulator) -> Backfill:
         """The one backfill that the task has started, as it is now; waits until there is one."""
-        (backfill,) = eventually(
+        (backfill,) = wait_until(
             lambda: [backfill for backfill in simulator.backfills() if self._has_started(backfill)],
             f"{self} starts a backfill",
         )

@@ -10,7 +10,7 @@ from planasonix_provider.assets.planasonix import PlanasonixTable
 from planasonix_provider.simulator import Simulator
 from tests.system.conftest import Notes
 from tests.system.edits import edit
-from tests.system.runs import WAITING, TaskRun, eventually
+from tests.system.runs import WAITING, TaskRun, wait_until
 
 #: Which connections the DAGs in ``dags/system_assets.py`` sync, by where they wait.
 CONNECTIONS = {"on_a_worker": ("conn_demo_06", "conn_demo_07"), "deferred": ("conn_demo_08", "conn_demo_09")}
@@ -35,12 +35,12 @@ def started_by(airflow: LocalAirflow, dag_id: str) -> list[tuple[str, dict[str, 
         return list(airflow.api("GET", f"dags/{dag_id}/dagRuns?limit=100")["dag_runs"])
 
     tasks = [TaskRun(airflow, dag_id, run["dag_run_id"], task_id="react") for run in runs()]
-    eventually(lambda: all(task.is_over for task in tasks), f"all runs of {dag_id} are over")
+    wait_until(lambda: all(task.is_over for task in tasks), f"all runs of {dag_id} are over")
     assert all(task.state == "success" for task in tasks), [task.log() for task in tasks]
     return [(PlanasonixTable.from_uri(uri).table, extra) for task in tasks for uri, extra in task.xcom()]
 
 
-def test_a_sync_that_loads_two_of_three_outlets_starts_the_two_dags_that_wait_for_these(
+def test_only_the_outlets_that_were_loaded_start_dags(
     airflow: LocalAirflow, simulator: Simulator, way: str, note: Notes
 ) -> None:
     connection_id, _ = CONNECTIONS[way]
@@ -63,14 +63,14 @@ def test_a_sync_that_loads_two_of_three_outlets_starts_the_two_dags_that_wait_fo
             "job_url": result["job_url"],
         }
     for dag_id, table in ((f"on_orders_{way}", "public.orders"), (f"on_odd_{way}", ODD)):
-        ((told, extra),) = eventually(lambda: started_by(airflow, dag_id), f"{dag_id} starts")  # noqa: B023
+        ((told, extra),) = wait_until(lambda: started_by(airflow, dag_id), f"{dag_id} starts")  # noqa: B023
         assert (told, extra) == (table, events[table]["extra"])
     note(f"both had run {time.monotonic() - began:.1f} s after the sync")
     assert started_by(airflow, f"on_left_out_{way}") == []
     assert "No asset event for public.customers: the results do not name it." in run.log()
 
 
-def test_a_sync_whose_dag_is_edited_while_it_runs_sends_the_events_of_the_connection_that_was_loaded(
+def test_events_name_the_loaded_connection_after_an_edit_of_the_dag(
     airflow: LocalAirflow, simulator: Simulator, way: str, note: Notes
 ) -> None:
     dag_id, connections = f"edited_sync_{way}", [f"conn_old_{way}", f"conn_new_{way}"]
@@ -85,16 +85,16 @@ def test_a_sync_whose_dag_is_edited_while_it_runs_sends_the_events_of_the_connec
         assets = airflow.api("GET", "assets?limit=1000&uri_pattern=connections/conn_")["assets"]
         return {PlanasonixTable.from_uri(asset["uri"]).connection_id for asset in assets}
 
-    eventually(lambda: known() >= set(connections), "Airflow knows both assets")
+    wait_until(lambda: known() >= set(connections), "Airflow knows both assets")
     run = TaskRun.start(airflow, dag_id)
     run.wait_for(WAITING[way])
     job = run.job(simulator)
-    eventually(lambda: (run.record() or {}).get("id"), "the record has the job's id")
+    wait_until(lambda: (run.record() or {}).get("id"), "the record has the job's id")
     edit(airflow, dag_id, connection_id=new, connections=connections, retries=1)
     if way == "on_a_worker":
-        run.kill_with_sigkill()
+        run.send_sigkill()
     run.wait_for("success")
-    for line in run.our_lines(run.details()["try_number"]):
+    for line in run.provider_log_lines(run.details()["try_number"]):
         note(line)
 
     assert [event["uri"].rsplit("/connections/")[1].split("/")[0] for event in events_of(run).values()] == [old]
@@ -103,9 +103,7 @@ def test_a_sync_whose_dag_is_edited_while_it_runs_sends_the_events_of_the_connec
     assert run.xcom()["connection_id"] == old
 
 
-def test_a_dag_that_waits_for_an_alias_gets_all_that_was_loaded(
-    airflow: LocalAirflow, simulator: Simulator, way: str
-) -> None:
+def test_an_alias_gets_events_of_all_loaded_tables(airflow: LocalAirflow, simulator: Simulator, way: str) -> None:
     _, connection_id = CONNECTIONS[way]
     simulator.plan(connection_id, running_seconds=2, tables={"public.orders": 44_802, ODD: 3})
     run = TaskRun.start(airflow, f"asset_alias_{way}")
@@ -119,17 +117,17 @@ def test_a_dag_that_waits_for_an_alias_gets_all_that_was_loaded(
         told[:] = started_by(airflow, f"on_alias_{way}")
         return len(told) >= 2
 
-    eventually(has_all, "the DAG has got both")
+    wait_until(has_all, "the DAG has got both")
     assert sorted(table for table, _ in told) == [ODD, "public.orders"]
     assert dict(told) == {table: event["extra"] for table, event in events.items()}
 
 
-def test_each_mapped_task_tells_of_its_own_connection(airflow: LocalAirflow, simulator: Simulator, way: str) -> None:
+def test_each_mapped_task_sends_events_of_its_connection(airflow: LocalAirflow, simulator: Simulator, way: str) -> None:
     for rows, connection_id in enumerate(CONNECTIONS[way], start=1):
         simulator.plan(connection_id, running_seconds=2, tables={"mapped": rows})
     run = TaskRun.start(airflow, f"mapped_assets_{way}")
     tasks = run.mapped(2)
-    eventually(lambda: all(task.is_over for task in tasks), "both end")
+    wait_until(lambda: all(task.is_over for task in tasks), "both end")
     assert [task.state for task in tasks] == ["success"] * 2
     query = f"source_dag_id={run.dag_id}&source_run_id={quote(run.run_id)}"
     events = airflow.api("GET", f"assets/events?{query}")["asset_events"]
@@ -137,11 +135,11 @@ def test_each_mapped_task_tells_of_its_own_connection(airflow: LocalAirflow, sim
         (0, CONNECTIONS[way][0]),
         (1, CONNECTIONS[way][1]),
     ]
-    ((_, extra),) = eventually(lambda: started_by(airflow, f"on_mapped_{way}"), "the DAG starts")
+    ((_, extra),) = wait_until(lambda: started_by(airflow, f"on_mapped_{way}"), "the DAG starts")
     assert extra["rows_loaded"] == 2
 
 
-def test_a_backfill_tells_of_the_rows_of_all_its_jobs(airflow: LocalAirflow, simulator: Simulator, way: str) -> None:
+def test_backfill_events_count_the_rows_of_all_jobs(airflow: LocalAirflow, simulator: Simulator, way: str) -> None:
     connection_id, _ = CONNECTIONS[way]
     simulator.plan_backfill(connection_id, jobs=3, queued_seconds=1, job_seconds=1, tables={"history": 300})
     run = TaskRun.start(airflow, f"backfilled_assets_{way}")
@@ -151,17 +149,17 @@ def test_a_backfill_tells_of_the_rows_of_all_its_jobs(airflow: LocalAirflow, sim
     extra = events["history"]["extra"]
     assert (extra["backfill_id"], extra["rows_loaded"]) == (run.xcom()["backfill_id"], 300)
     assert extra["window"] == {"start_at": "2024-01-01T00:00:00Z", "end_at": "2024-02-01T00:00:00Z"}
-    assert eventually(lambda: started_by(airflow, f"on_history_{way}"), "the DAG starts") == [("history", extra)]
+    assert wait_until(lambda: started_by(airflow, f"on_history_{way}"), "the DAG starts") == [("history", extra)]
 
 
-def test_hundreds_of_tables_come_through_an_alias(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
+def test_an_alias_gets_events_of_hundreds_of_tables(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
     _, connection_id = CONNECTIONS["on_a_worker"]
     airflow.api("PATCH", "dags/on_alias_on_a_worker", {"is_paused": True})
     tables = {f"public.t{number}": 1 for number in range(MANY)}
     simulator.plan(connection_id, queued_seconds=0, running_seconds=1, tables=tables)
     run = TaskRun.start(airflow, "asset_alias_on_a_worker")
     run.wait_for("running")
-    eventually(lambda: run.is_over or f"{MANY:,} asset events through" in run.log(), "the task has told Airflow")
+    wait_until(lambda: run.is_over or f"{MANY:,} asset events through" in run.log(), "the task has told Airflow")
     began = time.monotonic()
     run.wait_for("success")
     note(f"Airflow took {time.monotonic() - began:.1f} s to write {MANY:,} events")

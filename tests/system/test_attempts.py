@@ -11,10 +11,10 @@ from dev.local_airflow import LocalAirflow
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.simulator import Simulator
 from tests.support.attempts import dates_are_ahead, list_the_oldest_backfills_first, start_earlier_backfills
-from tests.system.components import kill_with_all_its_children
+from tests.system.components import kill_process_tree
 from tests.system.conftest import Notes
 from tests.system.edits import edit_retries
-from tests.system.runs import AIRFLOW, TaskRun, eventually, looks_at
+from tests.system.runs import AIRFLOW, TaskRun, count_polls, wait_until
 
 
 def jobs_of(simulator: Simulator, connection_id: str) -> list[Job]:
@@ -33,23 +33,23 @@ def count_starts(simulator: Simulator, connection_id: str) -> int:
 
 def tell(run: TaskRun, note: Notes) -> None:
     for try_number in range(1, run.details()["try_number"] + 1):
-        for line in run.our_lines(try_number):
+        for line in run.provider_log_lines(try_number):
             note(f"try {try_number}: {line}")
 
 
-def has_left_no_variable(run: TaskRun) -> bool:
+def has_no_variable(run: TaskRun) -> bool:
     """From 3.3 on, the record is in the task's own store, and stays."""
     return AIRFLOW >= (3, 3) or run.record() is None
 
 
-def test_a_sync_whose_process_is_killed_while_it_waits_keeps_its_job(
+def test_a_retry_reconnects_after_a_kill_during_the_wait(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     simulator.plan(connection_id, running_seconds=15)
     run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id)
-    eventually(lambda: run.job(simulator).status == "running", "the job runs")
-    eventually(lambda: (run.record() or {}).get("id"), "the record has the job's id")
-    run.kill_with_sigkill()
+    wait_until(lambda: run.job(simulator).status == "running", "the job runs")
+    wait_until(lambda: (run.record() or {}).get("id"), "the record has the job's id")
+    run.send_sigkill()
     run.wait_for("success")
     tell(run, note)
 
@@ -57,19 +57,19 @@ def test_a_sync_whose_process_is_killed_while_it_waits_keeps_its_job(
     assert (job.status, job.cancel_requested_at) == ("succeeded", None)
     assert count_starts(simulator, connection_id) == 1
     assert run.details()["try_number"] == 2
-    assert any(line.startswith(f"Job {job.id}, which try 1 has started, ") for line in run.our_lines(2))
+    assert any(line.startswith(f"Job {job.id}, which try 1 has started, ") for line in run.provider_log_lines(2))
     assert (run.xcom()["job_id"], run.xcom("job_id")) == (job.id, job.id)
-    assert has_left_no_variable(run)
+    assert has_no_variable(run)
 
 
-def test_a_backfill_whose_process_is_killed_while_it_waits_goes_on(
+def test_a_retry_reconnects_to_a_backfill_after_a_kill(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     simulator.plan_backfill(connection_id, jobs=3, queued_seconds=1, job_seconds=15)
     run = TaskRun.start(airflow, "retried_backfill_on_a_worker", connection_id=connection_id).task("replay")
-    eventually(lambda: run.backfill(simulator).status == "running", "the backfill runs")
-    eventually(lambda: (run.record() or {}).get("id"), "the record has the backfill's id")
-    run.kill_with_sigkill()
+    wait_until(lambda: run.backfill(simulator).status == "running", "the backfill runs")
+    wait_until(lambda: (run.record() or {}).get("id"), "the record has the backfill's id")
+    run.send_sigkill()
     run.wait_for("success")
     tell(run, note)
 
@@ -79,13 +79,15 @@ def test_a_backfill_whose_process_is_killed_while_it_waits_goes_on(
     assert [(job.status, job.cancel_requested_at) for job in jobs] == [("succeeded", None)] * 3
     assert count_starts(simulator, connection_id) == 1
     assert run.details()["try_number"] == 2
-    assert any(line.startswith(f"Backfill {backfill.id}, which try 1 has started, ") for line in run.our_lines(2))
+    assert any(
+        line.startswith(f"Backfill {backfill.id}, which try 1 has started, ") for line in run.provider_log_lines(2)
+    )
     assert (run.xcom()["backfill_id"], run.xcom("backfill_id")) == (backfill.id, backfill.id)
-    assert has_left_no_variable(run)
+    assert has_no_variable(run)
 
 
 @pytest.mark.parametrize("when", ["after", "before"], ids=["the answer is late", "the job is late"])
-def test_a_sync_whose_process_is_killed_amid_its_start_finds_its_job(
+def test_a_retry_finds_the_job_after_a_kill_during_the_start(
     when: Literal["after", "before"],
     airflow: LocalAirflow,
     simulator: Simulator,
@@ -95,14 +97,14 @@ def test_a_sync_whose_process_is_killed_amid_its_start_finds_its_job(
     simulator.plan(connection_id, running_seconds=15)
     simulator.fail("hang", route="trigger_sync", when=when, seconds=12)
     run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id)
-    eventually(lambda: count_starts(simulator, connection_id), "the start is sent")
+    wait_until(lambda: count_starts(simulator, connection_id), "the start is sent")
     if when == "after":
-        eventually(lambda: jobs_of(simulator, connection_id), "the job is there")
+        wait_until(lambda: jobs_of(simulator, connection_id), "the job is there")
     record = run.record()
     note(f"the record: {record}")
     assert record is not None
     assert record["id"] is None
-    run.kill_with_sigkill()
+    run.send_sigkill()
     assert len(jobs_of(simulator, connection_id)) == (when == "after")
     run.wait_for("success")
     tell(run, note)
@@ -110,14 +112,14 @@ def test_a_sync_whose_process_is_killed_amid_its_start_finds_its_job(
     (job,) = jobs_of(simulator, connection_id)
     assert (job.status, job.cancel_requested_at) == ("succeeded", None)
     assert count_starts(simulator, connection_id) == 1
-    assert "Try 1 was about to start a job when it ended; looking for that job." in run.our_lines(2)
-    assert any(line.startswith(f"Job {job.id}, which try 1 has started, ") for line in run.our_lines(2))
+    assert "Try 1 was about to start a job when it ended; looking for that job." in run.provider_log_lines(2)
+    assert any(line.startswith(f"Job {job.id}, which try 1 has started, ") for line in run.provider_log_lines(2))
     assert (run.xcom()["job_id"], run.xcom("job_id")) == (job.id, job.id)
-    assert has_left_no_variable(run)
+    assert has_no_variable(run)
 
 
 @pytest.fixture
-def careless(simulator: Simulator) -> Iterator[Simulator]:
+def no_idempotency(simulator: Simulator) -> Iterator[Simulator]:
     """A simulator that starts everything twice for whoever asks twice; the other tests get the settings back."""
     before = simulator.workspace.settings.model_dump()
     simulator.workspace.configure(show_metadata=True, honour_idempotency=False, conflict="allowed")
@@ -125,60 +127,60 @@ def careless(simulator: Simulator) -> Iterator[Simulator]:
     simulator.workspace.configure(**before)
 
 
-def test_a_sync_whose_answer_is_lost_has_one_job_though_created_at_is_behind_the_date_of_the_answers(
+def test_a_lost_response_makes_one_job_despite_clock_skew(
     airflow: LocalAirflow,
-    careless: Simulator,
+    no_idempotency: Simulator,
     connection_id: str,
     note: Notes,
     monkeypatch: pytest.MonkeyPatch,
     way: str,
 ) -> None:
     dates_are_ahead(monkeypatch, 30)
-    careless.fail("reset", route="trigger_sync", when="after")
+    no_idempotency.fail("reset", route="trigger_sync", when="after")
     run = TaskRun.start(airflow, f"retried_sync_{way}", connection_id=connection_id)
     run.wait_for("success")
     tell(run, note)
 
-    (job,) = jobs_of(careless, connection_id)
+    (job,) = jobs_of(no_idempotency, connection_id)
     assert run.xcom()["job_id"] == job.id
-    assert count_starts(careless, connection_id) == 1
+    assert count_starts(no_idempotency, connection_id) == 1
 
 
-def test_a_backfill_whose_answer_is_lost_is_found_behind_hundreds_of_earlier_ones(
+def test_a_lost_backfill_is_found_among_hundreds(
     airflow: LocalAirflow,
-    careless: Simulator,
+    no_idempotency: Simulator,
     connection_id: str,
     note: Notes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     list_the_oldest_backfills_first(monkeypatch)
-    start_earlier_backfills(careless, connection_id, 600)
-    careless.fail("reset", route="trigger_backfill", when="after")
+    start_earlier_backfills(no_idempotency, connection_id, 600)
+    no_idempotency.fail("reset", route="trigger_backfill", when="after")
     run = TaskRun.start(airflow, "retried_backfill_on_a_worker", connection_id=connection_id).task("replay")
     run.wait_for("success")
     tell(run, note)
 
-    assert len(backfills_of(careless, connection_id)) == 601
-    assert run.xcom()["backfill_id"] == run.backfill(careless).id
-    assert count_starts(careless, connection_id) == 1
+    assert len(backfills_of(no_idempotency, connection_id)) == 601
+    assert run.xcom()["backfill_id"] == run.backfill(no_idempotency).id
+    assert count_starts(no_idempotency, connection_id) == 1
 
 
-def test_a_sync_that_loses_its_triggerer_and_then_its_process_takes_its_job_over(
+def test_a_retry_reconnects_after_its_triggerer_and_process_died(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     simulator.plan(connection_id, running_seconds=10)
     run = TaskRun.start(airflow, "retried_sync_deferred", connection_id=connection_id)
     run.wait_for("deferred")
-    kill_with_all_its_children(airflow, "triggerer")
+    kill_process_tree(airflow, "triggerer")
     # The resumed process asks for the results of a job that is over.
     simulator.fail("hang", route="get_job_results", seconds=20)
     airflow.restart("triggerer")
     job_id = run.job(simulator).id
-    eventually(
+    wait_until(
         lambda: any(request.path.endswith(f"/{job_id}/results") for request in simulator.requests),
         "the resumed process accounts for the job",
     )
-    run.kill_with_sigkill()
+    run.send_sigkill()
     run.wait_for("success")
     tell(run, note)
 
@@ -186,25 +188,25 @@ def test_a_sync_that_loses_its_triggerer_and_then_its_process_takes_its_job_over
     assert (job.status, job.cancel_requested_at) == ("succeeded", None)
     assert count_starts(simulator, connection_id) == 1
     assert run.details()["try_number"] == 2
-    assert f"Job {job.id}, which try 1 has started, has succeeded: this try takes it over." in run.our_lines(2)
+    assert f"Job {job.id}, which try 1 has started, has succeeded: this try takes it over." in run.provider_log_lines(2)
     assert (run.xcom()["job_id"], run.xcom("job_id")) == (job.id, job.id)
-    assert has_left_no_variable(run)
+    assert has_no_variable(run)
 
 
 @pytest.mark.parametrize(
     ("way", "state"), [("on_a_worker", "running"), ("deferred", "deferred"), ("deferred", "success")]
 )
-def test_a_sync_that_is_cleared_starts_anew_once_its_old_job_is_over(
+def test_a_cleared_sync_starts_again_after_its_old_job_ended(
     way: str, state: str, airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     is_finished = state == "success"
     simulator.plan(connection_id, running_seconds=2 if is_finished else 300, cancelling_seconds=3)
     run = TaskRun.start(airflow, f"retried_sync_{way}", connection_id=connection_id)
     run.wait_for(state)
-    eventually(lambda: run.job(simulator).status == ("succeeded" if is_finished else "running"), "the job is there")
+    wait_until(lambda: run.job(simulator).status == ("succeeded" if is_finished else "running"), "the job is there")
     note(f"the record at the clear: {run.record()}")
     run.clear()
-    eventually(lambda: len(jobs_of(simulator, connection_id)) == 2, "another job is started")
+    wait_until(lambda: len(jobs_of(simulator, connection_id)) == 2, "another job is started")
     run.wait_for("success")
     tell(run, note)
 
@@ -216,10 +218,10 @@ def test_a_sync_that_is_cleared_starts_anew_once_its_old_job_is_over(
     assert old.finished_at <= new.created_at
     assert count_starts(simulator, connection_id) == 2
     assert (run.xcom()["job_id"], run.xcom("job_id")) == (new.id, new.id)
-    assert has_left_no_variable(run)
+    assert has_no_variable(run)
 
 
-def test_a_sync_that_is_cleared_after_its_retries_were_lowered_loads_again(
+def test_a_cleared_sync_with_fewer_retries_loads_again(
     way: str, airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     dag_id = f"edited_sync_{way}"
@@ -230,7 +232,7 @@ def test_a_sync_that_is_cleared_after_its_retries_were_lowered_loads_again(
     note(f"the record at the clear: {run.record()}")
     edit_retries(airflow, dag_id, 0)
     run.clear()
-    eventually(lambda: run.details()["try_number"] == 2, "there is another try")
+    wait_until(lambda: run.details()["try_number"] == 2, "there is another try")
     run.wait_for("success")
     tell(run, note)
 
@@ -238,10 +240,10 @@ def test_a_sync_that_is_cleared_after_its_retries_were_lowered_loads_again(
     old, new = jobs_of(simulator, connection_id)
     assert (old.status, new.status) == ("succeeded", "succeeded")
     assert (run.xcom()["job_id"], run.xcom("job_id")) == (new.id, new.id)
-    assert has_left_no_variable(run)
+    assert has_no_variable(run)
 
 
-def test_a_sync_waits_until_what_is_in_its_way_is_over(
+def test_on_conflict_wait_starts_after_the_conflicting_job(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     simulator.plan(connection_id, running_seconds=15)
@@ -256,13 +258,13 @@ def test_a_sync_waits_until_what_is_in_its_way_is_over(
     assert other.finished_at is not None
     assert own.created_at is not None
     assert other.finished_at <= own.created_at
-    assert f"Job {other.id} is in the way; waiting until it is over." in run.our_lines()
+    assert f"Job {other.id} is in the way; waiting until it is over." in run.provider_log_lines()
     assert run.details()["try_number"] == 1
     assert (run.xcom()["job_id"], run.xcom("job_id")) == (own.id, own.id)
-    assert has_left_no_variable(run)
+    assert has_no_variable(run)
 
 
-def test_a_sync_that_is_attached_to_what_is_in_its_way_never_cancels_it(
+def test_on_conflict_attach_never_cancels_the_job(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     simulator.plan(connection_id, running_seconds=25)
@@ -270,20 +272,22 @@ def test_a_sync_that_is_attached_to_what_is_in_its_way_never_cancels_it(
     attached = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id, on_conflict="attach")
     killed = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id, on_conflict="attach")
     for run in (attached, killed):
-        record = eventually(lambda run=run: (it := run.record()) and it["id"] and it, "the record has the job's id")
+        record = wait_until(lambda run=run: (it := run.record()) and it["id"] and it, "the record has the job's id")
         assert (record["id"], record["is_own"]) == (other.id, False)
     killed.mark_failed()
-    attached.kill_with_sigkill()
+    attached.send_sigkill()
     attached.wait_for("success")
     tell(attached, note)
     tell(killed, note)
 
     (job,) = jobs_of(simulator, connection_id)
     assert (job.id, job.status, job.cancel_requested_at) == (other.id, "succeeded", None)
-    assert any(line.startswith(f"Job {job.id}, which try 1 has attached to, ") for line in attached.our_lines(2))
+    assert any(
+        line.startswith(f"Job {job.id}, which try 1 has attached to, ") for line in attached.provider_log_lines(2)
+    )
     assert (attached.xcom()["job_id"], attached.xcom("job_id")) == (job.id, job.id)
     assert killed.state == "failed"
-    assert has_left_no_variable(attached)
+    assert has_no_variable(attached)
 
 
 def start_behind_another(
@@ -293,15 +297,15 @@ def start_behind_another(
     simulator.plan(connection_id, running_seconds=seconds)
     simulator.fail("hang", route="trigger_sync", seconds=3)
     run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id, on_conflict=on_conflict)
-    eventually(lambda: count_starts(simulator, connection_id), "the start is sent")
+    wait_until(lambda: count_starts(simulator, connection_id), "the start is sent")
     return run, simulator.workspace.start_sync(connection_id)
 
 
-def test_a_sync_that_was_refused_does_not_take_over_what_is_in_its_way(
+def test_a_rejected_start_does_not_adopt_the_conflicting_job(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     run, other = start_behind_another(airflow, simulator, connection_id, on_conflict="fail", seconds=60)
-    eventually(lambda: run.is_over, f"{run} ends")
+    wait_until(lambda: run.is_over, f"{run} ends")
     tell(run, note)
 
     assert (run.state, run.details()["try_number"]) == ("failed", 2)
@@ -310,13 +314,13 @@ def test_a_sync_that_was_refused_does_not_take_over_what_is_in_its_way(
     assert (job.id, job.status, job.cancel_requested_at) == (other.id, "running", None)
 
 
-def test_a_sync_whose_process_is_killed_while_another_is_in_its_way_still_starts_its_own(
+def test_a_retry_starts_its_own_job_after_a_kill_during_a_conflict(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     run, other = start_behind_another(airflow, simulator, connection_id, on_conflict="wait", seconds=15)
-    eventually(lambda: looks_at(simulator, other.id), "it waits for the job in its way")
-    run.kill_with_sigkill()
-    eventually(lambda: run.is_over, f"{run} ends")
+    wait_until(lambda: count_polls(simulator, other.id), "it waits for the job in its way")
+    run.send_sigkill()
+    wait_until(lambda: run.is_over, f"{run} ends")
     tell(run, note)
 
     assert run.state == "success"
@@ -324,4 +328,4 @@ def test_a_sync_whose_process_is_killed_while_another_is_in_its_way_still_starts
     assert first.id == other.id
     assert [(job.status, job.cancel_requested_at) for job in (first, own)] == [("succeeded", None)] * 2
     assert (run.xcom()["job_id"], run.xcom("job_id")) == (own.id, own.id)
-    assert has_left_no_variable(run)
+    assert has_no_variable(run)

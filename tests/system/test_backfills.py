@@ -10,9 +10,9 @@ from dev.local_airflow import LocalAirflow
 from planasonix_provider import windows
 from planasonix_provider.api.models import Backfill, BackfillBody
 from planasonix_provider.simulator import Simulator
-from tests.system.components import end_politely, kill_with_all_its_children
+from tests.system.components import kill_process_tree, terminate
 from tests.system.conftest import Notes
-from tests.system.runs import AIRFLOW, LOOKS_OF_THE_TASK, TaskRun, eventually, looks_at
+from tests.system.runs import AIRFLOW, POLLS_BY_TASK, TaskRun, count_polls, wait_until
 
 
 def backfills_of(simulator: Simulator, connection_id: str) -> list[Backfill]:
@@ -26,10 +26,10 @@ def is_asked_to_cancel(simulator: Simulator, backfill: Backfill) -> bool:
 # An Airflow takes half a minute to give the waits of a killed triggerer to another one.
 @pytest.mark.parametrize(
     ("stops", "seconds"),
-    [([kill_with_all_its_children] * 2, 60), ([end_politely], 30)],
+    [([kill_process_tree] * 2, 60), ([terminate], 30)],
     ids=["killed twice", "ended politely"],
 )
-def test_a_triggerer_that_ends_while_a_backfill_goes_on_loses_nothing(
+def test_a_backfill_survives_a_restart_of_the_triggerer(
     stops: Sequence[Callable[[LocalAirflow, str], None]],
     seconds: float,
     airflow: LocalAirflow,
@@ -41,17 +41,17 @@ def test_a_triggerer_that_ends_while_a_backfill_goes_on_loses_nothing(
     run = TaskRun.start(airflow, "backfill_deferred", connection_id=connection_id).task("replay")
     run.wait_for("deferred")
     backfill_id = run.backfill(simulator).id
-    looks = LOOKS_OF_THE_TASK
+    looks = POLLS_BY_TASK
     for stop in stops:
-        eventually(lambda: looks_at(simulator, backfill_id) > looks, "the triggerer looks at the backfill")  # noqa: B023
+        wait_until(lambda: count_polls(simulator, backfill_id) > looks, "the triggerer looks at the backfill")  # noqa: B023
         began = time.monotonic()
         stop(airflow, "triggerer")
-        looks = looks_at(simulator, backfill_id)
+        looks = count_polls(simulator, backfill_id)
         backfill = simulator.backfill(backfill_id)
         assert backfill.status in ("queued", "running")
         note(f"the triggerer ended in {time.monotonic() - began:.1f} s, {backfill.progress_percent:.0f} % were done")
         airflow.restart("triggerer")
-        eventually(lambda: looks_at(simulator, backfill_id) > looks, "the new triggerer looks at the backfill")  # noqa: B023
+        wait_until(lambda: count_polls(simulator, backfill_id) > looks, "the new triggerer looks at the backfill")  # noqa: B023
         note(f"first look of the new one {time.monotonic() - began:.1f} s later")
     run.wait_for("success")
 
@@ -80,9 +80,9 @@ def test_one_of_twelve_months_fails_and_is_cleared(
     def is_over() -> bool:
         nonlocal most
         most = max(most, sum(not backfill.is_over for backfill in backfills_of(simulator, connection_id)))
-        return run.state_of_the_dag_run in ("success", "failed")
+        return run.dag_run_state in ("success", "failed")
 
-    eventually(is_over, "the DAG run is over")
+    wait_until(is_over, "the DAG run is over")
     note(f"twelve months over after {time.monotonic() - began:.1f} s, at most {most} of them at a time")
     states = [month.state for month in months]
     assert sorted(states) == ["failed", *["success"] * 11]
@@ -104,8 +104,8 @@ def test_one_of_twelve_months_fails_and_is_cleared(
         if "failed" in line:
             note(line)
     began = time.monotonic()
-    failed.clear_what_failed()
-    eventually(lambda: run.state_of_the_dag_run == "success", "the DAG run succeeds")
+    failed.clear_failed()
+    wait_until(lambda: run.dag_run_state == "success", "the DAG run succeeds")
     note(f"success {time.monotonic() - began:.1f} s after the clear")
 
     everything = backfills_of(simulator, connection_id)
@@ -131,10 +131,10 @@ def test_the_log_of_a_backfill(airflow: LocalAirflow, simulator: Simulator, note
         runs[name] = TaskRun.start(airflow, "backfill_deferred", connection_id=f"conn_{name}").task("replay")
     for name, run in runs.items():
         run.wait_for("success" if name == "completed" else "failed")
-        for line in run.our_lines():
+        for line in run.provider_log_lines():
             note(f"{name}: {line}")
         backfill = run.backfill(simulator)
-        started, *states = run.our_lines()
+        started, *states = run.provider_log_lines()
         assert started.startswith(f"Started backfill {backfill.id} on connection conn_{name}")
         assert any("jobs so far done" in line for line in states)
         assert any(line.startswith(f"Backfill {backfill.id} {name}, ") for line in states)
@@ -153,7 +153,7 @@ def test_a_backfill_is_cancelled_by_a_task(
     simulator.plan_backfill(connection_id, jobs=12, job_seconds=300, jobs_after_cancel=2, cancelling_seconds=4)
     window = {"start_at": datetime(2024, 1, 1, tzinfo=UTC), "end_at": datetime(2024, 4, 1, tzinfo=UTC)}
     backfill_id = simulator.workspace.start_backfill(connection_id, BackfillBody(**window)).id
-    eventually(lambda: simulator.backfill(backfill_id).status == "running", "the backfill runs")
+    wait_until(lambda: simulator.backfill(backfill_id).status == "running", "the backfill runs")
     run = TaskRun.start(airflow, "cancel", backfill_id=backfill_id).task("stop")
     run.wait_for("success")
     backfill = simulator.backfill(backfill_id)
@@ -161,5 +161,5 @@ def test_a_backfill_is_cancelled_by_a_task(
     jobs = [simulator.job(job_id) for job_id in backfill.job_ids or ()]
     assert [job.status for job in jobs] == ["cancelled"] * 6
     assert (run.xcom()["backfill_id"], run.xcom()["status"]) == (backfill_id, "cancelled")
-    for line in run.our_lines():
+    for line in run.provider_log_lines():
         note(line)

@@ -23,26 +23,24 @@ def tried(airflow: LocalAirflow, note: Notes, **fields: Any) -> tuple[bool, str]
     return answer["status"], answer["message"]
 
 
-def test_a_good_connection_is_told_so(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
+def test_a_valid_connection(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
     works, message = tried(airflow, note, host=simulator.url)
     assert works
     assert message == f"Connected to {simulator.url}. The API key may read jobs."
 
 
-def test_an_address_of_the_routes_own_prefix_is_the_same(
-    airflow: LocalAirflow, simulator: Simulator, note: Notes
-) -> None:
+def test_a_host_with_the_prefix_of_the_routes(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
     assert tried(airflow, note, host=f"{simulator.url}/api/v1")[0]
 
 
-def test_a_host_that_does_not_exist(airflow: LocalAirflow, note: Notes) -> None:
+def test_an_unknown_host(airflow: LocalAirflow, note: Notes) -> None:
     works, message = tried(airflow, note, host="https://api.planasonix.invalid")
     assert not works
     assert "no such host at https://api.planasonix.invalid" in message
     assert "Check the host" in message
 
 
-def test_a_port_where_nobody_listens(airflow: LocalAirflow, note: Notes) -> None:
+def test_a_port_without_a_server(airflow: LocalAirflow, note: Notes) -> None:
     port = free_port()
     works, message = tried(airflow, note, host=f"http://127.0.0.1:{port}")
     assert not works
@@ -50,7 +48,7 @@ def test_a_port_where_nobody_listens(airflow: LocalAirflow, note: Notes) -> None
     assert "Check the host and port" in message
 
 
-def test_a_certificate_that_nobody_trusts(airflow: LocalAirflow, note: Notes, tmp_path: Path) -> None:
+def test_an_untrusted_certificate(airflow: LocalAirflow, note: Notes, tmp_path: Path) -> None:
     context, certificate = tls_context(tmp_path)
     with Peer(context).does(answer(200, {"data": [], "meta": {"page": {"cursor": None}}})) as server:
         works, message = tried(airflow, note, host=server.url)
@@ -60,14 +58,14 @@ def test_a_certificate_that_nobody_trusts(airflow: LocalAirflow, note: Notes, tm
         assert tried(airflow, note, host=server.url, extra=f'{{"verify": "{certificate}"}}')[0]
 
 
-def test_https_where_plain_http_is_served(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
+def test_https_on_a_port_with_plain_http(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
     works, message = tried(airflow, note, host=simulator.url.replace("http:", "https:"))
     assert not works
     assert "Check the host of the Airflow connection, its scheme and its port." in message
 
 
 @pytest.mark.parametrize("status", [200, 502])
-def test_a_page_of_a_proxy(status: int, airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
+def test_a_proxy_page(status: int, airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
     simulator.fail("html", status=status)
     works, message = tried(airflow, note, host=simulator.url)
     assert not works
@@ -75,7 +73,7 @@ def test_a_page_of_a_proxy(status: int, airflow: LocalAirflow, simulator: Simula
     assert "proxy" in message
 
 
-def test_a_key_that_is_wrong(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
+def test_an_invalid_key(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
     works, message = tried(airflow, note, host=simulator.url, password="plnx_test_mistyped")
     assert not works
     assert "401" in message
@@ -83,7 +81,7 @@ def test_a_key_that_is_wrong(airflow: LocalAirflow, simulator: Simulator, note: 
     assert "plnx_test_mistyped" not in message
 
 
-def test_a_key_that_may_not_read_jobs(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
+def test_a_key_without_the_scope_to_read_jobs(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
     key = simulator.workspace.keys.add("plnx_test_may_only_write", scopes=["jobs:write"]).value
     works, message = tried(airflow, note, host=simulator.url, password=key)
     assert not works
@@ -92,7 +90,7 @@ def test_a_key_that_may_not_read_jobs(airflow: LocalAirflow, simulator: Simulato
     assert key not in message
 
 
-def test_a_path_that_leads_astray(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
+def test_a_path_without_the_api(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
     works, message = tried(airflow, note, host=f"{simulator.url}/gateway")
     assert not works
     assert f"{simulator.url}/gateway answers, but has no Orchestration API at /api/v1" in message
@@ -104,7 +102,7 @@ def test_no_key(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> Non
     assert "has no API key" in message
 
 
-def test_the_answers_about_a_connection_mask_its_key(airflow: LocalAirflow) -> None:
+def test_the_rest_api_masks_the_key(airflow: LocalAirflow) -> None:
     one = airflow.api("GET", "connections/planasonix_default")
     (listed,) = airflow.api("GET", "connections?connection_id_pattern=planasonix_default")["connections"]
     assert one["password"] == listed["password"] == "***"

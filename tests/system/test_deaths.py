@@ -17,9 +17,9 @@ from dev.local_airflow import LocalAirflow, add_connection
 from planasonix_provider.clock import utcnow
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
-from tests.system.components import another, freeze, kill_with_all_its_children, thaw
+from tests.system.components import another, freeze, kill_process_tree, resume
 from tests.system.conftest import Notes
-from tests.system.runs import AIRFLOW, ONE_SLOT, RUN_TIMEOUT, TIME_LIMITS, WAYS, TaskRun, eventually
+from tests.system.runs import AIRFLOW, ONE_SLOT, RUN_TIMEOUT, TIME_LIMITS, WAYS, TaskRun, wait_until
 
 #: For how many seconds Airflow waits for a sign of life here; by itself it waits for 300 from a task on a worker, and
 #: for 30 from a triggerer.
@@ -72,7 +72,7 @@ def impatient_airflow(airflow: LocalAirflow) -> Iterator[LocalAirflow]:
 def wait_for_cancel(simulator: Simulator, job_id: str, since: datetime) -> float:
     """Wait until a job is asked to cancel, soon after a moment, and tell how many seconds after it that was."""
     left = SOON - (utcnow() - since).total_seconds()
-    asked = eventually(lambda: simulator.job(job_id).cancel_requested_at, f"{job_id} is asked to cancel", left)
+    asked = wait_until(lambda: simulator.job(job_id).cancel_requested_at, f"{job_id} is asked to cancel", left)
     return (asked - since).total_seconds()
 
 
@@ -81,14 +81,14 @@ def jobs_of(simulator: Simulator, connection_id: str) -> list[str]:
     return [job.id for job in reversed(simulator.jobs()) if job.connection_id == connection_id]
 
 
-def wait_until_it_waits(run: TaskRun, simulator: Simulator) -> str:
+def wait_until_waiting(run: TaskRun, simulator: Simulator) -> str:
     """Wait until a task waits for its job, on a worker or in a triggerer, and give the job."""
     job_id = run.job(simulator).id
     if run.dag_id.endswith("deferred"):
         run.wait_for("deferred")
-        eventually(lambda: run.is_in_a_triggerer, "a triggerer runs its trigger")
+        wait_until(lambda: run.has_started_trigger, "a triggerer runs its trigger")
     else:
-        eventually(lambda: simulator.job(job_id).status == "running", "the job runs")
+        wait_until(lambda: simulator.job(job_id).status == "running", "the job runs")
     return job_id
 
 
@@ -109,12 +109,12 @@ def starts_after_the_end(simulator: Simulator, old_id: str, new_id: str) -> None
 
 GIVING_UP: dict[str, tuple[Callable[[TaskRun], None], str]] = {
     "marked succeeded": (TaskRun.mark_succeeded, "success"),
-    "DAG run marked failed": (TaskRun.mark_the_dag_run_failed, "failed"),
+    "DAG run marked failed": (TaskRun.mark_dag_run_failed, "failed"),
     "cleared": (TaskRun.clear, "success"),
 }
 
 
-def test_a_task_that_is_given_up_cancels_its_job_wherever_it_waits(
+def test_a_task_that_ends_early_cancels_its_job(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     late = "DAG run out of time"
@@ -127,7 +127,7 @@ def test_a_task_that_is_given_up_cancels_its_job_wherever_it_waits(
             dag_id = f"sync_in_a_short_run_{way}" if how == late else f"sync_{way}"
             runs[way, how] = TaskRun.start(airflow, dag_id, connection_id=connection)
     for which, run in runs.items():
-        jobs[which] = wait_until_it_waits(run, simulator)
+        jobs[which] = wait_until_waiting(run, simulator)
     for (way, how), run in runs.items():
         assert not simulator.job(jobs[way, how]).cancel_requested_at
         if how == late:
@@ -144,7 +144,7 @@ def test_a_task_that_is_given_up_cancels_its_job_wherever_it_waits(
         run.wait_for("skipped" if how == late else GIVING_UP[how][1])
         job_ids = jobs_of(simulator, simulator.job(jobs[way, how]).connection_id)
         assert job_ids[0] == jobs[way, how]
-        eventually(lambda job_id=job_ids[0]: simulator.job(job_id).status == "cancelled", "the job's end")
+        wait_until(lambda job_id=job_ids[0]: simulator.job(job_id).status == "cancelled", "the job's end")
         assert len(job_ids) == 1 + (how == "cleared")
         if how == "cleared":
             starts_after_the_end(simulator, *job_ids)
@@ -152,7 +152,7 @@ def test_a_task_that_is_given_up_cancels_its_job_wherever_it_waits(
             assert f"The task was killed. Job {job_ids[0]} was asked to cancel" in run.log()
 
 
-def test_a_task_that_is_given_up_before_the_answer_to_its_start_cancels_its_job(
+def test_a_task_that_ends_before_the_start_response_cancels_its_job(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     simulator.plan(connection_id, running_seconds=300)
@@ -162,12 +162,12 @@ def test_a_task_that_is_given_up_before_the_answer_to_its_start_cancels_its_job(
     given_up_at = utcnow()
     run.mark_failed()
     note(f"asked to cancel {wait_for_cancel(simulator, job_id, given_up_at):.1f} s later")
-    eventually(lambda: simulator.job(job_id).status == "cancelled", "the job's end")
+    wait_until(lambda: simulator.job(job_id).status == "cancelled", "the job's end")
     assert run.state == "failed"
     assert jobs_of(simulator, connection_id) == [job_id]
 
 
-def test_what_is_marked_failed_the_moment_it_defers_is_cancelled_at_the_latest_before_the_next_start(
+def test_a_task_marked_failed_as_it_defers_is_cancelled_before_the_next_start(
     airflow: LocalAirflow, note: Notes
 ) -> None:
     with many_connections(airflow, "ten", 10, clock := Clock()) as simulator:
@@ -180,17 +180,17 @@ def test_what_is_marked_failed_the_moment_it_defers_is_cancelled_at_the_latest_b
             for index in set(run.indices("deferred")) - set(marked):
                 tasks[index].mark_failed()
                 marked[index] = tasks[index].job(simulator).id
-        eventually(lambda: run.state_of_the_dag_run == "failed", "the run ends")
+        wait_until(lambda: run.dag_run_state == "failed", "the run ends")
         # By then, each trigger that began to run has cancelled its job.
         quiet_since = utcnow()
-        eventually(lambda: (utcnow() - quiet_since).total_seconds() > 10, "Airflow has told whom it tells")
+        wait_until(lambda: (utcnow() - quiet_since).total_seconds() > 10, "Airflow has told whom it tells")
         left = [index for index, job_id in marked.items() if not simulator.job(job_id).cancel_requested_at]
         note(f"{10 - len(left)} of 10 jobs were cancelled; left are those of the tasks {left}")
         run.clear()
-        eventually(lambda: len(simulator.jobs()) == 20, "all are started anew")
-        eventually(lambda: run.count("deferred") == 10, "all wait again")
+        wait_until(lambda: len(simulator.jobs()) == 20, "all are started anew")
+        wait_until(lambda: run.count("deferred") == 10, "all wait again")
         clock.ahead += timedelta(hours=1)
-        eventually(lambda: run.state_of_the_dag_run == "success", "the run ends")
+        wait_until(lambda: run.dag_run_state == "success", "the run ends")
         for index, old_id in marked.items():
             job_ids = jobs_of(simulator, f"conn_ten_{index + 1:02}")
             assert job_ids[0] == old_id
@@ -200,7 +200,7 @@ def test_what_is_marked_failed_the_moment_it_defers_is_cancelled_at_the_latest_b
 # --- Out of time ---
 
 
-def test_tasks_that_are_out_of_time_cancel_their_jobs_at_once_even_if_no_worker_is_free(
+def test_tasks_at_their_deadline_cancel_without_a_free_worker(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     airflow.api("POST", "pools", {"name": ONE_SLOT, "slots": 1, "include_deferred": False})
@@ -213,7 +213,7 @@ def test_tasks_that_are_out_of_time_cancel_their_jobs_at_once_even_if_no_worker_
         run = TaskRun.start(airflow, f"hurried_syncs_{way}", connection_id=f"{connection_id}_{way}")
         runs |= {(way, limit): run.task(limit) for limit in limits}
     for (way, limit), task in runs.items():
-        job_id = jobs[way, limit] = wait_until_it_waits(task, simulator)
+        job_id = jobs[way, limit] = wait_until_waiting(task, simulator)
         given = TIME_LIMITS[way]
         created_at = simulator.job(job_id).created_at
         assert created_at is not None
@@ -231,7 +231,7 @@ def test_tasks_that_are_out_of_time_cancel_their_jobs_at_once_even_if_no_worker_
         note(f"{' '.join(which)}: asked to cancel {lag:.1f} s after the deadline")
         assert -1 < lag < AT_ONCE
     for limit in limits:
-        eventually(
+        wait_until(
             lambda limit=limit: runs["deferred", limit].state in ("scheduled", "queued"), "it waits for a worker"
         )
     assert blocker.state == "running"
@@ -266,9 +266,9 @@ class Twenty:
         self.run = run
         self.tasks = run.mapped(20)
 
-    def wait_until_they_wait(self) -> None:
-        eventually(lambda: self.run.count("deferred") == 20, "all wait")
-        eventually(lambda: all(task.is_in_a_triggerer for task in self.tasks), "a triggerer runs all triggers")
+    def wait_until_all_wait(self) -> None:
+        wait_until(lambda: self.run.count("deferred") == 20, "all wait")
+        wait_until(lambda: all(task.has_started_trigger for task in self.tasks), "a triggerer runs all triggers")
 
     def wait_until_one_has_them(self, is_right: Callable[[int], bool]) -> int:
         """Wait until one triggerer, the right one, has all of them and looks at their jobs; give its number."""
@@ -277,20 +277,20 @@ class Twenty:
             (has_them, *others) = {task.triggerer() for task in self.tasks}
             return has_them if has_them and not others and is_right(has_them) else None
 
-        triggerer = eventually(who_has_them, "a triggerer has them all")
+        triggerer = wait_until(who_has_them, "a triggerer has them all")
         asked = len(self.planasonix.requests)
-        eventually(lambda: "list_jobs" in {request.route for request in self.planasonix.requests[asked:]}, "it looks")
+        wait_until(lambda: "list_jobs" in {request.route for request in self.planasonix.requests[asked:]}, "it looks")
         assert triggerer
         return triggerer
 
-    def assert_that_nothing_was_cancelled(self) -> None:
+    def assert_nothing_was_cancelled(self) -> None:
         assert not [job for job in self.planasonix.jobs() if job.cancel_requested_at]
         assert self.run.count("deferred") == 20
 
     @property
     def left_alone(self) -> int:
         """How many triggers were ended, and have found that their tasks wait still."""
-        return sum(any(line.endswith("is not cancelled.") for line in task.our_lines()) for task in self.tasks)
+        return sum(any(line.endswith("is not cancelled.") for line in task.provider_log_lines()) for task in self.tasks)
 
 
 def newest_triggerer(airflow: LocalAirflow) -> int:
@@ -298,47 +298,47 @@ def newest_triggerer(airflow: LocalAirflow) -> int:
     return max((job["id"] for job in jobs), default=0)
 
 
-def test_twenty_waits_outlive_whatever_becomes_of_their_triggerers(
+def test_twenty_waits_survive_kills_and_freezes_of_their_triggerers(
     impatient_airflow: LocalAirflow, twenty: Twenty, note: Notes
 ) -> None:
     airflow = impatient_airflow
-    twenty.wait_until_they_wait()
+    twenty.wait_until_all_wait()
     ended = twenty.wait_until_one_has_them(bool)
     triggerer = psutil.Process(airflow.processes["triggerer"].pid)
     children = triggerer.children(recursive=True)
     began = time.monotonic()
     os.killpg(triggerer.pid, signal.SIGTERM)
-    eventually(lambda: not any(map(is_alive, children)), "the process of the triggers ends")
+    wait_until(lambda: not any(map(is_alive, children)), "the process of the triggers ends")
     seconds = time.monotonic() - began
     note(f"by SIGTERM, the process of the triggers ended in {seconds:.1f} s")
     assert seconds < 5
-    eventually(lambda: not is_alive(triggerer), "the triggerer ends")
+    wait_until(lambda: not is_alive(triggerer), "the triggerer ends")
     # Airflow is told at once that the process of the triggers has ended, or notices after ten seconds.
     note(f"by SIGTERM, the triggerer ended in {time.monotonic() - began:.1f} s")
     assert time.monotonic() - began < 20
     airflow.restart("triggerer")
     first = twenty.wait_until_one_has_them(lambda number: number != ended)
     note(f"the next one had them all {time.monotonic() - began:.1f} s later")
-    twenty.assert_that_nothing_was_cancelled()
+    twenty.assert_nothing_was_cancelled()
 
     with another(airflow, "triggerer") as other:
-        second = eventually(lambda: (number := newest_triggerer(airflow)) > first and number, "another triggerer")
+        second = wait_until(lambda: (number := newest_triggerer(airflow)) > first and number, "another triggerer")
         began = time.monotonic()
         freeze(airflow, "triggerer")
         twenty.wait_until_one_has_them(lambda number: number == second)
         note(f"frozen: another triggerer had them all {time.monotonic() - began:.1f} s later")
-        thaw(airflow, "triggerer")
+        resume(airflow, "triggerer")
         if AIRFLOW >= (3, 3):
             # Before, the log of a trigger is closed by then.
-            eventually(lambda: twenty.left_alone == 20, "the first one lets go of them all")
+            wait_until(lambda: twenty.left_alone == 20, "the first one lets go of them all")
         twenty.wait_until_one_has_them(lambda number: number == second)
-        twenty.assert_that_nothing_was_cancelled()
+        twenty.assert_nothing_was_cancelled()
 
         began = time.monotonic()
-        kill_with_all_its_children(airflow, other)
+        kill_process_tree(airflow, other)
         twenty.wait_until_one_has_them(lambda number: number == first)
         note(f"killed: the one that was frozen had them all {time.monotonic() - began:.1f} s later")
-        twenty.assert_that_nothing_was_cancelled()
+        twenty.assert_nothing_was_cancelled()
 
     killed = twenty.tasks[7]
     given_up_at = utcnow()
@@ -346,7 +346,7 @@ def test_twenty_waits_outlive_whatever_becomes_of_their_triggerers(
     lag = wait_for_cancel(twenty.planasonix, killed.job(twenty.planasonix).id, given_up_at)
     note(f"marked failed after all that: asked to cancel {lag:.1f} s later")
     twenty.clock.ahead += timedelta(hours=1)
-    eventually(lambda: twenty.run.state_of_the_dag_run == "failed", "the run ends")
+    wait_until(lambda: twenty.run.dag_run_state == "failed", "the run ends")
     assert (twenty.run.count("success"), twenty.run.count("failed")) == (19, 1)
     assert len(twenty.planasonix.jobs()) == 20
     for task in set(twenty.tasks) - {killed}:
@@ -365,7 +365,7 @@ def processes_of(run: TaskRun) -> list[psutil.Process]:
     return [process.parent(), process]
 
 
-def test_a_task_whose_worker_gives_no_sign_of_life_keeps_its_job(
+def test_a_task_without_heartbeats_keeps_its_job(
     impatient_airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     airflow = impatient_airflow
@@ -376,8 +376,8 @@ def test_a_task_whose_worker_gives_no_sign_of_life_keeps_its_job(
         simulator.plan(connection, running_seconds=300)
         runs[death] = TaskRun.start(airflow, "sync_tried_again", connection_id=connection)
     for death, run in runs.items():
-        jobs[death] = wait_until_it_waits(run, simulator)
-        eventually(lambda run=run: (run.record() or {}).get("id"), "the record has the job's id")
+        jobs[death] = wait_until_waiting(run, simulator)
+        wait_until(lambda run=run: (run.record() or {}).get("id"), "the record has the job's id")
     began = time.monotonic()
     processes = {death: processes_of(run) for death, run in runs.items()}
     for death in ("killed", "frozen", "frozen and marked failed"):
@@ -387,18 +387,18 @@ def test_a_task_whose_worker_gives_no_sign_of_life_keeps_its_job(
     for death in ("killed", "frozen"):
         wanted = f"Job {jobs[death]}, which try 1 has started, still runs: this try goes on with it."
         run = runs[death]
-        eventually(lambda run=run: run.details()["try_number"] == 2, "the next try begins")
-        eventually(lambda run=run, wanted=wanted: wanted in run.our_lines(2), "it goes on with the job")
+        wait_until(lambda run=run: run.details()["try_number"] == 2, "the next try begins")
+        wait_until(lambda run=run, wanted=wanted: wanted in run.provider_log_lines(2), "it goes on with the job")
         note(f"{death}: the next try went on with the job {time.monotonic() - began:.1f} s later")
-    eventually(lambda: time.monotonic() - began > SIGN_OF_LIFE + 5, "it stands still for long enough")
+    wait_until(lambda: time.monotonic() - began > SIGN_OF_LIFE + 5, "it stands still for long enough")
     thawed_at = utcnow()
     for death in ("frozen", "frozen and marked failed"):
         for process in processes[death]:
             process.resume()
     for death in ("frozen", "frozen and marked failed"):
-        eventually(lambda death=death: not is_alive(processes[death][1]), "the process that was thawed ends", SOON)
+        wait_until(lambda death=death: not is_alive(processes[death][1]), "the process that was thawed ends", SOON)
         note(f"{death}: the process ended {(utcnow() - thawed_at).total_seconds():.1f} s after it was thawed")
-        note(f"{death}, at the end of try 1: {runs[death].our_lines()[-1]}")
+        note(f"{death}, at the end of try 1: {runs[death].provider_log_lines()[-1]}")
     lag = wait_for_cancel(simulator, jobs["frozen and marked failed"], thawed_at)
     note(f"frozen and marked failed: asked to cancel {lag:.1f} s after it was thawed")
     for death in ("killed", "frozen"):
@@ -414,28 +414,28 @@ def test_a_task_whose_worker_gives_no_sign_of_life_keeps_its_job(
 # --- The API server ---
 
 
-def test_a_task_that_airflow_kills_because_its_api_server_is_away_leaves_its_job_to_the_retry(
+def test_a_retry_reconnects_after_an_outage_of_the_api_server(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     simulator.plan(connection_id, running_seconds=240)
     run = TaskRun.start(airflow, "sync_tried_again_later", connection_id=connection_id)
-    job_id = wait_until_it_waits(run, simulator)
-    eventually(lambda: (run.record() or {}).get("id"), "the record has the job's id")
+    job_id = wait_until_waiting(run, simulator)
+    wait_until(lambda: (run.record() or {}).get("id"), "the record has the job's id")
     task = processes_of(run)[1]
     began = time.monotonic()
-    kill_with_all_its_children(airflow, "api-server")
-    eventually(lambda: not is_alive(task), "Airflow kills the task")
+    kill_process_tree(airflow, "api-server")
+    wait_until(lambda: not is_alive(task), "Airflow kills the task")
     note(f"the task's process ended {time.monotonic() - began:.1f} s after the API server")
     assert not simulator.job(job_id).cancel_requested_at
     airflow.restart("api-server")
-    eventually(lambda: is_served(airflow), "the API server answers")
-    eventually(lambda: run.details()["try_number"] == 2, "the next try begins", patience=600)
+    wait_until(lambda: is_served(airflow), "the API server answers")
+    wait_until(lambda: run.details()["try_number"] == 2, "the next try begins", patience=600)
     note(f"the next try began {time.monotonic() - began:.1f} s after the API server went away")
     run.wait_for("success")
-    assert f"Job {job_id}, which try 1 has started," in "\n".join(run.our_lines(2))
+    assert f"Job {job_id}, which try 1 has started," in "\n".join(run.provider_log_lines(2))
     assert jobs_of(simulator, connection_id) == [job_id]
     assert not simulator.job(job_id).cancel_requested_at
-    told = [line for line in run.our_lines() if "does not answer" in line]
+    told = [line for line in run.provider_log_lines() if "does not answer" in line]
     note(f"at the end of try 1: {told}")
     assert f"Job {job_id} is left to the retry" in told[0]
 

@@ -15,9 +15,9 @@ from dev.local_airflow import LocalAirflow, add_connection
 from planasonix_provider.api.models import SyncBody
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
-from tests.system.components import kill_with_all_its_children
+from tests.system.components import kill_process_tree
 from tests.system.conftest import Notes
-from tests.system.runs import TaskRun, eventually
+from tests.system.runs import TaskRun, wait_until
 
 #: How many jobs end while the triggerer is killed twice.
 MANY = 1_000
@@ -37,10 +37,10 @@ def watched(airflow: LocalAirflow) -> Iterator[Simulator]:
         yield simulator
 
 
-def wait_until_it_is_watched(simulator: Simulator) -> None:
+def wait_until_watched(simulator: Simulator) -> None:
     """Two more looks show that all who watch have begun."""
     before = looks(simulator)
-    eventually(lambda: looks(simulator) >= before + 2, "it is looked at", PATIENCE)
+    wait_until(lambda: looks(simulator) >= before + 2, "it is looked at", PATIENCE)
 
 
 def looks(simulator: Simulator) -> int:
@@ -70,15 +70,13 @@ def runs(airflow: LocalAirflow, dag_id: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.timeout(900)
-def test_a_job_that_somebody_else_has_started_starts_the_dag_once(
-    airflow: LocalAirflow, watched: Simulator, note: Notes
-) -> None:
-    wait_until_it_is_watched(watched)
+def test_a_job_of_another_system_starts_the_dag_once(airflow: LocalAirflow, watched: Simulator, note: Notes) -> None:
+    wait_until_watched(watched)
     job = watched.workspace.start_sync("conn_events_react", SyncBody(pipeline_id="pl_1", metadata={"by": "a person"}))
     ended = time.monotonic() + 2.2
-    eventually(lambda: runs(airflow, "events_react"), "the DAG starts")
+    wait_until(lambda: runs(airflow, "events_react"), "the DAG starts")
     note(f"the DAG run was there {time.monotonic() - ended:.1f} s after the job's end, at an interval of 3 s")
-    wait_until_it_is_watched(watched)
+    wait_until_watched(watched)
     (payload,) = heard(airflow, "events_react")
     (run,) = runs(airflow, "events_react")
     assert run["run_type"] == "asset_triggered"
@@ -104,15 +102,13 @@ def test_a_job_that_somebody_else_has_started_starts_the_dag_once(
 
 
 @pytest.mark.timeout(900)
-def test_a_dag_that_syncs_what_it_watches_starts_once_a_job_of_others(
-    airflow: LocalAirflow, watched: Simulator
-) -> None:
-    wait_until_it_is_watched(watched)
+def test_a_dag_that_watches_its_own_connection_ignores_its_own_jobs(airflow: LocalAirflow, watched: Simulator) -> None:
+    wait_until_watched(watched)
     theirs = watched.workspace.start_sync("conn_events_own", SyncBody(metadata={"by": "a person"}))
-    eventually(lambda: runs(airflow, "events_own"), "the DAG starts")
-    eventually(lambda: runs(airflow, "events_own")[0]["state"] == "success", "it has synced")
-    wait_until_it_is_watched(watched)
-    wait_until_it_is_watched(watched)
+    wait_until(lambda: runs(airflow, "events_own"), "the DAG starts")
+    wait_until(lambda: runs(airflow, "events_own")[0]["state"] == "success", "it has synced")
+    wait_until_watched(watched)
+    wait_until_watched(watched)
     assert [payload["job_id"] for payload in heard(airflow, "events_own")] == [theirs.id]
     assert len(runs(airflow, "events_own")) == 1
     assert len([job for job in watched.jobs() if job.connection_id == "conn_events_own"]) == 2
@@ -122,44 +118,42 @@ def set_paused(airflow: LocalAirflow, dag_id: str, *, is_paused: bool) -> None:
     """Return when the DAG processor has parsed the DAG since: only then the asset has a watcher, or none."""
     began = datetime.now(UTC)
     airflow.api("PATCH", f"dags/{dag_id}", {"is_paused": is_paused})
-    eventually(
+    wait_until(
         lambda: datetime.fromisoformat(airflow.api("GET", f"dags/{dag_id}")["last_parsed_time"]) > began,
         f"{dag_id} is parsed",
     )
 
 
 @pytest.mark.timeout(900)
-def test_what_ends_while_the_dags_of_one_of_two_equal_watchers_are_paused_reaches_both_assets(
+def test_equal_watchers_both_get_events_while_one_dag_is_paused(
     airflow: LocalAirflow, watched: Simulator, note: Notes
 ) -> None:
-    wait_until_it_is_watched(watched)
+    wait_until_watched(watched)
     first = watched.workspace.start_sync("conn_events_twin")
     for name in ("events_twin_one", "events_twin_other"):
-        eventually(lambda name=name: count_heard(airflow, name), f"{name} hears of the first job")
-    wait_until_it_is_watched(watched)
+        wait_until(lambda name=name: count_heard(airflow, name), f"{name} hears of the first job")
+    wait_until_watched(watched)
     set_paused(airflow, "events_twin_other", is_paused=True)
-    wait_until_it_is_watched(watched)
+    wait_until_watched(watched)
     second = watched.workspace.start_sync("conn_events_twin")
-    eventually(lambda: count_heard(airflow, "events_twin_one") == 2, "the watched asset hears of the second job")
-    wait_until_it_is_watched(watched)
+    wait_until(lambda: count_heard(airflow, "events_twin_one") == 2, "the watched asset hears of the second job")
+    wait_until_watched(watched)
     assert [payload["job_id"] for payload in heard(airflow, "events_twin_other")] == [first.id]
     set_paused(airflow, "events_twin_other", is_paused=False)
     began = time.monotonic()
-    eventually(lambda: count_heard(airflow, "events_twin_other") == 2, "the other asset hears of the second job")
+    wait_until(lambda: count_heard(airflow, "events_twin_other") == 2, "the other asset hears of the second job")
     note(f"heard {time.monotonic() - began:.1f} s after the unpaused DAG was parsed")
     for name in ("events_twin_one", "events_twin_other"):
         assert [payload["job_id"] for payload in heard(airflow, name)] == [first.id, second.id]
 
 
 @pytest.mark.timeout(900)
-def test_of_events_that_come_together_a_run_may_have_the_first_only_and_reads_all_of_them(
-    airflow: LocalAirflow, watched: Simulator, note: Notes
-) -> None:
-    wait_until_it_is_watched(watched)
+def test_a_run_reads_all_events_that_arrived_together(airflow: LocalAirflow, watched: Simulator, note: Notes) -> None:
+    wait_until_watched(watched)
     watched.plan("conn_events_together", times=None, queued_seconds=0, running_seconds=5)
     jobs = [watched.workspace.start_sync("conn_events_together").id for _ in range(12)]
-    eventually(lambda: count_heard(airflow, "events_together") == len(jobs), "all are told")
-    wait_until_it_is_watched(watched)
+    wait_until(lambda: count_heard(airflow, "events_together") == len(jobs), "all are told")
+    wait_until_watched(watched)
     started_by: list[list[str]] = []
     read: set[str] = set()
     for run in runs(airflow, "events_together"):
@@ -178,7 +172,7 @@ def test_of_events_that_come_together_a_run_may_have_the_first_only_and_reads_al
 
     # What waited is among what has started the next run.
     later = watched.workspace.start_sync("conn_events_together").id
-    eventually(lambda: len(runs(airflow, "events_together")) > len(started_by), "the next run is there")
+    wait_until(lambda: len(runs(airflow, "events_together")) > len(started_by), "the next run is there")
     newest = max(runs(airflow, "events_together"), key=lambda run: run["run_after"])
     task = TaskRun(airflow, "events_together", newest["dag_run_id"], task_id="react")
     task.wait_for("success")
@@ -186,10 +180,10 @@ def test_of_events_that_come_together_a_run_may_have_the_first_only_and_reads_al
 
 
 @pytest.mark.timeout(1800)
-def test_a_thousand_jobs_end_while_the_triggerer_is_killed_twice(
+def test_a_thousand_events_survive_two_kills_of_the_triggerer(
     airflow: LocalAirflow, watched: Simulator, note: Notes
 ) -> None:
-    wait_until_it_is_watched(watched)
+    wait_until_watched(watched)
     chance = random.Random(7)
     before = len(watched.requests)
     for _ in range(MANY):
@@ -200,12 +194,12 @@ def test_a_thousand_jobs_end_while_the_triggerer_is_killed_twice(
     assert len(jobs) == MANY
     began = time.monotonic()
     for number in (100, 400):
-        eventually(lambda number=number: count_heard(airflow, "events_many") >= number, f"{number} were told", PATIENCE)
-        kill_with_all_its_children(airflow, "triggerer")
+        wait_until(lambda number=number: count_heard(airflow, "events_many") >= number, f"{number} were told", PATIENCE)
+        kill_process_tree(airflow, "triggerer")
         note(f"killed when {count_heard(airflow, 'events_many')} were told, after {time.monotonic() - began:.0f} s")
         time.sleep(5)
         airflow.restart("triggerer")
-    eventually(lambda: {p["job_id"] for p in heard(airflow, "events_many")} == jobs, "each is told", PATIENCE, every=2)
+    wait_until(lambda: {p["job_id"] for p in heard(airflow, "events_many")} == jobs, "each is told", PATIENCE, every=2)
     told = Counter(payload["job_id"] for payload in heard(airflow, "events_many"))
     note(f"all {MANY} told after {time.monotonic() - began:.0f} s, {sum(told.values()) - MANY} of them once more")
     note(f"{len(watched.requests) - before} requests of {MANY} jobs")
@@ -214,8 +208,8 @@ def test_a_thousand_jobs_end_while_the_triggerer_is_killed_twice(
     # And in normal running, each is told once.
     watched.plan("conn_events_many", times=None, queued_seconds=0, running_seconds=5)
     late = {watched.workspace.start_sync("conn_events_many").id for _ in range(150)}
-    eventually(lambda: late <= {p["job_id"] for p in heard(airflow, "events_many")}, "each is told", PATIENCE, every=2)
-    wait_until_it_is_watched(watched)
+    wait_until(lambda: late <= {p["job_id"] for p in heard(airflow, "events_many")}, "each is told", PATIENCE, every=2)
+    wait_until_watched(watched)
     told_since = Counter(payload["job_id"] for payload in heard(airflow, "events_many")) - told
     assert told_since == Counter(late)
 
@@ -224,8 +218,8 @@ def test_a_thousand_jobs_end_while_the_triggerer_is_killed_twice(
 def test_fifty_watchers_cost_the_requests_of_one(airflow: LocalAirflow, note: Notes) -> None:
     with Simulator(api_key=API_KEY, rate_limit=1_000_000) as simulator:
         add_connection(airflow, "planasonix_fifty", simulator.airflow_connection())
-        wait_until_it_is_watched(simulator)
-        wait_until_it_is_watched(simulator)
+        wait_until_watched(simulator)
+        wait_until_watched(simulator)
         note(f"{len(simulator.requests)} requests until all fifty watched")
         before = len(simulator.requests)
         time.sleep(WATCHED)
@@ -234,6 +228,6 @@ def test_fifty_watchers_cost_the_requests_of_one(airflow: LocalAirflow, note: No
         assert {request.route for request in idle} == {"list_jobs"}
         assert abs(len(idle) - WATCHED / INTERVAL) <= 1
         job = simulator.workspace.start_sync("conn_demo_01", SyncBody(pipeline_id="pl_17"))
-        eventually(lambda: count_heard(airflow, "events_fifty_17"), "the one of them is told")
+        wait_until(lambda: count_heard(airflow, "events_fifty_17"), "the one of them is told")
         assert [payload["job_id"] for payload in heard(airflow, "events_fifty_17")] == [job.id]
         assert not count_heard(airflow, "events_fifty_18")

@@ -12,7 +12,7 @@ import pytest
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.simulator import Simulator
 from tests.system.conftest import Notes
-from tests.system.runs import LOOKS_OF_THE_TASK, TaskRun, eventually, looks_at
+from tests.system.runs import POLLS_BY_TASK, TaskRun, count_polls, wait_until
 
 
 def mark_failed(run: TaskRun, _pid: int) -> None:
@@ -23,12 +23,12 @@ def send_sigterm(_run: TaskRun, pid: int) -> None:
     os.kill(pid, signal.SIGTERM)
 
 
-def runs_no_more(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize("kill", [mark_failed, send_sigterm], ids=["marked failed", "SIGTERM"])
-def test_a_task_that_is_killed_on_a_worker_cancels_its_job_and_ends(
+def test_a_killed_task_on_a_worker_cancels_its_job(
     kill: Callable[[TaskRun, int], None],
     airflow: LocalAirflow,
     simulator: Simulator,
@@ -37,28 +37,28 @@ def test_a_task_that_is_killed_on_a_worker_cancels_its_job_and_ends(
 ) -> None:
     simulator.plan(connection_id, running_seconds=300)
     run = TaskRun.start(airflow, "sync_on_a_worker", connection_id=connection_id)
-    eventually(lambda: run.job(simulator).status == "running", "the job runs")
+    wait_until(lambda: run.job(simulator).status == "running", "the job runs")
     pid = run.details()["pid"]
-    assert not runs_no_more(pid)
+    assert not has_ended(pid)
     began = time.monotonic()
     kill(run, pid)
-    eventually(lambda: run.job(simulator).status in ("cancelling", "cancelled"), "the job is cancelled", patience=60)
+    wait_until(lambda: run.job(simulator).status in ("cancelling", "cancelled"), "the job is cancelled", patience=60)
     note(f"the job was asked to cancel {time.monotonic() - began:.1f} s later")
-    eventually(lambda: runs_no_more(pid), "the task's process ends", patience=60)
+    wait_until(lambda: has_ended(pid), "the task's process ends", patience=60)
     note(f"the task's process was gone {time.monotonic() - began:.1f} s later")
     run.wait_for("failed")
     note(f"the task was failed {time.monotonic() - began:.1f} s later")
-    eventually(lambda: run.job(simulator).status == "cancelled", "the job's end")
-    assert f"The task was killed. Job {run.job(simulator).id} was asked to cancel." in run.our_lines()
+    wait_until(lambda: run.job(simulator).status == "cancelled", "the job's end")
+    assert f"The task was killed. Job {run.job(simulator).id} was asked to cancel." in run.provider_log_lines()
 
 
-def killed_triggers_with_trouble(airflow: LocalAirflow) -> list[str]:
+def on_kill_problems(airflow: LocalAirflow) -> list[str]:
     """What the triggerer says of an ``on_kill`` that did not end well."""
     lines = airflow.log("triggerer").read_text().splitlines()
     return [line for line in lines if re.search(r"on_kill\(\) (raised|timed out|was cancelled)", line)]
 
 
-def test_deferred_tasks_that_are_marked_failed_cancel_their_work_unless_told_otherwise(
+def test_deferred_tasks_marked_failed_cancel_their_work(
     airflow: LocalAirflow, simulator: Simulator, note: Notes
 ) -> None:
     runs, looked_at = {}, {}
@@ -72,14 +72,14 @@ def test_deferred_tasks_that_are_marked_failed_cancel_their_work_unless_told_oth
     for dag_id, run in runs.items():
         work = run.job(simulator) if dag_id.startswith("sync") else run.backfill(simulator)
         looked_at[dag_id] = work.id
-        eventually(lambda id_=work.id: looks_at(simulator, id_) > LOOKS_OF_THE_TASK, "the triggerer looks")
+        wait_until(lambda id_=work.id: count_polls(simulator, id_) > POLLS_BY_TASK, "the triggerer looks")
         assert run.state == "deferred"
     began = time.monotonic()
     for run in runs.values():
         run.mark_failed()
 
     def wait_for_cancels(dag_id: str, count: int) -> None:
-        eventually(
+        wait_until(
             lambda: sum(bool(job.cancel_requested_at) for job in runs[dag_id].jobs(simulator)) == count,
             f"{count} jobs of {dag_id} are asked to cancel",
             patience=60,
@@ -91,7 +91,7 @@ def test_deferred_tasks_that_are_marked_failed_cancel_their_work_unless_told_oth
     # The two that it makes nevertheless.
     wait_for_cancels("backfill_deferred", 6)
     backfill = runs["backfill_deferred"].backfill(simulator)
-    eventually(lambda: simulator.backfill(backfill.id).status == "cancelled", "the backfill ends", patience=60)
+    wait_until(lambda: simulator.backfill(backfill.id).status == "cancelled", "the backfill ends", patience=60)
     note(f"backfill_deferred: cancelled after {time.monotonic() - began:.1f} s")
     jobs = runs["backfill_deferred"].jobs(simulator)
     assert [job.status for job in jobs] == ["cancelled"] * 6
@@ -99,12 +99,12 @@ def test_deferred_tasks_that_are_marked_failed_cancel_their_work_unless_told_oth
     assert job.status in ("cancelling", "cancelled")
 
     for dag_id in ("sync_left_alone", "backfill_left_alone"):
-        looks = looks_at(simulator, looked_at[dag_id])
+        looks = count_polls(simulator, looked_at[dag_id])
         time.sleep(5)
-        assert looks_at(simulator, looked_at[dag_id]) == looks, "its trigger is still there"
+        assert count_polls(simulator, looked_at[dag_id]) == looks, "its trigger is still there"
         assert not any(job.cancel_requested_at for job in runs[dag_id].jobs(simulator))
     assert [run.state for run in runs.values()] == ["failed"] * 4
-    assert killed_triggers_with_trouble(airflow) == []
+    assert on_kill_problems(airflow) == []
     last_words = (
         "The task was marked failed, by hand or with its DAG run, so its backfill is cancelled. "
         f"Backfill {backfill.id} was asked to cancel: it is cancelled."
@@ -115,21 +115,21 @@ def test_deferred_tasks_that_are_marked_failed_cancel_their_work_unless_told_oth
     assert told
     note(f"the end of the backfill's cancel is in {' and in '.join(told)} log")
     for dag_id, run in runs.items():
-        for line in run.our_lines():
+        for line in run.provider_log_lines():
             note(f"{dag_id}: {line}")
 
 
-def test_a_deferred_task_that_is_marked_success_says_why_its_job_is_cancelled(
+def test_a_deferred_task_marked_success_logs_why_its_job_is_cancelled(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str
 ) -> None:
     simulator.plan(connection_id, running_seconds=300)
     run = TaskRun.start(airflow, "sync_deferred", connection_id=connection_id)
     work = run.job(simulator)
-    eventually(lambda: looks_at(simulator, work.id) > LOOKS_OF_THE_TASK, "the triggerer looks")
+    wait_until(lambda: count_polls(simulator, work.id) > POLLS_BY_TASK, "the triggerer looks")
     run.mark_succeeded()
-    eventually(lambda: bool(run.job(simulator).cancel_requested_at), "the job is asked to cancel", patience=60)
+    wait_until(lambda: bool(run.job(simulator).cancel_requested_at), "the job is asked to cancel", patience=60)
     reason = f"The task was marked success by hand, so its job is cancelled. Job {work.id}"
-    eventually(
+    wait_until(
         lambda: any(reason in log for log in (run.log(), airflow.log("triggerer").read_text())),
         "the log says why",
         patience=60,
@@ -137,7 +137,7 @@ def test_a_deferred_task_that_is_marked_success_says_why_its_job_is_cancelled(
     assert run.state == "success"
 
 
-def test_of_five_mapped_tasks_the_one_that_is_marked_failed_cancels_its_job(
+def test_only_the_mapped_task_marked_failed_cancels_its_job(
     airflow: LocalAirflow, simulator: Simulator, note: Notes
 ) -> None:
     for number in range(1, 6):
@@ -146,13 +146,15 @@ def test_of_five_mapped_tasks_the_one_that_is_marked_failed_cancels_its_job(
     for task in tasks:
         task.wait_for("deferred")
         # The lists may tell the triggerer of all five, and then none is looked at by itself. The task saw it queued.
-        eventually(lambda task=task: any(" is running" in line for line in task.our_lines()), "the triggerer looks")
+        wait_until(
+            lambda task=task: any(" is running" in line for line in task.provider_log_lines()), "the triggerer looks"
+        )
     killed = tasks[2]
     began = time.monotonic()
     killed.mark_failed()
-    eventually(lambda: killed.job(simulator).cancel_requested_at, "its job is asked to cancel", patience=60)
+    wait_until(lambda: killed.job(simulator).cancel_requested_at, "its job is asked to cancel", patience=60)
     note(f"asked to cancel {time.monotonic() - began:.1f} s later")
     for task in tasks:
         task.wait_for("failed" if task == killed else "success")
         assert (task.job(simulator).cancel_requested_at is not None) == (task == killed)
-    assert killed_triggers_with_trouble(airflow) == []
+    assert on_kill_problems(airflow) == []

@@ -15,7 +15,7 @@ from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.support.openlineage_schema import check_event
 from tests.system.conftest import DAGS, Notes, settings_of
-from tests.system.runs import TaskRun, eventually
+from tests.system.runs import TaskRun, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def telling(
     home = tmp_path_factory.mktemp("lineage")
     with LocalAirflow(home, dags=Path(__file__).parent / "dags", env=settings) as airflow:
         add_connection(airflow, "planasonix_default", simulator.airflow_connection())
-        eventually(
+        wait_until(
             lambda: {dag["dag_id"] for dag in airflow.api("GET", "dags?limit=200")["dags"]} >= DAGS,
             "the DAGs are there",
         )
@@ -44,13 +44,13 @@ def printed(run: TaskRun, kind: str) -> dict[str, Any]:
         return [event for event in events if event["eventType"] == kind]
 
     # Airflow tells of the end when the task has its state already.
-    (event,) = eventually(look, f"{kind} of {run} is printed")
+    (event,) = wait_until(look, f"{kind} of {run} is printed")
     assert event["job"]["name"] == f"{run.dag_id}.{run.task_id}"
     check_event(event)
     return event
 
 
-def test_a_sync_is_told_with_its_tables_and_its_job(
+def test_a_successful_sync_has_facets_for_tables_and_job(
     telling: LocalAirflow, simulator: Simulator, connection_id: str, way: str, note: Notes
 ) -> None:
     tables = {"public.orders": 44_802, "public.order_items": 3}
@@ -72,7 +72,7 @@ def test_a_sync_is_told_with_its_tables_and_its_job(
     assert facets["planasonix_work"]["url"] == f"{simulator.url}/jobs/{job.id}"
 
 
-def test_a_sync_that_failed_is_told_with_its_job_and_why(
+def test_a_failed_sync_has_facets_for_job_and_error(
     telling: LocalAirflow, simulator: Simulator, connection_id: str, way: str, note: Notes
 ) -> None:
     simulator.plan(connection_id, outcome="failed", code="source_unreachable", message=f"The source refused {API_KEY}")

@@ -7,7 +7,7 @@ from planasonix_provider.simulator import Simulator
 from tests.system.runs import WAITING, TaskRun
 
 
-def assert_leads_to_its_job(run: TaskRun, simulator: Simulator) -> None:
+def assert_link_leads_to_job(run: TaskRun, simulator: Simulator) -> None:
     job = run.job(simulator)
     link = run.link()
     assert link == f"{simulator.url}/jobs/{job.id}"
@@ -17,17 +17,17 @@ def assert_leads_to_its_job(run: TaskRun, simulator: Simulator) -> None:
     assert str(job.connection_id) in page.text
 
 
-def test_the_link_leads_to_the_job_while_the_task_waits_and_once_it_is_over(
+def test_the_link_leads_to_the_job_during_and_after_the_task(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, way: str
 ) -> None:
     simulator.plan(connection_id, running_seconds=20)
     run = TaskRun.start(airflow, f"sync_{way}", connection_id=connection_id)
     run.job(simulator)
     run.wait_for(WAITING[way])
-    assert_leads_to_its_job(run, simulator)
+    assert_link_leads_to_job(run, simulator)
     assert run.state == WAITING[way]
     run.wait_for("success")
-    assert_leads_to_its_job(run, simulator)
+    assert_link_leads_to_job(run, simulator)
 
 
 def test_the_link_of_each_mapped_task_leads_to_its_own_job(
@@ -39,9 +39,9 @@ def test_the_link_of_each_mapped_task_leads_to_its_own_job(
     for task in tasks:
         task.job(simulator)
         task.wait_for(WAITING[way])
-        assert_leads_to_its_job(task, simulator)
+        assert_link_leads_to_job(task, simulator)
         assert task.state == WAITING[way]
     assert len({task.link() for task in tasks}) == 5
     for task in tasks:
         task.wait_for("success")
-        assert_leads_to_its_job(task, simulator)
+        assert_link_leads_to_job(task, simulator)

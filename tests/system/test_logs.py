@@ -12,7 +12,7 @@ def without_names_and_figures(line: str) -> str:
     return re.sub(r"[\d,.]*\d( bytes| [kMG]B)?", "<figure>", re.sub(r"http\S+|(job|conn|req)_\w+", "<name>", line))
 
 
-def test_the_log_tells_the_same_wherever_the_task_waits(
+def test_the_log_is_the_same_on_a_worker_and_deferred(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     told = {}
@@ -22,9 +22,9 @@ def test_the_log_tells_the_same_wherever_the_task_waits(
         simulator.fail("status", route="get_job", status=502, skip=3)
         run = TaskRun.start(airflow, f"sync_{way}", connection_id=connection_id)
         run.wait_for("success")
-        for line in run.our_lines():
+        for line in run.provider_log_lines():
             note(f"{way}: {line}")
-        told[way] = [without_names_and_figures(line) for line in run.our_lines()]
+        told[way] = [without_names_and_figures(line) for line in run.provider_log_lines()]
     assert told["deferred"] == told["on_a_worker"]
     said = iter(told["deferred"])
     for beginning in (
@@ -41,9 +41,7 @@ def test_the_log_tells_the_same_wherever_the_task_waits(
     assert list(said) == []
 
 
-def test_each_of_five_deferred_tasks_has_its_own_lines_and_no_others(
-    airflow: LocalAirflow, simulator: Simulator
-) -> None:
+def test_each_deferred_task_has_only_its_own_log_lines(airflow: LocalAirflow, simulator: Simulator) -> None:
     for number in range(1, 6):
         simulator.plan(f"conn_demo_{number:02}", queued_seconds=10, running_seconds=15)
     tasks = TaskRun.start(airflow, "five_syncs_deferred").mapped()
@@ -52,7 +50,7 @@ def test_each_of_five_deferred_tasks_has_its_own_lines_and_no_others(
     for task in tasks:
         job = task.job(simulator)
         assert set(re.findall(r"job_[0-9a-f]{32}", task.log())) == {job.id}
-        _started, *states, _loaded = task.our_lines()
+        _started, *states, _loaded = task.provider_log_lines()
         assert [re.match(rf"Job {job.id} (is )?(\w+)", line)[2] for line in states] == [
             "queued",
             "running",

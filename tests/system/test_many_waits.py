@@ -16,9 +16,9 @@ from planasonix_provider.api.request import PAGE_SIZE
 from planasonix_provider.clock import utcnow
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
-from tests.system.components import cpu_seconds, kill_with_all_its_children, megabytes
+from tests.system.components import cpu_seconds, kill_process_tree, megabytes
 from tests.system.conftest import Notes
-from tests.system.runs import TaskRun, eventually
+from tests.system.runs import TaskRun, wait_until
 
 SYNCS = 300
 #: How many of their jobs end before the others; the triggerer is killed when it has begun to say so.
@@ -57,7 +57,7 @@ def bills() -> Iterator[dict[str, dict[str, float]]]:
 
 @pytest.mark.timeout(5 * PATIENCE)
 @pytest.mark.parametrize("dag_id", ["many_syncs", "many_syncs_naive"])
-def test_three_hundred_syncs_outlive_their_triggerer(
+def test_three_hundred_syncs_survive_a_kill_of_the_triggerer(
     dag_id: str, airflow: LocalAirflow, bills: dict[str, dict[str, float]]
 ) -> None:
     clock, connections = Clock(), [f"conn_many_{number:03}" for number in range(SYNCS)]
@@ -70,7 +70,7 @@ def test_three_hundred_syncs_outlive_their_triggerer(
         add_connection(airflow, "planasonix_many", simulator.airflow_connection())
         # What the triggerer has loaded for others before is not to be left out of its bill.
         airflow.restart("triggerer")
-        eventually(lambda: airflow.api("GET", "monitor/health")["triggerer"]["status"] == "healthy", "it is back")
+        wait_until(lambda: airflow.api("GET", "monitor/health")["triggerer"]["status"] == "healthy", "it is back")
         time.sleep(2 * INTERVAL)
         computed = cpu_seconds(airflow, "triggerer")
         time.sleep(WATCHED)
@@ -80,7 +80,7 @@ def test_three_hundred_syncs_outlive_their_triggerer(
 
         began = time.monotonic()
         run = TaskRun.start(airflow, dag_id)
-        eventually(lambda: run.count("deferred") == SYNCS, "all wait", PATIENCE, every=1)
+        wait_until(lambda: run.count("deferred") == SYNCS, "all wait", PATIENCE, every=1)
         bill["s until all wait"] = time.monotonic() - began
 
         # Until even the last has been taken in.
@@ -93,18 +93,18 @@ def test_three_hundred_syncs_outlive_their_triggerer(
         bill["triggerer's memory, MB, while all wait"] = megabytes(airflow, "triggerer")
 
         clock.move(hours=1)
-        eventually(lambda: run.count("deferred") < SYNCS, "the first go on")
+        wait_until(lambda: run.count("deferred") < SYNCS, "the first go on")
         bill["triggerer's CPU, s, from the run's start until it is killed"] = cpu_seconds(airflow, "triggerer") - cpu
-        kill_with_all_its_children(airflow, "triggerer")
+        kill_process_tree(airflow, "triggerer")
         bill["tasks that go on by then"] = SYNCS - run.count("deferred")
         airflow.restart("triggerer")
-        eventually(lambda: run.count("success") == FIRST, f"{FIRST} succeed", PATIENCE, every=1)
+        wait_until(lambda: run.count("success") == FIRST, f"{FIRST} succeed", PATIENCE, every=1)
 
         clock.move(hours=1)
         ended = time.monotonic()
-        eventually(lambda: run.count("deferred") == 0, "the others go on", PATIENCE, every=1)
+        wait_until(lambda: run.count("deferred") == 0, "the others go on", PATIENCE, every=1)
         bill["s from the last job's end until no task waits"] = time.monotonic() - ended
-        eventually(lambda: run.state_of_the_dag_run in ("success", "failed"), "the run ends", PATIENCE, every=1)
+        wait_until(lambda: run.dag_run_state in ("success", "failed"), "the run ends", PATIENCE, every=1)
         bill["s from the last job's end to the run's end"] = time.monotonic() - ended
         bill["the new triggerer's CPU, s, from its start to the run's end"] = cpu_seconds(airflow, "triggerer")
         counts = httpx.get(f"{simulator.url}/_simulator/state").json()["data"]["counts"]

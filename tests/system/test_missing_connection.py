@@ -10,11 +10,11 @@ import pytest
 
 from dev.local_airflow import LocalAirflow, LocalAirflowError, add_connection
 from planasonix_provider.simulator import Simulator
-from tests.system.components import kill_with_all_its_children
+from tests.system.components import kill_process_tree
 from tests.system.conftest import Notes
-from tests.system.runs import WAYS, TaskRun, eventually
+from tests.system.runs import WAYS, TaskRun, wait_until
 from tests.system.test_attempts import jobs_of, tell
-from tests.system.test_deaths import wait_until_it_waits
+from tests.system.test_deaths import wait_until_waiting
 
 CONN_ID = "planasonix_recreated"
 #: For how many seconds the connection is missing.
@@ -54,7 +54,7 @@ def start(airflow: LocalAirflow, simulator: Simulator, connection_id: str, secon
         conf = {"connection_id": f"{connection_id}_{way}", "planasonix_conn_id": CONN_ID}
         runs[way] = TaskRun.start(airflow, f"sync_{way}", **conf)
     for run in runs.values():
-        wait_until_it_waits(run, simulator)
+        wait_until_waiting(run, simulator)
     return runs
 
 
@@ -67,15 +67,15 @@ def both_succeed_with_one_job(runs: dict[str, TaskRun], simulator: Simulator, co
         assert (run.details()["try_number"], run.xcom()["job_id"]) == (1, job.id)
 
 
-def test_waits_go_on_though_their_connection_is_missing_when_a_triggerer_begins_anew(
+def test_waits_continue_without_their_connection_after_a_triggerer_restart(
     airflow: LocalAirflow, simulator: Simulator, connection: Recreated, connection_id: str, note: Notes
 ) -> None:
     runs = start(airflow, simulator, connection_id, seconds=60)
     connection.delete()
-    kill_with_all_its_children(airflow, "triggerer")
+    kill_process_tree(airflow, "triggerer")
     airflow.restart("triggerer")
     began = len([line for line in runs["deferred"].log().splitlines() if line.endswith(" starting")])
-    eventually(
+    wait_until(
         lambda: len([line for line in runs["deferred"].log().splitlines() if line.endswith(" starting")]) > began,
         "the trigger begins anew",
     )
@@ -84,13 +84,13 @@ def test_waits_go_on_though_their_connection_is_missing_when_a_triggerer_begins_
     both_succeed_with_one_job(runs, simulator, connection_id, note)
 
 
-def test_waits_whose_jobs_end_while_their_connection_is_missing_account_for_them(
+def test_jobs_that_end_while_the_connection_is_missing_are_reported(
     airflow: LocalAirflow, simulator: Simulator, connection: Recreated, connection_id: str, note: Notes
 ) -> None:
     runs = start(airflow, simulator, connection_id, seconds=25)
     connection.delete()
     deleted = time.monotonic()
-    eventually(lambda: all(not active(simulator, f"{connection_id}_{way}") for way in WAYS), "the jobs end")
+    wait_until(lambda: all(not active(simulator, f"{connection_id}_{way}") for way in WAYS), "the jobs end")
     time.sleep(MISSING)
     connection.create()
     note(f"the connection was missing for {time.monotonic() - deleted:.0f} s")
@@ -101,7 +101,7 @@ def active(simulator: Simulator, connection_id: str) -> bool:
     return any(not job.is_over for job in jobs_of(simulator, connection_id))
 
 
-def test_a_key_that_is_replaced_by_deleting_the_connection_ends_no_wait(
+def test_waits_survive_a_connection_that_is_deleted_and_created_again(
     airflow: LocalAirflow, simulator: Simulator, connection: Recreated, connection_id: str, note: Notes
 ) -> None:
     """As automation rotates a key: the old one is refused while the connection is missing."""

@@ -11,8 +11,8 @@ from planasonix_provider.api.models import SyncBody
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.system.conftest import Notes
-from tests.system.runs import WAYS, TaskRun, eventually
-from tests.system.test_events import heard, wait_until_it_is_watched
+from tests.system.runs import WAYS, TaskRun, wait_until
+from tests.system.test_events import heard, wait_until_watched
 
 NAMES = ("conn_nul_patient", "conn_nul_failed", "conn_nul_loaded")
 #: What the other task waits for: long enough for the triggerer to have died before.
@@ -35,15 +35,15 @@ def start(airflow: LocalAirflow, way: str, connection_id: str) -> TaskRun:
     return TaskRun.start(airflow, f"sync_{way}", connection_id=connection_id, planasonix_conn_id="planasonix_odd")
 
 
-def test_a_nul_in_what_the_api_says_ends_no_triggerer(airflow: LocalAirflow, odd: Simulator, note: Notes) -> None:
+def test_a_nul_in_a_response_does_not_end_the_triggerer(airflow: LocalAirflow, odd: Simulator, note: Notes) -> None:
     odd.plan("conn_nul_patient", running_seconds=PATIENT_SECONDS)
     patient = start(airflow, "deferred", "conn_nul_patient")
     patient.wait_for("deferred")
-    triggerer = eventually(patient.triggerer, "a triggerer has the other task")
+    triggerer = wait_until(patient.triggerer, "a triggerer has the other task")
 
     odd.plan("conn_nul_failed", outcome="failed", code="disk\0full", message="The disk is\0full.", running_seconds=3)
     failed = start(airflow, "deferred", "conn_nul_failed")
-    eventually(lambda: failed.jobs(odd), "it has started its job")
+    wait_until(lambda: failed.jobs(odd), "it has started its job")
     odd.fail("odd", route="get_job", times=None, fields={"metadata": {"mine": "\0", **FOREIGN}, **FOREIGN})
     failed.wait_for("failed")
     odd.faults.clear()
@@ -51,7 +51,7 @@ def test_a_nul_in_what_the_api_says_ends_no_triggerer(airflow: LocalAirflow, odd
 
     odd.plan("conn_nul_failed", outcome="failed", running_seconds=3)
     long = start(airflow, "deferred", "conn_nul_failed")
-    eventually(lambda: long.jobs(odd), "it has started its job")
+    wait_until(lambda: long.jobs(odd), "it has started its job")
     odd.fail("odd", route="get_job", times=None, fields={"error": {"message": MESSAGE, **FOREIGN}})
     long.wait_for("failed")
     odd.faults.clear()
@@ -65,17 +65,17 @@ def test_a_nul_in_what_the_api_says_ends_no_triggerer(airflow: LocalAirflow, odd
 
 
 @pytest.mark.timeout(900)
-def test_a_row_that_cannot_be_read_silences_no_watcher(airflow: LocalAirflow, note: Notes) -> None:
+def test_an_unreadable_row_does_not_stop_a_watcher(airflow: LocalAirflow, note: Notes) -> None:
     with Simulator(api_key=API_KEY, connections=["conn_events_react"], rate_limit=1_000_000) as simulator:
         simulator.fail("odd", route="list_jobs", times=None, fields={"id": "job_odd", "error": {"message": 7}})
         add_connection(airflow, "planasonix_events", simulator.airflow_connection())
-        wait_until_it_is_watched(simulator)
+        wait_until_watched(simulator)
         before = len(heard(airflow, "events_react"))
         job = simulator.workspace.start_sync("conn_events_react", SyncBody(pipeline_id="pl_1"))
-        payloads = eventually(lambda: heard(airflow, "events_react")[before:], "the asset hears of the job")
+        payloads = wait_until(lambda: heard(airflow, "events_react")[before:], "the asset hears of the job")
         assert [payload["job_id"] for payload in payloads] == [job.id]
         looks = [request for request in simulator.requests if request.path.endswith("/job_odd")]
-        wait_until_it_is_watched(simulator)
+        wait_until_watched(simulator)
         note(f"{len(looks)} looks at the row that cannot be read")
     log = airflow.log("triggerer").read_text()
     assert log.count("rows cannot be read and are left out") <= 2
@@ -83,7 +83,7 @@ def test_a_row_that_cannot_be_read_silences_no_watcher(airflow: LocalAirflow, no
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_nul_in_what_was_loaded_fails_no_task(airflow: LocalAirflow, odd: Simulator, way: str) -> None:
+def test_a_nul_in_results_does_not_fail_the_task(airflow: LocalAirflow, odd: Simulator, way: str) -> None:
     odd.plan(
         "conn_nul_loaded",
         running_seconds=2,

@@ -26,7 +26,7 @@ from planasonix_provider.api.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER
 from planasonix_provider.simulator import Simulator
 from tests.system.components import megabytes
 from tests.system.conftest import Notes
-from tests.system.runs import TaskRun, eventually
+from tests.system.runs import TaskRun, wait_until
 
 NAME = "system_orders"
 ASSET = "system_orders_ready"
@@ -94,7 +94,7 @@ def another_api_server(airflow: LocalAirflow) -> Iterator[str]:
     env = airflow.env | {"AIRFLOW__API__PORT": str(port), "AIRFLOW__API__BASE_URL": base}
     server = start([airflow.python, "-m", "airflow", "api-server"], env, airflow.log("another-api-server"))
     try:
-        eventually(lambda: is_there(f"{base}/api/v2/monitor/health"), "the other API server answers")
+        wait_until(lambda: is_there(f"{base}/api/v2/monitor/health"), "the other API server answers")
         yield f"{base}/planasonix/webhook/{NAME}"
     finally:
         end(server)
@@ -124,25 +124,25 @@ def test_a_job_that_ends_starts_the_dag(receiver: Receiver, connection_id: str, 
         known = len(receiver.runs())
         receiver.planasonix.plan(connection_id, queued_seconds=0, running_seconds=1)
         job = receiver.planasonix.workspace.start_sync(connection_id)
-        eventually(lambda known=known: len(receiver.runs()) > known, "a DAG run")  # type: ignore[misc]
-        run = eventually(lambda: next((run for run in receiver.runs() if run["start_date"]), None), "it has begun")
+        wait_until(lambda known=known: len(receiver.runs()) > known, "a DAG run")  # type: ignore[misc]
+        run = wait_until(lambda: next((run for run in receiver.runs() if run["start_date"]), None), "it has begun")
         ended = receiver.planasonix.job(job.id).finished_at
         assert ended is not None
         took.append((datetime.fromisoformat(run["start_date"]) - ended).total_seconds())
         assert [event["status"] for event in receiver.events() if event.get("job_id") == job.id] == ["succeeded"]
-        eventually(lambda: receiver.runs()[0]["state"] == "success", "the DAG run is over")
+        wait_until(lambda: receiver.runs()[0]["state"] == "success", "the DAG run is over")
     note(f"from the end of a job to the start of the DAG: {', '.join(f'{seconds:.2f}' for seconds in took)} s")
     assert sorted(took)[len(took) // 2] < 2
 
 
-def test_a_rotation_loses_nothing(receiver: Receiver, connection_id: str) -> None:
+def test_a_rotation_loses_no_delivery(receiver: Receiver, connection_id: str) -> None:
     before = receiver.secret
     begun = []
 
     def start_a_job() -> None:
         receiver.planasonix.plan(connection_id, queued_seconds=0, running_seconds=0.5)
         begun.append(receiver.planasonix.workspace.start_sync(connection_id).id)
-        eventually(lambda: receiver.planasonix.job(begun[-1]).finished_at, "the job is over")
+        wait_until(lambda: receiver.planasonix.job(begun[-1]).finished_at, "the job is over")
 
     rotation = TaskRun.start(receiver.airflow, "webhook_rotation", webhook_id=receiver.webhook_id).task("rotate")
     while rotation.state not in ("success", "failed"):
@@ -150,7 +150,7 @@ def test_a_rotation_loses_nothing(receiver: Receiver, connection_id: str) -> Non
     start_a_job()
     assert rotation.state == "success"
     assert receiver.secret != before
-    eventually(lambda: {event.get("job_id") for event in receiver.events()} >= set(begun), "each job was told of")
+    wait_until(lambda: {event.get("job_id") for event in receiver.events()} >= set(begun), "each job was told of")
     late = a_delivery(f"evt_{uuid.uuid4().hex}")
     # Signed with the secret before, and still under way when it was rotated.
     assert httpx.post(receiver.url, content=late, headers=receiver.headers(late, secret=before)).status_code == 204
@@ -199,7 +199,7 @@ def test_the_simulator_delivers_twice_and_each_event_counts_once(receiver: Recei
     with_settings(receiver.planasonix, webhook_delivery="twice")
     try:
         jobs = {receiver.planasonix.workspace.start_sync(name).id for name in names}
-        eventually(
+        wait_until(
             lambda: sum(one.status == "delivered" for one in deliveries_of(receiver, jobs)) == 60, "all is delivered"
         )
     finally:
@@ -218,7 +218,7 @@ def deliveries_of(receiver: Receiver, jobs: set[str]) -> list[Any]:
     return [parcel for parcel in parcels if parcel.event.type == "job.succeeded"]
 
 
-def test_a_thousand_that_are_forged_or_stale_change_nothing(receiver: Receiver, note: Notes) -> None:
+def test_a_thousand_forged_or_stale_deliveries_change_nothing(receiver: Receiver, note: Notes) -> None:
     forger = SecretStr("whsec_of_a_forger_7b3e91")
     before = receiver.remembered(), len(receiver.events()), megabytes(receiver.airflow, "api-server")
     tables = table_sizes(receiver)
@@ -256,7 +256,7 @@ def table_sizes(receiver: Receiver) -> dict[str, int]:
     return {name: int(receiver.look_up(f'SELECT count(*) FROM "{name}"')[0][0]) for name in names}
 
 
-def test_a_slow_one_is_sent_away(receiver: Receiver) -> None:
+def test_a_slow_request_is_rejected(receiver: Receiver) -> None:
     address = httpx.URL(receiver.url)
     with socket.create_connection((address.host, address.port or 80), timeout=60) as line:
         signed = "".join(f"{name}: {value}\r\n" for name, value in receiver.headers(b"").items())
@@ -269,7 +269,7 @@ def test_a_slow_one_is_sent_away(receiver: Receiver) -> None:
     assert b"connection: close" in answer.lower()
 
 
-def test_a_receiver_that_is_not_there_answers_as_one_without_a_secret(receiver: Receiver) -> None:
+def test_a_missing_receiver_responds_like_one_without_a_secret(receiver: Receiver) -> None:
     add_connection(receiver.airflow, "system_silent", {"conn_type": "planasonix_webhook", "extra": {"asset": ASSET}})
     content = a_delivery("evt_of_nobody")
     for name in ("system_silent", "system_nobody", "planasonix_default"):

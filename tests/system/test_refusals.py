@@ -11,9 +11,9 @@ from planasonix_provider.clock import utcnow
 from planasonix_provider.simulator import Simulator
 from tests.support.proxy import REFUSALS, Proxy
 from tests.system.conftest import Notes
-from tests.system.runs import WAYS, TaskRun, eventually
+from tests.system.runs import WAYS, TaskRun, wait_until
 from tests.system.test_attempts import count_starts, jobs_of, tell
-from tests.system.test_deaths import starts_after_the_end, wait_for_cancel, wait_until_it_waits
+from tests.system.test_deaths import starts_after_the_end, wait_for_cancel, wait_until_waiting
 
 PROXIED = "planasonix_proxied"
 #: For how many seconds a proxy refuses in one way.
@@ -31,11 +31,11 @@ def start_in_each_way(
         simulator.plan(connection, running_seconds=seconds)
         runs[way] = TaskRun.start(airflow, f"sync_{way}", connection_id=connection, planasonix_conn_id=PROXIED)
     for way, run in runs.items():
-        jobs[way] = wait_until_it_waits(run, simulator)
+        jobs[way] = wait_until_waiting(run, simulator)
     return runs, jobs
 
 
-def test_refusals_of_every_kind_end_no_wait_nor_the_account_of_what_has_ended(
+def test_proxy_errors_end_neither_waits_nor_results(
     airflow: LocalAirflow, simulator: Simulator, proxy: Proxy, connection_id: str, note: Notes
 ) -> None:
     runs, jobs = start_in_each_way(airflow, simulator, connection_id, seconds=40)
@@ -61,34 +61,34 @@ def test_refusals_of_every_kind_end_no_wait_nor_the_account_of_what_has_ended(
     note(str(dict(proxy.counts)))
 
 
-def test_a_cancel_outlives_a_refusal(
+def test_a_cancel_survives_a_proxy_error(
     airflow: LocalAirflow, simulator: Simulator, proxy: Proxy, connection_id: str, note: Notes
 ) -> None:
     simulator.plan(connection_id, running_seconds=300)
     run = TaskRun.start(airflow, "sync_deferred", connection_id=connection_id, planasonix_conn_id=PROXIED)
-    job_id = wait_until_it_waits(run, simulator)
+    job_id = wait_until_waiting(run, simulator)
     for which in ("reads", "writes"):
         proxy.refuse(which, "403 html", 12)
     given_up_at = utcnow()
     run.mark_failed()
-    eventually(lambda: proxy.counts["writes refused: 403 html"], "the cancel is refused")
+    wait_until(lambda: proxy.counts["writes refused: 403 html"], "the cancel is refused")
     note(f"asked to cancel {wait_for_cancel(simulator, job_id, given_up_at):.1f} s later: {dict(proxy.counts)}")
-    eventually(lambda: simulator.job(job_id).status == "cancelled", "the job's end")
+    wait_until(lambda: simulator.job(job_id).status == "cancelled", "the job's end")
 
 
 @pytest.mark.parametrize("how", ["404 html", "404 text"])
-def test_two_refusals_at_a_retry_start_no_second_job(
+def test_two_proxy_errors_at_a_retry_start_no_second_job(
     how: str, airflow: LocalAirflow, simulator: Simulator, proxy: Proxy, connection_id: str, note: Notes
 ) -> None:
     simulator.plan(connection_id, running_seconds=30)
     run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id, planasonix_conn_id=PROXIED)
-    eventually(lambda: run.job(simulator).status == "running", "the job runs")
-    eventually(lambda: (run.record() or {}).get("id"), "the record has the job's id")
-    run.kill_with_sigkill()
+    wait_until(lambda: run.job(simulator).status == "running", "the job runs")
+    wait_until(lambda: (run.record() or {}).get("id"), "the record has the job's id")
+    run.send_sigkill()
     proxy.refuse("reads", how, 600)
-    eventually(lambda: run.details()["try_number"] == 2, "the retry begins")
+    wait_until(lambda: run.details()["try_number"] == 2, "the retry begins")
     before = proxy.counts[f"reads refused: {how}"]
-    eventually(lambda: proxy.counts[f"reads refused: {how}"] >= before + 2, "the retry meets two refusals")
+    wait_until(lambda: proxy.counts[f"reads refused: {how}"] >= before + 2, "the retry meets two refusals")
     proxy.calm()
     run.wait_for("success")
     tell(run, note)
@@ -96,24 +96,24 @@ def test_two_refusals_at_a_retry_start_no_second_job(
     (job,) = jobs_of(simulator, connection_id)
     assert (job.status, job.cancel_requested_at) == ("succeeded", None)
     assert count_starts(simulator, connection_id) == 1
-    assert any(line.startswith(f"Job {job.id}, which try 1 has started, ") for line in run.our_lines(2))
+    assert any(line.startswith(f"Job {job.id}, which try 1 has started, ") for line in run.provider_log_lines(2))
     assert run.xcom()["job_id"] == job.id
 
 
-def test_a_clear_amid_a_refusal_cancels_the_old_job_before_it_starts_another(
+def test_a_cleared_task_cancels_its_old_job_despite_a_proxy_error(
     airflow: LocalAirflow, simulator: Simulator, proxy: Proxy, connection_id: str, note: Notes
 ) -> None:
     simulator.plan(connection_id, running_seconds=300)
     run = TaskRun.start(airflow, "retried_sync_deferred", connection_id=connection_id, planasonix_conn_id=PROXIED)
-    wait_until_it_waits(run, simulator)
+    wait_until_waiting(run, simulator)
     for which in ("reads", "writes"):
         proxy.refuse(which, "404 html", 600)
     run.clear()
-    eventually(lambda: run.details()["try_number"] == 2, "the cleared task begins")
+    wait_until(lambda: run.details()["try_number"] == 2, "the cleared task begins")
     before = proxy.counts["reads refused: 404 html"]
-    eventually(lambda: proxy.counts["reads refused: 404 html"] >= before + 2, "it meets two refusals")
+    wait_until(lambda: proxy.counts["reads refused: 404 html"] >= before + 2, "it meets two refusals")
     proxy.calm()
-    eventually(lambda: len(jobs_of(simulator, connection_id)) == 2, "another job is started")
+    wait_until(lambda: len(jobs_of(simulator, connection_id)) == 2, "another job is started")
     run.wait_for("success")
     tell(run, note)
     starts_after_the_end(simulator, *(job.id for job in jobs_of(simulator, connection_id)))

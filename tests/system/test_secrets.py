@@ -44,9 +44,7 @@ def fernet(airflow: LocalAirflow) -> Fernet:
     return Fernet(configuration["core"]["fernet_key"])
 
 
-def test_there_is_something_to_search(
-    airflow: LocalAirflow, simulator: Simulator, connection_id: str, way: str
-) -> None:
+def test_logs_and_tables_exist(airflow: LocalAirflow, simulator: Simulator, connection_id: str, way: str) -> None:
     simulator.plan(connection_id, running_seconds=15)
     run = TaskRun.start(airflow, f"sync_{way}", connection_id=connection_id)
     run.wait_for("success")
@@ -61,7 +59,7 @@ def test_the_connection_is_stored_encrypted(look_up: LookUp, fernet: Fernet) -> 
     assert fernet.decrypt(password.encode()).decode() == API_KEY
 
 
-def test_what_a_waiting_trigger_was_given_holds_no_key(
+def test_serialized_triggers_hold_no_key(
     airflow: LocalAirflow, simulator: Simulator, look_up: LookUp, fernet: Fernet, connection_id: str
 ) -> None:
     simulator.plan(connection_id, running_seconds=20)

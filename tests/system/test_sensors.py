@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.simulator import Simulator
-from tests.system.components import end_politely
+from tests.system.components import terminate
 from tests.system.conftest import Notes
-from tests.system.runs import LOOKS_OF_THE_TASK, SENSOR_MODES, TaskRun, eventually, looks_at
+from tests.system.runs import POLLS_BY_TASK, SENSOR_MODES, TaskRun, count_polls, wait_until
 
 #: How each task of the DAGs ends.
 STATES = {"good": "success", "bad": "failed", "bad_but_soft": "skipped", "late": "failed", "late_but_soft": "skipped"}
@@ -21,18 +21,18 @@ def looks_for_syncs(simulator: Simulator, connection_id: str) -> int:
     return sum(wanted <= set(request.query.split("&")) for request in simulator.requests)
 
 
-def test_a_sync_that_ends_while_no_triggerer_runs_is_not_missed(
+def test_a_sync_sensor_sees_a_sync_that_ended_without_a_triggerer(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     early = simulator.workspace.start_sync(connection_id).id
-    eventually(lambda: simulator.job(early).is_over, "the early sync is over")
+    wait_until(lambda: simulator.job(early).is_over, "the early sync is over")
     since = datetime.now(UTC).isoformat()
     run = TaskRun.start(airflow, "sync_sensor", connection_id=connection_id, since=since).task("fresh")
     run.wait_for("deferred")
-    eventually(lambda: looks_for_syncs(simulator, connection_id) > LOOKS_OF_THE_TASK, "the triggerer looks")
-    end_politely(airflow, "triggerer")
+    wait_until(lambda: looks_for_syncs(simulator, connection_id) > POLLS_BY_TASK, "the triggerer looks")
+    terminate(airflow, "triggerer")
     sync = simulator.workspace.start_sync(connection_id).id
-    eventually(lambda: simulator.job(sync).status == "succeeded", "the sync is over")
+    wait_until(lambda: simulator.job(sync).status == "succeeded", "the sync is over")
     assert run.state == "deferred"
     began = time.monotonic()
     airflow.restart("triggerer")
@@ -40,11 +40,11 @@ def test_a_sync_that_ends_while_no_triggerer_runs_is_not_missed(
     note(f"success {time.monotonic() - began:.1f} s after the new triggerer's start")
     assert run.xcom()["job_id"] == sync
     assert run.link() == f"{simulator.url}/jobs/{sync}"
-    for line in run.our_lines():
+    for line in run.provider_log_lines():
         note(line)
 
 
-def test_a_job_sensor_means_the_same_in_every_mode(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
+def test_a_job_sensor_behaves_the_same_in_every_mode(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
     runs: dict[str, TaskRun] = {}
     jobs: list[str] = []
     silent: list[str] = []
@@ -62,7 +62,7 @@ def test_a_job_sensor_means_the_same_in_every_mode(airflow: LocalAirflow, simula
             task = run.task(task_id)
             task.wait_for(state)
             note(f"{mode}: {task_id} {state} after {task.seconds:.1f} s")
-            for line in task.our_lines():
+            for line in task.provider_log_lines():
                 note(f"{mode}: {task_id}: {line}")
             assert task.details()["try_number"] == 1
             if task_id.startswith("late"):
@@ -70,6 +70,6 @@ def test_a_job_sensor_means_the_same_in_every_mode(airflow: LocalAirflow, simula
                 if "was not over by" not in task.log():
                     silent.append(f"{mode}: {task_id}")
     for job_id in jobs:
-        assert looks_at(simulator, job_id) > 1
+        assert count_polls(simulator, job_id) > 1
         assert simulator.job(job_id).cancel_requested_at is None
     assert silent == [], "their logs do not say why they ended"

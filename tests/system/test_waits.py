@@ -7,17 +7,17 @@ import pytest
 
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.simulator import Simulator
-from tests.system.components import end_politely, kill_with_all_its_children
+from tests.system.components import kill_process_tree, terminate
 from tests.system.conftest import Notes
-from tests.system.runs import LOOKS_OF_THE_TASK, TaskRun, eventually, looks_at
+from tests.system.runs import POLLS_BY_TASK, TaskRun, count_polls, wait_until
 
 
 @pytest.mark.parametrize(
     ("stop", "job_seconds"),
-    [(kill_with_all_its_children, 15), (kill_with_all_its_children, 60), (end_politely, 15)],
+    [(kill_process_tree, 15), (kill_process_tree, 60), (terminate, 15)],
     ids=["killed, the job ends meanwhile", "killed, the job goes on", "ended politely"],
 )
-def test_a_triggerer_that_ends_and_comes_back_loses_nothing(
+def test_a_deferred_task_survives_a_restart_of_the_triggerer(
     stop: Callable[[LocalAirflow, str], None],
     job_seconds: float,
     airflow: LocalAirflow,
@@ -29,14 +29,14 @@ def test_a_triggerer_that_ends_and_comes_back_loses_nothing(
     run = TaskRun.start(airflow, "sync_deferred", connection_id=connection_id)
     run.wait_for("deferred")
     job_id = run.job(simulator).id
-    eventually(lambda: looks_at(simulator, job_id) > LOOKS_OF_THE_TASK, "the triggerer looks at the job")
-    looks = looks_at(simulator, job_id)
+    wait_until(lambda: count_polls(simulator, job_id) > POLLS_BY_TASK, "the triggerer looks at the job")
+    looks = count_polls(simulator, job_id)
     began = time.monotonic()
     stop(airflow, "triggerer")
     note(f"the triggerer ended in {time.monotonic() - began:.1f} s")
     assert run.job(simulator).status in ("queued", "running")
     airflow.restart("triggerer")
-    eventually(lambda: looks_at(simulator, job_id) > looks, "the new triggerer looks at the job")
+    wait_until(lambda: count_polls(simulator, job_id) > looks, "the new triggerer looks at the job")
     note(f"first look of the new one {time.monotonic() - began:.1f} s later")
     run.wait_for("success")
     note(f"success {time.monotonic() - began:.1f} s later")
@@ -50,7 +50,7 @@ def test_a_triggerer_that_ends_and_comes_back_loses_nothing(
     assert run.xcom("job_id") == job_id
 
 
-def test_a_deferred_task_that_is_out_of_time_cancels_its_job_and_says_so(
+def test_a_deferred_task_at_its_deadline_cancels_its_job(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     simulator.plan(connection_id, running_seconds=300)
@@ -76,5 +76,5 @@ def test_deferred_tasks_with_short_jobs_all_succeed(
     for number in range(1, 6):
         simulator.plan(f"conn_demo_{number:02}", queued_seconds=0.5, running_seconds=job_seconds - 0.5 + number / 5)
     tasks = TaskRun.start(airflow, "five_syncs_deferred").mapped()
-    eventually(lambda: all(task.is_over for task in tasks), "all five end")
+    wait_until(lambda: all(task.is_over for task in tasks), "all five end")
     assert [task.state for task in tasks] == ["success"] * 5
