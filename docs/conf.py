@@ -52,6 +52,24 @@ def one_line_each(app: Any, page: str, template: str, context: dict[str, Any], d
         )
 
 
+def skip_member(app: Any, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out imported names, type variables, and names without a docstring."""
+    is_undocumented = not getattr(member, "docstring", "") and "undoc-members" not in options
+    return True if is_undocumented or getattr(member, "imported", False) or re.fullmatch("[A-Z]", name) else None
+
+
+def add_inherited_parameters(app: Any) -> None:
+    """Append the parameters of its base class to the docstring of each class."""
+    objects = app.env.autoapi_all_objects
+    own = {name: member.docstring for name, member in objects.items()}
+    for member in objects.values():
+        for base in getattr(member, "bases", ()):
+            if fields := re.search(r"^:param .*?(?=^:raises|\Z)", own.get(base, ""), re.DOTALL | re.MULTILINE):
+                member.docstring = f"{member.docstring}\n\n{fields[0]}"
+
+
 def setup(app: Any) -> None:
     """Take part in the build."""
+    app.connect("autodoc-skip-member", skip_member)
+    app.connect("builder-inited", add_inherited_parameters, priority=900)
     app.connect("html-page-context", one_line_each)

@@ -4,107 +4,13 @@ Unknown fields are kept, so that an answer can be written back without loss; unk
 plain strings; times are always aware. Everything here follows the Orchestration API reference, v1.
 """
 
+# ruff: noqa: F403 - each file lists its public names in __all__
+
 from __future__ import annotations
 
-from planasonix_provider.api.models.backfills import (
-    Backfill,
-    BackfillBody,
-    BackfillEnvelope,
-    BackfillPage,
-    BackfillStarted,
-    BackfillStartEnvelope,
-)
-from planasonix_provider.api.models.base import Id, Moment, Priority, Resource, as_utc
-from planasonix_provider.api.models.envelopes import (
-    DataEnvelope,
-    Envelope,
-    NoContent,
-    Page,
-    PageInfo,
-    PageMeta,
-    PlainText,
-    UnreadableRow,
-)
-from planasonix_provider.api.models.errors import ErrorBody, ErrorDetail, ErrorEnvelope, WorkError
-from planasonix_provider.api.models.jobs import (
-    Job,
-    JobEnvelope,
-    JobPage,
-    JobResults,
-    JobResultsEnvelope,
-    JobWarning,
-    Metrics,
-    SyncBody,
-    SyncEnvelope,
-    SyncStarted,
-    TableResult,
-)
-from planasonix_provider.api.models.webhooks import (
-    Delivery,
-    DeliveryPage,
-    NewWebhook,
-    NewWebhookEnvelope,
-    RotatedSecret,
-    RotatedSecretEnvelope,
-    SecretResource,
-    TestDelivery,
-    TestDeliveryEnvelope,
-    Webhook,
-    WebhookBody,
-    WebhookEnvelope,
-    WebhookPage,
-    WebhookPatchBody,
-    WebhookTestBody,
-)
-
-__all__ = [
-    "Backfill",
-    "BackfillBody",
-    "BackfillEnvelope",
-    "BackfillPage",
-    "BackfillStartEnvelope",
-    "BackfillStarted",
-    "DataEnvelope",
-    "Delivery",
-    "DeliveryPage",
-    "Envelope",
-    "ErrorBody",
-    "ErrorDetail",
-    "ErrorEnvelope",
-    "Id",
-    "Job",
-    "JobEnvelope",
-    "JobPage",
-    "JobResults",
-    "JobResultsEnvelope",
-    "JobWarning",
-    "Metrics",
-    "Moment",
-    "NewWebhook",
-    "NewWebhookEnvelope",
-    "NoContent",
-    "Page",
-    "PageInfo",
-    "PageMeta",
-    "PlainText",
-    "Priority",
-    "Resource",
-    "RotatedSecret",
-    "RotatedSecretEnvelope",
-    "SecretResource",
-    "SyncBody",
-    "SyncEnvelope",
-    "SyncStarted",
-    "TableResult",
-    "TestDelivery",
-    "TestDeliveryEnvelope",
-    "UnreadableRow",
-    "Webhook",
-    "WebhookBody",
-    "WebhookEnvelope",
-    "WebhookPage",
-    "WebhookPatchBody",
-    "WebhookTestBody",
-    "WorkError",
-    "as_utc",
-]
+from planasonix_provider.api.models.backfills import *
+from planasonix_provider.api.models.base import *
+from planasonix_provider.api.models.envelopes import *
+from planasonix_provider.api.models.errors import *
+from planasonix_provider.api.models.jobs import *
+from planasonix_provider.api.models.webhooks import *

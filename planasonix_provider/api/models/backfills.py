@@ -11,6 +11,15 @@ from planasonix_provider.api.models.envelopes import DataEnvelope, Envelope, Pag
 from planasonix_provider.api.models.errors import OddError
 from planasonix_provider.api.states import BACKFILL_OVER
 
+__all__ = [
+    "Backfill",
+    "BackfillBody",
+    "BackfillEnvelope",
+    "BackfillPage",
+    "BackfillStartEnvelope",
+    "BackfillStarted",
+]
+
 
 class BackfillBody(Resource):
     """The body that starts a backfill; without ``tables`` it is one of all tables."""

@@ -21,6 +21,14 @@ from pydantic import (
 from planasonix_provider.api.json_bodies import shorten
 from planasonix_provider.validators import YEARS, identifier
 
+__all__ = [
+    "Id",
+    "Moment",
+    "Priority",
+    "Resource",
+    "as_utc",
+]
+
 T = TypeVar("T")
 
 #: What a start accepts as its ``priority``.

@@ -11,6 +11,17 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, Valid
 from planasonix_provider.api.json_bodies import read_json
 from planasonix_provider.api.models.base import WITHOUT, Id, Lenient, Resource
 
+__all__ = [
+    "DataEnvelope",
+    "Envelope",
+    "NoContent",
+    "Page",
+    "PageInfo",
+    "PageMeta",
+    "PlainText",
+    "UnreadableRow",
+]
+
 T = TypeVar("T")
 
 _ID = TypeAdapter(Id)

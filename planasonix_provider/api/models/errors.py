@@ -9,6 +9,13 @@ from pydantic import BaseModel, BeforeValidator
 
 from planasonix_provider.api.models.base import Lenient, Resource, Text
 
+__all__ = [
+    "ErrorBody",
+    "ErrorDetail",
+    "ErrorEnvelope",
+    "WorkError",
+]
+
 #: How many details of an error are kept.
 _MAX_DETAILS = 20
 

@@ -11,6 +11,20 @@ from planasonix_provider.api.models.envelopes import DataEnvelope, Envelope, Pag
 from planasonix_provider.api.models.errors import OddError
 from planasonix_provider.api.states import JOB_OVER
 
+__all__ = [
+    "Job",
+    "JobEnvelope",
+    "JobPage",
+    "JobResults",
+    "JobResultsEnvelope",
+    "JobWarning",
+    "Metrics",
+    "SyncBody",
+    "SyncEnvelope",
+    "SyncStarted",
+    "TableResult",
+]
+
 
 class SyncBody(Resource):
     """The body that starts a sync."""

@@ -9,6 +9,24 @@ from pydantic import ConfigDict, Field, SecretStr, SerializationInfo, field_seri
 from planasonix_provider.api.models.base import Count, Id, Lenient, Moment, Name, Resource, Text
 from planasonix_provider.api.models.envelopes import DataEnvelope, Page
 
+__all__ = [
+    "Delivery",
+    "DeliveryPage",
+    "NewWebhook",
+    "NewWebhookEnvelope",
+    "RotatedSecret",
+    "RotatedSecretEnvelope",
+    "SecretResource",
+    "TestDelivery",
+    "TestDeliveryEnvelope",
+    "Webhook",
+    "WebhookBody",
+    "WebhookEnvelope",
+    "WebhookPage",
+    "WebhookPatchBody",
+    "WebhookTestBody",
+]
+
 W = TypeVar("W", bound=Resource)
 
 
