@@ -38,14 +38,14 @@ from typing import Any
 from dev.processes import ROOT
 from tests.chaos.auditor import audit
 from tests.chaos.catalogue import DAG_ID
+from tests.chaos.environment import Environment, environment, wait_until
 from tests.chaos.plan import Plan, make
 from tests.chaos.readers import read_history
 from tests.chaos.report import report
-from tests.chaos.stage import Stage, stage, until
 from tests.chaos.storm import Storm
 
 #: For how many seconds after the storm the tasks may go on: on a slow machine they do, on a quick one they have ended.
-CALM = {"full": 900.0, "short": 600.0}
+MAX_SECONDS_AFTER_STORM = {"full": 900.0, "short": 600.0}
 
 
 def main() -> int:
@@ -73,12 +73,12 @@ def main() -> int:
     def say(text: str) -> None:
         print(text, flush=True)
 
-    with stage(plan, home) as all_of_it:
+    with environment(plan, home) as all_of_it:
         say(f"\nAirflow is healthy after {time.monotonic() - began:.0f} s. The storm:")
         answer = all_of_it.airflow.api("POST", f"dags/{DAG_ID}/dagRuns", {"logical_date": None})
         all_of_it.run_id = answer["dag_run_id"]
         storm = Storm(plan, all_of_it, say)
-        storm.wait_for_the_first_task()
+        storm.wait_for_first_task()
         storm.run_storm()
         say(f"The storm is over after {time.monotonic() - began:.0f} s. The calm:")
         _wait_for_the_end(all_of_it, plan, storm)
@@ -91,13 +91,13 @@ def main() -> int:
     return 1 if findings.violations else 0
 
 
-def _wait_for_the_end(all_of_it: Stage, plan: Plan, storm: Storm) -> None:
+def _wait_for_the_end(all_of_it: Environment, plan: Plan, storm: Storm) -> None:
     """Wait until every task and all work is over, or time is up."""
-    until(lambda: all_of_it.planasonix.is_up, "the simulator is up again")
+    wait_until(lambda: all_of_it.planasonix.is_up, "the simulator is up again")
     all_of_it.planasonix.calm()
-    deadline = time.monotonic() + CALM[plan.size]
+    deadline = time.monotonic() + MAX_SECONDS_AFTER_STORM[plan.size]
     while time.monotonic() < deadline:
-        storm.revive()
+        storm.restart_crashed()
         rows = all_of_it.database.rows(
             "select state, count(*) as many from task_instance where run_id = %s group by state", all_of_it.run_id
         )
@@ -107,7 +107,7 @@ def _wait_for_the_end(all_of_it: Stage, plan: Plan, storm: Storm) -> None:
         time.sleep(1)
 
 
-def _active(all_of_it: Stage) -> list[Any]:
+def _active(all_of_it: Environment) -> list[Any]:
     """List the work that is not over."""
     state = all_of_it.planasonix.state()
     jobs = [job for job in state["jobs"] if job["status"] in ("queued", "running", "cancelling")]

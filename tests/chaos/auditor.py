@@ -1,8 +1,8 @@
-"""Judges what a storm has left: whose is each piece of work, and does it justify the state of its task?
+"""Judges the result of a storm: which task owns each piece of work, and does the work justify the task's state?
 
-It shares no code with the provider, and knows nothing of how it works: only what it promises. An attempt is what a task
-does until its work is over: a retry goes on with the work of the try before, and starts anew only after work that
-failed or was cancelled, or after a clear.
+The auditor shares no code with the provider and knows only what the provider promises. An attempt lasts until its work
+is over: a retry continues the work of the previous try, and starts new work only after the old one failed or was
+cancelled, or after a clear.
 """
 
 from __future__ import annotations
@@ -16,38 +16,37 @@ from pathlib import Path
 
 from tests.chaos.history import Action, Event, History, Task, Work
 
-#: How long after an attempt was given up its work may go on until its cancel comes: Airflow tells a task on a worker
+#: How long work may run after the end of its attempt, before the cancel arrives: Airflow notifies a task on a worker
 #: with its next heartbeat, and a trigger within ten seconds.
 GRACE = timedelta(seconds=15)
-#: The same where the way there was disturbed.
+#: The same during a disturbance.
 GRACE_IN_TROUBLE = timedelta(seconds=45)
-#: What ends the part of a task's log that comes before its operator executes; only later does the log say that again.
+#: The first such line of a task's log ends the part before its operator executes.
 EXECUTES = "::endgroup::"
-#: How long Airflow may take from the beginning of a try until its process gets hold of the work, on a busy machine.
+#: How long a try may take from its start until its process knows the work, on a busy machine.
 SLOW_START = timedelta(seconds=45)
-#: For how long before a moment a action may be what has led to it.
+#: How long before an event an action may be its cause.
 CAUSE = timedelta(seconds=45)
-#: The clocks of Airflow's database and of the ledger are one, but their entries come one after the other.
+#: Airflow's database and the ledger use one clock, but write their entries one after the other.
 SLACK = timedelta(seconds=1)
 
 DONE = ("succeeded", "completed")
 OVER = ("success", "failed", "skipped", "upstream_failed", "removed")
-#: What keeps a cancel from coming: its death, and faults but for those of a start.
+#: Components whose death delays a cancel.
 ON_THE_WAY = ("simulator", "api-server", "triggerer", "triggerer-2")
-#: What the log of a task says where Airflow ends it by itself.
+#: A log line of tasks that Airflow ends.
 ENDED_BY_AIRFLOW = "shouldn't be running"
-#: What is said of it where its supervisor ends it, since it cannot tell Airflow that it lives.
+#: A log line of tasks that their supervisor ends because no heartbeat reaches Airflow.
 ENDED_BY_SUPERVISOR = "3 heartbeats failed"
-#: Where tasks run.
 PLACES_OF_TASKS = ("scheduler", "celery-worker", "celery-worker-2")
 
-#: Disturbances that cost no task a try whose work was seen before: each is over before long.
+#: Short disturbances: a try whose work was already polled must survive them.
 PASSING = ("refuse", "spoil_lists", "delete_connection")
-#: Those of them amid which a start may fail: an unreadable row is no reason.
+#: Those during which a start may fail; an unreadable row is no reason to fail.
 IN_THE_WAY_OF_A_START = ("refuse", "delete_connection")
-#: For how long a disturbance must be borne.
+#: How long a disturbance must be tolerated.
 PATIENCE = timedelta(seconds=60)
-#: How long after a disturbance a task may still end because of it.
+#: How long after a disturbance it may still end a task.
 AFTERMATH = timedelta(seconds=5)
 
 VIOLATIONS = ("lost", "doubled", "orphaned", "stuck", "wrong state", "crashed", "huge", "key")
@@ -55,12 +54,7 @@ VIOLATIONS = ("lost", "doubled", "orphaned", "stuck", "wrong state", "crashed", 
 
 @dataclass(frozen=True)
 class Violation:
-    """Something that must not be.
-
-    :param kind: one of :data:`VIOLATIONS`.
-    :param task: whose it is.
-    :param text: what it is.
-    """
+    """A broken promise; ``kind`` is one of :data:`VIOLATIONS`."""
 
     kind: str
     task: str | None
@@ -69,11 +63,7 @@ class Violation:
 
 @dataclass
 class Findings:
-    """What the auditor has found.
-
-    :param violations: what must not be.
-    :param allowed: what cannot be helped, and is documented, by the limit; each with what it was.
-    """
+    """The result of an audit: violations, and what documented limits allow, as pairs of limit and text."""
 
     violations: list[Violation] = field(default_factory=list)
     allowed: list[tuple[str, str]] = field(default_factory=list)
@@ -85,20 +75,14 @@ class Findings:
         self.allowed.append((limit, text))
 
     def count(self, kind: str) -> int:
-        """Count the violations of a kind."""
         return sum(violation.kind == kind for violation in self.violations)
 
     def limits(self) -> Counter[str]:
-        """Count what was allowed."""
         return Counter(limit for limit, _ in self.allowed)
 
 
 def audit(history: History) -> Findings:
-    """Judge a storm.
-
-    :param history: what has happened.
-    :return: what was found.
-    """
+    """Return what is wrong in the history of a storm."""
     findings = Findings()
     for place in history.keys_found:
         findings.violate("key", None, f"an API key is in {place}")
@@ -119,12 +103,7 @@ def audit(history: History) -> Findings:
 
 
 class _Case:
-    """One task.
-
-    :param history: what has happened.
-    :param task: the task.
-    :param findings: gets what is found.
-    """
+    """Judges one task, and adds to the findings."""
 
     def __init__(self, history: History, task: Task, findings: Findings) -> None:
         self.history = history
@@ -203,7 +182,7 @@ class _Case:
                 self._allow("ended by itself before a cancel was due", text)
 
     def _given_up(self) -> Iterator[tuple[Work, datetime, str, Action | None]]:
-        """Tell which work was given up and when; what was cleared is judged when the next work starts."""
+        """Yield work whose attempt ended, and when; cleared work is judged when the next work starts."""
         marks = [action for action in self.actions if action.kind == "mark_failed"]
         for mark in marks:
             for work in self.works:
@@ -223,7 +202,7 @@ class _Case:
                 yield old[-1], clear.at, "was cleared", clear
 
     def _judge_the_time(self) -> None:
-        """Its time counts from when each try executes; what the last one waits for does not run on after it."""
+        """The timeout counts from the execution of each try; work must not run after the timeout of the last one."""
         last = self.task.tries[-1] if self.task.tries else None
         if not (self.task.timeout and last and last.began and self.works):
             return
@@ -240,19 +219,19 @@ class _Case:
             self._violate("orphaned", f"{work.id} ran on after the time of try {last.number} was up")
 
     def _executed(self, began: datetime) -> datetime:
-        """Say when the operator of a try began to execute: Airflow has to give it a process, and to read its DAG."""
+        """Return when the operator of a try executed: Airflow first starts a process and parses the DAG."""
         begins = (event.at for event in self._events("task", began, began + SLOW_START) if EXECUTES in event.text)
         return min(begins, default=began)
 
     def _got_hold(self, work: Work, began: datetime) -> datetime:
-        """Say when a try first knew of work: Airflow counts a try from before it has a process that can do anything."""
+        """Return when a try first logged its work: Airflow counts a try from before its process starts."""
         words = (event.at for event in self._events("task", began, began + SLOW_START) if work.id in event.text)
         return min(words, default=began)
 
     def _limit_of(self, work: Work, at: datetime, action: Action | None) -> str | None:
-        """Name the documented limit that lets work run on, if there is one."""
+        """Return the documented limit that lets work run on, if any."""
         state = action.facts.get("state") if action else None
-        # A try that has begun since then knows of the work.
+        # A try that started since then knows the work.
         since = max((one.began for one in self.task.tries if one.began and one.began <= at), default=at)
         if self._says(work, "could not be cancelled", since):
             return "could not be cancelled amid an outage, as the log says"
@@ -263,7 +242,7 @@ class _Case:
                 return "marked failed before its trigger ran"
             if self._killed(("triggerer", "triggerer-2"), at - CAUSE, at + GRACE):
                 return "marked failed while its triggerer was dead"
-        # It may be killed before it hears of the mark, too.
+        # The task may also be killed before it learns of the mark.
         until = at + GRACE if action else at
         if self._action("kill_task", since, until, signal="SIGKILL") or self._killed(PLACES_OF_TASKS, since, until):
             if action is None:
@@ -276,7 +255,7 @@ class _Case:
         return any("invoking on_kill" in event.text for event in self._events("trigger", at, at + GRACE_IN_TROUBLE))
 
     def _trigger_ran(self, at: datetime) -> bool:
-        """Say whether the trigger of the last deferral had begun."""
+        """Return whether the trigger of the last deferral had started."""
         deferred = [
             event.at
             for event in self._events("airflow", datetime.min.replace(tzinfo=at.tzinfo), at)
@@ -312,7 +291,7 @@ class _Case:
     # --- Tried again for a reason? ---
 
     def _judge_tries(self) -> None:
-        """A disturbance that is over within a minute uses up no try whose work was seen before it."""
+        """A disturbance of less than a minute must not fail a try whose work was polled before."""
         for one in self.task.tries:
             if one.state not in ("failed", "up_for_retry") or not (one.began and one.ended):
                 continue
@@ -326,7 +305,7 @@ class _Case:
                 self._violate("wrong state", f"try {one.number} was used up, with {last.id}, as {disturbance.text}")
 
     def _disturbance(self, began: datetime, ended: datetime) -> Action | None:
-        """Find a passing disturbance amid which a try has ended."""
+        """Return a short disturbance during which a try ended."""
         for action in self.history.actions:
             if action.kind in PASSING and began <= action.at <= ended:
                 over = self._over(action)
@@ -335,7 +314,7 @@ class _Case:
         return None
 
     def _over(self, action: Action) -> datetime:
-        """Return when a disturbance is over: a connection is when it was created again."""
+        """Return when a disturbance ended: that of a connection ends when it is created again."""
         if action.kind == "delete_connection":
             created = [
                 each.at for each in self.history.actions if each.kind == "create_connection" and each.at >= action.at
@@ -374,7 +353,7 @@ class _Case:
             self._violate("lost", f"the task accounts for {accounted.id}, which is that of {accounted.task}")
 
     def _judge_clears(self) -> None:
-        """A clear starts afresh: what was started before it is not what the task accounts for after it."""
+        """After a clear, a task must not report work from before it."""
         kept = next((work for work in self.works if work.id == self.task.returned), None)
         clear = next(
             (action for action in self.actions if action.kind == "clear" and kept and action.at > kept.began), None
@@ -428,7 +407,7 @@ class _Case:
     # --- Tools ---
 
     def _was_a_try(self, number: int | None) -> bool:
-        """Say whether there was a try of that number: of one that its scheduler took for lost only the log may tell."""
+        """Return whether a try existed; if the scheduler treated it as lost, only the log shows it."""
         ran = f"running (try {number})"
         return any(one.number == number for one in self.task.tries) or any(
             event.task == self.task.name and event.source == "airflow" and event.text == ran
@@ -436,32 +415,32 @@ class _Case:
         )
 
     def _is_told_to_end(self, at: datetime) -> bool:
-        """Say whether Airflow has told the process to end: the task was reset, or its heartbeats came too late."""
+        """Return whether Airflow ended the process: the task was reset, or its heartbeats were too late."""
         return any(ENDED_BY_AIRFLOW in event.text for event in self._events("task", at - CAUSE, at + SLACK))
 
     def _is_cut_off(self, at: datetime) -> bool:
-        """Say whether the supervisor has ended the process, since it could not reach Airflow."""
+        """Return whether the supervisor ended the process because it could not reach Airflow."""
         return any(ENDED_BY_SUPERVISOR in event.text for event in self._events("supervisor", at - CAUSE, at + SLACK))
 
     def _has_a_retry_left(self, at: datetime) -> bool:
-        """Return whether Airflow tries the task again after the try that ran at a moment."""
+        """Return whether a retry was left after the try that ran at that time."""
         tries = [one for one in self.task.tries if one.began and one.began <= at]
         return bool(tries and tries[-1].max_tries is not None and tries[-1].number <= tries[-1].max_tries)
 
     def _met(self, began: datetime, ended: datetime) -> Action | None:
-        """Find a disturbance in the time of a try that no start, and no cancel, gets through."""
+        """Return a disturbance during a try that blocks starts and cancels."""
         passing = (action for action in self.history.actions if action.kind in IN_THE_WAY_OF_A_START)
         return next((action for action in passing if action.at <= ended and self._over(action) >= began), None)
 
     def _action(self, kind: str, since: datetime, until: datetime, **facts: object) -> Action | None:
-        """Find a action that was done to this task."""
+        """Return an action on this task."""
         for action in self.actions:
             if action.kind == kind and since <= action.at <= until and facts.items() <= action.facts.items():
                 return action
         return None
 
     def _killed(self, components: tuple[str, ...], since: datetime, until: datetime, **facts: object) -> Action | None:
-        """Find a action that was done to one of some components; what starts one again ends what is left of it."""
+        """Return a kill of one of the components; a restart kills what is left of one, too."""
         for action in self.history.actions:
             is_one = action.kind in ("kill", "freeze", "restart") and action.facts.get("component") in components
             if is_one and since <= action.at <= until and facts.items() <= action.facts.items():
@@ -486,7 +465,7 @@ class _Case:
         ]
 
     def _says(self, work: Work, words: str, since: datetime) -> bool:
-        """Say whether a log names the work that is left."""
+        """Return whether a log has these words together with the work."""
         return any(
             words in event.text and any(each in event.text for each in (work.id, work.connection_id, *work.jobs))
             for event in self.history.events
@@ -495,10 +474,7 @@ class _Case:
 
 
 def main() -> int:
-    """Judge a stored history again.
-
-    :return: the exit code: 1 if there is a violation.
-    """
+    """Audit a stored history; the exit code is 1 if there is a violation."""
     from tests.chaos.report import report
 
     history = History.model_validate_json(Path(sys.argv[1]).read_text())

@@ -15,8 +15,8 @@ from tests.support.proxy import HUGE
 
 # These know the provider, which the auditor and what it reads by do not.
 if TYPE_CHECKING:
+    from tests.chaos.environment import Database, Environment
     from tests.chaos.plan import Plan
-    from tests.chaos.stage import Database, Stage
     from tests.chaos.storm import Storm
 
 #: A part of the huge texts that is too long for any log or table.
@@ -31,36 +31,36 @@ _HEARTBEAT = re.compile(
 )
 
 
-def read_history(plan: Plan, stage: Stage, storm: Storm) -> History:
+def read_history(plan: Plan, environment: Environment, storm: Storm) -> History:
     """Read all of it.
 
     :param plan: the plan of the storm.
-    :param stage: what ran.
+    :param environment: what ran.
     :param storm: what was done.
     :return: what has happened.
     """
-    ledger = read_ledger(stage.planasonix.ledger)
+    ledger = read_ledger(environment.planasonix.ledger)
     # A search that does not find what is everywhere would not find a key.
-    assert list(keys_in_tables(stage.database, [stage.run_id]))
-    assert list(keys_in_files(stage.home, [stage.run_id]))
+    assert list(keys_in_tables(environment.database, [environment.run_id]))
+    assert list(keys_in_files(environment.home, [environment.run_id]))
     return History(
         seed=plan.seed,
         distributed=plan.distributed,
         settings=plan.settings,
-        tasks=read_tasks(stage.database, stage.run_id),
-        works=works_of(ledger, stage.run_id),
+        tasks=read_tasks(environment.database, environment.run_id),
+        works=works_of(ledger, environment.run_id),
         actions=[Action(**vars(done)) for done in storm.done],
         events=sorted(
             [
-                *_events_of_the_database(stage.database),
-                *_events_of_files(stage.home / "airflow" / "logs"),
-                *_events_of_supervisors(stage.home / "airflow" / "logs", _names_of_ids(stage.database)),
+                *_events_of_the_database(environment.database),
+                *_events_of_files(environment.home / "airflow" / "logs"),
+                *_events_of_supervisors(environment.home / "airflow" / "logs", _names_of_ids(environment.database)),
             ],
             key=lambda event: event.at,
         ),
-        keys_found=[*keys_in_files(stage.home, storm.keys), *keys_in_tables(stage.database, storm.keys)],
-        huge_found=[*keys_in_files(stage.home, [LONG]), *keys_in_tables(stage.database, [LONG])],
-        refused=dict(stage.planasonix.proxy.counts),
+        keys_found=[*keys_in_files(environment.home, storm.keys), *keys_in_tables(environment.database, storm.keys)],
+        huge_found=[*keys_in_files(environment.home, [LONG]), *keys_in_tables(environment.database, [LONG])],
+        refused=dict(environment.planasonix.proxy.counts),
         ended=datetime.now(UTC),
     )
 

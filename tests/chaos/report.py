@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from tests.chaos.auditor import VIOLATIONS, Findings
 from tests.chaos.history import History
 
-#: How long before and after the life of a task a action may matter to it.
+#: How long before and after the life of a task an action may matter to it.
 NEAR = timedelta(seconds=20)
 
 #: The actions that are neither a kill nor a fault.

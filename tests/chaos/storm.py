@@ -1,4 +1,4 @@
-"""Carries out a plan on what runs, and notes what was done to whom."""
+"""Performs a plan on a running environment, and records each action."""
 
 from __future__ import annotations
 
@@ -21,39 +21,32 @@ import psutil
 
 from dev.local_airflow import LocalAirflowError, add_connection
 from tests.chaos.catalogue import CONN_ID, DAG_ID, catalogue, name_of
+from tests.chaos.environment import Environment, connection_fields, wait_until
 from tests.chaos.plan import Action, Plan
-from tests.chaos.stage import Stage, connection_fields, until
 
-#: The routes that start something.
+#: The routes that start work.
 STARTS = ("trigger_sync", "trigger_backfill")
-#: For how many seconds a action is put off while the server that it needs is down.
+#: How many seconds an action is delayed while the server that it needs is down.
 PATIENCE = 60.0
-#: The same of other actions: what is done once in a storm waits longer, and what was begun must be ended.
-PATIENCE_OF = {"api_server_away": 150.0, "restart": math.inf, "thaw": math.inf, "create_connection": math.inf}
-#: The tasks that wait on a worker for so long that the API server goes away, and comes back, in the meantime.
+#: Longer delays of actions that happen once in a storm, or that undo another action.
+MAX_DELAY_BY_KIND = {"api_server_away": 150.0, "restart": math.inf, "thaw": math.inf, "create_connection": math.inf}
+#: The tasks that wait on a worker for longer than the outage of the API server.
 LONG_ON_WORKERS = tuple(
     spec.task_id for spec in catalogue("full") if spec.is_long and not spec.deferrable and spec.retries
 )
 #: What ``_down`` calls the Airflow connection.
 CONNECTION = "the connection"
-#: How long a component that was asked to end may take, before what is left of it is ended by force.
+#: How many seconds a component has to end after SIGTERM, before it gets a SIGKILL.
 GRACE = 12.0
 
 
 class NotNowError(Exception):
-    """What a action needs is down; it is done later."""
+    """A server that an action needs is down; the action is delayed."""
 
 
 @dataclass(frozen=True)
 class PerformedAction:
-    """What was done.
-
-    :param at: when.
-    :param kind: what it was.
-    :param text: the same in words.
-    :param task: to which task.
-    :param facts: what the auditor needs to know about it.
-    """
+    """An action that was performed; the auditor reads ``facts``."""
 
     at: datetime
     kind: str
@@ -63,39 +56,34 @@ class PerformedAction:
 
 
 class Storm:
-    """Carries out a plan.
+    """Performs a plan, and prints each action with ``say``."""
 
-    :param plan: the plan.
-    :param stage: what runs.
-    :param say: tells whoever watches.
-    """
-
-    def __init__(self, plan: Plan, stage: Stage, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: Plan, environment: Environment, say: Callable[[str], None]) -> None:
         self._plan = plan
-        self._stage = stage
+        self._environment = environment
         self._say = say
         self._queue: list[tuple[float, int, Action, float]] = []
         self._turn = count()
-        self._key = stage.planasonix.key
+        self._key = environment.planasonix.key
         self._down: set[str] = set()
         #: All keys that there were.
         self.keys = [self._key]
         self.done: list[PerformedAction] = []
 
-    def wait_for_the_first_task(self) -> None:
-        """Wait until a task has begun: on a busy machine, the storm would be over before there is anything to hit."""
+    def wait_for_first_task(self) -> None:
+        """Wait until a task runs: on a busy machine, the storm would otherwise end before the first task."""
         query = "select count(*) as many from task_instance where run_id = %s and start_date is not null"
-        until(lambda: self._stage.database.rows(query, self._stage.run_id)[0]["many"], "a task begins")
+        wait_until(lambda: self._environment.database.rows(query, self._environment.run_id)[0]["many"], "a task begins")
 
     def run_storm(self) -> None:
-        """Do all that is planned, and bring back what was killed."""
+        """Perform all actions, and restart what they killed."""
         self._began = time.monotonic()
         for action in self._plan.actions:
             self._put(action)
         while self._queue:
             due, _, action, given_up_at = heapq.heappop(self._queue)
             time.sleep(max(0.0, due - self._now()))
-            self.revive()
+            self.restart_crashed()
             try:
                 getattr(self, f"_{action.kind}")(action)
             except (NotNowError, httpx.HTTPError, LocalAirflowError) as reason:
@@ -105,9 +93,12 @@ class Storm:
                 else:
                     self._note("not done", f"{action.kind} of {action.at:.1f} s: {reason or type(reason).__name__}")
 
-    def revive(self) -> None:
-        """Start again what has ended by itself, as a supervisor would; the auditor hears of it."""
-        processes: dict[str, Any] = {**self._stage.airflow.processes, "simulator": self._stage.planasonix.process}
+    def restart_crashed(self) -> None:
+        """Restart crashed components as a supervisor would, and record the crash for the auditor."""
+        processes: dict[str, Any] = {
+            **self._environment.airflow.processes,
+            "simulator": self._environment.planasonix.process,
+        }
         for name, process in processes.items():
             if name not in self._down and process.poll() is not None:
                 self._note("crash", f"{name} has ended by itself ({process.returncode})", component=name)
@@ -117,7 +108,7 @@ class Storm:
         return time.monotonic() - self._began
 
     def _put(self, action: Action) -> None:
-        given_up_at = action.at + PATIENCE_OF.get(action.kind, PATIENCE)
+        given_up_at = action.at + MAX_DELAY_BY_KIND.get(action.kind, PATIENCE)
         heapq.heappush(self._queue, (action.at, next(self._turn), action, given_up_at))
 
     def _later(self, seconds: float, kind: str, target: str | None = None, **how: Any) -> None:
@@ -128,7 +119,7 @@ class Storm:
     ) -> None:
         done = PerformedAction(at or datetime.now(UTC), kind, text, task, facts)
         self.done.append(done)
-        with (self._stage.home / "actions.jsonl").open("a") as log:
+        with (self._environment.home / "actions.jsonl").open("a") as log:
             log.write(json.dumps({**vars(done), "at": done.at.isoformat()}, default=str) + "\n")
         self._say(f"{self._now():6.1f} s  {text}")
 
@@ -142,9 +133,9 @@ class Storm:
             raise NotNowError("the API server is to create the connection first")
         self._down.add(name)
         if name == "simulator":
-            self._stage.planasonix.kill(how)
+            self._environment.planasonix.kill(how)
         else:
-            self._stage.airflow.kill(name, how)
+            self._environment.airflow.kill(name, how)
         self._note("kill", f"{how.name} to {name}", component=name, signal=how.name)
         self._later(
             action.how["down"] + (GRACE if how is signal.SIGTERM and name != "simulator" else 0), "restart", name
@@ -157,12 +148,12 @@ class Storm:
         if not any(row["task_id"] in LONG_ON_WORKERS for row in self._running()):
             raise NotNowError("no task waits on a worker for long")
         stopped_at = time.monotonic()
-        self._stage.airflow.kill("api-server", signal.SIGKILL)
+        self._environment.airflow.kill("api-server", signal.SIGKILL)
         facts = {"component": "api-server", "signal": "SIGKILL"}
         self._note("kill", f"SIGKILL to api-server, which is away for {action.how['down']} s", **facts)
         time.sleep(action.how["down"])
         self._restart(Action(action.at, "restart", "api-server"))
-        until(lambda: self._stage.airflow.is_up, "the API server answers again")
+        wait_until(lambda: self._environment.airflow.is_up, "the API server answers again")
         self._began += time.monotonic() - stopped_at
 
     def _restart(self, action: Action) -> None:
@@ -173,63 +164,63 @@ class Storm:
 
     def _start_again(self, name: str) -> None:
         if name == "simulator":
-            self._stage.planasonix.start()
+            self._environment.planasonix.start()
         else:
-            self._stage.airflow.begin(name)
+            self._environment.airflow.begin(name)
 
     def _freeze(self, action: Action) -> None:
         name = str(action.target)
         if name in self._down:
             raise NotNowError(f"{name} is down")
         self._down.add(name)
-        self._stage.airflow.freeze(name, signal.SIGSTOP)
+        self._environment.airflow.freeze(name, signal.SIGSTOP)
         self._note("freeze", f"SIGSTOP to {name}", component=name)
         self._later(action.how["seconds"], "thaw", name)
 
     def _thaw(self, action: Action) -> None:
         name = str(action.target)
-        self._stage.airflow.freeze(name, signal.SIGCONT)
+        self._environment.airflow.freeze(name, signal.SIGCONT)
         self._down.discard(name)
         self._note("thaw", f"SIGCONT to {name}", component=name)
 
     # --- Planasonix ---
 
     def _fault(self, action: Action) -> None:
-        self._stage.planasonix.order("faults", action.how)
+        self._environment.planasonix.control("faults", action.how)
         self._note("fault", f"fault {json.dumps(action.how)}", **action.how)
 
     def _rotate(self, action: Action) -> None:
         key, old = action.how["key"], self._key
         if key not in self.keys:
-            self._stage.planasonix.order("keys", {"key": key})
+            self._environment.planasonix.control("keys", {"key": key})
             self.keys.append(key)
-        if not self._stage.airflow.is_up or CONNECTION in self._down:
+        if not self._environment.airflow.is_up or CONNECTION in self._down:
             raise NotNowError("the API server is down, or the connection deleted")
-        add_connection(self._stage.airflow, CONN_ID, connection_fields(self._stage.planasonix, key))
+        add_connection(self._environment.airflow, CONN_ID, connection_fields(self._environment.planasonix, key))
         self._key = key
         self._note("rotate", "another key is in the Airflow connection")
         self._later(action.how["revoke_after"], "revoke", old)
 
     def _revoke(self, action: Action) -> None:
-        self._stage.planasonix.order(f"keys/{action.target}/revoke")
+        self._environment.planasonix.control(f"keys/{action.target}/revoke")
         self._note("revoke", "the key before is revoked")
 
     def _refuse(self, action: Action) -> None:
         self._proxy_is_open()
         which, how, seconds = action.how["which"], action.how["how"], action.how["seconds"]
-        self._stage.planasonix.proxy.refuse(which, how, seconds)
+        self._environment.planasonix.proxy.refuse(which, how, seconds)
         text = f"a proxy refuses all {which} for {seconds} s: {how}"
         self._later(0.2, "catch_request", which, what="refuse", text=text, facts=action.how)
 
     def _spoil_lists(self, action: Action) -> None:
         self._proxy_is_open()
-        self._stage.planasonix.proxy.spoil_lists(action.how["seconds"])
+        self._environment.planasonix.proxy.spoil_lists(action.how["seconds"])
         text = f"each list has an unreadable row for {action.how['seconds']} s"
         self._later(0.2, "catch_request", "lists", what="spoil_lists", text=text, facts=action.how)
 
     def _catch_request(self, action: Action) -> None:
         """Note what the proxy does from the moment of the first request that it does it to."""
-        began = self._stage.planasonix.proxy.began(str(action.target))
+        began = self._environment.planasonix.proxy.began(str(action.target))
         if began is None:
             raise NotNowError("nobody asks for anything")
         self._note(action.how["what"], action.how["text"], at=began, **action.how["facts"])
@@ -247,9 +238,9 @@ class Storm:
         self._later(action.how["seconds"], "create_connection")
 
     def _create_connection(self, action: Action) -> None:
-        if not self._stage.airflow.is_up:
+        if not self._environment.airflow.is_up:
             raise NotNowError("the API server is down")
-        add_connection(self._stage.airflow, CONN_ID, connection_fields(self._stage.planasonix, self._key))
+        add_connection(self._environment.airflow, CONN_ID, connection_fields(self._environment.planasonix, self._key))
         self._down.discard(CONNECTION)
         self._note("create_connection", "the Airflow connection is created again")
 
@@ -273,14 +264,14 @@ class Storm:
         """Let the answers to starts wait, and kill the first task that waits for one."""
         fault = {"kind": "hang", "when": action.how["when"], "seconds": action.how["seconds"]}
         for route in STARTS:
-            self._stage.planasonix.order("faults", {**fault, "route": route})
+            self._environment.planasonix.control("faults", {**fault, "route": route})
         began = datetime.now(UTC).isoformat()
         self._later(0.2, "catch_start", signal=action.how["signal"], when=action.how["when"], since=began)
 
     def _catch_start(self, action: Action) -> None:
         requests = [
             request
-            for request in self._stage.planasonix.state()["requests"]
+            for request in self._environment.planasonix.state()["requests"]
             if request["route"] in STARTS and request["status"] is None and request["at"] > action.how["since"]
         ]
         if not requests:
@@ -303,21 +294,21 @@ class Storm:
     def _clear(self, action: Action) -> None:
         task = self._pick(action.target, action.how["states"])
         which = task["task_id"] if task["map_index"] < 0 else [task["task_id"], task["map_index"]]
-        body = {"dag_run_id": self._stage.run_id, "task_ids": [which], "only_failed": False, "dry_run": False}
+        body = {"dag_run_id": self._environment.run_id, "task_ids": [which], "only_failed": False, "dry_run": False}
         self._call("POST", f"dags/{DAG_ID}/clearTaskInstances", body)
         self._note("clear", f"{task['name']} is cleared ({task['state']})", task["name"], **_facts(task))
 
     def _mark_failed(self, action: Action) -> None:
         task = self._pick(action.target, action.how["states"])
-        path = f"dags/{DAG_ID}/dagRuns/{self._stage.run_id}/taskInstances/{task['task_id']}"
+        path = f"dags/{DAG_ID}/dagRuns/{self._environment.run_id}/taskInstances/{task['task_id']}"
         path += "" if task["map_index"] < 0 else f"/{task['map_index']}"
         self._call("PATCH", path, {"new_state": "failed"})
         self._note("mark_failed", f"{task['name']} is marked failed ({task['state']})", task["name"], **_facts(task))
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> None:
-        if not self._stage.airflow.is_up:
+        if not self._environment.airflow.is_up:
             raise NotNowError("the API server is down")
-        self._stage.airflow.api(method, path, body)
+        self._environment.airflow.api(method, path, body)
 
     def _pick(
         self, place: str | float | None, states: list[str], fits: Callable[[dict[str, Any]], Any] = bool
@@ -329,11 +320,11 @@ class Storm:
         return fit[int(float(place or 0) * len(fit))]
 
     def _tasks(self, states: list[str], fits: Callable[[dict[str, Any]], Any]) -> list[dict[str, Any]]:
-        rows = self._stage.database.rows(
+        rows = self._environment.database.rows(
             "select ti.task_id, ti.map_index, ti.state, ti.try_number, ti.pid, ti.trigger_id, tr.triggerer_id "
             "from task_instance ti left join trigger tr on tr.id = ti.trigger_id "
             "where ti.run_id = %s and ti.state = any(%s) order by ti.task_id, ti.map_index",
-            self._stage.run_id,
+            self._environment.run_id,
             states,
         )
         return [row | {"name": name_of(row["task_id"], row["map_index"])} for row in rows if fits(row)]

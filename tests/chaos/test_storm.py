@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.chaos.environment import Planasonix, wait_until
 from tests.chaos.plan import Action, Plan
-from tests.chaos.stage import Planasonix, until
 from tests.chaos.storm import PerformedAction, Storm
 
 
@@ -20,7 +20,7 @@ from tests.chaos.storm import PerformedAction, Storm
 def planasonix(tmp_path: Path) -> Iterator[Planasonix]:
     planasonix = Planasonix(tmp_path / "planasonix")
     planasonix.start()
-    until(lambda: planasonix.is_up, "the simulator is up", patience=60)
+    wait_until(lambda: planasonix.is_up, "the simulator is up", patience=60)
     yield planasonix
     assert planasonix.process
     planasonix.process.kill()
@@ -34,8 +34,8 @@ def run_storm(
     """Carry out some actions while somebody lists jobs all the time; return what was noted, and the answers."""
     airflow = SimpleNamespace(processes={})
     plan = Plan(seed=1, distributed=False, size="short", settings={}, seconds={}, oddities={}, actions=actions)
-    stage: Any = SimpleNamespace(home=home, airflow=airflow, planasonix=planasonix)
-    storm = Storm(plan, stage, lambda text: None)
+    environment: Any = SimpleNamespace(home=home, airflow=airflow, planasonix=planasonix)
+    storm = Storm(plan, environment, lambda text: None)
     answers: list[httpx.Response] = []
     is_over = Event()
 
@@ -48,7 +48,7 @@ def run_storm(
     caller.start()
     try:
         storm.run_storm()
-        until(lambda: answers and answers[-1].is_success, "the refusal is over", patience=60)
+        wait_until(lambda: answers and answers[-1].is_success, "the refusal is over", patience=60)
     finally:
         is_over.set()
         caller.join()

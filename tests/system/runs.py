@@ -24,16 +24,16 @@ T = TypeVar("T")
 #: The Airflow that runs, as ``(3, 3)``.
 AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 
-#: For how many seconds to wait, at the most, for what takes Airflow a few on an idle machine.
-PATIENCE = 180.0
+#: Airflow needs a few seconds for most steps on an idle machine.
+TIMEOUT_SECONDS = 180.0
 
 WAYS = ("on_a_worker", "deferred")
 #: The state of a task that waits for its job.
-WAITING = {"on_a_worker": "running", "deferred": "deferred"}
+WAITING_STATE = {"on_a_worker": "running", "deferred": "deferred"}
 
 #: How a sensor waits.
 SENSOR_MODES = ("poke", "reschedule", "deferred")
-#: How often a task that defers looks at its work by itself, just before that.
+#: How often a task polls its work just before it defers.
 POLLS_BY_TASK = 1
 
 #: A pool that another task can fill.
@@ -46,23 +46,23 @@ TIME_LIMITS = {"on_a_worker": timedelta(seconds=20), "deferred": timedelta(secon
 _OURS = re.compile(r"\b([Jj]ob|[Bb]ackfill)\b|Planasonix|^(Loaded|No sync) ")
 
 
-def wait_until(look: Callable[[], T], what: str, patience: float = PATIENCE, every: float = 0.1) -> T:
-    """Look until there is something to see, and give that."""
-    deadline = time.monotonic() + patience
-    while not (seen := look()):
-        assert time.monotonic() < deadline, f"not within {patience:.0f} s: {what}"
+def wait_until(condition: Callable[[], T], what: str, timeout: float = TIMEOUT_SECONDS, every: float = 0.1) -> T:
+    """Return the first true value of the condition."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
         time.sleep(every)
-    return seen
+    return value
 
 
 def count_polls(simulator: Simulator, work_id: str) -> int:
-    """Count the looks at a job or a backfill."""
+    """Return how often a job or a backfill was polled."""
     return sum(request.method == "GET" and request.path.endswith(f"/{work_id}") for request in simulator.requests)
 
 
 @dataclass(frozen=True)
 class TaskRun:
-    """A task of a DAG run, ``sync`` unless told otherwise; of a mapped one, the one at ``map_index``."""
+    """A task instance of a DAG run."""
 
     airflow: LocalAirflow
     dag_id: str
@@ -72,16 +72,13 @@ class TaskRun:
 
     @classmethod
     def start(cls, airflow: LocalAirflow, dag_id: str, **conf: object) -> TaskRun:
-        """Start a DAG run."""
         answer = airflow.api("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})
         return cls(airflow, dag_id, answer["dag_run_id"])
 
     def task(self, task_id: str) -> TaskRun:
-        """Another task of the same DAG run."""
         return replace(self, task_id=task_id)
 
     def mapped(self, count: int = 5) -> list[TaskRun]:
-        """The tasks that a mapped one becomes."""
         return [replace(self, map_index=index) for index in range(count)]
 
     def count(self, state: str) -> int:
@@ -107,17 +104,16 @@ class TaskRun:
 
     @property
     def seconds(self) -> float:
-        """How long it took, from the first line of its log; where a sensor is rescheduled, Airflow counts anew."""
+        """The duration since the first line of its log: Airflow's own restarts when a sensor is rescheduled."""
         began = min(line["timestamp"] for line in self._log_lines() if line.get("timestamp"))
         return (datetime.fromisoformat(self.details()["end_date"]) - datetime.fromisoformat(began)).total_seconds()
 
-    def wait_for(self, state: str, patience: float = PATIENCE) -> None:
-        """Wait until the task is in a state; one that ends in another will never be."""
-        wait_until(lambda: self.state == state or self.is_over, f"{self} is {state}", patience)
+    def wait_for(self, state: str, timeout: float = TIMEOUT_SECONDS) -> None:
+        """Wait until the task is in a state, or has ended in another."""
+        wait_until(lambda: self.state == state or self.is_over, f"{self} is {state}", timeout)
         assert self.state == state, self.log()
 
     def send_sigkill(self) -> None:
-        """End the process of a task that runs, which is left no time to do anything about it."""
         os.kill(self.details()["pid"], signal.SIGKILL)
 
     def mark_failed(self) -> None:
@@ -130,11 +126,9 @@ class TaskRun:
         self.airflow.api("PATCH", f"dags/{self.dag_id}/dagRuns/{self.run_id}", {"state": "failed"})
 
     def clear_failed(self) -> None:
-        """Clear those tasks of the DAG run that failed; the DAG run goes on."""
         self.clear(only_failed=True)
 
     def clear(self, *, only_failed: bool = False) -> None:
-        """Clear the tasks of the DAG run, whatever they do."""
         body = {"dag_run_id": self.run_id, "only_failed": only_failed, "dry_run": False}
         self.airflow.api("POST", f"dags/{self.dag_id}/clearTaskInstances", body)
 
@@ -147,18 +141,18 @@ class TaskRun:
 
     @property
     def has_started_trigger(self) -> bool:
-        """Whether a triggerer has begun to run the task's trigger: before, none can be told of a kill."""
+        """Whether a triggerer runs the task's trigger: before that, Airflow cannot notify it of a kill."""
         return any(re.fullmatch(r"trigger .* starting", line["event"]) for line in self._log_lines())
 
     def triggerer(self) -> int | None:
-        """The number of the triggerer that is to run the task's trigger."""
+        """The id of the triggerer that the task's trigger is assigned to."""
         return (self.details()["triggerer_job"] or {}).get("id")
 
     def xcom(self, key: str = "return_value") -> Any:
         return self.airflow.api("GET", f"{self._path}/xcomEntries/{key}?map_index={self.map_index}")["value"]
 
     def record(self) -> dict[str, Any] | None:
-        """What is written down of the task's start, and where Airflow shows it."""
+        """The stored record of the task's start."""
         if AIRFLOW >= (3, 3):
             answer = self.airflow.api("GET", f"{self._path}/state-store?map_index={self.map_index}")
             records = [entry["value"] for entry in answer["task_state_store"] if entry["key"] == RECORD_KEY]
@@ -171,19 +165,18 @@ class TaskRun:
         return records[0] if records else None
 
     def link(self) -> str | None:
-        """Where the task's button leads."""
         answer = self.airflow.api("GET", f"{self._path}/links?map_index={self.map_index}")
         return answer["extra_links"]["Open in Planasonix"]
 
     def log(self) -> str:
-        """The first try's log, whichever process wrote it, with the messages of exceptions, and why it was skipped."""
+        """The log of the first try, with messages of exceptions and the reason of a skip."""
         lines = self._log_lines()
         errors = [error["exc_value"] for line in lines for error in line.get("error_detail") or ()]
         reasons = [line["reason"] for line in lines if "reason" in line]
         return "\n".join([*(line["event"] for line in lines), *errors, *reasons])
 
     def provider_log_lines(self, try_number: int = 1) -> list[str]:
-        """The lines of a try's log which this package has written."""
+        """The lines of a try's log that the provider wrote."""
         return [line["event"] for line in self._log_lines(try_number) if _OURS.search(line["event"])]
 
     def _log_lines(self, try_number: int = 1) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from planasonix_provider.assets.planasonix import PlanasonixTable
 from planasonix_provider.simulator import Simulator
 from tests.system.conftest import Notes
 from tests.system.edits import edit
-from tests.system.runs import WAITING, TaskRun, wait_until
+from tests.system.runs import WAITING_STATE, TaskRun, wait_until
 
 #: Which connections the DAGs in ``dags/system_assets.py`` sync, by where they wait.
 CONNECTIONS = {"on_a_worker": ("conn_demo_06", "conn_demo_07"), "deferred": ("conn_demo_08", "conn_demo_09")}
@@ -87,7 +87,7 @@ def test_events_name_the_loaded_connection_after_an_edit_of_the_dag(
 
     wait_until(lambda: known() >= set(connections), "Airflow knows both assets")
     run = TaskRun.start(airflow, dag_id)
-    run.wait_for(WAITING[way])
+    run.wait_for(WAITING_STATE[way])
     job = run.job(simulator)
     wait_until(lambda: (run.record() or {}).get("id"), "the record has the job's id")
     edit(airflow, dag_id, connection_id=new, connections=connections, retries=1)

@@ -429,7 +429,7 @@ def test_a_retry_reconnects_after_an_outage_of_the_api_server(
     assert not simulator.job(job_id).cancel_requested_at
     airflow.restart("api-server")
     wait_until(lambda: is_served(airflow), "the API server answers")
-    wait_until(lambda: run.details()["try_number"] == 2, "the next try begins", patience=600)
+    wait_until(lambda: run.details()["try_number"] == 2, "the next try begins", timeout=600)
     note(f"the next try began {time.monotonic() - began:.1f} s after the API server went away")
     run.wait_for("success")
     assert f"Job {job_id}, which try 1 has started," in "\n".join(run.provider_log_lines(2))

@@ -24,7 +24,7 @@ MANY = 1_000
 #: For how many seconds fifty idle watchers are watched, and how many seconds there are between two looks of theirs.
 WATCHED, INTERVAL = 60, 5
 #: For how many seconds to wait, at the most, for what a triggerer does after it was killed.
-PATIENCE = 400.0
+TIMEOUT_SECONDS = 400.0
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def watched(airflow: LocalAirflow) -> Iterator[Simulator]:
 def wait_until_watched(simulator: Simulator) -> None:
     """Two more looks show that all who watch have begun."""
     before = looks(simulator)
-    wait_until(lambda: looks(simulator) >= before + 2, "it is looked at", PATIENCE)
+    wait_until(lambda: looks(simulator) >= before + 2, "it is looked at", TIMEOUT_SECONDS)
 
 
 def looks(simulator: Simulator) -> int:
@@ -194,12 +194,16 @@ def test_a_thousand_events_survive_two_kills_of_the_triggerer(
     assert len(jobs) == MANY
     began = time.monotonic()
     for number in (100, 400):
-        wait_until(lambda number=number: count_heard(airflow, "events_many") >= number, f"{number} were told", PATIENCE)
+        wait_until(
+            lambda number=number: count_heard(airflow, "events_many") >= number, f"{number} were told", TIMEOUT_SECONDS
+        )
         kill_process_tree(airflow, "triggerer")
         note(f"killed when {count_heard(airflow, 'events_many')} were told, after {time.monotonic() - began:.0f} s")
         time.sleep(5)
         airflow.restart("triggerer")
-    wait_until(lambda: {p["job_id"] for p in heard(airflow, "events_many")} == jobs, "each is told", PATIENCE, every=2)
+    wait_until(
+        lambda: {p["job_id"] for p in heard(airflow, "events_many")} == jobs, "each is told", TIMEOUT_SECONDS, every=2
+    )
     told = Counter(payload["job_id"] for payload in heard(airflow, "events_many"))
     note(f"all {MANY} told after {time.monotonic() - began:.0f} s, {sum(told.values()) - MANY} of them once more")
     note(f"{len(watched.requests) - before} requests of {MANY} jobs")
@@ -208,7 +212,9 @@ def test_a_thousand_events_survive_two_kills_of_the_triggerer(
     # And in normal running, each is told once.
     watched.plan("conn_events_many", times=None, queued_seconds=0, running_seconds=5)
     late = {watched.workspace.start_sync("conn_events_many").id for _ in range(150)}
-    wait_until(lambda: late <= {p["job_id"] for p in heard(airflow, "events_many")}, "each is told", PATIENCE, every=2)
+    wait_until(
+        lambda: late <= {p["job_id"] for p in heard(airflow, "events_many")}, "each is told", TIMEOUT_SECONDS, every=2
+    )
     wait_until_watched(watched)
     told_since = Counter(payload["job_id"] for payload in heard(airflow, "events_many")) - told
     assert told_since == Counter(late)

