@@ -33,7 +33,6 @@ MAX_TEST_NAME = 80
 # Exceptions while the package is being rearranged. All of them must be empty in the end.
 CYCLIC_IMPORTS = {
     ("execution/cancel_task.py", "operators/planasonix.py"),
-    ("execution/sensor_task.py", "sensors/base.py"),
     ("hooks/waits.py", "hooks/planasonix.py"),
 }
 REPEATED_CLASSES = {"_Console"}

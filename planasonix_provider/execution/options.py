@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
@@ -29,6 +29,27 @@ class StartOptions:
     load_parameters: Mapping[str, Any]
     #: Start and end of a backfill.
     window: tuple[datetime, datetime] | None
+
+
+@dataclass(frozen=True)
+class SensorOptions:
+    """The parameters of a sensor, rendered and validated."""
+
+    planasonix_conn_id: str
+    #: The states with which the task succeeds.
+    allowed_states: Collection[str]
+    deferrable: bool
+    #: Whether Airflow ends the process between two pokes.
+    reschedule: bool
+    #: In seconds.
+    poke_interval: float
+    #: In seconds.
+    timeout: float
+    exponential_backoff: Any
+    soft_fail: bool
+    silent_fail: bool
+    never_fail: bool
+    retries: int | None
 
 
 class AirflowTask(DeferrableTask, Protocol):

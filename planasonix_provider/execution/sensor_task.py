@@ -1,11 +1,10 @@
-"""One process of a sensor's task: looks, with one client for all looks, and says what came of it."""
+"""Runs one process of a sensor's task: polls, defers, resumes, and returns a result or raises an error."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
 
@@ -20,9 +19,10 @@ from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import NO_RETRY, is_permanent
 from planasonix_provider.clock import sleep, utcnow
+from planasonix_provider.execution.options import AirflowTask, SensorOptions
 from planasonix_provider.execution.xcom import XComWriter
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.triggers.base import defer
+from planasonix_provider.triggers.base import PlanasonixWaitTrigger, defer
 from planasonix_provider.triggers.deferral import deadline_of, limit_behind, outage_policy, read_connection
 from planasonix_provider.waiting import blocking_wait, outages
 from planasonix_provider.waiting.formatting import capitalize
@@ -30,314 +30,279 @@ from planasonix_provider.waiting.report import details_of, error_of_work, first_
 from planasonix_provider.waiting.result import WorkResult, explain
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
 from planasonix_provider.waiting.shared_client import SharedClient, run_aside
-from planasonix_provider.waiting.targets import Snapshot, Work
+from planasonix_provider.waiting.targets import Snapshot, WaitTarget, Work
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from planasonix_provider.sensors.base import PlanasonixSensor
+    from planasonix_provider.state_store import TaskStateStore
 
-#: Which id a subject has, by its kind: a wait for the next sync is known by its connection.
-_NAMED_BY = {"job": "job", "backfill": "backfill", "sync": "connection"}
-#: How far a job itself may lag behind the list that has reported its end, before the list counts.
+#: How long a job may lag behind the list that has reported its end. Then the list counts.
 MAX_LAG = timedelta(seconds=30)
-#: Where a rescheduled sensor notes since when it has had no answer.
+#: The key under which a rescheduled sensor stores the begin of an outage.
 UNSEEN_SINCE = "planasonix_unseen_since"
 
 
 class SensorTask:
-    """One process of a sensor's task; use it in a ``with`` block.
+    """One process of a sensor's task, with one client for all its polls. Use it in a ``with`` block."""
 
-    :param sensor: says what to wait for, and how; its parameters are in their final form.
-    :param context: the task's context, from Airflow.
-    """
-
-    def __init__(self, sensor: PlanasonixSensor, context: Context) -> None:
-        self.sensor = sensor
-        self.log = sensor.log
-        self.hook = PlanasonixHook(sensor.planasonix_conn_id)
-        self.signpost = XComWriter(context, self.log)
-        self._notes = OutageNote(sensor, context)
-        self._rests_since: datetime | None = None
-        subject = sensor.subject()
-        # The attributes of an exception that ends the task.
-        self._details: dict[str, str | None] = {f"{_NAMED_BY[subject.kind]}_id": subject.id}
-        # Each poke of a rescheduled sensor is another process.
-        self._is_rescheduled = sensor.reschedule and not sensor.deferrable
-        first_poke = first_look_at(sensor, context) if self._is_rescheduled else None
-        trouble = self._notes.read()
+    def __init__(self, options: SensorOptions, task: AirflowTask, target: WaitTarget, context: Context) -> None:
+        self._options = options
+        self._task = task
+        self._target = target
+        self._log = task.log
+        self._hook = PlanasonixHook(options.planasonix_conn_id)
+        self._xcoms = XComWriter(context, self._log)
+        self._delayed_since: datetime | None = None
         self._outages = outage_policy()
-        self.watch = WaitState(
-            subject,
+        # The attributes of an exception that ends the task.
+        self._details: dict[str, str | None] = {target.id_name: target.id}
+        # Each poke of a rescheduled sensor is another process.
+        is_rescheduled = options.reschedule and not options.deferrable
+        first_poke = _first_poke_at(options, context) if is_rescheduled else None
+        store: Any = context.get("task_state_store") if is_rescheduled else None
+        self._outage_note = OutageNote(store, context["ti"].try_number)
+        outage = self._outage_note.read()
+        if options.deferrable:
+            deadline = deadline_of(task, context)
+        else:
+            # On a worker, Airflow enforces execution_timeout. The time between two pokes counts, too.
+            deadline = (first_poke or utcnow()) + timedelta(seconds=options.timeout)
+        self._state = WaitState(
+            target,
             now=utcnow(),
-            info=self.log.info,
-            warn=self.log.warning,
-            deadline=(deadline := self._deadline(context, first_poke)),
-            limit=limit_behind(deadline, sensor, context),
+            info=self._log.info,
+            warn=self._log.warning,
+            deadline=deadline,
+            limit=limit_behind(deadline, task, context),
             owned=False,
-            # The first poke does not end before the API has answered, or met an outage.
-            is_known=trouble.is_known if trouble else first_poke is not None,
+            # The first poke does not end before the API has responded, or an outage has begun.
+            is_known=outage.is_known if outage else first_poke is not None,
             policy=self._outages,
-            silent=sensor.silent_fail,
-            unseen_since=trouble.since if trouble else None,
+            silent=options.silent_fail,
+            unseen_since=outage.since if outage else None,
         )
 
     def __enter__(self) -> Self:
-        self.sensor._lookout = self
         return self
 
     def __exit__(self, _: object, exception: BaseException | None, __: object) -> None:
-        self.sensor._lookout = None
-        self.hook.close()
+        self._hook.close()
         if exception:
             add_details(exception, **self._details)
 
     def poke(self) -> dict[str, Any] | None:
-        """Look once.
-
-        :return: an account of what was waited for, or ``None`` while the wait goes on.
-        """
-        noted = self.watch.unseen_since
-        event = self._look()
-        while event is None and self.watch.is_in_doubt:
-            # Decided within one poke: the next one may be another process, or hours away.
-            sleep(min(self.sensor.poke_interval, outages.RETRY_INTERVAL))
-            event = self._look()
-        if self.watch.unseen_since != noted:
-            self._notes.write(self.watch)
+        """Poll once. Return the task's result, or ``None`` while the wait goes on."""
+        unseen_since = self._state.unseen_since
+        event = self._poll()
+        while event is None and self._state.is_in_doubt:
+            # Decided within one poke, because the next one may be hours away, in another process.
+            sleep(min(self._options.poke_interval, outages.RETRY_INTERVAL))
+            event = self._poll()
+        if self._state.unseen_since != unseen_since:
+            self._outage_note.write(self._state)
         return self._finish(event) if event else None
 
-    def _look(self) -> WaitEvent | None:
-        answer = None if self._lets_others_go_first() else blocking_wait.look(self.watch, self._send)
+    def _poll(self) -> WaitEvent | None:
+        answer = None if self._is_delayed() else blocking_wait.look(self._state, self._send)
         if isinstance(answer, Snapshot):
-            self._note(answer.work)
-        return self.watch.update(answer, utcnow())
+            self._set_details(answer.work)
+        return self._state.update(answer, utcnow())
 
-    def _lets_others_go_first(self) -> bool:
-        """Let time just pass, where the rate limit runs short: a minute at most."""
-        if not self.hook.delay():
-            self._rests_since = None
+    def _is_delayed(self) -> bool:
+        """Return whether this poke sends no request, because the rate limit runs short: for a minute at most."""
+        if not self._hook.delay():
+            self._delayed_since = None
             return False
         now = utcnow()
-        self._rests_since = self._rests_since or now
-        if now - self._rests_since < blocking_wait.LONGEST_DELAY:
+        self._delayed_since = self._delayed_since or now
+        if now - self._delayed_since < blocking_wait.LONGEST_DELAY:
             return True
-        self._rests_since = None
+        self._delayed_since = None
         return False
 
     def _send(self, request: Request[Any]) -> Any:
-        return self.hook.send(request, NO_RETRY)
+        return self._hook.send(request, NO_RETRY)
 
     def defer(self) -> NoReturn:
-        """Go on in the triggerer.
-
-        :raises TaskDeferred: always.
-        """
-        if self.sensor.exponential_backoff:
-            self.log.info("exponential_backoff and max_wait do not apply here: deferred sensors share their looks.")
+        """Go on in the triggerer."""
+        if self._options.exponential_backoff:
+            self._log.info("exponential_backoff and max_wait do not apply here: deferred sensors share their polls.")
         defer(
-            self.sensor,
-            self.sensor.trigger(
-                planasonix_conn_id=self.sensor.planasonix_conn_id,
-                poll_interval=self.sensor.poke_interval,
-                deadline=self.watch.deadline,
-                limit=self.watch.limit,
-                status=self.watch.status,
-                silent=self.sensor.silent_fail,
+            self._task,
+            PlanasonixWaitTrigger(
+                self._target,
+                planasonix_conn_id=self._options.planasonix_conn_id,
+                poll_interval=self._options.poke_interval,
+                deadline=self._state.deadline,
+                limit=self._state.limit,
+                status=self._state.status,
+                silent=self._options.silent_fail,
             ),
         )
 
     def resume(self, payload: Any) -> dict[str, Any]:
-        """Go on from what the trigger handed back.
-
-        :param payload: the trigger's event.
-        :return: an account of what was waited for.
-        """
+        """Return the task's result after the trigger has sent its event."""
         try:
-            event = WaitEvent.from_payload(payload, self.watch.subject.kind)
+            event = WaitEvent.from_payload(payload, self._target.kind)
             if event.outcome == "over":
-                read_connection(self.hook, self.log.warning)
+                read_connection(self._hook, self._log.warning)
             return self._finish(event)
-        except AirflowSkipException:
-            # Airflow would put its own words over ours: that it skips because it was told to.
-            self.sensor.soft_fail = self.sensor.never_fail = False
-            raise
         except PlanasonixError as error:
             self._fail(error)
 
     def _finish(self, event: WaitEvent) -> dict[str, Any]:
-        self._notes.delete()
-        self._note(event.work)
+        self._outage_note.delete()
+        self._set_details(event.work)
         try:
-            work = self._whole(event.work_or_error())
+            work = self._complete(event.work_or_error())
             job_id = first_job_of(work)
-            self.signpost.set_job_url(self.hook.job_url(job_id) if job_id else None)
-            if work.status not in self.sensor.allowed_states:
-                raise self._why(work)
-            return report(work, self.hook.job_url)
+            self._xcoms.set_job_url(self._hook.job_url(job_id) if job_id else None)
+            if work.status not in self._options.allowed_states:
+                raise self._error_of(work)
+            return report(work, self._hook.job_url)
         except PlanasonixError as error:
             self._fail(error)
 
-    def _note(self, work: Work | None) -> None:
-        """Keep the work's ids for an exception, because Airflow may not be asked when a task is killed."""
+    def _set_details(self, work: Work | None) -> None:
+        """Store the work's ids for an exception: a kill leaves no time to ask Airflow for its connection."""
         if work:
             self._details |= {name: value for name, value in details_of(work).items() if value}
         if job_id := self._details.get("job_id"):
-            # Without the Airflow connection there is no page, and the task has its own error.
+            # Without the Airflow connection the page is unknown, and the task has its own error.
             with suppress(PlanasonixError):
-                self._details["job_url"] = self.hook.job_url(job_id)
+                self._details["job_url"] = self._hook.job_url(job_id)
 
-    def _whole(self, work: Work) -> Work:
-        """Fetch what a list, which may have reported the job's end, leaves out.
+    def _complete(self, work: Work) -> Work:
+        """Return a finished job with all its fields: the list that has reported its end leaves some out.
 
-        A list can be ahead of the job itself, and an end is never taken back. So the job is asked for again, and if it
-        still lags behind, the list counts.
+        A list can be ahead of the job itself. An end is final, so a job that still lags behind is polled again.
         """
         if isinstance(work, Backfill) or not work.is_over or work.finished_at:
             return work
         give_up = utcnow() + MAX_LAG
         try:
-            while not (whole := self.hook.get_job(work.id)).is_over:
+            while not (job := self._hook.get_job(work.id)).is_over:
                 if utcnow() >= give_up:
-                    self.log.warning(
+                    self._log.warning(
                         "Job %s is %s in the list of jobs, and still %s by itself. The list counts; the result lacks "
                         "the times and metrics that only the job itself has.",
                         work.id,
                         work.status,
-                        whole.status,
+                        job.status,
                     )
                     return work
                 sleep(outages.RETRY_INTERVAL)
-        except PlanasonixError as trouble:
-            self.log.warning("Job %s is %s, and nothing more of it can be fetched: %s", work.id, work.status, trouble)
+        except PlanasonixError as error:
+            self._log.warning("Job %s is %s, and nothing more of it can be fetched: %s", work.id, work.status, error)
             return work
-        return whole
+        return job
 
-    def _why(self, work: Work) -> PlanasonixError:
-        """Say what is wrong with work that the sensor was not waiting for in this state."""
-        name = capitalize(self.watch.subject.name)
+    def _error_of(self, work: Work) -> PlanasonixError:
+        """Return why the sensor fails at work that is in none of the allowed states."""
+        name = capitalize(self._target.name)
         if not work.is_over:
             return PlanasonixJobFailedError(f"{name} is {work.status}, which is one of failed_states.")
         if work.status in ("succeeded", "completed"):
-            allowed = ", ".join(sorted(self.sensor.allowed_states))
+            allowed = ", ".join(sorted(self._options.allowed_states))
             return PlanasonixJobFailedError(f"{name} is {work.status} for good, and allowed_states has only {allowed}.")
         if not isinstance(work, Backfill):
-            error = error_of_work(work, self.hook.job_url(work.id))
+            error = error_of_work(work, self._hook.job_url(work.id))
         else:
-            account = self._explained(work)
-            self.signpost.set_job_url(account.url)
-            error = account.error
-        assert error is not None  # noqa: S101 - it has ended otherwise than well
+            result = self._explain(work)
+            self._xcoms.set_job_url(result.url)
+            error = result.error
+        assert error is not None  # noqa: S101 - it has failed, or was cancelled
         return error
 
-    def _explained(self, backfill: Backfill) -> WorkResult:
-        async def ask(channel: SharedClient) -> WorkResult:
-            patience = ResultFetcher(channel.send, self.sensor.poke_interval, self.log.warning, policy=self._outages)
-            return await explain(await patience.backfill(backfill.id), patience, job_url=self.hook.job_url)
+    def _explain(self, backfill: Backfill) -> WorkResult:
+        """Return which of the backfill's jobs failed."""
+
+        async def fetch(client: SharedClient) -> WorkResult:
+            interval, warn = self._options.poke_interval, self._log.warning
+            fetcher = ResultFetcher(client.send, interval, warn, policy=self._outages)
+            return await explain(await fetcher.backfill(backfill.id), fetcher, job_url=self._hook.job_url)
 
         try:
-            return run_aside(self.hook.config_source(), ask)
-        except PlanasonixError as trouble:
-            how = f"{'was ' if backfill.status == 'cancelled' else ''}{backfill.status}"
-            self.log.warning("Why backfill %s %s cannot be found out: %s", backfill.id, how, trouble)
+            return run_aside(self._hook.config_source(), fetch)
+        except PlanasonixError as error:
+            end = f"{'was ' if backfill.status == 'cancelled' else ''}{backfill.status}"
+            self._log.warning("Why backfill %s %s cannot be found out: %s", backfill.id, end, error)
             return WorkResult(backfill, None, error_of_work(backfill, None))
 
     def _fail(self, error: PlanasonixError) -> NoReturn:
-        """End the task as Airflow does it with a sensor, alike in all modes."""
-        is_late = isinstance(error, PlanasonixTimeoutError)
-        # No retry would see another end of the same work; nor is silent_fail to poke on until the timeout.
-        is_meant = is_permanent(error) or isinstance(error, (PlanasonixJobFailedError, PlanasonixJobCancelledError))
-        if self.sensor.never_fail or (self.sensor.soft_fail and (is_late or is_meant)):
+        """Raise the exception with which Airflow's own sensors fail, in all three modes."""
+        is_timeout = isinstance(error, PlanasonixTimeoutError)
+        # A retry would see the same end again, and silent_fail must not let such a sensor poke until its timeout.
+        is_final = is_permanent(error) or isinstance(error, (PlanasonixJobFailedError, PlanasonixJobCancelledError))
+        if self._options.never_fail or (self._options.soft_fail and (is_timeout or is_final)):
             raise AirflowSkipException(error.message) from error
-        if is_late and not self._ends_by_execution_timeout:
+        if is_timeout and not self._has_shorter_execution_timeout:
             raise AirflowSensorTimeout(error.message) from error
-        if is_meant:
+        if is_final:
             raise AirflowFailException(error.message) from error
         raise error
 
     @property
-    def _ends_by_execution_timeout(self) -> bool:
-        """Whether that ends a deferred wait first: Airflow tries a task again after it, and not after ``timeout``."""
-        limit = self.sensor.execution_timeout
-        return self.sensor.deferrable and limit is not None and limit.total_seconds() < self.sensor.timeout
-
-    def _deadline(self, context: Context, first_poke: datetime | None) -> datetime | None:
-        if self.sensor.deferrable:
-            return deadline_of(self.sensor, context)
-        # On a worker, Airflow minds execution_timeout. The time between the looks of a rescheduled sensor counts, too.
-        return (first_poke or utcnow()) + timedelta(seconds=self.sensor.timeout)
+    def _has_shorter_execution_timeout(self) -> bool:
+        """Whether ``execution_timeout`` ends a deferred wait: Airflow retries after it, but not after ``timeout``."""
+        limit = self._task.execution_timeout
+        return self._options.deferrable and limit is not None and limit.total_seconds() < self._options.timeout
 
 
-@dataclass(frozen=True)
-class Trouble:
-    """The outage that the previous poke has stored.
-
-    :param since: when it began.
-    :param is_known: whether the work was seen before it.
-    """
-
+class _Outage(NamedTuple):
     since: datetime
+    #: Whether the work was seen before the outage.
     is_known: bool
 
 
 class OutageNote:
-    """What a rescheduled sensor, which is another process at each look, knows of the looks before.
+    """Stores the outage of a rescheduled sensor for its next poke, which is another process.
 
-    :param sensor: the sensor.
-    :param context: the task's context, from Airflow: from 3.3 on, there is a store in it.
+    Airflow before 3.3 has no ``task_state_store``, and the outage is forgotten. A variable is no replacement: each poke
+    would look it up, in the secrets backend, too.
     """
 
-    def __init__(self, sensor: PlanasonixSensor, context: Context) -> None:
-        self._store: Any = context.get("task_state_store") if sensor.reschedule and not sensor.deferrable else None
+    def __init__(self, store: TaskStateStore | None, try_number: int) -> None:
+        self._store = store
         # The store outlives the try.
-        self._try = context["ti"].try_number
-        self._is_there = False
+        self._try_number = try_number
+        self._exists = False
 
-    def read(self) -> Trouble | None:
-        """Return the outage that the poke before has met.
-
-        :return: the outage; ``None`` if that poke got a response, or could leave no note.
-        """
+    def read(self) -> _Outage | None:
+        """Return the outage of the previous poke, if there was one."""
         note = self._store.get(UNSEEN_SINCE) if self._store else None
-        self._is_there = note is not None
-        if isinstance(note, dict) and note.get("try") == self._try:
-            return Trouble(datetime.fromisoformat(note["since"]), note.get("is_known", True))
+        self._exists = note is not None
+        if isinstance(note, dict) and note.get("try") == self._try_number:
+            return _Outage(datetime.fromisoformat(note["since"]), note.get("is_known", True))
         return None
 
-    def write(self, watch: WaitState) -> None:
-        """Note the outage that this poke has met, or delete the note if it got a response.
-
-        :param watch: the wait.
-        """
-        if self._store and watch.unseen_since:
-            since = watch.unseen_since.isoformat()
-            self._store.set(UNSEEN_SINCE, {"try": self._try, "since": since, "is_known": watch.is_known})
-            self._is_there = True
+    def write(self, state: WaitState) -> None:
+        """Store the outage that this poke has met, or delete the note if the API has responded."""
+        if self._store and state.unseen_since:
+            since = state.unseen_since.isoformat()
+            self._store.set(UNSEEN_SINCE, {"try": self._try_number, "since": since, "is_known": state.is_known})
+            self._exists = True
         else:
             self.delete()
 
     def delete(self) -> None:
         """Delete the note, if there is one."""
-        if self._is_there:
+        if self._store and self._exists:
             self._store.delete(UNSEEN_SINCE)
-            self._is_there = False
+            self._exists = False
 
 
-def first_look_at(sensor: PlanasonixSensor, context: Context) -> datetime | None:
-    """Say when a rescheduled sensor has looked first, as Airflow counts its ``timeout``.
-
-    :param sensor: the sensor.
-    :param context: the task's context, from Airflow.
-    :return: the time, or ``None`` if this is the first look.
-    """
+def _first_poke_at(options: SensorOptions, context: Context) -> datetime | None:
+    """Return when a rescheduled sensor has poked first: its ``timeout`` counts from then. ``None`` at the first poke."""
     ti: Any = context["ti"]
     first: datetime | None
     if hasattr(ti, "get_first_reschedule_date"):
         first = ti.get_first_reschedule_date(context)
         return first
-    # Airflow 2 tells nobody but its own sensors.
+    # Airflow 2 has this only for its own sensors.
     from airflow.sensors.base import _orig_start_date  # type: ignore[import-not-found]
 
     first = _orig_start_date(
@@ -345,6 +310,6 @@ def first_look_at(sensor: PlanasonixSensor, context: Context) -> datetime | None
         task_id=ti.task_id,
         run_id=ti.run_id,
         map_index=ti.map_index,
-        try_number=(ti.max_tries or 0) - (sensor.retries or 0) + 1,
+        try_number=(ti.max_tries or 0) - (options.retries or 0) + 1,
     )
     return first

@@ -1,28 +1,29 @@
-"""What the sensors have in common: how Airflow runs them, in its three modes."""
+"""The base of the sensors: how Airflow runs them in its three modes."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseSensorOperator, PokeReturnValue, conf
 
 from planasonix_provider import validators
 from planasonix_provider.links.planasonix import PlanasonixJobLink
 from planasonix_provider.validated import ValidatedParameters
 
-# What talks to the API is imported where a task runs, and not here, as in the operators.
+# Modules that talk to the API are imported when a task runs, as in the operators.
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from planasonix_provider.execution.sensor_task import SensorTask
-    from planasonix_provider.triggers.base import PlanasonixWaitTrigger
     from planasonix_provider.waiting.targets import WaitTarget
 
 
 class PlanasonixSensor(ValidatedParameters, BaseSensorOperator):
-    """Base of the sensors; a subclass says what it waits for.
+    """Base of the sensors; a subclass defines what it waits for.
 
     A sensor has started nothing, and cancels nothing. ``mode`` (``poke`` or ``reschedule``), ``poke_interval`` (seconds
     or a ``timedelta``, at least 0.5 s, default 60 s), ``timeout`` (default: Airflow's setting), ``soft_fail``,
@@ -33,7 +34,7 @@ class PlanasonixSensor(ValidatedParameters, BaseSensorOperator):
         (templated)
     :param deferrable: whether to wait in the triggerer, which takes no worker slot; default: Airflow's setting
         ``[operators] default_deferrable``.
-    :raises ValueError: when the DAG is parsed, if a parameter without a template makes no sense.
+    :raises ValueError: when the DAG is parsed, if a parameter without a template is invalid.
     """
 
     checks: ClassVar[Mapping[str, validators.Check]] = {"planasonix_conn_id": validators.text}
@@ -55,81 +56,80 @@ class PlanasonixSensor(ValidatedParameters, BaseSensorOperator):
         validators.poll_interval("poke_interval", self.poke_interval)
         if self.timeout:
             validators.seconds("timeout", self.timeout)
-        self._lookout: SensorTask | None = None
+        self._execution: SensorTask | None = None
 
-    #: The states that end the wait well, as far as they depend on the task.
+    #: The states with which the task succeeds.
     allowed_states: Collection[str]
 
     @abstractmethod
-    def subject(self) -> WaitTarget:
-        """Say what to wait for; the parameters are in their final form."""
-
-    @abstractmethod
-    def trigger(self, **how: Any) -> PlanasonixWaitTrigger:
-        """Make the trigger that waits for the same.
-
-        :param how: what all triggers take.
-        :return: the trigger.
-        """
+    def target(self) -> WaitTarget:
+        """Return what to wait for; the parameters are rendered and validated."""
 
     def execute(self, context: Context) -> Any:
-        """Wait, in the way that the task is told to.
+        """Wait in the sensor's mode.
 
         :param context: the task's context, from Airflow.
-        :return: an account of what was waited for, in JSON types.
-        :raises AirflowFailException: for what no retry can mend: bad parameters, a 400, a 403 or a 404, and work that
-            has ended otherwise than wanted.
-        :raises AirflowSensorTimeout: if the time is up.
-        :raises AirflowSkipException: instead, where ``soft_fail`` or ``never_fail`` says so.
+        :return: the job or backfill, in JSON types.
+        :raises AirflowFailException: for errors that no retry can mend: invalid parameters, a 400, a 403 or a 404, and
+            work that has ended in none of the allowed states.
+        :raises AirflowSensorTimeout: at the timeout.
+        :raises AirflowSkipException: instead, if ``soft_fail`` or ``never_fail`` says so.
         """
-        with self._look_out(context) as lookout:
+        with self._new_execution(context) as execution:
             if not self.deferrable:
-                # Airflow's guard against a task that executes another one would take this for such a one.
+                # Call the undecorated method: Airflow's guard against nested ``execute`` calls would reject this one.
                 poke_until_done = BaseSensorOperator.execute
                 return getattr(poke_until_done, "__wrapped__", poke_until_done)(self, context)
-            if (found := lookout.poke()) is None:
-                lookout.defer()
-            return found
+            if (result := execution.poke()) is None:
+                execution.defer()
+            return result
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
-        """Look once.
+        """Poll once.
 
         :param context: the task's context, from Airflow.
-        :return: whether the wait is over, with the account for the XCom.
+        :return: whether the wait is over, with the result for the XCom.
         """
-        if self._lookout:
-            found = self._lookout.poke()
+        if self._execution:
+            result = self._execution.poke()
         else:
-            with self._look_out(context) as lookout:
-                found = lookout.poke()
-        return False if found is None else PokeReturnValue(is_done=True, xcom_value=found)
+            with self._new_execution(context) as execution:
+                result = execution.poke()
+        return False if result is None else PokeReturnValue(is_done=True, xcom_value=result)
 
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
-        """Go on when the trigger has handed back its event.
+        """Return the result after the trigger has sent its event.
 
         :param context: the task's context, from Airflow.
-        :param event: how the wait ended.
+        :param event: the trigger's event.
         :return: as :meth:`execute`.
         """
-        with self._look_out(context) as lookout:
-            return lookout.resume(event)
+        with self._new_execution(context) as execution:
+            try:
+                return execution.resume(event)
+            except AirflowSkipException:
+                # With these flags, Airflow would replace the message with its own.
+                self.soft_fail = self.never_fail = False
+                raise
 
-    def _get_next_poke_interval(self, *arguments: Any, **more: Any) -> float:
-        """Let a rescheduled sensor rest for as long as Airflow may take to notice that its process has ended.
-
-        :param arguments: as Airflow gives them.
-        :param more: as Airflow gives them.
-        :return: the seconds until the next look.
-        """
-        interval: float = super()._get_next_poke_interval(*arguments, **more)
+    def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
+        """Return a time in which Airflow surely notices that the process of a rescheduled sensor has ended."""
+        interval: float = super()._get_next_poke_interval(*args, **kwargs)
         if not self.reschedule:
             return interval
         from planasonix_provider.triggers.deferral import DEFER_SETTLE_TIME
 
         return max(interval, DEFER_SETTLE_TIME.total_seconds())
 
-    def _look_out(self, context: Context) -> SensorTask:
+    @contextmanager
+    def _new_execution(self, context: Context) -> Iterator[SensorTask]:
+        from planasonix_provider.execution.options import SensorOptions
         from planasonix_provider.execution.sensor_task import SensorTask
 
         self.validate_rendered()
-        return SensorTask(self, context)
+        options = SensorOptions(**{field.name: getattr(self, field.name) for field in fields(SensorOptions)})
+        with SensorTask(options, self, self.target(), context) as self._execution:
+            try:
+                yield self._execution
+            finally:
+                self._execution = None

@@ -12,37 +12,25 @@ from planasonix_provider.sensors.base import PlanasonixSensor
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from planasonix_provider.triggers.planasonix import (
-        PlanasonixBackfillTrigger,
-        PlanasonixJobTrigger,
-        PlanasonixSyncTrigger,
-    )
     from planasonix_provider.waiting.sync_target import SyncTarget
     from planasonix_provider.waiting.targets import BackfillTarget, JobTarget
 
 
 class _WorkSensor(PlanasonixSensor):
-    """What the sensors of a job and of a backfill have in common: the states that end the wait.
+    """Waits for a job or a backfill by its id, until it is in one of some states."""
 
-    :param allowed_states: the states that end the wait well.
-    :param failed_states: the states that fail the task.
-    """
-
-    #: States from which what is waited for never moves on.
-    over: ClassVar[frozenset[str]]
+    #: The final states of this kind of work, which end the wait in any case.
+    final_states: ClassVar[frozenset[str]]
 
     def __init__(
         self, *, allowed_states: Collection[str], failed_states: Collection[str] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.allowed_states = _in_order(allowed_states)
-        self.failed_states = _in_order(failed_states)
+        self.allowed_states = _sorted_set(allowed_states)
+        self.failed_states = _sorted_set(failed_states)
 
     def validate_combination(self) -> None:
-        """Refuse a state that is to end the wait both well and badly.
-
-        :raises ValueError: if there is one.
-        """
+        """Reject a state that is in both lists."""
         if validators.is_templated(self.allowed_states) or validators.is_templated(self.failed_states):
             return
         if both := sorted(set(self.allowed_states).intersection(self.failed_states or ())):
@@ -50,17 +38,17 @@ class _WorkSensor(PlanasonixSensor):
 
     @property
     def until(self) -> frozenset[str]:
-        """The states that end the wait, besides those from which what is waited for never moves on."""
-        return frozenset({*self.allowed_states, *(self.failed_states or ())}) - self.over
+        """The states that end the wait besides the final ones."""
+        return frozenset({*self.allowed_states, *(self.failed_states or ())}) - self.final_states
 
 
-def _in_order(states: Any) -> Any:
-    """Put a set in order, or the serialized DAG would be another one at each parse."""
+def _sorted_set(states: Any) -> Any:
+    """Sort a set, because otherwise each parse could serialize another DAG."""
     return sorted(states, key=str) if isinstance(states, (set, frozenset)) else states
 
 
 class PlanasonixJobSensor(_WorkSensor):
-    """Waits until a job that somebody else has started is over.
+    """Waits until a job is over that something else has started.
 
     .. code-block:: python
 
@@ -73,15 +61,15 @@ class PlanasonixJobSensor(_WorkSensor):
     The return value is a plain dict with the job, its times and its metrics.
 
     :param job_id: the job. (templated)
-    :param allowed_states: the states that end the wait well, of ``queued``, ``running``, ``succeeded``, ``failed``,
-        ``cancelled`` and ``cancelling``; default ``["succeeded"]``. (templated)
-    :param failed_states: the states that fail the task; default: every other state from which a job never moves on,
-        which fail it in any case. (templated)
+    :param allowed_states: the states with which the task succeeds, of ``queued``, ``running``, ``succeeded``,
+        ``failed``, ``cancelled`` and ``cancelling``; default ``["succeeded"]``. (templated)
+    :param failed_states: the states with which the task fails; default: every other final state, which fails it in any
+        case. (templated)
 
     All other parameters are those of :class:`~planasonix_provider.sensors.base.PlanasonixSensor`.
     """
 
-    over = JOB_OVER
+    final_states = JOB_OVER
     checks: ClassVar[Mapping[str, validators.Check]] = {
         **PlanasonixSensor.checks,
         "job_id": validators.identifier,
@@ -95,25 +83,15 @@ class PlanasonixJobSensor(_WorkSensor):
         self.job_id = job_id
         self.validate_literals()
 
-    def subject(self) -> JobTarget:
-        """Wait for the job."""
+    def target(self) -> JobTarget:
+        """Return the job."""
         from planasonix_provider.waiting.targets import JobTarget
 
         return JobTarget(self.job_id, self.until)
 
-    def trigger(self, **how: Any) -> PlanasonixJobTrigger:
-        """Make the trigger that waits for the job.
-
-        :param how: what all triggers take.
-        :return: the trigger.
-        """
-        from planasonix_provider.triggers.planasonix import PlanasonixJobTrigger
-
-        return PlanasonixJobTrigger(self.job_id, states=self.until, **how)
-
 
 class PlanasonixBackfillSensor(_WorkSensor):
-    """Waits until a backfill that somebody else has started is over.
+    """Waits until a backfill is over that something else has started.
 
     .. code-block:: python
 
@@ -122,15 +100,15 @@ class PlanasonixBackfillSensor(_WorkSensor):
     The return value is a plain dict with the backfill, its window and its progress.
 
     :param backfill_id: the backfill. (templated)
-    :param allowed_states: the states that end the wait well, of ``queued``, ``running``, ``completed``, ``failed`` and
-        ``cancelled``; default ``["completed"]``. (templated)
-    :param failed_states: the states that fail the task; default: every other state from which a backfill never moves
-        on, which fail it in any case. (templated)
+    :param allowed_states: the states with which the task succeeds, of ``queued``, ``running``, ``completed``,
+        ``failed`` and ``cancelled``; default ``["completed"]``. (templated)
+    :param failed_states: the states with which the task fails; default: every other final state, which fails it in any
+        case. (templated)
 
     All other parameters are those of :class:`~planasonix_provider.sensors.base.PlanasonixSensor`.
     """
 
-    over = BACKFILL_OVER
+    final_states = BACKFILL_OVER
     checks: ClassVar[Mapping[str, validators.Check]] = {
         **PlanasonixSensor.checks,
         "backfill_id": validators.identifier,
@@ -144,25 +122,15 @@ class PlanasonixBackfillSensor(_WorkSensor):
         self.backfill_id = backfill_id
         self.validate_literals()
 
-    def subject(self) -> BackfillTarget:
-        """Wait for the backfill."""
+    def target(self) -> BackfillTarget:
+        """Return the backfill."""
         from planasonix_provider.waiting.targets import BackfillTarget
 
         return BackfillTarget(self.backfill_id, self.until)
 
-    def trigger(self, **how: Any) -> PlanasonixBackfillTrigger:
-        """Make the trigger that waits for the backfill.
-
-        :param how: what all triggers take.
-        :return: the trigger.
-        """
-        from planasonix_provider.triggers.planasonix import PlanasonixBackfillTrigger
-
-        return PlanasonixBackfillTrigger(self.backfill_id, states=self.until, **how)
-
 
 class PlanasonixSyncSensor(PlanasonixSensor):
-    """Waits until a sync of a connection has succeeded, whoever starts it: for DAGs that do not own the sync.
+    """Waits until any sync of a connection has succeeded: for DAGs that do not own the sync.
 
     .. code-block:: python
 
@@ -173,16 +141,16 @@ class PlanasonixSyncSensor(PlanasonixSensor):
             deferrable=True,
         )
 
-    It looks into Planasonix's list of jobs, so a sync that ends while nobody looks is not missed. The return value is a
+    It searches Planasonix's list of jobs, so it does not miss a sync that ends between two polls. The return value is a
     plain dict with the job, its times and its metrics.
 
     :param connection_id: Planasonix's connection. (templated)
-    :param since: only syncs since this moment count, as a ``datetime`` or as ISO 8601 text; one without an offset is
+    :param since: only syncs since this time count, as a ``datetime`` or as ISO 8601 text; a time without an offset is
         UTC. (templated)
-    :param by: whether a sync counts that was ``created`` since, or one that has ``finished`` since, though it was
+    :param by: whether a sync counts that was ``created`` since then, or one that has ``finished`` since then and was
         created up to a day before; default ``created``. (templated)
-    :param on_failure: what a sync that fails or is cancelled does: ``fail`` fails the task, unless another one has
-        succeeded by then; with ``wait`` the next one is waited for; default ``fail``. (templated)
+    :param on_failure: what a failed or cancelled sync does: ``fail`` fails the task, unless another sync has
+        succeeded by then; ``wait`` waits for the next one; default ``fail``. (templated)
 
     All other parameters are those of :class:`~planasonix_provider.sensors.base.PlanasonixSensor`.
     """
@@ -213,18 +181,8 @@ class PlanasonixSyncSensor(PlanasonixSensor):
         self.on_failure = on_failure
         self.validate_literals()
 
-    def subject(self) -> SyncTarget:
-        """Wait for the connection's next sync."""
+    def target(self) -> SyncTarget:
+        """Return the connection's next sync."""
         from planasonix_provider.waiting.sync_target import SyncTarget
 
         return SyncTarget(self.connection_id, validators.utc("since", self.since), self.by, self.on_failure)
-
-    def trigger(self, **how: Any) -> PlanasonixSyncTrigger:
-        """Make the trigger that waits for the connection's next sync; the moment goes with it, as it was rendered.
-
-        :param how: what all triggers take.
-        :return: the trigger.
-        """
-        from planasonix_provider.triggers.planasonix import PlanasonixSyncTrigger
-
-        return PlanasonixSyncTrigger(self.connection_id, self.since, self.by, self.on_failure, **how)

@@ -33,6 +33,7 @@ class SyncTarget(WaitTarget):
     """
 
     kind = "sync"
+    id_name = "connection_id"
 
     def __init__(self, id: str, since: datetime, by: str = "created", on_failure: str = "fail") -> None:  # noqa: A002
         super().__init__(id)

@@ -53,6 +53,8 @@ class WaitTarget(ABC):
 
     #: Its name in events and in serialised targets, see :mod:`planasonix_provider.waiting.target_registry`.
     kind: ClassVar[str]
+    #: The attribute of an exception that has its id.
+    id_name: ClassVar[str]
     #: The model of the work that ends the wait.
     work_type: ClassVar[type[Job] | type[Backfill]] = Job
 
@@ -152,6 +154,7 @@ class JobTarget(WorkTarget):
     """A job."""
 
     kind = "job"
+    id_name = "job_id"
     known_states = JOB_STATES
 
     @property
@@ -189,6 +192,7 @@ class BackfillTarget(WorkTarget):
     """A backfill."""
 
     kind = "backfill"
+    id_name = "backfill_id"
     work_type = Backfill
     known_states = BACKFILL_STATES
     # As it was counted last: not every look counts.
