@@ -296,7 +296,7 @@ class OutageNote:
 
 
 def _first_poke_at(options: SensorOptions, context: Context) -> datetime | None:
-    """Return when a rescheduled sensor has poked first: its ``timeout`` counts from then. ``None`` at the first poke."""
+    """Return when a rescheduled sensor first poked: its ``timeout`` counts from then. ``None`` at the first poke."""
     ti: Any = context["ti"]
     first: datetime | None
     if hasattr(ti, "get_first_reschedule_date"):

@@ -18,13 +18,13 @@ def test_is_on_the_operator_under_its_name() -> None:
     assert [link.name for link in operator.operator_extra_links] == ["Open in Planasonix"]
 
 
-def test_lies_in_the_xcom_that_the_operator_pushes_the_moment_that_the_job_exists() -> None:
+def test_reads_the_xcom_that_the_operator_pushes() -> None:
     assert PlanasonixJobLink().xcom_key == "job_url"
 
 
 @pytest.mark.parametrize(("stored", "link"), [("https://app/jobs/1", "https://app/jobs/1"), (None, ""), (5, "")])
 def test_is_empty_while_there_is_no_job(mocker: MockerFixture, stored: object, link: str) -> None:
-    # The database behind it is Airflow's, and differs between the versions; whole Airflows show the rest.
+    # Airflow's database differs between versions; the system tests cover it.
     get_value = mocker.patch.object(XCom, "get_value", return_value=stored)
     operator = PlanasonixSyncOperator(task_id="load", connection_id="conn_1")
     assert PlanasonixJobLink().get_link(operator, ti_key=KEY) == link

@@ -1,7 +1,6 @@
-"""Holds events to OpenLineage's schema, as the client has it: its classes are generated from the schema.
+"""Checks events against OpenLineage's schema, from which the classes of its client are generated.
 
-Each facet names its own part of the schema, and is held to that. Facets of others, Airflow's and ours, name that of any
-facet of their kind, which may hold whatever it likes.
+Each facet names its own part of the schema. Facets that are not OpenLineage's own name the part that allows any field.
 """
 
 from __future__ import annotations
@@ -17,24 +16,20 @@ import attrs
 from openlineage.client import generated
 from openlineage.client.generated.base import BaseFacet, RunEvent
 
-#: Where a custom facet may say that it belongs.
+#: The part of the schema of custom facets.
 _OPEN = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/"
 
 
 @cache
 def _classes() -> dict[str, type]:
-    """Every class that is generated from the schema, by its place there."""
+    """Return the generated classes by their place in the schema."""
     modules = [import_module(f"{generated.__name__}.{module.name}") for module in iter_modules(generated.__path__)]
     classes = [kind for module in modules for kind in vars(module).values() if attrs.has(kind)]
     return {kind._get_schema(): kind for kind in classes if hasattr(kind, "_get_schema")}
 
 
 def check_event(event: dict[str, Any]) -> None:
-    """Check a run event, as it was sent.
-
-    :param event: the event, parsed from JSON.
-    :raises AssertionError: if it is none; the message says where.
-    """
+    """Raise an ``AssertionError`` that names the place if an event does not follow the schema."""
     assert event.get("schemaURL") == RunEvent._get_schema(), event.get("schemaURL")
     _check(event, RunEvent, "event")
 
