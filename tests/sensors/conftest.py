@@ -12,18 +12,18 @@ from planasonix_provider.waiting import shared_client
 
 
 @pytest.fixture(autouse=True)
-def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How long to wait between two tries is tested where it is decided; here it would only be slept away."""
+def _no_pause_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pauses have tests of their own; here they would only cost time."""
     monkeypatch.setattr(shared_client, "RetryPolicy", partial(RetryPolicy, uniform=lambda low, high: 0.0))
 
 
 @pytest.fixture(autouse=True)
-def _no_time_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No supervisor looks after these tasks."""
+def _no_settle_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No supervisor runs these tasks."""
     monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(0))
 
 
 @pytest.fixture(params=[{}, {"mode": "reschedule"}, {"deferrable": True}], ids=["poke", "reschedule", "deferred"])
-def way(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """How the sensor waits."""
+def mode(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The parameters of one of the sensor's modes."""
     return dict(request.param)
