@@ -12,7 +12,7 @@ __all__ = ["Fault", "Simulator"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for only then: FastAPI and uvicorn are an extra."""
+    """Import lazily, because FastAPI and uvicorn are an extra."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

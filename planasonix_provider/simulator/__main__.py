@@ -12,22 +12,18 @@ from typing import TYPE_CHECKING
 
 from planasonix_provider.simulator.airflow_connection import export_line
 from planasonix_provider.simulator.hosts import ANY_HOST, host_name
-from planasonix_provider.simulator.model.retention import DEFAULT_KEEP
+from planasonix_provider.simulator.model.workload import DEFAULT_KEEP
 
 if TYPE_CHECKING:
     from planasonix_provider.simulator import Simulator
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a simulator until it is interrupted or terminated.
-
-    :param arguments: the command line; by default this process's own.
-    :return: the exit code: 0 when it was stopped, 1 if it could not start.
-    """
+    """Run a simulator until it is interrupted or terminated. Return its exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        # Only now: the help is there without the extra.
+        # Imported late, because --help works without the extra.
         from planasonix_provider.simulator import Simulator
     except ImportError as missing:
         print(missing, file=sys.stderr)
@@ -156,47 +152,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# argparse names these functions when a text is no number at all: "invalid port value: 'x'".
+# argparse uses the names of these functions in "invalid port value: 'x'".
 def port(text: str) -> int:
-    """Read a port.
-
-    :param text: what was typed.
-    :return: the port.
-    :raises ValueError: if it is no number.
-    :raises argparse.ArgumentTypeError: if it is no port.
-    """
+    """Parse a port."""
     return int(_within(int(text), 0, 65_535))
 
 
 def seconds(text: str) -> float:
-    """Read a stretch of time, at most a year.
-
-    :param text: what was typed.
-    :return: the seconds.
-    :raises ValueError: if it is no number.
-    :raises argparse.ArgumentTypeError: if it is negative or too long.
-    """
+    """Parse a duration of at most a year."""
     return _within(float(text), 0, 31_536_000)
 
 
 def count(text: str) -> int:
-    """Read how many.
-
-    :param text: what was typed.
-    :return: the number.
-    :raises ValueError: if it is no number.
-    :raises argparse.ArgumentTypeError: if it is not positive.
-    """
+    """Parse a positive number."""
     return int(_within(int(text), 1, 10**9))
 
 
 def host(text: str) -> str:
-    """Read a host.
-
-    :param text: the option's text.
-    :return: the host.
-    :raises argparse.ArgumentTypeError: if it is neither a name nor an IP address.
-    """
+    """Parse a host name or IP address."""
     try:
         return host_name(text)
     except ValueError as error:
@@ -204,18 +177,13 @@ def host(text: str) -> str:
 
 
 def host_or_any(text: str) -> str:
-    """Read a host, or the sign for every host.
-
-    :param text: the option's text.
-    :return: the host, or the sign.
-    :raises argparse.ArgumentTypeError: if it is neither.
-    """
+    """Parse a host or ``*``."""
     return text if text == ANY_HOST else host(text)
 
 
-def _within(number: float, least: int, most: int) -> float:
-    if not least <= number <= most:
-        raise argparse.ArgumentTypeError(f"got {number}, allowed is {least} to {most}")
+def _within(number: float, minimum: float, maximum: float) -> float:
+    if not minimum <= number <= maximum:
+        raise argparse.ArgumentTypeError(f"got {number}, allowed is {minimum} to {maximum}")
     return number
 
 

@@ -1,4 +1,4 @@
-"""Host names: those that the simulator answers to, and how they are compared."""
+"""Host names, and the check of the ``Host`` header."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 from planasonix_provider.simulator.model.api_errors import ApiError
 
-#: Stands for every host.
+#: Allows every host.
 ANY_HOST = "*"
 
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?")
@@ -16,12 +16,7 @@ _HOST_HEADER = re.compile(r"(?P<host>\[[^\[\]]+\]|[^:\[\]]+)(:[0-9]*)?")
 
 
 def host_name(text: str) -> str:
-    """Return a host in the form in which hosts are compared.
-
-    :param text: a host name, or an IP address, of IPv6 with or without brackets.
-    :return: the name in lower case and without a final dot, or the address.
-    :raises ValueError: if the text is neither.
-    """
+    """Return a host name in lower case without a final dot, or an IP address without brackets."""
     name = text.lower().removesuffix(".")
     address = name[1:-1] if name.startswith("[") and name.endswith("]") else name
     try:
@@ -35,13 +30,7 @@ def host_name(text: str) -> str:
 
 
 def host_names(parameter: str, hosts: Iterable[str]) -> frozenset[str]:
-    """Return hosts in the form in which they are compared.
-
-    :param parameter: the parameter's name, which the error begins with.
-    :param hosts: the hosts.
-    :return: the hosts, as of :func:`host_name`.
-    :raises ValueError: if one of them is no host.
-    """
+    """Return hosts as :func:`host_name`; the error begins with the parameter's name."""
     try:
         return frozenset(host_name(host) for host in hosts)
     except ValueError as error:
@@ -49,15 +38,11 @@ def host_names(parameter: str, hosts: Iterable[str]) -> frozenset[str]:
 
 
 def check_host_header(headers: Iterable[tuple[bytes, bytes]], allowed: Collection[str]) -> None:
-    """Refuse a request that is not addressed to the simulator by a name of its own.
+    """Reject a request whose ``Host`` is not a name of the simulator.
 
     With DNS rebinding, a web page gives its own name the simulator's address. The browser then takes both for one site,
     and only ``Host`` shows the difference. A page cannot rebind ``localhost`` or an IP address, so these are always
     allowed.
-
-    :param headers: the request's headers, as ASGI has them.
-    :param allowed: further names that the simulator answers to, as of :func:`host_name`.
-    :raises Refused: as ``forbidden``.
     """
     found = [value.decode("latin-1") for name, value in headers if name == b"host"]
     parts = _HOST_HEADER.fullmatch(found[0]) if len(found) == 1 else None

@@ -1,4 +1,4 @@
-"""The simulator as a server in a thread: started in a test, or by the command line."""
+"""The simulator as a server in a thread, for tests and the command line."""
 
 from __future__ import annotations
 
@@ -14,31 +14,30 @@ import uvicorn
 
 from planasonix_provider.api.models import Backfill, Job, NewWebhook
 from planasonix_provider.simulator.airflow_connection import airflow_connection
-from planasonix_provider.simulator.api.app import create_app
 from planasonix_provider.simulator.api.fault_injection import ConnectionProtocol
 from planasonix_provider.simulator.api.faults import Fault, Faults, Kind
 from planasonix_provider.simulator.api.pipeline import RequestPipeline
 from planasonix_provider.simulator.api.rate_limit import PerKeyRateLimit
 from planasonix_provider.simulator.api.request_log import LoggedRequest
+from planasonix_provider.simulator.app import create_app
 from planasonix_provider.simulator.hosts import ANY_HOST, host_names
-from planasonix_provider.simulator.model.backfill_plans import BackfillPlan, BackfillPlanChanges
 from planasonix_provider.simulator.model.clock_and_ids import Clock, Ids, random_id, utc_now
-from planasonix_provider.simulator.model.retention import DEFAULT_KEEP
-from planasonix_provider.simulator.model.simulated_jobs import Plan, PlanChanges
-from planasonix_provider.simulator.model.workspace import API_KEY, Workspace
+from planasonix_provider.simulator.model.plans import BackfillPlan, BackfillPlanChanges, Plan, PlanChanges
+from planasonix_provider.simulator.model.workload import DEFAULT_KEEP
 from planasonix_provider.simulator.webhooks.deliveries import SentDelivery
 from planasonix_provider.simulator.webhooks.subscriptions import WebhookRequestBody
 from planasonix_provider.simulator.webhooks.webhook_sender import WebhookSender
+from planasonix_provider.simulator.workspace import API_KEY, Workspace
 
-#: How long a connection may stay idle, in seconds. Uvicorn's own 5 s are what httpx waits too, and a connection that
-#: both give up at the same moment fails a request that nobody ordered to fail.
+#: How long a connection may stay idle, in seconds. Uvicorn's default of 5 s is also that of httpx, and if both close a
+#: connection at the same moment, a request fails without a planned fault.
 KEEP_ALIVE = 75
-#: How long to wait for the server's thread to start or stop, in seconds, before this is an error.
+#: How long the server's thread may take to start or stop, in seconds.
 START_TIMEOUT = 60
 
 
 class Simulator:
-    """A Planasonix that listens on this machine, for as long as a ``with`` block runs.
+    """A Planasonix that listens on this machine while a ``with`` block runs.
 
     .. code-block:: python
 
@@ -49,29 +48,28 @@ class Simulator:
 
     Every method may be called from any thread.
 
-    :param job_seconds: for how many seconds a job runs, also one of a backfill, unless something else is planned for
-        it; default 2.
-    :param queued_seconds: for how many seconds a job or a backfill waits before it runs; default 0.2.
-    :param cancelling_seconds: how many seconds a job takes to end once a cancel is requested; default 0.2.
+    :param job_seconds: how long a job runs without another plan, also one of a backfill; default 2.
+    :param queued_seconds: how long a job or a backfill is queued; default 0.2.
+    :param cancelling_seconds: how long a cancelled job takes to end; default 0.2.
     :param host: the address to listen on; default ``127.0.0.1``.
-    :param port: the port to listen on; 0, the default, takes a free one.
+    :param port: the port to listen on; default 0, a free one.
     :param api_key: the key that exists from the start, with all scopes; default ``plnx_sim_local_key``.
-    :param connections: connections that exist from the start, besides those that every simulator knows; default none.
-    :param rate_limit: how many requests a key has in each minute; default 1,200.
-    :param keep: how many jobs that are over are kept, as :class:`.World` does; default 10,000.
-    :param clock: tells the time, in UTC; by default this machine's. Jobs, limits and the ``Date`` header follow it.
-    :param ids: makes an id of a prefix; random by default.
-    :param state: the file in which all that happens is kept, and from which it goes on, as :class:`.World` does;
-        default none.
-    :param airflow_url: where the pages of Airflow 3 are, for links from jobs to the tasks that started them; default:
-        there are no links.
-    :param allowed_hosts: names that it answers to, besides ``localhost``, IP addresses and ``host``; default none. A
-        request to another name is refused, because a web page may have sent it.
+    :param connections: more connections that exist from the start; default none.
+    :param rate_limit: how many requests a key may send per minute; default 1,200.
+    :param keep: how many ended jobs are kept, and how many finished deliveries; default 10,000. The oldest are removed
+        first.
+    :param clock: returns the time in UTC; default this machine's clock. Jobs, the rate limit and the header ``Date``
+        follow it.
+    :param ids: returns a new id with a prefix; random by default.
+    :param state: the file in which all changes are stored, and from which they are restored; default none.
+    :param airflow_url: the URL of Airflow 3, for links from jobs to the tasks that started them; default no links.
+    :param allowed_hosts: host names that the simulator answers to, besides ``localhost``, IP addresses and ``host``;
+        default none. Requests to other names are rejected, because a web page may have sent them.
     :param webhook_hosts: hosts that webhooks are delivered to, besides loopback addresses; ``*`` is every host.
         Default none.
-    :param show_metadata: whether the details of a job or backfill hold the metadata that its start was sent with;
-        default true. The setting of this name changes it while the simulator runs.
-    :raises ValueError: if a value is not allowed, or the file is another simulator's.
+    :param show_metadata: whether jobs and backfills are returned with the metadata that they were started with;
+        default true. The setting of this name changes it later.
+    :raises ValueError: if a value is not allowed, or the file was written with other parameters.
     :raises OSError: if the file cannot be read and written.
     """
 
@@ -99,6 +97,7 @@ class Simulator:
         receivers = set(webhook_hosts)
         receiver_hosts = None if ANY_HOST in receivers else host_names("webhook_hosts", receivers)
         plan = Plan(running_seconds=job_seconds, queued_seconds=queued_seconds, cancelling_seconds=cancelling_seconds)
+        #: The simulated state, for what has no method here: ``start_sync``, ``configure``, ``keys``, ``webhooks``.
         self.workspace = Workspace(
             clock=clock or utc_now,
             ids=ids or random_id,
@@ -132,12 +131,12 @@ class Simulator:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop the server, and let go of its file."""
+        """Stop the server, and close its file."""
         self.stop()
         self.workspace.close()
 
     def start(self) -> None:
-        """Start the server, and return once it answers.
+        """Start the server, and return when it answers.
 
         :raises OSError: if it cannot listen on its address.
         :raises RuntimeError: if it runs already.
@@ -152,7 +151,7 @@ class Simulator:
         self._webhook_sender.start()
 
     def stop(self) -> None:
-        """Stop the server at once: open connections are dropped, hanging answers never come. What happened stays."""
+        """Stop the server at once, and drop open connections. The state remains."""
         self._webhook_sender.stop()
         if self._server is not None:
             self._server.stop()
@@ -160,7 +159,7 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """Where the server listens.
+        """The server's URL.
 
         :raises RuntimeError: if it does not run.
         """
@@ -175,39 +174,36 @@ class Simulator:
 
     @property
     def requests(self) -> list[LoggedRequest]:
-        """The newest requests of the API, in the order in which they came."""
+        """The newest requests of the API, oldest first."""
         return self._pipeline.log.requests()
 
     def airflow_connection(self) -> dict[str, Any]:
-        """Describe the Airflow connection to this simulator.
-
-        :return: what ``AIRFLOW_CONN_PLANASONIX_DEFAULT`` takes as JSON.
-        """
+        """Return the Airflow connection to this simulator, in the JSON form of ``AIRFLOW_CONN_PLANASONIX_DEFAULT``."""
         return airflow_connection(self.url, self.api_key)
 
     def plan(self, connection_id: str, *, times: int | None = 1, **changes: Unpack[PlanChanges]) -> Plan:
-        """Plan what the next jobs of a connection do, as :meth:`.World.plan`.
+        """Plan the next syncs of a connection. Plans are used in the order in which they were made.
 
         :param connection_id: the connection.
-        :param times: for how many jobs, at most 10,000, or ``None`` for all without another plan; default 1.
-        :param changes: fields of :class:`~planasonix_provider.simulator.model.simulated_jobs.Plan`.
+        :param times: how many syncs, at most 10,000; default 1. ``None`` plans all syncs without another plan.
+        :param changes: fields of :class:`~planasonix_provider.simulator.model.plans.Plan`.
         :return: the plan.
         :raises ValueError: if a name or a value is not allowed.
-        :raises Refused: if there is no such connection.
+        :raises ApiError: if the connection does not exist.
         """
         return self.workspace.plan(connection_id, times=times, **changes)
 
     def plan_backfill(
         self, connection_id: str, *, times: int | None = 1, **changes: Unpack[BackfillPlanChanges]
     ) -> BackfillPlan:
-        """Plan what the next backfills of a connection do, as :meth:`.World.plan_backfill`.
+        """Plan the next backfills of a connection. Plans are used in the order in which they were made.
 
         :param connection_id: the connection.
-        :param times: for how many backfills, at most 10,000, or ``None`` for all without another plan; default 1.
-        :param changes: fields of :class:`~planasonix_provider.simulator.model.backfill_plans.BackfillPlan`.
+        :param times: how many backfills, at most 10,000; default 1. ``None`` plans all backfills without another plan.
+        :param changes: fields of :class:`~planasonix_provider.simulator.model.plans.BackfillPlan`.
         :return: the plan.
         :raises ValueError: if a name or a value is not allowed.
-        :raises Refused: if there is no such connection.
+        :raises ApiError: if the connection does not exist.
         """
         return self.workspace.plan_backfill(connection_id, times=times, **changes)
 
@@ -224,17 +220,17 @@ class Simulator:
         seconds: float = 30.0,
         fields: Mapping[str, Any] | None = None,
     ) -> Fault:
-        """Order a failure; the parameters are those of :class:`~planasonix_provider.simulator.api.faults.Fault`.
+        """Make the next requests fail, as :class:`~planasonix_provider.simulator.api.faults.Fault` describes.
 
         :param kind: what happens.
-        :param route: which route fails; ``*``, the default, is any.
-        :param times: how many requests fail; ``None`` is all of them, default 1.
-        :param skip: how many requests pass before the first one fails; default none.
-        :param when: whether a request fails ``before`` (default) or ``after`` it had its effect.
-        :param status: the HTTP status of the answer; default: that of the kind.
-        :param headers: headers of the answer; default none.
-        :param seconds: how many seconds a ``hang`` takes; default 30.
-        :param fields: for ``odd``, the fields of the answer that are added or replaced; default none.
+        :param route: the route that fails; default ``*``, any route.
+        :param times: how many requests fail; default 1, ``None`` is all.
+        :param skip: how many requests succeed before the first one fails; default none.
+        :param when: whether a request fails ``before`` (default) or ``after`` its effect.
+        :param status: the HTTP status; by default that of the kind.
+        :param headers: response headers; default none.
+        :param seconds: how long a ``hang`` takes; default 30.
+        :param fields: for ``odd``, the fields of the response that are added or replaced; default none.
         :return: the fault.
         :raises ValueError: if a value is not allowed.
         """
@@ -253,88 +249,71 @@ class Simulator:
         return fault
 
     def job(self, job_id: str) -> Job:
-        """Look at a job.
-
-        :param job_id: its id.
-        :return: the job as it is now.
-        """
+        """Return a job as it is now."""
         return self.workspace.job(job_id)
 
     def jobs(self) -> list[Job]:
-        """Look at all jobs.
-
-        :return: the jobs as they are now, newest first.
-        """
+        """Return all jobs as they are now, newest first."""
         return self.workspace.jobs()
 
     def fail_job(self, job_id: str, *, code: str | None = None, message: str | None = None) -> Job:
-        """Make a job fail at once, whatever was planned for it, as :meth:`.World.fail_job`.
+        """Make an active job fail now.
 
-        :param job_id: its id.
-        :param code: the error code; ``None`` is that of its plan.
-        :param message: the error message; ``None`` says that it was told to fail.
-        :return: the job as it is now.
-        :raises Refused: if there is no such job, it is over, or its end was requested.
+        :param job_id: the job.
+        :param code: the error code; by default that of its plan.
+        :param message: the error message; by default it says that the job was made to fail.
+        :return: the failed job.
+        :raises ApiError: if the job does not exist, has ended or was cancelled.
         """
         return self.workspace.fail_job(job_id, code=code, message=message)
 
     def slow_job(self, job_id: str, seconds: float) -> Job:
-        """Let a job take longer, as :meth:`.World.slow_job`.
+        """Make an active job run longer: the rest of its work becomes slower.
 
-        :param job_id: its id.
-        :param seconds: how much longer it runs, in real seconds.
+        :param job_id: the job.
+        :param seconds: how much longer it runs, in real seconds at any ``speed``.
         :return: the job as it is now.
-        :raises ValueError: if that is not above 0, or is more than a year with what it was given before.
-        :raises Refused: if there is no such job, it is over, or its end was requested.
+        :raises ValueError: if that is not above 0, or more than a year together with earlier calls.
+        :raises ApiError: if the job does not exist, has ended or was cancelled.
         """
         return self.workspace.slow_job(job_id, seconds)
 
     def backfill(self, backfill_id: str) -> Backfill:
-        """Look at a backfill.
-
-        :param backfill_id: its id.
-        :return: the backfill as it is now.
-        """
+        """Return a backfill as it is now."""
         return self.workspace.backfill(backfill_id)
 
     def backfills(self) -> list[Backfill]:
-        """Look at all backfills.
-
-        :return: the backfills as they are now, newest first.
-        """
+        """Return all backfills as they are now, newest first."""
         return self.workspace.backfills()
 
     def subscribe(self, url: str, events: Iterable[str], *, secret: str | None = None) -> NewWebhook:
-        """Subscribe a URL to events, as the API's own route does.
+        """Create a webhook subscription, as the API's route does.
 
-        :param url: where deliveries go: https, or http to this very machine.
-        :param events: the types of the events, as ``job.succeeded``.
-        :param secret: what deliveries are signed with; ``None`` makes one up.
+        :param url: the receiver's URL: https, or http to this machine.
+        :param events: the event types, such as ``job.succeeded``.
+        :param secret: the signing secret; random by default.
         :return: the subscription with its secret.
         :raises ValueError: if a value is not allowed.
         """
-        given = {} if secret is None else {"secret": secret}
-        return self.workspace.webhooks.create(WebhookRequestBody(url=url, events=list(events), **given))
+        optional = {} if secret is None else {"secret": secret}
+        return self.workspace.webhooks.create(WebhookRequestBody(url=url, events=list(events), **optional))
 
     def deliveries(self) -> list[SentDelivery]:
-        """Look at what was sent, or is to be sent, to those who subscribed.
-
-        :return: the deliveries as they are now, newest first.
-        """
+        """Return all webhook deliveries as they are now, newest first."""
         return self.workspace.webhooks.outbox.all()
 
     def reset(self) -> None:
-        """Forget all that happened, and all that was ordered; the server keeps running."""
+        """Return to the initial state without plans and faults, while the server keeps running."""
         self._pipeline.reset()
 
 
 class _Config(uvicorn.Config):
     def configure_logging(self) -> None:
-        """Leave the logging of this process alone: it belongs to whoever uses the simulator."""
+        """Leave the logging of this process unchanged."""
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn in a thread of its own."""
+    """Uvicorn in a thread."""
 
     def __init__(self, app: Any, listener: socket.socket) -> None:
         super().__init__(
@@ -388,8 +367,8 @@ class _Server(uvicorn.Server):
 
 def _listen(host: str, port: int) -> socket.socket:
     family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    # asyncio sends small answers at once (TCP_NODELAY) only on sockets whose protocol is named; without it, each
-    # answer waits 40 ms for an acknowledgement.
+    # asyncio sets TCP_NODELAY only on sockets with an explicit protocol. Without it, each response waits 40 ms for an
+    # acknowledgement.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

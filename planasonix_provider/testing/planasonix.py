@@ -17,7 +17,7 @@ from planasonix_provider.api.client_config import ClientConfig
 from planasonix_provider.api.errors import PlanasonixConfigurationError
 from planasonix_provider.api.models import BackfillBody, SyncBody
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.model.backfill_plans import BackfillPlan
+from planasonix_provider.simulator.model.plans import BackfillPlan
 from planasonix_provider.start_parameters import StartKind
 from planasonix_provider.testing.planned_starts import PlannedStarts
 from planasonix_provider.testing.skip_polls import skip_polls

@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 
 from planasonix_provider.simulator.model.api_errors import ApiError
-from planasonix_provider.simulator.model.workspace import Workspace
+from planasonix_provider.simulator.workspace import Workspace
 
 
 class PlannedStarts:

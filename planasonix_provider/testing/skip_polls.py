@@ -16,7 +16,7 @@ import pytest
 
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.sensors.base import PlanasonixSensor
-from planasonix_provider.simulator.model.workspace import Workspace
+from planasonix_provider.simulator.workspace import Workspace
 from planasonix_provider.waiting import blocking_wait, poller
 from planasonix_provider.waiting.outages import pause_after
 from planasonix_provider.waiting.poller import PollSubscription

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from planasonix_provider import validators
-from planasonix_provider.simulator.model.retention import Work
 from planasonix_provider.simulator.model.simulated_backfills import SimulatedBackfill
-from planasonix_provider.simulator.model.workspace import Workspace
+from planasonix_provider.simulator.model.workload import Work
+from planasonix_provider.simulator.workspace import Workspace
 from planasonix_provider.start_parameters import KINDS, START_PARAMETERS, StartKind, parameters_of
 from planasonix_provider.waiting.attempt import ATTEMPT_KEY
 

@@ -7,8 +7,7 @@ from hashlib import sha256
 from itertools import count
 
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.model.request_bodies import SyncRequestBody
-from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
+from planasonix_provider.simulator.model.request_bodies import BackfillRequestBody, SyncRequestBody
 
 TASK = {
     "dag_id": "nightly",

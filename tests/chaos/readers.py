@@ -95,21 +95,21 @@ def works_of(ledger: Iterable[dict[str, Any]], run_id: str) -> list[Work]:
     # Which work a job belongs to: a sync is its own.
     parents: dict[str, str] = {}
     for line in ledger:
-        how = line.get("with") or {}
-        if line["do"] in ("start_sync", "start_backfill"):
+        how = line.get("arguments") or {}
+        if line["method"] in ("start_sync", "start_backfill"):
             work_id, *jobs = line["ids"]
             works[work_id] = _work(work_id, how, datetime.fromisoformat(line["at"]), run_id)
-            works[work_id].jobs = [job for job in jobs if line["do"] == "start_backfill"]
+            works[work_id].jobs = [job for job in jobs if line["method"] == "start_backfill"]
             parents |= dict.fromkeys(line["ids"], work_id)
-        for event in line.get("happened") or ():
-            if event["what"] == "job.queued" and event.get("backfill_id"):
+        for event in line.get("state_changes") or ():
+            if event["type"] == "job.queued" and event.get("backfill_id"):
                 parents[event["id"]] = event["backfill_id"]
                 if event["id"] not in works[event["backfill_id"]].jobs:
                     works[event["backfill_id"]].jobs.append(event["id"])
-            if event["id"] in works and event["what"].split(".")[1] not in ("queued", "running", "started"):
+            if event["id"] in works and event["type"].split(".")[1] not in ("queued", "running", "started"):
                 works[event["id"]].ended = datetime.fromisoformat(event["at"])
-                works[event["id"]].outcome = event["what"].split(".")[1]
-        if line["do"] == "cancel":
+                works[event["id"]].outcome = event["type"].split(".")[1]
+        if line["method"] == "cancel":
             work = works.get(parents.get(how["job_id"], ""))
             if work and work.cancel_asked is None and work.ended is None:
                 work.cancel_asked = datetime.fromisoformat(line["at"])

@@ -613,8 +613,8 @@ def test_a_violation_is_reported_with_the_timeline_of_its_task() -> None:
 def line(
     when: float, do: str, ids: tuple[str, ...] = (), happened: tuple[tuple[str, str, float], ...] = (), **how: Any
 ):
-    events = [{"what": what, "id": one, "at": at(then).isoformat()} for what, one, then in happened]
-    return {"at": at(when).isoformat(), "do": do, "with": how, "ids": list(ids), "happened": events}
+    events = [{"type": what, "id": one, "at": at(then).isoformat()} for what, one, then in happened]
+    return {"at": at(when).isoformat(), "method": do, "arguments": how, "ids": list(ids), "state_changes": events}
 
 
 METADATA = {
@@ -630,9 +630,9 @@ METADATA = {
 def test_the_ledger_gives_the_task_and_outcome_of_a_sync() -> None:
     ledger = [
         line(1, "start_sync", ("job_1",), connection_id="c", body={"metadata": METADATA}),
-        line(2, "look", happened=(("job.queued", "job_1", 1),)),
+        line(2, "advance", happened=(("job.queued", "job_1", 1),)),
         line(5, "cancel", job_id="job_1"),
-        line(9, "look", happened=(("job.cancelled", "job_1", 6),)),
+        line(9, "advance", happened=(("job.cancelled", "job_1", 6),)),
     ]
     (work,) = works_of(ledger, "r")
     assert (work.id, work.connection_id, work.task, work.try_number, work.mark) == ("job_1", "c", "load[2]", 3, "m")
@@ -640,12 +640,12 @@ def test_the_ledger_gives_the_task_and_outcome_of_a_sync() -> None:
 
 
 def test_the_ledger_gives_a_backfill_with_its_jobs() -> None:
-    born = {"what": "job.queued", "id": "job_1", "backfill_id": "bf_1", "at": at(2).isoformat()}
+    born = {"type": "job.queued", "id": "job_1", "backfill_id": "bf_1", "at": at(2).isoformat()}
     ledger = [
         line(1, "start_backfill", ("bf_1",), connection_id="c", body={"metadata": METADATA}),
-        line(2, "look") | {"happened": [born]},
+        line(2, "advance") | {"state_changes": [born]},
         line(5, "cancel", job_id="job_1"),
-        line(9, "look", happened=(("job.cancelled", "job_1", 6), ("backfill.cancelled", "bf_1", 6))),
+        line(9, "advance", happened=(("job.cancelled", "job_1", 6), ("backfill.cancelled", "bf_1", 6))),
     ]
     (work,) = works_of(ledger, "r")
     assert (work.id, work.jobs) == ("bf_1", ["job_1"])
@@ -660,8 +660,8 @@ def test_work_without_metadata_of_this_run_has_no_task(metadata: dict[str, Any])
 
 def test_truncated_ledger_lines_are_skipped(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.jsonl"
-    ledger.write_text(json.dumps(line(1, "look")) + '\n{"at": "20' + "\n" + json.dumps(line(2, "cancel")) + "\n")
-    assert [each["do"] for each in read_ledger(ledger)] == ["look", "cancel"]
+    ledger.write_text(json.dumps(line(1, "advance")) + '\n{"at": "20' + "\n" + json.dumps(line(2, "cancel")) + "\n")
+    assert [each["method"] for each in read_ledger(ledger)] == ["advance", "cancel"]
 
 
 def test_a_key_is_found_in_any_file(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from planasonix_provider.cli import exit_codes
 from planasonix_provider.cli.commands import SHELL, Command, Group, get_planasonix_cli_commands
 from planasonix_provider.cli.parser import new_parser
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
+from planasonix_provider.simulator.model.request_bodies import BackfillRequestBody
 from tests.cli.conftest import Run
 from tests.support.example_calls import EXAMPLE_CALLS
 from tests.support.scenarios import CONNECTION, routes_asked

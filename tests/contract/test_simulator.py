@@ -23,7 +23,7 @@ from schemathesis.generation.stateful import run_state_machine_as_test
 
 from planasonix_provider.api.models import as_utc
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
+from planasonix_provider.simulator.model.request_bodies import BackfillRequestBody
 from planasonix_provider.simulator.webhooks.webhook_sender import WebhookSender
 
 #: How many requests are thought up for each operation, besides those that cover each of its parameters.

@@ -19,7 +19,7 @@ from planasonix_provider.execution import asset_events as told_of
 from planasonix_provider.execution.asset_events import emit_table_events
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.api import app
+from planasonix_provider.simulator.api import api_routes
 from planasonix_provider.waiting.result import WorkResult
 from tests.support.attempts import dies
 from tests.support.scenarios import CONNECTION, backfill, routes_asked, sync
@@ -437,8 +437,8 @@ class TestADagWhoseConnectionWasEdited:
     ) -> None:
         loads(simulator, orders=1)
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=1, job_seconds=0.05, tables={"orders": 1})
-        for name in ("_JOB_STARTED", "_JOB_SHOWN", "_BACKFILL_STARTED", "_BACKFILL_SHOWN"):
-            monkeypatch.setattr(app, name, getattr(app, name) - {"connection_id"})
+        for name in ("_JOB_STARTED", "_JOB_DETAILS", "_BACKFILL_STARTED", "_BACKFILL_DETAILS"):
+            monkeypatch.setattr(api_routes, name, getattr(api_routes, name) - {"connection_id"})
         run = drive(self.edited(make, deferrable=True, outlets=self.outlets(simulator)))
         ((_, extra),) = sent(run)
         assert extra["connection_id"] == CONNECTION

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.model.workspace import Workspace
+from planasonix_provider.simulator.workspace import Workspace
 
 START = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
 

@@ -18,7 +18,7 @@ from planasonix_provider.execution.xcom import XComWriter
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.api import middleware
-from planasonix_provider.simulator.model.workspace import Workspace
+from planasonix_provider.simulator.workspace import Workspace
 from planasonix_provider.waiting import blocking_wait, lost_start_search
 from tests.support.scenarios import (
     CONNECTION,

@@ -1,4 +1,4 @@
-"""How an answer gets lost on the wire: what a fault does, down to the TCP connection."""
+"""Makes a request fail as a fault says, down to its TCP connection."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from planasonix_provider.simulator.api.responses import error_response
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-#: Where a request's scope holds its connection.
+#: The key of the connection in a request's scope.
 TRANSPORT = "planasonix.transport"
 
 _PROXY_PAGE = (
@@ -31,94 +31,86 @@ _PROXY_PAGE = (
 
 
 class ConnectionProtocol(H11Protocol):
-    """Uvicorn's HTTP, which also tells a request on which connection it came."""
+    """Uvicorn's HTTP protocol, which also adds the connection to the scope of each request."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.app: Any = partial(self._call, self.app)
-        # Uvicorn decides by the handlers of whoever runs the simulator, whose log a line a request would flood.
+        # Otherwise uvicorn logs a line per request to the handlers of the process that runs the simulator.
         self.access_log = False
 
     async def _call(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("extensions", {})[TRANSPORT] = self.transport
-        # Only a server that stops cancels its requests, and by then it has dropped their connections. Uvicorn would log
-        # each as an error of the application.
+        # Only a server that stops cancels its requests, after it has dropped their connections. Uvicorn would log each
+        # as an error of the application.
         with suppress(asyncio.CancelledError):
             await app(scope, receive, send)
 
 
 class ConnectionReset(Response):
-    """No answer: the connection is reset, as by a process that died."""
+    """Resets the connection instead of a response, like a process that died."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Reset the connection."""
         transport = _transport(scope)
-        # A connection that must not linger is closed with a RST instead of a FIN.
+        # With a linger time of 0, the connection is closed with RST instead of FIN.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
-        await _disconnected(receive)
+        await _wait_for_disconnect(receive)
 
 
 class TruncatedResponse(Response):
-    """Half an answer: all headers, half of the body, and then the connection ends.
+    """Sends the headers and half of the body of another response, and closes the connection."""
 
-    :param answer: the answer that is cut.
-    """
-
-    def __init__(self, answer: Response) -> None:
-        super().__init__(status_code=answer.status_code)
-        self.answer = answer
+    def __init__(self, response: Response) -> None:
+        super().__init__(status_code=response.status_code)
+        self.response = response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send a half, and close the connection."""
-        body = bytes(self.answer.body)
-        headers = self.answer.raw_headers
+        """Send half of the response, and close the connection."""
+        body = bytes(self.response.body)
+        headers = self.response.raw_headers
         await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
         _transport(scope).close()
-        await _disconnected(receive)
+        await _wait_for_disconnect(receive)
 
 
-async def inject(fault: Fault, answer: Callable[[], Awaitable[Response]]) -> Response:
-    """Let a request fail.
-
-    :param fault: how it fails.
-    :param answer: lets the request have its effect, and gives the answer that it would get.
-    :return: what its caller gets instead.
-    """
+async def inject(fault: Fault, handle: Callable[[], Awaitable[Response]]) -> Response:
+    """Return the response of a faulty request; ``handle`` gives the request its effect and its true response."""
     if fault.kind == "hang" and fault.when == "before":
         await asyncio.sleep(fault.seconds)
-        return await answer()
+        return await handle()
     if fault.kind == "odd":
-        return _with_fields(await answer(), fault.fields)
-    lost = await answer() if fault.when == "after" else None
-    if fault.kind == "hang" and lost is not None:
+        return _with_fields(await handle(), fault.fields)
+    response = await handle() if fault.when == "after" else None
+    if fault.kind == "hang" and response is not None:
         await asyncio.sleep(fault.seconds)
-        return lost
-    return _instead(fault, lost)
+        return response
+    return _faulty_response(fault, response)
 
 
-def _with_fields(answer: Response, fields: dict[str, Any]) -> Response:
-    """Change an answer that has data."""
-    if answer.media_type != "application/json" or answer.status_code >= 300:
-        return answer
-    body = json.loads(bytes(answer.body))
+def _with_fields(response: Response, fields: dict[str, Any]) -> Response:
+    if response.media_type != "application/json" or response.status_code >= 300:
+        return response
+    body = json.loads(bytes(response.body))
     data = body["data"]
     body["data"] = [fields, *data] if isinstance(data, list) else {**data, **fields}
-    # In ASCII, so that it can also be what UTF-8 cannot hold.
-    return Response(json.dumps(body).encode(), answer.status_code, media_type="application/json")
+    # ASCII, because fields may contain lone surrogates, which UTF-8 cannot encode.
+    return Response(json.dumps(body).encode(), response.status_code, media_type="application/json")
 
 
-def _instead(fault: Fault, lost: Response | None) -> Response:
-    """Make what is sent instead of an answer."""
+def _faulty_response(fault: Fault, response: Response | None) -> Response:
     if fault.kind == "reset":
         return ConnectionReset()
     if fault.kind == "cut":
-        return TruncatedResponse(lost or Response(b'{"data": {"id": null}}', media_type="application/json"))
+        return TruncatedResponse(response or Response(b'{"data": {"id": null}}', media_type="application/json"))
     status = fault.response_status
+    phrase = _phrase(status)
     if fault.kind == "status":
-        return error_response(status, _code(status), "a fault that was ordered", fault.headers)
-    page = _PROXY_PAGE.format(title=f"{status} {_phrase(status)}") if fault.kind == "html" else None
+        code = phrase.lower().replace(" ", "_").replace("-", "_").replace("'", "")
+        return error_response(status, code, "a fault that was ordered", fault.headers)
+    page = _PROXY_PAGE.format(title=f"{status} {phrase}") if fault.kind == "html" else None
     return Response(page, status, dict(fault.headers), media_type="text/html" if page else None)
 
 
@@ -129,10 +121,6 @@ def _phrase(status: int) -> str:
         return "Unknown Error"
 
 
-def _code(status: int) -> str:
-    return _phrase(status).lower().replace(" ", "_").replace("-", "_").replace("'", "")
-
-
 def _transport(scope: Scope) -> asyncio.Transport:
     transport = scope.get("extensions", {}).get(TRANSPORT)
     if not isinstance(transport, asyncio.Transport):
@@ -140,7 +128,7 @@ def _transport(scope: Scope) -> asyncio.Transport:
     return transport
 
 
-async def _disconnected(receive: Receive) -> None:
-    # Uvicorn takes a request that ends without an answer for an error, unless its connection is gone.
+async def _wait_for_disconnect(receive: Receive) -> None:
+    # Uvicorn logs an error if a request ends without a response before its connection is closed.
     while (await receive())["type"] != "http.disconnect":
         pass

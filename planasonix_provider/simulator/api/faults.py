@@ -1,4 +1,4 @@
-"""Failures on order: which request is to fail, and how."""
+"""Planned failures of requests."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from planasonix_provider.api.routes import SCOPE_BY_ROUTE
-from planasonix_provider.simulator.model.simulated_jobs import Seconds
+from planasonix_provider.simulator.model.plans import Seconds
 
 Kind: TypeAlias = Literal["status", "reset", "hang", "cut", "html", "empty", "odd"]
 
-#: The status of each kind that answers with one, unless the fault names another.
-_STATUS_OF = {"status": 500, "html": 502, "empty": 200}
+#: The default HTTP status of the kinds that have one.
+_DEFAULT_STATUS = {"status": 500, "html": 502, "empty": 200}
 
 _HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")]
 _HeaderValue = Annotated[str, Field(pattern=r"^[\x20-\x7e]*$")]
 
 
 class Fault(BaseModel):
-    """A failure of the API, or of something between it and its caller.
+    """A failure of the API, or of something between the API and its client.
 
-    :param kind: what happens. ``status`` answers with an error; ``reset`` drops the connection without a byte; ``hang``
-        answers only after ``seconds``; ``cut`` drops the connection in the middle of the answer; ``html`` answers with
-        a proxy's page; ``empty`` answers with nothing in it; ``odd`` changes ``fields`` of the answer.
-    :param route: which route fails, by its name in :mod:`planasonix_provider.api.routes`; ``*``, the default, is any.
-    :param times: how many requests fail; ``None`` is all of them, until the faults are cleared. Default 1.
-    :param skip: how many requests pass before the first one fails; default none.
-    :param when: ``before``, the default, fails a request that then has no effect (after a ``hang``, it has its effect
-        late); ``after`` lets it have its effect first, and then loses the answer.
-    :param status: the HTTP status; by default 500 for ``status``, 502 for ``html``, 200 for ``empty``. ``html`` may be
-        a redirect, too.
-    :param headers: headers of the answer, as ``Retry-After``; for ``status``, ``html`` and ``empty``.
-    :param seconds: how many seconds a ``hang`` takes; default 30.
-    :param fields: for ``odd``, the fields of the answer's ``data`` that are added or replaced; a list gets one more row
-        of these fields, before the others.
+    :param kind: what happens. ``status`` returns an error; ``reset`` drops the connection without a byte; ``hang``
+        responds only after ``seconds``; ``cut`` drops the connection in the middle of the response; ``html`` returns
+        the page of a proxy; ``empty`` returns an empty response; ``odd`` changes ``fields`` of the response.
+    :param route: the route that fails, by its name in :mod:`planasonix_provider.api.routes`; default ``*``, any route.
+    :param times: how many requests fail; default 1. ``None`` fails all requests until the faults are cleared.
+    :param skip: how many requests succeed before the first one fails; default none.
+    :param when: ``before`` (default) or ``after`` the request has its effect. With ``before`` it has none, except that
+        a ``hang`` only delays it; with ``after`` only the response is lost.
+    :param status: the HTTP status; by default 500 for ``status``, 502 for ``html``, 200 for ``empty``. That of ``html``
+        may also be a redirect.
+    :param headers: response headers such as ``Retry-After``, for ``status``, ``html`` and ``empty``.
+    :param seconds: how long a ``hang`` takes; default 30.
+    :param fields: for ``odd``, the fields that are added to the response's ``data`` or replaced; a list gets one more
+        item of these fields, before the others.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,13 +53,13 @@ class Fault(BaseModel):
 
     @field_validator("route")
     @classmethod
-    def _route_exists(cls, route: str) -> str:
+    def _check_route(cls, route: str) -> str:
         if route not in ("*", *SCOPE_BY_ROUTE):
             raise ValueError(f"got {route!r}, allowed are '*', {', '.join(map(repr, SCOPE_BY_ROUTE))}")
         return route
 
     @model_validator(mode="after")
-    def _status_suits_kind(self) -> Fault:
+    def _check_status(self) -> Fault:
         lowest = 300 if self.kind == "html" else 400
         allowed = range(lowest, 600) if self.kind == "status" else (200, *range(lowest, 600))
         if self.status is not None and self.status not in allowed:
@@ -69,8 +69,8 @@ class Fault(BaseModel):
 
     @property
     def response_status(self) -> int:
-        """The HTTP status of the answer, for the kinds that answer with one."""
-        return self.status or _STATUS_OF[self.kind]
+        """The HTTP status of ``status``, ``html`` and ``empty``."""
+        return self.status or _DEFAULT_STATUS[self.kind]
 
 
 @dataclass(eq=False)
@@ -81,52 +81,42 @@ class _PendingFault:
 
 
 class Faults:
-    """The failures that were ordered and did not all happen yet. Every method may be called from any thread."""
+    """The faults that have not happened yet. Every method may be called from any thread."""
 
     def __init__(self) -> None:
-        self._orders: list[_PendingFault] = []
+        self._pending: list[_PendingFault] = []
         self._lock = Lock()
 
     def add(self, fault: Fault) -> None:
-        """Order a failure, behind those that were ordered before.
-
-        :param fault: the failure.
-        """
+        """Add a fault after all others."""
         with self._lock:
-            self._orders.append(_PendingFault(fault, fault.skip, fault.times))
+            self._pending.append(_PendingFault(fault, fault.skip, fault.times))
 
     def next_fault(self, route: str) -> Fault | None:
-        """Tell how a request fails, and count it.
+        """Return the fault of the next request to a route.
 
-        The first fault that fits takes the request. One that still lets requests pass counts it, and leaves it to
-        the next.
-
-        :param route: the request's route.
-        :return: the fault, or ``None`` if the request is to be answered.
+        The first matching fault is used. One that still skips requests counts this request, and the next is tried.
         """
         with self._lock:
-            for order in self._orders:
-                if order.fault.route not in ("*", route):
+            for pending in self._pending:
+                if pending.fault.route not in ("*", route):
                     continue
-                if order.skip:
-                    order.skip -= 1
+                if pending.skip:
+                    pending.skip -= 1
                     continue
-                if order.times is not None:
-                    order.times -= 1
-                    if not order.times:
-                        self._orders.remove(order)
-                return order.fault
+                if pending.times is not None:
+                    pending.times -= 1
+                    if not pending.times:
+                        self._pending.remove(pending)
+                return pending.fault
             return None
 
     def pending(self) -> list[Fault]:
-        """Tell what is still to fail.
-
-        :return: the faults in order, each with the ``times`` and ``skip`` that are left of it.
-        """
+        """Return the faults in order, each with its remaining ``times`` and ``skip``."""
         with self._lock:
-            return [order.fault.model_copy(update={"skip": order.skip, "times": order.times}) for order in self._orders]
+            return [one.fault.model_copy(update={"skip": one.skip, "times": one.times}) for one in self._pending]
 
     def clear(self) -> None:
-        """Forget all faults."""
+        """Remove all faults."""
         with self._lock:
-            self._orders.clear()
+            self._pending.clear()

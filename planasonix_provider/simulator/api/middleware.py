@@ -1,4 +1,4 @@
-"""The middleware that every request passes before FastAPI reads it."""
+"""The ASGI middleware of all requests."""
 
 from __future__ import annotations
 
@@ -19,29 +19,24 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from planasonix_provider.simulator.model.workspace import Workspace
+    from planasonix_provider.simulator.workspace import Workspace
 
 
 #: The longest request body, in bytes. A backfill that names 10,000 tables needs half of it.
 MAX_BODY_BYTES = 1_048_576
 
 
-# Pydantic before 2.8 takes no validator with more parameters than the value, as unquote has.
+# pydantic before 2.8 rejects validators with more parameters than the value, such as unquote.
 def _decoded(segment: str) -> str:
     return unquote(segment)
 
 
-#: An id in a path. Paths are matched as they came, so an id is decoded only once it stands alone.
+#: An id in a path. Encoded paths are matched, so an id is decoded only afterwards.
 PathId = Annotated[str, Path(), AfterValidator(_decoded)]
 
 
 class HeaderMiddleware:
-    """Refuses foreign hosts and large bodies, keeps ids whole, and adds the headers ``Date`` and ``X-Request-ID``.
-
-    :param app: what answers.
-    :param world: whose clock and ids are used.
-    :param allowed_hosts: the names that the simulator answers to, besides ``localhost`` and IP addresses.
-    """
+    """Rejects foreign hosts and large bodies, keeps ids encoded, and adds ``Date`` and ``X-Request-ID``."""
 
     def __init__(self, app: ASGIApp, workspace: Workspace, allowed_hosts: Collection[str] = ()) -> None:
         self._app = app
@@ -49,12 +44,12 @@ class HeaderMiddleware:
         self._allowed_hosts = allowed_hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Handle a request."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
-            # There are no routes for WebSockets, and so none that would have to check where a request comes from.
+            # No route is a WebSocket, so none has to check the origin.
             await send({"type": "websocket.close", "code": 1008})
             return
         # Starlette matches the decoded path, where an id with "%2F" in it is two segments.
@@ -73,24 +68,24 @@ class HeaderMiddleware:
 
         try:
             check_host_header(scope["headers"], self._allowed_hosts)
-            _refuse_large_body(scope["headers"])
-        except ApiError as refused:
-            # The body is not read, so no other request can follow on this connection.
-            response = api_error_response(refused)
+            _check_content_length(scope["headers"])
+        except ApiError as error:
+            # The body stays unread, so this connection cannot be used for another request.
+            response = api_error_response(error)
             response.headers["Connection"] = "close"
             await response(scope, receive, send_with_headers)
             return
         await self._app(scope, _limited(receive), send_with_headers)
 
 
-def _refuse_large_body(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Refuse a body by its declared length, before it is received."""
+def _check_content_length(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Reject a body by its declared length, before it is received."""
     if any(name == b"content-length" and int(value) > MAX_BODY_BYTES for name, value in headers):
         raise _too_large()
 
 
 def _limited(receive: Receive) -> Receive:
-    """Count a body that comes in chunks, without a declared length."""
+    """Limit a chunked body, which has no declared length."""
     received = 0
 
     async def receive_limited() -> Message:

@@ -1,4 +1,4 @@
-"""What every request of the API passes: the log, the faults, the key, the limit and the scope."""
+"""What every request of the API passes: request log, faults, authentication, rate limit and scope."""
 
 from __future__ import annotations
 
@@ -17,29 +17,24 @@ from planasonix_provider.simulator.api.rate_limit import PerKeyRateLimit
 from planasonix_provider.simulator.api.request_log import RequestLog
 from planasonix_provider.simulator.api.responses import api_error_response
 from planasonix_provider.simulator.model.api_errors import ApiError
-from planasonix_provider.simulator.model.workspace import Workspace
+from planasonix_provider.simulator.workspace import Workspace
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
 class RequestPipeline:
-    """The way in to a world.
-
-    :param world: what is behind the gate.
-    :param faults: which requests fail.
-    :param limits: how many requests a key has.
-    """
+    """Serves the requests of a workspace's API."""
 
     def __init__(self, workspace: Workspace, faults: Faults, rate_limit: PerKeyRateLimit) -> None:
         self.workspace = workspace
         self.faults = faults
         self.rate_limit = rate_limit
         self.log = RequestLog()
-        # What there is to forget; a request that hangs while it is forgotten belongs to it.
+        # Replaced on reset: a request that was hanging during the reset must not change the new state.
         self._generation = object()
 
     def reset(self) -> None:
-        """Forget all that happened, and all that was ordered."""
+        """Return to the initial state."""
         self._generation = object()
         self.workspace.reset()
         self.faults.clear()
@@ -47,32 +42,26 @@ class RequestPipeline:
         self.log.clear()
 
     async def serve(self, route: str, request: Request, handle: Handler) -> Response:
-        """Answer a request, or let it fail as ordered.
-
-        :param route: the name of its route.
-        :param request: the request.
-        :param handle: lets the request have its effect.
-        :return: the answer.
-        """
-        # Starlette keeps the body; one that is read only after a hang would be lost with a caller who gave up.
+        """Return the response of a request, or that of a fault."""
+        # Starlette caches the body. After a hang it could not be read if the client has disconnected.
         await request.body()
-        recorded = self.log.add(route, request, self.workspace.clock())
+        logged = self.log.add(route, request, self.workspace.clock())
         fault = self.faults.next_fault(route)
-        answer = partial(self._answer, route, request, handle, self._generation)
-        response = await (inject(fault, answer) if fault else answer())
-        recorded.status = None if fault and fault.kind == "reset" else response.status_code
+        respond = partial(self._respond, route, request, handle, self._generation)
+        response = await (inject(fault, respond) if fault else respond())
+        logged.status = None if fault and fault.kind == "reset" else response.status_code
         return response
 
-    async def _answer(self, route: str, request: Request, handle: Handler, life: object) -> Response:
-        if life is not self._generation:
+    async def _respond(self, route: str, request: Request, handle: Handler, generation: object) -> Response:
+        if generation is not self._generation:
             return ConnectionReset()
         headers: dict[str, str] = {}
         try:
             key = self.workspace.keys.authenticate(request.headers.get("authorization"))
-            allowance = self.rate_limit.consume(key.value)
-            headers = allowance.headers
-            if allowance.is_exceeded:
-                message = f"more than {allowance.limit} requests in a minute; try again in {allowance.retry_after} s"
+            limit = self.rate_limit.consume(key.value)
+            headers = limit.headers
+            if limit.is_exceeded:
+                message = f"more than {limit.limit} requests in a minute; try again in {limit.retry_after} s"
                 raise ApiError("rate_limited", message)
             key.require(SCOPE_BY_ROUTE.get(route))
             response = await handle(request)
@@ -83,14 +72,14 @@ class RequestPipeline:
 
 
 class PipelineRoute(APIRoute):
-    """A route whose requests pass the app's gate."""
+    """A route whose requests pass the app's pipeline."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Put the gate before FastAPI's own handler."""
+        """Return FastAPI's handler inside the pipeline."""
         handle = super().get_route_handler()
 
-        async def handle_behind_gate(request: Request) -> Response:
-            gate: RequestPipeline = request.app.state.pipeline
-            return await gate.serve(self.name, request, handle)
+        async def handle_in_pipeline(request: Request) -> Response:
+            pipeline: RequestPipeline = request.app.state.pipeline
+            return await pipeline.serve(self.name, request, handle)
 
-        return handle_behind_gate
+        return handle_in_pipeline

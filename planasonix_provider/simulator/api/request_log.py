@@ -1,4 +1,4 @@
-"""Which requests came: the newest in full, and all of them counted."""
+"""The newest requests of the API, and the number of all requests by route."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fastapi import Request
 
-#: How many requests are kept; older ones are only counted.
 MAX_REQUESTS = 10_000
-#: The headers that are kept. The key is in none of them.
+#: The logged headers. None of them contains the key.
 LOGGED_HEADERS = ("user-agent", "idempotency-key", "x-organization-id", "content-type", "accept")
 
 
@@ -21,13 +20,8 @@ LOGGED_HEADERS = ("user-agent", "idempotency-key", "x-organization-id", "content
 class LoggedRequest:
     """A request of the API.
 
-    :param route: the name of its route, or ``unknown``.
-    :param method: its HTTP method.
-    :param path: its path as it came, percent-encoded.
-    :param query: its query string as it came.
-    :param at: when it came.
-    :param headers: those of its headers that matter, by their names in lower case.
-    :param status: the HTTP status of its answer; ``None`` if there is none yet, or never will be.
+    ``route`` is ``unknown`` if no route matches, ``path`` is percent-encoded, header names are in lower case, and
+    ``status`` is ``None`` if there is no response (yet).
     """
 
     route: str
@@ -48,39 +42,27 @@ class RequestLog:
         self._lock = Lock()
 
     def add(self, route: str, request: Request, at: datetime) -> LoggedRequest:
-        """Record a request as it comes.
-
-        :param route: the name of its route.
-        :param request: the request.
-        :param at: the time.
-        :return: the record, which still lacks the answer's status.
-        """
+        """Log a request, and return its entry, to which the caller adds the status."""
         headers = {name: request.headers[name] for name in LOGGED_HEADERS if name in request.headers}
         query = request.scope["query_string"].decode("latin-1")
-        recorded = LoggedRequest(route, request.method, request.scope["path"], query, at, headers)
+        logged = LoggedRequest(route, request.method, request.scope["path"], query, at, headers)
         with self._lock:
-            self._requests.append(recorded)
+            self._requests.append(logged)
             self._counts[route] += 1
-        return recorded
+        return logged
 
     def requests(self) -> list[LoggedRequest]:
-        """Give the newest requests.
-
-        :return: up to :data:`KEPT` requests, in the order in which they came.
-        """
+        """Return the newest requests, oldest first."""
         with self._lock:
             return list(self._requests)
 
     def counts(self) -> dict[str, int]:
-        """Count the requests.
-
-        :return: how many came for each route.
-        """
+        """Return the number of all requests by route."""
         with self._lock:
             return dict(self._counts)
 
     def clear(self) -> None:
-        """Forget all requests."""
+        """Remove all requests."""
         with self._lock:
             self._requests.clear()
             self._counts.clear()

@@ -1,4 +1,4 @@
-"""What goes over HTTP: envelopes out of models, errors out of refusals, and models out of bodies."""
+"""Responses made of models and errors, and request bodies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from planasonix_provider.api.models import ErrorBody, ErrorDetail, ErrorEnvelope
-from planasonix_provider.simulator.model.api_errors import ApiError, invalid
+from planasonix_provider.simulator.model.api_errors import ApiError, invalid_field
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -31,44 +31,24 @@ STATUS_OF = {
 
 
 def json_response(model: BaseModel, status: int = 200, *, include: Any = None, reveal: bool = False) -> Response:
-    """Answer with a model.
-
-    :param model: what to send; fields that were never set are left out.
-    :param status: the HTTP status.
-    :param include: which fields to send, as pydantic takes it; ``None`` is all.
-    :param reveal: whether to send secrets as they are.
-    :return: the answer.
-    """
-    # Pydantic before 2.7 has no context to dump with, and only what reveals needs one.
+    """Return a response with the fields of a model that were set; ``reveal`` sends secrets unmasked."""
+    # pydantic before 2.7 has no parameter "context".
     context: dict[str, Any] = {"context": {"reveal": True}} if reveal else {}
     content = model.model_dump_json(include=include, exclude_unset=True, **context).encode()
     return Response(content, status, media_type="application/json")
 
 
 def error_response(
-    status: int, code: str, message: str, headers: Mapping[str, str] | None = None, **more: Any
+    status: int, code: str, message: str, headers: Mapping[str, str] | None = None, **fields: Any
 ) -> Response:
-    """Answer with an error.
-
-    :param status: the HTTP status.
-    :param code: the API's error code.
-    :param message: what is wrong, for a person.
-    :param headers: further headers.
-    :param more: further fields of the error; those that are ``None`` are left out.
-    :return: the answer.
-    """
-    reply = ErrorEnvelope(error=ErrorBody(code=code, message=message, **more))
-    return Response(
-        reply.model_dump_json(exclude_none=True).encode(), status, dict(headers or {}), media_type="application/json"
-    )
+    """Return an error with those of the further fields that are not ``None``."""
+    envelope = ErrorEnvelope(error=ErrorBody(code=code, message=message, **fields))
+    content = envelope.model_dump_json(exclude_none=True).encode()
+    return Response(content, status, dict(headers or {}), media_type="application/json")
 
 
 def api_error_response(error: ApiError | RequestValidationError) -> Response:
-    """Answer with what was refused.
-
-    :param error: the refusal, or FastAPI's complaint about a query.
-    :return: the answer, with the status that belongs to the refusal's code.
-    """
+    """Return the response of an error, including FastAPI's error for an invalid query."""
     if isinstance(error, RequestValidationError):
         error = _invalid_request({**one, "loc": one["loc"][1:]} for one in error.errors())
     return error_response(
@@ -81,17 +61,13 @@ def api_error_response(error: ApiError | RequestValidationError) -> Response:
 
 
 async def read_body(request: Request, model: type[M], *, optional: bool = True) -> M:
-    """Read a request's body, whatever its content type says: ``curl -d`` names the wrong one.
+    """Return a request's JSON body. An optional body may be empty.
 
-    :param request: the request.
-    :param model: what the body is to be.
-    :param optional: whether no body is the same as an empty object.
-    :return: the body.
-    :raises Refused: as ``invalid_request``, if it is something else.
+    The content type is ignored, because ``curl -d`` sends the wrong one.
     """
     content = await request.body()
     if not content and not optional:
-        raise invalid("body", "must not be empty")
+        raise invalid_field("body", "must not be empty")
     try:
         return model.model_validate_json(content or b"{}")
     except ValidationError as error:
@@ -99,11 +75,7 @@ async def read_body(request: Request, model: type[M], *, optional: bool = True) 
 
 
 def invalid_value(error: ValueError) -> ApiError:
-    """Refuse a value that the simulator's own methods do not allow.
-
-    :param error: what they raised.
-    :return: the refusal, to be raised.
-    """
+    """Return the API's error for a ``ValueError`` of the simulator's own methods, which begins with the field."""
     if isinstance(error, ValidationError):
         return _invalid_request(error.errors(include_url=False))
     field, _, issue = str(error).partition(": ")
@@ -111,7 +83,7 @@ def invalid_value(error: ValueError) -> ApiError:
 
 
 def _invalid_request(errors: Iterable[Mapping[str, Any]]) -> ApiError:
-    """Make one refusal of all that pydantic complains of."""
+    """Return one error for all errors of pydantic."""
     details = [
         ErrorDetail(
             field=".".join(map(str, one["loc"])) or "body",

@@ -26,20 +26,16 @@ from planasonix_provider.simulator.webhooks.subscriptions import (
     WebhookTestRequestBody,
 )
 
-# Which fields each answer of the reference shows.
+# The fields of each response in the API reference.
 _LISTED = {"id", "url", "events", "enabled", "created_at"}
 _CREATED = {*_LISTED, "signing_secret"}
-_SHOWN = {*_LISTED, "last_delivery_at", "failure_count_24h"}
+_DETAILS = {*_LISTED, "last_delivery_at", "failure_count_24h"}
 _UPDATED = {"id", "url", "events", "enabled", "updated_at"}
 _DELIVERY = {"id", "event", "status", "http_status", "attempt", "last_error", "delivered_at"}
 
 
 class WebhookRoutes:
-    """The routes below ``/api/v1/webhooks``.
-
-    :param webhooks: what they show and change.
-    :param router: where they are put.
-    """
+    """Adds the routes below ``/api/v1/webhooks`` to a router."""
 
     def __init__(self, webhooks: Webhooks, router: APIRouter) -> None:
         self._webhooks = webhooks
@@ -55,25 +51,23 @@ class WebhookRoutes:
     async def list_webhooks(self, query: Annotated[PageQuery, Query()]) -> Response:
         """List subscriptions, newest first."""
         webhooks, end = self._webhooks.page(limit=query.limit, before=query.before)
-        reply = WebhookPage(data=list(webhooks), meta=_meta(query, end))
-        return json_response(reply, include={"data": {"__all__": _LISTED}, **_with_meta(query, end)})
+        envelope = WebhookPage(data=list(webhooks), meta=_meta(query, end))
+        return json_response(envelope, include={"data": {"__all__": _LISTED}, **_with_meta(query, end)})
 
     async def create_webhook(self, request: Request) -> Response:
-        """Create a subscription; this answer alone holds its secret."""
-        order = await read_body(request, WebhookRequestBody)
-        webhook = self._webhooks.create(order, idempotency_key=request.headers.get("idempotency-key"))
+        """Create a subscription, and return its secret."""
+        body = await read_body(request, WebhookRequestBody)
+        webhook = self._webhooks.create(body, idempotency_key=request.headers.get("idempotency-key"))
         return json_response(NewWebhookEnvelope(data=webhook), 201, include={"data": _CREATED}, reveal=True)
 
     async def get_webhook(self, webhook_id: PathId) -> Response:
-        """Look at a subscription."""
-        return json_response(WebhookEnvelope(data=self._webhooks.get(webhook_id)), include={"data": _SHOWN})
+        """Return a subscription."""
+        return json_response(WebhookEnvelope(data=self._webhooks.get(webhook_id)), include={"data": _DETAILS})
 
     async def update_webhook(self, webhook_id: PathId, request: Request) -> Response:
         """Change a subscription."""
-        change = await read_body(request, WebhookPatchRequestBody, optional=False)
-        return json_response(
-            WebhookEnvelope(data=self._webhooks.update(webhook_id, change)), include={"data": _UPDATED}
-        )
+        body = await read_body(request, WebhookPatchRequestBody, optional=False)
+        return json_response(WebhookEnvelope(data=self._webhooks.update(webhook_id, body)), include={"data": _UPDATED})
 
     async def delete_webhook(self, webhook_id: PathId) -> Response:
         """Delete a subscription."""
@@ -81,19 +75,19 @@ class WebhookRoutes:
         return Response(status_code=204)
 
     async def rotate_webhook_secret(self, webhook_id: PathId) -> Response:
-        """Make a new secret; this answer alone holds it."""
+        """Create and return a new secret."""
         return json_response(RotatedSecretEnvelope(data=self._webhooks.rotate(webhook_id)), reveal=True)
 
     async def test_webhook(self, webhook_id: PathId, request: Request) -> Response:
         """Send a test event."""
-        order = await read_body(request, WebhookTestRequestBody)
-        return json_response(TestDeliveryEnvelope(data=self._webhooks.test(webhook_id, order)), 202)
+        body = await read_body(request, WebhookTestRequestBody)
+        return json_response(TestDeliveryEnvelope(data=self._webhooks.test(webhook_id, body)), 202)
 
     async def list_webhook_deliveries(self, webhook_id: PathId, query: Annotated[PageQuery, Query()]) -> Response:
-        """List what was sent to a subscription, newest first."""
+        """List the deliveries of a subscription, newest first."""
         deliveries, end = self._webhooks.delivery_page(webhook_id, limit=query.limit, before=query.before)
-        reply = DeliveryPage(data=list(deliveries), meta=_meta(query, end))
-        return json_response(reply, include={"data": {"__all__": _DELIVERY}, **_with_meta(query, end)})
+        envelope = DeliveryPage(data=list(deliveries), meta=_meta(query, end))
+        return json_response(envelope, include={"data": {"__all__": _DELIVERY}, **_with_meta(query, end)})
 
 
 def _meta(query: PageQuery, end: int | None) -> PageMeta:
@@ -101,5 +95,5 @@ def _meta(query: PageQuery, end: int | None) -> PageMeta:
 
 
 def _with_meta(query: PageQuery, end: int | None) -> dict[str, bool]:
-    """Show where a page ends only if there are several: the reference's lists of webhooks have no ``meta``."""
+    """Include ``meta`` only if there are several pages: lists of webhooks in the API reference have none."""
     return {"meta": True} if query.cursor is not None or end is not None else {}

@@ -1,9 +1,10 @@
-"""Steering over HTTP, below ``/_simulator``: what is to happen next, and what happened so far. Takes no key."""
+"""The control API below ``/_simulator``, which needs no key."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic_core import to_json
@@ -22,19 +23,14 @@ from planasonix_provider.simulator.control.control_commands import (
     SlowJobCommand,
     settings_of,
 )
-from planasonix_provider.simulator.csrf import forbid_cross_site_requests
-
-T = TypeVar("T")
+from planasonix_provider.simulator.control.csrf import forbid_cross_site_requests
 
 
 class ControlRoutes:
-    """The routes below ``/_simulator``.
+    """The routes below ``/_simulator``."""
 
-    :param gate: what they steer.
-    """
-
-    def __init__(self, gate: RequestPipeline) -> None:
-        self._gate = gate
+    def __init__(self, pipeline: RequestPipeline) -> None:
+        self._pipeline = pipeline
         self.router = router = APIRouter(
             prefix="/_simulator", redirect_slashes=False, dependencies=[Depends(forbid_cross_site_requests)]
         )
@@ -52,84 +48,89 @@ class ControlRoutes:
         router.add_api_route("/reset", self.reset, methods=["POST"])
 
     async def state(self) -> Response:
-        """Show jobs, backfills, webhooks, requests, faults and settings, and no key or secret."""
-        gate = self._gate
-        return _told(
-            jobs=gate.workspace.jobs(),
-            backfills=gate.workspace.backfills(),
-            webhooks=gate.workspace.webhooks.all(),
-            deliveries=gate.workspace.webhooks.outbox.all(),
-            connections=gate.workspace.connections,
-            counts=gate.log.counts(),
-            requests=gate.log.requests(),
-            faults=gate.faults.pending(),
-            settings=settings_of(gate),
+        """Return all state except keys and secrets."""
+        pipeline, workspace = self._pipeline, self._pipeline.workspace
+        return _data_response(
+            jobs=workspace.jobs(),
+            backfills=workspace.backfills(),
+            webhooks=workspace.webhooks.all(),
+            deliveries=workspace.webhooks.outbox.all(),
+            connections=workspace.connections,
+            counts=pipeline.log.counts(),
+            requests=pipeline.log.requests(),
+            faults=pipeline.faults.pending(),
+            settings=settings_of(pipeline),
         )
 
     async def add_fault(self, request: Request) -> Response:
-        """Order a failure."""
-        self._gate.faults.add(await read_body(request, Fault))
-        return _told(faults=self._gate.faults.pending())
+        """Plan a fault."""
+        self._pipeline.faults.add(await read_body(request, Fault))
+        return _data_response(faults=self._pipeline.faults.pending())
 
     async def clear_faults(self) -> Response:
-        """Forget all failures that were ordered."""
-        self._gate.faults.clear()
-        return _told(faults=[])
+        """Remove all faults."""
+        self._pipeline.faults.clear()
+        return _data_response(faults=[])
 
     async def plan(self, request: Request) -> Response:
-        """Plan what the next jobs of a connection do."""
-        order = await read_body(request, PlanCommand)
-        return _told(connection_id=order.connection_id, times=order.times, plan=order.execute(self._gate))
+        """Plan the next jobs of a connection."""
+        command = await read_body(request, PlanCommand)
+        plan = command.execute(self._pipeline)
+        return _data_response(connection_id=command.connection_id, times=command.times, plan=plan)
 
     async def plan_backfill(self, request: Request) -> Response:
-        """Plan what the next backfills of a connection do."""
-        order = await read_body(request, PlanBackfillCommand)
-        return _told(connection_id=order.connection_id, times=order.times, plan=order.execute(self._gate))
+        """Plan the next backfills of a connection."""
+        command = await read_body(request, PlanBackfillCommand)
+        plan = command.execute(self._pipeline)
+        return _data_response(connection_id=command.connection_id, times=command.times, plan=plan)
 
     async def fail_job(self, job_id: PathId, request: Request) -> Response:
         """Make a job fail."""
-        order = await read_body(request, FailJobCommand)
-        return _told(job=order.execute(self._gate, job_id))
+        command = await read_body(request, FailJobCommand)
+        return _data_response(job=command.execute(self._pipeline, job_id))
 
     async def slow_job(self, job_id: PathId, request: Request) -> Response:
-        """Let a job take longer."""
-        order = await read_body(request, SlowJobCommand)
-        return _told(job=_allowed(lambda: order.execute(self._gate, job_id)))
+        """Make a job run longer."""
+        command = await read_body(request, SlowJobCommand)
+        with _value_errors_as_api_errors():
+            return _data_response(job=command.execute(self._pipeline, job_id))
 
     async def add_key(self, request: Request) -> Response:
         """Create a key."""
-        order = await read_body(request, AddKeyCommand)
-        key = _allowed(lambda: order.execute(self._gate))
-        return _told(key=key.value, scopes=sorted(key.scopes))
+        command = await read_body(request, AddKeyCommand)
+        with _value_errors_as_api_errors():
+            key = command.execute(self._pipeline)
+        return _data_response(key=key.value, scopes=sorted(key.scopes))
 
     async def revoke_key(self, key: PathId) -> Response:
-        """Take a key back."""
-        self._gate.workspace.keys.revoke(key)
-        return _told(revoked=True)
+        """Revoke a key."""
+        self._pipeline.workspace.keys.revoke(key)
+        return _data_response(revoked=True)
 
     async def add_connection(self, request: Request) -> Response:
         """Create a connection."""
-        order = await read_body(request, AddConnectionCommand)
-        return _told(connections=_allowed(lambda: order.execute(self._gate)))
+        command = await read_body(request, AddConnectionCommand)
+        with _value_errors_as_api_errors():
+            return _data_response(connections=command.execute(self._pipeline))
 
     async def configure(self, request: Request) -> Response:
         """Change settings."""
-        order = await read_body(request, ConfigureCommand)
-        return _told(settings=order.execute(self._gate))
+        command = await read_body(request, ConfigureCommand)
+        return _data_response(settings=command.execute(self._pipeline))
 
     async def reset(self) -> Response:
-        """Forget all that happened, and all that was ordered."""
-        self._gate.reset()
-        return _told(reset=True)
+        """Return to the initial state."""
+        self._pipeline.reset()
+        return _data_response(reset=True)
 
 
-def _told(**data: Any) -> Response:
+def _data_response(**data: Any) -> Response:
     return Response(to_json({"data": data}), media_type="application/json")
 
 
-def _allowed(act: Callable[[], T]) -> T:
-    """Do something, and refuse the order if its values are not allowed."""
+@contextmanager
+def _value_errors_as_api_errors() -> Iterator[None]:
     try:
-        return act()
+        yield
     except ValueError as error:
         raise invalid_value(error) from None

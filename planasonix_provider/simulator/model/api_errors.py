@@ -1,4 +1,4 @@
-"""What the API refuses, as one exception that knows nothing of HTTP."""
+"""Errors of the simulated API, without HTTP."""
 
 from __future__ import annotations
 
@@ -8,21 +8,14 @@ from planasonix_provider.api.models import ErrorDetail
 
 
 class ApiError(Exception):
-    """The API says no.
+    """An error that the API returns.
 
-    :param code: the API's error code, as ``not_found``.
-    :param message: what is wrong, for a person.
-    :param details: for ``invalid_request``, which fields are wrong, and what is wrong with each.
-    :param existing_job_id: for ``sync_in_progress``, the job in the way.
+    ``details`` name the invalid fields of an ``invalid_request``; ``existing_job_id`` is the active job of a
+    ``sync_in_progress``.
     """
 
     def __init__(
-        self,
-        code: str,
-        message: str,
-        *,
-        details: Sequence[ErrorDetail] = (),
-        existing_job_id: str | None = None,
+        self, code: str, message: str, *, details: Sequence[ErrorDetail] = (), existing_job_id: str | None = None
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -31,11 +24,6 @@ class ApiError(Exception):
         self.existing_job_id = existing_job_id
 
 
-def invalid(field: str, issue: str) -> ApiError:
-    """Refuse one field.
-
-    :param field: its name.
-    :param issue: what is wrong with it.
-    :return: the refusal, to be raised.
-    """
+def invalid_field(field: str, issue: str) -> ApiError:
+    """Return the error for one invalid field."""
     return ApiError("invalid_request", f"{field}: {issue}", details=[ErrorDetail(field=field, issue=issue)])

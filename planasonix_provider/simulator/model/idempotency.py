@@ -1,4 +1,4 @@
-"""Which start came with which ``Idempotency-Key``."""
+"""The requests that came with an ``Idempotency-Key``."""
 
 from __future__ import annotations
 
@@ -10,47 +10,30 @@ from planasonix_provider.simulator.model.api_errors import ApiError
 
 
 class IdempotencyKeys:
-    """The starts that had a key. Two are the same if connection and body are: no two routes take the same body."""
+    """Requests by their key. Two are equal if connection and body are: no two routes accept the same body."""
 
     def __init__(self) -> None:
-        self._starts: dict[str, tuple[str, dict[str, Any], str]] = {}
+        self._requests: dict[str, tuple[str, dict[str, Any], str]] = {}
         self._keys: dict[str, str] = {}
 
     def find(self, key: str | None, connection_id: str, body: BaseModel) -> str | None:
-        """Find what an earlier delivery of the same start made.
-
-        :param key: the key; ``None`` is of no start.
-        :param connection_id: the connection of which something is to start.
-        :param body: what it is to start with.
-        :return: the id of what was made, or ``None`` if the key is new.
-        :raises Refused: as ``idempotency_key_reused``, if the key came with another start.
-        """
-        if key is None or key not in self._starts:
+        """Return the id that the same request created before, or ``None`` if the key is new."""
+        if key is None or key not in self._requests:
             return None
-        *first, made_id = self._starts[key]
-        if first != [connection_id, body.model_dump(exclude_unset=True)]:
+        *request, created_id = self._requests[key]
+        if request != [connection_id, body.model_dump(exclude_unset=True)]:
             raise ApiError(
                 "idempotency_key_reused", "this Idempotency-Key came with another route, connection or body before"
             )
-        return made_id
+        return created_id
 
-    def add(self, key: str | None, connection_id: str, body: BaseModel, made_id: str) -> None:
-        """Remember a start by its key.
-
-        :param key: the key; ``None`` is not remembered.
-        :param connection_id: the connection of which something was started.
-        :param body: what it was started with.
-        :param made_id: the id of what was made.
-        """
+    def add(self, key: str | None, connection_id: str, body: BaseModel, created_id: str) -> None:
+        """Store what a request created; a request without a key is not stored."""
         if key is not None:
-            self._starts[key] = (connection_id, body.model_dump(exclude_unset=True), made_id)
-            self._keys[made_id] = key
+            self._requests[key] = (connection_id, body.model_dump(exclude_unset=True), created_id)
+            self._keys[created_id] = key
 
-    def remove(self, made_id: str) -> None:
-        """Forget a start: its key is new again.
-
-        :param made_id: the id of what was made.
-        """
-        key = self._keys.pop(made_id, None)
-        if key is not None:
-            del self._starts[key]
+    def remove(self, created_id: str) -> None:
+        """Remove the request that created something, so that its key is new again."""
+        if (key := self._keys.pop(created_id, None)) is not None:
+            del self._requests[key]

@@ -1,4 +1,4 @@
-"""What happens in a world, line by line in a file, so that the world goes on when its process is killed."""
+"""A file with one line per change, from which a simulator that was killed restores its state."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, validate_call
+from pydantic import AwareDatetime, BaseModel, validate_call
 from pydantic_core import to_jsonable_python
 
 from planasonix_provider.simulator.model.api_errors import ApiError
 from planasonix_provider.simulator.model.clock_and_ids import Clock, Ids, random_id, utc_now
 
-#: What the first line says was done: the world began, with these settings.
+#: The method of the first line, which has the settings.
 BEGIN = "begin"
-#: The methods of the world that a line may call. A file may come from another person, and a line that could name any
-#: attribute of the world would run code of that person's choice.
+#: The methods of the workspace that a line may call. A file may come from another person, and a line that could name
+#: any attribute of the workspace would run code of that person's choice.
 METHODS = frozenset(
     {
         "add_connection",
+        "advance",
         "cancel",
         "configure",
         "fail_job",
         "keys.add",
         "keys.revoke",
-        "advance",
         "plan",
         "plan_backfill",
         "slow_job",
@@ -42,36 +42,27 @@ METHODS = frozenset(
         "webhooks.update",
     }
 )
-# How each line begins, which tells one that was cut off from a file that is no simulator's.
-_LINE = b'{"at":"'
+# The first bytes of each line. They distinguish a truncated line from the file of another program.
+_LINE_START = b'{"at":"'
 
 
 class Entry(BaseModel):
-    """One line: what was done, and what is needed to do it again.
+    """One line: a call of a workspace's method, with the ids that it created.
 
-    :param at: when.
-    :param do: what, as the path of the world's method.
-    :param with: what it was given.
-    :param ids: the ids that it made, in this order.
-    :param happened: what else happened to jobs and backfills by then; for whoever reads the file, since it follows
-        from all the rest.
+    ``state_changes`` of jobs and backfills are there for people who read the file. They follow from the other lines.
     """
 
-    model_config = ConfigDict(populate_by_name=True)
-
     at: AwareDatetime
-    do: str
-    given: dict[str, Any] = Field(default_factory=dict, alias="with")
-    ids: list[str] = Field(default_factory=list)
-    happened: list[dict[str, Any]] = Field(default_factory=list)
+    method: str
+    arguments: dict[str, Any] = {}
+    ids: list[str] = []
+    state_changes: list[dict[str, Any]] = []
 
 
 class Journal:
-    """A file of what happens. A world takes time and ids from it, for when all is done again they have to be the same.
+    """The file of a workspace; without a path, nothing is stored.
 
-    :param file: where it is kept; ``None`` keeps nothing.
-    :param clock: tells the time, in UTC.
-    :param ids: makes ids.
+    A workspace takes time and ids from its journal, because they must be the same again when the file is replayed.
     """
 
     def __init__(self, file: Path | None = None, clock: Clock = utc_now, ids: Ids = random_id) -> None:
@@ -79,43 +70,36 @@ class Journal:
         self._clock = clock
         self._ids = ids
         self._file: BinaryIO | None = None
-        self._made: list[str] = []
-        # What is being done again.
-        self._again: Entry | None = None
+        self._new_ids: list[str] = []
+        self._replayed: Entry | None = None
 
     def clock(self) -> datetime:
-        """Tell the time; while something is done again, that of the first time."""
-        return self._again.at if self._again else self._clock()
+        """Return the current time; during a replay the time of the entry."""
+        return self._replayed.at if self._replayed else self._clock()
 
     def ids(self, prefix: str) -> str:
-        """Make an id; while something is done again, give the one from the first time.
-
-        :param prefix: what kind of thing it names, as ``job``.
-        :return: the id.
-        """
-        made = self._again.ids.pop(0) if self._again else self._ids(prefix)
+        """Return a new id; during a replay the next id of the entry."""
+        new_id = self._replayed.ids.pop(0) if self._replayed else self._ids(prefix)
         if self._file:
-            self._made.append(made)
-        return made
+            self._new_ids.append(new_id)
+        return new_id
 
-    def open(self, world: object, settings: Mapping[str, Any]) -> None:
-        """Do again what the file tells, and write to it from now on.
+    def open(self, workspace: object, settings: Mapping[str, Any]) -> None:
+        """Replay the file, and write to it from now on.
 
-        :param world: whose methods are called.
-        :param settings: what the world began with. All in the file is done again under the same.
-        :raises ValueError: if the file is another simulator's, of other settings, or damaged.
+        :raises ValueError: if the file is damaged, in use, or was written with other settings or by another program.
         :raises OSError: if it cannot be read and written.
         """
         if self._path is None:
             return
-        # There are keys and signing secrets in it.
+        # The file contains keys and signing secrets.
         file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", buffering=0)
         try:
-            self._take(file)
-            # A reader of its own, for what is not buffered is read byte by byte.
+            self._lock_file(file)
+            # A second, buffered reader, because an unbuffered file reads lines byte by byte.
             with open(file.fileno(), "rb", closefd=False) as lines:
-                file.truncate(self._do_again(lines, world, settings))
-            # Somebody else may have created it.
+                file.truncate(self._replay(lines, workspace, settings))
+            # The file may exist with other permissions.
             os.fchmod(file.fileno(), 0o600)
         except BaseException:
             file.close()
@@ -125,93 +109,95 @@ class Journal:
             self.write(BEGIN, **settings)
 
     def close(self) -> None:
-        """Write nothing more."""
+        """Close the file; later changes are not stored."""
         if self._file:
             self._file.close()
             self._file = None
 
     def write(
-        self, do: str, *, at: datetime | None = None, happened: list[dict[str, Any]] | None = None, **given: Any
+        self,
+        method: str,
+        *,
+        at: datetime | None = None,
+        state_changes: list[dict[str, Any]] | None = None,
+        **arguments: Any,
     ) -> None:
-        """Write down what was just done, with the ids that were made for it; before anybody is told.
-
-        :param do: the path of the world's method, as ``keys.add``.
-        :param at: when; now by default.
-        :param happened: what happened to jobs and backfills.
-        :param given: what the method was given.
-        """
-        if do != BEGIN and do not in METHODS:
-            raise LookupError(f"{do} is not in METHODS, so a file with it could not be read again.")
+        """Store a call of a workspace's method and the ids that it created. Write before the caller gets its result."""
+        if method != BEGIN and method not in METHODS:
+            raise LookupError(f"{method} is not in METHODS, so a file with it could not be read again.")
         if not self._file:
             return
-        ids, self._made = self._made, []
-        entry = Entry(at=at or self.clock(), do=do, given=_plain(given), ids=ids, happened=happened or [])
-        self._file.write(entry.model_dump_json(by_alias=True).encode() + b"\n")
+        ids, self._new_ids = self._new_ids, []
+        entry = Entry(
+            at=at or self.clock(),
+            method=method,
+            arguments=_to_json(arguments),
+            ids=ids,
+            state_changes=state_changes or [],
+        )
+        self._file.write(entry.model_dump_json().encode() + b"\n")
 
     def start_over(self, settings: Mapping[str, Any]) -> None:
-        """Forget all that happened.
-
-        :param settings: what the world begins with again.
-        """
+        """Empty the file, and write its first line again."""
         if self._file:
             self._file.truncate(0)
-            self._made = []
+            self._new_ids = []
             self.write(BEGIN, **settings)
 
-    def _take(self, file: BinaryIO) -> None:
+    def _lock_file(self, file: BinaryIO) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"state: another simulator writes to {self._path}.") from None
 
-    def _do_again(self, lines: BinaryIO, world: object, settings: Mapping[str, Any]) -> int:
-        """Do all again that was written down as a whole; give where that ends."""
-        # What was written as JSON becomes again what the method takes.
-        methods = {path: validate_call(attrgetter(path)(world)) for path in METHODS}
-        whole = 0
+    def _replay(self, lines: BinaryIO, workspace: object, settings: Mapping[str, Any]) -> int:
+        """Repeat the calls of all complete lines, and return where these end."""
+        # validate_call converts JSON to the argument types of the method.
+        methods = {path: validate_call(attrgetter(path)(workspace)) for path in METHODS}
+        end = 0
         for number, line in enumerate(lines, 1):
-            if not line.endswith(b"\n") and line.startswith(_LINE[: len(line)]):
-                # Its process was killed amid the write: nobody was told of what it did.
+            if not line.endswith(b"\n") and line.startswith(_LINE_START[: len(line)]):
+                # The process was killed during the write, so no caller got the result of this call.
                 break
             try:
                 entry = Entry.model_validate_json(line)
-                if entry.do != BEGIN and whole and entry.do in METHODS:
-                    self._again = entry
-                    methods[entry.do](**entry.given)
+                if entry.method != BEGIN and end and entry.method in METHODS:
+                    self._replayed = entry
+                    methods[entry.method](**entry.arguments)
             except (ValueError, LookupError, AttributeError, ApiError) as error:
-                # What is in the line is not repeated: there may be a secret in it.
+                # The message does not contain the line, which may contain a secret.
                 raise ValueError(
                     f"state: line {number} of {self._path} is not what a simulator of this version writes "
                     f"({type(error).__name__}); name another file, or delete it."
                 ) from None
             finally:
-                self._again = None
-            if entry.do != BEGIN and entry.do not in METHODS:
-                # Its name is not repeated: it may be anything.
+                self._replayed = None
+            if entry.method != BEGIN and entry.method not in METHODS:
+                # The message does not contain the name, which may be any text.
                 raise ValueError(
-                    f"state: line {number} of {self._path} names an act that no simulator of this version records, so "
-                    "another program or version has written it; name another file, or delete it."
+                    f"state: line {number} of {self._path} calls a method that a simulator of this version does not "
+                    "record, so another program or version has written it; name another file, or delete it."
                 )
-            if not whole:
-                self._compare(entry, _plain(settings))
-            whole += len(line)
-        return whole
+            if not end:
+                self._check_settings(entry, _to_json(settings))
+            end += len(line)
+        return end
 
-    def _compare(self, first: Entry, settings: dict[str, Any]) -> None:
-        """Refuse to go on with other settings: each job would become another one."""
-        others = sorted(name for name in settings if first.given.get(name) != settings[name])
-        if first.do != BEGIN or others:
+    def _check_settings(self, first: Entry, settings: dict[str, Any]) -> None:
+        """Reject a file that was written with other settings: its jobs would have other states."""
+        different = sorted(name for name in settings if first.arguments.get(name) != settings[name])
+        if first.method != BEGIN or different:
             raise ValueError(
-                f"state: {self._path} was not begun with these {' and '.join(others) or 'settings'}; start with the "
+                f"state: {self._path} was not begun with these {' and '.join(different) or 'settings'}; start with the "
                 "same options as the first time, or name another file."
             )
 
 
-def _plain(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Give it as JSON types; of a model only what was set, since that is what two starts are told apart by."""
+def _to_json(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert to JSON types; of a model only the fields that were set, because an idempotency key compares these."""
     dumped = {
         name: value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
-        for name, value in given.items()
+        for name, value in arguments.items()
     }
-    plain: dict[str, Any] = to_jsonable_python(dumped)
-    return plain
+    converted: dict[str, Any] = to_jsonable_python(dumped)
+    return converted

@@ -1,16 +1,32 @@
-"""What holds for the body of every request, and for that of a sync."""
+"""The request bodies of syncs and backfills, with stricter validation than the client's models."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from datetime import datetime
+from typing import Annotated, Any
 
-from pydantic import BaseModel, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo, field_validator
 
-from planasonix_provider.api.models import SyncBody
+from planasonix_provider.api.models import BackfillBody, SyncBody, as_utc
+
+
+def _iso_time(value: Any) -> Any:
+    """Parse ISO 8601 only: pydantic accepts a bare number as Unix seconds."""
+    if isinstance(value, datetime):
+        return value
+    try:
+        return as_utc(datetime.fromisoformat(value))
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("must be a time as ISO 8601, for example 2025-03-27T14:22:10Z") from None
+
+
+#: A time as ISO 8601; one without an offset is UTC.
+IsoTime = Annotated[datetime, BeforeValidator(_iso_time), AfterValidator(as_utc)]
 
 
 class RejectNullFields(BaseModel):
-    """A body whose fields may be left out, where the API says so, but are never null: the reference shows none."""
+    """A body whose optional fields may be missing but not null: the API reference shows no null."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -21,4 +37,30 @@ class RejectNullFields(BaseModel):
 
 
 class SyncRequestBody(RejectNullFields, SyncBody):
-    """A body that the API takes for a sync."""
+    """The body of a sync."""
+
+
+class BackfillRequestBody(RejectNullFields, BackfillBody):
+    """The body of a backfill."""
+
+    start_at: IsoTime
+    end_at: IsoTime
+    tables: Annotated[list[str], Field(min_length=1)] | None = None
+
+    @field_validator("end_at")
+    @classmethod
+    def _is_after_start(cls, end_at: datetime, info: ValidationInfo) -> datetime:
+        start_at = info.data.get("start_at")
+        if start_at and end_at <= start_at:
+            raise ValueError("must be after start_at")
+        return end_at
+
+    @field_validator("tables")
+    @classmethod
+    def _are_unique_names(cls, tables: list[str] | None) -> list[str] | None:
+        names = tables or []
+        if not all(name.strip() for name in names):
+            raise ValueError("must not hold a blank name")
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
+            raise ValueError(f"must not name a table twice: {', '.join(repeated)}")
+        return tables

@@ -1,4 +1,4 @@
-"""What differs from one Planasonix deployment to the next."""
+"""Settings in which Planasonix deployments differ."""
 
 from __future__ import annotations
 
@@ -8,27 +8,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class SimulatorSettings(BaseModel):
-    """How a deployment behaves.
-
-    :param conflict: what a second sync of a connection meets while the first is active: ``named`` is a 409 with the id
-        of the job in the way, ``unnamed`` a 409 without, ``allowed`` runs both. Backfills are in nobody's way.
-    :param honour_idempotency: whether a repeated ``Idempotency-Key`` gives the job or backfill that it gave first.
-    :param show_metadata: whether the details of a job or backfill hold the metadata that its start was sent with. The
-        API's reference shows none, so a deployment may or may not.
-    :param results_policy: what asking for results before the end gives: ``conflict`` is a 409, ``partial`` a stub.
-    :param webhook_delivery: how often and in which order events are delivered: each ``once``, each ``twice``, or
-        ``shuffled``, where of each two events for a subscription the second comes first.
-    :param webhook_attempts: how often a delivery is tried before it is given up.
-    :param speed: by which factor all runs faster than planned; holds for what starts from then on, and for the
-        pauses before a delivery is tried again.
-    """
+    """How the deployment behaves."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    #: The response to a second sync of a connection while the first is active: a 409 with or without the id of the
+    #: active job, or 202. Backfills never conflict.
     conflict: Literal["named", "unnamed", "allowed"] = "named"
+    #: Whether a repeated ``Idempotency-Key`` returns the job or backfill of the first request.
     honour_idempotency: bool = True
+    #: Whether jobs and backfills are returned with their metadata. The API reference shows none.
     show_metadata: bool = True
+    #: The response to a request for the results of an active job: a 409, or results without tables.
     results_policy: Literal["conflict", "partial"] = "conflict"
+    #: ``shuffled`` swaps each two events for a subscription.
     webhook_delivery: Literal["once", "twice", "shuffled"] = "once"
     webhook_attempts: int = Field(5, ge=1, le=20)
+    #: Divides the durations of all syncs and backfills that start from now on, and the pauses between deliveries.
     speed: float = Field(1.0, ge=0.001, le=1_000_000)

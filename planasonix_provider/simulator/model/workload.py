@@ -1,28 +1,71 @@
-"""All that was started in a world, and what becomes of it: syncs, and backfills with the jobs that they make."""
+"""All syncs and backfills of a workspace, and how many of those that have ended are kept."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import replace
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any, NamedTuple, TypeAlias
 
 from planasonix_provider.simulator.model.backfill_jobs import BackfillJobs
 from planasonix_provider.simulator.model.clock_and_ids import Ids
 from planasonix_provider.simulator.model.collection import Collection
 from planasonix_provider.simulator.model.job_index import JobIndex
-from planasonix_provider.simulator.model.retention import Retention, Work, jobs_of
 from planasonix_provider.simulator.model.simulated_backfills import SimulatedBackfill
 from planasonix_provider.simulator.model.simulated_jobs import SimulatedJob
-from planasonix_provider.simulator.webhooks.webhook_events import StateChanges
+
+#: A sync, which is one job, or a backfill with all of its jobs. Its jobs are removed together.
+Work: TypeAlias = SimulatedJob | SimulatedBackfill
+
+#: How many ended jobs are kept by default: as many as one backfill may have.
+DEFAULT_KEEP = 10_000
+
+
+class StateChange(NamedTuple):
+    """A new state of a job or backfill, such as ``job.succeeded``."""
+
+    type: str
+    at: datetime
+    id: str
+
+
+@dataclass(frozen=True)
+class StateChanges:
+    """The jobs that started, the jobs that ended, and the backfills that ended."""
+
+    started: Sequence[SimulatedJob]
+    ended: Sequence[SimulatedJob]
+    backfills: Sequence[SimulatedBackfill]
+
+    def __iter__(self) -> Iterator[StateChange]:
+        for job in self.started:
+            yield StateChange("job.queued", job.created_at, job.id)
+        for job in self.ended:
+            yield StateChange(f"job.{job.status_at(job.ends_at)}", job.ends_at, job.id)
+        for backfill in self.backfills:
+            yield StateChange(f"backfill.{backfill.status_at(backfill.ends_at)}", backfill.ends_at, backfill.id)
+
+    def to_json(self, backfill_of: Callable[[SimulatedJob], str | None]) -> list[dict[str, Any]]:
+        """Return the changes for the journal; those of a backfill's job contain its ``backfill_id``."""
+        backfill_ids = {
+            job.id: backfill_id for job in (*self.started, *self.ended) if (backfill_id := backfill_of(job))
+        }
+        return [
+            {
+                "type": change.type,
+                "at": change.at.isoformat(),
+                "id": change.id,
+                **({"backfill_id": backfill_ids[change.id]} if change.id in backfill_ids else {}),
+            }
+            for change in self
+        ]
 
 
 class Workload:
-    """The work of a world, as far as it is not forgotten.
+    """The syncs and backfills of a workspace, until they are removed.
 
-    :param ids: makes the ids of the jobs that backfills make.
-    :param keep: how many jobs that are over are kept.
-    :raises ValueError: if ``keep`` is no positive number.
+    :param keep: how many ended jobs are kept.
     """
 
     def __init__(self, ids: Ids, keep: int) -> None:
@@ -34,121 +77,105 @@ class Workload:
         self._active: defaultdict[str, dict[str, None]] = defaultdict(dict)
 
     def start_sync(self, job: SimulatedJob) -> None:
-        """Start a sync.
-
-        :param job: its job.
-        """
+        """Add the job of a sync."""
         self.jobs.add(job)
         self._active[job.connection_id][job.id] = None
 
     def start_backfill(self, backfill: SimulatedBackfill) -> None:
-        """Start a backfill.
-
-        :param backfill: the backfill; it makes its jobs as time goes on, the first ones at once.
-        """
+        """Add a backfill, and create the jobs that it has at once."""
         self.backfills.add(backfill)
         self._backfill_jobs.add(backfill)
-        self._backfill_jobs.make_due_jobs(backfill.created_at)
+        self._backfill_jobs.create_due_jobs(backfill.created_at)
 
     def cancel(self, job: SimulatedJob, now: datetime) -> SimulatedJob | None:
-        """Request a job's end.
-
-        :param job: the job.
-        :param now: at which moment.
-        :return: the job as it is from now on; ``None`` if it is over, or its end was requested before.
-        """
+        """Cancel a job. Return the changed job; ``None`` if it has ended or was cancelled before."""
         return self._change(job, lambda: replace(job, cancel_requested_at=now), now)
 
     def fail(self, job: SimulatedJob, code: str | None, message: str | None, now: datetime) -> SimulatedJob | None:
-        """Make a job fail.
-
-        :param job: the job.
-        :param code: the error code, as :meth:`.SimulatedJob.failed` takes it.
-        :param message: the error message, as :meth:`.SimulatedJob.failed` takes it.
-        :param now: at which moment.
-        :return: the job as it is from now on; ``None`` if it is over, or its end was requested before.
-        """
+        """Make a job fail. Return the changed job; ``None`` if it has ended or was cancelled before."""
         return self._change(job, lambda: job.with_failure(code, message, now), now)
 
     def slow(self, job: SimulatedJob, seconds: float, now: datetime) -> SimulatedJob | None:
-        """Let a job take longer.
-
-        :param job: the job.
-        :param seconds: how much longer it runs.
-        :param now: from when on.
-        :return: the job as it is from now on; ``None`` if it is over, or its end was requested before.
-        :raises ValueError: if ``seconds`` is not allowed.
-        """
+        """Make a job slower. Return the changed job; ``None`` if it has ended or was cancelled before."""
         return self._change(job, lambda: job.with_slowdown(seconds, now), now)
 
     def active_sync_of(self, connection_id: str) -> str | None:
-        """Tell which sync of a connection is active.
-
-        :param connection_id: the connection.
-        :return: the id of the one that started last, or ``None``.
-        """
+        """Return the id of the connection's newest active sync."""
         return next(reversed(self._active[connection_id]), None)
 
     def backfill_of(self, job: SimulatedJob) -> str | None:
-        """Tell which backfill has made a job.
-
-        :param job: the job.
-        :return: the backfill's id, or ``None`` if it is a sync.
-        """
+        """Return the id of a job's backfill; ``None`` for a sync."""
         return self._backfill_jobs.backfill_of(job)
 
     def by_start_time(self) -> list[Work]:
-        """Tell what was started: syncs and backfills, and not the jobs that those have made.
-
-        :return: the work.
-        """
+        """Return the syncs and backfills, without the jobs of backfills, in the order of their starts."""
         syncs = [job for job in self.jobs.newest_first() if job.type == "connection_sync"]
         return sorted([*reversed(syncs), *self.backfills.newest_first()], key=lambda work: work.created_at)
 
     @property
     def next_change_at(self) -> datetime | None:
-        """When something changes next by itself; ``None`` if all is over."""
+        """When a state changes next by itself; ``None`` if all work has ended."""
         return min(filter(None, (self.jobs.next_change_at, self._backfill_jobs.next_at)), default=None)
 
     def advance(self, now: datetime) -> StateChanges | None:
-        """Let happen what is due.
-
-        :param now: until which moment.
-        :return: what has happened, or ``None`` for nothing.
-        """
-        self._backfill_jobs.make_due_jobs(now)
+        """Apply all changes that are due, and return them; ``None`` if there are none."""
+        self._backfill_jobs.create_due_jobs(now)
         started, ended = self.jobs.advance(now)
-        return StateChanges(started, ended, self._backfill_jobs.finished(ended, now)) if started or ended else None
+        if not (started or ended):
+            return None
+        return StateChanges(started, ended, self._backfill_jobs.ended_backfills(ended, now))
 
-    def retire(self, news: StateChanges) -> list[str]:
-        """Put what is over to the past, and forget the oldest of that.
-
-        :param news: what has happened, once everybody has been told.
-        :return: the ids of the syncs and backfills that are forgotten.
-        """
-        syncs = [job for job in news.ended if job.type == "connection_sync"]
+    def retire(self, changes: StateChanges) -> list[str]:
+        """Pass ended work to the retention, and remove what exceeds it. Return the ids of the removed work."""
+        syncs = [job for job in changes.ended if job.type == "connection_sync"]
         for job in syncs:
             del self._active[job.connection_id][job.id]
-        works: list[Work] = [*syncs, *news.backfills]
-        for work in sorted(works, key=lambda work: work.ends_at):
+        ended: list[Work] = [*syncs, *changes.backfills]
+        for work in sorted(ended, key=lambda work: work.ends_at):
             self._retention.add(work)
-        surplus = list(self._retention.pop_surplus())
-        for work in surplus:
-            self._forget(work)
-        return [work.id for work in surplus]
+        removed = list(self._retention.pop_surplus())
+        for work in removed:
+            self._remove(work)
+        return [work.id for work in removed]
 
     def _change(self, job: SimulatedJob, change: Callable[[], SimulatedJob], now: datetime) -> SimulatedJob | None:
-        """Put another job in the place of one whose end is not settled."""
-        if job.cancel_requested_at is not None or self.jobs.is_over(job):
+        if job.cancel_requested_at is not None or self.jobs.has_ended(job):
             return None
         changed = change()
         self.jobs.replace(changed, now)
         self._backfill_jobs.replace(changed)
         return changed
 
-    def _forget(self, work: Work) -> None:
-        for job in jobs_of(work):
+    def _remove(self, work: Work) -> None:
+        for job in _jobs_of(work):
             self.jobs.remove(job)
         if isinstance(work, SimulatedBackfill):
-            self._backfill_jobs.forget(work)
+            self._backfill_jobs.remove(work)
             self.backfills.remove(work)
+
+
+class Retention:
+    """The work that has ended, in this order. The newest is kept even if it has more than ``keep`` jobs."""
+
+    def __init__(self, keep: int) -> None:
+        if keep < 1:
+            raise ValueError(f"keep: got {keep!r}, allowed is a number from 1.")
+        self._keep = keep
+        self._ended: deque[Work] = deque()
+        self._jobs = 0
+
+    def add(self, work: Work) -> None:
+        """Add work that has ended."""
+        self._ended.append(work)
+        self._jobs += len(_jobs_of(work))
+
+    def pop_surplus(self) -> Iterator[Work]:
+        """Remove and return the oldest work beyond the limit."""
+        while self._jobs > self._keep and len(self._ended) > 1:
+            work = self._ended.popleft()
+            self._jobs -= len(_jobs_of(work))
+            yield work
+
+
+def _jobs_of(work: Work) -> list[SimulatedJob]:
+    return work.jobs if isinstance(work, SimulatedBackfill) else [work]

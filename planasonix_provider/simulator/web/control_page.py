@@ -1,4 +1,4 @@
-"""The page that steers: what the next starts become, which requests fail, and how the deployment behaves."""
+"""The page "Steer": plans for the next starts, faults and settings."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from planasonix_provider.simulator.control.control_commands import (
     PlanCommand,
     settings_of,
 )
-from planasonix_provider.simulator.web.forms import Form, FormValues, split_list, submit_form
+from planasonix_provider.simulator.web.forms import Form, FormValues, parse_json_object, split_list, submit_form
 from planasonix_provider.simulator.web.render import page
 
-#: What was done, by the word for it in the page's address.
+#: The messages of submitted forms, by the query parameter ``done``.
 CONFIRMATIONS = {
     "planned": "The plan holds for the next starts of this connection.",
     "ordered": "The failure was ordered.",
@@ -28,14 +28,10 @@ CONFIRMATIONS = {
 
 
 class ControlPage:
-    """The page that steers.
+    """Adds the page "Steer" to a router."""
 
-    :param gate: what it steers.
-    :param router: where it is put.
-    """
-
-    def __init__(self, gate: RequestPipeline, router: APIRouter) -> None:
-        self._gate = gate
+    def __init__(self, pipeline: RequestPipeline, router: APIRouter) -> None:
+        self._pipeline = pipeline
         router.add_api_route("/steer", self.show, methods=["GET"])
         router.add_api_route("/steer/plan", self.plan, methods=["POST"])
         router.add_api_route("/steer/backfill_plan", self.plan_backfill, methods=["POST"])
@@ -50,40 +46,43 @@ class ControlPage:
         return self._page(form, done=CONFIRMATIONS.get(query.get("done", "")))
 
     async def plan(self, request: Request) -> Response:
-        """Plan what the next syncs of a connection do."""
+        """Plan the next syncs of a connection."""
 
-        def plan(typed: FormValues) -> str:
-            PlanCommand.model_validate(_with_times(typed)).execute(self._gate)
+        def plan(values: FormValues) -> str:
+            PlanCommand.model_validate(_with_times(values)).execute(self._pipeline)
             return "/steer?done=planned"
 
         return await submit_form(request, "plan", plan, self._page)
 
     async def plan_backfill(self, request: Request) -> Response:
-        """Plan what the next backfills of a connection do."""
+        """Plan the next backfills of a connection."""
 
-        def plan(typed: FormValues) -> str:
-            given = _with_times(typed)
-            if "failing_jobs" in given:
-                given["failing_jobs"] = split_list(given["failing_jobs"])
-            PlanBackfillCommand.model_validate(given).execute(self._gate)
+        def plan(values: FormValues) -> str:
+            fields = _with_times(values)
+            if "failing_jobs" in fields:
+                fields["failing_jobs"] = split_list(fields["failing_jobs"])
+            PlanBackfillCommand.model_validate(fields).execute(self._pipeline)
             return "/steer?done=planned"
 
         return await submit_form(request, "backfill_plan", plan, self._page)
 
     async def add_fault(self, request: Request) -> Response:
-        """Order a failure."""
+        """Plan a fault."""
 
-        def order(typed: FormValues) -> str:
-            self._gate.faults.add(Fault.model_validate(_with_times(typed)))
+        def add(values: FormValues) -> str:
+            fields = _with_times(values)
+            if "fields" in fields:
+                fields["fields"] = parse_json_object("fields", fields["fields"])
+            self._pipeline.faults.add(Fault.model_validate(fields))
             return "/steer?done=ordered"
 
-        return await submit_form(request, "fault", order, self._page)
+        return await submit_form(request, "fault", add, self._page)
 
     async def clear_faults(self, request: Request) -> Response:
-        """Forget all failures that were ordered."""
+        """Remove all faults."""
 
         def clear(_: FormValues) -> str:
-            self._gate.faults.clear()
+            self._pipeline.faults.clear()
             return "/steer?done=cleared"
 
         return await submit_form(request, "clear", clear, self._page)
@@ -91,29 +90,29 @@ class ControlPage:
     async def configure(self, request: Request) -> Response:
         """Change settings."""
 
-        def configure(typed: FormValues) -> str:
-            ConfigureCommand.model_validate(typed).execute(self._gate)
+        def configure(values: FormValues) -> str:
+            ConfigureCommand.model_validate(values).execute(self._pipeline)
             return "/steer?done=set"
 
         return await submit_form(request, "settings", configure, self._page)
 
     def _page(self, form: Form, status: int = 200, done: str | None = None) -> Response:
         return page(
-            "steer",
+            "control",
             status,
             form=form,
             done=done,
-            connections=self._gate.workspace.connections,
-            default_plan=self._gate.workspace.default_plan,
-            faults=self._gate.faults.pending(),
+            connections=self._pipeline.workspace.connections,
+            default_plan=self._pipeline.workspace.default_plan,
+            faults=self._pipeline.faults.pending(),
             routes=("*", *SCOPE_BY_ROUTE),
-            settings=settings_of(self._gate),
+            settings=settings_of(self._pipeline),
         )
 
 
-def _with_times(typed: FormValues) -> dict[str, Any]:
-    """Let a checked box stand for all that follow."""
-    given: dict[str, Any] = dict(typed)
-    if given.pop("always", None):
-        given["times"] = None
-    return given
+def _with_times(values: FormValues) -> dict[str, Any]:
+    """Replace a checked box "always" by ``times=None``."""
+    fields: dict[str, Any] = dict(values)
+    if fields.pop("always", None):
+        fields["times"] = None
+    return fields

@@ -1,4 +1,4 @@
-"""The pages that list things: an overview, the jobs and the backfills."""
+"""The overview, and the lists of jobs and backfills."""
 
 from __future__ import annotations
 
@@ -6,70 +6,66 @@ from fastapi import APIRouter, Request, Response
 
 from planasonix_provider.api.states import BACKFILL_STATES, JOB_STATES
 from planasonix_provider.simulator.airflow_connection import export_line
-from planasonix_provider.simulator.model.workspace import Workspace
 from planasonix_provider.simulator.web.filters import BackfillFilter, JobFilter, next_page_query, read_filter
 from planasonix_provider.simulator.web.render import page
 from planasonix_provider.simulator.web.views import JobRow
+from planasonix_provider.simulator.workspace import Workspace
 
-#: How many things of a kind the overview lists.
-RECENT = 10
+#: How many jobs and backfills the overview lists.
+OVERVIEW_ROWS = 10
 
-# In the order in which a job comes to them.
+# The states of jobs and backfills in lifecycle order.
 _STATES = ("queued", "running", "cancelling", "succeeded", "completed", "failed", "cancelled")
 
 
 class ListPages:
-    """The pages that list things.
+    """Adds the overview and the lists to a router."""
 
-    :param world: what they show.
-    :param router: where they are put.
-    """
-
-    def __init__(self, world: Workspace, router: APIRouter) -> None:
-        self._world = world
+    def __init__(self, workspace: Workspace, router: APIRouter) -> None:
+        self._workspace = workspace
         router.add_api_route("/", self.overview, methods=["GET"])
         router.add_api_route("/jobs", self.jobs, methods=["GET"])
         router.add_api_route("/backfills", self.backfills, methods=["GET"])
 
     async def overview(self, request: Request) -> Response:
-        """Count the jobs, show what is newest, and say how to connect Airflow."""
-        counts = self._world.job_counts()
-        jobs, _ = self._world.job_snapshots(lambda job, now: True, limit=RECENT)
-        backfills, _ = self._world.backfill_page(lambda backfill, now: True, limit=RECENT)
+        """Show the number of jobs, the newest work, and how to connect Airflow."""
+        counts = self._workspace.job_counts()
+        jobs, _ = self._workspace.job_snapshots(lambda job, now: True, limit=OVERVIEW_ROWS)
+        backfills, _ = self._workspace.backfill_page(lambda backfill, now: True, limit=OVERVIEW_ROWS)
         return page(
             "overview",
             counts={status: counts.get(status, 0) for status in _STATES if status in JOB_STATES},
             jobs=[JobRow.of(job) for job in jobs],
             backfills=backfills,
-            # The key stands where the simulator was started, and on no page.
+            # No page contains the key. It is printed when the simulator starts.
             connect=export_line(f"http://{request.headers.get('host', '127.0.0.1')}", "THE-API-KEY"),
         )
 
     async def jobs(self, request: Request) -> Response:
         """List jobs, newest first."""
-        wanted = read_filter(JobFilter, request.query_params)
-        jobs, end = self._world.job_snapshots(
-            wanted.matches, limit=wanted.limit, before=wanted.before, status=wanted.status
+        filters = read_filter(JobFilter, request.query_params)
+        jobs, end = self._workspace.job_snapshots(
+            filters.matches, limit=filters.limit, before=filters.before, status=filters.status
         )
         return page(
             "jobs",
-            wanted=wanted,
+            filters=filters,
             jobs=[JobRow.of(job) for job in jobs],
-            older=next_page_query(wanted, end),
-            connections=self._world.connections,
+            older=next_page_query(filters, end),
+            connections=self._workspace.connections,
             states=[status for status in _STATES if status in JOB_STATES],
             types=("connection_sync", "backfill"),
         )
 
     async def backfills(self, request: Request) -> Response:
         """List backfills, newest first."""
-        wanted = read_filter(BackfillFilter, request.query_params)
-        backfills, end = self._world.backfill_page(wanted.matches, limit=wanted.limit, before=wanted.before)
+        filters = read_filter(BackfillFilter, request.query_params)
+        backfills, end = self._workspace.backfill_page(filters.matches, limit=filters.limit, before=filters.before)
         return page(
             "backfills",
-            wanted=wanted,
+            filters=filters,
             backfills=backfills,
-            older=next_page_query(wanted, end),
-            connections=self._world.connections,
+            older=next_page_query(filters, end),
+            connections=self._workspace.connections,
             states=[status for status in _STATES if status in BACKFILL_STATES],
         )

@@ -1,4 +1,4 @@
-"""How a page is made: templates that escape whatever they are given, and headers that let it run nothing else."""
+"""Renders pages: templates with autoescape, and headers that allow no foreign content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HEADERS = {
         "default-src 'none'; connect-src 'self'; img-src 'self'; script-src 'self'; style-src 'self'; "
         "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
-    # With "no-referrer" browsers hide the origin of forms, too.
+    # With "no-referrer", browsers also hide the origin of forms, which the protection against CSRF checks.
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
@@ -30,13 +30,9 @@ _ASSETS = files("planasonix_provider.simulator.web") / "assets"
 _TYPES = {"icon.svg": "image/svg+xml", "page.css": "text/css", "page.js": "text/javascript"}
 
 
-def path_segment(thing_id: str) -> str:
-    """Make an id one segment of a path.
-
-    :param thing_id: the id.
-    :return: the segment.
-    """
-    return quote(thing_id, safe="")
+def path_segment(item_id: str) -> str:
+    """Return an id as one segment of a path."""
+    return quote(item_id, safe="")
 
 
 _templates = Environment(
@@ -46,54 +42,40 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters["segment"] = path_segment
-_templates.filters["twice"] = lambda value: (value, value)
+_templates.filters["path_segment"] = path_segment
+# An option whose label is its value.
+_templates.filters["as_option"] = lambda value: (value, value)
 
 
-def page(template: str, status: int = 200, **shown: Any) -> Response:
-    """Make a page.
-
-    :param template: the name of its template, without ``.html``.
-    :param status: the HTTP status.
-    :param shown: what the template shows.
-    :return: the page.
-    """
-    content = _templates.get_template(f"{template}.html").render(shown)
+def page(template: str, status: int = 200, **context: Any) -> Response:
+    """Return a page."""
+    content = _templates.get_template(f"{template}.html").render(context)
     return Response(content, status, _HEADERS, media_type="text/html")
 
 
 def redirect(path: str) -> Response:
-    """Lead from a form that was sent to a page, which may be loaded again without sending it again.
-
-    :param path: the page.
-    :return: the answer.
-    """
+    """Redirect from a submitted form to a page that can be reloaded."""
     return RedirectResponse(path, 303)
 
 
 async def asset(name: PathId) -> Response:
-    """Give the style, the script or the icon of all pages.
-
-    :param name: the file's name.
-    :return: the file.
-    :raises Refused: as ``not_found``, if there is no such file.
-    """
+    """Return the stylesheet, the script or the icon."""
     if name not in _TYPES:
         raise ApiError("not_found", f"no file {name!r}")
     return Response((_ASSETS / name).read_bytes(), headers=_HEADERS, media_type=_TYPES[name])
 
 
 class PageRoute(APIRoute):
-    """A route whose refusals are pages."""
+    """A route whose errors are pages."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Put a page in the place of what is refused."""
+        """Return FastAPI's handler with errors as pages."""
         handle = super().get_route_handler()
 
-        async def handle_for_people(request: Request) -> Response:
+        async def handle_with_error_page(request: Request) -> Response:
             try:
                 return await handle(request)
-            except ApiError as refused:
-                return page("refused", STATUS_OF[refused.code], refused=refused)
+            except ApiError as error:
+                return page("error", STATUS_OF[error.code], error=error)
 
-        return handle_for_people
+        return handle_with_error_page

@@ -1,4 +1,4 @@
-"""What pages show of a job, a backfill and the task that started it."""
+"""The values that the templates show."""
 
 from __future__ import annotations
 
@@ -11,25 +11,16 @@ from urllib.parse import urlencode
 
 from planasonix_provider.api.models import Job, JobResults
 from planasonix_provider.api.states import JOB_OVER
-from planasonix_provider.simulator.model.workspace import JobSnapshot
 from planasonix_provider.simulator.web.render import path_segment
+from planasonix_provider.simulator.workspace import JobSnapshot
 
-#: What leads back to Airflow, by the names that the operators send.
-_TASK = {"dag_id": "DAG", "task_id": "Task", "run_id": "Run", "try_number": "Try", "map_index": "Map index"}
+#: The labels of the metadata that operators send.
+_TASK_LABELS = {"dag_id": "DAG", "task_id": "Task", "run_id": "Run", "try_number": "Try", "map_index": "Map index"}
 
 
 @dataclass(frozen=True)
 class JobRow:
-    """A job in a list.
-
-    :param id: its id.
-    :param type: its type.
-    :param status: its state.
-    :param percent: how much of its work is done.
-    :param rows_loaded: how many rows it has loaded.
-    :param connection_id: the connection that it loads from.
-    :param created_at: when it was started.
-    """
+    """A job in a list."""
 
     id: str
     type: str
@@ -40,13 +31,9 @@ class JobRow:
     created_at: datetime
 
     @classmethod
-    def of(cls, sight: JobSnapshot) -> JobRow:
-        """Show a job in short.
-
-        :param sight: the job.
-        :return: its row.
-        """
-        job, now, _ = sight
+    def of(cls, snapshot: JobSnapshot) -> JobRow:
+        """Return the row of a job."""
+        job, now, _ = snapshot
         return cls(
             id=job.id,
             type=job.type,
@@ -62,11 +49,7 @@ class JobRow:
 class JobView:
     """A job on its own page.
 
-    :param row: what lists show of it.
-    :param job: what the API shows of it.
-    :param error_code: what it fails of, unless it is told anything else.
-    :param results: what it loaded, or ``None`` while it is not over.
-    :param backfill_id: the backfill that has made it, or ``None`` if it is a sync.
+    ``error_code`` is that of its plan; ``results`` are ``None`` while it is active.
     """
 
     row: JobRow
@@ -76,73 +59,57 @@ class JobView:
     backfill_id: str | None
 
     @classmethod
-    def of(cls, sight: JobSnapshot) -> JobView:
-        """Show all there is of a job.
-
-        :param sight: the job.
-        :return: the view.
-        """
-        planned, now, backfill_id = sight
-        job = planned.model_at(now)
-        results = planned.results_at(now) if job.status in JOB_OVER else None
-        return cls(JobRow.of(sight), job, planned.plan.code, results, backfill_id)
+    def of(cls, snapshot: JobSnapshot) -> JobView:
+        """Return the view of a job."""
+        simulated, now, backfill_id = snapshot
+        job = simulated.model_at(now)
+        results = simulated.results_at(now) if job.status in JOB_OVER else None
+        return cls(JobRow.of(snapshot), job, simulated.plan.code, results, backfill_id)
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing of it changes any more."""
+    def has_ended(self) -> bool:
+        """Whether the job has ended."""
         return self.results is not None
 
     @property
-    def is_settled(self) -> bool:
-        """Whether its end is certain, so that nobody can change it."""
-        return self.is_over or self.job.cancel_requested_at is not None
+    def can_change(self) -> bool:
+        """Whether the job can be cancelled, made to fail or slowed."""
+        return not self.has_ended and self.job.cancel_requested_at is None
 
 
 @dataclass(frozen=True)
 class TaskReference:
-    """The try of a task that started something, as the metadata tells.
-
-    :param facts: what is known of it, by names for a person.
-    :param url: its page in Airflow, or ``None`` where that cannot be known.
-    """
+    """The Airflow task in some metadata: its values by label, and the URL of its page if that is known."""
 
     facts: Mapping[str, str]
     url: str | None
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any] | None, airflow_url: str | None) -> TaskReference | None:
-        """Find the task.
-
-        :param metadata: what something was started with.
-        :param airflow_url: where Airflow's pages are, or ``None`` if nobody has told.
-        :return: the task, or ``None`` if the metadata names no DAG.
-        """
-        told = {
+        """Return the task; ``None`` if the metadata has no DAG."""
+        values = {
             name: str(value) for name, value in (metadata or {}).items() if isinstance(value, str | int) and value != ""
         }
-        if "dag_id" not in told:
+        if "dag_id" not in values:
             return None
-        if told.get("map_index") == "-1":
-            told["map_index"] = "not mapped"
-        return cls({label: told[name] for name, label in _TASK.items() if name in told}, _page_of(told, airflow_url))
+        if values.get("map_index") == "-1":
+            values["map_index"] = "not mapped"
+        facts = {label: values[name] for name, label in _TASK_LABELS.items() if name in values}
+        return cls(facts, _task_url(values, airflow_url))
 
 
-def as_json(metadata: Mapping[str, Any] | None) -> str | None:
-    """Write metadata for a person.
-
-    :param metadata: the metadata.
-    :return: the text, or ``None`` if there is none.
-    """
+def format_metadata(metadata: Mapping[str, Any] | None) -> str | None:
+    """Return metadata as indented JSON; ``None`` if there is none."""
     return json.dumps(metadata, indent=2, ensure_ascii=False, default=str) if metadata else None
 
 
-def _page_of(told: Mapping[str, str], airflow_url: str | None) -> str | None:
-    """Tell where Airflow 3 shows a try of a task."""
-    if airflow_url is None or not {"run_id", "task_id"} <= told.keys():
+def _task_url(values: Mapping[str, str], airflow_url: str | None) -> str | None:
+    """Return the URL of a task's try in Airflow 3."""
+    if airflow_url is None or not {"run_id", "task_id"} <= values.keys():
         return None
-    dag, run, task = (path_segment(told[name]) for name in ("dag_id", "run_id", "task_id"))
+    dag, run, task = (path_segment(values[name]) for name in ("dag_id", "run_id", "task_id"))
     path = f"/dags/{dag}/runs/{run}/tasks/{task}"
-    if told.get("map_index", "").isdecimal():
-        path += f"/mapped/{told['map_index']}"
-    query = f"?{urlencode({'try_number': told['try_number']})}" if "try_number" in told else ""
+    if values.get("map_index", "").isdecimal():
+        path += f"/mapped/{values['map_index']}"
+    query = f"?{urlencode({'try_number': values['try_number']})}" if "try_number" in values else ""
     return f"{airflow_url.rstrip('/')}{path}{query}"

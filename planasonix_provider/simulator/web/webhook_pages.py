@@ -1,4 +1,4 @@
-"""The pages of the webhooks: who subscribed to what, and what was delivered."""
+"""The pages of webhook subscriptions and their deliveries."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from planasonix_provider.simulator.webhooks.registry import Webhooks
 
 
 class WebhookPages:
-    """The pages of the webhooks. They show no signing secret.
-
-    :param webhooks: what they show.
-    :param router: where they are put.
-    """
+    """Adds the pages of the webhooks to a router. They contain no signing secret."""
 
     def __init__(self, webhooks: Webhooks, router: APIRouter) -> None:
         self._webhooks = webhooks
@@ -26,21 +22,23 @@ class WebhookPages:
 
     async def subscriptions(self, request: Request) -> Response:
         """List subscriptions, newest first."""
-        wanted = read_filter(PageQuery, request.query_params)
-        webhooks, end = self._webhooks.page(limit=wanted.limit, before=wanted.before)
-        return page("webhooks", webhooks=webhooks, older=next_page_query(wanted, end), is_newest=wanted.cursor is None)
+        filters = read_filter(PageQuery, request.query_params)
+        webhooks, end = self._webhooks.page(limit=filters.limit, before=filters.before)
+        return page(
+            "webhooks", webhooks=webhooks, older=next_page_query(filters, end), is_newest=filters.cursor is None
+        )
 
     async def subscription(self, webhook_id: PathId, request: Request) -> Response:
         """Show a subscription and its deliveries, newest first."""
-        wanted = read_filter(PageQuery, request.query_params)
-        deliveries, end = self._webhooks.delivery_page(webhook_id, limit=wanted.limit, before=wanted.before)
+        filters = read_filter(PageQuery, request.query_params)
+        deliveries, end = self._webhooks.delivery_page(webhook_id, limit=filters.limit, before=filters.before)
         webhook = self._webhooks.get(webhook_id)
         return page(
             "webhook",
             webhook=webhook,
             deliveries=deliveries,
-            older=next_page_query(wanted, end),
-            is_newest=wanted.cursor is None,
+            older=next_page_query(filters, end),
+            is_newest=filters.cursor is None,
         )
 
     async def test(self, webhook_id: PathId) -> Response:

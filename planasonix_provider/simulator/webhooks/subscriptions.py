@@ -1,4 +1,4 @@
-"""A webhook subscription, and the bodies that make and change one."""
+"""A webhook subscription, and the request bodies of its routes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from planasonix_provider.simulator.model.request_bodies import RejectNullFields
 from planasonix_provider.validators import is_loopback
 
 
-def _receiver(url: str) -> str:
-    """Refuse a URL that would send signed events over an open wire. What is refused is not repeated."""
+def _receiver_url(url: str) -> str:
+    """Reject a URL that sends signed events unencrypted over a network. The errors do not contain the URL."""
     if not re.fullmatch(r"[\x21-\x7e]+", url):
         raise ValueError("must be a URL of ASCII characters without blanks")
     try:
@@ -31,58 +31,46 @@ def _receiver(url: str) -> str:
     return url
 
 
-def _name(event: str) -> str:
+def _event_type(event: str) -> str:
     if not event.strip():
         raise ValueError("must not be blank")
     return event
 
 
-Receiver = Annotated[str, AfterValidator(_receiver)]
-#: An event's type. The set is open.
-EventName = Annotated[str, AfterValidator(_name)]
-EventNames = Annotated[list[EventName], Field(min_length=1)]
+ReceiverUrl = Annotated[str, AfterValidator(_receiver_url)]
+#: The set of event types is open.
+EventType = Annotated[str, AfterValidator(_event_type)]
+EventTypes = Annotated[list[EventType], Field(min_length=1)]
 
 
 class WebhookRequestBody(RejectNullFields, WebhookBody):
-    """A body that the API takes for a subscription."""
+    """The body that creates a subscription."""
 
-    # Neither a repr nor a complaint tells the secret.
+    # Neither the repr nor a validation error contains the secret.
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    url: Receiver
-    events: EventNames
+    url: ReceiverUrl
+    events: EventTypes
     secret: Annotated[str, Field(min_length=MIN_SECRET_LENGTH)] | None = Field(default=None, repr=False)
 
 
 class WebhookPatchRequestBody(RejectNullFields, WebhookPatchBody):
-    """A body that the API takes for a change of a subscription; what is left out stays as it is."""
+    """The body that changes a subscription. Missing fields stay unchanged."""
 
-    url: Receiver | None = None
-    events: EventNames | None = None
+    url: ReceiverUrl | None = None
+    events: EventTypes | None = None
     enabled: StrictBool | None = None
 
 
 class WebhookTestRequestBody(RejectNullFields, WebhookTestBody):
-    """A body that the API takes for a test event."""
+    """The body that sends a test event."""
 
-    event: EventName | None = None
+    event: EventType | None = None
 
 
 @dataclass(eq=False)
 class Subscription:
-    """Who is told of which events.
-
-    :param id: its id.
-    :param position: how many subscriptions were created before it.
-    :param url: where deliveries go.
-    :param events: the types of the events.
-    :param secret: what deliveries are signed with.
-    :param created_at: when it was created.
-    :param updated_at: when it was changed last, or ``None``.
-    :param enabled: whether anything is delivered.
-    :param is_deleted: whether it is gone.
-    :param last_delivered_at: when it got its last event, or ``None``.
-    """
+    """A URL that receives the events of some types."""
 
     id: str
     position: int
@@ -96,6 +84,6 @@ class Subscription:
     last_delivered_at: datetime | None = None
 
     @property
-    def is_live(self) -> bool:
-        """Whether deliveries go out."""
+    def is_active(self) -> bool:
+        """Whether deliveries are sent."""
         return self.enabled and not self.is_deleted

@@ -1,4 +1,4 @@
-"""The thread that notices what happens and posts it to those who subscribed; there is none where nobody did."""
+"""The thread that sends webhook deliveries. It runs only while there are subscriptions."""
 
 from __future__ import annotations
 
@@ -15,20 +15,14 @@ from planasonix_provider.simulator.webhooks.deliveries import SignedRequest
 from planasonix_provider.simulator.webhooks.registry import Webhooks
 from planasonix_provider.validators import is_loopback
 
-#: How many seconds pass between two looks at what happened.
+#: Seconds between two checks for state changes.
 POLL_INTERVAL = 0.05
-#: How long a receiver may take to answer, in seconds.
+#: Seconds that a receiver has to respond.
 SEND_TIMEOUT = 5
 
 
 class RestrictedHTTPConnection(HTTPConnection):
-    """An HTTP connection that opens only to hosts that may receive deliveries.
-
-    :param host: the receiver's host.
-    :param port: the receiver's port; ``None`` is the default port of the scheme.
-    :param is_encrypted: whether to use TLS.
-    :param hosts: the hosts that may receive deliveries, besides loopback addresses; ``None`` is every host.
-    """
+    """An HTTP connection that opens only to loopback addresses and to ``hosts``; ``None`` allows every host."""
 
     def __init__(self, host: str, port: int | None, is_encrypted: bool, hosts: Collection[str] | None) -> None:
         # http.client leaves the default port out of the header Host.
@@ -41,8 +35,6 @@ class RestrictedHTTPConnection(HTTPConnection):
         """Connect to the first address of the host that accepts.
 
         The name is resolved once, because a second lookup could return an address that was not checked.
-
-        :raises OSError: if the host may not receive deliveries, or cannot be reached.
         """
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         addresses = [str(address[0]) for *_, address in found]
@@ -64,52 +56,48 @@ class RestrictedHTTPConnection(HTTPConnection):
 
 
 class WebhookSender:
-    """Delivers between :meth:`start` and :meth:`stop`, while there are subscriptions.
-
-    :param webhooks: the subscriptions.
-    :param hosts: the hosts that it delivers to, besides loopback addresses; ``None`` is every host.
-    """
+    """Sends deliveries between :meth:`start` and :meth:`stop`, to loopback addresses and to ``hosts``."""
 
     def __init__(self, webhooks: Webhooks, hosts: Collection[str] | None = ()) -> None:
         self._webhooks = webhooks
         self._hosts = hosts
         self._lock = Lock()
-        self._is_on_duty = False
-        self._rounds: _SenderThread | None = None
+        self._is_started = False
+        self._thread: _SenderThread | None = None
         webhooks.on_subscribed = self.wake
 
     def start(self) -> None:
-        """Deliver from now on."""
+        """Start to send deliveries."""
         with self._lock:
-            self._is_on_duty = True
+            self._is_started = True
         self.wake()
 
     def stop(self) -> None:
-        """Deliver nothing more; what is on its way is dropped, and comes again after the next start."""
+        """Stop to send deliveries. The current one is aborted, and sent again after the next start."""
         with self._lock:
-            self._is_on_duty = False
-            rounds, self._rounds = self._rounds, None
-        if rounds is not None:
-            rounds.stop()
+            self._is_started = False
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.stop()
 
     def wake(self) -> None:
-        """Start the thread if it is needed and not there."""
+        """Start the thread if there are subscriptions and it does not run."""
         with self._lock:
-            if self._is_on_duty and self._rounds is None and self._webhooks.has_subscriptions:
-                self._rounds = _SenderThread(self._webhooks, self._hosts, self._is_needed)
-                self._rounds.start()
+            if self._is_started and self._thread is None and self._webhooks.has_subscriptions:
+                self._thread = _SenderThread(self._webhooks, self._hosts, self._is_needed)
+                self._thread.start()
 
-    def _is_needed(self, rounds: _SenderThread) -> bool:
+    def _is_needed(self, thread: _SenderThread) -> bool:
         with self._lock:
-            if self._rounds is not rounds:
+            if self._thread is not thread:
                 return False
             if not self._webhooks.has_subscriptions:
-                self._rounds = None
-            return self._rounds is not None
+                self._thread = None
+            return self._thread is not None
 
 
 class _SenderThread(Thread):
-    """One thread, from the first subscription to the end of the last."""
+    """Runs from the first subscription to the end of the last."""
 
     def __init__(
         self, webhooks: Webhooks, hosts: Collection[str] | None, is_needed: Callable[[_SenderThread], bool]
@@ -125,28 +113,31 @@ class _SenderThread(Thread):
         outbox = self._webhooks.outbox
         while self._is_needed(self):
             self._webhooks.advance()
-            for parcel in outbox.due():
-                letter = outbox.signed_request(parcel)
-                if letter is None:
+            for delivery in outbox.due():
+                request = outbox.signed_request(delivery)
+                if request is None:
                     continue
-                status, error = self._post(letter)
+                status, error = self._post(request)
                 if self._stopped.is_set():
                     return
-                outbox.record_attempt(parcel, status, error)
+                outbox.record_attempt(delivery, status, error)
             self._stopped.wait(outbox.seconds_until_due(POLL_INTERVAL))
 
     def stop(self) -> None:
         self._stopped.set()
-        # A receiver that hangs must not keep whoever stops the simulator waiting.
-        line = self._connection and self._connection.sock
-        if line:
+        # A receiver that hangs must not delay the end of the simulator.
+        sock = self._connection and self._connection.sock
+        if sock:
             with suppress(OSError):
-                line.shutdown(socket.SHUT_RDWR)
+                sock.shutdown(socket.SHUT_RDWR)
         self.join(2 * SEND_TIMEOUT)
 
-    def _post(self, letter: SignedRequest) -> tuple[int | None, str | None]:
-        """Post a letter. Redirects are not followed, and no proxy is asked: either could lead signed events astray."""
-        parts = urlsplit(letter.url)
+    def _post(self, request: SignedRequest) -> tuple[int | None, str | None]:
+        """Return the response's status or an error.
+
+        Redirects are not followed and no proxy is used, because either could send signed events to other machines.
+        """
+        parts = urlsplit(request.url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection: RestrictedHTTPConnection | None = None
         try:
@@ -156,7 +147,7 @@ class _SenderThread(Thread):
             connection.connect()
             if self._stopped.is_set():
                 return None, None
-            connection.request("POST", target, letter.body, letter.headers)
+            connection.request("POST", target, request.body, request.headers)
             return connection.getresponse().status, None
         except (OSError, HTTPException, ValueError) as error:
             reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

@@ -16,7 +16,7 @@ import pytest
 
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.model.clock_and_ids import random_id
-from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
+from planasonix_provider.simulator.model.request_bodies import BackfillRequestBody
 from planasonix_provider.simulator.webhooks import webhook_sender
 from tests.simulator.conftest import Clock
 from tests.support import api_reference

@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
-from planasonix_provider.simulator.model.workspace import Workspace
+from planasonix_provider.simulator.model.request_bodies import BackfillRequestBody
+from planasonix_provider.simulator.workspace import Workspace
 
 STATES = ("queued", "running", "cancelling", "succeeded", "failed", "cancelled")
 BODY = BackfillRequestBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"})

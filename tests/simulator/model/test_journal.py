@@ -23,8 +23,8 @@ import pytest
 from planasonix_provider.api.models import BackfillBody, SyncBody
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.model.api_errors import ApiError
-from planasonix_provider.simulator.model.workspace import API_KEY, Workspace
 from planasonix_provider.simulator.webhooks.subscriptions import WebhookPatchRequestBody, WebhookRequestBody
+from planasonix_provider.simulator.workspace import API_KEY, Workspace
 from tests.simulator.conftest import Clock
 from tests.support.webhook_target import until
 
@@ -261,13 +261,15 @@ class TestTheFile:
         clock.move(60)
         workspace.advance()
         told = lines(state)
-        starts = [(line["do"], line["with"], line["ids"][0]) for line in told if line["do"].startswith("start_")]
+        starts = [
+            (line["method"], line["arguments"], line["ids"][0]) for line in told if line["method"].startswith("start_")
+        ]
         given = {"connection_id": CONNECTION, "body": {"metadata": {"dag_id": "d"}}, "idempotency_key": "k"}
         assert starts[0] == ("start_sync", given, job.id)
         assert [(start[0], start[2]) for start in starts[1:]] == [("start_backfill", backfill.id)]
-        assert [line["with"] for line in told if line["do"] == "cancel"] == [{"job_id": job.id}]
-        happened = [event for line in told for event in line["happened"]]
-        jobs = [(event["what"], event.get("backfill_id")) for event in happened if event["id"].startswith("job_")]
+        assert [line["arguments"] for line in told if line["method"] == "cancel"] == [{"job_id": job.id}]
+        happened = [event for line in told for event in line["state_changes"]]
+        jobs = [(event["type"], event.get("backfill_id")) for event in happened if event["id"].startswith("job_")]
         assert sorted(jobs, key=str) == sorted(
             [
                 ("job.queued", None),
@@ -277,7 +279,7 @@ class TestTheFile:
             ],
             key=str,
         )
-        assert [event["what"] for event in happened if event["id"] == backfill.id] == ["backfill.completed"]
+        assert [event["type"] for event in happened if event["id"] == backfill.id] == ["backfill.completed"]
 
     def test_is_written_before_anybody_can_be_told(self, workspace, state, clock):
         for do in (
@@ -298,7 +300,7 @@ class TestTheFile:
         for refused in (lambda: workspace.fail_job(job_id), lambda: workspace.slow_job(job_id, 5)):
             with pytest.raises(ApiError):
                 refused()
-        assert [line["do"] for line in lines(state)].count("fail_job") == 1
+        assert [line["method"] for line in lines(state)].count("fail_job") == 1
         assert "slow_job" not in state.read_text()
 
     def test_loses_no_more_than_a_line_that_was_cut_off(self, workspace, state, clock):
@@ -312,7 +314,7 @@ class TestTheFile:
         assert len(killed_and_restarted(again._journal._path, clock).jobs()) == 2
 
     @pytest.mark.parametrize(
-        "damage", ['{"at": "2025-01-01T00:00:00Z", "do": "keys.add", "with": {"value": "plnx_secret x"}}', "x"]
+        "damage", ['{"at": "2025-01-01T00:00:00Z", "method": "keys.add", "arguments": {"value": "plnx_secret x"}}', "x"]
     )
     def test_that_is_damaged_is_refused_without_repeating_what_is_in_it(self, workspace, state, clock, damage):
         workspace.start_sync(CONNECTION)
@@ -326,7 +328,7 @@ class TestTheFile:
         assert refused.value.__cause__ is None
 
     @pytest.mark.parametrize(
-        ("do", "given"),
+        ("method", "arguments"),
         [
             ("_journal.open", {"workspace": None, "settings": {}}),
             ("_journal._path.unlink", {}),
@@ -340,22 +342,26 @@ class TestTheFile:
             ("", {}),
         ],
     )
-    def test_does_nothing_but_what_a_simulator_records(self, workspace, state, clock, do, given):
+    def test_does_nothing_but_what_a_simulator_records(self, workspace, state, clock, method, arguments):
         workspace.start_sync(CONNECTION)
-        line = {"at": "2025-01-01T00:00:00Z", "do": do, "with": given}
+        line = {"at": "2025-01-01T00:00:00Z", "method": method, "arguments": arguments}
         whole = f"{state.read_text()}{json.dumps(line)}\n"
         state.write_text(whole)
         copy = state.with_name("copy")
         copy.write_text(whole)
-        with pytest.raises(ValueError, match=r"state: line 3 of \S+ names an act that no simulator") as refused:
+        with pytest.raises(ValueError, match=r"state: line 3 of \S+ calls a method that a simulator") as refused:
             Workspace(clock=clock, state=copy)
         assert "plnx_secret" not in str(refused.value)
         assert copy.read_text() == whole
 
-    @pytest.mark.parametrize("do", ["plan", "plan_backfill"])
+    @pytest.mark.parametrize("method", ["plan", "plan_backfill"])
     @pytest.mark.parametrize("times", [10_001, 10**30])
-    def test_fills_no_memory_with_plans(self, workspace, state, clock, do, times):
-        line = {"at": "2025-01-01T00:00:00Z", "do": do, "with": {"connection_id": CONNECTION, "times": times}}
+    def test_fills_no_memory_with_plans(self, workspace, state, clock, method, times):
+        line = {
+            "at": "2025-01-01T00:00:00Z",
+            "method": method,
+            "arguments": {"connection_id": CONNECTION, "times": times},
+        }
         state.with_name("copy").write_text(f"{state.read_text()}{json.dumps(line)}\n")
         with pytest.raises(ValueError, match=r"state: line 2 of \S+ is not what a simulator of this version writes"):
             Workspace(clock=clock, state=state.with_name("copy"))

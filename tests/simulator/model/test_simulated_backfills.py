@@ -9,8 +9,8 @@ import pytest
 
 from planasonix_provider.api.models import Backfill, BackfillBody, SyncBody
 from planasonix_provider.simulator.model.api_errors import ApiError
-from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
-from planasonix_provider.simulator.model.workspace import Workspace
+from planasonix_provider.simulator.model.request_bodies import BackfillRequestBody
+from planasonix_provider.simulator.workspace import Workspace
 
 CONNECTION = "conn_demo_01"
 WINDOW = {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"}

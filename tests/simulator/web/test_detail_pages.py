@@ -7,8 +7,7 @@ import httpx
 import pytest
 
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.model.request_bodies import SyncRequestBody
-from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
+from planasonix_provider.simulator.model.request_bodies import BackfillRequestBody, SyncRequestBody
 from planasonix_provider.simulator.web.views import TaskReference
 from tests.support.html_page import Page
 

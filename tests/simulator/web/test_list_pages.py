@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from planasonix_provider.simulator.model.request_bodies import SyncRequestBody
-from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
+from planasonix_provider.simulator.model.request_bodies import BackfillRequestBody, SyncRequestBody
 
 JOBS, BACKFILLS = "Jobs, newest first", "Backfills, newest first"
 

@@ -6,10 +6,9 @@ import httpx
 import pytest
 
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.simulator.api.app import create_app
-from planasonix_provider.simulator.model.request_bodies import SyncRequestBody
-from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
-from planasonix_provider.simulator.model.workspace import Workspace
+from planasonix_provider.simulator.app import create_app
+from planasonix_provider.simulator.model.request_bodies import BackfillRequestBody, SyncRequestBody
+from planasonix_provider.simulator.workspace import Workspace
 from tests.support.html_page import Page
 from tests.support.simulator_responses import error
 

@@ -7,10 +7,11 @@ import pytest
 
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.model.api_errors import ApiError
-from planasonix_provider.simulator.model.simulated_backfills import BackfillRequestBody
-from planasonix_provider.simulator.model.simulated_jobs import Plan, SimulatedJob
-from planasonix_provider.simulator.model.workspace import Workspace
+from planasonix_provider.simulator.model.plans import Plan
+from planasonix_provider.simulator.model.request_bodies import BackfillRequestBody
+from planasonix_provider.simulator.model.simulated_jobs import SimulatedJob
 from planasonix_provider.simulator.webhooks.subscriptions import WebhookRequestBody
+from planasonix_provider.simulator.workspace import Workspace
 
 CONNECTION = "conn_demo_01"
 KEEP = 10

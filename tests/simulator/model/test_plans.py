@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from planasonix_provider.simulator.model.backfill_plans import UNPLANNED_ROWS, BackfillPlan
+from planasonix_provider.simulator.model.plans import UNPLANNED_ROWS, BackfillPlan
 
 CONNECTION = "conn_demo_01"
 BODY = {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"}
@@ -49,7 +49,7 @@ def test_durations_are_those_of_other_jobs(workspace):
 )
 def test_running_seconds_are_spread_over_the_waves(jobs, parallel, each):
     plan = BackfillPlan(jobs=jobs, parallel=parallel, running_seconds=40)
-    assert plan.job({}, fails=False).running_seconds == each
+    assert plan.job_plan({}, fails=False).running_seconds == each
 
 
 def test_speed_shortens_every_duration():

@@ -10,7 +10,7 @@ import pytest
 from planasonix_provider.api.models import BackfillBody, SyncBody
 from planasonix_provider.simulator.model.api_errors import ApiError
 from planasonix_provider.simulator.model.simulated_jobs import SimulatedJob
-from planasonix_provider.simulator.model.workspace import Workspace
+from planasonix_provider.simulator.workspace import Workspace
 
 CONNECTION = "conn_demo_01"
 

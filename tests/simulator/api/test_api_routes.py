@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from planasonix_provider.simulator import Fault
-from planasonix_provider.simulator.api.app import create_app
+from planasonix_provider.simulator.app import create_app
 from planasonix_provider.simulator.model.api_keys import SCOPES
-from planasonix_provider.simulator.model.workspace import Workspace
+from planasonix_provider.simulator.workspace import Workspace
 from tests.support.simulator_responses import complaints, error
 
 SYNC = "/connections/conn_demo_01/sync"
