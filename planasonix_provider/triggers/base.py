@@ -15,12 +15,8 @@ from planasonix_provider.api.errors import PlanasonixConfigurationError, Planaso
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.clock import monotonic, utcnow
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.triggers.deferral import (
-    DEFER_SETTLE_TIME,
-    DEFER_TIMEOUT_MARGIN,
-    DeferrableTask,
-    outage_policy,
-)
+from planasonix_provider.triggers import deferral
+from planasonix_provider.triggers.deferral import DeferrableTask, outage_policy
 from planasonix_provider.triggers.task_state import HAS_ON_KILL, is_interrupted, is_shutdown, kill_reason
 from planasonix_provider.validators import optional, text, utc
 from planasonix_provider.waiting.async_wait import poll_at_the_deadline, until_event
@@ -132,7 +128,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
         if self.not_before is None or self._started_at is None:
             return 0.0
         # The worker has set not_before by its own clock, which may be ahead.
-        limit = self._started_at + DEFER_SETTLE_TIME.total_seconds() - monotonic()
+        limit = self._started_at + deferral.DEFER_SETTLE_TIME.total_seconds() - monotonic()
         return max(0.0, min(float((self.not_before - utcnow()).total_seconds()), limit))
 
     async def _wait(self) -> WaitEvent:
@@ -274,6 +270,6 @@ def defer(task: DeferrableTask, trigger: PlanasonixWaitTrigger, method_name: str
 
     :raises TaskDeferred: always.
     """
-    trigger.not_before = utcnow() + DEFER_SETTLE_TIME
-    timeout = trigger.deadline - utcnow() + DEFER_TIMEOUT_MARGIN if trigger.deadline else None
+    trigger.not_before = utcnow() + deferral.DEFER_SETTLE_TIME
+    timeout = trigger.deadline - utcnow() + deferral.DEFER_TIMEOUT_MARGIN if trigger.deadline else None
     task.defer(trigger=trigger, method_name=method_name, timeout=timeout)
