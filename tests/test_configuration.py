@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def test_a_value_is_read(monkeypatch: pytest.MonkeyPatch, option: str, given: st
         ("cancel_on_kill", "perhaps", "True or False"),
     ],
 )
-def test_an_invalid_value_names_the_option_the_value_and_what_is_allowed(
+def test_an_error_names_the_option_the_value_and_what_is_allowed(
     monkeypatch: pytest.MonkeyPatch, min_poll_seconds: float, option: str, given: str, allowed: str
 ) -> None:
     set_option(monkeypatch, option, given)
@@ -108,12 +108,12 @@ def test_airflow_lists_the_section() -> None:
         check=True,
     ).stdout
     assert "[planasonix]" in listed
-    # Whether it shows their values depends on the version of Airflow.
+    # Only some versions of Airflow show the values.
     assert all(f"{option} = " in listed for option in OPTIONS)
     assert "Defaults of all tasks that use the Planasonix provider." in listed
 
 
-def test_a_task_that_says_nothing_takes_the_defaults_and_one_that_does_its_own() -> None:
+def test_the_options_are_defaults_that_a_task_can_override() -> None:
     made = python(MAKE, poll_interval="30", cancel_on_kill="False")
     assert made.stdout.splitlines()[-1] == "[30.0, False, 7, True, 30.0]"
     assert python(MAKE).stdout.splitlines()[-1] == "[10.0, True, 7, True, 10.0]"
@@ -136,7 +136,7 @@ class TestPatience:
             yield travel
 
     @pytest.mark.parametrize("deferrable", [False, True])
-    def test_of_an_outage_is_that_of_the_section(
+    def test_of_an_outage_is_configurable(
         self, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, deferrable: bool
     ) -> None:
         set_option(monkeypatch, "outage_patience", "1200")
@@ -150,28 +150,26 @@ class TestPatience:
         assert "for more than 20 min 0 s" in str(run.error)
         assert 25 * MINUTE <= travel.passed < 28 * MINUTE
 
-    def test_of_a_first_contact_is_that_of_the_section(
-        self, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: PlanasonixSyncOperator(task_id="load", connection_id=CONNECTION),
+            lambda: PlanasonixJobSensor(task_id="wait", job_id="job_1"),
+        ],
+        ids=["operator", "sensor"],
+    )
+    def test_of_a_first_contact_is_configurable(
+        self, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, make: Callable[[], Any]
     ) -> None:
         set_option(monkeypatch, "first_contact_patience", "30")
         unreachable = {"conn_type": "planasonix", "host": "http://127.0.0.1:9", "password": API_KEY}
         monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(unreachable))
         with outage(travel, "refused", seconds=0):
-            run = drive(lambda: PlanasonixSyncOperator(task_id="load", connection_id=CONNECTION))
+            run = drive(make)
         assert isinstance(run.error, PlanasonixTransportError)
         assert travel.passed <= 30
 
-    def test_of_a_sensors_first_contact_is_that_of_the_section(
-        self, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        set_option(monkeypatch, "first_contact_patience", "30")
-        unreachable = {"conn_type": "planasonix", "host": "http://127.0.0.1:9", "password": API_KEY}
-        monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(unreachable))
-        run = drive(lambda: PlanasonixJobSensor(task_id="wait", job_id="job_1"))
-        assert isinstance(run.error, PlanasonixTransportError)
-        assert travel.passed <= 30
-
-    def test_that_makes_no_sense_starts_nothing(
+    def test_that_is_invalid_starts_nothing(
         self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         set_option(monkeypatch, "outage_patience", "long")
@@ -181,5 +179,5 @@ class TestPatience:
         assert simulator.jobs() == []
 
 
-def test_the_interval_has_the_lowest_value_that_a_task_may_have() -> None:
+def test_the_default_interval_is_valid_for_a_task() -> None:
     assert validators.poll_interval("poll_interval", configuration.poll_interval()) == 10

@@ -20,12 +20,12 @@ from planasonix_provider.get_provider_info import CONN_FIELDS, RECEIVER_CONN_FIE
 
 DISTRIBUTION = distribution("airflow-provider-planasonix")
 
-#: The keys under which a function stands; all others name a class.
+#: The keys that name a function; all others name a class.
 FUNCTIONS = ("cli", "handler", "factory", "to_openlineage_converter")
 
 
 def names(value: Any, key: str | None = None) -> Iterator[tuple[str | None, str]]:
-    """Give every text in the provider info that names something to import, with the key that it stands under."""
+    """Yield all import paths in the provider info, with their keys."""
     if isinstance(value, dict):
         for name, item in value.items():
             yield from names(item, name)
@@ -36,7 +36,7 @@ def names(value: Any, key: str | None = None) -> Iterator[tuple[str | None, str]
         yield key, value
 
 
-def test_it_is_what_the_installed_airflow_accepts() -> None:
+def test_it_matches_the_schema_of_airflow() -> None:
     schema = json.loads((Path(airflow.__path__[0]) / "provider_info.schema.json").read_text())
     jsonschema.Draft7Validator.check_schema(schema)
     jsonschema.Draft7Validator(schema).validate(get_provider_info())
@@ -46,7 +46,7 @@ def test_it_is_json() -> None:
     assert json.loads(json.dumps(get_provider_info())) == get_provider_info()
 
 
-def test_it_is_found_by_its_entry_point_and_names_its_distribution() -> None:
+def test_its_entry_point_and_its_distribution() -> None:
     (entry,) = DISTRIBUTION.entry_points.select(group="apache_airflow_provider")
     assert entry.load() is get_provider_info
     assert get_provider_info()["package-name"] == DISTRIBUTION.name
@@ -57,7 +57,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 
 @pytest.mark.parametrize(("key", "path"), sorted(set(names(get_provider_info())), key=str))
-def test_everything_that_it_names_can_be_imported(key: str, path: str) -> None:
+def test_all_paths_can_be_imported(key: str, path: str) -> None:
     if key == "python-modules":
         assert import_module(path)
     else:
@@ -65,12 +65,12 @@ def test_everything_that_it_names_can_be_imported(key: str, path: str) -> None:
         assert isinstance(getattr(import_module(module), name), FunctionType if key in FUNCTIONS else type)
 
 
-def test_it_names_something_of_every_room() -> None:
-    rooms = {path.split(".")[1] for _, path in names(get_provider_info())}
-    assert {"hooks", "operators", "triggers", "links", "assets", "cli"} <= rooms
+def test_it_names_every_kind_of_extension() -> None:
+    packages = {path.split(".")[1] for _, path in names(get_provider_info())}
+    assert {"hooks", "operators", "triggers", "links", "assets", "cli"} <= packages
 
 
-#: Asks Airflow what its commands ``airflow providers …`` print.
+#: Asks Airflow for the output of its commands ``airflow providers …``.
 ASK_AIRFLOW = """
 import json
 from airflow.providers_manager import ProvidersManager
@@ -90,7 +90,7 @@ print("LISTED", json.dumps({
 
 @pytest.fixture(scope="module")
 def listed() -> dict[str, Any]:
-    """What Airflow lists. Asked in a process of its own: this one has what other tests have registered."""
+    """What Airflow lists, from another process: other tests change this one."""
     done = subprocess.run([sys.executable, "-c", ASK_AIRFLOW], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("LISTED ")]
@@ -110,7 +110,7 @@ def test_airflow_lists_the_provider_with_hooks_links_and_triggers(listed: dict[s
 
 def test_airflow_lists_the_fields_of_the_connection_forms(listed: dict[str, Any]) -> None:
     if airflow.__version__.startswith(("3.0.", "3.1.")) and not find_spec("flask_appbuilder"):
-        # There, these two commands list nobody's: the form itself does not go by them.
+        # These two commands list nothing then, but the form itself works.
         assert not listed["behaviours"]
         return
     assert {name for name in listed["behaviours"] if name.startswith("planasonix")} == {

@@ -193,9 +193,8 @@ class TestAVariable:
         from airflow.models.variable import Variable
 
         Variable.set(VARIABLE, text)
-        assert_unusable(
-            secret_store(f"variable:{VARIABLE}"), f"'{VARIABLE}': what is there is not a signing secret that was kept"
-        )
+        message = f"'{VARIABLE}': it holds something other than a stored signing secret"
+        assert_unusable(secret_store(f"variable:{VARIABLE}"), message)
         assert variable() == text
 
     def test_that_a_secrets_backend_overrides_is_refused(
@@ -284,7 +283,7 @@ class TestAConnection:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"password": "precious"}, "what is there is not a signing secret"),
+            ({"password": "precious"}, "it holds something other than a stored signing secret"),
             ({"conn_type": "planasonix", "password": "precious"}, "its password is an API key"),
             ({"conn_type": "planasonix"}, "its password is an API key"),
         ],
@@ -446,7 +445,7 @@ class TestAFile:
 
     def test_that_holds_something_else_is_left_alone(self, store: SecretStore, path: Path) -> None:
         path.write_text("precious")
-        assert_unusable(store, "not a signing secret that was kept before")
+        assert_unusable(store, "it holds something other than a stored signing secret")
         assert path.read_text() == "precious"
 
     def test_needs_a_writable_folder(self, tmp_path: Path) -> None:
@@ -493,7 +492,7 @@ class TestAFunction:
             yield secret
 
         for function, kind in ((lambda secret: put(secret), "coroutine"), (generate, "generator")):
-            with pytest.raises(PlanasonixSecretError, match=f"it gave back a {kind}, which nobody runs here"):
+            with pytest.raises(PlanasonixSecretError, match=f"it returned a {kind}, which is not run"):
                 secret_store(function).save(FIRST)
         gc.collect()
 

@@ -291,7 +291,7 @@ class _ReceiverFields(ConnectionFields):
     def asset(self) -> str:
         value = self.extra.get("asset")
         if value is None:
-            allowed = "the name or the URI of the asset that each delivery is to be an event of"
+            allowed = "the name or the URI of the asset that the deliveries are events of"
             self.error_with_text("extra 'asset'", "nothing", allowed)
         if not isinstance(value, str):
             self.extra_error("asset", value, "the name or the URI of an asset")

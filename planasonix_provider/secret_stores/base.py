@@ -121,7 +121,7 @@ class SecretStore(ABC):
         if stored := StoredSecret.from_json(text):
             return stored
         raise self.error(
-            "what is there is not a signing secret that was kept before, and would be lost. Name another place."
+            "it holds something other than a stored signing secret, which would be lost. Name another place."
         )
 
     def _call(self, verb: str, function: Callable[[], T], *, describe: Callable[[Exception], str]) -> T:

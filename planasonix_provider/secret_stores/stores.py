@@ -229,8 +229,8 @@ class CallableSecretStore(SecretStore):
                 # Python warns of coroutines that are neither awaited nor closed.
                 result.close()
             raise self.error(
-                f"it gave back a {type(result).__name__}, which nobody runs here, so the secret is not kept. Give a "
-                "function that has kept it when it returns."
+                f"it returned a {type(result).__name__}, which is not run, so the secret is not stored. Use a function "
+                "that has stored the secret when it returns."
             )
 
 

@@ -1,4 +1,4 @@
-"""Asset events as Airflow writes them into its database when a task of ours has ended."""
+"""The asset events in Airflow's database after a task of this provider."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IS_AIRFLOW_2 = Version(version("apache-airflow")) < Version("3")
 
 pytestmark = pytest.mark.usefixtures("airflow_db")
 
-#: A task with three outlets of ours and one of somebody else's; one with an alias; and one mapped over connections.
+#: One task with three outlets of this provider and a foreign one, one with an alias, and one mapped over connections.
 DAGS = """
 from datetime import UTC, datetime
 
@@ -62,7 +62,7 @@ with DAG("waits_for_alias_{name}", schedule=ALIAS, **WAITING) as waits_for_alias
 
 
 class Event(NamedTuple):
-    """An asset event, as the database has it."""
+    """A row of the table of asset events."""
 
     uri: str
     extra: dict[str, Any]
@@ -76,7 +76,7 @@ class Event(NamedTuple):
 
 @pytest.fixture
 def dags(planasonix: Planasonix, deferrable: bool, request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
-    """The DAGs, under names that no other test has."""
+    """The DAGs, with unique names."""
     for connection_id in ("conn_demo_01", "conn_demo_02"):
         planasonix.will_succeed(connection_id, tables={"public.orders": 44_802, "empty": 0})
     name = f"{request.node.originalname}_{'deferred' if deferrable else 'worker'}"
@@ -96,7 +96,7 @@ def deferrable(request: pytest.FixtureRequest) -> bool:
 
 
 def events_after(dag: Any) -> list[Event]:
-    """Run a DAG, and give the events of its task in the order of their assets."""
+    """Run a DAG; return the events of its task, sorted by asset."""
     outlets = {task_id: list(task.outlets) for task_id, task in dag.task_dict.items()}
     run = dag.test()
     assert str(getattr(run.state, "value", run.state)) == "success"
@@ -110,7 +110,7 @@ def events_after(dag: Any) -> list[Event]:
 
 
 def model(name: str) -> Any:
-    """A table of Airflow's database, whatever it is called in this version."""
+    """A model of Airflow's database; Airflow 2 has datasets instead of assets."""
     if IS_AIRFLOW_2:
         from airflow.models import dataset
 
@@ -120,9 +120,7 @@ def model(name: str) -> Any:
     return getattr(asset, f"Asset{name}")
 
 
-def test_each_outlet_that_was_loaded_has_an_event_with_what_is_known_of_it(
-    planasonix: Planasonix, dags: dict[str, Any]
-) -> None:
+def test_each_loaded_outlet_has_an_event_with_details(planasonix: Planasonix, dags: dict[str, Any]) -> None:
     empty, orders, others = events_after(dags["assets"])
     job_id = planasonix.assert_started("conn_demo_01").id
     assert [orders.table, empty.table, others.uri] == ["public.orders", "empty", dags["OTHERS"].uri]
@@ -138,7 +136,7 @@ def test_each_outlet_that_was_loaded_has_an_event_with_what_is_known_of_it(
     assert orders.extra["checksum"].startswith("sha256:")
 
 
-def test_an_alias_has_an_event_for_each_table_and_the_outlet_beside_it_none_of_its_own(dags: dict[str, Any]) -> None:
+def test_an_alias_has_an_event_for_each_table(dags: dict[str, Any]) -> None:
     (orders,) = events_after(dags["alias"])
     assert orders.uri == dags["LOADED"].uri
     assert orders.aliases == [dags["ALIAS"].name]
@@ -147,7 +145,7 @@ def test_an_alias_has_an_event_for_each_table_and_the_outlet_beside_it_none_of_i
         assert {"window_start_at", "window_end_at"} <= set(orders.extra)
     else:
         assert set(orders.extra["window"]) == {"start_at", "end_at"}
-    # Another run of the same DAG finds the alias and its assets there already.
+    # In another run, the alias and its assets exist already.
     assert [event.table for event in events_after(dags["alias"])] == ["public.orders"] * 2
 
 
@@ -160,7 +158,7 @@ def test_each_mapped_task_has_the_event_of_its_connection(dags: dict[str, Any]) 
 
 
 @pytest.mark.skipif(not IS_AIRFLOW_2, reason="tests/system/test_assets.py shows it in a running Airflow 3")
-def test_on_airflow_2_the_dags_that_wait_for_what_was_loaded_are_to_start(dags: dict[str, Any]) -> None:
+def test_airflow_2_queues_the_dags_that_wait_for_the_events(dags: dict[str, Any]) -> None:
     def to_start() -> set[str]:
         with create_session() as session:
             found = {row.target_dag_id for row in session.query(model("DagRunQueue"))}

@@ -29,10 +29,10 @@ CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 ROOT = f"planasonix://{DEFAULT_HOST}/connections/{CONNECTION}/tables"
 ORDERS = PlanasonixTable(DEFAULT_HOST, CONNECTION, "public.orders")
 HAS_NAMES = hasattr(Asset, "name")
-#: Airflow 2.11 hands a URI that a handler refuses on as it is, with a warning; only told to be strict it refuses.
+#: Airflow 3 refuses a URI that its handler refuses; Airflow 2.11 only warns.
 IS_STRICT = Version(version("apache-airflow")) >= Version("3")
 
-#: Whatever a database takes between quotes.
+#: All names that SQL can quote.
 TABLES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=60).filter(
     lambda text: bool(text.strip()) and not validators.is_templated(text)
 )
@@ -75,7 +75,7 @@ def test_the_asset_of_a_table_is_its_uri() -> None:
         ("context", "context"),
     ],
 )
-def test_a_table_is_one_segment_of_the_uri_whatever_it_is_called(table: str, segment: str) -> None:
+def test_a_table_is_one_segment_of_the_uri(table: str, segment: str) -> None:
     asset = planasonix_asset(connection_id=CONNECTION, table=table)
     assert asset.uri == f"{ROOT}/{segment}"
     assert PlanasonixTable.from_uri(asset.uri).table == table
@@ -86,14 +86,14 @@ def test_a_table_is_one_segment_of_the_uri_whatever_it_is_called(table: str, seg
 @example(host="h", connection_id="größe", table=" a/b ?#%2F;@:[]&=+$, ")
 @example(host="h", connection_id="a@b:c", table="tables/")
 @example(host="h", connection_id="c", table="\ufeffa\u2028\x85")
-def test_a_table_survives_the_way_through_airflow_and_back(host: str, connection_id: str, table: str) -> None:
+def test_a_table_is_parsed_from_the_uri_that_airflow_stores(host: str, connection_id: str, table: str) -> None:
     known = PlanasonixTable(host, connection_id, table)
     asset = planasonix_asset(host=host, connection_id=connection_id, table=table)
     assert asset.uri == known.uri
     assert asset.uri.isascii()
     assert PlanasonixTable.from_uri(asset.uri) == known
     assert (known.connection_id, known.table) == (connection_id, table)
-    # Airflow normalises what it has normalised before, each time that it reads it from its database.
+    # Airflow normalizes a URI again each time that it reads it from its database.
     assert Asset(asset.uri).uri == asset.uri == asset.normalized_uri
 
 
@@ -117,7 +117,7 @@ def test_two_tables_are_two_assets(tables: list[str]) -> None:
         f"{ROOT}/%70ublic.orders",
     ],
 )
-def test_what_means_the_same_table_becomes_the_same_asset(uri: str) -> None:
+def test_all_uris_of_a_table_are_one_asset(uri: str) -> None:
     assert Asset(uri).uri == ORDERS.uri
     assert PlanasonixTable.from_uri(uri) == ORDERS
 
@@ -133,7 +133,7 @@ def test_what_means_the_same_table_becomes_the_same_asset(uri: str) -> None:
         (f"planasonix://localhost:8080/connections/{CONNECTION}/tables/a", None),
     ],
 )
-def test_there_is_one_form_of_each_uri(given: str, uri: str | None) -> None:
+def test_a_uri_is_normalized(given: str, uri: str | None) -> None:
     assert Asset(given).uri == (uri or given)
     assert sanitize_uri(urlsplit(given)).geturl() == (uri or given)
 
@@ -163,7 +163,7 @@ def test_there_is_one_form_of_each_uri(given: str, uri: str | None) -> None:
         None,
     ],
 )
-def test_a_uri_of_no_table_is_refused_with_the_form_of_one(uri: Any) -> None:
+def test_an_invalid_uri_is_refused(uri: Any) -> None:
     with pytest.raises(ValueError, match=r"^uri: got .*, allowed is planasonix://<host>/connections/<connection id>/"):
         PlanasonixTable.from_uri(uri)
 
@@ -184,28 +184,11 @@ def test_airflow_2_warns_of_what_the_handler_refuses() -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        "",
-        " ",
-        "https://api.planasonix.com",
-        "api.planasonix.com/",
-        "api.planasonix.com/v1",
-        "a b",
-        "a..b",
-        "münchen.example",
-        "h:99999",
-        "h:0",
-        "h:x",
-        "[::1",
-        "h\n",
-        "h?",
-        "me@h",
-        "a%20b",
-        None,
-        7,
-        b"h",
+        *("", " ", "https://api.planasonix.com", "api.planasonix.com/", "api.planasonix.com/v1", "münchen.example"),
+        *("a b", "a..b", "h:99999", "h:0", "h:x", "[::1", "h\n", "h?", "me@h", "a%20b", None, 7, b"h"),
     ],
 )
-def test_a_host_that_can_be_none_is_refused(host: Any) -> None:
+def test_an_invalid_host_is_refused(host: Any) -> None:
     with pytest.raises(ValueError, match=r"^host: got .*, allowed is a host as api\.planasonix\.com"):
         planasonix_asset(connection_id=CONNECTION, table="a", host=host)
 
@@ -217,25 +200,25 @@ def test_a_password_in_a_host_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize("table", ["", " ", "\n", None, 7, True, b"orders", ["orders"], "a\0b", "\ud800"])
-def test_a_table_that_can_be_none_is_refused(table: Any) -> None:
+def test_an_invalid_table_is_refused(table: Any) -> None:
     with pytest.raises(ValueError, match=r"^table: got .*, allowed is a text "):
         planasonix_asset(connection_id=CONNECTION, table=table)
 
 
 @pytest.mark.parametrize("connection_id", ["", "a b", "a/b", "..", "a%b", "a?", None, 7])
-def test_a_connection_id_that_can_be_none_is_refused(connection_id: Any) -> None:
+def test_an_invalid_connection_id_is_refused(connection_id: Any) -> None:
     with pytest.raises(ValueError, match=r"^connection_id: got .*, allowed is an id as Planasonix gives it"):
         planasonix_asset(connection_id=connection_id, table="a")
 
 
 @pytest.mark.parametrize("parameter", ["connection_id", "table", "host", "name"])
 @pytest.mark.parametrize("value", ["{{ var.value.x }}", BaseOperator(task_id="other").output], ids=["jinja", "xcom"])
-def test_a_template_is_refused_since_airflow_knows_assets_before_tasks_run(parameter: str, value: Any) -> None:
+def test_a_template_is_refused(parameter: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"^{parameter}: got .*, allowed is a text without a template"):
         planasonix_asset(**{"connection_id": CONNECTION, "table": "a", parameter: value})
 
 
-def test_a_uri_may_be_as_long_as_airflow_stores() -> None:
+def test_a_uri_is_at_most_as_long_as_airflow_can_store() -> None:
     room = MAX_URI_LENGTH - len(f"{ROOT}/")
     assert len(planasonix_asset(connection_id=CONNECTION, table="a" * room).uri) == 1500
     with pytest.raises(ValueError, match=r"at most 1,500 characters; this one's has 1,501\.$"):
@@ -244,7 +227,7 @@ def test_a_uri_may_be_as_long_as_airflow_stores() -> None:
         Asset(f"{ROOT}/{'%20' * room}a") if IS_STRICT else PlanasonixTable.from_uri(f"{ROOT}/{'%20' * room}a")
 
 
-def test_airflow_keeps_a_name_and_an_extra() -> None:
+def test_an_asset_may_have_a_name_and_an_extra() -> None:
     asset = planasonix_asset(connection_id=CONNECTION, table="a", name="orders", extra={"owner": "sales"})
     assert asset.uri == f"{ROOT}/a"
     assert asset.extra == {"owner": "sales"}
@@ -255,7 +238,7 @@ def test_airflow_keeps_a_name_and_an_extra() -> None:
 @pytest.mark.parametrize(
     ("parameter", "value"), [("name", ""), ("name", 7), ("extra", "x"), ("extra", {1: 2}), ("extra", {"a": object()})]
 )
-def test_a_name_or_an_extra_that_airflow_cannot_keep_is_refused(parameter: str, value: Any) -> None:
+def test_an_invalid_name_or_extra_is_refused(parameter: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"^{parameter}: got "):
         planasonix_asset(**{"connection_id": CONNECTION, "table": "a", parameter: value})
 
@@ -280,21 +263,21 @@ def test_the_host_of_an_asset_is_that_of_the_api(base_url: str, host: str) -> No
 
 
 @pytest.mark.parametrize("change", [{"host": "h"}, {"connection_id": "c"}, {"table": "public.Orders"}])
-def test_two_tables_are_equal_if_all_is(change: dict[str, str]) -> None:
+def test_tables_are_compared_by_all_fields(change: dict[str, str]) -> None:
     assert PlanasonixTable("API.planasonix.com:443", CONNECTION, "public.orders") == ORDERS
     assert dataclasses.replace(ORDERS, **change) != ORDERS
 
 
 @given(table=TABLES)
 @example(table="a/b %2F ü")
-def test_openlineage_knows_a_table_by_its_name_in_clear_text(table: str) -> None:
+def test_the_openlineage_name_is_not_encoded(table: str) -> None:
     known = dataclasses.replace(ORDERS, table=table)
     assert known.namespace == "planasonix://api.planasonix.com"
     assert known.name == f"connections/{CONNECTION}/tables/{table}"
 
 
 def test_an_asset_becomes_an_openlineage_dataset(mocker: MockerFixture) -> None:
-    # The client of OpenLineage is not there in every environment; its dataset has just these two fields.
+    # OpenLineage's client is not installed everywhere; its dataset has these two fields.
     mocker.patch.object(facet, "Dataset", dict)
     asset = planasonix_asset(connection_id=CONNECTION, table="a b/c")
     assert convert_asset_to_openlineage(asset, None) == {  # type: ignore[comparison-overlap]
@@ -304,7 +287,7 @@ def test_an_asset_becomes_an_openlineage_dataset(mocker: MockerFixture) -> None:
 
 
 def uri_handlers() -> Any:
-    """What Airflow has found, wherever this version keeps it."""
+    """The handlers that this version of Airflow has found."""
     try:
         from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 

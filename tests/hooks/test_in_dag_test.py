@@ -1,4 +1,4 @@
-"""The hook inside of ``dag.test()``, where Airflow answers tasks and triggers in the same process."""
+"""The hook in ``dag.test()``, where tasks, triggers and Airflow run in one process."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from datetime import UTC, datetime
 from airflow.providers.common.compat.sdk import DAG
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 
-with DAG("with_a_kept_connection", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:
+with DAG("with_stored_connection", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:
     PlanasonixSyncOperator(
-        task_id="load", connection_id="conn_demo_01", planasonix_conn_id="planasonix_kept", deferrable=True
+        task_id="load", connection_id="conn_demo_01", planasonix_conn_id="planasonix_stored", deferrable=True
     )
 """
 
@@ -36,14 +36,14 @@ def test_a_trigger_finds_the_connection_that_is_in_airflows_database(
     with create_session() as session:
         session.add(
             Connection(
-                conn_id="planasonix_kept",
+                conn_id="planasonix_stored",
                 conn_type="planasonix",
                 host=said["host"],
                 password=said["password"],
                 extra=json.dumps(said["extra"]),
             )
         )
-    path = DAGS_FOLDER / "with_a_kept_connection.py"
+    path = DAGS_FOLDER / "with_stored_connection.py"
     path.write_text(DAG_FILE)
     dag: Any = runpy.run_path(str(path))["dag"]
     state = dag.test().state

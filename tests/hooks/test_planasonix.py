@@ -3,10 +3,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
-import json
 import logging
 import pickle
-import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
@@ -23,19 +21,17 @@ from planasonix_provider.api.client import AsyncClient, Client
 from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
     PlanasonixConfigurationError,
-    PlanasonixError,
     PlanasonixNotFoundError,
     PlanasonixServerError,
     PlanasonixTransportError,
 )
 from planasonix_provider.api.operations import Operations
 from planasonix_provider.api.retry import NO_RETRY
-from planasonix_provider.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR, get_provider_info
 from planasonix_provider.hooks.connection_lookup import missing_connection_hint
 from planasonix_provider.hooks.connection_settings import ConnectionSettings
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.simulator import Simulator
-from tests.hooks.conftest import KEY, Connect, drawn
+from tests.hooks.conftest import KEY, Connect
 from tests.support.certificates import tls_context
 from tests.support.raw_server import Peer, answer
 
@@ -65,23 +61,22 @@ def hook(server: Simulator, connect: Connect) -> Iterator[PlanasonixHook]:
         yield hook
 
 
-async def look(hook: PlanasonixHook, *, blocking: bool) -> ConnectionSettings:
-    """Read the Airflow connection, in one of the two ways."""
+async def read_settings(hook: PlanasonixHook, *, blocking: bool) -> ConnectionSettings:
     return hook.settings if blocking else await hook.async_settings()
 
 
-both_looks = pytest.mark.parametrize("blocking", [True, False], ids=["blocking", "awaited"])
+both_modes = pytest.mark.parametrize("blocking", [True, False], ids=["blocking", "awaited"])
 
 
 class TestMethods:
-    def test_each_route_is_a_method_that_blocks(self, hook: PlanasonixHook) -> None:
+    def test_each_route_is_a_blocking_method(self, hook: PlanasonixHook) -> None:
         job = hook.trigger_sync("conn_1", pipeline_id="pl_1", metadata={"dag_id": "d"})
         assert [listed.id for listed in hook.list_jobs(connection_id="conn_1")] == [job.id]
         assert hook.cancel_job(job.id).status == "cancelled"
         assert hook.get_job(job_id=job.id).status == "cancelled"
         assert hook.get_job_results(job.id).status == "cancelled"
 
-    async def test_each_route_is_a_method_that_is_awaited(self, hook: PlanasonixHook) -> None:
+    async def test_each_route_is_an_awaited_method(self, hook: PlanasonixHook) -> None:
         job = await hook.aio.trigger_sync("conn_1", pipeline_id="pl_1", metadata={"dag_id": "d"})
         assert [listed.id async for listed in hook.aio.list_jobs(connection_id="conn_1")] == [job.id]
         assert (await hook.aio.cancel_job(job.id)).status == "cancelled"
@@ -92,38 +87,38 @@ class TestMethods:
         for kind in (PlanasonixHook, type(PlanasonixHook().aio), Client, AsyncClient):
             assert all(getattr(kind, name) is vars(Operations)[name] for name in vars(Operations) if name[0] != "_")
 
-    def test_an_error_of_the_api_reaches_the_caller(self, hook: PlanasonixHook) -> None:
+    def test_a_blocking_method_raises_the_error_of_the_api(self, hook: PlanasonixHook) -> None:
         with pytest.raises(PlanasonixNotFoundError, match="no job 'job_of_nobody'"):
             hook.get_job("job_of_nobody")
 
-    async def test_an_error_of_the_api_reaches_who_awaits(self, hook: PlanasonixHook) -> None:
+    async def test_an_awaited_method_raises_the_error_of_the_api(self, hook: PlanasonixHook) -> None:
         with pytest.raises(PlanasonixNotFoundError, match="no job 'job_of_nobody'"):
             await hook.aio.get_job("job_of_nobody")
 
-    def test_a_request_says_that_airflow_asks(self, hook: PlanasonixHook, server: Simulator) -> None:
+    def test_the_user_agent_names_airflow(self, hook: PlanasonixHook, server: Simulator) -> None:
         list(hook.list_jobs())
         assert " Airflow/" in server.requests[0].headers["user-agent"]
 
-    def test_a_hook_that_was_closed_opens_again(self, hook: PlanasonixHook) -> None:
+    def test_a_closed_hook_opens_again(self, hook: PlanasonixHook) -> None:
         list(hook.list_jobs())
         hook.close()
         hook.close()
         assert list(hook.list_jobs()) == []
 
-    def test_a_policy_may_be_given_for_one_request(self, hook: PlanasonixHook, server: Simulator) -> None:
+    def test_a_request_may_have_a_policy_of_its_own(self, hook: PlanasonixHook, server: Simulator) -> None:
         server.fail("status")
         with pytest.raises(PlanasonixServerError):
             hook.send(routes.list_jobs(), NO_RETRY)
         assert len(server.requests) == 1
 
-    async def test_clients_are_at_hand_for_what_has_no_method(self, hook: PlanasonixHook) -> None:
+    async def test_clients_send_any_request(self, hook: PlanasonixHook) -> None:
         with hook.client() as client, hook.get_conn() as conn:
             assert type(client) is type(conn) is Client
             assert list(client.list_jobs()) == list(conn.list_jobs()) == []
         async with await hook.async_client(NO_RETRY) as async_client:
             assert (type(async_client), async_client.policy) == (AsyncClient, NO_RETRY)
 
-    def test_a_job_has_an_address_in_the_web_app(self, connect: Connect) -> None:
+    def test_a_job_has_a_url_in_the_web_app(self, connect: Connect) -> None:
         assert PlanasonixHook(connect()).job_url("job_1") == "https://app.planasonix.com/jobs/job_1"
 
 
@@ -138,10 +133,10 @@ class TestConnection:
         )
         assert PlanasonixHook(**{hook.conn_name_attr: "mine"}).planasonix_conn_id == "mine"
 
-    @both_looks
-    async def test_a_missing_connection_is_told_with_the_way_to_make_it(self, blocking: bool) -> None:
+    @both_modes
+    async def test_an_error_says_how_to_create_a_missing_connection(self, blocking: bool) -> None:
         with pytest.raises(PlanasonixConfigurationError) as refused:
-            await look(PlanasonixHook("planasonix_of_nobody"), blocking=blocking)
+            await read_settings(PlanasonixHook("planasonix_of_nobody"), blocking=blocking)
         assert refused.value.message.partition(" But Airflow")[0] == (
             "There is no Airflow connection 'planasonix_of_nobody', or none that can be read. Make it under Admin > "
             "Connections (type Planasonix, with the API key), or set AIRFLOW_CONN_PLANASONIX_OF_NOBODY for every "
@@ -149,110 +144,108 @@ class TestConnection:
             "for `airflow connections import`."
         )
 
-    def test_no_environment_variable_is_named_that_no_shell_can_set(self) -> None:
+    def test_an_error_names_no_environment_variable_that_a_shell_cannot_set(self) -> None:
         with pytest.raises(PlanasonixConfigurationError, match=r"with the API key\), or write it into a file for"):
             _ = PlanasonixHook("planasonix-of.nobody").settings
 
     @pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 looks in its database in every process")
-    @both_looks
-    async def test_a_missing_one_in_a_process_of_ones_own_is_told_with_the_places_that_were_searched(
+    @both_modes
+    async def test_an_error_names_the_searched_sources_in_a_process_of_the_user(
         self, monkeypatch: pytest.MonkeyPatch, blocking: bool
     ) -> None:
-        more = (
+        hint = (
             " But Airflow has not started this process, so Airflow 3 looks only in environment variables and in the "
             "secrets backend, and not in its metadata database. If the connection is in the database, run this code in "
             "a task, or set the environment variable."
         )
         with pytest.raises(PlanasonixConfigurationError) as refused:
-            await look(PlanasonixHook("planasonix_of_nobody"), blocking=blocking)
-        assert refused.value.message.endswith(more)
+            await read_settings(PlanasonixHook("planasonix_of_nobody"), blocking=blocking)
+        assert refused.value.message.endswith(hint)
         monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
         assert missing_connection_hint() == ""
 
-    @both_looks
-    async def test_a_key_of_the_extra_that_nothing_reads_is_logged_once(
+    @both_modes
+    async def test_an_unknown_key_of_the_extra_is_logged_once(
         self, connect: Connect, caplog: pytest.LogCaptureFixture, blocking: bool
     ) -> None:
         key = f"unknown_{blocking}"
         for _ in range(3):
-            await look(PlanasonixHook(connect(extra={key: "a1b2c3d4"})), blocking=blocking)
+            await read_settings(PlanasonixHook(connect(extra={key: "a1b2c3d4"})), blocking=blocking)
         (line,) = [record.getMessage() for record in caplog.records if key in record.getMessage()]
         assert line.startswith(f"The extra of Airflow connection 'planasonix_x' has '{key}': nothing reads that key.")
         assert "a1b2c3d4" not in caplog.text
 
-    @both_looks
+    @both_modes
     async def test_a_connection_without_a_key_is_told_by_name(self, connect: Connect, blocking: bool) -> None:
         hook = PlanasonixHook(connect(password=""))
         with pytest.raises(PlanasonixConfigurationError, match="'planasonix_x' has no API key"):
-            await look(hook, blocking=blocking)
+            await read_settings(hook, blocking=blocking)
 
-    @both_looks
-    async def test_what_makes_no_sense_is_told_by_name_and_field(self, connect: Connect, blocking: bool) -> None:
+    @both_modes
+    async def test_an_error_names_the_invalid_field(self, connect: Connect, blocking: bool) -> None:
         hook = PlanasonixHook(connect(extra={"timeout": "soon"}))
         with pytest.raises(
             PlanasonixConfigurationError, match="'planasonix_x', extra 'timeout': got 'soon'"
         ) as refused:
-            await look(hook, blocking=blocking)
+            await read_settings(hook, blocking=blocking)
         assert KEY not in "".join(traceback.format_exception(refused.value))
 
-    @both_looks
-    async def test_an_airflow_that_does_not_answer_is_no_missing_connection(
+    @both_modes
+    async def test_an_airflow_that_does_not_respond_is_no_missing_connection(
         self, connect: Connect, mocker: MockerFixture, blocking: bool
     ) -> None:
-        # No secrets backend can be made to fail alike on all versions of Airflow.
+        # A failing secrets backend behaves differently on each version of Airflow.
         fault = ConnectionError("The API server is away.")
         mocker.patch.object(PlanasonixHook, "get_connection", side_effect=fault)
         mocker.patch("planasonix_provider.hooks.planasonix.get_async_connection", side_effect=fault)
         with pytest.raises(
             PlanasonixTransportError, match=r"'planasonix_x' \(ConnectionError: The API server is away"
         ) as failed:
-            await look(PlanasonixHook(connect()), blocking=blocking)
+            await read_settings(PlanasonixHook(connect()), blocking=blocking)
         assert not failed.value.sent
 
     @pytest.mark.parametrize("fault", [None, ConnectionError("The API server is away.")], ids=["read", "not read"])
-    async def test_a_look_whose_asker_is_cancelled_goes_on_and_complains_to_nobody(
+    async def test_a_cancelled_read_finishes_and_logs_nothing(
         self, connect: Connect, mocker: MockerFixture, caplog: pytest.LogCaptureFixture, fault: Exception | None
     ) -> None:
-        asked, answered, ends = asyncio.Event(), asyncio.Event(), []
+        called, may_respond, exceptions = asyncio.Event(), asyncio.Event(), []
 
         async def get_slowly(_: str) -> Connection:
-            asked.set()
+            called.set()
             try:
-                await answered.wait()
+                await may_respond.wait()
             finally:
-                ends.append(sys.exc_info()[0])
+                exceptions.append(sys.exc_info()[0])
             if fault:
                 raise fault
             return Connection(conn_type="planasonix", password=KEY)
 
         mocker.patch("planasonix_provider.hooks.planasonix.get_async_connection", get_slowly)
-        asker = asyncio.create_task(PlanasonixHook(connect()).async_settings())
-        await asked.wait()
-        asker.cancel()
+        read = asyncio.create_task(PlanasonixHook(connect()).async_settings())
+        await called.wait()
+        read.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asker
-        answered.set()
+            await read
+        may_respond.set()
         await asyncio.sleep(0.01)
         gc.collect()
-        assert ends == [None]
+        assert exceptions == [None]
         assert [record for record in caplog.records if record.name == "asyncio"] == []
 
-    def test_a_key_that_was_rotated_is_read_again(
-        self, hook: PlanasonixHook, server: Simulator, connect: Connect
-    ) -> None:
+    def test_a_rotated_key_is_read_again(self, hook: PlanasonixHook, server: Simulator, connect: Connect) -> None:
         list(hook.list_jobs())
         rotate(server, connect)
         assert list(hook.list_jobs()) == []
         assert [request.status for request in server.requests] == [200, 401, 200]
 
-    def test_a_key_that_is_refused_is_not_tried_twice(self, hook: PlanasonixHook, server: Simulator) -> None:
+    def test_a_refused_key_is_not_sent_twice(self, hook: PlanasonixHook, server: Simulator) -> None:
         list(hook.list_jobs())
         server.workspace.keys.revoke(KEY)
         with pytest.raises(PlanasonixAuthenticationError):
             list(hook.list_jobs())
         assert [request.status for request in server.requests] == [200, 401]
 
-    async def test_who_awaits_reads_the_connection_at_each_call(
+    async def test_an_awaited_method_reads_the_connection_at_each_call(
         self, hook: PlanasonixHook, server: Simulator, connect: Connect
     ) -> None:
         assert [job async for job in hook.aio.list_jobs()] == []
@@ -264,13 +257,13 @@ class TestConnection:
         assert KEY not in repr(hook) + repr(vars(hook)) + repr(hook.settings)
 
 
-def verdict(conn_id: str) -> tuple[bool, str]:
+def result_of_test(conn_id: str) -> tuple[bool, str]:
     works, message = PlanasonixHook(conn_id).test_connection()
     assert KEY not in message
     return works, message
 
 
-def test_a_refusal_names_the_airflow_connection_whose_key_it_is(connect: Connect, server: Simulator) -> None:
+def test_a_refused_key_is_named_by_its_connection(connect: Connect, server: Simulator) -> None:
     server.workspace.keys.revoke(KEY)
     with (
         PlanasonixHook(connect(host=server.url)) as hook,
@@ -282,13 +275,13 @@ def test_a_refusal_names_the_airflow_connection_whose_key_it_is(connect: Connect
         hook.get_job("job_1")
 
 
-class TestTheTestButton:
-    def test_all_is_well(self, connect: Connect, server: Simulator) -> None:
-        works, message = verdict(connect(host=server.url))
+class TestTestConnection:
+    def test_success(self, connect: Connect, server: Simulator) -> None:
+        works, message = result_of_test(connect(host=server.url))
         assert (works, message) == (True, f"Connected to {server.url}. The API key may read jobs.")
         assert [(seen.path, seen.query) for seen in server.requests] == [("/api/v1/jobs", "limit=1")]
 
-    def test_a_key_of_the_extra_that_nothing_reads(self, connect: Connect, server: Simulator) -> None:
+    def test_an_unknown_key_of_the_extra(self, connect: Connect, server: Simulator) -> None:
         hook = PlanasonixHook(connect(host=server.url, extra={"orgnization_id": "org_secret"}))
         assert hook.test_connection() == (
             True,
@@ -298,39 +291,39 @@ class TestTheTestButton:
         )
 
     def test_no_such_host(self, connect: Connect) -> None:
-        works, message = verdict(connect(host="nope.invalid"))
+        works, message = result_of_test(connect(host="nope.invalid"))
         assert not works
         assert "no such host at https://nope.invalid. Check the host of the Airflow connection" in message
 
     def test_refused(self, connect: Connect) -> None:
         with Simulator() as stopped:
             url = stopped.url
-        works, message = verdict(connect(host=url))
+        works, message = result_of_test(connect(host=url))
         assert not works
         assert f"connection refused at {url}. Check the host and port of the Airflow connection," in message
 
-    def test_an_airflow_that_cannot_give_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_airflow_that_does_not_respond(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def down(_: str) -> None:
             raise OSError("the database is down")
 
         monkeypatch.setattr(PlanasonixHook, "get_connection", staticmethod(down))
-        assert verdict("planasonix_x") == (
+        assert result_of_test("planasonix_x") == (
             False,
             "Airflow could not give the Airflow connection (OSError: the database is down). If it stays, look at the "
             "health of Airflow's API server, database or secrets backend.",
         )
 
-    def test_a_certificate_that_nobody_trusts(self, connect: Connect, tmp_path: Path) -> None:
+    def test_an_untrusted_certificate(self, connect: Connect, tmp_path: Path) -> None:
         context, certificate = tls_context(tmp_path)
         with Peer(context).does(answer(200, {"data": [], "meta": {"page": {"cursor": None}}})) as tls:
-            works, message = verdict(connect(host=tls.url))
+            works, message = result_of_test(connect(host=tls.url))
             assert not works
             assert "no trusted TLS connection (self-signed certificate)" in message
             assert '"verify" in its extra may name your own CA bundle' in message
-            assert verdict(connect(host=tls.url, extra={"verify": str(certificate)}))[0]
+            assert result_of_test(connect(host=tls.url, extra={"verify": str(certificate)}))[0]
 
-    def test_a_ca_bundle_that_is_not_there(self, connect: Connect, tmp_path: Path) -> None:
-        works, message = verdict(connect(extra={"verify": str(tmp_path / "ca.pem")}))
+    def test_a_missing_ca_bundle(self, connect: Connect, tmp_path: Path) -> None:
+        works, message = result_of_test(connect(extra={"verify": str(tmp_path / "ca.pem")}))
         assert not works
         assert "ca.pem' cannot be read (No such file or directory)" in message
 
@@ -348,38 +341,36 @@ class TestTheTestButton:
             ({"kind": "status", "status": 429}, "429 Too Many Requests"),
         ],
     )
-    def test_an_answer_that_is_no_list_of_jobs(
-        self, connect: Connect, server: Simulator, fault: Any, words: str
-    ) -> None:
+    def test_an_unexpected_response(self, connect: Connect, server: Simulator, fault: Any, words: str) -> None:
         server.fail(**fault)
-        works, message = verdict(connect(host=server.url))
+        works, message = result_of_test(connect(host=server.url))
         assert (works, len(server.requests)) == (False, 1)
         assert words in message
 
-    def test_a_key_that_is_not_known(self, connect: Connect, server: Simulator) -> None:
+    def test_an_unknown_key(self, connect: Connect, server: Simulator) -> None:
         server.workspace.keys.revoke(KEY)
-        works, message = verdict(connect(host=server.url))
+        works, message = result_of_test(connect(host=server.url))
         assert not works
         assert "401 Unauthorized (unauthorized: " in message
         assert "The API key of the Airflow connection, which is its password, is missing" in message
 
     @pytest.mark.parametrize("path", ["/app", "/api", "/api/v2"])
-    def test_a_path_that_does_not_lead_to_the_api(self, connect: Connect, server: Simulator, path: str) -> None:
-        works, message = verdict(connect(host=server.url + path))
+    def test_a_wrong_path(self, connect: Connect, server: Simulator, path: str) -> None:
+        works, message = result_of_test(connect(host=server.url + path))
         assert not works
         assert message.startswith(f"{server.url}{path} answers, but has no Orchestration API at /api/v1: ")
         assert "not the web app's" in message
 
-    def test_a_path_that_the_reference_shows_is_no_mistake(self, connect: Connect, server: Simulator) -> None:
-        assert verdict(connect(host=f"{server.url}/api/v1/"))[0]
+    def test_the_path_in_the_api_reference_is_accepted(self, connect: Connect, server: Simulator) -> None:
+        assert result_of_test(connect(host=f"{server.url}/api/v1/"))[0]
 
-    def test_a_connection_that_makes_no_sense(self, connect: Connect) -> None:
-        works, message = verdict(connect(host="ftp://api.planasonix.com"))
+    def test_an_invalid_connection(self, connect: Connect) -> None:
+        works, message = result_of_test(connect(host="ftp://api.planasonix.com"))
         assert not works
         assert "The Airflow connection, host: got 'ftp://api.planasonix.com'" in message
 
-    def test_a_connection_that_is_missing(self) -> None:
-        works, message = verdict("planasonix_of_nobody")
+    def test_a_missing_connection(self) -> None:
+        works, message = result_of_test("planasonix_of_nobody")
         assert not works
         assert message.startswith("There is no Airflow connection 'planasonix_of_nobody'")
 
@@ -388,100 +379,12 @@ class TestTheTestButton:
         assert connection.test_connection() == (True, f"Connected to {server.url}. The API key may read jobs.")
 
 
-class TestForm:
-    """The connection form has one table; what each version of Airflow asks for is made of it."""
-
-    def test_the_standard_fields_are_those_of_the_table(self) -> None:
-        behaviour = PlanasonixHook.get_ui_field_behaviour()
-        assert behaviour == {
-            "hidden_fields": UI_FIELD_BEHAVIOUR["hidden-fields"],
-            "relabeling": UI_FIELD_BEHAVIOUR["relabeling"],
-            "placeholders": UI_FIELD_BEHAVIOUR["placeholders"],
-        }
-
-    def test_the_fields_of_the_extra_are_those_of_the_table(self) -> None:
-        wtforms = pytest.importorskip("wtforms", reason="this Airflow draws its forms without wtforms")
-        widgets = PlanasonixHook.get_connection_form_widgets()
-        assert list(widgets) == list(CONN_FIELDS)
-        for name, field in CONN_FIELDS.items():
-            is_flag = field["schema"]["type"] == ["boolean", "null"]
-            assert widgets[name].field_class is (wtforms.BooleanField if is_flag else wtforms.StringField)
-            assert widgets[name].args == (field["label"],)
-            assert widgets[name].kwargs["description"] == field["description"]
-            assert is_flag or type(widgets[name].kwargs["widget"]).__name__ == "BS3TextFieldWidget"
-
-    def test_the_provider_info_is_made_of_the_table(self) -> None:
-        types = {described["connection-type"]: described for described in get_provider_info()["connection-types"]}
-        described = types[PlanasonixHook.conn_type]
-        assert described["hook-name"] == PlanasonixHook.hook_name
-        assert described["hook-class-name"] == f"{PlanasonixHook.__module__}.{PlanasonixHook.__qualname__}"
-        assert described["ui-field-behaviour"] is UI_FIELD_BEHAVIOUR
-        assert described["conn-fields"] is CONN_FIELDS
-
-    def test_every_field_of_the_form_is_one_that_the_hook_reads(self, connect: Connect) -> None:
-        for name in CONN_FIELDS:
-            hook = PlanasonixHook(connect(host="http://10.0.0.1", extra={"allow_http": True, name: ["no", "sense"]}))
-            with pytest.raises(PlanasonixError, match=f"extra '{name}': got "):
-                _ = hook.settings
-
-    def test_what_an_untouched_form_sends_is_the_default(self, connect: Connect) -> None:
-        sent = {name: field["schema"].get("default", "") for name, field in CONN_FIELDS.items()}
-        untouched = PlanasonixHook(connect(host="", extra=sent)).settings
-        assert untouched == PlanasonixHook(connect()).settings
-
-    def test_airflow_lists_the_connection_type_with_its_hook(self, form: dict[str, Any]) -> None:
-        hook = form["hook"]
-        assert hook["hook_class_name"] == "planasonix_provider.hooks.planasonix.PlanasonixHook"
-        assert (hook["hook_name"], hook["connection_id_attribute_name"]) == ("Planasonix", "planasonix_conn_id")
-        assert hook["connection_testable"] is True
-
-    @drawn
-    def test_airflow_shows_the_form_of_the_table(self, form: dict[str, Any]) -> None:
-        assert form["fields"] == {name: field["label"] for name, field in CONN_FIELDS.items()}
-        assert set(form["hidden"]) == set(UI_FIELD_BEHAVIOUR["hidden-fields"]) - {"extra"}
-        assert form["relabeled"] == UI_FIELD_BEHAVIOUR["relabeling"]
-
-
-#: Asks the installed Airflow what it shows for the connection type, in the way of its own user interface.
-ASK_AIRFLOW = """
-import json
-from airflow.providers_manager import ProvidersManager
-
-try:
-    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
-except ImportError:  # Airflow 2
-    behaviour = ProvidersManager().field_behaviours["planasonix"]
-    hidden = [name for name in behaviour["hidden_fields"] if name != "extra"]
-    relabeled = behaviour["relabeling"]
-    widgets = ProvidersManager().connection_form_widgets
-    fields = {w.field_name: w.field.args[0] for n, w in widgets.items() if n.startswith("extra__planasonix__")}
-else:
-    meta = next(m for m in HookMetaService.hook_meta_data() if m.connection_type == "planasonix")
-    standard = {n.replace("url_", ""): f for n, f in dict(meta.standard_fields or ()).items() if f}
-    hidden = [name for name, field in standard.items() if field.hidden]
-    relabeled = {name: field.title for name, field in standard.items() if field.title}
-    fields = {name: field["schema"]["title"] for name, field in (meta.extra_fields or {}).items()}
-hook = ProvidersManager().hooks["planasonix"]._asdict()
-print("FORM", json.dumps({"hook": hook, "hidden": hidden, "relabeled": relabeled, "fields": fields}))
-"""
-
-
-@pytest.fixture(scope="module")
-def form() -> dict[str, Any]:
-    """What Airflow shows. Asked in a process of its own: some versions put stand-ins for wtforms into theirs."""
-    done = subprocess.run([sys.executable, "-c", ASK_AIRFLOW], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("FORM ")]
-    described: dict[str, Any] = json.loads(line.removeprefix("FORM "))
-    return described
-
-
-def test_httpx_writes_no_line_of_its_own_for_each_request() -> None:
+def test_httpx_does_not_log_each_request() -> None:
     assert not logging.getLogger("httpx").isEnabledFor(logging.INFO)
 
 
 class TestCopies:
-    def test_a_pickled_hook_holds_no_key_and_reads_its_connection_again(self, hook: PlanasonixHook) -> None:
+    def test_a_pickled_hook_has_no_key_and_reads_its_connection_again(self, hook: PlanasonixHook) -> None:
         assert list(hook.list_jobs()) == []
         hook.log.debug("Loggers are part of a hook, too.")
         assert KEY in hook.settings.client_config.headers["Authorization"]
@@ -491,7 +394,7 @@ class TestCopies:
             assert list(again.list_jobs()) == []
             assert again.planasonix_conn_id == hook.planasonix_conn_id
 
-    def test_a_hook_is_copied_as_airflow_copies_operators(self, hook: PlanasonixHook) -> None:
+    def test_a_hook_can_be_deep_copied_as_airflow_copies_operators(self, hook: PlanasonixHook) -> None:
         assert list(hook.list_jobs()) == []
         hook.log.debug("Loggers are part of a hook, too.")
         with copy.deepcopy({"hook": hook})["hook"] as again:

@@ -1,4 +1,4 @@
-"""Deliveries to a real server while strangers flood it."""
+"""Deliveries to a real server during a flood of requests with invented names."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def _receivers(assets: Assets, connection: Callable[..., None]) -> None:
 
 @pytest.fixture
 def secrets_backend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Have Airflow ask a secrets backend first."""
+    """Makes Airflow ask a secrets backend first."""
 
     def make(seconds: float = 0.0, **connections: dict[str, object]) -> None:
         given = {"seconds": seconds, "connections": connections}
         monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", "tests.support.slow_secrets.SlowBackend")
         monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", json.dumps(given))
-        SlowBackend.asked.clear()
+        SlowBackend.requested.clear()
 
     return make
 
@@ -45,28 +45,28 @@ def post(url: str, name: str, secret: str = SECRET) -> int:
     return httpx.post(url + name, content=content, headers=headers(content, secret), trust_env=False).status_code
 
 
-async def test_every_signed_delivery_is_accepted_while_strangers_make_up_names_after_a_restart() -> None:
+async def test_every_signed_delivery_is_accepted_during_a_flood_after_a_restart() -> None:
     receivers = ["of_database", "of_environment"]
     with server(make_app()) as url:
-        signed, theirs, _ = await flood(url, receivers, per_second=107, seconds=1.5, deliveries=20)
+        signed, invented, _ = await flood(url, receivers, per_second=107, seconds=1.5, deliveries=20)
     assert signed == Counter({204: 20})
-    assert theirs == Counter({503: 160})
+    assert invented == Counter({503: 160})
 
 
-async def test_no_signed_delivery_waits_for_what_strangers_have_a_slow_secrets_backend_asked(
+async def test_no_signed_delivery_waits_for_a_slow_secrets_backend_during_a_flood(
     secrets_backend: Callable[..., None],
 ) -> None:
     secrets_backend(seconds=0.5)
     receivers = ["of_database", "of_environment"]
     with server(make_app()) as url:
-        signed, theirs, _ = await flood(url, receivers, per_second=107, seconds=1.5, deliveries=20)
+        signed, invented, _ = await flood(url, receivers, per_second=107, seconds=1.5, deliveries=20)
     assert signed == Counter({204: 20})
-    assert theirs == Counter({503: 160})
-    guesses = [name for name in SlowBackend.asked if name.startswith("guess_")]
+    assert invented == Counter({503: 160})
+    guesses = [name for name in SlowBackend.requested if name.startswith("guess_")]
     assert 1 <= len(guesses) < 80
 
 
-def test_receivers_of_the_database_the_environment_and_secrets_backends_are_found(
+def test_receivers_of_all_sources_are_found(
     secrets_backend: Callable[..., None],
 ) -> None:
     vaulted = {"conn_type": "planasonix_webhook", "password": SECRET, "extra": {"asset": "orders_ready"}}
@@ -76,21 +76,21 @@ def test_receivers_of_the_database_the_environment_and_secrets_backends_are_foun
         assert [post(url, name) for name in ("of_others", "nobody")] == [503] * 2
 
 
-def test_a_receiver_of_a_secrets_backend_that_the_database_names_too_waits_for_no_stranger(
+def test_a_receiver_in_a_secrets_backend_is_not_limited_if_the_database_lists_it(
     secrets_backend: Callable[..., None],
 ) -> None:
     secrets_backend(vaulted={"conn_type": "planasonix_webhook", "password": SECRET, "extra": {"asset": "orders_ready"}})
-    # What stands here is not read, since Airflow asks the secrets backend first.
+    # Only its name counts: Airflow asks the secrets backend first.
     add_receiver("vaulted", "whsec_of_nobody", extra=None)
     with server(make_app()) as url:
         assert {post(url, f"guess_{number}", "whsec_of_a_stranger") for number in range(40)} == {503}
         assert post(url, "vaulted") == 204
 
 
-def test_a_stranger_has_no_connection_of_another_type_decrypted(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_connection_of_another_type_is_not_decrypted(caplog: pytest.LogCaptureFixture) -> None:
     add_receiver("warehouse", conn_type="postgres")
     with create_session() as session:
-        # Whoever reads it fails: it is not encrypted with this Airflow's key.
+        # Decrypting it fails: it is not encrypted with this Airflow's key.
         others = update(Connection).where(Connection.conn_id == "warehouse")
         session.execute(others.values({"password": "gAAAAABnot_by_this_key"}))
     with server(make_app()) as url:

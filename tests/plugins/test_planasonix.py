@@ -1,4 +1,4 @@
-"""The plugin is there on every Airflow, and costs those nothing that do not serve it."""
+"""The plugin loads on every Airflow, and its import is light."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ print("ADDED", json.dumps(sorted(set(sys.modules) - before)))
 """
 
 
-def test_airflow_finds_it_by_its_entry_point_and_in_no_other_way() -> None:
+def test_airflow_finds_it_by_its_entry_point_alone() -> None:
     (entry,) = entry_points(group="airflow.plugins", name="planasonix")
     assert entry.load() is PlanasonixPlugin
     assert "plugins" not in get_provider_info()
 
 
-def test_its_import_brings_nothing_along() -> None:
+def test_its_import_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("ADDED ")]
     added = set(json.loads(line.removeprefix("ADDED ")))
@@ -41,7 +41,7 @@ def test_its_import_brings_nothing_along() -> None:
 
 
 @pytest.mark.skipif(AIRFLOW_V_3_0_PLUS, reason="Airflow 3 serves the app")
-def test_airflow_2_serves_nothing_of_it() -> None:
+def test_airflow_2_serves_no_app() -> None:
     assert PlanasonixPlugin.fastapi_apps == []
     assert issubclass(PlanasonixPlugin, AirflowPlugin)
 

@@ -22,12 +22,12 @@ def lines(caplog: pytest.LogCaptureFixture) -> Callable[[Coroutine[Any, Any, Non
     return run
 
 
-def test_the_first_is_said_at_once_and_the_others_are_counted(lines: Callable[..., list[str]]) -> None:
+def test_the_first_line_is_logged_at_once_and_the_others_are_counted(lines: Callable[..., list[str]]) -> None:
     async def main() -> None:
-        calm = RateLimitedLog(log)
+        limited = RateLimitedLog(log)
         for number in range(1000):
-            calm.log("forged", logging.WARNING, f"forged {number} %s")
-        assert len(calm._suppressed) == 1
+            limited.log("forged", logging.WARNING, f"forged {number} %s")
+        assert len(limited._suppressed) == 1
         await asyncio.sleep(INTERVAL_SECONDS + 1)
 
     assert lines(main()) == [
@@ -36,31 +36,31 @@ def test_the_first_is_said_at_once_and_the_others_are_counted(lines: Callable[..
     ]
 
 
-def test_a_flood_that_goes_on_is_a_line_a_minute(lines: Callable[..., list[str]]) -> None:
+def test_a_flood_causes_one_line_per_minute(lines: Callable[..., list[str]]) -> None:
     async def main() -> None:
-        calm = RateLimitedLog(log)
+        limited = RateLimitedLog(log)
         for _ in range(590):
-            calm.log("forged", logging.WARNING, "forged")
+            limited.log("forged", logging.WARNING, "forged")
             await asyncio.sleep(1)
 
     assert len(lines(main())) == 10
 
 
-def test_each_kind_is_counted_by_itself(lines: Callable[..., list[str]]) -> None:
+def test_kinds_are_counted_separately(lines: Callable[..., list[str]]) -> None:
     async def main() -> None:
-        calm = RateLimitedLog(log)
-        calm.log("forged", logging.WARNING, "forged")
-        calm.log("asset", logging.ERROR, "no asset")
+        limited = RateLimitedLog(log)
+        limited.log("forged", logging.WARNING, "forged")
+        limited.log("asset", logging.ERROR, "no asset")
 
     assert lines(main()) == ["WARNING forged", "ERROR no asset"]
 
 
-def test_after_a_quiet_minute_nothing_is_held_and_the_next_is_said_at_once(lines: Callable[..., list[str]]) -> None:
+def test_after_a_quiet_minute_the_next_line_is_logged_at_once(lines: Callable[..., list[str]]) -> None:
     async def main() -> None:
-        calm = RateLimitedLog(log)
+        limited = RateLimitedLog(log)
         for text in ("one", "another"):
-            calm.log("forged", logging.WARNING, text)
+            limited.log("forged", logging.WARNING, text)
             await asyncio.sleep(INTERVAL_SECONDS + 1)
-            assert calm._suppressed == {}
+            assert limited._suppressed == {}
 
     assert lines(main()) == ["WARNING one", "WARNING another"]

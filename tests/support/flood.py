@@ -1,6 +1,6 @@
-"""Deliver to a receiver on a real server while strangers flood it, and count what is accepted.
+"""Sends deliveries to a receiver on a real server during a flood of invented names, and counts the responses.
 
-Run with ``python -m tests.support.flood``. Everything is bounded and stays on the loopback interface.
+Run with ``python -m tests.support.flood``. All limits are fixed, and only the loopback interface is used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.plugins.conftest import SECRET, Assets, body, headers
 
 @contextmanager
 def server(app: Any) -> Iterator[str]:
-    """Serve an app on a free port of the loopback interface; give the URL before the receivers' names."""
+    """Serve an app on a free port of the loopback interface; return the URL that precedes a receiver's name."""
     with socket.socket() as line:
         line.bind(("127.0.0.1", 0))
         running = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
@@ -41,42 +41,42 @@ def server(app: Any) -> Iterator[str]:
 async def flood(
     url: str, receivers: Sequence[str], *, per_second: int, seconds: float, deliveries: int
 ) -> tuple[Counter[int], Counter[int], float]:
-    """Send strangers' requests for names that they make up, and signed deliveries among them.
+    """Send requests for invented names, and signed deliveries among them.
 
-    :return: the answers to the signed ones, those to the strangers, and how long the slowest signed one took.
+    Return the statuses of the signed deliveries, those of the other requests, and the slowest delivery's seconds.
     """
-    strangers = int(per_second * seconds)
+    number_invented = int(per_second * seconds)
     limits = httpx.Limits(max_connections=1000)
     async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits, trust_env=False) as client:
-        begun = time.monotonic()
+        started = time.monotonic()
 
         async def send(at: float, name: str, secret: str) -> tuple[int, float]:
-            await asyncio.sleep(max(0.0, begun + at - time.monotonic()))
+            await asyncio.sleep(max(0.0, started + at - time.monotonic()))
             content = body()
-            asked = time.monotonic()
+            sent = time.monotonic()
             try:
-                answer = await client.post(name, content=content, headers=headers(content, secret))
+                response = await client.post(name, content=content, headers=headers(content, secret))
             except httpx.HTTPError:
-                return 0, time.monotonic() - asked
-            return answer.status_code, time.monotonic() - asked
+                return 0, time.monotonic() - sent
+            return response.status_code, time.monotonic() - sent
 
-        # The strangers are first: an API server that has just started knows nobody.
-        theirs = [send(number / per_second, f"guess_{number}", "whsec_of_a_stranger") for number in range(strangers)]
+        # The invented names are first: an API server that has just started knows no receiver.
+        invented = [send(number / per_second, f"guess_{number}", "whsec_invented") for number in range(number_invented)]
         ours = [
             send(0.5 + number * (seconds - 0.5) / deliveries, receivers[number % len(receivers)], SECRET)
             for number in range(deliveries)
         ]
-        answers = await asyncio.gather(*theirs, *ours)
-    signed = answers[strangers:]
+        responses = await asyncio.gather(*invented, *ours)
+    signed = responses[number_invented:]
     return (
         Counter(status for status, _ in signed),
-        Counter(status for status, _ in answers[:strangers]),
+        Counter(status for status, _ in responses[:number_invented]),
         max(took for _, took in signed),
     )
 
 
 def add_receiver(name: str, secret: str = SECRET, **fields: Any) -> None:
-    """Put a receiver into Airflow's database."""
+    """Add a receiver to Airflow's database."""
     from airflow.models.connection import Connection
     from airflow.utils.session import create_session
     from sqlalchemy import delete
@@ -89,7 +89,7 @@ def add_receiver(name: str, secret: str = SECRET, **fields: Any) -> None:
 
 
 def main() -> None:
-    """Print what is accepted at the rates that were reported, with and without a slow secrets backend."""
+    """Print the responses at two rates of invented names, with and without a slow secrets backend."""
     import logging
     import os
 
@@ -112,12 +112,12 @@ def main() -> None:
             os.environ["AIRFLOW__SECRETS__BACKEND_KWARGS"] = json.dumps({"seconds": latency})
         for per_second in (44, 107):
             with server(make_app()) as url:
-                signed, theirs, slowest = asyncio.run(
+                signed, invented, slowest = asyncio.run(
                     flood(url, ["of_database", "of_environment"], per_second=per_second, seconds=6, deliveries=60)
                 )
             print(
-                f"{per_second} strangers/s, secrets backend of {latency} s: signed {dict(signed)}, "
-                f"slowest {slowest:.1f} s, strangers {dict(theirs)}"
+                f"{per_second} invented names/s, secrets backend of {latency} s: signed {dict(signed)}, "
+                f"slowest {slowest:.1f} s, invented {dict(invented)}"
             )
 
 

@@ -1,4 +1,4 @@
-"""A secrets backend that takes its time, for tests."""
+"""A slow secrets backend for tests."""
 
 from __future__ import annotations
 
@@ -10,14 +10,10 @@ from airflow.secrets import BaseSecretsBackend
 
 
 class SlowBackend(BaseSecretsBackend):
-    """Knows a few connections, and is slow for every name.
+    """Has a few connections, by id; each lookup takes some seconds."""
 
-    :param seconds: how long a lookup takes.
-    :param connections: what it knows, by id.
-    """
-
-    #: Every name that any such backend was asked for.
-    asked: list[str] = []  # noqa: RUF012
+    #: All names that were looked up, in any instance.
+    requested: list[str] = []  # noqa: RUF012
     _lock = threading.Lock()
 
     def __init__(self, seconds: float = 0.0, connections: dict[str, dict[str, object]] | None = None) -> None:
@@ -27,7 +23,7 @@ class SlowBackend(BaseSecretsBackend):
 
     def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
         with self._lock:
-            self.asked.append(conn_id)
+            self.requested.append(conn_id)
         time.sleep(self.seconds)
         found = self.connections.get(conn_id)
         return json.dumps(found) if found else None
