@@ -18,7 +18,7 @@ def settings(**fields: Any) -> ConnectionSettings:
     return parse_connection("planasonix_x", **{"password": KEY, **fields})
 
 
-def refusal(**fields: Any) -> str:
+def error_message(**fields: Any) -> str:
     with pytest.raises(PlanasonixConfigurationError) as refused:
         settings(**fields)
     assert KEY not in "".join(traceback.format_exception(refused.value))
@@ -29,11 +29,11 @@ def refusal(**fields: Any) -> str:
 def test_only_a_key_is_needed() -> None:
     made = settings()
     assert made.web_url == "https://app.planasonix.com"
-    account = made.client_config
-    assert account.api_key.get_secret_value() == KEY
-    assert (account.base_url, account.organization_id) == ("https://api.planasonix.com", None)
-    assert (account.connect_timeout, account.read_timeout, account.verify) == (5.0, 30.0, True)
-    assert account.user_agent.startswith(
+    config = made.client_config
+    assert config.api_key.get_secret_value() == KEY
+    assert (config.base_url, config.organization_id) == ("https://api.planasonix.com", None)
+    assert (config.connect_timeout, config.read_timeout, config.verify) == (5.0, 30.0, True)
+    assert config.user_agent.startswith(
         f"airflow-provider-planasonix/{__version__} Airflow/{airflow_version} Python/3."
     )
     assert KEY not in repr(made)
@@ -69,7 +69,7 @@ def test_only_a_key_is_needed() -> None:
         ({"host": "https://[2001:db8::1]:8443/api/v1"}, "https://[2001:db8::1]:8443"),
     ],
 )
-def test_a_host_may_be_written_in_many_ways(fields: dict[str, Any], base_url: str) -> None:
+def test_a_host_has_several_forms(fields: dict[str, Any], base_url: str) -> None:
     assert settings(**fields).client_config.base_url == base_url
 
 
@@ -84,7 +84,7 @@ def test_a_host_may_be_written_in_many_ways(fields: dict[str, Any], base_url: st
         "HTTP://LOCALHOST:8099",
     ],
 )
-def test_plain_http_goes_to_this_machine(host: str) -> None:
+def test_plain_http_to_this_machine_is_allowed(host: str) -> None:
     assert settings(host=host).client_config.base_url == host
 
 
@@ -104,23 +104,15 @@ def test_plain_http_goes_to_this_machine(host: str) -> None:
         "http://[::ffff:10.0.0.1]",
     ],
 )
-def test_plain_http_goes_elsewhere_only_if_that_is_meant(host: str) -> None:
-    message = refusal(host=host)
+def test_plain_http_to_other_machines_needs_allow_http(host: str) -> None:
+    message = error_message(host=host)
     assert message.startswith(f"Airflow connection 'planasonix_x', host: got '{host}', allowed is an https:// address")
     assert '"allow_http": true' in message
-    assert "allowed is an https:// address" in refusal(host=host, extra={"allow_http": False})
-    for meant in (True, "true", "True", " yes ", "1"):
-        assert settings(host=host, extra={"allow_http": meant}).client_config.base_url == host
-
-
-def test_a_scheme_of_the_connection_counts_as_one_of_the_host() -> None:
-    assert "host: got '10.0.0.1', allowed is an https:// address" in refusal(host="10.0.0.1", schema="http")
-
-
-@pytest.mark.parametrize("value", ["maybe", 1, 0.0, [True]])
-def test_allow_http_is_true_or_false(value: Any) -> None:
-    message = refusal(host="http://10.0.0.1", extra={"allow_http": value})
-    assert f"extra 'allow_http': got {value!r}, allowed is true or false" in message
+    assert "allowed is an https:// address" in error_message(host=host, extra={"allow_http": False})
+    schema, _, name = host.partition("://")
+    assert f"host: got '{name}', allowed is an https:// address" in error_message(host=name, schema=schema)
+    for value in (True, "true", "True", " yes ", "1"):
+        assert settings(host=host, extra={"allow_http": value}).client_config.base_url == host
 
 
 @pytest.mark.parametrize(
@@ -143,8 +135,8 @@ def test_allow_http_is_true_or_false(value: Any) -> None:
         "api.planasonix.com\x00",
     ],
 )
-def test_a_host_that_is_none_is_refused(host: str) -> None:
-    message = refusal(host=host)
+def test_an_invalid_host_is_refused(host: str) -> None:
+    message = error_message(host=host)
     assert "host: got '" in message
     assert "allowed is a host or an http(s) address without user name, query or fragment" in message
 
@@ -153,30 +145,30 @@ def test_a_host_that_is_none_is_refused(host: str) -> None:
 @pytest.mark.parametrize("field", ["host", "web_url"])
 def test_a_user_name_in_an_address_is_refused_and_not_shown(field: str, userinfo: str) -> None:
     address = f"https://{userinfo}@api.planasonix.com"
-    message = refusal(host=address) if field == "host" else refusal(extra={"web_url": address})
+    message = error_message(host=address) if field == "host" else error_message(extra={"web_url": address})
     assert "got 'an address with a user name'" in message
     assert "hunter2" not in message
 
 
 @pytest.mark.parametrize("port", [-1, 65536, 99999])
-def test_a_port_that_is_none_is_refused(port: int) -> None:
-    assert f"port: got {port}, allowed is a number from 1 to 65535" in refusal(host="localhost", port=port)
+def test_an_invalid_port_is_refused(port: int) -> None:
+    assert f"port: got {port}, allowed is a number from 1 to 65535" in error_message(host="localhost", port=port)
 
 
 @pytest.mark.parametrize("password", [None, "", "  \n"])
-def test_a_missing_key_is_told_with_the_way_to_add_it(password: str | None) -> None:
-    message = refusal(password=password)
+def test_an_error_says_how_to_add_a_missing_key(password: str | None) -> None:
+    message = error_message(password=password)
     assert "Airflow connection 'planasonix_x' has no API key" in message
     assert "put it into the password of the Airflow connection, which its form calls 'API key'" in message
 
 
-def test_a_key_that_was_copied_with_white_space_is_taken() -> None:
+def test_white_space_around_a_key_is_removed() -> None:
     assert settings(password=f" {KEY}\r\n").client_config.api_key.get_secret_value() == KEY
 
 
 @pytest.mark.parametrize("key", [f"{KEY} {KEY}", f"{KEY}\nX-Evil: 1", f"{KEY}ü", f"{KEY}\x7f"])
-def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(key: str) -> None:
-    assert "its API key holds a space, a line break or a character that is not ASCII" in refusal(password=key)
+def test_an_invalid_key_is_refused_and_not_shown(key: str) -> None:
+    assert "its API key holds a space, a line break or a character that is not ASCII" in error_message(password=key)
 
 
 @pytest.mark.parametrize(
@@ -194,19 +186,9 @@ def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(key: str) -> Non
         ('{"connect": 2, "read": 60}', 2.0, 60.0),
     ],
 )
-def test_a_timeout_is_seconds_to_read_or_both(given: Any, connect: float, read: float) -> None:
-    account = settings(extra={"timeout": given}).client_config
-    assert (account.connect_timeout, account.read_timeout) == (connect, read)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [0, -1, "0", "-1", True, "true", "soon", "NaN", "Infinity", [30], {"read": 0}, {"read": "60"}, {"write": 1}, "{"],
-)
-def test_a_timeout_that_is_none_is_refused(given: Any) -> None:
-    message = refusal(extra={"timeout": given})
-    assert f"extra 'timeout': got {given!r}, allowed is a number of seconds above 0" in message
-    assert '{"connect": 5, "read": 30}' in message
+def test_a_timeout_is_a_number_or_an_object(given: Any, connect: float, read: float) -> None:
+    config = settings(extra={"timeout": given}).client_config
+    assert (config.connect_timeout, config.read_timeout) == (connect, read)
 
 
 @pytest.mark.parametrize(
@@ -225,14 +207,8 @@ def test_a_timeout_that_is_none_is_refused(given: Any) -> None:
         (" /etc/ssl/acme.pem\n", "/etc/ssl/acme.pem"),
     ],
 )
-def test_verify_is_a_truth_or_a_path(given: Any, verify: bool | str) -> None:
+def test_verify_is_a_boolean_or_a_path(given: Any, verify: bool | str) -> None:
     assert settings(extra={"verify": given}).client_config.verify == verify
-
-
-@pytest.mark.parametrize("given", [0, 1, ["/etc/ssl/acme.pem"], {}])
-def test_a_verify_that_is_neither_is_refused(given: Any) -> None:
-    message = refusal(extra={"verify": given})
-    assert f"extra 'verify': got {given!r}, allowed is true, false, or the path of a CA bundle" in message
 
 
 @pytest.mark.parametrize(
@@ -245,22 +221,40 @@ def test_a_verify_that_is_neither_is_refused(given: Any) -> None:
         ("http://intranet:8080", "http://intranet:8080"),
     ],
 )
-def test_a_web_url_is_an_address(given: str | None, web_url: str) -> None:
+def test_a_web_url_is_normalized(given: str | None, web_url: str) -> None:
     assert settings(extra={"web_url": given}).web_url == web_url
 
 
-@pytest.mark.parametrize(
-    "given", ["javascript:alert(1)", "javascript://app.planasonix.com/%0aalert(1)", "app.planasonix.com", "https://", 7]
-)
-def test_a_web_url_that_would_be_no_link_is_refused(given: Any) -> None:
-    message = refusal(extra={"web_url": given})
-    assert f"extra 'web_url': got '{given}', allowed is a host or an http(s) address" in message
+#: For each field of the extra: invalid values, and what the error says is allowed.
+INVALID: dict[str, tuple[list[Any], str]] = {
+    "allow_http": (["maybe", 1, 0.0, [True]], "true or false"),
+    "timeout": (
+        [
+            *(0, -1, "0", "-1", True, "true", "soon", "NaN", "Infinity", [30], "{"),
+            *({"read": 0}, {"read": "60"}, {"write": 1}),
+        ],
+        'a number of seconds above 0, or {"connect": 5, "read": 30}',
+    ),
+    "verify": ([0, 1, ["/etc/ssl/acme.pem"], {}], "true, false, or the path of a CA bundle"),
+    "web_url": (
+        ["javascript:alert(1)", "javascript://app.planasonix.com/%0aalert(1)", "app.planasonix.com", "https://", "7"],
+        "a host or an http(s) address without user name, query or fragment",
+    ),
+    "organization_id": ([7, "org_ü", "org_1\r\nX-Evil: 1", ["org_1"]], "a text of ASCII characters"),
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field in INVALID for value in INVALID[field][0]])
+def test_an_invalid_field_of_the_extra_is_refused(field: str, value: Any) -> None:
+    # Only a host with plain http needs allow_http.
+    message = error_message(host="http://10.0.0.1", extra={"allow_http": True, field: value})
+    assert f"extra '{field}': got {value!r}, allowed is {INVALID[field][1]}." in message
 
 
 @pytest.mark.parametrize(
     ("job_id", "path"), [("job_1", "/jobs/job_1"), ("../x?y#z", "/jobs/..%2Fx%3Fy%23z"), ("a b", "/jobs/a%20b")]
 )
-def test_a_jobs_page_is_in_the_web_app(job_id: str, path: str) -> None:
+def test_a_job_has_a_url_in_the_web_app(job_id: str, path: str) -> None:
     assert settings(extra={"web_url": "https://acme.example.com/"}).job_url(job_id) == f"https://acme.example.com{path}"
 
 
@@ -269,15 +263,9 @@ def test_an_organization_is_optional(given: str | None, organization: str | None
     assert settings(extra={"organization_id": given}).client_config.organization_id == organization
 
 
-@pytest.mark.parametrize("given", [7, "org_ü", "org_1\r\nX-Evil: 1", ["org_1"]])
-def test_an_organization_that_no_header_can_hold_is_refused(given: Any) -> None:
-    message = refusal(extra={"organization_id": given})
-    assert f"extra 'organization_id': got {given!r}, allowed is a text of ASCII characters" in message
-
-
 @pytest.mark.parametrize("extra", [[1], "text", 7])
-def test_an_extra_that_is_no_object_is_refused(extra: Any) -> None:
-    assert f"extra: got {extra!r}, allowed is a JSON object" in refusal(extra=extra)
+def test_an_invalid_extra_is_refused(extra: Any) -> None:
+    assert f"extra: got {extra!r}, allowed is a JSON object" in error_message(extra=extra)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +279,7 @@ def test_an_extra_that_is_no_object_is_refused(extra: Any) -> None:
         (f"@{quote('http://localhost:8099/api/v1', safe='')}", "http://localhost:8099"),
     ],
 )
-def test_a_connection_uri_says_the_same(connect: Connect, authority: str, base_url: str) -> None:
+def test_a_connection_uri_is_parsed(connect: Connect, authority: str, base_url: str) -> None:
     extra = {
         "organization_id": "org_1",
         "timeout": "60",
@@ -301,16 +289,16 @@ def test_a_connection_uri_says_the_same(connect: Connect, authority: str, base_u
     }
     conn_id = connect(f"planasonix://:{KEY}{authority}?{urlencode(extra)}")
     made = PlanasonixHook(conn_id).settings
-    account = made.client_config
-    assert (account.api_key.get_secret_value(), account.base_url) == (KEY, base_url)
-    assert (account.organization_id, account.read_timeout, account.verify) == ("org_1", 60.0, False)
+    config = made.client_config
+    assert (config.api_key.get_secret_value(), config.base_url) == (KEY, base_url)
+    assert (config.organization_id, config.read_timeout, config.verify) == ("org_1", 60.0, False)
     assert made.web_url == "https://acme.example.com"
 
 
-def test_a_connection_uri_may_hold_both_timeouts_and_a_scheme_before_its_host(connect: Connect) -> None:
+def test_a_connection_uri_may_have_both_timeouts_and_a_scheme(connect: Connect) -> None:
     extra = urlencode({"timeout": '{"connect": 1, "read": 2}'})
-    account = PlanasonixHook(connect(f"planasonix://http://:{KEY}@127.0.0.1:8099/?{extra}")).settings.client_config
-    assert (account.base_url, account.connect_timeout, account.read_timeout) == ("http://127.0.0.1:8099", 1.0, 2.0)
+    config = PlanasonixHook(connect(f"planasonix://http://:{KEY}@127.0.0.1:8099/?{extra}")).settings.client_config
+    assert (config.base_url, config.connect_timeout, config.read_timeout) == ("http://127.0.0.1:8099", 1.0, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -322,11 +310,11 @@ def test_a_connection_uri_may_hold_both_timeouts_and_a_scheme_before_its_host(co
         ({"host": "::1", "port": 8443}, "https://[::1]:8443"),
     ],
 )
-def test_a_connection_as_json_says_the_same(connect: Connect, fields: dict[str, Any], base_url: str) -> None:
+def test_a_connection_in_json_is_parsed(connect: Connect, fields: dict[str, Any], base_url: str) -> None:
     extra = {"organization_id": "org_1", "timeout": {"connect": 1, "read": 2}, "verify": False}
-    account = PlanasonixHook(connect(**fields, extra=extra)).settings.client_config
-    assert (account.api_key.get_secret_value(), account.base_url) == (KEY, base_url)
-    assert (account.organization_id, account.connect_timeout, account.verify) == ("org_1", 1.0, False)
+    config = PlanasonixHook(connect(**fields, extra=extra)).settings.client_config
+    assert (config.api_key.get_secret_value(), config.base_url) == (KEY, base_url)
+    assert (config.organization_id, config.connect_timeout, config.verify) == ("org_1", 1.0, False)
 
 
 SECRET_VALUE = "a1b2c3d4e5f6"
@@ -342,23 +330,22 @@ SECRET_VALUE = "a1b2c3d4e5f6"
         ("k" * 41, "a key of 41 characters"),
     ],
 )
-def test_a_key_of_the_extra_that_nothing_reads_is_named_without_its_value(key: str, shown: str) -> None:
+def test_an_unknown_key_of_the_extra_is_named_without_its_value(key: str, shown: str) -> None:
     assert settings(extra={key: SECRET_VALUE, "timeout": 3}).unknown_keys_warning == (
         f"The extra of Airflow connection 'planasonix_x' has {shown}: nothing reads that key. Known keys are "
         "organization_id, web_url, timeout, verify, allow_http."
     )
 
 
-def test_so_are_several() -> None:
-    ignored = settings(extra={"verfy": SECRET_VALUE, "tmeout": {"read": SECRET_VALUE}}).unknown_keys_warning or ""
-    assert (
-        "has 'tmeout' (did you mean 'timeout'?), 'verfy' (did you mean 'verify'?): nothing reads these keys." in ignored
-    )
-    assert SECRET_VALUE not in ignored
+def test_several_unknown_keys_are_named_without_their_values() -> None:
+    warning = settings(extra={"verfy": SECRET_VALUE, "tmeout": {"read": SECRET_VALUE}}).unknown_keys_warning or ""
+    named = "'tmeout' (did you mean 'timeout'?), 'verfy' (did you mean 'verify'?): nothing reads these keys."
+    assert f"has {named}" in warning
+    assert SECRET_VALUE not in warning
 
 
 @pytest.mark.parametrize(
     "extra", [None, {}, {"web_url": "https://a", "verify": "true"}, {"left_empty": "", "null": None}]
 )
-def test_what_is_known_or_empty_is_not_named(extra: Any) -> None:
+def test_known_and_empty_keys_are_not_named(extra: Any) -> None:
     assert settings(extra=extra).unknown_keys_warning is None
