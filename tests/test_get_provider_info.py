@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import distribution
@@ -17,6 +15,7 @@ import pytest
 
 from planasonix_provider import __version__
 from planasonix_provider.get_provider_info import CONN_FIELDS, RECEIVER_CONN_FIELDS, get_provider_info
+from tests.support.other_process import result_of
 
 DISTRIBUTION = distribution("airflow-provider-planasonix")
 
@@ -72,30 +71,24 @@ def test_it_names_every_kind_of_extension() -> None:
 
 #: Asks Airflow for the output of its commands ``airflow providers …``.
 ASK_AIRFLOW = """
-import json
 from airflow.providers_manager import ProvidersManager
 
 manager = ProvidersManager()
 provider = manager.providers["airflow-provider-planasonix"]
-print("LISTED", json.dumps({
+result = {
     "list": [provider.version, provider.data["name"]],
     "hooks": {name: hook.hook_class_name for name, hook in manager.hooks.items() if hook},
     "links": list(manager.extra_links_class_names),
     "triggers": [trigger.trigger_class_name for trigger in manager.trigger],
     "widgets": list(manager.connection_form_widgets),
     "behaviours": list(manager.field_behaviours),
-}))
+}
 """
 
 
 @pytest.fixture(scope="module")
-def listed() -> dict[str, Any]:
-    """What Airflow lists, from another process: other tests change this one."""
-    done = subprocess.run([sys.executable, "-c", ASK_AIRFLOW], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("LISTED ")]
-    described: dict[str, Any] = json.loads(line.removeprefix("LISTED "))
-    return described
+def listed() -> Any:
+    return result_of(ASK_AIRFLOW)
 
 
 def test_airflow_lists_the_provider_with_hooks_links_and_triggers(listed: dict[str, Any]) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,6 +19,7 @@ from planasonix_provider.get_provider_info import (
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.hooks.webhook_receiver import PlanasonixReceiverHook
 from tests.hooks.conftest import Connect
+from tests.support.other_process import result_of
 
 both_hooks = pytest.mark.parametrize(
     ("hook", "conn_fields", "behaviour"),
@@ -89,7 +87,6 @@ def test_airflow_masks_the_secret_field_alone() -> None:
 
 #: Asks the installed Airflow for the form of a connection type, as its user interface does.
 ASK_AIRFLOW = """
-import json
 from airflow.providers_manager import ProvidersManager
 
 def form(conn_type):
@@ -110,18 +107,14 @@ def form(conn_type):
     hook = ProvidersManager().hooks[conn_type]._asdict()
     return {"hook": hook, "hidden": hidden, "relabeled": relabeled, "fields": fields}
 
-print("FORMS", json.dumps({name: form(name) for name in ("planasonix", "planasonix_webhook")}))
+result = {name: form(name) for name in ("planasonix", "planasonix_webhook")}
 """
 
 
 @pytest.fixture(scope="module")
-def forms() -> dict[str, Any]:
-    """The forms of Airflow, from another process: some versions replace wtforms in their own."""
-    done = subprocess.run([sys.executable, "-c", ASK_AIRFLOW], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("FORMS ")]
-    forms: dict[str, Any] = json.loads(line.removeprefix("FORMS "))
-    return forms
+def forms() -> Any:
+    # In another process, because some versions of Airflow replace wtforms.
+    return result_of(ASK_AIRFLOW)
 
 
 @both_hooks

@@ -88,7 +88,7 @@ class TestGetReceiver:
         with pytest.raises(PermissionError):
             connect().get_receiver()
 
-    def test_raises_the_error_of_a_backend_that_may_have_the_fields_of_an_empty_connection(
+    def test_raises_the_error_of_a_backend_that_may_have_the_missing_fields(
         self, connect: Connect, failing_backend: type[FailingBackend]
     ) -> None:
         with pytest.raises(ConnectionError):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from importlib.metadata import entry_points
 
 import pytest
@@ -13,13 +10,14 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from planasonix_provider.get_provider_info import get_provider_info
 from planasonix_provider.plugins.planasonix import PlanasonixPlugin
+from tests.support.other_process import result_of
 
 IMPORT = """
-import json, sys
+import sys
 from airflow.providers.common.compat.sdk import AirflowPlugin
 before = set(sys.modules)
 from planasonix_provider.plugins.planasonix import PlanasonixPlugin
-print("ADDED", json.dumps(sorted(set(sys.modules) - before)))
+result = sorted(set(sys.modules) - before)
 """
 
 
@@ -30,9 +28,7 @@ def test_airflow_finds_it_by_its_entry_point_alone() -> None:
 
 
 def test_its_import_is_light() -> None:
-    done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True)
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("ADDED ")]
-    added = set(json.loads(line.removeprefix("ADDED ")))
+    added = set(result_of(IMPORT))
     assert {name for name in added if name.startswith("planasonix_provider.")} == {
         "planasonix_provider.plugins",
         "planasonix_provider.plugins.planasonix",
