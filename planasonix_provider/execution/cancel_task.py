@@ -15,8 +15,9 @@ from planasonix_provider.api.retry import NO_RETRY
 from planasonix_provider.clock import utcnow
 from planasonix_provider.execution.airflow_errors import airflow_errors
 from planasonix_provider.execution.xcom import XComWriter
+from planasonix_provider.hooks.outage_settings import outage_policy
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.triggers.deferral import deadline_of, limit_behind, outage_policy
+from planasonix_provider.triggers.deferral import deadline_of, limit_behind
 from planasonix_provider.waiting import blocking_wait
 from planasonix_provider.waiting.cancellation import Cancellation
 from planasonix_provider.waiting.cli_hints import cancel_command

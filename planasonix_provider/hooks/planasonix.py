@@ -221,7 +221,7 @@ class PlanasonixHook(BaseHook, Operations):
     def wait_for_job(
         self, job_id: str, *, poll_interval: float | timedelta = 10.0, timeout: float | timedelta | None = None
     ) -> Job:
-        """Block until a job has finished. The wait survives outages of up to an hour and cancels nothing.
+        """Block until a job has finished. The wait survives outages for as long as tasks do, and cancels nothing.
 
         :param job_id: the job.
         :param poll_interval: the time between two polls, in seconds or as a ``timedelta``, at least half a second;
@@ -232,7 +232,7 @@ class PlanasonixHook(BaseHook, Operations):
         :raises PlanasonixJobFailedError: if the job failed.
         :raises PlanasonixJobCancelledError: if the job was cancelled.
         :raises PlanasonixTimeoutError: if the job has not finished in time.
-        :raises PlanasonixError: of another kind, if the API returns an error or is unavailable for more than an hour.
+        :raises PlanasonixError: of another kind, if the API returns an error or is unavailable for too long.
         """
         return cast("Job", HookWait(self, JobTarget(job_id), poll_interval, timeout).block(self._sleep))
 

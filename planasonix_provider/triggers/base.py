@@ -14,9 +14,10 @@ from planasonix_provider import validators
 from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.clock import monotonic, utcnow
+from planasonix_provider.hooks.outage_settings import outage_policy
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.triggers import deferral
-from planasonix_provider.triggers.deferral import DeferrableTask, outage_policy
+from planasonix_provider.triggers.deferral import DeferrableTask
 from planasonix_provider.triggers.task_state import HAS_ON_KILL, is_interrupted, is_shutdown, kill_reason
 from planasonix_provider.validators import optional, text, utc
 from planasonix_provider.waiting.async_wait import poll_at_the_deadline, until_event

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from planasonix_provider import configuration
-from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixError
+from tenacity import Retrying
+
 from planasonix_provider.clock import sleep, utcnow
-from planasonix_provider.waiting.outages import OutagePolicy, OutageTracker, Verdict
+from planasonix_provider.hooks.outage_settings import outage_policy
+from planasonix_provider.waiting.outages import OutageTracker, outage_retry_options
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseTrigger, Context
@@ -34,37 +35,19 @@ class DeferrableTask(Protocol):
         """Leave the worker until the trigger sends an event."""
 
 
-def outage_policy() -> OutagePolicy:
-    """Return for how long errors are tolerated, as Airflow's configuration says.
-
-    :raises PlanasonixConfigurationError: if an option has an invalid value.
-    """
-    try:
-        return OutagePolicy(
-            outage=timedelta(seconds=configuration.outage_patience()),
-            first_contact=timedelta(seconds=configuration.first_contact_patience()),
-        )
-    except ValueError as invalid:
-        raise PlanasonixConfigurationError(str(invalid)) from None
-
-
 def read_connection(hook: PlanasonixHook, warn: Callable[..., object], rest: Callable[[float], None] = sleep) -> None:
     """Read the Airflow connection of a task that resumes; retry as in an outage, because it may be missing briefly.
 
     :raises PlanasonixError: if it cannot be read for longer than a wait tolerates.
     """
-    outage = OutageTracker(outage_policy())
-    while True:
-        try:
-            _ = hook.settings
-        except PlanasonixError as error:
-            if outage.fail(error, utcnow()) is not Verdict.TOLERATED:
-                raise
-            if outage.is_news(utcnow()):
-                warn("The wait is over, but the Airflow connection cannot be read yet, still trying: %s", error)
-            rest(READ_RETRY_SECONDS)
-        else:
-            return
+    options = outage_retry_options(
+        OutageTracker(outage_policy()),
+        pause=lambda _: READ_RETRY_SECONDS,
+        warn=lambda error: warn(
+            "The wait is over, but the Airflow connection cannot be read yet, still trying: %s", error
+        ),
+    )
+    Retrying(**options, sleep=rest)(lambda: hook.settings)
 
 
 def deadline_of(task: Any, context: Context) -> datetime | None:

@@ -132,6 +132,7 @@ class OutageTracker:
     :param policy: how long errors are tolerated.
     :param contact: the best response so far.
     :param since: when the outage began, if it goes on from another process.
+    :param first_contact: the contact that the API's first response makes; ``WORK`` if the work is known to exist.
     :param passes: further errors that pass here like an outage; default none.
     """
 
@@ -141,6 +142,7 @@ class OutageTracker:
         contact: Contact = Contact.WORK,
         *,
         since: datetime | None = None,
+        first_contact: Contact = Contact.API,
         passes: Callable[[PlanasonixError], bool] = lambda error: False,
     ) -> None:
         self.policy = policy or OutagePolicy()
@@ -151,6 +153,7 @@ class OutageTracker:
         self.is_short = False
         #: The meaning of the last error.
         self.verdict = Verdict.TOLERATED
+        self._first_contact = first_contact
         self._passes = passes
         self._refused_since: datetime | None = None
         self._unreachable_since = since
@@ -171,7 +174,7 @@ class OutageTracker:
     def _judge(self, error: PlanasonixError, now: datetime, pause: timedelta) -> Verdict:
         self.since = self.since or now
         if isinstance(error, PlanasonixResponseError) and error.has_envelope:
-            self.contact = max(self.contact, Contact.API)
+            self.contact = max(self.contact, self._first_contact)
         if not is_unreachable(error):
             self._unreachable_since = None
         elif self.contact is Contact.NONE:

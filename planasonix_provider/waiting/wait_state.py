@@ -47,6 +47,7 @@ class WaitState:
     :param owned: whether the task has started the work. Messages then say what is left behind if the wait ends early.
     :param is_known: whether the work was seen before. It also counts as seen if it is owned or has a status. A sensor
         that has not seen its job yet may have a wrong id.
+    :param has_contact: whether the host has answered before; without, the host of a known job may be mistyped.
     :param policy: how long errors are tolerated.
     :param silent: whether nothing that could pass ends the wait, as a sensor's ``silent_fail`` has it.
     :param unseen_since: when the outage began that goes on from another process, if one does.
@@ -64,6 +65,7 @@ class WaitState:
         status: str | None = None,
         owned: bool = True,
         is_known: bool = False,
+        has_contact: bool = True,
         policy: OutagePolicy | None = None,
         silent: bool = False,
         unseen_since: datetime | None = None,
@@ -72,8 +74,10 @@ class WaitState:
         self.deadline = deadline
         self.limit = limit
         self.status = status
-        contact = Contact.WORK if owned or is_known or status else Contact.NONE
-        self._outage = OutageTracker(policy, contact, since=unseen_since)
+        known = Contact.WORK if owned or is_known or status else Contact.NONE
+        self._outage = OutageTracker(
+            policy, known if has_contact else Contact.NONE, since=unseen_since, first_contact=max(known, Contact.API)
+        )
         self._info = info
         self._warn = warn
         self._owned = owned

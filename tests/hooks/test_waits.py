@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -13,11 +14,15 @@ from planasonix_provider.api.errors import (
     PlanasonixJobCancelledError,
     PlanasonixJobFailedError,
     PlanasonixNotFoundError,
+    PlanasonixOutageError,
     PlanasonixTimeoutError,
+    PlanasonixTransportError,
 )
 from planasonix_provider.api.models import BackfillBody
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.simulator import Simulator
+from planasonix_provider.testing.time_travel import TravelledClock
+from tests.conftest import API_KEY
 
 CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 WINDOW = BackfillBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"})
@@ -151,3 +156,40 @@ def test_awaited_together_share_their_requests(simulator: Simulator) -> None:
     assert all(job.metrics.rows_loaded == 44_802 for job in jobs)
     looks = [request for request in simulator.requests if request.route == "list_jobs"]
     assert looks
+
+
+class TestAnOutage:
+    @pytest.fixture
+    def _a_short_refusal(self) -> None:
+        """A refusal persists for as long as for users."""
+
+    @pytest.fixture
+    def unreachable(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        connection = {"conn_type": "planasonix", "host": "http://127.0.0.1:9", "password": API_KEY}
+        monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(connection))
+
+    @staticmethod
+    def wait(travel: TravelledClock, *, blocking: bool) -> Any:
+        hook = PlanasonixHook()
+        if blocking:
+            return hook.wait_for_job("job_1")
+        return travel.run(hook.aio.wait_for_job("job_1"))
+
+    @pytest.mark.usefixtures("unreachable")
+    def test_of_a_host_that_never_answered_ends_after_first_contact_patience(
+        self, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, blocking: bool
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW__PLANASONIX__FIRST_CONTACT_PATIENCE", "30")
+        with pytest.raises(PlanasonixTransportError, match="Nothing has ever answered there"):
+            self.wait(travel, blocking=blocking)
+        assert travel.passed <= 45
+
+    def test_of_a_host_that_has_answered_ends_after_outage_patience(
+        self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, blocking: bool
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW__PLANASONIX__OUTAGE_PATIENCE", "600")
+        PlanasonixHook().list_jobs()
+        simulator.fail("status", route="get_job", status=503, times=None)
+        with pytest.raises(PlanasonixOutageError, match="for more than 10 min 0 s"):
+            self.wait(travel, blocking=blocking)
+        assert 600 <= travel.passed < 800
