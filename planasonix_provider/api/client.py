@@ -1,8 +1,4 @@
-"""Sends requests over httpx, blocking or not.
-
-The two clients differ in how they send, and in nothing else. What a request holds and what an answer means is decided
-in functions without I/O.
-"""
+"""Sends requests over httpx, blocking or asynchronously. Modules without I/O decide everything else."""
 
 from __future__ import annotations
 
@@ -32,18 +28,17 @@ from planasonix_provider.validators import is_loopback
 
 T = TypeVar("T")
 
-# As httpx has them, but for how long a socket may rest: looks are seconds apart. One that the server has closed is not
-# used again.
+# The defaults of httpx, but idle connections are kept longer, because polls are seconds apart.
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=50.0)
 
 
 class Client(Operations):
-    """Calls the API and blocks until the answer is there. Not for several threads at once.
+    """Calls the API and blocks until the response has arrived. Not for several threads at once.
 
-    :param account: where the API is, and who asks.
-    :param policy: which failures to try again, and for how long; the default is eight tries within two minutes.
-    :param sleep: waits for a number of seconds between two tries.
-    :raises PlanasonixConfigurationError: if the address or the CA bundle cannot be used.
+    :param config: address, API key and timeouts.
+    :param policy: what to retry, and for how long; default: eight tries within two minutes.
+    :param sleep: waits a number of seconds between two tries.
+    :raises PlanasonixConfigurationError: if the address or the CA bundle is unusable.
     """
 
     def __init__(
@@ -61,27 +56,27 @@ class Client(Operations):
         self._http = httpx.Client(**_options(config))
 
     def send(self, request: Request[T], policy: RetryPolicy | None = None) -> T:
-        """Send a request, again where that is safe and can help.
+        """Send a request, with retries if they are safe and can help.
 
-        :param request: one of :mod:`planasonix_provider.api.routes`.
-        :param policy: for this request another policy; default: the client's.
-        :return: what the answer holds.
-        :raises PlanasonixError: one of its kinds.
+        :param request: a request of :mod:`planasonix_provider.api.routes`.
+        :param policy: the retry policy of this request; default: the client's.
+        :return: the content of the response.
+        :raises PlanasonixError: if the request failed.
         """
         policy = policy or self.policy
         retrying = Retrying(**policy.tenacity_options(request.idempotency), sleep=self._sleep)
-        answer: T = retrying(self._try, request, policy)
-        return answer
+        content: T = retrying(self._try, request, policy)
+        return content
 
     def wait_for_rate_limit(self, request: Request[Any], max_seconds: float = math.inf) -> None:
-        """Let others go first, where the rate limit runs short and the request can wait.
+        """Sleep if the rate limit runs short and the request can wait.
 
-        :param request: what is to be sent.
-        :param at_most: for how many seconds.
+        :param request: the request to be sent.
+        :param max_seconds: the longest time to sleep.
         """
         if request.can_wait:
-            for rest in self.rate_limiter.acquire(max_seconds):
-                self._sleep(rest)
+            for delay in self.rate_limiter.acquire(max_seconds):
+                self._sleep(delay)
 
     def _try(self, request: Request[T], policy: RetryPolicy) -> T:
         if policy.respects_rate_limit:
@@ -94,10 +89,10 @@ class Client(Operations):
     def _send_once(self, request: Request[T]) -> T:
         with translate_errors(self.config, request):
             with self._http.stream(**_arguments(request), extensions={"trace": self._timeout.trace}) as response:
-                incoming = _incoming(self, request, response)
-                for piece in response.iter_raw():
-                    incoming.feed(piece)
-            return parse_response(request, _without_key(self.config, incoming.finish()))
+                bounded = _bounded_response(self, request, response)
+                for chunk in response.iter_raw():
+                    bounded.feed(chunk)
+            return parse_response(request, _redacted(self.config, bounded.finish()))
 
     def close(self) -> None:
         """Close the connections."""
@@ -113,10 +108,10 @@ class Client(Operations):
 class AsyncClient(Operations):
     """Calls the API without blocking the event loop.
 
-    :param account: where the API is, and who asks.
-    :param policy: which failures to try again, and for how long; the default is eight tries within two minutes.
-    :param sleep: waits for a number of seconds between two tries.
-    :raises PlanasonixConfigurationError: if the address or the CA bundle cannot be used.
+    :param config: address, API key and timeouts.
+    :param policy: what to retry, and for how long; default: eight tries within two minutes.
+    :param sleep: waits a number of seconds between two tries.
+    :raises PlanasonixConfigurationError: if the address or the CA bundle is unusable.
     """
 
     def __init__(
@@ -134,27 +129,27 @@ class AsyncClient(Operations):
         self._http = httpx.AsyncClient(**_options(config), limits=_LIMITS)
 
     async def send(self, request: Request[T], policy: RetryPolicy | None = None) -> T:
-        """Send a request, again where that is safe and can help.
+        """Send a request, with retries if they are safe and can help.
 
-        :param request: one of :mod:`planasonix_provider.api.routes`.
-        :param policy: for this request another policy; default: the client's.
-        :return: what the answer holds.
-        :raises PlanasonixError: one of its kinds.
+        :param request: a request of :mod:`planasonix_provider.api.routes`.
+        :param policy: the retry policy of this request; default: the client's.
+        :return: the content of the response.
+        :raises PlanasonixError: if the request failed.
         """
         policy = policy or self.policy
         retrying = AsyncRetrying(**policy.tenacity_options(request.idempotency), sleep=self._sleep)
         return await retrying(self._try, request, policy)
 
     async def wait_for_rate_limit(self, request: Request[Any], max_seconds: float = math.inf) -> None:
-        """Let others go first, where the rate limit runs short and the request can wait.
+        """Sleep if the rate limit runs short and the request can wait.
 
-        :param request: what is to be sent.
-        :param at_most: for how many seconds, once whoever stands in line before has gone.
+        :param request: the request to be sent.
+        :param max_seconds: the longest time to sleep, after the requests before this one.
         """
         if request.can_wait:
             async with self._rate_limit_lock:
-                for rest in self.rate_limiter.acquire(max_seconds):
-                    await self._sleep(rest)
+                for delay in self.rate_limiter.acquire(max_seconds):
+                    await self._sleep(delay)
 
     async def _try(self, request: Request[T], policy: RetryPolicy) -> T:
         if policy.respects_rate_limit:
@@ -172,10 +167,10 @@ class AsyncClient(Operations):
                 asyncio.timeout(self.config.total_timeout),
                 self._http.stream(**_arguments(request)) as response,
             ):
-                incoming = _incoming(self, request, response)
-                async for piece in response.aiter_raw():
-                    incoming.feed(piece)
-            return parse_response(request, _without_key(self.config, incoming.finish()))
+                bounded = _bounded_response(self, request, response)
+                async for chunk in response.aiter_raw():
+                    bounded.feed(chunk)
+            return parse_response(request, _redacted(self.config, bounded.finish()))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -188,46 +183,46 @@ class AsyncClient(Operations):
         await self.close()
 
 
-def _options(account: ClientConfig) -> dict[str, Any]:
-    url = _base_url(account)
+def _options(config: ClientConfig) -> dict[str, Any]:
+    url = _base_url(config)
     return {
         "base_url": url,
-        # A proxy cannot reach this machine's loopback interface, and would get the API key in the clear.
+        # A proxy cannot reach this machine's loopback interface, and would get the API key in plain text.
         "trust_env": not is_loopback(url.host),
-        # The one way of packing that can be unpacked in steps of a known size.
-        "headers": {**account.headers, "Accept-Encoding": "gzip"},
-        # The API has no cookies. One of a proxy's would go along with every further request, and break it if not ASCII.
+        # The only encoding that can be decompressed in steps of a known size.
+        "headers": {**config.headers, "Accept-Encoding": "gzip"},
+        # The API has no cookies. A proxy's cookie would be sent with every request, and break it if it is not ASCII.
         "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        "timeout": httpx.Timeout(account.read_timeout, connect=account.connect_timeout),
-        "verify": _ssl_context(account),
+        "timeout": httpx.Timeout(config.read_timeout, connect=config.connect_timeout),
+        "verify": _ssl_context(config),
         "follow_redirects": False,
     }
 
 
-def _base_url(account: ClientConfig) -> httpx.URL:
+def _base_url(config: ClientConfig) -> httpx.URL:
     try:
-        return httpx.URL(account.base_url)
+        return httpx.URL(config.base_url)
     except httpx.InvalidURL as fault:
         raise PlanasonixConfigurationError(
-            f"{account.base_url!r} is no usable address ({fault}). Check the host of {account.connection}."
+            f"{config.base_url!r} is no usable address ({fault}). Check the host of {config.connection}."
         ) from None
 
 
-def _ssl_context(account: ClientConfig) -> ssl.SSLContext:
+def _ssl_context(config: ClientConfig) -> ssl.SSLContext:
     try:
-        return _context_by(account.verify)
+        return _cached_ssl_context(config.verify)
     except OSError as fault:
-        if not isinstance(account.verify, str):
+        if not isinstance(config.verify, str):
             raise
         raise PlanasonixConfigurationError(
-            f'The CA bundle {account.verify!r} cannot be read ({fault.strerror or fault}). Allowed as "verify" in the '
-            f"extra of {account.connection} is true, false, or the path of a PEM file on this machine."
+            f'The CA bundle {config.verify!r} cannot be read ({fault.strerror or fault}). Allowed as "verify" in the '
+            f"extra of {config.connection} is true, false, or the path of a PEM file on this machine."
         ) from None
 
 
 @cache
-def _context_by(verify: bool | str) -> ssl.SSLContext:
-    """One context a process: making one reads the whole CA bundle, which costs more than a request does."""
+def _cached_ssl_context(verify: bool | str) -> ssl.SSLContext:
+    """Return one context per process: creating one reads the whole CA bundle, which takes longer than a request."""
     return ssl.create_default_context(cafile=verify) if isinstance(verify, str) else httpx.create_ssl_context(verify)
 
 
@@ -244,26 +239,26 @@ def _arguments(request: Request[Any]) -> dict[str, Any]:
     }
 
 
-def _raise_during_retry_after(pace: RateLimiter, request: Request[Any]) -> None:
-    if rest := pace.retry_after_remaining():
+def _raise_during_retry_after(limiter: RateLimiter, request: Request[Any]) -> None:
+    if seconds := limiter.retry_after_remaining():
         raise PlanasonixRateLimitError(
             f"{request}: not sent, since Planasonix has asked this API key to be silent for another "
-            f"{math.ceil(rest)} s (429).",
-            retry_after=rest,
+            f"{math.ceil(seconds)} s (429).",
+            retry_after=seconds,
         )
 
 
-def _incoming(client: Client | AsyncClient, request: Request[Any], response: httpx.Response) -> BoundedResponse:
-    """Leave the library behind, and learn what the headers say of the rate limit."""
+def _bounded_response(client: Client | AsyncClient, request: Request[Any], response: httpx.Response) -> BoundedResponse:
+    """Start a response, and update the rate limiter from its headers."""
     headers = {name.lower(): value for name, value in response.headers.items()}
     client.rate_limiter.update(response.status_code, headers)
     return BoundedResponse(request, response.status_code, headers, client.config.connection)
 
 
-def _without_key(account: ClientConfig, answer: RawResponse) -> RawResponse:
-    """Leave the key behind. A server may send it back, and its answer may be logged, printed, or returned by a task."""
-    headers = {name: account.redact(value) for name, value in answer.headers.items()}
-    content = account.redact_body(answer.content)
-    if not 200 <= answer.status < 300:
+def _redacted(config: ClientConfig, response: RawResponse) -> RawResponse:
+    """Remove the key from a response: a server may send it back, and responses are logged, printed and returned."""
+    headers = {name: config.redact(value) for name, value in response.headers.items()}
+    content = config.redact_body(response.content)
+    if not 200 <= response.status < 300:
         content = content.decode(errors="replace").encode()
-    return replace(answer, headers=headers, content=content)
+    return replace(response, headers=headers, content=content)

@@ -1,4 +1,4 @@
-"""Where the API is, and who asks."""
+"""The configuration of a client: address, API key, timeouts, TLS."""
 
 from __future__ import annotations
 
@@ -19,27 +19,26 @@ DEFAULT_BASE_URL = "https://api.planasonix.com"
 DEFAULT_CONNECT_TIMEOUT = 5.0
 DEFAULT_READ_TIMEOUT = 30.0
 
-#: A text this short is no key that could be told from ordinary words.
+#: A shorter key could be an ordinary word, and is not redacted.
 _MIN_REDACTED_LENGTH = 6
 
 
 @dataclass(frozen=True)
 class ClientConfig:
-    """Where the API is, and who asks.
+    """The configuration of a client.
 
-    :param api_key: the API key; it shows in no repr.
-    :param base_url: scheme, host and, behind a gateway, the path before ``/api/v1``; default
-        ``https://api.planasonix.com``.
-    :param organization_id: sent as ``X-Organization-ID``, for a key that serves several organisations; ``None``, the
-        default, sends none.
-    :param connect_timeout: for how many seconds to try to connect; default 5.
-    :param read_timeout: for how many seconds to wait for the next bytes of an answer; default 30.
-    :param try_timeout: for how many seconds one try may last in all, however steadily its bytes drip; ``None``, the
-        default, is the time to connect and four times the time to read.
-    :param verify: whether to check the server's certificate, or the path of the CA bundle to check it by; default yes.
-    :param user_agent: who the server is told is asking; default: this package, and Python, with their versions.
-    :param conn_id: the Airflow connection that says all this, for messages; ``None`` where there is none.
-    :raises ValueError: if the key could not be sent as a header; the message does not hold it.
+    :param api_key: the API key; no repr shows it.
+    :param base_url: scheme, host and, behind a gateway, the path before ``/api/v1``.
+    :param organization_id: sent as ``X-Organization-ID``, for a key that serves several organizations; ``None`` sends
+        none.
+    :param connect_timeout: the seconds to wait for a connection.
+    :param read_timeout: the seconds to wait for the next bytes of a response.
+    :param try_timeout: the seconds that one try may take in total; default: ``connect_timeout`` and four times
+        ``read_timeout``.
+    :param verify: whether to check the server's certificate, or the path of the CA bundle to check it with.
+    :param user_agent: the ``User-Agent`` header; default: the versions of this package and of Python.
+    :param conn_id: the id of the Airflow connection, for messages; ``None`` if there is none.
+    :raises ValueError: if the key cannot be sent as a header; the message does not show it.
     """
 
     api_key: SecretStr
@@ -54,17 +53,17 @@ class ClientConfig:
 
     def __post_init__(self) -> None:
         key = self.api_key.get_secret_value()
-        # The HTTP library would refuse such a header as well, and would print it.
+        # httpx would reject such a header as well, but would show it.
         if not key or not all("!" <= character <= "~" for character in key):
             raise ValueError("The API key is empty, or holds a space, a line break or a character that is not ASCII.")
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "An Account holds the API key, so it is not pickled. Pickle the PlanasonixHook: it reads the key again."
+            "A ClientConfig holds the API key, so it is not pickled. Pickle the PlanasonixHook: it reads the key again."
         )
 
     def __copy__(self) -> Self:
-        # It never changes, and a copy within the process writes the key nowhere.
+        # Immutable, and a copy within the process writes the key nowhere.
         return self
 
     def __deepcopy__(self, memo: object) -> Self:
@@ -72,7 +71,7 @@ class ClientConfig:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every request carries."""
+        """The headers of every request."""
         headers = {
             "Authorization": f"Bearer {self.api_key.get_secret_value()}",
             "User-Agent": self.user_agent,
@@ -83,41 +82,30 @@ class ClientConfig:
 
     @property
     def host(self) -> str:
-        """The API's host as data sets are named after it: in lower case, its port only where that is not the usual."""
+        """The API's host for the names of datasets: in lower case, with the port if it is not the default."""
         return httpx.URL(self.base_url).netloc.decode("ascii")
 
     @property
     def total_timeout(self) -> float:
-        """For how many seconds one try may last in all."""
+        """The seconds that one try may take in total."""
         return self.connect_timeout + 4 * self.read_timeout if self.try_timeout is None else self.try_timeout
 
     def with_short_timeouts(self) -> ClientConfig:
-        """Give the same account, for a process that has only seconds left.
-
-        :return: the account, with timeouts of 1 s to connect, 1.5 s to read and 2.5 s in all.
-        """
+        """Return a copy for a process that has seconds left: 1 s to connect, 1.5 s to read, 2.5 s in total."""
         return replace(self, connect_timeout=1.0, read_timeout=1.5, try_timeout=2.5)
 
     @property
     def connection(self) -> str:
-        """What messages call the Airflow connection: with its id, where that is known."""
+        """The Airflow connection as messages name it, with its id if that is known."""
         return f"Airflow connection {self.conn_id!r}" if self.conn_id else THE_CONNECTION
 
     def redact(self, text: str) -> str:
-        """Take the key out of a text that came from elsewhere, for a server may send back what it was sent.
-
-        :param text: what is to be shown.
-        :return: the text, with asterisks where the key was.
-        """
+        """Replace the key in a text, because a server may send back what it received."""
         key = self.api_key.get_secret_value()
         return text.replace(key, "***") if len(key) >= _MIN_REDACTED_LENGTH else text
 
     def redact_body(self, body: bytes) -> bytes:
-        """Replace the key in the body of an answer, also if JSON writes it with escapes.
-
-        :param body: the body, unpacked.
-        :return: the body, with asterisks where the key was. It is JSON again if it was JSON before.
-        """
+        """Replace the key in a body, also if JSON escapes it. A JSON body stays valid JSON."""
         key = self.api_key.get_secret_value()
         if len(key) < _MIN_REDACTED_LENGTH:
             return body
@@ -127,7 +115,7 @@ class ClientConfig:
 
 @cache
 def _escaped(key: str) -> re.Pattern[bytes]:
-    """Match a key in whichever way JSON may write its characters."""
+    """Return a pattern for the key with any of its characters escaped as in JSON."""
     ways = (
         rb"(?:" + re.escape(letter.encode()) + rb"|\\" + re.escape(letter.encode()) + rb"|\\u(?i:%04x))" % ord(letter)
         for letter in key

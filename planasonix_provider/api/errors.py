@@ -1,7 +1,7 @@
-"""Everything that can go wrong with Planasonix, in kinds that a person can act on.
+"""The errors of this package.
 
-Each message says what was asked, what came back, and what to do. ``kind`` is the word that travels from a trigger
-to its task, where :func:`error_of` makes the same error of it again.
+A message says what was requested, what came back, and what to do. Triggers send an error's ``kind`` to their
+task, where :func:`error_of` creates the same error.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import ClassVar
 
-#: The attributes by which an exception names the work that it is about; each is ``None`` if it is not known.
+#: The attributes of an exception that identify its work; ``None`` if unknown.
 DETAILS = ("job_id", "backfill_id", "job_url", "connection_id", "code")
-#: What messages call the Airflow connection where its id is not known; see :attr:`.Account.connection`.
+#: How messages name the Airflow connection if its id is unknown; see :attr:`.ClientConfig.connection`.
 THE_CONNECTION = "the Airflow connection"
 
 
 class PlanasonixError(Exception):
-    """Base of all that this package raises about Planasonix.
+    """Base of all errors of this package.
 
-    :param message: what was asked, what came back, and what to do; never holds the API key.
+    :param message: what was requested, what came back, and what to do; never contains the API key.
     """
 
     kind: ClassVar[str] = "planasonix"
 
-    #: The job; of a backfill, the first job that failed, or else its first job.
+    #: The job; for a backfill, its first failed job, or else its first job.
     job_id: str | None = None
     #: The backfill.
     backfill_id: str | None = None
@@ -39,29 +39,25 @@ class PlanasonixError(Exception):
 
     @property
     def message(self) -> str:
-        """The error's text."""
+        """The text of the error."""
         return str(self.args[0])
 
     def with_message(self, message: str) -> None:
-        """Say it otherwise, and stay the same error.
-
-        :param message: the new text.
-        """
+        """Replace the message of this error."""
         self.args = (message,)
 
 
 class PlanasonixResponseError(PlanasonixError):
-    """The API answered, and the answer is no success.
+    """The response is not a success.
 
-    :param message: what was asked, what came back, and what to do.
-    :param status: the HTTP status, or ``None`` where it is no longer known.
-    :param code: the API's own error code, where the answer had one.
-    :param fields: for a 400, the fields that the API complained of.
-    :param request_id: what the API calls this request, where the answer said so.
-    :param retry_after: for how many seconds the API asks to be left alone, where the answer said so.
-    :param existing_job_id: for a 409, the job in the way, where the answer named it.
-    :param has_envelope: whether the body was the API's own ``{"error": {…}}``. If not, a proxy may have answered in the
-        API's place.
+    :param message: what was requested, what came back, and what to do.
+    :param status: the HTTP status, or ``None`` if it is no longer known.
+    :param code: the API's error code, if the response has one.
+    :param fields: for a 400, the invalid fields.
+    :param request_id: the API's id of this request, if the response has one.
+    :param retry_after: the seconds of ``Retry-After``, if the response has one.
+    :param existing_job_id: for a 409, the conflicting job, if the response names it.
+    :param has_envelope: whether the body was the API's own ``{"error": {…}}``. If not, a proxy may have responded.
     """
 
     kind = "response"
@@ -89,7 +85,7 @@ class PlanasonixResponseError(PlanasonixError):
 
 
 class PlanasonixAuthenticationError(PlanasonixResponseError):
-    """401: the key is missing, wrong or revoked."""
+    """401: the API key is missing, wrong or revoked."""
 
     kind = "authentication"
 
@@ -101,19 +97,19 @@ class PlanasonixPermissionError(PlanasonixResponseError):
 
 
 class PlanasonixNotFoundError(PlanasonixResponseError):
-    """404 in the API's envelope: there is no such thing, or this key does not see it."""
+    """404 in the API's envelope: the resource does not exist, or this key cannot see it."""
 
     kind = "not_found"
 
 
 class PlanasonixValidationError(PlanasonixResponseError):
-    """400 in the API's envelope: the API refuses what was sent, and names the fields."""
+    """400 in the API's envelope: the request is invalid."""
 
     kind = "validation"
 
 
 class PlanasonixConflictError(PlanasonixResponseError):
-    """409: something is in the way, as a sync that already runs."""
+    """409: a conflict, for example with a sync that already runs."""
 
     kind = "conflict"
 
@@ -125,18 +121,18 @@ class PlanasonixRateLimitError(PlanasonixResponseError):
 
 
 class PlanasonixServerError(PlanasonixResponseError):
-    """5xx: the API, or something before it, has a fault."""
+    """5xx: a fault of the API, or of a proxy before it."""
 
     kind = "server"
 
 
 class PlanasonixTransportError(PlanasonixError):
-    """No answer: the connection could not be made, broke, or timed out.
+    """No response: the connection could not be made, broke, or timed out.
 
-    :param message: what was asked, what came back, and what to do.
-    :param sent: whether the request may have reached the API. ``False`` means that it surely has not.
-    :param is_unreachable: whether nothing was reached at the host: no such host, connection refused or timed out, no
-        TLS. The host may be mistyped.
+    :param message: what was requested, what came back, and what to do.
+    :param sent: whether the request may have reached the API; ``False`` if it certainly has not.
+    :param is_unreachable: whether the host could not be reached: unknown host, connection refused or timed out, no TLS.
+        Its name may be misspelt.
     """
 
     kind = "transport"
@@ -148,22 +144,22 @@ class PlanasonixTransportError(PlanasonixError):
 
 
 class PlanasonixUnreadableError(PlanasonixError):
-    """An answer of success that is no JSON, or not what the reference says; or any that is too large to be read."""
+    """A successful response that is not JSON or not what the reference says, or any response that is too large."""
 
     kind = "unreadable"
 
 
 class PlanasonixConfigurationError(PlanasonixError):
-    """The Airflow connection is missing, or something in it makes no sense."""
+    """The Airflow connection is missing or invalid."""
 
     kind = "configuration"
 
 
 class PlanasonixJobFailedError(PlanasonixError):
-    """The job ended as failed.
+    """The job failed.
 
     :param message: the job, and the API's code and message.
-    :param code: the API's error code, where the job has one.
+    :param code: the API's error code, if the job has one.
     """
 
     kind = "job_failed"
@@ -174,30 +170,30 @@ class PlanasonixJobFailedError(PlanasonixError):
 
 
 class PlanasonixJobCancelledError(PlanasonixError):
-    """The job ended as cancelled."""
+    """The job was cancelled."""
 
     kind = "job_cancelled"
 
 
 class PlanasonixLostTrackError(PlanasonixError):
-    """Nobody knows what became of the work: it may run, have ended, or never have begun. A repeat could double it."""
+    """The state of the work is unknown: it may run, have ended, or never have started. A retry could duplicate it."""
 
     kind = "lost_track"
 
 
 class PlanasonixOutageError(PlanasonixError):
-    """The API was out of reach for so long that whoever waited for it gave up. A later try goes on with the work."""
+    """The API was unreachable for so long that the wait gave up. A later try continues with the work."""
 
     kind = "outage"
 
 
 class PlanasonixTimeoutError(PlanasonixError):
-    """The job was not over in time."""
+    """The job did not end in time."""
 
     kind = "out_of_time"
 
 
-#: The error for each HTTP status that has a kind of its own; every 5xx is a :class:`PlanasonixServerError`.
+#: The error of each HTTP status that has its own; every 5xx is a :class:`PlanasonixServerError`.
 BY_STATUS: dict[int, type[PlanasonixResponseError]] = {
     400: PlanasonixValidationError,
     401: PlanasonixAuthenticationError,
@@ -207,7 +203,7 @@ BY_STATUS: dict[int, type[PlanasonixResponseError]] = {
     429: PlanasonixRateLimitError,
 }
 
-#: Statuses that say something about the request only in the API's own envelope. A proxy that restarts answers so, too.
+#: A proxy that restarts sends these statuses, too. They mean something only in the API's own envelope.
 _ONLY_IN_AN_ENVELOPE = frozenset({400, 403, 404})
 
 _KINDS: tuple[type[PlanasonixError], ...] = (
@@ -240,12 +236,12 @@ def error_for_status(status: int, *, has_envelope: bool = True) -> type[Planason
 
 
 def error_of(kind: str, message: str, code: str | None = None) -> PlanasonixError:
-    """Make the error again that another process met.
+    """Return the error that another process raised.
 
-    :param kind: the ``kind`` of the error's class; one that this version does not know gives the base class.
-    :param message: the error's message.
-    :param code: the API's own error code, if there was one.
-    :return: the error, to be raised.
+    :param kind: the ``kind`` of its class; an unknown one creates the base class.
+    :param message: its message.
+    :param code: the API's error code, if there was one.
+    :return: the error.
     """
     error = _BY_KIND.get(kind, PlanasonixError)(message)
     error.code = code
@@ -253,15 +249,12 @@ def error_of(kind: str, message: str, code: str | None = None) -> PlanasonixErro
 
 
 def add_details(exception: BaseException, **details: str | None) -> None:
-    """Set the attributes of an exception by which a callback of Airflow's finds the work.
+    """Set the attributes of an exception by which Airflow's callbacks find the work.
 
-    An attribute that is set already stays as it is. The cause's attributes win over the details.
-
-    :param exception: any exception that ends a task.
-    :param details: values by the names in :data:`DETAILS`.
+    Attributes that are set already stay. The cause's attributes take precedence over ``details``.
     """
     for name in DETAILS:
         values = (getattr(exception, name, None), getattr(exception.__cause__, name, None), details.get(name))
-        # An exception of another package may have slots, or a property of that name.
+        # Other exceptions may have slots, or a property of that name.
         with suppress(AttributeError, TypeError):
             setattr(exception, name, next((value for value in values if value is not None), None))

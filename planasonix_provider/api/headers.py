@@ -1,4 +1,4 @@
-"""Reads what the headers of an answer say about time and about the rate limit."""
+"""Reads the response headers about time and the rate limit. All headers are looked up by their lower-case names."""
 
 from __future__ import annotations
 
@@ -10,35 +10,23 @@ from email.utils import parsedate_to_datetime
 
 from planasonix_provider.api.models import as_utc
 
-#: How long a window of the rate limit is where the headers do not tell, in seconds: the documented limit is per minute.
+#: The window of the rate limit if the headers do not name its end: the documented limit is per minute.
 WINDOW_SECONDS = 60.0
 
 
 def server_time(headers: Mapping[str, str]) -> datetime:
-    """Tell the time that the server has: a clock that is wrong here then does no harm.
-
-    :param headers: the answer's headers, looked up by lower-case name.
-    :return: the time of the answer's ``Date``, or of this machine's clock where there is none.
-    """
+    """Return the time of the ``Date`` header, so that a wrong local clock does no harm; else the local time."""
     return _http_date(headers.get("date", "")) or datetime.now(UTC)
 
 
 def clock_skew(headers: Mapping[str, str]) -> timedelta | None:
-    """Tell by how much the server's clock is ahead of this machine's.
-
-    :param headers: the answer's headers, looked up by lower-case name.
-    :return: the difference, to a second or so; ``None`` where there is no ``Date``.
-    """
-    told = _http_date(headers.get("date", ""))
-    return told - datetime.now(UTC) if told else None
+    """Return by how much the server's clock is ahead, to about a second; ``None`` without a ``Date`` header."""
+    date = _http_date(headers.get("date", ""))
+    return date - datetime.now(UTC) if date else None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read ``Retry-After``.
-
-    :param headers: the answer's headers, looked up by lower-case name.
-    :return: the seconds to wait; ``None`` where the header is missing or makes no sense.
-    """
+    """Return the seconds of ``Retry-After``; ``None`` if the header is missing or invalid."""
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,9}(\.\d+)?", value, re.ASCII):
         return float(value)
@@ -48,12 +36,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 @dataclass(frozen=True)
 class RateLimit:
-    """What a key may still ask for.
-
-    :param limit: how many requests a window allows.
-    :param remaining: how many of them are left.
-    :param seconds: in how many seconds the window ends.
-    """
+    """The rate limit of an API key: ``remaining`` of ``limit`` requests for the next ``seconds``."""
 
     limit: int
     remaining: int
@@ -61,11 +44,7 @@ class RateLimit:
 
 
 def rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
-    """Read ``X-RateLimit-Limit``, ``X-RateLimit-Remaining`` and ``X-RateLimit-Reset``.
-
-    :param headers: the answer's headers, looked up by lower-case name.
-    :return: the allowance; ``None`` where the deployment does not tell it.
-    """
+    """Return the values of the ``X-RateLimit-…`` headers; ``None`` if the deployment does not send them."""
     limit, remaining, reset = (_number(headers, name) for name in ("limit", "remaining", "reset"))
     if not limit or remaining is None:
         return None

@@ -1,4 +1,4 @@
-"""A route as a method: written once, blocking or awaited as its class is."""
+"""Turns each route into a method of the hook and of both clients: blocking or awaited, as the class is."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from planasonix_provider.api.errors import PlanasonixUnreadableError
 from planasonix_provider.api.models import Page
 from planasonix_provider.api.request import Request
 
-#: A server may filter a page after it has cut it, and send it empty with a cursor to the next. So many in a row are no
-#: such accident: the list would never end.
+#: A server that filters a page after cutting it may send an empty page with a cursor. This many in a row mean that the
+#: list never ends.
 MAX_EMPTY_PAGES = 50
 
 P = ParamSpec("P")
@@ -21,26 +21,23 @@ T = TypeVar("T")
 
 
 class SyncSender(Protocol):
-    """Whatever sends a request and blocks until its answer is there."""
+    """Sends a request and blocks until the response has arrived."""
 
     def send(self, request: Request[T]) -> T:
-        """Send a request; return what its answer holds, or raise a ``PlanasonixError``."""
+        """Return the content of the response, or raise a ``PlanasonixError``."""
         ...
 
 
 class AsyncSender(Protocol):
-    """Whatever sends a request and lets others run until its answer is there."""
+    """Sends a request without blocking the event loop."""
 
     async def send(self, request: Request[T]) -> T:
-        """Send a request; return what its answer holds, or raise a ``PlanasonixError``."""
+        """Return the content of the response, or raise a ``PlanasonixError``."""
         ...
 
 
-class operation(Generic[P, T]):  # noqa: N801 - stands where a decorator would, and reads like one
-    """A route that gives one thing.
-
-    :param route: the function of :mod:`planasonix_provider.api.routes` that makes the request.
-    """
+class operation(Generic[P, T]):  # noqa: N801 - used like a decorator
+    """A route that returns one object, as a method."""
 
     def __init__(self, route: Callable[P, Request[T]]) -> None:
         self.route = route
@@ -53,7 +50,7 @@ class operation(Generic[P, T]):  # noqa: N801 - stands where a decorator would, 
     @overload
     def __get__(self, sender: AsyncSender, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
     def __get__(self, sender: Any, owner: type) -> Any:
-        """Bind the route to what sends it."""
+        """Bind the route to the object that sends it."""
         if sender is None:
             return self
 
@@ -65,10 +62,7 @@ class operation(Generic[P, T]):  # noqa: N801 - stands where a decorator would, 
 
 
 class paginated_operation(Generic[P, T]):  # noqa: N801 - as above
-    """A route that gives a list: an iterator that asks for a page when the one before is used up.
-
-    :param route: the function of :mod:`planasonix_provider.api.routes` that makes the request for the first page.
-    """
+    """A route that returns a list, as a method: an iterator that requests each page when it gets there."""
 
     def __init__(self, route: Callable[P, Request[Page[T]]]) -> None:
         self.route = route
@@ -84,18 +78,18 @@ class paginated_operation(Generic[P, T]):  # noqa: N801 - as above
         """Bind the route to what sends it."""
         if sender is None:
             return self
-        pages = _awaited_items if iscoroutinefunction(sender.send) else _items
+        pages = _iterate_async if iscoroutinefunction(sender.send) else _iterate
 
         @wraps(self.route)
         def iterate(*args: P.args, **kwargs: P.kwargs) -> Any:
-            # The request is made here and not at the first step, so that a bad argument is refused at once.
+            # The request is created here and not at the first step, so that invalid arguments raise at once.
             return pages(sender, self.route(*args, **kwargs))
 
         return iterate
 
 
 class Operations:
-    """One method per route, the same on the hook, the blocking and the awaiting client."""
+    """One method per route."""
 
     trigger_sync = operation(routes.trigger_sync)
     trigger_backfill = operation(routes.trigger_backfill)
@@ -117,36 +111,27 @@ class Operations:
 
 
 class Paginator(Generic[T]):
-    """Walks from page to page, and ends: the list, the caller's limit, or a server that leads in a circle.
-
-    :param request: asks for the first page.
-    """
+    """Follows the cursors of a list until it ends, the caller's limit is reached, or the server leads in a circle."""
 
     def __init__(self, request: Request[Page[T]]) -> None:
-        #: Asks for the page where the walk is.
+        #: The request for the current page.
         self.request = request
         self.left = request.max_items
         self.seen: set[str] = set()
         self._empty_pages = 0
 
     def items_of(self, page: Page[T]) -> list[T]:
-        """Give the items of a page, as far as the caller wants them.
-
-        :param page: the page that :attr:`request` has brought.
-        :return: its items.
-        """
+        """Return the items of a page, up to the caller's limit."""
         items = page.data if self.left is None else page.data[: self.left]
         if self.left is not None:
             self.left -= len(items)
         return items
 
     def advance(self, page: Page[T]) -> bool:
-        """Go to the page behind this one.
+        """Make :attr:`request` the one for the next page; return whether there is one.
 
-        :param page: the page that :attr:`request` has brought.
-        :return: whether there is one to ask for, by what is :attr:`request` then.
-        :raises PlanasonixUnreadableError: if it is one that was asked for before, or after :data:`MAX_EMPTY_PAGES`
-            pages in a row without an item.
+        :raises PlanasonixUnreadableError: if the cursor came before, or after :data:`MAX_EMPTY_PAGES` empty pages in a
+            row.
         """
         if page.cursor is None or self.left == 0:
             return False
@@ -166,20 +151,20 @@ class Paginator(Generic[T]):
         return True
 
 
-def _items(sender: SyncSender, request: Request[Page[T]]) -> Iterator[T]:
-    cursors = Paginator(request)
+def _iterate(sender: SyncSender, request: Request[Page[T]]) -> Iterator[T]:
+    paginator = Paginator(request)
     while True:
-        page = sender.send(cursors.request)
-        yield from cursors.items_of(page)
-        if not cursors.advance(page):
+        page = sender.send(paginator.request)
+        yield from paginator.items_of(page)
+        if not paginator.advance(page):
             return
 
 
-async def _awaited_items(sender: AsyncSender, request: Request[Page[T]]) -> AsyncIterator[T]:
-    cursors = Paginator(request)
+async def _iterate_async(sender: AsyncSender, request: Request[Page[T]]) -> AsyncIterator[T]:
+    paginator = Paginator(request)
     while True:
-        page = await sender.send(cursors.request)
-        for item in cursors.items_of(page):
+        page = await sender.send(paginator.request)
+        for item in paginator.items_of(page):
             yield item
-        if not cursors.advance(page):
+        if not paginator.advance(page):
             return

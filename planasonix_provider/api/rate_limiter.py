@@ -1,4 +1,4 @@
-"""What is known of a key's rate limit: the one place that knows it, for all who use the key in this process."""
+"""Spreads the requests of an API key over its rate limit: one limiter per key and process."""
 
 from __future__ import annotations
 
@@ -16,26 +16,23 @@ from planasonix_provider.clock import monotonic
 
 log = logging.getLogger(__name__)
 
-#: For how many seconds the API can silence whoever uses a key at one go, whatever its ``Retry-After`` says.
+#: Seconds. A longer ``Retry-After`` is cut to this.
 MAX_RETRY_AFTER = 900.0
-#: For how many seconds a request that can wait lets others go first.
+#: The longest delay of a request that can wait, in seconds.
 MAX_DELAY = 60.0
-#: While more than this part of the limit is left, requests are not spread, however many processes use the key.
+#: Requests are not delayed while more than this fraction of the limit is left.
 UNTHROTTLED_FRACTION = 0.5
-#: The part of the limit that is left to what cannot wait: starts, cancels, and processes that know nothing yet.
+#: This fraction is reserved for what cannot wait: starts, cancels, and processes that do not know the limit yet.
 RESERVED_FRACTION = 0.1
-#: How much the traffic that was seen before weighs against what has come since.
+#: The weight of older traffic against the traffic since.
 DECAY = 0.6
 
 
 class RateLimiter:
-    """Spreads the requests of a key over what its rate limit still allows. May be used from any thread.
+    """Spreads the requests of a key over what its rate limit still allows. Thread-safe.
 
-    Other processes use the same key, and all that one sees of them is how fast the remaining requests dwindle: where
-    forty go for each one of its own, it takes a fortieth of what remains.
-
-    :param clock: tells the seconds that have passed; only its differences count.
-    :param draw: draws a number from the range of its two arguments.
+    Other processes use the same key. All that can be seen of them is how fast the remaining requests dwindle: if forty
+    disappear for each request of this process, it takes a fortieth of what remains.
     """
 
     def __init__(
@@ -49,60 +46,48 @@ class RateLimiter:
         self._blocked_until = self._last_turn = self._logged_at = -math.inf
         self._limit: RateLimit | None = None
         self._seen_at = self._reset_at = -math.inf
-        # Weighed sums: what was asked by this process and by all, and in how many seconds.
+        # Weighted sums: the requests of this process and of all, and their time span in seconds.
         self._own = self._all = self._span = 0.0
         self._own_since = 0
         self._lag = uniform(0.0, 1.0)
-        #: By how much the server's clock is ahead, as its newest answer has it; ``None`` before one has told.
+        #: By how much the server's clock is ahead, from its newest response; ``None`` before the first one.
         self.skew: timedelta | None = None
 
     def update(self, status: int, headers: Mapping[str, str]) -> None:
-        """Learn from an answer.
-
-        :param status: its HTTP status.
-        :param headers: its headers, looked up by lower-case name.
-        """
+        """Learn from the status and the headers of a response; header names are in lower case."""
         with self._lock:
             now = self._clock()
             self._last_turn = max(self._last_turn, now)
             if status == 429:
-                silence = min(retry_after(headers) or 0.0, MAX_RETRY_AFTER)
-                self._blocked_until = max(self._blocked_until, now + silence)
-            if (told := clock_skew(headers)) is not None:
-                self.skew = told
+                self._blocked_until = max(self._blocked_until, now + min(retry_after(headers) or 0.0, MAX_RETRY_AFTER))
+            if (current := clock_skew(headers)) is not None:
+                self.skew = current
             if seen := rate_limit(headers):
                 self._learn(seen, now)
 
     def retry_after_remaining(self) -> float:
-        """Say for how long nothing is to be asked.
-
-        :return: the seconds that are left of what a ``Retry-After`` asked for.
-        """
+        """Return the seconds that are left of the last ``Retry-After``."""
         return max(0.0, self._blocked_until - self._clock())
 
     def delay(self) -> float:
-        """Say how long a request that can wait had better wait.
-
-        :return: the seconds until its turn, at most :data:`MAX_DELAY`; none while much of the limit is left.
-        """
+        """Return the seconds that a request which can wait should wait; 0 while much of the limit is left."""
         with self._lock:
             now = self._clock()
-            rest = min(max(0.0, self._next_turn(now) - now), MAX_DELAY)
-            if rest >= 1 and now - self._logged_at >= WINDOW_SECONDS:
+            delay = min(max(0.0, self._next_turn(now) - now), MAX_DELAY)
+            if delay >= 1 and now - self._logged_at >= WINDOW_SECONDS:
                 self._logged_at = now
                 self._log(now)
-            return rest
+            return delay
 
     def acquire(self, max_seconds: float = MAX_DELAY) -> Iterator[float]:
-        """Wait for a turn, and take it.
+        """Yield the seconds to sleep until it is this request's turn, several times if other requests come first.
 
-        :param at_most: for how many seconds to wait, where that is less than :data:`MAX_DELAY`.
-        :return: the seconds to sleep, again and again while others are faster, and so many in all.
+        They add up to at most ``max_seconds`` and :data:`MAX_DELAY`.
         """
         left = min(max_seconds, MAX_DELAY)
-        while left > 0 and (rest := self.delay()):
-            yield min(rest, left)
-            left -= rest
+        while left > 0 and (delay := self.delay()):
+            yield min(delay, left)
+            left -= delay
         self._last_turn = self._clock()
 
     def _next_turn(self, now: float) -> float:
@@ -110,47 +95,47 @@ class RateLimiter:
         if known is None:
             return now
         if now < self._reset_at:
-            # Others have gone on since.
+            # Other processes have sent more requests since.
             others = max(0.0, self._all - self._own) / max(1.0, self._span)
             remaining, left = known.remaining - others * (now - self._seen_at), self._reset_at - now
         else:
             remaining, left = float(known.limit), WINDOW_SECONDS
         if remaining > UNTHROTTLED_FRACTION * known.limit:
             return now
-        crowd = max(1.0, self._all / self._own)
+        share_factor = max(1.0, self._all / self._own)
         if (usable := remaining - RESERVED_FRACTION * known.limit) > 0:
-            return self._last_turn + min(left * crowd / usable, MAX_DELAY)
-        # Everybody comes again after the same moment, and so not all at once.
+            return self._last_turn + min(left * share_factor / usable, MAX_DELAY)
+        # All processes wait for the same moment, so each one adds its own random lag.
         return self._reset_at + self._lag * min(
-            WINDOW_SECONDS * crowd / ((1 - RESERVED_FRACTION) * known.limit), MAX_DELAY
+            WINDOW_SECONDS * share_factor / ((1 - RESERVED_FRACTION) * known.limit), MAX_DELAY
         )
 
     def _learn(self, seen: RateLimit, now: float) -> None:
         before = self._limit
         self._own_since += 1
         if before is None:
-            # All that is known is how much all have asked for in this window.
+            # Only the number of all requests in this window is known.
             self._own, self._all = 1.0, float(seen.limit - seen.remaining)
             self._span = WINDOW_SECONDS - seen.seconds
         elif now >= self._reset_at or seen.limit != before.limit or _is_full_again(before, seen):
-            # A new window: of what was asked in it, this process has asked one.
+            # In a new window, this process has sent one request.
             self._lag = self._uniform(0.0, 1.0)
             self._add_traffic(1, seen.limit - seen.remaining, WINDOW_SECONDS - seen.seconds)
         elif (dwindled := before.remaining - seen.remaining) > 0:
             self._add_traffic(self._own_since, dwindled, now - self._seen_at)
         else:
-            # Answers come in another order than their requests were counted in.
+            # Responses arrive in a different order than the server counted their requests.
             return
         self._limit, self._seen_at, self._reset_at, self._own_since = seen, now, now + seen.seconds, 0
 
     def _add_traffic(self, own: int, by_all: int, seconds: float) -> None:
-        """Take in what was asked since; what was seen before counts less by that."""
+        """Add traffic to the weighted sums, so that older traffic counts less."""
         self._own = self._own * DECAY + own
         self._all = self._all * DECAY + by_all
         self._span = self._span * DECAY + max(0.0, seconds)
 
     def _log(self, now: float) -> None:
-        assert self._limit is not None  # noqa: S101 - else nobody would have to wait
+        assert self._limit is not None  # noqa: S101 - there is no delay without a limit
         log.info(
             "The API key has %d of %d requests left for the next %.0f s. Requests that can wait are spread over that "
             "time.",
@@ -168,11 +153,6 @@ _rate_limiters: dict[tuple[str, SecretStr], RateLimiter] = {}
 
 
 def rate_limiter_for(base_url: str, api_key: SecretStr) -> RateLimiter:
-    """Give the pace of a key.
-
-    :param base_url: where the API is.
-    :param api_key: the key.
-    :return: the one that all who use this key in this process share.
-    """
-    # Atomic, so that two threads that begin together get the same.
+    """Return the limiter of a key, which all clients of this process share."""
+    # Atomic, so that two threads get the same limiter.
     return _rate_limiters.setdefault((base_url, api_key), RateLimiter())

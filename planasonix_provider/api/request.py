@@ -1,4 +1,4 @@
-"""One call of the API, as a value: what is asked, what the answer holds, and what repeating it does."""
+"""An API request as a value. It does no I/O."""
 
 from __future__ import annotations
 
@@ -14,36 +14,37 @@ from planasonix_provider.api.models import Envelope
 
 T = TypeVar("T")
 
-#: Where the routes live below the base URL.
+#: The path of the API below the base URL.
 PREFIX = "/api/v1"
-#: The most that one page of a list holds.
+#: The maximum number of items on a page.
 PAGE_SIZE = 100
 
 
 class Idempotency(Enum):
-    """What repeating a request does, which decides what may be tried again."""
+    """Whether a request may be repeated, which decides what is retried."""
 
     SAFE = "safe"
-    """A read, or a cancel: the second time changes nothing."""
-    NOT_IDEMPOTENT = "starts work"
-    """A start: the second one may start the work twice, so it is repeated only where the first surely did nothing."""
+    """A read or a cancel: a second one changes nothing."""
+    NOT_IDEMPOTENT = "not idempotent"
+    """A start: it is repeated only if the first one certainly had no effect."""
 
 
 @dataclass(frozen=True)
 class Request(Generic[T]):
-    """One call of the API, as a value.
+    """An API request as a value.
 
     :param method: the HTTP method.
-    :param path: the route as the reference writes it, below ``/api/v1``, with its parameters in braces.
-    :param reply: the envelope of the answer.
-    :param repeat: what repeating it does; by default it is safe.
+    :param path: the path below ``/api/v1`` as the reference writes it, with its parameters in braces.
+    :param envelope: the model of the response's body.
+    :param idempotency: whether the request may be repeated.
     :param ids: the values of the parameters in ``path``.
-    :param query: the query parameters; ``None`` is left out.
-    :param body: what is sent as JSON, or ``None`` for no body.
-    :param idempotency_key: for a start, what makes a second delivery of it recognisable.
-    :param at_most: for a list, how many items the caller wants in all; ``None`` is all.
-    :param dropped: known fields of the answer that are dropped, and with them all unknown fields; ``None`` keeps all.
-    :raises ValueError: if one of ``ids`` can be no id.
+    :param query: the query parameters; those that are ``None`` are not sent.
+    :param body: the JSON body, or ``None`` for no body.
+    :param idempotency_key: sent with a start, so that the server can recognize a repeated request.
+    :param max_items: for a list, how many items the caller wants; ``None`` is all.
+    :param excluded_fields: known fields of the response that are dropped, together with all unknown fields; ``None``
+        keeps all fields.
+    :raises ValueError: if one of ``ids`` is not a valid id.
     """
 
     method: str
@@ -52,7 +53,7 @@ class Request(Generic[T]):
     idempotency: Idempotency = Idempotency.SAFE
     ids: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str | int | None] = field(default_factory=dict)
-    # In no repr: there may be a secret in it.
+    # Not in the repr, because it may contain a secret.
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     idempotency_key: str | None = None
     max_items: int | None = None
@@ -65,35 +66,30 @@ class Request(Generic[T]):
 
     @property
     def url_path(self) -> str:
-        """The path to ask for, each id percent-encoded as one segment."""
+        """The path, with each id percent-encoded as one segment."""
         return PREFIX + re.sub(r"\{(\w+)\}", lambda found: quote(self.ids[found[1]], safe=""), self.path)
 
     @property
     def can_wait(self) -> bool:
-        """Whether nothing is lost if it is sent later: a start and a cancel are wanted now."""
+        """Whether the request can be delayed. Starts and cancels cannot."""
         return self.method == "GET"
 
     @property
     def key(self) -> str:
-        """What is equal for two requests that ask for the same."""
+        """A text that is equal for equal requests."""
         return f"{self} {sorted((name, value) for name, value in self.query.items() if value is not None)}"
 
     def __str__(self) -> str:
-        """The request as messages name it: method and path, without the query."""
+        """Return the method and the path without the query, as messages show them."""
         return f"{self.method} {self.url_path}"
 
     def without(self, *names: str) -> Request[T]:
-        """Keep only what a wait needs: thousands of answers are held at a time, and unknown fields may hold anything.
+        """Return the request with fields of its response dropped: a wait holds thousands of responses.
 
-        :param names: known fields of the answer that are not needed.
-        :return: the same request, whose answer has neither these nor unknown fields.
+        :param names: known fields to drop. Unknown fields are dropped, too, because they may be large.
         """
         return replace(self, excluded_fields=frozenset(names))
 
     def next_page(self, cursor: str) -> Request[T]:
-        """Ask for the page behind a cursor.
-
-        :param cursor: what the page before this one named.
-        :return: the same request, for the next page.
-        """
+        """Return the request for the page after a cursor."""
         return replace(self, query={**self.query, "cursor": cursor})

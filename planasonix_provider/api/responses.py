@@ -1,4 +1,4 @@
-"""What an answer of the API means: the model that it holds, or the error that it is. No I/O."""
+"""Turns a response into the model that it contains, or into an error. No I/O."""
 
 from __future__ import annotations
 
@@ -27,18 +27,17 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-#: The connections and lists whose unreadable rows were warned of.
+#: The connections and lists with a warning about unreadable rows.
 _WARNED: set[tuple[str, str]] = set()
 
-#: How many values the body of an error may have.
 _MAX_VALUES_OF_ERROR = 200_000
 
-#: How many characters of a message are what the server says of an error; the code and the message come first.
+#: The maximum length of the server's part of a message, which begins with the code and the message.
 _MAX_PROBLEM = 4_500
-#: How many characters of a header or an id are shown.
+#: The maximum length of a header or an id in a message.
 _MAX_WORD = 500
 
-# "{connection}" is where the Airflow connection is named.
+# "{connection}" is replaced by the name of the Airflow connection.
 _ADVICE: dict[int, str] = {
     400: "Correct what the answer names.",
     401: "The API key of {connection}, which is its password, is missing, mistyped or revoked: check it.",
@@ -71,12 +70,9 @@ _ADVICE_OTHER = "The API's reference names no such answer: check the host of {co
 
 @dataclass(frozen=True)
 class RawResponse:
-    """An HTTP answer, without the library that brought it.
+    """An HTTP response without its library.
 
-    :param status: the HTTP status.
-    :param headers: the headers, looked up by lower-case name.
-    :param content: the body.
-    :param connection: what messages call the Airflow connection that has asked.
+    Header names are in lower case; ``connection`` is how messages name the Airflow connection.
     """
 
     status: int
@@ -86,13 +82,9 @@ class RawResponse:
 
 
 class BoundedResponse:
-    """An answer that is still coming in: takes its body piece by piece, and refuses one that would never be read.
+    """Reads the body of a response chunk by chunk, up to the ``max_bytes`` of its route.
 
-    :param request: what was asked.
-    :param status: the HTTP status.
-    :param headers: the headers, looked up by lower-case name.
-    :param connection: what messages call the Airflow connection that has asked.
-    :raises PlanasonixUnreadableError: if the headers announce more than the route's ``max_bytes``.
+    It raises :class:`PlanasonixUnreadableError` as soon as the headers announce, or the chunks contain, more.
     """
 
     def __init__(
@@ -102,43 +94,35 @@ class BoundedResponse:
         self._head = RawResponse(status, headers, b"", connection)
         self._max_bytes = request.envelope.max_bytes
         self._content = bytearray()
-        self._came = 0
-        # Only what was asked for is unpacked. Other words are none that bodies are packed by, as "UTF-8".
-        is_packed = headers.get("content-encoding", "").strip().lower() in ("gzip", "x-gzip")
-        self._unpacking = zlib.decompressobj(zlib.MAX_WBITS | 16) if is_packed else None
+        self._received_bytes = 0
+        # Only gzip was accepted. Some servers send other words here, such as "UTF-8".
+        is_gzip = headers.get("content-encoding", "").strip().lower() in ("gzip", "x-gzip")
+        self._decompressor = zlib.decompressobj(zlib.MAX_WBITS | 16) if is_gzip else None
         length = headers.get("content-length", "").strip()
         if length.isdecimal() and (len(length) > 20 or int(length) > self._max_bytes):
             raise self._too_large()
 
-    def feed(self, piece: bytes) -> None:
-        """Take some more of the body.
-
-        :param piece: the bytes, as they came over the wire.
-        :raises PlanasonixUnreadableError: if the body is larger than the route's ``max_bytes``, or cannot be unpacked.
-        """
-        self._came += len(piece)
-        if self._unpacking and not self._unpacking.eof:
+    def feed(self, chunk: bytes) -> None:
+        """Add a chunk as it came over the wire."""
+        self._received_bytes += len(chunk)
+        if self._decompressor and not self._decompressor.eof:
             try:
-                # One byte more than there is room for shows that there is more, and a bomb goes off no further.
-                piece = self._unpacking.decompress(piece, self._max_bytes + 1 - len(self._content))
+                # One byte beyond the limit is enough to detect an oversized body; a zip bomb expands no further.
+                chunk = self._decompressor.decompress(chunk, self._max_bytes + 1 - len(self._content))
             except zlib.error:
                 raise _unreadable(
                     self._request, self._head, "with a body that cannot be unpacked as its Content-Encoding says"
                 ) from None
-        elif self._unpacking:
-            piece = b""
-        self._content += piece
-        # What comes counts as well: packed, it may be much and mean nothing.
-        if max(self._came, len(self._content)) > self._max_bytes:
+        elif self._decompressor:
+            chunk = b""
+        self._content += chunk
+        # Compressed bytes count as well: many of them may decompress to nothing.
+        if max(self._received_bytes, len(self._content)) > self._max_bytes:
             raise self._too_large()
 
     def finish(self) -> RawResponse:
-        """Give the answer, when all of it has come.
-
-        :return: the answer, with its body unpacked.
-        :raises PlanasonixUnreadableError: if a packed body was cut off.
-        """
-        if self._unpacking and self._came and not self._unpacking.eof:
+        """Return the response with its decompressed body, after the last chunk."""
+        if self._decompressor and self._received_bytes and not self._decompressor.eof:
             raise _unreadable(self._request, self._head, "with a body that was cut off")
         return replace(self._head, content=bytes(self._content))
 
@@ -146,33 +130,30 @@ class BoundedResponse:
         return _unreadable(self._request, self._head, f"with a body of more than {self._max_bytes / 1_000_000:g} MB")
 
 
-def parse_response(request: Request[T], answer: RawResponse) -> T:
-    """Make of an answer what was asked for.
+def parse_response(request: Request[T], response: RawResponse) -> T:
+    """Return the content of a response.
 
-    :param request: what was asked.
-    :param answer: what came back.
-    :return: what the answer's envelope holds.
-    :raises PlanasonixResponseError: (one of its kinds) if the answer is no success.
-    :raises PlanasonixUnreadableError: if it is one, but not what the reference says.
+    :raises PlanasonixResponseError: if the response is not a success.
+    :raises PlanasonixUnreadableError: if a successful response is not what the reference says.
     """
-    if not 200 <= answer.status < 300:
-        raise _error(request, answer)
+    if not 200 <= response.status < 300:
+        raise _error(request, response)
     try:
-        reply = request.envelope.parse(answer.content, request.excluded_fields)
+        envelope = request.envelope.parse(response.content, request.excluded_fields)
     except ValueError as invalid:
-        raise _unreadable(request, answer, _what_is_wrong(answer, invalid)) from None
-    value = reply.content
-    if isinstance(value, Page):
-        if value.cursor is not None and value.cursor == request.query.get("cursor"):
-            raise _unreadable(request, answer, "with a page of a list that names itself as the next page")
-        if value.unreadable:
-            _warn_of_unreadable(request, answer, value)
-    return value
+        raise _unreadable(request, response, _describe_problem(response, invalid)) from None
+    content = envelope.content
+    if isinstance(content, Page):
+        if content.cursor is not None and content.cursor == request.query.get("cursor"):
+            raise _unreadable(request, response, "with a page of a list that names itself as the next page")
+        if content.unreadable:
+            _warn_of_unreadable(request, response, content)
+    return content
 
 
-def _warn_of_unreadable(request: Request[Any], answer: RawResponse, page: Page[Any]) -> None:
-    """Warn once for each connection and list, in each process: a list is asked for again and again."""
-    if (known := (answer.connection, request.path)) in _WARNED:
+def _warn_of_unreadable(request: Request[Any], response: RawResponse, page: Page[Any]) -> None:
+    """Log one warning per connection, list and process, because lists are requested again and again."""
+    if (known := (response.connection, request.path)) in _WARNED:
         return
     _WARNED.add(known)
     first, total = page.unreadable[0], len(page.unreadable) + len(page.data)
@@ -185,21 +166,22 @@ def _warn_of_unreadable(request: Request[Any], answer: RawResponse, page: Page[A
         total,
         name,
         first.problem,
-        answer.connection,
+        response.connection,
     )
 
 
-def _unreadable(request: Request[T], answer: RawResponse, what: str) -> PlanasonixError:
+def _unreadable(request: Request[T], response: RawResponse, what: str) -> PlanasonixError:
     return PlanasonixUnreadableError(
-        f"{request}: answered {_status(answer.status)} {what}. {_ending(answer, _ADVICE_NOT_THE_API)}"
+        f"{request}: answered {_status(response.status)} {what}. "
+        f"{_advice_with_request_id(response, _ADVICE_NOT_THE_API)}"
     )
 
 
-def _what_is_wrong(answer: RawResponse, invalid: ValueError) -> str:
-    """Say in words why a body cannot be read, without its values: they may be anything."""
-    if not answer.content.strip():
+def _describe_problem(response: RawResponse, invalid: ValueError) -> str:
+    """Return why a body cannot be read, without its values, which may be anything."""
+    if not response.content.strip():
         return "with an empty body"
-    if _is_html(answer):
+    if _is_html(response):
         return "with an HTML page, as a proxy or a login page between here and the API sends"
     if isinstance(invalid, TooManyValuesError):
         return f"with JSON of {invalid}"
@@ -213,63 +195,63 @@ def _what_is_wrong(answer: RawResponse, invalid: ValueError) -> str:
     )
 
 
-def _error(request: Request[T], answer: RawResponse) -> PlanasonixResponseError:
-    body = _error_body(answer)
-    problem = f"{request}: answered {_status(answer.status)}"
+def _error(request: Request[T], response: RawResponse) -> PlanasonixResponseError:
+    body = _error_body(response)
+    problem = f"{request}: answered {_status(response.status)}"
     if body:
         if words := ": ".join(filter(None, (body.code, (body.message or "").rstrip(".")))):
             problem += f" ({words})"
         problem += "".join(f"; {': '.join(filter(None, (it.field, it.issue)))}" for it in body.details or ())
-    # A long text of the server must not hide the advice.
+    # A long text of the server must not displace the advice.
     problem = shorten(problem, _MAX_PROBLEM)
-    if location := answer.headers.get("location"):
+    if location := response.headers.get("location"):
         problem += f", a redirect to {shorten(location, _MAX_WORD)}"
-    elif not body and _is_html(answer):
+    elif not body and _is_html(response):
         problem += " with an HTML page"
     if body and body.existing_job_id:
         problem += f"; in the way is job {shorten(body.existing_job_id, _MAX_WORD)}"
-    return error_for_status(answer.status, has_envelope=body is not None)(
-        f"{problem}. {_ending(answer, _advice(answer, body))}",
-        status=answer.status,
+    return error_for_status(response.status, has_envelope=body is not None)(
+        f"{problem}. {_advice_with_request_id(response, _advice(response, body))}",
+        status=response.status,
         code=body.code if body else None,
         fields=tuple(detail.field for detail in (body.details if body else None) or () if detail.field),
-        request_id=_request_id(answer),
-        retry_after=retry_after(answer.headers),
+        request_id=_request_id(response),
+        retry_after=retry_after(response.headers),
         existing_job_id=body.existing_job_id if body else None,
         has_envelope=body is not None,
     )
 
 
-def _error_body(answer: RawResponse) -> ErrorBody | None:
-    """Read the error's envelope, wherever it puts ``existing_job_id``; ``None`` where there is no envelope."""
+def _error_body(response: RawResponse) -> ErrorBody | None:
+    """Return the error of the envelope, wherever it has ``existing_job_id``; ``None`` without an envelope."""
     try:
-        reply = ErrorEnvelope.model_validate(read_json(answer.content, _MAX_VALUES_OF_ERROR))
+        envelope = ErrorEnvelope.model_validate(read_json(response.content, _MAX_VALUES_OF_ERROR))
     except ValueError:
         return None
-    if reply.existing_job_id and not reply.error.existing_job_id:
-        return reply.error.model_copy(update={"existing_job_id": reply.existing_job_id})
-    return reply.error
+    if envelope.existing_job_id and not envelope.error.existing_job_id:
+        return envelope.error.model_copy(update={"existing_job_id": envelope.existing_job_id})
+    return envelope.error
 
 
-def _ending(answer: RawResponse, advice: str) -> str:
-    """End a message; only the advice is told which Airflow connection it is: what the server has said stays."""
-    identifier = _request_id(answer)
+def _advice_with_request_id(response: RawResponse, advice: str) -> str:
+    """Return the end of a message. Only the advice is formatted, because the server's text may contain braces."""
+    identifier = _request_id(response)
     note = f" [request id {shorten(identifier, _MAX_WORD)}]" if identifier else ""
-    return advice.format(connection=answer.connection) + note
+    return advice.format(connection=response.connection) + note
 
 
-def _advice(answer: RawResponse, body: ErrorBody | None) -> str:
-    if 300 <= answer.status < 400:
+def _advice(response: RawResponse, body: ErrorBody | None) -> str:
+    if 300 <= response.status < 400:
         return _ADVICE_REDIRECT
-    if answer.status >= 500:
+    if response.status >= 500:
         return _ADVICE_SERVER
-    if body is None and answer.status not in (401, 403, 413, 429):
+    if body is None and response.status not in (401, 403, 413, 429):
         return _ADVICE_NOT_THE_API
-    return _ADVICE.get(answer.status, _ADVICE_OTHER)
+    return _ADVICE.get(response.status, _ADVICE_OTHER)
 
 
-def _request_id(answer: RawResponse) -> str | None:
-    return answer.headers.get("x-request-id") or answer.headers.get("request-id")
+def _request_id(response: RawResponse) -> str | None:
+    return response.headers.get("x-request-id") or response.headers.get("request-id")
 
 
 def _status(status: int) -> str:
@@ -279,5 +261,5 @@ def _status(status: int) -> str:
         return str(status)
 
 
-def _is_html(answer: RawResponse) -> bool:
-    return answer.content.lstrip()[:1] == b"<" or "html" in answer.headers.get("content-type", "")
+def _is_html(response: RawResponse) -> bool:
+    return response.content.lstrip()[:1] == b"<" or "html" in response.headers.get("content-type", "")

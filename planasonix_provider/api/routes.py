@@ -1,7 +1,6 @@
-"""Every route of the Orchestration API once, as a function that makes a :class:`Request`. No I/O.
+"""The routes of the Orchestration API: each is a function that returns a :class:`Request`. No I/O.
 
-A function takes the reference's names as keywords and refuses, by name, what no server could accept. Who sends the
-request, and whether it blocks, is no matter of this module.
+A function takes the reference's parameters, and raises ``ValueError`` with the name of an invalid one.
 """
 
 from __future__ import annotations
@@ -85,14 +84,14 @@ def trigger_sync(
 ) -> Request[Job]:
     """Start an incremental sync (reference: "Trigger a sync job").
 
-    :param connection_id: Planasonix's connection.
-    :param pipeline_id: the pipeline to run, or ``None`` for the connection's own.
-    :param priority: ``low``, ``normal`` or ``high``; ``None`` leaves it to the server.
-    :param metadata: what the run history is to show and filter by, as a JSON object.
-    :param idempotency_key: names this start, so that a server can tell a second delivery of it from a second start;
-        ``None`` makes one up.
-    :return: the request; its answer is the job that was started.
-    :raises ValueError: if an argument is none that a server could accept.
+    :param connection_id: the connection in Planasonix.
+    :param pipeline_id: the pipeline to run; default: the connection's own.
+    :param priority: ``low``, ``normal`` or ``high``; default: the server's choice.
+    :param metadata: a JSON object that the run history shows and filters by.
+    :param idempotency_key: identifies this start, so that the server can recognize a repeated request; default: a new
+        key.
+    :return: the request; its response contains the started job.
+    :raises ValueError: if an argument is invalid.
     """
     given = {"pipeline_id": pipeline_id, "priority": priority, "metadata": metadata}
     body = _body(SyncBody, **validation.start_parameters_of("sync", given))
@@ -110,18 +109,18 @@ def trigger_backfill(
     metadata: Mapping[str, Any] | None = None,
     idempotency_key: str | None = None,
 ) -> Request[Backfill]:
-    """Start a historical load over a window of time (reference: "Trigger a backfill").
+    """Start a historical load of a window of time (reference: "Trigger a backfill").
 
-    :param connection_id: Planasonix's connection.
-    :param start_at: where the window begins; a time without an offset is UTC.
-    :param end_at: where the window ends; a time without an offset is UTC.
-    :param tables: the tables to load; ``None`` is all of them.
-    :param priority: ``low``, ``normal`` or ``high``; ``None`` leaves it to the server.
-    :param metadata: what the run history is to show and filter by, as a JSON object.
-    :param idempotency_key: names this start, so that a server can tell a second delivery of it from a second start;
-        ``None`` makes one up.
-    :return: the request; its answer is the backfill that was started.
-    :raises ValueError: if the window is none, or an argument is none that a server could accept.
+    :param connection_id: the connection in Planasonix.
+    :param start_at: the start of the window; a time without an offset is UTC.
+    :param end_at: the end of the window; a time without an offset is UTC.
+    :param tables: the tables to load; default: all.
+    :param priority: ``low``, ``normal`` or ``high``; default: the server's choice.
+    :param metadata: a JSON object that the run history shows and filters by.
+    :param idempotency_key: identifies this start, so that the server can recognize a repeated request; default: a new
+        key.
+    :return: the request; its response contains the started backfill.
+    :raises ValueError: if the window does not end after it starts, or an argument is invalid.
     """
     begin, end = validators.window(start_at, end_at)
     given = {"start_at": begin, "end_at": end, "tables": tables, "priority": priority, "metadata": metadata}
@@ -146,9 +145,9 @@ def list_backfills(
 
     :param connection_id: only backfills of this connection.
     :param status: only backfills in this state.
-    :param limit: how many backfills to give in all; ``None`` gives all.
+    :param limit: the maximum number of backfills; default: all.
     :return: the request for the first page.
-    :raises ValueError: if a filter is empty or no text, or ``limit`` is no number from 1.
+    :raises ValueError: if an argument is invalid.
     """
     return Request(
         "GET",
@@ -168,8 +167,8 @@ def get_backfill(backfill_id: str) -> Request[Backfill]:
     """Get a backfill's state and progress (reference: "Get backfill status").
 
     :param backfill_id: the backfill.
-    :return: the request; its answer is the backfill.
-    :raises ValueError: if that can be no id.
+    :return: the request; its response contains the backfill.
+    :raises ValueError: if the id is invalid.
     """
     return Request("GET", "/backfills/{backfill_id}", BackfillEnvelope, ids={"backfill_id": backfill_id})
 
@@ -189,14 +188,13 @@ def list_jobs(
 
     :param connection_id: only jobs of this connection.
     :param pipeline_id: only jobs of this pipeline.
-    :param type: only jobs of this type, as ``connection_sync``.
+    :param type: only jobs of this type, for example ``connection_sync``.
     :param status: only jobs in this state.
     :param since: only jobs created at this time or later; a time without an offset is UTC.
     :param until: only jobs created at this time or earlier; a time without an offset is UTC.
-    :param limit: how many jobs to give in all; ``None`` gives all.
+    :param limit: the maximum number of jobs; default: all.
     :return: the request for the first page.
-    :raises ValueError: if a filter is empty or no text, a bound no time, ``since`` after ``until``, or ``limit`` no
-        number from 1.
+    :raises ValueError: if an argument is invalid, or ``until`` is before ``since``.
     """
     begin, end = validation.optional_utc("since", since), validation.optional_utc("until", until)
     if begin and end and end < begin:
@@ -223,30 +221,30 @@ def get_job(job_id: str) -> Request[Job]:
     """Get a job's state and details (reference: "Get job status and details").
 
     :param job_id: the job.
-    :return: the request; its answer is the job.
-    :raises ValueError: if that can be no id.
+    :return: the request; its response contains the job.
+    :raises ValueError: if the id is invalid.
     """
     return Request("GET", "/jobs/{job_id}", JobEnvelope, ids={"job_id": job_id})
 
 
 @route(scope="jobs:read")
 def get_job_results(job_id: str) -> Request[JobResults]:
-    """Get what a job loaded (reference: "Get job results"). While it runs, the API answers 409 or with a stub.
+    """Get what a job loaded (reference: "Get job results"). While the job runs, the API responds with 409 or a stub.
 
     :param job_id: the job.
-    :return: the request; its answer is the job's results.
-    :raises ValueError: if that can be no id.
+    :return: the request; its response contains the results.
+    :raises ValueError: if the id is invalid.
     """
     return Request("GET", "/jobs/{job_id}/results", JobResultsEnvelope, ids={"job_id": job_id})
 
 
 @route(scope="jobs:write")
 def cancel_job(job_id: str) -> Request[Job]:
-    """Cancel a job (reference: "Cancel a running job"). A job that is over stays as it is, and that is no error.
+    """Cancel a job (reference: "Cancel a running job"). Cancelling a finished job does nothing.
 
     :param job_id: the job.
-    :return: the request; its answer is the job's state.
-    :raises ValueError: if that can be no id.
+    :return: the request; its response contains the job's state.
+    :raises ValueError: if the id is invalid.
     """
     return Request("POST", "/jobs/{job_id}/cancel", JobEnvelope, ids={"job_id": job_id})
 
@@ -255,9 +253,9 @@ def cancel_job(job_id: str) -> Request[Job]:
 def list_webhooks(*, limit: int | None = None) -> Request[Page[Webhook]]:
     """List the webhook subscriptions (reference: "List webhook subscriptions").
 
-    :param limit: how many to give in all; ``None`` gives all.
+    :param limit: the maximum number of items; default: all.
     :return: the request for the first page.
-    :raises ValueError: if ``limit`` is no number from 1.
+    :raises ValueError: if ``limit`` is invalid.
     """
     validation.page_size(limit)
     return Request("GET", "/webhooks", WebhookPage, max_items=limit)
@@ -267,12 +265,11 @@ def list_webhooks(*, limit: int | None = None) -> Request[Page[Webhook]]:
 def create_webhook(url: str, *, events: Sequence[str], secret: SecretStr | str | None = None) -> Request[NewWebhook]:
     """Subscribe a URL to events (reference: "Create webhook subscription").
 
-    :param url: where deliveries go: https, or http to this very machine.
-    :param events: the events, as ``job.succeeded``. The set is open: one that this version does not know is a warning.
-    :param secret: what deliveries are signed with, of 16 characters at least; ``None`` lets the server make one. No
-        error shows it.
-    :return: the request; its answer is the subscription, and the only one that holds its secret.
-    :raises ValueError: if the URL is no such one, there are no events, or the secret is too short.
+    :param url: the URL that deliveries go to: https, or http to this machine.
+    :param events: the events, for example ``job.succeeded``. An event that this version does not know logs a warning.
+    :param secret: signs the deliveries; at least 16 characters; default: the server creates one. No error shows it.
+    :return: the request; its response contains the subscription, and as the only one its secret.
+    :raises ValueError: if an argument is invalid.
     """
     body = _body(
         WebhookBody,
@@ -288,8 +285,8 @@ def get_webhook(webhook_id: str) -> Request[Webhook]:
     """Get a webhook subscription (reference: "Get webhook details"), without its secret.
 
     :param webhook_id: the subscription.
-    :return: the request; its answer is the subscription.
-    :raises ValueError: if that can be no id.
+    :return: the request; its response contains the subscription.
+    :raises ValueError: if the id is invalid.
     """
     return Request("GET", "/webhooks/{webhook_id}", WebhookEnvelope, ids={"webhook_id": webhook_id})
 
@@ -301,12 +298,11 @@ def update_webhook(
     """Change a webhook subscription (reference: "Update webhook").
 
     :param webhook_id: the subscription.
-    :param url: where deliveries go from now on; ``None`` leaves it.
-    :param events: the events from now on; ``None`` leaves them.
-    :param enabled: whether anything is delivered; ``None`` leaves it.
-    :return: the request; its answer is the subscription.
-    :raises ValueError: if nothing is to change, the URL is not allowed, there are no events, or ``webhook_id`` can be
-        no id.
+    :param url: the new URL.
+    :param events: the new events.
+    :param enabled: whether events are delivered.
+    :return: the request; its response contains the subscription.
+    :raises ValueError: if an argument is invalid, or nothing changes.
     """
     body = _body(
         WebhookPatchBody,
@@ -324,19 +320,19 @@ def delete_webhook(webhook_id: str) -> Request[None]:
     """Delete a webhook subscription (reference: "Delete webhook").
 
     :param webhook_id: the subscription.
-    :return: the request; its answer holds nothing.
-    :raises ValueError: if that can be no id.
+    :return: the request; its response is empty.
+    :raises ValueError: if the id is invalid.
     """
     return Request("DELETE", "/webhooks/{webhook_id}", NoContent, ids={"webhook_id": webhook_id})
 
 
 @route(scope="webhooks:write")
 def rotate_webhook_secret(webhook_id: str) -> Request[RotatedSecret]:
-    """Get a new signing secret (reference: "Rotate signing secret"). Each call makes another one.
+    """Get a new signing secret (reference: "Rotate signing secret"). Each call creates another one.
 
     :param webhook_id: the subscription.
-    :return: the request; its answer is the only one that holds the secret.
-    :raises ValueError: if that can be no id.
+    :return: the request; only its response contains the secret.
+    :raises ValueError: if the id is invalid.
     """
     return _start("/webhooks/{webhook_id}/rotate-secret", RotatedSecretEnvelope, None, None, webhook_id=webhook_id)
 
@@ -346,10 +342,10 @@ def test_webhook(webhook_id: str, *, event: str | None = None) -> Request[TestDe
     """Send a test event (reference: "Send test event").
 
     :param webhook_id: the subscription.
-    :param event: which event, as ``job.succeeded``; ``None`` leaves it to the server. The set is open: one that this
-        version does not know is a warning.
-    :return: the request; its answer is the delivery.
-    :raises ValueError: if ``event`` is empty or no text, or ``webhook_id`` can be no id.
+    :param event: the event, for example ``job.succeeded``; default: the server's choice. An event that this
+        version does not know logs a warning.
+    :return: the request; its response contains the delivery.
+    :raises ValueError: if an argument is invalid.
     """
     body = _body(WebhookTestBody, event=validation.optional_event("event", event))
     return _start("/webhooks/{webhook_id}/test", TestDeliveryEnvelope, body, None, webhook_id=webhook_id)
@@ -357,12 +353,12 @@ def test_webhook(webhook_id: str, *, event: str | None = None) -> Request[TestDe
 
 @route(scope="webhooks:read")
 def list_webhook_deliveries(webhook_id: str, *, limit: int | None = None) -> Request[Page[Delivery]]:
-    """List what was sent to a webhook subscription (reference: "List delivery history").
+    """List the deliveries to a webhook subscription (reference: "List delivery history").
 
     :param webhook_id: the subscription.
-    :param limit: how many to give in all; ``None`` gives all.
+    :param limit: the maximum number of items; default: all.
     :return: the request for the first page.
-    :raises ValueError: if ``limit`` is no number from 1, or ``webhook_id`` can be no id.
+    :raises ValueError: if an argument is invalid.
     """
     validation.page_size(limit)
     return Request(
@@ -372,21 +368,21 @@ def list_webhook_deliveries(webhook_id: str, *, limit: int | None = None) -> Req
 
 @route(scope=None)
 def get_openapi() -> Request[str]:
-    """Get the API's own description (reference: "OpenAPI specification").
+    """Get the API's OpenAPI document (reference: "OpenAPI specification").
 
-    :return: the request; its answer is the document, as YAML.
+    :return: the request; its response contains the document as YAML.
     """
     return Request("GET", "/openapi.yaml", PlainText)
 
 
-def _start(path: str, reply: type[Envelope[T]], body: Mapping[str, Any] | None, key: Any, **ids: str) -> Request[T]:
-    """Ask for what is not to be done twice."""
+def _start(path: str, envelope: type[Envelope[T]], body: Mapping[str, Any] | None, key: Any, **ids: str) -> Request[T]:
+    """Return a request that must not be repeated blindly."""
     if key is not None and not (isinstance(key, str) and re.fullmatch(r"[!-~]+", key)):
         raise invalid_parameter("idempotency_key", key, "ASCII text without white space, or None")
     return Request(
         "POST",
         path,
-        reply,
+        envelope,
         idempotency=Idempotency.NOT_IDEMPOTENT,
         ids=ids,
         body=body,
@@ -395,6 +391,6 @@ def _start(path: str, reply: type[Envelope[T]], body: Mapping[str, Any] | None, 
 
 
 def _body(model: type[BaseModel], **fields: Any) -> dict[str, Any]:
-    """Write a body, without what was not given: a server may take a null for more than nothing."""
-    given = {name: value for name, value in fields.items() if value is not None}
-    return model.model_validate(given).model_dump(mode="json", exclude_unset=True)
+    """Return a JSON body without missing fields, because a null may mean something to the server."""
+    present = {name: value for name, value in fields.items() if value is not None}
+    return model.model_validate(present).model_dump(mode="json", exclude_unset=True)

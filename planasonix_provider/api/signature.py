@@ -1,8 +1,8 @@
-"""Signs and verifies the bodies of webhook deliveries. No I/O; nothing of a body is decoded before it is verified.
+"""Signs and verifies the bodies of webhook deliveries. No I/O. A body is not decoded before it is verified.
 
-The scheme: HMAC-SHA256 over ``{timestamp}.{raw body}``, or over ``{timestamp}`` alone where the body is empty, keyed by
-the UTF-8 of the secret as it is shown; ``X-Planasonix-Timestamp`` holds Unix seconds, ``X-Planasonix-Signature`` is
-``v1=`` and lower-case hex.
+The scheme: HMAC-SHA256 over ``{timestamp}.{raw body}``, or over ``{timestamp}`` alone if the body is empty. The key is
+the secret's text in UTF-8. ``X-Planasonix-Timestamp`` contains Unix seconds,
+``X-Planasonix-Signature`` ``v1=`` and lower-case hex.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from pydantic import SecretStr
 SIGNATURE_HEADER = "X-Planasonix-Signature"
 TIMESTAMP_HEADER = "X-Planasonix-Timestamp"
 
-#: How old a delivery may be.
 MAX_AGE = timedelta(seconds=300)
-#: How far a delivery's time may be ahead of ours, for no two clocks agree.
+#: How far a delivery's time may be in the future, because clocks differ.
 MAX_LEAD = timedelta(seconds=60)
 
 
 class InvalidSignatureError(ValueError):
-    """A delivery that cannot be trusted; the message says why, and holds neither secret nor body."""
+    """A delivery that cannot be trusted. The message says why, and contains neither secret nor body."""
 
 
 def sign(body: bytes, secret: SecretStr, timestamp: int) -> str:
@@ -48,22 +47,22 @@ def verify(
     secrets: Iterable[SecretStr],
     now: datetime | None = None,
 ) -> None:
-    """Check that a delivery comes from whoever has a secret, and is not an old one sent again.
+    """Verify that the sender of a delivery has the secret, and that the delivery is not a repeated old one.
 
     :param body: the raw body, as it came over the wire.
-    :param signature: the header ``X-Planasonix-Signature``, or ``None`` where there is none.
-    :param timestamp: the header ``X-Planasonix-Timestamp``, or ``None`` where there is none.
-    :param secrets: the signing secrets that may have been used: two while one is being rotated.
+    :param signature: the header ``X-Planasonix-Signature``, or ``None`` if it is missing.
+    :param timestamp: the header ``X-Planasonix-Timestamp``, or ``None`` if it is missing.
+    :param secrets: the valid signing secrets: two during a rotation.
     :param now: the time; default: this machine's.
     :raises InvalidSignatureError: if a header is missing or malformed, the delivery is over 300 s old or over 60 s
-        ahead, or no secret fits.
-    :raises ValueError: if there is no secret to check by.
+        ahead, or no secret matches.
+    :raises ValueError: if there are no secrets.
     """
     known = list(secrets)
     if not known:
         raise ValueError("secrets: got none, allowed is at least one.")
     signature, timestamp = _well_formed(signature, timestamp)
-    # All of them, and each in constant time: how long it takes tells nothing of which one fits, or how nearly.
+    # All secrets, each in constant time: the duration must not reveal which one matches, or how much of it.
     fits = [hmac.compare_digest(sign(body, secret, int(timestamp)).encode(), signature.encode()) for secret in known]
     if not any(fits):
         raise InvalidSignatureError(
@@ -74,10 +73,10 @@ def verify(
 
 
 def check_headers(*, signature: str | None, timestamp: str | None, now: datetime | None = None) -> None:
-    """Check what can be checked of a delivery before its body is read: :func:`verify` would refuse it anyway.
+    """Verify the headers of a delivery before its body is read, as :func:`verify` would.
 
-    :param signature: the header ``X-Planasonix-Signature``, or ``None`` where there is none.
-    :param timestamp: the header ``X-Planasonix-Timestamp``, or ``None`` where there is none.
+    :param signature: the header ``X-Planasonix-Signature``, or ``None`` if it is missing.
+    :param timestamp: the header ``X-Planasonix-Timestamp``, or ``None`` if it is missing.
     :param now: the time; default: this machine's.
     :raises InvalidSignatureError: if a header is missing or malformed, or the delivery is over 300 s old or over 60 s
         ahead.

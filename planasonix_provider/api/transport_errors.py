@@ -1,4 +1,4 @@
-"""What goes wrong on the way to the API, as errors that say what happened and what to do."""
+"""Turns the errors of httpx into errors that say what happened and what to do."""
 
 from __future__ import annotations
 
@@ -20,29 +20,23 @@ from planasonix_provider.api.request import Request
 
 
 @contextmanager
-def translate_errors(account: ClientConfig, request: Request[Any]) -> Iterator[None]:
-    """Turn what httpx raises into our errors, and keep the key out of every message.
-
-    :param account: where the request goes, and the key.
-    :param request: the request.
-    :raises PlanasonixTransportError: for what happens on the way.
-    :raises PlanasonixError: of another kind, as it came.
-    """
+def translate_errors(config: ClientConfig, request: Request[Any]) -> Iterator[None]:
+    """Raise httpx's errors as :class:`PlanasonixTransportError`, and remove the key from the message of every error."""
     try:
         yield
     except PlanasonixError as error:
-        # What was taken out of the answer's bytes may have come escaped as well, as JSON allows.
-        error.with_message(account.redact(error.message))
+        # The key was removed from the bytes of the body, but JSON may have contained it with escapes.
+        error.with_message(config.redact(error.message))
         if isinstance(error, PlanasonixResponseError):
-            error.code = error.code and account.redact(error.code)
-            error.fields = tuple(map(account.redact, error.fields))
-            error.existing_job_id = error.existing_job_id and account.redact(error.existing_job_id)
+            error.code = error.code and config.redact(error.code)
+            error.fields = tuple(map(config.redact, error.fields))
+            error.existing_job_id = error.existing_job_id and config.redact(error.existing_job_id)
         raise
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as fault:
-        what, advice = _describe(fault, account.connection)
-        # Without the chain: twenty frames of sockets say less than the sentence, and hold the request's headers.
+        what, advice = _describe(fault, config.connection)
+        # Without the chain, which is twenty frames of sockets, and holds the request's headers.
         raise PlanasonixTransportError(
-            account.redact(f"{request}: {what} at {account.base_url}. {advice}"),
+            config.redact(f"{request}: {what} at {config.base_url}. {advice}"),
             sent=_may_have_been_sent(fault),
             is_unreachable=isinstance(fault, _UNREACHABLE),
         ) from None
@@ -71,8 +65,8 @@ def _may_have_been_sent(fault: Exception) -> bool:
 
 
 def _describe(fault: Exception, connection: str) -> tuple[str, str]:
-    """Say what happened on the way to the API, and what to do about it."""
-    # First, for what TLS was about to do when the time was over is among the causes.
+    """Return what happened, and what to do about it."""
+    # Checked first, because an interrupted TLS handshake is among the causes of a timeout.
     if isinstance(fault, httpx.ConnectTimeout):
         return (
             "no connection in time",
@@ -84,7 +78,7 @@ def _describe(fault: Exception, connection: str) -> tuple[str, str]:
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return "no such host", f"Check the host of {connection}, and this machine's DNS."
-    # Only what OpenSSL itself finds has a reason.
+    # Only errors that OpenSSL itself finds have a reason.
     reason = getattr(tls, "reason", None)
     if reason == "WRONG_VERSION_NUMBER":
         return "no TLS, but perhaps plain http", f"Check the host of {connection}, its scheme and its port."
@@ -106,7 +100,7 @@ def _describe(fault: Exception, connection: str) -> tuple[str, str]:
 
 
 def _causes(fault: BaseException | None) -> Iterator[BaseException]:
-    """Walk down to what the operating system said, which httpx wraps twice."""
+    """Yield an error and its causes; httpx wraps the error of the operating system twice."""
     while fault is not None:
         yield fault
         fault = fault.__cause__ or fault.__context__

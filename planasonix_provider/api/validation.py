@@ -1,7 +1,4 @@
-"""Checks what a route is asked to send: refuses, by name, what no server could accept.
-
-What a DAG's author may write as well is checked in :mod:`planasonix_provider.validators`.
-"""
+"""Validates the arguments of routes. :mod:`planasonix_provider.validators` has the checks that operators use, too."""
 
 from __future__ import annotations
 
@@ -18,17 +15,11 @@ from planasonix_provider.api.request import PAGE_SIZE
 from planasonix_provider.start_parameters import StartKind, checks_of
 from planasonix_provider.validators import invalid_parameter
 
-#: How many characters a webhook's secret has at least.
 MIN_SECRET_LENGTH = 16
 
 
 def webhook_secret(secret: Any) -> str | None:
-    """Refuse a secret that is short, or that somebody else would read differently.
-
-    :param secret: what was given; ``None`` leaves it to the server.
-    :return: the secret in the clear, or ``None``.
-    :raises ValueError: if it is refused; the message does not hold it.
-    """
+    """Return a webhook's secret in plain text. No message shows the secret."""
     plain = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
     if plain is None:
         return None
@@ -36,7 +27,7 @@ def webhook_secret(secret: Any) -> str | None:
         raise ValueError(f"secret: got a {type(plain).__name__}, allowed is a text, or None.")
     if len(plain) < MIN_SECRET_LENGTH:
         raise ValueError(f"secret: got {len(plain)} characters, allowed are at least {MIN_SECRET_LENGTH}, or None.")
-    # Whoever checks signatures would have to have the very same white space, which nobody sees.
+    # A receiver would need exactly the same invisible characters to verify a signature.
     if not plain.isprintable() or plain != plain.strip():
         raise ValueError(
             "secret: got one with white space around it or a control character in it, as the line break at a file's "
@@ -46,38 +37,20 @@ def webhook_secret(secret: Any) -> str | None:
 
 
 def word(name: str, value: Any) -> str:
-    """Refuse what names nothing: as a filter it would be left out, or find nothing.
-
-    :param name: the argument's name, for the message.
-    :param value: what was given.
-    :return: the same.
-    :raises ValueError: if it is refused.
-    """
+    """Return a text that can be the value of a filter."""
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
         raise invalid_parameter(name, value, "a text that is not empty, without control characters")
     return value
 
 
 def event(name: str, value: Any) -> str:
-    """Refuse what names no event, and warn of one that this version does not know.
-
-    :param name: the argument's name, for the message.
-    :param value: what was given.
-    :return: the same.
-    :raises ValueError: if it is refused.
-    """
+    """Return the name of an event; warn if this version does not know it."""
     warn_of_unknown_events(name, {word(name, value)})
     return str(value)
 
 
 def events(name: str, value: Any) -> list[str]:
-    """Refuse what is no list of events, and warn of those that this version does not know.
-
-    :param name: the argument's name, for the message.
-    :param value: what was given.
-    :return: the events.
-    :raises ValueError: if it is refused.
-    """
+    """Return the names of events; warn of those that this version does not know."""
     is_some = isinstance(value, Collection) and not isinstance(value, (str, bytes, Mapping)) and value
     if not is_some or not all(isinstance(one, str) and one.strip() and one.isprintable() for one in value):
         raise invalid_parameter(name, value, "a list of events, such as ['job.succeeded']")
@@ -85,8 +58,8 @@ def events(name: str, value: Any) -> list[str]:
     return list(value)
 
 
-def _written(check: validators.Check) -> validators.Check:
-    """Make a check that refuses as well what is fine for Python and cannot be written."""
+def _json_serializable(check: validators.Check) -> validators.Check:
+    """Return a check that also rejects values that cannot be written as JSON."""
 
     def checked(name: str, value: Any) -> Any:
         try:
@@ -103,21 +76,13 @@ def _written(check: validators.Check) -> validators.Check:
 
 
 def start_parameters_of(kind: StartKind, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a start as they are sent; those that are ``None`` are left out.
-
-    :raises ValueError: if one is invalid.
-    """
+    """Return the parameters of a start as they are sent, without those that are ``None``."""
     checks = checks_of(kind)
-    return {name: _written(checks[name])(name, value) for name, value in given.items() if value is not None}
+    return {name: _json_serializable(checks[name])(name, value) for name, value in given.items() if value is not None}
 
 
 def page_size(limit: Any) -> int:
-    """Choose the pages of a list by how many items are wanted in all.
-
-    :param limit: how many; ``None`` is all.
-    :return: how many items a page is to hold.
-    :raises ValueError: if ``limit`` is no number from 1.
-    """
+    """Return the page size for a list of at most ``limit`` items; ``None`` is all items."""
     if limit is None:
         return PAGE_SIZE
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
@@ -126,11 +91,7 @@ def page_size(limit: Any) -> int:
 
 
 def timestamp(moment: datetime | None) -> str | None:
-    """Write a time as the reference does.
-
-    :param moment: the time, in UTC.
-    :return: for example ``2025-03-27T14:22:10Z``; ``None`` for none.
-    """
+    """Return a time in UTC as the reference writes times, for example ``2025-03-27T14:22:10Z``."""
     return None if moment is None else validators.format_utc(moment)
 
 

@@ -244,7 +244,7 @@ class TestSecrets:
     def test_an_account_is_not_pickled_and_a_copy_is_itself(self) -> None:
         here = account("http://127.0.0.1:9")
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-            with pytest.raises(TypeError, match="An Account holds the API key, so it is not pickled") as refused:
+            with pytest.raises(TypeError, match="A ClientConfig holds the API key, so it is not pickled") as refused:
                 pickle.dumps({"account": here}, protocol)
             assert KEY not in told(refused.value)
         assert copy.deepcopy([here]) == [here]
@@ -724,7 +724,7 @@ class TestRetries:
         patient = way.policy(max_tries=15, max_seconds=3600.0)
         assert way.call(here, lambda client: client.get_job(started.id), patient).id == started.id
         assert len(server.requests) == 1 + 14 + 1
-        assert server.faults.left() == []
+        assert server.faults.pending() == []
 
     def test_a_policy_may_be_given_for_one_request(self, peer: Peer) -> None:
         peer.does(answer(500))

@@ -314,6 +314,6 @@ def test_comes_through_fourteen_faults_with_one_backfill(way: bool, seed: int, s
     order_fourteen_faults(simulator, seed, routes=("get_backfill", "get_job_results"))
     run = drive(lambda: backfill(poll_interval=0.02, deferrable=way))
     assert run.error is None, run.log.lines
-    assert simulator.faults.left() == []
+    assert simulator.faults.pending() == []
     assert [one.status for one in simulator.backfills()] == ["completed"]
     assert API_KEY not in run.said

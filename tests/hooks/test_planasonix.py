@@ -403,6 +403,6 @@ class TestCopies:
             assert list(again.list_jobs()) == []
 
     def test_settings_are_not_pickled(self, hook: PlanasonixHook) -> None:
-        with pytest.raises(TypeError, match="An Account holds the API key, so it is not pickled"):
+        with pytest.raises(TypeError, match="A ClientConfig holds the API key, so it is not pickled"):
             pickle.dumps(hook.settings)
         assert copy.deepcopy(hook.settings) == hook.settings

@@ -1,7 +1,6 @@
-"""What the API sends and takes, as pydantic models that tolerate what the reference does not know yet.
+"""Pydantic models of the API's bodies. They follow the Orchestration API reference, v1, and tolerate additions to it.
 
-Unknown fields are kept, so that an answer can be written back without loss; unknown states and types are
-plain strings; times are always aware. Everything here follows the Orchestration API reference, v1.
+Unknown fields are kept, unknown states and types are plain strings, and times are always aware.
 """
 
 # ruff: noqa: F403 - each file lists its public names in __all__

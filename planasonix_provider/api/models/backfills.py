@@ -1,4 +1,4 @@
-"""Backfills: what one is started with, and how far it has come."""
+"""Backfills: the body that starts one, and its state."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 
 
 class BackfillBody(Resource):
-    """The body that starts a backfill; without ``tables`` it is one of all tables."""
+    """The body that starts a backfill. Without ``tables``, it loads all tables."""
 
     start_at: Moment
     end_at: Moment
@@ -32,10 +32,11 @@ class BackfillBody(Resource):
 
 
 class Backfill(Resource):
-    """A historical load over a window of time, which the API shards into jobs as it goes on.
+    """A historical load of a window of time, which the API splits into jobs while it runs.
 
-    Lists and the answer to a start name only some of its fields; ``job_ids`` grows while it runs. Its id, its state and
-    its ``job_ids`` have to be readable, or jobs would be missed; any other field is ``None`` if it cannot be read.
+    Lists, and the response to a start, contain only some of its fields. The id, the state and ``job_ids``, which grows
+    while the backfill runs, must be readable, because jobs would be missed otherwise. Any other field is ``None`` if it
+    is unreadable.
     """
 
     id: Id
@@ -54,7 +55,7 @@ class Backfill(Resource):
 
     @property
     def is_over(self) -> bool:
-        """Whether the backfill has ended. A state that nobody knows is not an end."""
+        """Whether the backfill has ended. An unknown state is not an end."""
         return self.status in BACKFILL_OVER
 
 
@@ -65,7 +66,7 @@ class BackfillEnvelope(DataEnvelope[Backfill]):
 
 
 class BackfillStarted(Resource):
-    """What a start wraps its backfill in."""
+    """The data of the response to a start."""
 
     backfill: Backfill
 

@@ -35,18 +35,12 @@ T = TypeVar("T")
 Priority = Literal["low", "normal", "high"]
 #: The key of the fields to drop, in the context of a validation.
 WITHOUT = "without"
-#: How many characters an id may have.
 MAX_ID = 500
 _MAX_NUMBER = 2**63 - 1
 
 
 def as_utc(moment: datetime) -> datetime:
-    """Put a time into UTC.
-
-    :param moment: any time; one without an offset is taken as UTC, which is what the reference's times are.
-    :return: the same moment in UTC.
-    :raises ValueError: if it lies before the year 1 or after the year 9999 there.
-    """
+    """Return a time in UTC; a time without an offset is UTC already."""
     try:
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except OverflowError:
@@ -79,7 +73,7 @@ def _identifier(value: str) -> str:
     return identifier("id", value)
 
 
-#: An id that can be asked for: an answer with another is found out here, and not where somebody goes on from it.
+#: An id that is valid in a URL path, so that an invalid one fails when the response is parsed and not when it is used.
 Id = Annotated[str, AfterValidator(_identifier)]
 #: A time in UTC, always aware.
 Moment = Annotated[datetime, AfterValidator(_moment)]
@@ -96,9 +90,9 @@ Number = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 
 
 class Resource(BaseModel):
-    """Base of all that the API sends: immutable, and keeping the fields that it does not know.
+    """Base of all models: immutable. Unknown fields are kept.
 
-    Its lists fail fast: a complaint of each wrong item takes a kilobyte, and an answer has room for millions of items.
+    Lists fail fast: an error for each invalid item takes a kilobyte, and a response has room for millions of items.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -112,11 +106,7 @@ class Resource(BaseModel):
         return {name: value[name] for name in cls.model_fields if name in value and name not in without}
 
     def known_fields(self, *left_out: str) -> dict[str, Any]:
-        """Write the fields that this version knows, for Airflow to store: others may hold anything.
-
-        :param left_out: known fields that are not wanted.
-        :return: the fields in JSON types.
-        """
+        """Return the known fields in JSON types, for Airflow to store. Unknown fields may be anything."""
         names = type(self).model_fields.keys() - set(left_out)
         plain = self.model_dump(mode="json", include=names)
         return plain | {

@@ -1,4 +1,4 @@
-"""What answers wrap their contents in, whatever these are."""
+"""The envelopes around the contents of responses."""
 
 from __future__ import annotations
 
@@ -26,35 +26,33 @@ T = TypeVar("T")
 
 _ID = TypeAdapter(Id)
 
-#: How many rows of a page may be unreadable; pages of the reference have at most 100 rows.
+#: The maximum number of unreadable rows. Pages of the reference have at most 100 rows.
 MAX_UNREADABLE = 1_000
 
 
 class Envelope(Resource, Generic[T]):
-    """An envelope, and how to take out what a caller asked for."""
+    """Base of all envelopes."""
 
-    #: What a caller says that it takes.
+    #: The ``Accept`` header.
     accepts: ClassVar[str] = "application/json"
-    #: How many bytes a body may have, unpacked, and how many values: some hundred times what the route returns.
+    #: The maximum size of a body, decompressed, and its maximum number of values: about a hundred times the usual.
     max_bytes: ClassVar[int] = 8_000_000
     max_values: ClassVar[int] = 50_000
 
     @classmethod
     def parse(cls, content: bytes, without: Collection[str] | None = None) -> Self:
-        """Read a body.
+        """Return the envelope of a body.
 
-        :param content: the body, as it came over the wire.
-        :param without: known fields to drop, and with them all unknown fields; ``None`` keeps everything.
-        :return: the envelope.
-        :raises ValueError: if it is not JSON.
-        :raises pydantic.ValidationError: if it is no such envelope.
+        :param content: the body, decompressed.
+        :param without: known fields to drop, together with all unknown fields; ``None`` keeps all.
+        :raises ValueError: if the body is not JSON or not such an envelope.
         """
         return cls.model_validate(read_json(content, cls.max_values), context={WITHOUT: without})
 
     @property
     @abstractmethod
     def content(self) -> T:
-        """What the envelope holds."""
+        """The model that the caller asked for."""
 
 
 class DataEnvelope(Envelope[T], Generic[T]):
@@ -64,12 +62,12 @@ class DataEnvelope(Envelope[T], Generic[T]):
 
     @property
     def content(self) -> T:
-        """What was asked for."""
+        """Return the content of the envelope."""
         return self.data
 
 
 def _read_row(model: type[Any], row: Any, context: Any) -> Any:
-    """Read a row, if need be without what is wrong with it: an id and a state are enough."""
+    """Return a row without its invalid fields. A valid id and state are enough."""
     try:
         return model.model_validate(row, context=context)
     except ValidationError as invalid:
@@ -95,21 +93,21 @@ def _problem_of(invalid: ValidationError) -> str:
 
 
 class NoContent(Envelope[None]):
-    """A 204, which has no body; whatever comes instead says nothing."""
+    """A 204, which has no body. Any body is ignored."""
 
     @classmethod
     def parse(cls, content: bytes, without: Collection[str] | None = None) -> Self:
-        """Take any body for none."""
+        """Return the envelope of a body."""
         return cls()
 
     @property
     def content(self) -> None:
-        """Nothing."""
+        """Return the content of the envelope."""
         return
 
 
 class PlainText(Envelope[str]):
-    """A body that is no JSON: the OpenAPI document."""
+    """The OpenAPI document, which is not JSON."""
 
     accepts = "application/yaml"
 
@@ -117,12 +115,12 @@ class PlainText(Envelope[str]):
 
     @classmethod
     def parse(cls, content: bytes, without: Collection[str] | None = None) -> Self:
-        """Read a body as UTF-8."""
+        """Return the envelope of a body."""
         return cls(text=content.decode(errors="replace"))
 
     @property
     def content(self) -> str:
-        """The text."""
+        """Return the content of the envelope."""
         return self.text
 
 
@@ -131,9 +129,9 @@ def _cursor(value: Any) -> Any:
 
 
 class PageInfo(Resource):
-    """The end of a page; the ``cursor`` of the last page is null.
+    """The cursor to the next page, which is ``None`` on the last page.
 
-    Any other cursor that is no text and no number makes the page unreadable, or the rest of the list would be missed.
+    A cursor that is neither text nor number makes the page unreadable; otherwise the rest of the list would be missed.
     """
 
     limit: Lenient[int] = None
@@ -141,18 +139,13 @@ class PageInfo(Resource):
 
 
 class PageMeta(Resource):
-    """What a page says about itself."""
+    """The metadata of a page."""
 
     page: PageInfo = Field(default_factory=PageInfo)
 
 
 class UnreadableRow(NamedTuple):
-    """A row of a list that cannot be read.
-
-    :param position: its place among the rows of its page, from 0.
-    :param id: its id, if that can be read.
-    :param problem: the first validation error, without its values.
-    """
+    """An unreadable row of a list: its position on the page, its id if that is readable, and the first error."""
 
     position: int
     id: str | None
@@ -162,7 +155,7 @@ class UnreadableRow(NamedTuple):
 class Page(Envelope["Page[T]"], Generic[T]):
     """One page of a list, which is its own envelope.
 
-    A row that cannot be read is left out and does not affect the others. Its id is in ``unreadable``.
+    An unreadable row is left out and does not affect the others. ``unreadable`` has its id.
     """
 
     max_bytes = 16_000_000
@@ -194,10 +187,10 @@ class Page(Envelope["Page[T]"], Generic[T]):
 
     @property
     def cursor(self) -> str | None:
-        """What asks for the next page, or ``None`` on the last one."""
+        """The cursor to the next page, or ``None`` on the last page."""
         return self.meta.page.cursor or None
 
     @property
     def content(self) -> Self:
-        """The page itself."""
+        """Return the content of the envelope."""
         return self

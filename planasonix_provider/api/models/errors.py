@@ -1,4 +1,4 @@
-"""What went wrong, as the API tells it: of a request, and of a job or a backfill."""
+"""The errors in responses: of a request, and of a job or a backfill."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _MAX_DETAILS = 20
 
 
 def _objects(value: Any) -> Any:
-    """Take what should be a list of objects as far as it is one."""
+    """Return the objects of a value that should be a list of objects."""
     if not isinstance(value, list):
         return None
     return list(islice((item for item in value if isinstance(item, (dict, BaseModel))), _MAX_DETAILS))
 
 
 class ErrorDetail(Resource):
-    """One complaint of a 400: which field, and what is wrong with it."""
+    """An invalid field of a request."""
 
     field: Text = None
     issue: Text = None
 
 
 class ErrorBody(Resource):
-    """The error of an answer that is no success. Lenient, for what is left of it is all that a person gets to read."""
+    """The error of a response. Lenient, because a person has to read whatever there is."""
 
     code: Text = None
     message: Text = None

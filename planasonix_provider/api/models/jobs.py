@@ -1,4 +1,4 @@
-"""Jobs: what a sync is started with, how far it has come, and what it has loaded."""
+"""Jobs: the body that starts a sync, the state of a job, and its results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SyncBody(Resource):
 
 
 class Metrics(Resource):
-    """How far a job has come."""
+    """The progress of a job."""
 
     rows_extracted: Lenient[Count] = None
     rows_loaded: Lenient[Count] = None
@@ -43,9 +43,9 @@ class Metrics(Resource):
 
 
 class Job(Resource):
-    """One run of Planasonix work; lists and the answer to a cancel name only some of its fields.
+    """A job. Lists, and the response to a cancel, contain only some of its fields.
 
-    Only its id and its state are needed: any other field is ``None`` if it cannot be read.
+    Only the id and the state are required. Any other field is ``None`` if it is unreadable.
     """
 
     id: Id
@@ -65,12 +65,12 @@ class Job(Resource):
 
     @property
     def is_over(self) -> bool:
-        """Whether the job has ended. A state that nobody knows is not an end."""
+        """Whether the job has ended. An unknown state is not an end."""
         return self.status in JOB_OVER
 
 
 class TableResult(Resource):
-    """What a job loaded into one table."""
+    """The rows that a job loaded into one table."""
 
     name: Name
     rows_loaded: Lenient[Count] = None
@@ -78,7 +78,7 @@ class TableResult(Resource):
 
 
 class JobWarning(Resource):
-    """Something that a job did and its owner should know of."""
+    """A warning about a job."""
 
     code: Text = None
     message: Text = None
@@ -92,9 +92,9 @@ def _warnings(value: Any) -> Any:
 
 
 class JobResults(Resource):
-    """The summary of a job; a stub while the job runs, on some deployments.
+    """The results of a job. Some deployments send a stub while the job runs.
 
-    A table that cannot be read fails the answer: without it the task would report too little.
+    A table that is unreadable fails the response; otherwise the task would report too little.
     """
 
     job_id: Name
@@ -115,7 +115,7 @@ class JobResultsEnvelope(DataEnvelope[JobResults]):
 
 
 class SyncStarted(Resource):
-    """What a start wraps its job in."""
+    """The data of the response to a start."""
 
     job: Job
 

@@ -1,4 +1,4 @@
-"""Webhook subscriptions, what was delivered to them, and the secrets that deliveries are signed with."""
+"""Webhook subscriptions, their deliveries, and their signing secrets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ W = TypeVar("W", bound=Resource)
 
 
 class WebhookBody(Resource):
-    """The body that creates a subscription; without ``secret`` the server makes one."""
+    """The body that creates a subscription. Without ``secret``, the server creates one."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -49,15 +49,15 @@ class WebhookPatchBody(Resource):
 
 
 class WebhookTestBody(Resource):
-    """The body that orders a test event."""
+    """The body that requests a test event."""
 
     event: str | None = None
 
 
 def _forget(resource: W) -> W:
-    """Drop a secret where the reference has none: it says that a secret *may* not be returned later, which is no must.
+    """Remove a secret where the reference has none: a server may send back what it received.
 
-    A server may also send back what it was sent.
+    The reference says only that a secret *may* be omitted from later responses.
     """
     for name in {"secret", "signing_secret"} & set(resource.model_extra or ()):
         del (resource.model_extra or {})[name]
@@ -66,7 +66,7 @@ def _forget(resource: W) -> W:
 
 
 class Webhook(Resource):
-    """A subscription to events, without the secret that its deliveries are signed with."""
+    """A subscription to events, without its signing secret."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -83,7 +83,7 @@ class Webhook(Resource):
 
 
 class SecretResource(Resource):
-    """What holds a signing secret: in no repr, no pickle and no dump, unless the dump is told to ``reveal`` it."""
+    """Base of models with a signing secret, which is in no repr, no pickle, and no dump without ``reveal``."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -99,11 +99,11 @@ class SecretResource(Resource):
 
 
 class NewWebhook(Webhook, SecretResource):
-    """A subscription as its creation answers: the only time that it comes with its secret."""
+    """A new subscription. Only this response contains the secret."""
 
 
 class RotatedSecret(SecretResource):
-    """The secret that a subscription's deliveries are signed with from now on."""
+    """A rotated signing secret."""
 
     id: Id
     rotated_at: Lenient[Moment] = None
@@ -112,7 +112,7 @@ class RotatedSecret(SecretResource):
 
 
 class TestDelivery(Resource):
-    """A test event that is on its way."""
+    """A test event that was requested."""
 
     __test__ = False  # it is none of pytest's
 
@@ -121,7 +121,7 @@ class TestDelivery(Resource):
 
 
 class Delivery(Resource):
-    """One event that was sent, or is to be sent, to a subscription's URL."""
+    """An event that was or will be sent to a subscription's URL."""
 
     id: Id
     event: Name
