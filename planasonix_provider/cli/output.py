@@ -77,7 +77,7 @@ def _is_unicode() -> bool:
     return codecs.lookup(sys.stdout.encoding or "utf-8").name.startswith("utf")
 
 
-class _Console(AirflowConsole):
+class _OutputConsole(AirflowConsole):
     """Leaves it to others what a pipe means that nobody reads: rich would end the process."""
 
     def on_broken_pipe(self) -> None:
@@ -86,7 +86,7 @@ class _Console(AirflowConsole):
 
 def _print_tables(data: Any, columns: Sequence[str], form: str) -> None:
     # No markup, because error messages may contain brackets.
-    console = _Console(markup=False, highlight=False, emoji=False)
+    console = _OutputConsole(markup=False, highlight=False, emoji=False)
     draw = console.print_as_table if form == "table" else console.print_as_plain_table
     if isinstance(data, list):
         draw([{column: _cell(row.get(column)) for column in columns} for row in data])

@@ -30,7 +30,7 @@ def redirect_to_devnull(stream: TextIO) -> None:
     os.close(nowhere)
 
 
-class _Console(Console):
+class _StderrConsole(Console):
     """A console that ignores a broken pipe, so that the command still finishes."""
 
     def on_broken_pipe(self) -> None:
@@ -41,7 +41,7 @@ class Terminal:
     """The stderr of this process."""
 
     def __init__(self) -> None:
-        self._console = _Console(stderr=True, markup=False, highlight=False, emoji=False)
+        self._console = _StderrConsole(stderr=True, markup=False, highlight=False, emoji=False)
         self._bar: Progress | None = None
 
     @property
