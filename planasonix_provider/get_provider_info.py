@@ -29,12 +29,12 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
 CONN_FIELDS: dict[str, dict[str, Any]] = {
     "organization_id": {
         "label": "Organization ID",
-        "description": "Sent as X-Organization-ID. Needed only where one API key serves several organisations.",
+        "description": "Sent as X-Organization-ID. Needed only if one API key serves several organisations.",
         "schema": {"type": ["string", "null"]},
     },
     "web_url": {
         "label": "Web app",
-        "description": "Where 'Open in Planasonix' leads, for dedicated tenants. Default: https://app.planasonix.com",
+        "description": "The target of 'Open in Planasonix', for dedicated tenants. Default: https://app.planasonix.com",
         "schema": {"type": ["string", "null"]},
     },
     "timeout": {
@@ -49,7 +49,7 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
     },
     "allow_http": {
         "label": "Allow plain http",
-        "description": "Lets the API key travel unencrypted to hosts other than this machine. Default: false",
+        "description": "Sends the API key unencrypted to hosts other than this machine. Default: false",
         "schema": {"type": ["boolean", "null"], "default": False},
     },
 }
@@ -75,18 +75,18 @@ RECEIVER_CONN_FIELDS: dict[str, dict[str, Any]] = {
     },
     "kept_in": {
         "label": "Secret kept in",
-        "description": "Where PlanasonixWebhookOperator keeps the signing secret: the text of its secret_to, "
+        "description": "The place where PlanasonixWebhookOperator stores the signing secret: its secret_to, "
         "variable:NAME or file:/absolute/path on each API server.",
         "schema": {"type": ["string", "null"]},
     },
     "previous_signing_secret": {
         "label": "Previous signing secret",
-        "description": "Accepted beside the signing secret, while you rotate that by hand.",
+        "description": "Accepted in addition to the signing secret, while you rotate it by hand.",
         "schema": {"type": ["string", "null"], "format": "password"},
     },
     "events": {
         "label": "Events",
-        "description": "The events that count, with commas between them; others are answered and ignored. Default: all",
+        "description": "The accepted events, separated by commas; others are ignored. Default: all",
         "schema": {"type": ["string", "null"]},
     },
 }

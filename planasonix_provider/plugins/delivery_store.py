@@ -45,7 +45,7 @@ class RecordResult(Enum):
 class PlanasonixDeliveryStoreError(PlanasonixError):
     """A delivery could not be stored in Airflow's database."""
 
-    kind = "register"
+    kind = "delivery_store"
 
 
 def _is_statement_error(fault: BaseException) -> bool:

@@ -141,32 +141,32 @@ class _WebhookEndpoint:
             return HTTPStatus.BAD_REQUEST
         if not receiver.accepts(event.type):
             return HTTPStatus.NO_CONTENT
+        if problem := await self._store(receiver, event):
+            self._log_error(receiver, *problem)
+            return HTTPStatus.SERVICE_UNAVAILABLE
+        return HTTPStatus.NO_CONTENT
+
+    async def _store(self, receiver: ReceiverConfig, event: DeliveryBody) -> tuple[str, str] | None:
+        """Store an event; return the kind and the text of the problem if that failed."""
         if self._limiter.statistics().tasks_waiting >= MAX_WAITING:
-            self._log_error(
-                receiver,
+            return (
                 "queue",
                 f"could not accept a delivery, because {MAX_WAITING} others wait to be written down. Planasonix sends "
                 "it again. If it stays, look at the health of Airflow's database.",
             )
-            return HTTPStatus.SERVICE_UNAVAILABLE
         try:
             result = await to_thread.run_sync(self._deliveries.record, receiver, event, limiter=self._limiter)
         except PlanasonixError as error:
-            self._log_error(receiver, "register", f"could not record a delivery. {error.message}")
-            return HTTPStatus.SERVICE_UNAVAILABLE
+            return "database", f"could not record a delivery. {error.message}"
         except Exception as fault:
-            self._log_error(
-                receiver,
-                "register",
+            return (
+                "database",
                 f"could not record a delivery ({type(fault).__name__}), and asked Planasonix to send it again. If it "
                 "stays, look at the health of Airflow's database.",
             )
-            return HTTPStatus.SERVICE_UNAVAILABLE
         if result is RecordResult.NO_ASSET:
-            message = unknown_asset_message(receiver.asset)
-            self._log_error(receiver, "asset", f"could not record a delivery. {message}")
-            return HTTPStatus.SERVICE_UNAVAILABLE
-        return HTTPStatus.NO_CONTENT
+            return "asset", f"could not record a delivery. {unknown_asset_message(receiver.asset)}"
+        return None
 
     def _log_error(self, receiver: ReceiverConfig, kind: str, text: str) -> None:
         self._log.log(f"{kind} {receiver.name}", logging.ERROR, f"Webhook receiver {receiver.name!r} {text}")
