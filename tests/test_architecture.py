@@ -32,7 +32,6 @@ MAX_TEST_NAME = 80
 
 # Exceptions while the package is being rearranged. All of them must be empty in the end.
 CYCLIC_IMPORTS = {
-    ("execution/cancel_task.py", "operators/planasonix.py"),
     ("hooks/waits.py", "hooks/planasonix.py"),
 }
 LONG_TEST_NAMES = 23

@@ -212,7 +212,7 @@ class PlanasonixCancelJobOperator(ValidatedParameters, BaseOperator):
         self.wait_for_completion = wait_for_completion
         self.poll_interval = poll_interval
         self.timeout = timeout
-        self._road: CancelTask | None = None
+        self._execution: CancelTask | None = None
         self.validate_literals()
 
     def validate_combination(self) -> None:
@@ -232,15 +232,23 @@ class PlanasonixCancelJobOperator(ValidatedParameters, BaseOperator):
         :raises PlanasonixError: for all other errors.
         """
         from planasonix_provider.execution.cancel_task import CancelTask
+        from planasonix_provider.waiting.targets import BackfillTarget, JobTarget
 
         self.validate_rendered()
-        self._road = CancelTask(self, context)
-        return self._road.run()
+        self._execution = CancelTask(
+            JobTarget(self.job_id) if self.job_id is not None else BackfillTarget(str(self.backfill_id)),
+            self,
+            context,
+            conn_id=self.planasonix_conn_id,
+            poll_interval=validators.poll_interval("poll_interval", self.poll_interval),
+            wait_for_completion=self.wait_for_completion,
+        )
+        return self._execution.run()
 
     def on_kill(self) -> None:
         """Stop waiting; the cancel continues in Planasonix."""
-        if self._road:
-            self._road.is_killed = True
+        if self._execution:
+            self._execution.on_kill()
 
 
 class PlanasonixWebhookOperator(ValidatedParameters, BaseOperator):

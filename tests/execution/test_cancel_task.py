@@ -35,7 +35,7 @@ class TestAJob:
         assert run.xcoms["job_url"] == f"{simulator.url}/jobs/{job.id}"
         assert run.log.lines[0] == f"Job {job.id} was asked to cancel: it is cancelling."
 
-    def test_is_not_waited_for_where_the_task_is_told_so(self, simulator: Simulator) -> None:
+    def test_is_not_waited_for_without_wait_for_completion(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
         job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: cancel(job_id=job.id, wait_for_completion=False))
@@ -43,7 +43,7 @@ class TestAJob:
         assert routes_asked(simulator) == ["cancel_job"]
 
     @pytest.mark.parametrize("outcome", ["succeeded", "failed"])
-    def test_that_is_over_already_is_left_as_it_is(self, simulator: Simulator, outcome: Any) -> None:
+    def test_that_is_over_stays_as_it_is(self, simulator: Simulator, outcome: Any) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0, outcome=outcome)
         job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: cancel(job_id=job.id))
@@ -51,7 +51,7 @@ class TestAJob:
         assert (run.result["status"], run.result["metrics"]["rows_loaded"] is not None) == (outcome, True)
         assert run.log.lines == [f"Job {job.id} is over: it is {outcome}."]
 
-    def test_that_nobody_knows_fails_the_task_without_a_retry(self, simulator: Simulator) -> None:
+    def test_that_does_not_exist_fails_the_task_without_a_retry(self, simulator: Simulator) -> None:
         run = drive(lambda: cancel(job_id="job_unknown"))
         assert isinstance(run.error, AirflowFailException)
         assert "POST /api/v1/jobs/job_unknown/cancel: answered 404" in str(run.error)
@@ -64,7 +64,7 @@ class TestAJob:
         assert drive(lambda: cancel(job_id=job.id)).error is None
         assert simulator.job(job.id).status == "cancelled"
 
-    def test_leaves_the_retries_where_the_api_is_down(self, simulator: Simulator) -> None:
+    def test_is_left_to_the_retries_during_an_outage(self, simulator: Simulator) -> None:
         simulator.fail("status", route="cancel_job", status=503, times=None)
         assert isinstance(drive(lambda: cancel(job_id="job_1")).error, PlanasonixServerError)
 
@@ -79,7 +79,7 @@ class TestAJob:
 
 @pytest.mark.parametrize("given", ["None", "", " "])
 @pytest.mark.parametrize("name", ["job_id", "backfill_id"])
-def test_a_template_that_renders_to_nothing_asks_for_nothing(simulator: Simulator, name: str, given: str) -> None:
+def test_a_template_that_renders_to_nothing_sends_no_request(simulator: Simulator, name: str, given: str) -> None:
     task = cancel(**{name: "{{ ti.xcom_pull(task_ids='start', key='job_id') }}"})
     setattr(task, name, given)
     run = drive(lambda: task)
@@ -91,7 +91,7 @@ def test_a_template_that_renders_to_nothing_asks_for_nothing(simulator: Simulato
     assert simulator.requests == []
 
 
-def test_so_does_a_native_one(simulator: Simulator) -> None:
+def test_a_native_template_that_renders_to_none_sends_no_request(simulator: Simulator) -> None:
     task = cancel(job_id="{{ ti.xcom_pull(task_ids='start', key='job_id') }}")
     task.job_id = None
     run = drive(lambda: task)
@@ -101,7 +101,7 @@ def test_so_does_a_native_one(simulator: Simulator) -> None:
 
 
 class TestABackfill:
-    def test_is_cancelled_with_the_jobs_that_appear_meanwhile(self, simulator: Simulator) -> None:
+    def test_is_cancelled_with_the_jobs_that_it_creates_meanwhile(self, simulator: Simulator) -> None:
         simulator.plan_backfill(
             CONNECTION, queued_seconds=0, jobs=9, job_seconds=60, jobs_after_cancel=3, cancelling_seconds=0.2
         )
@@ -112,7 +112,7 @@ class TestABackfill:
         assert {job.status for job in simulator.jobs()} == {"cancelled"}
         assert (run.result["backfill_id"], run.result["status"]) == (backfill.id, "cancelled")
 
-    def test_has_an_old_job_found_among_many_that_ended(self, simulator: Simulator) -> None:
+    def test_has_an_old_job_cancelled_behind_many_finished_ones(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=60, parallel=60, job_seconds=60)
         backfill = simulator.workspace.start_backfill(CONNECTION, WINDOW)
         oldest, *others = simulator.backfill(backfill.id).job_ids or []
@@ -122,7 +122,7 @@ class TestABackfill:
         assert run.error is None
         assert simulator.job(oldest).status == "cancelled"
 
-    def test_asks_each_job_once(self, simulator: Simulator) -> None:
+    def test_cancels_each_job_once(self, simulator: Simulator) -> None:
         simulator.plan_backfill(
             CONNECTION, queued_seconds=0, jobs=30, parallel=30, job_seconds=60, cancelling_seconds=0.3
         )
@@ -130,28 +130,28 @@ class TestABackfill:
         assert drive(lambda: cancel(backfill_id=backfill.id)).error is None
         assert routes_asked(simulator).count("cancel_job") == 30
 
-    def test_that_has_made_no_jobs_is_waited_for(self, simulator: Simulator) -> None:
+    def test_without_jobs_is_waited_for(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0.2, jobs=2, job_seconds=60)
         backfill = simulator.workspace.start_backfill(CONNECTION, WINDOW)
         run = drive(lambda: cancel(backfill_id=backfill.id))
         assert run.result["status"] == "cancelled"
         assert "is queued and has made no jobs yet; they are cancelled as they come." in run.log.lines[0]
 
-    def test_that_has_made_no_jobs_cannot_be_cancelled_in_passing(self, simulator: Simulator) -> None:
+    def test_without_jobs_is_an_error_without_wait_for_completion(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=60)
         backfill = simulator.workspace.start_backfill(CONNECTION, WINDOW)
         run = drive(lambda: cancel(backfill_id=backfill.id, wait_for_completion=False))
         assert isinstance(run.error, PlanasonixConflictError)
         assert "has made no jobs yet, so there is nothing to cancel" in str(run.error)
 
-    def test_that_is_over_already_is_left_as_it_is(self, simulator: Simulator) -> None:
+    def test_that_is_over_stays_as_it_is(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=0)
         backfill = simulator.workspace.start_backfill(CONNECTION, WINDOW)
         run = drive(lambda: cancel(backfill_id=backfill.id))
         assert run.result["status"] == "completed"
         assert "cancel_job" not in routes_asked(simulator)
 
-    def test_is_asked_once_where_the_task_is_not_to_wait(self, simulator: Simulator) -> None:
+    def test_is_cancelled_once_without_wait_for_completion(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=2, job_seconds=60, cancelling_seconds=60)
         backfill = simulator.workspace.start_backfill(CONNECTION, WINDOW)
         run = drive(lambda: cancel(backfill_id=backfill.id, wait_for_completion=False))
@@ -178,7 +178,7 @@ def test_a_kill_ends_the_wait(simulator: Simulator) -> None:
         signal.signal(signal.SIGALRM, previous)
 
 
-def test_a_kill_before_planasonix_has_confirmed_the_cancel_says_how_to_end_the_job(
+def test_a_kill_before_the_cancel_is_confirmed_names_the_command_that_cancels(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     simulator.plan(CONNECTION, running_seconds=60)
@@ -203,6 +203,6 @@ def test_a_kill_before_planasonix_has_confirmed_the_cancel_says_how_to_end_the_j
         ({"job_id": "job_1", "timeout": "soon"}, "timeout: got 'soon'"),
     ],
 )
-def test_bad_input_is_refused_when_the_dag_is_parsed(parameters: dict[str, Any], words: str) -> None:
+def test_invalid_parameters_are_refused_when_the_dag_is_parsed(parameters: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         cancel(**parameters)
