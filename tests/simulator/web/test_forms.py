@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
+
+from planasonix_provider.simulator.api.faults import Kind
 
 CONNECTION = "conn_demo_01"
 
@@ -92,6 +96,19 @@ class TestSteer:
         assert "All failures that were ordered are forgotten." in send("/steer/clear").text
         assert (client.get("/jobs").status_code, look("/steer").tables) == (200, {})
 
+    def test_a_fault_can_change_fields_of_the_response(self, simulator, client, send):
+        page = send("/steer/fault", kind="odd", route="get_job", fields='{"status": "paused"}')
+        assert page.tables["What is still to fail, in this order"][1][0] == "odd"
+        job_id = simulator.workspace.start_sync(CONNECTION).id
+        statuses = [client.get(f"/jobs/{job_id}").json()["data"]["status"] for _ in range(2)]
+        assert statuses == ["paused", "queued"]
+
+    def test_every_kind_of_fault_is_offered(self, look):
+        (kinds,) = [one for one in look("/steer").all("select", name="kind")]
+        assert kinds["id"] == "fault-kind"
+        offered = {option["value"] for option in look("/steer").all("option")}
+        assert set(get_args(Kind)) <= offered
+
     def test_settings_show_what_holds_and_change_it(self, simulator, client, send, look):
         typed = {"speed": "0.5", "conflict": "allowed", "honour_idempotency": "false", "rate_limit": "7"}
         typed["show_metadata"] = "false"
@@ -120,6 +137,8 @@ class TestSteer:
             ("backfill_plan", {"connection_id": CONNECTION, "failing_jobs": "7"}, ["backfill_plan-failing_jobs"]),
             ("fault", {"kind": "reset", "route": "nope"}, ["fault-route"]),
             ("fault", {"kind": "status", "status": "200"}, []),
+            ("fault", {"kind": "odd", "fields": "status"}, ["fault-fields"]),
+            ("fault", {"kind": "odd", "fields": "[1]"}, ["fault-fields"]),
             ("settings", {"speed": "0", "conflict": "maybe"}, ["settings-speed", "settings-conflict"]),
         ],
     )
