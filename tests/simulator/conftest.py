@@ -13,7 +13,7 @@ START = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
 
 
 class Clock:
-    """A clock that stands until it is told to move."""
+    """A clock that moves only by :meth:`move`."""
 
     def __init__(self) -> None:
         self.now = START
@@ -38,20 +38,20 @@ def session_simulator(session_clock: Clock) -> Iterator[Simulator]:
 
 @pytest.fixture
 def clock(session_clock: Clock) -> Clock:
-    """The clock of the workspaces and of the simulator, set to 2025-03-27T14:22:10Z."""
+    """The clock of the workspace and the simulator, set to 2025-03-27T14:22:10Z."""
     session_clock.now = START
     return session_clock
 
 
 @pytest.fixture
 def workspace(clock: Clock) -> Workspace:
-    """A workspace whose jobs wait for 2 s, run for 20 s, and take 1 s to cancel."""
+    """A workspace whose jobs are queued for 2 s, run for 20 s, and take 1 s to cancel."""
     return Workspace(clock=clock)
 
 
 @pytest.fixture
 def simulator(session_simulator: Simulator, clock: Clock) -> Simulator:
-    """A running simulator in which nothing happened yet; its jobs wait for 0.2 s and run for 2 s."""
+    """A running simulator in its initial state; jobs are queued for 0.2 s and run for 2 s."""
     session_simulator.reset()
     return session_simulator
 
@@ -65,5 +65,5 @@ def session_client(session_simulator: Simulator) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def client(session_client: httpx.Client, simulator: Simulator) -> httpx.Client:
-    """A caller of the API with the simulator's key. One for all tests, as each takes 40 ms to make."""
+    """A client with the simulator's key. All tests share it, because creating one takes 40 ms."""
     return session_client

@@ -36,7 +36,7 @@ def read_welcome(process: subprocess.Popen[str]) -> str:
     return "".join(lines)
 
 
-def test_says_how_to_use_it_and_ends_cleanly(process):
+def test_prints_instructions_and_exits_cleanly(process):
     welcome = read_welcome(process)
     url = re.search(r"at (http://127\.0\.0\.1:\d+)", welcome)[1]
     export = next(line for line in welcome.splitlines() if "export " in line)
@@ -51,11 +51,11 @@ def test_says_how_to_use_it_and_ends_cleanly(process):
     assert address.startswith(url)
 
     process.terminate()
-    rest, complaints = process.communicate(timeout=60)
-    assert (process.returncode, rest, complaints) == (0, "", "")
+    rest, invalid_fields = process.communicate(timeout=60)
+    assert (process.returncode, rest, invalid_fields) == (0, "", "")
 
 
-def test_keeps_as_many_jobs_as_it_is_told(process):
+def test_keep_limits_the_jobs(process):
     url = re.search(r"at (http://127\.0\.0\.1:\d+)", read_welcome(process))[1]
     for connection in ("conn_a", "conn_b"):
         order = urllib.request.Request(f"{url}/api/v1/connections/{connection}/sync", b"{}")
@@ -75,7 +75,7 @@ def signals() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("signals")
-def test_ctrl_c_ends_it_cleanly(capsys, monkeypatch):
+def test_ctrl_c_exits_cleanly(capsys, monkeypatch):
     def interrupt_and_welcome(simulator: Simulator) -> str:
         os.kill(os.getpid(), signal.SIGINT)
         return f"welcome to {simulator.url}"
@@ -89,7 +89,7 @@ def test_ctrl_c_ends_it_cleanly(capsys, monkeypatch):
 
 @pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize(("options", "shows"), [((), True), (("--hide-metadata",), False)])
-def test_metadata_is_shown_unless_it_is_to_be_hidden(options, shows, monkeypatch):
+def test_hide_metadata(options, shows, monkeypatch):
     seen = []
 
     def note_and_interrupt(simulator: Simulator) -> str:
@@ -115,7 +115,7 @@ def test_port_in_use(capsys):
     )
 
 
-def test_without_the_extra_it_says_what_to_install():
+def test_missing_extra_is_reported():
     code = (
         "import sys; sys.modules['fastapi'] = None; from planasonix_provider.simulator.__main__ import main; "
         "sys.exit(main([]))"

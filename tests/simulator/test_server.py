@@ -22,7 +22,7 @@ def call(simulator: Simulator, method: str = "GET", path: str = "/jobs") -> http
     return httpx.request(method, f"{simulator.url}/api/v1{path}", headers=headers, timeout=60, verify=False)
 
 
-def test_runs_only_inside_the_block():
+def test_runs_only_in_the_with_block():
     with Simulator() as simulator:
         url = simulator.url
         assert call(simulator).status_code == 200
@@ -51,7 +51,7 @@ def test_two_run_side_by_side():
         assert answer.status_code == 401
 
 
-def test_stops_at_once_whatever_clients_do(caplog):
+def test_stops_at_once_with_open_requests(caplog):
     with Simulator() as simulator, httpx.Client(timeout=60) as idle, ThreadPoolExecutor(1) as threads:
         idle.get(simulator.url)
         simulator.fail("hang", seconds=600)
@@ -64,7 +64,7 @@ def test_stops_at_once_whatever_clients_do(caplog):
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-def test_a_request_that_hangs_while_all_is_forgotten_has_no_effect_on_what_comes_then(hanging):
+def test_request_that_hangs_during_reset_has_no_effect(hanging):
     with Simulator() as simulator, ThreadPoolExecutor(1) as threads:
         simulator.fail("hang", route="trigger_sync")
         answer = threads.submit(call, simulator, "POST", "/connections/conn_demo_01/sync")
@@ -76,7 +76,7 @@ def test_a_request_that_hangs_while_all_is_forgotten_has_no_effect_on_what_comes
         assert simulator.jobs() == []
 
 
-def test_leaves_signals_and_logging_alone():
+def test_does_not_change_signals_and_logging():
     logger = logging.getLogger("uvicorn.access")
     before = (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), logger.handlers[:], logger.propagate)
     with Simulator():
@@ -111,7 +111,7 @@ def test_ipv6():
         simulator.stop()
 
 
-def test_small_answers_are_sent_at_once(simulator, client):
+def test_small_responses_are_sent_at_once(simulator, client):
     client.get("/jobs")
     connections = [one.transport.get_extra_info("socket") for one in simulator._server.server_state.connections]
     delays = [not one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in connections]
@@ -119,7 +119,7 @@ def test_small_answers_are_sent_at_once(simulator, client):
     assert not any(delays), "an acknowledgement that is waited for costs each answer 0.04 s"
 
 
-def test_jobs_take_the_time_that_was_set():
+def test_job_durations():
     with Simulator(job_seconds=7, queued_seconds=3, cancelling_seconds=5) as simulator:
         plan = simulator.plan("conn_demo_01")
         backfill = simulator.plan_backfill("conn_demo_01")
@@ -127,7 +127,7 @@ def test_jobs_take_the_time_that_was_set():
     assert (backfill.job_seconds, backfill.queued_seconds, backfill.cancelling_seconds) == (7, 3, 5)
 
 
-def test_a_job_that_runs_can_fail_and_take_longer(simulator, clock):
+def test_fail_job_and_slow_job(simulator, clock):
     failed, slowed = (simulator.workspace.start_sync(connection).id for connection in ("conn_demo_01", "conn_demo_02"))
     clock.move(1)
     error = simulator.fail_job(failed, code="disk_full", message="No room.").error
@@ -167,14 +167,14 @@ def test_airflow_connection(simulator):
     }
 
 
-def test_callers_at_once_do_not_share_a_start(simulator):
+def test_concurrent_starts_are_separate(simulator):
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda _: call(simulator, "POST", "/connections/conn_demo_01/sync"), range(8)))
     assert sorted(answer.status_code for answer in answers) == [202] + [409] * 7
     assert len(simulator.jobs()) == 1
 
 
-def test_steering_from_other_threads_while_requests_come(simulator):
+def test_methods_are_thread_safe_during_requests(simulator):
     def steer(number: int) -> None:
         simulator.fail("empty", route="list_jobs")
         simulator.workspace.add_connection(f"conn_{number}")

@@ -16,7 +16,7 @@ CONNECTION = "conn_demo_01"
 
 
 @contextmanager
-def refused(code: str) -> Iterator[pytest.ExceptionInfo[ApiError]]:
+def api_error(code: str) -> Iterator[pytest.ExceptionInfo[ApiError]]:
     with pytest.raises(ApiError) as caught:
         yield caught
     assert caught.value.code == code
@@ -32,7 +32,7 @@ class TestJob:
         clock.move(after)
         assert workspace.job(job_id).status == status
 
-    def test_times_appear_as_they_come(self, workspace, clock):
+    def test_times_appear_when_they_are_reached(self, workspace, clock):
         started = workspace.start_sync(CONNECTION)
         assert (started.created_at, started.queued_at) == (clock.now, clock.now)
         assert (started.started_at, started.finished_at, started.duration_seconds) == (None, None, None)
@@ -68,12 +68,12 @@ class TestJob:
         job = workspace.start_sync(CONNECTION)
         assert (job.status, job.duration_seconds, job.metrics.rows_loaded) == ("succeeded", 0, 44802)
 
-    def test_body_is_given_back(self, workspace):
+    def test_body_is_returned(self, workspace):
         job = workspace.start_sync(CONNECTION, SyncBody(pipeline_id="pl_1", metadata={"dag_id": "d", "deep": [1]}))
         assert (job.pipeline_id, job.metadata) == ("pl_1", {"dag_id": "d", "deep": [1]})
 
     def test_unknown_job(self, workspace):
-        with refused("not_found"):
+        with api_error("not_found"):
             workspace.job("job_nope")
 
     def test_clock_and_ids_can_be_given(self, clock):
@@ -81,7 +81,7 @@ class TestJob:
         assert workspace.start_sync(CONNECTION).id == "job_7"
 
 
-class TestAJobThatIsMadeToFail:
+class TestFailedJob:
     def test_is_over_at_once_with_the_error_that_was_given(self, workspace, clock):
         job_id = workspace.start_sync(CONNECTION).id
         clock.move(7)
@@ -102,7 +102,7 @@ class TestAJobThatIsMadeToFail:
         assert [table.rows_loaded for table in workspace.results(job_id).tables] == [250]
 
     @pytest.mark.parametrize(("planned", "code"), [({}, "sync_failed"), ({"code": "disk_full"}, "disk_full")])
-    def test_has_the_code_of_its_plan_where_none_is_given(self, workspace, planned, code):
+    def test_has_the_code_of_its_plan_by_default(self, workspace, planned, code):
         workspace.plan(CONNECTION, **planned)
         error = workspace.fail_job(workspace.start_sync(CONNECTION).id).error
         assert (error.code, error.message) == (code, "The job failed, as it was told to.")
@@ -116,16 +116,16 @@ class TestAJobThatIsMadeToFail:
         assert (job.status, job.started_at, job.duration_seconds) == ("failed", None, None)
         assert job.metrics.rows_loaded == 0
 
-    def test_is_in_nobodys_way(self, workspace):
+    def test_does_not_conflict(self, workspace):
         workspace.fail_job(workspace.start_sync(CONNECTION).id)
         assert workspace.start_sync(CONNECTION).status == "queued"
 
-    def test_stays_as_it_is_when_it_is_cancelled_then(self, workspace):
+    def test_later_cancel_changes_nothing(self, workspace):
         failed = workspace.fail_job(workspace.start_sync(CONNECTION).id)
         assert workspace.cancel(failed.id) == failed
 
 
-class TestAJobThatIsLetTakeLonger:
+class TestSlowedJob:
     def test_ends_later_and_still_as_planned(self, workspace, clock):
         workspace.plan(CONNECTION, outcome="failed", code="disk_full")
         job_id = workspace.start_sync(CONNECTION).id
@@ -137,7 +137,7 @@ class TestAJobThatIsLetTakeLonger:
         job = workspace.job(job_id)
         assert (job.status, job.error.code, job.duration_seconds) == ("failed", "disk_full", 50)
 
-    def test_goes_on_from_where_it_was(self, workspace, clock):
+    def test_continues_from_its_progress(self, workspace, clock):
         workspace.plan(CONNECTION, tables={"a": 1000}, queued_seconds=0)
         job_id = workspace.start_sync(CONNECTION).id
         seen = []
@@ -165,7 +165,7 @@ class TestAJobThatIsLetTakeLonger:
         clock.move(0.2 + 2 + 5)
         assert workspace.job(job_id).duration_seconds == 7
 
-    def test_can_be_cancelled_and_made_to_fail_still(self, workspace, clock):
+    def test_can_be_cancelled_and_failed(self, workspace, clock):
         one, other = (workspace.start_sync(connection).id for connection in ("conn_demo_01", "conn_demo_02"))
         for job_id in (one, other):
             workspace.slow_job(job_id, 100)
@@ -176,7 +176,7 @@ class TestAJobThatIsLetTakeLonger:
         assert workspace.job(other).status == "cancelled"
 
     @pytest.mark.parametrize("seconds", [0, -1, 31_536_000, float("nan"), float("inf")])
-    def test_takes_a_year_longer_at_most(self, workspace, seconds):
+    def test_slowdown_is_limited_to_a_year(self, workspace, seconds):
         job_id = workspace.start_sync(CONNECTION).id
         workspace.slow_job(job_id, 1)
         before = workspace.next_change_at()
@@ -190,7 +190,7 @@ class TestAJobThatIsLetTakeLonger:
     [lambda workspace, job_id: workspace.fail_job(job_id), lambda workspace, job_id: workspace.slow_job(job_id, 1)],
 )
 @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelling", "cancelled"])
-def test_a_job_whose_end_is_settled_stays_as_it_is(workspace, clock, change, status):
+def test_ended_or_cancelled_job_cannot_be_changed(workspace, clock, change, status):
     job_id = workspace.start_sync(CONNECTION).id
     if status == "succeeded":
         clock.move(22)
@@ -200,7 +200,7 @@ def test_a_job_whose_end_is_settled_stays_as_it_is(workspace, clock, change, sta
         workspace.cancel(job_id)
         clock.move(1 if status == "cancelled" else 0)
     before = workspace.job(job_id)
-    with refused("job_not_active") as caught:
+    with api_error("job_not_active") as caught:
         change(workspace, job_id)
     assert caught.value.message == f"job {job_id!r} is {status}, its end is settled"
     assert workspace.job(job_id) == before
@@ -209,8 +209,8 @@ def test_a_job_whose_end_is_settled_stays_as_it_is(workspace, clock, change, sta
 @pytest.mark.parametrize(
     "change", [lambda workspace: workspace.fail_job("job_nope"), lambda workspace: workspace.slow_job("job_nope", 1)]
 )
-def test_an_unknown_job_can_neither_fail_nor_be_slowed(workspace, change):
-    with refused("not_found"):
+def test_unknown_job_cannot_be_changed(workspace, change):
+    with api_error("not_found"):
         change(workspace)
 
 
@@ -239,14 +239,14 @@ class TestCancel:
         clock.move(0.5)
         assert workspace.cancel(job_id).cancel_requested_at == first
 
-    def test_job_that_is_over_stays_as_it_is(self, workspace, clock):
+    def test_ended_job_is_unchanged(self, workspace, clock):
         job_id = workspace.start_sync(CONNECTION).id
         clock.move(22)
         job = workspace.cancel(job_id)
         assert (job.status, job.cancel_requested_at) == ("succeeded", None)
 
     def test_unknown_job(self, workspace):
-        with refused("not_found"):
+        with api_error("not_found"):
             workspace.cancel("job_nope")
 
 
@@ -266,7 +266,7 @@ class TestPlan:
         clock.move(22)
         assert workspace.job(job_id).status == "succeeded"
 
-    def test_speed_shortens_what_starts_from_then_on(self, workspace, clock):
+    def test_speed_shortens_later_starts(self, workspace, clock):
         slow = workspace.start_sync(CONNECTION).id
         workspace.configure(speed=10)
         fast = workspace.start_sync("conn_demo_02").id
@@ -289,18 +289,18 @@ class TestPlan:
             workspace.plan(CONNECTION, **changes)
 
     def test_unknown_connection(self, workspace):
-        with refused("not_found"):
+        with api_error("not_found"):
             workspace.plan("conn_nope")
 
 
 class TestConnection:
-    def test_unknown_one_cannot_be_synced_until_it_is_added(self, workspace):
-        with refused("not_found"):
+    def test_unknown_connection_can_be_added(self, workspace):
+        with api_error("not_found"):
             workspace.start_sync("conn_new")
         workspace.add_connection("conn_new")
         assert workspace.start_sync("conn_new").connection_id == "conn_new"
 
-    def test_known_ones(self, workspace):
+    def test_initial_connections(self, workspace):
         assert {"conn_01jq8k2m3n4p5q6r7s8t9u0v1", "conn_demo_01", "conn_demo_10"} <= set(workspace.connections)
 
     def test_adding_again_keeps_its_plan(self, workspace):
@@ -316,22 +316,22 @@ class TestConnection:
 class TestConflict:
     def test_second_sync_names_the_first(self, workspace):
         first = workspace.start_sync(CONNECTION).id
-        with refused("sync_in_progress") as caught:
+        with api_error("sync_in_progress") as caught:
             workspace.start_sync(CONNECTION)
         assert caught.value.existing_job_id == first
 
-    def test_other_connection_is_free(self, workspace):
+    def test_other_connection_does_not_conflict(self, workspace):
         workspace.start_sync(CONNECTION)
         assert workspace.start_sync("conn_demo_02").status == "queued"
 
-    def test_connection_is_free_once_its_job_is_over(self, workspace, clock):
+    def test_ended_job_does_not_conflict(self, workspace, clock):
         workspace.start_sync(CONNECTION)
         clock.move(22)
         assert workspace.start_sync(CONNECTION).status == "queued"
 
-    def test_cancelling_job_is_still_in_the_way(self, workspace, clock):
+    def test_cancelling_job_conflicts(self, workspace, clock):
         workspace.cancel(workspace.start_sync(CONNECTION).id)
-        with refused("sync_in_progress"):
+        with api_error("sync_in_progress"):
             workspace.start_sync(CONNECTION)
         clock.move(1)
         assert workspace.start_sync(CONNECTION).status == "queued"
@@ -339,7 +339,7 @@ class TestConflict:
     def test_id_can_be_hidden(self, workspace):
         workspace.configure(conflict="unnamed")
         workspace.start_sync(CONNECTION)
-        with refused("sync_in_progress") as caught:
+        with api_error("sync_in_progress") as caught:
             workspace.start_sync(CONNECTION)
         assert caught.value.existing_job_id is None
 
@@ -347,10 +347,10 @@ class TestConflict:
         workspace.configure(conflict="allowed")
         assert workspace.start_sync(CONNECTION).id != workspace.start_sync(CONNECTION).id
 
-    def test_refused_sync_uses_up_no_plan(self, workspace, clock):
+    def test_rejected_sync_uses_no_plan(self, workspace, clock):
         workspace.start_sync(CONNECTION)
         workspace.plan(CONNECTION, outcome="failed", queued_seconds=0, running_seconds=0)
-        with refused("sync_in_progress"):
+        with api_error("sync_in_progress"):
             workspace.start_sync(CONNECTION)
         clock.move(22)
         assert workspace.start_sync(CONNECTION).status == "failed"
@@ -369,19 +369,19 @@ class TestIdempotency:
     @pytest.mark.parametrize(
         ("connection", "body"), [(CONNECTION, SyncBody(metadata={"run": 2})), ("conn_demo_02", BODY)]
     )
-    def test_same_key_for_something_else(self, workspace, connection, body):
+    def test_same_key_for_another_request(self, workspace, connection, body):
         workspace.start_sync(CONNECTION, self.BODY, idempotency_key="k")
-        with refused("idempotency_key_reused"):
+        with api_error("idempotency_key_reused"):
             workspace.start_sync(connection, body, idempotency_key="k")
 
     def test_other_key_is_another_start(self, workspace):
         workspace.start_sync(CONNECTION, self.BODY, idempotency_key="k")
-        with refused("sync_in_progress"):
+        with api_error("sync_in_progress"):
             workspace.start_sync(CONNECTION, self.BODY, idempotency_key="l")
 
-    def test_refused_start_leaves_its_key_free(self, workspace, clock):
+    def test_rejected_start_does_not_use_its_key(self, workspace, clock):
         workspace.start_sync(CONNECTION)
-        with refused("sync_in_progress"):
+        with api_error("sync_in_progress"):
             workspace.start_sync(CONNECTION, idempotency_key="k")
         clock.move(22)
         assert workspace.start_sync(CONNECTION, idempotency_key="k").status == "queued"
@@ -409,10 +409,10 @@ class TestResults:
 
     def test_before_the_end(self, workspace):
         job_id = workspace.start_sync(CONNECTION).id
-        with refused("job_not_finished"):
+        with api_error("job_not_finished"):
             workspace.results(job_id)
 
-    def test_before_the_end_as_a_stub(self, workspace, clock):
+    def test_before_the_end_without_tables(self, workspace, clock):
         workspace.configure(results_policy="partial")
         job_id = workspace.start_sync(CONNECTION).id
         clock.move(2)
@@ -420,7 +420,7 @@ class TestResults:
         assert (results.status, results.tables, results.warnings) == ("running", [], [])
 
     def test_unknown_job(self, workspace):
-        with refused("not_found"):
+        with api_error("not_found"):
             workspace.results("job_nope")
 
 
@@ -448,18 +448,18 @@ class TestPage:
     def test_page_that_is_just_full_is_the_last(self, workspace, ids):
         assert workspace.job_page(self.everything, limit=5)[1] is None
 
-    def test_jobs_that_start_meanwhile_do_not_shift_pages(self, workspace, ids):
+    def test_new_jobs_do_not_shift_pages(self, workspace, ids):
         _, before = workspace.job_page(self.everything, limit=2)
         workspace.start_sync("conn_demo_09")
         jobs, _ = workspace.job_page(self.everything, limit=2, before=before)
         assert [job.id for job in jobs] == ids[2:4]
 
-    def test_only_what_is_wanted(self, workspace, ids):
+    def test_filter(self, workspace, ids):
         jobs, before = workspace.job_page(lambda job, now: job.connection_id == "conn_demo_01", limit=2)
         assert ([job.id for job in jobs], before) == (ids[-1:], None)
 
 
-def test_reset_forgets_everything(workspace):
+def test_reset_removes_everything(workspace):
     first = workspace.start_sync(CONNECTION, idempotency_key="k").id
     workspace.plan(CONNECTION, outcome="failed", queued_seconds=0, running_seconds=0)
     workspace.plan(CONNECTION, times=None, queued_seconds=0)
@@ -471,7 +471,7 @@ def test_reset_forgets_everything(workspace):
     assert (job.id != first, job.status, workspace.jobs()) == (True, "queued", [job])
     assert workspace.settings.results_policy == "conflict"
     assert "conn_new" not in workspace.connections
-    with refused("unauthorized"):
+    with api_error("unauthorized"):
         workspace.keys.authenticate("Bearer other")
 
 
@@ -481,7 +481,7 @@ def test_bad_settings_are_named(workspace, name, value):
         workspace.configure(**{name: value})
 
 
-def test_what_was_started_is_told_as_it_was_asked_for(workspace, clock):
+def test_started_work_in_order_of_starts(workspace, clock):
     window = BackfillBody(start_at=clock.now - timedelta(days=1), end_at=clock.now, tables=["public.orders"])
     first = workspace.start_backfill(CONNECTION, window)
     clock.move(5)
@@ -494,7 +494,7 @@ def test_what_was_started_is_told_as_it_was_asked_for(workspace, clock):
     assert (started[0].body, started[1].body.priority) == (window, "high")
 
 
-def test_tells_when_something_changes_by_itself(workspace, clock):
+def test_next_change_at(workspace, clock):
     assert workspace.next_change_at() is None
     workspace.plan_backfill(CONNECTION, jobs=2, parallel=1, queued_seconds=30, job_seconds=10)
     workspace.start_backfill(CONNECTION, BackfillBody(start_at=clock.now - timedelta(days=1), end_at=clock.now))

@@ -1,4 +1,4 @@
-"""A page as its reader has it."""
+"""A parsed HTML page."""
 
 from __future__ import annotations
 
@@ -8,56 +8,56 @@ import httpx
 
 
 class Page(HTMLParser):
-    """What is on a page: its text, its elements with their attributes, and the cells of its tables."""
+    """The text, the elements with their attributes, and the table cells of a page."""
 
-    def __init__(self, answer: httpx.Response) -> None:
+    def __init__(self, response: httpx.Response) -> None:
         super().__init__()
-        assert answer.headers["content-type"] == "text/html; charset=utf-8"
-        self.status = answer.status_code
+        assert response.headers["content-type"] == "text/html; charset=utf-8"
+        self.status = response.status_code
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         #: The rows of each table, by its caption.
         self.tables: dict[str, list[list[str]]] = {}
-        self._pieces: list[str] = []
+        self._text: list[str] = []
         self._caption = ""
-        self._piece_of_cell: list[str] | None = None
-        self.feed(answer.text)
-        self.text = " ".join("".join(self._pieces).split())
+        self._cell: list[str] | None = None
+        self.feed(response.text)
+        self.text = " ".join("".join(self._text).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
         if tag == "tr":
             self.tables.setdefault(self._caption, []).append([])
         if tag in ("caption", "th", "td"):
-            self._piece_of_cell = []
+            self._cell = []
 
     def handle_endtag(self, tag: str) -> None:
         if tag in ("caption", "th", "td"):
-            cell = " ".join("".join(self._piece_of_cell or []).split())
-            self._piece_of_cell = None
+            cell = " ".join("".join(self._cell or []).split())
+            self._cell = None
             if tag == "caption":
                 self._caption = cell
             else:
                 self.tables[self._caption][-1].append(cell)
 
     def handle_data(self, data: str) -> None:
-        self._pieces.append(data)
-        if self._piece_of_cell is not None:
-            self._piece_of_cell.append(data)
+        self._text.append(data)
+        if self._cell is not None:
+            self._cell.append(data)
 
     def all(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
-        """The attributes of the elements of a name that have some of them."""
+        """Return the attributes of the elements with this tag and these attributes."""
         return [found for name, found in self.elements if name == tag and found.items() >= attributes.items()]
 
     @property
     def links(self) -> list[str]:
-        """Where the page leads, besides the pages that all lead to."""
-        everywhere = {"#content", "/", "/jobs", "/backfills", "/webhooks", "/start", "/steer"}
-        return [href for link in self.all("a") if (href := link["href"] or "") not in everywhere]
+        """The links that are not in the navigation."""
+        navigation = {"#content", "/", "/jobs", "/backfills", "/webhooks", "/start", "/steer"}
+        return [href for link in self.all("a") if (href := link["href"] or "") not in navigation]
 
     def facts(self, caption: str) -> dict[str, str]:
-        """A table of names and values."""
+        """Return a table with two columns."""
         return dict(self.tables[caption])
 
     def ids(self, caption: str) -> list[str]:
-        """What the rows of a list begin with."""
+        """Return the first column of a list."""
         return [row[0] for row in self.tables[caption][1:]]

@@ -1,4 +1,4 @@
-"""What answers of the simulated API are asked for."""
+"""Checks of the simulated API's errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import httpx
 
 
 def error(response: httpx.Response, status: int) -> dict:
-    """The error of an answer that is the API's envelope and nothing else."""
+    """Return the error of a response that is exactly the API's error envelope."""
     assert response.status_code == status
     assert response.headers["content-type"] == "application/json"
     envelope = response.json()
@@ -15,8 +15,8 @@ def error(response: httpx.Response, status: int) -> dict:
     return envelope["error"]
 
 
-def complaints(response: httpx.Response) -> set[str]:
-    """The fields that a 400 names."""
+def invalid_fields(response: httpx.Response) -> set[str]:
+    """Return the fields that a 400 names."""
     body = error(response, 400)
     assert body["code"] == "invalid_request"
     assert all(detail["issue"] for detail in body["details"])

@@ -1,4 +1,4 @@
-"""A receiver of webhooks, for tests."""
+"""A webhook receiver for tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from planasonix_provider.simulator.model.clock_and_ids import Clock
 
 
 class Received(NamedTuple):
-    """A request as it came."""
+    """A received request."""
 
     path: str
     body: bytes
@@ -35,12 +35,12 @@ class Received(NamedTuple):
 
 
 class Receiver:
-    """Listens on this machine, and keeps what comes. Answers with ``statuses`` first, then with 200."""
+    """Stores all requests, and responds with ``statuses``, then with 200. The status 0 sends no response."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []
         self.statuses: list[int] = []
-        #: Holds answers back while it is not set.
+        #: Delays responses while it is not set.
         self.may_answer = threading.Event()
         self.may_answer.set()
         receiver = self
@@ -80,14 +80,14 @@ class Receiver:
         return [received.event["type"] for received in self.received]
 
     def wait(self, number: int) -> list[Received]:
-        """Wait until so many requests came."""
+        """Wait until this many requests were received."""
         until(lambda: len(self.received) >= number)
         return self.received
 
 
 def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait for something; the bound is only there for what never comes."""
+    """Wait until a condition holds."""
     end = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, f"not true within {seconds} s"
         time.sleep(0.005)

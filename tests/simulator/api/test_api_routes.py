@@ -11,7 +11,7 @@ from planasonix_provider.simulator import Fault
 from planasonix_provider.simulator.app import create_app
 from planasonix_provider.simulator.model.api_keys import SCOPES
 from planasonix_provider.simulator.workspace import Workspace
-from tests.support.simulator_responses import complaints, error
+from tests.support.simulator_responses import invalid_fields, error
 
 SYNC = "/connections/conn_demo_01/sync"
 NOW = "2025-03-27T14:22:10Z"
@@ -22,7 +22,7 @@ def start(client: httpx.Client, connection_id: str = "conn_demo_01", **body: obj
 
 
 class TestTriggerSync:
-    def test_answer_is_the_references(self, client):
+    def test_response_is_that_of_the_reference(self, client):
         response = client.post(SYNC, json={"pipeline_id": "pl_1", "priority": "normal", "metadata": {"dag_id": "d"}})
         assert response.status_code == 202
         job = response.json()["data"]["job"]
@@ -61,18 +61,18 @@ class TestTriggerSync:
         ],
     )
     def test_bad_body_names_its_fields_and_starts_nothing(self, client, simulator, content, fields):
-        assert complaints(client.post(SYNC, content=content)) == fields
+        assert invalid_fields(client.post(SYNC, content=content)) == fields
         assert simulator.jobs() == []
 
     def test_unknown_connection(self, client):
         assert error(client.post("/connections/conn_nope/sync"), 404)["message"] == "no connection 'conn_nope'"
 
-    def test_conflict_names_the_job_in_the_way(self, client):
+    def test_conflict_names_the_active_job(self, client):
         first = start(client)
         body = error(client.post(SYNC), 409)
         assert (body["code"], body["existing_job_id"]) == ("sync_in_progress", first)
 
-    def test_conflict_may_hide_it(self, client, simulator):
+    def test_conflict_can_hide_the_active_job(self, client, simulator):
         simulator.workspace.configure(conflict="unnamed")
         start(client)
         assert "existing_job_id" not in error(client.post(SYNC), 409)
@@ -139,7 +139,7 @@ class TestGetJob:
 
 
 class TestGetJobResults:
-    def test_answer_is_the_references(self, client, clock, simulator):
+    def test_response_is_that_of_the_reference(self, client, clock, simulator):
         warning = {"code": "column_type_widened", "message": "Column discount_pct coerced."}
         simulator.plan("conn_demo_01", warnings=[warning])
         job_id = start(client)
@@ -199,7 +199,7 @@ class TestListJobs:
         assert response.status_code == 200, response.text
         return [job["id"] for job in response.json()["data"]]
 
-    def test_answer_is_the_references(self, client, clock):
+    def test_response_is_that_of_the_reference(self, client, clock):
         job_id = start(client, pipeline_id="pl_1")
         clock.move(1)
         assert client.get("/jobs").json() == {
@@ -253,7 +253,7 @@ class TestListJobs:
     def test_cursor_of_another_list(self, client, ids):
         cursor = client.get("/jobs", params={"limit": 1}).json()["meta"]["page"]["cursor"]
         response = client.get("/jobs", params={"limit": 1, "cursor": cursor, "type": "connection_sync"})
-        assert complaints(response) == {"cursor"}
+        assert invalid_fields(response) == {"cursor"}
 
     def test_limit_may_change_between_pages(self, client, ids):
         cursor = client.get("/jobs", params={"limit": 1}).json()["meta"]["page"]["cursor"]
@@ -272,8 +272,8 @@ class TestListJobs:
             ),
         ],
     )
-    def test_garbage_is_no_cursor(self, client, cursor):
-        assert complaints(client.get("/jobs", params={"cursor": cursor})) == {"cursor"}
+    def test_invalid_cursor(self, client, cursor):
+        assert invalid_fields(client.get("/jobs", params={"cursor": cursor})) == {"cursor"}
 
     @pytest.mark.parametrize(
         ("query", "fields"),
@@ -290,10 +290,10 @@ class TestListJobs:
         ],
     )
     def test_bad_query_names_its_fields(self, client, query, fields):
-        assert complaints(client.get("/jobs", params=query)) == fields
+        assert invalid_fields(client.get("/jobs", params=query)) == fields
 
     @pytest.mark.parametrize("limit", [1, 100])
-    def test_limit_is_told(self, client, limit):
+    def test_limit_is_returned(self, client, limit):
         assert client.get("/jobs", params={"limit": limit}).json()["meta"]["page"]["limit"] == limit
 
 
@@ -331,7 +331,7 @@ class TestAccess:
                 statuses = [client.request(*route, headers=headers).status_code for route in routes]
                 assert all((status == 403) == (needed != scope) for status in statuses), (scope, routes, statuses)
 
-    def test_the_document_takes_any_key_and_no_less(self, client, simulator):
+    def test_openapi_document_needs_any_key(self, client, simulator):
         for scope in SCOPES:
             headers = {"Authorization": f"Bearer {simulator.workspace.keys.add(scopes=[scope]).value}"}
             assert client.get("/openapi.yaml", headers=headers).status_code == 200
@@ -345,7 +345,7 @@ class TestAccess:
         assert simulator.jobs() == []
 
 
-class TestEveryAnswer:
+class TestEveryResponse:
     @pytest.mark.parametrize(
         ("method", "path", "status"),
         [
@@ -379,7 +379,7 @@ class TestEveryAnswer:
         ("path", "methods"),
         [("/jobs", "GET"), (SYNC, "POST"), ("/webhooks", "GET, POST"), ("/webhooks/wh_1", "DELETE, GET, PUT")],
     )
-    def test_405_says_what_is_allowed(self, client, path, methods):
+    def test_405_names_the_allowed_methods(self, client, path, methods):
         response = client.request("OPTIONS", path)
         assert (response.status_code, response.headers["allow"]) == (405, methods)
 
@@ -429,7 +429,7 @@ async def test_app_works_without_a_server(clock):
         assert error(response, 404)["message"] == "no job 'a/b'"
 
 
-async def test_a_connection_that_is_not_there_cannot_break(clock):
+async def test_reset_needs_a_server(clock):
     app = create_app(Workspace(clock=clock))
     app.state.pipeline.faults.add(Fault(kind="reset"))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:

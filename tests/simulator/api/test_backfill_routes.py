@@ -3,7 +3,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.support.simulator_responses import complaints, error
+from tests.support.simulator_responses import invalid_fields, error
 
 BACKFILL = "/connections/conn_demo_01/backfill"
 NOW = "2025-03-27T14:22:10Z"
@@ -16,7 +16,7 @@ def start(client: httpx.Client, connection_id: str = "conn_demo_01", **body: obj
 
 
 class TestTriggerBackfill:
-    def test_answer_is_the_references(self, client):
+    def test_response_is_that_of_the_reference(self, client):
         body = {
             **WINDOW,
             "tables": ["public.orders", "public.order_items"],
@@ -36,7 +36,7 @@ class TestTriggerBackfill:
             "created_at": NOW,
         }
 
-    def test_only_the_window_is_needed(self, client):
+    def test_only_the_window_is_required(self, client):
         response = client.post(BACKFILL, json={**WINDOW, "new_field": 1})
         assert response.status_code == 202
         assert set(response.json()["data"]["backfill"]) == {
@@ -81,7 +81,7 @@ class TestTriggerBackfill:
         ],
     )
     def test_bad_body_names_its_fields_and_starts_nothing(self, client, simulator, change, fields):
-        assert complaints(client.post(BACKFILL, json={**WINDOW, **change})) == fields
+        assert invalid_fields(client.post(BACKFILL, json={**WINDOW, **change})) == fields
         assert simulator.backfills() == []
 
     @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ class TestTriggerBackfill:
         ],
     )
     def test_body_that_lacks_the_window(self, client, content, fields):
-        assert complaints(client.post(BACKFILL, content=content)) == fields
+        assert invalid_fields(client.post(BACKFILL, content=content)) == fields
 
-    def test_complaint_about_a_time_shows_one(self, client):
+    def test_error_for_a_time_shows_an_example(self, client):
         (detail,) = error(client.post(BACKFILL, json={**WINDOW, "start_at": 1}), 400)["details"]
         assert "2025-03-27T14:22:10Z" in detail["issue"]
 
@@ -178,11 +178,11 @@ class TestJobsOfABackfill:
             ({"since": "2025-03-27T14:22:10.3Z"}, False),
         ],
     )
-    def test_they_are_listed_newest_first(self, client, job_ids, query, found):
+    def test_are_listed_newest_first(self, client, job_ids, query, found):
         listed = [job["id"] for job in client.get("/jobs", params=query).json()["data"]]
         assert listed == (job_ids[::-1] if found else [])
 
-    def test_look_results_and_cancel(self, client, clock, job_ids):
+    def test_get_results_and_cancel(self, client, clock, job_ids):
         job = client.get(f"/jobs/{job_ids[0]}").json()["data"]
         assert (job["type"], job["status"]) == ("backfill", "running")
         assert error(client.get(f"/jobs/{job_ids[0]}/results"), 409)["code"] == "job_not_finished"
@@ -221,7 +221,7 @@ class TestListBackfills:
         assert response.status_code == 200, response.text
         return [backfill["id"] for backfill in response.json()["data"]]
 
-    def test_answer_is_the_references(self, client, clock):
+    def test_response_is_that_of_the_reference(self, client, clock):
         backfill_id = start(client, tables=["public.orders"], metadata={"a": 1})
         clock.move(1.2)
         assert client.get("/backfills").json() == {
@@ -271,8 +271,8 @@ class TestListBackfills:
     @pytest.mark.parametrize("query", [{"status": "running"}, {"connection_id": "conn_demo_01"}])
     def test_cursor_of_another_list(self, client, ids, query):
         cursor = client.get("/backfills", params={"limit": 1}).json()["meta"]["page"]["cursor"]
-        assert complaints(client.get("/backfills", params={**query, "cursor": cursor})) == {"cursor"}
-        assert complaints(client.get("/jobs", params={"cursor": cursor})) == {"cursor"}
+        assert invalid_fields(client.get("/backfills", params={**query, "cursor": cursor})) == {"cursor"}
+        assert invalid_fields(client.get("/jobs", params={"cursor": cursor})) == {"cursor"}
 
     @pytest.mark.parametrize(
         ("query", "fields"),
@@ -284,7 +284,7 @@ class TestListBackfills:
         ],
     )
     def test_bad_query_names_its_fields(self, client, query, fields):
-        assert complaints(client.get("/backfills", params=query)) == fields
+        assert invalid_fields(client.get("/backfills", params=query)) == fields
 
 
 def test_faults_and_log_know_the_routes(client, simulator):
@@ -300,7 +300,7 @@ def test_faults_and_log_know_the_routes(client, simulator):
     ] * 2
 
 
-def test_start_can_take_effect_unseen(client, simulator):
+def test_start_can_take_effect_without_a_response(client, simulator):
     simulator.fail("reset", route="trigger_backfill", when="after")
     with pytest.raises(httpx.ReadError):
         client.post(BACKFILL, json=WINDOW)

@@ -30,7 +30,7 @@ def test_status(client, simulator):
     assert response.json()["error"]["code"] == "service_unavailable"
 
 
-def test_status_that_has_no_name(client, simulator):
+def test_status_without_a_name(client, simulator):
     simulator.fail("status", status=599)
     assert client.get("/jobs").json()["error"]["code"] == "unknown_error"
 
@@ -42,7 +42,7 @@ def test_reset(client, simulator):
     assert simulator.requests[-1].status is None
 
 
-def test_cut_sends_half_of_the_answer(client, simulator):
+def test_cut_sends_half_of_the_response(client, simulator):
     whole = client.get("/jobs").content
     simulator.fail("cut", when="after")
     with client.stream("GET", "/jobs") as response:
@@ -62,7 +62,7 @@ def test_html(client, simulator):
     assert "<h1>502 Bad Gateway</h1>" in bad.text
 
 
-def test_odd_changes_fields_of_an_answer_and_adds_a_row_to_a_list(client, simulator):
+def test_odd_changes_fields_and_adds_an_item_to_lists(client, simulator):
     job_id = client.post(SYNC).json()["data"]["job"]["id"]
     for route in ("get_job", "list_jobs", "get_openapi"):
         simulator.fail("odd", route=route, fields={"type": "a\0\ud800", "duration_seconds": float("inf")})
@@ -75,7 +75,7 @@ def test_odd_changes_fields_of_an_answer_and_adds_a_row_to_a_list(client, simula
     assert client.get(f"/jobs/{job_id}").json()["data"]["type"] == "connection_sync"
 
 
-def test_odd_leaves_a_refusal_as_it_is(client, simulator):
+def test_odd_does_not_change_errors(client, simulator):
     simulator.fail("odd", fields={"type": "odd"})
     assert client.get("/jobs/job_unknown").json()["error"]["code"] == "not_found"
 
@@ -86,7 +86,7 @@ def test_empty(client, simulator):
     assert (response.status_code, response.content) == (200, b"")
 
 
-def test_hang_answers_in_the_end(client, simulator):
+def test_hang_responds_late(client, simulator):
     simulator.fail("hang", seconds=0.05)
     begin = time.monotonic()
     assert client.get("/jobs").status_code == 200
@@ -95,7 +95,7 @@ def test_hang_answers_in_the_end(client, simulator):
 
 @pytest.mark.parametrize("kind", ["status", "reset", "cut", "html", "empty"])
 @pytest.mark.parametrize(("when", "jobs"), [("before", 0), ("after", 1)])
-def test_effect_comes_only_before_what_fails_after(client, simulator, kind, when, jobs):
+def test_request_has_its_effect_only_with_after(client, simulator, kind, when, jobs):
     simulator.fail(kind, route="trigger_sync", when=when)
     with suppress(httpx.TransportError):
         assert client.post(SYNC).status_code != 202
@@ -103,7 +103,7 @@ def test_effect_comes_only_before_what_fails_after(client, simulator, kind, when
 
 
 @pytest.mark.parametrize(("when", "at_once"), [("before", 0), ("after", 1)])
-def test_hang_has_its_effect_even_if_the_caller_gives_up(client, simulator, hanging, when, at_once):
+def test_hang_has_its_effect_after_the_client_disconnects(client, simulator, hanging, when, at_once):
     simulator.fail("hang", when=when)
     caller = HTTPConnection(client.base_url.netloc.decode())
     caller.request("POST", f"/api/v1{SYNC}", '{"metadata": {"a": 1}}', dict(client.headers))
@@ -115,7 +115,7 @@ def test_hang_has_its_effect_even_if_the_caller_gives_up(client, simulator, hang
     assert [job.metadata for job in simulator.jobs()] == [{"a": 1}]
 
 
-def test_cancel_can_take_effect_unseen(client, simulator):
+def test_cancel_can_take_effect_without_a_response(client, simulator):
     job_id = client.post(SYNC).json()["data"]["job"]["id"]
     simulator.fail("reset", route="cancel_job", when="after")
     with pytest.raises(httpx.ReadError):
@@ -123,7 +123,7 @@ def test_cancel_can_take_effect_unseen(client, simulator):
     assert simulator.job(job_id).status == "cancelling"
 
 
-def test_other_connections_are_not_broken(client, simulator, hanging):
+def test_other_connections_stay_open(client, simulator, hanging):
     simulator.fail("hang", route="list_jobs")
     slow = threading.Thread(target=client.get, args=("/jobs",))
     slow.start()

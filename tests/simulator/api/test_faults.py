@@ -13,7 +13,7 @@ def kinds(faults: Faults, *routes: str) -> list[str | None]:
     return [fault and fault.kind for fault in taken]
 
 
-def test_fault_happens_as_often_as_ordered():
+def test_fault_happens_as_often_as_planned():
     faults = Faults()
     faults.add(Fault(kind="reset", times=2))
     assert kinds(faults, *["get_job"] * 3) == ["reset", "reset", None]
@@ -33,7 +33,7 @@ def test_only_its_route_fails():
     assert kinds(faults, "get_job", "trigger_sync") == [None, "reset"]
 
 
-def test_first_that_fits_is_taken():
+def test_first_matching_fault_is_used():
     faults = Faults()
     faults.add(Fault(kind="reset", route="trigger_sync"))
     faults.add(Fault(kind="cut"))
@@ -48,14 +48,14 @@ def test_skip_lets_requests_pass_to_the_next_fault():
     assert kinds(faults, *["get_job"] * 4) == ["cut", None, "reset", None]
 
 
-def test_left_counts_down():
+def test_pending_faults_count_down():
     faults = Faults()
     faults.add(Fault(kind="reset", skip=1, times=3))
     kinds(faults, "get_job", "get_job")
     assert [(fault.skip, fault.times) for fault in faults.pending()] == [(0, 2)]
 
 
-def test_each_order_is_taken_once_among_threads():
+def test_faults_are_thread_safe():
     faults = Faults()
     faults.add(Fault(kind="reset", times=100))
     with ThreadPoolExecutor(8) as threads:

@@ -34,7 +34,7 @@ def test_retry_after_only_beyond_the_limit(clock):
     assert limits.consume("k").headers["Retry-After"] == "50", "rounded up, or the retry comes too early"
 
 
-def test_keys_do_not_share(clock):
+def test_keys_have_separate_limits(clock):
     limits = PerKeyRateLimit(clock, 1)
     limits.consume("k")
     assert not limits.consume("l").is_exceeded
@@ -58,7 +58,7 @@ def test_limit_must_be_positive(clock, limit):
         PerKeyRateLimit(clock).configure(limit)
 
 
-def test_threads_lose_no_count(clock):
+def test_counts_are_thread_safe(clock):
     limits = PerKeyRateLimit(clock)
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda _: limits.consume("k"), range(400)))

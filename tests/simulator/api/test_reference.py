@@ -231,14 +231,14 @@ def fields(value: Any) -> Any:
     return type(value)
 
 
-def test_every_answer_of_the_reference_has_its_stage() -> None:
+def test_every_example_of_the_reference_is_tested() -> None:
     assert len(ANSWERS) == len([example for example in api_reference.examples() if example.status])
     before = {name.removeprefix("before_") for name in vars(Stage) if name.startswith("before_")}
     assert before == {*ANSWERS, "delete_webhook", "get_openapi"}, "and two routes that answer no JSON"
 
 
 @pytest.mark.parametrize("example", ANSWERS.values(), ids=str)
-def test_an_answer_is_the_one_of_the_reference(stage: Stage, example: Example) -> None:
+def test_response_is_the_example_of_the_reference(stage: Stage, example: Example) -> None:
     getattr(stage, f"before_{route_of(example)}")()
     response = stage.ask_as(route_of(example))
     assert (response.status_code, response.headers["content-type"]) == (example.status, "application/json")
@@ -251,7 +251,7 @@ def test_an_answer_is_the_one_of_the_reference(stage: Stage, example: Example) -
     assert alike("", example.body, answer), (example.body, answer)
 
 
-def test_what_is_deleted_has_no_answer(stage: Stage) -> None:
+def test_delete_has_no_body(stage: Stage) -> None:
     stage.before_delete_webhook()
     response = stage.ask("DELETE", "/webhooks/{id}")
     assert (response.status_code, response.content) == (204, b"")

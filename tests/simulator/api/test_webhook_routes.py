@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.simulator_responses import complaints, error
+from tests.support.simulator_responses import invalid_fields, error
 
 NOW = "2025-03-27T14:22:10Z"
 URL = "https://example.com/planasonix"
@@ -14,7 +14,7 @@ def create(client, **changes) -> str:
 
 
 class TestCreate:
-    def test_answer_is_the_references(self, client):
+    def test_response_is_that_of_the_reference(self, client):
         response = client.post("/webhooks", json={**ORDER, "secret": "whsec_of_my_own_1"})
         assert response.status_code == 201
         webhook = response.json()["data"]
@@ -27,7 +27,7 @@ class TestCreate:
             "created_at": NOW,
         }
 
-    def test_secret_is_made_up(self, client):
+    def test_secret_is_random(self, client):
         one, two = (client.post("/webhooks", json=ORDER).json()["data"]["signing_secret"] for _ in range(2))
         assert one.startswith("whsec_")
         assert one != two
@@ -56,11 +56,11 @@ class TestCreate:
         ],
     )
     def test_bad_body_names_its_field_and_creates_nothing(self, client, changes, fields):
-        assert complaints(client.post("/webhooks", json={**ORDER, **changes})) == fields
+        assert invalid_fields(client.post("/webhooks", json={**ORDER, **changes})) == fields
         assert client.get("/webhooks").json() == {"data": []}
 
-    def test_nothing_given(self, client):
-        assert complaints(client.post("/webhooks")) == {"url", "events"}
+    def test_empty_body(self, client):
+        assert invalid_fields(client.post("/webhooks")) == {"url", "events"}
 
     @pytest.mark.parametrize("url", ["http://localhost:8080/x", "http://127.0.0.2", "http://[::1]:80"])
     def test_http_to_this_machine(self, client, url):
@@ -123,12 +123,12 @@ def test_update(client, clock):
 )
 def test_bad_update_changes_nothing(client, change, field):
     webhook_id = create(client)
-    assert complaints(client.put(f"/webhooks/{webhook_id}", json={"enabled": False, **change})) == {field}
+    assert invalid_fields(client.put(f"/webhooks/{webhook_id}", json={"enabled": False, **change})) == {field}
     assert client.get(f"/webhooks/{webhook_id}").json()["data"].items() >= {**ORDER, "enabled": True}.items()
 
 
 def test_update_with_no_body(client):
-    assert complaints(client.put(f"/webhooks/{create(client)}")) == {"body"}
+    assert invalid_fields(client.put(f"/webhooks/{create(client)}")) == {"body"}
 
 
 def test_delete(client):
@@ -157,7 +157,7 @@ def test_test(client):
     assert told.pop("delivery_id").startswith("whd_")
     assert told == {"status": "pending"}
     client.post(f"/webhooks/{webhook_id}/test", json={"event": "backfill.completed"})
-    assert complaints(client.post(f"/webhooks/{webhook_id}/test", json={"event": ""})) == {"event"}
+    assert invalid_fields(client.post(f"/webhooks/{webhook_id}/test", json={"event": ""})) == {"event"}
     deliveries = client.get(f"/webhooks/{webhook_id}/deliveries").json()
     assert [delivery.pop("id")[:4] for delivery in deliveries["data"]] == ["whd_", "whd_"]
     pending = {"status": "pending", "attempt": 0, "delivered_at": None}
@@ -219,7 +219,7 @@ def test_routes_can_be_made_to_fail(client, simulator):
     assert [request.route for request in simulator.requests] == ["list_webhooks", "create_webhook"]
 
 
-def test_secrets_are_nowhere_else(client, simulator, caplog):
+def test_no_other_response_contains_secrets(client, simulator, caplog):
     caplog.set_level(0)
     given = "whsec_given_0123456789"
     webhook_id = create(client, secret=given)

@@ -20,7 +20,7 @@ def control(module_control: httpx.Client, simulator: Simulator) -> httpx.Client:
     return module_control
 
 
-def test_state_tells_jobs_requests_and_faults_but_no_key(control, client, simulator):
+def test_state_has_jobs_requests_and_faults_but_no_key(control, client, simulator):
     headers = {"Idempotency-Key": "k", "User-Agent": "airflow"}
     job_id = client.post("/connections/conn_demo_01/sync", headers=headers).json()["data"]["job"]["id"]
     client.get("/jobs?limit=5")
@@ -85,7 +85,7 @@ def test_backfill_plan(control, client, clock):
     ]
 
 
-def test_a_job_that_runs_is_made_to_fail(control, client, clock):
+def test_fail_job(control, client, clock):
     job_id = client.post("/connections/conn_demo_01/sync").json()["data"]["job"]["id"]
     clock.move(1)
     told = control.post(f"/jobs/{job_id}/fail", json={"code": "disk_full", "message": "No room."}).json()["data"]["job"]
@@ -98,7 +98,7 @@ def test_a_job_that_runs_is_made_to_fail(control, client, clock):
     assert control.post(f"/jobs/{job_id}/fail", json={"codes": "x"}).status_code == 400
 
 
-def test_a_job_that_runs_takes_longer(control, client, clock):
+def test_slow_job(control, client, clock):
     job_id = client.post("/connections/conn_demo_01/sync").json()["data"]["job"]["id"]
     clock.move(1)
     assert control.post(f"/jobs/{job_id}/slow", json={"seconds": 7.5}).json()["data"]["job"]["id"] == job_id
@@ -109,7 +109,7 @@ def test_a_job_that_runs_takes_longer(control, client, clock):
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", '"x"', "null", "1e9", "NaN"])
-def test_a_job_takes_no_odd_time_longer(control, client, seconds):
+def test_slow_job_rejects_invalid_seconds(control, client, seconds):
     job_id = client.post("/connections/conn_demo_01/sync").json()["data"]["job"]["id"]
     refused = control.post(f"/jobs/{job_id}/slow", content=f'{{"seconds": {seconds}}}')
     assert (refused.status_code, refused.json()["error"]["details"][0]["field"]) == (400, "seconds")
@@ -124,7 +124,7 @@ def test_keys(control, client):
     assert client.get("/jobs", headers=headers).status_code == 401
 
 
-def test_key_of_ones_own_with_all_scopes(control):
+def test_given_key_has_all_scopes(control):
     assert control.post("/keys", json={"key": "flx_1"}).json() == {
         "data": {"key": "flx_1", "scopes": ["jobs:read", "jobs:write", "webhooks:read", "webhooks:write"]}
     }
@@ -186,7 +186,7 @@ def test_reset(control, client, simulator):
         ("/settings", {"colour": "red"}, "colour"),
     ],
 )
-def test_bad_order_names_its_field(control, path, body, field):
+def test_bad_command_names_its_field(control, path, body, field):
     response = control.post(path, json=body)
     assert response.status_code == 400
     assert [detail["field"] for detail in response.json()["error"]["details"]] == [field]
@@ -200,5 +200,5 @@ def test_bad_order_names_its_field(control, path, body, field):
         ("/keys/nope/revoke", {}),
     ],
 )
-def test_unknown_things(control, path, body):
+def test_unknown_ids(control, path, body):
     assert control.post(path, json=body).status_code == 404

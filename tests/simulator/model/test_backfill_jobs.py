@@ -14,7 +14,7 @@ CONNECTION = "conn_demo_01"
 BODY = BackfillRequestBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"})
 
 
-def test_jobs_of_all_come_in_the_order_of_time(workspace, clock):
+def test_jobs_are_created_in_order_of_time(workspace, clock):
     workspace.configure(conflict="allowed")
     for queued_seconds, job_seconds in ((0, 10), (5, 7)):
         workspace.plan_backfill(CONNECTION, jobs=3, parallel=1, queued_seconds=queued_seconds, job_seconds=job_seconds)
@@ -30,7 +30,7 @@ def test_jobs_of_all_come_in_the_order_of_time(workspace, clock):
 
 
 @pytest.mark.parametrize("step", [0.5, 3, 1000])
-def test_it_does_not_matter_how_often_somebody_looks(clock, step):
+def test_result_is_independent_of_polls(clock, step):
     names = (f"{number}" for number in range(100))
     workspace = Workspace(clock=clock, ids=lambda prefix: f"{prefix}_{next(names)}")
     for jobs, parallel in ((7, 2), (5, 3)):
@@ -63,7 +63,7 @@ def test_it_does_not_matter_how_often_somebody_looks(clock, step):
         "slow_job",
     ],
 )
-def test_whoever_looks_finds_the_jobs_that_are_due(workspace, clock, look):
+def test_every_method_creates_due_jobs(workspace, clock, look):
     workspace.configure(results_policy="partial")
     job_id = workspace.start_sync(CONNECTION).id
     backfill_id = workspace.start_backfill(CONNECTION, BODY).id
@@ -100,7 +100,7 @@ def counted_calls() -> Iterator[Counter[str]]:
 
 
 @pytest.mark.parametrize("parallel", [4, 5_000])
-def test_thousands_of_jobs_cost_a_look_little(workspace, clock, parallel):
+def test_polls_are_cheap_with_thousands_of_jobs(workspace, clock, parallel):
     workspace.plan_backfill(CONNECTION, jobs=5_000, parallel=parallel, running_seconds=1_000)
     backfill_id = workspace.start_backfill(CONNECTION, BODY).id
     clock.move(1_001)

@@ -25,7 +25,7 @@ def listed(workspace: Workspace, status: str | None, limit: int) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_happens_each_job_is_in_the_list_of_its_state(clock, seed):
+def test_each_job_is_in_the_list_of_its_state(clock, seed):
     chance = random.Random(seed)
     workspace = Workspace(clock=clock, keep=chance.choice([5, 10_000]))
     workspace.configure(conflict="allowed")
@@ -59,7 +59,7 @@ def test_whatever_happens_each_job_is_in_the_list_of_its_state(clock, seed):
     assert len(seen) >= 4, "or nothing was tried"
 
 
-def test_a_list_shows_what_became_of_a_job(workspace, clock):
+def test_list_contains_the_replaced_job(workspace, clock):
     job_id = workspace.start_sync("conn_demo_01").id
 
     def shown(status: str) -> dict:
@@ -77,12 +77,12 @@ def test_a_list_shows_what_became_of_a_job(workspace, clock):
     assert shown("cancelled") == {"started_at": started_at}
 
 
-def test_a_state_that_nobody_knows_has_no_jobs(workspace):
+def test_unknown_state_has_no_jobs(workspace):
     workspace.start_sync("conn_demo_01")
     assert workspace.job_page(lambda job, now: True, limit=1, status="paused") == ([], None)
 
 
-def test_who_lists_the_jobs_of_a_state_does_not_go_through_the_others(workspace, clock):
+def test_list_of_a_state_reads_no_other_jobs(workspace, clock):
     workspace.configure(conflict="allowed")
     for _ in range(100):
         workspace.start_sync("conn_demo_01")

@@ -65,8 +65,8 @@ def all_of(workspace: Workspace) -> dict[str, Any]:
     }
 
 
-class TestAWorldThatWasKilled:
-    def test_has_its_jobs_and_backfills_still_and_they_went_on_meanwhile(self, workspace, state, clock):
+class TestKilledSimulator:
+    def test_jobs_and_backfills_continue(self, workspace, state, clock):
         workspace.plan(CONNECTION, running_seconds=100, tables={"a": 7})
         job_id = workspace.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "d"})).id
         backfill_id = workspace.start_backfill(CONNECTION, BackfillBody(**MONTH)).id
@@ -78,7 +78,7 @@ class TestAWorldThatWasKilled:
         assert again.backfill(backfill_id).status == workspace.backfill(backfill_id).status == "completed"
         assert again.results(job_id) == workspace.results(job_id)
 
-    def test_knows_the_start_that_it_was_sent(self, workspace, state, clock):
+    def test_keeps_idempotency_keys(self, workspace, state, clock):
         body = SyncBody(metadata={"a": 1})
         job = workspace.start_sync(CONNECTION, body, idempotency_key="k")
         again = killed_and_restarted(state, clock)
@@ -86,13 +86,13 @@ class TestAWorldThatWasKilled:
         with pytest.raises(ApiError, match="came with another"):
             again.start_sync(CONNECTION, SyncBody(), idempotency_key="k")
 
-    def test_refuses_a_second_sync_still(self, workspace, state, clock):
+    def test_still_rejects_a_second_sync(self, workspace, state, clock):
         job = workspace.start_sync(CONNECTION)
         with pytest.raises(ApiError) as refused:
             killed_and_restarted(state, clock).start_sync(CONNECTION)
         assert refused.value.existing_job_id == job.id
 
-    def test_cancels_on(self, workspace, state, clock):
+    def test_continues_a_cancel(self, workspace, state, clock):
         job_id = workspace.start_sync(CONNECTION).id
         workspace.cancel(job_id)
         again = killed_and_restarted(state, clock)
@@ -100,7 +100,7 @@ class TestAWorldThatWasKilled:
         clock.move(2)
         assert again.job(job_id).status == "cancelled"
 
-    def test_lets_fail_and_take_longer_what_was_told_to(self, workspace, state, clock):
+    def test_keeps_failures_and_slowdowns(self, workspace, state, clock):
         workspace.plan_backfill(CONNECTION, jobs=2, parallel=1, queued_seconds=0)
         backfill_id = workspace.start_backfill(CONNECTION, BackfillBody(**MONTH)).id
         shard_id = workspace.backfill(backfill_id).job_ids[0]
@@ -120,7 +120,7 @@ class TestAWorldThatWasKilled:
         clock.move(19)
         assert again.job(slowed_id).status == "succeeded"
 
-    def test_knows_keys_plans_settings_and_connections(self, workspace, state, clock):
+    def test_keeps_keys_plans_settings_and_connections(self, workspace, state, clock):
         workspace.keys.add("plnx_new", scopes=["jobs:read"])
         made_up = workspace.keys.add().value
         workspace.keys.revoke(API_KEY)
@@ -147,7 +147,7 @@ class TestAWorldThatWasKilled:
         clock.move(1000)
         assert len(again.backfill(backfill.id).job_ids) == 5
 
-    def test_tells_those_who_subscribed_what_they_were_not_told_yet(self, workspace, state, clock):
+    def test_sends_pending_deliveries(self, workspace, state, clock):
         order = WebhookRequestBody(url="https://a.example/hook", events=["job.queued", "job.succeeded"])
         webhook = workspace.webhooks.create(order, idempotency_key="w")
         other = workspace.webhooks.create(order)
@@ -173,7 +173,7 @@ class TestAWorldThatWasKilled:
         rotated = again.webhooks.rotate(webhook.id).signing_secret
         assert rotated != webhook.signing_secret
 
-    def test_can_be_killed_and_restarted_as_often_as_you_like(self, workspace, state, clock):
+    def test_can_be_restarted_repeatedly(self, workspace, state, clock):
         workspaces = [workspace]
         path = state
         for number in range(4):
@@ -188,7 +188,7 @@ class TestAWorldThatWasKilled:
         ]
 
     @pytest.mark.parametrize("seed", range(20))
-    def test_is_what_it_would_be_if_it_had_lived_on(self, state, clock, seed):
+    def test_equals_a_simulator_that_was_not_killed(self, state, clock, seed):
         chance = random.Random(seed)
         workspace = Workspace(clock=clock, state=state, keep=chance.choice([5, 10_000]))
         workspace.webhooks.create(
@@ -222,16 +222,16 @@ class TestAWorldThatWasKilled:
         assert [job.status for job in again.jobs()] == [job.status for job in workspace.jobs()]
 
 
-class TestTheFile:
-    def test_is_for_nobody_elses_eyes(self, workspace, state):
+class TestFile:
+    def test_is_readable_by_its_owner_only(self, workspace, state):
         assert stat.S_IMODE(state.stat().st_mode) == 0o600
 
-    def test_is_for_nobody_elses_eyes_even_if_it_was_there_already(self, state, clock):
+    def test_existing_file_becomes_readable_by_its_owner_only(self, state, clock):
         state.touch(0o644)
         Workspace(clock=clock, state=state)
         assert stat.S_IMODE(state.stat().st_mode) == 0o600
 
-    def test_is_read_by_more_than_a_byte_at_a_time(self, workspace, state, clock, monkeypatch):
+    def test_is_read_with_a_buffer(self, workspace, state, clock, monkeypatch):
         workspace.start_sync(CONNECTION)
         reads = []
 
@@ -248,7 +248,7 @@ class TestTheFile:
         killed_and_restarted(state, clock)
         assert len(reads) < 10
 
-    def test_tells_each_start_once_and_each_end(self, workspace, state, clock):
+    def test_contains_each_start_and_end_once(self, workspace, state, clock):
         job = workspace.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "d"}), idempotency_key="k")
         workspace.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "d"}), idempotency_key="k")
         with pytest.raises(ApiError):
@@ -281,7 +281,7 @@ class TestTheFile:
         )
         assert [event["type"] for event in happened if event["id"] == backfill.id] == ["backfill.completed"]
 
-    def test_is_written_before_anybody_can_be_told(self, workspace, state, clock):
+    def test_is_written_before_the_response(self, workspace, state, clock):
         for do in (
             lambda: workspace.start_sync(CONNECTION),
             lambda: workspace.slow_job(workspace.jobs()[0].id, 5),
@@ -292,7 +292,7 @@ class TestTheFile:
             do()
             assert len(lines(state)) > before
 
-    def test_does_not_tell_of_what_was_refused(self, workspace, state):
+    def test_contains_no_rejected_calls(self, workspace, state):
         job_id = workspace.start_sync(CONNECTION).id
         with pytest.raises(ValueError, match="seconds"):
             workspace.slow_job(job_id, 0)
@@ -303,7 +303,7 @@ class TestTheFile:
         assert [line["method"] for line in lines(state)].count("fail_job") == 1
         assert "slow_job" not in state.read_text()
 
-    def test_loses_no_more_than_a_line_that_was_cut_off(self, workspace, state, clock):
+    def test_ignores_a_truncated_last_line(self, workspace, state, clock):
         job = workspace.start_sync(CONNECTION)
         workspace.start_sync("conn_demo_02")
         whole = state.read_bytes()
@@ -316,7 +316,7 @@ class TestTheFile:
     @pytest.mark.parametrize(
         "damage", ['{"at": "2025-01-01T00:00:00Z", "method": "keys.add", "arguments": {"value": "plnx_secret x"}}', "x"]
     )
-    def test_that_is_damaged_is_refused_without_repeating_what_is_in_it(self, workspace, state, clock, damage):
+    def test_error_for_a_damaged_line_does_not_contain_it(self, workspace, state, clock, damage):
         workspace.start_sync(CONNECTION)
         with state.open("a") as file:
             file.write(f"{damage}\n")
@@ -342,7 +342,7 @@ class TestTheFile:
             ("", {}),
         ],
     )
-    def test_does_nothing_but_what_a_simulator_records(self, workspace, state, clock, method, arguments):
+    def test_cannot_call_other_methods(self, workspace, state, clock, method, arguments):
         workspace.start_sync(CONNECTION)
         line = {"at": "2025-01-01T00:00:00Z", "method": method, "arguments": arguments}
         whole = f"{state.read_text()}{json.dumps(line)}\n"
@@ -356,7 +356,7 @@ class TestTheFile:
 
     @pytest.mark.parametrize("method", ["plan", "plan_backfill"])
     @pytest.mark.parametrize("times", [10_001, 10**30])
-    def test_fills_no_memory_with_plans(self, workspace, state, clock, method, times):
+    def test_limits_the_number_of_plans(self, workspace, state, clock, method, times):
         line = {
             "at": "2025-01-01T00:00:00Z",
             "method": method,
@@ -366,12 +366,12 @@ class TestTheFile:
         with pytest.raises(ValueError, match=r"state: line 2 of \S+ is not what a simulator of this version writes"):
             Workspace(clock=clock, state=state.with_name("copy"))
 
-    def test_cannot_get_what_could_not_be_read_again(self, workspace):
+    def test_unknown_method_cannot_be_written(self, workspace):
         with pytest.raises(LookupError, match=r"webhooks\.forget is not in METHODS"):
             workspace._journal.write("webhooks.forget")
 
     @pytest.mark.parametrize("text", ["Mine.\n", "Mine."])
-    def test_of_another_kind_is_left_as_it_is(self, tmp_path, clock, text):
+    def test_of_another_program_is_not_changed(self, tmp_path, clock, text):
         notes = tmp_path / "notes.txt"
         notes.write_text(text)
         notes.chmod(0o644)
@@ -381,15 +381,15 @@ class TestTheFile:
         assert stat.S_IMODE(notes.stat().st_mode) == 0o644
 
     @pytest.mark.parametrize("length", [1, 5, 40])
-    def test_whose_very_first_line_was_cut_off_begins_anew(self, workspace, state, clock, length):
+    def test_with_a_truncated_first_line_starts_over(self, workspace, state, clock, length):
         state.write_bytes(state.read_bytes()[:length])
         assert killed_and_restarted(state, clock).jobs() == []
 
-    def test_of_other_options_is_refused_with_their_names(self, workspace, state, clock):
+    def test_error_names_the_different_options(self, workspace, state, clock):
         with pytest.raises(ValueError, match="was not begun with these connections and keep; start with the same"):
             killed_and_restarted(state, clock, keep=5, connections=["conn_x"])
 
-    def test_is_one_simulators_only(self, workspace, state, clock):
+    def test_can_be_used_by_one_simulator_only(self, workspace, state, clock):
         with pytest.raises(ValueError, match="another simulator writes to"):
             Workspace(clock=clock, state=state)
         workspace.close()
@@ -418,7 +418,7 @@ def process(state: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str],
             simulator.kill()
 
 
-def test_a_process_that_is_killed_after_a_start_and_before_its_answer_knows_the_start_when_it_is_back(state):
+def test_start_survives_kill_before_the_response(state):
     start = {"url": f"/api/v1/connections/{CONNECTION}/sync", "headers": {"Idempotency-Key": "k"}}
     with process(state) as (simulator, client):
         client.post("/_simulator/faults", json={"kind": "hang", "when": "after", "seconds": 600})
@@ -435,7 +435,7 @@ def test_a_process_that_is_killed_after_a_start_and_before_its_answer_knows_the_
     assert [job["id"] for job in jobs] == [answer["data"]["job"]["id"]]
 
 
-def test_a_process_that_is_killed_after_it_made_a_job_fail_has_not_forgotten_it_when_it_is_back(state):
+def test_failure_and_slowdown_survive_kill(state):
     with process(state, "--job-seconds", "600") as (simulator, client):
         job_id, slowed_id = (
             client.post(f"/api/v1/connections/{connection}/sync").json()["data"]["job"]["id"]
@@ -456,7 +456,7 @@ def test_a_process_that_is_killed_after_it_made_a_job_fail_has_not_forgotten_it_
     assert longer["details"][0]["field"] == "seconds"
 
 
-def test_a_process_that_has_answered_before_a_start_gives_what_it_made_the_same_id_when_it_is_back(state):
+def test_ids_of_requests_are_not_stored(state):
     with process(state) as (_, client):
         client.get("/api/v1/jobs").raise_for_status()
         job = client.post(f"/api/v1/connections/{CONNECTION}/sync").json()["data"]["job"]
@@ -465,14 +465,14 @@ def test_a_process_that_has_answered_before_a_start_gives_what_it_made_the_same_
         assert [again["id"] for again in client.get("/api/v1/jobs").json()["data"]] == [job["id"]]
 
 
-def test_a_file_that_cannot_be_written_is_said_at_the_start(tmp_path, capsys):
+def test_unwritable_file_is_reported_at_start(tmp_path, capsys):
     from planasonix_provider.simulator.__main__ import main
 
     assert main(["--port", "0", "--state", str(tmp_path)]) == 1
     assert capsys.readouterr().err == f"Cannot use {tmp_path}: Is a directory. Name another file with --state.\n"
 
 
-def test_a_simulator_in_a_with_block_lets_go_of_its_file(state):
+def test_with_block_closes_the_file(state):
     for count in (1, 2):
         with Simulator(state=state) as simulator:
             simulator.workspace.start_sync(f"conn_demo_0{count}")

@@ -34,11 +34,11 @@ def test_bad_values_are_named(workspace, changes, named):
         workspace.plan_backfill(CONNECTION, **changes)
 
 
-def test_as_many_jobs_as_are_allowed(workspace):
+def test_maximum_number_of_jobs(workspace):
     assert workspace.plan_backfill(CONNECTION, jobs=10_000, failing_jobs=[9_999]).jobs == 10_000
 
 
-def test_durations_are_those_of_other_jobs(workspace):
+def test_default_durations_are_those_of_syncs(workspace):
     plan = workspace.plan_backfill(CONNECTION)
     assert (plan.jobs, plan.parallel) == (3, 4)
     assert (plan.queued_seconds, plan.job_seconds, plan.cancelling_seconds) == (2, 20, 1)
@@ -59,7 +59,7 @@ def test_speed_shortens_every_duration():
     assert BackfillPlan().faster(10).running_seconds is None
 
 
-def test_tables_that_are_asked_for_and_no_others():
+def test_only_requested_tables():
     plan = BackfillPlan(tables={"a": 5, "b": 7})
     assert plan.rows(None) == {"a": 5, "b": 7}
     assert plan.rows(["b", "c"]) == {"b": 7, "c": UNPLANNED_ROWS}

@@ -20,7 +20,7 @@ BODY = BackfillRequestBody.model_validate(WINDOW)
 
 
 @contextmanager
-def refused(code: str) -> Iterator[None]:
+def api_error(code: str) -> Iterator[None]:
     with pytest.raises(ApiError) as caught:
         yield
     assert caught.value.code == code
@@ -70,14 +70,14 @@ class TestCourse:
         assert states(workspace, workspace.backfill(backfill_id)) == ["succeeded"] * 7
 
     @pytest.mark.parametrize("jobs", [7, 12, 5_000])
-    def test_it_takes_as_long_as_planned_in_all(self, workspace, clock, jobs):
+    def test_total_duration_is_as_planned(self, workspace, clock, jobs):
         backfill_id = start(workspace, jobs=jobs, running_seconds=40)
         clock.move(2 + 39.99)
         assert workspace.backfill(backfill_id).status == "running"
         clock.move(0.01)
         assert workspace.backfill(backfill_id).status == "completed"
 
-    def test_jobs_keep_their_ids_and_are_made_when_they_are_due(self, workspace, clock):
+    def test_jobs_are_created_when_due_and_keep_their_ids(self, workspace, clock):
         backfill_id = start(workspace, jobs=3, parallel=1)
         begin = clock.now
         clock.move(23)
@@ -88,7 +88,7 @@ class TestCourse:
         created = [workspace.job(job_id).created_at - begin for job_id in last]
         assert created == [timedelta(seconds=seconds) for seconds in (2, 22, 42)]
 
-    def test_a_job_is_one_as_any_other(self, workspace, clock):
+    def test_job_is_like_any_other(self, workspace, clock):
         body = BackfillRequestBody.model_validate({**WINDOW, "metadata": {"dag_id": "d"}})
         workspace.plan_backfill(CONNECTION, jobs=2, tables={"a": 11, "b": 2}, warnings=[{"code": "w", "message": "m"}])
         backfill_id = workspace.start_backfill(CONNECTION, body).id
@@ -107,18 +107,18 @@ class TestCourse:
         assert (backfill.status, len(backfill.job_ids), backfill.progress_percent) == ("completed", 10, 100)
         assert backfill.rows_processed == 5_000_000
 
-    def test_backfill_that_need_not_wait_runs_from_the_start(self, workspace):
+    def test_backfill_without_queue_runs_at_once(self, workspace):
         workspace.plan_backfill(CONNECTION, queued_seconds=0)
         assert workspace.start_backfill(CONNECTION, BODY).status == "running"
 
-    def test_speed_shortens_what_starts_from_then_on(self, workspace, clock):
+    def test_speed_shortens_later_starts(self, workspace, clock):
         slow = start(workspace)
         workspace.configure(speed=10)
         fast = start(workspace)
         clock.move(2.2)
         assert (workspace.backfill(slow).status, workspace.backfill(fast).status) == ("running", "completed")
 
-    def test_body_is_given_back(self, workspace):
+    def test_body_is_returned(self, workspace):
         body = {**WINDOW, "tables": ["b", "a"], "priority": "low", "metadata": {"deep": [1]}}
         backfill = workspace.start_backfill(CONNECTION, BackfillRequestBody.model_validate(body))
         assert backfill.model_dump(include={"start_at", "end_at", "tables", "metadata"}, mode="json") == {
@@ -127,7 +127,7 @@ class TestCourse:
             "metadata": {"deep": [1]},
         }
 
-    def test_only_the_tables_that_were_asked_for(self, workspace, clock):
+    def test_only_requested_tables_are_loaded(self, workspace, clock):
         workspace.plan_backfill(CONNECTION, tables={"a": 10, "b": 20})
         body = BackfillRequestBody.model_validate({**WINDOW, "tables": ["b", "new"]})
         backfill_id = workspace.start_backfill(CONNECTION, body).id
@@ -137,7 +137,7 @@ class TestCourse:
         assert [table.name for table in workspace.results(backfill.job_ids[0]).tables] == ["b", "new"]
 
     def test_unknown_backfill(self, workspace):
-        with refused("not_found"):
+        with api_error("not_found"):
             workspace.backfill("bf_nope")
 
 
@@ -159,7 +159,7 @@ class TestProgress:
             {"jobs": 5, "parallel": 100, "tables": {}},
         ],
     )
-    def test_rows_are_those_of_the_jobs_at_every_moment(self, workspace, clock, plan):
+    def test_rows_are_the_sum_of_the_jobs(self, workspace, clock, plan):
         backfill_id = start(workspace, running_seconds=10, **plan)
         for _ in range(40):
             clock.move(0.37)
@@ -167,7 +167,7 @@ class TestProgress:
             jobs = [workspace.job(job_id) for job_id in backfill.job_ids]
             assert backfill.rows_processed == sum(job.metrics.rows_loaded for job in jobs)
 
-    def test_update_is_when_progress_last_moved(self, workspace, clock):
+    def test_updated_at_follows_progress(self, workspace, clock):
         backfill_id = start(workspace)
         created_at = clock.now
         clock.move(1)
@@ -177,7 +177,7 @@ class TestProgress:
         clock.move(100)
         assert workspace.backfill(backfill_id).updated_at == created_at + timedelta(seconds=22)
 
-    def test_update_stands_still_while_the_last_jobs_are_cancelled(self, workspace, clock):
+    def test_updated_at_stands_still_while_cancelling(self, workspace, clock):
         backfill_id = start(workspace, jobs=1)
         clock.move(12)
         cancelled_at = clock.now
@@ -186,7 +186,7 @@ class TestProgress:
         assert workspace.backfill(backfill_id).updated_at == cancelled_at
 
     @pytest.mark.parametrize("seed", range(20))
-    def test_whatever_is_cancelled_a_backfill_is_the_sum_of_its_jobs(self, workspace, clock, seed):
+    def test_backfill_is_the_sum_of_its_jobs_after_any_cancel(self, workspace, clock, seed):
         chance = random.Random(seed)
         jobs = chance.randint(1, 9)
         backfill_id = start(
@@ -217,7 +217,7 @@ class TestProgress:
 
 
 class TestFailure:
-    def test_others_carry_on_and_the_backfill_fails_at_the_end(self, workspace, clock):
+    def test_backfill_fails_after_all_jobs_have_ended(self, workspace, clock):
         backfill_id = start(workspace, jobs=12, failing_jobs=[0, 5], code="disk_full", message="No space.")
         clock.move(61.9)
         backfill = workspace.backfill(backfill_id)
@@ -241,7 +241,7 @@ class TestFailure:
 
 
 class TestCancel:
-    def test_no_further_job_is_made(self, workspace, clock):
+    def test_creates_no_more_jobs(self, workspace, clock):
         backfill_id = start(workspace, jobs=12)
         clock.move(12)
         job_ids = workspace.backfill(backfill_id).job_ids
@@ -266,7 +266,7 @@ class TestCancel:
         backfill = workspace.backfill(backfill_id)
         assert (backfill.progress_percent, backfill.rows_processed) == (16, 200)
 
-    def test_jobs_that_nobody_cancels_run_to_their_end(self, workspace, clock):
+    def test_other_jobs_run_to_their_end(self, workspace, clock):
         backfill_id = start(workspace, jobs=12, failing_jobs=[1])
         clock.move(12)
         workspace.cancel(workspace.backfill(backfill_id).job_ids[0])
@@ -306,7 +306,7 @@ class TestCancel:
         clock.move(999)
         assert len(workspace.backfill(backfill_id).job_ids) == 4
 
-    def test_backfill_is_not_over_before_its_late_jobs_are_made(self, workspace, clock):
+    def test_backfill_waits_for_its_late_jobs(self, workspace, clock):
         backfill_id = start(workspace, jobs=2, parallel=1, jobs_after_cancel=1)
         clock.move(2)
         workspace.cancel(workspace.backfill(backfill_id).job_ids[0])
@@ -316,7 +316,7 @@ class TestCancel:
         clock.move(20)
         assert workspace.backfill(backfill_id).status == "cancelled"
 
-    def test_no_more_late_jobs_than_were_still_to_come(self, workspace, clock):
+    def test_late_jobs_are_limited_by_the_plan(self, workspace, clock):
         backfill_id = start(workspace, jobs=3, parallel=2, jobs_after_cancel=10)
         clock.move(2)
         workspace.cancel(workspace.backfill(backfill_id).job_ids[0])
@@ -355,7 +355,7 @@ class TestCancel:
         assert workspace.backfill(backfill_id).status == "cancelled"
         assert len(workspace.backfill(backfill_id).job_ids) == 8
 
-    def test_cancel_of_a_job_that_is_over_changes_nothing(self, workspace, clock):
+    def test_cancel_of_an_ended_job_changes_nothing(self, workspace, clock):
         backfill_id = start(workspace, jobs=5, parallel=4)
         clock.move(22)
         for job_id in workspace.backfill(backfill_id).job_ids[:4]:
@@ -363,14 +363,14 @@ class TestCancel:
         clock.move(20)
         assert workspace.backfill(backfill_id).status == "completed"
 
-    def test_cancel_of_a_sync_is_none_of_a_backfill(self, workspace, clock):
+    def test_cancel_of_a_sync_does_not_change_a_backfill(self, workspace, clock):
         backfill_id = start(workspace)
         clock.move(3)
         workspace.cancel(workspace.start_sync(CONNECTION).id)
         clock.move(20)
         assert workspace.backfill(backfill_id).status == "completed"
 
-    def test_other_backfills_go_on(self, workspace, clock):
+    def test_other_backfills_continue(self, workspace, clock):
         first, second = start(workspace, jobs=12), start(workspace, jobs=12)
         clock.move(3)
         workspace.cancel(workspace.backfill(first).job_ids[0])
@@ -391,7 +391,7 @@ class TestPlan:
         clock.move(22)
         assert workspace.backfill(backfill_id).status == "completed"
 
-    def test_syncs_and_backfills_do_not_use_up_each_others_plans(self, workspace, clock):
+    def test_syncs_and_backfills_have_separate_plans(self, workspace, clock):
         workspace.plan(CONNECTION, outcome="failed")
         workspace.plan_backfill(CONNECTION, jobs=1)
         backfill_id = workspace.start_backfill(CONNECTION, BODY).id
@@ -401,17 +401,17 @@ class TestPlan:
         assert (workspace.job(job_id).status, backfill.status, len(backfill.job_ids)) == ("failed", "completed", 1)
 
     def test_unknown_connection(self, workspace):
-        with refused("not_found"):
+        with api_error("not_found"):
             workspace.plan_backfill("conn_nope")
 
 
 class TestStart:
     def test_unknown_connection(self, workspace):
-        with refused("not_found"):
+        with api_error("not_found"):
             workspace.start_backfill("conn_nope", BODY)
         assert workspace.backfills() == []
 
-    def test_nobody_is_in_the_way_of_anybody(self, workspace, clock):
+    def test_backfills_never_conflict(self, workspace, clock):
         backfills = {workspace.start_backfill(CONNECTION, BODY).id for _ in range(12)}
         workspace.start_sync(CONNECTION)
         clock.move(2)
@@ -419,7 +419,7 @@ class TestStart:
         assert len(backfills) == 13
         assert [backfill.status for backfill in workspace.backfills()] == ["queued"] + ["running"] * 12
 
-    def test_jobs_of_a_backfill_are_in_no_syncs_way(self, workspace, clock):
+    def test_jobs_of_a_backfill_do_not_conflict_with_syncs(self, workspace, clock):
         workspace.start_backfill(CONNECTION, BODY)
         clock.move(3)
         assert workspace.start_sync(CONNECTION).status == "queued"
@@ -437,17 +437,17 @@ class TestIdempotency:
     @pytest.mark.parametrize(
         ("connection", "body"), [(CONNECTION, {**WINDOW, "tables": ["a"]}), ("conn_demo_02", WINDOW)]
     )
-    def test_same_key_for_something_else(self, workspace, connection, body):
+    def test_same_key_for_another_request(self, workspace, connection, body):
         workspace.start_backfill(CONNECTION, BODY, idempotency_key="k")
-        with refused("idempotency_key_reused"):
+        with api_error("idempotency_key_reused"):
             workspace.start_backfill(connection, BackfillRequestBody.model_validate(body), idempotency_key="k")
 
     def test_same_key_for_a_sync(self, workspace):
         workspace.start_backfill(CONNECTION, BODY, idempotency_key="k")
-        with refused("idempotency_key_reused"):
+        with api_error("idempotency_key_reused"):
             workspace.start_sync(CONNECTION, SyncBody.model_validate(WINDOW), idempotency_key="k")
         workspace.start_sync(CONNECTION, idempotency_key="l")
-        with refused("idempotency_key_reused"):
+        with api_error("idempotency_key_reused"):
             workspace.start_backfill(CONNECTION, BackfillBody.model_validate(WINDOW), idempotency_key="l")
 
     def test_starts_without_a_key_are_all_new(self, workspace):
@@ -459,14 +459,14 @@ class TestIdempotency:
         assert first != again
 
 
-def test_page_names_no_jobs_as_there_may_be_thousands(workspace, clock):
+def test_page_contains_no_job_ids(workspace, clock):
     backfill_id = start(workspace)
     clock.move(2)
     (backfill,), end = workspace.backfill_page(lambda backfill, now: True, limit=1)
     assert (backfill.id, backfill.job_ids, end) == (backfill_id, None, None)
 
 
-def test_reset_forgets_everything(workspace, clock):
+def test_reset_removes_everything(workspace, clock):
     start(workspace)
     workspace.plan_backfill(CONNECTION, jobs=1)
     workspace.plan_backfill(CONNECTION, jobs=2, times=None)
@@ -482,8 +482,8 @@ def test_reset_forgets_everything(workspace, clock):
     assert len(workspace.backfill(backfill_id).job_ids) == 3
 
 
-class TestAJobThatIsMadeToFail:
-    def test_fails_its_backfill_once_all_others_are_over(self, workspace, clock):
+class TestFailedJob:
+    def test_fails_its_backfill_when_all_jobs_have_ended(self, workspace, clock):
         backfill_id = start(workspace, jobs=3, parallel=3)
         clock.move(12)
         workspace.fail_job(workspace.backfill(backfill_id).job_ids[1])
@@ -501,7 +501,7 @@ class TestAJobThatIsMadeToFail:
         clock.move(60)
         assert workspace.backfill(backfill_id).error.message == "1 of 2 jobs failed"
 
-    def test_makes_room_for_the_next_one(self, workspace, clock):
+    def test_starts_the_next_wave_early(self, workspace, clock):
         backfill_id = start(workspace, jobs=3, parallel=1)
         clock.move(2 + 5)
         workspace.fail_job(workspace.backfill(backfill_id).job_ids[0])
@@ -513,8 +513,8 @@ class TestAJobThatIsMadeToFail:
         assert (backfill.updated_at - failed_at, backfill.status) == (timedelta(seconds=40), "failed")
 
 
-class TestAJobThatIsLetTakeLonger:
-    def test_keeps_the_next_ones_waiting(self, workspace, clock):
+class TestSlowedJob:
+    def test_delays_the_next_wave(self, workspace, clock):
         backfill_id = start(workspace, jobs=4, parallel=2)
         clock.move(2 + 5)
         begin = clock.now
@@ -529,7 +529,7 @@ class TestAJobThatIsLetTakeLonger:
         assert (backfill.status, backfill.rows_processed) == ("completed", 5_000_000)
         assert backfill.updated_at - begin == timedelta(seconds=65)
 
-    def test_that_fails_before_lets_them_come_as_planned(self, workspace, clock):
+    def test_early_failure_restores_the_planned_wave(self, workspace, clock):
         backfill_id = start(workspace, jobs=4, parallel=2)
         clock.move(2 + 5)
         begin = clock.now
@@ -542,7 +542,7 @@ class TestAJobThatIsLetTakeLonger:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_is_done_to_its_jobs_a_backfill_is_the_sum_of_them(workspace, clock, seed):
+def test_backfill_is_the_sum_of_its_changed_jobs(workspace, clock, seed):
     chance = random.Random(seed)
     jobs, parallel = chance.randint(1, 9), chance.randint(1, 4)
     failing = chance.sample(range(jobs), chance.choice([0, 0, jobs // 3]))

@@ -50,14 +50,14 @@ def is_kept(workspace: Workspace, job_id: str) -> bool:
     return True
 
 
-def test_the_newest_jobs_that_are_over_are_kept(workspace, come_and_go):
+def test_newest_ended_jobs_are_kept(workspace, come_and_go):
     ids = come_and_go(50)
     assert [job.id for job in workspace.jobs()] == ids[: -KEEP - 1 : -1]
     assert [is_kept(workspace, job_id) for job_id in ids] == [False] * 40 + [True] * KEEP
 
 
 @pytest.mark.parametrize("rounds", [1, 4])
-def test_nothing_else_holds_a_job_that_is_forgotten(workspace, clock, come_and_go, rounds):
+def test_removed_jobs_are_garbage_collected(workspace, clock, come_and_go, rounds):
     workspace.add_connection("conn_counted")
     workspace.plan_backfill("conn_counted", times=None, jobs=7)
     for _ in range(rounds):
@@ -75,7 +75,7 @@ def test_nothing_else_holds_a_job_that_is_forgotten(workspace, clock, come_and_g
     assert len(alive) == 7 + 1, "those of the last backfill, and the last sync; those of one more would be too many"
 
 
-def test_active_jobs_are_kept_however_old(workspace, clock, come_and_go):
+def test_active_jobs_are_always_kept(workspace, clock, come_and_go):
     workspace.plan(CONNECTION, running_seconds=86_400)
     old = workspace.start_sync(CONNECTION).id
     come_and_go(50)
@@ -87,7 +87,7 @@ def test_active_jobs_are_kept_however_old(workspace, clock, come_and_go):
     assert len(workspace.jobs()) == KEEP
 
 
-def test_what_ended_first_goes_first_whenever_it_began(workspace, clock, come_and_go):
+def test_removal_follows_the_order_of_ends(workspace, clock, come_and_go):
     workspace.plan(CONNECTION, running_seconds=60)
     old = workspace.start_sync(CONNECTION).id
     first, *_ = come_and_go(5)
@@ -99,7 +99,7 @@ def test_what_ended_first_goes_first_whenever_it_began(workspace, clock, come_an
     assert not is_kept(workspace, old)
 
 
-def test_what_ended_first_goes_first_though_nobody_looked_meanwhile(workspace, clock):
+def test_removal_follows_the_order_of_ends_without_polls(workspace, clock):
     workspace.plan(CONNECTION, running_seconds=300)
     last = workspace.start_sync(CONNECTION).id
     workspace.plan_backfill(CONNECTION, jobs=2, job_seconds=50)
@@ -115,13 +115,13 @@ def test_what_ended_first_goes_first_though_nobody_looked_meanwhile(workspace, c
         workspace.backfill(second)
 
 
-def test_jobs_share_the_plan_that_nobody_changed():
+def test_jobs_share_the_default_plan():
     plan = Plan()
     assert plan.faster(1) is plan
     assert plan.faster(2).running_seconds == plan.running_seconds / 2
 
 
-def test_a_cursor_goes_on_where_it_was_though_older_jobs_are_forgotten(workspace, come_and_go):
+def test_cursor_survives_removal_of_older_jobs(workspace, come_and_go):
     ids = come_and_go(KEEP)
     page, before = workspace.job_page(lambda job, now: True, limit=4)
     assert [job.id for job in page] == ids[:-5:-1]
@@ -132,7 +132,7 @@ def test_a_cursor_goes_on_where_it_was_though_older_jobs_are_forgotten(workspace
     assert ([job.id for job in page], before) == ([ids[3]], None), "the three before it are forgotten"
 
 
-def test_a_cursor_holds_though_the_job_before_it_is_forgotten(clock):
+def test_cursor_survives_removal_of_its_own_job(clock):
     with Simulator(clock=clock, keep=3, queued_seconds=0, job_seconds=1) as simulator:
         simulator.workspace.configure(conflict="allowed")
 
@@ -156,7 +156,7 @@ def test_a_cursor_holds_though_the_job_before_it_is_forgotten(clock):
 
 
 class TestBackfills:
-    def test_go_with_all_of_their_jobs(self, workspace, clock, come_and_go):
+    def test_are_removed_with_all_of_their_jobs(self, workspace, clock, come_and_go):
         workspace.plan_backfill(CONNECTION, jobs=4)
         backfill_id = workspace.start_backfill(CONNECTION, BODY).id
         clock.move(100)
@@ -181,7 +181,7 @@ class TestBackfills:
             "running",
         ]
 
-    def test_stay_if_they_ended_last_however_many_jobs_they_have(self, workspace, clock, come_and_go):
+    def test_newest_is_kept_regardless_of_its_jobs(self, workspace, clock, come_and_go):
         (sync,) = come_and_go(1)
         workspace.plan_backfill(CONNECTION, jobs=50, parallel=50)
         backfill_id = workspace.start_backfill(CONNECTION, BODY).id
@@ -191,7 +191,7 @@ class TestBackfills:
         come_and_go(1)
         assert (workspace.backfills(), len(workspace.jobs())) == ([], 1)
 
-    def test_that_were_cancelled_go_too(self, workspace, clock, come_and_go):
+    def test_cancelled_ones_are_removed_too(self, workspace, clock, come_and_go):
         workspace.plan_backfill(CONNECTION, jobs=4, jobs_after_cancel=2, parallel=1)
         backfill_id = workspace.start_backfill(CONNECTION, BODY).id
         clock.move(5)
@@ -202,13 +202,13 @@ class TestBackfills:
         assert (workspace.backfills(), len(workspace.jobs())) == ([], KEEP)
 
 
-def test_a_key_is_new_again_once_its_job_is_forgotten(workspace, come_and_go):
+def test_idempotency_key_is_new_after_removal_of_its_job(workspace, come_and_go):
     ids = come_and_go(KEEP + 1, idempotency_key="key")
     assert workspace.start_sync(CONNECTION, idempotency_key="key-1").id == ids[1]
     assert workspace.start_sync(CONNECTION, idempotency_key="key-0").id not in ids
 
 
-def test_deliveries_that_are_over_are_bounded_too(workspace, come_and_go):
+def test_finished_deliveries_are_limited_too(workspace, come_and_go):
     outbox = workspace.webhooks.outbox
     workspace.configure(webhook_attempts=1)
     webhook = workspace.webhooks.create(WebhookRequestBody(url="https://example.com", events=["job.succeeded"]))
@@ -224,7 +224,7 @@ def test_deliveries_that_are_over_are_bounded_too(workspace, come_and_go):
     assert (shown.failure_count_24h, shown.last_delivery_at) == (KEEP, delivered.finished_at)
 
 
-def test_events_tell_of_jobs_that_are_forgotten_at_once(clock):
+def test_events_are_sent_for_jobs_that_are_removed_at_once(clock):
     workspace = Workspace(clock=clock, keep=1, default_plan=Plan(queued_seconds=0, running_seconds=0))
     workspace.webhooks.create(WebhookRequestBody(url="https://example.com", events=["job.succeeded"]))
     ids = [workspace.start_sync(f"conn_demo_0{number}").id for number in range(1, 6)]
@@ -233,7 +233,7 @@ def test_events_tell_of_jobs_that_are_forgotten_at_once(clock):
     assert [job.id for job in workspace.jobs()] == ids[-1:]
 
 
-def test_a_job_that_is_over_cannot_be_cancelled_by_setting_the_clock_back(workspace, clock, come_and_go):
+def test_ended_job_stays_ended_if_the_clock_is_set_back(workspace, clock, come_and_go):
     (job_id,) = come_and_go(1)
     assert workspace.job(job_id).status == "succeeded"
     clock.move(-10)
@@ -244,6 +244,6 @@ def test_a_job_that_is_over_cannot_be_cancelled_by_setting_the_clock_back(worksp
 
 
 @pytest.mark.parametrize("keep", [0, -1])
-def test_something_is_kept(keep):
+def test_keep_must_be_positive(keep):
     with pytest.raises(ValueError, match=f"keep: got {keep}, allowed is a number from 1"):
         Workspace(keep=keep)

@@ -17,12 +17,12 @@ def module_browser(session_simulator: Simulator) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def browser(module_browser: httpx.Client, simulator: Simulator) -> httpx.Client:
-    """Somebody who looks at the pages, without a key."""
+    """A client without a key."""
     return module_browser
 
 
 @pytest.fixture
-def look(browser: httpx.Client) -> Callable[[str], Page]:
+def get_page(browser: httpx.Client) -> Callable[[str], Page]:
     """Loads a page."""
     return lambda path: Page(browser.get(path))
 
@@ -31,8 +31,8 @@ def look(browser: httpx.Client) -> Callable[[str], Page]:
 def send(browser: httpx.Client, simulator: Simulator) -> Callable[..., Page]:
     """Sends a form as a browser does, and loads the page that it leads to."""
 
-    def send(path: str, **typed: str) -> Page:
+    def send(path: str, **values: str) -> Page:
         headers = {"Origin": simulator.url, "Sec-Fetch-Site": "same-origin"}
-        return Page(browser.post(path, data=typed, headers=headers, follow_redirects=True))
+        return Page(browser.post(path, data=values, headers=headers, follow_redirects=True))
 
     return send

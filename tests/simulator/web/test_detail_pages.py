@@ -20,12 +20,12 @@ def sync(simulator, **body):
 
 
 class TestJob:
-    def test_tells_what_a_person_asks(self, simulator, look, clock):
+    def test_shows_all_details(self, simulator, get_page, clock):
         warning = {"code": "column_type_widened", "message": "Column discount_pct was widened."}
         simulator.plan("conn_demo_01", tables={"orders": 1_200, "lines": 34}, warnings=[warning])
         job_id = sync(simulator, pipeline_id="pl_1", metadata={**TASK, "ticket": "OPS-1"})
         clock.move(3)
-        page = look(f"/jobs/{job_id}")
+        page = get_page(f"/jobs/{job_id}")
         assert page.status == 200
         assert f"Job {job_id} succeeded 100 %" in page.text
         assert page.facts(FACTS) == {
@@ -51,70 +51,70 @@ class TestJob:
         }
         assert '"ticket": "OPS-1"' in page.text
 
-    def test_tells_why_it_failed(self, simulator, look, clock):
+    def test_shows_its_error(self, simulator, get_page, clock):
         simulator.plan("conn_demo_01", outcome="failed", code="source_unreachable", message="No route to host.")
         job_id = sync(simulator)
         clock.move(3)
-        page = look(f"/jobs/{job_id}")
+        page = get_page(f"/jobs/{job_id}")
         assert "failed 50 %" in page.text
         assert "Error source_unreachable No route to host." in page.text
         assert "Its metadata names no Airflow task." in page.text
 
-    def test_moves_while_it_runs_and_then_no_more(self, simulator, look, clock):
+    def test_is_live_until_it_has_ended(self, simulator, get_page, clock):
         job_id = sync(simulator)
         clock.move(1.2)
-        page = look(f"/jobs/{job_id}")
+        page = get_page(f"/jobs/{job_id}")
         assert "running 50 %" in page.text
         (moving,) = page.all("div", id="now")
         assert ("data-live" in moving, moving["data-news"]) == (True, "The job is running.")
         assert "They are known once the job is over." in page.text
         clock.move(1)
-        (moving,) = look(f"/jobs/{job_id}").all("div", id="now")
+        (moving,) = get_page(f"/jobs/{job_id}").all("div", id="now")
         assert ("data-live" in moving, moving["data-news"]) == (False, "The job is succeeded.")
 
-    def test_is_cancelled_by_a_button(self, simulator, look, send, clock):
+    def test_is_cancelled_by_a_button(self, simulator, get_page, send, clock):
         job_id = sync(simulator)
-        page = send(look(f"/jobs/{job_id}").all("form")[0]["action"])
+        page = send(get_page(f"/jobs/{job_id}").all("form")[0]["action"])
         assert (page.status, "cancelling 0 %" in page.text, page.all("form")) == (200, True, [])
         assert simulator.job(job_id).status == "cancelling"
         clock.move(1)
-        assert look(f"/jobs/{job_id}").all("form") == []
+        assert get_page(f"/jobs/{job_id}").all("form") == []
 
-    def test_is_made_to_fail_by_a_form(self, simulator, look, send, clock):
+    def test_is_made_to_fail_by_a_form(self, simulator, get_page, send, clock):
         job_id = sync(simulator)
         clock.move(1.2)
-        (form,) = look(f"/jobs/{job_id}").all("form", id="fail")
+        (form,) = get_page(f"/jobs/{job_id}").all("form", id="fail")
         page = send(form["action"], code="disk_full", message="No room.")
         assert (page.status, page.all("form")) == (200, [])
         assert "failed 50 % Error disk_full No room." in page.text
         assert simulator.job(job_id).status == "failed"
 
     @pytest.mark.parametrize(("planned", "code"), [({}, "sync_failed"), ({"code": "a_code"}, "a_code")])
-    def test_says_what_it_fails_of_if_nothing_is_typed(self, simulator, look, send, planned, code):
+    def test_shows_the_default_error_code(self, simulator, get_page, send, planned, code):
         simulator.plan("conn_demo_01", **planned)
         job_id = sync(simulator)
-        assert f"Error code {code}, if left empty" in look(f"/jobs/{job_id}").text
+        assert f"Error code {code}, if left empty" in get_page(f"/jobs/{job_id}").text
         page = send(f"/jobs/{job_id}/fail", code="", message=" ")
         assert f"Error {code} The job failed, as it was told to." in page.text
 
-    def test_takes_longer_by_a_form(self, simulator, look, send, clock):
+    def test_takes_longer_by_a_form(self, simulator, get_page, send, clock):
         job_id = sync(simulator)
         clock.move(1.2)
-        page = look(f"/jobs/{job_id}")
+        page = get_page(f"/jobs/{job_id}")
         (form,) = page.all("form", id="slow")
         (seconds,) = page.all("input", name="seconds")
         page = send(form["action"], seconds=seconds["value"])
         assert (page.status, "running 50 %" in page.text) == (200, True)
         clock.move(31)
-        assert "running 75 %" in look(f"/jobs/{job_id}").text
+        assert "running 75 %" in get_page(f"/jobs/{job_id}").text
         clock.move(30)
-        assert look(f"/jobs/{job_id}").facts(FACTS)["Ran for"] == "62.0 s"
+        assert get_page(f"/jobs/{job_id}").facts(FACTS)["Ran for"] == "62.0 s"
 
     @pytest.mark.parametrize(
         ("typed", "issue"),
         [("", "Field required"), ("soon", "should be a valid number"), ("0", "got 0.0, allowed is a number above 0")],
     )
-    def test_says_what_is_wrong_beside_the_field(self, simulator, send, typed, issue):
+    def test_invalid_form_marks_its_field(self, simulator, send, typed, issue):
         job_id = sync(simulator)
         before = simulator.job(job_id)
         page = send(f"/jobs/{job_id}/slow", seconds=typed)
@@ -127,7 +127,7 @@ class TestJob:
 
     @pytest.mark.parametrize(("form", "typed"), [("fail", {}), ("slow", {"seconds": "5"})])
     @pytest.mark.parametrize("status", ["cancelling", "cancelled", "failed"])
-    def test_says_that_it_is_too_late(self, simulator, send, clock, form, typed, status):
+    def test_change_of_an_ended_job_shows_an_error(self, simulator, send, clock, form, typed, status):
         job_id = sync(simulator)
         end = simulator.fail_job if status == "failed" else simulator.workspace.cancel
         end(job_id)
@@ -138,19 +138,19 @@ class TestJob:
         assert f"job '{job_id}' is {status}, its end is settled." in page.text
         assert simulator.job(job_id) == before
 
-    def test_leads_back_from_what_was_refused_and_looks_for_nothing_new_there(self, simulator, send):
+    def test_error_page_links_the_job_and_is_not_live(self, simulator, send):
         job_id = sync(simulator)
         page = send(f"/jobs/{job_id}/slow", seconds="soon")
         assert f"/jobs/{job_id}" in page.links
         assert (page.all("button", id="live"), [one for one in page.all("div") if "data-live" in one]) == ([], [])
 
-    def test_leads_to_its_backfill(self, simulator, look, clock):
+    def test_links_its_backfill(self, simulator, get_page, clock):
         body = BackfillRequestBody.model_validate({"start_at": "2025-01-01", "end_at": "2025-03-01"})
         backfill_id = simulator.workspace.start_backfill("conn_demo_01", body).id
         clock.move(1)
         job_id = simulator.backfill(backfill_id).job_ids[0]
-        assert f"/backfills/{backfill_id}" in look(f"/jobs/{job_id}").links
-        assert not [link for link in look(f"/jobs/{sync(simulator)}").links if "backfill" in link]
+        assert f"/backfills/{backfill_id}" in get_page(f"/jobs/{job_id}").links
+        assert not [link for link in get_page(f"/jobs/{sync(simulator)}").links if "backfill" in link]
 
 
 class TestBackfill:
@@ -158,11 +158,11 @@ class TestBackfill:
         body = {"start_at": "2025-01-01", "end_at": "2025-03-01", **more}
         return simulator.workspace.start_backfill("conn_demo_01", BackfillRequestBody.model_validate(body)).id
 
-    def test_tells_what_a_person_asks(self, simulator, look, clock):
+    def test_shows_all_details(self, simulator, get_page, clock):
         simulator.plan_backfill("conn_demo_01", jobs=60, parallel=30, failing_jobs=[0], tables={"a": 400, "b": 200})
         backfill_id = self.start(simulator, tables=["a", "b"], metadata=TASK)
         clock.move(4.2)
-        page = look(f"/backfills/{backfill_id}")
+        page = get_page(f"/backfills/{backfill_id}")
         assert f"Backfill {backfill_id} failed 99 %" in page.text
         assert "Error jobs_failed 1 of 60 jobs failed" in page.text
         assert page.facts(FACTS) == {
@@ -177,30 +177,30 @@ class TestBackfill:
         assert page.facts("The Airflow task in its metadata")["DAG"] == "nightly"
         assert page.all("form") == []
 
-    def test_shows_its_jobs_in_pages(self, simulator, look, clock):
+    def test_shows_its_jobs_in_pages(self, simulator, get_page, clock):
         simulator.plan_backfill("conn_demo_01", jobs=60, parallel=60)
         backfill_id = self.start(simulator)
-        assert "It has made none yet." in look(f"/backfills/{backfill_id}").text
+        assert "It has made none yet." in get_page(f"/backfills/{backfill_id}").text
         clock.move(1)
         ids = simulator.backfill(backfill_id).job_ids
-        first = look(f"/backfills/{backfill_id}")
+        first = get_page(f"/backfills/{backfill_id}")
         assert first.ids("Jobs 11 to 60 of 60 so far, newest first") == ids[:9:-1]
         (older,) = first.all("a", rel="next")
-        second = look(older["href"])
+        second = get_page(older["href"])
         assert second.ids("Jobs 1 to 10 of 60 so far, newest first") == ids[9::-1]
         assert second.all("a", rel="next") == []
 
     @pytest.mark.parametrize("before", ["x", "-1", "99999", ""])
-    def test_takes_an_odd_place_for_the_newest(self, simulator, look, clock, before):
+    def test_invalid_position_shows_the_newest_jobs(self, simulator, get_page, clock, before):
         backfill_id = self.start(simulator)
         clock.move(1)
-        assert "Jobs 1 to 3 of 3 so far, newest first" in look(f"/backfills/{backfill_id}?before={before}").tables
+        assert "Jobs 1 to 3 of 3 so far, newest first" in get_page(f"/backfills/{backfill_id}?before={before}").tables
 
-    def test_is_cancelled_by_a_button_which_ends_its_jobs(self, simulator, look, send, clock):
+    def test_is_cancelled_by_a_button_which_ends_its_jobs(self, simulator, get_page, send, clock):
         simulator.plan_backfill("conn_demo_01", jobs=4, parallel=2)
         backfill_id = self.start(simulator)
         clock.move(2.3)
-        (form,) = look(f"/backfills/{backfill_id}").all("form")
+        (form,) = get_page(f"/backfills/{backfill_id}").all("form")
         assert send(form["action"]).status == 200
         clock.move(1)
         assert simulator.backfill(backfill_id).status == "cancelled"
@@ -213,20 +213,20 @@ class TestBackfill:
 
 
 @pytest.mark.parametrize(("kind", "name"), [("jobs", "job"), ("backfills", "backfill"), ("webhooks", "webhook")])
-def test_unknown_thing(look, kind, name):
-    page = look(f"/{kind}/a%2Fb")
+def test_unknown_id(get_page, kind, name):
+    page = get_page(f"/{kind}/a%2Fb")
     assert (page.status, f"There is no {name} 'a/b'." in page.text) == (404, True)
 
 
 @pytest.mark.parametrize(
     "path", ["/jobs/x/cancel", "/jobs/x/fail", "/jobs/x/slow", "/backfills/x/cancel", "/webhooks/x/test"]
 )
-def test_nothing_can_be_done_to_an_unknown_thing(send, path):
+def test_unknown_id_cannot_be_changed(send, path):
     assert send(path, seconds="5").status == 404
 
 
 class TestTaskReference:
-    def test_has_a_page_where_airflow_is_known(self):
+    def test_has_a_url_if_airflow_is_known(self):
         task = TaskReference.of(TASK, "http://localhost:8080/")
         assert task.url == "http://localhost:8080/dags/nightly/runs/manual__1%2B00%3A00/tasks/load?try_number=2"
         mapped = TaskReference.of({**TASK, "map_index": 3}, "https://airflow.example/team")
@@ -235,15 +235,15 @@ class TestTaskReference:
         assert mapped.facts["Map index"] == "3"
 
     @pytest.mark.parametrize("missing", ["run_id", "task_id"])
-    def test_has_none_where_it_cannot_be_known(self, missing):
+    def test_has_no_url_without_airflow_or_run(self, missing):
         assert TaskReference.of(TASK, None).url is None
         assert TaskReference.of({**TASK, missing: None}, "http://localhost:8080").url is None
 
     @pytest.mark.parametrize("metadata", [None, {}, {"task_id": "load"}, {"dag_id": ["nightly"]}, {"dag_id": ""}])
-    def test_is_none_where_the_metadata_names_no_dag(self, metadata):
+    def test_is_none_without_a_dag(self, metadata):
         assert TaskReference.of(metadata, "http://localhost:8080") is None
 
-    def test_is_never_led_astray_by_what_it_is_called(self):
+    def test_names_are_escaped_in_the_url(self):
         odd = dict.fromkeys(TASK, "../../x?y#z")
         task = TaskReference.of(odd, "http://localhost:8080")
         one = quote("../../x?y#z", safe="")
@@ -255,6 +255,6 @@ class TestTaskReference:
         assert TaskReference.of(TASK, "http://localhost:8080").url in page.links
 
     @pytest.mark.parametrize("url", ["javascript:alert(1)", "localhost:8080", "http://", "ftp://x", "http://[", ""])
-    def test_is_looked_for_on_web_pages_only(self, url):
+    def test_airflow_url_must_be_http(self, url):
         with pytest.raises(ValueError, match=r"airflow_url: got .*, allowed is an http or https URL"):
             Simulator(airflow_url=url)

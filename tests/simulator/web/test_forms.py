@@ -24,11 +24,11 @@ class TestStart:
         assert (job.connection_id, job.pipeline_id) == (CONNECTION, "pl_1")
         assert (page.status, f"Job {job.id}" in page.text) == (200, True)
 
-    def test_a_field_that_is_left_empty_is_not_sent(self, simulator, send):
+    def test_empty_field_is_not_sent(self, simulator, send):
         send("/start/sync", connection_id=CONNECTION, pipeline_id=" ")
         assert simulator.jobs()[0].pipeline_id is None
 
-    def test_a_sync_in_the_way_is_named(self, simulator, send):
+    def test_conflict_links_the_active_job(self, simulator, send):
         in_the_way = simulator.workspace.start_sync(CONNECTION).id
         page = send("/start/sync", connection_id=CONNECTION)
         assert (page.status, problems(page)) == (409, [])
@@ -39,18 +39,18 @@ class TestStart:
         assert (page.status, "no connection 'conn_nope'" in page.text, simulator.jobs()) == (404, True, [])
 
     def test_a_backfill_starts_and_is_shown(self, simulator, send):
-        typed = {"start_at": "2025-01-01", "end_at": "2025-02-01", "tables": "orders, order items,"}
-        page = send("/start/backfill", connection_id=CONNECTION, **typed)
+        values = {"start_at": "2025-01-01", "end_at": "2025-02-01", "tables": "orders, order items,"}
+        page = send("/start/backfill", connection_id=CONNECTION, **values)
         (backfill,) = simulator.backfills()
         assert backfill.tables == ["orders", "order items"]
         assert (page.status, f"Backfill {backfill.id}" in page.text) == (200, True)
 
-    def test_what_is_wrong_with_a_backfill_stands_beside_it(self, simulator, send):
+    def test_invalid_backfill_marks_its_fields(self, simulator, send):
         page = send("/start/backfill", connection_id=CONNECTION, start_at="soon", end_at="2025-02-01", tables="a,a")
         assert (page.status, problems(page)) == (400, ["backfill-start_at", "backfill-tables"])
-        typed = {field["id"]: field["value"] for field in page.all("input")}
-        assert (typed["backfill-start_at"], typed["backfill-tables"]) == ("soon", "a,a"), "what was typed stays"
-        assert typed["sync-pipeline_id"] == "", "and stays in its own form"
+        values = {field["id"]: field["value"] for field in page.all("input")}
+        assert (values["backfill-start_at"], values["backfill-tables"]) == ("soon", "a,a"), "what was values stays"
+        assert values["sync-pipeline_id"] == "", "and stays in its own form"
         assert "From: must be a time as ISO 8601" in page.text, "and it is called what the page calls it"
         (field,) = page.all("input", id="backfill-tables")
         assert field["aria-describedby"] == "backfill-tables-hint backfill-tables-issue"
@@ -75,7 +75,7 @@ class TestSteer:
         assert (first.status, first.error.code, first.duration_seconds) == ("failed", "nope", 1.5)
         assert second.status == "succeeded"
 
-    def test_a_plan_may_hold_for_all_that_follow(self, simulator, send, clock):
+    def test_a_plan_can_hold_for_all_starts(self, simulator, send, clock):
         send("/steer/plan", connection_id=CONNECTION, outcome="failed", times="1", always="yes")
         for _ in range(3):
             job = simulator.workspace.start_sync(CONNECTION)
@@ -89,12 +89,12 @@ class TestSteer:
         (backfill,) = simulator.backfills()
         assert (backfill.status, backfill.error.message) == ("failed", "2 of 4 jobs failed")
 
-    def test_requests_fail_as_ordered_and_until_that_is_cleared(self, simulator, client, send, look):
+    def test_requests_fail_until_the_faults_are_cleared(self, simulator, client, send, get_page):
         page = send("/steer/fault", kind="status", route="list_jobs", status="503", times="2", always="yes")
         assert page.tables["What is still to fail, in this order"][1] == ["status", "list_jobs", "before", "0", "all"]
         assert [client.get("/jobs").status_code for _ in range(3)] == [503, 503, 503]
         assert "All failures that were ordered are forgotten." in send("/steer/clear").text
-        assert (client.get("/jobs").status_code, look("/steer").tables) == (200, {})
+        assert (client.get("/jobs").status_code, get_page("/steer").tables) == (200, {})
 
     def test_a_fault_can_change_fields_of_the_response(self, simulator, client, send):
         page = send("/steer/fault", kind="odd", route="get_job", fields='{"status": "paused"}')
@@ -103,16 +103,16 @@ class TestSteer:
         statuses = [client.get(f"/jobs/{job_id}").json()["data"]["status"] for _ in range(2)]
         assert statuses == ["paused", "queued"]
 
-    def test_every_kind_of_fault_is_offered(self, look):
-        (kinds,) = [one for one in look("/steer").all("select", name="kind")]
+    def test_every_kind_of_fault_is_offered(self, get_page):
+        (kinds,) = [one for one in get_page("/steer").all("select", name="kind")]
         assert kinds["id"] == "fault-kind"
-        offered = {option["value"] for option in look("/steer").all("option")}
+        offered = {option["value"] for option in get_page("/steer").all("option")}
         assert set(get_args(Kind)) <= offered
 
-    def test_settings_show_what_holds_and_change_it(self, simulator, client, send, look):
-        typed = {"speed": "0.5", "conflict": "allowed", "honour_idempotency": "false", "rate_limit": "7"}
-        typed["show_metadata"] = "false"
-        page = send("/steer/settings", **typed)
+    def test_settings_are_shown_and_changed(self, simulator, client, send, get_page):
+        values = {"speed": "0.5", "conflict": "allowed", "honour_idempotency": "false", "rate_limit": "7"}
+        values["show_metadata"] = "false"
+        page = send("/steer/settings", **values)
         settings = simulator.workspace.settings
         assert (settings.speed, settings.conflict, settings.honour_idempotency) == (0.5, "allowed", False)
         assert not settings.show_metadata
@@ -128,7 +128,7 @@ class TestSteer:
         assert chosen == {"allowed", "false", "conflict", "once"}
 
     @pytest.mark.parametrize(
-        ("form", "typed", "marked"),
+        ("form", "values", "marked"),
         [
             ("plan", {"connection_id": CONNECTION, "running_seconds": "-1"}, ["plan-running_seconds"]),
             ("plan", {"connection_id": CONNECTION, "times": "0"}, ["plan-times"]),
@@ -142,40 +142,40 @@ class TestSteer:
             ("settings", {"speed": "0", "conflict": "maybe"}, ["settings-speed", "settings-conflict"]),
         ],
     )
-    def test_what_is_wrong_stands_beside_it_and_changes_nothing(self, simulator, send, form, typed, marked):
+    def test_invalid_form_marks_its_fields_and_changes_nothing(self, simulator, send, form, values, marked):
         before = simulator.workspace.settings
-        page = send(f"/steer/{form}", **typed)
+        page = send(f"/steer/{form}", **values)
         assert (page.status, problems(page)) == (400, marked)
         assert (simulator.workspace.settings, simulator.faults.pending()) == (before, [])
 
-    def test_says_only_what_it_knows_to_have_done(self, look):
-        assert look("/steer?done=<b>all</b>").all("p", role="status") == []
+    def test_unknown_confirmation_is_not_shown(self, get_page):
+        assert get_page("/steer?done=<b>all</b>").all("p", role="status") == []
 
     @pytest.mark.parametrize(("page", "form"), [("/start", "sync"), ("/steer", "plan")])
-    def test_a_connection_can_be_chosen_by_the_address(self, look, page, form):
-        chosen = [one for one in look(f"{page}?connection_id=conn_demo_04").all("option") if "selected" in one]
+    def test_a_connection_can_be_chosen_by_the_address(self, get_page, page, form):
+        chosen = [one for one in get_page(f"{page}?connection_id=conn_demo_04").all("option") if "selected" in one]
         assert [option["value"] for option in chosen if option["value"].startswith("conn_")] == ["conn_demo_04"]
 
 
 class TestWebhooks:
-    def test_shows_subscriptions_and_what_was_delivered(self, simulator, look, send):
+    def test_shows_subscriptions_and_what_was_delivered(self, simulator, get_page, send):
         simulator.workspace.configure(webhook_attempts=1)
         webhook = simulator.subscribe("http://127.0.0.1:9/hook?a=1", ["job.succeeded", "job.failed"])
-        (_, row) = look("/webhooks").tables["Subscriptions, newest first"]
+        (_, row) = get_page("/webhooks").tables["Subscriptions, newest first"]
         assert row == [webhook.id, "http://127.0.0.1:9/hook?a=1", "job.succeeded, job.failed", "enabled", "-", "0"]
-        assert "Nothing was delivered yet." in look(f"/webhooks/{webhook.id}").text
+        assert "Nothing was delivered yet." in get_page(f"/webhooks/{webhook.id}").text
         page = send(f"/webhooks/{webhook.id}/test")
         (delivery,) = simulator.deliveries()
         (_, row) = page.tables["Deliveries, newest first"]
         assert row[:2] == [delivery.id, "job.succeeded"]
         assert page.facts("What was subscribed to, and how it goes")["URL"] == "http://127.0.0.1:9/hook?a=1"
 
-    def test_comes_in_pages(self, simulator, look):
+    def test_comes_in_pages(self, simulator, get_page):
         webhooks = [simulator.subscribe(f"https://x.example/{n}", ["job.failed"]).id for n in range(3)]
-        first = look("/webhooks?limit=2")
+        first = get_page("/webhooks?limit=2")
         (older,) = first.all("a", rel="next")
         assert first.ids("Subscriptions, newest first") == webhooks[:0:-1]
-        assert look(older["href"]).ids("Subscriptions, newest first") == webhooks[:1]
+        assert get_page(older["href"]).ids("Subscriptions, newest first") == webhooks[:1]
 
-    def test_without_any(self, look):
-        assert "Nobody has subscribed yet." in look("/webhooks").text
+    def test_without_any(self, get_page):
+        assert "Nobody has subscribed yet." in get_page("/webhooks").text

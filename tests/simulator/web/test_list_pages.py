@@ -17,41 +17,41 @@ def sync(simulator, connection_id="conn_demo_01", **body):
 
 
 class TestOverview:
-    def test_counts_the_jobs_in_each_state(self, simulator, look, clock):
+    def test_counts_the_jobs_in_each_state(self, simulator, get_page, clock):
         simulator.workspace.configure(conflict="allowed")
         for _ in range(3):
             sync(simulator)
         clock.move(1)
         sync(simulator)
-        page = look("/")
+        page = get_page("/")
         assert "1 queued 3 running 0 cancelling 0 succeeded 0 failed 0 cancelled" in page.text
         assert "/jobs?status=running" in page.links
 
-    def test_lists_what_is_newest(self, simulator, look, clock):
+    def test_lists_the_newest_work(self, simulator, get_page, clock):
         simulator.workspace.configure(conflict="allowed")
         ids = [sync(simulator) for _ in range(11)]
         backfill_id = backfill(simulator)
-        page = look("/")
+        page = get_page("/")
         assert page.ids("The ten newest jobs, newest first") == ids[:0:-1]
         assert page.ids("The ten newest backfills, newest first") == [backfill_id]
         assert {f"/jobs/{ids[-1]}", f"/backfills/{backfill_id}"} <= set(page.links)
 
-    def test_says_how_to_connect_airflow_but_not_the_key(self, simulator, look):
-        page = look("/")
+    def test_shows_the_airflow_connection_without_the_key(self, simulator, get_page):
+        page = get_page("/")
         assert f'"host": "{simulator.url}", "password": "THE-API-KEY"' in page.text
 
-    def test_without_anything(self, look):
-        page = look("/")
+    def test_empty(self, get_page):
+        page = get_page("/")
         assert "No job was started yet." in page.text
         assert "No backfill was started yet." in page.text
 
 
 class TestJobs:
-    def test_tells_how_far_each_has_come(self, simulator, look, clock):
+    def test_shows_progress(self, simulator, get_page, clock):
         simulator.plan("conn_demo_01", tables={"orders": 4_000}, running_seconds=4, queued_seconds=0)
         job_id = sync(simulator)
         clock.move(1)
-        page = look("/jobs")
+        page = get_page("/jobs")
         assert page.tables[JOBS] == [
             ["Job", "Status", "Progress", "Rows loaded", "Connection", "Type", "Created (UTC)"],
             [job_id, "running", "25 %", "1,000", "conn_demo_01", "connection_sync", "2025-03-27 14:22:10"],
@@ -74,7 +74,7 @@ class TestJobs:
             ("text=nothing+has+this", None),
         ],
     )
-    def test_can_be_narrowed(self, simulator, look, clock, query, found):
+    def test_can_be_filtered(self, simulator, get_page, clock, query, found):
         ids = {}
         simulator.plan("conn_demo_01", queued_seconds=0, running_seconds=0)
         ids["first"] = sync(simulator, metadata={"ticket": ["OPS-1"]})
@@ -88,37 +88,37 @@ class TestJobs:
         simulator.fail_job(ids["told"])
         clock.move(1.5)
         (ids["shard"],) = simulator.backfills()[0].job_ids
-        page = look(f"/jobs?{query}")
+        page = get_page(f"/jobs?{query}")
         assert page.ids(JOBS) == [ids[found]] if found else "No job fits." in page.text
 
-    def test_keeps_what_it_was_narrowed_to_in_its_form(self, look):
-        page = look("/jobs?status=failed&text=a%22b&connection_id=conn_x")
+    def test_form_keeps_the_filters(self, get_page):
+        page = get_page("/jobs?status=failed&text=a%22b&connection_id=conn_x")
         assert len([option for option in page.all("option") if "selected" in option]) == 1
         assert page.all("input", name="text")[0]["value"] == 'a"b'
         assert page.all("input", name="connection_id")[0]["value"] == "conn_x"
 
-    def test_comes_in_pages_that_keep_the_filter(self, simulator, look):
+    def test_comes_in_pages_that_keep_the_filter(self, simulator, get_page):
         simulator.workspace.configure(conflict="allowed")
         ids = [sync(simulator, metadata={"n": "kept" if n % 2 else "other"}) for n in range(120)]
         seen, path = [], "/jobs?text=kept"
         while path:
-            page = look(path)
+            page = get_page(path)
             seen += page.ids(JOBS)
             path = next((link["href"] for link in page.all("a", rel="next")), None)
         assert seen == ids[::-2]
 
     @pytest.mark.parametrize("query", ["cursor=odd", "limit=x", "limit=1000"])
-    def test_says_what_it_does_not_understand(self, look, query):
-        page = look(f"/jobs?{query}")
+    def test_invalid_filter_is_an_error_page(self, get_page, query):
+        page = get_page(f"/jobs?{query}")
         assert (page.status, "Not understood" in page.text, query.split("=")[0] in page.text) == (400, True, True)
 
 
 class TestBackfills:
-    def test_tells_how_far_each_has_come(self, simulator, look, clock):
+    def test_shows_progress(self, simulator, get_page, clock):
         simulator.plan_backfill("conn_demo_01", jobs=4, parallel=2, job_seconds=2, queued_seconds=0, tables={"a": 400})
         backfill_id = backfill(simulator)
         clock.move(3)
-        (_, row) = look("/backfills").tables[BACKFILLS]
+        (_, row) = get_page("/backfills").tables[BACKFILLS]
         assert row == [
             backfill_id,
             "running",
@@ -132,16 +132,16 @@ class TestBackfills:
     @pytest.mark.parametrize(
         "query", ["connection_id=conn_demo_02", "status=completed", "text=ops-1", "text=LINES", "text=demo_02"]
     )
-    def test_can_be_narrowed(self, simulator, look, query):
+    def test_can_be_filtered(self, simulator, get_page, query):
         backfill(simulator)
         simulator.plan_backfill("conn_demo_02", queued_seconds=0, job_seconds=0)
         wanted = backfill(simulator, "conn_demo_02", tables=["orders", "lines"], metadata={"ticket": "OPS-1"})
-        assert look(f"/backfills?{query}").ids(BACKFILLS) == [wanted]
-        assert "No backfill fits." in look("/backfills?text=nothing+has+this").text
+        assert get_page(f"/backfills?{query}").ids(BACKFILLS) == [wanted]
+        assert "No backfill fits." in get_page("/backfills?text=nothing+has+this").text
 
-    def test_comes_in_pages(self, simulator, look):
+    def test_comes_in_pages(self, simulator, get_page):
         ids = [backfill(simulator) for _ in range(3)]
-        first = look("/backfills?limit=2")
+        first = get_page("/backfills?limit=2")
         assert first.ids(BACKFILLS) == ids[:0:-1]
         (older,) = first.all("a", rel="next")
-        assert look(older["href"]).ids(BACKFILLS) == ids[:1]
+        assert get_page(older["href"]).ids(BACKFILLS) == ids[:1]

@@ -57,7 +57,7 @@ def test_everything_is_escaped(attacked, browser):
 
 
 @pytest.mark.parametrize("path", ["/jobs/{}", "/backfills/{}", "/webhooks/{}", "/assets/{}"])
-def test_so_is_what_there_is_not(browser, path):
+def test_unknown_ids_are_escaped(browser, path):
     answer = browser.get(path.format("%3Cscript%3Ealert(1)%3C%2Fscript%3E"))
     page = Page(answer)
     assert (page.status, len(page.all("script")), "<script>alert(1)" in page.text) == (404, 1, True)
@@ -66,7 +66,7 @@ def test_so_is_what_there_is_not(browser, path):
 @pytest.mark.parametrize(
     "form", ["/start/sync", "/start/backfill", "/start/connection", "/steer/plan", "/steer/fault", "/jobs/{}/slow"]
 )
-def test_so_is_what_was_typed(simulator, send, form):
+def test_form_values_are_escaped(simulator, send, form):
     form = form.format(simulator.workspace.start_sync("conn_demo_01").id)
     page = send(
         form,
@@ -91,7 +91,7 @@ def test_no_key_and_no_secret_is_on_any_page(attacked, simulator, browser):
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/jobs/x", "/assets/page.js", "/assets/page.css", "/assets/icon.svg"])
-def test_a_page_runs_nothing_but_the_simulators_own(browser, path):
+def test_pages_run_only_own_scripts(browser, path):
     headers = browser.get(path).headers
     rules = dict(rule.split(" ", 1) for rule in headers["content-security-policy"].split("; "))
     assert rules["default-src"] == rules["frame-ancestors"] == rules["base-uri"] == "'none'"
@@ -99,7 +99,7 @@ def test_a_page_runs_nothing_but_the_simulators_own(browser, path):
     assert headers["x-content-type-options"] == "nosniff"
 
 
-def test_a_page_asks_nobody_else_for_anything(browser):
+def test_pages_load_nothing_from_other_hosts(browser):
     for path in PAGES:
         page = Page(browser.get(path))
         asked = [value for _, found in page.elements for name, value in found.items() if name in ("src", "href")]
@@ -130,7 +130,7 @@ CHANGES = (
         {"Sec-Fetch-Site": "cross-site", "Origin": "OWN"},
     ],
 )
-def test_a_page_of_another_site_changes_nothing(browser, simulator, path, headers):
+def test_cross_site_requests_change_nothing(browser, simulator, path, headers):
     job_id = simulator.workspace.start_sync("conn_demo_02").id
     before = simulator.workspace.next_change_at()
     headers = {name: value.replace("OWN", simulator.url) for name, value in headers.items()}
@@ -143,7 +143,7 @@ def test_a_page_of_another_site_changes_nothing(browser, simulator, path, header
 
 
 @pytest.mark.parametrize("path", ["/start/sync", "/_simulator/reset", "/api/v1/connections/conn_demo_01/sync"])
-def test_a_page_that_reaches_the_simulator_under_its_own_name_sees_and_changes_nothing(browser, simulator, path):
+def test_dns_rebinding_reads_and_changes_nothing(browser, simulator, path):
     simulator.workspace.start_sync("conn_demo_02")
     name = f"rebound.example:{browser.base_url.port}"
     headers = {"Host": name, "Origin": f"http://{name}", "Sec-Fetch-Site": "same-origin"}
@@ -159,7 +159,7 @@ def test_a_page_that_reaches_the_simulator_under_its_own_name_sees_and_changes_n
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"])
 @pytest.mark.parametrize("path", ["/", "/assets/page.js", "/api/v1/jobs", "/_simulator/state", "/nowhere"])
-def test_no_method_and_no_path_is_for_another_host(browser, method, path):
+def test_foreign_host_is_rejected_for_every_path_and_method(browser, method, path):
     answer = browser.request(method, path, headers={"Host": "rebound.example"})
     assert (answer.status_code, "x-request-id" in answer.headers) == (403, True)
     assert "access-control-allow-origin" not in answer.headers
@@ -181,24 +181,24 @@ def test_no_method_and_no_path_is_for_another_host(browser, method, path):
         "0x7f000001.example",
     ],
 )
-def test_what_only_looks_like_this_machine_is_another_host(browser, host):
+def test_similar_host_names_are_rejected(browser, host):
     answer = browser.get("/", headers={"Host": host})
     assert answer.status_code == 403
     assert answer.headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize("host", ["localhost", "LocalHost:8321", "localhost.", "127.0.0.1", "10.1.2.3:80", "[::1]:1"])
-def test_localhost_and_addresses_are_its_own(browser, host):
+def test_localhost_and_addresses_are_allowed(browser, host):
     assert browser.get("/", headers={"Host": host}).status_code == 200
 
 
-def test_so_is_a_name_that_it_was_given(clock):
+def test_configured_host_name_is_allowed(clock):
     with Simulator(clock=clock, host="localhost", allowed_hosts=["Planasonix.Internal."]) as simulator:
         for name, status in (("planasonix.internal:8321", 200), ("internal", 403), ("localhost", 200)):
             assert httpx.get(simulator.url, headers={"Host": name}, timeout=60).status_code == status
 
 
-async def test_nobody_opens_a_websocket(clock):
+async def test_websockets_are_rejected(clock):
     sent = []
 
     async def send(message):
@@ -211,30 +211,30 @@ async def test_nobody_opens_a_websocket(clock):
 @pytest.mark.parametrize(
     "headers", [{}, {"Origin": "OWN"}, {"Sec-Fetch-Site": "same-origin", "Origin": "https://forwarded.example"}]
 )
-def test_programs_and_the_simulators_own_pages_change_what_they_like(browser, simulator, headers):
+def test_programs_and_own_pages_are_allowed(browser, simulator, headers):
     headers = {name: value.replace("OWN", simulator.url) for name, value in headers.items()}
     answer = browser.post("/start/sync", data={"connection_id": "conn_demo_01"}, headers=headers)
     assert (answer.status_code, len(simulator.jobs())) == (303, 1)
     assert browser.post("/_simulator/reset", headers=headers).status_code == 200
 
 
-def test_looking_changes_nothing(browser):
+def test_get_changes_nothing(browser):
     for path in (*CHANGES[:5], "/jobs/x/cancel"):
         assert browser.get(path).status_code == 405
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/jobs/x", "/assets/page.css"])
-def test_pages_are_no_requests_of_the_api_and_take_no_key(simulator, browser, path):
+def test_pages_need_no_key_and_are_not_logged(simulator, browser, path):
     assert browser.get(path).status_code in (200, 404)
     assert simulator.requests == []
 
 
-def test_a_fault_of_the_api_is_none_of_the_pages(simulator, browser):
+def test_faults_do_not_affect_pages(simulator, browser):
     simulator.fail("status", times=None)
     assert browser.get("/").status_code == 200
 
 
-def test_five_thousand_jobs_are_a_page_as_small_as_sixty(simulator, browser, client):
+def test_page_size_is_independent_of_the_number_of_jobs(simulator, browser, client):
     simulator.workspace.configure(conflict="allowed")
     simulator.plan("conn_demo_01", times=None, running_seconds=86_400)
 

@@ -78,7 +78,7 @@ def test_events_come_signed(simulator, client, clock, receiver):
     assert [delivery.event_id for delivery in simulator.deliveries()] == [succeeded.event["id"], queued.event["id"]]
 
 
-def test_whatever_the_clock_shows_is_noticed(simulator, clock, receiver):
+def test_events_follow_the_clock(simulator, clock, receiver):
     simulator.subscribe(receiver.url, ["job.failed"])
     simulator.plan("conn_demo_05", outcome="failed", queued_seconds=0, running_seconds=1000)
     start(simulator, 5)
@@ -87,7 +87,7 @@ def test_whatever_the_clock_shows_is_noticed(simulator, clock, receiver):
     assert receiver.types == ["job.failed"]
 
 
-def test_a_job_that_is_made_to_fail_is_told_of(simulator, client, receiver):
+def test_failed_job_sends_an_event(simulator, client, receiver):
     simulator.subscribe(receiver.url, ["job.failed"])
     simulator.plan("conn_demo_05", running_seconds=1000)
     job_id = start(simulator, 5)
@@ -96,7 +96,7 @@ def test_a_job_that_is_made_to_fail_is_told_of(simulator, client, receiver):
     assert (received.event["type"], received.event["job_id"]) == ("job.failed", job_id)
 
 
-def test_test_event_comes_although_it_was_not_subscribed_to(simulator, client, clock, receiver):
+def test_test_event_needs_no_subscription_to_its_type(simulator, client, clock, receiver):
     webhook_id = simulator.subscribe(receiver.url, ["job.queued"], secret=SECRET).id
     told = client.post(f"/webhooks/{webhook_id}/test", json={"event": "backfill.completed"}).json()["data"]
     (received,) = receiver.wait(1)
@@ -107,7 +107,7 @@ def test_test_event_comes_although_it_was_not_subscribed_to(simulator, client, c
 
 
 @pytest.mark.parametrize("answer", [500, 404, 301, 0])
-def test_tried_again(simulator, receiver, answer):
+def test_retry(simulator, receiver, answer):
     receiver.statuses = [answer, answer]
     simulator.subscribe(receiver.url, ["job.succeeded"])
     start(simulator)
@@ -153,7 +153,7 @@ def test_given_up(simulator, client, receiver, changes, attempts):
     assert len(receiver.received) == attempts + 1
 
 
-def test_nobody_listens(simulator, client, clock):
+def test_receiver_is_down(simulator, client, clock):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound and not listening: nobody else takes the port, and it refuses
         port = closed.getsockname()[1]
@@ -190,7 +190,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     "addresses", ["10.1.2.3", "169.254.169.254", "0.0.0.0", "127.0.0.1 10.1.2.3", "::ffff:10.1.2.3"]
 )
-def test_no_name_leads_a_delivery_away_from_this_machine(simulator, names, addresses):
+def test_host_name_of_another_machine_is_rejected(simulator, names, addresses):
     names["hooks.example"] = [addresses]
     simulator.subscribe("https://hooks.example/", ["job.succeeded"])
     start(simulator)
@@ -203,14 +203,14 @@ def test_no_name_leads_a_delivery_away_from_this_machine(simulator, names, addre
 
 
 @pytest.mark.usefixtures("names")
-def test_an_address_of_another_machine_gets_nothing(simulator):
+def test_address_of_another_machine_is_rejected(simulator):
     simulator.subscribe("https://10.1.2.3/", ["job.succeeded"])
     start(simulator)
     until(lambda: statuses(simulator) == ["failed"])
     assert "--webhook-host 10.1.2.3" in simulator.deliveries()[0].last_error
 
 
-def test_a_name_cannot_lead_elsewhere_once_it_was_checked(simulator, receiver, names):
+def test_host_name_is_resolved_once(simulator, receiver, names):
     names["localhost"] = ["127.0.0.1", "10.1.2.3"]
     simulator.subscribe(receiver.url.replace("127.0.0.1", "localhost"), ["job.succeeded"])
     start(simulator)
@@ -228,7 +228,7 @@ def test_each_address_of_a_name_is_tried(simulator, receiver, names):
 
 
 @pytest.mark.parametrize("hosts", [["hooks.example"], ["Hooks.Example."], ["*"]])
-def test_a_host_that_it_was_given_is_delivered_to(clock, names, hosts):
+def test_configured_host_is_allowed(clock, names, hosts):
     names["hooks.example"] = ["127.0.0.1 ::ffff:10.1.2.3"]
     with socket.create_server(("127.0.0.1", 0)) as server, Simulator(clock=clock, webhook_hosts=hosts) as simulator:
         simulator.workspace.configure(webhook_attempts=1)
@@ -248,7 +248,7 @@ def test_receiver_without_tls(simulator, receiver):
     assert receiver.received == []
 
 
-def test_rotated_secret_signs_further_attempts_too(simulator, client, clock, receiver):
+def test_rotated_secret_signs_retries(simulator, client, clock, receiver):
     receiver.statuses = [503]
     receiver.may_answer.clear()
     webhook_id = simulator.subscribe(receiver.url, ["job.succeeded"], secret=SECRET).id
@@ -263,7 +263,7 @@ def test_rotated_secret_signs_further_attempts_too(simulator, client, clock, rec
         second.verify(SECRET, clock)
 
 
-def test_disabled_is_silent(simulator, client, receiver):
+def test_disabled_subscription_gets_nothing(simulator, client, receiver):
     with Receiver() as other:
         webhook_id = simulator.subscribe(receiver.url, ["job.succeeded"]).id
         simulator.subscribe(other.url, ["job.succeeded"])
@@ -283,7 +283,7 @@ def test_url_can_change(simulator, client, receiver):
     receiver.wait(1)
 
 
-def test_deleted_gets_nothing_more(simulator, client, receiver, mocker):
+def test_deleted_subscription_gets_nothing(simulator, client, receiver, mocker):
     mocker.patch("planasonix_provider.simulator.webhooks.deliveries.FIRST_PAUSE", 300)
     receiver.statuses = [503, 503]
     with Receiver() as other:
@@ -327,14 +327,14 @@ def test_shuffled(simulator, receiver, mocker):
     assert [received.event["id"] for received in receiver.received] == [happened[i] for i in (1, 0, 3, 2)]
 
 
-def test_shuffled_holds_nothing_back_for_ever(simulator, receiver):
+def test_shuffled_sends_the_last_event(simulator, receiver):
     simulator.workspace.configure(webhook_delivery="shuffled")
     simulator.subscribe(receiver.url, ["job.succeeded"])
     start(simulator)
     receiver.wait(1)
 
 
-def test_state_tells_subscriptions_and_deliveries(simulator, client, receiver):
+def test_state_has_subscriptions_and_deliveries(simulator, client, receiver):
     webhook_id = simulator.subscribe(receiver.url, ["job.succeeded"], secret=SECRET).id
     start(simulator)
     until(lambda: statuses(simulator) == ["delivered"])
@@ -348,7 +348,7 @@ def test_state_tells_subscriptions_and_deliveries(simulator, client, receiver):
     assert (simulator.deliveries(), simulator.workspace.webhooks.all()) == ([], [])
 
 
-def test_thread_only_where_somebody_subscribed(simulator, client, receiver):
+def test_thread_runs_only_with_subscriptions(simulator, client, receiver):
     until(lambda: not couriers())
     start(simulator)
     assert couriers() == []
@@ -365,7 +365,7 @@ def test_thread_only_where_somebody_subscribed(simulator, client, receiver):
     receiver.wait(2)
 
 
-def test_delivers_only_while_it_runs(receiver, mocker):
+def test_delivers_only_while_started(receiver, mocker):
     mocker.patch("planasonix_provider.simulator.webhooks.webhook_sender.SEND_TIMEOUT", 120)
     simulator = Simulator(queued_seconds=0, job_seconds=0)
     simulator.subscribe(receiver.url, ["job.succeeded"])

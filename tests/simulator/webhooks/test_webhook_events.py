@@ -77,7 +77,7 @@ def test_job_that_fails_and_job_that_is_cancelled(workspace, clock, subscribe, t
     assert told() == ["job.queued", "job.queued", "job.cancelled", "job.failed"], "in the order of their times"
 
 
-def test_job_that_is_made_to_fail(workspace, clock, subscribe, told):
+def test_job_made_to_fail(workspace, clock, subscribe, told):
     subscribe()
     job_id = workspace.start_sync("conn_demo_01").id
     clock.move(5)
@@ -88,7 +88,7 @@ def test_job_that_is_made_to_fail(workspace, clock, subscribe, told):
     assert told() == ["job.queued", "job.failed"], "and what was planned does not happen"
 
 
-def test_job_that_is_let_take_longer(workspace, clock, subscribe, told):
+def test_slowed_job(workspace, clock, subscribe, told):
     subscribe()
     job_id = workspace.start_sync("conn_demo_01").id
     workspace.start_sync("conn_demo_02")
@@ -101,9 +101,7 @@ def test_job_that_is_let_take_longer(workspace, clock, subscribe, told):
     ]
 
 
-def test_job_of_a_backfill_that_is_made_to_fail_comes_before_the_one_that_it_makes_room_for(
-    workspace, clock, subscribe, told
-):
+def test_failed_job_of_a_backfill_precedes_the_next_wave(workspace, clock, subscribe, told):
     subscribe()
     workspace.plan_backfill("conn_demo_01", jobs=2, parallel=1, queued_seconds=0)
     backfill_id = workspace.start_backfill("conn_demo_01", WINDOW).id
@@ -130,7 +128,7 @@ def test_backfill_that_completes(workspace, clock, subscribe):
     }
 
 
-def test_backfill_that_fails_tells_only_of_its_jobs(workspace, clock, subscribe, told):
+def test_failed_backfill_sends_events_of_its_jobs_only(workspace, clock, subscribe, told):
     subscribe()
     workspace.plan_backfill("conn_demo_01", jobs=2, failing_jobs=[1])
     workspace.start_backfill("conn_demo_01", WINDOW)
@@ -138,7 +136,7 @@ def test_backfill_that_fails_tells_only_of_its_jobs(workspace, clock, subscribe,
     assert told() == ["job.queued", "job.queued", "job.succeeded", "job.failed"]
 
 
-def test_what_happened_before_a_subscription_is_not_told(workspace, clock, subscribe, told):
+def test_earlier_changes_are_not_sent(workspace, clock, subscribe, told):
     workspace.start_sync("conn_demo_01")
     clock.move(30)
     workspace.start_sync("conn_demo_01")
@@ -158,7 +156,7 @@ def test_subscriptions_to_different_events(workspace, clock, subscribe):
     assert sent == [(second, "job.succeeded"), (first, "job.queued")]
 
 
-def test_nothing_is_noticed_after_the_last_subscription_is_deleted(workspace, clock, subscribe, told):
+def test_no_events_after_the_last_subscription_is_deleted(workspace, clock, subscribe, told):
     workspace.webhooks.delete(subscribe())
     workspace.start_sync("conn_demo_01")
     clock.move(30)
