@@ -11,7 +11,7 @@ from planasonix_provider.simulator import Fault
 from planasonix_provider.simulator.app import create_app
 from planasonix_provider.simulator.model.api_keys import SCOPES
 from planasonix_provider.simulator.workspace import Workspace
-from tests.support.simulator_responses import invalid_fields, error
+from tests.support.simulator_responses import error, invalid_fields
 
 SYNC = "/connections/conn_demo_01/sync"
 NOW = "2025-03-27T14:22:10Z"

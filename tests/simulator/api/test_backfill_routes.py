@@ -3,7 +3,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.support.simulator_responses import invalid_fields, error
+from tests.support.simulator_responses import error, invalid_fields
 
 BACKFILL = "/connections/conn_demo_01/backfill"
 NOW = "2025-03-27T14:22:10Z"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.simulator_responses import invalid_fields, error
+from tests.support.simulator_responses import error, invalid_fields
 
 NOW = "2025-03-27T14:22:10Z"
 URL = "https://example.com/planasonix"

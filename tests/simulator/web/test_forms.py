@@ -104,7 +104,7 @@ class TestSteer:
         assert statuses == ["paused", "queued"]
 
     def test_every_kind_of_fault_is_offered(self, get_page):
-        (kinds,) = [one for one in get_page("/steer").all("select", name="kind")]
+        (kinds,) = get_page("/steer").all("select", name="kind")
         assert kinds["id"] == "fault-kind"
         offered = {option["value"] for option in get_page("/steer").all("option")}
         assert set(get_args(Kind)) <= offered
