@@ -1,4 +1,4 @@
-"""The clock that every wait here goes by: it tells the time, counts the seconds, and lets them pass."""
+"""The clock of all waits, which tests replace."""
 
 from __future__ import annotations
 
@@ -12,33 +12,20 @@ R = TypeVar("R")
 
 
 def utcnow() -> datetime:
-    """Tell the time.
-
-    :return: now, in UTC.
-    """
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 def monotonic() -> float:
-    """Count the seconds.
-
-    :return: the seconds since a fixed moment; only differences count.
-    """
+    """Return seconds since a fixed time; only differences count."""
     return time.monotonic()
 
 
 def sleep(seconds: float) -> None:
-    """Let time pass, blocking.
-
-    :param seconds: for how long.
-    """
+    """Block for some seconds."""
     time.sleep(seconds)
 
 
 def run(main: Coroutine[Any, Any, R]) -> R:
-    """Run what is awaited in an event loop of its own, whose timers go by this clock.
-
-    :param main: what to run.
-    :return: what came of it.
-    """
+    """Run a coroutine in its own event loop, whose timers follow this clock, and return its result."""
     return asyncio.run(main)

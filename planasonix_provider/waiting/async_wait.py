@@ -17,12 +17,7 @@ from planasonix_provider.waiting.wait_state import WaitState
 
 
 async def until_event(watch: WaitState, wait: PollSubscription[Any], channel: SharedClient) -> WaitEvent:
-    """Return the event that ends a wait.
-
-    :param watch: interprets the poller's answers.
-    :param wait: the wait's registration with the poller.
-    :param channel: sends the further requests of a poll.
-    """
+    """Return the event that ends a wait."""
     event = None
     while event is None:
         event = watch.update(await _poll(watch, wait, channel), utcnow(), wait.age)
@@ -47,12 +42,7 @@ async def _poll(
 
 
 async def poll_at_the_deadline(watch: WaitState, event: WaitEvent, channel: SharedClient) -> WaitEvent:
-    """Return the event of work that ended since the last poll: the interval may be long, or no triggerer have run.
-
-    :param watch: the wait that is out of time.
-    :param event: its event, which is returned if the work has not ended.
-    :param channel: sends the requests.
-    """
+    """Return the event of work that ended since the last poll: the interval may be long, or no triggerer have run."""
     send = partial(channel.send, priority=Priority.FIRST)
     steps = watch.subject.poll(utcnow(), detailed=False)
     try:

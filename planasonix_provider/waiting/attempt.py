@@ -1,4 +1,4 @@
-"""One try of one task: how it shows itself to Planasonix, and what it writes down before it starts anything there."""
+"""One try of one task, and the record that it stores before it starts work in Planasonix."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from uuid import uuid4
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-#: How many characters of the key may name the task; servers commonly take 255 in all.
+#: How many characters of an idempotency key may name the task. Servers commonly accept 255 in total.
 _LONGEST_NAME = 200
-#: The metadata that tells the work of a try from all other.
+#: The metadata key that identifies the work of a try.
 ATTEMPT_KEY = "airflow_attempt"
 
 
@@ -22,16 +22,12 @@ ATTEMPT_KEY = "airflow_attempt"
 class Attempt:
     """One try of one task.
 
-    :param dag_id: the DAG.
-    :param task_id: the task.
-    :param run_id: the DAG run.
-    :param try_number: which try it is, from 1.
-    :param map_index: which of the mapped tasks it is, from 0; -1 where it is not mapped.
+    :param map_index: the index of a mapped task; -1 if the task is not mapped.
     :param max_tries: the number of the last retry that Airflow would make; a clear raises it, a retry does not.
     :param retries: the retries that the DAG gives the task now; ``None`` if the context has no task.
     :param clear_number: how often Airflow has counted a clear of the DAG run; ``None`` if the context has no DAG run.
-    :param nonce: what tells it from an earlier try of the same names: a DAG run that was deleted and made again has
-        the old run's names, and must not be given the old run's job.
+    :param nonce: makes the idempotency key unique. A DAG run that was deleted and created again has the names of the
+        old run, but must not get its job.
     """
 
     dag_id: str
@@ -46,11 +42,7 @@ class Attempt:
 
     @classmethod
     def of(cls, context: Mapping[str, Any]) -> Attempt:
-        """Take the try that is running.
-
-        :param context: what Airflow gives to ``execute``.
-        :return: the attempt.
-        """
+        """Return the try that the context of ``execute`` belongs to."""
         ti = context["ti"]
         map_index = ti.map_index if ti.map_index is not None else -1
         return cls(
@@ -66,7 +58,7 @@ class Attempt:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What leads from a run in Planasonix back to the task."""
+        """The metadata that leads from a job in Planasonix back to the task."""
         return {
             "dag_id": self.dag_id,
             "task_id": self.task_id,
@@ -77,12 +69,12 @@ class Attempt:
 
     @property
     def mark(self) -> dict[str, Any]:
-        """What tells this try's work from all other, where the API gives metadata back; no key of the user's wins."""
+        """The metadata that identifies this try's work, if the API returns metadata. It overrides keys of the user."""
         return {ATTEMPT_KEY: self.nonce}
 
     @property
     def idempotency_key(self) -> str:
-        """What names this try's start: readable in a server's log, and never that of another try."""
+        """The idempotency key of this try's start: readable in a server's log, and unique."""
         names = (self.dag_id, self.run_id, self.task_id, self.map_index, self.try_number)
         readable = "/".join(quote(str(name), safe=":+") for name in names)
         return f"{readable[:_LONGEST_NAME]}/{self.nonce}"
@@ -92,11 +84,6 @@ class Attempt:
 
         A clear of a task that runs on a worker looks like a retry, because Airflow changes nothing but the state. So
         does a try that Airflow repeats because its scheduler died, even if there is no retry left.
-
-        :param record: the record of an earlier try.
-        :param counts_every_clear: whether Airflow raises ``clear_number`` at each clear; before 3.2, it does so only if
-            the DAG run had ended.
-        :return: whether this try must not continue the work of that try.
         """
         # A DAG run that was deleted and made again counts its tries from 1, and its clears from 0.
         if self.max_tries != record.max_tries or self.try_number <= record.try_number:
@@ -114,24 +101,17 @@ class Attempt:
 
 
 class AttemptRecord(BaseModel):
-    """What a try has written down of its start, for the tries after it.
+    """What a try has stored about its start, for later tries.
 
-    :param version: which shape of record this is, so that one of another version is refused and not misread.
-    :param kind: what it starts.
-    :param connection_id: Planasonix's connection.
-    :param key: the idempotency key of the start.
+    :param version: the format of the record; a record of another version is rejected.
     :param first_sent_at: when the start was about to be sent, by the server's clock.
-    :param sent_at: when it was about to be sent last, where that was not the first time.
-    :param others: what had been started on the connection before.
-    :param window: of a backfill, where its window begins and ends.
-    :param digest: tells whether another try would load the same.
-    :param try_number: which try it was.
-    :param max_tries: the number of the last retry at that time.
-    :param retries: the retries that the DAG gave the task at that time; records of earlier versions have none.
-    :param clear_number: how often the DAG run had been cleared; records of earlier versions have none.
-    :param id: the job or backfill, once that is known.
-    :param is_own: whether it was started by this task, and not attached to.
-    :param is_given_up: whether its time was up, so that it is to be cancelled.
+    :param sent_at: when it was about to be sent again, if it was.
+    :param existing_ids: the work of the connection that existed before.
+    :param digest: identifies the parameters that decide what is loaded.
+    :param retries: as in :class:`Attempt`; records of earlier versions have none. The same holds for ``clear_number``.
+    :param id: the job or backfill, once it is known.
+    :param is_own: whether the task has started it, and not attached to it.
+    :param is_given_up: whether the deadline has passed, so that the work must be cancelled.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -155,15 +135,11 @@ class AttemptRecord(BaseModel):
 
     @property
     def nonce(self) -> str:
-        """What tells the work of that try from all other."""
+        """The nonce of that try."""
         return self.key.rpartition("/")[2]
 
     def attempt(self, now: Attempt) -> Attempt:
-        """Give the try that has written this.
-
-        :param now: the try of the same task that is running.
-        :return: that try; its start has the same key again.
-        """
+        """Return the try that has stored this record; its idempotency key is the same again."""
         return replace(now, try_number=self.try_number, max_tries=self.max_tries, nonce=self.nonce)
 
 
@@ -173,9 +149,5 @@ def _number(owner: object, name: str) -> int | None:
 
 
 def digest_of(parameters: Mapping[str, Any]) -> str:
-    """Make of what decides what is loaded a text that tells whether it is the same.
-
-    :param parameters: the parameters, in their final form.
-    :return: the digest.
-    """
+    """Return a digest of the parameters that decide what is loaded."""
     return hashlib.sha256(json.dumps(parameters, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Waits on a worker: blocks, and looks once an interval."""
+"""Waits on a worker: blocks, and polls once per interval."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from planasonix_provider.waiting.targets import Snapshot
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
 
-#: How long a look that is due lets others go first.
+#: How long a due poll waits at most if the rate limit runs short.
 LONGEST_DELAY = timedelta(seconds=MAX_DELAY)
 
 
@@ -30,16 +30,10 @@ def wait(
     nap: Callable[[float], None] = clock.sleep,
     now: Callable[[], datetime] = utcnow,
 ) -> WaitEvent:
-    """Look once an interval until the wait ends.
+    """Poll once per interval until the wait ends, and return how it ended.
 
-    :param watch: says what to look at, and judges what the looks bring.
-    :param send: asks the API once, and raises a ``PlanasonixError`` where that fails.
-    :param interval: the seconds between two looks; after a ``Retry-After`` it is longer.
-    :param rest: says for how many seconds a look had better wait, when it is due: the rate limit may run short. A
-        minute is the most that it does.
-    :param nap: lets a number of seconds pass, and raises what ends the task if it was killed.
-    :param now: tells the time, in UTC.
-    :return: how the wait ended.
+    ``send`` sends a request once. ``rest`` returns for how many seconds a due poll should wait, because the rate limit
+    runs short. ``nap`` sleeps, and raises an error if the task was killed.
     """
     pause = interval
     while True:
@@ -61,13 +55,7 @@ def _seconds_until(moment: datetime, now: datetime) -> float:
 def look(
     watch: WaitState, send: Callable[[Request[Any]], Any], *, now: Callable[[], datetime] = utcnow
 ) -> Snapshot | PlanasonixError:
-    """Look once, where a failure is an answer, too.
-
-    :param watch: says what to look at.
-    :param send: asks the API once, and raises a ``PlanasonixError`` where that fails.
-    :param now: tells the time, in UTC.
-    :return: what the look brought, or why it failed.
-    """
+    """Poll once; return the snapshot or the error."""
     try:
         return run_flow(watch.poll(now()), send)
     except PlanasonixError as error:

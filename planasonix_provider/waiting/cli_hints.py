@@ -1,4 +1,4 @@
-"""Commands of the shell that a message names, for a person to type: what nobody else ends any more."""
+"""Shell commands that messages contain, for work that only a person can end any more."""
 
 from __future__ import annotations
 
@@ -8,38 +8,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from planasonix_provider.waiting.targets import WorkTarget
 
-#: How the shell is called where Airflow itself has no ``airflow planasonix``, which is everywhere.
+#: Works on every version of Airflow, unlike ``airflow planasonix``.
 PROGRAM = "python -m planasonix_provider"
 
 
 def command(*words: str, conn_id: str) -> str:
-    """Write a command.
-
-    :param words: the command, and what it is told.
-    :param conn_id: the Airflow connection.
-    :return: the command as a shell takes it, in backquotes.
-    """
+    """Return a command in backquotes, quoted for a shell."""
     return f"`{PROGRAM} {shlex.join([*words, '--conn-id', conn_id])}`"
 
 
 def cancel_command(subject: WorkTarget, conn_id: str) -> str:
-    """Write the command that ends work.
-
-    :param subject: the job or backfill.
-    :param conn_id: the Airflow connection.
-    :return: the command; for a backfill, one that also ends what it makes meanwhile.
-    """
+    """Return the command that cancels a job, or a backfill with the jobs that it creates meanwhile."""
     if subject.kind == "backfill":
         return command("cancel", "--backfill", subject.id, "--wait", conn_id=conn_id)
     return command("cancel", subject.id, conn_id=conn_id)
 
 
 def list_command(kind: str, connection_id: str, conn_id: str) -> str:
-    """Write the command that lists what runs on a connection.
-
-    :param kind: ``job`` or ``backfill``.
-    :param connection_id: Planasonix's connection.
-    :param conn_id: the Airflow connection.
-    :return: the command.
-    """
+    """Return the command that lists the jobs or backfills of a connection."""
     return command(f"{kind}s", "--connection-id", connection_id, conn_id=conn_id)

@@ -1,4 +1,4 @@
-"""Finds out which jobs of a failed backfill have failed, and why."""
+"""Finds the failed jobs of a backfill, and their reasons."""
 
 from __future__ import annotations
 
@@ -11,20 +11,14 @@ from planasonix_provider.waiting.shared_client import AsyncSend, for_each
 
 
 async def failed_jobs(send: AsyncSend, backfill: Backfill) -> list[Job]:
-    """Find the jobs of a backfill that have failed.
-
-    :param send: sends a request, and again where that can help.
-    :param backfill: the backfill, with its ``job_ids``.
-    :return: the jobs, oldest first; the first ten with the reason.
-    :raises PlanasonixError: if they cannot be asked for.
-    """
+    """Return the failed jobs of a backfill, oldest first; the first ten have the reason."""
     failed = set(await _listed(send, backfill)).intersection(backfill.job_ids or ())
-    # The list is a hint that spares requests: it may be late, or not be allowed. Then each job is asked.
+    # The list only saves requests: it may be late, or forbidden. Then each job is requested.
     suspects = [job_id for job_id in backfill.job_ids or () if job_id in failed] or list(backfill.job_ids or ())
     named = suspects[:MOST_NAMED] if failed else suspects
 
     async def ask(job_id: str) -> Job | None:
-        # Of thousands, only those that have failed are kept.
+        # Only the failed ones of thousands are kept in memory.
         job = await send(routes.get_job(job_id).without("metadata"))
         return job if job.status == "failed" else None
 

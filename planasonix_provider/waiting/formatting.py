@@ -1,4 +1,4 @@
-"""Numbers as a person reads them in a log."""
+"""Formats numbers and times for logs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ from datetime import UTC, datetime
 
 
 def format_duration(seconds: float) -> str:
-    """Write a stretch of time in its two largest units.
-
-    :param seconds: how long it is; less than nothing, as clocks that disagree give it, is nothing.
-    :return: for example ``45 s``, ``3 min 5 s``, ``2 h 10 min``, ``3 d 4 h``.
-    """
+    """Return a duration in its two largest units, as ``45 s``, ``3 min 5 s`` or ``3 d 4 h``; at least ``0 s``."""
     whole = max(0, round(seconds))
     days, hours, minutes = whole // 86_400, whole // 3_600 % 24, whole // 60 % 60
     if days:
@@ -23,20 +19,12 @@ def format_duration(seconds: float) -> str:
 
 
 def format_time(when: datetime) -> str:
-    """Write a time.
-
-    :param when: the time, with an offset.
-    :return: for example ``2025-03-27 14:22:10 UTC``.
-    """
+    """Return a time as ``2025-03-27 14:22:10 UTC``."""
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def format_bytes(amount: int) -> str:
-    """Write a number of bytes.
-
-    :param amount: how many bytes.
-    :return: for example ``512 bytes`` or ``67.1 MB``; units are powers of a thousand.
-    """
+    """Return a number of bytes as ``512 bytes`` or ``67.1 MB``; units are powers of 1,000."""
     if amount < 1_000:
         return f"{amount} bytes"
     scaled = float(amount)
@@ -48,19 +36,10 @@ def format_bytes(amount: int) -> str:
 
 
 def pluralize(amount: int, thing: str) -> str:
-    """Write how many there are of something.
-
-    :param amount: how many.
-    :param thing: what one of them is called, with a regular plural.
-    :return: for example ``1 table`` or ``44,802 rows``.
-    """
+    """Return an amount as ``1 table`` or ``44,802 rows``; ``thing`` has a regular plural."""
     return f"{amount:,} {thing}" + ("" if amount == 1 else "s")
 
 
 def capitalize(words: str) -> str:
-    """Let words begin a sentence.
-
-    :param words: for example ``job job_01AB was not over``.
-    :return: the same with a capital first letter; the rest stays, for there may be ids in it.
-    """
+    """Return words with a capital first letter. The rest stays, because it may contain ids."""
     return words[:1].upper() + words[1:]

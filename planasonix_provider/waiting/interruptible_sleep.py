@@ -1,4 +1,4 @@
-"""Sleeps that end with their task, and what ends them."""
+"""Sleeping in slices, so that a kill of the task ends the sleep."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from collections.abc import Callable
 
 from planasonix_provider import clock
 
-#: In seconds: how long a kill may go unnoticed.
+#: In seconds: how long a kill may stay unnoticed.
 MAX_SLICE = 0.5
 
 
 class TaskKilledError(Exception):
-    """The task was killed. No kind of ``PlanasonixError``, for what deals with those is not to deal with this."""
+    """The task was killed. Not a ``PlanasonixError``, because handlers of those must not catch it."""
 
 
 class InterruptibleSleep:
-    """Sleeps in pieces: a sleep goes on after a signal's handler, and Airflow's returns.
+    """Sleeps in slices, because a sleep continues after a signal handler that returns, as Airflow's does.
 
-    :param raise_if_killed: raises what ends the task if it was killed.
-    :param beat: takes note, at each piece, that the process moves.
+    In each slice, ``raise_if_killed`` raises if the task was killed, and ``beat`` records that the process runs.
     """
 
     def __init__(self, raise_if_killed: Callable[[], None], beat: Callable[[], None] = lambda: None) -> None:
@@ -27,10 +26,7 @@ class InterruptibleSleep:
         self._beat = beat
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, blocking.
-
-        :param seconds: for how long.
-        """
+        """Sleep and block."""
         wake = clock.monotonic() + seconds
         while (left := wake - clock.monotonic()) > 0:
             self._beat()
@@ -39,10 +35,7 @@ class InterruptibleSleep:
         self._stop_if_killed()
 
     async def sleep_aside(self, seconds: float) -> None:
-        """Sleep, and let others run.
-
-        :param seconds: for how long.
-        """
+        """Sleep in an event loop."""
         wake = clock.monotonic() + seconds
         while (left := wake - clock.monotonic()) > 0:
             self._beat()

@@ -1,4 +1,4 @@
-"""Runs what is awaited beside a task's own thread."""
+"""Runs a coroutine in an event loop in another thread, while the task's thread blocks."""
 
 from __future__ import annotations
 
@@ -14,24 +14,21 @@ from planasonix_provider.waiting.interruptible_sleep import MAX_SLICE
 
 R = TypeVar("R")
 
-#: After how many seconds a thread that has not begun never will.
+#: A thread that has not begun after this many seconds never will.
 LONGEST_START = 5.0
 
 
 def run_in_loop_thread(act: Callable[[], Awaitable[R]]) -> R:
-    """Do something in an event loop in a thread of its own, and block until it is done.
+    """Run a coroutine function in an event loop in its own thread, block, and return the result.
 
-    Airflow ends a task by what its signal handlers raise, and these run in the main thread: amid an event loop's own
-    work asyncio would log that and go on, without the callback that it hit, and so perhaps for ever. Here it hits a
-    thread that only waits; then what is being done is cancelled.
-
-    :param act: what to do.
-    :return: what came of it.
+    Airflow ends a task by an exception that its signal handler raises in the main thread. Inside of an event loop,
+    asyncio would log that exception and go on without the callback that it has hit, perhaps for ever. Here it hits a
+    thread that only waits, and the coroutine is cancelled.
     """
     work = _LoopThread(act)
     try:
         start_new_thread(contextvars.copy_context().run, (work.run,))
-        # Not in one piece: a signal that comes just before the thread blocks does not wake it, and waits for its turn.
+        # In slices: a signal that comes just before the thread blocks does not wake it.
         while not work.done.acquire(timeout=MAX_SLICE):
             pass
     except BaseException:
@@ -41,12 +38,10 @@ def run_in_loop_thread(act: Callable[[], Awaitable[R]]) -> R:
 
 
 class _LoopThread(Generic[R]):
-    """What is done aside, as both threads see it.
+    """The state that both threads share.
 
-    The signal may come at any moment. Threads, futures and conditions have moments at which it would leave their locks
-    in disorder, or themselves waiting for ever; a bare lock has none.
-
-    :param act: what to do.
+    A signal may come at any moment. There are moments at which it would leave the locks of threads, futures and
+    conditions in disorder, or let them wait for ever. A bare lock has no such moment.
     """
 
     def __init__(self, act: Callable[[], Awaitable[R]]) -> None:
@@ -58,7 +53,7 @@ class _LoopThread(Generic[R]):
         self._outcome: Callable[[], R] | None = None
 
     def run(self) -> None:
-        """Do it; the other thread's part is to wait for ``done``."""
+        """Run the coroutine; the other thread waits for ``done``."""
         self._has_begun = True
         try:
             result = clock.run(self._main())
@@ -83,18 +78,18 @@ class _LoopThread(Generic[R]):
         return await self._act()
 
     def give_up(self) -> None:
-        """Cancel it, and wait until it has ended."""
+        """Cancel the coroutine, and wait until it has ended."""
         self._is_given_up = True
         if self._cancel:
-            # The loop is closed where it has come to its end.
+            # The loop may be closed already.
             with suppress(RuntimeError):
                 self._cancel()
-        # The signal may have hit after the wait for it as well.
+        # The signal may also have come after the wait.
         while self._outcome is None:
             if not self.done.acquire(timeout=LONGEST_START) and not self._has_begun:
                 return
 
     def outcome(self) -> R:
-        """Give what came of it, or raise why nothing did."""
+        """Return the result, or raise the error."""
         assert self._outcome is not None  # noqa: S101 - it is done
         return self._outcome()

@@ -1,4 +1,4 @@
-"""Finds the work that a start has made whose answer nobody got: a process died, a connection broke."""
+"""Searches for the work of a start whose response was lost, because a process died or a connection broke."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from planasonix_provider.waiting.outages import OutagePolicy, OutageTracker, is_
 from planasonix_provider.waiting.shared_client import AsyncSend, for_each
 from planasonix_provider.waiting.targets import Work
 
-#: The seconds between the looks before nothing is taken for nothing: a list may show late what is there.
+#: The seconds between the searches before the work is taken for absent: lists may be late.
 SEARCH_DELAYS = (1.0, 2.0, 4.0, 8.0, 15.0)
 #: ``Date`` and ``created_at`` have whole seconds. Work without metadata that was created earlier than this before a
 #: start is not taken for what the start has made.
@@ -36,21 +36,19 @@ TOLERANCE = timedelta(seconds=2)
 CLOCK_SLACK = timedelta(minutes=10)
 #: How long after it was sent a start may take effect.
 START_WINDOW = timedelta(hours=1)
-#: How many pieces of work are looked at, those created nearest to the start first.
+#: How many candidates are requested one by one, those created nearest to the start first.
 MOST_LOOKED_AT = 100
 
 
 @dataclass(frozen=True)
 class MatchCriteria:
-    """What work is found by.
+    """What a candidate is compared with.
 
-    :param kind: what it is.
-    :param connection_id: Planasonix's connection.
-    :param since: when its start was sent at the earliest, by the server's clock.
-    :param marks: what its metadata has, where the API gives metadata back.
-    :param window: of a backfill, where its window begins and ends.
-    :param others: work that it is not, by id.
-    :param until: when its start was sent at the latest; ``None`` where it was sent once.
+    :param since: when the start was first sent, by the server's clock.
+    :param marks: metadata of the work; a candidate has it only if the API returns metadata.
+    :param window: where the window of a backfill begins and ends.
+    :param others: ids of work that is not meant.
+    :param until: when the start was last sent; ``None`` if it was sent once.
     """
 
     kind: Literal["job", "backfill"]
@@ -63,11 +61,7 @@ class MatchCriteria:
 
     @classmethod
     def of(cls, record: AttemptRecord) -> MatchCriteria:
-        """Say what the work of a start is found by.
-
-        :param record: what was written down of the start.
-        :return: its traces.
-        """
+        """Return the criteria for the work of a recorded start."""
         return cls(
             record.kind,
             record.connection_id,
@@ -113,32 +107,24 @@ class MatchCriteria:
         return all(theirs is None or abs(ours - theirs) <= timedelta(seconds=1) for ours, theirs in pairs)
 
     def matches(self, work: Work) -> bool | None:
-        """Say whether work is what was started.
-
-        :param work: a job or backfill, as a look at it has brought it.
-        :return: whether its metadata says so; ``None`` where it has none.
-        """
+        """Return whether the work has the marks; ``None`` if it has no metadata."""
         if not work.metadata:
             return None
         return all(work.metadata.get(name) == value for name, value in self.marks.items())
 
 
 async def search(send: AsyncSend, traces: MatchCriteria) -> list[Work]:
-    """Look once for work that was started.
+    """Search once.
 
-    :param send: sends a request, and again where that can help.
-    :param traces: what it is found by.
-    :return: what bears its marks; where nothing does, all that may be it, since the API gives no metadata back.
-    :raises PlanasonixError: if the API does not tell.
+    Return the work with the marks or, if there is none, all candidates without metadata: the API may return none.
     """
     get: Callable[[str], Request[Any]] = routes.get_backfill if traces.kind == "backfill" else routes.get_job
 
     async def look_at(listed: Work) -> Work:
         try:
-            # With its metadata, which is where the marks are.
             whole: Work = await send(get(listed.id).without())
         except PlanasonixNotFoundError:
-            # What was made this moment is not seen everywhere yet.
+            # New work is not visible everywhere yet.
             return listed
         return whole
 
@@ -150,20 +136,14 @@ async def search(send: AsyncSend, traces: MatchCriteria) -> list[Work]:
 
 
 def started_on(kind: str, connection_id: str, since: datetime) -> Request[Page[Any]]:
-    """Ask for what was started on a connection.
-
-    :param kind: ``job`` or ``backfill``.
-    :param connection_id: Planasonix's connection.
-    :param since: from when on. Backfills cannot be asked for by time, and come all.
-    :return: the request for the first page.
-    """
+    """Return the request for work of a connection. A list of backfills cannot be limited by time."""
     if kind == "backfill":
         return routes.list_backfills(connection_id=connection_id, limit=PAGE_SIZE)
     return routes.list_jobs(connection_id=connection_id, since=since, limit=PAGE_SIZE)
 
 
 def unreadable_in(page: Page[Any], kind: str) -> list[Work]:
-    """Return the rows of a page that cannot be read and have an id: work without a state, which has to be looked at."""
+    """Return the unreadable rows of a page that have an id, as work without a state, to be requested by itself."""
     model = Backfill if kind == "backfill" else Job
     return [model(id=row.id, status="") for row in page.unreadable if row.id]
 
@@ -211,18 +191,9 @@ async def look_for(
     now: Callable[[], datetime] = utcnow,
     policy: OutagePolicy | None = None,
 ) -> list[Work]:
-    """Look for work until it is found, or until it is as good as sure that no more of it comes.
+    """Repeat :func:`search` until it finds work with the marks, or after all ``pauses``.
 
-    :param send: sends a request, and again where that can help.
-    :param traces: what it is found by.
-    :param warn: writes a line that deserves attention to the task's log.
-    :param sleep: waits for a number of seconds.
-    :param pauses: the seconds between the looks. What bears no mark is believed only after all of them.
-    :param deadline: when to give up while the API cannot be reached, if that is sooner than ``policy`` says.
-    :param now: tells the time, in UTC.
-    :param policy: how long errors are tolerated.
-    :return: as :func:`search`.
-    :raises PlanasonixError: if the API refuses to tell, or cannot be reached.
+    An outage is tolerated as the policy says, and at most until the deadline. Then its error is raised.
     """
     began, outage = now(), OutageTracker(policy)
     options = outage_retry_options(
@@ -249,15 +220,7 @@ async def look_for(
 
 
 async def find_the_one(send: AsyncSend, traces: MatchCriteria, **how: Any) -> Work | None:
-    """Look for work until it is found, or until it is as good as sure that there is none.
-
-    :param send: sends a request, and again where that can help.
-    :param traces: what it is found by.
-    :param how: as :func:`look_for`.
-    :return: the work, or ``None``.
-    :raises PlanasonixLostTrackError: if there is more than one that may be it.
-    :raises PlanasonixError: if the API refuses to tell, or cannot be reached.
-    """
+    """Return the work that :func:`look_for` has found, if any; raise an error if it has found several."""
     found = await look_for(send, traces, **how)
     if len(found) > 1:
         raise ambiguous_match_error(found, traces)
@@ -265,12 +228,7 @@ async def find_the_one(send: AsyncSend, traces: MatchCriteria, **how: Any) -> Wo
 
 
 def ambiguous_match_error(found: Sequence[Work], traces: MatchCriteria) -> PlanasonixLostTrackError:
-    """Say that nobody can tell which of several pieces of work was started.
-
-    :param found: what may be it.
-    :param traces: what it was looked for by.
-    :return: the error, to be raised.
-    """
+    """Return the error for several matches."""
     return PlanasonixLostTrackError(
         f"{len(found)} {traces.kind}s of connection {traces.connection_id} were started since "
         f"{format_time(traces.since)}, and which of them is this task's cannot be told: "

@@ -1,7 +1,7 @@
-"""One poll loop for all the waits of one process on one Airflow connection.
+"""One poll loop for all waits of a process on one Airflow connection.
 
-A wait registers what it wants to know and sleeps; the poller asks, over one client and with few requests in flight,
-and hands each answer to the waits that it concerns.
+A wait subscribes and sleeps. The poller sends the requests over one client, with few in flight, and passes each
+response to the subscriptions for it.
 """
 
 from __future__ import annotations
@@ -37,63 +37,51 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-#: For how many seconds the first looks may keep the others waiting, to learn whether this is an outage: a little more
-#: than it takes not to get a connection.
+#: How many seconds the first requests may delay the others, to find out whether there is an outage: slightly more than
+#: a connect timeout.
 LONGEST_DOUBT = DEFAULT_CONNECT_TIMEOUT + 1
-#: How many seconds there are between two sweeps at the least: so much later than its interval a wait may be looked at.
+#: The minimum seconds between two bulk polls. A wait may be polled this much later than its interval.
 SWEEP_EVERY = 1.0
-#: The same between two rounds, so that waits which begin one by one are looked at together.
+#: The same between two rounds, so that waits which begin one by one are polled together.
 ROUND_EVERY = 0.5
-#: For how many seconds a page is waited for before the lists are taken for out of order.
+#: The timeout for a page, in seconds. After it, the lists are taken for broken.
 LONGEST_PAGE = 5.0
-#: Where intervals are short, so much of the shortest is between two rounds.
+#: With short intervals, this part of the shortest one is between two rounds.
 ROUND_SHARE = 0.1
-# Errors that all waits of an Airflow connection share.
+# Errors that concern all waits of an Airflow connection.
 _OF_THE_CONNECTION = (PlanasonixAuthenticationError, PlanasonixConfigurationError)
 
 
 class PollSubscription(Generic[T]):
-    """One wait: what it asks, how often, and what has been answered.
-
-    :param request: asks for the state of what is waited for.
-    :param interval: the seconds between two looks.
-    :param due: when to look first, by the event loop's clock.
-    """
+    """One wait at the poller: its request, its interval, and the last response. ``due`` is when to poll first."""
 
     def __init__(self, request: Request[T], interval: float, due: float) -> None:
         self.request = request
-        #: The job, where it is one's state that is asked for.
+        #: The job, if this is a request for one.
         self.job_id = request.ids["job_id"] if request.path == routes.get_job("any").path else None
-        #: What it has in common with waits for the same thing.
+        #: Equal for all waits for the same thing.
         self.name = self.job_id or request.key
         self.interval = interval
         self.due = due
-        #: When it was answered last.
+        #: When the last response came.
         self.answered_at = due
         self._answer: T | PlanasonixError | None = None
         self._status: str | None = None
         self._woken: asyncio.Future[None] | None = None
 
     def answer(self, answer: T | PlanasonixError) -> None:
-        """Hand over what a look has brought.
-
-        :param answer: what was asked for, or why it could not be had.
-        """
+        """Pass on a response or an error. A job in the same state as before wakes nobody."""
         status = answer.status if isinstance(answer, Job) else None
         is_news = status is None or status != self._status
-        # Whoever is slower than the looks gets the newest, and not all that it has missed.
+        # A wait that is slower than the polls gets only the newest response.
         self._answer, self._status, self.answered_at = answer, status, _now()
         if is_news:
             self._wake()
 
     async def next(self, seconds: float) -> T | PlanasonixError | None:
-        """Sleep until a look brings something new: a job that is in the same state still wakes nobody.
-
-        :param seconds: for how long to sleep at the most.
-        :return: what the last look brought, or ``None`` if there was none in that time.
-        """
+        """Return the next new response, or ``None`` after some seconds."""
         if self._answer is None:
-            # A queue and a timeout would do the same, in three kilobytes a wait.
+            # A queue and a timeout would do the same, but take three kilobytes per wait.
             loop = asyncio.get_running_loop()
             self._woken = loop.create_future()
             timer = loop.call_later(seconds, self._wake)
@@ -106,7 +94,7 @@ class PollSubscription(Generic[T]):
 
     @property
     def age(self) -> float:
-        """How many seconds ago the last answer came."""
+        """The seconds since the last response."""
         return _now() - self.answered_at
 
     def _wake(self) -> None:
@@ -115,10 +103,7 @@ class PollSubscription(Generic[T]):
 
 
 class Poller:
-    """Asks for all waits of one Airflow connection. It runs while somebody waits, and closes its clients then.
-
-    :param connect: reads the Airflow connection and makes a client; called again when that may have changed.
-    """
+    """Polls for all waits of one Airflow connection. It runs while there are waits, and then closes its clients."""
 
     def __init__(self, connect: Callable[[], Awaitable[AsyncClient]]) -> None:
         self.client = SharedClient(connect)
@@ -136,21 +121,15 @@ class Poller:
     async def wait(
         self, request: Request[T], interval: float, delay: float = 0.0
     ) -> AsyncIterator[PollSubscription[T]]:
-        """Register a wait for as long as the block lasts.
-
-        :param request: asks for the state of what is waited for; waits for the same thing share its answers.
-        :param interval: the seconds between two looks.
-        :param delay: the seconds until the first look; default none.
-        :return: the wait, to be asked for its next answer.
-        """
+        """Subscribe for as long as the block lasts; the first poll comes after ``delay`` seconds."""
         loop = asyncio.get_running_loop()
         wait = PollSubscription(request, interval, due=loop.time() + delay)
         self._waits.add(wait)
         self._named[wait.name].add(wait)
         self._wake_for(wait)
         if self._task is None:
-            # A context of its own, for a task inherits the context of whoever made it, and with it the log of the
-            # trigger that happened to come first.
+            # In its own context: a task inherits the context of its creator, and so the log of the trigger that
+            # happened to come first.
             self._task = loop.create_task(self._run(), context=contextvars.Context())
         try:
             yield wait
@@ -173,8 +152,8 @@ class Poller:
             for wait in self._waits:
                 wait.answer(_broken(bug))
         finally:
-            # Nothing between here and the reset may await: whoever registers now must find either a loop that will
-            # see it, or none at all.
+            # Do not await between here and the reset: a wait that subscribes now must find either a loop that will see
+            # it, or none at all.
             looks, self._looks = self._looks, set()
             self._task = None
             self._next_sweep = 0.0
@@ -183,12 +162,12 @@ class Poller:
             await self.client.close()
 
     def _start_looks(self) -> None:
-        """Ask for all that is due, in the way that takes the fewest requests."""
+        """Poll everything that is due, in the way that takes the fewest requests."""
         now = _now()
         due = [wait for wait in self._waits if self._starts_at(wait) <= now]
         listed: set[str] = set()
         if any(map(self._may_be_swept, due)):
-            # What is due soon may come along: then all of them are due together the next time.
+            # Waits that are due soon join: then all of them are due together the next time.
             soon = (wait for wait in self._waits if wait.due <= now + wait.interval / 2)
             listed = self._sweeps.select(wait.job_id for wait in soon if wait.job_id)
         if swept := [wait for wait in due if wait.job_id in listed]:
@@ -200,7 +179,7 @@ class Poller:
             wait.due = math.inf
 
     def _starts_at(self, wait: PollSubscription[Any]) -> float:
-        """Say when a wait is looked at: what comes amid a sweep, or right after one, waits for the next."""
+        """Return when to poll a wait: during a bulk poll, or right after one, it waits for the next."""
         return self._next_sweep if wait.due < self._next_sweep and self._may_be_swept(wait) else wait.due
 
     def _may_be_swept(self, wait: PollSubscription[Any]) -> bool:
@@ -213,7 +192,7 @@ class Poller:
         return look
 
     async def _sleep(self) -> None:
-        """Sleep until the next round, and until a wait is due; no longer than somebody waits."""
+        """Sleep until the next round and until a wait is due, or until there are no waits."""
         pause = min(ROUND_EVERY, ROUND_SHARE * min((wait.interval for wait in self._waits), default=0.0))
         self._next_round = _now() + pause
         while self._waits:
@@ -226,12 +205,12 @@ class Poller:
                     await self._woken.wait()
 
     def _wake_for(self, wait: PollSubscription[Any]) -> None:
-        """Let the sleep end in time for a wait; going through all of them each time would cost most."""
+        """End the sleep in time for a wait. Checking all waits each time would be the largest cost."""
         if max(self._starts_at(wait), self._next_round) < self._wakes_at:
             self._woken.set()
 
     async def _sweep(self, waits: list[PollSubscription[Any]], job_ids: set[str]) -> None:
-        """Ask the lists for many jobs at once, and look at each that is due and that they do not tell of."""
+        """Poll many jobs by lists, then each job that is due and was not in them."""
         began = _now()
         told: set[str] = set()
         try:
@@ -240,7 +219,7 @@ class Poller:
                     for job in jobs:
                         self._answer(job.id, job, asked_at=began)
                     told.update(job.id for job in jobs)
-                    # Each that is woken goes on, and writes a log, before the next page.
+                    # Let the woken waits run, and write their logs, before the next page.
                     await asyncio.sleep(0)
         except Exception as bug:
             log.exception("A look at all jobs in Planasonix broke, going on with each by itself. Please report this.")
@@ -248,7 +227,7 @@ class Poller:
         finally:
             self._next_sweep = _now() + SWEEP_EVERY
             self._woken.set()
-        # Some may have gone meanwhile.
+        # Some waits may have ended meanwhile.
         self._sweeps.forget_all_but(self._named)
         left = [wait for wait in waits if wait.job_id not in told]
         if self._sweeps.has_stumbled:
@@ -258,19 +237,18 @@ class Poller:
             await self._look_at_each(left, were_missing=True)
 
     async def _look_at_each(self, waits: list[PollSubscription[Any]], *, were_missing: bool = False) -> None:
-        """Look at each thing by itself, once however many wait for it."""
+        """Poll each thing by itself, once for all its waits."""
         requests = {wait.name: wait.request for wait in waits}
         names = list(requests)
-        # Whoever comes first learns for the others what is wrong: it is not to be the same each time.
+        # The first ones detect an outage for the others. They should not be the same each time.
         random.shuffle(names)
         first, others = names[:MOST_IN_FLIGHT], names[MOST_IN_FLIGHT:]
         looks = [self._begin(self._look(name, requests[name], was_missing=were_missing)) for name in first]
         if others and (outage := await _outage_of_all(looks)):
-            # Nobody else needs to see it for himself.
             for name in others:
                 self._answer(name, outage)
             return
-        # One after the other, so that what nobody waits for any more is left out.
+        # One after the other, so that those without waits by then are skipped.
         await for_each(others, lambda name: self._look(name, requests[name], was_missing=were_missing))
 
     async def _look(self, name: str, request: Request[Any], *, was_missing: bool) -> Any:
@@ -289,7 +267,7 @@ class Poller:
         return answer
 
     def _answer(self, name: str, answer: Any, asked_at: float | None = None) -> None:
-        """Answer all who wait for a thing; their intervals count from when it was asked for, by default from now."""
+        """Pass a response to all waits for a thing; their intervals count from the request, by default from now."""
         now = _now()
         since = now if asked_at is None else asked_at
         for wait in self._named.get(name, ()):
@@ -299,7 +277,7 @@ class Poller:
 
 
 async def _outage_of_all(looks: list[asyncio.Task[Any]]) -> PlanasonixError | None:
-    """Return what all requests have failed with, if it says nothing about a single job, and if they know soon."""
+    """Return the error of all requests, if they fail soon and it says nothing about a single job."""
     error = None
     with suppress(TimeoutError):
         for look in asyncio.as_completed(looks, timeout=LONGEST_DOUBT):
@@ -316,7 +294,7 @@ def _now() -> float:
 
 
 def _broken(bug: Exception) -> PlanasonixError:
-    """Tell a wait that what it relies on has died: it may fail, but it may not hang."""
+    """Return the error for a wait whose poller has died: the wait may fail, but must not hang."""
     return PlanasonixLostTrackError(f"The looks at Planasonix broke ({type(bug).__name__}: {bug}). Please report this.")
 
 

@@ -1,4 +1,4 @@
-"""What a task says of work that is over: the error that it is, or the plain dict that it returns."""
+"""Reports of finished work: the error that a task raises, or the dict that it returns."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning
 from planasonix_provider.waiting.formatting import pluralize
 from planasonix_provider.waiting.targets import Work
 
-#: How many tables and warnings the report of a job lists; an XCom lives in Airflow's database, and rows there are to
-#: stay small.
+#: How many tables and warnings the report of a job lists. An XCom is a row of Airflow's database, which must stay
+#: small.
 MOST_LISTED = 1_000
-#: How many bytes each of these lists has at most.
+#: The maximum size of each of these lists, in bytes.
 LARGEST_LIST_OF_A_JOB = 256_000
-#: How many bytes each list in the report of a backfill takes at the most, for it may have thousands of jobs.
+#: The maximum size of each list in the report of a backfill, in bytes: a backfill may have thousands of jobs.
 LARGEST_LIST = 28_000
-#: Fewer bytes than any item of such a list takes.
+#: Every item of such a list has more bytes than this.
 SMALLEST_ITEM = 20
 #: How many tables are listed. The rows of further tables are counted, but the tables are not listed.
 MAX_TABLES = 30_000
@@ -34,7 +34,7 @@ MAX_TABLES = 30_000
 MAX_ROWS = 2**63 - 1
 #: How many failed jobs an error names.
 MOST_NAMED = 10
-#: How many characters of its reason an error has for each of them.
+#: How many characters of each job's reason an error quotes.
 LONGEST_REASON = 300
 
 _JOB_FIELDS = (
@@ -62,13 +62,7 @@ _BACKFILL_FIELDS = (
 
 
 def error_of_work(work: Work, url: str | None, failed_jobs: Sequence[Job] = ()) -> PlanasonixError | None:
-    """Say which error the end of a job or a backfill is.
-
-    :param work: a job or backfill that is over.
-    :param url: the page that tells more, for the message.
-    :param failed_jobs: of a backfill, the jobs that failed.
-    :return: the error, or ``None`` for work that was done.
-    """
+    """Return the error of a finished job or backfill; ``None`` if it has succeeded. The message names ``url``."""
     error = _error_of_work(work, url, failed_jobs)
     if error:
         culprit = failed_jobs[0].id if failed_jobs else first_job_of(work)
@@ -114,12 +108,7 @@ def _culprits(jobs: Sequence[Job]) -> str:
 
 
 def log_results(summary: Summary, *, info: Callable[[str], object], warn: Callable[[str], object]) -> None:
-    """Write what was loaded, and what its owner should know of, to the task's log.
-
-    :param summary: what was loaded.
-    :param info: writes a line.
-    :param warn: writes a line that deserves attention.
-    """
+    """Log the warnings of the jobs, and how much was loaded."""
     warnings = summary.warnings
     for job_id, warning in warnings:
         words = ": ".join(filter(None, (warning.code, warning.message))) or "Planasonix gave no reason"
@@ -131,34 +120,20 @@ def log_results(summary: Summary, *, info: Callable[[str], object], warn: Callab
 
 
 def first_job_of(work: Work) -> str | None:
-    """Say which job's page tells of it: Planasonix has pages of jobs, so of a backfill it is the first one's.
-
-    :param work: a job or backfill.
-    :return: the job, or ``None`` while a backfill has made none.
-    """
+    """Return the job whose page shows the work; of a backfill its first job, since backfills have no pages."""
     job_ids = (work.job_ids or []) if isinstance(work, Backfill) else [work.id]
     return job_ids[0] if job_ids else None
 
 
 def report(work: Work, job_url: Callable[[str], str]) -> dict[str, Any]:
-    """Account for a job or a backfill without what it has loaded.
-
-    :param work: the job or backfill.
-    :param job_url: gives the address of a job's page.
-    :return: as :func:`report_job` or :func:`report_backfill`.
-    """
+    """Return the report of a job or backfill without its results."""
     return report_backfill(work) if isinstance(work, Backfill) else report_job(work, job_url(work.id))
 
 
 def report_job(job: Job, url: str, results: JobResults | None = None) -> dict[str, Any]:
-    """Account for a job in plain JSON types, as a task returns it.
+    """Return the report of a job in JSON types. ``results`` are known once the job is over.
 
-    :param job: the job.
-    :param url: the job's page.
-    :param results: what it loaded, once it is over.
-    :return: ``job_id``, ``job_url``, the job's own fields and, with results, ``tables``, ``tables_total``,
-        ``warnings`` and ``warnings_total``; of tables and warnings the first thousand, as many as 256 kB hold, and how
-        many there are.
+    Of tables and warnings it has the first thousand, as far as 256 kB hold them, and the total.
     """
     plain = job.known_fields("metadata")
     answer: dict[str, Any] = {"job_id": job.id, "job_url": url} | {name: plain[name] for name in _JOB_FIELDS}
@@ -170,13 +145,9 @@ def report_job(job: Job, url: str, results: JobResults | None = None) -> dict[st
 
 
 def report_backfill(backfill: Backfill, summary: Summary | None = None) -> dict[str, Any]:
-    """Account for a backfill in plain JSON types, as a task returns it.
+    """Return the report of a backfill in JSON types. ``summary`` is known once the backfill is over.
 
-    :param backfill: the backfill.
-    :param summary: what its jobs loaded, once it is over.
-    :return: ``backfill_id``, the backfill's own fields and, with a summary, ``rows_loaded``, ``jobs``, ``tables`` and
-        ``warnings``, of each as many as 28 kB hold, and how many there are (``jobs_total``, …). Jobs that did not
-        succeed come first; a table is listed once, with the rows of all jobs, and how many jobs loaded it.
+    Of jobs, tables and warnings it has as many as 28 kB hold, and the total. Jobs that did not succeed come first.
     """
     plain = backfill.known_fields("metadata", "job_ids", "tables")
     answer: dict[str, Any] = {"backfill_id": backfill.id} | {name: plain[name] for name in _BACKFILL_FIELDS}
@@ -186,12 +157,7 @@ def report_backfill(backfill: Backfill, summary: Summary | None = None) -> dict[
 
 
 class LoadedTable(NamedTuple):
-    """A table that was loaded.
-
-    :param name: its name.
-    :param rows_loaded: the rows of all jobs; ``None`` if no job says how many.
-    :param checksum: its checksum, if a single job loaded it: each vouches for its own part only.
-    """
+    """A table that was loaded."""
 
     name: str
     rows_loaded: int | None
@@ -213,22 +179,14 @@ class Summary:
 
     @classmethod
     def of(cls, results: Iterable[JobResults]) -> Self:
-        """Sum up.
-
-        :param results: what each job loaded.
-        :return: the sum.
-        """
+        """Return the sum of the results of each job."""
         summary = cls()
         for position, one in enumerate(results):
             summary.add(one, position)
         return summary
 
     def add(self, results: JobResults, position: int) -> None:
-        """Add what a job loaded. Results may arrive in any order: everything is listed in the order of the jobs.
-
-        :param results: what it loaded.
-        :param position: the job's place among all jobs.
-        """
+        """Add the results of the job at a position. They may arrive in any order; lists follow the jobs' order."""
         rows = 0
         for number, loaded in enumerate(results.tables):
             rows = _total(rows, loaded.rows_loaded or 0)
@@ -277,10 +235,7 @@ class Summary:
         return sorted(self._tables.items(), key=lambda item: (item[1].position, item[1].number))
 
     def as_dict(self) -> dict[str, Any]:
-        """Write the sum in JSON types.
-
-        :return: as :func:`report_backfill` has it.
-        """
+        """Return the sum in JSON types."""
         jobs = [job for _, job in sorted(self._jobs.items())]
         jobs.sort(key=lambda job: job[1] == "succeeded")
         lists: dict[str, tuple[int, Iterable[dict[str, Any]]]] = {

@@ -1,6 +1,6 @@
-"""Several requests that belong together, written once and sent by whoever can: blocking, or awaited.
+"""Flows of several requests, written once as a generator for blocking and asynchronous code.
 
-The requests are the steps of a generator: it yields a request, and is sent the answer, or thrown the error.
+The generator yields a request, and gets the response sent or the error thrown into it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,7 @@ Steps: TypeAlias = Generator[Request[Any], Any, R]
 
 
 def run_flow(steps: Steps[R], send: Callable[[Request[Any]], Any]) -> R:
-    """Go all the steps, blocking.
-
-    :param steps: the requests.
-    :param send: sends one, and raises a ``PlanasonixError`` where that fails.
-    :return: what the steps return.
-    :raises PlanasonixError: that of a step, unless the steps can do without its answer.
-    """
+    """Run a flow with blocking requests, and return its result."""
     try:
         request = next(steps)
         while True:
@@ -39,14 +33,7 @@ def run_flow(steps: Steps[R], send: Callable[[Request[Any]], Any]) -> R:
 
 
 async def resume_flow(first: Any, steps: Steps[R], send: Callable[[Request[Any]], Awaitable[Any]]) -> R:
-    """Go all the steps but the first, which somebody has gone already.
-
-    :param first: the answer to the first request, or why there is none.
-    :param steps: the requests.
-    :param send: sends one, and raises a ``PlanasonixError`` where that fails.
-    :return: what the steps return.
-    :raises PlanasonixError: that of a step, unless the steps can do without its answer.
-    """
+    """Run a flow whose first response, or error, is known already, and return its result."""
     answer = first
     try:
         next(steps)

@@ -1,4 +1,4 @@
-"""Accounts for work that is over: asks what it has loaded, or why it failed."""
+"""Fetches the result of finished work: what it has loaded, or why it failed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,11 @@ from planasonix_provider.waiting.wait_state import LOG_EVERY
 
 @dataclass(frozen=True)
 class WorkResult:
-    """What came of work that is over.
+    """The result of finished work.
 
-    :param work: the job or the backfill, whole.
-    :param url: the page that tells more: a job's own; of a backfill, the first job that failed, or its first job.
-    :param error: why it was not done, if it was not.
-    :param result: what it loaded, in plain JSON types.
-    :param tables: every table that it loaded, where ``result`` lists only so many.
+    :param url: the page of the job; of a backfill, that of its first failed job, or of its first job.
+    :param result: the report in JSON types, if the work has succeeded.
+    :param tables: all loaded tables; ``result`` may list only some.
     """
 
     work: Work
@@ -44,18 +42,10 @@ class WorkResult:
 async def account_for(
     work: Work, patience: ResultFetcher, *, job_url: Callable[[str], str], info: Callable[[str], object]
 ) -> WorkResult:
-    """Find out what came of a job or a backfill.
-
-    :param work: the job or backfill, as the wait saw it last; it is over.
-    :param patience: how to ask.
-    :param job_url: gives the address of a job's page.
-    :param info: writes a line to the task's log.
-    :return: the account; what was loaded is in the log, too.
-    :raises PlanasonixError: if it cannot be asked for.
-    """
+    """Return the result of a finished job or backfill, and log what it has loaded."""
     if isinstance(work, Backfill):
         return await _account_for_backfill(work, patience, job_url, info)
-    # A list, which may have told of its end, names only some of a job's fields.
+    # A job that ended in a list has only some of its fields.
     job = work if work.finished_at else await patience.job(work.id)
     url = job_url(job.id)
     if error := error_of_work(job, url):
@@ -69,7 +59,7 @@ async def account_for(
 async def _account_for_backfill(
     seen: Backfill, patience: ResultFetcher, job_url: Callable[[str], str], info: Callable[[str], object]
 ) -> WorkResult:
-    # Seen by a trigger, it has lost its list of jobs.
+    # The event of a trigger has no list of the jobs.
     backfill = await patience.backfill(seen.id)
     if error_of_work(backfill, None):
         return await explain(backfill, patience, job_url=job_url)
@@ -81,7 +71,7 @@ async def _account_for_backfill(
 
 
 async def _results_of_all(job_ids: Sequence[str], patience: ResultFetcher, info: Callable[[str], object]) -> Summary:
-    """Sum up the results of each job as they arrive, and log the progress: of thousands it takes minutes."""
+    """Return the sum of the results of each job. Log the progress, because thousands of jobs take minutes."""
     told, summary = patience.now(), Summary()
 
     async def ask(job: tuple[int, str]) -> None:
@@ -97,7 +87,7 @@ async def _results_of_all(job_ids: Sequence[str], patience: ResultFetcher, info:
 
 
 def _told(result: dict[str, Any], info: Callable[[str], object]) -> dict[str, Any]:
-    """Say where a result lists less than there is."""
+    """Log if a result does not list everything, and return it."""
     for name in ("jobs", "tables", "warnings"):
         listed, total = len(result.get(name, ())), result.get(f"{name}_total", 0)
         if listed < total:
@@ -106,13 +96,7 @@ def _told(result: dict[str, Any], info: Callable[[str], object]) -> dict[str, An
 
 
 async def explain(backfill: Backfill, patience: ResultFetcher, *, job_url: Callable[[str], str]) -> WorkResult:
-    """Say why a backfill was not done.
-
-    :param backfill: the backfill, with its jobs.
-    :param patience: how to ask.
-    :param job_url: gives the address of a job's page.
-    :return: the account, with an error that names the jobs that failed.
-    """
+    """Return the result of a backfill that has not succeeded; its error names the failed jobs."""
     failed: list[Job] = []
     if backfill.status == "failed":
         try:

@@ -1,4 +1,4 @@
-"""Gets what is known of work that is over, with the patience of a wait: a failure now would repeat the work."""
+"""Fetches finished work and its results, and retries through an outage: a failure now would repeat the work."""
 
 from __future__ import annotations
 
@@ -37,14 +37,9 @@ W = TypeVar("W", Job, Backfill)
 
 @dataclass(frozen=True)
 class ResultFetcher:
-    """How to ask until there is an answer, for as long as an outage may last.
+    """Repeats requests every ``interval`` seconds for as long as the policy tolerates their errors.
 
-    :param send: sends a request, and again where that can help.
-    :param interval: the seconds between two tries.
-    :param warn: writes a line that deserves attention to the task's log.
-    :param sleep: waits for a number of seconds, and raises what ends the task if it was killed.
-    :param now: tells the time, in UTC.
-    :param policy: how long errors are tolerated.
+    Errors that last become a ``PlanasonixOutageError`` or ``PlanasonixLostTrackError``.
     """
 
     send: AsyncSend
@@ -55,18 +50,12 @@ class ResultFetcher:
     policy: OutagePolicy = field(default_factory=OutagePolicy)
 
     async def results_of(self, job_id: str) -> JobResults:
-        """Get what a job that is over has loaded.
-
-        :param job_id: the job.
-        :return: its results.
-        :raises PlanasonixLostTrackError: if they are refused.
-        :raises PlanasonixOutageError: if they cannot be had within the time that an outage may last.
-        """
+        """Return the results of a finished job."""
 
         async def ask() -> JobResults:
             results = await self.send(routes.get_job_results(job_id).without())
             if results.status not in JOB_OVER:
-                # What the API gives while a job runs; a part of it that lags behind may still do so.
+                # Results of a running job: a replica of the API may lag behind.
                 raise PlanasonixConflictError(
                     f"The results of job {job_id} are not complete yet: they say that it is {results.status}."
                 )
@@ -75,30 +64,18 @@ class ResultFetcher:
         return await self._fetch(ask, f"Job {job_id}")
 
     async def job(self, job_id: str) -> Job:
-        """Get a job that is over, with all that is known of it.
-
-        :param job_id: the job.
-        :return: the job.
-        :raises PlanasonixLostTrackError: if it is refused.
-        :raises PlanasonixOutageError: if it cannot be had within the time that an outage may last.
-        """
+        """Return a finished job with all its fields."""
         return await self._whole(routes.get_job(job_id).without("metadata"), f"job {job_id}")
 
     async def backfill(self, backfill_id: str) -> Backfill:
-        """Get a backfill that is over, with all its jobs.
-
-        :param backfill_id: the backfill.
-        :return: the backfill.
-        :raises PlanasonixLostTrackError: if it is refused.
-        :raises PlanasonixOutageError: if it cannot be had within the time that an outage may last.
-        """
+        """Return a finished backfill with all its jobs."""
         return await self._whole(routes.get_backfill(backfill_id).without("metadata"), f"backfill {backfill_id}")
 
     async def _whole(self, request: Request[W], name: str) -> W:
         async def ask() -> W:
             work = await self.send(request)
             if not work.is_over:
-                # It was seen as over: this comes from a part of the API that lags behind, and its jobs may, too.
+                # It was over before: a replica of the API lags behind, perhaps with its jobs, too.
                 raise PlanasonixConflictError(
                     f"What Planasonix says of {name} is not complete yet: that it is {work.status}."
                 )

@@ -1,4 +1,4 @@
-"""One way to the API for all that one event loop has to ask: one client, one key, few requests in flight."""
+"""A client that everything in one event loop shares: one API key, and few requests in flight."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from planasonix_provider.waiting.outages import is_by_a_proxy
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: After how many seconds a failure that another host or workspace would explain is a reason to read the connection.
+#: Errors that another host or workspace would explain let the Airflow connection be read at most this often.
 READ_AGAIN_EVERY = 60.0
-#: After how many seconds a refused key is a reason again, where the connection still had the same.
+#: The same for a refused key, if the connection has had the same key since.
 READ_KEY_AGAIN_EVERY = 1.0
-#: How many requests are in flight; httpx's pool slows down with more callers than that.
+#: The maximum number of requests in flight; httpx's pool gets slow with more callers.
 MOST_IN_FLIGHT = 5
 _URGENT = replace(NO_RETRY, ignores_retry_after=True)
-# Refusals and failures that a changed Airflow connection would explain: a rotated key, another host.
+# Errors that a changed Airflow connection would explain: a rotated key, another host.
 _MAY_BE_OUT_OF_DATE = (
     PlanasonixAuthenticationError,
     PlanasonixNotFoundError,
@@ -66,10 +66,10 @@ class AsyncSend(Protocol):
 
 
 class SharedClient:
-    """Asks for everybody in one event loop who uses the same Airflow connection; use it in an ``async with`` block.
+    """Sends the requests of all users of an Airflow connection; use it in an ``async with`` block.
 
-    :param connect: reads the Airflow connection and makes a client; called again when that may have changed.
-    :param sleep: waits for a number of seconds between two tries of a request.
+    ``connect`` reads the Airflow connection and returns a client. It is called again when the connection may have
+    changed.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class SharedClient:
             except PlanasonixError as error:
                 if not (isinstance(error, _MAY_BE_OUT_OF_DATE) or is_by_a_proxy(error)):
                     raise
-                # Only a refused key is always a reason to read: an outage would be one at every look.
+                # Only a refused key always lets the connection be read: an outage would do so at every poll.
                 is_key = isinstance(error, PlanasonixAuthenticationError)
                 is_old = asyncio.get_running_loop().time() - self._confirmed_at >= READ_KEY_AGAIN_EVERY
                 try:
@@ -146,7 +146,7 @@ class SharedClient:
                         newer_than=sent_at if is_key and is_old else sent_at - READ_AGAIN_EVERY
                     )
                 except PlanasonixError:
-                    # Only a refused key needs a new one: an outage is not to become a missing Airflow connection.
+                    # Only a refused key needs a new key. An outage must not turn into a missing Airflow connection.
                     if is_key:
                         raise
                     raise error from None
@@ -156,18 +156,18 @@ class SharedClient:
 
     @property
     def retry_after_remaining(self) -> float:
-        """For how many seconds the API has asked this key to be silent."""
+        """The seconds until the ``Retry-After`` of this key is over."""
         return self._clients[-1].rate_limiter.retry_after_remaining() if self._clients else 0.0
 
     @property
     def skew(self) -> timedelta | None:
-        """By how much the API's clock is ahead, as its newest answer has it; ``None`` where none has told."""
+        """How far the API's clock is ahead according to its last response; ``None`` before the first one."""
         return self._clients[-1].rate_limiter.skew if self._clients else None
 
     async def _connected(self, newer_than: float = -math.inf) -> AsyncClient:
-        """Give the client; read the Airflow connection where it was not read since.
+        """Return the client; read the Airflow connection if it was last read at ``newer_than`` or before.
 
-        :param newer_than: by the event loop's clock. Requests that are refused together are one reason to read.
+        Requests that are refused together so read it once.
         """
         async with self._connecting:
             if self._read_at <= newer_than or not self._clients:
@@ -181,7 +181,7 @@ class SharedClient:
             self._confirmed_at = self._read_at
             await fresh.close()
             return
-        # The client before stays open until the end: others may be in the middle of a request with it.
+        # The old client stays open until the end, because other requests may be using it.
         self._clients.append(fresh)
 
 
@@ -200,13 +200,7 @@ def run_aside(
     act: Callable[[SharedClient], Awaitable[R]],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> R:
-    """Do what takes many requests, a few at a time, and block until it is done.
-
-    :param account: says where the API is, and who asks; called again when that may have changed.
-    :param act: what to do, over the channel.
-    :param sleep: waits for a number of seconds between two tries of a request.
-    :return: what came of it.
-    """
+    """Run an action with a shared client, block until it returns, and return its result."""
 
     async def connect() -> AsyncClient:
         return AsyncClient(account(), sleep=sleep)
@@ -219,13 +213,7 @@ def run_aside(
 
 
 async def for_each(items: Iterable[T], act: Callable[[T], Awaitable[R]], at_once: int = MOST_IN_FLIGHT) -> list[R]:
-    """Do something for each of many things, a few at a time.
-
-    :param items: the things.
-    :param act: what to do; the first error ends it all.
-    :param at_once: how many at a time.
-    :return: what came of each, in their order.
-    """
+    """Call ``act`` for each item, a few at a time. Return the results in order; the first error ends all calls."""
     results: dict[int, R] = {}
     waiting = iter(enumerate(items))
 

@@ -1,27 +1,26 @@
-"""Notices that a process has stood still for so long that Airflow may have given its task to another."""
+"""Detects that a process stood still for so long that Airflow may have given its task to another process."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-#: How long Airflow may take to end a process that has stood still once it moves again: a heartbeat every five seconds
-#: is what tells it to, and three that fail do as well.
+#: In seconds: how long Airflow may take to end a process that runs again after a standstill. A heartbeat every five
+#: seconds triggers that, and so do three failed ones.
 KILL_GRACE = 60.0
-#: Which part of the time that Airflow waits for a sign of life: the last one may have been long before the standstill.
+#: The part of the heartbeat timeout that counts as a standstill: the last heartbeat may have been long before it.
 STALL_FRACTION = 0.5
 
 
 def _since_boot() -> float:
-    # Where there is such a clock, it counts a machine's sleep as well.
+    # This clock also counts the time in which the machine sleeps.
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class StallDetector:
-    """Beats whenever its process does something; a signal's handler may ask it.
+    """Is called whenever the process does something. A signal handler may use it.
 
-    :param heartbeat_timeout: for how many seconds Airflow waits for a sign of life.
-    :param now: tells the seconds since a fixed moment, those of a machine's sleep among them.
+    ``heartbeat_timeout`` is Airflow's, in seconds. ``now`` returns seconds that include a machine's sleep.
     """
 
     def __init__(self, heartbeat_timeout: float, now: Callable[[], float] = _since_boot) -> None:
@@ -31,16 +30,13 @@ class StallDetector:
         self._woke: float | None = None
 
     def beat(self) -> None:
-        """Take note that the process moves."""
+        """Record that the process runs."""
         now = self._now()
         if now - self._last > self._longest:
             self._woke = now
         self._last = now
 
     def seconds_in_doubt(self) -> float:
-        """Say for how much longer it is in doubt whether the task is still this process's.
-
-        :return: the seconds, or 0.0 if there is no doubt.
-        """
+        """Return the seconds in which another process may still take over the task; 0.0 if there is no doubt."""
         self.beat()
         return 0.0 if self._woke is None else max(0.0, self._woke + KILL_GRACE - self._now())

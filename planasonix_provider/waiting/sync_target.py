@@ -1,4 +1,4 @@
-"""A connection's next sync, as what is waited for: it has to be found first, among all jobs of the connection."""
+"""The next sync of a connection as a wait target: it must be found among the connection's jobs first."""
 
 from __future__ import annotations
 
@@ -13,23 +13,21 @@ from planasonix_provider.api.request import PAGE_SIZE, Request
 from planasonix_provider.waiting.request_flow import Steps
 from planasonix_provider.waiting.targets import Snapshot, WaitTarget
 
-#: For how long a sync may have run before the moment that a :class:`SyncTarget` counts from, to be found there.
+#: How long before ``since`` a sync may have been created to be found if it finishes after it.
 LONGEST_SYNC = timedelta(days=1)
-#: Of how many syncs that ended too early, the newest first, it is enough to know: older ones are not asked for theirs.
+#: After this many syncs that ended before ``since``, newest first, older ones are not requested any more.
 ENOUGH_TOO_EARLY = 5
-#: How many rows of a list that cannot be read are looked at by themselves.
+#: How many unreadable rows of a list are requested by themselves.
 MOST_UNREADABLE = 5
 #: How late a list may show a job.
 LISTED_WITHIN = timedelta(minutes=5)
 
 
 class SyncTarget(WaitTarget):
-    """The first sync of a connection that has succeeded since a moment, whoever started it.
+    """The first sync of a connection that has succeeded since a time, whoever started it.
 
-    :param id: the connection.
-    :param since: the moment.
     :param by: whether a sync counts that was ``created``, or one that has ``finished`` since.
-    :param on_failure: whether a sync that fails ends the wait (``fail``) or not (``wait``).
+    :param on_failure: whether a failed sync ends the wait (``fail``) or not (``wait``).
     """
 
     kind = "sync"
@@ -58,21 +56,21 @@ class SyncTarget(WaitTarget):
 
     @property
     def name(self) -> str:
-        """How messages name it."""
+        """The name in messages."""
         return f"a sync of connection {self.id}"
 
     @property
     def goal(self) -> str:
-        """What has not happened while the wait goes on."""
+        """What has not happened yet, for messages."""
         return f"No sync of connection {self.id} that was {self.by} since {self.since:%Y-%m-%d %H:%M:%S} UTC succeeded"
 
     @property
     def request(self) -> Request[Page[Job]]:
-        """Asks for the newest sync that was created since the moment and has succeeded."""
+        """The request for the newest sync that was created since the time and has succeeded."""
         return self._list("succeeded", since=self.since, limit=PAGE_SIZE)
 
     def poll(self, now: datetime, *, detailed: bool) -> Steps[Snapshot]:
-        """Look for a sync that has succeeded, then for one that has not."""
+        """Poll for a sync that has succeeded, then for one that has not."""
         states = ("succeeded", "failed", "cancelled") if self.on_failure == "fail" else ("succeeded",)
         for status in states:
             page: Page[Job] = yield self._list(status, since=self.since, limit=PAGE_SIZE)
@@ -97,7 +95,7 @@ class SyncTarget(WaitTarget):
 
     @staticmethod
     def _whole(listed: Job) -> Steps[Job | None]:
-        """Look at a job by itself: a list names only some of its fields, and may be ahead of it, or behind."""
+        """Request a job by itself: a list has only some of its fields, and may be newer or older than the job."""
         try:
             job: Job = yield routes.get_job(listed.id).without("metadata")
         except PlanasonixNotFoundError:
@@ -105,7 +103,7 @@ class SyncTarget(WaitTarget):
         return job if job.is_over else None
 
     def _look_before(self, now: datetime) -> Steps[None]:
-        """Look at syncs that were created before the moment and may end after it, which no list can be asked for."""
+        """Poll syncs that were created before the time and may end after it; lists have no filter for them."""
         if not self._has_looked_before:
             cursors = Paginator(self._list(None, since=self.since - LONGEST_SYNC, until=self.since))
             jobs: list[Job] = []
@@ -117,11 +115,11 @@ class SyncTarget(WaitTarget):
             jobs.sort(key=lambda job: job.created_at or self.since, reverse=True)
             self._undecided = jobs
         yield from self._decide()
-        # A job of that moment may come into the list a little later.
+        # A job of that time may appear in the list a little later.
         self._has_looked_before = now > self.since + LISTED_WITHIN
 
     def _decide(self) -> Steps[None]:
-        """Find out which of these syncs have ended since the moment; most end in the order of their start."""
+        """Find out which of these syncs have ended since the time; most end in the order of their start."""
         left: list[Job] = []
         for listed in self._undecided:
             job = listed
@@ -141,7 +139,7 @@ class SyncTarget(WaitTarget):
         try:
             page: Page[Job] = yield self._list(None, since=self.since, limit=1)
         except PlanasonixError:
-            # A word for the log: no reason to take the look for one that failed.
+            # This is only for the log, so the poll has not failed.
             return None
         return next((job for job in page.data if self._is_ours(job) and self._is_since(job.created_at)), None)
 
@@ -149,7 +147,7 @@ class SyncTarget(WaitTarget):
         return moment is None or moment >= self.since
 
     def _is_ours(self, job: Job) -> bool:
-        """What a list shows is checked, for not every server knows every filter."""
+        """Return whether a listed job counts; checked, because not every server knows every filter."""
         return job.connection_id in (None, self.id) and job.type in (None, "connection_sync")
 
     def _list(self, status: str | None, **bounds: Any) -> Request[Page[Job]]:

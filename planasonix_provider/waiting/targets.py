@@ -1,6 +1,6 @@
-"""What can be waited for, and the work that is known by its id: all that differs between a job and a backfill.
+"""What a wait is for, and all that differs between a job and a backfill.
 
-A subject asks by steps, see :mod:`planasonix_provider.waiting.request_flow`, and does no I/O itself.
+A target polls by a request flow, see :mod:`planasonix_provider.waiting.request_flow`, and does no I/O itself.
 """
 
 from __future__ import annotations
@@ -24,17 +24,13 @@ Work: TypeAlias = Job | Backfill
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a look has brought.
+    """The result of a poll.
 
-    :param status: the state; the log gets a line when it changes.
-    :param is_over: whether this ends the wait.
+    :param is_over: whether the wait ends.
     :param says: the state in words, for the log.
-    :param work: the job or backfill that was seen, if there is one.
-    :param progress: how far it has come, a few words for each figure.
-    :param began: when it began.
-    :param took: the seconds that it took, where it is over and the API says so.
-    :param moves: what changes whenever it gets on; ``None`` where that cannot be told.
-    :param moved_at: when it got on last, as far as the API says so.
+    :param took: the duration in seconds, if the work is over and the API returns it.
+    :param moves: a value that changes with every progress; ``None`` if the response does not show progress.
+    :param moved_at: the time of the last progress, if the API returns it.
     """
 
     status: str
@@ -72,35 +68,29 @@ class WaitTarget(ABC):
 
     @property
     def name(self) -> str:
-        """How messages name it."""
+        """The name in messages."""
         return f"{self.kind} {self.id}"
 
     @property
     @abstractmethod
     def goal(self) -> str:
-        """What has not happened while the wait goes on, for a message: ``Job job_1 was not over``."""
+        """What has not happened yet, for messages: ``Job job_1 was not over``."""
 
     @property
     @abstractmethod
     def request(self) -> Request[Any]:
-        """What each look asks first; waits that ask the same share the answer."""
+        """The first request of each poll; waits with the same request share the response."""
 
     @abstractmethod
     def poll(self, now: datetime, *, detailed: bool) -> Steps[Snapshot]:
-        """Look at it.
+        """Return the flow of a poll; its first request is :attr:`request`.
 
-        :param now: the time.
-        :param detailed: whether figures for the log are worth a request of their own.
-        :return: the steps of the look; the first one is :attr:`request`.
+        ``detailed`` allows further requests for figures in the log.
         """
 
 
 class WorkTarget(WaitTarget):
-    """A job or a backfill that is known by its id.
-
-    :param id: its id.
-    :param until: further states that end the wait, besides those from which it never moves on.
-    """
+    """A job or a backfill that is known by its id. Besides its final states, those in ``until`` end the wait."""
 
     kind: ClassVar[Literal["job", "backfill"]]
     known_states: ClassVar[frozenset[str]]
@@ -115,18 +105,11 @@ class WorkTarget(WaitTarget):
 
     @property
     def goal(self) -> str:
-        """What has not happened while the wait goes on."""
+        """What has not happened yet, for messages."""
         return f"{capitalize(self.name)} was not {' or '.join(['over', *sorted(self.until)])}"
 
     def seen(self, work: Work, now: datetime, *more: str) -> Snapshot:
-        """Make of an answer what the wait needs to know.
-
-        :param work: the answer.
-        :param now: the time of the look.
-        :param more: further words on its progress.
-        :return: what was seen.
-        :raises PlanasonixUnreadableError: if the answer is about something else.
-        """
+        """Return the snapshot of a response; ``more`` are further words about the progress."""
         if work.id != self.id:
             raise PlanasonixUnreadableError(f"Asked for {self.name}, got {work.id}.")
         verb = "" if work.status in ("succeeded", "failed", "completed") else "was " if work.is_over else "is "
@@ -141,13 +124,7 @@ class WorkTarget(WaitTarget):
 
     @abstractmethod
     def figures(self, work: Any, now: datetime, more: Iterable[str]) -> dict[str, Any]:
-        """Say how far it has come.
-
-        :param work: the job or backfill.
-        :param now: the time of the look.
-        :param more: further words on its progress.
-        :return: the fields of :class:`Seen` that depend on the kind of work.
-        """
+        """Return the fields of :class:`Snapshot` that depend on the kind of work."""
 
 
 class JobTarget(WorkTarget):
@@ -159,15 +136,15 @@ class JobTarget(WorkTarget):
 
     @property
     def request(self) -> Request[Job]:
-        """Asks for the job."""
+        """The request for the job."""
         return routes.get_job(self.id).without("metadata")
 
     def poll(self, now: datetime, *, detailed: bool) -> Steps[Snapshot]:
-        """Look at the job; there are no further figures."""
+        """Return the flow of a poll, which is one request."""
         return self.seen((yield self.request), now)
 
     def figures(self, work: Job, now: datetime, more: Iterable[str]) -> dict[str, Any]:
-        """Say how many rows and bytes it has moved."""
+        """Return the numbers of rows and bytes."""
         metrics, progress = work.metrics, list(more)
         if metrics and metrics.rows_loaded is not None:
             progress.append(f"{pluralize(metrics.rows_loaded, 'row')} loaded")
@@ -195,16 +172,16 @@ class BackfillTarget(WorkTarget):
     id_name = "backfill_id"
     work_type = Backfill
     known_states = BACKFILL_STATES
-    # As it was counted last: not every look counts.
+    # The last count: not every poll counts.
     _jobs_done: int | None = None
 
     @property
     def request(self) -> Request[Backfill]:
-        """Asks for the backfill."""
+        """The request for the backfill."""
         return routes.get_backfill(self.id).without("metadata", "tables")
 
     def poll(self, now: datetime, *, detailed: bool) -> Steps[Snapshot]:
-        """Look at the backfill, and count the jobs that are done."""
+        """Return the flow of a poll, which may also count the finished jobs."""
         backfill: Backfill = yield self.request
         if not backfill.job_ids or backfill.is_over:
             return self.seen(backfill, now)
@@ -216,11 +193,9 @@ class BackfillTarget(WorkTarget):
 
     @staticmethod
     def lists_of_active_jobs(backfill: Backfill) -> list[Request[Page[Job]]]:
-        """Make the requests that tell which of a backfill's jobs have not ended: there may be thousands of others.
+        """Return requests for the active jobs of a backfill's connection, as a backfill may have thousands of others.
 
-        :param backfill: the backfill.
-        :return: the lists, of all jobs of its connection. In this order, or a job that starts between the two would be
-            in neither.
+        In this order: otherwise a job that starts between the two requests is in neither list.
         """
         return [
             routes.list_jobs(
@@ -230,7 +205,7 @@ class BackfillTarget(WorkTarget):
         ]
 
     def _jobs_to_do(self, backfill: Backfill) -> Steps[int | None]:
-        """Count the jobs that are still to end."""
+        """Return the number of jobs that have not ended."""
         active: set[str] = set()
         try:
             for request in self.lists_of_active_jobs(backfill):
@@ -239,12 +214,12 @@ class BackfillTarget(WorkTarget):
                     return None
                 active.update(job.id for job in page.data if not job.is_over)
         except PlanasonixError:
-            # Figures for the log: no reason to take the look for one that failed.
+            # These are only figures for the log, so the poll has not failed.
             return None
         return len(active.intersection(backfill.job_ids or ()))
 
     def figures(self, work: Backfill, now: datetime, more: Iterable[str]) -> dict[str, Any]:
-        """Say how much of the window is loaded, and when the rest of it will be."""
+        """Return how much of the window is loaded, and an estimate for the rest."""
         progress = []
         if work.progress_percent is not None and not work.is_over:
             progress.append(f"{work.progress_percent:.0f} %")
@@ -265,9 +240,9 @@ class BackfillTarget(WorkTarget):
 
     @staticmethod
     def _seconds_left(work: Backfill, now: datetime) -> float | None:
-        """Estimate when it will be over: the rest takes as long in proportion as the part that is done."""
+        """Return the estimated seconds left, in proportion to the part that is done."""
         percent = work.progress_percent or 0
-        # A percentage next to nothing would make the estimate infinite.
+        # A percentage close to zero would make the estimate infinite.
         if work.is_over or not 0.001 <= percent < 100 or work.created_at is None:
             return None
         passed = ((work.updated_at or now) - work.created_at).total_seconds()
@@ -275,9 +250,5 @@ class BackfillTarget(WorkTarget):
 
 
 def subject_of(work: Work) -> WorkTarget:
-    """Say what to wait for.
-
-    :param work: a job or backfill.
-    :return: the same as the subject of a wait.
-    """
+    """Return the target for a job or backfill."""
     return BackfillTarget(work.id) if isinstance(work, Backfill) else JobTarget(work.id)

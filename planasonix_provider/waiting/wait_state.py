@@ -1,6 +1,7 @@
-"""What one wait has seen so far, and what it makes of it: the same on a worker and in the triggerer. No I/O, no clock.
+"""The state of one wait, and what each response means for it: the same on a worker and in the triggerer.
 
-Whoever waits tells a :class:`Watch` what each look brought; the watch writes the log, and says when the wait is over.
+The loop that polls passes each response to a :class:`WaitState`, which writes the log and returns the event that ends
+the wait. It does no I/O and reads no clock.
 """
 
 from __future__ import annotations
@@ -28,29 +29,23 @@ from planasonix_provider.waiting.request_flow import Steps
 from planasonix_provider.waiting.targets import Snapshot, WaitTarget
 from planasonix_provider.waiting.wait_event import WaitEvent
 
-#: At least this often a wait writes a line, so that a log which stands still means that the task does.
+#: Log at least this often, so that a silent log means a hung task.
 LOG_EVERY = timedelta(seconds=30)
-#: After how long without progress the log says so.
+#: After this time without progress, the log says so.
 STALL_WARNING_AFTER = timedelta(minutes=10)
 
 
 class WaitState:
     """One wait.
 
-    :param subject: what it is for.
-    :param now: the time at which the wait begins.
-    :param info: writes a line to the wait's log.
-    :param warn: writes a line that deserves attention.
-    :param deadline: when to give up, or ``None`` for never.
     :param limit: the task's parameter that has set the deadline, for the message; ``None`` if it is not known.
-    :param status: the state that the log shows already, where the wait goes on from another process.
-    :param owned: whether the task has started the work. Messages then say what is left behind if the wait ends early.
+    :param status: the state that the log shows already, if the wait continues from another process.
+    :param owned: whether the task has started the work. Then messages say what remains if the wait ends early.
     :param is_known: whether the work was seen before. It also counts as seen if it is owned or has a status. A sensor
         that has not seen its job yet may have a wrong id.
     :param has_contact: whether the host has answered before; without, the host of a known job may be mistyped.
-    :param policy: how long errors are tolerated.
-    :param silent: whether nothing that could pass ends the wait, as a sensor's ``silent_fail`` has it.
-    :param unseen_since: when the outage began that goes on from another process, if one does.
+    :param silent: whether transient errors never end the wait, as with a sensor's ``silent_fail``.
+    :param unseen_since: when an outage began that continues from another process.
     """
 
     def __init__(
@@ -104,35 +99,22 @@ class WaitState:
         return self._outage.is_short and not self._is_silent_about
 
     def poll(self, now: datetime) -> Steps[Snapshot]:
-        """Begin a look; now and then one that asks for the log's figures, too.
-
-        :param now: the time.
-        :return: the steps of the look.
-        """
+        """Return the flow of a poll; now and then one that also requests figures for the log."""
         if detailed := now - self._detailed >= LOG_EVERY:
             self._detailed = now
         return self.subject.poll(now, detailed=detailed)
 
     def update(self, answer: Snapshot | PlanasonixError | None, now: datetime, age: float = 0.0) -> WaitEvent | None:
-        """Take in whatever came.
+        """Process a snapshot, an error, or ``None`` if only time passed; return the event that ends the wait, if any.
 
-        :param answer: what a look brought, why it failed, or ``None`` where time has just passed.
-        :param now: the time.
-        :param age: how many seconds ago the look was.
-        :return: how the wait ended, if it has.
+        ``age`` is how many seconds ago the poll was.
         """
         if answer is None:
             return self.on_tick(now)
         return self.on_error(answer, now) if isinstance(answer, PlanasonixError) else self.on_snapshot(answer, now, age)
 
     def on_snapshot(self, seen: Snapshot, now: datetime, age: float = 0.0) -> WaitEvent | None:
-        """Take in what a look has brought.
-
-        :param seen: what the look has brought.
-        :param now: the time.
-        :param age: how many seconds ago the look was.
-        :return: how the wait ended, if it has.
-        """
+        """Process the result of a poll; return the event that ends the wait, if any."""
         if self.unseen_since and self._has_logged_outage:
             self._say(now, f"Planasonix answers again, after {format_duration(_seconds(now - self.unseen_since))}.")
         self._has_logged_outage = False
@@ -140,7 +122,7 @@ class WaitState:
             self._moved_at = min(now, seen.moved_at or now)
         elif seen.status != self._seen.status or (seen.moves is not None and seen.moves != self._moves):
             self._moved_at = now
-        # Not every look can tell how far it has come.
+        # Not every response shows progress.
         self._moves = seen.moves if seen.moves is not None else self._moves
         self._seen, self._seen_at = seen, now - timedelta(seconds=age)
         self._outage.succeed()
@@ -152,12 +134,7 @@ class WaitState:
         return self.on_tick(now)
 
     def on_error(self, error: PlanasonixError, now: datetime) -> WaitEvent | None:
-        """Take in that a look has failed.
-
-        :param error: what it ended with.
-        :param now: the time of the look.
-        :return: how the wait ended, if the error is none that passes, or has lasted for too long.
-        """
+        """Process the error of a poll; return the event that ends the wait, if the error is not tolerated."""
         verdict = self._outage.fail(error, now)
         self._is_silent_about = self._silent and not is_permanent(error)
         if verdict is not Verdict.TOLERATED and not self._is_silent_about:
@@ -178,11 +155,7 @@ class WaitState:
         )
 
     def on_tick(self, now: datetime) -> WaitEvent | None:
-        """Let time pass: write a line where it is time for one, and mind the deadline.
-
-        :param now: the time.
-        :return: how the wait ended, if its time is up.
-        """
+        """Log if it is time to; return the event that ends the wait, if the deadline has passed."""
         if self.deadline and now >= self.deadline:
             return self._give_up(
                 PlanasonixTimeoutError(
@@ -195,27 +168,15 @@ class WaitState:
         return None
 
     def seconds_until_attention(self, now: datetime) -> float:
-        """Say when :meth:`remind` has something to do.
-
-        :param now: the time.
-        :return: how many seconds from now that is.
-        """
+        """Return the seconds until :meth:`on_tick` has something to do."""
         return max(0.0, _seconds(min(self._next_line, self.deadline or self._next_line) - now))
 
     def seconds_until_deadline(self, now: datetime) -> float | None:
-        """Say how much time is left.
-
-        :param now: the time.
-        :return: the seconds until the deadline, or ``None`` if there is none.
-        """
+        """Return the seconds until the deadline, or ``None`` if there is none."""
         return None if self.deadline is None else max(0.0, _seconds(self.deadline - now))
 
     def leftover_note(self, is_for_ever: bool) -> str:
-        """Say what to add where the wait ends early.
-
-        :param is_for_ever: whether no retry can help.
-        :return: a sentence with a space before it, or nothing.
-        """
+        """Return what a message adds if the wait ends early: a sentence with a space before it, or nothing."""
         if not self._owned:
             return ""
         what_now = (
@@ -243,7 +204,7 @@ class WaitState:
         (self._warn if warn else self._info)(line)
 
     def _line(self, now: datetime) -> str:
-        """Say how far it has come."""
+        """Return a log line about the progress."""
         if self.unseen_since:
             return (
                 f"Still no news of {self.subject.name}, for {format_duration(_seconds(now - self.unseen_since))} now."
