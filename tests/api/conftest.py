@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from planasonix_provider.simulator import Simulator
-from tests.support.api_clients import KEY, Way
-from tests.support.raw_server import ONE_JOB, Peer
+from tests.support.api_clients import KEY, CallStyle
+from tests.support.raw_server import ONE_JOB, RawServer
 
 
 @pytest.fixture(autouse=True)
@@ -16,15 +16,15 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def _peer() -> Iterator[Peer]:
-    with Peer() as peer:
-        yield peer
+def _raw_server() -> Iterator[RawServer]:
+    with RawServer() as raw_server:
+        yield raw_server
 
 
 @pytest.fixture
-def peer(_peer: Peer) -> Peer:
+def raw_server(_raw_server: RawServer) -> RawServer:
     """A server that answers with one job until it is told otherwise."""
-    return _peer.does(ONE_JOB)
+    return _raw_server.respond_with(ONE_JOB)
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +42,6 @@ def server(_server: Simulator) -> Simulator:
 
 
 @pytest.fixture(params=["blocking", "awaited"])
-def way(request: pytest.FixtureRequest) -> Way:
+def style(request: pytest.FixtureRequest) -> CallStyle:
     """Each of the two ways to call."""
-    return Way(request.param)
+    return CallStyle(request.param)

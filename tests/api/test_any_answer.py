@@ -29,8 +29,8 @@ from planasonix_provider.api.responses import RawResponse, parse_response
 from planasonix_provider.api.retry import NO_RETRY
 from tests.api.test_client import told
 from tests.api.test_models import JSON
-from tests.support.api_clients import KEY, Way, account
-from tests.support.raw_server import Peer
+from tests.support.api_clients import KEY, CallStyle, make_config
+from tests.support.raw_server import RawServer
 
 TIMES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "1"))
 
@@ -342,7 +342,7 @@ def test_nearly_right_json(name: str, data: st.DataObject) -> None:
 def test_any_answer(
     name: str, status: int, headers: list[tuple[bytes, bytes]], body: bytes, pack: Callable[[bytes], bytes]
 ) -> None:
-    here = account("http://planasonix.example")
+    here = make_config("http://planasonix.example")
 
     def respond(_: httpx.Request) -> httpx.Response:
         return httpx.Response(status, headers=headers, stream=httpx.ByteStream(pack(body)))
@@ -374,13 +374,13 @@ def _whole_wire(draw: st.DrawFn) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["blocking", "awaited"])
-def test_any_bytes(_peer: Peer, name: str) -> None:  # noqa: PT019 - a server for all examples
-    here, way = account(_peer.url, read_timeout=2.0), Way(name)
+def test_any_bytes(_raw_server: RawServer, name: str) -> None:  # noqa: PT019 - a server for all examples
+    here, style = make_config(_raw_server.url, read_timeout=2.0), CallStyle(name)
 
     @settings(max_examples=80 * TIMES, deadline=None)
     @given(ANY_REQUEST, _whole_wire() | st.binary(max_size=100))
     def try_it(route: str, answer: bytes) -> None:
-        _peer.does(answer)
-        assert_sound(REQUESTS[route], lambda: way.call(here, lambda client: client.send(REQUESTS[route]), NO_RETRY))
+        _raw_server.respond_with(answer)
+        assert_sound(REQUESTS[route], lambda: style.call(here, lambda client: client.send(REQUESTS[route]), NO_RETRY))
 
     try_it()

@@ -16,9 +16,9 @@ from planasonix_provider.api.errors import PlanasonixValidationError
 from planasonix_provider.api.event_types import KNOWN_EVENTS
 from planasonix_provider.simulator import Simulator
 from tests.api.test_client import told
-from tests.support.api_clients import Way, account
+from tests.support.api_clients import CallStyle, make_config
 from tests.support.example_calls import EXAMPLE_CALLS, make_request
-from tests.support.raw_server import Peer
+from tests.support.raw_server import RawServer
 
 #: Wrong values, each with how a message shows it where that is not its repr.
 Wrong = list[Any]
@@ -158,9 +158,9 @@ ARGUMENTS = [
 
 
 @pytest.fixture(params=[Client, AsyncClient])
-def client(request: pytest.FixtureRequest, peer: Peer) -> Any:
+def client(request: pytest.FixtureRequest, raw_server: RawServer) -> Any:
     """Each client, before a server that would see a request."""
-    return request.param(account(peer.url))
+    return request.param(make_config(raw_server.url))
 
 
 def refusal_of(call: Callable[[], Any]) -> str:
@@ -172,7 +172,7 @@ def refusal_of(call: Callable[[], Any]) -> str:
 
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
 def test_a_wrong_argument_is_refused_by_name_before_any_request(
-    client: Any, peer: Peer, name: str, argument: str
+    client: Any, raw_server: RawServer, name: str, argument: str
 ) -> None:
     for wrong, message in REFUSED[argument]:
         said = refusal_of(
@@ -180,7 +180,7 @@ def test_a_wrong_argument_is_refused_by_name_before_any_request(
         )  # type: ignore[misc]
         # Why JSON cannot hold something is told in Python's words, which differ from version to version.
         assert (said.partition("(")[0] if message.endswith("hold ") else said) == message
-    assert peer.seen == []
+    assert raw_server.requests == []
 
 
 @pytest.mark.parametrize(
@@ -191,10 +191,12 @@ def test_a_wrong_argument_is_refused_by_name_before_any_request(
         if inspect.signature(getattr(routes, name)).parameters[argument].default is inspect.Parameter.empty
     ],
 )
-def test_none_is_refused_where_something_is_needed(client: Any, peer: Peer, name: str, argument: str) -> None:
+def test_none_is_refused_where_something_is_needed(
+    client: Any, raw_server: RawServer, name: str, argument: str
+) -> None:
     said = refusal_of(lambda: getattr(client, name)(**{**EXAMPLE_CALLS[name].required, argument: None}))
     assert said.startswith((f"{argument}: got None, allowed is", f"{argument}: got <class 'NoneType'>, allowed is"))
-    assert peer.seen == []
+    assert raw_server.requests == []
 
 
 @pytest.mark.parametrize(
@@ -220,10 +222,10 @@ def test_none_is_refused_where_something_is_needed(client: Any, peer: Peer, name
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused(
-    client: Any, peer: Peer, name: str, wrong: dict[str, Any], message: str
+    client: Any, raw_server: RawServer, name: str, wrong: dict[str, Any], message: str
 ) -> None:
     assert refusal_of(lambda: getattr(client, name)(**{**EXAMPLE_CALLS[name].required, **wrong})) == message
-    assert peer.seen == []
+    assert raw_server.requests == []
 
 
 def test_a_list_may_begin_and_end_at_one_moment() -> None:
@@ -257,18 +259,18 @@ def test_events_that_this_version_knows_are_no_warning(caplog: pytest.LogCapture
     assert caplog.records == []
 
 
-def test_a_cursor_of_another_list_is_refused_by_the_api_and_told(way: Way, simulator: Simulator) -> None:
+def test_a_cursor_of_another_list_is_refused_by_the_api_and_told(style: CallStyle, simulator: Simulator) -> None:
     for connection_id in simulator.workspace.connections[:2]:
         simulator.workspace.start_sync(connection_id)
-    here = account(simulator.url, api_key=SecretStr(simulator.api_key))
-    cursor = way.call(here, lambda client: client.send(routes.list_jobs(limit=1))).cursor
+    here = make_config(simulator.url, api_key=SecretStr(simulator.api_key))
+    cursor = style.call(here, lambda client: client.send(routes.list_jobs(limit=1))).cursor
     for request, problem in (
         (routes.list_jobs(status="running").next_page(cursor), "cursor: belongs to a list with other filters"),
         (routes.list_backfills().next_page(cursor), "cursor: belongs to a list with other filters"),
         (routes.list_jobs().next_page("page 2"), "cursor: is not a cursor"),
     ):
         with pytest.raises(PlanasonixValidationError) as refused:
-            way.call(here, lambda client, request=request: client.send(request))  # type: ignore[misc]
+            style.call(here, lambda client, request=request: client.send(request))  # type: ignore[misc]
         assert str(refused.value).startswith(f"{request}: answered 400 Bad Request (invalid_request: ")
         assert f"; {problem}. Correct what the answer names." in str(refused.value)
         assert refused.value.fields == ("cursor",)

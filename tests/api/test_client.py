@@ -43,10 +43,22 @@ from planasonix_provider.api.models import JobEnvelope
 from planasonix_provider.api.retry import NO_RETRY, ON_KILL
 from planasonix_provider.api.transport_errors import translate_errors
 from planasonix_provider.simulator import Simulator
-from tests.support.api_clients import KEY, Way, account
+from tests.support.api_clients import KEY, CallStyle, make_config
 from tests.support.certificates import tls_context
 from tests.support.faults import order_fourteen_faults
-from tests.support.raw_server import JOB, ONE_JOB, RESET, SILENCE, STARTED, Peer, Reaction, Seen, answer, cut, error
+from tests.support.raw_server import (
+    JOB,
+    ONE_JOB,
+    RESET,
+    SILENCE,
+    STARTED,
+    RawServer,
+    Reaction,
+    ReceivedRequest,
+    error_response,
+    response,
+    truncate,
+)
 
 PACKAGE = Path(planasonix_provider.__file__).parent
 
@@ -68,16 +80,16 @@ def nobody() -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Peer, Path]]:
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RawServer, Path]]:
     """A server that only its certificate's file makes trusted."""
     context, certificate = tls_context(tmp_path_factory.mktemp("tls"))
-    with Peer(context) as peer:
-        yield peer.does(ONE_JOB), certificate
+    with RawServer(context) as raw_server:
+        yield raw_server.respond_with(ONE_JOB), certificate
 
 
-def failure(way: Way, here: ClientConfig, operation: Callable[[Any], Any] = read) -> PlanasonixError:
+def failure(style: CallStyle, here: ClientConfig, operation: Callable[[Any], Any] = read) -> PlanasonixError:
     with pytest.raises(PlanasonixError) as failed:
-        way.call(here, operation, NO_RETRY)
+        style.call(here, operation, NO_RETRY)
     return failed.value
 
 
@@ -88,9 +100,9 @@ def assert_never_sent(failed: PlanasonixError) -> None:
 
 
 class TestHeaders:
-    def test_a_request_says_who_asks(self, way: Way, peer: Peer) -> None:
-        way.call(account(peer.url, organization_id="org_1"), read)
-        headers = peer.seen[0].headers
+    def test_a_request_says_who_asks(self, style: CallStyle, raw_server: RawServer) -> None:
+        style.call(make_config(raw_server.url, organization_id="org_1"), read)
+        headers = raw_server.requests[0].headers
         assert headers["authorization"] == f"Bearer {KEY}"
         assert headers["x-organization-id"] == "org_1"
         assert headers["accept"] == "application/json"
@@ -98,36 +110,36 @@ class TestHeaders:
             rf"airflow-provider-planasonix/{re.escape(__version__)} Python/3\.\S+", headers["user-agent"]
         )
 
-    def test_a_request_says_no_more_than_is_known(self, way: Way, peer: Peer) -> None:
-        way.call(account(peer.url, user_agent="mine/1"), read)
-        assert peer.seen[0].headers["user-agent"] == "mine/1"
-        assert not {"x-organization-id", "idempotency-key", "content-type"} & set(peer.seen[0].headers)
-        assert peer.seen[0].body == b""
+    def test_a_request_says_no_more_than_is_known(self, style: CallStyle, raw_server: RawServer) -> None:
+        style.call(make_config(raw_server.url, user_agent="mine/1"), read)
+        assert raw_server.requests[0].headers["user-agent"] == "mine/1"
+        assert not {"x-organization-id", "idempotency-key", "content-type"} & set(raw_server.requests[0].headers)
+        assert raw_server.requests[0].body == b""
 
-    def test_a_start_is_json_with_a_key_of_its_own(self, way: Way, peer: Peer) -> None:
-        peer.does(STARTED)
-        way.call(account(peer.url), lambda client: client.trigger_sync("conn_1", metadata={"größe": 1}))
-        seen = peer.seen[0]
+    def test_a_start_is_json_with_a_key_of_its_own(self, style: CallStyle, raw_server: RawServer) -> None:
+        raw_server.respond_with(STARTED)
+        style.call(make_config(raw_server.url), lambda client: client.trigger_sync("conn_1", metadata={"größe": 1}))
+        seen = raw_server.requests[0]
         assert (seen.method, seen.headers["content-type"]) == ("POST", "application/json")
         assert seen.body.decode() == '{"metadata":{"größe":1}}'
         assert len(seen.headers["idempotency-key"]) >= 32
 
-    def test_a_gateways_path_stays_before_the_route(self, way: Way, peer: Peer) -> None:
-        way.call(account(f"{peer.url}/gateway/planasonix"), lambda client: client.get_job("größe"))
-        assert peer.seen[0].path == "/gateway/planasonix/api/v1/jobs/gr%C3%B6%C3%9Fe"
+    def test_a_gateways_path_stays_before_the_route(self, style: CallStyle, raw_server: RawServer) -> None:
+        style.call(make_config(f"{raw_server.url}/gateway/planasonix"), lambda client: client.get_job("größe"))
+        assert raw_server.requests[0].path == "/gateway/planasonix/api/v1/jobs/gr%C3%B6%C3%9Fe"
 
     async def test_an_awaited_connection_is_kept_for_the_next_request(
         self, server: Simulator, mocker: MockerFixture
     ) -> None:
         opened = mocker.spy(anyio, "connect_tcp")
-        async with AsyncClient(account(server.url)) as client:
+        async with AsyncClient(make_config(server.url)) as client:
             for _ in range(3):
                 assert [job async for job in client.list_jobs()] == []
         assert opened.call_count == 1
 
     def test_a_connection_is_kept_for_the_next_request(self, server: Simulator, mocker: MockerFixture) -> None:
         opened = mocker.spy(socket, "create_connection")
-        with Client(account(server.url)) as client:
+        with Client(make_config(server.url)) as client:
             for _ in range(3):
                 list(client.list_jobs())
         assert opened.call_count == 1
@@ -152,13 +164,13 @@ class TestAccount:
     def test_the_host_is_that_of_the_address_with_a_port_only_where_it_is_an_unusual_one(
         self, base_url: str, host: str
     ) -> None:
-        assert account(base_url).host == host
+        assert make_config(base_url).host == host
 
     @pytest.mark.parametrize("kind", [Client, AsyncClient])
     def test_the_timeouts_reach_the_http_client(self, kind: Any) -> None:
-        assert kind(account("http://127.0.0.1:9"))._http.timeout == httpx.Timeout(30.0, connect=5.0)
-        mine = account("http://127.0.0.1:9", connect_timeout=1.0, read_timeout=2.0)
-        assert (mine.total_timeout, account("", try_timeout=7.0).total_timeout) == (9.0, 7.0)
+        assert kind(make_config("http://127.0.0.1:9"))._http.timeout == httpx.Timeout(30.0, connect=5.0)
+        mine = make_config("http://127.0.0.1:9", connect_timeout=1.0, read_timeout=2.0)
+        assert (mine.total_timeout, make_config("", try_timeout=7.0).total_timeout) == (9.0, 7.0)
         assert kind(mine)._http.timeout == httpx.Timeout(2.0, connect=1.0)
 
     @pytest.mark.parametrize("key", ["", f"{KEY}\n", f"{KEY}\r\nX-Evil: 1", f" {KEY}", f"{KEY}é", f"{KEY}\x00"])
@@ -168,7 +180,7 @@ class TestAccount:
         assert KEY not in told(refusal.value)
 
     def test_no_repr_shows_the_key(self) -> None:
-        here = account("http://127.0.0.1:9")
+        here = make_config("http://127.0.0.1:9")
         with Client(here) as client:
             shown = [repr(here), str(here), f"{here!s:}", repr(client), repr(vars(client)), repr(AsyncClient(here))]
         assert KEY not in "".join(shown)
@@ -182,9 +194,9 @@ def told(error: BaseException) -> str:
 def echo(status: int, shape: Callable[[str], Any]) -> Reaction:
     """Send back the Authorization header, in the body and in headers that messages name."""
 
-    def react(request: Seen) -> bytes:
+    def react(request: ReceivedRequest) -> bytes:
         sent = request.headers["authorization"]
-        return answer(status, shape(sent), X_Request_ID=f"of {sent}", Location=f"/?{sent}")
+        return response(status, shape(sent), X_Request_ID=f"of {sent}", Location=f"/?{sent}")
 
     return react
 
@@ -208,31 +220,35 @@ class TestSecrets:
     @pytest.mark.parametrize("shape", ECHOES.values(), ids=ECHOES)
     @pytest.mark.parametrize("status", [200, 202, 302, 400, 401, 403, 404, 409, 418, 429, 500, 503])
     def test_a_key_that_a_server_sends_back_is_not_told(
-        self, way: Way, peer: Peer, status: int, shape: Callable[[str], Any]
+        self, style: CallStyle, raw_server: RawServer, status: int, shape: Callable[[str], Any]
     ) -> None:
-        peer.does(echo(status, shape))
-        assert KEY not in told(failure(way, account(peer.url)))
+        raw_server.respond_with(echo(status, shape))
+        assert KEY not in told(failure(style, make_config(raw_server.url)))
 
-    def test_what_else_a_server_says_stays(self, way: Way, peer: Peer) -> None:
-        peer.does(echo(400, ECHOES["an envelope"]))
-        message = failure(way, account(peer.url)).message
+    def test_what_else_a_server_says_stays(self, style: CallStyle, raw_server: RawServer) -> None:
+        raw_server.respond_with(echo(400, ECHOES["an envelope"]))
+        message = failure(style, make_config(raw_server.url)).message
         assert "Not for Bearer ***, says Bearer ***" in message
         assert "[request id of Bearer ***]" in message
 
     @pytest.mark.parametrize("is_escaped", [False, True], ids=["plain", "escaped"])
-    def test_a_key_that_a_success_sends_back_is_not_returned(self, way: Way, peer: Peer, is_escaped: bool) -> None:
+    def test_a_key_that_a_success_sends_back_is_not_returned(
+        self, style: CallStyle, raw_server: RawServer, is_escaped: bool
+    ) -> None:
         sent = "".join(f"\\u{ord(character):04X}" for character in KEY) if is_escaped else KEY
         job = {**JOB, "error": {"message": 'The key "ECHO" is\\not good.'}, "metadata": {"ECHO": ["Bearer ECHO"]}}
-        peer.does(answer(200, json.dumps({"data": {**job, "ECHO": "ECHO"}}).replace("ECHO", sent).encode()))
-        found = way.call(account(peer.url), read)
+        raw_server.respond_with(
+            response(200, json.dumps({"data": {**job, "ECHO": "ECHO"}}).replace("ECHO", sent).encode())
+        )
+        found = style.call(make_config(raw_server.url), read)
         assert found.id == "job_1"
         assert found.error.message == 'The key "***" is\\not good.'
         assert KEY not in found.model_dump_json()
         assert found.model_dump_json().count("***") >= 3
 
-    def test_a_key_in_a_text_is_not_returned(self, way: Way, peer: Peer) -> None:
-        peer.does(answer(200, f"openapi: 3.1.0 # {KEY}".encode()))
-        assert way.call(account(peer.url), lambda client: client.get_openapi()) == "openapi: 3.1.0 # ***"
+    def test_a_key_in_a_text_is_not_returned(self, style: CallStyle, raw_server: RawServer) -> None:
+        raw_server.respond_with(response(200, f"openapi: 3.1.0 # {KEY}".encode()))
+        assert style.call(make_config(raw_server.url), lambda client: client.get_openapi()) == "openapi: 3.1.0 # ***"
 
     @pytest.mark.parametrize("key", ['plnx"quote', "plnx\\back", "plnx/slash", "plnx.*+?("])
     def test_a_key_of_odd_characters_is_found_however_json_writes_it(self, key: str) -> None:
@@ -242,7 +258,7 @@ class TestSecrets:
         assert here.redact_body(b'{"x": "plnx\\nothing"}') == b'{"x": "plnx\\nothing"}'
 
     def test_an_account_is_not_pickled_and_a_copy_is_itself(self) -> None:
-        here = account("http://127.0.0.1:9")
+        here = make_config("http://127.0.0.1:9")
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
             with pytest.raises(TypeError, match="A ClientConfig holds the API key, so it is not pickled") as refused:
                 pickle.dumps({"account": here}, protocol)
@@ -250,81 +266,85 @@ class TestSecrets:
         assert copy.deepcopy([here]) == [here]
         assert copy.copy(here) is here
 
-    def test_a_key_that_comes_escaped_is_not_told(self, way: Way, peer: Peer) -> None:
+    def test_a_key_that_comes_escaped_is_not_told(self, style: CallStyle, raw_server: RawServer) -> None:
         escaped = "".join(f"\\u{ord(character):04x}" for character in KEY)
         error = {"code": "it", "message": "it", "existing_job_id": "it", "details": [{"field": "it", "issue": "it"}]}
-        peer.does(answer(409, json.dumps({"error": error}).replace("it", escaped).encode()))
-        failed = failure(way, account(peer.url))
+        raw_server.respond_with(response(409, json.dumps({"error": error}).replace("it", escaped).encode()))
+        failed = failure(style, make_config(raw_server.url))
         assert KEY not in told(failed) + repr(vars(failed))
         assert isinstance(failed, PlanasonixResponseError)
         assert (failed.code, failed.existing_job_id, failed.fields) == ("***", "***", ("***",))
         assert "answered 409 Conflict (***: ***); ***: ***; in the way is job ***. " in failed.message
 
-    @pytest.mark.parametrize("reaction", [RESET, SILENCE, b"", cut(ONE_JOB), b"NOPE\r\n\r\n"])
+    @pytest.mark.parametrize("reaction", [RESET, SILENCE, b"", truncate(ONE_JOB), b"NOPE\r\n\r\n"])
     @pytest.mark.parametrize("operation", [read, start])
     def test_a_broken_connection_does_not_tell_the_key(
-        self, way: Way, peer: Peer, operation: Callable[[Any], Any], reaction: Reaction
+        self, style: CallStyle, raw_server: RawServer, operation: Callable[[Any], Any], reaction: Reaction
     ) -> None:
-        peer.does(reaction)
+        raw_server.respond_with(reaction)
         patience = {"read_timeout": 0.05} if reaction is SILENCE else {}
-        assert KEY not in told(failure(way, account(peer.url, **patience), operation))
-        peer.has_seen(1)
+        assert KEY not in told(failure(style, make_config(raw_server.url, **patience), operation))
+        raw_server.wait_for_requests(1)
 
-    def test_a_header_that_repeats_the_key_without_http_sense_does_not_tell_it(self, way: Way, peer: Peer) -> None:
-        peer.does(lambda seen: f"HTTP/1.1 {seen.headers['authorization']}\r\n\r\n".encode())
-        assert KEY not in told(failure(way, account(peer.url)))
+    def test_a_header_that_repeats_the_key_without_http_sense_does_not_tell_it(
+        self, style: CallStyle, raw_server: RawServer
+    ) -> None:
+        raw_server.respond_with(lambda seen: f"HTTP/1.1 {seen.headers['authorization']}\r\n\r\n".encode())
+        assert KEY not in told(failure(style, make_config(raw_server.url)))
 
     @pytest.mark.parametrize("address", ["https://nope.invalid", "http://127.0.0.1:1", "https://127.0.0.1:1"])
-    def test_a_connection_that_was_never_made_does_not_tell_the_key(self, way: Way, address: str) -> None:
-        assert KEY not in told(failure(way, account(address)))
+    def test_a_connection_that_was_never_made_does_not_tell_the_key(self, style: CallStyle, address: str) -> None:
+        assert KEY not in told(failure(style, make_config(address)))
 
-    def test_an_error_after_several_tries_does_not_tell_the_key(self, way: Way, peer: Peer) -> None:
-        peer.does(echo(500, ECHOES["an envelope"]))
+    def test_an_error_after_several_tries_does_not_tell_the_key(self, style: CallStyle, raw_server: RawServer) -> None:
+        raw_server.respond_with(echo(500, ECHOES["an envelope"]))
         with pytest.raises(PlanasonixError, match=r"\(Tried 3 times\.\)") as failed:
-            way.call(account(peer.url), read)
+            style.call(make_config(raw_server.url), read)
         assert KEY not in told(failed.value)
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-    def test_no_redirect_is_followed_with_the_key(self, way: Way, peer: Peer, server: Simulator, status: int) -> None:
-        peer.does(answer(status, Location=f"{server.url}/api/v1/jobs/job_1"))
+    def test_no_redirect_is_followed_with_the_key(
+        self, style: CallStyle, raw_server: RawServer, server: Simulator, status: int
+    ) -> None:
+        raw_server.respond_with(response(status, Location=f"{server.url}/api/v1/jobs/job_1"))
         for operation in (read, start):
-            failed = failure(way, account(peer.url), operation)
+            failed = failure(style, make_config(raw_server.url), operation)
             assert f"a redirect to {server.url}/api/v1/jobs/job_1" in failed.message
         assert server.requests == []
 
 
 class TestTransport:
     @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-    def test_refused(self, way: Way, nobody: int, host: str) -> None:
-        failed = failure(way, account(f"http://{host}:{nobody}"))
+    def test_refused(self, style: CallStyle, nobody: int, host: str) -> None:
+        failed = failure(style, make_config(f"http://{host}:{nobody}"))
         assert failed.message == (
             f"GET /api/v1/jobs/job_1: connection refused at http://{host}:{nobody}. Check the host and port of the "
             "Airflow connection, and that the service is up."
         )
         assert_never_sent(failed)
 
-    def test_names_the_airflow_connection_that_said_where_the_api_is(self, way: Way, nobody: int) -> None:
-        failed = failure(way, account(f"http://127.0.0.1:{nobody}", conn_id="planasonix_eu"))
+    def test_names_the_airflow_connection_that_said_where_the_api_is(self, style: CallStyle, nobody: int) -> None:
+        failed = failure(style, make_config(f"http://127.0.0.1:{nobody}", conn_id="planasonix_eu"))
         assert "Check the host and port of Airflow connection 'planasonix_eu', and that" in failed.message
 
-    def test_leaves_what_the_server_says_as_it_is(self, way: Way, peer: Peer) -> None:
+    def test_leaves_what_the_server_says_as_it_is(self, style: CallStyle, raw_server: RawServer) -> None:
         words = {"code": "mistaken", "message": "metadata: 'the Airflow connection' is taken"}
-        peer.does(answer(403, {"error": words}))
-        assert failure(way, account(peer.url, conn_id="planasonix_eu")).message == (
+        raw_server.respond_with(response(403, {"error": words}))
+        assert failure(style, make_config(raw_server.url, conn_id="planasonix_eu")).message == (
             "GET /api/v1/jobs/job_1: answered 403 Forbidden (mistaken: metadata: 'the Airflow connection' is taken). "
             "The API key of Airflow connection 'planasonix_eu' lacks the scope for this, or this machine is not on its "
             "IP allowlist: check both in Planasonix."
         )
 
-    def test_no_such_host(self, way: Way) -> None:
-        failed = failure(way, account("https://nope.invalid"))
+    def test_no_such_host(self, style: CallStyle) -> None:
+        failed = failure(style, make_config("https://nope.invalid"))
         assert "no such host at https://nope.invalid. Check the host" in failed.message
         assert_never_sent(failed)
 
-    def test_a_certificate_that_nobody_trusts(self, way: Way, tls: tuple[Peer, Path]) -> None:
-        peer, _ = tls
-        failed = failure(way, account(peer.url))
-        assert f"no trusted TLS connection (self-signed certificate) at {peer.url}. " in failed.message
+    def test_a_certificate_that_nobody_trusts(self, style: CallStyle, tls: tuple[RawServer, Path]) -> None:
+        raw_server, _ = tls
+        failed = failure(style, make_config(raw_server.url))
+        assert f"no trusted TLS connection (self-signed certificate) at {raw_server.url}. " in failed.message
         assert '"verify" in its extra may name your own CA bundle' in failed.message
         assert_never_sent(failed)
 
@@ -336,65 +356,67 @@ class TestTransport:
             pytest.raises(
                 PlanasonixTransportError, match=r"no trusted TLS connection \(nobody trusts it\) at https://"
             ),
-            translate_errors(account("https://127.0.0.1:9"), routes.get_job("job_1")),
+            translate_errors(make_config("https://127.0.0.1:9"), routes.get_job("job_1")),
         ):
             raise httpx.ConnectError("refused") from refused
 
     @pytest.mark.parametrize("trust", ["its own bundle", "nothing is checked"])
-    def test_verify_trusts_what_it_names(self, way: Way, tls: tuple[Peer, Path], trust: str) -> None:
-        peer, certificate = tls
+    def test_verify_trusts_what_it_names(self, style: CallStyle, tls: tuple[RawServer, Path], trust: str) -> None:
+        raw_server, certificate = tls
         verify = str(certificate) if trust == "its own bundle" else False
-        assert way.call(account(peer.url, verify=verify), read).id == "job_1"
+        assert style.call(make_config(raw_server.url, verify=verify), read).id == "job_1"
 
-    def test_tls_spoken_to_a_plain_port(self, way: Way, server: Simulator) -> None:
-        failed = failure(way, account(server.url.replace("http:", "https:")))
+    def test_tls_spoken_to_a_plain_port(self, style: CallStyle, server: Simulator) -> None:
+        failed = failure(style, make_config(server.url.replace("http:", "https:")))
         assert "no TLS, but perhaps plain http at https://127.0.0.1:" in failed.message
         assert "Check the host of the Airflow connection, its scheme and its port." in failed.message
         assert_never_sent(failed)
 
-    def test_plain_spoken_to_a_tls_port(self, way: Way, tls: tuple[Peer, Path]) -> None:
-        failed = failure(way, account(tls[0].url.replace("https:", "http:")))
+    def test_plain_spoken_to_a_tls_port(self, style: CallStyle, tls: tuple[RawServer, Path]) -> None:
+        failed = failure(style, make_config(tls[0].url.replace("https:", "http:")))
         assert isinstance(failed, PlanasonixTransportError)
         assert "the connection broke (" in failed.message
 
-    def test_no_answer_in_time(self, way: Way, peer: Peer) -> None:
-        peer.does(SILENCE)
-        failed = failure(way, account(peer.url, read_timeout=0.05))
-        peer.has_seen(1)
-        assert f"no answer in time at {peer.url}. " in failed.message
+    def test_no_answer_in_time(self, style: CallStyle, raw_server: RawServer) -> None:
+        raw_server.respond_with(SILENCE)
+        failed = failure(style, make_config(raw_server.url, read_timeout=0.05))
+        raw_server.wait_for_requests(1)
+        assert f"no answer in time at {raw_server.url}. " in failed.message
         assert '"timeout" in the extra of the Airflow connection allows more' in failed.message
         assert isinstance(failed, PlanasonixTransportError)
         assert failed.sent
 
-    def test_no_connection_in_time(self, way: Way) -> None:
+    def test_no_connection_in_time(self, style: CallStyle) -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
             address = full.getsockname()
             waiting = [socket.socket() for _ in range(3)]
             for caller in waiting:
                 caller.setblocking(False)
                 caller.connect_ex(address)
-            failed = failure(way, account(f"http://127.0.0.1:{address[1]}", connect_timeout=0.1))
+            failed = failure(style, make_config(f"http://127.0.0.1:{address[1]}", connect_timeout=0.1))
             for caller in waiting:
                 caller.close()
         assert "no connection in time at http://127.0.0.1" in failed.message
         assert_never_sent(failed)
 
-    @pytest.mark.parametrize("reaction", [RESET, b"", cut(ONE_JOB), b"SSH-2.0-OpenSSH_9.6\r\n"])
+    @pytest.mark.parametrize("reaction", [RESET, b"", truncate(ONE_JOB), b"SSH-2.0-OpenSSH_9.6\r\n"])
     def test_a_connection_that_breaks_may_have_carried_the_request(
-        self, way: Way, peer: Peer, reaction: Reaction
+        self, style: CallStyle, raw_server: RawServer, reaction: Reaction
     ) -> None:
-        failed = failure(way, account(peer.does(reaction).url))
+        failed = failure(style, make_config(raw_server.respond_with(reaction).url))
         assert isinstance(failed, PlanasonixTransportError)
         assert failed.sent
         assert "GET /api/v1/jobs/job_1: the connection broke (" in failed.message
 
-    def test_a_proxy_that_refuses(self, way: Way, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_proxy_that_refuses(
+        self, style: CallStyle, raw_server: RawServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("no_proxy", "")
-        monkeypatch.setenv("https_proxy", peer.does(answer(407)).url)
-        failed = failure(way, account("https://planasonix.example"))
+        monkeypatch.setenv("https_proxy", raw_server.respond_with(response(407)).url)
+        failed = failure(style, make_config("https://planasonix.example"))
         assert "the proxy refused (407 -) at https://planasonix.example. Check HTTPS_PROXY" in failed.message
-        assert peer.seen[0].method == "CONNECT"
-        assert "authorization" not in peer.seen[0].headers
+        assert raw_server.requests[0].method == "CONNECT"
+        assert "authorization" not in raw_server.requests[0].headers
         assert_never_sent(failed)
 
 
@@ -404,36 +426,38 @@ LOOPBACK = ["127.0.0.1", "127.8.9.10", "localhost", "LOCALHOST", "localhost.", "
 
 class TestProxies:
     @pytest.fixture(autouse=True)
-    def _proxy(self, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _proxy(self, raw_server: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("no_proxy")
         for name in ("http_proxy", "https_proxy", "all_proxy"):
-            monkeypatch.setenv(name, peer.url)
+            monkeypatch.setenv(name, raw_server.url)
 
     @pytest.mark.parametrize("scheme", ["http", "https"])
     @pytest.mark.parametrize("host", LOOPBACK)
-    def test_a_key_for_this_machine_goes_through_none(self, way: Way, peer: Peer, host: str, scheme: str) -> None:
+    def test_a_key_for_this_machine_goes_through_none(
+        self, style: CallStyle, raw_server: RawServer, host: str, scheme: str
+    ) -> None:
         with socket.socket() as nobody:
             # Bound, and not listened on: whoever asks there is refused.
             nobody.bind(("127.0.0.1", 0))
-            failed = failure(way, account(f"{scheme}://{host}:{nobody.getsockname()[1]}"))
+            failed = failure(style, make_config(f"{scheme}://{host}:{nobody.getsockname()[1]}"))
         assert isinstance(failed, PlanasonixTransportError)
-        assert peer.seen == []
+        assert raw_server.requests == []
 
-    def test_every_other_host_is_asked_through_the_proxy(self, way: Way, peer: Peer) -> None:
-        assert way.call(account("http://planasonix.example"), read).id == "job_1"
-        assert way.call(account("http://localhost.example"), read).id == "job_1"
-        assert [seen.headers["host"] for seen in peer.seen] == ["planasonix.example", "localhost.example"]
+    def test_every_other_host_is_asked_through_the_proxy(self, style: CallStyle, raw_server: RawServer) -> None:
+        assert style.call(make_config("http://planasonix.example"), read).id == "job_1"
+        assert style.call(make_config("http://localhost.example"), read).id == "job_1"
+        assert [seen.headers["host"] for seen in raw_server.requests] == ["planasonix.example", "localhost.example"]
 
     @pytest.mark.parametrize("names", ["planasonix.example", ".example", "*"])
     def test_a_host_that_no_proxy_names_is_asked_directly(
-        self, way: Way, peer: Peer, monkeypatch: pytest.MonkeyPatch, names: str
+        self, style: CallStyle, raw_server: RawServer, monkeypatch: pytest.MonkeyPatch, names: str
     ) -> None:
         monkeypatch.setenv("no_proxy", names)
         failed = failure(
-            way, account("http://planasonix.example.invalid" if names == "*" else "http://planasonix.example")
+            style, make_config("http://planasonix.example.invalid" if names == "*" else "http://planasonix.example")
         )
         assert isinstance(failed, PlanasonixTransportError)
-        assert peer.seen == []
+        assert raw_server.requests == []
 
 
 def head(*lines: str) -> bytes:
@@ -457,28 +481,28 @@ class TestSize:
     @pytest.mark.parametrize("whole", TOO_LARGE.values(), ids=TOO_LARGE)
     @pytest.mark.parametrize("operation", [read, lambda client: client.get_openapi()])
     def test_an_answer_that_is_too_large_is_refused(
-        self, way: Way, peer: Peer, operation: Callable[[Any], Any], whole: bytes
+        self, style: CallStyle, raw_server: RawServer, operation: Callable[[Any], Any], whole: bytes
     ) -> None:
-        failed = failure(way, account(peer.does(whole).url), operation)
+        failed = failure(style, make_config(raw_server.respond_with(whole).url), operation)
         assert isinstance(failed, PlanasonixUnreadableError)
         assert ": answered 200 OK with a body of more than 8 MB. This is not how the Orchestr" in failed.message
 
     @pytest.mark.parametrize("framing", ["Content-Length: 100001", "X-Framing: none", GZIP])
     def test_a_body_is_measured_while_it_is_read(
-        self, way: Way, peer: Peer, mocker: MockerFixture, framing: str
+        self, style: CallStyle, raw_server: RawServer, mocker: MockerFixture, framing: str
     ) -> None:
         mocker.patch.object(JobEnvelope, "max_bytes", 100_000)
         pack = gzip.compress if framing == GZIP else bytes
         for size in (100_000, 100_001):
-            peer.does(head(framing.replace("100001", str(size))) + pack(JOB_TEXT.ljust(size)))
+            raw_server.respond_with(head(framing.replace("100001", str(size))) + pack(JOB_TEXT.ljust(size)))
             if size == 100_000:
-                assert way.call(account(peer.url), read).id == "job_1"
+                assert style.call(make_config(raw_server.url), read).id == "job_1"
             else:
-                assert "with a body of more than" in failure(way, account(peer.url)).message
+                assert "with a body of more than" in failure(style, make_config(raw_server.url)).message
 
     @pytest.mark.parametrize("nested", ["[" * 100 + "]" * 100, "[]", '{"a":{}}', '"a"'])
     def test_a_body_of_many_values_is_refused_before_they_are_created(
-        self, way: Way, peer: Peer, mocker: MockerFixture, nested: str
+        self, style: CallStyle, raw_server: RawServer, mocker: MockerFixture, nested: str
     ) -> None:
         """Some 50 kB of them, packed, took more than a gigabyte."""
         parser = mocker.spy(json_bodies, "from_json")
@@ -488,24 +512,24 @@ class TestSize:
                 f'{{"data": {data}, "error": {{"code": "c", "x": {data}}}}}' if status == 400 else f'{{"data": {data}}}'
             )
             packed = gzip.compress(body[:7_950_000].encode())
-            peer.does(answer(status, packed, Content_Encoding="gzip"))
+            raw_server.respond_with(response(status, packed, Content_Encoding="gzip"))
             words = "with JSON of more than 50,000 values" if status == 200 else "answered 400 Bad Request. "
-            assert words in failure(way, account(peer.url)).message
+            assert words in failure(style, make_config(raw_server.url)).message
         assert parser.call_count == 0
 
-    def test_a_long_message_with_commas_is_read(self, way: Way, peer: Peer) -> None:
+    def test_a_long_message_with_commas_is_read(self, style: CallStyle, raw_server: RawServer) -> None:
         job = {"id": "job_1", "status": "failed", "error": {"message": "a, [b], {c} " * 600_000}}
-        peer.does(answer(200, {"data": job}))
-        read_job = way.call(account(peer.url), read)
+        raw_server.respond_with(response(200, {"data": job}))
+        read_job = style.call(make_config(raw_server.url), read)
         assert read_job.error.message.startswith("a, [b], {c} a, ")
 
-    def test_a_request_drops_what_is_not_needed(self, way: Way, peer: Peer) -> None:
+    def test_a_request_drops_what_is_not_needed(self, style: CallStyle, raw_server: RawServer) -> None:
         odd = {"x": [1], "metadata": {"a": 1}, "metrics": {"rows_loaded": 7, "x": 1}, "error": {"code": "c", "x": 1}}
-        peer.does(answer(200, {"data": {"id": "job_1", "status": "failed", **odd}, "x": 1}))
-        whole = way.call(account(peer.url), read)
+        raw_server.respond_with(response(200, {"data": {"id": "job_1", "status": "failed", **odd}, "x": 1}))
+        whole = style.call(make_config(raw_server.url), read)
         assert (whole.model_extra, whole.metadata, whole.metrics.model_extra) == ({"x": [1]}, {"a": 1}, {"x": 1})
         request = routes.get_job("job_1").without("metadata")
-        job = way.call(account(peer.url), lambda client: client.send(request))
+        job = style.call(make_config(raw_server.url), lambda client: client.send(request))
         assert job.model_dump(exclude_unset=True) == {
             "id": "job_1",
             "status": "failed",
@@ -513,25 +537,29 @@ class TestSize:
             "error": {"code": "c"},
         }
         assert request.key == routes.get_job("job_1").key
-        peer.does(answer(200, {"data": [{"id": "job_1", "status": "failed", **odd}]}))
-        page = way.call(account(peer.url), lambda client: client.send(routes.list_jobs().without()))
+        raw_server.respond_with(response(200, {"data": [{"id": "job_1", "status": "failed", **odd}]}))
+        page = style.call(make_config(raw_server.url), lambda client: client.send(routes.list_jobs().without()))
         assert page.data[0].model_dump(exclude_unset=True, exclude={"metrics", "error"}) == {
             "id": "job_1",
             "status": "failed",
             "metadata": {"a": 1},
         }
 
-    def test_what_unpacks_to_nothing_is_measured_as_it_came(self, way: Way, peer: Peer, mocker: MockerFixture) -> None:
+    def test_what_unpacks_to_nothing_is_measured_as_it_came(
+        self, style: CallStyle, raw_server: RawServer, mocker: MockerFixture
+    ) -> None:
         mocker.patch.object(JobEnvelope, "max_bytes", 100_000)
-        failed = failure(way, account(peer.does(head(GZIP) + EMPTY_BLOCKS).url))
+        failed = failure(style, make_config(raw_server.respond_with(head(GZIP) + EMPTY_BLOCKS).url))
         assert "with a body of more than" in failed.message
 
     @pytest.mark.parametrize("packed", [gzip.compress(JOB_TEXT), gzip.compress(JOB_TEXT) + b"more"], ids=["", "more"])
     @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", " GZip "])
-    def test_a_packed_answer_is_read(self, way: Way, peer: Peer, encoding: str, packed: bytes) -> None:
-        peer.does(head(f"Content-Encoding: {encoding}") + packed)
-        assert way.call(account(peer.url), read).id == "job_1"
-        assert peer.seen[0].headers["accept-encoding"] == "gzip"
+    def test_a_packed_answer_is_read(
+        self, style: CallStyle, raw_server: RawServer, encoding: str, packed: bytes
+    ) -> None:
+        raw_server.respond_with(head(f"Content-Encoding: {encoding}") + packed)
+        assert style.call(make_config(raw_server.url), read).id == "job_1"
+        assert raw_server.requests[0].headers["accept-encoding"] == "gzip"
 
     @pytest.mark.parametrize(
         ("encoding", "body", "words"),
@@ -544,24 +572,26 @@ class TestSize:
         ],
         ids=["a lie", "cut", "empty", "twice", "not asked for"],
     )
-    def test_a_body_that_cannot_be_unpacked(self, way: Way, peer: Peer, encoding: str, body: bytes, words: str) -> None:
-        failed = failure(way, account(peer.does(head(f"Content-Encoding: {encoding}") + body).url))
+    def test_a_body_that_cannot_be_unpacked(
+        self, style: CallStyle, raw_server: RawServer, encoding: str, body: bytes, words: str
+    ) -> None:
+        failed = failure(style, make_config(raw_server.respond_with(head(f"Content-Encoding: {encoding}") + body).url))
         assert isinstance(failed, PlanasonixUnreadableError)
         assert words in failed.message
 
-    def test_an_encoding_that_is_none_packs_nothing(self, way: Way, peer: Peer) -> None:
-        peer.does(head("Content-Encoding: UTF-8") + JOB_TEXT)
-        assert way.call(account(peer.url), read).id == "job_1"
+    def test_an_encoding_that_is_none_packs_nothing(self, style: CallStyle, raw_server: RawServer) -> None:
+        raw_server.respond_with(head("Content-Encoding: UTF-8") + JOB_TEXT)
+        assert style.call(make_config(raw_server.url), read).id == "job_1"
 
     @pytest.mark.parametrize("item", ["0", "{}"])
-    def test_a_long_list_of_nothing_right_is_refused(self, way: Way, peer: Peer, item: str) -> None:
-        peer.does(answer(200, f'{{"data": [{",".join([item] * 50_000)}]}}'.encode()))
+    def test_a_long_list_of_nothing_right_is_refused(self, style: CallStyle, raw_server: RawServer, item: str) -> None:
+        raw_server.respond_with(response(200, f'{{"data": [{",".join([item] * 50_000)}]}}'.encode()))
         with pytest.raises(PlanasonixUnreadableError, match="more than 1,000 rows cannot be read"):
-            way.take(account(peer.url), None, lambda client: client.list_jobs())
+            style.take_items(make_config(raw_server.url), None, lambda client: client.list_jobs())
 
-    def test_an_error_keeps_what_a_person_can_read(self, way: Way, peer: Peer) -> None:
+    def test_an_error_keeps_what_a_person_can_read(self, style: CallStyle, raw_server: RawServer) -> None:
         error = {"code": "c" * 50_000, "message": "m" * 50_000, "details": [{"field": "f"}] * 50_000}
-        failed = failure(way, account(peer.does(answer(400, {"error": error})).url))
+        failed = failure(style, make_config(raw_server.respond_with(response(400, {"error": error})).url))
         assert isinstance(failed, PlanasonixValidationError)
         assert len(failed.message) < 5_000
         assert failed.fields == ("f",) * 20
@@ -604,51 +634,53 @@ DRIPS: dict[str, tuple[bytes, bytes]] = {
 
 class TestTime:
     @pytest.mark.parametrize(("start", "drop"), DRIPS.values(), ids=DRIPS)
-    def test_an_answer_that_drips_ends_in_time(self, way: Way, start: bytes, drop: bytes) -> None:
+    def test_an_answer_that_drips_ends_in_time(self, style: CallStyle, start: bytes, drop: bytes) -> None:
         with dripping(start, drop) as port:
             begun = time.monotonic()
-            failed = failure(way, account(f"http://127.0.0.1:{port}", read_timeout=60.0, try_timeout=0.2))
+            failed = failure(style, make_config(f"http://127.0.0.1:{port}", read_timeout=60.0, try_timeout=0.2))
             assert time.monotonic() - begun < 60
         assert isinstance(failed, PlanasonixTransportError)
         assert failed.sent
         assert f"no answer in time at http://127.0.0.1:{port}. " in failed.message
 
-    def test_over_tls_as_well(self, way: Way, tmp_path: Path) -> None:
+    def test_over_tls_as_well(self, style: CallStyle, tmp_path: Path) -> None:
         context, certificate = tls_context(tmp_path)
         with dripping(*DRIPS["a header"], context) as port:
             begun = time.monotonic()
-            here = account(f"https://127.0.0.1:{port}", read_timeout=60.0, try_timeout=0.3, verify=str(certificate))
-            assert "no answer in time" in failure(way, here).message
+            here = make_config(f"https://127.0.0.1:{port}", read_timeout=60.0, try_timeout=0.3, verify=str(certificate))
+            assert "no answer in time" in failure(style, here).message
             assert time.monotonic() - begun < 60
 
-    def test_each_try_has_its_own_time(self, way: Way) -> None:
+    def test_each_try_has_its_own_time(self, style: CallStyle) -> None:
         with dripping(*DRIPS["the body"]) as port:
-            here = account(f"http://127.0.0.1:{port}", read_timeout=60.0, try_timeout=0.1)
+            here = make_config(f"http://127.0.0.1:{port}", read_timeout=60.0, try_timeout=0.1)
             with pytest.raises(PlanasonixTransportError, match=r"\(Tried 3 times\.\)"):
-                way.call(here, read)
+                style.call(here, read)
 
-    def test_a_read_is_waited_for_until_the_caller_has_no_more_time(self, way: Way, peer: Peer) -> None:
-        peer.does(SILENCE)
+    def test_a_read_is_waited_for_until_the_caller_has_no_more_time(
+        self, style: CallStyle, raw_server: RawServer
+    ) -> None:
+        raw_server.respond_with(SILENCE)
         begun = time.monotonic()
         with pytest.raises(PlanasonixTransportError, match="no answer in time"):
-            way.call(account(peer.url, read_timeout=60.0), read, way.policy(until=way.clock.now + 0.2))
+            style.call(make_config(raw_server.url, read_timeout=60.0), read, style.policy(until=style.clock.now + 0.2))
         assert time.monotonic() - begun < 60
 
-    def test_a_start_is_waited_for_all_the_same(self, way: Way, peer: Peer) -> None:
-        peer.does(SILENCE)
+    def test_a_start_is_waited_for_all_the_same(self, style: CallStyle, raw_server: RawServer) -> None:
+        raw_server.respond_with(SILENCE)
         begun = time.monotonic()
         with pytest.raises(PlanasonixTransportError, match="no answer in time"):
-            way.call(account(peer.url, read_timeout=1.0), start, way.policy(until=way.clock.now + 0.05))
+            style.call(make_config(raw_server.url, read_timeout=1.0), start, style.policy(until=style.clock.now + 0.05))
         assert time.monotonic() - begun >= 1
 
     def test_a_kept_connection_has_the_time_of_each_request(self, server: Simulator) -> None:
-        with Client(account(server.url)) as client:
+        with Client(make_config(server.url)) as client:
             for _ in range(3):
                 assert list(client.list_jobs()) == []
                 client._timeout._end = 0.0  # long ago
 
     def test_a_process_that_ends_has_two_and_a_half_seconds_a_try_and_five_in_all(self) -> None:
-        seconds_a_try = account("http://127.0.0.1:9").with_short_timeouts().total_timeout
+        seconds_a_try = make_config("http://127.0.0.1:9").with_short_timeouts().total_timeout
         assert (seconds_a_try, ON_KILL.max_seconds + seconds_a_try) == (2.5, 5.0)
 
 
@@ -665,14 +697,14 @@ class TestConfiguration:
             PlanasonixConfigurationError,
             match='"verify" in the extra of the Airflow connection is true, false, or the path of a PEM',
         ) as refused:
-            kind(account("https://127.0.0.1:9", verify=str(bundle)))
+            kind(make_config("https://127.0.0.1:9", verify=str(bundle)))
         assert str(bundle) in refused.value.message
 
     @pytest.mark.parametrize("kind", [Client, AsyncClient])
     @pytest.mark.parametrize("address", ["https://x\x00y", "https://a..ü.example", "https://[::1"])
     def test_an_address_that_is_none_is_named(self, kind: Any, address: str) -> None:
         with pytest.raises(PlanasonixConfigurationError, match="is no usable address"):
-            kind(account(address))
+            kind(make_config(address))
 
     @pytest.mark.parametrize("kind", [Client, AsyncClient])
     @pytest.mark.parametrize(
@@ -686,7 +718,7 @@ class TestConfiguration:
         self, kind: Any, here: dict[str, str], words: str
     ) -> None:
         with pytest.raises(PlanasonixConfigurationError) as refused:
-            kind(account(**{"base_url": "https://127.0.0.1:9", "conn_id": "planasonix_eu", **here}))
+            kind(make_config(**{"base_url": "https://127.0.0.1:9", "conn_id": "planasonix_eu", **here}))
         assert words in refused.value.message
 
     def test_one_tls_context_serves_the_process(self, mocker: MockerFixture, tmp_path: Path) -> None:
@@ -694,7 +726,7 @@ class TestConfiguration:
         bundle = tmp_path / "ca.pem"
         bundle.write_bytes(Path(certifi.where()).read_bytes())
         for kind in (Client, AsyncClient, Client):
-            kind(account("https://127.0.0.1:9", verify=str(bundle)))
+            kind(make_config("https://127.0.0.1:9", verify=str(bundle)))
         assert made.call_count == 1
 
 
@@ -706,7 +738,7 @@ def test_a_socket_rests_between_two_looks_and_is_used_again(server: Simulator, m
     mocker.patch("httpcore._async.http11.time", shifted)
 
     async def main(url: str) -> None:
-        async with AsyncClient(account(url)) as client:
+        async with AsyncClient(make_config(url)) as client:
             for seconds in (45, 45, 0):
                 await client.send(routes.list_jobs())
                 passed[0] += seconds
@@ -717,102 +749,105 @@ def test_a_socket_rests_between_two_looks_and_is_used_again(server: Simulator, m
 
 class TestRetries:
     @pytest.mark.parametrize("seed", range(4))
-    def test_a_read_survives_fourteen_faults(self, way: Way, server: Simulator, seed: int) -> None:
-        here = account(server.url)
-        started = way.call(here, start)
+    def test_a_read_survives_fourteen_faults(self, style: CallStyle, server: Simulator, seed: int) -> None:
+        here = make_config(server.url)
+        started = style.call(here, start)
         order_fourteen_faults(server, seed, retry_after="1")
-        patient = way.policy(max_tries=15, max_seconds=3600.0)
-        assert way.call(here, lambda client: client.get_job(started.id), patient).id == started.id
+        patient = style.policy(max_tries=15, max_seconds=3600.0)
+        assert style.call(here, lambda client: client.get_job(started.id), patient).id == started.id
         assert len(server.requests) == 1 + 14 + 1
         assert server.faults.pending() == []
 
-    def test_a_policy_may_be_given_for_one_request(self, peer: Peer) -> None:
-        peer.does(answer(500))
-        with Client(account(peer.url), sleep=lambda _: None) as client, pytest.raises(PlanasonixError):
+    def test_a_policy_may_be_given_for_one_request(self, raw_server: RawServer) -> None:
+        raw_server.respond_with(response(500))
+        with Client(make_config(raw_server.url), sleep=lambda _: None) as client, pytest.raises(PlanasonixError):
             client.send(routes.get_job("job_1"), NO_RETRY)
-        assert len(peer.seen) == 1
+        assert len(raw_server.requests) == 1
 
 
 class TestPace:
     """What is learned from one answer counts for every client with the same key."""
 
-    SCARCE = answer(200, {"data": JOB}, X_RateLimit_Limit="120", X_RateLimit_Remaining="42")
-    EMPTY = answer(200, {"data": JOB}, X_RateLimit_Limit="120", X_RateLimit_Remaining="0")
+    SCARCE = response(200, {"data": JOB}, X_RateLimit_Limit="120", X_RateLimit_Remaining="42")
+    EMPTY = response(200, {"data": JOB}, X_RateLimit_Limit="120", X_RateLimit_Remaining="0")
 
-    def test_a_read_waits_for_its_turn_where_the_limit_runs_short(self, way: Way, peer: Peer) -> None:
-        peer.does(self.SCARCE)
-        way.call(account(peer.url), read)
-        assert way.clock.slept == []
-        way.call(account(peer.url), read)
-        assert sum(way.clock.slept) > 0
-        assert len(peer.seen) == 2
+    def test_a_read_waits_for_its_turn_where_the_limit_runs_short(
+        self, style: CallStyle, raw_server: RawServer
+    ) -> None:
+        raw_server.respond_with(self.SCARCE)
+        style.call(make_config(raw_server.url), read)
+        assert style.clock.slept == []
+        style.call(make_config(raw_server.url), read)
+        assert sum(style.clock.slept) > 0
+        assert len(raw_server.requests) == 2
 
-    def test_a_turn_is_waited_for_no_longer_than_there_is_time(self, way: Way, peer: Peer) -> None:
-        peer.does(self.EMPTY)
-        way.call(account(peer.url), read)
-        way.call(account(peer.url), read, way.policy(until=way.clock.now + 7))
-        assert sum(way.clock.slept) == pytest.approx(7)
+    def test_a_turn_is_waited_for_no_longer_than_there_is_time(self, style: CallStyle, raw_server: RawServer) -> None:
+        raw_server.respond_with(self.EMPTY)
+        style.call(make_config(raw_server.url), read)
+        style.call(make_config(raw_server.url), read, style.policy(until=style.clock.now + 7))
+        assert sum(style.clock.slept) == pytest.approx(7)
 
-    def test_a_start_and_a_cancel_do_not(self, way: Way, peer: Peer) -> None:
-        peer.does(self.EMPTY, STARTED, ONE_JOB)
-        way.call(account(peer.url), read)
-        way.call(account(peer.url), start)
-        way.call(account(peer.url), lambda client: client.cancel_job("job_1"))
-        assert way.clock.slept == []
+    def test_a_start_and_a_cancel_do_not(self, style: CallStyle, raw_server: RawServer) -> None:
+        raw_server.respond_with(self.EMPTY, STARTED, ONE_JOB)
+        style.call(make_config(raw_server.url), read)
+        style.call(make_config(raw_server.url), start)
+        style.call(make_config(raw_server.url), lambda client: client.cancel_job("job_1"))
+        assert style.clock.slept == []
 
-    def test_who_comes_again_by_himself_waits_himself(self, way: Way, peer: Peer) -> None:
-        peer.does(self.EMPTY)
-        way.call(account(peer.url), read)
-        way.call(account(peer.url), read, way.policy(respects_rate_limit=False))
-        assert way.clock.slept == []
-        assert way.pace.delay() > 0
+    def test_who_comes_again_by_himself_waits_himself(self, style: CallStyle, raw_server: RawServer) -> None:
+        raw_server.respond_with(self.EMPTY)
+        style.call(make_config(raw_server.url), read)
+        style.call(make_config(raw_server.url), read, style.policy(respects_rate_limit=False))
+        assert style.clock.slept == []
+        assert style.pace.delay() > 0
 
-    def test_nobody_asks_while_a_429_wants_silence(self, way: Way, peer: Peer) -> None:
-        peer.does(error(429, Retry_After="100"), ONE_JOB)
-        assert failure(way, account(peer.url)).retry_after == 100
-        way.clock.now += 40
-        second = failure(way, account(peer.url), start)
+    def test_nobody_asks_while_a_429_wants_silence(self, style: CallStyle, raw_server: RawServer) -> None:
+        raw_server.respond_with(error_response(429, Retry_After="100"), ONE_JOB)
+        assert failure(style, make_config(raw_server.url)).retry_after == 100
+        style.clock.now += 40
+        second = failure(style, make_config(raw_server.url), start)
         assert str(second) == (
             "POST /api/v1/connections/conn_1/sync: not sent, since Planasonix has asked this API key to be silent for "
             "another 60 s (429)."
         )
         assert second.retry_after == 60
-        assert len(peer.seen) == 1
-        way.clock.now += 60
-        assert way.call(account(peer.url), read).id == "job_1"
+        assert len(raw_server.requests) == 1
+        style.clock.now += 60
+        assert style.call(make_config(raw_server.url), read).id == "job_1"
 
-    def test_but_for_the_cancel_of_a_task_that_is_being_killed(self, way: Way, peer: Peer) -> None:
-        peer.does(error(429, Retry_After="100"), ONE_JOB)
-        failure(way, account(peer.url))
-        assert way.call(account(peer.url), lambda client: client.cancel_job("job_1"), ON_KILL).id == "job_1"
+    def test_but_for_the_cancel_of_a_task_that_is_being_killed(self, style: CallStyle, raw_server: RawServer) -> None:
+        raw_server.respond_with(error_response(429, Retry_After="100"), ONE_JOB)
+        failure(style, make_config(raw_server.url))
+        assert style.call(make_config(raw_server.url), lambda client: client.cancel_job("job_1"), ON_KILL).id == "job_1"
 
-    def test_many_who_wait_at_once_go_one_after_another(self, way: Way, peer: Peer) -> None:
+    def test_many_who_wait_at_once_go_one_after_another(self, style: CallStyle, raw_server: RawServer) -> None:
         # The window lasts longer than all four wait: a new one would let them go at once.
         in_ten_minutes = str(int(time.time()) + 600)
         used = {"X_RateLimit_Limit": "120", "X_RateLimit_Remaining": "42", "X_RateLimit_Reset": in_ten_minutes}
-        peer.does(answer(200, {"data": JOB}, **used))
+        raw_server.respond_with(response(200, {"data": JOB}, **used))
         moments = []
 
         async def note(seconds: float) -> None:
-            way.clock.sleep(seconds)
-            moments.append(way.clock.now)
+            style.clock.sleep(seconds)
+            moments.append(style.clock.now)
 
         async def main() -> None:
-            async with AsyncClient(account(peer.url), way.policy(), sleep=note) as client:
-                client.rate_limiter = way.pace
+            async with AsyncClient(make_config(raw_server.url), style.policy(), sleep=note) as client:
+                client.rate_limiter = style.pace
                 await asyncio.gather(*(client.get_job("job_1") for _ in range(4)))
 
-        way.call(account(peer.url), read)
+        style.call(make_config(raw_server.url), read)
         asyncio.run(main())
         assert len(moments) == len(set(moments)) == 4
 
     def test_clients_of_one_key_share_it(self) -> None:
-        here = account("http://127.0.0.1:9")
-        with Client(here) as first, Client(account(here.base_url)) as second:
+        here = make_config("http://127.0.0.1:9")
+        with Client(here) as first, Client(make_config(here.base_url)) as second:
             assert first.rate_limiter is second.rate_limiter
             assert AsyncClient(here).rate_limiter is first.rate_limiter
             assert (
-                Client(account(here.base_url, api_key=SecretStr("plnx_other"))).rate_limiter is not first.rate_limiter
+                Client(make_config(here.base_url, api_key=SecretStr("plnx_other"))).rate_limiter
+                is not first.rate_limiter
             )
 
 
@@ -826,27 +861,27 @@ class TestImports:
 
 
 @pytest.mark.parametrize("cookie", ["a=b; Path=/", "a=ä", "ä=b"])
-def test_a_cookie_is_not_sent_back(way: Way, peer: Peer, cookie: str) -> None:
+def test_a_cookie_is_not_sent_back(style: CallStyle, raw_server: RawServer, cookie: str) -> None:
     """One that is not ASCII would break every further request."""
     first = {"data": [], "meta": {"page": {"cursor": "next"}}}
-    peer.does(answer(200, first, Set_Cookie=cookie), answer(200, {"data": []}))
-    assert way.take(account(peer.url), None, lambda client: client.list_jobs()) == []
-    assert [seen.headers.get("cookie") for seen in peer.seen] == [None, None]
+    raw_server.respond_with(response(200, first, Set_Cookie=cookie), response(200, {"data": []}))
+    assert style.take_items(make_config(raw_server.url), None, lambda client: client.list_jobs()) == []
+    assert [seen.headers.get("cookie") for seen in raw_server.requests] == [None, None]
 
 
-def test_a_delete_has_no_answer(way: Way, peer: Peer) -> None:
-    peer.does(answer(204))
-    assert way.call(account(peer.url), lambda client: client.delete_webhook("wh_1")) is None
-    assert (peer.seen[0].method, peer.seen[0].path) == ("DELETE", "/api/v1/webhooks/wh_1")
+def test_a_delete_has_no_answer(style: CallStyle, raw_server: RawServer) -> None:
+    raw_server.respond_with(response(204))
+    assert style.call(make_config(raw_server.url), lambda client: client.delete_webhook("wh_1")) is None
+    assert (raw_server.requests[0].method, raw_server.requests[0].path) == ("DELETE", "/api/v1/webhooks/wh_1")
 
 
-def test_the_openapi_document_is_asked_for_as_yaml_and_given_as_text(way: Way, peer: Peer) -> None:
-    peer.does(answer(200, b"openapi: 3.1.0\n", **{"content-type": "application/yaml"}))
-    assert way.call(account(peer.url), lambda client: client.get_openapi()) == "openapi: 3.1.0\n"
-    assert peer.seen[0].headers["accept"] == "application/yaml"
+def test_the_openapi_document_is_asked_for_as_yaml_and_given_as_text(style: CallStyle, raw_server: RawServer) -> None:
+    raw_server.respond_with(response(200, b"openapi: 3.1.0\n", **{"content-type": "application/yaml"}))
+    assert style.call(make_config(raw_server.url), lambda client: client.get_openapi()) == "openapi: 3.1.0\n"
+    assert raw_server.requests[0].headers["accept"] == "application/yaml"
 
 
-def test_everything_else_is_asked_for_as_json(way: Way, peer: Peer) -> None:
-    peer.does(ONE_JOB)
-    way.call(account(peer.url), read)
-    assert peer.seen[0].headers["accept"] == "application/json"
+def test_everything_else_is_asked_for_as_json(style: CallStyle, raw_server: RawServer) -> None:
+    raw_server.respond_with(ONE_JOB)
+    style.call(make_config(raw_server.url), read)
+    assert raw_server.requests[0].headers["accept"] == "application/json"

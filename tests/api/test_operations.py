@@ -10,8 +10,8 @@ from planasonix_provider.api.client import AsyncClient, Client
 from planasonix_provider.api.errors import PlanasonixUnreadableError
 from planasonix_provider.api.operations import Operations
 from planasonix_provider.simulator import Simulator
-from tests.support.api_clients import Way, account
-from tests.support.raw_server import Peer, Reaction, Seen, answer, error
+from tests.support.api_clients import CallStyle, make_config
+from tests.support.raw_server import RawServer, Reaction, ReceivedRequest, error_response, response
 
 
 def pages(*chain: tuple[int, str | None]) -> Reaction:
@@ -23,78 +23,78 @@ def pages(*chain: tuple[int, str | None]) -> Reaction:
         by_cursor[asked] = (size, cursor)
         asked = cursor
 
-    def react(request: Seen) -> bytes:
+    def react(request: ReceivedRequest) -> bytes:
         if next(patience, None) is None:  # a list without an end is to fail its test, and not to hang it
-            return error(404)
+            return error_response(404)
         asked = parse_qs(urlsplit(request.path).query).get("cursor", [None])[0]
         size, cursor = by_cursor[asked]
         rows = [{"id": f"{asked or 'start'}_{number}", "status": "running"} for number in range(size)]
-        return answer(200, {"data": rows, "meta": {"page": {"limit": size, "cursor": cursor}}})
+        return response(200, {"data": rows, "meta": {"page": {"limit": size, "cursor": cursor}}})
 
     return react
 
 
-def cursors(peer: Peer) -> list[str | None]:
+def cursors(raw_server: RawServer) -> list[str | None]:
     """The cursors that were asked for."""
-    return [parse_qs(urlsplit(seen.path).query).get("cursor", [None])[0] for seen in peer.seen]
+    return [parse_qs(urlsplit(seen.path).query).get("cursor", [None])[0] for seen in raw_server.requests]
 
 
 def every_job(client: Any) -> Any:
     return client.list_jobs()
 
 
-def test_a_list_follows_the_cursors_to_its_end(way: Way, peer: Peer) -> None:
-    peer.does(pages((2, "a"), (2, "b"), (1, None)))
-    jobs = way.take(account(peer.url), None, every_job)
+def test_a_list_follows_the_cursors_to_its_end(style: CallStyle, raw_server: RawServer) -> None:
+    raw_server.respond_with(pages((2, "a"), (2, "b"), (1, None)))
+    jobs = style.take_items(make_config(raw_server.url), None, every_job)
     assert [job.id for job in jobs] == ["start_0", "start_1", "a_0", "a_1", "b_0"]
-    assert cursors(peer) == [None, "a", "b"]
+    assert cursors(raw_server) == [None, "a", "b"]
 
 
 @pytest.mark.parametrize(
     ("taken", "asked"), [(0, []), (1, [None]), (2, [None]), (3, [None, "a"]), (4, [None, "a"]), (5, [None, "a", "b"])]
 )
 def test_a_page_is_asked_for_when_its_first_item_is_wanted(
-    way: Way, peer: Peer, taken: int, asked: list[str | None]
+    style: CallStyle, raw_server: RawServer, taken: int, asked: list[str | None]
 ) -> None:
-    peer.does(pages((2, "a"), (2, "b"), (2, None)))
-    assert len(way.take(account(peer.url), taken, every_job)) == taken
-    assert cursors(peer) == asked
+    raw_server.respond_with(pages((2, "a"), (2, "b"), (2, None)))
+    assert len(style.take_items(make_config(raw_server.url), taken, every_job)) == taken
+    assert cursors(raw_server) == asked
 
 
 @pytest.mark.parametrize(
     ("limit", "given", "asked"), [(1, 1, 1), (2, 2, 1), (3, 3, 2), (4, 4, 2), (5, 5, 3), (9, 6, 3)]
 )
 def test_a_limit_counts_in_all_and_asks_for_no_page_too_many(
-    way: Way, peer: Peer, limit: int, given: int, asked: int
+    style: CallStyle, raw_server: RawServer, limit: int, given: int, asked: int
 ) -> None:
-    peer.does(pages((2, "a"), (2, "b"), (2, None)))
-    jobs = way.take(account(peer.url), None, lambda client: client.list_jobs(limit=limit))
-    assert (len(jobs), len(peer.seen)) == (given, asked)
+    raw_server.respond_with(pages((2, "a"), (2, "b"), (2, None)))
+    jobs = style.take_items(make_config(raw_server.url), None, lambda client: client.list_jobs(limit=limit))
+    assert (len(jobs), len(raw_server.requests)) == (given, asked)
 
 
-def test_an_empty_page_in_between_ends_nothing(way: Way, peer: Peer) -> None:
-    peer.does(pages((1, "a"), (0, "b"), (1, None)))
-    assert [job.id for job in way.take(account(peer.url), None, every_job)] == ["start_0", "b_0"]
+def test_an_empty_page_in_between_ends_nothing(style: CallStyle, raw_server: RawServer) -> None:
+    raw_server.respond_with(pages((1, "a"), (0, "b"), (1, None)))
+    assert [job.id for job in style.take_items(make_config(raw_server.url), None, every_job)] == ["start_0", "b_0"]
 
 
 @pytest.mark.parametrize("limit", [10, None])
-def test_empty_pages_that_never_end_are_an_error(way: Way, peer: Peer, limit: int | None) -> None:
-    peer.does(pages((1, "a"), *((0, f"c{number}") for number in range(60))))
+def test_empty_pages_that_never_end_are_an_error(style: CallStyle, raw_server: RawServer, limit: int | None) -> None:
+    raw_server.respond_with(pages((1, "a"), *((0, f"c{number}") for number in range(60))))
     with pytest.raises(PlanasonixUnreadableError, match=r"^GET /api/v1/jobs: 50 pages of the list in a row were empty"):
-        way.take(account(peer.url), None, lambda client: client.list_jobs(limit=limit))
-    assert len(peer.seen) == 51
+        style.take_items(make_config(raw_server.url), None, lambda client: client.list_jobs(limit=limit))
+    assert len(raw_server.requests) == 51
 
 
-def test_fewer_in_a_row_end_nothing(way: Way, peer: Peer) -> None:
+def test_fewer_in_a_row_end_nothing(style: CallStyle, raw_server: RawServer) -> None:
     empty = [[(0, f"{name}{number}") for number in range(49)] for name in "ab"]
-    peer.does(pages(*empty[0], (1, "x"), *empty[1], (1, None)))
-    assert len(way.take(account(peer.url), None, every_job)) == 2
+    raw_server.respond_with(pages(*empty[0], (1, "x"), *empty[1], (1, None)))
+    assert len(style.take_items(make_config(raw_server.url), None, every_job)) == 2
 
 
-def test_an_empty_list_is_one_request(way: Way, peer: Peer) -> None:
-    peer.does(pages((0, None)))
-    assert way.take(account(peer.url), None, every_job) == []
-    assert len(peer.seen) == 1
+def test_an_empty_list_is_one_request(style: CallStyle, raw_server: RawServer) -> None:
+    raw_server.respond_with(pages((0, None)))
+    assert style.take_items(make_config(raw_server.url), None, every_job) == []
+    assert len(raw_server.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -106,17 +106,19 @@ def test_an_empty_list_is_one_request(way: Way, peer: Peer) -> None:
     ],
     ids=["a page that names its own cursor", "a circle of two", "a circle that the first page is not in"],
 )
-def test_cursors_that_lead_in_a_circle_are_an_error(way: Way, peer: Peer, circle: list[tuple[int, str | None]]) -> None:
-    peer.does(pages(*circle))
+def test_cursors_that_lead_in_a_circle_are_an_error(
+    style: CallStyle, raw_server: RawServer, circle: list[tuple[int, str | None]]
+) -> None:
+    raw_server.respond_with(pages(*circle))
     with pytest.raises(PlanasonixUnreadableError, match=r"^GET /api/v1/jobs: .* (would never end|itself as the next)"):
-        way.take(account(peer.url), None, every_job)
-    # A page that names its own cursor may have been garbled on its way, so it is asked for again, three times at most.
-    assert len(peer.seen) <= len(circle) + 2
+        style.take_items(make_config(raw_server.url), None, every_job)
+    # A page that names its own cursor may have been garbled in transit, so it is requested up to three times.
+    assert len(raw_server.requests) <= len(circle) + 2
 
 
-def test_an_error_between_pages_reaches_the_caller_after_what_came_before(peer: Peer) -> None:
-    peer.does(pages((1, "a")), error(403))
-    with Client(account(peer.url)) as client:
+def test_an_error_between_pages_reaches_the_caller_after_what_came_before(raw_server: RawServer) -> None:
+    raw_server.respond_with(pages((1, "a")), error_response(403))
+    with Client(make_config(raw_server.url)) as client:
         jobs = client.list_jobs()
         assert next(jobs).id == "start_0"
         with pytest.raises(Exception, match="403 Forbidden"):
@@ -125,40 +127,40 @@ def test_an_error_between_pages_reaches_the_caller_after_what_came_before(peer: 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_a_bad_argument_is_refused_at_once_and_not_at_the_first_step(kind: Any) -> None:
-    client = kind(account("http://127.0.0.1:9"))
+    client = kind(make_config("http://127.0.0.1:9"))
     with pytest.raises(ValueError, match="limit"):
         client.list_jobs(limit=0)
     with pytest.raises(ValueError, match="job_id"):
         client.get_job("")
 
 
-def test_a_long_list_of_a_real_server_is_complete_and_without_doubles(way: Way, server: Simulator) -> None:
-    with Client(account(server.url)) as client:
+def test_a_long_list_of_a_real_server_is_complete_and_without_doubles(style: CallStyle, server: Simulator) -> None:
+    with Client(make_config(server.url)) as client:
         started = [client.trigger_sync(f"conn_{number % 2}").id for number in range(103)]
     sent = len(server.requests)
-    listed = way.take(account(server.url), None, every_job)
+    listed = style.take_items(make_config(server.url), None, every_job)
     assert [job.id for job in listed] == started[::-1]
     assert len(server.requests) - sent == 2
-    ours = way.take(account(server.url), None, lambda client: client.list_jobs(connection_id="conn_1"))
+    ours = style.take_items(make_config(server.url), None, lambda client: client.list_jobs(connection_id="conn_1"))
     assert {job.connection_id for job in ours} == {"conn_1"}
     assert len(ours) == 51
 
 
 @pytest.mark.parametrize("name", [name for name in vars(Operations) if not name.startswith("_")])
 def test_a_method_has_the_name_and_the_words_of_its_route(name: str) -> None:
-    with Client(account("http://127.0.0.1:9")) as client:
+    with Client(make_config("http://127.0.0.1:9")) as client:
         method = getattr(client, name)
     assert method.__name__ == name
     assert method.__doc__ == getattr(Operations, name).__doc__ == getattr(routes, name).__doc__
 
 
-def test_every_method_gives_what_its_route_answers(way: Way, server: Simulator) -> None:
+def test_every_method_gives_what_its_route_answers(style: CallStyle, server: Simulator) -> None:
     server.plan("conn_1", queued_seconds=60)
-    here = account(server.url)
-    started = way.call(here, lambda client: client.trigger_sync("conn_1", pipeline_id="pl_1"))
-    cancelled = way.call(here, lambda client: client.cancel_job(started.id))
-    polled = way.call(here, lambda client: client.get_job(job_id=started.id))
-    results = way.call(here, lambda client: client.get_job_results(started.id))
+    here = make_config(server.url)
+    started = style.call(here, lambda client: client.trigger_sync("conn_1", pipeline_id="pl_1"))
+    cancelled = style.call(here, lambda client: client.cancel_job(started.id))
+    polled = style.call(here, lambda client: client.get_job(job_id=started.id))
+    results = style.call(here, lambda client: client.get_job_results(started.id))
     assert (started.status, started.connection_id, started.pipeline_id) == ("queued", "conn_1", "pl_1")
     assert (cancelled.id, cancelled.status) == (started.id, "cancelled")
     assert polled.status == "cancelled"

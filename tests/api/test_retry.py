@@ -32,8 +32,20 @@ from planasonix_provider.api.retry import (
     is_transient,
 )
 from planasonix_provider.simulator import Simulator
-from tests.support.api_clients import Way, account
-from tests.support.raw_server import HTML, ONE_JOB, RESET, SILENCE, STARTED, Peer, Reaction, Seen, answer, cut, error
+from tests.support.api_clients import CallStyle, make_config
+from tests.support.raw_server import (
+    HTML,
+    ONE_JOB,
+    RESET,
+    SILENCE,
+    STARTED,
+    RawServer,
+    Reaction,
+    ReceivedRequest,
+    error_response,
+    response,
+    truncate,
+)
 
 
 class Case(NamedTuple):
@@ -49,30 +61,30 @@ class Case(NamedTuple):
 CASES = {
     "reset": Case(RESET, PlanasonixTransportError, 3, 1, True),
     "no answer in time": Case(SILENCE, PlanasonixTransportError, 3, 1, True),
-    "cut": Case(cut(STARTED), PlanasonixTransportError, 3, 1, True),
+    "cut": Case(truncate(STARTED), PlanasonixTransportError, 3, 1, True),
     "closed without an answer": Case(b"", PlanasonixTransportError, 3, 1, True),
     "no HTTP": Case(b"220 mail.example.com ESMTP\r\n\r\n", PlanasonixTransportError, 3, 1, True),
-    "200 HTML": Case(answer(200, HTML), PlanasonixUnreadableError, 3, 1, True),
-    "200 empty": Case(answer(200), PlanasonixUnreadableError, 3, 1, True),
-    "429": Case(error(429), PlanasonixRateLimitError, 3, 3, False),
-    "429 Retry-After": Case(error(429, Retry_After="1"), PlanasonixRateLimitError, 3, 3, False),
-    "500": Case(error(500), PlanasonixServerError, 3, 1, True),
-    "501": Case(error(501), PlanasonixServerError, 1, 1, False),
-    "502": Case(error(502), PlanasonixServerError, 3, 1, True),
-    "502 HTML": Case(answer(502, HTML), PlanasonixServerError, 3, 1, True),
-    "503": Case(error(503), PlanasonixServerError, 3, 1, True),
-    "503 Retry-After": Case(error(503, Retry_After="1"), PlanasonixServerError, 3, 3, False),
-    "503 Retry-After of zero": Case(error(503, Retry_After="0"), PlanasonixServerError, 3, 3, False),
-    "503 Retry-After nonsense": Case(error(503, Retry_After="soon"), PlanasonixServerError, 3, 1, True),
-    "504": Case(error(504), PlanasonixServerError, 3, 1, True),
-    "524 of a CDN": Case(error(524), PlanasonixServerError, 3, 1, True),
-    "302": Case(answer(302, Location="/"), PlanasonixResponseError, 1, 1, False),
-    "400": Case(error(400), PlanasonixValidationError, 1, 1, False),
-    "401": Case(error(401), PlanasonixAuthenticationError, 1, 1, False),
-    "403": Case(error(403), PlanasonixPermissionError, 1, 1, False),
-    "404": Case(error(404), PlanasonixNotFoundError, 1, 1, False),
-    "409": Case(error(409), PlanasonixConflictError, 1, 1, False),
-    "409 Retry-After": Case(error(409, Retry_After="1"), PlanasonixConflictError, 1, 1, False),
+    "200 HTML": Case(response(200, HTML), PlanasonixUnreadableError, 3, 1, True),
+    "200 empty": Case(response(200), PlanasonixUnreadableError, 3, 1, True),
+    "429": Case(error_response(429), PlanasonixRateLimitError, 3, 3, False),
+    "429 Retry-After": Case(error_response(429, Retry_After="1"), PlanasonixRateLimitError, 3, 3, False),
+    "500": Case(error_response(500), PlanasonixServerError, 3, 1, True),
+    "501": Case(error_response(501), PlanasonixServerError, 1, 1, False),
+    "502": Case(error_response(502), PlanasonixServerError, 3, 1, True),
+    "502 HTML": Case(response(502, HTML), PlanasonixServerError, 3, 1, True),
+    "503": Case(error_response(503), PlanasonixServerError, 3, 1, True),
+    "503 Retry-After": Case(error_response(503, Retry_After="1"), PlanasonixServerError, 3, 3, False),
+    "503 Retry-After of zero": Case(error_response(503, Retry_After="0"), PlanasonixServerError, 3, 3, False),
+    "503 Retry-After nonsense": Case(error_response(503, Retry_After="soon"), PlanasonixServerError, 3, 1, True),
+    "504": Case(error_response(504), PlanasonixServerError, 3, 1, True),
+    "524 of a CDN": Case(error_response(524), PlanasonixServerError, 3, 1, True),
+    "302": Case(response(302, Location="/"), PlanasonixResponseError, 1, 1, False),
+    "400": Case(error_response(400), PlanasonixValidationError, 1, 1, False),
+    "401": Case(error_response(401), PlanasonixAuthenticationError, 1, 1, False),
+    "403": Case(error_response(403), PlanasonixPermissionError, 1, 1, False),
+    "404": Case(error_response(404), PlanasonixNotFoundError, 1, 1, False),
+    "409": Case(error_response(409), PlanasonixConflictError, 1, 1, False),
+    "409 Retry-After": Case(error_response(409, Retry_After="1"), PlanasonixConflictError, 1, 1, False),
 }
 
 
@@ -93,10 +105,10 @@ def start(client: Any) -> Any:
 
 
 def failure(
-    way: Way, url: str, operation: Callable[[Any], Any], policy: RetryPolicy | None = None, **fields: Any
+    style: CallStyle, url: str, operation: Callable[[Any], Any], policy: RetryPolicy | None = None, **fields: Any
 ) -> PlanasonixError:
     with pytest.raises(PlanasonixError) as failed:
-        way.call(account(url, **fields), operation, policy)
+        style.call(make_config(url, **fields), operation, policy)
     return failed.value
 
 
@@ -108,131 +120,139 @@ def patience(case: Case) -> dict[str, float]:
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("operation", [read, cancel])
 def test_a_read_and_a_cancel_are_sent_again_where_that_can_help(
-    way: Way, peer: Peer, operation: Callable[[Any], Any], case: Case
+    style: CallStyle, raw_server: RawServer, operation: Callable[[Any], Any], case: Case
 ) -> None:
-    peer.does(case.reaction)
-    assert type(failure(way, peer.url, operation, **patience(case))) is case.kind
-    assert (len(peer.has_seen(case.read)), len(way.clock.slept)) == (case.read, case.read - 1)
+    raw_server.respond_with(case.reaction)
+    assert type(failure(style, raw_server.url, operation, **patience(case))) is case.kind
+    assert (len(raw_server.wait_for_requests(case.read)), len(style.clock.slept)) == (case.read, case.read - 1)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_start_is_sent_again_only_where_the_first_did_nothing(way: Way, peer: Peer, case: Case) -> None:
-    peer.does(case.reaction)
-    failed = failure(way, peer.url, start, **patience(case))
+def test_a_start_is_sent_again_only_where_the_first_did_nothing(
+    style: CallStyle, raw_server: RawServer, case: Case
+) -> None:
+    raw_server.respond_with(case.reaction)
+    failed = failure(style, raw_server.url, start, **patience(case))
     assert (type(failed), has_unknown_effect(failed)) == (case.kind, case.ambiguous)
-    assert (len(peer.has_seen(case.start)), len(way.clock.slept)) == (case.start, case.start - 1)
-    assert len({seen.headers["idempotency-key"] for seen in peer.seen}) == 1
+    assert (len(raw_server.wait_for_requests(case.start)), len(style.clock.slept)) == (case.start, case.start - 1)
+    assert len({seen.headers["idempotency-key"] for seen in raw_server.requests}) == 1
 
 
 @pytest.mark.parametrize("operation", [read, cancel, start])
-def test_a_connection_that_was_never_made_is_tried_again_for_all(way: Way, operation: Callable[[Any], Any]) -> None:
+def test_a_connection_that_was_never_made_is_tried_again_for_all(
+    style: CallStyle, operation: Callable[[Any], Any]
+) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound and not listening: nobody else takes the port, and it refuses
-        failed = failure(way, f"http://127.0.0.1:{closed.getsockname()[1]}", operation)
+        failed = failure(style, f"http://127.0.0.1:{closed.getsockname()[1]}", operation)
     assert type(failed) is PlanasonixTransportError
     assert not has_unknown_effect(failed)
-    assert len(way.clock.slept) == 2
+    assert len(style.clock.slept) == 2
 
 
 @pytest.mark.parametrize("operation", [read, read_results, cancel, start])
-def test_an_error_that_passes_leaves_no_trace(way: Way, peer: Peer, operation: Callable[[Any], Any]) -> None:
-    good = {start: STARTED, read_results: answer(200, {"data": {"job_id": "job_1", "status": "running"}})}
-    peer.does(error(429), error(503, Retry_After="1"), good.get(operation, ONE_JOB))
-    assert way.call(account(peer.url), operation).status == "running"
-    assert len(peer.seen) == 3
+def test_an_error_that_passes_leaves_no_trace(
+    style: CallStyle, raw_server: RawServer, operation: Callable[[Any], Any]
+) -> None:
+    good = {start: STARTED, read_results: response(200, {"data": {"job_id": "job_1", "status": "running"}})}
+    raw_server.respond_with(error_response(429), error_response(503, Retry_After="1"), good.get(operation, ONE_JOB))
+    assert style.call(make_config(raw_server.url), operation).status == "running"
+    assert len(raw_server.requests) == 3
 
 
-def test_an_error_of_another_kind_ends_the_trying(way: Way, peer: Peer) -> None:
-    peer.does(error(500), error(404), ONE_JOB)
-    failed = failure(way, peer.url, read)
-    assert (type(failed), len(peer.seen)) == (PlanasonixNotFoundError, 2)
+def test_an_error_of_another_kind_ends_the_trying(style: CallStyle, raw_server: RawServer) -> None:
+    raw_server.respond_with(error_response(500), error_response(404), ONE_JOB)
+    failed = failure(style, raw_server.url, read)
+    assert (type(failed), len(raw_server.requests)) == (PlanasonixNotFoundError, 2)
 
 
-def test_the_error_at_the_end_says_how_often_it_was_tried(way: Way, peer: Peer) -> None:
-    peer.does(error(500))
-    assert failure(way, peer.url, read).message.endswith(" (Tried 3 times.)")
-    assert "Tried" not in failure(way, peer.url, start).message
-    assert "Tried" not in failure(way, peer.url, read, NO_RETRY).message
+def test_the_error_at_the_end_says_how_often_it_was_tried(style: CallStyle, raw_server: RawServer) -> None:
+    raw_server.respond_with(error_response(500))
+    assert failure(style, raw_server.url, read).message.endswith(" (Tried 3 times.)")
+    assert "Tried" not in failure(style, raw_server.url, start).message
+    assert "Tried" not in failure(style, raw_server.url, read, NO_RETRY).message
 
 
-def test_a_wait_is_drawn_from_zero_to_a_bound_that_doubles_up_to_the_longest(way: Way, peer: Peer) -> None:
+def test_a_wait_is_drawn_from_zero_to_a_bound_that_doubles_up_to_the_longest(
+    style: CallStyle, raw_server: RawServer
+) -> None:
     bounds: list[tuple[float, float]] = []
 
     def draw(low: float, high: float) -> float:
         bounds.append((low, high))
         return high / 4
 
-    peer.does(error(500))
-    failure(way, peer.url, read, RetryPolicy(clock=way.clock, uniform=draw))
+    raw_server.respond_with(error_response(500))
+    failure(style, raw_server.url, read, RetryPolicy(clock=style.clock, uniform=draw))
     highest = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 20.0]
     assert bounds[:7] == [(0.0, bound) for bound in highest]
-    assert way.clock.slept == [bound / 4 for bound in highest]
-    assert len(peer.seen) == 8
+    assert style.clock.slept == [bound / 4 for bound in highest]
+    assert len(raw_server.requests) == 8
 
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("operation", [read, start])
 def test_a_retry_after_is_obeyed_and_the_jitter_comes_on_top(
-    way: Way, peer: Peer, operation: Callable[[Any], Any], status: int
+    style: CallStyle, raw_server: RawServer, operation: Callable[[Any], Any], status: int
 ) -> None:
-    peer.does(error(status, Retry_After="7"))
-    failure(way, peer.url, operation, way.policy(first_wait=1.0))
-    assert way.clock.slept == [8.0, 9.0]
+    raw_server.respond_with(error_response(status, Retry_After="7"))
+    failure(style, raw_server.url, operation, style.policy(first_wait=1.0))
+    assert style.clock.slept == [8.0, 9.0]
 
 
-def test_a_retry_after_may_be_a_date(way: Way, peer: Peer) -> None:
+def test_a_retry_after_may_be_a_date(style: CallStyle, raw_server: RawServer) -> None:
     dates = {"Date": "Thu, 27 Mar 2025 14:22:10 GMT", "Retry_After": "Thu, 27 Mar 2025 14:22:40 GMT"}
-    peer.does(error(429, **dates), ONE_JOB)
-    way.call(account(peer.url), read, way.policy(uniform=lambda low, high: low))
-    assert way.clock.slept == [30.0]
+    raw_server.respond_with(error_response(429, **dates), ONE_JOB)
+    style.call(make_config(raw_server.url), read, style.policy(uniform=lambda low, high: low))
+    assert style.clock.slept == [30.0]
 
 
-def test_no_try_begins_after_the_time_is_over(way: Way, peer: Peer) -> None:
-    peer.does(error(500))
-    failure(way, peer.url, read, way.policy(max_tries=100, max_seconds=10.0, first_wait=1.0, max_wait=4.0))
-    assert way.clock.slept == [1.0, 2.0, 4.0]
+def test_no_try_begins_after_the_time_is_over(style: CallStyle, raw_server: RawServer) -> None:
+    raw_server.respond_with(error_response(500))
+    failure(style, raw_server.url, read, style.policy(max_tries=100, max_seconds=10.0, first_wait=1.0, max_wait=4.0))
+    assert style.clock.slept == [1.0, 2.0, 4.0]
 
 
-def test_no_try_begins_after_a_moment_that_the_caller_names(way: Way, peer: Peer) -> None:
-    peer.does(error(500))
-    policy = way.policy(max_tries=100, first_wait=1.0, max_wait=4.0, until=way.clock.now + 10.0)
-    failure(way, peer.url, read, policy)
-    failure(way, peer.url, read, policy)
-    assert way.clock.slept == [1.0, 2.0, 4.0, 1.0]
+def test_no_try_begins_after_a_moment_that_the_caller_names(style: CallStyle, raw_server: RawServer) -> None:
+    raw_server.respond_with(error_response(500))
+    policy = style.policy(max_tries=100, first_wait=1.0, max_wait=4.0, until=style.clock.now + 10.0)
+    failure(style, raw_server.url, read, policy)
+    failure(style, raw_server.url, read, policy)
+    assert style.clock.slept == [1.0, 2.0, 4.0, 1.0]
 
 
-def test_the_time_that_the_tries_take_counts(way: Way, peer: Peer) -> None:
-    def slow(_: Seen) -> bytes:
-        way.clock.now += 4.0
-        return error(500)
+def test_the_time_that_the_tries_take_counts(style: CallStyle, raw_server: RawServer) -> None:
+    def slow(_: ReceivedRequest) -> bytes:
+        style.clock.now += 4.0
+        return error_response(500)
 
-    peer.does(slow)
-    failure(way, peer.url, read, way.policy(max_tries=100, max_seconds=10.0, uniform=lambda low, high: low))
-    assert len(peer.seen) == 3
+    raw_server.respond_with(slow)
+    failure(style, raw_server.url, read, style.policy(max_tries=100, max_seconds=10.0, uniform=lambda low, high: low))
+    assert len(raw_server.requests) == 3
 
 
 @pytest.mark.parametrize("seconds", ["120", "86400", "999999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
-def test_a_retry_after_beyond_the_time_ends_at_once(way: Way, peer: Peer, seconds: str) -> None:
-    peer.does(error(429, Retry_After=seconds))
-    failed = failure(way, peer.url, read, RetryPolicy(clock=way.clock))
+def test_a_retry_after_beyond_the_time_ends_at_once(style: CallStyle, raw_server: RawServer, seconds: str) -> None:
+    raw_server.respond_with(error_response(429, Retry_After=seconds))
+    failed = failure(style, raw_server.url, read, RetryPolicy(clock=style.clock))
     assert isinstance(failed, PlanasonixRateLimitError)
-    assert (len(peer.seen), way.clock.slept) == (1, [])
+    assert (len(raw_server.requests), style.clock.slept) == (1, [])
 
 
-def test_each_call_has_a_time_of_its_own(way: Way, peer: Peer) -> None:
-    peer.does(error(500))
-    policy = way.policy(max_seconds=2.0)
+def test_each_call_has_a_time_of_its_own(style: CallStyle, raw_server: RawServer) -> None:
+    raw_server.respond_with(error_response(500))
+    policy = style.policy(max_seconds=2.0)
     for _ in range(2):
-        failure(way, peer.url, read, policy)
-    assert len(peer.seen) == 6
+        failure(style, raw_server.url, read, policy)
+    assert len(raw_server.requests) == 6
 
 
 def test_a_long_outage_is_logged_at_its_beginning_and_then_once_a_minute(
-    way: Way, peer: Peer, caplog: pytest.LogCaptureFixture
+    style: CallStyle, raw_server: RawServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    peer.does(error(500))
+    raw_server.respond_with(error_response(500))
     with caplog.at_level(logging.DEBUG, logger="planasonix_provider"):
-        failure(way, peer.url, read, RetryPolicy(max_tries=10, clock=way.clock, uniform=max))
+        failure(style, raw_server.url, read, RetryPolicy(max_tries=10, clock=style.clock, uniform=max))
     waits = [(record.levelname, record.getMessage().rpartition(" in ")[2]) for record in caplog.records]
     assert waits == [
         ("INFO", "0.5 s."),
@@ -247,36 +267,40 @@ def test_a_long_outage_is_logged_at_its_beginning_and_then_once_a_minute(
     ]
 
 
-def test_requests_that_share_a_throttle_share_its_lines(way: Way, peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
-    peer.does(error(500))
-    policy = RetryPolicy(max_tries=3, clock=way.clock, uniform=max, throttle=LogThrottle())
+def test_requests_that_share_a_throttle_share_its_lines(
+    style: CallStyle, raw_server: RawServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw_server.respond_with(error_response(500))
+    policy = RetryPolicy(max_tries=3, clock=style.clock, uniform=max, throttle=LogThrottle())
     with caplog.at_level(logging.INFO, logger="planasonix_provider"):
         for _ in range(3):
-            failure(way, peer.url, read, policy)
+            failure(style, raw_server.url, read, policy)
         assert len(caplog.records) == 1
         policy.throttle.is_muted = True  # type: ignore[union-attr]
-        way.clock.sleep(100)
-        failure(way, peer.url, read, policy)
+        style.clock.sleep(100)
+        failure(style, raw_server.url, read, policy)
     assert len(caplog.records) == 1
 
 
-def test_once_is_once(way: Way, peer: Peer) -> None:
-    peer.does(error(429))
-    failure(way, peer.url, read, NO_RETRY)
-    assert (len(peer.seen), way.clock.slept) == (1, [])
+def test_once_is_once(style: CallStyle, raw_server: RawServer) -> None:
+    raw_server.respond_with(error_response(429))
+    failure(style, raw_server.url, read, NO_RETRY)
+    assert (len(raw_server.requests), style.clock.slept) == (1, [])
 
 
-def test_last_words_fit_into_the_seconds_that_a_killed_process_is_given(way: Way, peer: Peer) -> None:
-    peer.does(error(500))
-    failure(way, peer.url, cancel, replace(ON_KILL, clock=way.clock, uniform=max))
-    assert len(peer.seen) > 3
-    assert sum(way.clock.slept) < 5.0
+def test_last_words_fit_into_the_seconds_that_a_killed_process_is_given(
+    style: CallStyle, raw_server: RawServer
+) -> None:
+    raw_server.respond_with(error_response(500))
+    failure(style, raw_server.url, cancel, replace(ON_KILL, clock=style.clock, uniform=max))
+    assert len(raw_server.requests) > 3
+    assert sum(style.clock.slept) < 5.0
 
 
-def test_the_default_ends_within_two_minutes(way: Way, peer: Peer) -> None:
-    peer.does(error(503, Retry_After="15"))
-    failure(way, peer.url, read, RetryPolicy(clock=way.clock, uniform=max))
-    assert 60.0 < sum(way.clock.slept) < 120.0
+def test_the_default_ends_within_two_minutes(style: CallStyle, raw_server: RawServer) -> None:
+    raw_server.respond_with(error_response(503, Retry_After="15"))
+    failure(style, raw_server.url, read, RetryPolicy(clock=style.clock, uniform=max))
+    assert 60.0 < sum(style.clock.slept) < 120.0
 
 
 @pytest.mark.parametrize(
@@ -311,18 +335,18 @@ def test_an_error_is_ambiguous_if_it_passes_and_may_have_done_something(
     ("kind", "status"), [("reset", None), ("cut", None), ("html", 502), ("status", 500), ("status", 503)]
 )
 def test_a_start_whose_answer_was_lost_makes_one_job(
-    way: Way, server: Simulator, kind: Any, status: int | None
+    style: CallStyle, server: Simulator, kind: Any, status: int | None
 ) -> None:
     server.fail(kind, route="trigger_sync", when="after", status=status)
-    assert has_unknown_effect(failure(way, server.url, start))
+    assert has_unknown_effect(failure(style, server.url, start))
     assert len(server.jobs()) == 1
 
 
 @pytest.mark.parametrize(("status", "headers"), [(429, {}), (503, {"Retry-After": "1"})])
 def test_a_start_that_was_refused_at_the_door_makes_one_job(
-    way: Way, server: Simulator, status: int, headers: dict[str, str]
+    style: CallStyle, server: Simulator, status: int, headers: dict[str, str]
 ) -> None:
     server.fail("status", route="trigger_sync", times=2, status=status, headers=headers)
-    job = way.call(account(server.url), start)
+    job = style.call(make_config(server.url), start)
     assert [made.id for made in server.jobs()] == [job.id]
     assert len({request.headers["idempotency-key"] for request in server.requests}) == 1

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
-from functools import partial
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -15,28 +14,18 @@ from pydantic import SecretStr
 from planasonix_provider.api import routes
 from planasonix_provider.api.client import Client
 from planasonix_provider.api.errors import PlanasonixNotFoundError
-from planasonix_provider.api.request import Idempotency, Request
+from planasonix_provider.api.request import PREFIX, Idempotency
 from planasonix_provider.simulator import Simulator
-from tests.support.api_clients import account
-from tests.support.raw_server import STARTED, Peer
+from tests.support.api_clients import make_config
+from tests.support.example_calls import REQUESTS, is_list, make_request
+from tests.support.raw_server import STARTED, RawServer
 
-#: Every route with an id in its path, with what stands before and behind the id.
-WITH_ID: dict[str, tuple[Callable[[str], Request[Any]], str, str]] = {
-    "connection_id": (routes.trigger_sync, "/api/v1/connections/", "/sync"),
-    "connection_id of a backfill": (
-        lambda given: routes.trigger_backfill(given, start_at="2025-01-01", end_at="2025-02-01"),
-        "/api/v1/connections/",
-        "/backfill",
-    ),
-    "webhook_id": (routes.get_webhook, "/api/v1/webhooks/", ""),
-    "webhook_id of deliveries": (routes.list_webhook_deliveries, "/api/v1/webhooks/", "/deliveries"),
-    "backfill_id": (routes.get_backfill, "/api/v1/backfills/", ""),
-    "job_id": (routes.get_job, "/api/v1/jobs/", ""),
-    "job_id of results": (routes.get_job_results, "/api/v1/jobs/", "/results"),
-    "job_id of a cancel": (routes.cancel_job, "/api/v1/jobs/", "/cancel"),
-}
-#: Ids that are odd, and ids all the same, with how they stand in a path.
-ODD = {
+#: The routes with an id in their path.
+WITH_ID = [name for name, request in REQUESTS.items() if request.ids]
+#: The routes whose requests must not be repeated blindly.
+STARTS = {"trigger_sync", "trigger_backfill", "create_webhook", "rotate_webhook_secret", "test_webhook"}
+#: Unusual but valid ids, and how a path contains them.
+ODD_IDS = {
     "job.1": "job.1",
     "a..b": "a..b",
     "größe": "gr%C3%B6%C3%9Fe",
@@ -51,29 +40,35 @@ IDS = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters="/
 
 @pytest.fixture
 def client(server: Simulator) -> Iterator[Client]:
-    with Client(account(server.url)) as client:
+    with Client(make_config(server.url)) as client:
         yield client
 
 
-@pytest.mark.parametrize(("given", "segment"), ODD.items())
-@pytest.mark.parametrize(("route", "before", "behind"), WITH_ID.values(), ids=WITH_ID)
-def test_an_id_is_one_segment_of_the_path(
-    route: Callable[[str], Request[Any]], before: str, behind: str, given: str, segment: str
-) -> None:
-    assert route(given).url_path == f"{before}{segment}{behind}"
+def path_with_id(route: str, value: str) -> tuple[str, str]:
+    """Return the path for an id, and the path with its parameter in braces."""
+    (parameter,) = REQUESTS[route].ids
+    return make_request(route, **{parameter: value}).url_path, PREFIX + REQUESTS[route].path
+
+
+@pytest.mark.parametrize(("given", "segment"), ODD_IDS.items())
+@pytest.mark.parametrize("route", WITH_ID)
+def test_an_id_is_one_segment_of_the_path(route: str, given: str, segment: str) -> None:
+    path, template = path_with_id(route, given)
+    assert path == re.sub(r"\{\w+\}", lambda _: segment, template)
 
 
 @given(IDS)
-def test_any_id_is_one_segment_and_comes_back(text: str) -> None:
-    for route, before, behind in WITH_ID.values():
-        path = urlsplit(route(text).url_path).path
-        assert path.count("/") == (before + behind).count("/")
-        segment = path.removeprefix(before).removesuffix(behind)
+def test_any_id_can_be_decoded_from_its_segment(text: str) -> None:
+    for route in WITH_ID:
+        path, template = path_with_id(route, text)
+        assert path.count("/") == template.count("/")
+        before, _, behind = re.split(r"(\{\w+\})", template)
+        segment = urlsplit(path).path.removeprefix(before).removesuffix(behind)
         assert unquote(segment) == text
         assert segment not in {".", ".."}
 
 
-@pytest.mark.parametrize(("given", "segment"), ODD.items())
+@pytest.mark.parametrize(("given", "segment"), ODD_IDS.items())
 def test_a_server_sees_an_id_as_one_segment(server: Simulator, client: Client, given: str, segment: str) -> None:
     with pytest.raises(PlanasonixNotFoundError, match="no job"):
         client.get_job(given)
@@ -160,68 +155,33 @@ class TestAWebhook:
     def test_is_changed_only_where_something_is_given(self) -> None:
         assert routes.update_webhook("wh_1", enabled=False).body == {"enabled": False}
 
-    def test_is_not_created_rotated_or_tested_twice_by_a_blind_repeat(self) -> None:
-        once = [
-            routes.create_webhook(self.HOOK, events=["job.failed"]),
-            routes.rotate_webhook_secret("wh_1"),
-            routes.test_webhook("wh_1"),
-        ]
-        assert {request.idempotency for request in once} == {Idempotency.NOT_IDEMPOTENT}
-        again: list[Request[Any]] = [
-            routes.get_webhook("wh_1"),
-            routes.update_webhook("wh_1", enabled=True),
-            routes.delete_webhook("wh_1"),
-            routes.list_webhooks(),
-            routes.list_webhook_deliveries("wh_1"),
-            routes.get_openapi(),
-        ]
-        assert {request.idempotency for request in again} == {Idempotency.SAFE}
+
+@pytest.mark.parametrize("route", REQUESTS)
+def test_only_starts_are_not_idempotent_and_have_a_key(route: str) -> None:
+    is_start = route in STARTS
+    assert REQUESTS[route].idempotency is (Idempotency.NOT_IDEMPOTENT if is_start else Idempotency.SAFE)
+    assert bool(REQUESTS[route].idempotency_key) is is_start
 
 
-@pytest.mark.parametrize(
-    "start", [routes.trigger_sync, partial(routes.trigger_backfill, start_at="2025-01-01", end_at="2025-02-01")]
-)
-def test_every_start_has_an_idempotency_key_of_its_own(start: Callable[..., Request[Any]]) -> None:
-    first, second = start("conn_1"), start("conn_1")
-    assert first.idempotency_key
-    assert second.idempotency_key
-    assert first.idempotency_key != second.idempotency_key
-    assert start("conn_1", idempotency_key="mine").idempotency_key == "mine"
+@pytest.mark.parametrize("route", ["trigger_sync", "trigger_backfill"])
+def test_every_start_has_its_own_idempotency_key(route: str) -> None:
+    assert make_request(route).idempotency_key != make_request(route).idempotency_key
+    assert make_request(route, idempotency_key="mine").idempotency_key == "mine"
 
 
-def test_a_server_sees_the_idempotency_key_and_the_body(peer: Peer) -> None:
+def test_a_server_sees_the_idempotency_key_and_the_body(raw_server: RawServer) -> None:
     body = {"pipeline_id": "pl_1", "priority": "high", "metadata": {"a": 1}}
-    with Client(account(peer.does(STARTED).url)) as client:
+    with Client(make_config(raw_server.respond_with(STARTED).url)) as client:
         client.trigger_sync("conn_1", **body, idempotency_key="mine")
         client.trigger_sync("conn_1")
-    first, second = peer.seen
+    first, second = raw_server.requests
     assert (first.headers["idempotency-key"], json.loads(first.body)) == ("mine", body)
     assert second.headers["idempotency-key"] not in {"", "mine"}
 
 
-def test_only_a_start_is_unsafe_to_repeat_and_only_a_start_has_a_key() -> None:
-    safe: list[Request[Any]] = [
-        routes.list_backfills(),
-        routes.get_backfill("b"),
-        routes.list_jobs(),
-        routes.get_job("j"),
-        routes.get_job_results("j"),
-        routes.cancel_job("j"),
-    ]
-    assert {request.idempotency for request in safe} == {Idempotency.SAFE}
-    assert {request.idempotency_key for request in safe} == {None}
-    backfill = routes.trigger_backfill("c", start_at="2025-01-01", end_at="2025-02-01")
-    for start in (routes.trigger_sync("c"), backfill):
-        assert start.idempotency is Idempotency.NOT_IDEMPOTENT
-        assert start.idempotency_key
-
-
-@pytest.mark.parametrize(
-    "listed",
-    [routes.list_backfills, routes.list_jobs, routes.list_webhooks, partial(routes.list_webhook_deliveries, "wh_1")],
-)
-def test_every_list_knows_how_many_things_are_wanted_in_all(listed: Callable[..., Request[Any]]) -> None:
-    assert (listed().max_items, listed(limit=7).max_items) == (None, 7)
+@pytest.mark.parametrize("route", [route for route in REQUESTS if is_list(route)])
+def test_a_list_has_the_maximum_number_of_items(route: str) -> None:
+    assert (REQUESTS[route].max_items, make_request(route, limit=7).max_items) == (None, 7)
 
 
 @pytest.mark.parametrize(("limit", "page"), [(None, 100), (1, 1), (99, 99), (100, 100), (101, 100), (5000, 100)])

@@ -33,7 +33,7 @@ from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.simulator import Simulator
 from tests.hooks.conftest import KEY, Connect
 from tests.support.certificates import tls_context
-from tests.support.raw_server import Peer, answer
+from tests.support.raw_server import RawServer, response
 
 
 @pytest.fixture(scope="module")
@@ -315,7 +315,7 @@ class TestTestConnection:
 
     def test_an_untrusted_certificate(self, connect: Connect, tmp_path: Path) -> None:
         context, certificate = tls_context(tmp_path)
-        with Peer(context).does(answer(200, {"data": [], "meta": {"page": {"cursor": None}}})) as tls:
+        with RawServer(context).respond_with(response(200, {"data": [], "meta": {"page": {"cursor": None}}})) as tls:
             works, message = result_of_test(connect(host=tls.url))
             assert not works
             assert "no trusted TLS connection (self-signed certificate)" in message

@@ -11,7 +11,7 @@ from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from tests.conftest import API_KEY
 from tests.support import api_reference
 from tests.support.example_calls import route_of
-from tests.support.raw_server import Peer, Seen, answer
+from tests.support.raw_server import RawServer, ReceivedRequest, response
 from tests.support.task_runs import drive
 
 BODIES: dict[str, Any] = {route_of(one): one.body for one in api_reference.examples() if one.status}
@@ -24,18 +24,18 @@ def test_a_task_reads_a_job_that_is_queued_then_runs_then_succeeds(
 ) -> None:
     states = ["succeeded", "running", "queued"]
 
-    def react(request: Seen) -> bytes:
+    def react(request: ReceivedRequest) -> bytes:
         path = request.path.split("?")[0].removeprefix("/api/v1")
         if request.method == "POST":
-            return answer(202, BODIES["trigger_sync"])
+            return response(202, BODIES["trigger_sync"])
         if path == f"/jobs/{JOB_ID}":
             ended = {"finished_at": "2025-03-27T14:25:15Z", "duration_seconds": 183} if len(states) == 1 else {}
-            return answer(200, {"data": {**BODIES["get_job"]["data"], "status": states.pop(), **ended}})
+            return response(200, {"data": {**BODIES["get_job"]["data"], "status": states.pop(), **ended}})
         if path == f"/jobs/{JOB_ID}/results":
-            return answer(200, BODIES["get_job_results"])
-        return answer(200, {"data": [], "meta": {"page": {"limit": 50, "cursor": None}}})
+            return response(200, BODIES["get_job_results"])
+        return response(200, {"data": [], "meta": {"page": {"limit": 50, "cursor": None}}})
 
-    with Peer().does(react) as server:
+    with RawServer().respond_with(react) as server:
         connection = {"conn_type": "planasonix", "host": server.url, "password": API_KEY}
         monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(connection))
         run = drive(

@@ -17,7 +17,7 @@ from planasonix_provider.api.retry import RetryPolicy
 KEY = "plnx_test_7d1f0b6a52"
 
 
-def account(base_url: str, **fields: Any) -> ClientConfig:
+def make_config(base_url: str, **fields: Any) -> ClientConfig:
     return ClientConfig(**{"api_key": SecretStr(KEY), "base_url": base_url, **fields})
 
 
@@ -36,7 +36,7 @@ class Clock:
         self.now += seconds
 
 
-class Way:
+class CallStyle:
     """One way to call: opens a client, lets it work for a test, and closes it."""
 
     def __init__(self, name: str) -> None:
@@ -57,7 +57,7 @@ class Way:
             client.rate_limiter = self.pace
             return operation(client)
 
-    def take(self, account: ClientConfig, count: int | None, listing: Callable[[Any], Any]) -> list[Any]:
+    def take_items(self, account: ClientConfig, count: int | None, listing: Callable[[Any], Any]) -> list[Any]:
         """Take the first items of a list; ``None`` takes all."""
         if self.name == "awaited":
             return asyncio.run(self._awaited_items(account, count, listing))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 from tests.support.webhook_target import until
 
 
-class Seen(NamedTuple):
+class ReceivedRequest(NamedTuple):
     """A request that arrived; header names are in lower case."""
 
     method: str
@@ -26,7 +26,7 @@ class Seen(NamedTuple):
 
 
 #: The bytes to send, a function that makes them, or what happens instead of an answer.
-Reaction = bytes | Callable[[Seen], bytes] | None
+Reaction = bytes | Callable[[ReceivedRequest], bytes] | None
 #: A TCP reset before any byte of an answer.
 RESET = None
 
@@ -35,7 +35,7 @@ RESET = None
 SILENCE = b"(silence)"
 
 
-def answer(status: int = 200, body: Any = b"", /, **headers: str) -> bytes:
+def response(status: int = 200, body: Any = b"", /, **headers: str) -> bytes:
     """Write an answer; what is no bytes goes as JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"HTTP/1.1 {status} -", f"Content-Length: {len(content)}", "Connection: close"]
@@ -43,12 +43,12 @@ def answer(status: int = 200, body: Any = b"", /, **headers: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 
-def error(status: int, /, **headers: str) -> bytes:
+def error_response(status: int, /, **headers: str) -> bytes:
     """Write an answer with the API's envelope of an error."""
-    return answer(status, {"error": {"code": "planned", "message": "The test wants it so."}}, **headers)
+    return response(status, {"error": {"code": "planned", "message": "The test wants it so."}}, **headers)
 
 
-def cut(whole: bytes) -> bytes:
+def truncate(whole: bytes) -> bytes:
     """Leave the second half of an answer's body away."""
     head, _, body = whole.partition(b"\r\n\r\n")
     return head + b"\r\n\r\n" + body[: len(body) // 2]
@@ -56,34 +56,34 @@ def cut(whole: bytes) -> bytes:
 
 JOB = {"id": "job_1", "type": "connection_sync", "status": "running"}
 #: Answers that every route but the lists and the results can read.
-ONE_JOB = answer(200, {"data": JOB})
-STARTED = answer(202, {"data": {"job": JOB}})
+ONE_JOB = response(200, {"data": JOB})
+STARTED = response(202, {"data": {"job": JOB}})
 HTML = b"<!DOCTYPE html><html><body>Sign in to go on</body></html>"
 
 
-class Peer:
+class RawServer:
     """The server, on a free port of this machine. Each connection is one request; with a context, over TLS."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.tls = tls
         self.reactions: list[Reaction] = []
-        self.seen: list[Seen] = []
+        self.requests: list[ReceivedRequest] = []
         self._server = _Server(self)
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
-    def does(self, *reactions: Reaction) -> Self:
+    def respond_with(self, *reactions: Reaction) -> Self:
         """Plan what comes next; the last reaction stays."""
-        self.reactions, self.seen = list(reactions), []
+        self.reactions, self.requests = list(reactions), []
         return self
 
-    def has_seen(self, number: int) -> list[Seen]:
+    def wait_for_requests(self, number: int) -> list[ReceivedRequest]:
         """Wait until so many requests have arrived, for who gives up early does not know whether his has."""
-        until(lambda: len(self.seen) >= number)
-        return self.seen
+        until(lambda: len(self.requests) >= number)
+        return self.requests
 
-    def react(self, request: Seen) -> bytes | None:
-        self.seen.append(request)
+    def next_response(self, request: ReceivedRequest) -> bytes | None:
+        self.requests.append(request)
         reaction = self.reactions.pop(0) if len(self.reactions) > 1 else self.reactions[0]
         return reaction(request) if callable(reaction) else reaction
 
@@ -101,8 +101,8 @@ class _Server(socketserver.ThreadingTCPServer):
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
+    def __init__(self, raw_server: RawServer) -> None:
+        self.raw_server = raw_server
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -114,7 +114,7 @@ class _Handler(socketserver.StreamRequestHandler):
     disable_nagle_algorithm = True
 
     def setup(self) -> None:
-        if tls := self.server.peer.tls:
+        if tls := self.server.raw_server.tls:
             self.request = tls.wrap_socket(self.request, server_side=True)
         super().setup()
 
@@ -124,7 +124,7 @@ class _Handler(socketserver.StreamRequestHandler):
             return
         headers = {name.lower(): value for name, value in http.client.parse_headers(self.rfile).items()}
         body = self.rfile.read(int(headers.get("content-length", 0)))
-        reaction = self.server.peer.react(Seen(line[0], line[1], headers, body))
+        reaction = self.server.raw_server.next_response(ReceivedRequest(line[0], line[1], headers, body))
         if reaction is RESET:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             os.close(self.connection.detach())

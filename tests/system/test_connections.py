@@ -10,7 +10,7 @@ from dev.processes import free_port
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.support.certificates import tls_context
-from tests.support.raw_server import Peer, answer
+from tests.support.raw_server import RawServer, response
 from tests.system.conftest import Notes
 
 
@@ -50,7 +50,7 @@ def test_a_port_without_a_server(airflow: LocalAirflow, note: Notes) -> None:
 
 def test_an_untrusted_certificate(airflow: LocalAirflow, note: Notes, tmp_path: Path) -> None:
     context, certificate = tls_context(tmp_path)
-    with Peer(context).does(answer(200, {"data": [], "meta": {"page": {"cursor": None}}})) as server:
+    with RawServer(context).respond_with(response(200, {"data": [], "meta": {"page": {"cursor": None}}})) as server:
         works, message = tried(airflow, note, host=server.url)
         assert not works
         assert "no trusted TLS connection" in message

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from planasonix_provider.api.errors import PlanasonixServerError, PlanasonixUnreadableError
-from tests.support.api_clients import KEY, Way, account
+from tests.support.api_clients import KEY, CallStyle, make_config
 from tests.support.example_calls import EXAMPLE_CALLS, is_list, returned_model
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -69,9 +69,9 @@ def prism(request: pytest.FixtureRequest) -> Iterator[Prism]:
 
 
 @pytest.fixture(params=["blocking", "awaited"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Way:
+def style(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> CallStyle:
     monkeypatch.setenv("no_proxy", "*")
-    return Way(request.param)
+    return CallStyle(request.param)
 
 
 #: Prism cannot answer YAML, see below.
@@ -79,42 +79,44 @@ JSON_ROUTES = [name for name in EXAMPLE_CALLS if name != "get_openapi"]
 
 
 @pytest.mark.parametrize("name", [name for name in JSON_ROUTES if not is_list(name)])
-def test_a_method_gets_what_it_promises(prism: Prism, way: Way, name: str) -> None:
+def test_a_method_gets_what_it_promises(prism: Prism, style: CallStyle, name: str) -> None:
     call = EXAMPLE_CALLS[name]
-    here = account(prism.url, organization_id="org_1")
+    here = make_config(prism.url, organization_id="org_1")
     for given in [call.required, {**call.required, **call.optional}] * prism.times:
         assert isinstance(
-            way.call(here, lambda client, given=given: getattr(client, name)(**given)), returned_model(name)
+            style.call(here, lambda client, given=given: getattr(client, name)(**given)), returned_model(name)
         )
 
 
 @pytest.mark.parametrize("name", [name for name in JSON_ROUTES if is_list(name)])
-def test_a_list_gives_what_it_promises(prism: Prism, way: Way, name: str) -> None:
+def test_a_list_gives_what_it_promises(prism: Prism, style: CallStyle, name: str) -> None:
     call = EXAMPLE_CALLS[name]
     # Pages that are made up have a cursor or have none; that of the examples which has one never ends, see below.
     limit = 20 if prism.is_making_up else 1
     for given in [{**call.required, "limit": limit}, {**call.required, **call.optional, "limit": limit}] * prism.times:
-        items = way.take(account(prism.url), None, lambda client, given=given: getattr(client, name)(**given))
+        items = style.take_items(
+            make_config(prism.url), None, lambda client, given=given: getattr(client, name)(**given)
+        )
         assert all(isinstance(item, returned_model(name)) for item in items)
         assert len(items) <= limit
         assert items or prism.is_making_up
 
 
 @pytest.mark.parametrize("prism", ["examples"], indirect=True)
-def test_a_list_without_a_cursor_is_one_page(prism: Prism, way: Way) -> None:
-    here = account(prism.url)
-    assert [job.id for job in way.take(here, None, lambda client: client.list_jobs())] == ["job_01jq8syncabc"]
-    assert len(way.take(here, None, lambda client: client.list_webhook_deliveries("wh_1"))) == 2
+def test_a_list_without_a_cursor_is_one_page(prism: Prism, style: CallStyle) -> None:
+    here = make_config(prism.url)
+    assert [job.id for job in style.take_items(here, None, lambda client: client.list_jobs())] == ["job_01jq8syncabc"]
+    assert len(style.take_items(here, None, lambda client: client.list_webhook_deliveries("wh_1"))) == 2
 
 
 @pytest.mark.parametrize("prism", ["examples"], indirect=True)
-def test_a_page_that_is_its_own_next_one_is_no_endless_list(prism: Prism, way: Way) -> None:
+def test_a_page_that_is_its_own_next_one_is_no_endless_list(prism: Prism, style: CallStyle) -> None:
     """Prism answers every cursor with the same example."""
     with pytest.raises(PlanasonixUnreadableError, match="names itself as the next page"):
-        way.take(account(prism.url), None, lambda client: client.list_backfills())
+        style.take_items(make_config(prism.url), None, lambda client: client.list_backfills())
 
 
-def test_the_one_thing_that_prism_cannot_answer_is_yaml(prism: Prism, way: Way) -> None:
+def test_the_one_thing_that_prism_cannot_answer_is_yaml(prism: Prism, style: CallStyle) -> None:
     """It lets the request pass, and then has nothing to write the answer with."""
     with httpx.Client(base_url=prism.url, trust_env=False, headers={"Authorization": f"Bearer {KEY}"}) as client:
         problem = client.get("/api/v1/openapi.yaml", headers={"Accept": "application/yaml"}).json()
@@ -122,7 +124,7 @@ def test_the_one_thing_that_prism_cannot_answer_is_yaml(prism: Prism, way: Way) 
     assert {complaint["location"][0] for complaint in complaints} <= {"response"}
     assert complaints or problem["title"] == "Cannot find serializer for application/yaml"
     with pytest.raises(PlanasonixServerError, match="answered 500 Internal Server Error"):
-        way.call(account(prism.url), lambda client: client.get_openapi())
+        style.call(make_config(prism.url), lambda client: client.get_openapi())
 
 
 @pytest.mark.parametrize(
