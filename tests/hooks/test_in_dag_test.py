@@ -32,15 +32,15 @@ def test_a_trigger_finds_the_connection_that_is_in_airflows_database(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(0))
-    said = simulator.airflow_connection()
+    fields = simulator.airflow_connection()
     with create_session() as session:
         session.add(
             Connection(
                 conn_id="planasonix_stored",
                 conn_type="planasonix",
-                host=said["host"],
-                password=said["password"],
-                extra=json.dumps(said["extra"]),
+                host=fields["host"],
+                password=fields["password"],
+                extra=json.dumps(fields["extra"]),
             )
         )
     path = DAGS_FOLDER / "with_stored_connection.py"

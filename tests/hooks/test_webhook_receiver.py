@@ -166,10 +166,10 @@ class TestInvalidFields:
             connect(extra={"asset": "orders_ready", field: value}).get_receiver()
         assert OLDER not in str(refused.value)
 
-    @pytest.mark.parametrize("place", [SECRET, [SECRET], f"file:{SECRET}"])
-    def test_a_secret_in_the_wrong_field_is_not_shown(self, connect: Connect, place: Any) -> None:
+    @pytest.mark.parametrize("to", [SECRET, [SECRET], f"file:{SECRET}"])
+    def test_a_secret_in_the_wrong_field_is_not_shown(self, connect: Connect, to: Any) -> None:
         with pytest.raises(PlanasonixConfigurationError, match="extra 'kept_in': got a ") as refused:
-            connect(extra={"asset": "orders_ready", "kept_in": place}).get_receiver()
+            connect(extra={"asset": "orders_ready", "kept_in": to}).get_receiver()
         assert SECRET not in str(refused.value)
 
     def test_a_receiver_is_not_pickled(self, connect: Connect) -> None:
