@@ -168,8 +168,8 @@ class PlanasonixWaitTrigger(BaseTrigger):
         return event.with_cancel_result(result, self._manual_cancel_hint)
 
     async def _cancel(self, client: SharedClient, patience: float = CANCEL_TIMEOUT) -> Work:
-        target, send = cast(WorkTarget, self.target), partial(client.send, priority=Priority.URGENT)
-        return await cancel(send, target, patience=patience, warn=self._warn_of_retry)
+        send = partial(client.send, priority=Priority.URGENT)
+        return await cancel(send, self.target, patience=patience, warn=self._warn_of_retry)
 
     # --- A killed task ---
 

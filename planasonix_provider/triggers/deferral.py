@@ -35,7 +35,7 @@ class DeferrableTask(Protocol):
         """Leave the worker until the trigger sends an event."""
 
 
-def read_connection(hook: PlanasonixHook, warn: Callable[..., object], rest: Callable[[float], None] = sleep) -> None:
+def read_connection(hook: PlanasonixHook, warn: Callable[..., object], pause: Callable[[float], None] = sleep) -> None:
     """Read the Airflow connection of a task that resumes; retry as in an outage, because it may be missing briefly.
 
     :raises PlanasonixError: if it cannot be read for longer than a wait tolerates.
@@ -47,7 +47,7 @@ def read_connection(hook: PlanasonixHook, warn: Callable[..., object], rest: Cal
             "The wait is over, but the Airflow connection cannot be read yet, still trying: %s", error
         ),
     )
-    Retrying(**options, sleep=rest)(lambda: hook.settings)
+    Retrying(**options, sleep=pause)(lambda: hook.settings)
 
 
 def deadline_of(task: Any, context: Context) -> datetime | None:

@@ -1,4 +1,4 @@
-"""Makes the assets of the DAGs folder known to Airflow, as its DAG processor does."""
+"""Registers the assets of the DAGs folder in Airflow, as its DAG processor does."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from packaging.version import Version
 from tests.conftest import DAGS_FOLDER
 
 AIRFLOW = Version(version("apache-airflow"))
-#: There, a task fails that has an outlet which Airflow does not know, and ``dag.test()`` makes none known.
+#: In Airflow 3.0, a task fails if Airflow does not know its outlet, and ``dag.test()`` registers none.
 IS_AIRFLOW_3_0 = Version("3") <= AIRFLOW < Version("3.1")
 
 
 def make_assets_known(kind: Any, dags: list[Any]) -> None:
-    """Let Airflow know the assets of DAGs: ``dag.test()`` of Airflow 3.1 does it but once, and that of 3.0 never.
+    """Register the assets of DAGs in the DAGs folder.
 
-    :param kind: the class of DAGs.
-    :param dags: the DAGs, which lie in the DAGs folder.
+    ``dag.test()`` of Airflow 3.1 does it only once, and that of 3.0 never.
     """
     if hasattr(kind, "bulk_write_to_db"):
         kind.bulk_write_to_db(dags)
@@ -31,7 +30,7 @@ def make_assets_known(kind: Any, dags: list[Any]) -> None:
     else:
         try:
             from airflow.models.dagbag import BundleDagBag, sync_bag_to_db
-        except ImportError:  # a newer Airflow, whose dag.test() does it each time
+        except ImportError:  # in newer versions, dag.test() does it each time
             return
         bag = BundleDagBag(DAGS_FOLDER, bundle_path=DAGS_FOLDER)
 

@@ -1,6 +1,6 @@
-"""A triggerer in small: it runs watchers as Airflow's own does, over Airflow's own shared streams where it has them.
+"""A small triggerer that runs watchers as Airflow's does, on Airflow's shared streams if it has them.
 
-What a watcher fires lies in its process until the next sync, a second later, has stored it; a kill loses it.
+Events stay in its process until the next sync, a second later, has stored them; a kill loses them.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ HAS_SHARED_STREAMS = SharedStreamManager is not None
 
 
 class Store:
-    """Airflow's database: what assets have heard, and what is kept for the next process, as JSON."""
+    """Airflow's database: the events of assets, and saved values as JSON."""
 
     def __init__(self) -> None:
         self.values: dict[tuple[str, str], str] = {}
         self.received: list[tuple[str, dict[str, Any]]] = []
         self.writes = 0
         self.error: Exception | None = None
-        #: The assets whose state cannot be had.
+        #: The assets whose state cannot be read.
         self.broken_assets: set[str] = set()
-        #: What the triggers have to say.
+        #: The log of the triggers.
         self.log = Log()
-        #: How long it takes to answer an asset.
+        #: Seconds until the state of an asset is returned.
         self.latency = 0.0
 
     def asset(self, name: str) -> Any:
-        """The state of an asset."""
+        """Return the state store of an asset."""
 
         async def aget(key: str, default: Any = None) -> Any:
             await asyncio.sleep(self.latency)
@@ -75,18 +75,14 @@ class Store:
             raise self.error
 
     def ids(self, asset: str = "asset") -> Counter[str]:
-        """How often an asset has heard of each job and backfill."""
+        """Count the events of an asset by job and backfill."""
         return Counter(
             payload.get("job_id") or payload["backfill_id"] for name, payload in self.received if name == asset
         )
 
 
 class Triggerer:
-    """One process of a triggerer, in an event loop that may have several.
-
-    :param store: the database.
-    :param has_shared_streams: whether it is one of Airflow 3.3.
-    """
+    """One process of a triggerer, in an event loop that may have several."""
 
     def __init__(self, store: Store, *, has_shared_streams: bool = HAS_SHARED_STREAMS) -> None:
         self.store = store
@@ -98,7 +94,7 @@ class Triggerer:
         self.failures: list[BaseException] = []
 
     def watch(self, *triggers: PlanasonixEventTrigger, assets: Iterable[str] = ("asset",)) -> None:
-        """Run triggers that feed some assets."""
+        """Run triggers of some assets."""
         self._syncing = self._syncing or asyncio.ensure_future(self._sync())
         for trigger in triggers:
             self._tasks.append(asyncio.ensure_future(self._run(len(self._tasks), trigger, tuple(assets))))
@@ -145,11 +141,11 @@ class Triggerer:
 
     @property
     def has_something_to_store(self) -> bool:
-        """Whether something was fired that no asset has heard of yet."""
+        """Whether there are events that are not stored yet."""
         return bool(self._outbox)
 
     async def kill(self) -> None:
-        """End it with nothing stored that was not."""
+        """End it without storing anything more."""
         assert self._syncing
         tasks = [self._syncing, *self._tasks]
         for task in tasks:

@@ -1,4 +1,4 @@
-"""Assets that hear of what ends in Planasonix, in a triggerer that is killed amid it."""
+"""Asset watchers in a running Airflow whose triggerer is killed."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from tests.system.runs import TaskRun, wait_until
 
 #: How many jobs end while the triggerer is killed twice.
 MANY = 1_000
-#: For how many seconds fifty idle watchers are watched, and how many seconds there are between two looks of theirs.
-WATCHED, INTERVAL = 60, 5
-#: For how many seconds to wait, at the most, for what a triggerer does after it was killed.
+#: For how many seconds fifty idle watchers are observed, and their interval.
+OBSERVED_SECONDS, INTERVAL = 60, 5
+#: Maximum seconds to wait for a triggerer that was killed.
 TIMEOUT_SECONDS = 400.0
 
 
 @pytest.fixture(scope="module")
 def watched(airflow: LocalAirflow) -> Iterator[Simulator]:
-    """What the watchers of ``planasonix_events`` watch; they have run without that connection until now."""
+    """Add the Airflow connection of the watchers, which have run without it until now."""
     names = ("conn_events_react", "conn_events_many", "conn_events_own", "conn_events_twin", "conn_events_together")
     with Simulator(api_key=API_KEY, connections=names, rate_limit=1_000_000) as simulator:
         simulator.workspace.configure(conflict="allowed", show_metadata=True)
@@ -38,17 +38,17 @@ def watched(airflow: LocalAirflow) -> Iterator[Simulator]:
 
 
 def wait_until_watched(simulator: Simulator) -> None:
-    """Two more looks show that all who watch have begun."""
-    before = looks(simulator)
-    wait_until(lambda: looks(simulator) >= before + 2, "it is looked at", TIMEOUT_SECONDS)
+    """Wait for two more scans: then every watcher has started."""
+    before = count_scans(simulator)
+    wait_until(lambda: count_scans(simulator) >= before + 2, "the lists are scanned", TIMEOUT_SECONDS)
 
 
-def looks(simulator: Simulator) -> int:
+def count_scans(simulator: Simulator) -> int:
     return sum(request.route == "list_jobs" for request in simulator.requests)
 
 
-def heard(airflow: LocalAirflow, name: str) -> list[dict[str, Any]]:
-    """What an asset has heard, oldest first."""
+def payloads(airflow: LocalAirflow, name: str) -> list[dict[str, Any]]:
+    """Return the payloads of an asset's events, oldest first."""
     found = airflow.api("GET", f"assets?name_pattern={name}")["assets"]
     (asset_id,) = [asset["id"] for asset in found if asset["name"] == name]
     events: list[dict[str, Any]] = []
@@ -60,7 +60,7 @@ def heard(airflow: LocalAirflow, name: str) -> list[dict[str, Any]]:
             return [event["extra"]["payload"] for event in events]
 
 
-def count_heard(airflow: LocalAirflow, name: str) -> int:
+def count_events(airflow: LocalAirflow, name: str) -> int:
     (asset,) = [a for a in airflow.api("GET", f"assets?name_pattern={name}")["assets"] if a["name"] == name]
     return int(airflow.api("GET", f"assets/events?asset_id={asset['id']}&limit=1")["total_entries"])
 
@@ -77,7 +77,7 @@ def test_a_job_of_another_system_starts_the_dag_once(airflow: LocalAirflow, watc
     wait_until(lambda: runs(airflow, "events_react"), "the DAG starts")
     note(f"the DAG run was there {time.monotonic() - ended:.1f} s after the job's end, at an interval of 3 s")
     wait_until_watched(watched)
-    (payload,) = heard(airflow, "events_react")
+    (payload,) = payloads(airflow, "events_react")
     (run,) = runs(airflow, "events_react")
     assert run["run_type"] == "asset_triggered"
     task = TaskRun(airflow, "events_react", run["dag_run_id"], task_id="react")
@@ -109,7 +109,7 @@ def test_a_dag_that_watches_its_own_connection_ignores_its_own_jobs(airflow: Loc
     wait_until(lambda: runs(airflow, "events_own")[0]["state"] == "success", "it has synced")
     wait_until_watched(watched)
     wait_until_watched(watched)
-    assert [payload["job_id"] for payload in heard(airflow, "events_own")] == [theirs.id]
+    assert [payload["job_id"] for payload in payloads(airflow, "events_own")] == [theirs.id]
     assert len(runs(airflow, "events_own")) == 1
     assert len([job for job in watched.jobs() if job.connection_id == "conn_events_own"]) == 2
 
@@ -131,20 +131,20 @@ def test_equal_watchers_both_get_events_while_one_dag_is_paused(
     wait_until_watched(watched)
     first = watched.workspace.start_sync("conn_events_twin")
     for name in ("events_twin_one", "events_twin_other"):
-        wait_until(lambda name=name: count_heard(airflow, name), f"{name} hears of the first job")
+        wait_until(lambda name=name: count_events(airflow, name), f"{name} has the first event")
     wait_until_watched(watched)
     set_paused(airflow, "events_twin_other", is_paused=True)
     wait_until_watched(watched)
     second = watched.workspace.start_sync("conn_events_twin")
-    wait_until(lambda: count_heard(airflow, "events_twin_one") == 2, "the watched asset hears of the second job")
+    wait_until(lambda: count_events(airflow, "events_twin_one") == 2, "the watched asset has the second event")
     wait_until_watched(watched)
-    assert [payload["job_id"] for payload in heard(airflow, "events_twin_other")] == [first.id]
+    assert [payload["job_id"] for payload in payloads(airflow, "events_twin_other")] == [first.id]
     set_paused(airflow, "events_twin_other", is_paused=False)
     began = time.monotonic()
-    wait_until(lambda: count_heard(airflow, "events_twin_other") == 2, "the other asset hears of the second job")
-    note(f"heard {time.monotonic() - began:.1f} s after the unpaused DAG was parsed")
+    wait_until(lambda: count_events(airflow, "events_twin_other") == 2, "the other asset has the second event")
+    note(f"event {time.monotonic() - began:.1f} s after the unpaused DAG was parsed")
     for name in ("events_twin_one", "events_twin_other"):
-        assert [payload["job_id"] for payload in heard(airflow, name)] == [first.id, second.id]
+        assert [payload["job_id"] for payload in payloads(airflow, name)] == [first.id, second.id]
 
 
 @pytest.mark.timeout(900)
@@ -152,7 +152,7 @@ def test_a_run_reads_all_events_that_arrived_together(airflow: LocalAirflow, wat
     wait_until_watched(watched)
     watched.plan("conn_events_together", times=None, queued_seconds=0, running_seconds=5)
     jobs = [watched.workspace.start_sync("conn_events_together").id for _ in range(12)]
-    wait_until(lambda: count_heard(airflow, "events_together") == len(jobs), "all are told")
+    wait_until(lambda: count_events(airflow, "events_together") == len(jobs), "all events are there")
     wait_until_watched(watched)
     started_by: list[list[str]] = []
     read: set[str] = set()
@@ -170,7 +170,7 @@ def test_a_run_reads_all_events_that_arrived_together(airflow: LocalAirflow, wat
     assert len(started_by) < len(jobs)
     assert read == set(jobs)
 
-    # What waited is among what has started the next run.
+    # The waiting events are among those that start the next run.
     later = watched.workspace.start_sync("conn_events_together").id
     wait_until(lambda: len(runs(airflow, "events_together")) > len(started_by), "the next run is there")
     newest = max(runs(airflow, "events_together"), key=lambda run: run["run_after"])
@@ -195,29 +195,37 @@ def test_a_thousand_events_survive_two_kills_of_the_triggerer(
     began = time.monotonic()
     for number in (100, 400):
         wait_until(
-            lambda number=number: count_heard(airflow, "events_many") >= number, f"{number} were told", TIMEOUT_SECONDS
+            lambda number=number: count_events(airflow, "events_many") >= number,
+            f"{number} events are there",
+            TIMEOUT_SECONDS,
         )
         kill_process_tree(airflow, "triggerer")
-        note(f"killed when {count_heard(airflow, 'events_many')} were told, after {time.monotonic() - began:.0f} s")
+        note(f"killed when {count_events(airflow, 'events_many')} events were there ({time.monotonic() - began:.0f} s)")
         time.sleep(5)
         airflow.restart("triggerer")
     wait_until(
-        lambda: {p["job_id"] for p in heard(airflow, "events_many")} == jobs, "each is told", TIMEOUT_SECONDS, every=2
+        lambda: {p["job_id"] for p in payloads(airflow, "events_many")} == jobs,
+        "every job has an event",
+        TIMEOUT_SECONDS,
+        every=2,
     )
-    told = Counter(payload["job_id"] for payload in heard(airflow, "events_many"))
-    note(f"all {MANY} told after {time.monotonic() - began:.0f} s, {sum(told.values()) - MANY} of them once more")
+    counts = Counter(payload["job_id"] for payload in payloads(airflow, "events_many"))
+    note(f"all {MANY} events after {time.monotonic() - began:.0f} s, {sum(counts.values()) - MANY} repeated")
     note(f"{len(watched.requests) - before} requests of {MANY} jobs")
-    assert {p["event"] for p in heard(airflow, "events_many")} == {"job.succeeded", "job.failed"}
+    assert {p["event"] for p in payloads(airflow, "events_many")} == {"job.succeeded", "job.failed"}
 
-    # And in normal running, each is told once.
+    # Without kills, each job has one event.
     watched.plan("conn_events_many", times=None, queued_seconds=0, running_seconds=5)
     late = {watched.workspace.start_sync("conn_events_many").id for _ in range(150)}
     wait_until(
-        lambda: late <= {p["job_id"] for p in heard(airflow, "events_many")}, "each is told", TIMEOUT_SECONDS, every=2
+        lambda: late <= {p["job_id"] for p in payloads(airflow, "events_many")},
+        "every job has an event",
+        TIMEOUT_SECONDS,
+        every=2,
     )
     wait_until_watched(watched)
-    told_since = Counter(payload["job_id"] for payload in heard(airflow, "events_many")) - told
-    assert told_since == Counter(late)
+    new_counts = Counter(payload["job_id"] for payload in payloads(airflow, "events_many")) - counts
+    assert new_counts == Counter(late)
 
 
 @pytest.mark.timeout(900)
@@ -228,12 +236,12 @@ def test_fifty_watchers_cost_the_requests_of_one(airflow: LocalAirflow, note: No
         wait_until_watched(simulator)
         note(f"{len(simulator.requests)} requests until all fifty watched")
         before = len(simulator.requests)
-        time.sleep(WATCHED)
+        time.sleep(OBSERVED_SECONDS)
         idle = simulator.requests[before:]
-        note(f"{len(idle)} requests of fifty idle watchers in {WATCHED} s, at an interval of {INTERVAL} s")
+        note(f"{len(idle)} requests of fifty idle watchers in {OBSERVED_SECONDS} s, at an interval of {INTERVAL} s")
         assert {request.route for request in idle} == {"list_jobs"}
-        assert abs(len(idle) - WATCHED / INTERVAL) <= 1
+        assert abs(len(idle) - OBSERVED_SECONDS / INTERVAL) <= 1
         job = simulator.workspace.start_sync("conn_demo_01", SyncBody(pipeline_id="pl_17"))
-        wait_until(lambda: count_heard(airflow, "events_fifty_17"), "the one of them is told")
-        assert [payload["job_id"] for payload in heard(airflow, "events_fifty_17")] == [job.id]
-        assert not count_heard(airflow, "events_fifty_18")
+        wait_until(lambda: count_events(airflow, "events_fifty_17"), "the watcher of its pipeline has an event")
+        assert [payload["job_id"] for payload in payloads(airflow, "events_fifty_17")] == [job.id]
+        assert not count_events(airflow, "events_fifty_18")

@@ -1,4 +1,4 @@
-"""Whatever happens in Planasonix, and whenever triggerers die: each end is told, and once where none dies."""
+"""Each end is reported in any history of jobs and kills of triggerers; exactly once without kills."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tests.support.triggerer import HAS_SHARED_STREAMS, Store, Triggerer
 
 pytestmark = pytest.mark.skipif(not events.HAS_WATCHERS, reason="Airflow 2 has no watchers")
 
-#: How long watchers are watched before the first dies, and after all that happens.
+#: How long watchers run before the first kill, and after the last event of a history.
 FIRST, LAST = 30.0, MAX_POLL_INTERVAL + 400.0
-#: When things happen.
+#: The length of a history.
 SPAN = 2_000.0
-#: What the first of two watchers is told of.
+#: The events of the first of two watchers.
 EVENTS = ["job.succeeded", "job.failed", "backfill.completed"]
 
 ENDS = st.floats(0.0, SPAN) | st.sampled_from([100.0, 100.5, 900.0])
@@ -38,7 +38,7 @@ LATENESS = st.just(0.0) | st.floats(0.0, MAX_LISTING_DELAY.total_seconds() - 20)
 
 @st.composite
 def lives(draw: st.DrawFn, kind: str, outcomes: list[str], most: int) -> list[Life]:
-    """What is created, before or while somebody watches, and when it ends."""
+    """Draw work that is created before or while watchers run, and its ends."""
     found = []
     for number in range(draw(st.integers(0, most))):
         created = draw(st.floats(-2_000.0, 0.0) | st.floats(FIRST, SPAN) | st.sampled_from([50.0, 50.2, 600.0]))
@@ -65,7 +65,7 @@ shared = st.booleans() if HAS_SHARED_STREAMS else st.just(False)
 
 
 def watch(history: History, deaths: list[tuple[float, float]], *, shared: bool) -> Store:
-    """Let two watchers watch, and die."""
+    """Run two watchers in triggerers that are killed."""
     history = replace(history, jobs=[*history.jobs, *(Life(f"past_{n}", -n - 5.0, -n) for n in range(8))])
     store = Store()
     store.latency = 0.05
@@ -98,7 +98,7 @@ def watch(history: History, deaths: list[tuple[float, float]], *, shared: bool) 
 
 
 def slowly(call: Any) -> Any:
-    """What takes its time, and goes on though nobody waits for it any more."""
+    """Let a call take time, and finish although its caller was cancelled."""
 
     async def called(*arguments: Any, **more: Any) -> Any:
         await asyncio.sleep(0.05)
@@ -113,7 +113,7 @@ def ended(history: History, *outcomes: str) -> set[str]:
 
 @given(history=histories, shared=shared)
 @settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
-def test_each_end_is_told_once(history: History, shared: bool) -> None:
+def test_each_end_is_reported_once(history: History, shared: bool) -> None:
     store = watch(history, [], shared=shared)
     assert store.ids("all") == store.ids("same") == dict.fromkeys(ended(history, "succeeded", "failed", "completed"), 1)
     assert store.ids("failed") == dict.fromkeys(ended(history, "failed"), 1)
@@ -121,7 +121,7 @@ def test_each_end_is_told_once(history: History, shared: bool) -> None:
 
 @given(history=histories, deaths=deaths, shared=shared)
 @settings(max_examples=50, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
-def test_each_end_is_told_though_triggerers_die(
+def test_each_end_is_reported_although_triggerers_are_killed(
     history: History, deaths: list[tuple[float, float]], shared: bool
 ) -> None:
     store = watch(history, deaths, shared=shared)

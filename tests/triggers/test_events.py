@@ -23,7 +23,7 @@ from tests.support.triggerer import HAS_SHARED_STREAMS, Store, Triggerer
 
 CONNECTION = "conn_demo_01"
 OTHER = "conn_demo_02"
-#: The seconds between two looks, as a trigger has it by itself.
+#: The default interval, in seconds.
 INTERVAL = 30
 PATH = "planasonix_provider.triggers.events.PlanasonixEventTrigger"
 
@@ -38,7 +38,7 @@ def travel(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tr
 
 
 class Airflow:
-    """Triggerers, one after the other, on one database."""
+    """Consecutive triggerers on one database."""
 
     def __init__(self, store: Store, *, has_shared_streams: bool) -> None:
         self.store = store
@@ -51,11 +51,11 @@ class Airflow:
 
     @property
     def received(self) -> list[str]:
-        """What the one asset has heard of, in this order."""
+        """The ids that the one asset has received, in order."""
         return [payload.get("job_id") or payload["backfill_id"] for _, payload in self.store.received]
 
     def count_log_lines(self, text: str) -> int:
-        """How often the triggers have said something."""
+        """How many lines of the triggers' log contain a text."""
         return sum(text in line for line in self.store.log.lines)
 
 
@@ -76,7 +76,7 @@ def in_the_log(caplog: pytest.LogCaptureFixture, text: str) -> int:
 
 @watchers
 class TestAWatcher:
-    def test_tells_of_what_ends_once(self, simulator: Simulator, airflow: Airflow) -> None:
+    def test_sends_one_event_per_job(self, simulator: Simulator, airflow: Airflow) -> None:
         simulator.plan(CONNECTION, outcome="failed", code="disk_full", message="No room.", running_seconds=100)
         simulator.plan(CONNECTION, running_seconds=100)
 
@@ -109,7 +109,7 @@ class TestAWatcher:
         }
         assert payload["metrics"]["rows_loaded"] == 22401
 
-    def test_that_is_new_tells_nothing_of_the_past_and_all_that_runs(
+    def test_that_is_new_reports_running_work_and_no_past(
         self, simulator: Simulator, airflow: Airflow, travel: TravelledClock
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=10)
@@ -126,7 +126,7 @@ class TestAWatcher:
         clock.run(main())
         assert airflow.received == [running.id]
 
-    def test_tells_of_what_has_ended_while_no_triggerer_ran(
+    def test_reports_what_ended_while_no_triggerer_ran(
         self, simulator: Simulator, airflow: Airflow, travel: TravelledClock
     ) -> None:
         simulator.plan(CONNECTION, times=None, running_seconds=1_000)
@@ -149,14 +149,14 @@ class TestAWatcher:
         jobs = clock.run(main())
         assert airflow.store.ids() == dict.fromkeys(jobs, 1)
 
-    def test_tells_again_what_was_told_and_not_stored(self, simulator: Simulator, airflow: Airflow) -> None:
+    def test_repeats_events_that_were_not_stored(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> str:
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(INTERVAL)
             job = simulator.workspace.start_sync(CONNECTION).id
             while not triggerer.has_something_to_store:  # noqa: ASYNC110 - it comes by itself
                 await asyncio.sleep(0.1)
-            # What is kept by now would be kept too early.
+            # A cursor that is saved now is saved too early.
             await asyncio.sleep(0.5)
             await triggerer.kill()
             assert airflow.received == []
@@ -166,7 +166,7 @@ class TestAWatcher:
         job = clock.run(main())
         assert airflow.received == [job]
 
-    def test_tells_of_a_backfill_and_not_of_its_jobs(self, simulator: Simulator, airflow: Airflow) -> None:
+    def test_reports_a_backfill_and_not_its_jobs(self, simulator: Simulator, airflow: Airflow) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=60, jobs=5, job_seconds=200)
 
         async def main() -> None:
@@ -185,7 +185,7 @@ class TestAWatcher:
         assert payload["event"] == "backfill.completed"
         assert payload["job_url"] is None
 
-    def test_feeds_each_of_its_assets_and_keeps_what_it_knows_with_each(
+    def test_feeds_each_of_its_assets_and_saves_its_cursor_with_each(
         self, simulator: Simulator, airflow: Airflow
     ) -> None:
         async def main() -> None:
@@ -195,7 +195,7 @@ class TestAWatcher:
             await asyncio.sleep(100)
             await triggerer.kill()
             if airflow.has_shared_streams:
-                # The other asset is gone, or is not known in time.
+                # One asset was deleted, or is not known in time.
                 del airflow.store.values[min(airflow.store.values)]
             simulator.workspace.start_sync(OTHER)
             await asyncio.sleep(INTERVAL)
@@ -204,11 +204,11 @@ class TestAWatcher:
             await triggerer.kill()
 
         clock.run(main())
-        told = {job.id: 1 for job in simulator.jobs()}
-        assert len(told) == 2
-        assert airflow.store.ids("one") == airflow.store.ids("two") == told
+        expected = {job.id: 1 for job in simulator.jobs()}
+        assert len(expected) == 2
+        assert airflow.store.ids("one") == airflow.store.ids("two") == expected
 
-    def test_that_is_equal_to_the_one_of_another_asset_loses_nothing_while_only_that_one_is_watched(
+    def test_with_the_name_of_its_asset_loses_nothing_while_its_dags_are_paused(
         self, simulator: Simulator, airflow: Airflow
     ) -> None:
         watchers = {name: PlanasonixEventTrigger(asset=name) for name in ("one", "other")}
@@ -233,43 +233,33 @@ class TestAWatcher:
         assert airflow.store.ids("one") == airflow.store.ids("other") == dict.fromkeys(jobs, 1)
         assert airflow.count_log_lines("equal watchers") == 0
 
-    def test_that_feeds_two_assets_warns_and_names_them(self, airflow: Airflow) -> None:
+    def test_of_two_assets_logs_a_warning_with_their_names(self, airflow: Airflow) -> None:
         async def main() -> None:
             await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(), assets=("two", "one")))
 
         clock.run(main())
-        # Before Airflow 3.3, a trigger is not told of its assets.
+        # Before Airflow 3.3, a trigger does not know its assets.
         assert (
             airflow.count_log_lines("The assets 'one', 'two' have equal watchers. Airflow")
             == airflow.has_shared_streams
         )
 
-    @pytest.mark.skipif(not HAS_SHARED_STREAMS, reason="before Airflow 3.3, assets have no state")
-    def test_that_gets_the_name_of_its_asset_goes_on_from_where_it_was(
-        self, simulator: Simulator, airflow: Airflow
+    @pytest.mark.parametrize(
+        ("before", "after"), [({"poll_interval": 30}, {"poll_interval": 20}), ({}, {"asset": "asset"})]
+    )
+    def test_keeps_its_cursor_if_an_argument_is_changed(
+        self, simulator: Simulator, airflow: Airflow, before: dict[str, Any], after: dict[str, Any]
     ) -> None:
-        if not airflow.has_shared_streams:
-            pytest.skip("the variable of a watcher that names its asset has another name")
+        if "asset" in after and not airflow.has_shared_streams:
+            pytest.skip("before Airflow 3.3, the name of the asset is part of the variable's name")
 
         async def main() -> str:
-            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger()))
+            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(**before)))
             job = simulator.workspace.start_sync(CONNECTION).id
             await asyncio.sleep(100)
-            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(asset="asset")))
+            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(**after)))
             return job
 
-        job = clock.run(main())
-        assert airflow.received == [job]
-
-    def test_whose_interval_is_changed_goes_on_from_where_it_was(self, simulator: Simulator, airflow: Airflow) -> None:
-        async def main() -> str:
-            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(poll_interval=30)))
-            job = simulator.workspace.start_sync(CONNECTION).id
-            await asyncio.sleep(100)
-            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(poll_interval=20)))
-            return job
-
-        assert airflow.received == [] == simulator.jobs()
         job = clock.run(main())
         assert airflow.received == [job]
 
@@ -278,16 +268,14 @@ class TestAWatcher:
         await asyncio.sleep(seconds)
         await triggerer.kill()
 
-    def test_of_a_dag_that_syncs_what_it_watches_passes_over_its_own(
-        self, simulator: Simulator, airflow: Airflow
-    ) -> None:
+    def test_with_ignore_own_skips_jobs_of_operators(self, simulator: Simulator, airflow: Airflow) -> None:
         simulator.workspace.configure(show_metadata=True, conflict="allowed")
         own = {"dag_id": "react", "run_id": "asset_triggered__2025", ATTEMPT_KEY: "a1"}
         others = {"dag_id": "load", "run_id": "asset_triggered__2025", ATTEMPT_KEY: "a2"}
 
         async def main() -> list[str]:
             triggerer = airflow.triggerer(PlanasonixEventTrigger(ignore_own="react"))
-            triggerer.watch(PlanasonixEventTrigger(ignore_own=True), assets=("of nobody's own",))
+            triggerer.watch(PlanasonixEventTrigger(ignore_own=True), assets=("none of any DAG",))
             await asyncio.sleep(INTERVAL)
             jobs = [simulator.workspace.start_sync(CONNECTION, SyncBody(metadata=m)).id for m in (own, others, None)]
             await asyncio.sleep(100)
@@ -296,13 +284,11 @@ class TestAWatcher:
 
         jobs = clock.run(main())
         assert airflow.store.ids() == dict.fromkeys(jobs[1:], 1)
-        assert airflow.store.ids("of nobody's own") == {jobs[2]: 1}
+        assert airflow.store.ids("none of any DAG") == {jobs[2]: 1}
         assert airflow.count_log_lines("ignore_own='load' ends that") == 1
         assert airflow.count_log_lines("has shown no metadata") == 0
 
-    def test_says_once_that_it_cannot_tell_its_own_where_the_api_shows_no_metadata(
-        self, simulator: Simulator, airflow: Airflow
-    ) -> None:
+    def test_warns_once_if_the_api_shows_no_metadata(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> None:
             triggerer = airflow.triggerer(PlanasonixEventTrigger(ignore_own=True))
             triggerer.watch(PlanasonixEventTrigger(metadata={"team": "sales"}), assets=("sales",))
@@ -314,7 +300,7 @@ class TestAWatcher:
 
         clock.run(main())
         second, first = simulator.jobs()
-        # The second was created after the first was told, and may be what a DAG has made of that.
+        # The second was created after the first event, so a DAG may have started it in response.
         assert airflow.received == [first.id]
         assert airflow.store.ids("sales") == {}
         # Once for each of the two.
@@ -322,9 +308,7 @@ class TestAWatcher:
         assert airflow.count_log_lines(f"Job {second.id} has ended (job.succeeded), and starts no DAG") == 1
         assert airflow.count_log_lines("starts no DAG") == 1
 
-    def test_starts_no_endless_loop_where_the_api_shows_no_metadata(
-        self, simulator: Simulator, airflow: Airflow
-    ) -> None:
+    def test_starts_no_endless_loop_if_the_api_shows_no_metadata(self, simulator: Simulator, airflow: Airflow) -> None:
         simulator.workspace.configure(conflict="allowed")
 
         async def main() -> None:
@@ -358,9 +342,7 @@ class TestAWatcher:
         assert airflow.received == [others.id]
         assert airflow.count_log_lines(f"Job {own.id} has ended (job.succeeded), and starts no DAG") == 1
 
-    def test_that_has_seen_metadata_once_tells_of_jobs_that_have_none(
-        self, simulator: Simulator, airflow: Airflow
-    ) -> None:
+    def test_that_has_seen_metadata_reports_jobs_without(self, simulator: Simulator, airflow: Airflow) -> None:
         simulator.workspace.configure(show_metadata=True, conflict="allowed")
         trigger = {"ignore_own": "react"}
 
@@ -369,7 +351,7 @@ class TestAWatcher:
             await asyncio.sleep(INTERVAL)
             jobs = [simulator.workspace.start_sync(CONNECTION).id]
             await asyncio.sleep(100)
-            # What the DAG has started shows that there is metadata.
+            # The DAG's own job shows that there is metadata.
             simulator.workspace.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "react", ATTEMPT_KEY: "a1"}))
             await asyncio.sleep(100)
             await triggerer.kill()
@@ -394,7 +376,7 @@ class TestAWatcher:
             (lambda cursor: "planasonix", "it is no object"),
         ],
     )
-    def test_whose_cursor_is_damaged_says_so_and_tells_rather_twice_than_not(
+    def test_with_a_damaged_cursor_warns_and_rescans(
         self,
         simulator: Simulator,
         airflow: Airflow,
@@ -422,7 +404,7 @@ class TestAWatcher:
         assert airflow.count_log_lines(reason) == 1
         assert airflow.count_log_lines("cannot be read") == 1
 
-    def test_waits_for_airflow_to_say_what_was_told_before(self, simulator: Simulator, airflow: Airflow) -> None:
+    def test_waits_until_its_cursor_can_be_read(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> str:
             await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger()))
             job = simulator.workspace.start_sync(CONNECTION).id
@@ -439,7 +421,7 @@ class TestAWatcher:
         assert airflow.received == [job]
         assert airflow.count_log_lines("the database is away") == 1
 
-    def test_keeps_nobody_waiting_while_its_own_cursor_cannot_be_read(
+    def test_does_not_delay_others_while_its_cursor_cannot_be_read(
         self, simulator: Simulator, airflow: Airflow
     ) -> None:
         simulator.plan(CONNECTION, times=None, running_seconds=5)
@@ -453,15 +435,15 @@ class TestAWatcher:
             for _ in range(3):
                 jobs.append(simulator.workspace.start_sync(CONNECTION).id)
                 await asyncio.sleep(60)
-            heard = list(airflow.received)
+            received = list(airflow.received)
             await triggerer.kill()
-            assert heard == jobs
+            assert received == jobs
 
         clock.run(main())
         if airflow.has_shared_streams:
             assert airflow.count_log_lines("the state of broken is away") == 1
 
-    def test_goes_on_where_its_cursor_cannot_be_kept(self, simulator: Simulator, airflow: Airflow) -> None:
+    def test_continues_if_its_cursor_cannot_be_saved(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> str:
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(100)
@@ -480,12 +462,12 @@ class TestAWatcher:
 
 @watchers
 class TestTheRequests:
-    def test_of_fifty_idle_watchers_are_one_an_interval(self, simulator: Simulator, airflow: Airflow) -> None:
+    def test_of_fifty_idle_watchers_are_one_per_interval(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> int:
             triggerer = airflow.triggerer()
             for number in range(50):
-                wanted: dict[str, Any] = {"pipeline_id": f"pl_{number}", "poll_interval": 30 + number}
-                triggerer.watch(PlanasonixEventTrigger(**wanted), assets=(f"asset_{number}",))
+                arguments: dict[str, Any] = {"pipeline_id": f"pl_{number}", "poll_interval": 30 + number}
+                triggerer.watch(PlanasonixEventTrigger(**arguments), assets=(f"asset_{number}",))
             await asyncio.sleep(100)
             before = requests(simulator)
             await asyncio.sleep(3_600)
@@ -496,7 +478,7 @@ class TestTheRequests:
         assert clock.run(main()) == pytest.approx(3_600 / 30, abs=1)
         assert {request.route for request in simulator.requests} == {"list_jobs"}
 
-    def test_of_who_watches_backfills_too_are_few_more(self, simulator: Simulator, airflow: Airflow) -> None:
+    def test_for_backfills_are_a_few_more(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> None:
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(3_600)
@@ -506,7 +488,7 @@ class TestTheRequests:
         assert requests(simulator, "list_jobs") == pytest.approx(3_600 / 30 + 2, abs=1)
         assert requests(simulator, "list_backfills") == pytest.approx(12 + 2, abs=1)
 
-    def test_of_what_has_ended_are_one_for_all_who_are_told(self, simulator: Simulator, airflow: Airflow) -> None:
+    def test_for_details_are_one_per_job_for_all_watchers(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> None:
             triggerer = airflow.triggerer()
             for number in range(20):
@@ -522,7 +504,7 @@ class TestTheRequests:
         assert len(airflow.store.received) == 20
         assert requests(simulator, "get_job") == 1
 
-    def test_of_a_job_that_runs_for_long_beside_many_stay_few(
+    def test_for_a_long_job_beside_many_stay_few(
         self, simulator: Simulator, airflow: Airflow, travel: TravelledClock
     ) -> None:
         simulator.plan(OTHER, running_seconds=30_000)
@@ -546,14 +528,14 @@ class TestTheRequests:
         long, idle = clock.run(main())
         assert airflow.received[-1] == long
         assert airflow.store.ids() == {job.id: 1 for job in simulator.jobs()}
-        # Besides one an interval, and the backfills' in five minutes, there is one in a hundredth of its age.
+        # One scan per interval, one of the backfills per five minutes, and a poll of the job per 1 % of its age.
         assert idle <= 100 + 6_000 / 300 + 6_000 / 180 + 2
         assert len(max(airflow.store.values.values(), key=len)) < 20_000
 
 
 @watchers
-class TestTrouble:
-    def test_of_any_length_misses_nothing_and_is_told_calmly(
+class TestAnOutage:
+    def test_of_any_length_misses_nothing_and_logs_little(
         self, simulator: Simulator, airflow: Airflow, caplog: pytest.LogCaptureFixture
     ) -> None:
         async def main() -> None:
@@ -573,7 +555,7 @@ class TestTrouble:
         assert in_the_log(caplog, "Planasonix answers again, after 3 h 0 min.") == 1
 
     @pytest.mark.parametrize("status", [401, 403, 404])
-    def test_that_a_person_has_to_mend_heals_and_is_no_storm(
+    def test_that_a_person_must_fix_is_retried_once_a_minute(
         self, simulator: Simulator, airflow: Airflow, status: int
     ) -> None:
         async def main() -> int:
@@ -592,7 +574,7 @@ class TestTrouble:
         assert clock.run(main()) <= 3_600 / RETRY_AFTER_REFUSAL + 1
         assert airflow.received == [simulator.jobs()[0].id]
 
-    def test_with_the_rate_limit_waits_as_long_as_it_is_told(self, simulator: Simulator, airflow: Airflow) -> None:
+    def test_with_the_rate_limit_waits_for_retry_after(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> int:
             triggerer = airflow.triggerer(PlanasonixEventTrigger())
             await asyncio.sleep(100)
@@ -608,7 +590,7 @@ class TestTrouble:
         assert clock.run(main()) == 1
         assert airflow.received == [simulator.jobs()[0].id]
 
-    def test_with_an_airflow_connection_that_does_not_exist_ends_when_it_is_made(
+    def test_with_a_missing_airflow_connection_ends_when_it_is_added(
         self,
         simulator: Simulator,
         airflow: Airflow,
@@ -630,7 +612,7 @@ class TestTrouble:
         assert airflow.received == [simulator.jobs()[0].id]
         assert in_the_log(caplog, "There is no Airflow connection 'planasonix_later'") == 2
 
-    def test_with_a_job_that_is_gone_is_told_and_ends(
+    def test_with_a_job_that_is_not_found_is_logged_and_ends(
         self, simulator: Simulator, airflow: Airflow, caplog: pytest.LogCaptureFixture
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=10 * MAX_NOT_FOUND_SECONDS)
@@ -652,7 +634,7 @@ class TestTrouble:
 
 @watchers
 class TestTheArguments:
-    def test_come_back_from_json_as_they_were(self) -> None:
+    def test_survive_json(self) -> None:
         trigger = PlanasonixEventTrigger(
             connection_id="conn_1",
             pipeline_id="pl_1",
@@ -681,7 +663,7 @@ class TestTheArguments:
         assert again.serialize() == trigger.serialize()
         assert again.event_filter == trigger.event_filter
 
-    def test_are_the_same_trigger_in_whatever_order_they_are_written(self) -> None:
+    def test_make_equal_triggers_in_any_order(self) -> None:
         one = PlanasonixEventTrigger(events=["job.failed", "job.succeeded"], metadata={"a": 1, "b": 2}, ignore_own="x")
         two = PlanasonixEventTrigger(
             events=("job.succeeded", "job.failed"), metadata={"b": 2, "a": 1}, ignore_own=["x"]
@@ -689,7 +671,7 @@ class TestTheArguments:
         assert json.dumps(one.serialize()) == json.dumps(two.serialize())
         assert one.hash(*one.serialize()) == two.hash(*two.serialize())
 
-    def test_are_the_same_trigger_in_airflows_database(self) -> None:
+    def test_make_equal_triggers_in_the_database(self) -> None:
         from airflow.models.trigger import Trigger
 
         try:
@@ -726,11 +708,11 @@ class TestTheArguments:
             ({"poll_interval": 0}, "poll_interval: got 0, allowed is a number of seconds above 0"),
         ],
     )
-    def test_that_make_no_sense_are_refused_by_name(self, wrong: Any, message: str) -> None:
+    def test_that_are_invalid_raise_an_error_with_their_name(self, wrong: Any, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             PlanasonixEventTrigger(**wrong)
 
-    def test_with_an_event_that_nobody_knows_are_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_with_an_unknown_event_log_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
         PlanasonixEventTrigger(events=["job.succeeded", "job.suceeded"])
         (record,) = caplog.records
         assert (
@@ -738,9 +720,7 @@ class TestTheArguments:
             in record.message
         )
 
-    def test_that_two_assets_may_have_are_a_warning_unless_they_are_named(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_that_are_equal_log_a_warning_unless_they_have_a_name(self, caplog: pytest.LogCaptureFixture) -> None:
         wanted: dict[str, Any] = {"connection_id": "conn_7", "events": ["job.failed"]}
         first = [PlanasonixEventTrigger(**wanted, asset=name) for name in ("one", "two")]
         first += [PlanasonixEventTrigger(**wanted), PlanasonixEventTrigger(**wanted, pipeline_id="pl_1")]
@@ -754,12 +734,12 @@ class TestTheArguments:
         )
         assert "Give each PlanasonixEventTrigger the name of its asset" in record.getMessage()
 
-    def test_hold_no_secret(self, simulator: Simulator) -> None:
+    def test_contain_no_secret(self, simulator: Simulator) -> None:
         assert simulator.api_key not in json.dumps(PlanasonixEventTrigger().serialize())
 
 
 @pytest.mark.skipif(HAS_WATCHERS, reason="this Airflow has watchers")
-def test_on_airflow_2_it_says_which_version_it_needs() -> None:
+def test_airflow_2_is_an_error_with_the_required_version() -> None:
     with pytest.raises(
         AirflowException, match=r"needs the asset watchers of Airflow 3\.0 or later; this is Airflow 2\."
     ):

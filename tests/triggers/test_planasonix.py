@@ -123,12 +123,12 @@ def test_refuses_to_cancel_what_is_no_work() -> None:
         ({"job_id": "job_1", "not_before": "soon"}, "not_before: got 'soon'"),
     ],
 )
-def test_refuses_what_makes_no_sense(arguments: dict[str, Any], words: str) -> None:
+def test_rejects_invalid_arguments(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         PlanasonixJobTrigger(**arguments)
 
 
-def test_hands_back_the_job_that_is_over(simulator: Simulator) -> None:
+def test_sends_the_finished_job(simulator: Simulator) -> None:
     job_id = started()
     event = WaitEvent.from_payload(asyncio.run(first_event(trigger(job_id))), "job")
     assert event.outcome == "over"
@@ -136,14 +136,14 @@ def test_hands_back_the_job_that_is_over(simulator: Simulator) -> None:
     assert event.job.status == "succeeded"
 
 
-def test_ends_with_its_one_event(simulator: Simulator) -> None:
+def test_sends_one_event(simulator: Simulator) -> None:
     async def events() -> list[Any]:
         return [event async for event in trigger(started()).run()]
 
     assert len(asyncio.run(events())) == 1
 
 
-def test_is_made_again_by_another_triggerer_and_goes_on(simulator: Simulator) -> None:
+def test_continues_in_another_triggerer(simulator: Simulator) -> None:
     simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
     first = trigger(started())
 
@@ -159,14 +159,14 @@ def test_is_made_again_by_another_triggerer_and_goes_on(simulator: Simulator) ->
     assert WaitEvent.from_payload(asyncio.run(first_event(deserialize_trigger(first))), "job").outcome == "over"
 
 
-def test_keeps_its_event_back_until_airflow_has_seen_the_task_go(simulator: Simulator) -> None:
+def test_holds_its_event_back_until_not_before(simulator: Simulator) -> None:
     not_before = datetime.now(UTC) + timedelta(seconds=0.5)
     event = asyncio.run(first_event(trigger(started(), not_before=not_before)))
     assert datetime.now(UTC) >= not_before
     assert WaitEvent.from_payload(event, "job").outcome == "over"
 
 
-def test_keeps_its_event_back_for_seconds_though_the_clock_of_the_worker_is_ahead(
+def test_holds_its_event_back_for_seconds_if_the_workers_clock_is_ahead(
     simulator: Simulator, travel: TravelledClock
 ) -> None:
     simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
@@ -176,7 +176,7 @@ def test_keeps_its_event_back_for_seconds_though_the_clock_of_the_worker_is_ahea
     assert travel.passed <= DEFER_SETTLE_TIME.total_seconds() + 0.1
 
 
-def test_does_not_look_again_at_once_where_the_task_has_just_looked(simulator: Simulator) -> None:
+def test_does_not_poll_while_its_event_would_be_held_back(simulator: Simulator) -> None:
     simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
     not_before = datetime.now(UTC) + timedelta(seconds=0.3)
     asyncio.run(first_event(trigger(started(), poll_interval=10, not_before=not_before)))
@@ -185,7 +185,7 @@ def test_does_not_look_again_at_once_where_the_task_has_just_looked(simulator: S
     assert looks[0] >= not_before - timedelta(seconds=0.05)
 
 
-def test_cancels_at_the_deadline_by_itself_if_it_is_told_to(simulator: Simulator) -> None:
+def test_cancels_at_the_deadline_with_cancel_on_kill(simulator: Simulator) -> None:
     simulator.plan(CONNECTION, running_seconds=60)
     deadline = datetime.now(UTC) + timedelta(seconds=0.2)
     event = asyncio.run(first_event(trigger(started(), deadline=deadline, cancel_on_kill=True, owned=True)))
@@ -194,7 +194,7 @@ def test_cancels_at_the_deadline_by_itself_if_it_is_told_to(simulator: Simulator
     assert simulator.jobs()[0].status in ("cancelling", "cancelled")
 
 
-def test_looks_for_the_last_time_though_the_rate_limit_runs_short(simulator: Simulator) -> None:
+def test_polls_at_the_deadline_although_the_rate_limit_runs_short(simulator: Simulator) -> None:
     simulator.plan(CONNECTION, running_seconds=0)
     job_id = started()
     headers = {"x-ratelimit-limit": "100", "x-ratelimit-remaining": "0"}
@@ -205,17 +205,17 @@ def test_looks_for_the_last_time_though_the_rate_limit_runs_short(simulator: Sim
         asyncio.run(first_event(trigger(job_id, deadline=deadline, poll_interval=3600))), "job"
     )
     assert event.outcome == "over"
-    assert time.monotonic() - began < MAX_DELAY - 10, "it does not wait for its turn"
+    assert time.monotonic() - began < MAX_DELAY - 10, "it does not wait for the rate limiter"
 
 
-def test_cancels_nothing_otherwise(simulator: Simulator) -> None:
+def test_cancels_nothing_without_cancel_on_kill(simulator: Simulator) -> None:
     simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
     event = asyncio.run(first_event(trigger(started(), deadline=datetime.now(UTC) + timedelta(seconds=0.2))))
     assert WaitEvent.from_payload(event, "job").is_out_of_time
     assert simulator.jobs()[0].status == "running"
 
 
-def test_says_so_if_it_cannot_cancel(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_a_failed_cancel(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outages, "RETRY_INTERVAL", 0.1)
     simulator.plan(CONNECTION, running_seconds=60)
     simulator.fail("status", status=403, route="cancel_job", times=None)
@@ -225,8 +225,8 @@ def test_says_so_if_it_cannot_cancel(simulator: Simulator, monkeypatch: pytest.M
     assert "answered 403" in event["message"]
 
 
-def test_that_breaks_says_so_in_its_event(simulator: Simulator, mocker: MockerFixture) -> None:
-    # Nothing real can be made to break here; that is what the net is for.
+def test_reports_its_own_bug_in_its_event(simulator: Simulator, mocker: MockerFixture) -> None:
+    # Nothing real can be made to break here.
     mocker.patch("planasonix_provider.triggers.base.WaitState", side_effect=ZeroDivisionError)
     waiting = trigger("job_1")
     record(waiting, Log())
@@ -235,7 +235,7 @@ def test_that_breaks_says_so_in_its_event(simulator: Simulator, mocker: MockerFi
     assert "ZeroDivisionError" in str(event.message)
 
 
-def test_a_hundred_share_one_client_and_each_writes_its_own_log(simulator: Simulator, mocker: MockerFixture) -> None:
+def test_a_hundred_share_one_client_and_have_separate_logs(simulator: Simulator, mocker: MockerFixture) -> None:
     connections = [f"conn_{number}" for number in range(100)]
     for connection_id in connections:
         simulator.workspace.add_connection(connection_id)
@@ -258,9 +258,7 @@ def test_a_hundred_share_one_client_and_each_writes_its_own_log(simulator: Simul
         assert all(job_id in line for line in log.lines)
 
 
-def test_a_hundred_cost_a_page_a_look_and_their_tasks_account_alike(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hundred_cost_one_page_per_poll(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     connections = [f"conn_{number}" for number in range(100)]
     for connection_id in connections:
         simulator.workspace.add_connection(connection_id)
@@ -274,7 +272,7 @@ def test_a_hundred_cost_a_page_a_look_and_their_tasks_account_alike(
         before = len(simulator.requests)
         events = travel.run(wait_for_all(jobs))
     assert {event["job"]["status"] for event in events} == {"succeeded"}
-    # Pages of the jobs that run, and at the end one of those that have succeeded; a few looks at what lay between.
+    # Pages of running jobs, one page of succeeded jobs at the end, and a few single jobs.
     assert len(simulator.requests) - before < 30
     operator = PlanasonixSyncOperator(task_id="load", connection_id=connections[0], deferrable=True)
     result = operator.execute_complete(context(Run()), events[0])
@@ -289,14 +287,14 @@ def test_a_missing_connection_is_an_event_with_a_reason() -> None:
     assert "There is no Airflow connection 'nowhere'" in str(event.message)
 
 
-def test_holds_no_key(simulator: Simulator) -> None:
+def test_contains_no_key(simulator: Simulator) -> None:
     waiting = trigger(started())
     event = asyncio.run(first_event(waiting))
     assert API_KEY not in json.dumps([waiting.serialize(), event, repr(waiting)])
 
 
 class TestABackfill:
-    def test_is_waited_for_and_swept_like_a_job(self, simulator: Simulator) -> None:
+    def test_is_polled_like_a_job(self, simulator: Simulator) -> None:
         backfill_id = backfill_started()
         event = asyncio.run(first_event(PlanasonixBackfillTrigger(backfill_id, poll_interval=0.03)))
         read = WaitEvent.from_payload(event, "backfill")
@@ -334,11 +332,11 @@ SUCCESS = "The task was marked success by hand"
 
 
 class TestAKill:
-    """Airflow calls ``on_kill`` in the triggerer, and asks it to end again each second until it has."""
+    """Airflow calls ``on_kill`` in the triggerer, and cancels it each second until it returns."""
 
     @pytest.fixture
     def state(self, mocker: MockerFixture) -> Any:
-        """What Airflow says of the task; there is no triggerer here whose supervisor could be asked."""
+        """Replace Airflow's answer, because there is no supervisor here."""
         return mocker.patch("planasonix_provider.triggers.base.kill_reason", return_value=SUCCESS)
 
     def test_cancels_the_job_of_a_task_that_owns_it(self, simulator: Simulator, state: Any) -> None:
@@ -361,7 +359,7 @@ class TestAKill:
         asyncio.run(PlanasonixBackfillTrigger(backfill_id, cancel_on_kill=True, owned=True).on_kill())
         assert simulator.backfill(backfill_id).status == "cancelled"
 
-    def test_cancels_though_the_api_has_asked_for_silence(self, simulator: Simulator, state: Any) -> None:
+    def test_cancels_despite_retry_after(self, simulator: Simulator, state: Any) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", route="get_job", status=429, headers={"Retry-After": "900"})
         waiting = trigger(started(), cancel_on_kill=True, owned=True)
@@ -370,7 +368,7 @@ class TestAKill:
         asyncio.run(waiting.on_kill())
         assert simulator.jobs()[0].status in ("cancelling", "cancelled")
 
-    def test_survives_being_asked_to_end_again_and_again(self, simulator: Simulator, state: Any) -> None:
+    def test_survives_being_cancelled_repeatedly(self, simulator: Simulator, state: Any) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         waiting = trigger(started(), cancel_on_kill=True, owned=True)
         simulator.fail("hang", route="cancel_job", seconds=0.5)
@@ -391,13 +389,13 @@ class TestAKill:
         asyncio.run(trigger(started(), cancel_on_kill=True, owned=True).on_kill())
         assert "cancel_job" not in {request.route for request in simulator.requests}
 
-    def test_cancels_nothing_that_the_task_does_not_own(self, simulator: Simulator, state: Any) -> None:
+    def test_cancels_nothing_without_cancel_on_kill_either(self, simulator: Simulator, state: Any) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         asyncio.run(trigger(started()).on_kill())
         assert state.call_count == 0
         assert simulator.jobs()[0].cancel_requested_at is None
 
-    def test_cancels_nothing_if_airflow_cannot_be_asked_why(self, simulator: Simulator, state: Any) -> None:
+    def test_cancels_nothing_if_airflow_does_not_answer(self, simulator: Simulator, state: Any) -> None:
         state.side_effect = RuntimeError("no connection")
         simulator.plan(CONNECTION, running_seconds=60)
         waiting = trigger(started(), cancel_on_kill=True, owned=True)
@@ -410,9 +408,7 @@ class TestAKill:
             f"`python -m planasonix_provider cancel {waiting.job_id} --conn-id planasonix_default`"
         ]
 
-    def test_says_so_if_the_job_cannot_be_cancelled(
-        self, simulator: Simulator, state: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_logs_a_failed_cancel(self, simulator: Simulator, state: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(outages, "RETRY_INTERVAL", 0.1)
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", status=403, route="cancel_job", times=None)
@@ -423,10 +419,10 @@ class TestAKill:
 
 
 class TestACancelWithoutAReason:
-    """Airflow before 3.3 ends the wait of a task that was killed as it ends one that moves, or all at a shutdown."""
+    """Airflow before 3.3 cancels triggers that were killed, that move, and all at a shutdown alike."""
 
     @pytest.fixture(autouse=True)
-    def airflow_does_not_say_why(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_on_kill(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("planasonix_provider.triggers.base.HAS_ON_KILL", False)
 
     @pytest.fixture(params=[True, False], ids=["killed", "moved"])
@@ -442,13 +438,13 @@ class TestACancelWithoutAReason:
                 await asyncio.sleep(0.01)
 
     @staticmethod
-    def has_looked(simulator: Simulator) -> bool:
+    def has_polled(simulator: Simulator) -> bool:
         return any(request.method == "GET" for request in simulator.requests)
 
     async def cancelled(self, waiting: PlanasonixJobTrigger, simulator: Simulator) -> None:
-        """Cancel a wait that has begun."""
+        """Cancel a wait after its first poll."""
         task = asyncio.create_task(first_event(waiting))
-        await self.until(lambda: self.has_looked(simulator))
+        await self.until(lambda: self.has_polled(simulator))
         task.cancel()
         await asyncio.wait([task])
         assert task.cancelled()
@@ -467,22 +463,20 @@ class TestACancelWithoutAReason:
         assert (simulator.jobs()[0].cancel_requested_at is not None) == is_killed
 
     @pytest.mark.parametrize("is_killed", [True], indirect=True)
-    def test_leaves_alone_what_the_task_does_not_own(self, simulator: Simulator, is_killed: bool) -> None:
+    def test_cancels_nothing_without_cancel_on_kill(self, simulator: Simulator, is_killed: bool) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
 
         async def main() -> None:
             await self.cancelled(trigger(started()), simulator)
             assert not triggers_base._CANCEL_TASKS
-            # The look that it was amid ends a moment later.
+            # Its current poll ends a moment later.
             await self.until(lambda: len(asyncio.all_tasks()) == 1)
 
         asyncio.run(main())
         assert simulator.jobs()[0].cancel_requested_at is None
 
     @pytest.mark.parametrize("is_killed", [True], indirect=True)
-    def test_at_the_shutdown_of_the_triggerer_asks_and_cancels_nothing(
-        self, simulator: Simulator, is_killed: bool
-    ) -> None:
+    def test_cancels_nothing_at_the_shutdown_of_the_triggerer(self, simulator: Simulator, is_killed: bool) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         waits = [trigger(started(), cancel_on_kill=True, owned=True)]
         waits += [deserialize_trigger(waits[0]) for _ in range(5)]
@@ -492,7 +486,7 @@ class TestACancelWithoutAReason:
 
         async def main() -> None:
             running.extend(asyncio.create_task(first_event(wait)) for wait in waits)
-            await self.until(lambda: self.has_looked(simulator))
+            await self.until(lambda: self.has_polled(simulator))
 
         asyncio.run(main())
         assert all(task.cancelled() for task in running)

@@ -32,7 +32,7 @@ TI: Any = SimpleNamespace(dag_id="nightly", task_id="load", run_id="r", map_inde
 MAPPED: Any = SimpleNamespace(dag_id="nightly", task_id="load", run_id="r", map_index=2)
 
 
-def test_airflow_tells_of_kills_from_3_3_on() -> None:
+def test_airflow_calls_on_kill_from_3_3_on() -> None:
     assert (Version("3.3") <= AIRFLOW) == HAS_ON_KILL
 
 
@@ -56,7 +56,7 @@ class TestATask:
     @pytest.mark.skipif(AIRFLOW.major < 3, reason="Airflow 2 has another way to ask")
     @pytest.mark.parametrize("ti", [TI, MAPPED], ids=["plain", "mapped"])
     def test_is_asked_for(self, mocker: MockerFixture, ti: Any, state: str | None, reason: str | None) -> None:
-        """No supervisor is here to answer."""
+        """There is no supervisor that could answer."""
         name = "load_2" if ti is MAPPED else "load"
         ask = mocker.patch(
             "airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states",
@@ -66,7 +66,9 @@ class TestATask:
         ask.assert_called_once_with(dag_id="nightly", task_ids=["load"], run_ids=["r"], map_index=ti.map_index)
 
     @pytest.mark.skipif(AIRFLOW.major >= 3, reason="from Airflow 3 on, no trigger reads the database")
-    def test_is_looked_up_in_airflow_2(self, mocker: MockerFixture, state: str | None, reason: str | None) -> None:
+    def test_is_read_from_the_database_in_airflow_2(
+        self, mocker: MockerFixture, state: str | None, reason: str | None
+    ) -> None:
         """The database of these tests is empty."""
         session = mocker.patch("airflow.utils.session.create_session").return_value.__enter__.return_value
         session.scalar.return_value = state
@@ -76,7 +78,7 @@ class TestATask:
         assert "task_instance.dag_id = 'nightly' AND task_instance.task_id = 'load'" in where
 
 
-def test_nothing_is_known_without_a_task() -> None:
+def test_no_task_has_no_kill_reason() -> None:
     assert asyncio.run(kill_reason(None)) is None
 
 
@@ -103,11 +105,11 @@ def test_one_cancelled_task_is_no_shutdown() -> None:
 
 
 def test_only_the_main_task_of_an_event_loop_is_interrupted() -> None:
-    async def look() -> bool:
+    async def check() -> bool:
         return is_interrupted()
 
     async def main() -> tuple[bool, bool]:
-        return is_interrupted(), await asyncio.create_task(look())
+        return is_interrupted(), await asyncio.create_task(check())
 
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -116,8 +118,8 @@ def test_only_the_main_task_of_an_event_loop_is_interrupted() -> None:
         signal.signal(signal.SIGINT, previous)
 
 
-def test_a_state_that_airflow_does_not_tell_is_unknown() -> None:
-    """No supervisor is here to answer."""
+def test_a_state_is_unknown_if_airflow_does_not_answer() -> None:
+    """There is no supervisor that could answer."""
     assert runs_elsewhere(SimpleNamespace()) is None
 
 
@@ -158,7 +160,7 @@ class TestTheHealthOfTheApiServer:
         change: Callable[[ApiServer], None],
         is_lost: bool,
     ) -> None:
-        # Where it must answer, a slow machine gets more than a second for it.
+        # A slow machine may need more than a second for an answer.
         monkeypatch.setattr(task_state, "MAX_HEALTH_SECONDS", 0.3 if change is hang else 30)
         known = ApiServerHealth()
         known._store_answer()

@@ -25,12 +25,12 @@ def backfill(**more: Any) -> Backfill:
 
 
 def of(dag_id: str) -> dict[str, Any]:
-    """The metadata of what an operator in a DAG has started."""
+    """Return the metadata of work that an operator has started."""
     return {"dag_id": dag_id, "task_id": "load", ATTEMPT_KEY: "a1b2"}
 
 
 @pytest.mark.parametrize(
-    ("wanted", "work", "is_taken"),
+    ("event_filter", "work", "is_match"),
     [
         (EventFilter(ALL), job(), True),
         (EventFilter(ALL), job(status="failed"), True),
@@ -66,20 +66,20 @@ def of(dag_id: str) -> dict[str, Any]:
         (EventFilter(ALL, ignore_own=False), job(metadata=of("react")), True),
     ],
 )
-def test_what_is_taken(wanted: EventFilter, work: Any, is_taken: bool) -> None:
-    assert wanted.matches(work) == is_taken
-    assert wanted.could_match(work) or not is_taken
+def test_matches(event_filter: EventFilter, work: Any, is_match: bool) -> None:
+    assert event_filter.matches(work) == is_match
+    assert event_filter.could_match(work) or not is_match
 
 
-def test_what_a_list_leaves_out_speaks_against_nothing() -> None:
-    wanted = EventFilter(ALL, connection_id="conn_1", pipeline_id="pl_1", types=frozenset({"connection_sync"}))
-    assert wanted.could_match(Job(id="job_1", status="succeeded"))
+def test_fields_that_a_list_leaves_out_do_not_count() -> None:
+    event_filter = EventFilter(ALL, connection_id="conn_1", pipeline_id="pl_1", types=frozenset({"connection_sync"}))
+    assert event_filter.could_match(Job(id="job_1", status="succeeded"))
     for known in ({"connection_id": "conn_2"}, {"pipeline_id": "pl_2"}, {"type": "pipeline_run"}):
-        assert not wanted.could_match(Job(id="job_1", status="succeeded", **known))
+        assert not event_filter.could_match(Job(id="job_1", status="succeeded", **known))
 
 
 @pytest.mark.parametrize(
-    ("wanted", "kinds"),
+    ("event_filter", "kinds"),
     [
         (EventFilter(SUCCEEDED), ("job",)),
         (EventFilter(ALL), ("job", "backfill")),
@@ -90,11 +90,11 @@ def test_what_a_list_leaves_out_speaks_against_nothing() -> None:
         (EventFilter(frozenset({"table.loaded"})), ("job",)),
     ],
 )
-def test_only_the_lists_are_asked_for_that_have_what_is_wanted(wanted: EventFilter, kinds: Any) -> None:
-    assert wanted.kinds == kinds
+def test_kinds_are_those_that_can_match(event_filter: EventFilter, kinds: Any) -> None:
+    assert event_filter.kinds == kinds
 
 
-def test_what_is_told_of_a_job() -> None:
+def test_payload_of_a_job() -> None:
     failed = job(
         status="failed",
         created_at=BEGAN,
@@ -120,8 +120,8 @@ def test_what_is_told_of_a_job() -> None:
     }
 
 
-def test_what_is_told_can_be_stored() -> None:
-    """An event that cannot be ends the triggerer, with the waits of all tasks."""
+def test_payload_can_be_stored() -> None:
+    """An event that Airflow cannot store ends the triggerer, with the waits of all tasks."""
     deep: Any = "\0"
     for _ in range(300):
         deep = [deep]
@@ -137,12 +137,12 @@ def test_what_is_told_can_be_stored() -> None:
     assert len(json.dumps(payload, allow_nan=False)) < 1_000
 
 
-def test_large_metadata_is_told_in_part() -> None:
+def test_payload_of_large_metadata_is_limited() -> None:
     payload = event_payload(job(metadata={"a": 1, "b": "x" * MAX_METADATA, "c": 3}), str)
     assert payload["metadata"] == {"a": 1, "c": 3}
 
 
-def test_what_is_told_of_a_backfill() -> None:
+def test_payload_of_a_backfill() -> None:
     payload = event_payload(backfill(created_at=BEGAN, updated_at=BEGAN, rows_processed=7), str)
     assert json.loads(json.dumps(payload)) == {
         "event": "backfill.completed",
