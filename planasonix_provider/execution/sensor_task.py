@@ -119,7 +119,7 @@ class SensorTask:
             return False
         now = utcnow()
         self._delayed_since = self._delayed_since or now
-        if now - self._delayed_since < blocking_wait.LONGEST_DELAY:
+        if now - self._delayed_since < blocking_wait.MAX_RATE_LIMIT_DELAY:
             return True
         self._delayed_since = None
         return False

@@ -13,7 +13,7 @@ from uuid import uuid4
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 #: How many characters of an idempotency key may name the task. Servers commonly accept 255 in total.
-_LONGEST_NAME = 200
+_MAX_NAME = 200
 #: The metadata key that identifies the work of a try.
 ATTEMPT_KEY = "airflow_attempt"
 
@@ -77,7 +77,7 @@ class Attempt:
         """The idempotency key of this try's start: readable in a server's log, and unique."""
         names = (self.dag_id, self.run_id, self.task_id, self.map_index, self.try_number)
         readable = "/".join(quote(str(name), safe=":+") for name in names)
-        return f"{readable[:_LONGEST_NAME]}/{self.nonce}"
+        return f"{readable[:_MAX_NAME]}/{self.nonce}"
 
     def is_later_than_a_clear_of(self, record: AttemptRecord, *, counts_every_clear: bool) -> bool:
         """Return whether the task was cleared, or its DAG run made again, since a record was written.

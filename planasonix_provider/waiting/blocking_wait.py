@@ -18,7 +18,7 @@ from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
 
 #: How long a due poll waits at most if the rate limit runs short.
-LONGEST_DELAY = timedelta(seconds=MAX_DELAY)
+MAX_RATE_LIMIT_DELAY = timedelta(seconds=MAX_DELAY)
 
 
 def wait(
@@ -38,7 +38,9 @@ def wait(
     pause = interval
     while True:
         next_look = now() + timedelta(seconds=pause)
-        while left := _seconds_until(next_look, now()) or min(rest(), _seconds_until(next_look + LONGEST_DELAY, now())):
+        while left := _seconds_until(next_look, now()) or min(
+            rest(), _seconds_until(next_look + MAX_RATE_LIMIT_DELAY, now())
+        ):
             if event := watch.on_tick(now()):
                 return event
             nap(min(left, watch.seconds_until_attention(now())))

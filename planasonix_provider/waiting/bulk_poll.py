@@ -23,7 +23,7 @@ ENDED = ("succeeded", "failed", "cancelled")
 #: The maximum seconds without lists after an error, and without lists for a job that they did not contain.
 MAX_BACKOFF = 300.0
 #: The first such pause; later ones are twice as long.
-AVOIDED_AT_FIRST = 15.0
+FIRST_BACKOFF = 15.0
 #: After lists were requested in vain, this many times more jobs let them be requested again.
 GROWTH_FACTOR = 4
 #: Pages without news may cost this part of the requests that polls one by one would take.
@@ -54,17 +54,17 @@ class BulkPoll:
     def __init__(
         self, ask: AsyncSend, clock: Callable[[], float], draw: Callable[[float, float], float] = random.uniform
     ) -> None:
-        self._ask = ask
+        self._send = ask
         self._clock = clock
-        self._draw = draw
+        self._uniform = draw
         self._avoided_until = 0.0
         self._failures = 0
         #: Whether the last bulk poll met a transient error: then the next one follows, instead of polls one by one.
         self.has_stumbled = False
         # After lists were requested in vain for some jobs, only many more jobs justify them; for longer each time.
-        self._vain_until = 0.0
-        self._vain_for = 0.0
-        self._vain_number = 0
+        self._in_vain_until = 0.0
+        self._in_vain_for = 0.0
+        self._in_vain_jobs = 0
         self._known: dict[str, _JobInfo] = {}
 
     def is_listable(self, job_id: str) -> bool:
@@ -77,7 +77,7 @@ class BulkPoll:
     def select(self, job_ids: Iterable[str]) -> set[str]:
         """Return the jobs to find in lists; none if they are too few."""
         chosen = {job_id for job_id in job_ids if self.is_listable(job_id)}
-        fewest = GROWTH_FACTOR * self._vain_number if self._clock() < self._vain_until else MIN_BATCH
+        fewest = GROWTH_FACTOR * self._in_vain_jobs if self._clock() < self._in_vain_until else MIN_BATCH
         return chosen if len(chosen) >= fewest else set()
 
     def record_poll(self, job_id: str, job: Job, *, was_missing: bool) -> None:
@@ -85,7 +85,7 @@ class BulkPoll:
         now, before = self._clock(), self._known.get(job_id)
         known = self._known[job_id] = _JobInfo(job.created_at, self._trusted_until())
         if was_missing and now >= self._avoided_until:
-            known.unlisted_for = min(2 * before.unlisted_for if before else 0.0, MAX_BACKOFF) or AVOIDED_AT_FIRST
+            known.unlisted_for = min(2 * before.unlisted_for if before else 0.0, MAX_BACKOFF) or FIRST_BACKOFF
             known.unlisted_until = now + known.unlisted_for
         elif before:
             known.unlisted_for, known.unlisted_until = before.unlisted_for, before.unlisted_until
@@ -111,7 +111,7 @@ class BulkPoll:
                         break
                     cursors = Paginator(self._list(status, missing))
                     while True:
-                        page: Page[Job] = await self._ask(cursors.request)
+                        page: Page[Job] = await self._send(cursors.request)
                         asked += 1
                         told = [job for job in page.data if job.id in missing]
                         missing.difference_update(job.id for job in told)
@@ -129,8 +129,8 @@ class BulkPoll:
         else:
             self._failures, self.has_stumbled = 0, False
             is_vain = asked > number - len(missing)
-            self._vain_for = (min(2 * self._vain_for, MAX_BACKOFF) or AVOIDED_AT_FIRST) if is_vain else 0.0
-            self._vain_until, self._vain_number = self._clock() + self._vain_for, number
+            self._in_vain_for = (min(2 * self._in_vain_for, MAX_BACKOFF) or FIRST_BACKOFF) if is_vain else 0.0
+            self._in_vain_until, self._in_vain_jobs = self._clock() + self._in_vain_for, number
 
     def back_off(self, error: Exception) -> None:
         """Stop requesting lists for a while after an error, unless they will probably work the next time."""
@@ -144,12 +144,14 @@ class BulkPoll:
         self.has_stumbled = passes and self._failures == 1
         # A refused key does not concern the lists: a few polls show it to all waits.
         if not (self.has_stumbled or is_key):
-            seconds = AVOIDED_AT_FIRST * 2 ** min(self._failures - 2, 10) if passes else MAX_BACKOFF
+            seconds = FIRST_BACKOFF * 2 ** min(self._failures - 2, 10) if passes else MAX_BACKOFF
             self._avoided_until = self._clock() + min(seconds, MAX_BACKOFF)
 
     def _trusted_until(self) -> float:
         # At random times, or all jobs would be polled by themselves together again.
-        return self._clock() + self._draw(0.5, 1.0) * max(RECHECK_AFTER, 4 / 3 * MIN_RECHECK_SPACING * len(self._known))
+        return self._clock() + self._uniform(0.5, 1.0) * max(
+            RECHECK_AFTER, 4 / 3 * MIN_RECHECK_SPACING * len(self._known)
+        )
 
     def _list(self, status: str, wanted: Iterable[str]) -> Request[Page[Job]]:
         known = [self._known[job_id].created_at if job_id in self._known else None for job_id in wanted]

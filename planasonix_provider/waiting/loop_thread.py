@@ -15,7 +15,7 @@ from planasonix_provider.waiting.interruptible_sleep import MAX_SLICE
 R = TypeVar("R")
 
 #: A thread that has not begun after this many seconds never will.
-LONGEST_START = 5.0
+MAX_START_SECONDS = 5.0
 
 
 def run_in_loop_thread(act: Callable[[], Awaitable[R]]) -> R:
@@ -86,7 +86,7 @@ class _LoopThread(Generic[R]):
                 self._cancel()
         # The signal may also have come after the wait.
         while self._outcome is None:
-            if not self.done.acquire(timeout=LONGEST_START) and not self._has_begun:
+            if not self.done.acquire(timeout=MAX_START_SECONDS) and not self._has_begun:
                 return
 
     def outcome(self) -> R:

@@ -37,7 +37,7 @@ CLOCK_SLACK = timedelta(minutes=10)
 #: How long after it was sent a start may take effect.
 START_WINDOW = timedelta(hours=1)
 #: How many candidates are requested one by one, those created nearest to the start first.
-MOST_LOOKED_AT = 100
+MAX_CANDIDATES = 100
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ async def search(send: AsyncSend, traces: MatchCriteria) -> list[Work]:
         return whole
 
     listed = await _listed(send, traces)
-    looked_at = [work for work in await for_each(listed[:MOST_LOOKED_AT], look_at) if work.status]
+    looked_at = [work for work in await for_each(listed[:MAX_CANDIDATES], look_at) if work.status]
     judged = [(work, traces.matches(work)) for work in looked_at]
     ours = [work for work, is_ours in judged if is_ours]
     return ours or [work for work, is_ours in judged if is_ours is None and traces.could_match(work)]
@@ -161,7 +161,7 @@ async def _listed(send: AsyncSend, traces: MatchCriteria) -> list[Work]:
         page = await send(cursors.request)
         listed += page.data
         unreadable += unreadable_in(page, traces.kind)
-        if len(unreadable) > MOST_LOOKED_AT or any(row.id is None for row in page.unreadable):
+        if len(unreadable) > MAX_CANDIDATES or any(row.id is None for row in page.unreadable):
             raise PlanasonixUnreadableError(
                 f"{cursors.request}: rows of the list cannot be read, and one of them may be what was started. "
                 "Report it to Planasonix."

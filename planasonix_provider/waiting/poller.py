@@ -31,7 +31,7 @@ from planasonix_provider.api.request import Request
 from planasonix_provider.waiting.bulk_poll import BulkPoll
 from planasonix_provider.waiting.outages import is_outage
 from planasonix_provider.waiting.per_loop import PerLoop
-from planasonix_provider.waiting.shared_client import MOST_IN_FLIGHT, SharedClient, for_each
+from planasonix_provider.waiting.shared_client import MAX_IN_FLIGHT, SharedClient, for_each
 
 T = TypeVar("T")
 
@@ -39,17 +39,17 @@ log = logging.getLogger(__name__)
 
 #: How many seconds the first requests may delay the others, to find out whether there is an outage: slightly more than
 #: a connect timeout.
-LONGEST_DOUBT = DEFAULT_CONNECT_TIMEOUT + 1
+OUTAGE_CHECK_SECONDS = DEFAULT_CONNECT_TIMEOUT + 1
 #: The minimum seconds between two bulk polls. A wait may be polled this much later than its interval.
-SWEEP_EVERY = 1.0
+BULK_POLL_INTERVAL = 1.0
 #: The same between two rounds, so that waits which begin one by one are polled together.
-ROUND_EVERY = 0.5
+ROUND_INTERVAL = 0.5
 #: The timeout for a page, in seconds. After it, the lists are taken for broken.
-LONGEST_PAGE = 5.0
+PAGE_TIMEOUT = 5.0
 #: With short intervals, this part of the shortest one is between two rounds.
 ROUND_SHARE = 0.1
 # Errors that concern all waits of an Airflow connection.
-_OF_THE_CONNECTION = (PlanasonixAuthenticationError, PlanasonixConfigurationError)
+_CONNECTION_ERRORS = (PlanasonixAuthenticationError, PlanasonixConfigurationError)
 
 
 class PollSubscription(Generic[T]):
@@ -107,10 +107,10 @@ class Poller:
 
     def __init__(self, connect: Callable[[], Awaitable[AsyncClient]]) -> None:
         self.client = SharedClient(connect)
-        self._sweeps = BulkPoll(partial(self.client.send, retry=False, within=LONGEST_PAGE), _now)
-        self._next_sweep = 0.0
+        self._bulk_poll = BulkPoll(partial(self.client.send, retry=False, within=PAGE_TIMEOUT), _now)
+        self._next_bulk_poll = 0.0
         self._task: asyncio.Task[None] | None = None
-        self._looks: set[asyncio.Task[None]] = set()
+        self._polls: set[asyncio.Task[None]] = set()
         self._waits: set[PollSubscription[Any]] = set()
         self._named: defaultdict[str, set[PollSubscription[Any]]] = defaultdict(set)
         self._woken = asyncio.Event()
@@ -138,62 +138,62 @@ class Poller:
             self._named[wait.name].discard(wait)
             if not self._named[wait.name]:
                 del self._named[wait.name]
-                self._sweeps.forget(wait.name)
+                self._bulk_poll.forget(wait.name)
             if not self._waits:
                 self._woken.set()
 
     async def _run(self) -> None:
         try:
             while self._waits:
-                self._start_looks()
+                self._start_polls()
                 await self._sleep()
         except Exception as bug:
             log.exception("The looks at Planasonix broke. Please report this.")
             for wait in self._waits:
-                wait.answer(_broken(bug))
+                wait.answer(_poller_error(bug))
         finally:
             # Do not await between here and the reset: a wait that subscribes now must find either a loop that will see
             # it, or none at all.
-            looks, self._looks = self._looks, set()
+            looks, self._polls = self._polls, set()
             self._task = None
-            self._next_sweep = 0.0
+            self._next_bulk_poll = 0.0
             for look in looks:
                 look.cancel()
             await self.client.close()
 
-    def _start_looks(self) -> None:
+    def _start_polls(self) -> None:
         """Poll everything that is due, in the way that takes the fewest requests."""
         now = _now()
         due = [wait for wait in self._waits if self._starts_at(wait) <= now]
         listed: set[str] = set()
-        if any(map(self._may_be_swept, due)):
+        if any(map(self._is_listable, due)):
             # Waits that are due soon join: then all of them are due together the next time.
             soon = (wait for wait in self._waits if wait.due <= now + wait.interval / 2)
-            listed = self._sweeps.select(wait.job_id for wait in soon if wait.job_id)
+            listed = self._bulk_poll.select(wait.job_id for wait in soon if wait.job_id)
         if swept := [wait for wait in due if wait.job_id in listed]:
-            self._next_sweep = math.inf
-            self._begin(self._sweep(swept, listed))
+            self._next_bulk_poll = math.inf
+            self._begin(self._poll_lists(swept, listed))
         if each := [wait for wait in due if wait.job_id not in listed]:
-            self._begin(self._look_at_each(each))
+            self._begin(self._poll_each(each))
         for wait in due:
             wait.due = math.inf
 
     def _starts_at(self, wait: PollSubscription[Any]) -> float:
         """Return when to poll a wait: during a bulk poll, or right after one, it waits for the next."""
-        return self._next_sweep if wait.due < self._next_sweep and self._may_be_swept(wait) else wait.due
+        return self._next_bulk_poll if wait.due < self._next_bulk_poll and self._is_listable(wait) else wait.due
 
-    def _may_be_swept(self, wait: PollSubscription[Any]) -> bool:
-        return wait.job_id is not None and self._sweeps.is_listable(wait.job_id)
+    def _is_listable(self, wait: PollSubscription[Any]) -> bool:
+        return wait.job_id is not None and self._bulk_poll.is_listable(wait.job_id)
 
     def _begin(self, looking: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         look = asyncio.get_running_loop().create_task(looking)
-        self._looks.add(look)
-        look.add_done_callback(self._looks.discard)
+        self._polls.add(look)
+        look.add_done_callback(self._polls.discard)
         return look
 
     async def _sleep(self) -> None:
         """Sleep until the next round and until a wait is due, or until there are no waits."""
-        pause = min(ROUND_EVERY, ROUND_SHARE * min((wait.interval for wait in self._waits), default=0.0))
+        pause = min(ROUND_INTERVAL, ROUND_SHARE * min((wait.interval for wait in self._waits), default=0.0))
         self._next_round = _now() + pause
         while self._waits:
             self._wakes_at = max(self._next_round, min(map(self._starts_at, self._waits)))
@@ -209,12 +209,12 @@ class Poller:
         if max(self._starts_at(wait), self._next_round) < self._wakes_at:
             self._woken.set()
 
-    async def _sweep(self, waits: list[PollSubscription[Any]], job_ids: set[str]) -> None:
+    async def _poll_lists(self, waits: list[PollSubscription[Any]], job_ids: set[str]) -> None:
         """Poll many jobs by lists, then each job that is due and was not in them."""
         began = _now()
         told: set[str] = set()
         try:
-            async with aclosing(self._sweeps.find(job_ids)) as pages:
+            async with aclosing(self._bulk_poll.find(job_ids)) as pages:
                 async for jobs in pages:
                     for job in jobs:
                         self._answer(job.id, job, asked_at=began)
@@ -223,35 +223,35 @@ class Poller:
                     await asyncio.sleep(0)
         except Exception as bug:
             log.exception("A look at all jobs in Planasonix broke, going on with each by itself. Please report this.")
-            self._sweeps.back_off(bug)
+            self._bulk_poll.back_off(bug)
         finally:
-            self._next_sweep = _now() + SWEEP_EVERY
+            self._next_bulk_poll = _now() + BULK_POLL_INTERVAL
             self._woken.set()
         # Some waits may have ended meanwhile.
-        self._sweeps.forget_all_but(self._named)
+        self._bulk_poll.forget_all_but(self._named)
         left = [wait for wait in waits if wait.job_id not in told]
-        if self._sweeps.has_stumbled:
+        if self._bulk_poll.has_stumbled:
             for wait in left:
-                wait.due = _now() + max(SWEEP_EVERY, self.client.retry_after_remaining)
+                wait.due = _now() + max(BULK_POLL_INTERVAL, self.client.retry_after_remaining)
         else:
-            await self._look_at_each(left, were_missing=True)
+            await self._poll_each(left, were_missing=True)
 
-    async def _look_at_each(self, waits: list[PollSubscription[Any]], *, were_missing: bool = False) -> None:
+    async def _poll_each(self, waits: list[PollSubscription[Any]], *, were_missing: bool = False) -> None:
         """Poll each thing by itself, once for all its waits."""
         requests = {wait.name: wait.request for wait in waits}
         names = list(requests)
         # The first ones detect an outage for the others. They should not be the same each time.
         random.shuffle(names)
-        first, others = names[:MOST_IN_FLIGHT], names[MOST_IN_FLIGHT:]
-        looks = [self._begin(self._look(name, requests[name], was_missing=were_missing)) for name in first]
+        first, others = names[:MAX_IN_FLIGHT], names[MAX_IN_FLIGHT:]
+        looks = [self._begin(self._poll(name, requests[name], was_missing=were_missing)) for name in first]
         if others and (outage := await _outage_of_all(looks)):
             for name in others:
                 self._answer(name, outage)
             return
         # One after the other, so that those without waits by then are skipped.
-        await for_each(others, lambda name: self._look(name, requests[name], was_missing=were_missing))
+        await for_each(others, lambda name: self._poll(name, requests[name], was_missing=were_missing))
 
-    async def _look(self, name: str, request: Request[Any], *, was_missing: bool) -> Any:
+    async def _poll(self, name: str, request: Request[Any], *, was_missing: bool) -> Any:
         if name not in self._named:
             return None
         try:
@@ -260,9 +260,9 @@ class Poller:
             answer = error
         except Exception as bug:
             log.exception("A look at Planasonix broke. Please report this.")
-            answer = _broken(bug)
+            answer = _poller_error(bug)
         if isinstance(answer, Job) and name in self._named:
-            self._sweeps.record_poll(name, answer, was_missing=was_missing)
+            self._bulk_poll.record_poll(name, answer, was_missing=was_missing)
         self._answer(name, answer)
         return answer
 
@@ -280,9 +280,9 @@ async def _outage_of_all(looks: list[asyncio.Task[Any]]) -> PlanasonixError | No
     """Return the error of all requests, if they fail soon and it says nothing about a single job."""
     error = None
     with suppress(TimeoutError):
-        for look in asyncio.as_completed(looks, timeout=LONGEST_DOUBT):
+        for look in asyncio.as_completed(looks, timeout=OUTAGE_CHECK_SECONDS):
             answer = await look
-            if not (isinstance(answer, _OF_THE_CONNECTION) or is_outage(answer)):
+            if not (isinstance(answer, _CONNECTION_ERRORS) or is_outage(answer)):
                 return None
             error = answer
         return error
@@ -293,7 +293,7 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _broken(bug: Exception) -> PlanasonixError:
+def _poller_error(bug: Exception) -> PlanasonixError:
     """Return the error for a wait whose poller has died: the wait may fail, but must not hang."""
     return PlanasonixLostTrackError(f"The looks at Planasonix broke ({type(bug).__name__}: {bug}). Please report this.")
 

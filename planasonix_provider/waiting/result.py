@@ -53,7 +53,7 @@ async def account_for(
     results = await patience.results_of(job.id)
     summary = Summary.of([results])
     log_results(summary, info=info, warn=patience.warn)
-    return WorkResult(job, url, result=_told(report_job(job, url, results), info), tables=summary.tables)
+    return WorkResult(job, url, result=_log_omissions(report_job(job, url, results), info), tables=summary.tables)
 
 
 async def _account_for_backfill(
@@ -67,7 +67,9 @@ async def _account_for_backfill(
     summary = await _results_of_all(job_ids, patience, info)
     log_results(summary, info=info, warn=patience.warn)
     url = job_url(job_ids[0]) if job_ids else None
-    return WorkResult(backfill, url, result=_told(report_backfill(backfill, summary), info), tables=summary.tables)
+    return WorkResult(
+        backfill, url, result=_log_omissions(report_backfill(backfill, summary), info), tables=summary.tables
+    )
 
 
 async def _results_of_all(job_ids: Sequence[str], patience: ResultFetcher, info: Callable[[str], object]) -> Summary:
@@ -86,7 +88,7 @@ async def _results_of_all(job_ids: Sequence[str], patience: ResultFetcher, info:
     return summary
 
 
-def _told(result: dict[str, Any], info: Callable[[str], object]) -> dict[str, Any]:
+def _log_omissions(result: dict[str, Any], info: Callable[[str], object]) -> dict[str, Any]:
     """Log if a result does not list everything, and return it."""
     for name in ("jobs", "tables", "warnings"):
         listed, total = len(result.get(name, ())), result.get(f"{name}_total", 0)

@@ -65,13 +65,13 @@ class ResultFetcher:
 
     async def job(self, job_id: str) -> Job:
         """Return a finished job with all its fields."""
-        return await self._whole(routes.get_job(job_id).without("metadata"), f"job {job_id}")
+        return await self._get_finished(routes.get_job(job_id).without("metadata"), f"job {job_id}")
 
     async def backfill(self, backfill_id: str) -> Backfill:
         """Return a finished backfill with all its jobs."""
-        return await self._whole(routes.get_backfill(backfill_id).without("metadata"), f"backfill {backfill_id}")
+        return await self._get_finished(routes.get_backfill(backfill_id).without("metadata"), f"backfill {backfill_id}")
 
-    async def _whole(self, request: Request[W], name: str) -> W:
+    async def _get_finished(self, request: Request[W], name: str) -> W:
         async def ask() -> W:
             work = await self.send(request)
             if not work.is_over:

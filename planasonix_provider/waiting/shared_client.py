@@ -31,14 +31,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 #: Errors that another host or workspace would explain let the Airflow connection be read at most this often.
-READ_AGAIN_EVERY = 60.0
+REREAD_INTERVAL = 60.0
 #: The same for a refused key, if the connection has had the same key since.
-READ_KEY_AGAIN_EVERY = 1.0
+KEY_REREAD_INTERVAL = 1.0
 #: The maximum number of requests in flight; httpx's pool gets slow with more callers.
-MOST_IN_FLIGHT = 5
+MAX_IN_FLIGHT = 5
 _URGENT = replace(NO_RETRY, ignores_retry_after=True)
 # Errors that a changed Airflow connection would explain: a rotated key, another host.
-_MAY_BE_OUT_OF_DATE = (
+_CONNECTION_ERRORS = (
     PlanasonixAuthenticationError,
     PlanasonixNotFoundError,
     PlanasonixPermissionError,
@@ -81,9 +81,9 @@ class SharedClient:
         self._sleep = sleep
         self._clients: list[AsyncClient] = []
         self._connecting = asyncio.Lock()
-        self._gate = asyncio.Semaphore(MOST_IN_FLIGHT)
+        self._all_places = asyncio.Semaphore(MAX_IN_FLIGHT)
         # Polls may hang, so one place is always left to requests of a higher priority.
-        self._polls = asyncio.Semaphore(MOST_IN_FLIGHT - 1)
+        self._poll_places = asyncio.Semaphore(MAX_IN_FLIGHT - 1)
         self._read_at = self._confirmed_at = -math.inf
 
     async def __aenter__(self) -> Self:
@@ -123,27 +123,27 @@ class SharedClient:
         # Before a place is taken: polls that wait for the rate limit must not block requests that do not.
         await (await self._connected()).wait_for_rate_limit(request)
         try:
-            async with asyncio.timeout(within), self._polls:
+            async with asyncio.timeout(within), self._poll_places:
                 return await self._send_or_reconnect(request, NO_RETRY)
         except TimeoutError:
             raise PlanasonixTransportError(f"{request}: no answer within {within:.0f} s.", sent=True) from None
 
     async def _send_or_reconnect(self, request: Request[T], policy: RetryPolicy) -> T:
         """Send a request, and repeat it if it fails and the Airflow connection has changed since it was read."""
-        async with self._gate:
+        async with self._all_places:
             client = await self._connected()
             sent_at = asyncio.get_running_loop().time()
             try:
                 return await client.send(request, policy)
             except PlanasonixError as error:
-                if not (isinstance(error, _MAY_BE_OUT_OF_DATE) or is_by_a_proxy(error)):
+                if not (isinstance(error, _CONNECTION_ERRORS) or is_by_a_proxy(error)):
                     raise
                 # Only a refused key always lets the connection be read: an outage would do so at every poll.
                 is_key = isinstance(error, PlanasonixAuthenticationError)
-                is_old = asyncio.get_running_loop().time() - self._confirmed_at >= READ_KEY_AGAIN_EVERY
+                is_old = asyncio.get_running_loop().time() - self._confirmed_at >= KEY_REREAD_INTERVAL
                 try:
                     renewed = await self._connected(
-                        newer_than=sent_at if is_key and is_old else sent_at - READ_AGAIN_EVERY
+                        newer_than=sent_at if is_key and is_old else sent_at - REREAD_INTERVAL
                     )
                 except PlanasonixError:
                     # Only a refused key needs a new key. An outage must not turn into a missing Airflow connection.
@@ -212,7 +212,7 @@ def run_aside(
     return run_in_loop_thread(run)
 
 
-async def for_each(items: Iterable[T], act: Callable[[T], Awaitable[R]], at_once: int = MOST_IN_FLIGHT) -> list[R]:
+async def for_each(items: Iterable[T], act: Callable[[T], Awaitable[R]], at_once: int = MAX_IN_FLIGHT) -> list[R]:
     """Call ``act`` for each item, a few at a time. Return the results in order; the first error ends all calls."""
     results: dict[int, R] = {}
     waiting = iter(enumerate(items))

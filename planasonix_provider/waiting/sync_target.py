@@ -14,13 +14,13 @@ from planasonix_provider.waiting.request_flow import Steps
 from planasonix_provider.waiting.targets import Snapshot, WaitTarget
 
 #: How long before ``since`` a sync may have been created to be found if it finishes after it.
-LONGEST_SYNC = timedelta(days=1)
+MAX_SYNC_DURATION = timedelta(days=1)
 #: After this many syncs that ended before ``since``, newest first, older ones are not requested any more.
-ENOUGH_TOO_EARLY = 5
+MAX_TOO_EARLY = 5
 #: How many unreadable rows of a list are requested by themselves.
-MOST_UNREADABLE = 5
+MAX_UNREADABLE = 5
 #: How late a list may show a job.
-LISTED_WITHIN = timedelta(minutes=5)
+MAX_LIST_DELAY = timedelta(minutes=5)
 
 
 class SyncTarget(WaitTarget):
@@ -75,14 +75,14 @@ class SyncTarget(WaitTarget):
         for status in states:
             page: Page[Job] = yield self._list(status, since=self.since, limit=PAGE_SIZE)
             # An unreadable row may be the job that this waits for.
-            unreadable = [Job(id=row.id, status=status) for row in page.unreadable if row.id][:MOST_UNREADABLE]
+            unreadable = [Job(id=row.id, status=status) for row in page.unreadable if row.id][:MAX_UNREADABLE]
             for listed in [*page.data, *unreadable]:
                 if self._is_ours(listed) and listed.status == status and self._is_since(listed.created_at):
-                    job = yield from self._whole(listed)
+                    job = yield from self._get_finished(listed)
                     if job and job.status == status and self._is_ours(job) and self._is_since(job.created_at):
                         return self._over(job)
             if self.by == "finished" and status == "succeeded":
-                yield from self._look_before(now)
+                yield from self._poll_earlier(now)
             if job := next((job for job in self._finished_since if job.status == status), None):
                 return self._over(job)
         if detailed and (newest := (yield from self._newest())):
@@ -94,7 +94,7 @@ class SyncTarget(WaitTarget):
         return Snapshot(job.status, True, says, job, began=job.started_at or job.created_at, took=job.duration_seconds)
 
     @staticmethod
-    def _whole(listed: Job) -> Steps[Job | None]:
+    def _get_finished(listed: Job) -> Steps[Job | None]:
         """Request a job by itself: a list has only some of its fields, and may be newer or older than the job."""
         try:
             job: Job = yield routes.get_job(listed.id).without("metadata")
@@ -102,10 +102,10 @@ class SyncTarget(WaitTarget):
             return None
         return job if job.is_over else None
 
-    def _look_before(self, now: datetime) -> Steps[None]:
+    def _poll_earlier(self, now: datetime) -> Steps[None]:
         """Poll syncs that were created before the time and may end after it; lists have no filter for them."""
         if not self._has_looked_before:
-            cursors = Paginator(self._list(None, since=self.since - LONGEST_SYNC, until=self.since))
+            cursors = Paginator(self._list(None, since=self.since - MAX_SYNC_DURATION, until=self.since))
             jobs: list[Job] = []
             while True:
                 page: Page[Job] = yield cursors.request
@@ -116,7 +116,7 @@ class SyncTarget(WaitTarget):
             self._undecided = jobs
         yield from self._decide()
         # A job of that time may appear in the list a little later.
-        self._has_looked_before = now > self.since + LISTED_WITHIN
+        self._has_looked_before = now > self.since + MAX_LIST_DELAY
 
     def _decide(self) -> Steps[None]:
         """Find out which of these syncs have ended since the time; most end in the order of their start."""
@@ -124,9 +124,9 @@ class SyncTarget(WaitTarget):
         for listed in self._undecided:
             job = listed
             if job.finished_at is None and job.id not in self._ended_before:
-                if job.is_over and len(self._ended_before) >= ENOUGH_TOO_EARLY:
+                if job.is_over and len(self._ended_before) >= MAX_TOO_EARLY:
                     continue
-                job = (yield from self._whole(listed)) or listed
+                job = (yield from self._get_finished(listed)) or listed
             if job.finished_at and self._is_since(job.finished_at):
                 self._finished_since.append(job)
             elif job.finished_at:

@@ -116,7 +116,9 @@ class WaitState:
     def on_snapshot(self, seen: Snapshot, now: datetime, age: float = 0.0) -> WaitEvent | None:
         """Process the result of a poll; return the event that ends the wait, if any."""
         if self.unseen_since and self._has_logged_outage:
-            self._say(now, f"Planasonix answers again, after {format_duration(_seconds(now - self.unseen_since))}.")
+            self._log_line(
+                now, f"Planasonix answers again, after {format_duration(_seconds(now - self.unseen_since))}."
+            )
         self._has_logged_outage = False
         if self._seen is None:
             self._moved_at = min(now, seen.moved_at or now)
@@ -128,7 +130,7 @@ class WaitState:
         self._outage.succeed()
         if seen.status != self.status:
             self.status = seen.status
-            self._say(now, self._line(now))
+            self._log_line(now, self._line(now))
         if seen.is_over and seen.work:
             return WaitEvent.over(self.subject, seen.work)
         return self.on_tick(now)
@@ -141,7 +143,7 @@ class WaitState:
             return self._give_up(self._reason_to_give_up(error, verdict))
         if not self._has_logged_outage and self._outage.is_news(now):
             self._has_logged_outage = True
-            self._say(now, f"No news of {self.subject.name}, still waiting: {error}", warn=True)
+            self._log_line(now, f"No news of {self.subject.name}, still waiting: {error}", warn=True)
         return self.on_tick(now)
 
     def _reason_to_give_up(self, error: PlanasonixError, verdict: Verdict) -> PlanasonixError:
@@ -164,7 +166,7 @@ class WaitState:
                 )
             )
         if now >= self._next_line:
-            self._say(now, self._line(now))
+            self._log_line(now, self._line(now))
         return None
 
     def seconds_until_attention(self, now: datetime) -> float:
@@ -199,7 +201,7 @@ class WaitState:
     def _give_up(self, error: PlanasonixError) -> WaitEvent:
         return WaitEvent.failed(self.subject, error, self._seen.work if self._seen else None)
 
-    def _say(self, now: datetime, line: str, *, warn: bool = False) -> None:
+    def _log_line(self, now: datetime, line: str, *, warn: bool = False) -> None:
         self._logged = now
         (self._warn if warn else self._info)(line)
 

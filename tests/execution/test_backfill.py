@@ -232,7 +232,7 @@ class TestABackfillThatDoesNot:
             return get(conn_id)
 
         monkeypatch.setattr(PlanasonixHook, "get_connection", staticmethod(get_or_fail))
-        monkeypatch.setattr("planasonix_provider.waiting.shared_client.READ_AGAIN_EVERY", 0.0)
+        monkeypatch.setattr("planasonix_provider.waiting.shared_client.REREAD_INTERVAL", 0.0)
         assert drive(backfill).error is None
         assert len(reads) > 1
 

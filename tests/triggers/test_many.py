@@ -13,7 +13,7 @@ from planasonix_provider import clock
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers.planasonix import PlanasonixJobTrigger
-from planasonix_provider.waiting.shared_client import MOST_IN_FLIGHT
+from planasonix_provider.waiting.shared_client import MAX_IN_FLIGHT
 from tests.support.faults import order_fourteen_faults
 from tests.support.task_runs import first_event
 
@@ -43,7 +43,7 @@ def test_cost_less_than_a_request_each(simulator: Simulator, mocker: MockerFixtu
     assert {event["job"]["status"] for event in events} == {outcome}
     assert len(simulator.requests) < WAITS
     assert reads.call_count == 1
-    assert connects.call_count <= MOST_IN_FLIGHT
+    assert connects.call_count <= MAX_IN_FLIGHT
 
 
 def test_survive_fourteen_faults(simulator: Simulator) -> None:

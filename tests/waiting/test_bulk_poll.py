@@ -546,7 +546,7 @@ class TestAWaitThatGoes:
                 for one in waits:
                     one.cancel()
             await asyncio.sleep(20)
-            known = len(poller._sweeps._known)
+            known = len(poller._bulk_poll._known)
             stays.cancel()
             return known
 

@@ -177,8 +177,8 @@ def test_ten_thousand_waits_that_come_and_go_leave_nothing_behind() -> None:
     poller = virtual_time.run(main())
     # One more request showed that there are no lists.
     assert there.asked.total() == 10_000 + 1
-    assert poller._sweeps._known == {}
-    assert (poller._waits, poller._looks, poller.client._clients, poller._task) == (set(), set(), [], None)
+    assert poller._bulk_poll._known == {}
+    assert (poller._waits, poller._polls, poller.client._clients, poller._task) == (set(), set(), [], None)
 
 
 def test_a_bug_in_a_look_reaches_the_waits_and_hangs_none() -> None:
