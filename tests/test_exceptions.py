@@ -1,4 +1,4 @@
-"""What the exceptions tell that Airflow hands to ``on_failure_callback``: which work they are about."""
+"""The attributes of the exceptions that Airflow hands to ``on_failure_callback``: they name the work."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WINDOW = BackfillBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_a
 
 
 @pytest.fixture(autouse=True)
-def _no_airflow_around_these_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
     no_variables(monkeypatch)
     monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(0))
 
@@ -40,11 +40,11 @@ def deferrable(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture(params=["poke", "reschedule", "deferred"])
-def way(request: pytest.FixtureRequest) -> dict[str, Any]:
+def mode(request: pytest.FixtureRequest) -> dict[str, Any]:
     return {"deferrable": True} if request.param == "deferred" else {"mode": request.param, "deferrable": False}
 
 
-def told_by(run: Run) -> dict[str, Any]:
+def details_of(run: Run) -> dict[str, Any]:
     assert run.error is not None
     return {name: getattr(run.error, name) for name in DETAILS}
 
@@ -66,45 +66,43 @@ class TestAnExceptionOfASync:
         simulator.plan(CONNECTION, running_seconds=0, outcome="failed", code="source_unreachable")
         run = drive(lambda: sync(deferrable=deferrable))
         assert isinstance(run.error, PlanasonixJobFailedError)
-        assert told_by(run) == job_of(simulator, code="source_unreachable")
+        assert details_of(run) == job_of(simulator, code="source_unreachable")
 
-    def test_whose_time_is_up_names_its_job(self, simulator: Simulator, deferrable: bool) -> None:
+    def test_at_a_timeout_names_its_job(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         run = drive(lambda: sync(deferrable=deferrable, timeout=0.5))
         assert isinstance(run.error, PlanasonixTimeoutError)
-        assert told_by(run) == job_of(simulator)
+        assert details_of(run) == job_of(simulator)
 
-    def test_that_airflow_may_not_try_again_is_told_of_in_the_same_way(
-        self, simulator: Simulator, deferrable: bool
-    ) -> None:
+    def test_that_ends_the_retries_has_the_same_attributes(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan(CONNECTION, running_seconds=0.2)
         simulator.fail("status", route="get_job_results", status=403, times=None)
         run = drive(lambda: sync(deferrable=deferrable))
         assert isinstance(run.error, AirflowFailException)
-        assert told_by(run) == job_of(simulator, code="forbidden")
+        assert details_of(run) == job_of(simulator, code="forbidden")
 
-    def test_that_is_refused_while_it_is_deferred_keeps_the_code(self, simulator: Simulator) -> None:
+    def test_of_a_403_while_deferred_keeps_the_code(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        # The first look is the task's own, before it defers.
+        # The task itself sends the first request, before it defers.
         simulator.fail("status", route="get_job", status=403, times=None, skip=1)
         simulator.fail("status", route="list_jobs", status=403, times=None, skip=1)
         run = drive(lambda: sync(deferrable=True))
         assert run.deferrals == 1
         assert isinstance(run.error, AirflowFailException)
-        assert told_by(run) == job_of(simulator, code="forbidden")
+        assert details_of(run) == job_of(simulator, code="forbidden")
 
-    def test_that_nothing_was_started_for_names_the_connection(self, simulator: Simulator) -> None:
+    def test_without_a_job_names_the_connection(self, simulator: Simulator) -> None:
         simulator.fail("status", route="trigger_sync", status=400)
         run = drive(sync)
         assert isinstance(run.error, AirflowFailException)
-        assert told_by(run) | {"code": None} == dict.fromkeys(DETAILS) | {"connection_id": CONNECTION}
-        assert told_by(run)["code"] == run.error.__cause__.code  # type: ignore[union-attr]
+        assert details_of(run) | {"code": None} == dict.fromkeys(DETAILS) | {"connection_id": CONNECTION}
+        assert details_of(run)["code"] == run.error.__cause__.code  # type: ignore[union-attr]
 
     def test_of_airflow_itself_names_the_job(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
 
         class AirflowTaskTimeout(BaseException):
-            """As Airflow raises it, out of a signal's handler."""
+            """Airflow raises it in a signal handler."""
 
         def handler(*_: object) -> None:
             raise AirflowTaskTimeout
@@ -120,13 +118,13 @@ class TestAnExceptionOfASync:
             signal.signal(signal.SIGALRM, previous)
         assert {name: getattr(raised.value, name) for name in DETAILS} == job_of(simulator)
 
-    def test_of_a_retry_names_the_job_of_the_try_before(self, simulator: Simulator) -> None:
+    def test_of_a_retry_names_the_job_of_the_previous_try(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         notes: dict[str, Any] = {}
         dies(sync, "while it waited", notes)
         simulator.fail("status", route="get_job", status=400, times=None)
         run = drive(sync, notes, try_number=2)
-        assert told_by(run)["job_id"] == simulator.jobs()[0].id
+        assert details_of(run)["job_id"] == simulator.jobs()[0].id
 
 
 class TestAnExceptionOfABackfill:
@@ -135,7 +133,7 @@ class TestAnExceptionOfABackfill:
         run = drive(lambda: backfill(deferrable=deferrable))
         (made,) = simulator.backfills()
         failed = (made.job_ids or [])[1]
-        assert told_by(run) == {
+        assert details_of(run) == {
             "job_id": failed,
             "backfill_id": made.id,
             "job_url": f"{simulator.url}/jobs/{failed}",
@@ -143,14 +141,14 @@ class TestAnExceptionOfABackfill:
             "code": "jobs_failed",
         }
 
-    def test_whose_time_is_up_names_its_first_job(self, simulator: Simulator, deferrable: bool) -> None:
+    def test_at_a_timeout_names_its_first_job(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan_backfill(CONNECTION, jobs=2, queued_seconds=0, job_seconds=60, cancelling_seconds=0)
         run = drive(lambda: backfill(deferrable=deferrable, timeout=1))
         (made,) = simulator.backfills()
         first = (made.job_ids or [])[0]
         assert isinstance(run.error, PlanasonixTimeoutError)
-        assert (told_by(run)["backfill_id"], told_by(run)["connection_id"]) == (made.id, CONNECTION)
-        assert told_by(run)["job_url"] in (None, f"{simulator.url}/jobs/{first}")
+        assert (details_of(run)["backfill_id"], details_of(run)["connection_id"]) == (made.id, CONNECTION)
+        assert details_of(run)["job_url"] in (None, f"{simulator.url}/jobs/{first}")
 
 
 class TestAnExceptionOfACancel:
@@ -159,48 +157,50 @@ class TestAnExceptionOfACancel:
         job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: PlanasonixCancelJobOperator(task_id="stop", job_id=job.id, poll_interval=0.03, timeout=0.2))
         assert isinstance(run.error, PlanasonixTimeoutError)
-        assert told_by(run) == job_of(simulator)
+        assert details_of(run) == job_of(simulator)
 
-    def test_that_is_refused_names_it_too(self, simulator: Simulator) -> None:
+    def test_of_a_404_names_it_too(self, simulator: Simulator) -> None:
         run = drive(lambda: PlanasonixCancelJobOperator(task_id="stop", job_id="job_unknown"))
         assert isinstance(run.error, AirflowFailException)
-        assert (told_by(run)["job_id"], told_by(run)["code"]) == ("job_unknown", "not_found")
+        assert (details_of(run)["job_id"], details_of(run)["code"]) == ("job_unknown", "not_found")
 
 
 class TestAnExceptionOfASensor:
-    def test_names_the_job_that_failed(self, simulator: Simulator, way: dict[str, Any]) -> None:
+    def test_names_the_job_that_failed(self, simulator: Simulator, mode: dict[str, Any]) -> None:
         simulator.plan(CONNECTION, running_seconds=0.1, outcome="failed", code="source_unreachable")
         job = simulator.workspace.start_sync(CONNECTION)
-        run = drive(lambda: PlanasonixJobSensor(task_id="wait", job_id=job.id, poke_interval=0.03, **way))
+        run = drive(lambda: PlanasonixJobSensor(task_id="wait", job_id=job.id, poke_interval=0.03, **mode))
         assert isinstance(run.error, AirflowFailException)
-        assert told_by(run) == job_of(simulator, code="source_unreachable")
+        assert details_of(run) == job_of(simulator, code="source_unreachable")
 
     @pytest.mark.parametrize(
         ("option", "kind"), [({}, AirflowSensorTimeout), ({"soft_fail": True}, AirflowSkipException)]
     )
-    def test_whose_time_is_up_names_the_job(
-        self, simulator: Simulator, way: dict[str, Any], option: dict[str, Any], kind: type[Exception]
+    def test_at_a_timeout_names_the_job(
+        self, simulator: Simulator, mode: dict[str, Any], option: dict[str, Any], kind: type[Exception]
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         job = simulator.workspace.start_sync(CONNECTION)
         run = drive(
-            lambda: PlanasonixJobSensor(task_id="wait", job_id=job.id, poke_interval=0.03, timeout=0.5, **way, **option)
+            lambda: PlanasonixJobSensor(
+                task_id="wait", job_id=job.id, poke_interval=0.03, timeout=0.5, **mode, **option
+            )
         )
         assert isinstance(run.error, kind)
-        assert told_by(run) == job_of(simulator)
+        assert details_of(run) == job_of(simulator)
 
-    def test_names_the_backfill_that_failed(self, simulator: Simulator, way: dict[str, Any]) -> None:
+    def test_names_the_backfill_that_failed(self, simulator: Simulator, mode: dict[str, Any]) -> None:
         simulator.plan_backfill(CONNECTION, jobs=2, queued_seconds=0, job_seconds=0.05, failing_jobs=[1])
         made = simulator.workspace.start_backfill(CONNECTION, WINDOW)
-        run = drive(lambda: PlanasonixBackfillSensor(task_id="wait", backfill_id=made.id, poke_interval=0.03, **way))
+        run = drive(lambda: PlanasonixBackfillSensor(task_id="wait", backfill_id=made.id, poke_interval=0.03, **mode))
         failed = (simulator.backfills()[0].job_ids or [])[1]
-        assert (told_by(run)["backfill_id"], told_by(run)["job_id"], told_by(run)["code"]) == (
+        assert (details_of(run)["backfill_id"], details_of(run)["job_id"], details_of(run)["code"]) == (
             made.id,
             failed,
             "jobs_failed",
         )
 
-    def test_names_the_connection_that_had_no_sync(self, simulator: Simulator, way: dict[str, Any]) -> None:
+    def test_names_the_connection_that_had_no_sync(self, simulator: Simulator, mode: dict[str, Any]) -> None:
         run = drive(
             lambda: PlanasonixSyncSensor(
                 task_id="wait",
@@ -208,13 +208,13 @@ class TestAnExceptionOfASensor:
                 since="2020-01-01T00:00:00Z",
                 poke_interval=0.03,
                 timeout=0.3,
-                **way,
+                **mode,
             )
         )
         assert isinstance(run.error, AirflowSensorTimeout)
-        assert told_by(run) == dict.fromkeys(DETAILS) | {"connection_id": CONNECTION}
+        assert details_of(run) == dict.fromkeys(DETAILS) | {"connection_id": CONNECTION}
 
-    def test_names_the_sync_that_failed(self, simulator: Simulator, way: dict[str, Any]) -> None:
+    def test_names_the_sync_that_failed(self, simulator: Simulator, mode: dict[str, Any]) -> None:
         simulator.plan(CONNECTION, running_seconds=0, outcome="failed", code="source_unreachable")
         simulator.workspace.start_sync(CONNECTION)
         run = drive(
@@ -224,19 +224,19 @@ class TestAnExceptionOfASensor:
                 since="2020-01-01T00:00:00Z",
                 on_failure="fail",
                 poke_interval=0.03,
-                **way,
+                **mode,
             )
         )
-        assert told_by(run) == job_of(simulator, code="source_unreachable")
+        assert details_of(run) == job_of(simulator, code="source_unreachable")
 
 
 class TestDetails:
-    def test_that_an_exception_has_stay(self) -> None:
+    def test_that_an_exception_has_are_kept(self) -> None:
         error = PlanasonixJobFailedError("It failed.", code="first")
         add_details(error, code="second", job_id="job_1")
         assert (error.code, error.job_id, error.connection_id) == ("first", "job_1", None)
 
-    def test_of_its_cause_come_next(self) -> None:
+    def test_of_its_cause_win_over_the_task(self) -> None:
         error = AirflowFailException("It was refused.")
         error.__cause__ = PlanasonixPermissionError("403", code="forbidden")
         add_details(error, code="other", job_id="job_1")
@@ -248,7 +248,7 @@ class TestDetails:
             "code": "forbidden",
         }
 
-    def test_are_left_out_where_an_exception_takes_none(self) -> None:
+    def test_are_left_out_if_an_exception_accepts_none(self) -> None:
         class ClosedError(Exception):
             @property
             def code(self) -> int:

@@ -1,4 +1,4 @@
-"""An Airflow connection that is missing for a time: deleted and created again, or in a secrets backend that is away."""
+"""An Airflow connection that is missing for a while: deleted and created again, or its secrets backend is down."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAME = "AIRFLOW_CONN_PLANASONIX_DEFAULT"
 
 @pytest.fixture(autouse=True)
 def _a_short_refusal() -> None:
-    """Let it be missing for as long as it may: a minute passes at once here."""
+    """Do not shorten the tolerated time: a minute passes at once here."""
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ class Connection:
         self._monkeypatch = monkeypatch
 
     def delete(self) -> None:
-        """Delete it, and revoke its key: so the waits read it again."""
+        """Delete it, and revoke its key, so that the waits read it again."""
         self._monkeypatch.delenv(NAME)
         self._simulator.workspace.keys.revoke(API_KEY)
 
@@ -67,7 +67,7 @@ def connection(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Connect
     return Connection(simulator, monkeypatch)
 
 
-class TestOfManyThatAreDeferred:
+class TestManyDeferredTasks:
     @staticmethod
     def defer_all() -> list[Any]:
         triggers = []
@@ -88,14 +88,14 @@ class TestOfManyThatAreDeferred:
         return [WaitEvent.from_payload(payload, "job") for payload in travel.run(main())]
 
     @pytest.mark.parametrize("missing", [3, 45])
-    def test_none_fails_if_it_is_missing_for_less_than_a_minute(
+    def test_survive_less_than_a_minute_without_it(
         self, simulator: Simulator, travel: TravelledClock, connection: Connection, missing: float
     ) -> None:
         steps = ((3 * MINUTE, connection.delete), (3 * MINUTE + missing, connection.create))
         events = self.wait(travel, self.defer_all(), *steps)
         assert [event.outcome for event in events] == ["over"] * WAITS
 
-    def test_none_fails_that_begins_again_in_a_triggerer_meanwhile(
+    def test_survive_a_restart_of_the_triggerer_without_it(
         self, simulator: Simulator, travel: TravelledClock, connection: Connection
     ) -> None:
         triggers = self.defer_all()
@@ -103,7 +103,7 @@ class TestOfManyThatAreDeferred:
         events = self.wait(travel, triggers, (45, connection.create))
         assert [event.outcome for event in events] == ["over"] * WAITS
 
-    def test_all_fail_if_it_is_missing_for_longer_and_leave_their_jobs_to_a_retry(
+    def test_fail_after_more_than_a_minute_and_leave_their_jobs_to_a_retry(
         self, simulator: Simulator, travel: TravelledClock, connection: Connection
     ) -> None:
         events = self.wait(travel, self.defer_all(), (3 * MINUTE, connection.delete))
@@ -115,7 +115,7 @@ class TestOfManyThatAreDeferred:
 
 
 @pytest.mark.parametrize("make", [sync, backfill], ids=["sync", "backfill"])
-class TestOfOne:
+class TestOneTask:
     @staticmethod
     def drive(make: Any, travel: TravelledClock, *steps: tuple[float, Callable[[], None]], **how: Any) -> Run:
         left, pass_time = list(steps), travel.sleep
@@ -128,10 +128,10 @@ class TestOfOne:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(travel, "sleep", sleep)
             run = drive(lambda: make(poll_interval=10, **how))
-        assert left == [], "all of it has happened"
+        assert left == [], "all steps have happened"
         return run
 
-    def test_does_not_fail_amid_the_wait(
+    def test_survives_during_the_wait(
         self, make: Any, simulator: Simulator, travel: TravelledClock, connection: Connection, deferrable: bool
     ) -> None:
         steps = ((3 * MINUTE, connection.delete), (3 * MINUTE + 45, connection.create))
@@ -139,7 +139,7 @@ class TestOfOne:
         assert run.error is None
         assert len(started(simulator)) == 1
 
-    def test_does_not_fail_as_it_resumes(
+    def test_survives_when_it_resumes(
         self, make: Any, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         steps = (
@@ -152,7 +152,7 @@ class TestOfOne:
 
 
 @pytest.mark.parametrize("way", [{}, {"mode": "reschedule"}, {"deferrable": True}], ids=str)
-def test_of_a_sensor_that_has_seen_its_job_does_not_fail_it(
+def test_a_sensor_that_has_seen_its_job_survives(
     simulator: Simulator, travel: TravelledClock, connection: Connection, way: dict[str, Any]
 ) -> None:
     job = simulator.workspace.start_sync(CONNECTION)
@@ -170,7 +170,7 @@ def test_of_a_sensor_that_has_seen_its_job_does_not_fail_it(
     assert run.error is None
 
 
-def test_of_a_task_that_begins_fails_it_at_once(
+def test_a_task_that_starts_fails_at_once(
     simulator: Simulator, travel: TravelledClock, connection: Connection, deferrable: bool
 ) -> None:
     connection.delete()

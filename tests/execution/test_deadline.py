@@ -1,4 +1,4 @@
-"""A process that dies amid the cancel at the deadline: the work ends all the same, and the next try starts anew."""
+"""The cancel at the deadline, also if its process dies: the work ends, and the next try starts new work."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def travel(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[Tr
 
 
 def take(simulator: Simulator, seconds: float) -> None:
-    """Let all work take a time, and end half a minute after it was cancelled."""
+    """Plan how long all work takes; a cancel takes half a minute."""
     how: dict[str, Any] = {"times": None, "queued_seconds": 0, "cancelling_seconds": 30}
     simulator.plan(CONNECTION, **how, running_seconds=seconds)
     simulator.plan_backfill(CONNECTION, **how, jobs=3, parallel=3, job_seconds=seconds)
@@ -48,7 +48,7 @@ def make(request: pytest.FixtureRequest) -> Make:
 
 
 def cut_awaited(patch: pytest.MonkeyPatch, owner: Any, name: str, *, route: str = "", is_done: bool) -> None:
-    """Let a process end in a call that is awaited, the first one for a route: before it, or when all is done."""
+    """End the process before or after an awaited call, the first one of a route."""
     whole = getattr(owner, name)
 
     async def method(self: Any, *arguments: Any) -> Any:
@@ -85,8 +85,8 @@ def dies_in_the_triggerer(trigger: Any, point: str) -> None:
             asyncio.run(first_event(trigger))
 
 
-def starts_anew(make: Make, simulator: Simulator, notes: dict[str, Any], try_number: int) -> None:
-    """Show that a try has work of its own, started when the work before was over."""
+def check_new_start(make: Make, simulator: Simulator, notes: dict[str, Any], try_number: int) -> None:
+    """Check that a try starts work of its own, after the previous work is over."""
     take(simulator, MINUTE)
     run = drive(make, notes, try_number=try_number)
     assert run.error is None
@@ -102,13 +102,13 @@ def jobs_of(simulator: Simulator, work: Any) -> list[Any]:
 
 class TestOnAWorker:
     @pytest.mark.parametrize("point", POINTS)
-    def test_the_work_ends_and_the_next_try_starts_anew(self, make: Make, simulator: Simulator, point: str) -> None:
+    def test_the_work_ends_and_the_next_try_starts_new_work(self, make: Make, simulator: Simulator, point: str) -> None:
         notes: dict[str, Any] = {}
         dies_on_a_worker(make, point, notes)
         assert ("cancel_job" in routes_asked(simulator)) == (point != "before the cancel is sent")
-        starts_anew(make, simulator, notes, try_number=2)
+        check_new_start(make, simulator, notes, try_number=2)
 
-    def test_work_that_has_ended_by_itself_is_taken_over(self, make: Make, simulator: Simulator) -> None:
+    def test_work_that_has_finished_is_taken_over(self, make: Make, simulator: Simulator) -> None:
         take(simulator, 12 * MINUTE)
         notes: dict[str, Any] = {}
         dies_on_a_worker(make, "before the cancel is sent", notes)
@@ -117,9 +117,7 @@ class TestOnAWorker:
         (one,) = started(simulator)
         assert one.id in (run.result.get("job_id"), run.result.get("backfill_id"))
 
-    def test_goes_on_where_the_user_says_meanwhile_that_nothing_is_cancelled(
-        self, make: Make, simulator: Simulator
-    ) -> None:
+    def test_continues_if_cancel_on_kill_is_false_by_then(self, make: Make, simulator: Simulator) -> None:
         take(simulator, 12 * MINUTE)
         notes: dict[str, Any] = {}
         dies_on_a_worker(make, "before the cancel is sent", notes)
@@ -127,23 +125,23 @@ class TestOnAWorker:
         (one,) = started(simulator)
         assert one.id in (run.result.get("job_id"), run.result.get("backfill_id"))
 
-    def test_before_it_is_written_down_the_next_try_goes_on_up_to_its_own_deadline(
+    def test_before_it_is_recorded_the_next_try_continues_to_its_own_deadline(
         self, make: Make, simulator: Simulator
     ) -> None:
         notes: dict[str, Any] = {}
-        dies_on_a_worker(make, "before it is written down", notes)
+        dies_on_a_worker(make, "before it is recorded", notes)
         assert "cancel_job" not in routes_asked(simulator)
         second = drive(make, notes, try_number=2)
         (one,) = started(simulator)
         assert "still runs: this try goes on with it" in second.said
         assert isinstance(second.error, PlanasonixTimeoutError)
         assert one.status in ENDED
-        starts_anew(make, simulator, notes, try_number=3)
+        check_new_start(make, simulator, notes, try_number=3)
 
 
 class TestInTheTriggerer:
     @pytest.mark.parametrize("point", POINTS)
-    def test_is_cancelled_by_the_trigger_that_runs_again(self, make: Make, simulator: Simulator, point: str) -> None:
+    def test_the_restarted_trigger_cancels(self, make: Make, simulator: Simulator, point: str) -> None:
         notes: dict[str, Any] = {}
         operator = make(deferrable=True)
         with pytest.raises(TaskDeferred) as deferred:
@@ -156,17 +154,17 @@ class TestInTheTriggerer:
             make(deferrable=True).execute_complete(context(Run(notes=notes)), event)
         (one,) = started(simulator)
         assert one.status in ENDED
-        starts_anew(lambda: make(deferrable=True), simulator, notes, try_number=2)
+        check_new_start(lambda: make(deferrable=True), simulator, notes, try_number=2)
 
 
-class TestALookThatHangs:
-    """In real time, for that is what a socket goes by."""
+class TestAPollThatHangs:
+    """In real time, because sockets use it."""
 
     @pytest.fixture(autouse=True)
     def travel(self, simulator: Simulator) -> None:
         take(simulator, 300 * MINUTE)
 
-    def test_is_not_waited_for_when_the_time_is_up(self, make: Make, simulator: Simulator) -> None:
+    def test_does_not_delay_the_cancel(self, make: Make, simulator: Simulator) -> None:
         for route in ("get_job", "get_backfill"):
             simulator.fail("hang", route=route, seconds=25)
         run = drive(lambda: make(deferrable=False, timeout=2, poll_interval=0.5))
@@ -176,10 +174,10 @@ class TestALookThatHangs:
         assert (job.cancel_requested_at - one.created_at).total_seconds() < 20
 
 
-class TestTheLastLook:
-    """At work that is to be left alone when its time is up."""
+class TestTheLastPoll:
+    """Of work that is not cancelled at the deadline."""
 
-    def test_is_made_again_where_that_can_help(
+    def test_is_repeated_after_a_transient_error(
         self,
         make: Make,
         simulator: Simulator,
@@ -202,9 +200,9 @@ class TestTheLastLook:
         assert fails
 
 
-class TestAnApiThatAsksForSilence:
+class TestARetryAfter:
     @pytest.mark.parametrize("seconds", [MINUTE, 15 * MINUTE])
-    def test_is_told_to_cancel_all_the_same(
+    def test_does_not_delay_the_cancel(
         self,
         make: Make,
         simulator: Simulator,
@@ -235,13 +233,13 @@ class TestAnApiThatAsksForSilence:
         assert (job.cancel_requested_at - BEGAN).total_seconds() == pytest.approx(10 * MINUTE, abs=5)
 
 
-class TestARateLimitThatRunsShort:
-    def test_does_not_keep_a_task_from_work_of_which_it_had_no_answer(
+class TestAnExhaustedRateLimit:
+    def test_does_not_delay_the_search_for_a_lost_start(
         self, make: Make, simulator: Simulator, deferrable: bool
     ) -> None:
         httpx.post(f"{simulator.url}/_simulator/settings", json={"rate_limit": 100})
         for _ in range(85):
-            # Others use the key, too.
+            # Other processes use the key, too.
             httpx.get(f"{simulator.url}/api/v1/jobs", headers={"Authorization": f"Bearer {API_KEY}"})
         for route in ("trigger_sync", "trigger_backfill"):
             simulator.fail("reset", route=route, when="after")
@@ -252,7 +250,7 @@ class TestARateLimitThatRunsShort:
         assert (job.cancel_requested_at - BEGAN).total_seconds() == pytest.approx(20, abs=5)
 
 
-def test_a_backfill_that_makes_its_jobs_late_is_ended_by_the_next_try(
+def test_the_next_try_cancels_a_backfill_that_creates_its_jobs_late(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch, travel: TravelledClock
 ) -> None:
     monkeypatch.setattr(cancellation, "CANCEL_POLL_INTERVAL", 30.0)

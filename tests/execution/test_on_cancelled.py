@@ -1,4 +1,4 @@
-"""What a task makes of a job that a person has cancelled: ``on_cancelled``."""
+"""``on_cancelled``: what a task does if a person cancels its job."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from tests.support.attempts import Make, dies, id_of, take
 from tests.support.scenarios import CONNECTION, killed, meanwhile, started, starts, sync
 from tests.support.task_runs import drive
 
-FIRST_WORDS = "No retry follows, because on_cancelled='fail'; to start again, clear the task. "
+MESSAGE_START = "No retry follows, because on_cancelled='fail'; to start again, clear the task. "
 
 
 def cancel_all(simulator: Simulator) -> None:
-    """Cancel what runs as a person does in Planasonix."""
+    """Cancel all jobs as a person does in Planasonix."""
     for job in simulator.jobs():
         simulator.workspace.cancel(job.id)
 
 
-def runs(simulator: Simulator) -> bool:
+def is_running(simulator: Simulator) -> bool:
     return any(job.status == "running" for job in simulator.jobs())
 
 
 class TestATryWhoseWorkAPersonCancels:
-    def test_ends_the_retries_where_it_is_told_to(self, make: Make, simulator: Simulator, deferrable: bool) -> None:
+    def test_fails_without_a_retry_with_fail(self, make: Make, simulator: Simulator, deferrable: bool) -> None:
         take(simulator, 60)
-        with meanwhile(lambda: cancel_all(simulator), once=lambda: runs(simulator)):
+        with meanwhile(lambda: cancel_all(simulator), once=lambda: is_running(simulator)):
             run = drive(lambda: make(on_cancelled="fail", deferrable=deferrable))
         (one,) = started(simulator)
         assert isinstance(run.error, AirflowFailException)
-        assert str(run.error).startswith(FIRST_WORDS)
+        assert str(run.error).startswith(MESSAGE_START)
         assert f"{one.id} was cancelled before it was done." in str(run.error)
         assert getattr(run.error, f"{make().kind}_id") == one.id  # type: ignore[attr-defined]
 
-    def test_leaves_it_to_the_retries_by_default(self, make: Make, simulator: Simulator, deferrable: bool) -> None:
+    def test_is_retried_by_default(self, make: Make, simulator: Simulator, deferrable: bool) -> None:
         take(simulator, 60)
         notes: dict[str, Any] = {}
-        with meanwhile(lambda: cancel_all(simulator), once=lambda: runs(simulator)):
+        with meanwhile(lambda: cancel_all(simulator), once=lambda: is_running(simulator)):
             first = drive(lambda: make(deferrable=deferrable), notes)
         assert isinstance(first.error, PlanasonixJobCancelledError)
         assert "on_cancelled" not in str(first.error)
@@ -52,19 +52,17 @@ class TestATryWhoseWorkAPersonCancels:
 
 @pytest.mark.usefixtures("travel")
 class TestARetryThatFindsItsWorkCancelled:
-    def test_fails_where_it_is_told_to_and_starts_nothing(
-        self, make: Make, simulator: Simulator, deferrable: bool
-    ) -> None:
+    def test_fails_with_fail_and_starts_nothing(self, make: Make, simulator: Simulator, deferrable: bool) -> None:
         take(simulator, 60)
         notes: dict[str, Any] = {}
         dies(make, "while it waited", notes)
         cancel_all(simulator)
         run = drive(lambda: make(on_cancelled="fail", deferrable=deferrable), notes, try_number=2)
         assert isinstance(run.error, AirflowFailException)
-        assert str(run.error).startswith(FIRST_WORDS)
+        assert str(run.error).startswith(MESSAGE_START)
         assert starts(simulator) == 1
 
-    def test_waits_for_the_end_of_a_cancel_first(self, simulator: Simulator) -> None:
+    def test_first_waits_until_the_cancel_is_done(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60, cancelling_seconds=0.3)
         notes: dict[str, Any] = {}
         dies(sync, "while it waited", notes)
@@ -74,7 +72,7 @@ class TestARetryThatFindsItsWorkCancelled:
         assert "is being cancelled; waiting until it is over." in run.said
         assert starts(simulator) == 1
 
-    def test_starts_again_what_failed(self, make: Make, simulator: Simulator) -> None:
+    def test_restarts_failed_work(self, make: Make, simulator: Simulator) -> None:
         take(simulator, 0, fails=True)
         notes: dict[str, Any] = {}
         drive(lambda: make(on_cancelled="fail"), notes)
@@ -84,7 +82,7 @@ class TestARetryThatFindsItsWorkCancelled:
 
 
 class TestARetryOfATryThatCancelledItsOwnWork:
-    def test_because_its_time_was_up_starts_again(self, make: Make, simulator: Simulator, deferrable: bool) -> None:
+    def test_at_a_timeout_starts_again(self, make: Make, simulator: Simulator, deferrable: bool) -> None:
         take(simulator, 60)
         notes: dict[str, Any] = {}
         first = drive(lambda: make(on_cancelled="fail", timeout=0.3, deferrable=deferrable), notes)
@@ -93,7 +91,7 @@ class TestARetryOfATryThatCancelledItsOwnWork:
         run = drive(lambda: make(on_cancelled="fail"), notes, try_number=2)
         assert (run.error, id_of(run)) == (None, started(simulator)[1].id)
 
-    def test_because_it_was_killed_starts_again(self, simulator: Simulator) -> None:
+    def test_after_a_kill_starts_again(self, simulator: Simulator) -> None:
         take(simulator, 60)
         notes: dict[str, Any] = {}
         killed(simulator, sync(on_cancelled="fail"), route="get_job", notes=notes)
@@ -110,7 +108,7 @@ class TestARetryOfATryThatCancelledItsOwnWork:
             pytest.param({"clear_number": 1}, id="while it ran"),
         ],
     )
-    def test_because_it_was_cleared_starts_again(self, make: Make, simulator: Simulator, ti: dict[str, int]) -> None:
+    def test_after_a_clear_starts_again(self, make: Make, simulator: Simulator, ti: dict[str, int]) -> None:
         take(simulator, 60)
         notes: dict[str, Any] = {}
         dies(make, "while it waited", notes)

@@ -1,4 +1,4 @@
-"""A key that is changed, or revoked, while tasks wait."""
+"""An API key that is replaced or revoked while tasks wait."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def connections() -> list[str]:
     return [f"conn_{number}" for number in range(WAITS)]
 
 
-#: When something happens, and what.
+#: A condition, and what happens as soon as it is true.
 Step = tuple[Callable[[], bool], Callable[[], None]]
 
 
@@ -55,7 +55,7 @@ def statuses(simulator: Simulator) -> list[int | None]:
 
 
 class Keys:
-    """What happens to the key: in Planasonix, and in the Airflow connection."""
+    """The key in Planasonix and in the Airflow connection."""
 
     def __init__(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         self._planasonix = simulator
@@ -75,12 +75,12 @@ def keys(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Keys:
     return Keys(simulator, monkeypatch)
 
 
-class TestOfFiftyThatAreDeferred:
-    """All in one triggerer, on one poller."""
+class TestFiftyDeferredTasks:
+    """They share a triggerer and a poller."""
 
     @staticmethod
     def wait(travel: TravelledClock, after_three_minutes: Callable[[], None]) -> list[tuple[WaitEvent, float]]:
-        """Start all and defer; give the events, and how many seconds after it happened each one came."""
+        """Start and defer all; return each event, and how many seconds after the change it came."""
         triggers = []
         for number, connection_id in enumerate(connections()):
             task = context(Run(), map_index=number)
@@ -99,7 +99,7 @@ class TestOfFiftyThatAreDeferred:
 
         return travel.run(main())
 
-    def test_none_fails_and_the_connection_is_read_again_once(
+    def test_survive_a_rotation_with_one_read_of_the_connection(
         self, simulator: Simulator, travel: TravelledClock, keys: Keys, mocker: MockerFixture
     ) -> None:
         reads = mocker.spy(PlanasonixHook, "async_settings")
@@ -114,7 +114,7 @@ class TestOfFiftyThatAreDeferred:
         assert reads.call_count == 2
         assert set(statuses(simulator)) == {200, 202, 401}
 
-    def test_all_fail_within_two_intervals_where_it_is_not_replaced(
+    def test_fail_within_two_intervals_if_the_key_is_only_revoked(
         self, simulator: Simulator, travel: TravelledClock, keys: Keys
     ) -> None:
         events = self.wait(travel, keys.revoke)
@@ -130,12 +130,12 @@ class TestOfFiftyThatAreDeferred:
 
 
 @pytest.mark.parametrize("make", [sync, backfill], ids=["sync", "backfill"])
-class TestOfOne:
+class TestOneTask:
     @staticmethod
     def drive(
         make: Callable[..., BaseOperator], deferrable: bool, travel: TravelledClock, *steps: Step, **how: Any
     ) -> Run:
-        """Run a task, on a worker or deferred, while things happen one after the other."""
+        """Run a task while the steps happen one after the other."""
         left = list(steps)
         pass_time = travel.sleep
 
@@ -147,15 +147,15 @@ class TestOfOne:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(travel, "sleep", sleep)
             run = drive(lambda: make(deferrable=deferrable, poll_interval=10), **how)
-        assert left == [], "all of it has happened"
+        assert left == [], "all steps have happened"
         return run
 
-    def test_the_next_try_with_a_good_key_goes_on_with_the_work(
+    def test_continues_its_work_in_the_next_try_with_a_valid_key(
         self, make: Any, simulator: Simulator, travel: TravelledClock, keys: Keys, deferrable: bool
     ) -> None:
         notes: dict[str, Any] = {}
         first = self.drive(make, deferrable, travel, (three_minutes(travel), keys.revoke), notes=notes)
-        assert isinstance(first.error, PlanasonixAuthenticationError), "a retry is to come, for a key can be mended"
+        assert isinstance(first.error, PlanasonixAuthenticationError), "a key can be repaired, so Airflow retries"
         assert 3 * MINUTE < travel.passed <= 3 * MINUTE + 2 * 10 + 1
         assert "a retry goes on with it" in str(first.error)
         keys.replace()
@@ -167,7 +167,7 @@ class TestOfOne:
         assert API_KEY not in first.said + second.said
         assert NEW_KEY not in first.said + second.said
 
-    def test_that_is_replaced_fails_nothing(
+    def test_survives_a_key_that_is_replaced_before_it_is_revoked(
         self, make: Any, simulator: Simulator, travel: TravelledClock, keys: Keys, deferrable: bool
     ) -> None:
         steps = ((three_minutes(travel), keys.replace), (lambda: True, keys.revoke))
@@ -176,7 +176,7 @@ class TestOfOne:
         assert len(started(simulator)) == 1
         assert statuses(simulator).count(401) == 1
 
-    def test_that_is_replaced_a_moment_after_it_was_revoked_fails_nothing(
+    def test_survives_a_key_that_is_replaced_just_after_it_was_revoked(
         self, make: Any, simulator: Simulator, travel: TravelledClock, keys: Keys, deferrable: bool
     ) -> None:
         steps = ((three_minutes(travel), keys.revoke), (lambda: 401 in statuses(simulator), keys.replace))
@@ -185,8 +185,8 @@ class TestOfOne:
         assert len(started(simulator)) == 1
 
 
-class TestOfOneThatIsKilledBeforeItLooksAgain:
-    """The key at hand is the old one."""
+class TestATaskThatIsKilledBeforeItsNextPoll:
+    """It still has the old key."""
 
     @pytest.fixture
     def late(self, simulator: Simulator, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> PlanasonixSyncOperator:
@@ -217,7 +217,7 @@ class TestOfOneThatIsKilledBeforeItLooksAgain:
         assert job.status in ENDED
         assert log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
 
-    def test_says_what_is_left_where_there_is_no_other_key(
+    def test_logs_what_may_still_run_if_there_is_no_other_key(
         self, simulator: Simulator, late: PlanasonixSyncOperator
     ) -> None:
         _, log = killed(simulator, late, route="trigger_sync")
