@@ -153,7 +153,7 @@ def wire(value: Any) -> str:
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
-    """Give all that can be changed: the object or list, and the name or index in it."""
+    """Return everything that can be changed: each object or list, with each name or index in it."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [place for name, item in inside for place in [(value, name), *places(item)]]
 
@@ -276,7 +276,7 @@ ANY_REQUEST = st.sampled_from(list(REQUESTS))
 
 
 def promised(reply: type[Envelope[Any]]) -> Any:
-    """What an envelope holds."""
+    """Return the type of an envelope's content."""
     hint = typing.get_type_hints(reply.content.fget)["return"]  # type: ignore[attr-defined] # it is a property
     if hint is typing.Self:
         return reply
@@ -296,7 +296,7 @@ def assert_sound(request: Request[Any], call: Callable[[], Any]) -> None:
 
 @cache
 def fitting(name: str) -> list[Any]:
-    """Give the shapes that a route takes for an answer."""
+    """Return strategies for the responses that a route accepts."""
 
     def fits(shape: Any) -> bool:
         try:
@@ -354,7 +354,7 @@ def test_any_answer(
 
 @st.composite
 def _whole_wire(draw: st.DrawFn) -> bytes:
-    """All the bytes of an answer: what frames the body may be a lie as well."""
+    """All bytes of a response. Its framing may be wrong as well."""
     body = draw(PACKED)(draw(BODIES))
     reason = draw(st.sampled_from(["-", "", f"Bearer {KEY}", "\u00fc", "OK\t", "\x7f"]))
     version = draw(st.sampled_from(["HTTP/1.1", "HTTP/1.1", "HTTP/1.0", "HTTP/3", KEY]))

@@ -1,4 +1,4 @@
-"""What no server could accept is refused by name before a request, with what was given and what is allowed."""
+"""Invalid arguments raise before any request, with the argument's name, its value and the allowed values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NO_IDS: Wrong = [
     *(".", "..", "...", "../webhooks", "/", "a/b", "a\\b", "a?status=failed", "a#b", "100%", "a%2Fb"),
     *("https://app.planasonix.com/jobs/job_1", 7, True, b"job_1", ["job_1"], {"id": "job_1"}),
 ]
-#: What a template gives that renders to nothing.
+#: The results of templates that render to nothing.
 NOTHING: Wrong = ["", " ", "\t", "\xa0", "\u2028", "None"]
 SOMETHING = (
     "an id as Planasonix gives it. A template that renders to nothing gives such a value: check the task and the key "
@@ -64,7 +64,7 @@ def messages(name: str, values: Wrong, allowed: str) -> list[tuple[Any, str]]:
     return [(value, f"{name}: got {value!r}, allowed is {allowed}.") for value in values]
 
 
-#: For each argument, whatever route it belongs to: what is refused, and the message.
+#: The invalid values of each argument, in all routes, with their messages.
 REFUSED: dict[str, list[tuple[Any, str]]] = {
     **{
         name: [*messages(name, NO_IDS, AN_ID), *messages(name, NOTHING, SOMETHING)]
@@ -99,7 +99,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         ({"a": ["\ud800"]}, f"metadata: {TOO_DEEP}"),
         ({"a": {"\ud800": 1}}, f"metadata: {TOO_DEEP}"),
     ],
-    # What follows the host, and what stands before it, is enough to send there, or to get in.
+    # Path and credentials of a URL are secrets: they are enough to send deliveries.
     "url": [
         (value, f"url: got {shown}, allowed is {A_URL}.")
         for value, shown in {

@@ -187,7 +187,7 @@ class TestAccount:
 
 
 def told(error: BaseException) -> str:
-    """All that a log could show of an error."""
+    """Return everything that a log can show of an error."""
     return "\n".join([str(error), repr(error), *traceback.format_exception(error), *map(repr, error.args)])
 
 
@@ -437,7 +437,7 @@ class TestProxies:
         self, style: CallStyle, raw_server: RawServer, host: str, scheme: str
     ) -> None:
         with socket.socket() as nobody:
-            # Bound, and not listened on: whoever asks there is refused.
+            # Bound but not listening, so connections are refused.
             nobody.bind(("127.0.0.1", 0))
             failed = failure(style, make_config(f"{scheme}://{host}:{nobody.getsockname()[1]}"))
         assert isinstance(failed, PlanasonixTransportError)
@@ -766,7 +766,7 @@ class TestRetries:
 
 
 class TestPace:
-    """What is learned from one answer counts for every client with the same key."""
+    """All clients of a key share its rate limit."""
 
     SCARCE = response(200, {"data": JOB}, X_RateLimit_Limit="120", X_RateLimit_Remaining="42")
     EMPTY = response(200, {"data": JOB}, X_RateLimit_Limit="120", X_RateLimit_Remaining="0")

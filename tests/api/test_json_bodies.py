@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from planasonix_provider.api.json_bodies import MAX_DEPTH, TooManyValuesError, make_storable, read_json
 
-#: Whatever JSON can say: any text, with NUL and lone surrogates, and any number.
+#: All JSON values: texts with NUL and lone surrogates, and any number.
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=())),
     lambda inner: (

@@ -43,7 +43,7 @@ def test_a_body_of_the_reference_can_be_sent(example: Example) -> None:
 
 
 def read(name: str) -> Any:
-    """What a route's example answer gives to a caller."""
+    """Return the content of a route's example response."""
     (body,) = [one.body for one in api_reference.examples() if one.status and route_of(one) == name]
     return REQUESTS[name].envelope.parse(json.dumps(body).encode()).content
 

@@ -143,7 +143,7 @@ def test_a_connection_that_was_never_made_is_tried_again_for_all(
     style: CallStyle, operation: Callable[[Any], Any]
 ) -> None:
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # bound and not listening: nobody else takes the port, and it refuses
+        closed.bind(("127.0.0.1", 0))  # bound but not listening, so the port is ours and refuses connections
         failed = failure(style, f"http://127.0.0.1:{closed.getsockname()[1]}", operation)
     assert type(failed) is PlanasonixTransportError
     assert not has_unknown_effect(failed)

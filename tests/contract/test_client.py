@@ -48,7 +48,7 @@ HOSTS = st.sampled_from(
 ENDS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E)).map("/".__add__)
 SECRETS = st.text(st.characters(exclude_categories=("C", "Z")), min_size=validation.MIN_SECRET_LENGTH)
 TABLES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
-#: What the signature does not say: an id, a URL and a state are all texts.
+#: Values that types cannot describe: ids, URLs and states are all texts.
 BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("connection_id", "pipeline_id", "backfill_id", "job_id", "webhook_id"), IDS),
     "url": st.builds(str.__add__, HOSTS, ENDS),
@@ -68,7 +68,7 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
 
 
 def values(parameter: inspect.Parameter) -> st.SearchStrategy[Any]:
-    """All that an argument can be, but for ``None``."""
+    """Return all values of an argument except ``None``."""
     if parameter.name in BY_NAME:
         return BY_NAME[parameter.name]
     kinds = set(typing.get_args(parameter.annotation) or [parameter.annotation]) - {type(None)}
@@ -109,7 +109,7 @@ class Caller:
         }[way]()
 
     def call(self, name: str, given: dict[str, Any]) -> Any:
-        """Let a method do its work; a list is read to its end."""
+        """Call a method; read a list to its end."""
         method = getattr(self.client, name)
         if self.way == "awaited":
             return self.runner.run(_awaited(method, given))

@@ -1,4 +1,4 @@
-"""The simulator keeps to the OpenAPI document, whatever it is asked: schemathesis thinks up the requests.
+"""The simulator follows the OpenAPI document for all requests that schemathesis generates.
 
 By itself this takes seconds, and asks the same each time; ``make contract`` asks more, and something else each time.
 ``HYPOTHESIS_EXAMPLES=100 CONTRACT_SEED=7 pytest tests/contract/test_simulator.py`` asks a hundred times as much.
@@ -30,7 +30,7 @@ from planasonix_provider.simulator.webhooks.webhook_sender import WebhookSender
 EXAMPLES = 5 * int(os.environ.get("HYPOTHESIS_EXAMPLES", "1"))
 SEED = int(os.environ.get("CONTRACT_SEED", "1"))
 CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
-#: What exists when a test begins, so that not every answer is a 404: the document's examples name these.
+#: The resources at the start of a test, named by the document's examples, so that not every response is a 404.
 FIRST = {"job": ["job_01jq8syncabc"], "bf": ["bf_01jq8bfill01"], "wh": ["wh_01jq8hook02"]}
 WINDOW = {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"}
 #: Some of the URLs that the document allows, and all of these make sense.
@@ -79,7 +79,7 @@ class World:
         self.simulator.workspace.start_backfill(CONNECTION, BackfillRequestBody.model_validate(WINDOW))
 
     def go_on(self) -> None:
-        """Let a second pass, in which every other delivery arrives."""
+        """Wait a second, in which every second delivery arrives."""
         self.now += timedelta(seconds=1)
         self.simulator.workspace.webhooks.advance()
         outbox = self.simulator.workspace.webhooks.outbox
@@ -159,7 +159,7 @@ def test_an_operation_is_what_the_document_says(
 
 def test_a_story_is_what_the_document_says(world: World, session: requests.Session) -> None:
     class Story(schema.as_state_machine()):
-        """What one answer names is asked for next."""
+        """Ids in one response are requested next."""
 
         def setup(self) -> None:
             world.begin()

@@ -1,4 +1,4 @@
-"""The two ways to call the API, so that one test can ask both for the same."""
+"""The blocking and the asynchronous client behind one interface, so that one test runs both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from planasonix_provider.api.client import AsyncClient, Client, ClientConfig
 from planasonix_provider.api.rate_limiter import RateLimiter
 from planasonix_provider.api.retry import RetryPolicy
 
-#: Looks like a key, so that a search for it in a text means something.
+#: Looks like a key, so that tests can search messages for it.
 KEY = "plnx_test_7d1f0b6a52"
 
 
@@ -22,7 +22,7 @@ def make_config(base_url: str, **fields: Any) -> ClientConfig:
 
 
 class Clock:
-    """A clock that only sleeping moves."""
+    """A clock that only ``sleep`` moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -37,7 +37,7 @@ class Clock:
 
 
 class CallStyle:
-    """One way to call: opens a client, lets it work for a test, and closes it."""
+    """Opens a client, blocking or asynchronous, runs an operation of a test, and closes it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -45,11 +45,11 @@ class CallStyle:
         self.pace = RateLimiter(self.clock, lambda low, high: high)
 
     def policy(self, **fields: Any) -> RetryPolicy:
-        """Three tries by this way's clock, with the longest wait that jitter allows."""
+        """Return a policy of three tries on this clock, with the longest wait that jitter allows."""
         return RetryPolicy(**{"max_tries": 3, "clock": self.clock, "uniform": lambda low, high: high, **fields})
 
     def call(self, account: ClientConfig, operation: Callable[[Any], Any], policy: RetryPolicy | None = None) -> Any:
-        """Let a client do something that gives one thing."""
+        """Run an operation that returns one object."""
         policy = policy or self.policy()
         if self.name == "awaited":
             return asyncio.run(self._awaited(account, operation, policy))
@@ -58,12 +58,12 @@ class CallStyle:
             return operation(client)
 
     def take_items(self, account: ClientConfig, count: int | None, listing: Callable[[Any], Any]) -> list[Any]:
-        """Take the first items of a list; ``None`` takes all."""
+        """Return the first items of a list; ``None`` is all."""
         if self.name == "awaited":
             return asyncio.run(self._awaited_items(account, count, listing))
         with Client(account, self.policy(), sleep=self.clock.sleep) as client, closing(listing(client)) as items:
             client.rate_limiter = self.pace
-            # A zip would ask for one more than it gives.
+            # A zip would request one more item than it returns.
             return [next(items) for _ in range(count)] if count is not None else list(items)
 
     async def _sleep(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The examples of the API's reference, taken out of its text."""
+"""The examples of the API's reference, parsed from its text."""
 
 from __future__ import annotations
 
@@ -16,13 +16,7 @@ _RESPONSE = re.compile(r"Response (\d{3})")
 
 @dataclass(frozen=True)
 class Example:
-    """A body that the reference shows.
-
-    :param method: the HTTP method of its route.
-    :param path: the path of its route, below ``/api/v1``.
-    :param status: the status of the answer that it is, or ``None`` for the body of a request.
-    :param body: the body.
-    """
+    """A body in the reference: of a request, or of a response with a status. The path is below ``/api/v1``."""
 
     method: str
     path: str
@@ -34,12 +28,12 @@ class Example:
 
 
 def routes() -> list[tuple[str, str]]:
-    """All routes that the reference names, in its order."""
+    """Return the method and path of all routes."""
     return [(found[1], found[2]) for line in TEXT.read_text().splitlines() if (found := _ROUTE.fullmatch(line))]
 
 
 def examples() -> list[Example]:
-    """All bodies that the reference shows, in its order."""
+    """Return all bodies."""
     found: list[Example] = []
     route: tuple[str, str] | None = None
     status: int | None = None

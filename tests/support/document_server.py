@@ -1,7 +1,7 @@
 """A server made of ``docs/openapi.yaml`` alone: it refuses what the document lacks, and answers its examples.
 
-It is stricter than an API would be. Where the document says nothing of a query parameter, a header or a field of a
-body, such a one is refused, so that a client that passes here sends no more than is documented.
+It is stricter than an API. It rejects query parameters, headers and fields that the document does not have, so that a
+client that passes here sends only what is documented.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Sent(NamedTuple):
     """A request that the document allows.
 
     :param operation: its ``operationId``.
-    :param parts: what it was made of, as ``("query", "limit")``; a field of the body is a ``("body", …)``.
+    :param parts: its parts, such as ``("query", "limit")``; a field of the body is a ``("body", …)``.
     """
 
     operation: str
@@ -56,13 +56,13 @@ class Operation:
 
     @property
     def parts(self) -> frozenset[tuple[str, str]]:
-        """All that a request can be made of."""
+        """The possible parts of a request."""
         body = self.body_schema or {}
         return frozenset(self.parameters) | {("body", name) for name in self.resolved(body).get("properties", ())}
 
     @property
     def body_schema(self) -> dict[str, Any] | None:
-        """The schema of the body, where there is one."""
+        """The schema of the body, if there is one."""
         body = self.written.get("requestBody")
         schema: dict[str, Any] | None = body and self.resolved(body)["content"]["application/json"]["schema"]
         return schema
@@ -92,7 +92,7 @@ class Operation:
         return found and {name: unquote(value, errors="strict") for name, value in found.groupdict().items()}
 
     def wrong(self, schema: dict[str, Any], value: Any) -> Iterator[str]:
-        """Say what a schema has against a value."""
+        """Yield the errors of a value against a schema."""
         whole = {**schema, "components": self.document["components"]}
         for error in OAS31Validator(whole, format_checker=oas31_format_checker).iter_errors(value):
             yield f"{error.json_path.removeprefix('$')} {error.message}".strip()
@@ -108,10 +108,7 @@ class Request(NamedTuple):
 
 
 class DocumentServer:
-    """The server, on a free port of this machine.
-
-    :param document: the document, as YAML.
-    """
+    """The server, on a free local port."""
 
     def __init__(self, document: str | None = None) -> None:
         self.text = DOCUMENT.read_text() if document is None else document
@@ -135,7 +132,7 @@ class DocumentServer:
         self._server.server_close()
 
     def respond(self, request: Request) -> tuple[int, str | None, bytes]:
-        """Judge a request, and answer it with the document's example or with all that is wrong with it."""
+        """Respond to a request with the document's example, or with everything that is wrong with it."""
         name, complaints, parts = self._judge(request)
         if complaints or name is None:
             details = [{"field": where, "issue": what} for where, what in complaints]
@@ -252,4 +249,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _do  # noqa: N815 - the library's names
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: what is wrong is in the answer."""
+        """The response has the errors."""

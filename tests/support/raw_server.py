@@ -1,4 +1,4 @@
-"""A server that says what a test tells it to, byte for byte: for answers that no sound API gives."""
+"""A server that sends the bytes of a test: for responses that no sound API sends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.webhook_target import until
 
 
 class ReceivedRequest(NamedTuple):
-    """A request that arrived; header names are in lower case."""
+    """A received request; header names are in lower case."""
 
     method: str
     path: str
@@ -25,18 +25,18 @@ class ReceivedRequest(NamedTuple):
     body: bytes
 
 
-#: The bytes to send, a function that makes them, or what happens instead of an answer.
+#: The bytes to send, a function that returns them, or an event instead of a response.
 Reaction = bytes | Callable[[ReceivedRequest], bytes] | None
-#: A TCP reset before any byte of an answer.
+#: A TCP reset before the first byte of a response.
 RESET = None
 
 
-#: No answer, for as long as the caller waits.
+#: No response for as long as the client waits.
 SILENCE = b"(silence)"
 
 
 def response(status: int = 200, body: Any = b"", /, **headers: str) -> bytes:
-    """Write an answer; what is no bytes goes as JSON."""
+    """Return the bytes of a response; a body that is not bytes is sent as JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"HTTP/1.1 {status} -", f"Content-Length: {len(content)}", "Connection: close"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
@@ -44,25 +44,25 @@ def response(status: int = 200, body: Any = b"", /, **headers: str) -> bytes:
 
 
 def error_response(status: int, /, **headers: str) -> bytes:
-    """Write an answer with the API's envelope of an error."""
+    """Return the bytes of a response with the API's error envelope."""
     return response(status, {"error": {"code": "planned", "message": "The test wants it so."}}, **headers)
 
 
 def truncate(whole: bytes) -> bytes:
-    """Leave the second half of an answer's body away."""
+    """Cut off the second half of a response's body."""
     head, _, body = whole.partition(b"\r\n\r\n")
     return head + b"\r\n\r\n" + body[: len(body) // 2]
 
 
 JOB = {"id": "job_1", "type": "connection_sync", "status": "running"}
-#: Answers that every route but the lists and the results can read.
+#: Responses that all routes but lists and results can read.
 ONE_JOB = response(200, {"data": JOB})
 STARTED = response(202, {"data": {"job": JOB}})
 HTML = b"<!DOCTYPE html><html><body>Sign in to go on</body></html>"
 
 
 class RawServer:
-    """The server, on a free port of this machine. Each connection is one request; with a context, over TLS."""
+    """The server, on a free local port. Each connection is one request."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.tls = tls
@@ -73,12 +73,12 @@ class RawServer:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     def respond_with(self, *reactions: Reaction) -> Self:
-        """Plan what comes next; the last reaction stays."""
+        """Set the next reactions; the last one stays."""
         self.reactions, self.requests = list(reactions), []
         return self
 
     def wait_for_requests(self, number: int) -> list[ReceivedRequest]:
-        """Wait until so many requests have arrived, for who gives up early does not know whether his has."""
+        """Wait until this many requests have arrived: a client that gave up early cannot know."""
         until(lambda: len(self.requests) >= number)
         return self.requests
 

@@ -51,7 +51,7 @@ class Prism:
                 break
         else:
             pytest.fail(f"Prism did not start:\n{''.join(said)}")
-        # What nobody reads would stop it in the end.
+        # A full pipe would stop it.
         threading.Thread(target=self._process.stdout.read, daemon=True).start()
 
     def stop(self) -> None:
