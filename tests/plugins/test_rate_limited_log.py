@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from planasonix_provider.plugins.rate_limited_log import INTERVAL_SECONDS, RateLimitedLog
-from tests.support import virtual_time
+from planasonix_provider.testing.time_travel import TravelledClock
 
 log = logging.getLogger("planasonix.test")
 
@@ -16,7 +16,7 @@ log = logging.getLogger("planasonix.test")
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[Coroutine[Any, Any, None]], list[str]]:
     def run(main: Coroutine[Any, Any, None]) -> list[str]:
-        virtual_time.run(main)
+        TravelledClock().run(main)
         return [f"{record.levelname} {record.getMessage()}" for record in caplog.records if record.name == log.name]
 
     return run

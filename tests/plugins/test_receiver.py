@@ -26,8 +26,8 @@ from planasonix_provider.plugins.request_body import BodyReader, RefusedBodyErro
 from planasonix_provider.secret_stores import secret_store
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.webhooks.subscriptions import WebhookRequestBody
+from planasonix_provider.testing.time_travel import TravelledClock
 from tests.plugins.conftest import ANOTHER_SECRET, SECRET, Assets, Deliver, body, headers, rows, to
-from tests.support import virtual_time
 from tests.support.webhook_target import Receiver as WebhookTarget
 
 Connect = Callable[..., None]
@@ -274,7 +274,7 @@ class TestBodies:
                 await read_with(BodyReader(), slow)
             return refusal.value, asyncio.get_running_loop().time()
 
-        refusal, passed = virtual_time.run(main())
+        refusal, passed = TravelledClock().run(main())
         assert refusal.status == 408
         assert passed == request_body.READ_TIMEOUT
 
@@ -299,7 +299,7 @@ class TestBodies:
                 one.cancel()
             return [one in done for one in slow], newest
 
-        assert virtual_time.run(main()) == ([True, False, False], b"{}")
+        assert TravelledClock().run(main()) == ([True, False, False], b"{}")
 
     async def test_a_client_that_disconnects_is_logged(self, lines: Lines) -> None:
         async def disconnect() -> dict[str, Any]:

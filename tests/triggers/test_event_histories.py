@@ -14,12 +14,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from planasonix_provider import state_store
+from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.triggers import cursor_store, events
 from planasonix_provider.triggers.planasonix import PlanasonixEventTrigger
 from planasonix_provider.watchers.completion_stream import MAX_POLL_INTERVAL, CompletionBatch, CompletionStream
 from planasonix_provider.watchers.cursor import MAX_LISTING_DELAY
 from planasonix_provider.watchers.subscribers import REGISTRIES, SubscriberRegistry
-from tests.support import virtual_time
 from tests.support.job_history import History, Life
 from tests.support.triggerer import HAS_SHARED_STREAMS, Store, Triggerer
 
@@ -93,7 +93,7 @@ def watch(history: History, deaths: list[tuple[float, float]], *, shared: bool) 
         patch.setattr(events, "_stream_for", news)
         patch.setattr(state_store, "variable_class", lambda: store)
         patch.setattr(cursor_store, "sync_to_async", lambda call: slowly(call))
-        virtual_time.run(main())
+        TravelledClock().run(main())
     return store
 
 

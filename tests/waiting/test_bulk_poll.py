@@ -23,9 +23,9 @@ from planasonix_provider.api.errors import (
     PlanasonixUnreadableError,
 )
 from planasonix_provider.api.models import Job, JobPage, Metrics, Page, PageInfo, PageMeta
+from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.waiting.bulk_poll import MAX_BACKOFF, RECHECK_AFTER
 from planasonix_provider.waiting.poller import Poller
-from tests.support import virtual_time
 from tests.support.virtual_planasonix import Planasonix, all_answers
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
@@ -106,7 +106,7 @@ def waiting(
         for one in waits:
             one.cancel()
 
-    virtual_time.run(main())
+    TravelledClock().run(main())
     return told
 
 
@@ -213,7 +213,7 @@ class TestACheapWay:
 
             return await asyncio.gather(*(count(job_id, 5 + 7 * (n % 2)) for n, job_id in enumerate(ids)))
 
-        seen = virtual_time.run(main())
+        seen = TravelledClock().run(main())
         # Each at least as often as it wants, and all for the requests of the fastest.
         assert min(seen[0::2]) >= 11
         assert min(seen[1::2]) >= 4
@@ -240,7 +240,7 @@ class TestACheapWay:
                 one.cancel()
             return begun
 
-        assert virtual_time.run(main()) <= most
+        assert TravelledClock().run(main()) <= most
         assert there.asked.total() <= 12
 
     def test_is_found_after_a_restart_that_begins_with_the_oldest(self, there: Planasonix, shelf: Shelf) -> None:
@@ -257,7 +257,7 @@ class TestACheapWay:
             for one in waits:
                 one.cancel()
 
-        virtual_time.run(main())
+        TravelledClock().run(main())
         assert direct(there) <= 20
         assert there.asked[JOBS] <= 100
 
@@ -277,7 +277,7 @@ class TestACheapWay:
             for one in waits:
                 one.cancel()
 
-        virtual_time.run(main())
+        TravelledClock().run(main())
         assert 4 * 3 <= there.asked[JOBS] <= 4 * 3 + 2 * 5
         assert direct(there) <= 4 * 5 + 5
 
@@ -447,7 +447,7 @@ class TestALateAnswer:
             for one in waits:
                 one.cancel()
 
-        virtual_time.run(main())
+        TravelledClock().run(main())
         assert max(after - before for seen in times for before, after in pairwise(seen)) < 6
 
     def test_of_a_page_is_waited_for_no_longer_than_one_of_a_job(self, there: Planasonix, shelf: Shelf) -> None:
@@ -550,7 +550,7 @@ class TestAWaitThatGoes:
             stays.cancel()
             return known
 
-        assert virtual_time.run(main()) <= 1
+        assert TravelledClock().run(main()) <= 1
 
     def test_is_not_looked_at(self, there: Planasonix, shelf: Shelf) -> None:
         there.lists, there.seconds = None, 0.1
@@ -565,7 +565,7 @@ class TestAWaitThatGoes:
             await asyncio.sleep(4)
             waits[0].cancel()
 
-        virtual_time.run(main())
+        TravelledClock().run(main())
         assert there.asked.total() <= 6
 
 
@@ -591,7 +591,7 @@ def test_a_day_of_a_hundred_waits(there: Planasonix, shelf: Shelf) -> None:
             one.cancel()
 
     ids = shelf.add(f"job_{n}" for n in range(100))
-    virtual_time.run(main())
+    TravelledClock().run(main())
     # A page a minute, and a look at each job every four to eight minutes.
     assert there.asked[JOBS] <= 1_500
     assert direct(there) <= 100 * 86_400 / (RECHECK_AFTER / 2)

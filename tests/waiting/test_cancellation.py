@@ -17,9 +17,9 @@ from planasonix_provider.api.errors import (
     error_for_status,
 )
 from planasonix_provider.api.models import Backfill, Job
+from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.waiting.cancellation import CANCEL_TIMEOUT, cancel
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, WaitTarget
-from tests.support import virtual_time
 from tests.support.memory_api import Memory, fails_always, fails_once
 
 DOWN = PlanasonixServerError("503", status=503)
@@ -75,12 +75,12 @@ def cancel_backfill(there: Api, job_ids: Sequence[str] = (), **arguments: Any) -
             work = error
         return work, asyncio.get_running_loop().time()
 
-    return virtual_time.run(main())
+    return TravelledClock().run(main())
 
 
 class TestAJob:
     def cancel(self, there: Memory) -> Any:
-        return virtual_time.run(cancel(there.send_aside, JobTarget("job_1")))
+        return TravelledClock().run(cancel(there.send_aside, JobTarget("job_1")))
 
     def test_is_one_request_if_it_goes_on(self) -> None:
         there = Memory([Job(id="job_1", status="running")])
@@ -251,7 +251,7 @@ class TestAnOutage:
                 work = end
             return work, loop.time()
 
-        work, seconds = virtual_time.run(main())
+        work, seconds = TravelledClock().run(main())
         return work, seconds, len(told)
 
     @pytest.fixture(params=[JobTarget("job_0"), BackfillTarget("bf_1")], ids=["job", "backfill"])

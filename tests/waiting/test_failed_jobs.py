@@ -7,8 +7,8 @@ import pytest
 
 from planasonix_provider.api.errors import PlanasonixNotFoundError, PlanasonixServerError
 from planasonix_provider.api.models import Backfill, Job
+from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.waiting.failed_jobs import failed_jobs
-from tests.support import virtual_time
 from tests.support.memory_api import Memory, fails_always
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
@@ -45,7 +45,7 @@ def find(there: Memory, jobs: int, **fields: Any) -> list[Job]:
             **fields,
         }
     )
-    return virtual_time.run(failed_jobs(there.send_aside, backfill))
+    return TravelledClock().run(failed_jobs(there.send_aside, backfill))
 
 
 def test_are_found_by_one_list_and_told_with_their_reason() -> None:

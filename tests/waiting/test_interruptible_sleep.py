@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from planasonix_provider import clock
+from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.waiting.interruptible_sleep import MAX_SLICE, InterruptibleSleep
-from tests.support import virtual_time
 
 
 class Night:
@@ -53,7 +53,7 @@ def sleep_aside(monkeypatch: pytest.MonkeyPatch, night: Night, seconds: float) -
         monkeypatch.setattr(clock, "time", SimpleNamespace(sleep=time.sleep, monotonic=now))
         await InterruptibleSleep(night.raise_if_killed, night.beat).sleep_aside(seconds)
 
-    virtual_time.run(main())
+    TravelledClock().run(main())
 
 
 Sleep = Callable[[pytest.MonkeyPatch, Night, float], None]
@@ -119,4 +119,4 @@ def test_aside_lets_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.gather(nap(3), nap(1), nap(2))
         return ends
 
-    assert virtual_time.run(main()) == pytest.approx([1, 2, 3])
+    assert TravelledClock().run(main()) == pytest.approx([1, 2, 3])

@@ -18,8 +18,8 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.errors import PlanasonixTransportError as Unreachable
 from planasonix_provider.api.models import Backfill, Job, Page, PageInfo, PageMeta
 from planasonix_provider.api.request import Request
+from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.waiting.lost_start_search import SEARCH_DELAYS, MatchCriteria, find_the_one
-from tests.support import virtual_time
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, 700_000, tzinfo=UTC)
 MARKS = {"attempt": "5f0c"}
@@ -101,7 +101,7 @@ def find(
             now=lambda: BEGAN + timedelta(seconds=asyncio.get_running_loop().time() - began),
         )
 
-    found = virtual_time.run(main())
+    found = TravelledClock().run(main())
     return found.id if found else None
 
 

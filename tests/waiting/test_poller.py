@@ -15,8 +15,8 @@ from planasonix_provider.api.errors import (
     PlanasonixRateLimitError,
 )
 from planasonix_provider.api.models import Job, Metrics
+from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.waiting.poller import POLLERS, Poller, PollSubscription
-from tests.support import virtual_time
 from tests.support.virtual_planasonix import Planasonix, all_answers, refused_once
 
 
@@ -35,7 +35,7 @@ def test_each_wait_is_looked_at_in_its_own_interval() -> None:
             group.create_task(looks(poller, "fast", interval=10, number=360))
             group.create_task(looks(poller, "slow", interval=60, number=60))
 
-    virtual_time.run(main())
+    TravelledClock().run(main())
     assert there.asked == {"/api/v1/jobs/fast": 360, "/api/v1/jobs/slow": 60}
     assert there.times[-1] == pytest.approx(3590, abs=60)
 
@@ -56,7 +56,7 @@ def test_a_wait_wakes_for_what_is_new_and_finds_the_newest_when_it_wakes_by_itse
                 woken.append((asyncio.get_running_loop().time(), answer))
             return woken
 
-    woken = virtual_time.run(main())
+    woken = TravelledClock().run(main())
     assert [round(at) for at, _ in woken] == [0, 25, 50, 70]
     assert [answer.metrics for _, answer in woken[:3]] == [None, None, Metrics(rows_loaded=7)]
     assert woken[-1][1].status == "succeeded"
@@ -71,7 +71,7 @@ def test_waits_for_the_same_job_share_its_answers() -> None:
             for _ in range(20):
                 group.create_task(looks(poller, "job_1", interval=10, number=3))
 
-    virtual_time.run(main())
+    TravelledClock().run(main())
     assert there.asked == {"/api/v1/jobs/job_1": 3}
 
 
@@ -84,7 +84,7 @@ def test_waits_for_the_same_thing_share_its_answers_though_their_intervals_diffe
             await asyncio.gather(*(looks(poller, "job_1", interval=interval, number=999) for interval in (10, 15, 20)))
 
     with pytest.raises(TimeoutError):
-        virtual_time.run(main())
+        TravelledClock().run(main())
     assert there.asked.total() == pytest.approx(61, abs=1)
 
 
@@ -102,7 +102,7 @@ def test_a_slow_look_holds_up_no_other() -> None:
         slow.cancel()
         return now
 
-    assert virtual_time.run(main()) < 60
+    assert TravelledClock().run(main()) < 60
 
 
 def test_a_429_silences_the_whole_poller_for_as_long_as_it_asks() -> None:
@@ -113,7 +113,7 @@ def test_a_429_silences_the_whole_poller_for_as_long_as_it_asks() -> None:
         waits = [looks(poller, f"job_{number}", interval=10, number=2) for number in range(30)]
         return await asyncio.gather(*waits)
 
-    answers = virtual_time.run(main())
+    answers = TravelledClock().run(main())
     # Those that were in flight with it get their answers; nobody else asks before its time.
     assert [time for time in there.times if 1 < time < 120] == []
     assert all(isinstance(second, Job) for _, second in answers)
@@ -122,7 +122,7 @@ def test_a_429_silences_the_whole_poller_for_as_long_as_it_asks() -> None:
 
 def test_a_retry_after_of_a_year_does_not_silence_it_for_a_year() -> None:
     there = Planasonix(answer=refused_once(retry_after=31_536_000))
-    virtual_time.run(looks(Poller(there.connect), "job_1", interval=10, number=2))
+    TravelledClock().run(looks(Poller(there.connect), "job_1", interval=10, number=2))
     assert there.times[-1] < 3600
 
 
@@ -137,7 +137,7 @@ def test_it_ends_and_closes_its_client_when_nobody_waits_and_starts_again() -> N
             assert there.open_clients == 0
             assert len(asyncio.all_tasks()) == 1
 
-    virtual_time.run(main())
+    TravelledClock().run(main())
     assert there.connects == 2
 
 
@@ -158,7 +158,7 @@ def test_a_wait_that_is_cancelled_leaves_no_trace() -> None:
         staying.cancel()
         return gone
 
-    gone = virtual_time.run(main())
+    gone = TravelledClock().run(main())
     gc.collect()
     assert gone() is None
     assert there.asked["/api/v1/jobs/leaves"] == 1
@@ -174,7 +174,7 @@ def test_ten_thousand_waits_that_come_and_go_leave_nothing_behind() -> None:
         await asyncio.sleep(1)
         return poller
 
-    poller = virtual_time.run(main())
+    poller = TravelledClock().run(main())
     # One more request showed that there are no lists.
     assert there.asked.total() == 10_000 + 1
     assert poller._bulk_poll._known == {}
@@ -183,7 +183,7 @@ def test_ten_thousand_waits_that_come_and_go_leave_nothing_behind() -> None:
 
 def test_a_bug_in_a_look_reaches_the_waits_and_hangs_none() -> None:
     there = Planasonix(answer=lambda key, path: ZeroDivisionError("by zero"))
-    (answer,) = virtual_time.run(looks(Poller(there.connect), "job_1", interval=10, number=1))
+    (answer,) = TravelledClock().run(looks(Poller(there.connect), "job_1", interval=10, number=1))
     assert isinstance(answer, PlanasonixError)
     assert "ZeroDivisionError" in str(answer)
 
@@ -193,7 +193,7 @@ def test_a_bug_in_the_poller_itself_reaches_the_waits_and_hangs_none(monkeypatch
         raise ZeroDivisionError("by zero")
 
     monkeypatch.setattr(Poller, "_start_looks", broken)
-    (answer,) = virtual_time.run(looks(Poller(Planasonix().connect), "job_1", interval=10, number=1))
+    (answer,) = TravelledClock().run(looks(Poller(Planasonix().connect), "job_1", interval=10, number=1))
     assert isinstance(answer, PlanasonixError)
     assert "ZeroDivisionError" in str(answer)
 
@@ -202,7 +202,7 @@ def test_an_airflow_connection_that_cannot_be_read_reaches_the_waits() -> None:
     async def connect() -> Any:
         raise PlanasonixConfigurationError("There is no Airflow connection 'x'.")
 
-    (answer,) = virtual_time.run(looks(Poller(connect), "job_1", interval=10, number=1))
+    (answer,) = TravelledClock().run(looks(Poller(connect), "job_1", interval=10, number=1))
     assert isinstance(answer, PlanasonixConfigurationError)
 
 
@@ -216,7 +216,7 @@ def test_it_does_not_run_in_the_context_of_the_wait_that_came_first() -> None:
         variable.set("the first trigger's")
         await looks(Poller(there.connect), "job_1", interval=10, number=2)
 
-    virtual_time.run(main())
+    TravelledClock().run(main())
     assert seen == ["nobody's", "nobody's"]
 
 
@@ -227,6 +227,6 @@ def test_goes_when_nobody_waits_and_takes_its_event_loop_with_it() -> None:
         await looks(POLLERS.get("a", lambda: Poller(there.connect)), "job_1", interval=10, number=2)
         return weakref.ref(asyncio.get_running_loop())
 
-    loop = virtual_time.run(main())
+    loop = TravelledClock().run(main())
     gc.collect()
     assert loop() is None

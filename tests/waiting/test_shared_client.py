@@ -22,8 +22,8 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Job
 from planasonix_provider.api.rate_limiter import MAX_RETRY_AFTER
+from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.waiting.shared_client import Priority, SharedClient, for_each, run_aside
-from tests.support import virtual_time
 from tests.support.virtual_planasonix import Answer, Planasonix, refused_once
 
 REFUSED = PlanasonixTransportError("refused", sent=False)
@@ -36,7 +36,7 @@ def over(there: Planasonix, act: Callable[[SharedClient], Awaitable[Any]]) -> An
         async with SharedClient(there.connect) as channel:
             return await act(channel)
 
-    return virtual_time.run(main())
+    return TravelledClock().run(main())
 
 
 async def ask(channel: SharedClient, job_id: str = "job_1") -> Job | PlanasonixError:
@@ -214,7 +214,7 @@ class TestTheConnection:
             async with SharedClient(connect) as channel:
                 return [await ask(channel), await ask(channel)]
 
-        broken, whole = virtual_time.run(main())
+        broken, whole = TravelledClock().run(main())
         assert isinstance(broken, PlanasonixConfigurationError)
         assert isinstance(whole, Job)
 
@@ -397,7 +397,7 @@ class TestWhatMatters:
                 await channel.send(routes.get_job("job_1"))
 
         with pytest.raises(PlanasonixTransportError, match="Tried 8 times"):
-            virtual_time.run(main())
+            TravelledClock().run(main())
         assert len(naps) == 7
 
 
@@ -464,7 +464,7 @@ class Workshop:
 class TestForEach:
     def test_keeps_the_order_whoever_is_first(self) -> None:
         workshop = Workshop()
-        assert virtual_time.run(for_each([5, 1, 3], workshop.make)) == ["took 5", "took 1", "took 3"]
+        assert TravelledClock().run(for_each([5, 1, 3], workshop.make)) == ["took 5", "took 1", "took 3"]
         assert workshop.done == [1, 3, 5]
 
     @pytest.mark.parametrize(("at_once", "seconds"), [(1, 40), (3, 14), (5, 8), (100, 1)])
@@ -475,12 +475,12 @@ class TestForEach:
             await for_each([1] * 40, workshop.make, at_once)
             return asyncio.get_running_loop().time()
 
-        assert virtual_time.run(main()) == seconds
+        assert TravelledClock().run(main()) == seconds
         assert workshop.most_at_once == min(at_once, 40)
 
     def test_does_five_at_a_time_unless_told_otherwise(self) -> None:
         workshop = Workshop()
-        virtual_time.run(for_each([1] * 40, workshop.make))
+        TravelledClock().run(for_each([1] * 40, workshop.make))
         assert workshop.most_at_once == 5
 
     def test_does_not_wait_for_the_slowest_of_a_few_before_it_goes_on(self) -> None:
@@ -488,19 +488,19 @@ class TestForEach:
             await for_each([10, *[1] * 10], Workshop().make, 2)
             return asyncio.get_running_loop().time()
 
-        assert virtual_time.run(main()) == 10
+        assert TravelledClock().run(main()) == 10
 
     def test_of_nothing_is_nothing(self) -> None:
-        assert virtual_time.run(for_each([], Workshop().make)) == []
+        assert TravelledClock().run(for_each([], Workshop().make)) == []
 
     def test_takes_things_that_come_one_by_one(self) -> None:
-        assert virtual_time.run(for_each((number for number in (2, 1)), Workshop().make)) == ["took 2", "took 1"]
+        assert TravelledClock().run(for_each((number for number in (2, 1)), Workshop().make)) == ["took 2", "took 1"]
 
     def test_keeps_what_came_to_nothing(self) -> None:
         async def nothing(_: int) -> None:
             return None
 
-        assert virtual_time.run(for_each([1, 2], nothing)) == [None, None]
+        assert TravelledClock().run(for_each([1, 2], nothing)) == [None, None]
 
     def test_ends_with_the_first_error_and_all_others_with_it(self) -> None:
         workshop = Workshop()
@@ -512,7 +512,7 @@ class TestForEach:
             await asyncio.sleep(100)
             return passed
 
-        assert virtual_time.run(main()) == 2
+        assert TravelledClock().run(main()) == 2
         assert workshop.begun == [30, -2, 40]
         assert workshop.done == []
         assert workshop.at_once == 0
@@ -528,5 +528,5 @@ class TestForEach:
             await asyncio.sleep(0)
             return len(asyncio.all_tasks())
 
-        assert virtual_time.run(main()) == 1
+        assert TravelledClock().run(main()) == 1
         assert len(workshop.done) == 5

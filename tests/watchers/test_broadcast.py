@@ -5,9 +5,9 @@ import contextvars
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.watchers.broadcast import HANDOVER_SECONDS, Broadcast
 from planasonix_provider.watchers.completion_stream import CompletionBatch
-from tests.support import virtual_time
 
 CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("caller")
 
@@ -40,7 +40,7 @@ def test_sends_a_batch_when_all_consumers_have_finished_the_previous_one() -> No
             assert not first.acknowledged.is_set()
             assert await anext(slow) is second is await of_fast
 
-    virtual_time.run(main())
+    TravelledClock().run(main())
 
 
 def test_does_not_wait_for_a_consumer_that_has_left() -> None:
@@ -55,7 +55,7 @@ def test_does_not_wait_for_a_consumer_that_has_left() -> None:
             await leaving.aclose()
             assert await anext(staying) is second
 
-    virtual_time.run(main())
+    TravelledClock().run(main())
 
 
 def test_gives_the_triggerer_time_to_store_events_before_a_checkpoint() -> None:
@@ -71,7 +71,7 @@ def test_gives_the_triggerer_time_to_store_events_before_a_checkpoint() -> None:
             await anext(batches)
             assert time() == HANDOVER_SECONDS
 
-    virtual_time.run(main())
+    TravelledClock().run(main())
 
 
 def test_closes_the_stream_without_consumers_and_opens_it_again_in_an_empty_context() -> None:
@@ -86,4 +86,4 @@ def test_closes_the_stream_without_consumers_and_opens_it_again_in_an_empty_cont
             await asyncio.sleep(1)
             assert closed_by == ["nobody"] * number
 
-    virtual_time.run(main())
+    TravelledClock().run(main())

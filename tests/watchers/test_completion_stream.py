@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from planasonix_provider.api.errors import PlanasonixPermissionError, PlanasonixServerError
+from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.watchers.completion_stream import (
     MAX_BACKFILL_INTERVAL,
     MAX_POLL_INTERVAL,
@@ -21,7 +22,6 @@ from planasonix_provider.watchers.cursor import MAX_LISTING_DELAY
 from planasonix_provider.watchers.event_filter import EventFilter
 from planasonix_provider.watchers.list_scan import MAX_PASSES
 from planasonix_provider.watchers.subscribers import REGISTRIES, Subscriber, SubscriberRegistry
-from tests.support import virtual_time
 from tests.support.job_history import BEGAN, NO_TIME, History, Life
 
 JOBS = EventFilter(frozenset({"job.succeeded", "job.failed"}))
@@ -92,7 +92,7 @@ def run(history: History, *recorders: Recorder, seconds: float) -> None:
             task.cancel()
         await asyncio.gather(*subscribing, return_exceptions=True)
 
-    virtual_time.run(main())
+    TravelledClock().run(main())
 
 
 class TestIntervals:
@@ -239,7 +239,7 @@ class TestANewSubscriber:
                         if batch.is_scan_end:
                             return
 
-        virtual_time.run(main())
+        TravelledClock().run(main())
         assert second.times.keys() == {"during", "job_1", "job_3"}
 
     @pytest.mark.parametrize("is_wrong", [lambda time: time < 0.03, lambda time: 0.03 < time < 0.05])
