@@ -30,7 +30,7 @@ ORDER = {package: number for number, (packages, _) in enumerate(ROWS) for packag
 COMMON_STEMS = {"__init__", "__main__", "base", "planasonix"}
 MAX_TEST_NAME = 80
 
-LONG_TEST_NAMES = 10
+LONG_TEST_NAMES = 4
 
 
 def imports_of(tree: ast.AST) -> Iterator[str]:

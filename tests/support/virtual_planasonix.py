@@ -49,7 +49,7 @@ class Client(AsyncClient):
     def __init__(self, planasonix: Planasonix, pace: RateLimiter) -> None:
         super().__init__(ClientConfig(api_key=SecretStr(planasonix.key)))
         self.planasonix = planasonix
-        self.pace = pace
+        self.rate_limiter = pace
 
     async def _send_once(self, request: routes.Request[Any]) -> Any:
         there = self.planasonix
@@ -67,7 +67,7 @@ class Client(AsyncClient):
             return there.lists({name: value for name, value in request.query.items() if value is not None})
         answer = there.answer(self.config.api_key.get_secret_value(), request.url_path)
         if isinstance(answer, PlanasonixRateLimitError):
-            self.pace.update(429, {"retry-after": str(answer.retry_after)})
+            self.rate_limiter.update(429, {"retry-after": str(answer.retry_after)})
         if isinstance(answer, Exception):
             raise answer
         return answer
