@@ -30,8 +30,6 @@ ORDER = {package: number for number, (packages, _) in enumerate(ROWS) for packag
 COMMON_STEMS = {"__init__", "__main__", "base", "planasonix"}
 MAX_TEST_NAME = 80
 
-LONG_TEST_NAMES = 4
-
 
 def imports_of(tree: ast.AST) -> Iterator[str]:
     """Yield the files of the package that code imports: lazily and for annotations, too."""
@@ -102,4 +100,4 @@ def test_no_classes_share_a_name() -> None:
 def test_names_of_tests_are_short() -> None:
     sources = [path.read_text() for path in (ROOT / "tests").rglob("*.py")]
     names = [name for source in sources for name in re.findall(r"^ *(?:async )?def (test_\w+)", source, re.MULTILINE)]
-    assert [name for name in names if len(name) > MAX_TEST_NAME][LONG_TEST_NAMES:] == []
+    assert [name for name in names if len(name) > MAX_TEST_NAME] == []

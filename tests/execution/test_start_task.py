@@ -236,7 +236,7 @@ class TestFaultsMeanwhile:
         assert any("could not be written" in line for line in log.lines)
 
     @pytest.mark.usefixtures("travel")
-    def test_a_record_that_cannot_be_written_when_the_time_is_up_does_not_promise_that_the_job_still_runs(
+    def test_an_unwritable_record_at_the_deadline_does_not_promise_a_running_job(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def down(_: AttemptStore) -> None:

@@ -299,7 +299,7 @@ class TestAnOutage:
         assert work is refused
         assert seconds < 1
 
-    def test_that_asks_for_more_than_ten_minutes_of_silence_is_met_once_more_before_they_end(
+    def test_that_asks_for_more_than_ten_minutes_gets_one_more_cancel_before_they_end(
         self, subject: WaitTarget
     ) -> None:
         silence = PlanasonixRateLimitError("429", status=429, retry_after=900)
