@@ -192,7 +192,7 @@ def test_a_bug_in_the_poller_itself_reaches_the_waits_and_hangs_none(monkeypatch
     def broken(poller: Poller) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(Poller, "_start_looks", broken)
+    monkeypatch.setattr(Poller, "_start_polls", broken)
     (answer,) = TravelledClock().run(looks(Poller(Planasonix().connect), "job_1", interval=10, number=1))
     assert isinstance(answer, PlanasonixError)
     assert "ZeroDivisionError" in str(answer)
