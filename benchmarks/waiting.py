@@ -17,21 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from waiting_report import NAMES, Case, Cost, Outcomes, in_one_line, table, write
+from waiting_report import NAMES, Case, Cost, Outcomes, summary_line, table, write
 from waiting_server import KEY, Server, allow_many_sockets
 
 CLIENT = Path(__file__).with_name("waiting_client.py")
 KINDS = ("planasonix", "dbt_cloud", "airbyte")
 WAITS = (50, 500, 2_000, 5_000)
 WAITS_EVENLY = (500,)
-#: The seconds between two looks.
+#: The seconds between two polls.
 INTERVAL = 5
 #: After how many seconds all jobs end at once; or, one after the other, within how many.
 AT_ONCE, EVENLY = 20.0, 60.0
 #: How many seconds after the last end a case is given up, and at how many bytes: a triggerer has less.
-PATIENCE, MOST_MEMORY = 90.0, 4e9
-#: How many seconds there are between two looks at a process's memory.
-LOOK_EVERY = 0.05
+TIMEOUT_SECONDS, MAX_MEMORY_BYTES = 90.0, 4e9
+#: The seconds between two measurements of memory.
+MEMORY_POLL_SECONDS = 0.05
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def measure_all(cases: list[Case]) -> Outcomes:
         for number, case in enumerate(cases, 1):
             print(f"{number} of {len(cases)}: {case}", file=sys.stderr, flush=True)
             outcomes[case] = outcome = measure(server, case)
-            print(f"    {in_one_line(outcome, case.waits)}", file=sys.stderr, flush=True)
+            print(f"    {summary_line(outcome, case.waits)}", file=sys.stderr, flush=True)
     return outcomes
 
 
@@ -87,17 +87,19 @@ def _measure(server: Server, case: Case, client: subprocess.Popen[str]) -> Cost 
         return "did not start"
     process = psutil.Process(client.pid)
     before = most = process.memory_info().rss
-    ends = ends_of(case, time.monotonic())
+    ends = end_times(case, time.monotonic())
     server.begin(ends)
     print(json.dumps({"waits": case.waits, "interval": INTERVAL}), file=client.stdin, flush=True)
     with selectors.DefaultSelector() as selector:
         selector.register(client.stdout, selectors.EVENT_READ)
-        while not selector.select(LOOK_EVERY):
+        while not selector.select(MEMORY_POLL_SECONDS):
             most = max(most, process.memory_info().rss)
-            if most > MOST_MEMORY:
+            if most > MAX_MEMORY_BYTES:
                 return f"given up at {most / 1e9:.1f} GB of memory"
-            if time.monotonic() > ends[-1] + PATIENCE:
-                return f"given up {PATIENCE:.0f} s after the last job had ended, at {most / 1e9:.1f} GB of memory"
+            if time.monotonic() > ends[-1] + TIMEOUT_SECONDS:
+                return (
+                    f"given up {TIMEOUT_SECONDS:.0f} s after the last job had ended, at {most / 1e9:.1f} GB of memory"
+                )
     requests, sockets = server.requests, server.sockets
     told: dict[str, Any] | None = json.loads(client.stdout.readline() or "null")
     if told is None:
@@ -110,7 +112,7 @@ def _measure(server: Server, case: Case, client: subprocess.Popen[str]) -> Cost 
     )
 
 
-def ends_of(case: Case, start: float) -> list[float]:
+def end_times(case: Case, start: float) -> list[float]:
     """When each job ends, by the clock that the start is told by."""
     if case.evenly:
         return [start + EVENLY * number / case.waits for number in range(1, case.waits + 1)]

@@ -106,7 +106,7 @@ COLUMNS = (
 )
 
 
-def in_one_line(outcome: Cost | str, waits: int) -> str:
+def summary_line(outcome: Cost | str, waits: int) -> str:
     """Say what a case has cost."""
     if isinstance(outcome, str):
         return outcome
