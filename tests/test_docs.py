@@ -111,7 +111,7 @@ def test_the_make_targets_exist() -> None:
 def test_troubleshooting_quotes_messages_that_exist() -> None:
     sources = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     # Join messages that span lines, and fill in the status, which comes from a field.
-    texts = re.sub(r'"\n\s*f?"', "", sources).replace("{_status(answer.status)}", "401 403 409")
+    texts = re.sub(r'"\n\s*f?"', "", sources).replace("{_status(response.status)}", "401 403 409")
     texts = texts.replace("answered 401 403 409", "answered 401 answered 403 answered 409")
     sections = (ROOT / "docs" / "troubleshooting.md").read_text().split("\n## ")[1:-1]
     quoted = [
