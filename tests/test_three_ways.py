@@ -1,7 +1,7 @@
-"""The promise that there are three ways to wait and one meaning, as one table.
+"""Three ways to wait behave identically: on a worker, deferred, and rescheduled.
 
-Each row is something to wait for, each column what becomes of it; along the ways, everything that a person or the next
-task could see is the same. Time travels: an outage of an hour passes at once.
+One table has what is waited for and its outcomes. In all ways, a person and the next task see the same. Time is
+simulated, so an outage of an hour passes at once.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from planasonix_provider.api.models import BackfillBody
 from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator, PlanasonixSyncOperator
 from planasonix_provider.sensors.planasonix import PlanasonixBackfillSensor, PlanasonixJobSensor
 from planasonix_provider.simulator import Simulator
+from tests.support.scenarios import routes_asked
 from tests.support.task_runs import HAS_NOTES, Run, drive, no_variables
 from tests.support.time_travel import travelling
 
@@ -43,14 +44,14 @@ SUBJECTS = ("sync", "backfill", "job sensor", "backfill sensor")
 
 
 def start(subject: str, simulator: Simulator) -> str:
-    """Start what a sensor waits for, as somebody else would."""
+    """Start the work that a sensor waits for."""
     if subject == "job sensor":
         return simulator.workspace.start_sync(CONNECTION).id
     return simulator.workspace.start_backfill(CONNECTION, BackfillBody.model_validate(WINDOW)).id
 
 
 def task(subject: str, way: dict[str, Any], work_id: str, timeout: float) -> Callable[[], BaseOperator]:
-    """Say how to make the task that waits."""
+    """Return a function that makes the task."""
     starts = {"task_id": "load", "connection_id": CONNECTION, "poll_interval": MINUTE, "timeout": timeout, **way}
     looks = {"task_id": "wait", "poke_interval": MINUTE, "timeout": timeout, **way}
     makers: dict[str, Callable[[], BaseOperator]] = {
@@ -63,7 +64,7 @@ def task(subject: str, way: dict[str, Any], work_id: str, timeout: float) -> Cal
 
 
 def prepare(outcome: str, simulator: Simulator) -> None:
-    """Let the work, or the API, do what the column says."""
+    """Plan the outcome of the work, and the faults of the API."""
     fails = {"code": "source_unreachable", "message": "No route to the source."}
     simulator.plan(CONNECTION, running_seconds=TAKES, **({"outcome": "failed", **fails} if outcome == "failed" else {}))
     simulator.plan_backfill(
@@ -81,7 +82,7 @@ def prepare(outcome: str, simulator: Simulator) -> None:
 
 
 def cancel_after(simulator: Simulator, minutes: int) -> None:
-    """Let somebody else cancel the work once it was looked at for some minutes."""
+    """Let a person cancel the work after some minutes."""
     began = simulator.workspace.clock()
     now = simulator.workspace.clock
 
@@ -97,7 +98,7 @@ def cancel_after(simulator: Simulator, minutes: int) -> None:
 
 
 def run(subject: str, outcome: str, way: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> tuple[Run, Any]:
-    """Run one cell of the table in one way; give what came of it, and the states that the work is left in."""
+    """Run the task in one way; return its run, the states of all work, and whether results were fetched."""
     simulator.reset()
     no_variables(monkeypatch)
     with travelling(monkeypatch):
@@ -106,18 +107,18 @@ def run(subject: str, outcome: str, way: str, simulator: Simulator, monkeypatch:
         if outcome == "cancelled":
             cancel_after(simulator, 10)
         timeout = 10 * MINUTE if outcome == "deadline" else 7 * 24 * 60 * MINUTE
-        came = drive(task(subject, WAYS[way], work_id, timeout))
-        left = [job.status for job in simulator.jobs()], [backfill.status for backfill in simulator.backfills()]
-    return came, left
+        result = drive(task(subject, WAYS[way], work_id, timeout))
+    states = [work.status for work in (*simulator.jobs(), *simulator.backfills())]
+    return result, (states, "get_job_results" in routes_asked(simulator))
 
 
-def seen(came: Run) -> dict[str, Any]:
-    """All that the next task, and a person, learn from the task, without the ids and the time of day.
+def visible_outcome(run: Run) -> dict[str, Any]:
+    """Return all that a person and the next task see of a run, without ids and times.
 
-    Where the button leads is left out: a trigger cannot write it while a backfill makes its first job.
+    This leaves out the URL of the button: a trigger cannot set it while a backfill makes its first job.
     """
-    told = {"result": came.result, "error": type(came.error).__name__, "message": str(came.error)}
-    text = re.sub(r"\d\d:\d\d:\d\d UTC", "then", json.dumps(told, sort_keys=True))
+    visible = {"result": run.result, "error": type(run.error).__name__, "message": str(run.error)}
+    text = re.sub(r"\d\d:\d\d:\d\d UTC", "then", json.dumps(visible, sort_keys=True))
     ids: dict[str, str] = {}
     named = re.sub(
         r"(?:job_|bf_|req_|sha256:)[0-9a-f]{8,}", lambda found: ids.setdefault(found[0], f"id {len(ids)}"), text
@@ -134,6 +135,13 @@ EXPECTED: dict[str, dict[str, type[BaseException] | None]] = {
     "outage of 55 minutes": {"operator": None, "sensor": None},
     "outage without an end": {"operator": PlanasonixOutageError, "sensor": PlanasonixOutageError},
 }
+#: What the message of an operator's error contains.
+MESSAGES = {
+    ("sync", "failed"): r"^Job \w+ failed: source_unreachable: No route to the source\. See \S+/jobs/\w+$",
+    ("sync", "cancelled"): r"^Job \w+ was cancelled",
+    ("sync", "404"): r"answered 404",
+    ("backfill", "404"): r"answered 404",
+}
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
@@ -146,12 +154,14 @@ def test_means_the_same_in_every_way(
     if outcome == "outage without an end" and not HAS_NOTES:
         # Nothing remembers since when a rescheduled sensor has had no answer; there its timeout ends the wait.
         ways = [way for way in ways if way != "rescheduled"]
-    came = {way: run(subject, outcome, way, simulator, monkeypatch) for way in ways}
+    runs = {way: run(subject, outcome, way, simulator, monkeypatch) for way in ways}
     expected = EXPECTED[outcome][kind]
-    for way, (one, _) in came.items():
-        assert type(one.error) is (expected or type(None)), (way, one.error, one.log.lines)
-        assert (one.result is None) == (expected is not None), way
+    for way, (result, (_, has_fetched_results)) in runs.items():
+        assert type(result.error) is (expected or type(None)), (way, result.error, result.log.lines)
+        assert (result.result is None) == (expected is not None), way
+        assert re.search(MESSAGES.get((subject, outcome), ""), str(result.error)), way
+        assert has_fetched_results == (kind == "operator" and expected is None), way
     first, *others = ways
     for other in others:
-        assert seen(came[other][0]) == seen(came[first][0]), (first, other)
-        assert came[other][1] == came[first][1], (first, other)
+        assert visible_outcome(runs[other][0]) == visible_outcome(runs[first][0]), (first, other)
+        assert runs[other][1] == runs[first][1], (first, other)

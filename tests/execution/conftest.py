@@ -19,21 +19,21 @@ from tests.support.task_runs import no_variables
 
 
 @pytest.fixture(autouse=True)
-def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How long to wait between two tries is tested where it is decided; here it would only be slept away."""
+def _no_pauses_between_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeat requests without a pause; the pauses are tested in ``tests/api``."""
     for module in (client, shared_client):
         monkeypatch.setattr(module, "RetryPolicy", partial(RetryPolicy, uniform=lambda low, high: 0.0))
 
 
 @pytest.fixture(autouse=True)
-def _a_quick_pursuit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The simulator's jobs are quick, too."""
+def _frequent_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Poll often, because the simulator's jobs are short."""
     monkeypatch.setattr(cancellation, "CANCEL_POLL_INTERVAL", 0.05)
 
 
 @pytest.fixture(autouse=True)
 def _lists_that_are_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How long to look for what a lost answer has made is tested where it is decided, too."""
+    """Search for lost starts without long pauses; the pauses are tested in ``tests/waiting``."""
     monkeypatch.setattr(api_session, "SEARCH_DELAYS", (0.01, 0.01))
 
 
@@ -44,7 +44,7 @@ def _variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_time_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No supervisor looks after these tasks."""
+    """These tasks have no supervisor that must notice their end."""
     monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(0))
 
 
@@ -60,9 +60,9 @@ def make(request: pytest.FixtureRequest, simulator: Simulator) -> Make:
 
 
 @pytest.fixture(autouse=True)
-def _time_for_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fits into the seconds that Airflow leaves a killed task is tested apart: a slow machine needs more here."""
+def _enough_time_after_a_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a kill more time than Airflow does, because the machine may be slow."""
     monkeypatch.setattr(ClientConfig, "with_short_timeouts", lambda account: account)
     monkeypatch.setattr(on_kill, "ON_KILL", replace(on_kill.ON_KILL, max_seconds=60.0))
-    # Less than it takes until a cancel that met an outage is tried again.
+    # Less than the pause before a failed cancel is repeated.
     monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", outages.RETRY_INTERVAL - 1)

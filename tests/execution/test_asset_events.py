@@ -1,7 +1,4 @@
-"""Which asset events a task's end sends: those that Airflow would send of what the task has left and told it.
-
-``tests/assets/test_in_a_dag.py`` lets Airflow itself send them.
-"""
+"""The asset events that Airflow would send by a task's outlets; ``tests/assets/test_in_a_dag.py`` lets it send them."""
 
 from __future__ import annotations
 
@@ -15,13 +12,13 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, Ass
 
 from planasonix_provider.api.models import Job, TableResult
 from planasonix_provider.assets.planasonix import DEFAULT_HOST, PlanasonixTable, planasonix_asset
-from planasonix_provider.execution import asset_events as told_of
+from planasonix_provider.execution import asset_events
 from planasonix_provider.execution.asset_events import emit_table_events
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.api import api_routes
 from planasonix_provider.waiting.result import WorkResult
-from tests.support.attempts import dies
+from tests.support.attempts import die_at
 from tests.support.scenarios import CONNECTION, backfill, routes_asked, sync
 from tests.support.task_runs import Run, context, drive
 
@@ -38,13 +35,13 @@ def asset(simulator: Simulator, table: str, **fields: str) -> Asset:
 
 
 def loads(simulator: Simulator, *, connection_id: str = CONNECTION, **tables: int) -> None:
-    """Plan what the next work loads; a double underscore stands for a dot."""
+    """Plan the tables of the next job; a double underscore stands for a dot."""
     rows = {name.replace("__", "."): count for name, count in tables.items()}
     simulator.plan(connection_id, queued_seconds=0, running_seconds=0.05, tables=rows)
 
 
 def sent(run: Run) -> list[tuple[str, dict[str, Any]]]:
-    """What Airflow sends when the task has succeeded: the URI and the extra of each event, for each alias it names."""
+    """Return the URI and the extra of each event that Airflow sends, for each alias."""
     assert run.error is None, run.error
     events = [(outlet.uri, run.outlet_events[outlet].extra) for outlet in run.outlets if isinstance(outlet, Asset)]
     for outlet in run.outlets:
@@ -66,10 +63,8 @@ def warnings(run: Run) -> list[str]:
     return [line for line in run.log.warnings if "asset event" in line]
 
 
-class TestAnOutlet:
-    def test_is_told_of_if_the_results_name_its_table_and_not_if_they_do_not(
-        self, simulator: Simulator, deferrable: bool
-    ) -> None:
+class TestOutlet:
+    def test_gets_an_event_if_the_results_name_its_table(self, simulator: Simulator, deferrable: bool) -> None:
         loads(simulator, orders=44_802, items=3, others=1)
         outlets = [asset(simulator, name) for name in ("orders", "customers", "items")]
         run = drive(lambda: sync(deferrable=deferrable, outlets=outlets))
@@ -78,7 +73,7 @@ class TestAnOutlet:
         assert warnings(run) == []
         assert "2 asset events: orders, items." in run.log.lines
 
-    def test_comes_with_what_is_known_of_the_table(self, simulator: Simulator, deferrable: bool) -> None:
+    def test_event_has_the_details_of_the_table(self, simulator: Simulator, deferrable: bool) -> None:
         loads(simulator, orders=44_802)
         run = drive(lambda: sync(deferrable=deferrable, outlets=[asset(simulator, "orders")]))
         job = simulator.jobs()[0]
@@ -94,20 +89,20 @@ class TestAnOutlet:
             "job_url": f"{simulator.url}/jobs/{job.id}",
         }
 
-    def test_has_nothing_with_parts_of_its_own_through_an_alias_where_airflow_takes_none(
+    def test_event_through_an_alias_is_flat_in_airflow_3_0(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(told_of, "_HAS_FLAT_ALIAS_EXTRA", True)
+        monkeypatch.setattr(asset_events, "_HAS_FLAT_ALIAS_EXTRA", True)
         loads(simulator, orders=44_802)
         run = drive(lambda: sync(outlets=[AssetAlias("loaded")]))
         ((_, extra),) = sent(run)
-        # Airflow 3.0 does this with what has come through JSON.
+        # Airflow 3.0 does this after JSON.
         assert len(frozenset(json.loads(json.dumps(extra)).items())) == len(extra)
         assert extra["window_start_at"] == run.result["started_at"]
         assert extra["window_end_at"] == run.result["finished_at"]
         assert "window" not in extra
 
-    def test_keeps_what_somebody_else_has_told_airflow_of_it(self, simulator: Simulator) -> None:
+    def test_event_keeps_other_extras(self, simulator: Simulator) -> None:
         loads(simulator, orders=1)
         orders = asset(simulator, "orders")
         run = Run()
@@ -116,13 +111,13 @@ class TestAnOutlet:
         operator.execute(context(run))
         assert {"ticket", "job_id"} <= set(run.outlet_events[orders].extra)
 
-    def test_of_another_scheme_is_airflows_own_affair(self, simulator: Simulator) -> None:
+    def test_of_another_scheme_is_left_alone(self, simulator: Simulator) -> None:
         run = drive(lambda: sync(outlets=[S3, "a text", S3]))
         assert run.outlets == [S3, "a text", S3]
         assert sent(run)[0] == (S3.uri, {})
         assert not [line for line in run.log.lines if "asset event" in line]
 
-    def test_is_left_to_the_dag_when_nothing_is_told_of_it(self, simulator: Simulator) -> None:
+    def test_without_an_event_stays_in_the_dag(self, simulator: Simulator) -> None:
         loads(simulator, orders=1)
         operator = sync(outlets=[asset(simulator, "customers"), S3])
         before = operator.outlets
@@ -131,7 +126,7 @@ class TestAnOutlet:
         assert before == [asset(simulator, "customers"), S3]
 
     @pytest.mark.skipif(not HAS_REFERENCES, reason="Airflow 2.11 has no references to assets")
-    def test_may_be_a_reference(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_that_is_a_reference(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         loads(simulator, orders=1)
         known = {name: asset(simulator, name, name=name) for name in ("orders", "customers")}
         references = [
@@ -163,18 +158,18 @@ class TestAnOutlet:
         assert run.outlet_events[known["orders"]].extra["table"] == "orders"
 
 
-class TestAnEmptyTable:
+class TestEmptyTable:
     @pytest.mark.parametrize("outlet", ["asset", "alias"])
-    def test_is_told_of_unless_the_dag_says_no(self, simulator: Simulator, deferrable: bool, outlet: str) -> None:
+    def test_gets_an_event_unless_it_is_ignored(self, simulator: Simulator, deferrable: bool, outlet: str) -> None:
         outlets = [AssetAlias("loaded")] if outlet == "alias" else [asset(simulator, "orders"), asset(simulator, "a")]
-        for ignores, told in ((False, ["a", "orders"]), (True, ["orders"])):
+        for ignores, expected in ((False, ["a", "orders"]), (True, ["orders"])):
             loads(simulator, orders=1, a=0)
             run = drive(lambda: sync(deferrable=deferrable, outlets=outlets, ignore_empty_tables=ignores))  # noqa: B023
-            assert tables(sent(run)) == told
+            assert tables(sent(run)) == expected
         if outlet == "asset":
             assert "No asset event for a: it got no rows." in run.log.lines
 
-    def test_is_none_of_which_the_api_does_not_say_how_many_rows_it_got(self) -> None:
+    def test_is_not_a_table_without_a_row_count(self) -> None:
         job = Job(id="job_1", status="succeeded")
         account = WorkResult(job, "https://x/job_1", tables=(TableResult(name="orders"),))
         orders = planasonix_asset(connection_id=CONNECTION, table="orders")
@@ -185,15 +180,13 @@ class TestAnEmptyTable:
         assert (extra["rows_loaded"], extra["window"]) == (None, {"start_at": None, "end_at": None})
 
     @pytest.mark.parametrize("value", [None, 1, "yes", "{{ params.x }}"])
-    def test_is_ignored_or_not_and_nothing_else_is_said(self, value: Any) -> None:
+    def test_ignore_empty_tables_is_a_boolean(self, value: Any) -> None:
         with pytest.raises(ValueError, match=r"^ignore_empty_tables: got .*, allowed is True or False\.$"):
             sync(ignore_empty_tables=value)
 
 
-class TestAMistake:
-    """An outlet that can never be told of as it is."""
-
-    def test_in_the_host_is_warned_of_once_with_what_to_change(self, simulator: Simulator) -> None:
+class TestMistake:
+    def test_in_the_host(self, simulator: Simulator) -> None:
         loads(simulator, orders=1, items=1)
         outlets = [planasonix_asset(connection_id=CONNECTION, table=name) for name in ("orders", "items")]
         run = drive(lambda: sync(outlets=outlets))
@@ -204,26 +197,27 @@ class TestAMistake:
             "that is the one."
         ]
 
-    def test_in_the_connection_is_warned_of(self, simulator: Simulator) -> None:
-        loads(simulator, orders=1)
-        run = drive(lambda: sync(outlets=[asset(simulator, "orders", connection_id="conn_2")]))
-        assert sent(run) == []
-        assert warnings(run) == [
-            f"No asset event for orders: connection conn_2 loads it, and this task loads connection {CONNECTION}."
-        ]
-
-    def test_in_the_case_of_a_name_is_warned_of_with_the_likely_name(self, simulator: Simulator) -> None:
+    @pytest.mark.parametrize(
+        ("table", "fields", "reason"),
+        [
+            (
+                "Public.Orders",
+                {"connection_id": "conn_2"},
+                f"connection conn_2 loads it, and this task loads connection {CONNECTION}",
+            ),
+            ("public.orders", {}, "the results do not name it, but Public.Orders: write it as Planasonix does"),
+        ],
+        ids=["connection", "case of the table"],
+    )
+    def test_in_a_name(self, simulator: Simulator, table: str, fields: dict[str, str], reason: str) -> None:
         loads(simulator, Public__Orders=1)
-        run = drive(lambda: sync(outlets=[asset(simulator, "public.orders")]))
+        run = drive(lambda: sync(outlets=[asset(simulator, table, **fields)]))
         assert sent(run) == []
-        assert warnings(run) == [
-            "No asset event for public.orders: the results do not name it, but Public.Orders: write it as Planasonix "
-            "does."
-        ]
+        assert warnings(run) == [f"No asset event for {table}: {reason}."]
 
     @pytest.mark.filterwarnings("ignore:The dataset URI")
     @pytest.mark.skipif(HAS_REFERENCES, reason="Airflow 3 refuses such a URI when the DAG is parsed")
-    def test_in_the_uri_is_warned_of(self, simulator: Simulator) -> None:
+    def test_in_the_uri(self, simulator: Simulator) -> None:
         uri = f"planasonix://{host(simulator)}/orders"
         run = drive(lambda: sync(outlets=[Asset(uri)]))
         assert sent(run) == []
@@ -238,8 +232,8 @@ class TestAMistake:
         assert "for t00, t01, t02, t03, t04, t05, t06, t07, t08, t09 and 2 more: its host" in line
 
 
-class TestAnAlias:
-    def test_stands_for_every_table_that_the_results_name(self, simulator: Simulator, deferrable: bool) -> None:
+class TestAlias:
+    def test_sends_an_event_for_every_table(self, simulator: Simulator, deferrable: bool) -> None:
         loads(simulator, orders=1, items=2)
         run = drive(lambda: sync(deferrable=deferrable, outlets=[AssetAlias("loaded")]))
         events = sent(run)
@@ -247,7 +241,7 @@ class TestAnAlias:
         assert [extra["rows_loaded"] for _, extra in events] == [2, 1]
         assert "2 asset events through loaded: orders, items." in run.log.lines
 
-    def test_beside_an_asset_tells_of_its_table_once_and_by_its_name(self, simulator: Simulator) -> None:
+    def test_beside_an_asset_sends_one_event_for_its_table(self, simulator: Simulator) -> None:
         loads(simulator, orders=1, items=2)
         orders = asset(simulator, "orders", name="The orders")
         run = drive(lambda: sync(outlets=[orders, asset(simulator, "customers"), AssetAlias("loaded"), S3]))
@@ -256,31 +250,29 @@ class TestAnAlias:
             keys = [event.dest_asset_key for event in run.outlet_events[AssetAlias("loaded")].asset_alias_events]
             assert [key.name for key in keys] == ["The orders", asset(simulator, "items").uri]
 
-    def test_may_be_one_of_several_and_each_is_told_the_same(self, simulator: Simulator) -> None:
+    def test_several_aliases_get_the_same_events(self, simulator: Simulator) -> None:
         loads(simulator, orders=1)
         run = drive(lambda: sync(outlets=[AssetAlias("one"), AssetAlias("two")]))
         one, two = sent(run)
         assert one == two
         assert "1 asset event through one, two: orders." in run.log.lines
 
-    def test_comes_with_what_airflow_2_can_hash(self, simulator: Simulator) -> None:
+    def test_event_can_be_hashed(self, simulator: Simulator) -> None:
         loads(simulator, orders=1)
         run = drive(lambda: sync(outlets=[AssetAlias("loaded")]))
         ((_, extra),) = sent(run)
         assert frozenset(extra.items()) == frozenset(dict(extra).items())
         assert json.loads(json.dumps(extra))["window"]["start_at"] == run.result["started_at"]
 
-    def test_leaves_out_a_table_that_can_be_no_asset(self, simulator: Simulator) -> None:
+    def test_skips_a_table_that_cannot_be_an_asset(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0, tables={"ü" * 300: 1, "orders": 1})
         run = drive(lambda: sync(outlets=[AssetAlias("loaded")]))
         assert tables(sent(run)) == ["orders"]
         assert "No asset event for a table that cannot be an asset. table: got " in "\n".join(run.log.lines)
 
 
-class TestABackfill:
-    def test_is_told_of_table_by_table_with_the_rows_of_all_jobs_and_its_own_window(
-        self, simulator: Simulator, deferrable: bool
-    ) -> None:
+class TestBackfill:
+    def test_events_have_the_rows_of_all_jobs_and_the_window(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan_backfill(
             CONNECTION, jobs=3, queued_seconds=0, job_seconds=0.02, tables={"orders": 300, "items": 0}
         )
@@ -300,16 +292,16 @@ class TestABackfill:
             "job_url": f"{simulator.url}/jobs/{(work.job_ids or [])[0]}",
         }
 
-    def test_of_one_job_has_that_jobs_checksum(self, simulator: Simulator) -> None:
+    def test_of_one_job_has_the_checksum_of_that_job(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, jobs=1, queued_seconds=0, job_seconds=0.02, tables={"orders": 300})
         run = drive(lambda: backfill(outlets=[AssetAlias("loaded")]))
         ((_, extra),) = sent(run)
         assert re.fullmatch(r"sha256:[0-9a-f]{64}", extra["checksum"])
 
 
-class TestATask:
+class TestTask:
     @pytest.mark.parametrize("outlet", ["asset", "alias"])
-    def test_that_does_not_wait_sends_no_event_and_says_so(
+    def test_that_does_not_wait_logs_that_it_sends_no_events(
         self, simulator: Simulator, deferrable: bool, outlet: str
     ) -> None:
         ours = AssetAlias("loaded") if outlet == "alias" else asset(simulator, "orders")
@@ -320,30 +312,28 @@ class TestATask:
             in run.log.lines
         )
 
-    def test_whose_job_fails_tells_airflow_nothing(self, simulator: Simulator, deferrable: bool) -> None:
+    def test_whose_job_fails_sends_no_event(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan(CONNECTION, outcome="failed", queued_seconds=0, running_seconds=0.05)
         run = drive(lambda: sync(deferrable=deferrable, outlets=[asset(simulator, "orders"), AssetAlias("loaded")]))
         assert run.error is not None
         assert len(run.outlet_events) == 0
         assert not [line for line in run.log.lines if "event" in line]
 
-    def test_that_is_skipped_tells_airflow_nothing(self, simulator: Simulator) -> None:
+    def test_that_is_skipped_sends_no_event(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: sync(on_conflict="skip", outlets=[asset(simulator, "orders"), AssetAlias("loaded")]))
         assert isinstance(run.error, AirflowSkipException)
         assert len(run.outlet_events) == 0
 
-    def test_that_attaches_to_the_job_of_others_tells_of_that(self, simulator: Simulator, deferrable: bool) -> None:
+    def test_that_attaches_sends_events_of_that_job(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0.5, tables={"orders": 7})
         theirs = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: sync(deferrable=deferrable, on_conflict="attach", outlets=[asset(simulator, "orders")]))
         ((_, extra),) = sent(run)
         assert (extra["job_id"], extra["rows_loaded"]) == (theirs.id, 7)
 
-    def test_that_is_mapped_tells_of_its_own_connection_and_warns_of_no_other(
-        self, simulator: Simulator, deferrable: bool
-    ) -> None:
+    def test_that_is_mapped_sends_events_of_its_own_connection(self, simulator: Simulator, deferrable: bool) -> None:
         connections = ["conn_demo_01", "conn_demo_02"]
         outlets = [asset(simulator, "orders", connection_id=connection_id) for connection_id in connections]
         for index, connection_id in enumerate(connections):
@@ -358,11 +348,11 @@ class TestATask:
             assert warnings(run) == []
         assert outlets == [asset(simulator, "orders", connection_id=connection_id) for connection_id in connections]
 
-    def test_that_takes_over_what_a_try_before_has_started_tells_of_it_once(self, simulator: Simulator) -> None:
+    def test_that_takes_over_a_job_sends_its_events_once(self, simulator: Simulator) -> None:
         loads(simulator, orders=1)
         notes: dict[str, Any] = {}
         outlets = [asset(simulator, "orders")]
-        # A refusal that passes within a minute fails nothing.
+        # A refusal must persist for a minute to fail the task.
         simulator.fail("status", route="get_job_results", status=403, times=None)
         run = drive(lambda: sync(outlets=outlets), notes)
         assert run.error is not None
@@ -372,30 +362,30 @@ class TestATask:
         assert tables(sent(run)) == ["orders"]
         assert routes_asked(simulator).count("trigger_sync") == 1
 
-    def test_that_has_no_outlets_says_nothing_of_events(self, simulator: Simulator) -> None:
+    def test_without_outlets_logs_nothing(self, simulator: Simulator) -> None:
         run = drive(sync)
         assert not [line for line in run.log.lines if "event" in line]
 
 
-def test_an_outlet_is_compared_with_the_connection_that_the_template_gave(simulator: Simulator) -> None:
+def test_an_outlet_is_compared_with_the_rendered_connection(simulator: Simulator) -> None:
     loads(simulator, orders=1)
     operator = PlanasonixSyncOperator(
         task_id="load", connection_id="{{ var.value.x }}", poll_interval=0.03, outlets=[asset(simulator, "orders")]
     )
-    # As Airflow renders it.
+    # Airflow renders the template.
     operator.connection_id = CONNECTION
     operator.execute(context(run := Run()))
     assert run.outlet_events[operator.outlets[0]].extra["connection_id"] == CONNECTION
 
 
-class TestADagWhoseConnectionWasEdited:
-    """The work loads the old connection, so only the old connection's tables have events."""
+class TestEditedConnection:
+    """The work loads the old connection, so only that connection's tables get events."""
 
     def outlets(self, simulator: Simulator) -> list[Any]:
         return [asset(simulator, "orders"), asset(simulator, "orders", connection_id="conn_2")]
 
     def edited(self, make: Any, **parameters: Any) -> Any:
-        """Make the operator from the edited DAG in every process but the first."""
+        """Return a function that makes the operator of the old DAG once, and then that of the edited one."""
         connections = iter([CONNECTION])
         return lambda: make(connection_id=next(connections, "conn_2"), **parameters)
 
@@ -411,7 +401,7 @@ class TestADagWhoseConnectionWasEdited:
             f"No asset event for orders: connection conn_2 loads it, and this task loads connection {CONNECTION}."
         ]
 
-    def test_while_the_task_was_deferred_sends_through_an_alias_what_was_loaded(self, simulator: Simulator) -> None:
+    def test_while_the_task_was_deferred_with_an_alias(self, simulator: Simulator) -> None:
         loads(simulator, orders=1)
         run = drive(self.edited(sync, deferrable=True, outlets=[AssetAlias("loaded")]))
         ((uri, extra),) = sent(run)
@@ -419,8 +409,7 @@ class TestADagWhoseConnectionWasEdited:
 
     def test_between_two_tries(self, simulator: Simulator, deferrable: bool) -> None:
         loads(simulator, orders=1)
-        notes: dict[str, Any] = {}
-        dies(sync, "while it waited", notes)
+        notes = die_at(sync, "while it waited")
         run = drive(
             lambda: sync(connection_id="conn_2", deferrable=deferrable, outlets=self.outlets(simulator)),
             notes,
@@ -432,7 +421,7 @@ class TestADagWhoseConnectionWasEdited:
         assert f"Going on with job {job.id} on connection {CONNECTION}: {extra['job_url']}" in run.log.lines
 
     @pytest.mark.parametrize("make", [sync, backfill])
-    def test_is_told_by_the_record_where_the_api_does_not_name_the_connection(
+    def test_is_known_from_the_record_if_no_response_names_it(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, make: Any
     ) -> None:
         loads(simulator, orders=1)

@@ -28,24 +28,24 @@ RECORD = AttemptRecord(
 
 
 def before_3_3(**ti: int) -> dict[str, Any]:
-    """A context without a store."""
+    """Return a context without a state store."""
     return {"ti": context(Run(), **ti)["ti"]}
 
 
 def names() -> list[str]:
-    """What a person sees in Airflow's list of variables."""
+    """Return the names in Airflow's list of variables."""
     with create_session() as session:
         keys = session.scalars(select(Variable.key)).all()
     return [key for key in keys if key.startswith(RECORD_KEY)]
 
 
 @pytest.mark.usefixtures("airflow_db")
-class TestInVariables:
+class TestRecordInAVariable:
     @pytest.fixture(autouse=True)
     def _real_variables(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(state_store, "variable_class", airflow_compat.variable_class)
 
-    def test_is_read_by_the_next_try_and_goes_when_all_is_done(self) -> None:
+    def test_is_read_by_the_next_try_until_it_is_deleted(self) -> None:
         AttemptStore(before_3_3()).write(RECORD)
         assert AttemptStore(before_3_3(try_number=2)).read() == RECORD
         AttemptStore(before_3_3()).delete_variable()
@@ -69,9 +69,7 @@ class TestInVariables:
             (lambda text: text.replace('"try_number"', '"more": 1, "try_number"'), "more: Extra inputs"),
         ],
     )
-    def test_that_is_damaged_or_of_another_version_is_named_until_it_is_deleted(
-        self, damage: Callable[[str], str], what: str
-    ) -> None:
+    def test_that_is_damaged_is_named_until_it_is_deleted(self, damage: Callable[[str], str], what: str) -> None:
         AttemptStore(before_3_3(map_index=5)).write(RECORD)
         (name,) = names()
         whole = airflow_compat.variable_class().get(name, None)
@@ -84,5 +82,5 @@ class TestInVariables:
         airflow_compat.variable_class().delete(name)
         assert AttemptStore(before_3_3(map_index=5, try_number=2)).read() is None
 
-    def test_is_forgotten_though_it_is_not_there(self) -> None:
+    def test_can_be_deleted_twice(self) -> None:
         AttemptStore(before_3_3()).delete_variable()

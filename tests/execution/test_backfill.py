@@ -23,8 +23,8 @@ from tests.support.task_runs import Run, context, drive
 from tests.support.time_travel import travelling
 
 
-class TestABackfillThatSucceeds:
-    def test_is_accounted_for_by_the_results_of_all_its_jobs(self, simulator: Simulator, deferrable: bool) -> None:
+class TestBackfillThatSucceeds:
+    def test_returns_the_results_of_all_jobs(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan_backfill(
             CONNECTION,
             jobs=3,
@@ -50,18 +50,18 @@ class TestABackfillThatSucceeds:
         assert routes_asked(simulator).count("get_job_results") == 3
         assert "Loaded 44,803 rows into 2 tables by 3 jobs." in run.log.lines
 
-    def test_tells_of_itself_by_xcom_the_moment_that_it_exists(self, simulator: Simulator) -> None:
+    def test_pushes_its_id_as_soon_as_it_exists(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=60)
         run = Run()
         with pytest.raises(TaskDeferred):
             backfill(deferrable=True).execute(context(run))
         assert run.xcoms == {"backfill_id": the_one(simulator).id}
 
-    def test_lets_the_button_lead_to_its_first_job_once_there_is_one(self, simulator: Simulator) -> None:
+    def test_links_to_its_first_job(self, simulator: Simulator) -> None:
         run = drive(lambda: backfill(deferrable=True))
         assert run.xcoms["job_url"] == f"{simulator.url}/jobs/{(the_one(simulator).job_ids or [])[0]}"
 
-    def test_sends_what_the_dag_says(self, simulator: Simulator) -> None:
+    def test_sends_the_parameters(self, simulator: Simulator) -> None:
         drive(
             lambda: backfill(
                 start_at=datetime(2025, 1, 1, 2, tzinfo=timezone(timedelta(hours=2))),
@@ -82,7 +82,7 @@ class TestABackfillThatSucceeds:
             3,
         )
 
-    def test_tells_how_far_it_has_come(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_logs_its_progress(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         def told(deferrable: bool) -> list[str]:
             simulator.reset()
             with travelling(monkeypatch):
@@ -109,18 +109,18 @@ class TestABackfillThatSucceeds:
             assert at_looks[:3] + at_looks[-2:] == begins + ends
             assert any(line.startswith(goes_on) for line in lines)
 
-    def test_returns_at_once_where_it_is_not_to_wait(self, simulator: Simulator, deferrable: bool) -> None:
+    def test_returns_at_once_without_wait_for_completion(self, simulator: Simulator, deferrable: bool) -> None:
         run = drive(lambda: backfill(wait_for_completion=False, deferrable=deferrable))
         assert run.result["backfill_id"] == the_one(simulator).id
         assert "jobs" not in run.result
         assert routes_asked(simulator) == ["list_backfills", "trigger_backfill"]
 
-    def test_warns_of_a_window_that_reaches_into_the_future(self, simulator: Simulator) -> None:
+    def test_warns_of_a_window_in_the_future(self, simulator: Simulator) -> None:
         run = drive(lambda: backfill(end_at="2999-01-01"))
         assert run.error is None
         assert any(line.startswith("end_at is in the future (2999-01-01") for line in run.log.lines)
 
-    def test_leaves_its_thousands_of_jobs_out_of_what_airflow_stores(self, simulator: Simulator) -> None:
+    def test_result_leaves_out_thousands_of_jobs(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, jobs=300, parallel=300, job_seconds=0.3)
         run = drive(lambda: backfill(deferrable=True))
         assert run.deferred is not None
@@ -130,8 +130,8 @@ class TestABackfillThatSucceeds:
         assert "get_job" not in routes_asked(simulator)
 
 
-class TestABackfillThatDoesNot:
-    def test_names_the_jobs_that_failed_and_why(self, simulator: Simulator, deferrable: bool) -> None:
+class TestBackfillThatFails:
+    def test_error_names_the_failed_jobs(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan_backfill(
             CONNECTION, jobs=12, parallel=12, failing_jobs=[1, 7], code="source_unreachable", message="No route."
         )
@@ -147,7 +147,7 @@ class TestABackfillThatDoesNot:
         assert run.xcoms["job_url"] == f"{simulator.url}/jobs/{first}"
         assert "get_job_results" not in routes_asked(simulator)
 
-    def test_fails_even_if_nobody_can_say_which_job_it_was(self, simulator: Simulator) -> None:
+    def test_error_without_a_known_job(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, failing_jobs=[0])
         for route in ("list_jobs", "get_job"):
             simulator.fail("status", status=403, route=route, times=None)
@@ -156,7 +156,7 @@ class TestABackfillThatDoesNot:
         assert str(run.error).startswith(f"Backfill {the_one(simulator).id} failed: jobs_failed: 1 of 3 jobs failed.")
         assert any("cannot be found out" in line for line in run.log.lines)
 
-    def test_fails_when_somebody_cancels_a_job_of_it(self, simulator: Simulator, deferrable: bool) -> None:
+    def test_fails_if_a_person_cancels_a_job(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
 
         def cancel() -> None:
@@ -168,7 +168,7 @@ class TestABackfillThatDoesNot:
         assert isinstance(run.error, PlanasonixJobCancelledError)
         assert str(run.error).startswith(f"Backfill {the_one(simulator).id} was cancelled before it was done.")
 
-    def test_is_cancelled_by_its_jobs_when_its_time_is_up(
+    def test_jobs_are_cancelled_at_the_deadline(
         self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with travelling(monkeypatch):
@@ -187,7 +187,7 @@ class TestABackfillThatDoesNot:
         assert the_one(simulator).status == "cancelled"
         assert [job.status for job in simulator.jobs()] == ["cancelled"] * 6, "those that came meanwhile, too"
 
-    def test_that_makes_no_jobs_until_the_cancel_gives_up_is_lost_track_of(
+    def test_without_jobs_cannot_be_cancelled(
         self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("planasonix_provider.waiting.cancellation.CANCEL_POLL_INTERVAL", 60.0)
@@ -200,7 +200,7 @@ class TestABackfillThatDoesNot:
 
     @pytest.mark.parametrize("status", [404, 409])
     @pytest.mark.usefixtures("travel")
-    def test_is_cancelled_though_one_of_its_jobs_refuses(self, simulator: Simulator, status: int) -> None:
+    def test_is_cancelled_though_one_job_refuses(self, simulator: Simulator, status: int) -> None:
         simulator.plan_backfill(
             CONNECTION, queued_seconds=0, jobs=12, parallel=12, job_seconds=60, cancelling_seconds=0.05
         )
@@ -209,7 +209,7 @@ class TestABackfillThatDoesNot:
         assert str(run.error).endswith("It was cancelled.")
         assert {job.status for job in simulator.jobs()} == {"cancelled"}
 
-    def test_that_is_done_and_cannot_be_accounted_for_is_not_done_again(
+    def test_without_results_is_not_repeated(
         self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.fail("status", status=403, route="get_job_results", times=None)
@@ -218,7 +218,7 @@ class TestABackfillThatDoesNot:
         assert isinstance(run.error, AirflowFailException)
         assert "is over, but its results cannot be fetched" in str(run.error)
 
-    def test_is_accounted_for_after_an_outage_of_the_airflow_connection(
+    def test_result_after_an_outage_of_the_airflow_connection(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.fail("reset", route="get_job_results", times=3)
@@ -237,7 +237,7 @@ class TestABackfillThatDoesNot:
         assert len(reads) > 1
 
     @pytest.mark.usefixtures("travel")
-    def test_runs_on_when_its_time_is_up_where_the_user_says_so(self, simulator: Simulator, deferrable: bool) -> None:
+    def test_keeps_running_without_cancel_on_kill(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
         run = drive(lambda: backfill(deferrable=deferrable, timeout=0.2, cancel_on_kill=False))
         assert str(run.error).endswith("It was not cancelled, and runs on.")
@@ -271,16 +271,14 @@ class TestBadInput:
             ({"priority": "urgent"}, "priority: got 'urgent', allowed is low, normal, high"),
         ],
     )
-    def test_is_refused_when_the_dag_is_parsed(self, parameters: dict[str, Any], words: str) -> None:
+    def test_raises_when_the_dag_is_parsed(self, parameters: dict[str, Any], words: str) -> None:
         with pytest.raises(ValueError, match=words):
             backfill(**parameters)
 
     @pytest.mark.parametrize(
         "parameters", [{"end_at": "2024-12-31"}, {"start_at": "None"}, {"tables": "['public.orders']"}, {"tables": []}]
     )
-    def test_is_refused_before_any_request_where_a_template_decides(
-        self, simulator: Simulator, parameters: dict[str, Any]
-    ) -> None:
+    def test_from_a_template_fails_before_any_request(self, simulator: Simulator, parameters: dict[str, Any]) -> None:
         operator = backfill(start_at="{{ params.start }}", end_at="{{ params.end }}", tables="{{ params.tables }}")
         for name, value in {"start_at": "2025-01-01", "end_at": "2025-02-01", "tables": None, **parameters}.items():
             setattr(operator, name, value)
@@ -292,7 +290,7 @@ class TestBadInput:
         drive(lambda: backfill(start_at=datetime(2025, 1, 1), end_at="2025-02-01T00:00:00"))  # noqa: DTZ001
         assert the_one(simulator).start_at == datetime(2025, 1, 1, tzinfo=UTC)
 
-    def test_templates_are_those_of_all_that_a_dag_could_compute(self) -> None:
+    def test_all_computable_parameters_are_templated(self) -> None:
         assert set(PlanasonixBackfillOperator.template_fields) == {
             "connection_id",
             "planasonix_conn_id",
@@ -309,7 +307,7 @@ class TestBadInput:
 
 
 @pytest.mark.parametrize(("way", "seed"), [(False, 3), (True, 4)], ids=["on a worker", "deferred"])
-def test_comes_through_fourteen_faults_with_one_backfill(way: bool, seed: int, simulator: Simulator) -> None:
+def test_fourteen_faults_make_one_backfill(way: bool, seed: int, simulator: Simulator) -> None:
     simulator.fail("status", route="trigger_backfill", status=503, headers={"Retry-After": "0"})
     order_fourteen_faults(simulator, seed, routes=("get_backfill", "get_job_results"))
     run = drive(lambda: backfill(poll_interval=0.02, deferrable=way))

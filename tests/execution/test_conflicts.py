@@ -29,7 +29,7 @@ from tests.support.task_runs import Run, context, deserialize_trigger, drive, fi
 from tests.support.time_travel import TravelledClock
 
 
-class TestAConflict:
+class TestConflict:
     @pytest.fixture(params=["named", "unnamed"])
     def other(self, request: pytest.FixtureRequest, simulator: Simulator) -> str:
         simulator.workspace.configure(conflict=request.param, show_metadata=True)
@@ -38,7 +38,7 @@ class TestAConflict:
 
     @pytest.fixture
     def ends_once_met(self, simulator: Simulator, other: str) -> Iterator[None]:
-        """Let the other sync end after it was in the way, and was looked at."""
+        """Let the other sync end after the conflict and one poll."""
         with meanwhile(lambda: simulator.workspace.cancel(other), once=lambda: is_seen(simulator)):
             yield
 
@@ -53,7 +53,7 @@ class TestAConflict:
         assert isinstance(run.error, AirflowSkipException)
         assert str(run.error).startswith("Skipped, as on_conflict='skip' says. POST ")
 
-    def test_is_attached_to_and_said_whose_it_is(self, simulator: Simulator, deferrable: bool) -> None:
+    def test_is_attached_to_and_its_owner_is_logged(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.workspace.configure(show_metadata=True)
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=2)
         other = start_theirs(simulator)
@@ -86,7 +86,7 @@ class TestAConflict:
         assert run.deferrals == (2 if deferrable else 0)
 
     @pytest.mark.usefixtures("travel")
-    def test_is_waited_for_even_if_others_get_in_first(
+    def test_is_waited_for_repeatedly(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, deferrable: bool
     ) -> None:
         simulator.plan(CONNECTION, times=3, queued_seconds=0, running_seconds=0.2)
@@ -97,7 +97,7 @@ class TestAConflict:
         assert len(started(simulator)) == 4
 
     @pytest.mark.usefixtures("travel")
-    def test_is_waited_for_no_longer_than_the_deadline(self, simulator: Simulator, deferrable: bool) -> None:
+    def test_is_waited_for_until_the_deadline(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
         other = start_theirs(simulator)
         run = drive(lambda: sync(on_conflict="wait", timeout=0.3, deferrable=deferrable))
@@ -105,19 +105,19 @@ class TestAConflict:
         assert simulator.job(other).cancel_requested_at is None
         assert len(started(simulator)) == 1
 
-    def test_that_cannot_be_seen_is_waited_for_no_longer_than_the_deadline(
+    def test_that_lists_do_not_show_is_waited_for_until_the_deadline(
         self, simulator: Simulator, travel: TravelledClock, deferrable: bool
     ) -> None:
         simulator.workspace.configure(conflict="unnamed")
         simulator.plan(CONNECTION, queued_seconds=0, cancelling_seconds=3_600)
-        # What is being cancelled is in no list of what runs.
+        # Work that is being cancelled is in no list of active work.
         simulator.workspace.cancel(start_theirs(simulator))
         run = drive(lambda: sync(on_conflict="wait", timeout=60, poll_interval=600, deferrable=deferrable))
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert travel.passed == pytest.approx(60, abs=2)
 
     @pytest.mark.usefixtures("travel")
-    def test_leaves_a_deferrable_task_what_is_left_of_its_time(self, simulator: Simulator) -> None:
+    def test_keeps_the_deadline_of_a_deferred_task(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0.2)
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
         start_theirs(simulator)
@@ -126,12 +126,12 @@ class TestAConflict:
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert run.deferrals == 2
         deadline = datetime.fromisoformat(run.trigger_arguments["deadline"])
-        # Not three seconds from the end of the other.
+        # Not three seconds after the end of the other sync.
         assert (deadline - began).total_seconds() < 3.2
         assert started(simulator)[1].cancel_requested_at
 
     @pytest.mark.usefixtures("travel")
-    def test_that_is_forgotten_while_a_deferred_task_waits_is_in_nobodys_way(self, simulator: Simulator) -> None:
+    def test_that_disappears_during_the_deferral_is_over(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0.2)
         start_theirs(simulator)
         simulator.fail("status", status=404, route="get_job", skip=2, times=None)
@@ -146,12 +146,12 @@ class TestAConflict:
         assert len(started(simulator)) == 2
 
     @pytest.mark.usefixtures("ends_once_met")
-    def test_that_is_forgotten_just_then_is_in_nobodys_way(self, simulator: Simulator) -> None:
+    def test_that_disappears_is_over(self, simulator: Simulator) -> None:
         simulator.fail("status", status=404, route="get_job", times=2)
         run = drive(lambda: sync(on_conflict="wait"))
         assert run.error is None
 
-    def test_that_cannot_be_waited_for_any_more_fails_the_task_and_starts_nothing(self, simulator: Simulator) -> None:
+    def test_that_can_no_longer_be_polled_fails_the_task(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
         start_theirs(simulator)
         simulator.fail("status", status=403, route="get_job", skip=2, times=None)
@@ -159,7 +159,7 @@ class TestAConflict:
         assert isinstance(run.error, AirflowFailException)
         assert len(started(simulator)) == 1
 
-    def test_is_none_of_the_tasks_when_it_is_killed_while_it_waits(self, simulator: Simulator) -> None:
+    def test_is_not_cancelled_by_a_kill(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
         start_theirs(simulator)
         with pytest.raises(TaskDeferred) as deferred:
@@ -168,6 +168,6 @@ class TestAConflict:
         assert (arguments["owned"], arguments["cancel_on_kill"]) == (False, False)
         assert deferred.value.method_name == "execute_after_conflict"
 
-    def test_knows_four_answers(self) -> None:
+    def test_on_conflict_has_four_values(self) -> None:
         with pytest.raises(ValueError, match="on_conflict: got 'queue', allowed is fail, attach, wait, skip"):
             sync(on_conflict="queue")

@@ -1,4 +1,4 @@
-"""Ctrl-C while ``airflow dags test`` or ``dag.test()`` runs a task: there is no later try, and no scheduler."""
+"""Ctrl-C while ``airflow dags test`` or ``dag.test()`` runs a task, without a scheduler and a later try."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ with DAG("{name}", schedule=None) as dag:
 
 @pytest.fixture(autouse=True)
 def _handler() -> Iterator[None]:
-    """Handle SIGINT as a program in a terminal does; a worker of pytest-xdist ignores it."""
+    """Handle SIGINT as in a terminal; a worker of pytest-xdist ignores it."""
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, previous)
@@ -47,7 +47,7 @@ def press_ctrl_c() -> None:
 
 
 def is_seen(simulator: Simulator, looks: int) -> Callable[[], bool]:
-    """Tell whether the job was looked at so often; a task that defers looks once before."""
+    """Return whether the job was polled so often; a task that defers polls once before."""
     return lambda: sum(request.route == "get_job" and bool(request.status) for request in simulator.requests) >= looks
 
 
@@ -69,7 +69,7 @@ def test_in_a_dag_test_cancels_the_job_or_names_the_command(
     )
     try:
         dag = runpy.run_path(str(file))["dag"]
-        # Some versions of Airflow fail the task and go on.
+        # Some versions of Airflow fail the task and continue.
         with meanwhile(press_ctrl_c, once=is_seen(simulator, looks=3)), suppress(KeyboardInterrupt):
             dag.test()
     finally:
@@ -82,7 +82,7 @@ def test_in_a_dag_test_cancels_the_job_or_names_the_command(
 
 
 class TestCtrlC:
-    def test_cancels_a_start_whose_answer_is_outstanding(self, simulator: Simulator) -> None:
+    def test_cancels_a_start_without_a_response(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=600)
         simulator.fail("hang", route="trigger_sync", when="after", seconds=3)
         operator = sync()
@@ -96,7 +96,7 @@ class TestCtrlC:
         assert job.status in ENDED
         assert log.lines[-1] == f"The task was interrupted by Ctrl-C. Job {job.id} was asked to cancel."
 
-    def test_a_second_time_leaves_the_job_and_has_named_the_command(self, simulator: Simulator) -> None:
+    def test_twice_leaves_the_job_after_logging_the_command(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=600)
         simulator.fail("hang", route="cancel_job", when="before", seconds=30, times=None)
         operator = sync()
@@ -123,7 +123,7 @@ class TestCtrlC:
         record(operator, log := Log())
         with (
             pytest.raises(KeyboardInterrupt),
-            # The task has looked at the job before it attaches to it.
+            # The task polls the job before it attaches to it.
             meanwhile(press_ctrl_c, once=lambda: any("Going on with" in line for line in log.lines)),
         ):
             operator.execute(context(Run()))

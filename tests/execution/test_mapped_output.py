@@ -1,4 +1,4 @@
-"""Lists that come from a mapped task, which Airflow hands over as a sequence of its own kind."""
+"""Lists from a mapped task, which are Airflow's own kind of sequence."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ with DAG("mapped_output", schedule=None) as dag:
 
 
 @pytest.mark.usefixtures("airflow_db")
-def test_a_start_takes_its_tables_and_metadata_from_a_mapped_task(planasonix: Planasonix) -> None:
+def test_tables_and_metadata_come_from_a_mapped_task(planasonix: Planasonix) -> None:
     planasonix.add_connections(CONNECTION)
     file = Path(DAGS_FOLDER) / "mapped_output.py"
     file.write_text(DAG_FILE)

@@ -54,8 +54,7 @@ class TestATryWhoseWorkAPersonCancels:
 class TestARetryThatFindsItsWorkCancelled:
     def test_fails_with_fail_and_starts_nothing(self, make: Make, simulator: Simulator, deferrable: bool) -> None:
         take(simulator, 60)
-        notes: dict[str, Any] = {}
-        dies(make, "while it waited", notes)
+        notes = die_at(make, "while it waited")
         cancel_all(simulator)
         run = drive(lambda: make(on_cancelled="fail", deferrable=deferrable), notes, try_number=2)
         assert isinstance(run.error, AirflowFailException)
@@ -64,8 +63,7 @@ class TestARetryThatFindsItsWorkCancelled:
 
     def test_first_waits_until_the_cancel_is_done(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60, cancelling_seconds=0.3)
-        notes: dict[str, Any] = {}
-        dies(sync, "while it waited", notes)
+        notes = die_at(sync, "while it waited")
         cancel_all(simulator)
         run = drive(lambda: sync(on_cancelled="fail"), notes, try_number=2)
         assert isinstance(run.error, AirflowFailException)
@@ -110,8 +108,7 @@ class TestARetryOfATryThatCancelledItsOwnWork:
     )
     def test_after_a_clear_starts_again(self, make: Make, simulator: Simulator, ti: dict[str, int]) -> None:
         take(simulator, 60)
-        notes: dict[str, Any] = {}
-        dies(make, "while it waited", notes)
+        notes = die_at(make, "while it waited")
         cancel_all(simulator)
         while not started(simulator)[0].is_over:
             time.sleep(0.01)

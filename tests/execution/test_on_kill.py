@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import inspect
-import signal
 from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 from unittest.mock import MagicMock
 
 import pytest
@@ -31,6 +30,8 @@ from tests.support.scenarios import (
     meanwhile,
     ring,
     routes_asked,
+    signal_handler,
+    signalled,
     sync,
     the_one,
 )
@@ -38,45 +39,65 @@ from tests.support.task_runs import Log, Run, context, record
 from tests.support.time_travel import TravelledClock
 
 IS_AIRFLOW_2 = version("apache-airflow").startswith("2.")
-IN_A_HURRY = ClientConfig.with_short_timeouts
+Operator = TypeVar("Operator", bound=BaseOperator)
+WITH_SHORT_TIMEOUTS = ClientConfig.with_short_timeouts
 
 
-class TestAKill:
+class AirflowTimeout(BaseException):
+    """Airflow's signal handlers raise such exceptions, which interrupt any code."""
+
+
+def time_out() -> None:
+    raise AirflowTimeout
+
+
+def recorded(operator: Operator) -> Operator:
+    """Let the operator write to a log of the test's."""
+    record(operator, Log())
+    return operator
+
+
+def started() -> PlanasonixSyncOperator:
+    """Return a task that has started its job, and does not wait for it."""
+    operator = recorded(sync(wait_for_completion=False))
+    operator.execute(context(Run()))
+    return operator
+
+
+class TestKill:
     def test_cancels_the_job_and_ends_the_task(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=3600)
         error, log = killed(simulator, sync(poll_interval=3600))
         assert isinstance(error, TaskKilledError)
         (job,) = simulator.jobs()
-        assert job.status in ("cancelling", "cancelled")
+        assert job.status in ENDED
         assert f"The task was killed. Job {job.id} was asked to cancel." in log.lines
 
     def test_sends_the_cancel_first_and_tries_it_again(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        operator = self._started()
+        operator = started()
         simulator.fail("status", status=503, times=2)
         before = len(simulator.requests)
         operator.on_kill()
         assert routes_asked(simulator)[before:] == ["cancel_job"] * 3
-        assert simulator.jobs()[0].status in ("cancelling", "cancelled")
+        assert simulator.jobs()[0].status in ENDED
 
-    def test_while_the_results_cannot_be_had_leaves_the_task_its_retries(self, simulator: Simulator) -> None:
+    def test_during_the_fetch_of_results_keeps_the_retries(self, simulator: Simulator) -> None:
         simulator.fail("status", route="get_job_results", status=503, headers={"Retry-After": "1"}, times=None)
         error, _ = killed(simulator, sync(), route="get_job_results")
         assert isinstance(error, TaskKilledError)
         assert simulator.jobs()[0].status == "succeeded"
 
     @pytest.mark.parametrize("status", [403, 404])
-    def test_does_not_believe_the_first_refusal_of_the_cancel(self, simulator: Simulator, status: int) -> None:
+    def test_tries_a_refused_cancel_again(self, simulator: Simulator, status: int) -> None:
         simulator.plan(CONNECTION, running_seconds=3600)
         simulator.fail("status", status=status, route="cancel_job", times=1)
         _, log = killed(simulator, sync(), route="get_job")
         (job,) = simulator.jobs()
-        assert job.status in ("cancelling", "cancelled")
+        assert job.status in ENDED
         assert log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
 
-    def test_says_which_job_is_left_if_it_cannot_be_cancelled(
-        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_logs_the_job_that_cannot_be_cancelled(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(on_kill, "CANCEL_SECONDS_AFTER", 0.0)
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", status=403, route="cancel_job", times=None)
@@ -88,102 +109,80 @@ class TestAKill:
             assert f"cancel {job.id} --conn-id planasonix_default`" in line
         assert str(error) in log.lines
 
-    def test_waits_for_no_cancel_that_hangs(self, simulator: Simulator, mocker: MockerFixture) -> None:
-        hurries = mocker.patch.object(ClientConfig, "with_short_timeouts", autospec=True, side_effect=IN_A_HURRY)
+    def test_does_not_wait_for_a_cancel_that_hangs(self, simulator: Simulator, mocker: MockerFixture) -> None:
+        hurries = mocker.patch.object(
+            ClientConfig, "with_short_timeouts", autospec=True, side_effect=WITH_SHORT_TIMEOUTS
+        )
         simulator.plan(CONNECTION, running_seconds=600)
-        operator = self._started()
+        operator = started()
         simulator.fail("hang", route="cancel_job", seconds=600)
         operator.on_kill()
-        assert simulator.jobs()[0].status in ("cancelling", "cancelled"), "the second try came through"
+        assert simulator.jobs()[0].status in ENDED, "the second try came through"
         hurries.assert_called_once()
 
     @pytest.mark.usefixtures("travel")
-    def test_after_a_timeout_of_airflows_amid_the_cancel_sends_it_anew(self, simulator: Simulator) -> None:
-        class Timeout(BaseException):
-            """As Airflow raises its own, out of a signal's handler, anywhere."""
-
-        def time_out(*_: object) -> None:
-            raise Timeout
-
+    def test_sends_a_cancel_again_that_a_timeout_has_interrupted(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("hang", route="cancel_job", seconds=600)
-        operator = sync(timeout=0.1)
-        record(operator, Log())
-        previous = signal.signal(signal.SIGALRM, time_out)
-        try:
-            with pytest.raises(Timeout), meanwhile(ring, once=is_asked(simulator, "cancel_job")):
-                operator.execute(context(Run()))
-        finally:
-            signal.signal(signal.SIGALRM, previous)
+        operator = recorded(sync(timeout=0.1))
+        with pytest.raises(AirflowTimeout), signalled(time_out, when=is_asked(simulator, "cancel_job")):
+            operator.execute(context(Run()))
         operator.on_kill()
-        assert simulator.jobs()[0].status in ("cancelling", "cancelled")
+        assert simulator.jobs()[0].status in ENDED
 
-    def test_between_two_tries_of_the_start_starts_nothing(self, simulator: Simulator) -> None:
+    def test_between_two_sends_of_the_start_starts_nothing(self, simulator: Simulator) -> None:
         simulator.fail("status", route="trigger_sync", status=503, headers={"Retry-After": "60"})
         error, _ = killed(simulator, sync())
         assert isinstance(error, TaskKilledError)
         assert simulator.jobs() == []
 
     @pytest.mark.parametrize("parameters", [{"wait_for_completion": False}, {"deferrable": True}])
-    def test_while_the_job_is_told_of_ends_the_task(self, simulator: Simulator, parameters: dict[str, Any]) -> None:
+    def test_during_the_push_of_xcoms(self, simulator: Simulator, parameters: dict[str, Any]) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        operator = sync(**parameters)
-        record(operator, Log())
-        told = context(Run())
-        told["ti"].xcom_push = lambda key, value: operator.on_kill()
+        operator = recorded(sync(**parameters))
+        pushing = context(Run())
+        pushing["ti"].xcom_push = lambda key, value: operator.on_kill()
         with pytest.raises(TaskKilledError, match="was asked to cancel"):
-            operator.execute(told)
-        assert simulator.jobs()[0].status in ("cancelling", "cancelled")
+            operator.execute(pushing)
+        assert simulator.jobs()[0].status in ENDED
 
-    def test_after_a_long_wait_asks_airflow_nothing(
+    def test_after_a_long_wait_does_not_call_airflow(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, mocker: MockerFixture, travel: TravelledClock
     ) -> None:
         goes_on = mocker.patch("planasonix_provider.execution.on_kill.runs_elsewhere", return_value=True)
         monkeypatch.setattr(on_kill, "StallDetector", partial(stall_detector.StallDetector, now=travel.monotonic))
         simulator.plan(CONNECTION, running_seconds=10_000_000)
-        operator = sync(poll_interval=600)
-        record(operator, Log())
-        previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
-        try:
-            with (
-                pytest.raises(TaskKilledError, match="was asked to cancel"),
-                meanwhile(ring, once=lambda: travel.passed > 1_000),
-            ):
-                operator.execute(context(Run()))
-        finally:
-            signal.signal(signal.SIGALRM, previous)
+        operator = recorded(sync(poll_interval=600))
+        with (
+            pytest.raises(TaskKilledError, match="was asked to cancel"),
+            signalled(operator.on_kill, when=lambda: travel.passed > 1_000),
+        ):
+            operator.execute(context(Run()))
         goes_on.assert_not_called()
 
-    def test_writes_no_log_in_the_signals_handler(self, simulator: Simulator) -> None:
+    def test_writes_no_log_in_the_signal_handler(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         operator = sync()
         record(operator, log := Log())
         written: list[int] = []
 
-        def kill(*_: object) -> None:
+        def kill() -> None:
             before = len(log.lines)
             operator.on_kill()
             written.append(len(log.lines) - before)
 
-        previous = signal.signal(signal.SIGALRM, kill)
-        try:
-            with (
-                pytest.raises(TaskKilledError),
-                meanwhile(ring, once=is_asked(simulator, "get_job")),
-            ):
-                operator.execute(context(Run()))
-        finally:
-            signal.signal(signal.SIGALRM, previous)
+        with pytest.raises(TaskKilledError), signalled(kill, when=is_asked(simulator, "get_job")):
+            operator.execute(context(Run()))
         assert written == [0]
 
-    def test_that_comes_after_the_end_says_what_it_did_all_the_same(self, simulator: Simulator) -> None:
+    def test_after_the_end_logs_the_cancel(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        operator = self._started()
+        operator = started()
         operator.on_kill()
         (job,) = simulator.jobs()
         assert operator.log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
 
-    def test_cancels_nothing_where_the_user_says_so(self, simulator: Simulator) -> None:
+    def test_cancels_nothing_without_cancel_on_kill(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         error, _ = killed(simulator, sync(cancel_on_kill=False))
         (job,) = simulator.jobs()
@@ -199,10 +198,10 @@ class TestAKill:
         simulator.fail("hang", route="trigger_sync", seconds=0.5)
         error, _ = killed(simulator, sync(), is_answered=False)
         assert isinstance(error, TaskKilledError)
-        assert simulator.jobs()[0].status in ("cancelling", "cancelled")
+        assert simulator.jobs()[0].status in ENDED
 
     @pytest.mark.parametrize("status", [302, 403, 404])
-    def test_during_the_start_cancels_what_was_started_though_a_proxy_refuses_the_search(
+    def test_during_the_start_searches_again_if_a_proxy_refuses(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, status: int
     ) -> None:
         monkeypatch.setattr(outages, "RETRY_INTERVAL", 0.2)
@@ -215,29 +214,20 @@ class TestAKill:
             simulator, sync(), once=lambda: [one.route for one in simulator.requests].count("list_jobs") == 2
         )
         assert isinstance(error, TaskKilledError)
-        assert simulator.jobs()[0].status in ("cancelling", "cancelled")
+        assert simulator.jobs()[0].status in ENDED
 
-    def test_after_the_end_cancels_nothing(self, simulator: Simulator) -> None:
-        operator = sync()
-        record(operator, Log())
+    def test_after_the_end_of_the_job_cancels_nothing(self, simulator: Simulator) -> None:
+        operator = recorded(sync())
         operator.execute(context(Run()))
         operator.on_kill()
         assert "cancel_job" not in routes_asked(simulator)
 
-    @staticmethod
-    def _started(**parameters: Any) -> PlanasonixSyncOperator:
-        """A task that has started its job, and waits for it no longer in this process."""
-        operator = sync(wait_for_completion=False, **parameters)
-        record(operator, Log())
-        operator.execute(context(Run()))
-        return operator
 
-
-class TestAKillOfAProcessThatHasStoodStill:
-    """For longer than Airflow waits for a sign of life: the next try may have the job by then."""
+class TestKillAfterASuspension:
+    """The process was suspended for longer than Airflow's heartbeat timeout: the next try may have the job."""
 
     @pytest.fixture(autouse=True)
-    def _stands_still(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _suspended(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(stall_detector, "STALL_FRACTION", 0.4 / 300)
         simulator.plan(CONNECTION, running_seconds=600)
         simulator.fail("hang", route="get_job", seconds=0.8)
@@ -251,7 +241,7 @@ class TestAKillOfAProcessThatHasStoodStill:
         assert isinstance(error, TaskKilledError)
         self._assert_left(simulator, log)
 
-    def test_leaves_the_job_to_the_next_try_though_it_is_out_of_time(
+    def test_at_the_deadline_leaves_the_job_to_the_next_try(
         self,
         simulator: Simulator,
         goes_on: MagicMock,
@@ -264,57 +254,44 @@ class TestAKillOfAProcessThatHasStoodStill:
         record(operator, log := Log())
         sleep = travel.sleep
 
-        def be_killed_amid_the_doubt(seconds: float) -> None:
+        def be_killed(seconds: float) -> None:
             ring()
             sleep(seconds)
 
-        def stand_still() -> None:
+        def suspend() -> None:
             hanging.begins()
             travel.sleep(400)
-            monkeypatch.setattr(travel, "sleep", be_killed_amid_the_doubt)
+            monkeypatch.setattr(travel, "sleep", be_killed)
             hanging.ends()
 
-        previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
-        try:
-            with pytest.raises(TaskKilledError), meanwhile(stand_still, once=is_asked(simulator, "get_job")):
-                operator.execute(context(Run()))
-        finally:
-            signal.signal(signal.SIGALRM, previous)
+        with (
+            pytest.raises(TaskKilledError),
+            signal_handler(operator.on_kill),
+            meanwhile(suspend, once=is_asked(simulator, "get_job")),
+        ):
+            operator.execute(context(Run()))
         self._assert_left(simulator, log)
 
-    def test_asks_airflow_only_when_the_signals_handler_has_returned(
-        self, simulator: Simulator, goes_on: MagicMock
-    ) -> None:
-        asked_in_handler: list[bool] = []
+    def test_calls_airflow_after_the_signal_handler(self, simulator: Simulator, goes_on: MagicMock) -> None:
+        called_in_handler: list[bool] = []
 
-        def look_around(_: Any) -> bool:
-            names = {frame.function for frame in inspect.stack()}
-            asked_in_handler.append("on_kill" in names)
+        def inspect_stack(_: Any) -> bool:
+            called_in_handler.append("on_kill" in {frame.function for frame in inspect.stack()})
             return True
 
-        goes_on.side_effect = look_around
+        goes_on.side_effect = inspect_stack
         killed(simulator, sync(), route="get_job")
-        assert asked_in_handler == [False]
+        assert called_in_handler == [False]
 
-    def test_leaves_it_after_a_timeout_of_airflows_as_well(self, simulator: Simulator, goes_on: MagicMock) -> None:
-        class Timeout(BaseException):
-            """As Airflow raises its own, out of a signal's handler, anywhere."""
-
-        def time_out(*_: object) -> None:
-            raise Timeout
-
-        operator = sync()
-        record(operator, Log())
-        previous = signal.signal(signal.SIGALRM, time_out)
-        try:
-            with pytest.raises(Timeout), meanwhile(ring, once=lambda: is_seen(simulator)):
-                operator.execute(context(Run()))
-        finally:
-            signal.signal(signal.SIGALRM, previous)
+    @pytest.mark.usefixtures("goes_on")
+    def test_after_a_timeout_leaves_the_job_to_the_next_try(self, simulator: Simulator) -> None:
+        operator = recorded(sync())
+        with pytest.raises(AirflowTimeout), signalled(time_out, when=lambda: is_seen(simulator)):
+            operator.execute(context(Run()))
         operator.on_kill()
         assert "cancel_job" not in routes_asked(simulator)
 
-    def test_is_no_matter_where_the_task_just_defers(self, simulator: Simulator, goes_on: MagicMock) -> None:
+    def test_is_not_assumed_when_the_task_defers(self, simulator: Simulator, goes_on: MagicMock) -> None:
         operator = sync(deferrable=True)
         record(operator, log := Log())
         with pytest.raises(TaskDeferred):
@@ -322,16 +299,14 @@ class TestAKillOfAProcessThatHasStoodStill:
         goes_on.assert_not_called()
         assert not any("killed" in line for line in log.lines)
 
-    def test_cancels_the_job_if_the_task_goes_on_nowhere(self, simulator: Simulator, goes_on: MagicMock) -> None:
+    def test_cancels_the_job_if_no_try_follows(self, simulator: Simulator, goes_on: MagicMock) -> None:
         goes_on.return_value = False
         _, log = killed(simulator, sync(), route="get_job")
         (job,) = simulator.jobs()
         assert job.status in ENDED
         assert log.lines.count(f"The task was killed. Job {job.id} was asked to cancel.") == 1
 
-    def test_leaves_the_job_to_the_next_try_if_airflow_cannot_be_asked(
-        self, simulator: Simulator, goes_on: MagicMock
-    ) -> None:
+    def test_leaves_the_job_to_the_next_try_if_airflow_is_down(self, simulator: Simulator, goes_on: MagicMock) -> None:
         goes_on.return_value = None
         _, log = killed(simulator, sync(), route="get_job")
         assert "cancel_job" not in routes_asked(simulator)
@@ -341,7 +316,7 @@ class TestAKillOfAProcessThatHasStoodStill:
             f"{job.id} was not cancelled: the next try goes on with it."
         )
 
-    def test_cancels_the_job_if_it_was_the_last_try(self, simulator: Simulator, goes_on: MagicMock) -> None:
+    def test_of_the_last_try_cancels_the_job(self, simulator: Simulator, goes_on: MagicMock) -> None:
         killed(simulator, sync(), route="get_job", try_number=3, max_tries=2)
         assert simulator.jobs()[0].status in ENDED
         goes_on.assert_not_called()
@@ -357,7 +332,7 @@ class TestAKillOfAProcessThatHasStoodStill:
 
 
 @pytest.mark.skipif(IS_AIRFLOW_2, reason="Airflow 2 has no API server that tasks depend on")
-class TestAKillWhileTheApiServerIsAway:
+class TestKillWhileTheApiServerIsDown:
     """Airflow kills a task after three failed heartbeats."""
 
     @pytest.fixture
@@ -371,13 +346,13 @@ class TestAKillWhileTheApiServerIsAway:
 
     @pytest.fixture
     def goes_on(self, mocker: MockerFixture) -> MagicMock:
-        """What Airflow answers if it is asked for the state of the task."""
+        """Whether another try follows, by Airflow's response."""
         return mocker.patch("planasonix_provider.execution.on_kill.runs_elsewhere", return_value=None)
 
     def _killed(
         self, server: ApiServer, simulator: Simulator, operator: BaseOperator, **how: Any
     ) -> tuple[BaseException, Log]:
-        """Let the server go away once the task has seen it, then kill the task."""
+        """Stop the server once the task has reached it, then kill the task."""
 
         def is_away() -> bool:
             if server.answered:
@@ -398,23 +373,18 @@ class TestAKillWhileTheApiServerIsAway:
             "cancelled: the next try goes on with it.",
         ]
 
-    def test_leaves_it_if_airflow_answers_that_the_task_goes_on(
-        self, server: ApiServer, simulator: Simulator, goes_on: MagicMock
+    @pytest.mark.parametrize("has_next_try", [True, False])
+    def test_obeys_the_response_of_airflow(
+        self, server: ApiServer, simulator: Simulator, goes_on: MagicMock, has_next_try: bool
     ) -> None:
-        goes_on.return_value = True
-        self._killed(server, simulator, sync())
-        assert "cancel_job" not in routes_asked(simulator)
-
-    def test_cancels_the_job_if_airflow_answers_that_the_task_was_ended(
-        self, server: ApiServer, simulator: Simulator, goes_on: MagicMock
-    ) -> None:
-        goes_on.return_value = False
+        goes_on.return_value = has_next_try
         _, log = self._killed(server, simulator, sync())
         (job,) = simulator.jobs()
-        assert job.status in ENDED
-        assert log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
+        assert (job.status in ENDED) is not has_next_try
+        if not has_next_try:
+            assert log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
 
-    def test_cancels_the_job_of_the_last_try(self, server: ApiServer, simulator: Simulator, goes_on: MagicMock) -> None:
+    def test_of_the_last_try_cancels_the_job(self, server: ApiServer, simulator: Simulator, goes_on: MagicMock) -> None:
         killed(simulator, sync(), route="get_job", try_number=3, max_tries=2)
         assert simulator.jobs()[0].status in ENDED
         assert server.paths == []
@@ -429,8 +399,8 @@ class TestAKillWhileTheApiServerIsAway:
         goes_on.assert_not_called()
 
 
-class TestAKillOfABackfill:
-    def test_cancels_all_jobs_and_those_that_appear_meanwhile(self, simulator: Simulator) -> None:
+class TestKillOfABackfill:
+    def test_cancels_all_jobs_and_those_that_appear_later(self, simulator: Simulator) -> None:
         simulator.plan_backfill(
             CONNECTION,
             queued_seconds=0,
@@ -446,57 +416,46 @@ class TestAKillOfABackfill:
         assert [job.status for job in simulator.jobs()] == ["cancelled"] * 6
         assert f"The task was killed. Backfill {the_one(simulator).id} was asked to cancel." in log.lines
 
-    def test_cancels_the_jobs_that_are_known_before_it_asks_anything(self, simulator: Simulator) -> None:
+    def test_cancels_known_jobs_first(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=2, job_seconds=60)
         operator = backfill(poll_interval=0.05)
         killed(simulator, operator)
         asked = routes_asked(simulator)
         assert asked[asked.index("cancel_job") :][:3] == ["cancel_job", "cancel_job", "get_backfill"]
 
-    def test_says_that_jobs_may_come_after_it_where_the_backfill_goes_on(
-        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_logs_that_the_backfill_may_go_on(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", 0.2)
         simulator.plan_backfill(CONNECTION, queued_seconds=60)
         _, log = killed(simulator, backfill(poll_interval=60))
         assert "may go on: what it has made was asked to cancel. To end it: `python -m" in log.lines[-1]
 
-    def test_cancels_nothing_where_the_user_says_so(self, simulator: Simulator) -> None:
+    def test_cancels_nothing_without_cancel_on_kill(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
         killed(simulator, backfill(poll_interval=60, cancel_on_kill=False))
         assert "cancel_job" not in routes_asked(simulator)
 
     @pytest.mark.usefixtures("travel")
-    def test_amid_the_cancel_at_the_deadline_ends_that_and_cancels_itself(
-        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_interrupts_the_cancel_at_the_deadline(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", 1.0)
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=4, job_seconds=60, cancelling_seconds=1_000_000)
         error, _ = killed(simulator, backfill(timeout=0.3), route="cancel_job")
         assert isinstance(error, TaskKilledError)
         assert {job.status for job in simulator.jobs()} <= set(ENDED)
 
-    def test_amid_that_cancel_ends_it_as_airflow_2_does(self, simulator: Simulator) -> None:
-        class Terminated(BaseException):
-            """As the handler of Airflow 2 raises its own, after ``on_kill``."""
-
+    def test_interrupts_that_cancel_as_airflow_2_does(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=22, parallel=22, job_seconds=60)
         simulator.fail("hang", route="cancel_job", skip=2, times=3, seconds=600)
-        # Enough for a slow machine to start in.
-        operator = backfill(timeout=5)
-        record(operator, Log())
+        # Long enough for a slow machine to start.
+        operator = recorded(backfill(timeout=5))
 
-        def terminate(*_: object) -> None:
+        def terminate() -> None:
+            # Airflow 2 raises an exception of its own after ``on_kill``.
             operator.on_kill()
-            raise Terminated
+            time_out()
 
-        previous = signal.signal(signal.SIGALRM, terminate)
-        try:
-            with (
-                pytest.raises(Terminated),
-                meanwhile(ring, once=lambda: routes_asked(simulator).count("cancel_job") >= 5),
-            ):
-                operator.execute(context(Run()))
-        finally:
-            signal.signal(signal.SIGALRM, previous)
+        with (
+            pytest.raises(AirflowTimeout),
+            signalled(terminate, when=lambda: routes_asked(simulator).count("cancel_job") >= 5),
+        ):
+            operator.execute(context(Run()))
         assert {job.status for job in simulator.jobs()} <= set(ENDED)

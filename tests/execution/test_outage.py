@@ -1,4 +1,4 @@
-"""An API that is gone for a time, and what a task makes of it: it waits on, or fails so that the next try goes on."""
+"""Outages of the API: a task waits until they end, or fails so that the next try continues."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers.deferral import DEFER_TIMEOUT_MARGIN
 from planasonix_provider.waiting.cancellation import CANCEL_TIMEOUT
 from tests.conftest import API_KEY
-from tests.support.attempts import dies
+from tests.support.attempts import die_at
 from tests.support.hanging_responses import Hanging
 from tests.support.outages import KINDS, MINUTE, PROXY_STATUSES, outage
 from tests.support.scenarios import CONNECTION, ENDED, backfill, killed, routes_asked, started, starts, sync
@@ -54,13 +54,25 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(params=PROXY_STATUSES)
+def status(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+@pytest.fixture(params=[*KINDS, *PROXY_STATUSES])
+def any_kind(request: pytest.FixtureRequest) -> str | int:
+    """An outage, or a proxy that refuses requests in the API's place: its response says nothing about the work."""
+    kind: str | int = request.param
+    return kind
+
+
 @pytest.fixture(autouse=True)
 def _a_short_refusal() -> None:
-    """Let refusals persist for as long as they have to: a minute passes at once here."""
+    """Override the fixture of the package: time is simulated here, so a minute of refusals passes at once."""
 
 
 def take(simulator: Simulator, seconds: float) -> None:
-    """Let all work take a time, and end a moment after it was cancelled."""
+    """Plan how long all work runs; it ends soon after it was cancelled."""
     how: dict[str, Any] = {"times": None, "queued_seconds": 0, "cancelling_seconds": 5}
     simulator.plan(CONNECTION, **how, running_seconds=seconds)
     simulator.plan_backfill(CONNECTION, **how, jobs=1, job_seconds=seconds)
@@ -70,12 +82,12 @@ def id_of(run: Run) -> Any:
     return run.result.get("job_id") or run.result.get("backfill_id")
 
 
-class TestOfFortyMinutes:
-    def test_is_waited_out_amid_the_wait(
-        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
+class TestOutageOfFortyMinutes:
+    def test_during_the_wait(
+        self, make: Make, simulator: Simulator, travel: TravelledClock, any_kind: str | int
     ) -> None:
         take(simulator, HOUR)
-        with outage(travel, kind, after=5 * MINUTE, seconds=40 * MINUTE):
+        with outage(travel, any_kind, after=5 * MINUTE, seconds=40 * MINUTE):
             run = drive(make)
         assert run.error is None
         (one,) = started(simulator)
@@ -84,11 +96,9 @@ class TestOfFortyMinutes:
         assert any(re.match(r"Planasonix answers again, after (39|40) min", line) for line in run.log.lines)
         assert "cancel_job" not in routes_asked(simulator)
 
-    def test_is_waited_out_by_a_start(
-        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
-    ) -> None:
+    def test_during_a_start(self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str) -> None:
         take(simulator, MINUTE)
-        # What the start asks first is answered: the host is no mistyped one.
+        # The first request gets a response, so the host cannot be mistyped.
         with outage(travel, kind, after=lambda: bool(routes_asked(simulator)), seconds=40 * MINUTE):
             run = drive(make)
         assert run.error is None
@@ -97,17 +107,18 @@ class TestOfFortyMinutes:
         assert starts(simulator) == 1
         assert one.created_at - BEGAN >= timedelta(minutes=39)
 
-    def test_is_waited_out_by_the_next_try(
-        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
+    def test_during_the_next_try(
+        self, make: Make, simulator: Simulator, travel: TravelledClock, any_kind: str | int
     ) -> None:
-        notes = left_by_an_outage(make, simulator, travel, kind)
-        with outage(travel, kind, after=travel.passed, seconds=40 * MINUTE):
+        simulator.workspace.configure(conflict="allowed")
+        notes = left_by_an_outage(make, simulator, travel)
+        with outage(travel, any_kind, after=travel.passed, seconds=40 * MINUTE):
             run = drive(make, notes, try_number=2)
         assert run.error is None
         (one,) = started(simulator)
         assert id_of(run) == one.id
 
-    def test_is_waited_out_by_a_cleared_task_that_ends_its_old_work(
+    def test_during_the_cancel_of_a_cleared_task(
         self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
     ) -> None:
         take(simulator, 3 * HOUR)
@@ -121,17 +132,17 @@ class TestOfFortyMinutes:
         assert (old.status, id_of(run)) == ("cancelled", new.id)
         assert "yet, still trying" in run.said
 
-    def test_is_waited_out_by_what_came_of_the_work(
-        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
+    def test_during_the_fetch_of_results(
+        self, make: Make, simulator: Simulator, travel: TravelledClock, any_kind: str | int
     ) -> None:
         take(simulator, 10 * MINUTE)
-        with outage(travel, kind, after=lambda: is_over(simulator), seconds=40 * MINUTE, route="/results"):
+        with outage(travel, any_kind, after=lambda: is_over(simulator), seconds=40 * MINUTE, route="/results"):
             run = drive(make)
         assert run.error is None
         assert id_of(run) == started(simulator)[0].id
         assert travel.passed > 45 * MINUTE
 
-    def test_mistakes_nothing_for_its_own_that_others_started_meanwhile(
+    def test_does_not_take_work_of_others_for_its_own(
         self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.workspace.configure(conflict="allowed")
@@ -142,7 +153,7 @@ class TestOfFortyMinutes:
 
         def sleep(seconds: float) -> None:
             pass_time(seconds)
-            # Planasonix's own schedule goes on while nobody reaches it.
+            # Planasonix's own schedule starts syncs during the outage.
             if travel.passed > 30 * MINUTE and not theirs:
                 theirs.append(simulator.workspace.start_sync(CONNECTION).id)
 
@@ -153,9 +164,7 @@ class TestOfFortyMinutes:
         assert theirs
         assert id_of(run) not in theirs
 
-    def test_lets_a_start_that_may_have_been_lost_before_it_keep_its_key(
-        self, simulator: Simulator, travel: TravelledClock
-    ) -> None:
+    def test_a_start_that_may_have_been_lost_keeps_its_key(self, simulator: Simulator, travel: TravelledClock) -> None:
         simulator.fail("reset", route="trigger_sync", when="before")
         with outage(travel, "refused", after=lambda: starts(simulator) > 0, seconds=20 * MINUTE, route="/sync"):
             run = drive(lambda: sync(poll_interval=MINUTE))
@@ -167,7 +176,7 @@ class TestOfFortyMinutes:
 
 
 @pytest.mark.parametrize("minutes", [40, 90])
-def test_of_a_server_that_is_stopped_and_started_again_loses_and_doubles_nothing(
+def test_a_server_that_restarts_loses_and_doubles_nothing(
     make: Make, monkeypatch: pytest.MonkeyPatch, minutes: float
 ) -> None:
     with Simulator(api_key=API_KEY, port=free_port()) as server, travelling(monkeypatch) as travel:
@@ -198,14 +207,13 @@ def is_over(simulator: Simulator) -> bool:
 
 
 def left_by_an_outage(
-    make: Make, simulator: Simulator, travel: TravelledClock, kind: str, takes: float = 5 * HOUR
+    make: Make, simulator: Simulator, travel: TravelledClock, kind: str = "503", takes: float = 5 * HOUR
 ) -> dict[str, Any]:
-    """Run a try that an outage ends; give what it has written down."""
+    """Run a try that an outage ends, and return its state store."""
     take(simulator, takes)
     notes: dict[str, Any] = {}
     with outage(travel, kind, after=5 * MINUTE, seconds=2 * HOUR):
         run = drive(make, notes)
-        # A task that was deferred or waited has tried for an hour, and asked for nothing to be cancelled.
         assert HOUR < travel.passed < 1.5 * HOUR
     assert isinstance(run.error, PlanasonixOutageError)
     assert re.search(
@@ -217,90 +225,59 @@ def left_by_an_outage(
     return notes
 
 
-@pytest.fixture(params=PROXY_STATUSES)
-def status(request: pytest.FixtureRequest) -> int:
-    return int(request.param)
-
-
-class TestAHostThatNeverAnswered:
-    """It may be mistyped, so it does not hold a worker for an hour."""
+class TestHostThatNeverAnswered:
+    """It may be mistyped, so a task does not try for an hour."""
 
     @pytest.fixture
-    def nobody(self, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    def closed_url(self, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         with socket.socket() as closed:
-            closed.bind(("127.0.0.1", 0))  # bound and not listening: nobody else takes the port, and it refuses
+            closed.bind(("127.0.0.1", 0))  # bound and not listening: it refuses connections, and the port is taken
             url = f"http://127.0.0.1:{closed.getsockname()[1]}"
             connection = {"conn_type": "planasonix", "host": url, "password": API_KEY}
             monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(connection))
             yield url
 
     def test_fails_a_start_within_two_minutes(
-        self, make: Make, nobody: str, travel: TravelledClock, caplog: pytest.LogCaptureFixture
+        self, make: Make, closed_url: str, travel: TravelledClock, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("INFO")
         notes: dict[str, Any] = {}
-        # For the pauses between the tries of a request; the host itself answers to nobody.
+        # Only simulates the pauses between retries; the host itself refuses connections.
         with outage(travel, "refused", seconds=0):
             run = drive(make, notes)
         assert isinstance(run.error, PlanasonixTransportError)
         assert 100 < travel.passed <= 2 * MINUTE
-        assert f"connection refused at {nobody}. Check the host and port of Airflow connection" in str(run.error)
+        assert f"connection refused at {closed_url}. Check the host and port of Airflow connection" in str(run.error)
         assert "Nothing has ever answered there" in str(run.error)
         lines = [*run.log.lines, *(one.message for one in caplog.records if "Trying again" in one.message)]
-        assert len([line for line in lines if nobody in line]) <= 3
+        assert len([line for line in lines if closed_url in line]) <= 3
         assert notes == {}, "there is nothing for the next try to look for"
 
     @pytest.mark.parametrize("way", [{}, {"mode": "reschedule"}, {"deferrable": True}], ids=str)
     @pytest.mark.parametrize("poke_interval", [10, 600])
     def test_fails_a_sensor_within_two_minutes(
-        self, nobody: str, travel: TravelledClock, way: dict[str, Any], poke_interval: float
+        self, closed_url: str, travel: TravelledClock, way: dict[str, Any], poke_interval: float
     ) -> None:
         run = drive(lambda: PlanasonixJobSensor(task_id="wait", job_id="job_1", poke_interval=poke_interval, **way))
         assert isinstance(run.error, PlanasonixTransportError)
         assert 100 < travel.passed <= 2 * MINUTE
-        assert f"connection refused at {nobody}. Check the host and port of Airflow connection" in str(run.error)
+        assert f"connection refused at {closed_url}. Check the host and port of Airflow connection" in str(run.error)
         assert len(run.log.lines) <= 4
 
-    def test_is_no_longer_the_first_contact_for_a_retry(
-        self, make: Make, simulator: Simulator, travel: TravelledClock
-    ) -> None:
-        notes = left_by_an_outage(make, simulator, travel, "refused")
+    def test_a_retry_knows_the_host(self, make: Make, simulator: Simulator, travel: TravelledClock) -> None:
+        notes = left_by_an_outage(make, simulator, travel)
         with outage(travel, "refused", after=travel.passed, seconds=40 * MINUTE):
             run = drive(make, notes, try_number=2)
         assert run.error is None
         assert len(started(simulator)) == 1
 
 
-class TestAProxyThatRefuses:
-    """What answers in the API's place says nothing about the work."""
-
-    def test_is_waited_out_amid_the_wait(
-        self, make: Make, simulator: Simulator, travel: TravelledClock, status: int
-    ) -> None:
-        take(simulator, HOUR)
-        with outage(travel, status, after=5 * MINUTE, seconds=40 * MINUTE):
-            run = drive(make)
-        assert run.error is None
-        (one,) = started(simulator)
-        assert id_of(run) == one.id
-        assert "cancel_job" not in routes_asked(simulator)
-
-    def test_is_waited_out_by_the_next_try_which_starts_nothing(
+class TestProxyThatRefuses:
+    def test_during_the_cancel_of_a_cleared_task(
         self, make: Make, simulator: Simulator, travel: TravelledClock, status: int
     ) -> None:
         simulator.workspace.configure(conflict="allowed")
-        notes = left_by_an_outage(make, simulator, travel, "503")
-        with outage(travel, status, after=travel.passed, seconds=30):
-            run = drive(make, notes, try_number=2)
-        assert run.error is None
-        (one,) = started(simulator)
-        assert id_of(run) == one.id
-
-    def test_is_waited_out_by_a_cleared_task_that_ends_its_old_work(
-        self, make: Make, simulator: Simulator, travel: TravelledClock, status: int
-    ) -> None:
-        simulator.workspace.configure(conflict="allowed")
-        notes = left_by_an_outage(make, simulator, travel, "503")
+        notes = left_by_an_outage(make, simulator, travel)
         take(simulator, MINUTE)
         with outage(travel, status, after=travel.passed, seconds=5 * MINUTE):
             run = drive(make, notes, try_number=2, max_tries=3)
@@ -308,29 +285,11 @@ class TestAProxyThatRefuses:
         old, new = started(simulator)
         assert (old.status, id_of(run)) == ("cancelled", new.id)
 
-    def test_is_waited_out_by_a_cancel(
-        self, make: Make, simulator: Simulator, travel: TravelledClock, status: int
-    ) -> None:
-        take(simulator, 5 * HOUR)
-        with outage(travel, status, after=30 * MINUTE - 1, seconds=5 * MINUTE):
-            run = drive(lambda: make(timeout=30 * MINUTE))
-        assert str(run.error).endswith(("It was asked to cancel.", "It was cancelled."))
-        assert started(simulator)[0].status in ENDED
-
-    def test_is_waited_out_by_what_came_of_the_work(
-        self, make: Make, simulator: Simulator, travel: TravelledClock, status: int
-    ) -> None:
-        take(simulator, 10 * MINUTE)
-        with outage(travel, status, after=lambda: is_over(simulator), seconds=40 * MINUTE, route="/results"):
-            run = drive(make)
-        assert run.error is None
-
-    def test_is_waited_out_by_the_search_for_an_earlier_start(
+    def test_during_the_search_for_a_lost_start(
         self, make: Make, simulator: Simulator, travel: TravelledClock, status: int
     ) -> None:
         take(simulator, HOUR)
-        notes: dict[str, Any] = {}
-        dies(make, "after the answer", notes)
+        notes = die_at(make, "after the answer")
         with outage(travel, status, after=travel.passed, seconds=5 * MINUTE):
             run = drive(make, notes, try_number=2)
         assert run.error is None
@@ -338,15 +297,14 @@ class TestAProxyThatRefuses:
         assert id_of(run) == one.id
 
 
-class TestARefusalByTheApi:
-    """Replicas restart, and keys are rotated: only what persists for a minute is believed."""
+class TestRefusalByTheApi:
+    """Replicas restart, and keys are rotated, so a refusal counts only after a minute."""
 
     @pytest.mark.parametrize("status", [400, 401, 403, 404])
-    def test_of_half_a_minute_is_waited_out(self, simulator: Simulator, travel: TravelledClock, status: int) -> None:
+    def test_of_half_a_minute_is_tolerated(self, simulator: Simulator, travel: TravelledClock, status: int) -> None:
         simulator.workspace.configure(conflict="allowed")
         take(simulator, HOUR)
-        notes: dict[str, Any] = {}
-        dies(sync, "while it waited", notes)
+        notes = die_at(sync, "while it waited")
         simulator.fail("status", route="get_job", status=status, times=3)
         run = drive(lambda: sync(poll_interval=10), notes, try_number=2)
         assert run.error is None
@@ -354,12 +312,11 @@ class TestARefusalByTheApi:
         assert id_of(run) == one.id
 
     @pytest.mark.parametrize("is_clear", [False, True])
-    def test_that_lasts_means_that_the_work_is_gone(
+    def test_that_persists_means_that_the_work_is_gone(
         self, simulator: Simulator, travel: TravelledClock, is_clear: bool
     ) -> None:
         take(simulator, HOUR)
-        notes: dict[str, Any] = {}
-        dies(sync, "while it waited", notes)
+        notes = die_at(sync, "while it waited")
         simulator.workspace.configure(conflict="allowed")
         simulator.fail("status", route="get_job", status=404, times=7)
         run = drive(lambda: sync(poll_interval=10), notes, try_number=2, max_tries=3 if is_clear else 2)
@@ -368,26 +325,25 @@ class TestARefusalByTheApi:
         assert id_of(run) == started(simulator)[1].id
 
 
-class TestLongerThanAnHour:
-    def test_fails_the_try_and_the_next_one_goes_on(
-        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
+class TestOutageOfMoreThanAnHour:
+    @pytest.mark.parametrize(
+        ("takes", "outcome"),
+        [
+            (5 * HOUR, "which try 1 has started, still runs: this try goes on with it."),
+            (2 * HOUR, "has succeeded: this try takes it over."),
+        ],
+        ids=["still runs", "has succeeded"],
+    )
+    def test_the_next_try_uses_the_work(
+        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str, takes: float, outcome: str
     ) -> None:
-        notes = left_by_an_outage(make, simulator, travel, kind)
+        notes = left_by_an_outage(make, simulator, travel, kind, takes)
         run = drive(make, notes, try_number=2)
         (one,) = started(simulator)
         assert id_of(run) == one.id
-        assert "which try 1 has started, still runs: this try goes on with it." in run.said
+        assert outcome in run.said
 
-    def test_fails_the_try_and_the_next_one_takes_over_what_was_done_meanwhile(
-        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
-    ) -> None:
-        notes = left_by_an_outage(make, simulator, travel, kind, takes=2 * HOUR)
-        run = drive(make, notes, try_number=2)
-        (one,) = started(simulator)
-        assert id_of(run) == one.id
-        assert "has succeeded: this try takes it over." in run.said
-
-    def test_fails_a_start_and_says_since_when(
+    def test_fails_a_start_with_the_time_of_its_beginning(
         self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
     ) -> None:
         take(simulator, MINUTE)
@@ -404,7 +360,7 @@ class TestLongerThanAnHour:
         (one,) = started(simulator)
         assert id_of(second) == one.id
 
-    def test_at_the_results_fails_the_try_and_the_next_one_takes_the_work_over(
+    def test_during_the_fetch_of_results(
         self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
     ) -> None:
         take(simulator, MINUTE)
@@ -425,13 +381,13 @@ class TestLongerThanAnHour:
         with outage(travel, kind, after=lambda: bool(simulator.requests), seconds=2 * HOUR):
             run = drive(lambda: make(timeout=minutes * MINUTE))
         assert isinstance(run.error, PlanasonixError)
-        # A start that had no answer is looked for: what it may have started is not to run on.
+        # A start without a response is searched for, because the work would keep running.
         more = 3 * MINUTE if kind == "silence" else MINUTE
         assert minutes * MINUTE <= travel.passed < minutes * MINUTE + more
         assert started(simulator) == []
 
 
-def test_amid_the_look_at_what_is_there_already_starts_nothing_past_the_deadline(
+def test_a_slow_list_of_existing_work_starts_nothing_after_the_deadline(
     make: Make, simulator: Simulator, travel: TravelledClock
 ) -> None:
     with (
@@ -444,13 +400,13 @@ def test_amid_the_look_at_what_is_there_already_starts_nothing_past_the_deadline
     assert run.notes == {}, "there is nothing for the next try to look for"
 
 
-class TestAtTheDeadline:
+class TestOutageAtTheDeadline:
     @pytest.mark.parametrize("seconds", [30, 5 * MINUTE])
-    def test_is_sat_out_before_the_work_is_cancelled(
-        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str, seconds: float
+    def test_delays_the_cancel(
+        self, make: Make, simulator: Simulator, travel: TravelledClock, any_kind: str | int, seconds: float
     ) -> None:
         take(simulator, 5 * HOUR)
-        with outage(travel, kind, after=30 * MINUTE - 1, seconds=seconds):
+        with outage(travel, any_kind, after=30 * MINUTE - 1, seconds=seconds):
             run = drive(lambda: make(timeout=30 * MINUTE))
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert str(run.error).endswith(("It was asked to cancel.", "It was cancelled."))
@@ -458,7 +414,7 @@ class TestAtTheDeadline:
         assert one.status in ENDED
         assert travel.passed < 30 * MINUTE + seconds + 3 * MINUTE
 
-    def test_that_is_too_long_ends_with_the_command_that_ends_the_work(
+    def test_that_is_too_long_ends_with_the_cancel_command(
         self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
     ) -> None:
         take(simulator, 5 * HOUR)
@@ -479,21 +435,8 @@ class TestAtTheDeadline:
         assert started(simulator)[0].status in ENDED
 
 
-class TestAClear:
-    """Of a task whose old work is to end before it starts anew."""
-
-    def test_sits_it_out_and_starts_anew(
-        self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
-    ) -> None:
-        notes = left_by_an_outage(make, simulator, travel, kind)
-        take(simulator, MINUTE)
-        with outage(travel, kind, after=travel.passed, seconds=5 * MINUTE, route="/cancel"):
-            run = drive(make, notes, try_number=2, max_tries=3)
-        old, new = started(simulator)
-        assert (old.status, id_of(run)) == ("cancelled", new.id)
-        assert "cannot be cancelled yet, still trying: " in run.said
-
-    def test_that_meets_a_longer_one_says_what_is_left_and_leaves_it_to_the_next_try(
+class TestClearDuringAnOutage:
+    def test_leaves_the_old_work_to_the_next_try(
         self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
     ) -> None:
         notes = left_by_an_outage(make, simulator, travel, kind, 9 * HOUR)
@@ -510,14 +453,12 @@ class TestAClear:
         assert (old.status, id_of(third)) == ("cancelled", new.id)
 
 
-class TestAKill:
+class TestKillDuringAnOutage:
     @pytest.fixture(autouse=True)
     def _little_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("planasonix_provider.execution.on_kill.CANCEL_SECONDS_AFTER", 0.0)
 
-    def test_that_meets_a_short_one_cancels_once_the_signals_handler_has_returned(
-        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_cancels_after_the_signal_handler(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", route="cancel_job", status=503, times=None)
         monkeypatch.setattr(OnKillHandler, "_read_key_again", lambda _: simulator.faults.clear())
@@ -527,7 +468,7 @@ class TestAKill:
         assert f"The task was killed. Job {job.id} cannot be cancelled yet, still trying: POST" in str(error)
         assert log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
 
-    def test_that_meets_one_says_which_command_ends_the_work(self, simulator: Simulator) -> None:
+    def test_logs_the_cancel_command(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", route="cancel_job", status=503, times=20)
         error, _ = killed(simulator, sync(poll_interval=60))
@@ -535,7 +476,7 @@ class TestAKill:
         assert typed(str(error)) == 0
         assert simulator.jobs()[0].status in ENDED
 
-    def test_amid_a_start_that_meets_one_says_how_to_look_for_it(
+    def test_of_a_start_logs_the_command_that_lists_its_work(
         self, simulator: Simulator, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
@@ -557,7 +498,7 @@ class TestAKill:
 
 
 def typed(message: str) -> int:
-    """Type the command that a message names into a shell, as it stands there; give its exit code."""
+    """Run the command that a message contains, and return its exit code."""
     found = re.search(r"To end it: `(python -m planasonix_provider [^`]+)`", message)
     assert found, message
     return main(shlex.split(found[1])[3:])

@@ -13,7 +13,7 @@ from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
 from tests.support.attempts import (
     POINTS,
     Make,
-    dies,
+    die_at,
     id_of,
     show_nothing,
     start_theirs_of,
@@ -32,25 +32,23 @@ from tests.support.time_travel import TravelledClock
 
 
 @pytest.mark.usefixtures("travel")
-class TestARetry:
+class TestRetry:
     @pytest.mark.parametrize("point", POINTS)
     @pytest.mark.parametrize("honours", [True, False], ids=["honoured key", "ignored key"])
     @pytest.mark.parametrize("shows", [True, False], ids=["metadata", "no metadata"])
-    def test_of_a_try_that_was_killed_has_the_one_job(
+    def test_of_a_killed_try_has_the_only_job(
         self, make: Make, simulator: Simulator, point: str, honours: bool, shows: bool, deferrable: bool
     ) -> None:
         simulator.workspace.configure(honour_idempotency=honours, show_metadata=shows, conflict="allowed")
-        notes: dict[str, Any] = {}
-        dies(make, point, notes, deferrable=deferrable)
+        notes = die_at(make, point, deferrable=deferrable)
         run = drive(lambda: make(deferrable=deferrable), notes, try_number=2)
         assert run.error is None
         (one,) = started(simulator)
         assert id_of(run) == one.id
         assert starts(simulator) == 1
 
-    def test_goes_on_with_what_still_runs(self, make: Make, simulator: Simulator, deferrable: bool) -> None:
-        notes: dict[str, Any] = {}
-        dies(make, "while it waited", notes)
+    def test_continues_running_work(self, make: Make, simulator: Simulator, deferrable: bool) -> None:
+        notes = die_at(make, "while it waited")
         run = drive(lambda: make(deferrable=deferrable), notes, try_number=2)
         (one,) = started(simulator)
         assert any(
@@ -59,27 +57,17 @@ class TestARetry:
         )
         assert run.xcoms[f"{make().kind}_id"] == one.id
 
-    def test_takes_over_what_has_succeeded(self, make: Make, simulator: Simulator) -> None:
+    def test_takes_over_finished_work_at_once(self, make: Make, simulator: Simulator, travel: TravelledClock) -> None:
         take(simulator, 0)
-        notes: dict[str, Any] = {}
-        dies(make, "while it waited", notes)
-        run = drive(make, notes, try_number=2)
+        notes = die_at(make, "while it waited")
+        began = travel.passed
+        run = drive(lambda: make(poll_interval=600), notes, try_number=2)
         (one,) = started(simulator)
         assert id_of(run) == one.id
         assert "has succeeded: this try takes it over." in run.said
-
-    def test_takes_over_at_once_what_is_over_however_seldom_it_looks(
-        self, make: Make, simulator: Simulator, travel: TravelledClock
-    ) -> None:
-        take(simulator, 0)
-        notes: dict[str, Any] = {}
-        dies(make, "while it waited", notes)
-        began = travel.passed
-        run = drive(lambda: make(poll_interval=600), notes, try_number=2)
-        assert run.error is None
         assert travel.passed - began < 1
 
-    def test_starts_anew_after_what_failed(self, make: Make, simulator: Simulator) -> None:
+    def test_after_a_failure_starts_again(self, make: Make, simulator: Simulator) -> None:
         take(simulator, 0, fails=True)
         notes: dict[str, Any] = {}
         first = drive(make, notes)
@@ -89,50 +77,43 @@ class TestARetry:
         old, new = started(simulator)
         assert (old.status, id_of(second)) == ("failed", new.id)
 
-    def test_whose_lost_start_has_failed_starts_anew_with_a_new_key(self, make: Make, simulator: Simulator) -> None:
+    def test_after_the_failure_of_a_lost_start_uses_a_new_key(self, make: Make, simulator: Simulator) -> None:
         simulator.workspace.configure(honour_idempotency=True)
         take(simulator, 0, fails=True)
-        notes: dict[str, Any] = {}
-        dies(make, "after the answer", notes)
+        notes = die_at(make, "after the answer")
         take(simulator, 0)
         run = drive(make, notes, try_number=2)
         old, new = started(simulator)
         assert (old.status, id_of(run)) == ("failed", new.id)
 
-    def test_waits_for_what_is_being_cancelled_and_starts_anew(self, simulator: Simulator) -> None:
+    def test_after_a_cancel_in_progress_starts_again(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60, cancelling_seconds=0.3)
-        notes: dict[str, Any] = {}
-        dies(sync, "while it waited", notes)
+        notes = die_at(sync, "while it waited")
         simulator.workspace.cancel(started(simulator)[0].id)
         run = drive(sync, notes, try_number=2)
         old, new = started(simulator)
         assert (old.status, id_of(run)) == ("cancelled", new.id)
         assert "is being cancelled; waiting until it is over." in run.said
 
-    def test_with_other_parameters_goes_on_and_says_so(self, simulator: Simulator) -> None:
+    def test_with_other_parameters_warns_and_continues(self, simulator: Simulator) -> None:
         take(simulator, 0.3)
-        notes: dict[str, Any] = {}
-        dies(sync, "while it waited", notes)
+        notes = die_at(sync, "while it waited")
         run = drive(lambda: sync(pipeline_id="pl_other"), notes, try_number=2)
         (one,) = started(simulator)
         assert id_of(run) == one.id
         assert "was started with other parameters than the task has now" in run.said
 
-    def test_of_what_is_not_seen_for_a_moment_goes_on_with_it(self, make: Make, simulator: Simulator) -> None:
+    def test_tolerates_one_404(self, make: Make, simulator: Simulator) -> None:
         simulator.workspace.configure(conflict="allowed")
-        notes: dict[str, Any] = {}
-        dies(make, "while it waited", notes)
+        notes = die_at(make, "while it waited")
         simulator.fail("status", route=f"get_{make().kind}", status=404)
         run = drive(make, notes, try_number=2)
         (one,) = started(simulator)
         assert id_of(run) == one.id
 
-    def test_of_what_is_not_there_any_more_starts_anew_with_a_warning(
-        self, make: Make, simulator: Simulator, deferrable: bool
-    ) -> None:
+    def test_after_many_404s_warns_and_starts_again(self, make: Make, simulator: Simulator, deferrable: bool) -> None:
         take(simulator, 0)
-        notes: dict[str, Any] = {}
-        dies(make, "while it waited", notes)
+        notes = die_at(make, "while it waited")
         simulator.fail("status", route=f"get_{make().kind}", status=404, times=3)
         run = drive(lambda: make(deferrable=deferrable), notes, try_number=2)
         assert run.error is None
@@ -141,33 +122,28 @@ class TestARetry:
 
 
 @pytest.mark.usefixtures("travel")
-class TestAClear:
+class TestClear:
     @pytest.mark.parametrize("point", ["after the answer", "while it waited"])
-    def test_ends_the_old_work_and_starts_afresh(self, make: Make, simulator: Simulator, point: str) -> None:
+    def test_cancels_the_old_work_and_starts_again(self, make: Make, simulator: Simulator, point: str) -> None:
         take(simulator, 0.5)
-        notes: dict[str, Any] = {}
-        dies(make, point, notes)
+        notes = die_at(make, point)
         run = drive(make, notes, try_number=2, max_tries=3)
         old, new = started(simulator)
         assert (old.status, id_of(run)) == ("cancelled", new.id)
 
-    def test_leaves_the_old_work_alone_where_it_is_not_to_be_cancelled(self, simulator: Simulator) -> None:
+    def test_keeps_the_old_work_without_cancel_on_kill(self, simulator: Simulator) -> None:
         simulator.workspace.configure(conflict="allowed")
         take(simulator, 0.3)
-        notes: dict[str, Any] = {}
-        dies(sync, "while it waited", notes)
+        notes = die_at(sync, "while it waited")
         run = drive(lambda: sync(cancel_on_kill=False), notes, try_number=2, max_tries=3)
         old, new = started(simulator)
         assert (old.cancel_requested_at, id_of(run)) == (None, new.id)
         assert "runs on" in run.said
 
-    def test_ends_nothing_of_several_that_do_not_say_whose_they_are(
-        self, make: Make, simulator: Simulator, travel: TravelledClock
-    ) -> None:
+    def test_cancels_none_of_several_candidates(self, make: Make, simulator: Simulator, travel: TravelledClock) -> None:
         simulator.workspace.configure(conflict="allowed")
         take(simulator, 60)
-        notes: dict[str, Any] = {}
-        dies(make, "after the record", notes)
+        notes = die_at(make, "after the record")
         for _ in range(2):
             travel.sleep(20)
             start_theirs_of(make, simulator)
@@ -179,28 +155,26 @@ class TestAClear:
         travel.sleep(600)
         assert drive(make, notes, try_number=3, max_tries=5).error is None
 
-    def test_ends_what_a_late_list_shows_only_then(
+    def test_cancels_work_that_lists_show_late(
         self, make: Make, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.workspace.configure(conflict="allowed")
         take(simulator, 60)
-        notes: dict[str, Any] = {}
-        dies(make, "after the answer", notes)
+        notes = die_at(make, "after the answer")
         show_nothing(monkeypatch, looks=2)
         run = drive(make, notes, try_number=2, max_tries=3)
         old, new = started(simulator)
         assert (old.status, id_of(run)) == ("cancelled", new.id)
 
-    def test_after_which_max_tries_is_the_same_starts_afresh(self, make: Make, simulator: Simulator) -> None:
-        """The task has succeeded with ``retries=1``, which is 0 when it is cleared."""
+    def test_with_the_same_max_tries_starts_again(self, make: Make, simulator: Simulator) -> None:
+        """The task has succeeded with ``retries=1``, and is cleared with 0."""
         take(simulator, 0)
-        notes: dict[str, Any] = {}
-        dies(make, "while it waited", notes, max_tries=1, retries=1)
+        notes = die_at(make, "while it waited", max_tries=1, retries=1)
         run = drive(make, notes, try_number=2, max_tries=1, retries=0, clear_number=1)
         old, new = started(simulator)
         assert (old.status in SUCCESS_STATES, id_of(run)) == (True, new.id)
 
-    def test_of_what_is_over_just_starts_afresh(self, make: Make, simulator: Simulator) -> None:
+    def test_after_finished_work_starts_again(self, make: Make, simulator: Simulator) -> None:
         take(simulator, 0)
         notes: dict[str, Any] = {}
         drive(make, notes)
@@ -209,7 +183,7 @@ class TestAClear:
 
 
 @pytest.mark.usefixtures("travel")
-class TestALaterTry:
+class TestLaterTry:
     @pytest.mark.parametrize(
         ("ti", "why"),
         [
@@ -217,70 +191,68 @@ class TestALaterTry:
             ({"try_number": 1, "max_tries": 2}, "a DAG run that was deleted and made again"),
         ],
     )
-    def test_that_is_no_retry_starts_afresh(self, simulator: Simulator, ti: dict[str, int], why: str) -> None:
+    def test_that_is_no_retry_starts_again(self, simulator: Simulator, ti: dict[str, int], why: str) -> None:
         take(simulator, 0)
-        notes: dict[str, Any] = {}
-        dies(sync, "while it waited", notes)
+        notes = die_at(sync, "while it waited")
         run = drive(sync, notes, **ti)
         assert id_of(run) == started(simulator)[1].id, why
 
-    def test_that_airflow_has_made_beyond_the_retries_goes_on(self, make: Make, simulator: Simulator) -> None:
-        """As after the death of a scheduler: what ran with it is run again, and no retry is counted."""
+    def test_beyond_the_retries_continues(self, make: Make, simulator: Simulator) -> None:
+        """After a scheduler has died, Airflow runs its tasks again without counting a retry."""
         take(simulator, 0.5)
-        notes: dict[str, Any] = {}
-        dies(make, "while it waited", notes)
+        notes = die_at(make, "while it waited")
         run = drive(make, notes, try_number=4, max_tries=2)
         (one,) = started(simulator)
         assert (run.error, id_of(run)) == (None, one.id)
         assert not any(job.cancel_requested_at for job in simulator.jobs())
 
-    def test_of_another_kind_ends_the_old_work_and_starts_its_own(self, simulator: Simulator) -> None:
+    def test_of_a_mapped_task_with_other_parameters_cancels_the_old_work(self, simulator: Simulator) -> None:
         take(simulator, 0.5)
-        notes: dict[str, Any] = {}
-        dies(sync, "while it waited", notes)
+        notes = die_at(sync, "while it waited", map_index=3)
+        run = drive(lambda: sync(pipeline_id="pl_other"), notes, try_number=2, map_index=3)
+        old, new = started(simulator)
+        assert (old.status, id_of(run)) == ("cancelled", new.id)
+
+    def test_of_another_kind_cancels_the_old_work(self, simulator: Simulator) -> None:
+        take(simulator, 0.5)
+        notes = die_at(sync, "while it waited")
         run = drive(backfill, notes, try_number=2)
         new, old = started(simulator)
         assert (old.status, id_of(run)) == ("cancelled", new.id)
 
-    def test_of_a_backfill_whose_window_has_moved_finds_the_old_one(self, simulator: Simulator) -> None:
+    def test_with_another_window_finds_the_lost_backfill(self, simulator: Simulator) -> None:
         take(simulator, 0.2)
-        notes: dict[str, Any] = {}
-        dies(backfill, "after the answer", notes)
+        notes = die_at(backfill, "after the answer")
         run = drive(lambda: backfill(end_at="2025-03-01T00:05:00Z"), notes, try_number=2)
         (one,) = started(simulator)
         assert id_of(run) == one.id
 
-    def test_of_a_user_who_names_an_attempt_of_his_own_finds_the_job(self, simulator: Simulator) -> None:
+    def test_with_the_same_metadata_key_of_a_user_finds_the_job(self, simulator: Simulator) -> None:
         simulator.workspace.configure(show_metadata=True, conflict="allowed")
         take(simulator, 0.2)
-        notes: dict[str, Any] = {}
 
         def make() -> BaseOperator:
             return sync(metadata={"attempt": "1", "airflow_attempt": "mine"})
 
         operator = make()
-        dies(lambda **_: operator, "after the answer", notes)
+        notes = die_at(lambda **_: operator, "after the answer")
         assert id_of(drive(make, notes, try_number=2)) == started(simulator)[0].id
         assert len(started(simulator)) == 1
 
 
-class TestAKillOfALaterTry:
-    def test_before_its_first_look_cancels_what_the_record_names(self, simulator: Simulator) -> None:
+class TestKillOfLaterTry:
+    def test_before_its_first_poll_cancels_the_work(self, simulator: Simulator) -> None:
         take(simulator, 60)
-        notes: dict[str, Any] = {}
-        dies(sync, "while it waited", notes)
+        notes = die_at(sync, "while it waited")
         simulator.fail("status", route="get_job", status=503, times=None)
         operator = sync()
         killed(simulator, operator, route="get_job", notes=notes, try_number=2)
         (one,) = started(simulator)
         assert one.cancel_requested_at is not None
 
-    def test_before_the_connection_is_read_cancels_what_the_try_before_it_left(
-        self, make: Make, simulator: Simulator
-    ) -> None:
+    def test_before_the_connection_is_read_cancels_the_work(self, make: Make, simulator: Simulator) -> None:
         take(simulator, 60)
-        notes: dict[str, Any] = {}
-        dies(make, "while it waited", notes)
+        notes = die_at(make, "while it waited")
         operator = make()
         operator.on_kill()
         record(operator, (run := Run(notes=notes)).log)
@@ -289,12 +261,11 @@ class TestAKillOfALaterTry:
         assert all(job.cancel_requested_at for job in simulator.jobs())
         assert len(started(simulator)) == 1
 
-    def test_of_an_edited_dag_names_the_connection_of_the_lost_start(
+    def test_of_an_edited_dag_names_the_old_connection(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(on_kill, "SEARCH_TRIES", 0)
-        notes: dict[str, Any] = {}
-        dies(sync, "after the record", notes)
+        notes = die_at(sync, "after the record")
         operator = sync(connection_id="conn_edited")
         operator.on_kill()
         record(operator, (run := Run(notes=notes)).log)
@@ -303,20 +274,9 @@ class TestAKillOfALaterTry:
         assert f"--connection-id {CONNECTION}" in run.said
 
 
-@pytest.mark.usefixtures("travel")
-class TestAMappedTask:
-    def test_with_other_parameters_ends_the_old_work_and_starts_afresh(self, simulator: Simulator) -> None:
-        take(simulator, 0.5)
-        notes: dict[str, Any] = {}
-        dies(sync, "while it waited", notes, map_index=3)
-        run = drive(lambda: sync(pipeline_id="pl_other"), notes, try_number=2, map_index=3)
-        old, new = started(simulator)
-        assert (old.status, id_of(run)) == ("cancelled", new.id)
-
-
-class TestADamagedRecord:
+class TestDamagedRecord:
     @pytest.mark.parametrize("stored", ["nonsense", {"version": 2}, {"version": 1, "kind": "job"}, 7])
-    def test_starts_nothing_and_says_how_to_clear_it(
+    def test_fails_the_task_and_names_the_record(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, stored: Any
     ) -> None:
         notes = {RECORD_KEY: stored}

@@ -9,42 +9,30 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 
 from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
-    PlanasonixJobCancelledError,
     PlanasonixJobFailedError,
     PlanasonixTimeoutError,
 )
 from planasonix_provider.execution.attempt_store import AttemptStore
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
-from tests.support.scenarios import CONNECTION, is_asked, meanwhile, routes_asked, sync
+from tests.support.scenarios import CONNECTION, routes_asked, sync
 from tests.support.task_runs import Log, Run, context, drive, record
 from tests.support.time_travel import travelling
 
 
-class TestASyncThatDoesNotSucceed:
-    def test_fails_with_the_code_and_message_of_the_api(self, simulator: Simulator, deferrable: bool) -> None:
-        simulator.plan(CONNECTION, outcome="failed", code="source_unreachable", message="No route to the source")
-        run = drive(lambda: sync(deferrable=deferrable))
-        job = simulator.jobs()[0]
-        assert isinstance(run.error, PlanasonixJobFailedError)
-        assert str(run.error) == (
-            f"Job {job.id} failed: source_unreachable: No route to the source. See {simulator.url}/jobs/{job.id}"
-        )
-        assert "get_job_results" not in routes_asked(simulator)
+def api_server_is_down(*_: Any, **__: Any) -> None:
+    raise ConnectionError("the API server is down")
 
-    def test_fails_when_somebody_cancels_its_job(self, simulator: Simulator, deferrable: bool) -> None:
-        simulator.plan(CONNECTION, running_seconds=60)
-        with meanwhile(lambda: simulator.workspace.cancel(simulator.jobs()[0].id), once=is_asked(simulator, "get_job")):
-            run = drive(lambda: sync(deferrable=deferrable))
-        assert isinstance(run.error, PlanasonixJobCancelledError)
 
-    @pytest.mark.parametrize("limit", [{"timeout": 0.3}, {"timeout": timedelta(seconds=0.3)}, {"timeout": "0.3"}])
-    @pytest.mark.usefixtures("travel")
-    def test_is_cancelled_when_its_time_is_up(
-        self, simulator: Simulator, deferrable: bool, limit: dict[str, Any]
-    ) -> None:
-        simulator.plan(CONNECTION, running_seconds=60)
-        run = drive(lambda: sync(deferrable=deferrable, **limit))
+@pytest.mark.usefixtures("travel")
+class TestDeadline:
+    @pytest.fixture(autouse=True)
+    def _job_that_takes_a_minute(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
+
+    @pytest.mark.parametrize("timeout", [0.3, timedelta(seconds=0.3), "0.3"])
+    def test_the_job_is_cancelled(self, simulator: Simulator, deferrable: bool, timeout: Any) -> None:
+        run = drive(lambda: sync(deferrable=deferrable, timeout=timeout))
         job = simulator.jobs()[0]
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert re.fullmatch(
@@ -54,38 +42,13 @@ class TestASyncThatDoesNotSucceed:
         )
         assert job.status in ("cancelling", "cancelled")
 
-    @pytest.mark.usefixtures("travel")
-    def test_gives_up_at_the_earlier_of_both_limits(self, simulator: Simulator) -> None:
-        simulator.plan(CONNECTION, running_seconds=60)
-        run = drive(
-            lambda: sync(deferrable=True, timeout=3600, execution_timeout=timedelta(seconds=0.3)),
-        )
+    @pytest.mark.parametrize("timeouts", [{}, {"timeout": 3600}], ids=["alone", "before timeout"])
+    def test_execution_timeout_ends_the_wait_a_little_early(self, deferrable: bool, timeouts: dict[str, Any]) -> None:
+        run = drive(lambda: sync(deferrable=deferrable, execution_timeout=timedelta(seconds=1), **timeouts))
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert "when the task's execution_timeout was up" in str(run.error)
 
-    @pytest.mark.usefixtures("travel")
-    def test_ends_its_execution_timeout_a_little_early_the_same_way_on_a_worker(
-        self, simulator: Simulator, deferrable: bool
-    ) -> None:
-        simulator.plan(CONNECTION, running_seconds=60)
-        run = drive(lambda: sync(deferrable=deferrable, execution_timeout=timedelta(seconds=1)))
-        assert isinstance(run.error, PlanasonixTimeoutError)
-        assert "when the task's execution_timeout was up" in str(run.error)
-
-    def test_counts_its_execution_timeout_from_the_tasks_start_as_airflow_does(self, simulator: Simulator) -> None:
-        simulator.plan(CONNECTION, running_seconds=60)
-        waiting = context(Run())
-        waiting["ti"].start_date = began = datetime.now(UTC) - timedelta(minutes=5)
-        with pytest.raises(TaskDeferred) as deferred:
-            sync(deferrable=True, execution_timeout=timedelta(minutes=10)).execute(waiting)
-        deadline = datetime.fromisoformat(deferred.value.trigger.serialize()[1]["deadline"])
-        assert deadline == began + timedelta(minutes=10) - timedelta(seconds=30)
-
-    @pytest.mark.usefixtures("travel")
-    def test_leaves_it_to_the_next_try_if_it_could_not_be_cancelled(
-        self, simulator: Simulator, deferrable: bool
-    ) -> None:
-        simulator.plan(CONNECTION, running_seconds=60)
+    def test_the_next_try_cancels_what_could_not_be_cancelled(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.fail("status", status=403, route="cancel_job", times=None)
         notes: dict[str, Any] = {}
         run = drive(lambda: sync(deferrable=deferrable, timeout=0.3), notes)
@@ -99,9 +62,7 @@ class TestASyncThatDoesNotSucceed:
         new, old = simulator.jobs()
         assert (old.status, third.result["job_id"]) == ("cancelled", new.id)
 
-    @pytest.mark.usefixtures("travel")
-    def test_ends_nothing_of_others_in_the_next_try(self, simulator: Simulator, deferrable: bool) -> None:
-        simulator.plan(CONNECTION, running_seconds=60)
+    def test_the_job_of_others_is_not_cancelled_by_the_next_try(self, simulator: Simulator, deferrable: bool) -> None:
         other = simulator.workspace.start_sync(CONNECTION)
         notes: dict[str, Any] = {}
         for number in (1, 2):
@@ -112,58 +73,72 @@ class TestASyncThatDoesNotSucceed:
         assert simulator.job(other.id).cancel_requested_at is None
         assert len(simulator.jobs()) == 1
 
-    def test_that_failed_just_before_the_cancel_still_tells_why(
-        self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with travelling(monkeypatch):
-            simulator.plan(CONNECTION, running_seconds=300, outcome="failed", code="source_unreachable")
-            run = drive(lambda: sync(deferrable=deferrable, timeout=400, poll_interval=600))
-        assert isinstance(run.error, PlanasonixJobFailedError)
-        assert "source_unreachable" in str(run.error)
-
-    @pytest.mark.usefixtures("travel")
-    def test_runs_on_after_the_deadline_where_the_user_says_so(self, simulator: Simulator, deferrable: bool) -> None:
-        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
+    def test_the_job_keeps_running_without_cancel_on_kill(self, simulator: Simulator, deferrable: bool) -> None:
         run = drive(lambda: sync(deferrable=deferrable, timeout=0.3, cancel_on_kill=False))
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert str(run.error).endswith("It was not cancelled, and runs on.")
         assert simulator.jobs()[0].status == "running"
 
-    def test_succeeds_if_it_was_over_when_the_cancel_came(
-        self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with travelling(monkeypatch):
-            simulator.plan(CONNECTION, running_seconds=300)
-            run = drive(lambda: sync(deferrable=deferrable, timeout=400, poll_interval=600))
+    def test_a_record_that_cannot_be_written_is_logged(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(AttemptStore, "give_up", api_server_is_down)
+        run = drive(lambda: sync(timeout=0.1))
+        assert run.log.lines[-1] == (
+            "That the time is up could not be written down (ConnectionError('the API server is down')): if the job "
+            "still runs, a retry goes on with it instead of cancelling it."
+        )
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
+def test_a_job_that_ended_before_the_cancel_counts(
+    simulator: Simulator, deferrable: bool, outcome: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with travelling(monkeypatch):
+        simulator.plan(CONNECTION, running_seconds=300, outcome=outcome, code="source_unreachable")
+        run = drive(lambda: sync(deferrable=deferrable, timeout=400, poll_interval=600))
+    if outcome == "failed":
+        assert isinstance(run.error, PlanasonixJobFailedError)
+        assert "source_unreachable" in str(run.error)
+    else:
         assert run.error is None
         assert run.result["status"] == "succeeded"
         assert run.result["metrics"]["rows_loaded"] == 44_802
 
-    def test_hands_airflow_a_later_timeout_as_a_backstop(self, simulator: Simulator) -> None:
-        simulator.plan(CONNECTION, running_seconds=60)
-        with pytest.raises(TaskDeferred) as deferred:
-            sync(deferrable=True, timeout=100).execute(context(Run()))
-        assert deferred.value.timeout is not None
-        assert 100 + 60 < deferred.value.timeout.total_seconds() < 100 + 3600
 
-    def test_gives_airflow_time_to_see_it_go(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(seconds=7))
+class TestDeferral:
+    @staticmethod
+    def deferred(simulator: Simulator, waiting: dict[str, Any] | None = None, **parameters: Any) -> Any:
+        """Return the deferral, and the arguments of its trigger."""
         simulator.plan(CONNECTION, running_seconds=60)
-        before = datetime.now(UTC)
         with pytest.raises(TaskDeferred) as deferred:
-            sync(deferrable=True).execute(context(Run()))
-        not_before = datetime.fromisoformat(deferred.value.trigger.serialize()[1]["not_before"])
+            sync(deferrable=True, **parameters).execute(waiting or context(Run()))
+        return deferred.value, deferred.value.trigger.serialize()[1]
+
+    def test_execution_timeout_counts_from_the_start_of_the_task(self, simulator: Simulator) -> None:
+        waiting = context(Run())
+        waiting["ti"].start_date = began = datetime.now(UTC) - timedelta(minutes=5)
+        _, arguments = self.deferred(simulator, waiting, execution_timeout=timedelta(minutes=10))
+        expected = began + timedelta(minutes=10) - timedelta(seconds=30)
+        assert datetime.fromisoformat(arguments["deadline"]) == expected
+
+    def test_airflow_gets_a_later_timeout(self, simulator: Simulator) -> None:
+        deferred, _ = self.deferred(simulator, timeout=100)
+        assert 100 + 60 < deferred.timeout.total_seconds() < 100 + 3600
+
+    def test_the_trigger_waits_for_the_end_of_the_process(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(seconds=7))
+        before = datetime.now(UTC)
+        _, arguments = self.deferred(simulator)
+        not_before = datetime.fromisoformat(arguments["not_before"])
         assert before + timedelta(seconds=7) <= not_before <= datetime.now(UTC) + timedelta(seconds=7)
 
-    def test_has_no_deadline_unless_one_is_asked_for(self, simulator: Simulator) -> None:
-        simulator.plan(CONNECTION, running_seconds=60)
-        with pytest.raises(TaskDeferred) as deferred:
-            sync(deferrable=True).execute(context(Run()))
-        assert deferred.value.timeout is None
-        assert deferred.value.trigger.serialize()[1]["deadline"] is None
+    def test_without_a_timeout_there_is_no_deadline(self, simulator: Simulator) -> None:
+        deferred, arguments = self.deferred(simulator)
+        assert (deferred.timeout, arguments["deadline"]) == (None, None)
 
 
-class TestFaultsMeanwhile:
+class TestFaults:
     @pytest.mark.parametrize(
         ("kind", "status", "headers"),
         [
@@ -177,7 +152,7 @@ class TestFaultsMeanwhile:
             ("status", 429, {"Retry-After": "0"}),
         ],
     )
-    def test_that_pass_are_waited_out(
+    def test_of_polls_are_logged_and_tolerated(
         self,
         simulator: Simulator,
         deferrable: bool,
@@ -206,56 +181,19 @@ class TestFaultsMeanwhile:
         assert f"POST /api/v1/connections/{CONNECTION}/sync: answered {status}" in str(run.error)
         assert words in str(run.error)
 
-    def test_an_unknown_connection_is_named(self, simulator: Simulator) -> None:
+    @pytest.mark.usefixtures("simulator")
+    def test_an_unknown_connection_is_named(self) -> None:
         run = drive(lambda: sync(connection_id="conn_unknown"))
         assert isinstance(run.error, AirflowFailException)
         assert "/connections/conn_unknown/sync: answered 404" in str(run.error)
 
-    def test_a_wrong_key_leaves_the_retries_for_it_may_be_being_rotated(self, simulator: Simulator) -> None:
+    def test_a_wrong_key_may_be_rotating_and_is_retried(self, simulator: Simulator) -> None:
         simulator.fail("status", route="trigger_sync", status=401)
-        run = drive(sync)
-        assert isinstance(run.error, PlanasonixAuthenticationError)
+        assert isinstance(drive(sync).error, PlanasonixAuthenticationError)
 
-    def test_a_key_that_is_rotated_before_the_results_fails_nothing(
-        self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_key_that_is_rotated_before_the_results(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.fail("status", status=401, route="get_job_results")
-        run = drive(lambda: sync(deferrable=deferrable))
-        assert run.error is None
-
-    def test_an_xcom_that_cannot_be_written_abandons_no_job(self, simulator: Simulator) -> None:
-        operator = sync()
-        record(operator, log := Log())
-        waiting = context(Run())
-
-        def down(key: str, value: str) -> None:
-            raise ConnectionError("the API server is down")
-
-        waiting["ti"].xcom_push = down
-        assert operator.execute(waiting)["status"] == "succeeded"
-        assert any("could not be written" in line for line in log.lines)
-
-    @pytest.mark.usefixtures("travel")
-    def test_an_unwritable_record_at_the_deadline_does_not_promise_a_running_job(
-        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def down(_: AttemptStore) -> None:
-            raise ConnectionError("the API server is down")
-
-        monkeypatch.setattr(AttemptStore, "give_up", down)
-        simulator.plan(CONNECTION, running_seconds=60)
-        run = drive(lambda: sync(timeout=0.1))
-        assert run.log.lines[-1] == (
-            "That the time is up could not be written down (ConnectionError('the API server is down')): if the job "
-            "still runs, a retry goes on with it instead of cancelling it."
-        )
-
-    def test_a_job_that_is_gone_fails_the_task(self, simulator: Simulator, deferrable: bool) -> None:
-        simulator.plan(CONNECTION, running_seconds=60)
-        simulator.fail("status", status=404, route="get_job", times=None)
-        run = drive(lambda: sync(deferrable=deferrable))
-        assert isinstance(run.error, AirflowFailException)
-        assert "answered 404" in str(run.error)
+        assert drive(lambda: sync(deferrable=deferrable)).error is None
 
     def test_results_that_are_late_are_waited_for(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.fail("status", status=409, route="get_job_results", times=2)
@@ -263,3 +201,12 @@ class TestFaultsMeanwhile:
         assert run.error is None
         assert run.result["tables_total"] >= 1
         assert routes_asked(simulator).count("get_job_results") == 3
+
+    @pytest.mark.usefixtures("simulator")
+    def test_an_xcom_that_cannot_be_written_is_logged(self) -> None:
+        operator = sync()
+        record(operator, log := Log())
+        waiting = context(Run())
+        waiting["ti"].xcom_push = api_server_is_down
+        assert operator.execute(waiting)["status"] == "succeeded"
+        assert any("could not be written" in line for line in log.lines)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,7 +22,7 @@ from tests.support.attempts import (
     Make,
     at_that_moment,
     dates_are_ahead,
-    dies,
+    die_at,
     id_of,
     list_the_oldest_backfills_first,
     nothing,
@@ -38,9 +37,9 @@ from tests.support.scenarios import (
     START_ROUTES,
     Killed,
     backfill,
+    fail_starts,
     killed,
-    meanwhile,
-    ring,
+    signalled,
     started,
     starts,
     sync,
@@ -49,7 +48,7 @@ from tests.support.task_runs import Run, context, drive, record
 from tests.support.time_travel import TravelledClock
 
 
-class TestALostAnswer:
+class TestLostResponse:
     @pytest.mark.parametrize(
         ("kind", "status"),
         [("reset", None), ("cut", None), ("empty", None), ("html", 502), ("status", 500), ("status", 504)],
@@ -60,22 +59,21 @@ class TestALostAnswer:
         self, make: Make, simulator: Simulator, kind: Any, status: int | None, when: Any, honours: bool
     ) -> None:
         simulator.workspace.configure(honour_idempotency=honours, conflict="allowed")
-        for route in START_ROUTES:
-            simulator.fail(kind, route=route, status=status, when=when)
+        fail_starts(simulator, kind, status=status, when=when)
         run = drive(lambda: make(deferrable=True))
         assert run.error is None
         (one,) = started(simulator)
         assert id_of(run) == one.id
         assert starts(simulator) == (1 if when == "after" else 2)
 
-    def test_is_not_the_work_of_others_that_say_whose_it_is(self, simulator: Simulator) -> None:
+    def test_is_not_mistaken_for_work_with_metadata_of_others(self, simulator: Simulator) -> None:
         simulator.workspace.configure(show_metadata=True, conflict="allowed", honour_idempotency=False)
         simulator.fail("reset", route="trigger_sync", when="before")
         other = start_theirs(simulator)
         run = drive(lambda: sync(wait_for_completion=False))
         assert id_of(run) not in (None, other)
 
-    def test_among_two_that_may_be_it_stops_and_names_them(
+    def test_of_two_candidates_fails_and_names_them(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.workspace.configure(conflict="allowed")
@@ -87,7 +85,7 @@ class TestALostAnswer:
         assert len(started(simulator)) == 2
         assert all(job.id in str(run.error) for job in started(simulator))
 
-    def test_is_not_what_was_there_before(self, simulator: Simulator) -> None:
+    def test_is_not_mistaken_for_work_that_existed(self, simulator: Simulator) -> None:
         simulator.workspace.configure(conflict="allowed", honour_idempotency=False)
         take(simulator, 0.3)
         simulator.fail("reset", route="trigger_sync", when="before")
@@ -96,18 +94,17 @@ class TestALostAnswer:
         assert run.error is None
         assert id_of(run) != theirs
 
-    def test_is_found_where_lists_are_late_and_a_second_start_meets_it(self, simulator: Simulator) -> None:
+    def test_is_found_by_the_conflict_if_lists_are_late(self, simulator: Simulator) -> None:
         take(simulator, 0.5)
         simulator.workspace.configure(honour_idempotency=False)
         simulator.fail("reset", route="trigger_sync", when="after")
         with pytest.MonkeyPatch.context() as patch:
-            # Lists that show nothing for as long as it is looked for.
             patch.setattr(lost_start_search, "_listed", nothing)
             run = drive(sync)
         (one,) = started(simulator)
         assert id_of(run) == one.id
 
-    def test_that_is_not_found_out_about_is_left_to_the_next_try(
+    def test_is_left_to_the_next_try_if_lists_are_refused(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         take(simulator, 0.3)
@@ -121,58 +118,54 @@ class TestALostAnswer:
         (one,) = started(simulator)
         assert id_of(second) == one.id
 
-    def test_of_a_backfill_is_no_sync_that_is_in_the_way(
+    def test_of_a_backfill_is_not_a_conflicting_sync(
         self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.fail("reset", route="trigger_backfill", when="before")
         simulator.fail("status", route="trigger_backfill", status=409)
-        # The simulator lets no sync be in a backfill's way.
+        # In the simulator, no sync conflicts with a backfill.
         monkeypatch.setattr(
             conflicts.ConflictHandler, "named_by", lambda *_: simulator.workspace.start_sync(CONNECTION)
         )
         run = drive(backfill)
         assert isinstance(run.error, PlanasonixConflictError)
 
-    def test_is_found_by_the_servers_clock_though_the_first_request_was_lost_too(
+    def test_is_found_by_the_clock_of_the_server(
         self, make: Make, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.workspace.configure(conflict="allowed", honour_idempotency=False)
         monkeypatch.setattr(rate_limiter, "_rate_limiters", {})
-        # Whoever starts something sees a server that is behind.
+        # The server's clock is behind.
         now = simulator.workspace._journal._clock
         monkeypatch.setattr(simulator.workspace._journal, "_clock", lambda: now() - timedelta(seconds=10))
         for route in ("list_jobs", "list_backfills"):
             simulator.fail("reset", route=route)
-        for route in START_ROUTES:
-            simulator.fail("reset", route=route, when="after")
+        fail_starts(simulator, "reset", when="after")
         run = drive(lambda: make(wait_for_completion=False))
         (one,) = started(simulator)
         assert id_of(run) == one.id
 
     @pytest.mark.parametrize("seconds", [5, 300])
-    @pytest.mark.parametrize("dies_at", [None, "after the answer"], ids=["same try", "next try"])
-    def test_is_found_by_its_mark_though_created_at_is_behind_the_date_of_the_answers(
+    @pytest.mark.parametrize("point", [None, "after the answer"], ids=["same try", "next try"])
+    def test_is_found_by_its_mark_if_created_at_is_behind_the_date_header(
         self,
         make: Make,
         simulator: Simulator,
         travel: TravelledClock,
         monkeypatch: pytest.MonkeyPatch,
         seconds: int,
-        dies_at: str | None,
+        point: str | None,
     ) -> None:
         simulator.workspace.configure(show_metadata=True, conflict="allowed", honour_idempotency=False)
         dates_are_ahead(monkeypatch, seconds)
-        notes: dict[str, Any] = {}
-        if dies_at:
-            dies(make, dies_at, notes)
-        else:
-            for route in START_ROUTES:
-                simulator.fail("reset", route=route, when="after")
+        notes = die_at(make, point) if point else {}
+        if not point:
+            fail_starts(simulator, "reset", when="after")
         run = drive(make, notes, try_number=2)
         (one,) = started(simulator)
         assert (run.error, id_of(run)) == (None, one.id)
 
-    def test_of_a_backfill_is_found_behind_hundreds_of_earlier_ones(
+    def test_of_a_backfill_is_found_after_hundreds_of_others(
         self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.workspace.configure(honour_idempotency=False)
@@ -184,22 +177,21 @@ class TestALostAnswer:
         assert (run.error, len(simulator.backfills())) == (None, 601)
         assert starts(simulator) == 1
 
-    def test_is_not_the_work_of_others_without_metadata_that_was_created_just_before(
+    def test_is_not_mistaken_for_work_created_just_before(
         self, make: Make, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.workspace.configure(conflict="allowed", honour_idempotency=False)
         start_theirs_of(make, simulator)
         travel.sleep(60)
         for route in ("list_jobs", "list_backfills"):
-            # What is there already cannot be listed.
+            # Existing work cannot be listed.
             simulator.fail("status", route=route, status=403)
-        for route in START_ROUTES:
-            simulator.fail("reset", route=route, when="before")
+        fail_starts(simulator, "reset", when="before")
         run = drive(make)
         _, own = started(simulator)
         assert (run.error, id_of(run)) == (None, own.id)
 
-    def test_is_not_what_is_in_the_way_if_that_says_whose_it_is(
+    def test_is_not_a_conflict_with_metadata_of_others(
         self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, deferrable: bool
     ) -> None:
         simulator.workspace.configure(show_metadata=True, honour_idempotency=False)
@@ -212,7 +204,7 @@ class TestALostAnswer:
 
     @pytest.mark.parametrize("on_conflict", ["fail", "attach", "wait", "skip"])
     @pytest.mark.parametrize("shows", [True, False], ids=["metadata", "no metadata"])
-    def test_is_what_is_in_the_way_where_lists_are_late_and_the_second_start_meets_it(
+    def test_is_a_conflict_that_lists_show_late(
         self,
         simulator: Simulator,
         travel: TravelledClock,
@@ -230,7 +222,7 @@ class TestALostAnswer:
         assert "attaching to it" not in run.said
 
     @pytest.mark.parametrize("on_conflict", ["attach", "wait", "skip"])
-    def test_that_meets_what_no_list_shows_is_left_to_the_next_try(
+    def test_that_no_list_shows_is_left_to_the_next_try(
         self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, on_conflict: str
     ) -> None:
         simulator.workspace.configure(conflict="unnamed", honour_idempotency=False)
@@ -248,22 +240,20 @@ class TestALostAnswer:
         assert id_of(second) == one.id
 
     @pytest.mark.parametrize("shows", [True, False], ids=["metadata", "no metadata"])
-    def test_is_found_though_the_try_that_wrote_down_the_start_died_hours_before(
+    def test_is_found_though_the_record_is_hours_old(
         self, make: Make, simulator: Simulator, travel: TravelledClock, shows: bool
     ) -> None:
         simulator.workspace.configure(conflict="allowed", honour_idempotency=False, show_metadata=shows)
-        notes: dict[str, Any] = {}
-        dies(make, "after the record", notes)
+        notes = die_at(make, "after the record")
         travel.sleep(4 * 3600)
         theirs = start_theirs(simulator)
-        for route in START_ROUTES:
-            simulator.fail("reset", route=route, when="after")
+        fail_starts(simulator, "reset", when="after")
         run = drive(make, notes, try_number=2)
         assert run.error is None
         (one,) = [work for work in started(simulator) if work.id != theirs]
         assert id_of(run) == one.id
 
-    def test_that_is_looked_for_when_the_task_is_killed_is_cancelled(
+    def test_of_a_killed_task_is_found_and_cancelled(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(api_session, "SEARCH_DELAYS", (5.0,))
@@ -274,13 +264,13 @@ class TestALostAnswer:
         assert one.cancel_requested_at is not None
         assert "was asked to cancel" in " ".join([str(error), *log.lines])
 
-    def test_again_and_again_ends_the_try(self, simulator: Simulator) -> None:
+    def test_three_times_fails_the_try(self, simulator: Simulator) -> None:
         simulator.fail("reset", route="trigger_sync", when="before", times=3)
         run = drive(sync)
         assert isinstance(run.error, PlanasonixTransportError)
         assert "Tried 3 times, and looked for a job each time" in str(run.error)
 
-    def test_is_looked_for_through_an_outage(self, simulator: Simulator) -> None:
+    def test_is_found_after_an_outage(self, simulator: Simulator) -> None:
         take(simulator, 0)
         simulator.fail("reset", route="trigger_sync", when="after")
         simulator.fail("status", route="list_jobs", status=503, times=2)
@@ -290,7 +280,7 @@ class TestALostAnswer:
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_what_comes_after_the_deadline_is_not_started(make: Make, simulator: Simulator, deferrable: bool) -> None:
+def test_nothing_is_started_after_the_deadline(make: Make, simulator: Simulator, deferrable: bool) -> None:
     operator = make(execution_timeout=timedelta(seconds=10), deferrable=deferrable)
     late = context(Run())
     late["ti"].start_date = datetime.now(UTC) - timedelta(seconds=9.5)
@@ -299,7 +289,7 @@ def test_what_comes_after_the_deadline_is_not_started(make: Make, simulator: Sim
     assert started(simulator) == []
 
 
-def test_nothing_is_started_where_to_write_it_down_took_the_rest_of_the_time(
+def test_nothing_is_started_if_storing_the_record_took_too_long(
     make: Make, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, deferrable: bool
 ) -> None:
     whole = AttemptStore.write
@@ -316,11 +306,11 @@ def test_nothing_is_started_where_to_write_it_down_took_the_rest_of_the_time(
 
 
 @pytest.mark.usefixtures("travel")
-class TestARefusedStart:
-    """It has started nothing, so the next try owes nothing to it, and nothing of others is taken for it."""
+class TestRefusedStart:
+    """It has started nothing, so the next try must not take the work of others for it."""
 
     @pytest.mark.parametrize("on_conflict", ["fail", "skip"])
-    def test_since_another_sync_runs_is_none_of_ours_later(self, simulator: Simulator, on_conflict: str) -> None:
+    def test_because_of_a_conflict_does_not_make_that_work_ours(self, simulator: Simulator, on_conflict: str) -> None:
         take(simulator, 60)
         notes: dict[str, Any] = {}
         theirs = start_theirs(simulator)
@@ -332,7 +322,7 @@ class TestARefusedStart:
         assert simulator.job(theirs).cancel_requested_at is None
 
     @pytest.mark.parametrize("status", [400, 401, 403])
-    def test_is_none_of_ours_later(self, simulator: Simulator, status: int) -> None:
+    def test_does_not_make_later_work_ours(self, simulator: Simulator, status: int) -> None:
         simulator.workspace.configure(conflict="allowed")
         take(simulator, 0.2)
         notes: dict[str, Any] = {}
@@ -344,36 +334,30 @@ class TestARefusedStart:
         assert id_of(run) != theirs
 
 
-class TestAKillAmidTheStart:
-    def test_finds_what_it_has_made(self, make: Make, simulator: Simulator) -> None:
+class TestKillDuringTheStart:
+    def test_cancels_the_work(self, make: Make, simulator: Simulator) -> None:
         take(simulator, 60)
-        for route in START_ROUTES:
-            simulator.fail("hang", route=route, when="after", seconds=2)
+        fail_starts(simulator, "hang", when="after", seconds=2)
         killed(simulator, make(), route=START_ROUTES[make is backfill], is_answered=False)
         (one,) = started(simulator)
         assert one.status in ("cancelling", "cancelled")
 
-    def test_out_of_time_finds_what_it_has_made(self, make: Make, simulator: Simulator) -> None:
+    def test_by_a_timeout_cancels_the_work(self, make: Make, simulator: Simulator) -> None:
         take(simulator, 60)
-        for route in START_ROUTES:
-            simulator.fail("hang", route=route, when="after", seconds=2)
+        fail_starts(simulator, "hang", when="after", seconds=2)
 
-        def out_of_time(*_: object) -> None:
+        def time_out() -> None:
             raise Killed
 
         operator = make()
-        before = signal.signal(signal.SIGALRM, out_of_time)
-        try:
-            with pytest.raises(Killed), meanwhile(ring, once=lambda: starts(simulator) == 1):
-                operator.execute(context(Run()))
-        finally:
-            signal.signal(signal.SIGALRM, before)
-        # As Airflow does when execution_timeout is over.
+        with pytest.raises(Killed), signalled(time_out, when=lambda: starts(simulator) == 1):
+            operator.execute(context(Run()))
+        # As Airflow does at the end of execution_timeout.
         operator.on_kill()
         (one,) = started(simulator)
         assert one.status in ("cancelling", "cancelled")
 
-    def test_that_meets_a_slow_api_is_over_before_airflow_ends_the_process(
+    def test_with_a_slow_api_ends_within_five_seconds(
         self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         take(simulator, 60)

@@ -1,3 +1,3 @@
-"""The fixtures of the tests of ``execution/``: a task without waits between its requests."""
+"""The fixtures of the tests of ``execution/``."""
 
 from tests.execution.conftest import *  # noqa: F403

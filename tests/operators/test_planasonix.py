@@ -19,8 +19,8 @@ from tests.support.task_runs import Run, context, drive
 from tests.support.time_travel import travelling
 
 
-class TestASyncThatSucceeds:
-    def test_is_accounted_for_in_a_plain_dict(self, simulator: Simulator, deferrable: bool) -> None:
+class TestSync:
+    def test_returns_a_plain_dict(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan(
             CONNECTION,
             tables={"public.orders": 44_802, "public.order_items": 1},
@@ -42,7 +42,7 @@ class TestASyncThatSucceeds:
         assert run.result["tables_total"] == 2
         assert run.result["warnings"] == [{"code": "column_type_widened", "message": "Column discount_pct coerced"}]
 
-    def test_tells_of_its_job_by_xcom_the_moment_that_it_exists(self, simulator: Simulator) -> None:
+    def test_pushes_its_job_as_soon_as_it_exists(self, simulator: Simulator) -> None:
         simulator.fail("status", route="get_job", status=404, times=None)
         run = Run()
         with pytest.raises(TaskDeferred):
@@ -50,27 +50,25 @@ class TestASyncThatSucceeds:
         job = simulator.jobs()[0]
         assert run.xcoms == {"job_id": job.id, "job_url": f"{simulator.url}/jobs/{job.id}"}
 
-    def test_asks_the_least_on_a_worker(self, simulator: Simulator) -> None:
+    def test_sends_the_fewest_requests_on_a_worker(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, queued_seconds=0.0, running_seconds=0.12)
         drive(lambda: sync(poll_interval=0.2))
         assert routes_asked(simulator) == ["list_jobs", "trigger_sync", "get_job", "get_job_results"]
 
-    def test_looks_once_before_it_defers(self, simulator: Simulator) -> None:
+    def test_polls_once_before_it_defers(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, queued_seconds=0.0, running_seconds=0.0)
         run = drive(lambda: sync(deferrable=True))
         assert run.deferred is None
         assert run.result["status"] == "succeeded"
         assert routes_asked(simulator) == ["list_jobs", "trigger_sync", "get_job", "get_job_results"]
 
-    def test_defers_even_if_that_look_fails(self, simulator: Simulator) -> None:
+    def test_defers_if_that_poll_fails(self, simulator: Simulator) -> None:
         simulator.fail("status", status=500, route="get_job")
         run = drive(lambda: sync(deferrable=True))
         assert run.deferred is not None
         assert run.result["status"] == "succeeded"
 
-    def test_says_the_same_and_returns_the_same_both_ways(
-        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_logs_and_returns_the_same_deferred(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         def told(deferrable: bool) -> tuple[list[str], dict[str, Any]]:
             simulator.reset()
             simulator.plan(
@@ -88,14 +86,14 @@ class TestASyncThatSucceeds:
         assert on_a_worker == deferred
         assert len(on_a_worker[0]) == 6, on_a_worker[0]
 
-    def test_returns_at_once_where_it_is_not_to_wait(self, simulator: Simulator, deferrable: bool) -> None:
+    def test_returns_at_once_without_wait_for_completion(self, simulator: Simulator, deferrable: bool) -> None:
         run = drive(lambda: sync(wait_for_completion=False, deferrable=deferrable))
         assert run.result["job_id"] == simulator.jobs()[0].id
         assert run.result["status"] == "queued"
         assert "tables" not in run.result
         assert routes_asked(simulator) == ["list_jobs", "trigger_sync"]
 
-    def test_lists_a_thousand_tables_and_counts_the_rest(self, simulator: Simulator) -> None:
+    def test_result_lists_a_thousand_tables(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, tables={f"public.t{number}": 1 for number in range(1_234)})
         run = drive(sync)
         assert len(run.result["tables"]) == 1_000
@@ -103,8 +101,8 @@ class TestASyncThatSucceeds:
         assert "The task's result lists the first 1,000 of 1,234 tables, and counts them all." in run.log.lines
 
 
-class TestTheStart:
-    def test_sends_what_the_dag_says(self, simulator: Simulator) -> None:
+class TestStart:
+    def test_sends_the_parameters(self, simulator: Simulator) -> None:
         drive(
             lambda: sync(pipeline_id="pl_01hqxyz", priority="high", metadata={"ticket": "OPS-1", "task_id": "mine"}),
             try_number=2,
@@ -124,14 +122,14 @@ class TestTheStart:
             "ticket": "OPS-1",
         }
 
-    def test_carries_a_key_of_its_own_at_each_try(self, simulator: Simulator) -> None:
+    def test_has_its_own_key_in_each_try(self, simulator: Simulator) -> None:
         for _ in range(2):
             drive(sync)
         keys = [request.headers["idempotency-key"] for request in simulator.requests if request.route == "trigger_sync"]
         assert len(set(keys)) == 2
         assert all(key.startswith("nightly/scheduled__2025-03-27T02:00:00+00:00/load/-1/1/") for key in keys)
 
-    def test_is_repeated_with_its_key_where_it_surely_started_nothing(self, simulator: Simulator) -> None:
+    def test_is_repeated_with_the_same_key(self, simulator: Simulator) -> None:
         simulator.fail("status", route="trigger_sync", status=503, headers={"Retry-After": "0"})
         simulator.fail("status", route="trigger_sync", status=429, headers={"Retry-After": "0"})
         run = drive(sync)
@@ -141,7 +139,7 @@ class TestTheStart:
         assert len({request.headers["idempotency-key"] for request in starts}) == 1
         assert len(simulator.jobs()) == 1
 
-    def test_names_the_job_in_its_way(self, simulator: Simulator) -> None:
+    def test_error_names_the_conflicting_job(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         first = drive(lambda: sync(wait_for_completion=False))
         second = drive(sync)
@@ -178,7 +176,7 @@ class TestBadInput:
             ("cancel_on_kill", None, "cancel_on_kill: got None, allowed is True or False"),
         ],
     )
-    def test_is_refused_when_the_dag_is_parsed(self, parameter: str, value: Any, words: str) -> None:
+    def test_raises_when_the_dag_is_parsed(self, parameter: str, value: Any, words: str) -> None:
         with pytest.raises(ValueError, match=re.escape(words)):
             sync(**{parameter: value})
 
@@ -192,7 +190,7 @@ class TestBadInput:
             ("on_conflict", "queue"),
         ],
     )
-    def test_of_a_template_is_refused_before_the_first_request(
+    def test_from_a_template_fails_before_any_request(
         self, simulator: Simulator, parameter: str, rendered: str
     ) -> None:
         operator = sync(**{parameter: "{{ params.x }}"})
@@ -201,24 +199,24 @@ class TestBadInput:
             operator.execute(context(Run()))
         assert simulator.requests == []
 
-    def test_a_missing_connection_says_which_and_how_to_make_it(self) -> None:
+    def test_missing_airflow_connection(self) -> None:
         run = drive(lambda: sync(planasonix_conn_id="planasonix_nowhere"))
         assert isinstance(run.error, PlanasonixConfigurationError)
         assert "There is no Airflow connection 'planasonix_nowhere'" in str(run.error)
         assert "set AIRFLOW_CONN_PLANASONIX_NOWHERE for every process" in str(run.error)
 
-    def test_an_event_that_does_not_validate_fails_the_task_with_a_reason(self, simulator: Simulator) -> None:
+    def test_invalid_event_of_a_trigger(self, simulator: Simulator) -> None:
         with pytest.raises(AirflowFailException, match="cannot read"):
             sync(deferrable=True).execute_complete(context(Run()), {"status": "success"})
 
 
 @pytest.mark.parametrize("given", ["../jobs", "conn 1", "conn_1?x=y", "", "conn_1\n"])
-def test_what_is_no_id_is_refused_when_the_dag_is_parsed(given: str) -> None:
+def test_invalid_id(given: str) -> None:
     with pytest.raises(ValueError, match=r"connection_id: got .* allowed is an id as Planasonix gives it"):
         sync(connection_id=given)
 
 
-def test_the_key_is_in_nothing_that_a_person_can_read(simulator: Simulator, deferrable: bool) -> None:
+def test_nothing_shows_the_api_key(simulator: Simulator, deferrable: bool) -> None:
     for fault in (None, "reset", "html", "empty"):
         for route in ("trigger_sync", "get_job", "get_job_results"):
             simulator.reset()

@@ -1,4 +1,4 @@
-"""A task against the bodies of the API's reference, in the order in which its text lets a job go through its states."""
+"""A task gets the bodies of the API's reference, in the order of a job's states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tries of a task that end at each point of their start, and what others start meanwhile."""
+"""Tries that end at each point of a start, and work of others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Make = Callable[..., BaseOperator]
 
 
 def take(simulator: Simulator, seconds: float, *, fails: bool = False) -> None:
-    """Let all work take a time."""
+    """Plan how long all work runs."""
     how: dict[str, Any] = {"times": None, "queued_seconds": 0, "cancelling_seconds": 0.05}
     simulator.plan(CONNECTION, **how, running_seconds=seconds, outcome="failed" if fails else "succeeded")
     simulator.plan_backfill(CONNECTION, **how, jobs=1, job_seconds=seconds, failing_jobs=[0] if fails else [])
@@ -46,7 +46,7 @@ def id_of(run: Run) -> Any:
 POINTS: dict[str, dict[str, Any]] = {
     "before the record": {"owner": AttemptStore, "name": "write", "is_done": False},
     "after the record": {"owner": AttemptStore, "name": "write", "is_done": True},
-    # The list of what was there before is the first request.
+    # The first request lists the existing work.
     "after the POST left": {"owner": Client, "name": "_send_once", "call": 2, "is_done": True},
     "after the answer": {"owner": None, "name": "submit_job", "is_done": True},
     "before the id was recorded": {"owner": AttemptStore, "name": "write", "call": 2, "is_done": False},
@@ -56,19 +56,20 @@ POINTS: dict[str, dict[str, Any]] = {
 }
 
 
-def dies(make: Make, point: str, notes: dict[str, Any], *, deferrable: bool = True, **ti: int) -> None:
-    """Run a try that ends at a point of its start, as by kill -9."""
+def die_at(make: Make, point: str, *, deferrable: bool = True, **ti: int) -> dict[str, Any]:
+    """Run a try that ends at a point of its start, as after kill -9. Return its state store."""
     operator = make(deferrable=deferrable)
-    record(operator, (run := Run(notes=notes)).log)
+    record(operator, (run := Run(notes={})).log)
     with pytest.MonkeyPatch.context() as patch:
         how = {**POINTS[point]}
         cut(patch, how.pop("owner") or type(operator), **how)
         with pytest.raises(Killed):
             operator.execute(context(run, **ti))
+    return run.notes
 
 
 def start_theirs(simulator: Simulator) -> str:
-    """Start a sync of the same connection as somebody else would."""
+    """Start a sync of the same connection for another task."""
     return simulator.workspace.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "theirs", "task_id": "load"})).id
 
 
@@ -81,7 +82,7 @@ def start_theirs_of(make: Make, simulator: Simulator) -> None:
 
 
 def at_that_moment(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], times: int = 1) -> None:
-    """Let something happen just before the first start is sent, or the first few."""
+    """Call a function just before the first start requests."""
     whole, done = PlanasonixSyncOperator.submit_job, []
 
     def start(self: PlanasonixSyncOperator, *arguments: Any) -> Any:
@@ -93,12 +94,12 @@ def at_that_moment(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], t
 
 
 def dates_are_ahead(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Let the ``Date`` of all answers be ahead of the clock that ``created_at`` comes from."""
+    """Let the ``Date`` of all responses be ahead of ``created_at``."""
     ahead = timedelta(seconds=seconds)
     monkeypatch.setattr(
         middleware, "format_datetime", lambda time, usegmt: format_datetime(time + ahead, usegmt=usegmt)
     )
-    # What was learned of the server's clock before.
+    # Forget the clock skew.
     monkeypatch.setattr(rate_limiter, "_rate_limiters", {})
 
 
@@ -109,7 +110,7 @@ def start_earlier_backfills(simulator: Simulator, connection_id: str, count: int
 
 
 def list_the_oldest_backfills_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sort the simulator's lists of backfills the other way round: the reference does not say how they are sorted."""
+    """Reverse the simulator's lists of backfills: the reference does not say how they are sorted."""
     newest_first = Workspace.backfill_page
 
     def oldest_first(
@@ -128,7 +129,7 @@ async def nothing(*_: object) -> list[Any]:
 
 
 def show_nothing(monkeypatch: pytest.MonkeyPatch, *, looks: int) -> None:
-    """Let a list be late, so that the first looks for a lost start see nothing."""
+    """Let lists be late, so that the first searches for a lost start find nothing."""
     whole, seen = lost_start_search._listed, []
 
     async def late(*arguments: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Answers of the simulator that hang until a test lets them come, and not for a time that a slow machine outlasts."""
+"""Responses of the simulator that hang until a test releases them, and not for some time that may be too short."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Hanging:
             await asyncio.sleep(0.005)
 
     def begins(self) -> None:
-        """Wait until an answer hangs."""
+        """Wait until a response hangs."""
         until(self._has_begun.is_set)
 
     def ends(self) -> None:
-        """Let the answers come."""
+        """Release the responses."""
         self._is_over.set()

@@ -1,6 +1,6 @@
-"""An API that is gone for a time: travelled time, so that an hour of it passes at once.
+"""Simulates outages of the API. Time is simulated as well, so an hour passes at once.
 
-What breaks is httpx's way to the server; all above it, and the server when it is back, is what it always is.
+Only httpx's transport is replaced.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from planasonix_provider.api.retry import RetryPolicy
 from planasonix_provider.waiting import shared_client
 from tests.support.time_travel import TravelledClock
 
-#: What an outage looks like to who asks: nobody listens, a proxy answers for the API, or nobody answers.
+#: The connection is refused, a proxy responds, or nothing responds.
 KINDS = ("refused", "503", "silence")
 MINUTE = 60.0
-#: What a proxy in the API's place answers while it restarts: statuses that the API has, too, with a page in HTML.
+#: The statuses of a proxy's HTML page while the API restarts; the API has them, too.
 PROXY_STATUSES = (302, 403, 404)
-#: For how long a request is waited for that nobody answers.
+#: The seconds until a request without a response times out.
 _SILENCE = 30.0
 
 
@@ -36,13 +36,11 @@ def outage(
     after: float | Callable[[], bool] = 0.0,
     route: str = "/api/",
 ) -> Iterator[None]:
-    """Let the API be gone, from a moment on and for a time; both are the traveller's.
+    """Simulate an outage, by the simulated clock.
 
-    :param travel: tells how much time has passed.
-    :param kind: one of :data:`KINDS`, or a status with which a proxy answers in the API's place.
-    :param seconds: how long it lasts.
-    :param after: after how many seconds it begins, or what says that it does.
-    :param route: what of the API is gone, as a part of the path.
+    :param kind: one of :data:`KINDS`, or the status of a proxy that responds in the API's place.
+    :param after: after how many seconds, or on which condition, the outage begins.
+    :param route: the part of the path that it affects.
     """
     began: list[float] = []
 
@@ -68,13 +66,13 @@ def outage(
     def handle(self: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
         return fails(request) if is_down(request) else blocking(self, request)
 
-    async def handle_aside(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+    async def handle_async(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
         return fails(request) if is_down(request) else await awaited(self, request)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(httpx.HTTPTransport, "handle_request", handle)
-        patch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", handle_aside)
-        # The pauses between the tries of a request pass on the same clock, and are as long as they may be.
+        patch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", handle_async)
+        # The pauses between retries use the same clock, and are as long as possible.
         policy: Any = partial(RetryPolicy, clock=travel.monotonic, uniform=lambda low, high: high)
         for module in (client, shared_client):
             patch.setattr(module, "RetryPolicy", policy)

@@ -1,4 +1,4 @@
-"""The work that these tests run, and what the simulator was asked for it."""
+"""Tasks that tests run, kills of tasks, and the requests that the simulator got."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def routes_asked(simulator: Simulator) -> list[str]:
 
 @contextmanager
 def meanwhile(act: Callable[[], object], *, once: Callable[[], bool]) -> Iterator[None]:
-    """Do something beside the block, in a thread, the moment that it is time for it: no machine is too slow then."""
+    """Call a function in a thread beside the block as soon as a condition holds, however slow the machine is."""
     is_over = threading.Event()
 
     def watch() -> None:
@@ -75,13 +75,30 @@ def meanwhile(act: Callable[[], object], *, once: Callable[[], bool]) -> Iterato
 
 
 def is_asked(simulator: Simulator, route: str) -> Callable[[], bool]:
-    """Say when the simulator has got a request of a route, answered or not."""
+    """Return a condition: whether the simulator has got a request of a route, answered or not."""
     return lambda: route in routes_asked(simulator)
 
 
 def ring() -> None:
-    """Let a signal come, as from a timer."""
+    """Send the signal of a timer."""
     os.kill(os.getpid(), signal.SIGALRM)
+
+
+@contextmanager
+def signal_handler(handle: Callable[[], object]) -> Iterator[None]:
+    """Handle the signal of a timer, as Airflow does that of a kill."""
+    previous = signal.signal(signal.SIGALRM, lambda *_: handle())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+
+
+@contextmanager
+def signalled(handle: Callable[[], object], *, when: Callable[[], bool]) -> Iterator[None]:
+    """Interrupt the block by a signal and its handler."""
+    with signal_handler(handle), meanwhile(ring, once=when):
+        yield
 
 
 def killed(
@@ -94,10 +111,10 @@ def killed(
     once: Callable[[], bool] = lambda: True,
     **ti: int,
 ) -> tuple[BaseException, Log]:
-    """Run a task that is killed as Airflow does it: a signal's handler calls ``on_kill`` and returns.
+    """Run a task and kill it as Airflow does: a signal handler calls ``on_kill`` and returns.
 
-    It is killed a moment after its first request, or its first one of a route: after the answer, or amid the request;
-    and not before ``once`` is true.
+    The kill comes just after the first request (of a route): after its response, or without ``is_answered`` during the
+    request; and not before ``once`` is true.
     """
     is_over = threading.Event()
 
@@ -113,17 +130,16 @@ def killed(
                 return
 
     record(operator, log := Log())
-    previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
     killer = threading.Thread(target=kill, daemon=True)
-    killer.start()
-    try:
-        operator.execute(context(Run(notes={} if notes is None else notes), **ti))
-    except Exception as error:
-        return error, log
-    finally:
-        is_over.set()
-        killer.join()
-        signal.signal(signal.SIGALRM, previous)
+    with signal_handler(operator.on_kill):
+        killer.start()
+        try:
+            operator.execute(context(Run(notes={} if notes is None else notes), **ti))
+        except Exception as error:
+            return error, log
+        finally:
+            is_over.set()
+            killer.join()
     raise AssertionError("the task went on")
 
 
@@ -133,7 +149,7 @@ def the_one(simulator: Simulator) -> Backfill:
 
 
 def started(simulator: Simulator) -> list[Any]:
-    """What was started, oldest first."""
+    """Return all work, oldest first."""
     return [*reversed(simulator.backfills()), *(job for job in reversed(simulator.jobs()) if job.type != "backfill")]
 
 
@@ -141,12 +157,18 @@ def starts(simulator: Simulator) -> int:
     return sum(request.route in START_ROUTES for request in simulator.requests)
 
 
+def fail_starts(simulator: Simulator, kind: Any, **options: Any) -> None:
+    """Let the next start fail, that of a sync and that of a backfill."""
+    for route in START_ROUTES:
+        simulator.fail(kind, route=route, **options)
+
+
 class Killed(BaseException):
-    """What stands in for SIGKILL: nothing of the task runs after it but what closes its sockets."""
+    """Stands in for SIGKILL: after it, the task only closes its sockets."""
 
 
 def cut(patch: pytest.MonkeyPatch, owner: Any, name: str, *, call: int = 1, is_done: bool) -> None:
-    """Let a process end in a call of a method: before it has done anything, or when all is done."""
+    """End the process in a call of a method: before it has done anything, or when it is done."""
     whole, calls = getattr(owner, name), []
 
     def method(*arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Runs one task as a test of the provider's own wants it: with its log, and with its error as a value."""
+"""Runs one task in a test, and returns its log and its error."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ __all__ = [
     "record",
 ]
 
-#: Whether a task can leave a note for the process that goes on with it.
+#: Whether tasks have a state store.
 HAS_NOTES = Version(version("apache-airflow")) >= Version("3.3")
 
 
 @dataclass
 class Log:
-    """A logger that keeps its lines."""
+    """A logger that stores its lines."""
 
     lines: list[str] = field(default_factory=list)
-    #: Those of the lines that are warnings.
+    #: The subset of the lines that are warnings.
     warnings: list[str] = field(default_factory=list)
 
     def _write(self, line: str, *values: object, **_: object) -> None:
-        # Airflow's own remark on being called from a test.
+        # Airflow logs this because a test calls it.
         if "cannot be called outside" not in line:
             self.lines.append(line % values if values else line)
 
@@ -58,7 +58,7 @@ class Log:
 
 @dataclass
 class Run(TaskRun):
-    """What came of a task, with all that it has said."""
+    """The result, the error and the log of a task."""
 
     error: BaseException | None = None
     log: Log = field(default_factory=Log)
@@ -66,7 +66,7 @@ class Run(TaskRun):
 
     @property
     def said(self) -> str:
-        """All that a person could read of the run, in one text."""
+        """All text of the run that a person could read."""
         return json.dumps(
             [self.log.lines, self.result, repr(self.error), self.xcoms, self.trigger_arguments, self.event],
             default=repr,
@@ -74,7 +74,7 @@ class Run(TaskRun):
 
 
 def record(logging: Any, log: Log) -> None:
-    """Let an operator or a trigger write to a log of the test's."""
+    """Let an operator or a trigger write to this log."""
     logging._log = logging._cached_logger = log
 
 
@@ -87,7 +87,7 @@ def context(
     retries: int = 2,
     clear_number: int = 0,
 ) -> dict[str, Any]:
-    """The part of Airflow's context that a task of ours uses."""
+    """Return the part of Airflow's context that the provider uses."""
     made = task_run.new_context(
         run, dag_id="nightly", task_id="load", try_number=try_number, map_index=map_index, max_tries=max_tries
     )
@@ -100,7 +100,7 @@ def context(
 
 
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand in for Airflow's variables, where the notes are before Airflow 3.3; there are none to begin with."""
+    """Replace Airflow's variables, the state store before Airflow 3.3, by none."""
     kept: dict[str, str] = {}
     fake = SimpleNamespace(
         get=lambda name, default: kept.get(name, default),
