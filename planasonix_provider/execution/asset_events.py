@@ -1,8 +1,8 @@
 """Sends asset events for the tables that a task has loaded: for those outlets that the results name, and no others.
 
-When a task has succeeded, Airflow sends an event for each asset among its outlets, whatever was loaded. It reads the
-outlets after ``execute``, in the same process, from the operator that was executed: a copy of the DAG's task that lives
-as long as the try. So this removes the other outlets from that copy.
+When a task has succeeded, Airflow sends an event for each asset among its outlets, even if nothing was loaded. It reads
+the outlets after ``execute``, in the same process, from the operator that was executed: a copy of the DAG's task that
+lives as long as the try. So this module removes the other outlets from that copy.
 """
 
 from __future__ import annotations

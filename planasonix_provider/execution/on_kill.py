@@ -54,7 +54,7 @@ class OnKillHandler:
         self.client_config: ClientConfig | None = None
         #: What to cancel, if its id is known.
         self.target: WorkTarget | None = None
-        # What identifies the work of a start whose response is still to come.
+        # Identify the work of a start that has had no response yet.
         self._criteria: MatchCriteria | None = None
         #: Whether this task has started the work.
         self.is_own = True

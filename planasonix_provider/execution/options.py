@@ -25,7 +25,7 @@ class StartOptions:
     on_cancelled: str
     cancel_on_kill: bool
     ignore_empty_tables: bool
-    #: What decides which data is loaded: a retry with other values logs a warning.
+    #: The parameters that decide which data is loaded: a retry with other values logs a warning.
     load_parameters: Mapping[str, Any]
     #: Start and end of a backfill.
     window: tuple[datetime, datetime] | None
@@ -53,7 +53,7 @@ class SensorOptions:
 
 
 class AirflowTask(DeferrableTask, Protocol):
-    """What an execution uses of Airflow's operator."""
+    """The attributes and methods of Airflow's operators that an execution uses."""
 
     #: Airflow reads them after ``execute`` to send asset events.
     outlets: list[Any]

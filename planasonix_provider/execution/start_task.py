@@ -288,7 +288,7 @@ class StartTask:
         return event.with_cancel_result(result, cancel_command(target, self._options.planasonix_conn_id))
 
     def _mark_given_up(self) -> None:
-        """Let the next try cancel what may be left of this one's work."""
+        """Mark the record, so that the next try cancels the work if it still runs."""
         if not self._options.cancel_on_kill:
             return
         try:
