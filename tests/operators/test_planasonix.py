@@ -69,7 +69,7 @@ class TestSync:
         assert run.result["status"] == "succeeded"
 
     def test_logs_and_returns_the_same_deferred(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-        def told(deferrable: bool) -> tuple[list[str], dict[str, Any]]:
+        def logged(deferrable: bool) -> tuple[list[str], dict[str, Any]]:
             simulator.reset()
             simulator.plan(
                 CONNECTION, queued_seconds=0.1, running_seconds=0.3, warnings=[{"code": "w", "message": "m"}]
@@ -82,7 +82,7 @@ class TestSync:
             return lines, result
 
         with travelling(monkeypatch):
-            on_a_worker, deferred = told(deferrable=False), told(deferrable=True)
+            on_a_worker, deferred = logged(deferrable=False), logged(deferrable=True)
         assert on_a_worker == deferred
         assert len(on_a_worker[0]) == 6, on_a_worker[0]
 
@@ -154,6 +154,10 @@ class TestBadInput:
         [
             ("connection_id", "", "connection_id: got '', allowed is an id as Planasonix gives it"),
             ("connection_id", "  ", "connection_id: got '  '"),
+            ("connection_id", "../jobs", "connection_id: got '../jobs'"),
+            ("connection_id", "conn 1", "connection_id: got 'conn 1'"),
+            ("connection_id", "conn_1?x=y", "connection_id: got 'conn_1?x=y'"),
+            ("connection_id", "conn_1\n", "connection_id: got 'conn_1\\n'"),
             ("connection_id", None, "connection_id: got None"),
             ("priority", "urgent", "priority: got 'urgent', allowed is low, normal, high"),
             ("poll_interval", 0, "poll_interval: got 0, allowed is a number of seconds above 0"),
@@ -174,6 +178,8 @@ class TestBadInput:
             ("cancel_on_kill", "False", "cancel_on_kill: got 'False', allowed is True or False"),
             ("cancel_on_kill", 0, "cancel_on_kill: got 0, allowed is True or False"),
             ("cancel_on_kill", None, "cancel_on_kill: got None, allowed is True or False"),
+            ("deferrable", "no", "deferrable: got 'no', allowed is True or False"),
+            ("wait_for_completion", None, "wait_for_completion: got None, allowed is True or False"),
         ],
     )
     def test_raises_when_the_dag_is_parsed(self, parameter: str, value: Any, words: str) -> None:
@@ -208,12 +214,6 @@ class TestBadInput:
     def test_invalid_event_of_a_trigger(self, simulator: Simulator) -> None:
         with pytest.raises(AirflowFailException, match="cannot read"):
             sync(deferrable=True).execute_complete(context(Run()), {"status": "success"})
-
-
-@pytest.mark.parametrize("given", ["../jobs", "conn 1", "conn_1?x=y", "", "conn_1\n"])
-def test_invalid_id(given: str) -> None:
-    with pytest.raises(ValueError, match=r"connection_id: got .* allowed is an id as Planasonix gives it"):
-        sync(connection_id=given)
 
 
 def test_nothing_shows_the_api_key(simulator: Simulator, deferrable: bool) -> None:
