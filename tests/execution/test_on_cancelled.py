@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from planasonix_provider.api.errors import PlanasonixJobCancelledError, PlanasonixTimeoutError
 from planasonix_provider.simulator import Simulator
-from tests.support.attempts import Make, dies, id_of, take
+from tests.support.attempts import Make, die_at, id_of, take
 from tests.support.scenarios import CONNECTION, killed, meanwhile, started, starts, sync
 from tests.support.task_runs import drive
 
