@@ -21,7 +21,7 @@ from planasonix_provider.operators.planasonix import PlanasonixCancelJobOperator
 from planasonix_provider.sensors.planasonix import PlanasonixBackfillSensor, PlanasonixJobSensor, PlanasonixSyncSensor
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
-from tests.support.attempts import dies
+from tests.support.attempts import die_at
 from tests.support.scenarios import CONNECTION, backfill, meanwhile, ring, sync
 from tests.support.task_runs import Run, drive, no_variables
 
@@ -120,8 +120,7 @@ class TestAnExceptionOfASync:
 
     def test_of_a_retry_names_the_job_of_the_previous_try(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        notes: dict[str, Any] = {}
-        dies(sync, "while it waited", notes)
+        notes = die_at(sync, "while it waited")
         simulator.fail("status", route="get_job", status=400, times=None)
         run = drive(sync, notes, try_number=2)
         assert details_of(run)["job_id"] == simulator.jobs()[0].id
