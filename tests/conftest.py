@@ -67,7 +67,7 @@ def min_poll_seconds(monkeypatch: pytest.MonkeyPatch) -> float:
 @pytest.fixture(autouse=True)
 def _a_short_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Believe a refusal soon. Tests of how long it must persist have a fixture of this name that does nothing."""
-    monkeypatch.setattr(outages, "LONGEST_REFUSAL", timedelta(seconds=0.05))
+    monkeypatch.setattr(outages, "MAX_REFUSAL", timedelta(seconds=0.05))
 
 
 @pytest.fixture(scope="session")

@@ -26,15 +26,15 @@ from planasonix_provider.waiting.formatting import capitalize, format_duration
 from planasonix_provider.waiting.report import report
 from planasonix_provider.waiting.result import WorkResult, account_for
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
-from planasonix_provider.waiting.shared_client import Priority, SharedClient, run_aside, run_requests
-from planasonix_provider.waiting.targets import BackfillTarget, Snapshot, Work, WorkTarget, subject_of
+from planasonix_provider.waiting.shared_client import AsyncSend, Priority, run_requests
+from planasonix_provider.waiting.targets import BackfillTarget, Snapshot, Work, WorkTarget, target_of
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
 
 
 def wait_for_result(context: CommandContext, work: Work) -> CommandResult:
     """Wait until a job or backfill is over and return its result, or what is known of it and an error."""
-    wait = CliWait(context, subject_of(work), work)
+    wait = CliWait(context, target_of(work), work)
     return _result_of(wait, lambda: wait.result(wait.until_over(work)))
 
 
@@ -97,7 +97,11 @@ class CliWait:
         cancellation = self._cancellation
         interval = cancellation.poll_interval(self.interval) if cancellation.is_sent else self.interval
         return blocking_wait.wait(
-            watch, self._poll, interval=interval, rest=self.context.hook.delay, nap=self.context.sleeper.sleep
+            watch,
+            self._poll,
+            interval=interval,
+            rate_limit_delay=self.context.hook.delay,
+            sleep=self.context.sleeper.sleep,
         )
 
     def _poll(self, request: Request[Any]) -> Any:
@@ -190,15 +194,15 @@ class CliWait:
     def result(self, work: Work) -> CommandResult:
         """Return the result of work that is over, or raise its error."""
 
-        async def ask(channel: SharedClient) -> WorkResult:
-            terminal, rest = self.context.terminal, self.context.sleeper
-            patience = ResultFetcher(channel.send, self.interval, terminal.warn, rest.sleep_aside)
-            return await account_for(work, patience, job_url=self.context.hook.job_url, info=terminal.print)
+        async def fetch_result(send: AsyncSend) -> WorkResult:
+            terminal, sleeper = self.context.terminal, self.context.sleeper
+            fetcher = ResultFetcher(send, self.interval, terminal.warn, sleeper.sleep_aside)
+            return await account_for(work, fetcher, job_url=self.context.hook.job_url, info=terminal.print)
 
-        account = run_aside(self.context.hook.config_source(), ask, self.context.sleeper.sleep_aside)
-        if account.error:
-            raise account.error
-        return CommandResult(account.result)
+        result = run_requests(self.context.hook.config_source(), fetch_result, self.context.sleeper.sleep_aside)
+        if result.error:
+            raise result.error
+        return CommandResult(result.result)
 
     def report(self, work: Work | None = None) -> CommandResult:
         """Return what is known of the work, without its results."""

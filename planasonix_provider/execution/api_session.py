@@ -27,8 +27,8 @@ from planasonix_provider.waiting.interruptible_sleep import InterruptibleSleep
 from planasonix_provider.waiting.lost_start_search import (
     SEARCH_DELAYS,
     MatchCriteria,
-    find_the_one,
-    look_for,
+    find_one,
+    search_repeatedly,
 )
 from planasonix_provider.waiting.outages import (
     Contact,
@@ -42,7 +42,7 @@ from planasonix_provider.waiting.outages import (
 )
 from planasonix_provider.waiting.report import first_job_of
 from planasonix_provider.waiting.shared_client import AsyncSend, Priority, run_requests
-from planasonix_provider.waiting.targets import Work, WorkTarget, subject_of
+from planasonix_provider.waiting.targets import Work, WorkTarget, target_of
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
 
@@ -220,11 +220,11 @@ class ApiSession:
 
     def find(self, criteria: MatchCriteria) -> Work | None:
         """Search for the work of a start until there is almost certainly none; raise if several pieces match."""
-        return self.run_async(lambda send: find_the_one(send, criteria, **self._search_options()))
+        return self.run_async(lambda send: find_one(send, criteria, **self._search_options()))
 
     def find_all(self, criteria: MatchCriteria) -> list[Work]:
         """Search for all work that a start may have made."""
-        return self.run_async(lambda send: look_for(send, criteria, **self._search_options()))
+        return self.run_async(lambda send: search_repeatedly(send, criteria, **self._search_options()))
 
     def _search_options(self) -> dict[str, Any]:
         # A search skips the rate limiter: until the work is found, nothing enforces its deadline.
@@ -252,11 +252,13 @@ class ApiSession:
 
     def poll_until_complete(self, state: WaitState, poll: Callable[[Request[Any]], Any]) -> WaitEvent:
         """Wait on this worker."""
-        return blocking_wait.wait(state, poll, interval=self.interval, rest=self.hook.delay, nap=self.sleeper.sleep)
+        return blocking_wait.wait(
+            state, poll, interval=self.interval, rate_limit_delay=self.hook.delay, sleep=self.sleeper.sleep
+        )
 
     def wait_until_over(self, work: Work, poll: Callable[[Request[Any]], Any] | None = None) -> Work | None:
         """Return the finished work, or ``None`` if it no longer exists. The work is not cancelled at the deadline."""
-        state = self.wait_state(subject_of(work), status=work.status, is_own=False)
+        state = self.wait_state(target_of(work), status=work.status, is_own=False)
         event = self.poll_until_complete(state, poll or self.poll)
         try:
             return event.work_or_error()

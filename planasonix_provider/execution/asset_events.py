@@ -18,7 +18,7 @@ from planasonix_provider.api.models import Backfill
 from planasonix_provider.assets.planasonix import SCHEME, PlanasonixTable
 from planasonix_provider.execution.options import AirflowTask, StartOptions
 from planasonix_provider.waiting.formatting import pluralize
-from planasonix_provider.waiting.report import MOST_NAMED, LoadedTable, first_job_of
+from planasonix_provider.waiting.report import MAX_NAMED, LoadedTable, first_job_of
 from planasonix_provider.waiting.result import WorkResult
 
 if TYPE_CHECKING:
@@ -237,5 +237,5 @@ def _table_of(uri: str) -> PlanasonixTable | None:
 
 
 def _list_names(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
+    more = f" and {len(names) - MAX_NAMED:,} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more

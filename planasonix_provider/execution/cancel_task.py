@@ -108,8 +108,8 @@ class CancelTask:
             state,
             partial(self._cancellation.poll, send=lambda request: hook.send(request, NO_RETRY)),
             interval=self._cancellation.poll_interval(self._poll_interval),
-            rest=hook.delay,
-            nap=self._sleeper.sleep,
+            rate_limit_delay=hook.delay,
+            sleep=self._sleeper.sleep,
         )
         self._set_details(hook, event.work or work)
         return event.work_or_error()

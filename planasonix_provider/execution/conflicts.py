@@ -15,7 +15,7 @@ from planasonix_provider.api.request import Request
 from planasonix_provider.execution.api_session import ApiSession
 from planasonix_provider.execution.options import StartOptions
 from planasonix_provider.waiting.formatting import capitalize
-from planasonix_provider.waiting.targets import Work, subject_of
+from planasonix_provider.waiting.targets import Work, target_of
 
 #: The states in which work may conflict with a start, for a search if the API does not name it.
 ACTIVE_STATES = ("running", "queued")
@@ -45,7 +45,7 @@ class ConflictHandler:
         if other is None or other.is_over:
             session.sleep(session.interval)
             return None
-        name, owner = capitalize(subject_of(other).name), _owner_suffix(other)
+        name, owner = capitalize(target_of(other).name), _owner_suffix(other)
         if on_conflict == "attach" and other.status != "cancelling":
             if isinstance(other, Job) != (self._options.kind == "job"):
                 raise conflict

@@ -26,7 +26,7 @@ from planasonix_provider.waiting.loop_thread import run_in_loop_thread
 from planasonix_provider.waiting.lost_start_search import MatchCriteria, search
 from planasonix_provider.waiting.outages import OutageTracker, Verdict
 from planasonix_provider.waiting.stall_detector import StallDetector
-from planasonix_provider.waiting.targets import Work, WorkTarget, subject_of
+from planasonix_provider.waiting.targets import Work, WorkTarget, target_of
 
 #: Seconds to keep cancelling in the signal handler. Airflow gives a killed task five.
 CANCEL_SECONDS_IN_HANDLER = 4.0
@@ -88,7 +88,7 @@ class OnKillHandler:
 
     def track_work(self, work: Work) -> None:
         """Store the work that a kill must cancel."""
-        self.target, self._criteria = subject_of(work), None
+        self.target, self._criteria = target_of(work), None
         if isinstance(work, Backfill):
             self.job_ids = work.job_ids or []
         if self._is_killed:
@@ -215,11 +215,11 @@ class OnKillHandler:
             # If this process lives until the response comes, it cancels the work then.
             self._add_kill_message(f"{name} cannot be seen yet. {hint}")
             return
-        name = capitalize(subject_of(work).name)
+        name = capitalize(target_of(work).name)
         self.target = self._criteria = None
         if isinstance(work, Backfill) and not work.is_over:
             self._add_kill_message(
-                f"{name} may go on: what it has made was asked to cancel. {self._manual_cancel_hint(subject_of(work))}"
+                f"{name} may go on: what it has made was asked to cancel. {self._manual_cancel_hint(target_of(work))}"
             )
         else:
             self._add_kill_message(f"{name} was asked to cancel.")
@@ -241,9 +241,9 @@ class OnKillHandler:
                         found = await search(send, self._criteria)
                     if len(found) != 1:
                         return None
-                    target, job_ids = subject_of(found[0]), getattr(found[0], "job_ids", None) or []
+                    target, job_ids = target_of(found[0]), getattr(found[0], "job_ids", None) or []
                 assert target is not None  # noqa: S101 - there is a target or there are criteria
-                return await cancel(own.send, target, job_ids, patience=seconds)
+                return await cancel(own.send, target, job_ids, max_seconds=seconds)
 
         return run_in_loop_thread(cancel_work)
 

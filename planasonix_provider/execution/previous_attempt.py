@@ -19,7 +19,7 @@ from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.lost_start_search import MatchCriteria, ambiguous_match_error
 from planasonix_provider.waiting.outages import Contact
 from planasonix_provider.waiting.report import error_of_work
-from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Work, WorkTarget, subject_of
+from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Work, WorkTarget, target_of
 
 SUCCESS_STATES = ("succeeded", "completed")
 
@@ -71,7 +71,7 @@ class PreviousAttempt:
         if work is None:
             self.is_resend_due = self._record.id is None and self._has_same_parameters
             return None
-        log, name = self._session.log, capitalize(subject_of(work).name)
+        log, name = self._session.log, capitalize(target_of(work).name)
         is_given_up = self._record.is_given_up and self._options.cancel_on_kill
         if is_given_up and not work.is_over and work.status != "cancelling":
             work = self._cancel(work)
@@ -139,7 +139,7 @@ class PreviousAttempt:
         self._session.log.info(f"Try {number} was about to start a {kind} when it ended; looking for that {kind}.")
 
     def _cancel(self, work: Work) -> Work:
-        session, target = self._session, subject_of(work)
+        session, target = self._session, target_of(work)
         name = capitalize(target.name)
         if not self._options.cancel_on_kill:
             session.log.warning(f"{name}, which {self._origin} before it was let go, runs on.")
@@ -150,7 +150,7 @@ class PreviousAttempt:
 
         def cancel() -> Work:
             return cancellation.cancel(
-                patience=CANCEL_TIMEOUT, sleep=session.sleeper.sleep_aside, warn=self._on_kill.cannot_cancel_yet
+                max_seconds=CANCEL_TIMEOUT, sleep=session.sleeper.sleep_aside, warn=self._on_kill.cannot_cancel_yet
             )
 
         try:

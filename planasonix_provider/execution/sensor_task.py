@@ -30,7 +30,7 @@ from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.report import details_of, error_of_work, first_job_of, report
 from planasonix_provider.waiting.result import WorkResult, explain
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
-from planasonix_provider.waiting.shared_client import SharedClient, run_aside
+from planasonix_provider.waiting.shared_client import AsyncSend, run_requests
 from planasonix_provider.waiting.targets import Snapshot, WaitTarget, Work
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
@@ -107,7 +107,7 @@ class SensorTask:
         return self._finish(event) if event else None
 
     def _poll(self) -> WaitEvent | None:
-        answer = None if self._is_delayed() else blocking_wait.look(self._state, self._send)
+        answer = None if self._is_delayed() else blocking_wait.poll(self._state, self._send)
         if isinstance(answer, Snapshot):
             self._set_details(answer.work)
         return self._state.update(answer, utcnow())
@@ -221,13 +221,13 @@ class SensorTask:
     def _explain(self, backfill: Backfill) -> WorkResult:
         """Return which of the backfill's jobs failed."""
 
-        async def fetch(client: SharedClient) -> WorkResult:
+        async def fetch(send: AsyncSend) -> WorkResult:
             interval, warn = self._options.poke_interval, self._log.warning
-            fetcher = ResultFetcher(client.send, interval, warn, policy=self._outages)
+            fetcher = ResultFetcher(send, interval, warn, policy=self._outages)
             return await explain(await fetcher.backfill(backfill.id), fetcher, job_url=self._hook.job_url)
 
         try:
-            return run_aside(self._hook.config_source(), fetch)
+            return run_requests(self._hook.config_source(), fetch)
         except PlanasonixError as error:
             end = f"{'was ' if backfill.status == 'cancelled' else ''}{backfill.status}"
             self._log.warning("Why backfill %s %s cannot be found out: %s", backfill.id, end, error)

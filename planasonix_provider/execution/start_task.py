@@ -39,7 +39,7 @@ from planasonix_provider.waiting.report import first_job_of, report
 from planasonix_provider.waiting.result import WorkResult, account_for
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
 from planasonix_provider.waiting.shared_client import AsyncSend, Priority
-from planasonix_provider.waiting.targets import Snapshot, Work, WorkTarget, subject_of
+from planasonix_provider.waiting.targets import Snapshot, Work, WorkTarget, target_of
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
 
@@ -132,7 +132,7 @@ class StartTask:
                 self._delete_record()
                 asset_events.suppress_table_events(self._task, self._context)
                 return report(work, session.hook.job_url)
-            target = subject_of(work)
+            target = target_of(work)
             state = session.wait_state(target, is_own=self._on_kill.is_own)
             event = state.on_snapshot(target.seen(work, utcnow()), utcnow())
             if is_new or not work.is_over:
@@ -232,7 +232,7 @@ class StartTask:
 
     def _poll_once(self, session: ApiSession, state: WaitState) -> WaitEvent | None:
         """Poll before deferring, because much is over by then. The trigger handles all errors."""
-        snapshot = blocking_wait.look(state, partial(self._poll, session))
+        snapshot = blocking_wait.poll(state, partial(self._poll, session))
         if isinstance(snapshot, Snapshot):
             event = state.on_snapshot(snapshot, utcnow())
             return event if event and event.outcome == "over" else None
@@ -245,7 +245,7 @@ class StartTask:
 
     def _defer_until_free(self, session: ApiSession, work: Work) -> NoReturn:
         """Wait in the triggerer until the conflicting work is over."""
-        trigger = self._trigger(session, subject_of(work), status=work.status)
+        trigger = self._trigger(session, target_of(work), status=work.status)
         defer(self._task, trigger, "execute_after_conflict")
 
     def _trigger(self, session: ApiSession, target: WorkTarget, **options: Any) -> PlanasonixWaitTrigger:
@@ -275,7 +275,7 @@ class StartTask:
             )
 
         if not self._on_kill.cancels_work:
-            snapshot = blocking_wait.look(state, partial(session.hook.send, policy=FINAL_POLL))
+            snapshot = blocking_wait.poll(state, partial(session.hook.send, policy=FINAL_POLL))
             finished = isinstance(snapshot, Snapshot) and snapshot.is_over and snapshot.work
             return WaitEvent.over(target, finished) if finished else event.without_cancel()
         self._mark_given_up()

@@ -142,7 +142,7 @@ class Submission:
         """Exclude all work that exists now, except what the first request may have created."""
         criteria = MatchCriteria.of(record)
         existing = self._existing_work(record.first_sent_at)
-        others = {work.id for work in existing if not criteria.may_bear_the_mark(work)}
+        others = {work.id for work in existing if not criteria.could_have_key(work)}
         return record.model_copy(
             update={"sent_at": self._session.server_time(), "existing_ids": record.existing_ids | others}
         )

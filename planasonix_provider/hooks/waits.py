@@ -72,11 +72,11 @@ class HookWait:
         except PlanasonixError:
             # The first poll meets this error again.
             state = self._new_state(None)
-        event = state.update(blocking_wait.look(state, self._send), utcnow()) or blocking_wait.wait(
-            state, self._send, interval=self._interval, rest=self._hook.delay, nap=sleep
+        event = state.update(blocking_wait.poll(state, self._send), utcnow()) or blocking_wait.wait(
+            state, self._send, interval=self._interval, rate_limit_delay=self._hook.delay, sleep=sleep
         )
         if event.is_out_of_time:
-            seen = blocking_wait.look(state, lambda request: self._hook.send(request, FINAL_POLL))
+            seen = blocking_wait.poll(state, lambda request: self._hook.send(request, FINAL_POLL))
             if isinstance(seen, Snapshot) and seen.is_over and seen.work:
                 event = WaitEvent.over(self._target, seen.work)
         return run_requests(self._hook.config_source(), lambda send: self._finish(event, send, self._hook.job_url))

@@ -126,7 +126,7 @@ class PlanasonixStartOperator(ValidatedParameters, BaseOperator):
         """
 
     def _metadata(self, attempt: Attempt) -> dict[str, Any]:
-        return {**attempt.metadata, **(self.metadata or {}), **attempt.mark}
+        return {**attempt.metadata, **(self.metadata or {}), **attempt.key_metadata}
 
     def window(self) -> tuple[datetime, datetime] | None:
         """Return the start and end of a backfill, or ``None``."""

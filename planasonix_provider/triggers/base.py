@@ -167,9 +167,9 @@ class PlanasonixWaitTrigger(BaseTrigger):
             result = error
         return event.with_cancel_result(result, self._manual_cancel_hint)
 
-    async def _cancel(self, client: SharedClient, patience: float = CANCEL_TIMEOUT) -> Work:
+    async def _cancel(self, client: SharedClient, max_seconds: float = CANCEL_TIMEOUT) -> Work:
         send = partial(client.send, priority=Priority.URGENT)
-        return await cancel(send, self.target, patience=patience, warn=self._warn_of_retry)
+        return await cancel(send, self.target, max_seconds=max_seconds, warn=self._warn_of_retry)
 
     # --- A killed task ---
 
@@ -191,7 +191,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
             )
             return
         self.log.warning("Ctrl-C: cancelling %s. To end it: %s", self.target.name, self._manual_cancel_hint)
-        await self._cancel_and_log(CTRL_C, patience=INTERRUPT_SECONDS)
+        await self._cancel_and_log(CTRL_C, max_seconds=INTERRUPT_SECONDS)
 
     async def on_kill(self) -> None:
         """Cancel the work of a task that was killed while it was deferred; Airflow 3.3 and later call this.
@@ -234,12 +234,12 @@ class PlanasonixWaitTrigger(BaseTrigger):
         hint = f" With cancel_on_kill=False, the {kind} would run on."
         await self._cancel_and_log(f"{reason}, so its {kind} is cancelled.", hint=hint)
 
-    async def _cancel_and_log(self, reason: str, *, hint: str = "", patience: float = CANCEL_TIMEOUT) -> None:
+    async def _cancel_and_log(self, reason: str, *, hint: str = "", max_seconds: float = CANCEL_TIMEOUT) -> None:
         name = capitalize(self.target.name)
         self.log.info("%s %s is being cancelled.", reason, name)
         try:
             async with SharedClient(PlanasonixHook(self.planasonix_conn_id).async_client) as client:
-                work = await self._cancel(client, patience)
+                work = await self._cancel(client, max_seconds)
         except Exception as error:
             self.log.warning(
                 "%s %s could not be cancelled and may still run: %s To end it: %s",

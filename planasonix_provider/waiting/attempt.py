@@ -68,7 +68,7 @@ class Attempt:
         }
 
     @property
-    def mark(self) -> dict[str, Any]:
+    def key_metadata(self) -> dict[str, Any]:
         """The metadata that identifies this try's work, if the API returns metadata. It overrides keys of the user."""
         return {ATTEMPT_KEY: self.nonce}
 

@@ -22,12 +22,12 @@ MAX_RATE_LIMIT_DELAY = timedelta(seconds=MAX_DELAY)
 
 
 def wait(
-    watch: WaitState,
+    state: WaitState,
     send: Callable[[Request[Any]], Any],
     *,
     interval: float,
-    rest: Callable[[], float] = lambda: 0.0,
-    nap: Callable[[float], None] = clock.sleep,
+    rate_limit_delay: Callable[[], float] = lambda: 0.0,
+    sleep: Callable[[float], None] = clock.sleep,
     now: Callable[[], datetime] = utcnow,
 ) -> WaitEvent:
     """Poll once per interval until the wait ends, and return how it ended.
@@ -39,13 +39,13 @@ def wait(
     while True:
         next_look = now() + timedelta(seconds=pause)
         while left := _seconds_until(next_look, now()) or min(
-            rest(), _seconds_until(next_look + MAX_RATE_LIMIT_DELAY, now())
+            rate_limit_delay(), _seconds_until(next_look + MAX_RATE_LIMIT_DELAY, now())
         ):
-            if event := watch.on_tick(now()):
+            if event := state.on_tick(now()):
                 return event
-            nap(min(left, watch.seconds_until_attention(now())))
-        answer = look(watch, send, now=now)
-        if event := watch.update(answer, now()):
+            sleep(min(left, state.seconds_until_attention(now())))
+        answer = poll(state, send, now=now)
+        if event := state.update(answer, now()):
             return event
         pause = pause_after(answer, interval)
 
@@ -54,7 +54,7 @@ def _seconds_until(moment: datetime, now: datetime) -> float:
     return max(0.0, (moment - now).total_seconds())
 
 
-def look(
+def poll(
     watch: WaitState, send: Callable[[Request[Any]], Any], *, now: Callable[[], datetime] = utcnow
 ) -> Snapshot | PlanasonixError:
     """Poll once; return the snapshot or the error."""

@@ -52,11 +52,11 @@ class BulkPoll:
     """
 
     def __init__(
-        self, ask: AsyncSend, clock: Callable[[], float], draw: Callable[[float, float], float] = random.uniform
+        self, send: AsyncSend, clock: Callable[[], float], uniform: Callable[[float, float], float] = random.uniform
     ) -> None:
-        self._send = ask
+        self._send = send
         self._clock = clock
-        self._uniform = draw
+        self._uniform = uniform
         self._avoided_until = 0.0
         self._failures = 0
         #: Whether the last bulk poll met a transient error: then the next one follows, instead of polls one by one.
@@ -113,13 +113,13 @@ class BulkPoll:
                     while True:
                         page: Page[Job] = await self._send(cursors.request)
                         asked += 1
-                        told = [job for job in page.data if job.id in missing]
-                        missing.difference_update(job.id for job in told)
-                        for job in told:
+                        matches = [job for job in page.data if job.id in missing]
+                        missing.difference_update(job.id for job in matches)
+                        for job in matches:
                             self._known.setdefault(job.id, _JobInfo(job.created_at, self._trusted_until()))
-                        if told:
-                            yield told
-                        is_vain = len(told) < 2
+                        if matches:
+                            yield matches
+                        is_vain = len(matches) < 2
                         vain += is_vain
                         is_too_vain = is_vain and vain > MAX_WASTE * len(missing) - len(ACTIVE_STATES + ENDED)
                         if len(missing) < 2 or is_too_vain or not cursors.advance(page):

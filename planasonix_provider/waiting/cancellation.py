@@ -57,11 +57,13 @@ class Cancellation:
         #: Whether the last request failed in a way that leaves open whether it arrived.
         self.is_in_doubt = False
 
-    def cancel(self, job_ids: Sequence[str] = (), *, patience: float = 0, **options: Any) -> Work:
+    def cancel(self, job_ids: Sequence[str] = (), *, max_seconds: float = 0, **options: Any) -> Work:
         """Cancel the job or, of the backfill, the jobs that were not cancelled yet; arguments as of :func:`cancel`."""
 
         async def send_cancel(send: AsyncSend) -> Work:
-            return await cancel(send, self.target, job_ids, patience=patience, cancelled=self._cancelled, **options)
+            return await cancel(
+                send, self.target, job_ids, max_seconds=max_seconds, cancelled=self._cancelled, **options
+            )
 
         self.is_in_doubt = True
         try:
@@ -109,7 +111,7 @@ async def cancel(
     target: WaitTarget,
     job_ids: Sequence[str] = (),
     *,
-    patience: float = CANCEL_TIMEOUT,
+    max_seconds: float = CANCEL_TIMEOUT,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     warn: Callable[[PlanasonixError], object] = lambda error: None,
     cancelled: set[str] | None = None,
@@ -121,9 +123,9 @@ async def cancel(
     ``cancelled`` are jobs that were cancelled by an earlier call; this call adds to them. ``warn`` gets the error of a
     failing cancel, at most once a minute.
     """
-    sender = _RetryingSender(send, asyncio.get_running_loop().time() + patience, sleep, warn)
+    sender = _RetryingSender(send, asyncio.get_running_loop().time() + max_seconds, sleep, warn)
     if isinstance(target, BackfillTarget):
-        canceller = _BackfillCanceller(sender, set() if cancelled is None else cancelled, patience)
+        canceller = _BackfillCanceller(sender, set() if cancelled is None else cancelled, max_seconds)
         return await canceller.cancel_until_over(target.id, job_ids)
     job = await sender.send(routes.cancel_job(target.id))
     if job.is_over:
@@ -133,12 +135,12 @@ async def cancel(
     return job
 
 
-def through_outages(send: AsyncSend, patience: float) -> AsyncSend:
+def through_outages(send: AsyncSend, max_seconds: float) -> AsyncSend:
     """Return a function that retries requests during an outage, for ``patience`` seconds from now.
 
     It does not retry after an error of the API itself.
     """
-    return _RetryingSender(send, asyncio.get_running_loop().time() + patience, contact=Contact.API).send
+    return _RetryingSender(send, asyncio.get_running_loop().time() + max_seconds, contact=Contact.API).send
 
 
 @dataclass(frozen=True)

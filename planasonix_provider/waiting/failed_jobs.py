@@ -6,7 +6,7 @@ from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.api.operations import Paginator
-from planasonix_provider.waiting.report import MOST_NAMED
+from planasonix_provider.waiting.report import MAX_NAMED
 from planasonix_provider.waiting.shared_client import AsyncSend, for_each
 
 
@@ -15,7 +15,7 @@ async def failed_jobs(send: AsyncSend, backfill: Backfill) -> list[Job]:
     failed = set(await _listed(send, backfill)).intersection(backfill.job_ids or ())
     # The list only saves requests: it may be late, or forbidden. Then each job is requested.
     suspects = [job_id for job_id in backfill.job_ids or () if job_id in failed] or list(backfill.job_ids or ())
-    named = suspects[:MOST_NAMED] if failed else suspects
+    named = suspects[:MAX_NAMED] if failed else suspects
 
     async def ask(job_id: str) -> Job | None:
         # Only the failed ones of thousands are kept in memory.

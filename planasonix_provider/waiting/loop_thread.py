@@ -18,14 +18,14 @@ R = TypeVar("R")
 MAX_START_SECONDS = 5.0
 
 
-def run_in_loop_thread(act: Callable[[], Awaitable[R]]) -> R:
+def run_in_loop_thread(function: Callable[[], Awaitable[R]]) -> R:
     """Run a coroutine function in an event loop in its own thread, block, and return the result.
 
     Airflow ends a task by an exception that its signal handler raises in the main thread. Inside of an event loop,
     asyncio would log that exception and go on without the callback that it has hit, perhaps for ever. Here it hits a
     thread that only waits, and the coroutine is cancelled.
     """
-    work = _LoopThread(act)
+    work = _LoopThread(function)
     try:
         start_new_thread(contextvars.copy_context().run, (work.run,))
         # In slices: a signal that comes just before the thread blocks does not wake it.
@@ -44,10 +44,10 @@ class _LoopThread(Generic[R]):
     conditions in disorder, or let them wait for ever. A bare lock has no such moment.
     """
 
-    def __init__(self, act: Callable[[], Awaitable[R]]) -> None:
+    def __init__(self, function: Callable[[], Awaitable[R]]) -> None:
         self.done = allocate_lock()
         self.done.acquire()
-        self._act = act
+        self._function = function
         self._has_begun = self._is_given_up = False
         self._cancel: Callable[[], object] | None = None
         self._outcome: Callable[[], R] | None = None
@@ -75,7 +75,7 @@ class _LoopThread(Generic[R]):
         self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
         if self._is_given_up:
             raise asyncio.CancelledError
-        return await self._act()
+        return await self._function()
 
     def give_up(self) -> None:
         """Cancel the coroutine, and wait until it has ended."""

@@ -54,7 +54,7 @@ class MatchCriteria:
     kind: Literal["job", "backfill"]
     connection_id: str
     since: datetime
-    marks: Mapping[str, Any]
+    keys: Mapping[str, Any]
     window: tuple[datetime, datetime] | None = None
     others: frozenset[str] = frozenset()
     until: datetime | None = None
@@ -74,9 +74,9 @@ class MatchCriteria:
 
     def could_match(self, work: Work) -> bool:
         """Return whether work without metadata may be what was started, by what lists tell of it."""
-        return self.may_bear_the_mark(work) and self._created(work) >= self.since - TOLERANCE
+        return self.could_have_key(work) and self._created(work) >= self.since - TOLERANCE
 
-    def may_bear_the_mark(self, work: Work) -> bool:
+    def could_have_key(self, work: Work) -> bool:
         """Return whether work is worth a request for its metadata."""
         return (
             work.id not in self.others
@@ -110,15 +110,15 @@ class MatchCriteria:
         """Return whether the work has the marks; ``None`` if it has no metadata."""
         if not work.metadata:
             return None
-        return all(work.metadata.get(name) == value for name, value in self.marks.items())
+        return all(work.metadata.get(name) == value for name, value in self.keys.items())
 
 
-async def search(send: AsyncSend, traces: MatchCriteria) -> list[Work]:
+async def search(send: AsyncSend, criteria: MatchCriteria) -> list[Work]:
     """Search once.
 
     Return the work with the marks or, if there is none, all candidates without metadata: the API may return none.
     """
-    get: Callable[[str], Request[Any]] = routes.get_backfill if traces.kind == "backfill" else routes.get_job
+    get: Callable[[str], Request[Any]] = routes.get_backfill if criteria.kind == "backfill" else routes.get_job
 
     async def look_at(listed: Work) -> Work:
         try:
@@ -128,11 +128,11 @@ async def search(send: AsyncSend, traces: MatchCriteria) -> list[Work]:
             return listed
         return whole
 
-    listed = await _listed(send, traces)
+    listed = await _candidates(send, criteria)
     looked_at = [work for work in await for_each(listed[:MAX_CANDIDATES], look_at) if work.status]
-    judged = [(work, traces.matches(work)) for work in looked_at]
+    judged = [(work, criteria.matches(work)) for work in looked_at]
     ours = [work for work, is_ours in judged if is_ours]
-    return ours or [work for work, is_ours in judged if is_ours is None and traces.could_match(work)]
+    return ours or [work for work, is_ours in judged if is_ours is None and criteria.could_match(work)]
 
 
 def started_on(kind: str, connection_id: str, since: datetime) -> Request[Page[Any]]:
@@ -148,41 +148,41 @@ def unreadable_in(page: Page[Any], kind: str) -> list[Work]:
     return [model(id=row.id, status="") for row in page.unreadable if row.id]
 
 
-async def _listed(send: AsyncSend, traces: MatchCriteria) -> list[Work]:
+async def _candidates(send: AsyncSend, criteria: MatchCriteria) -> list[Work]:
     """List what may be the work of a start, sorted by how near to the start it was created.
 
     A list of backfills cannot be limited by time, and the reference does not say how lists are sorted. So the start may
     be on the last of many pages, unless the pages so far show that the newest come first.
     """
-    cursors = Paginator(started_on(traces.kind, traces.connection_id, traces.since - CLOCK_SLACK))
+    cursors = Paginator(started_on(criteria.kind, criteria.connection_id, criteria.since - CLOCK_SLACK))
     listed: list[Work] = []
     unreadable: list[Work] = []
     while True:
         page = await send(cursors.request)
         listed += page.data
-        unreadable += unreadable_in(page, traces.kind)
+        unreadable += unreadable_in(page, criteria.kind)
         if len(unreadable) > MAX_CANDIDATES or any(row.id is None for row in page.unreadable):
             raise PlanasonixUnreadableError(
                 f"{cursors.request}: rows of the list cannot be read, and one of them may be what was started. "
                 "Report it to Planasonix."
             )
-        if _has_passed(listed, traces) or not cursors.advance(page):
-            return sorted(filter(traces.may_bear_the_mark, [*unreadable, *listed]), key=traces.distance)
+        if _has_passed(listed, criteria) or not cursors.advance(page):
+            return sorted(filter(criteria.could_have_key, [*unreadable, *listed]), key=criteria.distance)
 
 
-def _has_passed(listed: Sequence[Work], traces: MatchCriteria) -> bool:
+def _has_passed(listed: Sequence[Work], criteria: MatchCriteria) -> bool:
     times = [work.created_at for work in listed if work.created_at]
     return (
         len(times) == len(listed) > 1
         and times[0] > times[-1]
-        and traces.is_too_old(listed[-1])
+        and criteria.is_too_old(listed[-1])
         and times == sorted(times, reverse=True)
     )
 
 
-async def look_for(
+async def search_repeatedly(
     send: AsyncSend,
-    traces: MatchCriteria,
+    criteria: MatchCriteria,
     *,
     warn: Callable[[str], object],
     sleep: Callable[[float], Awaitable[None]],
@@ -198,40 +198,42 @@ async def look_for(
     began, outage = now(), OutageTracker(policy)
     options = outage_retry_options(
         outage,
-        warn=lambda error: warn(f"Whether a {traces.kind} was started cannot be found out yet, still trying: {error}"),
+        warn=lambda error: warn(
+            f"Whether a {criteria.kind} was started cannot be found out yet, still trying: {error}"
+        ),
         now=now,
     )
     retrying = AsyncRetrying(**options, stop=lambda _: deadline is not None and now() >= deadline, sleep=sleep)
     left = list(pauses)
     while True:
         try:
-            found: list[Work] = await retrying(search, send, traces)
+            found: list[Work] = await retrying(search, send, criteria)
         except PlanasonixError as error:
             tried = f" (Tried since {format_time(began)}.)" if is_outage(error) else ""
             error.with_message(
-                f"{error.message}{tried} So nobody knows whether a {traces.kind} was started: look at connection "
-                f"{traces.connection_id} in Planasonix before you clear the task."
+                f"{error.message}{tried} So nobody knows whether a {criteria.kind} was started: look at connection "
+                f"{criteria.connection_id} in Planasonix before you clear the task."
             )
             raise
         outage.succeed()
-        if not left or any(map(traces.matches, found)):
+        if not left or any(map(criteria.matches, found)):
             return found
         await sleep(left.pop(0))
 
 
-async def find_the_one(send: AsyncSend, traces: MatchCriteria, **how: Any) -> Work | None:
-    """Return the work that :func:`look_for` has found, if any; raise an error if it has found several."""
-    found = await look_for(send, traces, **how)
+async def find_one(send: AsyncSend, criteria: MatchCriteria, **how: Any) -> Work | None:
+    """Return the work that :func:`search_repeatedly` has found, if any; raise an error if it has found several."""
+    found = await search_repeatedly(send, criteria, **how)
     if len(found) > 1:
-        raise ambiguous_match_error(found, traces)
+        raise ambiguous_match_error(found, criteria)
     return found[0] if found else None
 
 
-def ambiguous_match_error(found: Sequence[Work], traces: MatchCriteria) -> PlanasonixLostTrackError:
+def ambiguous_match_error(found: Sequence[Work], criteria: MatchCriteria) -> PlanasonixLostTrackError:
     """Return the error for several matches."""
     return PlanasonixLostTrackError(
-        f"{len(found)} {traces.kind}s of connection {traces.connection_id} were started since "
-        f"{format_time(traces.since)}, and which of them is this task's cannot be told: "
+        f"{len(found)} {criteria.kind}s of connection {criteria.connection_id} were started since "
+        f"{format_time(criteria.since)}, and which of them is this task's cannot be told: "
         f"{', '.join(work.id for work in found[:10])}. Cancel in "
         "Planasonix what is not wanted, or wait until all are over; then clear the task."
     )

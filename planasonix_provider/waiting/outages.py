@@ -26,12 +26,12 @@ from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.formatting import format_duration
 
 #: How long the API may be out of reach before a task gives up.
-LONGEST_OUTAGE = timedelta(hours=1)
+MAX_OUTAGE = timedelta(hours=1)
 #: How long the API may refuse what it has shown before. Keys are rotated, replicas restart, and a new job may not be
 #: visible everywhere yet.
-LONGEST_REFUSAL = timedelta(minutes=1)
+MAX_REFUSAL = timedelta(minutes=1)
 #: How long a host that has never answered may be unreachable: it may be mistyped.
-LONGEST_FIRST_CONTACT = timedelta(minutes=2)
+MAX_FIRST_CONTACT = timedelta(minutes=2)
 #: Log an outage at most this often.
 LOG_OUTAGE_EVERY = timedelta(minutes=1)
 #: The seconds between two requests during an outage.
@@ -59,9 +59,9 @@ class OutagePolicy:
         running wait may be missing; default one minute.
     """
 
-    outage: timedelta = field(default_factory=lambda: LONGEST_OUTAGE)
-    first_contact: timedelta = field(default_factory=lambda: LONGEST_FIRST_CONTACT)
-    refusal: timedelta = field(default_factory=lambda: LONGEST_REFUSAL)
+    outage: timedelta = field(default_factory=lambda: MAX_OUTAGE)
+    first_contact: timedelta = field(default_factory=lambda: MAX_FIRST_CONTACT)
+    refusal: timedelta = field(default_factory=lambda: MAX_REFUSAL)
 
     def limit(self, error: PlanasonixError, contact: Contact) -> timedelta:
         """Return how long an error is tolerated: the one table that decides it.

@@ -21,21 +21,21 @@ from planasonix_provider.waiting.targets import Work
 
 #: How many tables and warnings the report of a job lists. An XCom is a row of Airflow's database, which must stay
 #: small.
-MOST_LISTED = 1_000
+MAX_LISTED = 1_000
 #: The maximum size of each of these lists, in bytes.
-LARGEST_LIST_OF_A_JOB = 256_000
+MAX_LIST_BYTES_OF_JOB = 256_000
 #: The maximum size of each list in the report of a backfill, in bytes: a backfill may have thousands of jobs.
-LARGEST_LIST = 28_000
+MAX_LIST_BYTES = 28_000
 #: Every item of such a list has more bytes than this.
-SMALLEST_ITEM = 20
+MIN_ITEM_BYTES = 20
 #: How many tables are listed. The rows of further tables are counted, but the tables are not listed.
 MAX_TABLES = 30_000
 #: The largest sum of rows; Airflow stores no larger whole number.
 MAX_ROWS = 2**63 - 1
 #: How many failed jobs an error names.
-MOST_NAMED = 10
+MAX_NAMED = 10
 #: How many characters of each job's reason an error quotes.
-LONGEST_REASON = 300
+MAX_REASON = 300
 
 _JOB_FIELDS = (
     "status",
@@ -102,8 +102,8 @@ def _reason(error: WorkError | None) -> str:
 def _culprits(jobs: Sequence[Job]) -> str:
     if not jobs:
         return ""
-    named = "; ".join(f"job {job.id}: {shorten(_reason(job.error), LONGEST_REASON)}" for job in jobs[:MOST_NAMED])
-    more = f"; and {len(jobs) - MOST_NAMED:,} more" if len(jobs) > MOST_NAMED else ""
+    named = "; ".join(f"job {job.id}: {shorten(_reason(job.error), MAX_REASON)}" for job in jobs[:MAX_NAMED])
+    more = f"; and {len(jobs) - MAX_NAMED:,} more" if len(jobs) > MAX_NAMED else ""
     return f" What failed of it: {named}{more}."
 
 
@@ -139,7 +139,7 @@ def report_job(job: Job, url: str, results: JobResults | None = None) -> dict[st
     answer: dict[str, Any] = {"job_id": job.id, "job_url": url} | {name: plain[name] for name in _JOB_FIELDS}
     if results is not None:
         for name, items in (("tables", results.tables), ("warnings", results.warnings)):
-            answer[name] = _as_many_as_fit((item.known_fields() for item in items[:MOST_LISTED]), LARGEST_LIST_OF_A_JOB)
+            answer[name] = _as_many_as_fit((item.known_fields() for item in items[:MAX_LISTED]), MAX_LIST_BYTES_OF_JOB)
             answer[f"{name}_total"] = len(items)
     return answer
 
@@ -194,9 +194,9 @@ class Summary:
         self.rows = _total(self.rows, rows)
         self._jobs[position] = (results.job_id, results.status, rows)
         self.warnings_total += len(results.warnings)
-        for number, warning in enumerate(results.warnings[:MOST_LISTED]):
+        for number, warning in enumerate(results.warnings[:MAX_LISTED]):
             entry = (-position, -number, results.job_id, warning)
-            if len(self._warnings) < MOST_LISTED:
+            if len(self._warnings) < MAX_LISTED:
                 heappush(self._warnings, entry)
             elif entry[:2] > self._warnings[0][:2]:
                 heapreplace(self._warnings, entry)
@@ -251,7 +251,7 @@ class Summary:
         }
         answer: dict[str, Any] = {"rows_loaded": self.rows}
         for name, (total, items) in lists.items():
-            answer[name] = _as_many_as_fit(items, LARGEST_LIST)
+            answer[name] = _as_many_as_fit(items, MAX_LIST_BYTES)
             answer[f"{name}_total"] = total
         return answer
 
@@ -289,6 +289,6 @@ def _as_many_as_fit(items: Iterable[dict[str, Any]], largest: int) -> list[dict[
         if (size := len(json.dumps(item)) + 2) <= left:
             taken.append(item)
             left -= size
-        elif left < SMALLEST_ITEM:
+        elif left < MIN_ITEM_BYTES:
             break
     return taken

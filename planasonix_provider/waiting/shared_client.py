@@ -192,34 +192,25 @@ def run_requests(
     priority: Priority = Priority.NORMAL,
 ) -> R:
     """Run an action that sends many requests, block until it returns, and return its result."""
-    return run_aside(config, lambda client: action(partial(client.send, priority=priority)), sleep)
-
-
-def run_aside(
-    account: Callable[[], ClientConfig],
-    act: Callable[[SharedClient], Awaitable[R]],
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> R:
-    """Run an action with a shared client, block until it returns, and return its result."""
 
     async def connect() -> AsyncClient:
-        return AsyncClient(account(), sleep=sleep)
+        return AsyncClient(config(), sleep=sleep)
 
     async def run() -> R:
-        async with SharedClient(connect, sleep) as channel:
-            return await act(channel)
+        async with SharedClient(connect, sleep) as client:
+            return await action(partial(client.send, priority=priority))
 
     return run_in_loop_thread(run)
 
 
-async def for_each(items: Iterable[T], act: Callable[[T], Awaitable[R]], at_once: int = MAX_IN_FLIGHT) -> list[R]:
-    """Call ``act`` for each item, a few at a time. Return the results in order; the first error ends all calls."""
+async def for_each(items: Iterable[T], function: Callable[[T], Awaitable[R]], at_once: int = MAX_IN_FLIGHT) -> list[R]:
+    """Call ``function`` for each item, a few at a time. Return the results in order; the first error ends all calls."""
     results: dict[int, R] = {}
     waiting = iter(enumerate(items))
 
     async def work() -> None:
         for position, item in waiting:
-            results[position] = await act(item)
+            results[position] = await function(item)
 
     workers = [asyncio.ensure_future(work()) for _ in range(at_once)]
     try:

@@ -35,7 +35,7 @@ class Snapshot:
 
     status: str
     is_over: bool
-    says: str
+    description: str
     work: Work | None = None
     progress: tuple[str, ...] = ()
     began: datetime | None = None
@@ -117,7 +117,7 @@ class WorkTarget(WaitTarget):
         return Snapshot(
             status=work.status,
             is_over=work.is_over or work.status in self.until,
-            says=f"{capitalize(self.name)} {verb}{work.status}{remark}",
+            description=f"{capitalize(self.name)} {verb}{work.status}{remark}",
             work=work,
             **self.figures(work, now, more),
         )
@@ -249,6 +249,6 @@ class BackfillTarget(WorkTarget):
         return passed * (100 - percent) / percent if passed > 0 else None
 
 
-def subject_of(work: Work) -> WorkTarget:
+def target_of(work: Work) -> WorkTarget:
     """Return the target for a job or backfill."""
     return BackfillTarget(work.id) if isinstance(work, Backfill) else JobTarget(work.id)

@@ -220,7 +220,7 @@ class WaitState:
             passed = f"after {format_duration(_seconds(now - (seen.began or self._began)))}"
         rests = not seen.is_over and seen.moves is not None and still >= STALL_WARNING_AFTER
         return (
-            ", ".join([seen.says, *seen.progress, passed])
+            ", ".join([seen.description, *seen.progress, passed])
             + (f" (seen {format_duration(_seconds(age))} ago)" if age >= LOG_EVERY else "")
             + (f"; nothing has moved for {format_duration(_seconds(still))}" if rests else "")
             + "."

@@ -99,7 +99,7 @@ class TestLostResponse:
         simulator.workspace.configure(honour_idempotency=False)
         simulator.fail("reset", route="trigger_sync", when="after")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(lost_start_search, "_listed", nothing)
+            patch.setattr(lost_start_search, "_candidates", nothing)
             run = drive(sync)
         (one,) = started(simulator)
         assert id_of(run) == one.id

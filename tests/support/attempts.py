@@ -136,7 +136,7 @@ def show_nothing(monkeypatch: pytest.MonkeyPatch, *, looks: int) -> None:
         seen.append(arguments)
         return [] if len(seen) <= looks else await whole(*arguments)
 
-    monkeypatch.setattr(lost_start_search, "_listed", late)
+    monkeypatch.setattr(lost_start_search, "_candidates", late)
 
 
 def is_seen(simulator: Simulator) -> bool:

@@ -22,7 +22,7 @@ def test_leads_from_a_run_in_planasonix_back_to_the_task() -> None:
         "try_number": 1,
         "map_index": -1,
     }
-    assert ATTEMPT.mark == {"airflow_attempt": ATTEMPT.nonce}
+    assert ATTEMPT.key_metadata == {"airflow_attempt": ATTEMPT.nonce}
 
 
 @pytest.mark.parametrize(

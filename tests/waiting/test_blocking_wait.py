@@ -55,7 +55,7 @@ def test_stops_when_its_sleep_says_that_the_task_was_killed(clock: Clock) -> Non
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        wait(clock, running_for(1_000), nap=nap)
+        wait(clock, running_for(1_000), sleep=nap)
 
 
 def test_ends_at_the_deadline_though_the_next_look_is_far(clock: Clock) -> None:

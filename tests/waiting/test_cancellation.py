@@ -145,7 +145,7 @@ def test_the_newest_jobs_come_first() -> None:
 
 def test_five_are_cancelled_at_a_time() -> None:
     there = api(*["running"] * 60)
-    _, seconds = cancel_backfill(there, patience=0)
+    _, seconds = cancel_backfill(there, max_seconds=0)
     assert there.most_in_flight == 5
     assert seconds == pytest.approx(12 * 0.01 + 0.01 + 2 * 0.01), "the cancels, a look, and two lists of active jobs"
 
@@ -161,7 +161,7 @@ def test_of_thousands_of_jobs_only_the_newest_are_asked_where_the_others_are_ove
 
 def test_none_of_thousands_is_asked_twice_while_a_backfill_does_not_end() -> None:
     there = api(*["succeeded"] * 5_000, ends=False)
-    cancel_backfill(there, patience=20)
+    cancel_backfill(there, max_seconds=20)
     assert len(there.cancels) == len(set(there.cancels)) <= 11 * 25
 
 
@@ -175,7 +175,7 @@ def test_a_job_that_is_older_than_many_that_are_over_is_found_in_time() -> None:
 
 def test_jobs_that_were_cancelled_before_hide_none_that_run() -> None:
     there = api("running", *["cancelled"] * 100)
-    cancel_backfill(there, patience=0)
+    cancel_backfill(there, max_seconds=0)
     assert there.states == {"cancelled"}
 
 
@@ -189,7 +189,7 @@ def test_thousands_of_jobs_that_wait_are_all_cancelled_at_once() -> None:
         return there.jobs[index[job_id]]
 
     there.cancel = cancel_fast
-    _, seconds = cancel_backfill(there, patience=0)
+    _, seconds = cancel_backfill(there, max_seconds=0)
     assert there.states == {"cancelled"}
     assert seconds < 11
 
@@ -204,7 +204,7 @@ def test_a_cancel_that_fails_in_passing_is_tried_again_with_the_next_look() -> N
 
 def test_a_cancel_that_fails_in_passing_holds_up_no_other() -> None:
     there = api(*["running"] * 100, fails=fails_always("cancel job_99", DOWN))
-    cancel_backfill(there, patience=0)
+    cancel_backfill(there, max_seconds=0)
     assert [job.id for job in there.jobs if job.status == "running"] == ["job_99"]
 
 
@@ -219,14 +219,14 @@ def test_a_known_job_that_the_backfill_does_not_name_is_tried_again_too() -> Non
 @pytest.mark.parametrize("shows_jobs", [True, False])
 def test_a_cancel_that_goes_on_failing_is_an_error_when_patience_ends(patience: float, shows_jobs: bool) -> None:
     there = api("running", "running", shows_jobs=shows_jobs, fails=fails_always("cancel job_0", DOWN))
-    error, seconds = cancel_backfill(there, ["job_0", "job_1"], patience=patience)
+    error, seconds = cancel_backfill(there, ["job_0", "job_1"], max_seconds=patience)
     assert error is DOWN
     assert seconds == pytest.approx(patience, abs=3)
 
 
 def test_an_error_that_did_pass_is_none_when_patience_ends() -> None:
     there = api("running", ends=False, fails=fails_once("cancel job_0", DOWN))
-    backfill, _ = cancel_backfill(there, patience=10)
+    backfill, _ = cancel_backfill(there, max_seconds=10)
     assert backfill.status == "running"
 
 
@@ -271,7 +271,7 @@ class TestAnOutage:
 
     @pytest.mark.parametrize("patience", [0, 4])
     def test_is_not_sat_out_in_a_hurry(self, subject: WaitTarget, patience: float) -> None:
-        error, seconds, told = self.cancel(subject, until=3_600, patience=patience)
+        error, seconds, told = self.cancel(subject, until=3_600, max_seconds=patience)
         assert error is DOWN
         assert seconds < 1
         assert told == 0
@@ -295,7 +295,7 @@ class TestAnOutage:
     @pytest.mark.parametrize("patience", [0, 4])
     def test_of_the_key_is_not_sat_out_in_a_hurry(self, subject: WaitTarget, patience: float) -> None:
         refused = PlanasonixAuthenticationError("401", status=401)
-        work, seconds, _ = self.cancel(subject, until=5, error=refused, patience=patience)
+        work, seconds, _ = self.cancel(subject, until=5, error=refused, max_seconds=patience)
         assert work is refused
         assert seconds < 1
 
@@ -313,7 +313,7 @@ class TestAnOutage:
 
 def test_cancels_that_fail_while_looks_do_not_are_logged_once_a_minute() -> None:
     told: list[PlanasonixError] = []
-    cancel_backfill(api("running", fails=fails_always("cancel", DOWN)), patience=240, warn=told.append)
+    cancel_backfill(api("running", fails=fails_always("cancel", DOWN)), max_seconds=240, warn=told.append)
     assert len(told) == pytest.approx(4, abs=1)
 
 
@@ -334,7 +334,7 @@ def test_a_key_that_may_not_cancel_is_an_error_after_a_minute() -> None:
 
 def test_a_key_that_may_not_cancel_is_an_error_at_once_without_patience() -> None:
     there = api(*["running"] * 100, fails=fails_always("cancel", FORBIDDEN))
-    error, seconds = cancel_backfill(there, patience=0)
+    error, seconds = cancel_backfill(there, max_seconds=0)
     assert error is FORBIDDEN
     assert len(there.cancels) <= 5
     assert seconds < 1
@@ -349,7 +349,7 @@ def test_a_look_that_fails_is_an_error() -> None:
 
 def test_without_patience_it_is_one_round() -> None:
     there = api("running", coming=["late_1", "late_2"])
-    backfill, seconds = cancel_backfill(there, patience=0)
+    backfill, seconds = cancel_backfill(there, max_seconds=0)
     assert backfill.status == "running"
     assert there.asked == ["look", "cancel late_1", "cancel job_0"]
     assert seconds < 1
@@ -358,7 +358,7 @@ def test_without_patience_it_is_one_round() -> None:
 @pytest.mark.parametrize("patience", [4, CANCEL_TIMEOUT])
 def test_a_backfill_that_never_ends_is_left_when_patience_ends(patience: float) -> None:
     there = api("running", ends=False)
-    backfill, seconds = cancel_backfill(there, patience=patience)
+    backfill, seconds = cancel_backfill(there, max_seconds=patience)
     assert backfill.status == "running"
     assert seconds == pytest.approx(patience, abs=3)
     assert len(there.asked) <= patience / 2 + 12
@@ -366,7 +366,7 @@ def test_a_backfill_that_never_ends_is_left_when_patience_ends(patience: float) 
 
 def test_a_hurry_is_one_between_two_looks_too() -> None:
     there = api("running", coming=["late_1", "late_2"])
-    backfill, seconds = cancel_backfill(there, patience=4)
+    backfill, seconds = cancel_backfill(there, max_seconds=4)
     assert backfill.is_over
     assert seconds < 2
 
@@ -374,7 +374,7 @@ def test_a_hurry_is_one_between_two_looks_too() -> None:
 @pytest.mark.parametrize("job_ids", [(), ["job_0"]])
 def test_a_backfill_that_names_no_jobs_is_waited_for(job_ids: Sequence[str]) -> None:
     there = api("running", shows_jobs=False, ends=False)
-    backfill, seconds = cancel_backfill(there, job_ids, patience=10)
+    backfill, seconds = cancel_backfill(there, job_ids, max_seconds=10)
     assert backfill.status == "running"
     assert there.cancels == list(job_ids)
     assert seconds == pytest.approx(10, abs=3)
@@ -387,5 +387,5 @@ def test_it_sleeps_as_it_is_told() -> None:
         naps.append(seconds)
         await asyncio.sleep(seconds)
 
-    cancel_backfill(api("running", ends=False), sleep=sleep, patience=20)
+    cancel_backfill(api("running", ends=False), sleep=sleep, max_seconds=20)
     assert set(naps) == {2.0}

@@ -19,7 +19,7 @@ from planasonix_provider.api.errors import PlanasonixTransportError as Unreachab
 from planasonix_provider.api.models import Backfill, Job, Page, PageInfo, PageMeta
 from planasonix_provider.api.request import Request
 from planasonix_provider.testing.time_travel import TravelledClock
-from planasonix_provider.waiting.lost_start_search import SEARCH_DELAYS, MatchCriteria, find_the_one
+from planasonix_provider.waiting.lost_start_search import SEARCH_DELAYS, MatchCriteria, find_one
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, 700_000, tzinfo=UTC)
 MARKS = {"attempt": "5f0c"}
@@ -92,7 +92,7 @@ def find(
 ) -> str | None:
     async def main() -> Any:
         began = asyncio.get_running_loop().time()
-        return await find_the_one(
+        return await find_one(
             there.send,
             traces,
             warn=warn,

@@ -16,8 +16,8 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning, TableResult
 from planasonix_provider.waiting import report
 from planasonix_provider.waiting.report import (
-    LARGEST_LIST,
-    MOST_LISTED,
+    MAX_LIST_BYTES,
+    MAX_LISTED,
     Summary,
     error_of_work,
     log_results,
@@ -138,7 +138,7 @@ def test_the_log_of_many_jobs_counts_each_table_once_and_all_rows() -> None:
 def test_the_log_of_many_jobs_has_the_first_thousand_warnings_and_counts_them() -> None:
     many = [JobResults(job_id=f"job_{n}", status="succeeded", warnings=[JobWarning()] * 400) for n in range(3)]
     lines = log(*many)
-    assert len([line for line in lines if line.startswith("!")]) == MOST_LISTED
+    assert len([line for line in lines if line.startswith("!")]) == MAX_LISTED
     assert lines[-2:] == ["These are the first 1,000 of 1,200 warnings.", "Loaded 0 rows into 0 tables by 3 jobs."]
 
 
@@ -191,7 +191,7 @@ class TestASummary:
         assert summary.tables == whole.tables
         assert summary.warnings == whole.warnings
         assert [warning.code for _, warning in summary.warnings[698:702]] == ["w698", "w699", "x0", "x1"]
-        assert (len(summary.warnings), summary.warnings_total) == (MOST_LISTED, 1_400)
+        assert (len(summary.warnings), summary.warnings_total) == (MAX_LISTED, 1_400)
 
     def test_tells_only_so_many_tables_apart_and_counts_them_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(report, "MAX_TABLES", 2)
@@ -282,7 +282,7 @@ class TestOfABackfill:
         assert answer["rows_loaded"] == 35_000
         assert answer["jobs"][0] == {"job_id": f"job_{4_999:032}", "status": "failed", "rows_loaded": 7}
         for name in ("jobs", "tables", "warnings"):
-            assert LARGEST_LIST * 0.9 < len(json.dumps(answer[name])) <= LARGEST_LIST
+            assert MAX_LIST_BYTES * 0.9 < len(json.dumps(answer[name])) <= MAX_LIST_BYTES
 
     def test_a_report_of_a_job_stays_small_too(self) -> None:
         tables = [TableResult(name=f"{number:05}" + "ü" * 1_000, rows_loaded=7) for number in range(1_500)]
@@ -291,7 +291,7 @@ class TestOfABackfill:
         answer = report_job(Job(id="job_1", status="succeeded"), URL, results)
         assert len(json.dumps(answer)) < 600_000
         assert (answer["tables_total"], answer["warnings_total"]) == (1_500, 1_500)
-        assert 0 < len(answer["tables"]) < MOST_LISTED
+        assert 0 < len(answer["tables"]) < MAX_LISTED
 
     def test_success_is_no_error(self) -> None:
         assert error_of_work(self.WHOLE, URL) is None

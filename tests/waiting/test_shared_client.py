@@ -23,7 +23,7 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.models import Job
 from planasonix_provider.api.rate_limiter import MAX_RETRY_AFTER
 from planasonix_provider.testing.time_travel import TravelledClock
-from planasonix_provider.waiting.shared_client import Priority, SharedClient, for_each, run_aside
+from planasonix_provider.waiting.shared_client import AsyncSend, Priority, SharedClient, for_each, run_requests
 from tests.support.virtual_planasonix import Answer, Planasonix, refused_once
 
 REFUSED = PlanasonixTransportError("refused", sent=False)
@@ -405,38 +405,39 @@ class TestWhatMatters:
 NOWHERE = ClientConfig(api_key=SecretStr("plnx_test"), base_url="http://127.0.0.1:9")
 
 
-class TestAside:
-    def test_gives_what_came_of_it(self) -> None:
-        async def act(channel: SharedClient) -> str:
+class TestRunRequests:
+    def test_returns_the_result_of_the_action(self) -> None:
+        async def action(send: AsyncSend) -> str:
             return "done"
 
-        assert run_aside(lambda: NOWHERE, act) == "done"
+        assert run_requests(lambda: NOWHERE, action) == "done"
 
-    def test_asks_who_it_is_when_it_first_asks_anything(self) -> None:
-        def nobody() -> ClientConfig:
+    def test_reads_the_configuration_at_the_first_request(self) -> None:
+        def missing() -> ClientConfig:
             raise PlanasonixConfigurationError("There is no Airflow connection 'x'.")
 
-        assert isinstance(run_aside(nobody, ask), PlanasonixConfigurationError)
+        with pytest.raises(PlanasonixConfigurationError):
+            run_requests(missing, lambda send: send(routes.get_job("job_1")))
 
-    def test_closes_the_channel_though_it_fails(self) -> None:
-        channels: list[SharedClient] = []
+    def test_closes_the_client_if_the_action_fails(self) -> None:
+        clients: list[SharedClient] = []
 
-        async def act(channel: SharedClient) -> None:
-            channels.append(channel)
-            assert isinstance(await ask(channel), PlanasonixError)
-            assert channel._clients
+        async def action(send: Any) -> None:
+            clients.append(send.func.__self__)
+            assert isinstance(await ask(clients[0]), PlanasonixError)
+            assert clients[0]._clients
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            run_aside(lambda: NOWHERE, act)
-        assert channels[0]._clients == []
+            run_requests(lambda: NOWHERE, action)
+        assert clients[0]._clients == []
 
-    def test_sleeps_as_it_is_told(self) -> None:
+    def test_waits_with_the_given_sleep(self) -> None:
         async def sleep(seconds: float) -> None:
             raise InterruptedError
 
         with pytest.raises(InterruptedError):
-            run_aside(lambda: NOWHERE, lambda channel: channel.send(routes.get_job("job_1")), sleep)
+            run_requests(lambda: NOWHERE, lambda send: send(routes.get_job("job_1")), sleep)
 
 
 class Workshop:

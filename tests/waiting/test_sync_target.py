@@ -38,7 +38,7 @@ class TestASync:
         there = Memory([sync("job_1", "succeeded", 1, 2, duration_seconds=60)], hides=("duration_seconds",))
         seen = look(subject(), there)
         assert (seen.work, seen.took) == (there.jobs[0], 60)
-        assert (seen.status, seen.is_over, seen.says) == ("succeeded", True, "Job job_1 succeeded")
+        assert (seen.status, seen.is_over, seen.description) == ("succeeded", True, "Job job_1 succeeded")
         assert there.asked == ["list succeeded", "get job_1"]
 
     @pytest.mark.parametrize("status", ["succeeded", "failed"])
@@ -66,7 +66,7 @@ class TestASync:
     def test_that_does_not_succeed_ends_the_wait_if_it_is_to(self, status: str, says: str, created: float) -> None:
         there = Memory([sync("job_1", status, created, 2)])
         seen = look(subject(by="finished", on_failure="fail"), there)
-        assert (seen.status, seen.is_over, seen.says) == (status, True, f"Job job_1 {says}")
+        assert (seen.status, seen.is_over, seen.description) == (status, True, f"Job job_1 {says}")
         assert not look(subject(by="finished", on_failure="wait"), there).is_over
 
     def test_that_failed_before_is_no_failure_now(self) -> None:
@@ -82,7 +82,10 @@ class TestASync:
     def test_that_goes_on_is_waited_for(self, status: str) -> None:
         seen = look(subject(), Memory([sync("job_1", status, 1)]))
         assert (seen.status, seen.is_over, seen.work) == ("awaited", False, None)
-        assert seen.says == "No sync of connection conn_1 that was created since 2025-03-27 14:22:10 UTC succeeded yet"
+        assert (
+            seen.description
+            == "No sync of connection conn_1 that was created since 2025-03-27 14:22:10 UTC succeeded yet"
+        )
 
     def test_costs_as_few_requests_as_the_question_allows(self) -> None:
         there = Memory()

@@ -36,7 +36,7 @@ class TestAJob:
         ],
     )
     def test_is_told_of_in_words(self, status: str, says: str) -> None:
-        assert self.see(status).says == says
+        assert self.see(status).description == says
 
     def test_ends_a_wait_in_a_further_state_though_it_goes_on(self) -> None:
         assert not self.see("running").is_over
@@ -189,7 +189,7 @@ class TestABackfill:
             )
         )
         seen = look(BackfillTarget("bf_1"), there, detailed=True)
-        assert (seen.says, seen.is_over, seen.took, seen.progress) == (says, True, 3_600, ("7 rows processed",))
+        assert (seen.description, seen.is_over, seen.took, seen.progress) == (says, True, 3_600, ("7 rows processed",))
         assert there.asked == ["look"]
 
     def test_took_no_time_that_is_not_known(self) -> None:
@@ -202,7 +202,7 @@ class TestABackfill:
     def test_that_succeeded_is_in_no_state_that_a_backfill_has(self) -> None:
         seen = look(BackfillTarget("bf_1"), Memory(backfill=backfill(status="succeeded")))
         assert not seen.is_over
-        assert "a state that this version takes for one that goes on" in seen.says
+        assert "a state that this version takes for one that goes on" in seen.description
 
     @pytest.mark.parametrize(
         ("fields", "words"),

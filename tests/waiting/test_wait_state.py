@@ -18,7 +18,7 @@ from planasonix_provider.api.errors import (
     error_for_status,
 )
 from planasonix_provider.api.models import Backfill, Job
-from planasonix_provider.waiting.outages import LONGEST_OUTAGE
+from planasonix_provider.waiting.outages import MAX_OUTAGE
 from planasonix_provider.waiting.request_flow import Steps
 from planasonix_provider.waiting.sync_target import SyncTarget
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Snapshot, WaitTarget
@@ -182,8 +182,8 @@ class TestTrouble:
         error = PlanasonixTransportError("reset")
         for hour in range(5):
             assert watch.on_error(error, after(hours=hour)) is None
-            assert watch.on_error(error, after(hours=hour) + LONGEST_OUTAGE - timedelta(seconds=1)) is None
-            assert watch.on_snapshot(job("running"), after(hours=hour) + LONGEST_OUTAGE - timedelta(seconds=1)) is None
+            assert watch.on_error(error, after(hours=hour) + MAX_OUTAGE - timedelta(seconds=1)) is None
+            assert watch.on_snapshot(job("running"), after(hours=hour) + MAX_OUTAGE - timedelta(seconds=1)) is None
 
     @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
     def test_of_a_refusal_by_the_api_ends_the_wait_after_a_minute(self, watch: WaitState, status: int) -> None:
