@@ -52,7 +52,7 @@ POINTS: dict[str, dict[str, Any]] = {
     "before the id was recorded": {"owner": AttemptStore, "name": "write", "call": 2, "is_done": False},
     "after the id was recorded": {"owner": AttemptStore, "name": "write", "call": 2, "is_done": True},
     "after the XCom": {"owner": XComWriter, "name": "push", "is_done": True},
-    "while it waited": {"owner": blocking_wait, "name": "look", "is_done": True},
+    "while it waited": {"owner": blocking_wait, "name": "poll", "is_done": True},
 }
 
 
@@ -130,7 +130,7 @@ async def nothing(*_: object) -> list[Any]:
 
 def show_nothing(monkeypatch: pytest.MonkeyPatch, *, looks: int) -> None:
     """Let lists be late, so that the first searches for a lost start find nothing."""
-    whole, seen = lost_start_search._listed, []
+    whole, seen = lost_start_search._candidates, []
 
     async def late(*arguments: Any) -> list[Any]:
         seen.append(arguments)

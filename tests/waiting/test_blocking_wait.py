@@ -24,7 +24,7 @@ Answer = Callable[[float], Job | PlanasonixError]
 
 
 def wait(clock: Clock, answer: Answer, **arguments: Any) -> tuple[WaitEvent, list[float]]:
-    """Wait for a job that answers by the seconds passed; give the event, and when it was looked at."""
+    """Wait for a job whose snapshot depends on the seconds passed. Return the event and the times of the polls."""
     looks: list[float] = []
     watch = WaitState(JobTarget("job_1"), now=clock(), info=str, warn=str, deadline=arguments.pop("deadline", None))
 
@@ -35,7 +35,7 @@ def wait(clock: Clock, answer: Answer, **arguments: Any) -> tuple[WaitEvent, lis
             raise found
         return found
 
-    event = blocking_wait.wait(watch, send, **{"interval": 10, "nap": clock.sleep, "now": clock, **arguments})
+    event = blocking_wait.wait(watch, send, **{"interval": 10, "sleep": clock.sleep, "now": clock, **arguments})
     return event, looks
 
 
@@ -86,19 +86,21 @@ def test_waits_as_long_as_a_429_asks_up_to_a_quarter_of_an_hour(
 
 
 def test_looks_later_where_the_rate_limit_runs_short(clock: Clock) -> None:
-    def rest() -> float:
+    def rate_limit_delay() -> float:
         turn = 18 if clock.passed < 20 else 58 if clock.passed > 35 else 0
         return max(0.0, turn - clock.passed)
 
-    assert wait(clock, running_for(35), rest=rest)[1] == [18, 28, 58]
+    assert wait(clock, running_for(35), rate_limit_delay=rate_limit_delay)[1] == [18, 28, 58]
 
 
 def test_lets_others_go_first_for_a_minute_at_most(clock: Clock) -> None:
-    assert wait(clock, running_for(100), rest=lambda: 3_500.0)[1] == [70, 140]
+    assert wait(clock, running_for(100), rate_limit_delay=lambda: 3_500.0)[1] == [70, 140]
 
 
 def test_ends_at_the_deadline_though_the_rate_limit_runs_short(clock: Clock) -> None:
-    event, looks = wait(clock, running_for(1_000), rest=lambda: 60.0, deadline=BEGAN + timedelta(seconds=42))
+    event, looks = wait(
+        clock, running_for(1_000), rate_limit_delay=lambda: 60.0, deadline=BEGAN + timedelta(seconds=42)
+    )
     assert event.is_out_of_time
     assert looks == []
     assert clock.passed == pytest.approx(42, abs=1)
