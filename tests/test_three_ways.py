@@ -2,6 +2,9 @@
 
 One table has what is waited for and its outcomes. In all ways, a person and the next task see the same. Time is
 simulated, so an outage of an hour passes at once.
+
+All sensors are tested, those that search a list for their work, too. A sensor gets the ids of the work that the test
+starts, and faults on the route of its target's first request.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,16 +24,18 @@ from planasonix_provider.api.errors import (
     PlanasonixOutageError,
     PlanasonixTimeoutError,
 )
-from planasonix_provider.api.models import BackfillBody
+from planasonix_provider.api.models import BackfillBody, Job
 from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator, PlanasonixSyncOperator
-from planasonix_provider.sensors.planasonix import PlanasonixBackfillSensor, PlanasonixJobSensor
 from planasonix_provider.simulator import Simulator
+from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, WaitTarget
+from tests.support.example_calls import ROUTE_BY_PATH, without_parameter_names
+from tests.support.example_tasks import SENSORS, VALUES, make_example, parameters_of
 from tests.support.scenarios import routes_asked
 from tests.support.task_runs import HAS_NOTES, Run, drive, no_variables
 from tests.support.time_travel import travelling
 
-CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
-WINDOW = {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"}
+CONNECTION = VALUES["connection_id"]
+WINDOW = {name: VALUES[name] for name in ("start_at", "end_at")}
 MINUTE = 60.0
 #: How long the work takes, unless something happens to it.
 TAKES = 30 * MINUTE
@@ -40,31 +46,37 @@ WAYS: dict[str, dict[str, Any]] = {
     "rescheduled": {"mode": "reschedule"},
 }
 OUTCOMES = ("succeeded", "failed", "cancelled", "deadline", "404", "outage of 55 minutes", "outage without an end")
-SUBJECTS = ("sync", "backfill", "job sensor", "backfill sensor")
+OUTAGE_POLLS = 56
+#: What each operator waits for. Each sensor says it by its ``target()``, so that new ones are tested without a change.
+OPERATORS: dict[type, WaitTarget] = {
+    PlanasonixSyncOperator: JobTarget("job_1"),
+    PlanasonixBackfillOperator: BackfillTarget("bf_1"),
+}
+SUBJECTS: tuple[type, ...] = (*OPERATORS, *SENSORS)
 
 
-def start(subject: str, simulator: Simulator) -> str:
+def target_of(subject: type) -> WaitTarget:
+    """Return an example of what a task waits for."""
+    target: WaitTarget = OPERATORS.get(subject) or make_example(subject).target()
+    return target
+
+
+def start(subject: type, simulator: Simulator) -> str:
     """Start the work that a sensor waits for."""
-    if subject == "job sensor":
+    if target_of(subject).work_type is Job:
         return simulator.workspace.start_sync(CONNECTION).id
     return simulator.workspace.start_backfill(CONNECTION, BackfillBody.model_validate(WINDOW)).id
 
 
-def task(subject: str, way: dict[str, Any], work_id: str, timeout: float) -> Callable[[], BaseOperator]:
+def task(subject: type, way: dict[str, Any], work_id: str, timeout: float) -> Callable[[], BaseOperator]:
     """Return a function that makes the task."""
-    starts = {"task_id": "load", "connection_id": CONNECTION, "poll_interval": MINUTE, "timeout": timeout, **way}
-    looks = {"task_id": "wait", "poke_interval": MINUTE, "timeout": timeout, **way}
-    makers: dict[str, Callable[[], BaseOperator]] = {
-        "sync": lambda: PlanasonixSyncOperator(**starts),
-        "backfill": lambda: PlanasonixBackfillOperator(**starts, **WINDOW),
-        "job sensor": lambda: PlanasonixJobSensor(job_id=work_id, **looks),
-        "backfill sensor": lambda: PlanasonixBackfillSensor(backfill_id=work_id, **looks),
-    }
-    return makers[subject]
+    interval = "poll_interval" if subject in OPERATORS else "poke_interval"
+    ids = {name: work_id for name in ("job_id", "backfill_id") if name in parameters_of(subject)}
+    return partial(make_example, subject, timeout=timeout, **{interval: MINUTE}, **ids, **way)
 
 
-def prepare(outcome: str, simulator: Simulator) -> None:
-    """Plan the outcome of the work, and the faults of the API."""
+def prepare(subject: type, outcome: str, simulator: Simulator) -> None:
+    """Plan the outcome of the work, and the faults of the route that the task polls."""
     fails = {"code": "source_unreachable", "message": "No route to the source."}
     simulator.plan(CONNECTION, running_seconds=TAKES, **({"outcome": "failed", **fails} if outcome == "failed" else {}))
     simulator.plan_backfill(
@@ -74,11 +86,13 @@ def prepare(outcome: str, simulator: Simulator) -> None:
         job_seconds=TAKES / 2,
         **({"failing_jobs": [1], **fails} if outcome == "failed" else {}),
     )
-    for route in ("get_job", "get_backfill"):
-        if outcome == "404":
-            simulator.fail("status", status=404, route=route, times=None, skip=1)
-        if outcome.startswith("outage"):
-            simulator.fail("status", status=503, route=route, times=None if "end" in outcome else 56, skip=5)
+    request = target_of(subject).request
+    route = ROUTE_BY_PATH[request.method, without_parameter_names(request.path)]
+    if outcome == "404":
+        simulator.fail("status", status=404, route=route, times=None, skip=1)
+    if outcome.startswith("outage"):
+        times = None if "end" in outcome else OUTAGE_POLLS
+        simulator.fail("status", status=503, route=route, times=times, skip=6)
 
 
 def cancel_after(simulator: Simulator, minutes: int) -> None:
@@ -97,17 +111,23 @@ def cancel_after(simulator: Simulator, minutes: int) -> None:
     simulator.workspace.clock = clock
 
 
-def run(subject: str, outcome: str, way: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> tuple[Run, Any]:
+def run(
+    subject: type, outcome: str, way: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Run, Any]:
     """Run the task in one way; return its run, the states of all work, and whether results were fetched."""
     simulator.reset()
     no_variables(monkeypatch)
     with travelling(monkeypatch):
-        prepare(outcome, simulator)
-        work_id = start(subject, simulator) if subject.endswith("sensor") else ""
+        prepare(subject, outcome, simulator)
+        work_id = "" if subject in OPERATORS else start(subject, simulator)
         if outcome == "cancelled":
             cancel_after(simulator, 10)
         timeout = 10 * MINUTE if outcome == "deadline" else 7 * 24 * 60 * MINUTE
         result = drive(task(subject, WAYS[way], work_id, timeout))
+    failed = [request.status for request in simulator.requests].count(404 if outcome == "404" else 503)
+    assert (failed > 0) == (outcome == "404" or outcome.startswith("outage")), "the planned fault was not hit"
+    if outcome == "outage of 55 minutes":
+        assert failed == OUTAGE_POLLS
     states = [work.status for work in (*simulator.jobs(), *simulator.backfills())]
     return result, (states, "get_job_results" in routes_asked(simulator))
 
@@ -137,19 +157,22 @@ EXPECTED: dict[str, dict[str, type[BaseException] | None]] = {
 }
 #: What the message of an operator's error contains.
 MESSAGES = {
-    ("sync", "failed"): r"^Job \w+ failed: source_unreachable: No route to the source\. See \S+/jobs/\w+$",
-    ("sync", "cancelled"): r"^Job \w+ was cancelled",
-    ("sync", "404"): r"answered 404",
-    ("backfill", "404"): r"answered 404",
+    (
+        PlanasonixSyncOperator,
+        "failed",
+    ): r"^Job \w+ failed: source_unreachable: No route to the source\. See \S+/jobs/\w+$",
+    (PlanasonixSyncOperator, "cancelled"): r"^Job \w+ was cancelled",
+    (PlanasonixSyncOperator, "404"): r"answered 404",
+    (PlanasonixBackfillOperator, "404"): r"answered 404",
 }
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
-@pytest.mark.parametrize("subject", SUBJECTS)
+@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.__name__)
 def test_means_the_same_in_every_way(
-    subject: str, outcome: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    subject: type, outcome: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind = "sensor" if subject.endswith("sensor") else "operator"
+    kind = "operator" if subject in OPERATORS else "sensor"
     ways = [way for way in WAYS if kind == "sensor" or way != "rescheduled"]
     if outcome == "outage without an end" and not HAS_NOTES:
         # Nothing remembers since when a rescheduled sensor has had no answer; there its timeout ends the wait.

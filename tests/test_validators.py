@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import partial
 from typing import Any, get_args, overload
 
 import pytest
@@ -15,18 +14,11 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from planasonix_provider import validators
 from planasonix_provider.api.event_types import event_names
 from planasonix_provider.api.models import Priority
-from planasonix_provider.operators.planasonix import (
-    PlanasonixBackfillOperator,
-    PlanasonixCancelJobOperator,
-    PlanasonixSyncOperator,
-)
-from planasonix_provider.sensors.planasonix import PlanasonixBackfillSensor, PlanasonixJobSensor, PlanasonixSyncSensor
+from planasonix_provider.operators import planasonix as operators
+from planasonix_provider.operators.planasonix import PlanasonixWebhookOperator
+from planasonix_provider.triggers import planasonix as triggers
 from planasonix_provider.triggers.events import PlanasonixEventTrigger
-from planasonix_provider.triggers.planasonix import (
-    PlanasonixBackfillTrigger,
-    PlanasonixJobTrigger,
-    PlanasonixSyncTrigger,
-)
+from tests.support.example_tasks import SENSORS, make_example, public_classes
 
 XCOM = BaseOperator(task_id="other").output
 
@@ -103,36 +95,22 @@ def test_a_poll_interval_is_at_least_half_a_second(min_poll_seconds: float) -> N
     assert "above 0 and up to ten years" in error_message(validators.poll_interval, "x")
 
 
+def classes_that_poll() -> list[tuple[type, str]]:
+    """Return all operators, sensors and triggers that poll, each with the parameter that has its interval."""
+    tasks_and_triggers = [*public_classes(operators), *public_classes(triggers)]
+    polling = [(kind, "poll_interval") for kind in tasks_and_triggers if kind is not PlanasonixWebhookOperator]
+    if AIRFLOW_V_3_0_PLUS:
+        # Airflow 2 has no watchers.
+        polling.append((PlanasonixEventTrigger, "poll_interval"))
+    return [*polling, *((kind, "poke_interval") for kind in SENSORS)]
+
+
 @pytest.mark.usefixtures("min_poll_seconds")
-@pytest.mark.parametrize(
-    ("make", "name"),
-    [
-        (partial(PlanasonixSyncOperator, task_id="t", connection_id="c"), "poll_interval"),
-        (
-            partial(
-                PlanasonixBackfillOperator, task_id="t", connection_id="c", start_at="2025-01-01", end_at="2025-02-01"
-            ),
-            "poll_interval",
-        ),
-        (partial(PlanasonixCancelJobOperator, task_id="t", job_id="j"), "poll_interval"),
-        (partial(PlanasonixJobSensor, task_id="t", job_id="j"), "poke_interval"),
-        (partial(PlanasonixBackfillSensor, task_id="t", backfill_id="b"), "poke_interval"),
-        (partial(PlanasonixSyncSensor, task_id="t", connection_id="c", since="2025-01-01"), "poke_interval"),
-        (partial(PlanasonixJobTrigger, "j"), "poll_interval"),
-        (partial(PlanasonixBackfillTrigger, "b"), "poll_interval"),
-        (partial(PlanasonixSyncTrigger, "c", "2025-01-01"), "poll_interval"),
-        pytest.param(
-            PlanasonixEventTrigger,
-            "poll_interval",
-            marks=pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 has no watchers"),
-        ),
-    ],
-    ids=lambda given: getattr(getattr(given, "func", given), "__name__", ""),
-)
-def test_everything_that_polls_validates_its_interval(make: Callable[..., object], name: str) -> None:
-    make(**{name: 0.5})
+@pytest.mark.parametrize(("kind", "name"), classes_that_poll())
+def test_everything_that_polls_validates_its_interval(kind: type, name: str) -> None:
+    make_example(kind, **{name: 0.5})
     with pytest.raises(ValueError, match=rf"{name}: got 0\.1, allowed is a number of seconds from 0\.5"):
-        make(**{name: 0.1})
+        make_example(kind, **{name: 0.1})
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,12 @@ from planasonix_provider.api.errors import (
     PlanasonixTimeoutError,
 )
 from planasonix_provider.api.models import BackfillBody
-from planasonix_provider.sensors import planasonix as sensors
 from planasonix_provider.sensors.base import PlanasonixSensor
 from planasonix_provider.sensors.planasonix import PlanasonixBackfillSensor, PlanasonixJobSensor, PlanasonixSyncSensor
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
 from tests.conftest import API_KEY
+from tests.support.example_tasks import SENSORS
 from tests.support.scenarios import CONNECTION, routes_asked
 from tests.support.task_runs import HAS_NOTES, Run, context, drive
 from tests.support.time_travel import travelling
@@ -488,17 +488,9 @@ class TestBadInput:
             job_sensor("job_1").execute_complete(context(Run()), event)
 
 
-SENSORS = [job_sensor("job_1"), sync_sensor(), backfill_sensor("bf_1")]
-
-
-def test_every_sensor_is_tested_here() -> None:
-    public = {kind for name, kind in vars(sensors).items() if name.startswith("Planasonix") and isinstance(kind, type)}
-    assert public - {PlanasonixSensor} == {type(sensor) for sensor in SENSORS}
-
-
-@pytest.mark.parametrize("sensor", SENSORS)
-def test_all_parameters_of_its_own_are_templated(sensor: PlanasonixSensor) -> None:
-    assert set(sensor.template_fields) == set(sensor.checks) >= {"planasonix_conn_id"}
+@pytest.mark.parametrize("kind", SENSORS)
+def test_all_parameters_of_its_own_are_templated(kind: type[PlanasonixSensor]) -> None:
+    assert set(kind.template_fields) == set(kind.checks) >= {"planasonix_conn_id"}
 
 
 def test_the_api_key_appears_in_no_log_result_or_error(simulator: Simulator, mode: Mode) -> None:
