@@ -1,7 +1,7 @@
 """Reports what a sync or a backfill has read and written to OpenLineage.
 
-Airflow's OpenLineage provider asks for it when a task is over. This module is imported only then, so nobody else needs
-OpenLineage.
+Airflow's OpenLineage provider asks for it when a task is over. This module is imported only then, so other users do not
+need OpenLineage.
 
 A data set is a table of a Planasonix connection. The API names tables, but not the databases that it reads from and
 writes to. So both sides are named after the connection, in the namespace of the API's host,
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 @define
 class PlanasonixWorkRunFacet(RunFacet):
-    """The run facet ``planasonix_work``: what no facet of OpenLineage's own can hold.
+    """The run facet ``planasonix_work``: the values that fit no facet of OpenLineage.
 
     Its schema is that of any run facet, which allows any field.
 

@@ -19,7 +19,7 @@ class StartParameter:
     :param check: validates a value and converts it to what is sent.
     :param help: the help text of the shell's option.
     :param metavar: the placeholder in that help text.
-    :param kinds: what can be started with it.
+    :param kinds: the kinds of start that have it.
     :param choices: the only allowed values, if there are such.
     :param is_required: whether a start cannot do without it.
     :param is_repeatable: whether the shell's option may be given several times.
@@ -46,7 +46,7 @@ START_PARAMETERS = (
     StartParameter(
         "start_at",
         validators.utc,
-        "where the window begins, for example 2025-01-01",
+        "start of the window, for example 2025-01-01",
         "TIME",
         kinds=("backfill",),
         is_required=True,
@@ -54,7 +54,7 @@ START_PARAMETERS = (
     StartParameter(
         "end_at",
         validators.utc,
-        "where the window ends, itself not in it, written as --start-at is",
+        "end of the window (exclusive), in the form of --start-at",
         "TIME",
         kinds=("backfill",),
         is_required=True,

@@ -13,7 +13,7 @@ from planasonix_provider.airflow_compat import variable_class
 
 
 class TaskStateStore(Protocol):
-    """What this package uses of ``context["task_state_store"]``."""
+    """The methods of ``context["task_state_store"]`` that this package uses."""
 
     def get(self, key: str) -> Any:
         """Return the stored value, or ``None``."""

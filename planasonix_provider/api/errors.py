@@ -18,7 +18,7 @@ THE_CONNECTION = "the Airflow connection"
 class PlanasonixError(Exception):
     """Base of all errors of this package.
 
-    :param message: what was requested, what came back, and what to do; never contains the API key.
+    :param message: the request, the response, and what to do; never contains the API key.
     """
 
     kind: ClassVar[str] = "planasonix"
@@ -50,7 +50,7 @@ class PlanasonixError(Exception):
 class PlanasonixResponseError(PlanasonixError):
     """The response is not a success.
 
-    :param message: what was requested, what came back, and what to do.
+    :param message: the request, the response, and what to do.
     :param status: the HTTP status, or ``None`` if it is no longer known.
     :param code: the API's error code, if the response has one.
     :param fields: for a 400, the invalid fields.
@@ -129,7 +129,7 @@ class PlanasonixServerError(PlanasonixResponseError):
 class PlanasonixTransportError(PlanasonixError):
     """No response: the connection could not be made, broke, or timed out.
 
-    :param message: what was requested, what came back, and what to do.
+    :param message: the request, the response, and what to do.
     :param sent: whether the request may have reached the API; ``False`` if it certainly has not.
     :param is_unreachable: whether the host could not be reached: unknown host, connection refused or timed out, no TLS.
         Its name may be misspelt.

@@ -31,7 +31,7 @@ DECAY = 0.6
 class RateLimiter:
     """Spreads the requests of a key over what its rate limit still allows. Thread-safe.
 
-    Other processes use the same key. All that can be seen of them is how fast the remaining requests dwindle: if forty
+    Other processes may use the same key. The only sign of them is how fast the remaining requests decrease: if forty
     disappear for each request of this process, it takes a fortieth of what remains.
     """
 

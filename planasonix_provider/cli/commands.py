@@ -107,7 +107,7 @@ def _wait_options(default: str) -> tuple[Option, ...]:
         ),
         option(
             "--on-interrupt",
-            help="what Ctrl-C or a SIGTERM does while waiting: ask (leave without a terminal), cancel, leave "
+            help="action of Ctrl-C or SIGTERM while waiting: ask (leave without a terminal), cancel, leave "
             f"(default: {default})",
             metavar="WHAT",
             choices=("ask", "cancel", "leave"),
@@ -121,7 +121,7 @@ _START_WAIT_OPTIONS = (
     *_wait_options("ask"),
     option(
         "--on-timeout",
-        help="what happens at the timeout: leave it running, or cancel (default: leave)",
+        help="action at the timeout: leave it running, or cancel (default: leave)",
         metavar="WHAT",
         choices=("leave", "cancel"),
         default="leave",
@@ -154,7 +154,7 @@ WEBHOOKS = Group(
             "Create a webhook, which sends events to a URL",
             "webhooks.create",
             (
-                option("url", help="where deliveries go: https, or http to this machine"),
+                option("url", help="the URL for deliveries: https, or http to this machine"),
                 option("--events", help=_EVENTS, metavar="EVENT", action="append", required=True),
                 _SECRET_TO,
                 option(
@@ -171,7 +171,7 @@ WEBHOOKS = Group(
             "webhooks.update",
             (
                 _WEBHOOK,
-                option("--url", help="where deliveries go from now on", metavar="URL"),
+                option("--url", help="the new URL for deliveries", metavar="URL"),
                 option("--events", help=_EVENTS, metavar="EVENT", action="append"),
                 option(
                     "--enabled",

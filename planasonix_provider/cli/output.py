@@ -73,12 +73,12 @@ def _is_printable(text: str) -> bool:
 
 
 def _is_unicode() -> bool:
-    """Say whether every letter can be written as it is; JSON and YAML have ways of their own to write it else."""
+    """Return whether stdout can encode every character; JSON and YAML have escapes for the others."""
     return codecs.lookup(sys.stdout.encoding or "utf-8").name.startswith("utf")
 
 
 class _OutputConsole(AirflowConsole):
-    """Leaves it to others what a pipe means that nobody reads: rich would end the process."""
+    """Raises an error for a broken pipe; rich would end the process."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError

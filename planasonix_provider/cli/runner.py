@@ -45,7 +45,7 @@ for _name, _method in vars(Operations).items():
 
 @dataclass(frozen=True)
 class CommandContext:
-    """What a command needs. ``program`` is the name of this program in hints."""
+    """The objects that a command uses. ``program`` is the name of this program in hints."""
 
     options: Namespace
     program: str
@@ -102,7 +102,7 @@ def _print(answer: CommandResult, form: str) -> CommandResult:
 
 @contextmanager
 def _database_connections() -> Iterator[None]:
-    """Let Airflow read connections and Variables from its database, as ``airflow connections`` does.
+    """Allow Airflow to read connections and Variables from its database, as ``airflow connections`` does.
 
     Airflow 3 does so only in server processes.
     """

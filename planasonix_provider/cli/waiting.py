@@ -154,14 +154,14 @@ class CliWait:
 
     @property
     def leftover_note(self) -> str:
-        """What still runs when the wait ends early, and the commands for it."""
+        """The state of the work when the wait ends early, and the commands for it."""
         wait = self.context.hint(*self._show_command, "--wait")
         if self._cancellation.is_sent:
             return f"It was asked to cancel. To wait for its end: {wait}"
         form = ("--backfill",) if isinstance(self.subject, BackfillTarget) else ()
         cancel = self.context.hint("cancel", *form, self.subject.id)
         state = (
-            "Nobody knows whether it was asked to cancel."
+            "It is unknown whether it was asked to cancel."
             if self._cancellation.is_in_doubt
             else "It was not cancelled, and runs on."
         )

@@ -13,7 +13,7 @@ from planasonix_provider.waiting.attempt import AttemptRecord
 
 #: The key of the record in the task's state store, and the beginning of its variable's name.
 RECORD_KEY = "planasonix_attempt"
-_DESCRIPTION = "What a task of the Planasonix provider has started; it is deleted when that is over."
+_DESCRIPTION = "The work that a task of the Planasonix provider has started; deleted when it is over."
 
 
 class AttemptStore:

@@ -82,7 +82,7 @@ class CancelTask:
             raise
 
     def on_kill(self) -> None:
-        """End the wait; Airflow calls this in a signal handler. What was cancelled stays cancelled."""
+        """End the wait; Airflow calls this in a signal handler. Cancelled work stays cancelled."""
         self._is_killed = True
 
     def _cancel(self, hook: PlanasonixHook) -> Work:

@@ -194,7 +194,7 @@ class OnKillHandler:
         target, criteria = self.target, self._criteria
         if self.client_config is None or not (target or criteria):
             return
-        name = capitalize(target.name) if target else f"What was started on connection {self._lost.connection_id}"
+        name = capitalize(target.name) if target else f"The work started on connection {self._lost.connection_id}"
         hint = self._manual_cancel_hint(target)
         if not self.cancels_work:
             shown = f" {hint}" if self._is_interrupted_by_ctrl_c and self.is_own else ""
@@ -219,7 +219,7 @@ class OnKillHandler:
         self.target = self._criteria = None
         if isinstance(work, Backfill) and not work.is_over:
             self._add_kill_message(
-                f"{name} may go on: what it has made was asked to cancel. {self._manual_cancel_hint(target_of(work))}"
+                f"{name} may go on: its jobs so far were asked to cancel. {self._manual_cancel_hint(target_of(work))}"
             )
         else:
             self._add_kill_message(f"{name} was asked to cancel.")

@@ -117,7 +117,7 @@ class PreviousAttempt:
         try:
             return self._session.get_work(record.kind, record.id, Contact.WORK)
         except PlanasonixNotFoundError as error:
-            self._session.log.warning(f"What {self._origin} is not there any more, starting anew. {error}")
+            self._session.log.warning(f"What {self._origin} is not there any more, starting again. {error}")
             return None
 
     def _leftovers(self) -> Sequence[Work]:

@@ -295,7 +295,7 @@ class StartTask:
             self._store.give_up()
         except Exception as error:
             self._log.warning(
-                "That the time is up could not be written down (%r): if the %s still runs, a retry goes on with it "
+                "The timeout could not be recorded (%r): if the %s still runs, a retry goes on with it "
                 "instead of cancelling it.",
                 error,
                 self._options.kind,
@@ -305,7 +305,7 @@ class StartTask:
         try:
             self._store.delete_variable()
         except Exception as error:
-            self._log.warning("What was written down of the start could not be deleted: %r", error)
+            self._log.warning("The record of the start could not be deleted: %r", error)
 
     def _get_job_result(self, session: ApiSession, event: WaitEvent) -> dict[str, Any]:
         """Return the task's result, or raise its error."""

@@ -158,7 +158,7 @@ class Submission:
             if self._session.is_hopeless(error):
                 raise
             # A key may start work and not list it. If anything else is wrong, the start request fails as well.
-            self._session.log.debug("What there is already could not be listed: %s", error)
+            self._session.log.debug("Existing work could not be listed: %s", error)
             return ()
         return [*page.data, *unreadable_in(page, self._options.kind)]
 
@@ -203,6 +203,6 @@ class Submission:
             self._store.delete()
         except Exception as error:
             self._session.log.warning(
-                "What was written down of the start that was refused could not be deleted, so a retry looks first "
-                f"whether it has started something. {error!r}"
+                "The record of the refused start could not be deleted, so a retry first searches for its work. "
+                f"{error!r}"
             )

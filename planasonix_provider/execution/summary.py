@@ -1,4 +1,4 @@
-"""What a task knows about its work, besides the task's result: for OpenLineage and for exceptions."""
+"""A task's knowledge about its work besides the result, for OpenLineage and for exceptions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from planasonix_provider.waiting.targets import Work
 
 @dataclass
 class ExecutionSummary:
-    """What this process of the task knows. Nothing stores it, and it ends with the process."""
+    """The knowledge of one process of the task. It is not stored."""
 
     #: ``job`` or ``backfill``.
     kind: str

@@ -131,7 +131,7 @@ class _Subscriber:
         """Store the secret of an existing subscription, and change what differs from the task's parameters."""
         is_rotated = not self._has_secret_of(webhook)
         if is_rotated:
-            # First, because without the secret nobody can check the deliveries.
+            # First, because no receiver can verify deliveries without the secret.
             rotate_secret(self._hook, webhook.id, to=self._destination)
             self._log.info(
                 "The secret of webhook %s %s %s, so it was rotated; the new one is there.",
@@ -195,7 +195,7 @@ class _HandoverNote:
 
 @contextmanager
 def _retry_after_lost_response() -> Iterator[None]:
-    """Let Airflow retry after a lost response: unlike a start of a job, each try first looks for the subscription."""
+    """Make a lost response retryable: unlike a start of a job, each try first searches for the subscription."""
     try:
         yield
     except PlanasonixLostTrackError as lost:

@@ -15,7 +15,7 @@ _TASKS: set[asyncio.Task[Any]] = set()
 async def shielded(call: Coroutine[Any, Any, T]) -> T:
     """Await a call of Airflow's API, and let it finish if this coroutine is cancelled.
 
-    All triggers of a triggerer share one channel to Airflow. On Airflow 3.0 to 3.2 a response that nobody reads stays
+    All triggers of a triggerer share one channel to Airflow. On Airflow 3.0 to 3.2 an unread response stays
     in this channel, and the triggerer crashes.
     """
     task = asyncio.create_task(call)

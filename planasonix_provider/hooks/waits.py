@@ -31,7 +31,7 @@ from planasonix_provider.waiting.wait_state import WaitState
 
 
 class _Hook(Protocol):
-    """What a wait uses of the hook, which imports this module."""
+    """The part of the hook that a wait uses; the hook imports this module."""
 
     planasonix_conn_id: str
 

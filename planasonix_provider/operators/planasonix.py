@@ -136,9 +136,7 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
     def submit_job(self, hook: PlanasonixHook, attempt: Attempt) -> Backfill:
         """Start the backfill."""
         if (end := validators.utc("end_at", self.end_at)) > utcnow():
-            self.log.warning(
-                "end_at is in the future (%s): what comes after now cannot be loaded yet.", format_time(end)
-            )
+            self.log.warning("end_at is in the future (%s): the data after now does not exist yet.", format_time(end))
         return hook.trigger_backfill(
             self.connection_id,
             start_at=self.start_at,
@@ -269,11 +267,11 @@ class PlanasonixWebhookOperator(ValidatedParameters, BaseOperator):
             secret_to="variable:planasonix_webhook_secret",
         )
 
-    :param url: where deliveries go: https, or http to this machine. It identifies the webhook: for another URL,
+    :param url: the URL for deliveries: https, or http to this machine. It identifies the webhook: for another URL,
         another webhook is created, and the old one stays. (templated)
     :param events: the events, such as ``job.succeeded``. An event that this version does not know is sent, with a
         warning in the log. (templated)
-    :param secret_to: where the secret goes: ``variable:NAME``, ``connection:CONN_ID`` (not from a task of Airflow 3),
+    :param secret_to: the store for the secret: ``variable:NAME``, ``connection:CONN_ID`` (not in a task of Airflow 3),
         ``file:/absolute/path`` on the worker, or a function that takes it. The task cannot know whether a function has
         stored the secret. So the secret is rotated, and the function is called, in each retry, and unless an earlier
         run of this task has noted that it handed this webhook's secret over. (templated)

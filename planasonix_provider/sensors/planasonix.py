@@ -149,7 +149,7 @@ class PlanasonixSyncSensor(PlanasonixSensor):
         UTC. (templated)
     :param by: whether a sync counts that was ``created`` since then, or one that has ``finished`` since then and was
         created up to a day before; default ``created``. (templated)
-    :param on_failure: what a failed or cancelled sync does: ``fail`` fails the task, unless another sync has
+    :param on_failure: the effect of a failed or cancelled sync: ``fail`` fails the task, unless another sync has
         succeeded by then; ``wait`` waits for the next one; default ``fail``. (templated)
 
     All other parameters are those of :class:`~planasonix_provider.sensors.base.PlanasonixSensor`.

@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--airflow-url",
         metavar="URL",
-        help="where the UI of Airflow 3 is, for links from jobs to their tasks (default: no links)",
+        help="the URL of Airflow 3, for links from jobs to their tasks (default: no links)",
     )
     add(
         "--allow-host",

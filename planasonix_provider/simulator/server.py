@@ -222,7 +222,7 @@ class Simulator:
     ) -> Fault:
         """Make the next requests fail, as :class:`~planasonix_provider.simulator.api.faults.Fault` describes.
 
-        :param kind: what happens.
+        :param kind: the effect.
         :param route: the route that fails; default ``*``, any route.
         :param times: how many requests fail; default 1, ``None`` is all.
         :param skip: how many requests succeed before the first one fails; default none.

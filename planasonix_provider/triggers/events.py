@@ -1,4 +1,4 @@
-"""The trigger of asset watchers: sends an event for each job and backfill that ends, whoever started it."""
+"""The trigger of asset watchers: sends an event for each job and backfill that ends, of any client."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class PlanasonixEventTrigger(BaseEventTrigger):
         )])
 
     All watchers of an Airflow connection share one scan of the API's lists (reference: "List jobs", "List all
-    backfills"), at the interval of the fastest. A new watcher starts with the work that has not ended yet. What ends
-    while no triggerer runs is reported later. Airflow renders no templates here.
+    backfills"), at the interval of the fastest. A new watcher starts with the work that has not ended yet. Work
+    that ends while no triggerer runs is reported later. Airflow renders no templates here.
 
     :param connection_id: only work of this connection of Planasonix's; default any.
     :param pipeline_id: only jobs of this pipeline; default any. Backfills have none.

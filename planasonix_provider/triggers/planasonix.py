@@ -74,7 +74,7 @@ class PlanasonixBackfillTrigger(PlanasonixWaitTrigger):
 
 
 class PlanasonixSyncTrigger(PlanasonixWaitTrigger):
-    """Waits until a sync of a connection has succeeded, whoever started it.
+    """Waits until any sync of a connection has succeeded.
 
     :param connection_id: Planasonix's connection.
     :param since: only syncs since this moment count, as a time or as ISO 8601 text; one without an offset is UTC.

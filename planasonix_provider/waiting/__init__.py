@@ -1,1 +1,1 @@
-"""From "started" to "over": what operators and triggers share while they wait."""
+"""Polling, cancellation and results: the code that operators, sensors and triggers share."""

@@ -101,7 +101,7 @@ class Attempt:
 
 
 class AttemptRecord(BaseModel):
-    """What a try has stored about its start, for later tries.
+    """The record of a start that later tries read.
 
     :param version: the format of the record; a record of another version is rejected.
     :param first_sent_at: when the start was about to be sent, by the server's clock.

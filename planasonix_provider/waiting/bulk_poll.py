@@ -36,7 +36,7 @@ MIN_RECHECK_SPACING = 1.0
 
 @dataclass
 class _JobInfo:
-    """What is known of a job with waits. Times are seconds of the clock; ``unlisted_for`` is a duration."""
+    """A job with waits. Times are seconds of the clock; ``unlisted_for`` is a duration."""
 
     created_at: datetime | None
     trusted_until: float

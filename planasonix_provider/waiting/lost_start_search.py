@@ -42,11 +42,11 @@ MAX_CANDIDATES = 100
 
 @dataclass(frozen=True)
 class MatchCriteria:
-    """What a candidate is compared with.
+    """The criteria for candidates.
 
     :param since: when the start was first sent, by the server's clock.
     :param marks: metadata of the work; a candidate has it only if the API returns metadata.
-    :param window: where the window of a backfill begins and ends.
+    :param window: the start and end of a backfill.
     :param others: ids of work that is not meant.
     :param until: when the start was last sent; ``None`` if it was sent once.
     """

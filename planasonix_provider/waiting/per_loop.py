@@ -14,7 +14,7 @@ class PerLoop(Generic[T]):
     """One object per event loop and key.
 
     The event loop is part of the key, because ``dag.test()`` runs each trigger in a loop of its own. References are
-    weak: an object, and with it its loop, is deleted as soon as nobody uses the object.
+    weak: an object, and with it its loop, is deleted with its last user.
     """
 
     def __init__(self) -> None:

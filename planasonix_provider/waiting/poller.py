@@ -70,7 +70,7 @@ class PollSubscription(Generic[T]):
         self._woken: asyncio.Future[None] | None = None
 
     def answer(self, answer: T | PlanasonixError) -> None:
-        """Pass on a response or an error. A job in the same state as before wakes nobody."""
+        """Pass on a response or an error. A job in the same state as before wakes no wait."""
         status = answer.status if isinstance(answer, Job) else None
         is_news = status is None or status != self._status
         # A wait that is slower than the polls gets only the newest response.

@@ -1,4 +1,4 @@
-"""Fetches the result of finished work: what it has loaded, or why it failed."""
+"""Fetches the result of finished work: its loaded tables, or the reason of its failure."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Priority(Enum):
     NORMAL = auto()
     #: Does not wait: for a cancel, and for the polls that belong to it.
     FIRST = auto()
-    #: Is sent even during a ``Retry-After``: for work that nobody owns any more.
+    #: Is sent even during a ``Retry-After``: for work without an owner.
     URGENT = auto()
 
 

@@ -24,7 +24,7 @@ MAX_LIST_DELAY = timedelta(minutes=5)
 
 
 class SyncTarget(WaitTarget):
-    """The first sync of a connection that has succeeded since a time, whoever started it.
+    """The first sync of a connection that has succeeded since a time, of any client.
 
     :param by: whether a sync counts that was ``created``, or one that has ``finished`` since.
     :param on_failure: whether a failed sync ends the wait (``fail``) or not (``wait``).
@@ -61,7 +61,7 @@ class SyncTarget(WaitTarget):
 
     @property
     def goal(self) -> str:
-        """What has not happened yet, for messages."""
+        """The awaited event in a negative sentence, for messages."""
         return f"No sync of connection {self.id} that was {self.by} since {self.since:%Y-%m-%d %H:%M:%S} UTC succeeded"
 
     @property

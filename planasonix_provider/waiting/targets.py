@@ -1,4 +1,4 @@
-"""What a wait is for, and all that differs between a job and a backfill.
+"""Wait targets, and the differences between jobs and backfills.
 
 A target polls by a request flow, see :mod:`planasonix_provider.waiting.request_flow`, and does no I/O itself.
 """
@@ -45,7 +45,7 @@ class Snapshot:
 
 
 class WaitTarget(ABC):
-    """What a wait is for."""
+    """The target of a wait."""
 
     #: Its name in events and in serialised targets, see :mod:`planasonix_provider.waiting.target_registry`.
     kind: ClassVar[str]
@@ -74,7 +74,7 @@ class WaitTarget(ABC):
     @property
     @abstractmethod
     def goal(self) -> str:
-        """What has not happened yet, for messages: ``Job job_1 was not over``."""
+        """The awaited event in a negative sentence, for messages: ``Job job_1 was not over``."""
 
     @property
     @abstractmethod
@@ -105,7 +105,7 @@ class WorkTarget(WaitTarget):
 
     @property
     def goal(self) -> str:
-        """What has not happened yet, for messages."""
+        """The awaited event in a negative sentence, for messages."""
         return f"{capitalize(self.name)} was not {' or '.join(['over', *sorted(self.until)])}"
 
     def seen(self, work: Work, now: datetime, *more: str) -> Snapshot:

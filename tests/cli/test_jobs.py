@@ -238,7 +238,7 @@ class TestACancel:
         when(simulator, "cancel_job", press)
         ran = shell("cancel", job.id, *more)
         assert (ran.code, ran.out) == (130, "")
-        assert "Nobody knows whether it was asked to cancel. To wait for it again: `python" in ran.last_words
+        assert "It is unknown whether it was asked to cancel. To wait for it again: `python" in ran.last_words
         assert ran.last_words.endswith(f"To cancel it: `python -m planasonix_provider cancel {job.id}`")
 
     def test_of_no_id_at_all_is_refused(self, simulator: Simulator, shell: Run) -> None:

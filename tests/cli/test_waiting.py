@@ -98,7 +98,7 @@ class TestAnInterrupt:
         job = simulator.jobs()[0]
         assert (ran.code, ran.json["job_id"], job.cancel_requested_at) == (130, job.id, None)
         assert ran.last_words == (
-            f"No longer waiting for job {job.id}. Nobody knows whether it was asked to cancel. To wait for it again: "
+            f"No longer waiting for job {job.id}. It is unknown whether it was asked to cancel. To wait for it again: "
             f"`python -m planasonix_provider job {job.id} --wait` To cancel it: `python -m planasonix_provider cancel "
             f"{job.id}`"
         )

@@ -427,7 +427,7 @@ class TestKillOfABackfill:
         monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", 0.2)
         simulator.plan_backfill(CONNECTION, queued_seconds=60)
         _, log = killed(simulator, backfill(poll_interval=60))
-        assert "may go on: what it has made was asked to cancel. To end it: `python -m" in log.lines[-1]
+        assert "may go on: its jobs so far were asked to cancel. To end it: `python -m" in log.lines[-1]
 
     def test_cancels_nothing_without_cancel_on_kill(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)

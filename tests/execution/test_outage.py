@@ -321,7 +321,7 @@ class TestRefusalByTheApi:
         simulator.fail("status", route="get_job", status=404, times=7)
         run = drive(lambda: sync(poll_interval=10), notes, try_number=2, max_tries=3 if is_clear else 2)
         assert run.error is None
-        assert "is not there any more, starting anew" in run.said
+        assert "is not there any more, starting again" in run.said
         assert id_of(run) == started(simulator)[1].id
 
 
@@ -492,7 +492,7 @@ class TestKillDuringAnOutage:
         monkeypatch.setattr(operator, "on_kill", kill)
         error, log = killed(simulator, operator, route="trigger_sync", is_answered=False)
         said = " ".join([str(error), *log.lines])
-        assert f"What was started on connection {CONNECTION} cannot be cancelled yet, still trying: " in said
+        assert f"The work started on connection {CONNECTION} cannot be cancelled yet, still trying: " in said
         look = f"`python -m planasonix_provider jobs --connection-id {CONNECTION} --conn-id planasonix_default`"
         assert f"Look whether something of this task runs there, and cancel it: {look}" in said
 

@@ -118,7 +118,7 @@ class TestRetry:
         run = drive(lambda: make(deferrable=deferrable), notes, try_number=2)
         assert run.error is None
         assert id_of(run) == started(simulator)[1].id
-        assert "is not there any more, starting anew" in run.said
+        assert "is not there any more, starting again" in run.said
 
 
 @pytest.mark.usefixtures("travel")
@@ -269,7 +269,7 @@ class TestKillOfLaterTry:
         operator = sync(connection_id="conn_edited")
         operator.on_kill()
         record(operator, (run := Run(notes=notes)).log)
-        with pytest.raises(TaskKilledError, match=f"What was started on connection {CONNECTION} cannot be seen yet"):
+        with pytest.raises(TaskKilledError, match=f"The work started on connection {CONNECTION} cannot be seen yet"):
             operator.execute(context(run, try_number=2))
         assert f"--connection-id {CONNECTION}" in run.said
 

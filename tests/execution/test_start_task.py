@@ -83,7 +83,7 @@ class TestDeadline:
         monkeypatch.setattr(AttemptStore, "give_up", api_server_is_down)
         run = drive(lambda: sync(timeout=0.1))
         assert run.log.lines[-1] == (
-            "That the time is up could not be written down (ConnectionError('the API server is down')): if the job "
+            "The timeout could not be recorded (ConnectionError('the API server is down')): if the job "
             "still runs, a retry goes on with it instead of cancelling it."
         )
 

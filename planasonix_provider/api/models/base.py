@@ -31,7 +31,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-#: What a start accepts as its ``priority``.
+#: The values of ``priority``.
 Priority = Literal["low", "normal", "high"]
 #: The key of the fields to drop, in the context of a validation.
 WITHOUT = "without"

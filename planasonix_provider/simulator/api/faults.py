@@ -23,7 +23,7 @@ _HeaderValue = Annotated[str, Field(pattern=r"^[\x20-\x7e]*$")]
 class Fault(BaseModel):
     """A failure of the API, or of something between the API and its client.
 
-    :param kind: what happens. ``status`` returns an error; ``reset`` drops the connection without a byte; ``hang``
+    :param kind: the effect. ``status`` returns an error; ``reset`` drops the connection without a byte; ``hang``
         responds only after ``seconds``; ``cut`` drops the connection in the middle of the response; ``html`` returns
         the page of a proxy; ``empty`` returns an empty response; ``odd`` changes ``fields`` of the response.
     :param route: the route that fails, by its name in :mod:`planasonix_provider.api.routes`; default ``*``, any route.

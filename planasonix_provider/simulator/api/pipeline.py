@@ -1,4 +1,4 @@
-"""What every request of the API passes: request log, faults, authentication, rate limit and scope."""
+"""The steps of every API request: request log, faults, authentication, rate limit and scope."""
 
 from __future__ import annotations
 

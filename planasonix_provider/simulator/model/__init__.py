@@ -1,1 +1,1 @@
-"""What the simulator simulates: connections, jobs, backfills and their state. Contains no HTTP."""
+"""The simulated connections, jobs and backfills, and their state. Contains no HTTP."""

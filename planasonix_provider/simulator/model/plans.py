@@ -27,7 +27,7 @@ P = TypeVar("P", bound=BaseModel)
 
 
 class Plan(BaseModel):
-    """What a job will do.
+    """The plan of a job.
 
     :param outcome: how the job ends unless it is cancelled: ``succeeded`` (default) or ``failed``.
     :param code: the error code of a failed job; default ``sync_failed``.
@@ -73,7 +73,7 @@ class PlanChanges(TypedDict, total=False):
 
 
 class BackfillPlan(BaseModel):
-    """What a backfill will do.
+    """The plan of a backfill.
 
     It creates its jobs in waves: the first ``parallel`` jobs when it leaves the queue, the next ones when those end.
 

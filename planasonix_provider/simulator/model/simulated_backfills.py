@@ -42,7 +42,7 @@ class SimulatedBackfill:
     _created_in_waves: int = 0
     # How much later than planned the next wave starts; negative if earlier.
     _wave_delay: timedelta = timedelta()
-    # What the jobs that were made to fail did less than planned, by their number.
+    # The progress that jobs lost because they were made to fail, by their number.
     _lost_progress: dict[int, Progress] = field(default_factory=dict)
 
     def next_job_at(self, skip: int = 0) -> datetime | None:

@@ -1,1 +1,1 @@
-"""The simulator's pages for people: what it does, live, and forms that steer it."""
+"""The simulator's web pages: live views, and forms of the control API."""
