@@ -62,15 +62,22 @@ def package_of(file: str) -> str:
 
 
 def test_every_package_is_in_the_table() -> None:
-    assert sorted(ORDER) == sorted({package_of(file) for file in FILES} - {"__init__.py"})
+    existing = {package_of(file) for file in FILES} - {"__init__.py"}
+    assert not (missing := existing - set(ORDER)), (
+        f'Add to the table "Layout" of docs/contributing.md: {sorted(missing)}'
+    )
+    assert not (gone := set(ORDER) - existing), f"The table has packages that do not exist: {sorted(gone)}"
 
 
 @pytest.mark.parametrize(("packages", "imports"), ROWS, ids=[" ".join(packages) for packages, _ in ROWS])
 def test_a_package_imports_what_the_table_says(packages: list[str], imports: list[str]) -> None:
     files = [file for file in FILES if package_of(file) in packages]
     imported = {package_of(other) for file in files for other in IMPORTS[file]} - {"__init__.py", *packages}
-    assert imported == set(imports)
-    assert {package for package in imports if ORDER[package] >= ORDER[packages[0]]} == set()
+    row = f'the row of {", ".join(packages)} in the table "Layout" of docs/contributing.md'
+    assert not (missing := imported - set(imports)), f"The code imports what is not in {row}: {sorted(missing)}"
+    assert not (unused := set(imports) - imported), f"The code does not import what is in {row}: {sorted(unused)}"
+    below = sorted(package for package in imports if ORDER[package] >= ORDER[packages[0]])
+    assert not below, f"A package may import only from rows above its own, but {row} has {below}"
 
 
 def test_no_files_import_each_other() -> None:

@@ -48,7 +48,7 @@ class WaitEvent(BaseModel):
     version: Literal[1] = 1
     #: The kind of the wait's target.
     kind: Annotated[str, AfterValidator(_known_kind)]
-    #: The target's id; of a ``sync``, the id of the connection.
+    #: The target's id; which id it is, its ``id_name`` says.
     id: str = Field(min_length=1)
     #: ``over``: the work is in a state that was waited for. ``error``: the wait failed or reached its deadline.
     outcome: Literal["over", "error"]

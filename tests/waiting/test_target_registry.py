@@ -1,29 +1,58 @@
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
+import pkgutil
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from planasonix_provider.waiting.sync_target import SyncTarget
-from planasonix_provider.waiting.target_registry import deserialize_target
-from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, WaitTarget
+from planasonix_provider import waiting
+from planasonix_provider.waiting.target_registry import TARGETS, deserialize_target
+from planasonix_provider.waiting.targets import WaitTarget
+
+NOW = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
+#: A value for each parameter of a target, other than its default.
+VALUES = {"id": "id_1", "until": ["running", "queued"], "since": NOW, "by": "finished", "on_failure": "wait"}
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        JobTarget("job_1"),
-        JobTarget("job_1", ["running"]),
-        BackfillTarget("bf_1", ["running", "queued"]),
-        SyncTarget("conn_1", datetime(2025, 3, 27, tzinfo=UTC), "finished", "wait"),
-    ],
-    ids=lambda target: target.goal,
-)
-def test_a_target_survives_the_way_to_another_process(target: WaitTarget) -> None:
-    copy = deserialize_target(json.loads(json.dumps(target.serialize())))
-    assert type(copy) is type(target)
-    assert vars(copy) == vars(target)
+def examples() -> Iterator[WaitTarget]:
+    """Yield a target of each kind with its defaults, and one with all parameters."""
+    for kind in TARGETS.values():
+        parameters = inspect.signature(kind).parameters.values()
+        missing = [parameter.name for parameter in parameters if parameter.name not in VALUES]
+        assert not missing, f"VALUES in {__file__} has no value for {', '.join(missing)} of {kind.__name__}"
+        for is_needed in (lambda parameter: parameter.default is parameter.empty, lambda _: True):
+            yield kind(**{one.name: VALUES[one.name] for one in filter(is_needed, parameters)})
+
+
+def concrete_subclasses(kind: type[Any]) -> Iterator[type[Any]]:
+    for subclass in kind.__subclasses__():
+        if not inspect.isabstract(subclass):
+            yield subclass
+        yield from concrete_subclasses(subclass)
+
+
+def test_every_target_is_registered() -> None:
+    for module in pkgutil.iter_modules(waiting.__path__, f"{waiting.__name__}."):
+        importlib.import_module(module.name)
+    targets = {kind for kind in concrete_subclasses(WaitTarget) if kind.__module__.startswith(waiting.__name__)}
+    missing = sorted(kind.__name__ for kind in targets - set(TARGETS.values()))
+    assert not missing, f"Add to TARGETS in waiting/target_registry.py: {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("target", list(examples()), ids=lambda target: target.goal)
+class TestEachTarget:
+    def test_survives_the_way_to_another_process(self, target: WaitTarget) -> None:
+        copy = deserialize_target(json.loads(json.dumps(target.serialize())))
+        assert type(copy) is type(target)
+        assert vars(copy) == vars(target)
+
+    def test_polls_its_request_first(self, target: WaitTarget) -> None:
+        assert next(target.poll(NOW, detailed=True)) == target.request
 
 
 def test_an_unknown_kind_is_an_error() -> None:

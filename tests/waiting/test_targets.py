@@ -7,8 +7,7 @@ import pytest
 
 from planasonix_provider.api.errors import PlanasonixServerError, PlanasonixUnreadableError
 from planasonix_provider.api.models import Backfill, Job
-from planasonix_provider.waiting.sync_target import SyncTarget
-from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Snapshot, WaitTarget
+from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Snapshot
 from tests.support.memory_api import NOW, Memory, fails_always, look
 
 DOWN = PlanasonixServerError("503", status=503)
@@ -248,11 +247,3 @@ class TestABackfill:
 
     def test_moved_when_the_api_says(self) -> None:
         assert look(BackfillTarget("bf_1"), Memory(backfill=backfill(updated_at=ago(hours=1)))).moved_at == ago(hours=1)
-
-
-@pytest.mark.parametrize(
-    "waiting",
-    [JobTarget("job_1"), BackfillTarget("bf_1"), SyncTarget("conn_1", NOW), SyncTarget("conn_1", NOW, "finished")],
-)
-def test_each_look_asks_first_what_it_says(waiting: WaitTarget) -> None:
-    assert next(waiting.poll(NOW, detailed=True)) == waiting.request
