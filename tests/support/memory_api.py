@@ -1,4 +1,4 @@
-"""The API as a few dicts in memory: what jobs there are, and what was asked."""
+"""An API that answers from lists of jobs and backfills in memory, without HTTP, and logs its requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
 from planasonix_provider.api.models import Backfill, Job, JobResults, Page
@@ -14,121 +14,131 @@ from planasonix_provider.api.request import Request
 from planasonix_provider.waiting.request_flow import run_flow
 from planasonix_provider.waiting.targets import Snapshot, WaitTarget
 
+W = TypeVar("W", Job, Backfill)
 NOW = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
 
 
-def look(subject: WaitTarget, there: Memory, *, detailed: bool = False) -> Snapshot:
-    """Look once, now."""
+def poll_once(subject: WaitTarget, there: MemoryApi, *, detailed: bool = False) -> Snapshot:
+    """Poll a target once, at :data:`NOW`."""
     return run_flow(subject.poll(NOW, detailed=detailed), there.send)
 
 
 @dataclass
-class Memory:
-    """Answers from memory; awaited, it takes a moment for each answer.
+class MemoryApi:
+    """Answers from memory; :meth:`send_async` takes a moment for each response.
+
+    It has the routes that waits use: a request of another route needs a line in :meth:`_respond`.
 
     :param jobs: all jobs, newest first.
-    :param backfill: the one backfill.
+    :param backfills: all backfills, newest first.
     :param results: what jobs have loaded; others have loaded nothing.
-    :param ignores: the filters that lists do not know.
-    :param hides: the fields of a job that lists leave out.
-    :param page_size: how many jobs a page of a list holds at the most.
-    :param unreadable: the jobs whose rows in lists have no state that can be read.
-    :param fails: says for what is asked which error it ends with, if any.
-    :param asked: what was asked, as ``get job_1``, ``list running``, ``cancel job_1``, ``results job_1``, ``look``.
+    :param ignored_filters: the filters that lists do not know.
+    :param hidden_fields: the fields that lists leave out.
+    :param page_size: the maximum number of rows on a page of a list.
+    :param unreadable_ids: the jobs and backfills whose rows in lists have no readable state.
+    :param get_error: returns the error of a request, if any, by its text in ``requests``.
+    :param requests: ``list running``, ``list backfills``, ``get job_1``, ``get bf_1``, ``cancel job_1``,
+        ``results job_1``.
     """
 
     jobs: list[Job] = field(default_factory=list)
-    backfill: Backfill | None = None
+    backfills: list[Backfill] = field(default_factory=list)
     results: dict[str, JobResults] = field(default_factory=dict)
-    ignores: tuple[str, ...] = ()
-    hides: tuple[str, ...] = ()
+    ignored_filters: tuple[str, ...] = ()
+    hidden_fields: tuple[str, ...] = ()
     page_size: int = 100
-    unreadable: tuple[str, ...] = ()
-    fails: Callable[[str], PlanasonixError | None] = lambda _: None
-    asked: list[str] = field(default_factory=list)
+    unreadable_ids: tuple[str, ...] = ()
+    get_error: Callable[[str], PlanasonixError | None] = lambda _: None
+    requests: list[str] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
 
     def send(self, request: Request[Any]) -> Any:
-        return self._answer(request)()
+        return self._respond(request)()
 
-    async def send_aside(self, request: Request[Any]) -> Any:
+    async def send_async(self, request: Request[Any]) -> Any:
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        answer = self._answer(request)
+        respond = self._respond(request)
         try:
             await asyncio.sleep(0.01)
-            return answer()
+            return respond()
         finally:
             self.in_flight -= 1
 
-    def _answer(self, request: Request[Any]) -> Callable[[], Any]:
-        ids = next(iter(request.ids.values()), None)
-        what, answer = {
-            "/jobs": (f"list {request.query.get('status')}", lambda: self._list(dict(request.query))),
-            "/jobs/{job_id}": (f"get {ids}", lambda: self.job(str(ids))),
-            "/jobs/{job_id}/cancel": (f"cancel {ids}", lambda: self.cancel(str(ids))),
-            "/jobs/{job_id}/results": (f"results {ids}", lambda: self._results(str(ids))),
-            "/backfills/{backfill_id}": ("look", self.look),
-        }[request.path]
-        self.asked.append(what)
+    def _respond(self, request: Request[Any]) -> Callable[[], Any]:
+        """Log the request, and return a function that returns its response or raises its error."""
+        work_id = next(iter(request.ids.values()), "")
+        query = dict(request.query)
+        routes: dict[str, tuple[str, Callable[[], Any]]] = {
+            "/jobs": (f"list {query.get('status')}", lambda: self._list(Job, self.jobs, query)),
+            "/jobs/{job_id}": (f"get {work_id}", lambda: self.get_job(work_id)),
+            "/jobs/{job_id}/cancel": (f"cancel {work_id}", lambda: self.cancel_job(work_id)),
+            "/jobs/{job_id}/results": (f"results {work_id}", lambda: self._get_results(work_id)),
+            "/backfills": ("list backfills", lambda: self._list(Backfill, self.backfills, query)),
+            "/backfills/{backfill_id}": (f"get {work_id}", lambda: self.get_backfill(work_id)),
+        }
+        if request.path not in routes:
+            raise NotImplementedError(f"tests/support/memory_api.py does not know {request}, only {', '.join(routes)}")
+        text, respond = routes[request.path]
+        self.requests.append(text)
 
-        def answer_or_raise() -> Any:
-            if error := self.fails(what):
+        def respond_or_raise() -> Any:
+            if error := self.get_error(text):
                 raise error
-            return answer()
+            return respond()
 
-        return answer_or_raise
+        return respond_or_raise
 
-    def job(self, job_id: str) -> Job:
-        for job in self.jobs:
-            if job.id == job_id:
-                return job
-        raise PlanasonixNotFoundError(f"no {job_id}", status=404)
+    def get_job(self, job_id: str) -> Job:
+        return _find(self.jobs, job_id)
 
-    def becomes(self, job_id: str, status: str) -> Job:
-        """Let a job get on."""
-        position = self.jobs.index(self.job(job_id))
+    def get_backfill(self, backfill_id: str) -> Backfill:
+        return _find(self.backfills, backfill_id)
+
+    def set_status(self, job_id: str, status: str) -> Job:
+        position = self.jobs.index(self.get_job(job_id))
         self.jobs[position] = self.jobs[position].model_copy(update={"status": status})
         return self.jobs[position]
 
-    def cancel(self, job_id: str) -> Job:
-        return job if (job := self.job(job_id)).is_over else self.becomes(job_id, "cancelled")
+    def cancel_job(self, job_id: str) -> Job:
+        return job if (job := self.get_job(job_id)).is_over else self.set_status(job_id, "cancelled")
 
-    def look(self) -> Backfill:
-        assert self.backfill is not None
-        return self.backfill
+    def _get_results(self, job_id: str) -> JobResults:
+        return self.results.get(job_id) or JobResults(job_id=job_id, status=self.get_job(job_id).status)
 
-    def _results(self, job_id: str) -> JobResults:
-        return self.results.get(job_id) or JobResults(job_id=job_id, status=self.job(job_id).status)
-
-    def _list(self, query: dict[str, Any]) -> Page[Job]:
-        filters: dict[str, Callable[[Job, Any], bool]] = {
-            "connection_id": lambda job, wanted: job.connection_id == wanted,
-            "type": lambda job, wanted: job.type == wanted,
-            "status": lambda job, wanted: job.status == wanted,
-            "since": lambda job, wanted: job.created_at >= datetime.fromisoformat(wanted),
-            "until": lambda job, wanted: job.created_at <= datetime.fromisoformat(wanted),
+    def _list(self, model: type[W], works: list[W], query: dict[str, Any]) -> Page[W]:
+        filters: dict[str, Callable[[Any, Any], bool]] = {
+            "connection_id": lambda work, value: work.connection_id == value,
+            "type": lambda work, value: work.type == value,
+            "status": lambda work, value: work.status == value,
+            "since": lambda work, value: work.created_at >= datetime.fromisoformat(value),
+            "until": lambda work, value: work.created_at <= datetime.fromisoformat(value),
         }
-        found = self.jobs
-        for name, counts in filters.items():
-            if query.get(name) is not None and name not in self.ignores:
-                found = [job for job in found if counts(job, query[name])]
+        for name, matches in filters.items():
+            if (value := query.get(name)) is not None and name not in self.ignored_filters:
+                works = [work for work in works if matches(work, value)]
         begin = int(query.get("cursor") or 0)
         end = begin + min(self.page_size, query["limit"])
-        shown = [job.model_dump(exclude=set(self.hides)) for job in found[begin:end]]
-        shown = [row | {"status": None} if row["id"] in self.unreadable else row for row in shown]
-        return Page[Job].model_validate(
-            {"data": shown, "meta": {"page": {"cursor": str(end) if end < len(found) else None}}}
-        )
+        rows = [work.model_dump(exclude=set(self.hidden_fields)) for work in works[begin:end]]
+        rows = [row | {"status": None} if row["id"] in self.unreadable_ids else row for row in rows]
+        page = {"data": rows, "meta": {"page": {"cursor": str(end) if end < len(works) else None}}}
+        return Page[model].model_validate(page)  # type: ignore[valid-type]
 
 
-def fails_once(what: str, error: PlanasonixError) -> Callable[[str], PlanasonixError | None]:
-    """Let one thing fail the first time that it is asked."""
+def _find(works: list[W], work_id: str) -> W:
+    for work in works:
+        if work.id == work_id:
+            return work
+    raise PlanasonixNotFoundError(f"no {work_id}", status=404)
+
+
+def fail_once(text: str, error: PlanasonixError) -> Callable[[str], PlanasonixError | None]:
+    """Return a ``get_error`` for the first request with this text."""
     errors = [error]
-    return lambda asked: errors.pop() if errors and asked == what else None
+    return lambda request: errors.pop() if errors and request == text else None
 
 
-def fails_always(what: str, error: PlanasonixError) -> Callable[[str], PlanasonixError | None]:
-    """Let everything fail whose name begins so."""
-    return lambda asked: error if asked.startswith(what) else None
+def fail_always(prefix: str, error: PlanasonixError) -> Callable[[str], PlanasonixError | None]:
+    """Return a ``get_error`` for all requests whose text begins with the prefix."""
+    return lambda request: error if request.startswith(prefix) else None

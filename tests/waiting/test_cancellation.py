@@ -20,14 +20,14 @@ from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.waiting.cancellation import CANCEL_TIMEOUT, cancel
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, WaitTarget
-from tests.support.memory_api import Memory, fails_always, fails_once
+from tests.support.memory_api import MemoryApi, fail_always, fail_once
 
 DOWN = PlanasonixServerError("503", status=503)
 FORBIDDEN = PlanasonixPermissionError("403", status=403)
 
 
 @dataclass
-class Api(Memory):
+class Api(MemoryApi):
     """A backfill that is over when its jobs are, and makes the ``coming`` ones, one at each look.
 
     :param shows_jobs: whether it names its jobs.
@@ -37,13 +37,13 @@ class Api(Memory):
     shows_jobs: bool = True
     ends: bool = True
 
-    def look(self) -> Backfill:
+    def get_backfill(self, backfill_id: str) -> Backfill:
         if self.coming:
             self.jobs.insert(0, Job(id=self.coming.pop(0), status="running"))
             over = False
         else:
             over = self.ends and all(job.is_over for job in self.jobs)
-        return Backfill(id="bf_1", status="cancelled" if over else "running", job_ids=self.ids)
+        return Backfill(id=backfill_id, status="cancelled" if over else "running", job_ids=self.ids)
 
     @property
     def ids(self) -> list[str] | None:
@@ -52,7 +52,7 @@ class Api(Memory):
 
     @property
     def cancels(self) -> list[str]:
-        return [asked.removeprefix("cancel ") for asked in self.asked if asked.startswith("cancel")]
+        return [asked.removeprefix("cancel ") for asked in self.requests if asked.startswith("cancel")]
 
     @property
     def states(self) -> set[str]:
@@ -70,7 +70,7 @@ def cancel_backfill(there: Api, job_ids: Sequence[str] = (), **arguments: Any) -
     async def main() -> tuple[Any, float]:
         work: Any
         try:
-            work = await cancel(there.send_aside, BackfillTarget("bf_1"), job_ids, **arguments)
+            work = await cancel(there.send_async, BackfillTarget("bf_1"), job_ids, **arguments)
         except PlanasonixError as error:
             work = error
         return work, asyncio.get_running_loop().time()
@@ -79,24 +79,24 @@ def cancel_backfill(there: Api, job_ids: Sequence[str] = (), **arguments: Any) -
 
 
 class TestAJob:
-    def cancel(self, there: Memory) -> Any:
-        return TravelledClock().run(cancel(there.send_aside, JobTarget("job_1")))
+    def cancel(self, there: MemoryApi) -> Any:
+        return TravelledClock().run(cancel(there.send_async, JobTarget("job_1")))
 
     def test_is_one_request_if_it_goes_on(self) -> None:
-        there = Memory([Job(id="job_1", status="running")])
-        there.cancel = lambda job_id: there.becomes(job_id, "cancelling")
+        there = MemoryApi([Job(id="job_1", status="running")])
+        there.cancel_job = lambda job_id: there.set_status(job_id, "cancelling")
         assert self.cancel(there).status == "cancelling"
-        assert there.asked == ["cancel job_1"]
+        assert there.requests == ["cancel job_1"]
 
     def test_that_is_over_is_given_whole(self) -> None:
         whole = Job(id="job_1", status="failed", error={"code": "source_unreachable"})
-        there = Memory([whole])
-        there.cancel = lambda job_id: Job(id=job_id, status="failed")
+        there = MemoryApi([whole])
+        there.cancel_job = lambda job_id: Job(id=job_id, status="failed")
         assert self.cancel(there) == whole
 
     def test_that_cannot_be_cancelled_is_an_error(self) -> None:
         with pytest.raises(PlanasonixPermissionError):
-            self.cancel(Memory([Job(id="job_1", status="running")], fails=fails_always("cancel", FORBIDDEN)))
+            self.cancel(MemoryApi([Job(id="job_1", status="running")], get_error=fail_always("cancel", FORBIDDEN)))
 
 
 def test_a_backfill_is_cancelled_by_its_jobs_until_it_is_over() -> None:
@@ -110,8 +110,8 @@ def test_a_backfill_is_cancelled_by_its_jobs_until_it_is_over() -> None:
 def test_jobs_that_are_known_are_cancelled_before_anything_is_asked() -> None:
     there = api("running", "running", "running")
     cancel_backfill(there, ["job_0", "job_1"])
-    assert set(there.asked[:2]) == {"cancel job_0", "cancel job_1"}
-    assert there.asked[2:] == ["look", "cancel job_2", "look"]
+    assert set(there.requests[:2]) == {"cancel job_0", "cancel job_1"}
+    assert there.requests[2:] == ["get bf_1", "cancel job_2", "get bf_1"]
 
 
 def test_jobs_that_appear_meanwhile_are_cancelled_too_and_none_twice() -> None:
@@ -125,12 +125,12 @@ def test_a_backfill_that_is_over_at_the_first_look_is_left_alone() -> None:
     there = api("succeeded", "succeeded")
     backfill, seconds = cancel_backfill(there)
     assert backfill.is_over
-    assert there.asked == ["look"]
+    assert there.requests == ["get bf_1"]
     assert seconds < 1
 
 
 def test_a_backfill_that_is_over_needs_no_cancel_that_failed() -> None:
-    there = api("succeeded", fails=fails_always("cancel", DOWN))
+    there = api("succeeded", get_error=fail_always("cancel", DOWN))
     backfill, _ = cancel_backfill(there, ["job_0"])
     assert backfill.is_over
 
@@ -156,7 +156,7 @@ def test_of_thousands_of_jobs_only_the_newest_are_asked_where_the_others_are_ove
     backfill, _ = cancel_backfill(there, (there.ids or []) if known else [])
     assert backfill.is_over
     assert there.states == {"succeeded", "failed", "cancelled"}
-    assert len(there.asked) < 60
+    assert len(there.requests) < 60
 
 
 def test_none_of_thousands_is_asked_twice_while_a_backfill_does_not_end() -> None:
@@ -188,14 +188,14 @@ def test_thousands_of_jobs_that_wait_are_all_cancelled_at_once() -> None:
         there.jobs[index[job_id]] = Job(id=job_id, status="cancelled")
         return there.jobs[index[job_id]]
 
-    there.cancel = cancel_fast
+    there.cancel_job = cancel_fast
     _, seconds = cancel_backfill(there, max_seconds=0)
     assert there.states == {"cancelled"}
     assert seconds < 11
 
 
 def test_a_cancel_that_fails_in_passing_is_tried_again_with_the_next_look() -> None:
-    there = api("running", "running", fails=fails_once("cancel job_0", DOWN))
+    there = api("running", "running", get_error=fail_once("cancel job_0", DOWN))
     backfill, seconds = cancel_backfill(there)
     assert backfill.is_over
     assert there.cancels == ["job_1", "job_0", "job_0"]
@@ -203,13 +203,13 @@ def test_a_cancel_that_fails_in_passing_is_tried_again_with_the_next_look() -> N
 
 
 def test_a_cancel_that_fails_in_passing_holds_up_no_other() -> None:
-    there = api(*["running"] * 100, fails=fails_always("cancel job_99", DOWN))
+    there = api(*["running"] * 100, get_error=fail_always("cancel job_99", DOWN))
     cancel_backfill(there, max_seconds=0)
     assert [job.id for job in there.jobs if job.status == "running"] == ["job_99"]
 
 
 def test_a_known_job_that_the_backfill_does_not_name_is_tried_again_too() -> None:
-    there = api("running", shows_jobs=False, fails=fails_once("cancel job_0", DOWN))
+    there = api("running", shows_jobs=False, get_error=fail_once("cancel job_0", DOWN))
     backfill, _ = cancel_backfill(there, ["job_0"])
     assert backfill.is_over
     assert there.states == {"cancelled"}
@@ -218,14 +218,14 @@ def test_a_known_job_that_the_backfill_does_not_name_is_tried_again_too() -> Non
 @pytest.mark.parametrize("patience", [0, 30])
 @pytest.mark.parametrize("shows_jobs", [True, False])
 def test_a_cancel_that_goes_on_failing_is_an_error_when_patience_ends(patience: float, shows_jobs: bool) -> None:
-    there = api("running", "running", shows_jobs=shows_jobs, fails=fails_always("cancel job_0", DOWN))
+    there = api("running", "running", shows_jobs=shows_jobs, get_error=fail_always("cancel job_0", DOWN))
     error, seconds = cancel_backfill(there, ["job_0", "job_1"], max_seconds=patience)
     assert error is DOWN
     assert seconds == pytest.approx(patience, abs=3)
 
 
 def test_an_error_that_did_pass_is_none_when_patience_ends() -> None:
-    there = api("running", ends=False, fails=fails_once("cancel job_0", DOWN))
+    there = api("running", ends=False, get_error=fail_once("cancel job_0", DOWN))
     backfill, _ = cancel_backfill(there, max_seconds=10)
     assert backfill.status == "running"
 
@@ -243,10 +243,10 @@ class TestAnOutage:
 
         async def main() -> tuple[Any, float]:
             loop = asyncio.get_running_loop()
-            there.fails = lambda _: error if loop.time() < until else None
+            there.get_error = lambda _: error if loop.time() < until else None
             work: Any
             try:
-                work = await cancel(there.send_aside, subject, ["job_0"], warn=told.append, **how)
+                work = await cancel(there.send_async, subject, ["job_0"], warn=told.append, **how)
             except PlanasonixError as end:
                 work = end
             return work, loop.time()
@@ -313,19 +313,19 @@ class TestAnOutage:
 
 def test_cancels_that_fail_while_looks_do_not_are_logged_once_a_minute() -> None:
     told: list[PlanasonixError] = []
-    cancel_backfill(api("running", fails=fails_always("cancel", DOWN)), max_seconds=240, warn=told.append)
+    cancel_backfill(api("running", get_error=fail_always("cancel", DOWN)), max_seconds=240, warn=told.append)
     assert len(told) == pytest.approx(4, abs=1)
 
 
 def test_an_outage_is_not_sat_out_for_each_of_thousands_of_jobs() -> None:
-    there = api(*["running"] * 5_000, fails=lambda _: PlanasonixTransportError("refused", sent=False))
+    there = api(*["running"] * 5_000, get_error=lambda _: PlanasonixTransportError("refused", sent=False))
     error, _ = cancel_backfill(there, there.ids or [])
     assert isinstance(error, PlanasonixTransportError)
-    assert len(there.asked) < 100
+    assert len(there.requests) < 100
 
 
 def test_a_key_that_may_not_cancel_is_an_error_after_a_minute() -> None:
-    there = api(*["running"] * 100, fails=fails_always("cancel", FORBIDDEN))
+    there = api(*["running"] * 100, get_error=fail_always("cancel", FORBIDDEN))
     error, seconds = cancel_backfill(there)
     assert error is FORBIDDEN
     assert len(there.cancels) <= 7 * 5
@@ -333,7 +333,7 @@ def test_a_key_that_may_not_cancel_is_an_error_after_a_minute() -> None:
 
 
 def test_a_key_that_may_not_cancel_is_an_error_at_once_without_patience() -> None:
-    there = api(*["running"] * 100, fails=fails_always("cancel", FORBIDDEN))
+    there = api(*["running"] * 100, get_error=fail_always("cancel", FORBIDDEN))
     error, seconds = cancel_backfill(there, max_seconds=0)
     assert error is FORBIDDEN
     assert len(there.cancels) <= 5
@@ -341,7 +341,7 @@ def test_a_key_that_may_not_cancel_is_an_error_at_once_without_patience() -> Non
 
 
 def test_a_look_that_fails_is_an_error() -> None:
-    there = api("running", fails=fails_always("look", DOWN))
+    there = api("running", get_error=fail_always("get bf_1", DOWN))
     error, _ = cancel_backfill(there, ["job_0"])
     assert error is DOWN
     assert there.states == {"cancelled"}
@@ -351,7 +351,7 @@ def test_without_patience_it_is_one_round() -> None:
     there = api("running", coming=["late_1", "late_2"])
     backfill, seconds = cancel_backfill(there, max_seconds=0)
     assert backfill.status == "running"
-    assert there.asked == ["look", "cancel late_1", "cancel job_0"]
+    assert there.requests == ["get bf_1", "cancel late_1", "cancel job_0"]
     assert seconds < 1
 
 
@@ -361,7 +361,7 @@ def test_a_backfill_that_never_ends_is_left_when_patience_ends(patience: float) 
     backfill, seconds = cancel_backfill(there, max_seconds=patience)
     assert backfill.status == "running"
     assert seconds == pytest.approx(patience, abs=3)
-    assert len(there.asked) <= patience / 2 + 12
+    assert len(there.requests) <= patience / 2 + 12
 
 
 def test_a_hurry_is_one_between_two_looks_too() -> None:

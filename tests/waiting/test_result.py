@@ -19,7 +19,7 @@ from planasonix_provider.waiting.result import WorkResult, account_for, explain
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
 from planasonix_provider.waiting.targets import Work
 from tests.support.fake_clock import Clock
-from tests.support.memory_api import Memory, fails_always, fails_once
+from tests.support.memory_api import MemoryApi, fail_always, fail_once
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
 DOWN = PlanasonixServerError("503", status=503)
@@ -29,14 +29,14 @@ FORBIDDEN = PlanasonixPermissionError("403", status=403)
 class Task:
     """Who asks for an account, and what its log has."""
 
-    def __init__(self, there: Memory) -> None:
+    def __init__(self, there: MemoryApi) -> None:
         clock = Clock()
         self.lines: list[str] = []
 
         async def sleep(seconds: float) -> None:
             clock.sleep(seconds)
 
-        self.patience = ResultFetcher(there.send_aside, 10, lambda line: self.lines.append(f"! {line}"), sleep, clock)
+        self.patience = ResultFetcher(there.send_async, 10, lambda line: self.lines.append(f"! {line}"), sleep, clock)
 
     def account_for(self, work: Work) -> WorkResult:
         return TravelledClock().run(account_for(work, self.patience, job_url=url, info=self.lines.append))
@@ -58,7 +58,7 @@ def loaded(job_id: str, *rows: int, warnings: int = 0) -> JobResults:
     )
 
 
-def api(*states: str, status: str = "completed", **fields: Any) -> Memory:
+def api(*states: str, status: str = "completed", **fields: Any) -> MemoryApi:
     """Make the API with a backfill, by the states of its jobs, oldest first."""
     jobs = [
         Job.model_validate(
@@ -76,13 +76,12 @@ def api(*states: str, status: str = "completed", **fields: Any) -> Memory:
     backfill = Backfill(
         id="bf_1", status=status, connection_id="conn_1", created_at=BEGAN, job_ids=[job.id for job in jobs]
     )
-    return Memory(jobs[::-1], backfill, **fields)
+    return MemoryApi(jobs[::-1], [backfill], **fields)
 
 
-def seen(there: Memory) -> Backfill:
+def seen(there: MemoryApi) -> Backfill:
     """Give the backfill as a trigger hands it over: without its jobs."""
-    assert there.backfill is not None
-    return there.backfill.model_copy(update={"job_ids": None})
+    return there.backfills[0].model_copy(update={"job_ids": None})
 
 
 class TestOfAJob:
@@ -96,7 +95,7 @@ class TestOfAJob:
         assert account.result["job_id"] == "job_0"
         assert [table["rows_loaded"] for table in account.result["tables"]] == [3, 4]
         assert task.lines == ["! Job job_0 warns: odd: It is odd.", "Loaded 7 rows into 2 tables."]
-        assert there.asked == ["results job_0"]
+        assert there.requests == ["results job_0"]
 
     @pytest.mark.parametrize(
         ("status", "error"), [("failed", PlanasonixJobFailedError), ("cancelled", PlanasonixJobCancelledError)]
@@ -107,7 +106,7 @@ class TestOfAJob:
         assert type(account.error) is error
         assert "See https://x/job_0" in str(account.error)
         assert account.result is None
-        assert there.asked == []
+        assert there.requests == []
 
     @pytest.mark.parametrize(
         ("status", "words"),
@@ -117,7 +116,7 @@ class TestOfAJob:
         there = api(status, results={"job_0": loaded("job_0", 3)})
         listed = Job(id="job_0", status=status, created_at=BEGAN)
         account = Task(there).account_for(listed)
-        assert there.asked[0] == "get job_0"
+        assert there.requests[0] == "get job_0"
         if words:
             assert words in str(account.error)
         else:
@@ -151,22 +150,22 @@ class TestOfABackfill:
     def test_asks_each_job_once_and_five_at_a_time(self) -> None:
         there = api(*["succeeded"] * 200)
         account = Task(there).account_for(seen(there))
-        assert sorted(there.asked) == sorted(["look", *(f"results job_{number}" for number in range(200))])
+        assert sorted(there.requests) == sorted(["get bf_1", *(f"results job_{number}" for number in range(200))])
         assert there.most_in_flight == 5
         assert account.result is not None
         assert account.result["jobs_total"] == 200
 
     def test_waits_for_results_that_are_late_and_asks_no_other_job_again(self) -> None:
-        there = api("succeeded", "succeeded", "succeeded", fails=fails_once("results job_1", DOWN))
+        there = api("succeeded", "succeeded", "succeeded", get_error=fail_once("results job_1", DOWN))
         task = Task(there)
         account = task.account_for(seen(there))
         assert account.result is not None
         assert account.result["jobs_total"] == 3
-        assert len(there.asked) == 1 + 3 + 1
+        assert len(there.requests) == 1 + 3 + 1
         assert "Job job_1 is over, but its results cannot be fetched yet, still trying: 503" in task.lines[0]
 
     def test_whose_results_may_not_be_read_is_an_error_of_the_task(self) -> None:
-        there = api("succeeded", fails=fails_always("results", FORBIDDEN))
+        there = api("succeeded", get_error=fail_always("results", FORBIDDEN))
         with pytest.raises(PlanasonixLostTrackError, match="its results cannot be fetched"):
             Task(there).account_for(seen(there))
 
@@ -188,22 +187,21 @@ class TestOfABackfill:
             "Backfill bf_1 failed: Planasonix gave no reason. What failed of it: job job_1: code_1: No route; "
             "job job_3: code_3: No route. See https://x/job_1"
         )
-        assert not [asked for asked in there.asked if asked.startswith("results")]
+        assert not [asked for asked in there.requests if asked.startswith("results")]
 
     def test_that_was_cancelled_is_so_and_no_job_is_asked(self) -> None:
         there = api("succeeded", "cancelled", status="cancelled")
         account = Task(there).account_for(seen(there))
         assert isinstance(account.error, PlanasonixJobCancelledError)
         assert account.url == "https://x/job_0"
-        assert there.asked == ["look"]
+        assert there.requests == ["get bf_1"]
 
     def test_is_no_lost_one_though_a_server_that_lags_behind_says_that_it_goes_on(self) -> None:
         there = api("succeeded", results={"job_0": loaded("job_0", 3)})
         over = seen(there)
-        current = there.backfill
-        assert current is not None
+        (current,) = there.backfills
         late = [current.model_copy(update={"status": "running", "job_ids": []})]
-        there.look = lambda: late.pop() if late else current
+        there.get_backfill = lambda _: late.pop() if late else current
         account = Task(there).account_for(over)
         assert account.error is None
         assert account.result is not None
@@ -220,30 +218,27 @@ class TestOfABackfill:
 
 class TestAnExplanation:
     def test_asks_one_by_one_where_the_list_fails(self) -> None:
-        there = api("succeeded", "failed", status="failed", fails=fails_always("list", FORBIDDEN))
-        assert there.backfill is not None
-        account = Task(there).explain(there.backfill)
+        there = api("succeeded", "failed", status="failed", get_error=fail_always("list", FORBIDDEN))
+        account = Task(there).explain(there.backfills[0])
         assert account.url == "https://x/job_1"
         assert "job job_1: code_1: No route" in str(account.error)
 
     def test_is_short_where_nothing_can_be_found_out(self) -> None:
-        there = api("succeeded", "failed", status="failed", fails=lambda _: FORBIDDEN)
-        assert there.backfill is not None
+        there = api("succeeded", "failed", status="failed", get_error=lambda _: FORBIDDEN)
         task = Task(there)
-        account = task.explain(there.backfill)
+        account = task.explain(there.backfills[0])
         assert account.url == "https://x/job_0"
         assert str(account.error) == "Backfill bf_1 failed: Planasonix gave no reason. See https://x/job_0"
         assert task.lines == ["! Which jobs of backfill bf_1 failed cannot be found out: 403"]
 
     def test_has_no_page_where_there_was_no_job(self) -> None:
         backfill = Backfill.model_validate({"id": "bf_1", "status": "failed", "error": {"code": "no_source"}})
-        account = Task(Memory()).explain(backfill)
+        account = Task(MemoryApi()).explain(backfill)
         assert account.url is None
         assert str(account.error) == "Backfill bf_1 failed: no_source."
 
     def test_admits_an_end_that_is_none(self) -> None:
         there = api("succeeded", status="paused")
-        assert there.backfill is not None
-        account = Task(there).explain(there.backfill)
+        account = Task(there).explain(there.backfills[0])
         assert isinstance(account.error, PlanasonixLostTrackError)
-        assert there.asked == []
+        assert there.requests == []

@@ -9,7 +9,7 @@ from planasonix_provider.api.errors import PlanasonixError, PlanasonixServerErro
 from planasonix_provider.api.models import Job, Page
 from planasonix_provider.waiting.request_flow import run_flow
 from planasonix_provider.waiting.sync_target import SyncTarget
-from tests.support.memory_api import NOW, Memory, fails_always, fails_once, look
+from tests.support.memory_api import NOW, MemoryApi, fail_always, fail_once, poll_once
 
 DOWN = PlanasonixServerError("503", status=503)
 
@@ -35,52 +35,54 @@ def subject(**arguments: Any) -> SyncTarget:
 
 class TestASync:
     def test_that_succeeds_is_asked_for_whole(self) -> None:
-        there = Memory([sync("job_1", "succeeded", 1, 2, duration_seconds=60)], hides=("duration_seconds",))
-        seen = look(subject(), there)
+        there = MemoryApi([sync("job_1", "succeeded", 1, 2, duration_seconds=60)], hidden_fields=("duration_seconds",))
+        seen = poll_once(subject(), there)
         assert (seen.work, seen.took) == (there.jobs[0], 60)
         assert (seen.status, seen.is_over, seen.description) == ("succeeded", True, "Job job_1 succeeded")
-        assert there.asked == ["list succeeded", "get job_1"]
+        assert there.requests == ["list succeeded", "get job_1"]
 
     @pytest.mark.parametrize("status", ["succeeded", "failed"])
     def test_whose_row_in_the_list_cannot_be_read_is_not_missed(self, status: str) -> None:
-        there = Memory([sync("job_1", status, 1, 2)], unreadable=("job_1",))
-        assert look(subject(), there).status == status
-        there = Memory([sync("job_1", status, 1, 2, type="backfill")], unreadable=("job_1",), ignores=("type",))
-        assert not look(subject(), there).is_over
+        there = MemoryApi([sync("job_1", status, 1, 2)], unreadable_ids=("job_1",))
+        assert poll_once(subject(), there).status == status
+        there = MemoryApi(
+            [sync("job_1", status, 1, 2, type="backfill")], unreadable_ids=("job_1",), ignored_filters=("type",)
+        )
+        assert not poll_once(subject(), there).is_over
 
     @pytest.mark.parametrize("by", ["created", "finished"])
     def test_counts_from_the_very_moment(self, by: str) -> None:
-        assert look(subject(by=by), Memory([sync("job_1", "succeeded", 0, 0)])).is_over
+        assert poll_once(subject(by=by), MemoryApi([sync("job_1", "succeeded", 0, 0)])).is_over
 
     @pytest.mark.parametrize(("finished", "counts"), [(0, True), (-0.0001, False)])
     def test_that_was_created_before_counts_by_when_it_finished(self, finished: float, counts: bool) -> None:
-        there = Memory([sync("job_1", "succeeded", -10, finished)])
-        assert look(subject(by="finished"), there).is_over is counts
-        assert not look(subject(by="created"), there).is_over
+        there = MemoryApi([sync("job_1", "succeeded", -10, finished)])
+        assert poll_once(subject(by="finished"), there).is_over is counts
+        assert not poll_once(subject(by="created"), there).is_over
 
     def test_that_was_created_up_to_a_day_before_is_found(self) -> None:
-        assert look(subject(by="finished"), Memory([sync("job_1", "succeeded", -1_440, 1)])).is_over
+        assert poll_once(subject(by="finished"), MemoryApi([sync("job_1", "succeeded", -1_440, 1)])).is_over
 
     @pytest.mark.parametrize(("status", "says"), [("failed", "failed"), ("cancelled", "was cancelled")])
     @pytest.mark.parametrize("created", [1, -1])
     def test_that_does_not_succeed_ends_the_wait_if_it_is_to(self, status: str, says: str, created: float) -> None:
-        there = Memory([sync("job_1", status, created, 2)])
-        seen = look(subject(by="finished", on_failure="fail"), there)
+        there = MemoryApi([sync("job_1", status, created, 2)])
+        seen = poll_once(subject(by="finished", on_failure="fail"), there)
         assert (seen.status, seen.is_over, seen.description) == (status, True, f"Job job_1 {says}")
-        assert not look(subject(by="finished", on_failure="wait"), there).is_over
+        assert not poll_once(subject(by="finished", on_failure="wait"), there).is_over
 
     def test_that_failed_before_is_no_failure_now(self) -> None:
-        there = Memory([sync("job_1", "failed", -10, -5)])
-        assert not look(subject(by="created"), there).is_over
-        assert not look(subject(by="finished"), there).is_over
+        there = MemoryApi([sync("job_1", "failed", -10, -5)])
+        assert not poll_once(subject(by="created"), there).is_over
+        assert not poll_once(subject(by="finished"), there).is_over
 
     def test_that_succeeded_outdoes_one_that_failed(self) -> None:
-        there = Memory([sync("job_2", "failed", 2, 3), sync("job_1", "succeeded", 0, 1)])
-        assert look(subject(), there).status == "succeeded"
+        there = MemoryApi([sync("job_2", "failed", 2, 3), sync("job_1", "succeeded", 0, 1)])
+        assert poll_once(subject(), there).status == "succeeded"
 
     @pytest.mark.parametrize("status", ["queued", "running", "cancelling"])
     def test_that_goes_on_is_waited_for(self, status: str) -> None:
-        seen = look(subject(), Memory([sync("job_1", status, 1)]))
+        seen = poll_once(subject(), MemoryApi([sync("job_1", status, 1)]))
         assert (seen.status, seen.is_over, seen.work) == ("awaited", False, None)
         assert (
             seen.description
@@ -88,12 +90,12 @@ class TestASync:
         )
 
     def test_costs_as_few_requests_as_the_question_allows(self) -> None:
-        there = Memory()
-        look(subject(on_failure="wait"), there)
-        assert there.asked == ["list succeeded"]
-        there.asked.clear()
-        look(subject(), there)
-        assert there.asked == ["list succeeded", "list failed", "list cancelled"]
+        there = MemoryApi()
+        poll_once(subject(on_failure="wait"), there)
+        assert there.requests == ["list succeeded"]
+        there.requests.clear()
+        poll_once(subject(), there)
+        assert there.requests == ["list succeeded", "list failed", "list cancelled"]
 
     @pytest.mark.parametrize("by", ["created", "finished"])
     @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ class TestASync:
     )
     def test_is_no_other_job_that_a_list_without_filters_shows(self, other: Job, by: str) -> None:
         ignores = ("connection_id", "type", "status", "since", "until")
-        assert not look(subject(by=by), Memory([other], ignores=ignores), detailed=False).is_over
+        assert not poll_once(subject(by=by), MemoryApi([other], ignored_filters=ignores), detailed=False).is_over
 
     def test_is_found_among_others_in_a_list_without_filters(self) -> None:
         others = [
@@ -117,55 +119,61 @@ class TestASync:
             sync("job_3", "succeeded", 3, 4, type="backfill"),
             sync("job_2", "running", 2),
         ]
-        there = Memory(
-            [*others, sync("job_1", "succeeded", 1, 2)], ignores=("connection_id", "type", "status", "since", "until")
+        there = MemoryApi(
+            [*others, sync("job_1", "succeeded", 1, 2)],
+            ignored_filters=("connection_id", "type", "status", "since", "until"),
         )
-        assert look(subject(), there).work == there.jobs[-1]
+        assert poll_once(subject(), there).work == there.jobs[-1]
 
     @pytest.mark.parametrize("created", [1, -1])
     def test_that_failed_is_no_success_where_the_list_knows_no_state(self, created: float) -> None:
-        there = Memory([sync("job_1", "failed", created, 2)], ignores=("status",))
-        assert not look(subject(by="finished", on_failure="wait"), there).is_over
+        there = MemoryApi([sync("job_1", "failed", created, 2)], ignored_filters=("status",))
+        assert not poll_once(subject(by="finished", on_failure="wait"), there).is_over
 
     def test_began_when_it_started_else_when_it_was_created(self) -> None:
-        assert look(subject(), Memory([sync("job_1", "succeeded", 1, 2)])).began == NOW + timedelta(minutes=1)
+        assert poll_once(subject(), MemoryApi([sync("job_1", "succeeded", 1, 2)])).began == NOW + timedelta(minutes=1)
         started = NOW + timedelta(minutes=1.5)
-        assert look(subject(), Memory([sync("job_1", "succeeded", 1, 2, started_at=started)])).began == started
+        assert poll_once(subject(), MemoryApi([sync("job_1", "succeeded", 1, 2, started_at=started)])).began == started
 
     def test_is_taken_from_a_list_that_says_little(self) -> None:
-        there = Memory([sync("job_1", "succeeded", 1, 2)], hides=("type", "connection_id", "created_at", "finished_at"))
-        assert look(subject(), there).work == there.jobs[0]
+        there = MemoryApi(
+            [sync("job_1", "succeeded", 1, 2)], hidden_fields=("type", "connection_id", "created_at", "finished_at")
+        )
+        assert poll_once(subject(), there).work == there.jobs[0]
 
     def test_whose_end_the_list_leaves_out_is_asked_for(self) -> None:
-        there = Memory(
-            [sync("late", "succeeded", -5, 1), sync("early", "succeeded", -10, -5)][::-1], hides=("finished_at",)
+        there = MemoryApi(
+            [sync("late", "succeeded", -5, 1), sync("early", "succeeded", -10, -5)][::-1],
+            hidden_fields=("finished_at",),
         )
-        seen = look(subject(by="finished"), there)
-        assert seen.work == there.job("late")
-        assert "get early" in there.asked
+        seen = poll_once(subject(by="finished"), there)
+        assert seen.work == there.get_job("late")
+        assert "get early" in there.requests
 
     def test_that_ended_too_early_is_asked_for_once(self) -> None:
-        there = Memory(
-            [sync("early", "succeeded", -10, -5), sync("broken", "failed", -20, -15)], hides=("finished_at",)
+        there = MemoryApi(
+            [sync("early", "succeeded", -10, -5), sync("broken", "failed", -20, -15)], hidden_fields=("finished_at",)
         )
         waiting = subject(by="finished")
         for _ in range(3):
-            assert not look(waiting, there).is_over
-        assert there.asked.count("get early") == 1
-        assert there.asked.count("get broken") == 1
+            assert not poll_once(waiting, there).is_over
+        assert there.requests.count("get early") == 1
+        assert there.requests.count("get broken") == 1
 
     def test_that_ran_on_is_seen_when_it_ends(self) -> None:
-        there = Memory([sync("job_1", "running", -10), sync("early", "succeeded", -20, -5)], hides=("finished_at",))
+        there = MemoryApi(
+            [sync("job_1", "running", -10), sync("early", "succeeded", -20, -5)], hidden_fields=("finished_at",)
+        )
         waiting = subject(by="finished")
-        assert not look(waiting, there).is_over
+        assert not poll_once(waiting, there).is_over
         there.jobs[0] = sync("job_1", "succeeded", -10, 1)
-        assert look(waiting, there).work == there.jobs[0]
+        assert poll_once(waiting, there).work == there.jobs[0]
 
     def test_is_found_on_a_further_page(self) -> None:
         early = [sync(f"early_{number}", "succeeded", -number, -number) for number in range(1, 250)]
-        there = Memory([*early, sync("long", "succeeded", -300, 1)])
-        assert look(subject(by="finished"), there).work == there.jobs[-1]
-        assert there.asked == ["list succeeded"] + ["list None"] * 3
+        there = MemoryApi([*early, sync("long", "succeeded", -300, 1)])
+        assert poll_once(subject(by="finished"), there).work == there.jobs[-1]
+        assert there.requests == ["list succeeded"] + ["list None"] * 3
 
     def test_is_not_sought_for_ever_in_a_list_that_leads_in_a_circle(self) -> None:
         def send(_: Any) -> Any:
@@ -176,42 +184,42 @@ class TestASync:
 
     @pytest.mark.parametrize("what", ["list succeeded", "list failed", "list cancelled", "get job_1"])
     def test_is_not_judged_by_half_a_look(self, what: str) -> None:
-        there = Memory([sync("job_1", "cancelled", 1, 2)], fails=fails_once(what, DOWN))
+        there = MemoryApi([sync("job_1", "cancelled", 1, 2)], get_error=fail_once(what, DOWN))
         waiting = subject()
         with pytest.raises(PlanasonixError) as caught:
-            look(waiting, there)
+            poll_once(waiting, there)
         assert caught.value is DOWN
-        assert look(waiting, there).is_over
+        assert poll_once(waiting, there).is_over
 
     def test_is_sought_anew_after_a_look_that_broke_in_the_middle(self) -> None:
-        there = Memory(
+        there = MemoryApi(
             [sync("early", "succeeded", -5, -4), sync("late", "succeeded", -10, 1)],
-            hides=("finished_at",),
-            fails=fails_once("get late", DOWN),
+            hidden_fields=("finished_at",),
+            get_error=fail_once("get late", DOWN),
         )
         waiting = subject(by="finished")
         with pytest.raises(PlanasonixServerError):
-            look(waiting, there)
-        assert look(waiting, there).work == there.jobs[1]
-        assert there.asked.count("get early") == 1
+            poll_once(waiting, there)
+        assert poll_once(waiting, there).work == there.jobs[1]
+        assert there.requests.count("get early") == 1
 
     def test_is_told_of_by_the_newest_there_is(self) -> None:
-        there = Memory([sync("job_2", "running", 2), sync("job_1", "queued", 1)])
+        there = MemoryApi([sync("job_2", "running", 2), sync("job_1", "queued", 1)])
         waiting = subject()
-        assert look(waiting, there).progress == ()
-        assert look(waiting, there, detailed=True).progress == ("the newest, job_2, is running",)
-        there.asked.clear()
-        assert look(waiting, there).progress == ("the newest, job_2, is running",)
-        assert "list None" not in there.asked
+        assert poll_once(waiting, there).progress == ()
+        assert poll_once(waiting, there, detailed=True).progress == ("the newest, job_2, is running",)
+        there.requests.clear()
+        assert poll_once(waiting, there).progress == ("the newest, job_2, is running",)
+        assert "list None" not in there.requests
 
     def test_is_told_of_without_the_newest_where_there_is_none(self) -> None:
-        assert look(subject(), Memory([sync("job_1", "running", -1)]), detailed=True).progress == ()
-        of_another = Memory([sync("job_1", "running", 1, type="backfill")], ignores=("type",))
-        assert look(subject(), of_another, detailed=True).progress == ()
+        assert poll_once(subject(), MemoryApi([sync("job_1", "running", -1)]), detailed=True).progress == ()
+        of_another = MemoryApi([sync("job_1", "running", 1, type="backfill")], ignored_filters=("type",))
+        assert poll_once(subject(), of_another, detailed=True).progress == ()
 
     def test_is_told_of_without_the_newest_where_asking_fails(self) -> None:
-        there = Memory([sync("job_1", "running", 1)], fails=fails_always("list None", DOWN))
-        seen = look(subject(), there, detailed=True)
+        there = MemoryApi([sync("job_1", "running", 1)], get_error=fail_always("list None", DOWN))
+        seen = poll_once(subject(), there, detailed=True)
         assert (seen.status, seen.progress) == ("awaited", ())
 
     def test_asks_first_what_others_ask_who_wait_for_the_same(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 from planasonix_provider.api.errors import PlanasonixServerError, PlanasonixUnreadableError
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Snapshot
-from tests.support.memory_api import NOW, Memory, fails_always, look
+from tests.support.memory_api import NOW, MemoryApi, fail_always, poll_once
 
 DOWN = PlanasonixServerError("503", status=503)
 
@@ -19,8 +19,8 @@ def ago(**span: float) -> datetime:
 
 class TestAJob:
     def see(self, status: str = "running", until: tuple[str, ...] = (), **fields: Any) -> Snapshot:
-        there = Memory([Job(id="job_1", status=status, **fields)])
-        return look(JobTarget("job_1", until), there, detailed=True)
+        there = MemoryApi([Job(id="job_1", status=status, **fields)])
+        return poll_once(JobTarget("job_1", until), there, detailed=True)
 
     @pytest.mark.parametrize(
         ("status", "says"),
@@ -44,9 +44,9 @@ class TestAJob:
         assert seen.took is None
 
     def test_is_one_request_however_detailed(self) -> None:
-        there = Memory([Job(id="job_1", status="running")])
-        look(JobTarget("job_1"), there, detailed=True)
-        assert there.asked == ["get job_1"]
+        there = MemoryApi([Job(id="job_1", status="running")])
+        poll_once(JobTarget("job_1"), there, detailed=True)
+        assert there.requests == ["get job_1"]
 
     def test_that_is_another_is_no_answer(self) -> None:
         with pytest.raises(PlanasonixUnreadableError, match=r"Asked for job job_1, got job_2\."):
@@ -108,70 +108,72 @@ def of_states(*states: str) -> list[Job]:
 
 class TestABackfill:
     def test_tells_how_many_jobs_are_done_by_two_lists(self) -> None:
-        there = Memory(of_states("succeeded", "failed", "running", "queued"), backfill(4))
-        seen = look(BackfillTarget("bf_1"), there, detailed=True)
+        there = MemoryApi(of_states("succeeded", "failed", "running", "queued"), [backfill(4)])
+        seen = poll_once(BackfillTarget("bf_1"), there, detailed=True)
         assert seen.progress == ("2 of 4 jobs so far done",)
-        assert len(there.asked) == 3
+        assert len(there.requests) == 3
 
     def test_asks_for_no_list_where_no_line_is_due(self) -> None:
-        there = Memory(of_states(*["running"] * 4), backfill(4))
-        assert look(BackfillTarget("bf_1"), there).progress == ("4 jobs so far",)
-        assert there.asked == ["look"]
+        there = MemoryApi(of_states(*["running"] * 4), [backfill(4)])
+        assert poll_once(BackfillTarget("bf_1"), there).progress == ("4 jobs so far",)
+        assert there.requests == ["get bf_1"]
 
     def test_tells_what_it_counted_last_where_no_line_is_due(self) -> None:
-        there = Memory(of_states("succeeded", "running"), backfill(2))
+        there = MemoryApi(of_states("succeeded", "running"), [backfill(2)])
         waiting = BackfillTarget("bf_1")
-        look(waiting, there, detailed=True)
-        there.backfill = backfill(3)
-        there.asked.clear()
-        assert look(waiting, there).progress == ("1 of 3 jobs so far done",)
-        assert there.asked == ["look"]
+        poll_once(waiting, there, detailed=True)
+        there.backfills = [backfill(3)]
+        there.requests.clear()
+        assert poll_once(waiting, there).progress == ("1 of 3 jobs so far done",)
+        assert there.requests == ["get bf_1"]
 
     @pytest.mark.parametrize(("jobs", "words"), [(1, "1 job so far"), (5_000, "5,000 jobs so far")])
     def test_minds_the_plural_of_its_jobs(self, jobs: int, words: str) -> None:
-        assert look(BackfillTarget("bf_1"), Memory(backfill=backfill(jobs))).progress == (words,)
+        assert poll_once(BackfillTarget("bf_1"), MemoryApi(backfills=[backfill(jobs)])).progress == (words,)
 
     def test_counts_a_job_that_starts_between_the_lists_as_one_to_do(self) -> None:
-        there = Memory(of_states("succeeded", "queued"), backfill(2))
+        there = MemoryApi(of_states("succeeded", "queued"), [backfill(2)])
 
         def starts_after_the_first_list(asked: str) -> None:
-            if len(there.asked) == 3:
-                there.becomes("job_1", "running")
+            if len(there.requests) == 3:
+                there.set_status("job_1", "running")
 
-        there.fails = starts_after_the_first_list
-        assert look(BackfillTarget("bf_1"), there, detailed=True).progress == ("1 of 2 jobs so far done",)
+        there.get_error = starts_after_the_first_list
+        assert poll_once(BackfillTarget("bf_1"), there, detailed=True).progress == ("1 of 2 jobs so far done",)
 
     def test_counts_no_jobs_of_others(self) -> None:
         others = [
             Job(id=f"other_{number}", status="running", connection_id="conn_1", created_at=NOW) for number in range(9)
         ]
-        there = Memory([*others, *of_states("succeeded", "running")], backfill(2))
-        assert look(BackfillTarget("bf_1"), there, detailed=True).progress == ("1 of 2 jobs so far done",)
+        there = MemoryApi([*others, *of_states("succeeded", "running")], [backfill(2)])
+        assert poll_once(BackfillTarget("bf_1"), there, detailed=True).progress == ("1 of 2 jobs so far done",)
 
     def test_counts_right_though_the_lists_know_no_filter(self) -> None:
-        there = Memory(
-            of_states("succeeded", "running", "queued"), backfill(3), ignores=("status", "connection_id", "since")
+        there = MemoryApi(
+            of_states("succeeded", "running", "queued"),
+            [backfill(3)],
+            ignored_filters=("status", "connection_id", "since"),
         )
-        assert look(BackfillTarget("bf_1"), there, detailed=True).progress == ("1 of 3 jobs so far done",)
+        assert poll_once(BackfillTarget("bf_1"), there, detailed=True).progress == ("1 of 3 jobs so far done",)
 
     @pytest.mark.parametrize("status", ["running", "queued"])
     def test_counts_nothing_where_more_jobs_are_active_than_a_page_holds(self, status: str) -> None:
-        there = Memory(of_states(*[status] * 101), backfill(101))
-        assert look(BackfillTarget("bf_1"), there, detailed=True).progress == ("101 jobs so far",)
-        assert len(there.asked) <= 3
+        there = MemoryApi(of_states(*[status] * 101), [backfill(101)])
+        assert poll_once(BackfillTarget("bf_1"), there, detailed=True).progress == ("101 jobs so far",)
+        assert len(there.requests) <= 3
 
     @pytest.mark.parametrize("what", ["list running", "list queued"])
     def test_does_without_a_list_that_fails(self, what: str) -> None:
-        there = Memory(of_states("succeeded", "running"), backfill(2), fails=fails_always(what, DOWN))
-        seen = look(BackfillTarget("bf_1"), there, detailed=True)
+        there = MemoryApi(of_states("succeeded", "running"), [backfill(2)], get_error=fail_always(what, DOWN))
+        seen = poll_once(BackfillTarget("bf_1"), there, detailed=True)
         assert seen.progress == ("2 jobs so far",)
         assert seen.status == "running"
 
     @pytest.mark.parametrize("job_ids", [None, []])
     def test_asks_for_no_list_before_it_has_made_a_job(self, job_ids: Any) -> None:
-        there = Memory(backfill=Backfill(id="bf_1", status="queued", job_ids=job_ids))
-        assert look(BackfillTarget("bf_1"), there, detailed=True).progress == ()
-        assert there.asked == ["look"]
+        there = MemoryApi(backfills=[Backfill(id="bf_1", status="queued", job_ids=job_ids)])
+        assert poll_once(BackfillTarget("bf_1"), there, detailed=True).progress == ()
+        assert there.requests == ["get bf_1"]
 
     @pytest.mark.parametrize(
         ("status", "says"),
@@ -182,24 +184,21 @@ class TestABackfill:
         ],
     )
     def test_that_is_over_says_how_long_it_took_and_no_more_than_is_known(self, status: str, says: str) -> None:
-        there = Memory(
-            backfill=backfill(
-                status=status, progress_percent=60, created_at=ago(hours=2), updated_at=ago(hours=1), rows_processed=7
-            )
-        )
-        seen = look(BackfillTarget("bf_1"), there, detailed=True)
+        times = {"created_at": ago(hours=2), "updated_at": ago(hours=1)}
+        there = MemoryApi(backfills=[backfill(status=status, progress_percent=60, rows_processed=7, **times)])
+        seen = poll_once(BackfillTarget("bf_1"), there, detailed=True)
         assert (seen.description, seen.is_over, seen.took, seen.progress) == (says, True, 3_600, ("7 rows processed",))
-        assert there.asked == ["look"]
+        assert there.requests == ["get bf_1"]
 
     def test_took_no_time_that_is_not_known(self) -> None:
         times = {"created_at": ago(hours=2), "updated_at": ago(hours=1)}
         for missing in times:
-            there = Memory(backfill=backfill(status="completed", **{**times, missing: None}))
-            assert look(BackfillTarget("bf_1"), there).took is None
-        assert look(BackfillTarget("bf_1"), Memory(backfill=backfill(**times))).took is None
+            there = MemoryApi(backfills=[backfill(status="completed", **{**times, missing: None})])
+            assert poll_once(BackfillTarget("bf_1"), there).took is None
+        assert poll_once(BackfillTarget("bf_1"), MemoryApi(backfills=[backfill(**times)])).took is None
 
     def test_that_succeeded_is_in_no_state_that_a_backfill_has(self) -> None:
-        seen = look(BackfillTarget("bf_1"), Memory(backfill=backfill(status="succeeded")))
+        seen = poll_once(BackfillTarget("bf_1"), MemoryApi(backfills=[backfill(status="succeeded")]))
         assert not seen.is_over
         assert "a state that this version takes for one that goes on" in seen.description
 
@@ -222,12 +221,14 @@ class TestABackfill:
         ],
     )
     def test_is_estimated_from_what_is_done(self, fields: dict[str, Any], words: str | None) -> None:
-        seen = look(BackfillTarget("bf_1"), Memory(backfill=backfill(**{"created_at": ago(hours=1), **fields})))
+        seen = poll_once(
+            BackfillTarget("bf_1"), MemoryApi(backfills=[backfill(**{"created_at": ago(hours=1), **fields})])
+        )
         assert [part for part in seen.progress if "left" in part] == ([words] if words else [])
 
     def test_tells_its_percent_and_rows_first(self) -> None:
-        there = Memory(backfill=backfill(4, progress_percent=33.4, rows_processed=1_234, created_at=ago(hours=1)))
-        assert look(BackfillTarget("bf_1"), there).progress == (
+        there = MemoryApi(backfills=[backfill(4, progress_percent=33.4, rows_processed=1_234, created_at=ago(hours=1))])
+        assert poll_once(BackfillTarget("bf_1"), there).progress == (
             "33 %",
             "1,234 rows processed",
             "4 jobs so far",
@@ -239,11 +240,16 @@ class TestABackfill:
     )
     def test_has_moved_when_a_figure_has(self, fields: dict[str, Any]) -> None:
         known = {"progress_percent": 10, "rows_processed": 1, "jobs": 4}
-        before = look(BackfillTarget("bf_1"), Memory(backfill=backfill(**known)))
+        before = poll_once(BackfillTarget("bf_1"), MemoryApi(backfills=[backfill(**known)]))
         # Neither time alone moves it, nor a count of jobs that was not asked for before.
-        later = Memory(of_states(*["running"] * 4), backfill(**known, updated_at=NOW))
-        assert look(BackfillTarget("bf_1"), later, detailed=True).moves == before.moves
-        assert look(BackfillTarget("bf_1"), Memory(backfill=backfill(**{**known, **fields}))).moves != before.moves
+        later = MemoryApi(of_states(*["running"] * 4), [backfill(**known, updated_at=NOW)])
+        assert poll_once(BackfillTarget("bf_1"), later, detailed=True).moves == before.moves
+        assert (
+            poll_once(BackfillTarget("bf_1"), MemoryApi(backfills=[backfill(**{**known, **fields})])).moves
+            != before.moves
+        )
 
     def test_moved_when_the_api_says(self) -> None:
-        assert look(BackfillTarget("bf_1"), Memory(backfill=backfill(updated_at=ago(hours=1)))).moved_at == ago(hours=1)
+        assert poll_once(
+            BackfillTarget("bf_1"), MemoryApi(backfills=[backfill(updated_at=ago(hours=1))])
+        ).moved_at == ago(hours=1)
