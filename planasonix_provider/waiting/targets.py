@@ -27,7 +27,8 @@ class Snapshot:
     """The result of a poll.
 
     :param is_over: whether the wait ends.
-    :param says: the state in words, for the log.
+    :param description: the state in words, for the log.
+    :param work: ``None`` while the work is not found yet.
     :param took: the duration in seconds, if the work is over and the API returns it.
     :param moves: a value that changes with every progress; ``None`` if the response does not show progress.
     :param moved_at: the time of the last progress, if the API returns it.

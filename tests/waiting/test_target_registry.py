@@ -16,7 +16,13 @@ from planasonix_provider.waiting.targets import WaitTarget
 
 NOW = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
 #: A value for each parameter of a target, other than its default.
-VALUES = {"id": "id_1", "until": ["running", "queued"], "since": NOW, "by": "finished", "on_failure": "wait"}
+VALUES: dict[str, Any] = {
+    "id": "id_1",
+    "until": ["running", "queued"],
+    "since": NOW,
+    "by": "finished",
+    "on_failure": "wait",
+}
 
 
 def examples() -> Iterator[WaitTarget]:
