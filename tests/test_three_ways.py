@@ -112,10 +112,18 @@ def cancel_after(simulator: Simulator, minutes: int) -> None:
     workspace.clock = clock
 
 
+def count_faults(outcome: str, simulator: Simulator) -> int:
+    status = 404 if outcome == "404" else 503
+    return [request.status for request in simulator.requests].count(status)
+
+
 def run(
     subject: type, outcome: str, way: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Run, Any]:
-    """Run the task in one way; return its run, the states of all work, and whether results were fetched."""
+) -> tuple[Run, Any, int]:
+    """Run the task in one way.
+
+    Return its run, then the states of all work and whether results were fetched, then the number of faults that it met.
+    """
     simulator.reset()
     no_variables(monkeypatch)
     with travelling(monkeypatch):
@@ -125,12 +133,8 @@ def run(
             cancel_after(simulator, 10)
         timeout = 10 * MINUTE if outcome == "deadline" else 7 * 24 * 60 * MINUTE
         result = drive(task(subject, WAYS[way], work_id, timeout))
-    failed = [request.status for request in simulator.requests].count(404 if outcome == "404" else 503)
-    assert (failed > 0) == (outcome == "404" or outcome.startswith("outage")), "the planned fault was not hit"
-    if outcome == "outage of 55 minutes":
-        assert failed == OUTAGE_POLLS
     states = [work.status for work in (*simulator.jobs(), *simulator.backfills())]
-    return result, (states, "get_job_results" in routes_asked(simulator))
+    return result, (states, "get_job_results" in routes_asked(simulator)), count_faults(outcome, simulator)
 
 
 def visible_outcome(run: Run) -> dict[str, Any]:
@@ -166,14 +170,13 @@ def expected_error(subject: type, outcome: str) -> type[BaseException] | None:
 
 
 #: What the message of an operator's error contains.
-MESSAGES = {
-    (
-        PlanasonixSyncOperator,
-        "failed",
-    ): r"^Job \w+ failed: source_unreachable: No route to the source\. See \S+/jobs/\w+$",
-    (PlanasonixSyncOperator, "cancelled"): r"^Job \w+ was cancelled",
-    (PlanasonixSyncOperator, "404"): r"answered 404",
-    (PlanasonixBackfillOperator, "404"): r"answered 404",
+MESSAGES: dict[type, dict[str, str]] = {
+    PlanasonixSyncOperator: {
+        "failed": r"^Job \w+ failed: source_unreachable: No route to the source\. See \S+/jobs/\w+$",
+        "cancelled": r"^Job \w+ was cancelled",
+        "404": r"answered 404",
+    },
+    PlanasonixBackfillOperator: {"404": r"answered 404"},
 }
 
 
@@ -189,11 +192,13 @@ def test_means_the_same_in_every_way(
         ways = [way for way in ways if way != "rescheduled"]
     runs = {way: run(subject, outcome, way, simulator, monkeypatch) for way in ways}
     expected = expected_error(subject, outcome)
-    for way, (result, (_, has_fetched_results)) in runs.items():
+    for way, (result, (_, has_fetched_results), faults) in runs.items():
         assert type(result.error) is (expected or type(None)), (way, result.error, result.log.lines)
         assert (result.result is None) == (expected is not None), way
-        assert re.search(MESSAGES.get((subject, outcome), ""), str(result.error)), way
+        assert re.search(MESSAGES.get(subject, {}).get(outcome, ""), str(result.error)), way
         assert has_fetched_results == (kind == "operator" and expected is None), way
+        assert (faults > 0) == (outcome == "404" or outcome.startswith("outage")), (way, "planned faults", faults)
+        assert faults == OUTAGE_POLLS or outcome != "outage of 55 minutes", (way, "planned faults", faults)
     first, *others = ways
     for other in others:
         assert visible_outcome(runs[other][0]) == visible_outcome(runs[first][0]), (first, other)
