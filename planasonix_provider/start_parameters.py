@@ -15,6 +15,8 @@ KINDS: tuple[StartKind, ...] = ("sync", "backfill")
 class StartParameter:
     """A parameter that is sent with a start. Every operator takes it as a templated parameter of the same name.
 
+    So its check must also accept the text that a template renders to: ``validators.flag``, for example, does not.
+
     :param name: its name in the API, in operators, and as an option of the shell.
     :param check: validates a value and converts it to what is sent.
     :param help: the help text of the shell's option.
@@ -78,14 +80,20 @@ START_PARAMETERS = (
 )
 
 
-def parameters_of(*kinds: StartKind) -> tuple[StartParameter, ...]:
-    """Return the parameters that all these kinds of start take."""
-    return tuple(parameter for parameter in START_PARAMETERS if set(kinds) <= set(parameter.kinds))
+def parameters_of(kind: StartKind) -> tuple[StartParameter, ...]:
+    """Return the parameters of a kind of start."""
+    return tuple(parameter for parameter in START_PARAMETERS if kind in parameter.kinds)
 
 
-def checks_of(*kinds: StartKind) -> dict[str, validators.Check]:
-    """Return the check of each parameter that all these kinds of start take; ``None`` passes if it is optional."""
+def checks_of(kind: StartKind) -> dict[str, validators.Check]:
+    """Return the checks of the parameters of a kind of start; ``None`` passes if a parameter is optional."""
     return {
         parameter.name: parameter.check if parameter.is_required else validators.optional(parameter.check)
-        for parameter in parameters_of(*kinds)
+        for parameter in parameters_of(kind)
     }
+
+
+def common_checks() -> dict[str, validators.Check]:
+    """Return the checks of the parameters that all kinds of start have."""
+    common = set.intersection(*(set(checks_of(kind)) for kind in KINDS))
+    return {name: check for name, check in checks_of(KINDS[0]).items() if name in common}

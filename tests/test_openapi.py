@@ -143,7 +143,7 @@ def shown(schema: dict[str, Any], value: Any) -> Iterator[tuple[str, str, Any]]:
         elif isinstance(value, dict) and "$ref" in part:
             fields = properties(named(part))
             for field, inner in value.items():
-                assert field in fields, f"{named(part)} lacks {field}"
+                assert field in fields, f"schema {named(part)} of docs/openapi.yaml lacks {field}"
                 owner, of_field = fields[field]
                 yield owner, field, inner
                 yield from shown(of_field, inner)

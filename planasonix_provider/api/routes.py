@@ -94,7 +94,7 @@ def trigger_sync(
     :raises ValueError: if an argument is invalid.
     """
     given = {"pipeline_id": pipeline_id, "priority": priority, "metadata": metadata}
-    body = _body(SyncBody, **validation.start_parameters_of("sync", given))
+    body = _body(SyncBody, **validation.validated_start("sync", given))
     return _start("/connections/{connection_id}/sync", SyncEnvelope, body, idempotency_key, connection_id=connection_id)
 
 
@@ -124,7 +124,7 @@ def trigger_backfill(
     """
     begin, end = validators.window(start_at, end_at)
     given = {"start_at": begin, "end_at": end, "tables": tables, "priority": priority, "metadata": metadata}
-    body = _body(BackfillBody, **validation.start_parameters_of("backfill", given))
+    body = _body(BackfillBody, **validation.validated_start("backfill", given))
     return _start(
         "/connections/{connection_id}/backfill",
         BackfillStartEnvelope,

@@ -75,7 +75,7 @@ def _json_serializable(check: validators.Check) -> validators.Check:
     return validators.optional(checked)
 
 
-def start_parameters_of(kind: StartKind, given: Mapping[str, Any]) -> dict[str, Any]:
+def validated_start(kind: StartKind, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of a start as they are sent, without those that are ``None``."""
     checks = checks_of(kind)
     return {name: _json_serializable(checks[name])(name, value) for name, value in given.items() if value is not None}

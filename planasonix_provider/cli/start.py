@@ -43,7 +43,10 @@ def backfill(context: CommandContext) -> CommandResult:
 def _parameters(context: CommandContext, kind: StartKind) -> dict[str, Any]:
     """Return the parameters of a start as the hook takes them."""
     given = {parameter.name: getattr(context.options, parameter.name) for parameter in parameters_of(kind)}
-    return {name: _READERS[name](f"--{name}", value) if name in _READERS else value for name, value in given.items()}
+    return {
+        name: _READERS[name](f"--{name.replace('_', '-')}", value) if name in _READERS else value
+        for name, value in given.items()
+    }
 
 
 def _start(

@@ -26,7 +26,7 @@ from planasonix_provider.waiting.formatting import capitalize, format_duration
 from planasonix_provider.waiting.report import report
 from planasonix_provider.waiting.result import WorkResult, account_for
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
-from planasonix_provider.waiting.shared_client import AsyncSend, Priority, run_requests
+from planasonix_provider.waiting.shared_client import AsyncSend, RequestPriority, run_requests
 from planasonix_provider.waiting.targets import BackfillTarget, Snapshot, Work, WorkTarget, target_of
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
@@ -63,7 +63,7 @@ class CliWait:
         self._cancellation = Cancellation(
             subject,
             lambda cancel: run_requests(
-                context.hook.config_source(), cancel, context.sleeper.sleep_aside, Priority.FIRST
+                context.hook.config_source(), cancel, context.sleeper.sleep_aside, RequestPriority.FIRST
             ),
         )
 

@@ -41,7 +41,7 @@ from planasonix_provider.waiting.outages import (
     pause_after,
 )
 from planasonix_provider.waiting.report import first_job_of
-from planasonix_provider.waiting.shared_client import AsyncSend, Priority, run_requests
+from planasonix_provider.waiting.shared_client import AsyncSend, RequestPriority, run_requests
 from planasonix_provider.waiting.targets import Work, WorkTarget, target_of
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
@@ -194,7 +194,9 @@ class ApiSession:
         left = (self.deadline - utcnow()).total_seconds() if self.deadline else seconds
         self.sleeper.sleep(min(seconds, max(0.0, left)))
 
-    def run_async(self, act: Callable[[AsyncSend], Awaitable[R]], priority: Priority = Priority.FIRST) -> R:
+    def run_async(
+        self, act: Callable[[AsyncSend], Awaitable[R]], priority: RequestPriority = RequestPriority.FIRST
+    ) -> R:
         """Run a coroutine that sends many requests, and return its result."""
         return run_requests(self.hook.config_source(), act, self.sleeper.sleep_aside, priority)
 

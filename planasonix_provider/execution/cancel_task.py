@@ -21,7 +21,7 @@ from planasonix_provider.waiting.cancellation import Cancellation
 from planasonix_provider.waiting.cli_hints import cancel_command
 from planasonix_provider.waiting.interruptible_sleep import InterruptibleSleep
 from planasonix_provider.waiting.report import details_of, first_job_of, report
-from planasonix_provider.waiting.shared_client import Priority, run_requests
+from planasonix_provider.waiting.shared_client import RequestPriority, run_requests
 from planasonix_provider.waiting.targets import Work, WorkTarget
 from planasonix_provider.waiting.wait_state import WaitState
 
@@ -90,7 +90,7 @@ class CancelTask:
             self._details["job_url"] = hook.job_url(job_id)
         self._cancellation = Cancellation(
             self._target,
-            lambda cancel: run_requests(hook.config_source(), cancel, self._sleeper.sleep_aside, Priority.FIRST),
+            lambda cancel: run_requests(hook.config_source(), cancel, self._sleeper.sleep_aside, RequestPriority.FIRST),
         )
         work = self._cancellation.cancel()
         self._set_details(hook, work)

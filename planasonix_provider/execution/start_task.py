@@ -38,7 +38,7 @@ from planasonix_provider.waiting.interruptible_sleep import InterruptibleSleep
 from planasonix_provider.waiting.report import first_job_of, report
 from planasonix_provider.waiting.result import WorkResult, account_for
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
-from planasonix_provider.waiting.shared_client import AsyncSend, Priority
+from planasonix_provider.waiting.shared_client import AsyncSend, RequestPriority
 from planasonix_provider.waiting.targets import Snapshot, Work, WorkTarget, target_of
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
@@ -281,7 +281,7 @@ class StartTask:
         self._mark_given_up()
         result: Work | PlanasonixError
         try:
-            result = session.run_async(cancel_work, Priority.URGENT)
+            result = session.run_async(cancel_work, RequestPriority.URGENT)
         except PlanasonixError as error:
             self._on_kill.raise_if_killed()
             result = error
@@ -320,7 +320,7 @@ class StartTask:
             )
             return await account_for(work, fetcher, job_url=hook.job_url, info=self._log.info)
 
-        result = session.run_async(fetch_result, Priority.NORMAL)
+        result = session.run_async(fetch_result, RequestPriority.NORMAL)
         self.summary.set_result(result)
         if self._options.kind == "backfill":
             self._xcoms.set_job_url(result.url)

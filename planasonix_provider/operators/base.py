@@ -63,7 +63,7 @@ class PlanasonixStartOperator(ValidatedParameters, BaseOperator):
     checks: ClassVar[Mapping[str, validators.Check]] = {
         "connection_id": validators.identifier,
         "planasonix_conn_id": validators.text,
-        **start_parameters.checks_of("sync", "backfill"),
+        **start_parameters.common_checks(),
         "poll_interval": validators.poll_interval,
         "on_conflict": validators.one_of("fail", "attach", "wait", "skip"),
         "on_cancelled": validators.one_of("retry", "fail"),

@@ -25,7 +25,7 @@ from planasonix_provider.waiting.cancellation import CANCEL_TIMEOUT, cancel
 from planasonix_provider.waiting.cli_hints import cancel_command
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.poller import POLLERS, Poller
-from planasonix_provider.waiting.shared_client import Priority, SharedClient
+from planasonix_provider.waiting.shared_client import RequestPriority, SharedClient
 from planasonix_provider.waiting.target_registry import deserialize_target
 from planasonix_provider.waiting.targets import WaitTarget, Work, WorkTarget
 from planasonix_provider.waiting.wait_event import WaitEvent
@@ -168,7 +168,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
         return event.with_cancel_result(result, self._manual_cancel_hint)
 
     async def _cancel(self, client: SharedClient, max_seconds: float = CANCEL_TIMEOUT) -> Work:
-        send = partial(client.send, priority=Priority.URGENT)
+        send = partial(client.send, priority=RequestPriority.URGENT)
         return await cancel(send, self.target, max_seconds=max_seconds, warn=self._warn_of_retry)
 
     # --- A killed task ---

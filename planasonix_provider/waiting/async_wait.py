@@ -10,7 +10,7 @@ from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.poller import PollSubscription
 from planasonix_provider.waiting.request_flow import resume_flow
-from planasonix_provider.waiting.shared_client import Priority, SharedClient
+from planasonix_provider.waiting.shared_client import RequestPriority, SharedClient
 from planasonix_provider.waiting.targets import Snapshot
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
@@ -43,7 +43,7 @@ async def _poll(
 
 async def poll_at_the_deadline(watch: WaitState, event: WaitEvent, channel: SharedClient) -> WaitEvent:
     """Return the event of work that ended since the last poll: the interval may be long, or no triggerer have run."""
-    send = partial(channel.send, priority=Priority.FIRST)
+    send = partial(channel.send, priority=RequestPriority.FIRST)
     steps = watch.subject.poll(utcnow(), detailed=False)
     try:
         seen = await resume_flow(await send(watch.subject.request), steps, send)

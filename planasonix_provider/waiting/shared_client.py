@@ -46,7 +46,7 @@ _CONNECTION_ERRORS = (
 )
 
 
-class Priority(Enum):
+class RequestPriority(Enum):
     """Which requests of a shared client go first."""
 
     #: Waits while the rate limit runs short, and leaves one place to the others.
@@ -102,7 +102,7 @@ class SharedClient:
         self,
         request: Request[T],
         *,
-        priority: Priority = Priority.NORMAL,
+        priority: RequestPriority = RequestPriority.NORMAL,
         retry: bool = True,
         within: float | None = None,
     ) -> T:
@@ -117,9 +117,9 @@ class SharedClient:
         response: T = await retrying(self._send_once, request, priority, within)
         return response
 
-    async def _send_once(self, request: Request[T], priority: Priority, within: float | None) -> T:
-        if priority is not Priority.NORMAL:
-            return await self._send_or_reconnect(request, _URGENT if priority is Priority.URGENT else NO_RETRY)
+    async def _send_once(self, request: Request[T], priority: RequestPriority, within: float | None) -> T:
+        if priority is not RequestPriority.NORMAL:
+            return await self._send_or_reconnect(request, _URGENT if priority is RequestPriority.URGENT else NO_RETRY)
         # Before a place is taken: polls that wait for the rate limit must not block requests that do not.
         await (await self._connected()).wait_for_rate_limit(request)
         try:
@@ -189,7 +189,7 @@ def run_requests(
     config: Callable[[], ClientConfig],
     action: Callable[[AsyncSend], Awaitable[R]],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    priority: Priority = Priority.NORMAL,
+    priority: RequestPriority = RequestPriority.NORMAL,
 ) -> R:
     """Run an action that sends many requests, block until it returns, and return its result."""
 

@@ -174,6 +174,7 @@ def refusal_of(call: Callable[[], Any]) -> str:
 def test_a_wrong_argument_is_refused_by_name_before_any_request(
     client: Any, raw_server: RawServer, name: str, argument: str
 ) -> None:
+    assert argument in REFUSED, f"add invalid values of {argument} to REFUSED in this file"
     for wrong, message in REFUSED[argument]:
         said = refusal_of(
             lambda wrong=wrong: getattr(client, name)(**{**EXAMPLE_CALLS[name].required, argument: wrong})

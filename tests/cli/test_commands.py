@@ -136,9 +136,10 @@ def test_each_route_has_a_command(simulator: Simulator, shell: Run, tmp_path: Pa
 
 def test_the_page_names_every_command_and_option() -> None:
     for words, command in COMMANDS.items():
-        assert re.search(rf"`{' '.join(words)}\b", PAGE), words
+        assert re.search(rf"`{' '.join(words)}\b", PAGE), f"docs/shell.md lacks {' '.join(words)}"
         for option in command.options:
-            assert f"`{option.flags[-1]}" in PAGE or not option.flags[0].startswith("-"), (words, option.flags)
+            is_named = f"`{option.flags[-1]}" in PAGE or not option.flags[0].startswith("-")
+            assert is_named, f"docs/shell.md lacks {option.flags[-1]} of {' '.join(words)}"
 
 
 def test_the_page_has_the_exit_codes() -> None:

@@ -23,7 +23,7 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.models import Job
 from planasonix_provider.api.rate_limiter import MAX_RETRY_AFTER
 from planasonix_provider.testing.time_travel import TravelledClock
-from planasonix_provider.waiting.shared_client import AsyncSend, Priority, SharedClient, for_each, run_requests
+from planasonix_provider.waiting.shared_client import AsyncSend, RequestPriority, SharedClient, for_each, run_requests
 from tests.support.virtual_planasonix import Answer, Planasonix, refused_once
 
 REFUSED = PlanasonixTransportError("refused", sent=False)
@@ -80,7 +80,10 @@ class TestTheGate:
             await asyncio.sleep(1)
             began = asyncio.get_running_loop().time()
             await asyncio.gather(
-                *(channel.send(routes.cancel_job(f"job_{number}"), priority=Priority.FIRST) for number in range(5))
+                *(
+                    channel.send(routes.cancel_job(f"job_{number}"), priority=RequestPriority.FIRST)
+                    for number in range(5)
+                )
             )
             seconds = asyncio.get_running_loop().time() - began
             for one in stuck:
@@ -310,7 +313,7 @@ class TestASilence:
 
         async def act(channel: SharedClient) -> float:
             await ask(channel)
-            await channel.send(routes.cancel_job("job_1"), priority=Priority.URGENT)
+            await channel.send(routes.cancel_job("job_1"), priority=RequestPriority.URGENT)
             assert isinstance(await ask(channel), PlanasonixRateLimitError)
             return asyncio.get_running_loop().time()
 
@@ -362,7 +365,7 @@ class TestATurn:
         async def act(channel: SharedClient) -> None:
             looks = [asyncio.ensure_future(ask(channel)) for _ in range(20)]
             await asyncio.sleep(0.1)
-            await channel.send(routes.get_backfill("bf_1"), priority=Priority.FIRST)
+            await channel.send(routes.get_backfill("bf_1"), priority=RequestPriority.FIRST)
             for look in looks:
                 look.cancel()
 
