@@ -34,7 +34,8 @@ class VariableStateStore:
 
     def __init__(self, scope: Sequence[Any], description: str) -> None:
         self._scope = scope
-        self._description = description
+        # The names of variables are hashes, so the description tells to which task one belongs.
+        self._description = f"{description} ({', '.join(map(str, scope))})"
 
     @classmethod
     def for_task(cls, context: Mapping[str, Any], description: str) -> VariableStateStore:

@@ -28,7 +28,8 @@ from planasonix_provider.validators import is_loopback
 
 T = TypeVar("T")
 
-# The defaults of httpx, but idle connections are kept longer, because polls are seconds apart.
+# The defaults of httpx, but idle connections are kept longer, because polls are seconds apart. A connection that the
+# server has closed is not used again.
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=50.0)
 
 

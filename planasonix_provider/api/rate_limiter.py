@@ -82,7 +82,7 @@ class RateLimiter:
     def acquire(self, max_seconds: float = MAX_DELAY) -> Iterator[float]:
         """Yield the seconds to sleep until it is this request's turn, several times if other requests come first.
 
-        They add up to at most ``max_seconds`` and :data:`MAX_DELAY`.
+        They add up to at most ``max_seconds`` and :data:`MAX_DELAY`. Exhausting the iterator takes the turn.
         """
         left = min(max_seconds, MAX_DELAY)
         while left > 0 and (delay := self.delay()):

@@ -31,16 +31,16 @@ from planasonix_provider.clock import monotonic
 log = logging.getLogger(__name__)
 
 #: The 5xx that are permanent. All others are transient: the reference has 500 to 504, and CDNs have their own codes.
-_NEVER = frozenset({501, 505, 510, 511})
+_PERMANENT_STATUSES = frozenset({501, 505, 510, 511})
 #: The 4xx that are transient, also if a proxy sends them: Request Timeout and Too Early.
-_TRY_AGAIN = frozenset({408, 425})
+_TRANSIENT_STATUSES = frozenset({408, 425})
 
 
 def is_transient(error: BaseException) -> bool:
     """Return whether the same read may succeed later: after an outage, an overload, or a garbled response."""
     if isinstance(error, PlanasonixServerError):
-        return error.status not in _NEVER
-    if isinstance(error, PlanasonixResponseError) and error.status in _TRY_AGAIN:
+        return error.status not in _PERMANENT_STATUSES
+    if isinstance(error, PlanasonixResponseError) and error.status in _TRANSIENT_STATUSES:
         return True
     return isinstance(error, (PlanasonixTransportError, PlanasonixRateLimitError, PlanasonixUnreadableError))
 
@@ -64,7 +64,7 @@ def had_no_effect(error: BaseException) -> bool:
 
 
 #: Which errors are retried, by the idempotency of the request.
-IS_RETRYABLE: dict[Idempotency, Callable[[BaseException], bool]] = {
+RETRYABLE_ERRORS: dict[Idempotency, Callable[[BaseException], bool]] = {
     Idempotency.SAFE: is_transient,
     Idempotency.NOT_IDEMPOTENT: had_no_effect,
 }
@@ -152,7 +152,7 @@ class RetryPolicy:
             log.log(level, "%s Trying again in %.1f s.", _error(state), state.upcoming_sleep)
 
         return {
-            "retry": retry_if_exception(IS_RETRYABLE[idempotency]),
+            "retry": retry_if_exception(RETRYABLE_ERRORS[idempotency]),
             "wait": wait,
             "stop": stop,
             "before_sleep": log_retry,

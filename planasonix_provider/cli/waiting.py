@@ -63,7 +63,7 @@ class CliWait:
         self._cancellation = Cancellation(
             subject,
             lambda cancel: run_requests(
-                context.hook.config_source(), cancel, context.sleeper.sleep_aside, RequestPriority.FIRST
+                context.hook.config_source(), cancel, context.sleeper.async_sleep, RequestPriority.FIRST
             ),
         )
 
@@ -196,10 +196,10 @@ class CliWait:
 
         async def fetch_result(send: AsyncSend) -> WorkResult:
             terminal, sleeper = self.context.terminal, self.context.sleeper
-            fetcher = ResultFetcher(send, self.interval, terminal.warn, sleeper.sleep_aside)
+            fetcher = ResultFetcher(send, self.interval, terminal.warn, sleeper.async_sleep)
             return await account_for(work, fetcher, job_url=self.context.hook.job_url, info=terminal.print)
 
-        result = run_requests(self.context.hook.config_source(), fetch_result, self.context.sleeper.sleep_aside)
+        result = run_requests(self.context.hook.config_source(), fetch_result, self.context.sleeper.async_sleep)
         if result.error:
             raise result.error
         return CommandResult(result.result)

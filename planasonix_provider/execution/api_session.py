@@ -198,7 +198,7 @@ class ApiSession:
         self, act: Callable[[AsyncSend], Awaitable[R]], priority: RequestPriority = RequestPriority.FIRST
     ) -> R:
         """Run a coroutine that sends many requests, and return its result."""
-        return run_requests(self.hook.config_source(), act, self.sleeper.sleep_aside, priority)
+        return run_requests(self.hook.config_source(), act, self.sleeper.async_sleep, priority)
 
     def get_work(self, kind: str, work_id: str, contact: Contact = Contact.API) -> Work:
         """Return a job or backfill.
@@ -232,7 +232,7 @@ class ApiSession:
         # A search skips the rate limiter: until the work is found, nothing enforces its deadline.
         return {
             "warn": self.log.warning,
-            "sleep": self.sleeper.sleep_aside,
+            "sleep": self.sleeper.async_sleep,
             "pauses": SEARCH_DELAYS,
             "deadline": self.deadline,
             "policy": self._outages,

@@ -38,9 +38,6 @@ class AttemptStore:
         stored = self._store.get(RECORD_KEY)
         if stored is None:
             return None
-        if isinstance(stored, dict):
-            # Records of earlier versions name the task.
-            stored = {name: value for name, value in stored.items() if name != "task"}
         try:
             return AttemptRecord.model_validate(stored)
         except ValidationError as invalid:

@@ -90,7 +90,7 @@ class CancelTask:
             self._details["job_url"] = hook.job_url(job_id)
         self._cancellation = Cancellation(
             self._target,
-            lambda cancel: run_requests(hook.config_source(), cancel, self._sleeper.sleep_aside, RequestPriority.FIRST),
+            lambda cancel: run_requests(hook.config_source(), cancel, self._sleeper.async_sleep, RequestPriority.FIRST),
         )
         work = self._cancellation.cancel()
         self._set_details(hook, work)

@@ -150,7 +150,7 @@ class PreviousAttempt:
 
         def cancel() -> Work:
             return cancellation.cancel(
-                max_seconds=CANCEL_TIMEOUT, sleep=session.sleeper.sleep_aside, warn=self._on_kill.cannot_cancel_yet
+                max_seconds=CANCEL_TIMEOUT, sleep=session.sleeper.async_sleep, warn=self._on_kill.cannot_cancel_yet
             )
 
         try:

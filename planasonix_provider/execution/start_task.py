@@ -270,7 +270,7 @@ class StartTask:
                 send,
                 target,
                 self._on_kill.job_ids,
-                sleep=self._sleeper.sleep_aside,
+                sleep=self._sleeper.async_sleep,
                 warn=self._on_kill.cannot_cancel_yet,
             )
 
@@ -316,7 +316,7 @@ class StartTask:
 
         async def fetch_result(send: AsyncSend) -> WorkResult:
             fetcher = ResultFetcher(
-                send, session.interval, self._log.warning, self._sleeper.sleep_aside, policy=self._outages
+                send, session.interval, self._log.warning, self._sleeper.async_sleep, policy=self._outages
             )
             return await account_for(work, fetcher, job_url=hook.job_url, info=self._log.info)
 

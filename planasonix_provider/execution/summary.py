@@ -37,6 +37,8 @@ class ExecutionSummary:
     def set_result(self, result: WorkResult) -> None:
         """Store the result of work that is over."""
         self.work, self.url = result.work, result.url
+        # The event of a backfill has no connection, unlike the backfill that was fetched with its results.
+        self.connection_id = result.work.connection_id or self.connection_id
         self.tables = None if result.error else result.tables
 
     @contextmanager

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import NewWebhook, Webhook
 from planasonix_provider.execution.airflow_errors import airflow_errors
@@ -53,6 +56,11 @@ def ensure_present(
 ) -> dict[str, Any]:
     """Leave one enabled subscription of a URL to these events, whose secret is stored, and return it."""
     note = None if destination.is_readable else _HandoverNote(context, destination)
+    try:
+        # Validates the arguments before anything is created or rotated, and warns about unknown events.
+        routes.create_webhook(url, events=events)
+    except ValueError as error:
+        raise AirflowFailException(str(error)) from None
     with airflow_errors(), _retry_after_lost_response(), PlanasonixHook(conn_id) as hook:
         destination.check_writable()
         return _Subscriber(hook, url, events, destination, note, log).subscribe()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -67,11 +68,11 @@ class HookWait:
 
     def block(self, sleep: Callable[[float], None]) -> Work:
         """Block until the work has succeeded, and return it; raise a ``PlanasonixError`` if it has not."""
-        try:
-            state = self._new_state(self._hook.settings)
-        except PlanasonixError:
-            # The first poll meets this error again.
-            state = self._new_state(None)
+        settings: ConnectionSettings | None = None
+        # The first poll meets this error again.
+        with suppress(PlanasonixError):
+            settings = self._hook.settings
+        state = self._new_state(settings)
         event = state.update(blocking_wait.poll(state, self._send), utcnow()) or blocking_wait.wait(
             state, self._send, interval=self._interval, rate_limit_delay=self._hook.delay, sleep=sleep
         )
@@ -83,16 +84,16 @@ class HookWait:
 
     async def wait(self) -> Work:
         """Do the same without blocking, on the poller that all waits of the Airflow connection share."""
-        try:
-            state = self._new_state(await self._hook.async_settings())
-        except PlanasonixError:
-            state = self._new_state(None)
+        settings: ConnectionSettings | None = None
+        with suppress(PlanasonixError):
+            settings = await self._hook.async_settings()
+        state = self._new_state(settings)
         poller = POLLERS.get(self._hook.planasonix_conn_id, lambda: Poller(self._hook.async_client))
         async with poller.wait(self._target.request, self._interval) as wait:
             event = await until_event(state, wait, poller.client)
             if event.is_out_of_time:
                 event = await poll_at_the_deadline(state, event, poller.client)
-            settings = await self._hook.async_settings()
+            settings = settings or await self._hook.async_settings()
             return await self._finish(event, poller.client.send, settings.job_url)
 
     def _new_state(self, settings: ConnectionSettings | None) -> WaitState:

@@ -211,6 +211,7 @@ class PlanasonixCancelJobOperator(ValidatedParameters, BaseOperator):
         self.poll_interval = poll_interval
         self.timeout = timeout
         self._execution: CancelTask | None = None
+        self._is_killed = False
         self.validate_literals()
 
     def validate_combination(self) -> None:
@@ -241,10 +242,13 @@ class PlanasonixCancelJobOperator(ValidatedParameters, BaseOperator):
             poll_interval=validators.poll_interval("poll_interval", self.poll_interval),
             wait_for_completion=self.wait_for_completion,
         )
+        if self._is_killed:
+            self._execution.on_kill()
         return self._execution.run()
 
     def on_kill(self) -> None:
         """Stop waiting; the cancel continues in Planasonix."""
+        self._is_killed = True
         if self._execution:
             self._execution.on_kill()
 

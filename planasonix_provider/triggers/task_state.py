@@ -31,7 +31,7 @@ ATTENDED_STATES = ("deferred", "running", "up_for_retry", "up_for_reschedule")
 #: States of a task that another process runs, or will run without anybody's help.
 CONTINUING_STATES = (*ATTENDED_STATES, "scheduled", "queued")
 #: States of a task that was cleared and does not run again yet.
-CLEARED = (None, "scheduled", "queued", "restarting")
+CLEARED_STATES = (None, "scheduled", "queued", "restarting")
 _REASONS = {
     "success": "The task was marked success by hand",
     "failed": "The task was marked failed, by hand or with its DAG run",
@@ -53,7 +53,7 @@ async def kill_reason(ti: TaskInstance | None) -> str | None:
     state = await sync_to_async(_state_of)(ti)
     if state in ATTENDED_STATES:
         return None
-    if state in CLEARED:
+    if state in CLEARED_STATES:
         return "The task was cleared"
     return _REASONS.get(state, f"The task was ended (its state is {state})")
 

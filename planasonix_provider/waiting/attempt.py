@@ -82,7 +82,8 @@ class Attempt:
     def is_later_than_a_clear_of(self, record: AttemptRecord, *, counts_every_clear: bool) -> bool:
         """Return whether the task was cleared, or its DAG run made again, since a record was written.
 
-        A clear of a task that runs on a worker looks like a retry, because Airflow changes nothing but the state. So
+        Airflow raises ``clear_number`` at each clear, but before 3.2 only if the DAG run had ended. A clear of a task
+        that runs on a worker looks like a retry, because Airflow changes nothing but the state. So
         does a try that Airflow repeats because its scheduler died, even if there is no retry left.
         """
         # A DAG run that was deleted and made again counts its tries from 1, and its clears from 0.
@@ -108,7 +109,7 @@ class AttemptRecord(BaseModel):
     :param sent_at: when it was about to be sent again, if it was.
     :param existing_ids: the work of the connection that existed before.
     :param digest: identifies the parameters that decide what is loaded.
-    :param retries: as in :class:`Attempt`; records of earlier versions have none. The same holds for ``clear_number``.
+    :param retries: as in :class:`Attempt`, as is ``clear_number``.
     :param id: the job or backfill, once it is known.
     :param is_own: whether the task has started it, and not attached to it.
     :param is_given_up: whether the deadline has passed, so that the work must be cancelled.

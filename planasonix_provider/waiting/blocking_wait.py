@@ -32,8 +32,8 @@ def wait(
 ) -> WaitEvent:
     """Poll once per interval until the wait ends, and return how it ended.
 
-    ``send`` sends a request once. ``rest`` returns for how many seconds a due poll should wait, because the rate limit
-    runs short. ``nap`` sleeps, and raises an error if the task was killed.
+    ``send`` sends a request once. ``rate_limit_delay`` returns for how many seconds a due poll should wait, because the
+    rate limit runs short. ``sleep`` raises an error if the task was killed.
     """
     pause = interval
     while True:

@@ -33,7 +33,8 @@ from planasonix_provider.waiting.targets import BackfillTarget, WaitTarget, Work
 
 T = TypeVar("T")
 
-#: For how many seconds a cancel is retried through an outage, and the new jobs of a backfill are cancelled.
+#: For how many seconds a cancel is retried through an outage, and the new jobs of a backfill are cancelled. It is less
+#: than the tolerated outage, which would end the retries as well.
 CANCEL_TIMEOUT = 600.0
 #: The seconds between two polls of a backfill whose jobs are being cancelled.
 CANCEL_POLL_INTERVAL = 2.0
@@ -57,12 +58,25 @@ class Cancellation:
         #: Whether the last request failed in a way that leaves open whether it arrived.
         self.is_in_doubt = False
 
-    def cancel(self, job_ids: Sequence[str] = (), *, max_seconds: float = 0, **options: Any) -> Work:
+    def cancel(
+        self,
+        job_ids: Sequence[str] = (),
+        *,
+        max_seconds: float = 0,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        warn: Callable[[PlanasonixError], object] = lambda error: None,
+    ) -> Work:
         """Cancel the job or, of the backfill, the jobs that were not cancelled yet; arguments as of :func:`cancel`."""
 
         async def send_cancel(send: AsyncSend) -> Work:
             return await cancel(
-                send, self.target, job_ids, max_seconds=max_seconds, cancelled=self._cancelled, **options
+                send,
+                self.target,
+                job_ids,
+                max_seconds=max_seconds,
+                sleep=sleep,
+                warn=warn,
+                cancelled=self._cancelled,
             )
 
         self.is_in_doubt = True
@@ -83,7 +97,7 @@ class Cancellation:
         """Send the request of a poll. If the backfill still runs, cancel the jobs that it has created since."""
         response = send(request)
         if isinstance(response, Backfill) and not response.is_over:
-            return self.cancel()
+            return self.cancel(response.job_ids or ())
         return response
 
     def poll_interval(self, interval: float) -> float:
@@ -118,7 +132,7 @@ async def cancel(
 ) -> Work:
     """Cancel a job, or all jobs of a backfill, and return the job or backfill as it is then.
 
-    A backfill is over when this returns, unless ``patience`` seconds have passed: so long it retries through an outage,
+    A backfill is over when this returns, unless ``max_seconds`` have passed. Until then this retries through an outage,
     and cancels the new jobs of a backfill. ``job_ids`` are known jobs of the backfill, and are cancelled first.
     ``cancelled`` are jobs that were cancelled by an earlier call; this call adds to them. ``warn`` gets the error of a
     failing cancel, at most once a minute.
@@ -136,7 +150,7 @@ async def cancel(
 
 
 def through_outages(send: AsyncSend, max_seconds: float) -> AsyncSend:
-    """Return a function that retries requests during an outage, for ``patience`` seconds from now.
+    """Return a function that retries requests during an outage, for ``max_seconds`` from now.
 
     It does not retry after an error of the API itself.
     """

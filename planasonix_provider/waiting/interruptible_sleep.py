@@ -22,7 +22,7 @@ class InterruptibleSleep:
     """
 
     def __init__(self, raise_if_killed: Callable[[], None], beat: Callable[[], None] = lambda: None) -> None:
-        self._stop_if_killed = raise_if_killed
+        self._raise_if_killed = raise_if_killed
         self._beat = beat
 
     def sleep(self, seconds: float) -> None:
@@ -30,15 +30,15 @@ class InterruptibleSleep:
         wake = clock.monotonic() + seconds
         while (left := wake - clock.monotonic()) > 0:
             self._beat()
-            self._stop_if_killed()
+            self._raise_if_killed()
             clock.sleep(min(left, MAX_SLICE))
-        self._stop_if_killed()
+        self._raise_if_killed()
 
-    async def sleep_aside(self, seconds: float) -> None:
+    async def async_sleep(self, seconds: float) -> None:
         """Sleep in an event loop."""
         wake = clock.monotonic() + seconds
         while (left := wake - clock.monotonic()) > 0:
             self._beat()
-            self._stop_if_killed()
+            self._raise_if_killed()
             await asyncio.sleep(min(left, MAX_SLICE))
-        self._stop_if_killed()
+        self._raise_if_killed()

@@ -45,9 +45,9 @@ class MatchCriteria:
     """The criteria for candidates.
 
     :param since: when the start was first sent, by the server's clock.
-    :param marks: metadata of the work; a candidate has it only if the API returns metadata.
+    :param keys: metadata of the work; a candidate has it only if the API returns metadata.
     :param window: the start and end of a backfill.
-    :param others: ids of work that is not meant.
+    :param others: ids of work that existed before the start.
     :param until: when the start was last sent; ``None`` if it was sent once.
     """
 

@@ -66,17 +66,17 @@ class OutagePolicy:
     def limit(self, error: PlanasonixError, contact: Contact) -> timedelta:
         """Return how long an error is tolerated: the one table that decides it.
 
-        ================================ ============= ========== ==========
-        error                            NONE          API        WORK
-        ================================ ============= ========== ==========
-        no such host, refused, no TLS    first_contact outage     outage
+        ================================== ============= ========== ==========
+        error                              NONE          API        WORK
+        ================================== ============= ========== ==========
+        no such host, refused, no TLS      first_contact outage     outage
         outage (see :func:`is_transient`)  outage        outage     outage
-        3xx or 4xx without the envelope  none [1]_     outage     outage
-        401                              refusal       refusal    refusal
-        another refusal by the API       none          none       refusal
-        no usable Airflow connection     none          none       refusal
-        anything else                    none          none       none
-        ================================ ============= ========== ==========
+        3xx or 4xx without the envelope    none [1]_     outage     outage
+        401                                refusal       refusal    refusal
+        another refusal by the API         none          none       refusal
+        no usable Airflow connection       none          none       refusal
+        anything else                      none          none       none
+        ================================== ============= ========== ==========
 
         .. [1] A 401 without the envelope is tolerated like one with it.
         """
@@ -132,7 +132,7 @@ class OutageTracker:
     :param policy: how long errors are tolerated.
     :param contact: the best response so far.
     :param since: when the outage began, if it goes on from another process.
-    :param first_contact: the contact that the API's first response makes; ``WORK`` if the work is known to exist.
+    :param has_contact: whether the host has ever answered; the work may be known although it has not.
     :param passes: further errors that pass here like an outage; default none.
     """
 
@@ -141,19 +141,19 @@ class OutageTracker:
         policy: OutagePolicy | None = None,
         contact: Contact = Contact.WORK,
         *,
+        has_contact: bool = True,
         since: datetime | None = None,
-        first_contact: Contact = Contact.API,
         passes: Callable[[PlanasonixError], bool] = lambda error: False,
     ) -> None:
         self.policy = policy or OutagePolicy()
         self.contact = contact
+        self._has_contact = has_contact and contact is not Contact.NONE
         #: When the first request failed after the last response; ``None`` while requests succeed.
         self.since = since
         #: Whether the last error is tolerated for less time than an outage.
         self.is_short = False
         #: The meaning of the last error.
         self.verdict = Verdict.TOLERATED
-        self._first_contact = first_contact
         self._passes = passes
         self._refused_since: datetime | None = None
         self._unreachable_since = since
@@ -162,6 +162,7 @@ class OutageTracker:
     def succeed(self, contact: Contact = Contact.WORK) -> None:
         """Record a response."""
         self.contact = max(self.contact, contact)
+        self._has_contact = True
         # An API that fails again and again is still logged once a minute.
         self.since = self._refused_since = self._unreachable_since = None
         self.is_short = False
@@ -174,10 +175,11 @@ class OutageTracker:
     def _judge(self, error: PlanasonixError, now: datetime, pause: timedelta) -> Verdict:
         self.since = self.since or now
         if isinstance(error, PlanasonixResponseError) and error.has_envelope:
-            self.contact = max(self.contact, self._first_contact)
+            self.contact = max(self.contact, Contact.API)
+            self._has_contact = True
         if not is_unreachable(error):
             self._unreachable_since = None
-        elif self.contact is Contact.NONE:
+        elif not self._has_contact:
             self.is_short = True
             self._unreachable_since = self._unreachable_since or now
             is_over = now + pause - self._unreachable_since >= self.policy.first_contact
@@ -221,7 +223,7 @@ def outage_retry_options(
     def is_tolerated(error: BaseException) -> bool:
         if not isinstance(error, PlanasonixError):
             return False
-        return outage.fail(error, now(), timedelta(seconds=RETRY_INTERVAL)) is Verdict.TOLERATED
+        return outage.fail(error, now(), timedelta(seconds=pause(error))) is Verdict.TOLERATED
 
     def log(state: RetryCallState) -> None:
         if outage.is_news(now()):

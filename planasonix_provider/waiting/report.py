@@ -157,7 +157,11 @@ def report_backfill(backfill: Backfill, summary: Summary | None = None) -> dict[
 
 
 class LoadedTable(NamedTuple):
-    """A table that was loaded."""
+    """A table that was loaded.
+
+    :param rows_loaded: ``None`` if no job reports it.
+    :param checksum: only if a single job loaded the table, because each covers its own part.
+    """
 
     name: str
     rows_loaded: int | None

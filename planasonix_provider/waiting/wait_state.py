@@ -70,9 +70,7 @@ class WaitState:
         self.limit = limit
         self.status = status
         known = Contact.WORK if owned or is_known or status else Contact.NONE
-        self._outage = OutageTracker(
-            policy, known if has_contact else Contact.NONE, since=unseen_since, first_contact=max(known, Contact.API)
-        )
+        self._outage = OutageTracker(policy, known, has_contact=has_contact, since=unseen_since)
         self._info = info
         self._warn = warn
         self._owned = owned

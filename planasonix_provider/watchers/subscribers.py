@@ -129,7 +129,7 @@ def _responses_since(data: Any) -> datetime | None:
     try:
         return utc("responses_since", data["responses_since"])
     except (TypeError, KeyError, ValueError, OverflowError):
-        # Cursors of earlier versions have no such time.
+        # A cursor that was stored before the first response has no such time.
         return None
 
 

@@ -178,6 +178,15 @@ def test_a_kill_ends_the_wait(simulator: Simulator) -> None:
         signal.signal(signal.SIGALRM, previous)
 
 
+def test_a_kill_before_execute_ends_the_task_without_a_wait(simulator: Simulator) -> None:
+    simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
+    operator = cancel(job_id=simulator.workspace.start_sync(CONNECTION).id, poll_interval=60)
+    record(operator, Log())
+    operator.on_kill()
+    with pytest.raises(AirflowException, match="killed while it waited for the end of job"):
+        operator.execute(context(Run()))
+
+
 def test_a_kill_before_the_cancel_is_confirmed_names_the_command_that_cancels(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

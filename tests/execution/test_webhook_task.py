@@ -179,6 +179,9 @@ class TestASubscription:
     ) -> None:
         assert run(events=["job.paused"]).result["events"] == ["job.paused"]
         assert "does not know job.paused, which may never come." in caplog.text
+        caplog.clear()
+        assert run(events=["job.paused"]).result["action"] == "unchanged"
+        assert "does not know job.paused, which may never come." in caplog.text
 
 
 class TestItsSecret:

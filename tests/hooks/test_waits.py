@@ -184,6 +184,18 @@ class TestAnOutage:
             self.wait(travel, blocking=blocking)
         assert travel.passed <= 45
 
+    @pytest.mark.parametrize("status", [403, 302])
+    def test_tolerates_a_proxy_that_refuses_the_first_polls(
+        self, simulator: Simulator, travel: TravelledClock, blocking: bool, status: int
+    ) -> None:
+        """The caller knows the id, so a refusal without the API's envelope is an outage, even as the first response."""
+        job = simulator.workspace.start_sync(CONNECTION)
+        simulator.fail("html", route="get_job", status=status, times=3)
+        hook = PlanasonixHook()
+        waited = hook.wait_for_job(job.id) if blocking else travel.run(hook.aio.wait_for_job(job.id))
+        assert waited.status == "succeeded"
+        assert travel.passed > 0
+
     def test_of_a_host_that_has_answered_ends_after_outage_patience(
         self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, blocking: bool
     ) -> None:

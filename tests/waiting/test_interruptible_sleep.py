@@ -51,7 +51,7 @@ def sleep_aside(monkeypatch: pytest.MonkeyPatch, night: Night, seconds: float) -
             return loop.time()
 
         monkeypatch.setattr(clock, "time", SimpleNamespace(sleep=time.sleep, monotonic=now))
-        await InterruptibleSleep(night.raise_if_killed, night.beat).sleep_aside(seconds)
+        await InterruptibleSleep(night.raise_if_killed, night.beat).async_sleep(seconds)
 
     TravelledClock().run(main())
 
@@ -113,7 +113,7 @@ def test_aside_lets_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
         ends: list[float] = []
 
         async def nap(seconds: float) -> None:
-            await InterruptibleSleep(Night().raise_if_killed).sleep_aside(seconds)
+            await InterruptibleSleep(Night().raise_if_killed).async_sleep(seconds)
             ends.append(loop.time())
 
         await asyncio.gather(nap(3), nap(1), nap(2))

@@ -62,5 +62,5 @@ class TestEachTarget:
 
 
 def test_an_unknown_kind_is_an_error() -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="allowed is job, backfill, sync"):
         deserialize_target({"kind": "something new", "id": "job_1"})
