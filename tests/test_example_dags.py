@@ -50,7 +50,10 @@ def run_dag(name: str, *, state: str = "success") -> None:
         make_assets_known(dags["DAG"], [dags[follower] for follower in ("dag", *followers)])
     for dag in ("dag", *followers):
         run = dags[dag].test()
-        assert str(getattr(run.state, "value", run.state)) == state
+        ended = str(getattr(run.state, "value", run.state))
+        assert ended == state, (
+            f"{name} ended as {ended}; an example that waits for the work of others belongs in PREPARED"
+        )
 
 
 def check_nightly_sync(planasonix: Planasonix, printed: str) -> None:
