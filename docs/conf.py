@@ -59,11 +59,16 @@ def skip_member(app: Any, what: str, name: str, member: Any, skip: bool, options
 
 
 def add_inherited_parameters(app: Any) -> None:
-    """Append the parameters of its base class to the docstring of each class."""
+    """Append the parameters of all base classes to the docstring of each class."""
     objects = app.env.autoapi_all_objects
     own = {name: member.docstring for name, member in objects.items()}
-    for member in objects.values():
-        for base in getattr(member, "bases", ()):
+
+    def bases_of(name: str) -> list[str]:
+        direct = getattr(objects.get(name), "bases", ())
+        return [base for one in direct for base in (one, *bases_of(one))]
+
+    for name, member in objects.items():
+        for base in bases_of(name):
             if fields := re.search(r"^:param .*?(?=^:raises|\Z)", own.get(base, ""), re.DOTALL | re.MULTILINE):
                 member.docstring = f"{member.docstring}\n\n{fields[0]}"
 

@@ -1,1 +1,1 @@
-"""The shell: ``airflow planasonix …``, and ``python -m planasonix_provider …`` where Airflow takes no such commands."""
+"""The shell: ``airflow planasonix …``, and ``python -m planasonix_provider …`` for Airflow before 3.2."""

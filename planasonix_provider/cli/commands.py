@@ -159,7 +159,7 @@ WEBHOOKS = Group(
                 _SECRET_TO,
                 option(
                     "--secret-from",
-                    help="a file that holds your own secret, or - for stdin (default: Planasonix generates one)",
+                    help="a file that holds your own secret, or - for stdin (default: a random one)",
                     metavar="PATH",
                 ),
             ),

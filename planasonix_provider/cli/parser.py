@@ -11,7 +11,7 @@ from planasonix_provider.waiting.cli_hints import PROGRAM
 
 
 def new_parser() -> argparse.ArgumentParser:
-    """Return the parser; its result names the function to call in ``function``."""
+    """Return the parser; its result names the function to call in ``act``."""
     made = argparse.ArgumentParser(prog=PROGRAM, description=f"{SHELL.help}.")
     made.add_argument("--version", action="version", version=f"airflow-provider-planasonix {__version__}")
     _add_commands(made, SHELL)

@@ -145,7 +145,7 @@ class CliWait:
         """The message for a user who leaves."""
         if self.work and self.work.is_over:
             account = self.context.hint(*self._show_command, "--wait")
-            return f"{capitalize(self.subject.name)} is {self.work.status}. To have it accounted for: {account}"
+            return f"{capitalize(self.subject.name)} is {self.work.status}. To see its result: {account}"
         return f"No longer waiting for {self.subject.name}. {self.leftover_note}"
 
     @property

@@ -14,7 +14,8 @@ class ConnectionFields:
     def __init__(self, conn_id: str, extra: Mapping[str, Any] | None) -> None:
         self.conn_id = conn_id
         if not isinstance(extra or {}, Mapping):
-            self.error("extra", extra, "a JSON object")
+            # Not the value, because it may contain a secret.
+            self.error_with_text("extra", f"a {type(extra).__name__}", "a JSON object")
         # The connection form sends an empty text for each empty field.
         self.extra = {name: value for name, value in (extra or {}).items() if value is not None and str(value).strip()}
 

@@ -125,7 +125,7 @@ class TestAnInterrupt:
         ran = shell("sync", CONNECTION, *QUICKLY)
         job = simulator.jobs()[0]
         assert (ran.code, ran.json["status"]) == (130, "succeeded")
-        hint = f"To have it accounted for: `python -m planasonix_provider job {job.id} --wait`"
+        hint = f"To see its result: `python -m planasonix_provider job {job.id} --wait`"
         assert ran.last_words == f"Job {job.id} is succeeded. {hint}"
 
 

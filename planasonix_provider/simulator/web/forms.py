@@ -65,7 +65,9 @@ def parse_json_object(name: str, text: str) -> dict[str, Any]:
     """Return the JSON object in a field, or raise a ``ValueError`` that begins with the field's name."""
     try:
         value = json.loads(text)
-    except ValueError:
+        # Half a surrogate pair could be stored, but not sent.
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise ValueError(f'{name}: must be a JSON object, for example {{"status": "paused"}}')

@@ -139,6 +139,8 @@ class TestSteer:
             ("fault", {"kind": "status", "status": "200"}, []),
             ("fault", {"kind": "odd", "fields": "status"}, ["fault-fields"]),
             ("fault", {"kind": "odd", "fields": "[1]"}, ["fault-fields"]),
+            ("fault", {"kind": "odd", "fields": '{"a": "\\ud800"}'}, ["fault-fields"]),
+            ("fault", {"kind": "odd", "fields": "[" * 10_000}, ["fault-fields"]),
             ("settings", {"speed": "0", "conflict": "maybe"}, ["settings-speed", "settings-conflict"]),
         ],
     )
