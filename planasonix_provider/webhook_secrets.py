@@ -143,7 +143,7 @@ def create_without_storing(
         created = hook.create_webhook(url, events=events, secret=requested)
     except PlanasonixError as error:
         # The error may quote a response that repeats the request.
-        error.with_message(remove_secrets(error.message, [requested]))
+        error.set_message(remove_secrets(error.message, [requested]))
         if has_unknown_effect(error):
             raise PlanasonixLostTrackError(
                 f"{error.message} Nobody knows whether the webhook was created. List the webhooks: if there is a new "
@@ -177,12 +177,12 @@ def store_or_delete(
         try:
             delete_if_exists(hook, created.id)
         except PlanasonixError as error:
-            failure.with_message(
+            failure.set_message(
                 f"{failure.message} Nobody knows the secret of the new webhook {created.id}, and it could not be "
                 f"deleted ({error.message}): delete it, or rotate its secret."
             )
         else:
-            failure.with_message(
+            failure.set_message(
                 f"{failure.message} The new webhook {created.id} was deleted again: nothing was created."
             )
         raise
@@ -230,7 +230,7 @@ def rotate_secret(
     try:
         _save(store, rotated.signing_secret, webhook_id, deleted_id, sleep)
     except PlanasonixSecretError as failure:
-        failure.with_message(
+        failure.set_message(
             f"{failure.message} The new secret of webhook {webhook_id} is lost, and deliveries are signed with it from "
             "now on: rotate it again, once the secret can be kept."
         )

@@ -484,7 +484,9 @@ class TestAFunction:
             secret_store(refuse).save(FIRST)
         assert shows_no_secret(error_text(failed.value))
 
-    @pytest.mark.filterwarnings("error")
+    @pytest.mark.filterwarnings(
+        "error:coroutine .* was never awaited:RuntimeWarning", "error::pytest.PytestUnraisableExceptionWarning"
+    )
     def test_that_has_not_stored_the_secret_when_it_returns_is_an_error(self) -> None:
         async def put(secret: SecretStr) -> None: ...
 

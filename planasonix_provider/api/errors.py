@@ -42,7 +42,7 @@ class PlanasonixError(Exception):
         """The text of the error."""
         return str(self.args[0])
 
-    def with_message(self, message: str) -> None:
+    def set_message(self, message: str) -> None:
         """Replace the message of this error."""
         self.args = (message,)
 

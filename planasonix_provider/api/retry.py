@@ -143,7 +143,7 @@ class RetryPolicy:
             error = _error(state)
             assert error is not None  # noqa: S101 - nothing else is retried
             if state.attempt_number > 1:
-                error.with_message(f"{error.message} (Tried {state.attempt_number} times.)")
+                error.set_message(f"{error.message} (Tried {state.attempt_number} times.)")
             raise error
 
         def log_retry(state: RetryCallState) -> None:

@@ -26,7 +26,7 @@ def translate_errors(config: ClientConfig, request: Request[Any]) -> Iterator[No
         yield
     except PlanasonixError as error:
         # The key was removed from the bytes of the body, but JSON may have contained it with escapes.
-        error.with_message(config.redact(error.message))
+        error.set_message(config.redact(error.message))
         if isinstance(error, PlanasonixResponseError):
             error.code = error.code and config.redact(error.code)
             error.fields = tuple(map(config.redact, error.fields))

@@ -70,7 +70,7 @@ def window(start_at: str, end_at: str) -> tuple[datetime, datetime]:
 
 
 @usage_errors()
-def timestamp(name: str, given: str | None) -> datetime | None:
+def parse_time(name: str, given: str | None) -> datetime | None:
     """Parse a time, in UTC."""
     return None if given is None else validators.utc(name, given)
 

@@ -38,9 +38,7 @@ def hint_at_other_kind(context: CommandContext, given: str, wanted: str, *comman
     except PlanasonixNotFoundError as error:
         other, kind = (BACKFILL_PREFIX, "backfill") if wanted == JOB_PREFIX else (JOB_PREFIX, "job")
         if given.startswith(other):
-            error.with_message(
-                f"{error.message} {given} looks like the id of a {kind}: {context.hint(*command, given)}"
-            )
+            error.set_message(f"{error.message} {given} looks like the id of a {kind}: {context.hint(*command, given)}")
         raise
 
 
@@ -61,8 +59,8 @@ def jobs(context: CommandContext) -> CommandResult:
         pipeline_id=options.pipeline_id,
         type=options.type,
         status=options.status,
-        since=argument_types.timestamp("--since", options.since),
-        until=argument_types.timestamp("--until", options.until),
+        since=argument_types.parse_time("--since", options.since),
+        until=argument_types.parse_time("--until", options.until),
         limit=argument_types.limit("--limit", options.limit),
     )
     return list_result(context, found, *_JOB_COLUMNS)
@@ -84,7 +82,7 @@ def results(context: CommandContext) -> CommandResult:
         with hint_at_other_kind(context, job_id, JOB_PREFIX, "backfill-status"):
             found = context.hook.get_job_results(job_id)
     except PlanasonixConflictError as conflict:
-        conflict.with_message(f"Job {job_id} has no results yet: {conflict.message} To wait until it is over: {wait}")
+        conflict.set_message(f"Job {job_id} has no results yet: {conflict.message} To wait until it is over: {wait}")
         raise
     if found.status not in JOB_OVER:
         context.terminal.warn(

@@ -23,7 +23,7 @@ from planasonix_provider.waiting.report import first_job_of, report
 from planasonix_provider.waiting.targets import Work
 
 #: Parsers of the parameters that are sent in another form than they are typed.
-_READERS = {"metadata": argument_types.metadata, "tables": argument_types.tables}
+_PARSERS = {"metadata": argument_types.metadata, "tables": argument_types.tables}
 
 
 def sync(context: CommandContext) -> CommandResult:
@@ -44,7 +44,7 @@ def _parameters(context: CommandContext, kind: StartKind) -> dict[str, Any]:
     """Return the parameters of a start as the hook takes them."""
     given = {parameter.name: getattr(context.options, parameter.name) for parameter in parameters_of(kind)}
     return {
-        name: _READERS[name](f"--{name.replace('_', '-')}", value) if name in _READERS else value
+        name: _PARSERS[name](f"--{name.replace('_', '-')}", value) if name in _PARSERS else value
         for name, value in given.items()
     }
 
@@ -75,7 +75,7 @@ def _post(context: CommandContext, kind: str, post: Callable[[str], Work]) -> Wo
         with suppress(ValueError):
             # The response may name anything; only a valid id is worth a command.
             in_the_way = validators.identifier("existing_job_id", conflict.existing_job_id)
-            conflict.with_message(f"{conflict.message} To wait for it: {context.hint('job', in_the_way, '--wait')}")
+            conflict.set_message(f"{conflict.message} To wait for it: {context.hint('job', in_the_way, '--wait')}")
         raise
     except PlanasonixError as error:
         if not has_unknown_effect(error):

@@ -87,7 +87,7 @@ class Terminal:
         return answer.strip().lower() in ("y", "yes")
 
     @contextmanager
-    def progress_bar(self, subject: WaitTarget) -> Iterator[ProgressBar]:
+    def progress_bar(self, target: WaitTarget) -> Iterator[ProgressBar]:
         """Show a progress bar during a block if stderr is a terminal."""
         progress = Progress(
             SpinnerColumn(),
@@ -102,12 +102,12 @@ class Terminal:
             redirect_stderr=False,
         )
         if not self.is_terminal:
-            yield ProgressBar(progress, subject)
+            yield ProgressBar(progress, target)
             return
         with progress:
             self._bar = progress
             try:
-                yield ProgressBar(progress, subject, is_shown=True)
+                yield ProgressBar(progress, target, is_shown=True)
             finally:
                 self._bar = None
 
@@ -115,11 +115,11 @@ class Terminal:
 class ProgressBar:
     """The progress of a job or a backfill; invisible without a terminal."""
 
-    def __init__(self, progress: Progress, subject: WaitTarget, *, is_shown: bool = False) -> None:
+    def __init__(self, progress: Progress, target: WaitTarget, *, is_shown: bool = False) -> None:
         self.is_shown = is_shown
         self._progress = progress
         # Without the id, which the lines above show: there is no room for it.
-        self._task = progress.add_task(capitalize(subject.kind), total=None, figures="")
+        self._task = progress.add_task(capitalize(target.kind), total=None, figures="")
 
     def update(self, seen: Snapshot) -> None:
         """Show a snapshot. Only backfills have a percentage."""

@@ -24,7 +24,7 @@ from planasonix_provider.waiting import blocking_wait
 from planasonix_provider.waiting.cancellation import Cancellation
 from planasonix_provider.waiting.formatting import capitalize, format_duration
 from planasonix_provider.waiting.report import report
-from planasonix_provider.waiting.result import WorkResult, account_for
+from planasonix_provider.waiting.result import WorkResult, fetch_result
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
 from planasonix_provider.waiting.shared_client import AsyncSend, RequestPriority, run_requests
 from planasonix_provider.waiting.targets import BackfillTarget, Snapshot, Work, WorkTarget, target_of
@@ -55,13 +55,13 @@ def cancel_and_wait(
 class CliWait:
     """One wait. ``work`` is a response that is known already."""
 
-    def __init__(self, context: CommandContext, subject: WorkTarget, work: Work | None = None) -> None:
+    def __init__(self, context: CommandContext, target: WorkTarget, work: Work | None = None) -> None:
         self.context = context
-        self.subject = subject
+        self.target = target
         self.work = work
         self.interval, self.timeout = wait_times(context)
         self._cancellation = Cancellation(
-            subject,
+            target,
             lambda cancel: run_requests(
                 context.hook.config_source(), cancel, context.sleeper.async_sleep, RequestPriority.FIRST
             ),
@@ -75,9 +75,9 @@ class CliWait:
         """
         now = utcnow()
         deadline = None if self.timeout is None else now + timedelta(seconds=self.timeout)
-        with self.context.terminal.progress_bar(self.subject) as bar:
+        with self.context.terminal.progress_bar(self.target) as bar:
             watch = _ProgressWaitState(self, bar, now, deadline)
-            event = self._until_interrupted(lambda: watch.on_snapshot(self.subject.seen(work, now), now))
+            event = self._until_interrupted(lambda: watch.on_snapshot(self.target.seen(work, now), now))
             while event is None:
                 event = self._until_interrupted(lambda: self._wait(watch))
         return self._on_timeout() if event.is_out_of_time else event.work_or_error()
@@ -120,7 +120,7 @@ class CliWait:
 
     def _on_interrupt(self, interrupt: Interrupted) -> None:
         """Cancel, wait on, or leave, as the user decides."""
-        terminal, name = self.context.terminal, self.subject.name
+        terminal, name = self.context.terminal, self.target.name
         choice = "leave" if self._cancellation.is_sent else self.context.options.on_interrupt
         is_asked = choice == "ask" and terminal.can_confirm and interrupt.number == signal.SIGINT
         try:
@@ -133,7 +133,7 @@ class CliWait:
         except Interrupted as second:
             interrupt = second
         except PlanasonixError as error:
-            error.with_message(f"{capitalize(name)} could not be cancelled, and may still run: {error}")
+            error.set_message(f"{capitalize(name)} could not be cancelled, and may still run: {error}")
             if not is_asked:
                 raise
             terminal.warn(error.message)
@@ -145,12 +145,12 @@ class CliWait:
         """The message for a user who leaves."""
         if self.work and self.work.is_over:
             account = self.context.hint(*self._show_command, "--wait")
-            return f"{capitalize(self.subject.name)} is {self.work.status}. To see its result: {account}"
-        return f"No longer waiting for {self.subject.name}. {self.leftover_note}"
+            return f"{capitalize(self.target.name)} is {self.work.status}. To see its result: {account}"
+        return f"No longer waiting for {self.target.name}. {self.leftover_note}"
 
     @property
     def _show_command(self) -> tuple[str, str]:
-        return ("backfill-status" if isinstance(self.subject, BackfillTarget) else "job", self.subject.id)
+        return ("backfill-status" if isinstance(self.target, BackfillTarget) else "job", self.target.id)
 
     @property
     def leftover_note(self) -> str:
@@ -158,8 +158,8 @@ class CliWait:
         wait = self.context.hint(*self._show_command, "--wait")
         if self._cancellation.is_sent:
             return f"It was asked to cancel. To wait for its end: {wait}"
-        form = ("--backfill",) if isinstance(self.subject, BackfillTarget) else ()
-        cancel = self.context.hint("cancel", *form, self.subject.id)
+        form = ("--backfill",) if isinstance(self.target, BackfillTarget) else ()
+        cancel = self.context.hint("cancel", *form, self.target.id)
         state = (
             "It is unknown whether it was asked to cancel."
             if self._cancellation.is_in_doubt
@@ -179,7 +179,7 @@ class CliWait:
         return work
 
     def _on_timeout(self) -> Work:
-        late = f"{self.subject.goal} within {format_duration(self.timeout or 0)}."
+        late = f"{self.target.goal} within {format_duration(self.timeout or 0)}."
         if getattr(self.context.options, "on_timeout", "leave") == "cancel":
             try:
                 work = self._cancel()
@@ -194,12 +194,12 @@ class CliWait:
     def result(self, work: Work) -> CommandResult:
         """Return the result of work that is over, or raise its error."""
 
-        async def fetch_result(send: AsyncSend) -> WorkResult:
+        async def request_result(send: AsyncSend) -> WorkResult:
             terminal, sleeper = self.context.terminal, self.context.sleeper
             fetcher = ResultFetcher(send, self.interval, terminal.warn, sleeper.async_sleep)
-            return await account_for(work, fetcher, job_url=self.context.hook.job_url, info=terminal.print)
+            return await fetch_result(work, fetcher, job_url=self.context.hook.job_url, info=terminal.print)
 
-        result = run_requests(self.context.hook.config_source(), fetch_result, self.context.sleeper.async_sleep)
+        result = run_requests(self.context.hook.config_source(), request_result, self.context.sleeper.async_sleep)
         if result.error:
             raise result.error
         return CommandResult(result.result)
@@ -215,7 +215,7 @@ class _ProgressWaitState(WaitState):
 
     def __init__(self, wait: CliWait, bar: ProgressBar, now: datetime, deadline: datetime | None) -> None:
         terminal = wait.context.terminal
-        super().__init__(wait.subject, now=now, info=self._inform, warn=terminal.warn, deadline=deadline)
+        super().__init__(wait.target, now=now, info=self._inform, warn=terminal.warn, deadline=deadline)
         self._wait, self._bar, self._terminal = wait, bar, terminal
         self._is_reminding = False
 

@@ -107,7 +107,7 @@ class ApiSession:
         end = self._began_at + self._outages.first_contact.total_seconds()
         return replace(self._policy, until=end if self._policy.until is None else min(self._policy.until, end))
 
-    def is_hopeless(self, error: PlanasonixError) -> bool:
+    def is_first_contact_failure(self, error: PlanasonixError) -> bool:
         """Return whether an error means that the next request cannot get through either."""
         return self.has_no_contact and is_unreachable(error)
 
@@ -145,7 +145,7 @@ class ApiSession:
                 return act()
             finally:
                 if not self.has_no_contact:
-                    outage.contact = max(outage.contact, Contact.API)
+                    outage.record_contact(Contact.API)
 
         def pause(error: PlanasonixError) -> float:
             interval = outages.RETRY_INTERVAL
@@ -169,7 +169,7 @@ class ApiSession:
             if not may_be_repeated(error) or outage.verdict is Verdict.REFUSED:
                 raise
             if outage.verdict is Verdict.NO_CONTACT:
-                error.with_message(never_reached(error, self._outages))
+                error.set_message(never_reached(error, self._outages))
                 raise
             if self.is_out_of_time:
                 raise self.timeout_error(error) from error
@@ -248,7 +248,7 @@ class ApiSession:
             deadline=self.deadline,
             limit=self.limit,
             status=status,
-            owned=is_own,
+            is_owned=is_own,
             policy=self._outages,
         )
 

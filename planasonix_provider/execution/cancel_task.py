@@ -70,7 +70,7 @@ class CancelTask:
                         deadline=deadline,
                         limit=limit_behind(deadline, self._task, self._context),
                         status=work.status,
-                        owned=False,
+                        is_owned=False,
                         policy=outage_policy(),
                     )
                     work = self._poll_until_complete(hook, state, work)

@@ -37,7 +37,7 @@ class ConflictHandler:
         if on_conflict == "skip":
             raise AirflowSkipException(f"Skipped, as on_conflict='skip' says. {conflict.message}")
         if on_conflict == "fail":
-            conflict.with_message(f"{conflict.message} Or let the task do so: on_conflict='wait', 'attach' or 'skip'.")
+            conflict.set_message(f"{conflict.message} Or let the task do so: on_conflict='wait', 'attach' or 'skip'.")
             raise conflict
         if session.is_out_of_time:
             raise session.timeout_error(conflict)

@@ -158,7 +158,7 @@ class PreviousAttempt:
         except PlanasonixError as error:
             self._on_kill.raise_if_killed()
             command = cancel_command(target, self._options.planasonix_conn_id)
-            error.with_message(f"{name} could not be cancelled and may still run: {error} To end it: {command}")
+            error.set_message(f"{name} could not be cancelled and may still run: {error} To end it: {command}")
             raise
         poll = partial(cancellation.poll, send=session.poll)
         return cancelled if cancelled.is_over else session.wait_until_over(cancelled, poll) or cancelled

@@ -78,11 +78,11 @@ class SensorTask:
             warn=self._log.warning,
             deadline=deadline,
             limit=limit_behind(deadline, task, context),
-            owned=False,
+            is_owned=False,
             # The first poke does not end before the API has responded, or an outage has begun.
             is_known=outage.is_known if outage else first_poke is not None,
             policy=self._outages,
-            silent=options.silent_fail,
+            is_silent=options.silent_fail,
             unseen_since=outage.since if outage else None,
         )
 

@@ -36,7 +36,7 @@ from planasonix_provider.waiting.cancellation import cancel
 from planasonix_provider.waiting.cli_hints import cancel_command
 from planasonix_provider.waiting.interruptible_sleep import InterruptibleSleep
 from planasonix_provider.waiting.report import first_job_of, report
-from planasonix_provider.waiting.result import WorkResult, account_for
+from planasonix_provider.waiting.result import WorkResult, fetch_result
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
 from planasonix_provider.waiting.shared_client import AsyncSend, RequestPriority
 from planasonix_provider.waiting.targets import Snapshot, Work, WorkTarget, target_of
@@ -186,7 +186,7 @@ class StartTask:
         return not (record.is_given_up or is_cleared)
 
     def _fail_without_retry(self, error: PlanasonixError) -> NoReturn:
-        error.with_message(
+        error.set_message(
             f"No retry follows, because on_cancelled='fail'; to start again, clear the task. {error.message}"
         )
         self.summary.error = error
@@ -314,13 +314,13 @@ class StartTask:
         self._update_summary(session, event.id, event.work)
         work = event.work_or_error()
 
-        async def fetch_result(send: AsyncSend) -> WorkResult:
+        async def request_result(send: AsyncSend) -> WorkResult:
             fetcher = ResultFetcher(
                 send, session.interval, self._log.warning, self._sleeper.async_sleep, policy=self._outages
             )
-            return await account_for(work, fetcher, job_url=hook.job_url, info=self._log.info)
+            return await fetch_result(work, fetcher, job_url=hook.job_url, info=self._log.info)
 
-        result = session.run_async(fetch_result, RequestPriority.NORMAL)
+        result = session.run_async(request_result, RequestPriority.NORMAL)
         self.summary.set_result(result)
         if self._options.kind == "backfill":
             self._xcoms.set_job_url(result.url)

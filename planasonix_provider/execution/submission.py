@@ -95,7 +95,7 @@ class Submission:
         if isinstance(last_error, PlanasonixConflictError):
             # The conflicting work may be this task's own, and on_conflict is about others.
             raise PlanasonixError(tried)
-        last_error.with_message(tried)
+        last_error.set_message(tried)
         raise last_error
 
     def _save_record(self) -> AttemptRecord:
@@ -155,7 +155,7 @@ class Submission:
         try:
             page = self._hook.send(request, policy)
         except PlanasonixError as error:
-            if self._session.is_hopeless(error):
+            if self._session.is_first_contact_failure(error):
                 raise
             # A key may start work and not list it. If anything else is wrong, the start request fails as well.
             self._session.log.debug("Existing work could not be listed: %s", error)

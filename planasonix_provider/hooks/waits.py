@@ -104,7 +104,7 @@ class HookWait:
             info=self._hook.log.info,
             warn=self._hook.log.warning,
             deadline=self._deadline,
-            owned=False,
+            is_owned=False,
             # The caller knows the id, so a first 404 may come from a server that lags behind.
             is_known=True,
             has_contact=config is not None and rate_limiter_for(config.base_url, config.api_key).skew is not None,

@@ -284,7 +284,7 @@ class _ReceiverFields(ConnectionFields):
                 "'variable:NAME', 'connection:CONN_ID' or 'file:/absolute/path'",
             )
         except PlanasonixSecretError as error:
-            error.with_message(f"Airflow connection {self.conn_id!r}, extra 'kept_in': {error.message}")
+            error.set_message(f"Airflow connection {self.conn_id!r}, extra 'kept_in': {error.message}")
             raise
         return stored.secrets if stored else []
 

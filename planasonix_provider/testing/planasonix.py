@@ -40,7 +40,7 @@ class Planasonix:
     """
 
     def __init__(self, simulator: Simulator, travel: TravelledClock, patch: pytest.MonkeyPatch) -> None:
-        self._later = PlannedStarts(simulator.workspace, patch)
+        self._planned_starts = PlannedStarts(simulator.workspace, patch)
         self.simulator = simulator
         self._travel = travel
         self._patch = patch
@@ -166,7 +166,7 @@ class Planasonix:
         else:
             start = partial(world.start_sync, connection_id, SyncBody(**wanted))
         seconds = 0.0 if after is None else validators.seconds("after", after)
-        self._later.add(datetime.now(UTC) + timedelta(seconds=seconds), start)
+        self._planned_starts.add(datetime.now(UTC) + timedelta(seconds=seconds), start)
 
     def run(
         self,

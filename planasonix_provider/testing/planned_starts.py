@@ -18,32 +18,32 @@ class PlannedStarts:
     Nothing runs in the background: each access to the simulator first runs the starts that are due.
     """
 
-    def __init__(self, world: Workspace, patch: pytest.MonkeyPatch) -> None:
-        self._world = world
-        self._now = world.advance
-        self._changes_at = world.next_change_at
+    def __init__(self, workspace: Workspace, patch: pytest.MonkeyPatch) -> None:
+        self._workspace = workspace
+        self._advance = workspace.advance
+        self._changes_at = workspace.next_change_at
         self._planned: list[tuple[datetime, Callable[[], object]]] = []
-        patch.setattr(world, "advance", self._start_what_is_due)
-        patch.setattr(world, "next_change_at", self._next_change)
+        patch.setattr(workspace, "advance", self._start_what_is_due)
+        patch.setattr(workspace, "next_change_at", self._next_change)
 
     def add(self, at: datetime, start: Callable[[], object]) -> None:
         """Plan a start."""
-        with self._world.lock:
+        with self._workspace.lock:
             self._planned.append((at, start))
             self._planned.sort(key=lambda planned: planned[0])
 
     def _start_what_is_due(self) -> datetime:
-        clock = self._world.clock
+        clock = self._workspace.clock
         while self._planned and self._planned[0][0] <= clock():
             at, start = self._planned.pop(0)
-            self._world.clock = lambda at=at: at  # type: ignore[misc]
+            self._workspace.clock = lambda at=at: at  # type: ignore[misc]
             try:
                 # Another sync of the connection may run.
                 with suppress(ApiError):
                     start()
             finally:
-                self._world.clock = clock
-        return self._now()
+                self._workspace.clock = clock
+        return self._advance()
 
     def _next_change(self) -> datetime | None:
         changes = [self._changes_at(), *(at for at, _ in self._planned[:1])]

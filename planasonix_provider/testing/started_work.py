@@ -58,14 +58,14 @@ class StartedWork:
         )
 
 
-def started_work(world: Workspace) -> list[StartedWork]:
+def started_work(workspace: Workspace) -> list[StartedWork]:
     """Return everything that was started, in order."""
-    return [_from_workspace(work, world) for work in world.started_work()]
+    return [_from_workspace(work, workspace) for work in workspace.started_work()]
 
 
-def _from_workspace(work: Work, world: Workspace) -> StartedWork:
+def _from_workspace(work: Work, workspace: Workspace) -> StartedWork:
     is_backfill = isinstance(work, SimulatedBackfill)
-    now = world.backfill(work.id) if isinstance(work, SimulatedBackfill) else world.job(work.id)
+    now = workspace.backfill(work.id) if isinstance(work, SimulatedBackfill) else workspace.job(work.id)
     cancelled_at = work.cancelled_at if isinstance(work, SimulatedBackfill) else work.cancel_requested_at
     return StartedWork(
         kind="backfill" if is_backfill else "sync",

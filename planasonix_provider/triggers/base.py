@@ -143,9 +143,9 @@ class PlanasonixWaitTrigger(BaseTrigger):
             deadline=self.deadline,
             limit=self.limit,
             status=self.status,
-            owned=self.owned,
+            is_owned=self.owned,
             policy=outage_policy(),
-            silent=self.silent,
+            is_silent=self.silent,
         )
         # The task has polled just before it deferred, and an earlier event would be held back anyway.
         delay = min(self.poll_interval, self._seconds_to_hold_back())

@@ -16,37 +16,37 @@ from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
 
 
-async def until_event(watch: WaitState, wait: PollSubscription[Any], channel: SharedClient) -> WaitEvent:
+async def until_event(state: WaitState, wait: PollSubscription[Any], client: SharedClient) -> WaitEvent:
     """Return the event that ends a wait."""
     event = None
     while event is None:
-        event = watch.update(await _poll(watch, wait, channel), utcnow(), wait.age)
+        event = state.update(await _poll(state, wait, client), utcnow(), wait.age)
     return event
 
 
 async def _poll(
-    watch: WaitState, wait: PollSubscription[Any], channel: SharedClient
+    state: WaitState, wait: PollSubscription[Any], client: SharedClient
 ) -> Snapshot | PlanasonixError | None:
     """Return the next answer of the poller, with what the other requests of the poll brought."""
-    first = await wait.next(watch.seconds_until_attention(utcnow()))
+    first = await wait.next(state.seconds_until_attention(utcnow()))
     if first is None:
         return None
     try:
         # The other requests may have to wait for their turn.
-        async with asyncio.timeout(watch.seconds_until_deadline(utcnow())):
-            return await resume_flow(first, watch.poll(utcnow()), partial(channel.send, retry=False))
+        async with asyncio.timeout(state.seconds_until_deadline(utcnow())):
+            return await resume_flow(first, state.poll(utcnow()), partial(client.send, retry=False))
     except PlanasonixError as error:
         return error
     except TimeoutError:
         return None
 
 
-async def poll_at_the_deadline(watch: WaitState, event: WaitEvent, channel: SharedClient) -> WaitEvent:
+async def poll_at_the_deadline(state: WaitState, event: WaitEvent, client: SharedClient) -> WaitEvent:
     """Return the event of work that ended since the last poll: the interval may be long, or no triggerer have run."""
-    send = partial(channel.send, priority=RequestPriority.FIRST)
-    steps = watch.subject.poll(utcnow(), detailed=False)
+    send = partial(client.send, priority=RequestPriority.FIRST)
+    steps = state.target.poll(utcnow(), detailed=False)
     try:
-        seen = await resume_flow(await send(watch.subject.request), steps, send)
+        seen = await resume_flow(await send(state.target.request), steps, send)
     except PlanasonixError:
         return event
-    return WaitEvent.over(watch.subject, seen.work) if seen.is_over and seen.work else event
+    return WaitEvent.over(state.target, seen.work) if seen.is_over and seen.work else event

@@ -55,10 +55,10 @@ def _seconds_until(moment: datetime, now: datetime) -> float:
 
 
 def poll(
-    watch: WaitState, send: Callable[[Request[Any]], Any], *, now: Callable[[], datetime] = utcnow
+    state: WaitState, send: Callable[[Request[Any]], Any], *, now: Callable[[], datetime] = utcnow
 ) -> Snapshot | PlanasonixError:
     """Poll once; return the snapshot or the error."""
     try:
-        return run_flow(watch.poll(now()), send)
+        return run_flow(state.poll(now()), send)
     except PlanasonixError as error:
         return error

@@ -195,12 +195,12 @@ class _RetryingSender:
 class _BackfillCanceller:
     """Cancels the jobs of one backfill, each once, until the backfill is over."""
 
-    def __init__(self, sender: _RetryingSender, cancelled: set[str], patience: float) -> None:
+    def __init__(self, sender: _RetryingSender, cancelled: set[str], max_seconds: float) -> None:
         self._sender = sender
         self._cancelled = cancelled
-        self._patience = patience
+        self._max_seconds = max_seconds
         # When to stop among thousands of jobs. Without patience there is one complete round.
-        self._give_up = sender.give_up if patience else math.inf
+        self._give_up = sender.give_up if max_seconds else math.inf
         self._error: PlanasonixError | None = None
         self._outage = OutageTracker()
 
@@ -221,7 +221,7 @@ class _BackfillCanceller:
             if self._error and self._outage.is_news(_now()):
                 self._sender.warn(self._error)
             interval = outages.RETRY_INTERVAL if isinstance(self._error, _KEY_REFUSALS) else CANCEL_POLL_INTERVAL
-            await self._sender.sleep(self._sender.pause_after(self._error, min(interval, self._patience / 10)))
+            await self._sender.sleep(self._sender.pause_after(self._error, min(interval, self._max_seconds / 10)))
 
     async def _active_jobs(self, backfill: Backfill) -> set[str]:
         """Return jobs that have not ended, as far as lists show them: they find an old one among thousands."""

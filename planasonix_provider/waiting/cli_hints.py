@@ -17,11 +17,11 @@ def command(*words: str, conn_id: str) -> str:
     return f"`{PROGRAM} {shlex.join([*words, '--conn-id', conn_id])}`"
 
 
-def cancel_command(subject: WorkTarget, conn_id: str) -> str:
+def cancel_command(target: WorkTarget, conn_id: str) -> str:
     """Return the command that cancels a job, or a backfill with the jobs that it creates meanwhile."""
-    if subject.kind == "backfill":
-        return command("cancel", "--backfill", subject.id, "--wait", conn_id=conn_id)
-    return command("cancel", subject.id, conn_id=conn_id)
+    if target.kind == "backfill":
+        return command("cancel", "--backfill", target.id, "--wait", conn_id=conn_id)
+    return command("cancel", target.id, conn_id=conn_id)
 
 
 def list_command(kind: str, connection_id: str, conn_id: str) -> str:

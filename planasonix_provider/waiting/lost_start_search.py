@@ -210,7 +210,7 @@ async def search_repeatedly(
             found: list[Work] = await retrying(search, send, criteria)
         except PlanasonixError as error:
             tried = f" (Tried since {format_time(began)}.)" if is_outage(error) else ""
-            error.with_message(
+            error.set_message(
                 f"{error.message}{tried} So nobody knows whether a {criteria.kind} was started: look at connection "
                 f"{criteria.connection_id} in Planasonix before you clear the task."
             )

@@ -161,11 +161,15 @@ class OutageTracker:
 
     def succeed(self, contact: Contact = Contact.WORK) -> None:
         """Record a response."""
-        self.contact = max(self.contact, contact)
-        self._has_contact = True
+        self.record_contact(contact)
         # An API that fails again and again is still logged once a minute.
         self.since = self._refused_since = self._unreachable_since = None
         self.is_short = False
+
+    def record_contact(self, contact: Contact) -> None:
+        """Record that the host has answered, whether or not the request has succeeded."""
+        self.contact = max(self.contact, contact)
+        self._has_contact = True
 
     def fail(self, error: PlanasonixError, now: datetime, pause: timedelta = timedelta(0)) -> Verdict:
         """Record an error and return what it means; ``pause`` is the time until the next request, if it is known."""
@@ -175,8 +179,7 @@ class OutageTracker:
     def _judge(self, error: PlanasonixError, now: datetime, pause: timedelta) -> Verdict:
         self.since = self.since or now
         if isinstance(error, PlanasonixResponseError) and error.has_envelope:
-            self.contact = max(self.contact, Contact.API)
-            self._has_contact = True
+            self.record_contact(Contact.API)
         if not is_unreachable(error):
             self._unreachable_since = None
         elif not self._has_contact:

@@ -39,49 +39,49 @@ class WorkResult:
     tables: tuple[LoadedTable, ...] = ()
 
 
-async def account_for(
-    work: Work, patience: ResultFetcher, *, job_url: Callable[[str], str], info: Callable[[str], object]
+async def fetch_result(
+    work: Work, fetcher: ResultFetcher, *, job_url: Callable[[str], str], info: Callable[[str], object]
 ) -> WorkResult:
     """Return the result of a finished job or backfill, and log what it has loaded."""
     if isinstance(work, Backfill):
-        return await _account_for_backfill(work, patience, job_url, info)
+        return await _account_for_backfill(work, fetcher, job_url, info)
     # A job that ended in a list has only some of its fields.
-    job = work if work.finished_at else await patience.job(work.id)
+    job = work if work.finished_at else await fetcher.job(work.id)
     url = job_url(job.id)
     if error := error_of_work(job, url):
         return WorkResult(job, url, error)
-    results = await patience.results_of(job.id)
+    results = await fetcher.results_of(job.id)
     summary = Summary.of([results])
-    log_results(summary, info=info, warn=patience.warn)
+    log_results(summary, info=info, warn=fetcher.warn)
     return WorkResult(job, url, result=_log_omissions(report_job(job, url, results), info), tables=summary.tables)
 
 
 async def _account_for_backfill(
-    seen: Backfill, patience: ResultFetcher, job_url: Callable[[str], str], info: Callable[[str], object]
+    seen: Backfill, fetcher: ResultFetcher, job_url: Callable[[str], str], info: Callable[[str], object]
 ) -> WorkResult:
     # The event of a trigger has no list of the jobs.
-    backfill = await patience.backfill(seen.id)
+    backfill = await fetcher.backfill(seen.id)
     if error_of_work(backfill, None):
-        return await explain(backfill, patience, job_url=job_url)
+        return await explain(backfill, fetcher, job_url=job_url)
     job_ids = backfill.job_ids or []
-    summary = await _results_of_all(job_ids, patience, info)
-    log_results(summary, info=info, warn=patience.warn)
+    summary = await _results_of_all(job_ids, fetcher, info)
+    log_results(summary, info=info, warn=fetcher.warn)
     url = job_url(job_ids[0]) if job_ids else None
     return WorkResult(
         backfill, url, result=_log_omissions(report_backfill(backfill, summary), info), tables=summary.tables
     )
 
 
-async def _results_of_all(job_ids: Sequence[str], patience: ResultFetcher, info: Callable[[str], object]) -> Summary:
+async def _results_of_all(job_ids: Sequence[str], fetcher: ResultFetcher, info: Callable[[str], object]) -> Summary:
     """Return the sum of the results of each job. Log the progress, because thousands of jobs take minutes."""
-    told, summary = patience.now(), Summary()
+    told, summary = fetcher.now(), Summary()
 
     async def ask(job: tuple[int, str]) -> None:
         nonlocal told
         position, job_id = job
-        summary.add(await patience.results_of(job_id), position)
-        if patience.now() - told >= LOG_EVERY:
-            told = patience.now()
+        summary.add(await fetcher.results_of(job_id), position)
+        if fetcher.now() - told >= LOG_EVERY:
+            told = fetcher.now()
             info(f"Fetched the results of {summary.jobs_total:,} of {len(job_ids):,} jobs.")
 
     await for_each(enumerate(job_ids), ask)
@@ -97,14 +97,14 @@ def _log_omissions(result: dict[str, Any], info: Callable[[str], object]) -> dic
     return result
 
 
-async def explain(backfill: Backfill, patience: ResultFetcher, *, job_url: Callable[[str], str]) -> WorkResult:
+async def explain(backfill: Backfill, fetcher: ResultFetcher, *, job_url: Callable[[str], str]) -> WorkResult:
     """Return the result of a backfill that has not succeeded; its error names the failed jobs."""
     failed: list[Job] = []
     if backfill.status == "failed":
         try:
-            failed = await failed_jobs(patience.send, backfill)
+            failed = await failed_jobs(fetcher.send, backfill)
         except PlanasonixError as trouble:
-            patience.warn(f"Which jobs of backfill {backfill.id} failed cannot be found out: {trouble}")
+            fetcher.warn(f"Which jobs of backfill {backfill.id} failed cannot be found out: {trouble}")
     pages = [job.id for job in failed] or backfill.job_ids or []
     url = job_url(pages[0]) if pages else None
     return WorkResult(backfill, url, error_of_work(backfill, url, failed))

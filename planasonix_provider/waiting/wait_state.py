@@ -50,7 +50,7 @@ class WaitState:
 
     def __init__(
         self,
-        subject: WaitTarget,
+        target: WaitTarget,
         *,
         now: datetime,
         info: Callable[[str], object],
@@ -58,23 +58,23 @@ class WaitState:
         deadline: datetime | None = None,
         limit: str | None = None,
         status: str | None = None,
-        owned: bool = True,
+        is_owned: bool = True,
         is_known: bool = False,
         has_contact: bool = True,
         policy: OutagePolicy | None = None,
-        silent: bool = False,
+        is_silent: bool = False,
         unseen_since: datetime | None = None,
     ) -> None:
-        self.subject = subject
+        self.target = target
         self.deadline = deadline
         self.limit = limit
         self.status = status
-        known = Contact.WORK if owned or is_known or status else Contact.NONE
+        known = Contact.WORK if is_owned or is_known or status else Contact.NONE
         self._outage = OutageTracker(policy, known, has_contact=has_contact, since=unseen_since)
         self._info = info
         self._warn = warn
-        self._owned = owned
-        self._silent = silent
+        self._is_owned = is_owned
+        self._is_silent = is_silent
         self._is_silent_about = False
         self._has_logged_outage = unseen_since is not None
         self._seen: Snapshot | None = None
@@ -100,7 +100,7 @@ class WaitState:
         """Return the flow of a poll; now and then one that also requests figures for the log."""
         if detailed := now - self._detailed >= LOG_EVERY:
             self._detailed = now
-        return self.subject.poll(now, detailed=detailed)
+        return self.target.poll(now, detailed=detailed)
 
     def update(self, answer: Snapshot | PlanasonixError | None, now: datetime, age: float = 0.0) -> WaitEvent | None:
         """Process a snapshot, an error, or ``None`` if only time passed; return the event that ends the wait, if any.
@@ -130,18 +130,18 @@ class WaitState:
             self.status = seen.status
             self._log_line(now, self._line(now))
         if seen.is_over and seen.work:
-            return WaitEvent.over(self.subject, seen.work)
+            return WaitEvent.over(self.target, seen.work)
         return self.on_tick(now)
 
     def on_error(self, error: PlanasonixError, now: datetime) -> WaitEvent | None:
         """Process the error of a poll; return the event that ends the wait, if the error is not tolerated."""
         verdict = self._outage.fail(error, now)
-        self._is_silent_about = self._silent and not is_permanent(error)
+        self._is_silent_about = self._is_silent and not is_permanent(error)
         if verdict is not Verdict.TOLERATED and not self._is_silent_about:
             return self._give_up(self._reason_to_give_up(error, verdict))
         if not self._has_logged_outage and self._outage.is_news(now):
             self._has_logged_outage = True
-            self._log_line(now, f"No news of {self.subject.name}, still waiting: {error}", warn=True)
+            self._log_line(now, f"No news of {self.target.name}, still waiting: {error}", warn=True)
         return self.on_tick(now)
 
     def _reason_to_give_up(self, error: PlanasonixError, verdict: Verdict) -> PlanasonixError:
@@ -150,7 +150,7 @@ class WaitState:
         if verdict is Verdict.REFUSED or self.unseen_since is None:
             return error_of(error.kind, f"{error}{self.leftover_note(is_permanent(error))}", error.code)
         return PlanasonixOutageError(
-            f"No news of {self.subject.name} since {format_time(self.unseen_since)}, for more than "
+            f"No news of {self.target.name} since {format_time(self.unseen_since)}, for more than "
             f"{format_duration(_seconds(self._outage.policy.outage))}.{self.leftover_note(False)} The last try: {error}"
         )
 
@@ -159,7 +159,7 @@ class WaitState:
         if self.deadline and now >= self.deadline:
             return self._give_up(
                 PlanasonixTimeoutError(
-                    f"{self.subject.goal} by {format_time(self.deadline)}, when the task's "
+                    f"{self.target.goal} by {format_time(self.deadline)}, when the task's "
                     f"{self.limit or 'timeout or execution_timeout'} was up{self._last_state}."
                 )
             )
@@ -177,14 +177,14 @@ class WaitState:
 
     def leftover_note(self, is_for_ever: bool) -> str:
         """Return what a message adds if the wait ends early: a sentence with a space before it, or nothing."""
-        if not self._owned:
+        if not self._is_owned:
             return ""
         what_now = (
-            f"look at {self.subject.id} before you clear the task"
+            f"look at {self.target.id} before you clear the task"
             if is_for_ever
             else "a retry goes on with it, and a cleared task ends it first"
         )
-        return f" The {self.subject.kind} was not cancelled and may still run: {what_now}."
+        return f" The {self.target.kind} was not cancelled and may still run: {what_now}."
 
     @property
     def _next_line(self) -> datetime:
@@ -197,7 +197,7 @@ class WaitState:
         return f"; it was {self.status or 'not seen yet'}"
 
     def _give_up(self, error: PlanasonixError) -> WaitEvent:
-        return WaitEvent.failed(self.subject, error, self._seen.work if self._seen else None)
+        return WaitEvent.failed(self.target, error, self._seen.work if self._seen else None)
 
     def _log_line(self, now: datetime, line: str, *, warn: bool = False) -> None:
         self._logged = now
@@ -206,11 +206,9 @@ class WaitState:
     def _line(self, now: datetime) -> str:
         """Return a log line about the progress."""
         if self.unseen_since:
-            return (
-                f"Still no news of {self.subject.name}, for {format_duration(_seconds(now - self.unseen_since))} now."
-            )
+            return f"Still no news of {self.target.name}, for {format_duration(_seconds(now - self.unseen_since))} now."
         if self._seen is None:
-            return f"Waiting for {self.subject.name}, for {format_duration(_seconds(now - self._began))} now."
+            return f"Waiting for {self.target.name}, for {format_duration(_seconds(now - self._began))} now."
         seen, age, still = self._seen, now - self._seen_at, now - self._moved_at
         if seen.took is not None:
             passed = f"in {format_duration(seen.took)}"

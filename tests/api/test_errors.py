@@ -58,7 +58,7 @@ def test_a_kind_of_another_version_is_still_an_error_of_this_package() -> None:
 
 def test_a_reworded_error_stays_the_same_error() -> None:
     error = PlanasonixResponseError("Before.", status=409, existing_job_id="job_1")
-    error.with_message("After.")
+    error.set_message("After.")
     assert (str(error), error.status, error.existing_job_id) == ("After.", 409, "job_1")
 
 

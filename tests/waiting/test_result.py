@@ -15,7 +15,7 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning, TableResult
 from planasonix_provider.api.states import JOB_OVER
 from planasonix_provider.testing.time_travel import TravelledClock
-from planasonix_provider.waiting.result import WorkResult, account_for, explain
+from planasonix_provider.waiting.result import WorkResult, explain, fetch_result
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
 from planasonix_provider.waiting.targets import Work
 from tests.support.fake_clock import Clock
@@ -39,7 +39,7 @@ class Task:
         self.patience = ResultFetcher(there.send_async, 10, lambda line: self.lines.append(f"! {line}"), sleep, clock)
 
     def account_for(self, work: Work) -> WorkResult:
-        return TravelledClock().run(account_for(work, self.patience, job_url=url, info=self.lines.append))
+        return TravelledClock().run(fetch_result(work, self.patience, job_url=url, info=self.lines.append))
 
     def explain(self, backfill: Backfill) -> WorkResult:
         return TravelledClock().run(explain(backfill, self.patience, job_url=url))

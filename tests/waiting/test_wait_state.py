@@ -255,12 +255,12 @@ KEY_REFUSED = PlanasonixAuthenticationError("401", status=401)
 class TestWhoOnlyWatches:
     @pytest.mark.parametrize("error", FINAL, ids=str)
     def test_gives_up_at_the_first_refusal(self, lines: list[str], error: PlanasonixError) -> None:
-        event = make(lines, owned=False).on_error(error, after(seconds=1))
+        event = make(lines, is_owned=False).on_error(error, after(seconds=1))
         assert event is not None
         assert event.error == error.kind
 
     def test_takes_a_minute_of_refusals_of_the_key_for_a_rotation(self, lines: list[str]) -> None:
-        watch = make(lines, owned=False)
+        watch = make(lines, is_owned=False)
         assert watch.on_error(KEY_REFUSED, after(seconds=1)) is None
         assert watch.is_in_doubt
         event = watch.on_error(KEY_REFUSED, after(seconds=61))
@@ -272,13 +272,13 @@ class TestWhoOnlyWatches:
     def test_is_patient_with_a_refusal_of_work_that_was_seen_before(
         self, lines: list[str], error: PlanasonixError, how: dict[str, Any]
     ) -> None:
-        watch = make(lines, owned=False, **how)
+        watch = make(lines, is_owned=False, **how)
         assert watch.on_error(error, after(seconds=0)) is None
         assert watch.on_error(error, after(seconds=59)) is None
         assert watch.on_error(error, after(seconds=60)) is not None
 
     def test_knows_the_work_once_it_was_seen(self, lines: list[str]) -> None:
-        watch = make(lines, owned=False)
+        watch = make(lines, is_owned=False)
         watch.on_snapshot(job("running"), after(seconds=0))
         assert watch.is_known
         assert watch.on_error(FINAL[0], after(seconds=1)) is None
@@ -286,20 +286,20 @@ class TestWhoOnlyWatches:
     @pytest.mark.parametrize("status", [302, 403, 404])
     def test_gives_up_at_the_first_page_of_a_proxy_and_leaves_the_retries(self, lines: list[str], status: int) -> None:
         error = error_for_status(status, has_envelope=False)("HTML", status=status, has_envelope=False)
-        event = make(lines, owned=False).on_error(error, after(seconds=1))
+        event = make(lines, is_owned=False).on_error(error, after(seconds=1))
         assert event is not None
         assert event.error == "response"
 
     @pytest.mark.parametrize("error", TRANSIENT, ids=str)
     def test_waits_an_outage_out_as_others_do(self, lines: list[str], error: PlanasonixError) -> None:
-        watch = make(lines, owned=False)
+        watch = make(lines, is_owned=False)
         assert watch.on_error(error, after(seconds=1)) is None
         assert watch.on_error(error, after(minutes=59)) is None
         assert watch.on_error(error, after(hours=1, seconds=1)) is not None
 
     def test_is_not_told_of_what_it_did_not_start(self, lines: list[str]) -> None:
-        refused = make(lines, owned=False).on_error(FINAL[0], after(seconds=1))
-        watch = make(lines, owned=False, unseen_since=after(hours=-2))
+        refused = make(lines, is_owned=False).on_error(FINAL[0], after(seconds=1))
+        watch = make(lines, is_owned=False, unseen_since=after(hours=-2))
         lost = watch.on_error(TRANSIENT[0], after(seconds=1))
         assert refused is not None
         assert lost is not None
@@ -311,29 +311,29 @@ class TestWhoFailsSilently:
     @pytest.mark.parametrize("owned", [True, False])
     @pytest.mark.parametrize("error", [*TRANSIENT, KEY_REFUSED], ids=str)
     def test_waits_for_ever_for_what_may_pass(self, lines: list[str], error: PlanasonixError, owned: bool) -> None:
-        watch = make(lines, owned=owned, silent=True)
+        watch = make(lines, is_owned=owned, is_silent=True)
         for hour in range(100):
             assert watch.on_error(error, after(hours=hour)) is None
 
     @pytest.mark.parametrize("error", FINAL, ids=str)
     def test_gives_up_for_what_does_not_pass(self, lines: list[str], error: PlanasonixError) -> None:
-        event = make(lines, owned=False, silent=True).on_error(error, after(seconds=1))
+        event = make(lines, is_owned=False, is_silent=True).on_error(error, after(seconds=1))
         assert event is not None
         assert event.error == error.kind
 
     def test_gives_up_for_a_404_after_days_of_trouble(self, lines: list[str]) -> None:
-        watch = make(lines, owned=False, silent=True)
+        watch = make(lines, is_owned=False, is_silent=True)
         assert watch.on_error(TRANSIENT[0], after(hours=1)) is None
         assert watch.on_error(FINAL[0], after(days=2)) is not None
 
     def test_minds_its_deadline(self, lines: list[str]) -> None:
-        watch = make(lines, owned=False, silent=True, deadline=after(hours=2))
+        watch = make(lines, is_owned=False, is_silent=True, deadline=after(hours=2))
         event = watch.on_error(TRANSIENT[0], after(hours=2))
         assert event is not None
         assert event.is_out_of_time
 
     def test_is_silent_in_its_end_and_not_in_its_log(self, lines: list[str]) -> None:
-        make(lines, silent=True, owned=False).on_error(KEY_REFUSED, after(seconds=1))
+        make(lines, is_silent=True, is_owned=False).on_error(KEY_REFUSED, after(seconds=1))
         assert lines == ["! No news of job job_1, still waiting: 401"]
 
 
@@ -515,11 +515,11 @@ class TestASync:
         assert (event.kind, event.id, event.job) == ("sync", "conn_1", work)
 
     def test_is_told_of_in_an_outage(self, lines: list[str]) -> None:
-        make(lines, self.SUBJECT, owned=False).on_error(TRANSIENT[1], after(seconds=1))
+        make(lines, self.SUBJECT, is_owned=False).on_error(TRANSIENT[1], after(seconds=1))
         assert lines == ["! No news of a sync of connection conn_1, still waiting: 503"]
 
     def test_that_does_not_come_in_time_has_no_state(self, lines: list[str]) -> None:
-        watch = make(lines, self.SUBJECT, deadline=after(minutes=1), limit="execution_timeout", owned=False)
+        watch = make(lines, self.SUBJECT, deadline=after(minutes=1), limit="execution_timeout", is_owned=False)
         watch.on_snapshot(self.awaited(), after(seconds=1))
         event = watch.on_tick(after(minutes=1))
         assert event is not None
