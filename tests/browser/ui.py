@@ -54,7 +54,7 @@ class UI:
         (job,) = wait_until(
             lambda: [job for job in self.planasonix.jobs() if wanted.items() <= (job.metadata or {}).items()],
             f"{task_id} [{map_index}] starts a job",
-            patience=300,
+            timeout=300,
         )
         return job
 
