@@ -174,7 +174,7 @@ class CliWait:
 
     def cancel_and_print(self) -> Work:
         """Cancel, print the effect, and return the work."""
-        work, advice = self._cancel(), "add --wait: what it makes is cancelled then."
+        work, advice = self._cancel(), "add --wait: the jobs that it creates are then cancelled, too."
         self._cancellation.log_effect(work, self.context.terminal.print, waits=self.context.options.wait, advice=advice)
         return work
 
