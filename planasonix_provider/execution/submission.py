@@ -178,7 +178,7 @@ class Submission:
         elif not has_unknown_effect(error):
             self._discard_record()
             raise error
-        self._session.log.warning(f"{error} Looking whether a {record.kind} was started all the same.")
+        self._session.log.warning(f"{error} Checking whether a {record.kind} was started anyway.")
         found = self._session.find(criteria)
         if found is None:
             self._session.log.info(
