@@ -146,7 +146,7 @@ def create_without_storing(
         error.set_message(remove_secrets(error.message, [requested]))
         if has_unknown_effect(error):
             raise PlanasonixLostTrackError(
-                f"{error.message} Nobody knows whether the webhook was created. List the webhooks: if there is a new "
+                f"{error.message} It is unknown whether the webhook was created. List the webhooks: if there is a new "
                 "one for this url, rotate its secret, or delete it before you create another."
             ) from error
         raise
@@ -178,7 +178,7 @@ def store_or_delete(
             delete_if_exists(hook, created.id)
         except PlanasonixError as error:
             failure.set_message(
-                f"{failure.message} Nobody knows the secret of the new webhook {created.id}, and it could not be "
+                f"{failure.message} The secret of the new webhook {created.id} is lost, and the webhook could not be "
                 f"deleted ({error.message}): delete it, or rotate its secret."
             )
         else:
@@ -253,7 +253,7 @@ def _rotate(hook: PlanasonixHook | Client, webhook_id: str, sleep: Callable[[flo
     except PlanasonixError as error:
         if unknown_effects:
             raise PlanasonixLostTrackError(
-                f"{error.message} Nobody knows whether the secret of webhook {webhook_id} was changed; if it was, the "
+                f"{error.message} It is unknown whether the secret of webhook {webhook_id} was changed; if it was, the "
                 "new one is lost: rotate it again."
             ) from error
         raise

@@ -198,7 +198,7 @@ class TestCreating:
         with pytest.raises(PlanasonixSecretError) as failed:
             create_webhook(hook, URL, events=EVENTS, to=Receiver(failures=9), sleep=pauses.append)
         (webhook,) = simulator.workspace.webhooks.all()
-        assert f"Nobody knows the secret of the new webhook {webhook.id}" in str(failed.value)
+        assert f"The secret of the new webhook {webhook.id} is lost" in str(failed.value)
         assert "answered 403" in str(failed.value)
         assert "delete it, or rotate its secret" in str(failed.value)
 
@@ -209,7 +209,7 @@ class TestCreating:
     ) -> None:
         simulator.fail(kind, route="create_webhook", status=status, when=when)
         receiver = Receiver()
-        with pytest.raises(PlanasonixLostTrackError, match="Nobody knows whether the webhook was created"):
+        with pytest.raises(PlanasonixLostTrackError, match="It is unknown whether the webhook was created"):
             create_webhook(hook, URL, events=EVENTS, to=receiver)
         assert requested_routes(simulator) == ["create_webhook"]
         assert receiver.calls == 0
@@ -276,7 +276,7 @@ class TestRotating:
         # An error response does not show the effect of the requests before it.
         simulator.fail(last, route="rotate_webhook_secret", status=403 if last == "status" else None)
         with pytest.raises(
-            PlanasonixLostTrackError, match=r"Nobody knows whether the secret of webhook .* rotate it again"
+            PlanasonixLostTrackError, match=r"It is unknown whether the secret of webhook .* rotate it again"
         ):
             rotate_secret(hook, webhook.id, to=Receiver(), sleep=pauses.append)
 

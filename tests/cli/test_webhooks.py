@@ -107,7 +107,7 @@ class TestACreation:
         simulator.fail("reset", route="create_webhook", when="after")
         ran = create(shell, place)
         assert ran.code == 6
-        assert "Nobody knows whether the webhook was created." in ran.last_words
+        assert "It is unknown whether the webhook was created." in ran.last_words
 
     def test_cut_off_by_a_second_ctrl_c_says_so(self, simulator: Simulator, at_a_terminal: Run, place: Path) -> None:
         simulator.fail("hang", route="create_webhook", seconds=600)
@@ -160,7 +160,7 @@ class TestASubscription:
             ran = shell("webhooks", "rotate-secret", webhook_id, "--secret-to", f"file:{place}")
         assert (ran.code, ran.out) == (6, "")
         assert "Interrupted: ending once the secret is stored." in ran.err
-        assert f"Nobody knows whether the secret of webhook {webhook_id} was changed" in ran.last_words
+        assert f"It is unknown whether the secret of webhook {webhook_id} was changed" in ran.last_words
 
     def test_is_tested_and_has_a_history(self, shell: Run, webhook_id: str) -> None:
         ran = shell("webhooks", "test", webhook_id, "--event", "job.failed", "-o", "json")

@@ -378,7 +378,7 @@ class TestALostResponse:
         simulator.fail("reset", route="rotate_webhook_secret", when="after", times=3)
         first = run()
         assert not isinstance(first.error, AirflowFailException)
-        assert "Nobody knows whether the secret" in str(first.error)
+        assert "It is unknown whether the secret" in str(first.error)
         assert run(try_number=2).result["secret_is_new"]
         assert has_current_secret(destination, simulator)
 
