@@ -49,7 +49,7 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
     },
     "allow_http": {
         "label": "Allow plain http",
-        "description": "Sends the API key unencrypted to hosts other than this machine. Default: false",
+        "description": "Whether to send the API key unencrypted to a host other than this machine. Default: false",
         "schema": {"type": ["boolean", "null"], "default": False},
     },
 }
