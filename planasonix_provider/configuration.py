@@ -10,20 +10,19 @@ from planasonix_provider import validators
 from planasonix_provider.get_provider_info import CONFIG
 
 SECTION = "planasonix"
-#: In seconds.
-MIN_OUTAGE_PATIENCE, MAX_OUTAGE_PATIENCE = 60, 604_800
-MIN_FIRST_CONTACT_PATIENCE, MAX_FIRST_CONTACT_PATIENCE = 1, 3_600
+MIN_OUTAGE_PATIENCE_SECONDS, MAX_OUTAGE_PATIENCE_SECONDS = 60, 604_800
+MIN_FIRST_CONTACT_PATIENCE_SECONDS, MAX_FIRST_CONTACT_PATIENCE_SECONDS = 1, 3_600
 MAX_POLL_SECONDS = 86_400
 
 
 def outage_patience() -> float:
     """Return for how many seconds a task tolerates an outage of Planasonix."""
-    return _seconds("outage_patience", MIN_OUTAGE_PATIENCE, MAX_OUTAGE_PATIENCE)
+    return _seconds("outage_patience", MIN_OUTAGE_PATIENCE_SECONDS, MAX_OUTAGE_PATIENCE_SECONDS)
 
 
 def first_contact_patience() -> float:
     """Return for how many seconds a task tries a host that has never responded."""
-    return _seconds("first_contact_patience", MIN_FIRST_CONTACT_PATIENCE, MAX_FIRST_CONTACT_PATIENCE)
+    return _seconds("first_contact_patience", MIN_FIRST_CONTACT_PATIENCE_SECONDS, MAX_FIRST_CONTACT_PATIENCE_SECONDS)
 
 
 def poll_interval() -> float:

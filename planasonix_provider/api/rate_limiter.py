@@ -16,10 +16,10 @@ from planasonix_provider.clock import monotonic
 
 log = logging.getLogger(__name__)
 
-#: Seconds. A longer ``Retry-After`` is cut to this.
-MAX_RETRY_AFTER = 900.0
-#: The longest delay of a request that can wait, in seconds.
-MAX_DELAY = 60.0
+#: A longer ``Retry-After`` is cut to this.
+MAX_RETRY_AFTER_SECONDS = 900.0
+#: The longest delay of a request that can wait.
+MAX_DELAY_SECONDS = 60.0
 #: Requests are not delayed while more than this fraction of the limit is left.
 UNTHROTTLED_FRACTION = 0.5
 #: This fraction is reserved for what cannot wait: starts, cancels, and processes that do not know the limit yet.
@@ -59,7 +59,9 @@ class RateLimiter:
             now = self._clock()
             self._last_turn = max(self._last_turn, now)
             if status == 429:
-                self._blocked_until = max(self._blocked_until, now + min(retry_after(headers) or 0.0, MAX_RETRY_AFTER))
+                self._blocked_until = max(
+                    self._blocked_until, now + min(retry_after(headers) or 0.0, MAX_RETRY_AFTER_SECONDS)
+                )
             if (current := clock_skew(headers)) is not None:
                 self.skew = current
             if seen := rate_limit(headers):
@@ -73,18 +75,18 @@ class RateLimiter:
         """Return the seconds that a request which can wait should wait; 0 while much of the limit is left."""
         with self._lock:
             now = self._clock()
-            delay = min(max(0.0, self._next_turn(now) - now), MAX_DELAY)
+            delay = min(max(0.0, self._next_turn(now) - now), MAX_DELAY_SECONDS)
             if delay >= 1 and now - self._logged_at >= WINDOW_SECONDS:
                 self._logged_at = now
                 self._log(now)
             return delay
 
-    def acquire(self, max_seconds: float = MAX_DELAY) -> Iterator[float]:
+    def acquire(self, max_seconds: float = MAX_DELAY_SECONDS) -> Iterator[float]:
         """Yield the seconds to sleep until it is this request's turn, several times if other requests come first.
 
-        They add up to at most ``max_seconds`` and :data:`MAX_DELAY`. Exhausting the iterator takes the turn.
+        They add up to at most ``max_seconds`` and :data:`MAX_DELAY_SECONDS`. Exhausting the iterator takes the turn.
         """
-        left = min(max_seconds, MAX_DELAY)
+        left = min(max_seconds, MAX_DELAY_SECONDS)
         while left > 0 and (delay := self.delay()):
             yield min(delay, left)
             left -= delay
@@ -104,10 +106,10 @@ class RateLimiter:
             return now
         share_factor = max(1.0, self._all / self._own)
         if (usable := remaining - RESERVED_FRACTION * known.limit) > 0:
-            return self._last_turn + min(left * share_factor / usable, MAX_DELAY)
+            return self._last_turn + min(left * share_factor / usable, MAX_DELAY_SECONDS)
         # All processes wait for the same moment, so each one adds its own random lag.
         return self._reset_at + self._lag * min(
-            WINDOW_SECONDS * share_factor / ((1 - RESERVED_FRACTION) * known.limit), MAX_DELAY
+            WINDOW_SECONDS * share_factor / ((1 - RESERVED_FRACTION) * known.limit), MAX_DELAY_SECONDS
         )
 
     def _learn(self, seen: RateLimit, now: float) -> None:

@@ -25,7 +25,7 @@ from planasonix_provider.waiting import blocking_wait, outages
 from planasonix_provider.waiting.formatting import format_duration, format_time
 from planasonix_provider.waiting.interruptible_sleep import InterruptibleSleep
 from planasonix_provider.waiting.lost_start_search import (
-    SEARCH_DELAYS,
+    SEARCH_DELAY_SECONDS,
     MatchCriteria,
     find_one,
     search_repeatedly,
@@ -148,7 +148,7 @@ class ApiSession:
                     outage.record_contact(Contact.API)
 
         def pause(error: PlanasonixError) -> float:
-            interval = outages.RETRY_INTERVAL
+            interval = outages.RETRY_INTERVAL_SECONDS
             return pause_after(error, min(self.interval, interval) if outage.is_short else interval)
 
         def warn(error: PlanasonixError) -> None:
@@ -218,7 +218,7 @@ class ApiSession:
     @property
     def search_duration(self) -> str:
         """How long a search for the work of a start takes, in words."""
-        return format_duration(sum(SEARCH_DELAYS))
+        return format_duration(sum(SEARCH_DELAY_SECONDS))
 
     def find(self, criteria: MatchCriteria) -> Work | None:
         """Search for the work of a start until there is almost certainly none; raise if several pieces match."""
@@ -233,7 +233,7 @@ class ApiSession:
         return {
             "warn": self.log.warning,
             "sleep": self.sleeper.async_sleep,
-            "pauses": SEARCH_DELAYS,
+            "pauses": SEARCH_DELAY_SECONDS,
             "deadline": self.deadline,
             "policy": self._outages,
         }

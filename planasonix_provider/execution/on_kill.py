@@ -33,10 +33,10 @@ CANCEL_SECONDS_IN_HANDLER = 4.0
 #: Seconds to keep cancelling after the signal handler has returned; a SIGTERM leaves time for that.
 CANCEL_SECONDS_AFTER = 60.0
 #: How often, in seconds, and how many times to search for the work of a start whose response is still to come.
-SEARCH_INTERVAL = 0.4
+SEARCH_INTERVAL_SECONDS = 0.4
 SEARCH_TRIES = 4
 #: Seconds after which the search ends, to leave time to cancel, or to log that nothing was found.
-SEARCH_TIMEOUT = 2.5
+SEARCH_TIMEOUT_SECONDS = 2.5
 
 
 class OnKillHandler:
@@ -231,13 +231,13 @@ class OnKillHandler:
                 target, job_ids = self.target, self.job_ids
                 if target is None and self._criteria:
                     # The start has had no response yet.
-                    give_up = asyncio.get_running_loop().time() + SEARCH_TIMEOUT
+                    give_up = asyncio.get_running_loop().time() + SEARCH_TIMEOUT_SECONDS
                     send = through_outages(own.send, seconds)
                     found = await search(send, self._criteria)
                     for _ in range(SEARCH_TRIES):
                         if found or asyncio.get_running_loop().time() >= give_up:
                             break
-                        await asyncio.sleep(SEARCH_INTERVAL)
+                        await asyncio.sleep(SEARCH_INTERVAL_SECONDS)
                         found = await search(send, self._criteria)
                     if len(found) != 1:
                         return None

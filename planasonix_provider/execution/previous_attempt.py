@@ -13,7 +13,7 @@ from planasonix_provider.execution.attempt_store import AttemptStore
 from planasonix_provider.execution.on_kill import OnKillHandler
 from planasonix_provider.execution.options import StartOptions
 from planasonix_provider.waiting.attempt import Attempt, AttemptRecord, digest_of
-from planasonix_provider.waiting.cancellation import CANCEL_TIMEOUT, Cancellation
+from planasonix_provider.waiting.cancellation import CANCEL_TIMEOUT_SECONDS, Cancellation
 from planasonix_provider.waiting.cli_hints import cancel_command
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.lost_start_search import MatchCriteria, ambiguous_match_error
@@ -150,7 +150,9 @@ class PreviousAttempt:
 
         def cancel() -> Work:
             return cancellation.cancel(
-                max_seconds=CANCEL_TIMEOUT, sleep=session.sleeper.async_sleep, warn=self._on_kill.cannot_cancel_yet
+                max_seconds=CANCEL_TIMEOUT_SECONDS,
+                sleep=session.sleeper.async_sleep,
+                warn=self._on_kill.cannot_cancel_yet,
             )
 
         try:

@@ -100,7 +100,7 @@ class SensorTask:
         event = self._poll()
         while event is None and self._state.is_in_doubt:
             # Decided within one poke, because the next one may be hours away, in another process.
-            sleep(min(self._options.poke_interval, outages.RETRY_INTERVAL))
+            sleep(min(self._options.poke_interval, outages.RETRY_INTERVAL_SECONDS))
             event = self._poll()
         if self._state.unseen_since != unseen_since:
             self._outage_note.write(self._state)
@@ -195,7 +195,7 @@ class SensorTask:
                         job.status,
                     )
                     return work
-                sleep(outages.RETRY_INTERVAL)
+                sleep(outages.RETRY_INTERVAL_SECONDS)
         except PlanasonixError as error:
             self._log.warning("Job %s is %s, and nothing more of it can be fetched: %s", work.id, work.status, error)
             return work

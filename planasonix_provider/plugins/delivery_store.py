@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 TABLE = "planasonix_webhook_delivery"
 #: For how many seconds a repeated delivery is recognized: a week; senders of webhooks retry for at most three days.
-RETENTION = 7 * 86_400
+RETENTION_SECONDS = 7 * 86_400
 #: Seconds between two purges of old deliveries.
-PURGE_INTERVAL = 3_600
+PURGE_INTERVAL_SECONDS = 3_600
 #: More than one, because a task that emits an event of the same asset may cause a deadlock.
 WRITE_ATTEMPTS = 3
 
@@ -126,11 +126,11 @@ class DeliveryStore:
     def _purge(self) -> None:
         now = self._clock()
         with self._lock:
-            if now - self._purged_at < PURGE_INTERVAL:
+            if now - self._purged_at < PURGE_INTERVAL_SECONDS:
                 return
             self._purged_at = now
         with create_session(scoped=False) as session:
-            session.execute(delete(_table()).where(_table().c.received_at < int(now) - RETENTION))
+            session.execute(delete(_table()).where(_table().c.received_at < int(now) - RETENTION_SECONDS))
 
 
 @cache

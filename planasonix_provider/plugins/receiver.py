@@ -44,7 +44,7 @@ THREADS = 4
 #: How many verified deliveries may wait for one of these threads.
 MAX_WAITING = 500
 #: If a signature matches no secret, the receiver is read again if it was read more than this many seconds ago.
-RECHECK_MAX_AGE = 1.0
+RECHECK_MAX_AGE_SECONDS = 1.0
 #: How many deliveries, each with its body, may wait for that at once.
 MAX_RECHECKS = 100
 
@@ -119,7 +119,7 @@ class _WebhookEndpoint:
                 raise
             self._rechecks += 1
             try:
-                reread = (await self._receivers.find(receiver.name, max_age=RECHECK_MAX_AGE)).receiver
+                reread = (await self._receivers.find(receiver.name, max_age=RECHECK_MAX_AGE_SECONDS)).receiver
             finally:
                 self._rechecks -= 1
             if reread is None or reread.secrets == receiver.secrets:

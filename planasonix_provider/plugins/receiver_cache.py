@@ -19,8 +19,8 @@ from anyio import CapacityLimiter, to_thread
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.hooks.webhook_receiver import ReceiverConfig, ReceiverNames
 
-#: In seconds: for this long, a new connection or secret may be unknown.
-CACHE_TTL = 5.0
+#: For how long a new connection or secret may be unknown.
+CACHE_TTL_SECONDS = 5.0
 #: How many seconds the refresh of a known receiver may take. After that, an entry of at most `MAX_STALE_SECONDS` is
 #: used.
 REFRESH_SECONDS, MAX_STALE_SECONDS = 1.0, 60.0
@@ -99,7 +99,7 @@ class ReceiverCache:
         self._waiting = 0
         self._tokens, self._refilled_at = float(BUCKET_SIZE), clock()
 
-    async def find(self, name: str, *, max_age: float = CACHE_TTL) -> CacheEntry:
+    async def find(self, name: str, *, max_age: float = CACHE_TTL_SECONDS) -> CacheEntry:
         """Return the entry for a name from a URL, which may have been read up to ``max_age`` seconds ago.
 
         The entry has no receiver if the lookup takes too long, or if there are too many lookups of names that neither
@@ -202,7 +202,7 @@ class ReceiverCache:
         return known is not None and known.name == spelling
 
     async def _current_index(self) -> _NameIndex:
-        if self._index and self._clock() - self._index.read_at <= CACHE_TTL:
+        if self._index and self._clock() - self._index.read_at <= CACHE_TTL_SECONDS:
             return self._index
         if self._index_task is None:
             self._index_task = asyncio.create_task(self._read_index())

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 #: The deliveries that were seen have some hundred bytes. A sender of half a body occupies this much memory.
 MAX_BODY_BYTES = 64 * 1024
-#: For the whole body, in seconds.
-READ_TIMEOUT = 10.0
+#: For the whole body.
+READ_TIMEOUT_SECONDS = 10.0
 #: How many bodies are read at once, which bounds the memory that they occupy.
 MAX_BODIES = 200
 
@@ -35,7 +35,7 @@ class BodyReader:
     """
 
     def __init__(
-        self, *, max_bytes: int = MAX_BODY_BYTES, timeout: float = READ_TIMEOUT, max_bodies: int = MAX_BODIES
+        self, *, max_bytes: int = MAX_BODY_BYTES, timeout: float = READ_TIMEOUT_SECONDS, max_bodies: int = MAX_BODIES
     ) -> None:
         self._max_bytes = max_bytes
         self._timeout = timeout

@@ -126,7 +126,7 @@ def travel_time(began: datetime | None = None) -> Iterator[TravelledClock]:
         patch.setattr(clock, "time", passing)
         patch.setattr(clock, "asyncio", SimpleNamespace(run=travel.run))
         # Slices of half a second would make days slow.
-        patch.setattr(interruptible_sleep, "MAX_SLICE", 10.0)
+        patch.setattr(interruptible_sleep, "MAX_SLICE_SECONDS", 10.0)
         patch.setattr(AsyncClient, "_send_once", travel.stop_during(AsyncClient._send_once))
         patch.setattr(PlanasonixHook, "async_settings", travel.stop_during(PlanasonixHook.async_settings))
         patch.setattr(PlanasonixWaitTrigger, "run", _run_in_travelled_loop(PlanasonixWaitTrigger.run))

@@ -21,7 +21,7 @@ from planasonix_provider.triggers.deferral import DeferrableTask
 from planasonix_provider.triggers.task_state import HAS_ON_KILL, is_interrupted, is_shutdown, kill_reason
 from planasonix_provider.validators import optional, text, utc
 from planasonix_provider.waiting.async_wait import poll_at_the_deadline, until_event
-from planasonix_provider.waiting.cancellation import CANCEL_TIMEOUT, cancel
+from planasonix_provider.waiting.cancellation import CANCEL_TIMEOUT_SECONDS, cancel
 from planasonix_provider.waiting.cli_hints import cancel_command
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.poller import POLLERS, Poller
@@ -33,7 +33,7 @@ from planasonix_provider.waiting.wait_state import WaitState
 
 #: For how many seconds the cancel of a killed task may block the triggerer; then it continues in the background.
 #: Airflow allows 30 s.
-ON_KILL_TIMEOUT = 20.0
+ON_KILL_TIMEOUT_SECONDS = 20.0
 #: For how many seconds a cancel is tried after Ctrl-C, while the shell shows no prompt.
 INTERRUPT_SECONDS = 60.0
 CTRL_C = "The task was interrupted by Ctrl-C."
@@ -167,7 +167,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
             result = error
         return event.with_cancel_result(result, self._manual_cancel_hint)
 
-    async def _cancel(self, client: SharedClient, max_seconds: float = CANCEL_TIMEOUT) -> Work:
+    async def _cancel(self, client: SharedClient, max_seconds: float = CANCEL_TIMEOUT_SECONDS) -> Work:
         send = partial(client.send, priority=RequestPriority.URGENT)
         return await cancel(send, self.target, max_seconds=max_seconds, warn=self._warn_of_retry)
 
@@ -202,7 +202,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
             return
         cancel_task = self._start_cancel()
         time = asyncio.get_running_loop().time
-        give_up_at = time() + ON_KILL_TIMEOUT
+        give_up_at = time() + ON_KILL_TIMEOUT_SECONDS
         while not cancel_task.done() and (left := give_up_at - time()) > 0:
             try:
                 await asyncio.wait([cancel_task], timeout=left)
@@ -234,7 +234,9 @@ class PlanasonixWaitTrigger(BaseTrigger):
         hint = f" With cancel_on_kill=False, the {kind} would run on."
         await self._cancel_and_log(f"{reason}, so its {kind} is cancelled.", hint=hint)
 
-    async def _cancel_and_log(self, reason: str, *, hint: str = "", max_seconds: float = CANCEL_TIMEOUT) -> None:
+    async def _cancel_and_log(
+        self, reason: str, *, hint: str = "", max_seconds: float = CANCEL_TIMEOUT_SECONDS
+    ) -> None:
         name = capitalize(self.target.name)
         self.log.info("%s %s is being cancelled.", reason, name)
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from planasonix_provider import clock
 from planasonix_provider.api.errors import PlanasonixError
-from planasonix_provider.api.rate_limiter import MAX_DELAY
+from planasonix_provider.api.rate_limiter import MAX_DELAY_SECONDS
 from planasonix_provider.api.request import Request
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.outages import pause_after
@@ -18,7 +18,7 @@ from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
 
 #: How long a due poll waits at most if the rate limit runs short.
-MAX_RATE_LIMIT_DELAY = timedelta(seconds=MAX_DELAY)
+MAX_RATE_LIMIT_DELAY = timedelta(seconds=MAX_DELAY_SECONDS)
 
 
 def wait(

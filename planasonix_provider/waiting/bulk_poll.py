@@ -21,17 +21,17 @@ MIN_BATCH = 5
 ACTIVE_STATES = ("running", "queued")
 ENDED = ("succeeded", "failed", "cancelled")
 #: The maximum seconds without lists after an error, and without lists for a job that they did not contain.
-MAX_BACKOFF = 300.0
+MAX_BACKOFF_SECONDS = 300.0
 #: The first such pause; later ones are twice as long.
-FIRST_BACKOFF = 15.0
+FIRST_BACKOFF_SECONDS = 15.0
 #: After lists were requested in vain, this many times more jobs let them be requested again.
 GROWTH_FACTOR = 4
 #: Pages without news may cost this part of the requests that polls one by one would take.
 MAX_WASTE = 0.25
 #: After this many seconds a job is polled by itself, because lists may be wrong about it for ever.
-RECHECK_AFTER = 480.0
+RECHECK_AFTER_SECONDS = 480.0
 #: With many jobs it takes longer: on average, such polls are this many seconds apart.
-MIN_RECHECK_SPACING = 1.0
+MIN_RECHECK_SPACING_SECONDS = 1.0
 
 
 @dataclass
@@ -85,7 +85,9 @@ class BulkPoll:
         now, before = self._clock(), self._known.get(job_id)
         known = self._known[job_id] = _JobInfo(job.created_at, self._trusted_until())
         if was_missing and now >= self._avoided_until:
-            known.unlisted_for = min(2 * before.unlisted_for if before else 0.0, MAX_BACKOFF) or FIRST_BACKOFF
+            known.unlisted_for = (
+                min(2 * before.unlisted_for if before else 0.0, MAX_BACKOFF_SECONDS) or FIRST_BACKOFF_SECONDS
+            )
             known.unlisted_until = now + known.unlisted_for
         elif before:
             known.unlisted_for, known.unlisted_until = before.unlisted_for, before.unlisted_until
@@ -129,7 +131,9 @@ class BulkPoll:
         else:
             self._failures, self.has_stumbled = 0, False
             is_vain = asked > number - len(missing)
-            self._in_vain_for = (min(2 * self._in_vain_for, MAX_BACKOFF) or FIRST_BACKOFF) if is_vain else 0.0
+            self._in_vain_for = (
+                (min(2 * self._in_vain_for, MAX_BACKOFF_SECONDS) or FIRST_BACKOFF_SECONDS) if is_vain else 0.0
+            )
             self._in_vain_until, self._in_vain_jobs = self._clock() + self._in_vain_for, number
 
     def back_off(self, error: Exception) -> None:
@@ -144,13 +148,13 @@ class BulkPoll:
         self.has_stumbled = passes and self._failures == 1
         # A refused key does not concern the lists: a few polls show it to all waits.
         if not (self.has_stumbled or is_key):
-            seconds = FIRST_BACKOFF * 2 ** min(self._failures - 2, 10) if passes else MAX_BACKOFF
-            self._avoided_until = self._clock() + min(seconds, MAX_BACKOFF)
+            seconds = FIRST_BACKOFF_SECONDS * 2 ** min(self._failures - 2, 10) if passes else MAX_BACKOFF_SECONDS
+            self._avoided_until = self._clock() + min(seconds, MAX_BACKOFF_SECONDS)
 
     def _trusted_until(self) -> float:
         # At random times, or all jobs would be polled by themselves together again.
         return self._clock() + self._uniform(0.5, 1.0) * max(
-            RECHECK_AFTER, 4 / 3 * MIN_RECHECK_SPACING * len(self._known)
+            RECHECK_AFTER_SECONDS, 4 / 3 * MIN_RECHECK_SPACING_SECONDS * len(self._known)
         )
 
     def _list(self, status: str, wanted: Iterable[str]) -> Request[Page[Job]]:

@@ -35,9 +35,9 @@ T = TypeVar("T")
 
 #: For how many seconds a cancel is retried through an outage, and the new jobs of a backfill are cancelled. It is less
 #: than the tolerated outage, which would end the retries as well.
-CANCEL_TIMEOUT = 600.0
+CANCEL_TIMEOUT_SECONDS = 600.0
 #: The seconds between two polls of a backfill whose jobs are being cancelled.
-CANCEL_POLL_INTERVAL = 2.0
+CANCEL_POLL_INTERVAL_SECONDS = 2.0
 #: How many jobs are cancelled between two polls.
 _BATCH_SIZE = 25
 _KEY_REFUSALS = (PlanasonixAuthenticationError, PlanasonixPermissionError)
@@ -102,7 +102,7 @@ class Cancellation:
 
     def poll_interval(self, interval: float) -> float:
         """Return how often to poll, so that jobs of a backfill which start and end between two polls are not missed."""
-        return min(interval, CANCEL_POLL_INTERVAL) if isinstance(self.target, BackfillTarget) else interval
+        return min(interval, CANCEL_POLL_INTERVAL_SECONDS) if isinstance(self.target, BackfillTarget) else interval
 
     def log_effect(self, work: Work, info: Callable[[str], object], *, waits: bool, advice: str) -> None:
         """Log what the cancel has done. If it has done nothing and will not be repeated, raise an error with advice."""
@@ -125,7 +125,7 @@ async def cancel(
     target: WaitTarget,
     job_ids: Sequence[str] = (),
     *,
-    max_seconds: float = CANCEL_TIMEOUT,
+    max_seconds: float = CANCEL_TIMEOUT_SECONDS,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     warn: Callable[[PlanasonixError], object] = lambda error: None,
     cancelled: set[str] | None = None,
@@ -175,7 +175,7 @@ class _RetryingSender:
 
         options = outage_retry_options(
             OutageTracker(contact=self.contact),
-            pause=lambda error: self.pause_after(error, outages.RETRY_INTERVAL),
+            pause=lambda error: self.pause_after(error, outages.RETRY_INTERVAL_SECONDS),
             warn=self.warn,
             now=_now,
         )
@@ -185,7 +185,7 @@ class _RetryingSender:
     def pause_after(self, error: PlanasonixError | None, interval: float) -> float:
         """Return the seconds until the next request. A long ``Retry-After`` still leaves time for one more."""
         left = self.give_up - asyncio.get_running_loop().time()
-        return max(interval, min(pause_after(error, interval), left - outages.RETRY_INTERVAL))
+        return max(interval, min(pause_after(error, interval), left - outages.RETRY_INTERVAL_SECONDS))
 
     def is_over_in(self, seconds: float) -> bool:
         """Return whether ``give_up`` is reached within some seconds."""
@@ -220,7 +220,11 @@ class _BackfillCanceller:
                 return backfill
             if self._error and self._outage.is_news(_now()):
                 self._sender.warn(self._error)
-            interval = outages.RETRY_INTERVAL if isinstance(self._error, _KEY_REFUSALS) else CANCEL_POLL_INTERVAL
+            interval = (
+                outages.RETRY_INTERVAL_SECONDS
+                if isinstance(self._error, _KEY_REFUSALS)
+                else CANCEL_POLL_INTERVAL_SECONDS
+            )
             await self._sender.sleep(self._sender.pause_after(self._error, min(interval, self._max_seconds / 10)))
 
     async def _active_jobs(self, backfill: Backfill) -> set[str]:

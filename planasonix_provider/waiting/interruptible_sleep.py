@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from planasonix_provider import clock
 
-#: In seconds: how long a kill may stay unnoticed.
-MAX_SLICE = 0.5
+#: How long a kill may stay unnoticed.
+MAX_SLICE_SECONDS = 0.5
 
 
 class TaskKilledError(Exception):
@@ -31,7 +31,7 @@ class InterruptibleSleep:
         while (left := wake - clock.monotonic()) > 0:
             self._beat()
             self._raise_if_killed()
-            clock.sleep(min(left, MAX_SLICE))
+            clock.sleep(min(left, MAX_SLICE_SECONDS))
         self._raise_if_killed()
 
     async def async_sleep(self, seconds: float) -> None:
@@ -40,5 +40,5 @@ class InterruptibleSleep:
         while (left := wake - clock.monotonic()) > 0:
             self._beat()
             self._raise_if_killed()
-            await asyncio.sleep(min(left, MAX_SLICE))
+            await asyncio.sleep(min(left, MAX_SLICE_SECONDS))
         self._raise_if_killed()

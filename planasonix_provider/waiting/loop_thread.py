@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Generic, TypeVar
 
 from planasonix_provider import clock
-from planasonix_provider.waiting.interruptible_sleep import MAX_SLICE
+from planasonix_provider.waiting.interruptible_sleep import MAX_SLICE_SECONDS
 
 R = TypeVar("R")
 
@@ -29,7 +29,7 @@ def run_in_loop_thread(function: Callable[[], Awaitable[R]]) -> R:
     try:
         start_new_thread(contextvars.copy_context().run, (work.run,))
         # In slices: a signal that comes just before the thread blocks does not wake it.
-        while not work.done.acquire(timeout=MAX_SLICE):
+        while not work.done.acquire(timeout=MAX_SLICE_SECONDS):
             pass
     except BaseException:
         work.give_up()

@@ -27,7 +27,7 @@ from planasonix_provider.waiting.shared_client import AsyncSend, for_each
 from planasonix_provider.waiting.targets import Work
 
 #: The seconds between the searches before the work is taken for absent: lists may be late.
-SEARCH_DELAYS = (1.0, 2.0, 4.0, 8.0, 15.0)
+SEARCH_DELAY_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0)
 #: ``Date`` and ``created_at`` have whole seconds. Work without metadata that was created earlier than this before a
 #: start is not taken for what the start has made.
 TOLERANCE = timedelta(seconds=2)

@@ -20,7 +20,7 @@ from planasonix_provider.api.errors import (
     PlanasonixResponseError,
     PlanasonixTransportError,
 )
-from planasonix_provider.api.rate_limiter import MAX_RETRY_AFTER
+from planasonix_provider.api.rate_limiter import MAX_RETRY_AFTER_SECONDS
 from planasonix_provider.api.retry import is_transient
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.formatting import format_duration
@@ -34,8 +34,8 @@ MAX_REFUSAL = timedelta(minutes=1)
 MAX_FIRST_CONTACT = timedelta(minutes=2)
 #: Log an outage at most this often.
 LOG_OUTAGE_EVERY = timedelta(minutes=1)
-#: The seconds between two requests during an outage.
-RETRY_INTERVAL = 10.0
+#: Between two requests during an outage.
+RETRY_INTERVAL_SECONDS = 10.0
 
 
 class Contact(IntEnum):
@@ -207,14 +207,14 @@ class OutageTracker:
 
 def pause_after(response: object, interval: float) -> float:
     """Return the seconds until the next request: the interval, or a longer ``Retry-After``, which is capped."""
-    return max(interval, min(getattr(response, "retry_after", None) or 0.0, MAX_RETRY_AFTER))
+    return max(interval, min(getattr(response, "retry_after", None) or 0.0, MAX_RETRY_AFTER_SECONDS))
 
 
 def outage_retry_options(
     outage: OutageTracker,
     *,
     warn: Callable[[PlanasonixError], object],
-    pause: Callable[[PlanasonixError], float] = lambda error: pause_after(error, RETRY_INTERVAL),
+    pause: Callable[[PlanasonixError], float] = lambda error: pause_after(error, RETRY_INTERVAL_SECONDS),
     now: Callable[[], datetime] = utcnow,
 ) -> dict[str, Any]:
     """Return options of tenacity's ``Retrying`` and ``AsyncRetrying`` that retry a call as long as an outage allows.

@@ -41,11 +41,11 @@ log = logging.getLogger(__name__)
 #: a connect timeout.
 OUTAGE_CHECK_SECONDS = DEFAULT_CONNECT_TIMEOUT + 1
 #: The minimum seconds between two bulk polls. A wait may be polled this much later than its interval.
-BULK_POLL_INTERVAL = 1.0
+BULK_POLL_INTERVAL_SECONDS = 1.0
 #: The same between two rounds, so that waits which begin one by one are polled together.
-ROUND_INTERVAL = 0.5
-#: The timeout for a page, in seconds. After it, the lists are taken for broken.
-PAGE_TIMEOUT = 5.0
+ROUND_INTERVAL_SECONDS = 0.5
+#: If a page takes longer, the lists count as broken.
+PAGE_TIMEOUT_SECONDS = 5.0
 #: With short intervals, this part of the shortest one is between two rounds.
 ROUND_SHARE = 0.1
 # Errors that concern all waits of an Airflow connection.
@@ -107,7 +107,7 @@ class Poller:
 
     def __init__(self, connect: Callable[[], Awaitable[AsyncClient]]) -> None:
         self.client = SharedClient(connect)
-        self._bulk_poll = BulkPoll(partial(self.client.send, retry=False, within=PAGE_TIMEOUT), _now)
+        self._bulk_poll = BulkPoll(partial(self.client.send, retry=False, within=PAGE_TIMEOUT_SECONDS), _now)
         self._next_bulk_poll = 0.0
         self._task: asyncio.Task[None] | None = None
         self._polls: set[asyncio.Task[None]] = set()
@@ -193,7 +193,7 @@ class Poller:
 
     async def _sleep(self) -> None:
         """Sleep until the next round and until a wait is due, or until there are no waits."""
-        pause = min(ROUND_INTERVAL, ROUND_SHARE * min((wait.interval for wait in self._waits), default=0.0))
+        pause = min(ROUND_INTERVAL_SECONDS, ROUND_SHARE * min((wait.interval for wait in self._waits), default=0.0))
         self._next_round = _now() + pause
         while self._waits:
             self._wakes_at = max(self._next_round, min(map(self._starts_at, self._waits)))
@@ -225,14 +225,14 @@ class Poller:
             log.exception("A look at all jobs in Planasonix broke, going on with each by itself. Please report this.")
             self._bulk_poll.back_off(bug)
         finally:
-            self._next_bulk_poll = _now() + BULK_POLL_INTERVAL
+            self._next_bulk_poll = _now() + BULK_POLL_INTERVAL_SECONDS
             self._woken.set()
         # Some waits may have ended meanwhile.
         self._bulk_poll.forget_all_but(self._named)
         left = [wait for wait in waits if wait.job_id not in told]
         if self._bulk_poll.has_stumbled:
             for wait in left:
-                wait.due = _now() + max(BULK_POLL_INTERVAL, self.client.retry_after_remaining)
+                wait.due = _now() + max(BULK_POLL_INTERVAL_SECONDS, self.client.retry_after_remaining)
         else:
             await self._poll_each(left, were_missing=True)
 

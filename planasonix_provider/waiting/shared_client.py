@@ -31,9 +31,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 #: Errors that another host or workspace would explain let the Airflow connection be read at most this often.
-REREAD_INTERVAL = 60.0
+REREAD_INTERVAL_SECONDS = 60.0
 #: The same for a refused key, if the connection has had the same key since.
-KEY_REREAD_INTERVAL = 1.0
+KEY_REREAD_INTERVAL_SECONDS = 1.0
 #: The maximum number of requests in flight; httpx's pool gets slow with more callers.
 MAX_IN_FLIGHT = 5
 _URGENT = replace(NO_RETRY, ignores_retry_after=True)
@@ -140,10 +140,10 @@ class SharedClient:
                     raise
                 # Only a refused key always lets the connection be read: an outage would do so at every poll.
                 is_key = isinstance(error, PlanasonixAuthenticationError)
-                is_old = asyncio.get_running_loop().time() - self._confirmed_at >= KEY_REREAD_INTERVAL
+                is_old = asyncio.get_running_loop().time() - self._confirmed_at >= KEY_REREAD_INTERVAL_SECONDS
                 try:
                     renewed = await self._connected(
-                        newer_than=sent_at if is_key and is_old else sent_at - REREAD_INTERVAL
+                        newer_than=sent_at if is_key and is_old else sent_at - REREAD_INTERVAL_SECONDS
                     )
                 except PlanasonixError:
                     # Only a refused key needs a new key. An outage must not turn into a missing Airflow connection.

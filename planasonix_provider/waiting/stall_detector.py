@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-#: In seconds: how long Airflow may take to end a process that runs again after a standstill. A heartbeat every five
-#: seconds triggers that, and so do three failed ones.
-KILL_GRACE = 60.0
+#: How long Airflow may take to end a process that runs again after a standstill. A heartbeat every five seconds
+#: triggers that, and so do three failed ones.
+KILL_GRACE_SECONDS = 60.0
 #: The part of the heartbeat timeout that counts as a standstill: the last heartbeat may have been long before it.
 STALL_FRACTION = 0.5
 
@@ -39,4 +39,4 @@ class StallDetector:
     def seconds_in_doubt(self) -> float:
         """Return the seconds in which another process may still take over the task; 0.0 if there is no doubt."""
         self.beat()
-        return 0.0 if self._woke is None else max(0.0, self._woke + KILL_GRACE - self._now())
+        return 0.0 if self._woke is None else max(0.0, self._woke + KILL_GRACE_SECONDS - self._now())

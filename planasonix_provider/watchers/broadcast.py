@@ -14,7 +14,7 @@ from planasonix_provider.watchers.completion_stream import CompletionBatch
 #: they are in Airflow's database.
 HANDOVER_SECONDS = 5.0
 #: Minimum seconds between two checkpoints during a scan, because each costs ``HANDOVER_SECONDS``.
-CHECKPOINT_INTERVAL = 30.0
+CHECKPOINT_INTERVAL_SECONDS = 30.0
 
 
 class Broadcast:
@@ -56,11 +56,11 @@ class Broadcast:
 
     async def _run(self) -> None:
         time = asyncio.get_running_loop().time
-        has_events, last_checkpoint = False, -CHECKPOINT_INTERVAL
+        has_events, last_checkpoint = False, -CHECKPOINT_INTERVAL_SECONDS
         async with aclosing(self._open_stream()) as batches:
             async for batch in batches:
                 if batch.is_checkpoint and has_events:
-                    if not batch.is_scan_end and time() - last_checkpoint < CHECKPOINT_INTERVAL:
+                    if not batch.is_scan_end and time() - last_checkpoint < CHECKPOINT_INTERVAL_SECONDS:
                         batch.acknowledged.set()
                         continue
                     await asyncio.sleep(HANDOVER_SECONDS)

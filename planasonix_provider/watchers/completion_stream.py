@@ -44,15 +44,15 @@ POSSIBLE_LOOP = (
     "feeds, the DAG starts itself again and again: ignore_own={dag_id!r} ends that."
 )
 #: Minimum seconds between two scans, however many watchers start one by one.
-MIN_SCAN_INTERVAL = 1.0
+MIN_SCAN_INTERVAL_SECONDS = 1.0
 #: The same after an error that a person has to fix, as a missing Airflow connection or a 403.
-RETRY_AFTER_REFUSAL = 60.0
+RETRY_AFTER_REFUSAL_SECONDS = 60.0
 #: Seconds between two warnings of one outage.
-OUTAGE_LOG_INTERVAL = 600.0
+OUTAGE_LOG_INTERVAL_SECONDS = 600.0
 #: Seconds between two scans of the backfills while the list of jobs contains no new job of a backfill.
-MAX_BACKFILL_INTERVAL = 300.0
+MAX_BACKFILL_INTERVAL_SECONDS = 300.0
 #: Work that no list shows is polled by itself: every 1 % of its age, but at least every 300 s.
-POLL_AGE_FRACTION, MAX_POLL_INTERVAL = 0.01, 300.0
+POLL_AGE_FRACTION, MAX_POLL_INTERVAL_SECONDS = 0.01, 300.0
 #: For how many seconds a known job may be answered with 404 until it is given up.
 MAX_NOT_FOUND_SECONDS = 3600.0
 #: How many jobs of backfills are remembered.
@@ -131,10 +131,10 @@ class CompletionStream:
     async def _pause(self, subscribers: Sequence[Subscriber], started_at: float, error: Exception | None) -> None:
         interval = min(subscriber.interval for subscriber in subscribers)
         if error and not (isinstance(error, PlanasonixError) and is_outage(error)):
-            interval = max(interval, RETRY_AFTER_REFUSAL)
+            interval = max(interval, RETRY_AFTER_REFUSAL_SECONDS)
         passed = _seconds() - started_at
         left = max(pause_after(error, interval) - passed, self._client.retry_after_remaining, 0.0)
-        minimum = min(left, max(0.0, MIN_SCAN_INTERVAL - passed))
+        minimum = min(left, max(0.0, MIN_SCAN_INTERVAL_SECONDS - passed))
         await asyncio.sleep(minimum)
         # A new subscriber ends the pause, but not the one after an error.
         if error:
@@ -175,7 +175,7 @@ class CompletionStream:
             yield batch
         scan.advance()
         if scan.kind is BACKFILLS:
-            self._backfills_due = _seconds() + MAX_BACKFILL_INTERVAL
+            self._backfills_due = _seconds() + MAX_BACKFILL_INTERVAL_SECONDS
 
     # --- Backfills, which cannot be listed by creation time ---
 
@@ -210,7 +210,7 @@ class CompletionStream:
             responses = await scan.get_each(due[first : first + PAGE_SIZE])
             for work_id, response in responses.items():
                 age = max(0.0, (scan.started_at - unlisted[work_id]).total_seconds()) if scan.started_at else 0.0
-                dues[work_id] = now + min(POLL_AGE_FRACTION * age, MAX_POLL_INTERVAL)
+                dues[work_id] = now + min(POLL_AGE_FRACTION * age, MAX_POLL_INTERVAL_SECONDS)
                 if isinstance(response, PlanasonixNotFoundError):
                     self._handle_not_found(scan, work_id, response)
                 else:
@@ -304,7 +304,7 @@ class _OutageLog:
         if self._since is None:
             self._since = self._logged_at = now
             log.warning("The lists of Planasonix cannot be read yet, still trying; nothing is lost. %s", error)
-        elif now - self._logged_at >= OUTAGE_LOG_INTERVAL:
+        elif now - self._logged_at >= OUTAGE_LOG_INTERVAL_SECONDS:
             self._logged_at = now
             passed = format_duration(now - self._since)
             log.warning("The lists of Planasonix cannot be read for %s now, still trying. %s", passed, error)

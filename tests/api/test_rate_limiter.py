@@ -11,7 +11,12 @@ from itertools import count, pairwise
 import pytest
 from pydantic import SecretStr
 
-from planasonix_provider.api.rate_limiter import MAX_DELAY, MAX_RETRY_AFTER, RateLimiter, rate_limiter_for
+from planasonix_provider.api.rate_limiter import (
+    MAX_DELAY_SECONDS,
+    MAX_RETRY_AFTER_SECONDS,
+    RateLimiter,
+    rate_limiter_for,
+)
 from planasonix_provider.simulator.api.rate_limit import PerKeyRateLimit
 from tests.support.api_clients import Clock
 
@@ -79,7 +84,7 @@ class TestASilence:
 
     def test_of_a_year_lasts_a_quarter_of_an_hour(self, pace: RateLimiter) -> None:
         pace.update(429, {"retry-after": "31536000"})
-        assert pace.retry_after_remaining() == MAX_RETRY_AFTER
+        assert pace.retry_after_remaining() == MAX_RETRY_AFTER_SECONDS
 
     def test_is_not_what_an_outage_asks_for(self, pace: RateLimiter) -> None:
         pace.update(503, {"retry-after": "30"})
@@ -141,8 +146,8 @@ class TestARest:
 
     def test_is_never_long(self, pace: RateLimiter) -> None:
         pace.update(200, headers(0, limit=1, seconds=900))
-        assert pace.delay() == MAX_DELAY
-        assert sum(pace.acquire()) == MAX_DELAY
+        assert pace.delay() == MAX_DELAY_SECONDS
+        assert sum(pace.acquire()) == MAX_DELAY_SECONDS
 
     def test_is_none_where_the_headers_are_nonsense(self, pace: RateLimiter) -> None:
         pace.update(200, dict.fromkeys(headers(1), "⅔"))

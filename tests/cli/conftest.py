@@ -52,7 +52,7 @@ def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _a_quick_pursuit(monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulator's jobs are quick, too."""
-    monkeypatch.setattr(cancellation, "CANCEL_POLL_INTERVAL", 0.05)
+    monkeypatch.setattr(cancellation, "CANCEL_POLL_INTERVAL_SECONDS", 0.05)
 
 
 @pytest.fixture(autouse=True)

@@ -28,13 +28,13 @@ def _no_pauses_between_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _frequent_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Poll often, because the simulator's jobs are short."""
-    monkeypatch.setattr(cancellation, "CANCEL_POLL_INTERVAL", 0.05)
+    monkeypatch.setattr(cancellation, "CANCEL_POLL_INTERVAL_SECONDS", 0.05)
 
 
 @pytest.fixture(autouse=True)
 def _lists_that_are_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Search for lost starts without long pauses; the pauses are tested in ``tests/waiting``."""
-    monkeypatch.setattr(api_session, "SEARCH_DELAYS", (0.01, 0.01))
+    monkeypatch.setattr(api_session, "SEARCH_DELAY_SECONDS", (0.01, 0.01))
 
 
 @pytest.fixture(autouse=True)
@@ -65,4 +65,4 @@ def _enough_time_after_a_kill(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ClientConfig, "with_short_timeouts", lambda account: account)
     monkeypatch.setattr(on_kill, "ON_KILL", replace(on_kill.ON_KILL, max_seconds=60.0))
     # Less than the pause before a failed cancel is repeated.
-    monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", outages.RETRY_INTERVAL - 1)
+    monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", outages.RETRY_INTERVAL_SECONDS - 1)

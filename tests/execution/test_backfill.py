@@ -190,7 +190,7 @@ class TestBackfillThatFails:
     def test_without_jobs_cannot_be_cancelled(
         self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("planasonix_provider.waiting.cancellation.CANCEL_POLL_INTERVAL", 60.0)
+        monkeypatch.setattr("planasonix_provider.waiting.cancellation.CANCEL_POLL_INTERVAL_SECONDS", 60.0)
         with travelling(monkeypatch):
             simulator.plan_backfill(CONNECTION, queued_seconds=5_000)
             run = drive(lambda: backfill(deferrable=deferrable, timeout=600, poll_interval=60))
@@ -232,7 +232,7 @@ class TestBackfillThatFails:
             return get(conn_id)
 
         monkeypatch.setattr(PlanasonixHook, "get_connection", staticmethod(get_or_fail))
-        monkeypatch.setattr("planasonix_provider.waiting.shared_client.REREAD_INTERVAL", 0.0)
+        monkeypatch.setattr("planasonix_provider.waiting.shared_client.REREAD_INTERVAL_SECONDS", 0.0)
         assert drive(backfill).error is None
         assert len(reads) > 1
 

@@ -253,7 +253,7 @@ class TestAnExhaustedRateLimit:
 def test_the_next_try_cancels_a_backfill_that_creates_its_jobs_late(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch, travel: TravelledClock
 ) -> None:
-    monkeypatch.setattr(cancellation, "CANCEL_POLL_INTERVAL", 30.0)
+    monkeypatch.setattr(cancellation, "CANCEL_POLL_INTERVAL_SECONDS", 30.0)
     how: dict[str, Any] = {"jobs": 3, "parallel": 1, "job_seconds": 300 * MINUTE}
     simulator.plan_backfill(CONNECTION, **how, queued_seconds=30 * MINUTE)
     simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=MINUTE)

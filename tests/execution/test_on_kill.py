@@ -204,7 +204,7 @@ class TestKill:
     def test_during_the_start_searches_again_if_a_proxy_refuses(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, status: int
     ) -> None:
-        monkeypatch.setattr(outages, "RETRY_INTERVAL", 0.2)
+        monkeypatch.setattr(outages, "RETRY_INTERVAL_SECONDS", 0.2)
         monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", 0.1)
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("reset", route="trigger_sync", when="after")

@@ -25,7 +25,7 @@ from planasonix_provider.execution.on_kill import OnKillHandler
 from planasonix_provider.sensors.planasonix import PlanasonixJobSensor
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers.deferral import DEFER_TIMEOUT_MARGIN
-from planasonix_provider.waiting.cancellation import CANCEL_TIMEOUT
+from planasonix_provider.waiting.cancellation import CANCEL_TIMEOUT_SECONDS
 from tests.conftest import API_KEY
 from tests.support.attempts import die_at
 from tests.support.hanging_responses import Hanging
@@ -421,7 +421,7 @@ class TestOutageAtTheDeadline:
         with outage(travel, kind, after=30 * MINUTE - 1, seconds=HOUR):
             run = drive(lambda: make(timeout=30 * MINUTE))
         tried = travel.passed - 30 * MINUTE
-        assert CANCEL_TIMEOUT - MINUTE < tried < DEFER_TIMEOUT_MARGIN.total_seconds(), (
+        assert CANCEL_TIMEOUT_SECONDS - MINUTE < tried < DEFER_TIMEOUT_MARGIN.total_seconds(), (
             "before Airflow ends the deferral"
         )
         assert isinstance(run.error, PlanasonixTimeoutError)

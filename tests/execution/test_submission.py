@@ -110,7 +110,7 @@ class TestLostResponse:
         take(simulator, 0.3)
         simulator.fail("reset", route="trigger_sync", when="after")
         simulator.fail("status", route="list_jobs", status=403, skip=1, times=2)
-        monkeypatch.setattr(outages, "RETRY_INTERVAL", 0.1)
+        monkeypatch.setattr(outages, "RETRY_INTERVAL_SECONDS", 0.1)
         notes: dict[str, Any] = {}
         first = drive(sync, notes)
         assert "So nobody knows whether a job was started: look at connection" in str(first.error)
@@ -215,7 +215,7 @@ class TestLostResponse:
         simulator.workspace.configure(conflict="unnamed", honour_idempotency=False, show_metadata=shows)
         take(simulator, 5)
         simulator.fail("reset", route="trigger_sync", when="after")
-        show_nothing(monkeypatch, looks=1 + len(api_session.SEARCH_DELAYS))
+        show_nothing(monkeypatch, looks=1 + len(api_session.SEARCH_DELAY_SECONDS))
         run = drive(lambda: sync(on_conflict=on_conflict))
         (one,) = started(simulator)
         assert id_of(run) == one.id
@@ -256,7 +256,7 @@ class TestLostResponse:
     def test_of_a_killed_task_is_found_and_cancelled(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(api_session, "SEARCH_DELAYS", (5.0,))
+        monkeypatch.setattr(api_session, "SEARCH_DELAY_SECONDS", (5.0,))
         take(simulator, 60)
         simulator.fail("reset", route="trigger_sync", when="after")
         error, log = killed(simulator, sync(), route="get_job")

@@ -17,8 +17,8 @@ from planasonix_provider.hooks.webhook_receiver import ReceiverConfig
 from planasonix_provider.plugins import delivery_store
 from planasonix_provider.plugins.delivery import DeliveryBody
 from planasonix_provider.plugins.delivery_store import (
-    PURGE_INTERVAL,
-    RETENTION,
+    PURGE_INTERVAL_SECONDS,
+    RETENTION_SECONDS,
     WRITE_ATTEMPTS,
     DeliveryStore,
     PlanasonixDeliveryStoreError,
@@ -210,10 +210,10 @@ def test_old_deliveries_are_purged_once_an_hour(assets: Assets) -> None:
     store = DeliveryStore(clock=now)
     for number in range(5):
         store.record(ORDERS, event(f"evt_{number}"))
-    now.seconds += RETENTION
+    now.seconds += RETENTION_SECONDS
     assert store.record(ORDERS, event("evt_0")) is RecordResult.REPEATED
     purged_at = store._purged_at
-    now.seconds += PURGE_INTERVAL - 1
+    now.seconds += PURGE_INTERVAL_SECONDS - 1
     store.record(ORDERS, event("evt_0"))
     assert (store._purged_at, rows()) == (purged_at, 5)
     now.seconds += 2

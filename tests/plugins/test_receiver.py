@@ -191,7 +191,7 @@ class TestForgedAndStale:
     async def test_a_limited_number_waits_for_the_secret_to_be_read_again(
         self, assets: Assets, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(receiver, "RECHECK_MAX_AGE", -1.0)
+        monkeypatch.setattr(receiver, "RECHECK_MAX_AGE_SECONDS", -1.0)
         monkeypatch.setattr("planasonix_provider.plugins.receiver_cache.REFRESH_SECONDS", 60.0)
         may_respond = threading.Event()
         may_respond.set()
@@ -266,7 +266,7 @@ class TestBodies:
 
     def test_a_slow_body_times_out(self) -> None:
         async def slow() -> Any:
-            await asyncio.sleep(request_body.READ_TIMEOUT / 3 * 2)
+            await asyncio.sleep(request_body.READ_TIMEOUT_SECONDS / 3 * 2)
             return {"type": "http.request", "body": b" ", "more_body": True}
 
         async def main() -> tuple[RefusedBodyError, float]:
@@ -276,7 +276,7 @@ class TestBodies:
 
         refusal, passed = TravelledClock().run(main())
         assert refusal.status == 408
-        assert passed == request_body.READ_TIMEOUT
+        assert passed == request_body.READ_TIMEOUT_SECONDS
 
     def test_the_oldest_body_is_refused_if_there_are_too_many(self) -> None:
         async def never() -> Any:
@@ -420,7 +420,7 @@ class TestRotation:
     async def test_a_new_secret_is_accepted_at_once(
         self, deliver: Deliver, connection: Connect, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(receiver, "RECHECK_MAX_AGE", 0.0)
+        monkeypatch.setattr(receiver, "RECHECK_MAX_AGE_SECONDS", 0.0)
         assert (await deliver()).status_code == 204
         connection(password=ANOTHER_SECRET)
         assert await self.deliver_signed(deliver, ANOTHER_SECRET, SECRET) == [204, 401]

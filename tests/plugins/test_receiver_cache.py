@@ -12,7 +12,7 @@ from planasonix_provider.hooks.webhook_receiver import ReceiverConfig, ReceiverN
 from planasonix_provider.plugins import receiver_cache
 from planasonix_provider.plugins.receiver_cache import (
     BUCKET_SIZE,
-    CACHE_TTL,
+    CACHE_TTL_SECONDS,
     MAX_STALE_SECONDS,
     MAX_UNKNOWN,
     MAX_WAITING,
@@ -103,7 +103,7 @@ async def guess_names(cache: ReceiverCache, number: int = 100, prefix: str = "gu
 class TestAListedReceiver:
     async def test_is_cached_for_some_seconds(self, cache: ReceiverCache, connections: Connections, now: Now) -> None:
         connections.add("orders")
-        for now.seconds in (0.0, 1.0, CACHE_TTL):
+        for now.seconds in (0.0, 1.0, CACHE_TTL_SECONDS):
             assert (await cache.find("orders")).receiver == connections.receivers["orders"]
         assert connections.read_names == ["orders"]
         connections.add("orders", "whsec_2")
@@ -126,7 +126,7 @@ class TestAListedReceiver:
         assert (await cache.find("orders")).receiver is None
         connections.add("orders")
         assert (await cache.find("orders")).receiver is None
-        now.seconds = CACHE_TTL + 0.1
+        now.seconds = CACHE_TTL_SECONDS + 0.1
         assert (await cache.find("orders")).receiver is not None
 
     async def test_is_read_once_for_concurrent_deliveries(self, cache: ReceiverCache, connections: Connections) -> None:
@@ -148,7 +148,7 @@ class TestAListedReceiver:
         before = (await cache.find("orders")).receiver
         connections.add("orders", "whsec_2")
         connections.may_respond.clear()
-        now.seconds = CACHE_TTL + 1
+        now.seconds = CACHE_TTL_SECONDS + 1
         for _ in range(3):
             assert (await cache.find("orders")).receiver == before
         assert connections.read_names == ["orders"] * 2
@@ -183,7 +183,7 @@ class TestAListedReceiver:
         for spelling in spellings:
             entry = await cache.find(spelling)
             assert (entry.name, entry.receiver) == ("ORDERS", connections.receivers[spelling])
-        now.seconds += CACHE_TTL + 1
+        now.seconds += CACHE_TTL_SECONDS + 1
         await cache.find("orders")
         assert connections.read_names == ["ORDERS"] * 2
         assert len(cache._known) == 1
@@ -201,9 +201,9 @@ class TestAListedReceiver:
         # It is created again in another spelling.
         del connections.receivers["Orders"]
         connections.add("orders")
-        now.seconds += CACHE_TTL + 1
+        now.seconds += CACHE_TTL_SECONDS + 1
         assert (await cache.find("orders")).receiver is None
-        now.seconds += CACHE_TTL + 1
+        now.seconds += CACHE_TTL_SECONDS + 1
         assert (await cache.find("orders")).receiver == connections.receivers["orders"]
 
     async def test_is_still_known_after_an_outage_of_airflow(
@@ -212,10 +212,10 @@ class TestAListedReceiver:
         connections.add("orders")
         await cache.find("orders")
         receiver, connections.receivers["orders"] = connections.receivers["orders"], RuntimeError()
-        now.seconds += CACHE_TTL + 1
+        now.seconds += CACHE_TTL_SECONDS + 1
         assert (await cache.find("orders")).receiver is None
         connections.receivers["orders"] = receiver
-        now.seconds += CACHE_TTL + 1
+        now.seconds += CACHE_TTL_SECONDS + 1
         await guess_names(cache)
         assert (await cache.find("orders")).receiver == receiver
 
@@ -250,7 +250,7 @@ class TestInventedNames:
     ) -> None:
         connections.has_secrets_backend = True
         connections.add("orders")
-        for now.seconds in (0.0, CACHE_TTL + 1):
+        for now.seconds in (0.0, CACHE_TTL_SECONDS + 1):
             await guess_names(cache, 1_000)
             assert (await cache.find("orders")).receiver == connections.receivers["orders"]
         assert connections.read_names == ["orders"] * 2
@@ -296,7 +296,7 @@ class TestAReceiverInASecretsBackend:
     async def test_is_known_once_it_was_found(self, cache: ReceiverCache, connections: Connections, now: Now) -> None:
         connections.add_to_secrets_backend("vaulted")
         assert (await cache.find("vaulted")).receiver == connections.in_secrets_backend["vaulted"]
-        now.seconds = CACHE_TTL + 1
+        now.seconds = CACHE_TTL_SECONDS + 1
         await guess_names(cache)
         connections.backend_may_respond.clear()
         assert (await cache.find("vaulted")).receiver == connections.in_secrets_backend["vaulted"]
@@ -310,7 +310,7 @@ class TestAReceiverInASecretsBackend:
         guess = asyncio.create_task(cache.find("orders"))
         assert await asyncio.to_thread(connections.backend_was_called.wait, 60)
         connections.add("orders")
-        now.seconds = CACHE_TTL + 1
+        now.seconds = CACHE_TTL_SECONDS + 1
         assert (await cache.find("orders")).receiver is not None
         connections.backend_may_respond.set()
         await guess
@@ -330,7 +330,7 @@ class TestProblems:
             assert entry.problem.startswith("Airflow cannot look up the Airflow connections of receivers (RuntimeError")
         assert connections.listed == 1
         connections.list_error = None
-        now.seconds = CACHE_TTL + 1
+        now.seconds = CACHE_TTL_SECONDS + 1
         assert (await cache.find("orders")).receiver == connections.receivers["orders"]
         # The previous list stays if listing fails again.
         connections.add("others")

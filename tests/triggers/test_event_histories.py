@@ -17,7 +17,7 @@ from planasonix_provider import state_store
 from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.triggers import cursor_store, events
 from planasonix_provider.triggers.planasonix import PlanasonixEventTrigger
-from planasonix_provider.watchers.completion_stream import MAX_POLL_INTERVAL, CompletionBatch, CompletionStream
+from planasonix_provider.watchers.completion_stream import MAX_POLL_INTERVAL_SECONDS, CompletionBatch, CompletionStream
 from planasonix_provider.watchers.cursor import MAX_LISTING_DELAY
 from planasonix_provider.watchers.subscribers import REGISTRIES, SubscriberRegistry
 from tests.support.job_history import History, Life
@@ -26,7 +26,7 @@ from tests.support.triggerer import HAS_SHARED_STREAMS, Store, Triggerer
 pytestmark = pytest.mark.skipif(not events.HAS_WATCHERS, reason="Airflow 2 has no watchers")
 
 #: How long watchers run before the first kill, and after the last event of a history.
-FIRST, LAST = 30.0, MAX_POLL_INTERVAL + 400.0
+FIRST, LAST = 30.0, MAX_POLL_INTERVAL_SECONDS + 400.0
 #: The length of a history.
 SPAN = 2_000.0
 #: The events of the first of two watchers.

@@ -17,7 +17,7 @@ from planasonix_provider.triggers import cursor_store
 from planasonix_provider.triggers.events import HAS_WATCHERS
 from planasonix_provider.triggers.planasonix import PlanasonixEventTrigger
 from planasonix_provider.waiting.attempt import ATTEMPT_KEY
-from planasonix_provider.watchers.completion_stream import MAX_NOT_FOUND_SECONDS, RETRY_AFTER_REFUSAL
+from planasonix_provider.watchers.completion_stream import MAX_NOT_FOUND_SECONDS, RETRY_AFTER_REFUSAL_SECONDS
 from tests.support.time_travel import BEGAN, TravelledClock, travelling
 from tests.support.triggerer import HAS_SHARED_STREAMS, Store, Triggerer
 
@@ -567,11 +567,11 @@ class TestAnOutage:
             await asyncio.sleep(3_600)
             meanwhile = requests(simulator) - before
             simulator.faults.clear()
-            await asyncio.sleep(RETRY_AFTER_REFUSAL + 10)
+            await asyncio.sleep(RETRY_AFTER_REFUSAL_SECONDS + 10)
             await triggerer.kill()
             return meanwhile
 
-        assert clock.run(main()) <= 3_600 / RETRY_AFTER_REFUSAL + 1
+        assert clock.run(main()) <= 3_600 / RETRY_AFTER_REFUSAL_SECONDS + 1
         assert airflow.received == [simulator.jobs()[0].id]
 
     def test_with_the_rate_limit_waits_for_retry_after(self, simulator: Simulator, airflow: Airflow) -> None:

@@ -13,7 +13,7 @@ from pytest_mock import MockerFixture
 
 from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.api.errors import PlanasonixRateLimitError
-from planasonix_provider.api.rate_limiter import MAX_DELAY, rate_limiter_for
+from planasonix_provider.api.rate_limiter import MAX_DELAY_SECONDS, rate_limiter_for
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
@@ -205,7 +205,7 @@ def test_polls_at_the_deadline_although_the_rate_limit_runs_short(simulator: Sim
         asyncio.run(first_event(trigger(job_id, deadline=deadline, poll_interval=3600))), "job"
     )
     assert event.outcome == "over"
-    assert time.monotonic() - began < MAX_DELAY - 10, "it does not wait for the rate limiter"
+    assert time.monotonic() - began < MAX_DELAY_SECONDS - 10, "it does not wait for the rate limiter"
 
 
 def test_cancels_nothing_without_cancel_on_kill(simulator: Simulator) -> None:
@@ -216,7 +216,7 @@ def test_cancels_nothing_without_cancel_on_kill(simulator: Simulator) -> None:
 
 
 def test_reports_a_failed_cancel(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outages, "RETRY_INTERVAL", 0.1)
+    monkeypatch.setattr(outages, "RETRY_INTERVAL_SECONDS", 0.1)
     simulator.plan(CONNECTION, running_seconds=60)
     simulator.fail("status", status=403, route="cancel_job", times=None)
     deadline = datetime.now(UTC) + timedelta(seconds=0.1)
@@ -353,7 +353,7 @@ class TestAKill:
     def test_cancels_the_jobs_of_a_backfill_until_it_is_over(
         self, simulator: Simulator, state: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("planasonix_provider.waiting.cancellation.CANCEL_POLL_INTERVAL", 0.02)
+        monkeypatch.setattr("planasonix_provider.waiting.cancellation.CANCEL_POLL_INTERVAL_SECONDS", 0.02)
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=9, job_seconds=60, jobs_after_cancel=2)
         backfill_id = backfill_started()
         asyncio.run(PlanasonixBackfillTrigger(backfill_id, cancel_on_kill=True, owned=True).on_kill())
@@ -409,7 +409,7 @@ class TestAKill:
         ]
 
     def test_logs_a_failed_cancel(self, simulator: Simulator, state: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(outages, "RETRY_INTERVAL", 0.1)
+        monkeypatch.setattr(outages, "RETRY_INTERVAL_SECONDS", 0.1)
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", status=403, route="cancel_job", times=None)
         waiting = trigger(started(), cancel_on_kill=True, owned=True)

@@ -24,7 +24,7 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Job, JobPage, Metrics, Page, PageInfo, PageMeta
 from planasonix_provider.testing.time_travel import TravelledClock
-from planasonix_provider.waiting.bulk_poll import MAX_BACKOFF, RECHECK_AFTER
+from planasonix_provider.waiting.bulk_poll import MAX_BACKOFF_SECONDS, RECHECK_AFTER_SECONDS
 from planasonix_provider.waiting.poller import Poller
 from tests.support.virtual_planasonix import Planasonix, all_answers
 
@@ -309,7 +309,7 @@ class TestALie:
         ids = shelf.add(f"job_{n}" for n in range(20))
         shelf.listed = lambda job: job.model_copy(update={"status": "running"})
         shelf.become(ids, "succeeded")
-        told = waiting(there, ids, lambda: asyncio.sleep(RECHECK_AFTER + 10))
+        told = waiting(there, ids, lambda: asyncio.sleep(RECHECK_AFTER_SECONDS + 10))
         assert all(any(answer.status == "succeeded" for answer in answers) for answers in told.values())
 
     def test_of_a_list_that_knows_no_filter_does_no_harm(self, there: Planasonix, shelf: Shelf) -> None:
@@ -377,7 +377,7 @@ class TestRefusedLists:
             return lists(query)
 
         there.lists = refuse
-        told = waiting(there, ids, lambda: asyncio.sleep(MAX_BACKOFF + 60))
+        told = waiting(there, ids, lambda: asyncio.sleep(MAX_BACKOFF_SECONDS + 60))
         assert refused[times] - refused[times - 1] > 14
         assert not any(isinstance(answer, PlanasonixError) for answers in told.values() for answer in answers)
         assert there.asked[JOBS] > 5
@@ -527,7 +527,7 @@ class TestFigures:
             shelf.jobs[job_id] = shelf.jobs[job_id].model_copy(update={"metrics": Metrics(rows_loaded=7)})
         empty: dict[str, Any] = {"metrics": None} if null else {}
         shelf.listed = lambda job: Job(id=job.id, status=job.status, created_at=job.created_at, **empty)
-        told = waiting(there, ids, lambda: asyncio.sleep(RECHECK_AFTER + 10))
+        told = waiting(there, ids, lambda: asyncio.sleep(RECHECK_AFTER_SECONDS + 10))
         for answers in told.values():
             assert [answer.metrics for answer in answers].count(Metrics(rows_loaded=7)) == 1
 
@@ -594,6 +594,6 @@ def test_a_day_of_a_hundred_waits(there: Planasonix, shelf: Shelf) -> None:
     TravelledClock().run(main())
     # A page a minute, and a look at each job every four to eight minutes.
     assert there.asked[JOBS] <= 1_500
-    assert direct(there) <= 100 * 86_400 / (RECHECK_AFTER / 2)
+    assert direct(there) <= 100 * 86_400 / (RECHECK_AFTER_SECONDS / 2)
     first_hour, day = sizes
     assert day - first_hour < 5 * 100

@@ -18,7 +18,7 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.testing.time_travel import TravelledClock
-from planasonix_provider.waiting.cancellation import CANCEL_TIMEOUT, cancel
+from planasonix_provider.waiting.cancellation import CANCEL_TIMEOUT_SECONDS, cancel
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, WaitTarget
 from tests.support.memory_api import MemoryApi, fail_always, fail_once
 
@@ -267,7 +267,7 @@ class TestAnOutage:
     def test_is_sat_out_for_ten_minutes(self, subject: WaitTarget) -> None:
         error, seconds, _ = self.cancel(subject, until=3_600)
         assert error is DOWN
-        assert seconds == pytest.approx(CANCEL_TIMEOUT, abs=15)
+        assert seconds == pytest.approx(CANCEL_TIMEOUT_SECONDS, abs=15)
 
     @pytest.mark.parametrize("patience", [0, 4])
     def test_is_not_sat_out_in_a_hurry(self, subject: WaitTarget, patience: float) -> None:
@@ -305,10 +305,10 @@ class TestAnOutage:
         silence = PlanasonixRateLimitError("429", status=429, retry_after=900)
         work, seconds, _ = self.cancel(subject, until=500, error=silence)
         assert work.status == "cancelled"
-        assert seconds == pytest.approx(CANCEL_TIMEOUT, abs=15)
+        assert seconds == pytest.approx(CANCEL_TIMEOUT_SECONDS, abs=15)
         error, seconds, _ = self.cancel(subject, until=3_600, error=silence)
         assert error is silence
-        assert seconds == pytest.approx(CANCEL_TIMEOUT, abs=15)
+        assert seconds == pytest.approx(CANCEL_TIMEOUT_SECONDS, abs=15)
 
 
 def test_cancels_that_fail_while_looks_do_not_are_logged_once_a_minute() -> None:
@@ -355,7 +355,7 @@ def test_without_patience_it_is_one_round() -> None:
     assert seconds < 1
 
 
-@pytest.mark.parametrize("patience", [4, CANCEL_TIMEOUT])
+@pytest.mark.parametrize("patience", [4, CANCEL_TIMEOUT_SECONDS])
 def test_a_backfill_that_never_ends_is_left_when_patience_ends(patience: float) -> None:
     there = api("running", ends=False)
     backfill, seconds = cancel_backfill(there, max_seconds=patience)

@@ -9,7 +9,7 @@ import pytest
 
 from planasonix_provider import clock
 from planasonix_provider.testing.time_travel import TravelledClock
-from planasonix_provider.waiting.interruptible_sleep import MAX_SLICE, InterruptibleSleep
+from planasonix_provider.waiting.interruptible_sleep import MAX_SLICE_SECONDS, InterruptibleSleep
 
 
 class Night:
@@ -65,14 +65,14 @@ def test_lasts_as_long_as_it_is_told_and_naps_only(way: Sleep, monkeypatch: pyte
     night = Night()
     way(monkeypatch, night, 3.2)
     assert night.now == pytest.approx(3.2)
-    assert max(night.naps) == pytest.approx(MAX_SLICE)
+    assert max(night.naps) == pytest.approx(MAX_SLICE_SECONDS)
 
 
 @both_ways
 def test_takes_note_at_each_nap_that_the_process_moves(way: Sleep, monkeypatch: pytest.MonkeyPatch) -> None:
     night = Night()
     way(monkeypatch, night, 10)
-    assert night.beats >= 10 / MAX_SLICE
+    assert night.beats >= 10 / MAX_SLICE_SECONDS
 
 
 @both_ways
@@ -80,7 +80,7 @@ def test_ends_soon_after_a_kill(way: Sleep, monkeypatch: pytest.MonkeyPatch) -> 
     night = Night(killed_at=10.2)
     with pytest.raises(InterruptedError):
         way(monkeypatch, night, 3_600)
-    assert 10.2 <= night.now <= 10.2 + MAX_SLICE
+    assert 10.2 <= night.now <= 10.2 + MAX_SLICE_SECONDS
 
 
 @both_ways

@@ -19,7 +19,7 @@ from planasonix_provider.api.errors import PlanasonixTransportError as Unreachab
 from planasonix_provider.api.models import Backfill, Job, Page, PageInfo, PageMeta
 from planasonix_provider.api.request import Request
 from planasonix_provider.testing.time_travel import TravelledClock
-from planasonix_provider.waiting.lost_start_search import SEARCH_DELAYS, MatchCriteria, find_one
+from planasonix_provider.waiting.lost_start_search import SEARCH_DELAY_SECONDS, MatchCriteria, find_one
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, 700_000, tzinfo=UTC)
 MARKS = {"attempt": "5f0c"}
@@ -97,7 +97,7 @@ def find(
             traces,
             warn=warn,
             sleep=asyncio.sleep,
-            pauses=SEARCH_DELAYS,
+            pauses=SEARCH_DELAY_SECONDS,
             now=lambda: BEGAN + timedelta(seconds=asyncio.get_running_loop().time() - began),
         )
 
@@ -189,8 +189,8 @@ def test_what_is_listed_late_is_found(there: There) -> None:
 
 def test_nothing_is_nothing_after_half_a_minute(there: There) -> None:
     assert find(there) is None
-    assert len(there.asked) == 1 + len(SEARCH_DELAYS)
-    assert sum(SEARCH_DELAYS) == 30
+    assert len(there.asked) == 1 + len(SEARCH_DELAY_SECONDS)
+    assert sum(SEARCH_DELAY_SECONDS) == 30
 
 
 def test_a_backfill_is_told_by_its_window(there: There) -> None:

@@ -21,7 +21,7 @@ from planasonix_provider.api.errors import (
     PlanasonixTransportError,
 )
 from planasonix_provider.api.models import Job
-from planasonix_provider.api.rate_limiter import MAX_RETRY_AFTER
+from planasonix_provider.api.rate_limiter import MAX_RETRY_AFTER_SECONDS
 from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.waiting.shared_client import AsyncSend, RequestPriority, SharedClient, for_each, run_requests
 from tests.support.virtual_planasonix import Answer, Planasonix, refused_once
@@ -289,7 +289,7 @@ class TestASilence:
 
         async def act(channel: SharedClient) -> Any:
             await ask(channel)
-            await asyncio.sleep(MAX_RETRY_AFTER)
+            await asyncio.sleep(MAX_RETRY_AFTER_SECONDS)
             return await ask(channel)
 
         assert isinstance(over(there, act), Job)

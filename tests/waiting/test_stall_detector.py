@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from planasonix_provider.waiting.stall_detector import KILL_GRACE, StallDetector
+from planasonix_provider.waiting.stall_detector import KILL_GRACE_SECONDS, StallDetector
 
 
 class TestPulse:
@@ -25,14 +25,14 @@ class TestPulse:
         clock[0] += 160
         if beats:
             pulse.beat()
-        assert pulse.seconds_in_doubt() == KILL_GRACE
+        assert pulse.seconds_in_doubt() == KILL_GRACE_SECONDS
 
     def test_is_in_doubt_until_airflow_would_have_ended_the_process(
         self, pulse: StallDetector, clock: list[float]
     ) -> None:
         clock[0] += 160
         pulse.beat()
-        clock[0] += KILL_GRACE - 1
+        clock[0] += KILL_GRACE_SECONDS - 1
         assert pulse.seconds_in_doubt() == 1
         clock[0] += 1
         assert pulse.seconds_in_doubt() == 0

@@ -12,9 +12,9 @@ import pytest
 from planasonix_provider.api.errors import PlanasonixPermissionError, PlanasonixServerError
 from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.watchers.completion_stream import (
-    MAX_BACKFILL_INTERVAL,
-    MAX_POLL_INTERVAL,
-    RETRY_AFTER_REFUSAL,
+    MAX_BACKFILL_INTERVAL_SECONDS,
+    MAX_POLL_INTERVAL_SECONDS,
+    RETRY_AFTER_REFUSAL_SECONDS,
     CompletionBatch,
     CompletionStream,
 )
@@ -140,7 +140,7 @@ class TestUnreadableRows:
         assert recorder.times.keys() == ids(lives)
         readable = [life for life in lives if life.id not in history.unreadable]
         assert all(recorder.times[life.id] == pytest.approx(life.ends, abs=31) for life in readable)
-        assert recorder.times["job_3"] < 130 + MAX_POLL_INTERVAL + 31
+        assert recorder.times["job_3"] < 130 + MAX_POLL_INTERVAL_SECONDS + 31
         # It had ended before this one subscribed.
         assert "job_7" not in late.times
         assert history.requests["/jobs/{job_id}"] < 100
@@ -355,18 +355,18 @@ class TestCosts:
         history = History([job], [backfill("bf_1", 990, 1_110)])
         run(history, recorder := Recorder(BOTH), seconds=2_000)
         assert recorder.times == {"bf_1": pytest.approx(1_125, abs=15)}
-        assert history.requests["/backfills"] <= 2_000 / MAX_BACKFILL_INTERVAL + 8
+        assert history.requests["/backfills"] <= 2_000 / MAX_BACKFILL_INTERVAL_SECONDS + 8
 
     def test_backfills_without_jobs_are_found_in_time(self) -> None:
         run(History(backfills=[backfill("bf_1", 990, 995)]), recorder := Recorder(BOTH), seconds=2_000)
-        assert recorder.times == {"bf_1": pytest.approx(1_100, abs=MAX_BACKFILL_INTERVAL)}
+        assert recorder.times == {"bf_1": pytest.approx(1_100, abs=MAX_BACKFILL_INTERVAL_SECONDS)}
 
     def test_a_long_job_is_polled_less_often_with_its_age(self) -> None:
         others = steady_jobs(200, spacing=10, length=5)
         history = History([Life("long", 5, 40_000), *others])
         run(history, recorder := Recorder(interval=60), seconds=41_000)
-        assert recorder.times["long"] - 40_000 <= MAX_POLL_INTERVAL + 60
-        assert history.requests["/jobs/{job_id}"] - len(others) < 40_000 / MAX_POLL_INTERVAL + 150
+        assert recorder.times["long"] - 40_000 <= MAX_POLL_INTERVAL_SECONDS + 60
+        assert history.requests["/jobs/{job_id}"] - len(others) < 40_000 / MAX_POLL_INTERVAL_SECONDS + 150
 
     def test_a_long_job_does_not_make_every_scan_list_all_later_jobs(self) -> None:
         others = [Life(f"job_{n}", 10 * n, 10 * n + 5, fields={"connection_id": "busy"}) for n in range(1, 1_000)]
@@ -450,7 +450,7 @@ class TestErrors:
             error=lambda: PlanasonixPermissionError("no", status=403),
         )
         run(history, recorder := Recorder(interval=1), seconds=3_800)
-        assert recorder.times == {"job_1": pytest.approx(3_640, abs=RETRY_AFTER_REFUSAL)}
+        assert recorder.times == {"job_1": pytest.approx(3_640, abs=RETRY_AFTER_REFUSAL_SECONDS)}
         assert history.requests["/jobs"] <= 10 + 60 + 200
         assert sum("The lists of Planasonix cannot be read" in record.message for record in caplog.records) == 6
 
