@@ -181,7 +181,7 @@ def _rows(names: list[str], rows: Iterable[tuple[Case, list[str]]]) -> str:
 
 def write(outcomes: Outcomes, docs: Path) -> None:
     """Write what the docs show: the tables into their page, and the plot."""
-    page = docs / "costs.md"
+    page = docs / "performance.md"
     before, rest = page.read_text().split(BEGIN)
     page.write_text(f"{before}{BEGIN}\n\n{table(outcomes)}\n{END}{rest.split(END)[1]}")
     images = docs / "images"

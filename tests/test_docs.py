@@ -69,7 +69,7 @@ def commands(group: Group) -> Iterator[str]:
 
 
 def test_each_route_has_its_method_operator_and_command() -> None:
-    page = (ROOT / "docs" / "hook.md").read_text()
+    page = (ROOT / "docs" / "python-api.md").read_text()
     rows = re.findall(r"^\| `([A-Z]+) (/\S+)` \| `(\w+)` \| (.*?) ?\| `([\w -]+)` \|$", page, re.MULTILINE)
     document = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text())
     assert {(verb.lower(), f"/api/v1{path}", method) for verb, path, method, *_ in rows} == {
@@ -87,7 +87,7 @@ def test_each_route_has_its_method_operator_and_command() -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["README.md", "CHANGELOG.md", "docs/waiting.md", "example_dags/*.py", "tests/sensors/test_planasonix.py"]
+    "place", ["README.md", "CHANGELOG.md", "docs/sensors.md", "example_dags/*.py", "tests/sensors/test_planasonix.py"]
 )
 def test_each_sensor_is_documented_and_tested(place: str) -> None:
     text = "\n".join(path.read_text() for path in ROOT.glob(place))
@@ -100,7 +100,7 @@ def test_the_receiver_accepts_bodies_as_large_as_its_page_says() -> None:
     source = (PACKAGE / "plugins" / "request_body.py").read_text()
     kilobytes = re.search(r"^MAX_BODY_BYTES = (\d+) \* 1024$", source, re.MULTILINE)
     assert kilobytes is not None
-    page = (ROOT / "docs" / "receiver.md").read_text()
+    page = (ROOT / "docs" / "webhook-receiver.md").read_text()
     assert f"more than {int(kilobytes[1]) * 1024:,} bytes" in page
     assert f"client_max_body_size {kilobytes[1]}k;" in page
 

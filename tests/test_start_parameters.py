@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 ROUTES = {"sync": routes.trigger_sync, "backfill": routes.trigger_backfill}
 BODIES = {"sync": (SyncBody, "jobs.py"), "backfill": (BackfillBody, "backfills.py")}
 OPERATORS = {"sync": PlanasonixSyncOperator, "backfill": PlanasonixBackfillOperator}
-PAGES = {"sync": "sync.md", "backfill": "backfills.md"}
+PAGES = {"sync": "syncs.md", "backfill": "backfills.md"}
 
 
 def names_of(kind: StartKind) -> set[str]:
@@ -52,13 +52,13 @@ def test_the_example_call_has_a_value_of_each_parameter(kind: StartKind) -> None
     assert names_of(kind) <= {*call.required, *call.optional}, "tests/support/example_calls.py"
 
 
-@pytest.mark.parametrize("page", ["shell.md", "testing.md"])
+@pytest.mark.parametrize("page", ["command-line.md", "testing-dags.md"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_docs_name_each_parameter(kind: StartKind, page: str) -> None:
     text = (DOCS / page).read_text()
-    own_page = (DOCS / PAGES[kind]).read_text() + (DOCS / "sync.md").read_text()
+    own_page = (DOCS / PAGES[kind]).read_text() + (DOCS / "syncs.md").read_text()
     for name in names_of(kind):
-        form = f"`--{name.replace('_', '-')}`" if page == "shell.md" else f"`{name}`"
+        form = f"`--{name.replace('_', '-')}`" if page == "command-line.md" else f"`{name}`"
         assert form in text, f"docs/{page} lacks {form}"
         assert f"`{name}`" in own_page, f"docs/{PAGES[kind]} lacks `{name}`"
 

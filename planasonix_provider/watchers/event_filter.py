@@ -97,7 +97,7 @@ def started_by_an_asset(work: Work) -> str | None:
 
 
 def event_payload(work: Work, job_url: Callable[[str], str]) -> dict[str, Any]:
-    """Return the payload of an event in JSON types; docs/events.md lists the fields."""
+    """Return the payload of an event in JSON types; docs/event-driven-dags.md lists the fields."""
     known = work.known_fields("metadata", "job_ids", "tables")
     shared = {
         "event": event_of(work),

@@ -26,7 +26,7 @@ from tests.support.scenarios import CONNECTION, routes_asked
 
 AIRFLOW = Version(version("apache-airflow"))
 takes_commands = pytest.mark.skipif(Version("3.2") > AIRFLOW, reason="Airflow takes commands of providers from 3.2 on")
-PAGE = (Path(__file__).parents[2] / "docs" / "shell.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
 
 
 def commands(group: Group = SHELL, before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Command]]:
@@ -136,10 +136,10 @@ def test_each_route_has_a_command(simulator: Simulator, shell: Run, tmp_path: Pa
 
 def test_the_page_names_every_command_and_option() -> None:
     for words, command in COMMANDS.items():
-        assert re.search(rf"`{' '.join(words)}\b", PAGE), f"docs/shell.md lacks {' '.join(words)}"
+        assert re.search(rf"`{' '.join(words)}\b", PAGE), f"docs/command-line.md lacks {' '.join(words)}"
         for option in command.options:
             is_named = f"`{option.flags[-1]}" in PAGE or not option.flags[0].startswith("-")
-            assert is_named, f"docs/shell.md lacks {option.flags[-1]} of {' '.join(words)}"
+            assert is_named, f"docs/command-line.md lacks {option.flags[-1]} of {' '.join(words)}"
 
 
 def test_the_page_has_the_exit_codes() -> None:
