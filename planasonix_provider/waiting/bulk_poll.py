@@ -111,9 +111,9 @@ class BulkPoll:
                     if len(missing) <= len(lists):
                         # The rest may be in any of the lists, and each costs at least one request.
                         break
-                    cursors = Paginator(self._list(status, missing))
+                    paginator = Paginator(self._list(status, missing))
                     while True:
-                        page: Page[Job] = await self._send(cursors.request)
+                        page: Page[Job] = await self._send(paginator.request)
                         asked += 1
                         matches = [job for job in page.data if job.id in missing]
                         missing.difference_update(job.id for job in matches)
@@ -124,7 +124,7 @@ class BulkPoll:
                         is_vain = len(matches) < 2
                         vain += is_vain
                         is_too_vain = is_vain and vain > MAX_WASTE * len(missing) - len(ACTIVE_STATES + ENDED)
-                        if len(missing) < 2 or is_too_vain or not cursors.advance(page):
+                        if len(missing) < 2 or is_too_vain or not paginator.advance(page):
                             break
         except PlanasonixError as error:
             self.back_off(error)

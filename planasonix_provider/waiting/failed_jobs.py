@@ -28,7 +28,7 @@ async def failed_jobs(send: AsyncSend, backfill: Backfill) -> list[Job]:
 
 
 async def _listed(send: AsyncSend, backfill: Backfill) -> list[str]:
-    cursors = Paginator(
+    paginator = Paginator(
         routes.list_jobs(connection_id=backfill.connection_id, status="failed", since=backfill.created_at).without(
             "metadata"
         )
@@ -36,9 +36,9 @@ async def _listed(send: AsyncSend, backfill: Backfill) -> list[str]:
     found: list[str] = []
     try:
         while True:
-            page = await send(cursors.request)
+            page = await send(paginator.request)
             found.extend(job.id for job in page.data if job.status == "failed")
-            if not cursors.advance(page):
+            if not paginator.advance(page):
                 return found
     except PlanasonixError:
         return found

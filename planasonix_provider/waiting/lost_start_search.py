@@ -154,19 +154,19 @@ async def _candidates(send: AsyncSend, criteria: MatchCriteria) -> list[Work]:
     A list of backfills cannot be limited by time, and the reference does not say how lists are sorted. So the start may
     be on the last of many pages, unless the pages so far show that the newest come first.
     """
-    cursors = Paginator(started_on(criteria.kind, criteria.connection_id, criteria.since - CLOCK_SLACK))
+    paginator = Paginator(started_on(criteria.kind, criteria.connection_id, criteria.since - CLOCK_SLACK))
     listed: list[Work] = []
     unreadable: list[Work] = []
     while True:
-        page = await send(cursors.request)
+        page = await send(paginator.request)
         listed += page.data
         unreadable += unreadable_in(page, criteria.kind)
         if len(unreadable) > MAX_CANDIDATES or any(row.id is None for row in page.unreadable):
             raise PlanasonixUnreadableError(
-                f"{cursors.request}: rows of the list cannot be read, and one of them may be what was started. "
+                f"{paginator.request}: rows of the list cannot be read, and one of them may be what was started. "
                 "Report it to Planasonix."
             )
-        if _has_passed(listed, criteria) or not cursors.advance(page):
+        if _has_passed(listed, criteria) or not paginator.advance(page):
             return sorted(filter(criteria.could_have_key, [*unreadable, *listed]), key=criteria.distance)
 
 

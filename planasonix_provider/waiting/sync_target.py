@@ -105,12 +105,12 @@ class SyncTarget(WaitTarget):
     def _poll_earlier(self, now: datetime) -> Steps[None]:
         """Poll syncs that were created before the time and may end after it; lists have no filter for them."""
         if not self._has_looked_before:
-            cursors = Paginator(self._list(None, since=self.since - MAX_SYNC_DURATION, until=self.since))
+            paginator = Paginator(self._list(None, since=self.since - MAX_SYNC_DURATION, until=self.since))
             jobs: list[Job] = []
             while True:
-                page: Page[Job] = yield cursors.request
+                page: Page[Job] = yield paginator.request
                 jobs.extend(job for job in page.data if self._is_ours(job))
-                if not cursors.advance(page):
+                if not paginator.advance(page):
                     break
             jobs.sort(key=lambda job: job.created_at or self.since, reverse=True)
             self._undecided = jobs
