@@ -206,20 +206,11 @@ BY_STATUS: dict[int, type[PlanasonixResponseError]] = {
 #: A proxy that restarts sends these statuses, too. They mean something only in the API's own envelope.
 _ONLY_IN_AN_ENVELOPE = frozenset({400, 403, 404})
 
-_KINDS: tuple[type[PlanasonixError], ...] = (
-    PlanasonixResponseError,
-    *BY_STATUS.values(),
-    PlanasonixServerError,
-    PlanasonixTransportError,
-    PlanasonixUnreadableError,
-    PlanasonixConfigurationError,
-    PlanasonixJobFailedError,
-    PlanasonixJobCancelledError,
-    PlanasonixLostTrackError,
-    PlanasonixOutageError,
-    PlanasonixTimeoutError,
-)
-_BY_KIND = {error.kind: error for error in _KINDS}
+_BY_KIND: dict[str, type[PlanasonixError]] = {
+    error.kind: error
+    for error in list(globals().values())
+    if isinstance(error, type) and issubclass(error, PlanasonixError)
+}
 
 
 def error_for_status(status: int, *, has_envelope: bool = True) -> type[PlanasonixResponseError]:

@@ -39,18 +39,18 @@ class TooManyValuesError(ValueError):
 
 
 def read_json(content: bytes, max_values: int) -> Any:
-    """Read a JSON body.
+    """Read a JSON body and return its value, in JSON types that can be stored. Bytes that are not UTF-8 are replaced.
 
-    :param content: the body; bytes that are not UTF-8 are replaced.
-    :param max_values: how many values it may have. They are counted before anything is created for them: a value of
-        three bytes takes a hundred times as many once it is read, and packed bodies have millions of them.
-    :return: the value, in JSON types that can be stored.
-    :raises TooManyValuesError: if the body has more values.
+    The values are counted before anything is created for them: a value of three bytes takes a hundred times as many
+    once it is read, and packed bodies have millions of them.
+
+    :raises TooManyValuesError: if the body has more than ``max_values``.
     :raises ValueError: if the body is not JSON.
     """
     # Texts may have commas and brackets, too, so they are left out if the first count is too high.
     marks = (found for found in _TEXT_OR_MARK.finditer(content) if found[1])
-    if _count_values(content) > max_values and any(islice(marks, max_values, None)):
+    count = sum(content.count(mark) for mark in (b",", b"[", b"{"))
+    if count > max_values and any(islice(marks, max_values, None)):
         raise TooManyValuesError(f"more than {max_values:,} values")
     text = content.decode(errors="replace")
     if "\\u" in text:
@@ -64,17 +64,11 @@ def read_json(content: bytes, max_values: int) -> Any:
     return make_storable(value) if _SUSPECT.search(text) else value
 
 
-def _count_values(content: bytes) -> int:
-    return sum(content.count(mark) for mark in (b",", b"[", b"{"))
-
-
 def make_storable(value: Any, depth: int = MAX_DEPTH) -> Any:
-    """Replace what cannot be stored.
+    """Return a value of JSON types without reserved keys, and with replacements for what cannot be stored.
 
-    :param value: a value of JSON types.
-    :param depth: how many levels of lists and objects to keep; deeper ones become ``None``.
-    :return: the value without reserved keys. NUL and lone surrogates become U+FFFD, numbers that are not finite become
-        ``None``, and integers of more than 64 bits become floats.
+    NUL and lone surrogates become U+FFFD, numbers that are not finite become ``None``, integers of more than 64 bits
+    become floats, and lists and objects below ``depth`` levels become ``None``.
     """
     if isinstance(value, str):
         return _NOT_STORABLE.sub(_REPLACEMENT, value)
@@ -89,10 +83,5 @@ def make_storable(value: Any, depth: int = MAX_DEPTH) -> Any:
 
 
 def shorten(text: str, limit: int = MAX_TEXT) -> str:
-    """Shorten a text that is longer than a limit.
-
-    :param text: any text.
-    :param limit: how many characters it may have; default 2,000.
-    :return: the text, or its beginning and an ellipsis.
-    """
+    """Return a text, or its beginning and an ellipsis if it is longer than a limit."""
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

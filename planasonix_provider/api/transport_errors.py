@@ -11,11 +11,7 @@ from typing import Any
 import httpx
 
 from planasonix_provider.api.client_config import ClientConfig
-from planasonix_provider.api.errors import (
-    PlanasonixError,
-    PlanasonixResponseError,
-    PlanasonixTransportError,
-)
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixResponseError, PlanasonixTransportError
 from planasonix_provider.api.request import Request
 
 
@@ -37,19 +33,10 @@ def translate_errors(config: ClientConfig, request: Request[Any]) -> Iterator[No
         # Without the chain, which is twenty frames of sockets, and holds the request's headers.
         raise PlanasonixTransportError(
             config.redact(f"{request}: {what} at {config.base_url}. {advice}"),
-            sent=_may_have_been_sent(fault),
+            sent=not isinstance(fault, _NEVER_SENT),
             is_unreachable=isinstance(fault, _UNREACHABLE),
         ) from None
 
-
-_NEVER_SENT = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.LocalProtocolError,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-)
 
 _UNREACHABLE = (
     httpx.ConnectError,
@@ -58,10 +45,7 @@ _UNREACHABLE = (
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
 )
-
-
-def _may_have_been_sent(fault: Exception) -> bool:
-    return not isinstance(fault, (*_NEVER_SENT, httpx.InvalidURL))
+_NEVER_SENT = (*_UNREACHABLE, httpx.LocalProtocolError, httpx.PoolTimeout)
 
 
 def _describe(fault: Exception, connection: str) -> tuple[str, str]:

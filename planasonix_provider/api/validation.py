@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
 from typing import Any
 
 from pydantic import SecretStr
@@ -58,27 +57,22 @@ def events(name: str, value: Any) -> list[str]:
     return list(value)
 
 
-def _json_serializable(check: validators.Check) -> validators.Check:
-    """Return a check that also rejects values that cannot be written as JSON."""
-
-    def checked(name: str, value: Any) -> Any:
-        try:
-            checked_value = check(name, value)
-            to_json(checked_value)
-        except (RecursionError, PydanticSerializationError):
-            raise ValueError(
-                f"{name}: got what is nested too deep, or holds half a character (a lone surrogate), allowed is what "
-                "JSON can hold."
-            ) from None
-        return checked_value
-
-    return validators.optional(checked)
-
-
 def validated_start(kind: StartKind, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of a start as they are sent, without those that are ``None``."""
     checks = checks_of(kind)
-    return {name: _json_serializable(checks[name])(name, value) for name, value in given.items() if value is not None}
+    return {name: _json_serializable(checks[name], name, value) for name, value in given.items() if value is not None}
+
+
+def _json_serializable(check: validators.Check, name: str, value: Any) -> Any:
+    try:
+        checked = check(name, value)
+        to_json(checked)
+    except (RecursionError, PydanticSerializationError):
+        raise ValueError(
+            f"{name}: got a value that is nested too deep, or contains half a character (a lone surrogate), allowed is "
+            "what JSON can hold."
+        ) from None
+    return checked
 
 
 def page_size(limit: Any) -> int:
@@ -88,11 +82,6 @@ def page_size(limit: Any) -> int:
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise invalid_parameter("limit", limit, "a whole number from 1, or None for all")
     return min(limit, PAGE_SIZE)
-
-
-def timestamp(moment: datetime | None) -> str | None:
-    """Return a time in UTC as the reference writes times, for example ``2025-03-27T14:22:10Z``."""
-    return None if moment is None else validators.format_utc(moment)
 
 
 optional_id = validators.optional(validators.identifier)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from planasonix_provider.api.errors import PlanasonixLostTrackError
-from planasonix_provider.api.validation import timestamp
 from planasonix_provider.cli import argument_types
 from planasonix_provider.cli.exit_codes import EXIT_ERROR
 from planasonix_provider.cli.jobs import list_result, to_json
@@ -14,6 +13,7 @@ from planasonix_provider.cli.output import CommandResult
 from planasonix_provider.cli.runner import CommandContext
 from planasonix_provider.cli.signals import Interrupted
 from planasonix_provider.cli.usage import UsageError
+from planasonix_provider.validators import format_utc
 from planasonix_provider.webhook_secrets import SecretStore, create_webhook, rotate_secret, secret_store
 
 
@@ -73,7 +73,8 @@ def rotate(context: CommandContext) -> CommandResult:
     with _protect_secret(context, f"secret of webhook {webhook_id} was changed", "webhooks", "get", webhook_id):
         rotation = rotate_secret(context.hook, webhook_id, to=place, sleep=context.sleeper.sleep)
     context.terminal.print(f"The new signing secret of webhook {webhook_id} is in {place.description}.")
-    return CommandResult({"id": rotation.webhook_id, "rotated_at": timestamp(rotation.rotated_at)})
+    rotated_at = rotation.rotated_at and format_utc(rotation.rotated_at)
+    return CommandResult({"id": rotation.webhook_id, "rotated_at": rotated_at})
 
 
 def send_test(context: CommandContext) -> CommandResult:

@@ -50,7 +50,10 @@ NO_NUMBERS: Wrong = [0, -1, 1.0, 0.5, float("nan"), "1", "", True, False, [1]]
 A_URL = "an https URL, or an http one of this machine, in ASCII characters without blanks"
 SOME_EVENTS = "a list of events, such as ['job.succeeded']"
 NO_KEYS: Wrong = ["", " ", "a b", "a\r\nX-Evil: 1", "größe", "\x7f", 7, True, b"mine"]
-TOO_DEEP = "got what is nested too deep, or holds half a character (a lone surrogate), allowed is what JSON can hold."
+TOO_DEEP = (
+    "got a value that is nested too deep, or contains half a character (a lone surrogate), allowed is what JSON can "
+    "hold."
+)
 
 
 def nested(depth: int) -> Any:

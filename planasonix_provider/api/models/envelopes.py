@@ -92,18 +92,15 @@ def _problem_of(invalid: ValidationError) -> str:
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
-class NoContent(Envelope[None]):
+class NoContent(DataEnvelope[None]):
     """A 204, which has no body. Any body is ignored."""
+
+    data: None = None
 
     @classmethod
     def parse(cls, content: bytes, without: Collection[str] | None = None) -> Self:
         """Return the envelope of a body."""
         return cls()
-
-    @property
-    def content(self) -> None:
-        """Return the content of the envelope."""
-        return
 
 
 class PlainText(Envelope[str]):
