@@ -10,8 +10,12 @@ import pytest
 from planasonix_provider.api import routes
 from planasonix_provider.api.models import BackfillBody, SyncBody
 from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator, PlanasonixSyncOperator
+from planasonix_provider.simulator import Simulator
 from planasonix_provider.start_parameters import KINDS, StartKind, common_checks, parameters_of
+from planasonix_provider.testing.started_work import started_work
 from tests.support.example_calls import EXAMPLE_CALLS
+from tests.support.scenarios import CONNECTION
+from tests.support.task_runs import drive
 
 DOCS = Path(__file__).parents[1] / "docs"
 ROUTES = {"sync": routes.trigger_sync, "backfill": routes.trigger_backfill}
@@ -52,14 +56,25 @@ def test_the_example_call_has_a_value_of_each_parameter(kind: StartKind) -> None
     assert names_of(kind) <= {*call.required, *call.optional}, "tests/support/example_calls.py"
 
 
-@pytest.mark.parametrize("page", ["command-line.md", "testing-dags.md"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_docs_name_each_parameter(kind: StartKind, page: str) -> None:
-    text = (DOCS / page).read_text()
+def test_the_operator_sends_each_parameter(kind: StartKind, simulator: Simulator) -> None:
+    call = EXAMPLE_CALLS[f"trigger_{kind}"]
+    example = {**call.required, **call.optional, "metadata": {"ticket": "OPS-1"}}
+    given = {name: example[name] for name in names_of(kind)}
+    run = drive(lambda: OPERATORS[kind](task_id="load", connection_id=CONNECTION, wait_for_completion=False, **given))
+    assert run.error is None, run.error
+    (start,) = started_work(simulator.workspace)
+    sent = {name for name, value in start.parameters.items() if value is not None}
+    assert sent == names_of(kind), f"submit_job() of {OPERATORS[kind].__name__}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_docs_name_each_parameter(kind: StartKind) -> None:
+    command_line = (DOCS / "command-line.md").read_text()
     own_page = (DOCS / PAGES[kind]).read_text() + (DOCS / "syncs.md").read_text()
     for name in names_of(kind):
-        form = f"`--{name.replace('_', '-')}`" if page == "command-line.md" else f"`{name}`"
-        assert form in text, f"docs/{page} lacks {form}"
+        option = f"`--{name.replace('_', '-')}`"
+        assert option in command_line, f"docs/command-line.md lacks {option}"
         assert f"`{name}`" in own_page, f"docs/{PAGES[kind]} lacks `{name}`"
 
 

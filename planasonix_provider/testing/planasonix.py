@@ -218,8 +218,8 @@ class Planasonix:
 
         :param connection_id: only on this connection; default: on any.
         :param kind: only ``sync`` or ``backfill``; default: both.
-        :param parameters: only with these values of ``pipeline_id``, ``priority``, ``metadata`` (which may have more
-            fields), and for a backfill ``start_at``, ``end_at`` and ``tables``. ``None``: the parameter was not given.
+        :param parameters: only with these values of the parameters that are sent to the API, such as ``pipeline_id``
+            or ``start_at``. ``metadata`` may have more fields. ``None``: the parameter was not given.
         :return: the matching starts.
         :raises ValueError: if there is no such parameter.
         """
