@@ -39,7 +39,7 @@ export AIRFLOW_HOME := $(CURDIR)/.airflow
 export no_proxy := localhost,127.0.0.1,$(no_proxy),$(NO_PROXY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo airflow test test-versions test-system contract browser browser-airflow chaos chaos-short lint format bench docs constraints build package audit test-wheel clean
+.PHONY: help demo demo-picture airflow test test-versions test-system contract browser browser-airflow chaos chaos-short lint format bench docs constraints build package audit test-wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -47,6 +47,9 @@ help: ## list the targets
 
 demo: .venv/.installed ## run a sync through Airflow against a simulated Planasonix, and tell what happened
 	@$(PYTHON) -m dev.demo
+
+demo-picture: .venv/.installed ## draw what the demo prints into docs/images/demo.svg, for the README
+	@$(PYTHON) -m dev.record_demo docs/images/demo.svg
 
 airflow: .venv/.installed ## a whole local Airflow, with its UI, beside a simulated Planasonix (PORT=8080)
 	@$(PYTHON) -m dev.local_airflow --port $(PORT)
@@ -104,7 +107,7 @@ chaos-short: .venv/.installed ## the same with a third of the tasks and one seed
 
 docs: $(DOCS)/.installed ## build the documentation into docs/_build; a warning is an error
 	@rm -rf docs/_build
-	@$(DOCS)/bin/sphinx-build -q -W --keep-going -E -b html docs docs/_build
+	@$(DOCS)/bin/sphinx-build -q -W --keep-going -E -d .venvs/docs/doctrees -b html docs docs/_build
 	@echo "Open docs/_build/index.html"
 
 lint: .venv/.installed ## check style, format and types

@@ -1,4 +1,4 @@
-"""One nightly sync, run by Airflow against a simulated Planasonix and told step by step."""
+"""Run one nightly sync in Airflow against a simulated Planasonix, and print each step."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ LOG = HOME / "airflow.log"
 
 WHAT_HAPPENED = """
 What happened
-  A task of the DAG started a job in Planasonix, waited for it, and handed its results to the next task:
+  A task of the DAG started a job in Planasonix, waited for it, and passed its results to the next task:
 
   job       {job_id}
   sync of   {connection_id}
   took      {duration_seconds:.0f} s
   loaded    {loaded}
   its page  {job_url}
-            (a button on the task in Airflow's UI opens it; this one ended with the demo)
+            (a button of the task in Airflow's UI opens such a page; this server stopped with the demo)
 """
 WHAT_NEXT = f"""
 What to try next
-  look at the DAG        example_dags/{DAG}.py
-  see it in Airflow      make airflow
-  let Planasonix fail    the same, which tells how to order a failure
+  read the DAG             example_dags/{DAG}.py
+  see it in Airflow's UI   make airflow
+  make a job fail          make airflow, and follow its instructions
 """
 
 
@@ -55,7 +55,7 @@ class Narrator:
     def reassure(self) -> None:
         """Print a line if the last one was long ago."""
         if time.monotonic() - self._spoke > 15:
-            self.say("Airflow is still at work")
+            self.say("Airflow is still working")
 
 
 def airflow(env: dict[str, str], *command: str) -> Iterator[None]:
