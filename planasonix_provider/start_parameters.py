@@ -25,16 +25,18 @@ class StartParameter:
     :param choices: the only allowed values, if there are such.
     :param is_required: whether a start cannot do without it.
     :param is_repeatable: whether the shell's option may be given several times.
+    :param is_flag: whether it is a boolean: the shell has ``--name`` and ``--no-name``, and no placeholder.
     """
 
     name: str
     check: validators.Check
     help: str
-    metavar: str
+    metavar: str | None = None
     kinds: tuple[StartKind, ...] = KINDS
     choices: tuple[str, ...] | None = None
     is_required: bool = False
     is_repeatable: bool = False
+    is_flag: bool = False
 
 
 START_PARAMETERS = (

@@ -85,13 +85,16 @@ def _start_options(kind: StartKind) -> tuple[Option, ...]:
 
 
 def _start_option(parameter: StartParameter) -> Option:
-    how: dict[str, Any] = {"metavar": parameter.metavar}
+    how: dict[str, Any] = {"metavar": parameter.metavar} if parameter.metavar else {}
     if parameter.choices:
         how["choices"] = parameter.choices
     if parameter.is_required:
         how["required"] = True
     if parameter.is_repeatable:
         how["action"] = "append"
+    if parameter.is_flag:
+        # Without a default, which the server has.
+        how |= {"action": argparse.BooleanOptionalAction, "default": None}
     return option(f"--{parameter.name.replace('_', '-')}", help=parameter.help, **how)
 
 

@@ -22,8 +22,11 @@ from planasonix_provider.start_parameters import StartKind, parameters_of
 from planasonix_provider.waiting.report import first_job_of, report
 from planasonix_provider.waiting.targets import Work
 
-#: Parsers of the parameters that are sent in another form than they are typed.
-_PARSERS = {"metadata": argument_types.metadata, "tables": argument_types.tables}
+#: How to parse the options whose text is not what is sent, by the check of their parameter.
+_PARSERS: dict[validators.Check, Callable[..., Any]] = {
+    validators.metadata: argument_types.metadata,
+    validators.tables: argument_types.tables,
+}
 
 
 def sync(context: CommandContext) -> CommandResult:
@@ -42,11 +45,12 @@ def backfill(context: CommandContext) -> CommandResult:
 
 def _parameters(context: CommandContext, kind: StartKind) -> dict[str, Any]:
     """Return the parameters of a start as the hook takes them."""
-    given = {parameter.name: getattr(context.options, parameter.name) for parameter in parameters_of(kind)}
-    return {
-        name: _PARSERS[name](f"--{name.replace('_', '-')}", value) if name in _PARSERS else value
-        for name, value in given.items()
-    }
+    parsed = {}
+    for parameter in parameters_of(kind):
+        given = getattr(context.options, parameter.name)
+        parse = _PARSERS.get(parameter.check)
+        parsed[parameter.name] = parse(f"--{parameter.name.replace('_', '-')}", given) if parse else given
+    return parsed
 
 
 def _start(

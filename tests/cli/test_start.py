@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import argparse
 import os
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from planasonix_provider.cli import start
+from planasonix_provider import start_parameters, validators
+from planasonix_provider.cli import commands, start
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.model.api_errors import ApiError
+from planasonix_provider.start_parameters import StartParameter
 from tests.cli.conftest import Run, press, when
 from tests.conftest import API_KEY
 from tests.support.hanging_responses import Hanging
@@ -195,6 +199,21 @@ class TestAnInterruptAmidAStart:
         ran = shell("sync", CONNECTION)
         assert (ran.code, ran.last_words) == (130, "Interrupted before anything was started.")
         assert not simulator.jobs()
+
+
+@pytest.mark.parametrize(
+    ("typed", "sent"), [((), None), (("--full-refresh",), True), (("--no-full-refresh",), False)], ids=str
+)
+def test_a_boolean_parameter_needs_only_its_row_in_the_table(
+    monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...], sent: bool | None
+) -> None:
+    flag = StartParameter("full_refresh", validators.flag, "load all rows again", is_flag=True)
+    monkeypatch.setattr(start_parameters, "START_PARAMETERS", (flag,))
+    parser = argparse.ArgumentParser()
+    for option in commands._start_options("sync"):
+        parser.add_argument(*option.flags, help=option.help, **option.keywords)
+    context: Any = SimpleNamespace(options=parser.parse_args([CONNECTION, *typed]))
+    assert start._parameters(context, "sync") == {"full_refresh": sent}
 
 
 class TestABackfill:
