@@ -1,10 +1,11 @@
-"""Parses the values of options. An invalid value raises a :class:`.UsageError` that names the option."""
+"""Parses the values of options. An invalid value raises a :class:`UsageError` that names the option."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,26 @@ from typing import Any
 from pydantic import SecretStr
 
 from planasonix_provider import validators
-from planasonix_provider.cli.usage import UsageError, usage_errors
-from planasonix_provider.validators import invalid_parameter
+from planasonix_provider.validators import Check, invalid_parameter
+
+
+class UsageError(Exception):
+    """The command line is invalid; no request was sent."""
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn the ``ValueError`` of a validator into a :class:`UsageError`. Use it only where arguments are parsed."""
+    try:
+        yield
+    except ValueError as refusal:
+        raise UsageError(str(refusal)) from None
+
+
+@usage_errors()
+def checked(check: Check, name: str, given: Any) -> Any:
+    """Return a value after a check of :mod:`planasonix_provider.validators`."""
+    return check(name, given)
 
 
 @usage_errors()
@@ -41,12 +60,6 @@ def _pair(name: str, text: str) -> dict[str, Any]:
     if not key.strip() or not mark:
         raise invalid_parameter(name, text, "KEY=VALUE, or a JSON object")
     return {key.strip(): value}
-
-
-@usage_errors()
-def identifier(name: str, given: str) -> str:
-    """Validate an id of Planasonix."""
-    return validators.identifier(name, given)
 
 
 def split_list(given: Sequence[str] | None) -> list[str] | None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel
 
+from planasonix_provider import validators
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixNotFoundError
 from planasonix_provider.api.states import JOB_OVER
 from planasonix_provider.cli import argument_types
+from planasonix_provider.cli.argument_types import checked
 from planasonix_provider.cli.exit_codes import EXIT_ERROR
 from planasonix_provider.cli.output import CommandResult
 from planasonix_provider.cli.runner import CommandContext
 from planasonix_provider.cli.waiting import cancel_and_wait, wait_for_result, wait_times
-from planasonix_provider.waiting.targets import BackfillTarget, JobTarget
+from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Work, WorkTarget
 
 #: The prefixes of ids in the API reference. Ids are opaque, so they serve only for a hint.
 JOB_PREFIX, BACKFILL_PREFIX = ("job_", "bf_")
@@ -31,13 +33,13 @@ def to_json(model: BaseModel) -> dict[str, Any]:
 
 
 @contextmanager
-def hint_at_other_kind(context: CommandContext, given: str, wanted: str, *command: str) -> Iterator[None]:
-    """Add a hint to a 404 if the id looks like one of the other kind, with the command for that kind."""
+def hint_at_other_kind(context: CommandContext, given: str, other: str, *command: str) -> Iterator[None]:
+    """Add a hint to a 404 if the id has the prefix of the ``other`` kind, with the command for that kind."""
     try:
         yield
     except PlanasonixNotFoundError as error:
-        other, kind = (BACKFILL_PREFIX, "backfill") if wanted == JOB_PREFIX else (JOB_PREFIX, "job")
         if given.startswith(other):
+            kind = "job" if other == JOB_PREFIX else "backfill"
             error.set_message(f"{error.message} {given} looks like the id of a {kind}: {context.hint(*command, given)}")
         raise
 
@@ -68,9 +70,14 @@ def jobs(context: CommandContext) -> CommandResult:
 
 def job(context: CommandContext) -> CommandResult:
     """Show a job, or wait for it."""
+    job_id = context.options.job_id
+    with hint_at_other_kind(context, job_id, BACKFILL_PREFIX, "backfill-status"):
+        return _show(context, context.hook.get_job, job_id)
+
+
+def _show(context: CommandContext, get: Callable[[str], Work], given: str) -> CommandResult:
     wait_times(context)
-    with hint_at_other_kind(context, context.options.job_id, JOB_PREFIX, "backfill-status"):
-        found = context.hook.get_job(context.options.job_id)
+    found = get(given)
     return wait_for_result(context, found) if context.options.wait else CommandResult(to_json(found))
 
 
@@ -79,7 +86,7 @@ def results(context: CommandContext) -> CommandResult:
     job_id = context.options.job_id
     wait = context.hint("job", job_id, "--wait")
     try:
-        with hint_at_other_kind(context, job_id, JOB_PREFIX, "backfill-status"):
+        with hint_at_other_kind(context, job_id, BACKFILL_PREFIX, "backfill-status"):
             found = context.hook.get_job_results(job_id)
     except PlanasonixConflictError as conflict:
         conflict.set_message(f"Job {job_id} has no results yet: {conflict.message} To wait until it is over: {wait}")
@@ -93,15 +100,14 @@ def results(context: CommandContext) -> CommandResult:
 
 def cancel(context: CommandContext) -> CommandResult:
     """Cancel a job, or the jobs of a backfill."""
+    target: WorkTarget
     if context.options.backfill:
-        backfill_id = argument_types.identifier("backfill_id", context.options.id)
-        return cancel_and_wait(
-            context, BackfillTarget(backfill_id), hint_at_other_kind(context, backfill_id, BACKFILL_PREFIX, "cancel")
-        )
-    job_id = argument_types.identifier("job_id", context.options.id)
-    return cancel_and_wait(
-        context, JobTarget(job_id), hint_at_other_kind(context, job_id, JOB_PREFIX, "cancel", "--backfill")
-    )
+        target = BackfillTarget(checked(validators.identifier, "backfill_id", context.options.id))
+        hint = hint_at_other_kind(context, target.id, JOB_PREFIX, "cancel")
+    else:
+        target = JobTarget(checked(validators.identifier, "job_id", context.options.id))
+        hint = hint_at_other_kind(context, target.id, BACKFILL_PREFIX, "cancel", "--backfill")
+    return cancel_and_wait(context, target, hint)
 
 
 def backfills(context: CommandContext) -> CommandResult:
@@ -117,10 +123,9 @@ def backfills(context: CommandContext) -> CommandResult:
 
 def backfill(context: CommandContext) -> CommandResult:
     """Show a backfill, or wait for it."""
-    wait_times(context)
-    with hint_at_other_kind(context, context.options.backfill_id, BACKFILL_PREFIX, "job"):
-        found = context.hook.get_backfill(context.options.backfill_id)
-    return wait_for_result(context, found) if context.options.wait else CommandResult(to_json(found))
+    backfill_id = context.options.backfill_id
+    with hint_at_other_kind(context, backfill_id, JOB_PREFIX, "job"):
+        return _show(context, context.hook.get_backfill, backfill_id)
 
 
 def ping(context: CommandContext) -> CommandResult:

@@ -16,11 +16,11 @@ from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.operations import Operations, operation, paginated_operation
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import RetryPolicy
+from planasonix_provider.cli.argument_types import UsageError, usage_errors
 from planasonix_provider.cli.exit_codes import EXIT_BROKEN_PIPE, EXIT_USAGE, exit_code
 from planasonix_provider.cli.output import CommandResult, print_result
 from planasonix_provider.cli.signals import Interrupted, SignalHandler
 from planasonix_provider.cli.terminal import Terminal, log_to, redirect_to_devnull
-from planasonix_provider.cli.usage import UsageError, usage_errors
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.waiting.interruptible_sleep import InterruptibleSleep
 

@@ -13,12 +13,12 @@ from planasonix_provider.api.errors import PlanasonixError, PlanasonixTimeoutErr
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import NO_RETRY
+from planasonix_provider.cli.argument_types import UsageError, checked
 from planasonix_provider.cli.exit_codes import exit_code
 from planasonix_provider.cli.output import CommandResult
 from planasonix_provider.cli.runner import CommandContext
 from planasonix_provider.cli.signals import Interrupted
 from planasonix_provider.cli.terminal import ProgressBar
-from planasonix_provider.cli.usage import UsageError, usage_errors
 from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting import blocking_wait
 from planasonix_provider.waiting.cancellation import Cancellation
@@ -244,15 +244,14 @@ class _ProgressWaitState(WaitState):
         return f" {self._wait.leftover_note}"
 
 
-@usage_errors()
 def wait_times(context: CommandContext) -> tuple[float, float | None]:
     """Parse ``--poll-interval`` and ``--timeout``; a timeout of ``None`` is no limit."""
     options = context.options
     if options.timeout is not None and not options.wait:
         raise UsageError("--timeout: got a time without --wait, so there is nothing to wait for: add --wait.")
     return (
-        validators.poll_interval("--poll-interval", options.poll_interval),
-        validators.optional(validators.seconds)("--timeout", options.timeout),
+        checked(validators.poll_interval, "--poll-interval", options.poll_interval),
+        checked(validators.optional(validators.seconds), "--timeout", options.timeout),
     )
 
 

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 from planasonix_provider.api.errors import PlanasonixLostTrackError
 from planasonix_provider.cli import argument_types
+from planasonix_provider.cli.argument_types import UsageError
 from planasonix_provider.cli.exit_codes import EXIT_ERROR
 from planasonix_provider.cli.jobs import list_result, to_json
 from planasonix_provider.cli.output import CommandResult
 from planasonix_provider.cli.runner import CommandContext
 from planasonix_provider.cli.signals import Interrupted
-from planasonix_provider.cli.usage import UsageError
 from planasonix_provider.validators import format_utc
 from planasonix_provider.webhook_secrets import SecretStore, create_webhook, rotate_secret, secret_store
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from planasonix_provider.cli import argument_types
-from planasonix_provider.cli.usage import UsageError
+from planasonix_provider.cli.argument_types import UsageError
 
 
 def test_metadata_comes_in_pairs_or_as_an_object() -> None:
