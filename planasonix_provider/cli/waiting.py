@@ -207,7 +207,10 @@ class CliWait:
     def report(self, work: Work | None = None) -> CommandResult:
         """Return what is known of the work, without its results."""
         known = work or self.work
-        return CommandResult(known and report(known, self.context.hook.job_url))
+        if known is None:
+            return CommandResult()
+        error = {"error": known.error.known_fields()} if known.error else {}
+        return CommandResult(report(known, self.context.hook.job_url) | error)
 
 
 class _ProgressWaitState(WaitState):

@@ -59,6 +59,7 @@ class TestASync:
         ran = shell("sync", CONNECTION, "--wait", "--poll-interval", "0.03", "-o", "json")
         assert ran.code == 3
         assert ran.json["status"] == "failed"
+        assert ran.json["error"] == {"code": "source_unreachable", "message": "no route to [/db]\nat all"}
         job = simulator.jobs()[0]
         assert ran.last_words == (
             f"Job {job.id} failed: source_unreachable: no route to [/db] at all. See {simulator.url}/jobs/{job.id}"
