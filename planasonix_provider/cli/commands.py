@@ -6,10 +6,11 @@ It imports little, because Airflow imports it at every ``airflow …`` command.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from planasonix_provider.api.states import BACKFILL_STATES, JOB_STATES
 from planasonix_provider.start_parameters import StartKind, StartParameter, parameters_of
 
 if TYPE_CHECKING:
@@ -133,6 +134,14 @@ _START_WAIT_OPTIONS = (
 _CANCEL_WAIT_OPTIONS = _WAIT_OPTIONS[:3]
 
 
+def _status(things: str, states: Collection[str]) -> Option:
+    """Return the option that filters by state. A misspelt state would list nothing, and look as if there were none."""
+    allowed = sorted(states)
+    return option(
+        "--status", help=f"only {things} in this state: {', '.join(allowed)}", metavar="STATUS", choices=allowed
+    )
+
+
 def _limit(things: str) -> Option:
     return option(
         "--limit", help=f"how many {things} to list, newest first (default: 50)", metavar="N", type=int, default=50
@@ -231,7 +240,7 @@ SHELL = Group(
                 option("--connection-id", help="only jobs of this connection", metavar="ID"),
                 option("--pipeline-id", help="only jobs of this pipeline", metavar="ID"),
                 option("--type", help="only jobs of this type, for example connection_sync", metavar="TYPE"),
-                option("--status", help="only jobs in this state, for example failed", metavar="STATUS"),
+                _status("jobs", JOB_STATES),
                 option(
                     "--since",
                     help="only jobs created at this time or later, for example 2025-03-27T14:00Z",
@@ -265,7 +274,7 @@ SHELL = Group(
             "jobs.backfills",
             (
                 option("--connection-id", help="only backfills of this connection", metavar="ID"),
-                option("--status", help="only backfills in this state, for example running", metavar="STATUS"),
+                _status("backfills", BACKFILL_STATES),
                 _limit("backfills"),
             ),
         ),

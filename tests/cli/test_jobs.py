@@ -42,6 +42,14 @@ class TestLists:
         assert the_one(simulator).id in ran.out
         assert shell("backfills", "--status", "failed", "-o", "json").json == []
 
+    @pytest.mark.parametrize("listing", ["jobs", "backfills"])
+    def test_by_an_unknown_state_are_refused(self, simulator: Simulator, shell: Run, listing: str) -> None:
+        ran = shell(listing, "--status", "bogus")
+        assert (ran.code, ran.out) == (2, "")
+        assert "argument --status: invalid choice: 'bogus' (choose from " in ran.err
+        assert "failed" in ran.err
+        assert not simulator.requests
+
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
