@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
 from planasonix_provider import validators
+from planasonix_provider.clock import utcnow
 from planasonix_provider.validators import Check, invalid_parameter
+
+_AGE_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
 class UsageError(Exception):
@@ -84,8 +88,16 @@ def window(start_at: str, end_at: str) -> tuple[datetime, datetime]:
 
 @usage_errors()
 def parse_time(name: str, given: str | None) -> datetime | None:
-    """Parse a time, in UTC."""
-    return None if given is None else validators.utc(name, given)
+    """Parse an ISO 8601 time, or an age such as ``24h``. The result is in UTC."""
+    if given is None:
+        return None
+    age = re.fullmatch(r"(\d{1,5})([mhdw])", given.strip(), re.ASCII)
+    moment = utcnow() - int(age[1]) * _AGE_UNITS[age[2]] if age else given
+    try:
+        return validators.utc(name, moment)
+    except ValueError:
+        allowed = "a time such as 2025-01-01T00:00:00Z, or an age such as 30m, 24h, 7d or 2w"
+        raise invalid_parameter(name, given, allowed) from None
 
 
 @usage_errors()

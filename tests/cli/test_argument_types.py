@@ -46,6 +46,28 @@ def test_a_window_is_in_utc() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("age", "time"),
+    [
+        ("30m", datetime(2025, 3, 27, 11, 30, tzinfo=UTC)),
+        ("24h", datetime(2025, 3, 26, 12, tzinfo=UTC)),
+        (" 7d ", datetime(2025, 3, 20, 12, tzinfo=UTC)),
+        ("2w", datetime(2025, 3, 13, 12, tzinfo=UTC)),
+        ("2025-03-27", datetime(2025, 3, 27, tzinfo=UTC)),
+        ("2025-03-27T14:00+02:00", datetime(2025, 3, 27, 12, tzinfo=UTC)),
+    ],
+)
+def test_a_time_may_be_an_age(monkeypatch: pytest.MonkeyPatch, age: str, time: datetime) -> None:
+    monkeypatch.setattr(argument_types, "utcnow", lambda: datetime(2025, 3, 27, 12, tzinfo=UTC))
+    assert argument_types.parse_time("--since", age) == time
+
+
+@pytest.mark.parametrize("text", ["soon", "7", "7 d", "-7d", "1.5h", "7D", "7y", "99999w", "999999d", "\u0667d", ""])
+def test_other_times_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^--since: got '.*', allowed is a time such as 2025-01-01T00:00:00Z, or an"):
+        argument_types.parse_time("--since", text)
+
+
 def test_a_secret_has_no_line_break_at_its_end(tmp_path: Path) -> None:
     (tmp_path / "s").write_text(" s e \r\n")
     secret = argument_types.secret("--secret-from", str(tmp_path / "s"))
