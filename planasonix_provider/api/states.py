@@ -9,6 +9,9 @@ from __future__ import annotations
 JOB_OVER = frozenset({"succeeded", "failed", "cancelled"})
 #: All states of a job.
 JOB_STATES = JOB_OVER | {"queued", "running", "cancelling"}
+#: The states of jobs and backfills that have not ended, in the order of their life: lists that are requested in this
+#: order miss no work that moves on meanwhile.
+ACTIVE_STATES = ("queued", "running")
 #: States from which a backfill never moves on.
 BACKFILL_OVER = frozenset({"completed", "failed", "cancelled"})
 #: All states of a backfill.

@@ -12,13 +12,11 @@ from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixNotFoundError
 from planasonix_provider.api.models import Job
 from planasonix_provider.api.request import Request
+from planasonix_provider.api.states import ACTIVE_STATES
 from planasonix_provider.execution.api_session import ApiSession
 from planasonix_provider.execution.options import StartOptions
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.targets import Work, target_of
-
-#: The states in which work may conflict with a start, for a search if the API does not name it.
-ACTIVE_STATES = ("running", "queued")
 
 
 class ConflictHandler:
@@ -67,7 +65,7 @@ class ConflictHandler:
         return None
 
     def find(self) -> Work | None:
-        """Search the lists for the conflicting work."""
+        """Search the lists for the conflicting work, because the API may not name it."""
         kind = self._options.kind
         list_work: Callable[..., Request[Any]] = routes.list_backfills if kind == "backfill" else routes.list_jobs
         for status in ACTIVE_STATES:

@@ -12,14 +12,15 @@ from planasonix_provider.api.errors import PlanasonixAuthenticationError, Planas
 from planasonix_provider.api.models import Job, Page
 from planasonix_provider.api.operations import Paginator
 from planasonix_provider.api.request import PAGE_SIZE, Request
+from planasonix_provider.api.states import ACTIVE_STATES
 from planasonix_provider.waiting.outages import is_outage
 from planasonix_provider.waiting.shared_client import AsyncSend
 
 #: For fewer jobs than this, lists take more requests than they save.
 MIN_BATCH = 5
-#: The states whose lists are requested, in this order: most jobs run, and most that end succeed.
-ACTIVE_STATES = ("running", "queued")
-ENDED = ("succeeded", "failed", "cancelled")
+#: The lists that are requested, in this order: most jobs run, and most that end succeed. A job that leaves the queue
+#: between the first two requests is polled by itself.
+LISTS = (ACTIVE_STATES[::-1], ("succeeded", "failed", "cancelled"))
 #: The maximum seconds without lists after an error, and without lists for a job that they did not contain.
 MAX_BACKOFF_SECONDS = 300.0
 #: The first such pause; later ones are twice as long.
@@ -106,9 +107,9 @@ class BulkPoll:
         missing = set(job_ids)
         number, asked, vain = len(missing), 0, 0
         try:
-            for lists in (ACTIVE_STATES, ENDED):
-                for status in lists:
-                    if len(missing) <= len(lists):
+            for states in LISTS:
+                for status in states:
+                    if len(missing) <= len(states):
                         # The rest may be in any of the lists, and each costs at least one request.
                         break
                     paginator = Paginator(self._list(status, missing))
@@ -123,7 +124,7 @@ class BulkPoll:
                             yield matches
                         is_vain = len(matches) < 2
                         vain += is_vain
-                        is_too_vain = is_vain and vain > MAX_WASTE * len(missing) - len(ACTIVE_STATES + ENDED)
+                        is_too_vain = is_vain and vain > MAX_WASTE * len(missing) - sum(map(len, LISTS))
                         if len(missing) < 2 or is_too_vain or not paginator.advance(page):
                             break
         except PlanasonixError as error:

@@ -15,7 +15,7 @@ from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixUnreadableError
 from planasonix_provider.api.models import Backfill, Job, Page
 from planasonix_provider.api.request import PAGE_SIZE, Request
-from planasonix_provider.api.states import BACKFILL_STATES, JOB_STATES
+from planasonix_provider.api.states import ACTIVE_STATES, BACKFILL_STATES, JOB_STATES
 from planasonix_provider.waiting.formatting import capitalize, format_bytes, format_duration, pluralize
 from planasonix_provider.waiting.request_flow import Steps
 
@@ -194,15 +194,12 @@ class BackfillTarget(WorkTarget):
 
     @staticmethod
     def lists_of_active_jobs(backfill: Backfill) -> list[Request[Page[Job]]]:
-        """Return requests for the active jobs of a backfill's connection, as a backfill may have thousands of others.
-
-        In this order: otherwise a job that starts between the two requests is in neither list.
-        """
+        """Return requests for the active jobs of a backfill's connection, as a backfill may have thousands of others."""
         return [
             routes.list_jobs(
                 connection_id=backfill.connection_id or None, status=status, since=backfill.created_at, limit=PAGE_SIZE
             ).without("metadata")
-            for status in ("queued", "running")
+            for status in ACTIVE_STATES
         ]
 
     def _jobs_to_do(self, backfill: Backfill) -> Steps[int | None]:

@@ -13,6 +13,7 @@ from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundEr
 from planasonix_provider.api.models import Page
 from planasonix_provider.api.operations import Paginator
 from planasonix_provider.api.request import PAGE_SIZE, Request
+from planasonix_provider.api.states import ACTIVE_STATES
 from planasonix_provider.waiting.formatting import format_time
 from planasonix_provider.waiting.shared_client import SharedClient, for_each
 from planasonix_provider.waiting.targets import Work
@@ -22,9 +23,6 @@ from planasonix_provider.watchers.subscribers import Subscriber
 
 log = logging.getLogger(__name__)
 
-#: Non-terminal states, in lifecycle order: work that changes state between two requests is then in at least one of the
-#: lists.
-ACTIVE_STATES = ("queued", "running")
 #: How often a new watcher reads the lists of active work, at most, while they change.
 MAX_PASSES = 10
 #: The page size shrinks by this in each pass: an item that falls between two pages of one pass does not in the next.
