@@ -23,8 +23,8 @@ from planasonix_provider.execution.options import AirflowTask, SensorOptions
 from planasonix_provider.execution.xcom import XComWriter
 from planasonix_provider.hooks.outage_settings import outage_policy
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.triggers.base import PlanasonixWaitTrigger, defer
-from planasonix_provider.triggers.deferral import deadline_of, limit_behind, read_connection
+from planasonix_provider.triggers.base import PlanasonixWaitTrigger
+from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind, read_connection
 from planasonix_provider.waiting import blocking_wait, outages
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.report import details_of, error_of_work, first_job_of, report

@@ -28,8 +28,8 @@ from planasonix_provider.execution.summary import ExecutionSummary
 from planasonix_provider.execution.xcom import XComWriter
 from planasonix_provider.hooks.outage_settings import outage_policy
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.triggers.base import PlanasonixWaitTrigger, defer
-from planasonix_provider.triggers.deferral import deadline_of, limit_behind, read_connection
+from planasonix_provider.triggers.base import PlanasonixWaitTrigger
+from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind, read_connection
 from planasonix_provider.waiting import blocking_wait
 from planasonix_provider.waiting.attempt import Attempt
 from planasonix_provider.waiting.cancellation import cancel

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -17,7 +17,6 @@ from planasonix_provider.clock import monotonic, utcnow
 from planasonix_provider.hooks.outage_settings import outage_policy
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.triggers import deferral
-from planasonix_provider.triggers.deferral import DeferrableTask
 from planasonix_provider.triggers.task_state import HAS_ON_KILL, is_interrupted, is_shutdown, kill_reason
 from planasonix_provider.validators import optional, text, utc
 from planasonix_provider.waiting.async_wait import poll_at_the_deadline, until_event
@@ -266,13 +265,3 @@ class PlanasonixWaitTrigger(BaseTrigger):
             error,
             self._manual_cancel_hint,
         )
-
-
-def defer(task: DeferrableTask, trigger: PlanasonixWaitTrigger, method_name: str = "execute_complete") -> NoReturn:
-    """Defer a task. The trigger enforces the deadline, because Airflow's timeout would neither cancel nor report.
-
-    :raises TaskDeferred: always.
-    """
-    trigger.not_before = utcnow() + deferral.DEFER_SETTLE_TIME
-    timeout = trigger.deadline - utcnow() + deferral.DEFER_TIMEOUT_MARGIN if trigger.deadline else None
-    task.defer(trigger=trigger, method_name=method_name, timeout=timeout)

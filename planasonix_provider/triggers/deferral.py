@@ -1,4 +1,4 @@
-"""The deadline of a task that waits, and what it needs when it defers and resumes."""
+"""Defers a task and resumes it, and computes its deadline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from planasonix_provider.hooks.outage_settings import outage_policy
 from planasonix_provider.waiting.outages import OutageTracker, outage_retry_options
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import BaseTrigger, Context
+    from airflow.providers.common.compat.sdk import Context
 
     from planasonix_provider.hooks.planasonix import PlanasonixHook
 
@@ -29,10 +29,30 @@ CLEANUP_TIME = timedelta(seconds=30)
 
 
 class DeferrableTask(Protocol):
-    """What ``defer`` uses of Airflow's operator."""
+    """The method of Airflow's operators that :func:`defer` uses."""
 
-    def defer(self, *, trigger: BaseTrigger, method_name: str, timeout: timedelta | None = None) -> NoReturn:
+    def defer(self, *, trigger: Any, method_name: str, timeout: timedelta | None = None) -> NoReturn:
         """Leave the worker until the trigger sends an event."""
+
+
+class DeadlineTrigger(Protocol):
+    """The fields of a wait's trigger that :func:`defer` uses."""
+
+    deadline: datetime | None
+    not_before: datetime | None
+
+
+def defer(task: DeferrableTask, trigger: DeadlineTrigger, method_name: str = "execute_complete") -> NoReturn:
+    """Defer a task. The trigger enforces the deadline, because Airflow's timeout would neither cancel nor report.
+
+    :param task: the operator or sensor.
+    :param trigger: a ``PlanasonixWaitTrigger``.
+    :param method_name: the method of the task that gets the trigger's event.
+    :raises TaskDeferred: always.
+    """
+    trigger.not_before = utcnow() + DEFER_SETTLE_TIME
+    timeout = trigger.deadline - utcnow() + DEFER_TIMEOUT_MARGIN if trigger.deadline else None
+    task.defer(trigger=trigger, method_name=method_name, timeout=timeout)
 
 
 def read_connection(hook: PlanasonixHook, warn: Callable[..., object], pause: Callable[[float], None] = sleep) -> None:

@@ -194,7 +194,7 @@ class BackfillTarget(WorkTarget):
 
     @staticmethod
     def lists_of_active_jobs(backfill: Backfill) -> list[Request[Page[Job]]]:
-        """Return requests for the active jobs of a backfill's connection, as a backfill may have thousands of others."""
+        """Return requests for the active jobs of a backfill's connection, as backfills may have thousands of others."""
         return [
             routes.list_jobs(
                 connection_id=backfill.connection_id or None, status=status, since=backfill.created_at, limit=PAGE_SIZE
