@@ -82,7 +82,7 @@ class PreviousAttempt:
         if error:
             self._raise_if_cancelled_by_person(error)
         if work.is_over and work.status not in SUCCESS_STATES:
-            log.info(f"{name}, which {self._origin}, was {work.status}: starting anew.")
+            log.info(f"{name}, which {self._origin}, was {work.status}: starting again.")
             return None
         if work.status == "cancelling":
             return None

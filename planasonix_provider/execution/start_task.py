@@ -236,7 +236,7 @@ class StartTask:
         if isinstance(snapshot, Snapshot):
             event = state.on_snapshot(snapshot, utcnow())
             return event if event and event.outcome == "over" else None
-        self._log.info("The look before deferring failed; the trigger looks again: %s", snapshot)
+        self._log.info("The poll before deferring failed; the trigger polls again: %s", snapshot)
         return None
 
     def _poll_until_complete(self, session: ApiSession, state: WaitState) -> WaitEvent:
@@ -275,9 +275,9 @@ class StartTask:
             )
 
         if not self._on_kill.cancels_work:
-            snapshot = blocking_wait.poll(state, partial(session.hook.send, policy=FINAL_POLL))
-            finished = isinstance(snapshot, Snapshot) and snapshot.is_over and snapshot.work
-            return WaitEvent.over(target, finished) if finished else event.without_cancel()
+            answer = blocking_wait.poll(state, partial(session.hook.send, policy=FINAL_POLL))
+            event = state.on_final_poll(answer, event)
+            return event.without_cancel() if event.is_out_of_time else event
         self._mark_given_up()
         result: Work | PlanasonixError
         try:

@@ -26,7 +26,7 @@ from planasonix_provider.waiting.report import details_of, error_of_work, first_
 from planasonix_provider.waiting.result import explain
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
 from planasonix_provider.waiting.shared_client import AsyncSend, run_requests
-from planasonix_provider.waiting.targets import BackfillTarget, Snapshot, Work, WorkTarget
+from planasonix_provider.waiting.targets import BackfillTarget, Work, WorkTarget
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
 
@@ -77,9 +77,8 @@ class HookWait:
             state, self._send, interval=self._interval, rate_limit_delay=self._hook.delay, sleep=sleep
         )
         if event.is_out_of_time:
-            seen = blocking_wait.poll(state, lambda request: self._hook.send(request, FINAL_POLL))
-            if isinstance(seen, Snapshot) and seen.is_over and seen.work:
-                event = WaitEvent.over(self._target, seen.work)
+            answer = blocking_wait.poll(state, lambda request: self._hook.send(request, FINAL_POLL))
+            event = state.on_final_poll(answer, event)
         return run_requests(self._hook.config_source(), lambda send: self._finish(event, send, self._hook.job_url))
 
     async def wait(self) -> Work:

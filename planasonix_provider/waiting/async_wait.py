@@ -42,11 +42,10 @@ async def _poll(
 
 
 async def poll_at_the_deadline(state: WaitState, event: WaitEvent, client: SharedClient) -> WaitEvent:
-    """Return the event of work that ended since the last poll: the interval may be long, or no triggerer have run."""
+    """Poll once more: the interval may be long, or no triggerer have run. Return how the wait ends."""
     send = partial(client.send, priority=RequestPriority.FIRST)
     steps = state.target.poll(utcnow(), detailed=False)
     try:
-        seen = await resume_flow(await send(state.target.request), steps, send)
+        return state.on_final_poll(await resume_flow(await send(state.target.request), steps, send), event)
     except PlanasonixError:
         return event
-    return WaitEvent.over(state.target, seen.work) if seen.is_over and seen.work else event

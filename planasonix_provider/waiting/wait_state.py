@@ -154,6 +154,12 @@ class WaitState:
             f"{format_duration(_seconds(self._outage.policy.outage))}.{self.leftover_note(False)} The last try: {error}"
         )
 
+    def on_final_poll(self, answer: Snapshot | PlanasonixError, event: WaitEvent) -> WaitEvent:
+        """Return the event of work that has ended since the last poll, or else ``event``, that of the deadline."""
+        if isinstance(answer, Snapshot) and answer.is_over and answer.work:
+            return WaitEvent.over(self.target, answer.work)
+        return event
+
     def on_tick(self, now: datetime) -> WaitEvent | None:
         """Log if it is time to; return the event that ends the wait, if the deadline has passed."""
         if self.deadline and now >= self.deadline:
