@@ -174,8 +174,11 @@ class CliWait:
 
     def cancel_and_print(self) -> Work:
         """Cancel, print the effect, and return the work."""
-        work, advice = self._cancel(), "add --wait: the jobs that it creates are then cancelled, too."
-        self._cancellation.log_effect(work, self.context.terminal.print, waits=self.context.options.wait, advice=advice)
+        work = self._cancel()
+        if not self.context.options.wait:
+            advice = "add --wait: the jobs that it creates are then cancelled, too."
+            self._cancellation.raise_if_without_effect(work, advice)
+        self.context.terminal.print(self._cancellation.describe_effect(work))
         return work
 
     def _on_timeout(self) -> Work:

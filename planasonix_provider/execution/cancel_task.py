@@ -94,12 +94,10 @@ class CancelTask:
         )
         work = self._cancellation.cancel()
         self._set_details(hook, work)
-        self._cancellation.log_effect(
-            work,
-            self._log.info,
-            waits=self._wait_for_completion,
-            advice="let wait_for_completion be true: the task cancels what it makes then.",
-        )
+        if not self._wait_for_completion:
+            advice = "let wait_for_completion be true: the task cancels what it makes then."
+            self._cancellation.raise_if_without_effect(work, advice)
+        self._log.info(self._cancellation.describe_effect(work))
         return work
 
     def _poll_until_complete(self, hook: PlanasonixHook, state: WaitState, work: Work) -> Work:

@@ -104,20 +104,22 @@ class Cancellation:
         """Return how often to poll, so that jobs of a backfill which start and end between two polls are not missed."""
         return min(interval, CANCEL_POLL_INTERVAL_SECONDS) if isinstance(self.target, BackfillTarget) else interval
 
-    def log_effect(self, work: Work, info: Callable[[str], object], *, waits: bool, advice: str) -> None:
-        """Log what the cancel has done. If it has done nothing and will not be repeated, raise an error with advice."""
+    def raise_if_without_effect(self, work: Work, advice: str) -> None:
+        """Raise an error with advice, if the cancel has done nothing; call this if it will not be repeated."""
+        if not work.is_over and not self.has_effect:
+            raise PlanasonixConflictError(
+                f"{capitalize(self.target.name)} is {work.status} and has made no jobs yet, so there is nothing to "
+                f"cancel. Try later, or {advice}"
+            )
+
+    def describe_effect(self, work: Work) -> str:
+        """Return a sentence about what the cancel has done."""
         name = capitalize(self.target.name)
         if work.is_over:
-            info(f"{name} is over: it is {work.status}.")
-        elif self.has_effect:
-            info(f"{name} was asked to cancel: it is {work.status}.")
-        elif waits:
-            info(f"{name} is {work.status} and has made no jobs yet; they are cancelled as they come.")
-        else:
-            raise PlanasonixConflictError(
-                f"{name} is {work.status} and has made no jobs yet, so there is nothing to cancel. Try later, or "
-                f"{advice}"
-            )
+            return f"{name} is over: it is {work.status}."
+        if self.has_effect:
+            return f"{name} was asked to cancel: it is {work.status}."
+        return f"{name} is {work.status} and has made no jobs yet; they are cancelled as they come."
 
 
 async def cancel(
