@@ -63,7 +63,7 @@ async def wake(poller: Poller, hints: set[str]) -> None:
         known |= new
         for wait in [wait for job_id in new for wait in poller._named.get(job_id, ())]:
             wait.due = asyncio.get_running_loop().time()
-            poller._wake_for(wait)
+            poller._end_sleep_for(wait)
 
 
 async def measure(planasonix: Simulator, interval: float, hints: set[str] | None) -> list[float]:

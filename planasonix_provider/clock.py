@@ -21,6 +21,11 @@ def monotonic() -> float:
     return time.monotonic()
 
 
+def loop_time() -> float:
+    """Return the seconds of the running event loop's clock; only differences count."""
+    return asyncio.get_running_loop().time()
+
+
 def sleep(seconds: float) -> None:
     """Block for some seconds."""
     time.sleep(seconds)

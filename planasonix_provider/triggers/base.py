@@ -13,7 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from planasonix_provider import validators
 from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixError, PlanasonixLostTrackError
 from planasonix_provider.api.models import Backfill
-from planasonix_provider.clock import monotonic, utcnow
+from planasonix_provider.clock import loop_time, monotonic, utcnow
 from planasonix_provider.hooks.outage_settings import outage_policy
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.triggers import deferral
@@ -200,16 +200,15 @@ class PlanasonixWaitTrigger(BaseTrigger):
         if not self.cancel_on_kill:
             return
         cancel_task = self._start_cancel()
-        time = asyncio.get_running_loop().time
-        give_up_at = time() + ON_KILL_TIMEOUT_SECONDS
-        while not cancel_task.done() and (left := give_up_at - time()) > 0:
+        give_up_at = loop_time() + ON_KILL_TIMEOUT_SECONDS
+        while not cancel_task.done() and (left := give_up_at - loop_time()) > 0:
             try:
                 await asyncio.wait([cancel_task], timeout=left)
             except asyncio.CancelledError:
                 continue
 
     def _start_cancel(self) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(self._cancel_if_killed())
+        task = asyncio.create_task(self._cancel_if_killed())
         _CANCEL_TASKS.add(task)
         task.add_done_callback(_CANCEL_TASKS.discard)
         return task

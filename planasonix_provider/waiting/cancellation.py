@@ -25,6 +25,7 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import has_unknown_effect
+from planasonix_provider.clock import loop_time
 from planasonix_provider.waiting import outages
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.outages import Contact, OutageTracker, Verdict, outage_retry_options, pause_after
@@ -139,7 +140,7 @@ async def cancel(
     ``cancelled`` are jobs that were cancelled by an earlier call; this call adds to them. ``warn`` gets the error of a
     failing cancel, at most once a minute.
     """
-    sender = _RetryingSender(send, asyncio.get_running_loop().time() + max_seconds, sleep, warn)
+    sender = _RetryingSender(send, loop_time() + max_seconds, sleep, warn)
     if isinstance(target, BackfillTarget):
         canceller = _BackfillCanceller(sender, set() if cancelled is None else cancelled, max_seconds)
         return await canceller.cancel_until_over(target.id, job_ids)
@@ -156,7 +157,7 @@ def through_outages(send: AsyncSend, max_seconds: float) -> AsyncSend:
 
     It does not retry after an error of the API itself.
     """
-    return _RetryingSender(send, asyncio.get_running_loop().time() + max_seconds, contact=Contact.API).send
+    return _RetryingSender(send, loop_time() + max_seconds, contact=Contact.API).send
 
 
 @dataclass(frozen=True)
@@ -186,12 +187,12 @@ class _RetryingSender:
 
     def pause_after(self, error: PlanasonixError | None, interval: float) -> float:
         """Return the seconds until the next request. A long ``Retry-After`` still leaves time for one more."""
-        left = self.give_up - asyncio.get_running_loop().time()
+        left = self.give_up - loop_time()
         return max(interval, min(pause_after(error, interval), left - outages.RETRY_INTERVAL_SECONDS))
 
     def is_over_in(self, seconds: float) -> bool:
         """Return whether ``give_up`` is reached within some seconds."""
-        return asyncio.get_running_loop().time() + seconds >= self.give_up
+        return loop_time() + seconds >= self.give_up
 
 
 class _BackfillCanceller:
@@ -248,7 +249,7 @@ class _BackfillCanceller:
         left.sort(key=lambda job_id: job_id not in active)
         for position in range(0, len(left), _BATCH_SIZE):
             jobs = await for_each(left[position : position + _BATCH_SIZE], self._cancel_job)
-            if asyncio.get_running_loop().time() >= self._give_up:
+            if loop_time() >= self._give_up:
                 return
             if not any(jobs):
                 # An outage. Retrying each of thousands of jobs would take hours, so the next round begins here.
@@ -262,7 +263,7 @@ class _BackfillCanceller:
         if isinstance(self._error, _KEY_REFUSALS):
             # The other requests would be refused, too.
             return None
-        if self._error and asyncio.get_running_loop().time() >= self._give_up:
+        if self._error and loop_time() >= self._give_up:
             # A request that times out takes minutes, and callers wait for this to end.
             return None
         try:
@@ -282,4 +283,4 @@ class _BackfillCanceller:
 
 def _now() -> datetime:
     # By the event loop's clock, of which only differences count.
-    return datetime.fromtimestamp(asyncio.get_running_loop().time(), UTC)
+    return datetime.fromtimestamp(loop_time(), UTC)

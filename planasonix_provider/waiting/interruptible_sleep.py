@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from planasonix_provider import clock
 
@@ -27,18 +27,18 @@ class InterruptibleSleep:
 
     def sleep(self, seconds: float) -> None:
         """Sleep and block."""
-        wake = clock.monotonic() + seconds
-        while (left := wake - clock.monotonic()) > 0:
-            self._beat()
-            self._raise_if_killed()
-            clock.sleep(min(left, MAX_SLICE_SECONDS))
-        self._raise_if_killed()
+        for part in self._slices(seconds):
+            clock.sleep(part)
 
     async def async_sleep(self, seconds: float) -> None:
         """Sleep in an event loop."""
-        wake = clock.monotonic() + seconds
-        while (left := wake - clock.monotonic()) > 0:
+        for part in self._slices(seconds):
+            await asyncio.sleep(part)
+
+    def _slices(self, seconds: float) -> Iterator[float]:
+        end = clock.monotonic() + seconds
+        while (left := end - clock.monotonic()) > 0:
             self._beat()
             self._raise_if_killed()
-            await asyncio.sleep(min(left, MAX_SLICE_SECONDS))
+            yield min(left, MAX_SLICE_SECONDS)
         self._raise_if_killed()

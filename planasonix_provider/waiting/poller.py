@@ -28,6 +28,7 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Job
 from planasonix_provider.api.request import Request
+from planasonix_provider.clock import loop_time
 from planasonix_provider.waiting.bulk_poll import BulkPoll
 from planasonix_provider.waiting.outages import is_outage
 from planasonix_provider.waiting.per_loop import PerLoop
@@ -67,26 +68,26 @@ class PollSubscription(Generic[T]):
         self.answered_at = due
         self._answer: T | PlanasonixError | None = None
         self._status: str | None = None
-        self._woken: asyncio.Future[None] | None = None
+        self._notified: asyncio.Future[None] | None = None
 
     def answer(self, answer: T | PlanasonixError) -> None:
-        """Pass on a response or an error. A job in the same state as before wakes no wait."""
+        """Pass on a response or an error. A job in the same state as before ends no sleep of a wait."""
         status = answer.status if isinstance(answer, Job) else None
-        is_news = status is None or status != self._status
+        is_new = status is None or status != self._status
         # A wait that is slower than the polls gets only the newest response.
-        self._answer, self._status, self.answered_at = answer, status, _now()
-        if is_news:
-            self._wake()
+        self._answer, self._status, self.answered_at = answer, status, loop_time()
+        if is_new:
+            self._notify()
 
     async def next(self, seconds: float) -> T | PlanasonixError | None:
         """Return the next new response, or ``None`` after some seconds."""
         if self._answer is None:
             # A queue and a timeout would do the same, but take three kilobytes per wait.
             loop = asyncio.get_running_loop()
-            self._woken = loop.create_future()
-            timer = loop.call_later(seconds, self._wake)
+            self._notified = loop.create_future()
+            timer = loop.call_later(seconds, self._notify)
             try:
-                await self._woken
+                await self._notified
             finally:
                 timer.cancel()
         answer, self._answer = self._answer, None
@@ -95,11 +96,11 @@ class PollSubscription(Generic[T]):
     @property
     def age(self) -> float:
         """The seconds since the last response."""
-        return _now() - self.answered_at
+        return loop_time() - self.answered_at
 
-    def _wake(self) -> None:
-        if self._woken and not self._woken.done():
-            self._woken.set_result(None)
+    def _notify(self) -> None:
+        if self._notified and not self._notified.done():
+            self._notified.set_result(None)
 
 
 class Poller:
@@ -107,30 +108,29 @@ class Poller:
 
     def __init__(self, connect: Callable[[], Awaitable[AsyncClient]]) -> None:
         self.client = SharedClient(connect)
-        self._bulk_poll = BulkPoll(partial(self.client.send, retry=False, within=PAGE_TIMEOUT_SECONDS), _now)
+        self._bulk_poll = BulkPoll(partial(self.client.send, retry=False, within=PAGE_TIMEOUT_SECONDS), loop_time)
         self._next_bulk_poll = 0.0
         self._task: asyncio.Task[None] | None = None
         self._polls: set[asyncio.Task[None]] = set()
         self._waits: set[PollSubscription[Any]] = set()
         self._named: defaultdict[str, set[PollSubscription[Any]]] = defaultdict(set)
-        self._woken = asyncio.Event()
+        self._end_of_sleep = asyncio.Event()
         self._next_round = 0.0
-        self._wakes_at = math.inf
+        self._sleeps_until = math.inf
 
     @asynccontextmanager
     async def wait(
         self, request: Request[T], interval: float, delay: float = 0.0
     ) -> AsyncIterator[PollSubscription[T]]:
         """Subscribe for as long as the block lasts; the first poll comes after ``delay`` seconds."""
-        loop = asyncio.get_running_loop()
-        wait = PollSubscription(request, interval, due=loop.time() + delay)
+        wait = PollSubscription(request, interval, due=loop_time() + delay)
         self._waits.add(wait)
         self._named[wait.name].add(wait)
-        self._wake_for(wait)
+        self._end_sleep_for(wait)
         if self._task is None:
             # In its own context: a task inherits the context of its creator, and so the log of the trigger that
             # happened to come first.
-            self._task = loop.create_task(self._run(), context=contextvars.Context())
+            self._task = asyncio.create_task(self._run(), context=contextvars.Context())
         try:
             yield wait
         finally:
@@ -140,7 +140,7 @@ class Poller:
                 del self._named[wait.name]
                 self._bulk_poll.forget(wait.name)
             if not self._waits:
-                self._woken.set()
+                self._end_of_sleep.set()
 
     async def _run(self) -> None:
         try:
@@ -148,33 +148,33 @@ class Poller:
                 self._start_polls()
                 await self._sleep()
         except Exception as bug:
-            log.exception("The looks at Planasonix broke. Please report this.")
+            log.exception("The polls of Planasonix broke. Please report this.")
             for wait in self._waits:
                 wait.answer(_poller_error(bug))
         finally:
             # Do not await between here and the reset: a wait that subscribes now must find either a loop that will see
             # it, or none at all.
-            looks, self._polls = self._polls, set()
+            polls, self._polls = self._polls, set()
             self._task = None
             self._next_bulk_poll = 0.0
-            for look in looks:
-                look.cancel()
+            for poll in polls:
+                poll.cancel()
             await self.client.close()
 
     def _start_polls(self) -> None:
         """Poll everything that is due, in the way that takes the fewest requests."""
-        now = _now()
+        now = loop_time()
         due = [wait for wait in self._waits if self._starts_at(wait) <= now]
         listed: set[str] = set()
         if any(map(self._is_listable, due)):
             # Waits that are due soon join: then all of them are due together the next time.
             soon = (wait for wait in self._waits if wait.due <= now + wait.interval / 2)
             listed = self._bulk_poll.select(wait.job_id for wait in soon if wait.job_id)
-        if swept := [wait for wait in due if wait.job_id in listed]:
+        if in_lists := [wait for wait in due if wait.job_id in listed]:
             self._next_bulk_poll = math.inf
-            self._begin(self._poll_lists(swept, listed))
-        if each := [wait for wait in due if wait.job_id not in listed]:
-            self._begin(self._poll_each(each))
+            self._start(self._poll_lists(in_lists, listed))
+        if others := [wait for wait in due if wait.job_id not in listed]:
+            self._start(self._poll_each(others))
         for wait in due:
             wait.due = math.inf
 
@@ -185,54 +185,54 @@ class Poller:
     def _is_listable(self, wait: PollSubscription[Any]) -> bool:
         return wait.job_id is not None and self._bulk_poll.is_listable(wait.job_id)
 
-    def _begin(self, looking: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        look = asyncio.get_running_loop().create_task(looking)
-        self._polls.add(look)
-        look.add_done_callback(self._polls.discard)
-        return look
+    def _start(self, poll: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(poll)
+        self._polls.add(task)
+        task.add_done_callback(self._polls.discard)
+        return task
 
     async def _sleep(self) -> None:
         """Sleep until the next round and until a wait is due, or until there are no waits."""
         pause = min(ROUND_INTERVAL_SECONDS, ROUND_SHARE * min((wait.interval for wait in self._waits), default=0.0))
-        self._next_round = _now() + pause
+        self._next_round = loop_time() + pause
         while self._waits:
-            self._wakes_at = max(self._next_round, min(map(self._starts_at, self._waits)))
-            if (seconds := self._wakes_at - _now()) <= 0:
+            self._sleeps_until = max(self._next_round, min(map(self._starts_at, self._waits)))
+            if (seconds := self._sleeps_until - loop_time()) <= 0:
                 return
-            self._woken.clear()
+            self._end_of_sleep.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if seconds == math.inf else seconds):
-                    await self._woken.wait()
+                    await self._end_of_sleep.wait()
 
-    def _wake_for(self, wait: PollSubscription[Any]) -> None:
+    def _end_sleep_for(self, wait: PollSubscription[Any]) -> None:
         """End the sleep in time for a wait. Checking all waits each time would be the largest cost."""
-        if max(self._starts_at(wait), self._next_round) < self._wakes_at:
-            self._woken.set()
+        if max(self._starts_at(wait), self._next_round) < self._sleeps_until:
+            self._end_of_sleep.set()
 
     async def _poll_lists(self, waits: list[PollSubscription[Any]], job_ids: set[str]) -> None:
         """Poll many jobs by lists, then each job that is due and was not in them."""
-        began = _now()
-        told: set[str] = set()
+        began = loop_time()
+        found: set[str] = set()
         try:
             async with aclosing(self._bulk_poll.find(job_ids)) as pages:
                 async for jobs in pages:
                     for job in jobs:
                         self._answer(job.id, job, asked_at=began)
-                    told.update(job.id for job in jobs)
-                    # Let the woken waits run, and write their logs, before the next page.
+                    found.update(job.id for job in jobs)
+                    # Let the notified waits run, and write their logs, before the next page.
                     await asyncio.sleep(0)
         except Exception as bug:
-            log.exception("A look at all jobs in Planasonix broke, going on with each by itself. Please report this.")
+            log.exception("The poll of all jobs in Planasonix broke, going on with each by itself. Please report this.")
             self._bulk_poll.back_off(bug)
         finally:
-            self._next_bulk_poll = _now() + BULK_POLL_INTERVAL_SECONDS
-            self._woken.set()
+            self._next_bulk_poll = loop_time() + BULK_POLL_INTERVAL_SECONDS
+            self._end_of_sleep.set()
         # Some waits may have ended meanwhile.
         self._bulk_poll.forget_all_but(self._named)
-        left = [wait for wait in waits if wait.job_id not in told]
+        left = [wait for wait in waits if wait.job_id not in found]
         if self._bulk_poll.has_stumbled:
             for wait in left:
-                wait.due = _now() + max(BULK_POLL_INTERVAL_SECONDS, self.client.retry_after_remaining)
+                wait.due = loop_time() + max(BULK_POLL_INTERVAL_SECONDS, self.client.retry_after_remaining)
         else:
             await self._poll_each(left, were_missing=True)
 
@@ -243,8 +243,8 @@ class Poller:
         # The first ones detect an outage for the others. They should not be the same each time.
         random.shuffle(names)
         first, others = names[:MAX_IN_FLIGHT], names[MAX_IN_FLIGHT:]
-        looks = [self._begin(self._poll(name, requests[name], was_missing=were_missing)) for name in first]
-        if others and (outage := await _outage_of_all(looks)):
+        polls = [self._start(self._poll(name, requests[name], was_missing=were_missing)) for name in first]
+        if others and (outage := await _outage_of_all(polls)):
             for name in others:
                 self._answer(name, outage)
             return
@@ -259,7 +259,7 @@ class Poller:
         except PlanasonixError as error:
             answer = error
         except Exception as bug:
-            log.exception("A look at Planasonix broke. Please report this.")
+            log.exception("A poll of Planasonix broke. Please report this.")
             answer = _poller_error(bug)
         if isinstance(answer, Job) and name in self._named:
             self._bulk_poll.record_poll(name, answer, was_missing=was_missing)
@@ -268,20 +268,20 @@ class Poller:
 
     def _answer(self, name: str, answer: Any, asked_at: float | None = None) -> None:
         """Pass a response to all waits for a thing; their intervals count from the request, by default from now."""
-        now = _now()
+        now = loop_time()
         since = now if asked_at is None else asked_at
         for wait in self._named.get(name, ()):
             wait.due = max(since + wait.interval, now + self.client.retry_after_remaining)
             wait.answer(answer)
-            self._wake_for(wait)
+            self._end_sleep_for(wait)
 
 
-async def _outage_of_all(looks: list[asyncio.Task[Any]]) -> PlanasonixError | None:
+async def _outage_of_all(polls: list[asyncio.Task[Any]]) -> PlanasonixError | None:
     """Return the error of all requests, if they fail soon and it says nothing about a single job."""
     error = None
     with suppress(TimeoutError):
-        for look in asyncio.as_completed(looks, timeout=OUTAGE_CHECK_SECONDS):
-            answer = await look
+        for poll in asyncio.as_completed(polls, timeout=OUTAGE_CHECK_SECONDS):
+            answer = await poll
             if not (isinstance(answer, _CONNECTION_ERRORS) or is_outage(answer)):
                 return None
             error = answer
@@ -289,13 +289,9 @@ async def _outage_of_all(looks: list[asyncio.Task[Any]]) -> PlanasonixError | No
     return None
 
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
-
-
 def _poller_error(bug: Exception) -> PlanasonixError:
     """Return the error for a wait whose poller has died: the wait may fail, but must not hang."""
-    return PlanasonixLostTrackError(f"The looks at Planasonix broke ({type(bug).__name__}: {bug}). Please report this.")
+    return PlanasonixLostTrackError(f"The polls of Planasonix broke ({type(bug).__name__}: {bug}). Please report this.")
 
 
 #: The pollers, by Airflow connection.

@@ -24,6 +24,7 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import NO_RETRY, RetryPolicy
+from planasonix_provider.clock import loop_time
 from planasonix_provider.waiting.loop_thread import run_in_loop_thread
 from planasonix_provider.waiting.outages import is_by_a_proxy
 
@@ -132,7 +133,7 @@ class SharedClient:
         """Send a request, and repeat it if it fails and the Airflow connection has changed since it was read."""
         async with self._all_places:
             client = await self._connected()
-            sent_at = asyncio.get_running_loop().time()
+            sent_at = loop_time()
             try:
                 return await client.send(request, policy)
             except PlanasonixError as error:
@@ -140,7 +141,7 @@ class SharedClient:
                     raise
                 # Only a refused key always lets the connection be read: an outage would do so at every poll.
                 is_key = isinstance(error, PlanasonixAuthenticationError)
-                is_old = asyncio.get_running_loop().time() - self._confirmed_at >= KEY_REREAD_INTERVAL_SECONDS
+                is_old = loop_time() - self._confirmed_at >= KEY_REREAD_INTERVAL_SECONDS
                 try:
                     renewed = await self._connected(
                         newer_than=sent_at if is_key and is_old else sent_at - REREAD_INTERVAL_SECONDS
@@ -176,7 +177,7 @@ class SharedClient:
 
     async def _read_connection(self) -> None:
         fresh = await self._connect()
-        self._read_at = asyncio.get_running_loop().time()
+        self._read_at = loop_time()
         if self._clients and self._clients[-1].config == fresh.config:
             self._confirmed_at = self._read_at
             await fresh.close()

@@ -27,16 +27,16 @@ class StallDetector:
         self._longest = heartbeat_timeout * STALL_FRACTION
         self._now = now
         self._last = now()
-        self._woke: float | None = None
+        self._resumed_at: float | None = None
 
     def beat(self) -> None:
         """Record that the process runs."""
         now = self._now()
         if now - self._last > self._longest:
-            self._woke = now
+            self._resumed_at = now
         self._last = now
 
     def seconds_in_doubt(self) -> float:
         """Return the seconds in which another process may still take over the task; 0.0 if there is no doubt."""
         self.beat()
-        return 0.0 if self._woke is None else max(0.0, self._woke + KILL_GRACE_SECONDS - self._now())
+        return 0.0 if self._resumed_at is None else max(0.0, self._resumed_at + KILL_GRACE_SECONDS - self._now())

@@ -7,6 +7,7 @@ import contextvars
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
+from planasonix_provider.clock import loop_time
 from planasonix_provider.waiting.per_loop import PerLoop
 from planasonix_provider.watchers.completion_stream import CompletionBatch
 
@@ -37,7 +38,7 @@ class Broadcast:
         self._queues.add(queue)
         if self._task is None:
             # An empty context, because a task inherits the logging context of its creator: one trigger of several.
-            self._task = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
+            self._task = asyncio.create_task(self._run(), context=contextvars.Context())
         try:
             while True:
                 yield await queue.get()
@@ -55,16 +56,15 @@ class Broadcast:
             self._all_finished.set()
 
     async def _run(self) -> None:
-        time = asyncio.get_running_loop().time
         has_events, last_checkpoint = False, -CHECKPOINT_INTERVAL_SECONDS
         async with aclosing(self._open_stream()) as batches:
             async for batch in batches:
                 if batch.is_checkpoint and has_events:
-                    if not batch.is_scan_end and time() - last_checkpoint < CHECKPOINT_INTERVAL_SECONDS:
+                    if not batch.is_scan_end and loop_time() - last_checkpoint < CHECKPOINT_INTERVAL_SECONDS:
                         batch.acknowledged.set()
                         continue
                     await asyncio.sleep(HANDOVER_SECONDS)
-                    has_events, last_checkpoint = False, time()
+                    has_events, last_checkpoint = False, loop_time()
                 has_events = has_events or not batch.is_checkpoint
                 self._unfinished = set(self._queues)
                 self._all_finished.clear()

@@ -15,7 +15,7 @@ from typing import Any
 
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
 from planasonix_provider.api.request import PAGE_SIZE
-from planasonix_provider.clock import utcnow
+from planasonix_provider.clock import loop_time, utcnow
 from planasonix_provider.waiting.formatting import capitalize, format_duration
 from planasonix_provider.waiting.outages import is_outage, pause_after
 from planasonix_provider.waiting.shared_client import SharedClient
@@ -105,7 +105,7 @@ class CompletionStream:
         """Yield batches for ever, each one after the previous one was acknowledged. Raises nothing."""
         while True:
             await self._registry.wait_for_subscriber()
-            started_at = _seconds()
+            started_at = loop_time()
             error: Exception | None = None
             subscribers = list(self._registry.subscribers)
             scan = self._scan_all(subscribers)
@@ -132,7 +132,7 @@ class CompletionStream:
         interval = min(subscriber.interval for subscriber in subscribers)
         if error and not (isinstance(error, PlanasonixError) and is_outage(error)):
             interval = max(interval, RETRY_AFTER_REFUSAL_SECONDS)
-        passed = _seconds() - started_at
+        passed = loop_time() - started_at
         left = max(pause_after(error, interval) - passed, self._client.retry_after_remaining, 0.0)
         minimum = min(left, max(0.0, MIN_SCAN_INTERVAL_SECONDS - passed))
         await asyncio.sleep(minimum)
@@ -175,7 +175,7 @@ class CompletionStream:
             yield batch
         scan.advance()
         if scan.kind is BACKFILLS:
-            self._backfills_due = _seconds() + MAX_BACKFILL_INTERVAL_SECONDS
+            self._backfills_due = loop_time() + MAX_BACKFILL_INTERVAL_SECONDS
 
     # --- Backfills, which cannot be listed by creation time ---
 
@@ -194,7 +194,7 @@ class CompletionStream:
         sees_jobs = all("job" in subscriber.event_filter.kinds for subscriber in subscribers)
         return (
             not sees_jobs
-            or _seconds() >= self._backfills_due
+            or loop_time() >= self._backfills_due
             or any(not cursor or cursor.pending for cursor in cursors)
         )
 
@@ -202,7 +202,7 @@ class CompletionStream:
 
     async def _poll_unlisted(self, scan: ListScan) -> AsyncGenerator[CompletionBatch]:
         """Poll pending work that the lists did not contain, because it was created before they begin."""
-        unlisted, now = scan.unlisted(), _seconds()
+        unlisted, now = scan.unlisted(), loop_time()
         before = self._due.get(scan.kind.name, {})
         dues = self._due[scan.kind.name] = {work_id: before.get(work_id, 0.0) for work_id in unlisted}
         due = [work_id for work_id, at in dues.items() if at <= now or scan.is_due_now(work_id)]
@@ -221,8 +221,8 @@ class CompletionStream:
             self._check_failures(scan, responses)
 
     def _handle_not_found(self, scan: ListScan, work_id: str, error: PlanasonixError) -> None:
-        since = self._not_found_since.setdefault(work_id, _seconds())
-        if _seconds() - since >= MAX_NOT_FOUND_SECONDS:
+        since = self._not_found_since.setdefault(work_id, loop_time())
+        if loop_time() - since >= MAX_NOT_FOUND_SECONDS:
             del self._not_found_since[work_id]
             scan.discard(work_id)
             log.warning(
@@ -300,7 +300,7 @@ class _OutageLog:
 
     def log_error(self, error: PlanasonixError) -> None:
         """Log the error of a scan, if it is time."""
-        now = _seconds()
+        now = loop_time()
         if self._since is None:
             self._since = self._logged_at = now
             log.warning("The lists of Planasonix cannot be read yet, still trying; nothing is lost. %s", error)
@@ -312,9 +312,5 @@ class _OutageLog:
     def log_recovery(self) -> None:
         """Log the end of the outage, if there was one."""
         if self._since is not None:
-            log.info("Planasonix answers again, after %s.", format_duration(_seconds() - self._since))
+            log.info("Planasonix answers again, after %s.", format_duration(loop_time() - self._since))
         self._since = None
-
-
-def _seconds() -> float:
-    return asyncio.get_running_loop().time()
