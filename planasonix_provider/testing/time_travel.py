@@ -124,7 +124,7 @@ def travel_time(began: datetime | None = None) -> Iterator[TravelledClock]:
         # Looked up at each sleep, because tests patch the clock's sleep.
         passing = SimpleNamespace(sleep=lambda seconds: travel.sleep(seconds), monotonic=travel.monotonic)
         patch.setattr(clock, "time", passing)
-        patch.setattr(clock, "asyncio", SimpleNamespace(run=travel.run))
+        patch.setattr(clock, "run", travel.run)
         # Slices of half a second would make days slow.
         patch.setattr(interruptible_sleep, "MAX_SLICE_SECONDS", 10.0)
         patch.setattr(AsyncClient, "_send_once", travel.stop_during(AsyncClient._send_once))

@@ -25,9 +25,9 @@ LISTS = (ACTIVE_STATES[::-1], ("succeeded", "failed", "cancelled"))
 MAX_BACKOFF_SECONDS = 300.0
 #: The first such pause; later ones are twice as long.
 FIRST_BACKOFF_SECONDS = 15.0
-#: After lists were requested in vain, this many times more jobs let them be requested again.
+#: After useless lists, this many times more jobs let them be requested again.
 GROWTH_FACTOR = 4
-#: Pages without news may cost this part of the requests that polls one by one would take.
+#: Useless pages may cost this part of the requests that polls one by one would take.
 MAX_WASTE = 0.25
 #: After this many seconds a job is polled by itself, because lists may be wrong about it for ever.
 RECHECK_AFTER_SECONDS = 480.0
@@ -60,12 +60,12 @@ class BulkPoll:
         self._uniform = uniform
         self._avoided_until = 0.0
         self._failures = 0
-        #: Whether the last bulk poll met a transient error: then the next one follows, instead of polls one by one.
-        self.has_stumbled = False
-        # After lists were requested in vain for some jobs, only many more jobs justify them; for longer each time.
-        self._in_vain_until = 0.0
-        self._in_vain_for = 0.0
-        self._in_vain_jobs = 0
+        #: Whether to request the lists again after a transient error, instead of polling one by one.
+        self.should_retry = False
+        # After lists were useless for some jobs, only many more jobs justify them; for longer each time.
+        self._useless_until = 0.0
+        self._useless_for = 0.0
+        self._useless_jobs = 0
         self._known: dict[str, _JobInfo] = {}
 
     def is_listable(self, job_id: str) -> bool:
@@ -78,7 +78,7 @@ class BulkPoll:
     def select(self, job_ids: Iterable[str]) -> set[str]:
         """Return the jobs to find in lists; none if they are too few."""
         chosen = {job_id for job_id in job_ids if self.is_listable(job_id)}
-        fewest = GROWTH_FACTOR * self._in_vain_jobs if self._clock() < self._in_vain_until else MIN_BATCH
+        fewest = GROWTH_FACTOR * self._useless_jobs if self._clock() < self._useless_until else MIN_BATCH
         return chosen if len(chosen) >= fewest else set()
 
     def record_poll(self, job_id: str, job: Job, *, was_missing: bool) -> None:
@@ -86,9 +86,7 @@ class BulkPoll:
         now, before = self._clock(), self._known.get(job_id)
         known = self._known[job_id] = _JobInfo(job.created_at, self._trusted_until())
         if was_missing and now >= self._avoided_until:
-            known.unlisted_for = (
-                min(2 * before.unlisted_for if before else 0.0, MAX_BACKOFF_SECONDS) or FIRST_BACKOFF_SECONDS
-            )
+            known.unlisted_for = _next_backoff(before.unlisted_for if before else 0.0)
             known.unlisted_until = now + known.unlisted_for
         elif before:
             known.unlisted_for, known.unlisted_until = before.unlisted_for, before.unlisted_until
@@ -105,7 +103,7 @@ class BulkPoll:
     async def find(self, job_ids: Iterable[str]) -> AsyncGenerator[list[Job]]:
         """Yield the jobs that lists contain, page by page, for as long as that saves requests."""
         missing = set(job_ids)
-        number, asked, vain = len(missing), 0, 0
+        total, requests, useless_pages = len(missing), 0, 0
         try:
             for states in LISTS:
                 for status in states:
@@ -115,41 +113,39 @@ class BulkPoll:
                     paginator = Paginator(self._list(status, missing))
                     while True:
                         page: Page[Job] = await self._send(paginator.request)
-                        asked += 1
+                        requests += 1
                         matches = [job for job in page.data if job.id in missing]
                         missing.difference_update(job.id for job in matches)
                         for job in matches:
                             self._known.setdefault(job.id, _JobInfo(job.created_at, self._trusted_until()))
                         if matches:
                             yield matches
-                        is_vain = len(matches) < 2
-                        vain += is_vain
-                        is_too_vain = is_vain and vain > MAX_WASTE * len(missing) - sum(map(len, LISTS))
-                        if len(missing) < 2 or is_too_vain or not paginator.advance(page):
+                        is_useless = len(matches) < 2
+                        useless_pages += is_useless
+                        is_waste = is_useless and useless_pages > MAX_WASTE * len(missing) - sum(map(len, LISTS))
+                        if len(missing) < 2 or is_waste or not paginator.advance(page):
                             break
         except PlanasonixError as error:
             self.back_off(error)
         else:
-            self._failures, self.has_stumbled = 0, False
-            is_vain = asked > number - len(missing)
-            self._in_vain_for = (
-                (min(2 * self._in_vain_for, MAX_BACKOFF_SECONDS) or FIRST_BACKOFF_SECONDS) if is_vain else 0.0
-            )
-            self._in_vain_until, self._in_vain_jobs = self._clock() + self._in_vain_for, number
+            self._failures, self.should_retry = 0, False
+            is_useless = requests > total - len(missing)
+            self._useless_for = _next_backoff(self._useless_for) if is_useless else 0.0
+            self._useless_until, self._useless_jobs = self._clock() + self._useless_for, total
 
     def back_off(self, error: Exception) -> None:
         """Stop requesting lists for a while after an error, unless they will probably work the next time."""
         if isinstance(error, PlanasonixRateLimitError):
             # Polls one by one would only make it worse.
-            self.has_stumbled = True
+            self.should_retry = True
             return
         self._failures += 1
         is_key = isinstance(error, PlanasonixAuthenticationError)
-        passes = is_outage(error) or is_key
-        self.has_stumbled = passes and self._failures == 1
+        is_transient = is_outage(error) or is_key
+        self.should_retry = is_transient and self._failures == 1
         # A refused key does not concern the lists: a few polls show it to all waits.
-        if not (self.has_stumbled or is_key):
-            seconds = FIRST_BACKOFF_SECONDS * 2 ** min(self._failures - 2, 10) if passes else MAX_BACKOFF_SECONDS
+        if not (self.should_retry or is_key):
+            seconds = FIRST_BACKOFF_SECONDS * 2 ** min(self._failures - 2, 10) if is_transient else MAX_BACKOFF_SECONDS
             self._avoided_until = self._clock() + min(seconds, MAX_BACKOFF_SECONDS)
 
     def _trusted_until(self) -> float:
@@ -164,3 +160,7 @@ class BulkPoll:
         # An unknown job may be of any age.
         since = min(created) if len(created) == len(known) else None
         return routes.list_jobs(status=status, since=since, limit=PAGE_SIZE).without("metadata")
+
+
+def _next_backoff(seconds: float) -> float:
+    return min(2 * seconds, MAX_BACKOFF_SECONDS) or FIRST_BACKOFF_SECONDS

@@ -230,7 +230,7 @@ class Poller:
         # Some waits may have ended meanwhile.
         self._bulk_poll.forget_all_but(self._named)
         left = [wait for wait in waits if wait.job_id not in found]
-        if self._bulk_poll.has_stumbled:
+        if self._bulk_poll.should_retry:
             for wait in left:
                 wait.due = loop_time() + max(BULK_POLL_INTERVAL_SECONDS, self.client.retry_after_remaining)
         else:
