@@ -14,7 +14,7 @@ author = "Planasonix"
 copyright = "Planasonix, under the Apache License 2.0"  # noqa: A001 - Sphinx calls it so
 release = re.findall(r'__version__ = "(.+)"', (PACKAGE / "__init__.py").read_text())[0]
 
-extensions = ["autoapi.extension", "myst_parser", "sphinx_copybutton"]
+extensions = ["autoapi.extension", "myst_parser", "sphinx_copybutton", "sphinx_design"]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 maximum_signature_line_length = 90
@@ -24,7 +24,15 @@ add_module_names = False
 html_theme = "pydata_sphinx_theme"
 html_title = "Planasonix for Airflow"
 html_show_sourcelink = False
-html_theme_options = {"navbar_center": [], "navigation_with_keys": True, "secondary_sidebar_items": ["page-toc"]}
+html_theme_options = {
+    "logo": {"text": html_title, "image_light": "_static/logo.svg", "image_dark": "_static/logo.svg", "alt_text": ""},
+    "navbar_align": "left",
+    "navbar_center": ["top-links"],
+    "navbar_end": ["version", "theme-switcher"],
+    "navigation_with_keys": True,
+    "secondary_sidebar_items": ["page-toc"],
+}
+html_favicon = "_static/logo.svg"
 html_sidebars = {"**": ["pages.html"]}
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
