@@ -88,40 +88,40 @@ def _parser() -> argparse.ArgumentParser:
         type=seconds,
         default=2.0,
         metavar="SECONDS",
-        help="how many seconds a job waits before it runs (default: %(default)g)",
+        help="how many seconds a job is queued (default: %(default)g)",
     )
     add(
         "--api-key",
         default="plnx_sim_local_key",
         metavar="KEY",
-        help="the API key that it takes (default: %(default)s)",
+        help="the API key that exists from the start (default: %(default)s)",
     )
     add(
         "--connection",
         action="append",
         default=[],
         metavar="ID",
-        help="the id of a connection to have besides those that it has anyway; may be repeated",
+        help="the id of another connection that exists from the start; may be repeated",
     )
     add(
         "--rate-limit",
         type=count,
         default=1200,
         metavar="N",
-        help="how many requests an API key has in each minute (default: %(default)s)",
+        help="how many requests an API key may send per minute (default: %(default)s)",
     )
     add(
         "--keep",
         type=count,
         default=DEFAULT_KEEP,
         metavar="N",
-        help="how many jobs that are over it keeps (default: %(default)s)",
+        help="how many ended jobs are kept (default: %(default)s)",
     )
     add(
         "--state",
         type=Path,
         metavar="FILE",
-        help="keep all that happens in FILE, and go on from there after a restart (default: keep nothing)",
+        help="store every change in FILE, and restore the state from it at the next start (default: store nothing)",
     )
     add(
         "--airflow-url",
@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help="a name that the simulator answers to, besides localhost, IP addresses and --host; may be repeated",
+        help="a host name that requests may use, besides localhost, IP addresses and --host; may be repeated",
     )
     add(
         "--webhook-host",
@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="HOST",
-        help="a host that webhooks are delivered to, besides this machine; * is every host; may be repeated",
+        help="a host that webhooks are delivered to, besides this machine; * allows every host; may be repeated",
     )
     add(
         "--hide-metadata",
@@ -193,7 +193,7 @@ def _welcome(simulator: Simulator) -> str:
     return f"""\
 Planasonix simulator at {url}
 API key: {simulator.api_key}
-To look at it and steer it, open the address in a browser.
+Open this URL in a browser to watch and control it.
 
 To connect Airflow:
   {export_line(url, simulator.api_key)}
@@ -201,7 +201,7 @@ To connect Airflow:
 Connections to sync:
 {connections}
 
-To let the next look at a job fail:
+To make the next request for a job fail:
   curl -d '{{"kind": "status", "status": 503, "route": "get_job"}}' {url}/_simulator/faults
 
 Ctrl-C stops it."""

@@ -297,7 +297,7 @@ class Workspace:
 
     def _require_active(self, changed: SimulatedJob | None, job: SimulatedJob, now: datetime) -> SimulatedJob:
         if changed is None:
-            raise ApiError("job_not_active", f"job {job.id!r} is {job.status_at(now)}, its end is settled")
+            raise ApiError("job_not_active", f"job {job.id!r} is {job.status_at(now)} and can no longer be changed")
         return changed
 
     def _snapshot(self, job: SimulatedJob, now: datetime) -> JobSnapshot:

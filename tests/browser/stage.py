@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import count
 
+import httpx
+
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.model.request_bodies import BackfillRequestBody, SyncRequestBody
 
@@ -45,6 +47,12 @@ class Stage:
         body = {"start_at": "2024-01-01", "end_at": "2025-01-01", **more}
         return self.planasonix.workspace.start_backfill(connection_id, BackfillRequestBody.model_validate(body)).id
 
+    def send_requests(self) -> None:
+        """Send a request with the key, and one with an unknown key."""
+        for path, key in (("/jobs/job_nope", self.planasonix.api_key), ("/jobs?limit=5", "unknown")):
+            url, headers = f"{self.planasonix.url}/api/v1{path}", {"Authorization": f"Bearer {key}"}
+            httpx.get(url, headers=headers, timeout=60)
+
     def fill(self) -> dict[str, str]:
         """Let something of each kind happen, and give the paths of all pages by their names."""
         planasonix = self.planasonix
@@ -75,7 +83,8 @@ class Stage:
             "backfills": "/backfills",
             "webhooks": "/webhooks",
             "start": "/start",
-            "steer": "/steer?done=planned",
+            "requests": "/requests",
+            "control": "/control?done=planned",
             "job-running": f"/jobs/{running}",
             "job-succeeded": f"/jobs/{succeeded}",
             "job-failed": f"/jobs/{failed}",

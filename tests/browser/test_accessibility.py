@@ -29,7 +29,9 @@ def test_no_page_has_accessibility_violations(
     )
     page = context.new_page()
     found = {}
-    for name, path in stage.fill().items():
+    paths = stage.fill()
+    stage.send_requests()
+    for name, path in paths.items():
         page.goto(path)
         page.screenshot(path=PICTURES / f"{name}-{size['width']}-{colours}.png", full_page=True)
         wide = page.evaluate("document.documentElement.scrollWidth")
@@ -61,7 +63,7 @@ def test_every_action_works_by_keyboard(page: Page, stage: Stage) -> None:
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
-    sync = page.get_by_role("form", name="A sync")
+    sync = page.get_by_role("form", name="Sync")
     expect(sync.get_by_label("Connection")).to_be_focused()
     page.keyboard.type("conn_demo_02")
     page.keyboard.press("Tab")

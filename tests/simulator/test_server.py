@@ -175,13 +175,13 @@ def test_concurrent_starts_are_separate(simulator):
 
 
 def test_methods_are_thread_safe_during_requests(simulator):
-    def steer(number: int) -> None:
+    def change(number: int) -> None:
         simulator.fail("empty", route="list_jobs")
         simulator.workspace.add_connection(f"conn_{number}")
         simulator.jobs()
 
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(steer, range(50)))
+        list(threads.map(change, range(50)))
         answers = list(threads.map(lambda _: call(simulator), range(60)))
     assert sum(answer.content == b"" for answer in answers) == 50
 

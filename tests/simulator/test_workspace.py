@@ -105,7 +105,7 @@ class TestFailedJob:
     def test_has_the_code_of_its_plan_by_default(self, workspace, planned, code):
         workspace.plan(CONNECTION, **planned)
         error = workspace.fail_job(workspace.start_sync(CONNECTION).id).error
-        assert (error.code, error.message) == (code, "The job failed, as it was told to.")
+        assert (error.code, error.message) == (code, "The job was made to fail.")
 
     def test_has_never_started_if_it_was_queued(self, workspace, clock):
         job_id = workspace.start_sync(CONNECTION).id
@@ -202,7 +202,7 @@ def test_ended_or_cancelled_job_cannot_be_changed(workspace, clock, change, stat
     before = workspace.job(job_id)
     with api_error("job_not_active") as caught:
         change(workspace, job_id)
-    assert caught.value.message == f"job {job_id!r} is {status}, its end is settled"
+    assert caught.value.message == f"job {job_id!r} is {status} and can no longer be changed"
     assert workspace.job(job_id) == before
 
 

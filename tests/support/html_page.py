@@ -51,7 +51,7 @@ class Page(HTMLParser):
     @property
     def links(self) -> list[str]:
         """The links that are not in the navigation."""
-        navigation = {"#content", "/", "/jobs", "/backfills", "/webhooks", "/start", "/steer"}
+        navigation = {"#content", "/", "/jobs", "/backfills", "/webhooks", "/requests", "/start", "/control"}
         return [href for link in self.all("a") if (href := link["href"] or "") not in navigation]
 
     def facts(self, caption: str) -> dict[str, str]:

@@ -109,7 +109,7 @@ def _faulty_response(fault: Fault, response: Response | None) -> Response:
     phrase = _phrase(status)
     if fault.kind == "status":
         code = phrase.lower().replace(" ", "_").replace("-", "_").replace("'", "")
-        return error_response(status, code, "a fault that was ordered", fault.headers)
+        return error_response(status, code, "a planned fault", fault.headers)
     page = _PROXY_PAGE.format(title=f"{status} {phrase}") if fault.kind == "html" else None
     return Response(page, status, dict(fault.headers), media_type="text/html" if page else None)
 

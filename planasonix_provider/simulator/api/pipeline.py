@@ -45,7 +45,8 @@ class RequestPipeline:
         """Return the response of a request, or that of a fault."""
         # Starlette caches the body. After a hang it could not be read if the client has disconnected.
         await request.body()
-        logged = self.log.add(route, request, self.workspace.clock())
+        key = self.workspace.keys.name_of(request.headers.get("authorization"))
+        logged = self.log.add(route, request, self.workspace.clock(), key)
         fault = self.faults.next_fault(route)
         respond = partial(self._respond, route, request, handle, self._generation)
         response = await (inject(fault, respond) if fault else respond())

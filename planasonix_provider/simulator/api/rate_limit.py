@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from threading import Lock
 
 from planasonix_provider.simulator.model.clock_and_ids import Clock
@@ -13,7 +14,7 @@ WINDOW_SECONDS = 60
 
 @dataclass(frozen=True)
 class RateLimitStatus:
-    """The requests of a key in the current window, this one included.
+    """The requests of a key in the current window.
 
     ``reset_at`` is the end of the window in Unix seconds, ``retry_after`` the whole seconds until then.
     """
@@ -22,6 +23,16 @@ class RateLimitStatus:
     used: int
     reset_at: int
     retry_after: int
+
+    @property
+    def remaining(self) -> int:
+        """How many more requests are allowed in this window."""
+        return max(0, self.limit - self.used)
+
+    @property
+    def reset_time(self) -> datetime:
+        """The end of the window."""
+        return datetime.fromtimestamp(self.reset_at, UTC)
 
     @property
     def is_exceeded(self) -> bool:
@@ -33,7 +44,7 @@ class RateLimitStatus:
         """The response headers."""
         headers = {
             "X-RateLimit-Limit": str(self.limit),
-            "X-RateLimit-Remaining": str(max(0, self.limit - self.used)),
+            "X-RateLimit-Remaining": str(self.remaining),
             "X-RateLimit-Reset": str(self.reset_at),
         }
         return headers | {"Retry-After": str(self.retry_after)} if self.is_exceeded else headers
@@ -60,13 +71,21 @@ class PerKeyRateLimit:
             self.per_minute = self._initial_limit
 
     def consume(self, key: str) -> RateLimitStatus:
-        """Count a request."""
+        """Count a request, and return the state that includes it."""
+        return self._status(key, 1)
+
+    def status(self, key: str) -> RateLimitStatus:
+        """Return the state without counting a request."""
+        return self._status(key, 0)
+
+    def _status(self, key: str, requests: int) -> RateLimitStatus:
         now = self._clock().timestamp()
         window = int(now // WINDOW_SECONDS)
         with self._lock:
             last_window, used = self._used.get(key, (window, 0))
-            used = used + 1 if last_window == window else 1
-            self._used[key] = (window, used)
+            used = (used if last_window == window else 0) + requests
+            if requests:
+                self._used[key] = (window, used)
         reset_at = (window + 1) * WINDOW_SECONDS
         return RateLimitStatus(self.per_minute, used, reset_at, max(1, math.ceil(reset_at - now)))
 

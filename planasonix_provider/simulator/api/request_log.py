@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ class LoggedRequest:
     """A request of the API.
 
     ``route`` is ``unknown`` if no route matches, ``path`` is percent-encoded, header names are in lower case, and
-    ``status`` is ``None`` if there is no response (yet).
+    ``status`` is ``None`` if there is no response (yet). ``key`` is the name of its API key.
     """
 
     route: str
@@ -29,6 +30,7 @@ class LoggedRequest:
     path: str
     query: str
     at: datetime
+    key: str | None
     headers: dict[str, str] = field(default_factory=dict)
     status: int | None = None
 
@@ -41,11 +43,11 @@ class RequestLog:
         self._counts: Counter[str] = Counter()
         self._lock = Lock()
 
-    def add(self, route: str, request: Request, at: datetime) -> LoggedRequest:
+    def add(self, route: str, request: Request, at: datetime, key: str | None) -> LoggedRequest:
         """Log a request, and return its entry, to which the caller adds the status."""
         headers = {name: request.headers[name] for name in LOGGED_HEADERS if name in request.headers}
         query = request.scope["query_string"].decode("latin-1")
-        logged = LoggedRequest(route, request.method, request.scope["path"], query, at, headers)
+        logged = LoggedRequest(route, request.method, request.scope["path"], query, at, key, headers)
         with self._lock:
             self._requests.append(logged)
             self._counts[route] += 1
@@ -55,6 +57,11 @@ class RequestLog:
         """Return the newest requests, oldest first."""
         with self._lock:
             return list(self._requests)
+
+    def newest(self, limit: int) -> list[LoggedRequest]:
+        """Return up to ``limit`` of the newest requests, newest first."""
+        with self._lock:
+            return list(islice(reversed(self._requests), limit))
 
     def counts(self) -> dict[str, int]:
         """Return the number of all requests by route."""

@@ -100,7 +100,7 @@ class ControlRoutes:
         command = await read_body(request, AddKeyCommand)
         with _value_errors_as_api_errors():
             key = command.execute(self._pipeline)
-        return _data_response(key=key.value, scopes=sorted(key.scopes))
+        return _data_response(key=key.value, name=key.name, scopes=sorted(key.scopes))
 
     async def revoke_key(self, key: PathId) -> Response:
         """Revoke a key."""

@@ -24,4 +24,4 @@ async def forbid_cross_site_requests(request: Request) -> None:
     else:
         is_same_site = origin is None or urlsplit(origin).netloc == request.headers.get("host")
     if not is_same_site:
-        raise ApiError("forbidden", "a page of another site may not steer the simulator")
+        raise ApiError("forbidden", "a page of another site must not change the simulator")

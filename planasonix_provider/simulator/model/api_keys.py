@@ -16,10 +16,11 @@ SCOPES = frozenset(scope for scope in SCOPE_BY_ROUTE.values() if scope)
 
 @dataclass(frozen=True)
 class ApiKey:
-    """An API key and its scopes."""
+    """An API key and its scopes. Its name, such as ``key 1``, counts the keys in the order of their creation."""
 
     value: str
     scopes: frozenset[str]
+    name: str
     revoked: bool = False
 
     def require(self, scope: str | None) -> None:
@@ -43,9 +44,11 @@ class ApiKeys:
         scopes = frozenset(scopes)
         if unknown := sorted(scopes - SCOPES):
             raise ValueError(f"scopes: got {unknown}, allowed are {sorted(SCOPES)}.")
-        key = ApiKey(value or f"plnx_sim_{secrets.token_hex(12)}", scopes)
+        value = value or f"plnx_sim_{secrets.token_hex(12)}"
         with self._lock:
-            self._keys[key.value] = key
+            known = self._keys.get(value)
+            key = ApiKey(value, scopes, known.name if known else f"key {len(self._keys) + 1}")
+            self._keys[value] = key
             self._journal.write("keys.add", value=key.value, scopes=sorted(key.scopes))
         return key
 
@@ -56,6 +59,16 @@ class ApiKeys:
                 raise ApiError("not_found", "no such key")
             self._keys[value] = replace(self._keys[value], revoked=True)
             self._journal.write("keys.revoke", value=value)
+
+    def valid(self) -> list[ApiKey]:
+        """Return the keys that are not revoked, oldest first."""
+        with self._lock:
+            return [key for key in self._keys.values() if not key.revoked]
+
+    def name_of(self, authorization: str | None) -> str | None:
+        """Return the name of the key in an ``Authorization`` header, also of a revoked one; ``None`` if unknown."""
+        key = self._keys.get((authorization or "").partition(" ")[2].strip())
+        return key.name if key else None
 
     def authenticate(self, authorization: str | None) -> ApiKey:
         """Return the key in an ``Authorization`` header, or raise ``unauthorized``."""

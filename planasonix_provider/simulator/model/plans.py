@@ -44,7 +44,7 @@ class Plan(BaseModel):
 
     outcome: Literal["succeeded", "failed"] = "succeeded"
     code: str = "sync_failed"
-    message: str = "The sync failed, as it was planned to."
+    message: str = "The sync failed as planned."
     queued_seconds: Seconds = 2.0
     running_seconds: Seconds = 20.0
     cancelling_seconds: Seconds = 1.0
@@ -101,7 +101,7 @@ class BackfillPlan(BaseModel):
     parallel: Annotated[int, Field(ge=1, le=MAX_JOBS)] = 4
     failing_jobs: frozenset[int] = frozenset()
     code: str = "load_failed"
-    message: str = "The load failed, as it was planned to."
+    message: str = "The load failed as planned."
     queued_seconds: Seconds = 2.0
     job_seconds: Seconds = 20.0
     running_seconds: Seconds | None = None

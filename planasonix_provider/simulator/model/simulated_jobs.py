@@ -16,7 +16,7 @@ from planasonix_provider.simulator.model.plans import MAX_SECONDS, Plan
 BYTES, ROWS = 67_108_864, 45_210
 #: How much of its work a job does that is planned to fail.
 FAILURE_SHARE = 0.5
-DEFAULT_FAILURE_MESSAGE = "The job failed, as it was told to."
+DEFAULT_FAILURE_MESSAGE = "The job was made to fail."
 
 
 class Failure(NamedTuple):

@@ -1,4 +1,4 @@
-"""The page "Steer": plans for the next starts, faults and settings."""
+"""The page "Control": plans for the next starts, faults and settings."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from planasonix_provider.simulator.web.render import page
 
 #: The messages of submitted forms, by the query parameter ``done``.
 CONFIRMATIONS = {
-    "planned": "The plan holds for the next starts of this connection.",
-    "ordered": "The failure was ordered.",
-    "cleared": "All failures that were ordered are forgotten.",
-    "set": "The settings hold from now on.",
+    "planned": "The next starts of this connection follow the plan.",
+    "added": "The fault was added.",
+    "cleared": "All faults were cleared.",
+    "saved": "The settings were saved.",
 }
 
 
 class ControlPage:
-    """Adds the page "Steer" to a router."""
+    """Adds the page "Control" to a router."""
 
     def __init__(self, pipeline: RequestPipeline, router: APIRouter) -> None:
         self._pipeline = pipeline
-        router.add_api_route("/steer", self.show, methods=["GET"])
-        router.add_api_route("/steer/plan", self.plan, methods=["POST"])
-        router.add_api_route("/steer/backfill_plan", self.plan_backfill, methods=["POST"])
-        router.add_api_route("/steer/fault", self.add_fault, methods=["POST"])
-        router.add_api_route("/steer/clear", self.clear_faults, methods=["POST"])
-        router.add_api_route("/steer/settings", self.configure, methods=["POST"])
+        router.add_api_route("/control", self.show, methods=["GET"])
+        router.add_api_route("/control/plan", self.plan, methods=["POST"])
+        router.add_api_route("/control/backfill_plan", self.plan_backfill, methods=["POST"])
+        router.add_api_route("/control/fault", self.add_fault, methods=["POST"])
+        router.add_api_route("/control/clear", self.clear_faults, methods=["POST"])
+        router.add_api_route("/control/settings", self.configure, methods=["POST"])
 
     async def show(self, request: Request) -> Response:
         """Show the forms."""
@@ -50,7 +50,7 @@ class ControlPage:
 
         def plan(values: FormValues) -> str:
             PlanCommand.model_validate(_with_times(values)).execute(self._pipeline)
-            return "/steer?done=planned"
+            return "/control?done=planned"
 
         return await submit_form(request, "plan", plan, self._page)
 
@@ -62,7 +62,7 @@ class ControlPage:
             if "failing_jobs" in fields:
                 fields["failing_jobs"] = split_list(fields["failing_jobs"])
             PlanBackfillCommand.model_validate(fields).execute(self._pipeline)
-            return "/steer?done=planned"
+            return "/control?done=planned"
 
         return await submit_form(request, "backfill_plan", plan, self._page)
 
@@ -74,7 +74,7 @@ class ControlPage:
             if "fields" in fields:
                 fields["fields"] = parse_json_object("fields", fields["fields"])
             self._pipeline.faults.add(Fault.model_validate(fields))
-            return "/steer?done=ordered"
+            return "/control?done=added"
 
         return await submit_form(request, "fault", add, self._page)
 
@@ -83,7 +83,7 @@ class ControlPage:
 
         def clear(_: FormValues) -> str:
             self._pipeline.faults.clear()
-            return "/steer?done=cleared"
+            return "/control?done=cleared"
 
         return await submit_form(request, "clear", clear, self._page)
 
@@ -92,7 +92,7 @@ class ControlPage:
 
         def configure(values: FormValues) -> str:
             ConfigureCommand.model_validate(values).execute(self._pipeline)
-            return "/steer?done=set"
+            return "/control?done=saved"
 
         return await submit_form(request, "settings", configure, self._page)
 

@@ -1,4 +1,4 @@
-"""The overview, and the lists of jobs and backfills."""
+"""The overview, and the lists of jobs, backfills and requests."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from fastapi import APIRouter, Request, Response
 
 from planasonix_provider.api.states import BACKFILL_STATES, JOB_STATES
 from planasonix_provider.simulator.airflow_connection import export_line
+from planasonix_provider.simulator.api.pipeline import RequestPipeline
 from planasonix_provider.simulator.web.filters import BackfillFilter, JobFilter, next_page_query, read_filter
 from planasonix_provider.simulator.web.render import page
 from planasonix_provider.simulator.web.views import JobRow
-from planasonix_provider.simulator.workspace import Workspace
 
 #: How many jobs and backfills the overview lists.
 OVERVIEW_ROWS = 10
+#: How many requests the page "Requests" lists.
+REQUEST_ROWS = 100
 
 # The states of jobs and backfills in lifecycle order.
 _STATES = ("queued", "running", "cancelling", "succeeded", "completed", "failed", "cancelled")
@@ -21,11 +23,13 @@ _STATES = ("queued", "running", "cancelling", "succeeded", "completed", "failed"
 class ListPages:
     """Adds the overview and the lists to a router."""
 
-    def __init__(self, workspace: Workspace, router: APIRouter) -> None:
-        self._workspace = workspace
+    def __init__(self, pipeline: RequestPipeline, router: APIRouter) -> None:
+        self._pipeline = pipeline
+        self._workspace = pipeline.workspace
         router.add_api_route("/", self.overview, methods=["GET"])
         router.add_api_route("/jobs", self.jobs, methods=["GET"])
         router.add_api_route("/backfills", self.backfills, methods=["GET"])
+        router.add_api_route("/requests", self.requests, methods=["GET"])
 
     async def overview(self, request: Request) -> Response:
         """Show the number of jobs, the newest work, and how to connect Airflow."""
@@ -68,4 +72,16 @@ class ListPages:
             older=next_page_query(filters, end),
             connections=self._workspace.connections,
             states=[status for status in _STATES if status in BACKFILL_STATES],
+        )
+
+    async def requests(self) -> Response:
+        """List the newest requests of the API and the rate limit of each key. Keys are shown by their names."""
+        log = self._pipeline.log
+        return page(
+            "requests",
+            requests=log.newest(REQUEST_ROWS),
+            count=sum(log.counts().values()),
+            rate_limits=[
+                (key.name, self._pipeline.rate_limit.status(key.value)) for key in self._workspace.keys.valid()
+            ],
         )

@@ -23,7 +23,7 @@ def web_router(pipeline: RequestPipeline, airflow_url: str | None = None) -> API
     router = APIRouter(
         route_class=PageRoute, redirect_slashes=False, dependencies=[Depends(forbid_cross_site_requests)]
     )
-    ListPages(pipeline.workspace, router)
+    ListPages(pipeline, router)
     DetailPages(pipeline, airflow_url, router)
     WebhookPages(pipeline.workspace.webhooks, router)
     StartPage(pipeline, router)

@@ -28,10 +28,11 @@ _OVERTAKEN_BY = 0.001
 
 
 class SentDelivery(Delivery):
-    """A delivery with the ids of its subscription and event."""
+    """A delivery with the ids of its subscription and event, and when it was delivered or given up."""
 
     webhook_id: str
     event_id: str
+    finished_at: datetime | None = None
 
 
 class SignedRequest(NamedTuple):
@@ -71,6 +72,7 @@ class QueuedDelivery:
             delivered_at=self.finished_at if self.status == "delivered" else None,
             webhook_id=self.subscription.id,
             event_id=self.event.id,
+            finished_at=self.finished_at,
             **without_nones({"http_status": self.http_status, "last_error": self.last_error}),
         )
 
@@ -172,7 +174,7 @@ class Outbox:
 
     def page(
         self, subscription: Subscription, *, limit: int, before: int | None = None
-    ) -> tuple[Sequence[Delivery], int | None]:
+    ) -> tuple[Sequence[SentDelivery], int | None]:
         """Return a page of a subscription's deliveries, newest first, and the position at which it ended."""
         with self._lock:
             page, end = self._deliveries.page(

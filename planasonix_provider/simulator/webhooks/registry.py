@@ -8,14 +8,14 @@ from threading import RLock
 
 from pydantic import SecretStr
 
-from planasonix_provider.api.models import Delivery, NewWebhook, RotatedSecret, TestDelivery, Webhook
+from planasonix_provider.api.models import NewWebhook, RotatedSecret, TestDelivery, Webhook
 from planasonix_provider.simulator.model.api_errors import ApiError
 from planasonix_provider.simulator.model.collection import Collection
 from planasonix_provider.simulator.model.idempotency import IdempotencyKeys
 from planasonix_provider.simulator.model.journal import Journal
 from planasonix_provider.simulator.model.settings import SimulatorSettings
 from planasonix_provider.simulator.model.workload import StateChanges
-from planasonix_provider.simulator.webhooks.deliveries import Outbox
+from planasonix_provider.simulator.webhooks.deliveries import Outbox, SentDelivery
 from planasonix_provider.simulator.webhooks.subscriptions import (
     Subscription,
     WebhookPatchRequestBody,
@@ -146,7 +146,7 @@ class Webhooks:
 
     def delivery_page(
         self, webhook_id: str, *, limit: int, before: int | None = None
-    ) -> tuple[Sequence[Delivery], int | None]:
+    ) -> tuple[Sequence[SentDelivery], int | None]:
         """Return a page of a subscription's deliveries, newest first, and the position at which it ended."""
         with self._lock:
             self.advance()

@@ -16,7 +16,7 @@ def module_control(session_simulator: Simulator) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def control(module_control: httpx.Client, simulator: Simulator) -> httpx.Client:
-    """Somebody who steers the simulator over HTTP, without a key."""
+    """A client of the control API, which needs no key."""
     return module_control
 
 
@@ -125,8 +125,10 @@ def test_keys(control, client):
 
 
 def test_given_key_has_all_scopes(control):
-    assert control.post("/keys", json={"key": "flx_1"}).json() == {
-        "data": {"key": "flx_1", "scopes": ["jobs:read", "jobs:write", "webhooks:read", "webhooks:write"]}
+    assert control.post("/keys", json={"key": "flx_1"}).json()["data"] == {
+        "key": "flx_1",
+        "name": "key 2",
+        "scopes": ["jobs:read", "jobs:write", "webhooks:read", "webhooks:write"],
     }
 
 

@@ -11,7 +11,7 @@ from planasonix_provider.simulator.model.request_bodies import BackfillRequestBo
 from planasonix_provider.simulator.web.views import TaskReference
 from tests.support.html_page import Page
 
-FACTS, METRICS, TABLES = "What was started, and when", "What it has moved so far", "What it has loaded"
+FACTS, METRICS, TABLES = "Request and times", "Rows and bytes so far", "Loaded tables"
 TASK = {"dag_id": "nightly", "task_id": "load", "run_id": "manual__1+00:00", "try_number": 2, "map_index": -1}
 
 
@@ -36,13 +36,13 @@ class TestJob:
             "Started (UTC)": "2025-03-27 14:22:10",
             "Cancel requested (UTC)": "-",
             "Finished (UTC)": "2025-03-27 14:22:12",
-            "Ran for": "2.0 s",
+            "Duration": "2.0 s",
         }
         assert page.facts(METRICS) == {"Rows extracted": "1,234", "Rows loaded": "1,234", "Bytes read": "1,831,726"}
         assert [row[:2] for row in page.tables[TABLES][1:]] == [["orders", "1,200"], ["lines", "34"]]
         assert page.tables[TABLES][1][2].startswith("sha256:")
         assert "column_type_widened: Column discount_pct was widened." in page.text
-        assert page.facts("The Airflow task in its metadata") == {
+        assert page.facts("The Airflow task in the metadata") == {
             "DAG": "nightly",
             "Task": "load",
             "Run": "manual__1+00:00",
@@ -58,7 +58,7 @@ class TestJob:
         page = get_page(f"/jobs/{job_id}")
         assert "failed 50 %" in page.text
         assert "Error source_unreachable No route to host." in page.text
-        assert "Its metadata names no Airflow task." in page.text
+        assert "The metadata names no Airflow task." in page.text
 
     def test_is_live_until_it_has_ended(self, simulator, get_page, clock):
         job_id = sync(simulator)
@@ -67,7 +67,7 @@ class TestJob:
         assert "running 50 %" in page.text
         (moving,) = page.all("div", id="now")
         assert ("data-live" in moving, moving["data-news"]) == (True, "The job is running.")
-        assert "They are known once the job is over." in page.text
+        assert "Available when the job has ended." in page.text
         clock.move(1)
         (moving,) = get_page(f"/jobs/{job_id}").all("div", id="now")
         assert ("data-live" in moving, moving["data-news"]) == (False, "The job is succeeded.")
@@ -93,9 +93,9 @@ class TestJob:
     def test_shows_the_default_error_code(self, simulator, get_page, send, planned, code):
         simulator.plan("conn_demo_01", **planned)
         job_id = sync(simulator)
-        assert f"Error code {code}, if left empty" in get_page(f"/jobs/{job_id}").text
+        assert f"Error code default {code}" in get_page(f"/jobs/{job_id}").text
         page = send(f"/jobs/{job_id}/fail", code="", message=" ")
-        assert f"Error {code} The job failed, as it was told to." in page.text
+        assert f"Error {code} The job was made to fail." in page.text
 
     def test_takes_longer_by_a_form(self, simulator, get_page, send, clock):
         job_id = sync(simulator)
@@ -108,7 +108,7 @@ class TestJob:
         clock.move(31)
         assert "running 75 %" in get_page(f"/jobs/{job_id}").text
         clock.move(30)
-        assert get_page(f"/jobs/{job_id}").facts(FACTS)["Ran for"] == "62.0 s"
+        assert get_page(f"/jobs/{job_id}").facts(FACTS)["Duration"] == "62.0 s"
 
     @pytest.mark.parametrize(
         ("typed", "issue"),
@@ -122,7 +122,7 @@ class TestJob:
         assert (page.status, field["aria-invalid"], field["value"]) == (400, "true", typed or "60")
         assert field["aria-describedby"] == "slow-seconds-hint slow-seconds-issue"
         assert "#slow-seconds" in page.links
-        assert re.search(f"Seconds longer: .*{issue}", page.text)
+        assert re.search(f"Additional seconds: .*{issue}", page.text)
         assert simulator.job(job_id) == before
 
     @pytest.mark.parametrize(("form", "typed"), [("fail", {}), ("slow", {"seconds": "5"})])
@@ -135,7 +135,7 @@ class TestJob:
         before = simulator.job(job_id)
         page = send(f"/jobs/{job_id}/{form}", **typed)
         assert (page.status, len(page.all("div", role="alert"))) == (409, 1)
-        assert f"job '{job_id}' is {status}, its end is settled." in page.text
+        assert f"job '{job_id}' is {status} and can no longer be changed." in page.text
         assert simulator.job(job_id) == before
 
     def test_error_page_links_the_job_and_is_not_live(self, simulator, send):
@@ -174,13 +174,13 @@ class TestBackfill:
             "Created (UTC)": "2025-03-27 14:22:10",
             "Changed (UTC)": "2025-03-27 14:22:14",
         }
-        assert page.facts("The Airflow task in its metadata")["DAG"] == "nightly"
+        assert page.facts("The Airflow task in the metadata")["DAG"] == "nightly"
         assert page.all("form") == []
 
     def test_shows_its_jobs_in_pages(self, simulator, get_page, clock):
         simulator.plan_backfill("conn_demo_01", jobs=60, parallel=60)
         backfill_id = self.start(simulator)
-        assert "It has made none yet." in get_page(f"/backfills/{backfill_id}").text
+        assert "The backfill has created no jobs yet." in get_page(f"/backfills/{backfill_id}").text
         clock.move(1)
         ids = simulator.backfill(backfill_id).job_ids
         first = get_page(f"/backfills/{backfill_id}")
@@ -210,6 +210,20 @@ class TestBackfill:
             "cancelled",
             "cancelled",
         ]
+
+
+def test_navigation_marks_the_list_of_a_detail_page(simulator, get_page):
+    body = BackfillRequestBody.model_validate({"start_at": "2025-01-01", "end_at": "2025-03-01"})
+    details = {
+        "/jobs": sync(simulator),
+        "/backfills": simulator.workspace.start_backfill("conn_demo_01", body).id,
+        "/webhooks": simulator.subscribe("https://x.example", ["job.failed"]).id,
+    }
+    for path, detail_id in details.items():
+        for page, marked in ((get_page(path), "page"), (get_page(f"{path}/{detail_id}"), "true")):
+            current = [(link["href"], link["aria-current"]) for link in page.all("a") if "aria-current" in link]
+            assert current == [(path, marked)]
+        assert page.all("span", **{"class": "id"}), "the id fits into one line of a phone"
 
 
 @pytest.mark.parametrize(("kind", "name"), [("jobs", "job"), ("backfills", "backfill"), ("webhooks", "webhook")])

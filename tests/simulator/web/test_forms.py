@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 
 from planasonix_provider.simulator.api.faults import Kind
+from tests.support.webhook_target import until
 
 CONNECTION = "conn_demo_01"
 
@@ -63,10 +64,10 @@ class TestStart:
         assert problems(send("/start/connection", connection_id="")) == ["connection-connection_id"]
 
 
-class TestSteer:
+class TestControl:
     def test_the_next_syncs_do_what_was_planned(self, simulator, send, clock):
-        page = send("/steer/plan", connection_id=CONNECTION, outcome="failed", code="nope", running_seconds="1.5")
-        assert "The plan holds for the next starts of this connection." in page.text
+        page = send("/control/plan", connection_id=CONNECTION, outcome="failed", code="nope", running_seconds="1.5")
+        assert "The next starts of this connection follow the plan." in page.text
         jobs = [simulator.workspace.start_sync(CONNECTION)]
         clock.move(1.7)
         jobs.append(simulator.workspace.start_sync(CONNECTION))
@@ -76,43 +77,43 @@ class TestSteer:
         assert second.status == "succeeded"
 
     def test_a_plan_can_hold_for_all_starts(self, simulator, send, clock):
-        send("/steer/plan", connection_id=CONNECTION, outcome="failed", times="1", always="yes")
+        send("/control/plan", connection_id=CONNECTION, outcome="failed", times="1", always="yes")
         for _ in range(3):
             job = simulator.workspace.start_sync(CONNECTION)
             clock.move(9)
             assert simulator.job(job.id).status == "failed"
 
     def test_the_next_backfills_do_what_was_planned(self, simulator, send, clock):
-        send("/steer/backfill_plan", connection_id=CONNECTION, jobs="4", failing_jobs="1, 3", job_seconds="1")
+        send("/control/backfill_plan", connection_id=CONNECTION, jobs="4", failing_jobs="1, 3", job_seconds="1")
         send("/start/backfill", connection_id=CONNECTION, start_at="2025-01-01", end_at="2025-02-01")
         clock.move(9)
         (backfill,) = simulator.backfills()
         assert (backfill.status, backfill.error.message) == ("failed", "2 of 4 jobs failed")
 
     def test_requests_fail_until_the_faults_are_cleared(self, simulator, client, send, get_page):
-        page = send("/steer/fault", kind="status", route="list_jobs", status="503", times="2", always="yes")
-        assert page.tables["What is still to fail, in this order"][1] == ["status", "list_jobs", "before", "0", "all"]
+        page = send("/control/fault", kind="status", route="list_jobs", status="503", times="2", always="yes")
+        assert page.tables["Faults, in the order of their use"][1] == ["status", "list_jobs", "before", "0", "all"]
         assert [client.get("/jobs").status_code for _ in range(3)] == [503, 503, 503]
-        assert "All failures that were ordered are forgotten." in send("/steer/clear").text
-        assert (client.get("/jobs").status_code, get_page("/steer").tables) == (200, {})
+        assert "All faults were cleared." in send("/control/clear").text
+        assert (client.get("/jobs").status_code, get_page("/control").tables) == (200, {})
 
     def test_a_fault_can_change_fields_of_the_response(self, simulator, client, send):
-        page = send("/steer/fault", kind="odd", route="get_job", fields='{"status": "paused"}')
-        assert page.tables["What is still to fail, in this order"][1][0] == "odd"
+        page = send("/control/fault", kind="odd", route="get_job", fields='{"status": "paused"}')
+        assert page.tables["Faults, in the order of their use"][1][0] == "odd"
         job_id = simulator.workspace.start_sync(CONNECTION).id
         statuses = [client.get(f"/jobs/{job_id}").json()["data"]["status"] for _ in range(2)]
         assert statuses == ["paused", "queued"]
 
     def test_every_kind_of_fault_is_offered(self, get_page):
-        (kinds,) = get_page("/steer").all("select", name="kind")
+        (kinds,) = get_page("/control").all("select", name="kind")
         assert kinds["id"] == "fault-kind"
-        offered = {option["value"] for option in get_page("/steer").all("option")}
+        offered = {option["value"] for option in get_page("/control").all("option")}
         assert set(get_args(Kind)) <= offered
 
     def test_settings_are_shown_and_changed(self, simulator, client, send, get_page):
         values = {"speed": "0.5", "conflict": "allowed", "honour_idempotency": "false", "rate_limit": "7"}
         values["show_metadata"] = "false"
-        page = send("/steer/settings", **values)
+        page = send("/control/settings", **values)
         settings = simulator.workspace.settings
         assert (settings.speed, settings.conflict, settings.honour_idempotency) == (0.5, "allowed", False)
         assert not settings.show_metadata
@@ -146,14 +147,14 @@ class TestSteer:
     )
     def test_invalid_form_marks_its_fields_and_changes_nothing(self, simulator, send, form, values, marked):
         before = simulator.workspace.settings
-        page = send(f"/steer/{form}", **values)
+        page = send(f"/control/{form}", **values)
         assert (page.status, problems(page)) == (400, marked)
         assert (simulator.workspace.settings, simulator.faults.pending()) == (before, [])
 
     def test_unknown_confirmation_is_not_shown(self, get_page):
-        assert get_page("/steer?done=<b>all</b>").all("p", role="status") == []
+        assert get_page("/control?done=<b>all</b>").all("p", role="status") == []
 
-    @pytest.mark.parametrize(("page", "form"), [("/start", "sync"), ("/steer", "plan")])
+    @pytest.mark.parametrize(("page", "form"), [("/start", "sync"), ("/control", "plan")])
     def test_a_connection_can_be_chosen_by_the_address(self, get_page, page, form):
         chosen = [one for one in get_page(f"{page}?connection_id=conn_demo_04").all("option") if "selected" in one]
         assert [option["value"] for option in chosen if option["value"].startswith("conn_")] == ["conn_demo_04"]
@@ -165,12 +166,20 @@ class TestWebhooks:
         webhook = simulator.subscribe("http://127.0.0.1:9/hook?a=1", ["job.succeeded", "job.failed"])
         (_, row) = get_page("/webhooks").tables["Subscriptions, newest first"]
         assert row == [webhook.id, "http://127.0.0.1:9/hook?a=1", "job.succeeded, job.failed", "enabled", "-", "0"]
-        assert "Nothing was delivered yet." in get_page(f"/webhooks/{webhook.id}").text
+        assert "No deliveries yet." in get_page(f"/webhooks/{webhook.id}").text
         page = send(f"/webhooks/{webhook.id}/test")
         (delivery,) = simulator.deliveries()
         (_, row) = page.tables["Deliveries, newest first"]
         assert row[:2] == [delivery.id, "job.succeeded"]
-        assert page.facts("What was subscribed to, and how it goes")["URL"] == "http://127.0.0.1:9/hook?a=1"
+        assert page.facts("Subscription")["URL"] == "http://127.0.0.1:9/hook?a=1"
+
+    def test_shows_when_a_delivery_was_given_up(self, simulator, get_page, send):
+        simulator.workspace.configure(webhook_attempts=1)
+        webhook = simulator.subscribe("http://127.0.0.1:9/hook", ["job.failed"])
+        send(f"/webhooks/{webhook.id}/test")
+        until(lambda: simulator.deliveries()[0].status == "failed")
+        (_, row) = get_page(f"/webhooks/{webhook.id}").tables["Deliveries, newest first"]
+        assert (row[2], row[-1]) == ("failed", "2025-03-27 14:22:10")
 
     def test_comes_in_pages(self, simulator, get_page):
         webhooks = [simulator.subscribe(f"https://x.example/{n}", ["job.failed"]).id for n in range(3)]
@@ -180,4 +189,4 @@ class TestWebhooks:
         assert get_page(older["href"]).ids("Subscriptions, newest first") == webhooks[:1]
 
     def test_without_any(self, get_page):
-        assert "Nobody has subscribed yet." in get_page("/webhooks").text
+        assert "No subscriptions yet." in get_page("/webhooks").text

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import httpx
 import pytest
 
 from planasonix_provider.simulator.model.request_bodies import BackfillRequestBody, SyncRequestBody
@@ -42,8 +43,8 @@ class TestOverview:
 
     def test_empty(self, get_page):
         page = get_page("/")
-        assert "No job was started yet." in page.text
-        assert "No backfill was started yet." in page.text
+        assert "No jobs yet." in page.text
+        assert "No backfills yet." in page.text
 
 
 class TestJobs:
@@ -68,7 +69,7 @@ class TestJobs:
             ("text=conn_demo_02", "second"),
             ("text=PL_7", "second"),
             ("text=no+route", "failed"),
-            ("text=told+to", "told"),
+            ("text=made+to", "told"),
             ("text=Ä", "second"),
             ("connection_id=conn_demo_02&status=running&type=&text=", "second"),
             ("text=nothing+has+this", None),
@@ -89,7 +90,7 @@ class TestJobs:
         clock.move(1.5)
         (ids["shard"],) = simulator.backfills()[0].job_ids
         page = get_page(f"/jobs?{query}")
-        assert page.ids(JOBS) == [ids[found]] if found else "No job fits." in page.text
+        assert page.ids(JOBS) == [ids[found]] if found else "No job matches the filters." in page.text
 
     def test_form_keeps_the_filters(self, get_page):
         page = get_page("/jobs?status=failed&text=a%22b&connection_id=conn_x")
@@ -110,7 +111,52 @@ class TestJobs:
     @pytest.mark.parametrize("query", ["cursor=odd", "limit=x", "limit=1000"])
     def test_invalid_filter_is_an_error_page(self, get_page, query):
         page = get_page(f"/jobs?{query}")
-        assert (page.status, "Not understood" in page.text, query.split("=")[0] in page.text) == (400, True, True)
+        assert (page.status, "Invalid request" in page.text, query.split("=")[0] in page.text) == (400, True, True)
+
+
+class TestRequests:
+    LIST = "The newest 3 of 3 requests of the API, newest first"
+    LIMITS = "Requests that each key has left in this minute"
+
+    def test_lists_the_newest_requests_without_keys(self, simulator, client, get_page, clock):
+        key = simulator.workspace.keys.add().value
+        simulator.fail("reset", route="cancel_job")
+        client.get("/jobs?limit=5", headers={"Authorization": f"Bearer {key}"})
+        clock.move(1)
+        client.get("/jobs/a%2Fb", headers={"Authorization": "Bearer unknown"})
+        with pytest.raises(httpx.ReadError):
+            client.post("/jobs/x/cancel")
+        page = get_page("/requests")
+        assert page.tables[self.LIST] == [
+            ["Time (UTC)", "Method", "Path", "HTTP status", "Key"],
+            ["2025-03-27 14:22:11", "POST", "/api/v1/jobs/x/cancel", "-", "key 1"],
+            ["2025-03-27 14:22:11", "GET", "/api/v1/jobs/a%2Fb", "401", "-"],
+            ["2025-03-27 14:22:10", "GET", "/api/v1/jobs?limit=5", "200", "key 2"],
+        ]
+        assert not [one for one in (key, simulator.api_key) if one in page.text]
+
+    def test_shows_the_rate_limit_of_each_valid_key(self, simulator, client, get_page, clock):
+        keys = simulator.workspace.keys
+        keys.add("plnx_second")
+        keys.revoke(keys.add("plnx_third").value)
+        keys.add("plnx_second", scopes=["jobs:read"])
+        simulator.rate_limit.configure(2)
+        for _ in range(3):
+            client.get("/jobs")
+        used, unused = ["key 1", "0", "2", "2025-03-27 14:23:00"], ["key 2", "2", "2", "2025-03-27 14:23:00"]
+        assert get_page("/requests").tables[self.LIMITS][1:] == [used, unused]
+        assert get_page("/requests").tables[self.LIMITS][1:] == [used, unused], "the page itself uses none"
+        clock.move(60)
+        assert get_page("/requests").tables[self.LIMITS][1][1] == "2"
+
+    def test_lists_at_most_a_hundred(self, client, get_page):
+        for _ in range(101):
+            client.get("/jobs")
+        page = get_page("/requests")
+        assert len(page.tables["The newest 100 of 101 requests of the API, newest first"]) == 1 + 100
+
+    def test_empty(self, get_page):
+        assert "No requests yet." in get_page("/requests").text
 
 
 class TestBackfills:
@@ -137,7 +183,7 @@ class TestBackfills:
         simulator.plan_backfill("conn_demo_02", queued_seconds=0, job_seconds=0)
         wanted = backfill(simulator, "conn_demo_02", tables=["orders", "lines"], metadata={"ticket": "OPS-1"})
         assert get_page(f"/backfills?{query}").ids(BACKFILLS) == [wanted]
-        assert "No backfill fits." in get_page("/backfills?text=nothing+has+this").text
+        assert "No backfill matches the filters." in get_page("/backfills?text=nothing+has+this").text
 
     def test_comes_in_pages(self, simulator, get_page):
         ids = [backfill(simulator) for _ in range(3)]

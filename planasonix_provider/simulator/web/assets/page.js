@@ -1,4 +1,4 @@
-// Shows what is new on a page every other second. Without it all else works as well, and a link takes its place.
+// Updates a page every two seconds. Everything else works without this script, and a link replaces the updates.
 "use strict";
 
 (() => {
@@ -6,8 +6,8 @@
   const button = document.getElementById("live");
   if (!button) return;
 
-  // Brings a part of the page up to date. What is still there stays the same element, so that neither the focus nor a
-  // selection is lost, and no row becomes another one under somebody's finger.
+  // Updates a part of the page. Elements that stay are kept, so that the focus and the selection are not lost, and a
+  // row does not change while somebody clicks it.
   function update(old, fresh) {
     if (old.nodeType !== Node.ELEMENT_NODE) {
       if (old.data !== fresh.data) old.data = fresh.data;
@@ -43,29 +43,29 @@
   const news = document.getElementById("news");
   let isOn = true;
 
-  async function look() {
+  async function poll() {
     let fresh;
     try {
-      const answer = await fetch(location.href);
-      if (!answer.ok) throw new Error(answer.status);
-      fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const response = await fetch(location.href);
+      if (!response.ok) throw new Error(response.status);
+      fresh = new DOMParser().parseFromString(await response.text(), "text/html");
     } catch {
-      lost.textContent = "The simulator does not answer. Trying again.";
+      lost.textContent = "The simulator does not respond. Retrying.";
       return;
     }
     lost.textContent = "";
     for (const part of document.querySelectorAll("[data-live]")) {
       const next = fresh.getElementById(part.id);
       if (!next) continue;
-      // Only a new state is said aloud; progress would never be silent.
+      // Screen readers announce only a new state, because progress changes with every update.
       if (next.dataset.news !== part.dataset.news) news.textContent = next.dataset.news;
       update(part, next);
     }
   }
 
-  async function goOn() {
-    if (isOn && !document.hidden) await look();
-    if (document.querySelector("[data-live]")) setTimeout(goOn, PAUSE);
+  async function pollAndRepeat() {
+    if (isOn && !document.hidden) await poll();
+    if (document.querySelector("[data-live]")) setTimeout(pollAndRepeat, PAUSE);
     else button.hidden = true;
   }
 
@@ -74,5 +74,5 @@
     isOn = !isOn;
     button.setAttribute("aria-pressed", isOn);
   });
-  setTimeout(goOn, PAUSE);
+  setTimeout(pollAndRepeat, PAUSE);
 })();
