@@ -10,10 +10,13 @@ import sys
 import time
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn, Self
 
 import httpx
+from pydantic import SecretStr
 
+from dev.other_services import OtherServices
 from dev.processes import (
     EXAMPLE_DAGS,
     ROOT,
@@ -25,6 +28,8 @@ from dev.processes import (
     start,
     tail,
 )
+from planasonix_provider.api.client import Client, ClientConfig
+from planasonix_provider.secret_stores.stored_secret import StoredSecret
 from planasonix_provider.simulator import Simulator
 
 WELCOME = """
@@ -34,13 +39,14 @@ Ready after {seconds:.0f} s.
   Planasonix   {planasonix.url} (simulated; API key {planasonix.api_key})
 
 What to try
-  - Unpause the DAG planasonix_nightly_sync, by the switch beside its name; a run starts at once:
+  - Switch on the DAG planasonix_nightly_sync, beside its name; a run starts at once:
       {airflow.url}/dags/planasonix_nightly_sync
-  - Follow "Open in Planasonix" from its task load_orders, and back to the task from there; read the task's log.
-  - Let the next look at a job fail; the task goes on:
+  - Read the log of its task load_orders, and follow its button "Open in Planasonix".
+  - Switch on all other DAGs, too: each has its own Planasonix connections, so they run together.
+  - Let the next poll of a job fail; the task continues:
       curl {planasonix.url}/_simulator/faults \\
         -d '{{"kind": "status", "status": 503, "route": "get_job"}}'
-  - Let the next job fail; the task says why, and is tried again after five minutes:
+  - Let the next job fail; the task logs the reason, and Airflow retries it after five minutes:
       curl {planasonix.url}/_simulator/plans \\
         -d '{{"connection_id": "conn_01jq8k2m3n4p5q6r7s8t9u0v1", "outcome": "failed"}}'
   - Edit the connection planasonix_default:
@@ -48,6 +54,9 @@ What to try
 
 Ctrl-C ends both.
 """
+
+#: The extra of the Airflow connection planasonix_orders, a webhook receiver.
+RECEIVER = {"asset": "orders_ready", "kept_in": "variable:planasonix_orders_secret", "events": "job.succeeded"}
 
 
 class LocalAirflowError(Exception):
@@ -182,21 +191,46 @@ class LocalAirflow:
 
 def add_connection(airflow: LocalAirflow, name: str, fields: dict[str, Any]) -> None:
     """Write a connection, as its JSON form in an environment variable would give it, into Airflow's database."""
-    entity = fields | {"connection_id": name, "extra": json.dumps(fields.get("extra") or {})}
+    _create(airflow, "connections", fields | {"connection_id": name, "extra": json.dumps(fields.get("extra") or {})})
+
+
+def _create(airflow: LocalAirflow, kind: str, entity: dict[str, Any]) -> None:
     action = {"action": "create", "action_on_existence": "overwrite", "entities": [entity]}
-    airflow.api("PATCH", "connections", {"actions": [action]})
+    airflow.api("PATCH", kind, {"actions": [action]})
+
+
+def add_what_examples_need(airflow: LocalAirflow, planasonix: Simulator) -> None:
+    """Create the Airflow connections and the pool of the example DAGs, and plan the tables that they expect."""
+    planasonix.plan("conn_demo_38", tables={"public.orders": 44_802, "public.customers": 5_012}, times=None)
+    planasonix.plan("conn_demo_40", tables={"public.orders": 44_802, "public.order_items": 97_310}, times=None)
+    add_connection(airflow, "planasonix_default", planasonix.airflow_connection())
+    add_connection(airflow, "planasonix_orders", {"conn_type": "planasonix_webhook", "extra": RECEIVER})
+    # With a webhook and its secret, the button Test of planasonix_orders succeeds before the DAG has run.
+    with Client(ClientConfig(api_key=SecretStr(planasonix.api_key), base_url=planasonix.url)) as client:
+        webhook = client.create_webhook(
+            url=f"{airflow.url}/planasonix/webhook/planasonix_orders", events=["job.succeeded"]
+        )
+    secret = StoredSecret(webhook.id, webhook.signing_secret).to_json()
+    _create(airflow, "variables", {"key": "planasonix_orders_secret", "value": secret})
+    _create(airflow, "pools", {"name": "planasonix", "slots": 5, "include_deferred": True})
 
 
 def run(airflow: LocalAirflow) -> NoReturn:
     """Run Airflow and the simulator, until a component ends or somebody ends this process."""
     print("Starting a simulated Planasonix and Airflow, which takes about half a minute.", flush=True)
     began = time.monotonic()
-    with Simulator(job_seconds=20, queued_seconds=3, airflow_url=airflow.url) as planasonix, airflow:
-        add_connection(airflow, "planasonix_default", planasonix.airflow_connection())
-        print(WELCOME.format(airflow=airflow, planasonix=planasonix, seconds=time.monotonic() - began), flush=True)
-        while True:
-            airflow.check()
-            time.sleep(1)
+    with (
+        TemporaryDirectory() as folder,
+        OtherServices(Path(folder)) as others,
+        Simulator(job_seconds=20, queued_seconds=3, airflow_url=airflow.url) as planasonix,
+    ):
+        airflow.env |= {**others.environment, "PLANASONIX_HOST": planasonix.url.removeprefix("http://")}
+        with airflow:
+            add_what_examples_need(airflow, planasonix)
+            print(WELCOME.format(airflow=airflow, planasonix=planasonix, seconds=time.monotonic() - began), flush=True)
+            while True:
+                airflow.check()
+                time.sleep(1)
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Load whatever tables several connections have, and check what was loaded, without a list of them."""
+"""Send an event for each table that several connections load, without a list of tables, and start a check with it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ with DAG(
 ) as dag:
     PlanasonixSyncOperator.partial(
         task_id="load",
+        map_index_template="{{ task.connection_id }}",
         poll_interval=2,
         deferrable=True,
         outlets=[WAREHOUSE],  # an event for each table that was loaded
         ignore_empty_tables=True,
-    ).expand(connection_id=["conn_demo_01", "conn_demo_02"])
+    ).expand(connection_id=["conn_demo_31", "conn_demo_32"])
 
 with DAG(
     dag_id="planasonix_asset_alias_check",
@@ -37,9 +38,9 @@ with DAG(
 ) as check:
 
     @task(inlets=[WAREHOUSE])
-    def tell(inlet_events: Any = None) -> None:
-        """Say what has come last, and from where."""
+    def report(inlet_events: Any = None) -> None:
+        """Print what was loaded last, and from where."""
         loaded = inlet_events[WAREHOUSE][-1].extra
         print(f"{loaded['connection_id']} has loaded {loaded['rows_loaded']:,} rows into {loaded['table']}")
 
-    tell()
+    report()

@@ -1,4 +1,4 @@
-"""Load the orders, and start a report whenever they were loaded."""
+"""Load the orders, and start a report after each load."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from airflow.providers.common.compat.sdk import DAG, task
 from planasonix_provider.assets.planasonix import DEFAULT_HOST, planasonix_asset
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 
-CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
-# Only where the API is elsewhere in some of your environments, as the simulator is on a developer's machine.
+CONNECTION = "conn_demo_33"
+# Needed only if some of your environments use another host, such as the simulator's.
 HOST = os.environ.get("PLANASONIX_HOST", DEFAULT_HOST)
 
 orders = planasonix_asset(connection_id=CONNECTION, table="public.orders", host=HOST)
@@ -31,7 +31,7 @@ with DAG(
         connection_id=CONNECTION,
         poll_interval=2,
         deferrable=True,
-        outlets=[orders, customers],  # an event for each that was loaded, and for no other
+        outlets=[orders, customers],  # an event for each of them that the sync has loaded
     )
 
 with DAG(
@@ -44,9 +44,9 @@ with DAG(
 ) as report:
 
     @task(inlets=[orders])
-    def tell(inlet_events: Any = None) -> None:
-        """Say what has come; a real DAG would start its transformations here."""
+    def print_rows(inlet_events: Any = None) -> None:
+        """Print what was loaded; a real DAG would start its transformations here."""
         loaded = inlet_events[orders][-1].extra
         print(f"{loaded['table']}: {loaded['rows_loaded']:,} rows up to {loaded['window']['end_at']}")
 
-    tell()
+    print_rows()

@@ -1,4 +1,4 @@
-"""Replay a year month by month, four at a time; only the month that failed is loaded again."""
+"""Load a year again, month by month, four at a time; a retry loads only the month that failed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ with DAG(
 ) as dag:
     months = PlanasonixBackfillOperator.partial(
         task_id="by_month",
-        connection_id="conn_01jq8k2m3n4p5q6r7s8t9u0v1",
+        connection_id="conn_demo_34",
         tables=["public.orders", "public.order_items"],
         priority="low",
         poll_interval=5,
         timeout=timedelta(hours=12),
         max_active_tis_per_dag=4,
-        map_index_template="{{ (task.start_at | string)[:7] }}",  # the UI then says 2024-07, and not 6
+        map_index_template="{{ (task.start_at | string)[:7] }}",  # the UI then shows 2024-07 instead of 6
         retries=2,
         deferrable=True,
     ).expand_kwargs(windows.split("2024-01-01", "2025-01-01", every="month"))

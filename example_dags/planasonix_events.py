@@ -1,4 +1,4 @@
-"""Start when a connection was loaded, whoever has started that: another DAG, Planasonix's own schedule, a person."""
+"""Start after each load of a connection, whoever started it: another DAG, Planasonix's own schedule or a person."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Report which job failed, why, and where to look: what the exception tells an on_failure_callback."""
+"""Report which job failed, why, and its page: the attributes of the exception in an ``on_failure_callback``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ with DAG(
 ) as dag:
     PlanasonixSyncOperator(
         task_id="load_orders",
-        connection_id="conn_01jq8k2m3n4p5q6r7s8t9u0v1",
+        connection_id="conn_demo_35",
         deferrable=True,
         on_failure_callback=report_failure,
     )

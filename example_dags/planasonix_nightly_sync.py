@@ -1,4 +1,4 @@
-"""Load the orders every night, and tell what came of it."""
+"""Load the orders every night, and print what was loaded."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ with DAG(
     )
 
     @task
-    def tell(job: dict[str, Any]) -> None:
-        """Say what the sync has loaded; a real DAG would start its transformations here."""
+    def print_rows(job: dict[str, Any]) -> None:
+        """Print the rows of each table; a real DAG would start its transformations here."""
         for table in job["tables"]:
             print(f"{table['name']}: {table['rows_loaded']:,} rows")
 
-    tell(load_orders.output)
+    print_rows(load_orders.output)

@@ -1,4 +1,4 @@
-"""Have Planasonix tell this Airflow how each job of an account ended, and start a DAG with each that succeeded.
+"""Receive Planasonix's webhooks in this Airflow's API server, and start a DAG after each job that succeeds.
 
 The Airflow connection ``planasonix_orders``, of the type Planasonix Webhook, is the receiver. Its extra is
 ``{"asset": "orders_ready", "kept_in": "variable:planasonix_orders_secret", "events": "job.succeeded"}``.
@@ -9,11 +9,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, Asset, task
+from airflow.providers.common.compat.sdk import DAG, Asset, conf, task
 
 from planasonix_provider.operators.planasonix import PlanasonixWebhookOperator
 
 SECRET = "variable:planasonix_orders_secret"  # noqa: S105 - where it is kept
+# The URL under which Planasonix reaches this Airflow.
+AIRFLOW_URL = (conf.get("api", "base_url", fallback="") or "http://localhost:8080").rstrip("/")
 
 with DAG(
     dag_id="planasonix_receiver",
@@ -26,7 +28,7 @@ with DAG(
 ) as dag:
     subscribe = PlanasonixWebhookOperator(
         task_id="subscribe",
-        url="https://airflow.example.com/planasonix/webhook/planasonix_orders",
+        url=f"{AIRFLOW_URL}/planasonix/webhook/planasonix_orders",
         events=["job.succeeded"],
         secret_to=SECRET,
         retries=2,
@@ -34,7 +36,7 @@ with DAG(
 
     @task(retries=2)
     def rotate(webhook: dict[str, Any]) -> None:
-        """Change the secret every month; the receiver accepts both while the old one may still be under way."""
+        """Rotate the secret every month; the receiver accepts the old one for deliveries that are under way."""
         from planasonix_provider.hooks.planasonix import PlanasonixHook
         from planasonix_provider.webhook_secrets import rotate_secret
 
@@ -55,14 +57,14 @@ with DAG(
 ) as report:
 
     @task(inlets=[orders_ready])
-    def tell(triggering_asset_events: Any = None, inlet_events: Any = None) -> list[str]:
-        """Name the jobs that have ended since the first event of this run; some may be in the next run again."""
+    def list_jobs(triggering_asset_events: Any = None, inlet_events: Any = None) -> list[str]:
+        """Return the jobs that have ended since the first event of this run; some may be in the next run again."""
         started_by = [event for events in (triggering_asset_events or {}).values() for event in events]
         if not started_by:
             return []
-        # Events of the same moment start one run, and it may be given the first only.
+        # Several events start one run, and Airflow may give it only the first.
         since = min(event.timestamp for event in started_by)
         events = [event for event in inlet_events[orders_ready] if event.timestamp >= since]
         return [event.extra["job_id"] for event in events if "job_id" in event.extra]
 
-    tell()
+    list_jobs()

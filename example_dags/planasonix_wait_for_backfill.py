@@ -1,4 +1,4 @@
-"""Start a backfill, prepare for it meanwhile, and wait for it before the report is built."""
+"""Start a backfill, prepare the report while it runs, and build the report when the backfill is complete."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ with DAG(
 ) as dag:
     start = PlanasonixBackfillOperator(
         task_id="start",
-        connection_id="conn_01jq8k2m3n4p5q6r7s8t9u0v1",
+        connection_id="conn_demo_36",
         start_at="2025-01-01T00:00:00Z",
         end_at="2025-02-01T00:00:00Z",
         wait_for_completion=False,
@@ -28,7 +28,7 @@ with DAG(
 
     @task
     def prepare() -> None:
-        """Do what needs no new rows."""
+        """Do the work that needs no new rows."""
         print("The tables of the report are empty")
 
     wait = PlanasonixBackfillSensor(

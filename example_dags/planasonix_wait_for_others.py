@@ -1,4 +1,4 @@
-"""Wait for Planasonix work that this DAG has not started, and cancel a job if the wait for it fails."""
+"""Wait for a sync that somebody else starts, and cancel a job if the wait for it fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ with DAG(
     tags=["planasonix", "example"],
     doc_md=__doc__,
 ) as dag:
-    # A sync that Planasonix's own schedule, a person or another DAG starts; it may be a day old.
+    # A sync that Planasonix's schedule, a person or another DAG started in the last 24 hours, or will start.
     fresh = PlanasonixSyncSensor(
         task_id="fresh",
         connection_id="conn_01jq8k2m3n4p5q6r7s8t9u0v1",
@@ -28,8 +28,8 @@ with DAG(
         deferrable=True,
     )
 
-    # One task starts a job and does not wait, another one waits: what stands between them goes on meanwhile.
-    start = PlanasonixSyncOperator(task_id="start", connection_id="conn_demo_01", wait_for_completion=False)
+    # One task starts a job and another one waits for it, so tasks between them run in the meantime.
+    start = PlanasonixSyncOperator(task_id="start", connection_id="conn_demo_37", wait_for_completion=False)
     wait = PlanasonixJobSensor(
         task_id="wait",
         job_id="{{ ti.xcom_pull(task_ids='start', key='job_id') }}",
@@ -37,8 +37,8 @@ with DAG(
         timeout=1800,
         deferrable=True,
     )
-    # A teardown task runs if the wait fails, too, and does not decide the state of the DAG run: the wait does. A last
-    # task with trigger_rule="one_failed" would make the run of a failed job succeed. A job that is over stays as it is.
+    # A teardown task also runs if the wait fails, and does not decide the state of the DAG run. A last task with
+    # trigger_rule="one_failed" would make the run of a failed job succeed. A job that is over is left unchanged.
     stop = PlanasonixCancelJobOperator(
         task_id="stop",
         job_id="{{ ti.xcom_pull(task_ids='start', key='job_id') }}",

@@ -1,4 +1,4 @@
-"""Have Planasonix tell a receiver how each job ended, and let both have a new secret every month."""
+"""Subscribe a receiver of your own to the end of each job, and rotate its signing secret every month."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ with DAG(
 
     @task(retries=2)
     def rotate(webhook: dict[str, Any]) -> None:
-        """Change the secret, unless it is new; the one before stays beside it, for what is under way."""
+        """Rotate the secret, unless it is new. The old one stays valid for deliveries that are under way."""
         from planasonix_provider.hooks.planasonix import PlanasonixHook
         from planasonix_provider.webhook_secrets import rotate_secret
 

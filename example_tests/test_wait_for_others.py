@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
-from planasonix_mapped_syncs import dag as mapped_syncs
+from planasonix_nightly_syncs import dag as nightly_syncs
 from planasonix_wait_for_others import dag
 
 from planasonix_provider.testing import Planasonix
@@ -22,7 +22,7 @@ def test_goes_on_when_somebody_else_has_synced(planasonix: Planasonix) -> None:
 
 
 def test_waits_for_the_job_that_another_task_has_started(planasonix: Planasonix) -> None:
-    planasonix.will_fail("conn_demo_01", message="The disk is full.")
+    planasonix.will_fail("conn_demo_37", message="The disk is full.")
     start = planasonix.run(dag.get_task("start"))
     with pytest.raises(AirflowFailException, match="The disk is full"):
         planasonix.run(dag.get_task("wait"), xcoms={"start": start})
@@ -30,5 +30,5 @@ def test_waits_for_the_job_that_another_task_has_started(planasonix: Planasonix)
 
 def test_syncs_each_connection_of_the_catalogue(planasonix: Planasonix) -> None:
     planasonix.add_connections("conn_a", "conn_b")
-    runs = planasonix.run_mapped(mapped_syncs.get_task("sync"), xcoms={"connections": ["conn_a", "conn_b"]})
+    runs = planasonix.run_mapped(nightly_syncs.get_task("sync"), xcoms={"connections": ["conn_a", "conn_b"]})
     assert [run.result["connection_id"] for run in runs] == ["conn_a", "conn_b"]

@@ -34,6 +34,7 @@ os.environ.update(
     AIRFLOW_HOME=str(AIRFLOW_HOME),
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
     AIRFLOW__CORE__DAGS_FOLDER=str(DAGS_FOLDER),
+    AIRFLOW__DAG_FACTORY__ENABLE_TELEMETRY="False",
     # Without one, Airflow complains in the midst of the first test that happens to ask for an Airflow connection.
     AIRFLOW__CORE__FERNET_KEY=urlsafe_b64encode(os.urandom(32)).decode(),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
 
+from dev.other_services import OtherServices
 from planasonix_provider.hooks.webhook_receiver import PlanasonixReceiverHook
 from planasonix_provider.secret_stores import secret_store
 from planasonix_provider.testing import Planasonix
@@ -21,9 +22,18 @@ from tests.conftest import DAGS_FOLDER
 from tests.support.dag_processor import make_assets_known
 
 ORDERS = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
-DEMO = [f"conn_demo_{number:02}" for number in range(1, 11)]
+DEMO = [f"conn_demo_{number:02}" for number in range(1, 31)]
 #: Run by tests of their own, which prepare them.
-PREPARED = {"planasonix_failure_callback", "planasonix_receiver", "planasonix_wait_for_others"}
+PREPARED = {
+    "planasonix_dag_factory",
+    "planasonix_data_checks",
+    "planasonix_failure_callback",
+    "planasonix_freshness_alert",
+    "planasonix_receiver",
+    "planasonix_slack_alert",
+    "planasonix_sync_then_dbt",
+    "planasonix_wait_for_others",
+}
 EXAMPLES = {path.stem for path in Path(__file__).parent.parent.glob("example_dags/*.py")} - PREPARED
 #: DAGs in the same file that the assets of the first one start.
 FOLLOWERS = {"planasonix_assets": ["report"], "planasonix_asset_alias": ["check"]}
@@ -62,7 +72,7 @@ def check_nightly_sync(planasonix: Planasonix, printed: str) -> None:
     assert (job.metadata or {})["dag_id"] == "planasonix_nightly_sync"
 
 
-def check_mapped_syncs(planasonix: Planasonix, printed: str) -> None:
+def check_nightly_syncs(planasonix: Planasonix, printed: str) -> None:
     assert sorted(start.connection_id for start in planasonix.started()) == DEMO
     assert {start.status for start in planasonix.started()} == {"succeeded"}
 
@@ -81,7 +91,7 @@ def check_assets(planasonix: Planasonix, printed: str) -> None:
 
 def check_asset_alias(planasonix: Planasonix, printed: str) -> None:
     # Which of the two is the last one is up to Airflow.
-    assert re.search(r"conn_demo_0[12] has loaded 44,802 rows into public\.orders", printed)
+    assert re.search(r"conn_demo_3[12] has loaded 44,802 rows into public\.orders", printed)
 
 
 def check_webhook(planasonix: Planasonix, printed: str) -> None:
@@ -102,7 +112,7 @@ CHECKS: dict[str, Callable[[Planasonix, str], None]] = {
     "planasonix_asset_alias": check_asset_alias,
     "planasonix_assets": check_assets,
     "planasonix_backfill_by_month": check_backfill_by_month,
-    "planasonix_mapped_syncs": check_mapped_syncs,
+    "planasonix_nightly_syncs": check_nightly_syncs,
     "planasonix_nightly_sync": check_nightly_sync,
     "planasonix_webhook": check_webhook,
 }
@@ -123,7 +133,7 @@ class TestWaitForOthers:
     def test_starts_a_job_after_the_job_of_another(self, planasonix: Planasonix) -> None:
         planasonix.simulator.workspace.start_sync(ORDERS)
         run_dag(self.NAME)
-        assert planasonix.assert_started("conn_demo_01").status == "succeeded"
+        assert planasonix.assert_started("conn_demo_37").status == "succeeded"
         assert not planasonix.assert_started(ORDERS).is_cancelled
 
     @pytest.mark.parametrize(
@@ -132,9 +142,9 @@ class TestWaitForOthers:
     )
     def test_fails_with_the_wait(self, planasonix: Planasonix, seconds: float, end: str) -> None:
         planasonix.simulator.workspace.start_sync(ORDERS)
-        planasonix.will_fail("conn_demo_01", takes=seconds)
+        planasonix.will_fail("conn_demo_37", takes=seconds)
         run_dag(self.NAME, state="failed")
-        assert planasonix.assert_started("conn_demo_01").status == end
+        assert planasonix.assert_started("conn_demo_37").status == end
 
 
 @pytest.mark.parametrize("is_lost", [False, True], ids=["job fails", "no retry can help"])
@@ -144,7 +154,7 @@ def test_failure_callback(
     if is_lost:
         planasonix.simulator.fail("status", route="get_job_results", status=403, times=None)
     else:
-        planasonix.will_fail(ORDERS, code="source_unreachable")
+        planasonix.will_fail("conn_demo_35", code="source_unreachable")
     run_dag("planasonix_failure_callback", state="failed")
     (job,) = planasonix.simulator.jobs()
     if AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_3_PLUS:
@@ -153,6 +163,94 @@ def test_failure_callback(
     url = f"{planasonix.simulator.url}/jobs/{job.id}"
     # Airflow 3 logs what a task prints.
     assert f"load_orders: job {job.id} failed with code {code}. {url}" in capfd.readouterr().out + caplog.text
+
+
+class TestDataChecks:
+    NAME = "planasonix_data_checks"
+    CONNECTION = "conn_demo_40"
+
+    def test_passes_if_all_tables_got_rows(self, planasonix: Planasonix) -> None:
+        planasonix.will_succeed(self.CONNECTION, tables={"public.orders": 1, "public.order_items": 2})
+        run_dag(self.NAME)
+
+    @pytest.mark.parametrize(
+        ("tables", "warnings", "problem"),
+        [
+            pytest.param(
+                {"public.orders": 1, "public.order_items": 0}, {}, "public.order_items got no rows", id="empty"
+            ),
+            pytest.param({"public.orders": 1}, {}, "public.order_items got no rows", id="missing"),
+            pytest.param(
+                {"public.orders": 1, "public.order_items": 2},
+                {"column_dropped": "discount_pct"},
+                "warning column_dropped: discount_pct",
+                id="warning",
+            ),
+        ],
+    )
+    def test_names_the_problem(
+        self,
+        planasonix: Planasonix,
+        capfd: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+        tables: dict[str, int],
+        warnings: dict[str, str],
+        problem: str,
+    ) -> None:
+        planasonix.will_succeed(self.CONNECTION, tables=tables, warnings=warnings)
+        run_dag(self.NAME, state="failed")
+        assert problem in "".join(capfd.readouterr()) + caplog.text
+
+
+class TestFreshnessAlert:
+    NAME = "planasonix_freshness_alert"
+
+    def test_passes_after_a_sync(self, planasonix: Planasonix) -> None:
+        planasonix.simulator.workspace.start_sync(ORDERS)
+        run_dag(self.NAME)
+
+    def test_alerts_without_a_sync(
+        self, planasonix: Planasonix, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        run_dag(self.NAME, state="failed")
+        assert "the orders are older than six hours" in capfd.readouterr().out + caplog.text
+
+
+@pytest.fixture
+def other_services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OtherServices]:
+    with OtherServices(tmp_path) as services:
+        for name, value in services.environment.items():
+            monkeypatch.setenv(name, value)
+        yield services
+
+
+def test_sync_then_dbt(planasonix: Planasonix, other_services: OtherServices) -> None:
+    planasonix.will_succeed("conn_demo_38", tables={"public.orders": 1, "public.customers": 1})
+    dags = load("planasonix_sync_then_dbt")
+    make_assets_known(dags["DAG"], [dags["dag"], dags["build"]])
+    for dag in (dags["dag"], dags["build"]):
+        state = dag.test().state
+        assert str(getattr(state, "value", state)) == "success"
+    assert other_services.dbt_runs == [1234]
+
+
+def test_slack_alert(planasonix: Planasonix, other_services: OtherServices) -> None:
+    planasonix.will_fail("conn_demo_39", code="source_unreachable")
+    run_dag("planasonix_slack_alert", state="failed")
+    (message,) = other_services.messages
+    job = planasonix.assert_started("conn_demo_39")
+    assert f"{planasonix.simulator.url}/jobs/{job.id}" in message
+    if not AIRFLOW_V_3_0_PLUS or AIRFLOW_V_3_3_PLUS:  # dag.test() of the others gives a callback no exception
+        assert "source_unreachable" in message
+
+
+def test_dag_factory(planasonix: Planasonix) -> None:
+    dags = load("planasonix_dag_factory")
+    for name in ("planasonix_yaml_shop", "planasonix_yaml_crm"):
+        state = dags[name].test().state
+        assert str(getattr(state, "value", state)) == "success"
+    assert {start.connection_id for start in planasonix.started()} == {"conn_demo_41", "conn_demo_42"}
+    planasonix.assert_started("conn_demo_42", priority="high", metadata={"team": "sales"})
 
 
 @needs_watchers

@@ -30,8 +30,8 @@ B = TypeVar("B", SyncBody, BackfillBody)
 
 #: The key that exists from the start.
 API_KEY = "plnx_sim_local_key"
-#: The connections that exist from the start: that of the API reference, and ten more.
-CONNECTIONS = ("conn_01jq8k2m3n4p5q6r7s8t9u0v1", *(f"conn_demo_{number:02}" for number in range(1, 11)))
+#: The connections that exist from the start: that of the API reference, and those of the example DAGs.
+CONNECTIONS = ("conn_01jq8k2m3n4p5q6r7s8t9u0v1", *(f"conn_demo_{number:02}" for number in range(1, 51)))
 
 
 class JobSnapshot(NamedTuple):

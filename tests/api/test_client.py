@@ -28,6 +28,7 @@ from pydantic import SecretStr
 from pytest_mock import MockerFixture
 
 import planasonix_provider
+from dev.certificates import tls_context
 from planasonix_provider import __version__
 from planasonix_provider.api import json_bodies, routes
 from planasonix_provider.api.client import AsyncClient, Client, ClientConfig
@@ -44,7 +45,6 @@ from planasonix_provider.api.retry import NO_RETRY, ON_KILL
 from planasonix_provider.api.transport_errors import translate_errors
 from planasonix_provider.simulator import Simulator
 from tests.support.api_clients import KEY, CallStyle, make_config
-from tests.support.certificates import tls_context
 from tests.support.faults import order_fourteen_faults
 from tests.support.raw_server import (
     JOB,

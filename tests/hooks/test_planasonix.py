@@ -16,6 +16,7 @@ from airflow.models import Connection
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from pytest_mock import MockerFixture
 
+from dev.certificates import tls_context
 from planasonix_provider.api import routes
 from planasonix_provider.api.client import AsyncClient, Client
 from planasonix_provider.api.errors import (
@@ -32,7 +33,6 @@ from planasonix_provider.hooks.connection_settings import ConnectionSettings
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.simulator import Simulator
 from tests.hooks.conftest import KEY, Connect
-from tests.support.certificates import tls_context
 from tests.support.raw_server import RawServer, response
 
 

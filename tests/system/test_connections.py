@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from dev.certificates import tls_context
 from dev.local_airflow import LocalAirflow
 from dev.processes import free_port
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
-from tests.support.certificates import tls_context
 from tests.support.raw_server import RawServer, response
 from tests.system.conftest import Notes
 

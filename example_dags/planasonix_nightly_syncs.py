@@ -1,4 +1,4 @@
-"""Sync ten connections at once, each in a mapped task of its own; the task that comes after adds up what was loaded."""
+"""Sync thirty connections every night, at most five at once, and add up what they loaded."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from airflow.providers.common.compat.sdk import DAG, task
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 
 with DAG(
-    dag_id="planasonix_mapped_syncs",
-    schedule=None,
+    dag_id="planasonix_nightly_syncs",
+    schedule="0 2 * * *",
     start_date=datetime(2025, 1, 1, tzinfo=UTC),
     catchup=False,
     tags=["planasonix", "example"],
@@ -20,14 +20,16 @@ with DAG(
 
     @task
     def connections() -> list[str]:
-        """Name the connections to sync; a real DAG would ask its own catalogue."""
-        return [f"conn_demo_{number:02}" for number in range(1, 11)]
+        """Return the connections to sync; a real DAG would ask its own catalogue."""
+        return [f"conn_demo_{number:02}" for number in range(1, 31)]
 
     sync = PlanasonixSyncOperator.partial(
         task_id="sync",
-        poll_interval=2,
+        map_index_template="{{ task.connection_id }}",  # the UI then shows the connection instead of an index
+        pool="planasonix",  # five slots, and deferred tasks count
+        poll_interval=5,
+        retries=2,
         deferrable=True,
-        max_active_tis_per_dag=5,
     ).expand(connection_id=connections())
 
     @task
