@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +19,7 @@ from planasonix_provider.clock import utcnow
 from planasonix_provider.execution.options import StartOptions
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.triggers.task_state import ApiServerHealth, runs_elsewhere
+from planasonix_provider.waiting.attempt import AttemptRecord
 from planasonix_provider.waiting.cancellation import cancel, through_outages
 from planasonix_provider.waiting.cli_hints import cancel_command, list_command
 from planasonix_provider.waiting.formatting import capitalize
@@ -26,7 +28,7 @@ from planasonix_provider.waiting.loop_thread import run_in_loop_thread
 from planasonix_provider.waiting.lost_start_search import MatchCriteria, search
 from planasonix_provider.waiting.outages import OutageTracker, Verdict
 from planasonix_provider.waiting.stall_detector import StallDetector
-from planasonix_provider.waiting.targets import Work, WorkTarget, target_of
+from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Work, WorkTarget, target_of
 
 #: Seconds to keep cancelling in the signal handler. Airflow gives a killed task five.
 CANCEL_SECONDS_IN_HANDLER = 4.0
@@ -79,23 +81,27 @@ class OnKillHandler:
         self._messages: list[str] = []
         self._cause = "The task was killed."
 
-    def track_submission(self, is_own: bool, target: WorkTarget | None, criteria: MatchCriteria | None) -> None:
-        """Store what a kill must cancel; ``criteria`` find the work if its id is not known."""
-        self.is_own, self.target, self._criteria, self.job_ids = is_own, target, criteria, []
-        if self._is_killed and (target or criteria):
-            self.on_kill()
-        self.raise_if_killed()
+    def track_submission(self, criteria: MatchCriteria | None) -> None:
+        """Store how to find the work of a request; ``None`` if no request can have started anything."""
+        self._track(True, None, criteria)
+
+    def track_record(self, record: AttemptRecord) -> None:
+        """Store the work of an earlier try."""
+        self._track(record.is_own, _target_of(record), MatchCriteria.of(record))
 
     def track_work(self, work: Work) -> None:
         """Store the work that a kill must cancel."""
-        self.target, self._criteria = target_of(work), None
-        if isinstance(work, Backfill):
-            self.job_ids = work.job_ids or []
-        if self._is_killed:
-            self.on_kill()
+        self._track(self.is_own, target_of(work), None, getattr(work, "job_ids", None) or [])
+
+    def _track(
+        self, is_own: bool, target: WorkTarget | None, criteria: MatchCriteria | None, job_ids: Sequence[str] = ()
+    ) -> None:
+        self.is_own, self.target, self._criteria, self.job_ids = is_own, target, criteria, list(job_ids)
+        if self._is_killed and (target or criteria):
+            self.handle()
         self.raise_if_killed()
 
-    def on_kill(self) -> None:
+    def handle(self) -> None:
         """Cancel the work, unless it must keep running. The task then ends at the next ``raise_if_killed``."""
         self._is_killed = True
         if not self._is_finished and (self.may_run_elsewhere() or self._has_lost_the_api_server()):
@@ -264,6 +270,12 @@ class OnKillHandler:
         self._messages.append(message)
         if self._is_finished:
             self._log.warning("%s %s", self._cause, message)
+
+
+def _target_of(record: AttemptRecord) -> WorkTarget | None:
+    if record.id is None:
+        return None
+    return BackfillTarget(record.id) if record.kind == "backfill" else JobTarget(record.id)
 
 
 def _is_worth_a_retry(error: Exception) -> bool:

@@ -19,7 +19,7 @@ from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.lost_start_search import MatchCriteria, ambiguous_match_error
 from planasonix_provider.waiting.outages import Contact
 from planasonix_provider.waiting.report import error_of_work
-from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Work, WorkTarget, target_of
+from planasonix_provider.waiting.targets import Work, target_of
 
 SUCCESS_STATES = ("succeeded", "completed")
 
@@ -36,14 +36,14 @@ class PreviousAttempt:
         options: StartOptions,
         session: ApiSession,
         store: AttemptStore,
-        on_kill: OnKillHandler,
+        kill_handler: OnKillHandler,
         raise_if_cancelled_by_person: Callable[[PlanasonixError], None],
     ) -> None:
         self._record = record
         self._options = options
         self._session = session
         self._store = store
-        self._on_kill = on_kill
+        self._kill_handler = kill_handler
         self._raise_if_cancelled_by_person = raise_if_cancelled_by_person
         self._has_same_parameters = record.digest == digest_of(options.load_parameters)
         #: Whether to send its request again: it got no response, and no matching work was found.
@@ -51,8 +51,7 @@ class PreviousAttempt:
 
     def reconnect(self, attempt: Attempt) -> Work | None:
         """Return the work that this try continues; ``None`` if it must start something new."""
-        record = self._record
-        self._on_kill.track_submission(record.is_own, _target_of(record), MatchCriteria.of(record))
+        self._kill_handler.track_record(self._record)
         if self._is_obsolete(attempt):
             self._cancel_leftovers()
             return None
@@ -145,28 +144,22 @@ class PreviousAttempt:
             session.log.warning(f"{name}, which {self._origin} before it was let go, runs on.")
             return work
         session.log.info(f"{name}, which {self._origin} before it was let go, is cancelled first.")
-        self._on_kill.track_work(work)
+        self._kill_handler.track_work(work)
         cancellation = Cancellation(target, session.run_async)
 
         def cancel() -> Work:
             return cancellation.cancel(
                 max_seconds=CANCEL_TIMEOUT_SECONDS,
                 sleep=session.sleeper.async_sleep,
-                warn=self._on_kill.cannot_cancel_yet,
+                warn=self._kill_handler.cannot_cancel_yet,
             )
 
         try:
             cancelled = session.retry_through_outage(cancel)
         except PlanasonixError as error:
-            self._on_kill.raise_if_killed()
+            self._kill_handler.raise_if_killed()
             command = cancel_command(target, self._options.planasonix_conn_id)
             error.set_message(f"{name} could not be cancelled and may still run: {error} To end it: {command}")
             raise
         poll = partial(cancellation.poll, send=session.poll)
         return cancelled if cancelled.is_over else session.wait_until_over(cancelled, poll) or cancelled
-
-
-def _target_of(record: AttemptRecord) -> WorkTarget | None:
-    if record.id is None:
-        return None
-    return BackfillTarget(record.id) if record.kind == "backfill" else JobTarget(record.id)

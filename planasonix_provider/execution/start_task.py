@@ -59,9 +59,9 @@ class StartTask:
         self._xcoms = XComWriter(context, self._log)
         self.summary = ExecutionSummary(options.kind, options.connection_id)
         self._store = AttemptStore(context)
-        self._on_kill = OnKillHandler(options, context["ti"], self._log)
+        self._kill_handler = OnKillHandler(options, context["ti"], self._log)
         self._outages = outage_policy()
-        self._sleeper = InterruptibleSleep(self._on_kill.raise_if_killed, self._on_kill.stall_detector.beat)
+        self._sleeper = InterruptibleSleep(self._kill_handler.raise_if_killed, self._kill_handler.stall_detector.beat)
 
     def run(self) -> dict[str, Any]:
         """Return the result of the work, or defer."""
@@ -90,7 +90,7 @@ class StartTask:
 
     def on_kill(self) -> None:
         """Cancel the work; Airflow calls this in a signal handler."""
-        self._on_kill.on_kill()
+        self._kill_handler.handle()
 
     @contextmanager
     def _open_session(self, deadline: datetime | None = None, *, has_had_contact: bool = False) -> Iterator[ApiSession]:
@@ -115,17 +115,17 @@ class StartTask:
                     has_had_contact=has_had_contact,
                 )
         finally:
-            self._on_kill.finish()
-            if self._on_kill.has_cancelled and self._options.on_cancelled == "fail":
+            self._kill_handler.finish()
+            if self._kill_handler.has_cancelled and self._options.on_cancelled == "fail":
                 # A retry then knows that the kill has cancelled the work, and not a person.
                 with suppress(Exception):
                     self._store.give_up()
 
     def _run(self, deadline: datetime | None, *, has_had_contact: bool = False) -> dict[str, Any]:
         with self._open_session(deadline, has_had_contact=has_had_contact) as session:
-            self._on_kill.client_config = session.hook.settings.client_config
+            self._kill_handler.client_config = session.hook.settings.client_config
             work, is_new = self._submit_or_reconnect(session)
-            self._on_kill.track_work(work)
+            self._kill_handler.track_work(work)
             self._update_summary(session, work.id, work)
             self._announce(session, work, "Started" if is_new else "Going on with")
             if not self._options.wait_for_completion:
@@ -133,14 +133,14 @@ class StartTask:
                 asset_events.suppress_table_events(self._task, self._context)
                 return report(work, session.hook.job_url)
             target = target_of(work)
-            state = session.wait_state(target, is_own=self._on_kill.is_own)
+            state = session.wait_state(target, is_own=self._kill_handler.is_own)
             event = state.on_snapshot(target.seen(work, utcnow()), utcnow())
             if is_new or not work.is_over:
                 wait = self._poll_once if self._options.deferrable else self._poll_until_complete
                 event = wait(session, state)
-            self._on_kill.raise_if_killed()
+            self._kill_handler.raise_if_killed()
             if event is None:
-                options = {"owned": self._on_kill.is_own, "cancel_on_kill": self._on_kill.cancels_work}
+                options = {"owned": self._kill_handler.is_own, "cancel_on_kill": self._kill_handler.cancels_work}
                 defer(self._task, self._trigger(session, target, status=state.status, **options))
             return self._get_job_result(session, event)
 
@@ -150,20 +150,19 @@ class StartTask:
         unanswered = None
         if record:
             previous = PreviousAttempt(
-                record, self._options, session, self._store, self._on_kill, self._raise_if_cancelled_by_person
+                record, self._options, session, self._store, self._kill_handler, self._raise_if_cancelled_by_person
             )
             self.summary.id = record.id if record.kind == self._options.kind else None
             if work := previous.reconnect(Attempt.of(self._context)):
-                self._on_kill.is_own = record.is_own
                 return work, False
             self.summary.id = None
             unanswered = record if previous.is_resend_due else None
         conflicts = ConflictHandler(self._options, session, partial(self._defer_until_free, session))
         submission = Submission(
-            self._options, session, self._store, self._on_kill, conflicts, self._submit, self._context, unanswered
+            self._options, session, self._store, self._kill_handler, conflicts, self._submit, self._context, unanswered
         )
         work = submission.submit()
-        self._on_kill.is_own = submission.is_own
+        self._kill_handler.is_own = submission.is_own
         return work, submission.is_own
 
     def _raise_if_cancelled_by_person(self, error: PlanasonixError) -> None:
@@ -199,7 +198,7 @@ class StartTask:
         self._log.info("%s %s %s on connection %s%s", action, kind, work.id, connection_id, f": {page}" if page else "")
         self._xcoms.push(f"{kind}_id", work.id)
         self._xcoms.set_job_url(page)
-        self._on_kill.raise_if_killed()
+        self._kill_handler.raise_if_killed()
 
     def _update_summary(self, session: ApiSession, work_id: str, work: Work | None) -> None:
         self.summary.id, self.summary.work = work_id, work or self.summary.work
@@ -221,11 +220,11 @@ class StartTask:
         """Send one request of a wait, and store what a kill and the task's button need of the response."""
         response = session.poll(request)
         # The key may have been rotated meanwhile, and a kill needs the new one.
-        self._on_kill.client_config = session.hook.settings.client_config
+        self._kill_handler.client_config = session.hook.settings.client_config
         if isinstance(response, (Job, Backfill)):
             self.summary.work = response
         if isinstance(response, Backfill):
-            self._on_kill.job_ids = response.job_ids or []
+            self._kill_handler.job_ids = response.job_ids or []
             if not self._xcoms.url:
                 self._xcoms.set_job_url(session.page_of(response))
         return response
@@ -260,21 +259,21 @@ class StartTask:
 
     def _cancel_at_deadline(self, session: ApiSession, state: WaitState, event: WaitEvent) -> WaitEvent:
         """Cancel the work; if it must not be cancelled, poll it for a last time."""
-        if self._on_kill.may_run_elsewhere():
-            self._sleeper.sleep(self._on_kill.stall_detector.seconds_in_doubt())
-        target = self._on_kill.target
+        if self._kill_handler.may_run_elsewhere():
+            self._sleeper.sleep(self._kill_handler.stall_detector.seconds_in_doubt())
+        target = self._kill_handler.target
         assert target is not None  # noqa: S101 - it was started
 
         async def cancel_work(send: AsyncSend) -> Work:
             return await cancel(
                 send,
                 target,
-                self._on_kill.job_ids,
+                self._kill_handler.job_ids,
                 sleep=self._sleeper.async_sleep,
-                warn=self._on_kill.cannot_cancel_yet,
+                warn=self._kill_handler.cannot_cancel_yet,
             )
 
-        if not self._on_kill.cancels_work:
+        if not self._kill_handler.cancels_work:
             answer = blocking_wait.poll(state, partial(session.hook.send, policy=FINAL_POLL))
             event = state.on_final_poll(answer, event)
             return event.without_cancel() if event.is_out_of_time else event
@@ -283,7 +282,7 @@ class StartTask:
         try:
             result = session.run_async(cancel_work, RequestPriority.URGENT)
         except PlanasonixError as error:
-            self._on_kill.raise_if_killed()
+            self._kill_handler.raise_if_killed()
             result = error
         return event.with_cancel_result(result, cancel_command(target, self._options.planasonix_conn_id))
 
@@ -310,7 +309,7 @@ class StartTask:
     def _get_job_result(self, session: ApiSession, event: WaitEvent) -> dict[str, Any]:
         """Return the task's result, or raise its error."""
         hook = session.hook
-        self._on_kill.target = None
+        self._kill_handler.target = None
         self._update_summary(session, event.id, event.work)
         work = event.work_or_error()
 

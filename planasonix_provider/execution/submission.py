@@ -39,7 +39,7 @@ class Submission:
         options: StartOptions,
         session: ApiSession,
         store: AttemptStore,
-        on_kill: OnKillHandler,
+        kill_handler: OnKillHandler,
         conflicts: ConflictHandler,
         submit: Submit,
         context: Mapping[str, Any],
@@ -49,7 +49,7 @@ class Submission:
         self._session = session
         self._hook = session.hook
         self._store = store
-        self._on_kill = on_kill
+        self._kill_handler = kill_handler
         self._conflicts = conflicts
         self._submit_job = submit
         self._context = context
@@ -88,8 +88,8 @@ class Submission:
                 work = found
             finally:
                 # The key may have been rotated meanwhile, and a kill needs the new one.
-                self._on_kill.client_config = self._hook.settings.client_config
-            self._on_kill.track_work(work)
+                self._kill_handler.client_config = self._hook.settings.client_config
+            self._kill_handler.track_work(work)
             return work
         tried = f"{last_error.message} (Tried {MAX_SENDS} times, and looked for a {record.kind} each time.)"
         if isinstance(last_error, PlanasonixConflictError):
@@ -102,15 +102,15 @@ class Submission:
         """Store a record of the request about to be sent; a new one each time, as others may start work meanwhile."""
         self._raise_if_out_of_time()
         unanswered = self._unanswered
-        self._on_kill.track_submission(True, None, MatchCriteria.of(unanswered) if unanswered else None)
+        self._kill_handler.track_submission(MatchCriteria.of(unanswered) if unanswered else None)
         self._saved = record = self._record_for_resend(unanswered) if unanswered else self._new_record()
         self._store.write(record)
-        self._on_kill.raise_if_killed()
+        self._kill_handler.raise_if_killed()
         # If Planasonix or Airflow is slow, the requests so far may have taken the rest of the time.
         if self._session.is_out_of_time:
             self._discard_record()
             self._raise_if_out_of_time()
-        self._on_kill.track_submission(True, None, MatchCriteria.of(record))
+        self._kill_handler.track_submission(MatchCriteria.of(record))
         return record
 
     def _raise_if_out_of_time(self) -> None:
@@ -198,7 +198,7 @@ class Submission:
         """Delete the record of a refused request, unless an earlier send of it may have created work."""
         if self._unanswered:
             return
-        self._on_kill.track_submission(True, None, None)
+        self._kill_handler.track_submission(None)
         try:
             self._store.delete()
         except Exception as error:
