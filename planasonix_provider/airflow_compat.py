@@ -16,9 +16,14 @@ _MESSAGE_LOGGERS = ("supervisor", "airflow.sdk.execution_time")
 _BUILT_IN_BACKENDS = {"EnvironmentVariablesBackend", "MetastoreBackend", "ExecutionAPISecretsBackend"}
 
 
+def supervisor_channel() -> Any:
+    """Return the channel by which a task or a trigger of Airflow 3 sends requests to Airflow; elsewhere ``None``."""
+    return getattr(sys.modules.get("airflow.sdk.execution_time.task_runner"), "SUPERVISOR_COMMS", None)
+
+
 def is_task_without_database() -> bool:
     """Return whether this is a task of Airflow 3, which has only Airflow's API. Airflow itself checks it this way."""
-    return hasattr(sys.modules.get("airflow.sdk.execution_time.task_runner"), "SUPERVISOR_COMMS")
+    return supervisor_channel() is not None
 
 
 def variable_class() -> Any:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
+from planasonix_provider.airflow_compat import supervisor_channel
 from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixTransportError
 
 
@@ -21,7 +20,7 @@ def must_block() -> bool:
     This is so for a trigger in ``dag.test()`` on Airflow 3. There, the asynchronous lookup of Airflow 3.3.2 does not
     find connections that are stored in the metadata database.
     """
-    channel = _supervisor_channel()
+    channel = supervisor_channel()
     return channel is not None and not hasattr(channel, "asend")
 
 
@@ -49,7 +48,7 @@ def missing_connection_hint() -> str:
 
     It is empty on Airflow 2, and in processes that Airflow has started.
     """
-    has_supervisor = _supervisor_channel() is not None
+    has_supervisor = supervisor_channel() is not None
     if not AIRFLOW_V_3_0_PLUS or has_supervisor or os.environ.get("_AIRFLOW_PROCESS_CONTEXT") == "server":
         return ""
     return (
@@ -57,11 +56,6 @@ def missing_connection_hint() -> str:
         "secrets backend, and not in its metadata database. If the connection is in the database, run this code in a "
         "task, or set the environment variable."
     )
-
-
-def _supervisor_channel() -> Any:
-    task_runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
-    return getattr(task_runner, "SUPERVISOR_COMMS", None)
 
 
 def _environment_variable_hint(conn_id: str) -> str:
