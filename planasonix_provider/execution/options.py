@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from planasonix_provider.triggers.deferral import DeferrableTask
+
+Options = TypeVar("Options", "StartOptions", "SensorOptions")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,12 @@ class SensorOptions:
     silent_fail: bool
     never_fail: bool
     retries: int | None
+
+
+def read_options(options: type[Options], task: object, **others: Any) -> Options:
+    """Return options with the task's attributes of the same names; ``others`` are no attributes."""
+    names = (field.name for field in fields(options) if field.name not in others)
+    return options(**{name: getattr(task, name) for name in names}, **others)
 
 
 class AirflowTask(DeferrableTask, Protocol):

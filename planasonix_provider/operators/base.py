@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from planasonix_provider.execution.options import StartOptions
     from planasonix_provider.execution.start_task import StartTask
     from planasonix_provider.hooks.planasonix import PlanasonixHook
     from planasonix_provider.waiting.attempt import Attempt
@@ -187,28 +186,12 @@ class PlanasonixStartOperator(ValidatedParameters, BaseOperator):
         return self.get_openlineage_facets_on_complete(task_instance)
 
     def _new_execution(self, context: Context) -> StartTask:
+        from planasonix_provider.execution.options import StartOptions, read_options
         from planasonix_provider.execution.start_task import StartTask
 
         self.validate_rendered()
-        self._execution = StartTask(self._options(), self, self.submit_job, context)
+        options = read_options(StartOptions, self, load_parameters=self.load_parameters(), window=self.window())
+        self._execution = StartTask(options, self, self.submit_job, context)
         if self._is_killed:
             self._execution.on_kill()
         return self._execution
-
-    def _options(self) -> StartOptions:
-        from planasonix_provider.execution.options import StartOptions
-
-        return StartOptions(
-            kind=self.kind,
-            connection_id=self.connection_id,
-            planasonix_conn_id=self.planasonix_conn_id,
-            poll_interval=validators.poll_interval("poll_interval", self.poll_interval),
-            wait_for_completion=self.wait_for_completion,
-            deferrable=self.deferrable,
-            on_conflict=self.on_conflict,
-            on_cancelled=self.on_cancelled,
-            cancel_on_kill=self.cancel_on_kill,
-            ignore_empty_tables=self.ignore_empty_tables,
-            load_parameters=self.load_parameters(),
-            window=self.window(),
-        )

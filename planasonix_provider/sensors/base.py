@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseSensorOperator, PokeReturnValue, conf
@@ -123,12 +122,11 @@ class PlanasonixSensor(ValidatedParameters, BaseSensorOperator):
 
     @contextmanager
     def _new_execution(self, context: Context) -> Iterator[SensorTask]:
-        from planasonix_provider.execution.options import SensorOptions
+        from planasonix_provider.execution.options import SensorOptions, read_options
         from planasonix_provider.execution.sensor_task import SensorTask
 
         self.validate_rendered()
-        options = SensorOptions(**{field.name: getattr(self, field.name) for field in fields(SensorOptions)})
-        with SensorTask(options, self, self.target(), context) as self._execution:
+        with SensorTask(read_options(SensorOptions, self), self, self.target(), context) as self._execution:
             try:
                 yield self._execution
             finally:
