@@ -205,7 +205,7 @@ class CliWait:
         result = run_requests(self.context.hook.config_source(), request_result, self.context.sleeper.async_sleep)
         if result.error:
             raise result.error
-        return CommandResult(result.result)
+        return CommandResult(result.report)
 
     def report(self, work: Work | None = None) -> CommandResult:
         """Return what is known of the work, without its results."""

@@ -332,5 +332,5 @@ class StartTask:
             self._fail_without_retry(result.error)
         if result.error:
             raise result.error
-        assert result.result is not None  # noqa: S101 - work without an error has a result
-        return result.result
+        assert result.report is not None  # noqa: S101 - work without an error has a result
+        return result.report

@@ -28,14 +28,14 @@ class WorkResult:
     """The result of finished work.
 
     :param url: the page of the job; of a backfill, that of its first failed job, or of its first job.
-    :param result: the report in JSON types, if the work has succeeded.
-    :param tables: all loaded tables; ``result`` may list only some.
+    :param report: the report in JSON types, if the work has succeeded.
+    :param tables: all loaded tables; ``report`` may list only some.
     """
 
     work: Work
     url: str | None
     error: PlanasonixError | None = None
-    result: dict[str, Any] | None = None
+    report: dict[str, Any] | None = None
     tables: tuple[LoadedTable, ...] = ()
 
 
@@ -53,7 +53,7 @@ async def fetch_result(
     results = await fetcher.results_of(job.id)
     summary = Summary.of([results])
     log_results(summary, info=info, warn=fetcher.warn)
-    return WorkResult(job, url, result=_log_omissions(report_job(job, url, results), info), tables=summary.tables)
+    return WorkResult(job, url, report=_log_omissions(report_job(job, url, results), info), tables=summary.tables)
 
 
 async def _account_for_backfill(
@@ -68,7 +68,7 @@ async def _account_for_backfill(
     log_results(summary, info=info, warn=fetcher.warn)
     url = job_url(job_ids[0]) if job_ids else None
     return WorkResult(
-        backfill, url, result=_log_omissions(report_backfill(backfill, summary), info), tables=summary.tables
+        backfill, url, report=_log_omissions(report_backfill(backfill, summary), info), tables=summary.tables
     )
 
 

@@ -91,9 +91,9 @@ class TestOfAJob:
         account = task.account_for(there.jobs[0])
         assert account.error is None
         assert account.url == "https://x/job_0"
-        assert account.result is not None
-        assert account.result["job_id"] == "job_0"
-        assert [table["rows_loaded"] for table in account.result["tables"]] == [3, 4]
+        assert account.report is not None
+        assert account.report["job_id"] == "job_0"
+        assert [table["rows_loaded"] for table in account.report["tables"]] == [3, 4]
         assert task.lines == ["! Job job_0 warns: odd: It is odd.", "Loaded 7 rows into 2 tables."]
         assert there.requests == ["results job_0"]
 
@@ -105,7 +105,7 @@ class TestOfAJob:
         account = Task(there).account_for(there.jobs[0])
         assert type(account.error) is error
         assert "See https://x/job_0" in str(account.error)
-        assert account.result is None
+        assert account.report is None
         assert there.requests == []
 
     @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ class TestOfAJob:
         if words:
             assert words in str(account.error)
         else:
-            assert account.result is not None
-            assert account.result["finished_at"] == BEGAN.strftime("%Y-%m-%dT%H:%M:%SZ")
+            assert account.report is not None
+            assert account.report["finished_at"] == BEGAN.strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def test_says_where_the_result_lists_less_than_there_is(self) -> None:
         there = api("succeeded", results={"job_0": loaded("job_0", *[1] * 1_200, warnings=1_100)})
@@ -142,9 +142,9 @@ class TestOfABackfill:
         account = task.account_for(seen(there))
         assert account.error is None
         assert account.url == "https://x/job_0"
-        assert account.result is not None
-        assert account.result["rows_loaded"] == 12
-        assert [job["job_id"] for job in account.result["jobs"]] == ["job_0", "job_1"]
+        assert account.report is not None
+        assert account.report["rows_loaded"] == 12
+        assert [job["job_id"] for job in account.report["jobs"]] == ["job_0", "job_1"]
         assert task.lines == ["Loaded 12 rows into 2 tables by 2 jobs."]
 
     def test_asks_each_job_once_and_five_at_a_time(self) -> None:
@@ -152,15 +152,15 @@ class TestOfABackfill:
         account = Task(there).account_for(seen(there))
         assert sorted(there.requests) == sorted(["get bf_1", *(f"results job_{number}" for number in range(200))])
         assert there.most_in_flight == 5
-        assert account.result is not None
-        assert account.result["jobs_total"] == 200
+        assert account.report is not None
+        assert account.report["jobs_total"] == 200
 
     def test_waits_for_results_that_are_late_and_asks_no_other_job_again(self) -> None:
         there = api("succeeded", "succeeded", "succeeded", get_error=fail_once("results job_1", DOWN))
         task = Task(there)
         account = task.account_for(seen(there))
-        assert account.result is not None
-        assert account.result["jobs_total"] == 3
+        assert account.report is not None
+        assert account.report["jobs_total"] == 3
         assert len(there.requests) == 1 + 3 + 1
         assert "Job job_1 is over, but its results cannot be fetched yet, still trying: 503" in task.lines[0]
 
@@ -173,14 +173,14 @@ class TestOfABackfill:
         there = api()
         account = Task(there).account_for(seen(there))
         assert account.url is None
-        assert account.result is not None
-        assert (account.result["rows_loaded"], account.result["jobs"]) == (0, [])
+        assert account.report is not None
+        assert (account.report["rows_loaded"], account.report["jobs"]) == (0, [])
 
     def test_that_failed_names_the_jobs_that_did_and_leads_to_the_first(self) -> None:
         there = api("succeeded", "failed", "succeeded", "failed", status="failed")
         account = Task(there).account_for(seen(there))
         assert account.url == "https://x/job_1"
-        assert account.result is None
+        assert account.report is None
         assert isinstance(account.error, PlanasonixJobFailedError)
         assert account.error.code == "code_1"
         assert str(account.error) == (
@@ -204,15 +204,15 @@ class TestOfABackfill:
         there.get_backfill = lambda _: late.pop() if late else current
         account = Task(there).account_for(over)
         assert account.error is None
-        assert account.result is not None
-        assert account.result["rows_loaded"] == 3
+        assert account.report is not None
+        assert account.report["rows_loaded"] == 3
 
     def test_says_where_the_result_lists_less_than_there_is(self) -> None:
         there = api(*["succeeded"] * 1_000)
         task = Task(there)
         account = task.account_for(seen(there))
-        assert account.result is not None
-        listed = len(account.result["jobs"])
+        assert account.report is not None
+        listed = len(account.report["jobs"])
         assert task.lines[-1] == f"The task's result lists the first {listed} of 1,000 jobs, and counts them all."
 
 
