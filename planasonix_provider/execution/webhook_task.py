@@ -173,8 +173,8 @@ class _Subscriber:
 class _HandoverNote:
     """Remembers for the task's next DAG run which webhook's secret a function got, because a function cannot be asked.
 
-    Each try empties the note first and writes it at its end. If a try dies in between, its secret may be lost, so the
-    next one rotates it.
+    Each try empties the note first, and writes it as soon as the function has the secret. If a try fails or dies in
+    between, its secret may be lost, so the next one rotates it.
     """
 
     def __init__(self, context: Context, destination: SecretStore) -> None:

@@ -276,9 +276,10 @@ class PlanasonixWebhookOperator(ValidatedParameters, BaseOperator):
     :param events: the events, such as ``job.succeeded``. An event that this version does not know is sent, with a
         warning in the log. (templated)
     :param secret_to: the store for the secret: ``variable:NAME``, ``connection:CONN_ID`` (not in a task of Airflow 3),
-        ``file:/absolute/path`` on the worker, or a function that takes it. The task cannot know whether a function has
-        stored the secret. So the secret is rotated, and the function is called, in each retry, and unless an earlier
-        run of this task has noted that it handed this webhook's secret over. (templated)
+        ``file:/absolute/path`` on the worker, or a function that takes it. A function cannot be asked which secret it
+        has. So the task notes in an Airflow variable, ``planasonix_secret_handed_over_…``, which webhook's secret it
+        has handed to which function. Without such a note the secret is rotated, and the function is called.
+        (templated)
     :param ensure: ``present``, or ``absent``, which needs no ``events`` and ``secret_to``; default ``present``.
         (templated)
     :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.

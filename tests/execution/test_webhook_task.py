@@ -57,12 +57,12 @@ def destination(path: Path) -> SecretStore:
 def run(path: Path) -> Subscribe:
     """Run one try of the task, which stores its secret in a file."""
 
-    def run(*, try_number: int = 1, **parameters: Any) -> Run:
+    def run(*, try_number: int = 1, clear_number: int = 0, **parameters: Any) -> Run:
         ended = Run()
         task = operator(**{"secret_to": f"file:{path}", **parameters})
         record(task, ended.log)
         try:
-            ended.result = task.execute(context(ended, try_number=try_number))
+            ended.result = task.execute(context(ended, try_number=try_number, clear_number=clear_number))
         except Exception as error:
             ended.error = error
         return ended
@@ -295,6 +295,25 @@ class TestASecretForAFunction:
         second = run(secret_to=taken.append, try_number=2)
         assert (second.result["action"], second.result["secret_is_new"]) == ("unchanged", True)
         assert self.revealed(taken)[-1] == secrets_of(simulator)[only_webhook(simulator).id]
+
+    def test_is_not_rotated_after_a_failed_update(
+        self, simulator: Simulator, run: Subscribe, taken: list[SecretStr]
+    ) -> None:
+        run(secret_to=taken.append)
+        simulator.fail("status", route="update_webhook", status=500, times=8)
+        failed = run(secret_to=taken.append, events=["backfill.completed"])
+        assert isinstance(failed.error, PlanasonixServerError)
+        retried = run(secret_to=taken.append, events=["backfill.completed"], try_number=2)
+        assert (retried.result["action"], retried.result["secret_is_new"]) == ("updated", False)
+        assert self.revealed(taken) == list(secrets_of(simulator).values())
+
+    def test_is_not_rotated_after_a_clear_of_the_task(
+        self, simulator: Simulator, run: Subscribe, taken: list[SecretStr]
+    ) -> None:
+        run(secret_to=taken.append)
+        cleared = run(secret_to=taken.append, try_number=2, clear_number=1)
+        assert (cleared.result["action"], cleared.result["secret_is_new"]) == ("unchanged", False)
+        assert self.revealed(taken) == list(secrets_of(simulator).values())
 
     def test_is_rotated_after_a_lost_response(
         self, simulator: Simulator, run: Subscribe, taken: list[SecretStr]
