@@ -96,7 +96,7 @@ class TestAnExceptionOfASync:
         run = drive(sync)
         assert isinstance(run.error, AirflowFailException)
         assert details_of(run) | {"code": None} == dict.fromkeys(DETAILS) | {"connection_id": CONNECTION}
-        assert details_of(run)["code"] == run.error.__cause__.code  # type: ignore[union-attr]
+        assert details_of(run)["code"] == run.error.__context__.code  # type: ignore[union-attr]
 
     def test_of_airflow_itself_names_the_job(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from planasonix_provider import configuration, start_parameters, validators
+from planasonix_provider.execution.short_traceback import with_short_traceback
 from planasonix_provider.links.planasonix import PlanasonixJobLink
 from planasonix_provider.validated import ValidatedParameters
 
@@ -131,6 +132,7 @@ class PlanasonixStartOperator(ValidatedParameters, BaseOperator):
         """Return the start and end of a backfill, or ``None``."""
         return None
 
+    @with_short_traceback
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the work and wait until it is over, unless ``wait_for_completion`` is false.
 
@@ -143,6 +145,7 @@ class PlanasonixStartOperator(ValidatedParameters, BaseOperator):
         """
         return self._new_execution(context).run()
 
+    @with_short_traceback
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
         """Return the result after the trigger has sent its event.
 
@@ -152,6 +155,7 @@ class PlanasonixStartOperator(ValidatedParameters, BaseOperator):
         """
         return self._new_execution(context).resume(event)
 
+    @with_short_traceback
     def execute_after_conflict(self, context: Context, event: Any) -> dict[str, Any]:
         """Start the work when the conflicting work is over: with ``deferrable`` and ``on_conflict="wait"``.
 

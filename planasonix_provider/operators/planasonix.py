@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from planasonix_provider import configuration, start_parameters, validators
 from planasonix_provider.api.event_types import event_names
 from planasonix_provider.clock import utcnow
+from planasonix_provider.execution.short_traceback import with_short_traceback
 from planasonix_provider.links.planasonix import PlanasonixJobLink
 from planasonix_provider.operators.base import PlanasonixStartOperator
 from planasonix_provider.secret_stores import SecretStore, secret_store
@@ -222,6 +223,7 @@ class PlanasonixCancelJobOperator(ValidatedParameters, BaseOperator):
                 + (f" {validators.EMPTY_TEMPLATE_HINT}." if self.job_id is None else "")
             )
 
+    @with_short_traceback
     def execute(self, context: Context) -> dict[str, Any]:
         """Cancel the work, and wait until it is over unless ``wait_for_completion`` is false.
 
@@ -325,6 +327,7 @@ class PlanasonixWebhookOperator(ValidatedParameters, BaseOperator):
                 if getattr(self, name) is None:
                     raise ValueError(f"{name}: got None, which is allowed only with ensure='absent'.")
 
+    @with_short_traceback
     def execute(self, context: Context) -> dict[str, Any]:
         """Create, update or delete the webhook.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseSensorOperator, PokeReturnValue, conf
 
 from planasonix_provider import validators
+from planasonix_provider.execution.short_traceback import with_short_traceback
 from planasonix_provider.links.planasonix import PlanasonixJobLink
 from planasonix_provider.validated import ValidatedParameters
 
@@ -64,6 +65,7 @@ class PlanasonixSensor(ValidatedParameters, BaseSensorOperator):
     def target(self) -> WaitTarget:
         """Return what to wait for; the parameters are rendered and validated."""
 
+    @with_short_traceback
     def execute(self, context: Context) -> Any:
         """Wait in the sensor's mode.
 
@@ -96,6 +98,7 @@ class PlanasonixSensor(ValidatedParameters, BaseSensorOperator):
                 result = execution.poke()
         return False if result is None else PokeReturnValue(is_done=True, xcom_value=result)
 
+    @with_short_traceback
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
         """Return the result after the trigger has sent its event.
 

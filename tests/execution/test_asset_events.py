@@ -14,6 +14,7 @@ from planasonix_provider.api.models import Job, TableResult
 from planasonix_provider.assets.planasonix import DEFAULT_HOST, PlanasonixTable, planasonix_asset
 from planasonix_provider.execution import asset_events
 from planasonix_provider.execution.asset_events import emit_table_events
+from planasonix_provider.execution.options import StartOptions, read_options
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.api import api_routes
@@ -174,7 +175,8 @@ class TestEmptyTable:
         account = WorkResult(job, "https://x/job_1", tables=(TableResult(name="orders"),))
         orders = planasonix_asset(connection_id=CONNECTION, table="orders")
         operator = sync(outlets=[orders], ignore_empty_tables=True)
-        emit_table_events(operator._options(), operator, context(run := Run()), account, DEFAULT_HOST, CONNECTION)
+        options = read_options(StartOptions, operator, load_parameters={}, window=None)
+        emit_table_events(options, operator, context(run := Run()), account, DEFAULT_HOST, CONNECTION)
         assert operator.outlets == [orders]
         extra = run.outlet_events[orders].extra
         assert (extra["rows_loaded"], extra["window"]) == (None, {"start_at": None, "end_at": None})

@@ -42,13 +42,17 @@ class Log:
     lines: list[str] = field(default_factory=list)
     #: The subset of the lines that are warnings.
     warnings: list[str] = field(default_factory=list)
+    debug_lines: list[str] = field(default_factory=list)
 
     def _write(self, line: str, *values: object, **_: object) -> None:
         # Airflow logs this because a test calls it.
         if "cannot be called outside" not in line:
             self.lines.append(line % values if values else line)
 
-    debug = info = error = exception = _write
+    info = error = exception = _write
+
+    def debug(self, line: str, *values: object, **_: object) -> None:
+        self.debug_lines.append(line % values if values else line)
 
     def warning(self, line: str, *values: object, **options: object) -> None:
         before = len(self.lines)
