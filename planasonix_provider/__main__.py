@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from planasonix_provider.cli.exit_codes import EXIT_SIGNAL
+from planasonix_provider.cli.loading import loading_status
 from planasonix_provider.cli.parser import new_parser
 from planasonix_provider.waiting.cli_hints import PROGRAM
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     with warnings.catch_warnings():
-        with _silence_imports():
+        with loading_status(), _silence_imports():
             from planasonix_provider.cli.runner import run_command
         return run_command(options.act, options, program=PROGRAM)
 

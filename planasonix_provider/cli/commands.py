@@ -312,7 +312,10 @@ def _airflow_command(command: Command | Group) -> CLICommand:
 
 def _runner(act: str) -> Callable[[argparse.Namespace], None]:
     def run(arguments: argparse.Namespace) -> None:
-        from planasonix_provider.cli.runner import run_command
+        from planasonix_provider.cli.loading import loading_status
+
+        with loading_status():
+            from planasonix_provider.cli.runner import run_command
 
         # Airflow ignores the return value of a command.
         raise SystemExit(run_command(act, arguments, program=f"airflow {SHELL.name}"))

@@ -4,11 +4,24 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from planasonix_provider.simulator import Simulator
+from tests.cli.conftest import Run
 from tests.support.scenarios import CONNECTION
 
 #: Runs a command at a terminal of its own, and passes on what is typed and shown.
 SPAWN = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
+
+@pytest.mark.parametrize(("term", "is_shown"), [("xterm", True), ("dumb", False)])
+def test_a_status_line_shows_that_airflow_is_loaded(
+    simulator: Simulator, at_a_terminal: Run, monkeypatch: pytest.MonkeyPatch, term: str, is_shown: bool
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    ran = at_a_terminal("ping", "-o", "json")
+    assert (ran.code, ran.json["works"]) == (0, True)
+    assert ("Loading Airflow" in ran.err, "\x1b" in ran.err) == (is_shown, is_shown)
 
 
 def test_a_key_that_is_really_pressed(simulator: Simulator) -> None:
