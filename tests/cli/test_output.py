@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from io import BytesIO, TextIOWrapper
 from typing import Any
 
 import pytest
 from airflow.utils import yaml
+from rich.cells import cell_len
+from rich.text import Text
 
 from planasonix_provider.cli.output import CommandResult, print_result
 
@@ -56,6 +59,55 @@ def test_a_table_of_many_things_has_the_columns_that_matter(capsys: pytest.Captu
     out = shown(capsys, form, [JOB, {"id": "job_2"}], "id", "created_at")
     assert "job_2" in out
     assert "None" not in out
+
+
+@pytest.fixture
+def at_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Print a table while stdout looks like a terminal of 80 columns."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def show(data: Any, *columns: str) -> str:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        return shown(capsys, "table", data, *columns)
+
+    return show
+
+
+@pytest.mark.parametrize("length", [10, 36, 90])
+def test_no_id_is_broken_however_narrow_the_terminal_is(at_a_terminal: Callable[..., str], length: int) -> None:
+    one, other = "job_".ljust(length, "1"), "job_".ljust(length, "2")
+    row = {"id": one, "connection_id": other, "last_error": "word " * 50, "created_at": JOB["created_at"]}
+    for out in (
+        at_a_terminal([row], *row),
+        at_a_terminal({"job_id": one, "job_ids": [one, other], "error": {"message": "word " * 50}, "tables": [row]}),
+    ):
+        words = {word.strip(",") for word in Text.from_ansi(out).plain.split()}
+        assert {one, other, "word"} <= words
+
+
+def test_a_table_is_folded_to_the_terminal_if_its_ids_leave_room(at_a_terminal: Callable[..., str]) -> None:
+    row = {"id": "job_1", "last_error": "word " * 50 + "END", "status": "failed"}
+    out = at_a_terminal([row], *row)
+    assert max(cell_len(Text.from_ansi(line).plain) for line in out.splitlines()) <= 80
+    assert "END" in out
+
+
+def test_states_have_colours_on_a_terminal(at_a_terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"id": "job_1", "status": "failed"}, {"id": "failed", "status": "unheard_of"}]
+    assert at_a_terminal(rows, "id", "status").count("\x1b[31mfailed") == 1
+    assert at_a_terminal(rows[0]).count("\x1b[31mfailed") == 1
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[31m" not in at_a_terminal(rows, "id", "status")
+
+
+def test_states_have_no_colours_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "\x1b" not in shown(capsys, "table", [{"status": "failed"}], "status")
+
+
+def test_rows_of_a_nested_table_may_differ_in_their_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    out = shown(capsys, "table", {"tables": [{"name": "a"}, {"rows_loaded": 7, "name": "b"}]})
+    assert [line.split() for line in out.splitlines() if "| 7" in line] == [["b", "|", "7"]]
 
 
 def test_what_is_no_table_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
