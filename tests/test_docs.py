@@ -105,6 +105,13 @@ def test_the_receiver_accepts_bodies_as_large_as_its_page_says() -> None:
     assert f"client_max_body_size {kilobytes[1]}k;" in page
 
 
+def test_the_diagrams_are_those_of_their_source() -> None:
+    source = runpy.run_path(str(ROOT / "docs" / "diagrams.py"))
+    for name, (title, steps) in source["DIAGRAMS"].items():
+        picture = ROOT / "docs" / "images" / f"{name}.svg"
+        assert picture.read_text() == source["draw"](title, steps), "run python docs/diagrams.py"
+
+
 def test_the_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"(?:^|`)make ([a-z-]+)", "\n".join(page.read_text() for page in PAGES), re.MULTILINE):
