@@ -28,8 +28,7 @@ class TaskStateStore(Protocol):
 class VariableStateStore:
     """Stores each key in an Airflow variable.
 
-    :param scope: whose state it is, in JSON types; part of the variables' names.
-    :param description: the description of each variable.
+    ``scope`` says whose state it is, in JSON types; it is part of the variables' names.
     """
 
     def __init__(self, scope: Sequence[Any], description: str) -> None:

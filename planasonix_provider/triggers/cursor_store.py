@@ -16,7 +16,7 @@ _DESCRIPTION = "How far a watcher of the Planasonix provider has reported finish
 
 
 class CursorStore(Protocol):
-    """Stores the cursor of one watcher."""
+    """Stores the cursor of one watcher; its scope are the arguments of the watcher that the cursor depends on."""
 
     async def read(self) -> list[Any]:
         """Return the stored cursors: one per place that has one."""
@@ -26,11 +26,7 @@ class CursorStore(Protocol):
 
 
 class AssetCursorStore:
-    """Stores the whole cursor in the state of each asset that a watcher feeds; Airflow 3.3 and later.
-
-    :param store: the asset state store that Airflow gives to the trigger.
-    :param scope: the arguments of the watcher that its cursor depends on.
-    """
+    """Stores the whole cursor in the state of each asset that a watcher feeds; Airflow 3.3 and later."""
 
     def __init__(self, store: Any, scope: Sequence[Any]) -> None:
         # The store's own methods serve a single asset only, and a watcher of several assets has no other access.
@@ -52,10 +48,7 @@ class AssetCursorStore:
 
 
 class VariableCursorStore:
-    """Stores the cursor in an Airflow variable.
-
-    :param scope: the arguments of the watcher that its cursor depends on.
-    """
+    """Stores the cursor in an Airflow variable."""
 
     def __init__(self, scope: Sequence[Any]) -> None:
         self._store = VariableStateStore(scope, _DESCRIPTION)
@@ -66,10 +59,7 @@ class VariableCursorStore:
         return [] if cursor is None else [cursor]
 
     async def write(self, cursor: dict[str, Any]) -> None:
-        """Store the cursor.
-
-        :raises AirflowException: if it was not stored.
-        """
+        """Store the cursor; raise ``AirflowException`` if it was not stored."""
         # A triggerer stores the events that were yielded before it handles a second request; this read is the first.
         await self.read()
         await shielded(sync_to_async(self._store.set)(CURSOR, cursor))

@@ -87,7 +87,7 @@ def deadline_of(task: Any, context: Context) -> datetime | None:
 def limit_behind(deadline: datetime | None, task: Any, context: Context) -> str | None:
     """Return which parameter has set a task's deadline, in any process of the same try.
 
-    :return: ``timeout`` or ``execution_timeout``, or ``None`` without a deadline.
+    It is ``timeout`` or ``execution_timeout``, or ``None`` without a deadline.
     """
     if deadline is None:
         return None

@@ -28,12 +28,7 @@ class PlanasonixJobTrigger(PlanasonixWaitTrigger):
     """
 
     def __init__(
-        self,
-        job_id: str,
-        planasonix_conn_id: str = "planasonix_default",
-        *,
-        states: Iterable[str] = (),
-        **options: Any,
+        self, job_id: str, planasonix_conn_id: str = "planasonix_default", *, states: Iterable[str] = (), **options: Any
     ) -> None:
         self.job_id = identifier("job_id", job_id)
         self.states = sorted(states)

@@ -22,7 +22,6 @@ ATTEMPT_KEY = "airflow_attempt"
 class Attempt:
     """One try of one task.
 
-    :param map_index: the index of a mapped task; -1 if the task is not mapped.
     :param max_tries: the number of the last retry that Airflow would make; a clear raises it, a retry does not.
     :param retries: the retries that the DAG gives the task now; ``None`` if the context has no task.
     :param clear_number: how often Airflow has counted a clear of the DAG run; ``None`` if the context has no DAG run.
@@ -104,13 +103,12 @@ class Attempt:
 class AttemptRecord(BaseModel):
     """The record of a start that later tries read.
 
-    :param version: the format of the record; a record of another version is rejected.
+    :param version: a record of another version is rejected.
     :param first_sent_at: when the start was about to be sent, by the server's clock.
     :param sent_at: when it was about to be sent again, if it was.
     :param existing_ids: the work of the connection that existed before.
     :param digest: identifies the parameters that decide what is loaded.
     :param retries: as in :class:`Attempt`, as is ``clear_number``.
-    :param id: the job or backfill, once it is known.
     :param is_own: whether the task has started it, and not attached to it.
     :param is_given_up: whether the deadline has passed, so that the work must be cancelled.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable
+from collections.abc import AsyncGenerator, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,6 +13,7 @@ from planasonix_provider.api.models import Job, Page
 from planasonix_provider.api.operations import Paginator
 from planasonix_provider.api.request import PAGE_SIZE, Request
 from planasonix_provider.api.states import ACTIVE_STATES
+from planasonix_provider.clock import loop_time
 from planasonix_provider.waiting.outages import is_outage
 from planasonix_provider.waiting.shared_client import AsyncSend
 
@@ -37,7 +38,7 @@ MIN_RECHECK_SPACING_SECONDS = 1.0
 
 @dataclass
 class _JobInfo:
-    """A job with waits. Times are seconds of the clock; ``unlisted_for`` is a duration."""
+    """A job with waits. Times are by the event loop's clock; ``unlisted_for`` is a duration in seconds."""
 
     created_at: datetime | None
     trusted_until: float
@@ -52,12 +53,8 @@ class BulkPoll:
     themselves.
     """
 
-    def __init__(
-        self, send: AsyncSend, clock: Callable[[], float], uniform: Callable[[float, float], float] = random.uniform
-    ) -> None:
+    def __init__(self, send: AsyncSend) -> None:
         self._send = send
-        self._clock = clock
-        self._uniform = uniform
         self._avoided_until = 0.0
         self._failures = 0
         #: Whether to request the lists again after a transient error, instead of polling one by one.
@@ -70,7 +67,7 @@ class BulkPoll:
 
     def is_listable(self, job_id: str) -> bool:
         """Return whether to request lists for a job: they work and may contain it, and it needs no poll by itself."""
-        now, known = self._clock(), self._known.get(job_id)
+        now, known = loop_time(), self._known.get(job_id)
         if now < self._avoided_until:
             return False
         return known is None or known.unlisted_until <= now < known.trusted_until
@@ -78,12 +75,12 @@ class BulkPoll:
     def select(self, job_ids: Iterable[str]) -> set[str]:
         """Return the jobs to find in lists; none if they are too few."""
         chosen = {job_id for job_id in job_ids if self.is_listable(job_id)}
-        fewest = GROWTH_FACTOR * self._useless_jobs if self._clock() < self._useless_until else MIN_BATCH
+        fewest = GROWTH_FACTOR * self._useless_jobs if loop_time() < self._useless_until else MIN_BATCH
         return chosen if len(chosen) >= fewest else set()
 
     def record_poll(self, job_id: str, job: Job, *, was_missing: bool) -> None:
         """Record the response for a single job; ``was_missing`` if the lists have just not contained it."""
-        now, before = self._clock(), self._known.get(job_id)
+        now, before = loop_time(), self._known.get(job_id)
         known = self._known[job_id] = _JobInfo(job.created_at, self._trusted_until())
         if was_missing and now >= self._avoided_until:
             known.unlisted_for = _next_backoff(before.unlisted_for if before else 0.0)
@@ -131,7 +128,7 @@ class BulkPoll:
             self._failures, self.should_retry = 0, False
             is_useless = requests > total - len(missing)
             self._useless_for = _next_backoff(self._useless_for) if is_useless else 0.0
-            self._useless_until, self._useless_jobs = self._clock() + self._useless_for, total
+            self._useless_until, self._useless_jobs = loop_time() + self._useless_for, total
 
     def back_off(self, error: Exception) -> None:
         """Stop requesting lists for a while after an error, unless they will probably work the next time."""
@@ -146,13 +143,12 @@ class BulkPoll:
         # A refused key does not concern the lists: a few polls show it to all waits.
         if not (self.should_retry or is_key):
             seconds = FIRST_BACKOFF_SECONDS * 2 ** min(self._failures - 2, 10) if is_transient else MAX_BACKOFF_SECONDS
-            self._avoided_until = self._clock() + min(seconds, MAX_BACKOFF_SECONDS)
+            self._avoided_until = loop_time() + min(seconds, MAX_BACKOFF_SECONDS)
 
     def _trusted_until(self) -> float:
         # At random times, or all jobs would be polled by themselves together again.
-        return self._clock() + self._uniform(0.5, 1.0) * max(
-            RECHECK_AFTER_SECONDS, 4 / 3 * MIN_RECHECK_SPACING_SECONDS * len(self._known)
-        )
+        seconds = max(RECHECK_AFTER_SECONDS, 4 / 3 * MIN_RECHECK_SPACING_SECONDS * len(self._known))
+        return loop_time() + random.uniform(0.5, 1.0) * seconds  # noqa: S311 - not for security
 
     def _list(self, status: str, wanted: Iterable[str]) -> Request[Page[Job]]:
         known = [self._known[job_id].created_at if job_id in self._known else None for job_id in wanted]

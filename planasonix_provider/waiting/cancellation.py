@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState
@@ -68,21 +69,18 @@ class Cancellation:
         warn: Callable[[PlanasonixError], object] = lambda error: None,
     ) -> Work:
         """Cancel the job or, of the backfill, the jobs that were not cancelled yet; arguments as of :func:`cancel`."""
-
-        async def send_cancel(send: AsyncSend) -> Work:
-            return await cancel(
-                send,
-                self.target,
-                job_ids,
-                max_seconds=max_seconds,
-                sleep=sleep,
-                warn=warn,
-                cancelled=self._cancelled,
-            )
-
+        action = partial(
+            cancel,
+            target=self.target,
+            job_ids=job_ids,
+            max_seconds=max_seconds,
+            sleep=sleep,
+            warn=warn,
+            cancelled=self._cancelled,
+        )
         self.is_in_doubt = True
         try:
-            work = self._run(send_cancel)
+            work = self._run(action)
         except PlanasonixError as error:
             self.is_in_doubt = has_unknown_effect(error)
             raise

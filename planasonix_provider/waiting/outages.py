@@ -129,9 +129,7 @@ class Verdict(Enum):
 class OutageTracker:
     """Counts for how long requests have failed.
 
-    :param policy: how long errors are tolerated.
-    :param contact: the best response so far.
-    :param since: when the outage began, if it goes on from another process.
+    :param since: when the outage began, if it continues from another process.
     :param has_contact: whether the host has ever answered; the work may be known although it has not.
     :param passes: further errors that pass here like an outage; default none.
     """

@@ -108,7 +108,7 @@ class Poller:
 
     def __init__(self, connect: Callable[[], Awaitable[AsyncClient]]) -> None:
         self.client = SharedClient(connect)
-        self._bulk_poll = BulkPoll(partial(self.client.send, retry=False, within=PAGE_TIMEOUT_SECONDS), loop_time)
+        self._bulk_poll = BulkPoll(partial(self.client.send, retry=False, within=PAGE_TIMEOUT_SECONDS))
         self._next_bulk_poll = 0.0
         self._task: asyncio.Task[None] | None = None
         self._polls: set[asyncio.Task[None]] = set()

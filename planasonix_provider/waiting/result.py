@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.models import Backfill, Job
-from planasonix_provider.waiting.failed_jobs import failed_jobs
+from planasonix_provider.api.operations import Paginator
 from planasonix_provider.waiting.report import (
+    MAX_NAMED,
     LoadedTable,
     Summary,
     error_of_work,
@@ -18,7 +20,7 @@ from planasonix_provider.waiting.report import (
     report_job,
 )
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
-from planasonix_provider.waiting.shared_client import for_each
+from planasonix_provider.waiting.shared_client import AsyncSend, for_each
 from planasonix_provider.waiting.targets import Work
 from planasonix_provider.waiting.wait_state import LOG_EVERY
 
@@ -44,7 +46,7 @@ async def fetch_result(
 ) -> WorkResult:
     """Return the result of a finished job or backfill, and log what it has loaded."""
     if isinstance(work, Backfill):
-        return await _account_for_backfill(work, fetcher, job_url, info)
+        return await _fetch_backfill_result(work, fetcher, job_url, info)
     # A job that ended in a list has only some of its fields.
     job = work if work.finished_at else await fetcher.job(work.id)
     url = job_url(job.id)
@@ -56,7 +58,7 @@ async def fetch_result(
     return WorkResult(job, url, report=_log_omissions(report_job(job, url, results), info), tables=summary.tables)
 
 
-async def _account_for_backfill(
+async def _fetch_backfill_result(
     seen: Backfill, fetcher: ResultFetcher, job_url: Callable[[str], str], info: Callable[[str], object]
 ) -> WorkResult:
     # The event of a trigger has no list of the jobs.
@@ -74,14 +76,14 @@ async def _account_for_backfill(
 
 async def _results_of_all(job_ids: Sequence[str], fetcher: ResultFetcher, info: Callable[[str], object]) -> Summary:
     """Return the sum of the results of each job. Log the progress, because thousands of jobs take minutes."""
-    told, summary = fetcher.now(), Summary()
+    logged_at, summary = fetcher.now(), Summary()
 
     async def ask(job: tuple[int, str]) -> None:
-        nonlocal told
+        nonlocal logged_at
         position, job_id = job
         summary.add(await fetcher.results_of(job_id), position)
-        if fetcher.now() - told >= LOG_EVERY:
-            told = fetcher.now()
+        if fetcher.now() - logged_at >= LOG_EVERY:
+            logged_at = fetcher.now()
             info(f"Fetched the results of {summary.jobs_total:,} of {len(job_ids):,} jobs.")
 
     await for_each(enumerate(job_ids), ask)
@@ -108,3 +110,34 @@ async def explain(backfill: Backfill, fetcher: ResultFetcher, *, job_url: Callab
     pages = [job.id for job in failed] or backfill.job_ids or []
     url = job_url(pages[0]) if pages else None
     return WorkResult(backfill, url, error_of_work(backfill, url, failed))
+
+
+async def failed_jobs(send: AsyncSend, backfill: Backfill) -> list[Job]:
+    """Return the failed jobs of a backfill, oldest first; the first ten have the reason."""
+    failed = set(await _listed(send, backfill)).intersection(backfill.job_ids or ())
+    # The list only saves requests: it may be late, or forbidden. Then each job is requested.
+    suspects = [job_id for job_id in backfill.job_ids or () if job_id in failed] or list(backfill.job_ids or ())
+    named = suspects[:MAX_NAMED] if failed else suspects
+
+    async def ask(job_id: str) -> Job | None:
+        # Only the failed ones of thousands are kept in memory.
+        job = await send(routes.get_job(job_id).without("metadata"))
+        return job if job.status == "failed" else None
+
+    jobs = await for_each(named, ask)
+    unnamed = [Job(id=job_id, status="failed") for job_id in suspects[len(named) :]]
+    return [job for job in jobs if job] + unnamed
+
+
+async def _listed(send: AsyncSend, backfill: Backfill) -> list[str]:
+    jobs = routes.list_jobs(connection_id=backfill.connection_id, status="failed", since=backfill.created_at)
+    paginator = Paginator(jobs.without("metadata"))
+    found: list[str] = []
+    try:
+        while True:
+            page = await send(paginator.request)
+            found.extend(job.id for job in page.data if job.status == "failed")
+            if not paginator.advance(page):
+                return found
+    except PlanasonixError:
+        return found

@@ -74,9 +74,7 @@ class SharedClient:
     """
 
     def __init__(
-        self,
-        connect: Callable[[], Awaitable[AsyncClient]],
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        self, connect: Callable[[], Awaitable[AsyncClient]], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     ) -> None:
         self._connect = connect
         self._sleep = sleep

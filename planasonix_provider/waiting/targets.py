@@ -27,7 +27,6 @@ class Snapshot:
     """The result of a poll.
 
     :param is_over: whether the wait ends.
-    :param description: the state in words, for the log.
     :param work: ``None`` while the work is not found yet.
     :param took: the duration in seconds, if the work is over and the API returns it.
     :param moves: a value that changes with every progress; ``None`` if the response does not show progress.

@@ -4,22 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from planasonix_provider.api.errors import (
-    PlanasonixError,
-    PlanasonixLostTrackError,
-    PlanasonixTimeoutError,
-    error_of,
-)
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixLostTrackError, PlanasonixTimeoutError, error_of
 from planasonix_provider.api.json_bodies import make_storable
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.waiting.target_registry import TARGETS

@@ -9,12 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from datetime import datetime, timedelta
 
-from planasonix_provider.api.errors import (
-    PlanasonixError,
-    PlanasonixOutageError,
-    PlanasonixTimeoutError,
-    error_of,
-)
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixOutageError, PlanasonixTimeoutError, error_of
 from planasonix_provider.api.retry import is_permanent
 from planasonix_provider.waiting.formatting import format_duration, format_time
 from planasonix_provider.waiting.outages import (
@@ -40,11 +35,11 @@ class WaitState:
 
     :param limit: the task's parameter that has set the deadline, for the message; ``None`` if it is not known.
     :param status: the state that the log shows already, if the wait continues from another process.
-    :param owned: whether the task has started the work. Then messages say what remains if the wait ends early.
+    :param is_owned: whether the task has started the work. Then messages say what remains if the wait ends early.
     :param is_known: whether the work was seen before. It also counts as seen if it is owned or has a status. A sensor
         that has not seen its job yet may have a wrong id.
     :param has_contact: whether the host has answered before; without, the host of a known job may be mistyped.
-    :param silent: whether transient errors never end the wait, as with a sensor's ``silent_fail``.
+    :param is_silent: whether transient errors never end the wait, as with a sensor's ``silent_fail``.
     :param unseen_since: when an outage began that continues from another process.
     """
 

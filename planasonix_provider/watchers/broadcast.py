@@ -19,10 +19,7 @@ CHECKPOINT_INTERVAL_SECONDS = 30.0
 
 
 class Broadcast:
-    """Consumes a stream in a task of its own, while there are consumers.
-
-    :param open_stream: opens the stream; it is closed when the last consumer has left.
-    """
+    """Consumes a stream in a task of its own, from the first consumer to the last."""
 
     def __init__(self, open_stream: Callable[[], AsyncGenerator[CompletionBatch]]) -> None:
         self._open_stream = open_stream

@@ -75,11 +75,7 @@ class CompletionBatch:
 
 
 class CompletionStream:
-    """Scans the lists for the subscribers of a registry.
-
-    :param job_url: returns the URL of a job's page.
-    :param now: returns this machine's time, in UTC.
-    """
+    """Scans the lists for the subscribers of a registry."""
 
     def __init__(
         self,

@@ -24,7 +24,6 @@ class EventFilter:
 
     :param events: event types, as ``job.succeeded``.
     :param types: types of work; ``None`` matches all except the jobs that backfills create.
-    :param metadata: work must have all of these pairs.
     :param ignore_own: whether to reject work that operators of this package have started, or the ids of the DAGs whose
         work to reject.
     """
@@ -112,12 +111,7 @@ def event_payload(work: Work, job_url: Callable[[str], str]) -> dict[str, Any]:
     if isinstance(work, Backfill):
         # The API does not report when a backfill ended, only when it changed last.
         rows = None if work.rows_processed is None else {"rows_processed": work.rows_processed}
-        return shared | {
-            "backfill_id": work.id,
-            "finished_at": known["updated_at"],
-            "metrics": rows,
-            "job_url": None,
-        }
+        return shared | {"backfill_id": work.id, "finished_at": known["updated_at"], "metrics": rows, "job_url": None}
     return shared | {
         "job_id": work.id,
         "finished_at": known["finished_at"],

@@ -42,16 +42,14 @@ MAX_CLOCK_ERROR = timedelta(days=1)
 
 @dataclass(frozen=True)
 class ResourceKind:
-    """The requests for jobs, or for backfills.
-
-    :param get: requests one by its id.
-    :param active: lists those of a connection in one state.
-    :param recent: lists those of a connection that were created since a time; all backfills.
-    """
+    """The requests for jobs, or for backfills."""
 
     name: str
+    #: By the id.
     get: Callable[[str], Request[Any]]
+    #: By the connection and the state.
     active: Callable[[str | None, str], Request[Page[Any]]]
+    #: By the connection and the earliest time of creation, which a list of backfills ignores.
     recent: Callable[[str | None, datetime], Request[Page[Any]]]
 
 
@@ -80,9 +78,7 @@ class ApiClock:
     def set_back_to(self, local_start: datetime, started_at: datetime, watermark: datetime) -> datetime | None:
         """Return the earliest time that the clock may have been set back to, once it is certain.
 
-        :param local_start: when the scan started, by this machine's clock.
-        :param started_at: when the scan started, by the API's clock.
-        :param watermark: the latest of the watchers' watermarks.
+        The scan started at ``local_start`` by this machine's clock, and at ``started_at`` by the API's.
         """
         # The clock may have been set back right after the previous scan.
         since_last_scan = local_start - (self._last_scan or local_start)
@@ -98,10 +94,7 @@ class ApiClock:
 
 
 class ListScan:
-    """Scans the lists of one kind once, for at least one subscriber.
-
-    :param now: returns this machine's time, in UTC.
-    """
+    """Scans the lists of one kind once, for at least one subscriber."""
 
     def __init__(
         self,

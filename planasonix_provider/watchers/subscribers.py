@@ -27,14 +27,10 @@ MAX_SAVED_LAG = timedelta(minutes=30)
 
 @dataclass(eq=False)
 class Subscriber:
-    """One watcher.
-
-    :param interval: seconds between two scans.
-    :param warn: logs a warning.
-    :param cursors: by ``job`` and ``backfill``; empty for a new watcher.
-    """
+    """One watcher. Its cursors are by ``job`` and ``backfill``; a new watcher has none."""
 
     event_filter: EventFilter
+    #: Seconds between two scans.
     interval: float
     warn: Callable[[str], object] = lambda _: None
     cursors: dict[str, Cursor] = field(default_factory=dict)

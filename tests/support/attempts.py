@@ -20,13 +20,7 @@ from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.api import middleware
 from planasonix_provider.simulator.workspace import Workspace
 from planasonix_provider.waiting import blocking_wait, lost_start_search
-from tests.support.scenarios import (
-    CONNECTION,
-    Killed,
-    backfill,
-    cut,
-    sync,
-)
+from tests.support.scenarios import CONNECTION, Killed, backfill, cut, sync
 from tests.support.task_runs import Run, context, record
 
 Make = Callable[..., BaseOperator]

@@ -83,13 +83,7 @@ def record(logging: Any, log: Log) -> None:
 
 
 def context(
-    run: Run,
-    *,
-    try_number: int = 1,
-    map_index: int = -1,
-    max_tries: int = 2,
-    retries: int = 2,
-    clear_number: int = 0,
+    run: Run, *, try_number: int = 1, map_index: int = -1, max_tries: int = 2, retries: int = 2, clear_number: int = 0
 ) -> dict[str, Any]:
     """Return the part of Airflow's context that the provider uses."""
     made = task_run.new_context(
@@ -97,10 +91,7 @@ def context(
     )
     if not HAS_NOTES:
         del made["task_state_store"]
-    return made | {
-        "task": SimpleNamespace(retries=retries),
-        "dag_run": SimpleNamespace(clear_number=clear_number),
-    }
+    return made | {"task": SimpleNamespace(retries=retries), "dag_run": SimpleNamespace(clear_number=clear_number)}
 
 
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -377,11 +377,7 @@ class TestAWatcher:
         ],
     )
     def test_with_a_damaged_cursor_warns_and_rescans(
-        self,
-        simulator: Simulator,
-        airflow: Airflow,
-        damage: Callable[[Any], Any],
-        reason: str,
+        self, simulator: Simulator, airflow: Airflow, damage: Callable[[Any], Any], reason: str
     ) -> None:
         simulator.plan(OTHER, running_seconds=20_000)
 
@@ -591,11 +587,7 @@ class TestAnOutage:
         assert airflow.received == [simulator.jobs()[0].id]
 
     def test_with_a_missing_airflow_connection_ends_when_it_is_added(
-        self,
-        simulator: Simulator,
-        airflow: Airflow,
-        monkeypatch: pytest.MonkeyPatch,
-        caplog: pytest.LogCaptureFixture,
+        self, simulator: Simulator, airflow: Airflow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=3_600)
 

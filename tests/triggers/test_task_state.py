@@ -154,11 +154,7 @@ class TestTheHealthOfTheApiServer:
         ],
     )
     def test_is_compared_with_the_one_at_the_start(
-        self,
-        server: ApiServer,
-        monkeypatch: pytest.MonkeyPatch,
-        change: Callable[[ApiServer], None],
-        is_lost: bool,
+        self, server: ApiServer, monkeypatch: pytest.MonkeyPatch, change: Callable[[ApiServer], None], is_lost: bool
     ) -> None:
         # A slow machine may need more than a second for an answer.
         monkeypatch.setattr(task_state, "MAX_HEALTH_SECONDS", 0.3 if change is hang else 30)

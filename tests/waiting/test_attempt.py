@@ -26,8 +26,7 @@ def test_leads_from_a_run_in_planasonix_back_to_the_task() -> None:
 
 
 @pytest.mark.parametrize(
-    "other",
-    [{"dag_id": "weekly"}, {"task_id": "save"}, {"run_id": "manual__1"}, {"try_number": 2}, {"map_index": 3}],
+    "other", [{"dag_id": "weekly"}, {"task_id": "save"}, {"run_id": "manual__1"}, {"try_number": 2}, {"map_index": 3}]
 )
 def test_shares_its_key_with_no_other_attempt(other: dict[str, object]) -> None:
     assert replace(ATTEMPT, **other).idempotency_key != ATTEMPT.idempotency_key

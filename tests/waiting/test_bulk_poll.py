@@ -83,13 +83,7 @@ def there(shelf: Shelf) -> Planasonix:
 Answers = dict[str, list[Any]]
 
 
-def waiting(
-    there: Planasonix,
-    ids: Iterable[str],
-    act: Callable[[], Any],
-    *,
-    interval: float = 5,
-) -> Answers:
+def waiting(there: Planasonix, ids: Iterable[str], act: Callable[[], Any], *, interval: float = 5) -> Answers:
     """Wait for jobs until something that is done meanwhile has been done; give what each wait was told."""
     told: Answers = {job_id: [] for job_id in ids}
 

@@ -8,7 +8,7 @@ import pytest
 from planasonix_provider.api.errors import PlanasonixNotFoundError, PlanasonixServerError
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.testing.time_travel import TravelledClock
-from planasonix_provider.waiting.failed_jobs import failed_jobs
+from planasonix_provider.waiting.result import failed_jobs
 from tests.support.memory_api import MemoryApi, fail_always
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)

@@ -85,11 +85,7 @@ def job(job_id: str, created: datetime | None = None, **fields: Any) -> Job:
     return Job(id=job_id, status="running", type="connection_sync", created_at=created, **fields)
 
 
-def find(
-    there: There,
-    traces: MatchCriteria = TRACES,
-    warn: Callable[[str], object] = lambda line: None,
-) -> str | None:
+def find(there: There, traces: MatchCriteria = TRACES, warn: Callable[[str], object] = lambda line: None) -> str | None:
     async def main() -> Any:
         began = asyncio.get_running_loop().time()
         return await find_one(

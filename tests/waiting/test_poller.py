@@ -9,11 +9,7 @@ from typing import Any
 import pytest
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.errors import (
-    PlanasonixConfigurationError,
-    PlanasonixError,
-    PlanasonixRateLimitError,
-)
+from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixError, PlanasonixRateLimitError
 from planasonix_provider.api.models import Job, Metrics
 from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.waiting.poller import POLLERS, Poller, PollSubscription

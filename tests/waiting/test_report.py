@@ -108,11 +108,7 @@ def test_the_log_has_the_warnings_and_the_sum() -> None:
         tables=[TableResult(name="a", rows_loaded=1_000), TableResult(name="b", rows_loaded=234)],
         warnings=[JobWarning(code="column_type_widened", message="Column x"), JobWarning()],
     )
-    log_results(
-        Summary.of([one]),
-        info=lines.append,
-        warn=lambda line: lines.append(f"! {line}"),
-    )
+    log_results(Summary.of([one]), info=lines.append, warn=lambda line: lines.append(f"! {line}"))
     assert lines == [
         "! Job job_1 warns: column_type_widened: Column x",
         "! Job job_1 warns: Planasonix gave no reason",
@@ -127,11 +123,7 @@ def log(*results: JobResults) -> list[str]:
 
 
 def test_the_log_of_many_jobs_counts_each_table_once_and_all_rows() -> None:
-    results = [
-        loaded("job_1", a=1, b=2),
-        loaded("job_2", a=3),
-        loaded("job_3", c=None),
-    ]
+    results = [loaded("job_1", a=1, b=2), loaded("job_2", a=3), loaded("job_3", c=None)]
     assert log(*results) == ["Loaded 6 rows into 3 tables by 3 jobs."]
 
 

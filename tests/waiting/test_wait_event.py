@@ -6,11 +6,7 @@ from typing import Any
 
 import pytest
 
-from planasonix_provider.api.errors import (
-    PlanasonixError,
-    PlanasonixNotFoundError,
-    PlanasonixTimeoutError,
-)
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError, PlanasonixTimeoutError
 from planasonix_provider.api.models import Backfill, Job, JobEnvelope
 from planasonix_provider.waiting.sync_target import SyncTarget
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget

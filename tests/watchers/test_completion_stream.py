@@ -445,9 +445,7 @@ class TestErrors:
 
     def test_that_a_person_must_fix_are_retried_once_a_minute(self, caplog: pytest.LogCaptureFixture) -> None:
         history = History(
-            [Life("job_1", 20, 30)],
-            outages=[(10, 3_610)],
-            error=lambda: PlanasonixPermissionError("no", status=403),
+            [Life("job_1", 20, 30)], outages=[(10, 3_610)], error=lambda: PlanasonixPermissionError("no", status=403)
         )
         run(history, recorder := Recorder(interval=1), seconds=3_800)
         assert recorder.times == {"job_1": pytest.approx(3_640, abs=RETRY_AFTER_REFUSAL_SECONDS)}
