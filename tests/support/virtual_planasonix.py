@@ -12,10 +12,11 @@ from pydantic import SecretStr
 
 from planasonix_provider.api import routes
 from planasonix_provider.api.client import AsyncClient, ClientConfig
-from planasonix_provider.api.errors import PlanasonixRateLimitError, PlanasonixValidationError
+from planasonix_provider.api.errors import PlanasonixRateLimitError
 from planasonix_provider.api.models import Job, Page
 from planasonix_provider.api.rate_limiter import RateLimiter
 from planasonix_provider.waiting.poller import PollSubscription
+from tests.support.api_errors import api_error
 
 Answer = Job | Exception
 
@@ -63,7 +64,7 @@ class Client(AsyncClient):
             there.in_flight -= 1
         if request.path == "/jobs":
             if there.lists is None:
-                raise PlanasonixValidationError("400", status=400)
+                raise api_error(400)
             return there.lists({name: value for name, value in request.query.items() if value is not None})
         answer = there.answer(self.config.api_key.get_secret_value(), request.url_path)
         if isinstance(answer, PlanasonixRateLimitError):
@@ -86,5 +87,5 @@ def all_answers(wait: PollSubscription[Any]) -> asyncio.Queue[Any]:
 
 def refused_once(retry_after: float) -> Callable[[str, str], Answer]:
     """Answer the first request with a 429."""
-    refusals = [PlanasonixRateLimitError("429", status=429, retry_after=retry_after)]
+    refusals = [api_error(429, retry_after=retry_after)]
     return lambda key, path: refusals.pop() if refusals else Job(id="j", status="running")

@@ -6,18 +6,14 @@ from typing import Any
 
 import pytest
 
-from planasonix_provider.api.errors import (
-    PlanasonixAuthenticationError,
-    PlanasonixError,
-    PlanasonixRateLimitError,
-    PlanasonixServerError,
-)
+from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.models import Job
 from planasonix_provider.api.request import Request
 from planasonix_provider.waiting import blocking_wait
 from planasonix_provider.waiting.targets import JobTarget
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
+from tests.support.api_errors import api_error
 from tests.support.fake_clock import BEGAN, Clock
 
 Answer = Callable[[float], Job | PlanasonixError]
@@ -66,13 +62,13 @@ def test_ends_at_the_deadline_though_the_next_look_is_far(clock: Clock) -> None:
 
 
 def test_waits_out_an_outage_of_forty_minutes(clock: Clock) -> None:
-    down = PlanasonixServerError("503", status=503)
+    down = api_error(503)
     event, _ = wait(clock, lambda passed: down if passed < 2_400 else running_for(2_500)(passed))
     assert event.outcome == "over"
 
 
 def test_gives_up_after_an_hour_of_outage(clock: Clock) -> None:
-    event, _ = wait(clock, lambda _: PlanasonixServerError("503", status=503))
+    event, _ = wait(clock, lambda _: api_error(503))
     assert event.error == "outage"
     assert clock.passed == pytest.approx(3_610, abs=11)
 
@@ -81,7 +77,7 @@ def test_gives_up_after_an_hour_of_outage(clock: Clock) -> None:
 def test_waits_as_long_as_a_429_asks_up_to_a_quarter_of_an_hour(
     clock: Clock, retry_after: float, looks: list[float]
 ) -> None:
-    busy = PlanasonixRateLimitError("429", status=429, retry_after=retry_after)
+    busy = api_error(429, retry_after=retry_after)
     assert wait(clock, lambda passed: busy if passed < 20 else running_for(0)(passed))[1] == looks
 
 
@@ -107,7 +103,7 @@ def test_ends_at_the_deadline_though_the_rate_limit_runs_short(clock: Clock) -> 
 
 
 def test_takes_one_refusal_of_the_key_for_a_rotation(clock: Clock) -> None:
-    refusal = PlanasonixAuthenticationError("401", status=401)
+    refusal = api_error(401)
     event, looks = wait(clock, lambda passed: refusal if passed < 15 else running_for(30)(passed))
     assert event.outcome == "over"
     assert looks == [10, 20, 30]

@@ -13,19 +13,12 @@ from typing import Any, ClassVar
 import pytest
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.errors import (
-    PlanasonixAuthenticationError,
-    PlanasonixError,
-    PlanasonixPermissionError,
-    PlanasonixRateLimitError,
-    PlanasonixServerError,
-    PlanasonixTransportError,
-    PlanasonixUnreadableError,
-)
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixTransportError, PlanasonixUnreadableError
 from planasonix_provider.api.models import Job, JobPage, Metrics, Page, PageInfo, PageMeta
 from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.waiting.bulk_poll import MAX_BACKOFF_SECONDS, RECHECK_AFTER_SECONDS
 from planasonix_provider.waiting.poller import Poller
+from tests.support.api_errors import api_error
 from tests.support.virtual_planasonix import Planasonix, all_answers
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
@@ -351,12 +344,7 @@ class TestALie:
 
 class TestRefusedLists:
     @pytest.mark.parametrize(
-        ("refusal", "times"),
-        [
-            (PlanasonixPermissionError("403", status=403), 1),
-            (PlanasonixServerError("501", status=501), 1),
-            (PlanasonixUnreadableError("nonsense"), 2),
-        ],
+        ("refusal", "times"), [(api_error(403), 1), (api_error(501), 1), (PlanasonixUnreadableError("nonsense"), 2)]
     )
     def test_are_given_up_for_looks_and_tried_again_later(
         self, there: Planasonix, shelf: Shelf, refusal: PlanasonixError, times: int
@@ -378,7 +366,7 @@ class TestRefusedLists:
 
     def test_end_no_wait_while_they_alone_are_down(self, there: Planasonix, shelf: Shelf) -> None:
         def down(query: dict[str, Any]) -> Page[Job]:
-            raise PlanasonixServerError("503", status=503)
+            raise api_error(503)
 
         there.lists = down
         told = waiting(there, shelf.add(f"job_{n}" for n in range(20)), ticks(100))
@@ -389,7 +377,7 @@ class TestRefusedLists:
 class TestAnOutage:
     def test_is_seen_by_five_for_all(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(500))
-        down = PlanasonixServerError("503", status=503)
+        down = api_error(503)
 
         def refuse(query: dict[str, Any]) -> Page[Job]:
             raise down
@@ -402,9 +390,7 @@ class TestAnOutage:
     def test_that_half_of_the_jobs_suffer_from_is_not_that_of_all(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(100))
         there.lists = None
-        there.answer = lambda key, path: (
-            PlanasonixServerError("500", status=500) if int(path[-1]) < 5 else shelf.look(key, path)
-        )
+        there.answer = lambda key, path: api_error(500) if int(path[-1]) < 5 else shelf.look(key, path)
         told = waiting(there, ids, ticks(40))
         healthy = [answers for job_id, answers in told.items() if int(job_id[-1]) >= 5]
         # Whichever come first, they may be five that suffer.
@@ -456,12 +442,7 @@ class TestALateAnswer:
 class TestABlip:
     @pytest.mark.parametrize(
         "error",
-        [
-            PlanasonixServerError("502", status=502),
-            PlanasonixTransportError("reset", sent=True),
-            PlanasonixAuthenticationError("401", status=401),
-            PlanasonixRateLimitError("429", status=429, retry_after=1),
-        ],
+        [api_error(502), PlanasonixTransportError("reset", sent=True), api_error(401), api_error(429, retry_after=1)],
     )
     def test_of_one_page_costs_no_look(self, there: Planasonix, shelf: Shelf, error: PlanasonixError) -> None:
         ids = shelf.add(f"job_{n}" for n in range(500))
@@ -482,7 +463,7 @@ class TestABlip:
         ids = shelf.add(f"job_{n}" for n in range(500))
 
         def refuse(query: dict[str, Any]) -> Page[Job]:
-            raise PlanasonixRateLimitError("429", status=429, retry_after=1)
+            raise api_error(429, retry_after=1)
 
         there.lists = refuse
         waiting(there, ids, lambda: asyncio.sleep(60))
@@ -491,7 +472,7 @@ class TestABlip:
 
 def test_a_refused_key_is_seen_by_few_for_all(there: Planasonix, shelf: Shelf) -> None:
     ids = shelf.add(f"job_{n}" for n in range(500))
-    refused = PlanasonixAuthenticationError("401", status=401)
+    refused = api_error(401)
     lists = there.lists
 
     def by_key(query: dict[str, Any]) -> Page[Job]:

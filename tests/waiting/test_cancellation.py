@@ -7,23 +7,16 @@ from typing import Any
 
 import pytest
 
-from planasonix_provider.api.errors import (
-    PlanasonixAuthenticationError,
-    PlanasonixError,
-    PlanasonixPermissionError,
-    PlanasonixRateLimitError,
-    PlanasonixServerError,
-    PlanasonixTransportError,
-    error_for_status,
-)
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixPermissionError, PlanasonixTransportError
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.waiting.cancellation import CANCEL_TIMEOUT_SECONDS, cancel
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, WaitTarget
+from tests.support.api_errors import api_error
 from tests.support.memory_api import MemoryApi, fail_always, fail_once
 
-DOWN = PlanasonixServerError("503", status=503)
-FORBIDDEN = PlanasonixPermissionError("403", status=403)
+DOWN = api_error(503)
+FORBIDDEN = api_error(403)
 
 
 @dataclass
@@ -281,20 +274,20 @@ class TestAnOutage:
     def test_of_a_refusal_by_the_api_is_sat_out_for_a_minute(
         self, subject: WaitTarget, status: int, seconds: float
     ) -> None:
-        refused = error_for_status(status)(str(status), status=status)
+        refused = api_error(status)
         work, took, _ = self.cancel(subject, until=seconds, error=refused)
         assert (work is refused) == (seconds == 80)
         assert took == pytest.approx(60, abs=11)
 
     @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 408])
     def test_of_a_proxy_that_refuses_is_sat_out(self, subject: WaitTarget, status: int) -> None:
-        page = error_for_status(status, has_envelope=False)("HTML", status=status, has_envelope=False)
+        page = api_error(status, has_envelope=False)
         work, _, _ = self.cancel(subject, until=300, error=page)
         assert work.status == "cancelled"
 
     @pytest.mark.parametrize("patience", [0, 4])
     def test_of_the_key_is_not_sat_out_in_a_hurry(self, subject: WaitTarget, patience: float) -> None:
-        refused = PlanasonixAuthenticationError("401", status=401)
+        refused = api_error(401)
         work, seconds, _ = self.cancel(subject, until=5, error=refused, max_seconds=patience)
         assert work is refused
         assert seconds < 1
@@ -302,7 +295,7 @@ class TestAnOutage:
     def test_that_asks_for_more_than_ten_minutes_gets_one_more_cancel_before_they_end(
         self, subject: WaitTarget
     ) -> None:
-        silence = PlanasonixRateLimitError("429", status=429, retry_after=900)
+        silence = api_error(429, retry_after=900)
         work, seconds, _ = self.cancel(subject, until=500, error=silence)
         assert work.status == "cancelled"
         assert seconds == pytest.approx(CANCEL_TIMEOUT_SECONDS, abs=15)

@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 
-from planasonix_provider.api.errors import PlanasonixNotFoundError, PlanasonixServerError
+from planasonix_provider.api.errors import PlanasonixNotFoundError
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.waiting.result import failed_jobs
+from tests.support.api_errors import api_error
 from tests.support.memory_api import MemoryApi, fail_always
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
-DOWN = PlanasonixServerError("503", status=503)
+DOWN = api_error(503)
 
 
 def job(number: int, status: str = "succeeded", **fields: Any) -> Job:
@@ -117,6 +118,6 @@ def test_are_none_of_a_backfill_that_made_no_job(job_ids: Any) -> None:
 
 
 def test_that_cannot_be_asked_for_are_an_error() -> None:
-    there = api([job(0, "failed")], get_error=fail_always("get", PlanasonixNotFoundError("404", status=404)))
+    there = api([job(0, "failed")], get_error=fail_always("get", api_error(404)))
     with pytest.raises(PlanasonixNotFoundError):
         find(there, 1)

@@ -8,18 +8,13 @@ from typing import Any
 
 import pytest
 
-from planasonix_provider.api.errors import (
-    PlanasonixError,
-    PlanasonixLostTrackError,
-    PlanasonixNotFoundError,
-    PlanasonixPermissionError,
-    error_for_status,
-)
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixLostTrackError, PlanasonixPermissionError
 from planasonix_provider.api.errors import PlanasonixTransportError as Unreachable
 from planasonix_provider.api.models import Backfill, Job, Page, PageInfo, PageMeta
 from planasonix_provider.api.request import Request
 from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.waiting.lost_start_search import SEARCH_DELAY_SECONDS, MatchCriteria, find_one
+from tests.support.api_errors import api_error
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, 700_000, tzinfo=UTC)
 MARKS = {"attempt": "5f0c"}
@@ -55,7 +50,7 @@ class There:
             (work_id,) = request.ids.values()
             if self.hidden:
                 self.hidden -= 1
-                raise PlanasonixNotFoundError("404", status=404)
+                raise api_error(404)
             work = self.work[work_id][0]
             is_shown = self.shows_metadata and "metadata" not in (request.excluded_fields or ())
             return work if is_shown else work.model_copy(update={"metadata": None})
@@ -247,7 +242,7 @@ class TestAnOutage:
             find(there)
 
     def test_is_no_refusal_that_lasts_for_a_minute(self, there: There) -> None:
-        there.error, there.down_until = PlanasonixPermissionError("403", status=403), 1e9
+        there.error, there.down_until = api_error(403), 1e9
         with pytest.raises(PlanasonixPermissionError, match="403"):
             find(there)
         assert len(there.asked) == 7
@@ -255,7 +250,7 @@ class TestAnOutage:
     @pytest.mark.parametrize("status", [302, 400, 403, 404])
     def test_is_a_proxy_that_refuses(self, there: There, status: int) -> None:
         there.has(job("ours"))
-        there.error = error_for_status(status, has_envelope=False)("HTML", status=status, has_envelope=False)
+        there.error = api_error(status, has_envelope=False)
         there.down_until = 40 * 60
         warnings: list[str] = []
         assert find(there, warn=warnings.append) == "ours"

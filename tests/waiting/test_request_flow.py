@@ -10,8 +10,9 @@ from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixServerError
 from planasonix_provider.api.request import Request
 from planasonix_provider.waiting.request_flow import Steps, resume_flow, run_flow
+from tests.support.api_errors import api_error
 
-DOWN = PlanasonixServerError("503", status=503)
+DOWN = api_error(503)
 
 
 class Api:

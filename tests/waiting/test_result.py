@@ -9,8 +9,6 @@ from planasonix_provider.api.errors import (
     PlanasonixJobCancelledError,
     PlanasonixJobFailedError,
     PlanasonixLostTrackError,
-    PlanasonixPermissionError,
-    PlanasonixServerError,
 )
 from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning, TableResult
 from planasonix_provider.api.states import JOB_OVER
@@ -18,12 +16,13 @@ from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.waiting.result import WorkResult, explain, fetch_result
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
 from planasonix_provider.waiting.targets import Work
+from tests.support.api_errors import api_error
 from tests.support.fake_clock import Clock
 from tests.support.memory_api import MemoryApi, fail_always, fail_once
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
-DOWN = PlanasonixServerError("503", status=503)
-FORBIDDEN = PlanasonixPermissionError("403", status=403)
+DOWN = api_error(503)
+FORBIDDEN = api_error(403)
 
 
 class Task:
@@ -91,7 +90,6 @@ class TestOfAJob:
         account = task.account_for(there.jobs[0])
         assert account.error is None
         assert account.url == "https://x/job_0"
-        assert account.report is not None
         assert account.report["job_id"] == "job_0"
         assert [table["rows_loaded"] for table in account.report["tables"]] == [3, 4]
         assert task.lines == ["! Job job_0 warns: odd: It is odd.", "Loaded 7 rows into 2 tables."]
@@ -120,7 +118,6 @@ class TestOfAJob:
         if words:
             assert words in str(account.error)
         else:
-            assert account.report is not None
             assert account.report["finished_at"] == BEGAN.strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def test_says_where_the_result_lists_less_than_there_is(self) -> None:
@@ -142,7 +139,6 @@ class TestOfABackfill:
         account = task.account_for(seen(there))
         assert account.error is None
         assert account.url == "https://x/job_0"
-        assert account.report is not None
         assert account.report["rows_loaded"] == 12
         assert [job["job_id"] for job in account.report["jobs"]] == ["job_0", "job_1"]
         assert task.lines == ["Loaded 12 rows into 2 tables by 2 jobs."]
@@ -152,14 +148,12 @@ class TestOfABackfill:
         account = Task(there).account_for(seen(there))
         assert sorted(there.requests) == sorted(["get bf_1", *(f"results job_{number}" for number in range(200))])
         assert there.most_in_flight == 5
-        assert account.report is not None
         assert account.report["jobs_total"] == 200
 
     def test_waits_for_results_that_are_late_and_asks_no_other_job_again(self) -> None:
         there = api("succeeded", "succeeded", "succeeded", get_error=fail_once("results job_1", DOWN))
         task = Task(there)
         account = task.account_for(seen(there))
-        assert account.report is not None
         assert account.report["jobs_total"] == 3
         assert len(there.requests) == 1 + 3 + 1
         assert "Job job_1 is over, but its results cannot be fetched yet, still trying: 503" in task.lines[0]
@@ -173,7 +167,6 @@ class TestOfABackfill:
         there = api()
         account = Task(there).account_for(seen(there))
         assert account.url is None
-        assert account.report is not None
         assert (account.report["rows_loaded"], account.report["jobs"]) == (0, [])
 
     def test_that_failed_names_the_jobs_that_did_and_leads_to_the_first(self) -> None:
@@ -204,14 +197,12 @@ class TestOfABackfill:
         there.get_backfill = lambda _: late.pop() if late else current
         account = Task(there).account_for(over)
         assert account.error is None
-        assert account.report is not None
         assert account.report["rows_loaded"] == 3
 
     def test_says_where_the_result_lists_less_than_there_is(self) -> None:
         there = api(*["succeeded"] * 1_000)
         task = Task(there)
         account = task.account_for(seen(there))
-        assert account.report is not None
         listed = len(account.report["jobs"])
         assert task.lines[-1] == f"The task's result lists the first {listed} of 1,000 jobs, and counts them all."
 

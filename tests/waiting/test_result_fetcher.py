@@ -6,19 +6,10 @@ from typing import Any
 
 import pytest
 
-from planasonix_provider.api.errors import (
-    PlanasonixAuthenticationError,
-    PlanasonixConflictError,
-    PlanasonixError,
-    PlanasonixLostTrackError,
-    PlanasonixNotFoundError,
-    PlanasonixOutageError,
-    PlanasonixRateLimitError,
-    PlanasonixServerError,
-    error_for_status,
-)
+from planasonix_provider.api.errors import PlanasonixError, PlanasonixLostTrackError, PlanasonixOutageError
 from planasonix_provider.api.models import Backfill, JobResults
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
+from tests.support.api_errors import api_error
 from tests.support.fake_clock import Clock
 
 THERE = JobResults(job_id="job_1", status="succeeded")
@@ -59,7 +50,7 @@ def test_are_there_at_once_as_a_rule(clock: Clock) -> None:
     assert clock.passed == 0
 
 
-@pytest.mark.parametrize("early", [PlanasonixConflictError("409", status=409), EARLY])
+@pytest.mark.parametrize("early", [api_error(409), EARLY])
 def test_are_asked_for_again_while_they_are_early(clock: Clock, early: Any) -> None:
     results, lines = fetch(clock, early, early, THERE)
     assert results == THERE
@@ -78,9 +69,7 @@ def test_that_stay_away_are_logged_once_a_minute(clock: Clock) -> None:
     assert len(lines) == 3
 
 
-@pytest.mark.parametrize(
-    "once", [PlanasonixNotFoundError("404", status=404), PlanasonixAuthenticationError("401", status=401)]
-)
+@pytest.mark.parametrize("once", [api_error(404), api_error(401)])
 def test_that_are_refused_once_are_asked_for_again(clock: Clock, once: PlanasonixError) -> None:
     results, _ = fetch(clock, once, THERE)
     assert results == THERE
@@ -89,20 +78,20 @@ def test_that_are_refused_once_are_asked_for_again(clock: Clock, once: Planasoni
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 def test_that_are_refused_for_a_minute_are_an_error(clock: Clock, status: int) -> None:
     with pytest.raises(PlanasonixLostTrackError):
-        fetch(clock, error_for_status(status)("refused", status=status))
+        fetch(clock, api_error(status))
     assert clock.passed == 60
 
 
 @pytest.mark.parametrize("status", [302, 401, 403, 404, 408])
 def test_that_a_proxy_refuses_are_asked_for_again(clock: Clock, status: int) -> None:
-    page = error_for_status(status, has_envelope=False)("HTML", status=status, has_envelope=False)
+    page = api_error(status, has_envelope=False)
     assert fetch(clock, *[page] * 300, THERE)[0] == THERE
     with pytest.raises(PlanasonixOutageError):
         fetch(clock, page)
 
 
 def test_that_a_429_puts_off_are_asked_for_when_it_says(clock: Clock) -> None:
-    results, _ = fetch(clock, PlanasonixRateLimitError("429", status=429, retry_after=300), THERE)
+    results, _ = fetch(clock, api_error(429, retry_after=300), THERE)
     assert results == THERE
     assert clock.passed == 300
 
@@ -120,7 +109,7 @@ class TestABackfill:
         assert fetch_backfill(clock, Backfill(id="bf_1", status=status))[0].status == status
 
     def test_is_asked_for_again_in_an_outage(self, clock: Clock) -> None:
-        backfill, lines = fetch_backfill(clock, *[PlanasonixServerError("503", status=503)] * 5, self.WHOLE)
+        backfill, lines = fetch_backfill(clock, *[api_error(503)] * 5, self.WHOLE)
         assert backfill == self.WHOLE
         assert clock.passed == 50
         assert lines == ["Backfill bf_1 is over, but its results cannot be fetched yet, still trying: 503"]
@@ -136,7 +125,7 @@ class TestABackfill:
         assert clock.passed >= 3_600
 
     def test_that_is_refused_for_a_minute_is_an_error(self, clock: Clock) -> None:
-        refusal = PlanasonixNotFoundError("404", status=404)
+        refusal = api_error(404)
         assert fetch_backfill(clock, refusal, self.WHOLE)[0] == self.WHOLE
         with pytest.raises(PlanasonixLostTrackError):
             fetch_backfill(clock, refusal)

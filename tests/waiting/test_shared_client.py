@@ -14,16 +14,14 @@ from planasonix_provider.api.errors import (
     PlanasonixAuthenticationError,
     PlanasonixConfigurationError,
     PlanasonixError,
-    PlanasonixNotFoundError,
-    PlanasonixPermissionError,
     PlanasonixRateLimitError,
-    PlanasonixServerError,
     PlanasonixTransportError,
 )
 from planasonix_provider.api.models import Job
 from planasonix_provider.api.rate_limiter import MAX_RETRY_AFTER_SECONDS
 from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.waiting.shared_client import AsyncSend, RequestPriority, SharedClient, for_each, run_requests
+from tests.support.api_errors import api_error
 from tests.support.virtual_planasonix import Answer, Planasonix, refused_once
 
 REFUSED = PlanasonixTransportError("refused", sent=False)
@@ -95,7 +93,7 @@ class TestTheGate:
 
     def test_is_open_to_others_while_one_rests_between_two_tries(self) -> None:
         there = Planasonix()
-        there.answer = lambda key, path: PlanasonixServerError("503", status=503) if "bad" in path else RUNNING
+        there.answer = lambda key, path: api_error(503) if "bad" in path else RUNNING
 
         async def act(channel: SharedClient) -> float:
             bad = [asyncio.ensure_future(channel.send(routes.get_job(f"bad_{number}"))) for number in range(5)]
@@ -134,7 +132,7 @@ class TestTheConnection:
         assert there.open_clients == 0
 
     def test_is_read_again_once_for_all_whose_key_is_refused_and_none_fails(self) -> None:
-        there = Planasonix(answer=for_keys(plnx_old=PlanasonixAuthenticationError("401", status=401), plnx_new=RUNNING))
+        there = Planasonix(answer=for_keys(plnx_old=api_error(401), plnx_new=RUNNING))
 
         async def act(channel: SharedClient) -> list[Any]:
             asking = [asyncio.ensure_future(ask(channel)) for _ in range(50)]
@@ -147,19 +145,17 @@ class TestTheConnection:
         assert there.open_clients == 0
 
     def test_that_did_not_change_is_not_tried_again(self) -> None:
-        there = Planasonix(answer=lambda key, path: PlanasonixAuthenticationError("401", status=401))
+        there = Planasonix(answer=lambda key, path: api_error(401))
         assert isinstance(over(there, ask), PlanasonixAuthenticationError)
         assert there.asked.total() == 1, "the same key once more would be refused once more"
         assert there.open_clients == 0
 
     def test_is_read_again_whenever_the_key_is_refused(self) -> None:
-        there = Planasonix(answer=lambda key, path: PlanasonixAuthenticationError("401", status=401))
+        there = Planasonix(answer=lambda key, path: api_error(401))
         over(there, lambda channel: ask_every_second(channel, 10))
         assert there.connects == 11
 
-    @pytest.mark.parametrize(
-        "refusal", [PlanasonixNotFoundError("404", status=404), PlanasonixPermissionError("403", status=403), REFUSED]
-    )
+    @pytest.mark.parametrize("refusal", [api_error(404), api_error(403), REFUSED])
     def test_that_was_moved_is_read_again_after_a_minute(self, refusal: PlanasonixError) -> None:
         there = Planasonix(answer=for_keys(plnx_old=refusal, plnx_new=RUNNING))
 
@@ -178,9 +174,7 @@ class TestTheConnection:
         over(there, lambda channel: ask_every_second(channel, 600))
         assert there.connects == pytest.approx(10, abs=1)
 
-    @pytest.mark.parametrize(
-        "error", [PlanasonixServerError("503", status=503), PlanasonixRateLimitError("429", status=429)]
-    )
+    @pytest.mark.parametrize("error", [api_error(503), api_error(429)])
     def test_is_not_read_again_for_what_another_would_not_change(self, error: PlanasonixError) -> None:
         there = Planasonix(answer=lambda key, path: error)
         over(there, lambda channel: ask_every_second(channel, 200))
@@ -188,7 +182,7 @@ class TestTheConnection:
 
     def test_before_stays_open_for_who_is_amid_a_request(self) -> None:
         there = Planasonix()
-        refused = PlanasonixAuthenticationError("401", status=401)
+        refused = api_error(401)
         there.answer = lambda key, path: refused if key == "plnx_old" and "slow" not in path else RUNNING
 
         async def act(channel: SharedClient) -> int:
@@ -271,7 +265,7 @@ class TestASilence:
 
     def test_is_not_cut_short_by_a_later_refusal_that_names_no_time(self) -> None:
         there = Planasonix(seconds=1)
-        refusals = [PlanasonixRateLimitError("429", status=429), PlanasonixRateLimitError("429", retry_after=120)]
+        refusals = [api_error(429), PlanasonixRateLimitError("429", retry_after=120)]
         there.answer = lambda key, path: refusals.pop() if refusals else RUNNING
 
         async def act(channel: SharedClient) -> Any:
@@ -295,8 +289,8 @@ class TestASilence:
         assert isinstance(over(there, act), Job)
 
     def test_follows_on_a_429_after_the_connection_was_read_again(self) -> None:
-        busy = PlanasonixRateLimitError("429", status=429, retry_after=60)
-        there = Planasonix(answer=for_keys(plnx_old=PlanasonixAuthenticationError("401", status=401), plnx_new=busy))
+        busy = api_error(429, retry_after=60)
+        there = Planasonix(answer=for_keys(plnx_old=api_error(401), plnx_new=busy))
 
         async def act(channel: SharedClient) -> None:
             asking = asyncio.ensure_future(ask(channel))

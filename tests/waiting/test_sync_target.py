@@ -9,9 +9,10 @@ from planasonix_provider.api.errors import PlanasonixError, PlanasonixServerErro
 from planasonix_provider.api.models import Job, Page
 from planasonix_provider.waiting.request_flow import run_flow
 from planasonix_provider.waiting.sync_target import SyncTarget
+from tests.support.api_errors import api_error
 from tests.support.memory_api import NOW, MemoryApi, fail_always, fail_once, poll_once
 
-DOWN = PlanasonixServerError("503", status=503)
+DOWN = api_error(503)
 
 
 def sync(job_id: str, status: str, created: float, finished: float | None = None, **fields: Any) -> Job:

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from planasonix_provider.api.errors import PlanasonixServerError, PlanasonixUnreadableError
+from planasonix_provider.api.errors import PlanasonixUnreadableError
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Snapshot
+from tests.support.api_errors import api_error
 from tests.support.memory_api import NOW, MemoryApi, fail_always, poll_once
 
-DOWN = PlanasonixServerError("503", status=503)
+DOWN = api_error(503)
 
 
 def ago(**span: float) -> datetime:

@@ -6,16 +6,11 @@ from typing import Any
 import pytest
 
 from planasonix_provider.api.errors import (
-    PlanasonixAuthenticationError,
     PlanasonixError,
-    PlanasonixNotFoundError,
     PlanasonixPermissionError,
-    PlanasonixRateLimitError,
     PlanasonixServerError,
     PlanasonixTransportError,
     PlanasonixUnreadableError,
-    PlanasonixValidationError,
-    error_for_status,
 )
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.waiting.outages import MAX_OUTAGE
@@ -23,6 +18,7 @@ from planasonix_provider.waiting.request_flow import Steps
 from planasonix_provider.waiting.sync_target import SyncTarget
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Snapshot, WaitTarget
 from planasonix_provider.waiting.wait_state import WaitState
+from tests.support.api_errors import api_error
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
 SUBJECT = JobTarget("job_1")
@@ -121,7 +117,6 @@ class TestTheEnd:
     @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
     def test_is_a_state_that_is_over(self, watch: WaitState, status: str) -> None:
         event = watch.on_snapshot(job(status), after(seconds=1))
-        assert event is not None
         assert event.outcome == "over"
         assert event.work == job(status).work
 
@@ -134,7 +129,6 @@ class TestTheEnd:
         watch.on_snapshot(job("running"), after(minutes=9))
         assert watch.on_tick(after(minutes=9, seconds=59)) is None
         event = watch.on_tick(after(minutes=10))
-        assert event is not None
         assert event.is_out_of_time
         assert event.message == (
             "Job job_1 was not over by 2025-03-27 14:32:10 UTC, when the task's timeout or execution_timeout was up; "
@@ -143,13 +137,11 @@ class TestTheEnd:
 
     def test_is_the_jobs_own_even_if_the_look_comes_after_the_deadline(self, lines: list[str]) -> None:
         event = make(lines, deadline=after(minutes=10)).on_snapshot(job("succeeded"), after(minutes=11))
-        assert event is not None
         assert event.outcome == "over"
 
     def test_comes_at_the_deadline_in_an_outage_too(self, lines: list[str]) -> None:
         watch = make(lines, deadline=after(minutes=10))
         event = watch.on_error(PlanasonixTransportError("no answer"), after(minutes=10))
-        assert event is not None
         assert event.is_out_of_time
 
     def test_attention_is_asked_for_at_the_deadline(self, lines: list[str]) -> None:
@@ -161,8 +153,8 @@ class TestTrouble:
         "error",
         [
             PlanasonixTransportError("refused", sent=False),
-            PlanasonixServerError("503", status=503),
-            PlanasonixRateLimitError("429", status=429),
+            api_error(503),
+            api_error(429),
             PlanasonixUnreadableError("HTML"),
         ],
     )
@@ -173,7 +165,6 @@ class TestTrouble:
         assert watch.on_error(error, after(minutes=6)) is None
         assert watch.on_error(error, after(minutes=65, seconds=59)) is None
         event = watch.on_error(error, after(minutes=66))
-        assert event is not None
         assert event.error == "outage"
         assert "No news of job job_1 since 2025-03-27 14:28:10 UTC, for more than 1 h 0 min." in str(event.message)
         assert "The job was not cancelled and may still run" in str(event.message)
@@ -187,28 +178,26 @@ class TestTrouble:
 
     @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
     def test_of_a_refusal_by_the_api_ends_the_wait_after_a_minute(self, watch: WaitState, status: int) -> None:
-        error = error_for_status(status)(str(status), status=status)
+        error = api_error(status)
         assert watch.on_error(error, after(seconds=10)) is None
         assert watch.on_snapshot(job("running"), after(seconds=60)) is None
         assert all(watch.on_error(error, after(seconds=second)) is None for second in range(70, 130))
         event = watch.on_error(error, after(seconds=130))
-        assert event is not None
         assert event.error == error.kind
 
     def test_of_a_refusal_counts_the_minute_anew_after_another_error(self, watch: WaitState) -> None:
-        refusal = PlanasonixNotFoundError("404", status=404)
+        refusal = api_error(404)
         assert watch.on_error(refusal, after(seconds=0)) is None
-        assert watch.on_error(PlanasonixServerError("503", status=503), after(seconds=50)) is None
+        assert watch.on_error(api_error(503), after(seconds=50)) is None
         assert watch.on_error(refusal, after(seconds=70)) is None
         assert watch.on_error(refusal, after(seconds=130)) is not None
 
     @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 405])
     def test_of_a_refusal_by_a_proxy_is_an_outage(self, watch: WaitState, status: int) -> None:
-        error = error_for_status(status, has_envelope=False)("HTML", status=status, has_envelope=False)
+        error = api_error(status, has_envelope=False)
         assert watch.on_error(error, after(minutes=0)) is None
         assert watch.on_error(error, after(minutes=59)) is None
         event = watch.on_error(error, after(minutes=60))
-        assert event is not None
         assert event.error == "outage"
 
     @pytest.mark.parametrize("has_envelope", [True, False])
@@ -216,7 +205,7 @@ class TestTrouble:
     def test_of_a_408_or_425_is_an_outage_whoever_answers(
         self, watch: WaitState, status: int, has_envelope: bool
     ) -> None:
-        error = error_for_status(status)(str(status), status=status, has_envelope=has_envelope)
+        error = api_error(status, has_envelope=has_envelope)
         assert watch.on_error(error, after(minutes=0)) is None
         assert watch.on_error(error, after(minutes=59)) is None
 
@@ -224,7 +213,6 @@ class TestTrouble:
         error = PlanasonixPermissionError("GET /x: answered 403.", status=403)
         watch.on_error(error, after(seconds=10))
         event = watch.on_error(error, after(seconds=70))
-        assert event is not None
         assert event.message == (
             "GET /x: answered 403. The job was not cancelled and may still run: look at job_1 before you clear the "
             "task."
@@ -234,29 +222,23 @@ class TestTrouble:
         assert watch.update(None, after(seconds=1)) is None
         assert watch.update(PlanasonixTransportError("reset"), after(seconds=2)) is None
         event = watch.update(job("succeeded"), after(seconds=3))
-        assert event is not None
         assert event.outcome == "over"
 
 
 TRANSIENT = [
     PlanasonixTransportError("refused", sent=False),
-    PlanasonixServerError("503", status=503),
-    PlanasonixRateLimitError("429", status=429),
+    api_error(503),
+    api_error(429),
     PlanasonixUnreadableError("HTML"),
 ]
-FINAL = [
-    PlanasonixNotFoundError("404", status=404),
-    PlanasonixPermissionError("403", status=403),
-    PlanasonixValidationError("400", status=400),
-]
-KEY_REFUSED = PlanasonixAuthenticationError("401", status=401)
+FINAL = [api_error(404), api_error(403), api_error(400)]
+KEY_REFUSED = api_error(401)
 
 
 class TestWhoOnlyWatches:
     @pytest.mark.parametrize("error", FINAL, ids=str)
     def test_gives_up_at_the_first_refusal(self, lines: list[str], error: PlanasonixError) -> None:
         event = make(lines, is_owned=False).on_error(error, after(seconds=1))
-        assert event is not None
         assert event.error == error.kind
 
     def test_takes_a_minute_of_refusals_of_the_key_for_a_rotation(self, lines: list[str]) -> None:
@@ -264,7 +246,6 @@ class TestWhoOnlyWatches:
         assert watch.on_error(KEY_REFUSED, after(seconds=1)) is None
         assert watch.is_in_doubt
         event = watch.on_error(KEY_REFUSED, after(seconds=61))
-        assert event is not None
         assert event.error == "authentication"
 
     @pytest.mark.parametrize("how", [{"status": "running"}, {"is_known": True}], ids=str)
@@ -285,9 +266,8 @@ class TestWhoOnlyWatches:
 
     @pytest.mark.parametrize("status", [302, 403, 404])
     def test_gives_up_at_the_first_page_of_a_proxy_and_leaves_the_retries(self, lines: list[str], status: int) -> None:
-        error = error_for_status(status, has_envelope=False)("HTML", status=status, has_envelope=False)
+        error = api_error(status, has_envelope=False)
         event = make(lines, is_owned=False).on_error(error, after(seconds=1))
-        assert event is not None
         assert event.error == "response"
 
     @pytest.mark.parametrize("error", TRANSIENT, ids=str)
@@ -301,8 +281,6 @@ class TestWhoOnlyWatches:
         refused = make(lines, is_owned=False).on_error(FINAL[0], after(seconds=1))
         watch = make(lines, is_owned=False, unseen_since=after(hours=-2))
         lost = watch.on_error(TRANSIENT[0], after(seconds=1))
-        assert refused is not None
-        assert lost is not None
         assert refused.message == "404"
         assert "may still run" not in str(lost.message)
 
@@ -318,7 +296,6 @@ class TestWhoFailsSilently:
     @pytest.mark.parametrize("error", FINAL, ids=str)
     def test_gives_up_for_what_does_not_pass(self, lines: list[str], error: PlanasonixError) -> None:
         event = make(lines, is_owned=False, is_silent=True).on_error(error, after(seconds=1))
-        assert event is not None
         assert event.error == error.kind
 
     def test_gives_up_for_a_404_after_days_of_trouble(self, lines: list[str]) -> None:
@@ -329,7 +306,6 @@ class TestWhoFailsSilently:
     def test_minds_its_deadline(self, lines: list[str]) -> None:
         watch = make(lines, is_owned=False, is_silent=True, deadline=after(hours=2))
         event = watch.on_error(TRANSIENT[0], after(hours=2))
-        assert event is not None
         assert event.is_out_of_time
 
     def test_is_silent_in_its_end_and_not_in_its_log(self, lines: list[str]) -> None:
@@ -343,7 +319,6 @@ class TestAnOutageFromBefore:
         assert watch.on_error(TRANSIENT[0], after(minutes=9)) is None
         assert not any(line.startswith("!") for line in lines)
         event = watch.on_error(TRANSIENT[0], after(minutes=10))
-        assert event is not None
         assert event.error == "outage"
         assert "since 2025-03-27 13:32:10 UTC" in str(event.message)
 
@@ -411,14 +386,12 @@ class TestABackfill:
             "Backfill bf_1 is running, 25 %, 1 of 4 jobs so far done, about 30 min 0 s left, after 10 min 0 s.",
             "Backfill bf_1 completed, 5,000 rows processed, in 40 min 0 s.",
         ]
-        assert event is not None
         assert event.backfill == done.work
 
     def test_that_may_still_run_is_named(self, lines: list[str]) -> None:
         watch = make(lines, BACKFILL)
         watch.on_error(FINAL[1], after(seconds=1))
         event = watch.on_error(FINAL[1], after(seconds=61))
-        assert event is not None
         assert event.message == (
             "403 The backfill was not cancelled and may still run: look at bf_1 before you clear the task."
         )
@@ -427,7 +400,6 @@ class TestABackfill:
         watch = make(lines, BACKFILL, deadline=after(minutes=1))
         watch.on_snapshot(backfill(), after(seconds=1))
         event = watch.on_tick(after(minutes=1))
-        assert event is not None
         assert str(event.message).startswith("Backfill bf_1 was not over by 2025-03-27 14:23:10 UTC")
         assert str(event.message).endswith("; it was running.")
 
@@ -511,7 +483,6 @@ class TestASync:
             "the newest, job_1, is running, after 31 s.",
             "Job job_1 succeeded, in 5 s.",
         ]
-        assert event is not None
         assert (event.kind, event.id, event.job) == ("sync", "conn_1", work)
 
     def test_is_told_of_in_an_outage(self, lines: list[str]) -> None:
@@ -522,7 +493,6 @@ class TestASync:
         watch = make(lines, self.SUBJECT, deadline=after(minutes=1), limit="execution_timeout", is_owned=False)
         watch.on_snapshot(self.awaited(), after(seconds=1))
         event = watch.on_tick(after(minutes=1))
-        assert event is not None
         assert event.message == (
             "No sync of connection conn_1 that was created since 2025-03-27 14:22:10 UTC succeeded by 2025-03-27 "
             "14:23:10 UTC, when the task's execution_timeout was up."
