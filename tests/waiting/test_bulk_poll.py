@@ -3,8 +3,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -77,31 +77,49 @@ Answers = dict[str, list[Any]]
 
 
 def waiting(there: Planasonix, ids: Iterable[str], act: Callable[[], Any], *, interval: float = 5) -> Answers:
-    """Wait for jobs until something that is done meanwhile has been done; give what each wait was told."""
-    told: Answers = {job_id: [] for job_id in ids}
-
-    async def wait(poller: Poller, job_id: str) -> None:
-        async with poller.wait(routes.get_job(job_id), interval) as one:
-            answers = all_answers(one)
-            while True:
-                told[job_id].append(await answers.get())
+    """Wait for jobs until ``act`` returns; return the answers of each wait."""
+    answers: Answers = {job_id: [] for job_id in ids}
 
     async def main() -> None:
-        poller = Poller(there.connect)
-        waits = [asyncio.ensure_future(wait(poller, job_id)) for job_id in told]
-        await act()
-        for one in waits:
-            one.cancel()
+        async with holding(Poller(there.connect), answers, interval=interval, answers=answers):
+            await act()
 
     TravelledClock().run(main())
-    return told
+    return answers
 
 
-async def hold(poller: Poller, job_id: str, interval: float = 5) -> None:
-    """Wait for a job for ever."""
-    async with poller.wait(routes.get_job(job_id), interval) as one:
-        while True:
-            await one.next(10_000)
+@asynccontextmanager
+async def holding(
+    poller: Poller, ids: Iterable[str], *, pause: float = 0, interval: float = 5, answers: Answers | None = None
+) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Wait for jobs within the block; the waits begin one by one, with a pause between them."""
+
+    async def hold(job_id: str) -> None:
+        async with poller.wait(routes.get_job(job_id), interval) as wait:
+            if answers is None:
+                while True:
+                    await wait.next(10_000)
+            queue = all_answers(wait)
+            while True:
+                answers[job_id].append(await queue.get())
+
+    waits = []
+    for job_id in ids:
+        waits.append(asyncio.create_task(hold(job_id)))
+        if pause:
+            await asyncio.sleep(pause)
+    yield waits
+    for wait in waits:
+        wait.cancel()
+
+
+def raising(error: PlanasonixError) -> Callable[..., Any]:
+    """Return an answer, or lists, that raise an error."""
+
+    def answer(*_: object) -> Any:
+        raise error
+
+    return answer
 
 
 def ticks(number: int, interval: float = 5) -> Callable[[], Any]:
@@ -213,18 +231,12 @@ class TestACheapWay:
         ids = shelf.add(f"job_{n}" for n in range(100))
 
         async def main() -> int:
-            poller = Poller(there.connect)
-            waits = []
-            for job_id in ids:
-                waits.append(asyncio.ensure_future(hold(poller, job_id)))
-                await asyncio.sleep(pause)
-            await asyncio.sleep(4)
-            begun = there.asked.total()
-            await asyncio.sleep(10)
-            there.asked.clear()
-            await asyncio.sleep(50)
-            for one in waits:
-                one.cancel()
+            async with holding(Poller(there.connect), ids, pause=pause):
+                await asyncio.sleep(4)
+                begun = there.asked.total()
+                await asyncio.sleep(10)
+                there.asked.clear()
+                await asyncio.sleep(50)
             return begun
 
         assert TravelledClock().run(main()) <= most
@@ -235,14 +247,8 @@ class TestACheapWay:
         ids = shelf.add(f"job_{n}" for n in range(1_000))
 
         async def main() -> None:
-            poller = Poller(there.connect)
-            waits = []
-            for job_id in ids:
-                waits.append(asyncio.ensure_future(hold(poller, job_id)))
-                await asyncio.sleep(0.003)
-            await asyncio.sleep(12)
-            for one in waits:
-                one.cancel()
+            async with holding(Poller(there.connect), ids, pause=0.003):
+                await asyncio.sleep(12)
 
         TravelledClock().run(main())
         assert direct(there) <= 20
@@ -255,14 +261,12 @@ class TestACheapWay:
 
         async def main() -> None:
             poller = Poller(there.connect)
-            waits = [asyncio.ensure_future(hold(poller, job_id)) for job_id in many]
-            await asyncio.sleep(12)
-            waits += [asyncio.ensure_future(hold(poller, job_id)) for job_id in few]
-            await asyncio.sleep(2)
-            there.asked.clear()
-            await asyncio.sleep(20)
-            for one in waits:
-                one.cancel()
+            async with holding(poller, many):
+                await asyncio.sleep(12)
+                async with holding(poller, few):
+                    await asyncio.sleep(2)
+                    there.asked.clear()
+                    await asyncio.sleep(20)
 
         TravelledClock().run(main())
         assert 4 * 3 <= there.asked[JOBS] <= 4 * 3 + 2 * 5
@@ -365,10 +369,7 @@ class TestRefusedLists:
         assert there.asked[JOBS] > 5
 
     def test_end_no_wait_while_they_alone_are_down(self, there: Planasonix, shelf: Shelf) -> None:
-        def down(query: dict[str, Any]) -> Page[Job]:
-            raise api_error(503)
-
-        there.lists = down
+        there.lists = raising(api_error(503))
         told = waiting(there, shelf.add(f"job_{n}" for n in range(20)), ticks(100))
         assert all(len(answers) >= 99 for answers in told.values())
         assert not any(isinstance(answer, PlanasonixError) for answers in told.values() for answer in answers)
@@ -378,11 +379,7 @@ class TestAnOutage:
     def test_is_seen_by_five_for_all(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(500))
         down = api_error(503)
-
-        def refuse(query: dict[str, Any]) -> Page[Job]:
-            raise down
-
-        there.answer, there.lists = lambda key, path: down, refuse
+        there.answer, there.lists = lambda key, path: down, raising(down)
         told = waiting(there, ids, ticks(3))
         assert there.asked.total() <= 3 * 10
         assert all(answers == [down] * 3 for answers in told.values())
@@ -461,11 +458,7 @@ class TestABlip:
 
     def test_of_the_rate_limit_is_no_reason_for_looks_however_often(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(500))
-
-        def refuse(query: dict[str, Any]) -> Page[Job]:
-            raise api_error(429, retry_after=1)
-
-        there.lists = refuse
+        there.lists = raising(api_error(429, retry_after=1))
         waiting(there, ids, lambda: asyncio.sleep(60))
         assert direct(there) == 0
 
@@ -513,17 +506,12 @@ class TestAWaitThatGoes:
 
         async def main() -> int:
             poller = Poller(there.connect)
-            stays = asyncio.ensure_future(hold(poller, shelf.add(["job"])[0]))
-            for start in range(0, 500, 50):
-                ids = shelf.add(f"job_{n}" for n in range(start, start + 50))
-                waits = [asyncio.ensure_future(hold(poller, job_id)) for job_id in ids]
-                await asyncio.sleep(0.55)
-                for one in waits:
-                    one.cancel()
-            await asyncio.sleep(20)
-            known = len(poller._bulk_poll._known)
-            stays.cancel()
-            return known
+            async with holding(poller, shelf.add(["job"])):
+                for start in range(0, 500, 50):
+                    async with holding(poller, shelf.add(f"job_{n}" for n in range(start, start + 50))):
+                        await asyncio.sleep(0.55)
+                await asyncio.sleep(20)
+                return len(poller._bulk_poll._known)
 
         assert TravelledClock().run(main()) <= 1
 
@@ -531,14 +519,12 @@ class TestAWaitThatGoes:
         there.lists, there.seconds = None, 0.1
 
         async def main() -> None:
-            poller = Poller(there.connect)
-            waits = [asyncio.ensure_future(hold(poller, job_id)) for job_id in shelf.add(f"j_{n}" for n in range(500))]
-            await asyncio.sleep(0.7)
-            there.asked.clear()
-            for one in waits[1:]:
-                one.cancel()
-            await asyncio.sleep(4)
-            waits[0].cancel()
+            async with holding(Poller(there.connect), shelf.add(f"job_{n}" for n in range(500))) as waits:
+                await asyncio.sleep(0.7)
+                there.asked.clear()
+                for one in waits[1:]:
+                    one.cancel()
+                await asyncio.sleep(4)
 
         TravelledClock().run(main())
         assert there.asked.total() <= 6
@@ -555,15 +541,12 @@ def test_a_day_of_a_hundred_waits(there: Planasonix, shelf: Shelf) -> None:
     sizes = []
 
     async def main() -> None:
-        poller = Poller(there.connect)
-        waits = [asyncio.ensure_future(hold(poller, job_id, 60)) for job_id in ids]
-        for hours in (1, 23):
-            await asyncio.sleep(hours * 3_600)
-            there.times.clear()
-            gc.collect()
-            sizes.append(sys.getallocatedblocks())
-        for one in waits:
-            one.cancel()
+        async with holding(Poller(there.connect), ids, interval=60):
+            for hours in (1, 23):
+                await asyncio.sleep(hours * 3_600)
+                there.times.clear()
+                gc.collect()
+                sizes.append(sys.getallocatedblocks())
 
     ids = shelf.add(f"job_{n}" for n in range(100))
     TravelledClock().run(main())
