@@ -202,8 +202,8 @@ def run_requests(
     return run_in_loop_thread(run)
 
 
-async def for_each(items: Iterable[T], function: Callable[[T], Awaitable[R]], at_once: int = MAX_IN_FLIGHT) -> list[R]:
-    """Call ``function`` for each item, a few at a time. Return the results in order; the first error ends all calls."""
+async def for_each(items: Iterable[T], function: Callable[[T], Awaitable[R]]) -> list[R]:
+    """Call ``function`` for each item, five at a time. Return the results in order; the first error ends all calls."""
     results: dict[int, R] = {}
     waiting = iter(enumerate(items))
 
@@ -211,7 +211,7 @@ async def for_each(items: Iterable[T], function: Callable[[T], Awaitable[R]], at
         for position, item in waiting:
             results[position] = await function(item)
 
-    workers = [asyncio.ensure_future(work()) for _ in range(at_once)]
+    workers = [asyncio.ensure_future(work()) for _ in range(MAX_IN_FLIGHT)]
     try:
         await asyncio.gather(*workers)
     finally:

@@ -37,10 +37,6 @@ def test_shares_its_key_with_no_earlier_run_of_the_same_names() -> None:
     assert again.idempotency_key != ATTEMPT.idempotency_key
 
 
-def test_keeps_its_key() -> None:
-    assert ATTEMPT.idempotency_key == ATTEMPT.idempotency_key
-
-
 @given(st.text(min_size=1), st.text(min_size=1), st.text(min_size=1))
 def test_has_a_key_that_a_header_can_hold(dag_id: str, task_id: str, run_id: str) -> None:
     key = Attempt(dag_id, task_id, run_id, 1, -1).idempotency_key

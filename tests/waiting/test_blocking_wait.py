@@ -54,8 +54,9 @@ def test_stops_when_its_sleep_says_that_the_task_was_killed(clock: Clock) -> Non
         wait(clock, running_for(1_000), sleep=nap)
 
 
-def test_ends_at_the_deadline_though_the_next_look_is_far(clock: Clock) -> None:
-    event, looks = wait(clock, running_for(1_000), interval=600, deadline=BEGAN + timedelta(seconds=42))
+@pytest.mark.parametrize("how", [{"interval": 600}, {"rate_limit_delay": lambda: 60.0}], ids=["interval", "rate limit"])
+def test_ends_at_the_deadline_though_the_next_poll_is_far(clock: Clock, how: dict[str, Any]) -> None:
+    event, looks = wait(clock, running_for(1_000), deadline=BEGAN + timedelta(seconds=42), **how)
     assert event.is_out_of_time
     assert looks == []
     assert clock.passed == pytest.approx(42, abs=1)
@@ -91,15 +92,6 @@ def test_looks_later_where_the_rate_limit_runs_short(clock: Clock) -> None:
 
 def test_lets_others_go_first_for_a_minute_at_most(clock: Clock) -> None:
     assert wait(clock, running_for(100), rate_limit_delay=lambda: 3_500.0)[1] == [70, 140]
-
-
-def test_ends_at_the_deadline_though_the_rate_limit_runs_short(clock: Clock) -> None:
-    event, looks = wait(
-        clock, running_for(1_000), rate_limit_delay=lambda: 60.0, deadline=BEGAN + timedelta(seconds=42)
-    )
-    assert event.is_out_of_time
-    assert looks == []
-    assert clock.passed == pytest.approx(42, abs=1)
 
 
 def test_takes_one_refusal_of_the_key_for_a_rotation(clock: Clock) -> None:

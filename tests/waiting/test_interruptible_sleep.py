@@ -76,26 +76,12 @@ def test_takes_note_at_each_nap_that_the_process_moves(way: Sleep, monkeypatch: 
 
 
 @both_ways
-def test_ends_soon_after_a_kill(way: Sleep, monkeypatch: pytest.MonkeyPatch) -> None:
-    night = Night(killed_at=10.2)
+@pytest.mark.parametrize(("killed_at", "seconds"), [(0, 3_600), (10.2, 3_600), (0.2, 0.3)], ids=str)
+def test_ends_soon_after_a_kill(way: Sleep, monkeypatch: pytest.MonkeyPatch, killed_at: float, seconds: float) -> None:
+    night = Night(killed_at)
     with pytest.raises(InterruptedError):
-        way(monkeypatch, night, 3_600)
-    assert 10.2 <= night.now <= 10.2 + MAX_SLICE_SECONDS
-
-
-@both_ways
-def test_does_not_begin_after_a_kill(way: Sleep, monkeypatch: pytest.MonkeyPatch) -> None:
-    night = Night(killed_at=0)
-    with pytest.raises(InterruptedError):
-        way(monkeypatch, night, 3_600)
-    assert night.naps == []
-
-
-@both_ways
-def test_notices_a_kill_in_its_last_nap(way: Sleep, monkeypatch: pytest.MonkeyPatch) -> None:
-    night = Night(killed_at=0.2)
-    with pytest.raises(InterruptedError):
-        way(monkeypatch, night, 0.3)
+        way(monkeypatch, night, seconds)
+    assert killed_at <= night.now <= killed_at + MAX_SLICE_SECONDS * (killed_at > 0)
 
 
 @both_ways

@@ -116,12 +116,6 @@ def test_a_429_silences_the_whole_poller_for_as_long_as_it_asks() -> None:
     assert any(isinstance(first, PlanasonixRateLimitError) for first, _ in answers)
 
 
-def test_a_retry_after_of_a_year_does_not_silence_it_for_a_year() -> None:
-    there = Planasonix(answer=refused_once(retry_after=31_536_000))
-    TravelledClock().run(looks(Poller(there.connect), "job_1", interval=10, number=2))
-    assert there.times[-1] < 3600
-
-
 def test_it_ends_and_closes_its_client_when_nobody_waits_and_starts_again() -> None:
     there = Planasonix()
 

@@ -18,7 +18,6 @@ from planasonix_provider.api.errors import (
     PlanasonixTransportError,
 )
 from planasonix_provider.api.models import Job
-from planasonix_provider.api.rate_limiter import MAX_RETRY_AFTER_SECONDS
 from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.waiting.shared_client import AsyncSend, RequestPriority, SharedClient, for_each, run_requests
 from tests.support.api_errors import api_error
@@ -248,46 +247,6 @@ class TestASilence:
         assert isinstance(early, PlanasonixRateLimitError)
         assert isinstance(late, Job)
 
-    def test_is_told_with_the_time_that_is_left(self) -> None:
-        there = Planasonix(answer=refused_once(retry_after=120))
-
-        async def act(channel: SharedClient) -> Any:
-            await ask(channel)
-            await asyncio.sleep(20)
-            return await ask(channel)
-
-        error = over(there, act)
-        assert error.retry_after == pytest.approx(100)
-        assert str(error) == (
-            "GET /api/v1/jobs/job_1: not sent, since Planasonix has asked this API key to be silent for another "
-            "100 s (429)."
-        )
-
-    def test_is_not_cut_short_by_a_later_refusal_that_names_no_time(self) -> None:
-        there = Planasonix(seconds=1)
-        refusals = [api_error(429), PlanasonixRateLimitError("429", retry_after=120)]
-        there.answer = lambda key, path: refusals.pop() if refusals else RUNNING
-
-        async def act(channel: SharedClient) -> Any:
-            first = asyncio.ensure_future(ask(channel))
-            await asyncio.sleep(0.5)
-            await asyncio.gather(first, ask(channel))
-            await asyncio.sleep(10)
-            return await ask(channel)
-
-        assert isinstance(over(there, act), PlanasonixRateLimitError)
-        assert there.asked.total() == 2
-
-    def test_of_a_year_lasts_a_quarter_of_an_hour(self) -> None:
-        there = Planasonix(answer=refused_once(retry_after=31_536_000))
-
-        async def act(channel: SharedClient) -> Any:
-            await ask(channel)
-            await asyncio.sleep(MAX_RETRY_AFTER_SECONDS)
-            return await ask(channel)
-
-        assert isinstance(over(there, act), Job)
-
     def test_follows_on_a_429_after_the_connection_was_read_again(self) -> None:
         busy = api_error(429, retry_after=60)
         there = Planasonix(answer=for_keys(plnx_old=api_error(401), plnx_new=busy))
@@ -465,25 +424,19 @@ class TestForEach:
         assert TravelledClock().run(for_each([5, 1, 3], workshop.make)) == ["took 5", "took 1", "took 3"]
         assert workshop.done == [1, 3, 5]
 
-    @pytest.mark.parametrize(("at_once", "seconds"), [(1, 40), (3, 14), (5, 8), (100, 1)])
-    def test_does_so_many_at_a_time_and_no_more(self, at_once: int, seconds: float) -> None:
+    def test_does_five_at_a_time(self) -> None:
         workshop = Workshop()
 
         async def main() -> float:
-            await for_each([1] * 40, workshop.make, at_once)
+            await for_each([1] * 40, workshop.make)
             return asyncio.get_running_loop().time()
 
-        assert TravelledClock().run(main()) == seconds
-        assert workshop.most_at_once == min(at_once, 40)
-
-    def test_does_five_at_a_time_unless_told_otherwise(self) -> None:
-        workshop = Workshop()
-        TravelledClock().run(for_each([1] * 40, workshop.make))
+        assert TravelledClock().run(main()) == 8
         assert workshop.most_at_once == 5
 
     def test_does_not_wait_for_the_slowest_of_a_few_before_it_goes_on(self) -> None:
         async def main() -> float:
-            await for_each([10, *[1] * 10], Workshop().make, 2)
+            await for_each([10, *[1] * 40], Workshop().make)
             return asyncio.get_running_loop().time()
 
         assert TravelledClock().run(main()) == 10
@@ -505,13 +458,13 @@ class TestForEach:
 
         async def main() -> float:
             with pytest.raises(PlanasonixError, match="-2 is no time"):
-                await for_each([30, -2, 40, *[1] * 20], workshop.make, 3)
+                await for_each([30, -2, 40, 40, 40, *[1] * 20], workshop.make)
             passed = asyncio.get_running_loop().time()
             await asyncio.sleep(100)
             return passed
 
         assert TravelledClock().run(main()) == 2
-        assert workshop.begun == [30, -2, 40]
+        assert workshop.begun == [30, -2, 40, 40, 40]
         assert workshop.done == []
         assert workshop.at_once == 0
 

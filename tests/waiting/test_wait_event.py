@@ -75,6 +75,13 @@ def test_of_an_error_that_this_version_lacks_still_fails_with_its_message() -> N
         event.work_or_error()
 
 
+def over(**fields: Any) -> dict[str, Any]:
+    """Return the payload of a job that has succeeded, with other fields."""
+    payload = {"version": 1, "kind": "job", "id": "job_1", "outcome": "over"}
+    payload |= {"job": {"id": "job_1", "status": "succeeded"}, **fields}
+    return {name: value for name, value in payload.items() if value is not None}
+
+
 @pytest.mark.parametrize(
     "payload",
     [
@@ -82,38 +89,20 @@ def test_of_an_error_that_this_version_lacks_still_fails_with_its_message() -> N
         "success",
         {},
         {"status": "success"},
-        {"version": 2, "kind": "job", "id": "job_1", "outcome": "over", "job": {"id": "job_1", "status": "succeeded"}},
-        {"version": 1, "kind": "job", "id": "", "outcome": "over", "job": {"id": "", "status": "succeeded"}},
-        {"version": 1, "kind": "job", "id": "job_1", "outcome": "over"},
-        {
-            "version": 1,
-            "kind": "job",
-            "id": "job_1",
-            "outcome": "over",
-            "backfill": {"id": "job_1", "status": "failed"},
-        },
-        {
-            "version": 1,
-            "kind": "backfill",
-            "id": "bf_1",
-            "outcome": "over",
-            "backfill": {"id": "bf_1", "status": "failed"},
-        },
+        over(version=2),
+        over(id="", job={"id": "", "status": "succeeded"}),
+        over(job=None),
+        over(job=None, backfill={"id": "job_1", "status": "failed"}),
+        over(kind="backfill", id="bf_1", job=None, backfill={"id": "bf_1", "status": "failed"}),
+        over(job={"id": "job_2", "status": "succeeded"}),
+        over(outcome="done"),
+        over(more=1),
         {"version": 1, "kind": "something new", "id": "job_1", "outcome": "error", "error": "a", "message": "b"},
-        {"version": 1, "kind": "job", "id": "job_1", "outcome": "over", "job": {"id": "job_2", "status": "succeeded"}},
         {"version": 1, "kind": "job", "id": "job_1", "outcome": "error", "error": "transport"},
-        {"version": 1, "kind": "job", "id": "job_1", "outcome": "done", "job": {"id": "job_1", "status": "succeeded"}},
-        {
-            "version": 1,
-            "kind": "job",
-            "id": "job_1",
-            "outcome": "over",
-            "job": {"id": "job_1", "status": "failed"},
-            "more": 1,
-        },
     ],
 )
 def test_of_any_other_shape_is_refused_with_a_reason(payload: Any) -> None:
+    assert WaitEvent.from_payload(over(), "job").outcome == "over"
     with pytest.raises(InvalidWaitEventError, match="clear the task"):
         WaitEvent.from_payload(payload, "job")
 
