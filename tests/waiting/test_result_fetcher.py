@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,21 +11,17 @@ from planasonix_provider.waiting.result_fetcher import ResultFetcher
 from tests.support.api_errors import api_error
 from tests.support.fake_clock import Clock
 
-THERE = JobResults(job_id="job_1", status="succeeded")
-EARLY = JobResults(job_id="job_1", status="running")
+RESULTS = JobResults(job_id="job_1", status="succeeded")
+EARLY_RESULTS = JobResults(job_id="job_1", status="running")
+BACKFILL = Backfill(id="bf_1", status="completed", job_ids=["job_1", "job_2"])
+EARLY_BACKFILL = Backfill(id="bf_1", status="running", job_ids=["job_1"])
 
 
-def fetch(clock: Clock, *answers: Any) -> tuple[JobResults, list[str]]:
-    """Fetch results that come as the answers say, the last one again and again; give them, and the log."""
-    return ask(clock, lambda patience: patience.results_of("job_1"), *answers)
+def fetch(clock: Clock, *answers: Any) -> tuple[JobResults | Backfill, list[str]]:
+    """Fetch what the last answer is; the API gives the answers in turn, the last one again and again.
 
-
-def fetch_backfill(clock: Clock, *answers: Any) -> tuple[Backfill, list[str]]:
-    """Fetch a backfill in the same way."""
-    return ask(clock, lambda patience: patience.backfill("bf_1"), *answers)
-
-
-def ask(clock: Clock, what: Callable[[ResultFetcher], Awaitable[Any]], *answers: Any) -> tuple[Any, list[str]]:
+    Return it, and the log.
+    """
     coming = list(answers)
     lines: list[str] = []
 
@@ -40,92 +35,81 @@ def ask(clock: Clock, what: Callable[[ResultFetcher], Awaitable[Any]], *answers:
         clock.sleep(seconds)
 
     async def main() -> Any:
-        return await what(ResultFetcher(send, 10, lines.append, sleep, clock))
+        fetcher = ResultFetcher(send, 10, lines.append, sleep, clock)
+        return await (fetcher.backfill("bf_1") if isinstance(answers[-1], Backfill) else fetcher.results_of("job_1"))
 
     return asyncio.run(main()), lines
 
 
-def test_are_there_at_once_as_a_rule(clock: Clock) -> None:
-    assert fetch(clock, THERE) == (THERE, [])
+both = pytest.mark.parametrize("whole", [RESULTS, BACKFILL], ids=["results", "backfill"])
+
+
+@both
+def test_are_there_at_once_as_a_rule(clock: Clock, whole: Any) -> None:
+    assert fetch(clock, whole) == (whole, [])
     assert clock.passed == 0
 
 
-@pytest.mark.parametrize("early", [api_error(409), EARLY])
-def test_are_asked_for_again_while_they_are_early(clock: Clock, early: Any) -> None:
-    results, lines = fetch(clock, early, early, THERE)
-    assert results == THERE
+@pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
+def test_a_backfill_is_returned_however_it_has_ended(clock: Clock, status: str) -> None:
+    assert fetch(clock, Backfill(id="bf_1", status=status))[0].status == status
+
+
+@pytest.mark.parametrize(
+    ("early", "whole"),
+    [(api_error(409), RESULTS), (EARLY_RESULTS, RESULTS), (EARLY_BACKFILL, BACKFILL)],
+    ids=["409", "results", "backfill"],
+)
+def test_are_fetched_again_while_they_are_early(clock: Clock, early: Any, whole: Any) -> None:
+    result, lines = fetch(clock, early, early, whole)
+    assert result == whole
     assert clock.passed == 20
     assert len(lines) == 1
 
 
-def test_that_never_come_are_an_error_and_no_half_report(clock: Clock) -> None:
-    with pytest.raises(PlanasonixLostTrackError, match="they say that it is running"):
-        fetch(clock, EARLY)
+@pytest.mark.parametrize(
+    ("early", "message"),
+    [(EARLY_RESULTS, "they say that it is running"), (EARLY_BACKFILL, "is not complete yet: that it is running")],
+    ids=["results", "backfill"],
+)
+def test_that_never_come_are_an_error_and_no_half_report(clock: Clock, early: Any, message: str) -> None:
+    with pytest.raises(PlanasonixLostTrackError, match=message):
+        fetch(clock, early)
     assert clock.passed >= 3_600
 
 
 def test_that_stay_away_are_logged_once_a_minute(clock: Clock) -> None:
-    _, lines = fetch(clock, *[EARLY] * 13, THERE)
+    _, lines = fetch(clock, *[EARLY_RESULTS] * 13, RESULTS)
     assert len(lines) == 3
 
 
-@pytest.mark.parametrize("once", [api_error(404), api_error(401)])
-def test_that_are_refused_once_are_asked_for_again(clock: Clock, once: PlanasonixError) -> None:
-    results, _ = fetch(clock, once, THERE)
-    assert results == THERE
+@both
+def test_are_fetched_again_in_an_outage(clock: Clock, whole: Any) -> None:
+    result, lines = fetch(clock, *[api_error(503)] * 5, whole)
+    assert result == whole
+    assert clock.passed == 50
+    name = "Backfill bf_1" if whole is BACKFILL else "Job job_1"
+    assert lines == [f"{name} is over, but its results cannot be fetched yet, still trying: 503"]
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404])
-def test_that_are_refused_for_a_minute_are_an_error(clock: Clock, status: int) -> None:
+@both
+@pytest.mark.parametrize("status", [401, 404])
+def test_that_are_refused_for_a_minute_are_an_error(clock: Clock, status: int, whole: Any) -> None:
+    assert fetch(clock, api_error(status), whole)[0] == whole
+    began = clock.passed
     with pytest.raises(PlanasonixLostTrackError):
-        fetch(clock, api_error(status))
-    assert clock.passed == 60
+        fetch(clock, *[api_error(status)] * 100, whole)
+    assert clock.passed - began == 60
 
 
-@pytest.mark.parametrize("status", [302, 401, 403, 404, 408])
-def test_that_a_proxy_refuses_are_asked_for_again(clock: Clock, status: int) -> None:
-    page = api_error(status, has_envelope=False)
-    assert fetch(clock, *[page] * 300, THERE)[0] == THERE
+def test_that_a_proxy_refuses_are_fetched_again_for_an_hour(clock: Clock) -> None:
+    page = api_error(403, has_envelope=False)
+    assert fetch(clock, *[page] * 300, RESULTS)[0] == RESULTS
     with pytest.raises(PlanasonixOutageError):
         fetch(clock, page)
 
 
-def test_that_a_429_puts_off_are_asked_for_when_it_says(clock: Clock) -> None:
-    results, _ = fetch(clock, api_error(429, retry_after=300), THERE)
-    assert results == THERE
+def test_that_a_429_puts_off_are_fetched_when_it_says(clock: Clock) -> None:
+    results, _ = fetch(clock, api_error(429, retry_after=300), RESULTS)
+    assert results == RESULTS
     assert clock.passed == 300
-
-
-class TestABackfill:
-    WHOLE = Backfill(id="bf_1", status="completed", job_ids=["job_1", "job_2"])
-    LATE = Backfill(id="bf_1", status="running", job_ids=["job_1"])
-
-    def test_is_there_at_once_as_a_rule(self, clock: Clock) -> None:
-        assert fetch_backfill(clock, self.WHOLE) == (self.WHOLE, [])
-        assert clock.passed == 0
-
-    @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
-    def test_is_taken_however_it_has_ended(self, clock: Clock, status: str) -> None:
-        assert fetch_backfill(clock, Backfill(id="bf_1", status=status))[0].status == status
-
-    def test_is_asked_for_again_in_an_outage(self, clock: Clock) -> None:
-        backfill, lines = fetch_backfill(clock, *[api_error(503)] * 5, self.WHOLE)
-        assert backfill == self.WHOLE
-        assert clock.passed == 50
-        assert lines == ["Backfill bf_1 is over, but its results cannot be fetched yet, still trying: 503"]
-
-    def test_is_asked_for_again_while_the_answer_lags_behind(self, clock: Clock) -> None:
-        backfill, lines = fetch_backfill(clock, self.LATE, self.WHOLE)
-        assert backfill == self.WHOLE
-        assert len(lines) == 1
-
-    def test_that_stays_behind_is_an_error_and_no_half_account(self, clock: Clock) -> None:
-        with pytest.raises(PlanasonixLostTrackError, match="is not complete yet: that it is running"):
-            fetch_backfill(clock, self.LATE)
-        assert clock.passed >= 3_600
-
-    def test_that_is_refused_for_a_minute_is_an_error(self, clock: Clock) -> None:
-        refusal = api_error(404)
-        assert fetch_backfill(clock, refusal, self.WHOLE)[0] == self.WHOLE
-        with pytest.raises(PlanasonixLostTrackError):
-            fetch_backfill(clock, refusal)
