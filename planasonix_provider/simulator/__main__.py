@@ -29,21 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(missing, file=sys.stderr)
         return 1
     try:
-        simulator = Simulator(
-            job_seconds=options.job_seconds,
-            queued_seconds=options.queued_seconds,
-            host=options.host,
-            port=options.port,
-            api_key=options.api_key,
-            connections=options.connection,
-            rate_limit=options.rate_limit,
-            keep=options.keep,
-            state=options.state,
-            airflow_url=options.airflow_url,
-            allowed_hosts=options.allow_host,
-            webhook_hosts=options.webhook_host,
-            show_metadata=not options.hide_metadata,
-        )
+        simulator = Simulator(**vars(options))
     except ValueError as error:
         parser.error(str(error))
     except OSError as error:
@@ -100,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "--connection",
         action="append",
         default=[],
+        dest="connections",
         metavar="ID",
         help="the id of another connection that exists from the start; may be repeated",
     )
@@ -133,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         type=host,
         action="append",
         default=[],
+        dest="allowed_hosts",
         metavar="NAME",
         help="a host name that requests may use, besides localhost, IP addresses and --host; may be repeated",
     )
@@ -141,12 +129,14 @@ def _parser() -> argparse.ArgumentParser:
         type=host_or_any,
         action="append",
         default=[],
+        dest="webhook_hosts",
         metavar="HOST",
         help="a host that webhooks are delivered to, besides this machine; * allows every host; may be repeated",
     )
     add(
         "--hide-metadata",
-        action="store_true",
+        action="store_false",
+        dest="show_metadata",
         help="return no metadata with jobs and backfills, as a deployment may do (default: return it)",
     )
     return parser

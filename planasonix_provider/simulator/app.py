@@ -6,20 +6,34 @@ from collections.abc import Collection
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from planasonix_provider.api.request import PREFIX
-from planasonix_provider.simulator.api.api_routes import ApiRoutes
+from planasonix_provider.simulator.api import api_routes, webhook_routes
 from planasonix_provider.simulator.api.faults import Faults
 from planasonix_provider.simulator.api.middleware import HeaderMiddleware
 from planasonix_provider.simulator.api.pipeline import RequestPipeline
 from planasonix_provider.simulator.api.rate_limit import PerKeyRateLimit
 from planasonix_provider.simulator.api.responses import api_error_response
-from planasonix_provider.simulator.control.control_routes import ControlRoutes
+from planasonix_provider.simulator.control import control_routes
 from planasonix_provider.simulator.model.api_errors import ApiError
-from planasonix_provider.simulator.web.router import web_router
+from planasonix_provider.simulator.web import control_page, detail_pages, list_pages, start_page
+from planasonix_provider.simulator.web.render import assets_router
+from planasonix_provider.simulator.web.views import check_airflow_url
 from planasonix_provider.simulator.workspace import Workspace
+
+ROUTERS = (
+    api_routes.router,
+    webhook_routes.router,
+    control_routes.router,
+    list_pages.router,
+    detail_pages.router,
+    start_page.router,
+    control_page.router,
+    assets_router,
+)
 
 
 def create_app(
@@ -32,14 +46,10 @@ def create_app(
 ) -> FastAPI:
     """Return the app of a workspace. Its ``state.pipeline`` is the :class:`.RequestPipeline`."""
     app = FastAPI(title="Planasonix simulator", openapi_url=None, redirect_slashes=False)
-    app.state.pipeline = pipeline = RequestPipeline(
-        workspace, faults or Faults(), rate_limit or PerKeyRateLimit(workspace.clock)
-    )
-    routers = (ApiRoutes(workspace).router, ControlRoutes(pipeline).router, web_router(pipeline, airflow_url))
-    for router in routers:
+    app.state.airflow_url = check_airflow_url(airflow_url)
+    app.state.pipeline = RequestPipeline(workspace, faults or Faults(), rate_limit or PerKeyRateLimit(workspace.clock))
+    for router in ROUTERS:
         app.include_router(router)
-    # app.routes contains whole routers in newer versions of FastAPI.
-    app.state.routes = [route for router in routers for route in router.routes]
     app.add_middleware(HeaderMiddleware, workspace=workspace, allowed_hosts=allowed_hosts)
     app.add_exception_handler(HTTPException, _respond_without_route)
     app.add_exception_handler(ApiError, _respond_with_error)
@@ -72,5 +82,7 @@ async def _respond_without_route(request: Request, error: Exception) -> Response
 
 def _allowed_methods(request: Request) -> list[str]:
     """Return the methods of all routes of a path; Starlette itself names only those of the first route."""
-    matching = (route for route in request.app.state.routes if route.matches(request.scope)[0] is not Match.NONE)
+    # request.app.routes contains whole routers in newer versions of FastAPI.
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    matching = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
     return sorted(method for route in matching for method in route.methods)

@@ -307,23 +307,18 @@ class Simulator:
         self._pipeline.reset()
 
 
-class _Config(uvicorn.Config):
-    def configure_logging(self) -> None:
-        """Leave the logging of this process unchanged."""
-
-
 class _Server(uvicorn.Server):
     """Uvicorn in a thread."""
 
     def __init__(self, app: Any, listener: socket.socket) -> None:
         super().__init__(
-            _Config(
+            uvicorn.Config(
                 app,
                 http=ConnectionProtocol,
                 ws="none",
                 loop="asyncio",
                 lifespan="off",
-                access_log=False,
+                log_config=None,
                 proxy_headers=False,
                 server_header=False,
                 date_header=False,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from threading import RLock
@@ -115,9 +117,14 @@ class Workspace:
                     self._idempotency_keys.remove(work_id)
             return now
 
+    @contextmanager
+    def _advanced(self) -> Iterator[datetime]:
+        """Hold the lock, with all state changes applied that are due by the time that this yields."""
+        with self.lock:
+            yield self.advance()
+
     @property
     def connections(self) -> tuple[str, ...]:
-        """The ids of all connections."""
         with self.lock:
             return tuple(self._connections)
 
@@ -139,63 +146,53 @@ class Workspace:
 
     def plan(self, connection_id: str, *, times: int | None = 1, **changes: Unpack[PlanChanges]) -> Plan:
         """Plan the next syncs of a connection; ``times=None`` plans all syncs without another plan."""
-        with self.lock:
-            return self._add_plan("plan", self._plans, connection_id, times, changes)
+        return self._add_plan("plan", self._plans, connection_id, times, changes)
 
     def plan_backfill(
         self, connection_id: str, *, times: int | None = 1, **changes: Unpack[BackfillPlanChanges]
     ) -> BackfillPlan:
         """Plan the next backfills of a connection; ``times=None`` plans all backfills without another plan."""
-        with self.lock:
-            return self._add_plan("plan_backfill", self._backfill_plans, connection_id, times, changes)
+        return self._add_plan("plan_backfill", self._backfill_plans, connection_id, times, changes)
 
     def start_sync(
         self, connection_id: str, body: SyncBody | None = None, *, idempotency_key: str | None = None
     ) -> Job:
         """Start a sync, or return the job that the same request started before."""
         body = body or SyncBody()
-        with self.lock:
-            now = self.advance()
+        with self._advanced() as now:
             job_id = self._start("start_sync", self._create_sync, connection_id, body, idempotency_key, now)
             return self._workload.jobs.get(job_id).model_at(now)
 
     def start_backfill(self, connection_id: str, body: BackfillBody, *, idempotency_key: str | None = None) -> Backfill:
         """Start a backfill, or return the one that the same request started before."""
-        with self.lock:
-            now = self.advance()
+        with self._advanced() as now:
             backfill_id = self._start(
                 "start_backfill", self._create_backfill, connection_id, body, idempotency_key, now
             )
             return self._workload.backfills.get(backfill_id).model_at(now)
 
     def job(self, job_id: str) -> Job:
-        """Return a job."""
-        with self.lock:
-            now = self.advance()
+        with self._advanced() as now:
             return self._workload.jobs.get(job_id).model_at(now)
 
     def job_snapshot(self, job_id: str) -> JobSnapshot:
         """Return a job with its plan and its backfill."""
-        with self.lock:
-            now = self.advance()
+        with self._advanced() as now:
             return self._snapshot(self._workload.jobs.get(job_id), now)
 
     def jobs(self) -> list[Job]:
         """Return all jobs, newest first."""
-        with self.lock:
-            now = self.advance()
+        with self._advanced() as now:
             return [job.model_at(now) for job in self._workload.jobs.newest_first()]
 
     def started_work(self) -> list[Work]:
         """Return the syncs and backfills, without the jobs of backfills, in the order of their starts."""
-        with self.lock:
-            self.advance()
+        with self._advanced():
             return self._workload.by_start_time()
 
     def next_change_at(self) -> datetime | None:
         """Return when a state changes next by itself; ``None`` if all work has ended."""
-        with self.lock:
-            self.advance()
+        with self._advanced():
             return self._workload.next_change_at
 
     def job_page(
@@ -223,37 +220,30 @@ class Workspace:
         status: str | None = None,
     ) -> tuple[Sequence[JobSnapshot], int | None]:
         """Return a page of jobs, as :meth:`job_page`, with their plans and backfills."""
-        with self.lock:
-            now = self.advance()
+        with self._advanced() as now:
             index = self._workload.jobs
             jobs = index.newest_first(before) if status is None else index.in_state(status, before)
             page, end = take_page((job for job in jobs if matches(job, now)), limit)
             return [self._snapshot(job, now) for job in page], end
 
     def job_counts(self) -> dict[str, int]:
-        """Return the number of jobs by state."""
-        with self.lock:
-            self.advance()
+        with self._advanced():
             return self._workload.jobs.counts()
 
     def backfill(self, backfill_id: str) -> Backfill:
-        """Return a backfill."""
-        with self.lock:
-            now = self.advance()
+        with self._advanced() as now:
             return self._workload.backfills.get(backfill_id).model_at(now)
 
     def backfills(self) -> list[Backfill]:
         """Return all backfills, newest first."""
-        with self.lock:
-            now = self.advance()
+        with self._advanced() as now:
             return [backfill.model_at(now) for backfill in self._workload.backfills.newest_first()]
 
     def backfill_page(
         self, matches: Callable[[SimulatedBackfill, datetime], bool], *, limit: int, before: int | None = None
     ) -> tuple[Sequence[Backfill], int | None]:
         """Return a page of backfills, as :meth:`job_page`, without the ids of their jobs."""
-        with self.lock:
-            now = self.advance()
+        with self._advanced() as now:
             page, end = self._workload.backfills.page(
                 lambda backfill: matches(backfill, now), limit=limit, before=before
             )
@@ -261,8 +251,7 @@ class Workspace:
 
     def results(self, job_id: str) -> JobResults:
         """Return the results of a job. The settings decide about those of an active job."""
-        with self.lock:
-            now = self.advance()
+        with self._advanced() as now:
             job = self._workload.jobs.get(job_id)
             if now < job.ends_at and self.settings.results_policy == "conflict":
                 raise ApiError("job_not_finished", f"job {job_id!r} is {job.status_at(now)}, it has no results yet")
@@ -270,34 +259,33 @@ class Workspace:
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a job. A job that has ended or was cancelled before stays unchanged."""
-        with self.lock:
-            now = self.advance()
+        with self._advanced() as now:
             job = self._workload.jobs.get(job_id)
-            if cancelled := self._workload.cancel(job, now):
+            if cancelled := self._workload.change(job, lambda job: replace(job, cancel_requested_at=now), now):
                 self._journal.write("cancel", at=now, job_id=job_id)
             return (cancelled or job).model_at(now)
 
     def fail_job(self, job_id: str, *, code: str | None = None, message: str | None = None) -> Job:
         """Make an active job fail now, by default with the error code of its plan."""
-        with self.lock:
-            now = self.advance()
-            job = self._workload.jobs.get(job_id)
-            failed = self._require_active(self._workload.fail(job, code, message, now), job, now)
+        with self._advanced() as now:
+            changed = self._change_active(job_id, lambda job: job.with_failure(code, message, now), now)
             self._journal.write("fail_job", at=now, job_id=job_id, code=code, message=message)
-            return failed.model_at(now)
+            return changed.model_at(now)
 
     def slow_job(self, job_id: str, seconds: float) -> Job:
         """Make an active job run longer, by real seconds at any speed. The rest of its work becomes slower."""
-        with self.lock:
-            now = self.advance()
-            job = self._workload.jobs.get(job_id)
-            slowed = self._require_active(self._workload.slow(job, seconds, now), job, now)
+        with self._advanced() as now:
+            changed = self._change_active(job_id, lambda job: job.with_slowdown(seconds, now), now)
             self._journal.write("slow_job", at=now, job_id=job_id, seconds=seconds)
-            return slowed.model_at(now)
+            return changed.model_at(now)
 
-    def _require_active(self, changed: SimulatedJob | None, job: SimulatedJob, now: datetime) -> SimulatedJob:
+    def _change_active(
+        self, job_id: str, change: Callable[[SimulatedJob], SimulatedJob], now: datetime
+    ) -> SimulatedJob:
+        job = self._workload.jobs.get(job_id)
+        changed = self._workload.change(job, change, now)
         if changed is None:
-            raise ApiError("job_not_active", f"job {job.id!r} is {job.status_at(now)} and can no longer be changed")
+            raise ApiError("job_not_active", f"job {job_id!r} is {job.status_at(now)} and can no longer be changed")
         return changed
 
     def _snapshot(self, job: SimulatedJob, now: datetime) -> JobSnapshot:
@@ -313,10 +301,11 @@ class Workspace:
     def _add_plan(
         self, method: str, plans: Plans[P], connection_id: str, times: int | None, changes: Mapping[str, Any]
     ) -> P:
-        self._require_connection(connection_id)
-        plan = plans.add(connection_id, times, changes)
-        self._journal.write(method, connection_id=connection_id, times=times, **changes)
-        return plan
+        with self.lock:
+            self._require_connection(connection_id)
+            plan = plans.add(connection_id, times, changes)
+            self._journal.write(method, connection_id=connection_id, times=times, **changes)
+            return plan
 
     def _start(
         self,

@@ -51,7 +51,6 @@ class ConnectionReset(Response):
     """Resets the connection instead of a response, like a process that died."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Reset the connection."""
         transport = _transport(scope)
         # With a linger time of 0, the connection is closed with RST instead of FIN.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -67,7 +66,6 @@ class TruncatedResponse(Response):
         self.response = response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send half of the response, and close the connection."""
         body = bytes(self.response.body)
         headers = self.response.raw_headers
         await send({"type": "http.response.start", "status": self.status_code, "headers": headers})

@@ -44,7 +44,6 @@ class HeaderMiddleware:
         self._allowed_hosts = allowed_hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
-from fastapi import Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
@@ -34,7 +34,6 @@ class RequestPipeline:
         self._generation = object()
 
     def reset(self) -> None:
-        """Return to the initial state."""
         self._generation = object()
         self.workspace.reset()
         self.faults.clear()
@@ -72,11 +71,27 @@ class RequestPipeline:
         return response
 
 
+async def _pipeline(request: Request) -> RequestPipeline:
+    pipeline: RequestPipeline = request.app.state.pipeline
+    return pipeline
+
+
+#: The parameter of a route that gets the pipeline of its app.
+AppPipeline: TypeAlias = Annotated[RequestPipeline, Depends(_pipeline)]
+
+
+async def _workspace(pipeline: AppPipeline) -> Workspace:
+    return pipeline.workspace
+
+
+#: The parameter of a route that gets the workspace of its app.
+AppWorkspace: TypeAlias = Annotated[Workspace, Depends(_workspace)]
+
+
 class PipelineRoute(APIRoute):
     """A route whose requests pass the app's pipeline."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return FastAPI's handler inside the pipeline."""
         handle = super().get_route_handler()
 
         async def handle_in_pipeline(request: Request) -> Response:

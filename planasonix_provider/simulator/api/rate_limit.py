@@ -26,22 +26,18 @@ class RateLimitStatus:
 
     @property
     def remaining(self) -> int:
-        """How many more requests are allowed in this window."""
         return max(0, self.limit - self.used)
 
     @property
     def reset_time(self) -> datetime:
-        """The end of the window."""
         return datetime.fromtimestamp(self.reset_at, UTC)
 
     @property
     def is_exceeded(self) -> bool:
-        """Whether this request exceeds the limit."""
         return self.used > self.limit
 
     @property
     def headers(self) -> dict[str, str]:
-        """The response headers."""
         headers = {
             "X-RateLimit-Limit": str(self.limit),
             "X-RateLimit-Remaining": str(self.remaining),
@@ -65,7 +61,6 @@ class PerKeyRateLimit:
         self.per_minute = _positive(per_minute)
 
     def reset(self) -> None:
-        """Return to the initial state."""
         with self._lock:
             self._used.clear()
             self.per_minute = self._initial_limit

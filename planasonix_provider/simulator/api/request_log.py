@@ -69,7 +69,6 @@ class RequestLog:
             return dict(self._counts)
 
     def clear(self) -> None:
-        """Remove all requests."""
         with self._lock:
             self._requests.clear()
             self._counts.clear()

@@ -9,8 +9,9 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from planasonix_provider.api.models import ErrorBody, ErrorDetail, ErrorEnvelope
+from planasonix_provider.api.models import ErrorBody, ErrorDetail, ErrorEnvelope, PageInfo, PageMeta
 from planasonix_provider.simulator.model.api_errors import ApiError, invalid_field
+from planasonix_provider.simulator.model.paging import PageQuery
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -36,6 +37,11 @@ def json_response(model: BaseModel, status: int = 200, *, include: Any = None, r
     context: dict[str, Any] = {"context": {"reveal": True}} if reveal else {}
     content = model.model_dump_json(include=include, exclude_unset=True, **context).encode()
     return Response(content, status, media_type="application/json")
+
+
+def page_meta(query: PageQuery, end: int | None) -> PageMeta:
+    """Return the ``meta`` of a page that ended at a position; ``None`` if it was the last."""
+    return PageMeta(page=PageInfo(limit=query.limit, cursor=query.cursor_after(end)))
 
 
 def error_response(

@@ -24,7 +24,6 @@ class PlanCommand(Plan):
     times: Times = 1
 
     def execute(self, pipeline: RequestPipeline) -> Plan:
-        """Return the plan."""
         changes = _set_fields(self, "connection_id", "times")
         return pipeline.workspace.plan(self.connection_id, times=self.times, **changes)
 
@@ -36,7 +35,6 @@ class PlanBackfillCommand(BackfillPlan):
     times: Times = 1
 
     def execute(self, pipeline: RequestPipeline) -> BackfillPlan:
-        """Return the plan."""
         changes = _set_fields(self, "connection_id", "times")
         return pipeline.workspace.plan_backfill(self.connection_id, times=self.times, **changes)
 
@@ -48,7 +46,6 @@ class FailJobCommand(_Command):
     message: str | None = None
 
     def execute(self, pipeline: RequestPipeline, job_id: str) -> Job:
-        """Return the changed job."""
         return pipeline.workspace.fail_job(job_id, code=self.code, message=self.message)
 
 
@@ -58,7 +55,6 @@ class SlowJobCommand(_Command):
     seconds: float
 
     def execute(self, pipeline: RequestPipeline, job_id: str) -> Job:
-        """Return the changed job."""
         return pipeline.workspace.slow_job(job_id, self.seconds)
 
 
@@ -69,7 +65,6 @@ class AddKeyCommand(_Command):
     scopes: list[str] = sorted(SCOPES)
 
     def execute(self, pipeline: RequestPipeline) -> ApiKey:
-        """Return the key."""
         return pipeline.workspace.keys.add(self.key, self.scopes)
 
 
@@ -79,7 +74,6 @@ class AddConnectionCommand(_Command):
     connection_id: str
 
     def execute(self, pipeline: RequestPipeline) -> tuple[str, ...]:
-        """Return all connections."""
         pipeline.workspace.add_connection(self.connection_id)
         return pipeline.workspace.connections
 
@@ -90,7 +84,6 @@ class ConfigureCommand(SimulatorSettings):
     rate_limit: Annotated[int, Field(ge=1)] | None = None
 
     def execute(self, pipeline: RequestPipeline) -> dict[str, Any]:
-        """Return all settings."""
         pipeline.workspace.configure(**_set_fields(self, "rate_limit"))
         if self.rate_limit is not None:
             pipeline.rate_limit.configure(self.rate_limit)

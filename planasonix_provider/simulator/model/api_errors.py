@@ -25,5 +25,4 @@ class ApiError(Exception):
 
 
 def invalid_field(field: str, issue: str) -> ApiError:
-    """Return the error for one invalid field."""
     return ApiError("invalid_request", f"{field}: {issue}", details=[ErrorDetail(field=field, issue=issue)])

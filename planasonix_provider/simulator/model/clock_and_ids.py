@@ -14,10 +14,8 @@ Ids: TypeAlias = Callable[[str], str]
 
 
 def utc_now() -> datetime:
-    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 def random_id(prefix: str) -> str:
-    """Return a random id."""
     return f"{prefix}_{uuid.uuid4().hex}"

@@ -14,10 +14,10 @@ class Positioned(Protocol):
     """An item with an id and a position: how many items were added before it."""
 
     @property
-    def id(self) -> str: ...  # noqa: D102
+    def id(self) -> str: ...
 
     @property
-    def position(self) -> int: ...  # noqa: D102
+    def position(self) -> int: ...
 
 
 T = TypeVar("T", bound=Positioned)
@@ -43,7 +43,6 @@ class Collection(Generic[T]):
         self.next_position += 1
 
     def remove(self, item: T) -> None:
-        """Remove an item."""
         del self._by_id[item.id], self._by_position[item.position]
         del self._positions[bisect_left(self._positions, item.position)]
 

@@ -46,7 +46,6 @@ class JobIndex(Collection[SimulatedJob]):
         self._index(job, now)
 
     def remove(self, item: SimulatedJob) -> None:
-        """Remove a job."""
         self._unindex(item)
         super().remove(item)
 
@@ -73,7 +72,6 @@ class JobIndex(Collection[SimulatedJob]):
         return self._newest_first(self._in_state.get(status, ()), before)
 
     def counts(self) -> dict[str, int]:
-        """Return the number of jobs by state."""
         return {status: len(positions) for status, positions in self._in_state.items()}
 
     def _index(self, job: SimulatedJob, now: datetime) -> None:

@@ -74,7 +74,6 @@ class JobQuery(PageQuery):
         return until
 
     def matches(self, job: SimulatedJob, now: datetime) -> bool:
-        """Whether a job passes all filters."""
         return (
             self.connection_id in (None, job.connection_id)
             and self.pipeline_id in (None, job.body.pipeline_id)
@@ -92,5 +91,4 @@ class BackfillQuery(PageQuery):
     status: str | None = None
 
     def matches(self, backfill: SimulatedBackfill, now: datetime) -> bool:
-        """Whether a backfill passes all filters."""
         return self.connection_id in (None, backfill.connection_id) and self.status in (None, backfill.status_at(now))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
@@ -26,7 +26,18 @@ Times: TypeAlias = Annotated[int, Field(ge=1, le=MAX_TIMES)] | None
 P = TypeVar("P", bound=BaseModel)
 
 
-class Plan(BaseModel):
+class _TimedPlan(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def faster(self, speed: float) -> Self:
+        """Divide the durations by ``speed``. At speed 1, return the same object, which thousands of jobs share."""
+        if speed == 1:
+            return self
+        durations = {name: value for name, value in self if name.endswith("_seconds") and value is not None}
+        return self.model_copy(update={name: seconds / speed for name, seconds in durations.items()})
+
+
+class Plan(_TimedPlan):
     """The plan of a job.
 
     :param outcome: how the job ends unless it is cancelled: ``succeeded`` (default) or ``failed``.
@@ -40,8 +51,6 @@ class Plan(BaseModel):
     :param warnings: the warnings in the job's results, each with a ``code`` and a ``message``; default none.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     outcome: Literal["succeeded", "failed"] = "succeeded"
     code: str = "sync_failed"
     message: str = "The sync failed as planned."
@@ -50,13 +59,6 @@ class Plan(BaseModel):
     cancelling_seconds: Seconds = 1.0
     tables: dict[str, Rows] = {"public.orders": 44802}
     warnings: tuple[JobWarning, ...] = ()
-
-    def faster(self, speed: float) -> Plan:
-        """Divide the durations by ``speed``. At speed 1, return the same object, which thousands of jobs share."""
-        if speed == 1:
-            return self
-        names = ("queued_seconds", "running_seconds", "cancelling_seconds")
-        return self.model_copy(update={name: getattr(self, name) / speed for name in names})
 
 
 class PlanChanges(TypedDict, total=False):
@@ -72,7 +74,7 @@ class PlanChanges(TypedDict, total=False):
     warnings: Sequence[Mapping[str, str]]
 
 
-class BackfillPlan(BaseModel):
+class BackfillPlan(_TimedPlan):
     """The plan of a backfill.
 
     It creates its jobs in waves: the first ``parallel`` jobs when it leaves the queue, the next ones when those end.
@@ -94,8 +96,6 @@ class BackfillPlan(BaseModel):
         backfill that is requested for certain tables loads only these.
     :param warnings: the warnings in the results of each job, each with a ``code`` and a ``message``; default none.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     jobs: Annotated[int, Field(ge=1, le=MAX_JOBS)] = 3
     parallel: Annotated[int, Field(ge=1, le=MAX_JOBS)] = 4
@@ -125,14 +125,6 @@ class BackfillPlan(BaseModel):
             queued_seconds=plan.queued_seconds,
             job_seconds=plan.running_seconds,
             cancelling_seconds=plan.cancelling_seconds,
-        )
-
-    def faster(self, speed: float) -> BackfillPlan:
-        """Return the plan with its durations divided by ``speed``."""
-        names = ("queued_seconds", "job_seconds", "running_seconds", "cancelling_seconds")
-        durations = {name: getattr(self, name) for name in names}
-        return self.model_copy(
-            update={name: None if seconds is None else seconds / speed for name, seconds in durations.items()}
         )
 
     def rows(self, tables: Iterable[str] | None) -> dict[str, int]:

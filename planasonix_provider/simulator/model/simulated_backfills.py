@@ -66,7 +66,6 @@ class SimulatedBackfill:
             skip += 1
 
     def create_job(self, job_id: str, position: int, created_at: datetime) -> SimulatedJob:
-        """Create the next job."""
         job = SimulatedJob(
             id=job_id,
             position=position,
@@ -99,7 +98,6 @@ class SimulatedBackfill:
         return max(job.ends_at for job in self._last_wave)
 
     def status_at(self, now: datetime) -> str:
-        """Return its state at this time."""
         if not self.jobs:
             return "queued"
         if self.next_job_at() is not None or any(now < job.ends_at for job in self._last_wave):

@@ -73,7 +73,6 @@ class SimulatedJob:
 
     @cached_property
     def ends_at(self) -> datetime:
-        """When it ends."""
         if self.failure is not None:
             return self.failure.at
         if self.cancel_requested_at is not None:
@@ -96,7 +95,6 @@ class SimulatedJob:
         return self.failure.at if self.failure else self.cancel_requested_at
 
     def status_at(self, now: datetime) -> str:
-        """Return its state at this time."""
         has_ended = now >= self.ends_at
         if self.cancel_requested_at is not None:
             return "cancelled" if has_ended else "cancelling"
@@ -121,7 +119,6 @@ class SimulatedJob:
         return share * FAILURE_SHARE if self.plan.outcome == "failed" else share
 
     def rows_loaded_at(self, now: datetime) -> int:
-        """Return the number of rows in all tables."""
         return sum(self._loaded_at(now).values())
 
     def updated_at(self, now: datetime) -> datetime:
@@ -221,5 +218,4 @@ class SimulatedJob:
 
 
 def without_nones(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that have a value."""
     return {name: value for name, value in fields.items() if value is not None}

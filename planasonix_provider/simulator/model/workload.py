@@ -1,14 +1,14 @@
-"""All syncs and backfills of a workspace, and how many of those that have ended are kept."""
+"""All syncs and backfills of a workspace with their jobs, and how many of those that have ended are kept."""
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
-from planasonix_provider.simulator.model.backfill_jobs import BackfillJobs
+from planasonix_provider.api.states import BACKFILL_OVER
 from planasonix_provider.simulator.model.clock_and_ids import Ids
 from planasonix_provider.simulator.model.collection import Collection
 from planasonix_provider.simulator.model.job_index import JobIndex
@@ -62,6 +62,58 @@ class StateChanges:
         ]
 
 
+class BackfillJobs:
+    """Creates the jobs of all backfills in the order in which they are due, and knows the backfill of each."""
+
+    def __init__(self, jobs: JobIndex, ids: Ids) -> None:
+        self._jobs = jobs
+        self._ids = ids
+        # The backfills that will create more jobs.
+        self._incomplete: list[SimulatedBackfill] = []
+        # By job id: the backfill, and the job's number in it.
+        self._backfills: dict[str, tuple[SimulatedBackfill, int]] = {}
+
+    def add(self, backfill: SimulatedBackfill) -> None:
+        """Add a backfill, which has no jobs yet."""
+        self._incomplete.append(backfill)
+
+    def create_due_jobs(self, now: datetime) -> None:
+        """Create the jobs that are due, the earliest first."""
+        due = [(at, backfill) for backfill in self._incomplete for at in backfill.due_jobs(now)]
+        if not due:
+            return
+        for at, backfill in sorted(due, key=lambda pair: pair[0]):
+            job = backfill.create_job(self._ids("job"), self._jobs.next_position, at)
+            self._jobs.add(job)
+            self._backfills[job.id] = (backfill, len(backfill.jobs) - 1)
+        self._incomplete = [backfill for backfill in self._incomplete if backfill.next_job_at() is not None]
+
+    @property
+    def next_at(self) -> datetime | None:
+        """When the next job is created."""
+        return min(filter(None, (backfill.next_job_at() for backfill in self._incomplete)), default=None)
+
+    def replace(self, job: SimulatedJob) -> None:
+        """Pass a changed job to its backfill; a sync has none."""
+        if job.id in self._backfills:
+            backfill, number = self._backfills[job.id]
+            backfill.replace_job(number, job)
+
+    def ended_backfills(self, ended: Iterable[SimulatedJob], now: datetime) -> list[SimulatedBackfill]:
+        """Return the backfills of these jobs that have ended with them."""
+        backfills = dict.fromkeys(self._backfills[job.id][0] for job in ended if job.id in self._backfills)
+        return [backfill for backfill in backfills if backfill.status_at(now) in BACKFILL_OVER]
+
+    def backfill_of(self, job: SimulatedJob) -> str | None:
+        """Return the id of a job's backfill; ``None`` for a sync."""
+        return self._backfills[job.id][0].id if job.id in self._backfills else None
+
+    def remove(self, backfill: SimulatedBackfill) -> None:
+        """Remove a backfill that has ended."""
+        for job in backfill.jobs:
+            del self._backfills[job.id]
+
+
 class Workload:
     """The syncs and backfills of a workspace, until they are removed.
 
@@ -87,17 +139,16 @@ class Workload:
         self._backfill_jobs.add(backfill)
         self._backfill_jobs.create_due_jobs(backfill.created_at)
 
-    def cancel(self, job: SimulatedJob, now: datetime) -> SimulatedJob | None:
-        """Cancel a job. Return the changed job; ``None`` if it has ended or was cancelled before."""
-        return self._change(job, lambda: replace(job, cancel_requested_at=now), now)
-
-    def fail(self, job: SimulatedJob, code: str | None, message: str | None, now: datetime) -> SimulatedJob | None:
-        """Make a job fail. Return the changed job; ``None`` if it has ended or was cancelled before."""
-        return self._change(job, lambda: job.with_failure(code, message, now), now)
-
-    def slow(self, job: SimulatedJob, seconds: float, now: datetime) -> SimulatedJob | None:
-        """Make a job slower. Return the changed job; ``None`` if it has ended or was cancelled before."""
-        return self._change(job, lambda: job.with_slowdown(seconds, now), now)
+    def change(
+        self, job: SimulatedJob, change: Callable[[SimulatedJob], SimulatedJob], now: datetime
+    ) -> SimulatedJob | None:
+        """Change a job, and return the changed one; ``None`` if the job has ended or was cancelled before."""
+        if job.cancel_requested_at is not None or self.jobs.has_ended(job):
+            return None
+        changed = change(job)
+        self.jobs.replace(changed, now)
+        self._backfill_jobs.replace(changed)
+        return changed
 
     def active_sync_of(self, connection_id: str) -> str | None:
         """Return the id of the connection's newest active sync."""
@@ -137,14 +188,6 @@ class Workload:
         for work in removed:
             self._remove(work)
         return [work.id for work in removed]
-
-    def _change(self, job: SimulatedJob, change: Callable[[], SimulatedJob], now: datetime) -> SimulatedJob | None:
-        if job.cancel_requested_at is not None or self.jobs.has_ended(job):
-            return None
-        changed = change()
-        self.jobs.replace(changed, now)
-        self._backfill_jobs.replace(changed)
-        return changed
 
     def _remove(self, work: Work) -> None:
         for job in _jobs_of(work):

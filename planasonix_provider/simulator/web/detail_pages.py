@@ -1,88 +1,111 @@
-"""The pages of a job and of a backfill, to which Airflow's links lead."""
+"""The pages of a job, a backfill and a webhook. Airflow's links lead to those of jobs and backfills."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from planasonix_provider.api.states import BACKFILL_OVER, JOB_OVER
 from planasonix_provider.simulator.api.middleware import PathId
-from planasonix_provider.simulator.api.pipeline import RequestPipeline
+from planasonix_provider.simulator.api.pipeline import AppPipeline, AppWorkspace
 from planasonix_provider.simulator.control.control_commands import FailJobCommand, SlowJobCommand
+from planasonix_provider.simulator.model.paging import PageQuery
+from planasonix_provider.simulator.web.filters import next_page_query, read_filter
 from planasonix_provider.simulator.web.forms import Form, FormValues, submit_form
-from planasonix_provider.simulator.web.render import page, path_segment, redirect
+from planasonix_provider.simulator.web.render import page, page_router, path_segment, redirect
 from planasonix_provider.simulator.web.views import JobRow, JobView, TaskReference, format_metadata
+from planasonix_provider.simulator.workspace import Workspace
 
 #: How many jobs of a backfill a page lists.
 JOBS_PER_PAGE = 50
 
+router = page_router()
 
-class DetailPages:
-    """Adds the pages of a job and of a backfill, and their actions, to a router."""
 
-    def __init__(self, pipeline: RequestPipeline, airflow_url: str | None, router: APIRouter) -> None:
-        self._pipeline = pipeline
-        self._workspace = pipeline.workspace
-        self._airflow_url = airflow_url
-        router.add_api_route("/jobs/{job_id}", self.job, methods=["GET"])
-        router.add_api_route("/jobs/{job_id}/cancel", self.cancel_job, methods=["POST"])
-        router.add_api_route("/jobs/{job_id}/fail", self.fail_job, methods=["POST"])
-        router.add_api_route("/jobs/{job_id}/slow", self.slow_job, methods=["POST"])
-        router.add_api_route("/backfills/{backfill_id}", self.backfill, methods=["GET"])
-        router.add_api_route("/backfills/{backfill_id}/cancel", self.cancel_backfill, methods=["POST"])
+@router.get("/jobs/{job_id}")
+async def show_job(job_id: PathId, request: Request, workspace: AppWorkspace) -> Response:
+    return _job_page(request, workspace, job_id, Form("fail"))
 
-    async def job(self, job_id: PathId) -> Response:
-        """Show a job."""
-        return self._job_page(job_id, Form("fail"))
 
-    async def cancel_job(self, job_id: PathId) -> Response:
-        """Cancel a job."""
-        return redirect(f"/jobs/{path_segment(self._workspace.cancel(job_id).id)}")
+@router.post("/jobs/{job_id}/cancel")
+async def cancel_job(job_id: PathId, workspace: AppWorkspace) -> Response:
+    workspace.cancel(job_id)
+    return redirect(f"/jobs/{path_segment(job_id)}")
 
-    async def fail_job(self, job_id: PathId, request: Request) -> Response:
-        """Make a job fail."""
-        return await self._change_job(job_id, request, "fail", FailJobCommand)
 
-    async def slow_job(self, job_id: PathId, request: Request) -> Response:
-        """Make a job run longer."""
-        return await self._change_job(job_id, request, "slow", SlowJobCommand)
+@router.post("/jobs/{job_id}/fail")
+async def fail_job(job_id: PathId, request: Request, pipeline: AppPipeline) -> Response:
+    return await _change_job(job_id, request, pipeline, "fail", FailJobCommand)
 
-    async def backfill(self, backfill_id: PathId, request: Request) -> Response:
-        """Show a backfill and a page of its jobs, newest first."""
-        backfill = self._workspace.backfill(backfill_id)
-        ids = backfill.job_ids or []
-        before = request.query_params.get("before", "")
-        last = min(int(before), len(ids)) if before.isdecimal() else len(ids)
-        first = max(0, last - JOBS_PER_PAGE)
-        return page(
-            "backfill",
-            backfill=backfill,
-            has_ended=backfill.status in BACKFILL_OVER,
-            jobs=[JobRow.of(self._workspace.job_snapshot(job_id)) for job_id in reversed(ids[first:last])],
-            first=first,
-            last=last,
-            job_count=len(ids),
-            task=TaskReference.of(backfill.metadata, self._airflow_url),
-            metadata=format_metadata(backfill.metadata),
-        )
 
-    async def cancel_backfill(self, backfill_id: PathId) -> Response:
-        """Cancel all jobs of a backfill, which is how the API cancels a backfill."""
-        for job_id in self._workspace.backfill(backfill_id).job_ids or []:
-            job, now, _ = self._workspace.job_snapshot(job_id)
-            if job.status_at(now) not in JOB_OVER:
-                self._workspace.cancel(job_id)
-        return redirect(f"/backfills/{path_segment(backfill_id)}")
+@router.post("/jobs/{job_id}/slow")
+async def slow_job(job_id: PathId, request: Request, pipeline: AppPipeline) -> Response:
+    return await _change_job(job_id, request, pipeline, "slow", SlowJobCommand)
 
-    async def _change_job(
-        self, job_id: str, request: Request, name: str, command: type[FailJobCommand] | type[SlowJobCommand]
-    ) -> Response:
-        def change(values: FormValues) -> str:
-            return f"/jobs/{path_segment(command.model_validate(values).execute(self._pipeline, job_id).id)}"
 
-        return await submit_form(request, name, change, lambda form, status: self._job_page(job_id, form, status))
+@router.get("/backfills/{backfill_id}")
+async def show_backfill(backfill_id: PathId, request: Request, workspace: AppWorkspace) -> Response:
+    """Show a backfill and a page of its jobs, newest first."""
+    backfill = workspace.backfill(backfill_id)
+    ids = backfill.job_ids or []
+    before = request.query_params.get("before", "")
+    last = min(int(before), len(ids)) if before.isdecimal() else len(ids)
+    first = max(0, last - JOBS_PER_PAGE)
+    return page(
+        "backfill",
+        backfill=backfill,
+        has_ended=backfill.status in BACKFILL_OVER,
+        jobs=[JobRow.of(workspace.job_snapshot(job_id)) for job_id in reversed(ids[first:last])],
+        first=first,
+        last=last,
+        job_count=len(ids),
+        task=TaskReference.of(backfill.metadata, request.app.state.airflow_url),
+        metadata=format_metadata(backfill.metadata),
+    )
 
-    def _job_page(self, job_id: str, form: Form, status: int = 200) -> Response:
-        view = JobView.of(self._workspace.job_snapshot(job_id))
-        metadata = view.job.metadata
-        task = TaskReference.of(metadata, self._airflow_url)
-        return page("job", status, view=view, job=view.job, form=form, task=task, metadata=format_metadata(metadata))
+
+@router.post("/backfills/{backfill_id}/cancel")
+async def cancel_backfill(backfill_id: PathId, workspace: AppWorkspace) -> Response:
+    """Cancel all jobs of a backfill, which is how the API cancels a backfill."""
+    for job_id in workspace.backfill(backfill_id).job_ids or []:
+        if workspace.job(job_id).status not in JOB_OVER:
+            workspace.cancel(job_id)
+    return redirect(f"/backfills/{path_segment(backfill_id)}")
+
+
+@router.get("/webhooks/{webhook_id}")
+async def show_webhook(webhook_id: PathId, request: Request, workspace: AppWorkspace) -> Response:
+    """Show a subscription without its signing secret, and its deliveries, newest first."""
+    filters = read_filter(PageQuery, request.query_params)
+    deliveries, end = workspace.webhooks.delivery_page(webhook_id, limit=filters.limit, before=filters.before)
+    webhook = workspace.webhooks.get(webhook_id)
+    return page("webhook", webhook=webhook, deliveries=deliveries, filters=filters, older=next_page_query(filters, end))
+
+
+@router.post("/webhooks/{webhook_id}/test")
+async def test_webhook(webhook_id: PathId, workspace: AppWorkspace) -> Response:
+    workspace.webhooks.test(webhook_id)
+    return redirect(f"/webhooks/{path_segment(webhook_id)}")
+
+
+async def _change_job(
+    job_id: str,
+    request: Request,
+    pipeline: AppPipeline,
+    form_name: str,
+    command: type[FailJobCommand] | type[SlowJobCommand],
+) -> Response:
+    def change(values: FormValues) -> str:
+        command.model_validate(values).execute(pipeline, job_id)
+        return f"/jobs/{path_segment(job_id)}"
+
+    def show(form: Form, status: int) -> Response:
+        return _job_page(request, pipeline.workspace, job_id, form, status)
+
+    return await submit_form(request, form_name, change, show)
+
+
+def _job_page(request: Request, workspace: Workspace, job_id: str, form: Form, status: int = 200) -> Response:
+    view = JobView.of(workspace.job_snapshot(job_id))
+    metadata = view.job.metadata
+    task = TaskReference.of(metadata, request.app.state.airflow_url)
+    return page("job", status, view=view, job=view.job, form=form, task=task, metadata=format_metadata(metadata))

@@ -24,7 +24,6 @@ class JobFilter(JobQuery):
     text: str | None = None
 
     def matches(self, job: SimulatedJob, now: datetime) -> bool:
-        """Whether a job passes all filters."""
         if not super().matches(job, now):
             return False
         if self.text is None:
@@ -40,7 +39,6 @@ class BackfillFilter(BackfillQuery):
     text: str | None = None
 
     def matches(self, backfill: SimulatedBackfill, now: datetime) -> bool:
-        """Whether a backfill passes all filters."""
         if not super().matches(backfill, now):
             return False
         names = (backfill.id, backfill.connection_id, *(backfill.body.tables or ()))

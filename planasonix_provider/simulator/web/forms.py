@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 
+from planasonix_provider.simulator.api.pipeline import AppPipeline, RequestPipeline
 from planasonix_provider.simulator.api.responses import STATUS_OF, invalid_value
 from planasonix_provider.simulator.model.api_errors import ApiError
 from planasonix_provider.simulator.web.render import redirect
@@ -33,11 +35,9 @@ class Form:
         return label
 
     def value(self, name: str) -> str:
-        """Return the value of a field."""
         return self.values.get(name, "")
 
     def issue(self, name: str) -> str | None:
-        """Return the error of a field."""
         details = self.error.details if self.error else ()
         return next((detail.issue for detail in details if (detail.field or "").split(".")[0] == name), None)
 
@@ -54,6 +54,22 @@ async def submit_form(
         return show(Form(name, values, error), STATUS_OF[error.code])
     except ValueError as error:
         return show(Form(name, values, invalid_value(error)), 400)
+
+
+def on_submit(
+    router: APIRouter, path: str, show: Callable[[RequestPipeline, Form, int], Response]
+) -> Callable[[Callable[[RequestPipeline, FormValues], str]], Callable[[RequestPipeline, FormValues], str]]:
+    """Decorate the function that executes a form as in :func:`submit_form`. The form has the path's last name."""
+    name = path.rpartition("/")[2]
+
+    def decorate(execute: Callable[[RequestPipeline, FormValues], str]) -> Callable[[RequestPipeline, FormValues], str]:
+        @router.post(path)
+        async def submit(request: Request, pipeline: AppPipeline) -> Response:
+            return await submit_form(request, name, partial(execute, pipeline), partial(show, pipeline))
+
+        return execute
+
+    return decorate
 
 
 def split_list(text: str) -> list[str]:

@@ -7,13 +7,14 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from planasonix_provider.simulator.api.middleware import PathId
 from planasonix_provider.simulator.api.responses import STATUS_OF
+from planasonix_provider.simulator.control.csrf import forbid_cross_site_requests
 from planasonix_provider.simulator.model.api_errors import ApiError
 
 _HEADERS = {
@@ -48,7 +49,6 @@ _templates.filters["as_option"] = lambda value: (value, value)
 
 
 def page(template: str, status: int = 200, **context: Any) -> Response:
-    """Return a page."""
     content = _templates.get_template(f"{template}.html").render(context)
     return Response(content, status, _HEADERS, media_type="text/html")
 
@@ -58,18 +58,10 @@ def redirect(path: str) -> Response:
     return RedirectResponse(path, 303)
 
 
-async def asset(name: PathId) -> Response:
-    """Return the stylesheet, the script or the icon."""
-    if name not in _TYPES:
-        raise ApiError("not_found", f"no file {name!r}")
-    return Response((_ASSETS / name).read_bytes(), headers=_HEADERS, media_type=_TYPES[name])
-
-
 class PageRoute(APIRoute):
     """A route whose errors are pages."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return FastAPI's handler with errors as pages."""
         handle = super().get_route_handler()
 
         async def handle_with_error_page(request: Request) -> Response:
@@ -79,3 +71,18 @@ class PageRoute(APIRoute):
                 return page("error", STATUS_OF[error.code], error=error)
 
         return handle_with_error_page
+
+
+def page_router() -> APIRouter:
+    """Return a router for pages. They require no key and are not logged as requests of the API."""
+    return APIRouter(route_class=PageRoute, redirect_slashes=False, dependencies=[Depends(forbid_cross_site_requests)])
+
+
+assets_router = page_router()
+
+
+@assets_router.get("/assets/{name}")
+async def asset(name: PathId) -> Response:
+    if name not in _TYPES:
+        raise ApiError("not_found", f"no file {name!r}")
+    return Response((_ASSETS / name).read_bytes(), headers=_HEADERS, media_type=_TYPES[name])

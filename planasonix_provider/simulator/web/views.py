@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from planasonix_provider.api.models import Job, JobResults
 from planasonix_provider.api.states import JOB_OVER
@@ -68,7 +68,6 @@ class JobView:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the job has ended."""
         return self.results is not None
 
     @property
@@ -101,6 +100,17 @@ class TaskReference:
 def format_metadata(metadata: Mapping[str, Any] | None) -> str | None:
     """Return metadata as indented JSON; ``None`` if there is none."""
     return json.dumps(metadata, indent=2, ensure_ascii=False, default=str) if metadata else None
+
+
+def check_airflow_url(url: str | None) -> str | None:
+    """Return Airflow's URL, or raise ``ValueError`` if it is not one of HTTP: it becomes a link."""
+    try:
+        parts = urlsplit(url) if url is not None else None
+    except ValueError:
+        parts = urlsplit("")
+    if parts is not None and not (parts.scheme in ("http", "https") and parts.hostname):
+        raise ValueError(f"airflow_url: got {url!r}, allowed is an http or https URL.")
+    return url
 
 
 def _task_url(values: Mapping[str, str], airflow_url: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Webhook deliveries: which are due, their attempts, and their outcome. Sends nothing itself."""
+"""Webhook events and their deliveries: which are due, their attempts, and their outcome. Sends nothing itself."""
 
 from __future__ import annotations
 
@@ -7,24 +7,55 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from threading import RLock
 from typing import NamedTuple
 
+from pydantic_core import to_json
+
 from planasonix_provider.api.models import Delivery
 from planasonix_provider.api.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
+from planasonix_provider.simulator.model.clock_and_ids import Ids
 from planasonix_provider.simulator.model.collection import Collection
 from planasonix_provider.simulator.model.journal import Journal
 from planasonix_provider.simulator.model.settings import SimulatorSettings
 from planasonix_provider.simulator.model.simulated_jobs import without_nones
+from planasonix_provider.simulator.model.workload import StateChanges
 from planasonix_provider.simulator.webhooks.subscriptions import Subscription
-from planasonix_provider.simulator.webhooks.webhook_events import Event
 
+#: The only event of a backfill that the API sends is ``backfill.completed``.
+_NOT_SENT = ("backfill.failed", "backfill.cancelled")
 #: Seconds between the first attempt and the second; each further pause is twice as long.
 FIRST_PAUSE = 0.2
 #: Seconds that a shuffled delivery waits for the next one to overtake it.
 MAX_HOLD = 3.0
 #: Seconds by which a delivery follows the one that overtook it.
 _OVERTAKEN_BY = 0.001
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event such as ``job.succeeded``. Its id is the same in every delivery."""
+
+    id: str
+    type: str
+    at: datetime
+    subject_id: str
+
+    @cached_property
+    def body(self) -> bytes:
+        """The request body of its deliveries."""
+        kind, _, status = self.type.rpartition(".")
+        subject = "backfill_id" if kind == "backfill" else "job_id"
+        return to_json(
+            {
+                "id": self.id,
+                "type": self.type,
+                "timestamp": self.at,
+                subject: self.subject_id,
+                "data": {"status": status},
+            }
+        )
 
 
 class SentDelivery(Delivery):
@@ -92,7 +123,6 @@ class Outbox:
         self.reset()
 
     def reset(self) -> None:
-        """Remove all deliveries."""
         with self._lock:
             self._deliveries = Collection[QueuedDelivery]("delivery")
             self._pending: dict[str, QueuedDelivery] = {}
@@ -168,7 +198,6 @@ class Outbox:
                 self._finish(delivery, "failed")
 
     def all(self) -> list[SentDelivery]:
-        """Return all deliveries, newest first."""
         with self._lock:
             return [delivery.to_model() for delivery in self._deliveries.newest_first()]
 
@@ -223,3 +252,9 @@ class Outbox:
         self._finished.append(delivery)
         if len(self._finished) > self._keep:
             self._deliveries.remove(self._finished.popleft())
+
+
+def events_of(changes: StateChanges, ids: Ids) -> list[Event]:
+    """Return the events in the order in which they happened."""
+    events = [Event(ids("evt"), *change) for change in changes if change.type not in _NOT_SENT]
+    return sorted(events, key=lambda event: event.at)

@@ -15,14 +15,13 @@ from planasonix_provider.simulator.model.idempotency import IdempotencyKeys
 from planasonix_provider.simulator.model.journal import Journal
 from planasonix_provider.simulator.model.settings import SimulatorSettings
 from planasonix_provider.simulator.model.workload import StateChanges
-from planasonix_provider.simulator.webhooks.deliveries import Outbox, SentDelivery
+from planasonix_provider.simulator.webhooks.deliveries import Event, Outbox, SentDelivery, events_of
 from planasonix_provider.simulator.webhooks.subscriptions import (
     Subscription,
     WebhookPatchRequestBody,
     WebhookRequestBody,
     WebhookTestRequestBody,
 )
-from planasonix_provider.simulator.webhooks.webhook_events import Event, events_of
 
 
 class Webhooks:
@@ -49,7 +48,6 @@ class Webhooks:
         self._settings = settings
 
     def reset(self) -> None:
-        """Remove all subscriptions and deliveries."""
         with self._lock:
             self._subscriptions = Collection[Subscription]("webhook")
             self._idempotency_keys = IdempotencyKeys()
@@ -58,7 +56,6 @@ class Webhooks:
 
     @property
     def has_subscriptions(self) -> bool:
-        """Whether there is a subscription."""
         with self._lock:
             return self._count > 0
 

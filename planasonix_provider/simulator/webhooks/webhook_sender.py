@@ -67,7 +67,6 @@ class WebhookSender:
         webhooks.on_subscribed = self.wake
 
     def start(self) -> None:
-        """Start to send deliveries."""
         with self._lock:
             self._is_started = True
         self.wake()
