@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -49,41 +49,27 @@ from planasonix_provider.waiting.wait_state import WaitState
 R = TypeVar("R")
 
 
+@dataclass
 class ApiSession:
-    """The hook of one execution with its log, its sleep, its deadline and its tolerance of errors.
+    """The hook of one execution with its log, its sleep, its deadline and its tolerance of errors."""
 
-    :param interval: the seconds between two polls.
-    :param limit: the task's parameter that has set the deadline.
-    :param policy: how the hook repeats requests.
-    :param outages: how long errors are tolerated.
-    :param has_had_contact: whether an earlier process of this try has reached the API.
-    """
+    hook: PlanasonixHook
+    log: Any
+    sleeper: InterruptibleSleep
+    #: The seconds between two polls.
+    interval: float
+    #: How the hook repeats requests.
+    policy: RetryPolicy
+    #: How long errors are tolerated.
+    outages: OutagePolicy
+    deadline: datetime | None
+    #: The task's parameter that has set the deadline.
+    limit: str | None
+    #: Whether an earlier process of this try has reached the API.
+    has_had_contact: bool
 
-    def __init__(
-        self,
-        hook: PlanasonixHook,
-        log: Any,
-        sleeper: InterruptibleSleep,
-        *,
-        interval: float,
-        policy: RetryPolicy,
-        outages: OutagePolicy,
-        deadline: datetime | None = None,
-        limit: str | None = None,
-        has_had_contact: bool = False,
-    ) -> None:
-        self.hook = hook
-        self.log = log
-        self.sleeper = sleeper
-        self.interval = interval
-        self.deadline = deadline
-        self.limit = limit
-        self._policy = policy
-        self._outages = outages
-        self._has_had_contact = has_had_contact
+    def __post_init__(self) -> None:
         self._began, self._began_at = utcnow(), monotonic()
-        # Polls are not repeated, and end at the deadline.
-        self._poll_policy = replace(NO_RETRY, until=policy.until)
 
     @property
     def is_out_of_time(self) -> bool:
@@ -99,13 +85,13 @@ class ApiSession:
     @property
     def has_no_contact(self) -> bool:
         """Whether the host has never answered."""
-        return self._clock_skew is None and not self._has_had_contact
+        return self._clock_skew is None and not self.has_had_contact
 
     @property
     def first_policy(self) -> RetryPolicy:
         """How to send the very first request, which must succeed before the first-contact limit."""
-        end = self._began_at + self._outages.first_contact.total_seconds()
-        return replace(self._policy, until=end if self._policy.until is None else min(self._policy.until, end))
+        end = self._began_at + self.outages.first_contact.total_seconds()
+        return replace(self.policy, until=end if self.policy.until is None else min(self.policy.until, end))
 
     def is_first_contact_failure(self, error: PlanasonixError) -> bool:
         """Return whether an error means that the next request cannot get through either."""
@@ -120,8 +106,8 @@ class ApiSession:
         return self.retry_through_outage(lambda: self.hook.send(request), contact)
 
     def poll(self, request: Request[Any]) -> Any:
-        """Send a request once; the caller polls again."""
-        return self.hook.send(request, self._poll_policy)
+        """Send a request once, and not beyond the deadline; the caller polls again."""
+        return self.hook.send(request, replace(NO_RETRY, until=self.policy.until))
 
     def retry_through_outage(
         self,
@@ -138,7 +124,7 @@ class ApiSession:
         """
         # A first contact begins with the task, and not with a later step of its start.
         began = self._began if contact is Contact.NONE and self.has_no_contact else utcnow()
-        outage = OutageTracker(self._outages, contact, since=began)
+        outage = OutageTracker(self.outages, contact, since=began)
 
         def call() -> R:
             try:
@@ -169,7 +155,7 @@ class ApiSession:
             if not may_be_repeated(error) or outage.verdict is Verdict.REFUSED:
                 raise
             if outage.verdict is Verdict.NO_CONTACT:
-                error.set_message(never_reached(error, self._outages))
+                error.set_message(never_reached(error, self.outages))
                 raise
             if self.is_out_of_time:
                 raise self.timeout_error(error) from error
@@ -182,8 +168,8 @@ class ApiSession:
             self._mute_retries(False)
 
     def _mute_retries(self, is_muted: bool) -> None:
-        if self._policy.throttle:
-            self._policy.throttle.is_muted = is_muted
+        if self.policy.throttle:
+            self.policy.throttle.is_muted = is_muted
 
     def timeout_error(self, error: PlanasonixError) -> PlanasonixTimeoutError:
         """Return the error for a deadline that came before another error was over."""
@@ -235,7 +221,7 @@ class ApiSession:
             "sleep": self.sleeper.async_sleep,
             "pauses": SEARCH_DELAY_SECONDS,
             "deadline": self.deadline,
-            "policy": self._outages,
+            "policy": self.outages,
         }
 
     def wait_state(self, target: WorkTarget, *, is_own: bool, status: str | None = None) -> WaitState:
@@ -249,7 +235,7 @@ class ApiSession:
             limit=self.limit,
             status=status,
             is_owned=is_own,
-            policy=self._outages,
+            policy=self.outages,
         )
 
     def poll_until_complete(self, state: WaitState, poll: Callable[[Request[Any]], Any]) -> WaitEvent:

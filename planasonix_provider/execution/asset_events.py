@@ -7,7 +7,7 @@ lives as long as the try. So this module removes the other outlets from that cop
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,8 @@ def emit_table_events(
     """
     outlets = _TaskOutlets(task, context)
     if outlets.tables or outlets.aliases:
-        _AssetEventEmitter(outlets, options, task.log, context, result, host, connection_id).emit()
+        loaded = {table.name: table for table in result.tables}
+        _AssetEventEmitter(outlets, options, task.log, context, result, host, connection_id, loaded).emit()
 
 
 def suppress_table_events(task: AirflowTask, context: Context) -> None:
@@ -97,55 +98,46 @@ class _TaskOutlets:
         self._task.outlets = [*self._others, *(outlet.asset for outlet in tables)]
 
 
+@dataclass
 class _AssetEventEmitter:
-    def __init__(
-        self,
-        outlets: _TaskOutlets,
-        options: StartOptions,
-        log: Any,
-        context: Context,
-        result: WorkResult,
-        host: str,
-        connection_id: str,
-    ) -> None:
-        self._outlets = outlets
-        self._options = options
-        self._log = log
-        self._result = result
-        self._host = host
-        self._connection_id = connection_id
-        self._events: Any = context["outlet_events"]
-        self._is_mapped = context["ti"].map_index not in (None, -1)
-        self._loaded = {table.name: table for table in result.tables}
+    outlets: _TaskOutlets
+    options: StartOptions
+    log: Any
+    context: Any
+    result: WorkResult
+    host: str
+    connection_id: str
+    #: The loaded tables by their names.
+    loaded: Mapping[str, LoadedTable]
 
     def emit(self) -> None:
         """Send one event per table, and log which, and why not for the others."""
-        outlets, aliases = self._loaded_outlets(), self._outlets.aliases
+        outlets, aliases = self._loaded_outlets(), self.outlets.aliases
         if aliases:
             # An event through an alias also starts the DAGs that wait for the asset itself. An event of the asset's own
             # would start them a second time.
-            self._outlets.keep()
-            sent = [table.name for table in self._loaded.values() if self._emit_through(aliases, table, outlets)]
+            self.outlets.keep()
+            sent = [table.name for table in self.loaded.values() if self._emit_through(aliases, table, outlets)]
         else:
-            self._outlets.keep(*outlets)
+            self.outlets.keep(*outlets)
             sent = [outlet.name for outlet in outlets]
             for outlet in outlets:
-                self._events[outlet.asset].extra.update(self._extra(self._loaded[outlet.name]))
+                self.context["outlet_events"][outlet.asset].extra.update(self._extra(self.loaded[outlet.name]))
         if sent:
             through = f" through {_list_names([alias.name for alias in aliases])}" if aliases else ""
-            self._log.info("%s%s: %s.", pluralize(len(sent), "asset event"), through, _list_names(sent))
+            self.log.info("%s%s: %s.", pluralize(len(sent), "asset event"), through, _list_names(sent))
 
     def _loaded_outlets(self) -> list[_TableOutlet]:
         """Return the outlets whose tables were loaded, and log why the others get no event."""
         loaded: list[_TableOutlet] = []
         skipped: dict[tuple[bool, str], list[str]] = {}
-        for outlet in self._outlets.tables:
+        for outlet in self.outlets.tables:
             if reason := self._skip_reason(outlet.table):
                 skipped.setdefault(reason, []).append(outlet.name)
             else:
                 loaded.append(outlet)
         for (is_mistake, reason_text), names in skipped.items():
-            log = self._log.warning if is_mistake else self._log.info
+            log = self.log.warning if is_mistake else self.log.info
             log("No asset event for %s: %s.", _list_names(names), reason_text)
         return loaded
 
@@ -153,25 +145,25 @@ class _AssetEventEmitter:
         """Return why an outlet gets no event, and whether that looks like a mistake; ``None`` if it gets one."""
         if table is None:
             return True, "its URI is not that of a table, which planasonix_asset() writes"
-        if table.host != self._host:
+        if table.host != self.host:
             return True, (
-                f"its host is {table.host}, and the Airflow connection {self._options.planasonix_conn_id!r} leads to "
-                f"{self._host}. Say planasonix_asset(…, host={self._host!r}) if that is the one"
+                f"its host is {table.host}, and the Airflow connection {self.options.planasonix_conn_id!r} leads to "
+                f"{self.host}. Say planasonix_asset(…, host={self.host!r}) if that is the one"
             )
-        if table.connection_id != self._connection_id:
+        if table.connection_id != self.connection_id:
             # Mapped tasks, each with its own connection, share all their outlets.
             return (
-                not self._is_mapped,
-                f"connection {table.connection_id} loads it, and this task loads connection {self._connection_id}",
+                self.context["ti"].map_index in (None, -1),
+                f"connection {table.connection_id} loads it, and this task loads connection {self.connection_id}",
             )
-        if not (loaded := self._loaded.get(table.table)):
-            likely = sorted(name for name in self._loaded if name.casefold() == table.table.casefold())
+        if not (loaded := self.loaded.get(table.table)):
+            likely = sorted(name for name in self.loaded if name.casefold() == table.table.casefold())
             instead = f", but {_list_names(likely)}: write it as Planasonix does" if likely else ""
             return bool(likely), f"the results do not name it{instead}"
         return (False, "it got no rows") if self._is_ignored(loaded) else None
 
     def _is_ignored(self, table: LoadedTable) -> bool:
-        return self._options.ignore_empty_tables and table.rows_loaded == 0
+        return self.options.ignore_empty_tables and table.rows_loaded == 0
 
     def _emit_through(self, aliases: list[AssetAlias], table: LoadedTable, outlets: Iterable[_TableOutlet]) -> bool:
         """Send an event through aliases: for the asset among the outlets, or else for one that has only the URI."""
@@ -179,32 +171,32 @@ class _AssetEventEmitter:
             return False
         assets = [outlet.asset for outlet in outlets if outlet.name == table.name]
         try:
-            assets = assets or [Asset(uri=PlanasonixTable(self._host, self._connection_id, table.name).uri)]
+            assets = assets or [Asset(uri=PlanasonixTable(self.host, self.connection_id, table.name).uri)]
         except ValueError as error:
-            self._log.warning("No asset event for a table that cannot be an asset. %s", error)
+            self.log.warning("No asset event for a table that cannot be an asset. %s", error)
             return False
         extra = self._extra(table)
         if _HAS_FLAT_ALIAS_EXTRA:
             extra |= {f"window_{end}": time for end, time in extra.pop("window").items()}
         for alias in aliases:
             for asset in assets:
-                self._events[alias].add(asset, extra=extra.copy())
+                self.context["outlet_events"][alias].add(asset, extra=extra.copy())
         return True
 
     def _extra(self, table: LoadedTable) -> dict[str, Any]:
-        work = self._result.work
+        work = self.result.work
         is_backfill = isinstance(work, Backfill)
         start_at, end_at = ("start_at", "end_at") if is_backfill else ("started_at", "finished_at")
         times = work.model_dump(mode="json", include={start_at, end_at})
         return {
             "job_id": first_job_of(work),
             **({"backfill_id": work.id} if is_backfill else {}),
-            "connection_id": self._connection_id,
+            "connection_id": self.connection_id,
             "table": table.name,
             "rows_loaded": table.rows_loaded,
             "checksum": table.checksum,
             "window": _HashableDict(start_at=times.get(start_at), end_at=times.get(end_at)),
-            "job_url": self._result.url,
+            "job_url": self.result.url,
         }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
@@ -19,19 +20,18 @@ from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.targets import Work, target_of
 
 
+@dataclass
 class ConflictHandler:
     """Finds the work that conflicts with a start, and handles it."""
 
-    def __init__(
-        self, options: StartOptions, session: ApiSession, defer_until_free: Callable[[Work], NoReturn]
-    ) -> None:
-        self._options = options
-        self._session = session
-        self._defer_until_free = defer_until_free
+    options: StartOptions
+    session: ApiSession
+    #: Waits in the triggerer until the work is over.
+    defer_until_free: Callable[[Work], NoReturn]
 
     def resolve(self, conflict: PlanasonixConflictError) -> Work | None:
         """Return the work to attach to, or ``None`` if it is time to start again; raise if the task must end."""
-        on_conflict, session = self._options.on_conflict, self._session
+        on_conflict, session = self.options.on_conflict, self.session
         if on_conflict == "skip":
             raise AirflowSkipException(f"Skipped, as on_conflict='skip' says. {conflict.message}")
         if on_conflict == "fail":
@@ -45,15 +45,15 @@ class ConflictHandler:
             return None
         name, owner = capitalize(target_of(other).name), _owner_suffix(other)
         if on_conflict == "attach" and other.status != "cancelling":
-            if isinstance(other, Job) != (self._options.kind == "job"):
+            if isinstance(other, Job) != (self.options.kind == "job"):
                 raise conflict
             session.log.info(
                 f"{name} is in the way{owner}; attaching to it. It is not cancelled if this task is killed."
             )
             return other
         session.log.info(f"{name} is in the way{owner}; waiting until it is over.")
-        if self._options.deferrable:
-            self._defer_until_free(other)
+        if self.options.deferrable:
+            self.defer_until_free(other)
         session.wait_until_over(other)
         return None
 
@@ -61,19 +61,19 @@ class ConflictHandler:
         """Return the job that the response names; ``None`` if it names none, or the job no longer exists."""
         if conflict.existing_job_id:
             with suppress(PlanasonixNotFoundError):
-                return self._session.get_work("job", conflict.existing_job_id)
+                return self.session.get_work("job", conflict.existing_job_id)
         return None
 
     def find(self) -> Work | None:
         """Search the lists for the conflicting work, because the API may not name it."""
-        kind = self._options.kind
+        kind = self.options.kind
         list_work: Callable[..., Request[Any]] = routes.list_backfills if kind == "backfill" else routes.list_jobs
         for status in ACTIVE_STATES:
-            page = self._session.read(list_work(connection_id=self._options.connection_id, status=status, limit=20))
+            page = self.session.read(list_work(connection_id=self.options.connection_id, status=status, limit=20))
             for work in page.data:
                 if kind == "backfill" or work.type != "backfill":
                     with suppress(PlanasonixNotFoundError):
-                        return self._session.get_work(kind, work.id)
+                        return self.session.get_work(kind, work.id)
         return None
 
 

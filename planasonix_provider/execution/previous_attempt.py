@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
@@ -24,34 +25,28 @@ from planasonix_provider.waiting.targets import Work, target_of
 SUCCESS_STATES = ("succeeded", "completed")
 
 
+@dataclass
 class PreviousAttempt:
-    """An earlier try, as known from its record.
+    """An earlier try, as known from its record."""
 
-    :param raise_if_cancelled_by_person: raises an error if ``on_cancelled`` says so.
-    """
+    record: AttemptRecord
+    options: StartOptions
+    session: ApiSession
+    store: AttemptStore
+    kill_handler: OnKillHandler
+    #: Raises an error if ``on_cancelled`` says so.
+    raise_if_cancelled_by_person: Callable[[PlanasonixError], None]
+    #: Whether to send its request again: it got no response, and no matching work was found.
+    is_resend_due: bool = field(default=False, init=False)
 
-    def __init__(
-        self,
-        record: AttemptRecord,
-        options: StartOptions,
-        session: ApiSession,
-        store: AttemptStore,
-        kill_handler: OnKillHandler,
-        raise_if_cancelled_by_person: Callable[[PlanasonixError], None],
-    ) -> None:
-        self._record = record
-        self._options = options
-        self._session = session
-        self._store = store
-        self._kill_handler = kill_handler
-        self._raise_if_cancelled_by_person = raise_if_cancelled_by_person
-        self._has_same_parameters = record.digest == digest_of(options.load_parameters)
-        #: Whether to send its request again: it got no response, and no matching work was found.
-        self.is_resend_due = False
+    @property
+    def has_same_parameters(self) -> bool:
+        """Whether the task loads the same data as that try."""
+        return self.record.digest == digest_of(self.options.load_parameters)
 
     def reconnect(self, attempt: Attempt) -> Work | None:
         """Return the work that this try continues; ``None`` if it must start something new."""
-        self._kill_handler.track_record(self._record)
+        self.kill_handler.track_record(self.record)
         if self._is_obsolete(attempt):
             self._cancel_leftovers()
             return None
@@ -59,27 +54,27 @@ class PreviousAttempt:
 
     def _is_obsolete(self, attempt: Attempt) -> bool:
         """Return whether the task was cleared since, or starts something else now."""
-        is_other_work = self._record.kind != self._options.kind or (
-            attempt.map_index >= 0 and not self._has_same_parameters
+        is_other_work = self.record.kind != self.options.kind or (
+            attempt.map_index >= 0 and not self.has_same_parameters
         )
-        return is_other_work or attempt.is_later_than_a_clear_of(self._record, counts_every_clear=AIRFLOW_V_3_2_PLUS)
+        return is_other_work or attempt.is_later_than_a_clear_of(self.record, counts_every_clear=AIRFLOW_V_3_2_PLUS)
 
     def _reusable_work(self) -> Work | None:
         """Return work that still runs or has succeeded; ``None`` if there is none."""
         work = self._find()
         if work is None:
-            self.is_resend_due = self._record.id is None and self._has_same_parameters
+            self.is_resend_due = self.record.id is None and self.has_same_parameters
             return None
-        log, name = self._session.log, capitalize(target_of(work).name)
-        is_given_up = self._record.is_given_up and self._options.cancel_on_kill
+        log, name = self.session.log, capitalize(target_of(work).name)
+        is_given_up = self.record.is_given_up and self.options.cancel_on_kill
         if is_given_up and not work.is_over and work.status != "cancelling":
             work = self._cancel(work)
         if work.status == "cancelling":
             log.info(f"{name}, which {self._origin}, is being cancelled; waiting until it is over.")
-            work = self._session.wait_until_over(work) or work
-        error = error_of_work(work, self._session.page_of(work)) if work.is_over else None
+            work = self.session.wait_until_over(work) or work
+        error = error_of_work(work, self.session.page_of(work)) if work.is_over else None
         if error:
-            self._raise_if_cancelled_by_person(error)
+            self.raise_if_cancelled_by_person(error)
         if work.is_over and work.status not in SUCCESS_STATES:
             log.info(f"{name}, which {self._origin}, was {work.status}: starting again.")
             return None
@@ -87,7 +82,7 @@ class PreviousAttempt:
             return None
         outcome = "has succeeded: this try takes it over" if work.is_over else "still runs: this try goes on with it"
         log.info(f"{name}, which {self._origin}, {outcome}.")
-        if not self._has_same_parameters:
+        if not self.has_same_parameters:
             log.warning(
                 f"{name} was started with other parameters than the task has now; clear the task to start afresh."
             )
@@ -95,7 +90,7 @@ class PreviousAttempt:
 
     def _cancel_leftovers(self) -> None:
         """Cancel what the earlier try has left running, before anything new is started."""
-        if not self._record.is_own:
+        if not self.record.is_own:
             return
         for work in self._leftovers():
             if not work.is_over:
@@ -103,62 +98,62 @@ class PreviousAttempt:
 
     @property
     def _origin(self) -> str:
-        return f"try {self._record.try_number} has {'started' if self._record.is_own else 'attached to'}"
+        return f"try {self.record.try_number} has {'started' if self.record.is_own else 'attached to'}"
 
     def _find(self) -> Work | None:
-        record = self._record
+        record = self.record
         if record.id is None:
             self._log_search()
-            work = self._session.find(MatchCriteria.of(record))
+            work = self.session.find(MatchCriteria.of(record))
             if work:
-                self._store.store_id(record.model_copy(update={"id": work.id}), self._session.log.warning)
+                self.store.store_id(record.model_copy(update={"id": work.id}), self.session.log.warning)
             return work
         try:
-            return self._session.get_work(record.kind, record.id, Contact.WORK)
+            return self.session.get_work(record.kind, record.id, Contact.WORK)
         except PlanasonixNotFoundError as error:
-            self._session.log.warning(f"What {self._origin} is not there any more, starting again. {error}")
+            self.session.log.warning(f"What {self._origin} is not there any more, starting again. {error}")
             return None
 
     def _leftovers(self) -> Sequence[Work]:
-        if self._record.id:
+        if self.record.id:
             work = self._find()
             return [work] if work else []
-        if not self._options.cancel_on_kill:
+        if not self.options.cancel_on_kill:
             return []
         self._log_search()
-        criteria = MatchCriteria.of(self._record)
-        found = self._session.find_all(criteria)
+        criteria = MatchCriteria.of(self.record)
+        found = self.session.find_all(criteria)
         # Finished work does not matter. Running work that others may have started must not be cancelled.
         if len(found) > 1 and not all(map(criteria.matches, found)) and not all(work.is_over for work in found):
             raise ambiguous_match_error(found, criteria)
         return found
 
     def _log_search(self) -> None:
-        number, kind = self._record.try_number, self._record.kind
-        self._session.log.info(f"Try {number} was about to start a {kind} when it ended; looking for that {kind}.")
+        number, kind = self.record.try_number, self.record.kind
+        self.session.log.info(f"Try {number} was about to start a {kind} when it ended; looking for that {kind}.")
 
     def _cancel(self, work: Work) -> Work:
-        session, target = self._session, target_of(work)
+        session, target = self.session, target_of(work)
         name = capitalize(target.name)
-        if not self._options.cancel_on_kill:
+        if not self.options.cancel_on_kill:
             session.log.warning(f"{name}, which {self._origin} before it was let go, runs on.")
             return work
         session.log.info(f"{name}, which {self._origin} before it was let go, is cancelled first.")
-        self._kill_handler.track_work(work)
+        self.kill_handler.track_work(work)
         cancellation = Cancellation(target, session.run_async)
 
         def cancel() -> Work:
             return cancellation.cancel(
                 max_seconds=CANCEL_TIMEOUT_SECONDS,
                 sleep=session.sleeper.async_sleep,
-                warn=self._kill_handler.cannot_cancel_yet,
+                warn=self.kill_handler.cannot_cancel_yet,
             )
 
         try:
             cancelled = session.retry_through_outage(cancel)
         except PlanasonixError as error:
-            self._kill_handler.raise_if_killed()
-            command = cancel_command(target, self._options.planasonix_conn_id)
+            self.kill_handler.raise_if_killed()
+            command = cancel_command(target, self.options.planasonix_conn_id)
             error.set_message(f"{name} could not be cancelled and may still run: {error} To end it: {command}")
             raise
         poll = partial(cancellation.poll, send=session.poll)

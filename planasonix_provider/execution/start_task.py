@@ -167,29 +167,25 @@ class StartTask:
 
     def _raise_if_cancelled_by_person(self, error: PlanasonixError) -> None:
         """Fail the task without a retry, if ``on_cancelled`` says so."""
-        if self._is_cancelled_by_person(error):
-            self._fail_without_retry(error)
-
-    def _is_cancelled_by_person(self, error: PlanasonixError | None) -> bool:
-        """Return whether neither a kill nor a timeout has cancelled the work; false for ``on_cancelled="retry"``."""
-        if self._options.on_cancelled != "fail" or not isinstance(error, PlanasonixJobCancelledError):
-            return False
-        record = None
-        with suppress(Exception):
-            record = self._store.read()
-        if record is None:
-            return True
-        now, then = Attempt.of(self._context).clear_number, record.clear_number
-        # A clear of a running task kills it, and so cancels its work; the next try looks like a retry.
-        is_cleared = now is not None and then is not None and now > then
-        return not (record.is_given_up or is_cleared)
-
-    def _fail_without_retry(self, error: PlanasonixError) -> NoReturn:
+        is_cancelled = isinstance(error, PlanasonixJobCancelledError)
+        if self._options.on_cancelled != "fail" or not is_cancelled or self._has_cancelled_its_work():
+            return
         error.set_message(
             f"No retry follows, because on_cancelled='fail'; to start again, clear the task. {error.message}"
         )
         self.summary.error = error
         raise AirflowFailException(error.message) from error
+
+    def _has_cancelled_its_work(self) -> bool:
+        """Return whether a kill, a timeout or a clear of the task has cancelled the work."""
+        record = None
+        with suppress(Exception):
+            record = self._store.read()
+        if record is None:
+            return False
+        now, then = Attempt.of(self._context).clear_number, record.clear_number
+        # A clear of a running task kills it, and so cancels its work; the next try looks like a retry.
+        return record.is_given_up or (now is not None and then is not None and now > then)
 
     def _announce(self, session: ApiSession, work: Work, action: str) -> None:
         """Log the work and push its XComs as soon as it exists."""
@@ -323,14 +319,14 @@ class StartTask:
         self.summary.set_result(result)
         if self._options.kind == "backfill":
             self._xcoms.set_job_url(result.url)
-        if not result.error:
-            host, connection_id = hook.settings.client_config.host, self.summary.connection_id
-            asset_events.emit_table_events(self._options, self._task, self._context, result, host, connection_id)
-        is_cancelled_by_person = self._is_cancelled_by_person(result.error)
-        self._delete_record()
-        if result.error and is_cancelled_by_person:
-            self._fail_without_retry(result.error)
         if result.error:
+            try:
+                self._raise_if_cancelled_by_person(result.error)
+            finally:
+                self._delete_record()
             raise result.error
+        host, connection_id = hook.settings.client_config.host, self.summary.connection_id
+        asset_events.emit_table_events(self._options, self._task, self._context, result, host, connection_id)
+        self._delete_record()
         assert result.report is not None  # noqa: S101 - work without an error has a result
         return result.report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -27,51 +28,38 @@ MAX_SENDS = 3
 Submit = Callable[[PlanasonixHook, Attempt], Work]
 
 
+@dataclass
 class Submission:
-    """Stores a record, sends the start request, and finds the work if the response is lost.
+    """Stores a record, sends the start request, and finds the work if the response is lost."""
 
-    :param unanswered: the record of an earlier request to send again, with the same idempotency key. If the API honours
-        keys, that is safe even if its lists are late.
-    """
-
-    def __init__(
-        self,
-        options: StartOptions,
-        session: ApiSession,
-        store: AttemptStore,
-        kill_handler: OnKillHandler,
-        conflicts: ConflictHandler,
-        submit: Submit,
-        context: Mapping[str, Any],
-        unanswered: AttemptRecord | None,
-    ) -> None:
-        self._options = options
-        self._session = session
-        self._hook = session.hook
-        self._store = store
-        self._kill_handler = kill_handler
-        self._conflicts = conflicts
-        self._submit_job = submit
-        self._context = context
-        self._unanswered = unanswered
-        # The record of the latest request.
-        self._saved: AttemptRecord
-        #: Whether this try has started the work, and has not attached to that of others.
-        self.is_own = True
+    options: StartOptions
+    session: ApiSession
+    store: AttemptStore
+    kill_handler: OnKillHandler
+    conflicts: ConflictHandler
+    submit_job: Submit
+    context: Mapping[str, Any]
+    #: The record of an earlier request to send again, with the same idempotency key. If the API honours keys, that is
+    #: safe even if its lists are late.
+    unanswered: AttemptRecord | None
+    #: Whether this try has started the work, and has not attached to that of others.
+    is_own: bool = field(default=True, init=False)
+    #: The record of the latest request.
+    saved: AttemptRecord = field(init=False)
 
     def submit(self) -> Work:
         """Return new work, or the work that ``on_conflict="attach"`` attaches to."""
         while True:
             try:
-                work = self._session.retry_through_outage(self._save_and_send, Contact.NONE, had_no_effect)
+                work = self.session.retry_through_outage(self._save_and_send, Contact.NONE, had_no_effect)
             except PlanasonixConflictError as conflict:
-                other = self._conflicts.resolve(conflict)
+                other = self.conflicts.resolve(conflict)
                 if other is None:
                     continue
                 self.is_own = False
                 work = other
-            record = self._saved.model_copy(update={"id": work.id, "is_own": self.is_own})
-            self._store.store_id(record, self._session.log.warning)
+            record = self.saved.model_copy(update={"id": work.id, "is_own": self.is_own})
+            self.store.store_id(record, self.session.log.warning)
             return work
 
     def _save_and_send(self) -> Work:
@@ -79,17 +67,17 @@ class Submission:
         for _ in range(MAX_SENDS):
             record = self._save_record()
             try:
-                work = self._submit_job(self._hook, record.attempt(Attempt.of(self._context)))
+                work = self.submit_job(self.session.hook, record.attempt(Attempt.of(self.context)))
             except PlanasonixError as error:
                 found = self._find_after_error(record, error)
                 if found is None:
-                    self._unanswered, last_error = record, error
+                    self.unanswered, last_error = record, error
                     continue
                 work = found
             finally:
                 # The key may have been rotated meanwhile, and a kill needs the new one.
-                self._kill_handler.client_config = self._hook.settings.client_config
-            self._kill_handler.track_work(work)
+                self.kill_handler.client_config = self.session.hook.settings.client_config
+            self.kill_handler.track_work(work)
             return work
         tried = f"{last_error.message} (Tried {MAX_SENDS} times, and looked for a {record.kind} each time.)"
         if isinstance(last_error, PlanasonixConflictError):
@@ -101,37 +89,37 @@ class Submission:
     def _save_record(self) -> AttemptRecord:
         """Store a record of the request about to be sent; a new one each time, as others may start work meanwhile."""
         self._raise_if_out_of_time()
-        unanswered = self._unanswered
-        self._kill_handler.track_submission(MatchCriteria.of(unanswered) if unanswered else None)
-        self._saved = record = self._record_for_resend(unanswered) if unanswered else self._new_record()
-        self._store.write(record)
-        self._kill_handler.raise_if_killed()
+        unanswered = self.unanswered
+        self.kill_handler.track_submission(MatchCriteria.of(unanswered) if unanswered else None)
+        self.saved = record = self._record_for_resend(unanswered) if unanswered else self._new_record()
+        self.store.write(record)
+        self.kill_handler.raise_if_killed()
         # If Planasonix or Airflow is slow, the requests so far may have taken the rest of the time.
-        if self._session.is_out_of_time:
+        if self.session.is_out_of_time:
             self._discard_record()
             self._raise_if_out_of_time()
-        self._kill_handler.track_submission(MatchCriteria.of(record))
+        self.kill_handler.track_submission(MatchCriteria.of(record))
         return record
 
     def _raise_if_out_of_time(self) -> None:
-        if self._session.is_out_of_time:
+        if self.session.is_out_of_time:
             raise PlanasonixTimeoutError(
-                f"The task's {self._session.limit} was up before a {self._options.kind} could be started on "
-                f"connection {self._options.connection_id}."
+                f"The task's {self.session.limit} was up before a {self.options.kind} could be started on "
+                f"connection {self.options.connection_id}."
             )
 
     def _new_record(self) -> AttemptRecord:
         """Build the record of the request about to be sent, with the ids of the work that already exists."""
-        attempt = Attempt.of(self._context)
-        existing = self._existing_work(self._session.server_time() - CLOCK_SLACK)
+        attempt = Attempt.of(self.context)
+        existing = self._existing_work(self.session.server_time() - CLOCK_SLACK)
         return AttemptRecord(
-            kind=self._options.kind,
-            connection_id=self._options.connection_id,
+            kind=self.options.kind,
+            connection_id=self.options.connection_id,
             key=attempt.idempotency_key,
-            first_sent_at=self._session.server_time(),
+            first_sent_at=self.session.server_time(),
             existing_ids=frozenset(work.id for work in existing),
-            window=self._options.window,
-            digest=digest_of(self._options.load_parameters),
+            window=self.options.window,
+            digest=digest_of(self.options.load_parameters),
             try_number=attempt.try_number,
             max_tries=attempt.max_tries,
             retries=attempt.retries,
@@ -144,45 +132,45 @@ class Submission:
         existing = self._existing_work(record.first_sent_at)
         others = {work.id for work in existing if not criteria.could_have_key(work)}
         return record.model_copy(
-            update={"sent_at": self._session.server_time(), "existing_ids": record.existing_ids | others}
+            update={"sent_at": self.session.server_time(), "existing_ids": record.existing_ids | others}
         )
 
     def _existing_work(self, since: datetime) -> Sequence[Work]:
         """List the work that is not this request's. The response also tells the server's time."""
-        request = started_on(self._options.kind, self._options.connection_id, since)
+        request = started_on(self.options.kind, self.options.connection_id, since)
         # The first contact must succeed: a search by another clock than the server's does not find the work.
-        policy = self._session.first_policy if self._session.has_no_contact else NO_RETRY
+        policy = self.session.first_policy if self.session.has_no_contact else NO_RETRY
         try:
-            page = self._hook.send(request, policy)
+            page = self.session.hook.send(request, policy)
         except PlanasonixError as error:
-            if self._session.is_first_contact_failure(error):
+            if self.session.is_first_contact_failure(error):
                 raise
             # A key may start work and not list it. If anything else is wrong, the start request fails as well.
-            self._session.log.debug("Existing work could not be listed: %s", error)
+            self.session.log.debug("Existing work could not be listed: %s", error)
             return ()
-        return [*page.data, *unreadable_in(page, self._options.kind)]
+        return [*page.data, *unreadable_in(page, self.options.kind)]
 
     def _find_after_error(self, record: AttemptRecord, error: PlanasonixError) -> Work | None:
         """Find the work that a failed request may have created; re-raise the error if it certainly created none."""
         criteria = MatchCriteria.of(record)
         if isinstance(error, PlanasonixConflictError):
-            other = self._conflicts.named_by(error) or (self._conflicts.find() if self._unanswered else None)
+            other = self.conflicts.named_by(error) or (self.conflicts.find() if self.unanswered else None)
             if other and self._is_ours(other, criteria):
                 return other
-            if other or not self._unanswered:
+            if other or not self.unanswered:
                 if other and other.id in record.existing_ids:
                     # It existed before, so every request of this submission was refused.
-                    self._unanswered = None
+                    self.unanswered = None
                 self._discard_record()
                 raise error
         elif not has_unknown_effect(error):
             self._discard_record()
             raise error
-        self._session.log.warning(f"{error} Checking whether a {record.kind} was started anyway.")
-        found = self._session.find(criteria)
+        self.session.log.warning(f"{error} Checking whether a {record.kind} was started anyway.")
+        found = self.session.find(criteria)
         if found is None:
-            self._session.log.info(
-                f"No such {record.kind} was found within {self._session.search_duration}; starting it once more, with "
+            self.session.log.info(
+                f"No such {record.kind} was found within {self.session.search_duration}; starting it once more, with "
                 "the same idempotency key."
             )
         return found
@@ -192,17 +180,17 @@ class Submission:
         if isinstance(other, Job) != (criteria.kind == "job"):
             return False
         has_our_mark = criteria.matches(other)
-        return self._unanswered is not None and criteria.could_match(other) if has_our_mark is None else has_our_mark
+        return self.unanswered is not None and criteria.could_match(other) if has_our_mark is None else has_our_mark
 
     def _discard_record(self) -> None:
         """Delete the record of a refused request, unless an earlier send of it may have created work."""
-        if self._unanswered:
+        if self.unanswered:
             return
-        self._kill_handler.track_submission(None)
+        self.kill_handler.track_submission(None)
         try:
-            self._store.delete()
+            self.store.delete()
         except Exception as error:
-            self._session.log.warning(
+            self.session.log.warning(
                 "The record of the refused start could not be deleted, so a retry first searches for its work. "
                 f"{error!r}"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -66,32 +67,24 @@ def ensure_present(
         return _Subscriber(hook, url, events, destination, note, log).subscribe()
 
 
+@dataclass
 class _Subscriber:
     """One try to subscribe a URL."""
 
-    def __init__(
-        self,
-        hook: PlanasonixHook,
-        url: str,
-        events: Sequence[str],
-        destination: SecretStore,
-        note: _HandoverNote | None,
-        log: Any,
-    ) -> None:
-        self._hook = hook
-        self._url = url
-        self._events = events
-        self._destination = destination
-        self._note = note
-        self._log = log
+    hook: PlanasonixHook
+    url: str
+    events: Sequence[str]
+    destination: SecretStore
+    note: _HandoverNote | None
+    log: Any
 
     def subscribe(self) -> dict[str, Any]:
-        webhook = self._only(_webhooks_for(self._url, self._hook)) or self._create()
+        webhook = self._only(_webhooks_for(self.url, self.hook)) or self._create()
         if not isinstance(webhook, NewWebhook):
             return self._update(webhook)
-        if self._note:
-            self._note.write(webhook)
-        self._log.info("Webhook %s was created; its secret is in %s.", webhook.id, self._destination.description)
+        if self.note:
+            self.note.write(webhook)
+        self.log.info("Webhook %s was created; its secret is in %s.", webhook.id, self.destination.description)
         return _result(webhook, "created", secret_is_new=True)
 
     def _only(self, webhooks: list[Webhook]) -> Webhook | None:
@@ -104,27 +97,27 @@ class _Subscriber:
 
     def _create(self) -> Webhook:
         """Create the subscription, or return the one that turns out to exist."""
-        replaceable = check_unused(self._hook, self._destination)
+        replaceable = check_unused(self.hook, self.destination)
         try:
-            created = create_without_storing(self._hook, self._url, events=self._events)
+            created = create_without_storing(self.hook, self.url, events=self.events)
         except PlanasonixLostTrackError as lost:
-            if webhook := self._only(_webhooks_for(self._url, self._hook)):
-                self._log.warning("%s Now there is webhook %s.", lost.message, webhook.id)
+            if webhook := self._only(_webhooks_for(self.url, self.hook)):
+                self.log.warning("%s Now there is webhook %s.", lost.message, webhook.id)
                 return webhook
             raise
         try:
-            others = [webhook for webhook in _webhooks_for(self._url, self._hook) if webhook.id != created.id]
+            others = [webhook for webhook in _webhooks_for(self.url, self.hook) if webhook.id != created.id]
         except PlanasonixError:
-            store_or_delete(self._hook, created, self._destination, instead_of=replaceable)
+            store_or_delete(self.hook, created, self.destination, instead_of=replaceable)
             raise
         if older := [webhook for webhook in others if _is_older(webhook, created)]:
             return self._give_way(older, created)
-        store_or_delete(self._hook, created, self._destination, instead_of=replaceable)
+        store_or_delete(self.hook, created, self.destination, instead_of=replaceable)
         return created
 
     def _give_way(self, others: list[Webhook], created: NewWebhook) -> Webhook:
         """Delete the new subscription, because another task has subscribed the URL at the same moment."""
-        delete_if_exists(self._hook, created.id)
+        delete_if_exists(self.hook, created.id)
         event = (
             f"Another task made a webhook for the same url at the same moment; webhook {created.id} was deleted again"
         )
@@ -132,7 +125,7 @@ class _Subscriber:
         if webhook is None or not self._has_secret_of(webhook):
             # A rotation here would invalidate the secret that the other task is about to store.
             raise PlanasonixConflictError(f"{event}, and the secret of the other one is not there yet. Try again.")
-        self._log.warning("%s.", event)
+        self.log.warning("%s.", event)
         return webhook
 
     def _update(self, webhook: Webhook) -> dict[str, Any]:
@@ -140,33 +133,33 @@ class _Subscriber:
         is_rotated = not self._has_secret_of(webhook)
         if is_rotated:
             # First, because no receiver can verify deliveries without the secret.
-            rotate_secret(self._hook, webhook.id, to=self._destination)
-            self._log.info(
+            rotate_secret(self.hook, webhook.id, to=self.destination)
+            self.log.info(
                 "The secret of webhook %s %s %s, so it was rotated; the new one is there.",
                 webhook.id,
-                "may never have reached" if self._note else "was not in",
-                self._destination.description,
+                "may never have reached" if self.note else "was not in",
+                self.destination.description,
             )
-        if self._note:
-            self._note.write(webhook)
-        if set(webhook.events) == set(self._events) and webhook.enabled is not False:
-            self._log.info("Webhook %s is as it should be.", webhook.id)
+        if self.note:
+            self.note.write(webhook)
+        if set(webhook.events) == set(self.events) and webhook.enabled is not False:
+            self.log.info("Webhook %s is as it should be.", webhook.id)
             return _result(webhook, "unchanged", secret_is_new=is_rotated)
-        self._log.info(
+        self.log.info(
             "Webhook %s was %s, for %s; from now on it is enabled, for %s.",
             webhook.id,
             "disabled" if webhook.enabled is False else "enabled",
             ", ".join(webhook.events),
-            ", ".join(self._events),
+            ", ".join(self.events),
         )
-        changed = self._hook.update_webhook(webhook.id, events=self._events, enabled=True)
+        changed = self.hook.update_webhook(webhook.id, events=self.events, enabled=True)
         merged = webhook.model_copy(update=changed.model_dump(exclude_unset=True))
         return _result(merged, "updated", secret_is_new=is_rotated)
 
     def _has_secret_of(self, webhook: Webhook) -> bool:
-        if self._note:
-            return self._note.names(webhook)
-        stored = self._destination.load()
+        if self.note:
+            return self.note.names(webhook)
+        stored = self.destination.load()
         return stored is not None and stored.webhook_id == webhook.id
 
 
