@@ -105,6 +105,8 @@ class LocalAirflow:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+            # SQLite has one writer at a time. The others wait a minute instead of failing after five seconds.
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout=60",
             # The default ports of the log servers may be another Airflow's.
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
@@ -204,7 +206,8 @@ def add_what_examples_need(airflow: LocalAirflow, planasonix: Simulator) -> None
     planasonix.plan("conn_demo_38", tables={"public.orders": 44_802, "public.customers": 5_012}, times=None)
     planasonix.plan("conn_demo_40", tables={"public.orders": 44_802, "public.order_items": 97_310}, times=None)
     add_connection(airflow, "planasonix_default", planasonix.airflow_connection())
-    add_connection(airflow, "planasonix_orders", {"conn_type": "planasonix_webhook", "extra": RECEIVER})
+    # The port is for the button Test of Airflow 3.3.1 and 3.3.2.
+    add_connection(airflow, "planasonix_orders", {"conn_type": "planasonix_webhook", "port": 443, "extra": RECEIVER})
     # With a webhook and its secret, the button Test of planasonix_orders succeeds before the DAG has run.
     with Client(ClientConfig(api_key=SecretStr(planasonix.api_key), base_url=planasonix.url)) as client:
         webhook = client.create_webhook(

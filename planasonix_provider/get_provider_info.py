@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow import __version__ as airflow_version
+
 CONNECTION_TYPE = "planasonix"
 HOOK_NAME = "Planasonix"
 RECEIVER_CONNECTION_TYPE = "planasonix_webhook"
 RECEIVER_HOOK_NAME = "Planasonix Webhook"
 
+#: Whether the button "Test" answers "Bad Request" for each connection without a port.
+_IS_PORT_NEEDED = airflow_version in ("3.3.1", "3.3.2")
+_PORT_FOR_TEST = "Port (443; Test needs one)"
+
 #: Changes to the standard fields of the connection form.
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
-    # The port is not hidden: the button "Test" of Airflow 3.3.1 and 3.3.2 refuses a connection without a port.
     "hidden-fields": ["login", "schema", "extra"],
-    "relabeling": {"password": "API key", "host": "Host (optional)", "port": "Port (optional)"},
+    "relabeling": {
+        "password": "API key",
+        "host": "Host (optional)",
+        "port": _PORT_FOR_TEST if _IS_PORT_NEEDED else "Port (optional)",
+    },
     "placeholders": {
         "password": "plnx_live_…",
         "host": "https://api.planasonix.com",
@@ -56,8 +65,8 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
 
 #: The same for webhook receivers.
 RECEIVER_UI_FIELD_BEHAVIOUR: dict[str, Any] = {
-    "hidden-fields": ["host", "login", "port", "schema", "extra"],
-    "relabeling": {"password": "Signing secret"},
+    "hidden-fields": ["host", "login", "schema", "extra", *([] if _IS_PORT_NEEDED else ["port"])],
+    "relabeling": {"password": "Signing secret", **({"port": _PORT_FOR_TEST} if _IS_PORT_NEEDED else {})},
     "placeholders": {
         "password": "whsec_… (or leave it empty, and say where it is kept)",
         "asset": "orders_ready",
@@ -70,7 +79,9 @@ RECEIVER_UI_FIELD_BEHAVIOUR: dict[str, Any] = {
 RECEIVER_CONN_FIELDS: dict[str, dict[str, Any]] = {
     "asset": {
         "label": "Asset",
-        "description": "The name or the URI of the asset that each delivery is an event of.",
+        "description": "The name or the URI of the asset that each delivery is an event of. The URL for Planasonix is "
+        "this Airflow's address with /planasonix/webhook/ and the id of this connection, for example "
+        "https://airflow.example.com/planasonix/webhook/planasonix_orders.",
         "schema": {"type": ["string", "null"]},
     },
     "kept_in": {

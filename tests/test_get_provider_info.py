@@ -13,6 +13,7 @@ import airflow
 import jsonschema
 import pytest
 
+import planasonix_provider
 from planasonix_provider import __version__
 from planasonix_provider.get_provider_info import CONN_FIELDS, RECEIVER_CONN_FIELDS, get_provider_info
 from tests.support.other_process import result_of
@@ -39,6 +40,21 @@ def test_it_matches_the_schema_of_airflow() -> None:
     schema = json.loads((Path(airflow.__path__[0]) / "provider_info.schema.json").read_text())
     jsonschema.Draft7Validator.check_schema(schema)
     jsonschema.Draft7Validator(schema).validate(get_provider_info())
+
+
+def test_the_receiver_form_shows_the_path_of_the_receiver() -> None:
+    # Not imported: the plugin needs the API server of Airflow 3.
+    plugin = (Path(planasonix_provider.__file__).parent / "plugins" / "planasonix.py").read_text()
+    assert "/planasonix/webhook" in plugin
+    assert "/planasonix/webhook/" in RECEIVER_CONN_FIELDS["asset"]["description"]
+
+
+@pytest.mark.parametrize("hook", get_provider_info()["connection-types"], ids=lambda hook: hook["connection-type"])
+def test_the_form_asks_for_a_port_where_the_test_button_needs_one(hook: dict[str, Any]) -> None:
+    form = hook["ui-field-behaviour"]
+    is_needed = airflow.__version__ in ("3.3.1", "3.3.2")
+    assert ("443" in form["relabeling"].get("port", "")) == is_needed
+    assert not (is_needed and "port" in form["hidden-fields"])
 
 
 def test_it_is_json() -> None:
