@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import httpx
+import pytest
+
+from planasonix_provider.simulator.model.api_errors import ApiError
 
 
 def error(response: httpx.Response, status: int) -> dict:
@@ -13,6 +19,14 @@ def error(response: httpx.Response, status: int) -> dict:
     assert list(envelope) == ["error"]
     assert envelope["error"]["message"]
     return envelope["error"]
+
+
+@contextmanager
+def raises_api_error(code: str) -> Iterator[pytest.ExceptionInfo[ApiError]]:
+    """Expect the error of a workspace that the API returns with this code."""
+    with pytest.raises(ApiError) as caught:
+        yield caught
+    assert caught.value.code == code
 
 
 def invalid_fields(response: httpx.Response) -> set[str]:

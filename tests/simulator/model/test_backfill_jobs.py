@@ -47,42 +47,28 @@ def test_result_is_independent_of_polls(clock, step):
 
 
 @pytest.mark.parametrize(
-    "look",
+    "call",
     [
-        "job",
-        "jobs",
-        "page",
-        "results",
-        "backfill",
-        "backfills",
-        "backfill_page",
-        "sync",
-        "start_backfill",
-        "cancel",
-        "fail_job",
-        "slow_job",
+        lambda workspace, job_id, _: workspace.job(job_id),
+        lambda workspace, *_: workspace.jobs(),
+        lambda workspace, *_: workspace.job_page(lambda job, now: True, limit=5),
+        lambda workspace, job_id, _: workspace.results(job_id),
+        lambda workspace, _, backfill_id: workspace.backfill(backfill_id),
+        lambda workspace, *_: workspace.backfills(),
+        lambda workspace, *_: workspace.backfill_page(lambda backfill, now: True, limit=5),
+        lambda workspace, *_: workspace.start_sync("conn_demo_02"),
+        lambda workspace, *_: workspace.start_backfill(CONNECTION, BODY),
+        lambda workspace, job_id, _: workspace.cancel(job_id),
+        lambda workspace, job_id, _: workspace.fail_job(job_id),
+        lambda workspace, job_id, _: workspace.slow_job(job_id, 5),
     ],
 )
-def test_every_method_creates_due_jobs(workspace, clock, look):
+def test_every_method_creates_due_jobs(workspace, clock, call):
     workspace.configure(results_policy="partial")
     job_id = workspace.start_sync(CONNECTION).id
     backfill_id = workspace.start_backfill(CONNECTION, BODY).id
     clock.move(10)
-    looks = {
-        "job": lambda: workspace.job(job_id),
-        "jobs": workspace.jobs,
-        "page": lambda: workspace.job_page(lambda job, now: True, limit=5),
-        "backfill": lambda: workspace.backfill(backfill_id),
-        "backfills": workspace.backfills,
-        "backfill_page": lambda: workspace.backfill_page(lambda backfill, now: True, limit=5),
-        "results": lambda: workspace.results(job_id),
-        "sync": lambda: workspace.start_sync("conn_demo_02"),
-        "start_backfill": lambda: workspace.start_backfill(CONNECTION, BODY),
-        "cancel": lambda: workspace.cancel(job_id),
-        "fail_job": lambda: workspace.fail_job(job_id),
-        "slow_job": lambda: workspace.slow_job(job_id, 5),
-    }
-    looks[look]()
+    call(workspace, job_id, backfill_id)
     clock.move(-9)
     assert len(workspace.backfill(backfill_id).job_ids) == 3
 
