@@ -92,15 +92,7 @@ class GivenXComs:
     def pull(
         self, task_ids: Any = None, key: str = RETURN_KEY, *, map_indexes: Any = None, default: Any = None, **_: Any
     ) -> Any:
-        """Return what Airflow's ``ti.xcom_pull`` returns for the same arguments.
-
-        :param task_ids: one task id, or several.
-        :param key: the key of the XCom.
-        :param map_indexes: of a mapped task, the index or the indexes; default: all.
-        :param default: the value if the task has no such XCom.
-        :return: the value, or a list of values for several tasks or a mapped one.
-        :raises LookupError: if the test gives nothing for a task.
-        """
+        """Return what Airflow's ``ti.xcom_pull`` returns for the same arguments, or raise ``LookupError``."""
         if not isinstance(task_ids, str):
             return [self.pull(task_id, key, map_indexes=map_indexes, default=default) for task_id in task_ids or ()]
         if task_ids not in self._given:
@@ -210,21 +202,63 @@ def run_with_resumes(
     context: Callable[[], dict[str, Any]],
     watch: Callable[[Any], object] = lambda worker: None,
 ) -> None:
-    """Run a task to its end.
+    """Run a task to its end, and record the outcome in ``run``.
 
-    :param make: makes the operator, again for each resume, which is another process in a real Airflow.
-    :param run: records the outcome.
-    :param context: makes Airflow's context.
-    :param watch: receives each operator and each trigger before its use.
+    ``make`` is called again for each resume, which is another process in a real Airflow. ``watch`` receives each
+    operator and each trigger before its use.
     """
-    go_on = partial(_execute, make, run, context, watch)
+
+    def new_operator() -> Any:
+        operator = make()
+        watch(operator)
+        return operator
+
+    def execute() -> Any:
+        run.executions.append(datetime.now(UTC))
+        operator = new_operator()
+        result = operator.execute(context())
+        run.outlets = operator.outlets
+        return result
+
+    def resume(deferred: TaskDeferred) -> Any:
+        run.deferred = deferred
+        run.deferrals += 1
+        trigger = deserialize_trigger(deferred.trigger)
+        watch(trigger)
+        run.event = asyncio.run(first_event(trigger))
+        # A new process starts with empty accessors.
+        run.outlet_events = outlet_events()
+        operator = new_operator()
+        arguments = {**(deferred.kwargs or {}), "event": run.event}
+        result = operator.resume_execution(deferred.method_name, arguments, context())
+        run.outlets = operator.outlets
+        return result
+
+    go_on: Callable[[], Any] = partial(_repeat_reschedules, execute, run)
     while True:
         try:
             run.result = go_on()
         except TaskDeferred as deferred:
-            go_on = partial(_resume, make, run, context, watch, deferred)
+            go_on = partial(resume, deferred)
         else:
             return
+
+
+def _repeat_reschedules(execute: Callable[[], Any], run: TaskRun) -> Any:
+    """Execute a task; each reschedule is a new process without the state of the one before."""
+    with pytest.MonkeyPatch.context() as patch:
+        if hasattr(SENSORS, "_orig_start_date"):
+            # Airflow 2 reads it from its database.
+            patch.setattr(SENSORS, "_orig_start_date", lambda **_: _first_reschedule(run))
+        while True:
+            try:
+                return execute()
+            except Exception as end:
+                again = getattr(end, "reschedule_date", None)
+                if again is None:
+                    raise
+                run.xcoms.clear()
+                clock.sleep(max(0.0, (again - datetime.now(UTC)).total_seconds()))
 
 
 def new_context(
@@ -273,49 +307,3 @@ async def first_event(trigger: BaseTrigger) -> Any:
     async for event in trigger.run():
         return json.loads(json.dumps(event.payload))
     raise AssertionError("the trigger ended without an event")
-
-
-def _resume(
-    make: Callable[[], Any],
-    run: TaskRun,
-    context: Callable[[], dict[str, Any]],
-    watch: Callable[[Any], object],
-    deferred: TaskDeferred,
-) -> Any:
-    """Run the trigger as the triggerer does, and resume the task as a new process does."""
-    run.deferred = deferred
-    run.deferrals += 1
-    trigger = deserialize_trigger(deferred.trigger)
-    watch(trigger)
-    run.event = asyncio.run(first_event(trigger))
-    # A new process starts with empty accessors.
-    run.outlet_events = outlet_events()
-    operator = make()
-    watch(operator)
-    result = operator.resume_execution(deferred.method_name, {**(deferred.kwargs or {}), "event": run.event}, context())
-    run.outlets = operator.outlets
-    return result
-
-
-def _execute(
-    make: Callable[[], Any], run: TaskRun, context: Callable[[], dict[str, Any]], watch: Callable[[Any], object]
-) -> Any:
-    """Execute a task; each reschedule is a new process without the state of the one before."""
-    with pytest.MonkeyPatch.context() as patch:
-        if hasattr(SENSORS, "_orig_start_date"):
-            # Airflow 2 reads it from its database.
-            patch.setattr(SENSORS, "_orig_start_date", lambda **_: _first_reschedule(run))
-        while True:
-            operator = make()
-            watch(operator)
-            run.executions.append(datetime.now(UTC))
-            try:
-                result = operator.execute(context())
-                run.outlets = operator.outlets
-                return result
-            except Exception as end:
-                again = getattr(end, "reschedule_date", None)
-                if again is None:
-                    raise
-                run.xcoms.clear()
-                clock.sleep(max(0.0, (again - datetime.now(UTC)).total_seconds()))
