@@ -121,6 +121,9 @@ def _wait_options(default: str) -> tuple[Option, ...]:
 
 
 _WAIT_OPTIONS = _wait_options("leave")
+_WEB = option(
+    "--web", help="open the page of the job in a browser; of a backfill, that of its first job", action="store_true"
+)
 _START_WAIT_OPTIONS = (
     *_wait_options("ask"),
     option(
@@ -223,7 +226,7 @@ SHELL = Group(
             "sync",
             "Start a sync",
             "start.sync",
-            _start_options("sync"),
+            (*_start_options("sync"), _WEB),
         ),
         Command(
             "backfill",
@@ -251,7 +254,7 @@ SHELL = Group(
             ),
             epilog="A time is ISO 8601, and UTC without an offset; or an age in m, h, d or w: 24h is a day ago.",
         ),
-        Command("job", "Show a job, or wait for it", "jobs.job", (_JOB, *_WAIT_OPTIONS)),
+        Command("job", "Show a job, or wait for it", "jobs.job", (_JOB, *_WAIT_OPTIONS, _WEB)),
         Command("results", "Show what a job loaded", "jobs.results", (_JOB,)),
         Command(
             "cancel",
@@ -278,7 +281,9 @@ SHELL = Group(
                 _limit("backfills"),
             ),
         ),
-        Command("backfill-status", "Show a backfill, or wait for it", "jobs.backfill", (_BACKFILL, *_WAIT_OPTIONS)),
+        Command(
+            "backfill-status", "Show a backfill, or wait for it", "jobs.backfill", (_BACKFILL, *_WAIT_OPTIONS, _WEB)
+        ),
         WEBHOOKS,
         Command("ping", "Try the Airflow connection to Planasonix", "jobs.ping"),
         Command("openapi", "Print the OpenAPI document of Planasonix, as YAML", "jobs.openapi"),

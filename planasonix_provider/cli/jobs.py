@@ -18,6 +18,7 @@ from planasonix_provider.cli.exit_codes import EXIT_ERROR
 from planasonix_provider.cli.output import CommandResult
 from planasonix_provider.cli.runner import CommandContext
 from planasonix_provider.cli.waiting import cancel_and_wait, wait_for_result, wait_times
+from planasonix_provider.cli.web import open_page
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Work, WorkTarget
 
 #: The prefixes of ids in the API reference. Ids are opaque, so they serve only for a hint.
@@ -78,6 +79,8 @@ def job(context: CommandContext) -> CommandResult:
 def _show(context: CommandContext, get: Callable[[str], Work], given: str) -> CommandResult:
     wait_times(context)
     found = get(given)
+    if context.options.web:
+        open_page(context, found)
     return wait_for_result(context, found) if context.options.wait else CommandResult(to_json(found))
 
 

@@ -17,6 +17,7 @@ from planasonix_provider.cli.output import CommandResult
 from planasonix_provider.cli.runner import CommandContext
 from planasonix_provider.cli.signals import Interrupted
 from planasonix_provider.cli.waiting import wait_for_result, wait_times
+from planasonix_provider.cli.web import open_page
 from planasonix_provider.clock import utcnow
 from planasonix_provider.start_parameters import StartKind, parameters_of
 from planasonix_provider.waiting.report import first_job_of, report
@@ -59,6 +60,8 @@ def _start(
     wait_times(context)
     connection_id = context.options.connection_id
     work = _post(context, kind, lambda key: post(connection_id, **parameters, idempotency_key=key))
+    if kind == "sync" and context.options.web:
+        open_page(context, work)
     if context.options.wait:
         return wait_for_result(context, work)
     return CommandResult(report(work, context.hook.job_url))
