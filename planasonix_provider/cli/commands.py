@@ -255,6 +255,12 @@ SHELL = Group(
             epilog="A time is ISO 8601, and UTC without an offset; or an age in m, h, d or w: 24h is a day ago.",
         ),
         Command("job", "Show a job, or wait for it", "jobs.job", (_JOB, *_WAIT_OPTIONS, _WEB)),
+        Command(
+            "watch",
+            "Wait for a job or a backfill, whoever started it",
+            "jobs.watch",
+            (option("id", help="the id of the job or the backfill", metavar="ID"), *_WAIT_OPTIONS[1:], _WEB),
+        ),
         Command("results", "Show what a job loaded", "jobs.results", (_JOB,)),
         Command(
             "cancel",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
 
@@ -16,7 +16,7 @@ from planasonix_provider.cli import argument_types
 from planasonix_provider.cli.argument_types import checked
 from planasonix_provider.cli.exit_codes import EXIT_ERROR
 from planasonix_provider.cli.output import CommandResult
-from planasonix_provider.cli.runner import CommandContext
+from planasonix_provider.cli.runner import CommandContext, ShellHook
 from planasonix_provider.cli.waiting import cancel_and_wait, wait_for_result, wait_times
 from planasonix_provider.cli.web import open_page
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Work, WorkTarget
@@ -82,6 +82,28 @@ def _show(context: CommandContext, get: Callable[[str], Work], given: str) -> Co
     if context.options.web:
         open_page(context, found)
     return wait_for_result(context, found) if context.options.wait else CommandResult(to_json(found))
+
+
+def watch(context: CommandContext) -> CommandResult:
+    """Wait for a job or a backfill."""
+    wait_times(context)
+    work = _job_or_backfill(context.hook, checked(validators.identifier, "id", context.options.id))
+    if context.options.web:
+        open_page(context, work)
+    return wait_for_result(context, work)
+
+
+def _job_or_backfill(hook: ShellHook, given: str) -> Work:
+    routes: list[Callable[[str], Work]] = [hook.get_job, hook.get_backfill]
+    if given.startswith(BACKFILL_PREFIX):
+        routes.reverse()
+    try:
+        return routes[0](given)
+    except PlanasonixNotFoundError as error:
+        with suppress(PlanasonixNotFoundError):
+            return routes[1](given)
+        error.set_message(f"{given} is the id of no job and of no backfill. {error.message}")
+        raise
 
 
 def results(context: CommandContext) -> CommandResult:

@@ -253,7 +253,8 @@ class _ProgressWaitState(WaitState):
 def wait_times(context: CommandContext) -> tuple[float, float | None]:
     """Parse ``--poll-interval`` and ``--timeout``; a timeout of ``None`` is no limit."""
     options = context.options
-    if options.timeout is not None and not options.wait:
+    # `watch` has no --wait, because it always waits.
+    if options.timeout is not None and not getattr(options, "wait", True):
         raise UsageError("--timeout: got a time without --wait, so there is nothing to wait for: add --wait.")
     return (
         checked(validators.poll_interval, "--poll-interval", options.poll_interval),

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from planasonix_provider.cli.runner import ShellHook
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.simulator import Simulator
 from tests.cli.conftest import Run, press, when
 from tests.conftest import API_KEY
-from tests.support.scenarios import CONNECTION, ENDED, STUBBORN, the_one
+from tests.support.scenarios import CONNECTION, ENDED, STUBBORN, routes_asked, the_one
 from tests.support.time_travel import travelling
 
 QUICKLY = ("--wait", "--poll-interval", "0.03", "-o", "json")
@@ -123,6 +126,66 @@ class TestAJob:
         ran = shell("results", job.id, "-o", "json")
         assert (ran.code, ran.json["job_id"]) == (0, job.id)
         assert {table["name"]: table["rows_loaded"] for table in ran.json["tables"]} == {"a": 1, "b": 2}
+
+
+class TestAWatch:
+    @pytest.mark.parametrize(
+        ("plan", "code", "status"),
+        [
+            ({}, 0, "succeeded"),
+            ({"outcome": "failed"}, 3, "failed"),
+            ({"queued_seconds": 0, "running_seconds": 0}, 0, "succeeded"),
+        ],
+        ids=str,
+    )
+    def test_of_a_job_has_the_exit_code_of_a_wait(
+        self, simulator: Simulator, shell: Run, plan: dict[str, Any], code: int, status: str
+    ) -> None:
+        simulator.plan(CONNECTION, **plan)
+        job = simulator.workspace.start_sync(CONNECTION)
+        ran = shell("watch", job.id, *QUICKLY[1:])
+        assert (ran.code, ran.json["job_id"], ran.json["status"]) == (code, job.id, status)
+
+    @pytest.mark.parametrize(("failing", "code"), [([], 0), ([1], 3)])
+    def test_of_a_backfill_has_the_exit_code_of_a_wait(
+        self, simulator: Simulator, shell: Run, failing: list[int], code: int
+    ) -> None:
+        simulator.plan_backfill(CONNECTION, jobs=2, job_seconds=0.02, failing_jobs=failing)
+        shell("backfill", CONNECTION, *WINDOW)
+        ran = shell("watch", the_one(simulator).id, *QUICKLY[1:])
+        assert (ran.code, ran.json["backfill_id"]) == (code, the_one(simulator).id)
+        assert routes_asked(simulator)[1] == "get_backfill"
+
+    @pytest.mark.parametrize("given", ["job_7", "other_7"])
+    def test_finds_a_backfill_by_any_id(
+        self, simulator: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch, given: str
+    ) -> None:
+        shell("backfill", CONNECTION, *WINDOW)
+        monkeypatch.setattr(ShellHook, "get_backfill", lambda hook, _: hook.list_backfills().__next__())
+        assert shell("watch", given, *QUICKLY[1:]).json["backfill_id"] == the_one(simulator).id
+
+    def test_out_of_time_leaves_the_job_running(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        job = simulator.workspace.start_sync(CONNECTION)
+        ran = shell("watch", job.id, *QUICKLY[1:], "--timeout", "0.1")
+        assert (ran.code, job.cancel_requested_at) == (5, None)
+
+    def test_is_left_by_ctrl_c(self, simulator: Simulator, at_a_terminal: Run) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+        job = simulator.workspace.start_sync(CONNECTION)
+        ran = at_a_terminal("watch", job.id, *QUICKLY[1:], answers=(("is running", press),))
+        assert (ran.code, ran.json["status"], job.cancel_requested_at) == (130, "running", None)
+        assert "[y/N" not in ran.err
+
+    @pytest.mark.parametrize(("given", "route"), [("job_0", "jobs"), ("bf_0", "backfills")])
+    def test_of_neither_a_job_nor_a_backfill_says_so(
+        self, simulator: Simulator, shell: Run, given: str, route: str
+    ) -> None:
+        ran = shell("watch", given)
+        assert (ran.code, ran.out) == (1, "")
+        said = f"{given} is the id of no job and of no backfill. GET /api/v1/{route}/{given}: answered 404"
+        assert ran.last_words.startswith(said)
+        assert sorted(routes_asked(simulator)) == ["get_backfill", "get_job"]
 
 
 class TestResultsOfAJobThatRuns:

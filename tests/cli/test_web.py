@@ -26,7 +26,8 @@ def test_a_sync_and_its_job_open_the_page_of_the_job(
     ran = shell("sync", CONNECTION, "--web", "-o", "json", *more)
     assert ran.code == 0
     assert shell("job", ran.json["job_id"], "--web", *more).code == 0
-    assert opened == [ran.json["job_url"]] * 2 == [f"{simulator.url}/jobs/{simulator.jobs()[0].id}"] * 2
+    assert shell("watch", ran.json["job_id"], "--web", "--poll-interval", "0.03").code == 0
+    assert opened == [ran.json["job_url"]] * 3 == [f"{simulator.url}/jobs/{simulator.jobs()[0].id}"] * 3
 
 
 def test_nothing_is_opened_unless_asked_for(shell: Run, opened: list[str]) -> None:
