@@ -1,9 +1,12 @@
 """``python -m planasonix_provider``: the command line for Airflow versions without ``airflow planasonix``."""
 
+# PYTHON_ARGCOMPLETE_OK: argcomplete looks for this mark before it runs a program to complete its command line.
+
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -22,7 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: the command line; default: that of this process.
     :return: the exit code, see :mod:`planasonix_provider.cli.exit_codes`.
     """
-    options = new_parser().parse_args(arguments)
+    parser = new_parser()
+    if "_ARGCOMPLETE" in os.environ:
+        # A dependency of Airflow.
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    options = parser.parse_args(arguments)
     try:
         return _run(options)
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,35 @@ def test_ctrl_c_while_airflow_is_imported_ends_it(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(__main__, "_run", interrupt)
     assert __main__.main(["ping"]) == 130
+
+
+@pytest.mark.parametrize(
+    ("typed", "completions"),
+    [
+        ("ba", ["backfill", "backfills", "backfill-status"]),
+        ("webhooks ro", ["rotate-secret"]),
+        ("jobs --sta", ["--status"]),
+        ("jobs --status can", ["cancelled", "cancelling"]),
+    ],
+)
+def test_a_shell_completes_it(tmp_path: Path, typed: str, completions: list[str]) -> None:
+    line = f"python -m planasonix_provider {typed}"
+    environment = {
+        **os.environ,
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+        # The position of the program's name, from 1: after "python -m".
+        "_ARGCOMPLETE": "3",
+        "_ARGCOMPLETE_IFS": " ",
+        "_ARGCOMPLETE_SUPPRESS_SPACE": "1",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "completions"),
+    }
+    subprocess.run([sys.executable, "-m", "planasonix_provider"], check=True, timeout=250, env=environment)
+    assert (tmp_path / "completions").read_text().split() == completions
+
+
+def test_argcomplete_finds_the_mark_of_the_program() -> None:
+    subprocess.run([sys.executable, "-m", "argcomplete._check_module", "planasonix_provider"], check=True, timeout=250)
 
 
 def test_a_command_in_a_process_of_its_own_says_nothing_but_its_answer(simulator: Simulator) -> None:
