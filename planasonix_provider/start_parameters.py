@@ -43,14 +43,14 @@ START_PARAMETERS = (
     StartParameter(
         "pipeline_id",
         validators.identifier,
-        "the pipeline to run (default: the connection's own)",
+        "the pipeline to run (default: the pipeline of the connection)",
         "ID",
         kinds=("sync",),
     ),
     StartParameter(
         "start_at",
         validators.utc,
-        "start of the window, for example 2025-01-01",
+        "the start of the time window, for example 2025-01-01",
         "TIME",
         kinds=("backfill",),
         is_required=True,
@@ -58,7 +58,7 @@ START_PARAMETERS = (
     StartParameter(
         "end_at",
         validators.utc,
-        "end of the window (exclusive), in the form of --start-at",
+        "the end of the time window (exclusive), in the form of --start-at",
         "TIME",
         kinds=("backfill",),
         is_required=True,
@@ -66,16 +66,18 @@ START_PARAMETERS = (
     StartParameter(
         "tables",
         validators.tables,
-        "the tables to load; may be repeated, or a list with commas (default: all)",
+        "the tables to load, separated by commas; may be repeated (default: all)",
         "TABLE",
         kinds=("backfill",),
         is_repeatable=True,
     ),
-    StartParameter("priority", validators.priority, "low, normal or high", "PRIORITY", choices=validators.PRIORITIES),
+    StartParameter(
+        "priority", validators.priority, "the priority: low, normal or high", "PRIORITY", choices=validators.PRIORITIES
+    ),
     StartParameter(
         "metadata",
         validators.metadata,
-        "KEY=VALUE, or a JSON object, for Planasonix's run history; may be repeated",
+        "KEY=VALUE, or a JSON object, for the run history of Planasonix; may be repeated",
         "METADATA",
         is_repeatable=True,
     ),

@@ -117,14 +117,14 @@ def secret(name: str, path: str | None) -> SecretStr | None:
     except OSError as fault:
         raise _unreadable_secret(name, fault.strerror or "it cannot be read") from None
     except ValueError:
-        raise _unreadable_secret(name, "it is no text") from None
+        raise _unreadable_secret(name, "it is not a text file") from None
     except RuntimeError:
-        raise _unreadable_secret(name, "there is no such home") from None
+        raise _unreadable_secret(name, "there is no such home directory") from None
     if not text.strip():
-        raise _unreadable_secret(name, "there is nothing in it")
+        raise _unreadable_secret(name, "it is empty")
     return SecretStr(text.rstrip("\r\n"))
 
 
 def _unreadable_secret(name: str, reason: str) -> UsageError:
     # The value is not shown, because it may be the secret itself.
-    return UsageError(f"{name}: allowed is a file that holds the secret, or - for stdin ({reason}).")
+    return UsageError(f"{name}: allowed is a file that contains the secret, or - for stdin ({reason}).")

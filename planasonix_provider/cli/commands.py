@@ -62,7 +62,7 @@ CONN_ID = option(
 OUTPUT = option(
     "-o",
     "--output",
-    help="how to print the answer: table, json, yaml, plain (default: table)",
+    help="the output format: table, json, yaml or plain (default: table)",
     metavar="FORMAT",
     choices=FORMATS,
     default="table",
@@ -101,7 +101,7 @@ def _start_option(parameter: StartParameter) -> Option:
 
 def _wait_options(default: str) -> tuple[Option, ...]:
     return (
-        option("-w", "--wait", help="wait until it is over", action="store_true"),
+        option("-w", "--wait", help="wait until the work is over", action="store_true"),
         option("--timeout", help="the maximum wait in seconds (default: no limit)", metavar="SECONDS"),
         option(
             "--poll-interval",
@@ -111,9 +111,9 @@ def _wait_options(default: str) -> tuple[Option, ...]:
         ),
         option(
             "--on-interrupt",
-            help="action of Ctrl-C or SIGTERM while waiting: ask (leave without a terminal), cancel, leave "
+            help="the effect of Ctrl-C or SIGTERM during the wait: ask (without a terminal: leave), cancel or leave "
             f"(default: {default})",
-            metavar="WHAT",
+            metavar="ACTION",
             choices=("ask", "cancel", "leave"),
             default=default,
         ),
@@ -128,8 +128,8 @@ _START_WAIT_OPTIONS = (
     *_wait_options("ask"),
     option(
         "--on-timeout",
-        help="action at the timeout: leave it running, or cancel (default: leave)",
-        metavar="WHAT",
+        help="the effect of the timeout: leave the work running, or cancel it (default: leave)",
+        metavar="ACTION",
         choices=("leave", "cancel"),
         default="leave",
     ),
@@ -147,17 +147,18 @@ def _status(things: str, states: Collection[str]) -> Option:
 
 def _limit(things: str) -> Option:
     return option(
-        "--limit", help=f"how many {things} to list, newest first (default: 50)", metavar="N", type=int, default=50
+        "--limit", help=f"the maximum number of {things}, newest first (default: 50)", metavar="N", type=int, default=50
     )
 
 
 _SECRET_TO = option(
     "--secret-to",
-    help="where to store the signing secret, never shown: variable:NAME, connection:CONN_ID or file:/absolute/path",
+    help="the place for the signing secret, which is never printed: variable:NAME, connection:CONN_ID or "
+    "file:/absolute/path",
     metavar="PLACE",
     required=True,
 )
-_EVENTS = "the events, for example job.succeeded; may be repeated, or a list with commas"
+_EVENTS = "the events, separated by commas, for example job.succeeded; may be repeated"
 
 WEBHOOKS = Group(
     "webhooks",
@@ -174,7 +175,7 @@ WEBHOOKS = Group(
                 _SECRET_TO,
                 option(
                     "--secret-from",
-                    help="a file that holds your own secret, or - for stdin (default: a random one)",
+                    help="a file that contains your own secret, or - for stdin (default: a random secret)",
                     metavar="PATH",
                 ),
             ),
@@ -190,7 +191,7 @@ WEBHOOKS = Group(
                 option("--events", help=_EVENTS, metavar="EVENT", action="append"),
                 option(
                     "--enabled",
-                    help="whether deliveries are sent",
+                    help="send deliveries, or stop sending them",
                     action=argparse.BooleanOptionalAction,
                     default=None,
                 ),
@@ -200,18 +201,25 @@ WEBHOOKS = Group(
             "delete",
             "Delete a webhook",
             "webhooks.delete",
-            (_WEBHOOK, option("-y", "--yes", help="do not ask whether to delete it", action="store_true")),
+            (_WEBHOOK, option("-y", "--yes", help="do not ask for confirmation", action="store_true")),
         ),
         Command("rotate-secret", "Replace the signing secret of a webhook", "webhooks.rotate", (_WEBHOOK, _SECRET_TO)),
         Command(
             "test",
             "Send a test event to the URL of a webhook",
             "webhooks.send_test",
-            (_WEBHOOK, option("--event", help="which event, for example job.succeeded", metavar="EVENT")),
+            (
+                _WEBHOOK,
+                option(
+                    "--event",
+                    help="the event, for example job.succeeded",
+                    metavar="EVENT",
+                ),
+            ),
         ),
         Command(
             "deliveries",
-            "List what was sent to the URL of a webhook",
+            "List the deliveries of a webhook",
             "webhooks.deliveries",
             (_WEBHOOK, _limit("deliveries")),
         ),
@@ -220,7 +228,7 @@ WEBHOOKS = Group(
 
 SHELL = Group(
     "planasonix",
-    "Start Planasonix syncs and backfills, wait for them, look at them",
+    "Start, watch and cancel Planasonix syncs and backfills, and manage webhooks",
     (
         Command(
             "sync",
@@ -230,10 +238,10 @@ SHELL = Group(
         ),
         Command(
             "backfill",
-            "Start a historical load of a window of time",
+            "Start a historical load of a time window",
             "start.backfill",
             _start_options("backfill"),
-            epilog="Times are ISO 8601; one without an offset is UTC.",
+            epilog="Times are ISO 8601. A time without an offset is UTC.",
         ),
         Command(
             "jobs",
@@ -252,26 +260,25 @@ SHELL = Group(
                 option("--until", help="only jobs created at this time or earlier", metavar="TIME"),
                 _limit("jobs"),
             ),
-            epilog="A time is ISO 8601, and UTC without an offset; or an age in m, h, d or w: 24h is a day ago.",
+            epilog="A time is ISO 8601, and UTC if it has no offset; or an age in m, h, d or w: 24h is one day ago.",
         ),
         Command("job", "Show a job, or wait for it", "jobs.job", (_JOB, *_WAIT_OPTIONS, _WEB)),
         Command(
             "watch",
-            "Wait for a job or a backfill, whoever started it",
+            "Wait for a job or a backfill, no matter who has started it",
             "jobs.watch",
             (option("id", help="the id of the job or the backfill", metavar="ID"), *_WAIT_OPTIONS[1:], _WEB),
         ),
-        Command("results", "Show what a job loaded", "jobs.results", (_JOB,)),
+        Command("results", "Show the tables and rows that a job has loaded", "jobs.results", (_JOB,)),
         Command(
             "cancel",
             "Cancel a job, or the jobs of a backfill",
             "jobs.cancel",
             (
-                option("id", help="the id of the job, or with --backfill of the backfill", metavar="ID"),
+                option("id", help="the id of the job; with --backfill, of the backfill", metavar="ID"),
                 option(
                     "--backfill",
-                    help="ID is that of a backfill: its jobs are cancelled and, with --wait, the jobs that it "
-                    "creates later",
+                    help="ID is the id of a backfill: cancel its jobs and, with --wait, the jobs that it creates later",
                     action="store_true",
                 ),
                 *_CANCEL_WAIT_OPTIONS,
@@ -291,7 +298,7 @@ SHELL = Group(
             "backfill-status", "Show a backfill, or wait for it", "jobs.backfill", (_BACKFILL, *_WAIT_OPTIONS, _WEB)
         ),
         WEBHOOKS,
-        Command("ping", "Try the Airflow connection to Planasonix", "jobs.ping"),
+        Command("ping", "Test the Airflow connection to Planasonix", "jobs.ping"),
         Command("openapi", "Print the OpenAPI document of Planasonix, as YAML", "jobs.openapi"),
     ),
 )

@@ -102,7 +102,7 @@ def _job_or_backfill(hook: ShellHook, given: str) -> Work:
     except PlanasonixNotFoundError as error:
         with suppress(PlanasonixNotFoundError):
             return routes[1](given)
-        error.set_message(f"{given} is the id of no job and of no backfill. {error.message}")
+        error.set_message(f"There is no job and no backfill with the id {given}. {error.message}")
         raise
 
 

@@ -53,7 +53,7 @@ class SignalHandler:
     def deferred(self, until: str, *, uninterruptible: bool = False) -> Iterator[None]:
         """Defer the first signal during a block; a second one interrupts.
 
-        :param until: the condition in the message to the user.
+        :param until: the end of the message to the user, a clause such as ``the secret is stored``.
         :param uninterruptible: whether :meth:`check` raises nothing inside of the block, as between two tries.
         """
         self._is_deferring, self._is_uninterruptible, self._until = True, uninterruptible, until
@@ -71,7 +71,7 @@ class SignalHandler:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._is_deferring and self._pending is None:
             self._pending = number
-            self._warn(f"Interrupted: ending once {self._until}. Once more ends at once.")
+            self._warn(f"Interrupted: the command ends when {self._until}. A second interrupt ends it at once.")
             return
         self._pending = None
         raise Interrupted(number, in_flight=self._is_deferring)

@@ -70,7 +70,7 @@ def _start(
 def _post(context: CommandContext, kind: str, post: Callable[[str], Work]) -> Work:
     key = context.options.idempotency_key or str(uuid4())
     try:
-        with context.signals.deferred("the answer to the start is there"):
+        with context.signals.deferred("the response to the start has arrived"):
             work = post(key)
             context.terminal.print(_started_line(context, work))
             return work

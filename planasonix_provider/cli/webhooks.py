@@ -47,7 +47,7 @@ def update(context: CommandContext) -> CommandResult:
     options = context.options
     events = argument_types.split_list(options.events)
     if options.url is None and events is None and options.enabled is None:
-        raise UsageError("There is nothing to change: give --url, --events, --enabled or --no-enabled.")
+        raise UsageError("There is nothing to change: add --url, --events, --enabled or --no-enabled.")
     changed = context.hook.update_webhook(options.webhook_id, url=options.url, events=events, enabled=options.enabled)
     return CommandResult(to_json(changed))
 

@@ -77,7 +77,7 @@ def test_a_secret_has_no_line_break_at_its_end(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_text_is_refused_without_showing_it(tmp_path: Path) -> None:
     (tmp_path / "s").write_bytes(b"\xff\xfe secret")
-    with pytest.raises(UsageError, match=r"^--secret-from: .*\(it is no text\)") as refusal:
+    with pytest.raises(UsageError, match=r"^--secret-from: .*\(it is not a text file\)") as refusal:
         argument_types.secret("--secret-from", str(tmp_path / "s"))
     assert "secret'" not in str(refusal.value).replace(str(tmp_path), "")
 
@@ -86,6 +86,6 @@ def test_a_file_that_is_no_text_is_refused_without_showing_it(tmp_path: Path) ->
     "given", ["whsec_0123456789012345", "~nosuch/whsec_0123456789012345", "/nowhere/whsec_0123456789012345"]
 )
 def test_a_secret_in_the_place_of_its_file_is_refused_without_showing_it(given: str) -> None:
-    with pytest.raises(UsageError, match=r"^--secret-from: allowed is a file that holds the secret") as refusal:
+    with pytest.raises(UsageError, match=r"^--secret-from: allowed is a file that contains the secret") as refusal:
         argument_types.secret("--secret-from", given)
     assert "whsec_" not in str(refusal.value)

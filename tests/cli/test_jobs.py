@@ -183,7 +183,7 @@ class TestAWatch:
     ) -> None:
         ran = shell("watch", given)
         assert (ran.code, ran.out) == (1, "")
-        said = f"{given} is the id of no job and of no backfill. GET /api/v1/{route}/{given}: answered 404"
+        said = f"There is no job and no backfill with the id {given}. GET /api/v1/{route}/{given}: answered 404"
         assert ran.last_words.startswith(said)
         assert sorted(routes_asked(simulator)) == ["get_backfill", "get_job"]
 

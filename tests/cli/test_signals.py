@@ -20,7 +20,7 @@ def test_one_that_is_held_comes_when_it_is_let_through() -> None:
     with SignalHandler(said.append) as interrupts:
         with interrupts.deferred("it is done"):
             press()
-        assert said == ["Interrupted: ending once it is done. Once more ends at once."]
+        assert said == ["Interrupted: the command ends when it is done. A second interrupt ends it at once."]
         with pytest.raises(Interrupted) as interrupt:
             interrupts.check()
         assert not interrupt.value.in_flight

@@ -176,7 +176,7 @@ class TestAnInterruptAmidAStart:
         ran = shell("sync", CONNECTION, "--wait", "-o", "json")
         assert ran.code == 130
         assert ran.json["job_id"] == simulator.jobs()[0].id
-        assert "Interrupted: ending once the answer to the start is there. Once more ends at once." in ran.err
+        assert "Interrupted: the command ends when the response to the start has arrived." in ran.err
         assert "It was not cancelled, and runs on." in ran.last_words
 
     def test_is_no_reason_to_end_where_nothing_is_waited_for(
@@ -190,7 +190,7 @@ class TestAnInterruptAmidAStart:
     def test_ends_it_at_once_the_second_time(self, simulator: Simulator, at_a_terminal: Run) -> None:
         simulator.fail("hang", route="trigger_sync", seconds=600)
         when(simulator, "trigger_sync", press)
-        ran = at_a_terminal("sync", CONNECTION, answers=(("Interrupted: ending once", press),))
+        ran = at_a_terminal("sync", CONNECTION, answers=(("Interrupted: the command ends when", press),))
         assert (ran.code, ran.out) == (6, "")
         assert "Interrupted. It is unknown whether the sync was started" in ran.err
 

@@ -63,7 +63,7 @@ class TestACreation:
         [
             (("--secret-to", "whsec_0123456789012345"), 2, "--secret-to: allowed is variable:NAME, connection"),
             (("--secret-from", "/nowhere/at/all"), 2, "(No such file or directory)"),
-            (("--secret-from", "/dev/null"), 2, "there is nothing in it"),
+            (("--secret-from", "/dev/null"), 2, "it is empty"),
             (("--secret-to", "file:/nowhere/at/all"), 1, "there is no folder /nowhere/at."),
             (("--events", "job.failed", "--url", "x"), 2, "unrecognized arguments: --url x"),
         ],
@@ -86,7 +86,7 @@ class TestACreation:
         when(simulator, "create_webhook", lambda: (press(), hanging.ends()))
         ran = create(shell, place)
         assert ran.code == 0
-        assert "Interrupted: ending once the secret is stored." in ran.err
+        assert "Interrupted: the command ends when the secret is stored." in ran.err
         assert kept(place)
 
     def test_of_what_cannot_be_kept_is_undone_whatever_is_pressed(
@@ -99,7 +99,7 @@ class TestACreation:
         with travelling(monkeypatch):
             ran = create(shell, folder / "secret.json")
         assert (ran.code, ran.out) == (1, "")
-        assert "Interrupted: ending once the secret is stored." in ran.err
+        assert "Interrupted: the command ends when the secret is stored." in ran.err
         assert "was deleted again: nothing was created." in ran.last_words
         assert shell("webhooks", "list", "-o", "json").json == []
 
@@ -114,7 +114,7 @@ class TestACreation:
         when(simulator, "create_webhook", press)
         ran = at_a_terminal(
             *("webhooks", "create", URL, "--events", "job.failed", "--secret-to", f"file:{place}"),
-            answers=(("Interrupted: ending once", press),),
+            answers=(("Interrupted: the command ends when", press),),
         )
         assert ran.code == 6
         assert f"It is unknown whether the webhook for {URL} was created; if it was, its secret may be" in ran.err
@@ -138,7 +138,7 @@ class TestASubscription:
         ran = shell("webhooks", "update", webhook_id)
         assert (ran.code, ran.err) == (
             2,
-            "There is nothing to change: give --url, --events, --enabled or --no-enabled.\n",
+            "There is nothing to change: add --url, --events, --enabled or --no-enabled.\n",
         )
 
     def test_has_its_secret_rotated_and_kept(self, shell: Run, webhook_id: str, place: Path) -> None:
@@ -159,7 +159,7 @@ class TestASubscription:
         with travelling(monkeypatch):
             ran = shell("webhooks", "rotate-secret", webhook_id, "--secret-to", f"file:{place}")
         assert (ran.code, ran.out) == (6, "")
-        assert "Interrupted: ending once the secret is stored." in ran.err
+        assert "Interrupted: the command ends when the secret is stored." in ran.err
         assert f"It is unknown whether the secret of webhook {webhook_id} was changed" in ran.last_words
 
     def test_is_tested_and_has_a_history(self, shell: Run, webhook_id: str) -> None:
