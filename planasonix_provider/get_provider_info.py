@@ -162,13 +162,11 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-planasonix",
         "name": "Planasonix",
-        "description": (
-            "Start `Planasonix <https://planasonix.com>`__ syncs and backfills, wait for them, and account for them."
-        ),
+        "description": "Start Planasonix syncs and backfills, wait for them, and report what they loaded.",
         "integrations": [
             {
                 "integration-name": "Planasonix",
-                "external-doc-url": "https://planasonix.com",
+                "external-doc-url": "https://docs.planasonix.com/airflow/",
                 "tags": ["service"],
             }
         ],

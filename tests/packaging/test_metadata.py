@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import distribution, entry_points
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import planasonix_provider
 
 DISTRIBUTION = distribution("airflow-provider-planasonix")
 METADATA = DISTRIBUTION.metadata
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -62,8 +64,21 @@ def test_the_metadata_names_author_and_licence() -> None:
     assert METADATA["License-Expression"] == "Apache-2.0"
     assert METADATA.get_all("License-File") == ["LICENSE"]
     assert METADATA["Author-Email"] == "Planasonix <support@planasonix.com>"
-    assert METADATA.get_all("Project-URL") == ["Homepage, https://planasonix.com"]
+    # Airflow's page of providers links to the documentation.
+    assert METADATA.get_all("Project-URL") == [
+        "Homepage, https://planasonix.com",
+        "Documentation, https://docs.planasonix.com/airflow/",
+    ]
     assert METADATA["Description-Content-Type"] == "text/markdown"
+
+
+def test_the_links_of_the_readme_lead_to_the_documentation() -> None:
+    readme = METADATA["Description"]
+    links = re.findall(r"\]\((.*?)\)", readme)
+    assert links
+    assert [link for link in links if not link.startswith("https://")] == []
+    for page in re.findall(r"\]\(https://docs\.planasonix\.com/airflow/([\w-]+)\.html", readme):
+        assert (ROOT / "docs" / f"{page}.md").is_file(), page
 
 
 def test_runtime_files_are_in_the_package() -> None:
