@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -49,6 +50,19 @@ class Airflow:
         triggerer.watch(*triggers, assets=assets)
         return triggerer
 
+    @asynccontextmanager
+    async def watching(
+        self, *triggers: PlanasonixEventTrigger, assets: tuple[str, ...] = ("asset",)
+    ) -> AsyncIterator[Triggerer]:
+        """Run triggers in a triggerer that is killed at the end of the block."""
+        triggerer = self.triggerer(*triggers, assets=assets)
+        yield triggerer
+        await triggerer.kill()
+
+    async def watch_for(self, seconds: float, *triggers: PlanasonixEventTrigger, **options: Any) -> None:
+        async with self.watching(*triggers, **options):
+            await asyncio.sleep(seconds)
+
     @property
     def received(self) -> list[str]:
         """The ids that the one asset has received, in order."""
@@ -70,6 +84,11 @@ def requests(simulator: Simulator, *routes: str) -> int:
     return sum(not routes or request.route in routes for request in simulator.requests)
 
 
+def sync(simulator: Simulator, metadata: dict[str, Any] | None = None, connection_id: str = CONNECTION) -> str:
+    """Start a sync and return its id."""
+    return simulator.workspace.start_sync(connection_id, SyncBody(metadata=metadata)).id
+
+
 def in_the_log(caplog: pytest.LogCaptureFixture, text: str) -> int:
     return sum(text in record.getMessage() for record in caplog.records)
 
@@ -81,13 +100,12 @@ class TestAWatcher:
         simulator.plan(CONNECTION, running_seconds=100)
 
         async def main() -> None:
-            triggerer = airflow.triggerer(PlanasonixEventTrigger(events=["job.succeeded", "job.failed"]))
-            await asyncio.sleep(INTERVAL)
-            simulator.workspace.start_sync(CONNECTION, SyncBody(pipeline_id="pl_1"))
-            await asyncio.sleep(200)
-            simulator.workspace.start_sync(CONNECTION)
-            await asyncio.sleep(1000)
-            await triggerer.kill()
+            async with airflow.watching(PlanasonixEventTrigger(events=["job.succeeded", "job.failed"])):
+                await asyncio.sleep(INTERVAL)
+                simulator.workspace.start_sync(CONNECTION, SyncBody(pipeline_id="pl_1"))
+                await asyncio.sleep(200)
+                sync(simulator)
+                await asyncio.sleep(1000)
 
         clock.run(main())
         second, first = simulator.jobs()
@@ -113,15 +131,14 @@ class TestAWatcher:
         self, simulator: Simulator, airflow: Airflow, travel: TravelledClock
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=10)
-        simulator.workspace.start_sync(CONNECTION)
+        sync(simulator)
         simulator.plan(OTHER, running_seconds=20_000)
         running = simulator.workspace.start_sync(OTHER)
         travel.sleep(7_200)
 
         async def main() -> None:
-            triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=600))
-            await asyncio.sleep(20_000)
-            await triggerer.kill()
+            async with airflow.watching(PlanasonixEventTrigger(poll_interval=600)):
+                await asyncio.sleep(20_000)
 
         clock.run(main())
         assert airflow.received == [running.id]
@@ -133,17 +150,15 @@ class TestAWatcher:
         simulator.workspace.configure(conflict="allowed")
 
         async def main() -> list[str]:
-            triggerer = airflow.triggerer(PlanasonixEventTrigger())
-            await asyncio.sleep(INTERVAL)
-            jobs = [simulator.workspace.start_sync(CONNECTION).id]
-            await asyncio.sleep(2 * INTERVAL)
-            await triggerer.kill()
+            async with airflow.watching(PlanasonixEventTrigger()):
+                await asyncio.sleep(INTERVAL)
+                jobs = [sync(simulator)]
+                await asyncio.sleep(2 * INTERVAL)
             for _ in range(150):
-                jobs.append(simulator.workspace.start_sync(CONNECTION).id)
+                jobs.append(sync(simulator))
                 await asyncio.sleep(700)
-            triggerer = airflow.triggerer(PlanasonixEventTrigger())
-            await asyncio.sleep(2_000)
-            await triggerer.kill()
+            async with airflow.watching(PlanasonixEventTrigger()):
+                await asyncio.sleep(2_000)
             return jobs
 
         jobs = clock.run(main())
@@ -151,16 +166,15 @@ class TestAWatcher:
 
     def test_repeats_events_that_were_not_stored(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> str:
-            triggerer = airflow.triggerer(PlanasonixEventTrigger())
-            await asyncio.sleep(INTERVAL)
-            job = simulator.workspace.start_sync(CONNECTION).id
-            while not triggerer.has_something_to_store:  # noqa: ASYNC110 - it comes by itself
-                await asyncio.sleep(0.1)
-            # A cursor that is saved now is saved too early.
-            await asyncio.sleep(0.5)
-            await triggerer.kill()
+            async with airflow.watching(PlanasonixEventTrigger()) as triggerer:
+                await asyncio.sleep(INTERVAL)
+                job = sync(simulator)
+                while not triggerer.has_something_to_store:  # noqa: ASYNC110 - it comes by itself
+                    await asyncio.sleep(0.1)
+                # A cursor that is saved now is saved too early.
+                await asyncio.sleep(0.5)
             assert airflow.received == []
-            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger()))
+            await airflow.watch_for(100, PlanasonixEventTrigger())
             return job
 
         job = clock.run(main())
@@ -170,13 +184,12 @@ class TestAWatcher:
         simulator.plan_backfill(CONNECTION, queued_seconds=60, jobs=5, job_seconds=200)
 
         async def main() -> None:
-            triggerer = airflow.triggerer(PlanasonixEventTrigger())
-            await asyncio.sleep(INTERVAL)
-            simulator.workspace.start_backfill(
-                CONNECTION, BackfillBody(start_at=datetime(2025, 1, 1, tzinfo=UTC), end_at=BEGAN)
-            )
-            await asyncio.sleep(3_000)
-            await triggerer.kill()
+            async with airflow.watching(PlanasonixEventTrigger()):
+                await asyncio.sleep(INTERVAL)
+                simulator.workspace.start_backfill(
+                    CONNECTION, BackfillBody(start_at=datetime(2025, 1, 1, tzinfo=UTC), end_at=BEGAN)
+                )
+                await asyncio.sleep(3_000)
 
         clock.run(main())
         (backfill,) = simulator.backfills()
@@ -189,19 +202,17 @@ class TestAWatcher:
         self, simulator: Simulator, airflow: Airflow
     ) -> None:
         async def main() -> None:
-            triggerer = airflow.triggerer(PlanasonixEventTrigger(), assets=("one", "two"))
-            await asyncio.sleep(INTERVAL)
-            simulator.workspace.start_sync(CONNECTION)
-            await asyncio.sleep(100)
-            await triggerer.kill()
+            async with airflow.watching(PlanasonixEventTrigger(), assets=("one", "two")):
+                await asyncio.sleep(INTERVAL)
+                sync(simulator)
+                await asyncio.sleep(100)
             if airflow.has_shared_streams:
                 # One asset was deleted, or is not known in time.
                 del airflow.store.values[min(airflow.store.values)]
             simulator.workspace.start_sync(OTHER)
             await asyncio.sleep(INTERVAL)
-            triggerer = airflow.triggerer(PlanasonixEventTrigger(), assets=("one", "two"))
-            await asyncio.sleep(100)
-            await triggerer.kill()
+            async with airflow.watching(PlanasonixEventTrigger(), assets=("one", "two")):
+                await asyncio.sleep(100)
 
         clock.run(main())
         expected = {job.id: 1 for job in simulator.jobs()}
@@ -215,14 +226,14 @@ class TestAWatcher:
         assert len({trigger.hash(*trigger.serialize()) for trigger in watchers.values()}) == 2
 
         async def watch(*names: str) -> None:
-            triggerer = airflow.triggerer()
-            for name in names:
-                triggerer.watch(watchers[name], assets=(name,))
-            await self.watched_for(100, triggerer)
+            async with airflow.watching() as triggerer:
+                for name in names:
+                    triggerer.watch(watchers[name], assets=(name,))
+                await asyncio.sleep(100)
 
         async def main() -> list[str]:
             await watch("one", "other")
-            job = simulator.workspace.start_sync(CONNECTION).id
+            job = sync(simulator)
             await watch("one")
             assert airflow.store.ids("one") == {job: 1}
             assert airflow.store.ids("other") == {}
@@ -235,7 +246,7 @@ class TestAWatcher:
 
     def test_of_two_assets_logs_a_warning_with_their_names(self, airflow: Airflow) -> None:
         async def main() -> None:
-            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(), assets=("two", "one")))
+            await airflow.watch_for(100, PlanasonixEventTrigger(), assets=("two", "one"))
 
         clock.run(main())
         # Before Airflow 3.3, a trigger does not know its assets.
@@ -254,19 +265,14 @@ class TestAWatcher:
             pytest.skip("before Airflow 3.3, the name of the asset is part of the variable's name")
 
         async def main() -> str:
-            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(**before)))
-            job = simulator.workspace.start_sync(CONNECTION).id
+            await airflow.watch_for(100, PlanasonixEventTrigger(**before))
+            job = sync(simulator)
             await asyncio.sleep(100)
-            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger(**after)))
+            await airflow.watch_for(100, PlanasonixEventTrigger(**after))
             return job
 
         job = clock.run(main())
         assert airflow.received == [job]
-
-    @staticmethod
-    async def watched_for(seconds: float, triggerer: Triggerer) -> None:
-        await asyncio.sleep(seconds)
-        await triggerer.kill()
 
     def test_with_ignore_own_skips_jobs_of_operators(self, simulator: Simulator, airflow: Airflow) -> None:
         simulator.workspace.configure(show_metadata=True, conflict="allowed")
@@ -274,12 +280,11 @@ class TestAWatcher:
         others = {"dag_id": "load", "run_id": "asset_triggered__2025", ATTEMPT_KEY: "a2"}
 
         async def main() -> list[str]:
-            triggerer = airflow.triggerer(PlanasonixEventTrigger(ignore_own="react"))
-            triggerer.watch(PlanasonixEventTrigger(ignore_own=True), assets=("none of any DAG",))
-            await asyncio.sleep(INTERVAL)
-            jobs = [simulator.workspace.start_sync(CONNECTION, SyncBody(metadata=m)).id for m in (own, others, None)]
-            await asyncio.sleep(100)
-            await triggerer.kill()
+            async with airflow.watching(PlanasonixEventTrigger(ignore_own="react")) as triggerer:
+                triggerer.watch(PlanasonixEventTrigger(ignore_own=True), assets=("none of any DAG",))
+                await asyncio.sleep(INTERVAL)
+                jobs = [sync(simulator, m) for m in (own, others, None)]
+                await asyncio.sleep(100)
             return jobs
 
         jobs = clock.run(main())
@@ -290,13 +295,12 @@ class TestAWatcher:
 
     def test_warns_once_if_the_api_shows_no_metadata(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> None:
-            triggerer = airflow.triggerer(PlanasonixEventTrigger(ignore_own=True))
-            triggerer.watch(PlanasonixEventTrigger(metadata={"team": "sales"}), assets=("sales",))
-            for connection_id in (CONNECTION, OTHER):
-                await asyncio.sleep(3 * INTERVAL)
-                simulator.workspace.start_sync(connection_id, SyncBody(metadata={"team": "sales", ATTEMPT_KEY: "a1"}))
-            await asyncio.sleep(100)
-            await triggerer.kill()
+            async with airflow.watching(PlanasonixEventTrigger(ignore_own=True)) as triggerer:
+                triggerer.watch(PlanasonixEventTrigger(metadata={"team": "sales"}), assets=("sales",))
+                for connection_id in (CONNECTION, OTHER):
+                    await asyncio.sleep(3 * INTERVAL)
+                    sync(simulator, {"team": "sales", ATTEMPT_KEY: "a1"}, connection_id)
+                await asyncio.sleep(100)
 
         clock.run(main())
         second, first = simulator.jobs()
@@ -315,16 +319,14 @@ class TestAWatcher:
             trigger = {"connection_id": CONNECTION, "ignore_own": "react"}
             triggerer = airflow.triggerer(PlanasonixEventTrigger(**trigger))
             await asyncio.sleep(INTERVAL)
-            simulator.workspace.start_sync(CONNECTION)
+            sync(simulator)
             reactions = restarts = 0
             for _ in range(200):
                 await asyncio.sleep(10)
                 if airflow.received and not restarts:
                     # The DAG's first sync runs when the triggerer is restarted.
                     restarts += 1
-                    simulator.workspace.start_sync(
-                        CONNECTION, SyncBody(metadata={"dag_id": "react", ATTEMPT_KEY: "a0"})
-                    )
+                    sync(simulator, {"dag_id": "react", ATTEMPT_KEY: "a0"})
                     reactions += 1
                     await asyncio.sleep(10)
                     await triggerer.kill()
@@ -332,9 +334,7 @@ class TestAWatcher:
                 # The DAG syncs what it watches.
                 while reactions < len(airflow.received):
                     reactions += 1
-                    simulator.workspace.start_sync(
-                        CONNECTION, SyncBody(metadata={"dag_id": "react", ATTEMPT_KEY: f"a{reactions}"})
-                    )
+                    sync(simulator, {"dag_id": "react", ATTEMPT_KEY: f"a{reactions}"})
             await triggerer.kill()
 
         clock.run(main())
@@ -347,20 +347,18 @@ class TestAWatcher:
         trigger = {"ignore_own": "react"}
 
         async def main() -> list[str]:
-            triggerer = airflow.triggerer(PlanasonixEventTrigger(**trigger))
-            await asyncio.sleep(INTERVAL)
-            jobs = [simulator.workspace.start_sync(CONNECTION).id]
-            await asyncio.sleep(100)
-            # The DAG's own job shows that there is metadata.
-            simulator.workspace.start_sync(CONNECTION, SyncBody(metadata={"dag_id": "react", ATTEMPT_KEY: "a1"}))
-            await asyncio.sleep(100)
-            await triggerer.kill()
-            triggerer = airflow.triggerer(PlanasonixEventTrigger(**trigger))
-            for _ in range(2):
+            async with airflow.watching(PlanasonixEventTrigger(**trigger)):
+                await asyncio.sleep(INTERVAL)
+                jobs = [sync(simulator)]
                 await asyncio.sleep(100)
-                jobs.append(simulator.workspace.start_sync(CONNECTION).id)
-            await asyncio.sleep(100)
-            await triggerer.kill()
+                # The DAG's own job shows that there is metadata.
+                sync(simulator, {"dag_id": "react", ATTEMPT_KEY: "a1"})
+                await asyncio.sleep(100)
+            async with airflow.watching(PlanasonixEventTrigger(**trigger)):
+                for _ in range(2):
+                    await asyncio.sleep(100)
+                    jobs.append(sync(simulator))
+                await asyncio.sleep(100)
             return jobs
 
         jobs = clock.run(main())
@@ -383,16 +381,14 @@ class TestAWatcher:
 
         async def main() -> list[str]:
             jobs = [simulator.workspace.start_sync(OTHER).id]
-            triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=600))
-            await asyncio.sleep(7_200)
-            await triggerer.kill()
+            async with airflow.watching(PlanasonixEventTrigger(poll_interval=600)):
+                await asyncio.sleep(7_200)
             ((place, text),) = airflow.store.values.items()
             airflow.store.values[place] = json.dumps(damage(json.loads(text)))
-            jobs.append(simulator.workspace.start_sync(CONNECTION).id)
+            jobs.append(sync(simulator))
             await asyncio.sleep(600)
-            triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=600))
-            await asyncio.sleep(20_000)
-            await triggerer.kill()
+            async with airflow.watching(PlanasonixEventTrigger(poll_interval=600)):
+                await asyncio.sleep(20_000)
             return jobs
 
         long, short = clock.run(main())
@@ -402,15 +398,15 @@ class TestAWatcher:
 
     def test_waits_until_its_cursor_can_be_read(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> str:
-            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger()))
-            job = simulator.workspace.start_sync(CONNECTION).id
+            await airflow.watch_for(100, PlanasonixEventTrigger())
+            job = sync(simulator)
             await asyncio.sleep(100)
             airflow.store.error = RuntimeError("the database is away")
-            triggerer = airflow.triggerer(PlanasonixEventTrigger())
-            await asyncio.sleep(60)
-            assert airflow.received == []
-            airflow.store.error = None
-            await self.watched_for(60, triggerer)
+            async with airflow.watching(PlanasonixEventTrigger()):
+                await asyncio.sleep(60)
+                assert airflow.received == []
+                airflow.store.error = None
+                await asyncio.sleep(60)
             return job
 
         job = clock.run(main())
@@ -424,15 +420,14 @@ class TestAWatcher:
 
         async def main() -> None:
             airflow.store.broken_assets.add("broken")
-            triggerer = airflow.triggerer(PlanasonixEventTrigger())
-            triggerer.watch(PlanasonixEventTrigger(connection_id=OTHER), assets=["broken"])
-            await asyncio.sleep(100)
-            jobs = []
-            for _ in range(3):
-                jobs.append(simulator.workspace.start_sync(CONNECTION).id)
-                await asyncio.sleep(60)
-            received = list(airflow.received)
-            await triggerer.kill()
+            async with airflow.watching(PlanasonixEventTrigger()) as triggerer:
+                triggerer.watch(PlanasonixEventTrigger(connection_id=OTHER), assets=["broken"])
+                await asyncio.sleep(100)
+                jobs = []
+                for _ in range(3):
+                    jobs.append(sync(simulator))
+                    await asyncio.sleep(60)
+                received = list(airflow.received)
             assert received == jobs
 
         clock.run(main())
@@ -441,14 +436,14 @@ class TestAWatcher:
 
     def test_continues_if_its_cursor_cannot_be_saved(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> str:
-            triggerer = airflow.triggerer(PlanasonixEventTrigger())
-            await asyncio.sleep(100)
-            airflow.store.error = RuntimeError("the database is away")
-            job = simulator.workspace.start_sync(CONNECTION).id
-            await asyncio.sleep(100)
-            airflow.store.error = None
-            await self.watched_for(INTERVAL + 1, triggerer)
-            await self.watched_for(100, airflow.triggerer(PlanasonixEventTrigger()))
+            async with airflow.watching(PlanasonixEventTrigger()):
+                await asyncio.sleep(100)
+                airflow.store.error = RuntimeError("the database is away")
+                job = sync(simulator)
+                await asyncio.sleep(100)
+                airflow.store.error = None
+                await asyncio.sleep(INTERVAL + 1)
+            await airflow.watch_for(100, PlanasonixEventTrigger())
             return job
 
         job = clock.run(main())
@@ -460,25 +455,22 @@ class TestAWatcher:
 class TestTheRequests:
     def test_of_fifty_idle_watchers_are_one_per_interval(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> int:
-            triggerer = airflow.triggerer()
-            for number in range(50):
-                arguments: dict[str, Any] = {"pipeline_id": f"pl_{number}", "poll_interval": 30 + number}
-                triggerer.watch(PlanasonixEventTrigger(**arguments), assets=(f"asset_{number}",))
-            await asyncio.sleep(100)
-            before = requests(simulator)
-            await asyncio.sleep(3_600)
-            idle = requests(simulator) - before
-            await triggerer.kill()
-            return idle
+            async with airflow.watching() as triggerer:
+                for number in range(50):
+                    arguments: dict[str, Any] = {"pipeline_id": f"pl_{number}", "poll_interval": 30 + number}
+                    triggerer.watch(PlanasonixEventTrigger(**arguments), assets=(f"asset_{number}",))
+                await asyncio.sleep(100)
+                before = requests(simulator)
+                await asyncio.sleep(3_600)
+                return requests(simulator) - before
 
         assert clock.run(main()) == pytest.approx(3_600 / 30, abs=1)
         assert {request.route for request in simulator.requests} == {"list_jobs"}
 
     def test_for_backfills_are_a_few_more(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> None:
-            triggerer = airflow.triggerer(PlanasonixEventTrigger())
-            await asyncio.sleep(3_600)
-            await triggerer.kill()
+            async with airflow.watching(PlanasonixEventTrigger()):
+                await asyncio.sleep(3_600)
 
         clock.run(main())
         assert requests(simulator, "list_jobs") == pytest.approx(3_600 / 30 + 2, abs=1)
@@ -486,15 +478,14 @@ class TestTheRequests:
 
     def test_for_details_are_one_per_job_for_all_watchers(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> None:
-            triggerer = airflow.triggerer()
-            for number in range(20):
-                trigger = PlanasonixEventTrigger(events=["job.succeeded"], poll_interval=30 + number)
-                triggerer.watch(trigger, assets=(f"asset_{number}",))
-            triggerer.watch(PlanasonixEventTrigger(events=["job.failed"]))
-            await asyncio.sleep(50)
-            simulator.workspace.start_sync(CONNECTION)
-            await asyncio.sleep(100)
-            await triggerer.kill()
+            async with airflow.watching() as triggerer:
+                for number in range(20):
+                    trigger = PlanasonixEventTrigger(events=["job.succeeded"], poll_interval=30 + number)
+                    triggerer.watch(trigger, assets=(f"asset_{number}",))
+                triggerer.watch(PlanasonixEventTrigger(events=["job.failed"]))
+                await asyncio.sleep(50)
+                sync(simulator)
+                await asyncio.sleep(100)
 
         clock.run(main())
         assert len(airflow.store.received) == 20
@@ -509,16 +500,15 @@ class TestTheRequests:
 
         async def main() -> tuple[str, int]:
             long = simulator.workspace.start_sync(OTHER).id
-            triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=60))
-            await asyncio.sleep(60)
-            for _ in range(300):
-                simulator.workspace.start_sync(CONNECTION)
+            async with airflow.watching(PlanasonixEventTrigger(poll_interval=60)):
                 await asyncio.sleep(60)
-            before = requests(simulator)
-            await asyncio.sleep(6_000)
-            idle = requests(simulator) - before
-            await asyncio.sleep(10_000)
-            await triggerer.kill()
+                for _ in range(300):
+                    sync(simulator)
+                    await asyncio.sleep(60)
+                before = requests(simulator)
+                await asyncio.sleep(6_000)
+                idle = requests(simulator) - before
+                await asyncio.sleep(10_000)
             return long, idle
 
         long, idle = clock.run(main())
@@ -535,15 +525,14 @@ class TestAnOutage:
         self, simulator: Simulator, airflow: Airflow, caplog: pytest.LogCaptureFixture
     ) -> None:
         async def main() -> None:
-            triggerer = airflow.triggerer(PlanasonixEventTrigger())
-            await asyncio.sleep(100)
-            fault = simulator.fail("status", status=503, times=None)
-            simulator.workspace.start_sync(CONNECTION)
-            await asyncio.sleep(3 * 3_600)
-            simulator.faults.clear()
-            assert fault
-            await asyncio.sleep(100)
-            await triggerer.kill()
+            async with airflow.watching(PlanasonixEventTrigger()):
+                await asyncio.sleep(100)
+                fault = simulator.fail("status", status=503, times=None)
+                sync(simulator)
+                await asyncio.sleep(3 * 3_600)
+                simulator.faults.clear()
+                assert fault
+                await asyncio.sleep(100)
 
         clock.run(main())
         assert airflow.received == [simulator.jobs()[0].id]
@@ -555,16 +544,15 @@ class TestAnOutage:
         self, simulator: Simulator, airflow: Airflow, status: int
     ) -> None:
         async def main() -> int:
-            triggerer = airflow.triggerer(PlanasonixEventTrigger(poll_interval=1, events=["job.succeeded"]))
-            await asyncio.sleep(100)
-            simulator.fail("status", status=status, times=None, route="list_jobs")
-            simulator.workspace.start_sync(CONNECTION)
-            before = requests(simulator)
-            await asyncio.sleep(3_600)
-            meanwhile = requests(simulator) - before
-            simulator.faults.clear()
-            await asyncio.sleep(RETRY_AFTER_REFUSAL_SECONDS + 10)
-            await triggerer.kill()
+            async with airflow.watching(PlanasonixEventTrigger(poll_interval=1, events=["job.succeeded"])):
+                await asyncio.sleep(100)
+                simulator.fail("status", status=status, times=None, route="list_jobs")
+                sync(simulator)
+                before = requests(simulator)
+                await asyncio.sleep(3_600)
+                meanwhile = requests(simulator) - before
+                simulator.faults.clear()
+                await asyncio.sleep(RETRY_AFTER_REFUSAL_SECONDS + 10)
             return meanwhile
 
         assert clock.run(main()) <= 3_600 / RETRY_AFTER_REFUSAL_SECONDS + 1
@@ -572,15 +560,14 @@ class TestAnOutage:
 
     def test_with_the_rate_limit_waits_for_retry_after(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> int:
-            triggerer = airflow.triggerer(PlanasonixEventTrigger())
-            await asyncio.sleep(100)
-            simulator.fail("status", status=429, headers={"Retry-After": "300"})
-            simulator.workspace.start_sync(CONNECTION)
-            before = requests(simulator)
-            await asyncio.sleep(290)
-            silent = requests(simulator) - before
-            await asyncio.sleep(100)
-            await triggerer.kill()
+            async with airflow.watching(PlanasonixEventTrigger()):
+                await asyncio.sleep(100)
+                simulator.fail("status", status=429, headers={"Retry-After": "300"})
+                sync(simulator)
+                before = requests(simulator)
+                await asyncio.sleep(290)
+                silent = requests(simulator) - before
+                await asyncio.sleep(100)
             return silent
 
         assert clock.run(main()) == 1
@@ -592,13 +579,12 @@ class TestAnOutage:
         simulator.plan(CONNECTION, running_seconds=3_600)
 
         async def main() -> None:
-            simulator.workspace.start_sync(CONNECTION)
+            sync(simulator)
             trigger = PlanasonixEventTrigger(planasonix_conn_id="planasonix_later")
-            triggerer = airflow.triggerer(trigger)
-            await asyncio.sleep(1_000)
-            monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_LATER", json.dumps(simulator.airflow_connection()))
-            await asyncio.sleep(4_000)
-            await triggerer.kill()
+            async with airflow.watching(trigger):
+                await asyncio.sleep(1_000)
+                monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_LATER", json.dumps(simulator.airflow_connection()))
+                await asyncio.sleep(4_000)
 
         clock.run(main())
         assert airflow.received == [simulator.jobs()[0].id]
@@ -610,16 +596,15 @@ class TestAnOutage:
         simulator.plan(CONNECTION, running_seconds=10 * MAX_NOT_FOUND_SECONDS)
 
         async def main() -> None:
-            job = simulator.workspace.start_sync(CONNECTION)
-            triggerer = airflow.triggerer(PlanasonixEventTrigger())
-            await asyncio.sleep(100)
-            simulator.reset()
-            await asyncio.sleep(2 * MAX_NOT_FOUND_SECONDS)
-            assert in_the_log(caplog, f"Job {job.id} was not found for 1 h 0 min, so its end is not reported.") == 1
-            before = requests(simulator, "get_job")
-            await asyncio.sleep(MAX_NOT_FOUND_SECONDS)
-            assert requests(simulator, "get_job") == before
-            await triggerer.kill()
+            job = sync(simulator)
+            async with airflow.watching(PlanasonixEventTrigger()):
+                await asyncio.sleep(100)
+                simulator.reset()
+                await asyncio.sleep(2 * MAX_NOT_FOUND_SECONDS)
+                assert in_the_log(caplog, f"Job {job.id} was not found for 1 h 0 min, so its end is not reported.") == 1
+                before = requests(simulator, "get_job")
+                await asyncio.sleep(MAX_NOT_FOUND_SECONDS)
+                assert requests(simulator, "get_job") == before
 
         clock.run(main())
 

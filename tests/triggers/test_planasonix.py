@@ -50,6 +50,17 @@ def trigger(job_id: str, **arguments: Any) -> PlanasonixJobTrigger:
     )
 
 
+def event_of(waiting: PlanasonixWaitTrigger, kind: str = "job") -> WaitEvent:
+    """Run a trigger until it sends its event."""
+    return WaitEvent.from_payload(asyncio.run(first_event(waiting)), kind)
+
+
+def owned(simulator: Simulator, **arguments: Any) -> PlanasonixJobTrigger:
+    """Return the trigger of a task that has started a job of a minute."""
+    simulator.plan(CONNECTION, running_seconds=60)
+    return trigger(started(), cancel_on_kill=True, owned=True, **arguments)
+
+
 OPTIONS = {
     "planasonix_conn_id": "eu",
     "poll_interval": 30,
@@ -130,7 +141,7 @@ def test_rejects_invalid_arguments(arguments: dict[str, Any], words: str) -> Non
 
 def test_sends_the_finished_job(simulator: Simulator) -> None:
     job_id = started()
-    event = WaitEvent.from_payload(asyncio.run(first_event(trigger(job_id))), "job")
+    event = event_of(trigger(job_id))
     assert event.outcome == "over"
     assert event.job.status == "succeeded"
 
@@ -155,7 +166,7 @@ def test_continues_in_another_triggerer(simulator: Simulator) -> None:
     (job,) = simulator.jobs()
     assert job.status == "running", "a triggerer that goes away cancels nothing"
     simulator.workspace.cancel(job.id)
-    assert WaitEvent.from_payload(asyncio.run(first_event(deserialize_trigger(first))), "job").outcome == "over"
+    assert event_of(deserialize_trigger(first)).outcome == "over"
 
 
 def test_holds_its_event_back_until_not_before(simulator: Simulator) -> None:
@@ -179,15 +190,14 @@ def test_does_not_poll_while_its_event_would_be_held_back(simulator: Simulator) 
     simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
     not_before = datetime.now(UTC) + timedelta(seconds=0.3)
     asyncio.run(first_event(trigger(started(), poll_interval=10, not_before=not_before)))
-    looks = [request.at for request in simulator.requests if request.route == "get_job"]
-    assert len(looks) == 1
-    assert looks[0] >= not_before - timedelta(seconds=0.05)
+    polls = [request.at for request in simulator.requests if request.route == "get_job"]
+    assert len(polls) == 1
+    assert polls[0] >= not_before - timedelta(seconds=0.05)
 
 
 def test_cancels_at_the_deadline_with_cancel_on_kill(simulator: Simulator) -> None:
-    simulator.plan(CONNECTION, running_seconds=60)
-    deadline = datetime.now(UTC) + timedelta(seconds=0.2)
-    event = asyncio.run(first_event(trigger(started(), deadline=deadline, cancel_on_kill=True, owned=True)))
+    waiting = owned(simulator, deadline=datetime.now(UTC) + timedelta(seconds=0.2))
+    event = asyncio.run(first_event(waiting))
     assert WaitEvent.from_payload(event, "job").is_out_of_time
     assert event["message"].endswith("It was asked to cancel.")
     assert simulator.jobs()[0].status in ("cancelling", "cancelled")
@@ -200,9 +210,7 @@ def test_polls_at_the_deadline_although_the_rate_limit_runs_short(simulator: Sim
     rate_limiter_for(simulator.url, SecretStr(simulator.api_key)).update(200, headers)
     deadline = datetime.now(UTC) + timedelta(seconds=0.3)
     began = time.monotonic()
-    event = WaitEvent.from_payload(
-        asyncio.run(first_event(trigger(job_id, deadline=deadline, poll_interval=3600))), "job"
-    )
+    event = event_of(trigger(job_id, deadline=deadline, poll_interval=3600))
     assert event.outcome == "over"
     assert time.monotonic() - began < MAX_DELAY_SECONDS - 10, "it does not wait for the rate limiter"
 
@@ -216,10 +224,9 @@ def test_cancels_nothing_without_cancel_on_kill(simulator: Simulator) -> None:
 
 def test_reports_a_failed_cancel(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outages, "RETRY_INTERVAL_SECONDS", 0.1)
-    simulator.plan(CONNECTION, running_seconds=60)
     simulator.fail("status", status=403, route="cancel_job", times=None)
-    deadline = datetime.now(UTC) + timedelta(seconds=0.1)
-    event = asyncio.run(first_event(trigger(started(), deadline=deadline, cancel_on_kill=True, owned=True)))
+    waiting = owned(simulator, deadline=datetime.now(UTC) + timedelta(seconds=0.1))
+    event = asyncio.run(first_event(waiting))
     assert "It could not be cancelled and may still run" in event["message"]
     assert "answered 403" in event["message"]
 
@@ -229,7 +236,7 @@ def test_reports_its_own_bug_in_its_event(simulator: Simulator, mocker: MockerFi
     mocker.patch("planasonix_provider.triggers.base.WaitState", side_effect=ZeroDivisionError)
     waiting = trigger("job_1")
     record(waiting, Log())
-    event = WaitEvent.from_payload(asyncio.run(first_event(waiting)), "job")
+    event = event_of(waiting)
     assert event.outcome == "error"
     assert "ZeroDivisionError" in str(event.message)
 
@@ -281,7 +288,7 @@ def test_a_hundred_cost_one_page_per_poll(simulator: Simulator, monkeypatch: pyt
 
 
 def test_a_missing_connection_is_an_event_with_a_reason() -> None:
-    event = WaitEvent.from_payload(asyncio.run(first_event(trigger("job_1", planasonix_conn_id="nowhere"))), "job")
+    event = event_of(trigger("job_1", planasonix_conn_id="nowhere"))
     assert event.error == "configuration"
     assert "There is no Airflow connection 'nowhere'" in str(event.message)
 
@@ -321,7 +328,7 @@ class TestASync:
         asyncio.run(killed())
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
         job_id = started()
-        event = WaitEvent.from_payload(asyncio.run(first_event(deserialize_trigger(first))), "sync")
+        event = event_of(deserialize_trigger(first), "sync")
         assert event.work.id == job_id
 
 
@@ -337,8 +344,7 @@ class TestAKill:
         return mocker.patch("planasonix_provider.triggers.base.kill_reason", return_value=SUCCESS)
 
     def test_cancels_the_job_of_a_task_that_owns_it(self, simulator: Simulator, state: Any) -> None:
-        simulator.plan(CONNECTION, running_seconds=60)
-        waiting = trigger(started(), cancel_on_kill=True, owned=True)
+        waiting = owned(simulator)
         record(waiting, log := Log())
         asyncio.run(waiting.on_kill())
         assert simulator.jobs()[0].status in ("cancelling", "cancelled")
@@ -357,17 +363,15 @@ class TestAKill:
         assert simulator.backfill(backfill_id).status == "cancelled"
 
     def test_cancels_despite_retry_after(self, simulator: Simulator, state: Any) -> None:
-        simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", route="get_job", status=429, headers={"Retry-After": "900"})
-        waiting = trigger(started(), cancel_on_kill=True, owned=True)
+        waiting = owned(simulator)
         with PlanasonixHook() as hook, pytest.raises(PlanasonixRateLimitError):
             hook.get_job(waiting.job_id)
         asyncio.run(waiting.on_kill())
         assert simulator.jobs()[0].status in ("cancelling", "cancelled")
 
     def test_survives_being_cancelled_repeatedly(self, simulator: Simulator, state: Any) -> None:
-        simulator.plan(CONNECTION, running_seconds=60)
-        waiting = trigger(started(), cancel_on_kill=True, owned=True)
+        waiting = owned(simulator)
         simulator.fail("hang", route="cancel_job", seconds=0.5)
 
         async def main() -> None:
@@ -382,8 +386,7 @@ class TestAKill:
 
     def test_cancels_nothing_of_a_task_that_still_waits(self, simulator: Simulator, state: Any) -> None:
         state.return_value = None
-        simulator.plan(CONNECTION, running_seconds=60)
-        asyncio.run(trigger(started(), cancel_on_kill=True, owned=True).on_kill())
+        asyncio.run(owned(simulator).on_kill())
         assert "cancel_job" not in {request.route for request in simulator.requests}
 
     def test_cancels_nothing_without_cancel_on_kill_either(self, simulator: Simulator, state: Any) -> None:
@@ -394,8 +397,7 @@ class TestAKill:
 
     def test_cancels_nothing_if_airflow_does_not_answer(self, simulator: Simulator, state: Any) -> None:
         state.side_effect = RuntimeError("no connection")
-        simulator.plan(CONNECTION, running_seconds=60)
-        waiting = trigger(started(), cancel_on_kill=True, owned=True)
+        waiting = owned(simulator)
         record(waiting, log := Log())
         asyncio.run(waiting.on_kill())
         assert "cancel_job" not in {request.route for request in simulator.requests}
@@ -407,9 +409,8 @@ class TestAKill:
 
     def test_logs_a_failed_cancel(self, simulator: Simulator, state: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(outages, "RETRY_INTERVAL_SECONDS", 0.1)
-        simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", status=403, route="cancel_job", times=None)
-        waiting = trigger(started(), cancel_on_kill=True, owned=True)
+        waiting = owned(simulator)
         record(waiting, log := Log())
         asyncio.run(waiting.on_kill())
         assert "could not be cancelled and may still run" in log.lines[-1]
@@ -447,8 +448,7 @@ class TestACancelWithoutAReason:
         assert task.cancelled()
 
     def test_cancels_the_job_if_the_task_was_killed(self, simulator: Simulator, is_killed: bool) -> None:
-        simulator.plan(CONNECTION, running_seconds=60)
-        waiting = trigger(started(), cancel_on_kill=True, owned=True)
+        waiting = owned(simulator)
         record(waiting, log := Log())
 
         async def main() -> None:
@@ -474,8 +474,7 @@ class TestACancelWithoutAReason:
 
     @pytest.mark.parametrize("is_killed", [True], indirect=True)
     def test_cancels_nothing_at_the_shutdown_of_the_triggerer(self, simulator: Simulator, is_killed: bool) -> None:
-        simulator.plan(CONNECTION, running_seconds=60)
-        waits = [trigger(started(), cancel_on_kill=True, owned=True)]
+        waits = [owned(simulator)]
         waits += [deserialize_trigger(waits[0]) for _ in range(5)]
         running: list[asyncio.Task[Any]] = []
         for wait in waits:
