@@ -28,7 +28,6 @@ def wait(
     interval: float,
     rate_limit_delay: Callable[[], float] = lambda: 0.0,
     sleep: Callable[[float], None] = clock.sleep,
-    now: Callable[[], datetime] = utcnow,
 ) -> WaitEvent:
     """Poll once per interval until the wait ends, and return how it ended.
 
@@ -37,28 +36,26 @@ def wait(
     """
     pause = interval
     while True:
-        next_look = now() + timedelta(seconds=pause)
-        while left := _seconds_until(next_look, now()) or min(
-            rate_limit_delay(), _seconds_until(next_look + MAX_RATE_LIMIT_DELAY, now())
+        next_poll = utcnow() + timedelta(seconds=pause)
+        while left := _seconds_until(next_poll) or min(
+            rate_limit_delay(), _seconds_until(next_poll + MAX_RATE_LIMIT_DELAY)
         ):
-            if event := state.on_tick(now()):
+            if event := state.on_tick(utcnow()):
                 return event
-            sleep(min(left, state.seconds_until_attention(now())))
-        answer = poll(state, send, now=now)
-        if event := state.update(answer, now()):
+            sleep(min(left, state.seconds_until_attention(utcnow())))
+        answer = poll(state, send)
+        if event := state.update(answer, utcnow()):
             return event
         pause = pause_after(answer, interval)
 
 
-def _seconds_until(moment: datetime, now: datetime) -> float:
-    return max(0.0, (moment - now).total_seconds())
+def _seconds_until(moment: datetime) -> float:
+    return max(0.0, (moment - utcnow()).total_seconds())
 
 
-def poll(
-    state: WaitState, send: Callable[[Request[Any]], Any], *, now: Callable[[], datetime] = utcnow
-) -> Snapshot | PlanasonixError:
+def poll(state: WaitState, send: Callable[[Request[Any]], Any]) -> Snapshot | PlanasonixError:
     """Poll once; return the snapshot or the error."""
     try:
-        return run_flow(state.poll(now()), send)
+        return run_flow(state.poll(utcnow()), send)
     except PlanasonixError as error:
         return error

@@ -188,22 +188,20 @@ async def search_repeatedly(
     sleep: Callable[[float], Awaitable[None]],
     pauses: Collection[float],
     deadline: datetime | None = None,
-    now: Callable[[], datetime] = utcnow,
     policy: OutagePolicy | None = None,
 ) -> list[Work]:
     """Repeat :func:`search` until it finds work with the marks, or after all ``pauses``.
 
     An outage is tolerated as the policy says, and at most until the deadline. Then its error is raised.
     """
-    began, outage = now(), OutageTracker(policy)
+    began, outage = utcnow(), OutageTracker(policy)
     options = outage_retry_options(
         outage,
         warn=lambda error: warn(
             f"Whether a {criteria.kind} was started cannot be found out yet, still trying: {error}"
         ),
-        now=now,
     )
-    retrying = AsyncRetrying(**options, stop=lambda _: deadline is not None and now() >= deadline, sleep=sleep)
+    retrying = AsyncRetrying(**options, stop=lambda _: deadline is not None and utcnow() >= deadline, sleep=sleep)
     left = list(pauses)
     while True:
         try:

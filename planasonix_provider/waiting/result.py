@@ -10,6 +10,7 @@ from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.api.operations import Paginator
+from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.report import (
     MAX_NAMED,
     LoadedTable,
@@ -76,14 +77,14 @@ async def _fetch_backfill_result(
 
 async def _results_of_all(job_ids: Sequence[str], fetcher: ResultFetcher, info: Callable[[str], object]) -> Summary:
     """Return the sum of the results of each job. Log the progress, because thousands of jobs take minutes."""
-    logged_at, summary = fetcher.now(), Summary()
+    logged_at, summary = utcnow(), Summary()
 
     async def ask(job: tuple[int, str]) -> None:
         nonlocal logged_at
         position, job_id = job
         summary.add(await fetcher.results_of(job_id), position)
-        if fetcher.now() - logged_at >= LOG_EVERY:
-            logged_at = fetcher.now()
+        if utcnow() - logged_at >= LOG_EVERY:
+            logged_at = utcnow()
             info(f"Fetched the results of {summary.jobs_total:,} of {len(job_ids):,} jobs.")
 
     await for_each(enumerate(job_ids), ask)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TypeVar
 
 from tenacity import AsyncRetrying
@@ -20,7 +19,6 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.models import Backfill, Job, JobResults
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.states import JOB_OVER
-from planasonix_provider.clock import utcnow
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.outages import (
     OutagePolicy,
@@ -46,7 +44,6 @@ class ResultFetcher:
     interval: float
     warn: Callable[[str], object]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    now: Callable[[], datetime] = utcnow
     policy: OutagePolicy = field(default_factory=OutagePolicy)
 
     async def results_of(self, job_id: str) -> JobResults:
@@ -86,12 +83,11 @@ class ResultFetcher:
     async def _fetch(self, fetch: Callable[[], Awaitable[T]], name: str) -> T:
         options = outage_retry_options(
             # Results may be late. If they stay refused, the loaded tables are unknown.
-            OutageTracker(self.policy, passes=_is_too_early),
+            OutageTracker(self.policy, passes=lambda error: isinstance(error, PlanasonixConflictError)),
             pause=lambda error: pause_after(error, self.interval),
             warn=lambda error: self.warn(
                 f"{name} is over, but its results cannot be fetched yet, still trying: {error}"
             ),
-            now=self.now,
         )
         try:
             return await AsyncRetrying(**options, sleep=self.sleep)(fetch)
@@ -100,7 +96,3 @@ class ResultFetcher:
             failure = kind(f"{name} is over, but its results cannot be fetched. {error}")
             failure.code = error.code
             raise failure from None
-
-
-def _is_too_early(error: PlanasonixError) -> bool:
-    return isinstance(error, PlanasonixConflictError)

@@ -2,13 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.fake_clock import Clock
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
 
 @pytest.fixture(autouse=True)
 def _a_short_refusal() -> None:

@@ -14,24 +14,24 @@ from planasonix_provider.waiting.targets import JobTarget
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
 from tests.support.api_errors import api_error
-from tests.support.fake_clock import BEGAN, Clock
+from tests.support.time_travel import BEGAN, TravelledClock
 
 Answer = Callable[[float], Job | PlanasonixError]
 
 
-def wait(clock: Clock, answer: Answer, **arguments: Any) -> tuple[WaitEvent, list[float]]:
+def wait(travel: TravelledClock, answer: Answer, **arguments: Any) -> tuple[WaitEvent, list[float]]:
     """Wait for a job whose snapshot depends on the seconds passed. Return the event and the times of the polls."""
     looks: list[float] = []
-    watch = WaitState(JobTarget("job_1"), now=clock(), info=str, warn=str, deadline=arguments.pop("deadline", None))
+    watch = WaitState(JobTarget("job_1"), now=BEGAN, info=str, warn=str, deadline=arguments.pop("deadline", None))
 
     def send(request: Request[Any]) -> Job:
-        looks.append(round(clock.passed))
-        found = answer(clock.passed)
+        looks.append(round(travel.passed))
+        found = answer(travel.passed)
         if isinstance(found, PlanasonixError):
             raise found
         return found
 
-    event = blocking_wait.wait(watch, send, **{"interval": 10, "sleep": clock.sleep, "now": clock, **arguments})
+    event = blocking_wait.wait(watch, send, **{"interval": 10, **arguments})
     return event, looks
 
 
@@ -39,63 +39,63 @@ def running_for(seconds: float) -> Callable[[float], Job]:
     return lambda passed: Job(id="job_1", status="running" if passed < seconds else "succeeded")
 
 
-def test_looks_once_an_interval(clock: Clock) -> None:
-    event, looks = wait(clock, running_for(35))
+def test_looks_once_an_interval(travel: TravelledClock) -> None:
+    event, looks = wait(travel, running_for(35))
     assert event.outcome == "over"
     assert looks == [10, 20, 30, 40]
 
 
-def test_stops_when_its_sleep_says_that_the_task_was_killed(clock: Clock) -> None:
+def test_stops_when_its_sleep_says_that_the_task_was_killed(travel: TravelledClock) -> None:
     def nap(seconds: float) -> None:
-        clock.sleep(seconds)
+        travel.sleep(seconds)
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        wait(clock, running_for(1_000), sleep=nap)
+        wait(travel, running_for(1_000), sleep=nap)
 
 
 @pytest.mark.parametrize("how", [{"interval": 600}, {"rate_limit_delay": lambda: 60.0}], ids=["interval", "rate limit"])
-def test_ends_at_the_deadline_though_the_next_poll_is_far(clock: Clock, how: dict[str, Any]) -> None:
-    event, looks = wait(clock, running_for(1_000), deadline=BEGAN + timedelta(seconds=42), **how)
+def test_ends_at_the_deadline_though_the_next_poll_is_far(travel: TravelledClock, how: dict[str, Any]) -> None:
+    event, looks = wait(travel, running_for(1_000), deadline=BEGAN + timedelta(seconds=42), **how)
     assert event.is_out_of_time
     assert looks == []
-    assert clock.passed == pytest.approx(42, abs=1)
+    assert travel.passed == pytest.approx(42, abs=1)
 
 
-def test_waits_out_an_outage_of_forty_minutes(clock: Clock) -> None:
+def test_waits_out_an_outage_of_forty_minutes(travel: TravelledClock) -> None:
     down = api_error(503)
-    event, _ = wait(clock, lambda passed: down if passed < 2_400 else running_for(2_500)(passed))
+    event, _ = wait(travel, lambda passed: down if passed < 2_400 else running_for(2_500)(passed))
     assert event.outcome == "over"
 
 
-def test_gives_up_after_an_hour_of_outage(clock: Clock) -> None:
-    event, _ = wait(clock, lambda _: api_error(503))
+def test_gives_up_after_an_hour_of_outage(travel: TravelledClock) -> None:
+    event, _ = wait(travel, lambda _: api_error(503))
     assert event.error == "outage"
-    assert clock.passed == pytest.approx(3_610, abs=11)
+    assert travel.passed == pytest.approx(3_610, abs=11)
 
 
 @pytest.mark.parametrize(("retry_after", "looks"), [(90, [10, 100]), (259_200, [10, 910])])
 def test_waits_as_long_as_a_429_asks_up_to_a_quarter_of_an_hour(
-    clock: Clock, retry_after: float, looks: list[float]
+    travel: TravelledClock, retry_after: float, looks: list[float]
 ) -> None:
     busy = api_error(429, retry_after=retry_after)
-    assert wait(clock, lambda passed: busy if passed < 20 else running_for(0)(passed))[1] == looks
+    assert wait(travel, lambda passed: busy if passed < 20 else running_for(0)(passed))[1] == looks
 
 
-def test_looks_later_where_the_rate_limit_runs_short(clock: Clock) -> None:
+def test_looks_later_where_the_rate_limit_runs_short(travel: TravelledClock) -> None:
     def rate_limit_delay() -> float:
-        turn = 18 if clock.passed < 20 else 58 if clock.passed > 35 else 0
-        return max(0.0, turn - clock.passed)
+        turn = 18 if travel.passed < 20 else 58 if travel.passed > 35 else 0
+        return max(0.0, turn - travel.passed)
 
-    assert wait(clock, running_for(35), rate_limit_delay=rate_limit_delay)[1] == [18, 28, 58]
-
-
-def test_lets_others_go_first_for_a_minute_at_most(clock: Clock) -> None:
-    assert wait(clock, running_for(100), rate_limit_delay=lambda: 3_500.0)[1] == [70, 140]
+    assert wait(travel, running_for(35), rate_limit_delay=rate_limit_delay)[1] == [18, 28, 58]
 
 
-def test_takes_one_refusal_of_the_key_for_a_rotation(clock: Clock) -> None:
+def test_lets_others_go_first_for_a_minute_at_most(travel: TravelledClock) -> None:
+    assert wait(travel, running_for(100), rate_limit_delay=lambda: 3_500.0)[1] == [70, 140]
+
+
+def test_takes_one_refusal_of_the_key_for_a_rotation(travel: TravelledClock) -> None:
     refusal = api_error(401)
-    event, looks = wait(clock, lambda passed: refusal if passed < 15 else running_for(30)(passed))
+    event, looks = wait(travel, lambda passed: refusal if passed < 15 else running_for(30)(passed))
     assert event.outcome == "over"
     assert looks == [10, 20, 30]

@@ -12,7 +12,7 @@ from planasonix_provider.api.errors import PlanasonixError, PlanasonixLostTrackE
 from planasonix_provider.api.errors import PlanasonixTransportError as Unreachable
 from planasonix_provider.api.models import Backfill, Job, Page, PageInfo, PageMeta
 from planasonix_provider.api.request import Request
-from planasonix_provider.testing.time_travel import TravelledClock
+from planasonix_provider.testing.time_travel import travel_time
 from planasonix_provider.waiting.lost_start_search import SEARCH_DELAY_SECONDS, MatchCriteria, find_one
 from tests.support.api_errors import api_error
 
@@ -82,17 +82,16 @@ def job(job_id: str, created: datetime | None = None, **fields: Any) -> Job:
 
 def find(there: There, traces: MatchCriteria = TRACES, warn: Callable[[str], object] = lambda line: None) -> str | None:
     async def main() -> Any:
-        began = asyncio.get_running_loop().time()
         return await find_one(
             there.send,
             traces,
             warn=warn,
             sleep=asyncio.sleep,
             pauses=SEARCH_DELAY_SECONDS,
-            now=lambda: BEGAN + timedelta(seconds=asyncio.get_running_loop().time() - began),
         )
 
-    found = TravelledClock().run(main())
+    with travel_time(BEGAN) as travel:
+        found = travel.run(main())
     return found.id if found else None
 
 

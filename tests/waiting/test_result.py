@@ -12,12 +12,11 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning, TableResult
 from planasonix_provider.api.states import JOB_OVER
-from planasonix_provider.testing.time_travel import TravelledClock
+from planasonix_provider.testing.time_travel import travel_time
 from planasonix_provider.waiting.result import WorkResult, explain, fetch_result
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
 from planasonix_provider.waiting.targets import Work
 from tests.support.api_errors import api_error
-from tests.support.fake_clock import Clock
 from tests.support.memory_api import MemoryApi, fail_always, fail_once
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
@@ -29,19 +28,16 @@ class Task:
     """Who asks for an account, and what its log has."""
 
     def __init__(self, there: MemoryApi) -> None:
-        clock = Clock()
         self.lines: list[str] = []
-
-        async def sleep(seconds: float) -> None:
-            clock.sleep(seconds)
-
-        self.patience = ResultFetcher(there.send_async, 10, lambda line: self.lines.append(f"! {line}"), sleep, clock)
+        self.fetcher = ResultFetcher(there.send_async, 10, lambda line: self.lines.append(f"! {line}"))
 
     def account_for(self, work: Work) -> WorkResult:
-        return TravelledClock().run(fetch_result(work, self.patience, job_url=url, info=self.lines.append))
+        with travel_time(BEGAN) as travel:
+            return travel.run(fetch_result(work, self.fetcher, job_url=url, info=self.lines.append))
 
     def explain(self, backfill: Backfill) -> WorkResult:
-        return TravelledClock().run(explain(backfill, self.patience, job_url=url))
+        with travel_time(BEGAN) as travel:
+            return travel.run(explain(backfill, self.fetcher, job_url=url))
 
 
 def url(job_id: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from planasonix_provider.api.models import Job
 from planasonix_provider.watchers.cursor import MAX_LISTING_DELAY, MAX_PENDING, MAX_REPORTED, Cursor
-from tests.support.fake_clock import BEGAN
+from tests.support.time_travel import BEGAN
 
 
 def at(seconds: float) -> datetime:

@@ -9,7 +9,7 @@ from planasonix_provider.api.json_bodies import MAX_TEXT
 from planasonix_provider.api.models import Backfill, Job, WorkError
 from planasonix_provider.waiting.attempt import ATTEMPT_KEY
 from planasonix_provider.watchers.event_filter import MAX_METADATA, EventFilter, event_payload
-from tests.support.fake_clock import BEGAN
+from tests.support.time_travel import BEGAN
 
 SUCCEEDED = frozenset({"job.succeeded"})
 ALL = frozenset({"job.succeeded", "job.failed", "backfill.completed"})
