@@ -115,7 +115,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
         except PlanasonixConfigurationError as invalid:
             event = WaitEvent.failed(self.target, invalid)
         except Exception as bug:
-            self.log.exception("The wait for %s broke.", self.target.name)
+            self.log.exception(f"The wait for {self.target.name} broke.")
             error = PlanasonixLostTrackError(
                 f"The wait for {self.target.name} broke ({type(bug).__name__}), and it may still run: look at it in "
                 "Planasonix before you clear the task, and please report this."
@@ -185,11 +185,9 @@ class PlanasonixWaitTrigger(BaseTrigger):
             return
         name = capitalize(self.target.name)
         if not self.cancel_on_kill:
-            self.log.warning(
-                "%s %s was not cancelled, and runs on. To end it: %s", CTRL_C, name, self._manual_cancel_hint
-            )
+            self.log.warning(f"{CTRL_C} {name} was not cancelled, and runs on. To end it: {self._manual_cancel_hint}")
             return
-        self.log.warning("Ctrl-C: cancelling %s. To end it: %s", self.target.name, self._manual_cancel_hint)
+        self.log.warning(f"Ctrl-C: cancelling {self.target.name}. To end it: {self._manual_cancel_hint}")
         await self._cancel_and_log(CTRL_C, max_seconds=INTERRUPT_SECONDS)
 
     async def on_kill(self) -> None:
@@ -219,15 +217,12 @@ class PlanasonixWaitTrigger(BaseTrigger):
             reason = await kill_reason(self.task_instance)
         except Exception as error:
             self.log.warning(
-                "The task was killed, and Airflow cannot be asked why: %r. %s was not cancelled and may still run. To "
-                "end it: %s",
-                error,
-                name,
-                self._manual_cancel_hint,
+                f"The task was killed, and Airflow cannot be asked why: {error!r}. {name} was not cancelled and may "
+                f"still run. To end it: {self._manual_cancel_hint}"
             )
             return
         if reason is None:
-            self.log.info("The task is still waiting, or waits again. %s is not cancelled.", name)
+            self.log.info(f"The task is still waiting, or waits again. {name} is not cancelled.")
             return
         hint = f" With cancel_on_kill=False, the {kind} would run on."
         await self._cancel_and_log(f"{reason}, so its {kind} is cancelled.", hint=hint)
@@ -236,31 +231,24 @@ class PlanasonixWaitTrigger(BaseTrigger):
         self, reason: str, *, hint: str = "", max_seconds: float = CANCEL_TIMEOUT_SECONDS
     ) -> None:
         name = capitalize(self.target.name)
-        self.log.info("%s %s is being cancelled.", reason, name)
+        self.log.info(f"{reason} {name} is being cancelled.")
         try:
             async with SharedClient(PlanasonixHook(self.planasonix_conn_id).async_client) as client:
                 work = await self._cancel(client, max_seconds)
         except Exception as error:
             self.log.warning(
-                "%s %s could not be cancelled and may still run: %s To end it: %s",
-                reason,
-                name,
-                error,
-                self._manual_cancel_hint,
+                f"{reason} {name} could not be cancelled and may still run: {error} To end it: "
+                f"{self._manual_cancel_hint}"
             )
         else:
             is_done = work.is_over or not isinstance(work, Backfill)
             effect = "was asked to cancel" if is_done else f"may go on (to end it: {self._manual_cancel_hint})"
-            self.log.warning("%s %s %s: it is %s.%s", reason, name, effect, work.status, hint)
+            self.log.warning(f"{reason} {name} {effect}: it is {work.status}.{hint}")
 
     @property
     def _manual_cancel_hint(self) -> str:
         return cancel_command(cast(WorkTarget, self.target), self.planasonix_conn_id)
 
     def _warn_of_retry(self, error: PlanasonixError) -> None:
-        self.log.warning(
-            "%s cannot be cancelled yet, still trying: %s To end it: %s",
-            capitalize(self.target.name),
-            error,
-            self._manual_cancel_hint,
-        )
+        name = capitalize(self.target.name)
+        self.log.warning(f"{name} cannot be cancelled yet, still trying: {error} To end it: {self._manual_cancel_hint}")

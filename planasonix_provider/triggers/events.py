@@ -128,18 +128,10 @@ class PlanasonixEventTrigger(BaseEventTrigger):
         """Return the class path and the arguments. Airflow runs one trigger for watchers that serialize equally."""
         # A JSON text, because the database of Airflow 3.1 returns a mapping in another form.
         metadata = None if self.metadata is None else json.dumps(self.metadata, sort_keys=True)
-        filters = {name: getattr(self, name) for name in ("connection_id", "pipeline_id", "events", "types")}
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            filters
-            | {
-                "metadata": metadata,
-                "ignore_own": self.ignore_own,
-                "planasonix_conn_id": self.planasonix_conn_id,
-                "poll_interval": self.poll_interval,
-                "asset": self.asset,
-            },
-        )
+        filters = ("connection_id", "pipeline_id", "events", "types", "metadata", "ignore_own")
+        names = (*filters, "planasonix_conn_id", "poll_interval", "asset")
+        arguments = {name: getattr(self, name) for name in names} | {"metadata": metadata}
+        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
     def _warn_of_an_equal_watcher(self) -> None:
         """Compare with the other triggers of this process; the DAG processor parses each file in a new one."""

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState
+from tenacity import AsyncRetrying
 
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import (
@@ -170,17 +170,14 @@ class _RetryingSender:
 
     async def send(self, request: Request[T]) -> T:
         """Send a request; return the parsed response, or raise a ``PlanasonixError``."""
-
-        def is_over(state: RetryCallState) -> bool:
-            return self.is_over_in(state.upcoming_sleep)
-
         options = outage_retry_options(
             OutageTracker(contact=self.contact),
             pause=lambda error: self.pause_after(error, outages.RETRY_INTERVAL_SECONDS),
             warn=self.warn,
             now=_now,
         )
-        response: T = await AsyncRetrying(**options, stop=is_over, sleep=self.sleep)(self.send_once, request)
+        retrying = AsyncRetrying(**options, stop=lambda state: self.is_over_in(state.upcoming_sleep), sleep=self.sleep)
+        response: T = await retrying(self.send_once, request)
         return response
 
     def pause_after(self, error: PlanasonixError | None, interval: float) -> float:
@@ -200,13 +197,13 @@ class _BackfillCanceller:
         self._sender = sender
         self._cancelled = cancelled
         self._max_seconds = max_seconds
-        # When to stop among thousands of jobs. Without patience there is one complete round.
+        # When to stop among thousands of jobs. With no time there is one complete round.
         self._give_up = sender.give_up if max_seconds else math.inf
         self._error: PlanasonixError | None = None
         self._outage = OutageTracker()
 
     async def cancel_until_over(self, backfill_id: str, job_ids: Sequence[str]) -> Backfill:
-        """Return the backfill when it is over, or when patience ends."""
+        """Return the backfill when it is over, or when the time is up."""
         await self._cancel_jobs(job_ids)
         while True:
             backfill = await self._sender.send(routes.get_backfill(backfill_id))

@@ -73,7 +73,7 @@ class MatchCriteria:
         )
 
     def could_match(self, work: Work) -> bool:
-        """Return whether work without metadata may be what was started, by what lists tell of it."""
+        """Return whether work without metadata may be what was started, by what lists show of it."""
         return self.could_have_key(work) and self._created(work) >= self.since - TOLERANCE
 
     def could_have_key(self, work: Work) -> bool:
@@ -120,7 +120,7 @@ async def search(send: AsyncSend, criteria: MatchCriteria) -> list[Work]:
     """
     get: Callable[[str], Request[Any]] = routes.get_backfill if criteria.kind == "backfill" else routes.get_job
 
-    async def look_at(listed: Work) -> Work:
+    async def fetch(listed: Work) -> Work:
         try:
             whole: Work = await send(get(listed.id).without())
         except PlanasonixNotFoundError:
@@ -129,10 +129,9 @@ async def search(send: AsyncSend, criteria: MatchCriteria) -> list[Work]:
         return whole
 
     listed = await _candidates(send, criteria)
-    looked_at = [work for work in await for_each(listed[:MAX_CANDIDATES], look_at) if work.status]
-    judged = [(work, criteria.matches(work)) for work in looked_at]
-    ours = [work for work, is_ours in judged if is_ours]
-    return ours or [work for work, is_ours in judged if is_ours is None and criteria.could_match(work)]
+    works = [work for work in await for_each(listed[:MAX_CANDIDATES], fetch) if work.status]
+    matches = [work for work in works if criteria.matches(work)]
+    return matches or [work for work in works if criteria.matches(work) is None and criteria.could_match(work)]
 
 
 def started_on(kind: str, connection_id: str, since: datetime) -> Request[Page[Any]]:
@@ -143,7 +142,7 @@ def started_on(kind: str, connection_id: str, since: datetime) -> Request[Page[A
 
 
 def unreadable_in(page: Page[Any], kind: str) -> list[Work]:
-    """Return the unreadable rows of a page that have an id, as work without a state, to be requested by itself."""
+    """Return the unreadable rows of a page that have an id, as work without a state, to request it by itself."""
     model = Backfill if kind == "backfill" else Job
     return [model(id=row.id, status="") for row in page.unreadable if row.id]
 

@@ -221,12 +221,8 @@ class CompletionStream:
         if loop_time() - since >= MAX_NOT_FOUND_SECONDS:
             del self._not_found_since[work_id]
             scan.discard(work_id)
-            log.warning(
-                "%s was not found for %s, so its end is not reported. %s",
-                capitalize(f"{scan.kind.name} {work_id}"),
-                format_duration(MAX_NOT_FOUND_SECONDS),
-                error,
-            )
+            name, passed = capitalize(f"{scan.kind.name} {work_id}"), format_duration(MAX_NOT_FOUND_SECONDS)
+            log.warning(f"{name} was not found for {passed}, so its end is not reported. {error}")
 
     async def _report(
         self, scan: ListScan, page: Iterable[Work], details: dict[str, Work] | None = None
@@ -303,7 +299,7 @@ class _OutageLog:
         elif now - self._logged_at >= OUTAGE_LOG_INTERVAL_SECONDS:
             self._logged_at = now
             passed = format_duration(now - self._since)
-            log.warning("The lists of Planasonix cannot be read for %s now, still trying. %s", passed, error)
+            log.warning(f"The lists of Planasonix cannot be read for {passed} now, still trying. {error}")
 
     def log_recovery(self) -> None:
         """Log the end of the outage, if there was one."""

@@ -164,12 +164,9 @@ class ListScan:
             if not has_several_pages or (number and not has_found):
                 return active
         log.warning(
-            "The lists of %s %ss in Planasonix have changed so fast that a new watcher has read them %d times. If a %s "
-            "that ran by then is missing, its end is not reported.",
-            " or ".join(ACTIVE_STATES),
-            self.kind.name,
-            MAX_PASSES,
-            self.kind.name,
+            f"The lists of {' or '.join(ACTIVE_STATES)} {self.kind.name}s in Planasonix have changed so fast that a "
+            f"new watcher has read them {MAX_PASSES} times. If a {self.kind.name} that ran by then is missing, its end "
+            "is not reported."
         )
         return active
 
@@ -209,8 +206,8 @@ class ListScan:
         set_back_to = self._clock.set_back_to(self._local_start, started_at, watermark)
         if set_back_to is not None:
             log.info(
-                "The clock of Planasonix was set back, to %s. The watchers read again what has ended since.",
-                format_time(set_back_to),
+                f"The clock of Planasonix was set back, to {format_time(set_back_to)}. The watchers read again what "
+                "has ended since."
             )
             self._was_set_back = True
             for cursor in cursors:
