@@ -79,7 +79,7 @@ class Client(AsyncClient):
 
 
 def all_answers(wait: PollSubscription[Any]) -> asyncio.Queue[Any]:
-    """What each look brings; the wait itself wakes only for what is new."""
+    """Return all responses of a wait, which itself is notified of new states only."""
     answers: asyncio.Queue[Any] = asyncio.Queue()
     wait.answer = answers.put_nowait  # type: ignore[method-assign]
     return answers

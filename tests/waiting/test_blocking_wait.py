@@ -21,28 +21,28 @@ Answer = Callable[[float], Job | PlanasonixError]
 
 def wait(travel: TravelledClock, answer: Answer, **arguments: Any) -> tuple[WaitEvent, list[float]]:
     """Wait for a job whose snapshot depends on the seconds passed. Return the event and the times of the polls."""
-    looks: list[float] = []
+    polls: list[float] = []
     watch = WaitState(JobTarget("job_1"), now=BEGAN, info=str, warn=str, deadline=arguments.pop("deadline", None))
 
     def send(request: Request[Any]) -> Job:
-        looks.append(round(travel.passed))
+        polls.append(round(travel.passed))
         found = answer(travel.passed)
         if isinstance(found, PlanasonixError):
             raise found
         return found
 
     event = blocking_wait.wait(watch, send, **{"interval": 10, **arguments})
-    return event, looks
+    return event, polls
 
 
 def running_for(seconds: float) -> Callable[[float], Job]:
     return lambda passed: Job(id="job_1", status="running" if passed < seconds else "succeeded")
 
 
-def test_looks_once_an_interval(travel: TravelledClock) -> None:
-    event, looks = wait(travel, running_for(35))
+def test_polls_once_an_interval(travel: TravelledClock) -> None:
+    event, polls = wait(travel, running_for(35))
     assert event.outcome == "over"
-    assert looks == [10, 20, 30, 40]
+    assert polls == [10, 20, 30, 40]
 
 
 def test_stops_when_its_sleep_says_that_the_task_was_killed(travel: TravelledClock) -> None:
@@ -56,9 +56,9 @@ def test_stops_when_its_sleep_says_that_the_task_was_killed(travel: TravelledClo
 
 @pytest.mark.parametrize("how", [{"interval": 600}, {"rate_limit_delay": lambda: 60.0}], ids=["interval", "rate limit"])
 def test_ends_at_the_deadline_though_the_next_poll_is_far(travel: TravelledClock, how: dict[str, Any]) -> None:
-    event, looks = wait(travel, running_for(1_000), deadline=BEGAN + timedelta(seconds=42), **how)
+    event, polls = wait(travel, running_for(1_000), deadline=BEGAN + timedelta(seconds=42), **how)
     assert event.is_out_of_time
-    assert looks == []
+    assert polls == []
     assert travel.passed == pytest.approx(42, abs=1)
 
 
@@ -74,15 +74,15 @@ def test_gives_up_after_an_hour_of_outage(travel: TravelledClock) -> None:
     assert travel.passed == pytest.approx(3_610, abs=11)
 
 
-@pytest.mark.parametrize(("retry_after", "looks"), [(90, [10, 100]), (259_200, [10, 910])])
+@pytest.mark.parametrize(("retry_after", "polls"), [(90, [10, 100]), (259_200, [10, 910])])
 def test_waits_as_long_as_a_429_asks_up_to_a_quarter_of_an_hour(
-    travel: TravelledClock, retry_after: float, looks: list[float]
+    travel: TravelledClock, retry_after: float, polls: list[float]
 ) -> None:
     busy = api_error(429, retry_after=retry_after)
-    assert wait(travel, lambda passed: busy if passed < 20 else running_for(0)(passed))[1] == looks
+    assert wait(travel, lambda passed: busy if passed < 20 else running_for(0)(passed))[1] == polls
 
 
-def test_looks_later_where_the_rate_limit_runs_short(travel: TravelledClock) -> None:
+def test_polls_later_where_the_rate_limit_runs_short(travel: TravelledClock) -> None:
     def rate_limit_delay() -> float:
         turn = 18 if travel.passed < 20 else 58 if travel.passed > 35 else 0
         return max(0.0, turn - travel.passed)
@@ -96,6 +96,6 @@ def test_lets_others_go_first_for_a_minute_at_most(travel: TravelledClock) -> No
 
 def test_takes_one_refusal_of_the_key_for_a_rotation(travel: TravelledClock) -> None:
     refusal = api_error(401)
-    event, looks = wait(travel, lambda passed: refusal if passed < 15 else running_for(30)(passed))
+    event, polls = wait(travel, lambda passed: refusal if passed < 15 else running_for(30)(passed))
     assert event.outcome == "over"
-    assert looks == [10, 20, 30]
+    assert polls == [10, 20, 30]

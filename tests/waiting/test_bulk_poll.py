@@ -47,7 +47,7 @@ class Shelf:
         for job_id in ids:
             self.jobs[job_id] = self.jobs[job_id].model_copy(update={"status": status})
 
-    def look(self, key: str, path: str) -> Job | Exception:
+    def get(self, key: str, path: str) -> Job | Exception:
         return self.jobs[path.rsplit("/", 1)[1]]
 
     def list(self, query: dict[str, Any]) -> Page[Job]:
@@ -70,7 +70,7 @@ def shelf() -> Shelf:
 
 @pytest.fixture
 def there(shelf: Shelf) -> Planasonix:
-    return Planasonix(answer=shelf.look, lists=shelf.list, seconds=0.001)
+    return Planasonix(answer=shelf.get, lists=shelf.list, seconds=0.001)
 
 
 Answers = dict[str, list[Any]]
@@ -127,7 +127,7 @@ def ticks(number: int, interval: float = 5) -> Callable[[], Any]:
 
 
 def direct(there: Planasonix) -> int:
-    """How many looks at single jobs there were."""
+    """How many jobs were polled by themselves."""
     return there.asked.total() - there.asked[JOBS]
 
 
@@ -142,8 +142,8 @@ class TestRowsThatCannotBeRead:
     ]
 
     @pytest.mark.parametrize("row", ROWS)
-    def test_spare_the_others_a_look_each(self, there: Planasonix, shelf: Shelf, row: Any) -> None:
-        """Two hundred waits took ninety times as many requests, for each was looked at by itself."""
+    def test_spare_the_others_a_poll_each(self, there: Planasonix, shelf: Shelf, row: Any) -> None:
+        """Two hundred waits took ninety times as many requests, because each was polled by itself."""
 
         def with_a_row(query: dict[str, Any]) -> Page[Job]:
             found = shelf.list(query)
@@ -151,12 +151,12 @@ class TestRowsThatCannotBeRead:
 
         there.lists = with_a_row
         ids = shelf.add(f"job_{n}" for n in range(200))
-        told = waiting(there, ids, ticks(4))
+        received = waiting(there, ids, ticks(4))
         assert there.asked[JOBS] <= 20
         assert direct(there) <= 10
-        assert all(told.values())
+        assert all(received.values())
 
-    def test_are_looked_at_by_themselves(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_are_polled_by_themselves(self, there: Planasonix, shelf: Shelf) -> None:
         def without_a_state(query: dict[str, Any]) -> Page[Job]:
             found = shelf.list(query)
             rows = [{"id": job.id} if job.id == "job_7" else job for job in found.data]
@@ -165,17 +165,17 @@ class TestRowsThatCannotBeRead:
         there.lists = without_a_state
         ids = shelf.add(f"job_{n}" for n in range(200))
         assert "job_7" in ids
-        told = waiting(there, ids, ticks(6))
-        assert len(told["job_7"]) >= 4
-        assert all(isinstance(answer, Job) for answer in told["job_7"])
+        received = waiting(there, ids, ticks(6))
+        assert len(received["job_7"]) >= 4
+        assert all(isinstance(answer, Job) for answer in received["job_7"])
         assert direct(there) <= 15
 
 
 class TestACheapWay:
     def test_is_a_page_for_a_hundred_that_run(self, there: Planasonix, shelf: Shelf) -> None:
-        told = waiting(there, shelf.add(f"job_{n}" for n in range(500)), ticks(4))
+        received = waiting(there, shelf.add(f"job_{n}" for n in range(500)), ticks(4))
         assert there.asked == {JOBS: 4 * 5}
-        assert all(len(answers) == 4 for answers in told.values())
+        assert all(len(answers) == 4 for answers in received.values())
 
     def test_asks_the_second_list_for_what_is_not_in_the_first(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(150)) + shelf.add([f"queued_{n}" for n in range(50)], "queued")
@@ -191,12 +191,12 @@ class TestACheapWay:
             shelf.become(ids, "succeeded")
             await asyncio.sleep(4)
 
-        told = waiting(there, ids, end)
+        received = waiting(there, ids, end)
         # An empty page of those that run, one of those that are queued, and five of those that have succeeded.
         assert there.asked == {JOBS: 2 + 5}
-        assert {answers[-1].status for answers in told.values()} == {"succeeded"}
+        assert {answers[-1].status for answers in received.values()} == {"succeeded"}
 
-    def test_is_a_look_each_for_few(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_is_a_poll_each_for_few(self, there: Planasonix, shelf: Shelf) -> None:
         waiting(there, shelf.add(f"job_{n}" for n in range(4)), ticks(3))
         assert there.asked[JOBS] == 0
         assert direct(there) == 12
@@ -254,7 +254,7 @@ class TestACheapWay:
         assert direct(there) <= 20
         assert there.asked[JOBS] <= 100
 
-    def test_is_not_given_up_for_many_since_it_is_vain_for_few(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_is_not_given_up_for_many_because_it_is_useless_for_few(self, there: Planasonix, shelf: Shelf) -> None:
         few = shelf.add(f"old_{n}" for n in range(5))
         shelf.add(f"theirs_{n}" for n in range(5_000))
         many = shelf.add(f"job_{n}" for n in range(300))
@@ -292,39 +292,39 @@ class TestALie:
     def test_about_one_job_that_the_lists_hide_is_found_out(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(20))
         shelf.listed = lambda job: None if job.id == "job_7" else job
-        told = waiting(there, ids, ticks(10))
+        received = waiting(there, ids, ticks(10))
         assert direct(there) == 10
-        assert len(told["job_7"]) == 10
+        assert len(received["job_7"]) == 10
 
     def test_that_a_job_runs_still_is_found_out_in_time(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(20))
         shelf.listed = lambda job: job.model_copy(update={"status": "running"})
         shelf.become(ids, "succeeded")
-        told = waiting(there, ids, lambda: asyncio.sleep(RECHECK_AFTER_SECONDS + 10))
-        assert all(any(answer.status == "succeeded" for answer in answers) for answers in told.values())
+        received = waiting(there, ids, lambda: asyncio.sleep(RECHECK_AFTER_SECONDS + 10))
+        assert all(any(answer.status == "succeeded" for answer in answers) for answers in received.values())
 
     def test_of_a_list_that_knows_no_filter_does_no_harm(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(20))
         shelf.become(ids[:3], "failed")
         there.lists = lambda query: page(list(shelf.jobs.values()))
-        told = waiting(there, ids, ticks(3))
-        assert {job_id: answers[-1].status for job_id, answers in told.items()} == {
+        received = waiting(there, ids, ticks(3))
+        assert {job_id: answers[-1].status for job_id, answers in received.items()} == {
             job_id: job.status for job_id, job in shelf.jobs.items()
         }
 
-    def test_of_lists_that_lag_behind_costs_a_look_each(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_of_lists_that_lag_behind_costs_a_poll_each(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(50))
         shelf.listed = lambda job: None
-        told = waiting(there, ids, ticks(2))
+        received = waiting(there, ids, ticks(2))
         assert direct(there) == 100
-        assert all(len(answers) == 2 for answers in told.values())
+        assert all(len(answers) == 2 for answers in received.values())
 
-    def test_in_a_state_that_nobody_knows_is_no_end(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_in_an_unknown_state_is_no_end(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add([f"job_{n}" for n in range(20)], "paused")
-        told = waiting(there, ids, ticks(3))
-        assert {answer.status for answers in told.values() for answer in answers} == {"paused"}
+        received = waiting(there, ids, ticks(3))
+        assert {answer.status for answers in received.values() for answer in answers} == {"paused"}
 
-    def test_while_the_pages_change_under_the_cursor_hangs_nobody(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_while_the_pages_change_under_the_cursor_hangs_no_wait(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(500))
         lists = there.lists
 
@@ -334,23 +334,23 @@ class TestALie:
             return page
 
         there.lists = moving
-        told = waiting(there, ids, ticks(4))
-        assert all(len(answers) >= 4 for answers in told.values())
+        received = waiting(there, ids, ticks(4))
+        assert all(len(answers) >= 4 for answers in received.values())
 
-    def test_of_a_cursor_that_leads_in_a_circle_hangs_nobody(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_of_a_cursor_that_leads_in_a_circle_hangs_no_wait(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(500))
         first = list(shelf.jobs.values())
         pages = iter([first[:100], first[100:200]] * 100)
         there.lists = lambda query: page(next(pages), "again")
-        told = waiting(there, ids, ticks(2))
-        assert all(len(answers) == 2 for answers in told.values())
+        received = waiting(there, ids, ticks(2))
+        assert all(len(answers) == 2 for answers in received.values())
 
 
 class TestRefusedLists:
     @pytest.mark.parametrize(
         ("refusal", "times"), [(api_error(403), 1), (api_error(501), 1), (PlanasonixUnreadableError("nonsense"), 2)]
     )
-    def test_are_given_up_for_looks_and_tried_again_later(
+    def test_are_given_up_for_polls_and_tried_again_later(
         self, there: Planasonix, shelf: Shelf, refusal: PlanasonixError, times: int
     ) -> None:
         ids = shelf.add(f"job_{n}" for n in range(20))
@@ -363,16 +363,16 @@ class TestRefusedLists:
             return lists(query)
 
         there.lists = refuse
-        told = waiting(there, ids, lambda: asyncio.sleep(MAX_BACKOFF_SECONDS + 60))
+        received = waiting(there, ids, lambda: asyncio.sleep(MAX_BACKOFF_SECONDS + 60))
         assert refused[times] - refused[times - 1] > 14
-        assert not any(isinstance(answer, PlanasonixError) for answers in told.values() for answer in answers)
+        assert not any(isinstance(answer, PlanasonixError) for answers in received.values() for answer in answers)
         assert there.asked[JOBS] > 5
 
     def test_end_no_wait_while_they_alone_are_down(self, there: Planasonix, shelf: Shelf) -> None:
         there.lists = raising(api_error(503))
-        told = waiting(there, shelf.add(f"job_{n}" for n in range(20)), ticks(100))
-        assert all(len(answers) >= 99 for answers in told.values())
-        assert not any(isinstance(answer, PlanasonixError) for answers in told.values() for answer in answers)
+        received = waiting(there, shelf.add(f"job_{n}" for n in range(20)), ticks(100))
+        assert all(len(answers) >= 99 for answers in received.values())
+        assert not any(isinstance(answer, PlanasonixError) for answers in received.values() for answer in answers)
 
 
 class TestAnOutage:
@@ -380,27 +380,27 @@ class TestAnOutage:
         ids = shelf.add(f"job_{n}" for n in range(500))
         down = api_error(503)
         there.answer, there.lists = lambda key, path: down, raising(down)
-        told = waiting(there, ids, ticks(3))
+        received = waiting(there, ids, ticks(3))
         assert there.asked.total() <= 3 * 10
-        assert all(answers == [down] * 3 for answers in told.values())
+        assert all(answers == [down] * 3 for answers in received.values())
 
     def test_that_half_of_the_jobs_suffer_from_is_not_that_of_all(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(100))
         there.lists = None
-        there.answer = lambda key, path: api_error(500) if int(path[-1]) < 5 else shelf.look(key, path)
-        told = waiting(there, ids, ticks(40))
-        healthy = [answers for job_id, answers in told.items() if int(job_id[-1]) >= 5]
+        there.answer = lambda key, path: api_error(500) if int(path[-1]) < 5 else shelf.get(key, path)
+        received = waiting(there, ids, ticks(40))
+        healthy = [answers for job_id, answers in received.items() if int(job_id[-1]) >= 5]
         # Whichever come first, they may be five that suffer.
         assert min(sum(isinstance(answer, Job) for answer in answers) for answers in healthy) >= 20
 
-    def test_is_not_waited_for_where_the_first_looks_hang(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_is_not_waited_for_where_the_first_polls_hang(self, there: Planasonix, shelf: Shelf) -> None:
         hanging = shelf.add(f"job_{n}" for n in range(3))
         others = shelf.add(f"other_{n}" for n in range(10))
         there.lists = None
         there.slow = {f"{JOBS}/{job_id}": 1_000.0 for job_id in hanging}
-        told = waiting(there, [*hanging, *others], lambda: asyncio.sleep(30))
-        assert min(len(told[job_id]) for job_id in others) > 3
-        assert not any(told[job_id] for job_id in hanging)
+        received = waiting(there, [*hanging, *others], lambda: asyncio.sleep(30))
+        assert min(len(received[job_id]) for job_id in others) > 3
+        assert not any(received[job_id] for job_id in hanging)
 
 
 class TestALateAnswer:
@@ -430,9 +430,9 @@ class TestALateAnswer:
     def test_of_a_page_is_waited_for_no_longer_than_one_of_a_job(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(100))
         there.slow = {JOBS: 125.0}
-        told = waiting(there, ids, lambda: asyncio.sleep(120))
-        # Twice five seconds in vain, and then longer and longer without the lists.
-        assert min(len(answers) for answers in told.values()) >= (120 - 15) / 5 - 4
+        received = waiting(there, ids, lambda: asyncio.sleep(120))
+        # Twice five seconds for nothing, and then longer and longer without the lists.
+        assert min(len(answers) for answers in received.values()) >= (120 - 15) / 5 - 4
         assert there.asked[JOBS] <= 5
 
 
@@ -441,7 +441,7 @@ class TestABlip:
         "error",
         [api_error(502), PlanasonixTransportError("reset", sent=True), api_error(401), api_error(429, retry_after=1)],
     )
-    def test_of_one_page_costs_no_look(self, there: Planasonix, shelf: Shelf, error: PlanasonixError) -> None:
+    def test_of_one_page_costs_no_poll(self, there: Planasonix, shelf: Shelf, error: PlanasonixError) -> None:
         ids = shelf.add(f"job_{n}" for n in range(500))
         lists, asked = there.lists, []
 
@@ -452,11 +452,11 @@ class TestABlip:
             return lists(query)
 
         there.lists = break_once
-        told = waiting(there, ids, ticks(4))
+        received = waiting(there, ids, ticks(4))
         assert direct(there) == 0
-        assert min(len(answers) for answers in told.values()) >= 4
+        assert min(len(answers) for answers in received.values()) >= 4
 
-    def test_of_the_rate_limit_is_no_reason_for_looks_however_often(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_of_the_rate_limit_is_no_reason_for_polls_however_often(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(500))
         there.lists = raising(api_error(429, retry_after=1))
         waiting(there, ids, lambda: asyncio.sleep(60))
@@ -476,7 +476,7 @@ def test_a_refused_key_is_seen_by_few_for_all(there: Planasonix, shelf: Shelf) -
 
     async def rotate() -> None:
         await asyncio.sleep(30)
-        there.answer = lambda key, path: refused if key == "plnx_old" else shelf.look(key, path)
+        there.answer = lambda key, path: refused if key == "plnx_old" else shelf.get(key, path)
         await asyncio.sleep(10)
         there.key = "plnx_new"
         await asyncio.sleep(60)
@@ -495,13 +495,13 @@ class TestFigures:
             shelf.jobs[job_id] = shelf.jobs[job_id].model_copy(update={"metrics": Metrics(rows_loaded=7)})
         empty: dict[str, Any] = {"metrics": None} if null else {}
         shelf.listed = lambda job: Job(id=job.id, status=job.status, created_at=job.created_at, **empty)
-        told = waiting(there, ids, lambda: asyncio.sleep(RECHECK_AFTER_SECONDS + 10))
-        for answers in told.values():
+        received = waiting(there, ids, lambda: asyncio.sleep(RECHECK_AFTER_SECONDS + 10))
+        for answers in received.values():
             assert [answer.metrics for answer in answers].count(Metrics(rows_loaded=7)) == 1
 
 
 class TestAWaitThatGoes:
-    def test_amid_a_sweep_is_not_remembered(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_during_a_bulk_poll_is_not_remembered(self, there: Planasonix, shelf: Shelf) -> None:
         there.seconds = 0.1
 
         async def main() -> int:
@@ -515,7 +515,7 @@ class TestAWaitThatGoes:
 
         assert TravelledClock().run(main()) <= 1
 
-    def test_is_not_looked_at(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_is_not_polled(self, there: Planasonix, shelf: Shelf) -> None:
         there.lists, there.seconds = None, 0.1
 
         async def main() -> None:
@@ -550,7 +550,7 @@ def test_a_day_of_a_hundred_waits(there: Planasonix, shelf: Shelf) -> None:
 
     ids = shelf.add(f"job_{n}" for n in range(100))
     TravelledClock().run(main())
-    # A page a minute, and a look at each job every four to eight minutes.
+    # A page a minute, and a poll of each job every four to eight minutes.
     assert there.asked[JOBS] <= 1_500
     assert direct(there) <= 100 * 86_400 / (RECHECK_AFTER_SECONDS / 2)
     first_hour, day = sizes

@@ -21,7 +21,7 @@ FORBIDDEN = api_error(403)
 
 @dataclass
 class Api(MemoryApi):
-    """A backfill that is over when its jobs are, and makes the ``coming`` ones, one at each look.
+    """A backfill that is over when its jobs are, and makes the ``coming`` ones, one at each poll.
 
     :param shows_jobs: whether it names its jobs.
     """
@@ -58,7 +58,7 @@ def api(*states: str, **fields: Any) -> Api:
 
 
 def cancel_backfill(there: Api, job_ids: Sequence[str] = (), **arguments: Any) -> tuple[Any, float]:
-    """Cancel it; give what came of it, and the seconds that it took."""
+    """Cancel it; return the result, and the seconds that it took."""
 
     async def main() -> tuple[Any, float]:
         work: Any
@@ -114,7 +114,7 @@ def test_jobs_that_appear_meanwhile_are_cancelled_too_and_none_twice() -> None:
     assert there.cancels == ["job_0", "late_1", "late_2", "late_3"]
 
 
-def test_a_backfill_that_is_over_at_the_first_look_is_left_alone() -> None:
+def test_a_backfill_that_is_over_at_the_first_poll_is_left_alone() -> None:
     there = api("succeeded", "succeeded")
     backfill, seconds = cancel_backfill(there)
     assert backfill.is_over
@@ -140,7 +140,7 @@ def test_five_are_cancelled_at_a_time() -> None:
     there = api(*["running"] * 60)
     _, seconds = cancel_backfill(there, max_seconds=0)
     assert there.most_in_flight == 5
-    assert seconds == pytest.approx(12 * 0.01 + 0.01 + 2 * 0.01), "the cancels, a look, and two lists of active jobs"
+    assert seconds == pytest.approx(12 * 0.01 + 0.01 + 2 * 0.01), "the cancels, a poll, and two lists of active jobs"
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -187,7 +187,7 @@ def test_thousands_of_jobs_that_wait_are_all_cancelled_at_once() -> None:
     assert seconds < 11
 
 
-def test_a_cancel_that_fails_in_passing_is_tried_again_with_the_next_look() -> None:
+def test_a_cancel_that_fails_in_passing_is_tried_again_with_the_next_poll() -> None:
     there = api("running", "running", get_error=fail_once("cancel job_0", DOWN))
     backfill, seconds = cancel_backfill(there)
     assert backfill.is_over
@@ -230,8 +230,8 @@ class TestAnOutage:
     def cancel(
         subject: WaitTarget, *, until: float, error: PlanasonixError = DOWN, **how: Any
     ) -> tuple[Any, float, int]:
-        """Cancel through an outage; give what came of it, the seconds that it took, and how often it was told of."""
-        told: list[PlanasonixError] = []
+        """Cancel through an outage; return its result, the seconds that it took, and the number of warnings."""
+        warnings: list[PlanasonixError] = []
         there = api("running")
 
         async def main() -> tuple[Any, float]:
@@ -239,23 +239,23 @@ class TestAnOutage:
             there.get_error = lambda _: error if loop.time() < until else None
             work: Any
             try:
-                work = await cancel(there.send_async, subject, ["job_0"], warn=told.append, **how)
+                work = await cancel(there.send_async, subject, ["job_0"], warn=warnings.append, **how)
             except PlanasonixError as end:
                 work = end
             return work, loop.time()
 
         work, seconds = TravelledClock().run(main())
-        return work, seconds, len(told)
+        return work, seconds, len(warnings)
 
     @pytest.fixture(params=[JobTarget("job_0"), BackfillTarget("bf_1")], ids=["job", "backfill"])
     def subject(self, request: pytest.FixtureRequest) -> Any:
         return request.param
 
-    def test_is_sat_out_and_told_of(self, subject: WaitTarget) -> None:
-        work, seconds, told = self.cancel(subject, until=300)
+    def test_is_sat_out_with_warnings(self, subject: WaitTarget) -> None:
+        work, seconds, warnings = self.cancel(subject, until=300)
         assert work.status == "cancelled"
         assert seconds == pytest.approx(300, abs=15)
-        assert told == pytest.approx(5, abs=1)
+        assert warnings == pytest.approx(5, abs=1)
 
     def test_is_sat_out_for_ten_minutes(self, subject: WaitTarget) -> None:
         error, seconds, _ = self.cancel(subject, until=3_600)
@@ -264,10 +264,10 @@ class TestAnOutage:
 
     @pytest.mark.parametrize("patience", [0, 4])
     def test_is_not_sat_out_in_a_hurry(self, subject: WaitTarget, patience: float) -> None:
-        error, seconds, told = self.cancel(subject, until=3_600, max_seconds=patience)
+        error, seconds, warnings = self.cancel(subject, until=3_600, max_seconds=patience)
         assert error is DOWN
         assert seconds < 1
-        assert told == 0
+        assert warnings == 0
 
     @pytest.mark.parametrize("status", [401, 404])
     @pytest.mark.parametrize("seconds", [50, 80])
@@ -298,10 +298,10 @@ class TestAnOutage:
         assert seconds == pytest.approx(CANCEL_TIMEOUT_SECONDS, abs=15)
 
 
-def test_cancels_that_fail_while_looks_do_not_are_logged_once_a_minute() -> None:
-    told: list[PlanasonixError] = []
-    cancel_backfill(api("running", get_error=fail_always("cancel", DOWN)), max_seconds=240, warn=told.append)
-    assert len(told) == pytest.approx(4, abs=1)
+def test_cancels_that_fail_while_polls_do_not_are_logged_once_a_minute() -> None:
+    warnings: list[PlanasonixError] = []
+    cancel_backfill(api("running", get_error=fail_always("cancel", DOWN)), max_seconds=240, warn=warnings.append)
+    assert len(warnings) == pytest.approx(4, abs=1)
 
 
 def test_an_outage_is_not_sat_out_for_each_of_thousands_of_jobs() -> None:
@@ -322,7 +322,7 @@ def test_a_key_that_may_not_cancel_is_an_error_after_a_minute_at_most(
     assert seconds == pytest.approx(took, abs=1 if took == 0 else 11)
 
 
-def test_a_look_that_fails_is_an_error() -> None:
+def test_a_poll_that_fails_is_an_error() -> None:
     there = api("running", get_error=fail_always("get bf_1", DOWN))
     error, _ = cancel_backfill(there, ["job_0"])
     assert error is DOWN
@@ -346,7 +346,7 @@ def test_a_backfill_that_never_ends_is_left_when_patience_ends(patience: float) 
     assert len(there.requests) <= patience / 2 + 12
 
 
-def test_a_hurry_is_one_between_two_looks_too() -> None:
+def test_a_hurry_is_one_between_two_polls_too() -> None:
     there = api("running", coming=["late_1", "late_2"])
     backfill, seconds = cancel_backfill(there, max_seconds=4)
     assert backfill.is_over
@@ -362,7 +362,7 @@ def test_a_backfill_that_names_no_jobs_is_waited_for(job_ids: Sequence[str]) -> 
     assert seconds == pytest.approx(10, abs=3)
 
 
-def test_it_sleeps_as_it_is_told() -> None:
+def test_it_uses_the_given_sleep() -> None:
     naps: list[float] = []
 
     async def sleep(seconds: float) -> None:

@@ -49,7 +49,7 @@ def find(there: MemoryApi, jobs: int, **fields: Any) -> list[Job]:
     return TravelledClock().run(failed_jobs(there.send_async, backfill))
 
 
-def test_are_found_by_one_list_and_told_with_their_reason() -> None:
+def test_are_found_by_one_list_with_their_reason() -> None:
     there = api([job(number, "failed" if number in (3, 1) else "succeeded") for number in range(50)])
     assert find(there, 50) == [there.get_job("job_1"), there.get_job("job_3")]
     assert there.requests == ["list failed", "get job_1", "get job_3"]

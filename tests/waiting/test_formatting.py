@@ -18,7 +18,7 @@ from planasonix_provider.waiting.formatting import capitalize, format_bytes, for
         (273_600, "3 d 4 h"),
     ],
 )
-def test_a_duration_is_told_in_two_units(seconds: float, words: str) -> None:
+def test_a_duration_is_shown_in_two_units(seconds: float, words: str) -> None:
     assert format_duration(seconds) == words
 
 
@@ -33,7 +33,7 @@ def test_a_duration_is_told_in_two_units(seconds: float, words: str) -> None:
         (5 * 10**18, "5,000.0 PB"),
     ],
 )
-def test_a_size_is_told_in_the_unit_that_suits(amount: int, words: str) -> None:
+def test_a_size_is_shown_in_the_unit_that_suits(amount: int, words: str) -> None:
     assert format_bytes(amount) == words
 
 

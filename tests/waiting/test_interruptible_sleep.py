@@ -61,7 +61,7 @@ both_ways = pytest.mark.parametrize("way", [sleep, sleep_aside])
 
 
 @both_ways
-def test_lasts_as_long_as_it_is_told_and_naps_only(way: Sleep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lasts_as_long_as_it_should_in_slices(way: Sleep, monkeypatch: pytest.MonkeyPatch) -> None:
     night = Night()
     way(monkeypatch, night, 3.2)
     assert night.now == pytest.approx(3.2)

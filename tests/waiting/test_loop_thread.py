@@ -60,7 +60,7 @@ def test_knows_the_context_it_was_called_in() -> None:
 
 
 @pytest.mark.usefixtures("_raising_handler")
-def test_is_cancelled_by_what_a_signals_handler_raises_amid_the_loops_own_work() -> None:
+def test_is_cancelled_by_what_a_signals_handler_raises_during_the_loops_own_work() -> None:
     ends: list[str] = []
 
     async def act() -> None:

@@ -183,7 +183,7 @@ def test_nothing_is_nothing_after_half_a_minute(there: There) -> None:
     assert sum(SEARCH_DELAY_SECONDS) == 30
 
 
-def test_a_backfill_is_told_by_its_window(there: There) -> None:
+def test_a_backfill_is_recognized_by_its_window(there: There) -> None:
     window = (datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 3, 1, tzinfo=UTC))
     for name, (start, end) in {"ours": window, "theirs": (window[0], datetime(2025, 2, 1, tzinfo=UTC))}.items():
         there.has(Backfill(id=name, status="running", start_at=start, end_at=end, created_at=after(seconds=1)))

@@ -81,7 +81,7 @@ class TestATracker:
         assert tracker.fail(UNREACHABLE, BEGAN + 12 * MINUTE) is Verdict.TOLERATED
         assert tracker.fail(UNREACHABLE, BEGAN + 14 * MINUTE) is Verdict.NO_CONTACT
 
-    def test_counts_a_refusal_anew_after_an_outage(self) -> None:
+    def test_counts_a_refusal_again_after_an_outage(self) -> None:
         tracker = OutageTracker()
         tracker.fail(api_error(404), BEGAN)
         tracker.fail(BROKEN, BEGAN + timedelta(seconds=59))

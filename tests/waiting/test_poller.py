@@ -16,27 +16,27 @@ from planasonix_provider.waiting.poller import POLLERS, Poller, PollSubscription
 from tests.support.virtual_planasonix import Planasonix, all_answers, refused_once
 
 
-async def looks(poller: Poller, job_id: str, *, interval: float, number: int) -> list[Any]:
+async def polls(poller: Poller, job_id: str, *, interval: float, number: int) -> list[Any]:
     async with poller.wait(routes.get_job(job_id), interval) as wait:
         answers = all_answers(wait)
         return [await answers.get() for _ in range(number)]
 
 
-def test_each_wait_is_looked_at_in_its_own_interval() -> None:
+def test_each_wait_is_polled_in_its_own_interval() -> None:
     there = Planasonix()
 
     async def main() -> None:
         poller = Poller(there.connect)
         async with asyncio.TaskGroup() as group:
-            group.create_task(looks(poller, "fast", interval=10, number=360))
-            group.create_task(looks(poller, "slow", interval=60, number=60))
+            group.create_task(polls(poller, "fast", interval=10, number=360))
+            group.create_task(polls(poller, "slow", interval=60, number=60))
 
     TravelledClock().run(main())
     assert there.asked == {"/api/v1/jobs/fast": 360, "/api/v1/jobs/slow": 60}
     assert there.times[-1] == pytest.approx(3590, abs=60)
 
 
-def test_a_wait_wakes_for_what_is_new_and_finds_the_newest_when_it_wakes_by_itself() -> None:
+def test_a_wait_ends_its_sleep_for_a_new_state_and_then_gets_the_newest_response() -> None:
     jobs = {
         0: Job(id="job_1", status="running"),
         30: Job(id="job_1", status="running", metrics=Metrics(rows_loaded=7)),
@@ -46,16 +46,16 @@ def test_a_wait_wakes_for_what_is_new_and_finds_the_newest_when_it_wakes_by_itse
 
     async def main() -> list[tuple[float, Any]]:
         async with Poller(there.connect).wait(routes.get_job("job_1"), 10) as wait:
-            woken = []
+            received = []
             for _ in range(4):
                 answer = await wait.next(25)
-                woken.append((asyncio.get_running_loop().time(), answer))
-            return woken
+                received.append((asyncio.get_running_loop().time(), answer))
+            return received
 
-    woken = TravelledClock().run(main())
-    assert [round(at) for at, _ in woken] == [0, 25, 50, 70]
-    assert [answer.metrics for _, answer in woken[:3]] == [None, None, Metrics(rows_loaded=7)]
-    assert woken[-1][1].status == "succeeded"
+    received = TravelledClock().run(main())
+    assert [round(at) for at, _ in received] == [0, 25, 50, 70]
+    assert [answer.metrics for _, answer in received[:3]] == [None, None, Metrics(rows_loaded=7)]
+    assert received[-1][1].status == "succeeded"
 
 
 def test_waits_for_the_same_job_share_its_answers() -> None:
@@ -65,7 +65,7 @@ def test_waits_for_the_same_job_share_its_answers() -> None:
         poller = Poller(there.connect)
         async with asyncio.TaskGroup() as group:
             for _ in range(20):
-                group.create_task(looks(poller, "job_1", interval=10, number=3))
+                group.create_task(polls(poller, "job_1", interval=10, number=3))
 
     TravelledClock().run(main())
     assert there.asked == {"/api/v1/jobs/job_1": 3}
@@ -77,23 +77,23 @@ def test_waits_for_the_same_thing_share_its_answers_though_their_intervals_diffe
     async def main() -> None:
         poller = Poller(there.connect)
         async with asyncio.timeout(601):
-            await asyncio.gather(*(looks(poller, "job_1", interval=interval, number=999) for interval in (10, 15, 20)))
+            await asyncio.gather(*(polls(poller, "job_1", interval=interval, number=999) for interval in (10, 15, 20)))
 
     with pytest.raises(TimeoutError):
         TravelledClock().run(main())
     assert there.asked.total() == pytest.approx(61, abs=1)
 
 
-def test_a_slow_look_holds_up_no_other() -> None:
+def test_a_slow_poll_holds_up_no_other() -> None:
     there = Planasonix()
 
     async def main() -> float:
         there.seconds = 1_000
         poller = Poller(there.connect)
-        slow = asyncio.create_task(looks(poller, "slow", interval=10, number=1))
+        slow = asyncio.create_task(polls(poller, "slow", interval=10, number=1))
         await asyncio.sleep(1)
         there.seconds = 0.01
-        await looks(poller, "fast", interval=10, number=5)
+        await polls(poller, "fast", interval=10, number=5)
         now = asyncio.get_running_loop().time()
         slow.cancel()
         return now
@@ -106,7 +106,7 @@ def test_a_429_silences_the_whole_poller_for_as_long_as_it_asks() -> None:
 
     async def main() -> list[list[Any]]:
         poller = Poller(there.connect)
-        waits = [looks(poller, f"job_{number}", interval=10, number=2) for number in range(30)]
+        waits = [polls(poller, f"job_{number}", interval=10, number=2) for number in range(30)]
         return await asyncio.gather(*waits)
 
     answers = TravelledClock().run(main())
@@ -122,7 +122,7 @@ def test_it_ends_and_closes_its_client_when_nobody_waits_and_starts_again() -> N
     async def main() -> None:
         poller = Poller(there.connect)
         for _ in range(2):
-            await looks(poller, "job_1", interval=10, number=1)
+            await polls(poller, "job_1", interval=10, number=1)
             await asyncio.sleep(1)
             assert there.open_clients == 0
             assert len(asyncio.all_tasks()) == 1
@@ -136,7 +136,7 @@ def test_a_wait_that_is_cancelled_leaves_no_trace() -> None:
 
     async def main() -> weakref.ref[PollSubscription[Job]]:
         poller = Poller(there.connect)
-        staying = asyncio.create_task(looks(poller, "stays", interval=10, number=100))
+        staying = asyncio.create_task(polls(poller, "stays", interval=10, number=100))
 
         async def leave() -> weakref.ref[PollSubscription[Job]]:
             async with poller.wait(routes.get_job("leaves"), 10) as wait:
@@ -160,7 +160,7 @@ def test_ten_thousand_waits_that_come_and_go_leave_nothing_behind() -> None:
     async def main() -> Poller:
         poller = Poller(there.connect)
         for start in range(0, 10_000, 500):
-            await asyncio.gather(*(looks(poller, f"job_{start + n}", interval=10, number=1) for n in range(500)))
+            await asyncio.gather(*(polls(poller, f"job_{start + n}", interval=10, number=1) for n in range(500)))
         await asyncio.sleep(1)
         return poller
 
@@ -171,9 +171,9 @@ def test_ten_thousand_waits_that_come_and_go_leave_nothing_behind() -> None:
     assert (poller._waits, poller._polls, poller.client._clients, poller._task) == (set(), set(), [], None)
 
 
-def test_a_bug_in_a_look_reaches_the_waits_and_hangs_none() -> None:
+def test_a_bug_in_a_poll_reaches_the_waits_and_hangs_none() -> None:
     there = Planasonix(answer=lambda key, path: ZeroDivisionError("by zero"))
-    (answer,) = TravelledClock().run(looks(Poller(there.connect), "job_1", interval=10, number=1))
+    (answer,) = TravelledClock().run(polls(Poller(there.connect), "job_1", interval=10, number=1))
     assert isinstance(answer, PlanasonixError)
     assert "ZeroDivisionError" in str(answer)
 
@@ -183,7 +183,7 @@ def test_a_bug_in_the_poller_itself_reaches_the_waits_and_hangs_none(monkeypatch
         raise ZeroDivisionError("by zero")
 
     monkeypatch.setattr(Poller, "_start_polls", broken)
-    (answer,) = TravelledClock().run(looks(Poller(Planasonix().connect), "job_1", interval=10, number=1))
+    (answer,) = TravelledClock().run(polls(Poller(Planasonix().connect), "job_1", interval=10, number=1))
     assert isinstance(answer, PlanasonixError)
     assert "ZeroDivisionError" in str(answer)
 
@@ -192,7 +192,7 @@ def test_an_airflow_connection_that_cannot_be_read_reaches_the_waits() -> None:
     async def connect() -> Any:
         raise PlanasonixConfigurationError("There is no Airflow connection 'x'.")
 
-    (answer,) = TravelledClock().run(looks(Poller(connect), "job_1", interval=10, number=1))
+    (answer,) = TravelledClock().run(polls(Poller(connect), "job_1", interval=10, number=1))
     assert isinstance(answer, PlanasonixConfigurationError)
 
 
@@ -204,7 +204,7 @@ def test_it_does_not_run_in_the_context_of_the_wait_that_came_first() -> None:
 
     async def main() -> None:
         variable.set("the first trigger's")
-        await looks(Poller(there.connect), "job_1", interval=10, number=2)
+        await polls(Poller(there.connect), "job_1", interval=10, number=2)
 
     TravelledClock().run(main())
     assert seen == ["nobody's", "nobody's"]
@@ -214,7 +214,7 @@ def test_goes_when_nobody_waits_and_takes_its_event_loop_with_it() -> None:
     there = Planasonix()
 
     async def main() -> weakref.ref[asyncio.AbstractEventLoop]:
-        await looks(POLLERS.get("a", lambda: Poller(there.connect)), "job_1", interval=10, number=2)
+        await polls(POLLERS.get("a", lambda: Poller(there.connect)), "job_1", interval=10, number=2)
         return weakref.ref(asyncio.get_running_loop())
 
     loop = TravelledClock().run(main())

@@ -106,7 +106,7 @@ class TestOfAJob:
         ("status", "words"),
         [("succeeded", None), ("failed", "Job job_0 failed: code_0: No route."), ("cancelled", "was cancelled")],
     )
-    def test_of_which_a_list_has_told_is_asked_for_what_the_list_left_out(self, status: str, words: str | None) -> None:
+    def test_whose_end_a_list_has_shown_is_fetched_whole(self, status: str, words: str | None) -> None:
         there = api(status, results={"job_0": loaded("job_0", 3)})
         listed = Job(id="job_0", status=status, created_at=BEGAN)
         account = Task(there).account_for(listed)

@@ -58,7 +58,7 @@ RUNNING = Job(id="job_1", status="running")
 
 
 class TestTheGate:
-    def test_lets_four_looks_through_at_a_time_over_one_client(self) -> None:
+    def test_lets_four_polls_through_at_a_time_over_one_client(self) -> None:
         there = Planasonix(seconds=1.0)
 
         async def act(channel: SharedClient) -> float:
@@ -179,7 +179,7 @@ class TestTheConnection:
         over(there, lambda channel: ask_every_second(channel, 200))
         assert there.connects == 1
 
-    def test_before_stays_open_for_who_is_amid_a_request(self) -> None:
+    def test_before_stays_open_for_a_request_in_flight(self) -> None:
         there = Planasonix()
         refused = api_error(401)
         there.answer = lambda key, path: refused if key == "plnx_old" and "slow" not in path else RUNNING
@@ -197,7 +197,7 @@ class TestTheConnection:
         assert over(there, act) == 2
         assert there.open_clients == 0
 
-    def test_that_cannot_be_read_is_told_to_who_asks_and_read_for_the_next(self) -> None:
+    def test_that_cannot_be_read_is_an_error_and_read_for_the_next_request(self) -> None:
         there = Planasonix()
         faults = [PlanasonixConfigurationError("There is no Airflow connection 'x'.")]
 
@@ -261,7 +261,7 @@ class TestASilence:
         over(there, act)
         assert there.asked.total() == 2
 
-    def test_is_not_kept_by_what_ends_work_that_has_nobody_any_more(self) -> None:
+    def test_is_not_kept_by_a_cancel_of_work_without_an_owner(self) -> None:
         there = Planasonix(answer=refused_once(retry_after=900))
 
         async def act(channel: SharedClient) -> float:
@@ -308,7 +308,7 @@ class TestATurn:
         seconds: float = over(there, main)
         return seconds
 
-    def test_is_waited_for_by_a_look(self) -> None:
+    def test_is_waited_for_by_a_poll(self) -> None:
         assert self.seconds(ask) > 30
 
     def test_is_not_waited_for_by_a_cancel(self) -> None:
@@ -316,11 +316,11 @@ class TestATurn:
 
     def test_is_not_waited_for_by_a_read_that_ends_a_wait_though_others_stand_in_line(self) -> None:
         async def act(channel: SharedClient) -> None:
-            looks = [asyncio.ensure_future(ask(channel)) for _ in range(20)]
+            polls = [asyncio.ensure_future(ask(channel)) for _ in range(20)]
             await asyncio.sleep(0.1)
             await channel.send(routes.get_backfill("bf_1"), priority=RequestPriority.FIRST)
-            for look in looks:
-                look.cancel()
+            for poll in polls:
+                poll.cancel()
 
         assert self.seconds(act) < 1
 
@@ -340,7 +340,7 @@ class TestWhatMatters:
             over(there, lambda channel: channel.send(routes.trigger_sync("conn_1")))
         assert there.asked.total() == 1
 
-    def test_rests_between_two_tries_as_it_is_told(self) -> None:
+    def test_rests_between_two_tries_with_the_given_sleep(self) -> None:
         naps: list[float] = []
 
         async def sleep(seconds: float) -> None:

@@ -184,7 +184,7 @@ class TestASync:
             run_flow(subject(by="finished").poll(NOW, detailed=False), send)
 
     @pytest.mark.parametrize("what", ["list succeeded", "list failed", "list cancelled", "get job_1"])
-    def test_is_not_judged_by_half_a_look(self, what: str) -> None:
+    def test_is_not_judged_by_half_a_poll(self, what: str) -> None:
         there = MemoryApi([sync("job_1", "cancelled", 1, 2)], get_error=fail_once(what, DOWN))
         waiting = subject()
         with pytest.raises(PlanasonixError) as caught:
@@ -192,7 +192,7 @@ class TestASync:
         assert caught.value is DOWN
         assert poll_once(waiting, there).is_over
 
-    def test_is_sought_anew_after_a_look_that_broke_in_the_middle(self) -> None:
+    def test_is_searched_again_after_a_poll_that_broke_in_the_middle(self) -> None:
         there = MemoryApi(
             [sync("early", "succeeded", -5, -4), sync("late", "succeeded", -10, 1)],
             hidden_fields=("finished_at",),
@@ -204,7 +204,7 @@ class TestASync:
         assert poll_once(waiting, there).work == there.jobs[1]
         assert there.requests.count("get early") == 1
 
-    def test_is_told_of_by_the_newest_there_is(self) -> None:
+    def test_is_described_by_the_newest_there_is(self) -> None:
         there = MemoryApi([sync("job_2", "running", 2), sync("job_1", "queued", 1)])
         waiting = subject()
         assert poll_once(waiting, there).progress == ()
@@ -213,12 +213,12 @@ class TestASync:
         assert poll_once(waiting, there).progress == ("the newest, job_2, is running",)
         assert "list None" not in there.requests
 
-    def test_is_told_of_without_the_newest_where_there_is_none(self) -> None:
+    def test_is_described_without_the_newest_where_there_is_none(self) -> None:
         assert poll_once(subject(), MemoryApi([sync("job_1", "running", -1)]), detailed=True).progress == ()
         of_another = MemoryApi([sync("job_1", "running", 1, type="backfill")], ignored_filters=("type",))
         assert poll_once(subject(), of_another, detailed=True).progress == ()
 
-    def test_is_told_of_without_the_newest_where_asking_fails(self) -> None:
+    def test_is_described_without_the_newest_where_asking_fails(self) -> None:
         there = MemoryApi([sync("job_1", "running", 1)], get_error=fail_always("list None", DOWN))
         seen = poll_once(subject(), there, detailed=True)
         assert (seen.status, seen.progress) == ("awaited", ())

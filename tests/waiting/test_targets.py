@@ -35,7 +35,7 @@ class TestAJob:
             ("paused", "Job job_1 is paused (a state that this version takes for one that goes on)"),
         ],
     )
-    def test_is_told_of_in_words(self, status: str, says: str) -> None:
+    def test_is_described_in_words(self, status: str, says: str) -> None:
         assert self.see(status).description == says
 
     def test_ends_a_wait_in_a_further_state_though_it_goes_on(self) -> None:
@@ -207,7 +207,7 @@ class TestABackfill:
         ("fields", "words"),
         [
             ({"progress_percent": 25, "updated_at": NOW}, "about 3 h 0 min left"),
-            # By the time of its figures, and not by that of the look.
+            # By the time of its figures, and not by that of the poll.
             ({"progress_percent": 25, "updated_at": ago(minutes=30)}, "about 1 h 30 min left"),
             ({"progress_percent": 25}, "about 3 h 0 min left"),
             ({"progress_percent": 1}, "about 4 d 3 h left"),

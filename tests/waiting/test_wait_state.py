@@ -60,7 +60,7 @@ class TestTheLog:
             "Job job_1 succeeded, 44,802 rows loaded, 67.1 MB read, in 1 min 25 s.",
         ]
 
-    def test_has_a_line_every_thirty_seconds_even_between_two_looks(self, watch: WaitState, lines: list[str]) -> None:
+    def test_has_a_line_every_thirty_seconds_even_between_two_polls(self, watch: WaitState, lines: list[str]) -> None:
         watch.on_snapshot(job("running"), after(seconds=0))
         moment = BEGAN
         while moment < after(minutes=2):
@@ -78,11 +78,11 @@ class TestTheLog:
         make(lines, status="queued").on_snapshot(job("queued"), after(seconds=1))
         assert lines == []
 
-    def test_explains_a_state_that_nobody_knows(self, watch: WaitState, lines: list[str]) -> None:
+    def test_explains_an_unknown_state(self, watch: WaitState, lines: list[str]) -> None:
         assert watch.on_snapshot(job("paused"), after(seconds=1)) is None
         assert lines == ["Job job_1 is paused (a state that this version takes for one that goes on), after 1 s."]
 
-    def test_tells_of_trouble_once_then_reminds_then_tells_of_its_end(self, watch: WaitState, lines: list[str]) -> None:
+    def test_logs_trouble_once_then_a_reminder_then_its_end(self, watch: WaitState, lines: list[str]) -> None:
         watch.on_snapshot(job("running"), after(seconds=0))
         for second in range(10, 90, 10):
             watch.on_error(PlanasonixServerError("GET /x: answered 500.", status=500), after(seconds=second))
@@ -135,7 +135,7 @@ class TestTheEnd:
             "it was running."
         )
 
-    def test_is_the_jobs_own_even_if_the_look_comes_after_the_deadline(self, lines: list[str]) -> None:
+    def test_is_the_jobs_own_even_if_the_poll_comes_after_the_deadline(self, lines: list[str]) -> None:
         event = make(lines, deadline=after(minutes=10)).on_snapshot(job("succeeded"), after(minutes=11))
         assert event.outcome == "over"
 
@@ -169,7 +169,7 @@ class TestTrouble:
         assert "No news of job job_1 since 2025-03-27 14:28:10 UTC, for more than 1 h 0 min." in str(event.message)
         assert "The job was not cancelled and may still run" in str(event.message)
 
-    def test_starts_counting_anew_after_an_answer(self, watch: WaitState) -> None:
+    def test_starts_counting_again_after_an_answer(self, watch: WaitState) -> None:
         error = PlanasonixTransportError("reset")
         for hour in range(5):
             assert watch.on_error(error, after(hours=hour)) is None
@@ -239,7 +239,7 @@ class TestWhoOnlyWatches:
         assert watch.is_known
         assert watch.on_error(FINAL[0], after(seconds=1)) is None
 
-    def test_is_not_told_of_what_it_did_not_start(self, lines: list[str]) -> None:
+    def test_says_nothing_about_work_that_it_did_not_start(self, lines: list[str]) -> None:
         refused = make(lines, is_owned=False).on_error(FINAL[0], after(seconds=1))
         watch = make(lines, is_owned=False, unseen_since=after(hours=-2))
         lost = watch.on_error(TRANSIENT[0], after(seconds=1))
@@ -276,7 +276,7 @@ class TestWhoFailsSilently:
 
 
 class TestAnOutageFromBefore:
-    def test_goes_on_and_is_not_told_of_again(self, lines: list[str]) -> None:
+    def test_goes_on_and_is_not_logged_again(self, lines: list[str]) -> None:
         watch = make(lines, unseen_since=after(minutes=-50))
         assert watch.on_error(TRANSIENT[0], after(minutes=9)) is None
         assert not any(line.startswith("!") for line in lines)
@@ -297,8 +297,8 @@ class TestAnOutageFromBefore:
         assert lines == ["Still no news of job job_1, for 51 min 0 s now."]
 
 
-class Looked(JobTarget):
-    """A job that remembers how it was looked at."""
+class CountedPolls(JobTarget):
+    """A job that records its polls."""
 
     def __init__(self) -> None:
         super().__init__("job_1")
@@ -313,17 +313,17 @@ class Looked(JobTarget):
     ("interval", "detailed"),
     [(10, [False, False, True, False, False, True]), (60, [True] * 6), (15, [False, True, False, True, False, True])],
 )
-def test_a_look_brings_the_figures_of_the_log_twice_a_minute(
+def test_a_poll_brings_the_figures_of_the_log_twice_a_minute(
     lines: list[str], interval: float, detailed: list[bool]
 ) -> None:
-    subject = Looked()
+    subject = CountedPolls()
     watch = make(lines, subject)
     for number in range(1, 7):
         watch.poll(after(seconds=number * interval))
     assert subject.detailed == detailed
 
 
-def test_the_log_says_what_is_waited_for_before_the_first_look(lines: list[str]) -> None:
+def test_the_log_says_what_is_waited_for_before_the_first_poll(lines: list[str]) -> None:
     make(lines, BackfillTarget("bf_1")).on_tick(after(seconds=30))
     assert lines == ["Waiting for backfill bf_1, for 30 s now."]
 
@@ -366,7 +366,7 @@ class TestABackfill:
         assert str(event.message).endswith("; it was running.")
 
 
-def test_says_how_old_a_look_is_that_it_is_told_of_late(watch: WaitState, lines: list[str]) -> None:
+def test_says_how_old_a_late_response_is(watch: WaitState, lines: list[str]) -> None:
     watch.on_snapshot(job("running"), BEGAN)
     watch.update(job("running"), after(seconds=45), age=40)
     assert lines[-1] == "Job job_1 is running, after 45 s (seen 40 s ago)."
@@ -378,7 +378,7 @@ class TestAStandstill:
         watch.on_snapshot(seen, moment)
         return lines[-1]
 
-    def test_is_told_of_after_ten_minutes(self, lines: list[str]) -> None:
+    def test_is_logged_after_ten_minutes(self, lines: list[str]) -> None:
         watch, rests = make(lines), job("running", metrics={"rows_loaded": 1})
         watch.on_snapshot(rests, BEGAN)
         early = self.line(watch, lines, rests, after(minutes=9, seconds=59))
@@ -394,7 +394,7 @@ class TestAStandstill:
         assert "nothing has moved" not in moved
         assert later.endswith("; nothing has moved for 10 min 0 s.")
 
-    def test_is_not_made_of_looks_that_cannot_tell(self, lines: list[str]) -> None:
+    def test_is_not_made_of_polls_without_figures(self, lines: list[str]) -> None:
         watch = make(lines)
         watch.on_snapshot(job("running", metrics={"rows_loaded": 1}), BEGAN)
         for minutes in range(1, 30):
@@ -403,7 +403,7 @@ class TestAStandstill:
         line = self.line(watch, lines, job("running", metrics={"rows_loaded": 1}), after(minutes=30))
         assert line.endswith("; nothing has moved for 30 min 0 s.")
 
-    def test_that_began_before_the_wait_is_told_of_at_once(self, lines: list[str]) -> None:
+    def test_that_began_before_the_wait_is_logged_at_once(self, lines: list[str]) -> None:
         watch = make(lines, BACKFILL)
         line = self.line(watch, lines, backfill(updated_at=after(minutes=-30)), after(minutes=1))
         assert line.endswith("; nothing has moved for 31 min 0 s.")
@@ -433,7 +433,7 @@ class TestASync:
     def awaited(self, *progress: str) -> Snapshot:
         return Snapshot("awaited", False, f"{self.SUBJECT.goal} yet", progress=progress)
 
-    def test_is_told_of_in_words(self, lines: list[str]) -> None:
+    def test_is_logged_in_words(self, lines: list[str]) -> None:
         watch = make(lines, self.SUBJECT)
         watch.on_snapshot(self.awaited(), after(seconds=1))
         watch.on_snapshot(self.awaited("the newest, job_1, is running"), after(seconds=31))
@@ -447,7 +447,7 @@ class TestASync:
         ]
         assert (event.kind, event.id, event.job) == ("sync", "conn_1", work)
 
-    def test_is_told_of_in_an_outage(self, lines: list[str]) -> None:
+    def test_is_named_in_an_outage(self, lines: list[str]) -> None:
         make(lines, self.SUBJECT, is_owned=False).on_error(TRANSIENT[1], after(seconds=1))
         assert lines == ["! No news of a sync of connection conn_1, still waiting: 503"]
 
