@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -25,6 +25,12 @@ DEFAULT_REWIND = timedelta(hours=1)
 MAX_SAVED_LAG = timedelta(minutes=30)
 
 
+class _SavedState(NamedTuple):
+    watermark: datetime
+    kinds: frozenset[str]
+    has_seen_metadata: bool
+
+
 @dataclass(eq=False)
 class Subscriber:
     """One watcher. Its cursors are by ``job`` and ``backfill``; a new watcher has none."""
@@ -40,9 +46,7 @@ class Subscriber:
     has_seen_metadata: bool = False
     #: From when on DAGs may have created work in response to an event.
     responses_since: datetime | None = None
-    _saved_has_seen_metadata: bool = False
-    _saved_watermark: datetime | None = None
-    _saved_kinds: frozenset[str] = frozenset()
+    _saved: _SavedState | None = None
     _warned: set[str] = field(default_factory=set)
 
     @property
@@ -50,11 +54,14 @@ class Subscriber:
         """Return whether the saved cursor is stale: a restart from it would repeat events or rescan a long period."""
         if not self.cursors or any(cursor.needs_active for cursor in self.cursors.values()):
             return False
-        if self._saved_watermark is None or self._saved_kinds != self.cursors.keys():
-            return True
-        if self.has_seen_metadata and not self._saved_has_seen_metadata:
-            return True
-        return self.has_unsaved_events or self.watermark - self._saved_watermark >= MAX_SAVED_LAG
+        saved, now = self._saved, self._state()
+        return (
+            saved is None
+            or saved.kinds != now.kinds
+            or now.has_seen_metadata > saved.has_seen_metadata
+            or self.has_unsaved_events
+            or now.watermark - saved.watermark >= MAX_SAVED_LAG
+        )
 
     @property
     def watermark(self) -> datetime:
@@ -73,8 +80,10 @@ class Subscriber:
     def mark_saved(self) -> None:
         """Record that another process can read the current cursors."""
         self.has_unsaved_events = False
-        self._saved_watermark, self._saved_kinds = self.watermark, frozenset(self.cursors)
-        self._saved_has_seen_metadata = self.has_seen_metadata
+        self._saved = self._state()
+
+    def _state(self) -> _SavedState:
+        return _SavedState(self.watermark, frozenset(self.cursors), self.has_seen_metadata)
 
     def warn_once(self, text: str) -> None:
         """Log a warning, unless it was logged before."""
@@ -90,23 +99,26 @@ class Subscriber:
         :return: why none can be read, or ``None``.
         """
         readable, errors, starts = [], [], []
+        latest = utcnow() - DEFAULT_REWIND
         for data in saved:
             try:
                 readable.append(self._read(data))
             except ValueError as error:
                 errors.append(_one_line(error))
-                starts.append({kind: _watermark_of(data, kind) for kind in self.event_filter.kinds})
+                starts.append({kind: _time_in(data, kind, "watermark") or latest for kind in self.event_filter.kinds})
         if readable:
             self.cursors = max(readable, key=lambda cursors: [cursor.watermark for cursor in cursors.values()])
-            self._saved_watermark, self._saved_kinds = self.watermark, frozenset(self.cursors)
-            self.has_seen_metadata = self._saved_has_seen_metadata = any(
+            self.has_seen_metadata = any(
                 isinstance(data, dict) and data.get("has_seen_metadata") is True for data in saved
             )
-            self.responses_since = min(filter(None, map(_responses_since, saved)), default=None)
+            # A cursor that was stored before the first response has no such time.
+            times = [_time_in(data, "responses_since") for data in saved]
+            self.responses_since = min(filter(None, times), default=None)
+            self._saved = self._state()
             return None
         if errors:
             self.cursors = {
-                kind: Cursor(min(start[kind] for start in starts), needs_active=True)
+                kind: Cursor(min(latest, *(start[kind] for start in starts)), needs_active=True)
                 for kind in self.event_filter.kinds
             }
         return next(iter(errors), None)
@@ -121,21 +133,14 @@ class Subscriber:
         return {kind: Cursor.from_json(data.get(kind)) for kind in kinds}
 
 
-def _responses_since(data: Any) -> datetime | None:
+def _time_in(data: Any, *path: str) -> datetime | None:
+    """Return a time of a saved cursor that may be damaged; ``None`` if it has none."""
     try:
-        return utc("responses_since", data["responses_since"])
+        for name in path:
+            data = data[name]
+        return utc(path[-1], data)
     except (TypeError, KeyError, ValueError, OverflowError):
-        # A cursor that was stored before the first response has no such time.
         return None
-
-
-def _watermark_of(data: Any, kind: str) -> datetime:
-    """Return the watermark of a damaged cursor, but not a later one than ``DEFAULT_REWIND`` ago."""
-    latest = utcnow() - DEFAULT_REWIND
-    try:
-        return min(utc("watermark", data[kind]["watermark"]), latest)
-    except (TypeError, KeyError, ValueError, OverflowError):
-        return latest
 
 
 def _one_line(error: ValueError) -> str:
