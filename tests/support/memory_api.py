@@ -86,7 +86,10 @@ class MemoryApi:
         def respond_or_raise() -> Any:
             if error := self.get_error(text):
                 raise error
-            return respond()
+            response = respond()
+            if request.excluded_fields and isinstance(response, (Job, Backfill)):
+                return response.model_copy(update=dict.fromkeys(request.excluded_fields))
+            return response
 
         return respond_or_raise
 
