@@ -601,7 +601,7 @@ class TestAnOutage:
                 await asyncio.sleep(100)
                 simulator.reset()
                 await asyncio.sleep(2 * MAX_NOT_FOUND_SECONDS)
-                assert in_the_log(caplog, f"Job {job.id} was not found for 1 h 0 min, so its end is not reported.") == 1
+                assert in_the_log(caplog, f"Job {job} was not found for 1 h 0 min, so its end is not reported.") == 1
                 before = requests(simulator, "get_job")
                 await asyncio.sleep(MAX_NOT_FOUND_SECONDS)
                 assert requests(simulator, "get_job") == before
