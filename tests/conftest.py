@@ -11,7 +11,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -97,6 +97,27 @@ def travel(monkeypatch: pytest.MonkeyPatch) -> Iterator[TravelledClock]:
 
     with travelling(monkeypatch) as travel:
         yield travel
+
+
+@pytest.fixture
+def without_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run tasks without Airflow's variables, and without a supervisor that must notice their end."""
+    from planasonix_provider.triggers import deferral
+    from tests.support.task_runs import no_variables
+
+    no_variables(monkeypatch)
+    monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(0))
+
+
+@pytest.fixture(params=[False, True], ids=["on a worker", "deferred"])
+def deferrable(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture(params=[{}, {"mode": "reschedule"}, {"deferrable": True}], ids=["poke", "reschedule", "deferred"])
+def mode(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The parameters of one of a sensor's modes."""
+    return dict(request.param)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -20,28 +19,14 @@ from planasonix_provider.api.models import BackfillBody
 from planasonix_provider.operators.planasonix import PlanasonixCancelJobOperator
 from planasonix_provider.sensors.planasonix import PlanasonixBackfillSensor, PlanasonixJobSensor, PlanasonixSyncSensor
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.triggers import deferral
 from tests.support.attempts import die_at
 from tests.support.scenarios import CONNECTION, backfill, meanwhile, ring, sync
-from tests.support.task_runs import Run, drive, no_variables
+from tests.support.task_runs import Run, drive
 
 WINDOW = BackfillBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"})
 
 
-@pytest.fixture(autouse=True)
-def _no_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    no_variables(monkeypatch)
-    monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(0))
-
-
-@pytest.fixture(params=[False, True], ids=["on a worker", "deferred"])
-def deferrable(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
-@pytest.fixture(params=["poke", "reschedule", "deferred"])
-def mode(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return {"deferrable": True} if request.param == "deferred" else {"mode": request.param, "deferrable": False}
+pytestmark = pytest.mark.usefixtures("without_airflow")
 
 
 def details_of(run: Run) -> dict[str, Any]:

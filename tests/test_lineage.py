@@ -8,7 +8,6 @@ import sys
 import textwrap
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,24 +23,15 @@ from openlineage.client.transport.file import FileConfig, FileTransport
 from planasonix_provider.api.errors import PlanasonixJobFailedError, PlanasonixTimeoutError
 from planasonix_provider.execution.summary import ExecutionSummary
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.triggers import deferral
 from tests.conftest import API_KEY
 from tests.support.openlineage_schema import check_event
 from tests.support.scenarios import CONNECTION, backfill, is_asked, meanwhile, sync
-from tests.support.task_runs import Run, context, drive, no_variables
+from tests.support.task_runs import Run, context, drive
 
 TABLES = {"public.orders": 44_802, "sales/2025 ü.items": 0}
 
 
-@pytest.fixture(autouse=True)
-def _no_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    no_variables(monkeypatch)
-    monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(0))
-
-
-@pytest.fixture(params=[False, True], ids=["on a worker", "deferred"])
-def deferrable(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
+pytestmark = pytest.mark.usefixtures("without_airflow")
 
 
 class Lineage:

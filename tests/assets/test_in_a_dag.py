@@ -90,11 +90,6 @@ def dags(planasonix: Planasonix, deferrable: bool, request: pytest.FixtureReques
     path.unlink()
 
 
-@pytest.fixture(params=[False, True], ids=["on a worker", "deferred"])
-def deferrable(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 def events_after(dag: Any) -> list[Event]:
     """Run a DAG; return the events of its task, sorted by asset."""
     outlets = {task_id: list(task.outlets) for task_id, task in dag.task_dict.items()}

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -11,11 +10,9 @@ from planasonix_provider.api.client import ClientConfig
 from planasonix_provider.api.retry import RetryPolicy
 from planasonix_provider.execution import api_session, on_kill
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.triggers import deferral
 from planasonix_provider.waiting import cancellation, outages, shared_client
 from tests.support.attempts import Make, take
 from tests.support.scenarios import backfill, sync
-from tests.support.task_runs import no_variables
 
 
 @pytest.fixture(autouse=True)
@@ -38,19 +35,8 @@ def _lists_that_are_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    no_variables(monkeypatch)
-
-
-@pytest.fixture(autouse=True)
-def _no_time_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tasks have no supervisor that must notice their end."""
-    monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(0))
-
-
-@pytest.fixture(params=[False, True], ids=["on a worker", "deferred"])
-def deferrable(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
+def _no_airflow(without_airflow: None) -> None:
+    """Use it for all tests of these folders."""
 
 
 @pytest.fixture(params=[sync, backfill], ids=["sync", "backfill"])

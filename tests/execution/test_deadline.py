@@ -19,6 +19,7 @@ from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers.base import PlanasonixWaitTrigger
 from planasonix_provider.waiting import cancellation
 from tests.conftest import API_KEY
+from tests.support.attempts import check_only_work
 from tests.support.scenarios import CONNECTION, ENDED, Killed, backfill, cut, routes_asked, started, sync
 from tests.support.task_runs import Run, context, deserialize_trigger, drive, first_event, record
 from tests.support.time_travel import BEGAN, TravelledClock, travelling
@@ -114,16 +115,14 @@ class TestOnAWorker:
         dies_on_a_worker(make, "before the cancel is sent", notes)
         clock.sleep(5 * MINUTE)
         run = drive(make, notes, try_number=2)
-        (one,) = started(simulator)
-        assert one.id in (run.result.get("job_id"), run.result.get("backfill_id"))
+        check_only_work(run, simulator)
 
     def test_continues_if_cancel_on_kill_is_false_by_then(self, make: Make, simulator: Simulator) -> None:
         take(simulator, 12 * MINUTE)
         notes: dict[str, Any] = {}
         dies_on_a_worker(make, "before the cancel is sent", notes)
         run = drive(lambda: make(cancel_on_kill=False), notes, try_number=2)
-        (one,) = started(simulator)
-        assert one.id in (run.result.get("job_id"), run.result.get("backfill_id"))
+        check_only_work(run, simulator)
 
     def test_before_it_is_recorded_the_next_try_continues_to_its_own_deadline(
         self, make: Make, simulator: Simulator

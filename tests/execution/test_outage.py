@@ -27,12 +27,12 @@ from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers.deferral import DEFER_TIMEOUT_MARGIN
 from planasonix_provider.waiting.cancellation import CANCEL_TIMEOUT_SECONDS
 from tests.conftest import API_KEY
-from tests.support.attempts import die_at
+from tests.support.attempts import check_only_work, die_at, id_of, old_work
 from tests.support.hanging_responses import Hanging
 from tests.support.outages import KINDS, MINUTE, PROXY_STATUSES, outage
 from tests.support.scenarios import CONNECTION, ENDED, backfill, killed, routes_asked, started, starts, sync
-from tests.support.task_runs import Run, drive
-from tests.support.time_travel import BEGAN, TravelledClock, travelling
+from tests.support.task_runs import drive
+from tests.support.time_travel import BEGAN, TravelledClock, steps_while_asleep, travelling
 
 HOUR = 60 * MINUTE
 Make = Callable[..., BaseOperator]
@@ -78,10 +78,6 @@ def take(simulator: Simulator, seconds: float) -> None:
     simulator.plan_backfill(CONNECTION, **how, jobs=1, job_seconds=seconds)
 
 
-def id_of(run: Run) -> Any:
-    return run.result.get("job_id") or run.result.get("backfill_id")
-
-
 class TestOutageOfFortyMinutes:
     def test_during_the_wait(
         self, make: Make, simulator: Simulator, travel: TravelledClock, any_kind: str | int
@@ -89,9 +85,7 @@ class TestOutageOfFortyMinutes:
         take(simulator, HOUR)
         with outage(travel, any_kind, after=5 * MINUTE, seconds=40 * MINUTE):
             run = drive(make)
-        assert run.error is None
-        (one,) = started(simulator)
-        assert id_of(run) == one.id
+        check_only_work(run, simulator)
         assert "still waiting" in run.said
         assert any(re.match(r"Planasonix answers again, after (39|40) min", line) for line in run.log.lines)
         assert "cancel_job" not in routes_asked(simulator)
@@ -101,9 +95,7 @@ class TestOutageOfFortyMinutes:
         # The first request gets a response, so the host cannot be mistyped.
         with outage(travel, kind, after=lambda: bool(routes_asked(simulator)), seconds=40 * MINUTE):
             run = drive(make)
-        assert run.error is None
-        (one,) = started(simulator)
-        assert id_of(run) == one.id
+        one = check_only_work(run, simulator)
         assert starts(simulator) == 1
         assert one.created_at - BEGAN >= timedelta(minutes=39)
 
@@ -114,9 +106,7 @@ class TestOutageOfFortyMinutes:
         notes = left_by_an_outage(make, simulator, travel)
         with outage(travel, any_kind, after=travel.passed, seconds=40 * MINUTE):
             run = drive(make, notes, try_number=2)
-        assert run.error is None
-        (one,) = started(simulator)
-        assert id_of(run) == one.id
+        check_only_work(run, simulator)
 
     def test_during_the_cancel_of_a_cleared_task(
         self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
@@ -127,9 +117,7 @@ class TestOutageOfFortyMinutes:
         assert isinstance(first.error, PlanasonixTimeoutError)
         with outage(travel, kind, after=travel.passed, seconds=40 * MINUTE, route="/cancel"):
             run = drive(make, notes, try_number=2, max_tries=3)
-        assert run.error is None
-        old, new = started(simulator)
-        assert (old.status, id_of(run)) == ("cancelled", new.id)
+        assert old_work(run, simulator).status == "cancelled"
         assert "yet, still trying" in run.said
 
     def test_during_the_fetch_of_results(
@@ -142,26 +130,20 @@ class TestOutageOfFortyMinutes:
         assert id_of(run) == started(simulator)[0].id
         assert travel.passed > 45 * MINUTE
 
-    def test_does_not_take_work_of_others_for_its_own(
-        self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_does_not_take_work_of_others_for_its_own(self, simulator: Simulator, travel: TravelledClock) -> None:
         simulator.workspace.configure(conflict="allowed")
         take(simulator, MINUTE)
         simulator.fail("reset", route="trigger_sync", when="before")
         theirs: list[str] = []
-        pass_time = travel.sleep
 
-        def sleep(seconds: float) -> None:
-            pass_time(seconds)
-            # Planasonix's own schedule starts syncs during the outage.
-            if travel.passed > 30 * MINUTE and not theirs:
-                theirs.append(simulator.workspace.start_sync(CONNECTION).id)
+        def start_theirs() -> None:
+            theirs.append(simulator.workspace.start_sync(CONNECTION).id)
 
-        monkeypatch.setattr(travel, "sleep", sleep)
-        with outage(travel, "refused", after=lambda: bool(routes_asked(simulator)), seconds=40 * MINUTE):
+        # Planasonix's own schedule starts syncs during the outage.
+        is_down = outage(travel, "refused", after=lambda: bool(routes_asked(simulator)), seconds=40 * MINUTE)
+        with is_down, steps_while_asleep(travel, (lambda: travel.passed > 30 * MINUTE, start_theirs)):
             run = drive(lambda: sync(poll_interval=MINUTE))
         assert run.error is None
-        assert theirs
         assert id_of(run) not in theirs
 
     def test_a_start_that_may_have_been_lost_keeps_its_key(self, simulator: Simulator, travel: TravelledClock) -> None:
@@ -182,24 +164,18 @@ def test_a_server_that_restarts_loses_and_doubles_nothing(
     with Simulator(api_key=API_KEY, port=free_port()) as server, travelling(monkeypatch) as travel:
         monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(server.airflow_connection()))
         take(server, 3 * HOUR)
-        pass_time = travel.sleep
-        left = [(5 * MINUTE, server.stop), ((5 + minutes) * MINUTE, server.start)]
-
-        def sleep(seconds: float) -> None:
-            pass_time(seconds)
-            if left and travel.passed > left[0][0]:
-                left.pop(0)[1]()
-
-        monkeypatch.setattr(travel, "sleep", sleep)
+        end = (5 + minutes) * MINUTE
+        steps = ((lambda: travel.passed > 5 * MINUTE, server.stop), (lambda: travel.passed > end, server.start))
         notes: dict[str, Any] = {}
-        run = drive(make, notes)
-        if minutes > 60:
-            assert isinstance(run.error, PlanasonixOutageError)
-            run = drive(make, notes, try_number=2)
+        with steps_while_asleep(travel, *steps):
+            run = drive(make, notes)
+            if minutes > 60:
+                assert isinstance(run.error, PlanasonixOutageError)
+                run = drive(make, notes, try_number=2)
         work = server.backfills() or server.jobs()
     assert run.error is None
     assert [one.id for one in work] == [id_of(run)]
-    assert travel.passed > (5 + minutes) * MINUTE
+    assert travel.passed > end
 
 
 def is_over(simulator: Simulator) -> bool:
@@ -253,12 +229,11 @@ class TestHostThatNeverAnswered:
         assert len([line for line in lines if closed_url in line]) <= 3
         assert notes == {}, "there is nothing for the next try to look for"
 
-    @pytest.mark.parametrize("way", [{}, {"mode": "reschedule"}, {"deferrable": True}], ids=str)
     @pytest.mark.parametrize("poke_interval", [10, 600])
     def test_fails_a_sensor_within_two_minutes(
-        self, closed_url: str, travel: TravelledClock, way: dict[str, Any], poke_interval: float
+        self, closed_url: str, travel: TravelledClock, mode: dict[str, Any], poke_interval: float
     ) -> None:
-        run = drive(lambda: PlanasonixJobSensor(task_id="wait", job_id="job_1", poke_interval=poke_interval, **way))
+        run = drive(lambda: PlanasonixJobSensor(task_id="wait", job_id="job_1", poke_interval=poke_interval, **mode))
         assert isinstance(run.error, PlanasonixTransportError)
         assert 100 < travel.passed <= 2 * MINUTE
         assert f"connection refused at {closed_url}. Check the host and port of Airflow connection" in str(run.error)
@@ -281,9 +256,7 @@ class TestProxyThatRefuses:
         take(simulator, MINUTE)
         with outage(travel, status, after=travel.passed, seconds=5 * MINUTE):
             run = drive(make, notes, try_number=2, max_tries=3)
-        assert run.error is None
-        old, new = started(simulator)
-        assert (old.status, id_of(run)) == ("cancelled", new.id)
+        assert old_work(run, simulator).status == "cancelled"
 
     def test_during_the_search_for_a_lost_start(
         self, make: Make, simulator: Simulator, travel: TravelledClock, status: int
@@ -292,9 +265,7 @@ class TestProxyThatRefuses:
         notes = die_at(make, "after the answer")
         with outage(travel, status, after=travel.passed, seconds=5 * MINUTE):
             run = drive(make, notes, try_number=2)
-        assert run.error is None
-        (one,) = started(simulator)
-        assert id_of(run) == one.id
+        check_only_work(run, simulator)
 
 
 class TestRefusalByTheApi:
@@ -307,9 +278,7 @@ class TestRefusalByTheApi:
         notes = die_at(sync, "while it waited")
         simulator.fail("status", route="get_job", status=status, times=3)
         run = drive(lambda: sync(poll_interval=10), notes, try_number=2)
-        assert run.error is None
-        (one,) = started(simulator)
-        assert id_of(run) == one.id
+        check_only_work(run, simulator)
 
     @pytest.mark.parametrize("is_clear", [False, True])
     def test_that_persists_means_that_the_work_is_gone(
@@ -339,8 +308,7 @@ class TestOutageOfMoreThanAnHour:
     ) -> None:
         notes = left_by_an_outage(make, simulator, travel, kind, takes)
         run = drive(make, notes, try_number=2)
-        (one,) = started(simulator)
-        assert id_of(run) == one.id
+        check_only_work(run, simulator)
         assert outcome in run.said
 
     def test_fails_a_start_with_the_time_of_its_beginning(
@@ -357,8 +325,7 @@ class TestOutageOfMoreThanAnHour:
         assert started(simulator) == []
         travel.sleep(2 * HOUR)
         second = drive(make, notes, try_number=2)
-        (one,) = started(simulator)
-        assert id_of(second) == one.id
+        check_only_work(second, simulator)
 
     def test_during_the_fetch_of_results(
         self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
@@ -370,8 +337,7 @@ class TestOutageOfMoreThanAnHour:
         assert isinstance(run.error, PlanasonixOutageError)
         travel.sleep(2 * HOUR)
         second = drive(make, notes, try_number=2)
-        (one,) = started(simulator)
-        assert id_of(second) == one.id
+        check_only_work(second, simulator)
 
     @pytest.mark.parametrize("minutes", [0.5, 1, 10])
     def test_ends_a_start_at_its_deadline(
@@ -449,8 +415,7 @@ class TestClearDuringAnOutage:
         assert not isinstance(run.error, AirflowFailException)
         travel.sleep(HOUR)
         third = drive(make, notes, try_number=3, max_tries=3)
-        old, new = started(simulator)
-        assert (old.status, id_of(third)) == ("cancelled", new.id)
+        assert old_work(third, simulator).status == "cancelled"
 
 
 class TestKillDuringAnOutage:

@@ -13,8 +13,10 @@ from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
 from tests.support.attempts import (
     POINTS,
     Make,
+    check_only_work,
     die_at,
     id_of,
+    old_work,
     show_nothing,
     start_theirs_of,
     take,
@@ -42,9 +44,7 @@ class TestRetry:
         simulator.workspace.configure(honour_idempotency=honours, show_metadata=shows, conflict="allowed")
         notes = die_at(make, point, deferrable=deferrable)
         run = drive(lambda: make(deferrable=deferrable), notes, try_number=2)
-        assert run.error is None
-        (one,) = started(simulator)
-        assert id_of(run) == one.id
+        check_only_work(run, simulator)
         assert starts(simulator) == 1
 
     def test_continues_running_work(self, make: Make, simulator: Simulator, deferrable: bool) -> None:
@@ -62,8 +62,7 @@ class TestRetry:
         notes = die_at(make, "while it waited")
         began = travel.passed
         run = drive(lambda: make(poll_interval=600), notes, try_number=2)
-        (one,) = started(simulator)
-        assert id_of(run) == one.id
+        check_only_work(run, simulator)
         assert "has succeeded: this try takes it over." in run.said
         assert travel.passed - began < 1
 
@@ -74,8 +73,7 @@ class TestRetry:
         assert first.error is not None
         take(simulator, 0)
         second = drive(make, notes, try_number=2)
-        old, new = started(simulator)
-        assert (old.status, id_of(second)) == ("failed", new.id)
+        assert old_work(second, simulator).status == "failed"
 
     def test_after_the_failure_of_a_lost_start_uses_a_new_key(self, make: Make, simulator: Simulator) -> None:
         simulator.workspace.configure(honour_idempotency=True)
@@ -83,24 +81,21 @@ class TestRetry:
         notes = die_at(make, "after the answer")
         take(simulator, 0)
         run = drive(make, notes, try_number=2)
-        old, new = started(simulator)
-        assert (old.status, id_of(run)) == ("failed", new.id)
+        assert old_work(run, simulator).status == "failed"
 
     def test_after_a_cancel_in_progress_starts_again(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60, cancelling_seconds=0.3)
         notes = die_at(sync, "while it waited")
         simulator.workspace.cancel(started(simulator)[0].id)
         run = drive(sync, notes, try_number=2)
-        old, new = started(simulator)
-        assert (old.status, id_of(run)) == ("cancelled", new.id)
+        assert old_work(run, simulator).status == "cancelled"
         assert "is being cancelled; waiting until it is over." in run.said
 
     def test_with_other_parameters_warns_and_continues(self, simulator: Simulator) -> None:
         take(simulator, 0.3)
         notes = die_at(sync, "while it waited")
         run = drive(lambda: sync(pipeline_id="pl_other"), notes, try_number=2)
-        (one,) = started(simulator)
-        assert id_of(run) == one.id
+        check_only_work(run, simulator)
         assert "was started with other parameters than the task has now" in run.said
 
     def test_tolerates_one_404(self, make: Make, simulator: Simulator) -> None:
@@ -108,8 +103,7 @@ class TestRetry:
         notes = die_at(make, "while it waited")
         simulator.fail("status", route=f"get_{make().kind}", status=404)
         run = drive(make, notes, try_number=2)
-        (one,) = started(simulator)
-        assert id_of(run) == one.id
+        check_only_work(run, simulator)
 
     def test_after_many_404s_warns_and_starts_again(self, make: Make, simulator: Simulator, deferrable: bool) -> None:
         take(simulator, 0)
@@ -128,16 +122,14 @@ class TestClear:
         take(simulator, 0.5)
         notes = die_at(make, point)
         run = drive(make, notes, try_number=2, max_tries=3)
-        old, new = started(simulator)
-        assert (old.status, id_of(run)) == ("cancelled", new.id)
+        assert old_work(run, simulator).status == "cancelled"
 
     def test_keeps_the_old_work_without_cancel_on_kill(self, simulator: Simulator) -> None:
         simulator.workspace.configure(conflict="allowed")
         take(simulator, 0.3)
         notes = die_at(sync, "while it waited")
         run = drive(lambda: sync(cancel_on_kill=False), notes, try_number=2, max_tries=3)
-        old, new = started(simulator)
-        assert (old.cancel_requested_at, id_of(run)) == (None, new.id)
+        assert old_work(run, simulator).cancel_requested_at is None
         assert "runs on" in run.said
 
     def test_cancels_none_of_several_candidates(self, make: Make, simulator: Simulator, travel: TravelledClock) -> None:
@@ -163,8 +155,7 @@ class TestClear:
         notes = die_at(make, "after the answer")
         show_nothing(monkeypatch, looks=2)
         run = drive(make, notes, try_number=2, max_tries=3)
-        old, new = started(simulator)
-        assert (old.status, id_of(run)) == ("cancelled", new.id)
+        assert old_work(run, simulator).status == "cancelled"
 
     def test_with_the_same_max_tries_starts_again(self, make: Make, simulator: Simulator) -> None:
         """The task has succeeded with ``retries=1``, and is cleared with 0."""
@@ -202,16 +193,14 @@ class TestLaterTry:
         take(simulator, 0.5)
         notes = die_at(make, "while it waited")
         run = drive(make, notes, try_number=4, max_tries=2)
-        (one,) = started(simulator)
-        assert (run.error, id_of(run)) == (None, one.id)
+        check_only_work(run, simulator)
         assert not any(job.cancel_requested_at for job in simulator.jobs())
 
     def test_of_a_mapped_task_with_other_parameters_cancels_the_old_work(self, simulator: Simulator) -> None:
         take(simulator, 0.5)
         notes = die_at(sync, "while it waited", map_index=3)
         run = drive(lambda: sync(pipeline_id="pl_other"), notes, try_number=2, map_index=3)
-        old, new = started(simulator)
-        assert (old.status, id_of(run)) == ("cancelled", new.id)
+        assert old_work(run, simulator).status == "cancelled"
 
     def test_of_another_kind_cancels_the_old_work(self, simulator: Simulator) -> None:
         take(simulator, 0.5)
@@ -224,8 +213,7 @@ class TestLaterTry:
         take(simulator, 0.2)
         notes = die_at(backfill, "after the answer")
         run = drive(lambda: backfill(end_at="2025-03-01T00:05:00Z"), notes, try_number=2)
-        (one,) = started(simulator)
-        assert id_of(run) == one.id
+        check_only_work(run, simulator)
 
     def test_with_the_same_metadata_key_of_a_user_finds_the_job(self, simulator: Simulator) -> None:
         simulator.workspace.configure(show_metadata=True, conflict="allowed")

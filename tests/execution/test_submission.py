@@ -21,6 +21,7 @@ from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
 from tests.support.attempts import (
     Make,
     at_that_moment,
+    check_only_work,
     dates_are_ahead,
     die_at,
     id_of,
@@ -61,9 +62,7 @@ class TestLostResponse:
         simulator.workspace.configure(honour_idempotency=honours, conflict="allowed")
         fail_starts(simulator, kind, status=status, when=when)
         run = drive(lambda: make(deferrable=True))
-        assert run.error is None
-        (one,) = started(simulator)
-        assert id_of(run) == one.id
+        check_only_work(run, simulator)
         assert starts(simulator) == (1 if when == "after" else 2)
 
     def test_is_not_mistaken_for_work_with_metadata_of_others(self, simulator: Simulator) -> None:
@@ -101,8 +100,7 @@ class TestLostResponse:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(lost_start_search, "_candidates", nothing)
             run = drive(sync)
-        (one,) = started(simulator)
-        assert id_of(run) == one.id
+        check_only_work(run, simulator)
 
     def test_is_left_to_the_next_try_if_lists_are_refused(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
@@ -115,8 +113,7 @@ class TestLostResponse:
         first = drive(sync, notes)
         assert "So nobody knows whether a job was started: look at connection" in str(first.error)
         second = drive(sync, notes, try_number=2)
-        (one,) = started(simulator)
-        assert id_of(second) == one.id
+        check_only_work(second, simulator)
 
     def test_of_a_backfill_is_not_a_conflicting_sync(
         self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
@@ -142,8 +139,7 @@ class TestLostResponse:
             simulator.fail("reset", route=route)
         fail_starts(simulator, "reset", when="after")
         run = drive(lambda: make(wait_for_completion=False))
-        (one,) = started(simulator)
-        assert id_of(run) == one.id
+        check_only_work(run, simulator)
 
     @pytest.mark.parametrize("seconds", [5, 300])
     @pytest.mark.parametrize("point", [None, "after the answer"], ids=["same try", "next try"])
@@ -162,8 +158,7 @@ class TestLostResponse:
         if not point:
             fail_starts(simulator, "reset", when="after")
         run = drive(make, notes, try_number=2)
-        (one,) = started(simulator)
-        assert (run.error, id_of(run)) == (None, one.id)
+        check_only_work(run, simulator)
 
     def test_of_a_backfill_is_found_after_hundreds_of_others(
         self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
@@ -217,8 +212,7 @@ class TestLostResponse:
         simulator.fail("reset", route="trigger_sync", when="after")
         show_nothing(monkeypatch, looks=1 + len(api_session.SEARCH_DELAY_SECONDS))
         run = drive(lambda: sync(on_conflict=on_conflict))
-        (one,) = started(simulator)
-        assert id_of(run) == one.id
+        check_only_work(run, simulator)
         assert "attaching to it" not in run.said
 
     @pytest.mark.parametrize("on_conflict", ["attach", "wait", "skip"])
@@ -236,8 +230,7 @@ class TestLostResponse:
         assert "Tried 3 times, and looked for a job each time" in str(first.error)
         assert not isinstance(first.error, (AirflowFailException, AirflowSkipException))
         second = drive(lambda: sync(on_conflict=on_conflict), notes, try_number=2)
-        (one,) = started(simulator)
-        assert id_of(second) == one.id
+        check_only_work(second, simulator)
 
     @pytest.mark.parametrize("shows", [True, False], ids=["metadata", "no metadata"])
     def test_is_found_though_the_record_is_hours_old(

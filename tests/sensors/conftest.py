@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -21,9 +20,3 @@ def _no_pause_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_settle_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """No supervisor runs these tasks."""
     monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(0))
-
-
-@pytest.fixture(params=[{}, {"mode": "reschedule"}, {"deferrable": True}], ids=["poke", "reschedule", "deferred"])
-def mode(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The parameters of one of the sensor's modes."""
-    return dict(request.param)

@@ -20,7 +20,7 @@ from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.api import middleware
 from planasonix_provider.simulator.workspace import Workspace
 from planasonix_provider.waiting import blocking_wait, lost_start_search
-from tests.support.scenarios import CONNECTION, Killed, backfill, cut, sync
+from tests.support.scenarios import CONNECTION, Killed, backfill, cut, started, sync
 from tests.support.task_runs import Run, context, record
 
 Make = Callable[..., BaseOperator]
@@ -35,6 +35,22 @@ def take(simulator: Simulator, seconds: float, *, fails: bool = False) -> None:
 
 def id_of(run: Run) -> Any:
     return run.result.get("job_id") or run.result.get("backfill_id")
+
+
+def check_only_work(run: Run, simulator: Simulator) -> Any:
+    """Check that a task has succeeded with the only work that was started, and return the work."""
+    assert run.error is None
+    (one,) = started(simulator)
+    assert id_of(run) == one.id
+    return one
+
+
+def old_work(run: Run, simulator: Simulator) -> Any:
+    """Return the work of an earlier try; check that this one has succeeded with work of its own."""
+    assert run.error is None
+    old, new = started(simulator)
+    assert id_of(run) == new.id
+    return old
 
 
 POINTS: dict[str, dict[str, Any]] = {
