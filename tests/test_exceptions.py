@@ -139,7 +139,7 @@ class TestAnExceptionOfACancel:
     def test_names_what_was_to_be_cancelled(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
         job = simulator.workspace.start_sync(CONNECTION)
-        run = drive(lambda: PlanasonixCancelJobOperator(task_id="stop", job_id=job.id, poll_interval=0.03, timeout=0.2))
+        run = drive(lambda: PlanasonixCancelJobOperator(task_id="stop", job_id=job.id, poll_interval=0.03, timeout=1))
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert details_of(run) == job_of(simulator)
 

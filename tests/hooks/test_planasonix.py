@@ -87,13 +87,10 @@ class TestMethods:
         for kind in (PlanasonixHook, type(PlanasonixHook().aio), Client, AsyncClient):
             assert all(getattr(kind, name) is vars(Operations)[name] for name in vars(Operations) if name[0] != "_")
 
-    def test_a_blocking_method_raises_the_error_of_the_api(self, hook: PlanasonixHook) -> None:
+    @both_modes
+    async def test_a_method_raises_the_error_of_the_api(self, hook: PlanasonixHook, blocking: bool) -> None:
         with pytest.raises(PlanasonixNotFoundError, match="no job 'job_of_nobody'"):
-            hook.get_job("job_of_nobody")
-
-    async def test_an_awaited_method_raises_the_error_of_the_api(self, hook: PlanasonixHook) -> None:
-        with pytest.raises(PlanasonixNotFoundError, match="no job 'job_of_nobody'"):
-            await hook.aio.get_job("job_of_nobody")
+            _ = hook.get_job("job_of_nobody") if blocking else await hook.aio.get_job("job_of_nobody")
 
     def test_the_user_agent_names_airflow(self, hook: PlanasonixHook, server: Simulator) -> None:
         list(hook.list_jobs())
@@ -117,9 +114,6 @@ class TestMethods:
             assert list(client.list_jobs()) == list(conn.list_jobs()) == []
         async with await hook.async_client(NO_RETRY) as async_client:
             assert (type(async_client), async_client.policy) == (AsyncClient, NO_RETRY)
-
-    def test_a_job_has_a_url_in_the_web_app(self, connect: Connect) -> None:
-        assert PlanasonixHook(connect()).job_url("job_1") == "https://app.planasonix.com/jobs/job_1"
 
 
 class TestConnection:
@@ -176,18 +170,18 @@ class TestConnection:
         assert "a1b2c3d4" not in caplog.text
 
     @both_modes
-    async def test_a_connection_without_a_key_is_told_by_name(self, connect: Connect, blocking: bool) -> None:
-        hook = PlanasonixHook(connect(password=""))
-        with pytest.raises(PlanasonixConfigurationError, match="'planasonix_x' has no API key"):
-            await read_settings(hook, blocking=blocking)
-
-    @both_modes
-    async def test_an_error_names_the_invalid_field(self, connect: Connect, blocking: bool) -> None:
-        hook = PlanasonixHook(connect(extra={"timeout": "soon"}))
-        with pytest.raises(
-            PlanasonixConfigurationError, match="'planasonix_x', extra 'timeout': got 'soon'"
-        ) as refused:
-            await read_settings(hook, blocking=blocking)
+    @pytest.mark.parametrize(
+        ("fields", "words"),
+        [
+            ({"password": ""}, "'planasonix_x' has no API key"),
+            ({"extra": {"timeout": "soon"}}, "'planasonix_x', extra 'timeout': got 'soon'"),
+        ],
+    )
+    async def test_an_error_names_the_connection_and_the_invalid_field(
+        self, connect: Connect, blocking: bool, fields: dict[str, Any], words: str
+    ) -> None:
+        with pytest.raises(PlanasonixConfigurationError, match=words) as refused:
+            await read_settings(PlanasonixHook(connect(**fields)), blocking=blocking)
         assert KEY not in "".join(traceback.format_exception(refused.value))
 
     @both_modes
@@ -290,10 +284,21 @@ class TestTestConnection:
             "organization_id, web_url, timeout, verify, allow_http.",
         )
 
-    def test_no_such_host(self, connect: Connect) -> None:
-        works, message = result_of_test(connect(host="nope.invalid"))
+    @pytest.mark.parametrize(
+        ("fields", "words"),
+        [
+            (
+                {"host": "nope.invalid"},
+                "no such host at https://nope.invalid. Check the host of the Airflow connection",
+            ),
+            ({"host": "ftp://a.example.com"}, "The Airflow connection, host: got 'ftp://a.example.com'"),
+            ({"extra": {"verify": "/nowhere/ca.pem"}}, "ca.pem' cannot be read (No such file or directory)"),
+        ],
+    )
+    def test_a_field_that_cannot_work(self, connect: Connect, fields: dict[str, Any], words: str) -> None:
+        works, message = result_of_test(connect(**fields))
         assert not works
-        assert "no such host at https://nope.invalid. Check the host of the Airflow connection" in message
+        assert words in message
 
     def test_refused(self, connect: Connect) -> None:
         with Simulator() as stopped:
@@ -321,11 +326,6 @@ class TestTestConnection:
             assert "no trusted TLS connection (self-signed certificate)" in message
             assert '"verify" in its extra may name your own CA bundle' in message
             assert result_of_test(connect(host=tls.url, extra={"verify": str(certificate)}))[0]
-
-    def test_a_missing_ca_bundle(self, connect: Connect, tmp_path: Path) -> None:
-        works, message = result_of_test(connect(extra={"verify": str(tmp_path / "ca.pem")}))
-        assert not works
-        assert "ca.pem' cannot be read (No such file or directory)" in message
 
     @pytest.mark.parametrize(
         ("fault", "words"),
@@ -363,11 +363,6 @@ class TestTestConnection:
 
     def test_the_path_in_the_api_reference_is_accepted(self, connect: Connect, server: Simulator) -> None:
         assert result_of_test(connect(host=f"{server.url}/api/v1/"))[0]
-
-    def test_an_invalid_connection(self, connect: Connect) -> None:
-        works, message = result_of_test(connect(host="ftp://api.planasonix.com"))
-        assert not works
-        assert "The Airflow connection, host: got 'ftp://api.planasonix.com'" in message
 
     def test_a_missing_connection(self) -> None:
         works, message = result_of_test("planasonix_of_nobody")
