@@ -86,8 +86,7 @@ def test_each_route_has_its_method_operator_and_command() -> None:
 
 
 @pytest.mark.parametrize(
-    "place",
-    ["CHANGELOG.md", "docs/features.md", "docs/sensors.md", "example_dags/*.py", "tests/sensors/test_planasonix.py"],
+    "place", ["CHANGELOG.md", "docs/sensors.md", "example_dags/*.py", "tests/sensors/test_planasonix.py"]
 )
 def test_each_sensor_is_documented_and_tested(place: str) -> None:
     text = "\n".join(path.read_text() for path in ROOT.glob(place))

@@ -6,6 +6,7 @@ import json
 import pkgutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,6 +62,13 @@ class TestEachTarget:
         assert next(target.poll(NOW, detailed=True)) == target.request
 
 
+@pytest.mark.parametrize("kind", TARGETS)
+def test_each_target_has_tests(kind: str) -> None:
+    tests = [path for path in Path(__file__).parent.glob("test_*target*.py") if path != Path(__file__)]
+    name = TARGETS[kind].__name__
+    assert any(name in path.read_text() for path in tests), f"no tests/waiting/test_*target*.py mentions {name}"
+
+
 def test_an_unknown_kind_is_an_error() -> None:
-    with pytest.raises(ValueError, match="allowed is job, backfill, sync"):
+    with pytest.raises(ValueError, match=f"allowed is {', '.join(TARGETS)}"):
         deserialize_target({"kind": "something new", "id": "job_1"})
