@@ -1,11 +1,12 @@
-"""What the cases of ``waiting.py`` have cost, as a table and as a plot for the docs."""
+"""The costs of the cases of ``waiting.py``, as tables, a CSV file and a plot for the docs."""
 
 from __future__ import annotations
 
+import csv
 import os
 import platform
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,8 +18,8 @@ NAMES = {
 }
 #: Between these, the page in the docs has the tables.
 BEGIN, END = "<!-- measured by make bench -->", "<!-- end -->"
-#: Whose cost the ratios compare with.
-MEASURE = "dbt_cloud"
+#: The cost that the ratios compare with.
+MEASURE = "planasonix"
 PACKAGES = (
     "apache-airflow",
     "airflow-provider-planasonix",
@@ -28,21 +29,26 @@ PACKAGES = (
 COLOURS = {"planasonix": "#0072b2", "dbt_cloud": "#d55e00", "airbyte": "#777777"}
 MARKERS = {"planasonix": "o", "dbt_cloud": "s", "airbyte": "^"}
 HOW = """\
-Each row is a fresh process that has all its triggers in one event loop, as a triggerer does. They look every 5 s, and
-each answer takes the server 5 ms. All jobs that run are waited for. The CPU is the process's own, less what the task
-takes that watches it, which is known to some 0.05 s. The memory is its highest meanwhile, less what it was after the
-imports and a first wait. A block is how late a task was that sleeps for 10 ms again and again; much of it is Python's
-garbage collector, which goes through all that Airflow has loaded. An event comes so many seconds after its job has
-ended."""
+Each row is a fresh process with all its triggers in one event loop, as in a triggerer. The triggers poll every 5 s, and
+each response takes the server 5 ms. All jobs that run are waited for. The number in parentheses is the multiple of
+Planasonix's value.
+
+- **Requests**: all requests from the first poll to the last event.
+- **CPU**: the CPU time of the process, without that of the task that measures it; exact to about 0.05 s.
+- **Last event**: the seconds between the end of a job and its event, of the slowest job."""
+FULL_DATA = """\
+[All measurements as CSV](waiting.csv): also sockets, memory, blocks of the event loop, and the median delay. The memory
+is the highest value, less the value after the imports and a first wait. A block is the delay of a task that sleeps for
+10 ms again and again. Most of it is Python's garbage collector, which goes through all that Airflow has loaded."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """So many waits, all with triggers of one kind.
+    """A number of waits, all with triggers of one kind.
 
-    :param kind: whose triggers.
-    :param waits: how many.
-    :param evenly: whether the jobs end one after the other, and not at once.
+    :param kind: a key of ``NAMES``.
+    :param waits: the number of waits.
+    :param evenly: whether the jobs end one after another, and not at once.
     """
 
     kind: str
@@ -55,15 +61,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a case has cost.
+    """The cost of a case.
 
-    :param requests: how many requests the server was sent.
-    :param sockets: how many connections the server accepted.
-    :param cpu_seconds: what the process computed, less the heartbeat that watches it.
-    :param memory: by how many bytes its memory grew at the most.
-    :param longest_block: for how many seconds its event loop was held up at the most.
-    :param longest_collection: for how many of them Python's garbage collector may have held it up.
-    :param delays: how many seconds after the end of each job its event came.
+    :param requests: requests that the server received.
+    :param sockets: connections that the server accepted.
+    :param cpu_seconds: CPU time of the process, without the heartbeat that watches it.
+    :param memory: maximum growth of its memory, in bytes.
+    :param longest_block: longest block of its event loop, in seconds.
+    :param longest_collection: longest run of Python's garbage collector, in seconds.
+    :param delays: seconds between the end of each job and its event.
     """
 
     requests: int
@@ -75,17 +81,17 @@ class Cost:
     delays: list[float]
 
 
-#: Of each case its cost, or why there is none to give.
+#: The cost of each case, or the reason why there is none.
 Outcomes = dict[Case, Cost | str]
 
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of the table.
+    """A column of the tables or of the CSV file.
 
-    :param name: what it is, with its unit.
-    :param of: takes it from a cost and the number of waits.
-    :param form: how to write it.
+    :param name: its heading, with the unit.
+    :param of: returns its value for a cost and a number of waits.
+    :param form: its format.
     """
 
     name: str
@@ -93,41 +99,45 @@ class Column:
     form: str
 
 
+REQUESTS = Column("requests", lambda cost, _: cost.requests, ",.0f")
+CPU = Column("CPU (s)", lambda cost, _: cost.cpu_seconds, ".2f")
+LAST_EVENT = Column("last event (s)", lambda cost, _: max(cost.delays), ".2f")
+#: The columns of the CSV file.
 COLUMNS = (
-    Column("requests", lambda cost, _: cost.requests, ",.0f"),
+    REQUESTS,
     Column("sockets", lambda cost, _: cost.sockets, ",.0f"),
-    Column("CPU (s)", lambda cost, _: cost.cpu_seconds, ".2f"),
+    CPU,
     Column("memory (MB)", lambda cost, _: cost.memory / 1e6, ",.1f"),
-    Column("a wait (KB)", lambda cost, waits: cost.memory / 1e3 / waits, ",.1f"),
+    Column("memory per wait (KB)", lambda cost, waits: cost.memory / 1e3 / waits, ",.1f"),
     Column("longest block (s)", lambda cost, _: cost.longest_block, ".3f"),
     Column("longest garbage collection (s)", lambda cost, _: cost.longest_collection, ".3f"),
-    Column("event after, median (s)", lambda cost, _: statistics.median(cost.delays), ".2f"),
-    Column("worst (s)", lambda cost, _: max(cost.delays), ".2f"),
+    Column("median event (s)", lambda cost, _: statistics.median(cost.delays), ".2f"),
+    LAST_EVENT,
 )
+#: The columns of the tables: with the number of waits and the kind, they fit the screen of a laptop.
+SHOWN = (REQUESTS, CPU, LAST_EVENT)
 
 
 def summary_line(outcome: Cost | str, waits: int) -> str:
-    """Say what a case has cost."""
+    """Return the cost of a case in one line."""
     if isinstance(outcome, str):
         return outcome
     return ", ".join(f"{column.name}: {column.of(outcome, waits):{column.form}}" for column in COLUMNS)
 
 
 def table(outcomes: Outcomes) -> str:
-    """The costs of all cases and their ratios to dbt Cloud's, in Markdown, with what they were measured on."""
+    """Return the main costs of all cases in Markdown, and on which machine they were measured."""
     parts = [surroundings(), HOW]
     for evenly, title in ((False, "All jobs end at once, after 20 s"), (True, "The jobs end evenly, within 60 s")):
         part = {case: outcome for case, outcome in outcomes.items() if case.evenly is evenly}
         if part:
-            parts += [f"**{title}:**", _costs(part)]
-        if ratios := list(_ratios(part)):
-            parts += [f"The same, where {NAMES[MEASURE]}'s is 1:", _rows([column.name for column in COLUMNS], ratios)]
+            parts += [f"**{title}:**", _rows(part)]
     parts += [f"{case}: {outcome}." for case, outcome in outcomes.items() if isinstance(outcome, str)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, FULL_DATA]) + "\n"
 
 
 def surroundings() -> str:
-    """Say on what this is measured: the figures of two machines are not to be compared."""
+    """Return the machine and the versions: figures of two machines cannot be compared."""
     packages = ", ".join(f"{name} {found}" for name in PACKAGES if (found := _version(name)))
     return f"Measured on {os.cpu_count()} cores of {_processor()}, Python {platform.python_version()}, {packages}."
 
@@ -148,55 +158,60 @@ def _processor() -> str:
     return next(names, platform.machine())
 
 
-def _costs(outcomes: Outcomes) -> str:
-    rows = []
-    for case, outcome in outcomes.items():
-        cost = outcome if isinstance(outcome, Cost) else None
-        figures = [f"{column.of(cost, case.waits):{column.form}}" if cost else "-" for column in COLUMNS]
-        rows.append((case, figures))
-    return _rows([column.name for column in COLUMNS], rows)
-
-
-def _ratios(outcomes: Outcomes) -> Iterable[tuple[Case, list[str]]]:
-    for case, cost in outcomes.items():
-        measure = outcomes.get(Case(MEASURE, case.waits, case.evenly))
-        if case.kind != MEASURE and isinstance(cost, Cost) and isinstance(measure, Cost):
-            yield case, [_ratio(column.of(cost, case.waits), column.of(measure, case.waits)) for column in COLUMNS]
-
-
-def _ratio(value: float, measure: float) -> str:
-    if measure <= 0:
-        return "-"
-    return f"{value / measure:{',.0f' if value > 10 * measure else '.2g'}}"
-
-
-def _rows(names: list[str], rows: Iterable[tuple[Case, list[str]]]) -> str:
+def _rows(outcomes: Outcomes) -> str:
     lines = [
-        " | ".join(["waits", "triggers", *names]),
-        " | ".join(["---:", "---", *["---:"] * len(names)]),
-        *(" | ".join([f"{case.waits:,}", NAMES[case.kind], *figures]) for case, figures in rows),
+        " | ".join(["waits", "triggers", *(column.name for column in SHOWN)]),
+        " | ".join(["---:", "---", *["---:"] * len(SHOWN)]),
     ]
+    for case, outcome in outcomes.items():
+        measure = outcomes.get(Case(MEASURE, case.waits, case.evenly))
+        figures = [_figure(column, outcome, measure, case.waits) for column in SHOWN]
+        lines.append(" | ".join([f"{case.waits:,}", NAMES[case.kind], *figures]))
     return "\n".join(f"| {line} |" for line in lines)
 
 
+def _figure(column: Column, outcome: Cost | str, measure: Cost | str | None, waits: int) -> str:
+    """Return a value, with its ratio to the measure if that is another one."""
+    if not isinstance(outcome, Cost):
+        return "-"
+    value = column.of(outcome, waits)
+    text = f"{value:{column.form}}"
+    if not isinstance(measure, Cost) or measure is outcome or column.of(measure, waits) <= 0:
+        return text
+    ratio = value / column.of(measure, waits)
+    return f"{text} ({ratio:{',.0f' if ratio >= 10 else '.1f'}}x)"
+
+
 def write(outcomes: Outcomes, docs: Path) -> None:
-    """Write what the docs show: the tables into their page, and the plot."""
+    """Write the tables into their page of the docs, all figures into a CSV file beside it, and the plot."""
     page = docs / "performance.md"
     before, rest = page.read_text().split(BEGIN)
     page.write_text(f"{before}{BEGIN}\n\n{table(outcomes)}\n{END}{rest.split(END)[1]}")
+    write_csv(outcomes, docs / "waiting.csv")
     images = docs / "images"
     images.mkdir(exist_ok=True)
     plot(outcomes, images / "waiting.svg")
 
 
+def write_csv(outcomes: Outcomes, path: Path) -> None:
+    """Write all figures of the cases that have a cost."""
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["waits", "triggers", "jobs end", *(column.name for column in COLUMNS)])
+        for case, cost in outcomes.items():
+            if isinstance(cost, Cost):
+                figures = [f"{column.of(cost, case.waits):{column.form.lstrip(',')}}" for column in COLUMNS]
+                rows.writerow([case.waits, NAMES[case.kind], "evenly" if case.evenly else "at once", *figures])
+
+
 def plot(outcomes: Outcomes, path: Path) -> None:
-    """Draw four of the costs by the number of waits that end at once."""
-    # Not at the top: who only wants the table has no need of it.
+    """Plot four of the costs by the number of waits that end at once."""
+    # Not at the top: the tables do not need it.
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullLocator
 
-    # The same figures are to give the same file.
+    # The same figures must give the same file.
     mpl.rcParams.update({"svg.hashsalt": "waiting", "svg.fonttype": "path", "font.size": 9})
     figure = Figure(figsize=(7.3, 5.6), layout="constrained")
     panels = figure.subplots(2, 2)
@@ -204,10 +219,10 @@ def plot(outcomes: Outcomes, path: Path) -> None:
     waits = sorted({case.waits for case in costs})
     plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
     shown = (
-        ("requests", COLUMNS[0].of),
-        ("CPU time (s)", COLUMNS[2].of),
+        ("requests", REQUESTS.of),
+        ("CPU time (s)", CPU.of),
         ("memory growth (MB)", COLUMNS[3].of),
-        ("last event, after the jobs' end (s)", COLUMNS[8].of),
+        ("last event, after the jobs' end (s)", LAST_EVENT.of),
     )
     for panel, (title, of) in zip(panels.flat, shown, strict=True):
         for kind in dict.fromkeys(case.kind for case in costs):

@@ -46,7 +46,7 @@ autoapi_dirs = [str(PACKAGE)]
 autoapi_generate_api_docs = False
 autoapi_member_order = "bysource"
 autoapi_python_class_content = "class"
-#: What a module gives only when it is asked for it.
+#: Names that a module imports only on access.
 suppress_warnings = ["autoapi.python_import_resolution"]
 
 
@@ -67,22 +67,31 @@ def skip_member(app: Any, what: str, name: str, member: Any, skip: bool, options
 
 
 def add_inherited_parameters(app: Any) -> None:
-    """Append the parameters of all base classes to the docstring of each class."""
+    """Append the parameters of all base classes to those of each class."""
     objects = app.env.autoapi_all_objects
-    own = {name: member.docstring for name, member in objects.items()}
+    fields = {name: _parameters(getattr(member, "docstring", "")) for name, member in objects.items()}
 
     def bases_of(name: str) -> list[str]:
         direct = getattr(objects.get(name), "bases", ())
         return [base for one in direct for base in (one, *bases_of(one))]
 
     for name, member in objects.items():
-        for base in bases_of(name):
-            if fields := re.search(r"^:param .*?(?=^:raises|\Z)", own.get(base, ""), re.DOTALL | re.MULTILINE):
-                member.docstring = f"{member.docstring}\n\n{fields[0]}"
+        own = fields[name]
+        inherited = "".join(fields.get(base, "") for base in bases_of(name))
+        if own and inherited:
+            member.docstring = member.docstring.replace(own, own + inherited)
+        elif inherited:
+            member.docstring = f"{member.docstring}\n\n{inherited}"
+
+
+def _parameters(docstring: str) -> str:
+    """Return the lines of a docstring that describe parameters."""
+    found = re.search(r"^:param .*?(?=^(?!:param| )|\Z)", docstring, re.DOTALL | re.MULTILINE)
+    return found[0].rstrip("\n") + "\n" if found else ""
 
 
 def setup(app: Any) -> None:
-    """Take part in the build."""
+    """Connect the functions above to the build."""
     app.connect("autodoc-skip-member", skip_member)
     app.connect("builder-inited", add_inherited_parameters, priority=900)
     app.connect("html-page-context", one_line_each)
