@@ -15,8 +15,8 @@ from planasonix_provider.api.client import AsyncClient, Client
 from planasonix_provider.api.errors import PlanasonixValidationError
 from planasonix_provider.api.event_types import KNOWN_EVENTS
 from planasonix_provider.simulator import Simulator
-from tests.api.test_client import told
 from tests.support.api_clients import CallStyle, make_config
+from tests.support.error_text import log_text
 from tests.support.example_calls import EXAMPLE_CALLS, make_request
 from tests.support.raw_server import RawServer
 
@@ -169,7 +169,7 @@ def client(request: pytest.FixtureRequest, raw_server: RawServer) -> Any:
 def refusal_of(call: Callable[[], Any]) -> str:
     with pytest.raises(ValueError, match=":") as refused:
         call()
-    assert "XYZ" not in told(refused.value)
+    assert "XYZ" not in log_text(refused.value)
     return str(refused.value)
 
 
@@ -263,7 +263,7 @@ def test_events_that_this_version_knows_are_no_warning(caplog: pytest.LogCapture
     assert caplog.records == []
 
 
-def test_a_cursor_of_another_list_is_refused_by_the_api_and_told(style: CallStyle, simulator: Simulator) -> None:
+def test_a_cursor_of_another_list_is_refused_by_the_api_and_log_text(style: CallStyle, simulator: Simulator) -> None:
     for connection_id in simulator.workspace.connections[:2]:
         simulator.workspace.start_sync(connection_id)
     here = make_config(simulator.url, api_key=SecretStr(simulator.api_key))

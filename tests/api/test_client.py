@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain, repeat
@@ -44,7 +43,8 @@ from planasonix_provider.api.models import JobEnvelope
 from planasonix_provider.api.retry import NO_RETRY, ON_KILL
 from planasonix_provider.api.transport_errors import translate_errors
 from planasonix_provider.simulator import Simulator
-from tests.support.api_clients import KEY, CallStyle, make_config
+from tests.support.api_clients import KEY, CallStyle, make_config, read, start
+from tests.support.error_text import log_text
 from tests.support.faults import order_fourteen_faults
 from tests.support.raw_server import (
     JOB,
@@ -61,14 +61,6 @@ from tests.support.raw_server import (
 )
 
 PACKAGE = Path(planasonix_provider.__file__).parent
-
-
-def read(client: Any) -> Any:
-    return client.get_job("job_1")
-
-
-def start(client: Any) -> Any:
-    return client.trigger_sync("conn_1")
 
 
 @pytest.fixture
@@ -177,18 +169,13 @@ class TestAccount:
     def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(self, key: str) -> None:
         with pytest.raises(ValueError, match="The API key is empty, or holds") as refusal:
             ClientConfig(SecretStr(key))
-        assert KEY not in told(refusal.value)
+        assert KEY not in log_text(refusal.value)
 
     def test_no_repr_shows_the_key(self) -> None:
         here = make_config("http://127.0.0.1:9")
         with Client(here) as client:
             shown = [repr(here), str(here), f"{here!s:}", repr(client), repr(vars(client)), repr(AsyncClient(here))]
         assert KEY not in "".join(shown)
-
-
-def told(error: BaseException) -> str:
-    """Return everything that a log can show of an error."""
-    return "\n".join([str(error), repr(error), *traceback.format_exception(error), *map(repr, error.args)])
 
 
 def echo(status: int, shape: Callable[[str], Any]) -> Reaction:
@@ -223,7 +210,7 @@ class TestSecrets:
         self, style: CallStyle, raw_server: RawServer, status: int, shape: Callable[[str], Any]
     ) -> None:
         raw_server.respond_with(echo(status, shape))
-        assert KEY not in told(failure(style, make_config(raw_server.url)))
+        assert KEY not in log_text(failure(style, make_config(raw_server.url)))
 
     def test_what_else_a_server_says_stays(self, style: CallStyle, raw_server: RawServer) -> None:
         raw_server.respond_with(echo(400, ECHOES["an envelope"]))
@@ -262,7 +249,7 @@ class TestSecrets:
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
             with pytest.raises(TypeError, match="A ClientConfig holds the API key, so it is not pickled") as refused:
                 pickle.dumps({"account": here}, protocol)
-            assert KEY not in told(refused.value)
+            assert KEY not in log_text(refused.value)
         assert copy.deepcopy([here]) == [here]
         assert copy.copy(here) is here
 
@@ -271,7 +258,7 @@ class TestSecrets:
         error = {"code": "it", "message": "it", "existing_job_id": "it", "details": [{"field": "it", "issue": "it"}]}
         raw_server.respond_with(response(409, json.dumps({"error": error}).replace("it", escaped).encode()))
         failed = failure(style, make_config(raw_server.url))
-        assert KEY not in told(failed) + repr(vars(failed))
+        assert KEY not in log_text(failed) + repr(vars(failed))
         assert isinstance(failed, PlanasonixResponseError)
         assert (failed.code, failed.existing_job_id, failed.fields) == ("***", "***", ("***",))
         assert "answered 409 Conflict (***: ***); ***: ***; in the way is job ***. " in failed.message
@@ -283,24 +270,24 @@ class TestSecrets:
     ) -> None:
         raw_server.respond_with(reaction)
         patience = {"read_timeout": 0.05} if reaction is SILENCE else {}
-        assert KEY not in told(failure(style, make_config(raw_server.url, **patience), operation))
+        assert KEY not in log_text(failure(style, make_config(raw_server.url, **patience), operation))
         raw_server.wait_for_requests(1)
 
     def test_a_header_that_repeats_the_key_without_http_sense_does_not_tell_it(
         self, style: CallStyle, raw_server: RawServer
     ) -> None:
         raw_server.respond_with(lambda seen: f"HTTP/1.1 {seen.headers['authorization']}\r\n\r\n".encode())
-        assert KEY not in told(failure(style, make_config(raw_server.url)))
+        assert KEY not in log_text(failure(style, make_config(raw_server.url)))
 
     @pytest.mark.parametrize("address", ["https://nope.invalid", "http://127.0.0.1:1", "https://127.0.0.1:1"])
     def test_a_connection_that_was_never_made_does_not_tell_the_key(self, style: CallStyle, address: str) -> None:
-        assert KEY not in told(failure(style, make_config(address)))
+        assert KEY not in log_text(failure(style, make_config(address)))
 
     def test_an_error_after_several_tries_does_not_tell_the_key(self, style: CallStyle, raw_server: RawServer) -> None:
         raw_server.respond_with(echo(500, ECHOES["an envelope"]))
         with pytest.raises(PlanasonixError, match=r"\(Tried 3 times\.\)") as failed:
             style.call(make_config(raw_server.url), read)
-        assert KEY not in told(failed.value)
+        assert KEY not in log_text(failed.value)
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     def test_no_redirect_is_followed_with_the_key(
@@ -879,9 +866,3 @@ def test_the_openapi_document_is_asked_for_as_yaml_and_given_as_text(style: Call
     raw_server.respond_with(response(200, b"openapi: 3.1.0\n", **{"content-type": "application/yaml"}))
     assert style.call(make_config(raw_server.url), lambda client: client.get_openapi()) == "openapi: 3.1.0\n"
     assert raw_server.requests[0].headers["accept"] == "application/yaml"
-
-
-def test_everything_else_is_asked_for_as_json(style: CallStyle, raw_server: RawServer) -> None:
-    raw_server.respond_with(ONE_JOB)
-    style.call(make_config(raw_server.url), read)
-    assert raw_server.requests[0].headers["accept"] == "application/json"

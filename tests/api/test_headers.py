@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 import time_machine
+from hypothesis import given
+from hypothesis import strategies as st
 
 from planasonix_provider.api.headers import RateLimit, rate_limit, retry_after, server_time
 
@@ -25,13 +27,16 @@ class TestRetryAfter:
             ("0", 0),
             (" 30 ", 30),
             ("1.5", 1.5),
+            ("86400", 86400),
+            ("999999999", 999999999),
             ("Thu, 27 Mar 2025 14:23:10 GMT", 60),
+            ("Thu, 27 Mar 2025 16:23:10 +0200", 60),
+            ("Thu, 27 Mar 2025 14:22:10 GMT", 0),
             ("Thu, 27 Mar 2025 14:20:10 GMT", 0),
-            ("-1", None),
-            ("soon", None),
-            ("٣٠", None),
-            ("9" * 30, None),
-            ("", None),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", 251659215469),
+            ("Fri, 31 Dec 9999 23:59:59 -2300", None),
+            ("1743085330", None),  # Unix seconds, which no standard allows here
+            *((text, None) for text in ("", "-1", "soon", "1e3", "inf", "nan", "7s", "٣٠", "9" * 30)),
         ],
     )
     def test_is_seconds_or_a_date(self, value: str, seconds: float | None) -> None:
@@ -42,6 +47,12 @@ class TestRetryAfter:
 
     def test_is_nothing_where_there_is_none(self) -> None:
         assert retry_after({}) is None
+
+
+@given(st.text(), st.text())
+def test_no_retry_after_whatever_breaks_the_reader(value: str, date: str) -> None:
+    seconds = retry_after({"retry-after": value, "date": date})
+    assert seconds is None or seconds >= 0
 
 
 class TestTheAllowance:

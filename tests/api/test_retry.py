@@ -32,7 +32,7 @@ from planasonix_provider.api.retry import (
     is_transient,
 )
 from planasonix_provider.simulator import Simulator
-from tests.support.api_clients import CallStyle, make_config
+from tests.support.api_clients import CallStyle, make_config, read, start
 from tests.support.raw_server import (
     HTML,
     ONE_JOB,
@@ -88,20 +88,12 @@ CASES = {
 }
 
 
-def read(client: Any) -> Any:
-    return client.get_job("job_1")
-
-
 def read_results(client: Any) -> Any:
     return client.get_job_results("job_1")
 
 
 def cancel(client: Any) -> Any:
     return client.cancel_job("job_1")
-
-
-def start(client: Any) -> Any:
-    return client.trigger_sync("conn_1")
 
 
 def failure(

@@ -21,6 +21,14 @@ def make_config(base_url: str, **fields: Any) -> ClientConfig:
     return ClientConfig(**{"api_key": SecretStr(KEY), "base_url": base_url, **fields})
 
 
+def read(client: Any) -> Any:
+    return client.get_job("job_1")
+
+
+def start(client: Any) -> Any:
+    return client.trigger_sync("conn_1")
+
+
 class Clock:
     """A clock that only ``sleep`` moves."""
 
