@@ -67,7 +67,7 @@ async def _respond_without_route(request: Request, error: Exception) -> Response
     path = request.scope["path"]
     is_known_path = isinstance(error, HTTPException) and error.status_code == 405
     code = "method_not_allowed" if is_known_path else "not_found"
-    message = f"{path} does not take {request.method}" if is_known_path else f"no route {path}"
+    message = f"{path} does not allow {request.method}" if is_known_path else f"no route {path}"
 
     async def handle(_: Request) -> Response:
         return api_error_response(ApiError(code, message))

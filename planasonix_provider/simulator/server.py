@@ -139,10 +139,10 @@ class Simulator:
         """Start the server, and return when it answers.
 
         :raises OSError: if it cannot listen on its address.
-        :raises RuntimeError: if it runs already.
+        :raises RuntimeError: if it is already running.
         """
         if self._server is not None:
-            raise RuntimeError("The simulator runs already.")
+            raise RuntimeError("The simulator is already running.")
         listener = _listen(*self._address)
         host, port = listener.getsockname()[:2]
         self._url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -38,7 +38,7 @@ def test_can_start_again_but_not_twice():
     for _ in range(2):
         with simulator:
             assert call(simulator).status_code == 200
-            with pytest.raises(RuntimeError, match="runs already"):
+            with pytest.raises(RuntimeError, match="already running"):
                 simulator.start()
     simulator.stop()
 

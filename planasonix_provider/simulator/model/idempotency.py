@@ -23,7 +23,7 @@ class IdempotencyKeys:
         *request, created_id = self._requests[key]
         if request != [connection_id, body.model_dump(exclude_unset=True)]:
             raise ApiError(
-                "idempotency_key_reused", "this Idempotency-Key came with another route, connection or body before"
+                "idempotency_key_reused", "this Idempotency-Key was used for another route, connection or body"
             )
         return created_id
 

@@ -167,7 +167,7 @@ class Journal:
             except (ValueError, LookupError, AttributeError, ApiError) as error:
                 # The message does not contain the line, which may contain a secret.
                 raise ValueError(
-                    f"state: line {number} of {self._path} is not what a simulator of this version writes "
+                    f"state: line {number} of {self._path} cannot be read by a simulator of this version "
                     f"({type(error).__name__}); name another file, or delete it."
                 ) from None
             finally:
@@ -188,7 +188,7 @@ class Journal:
         different = sorted(name for name in settings if first.arguments.get(name) != settings[name])
         if first.method != BEGIN or different:
             raise ValueError(
-                f"state: {self._path} was not begun with these {' and '.join(different) or 'settings'}; start with the "
+                f"state: {self._path} was written with different {' and '.join(different) or 'options'}; start with the "
                 "same options as the first time, or name another file."
             )
 

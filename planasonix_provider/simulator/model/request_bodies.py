@@ -60,7 +60,7 @@ class BackfillRequestBody(RejectNullFields, BackfillBody):
     def _are_unique_names(cls, tables: list[str] | None) -> list[str] | None:
         names = tables or []
         if not all(name.strip() for name in names):
-            raise ValueError("must not hold a blank name")
+            raise ValueError("must not contain a blank name")
         if repeated := [name for name, count in Counter(names).items() if count > 1]:
             raise ValueError(f"must not name a table twice: {', '.join(repeated)}")
         return tables

@@ -89,7 +89,7 @@ class TestKilledSimulator:
         job = workspace.start_sync(CONNECTION, body, idempotency_key="k")
         again = killed_and_restarted(state, clock)
         assert again.start_sync(CONNECTION, body, idempotency_key="k").id == job.id
-        with pytest.raises(ApiError, match="came with another"):
+        with pytest.raises(ApiError, match="was used for another"):
             again.start_sync(CONNECTION, SyncBody(), idempotency_key="k")
 
     def test_still_rejects_a_second_sync(self, workspace, state, clock):
@@ -300,7 +300,7 @@ class TestFile:
         with state.open("a") as file:
             file.write(f"{damage}\n")
         with pytest.raises(
-            ValueError, match=r"state: line 3 of \S+ is not what a simulator of this version"
+            ValueError, match=r"state: line 3 of \S+ cannot be read by a simulator of this version"
         ) as refused:
             killed_and_restarted(state, clock)
         assert "plnx_secret" not in str(refused.value)
@@ -342,7 +342,7 @@ class TestFile:
             "arguments": {"connection_id": CONNECTION, "times": times},
         }
         state.with_name("copy").write_text(f"{state.read_text()}{json.dumps(line)}\n")
-        with pytest.raises(ValueError, match=r"state: line 2 of \S+ is not what a simulator of this version writes"):
+        with pytest.raises(ValueError, match=r"state: line 2 of \S+ cannot be read by a simulator of this version"):
             Workspace(clock=clock, state=state.with_name("copy"))
 
     def test_unknown_method_cannot_be_written(self, workspace):
@@ -365,7 +365,7 @@ class TestFile:
         assert killed_and_restarted(state, clock).jobs() == []
 
     def test_error_names_the_different_options(self, workspace, state, clock):
-        with pytest.raises(ValueError, match="was not begun with these connections and keep; start with the same"):
+        with pytest.raises(ValueError, match="was written with different connections and keep; start with the same"):
             killed_and_restarted(state, clock, keep=5, connections=["conn_x"])
 
     def test_can_be_used_by_one_simulator_only(self, workspace, state, clock):
