@@ -79,8 +79,7 @@ class PerKeyRateLimit:
         with self._lock:
             last_window, used = self._used.get(key, (window, 0))
             used = (used if last_window == window else 0) + requests
-            if requests:
-                self._used[key] = (window, used)
+            self._used[key] = (window, used)
         reset_at = (window + 1) * WINDOW_SECONDS
         return RateLimitStatus(self.per_minute, used, reset_at, max(1, math.ceil(reset_at - now)))
 

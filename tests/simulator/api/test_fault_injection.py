@@ -25,14 +25,11 @@ def no_complaint_of_the_server(client, caplog) -> Iterator[None]:
 
 def test_status(client, simulator):
     simulator.fail("status", status=503, headers={"Retry-After": "7"})
+    simulator.fail("status", status=599)
     response = client.get("/jobs")
     assert (response.status_code, response.headers["retry-after"]) == (503, "7")
     assert response.json()["error"]["code"] == "service_unavailable"
-
-
-def test_status_without_a_name(client, simulator):
-    simulator.fail("status", status=599)
-    assert client.get("/jobs").json()["error"]["code"] == "unknown_error"
+    assert client.get("/jobs").json()["error"]["code"] == "unknown_error", "599 has no name"
 
 
 def test_reset(client, simulator):

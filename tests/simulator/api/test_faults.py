@@ -13,10 +13,25 @@ def kinds(faults: Faults, *routes: str) -> list[str | None]:
     return [fault and fault.kind for fault in taken]
 
 
-def test_fault_happens_as_often_as_planned():
+@pytest.mark.parametrize(
+    ("planned", "routes", "taken"),
+    [
+        ([{"kind": "reset", "times": 2}], ["get_job"] * 3, ["reset", "reset", None]),
+        ([{"kind": "reset", "route": "trigger_sync"}], ["get_job", "trigger_sync"], [None, "reset"]),
+        (
+            [{"kind": "reset", "route": "trigger_sync"}, {"kind": "cut"}, {"kind": "html"}],
+            ["get_job", "get_job", "trigger_sync"],
+            ["cut", "html", "reset"],
+        ),
+        ([{"kind": "reset", "skip": 2}, {"kind": "cut"}], ["get_job"] * 4, ["cut", None, "reset", None]),
+    ],
+    ids=["as often as planned", "only its route", "the first that matches", "the next while one skips"],
+)
+def test_faults_of_requests(planned, routes, taken):
     faults = Faults()
-    faults.add(Fault(kind="reset", times=2))
-    assert kinds(faults, *["get_job"] * 3) == ["reset", "reset", None]
+    for fault in planned:
+        faults.add(Fault(**fault))
+    assert kinds(faults, *routes) == taken
 
 
 def test_fault_without_times_stays_until_cleared():
@@ -25,27 +40,6 @@ def test_fault_without_times_stays_until_cleared():
     assert kinds(faults, *["get_job"] * 50) == ["reset"] * 50
     faults.clear()
     assert kinds(faults, "get_job") == [None]
-
-
-def test_only_its_route_fails():
-    faults = Faults()
-    faults.add(Fault(kind="reset", route="trigger_sync"))
-    assert kinds(faults, "get_job", "trigger_sync") == [None, "reset"]
-
-
-def test_first_matching_fault_is_used():
-    faults = Faults()
-    faults.add(Fault(kind="reset", route="trigger_sync"))
-    faults.add(Fault(kind="cut"))
-    faults.add(Fault(kind="html"))
-    assert kinds(faults, "get_job", "get_job", "trigger_sync") == ["cut", "html", "reset"]
-
-
-def test_skip_lets_requests_pass_to_the_next_fault():
-    faults = Faults()
-    faults.add(Fault(kind="reset", skip=2))
-    faults.add(Fault(kind="cut"))
-    assert kinds(faults, *["get_job"] * 4) == ["cut", None, "reset", None]
 
 
 def test_pending_faults_count_down():

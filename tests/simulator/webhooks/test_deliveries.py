@@ -87,15 +87,6 @@ def test_events_follow_the_clock(simulator, clock, receiver):
     assert receiver.types == ["job.failed"]
 
 
-def test_failed_job_sends_an_event(simulator, client, receiver):
-    simulator.subscribe(receiver.url, ["job.failed"])
-    simulator.plan("conn_demo_05", running_seconds=1000)
-    job_id = start(simulator, 5)
-    simulator.fail_job(job_id)
-    (received,) = receiver.wait(1)
-    assert (received.event["type"], received.event["job_id"]) == ("job.failed", job_id)
-
-
 def test_test_event_needs_no_subscription_to_its_type(simulator, client, clock, receiver):
     webhook_id = simulator.subscribe(receiver.url, ["job.queued"], secret=SECRET).id
     told = client.post(f"/webhooks/{webhook_id}/test", json={"event": "backfill.completed"}).json()["data"]
