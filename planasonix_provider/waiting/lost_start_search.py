@@ -208,7 +208,7 @@ async def search_repeatedly(
         except PlanasonixError as error:
             tried = f" (Tried since {format_time(began)}.)" if is_outage(error) else ""
             error.set_message(
-                f"{error.message}{tried} So nobody knows whether a {criteria.kind} was started: look at connection "
+                f"{error.message}{tried} So it is unknown whether a {criteria.kind} was started: look at connection "
                 f"{criteria.connection_id} in Planasonix before you clear the task."
             )
             raise

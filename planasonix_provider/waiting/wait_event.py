@@ -102,7 +102,7 @@ class WaitEvent(BaseModel):
         kind = " or ".join(kinds)
         raise InvalidWaitEventError(
             f"The trigger handed back an event that this version of airflow-provider-planasonix cannot read "
-            f"({problems}), so nobody knows how the {kind} ended. Check that workers and triggerer run the same "
+            f"({problems}), so it is unknown how the {kind} ended. Check that workers and triggerer run the same "
             f"version, look at the {kind} in Planasonix, and clear the task."
         )
 

@@ -111,7 +111,7 @@ class TestLostResponse:
         monkeypatch.setattr(outages, "RETRY_INTERVAL_SECONDS", 0.1)
         notes: dict[str, Any] = {}
         first = drive(sync, notes)
-        assert "So nobody knows whether a job was started: look at connection" in str(first.error)
+        assert "So it is unknown whether a job was started: look at connection" in str(first.error)
         second = drive(sync, notes, try_number=2)
         check_only_work(second, simulator)
 
