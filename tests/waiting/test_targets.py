@@ -98,6 +98,11 @@ def backfill(jobs: int = 4, status: str = "running", **fields: Any) -> Backfill:
     )
 
 
+def see_alone(**fields: Any) -> Snapshot:
+    """Poll a backfill once, without lists of its jobs."""
+    return poll_once(BackfillTarget("bf_1"), MemoryApi(backfills=[backfill(**fields)]))
+
+
 def of_states(*states: str) -> list[Job]:
     """Make the jobs of a backfill, the first one being the oldest."""
     jobs = [
@@ -130,7 +135,7 @@ class TestABackfill:
 
     @pytest.mark.parametrize(("jobs", "words"), [(1, "1 job so far"), (5_000, "5,000 jobs so far")])
     def test_minds_the_plural_of_its_jobs(self, jobs: int, words: str) -> None:
-        assert poll_once(BackfillTarget("bf_1"), MemoryApi(backfills=[backfill(jobs)])).progress == (words,)
+        assert see_alone(jobs=jobs).progress == (words,)
 
     def test_counts_a_job_that_starts_between_the_lists_as_one_to_do(self) -> None:
         there = MemoryApi(of_states("succeeded", "queued"), [backfill(2)])
@@ -194,12 +199,11 @@ class TestABackfill:
     def test_took_no_time_that_is_not_known(self) -> None:
         times = {"created_at": ago(hours=2), "updated_at": ago(hours=1)}
         for missing in times:
-            there = MemoryApi(backfills=[backfill(status="completed", **{**times, missing: None})])
-            assert poll_once(BackfillTarget("bf_1"), there).took is None
-        assert poll_once(BackfillTarget("bf_1"), MemoryApi(backfills=[backfill(**times)])).took is None
+            assert see_alone(status="completed", **{**times, missing: None}).took is None
+        assert see_alone(**times).took is None
 
     def test_that_succeeded_is_in_no_state_that_a_backfill_has(self) -> None:
-        seen = poll_once(BackfillTarget("bf_1"), MemoryApi(backfills=[backfill(status="succeeded")]))
+        seen = see_alone(status="succeeded")
         assert not seen.is_over
         assert "a state that this version takes for one that goes on" in seen.description
 
@@ -222,35 +226,23 @@ class TestABackfill:
         ],
     )
     def test_is_estimated_from_what_is_done(self, fields: dict[str, Any], words: str | None) -> None:
-        seen = poll_once(
-            BackfillTarget("bf_1"), MemoryApi(backfills=[backfill(**{"created_at": ago(hours=1), **fields})])
-        )
+        seen = see_alone(**{"created_at": ago(hours=1), **fields})
         assert [part for part in seen.progress if "left" in part] == ([words] if words else [])
 
     def test_tells_its_percent_and_rows_first(self) -> None:
-        there = MemoryApi(backfills=[backfill(4, progress_percent=33.4, rows_processed=1_234, created_at=ago(hours=1))])
-        assert poll_once(BackfillTarget("bf_1"), there).progress == (
-            "33 %",
-            "1,234 rows processed",
-            "4 jobs so far",
-            "about 1 h 59 min left",
-        )
+        progress = see_alone(progress_percent=33.4, rows_processed=1_234, created_at=ago(hours=1)).progress
+        assert progress == ("33 %", "1,234 rows processed", "4 jobs so far", "about 1 h 59 min left")
 
     @pytest.mark.parametrize(
         "fields", [{"status": "queued"}, {"progress_percent": 11}, {"rows_processed": 2}, {"jobs": 5}]
     )
     def test_has_moved_when_a_figure_has(self, fields: dict[str, Any]) -> None:
         known = {"progress_percent": 10, "rows_processed": 1, "jobs": 4}
-        before = poll_once(BackfillTarget("bf_1"), MemoryApi(backfills=[backfill(**known)]))
+        before = see_alone(**known)
         # Neither time alone moves it, nor a count of jobs that was not asked for before.
         later = MemoryApi(of_states(*["running"] * 4), [backfill(**known, updated_at=NOW)])
         assert poll_once(BackfillTarget("bf_1"), later, detailed=True).moves == before.moves
-        assert (
-            poll_once(BackfillTarget("bf_1"), MemoryApi(backfills=[backfill(**{**known, **fields})])).moves
-            != before.moves
-        )
+        assert see_alone(**{**known, **fields}).moves != before.moves
 
     def test_moved_when_the_api_says(self) -> None:
-        assert poll_once(
-            BackfillTarget("bf_1"), MemoryApi(backfills=[backfill(updated_at=ago(hours=1))])
-        ).moved_at == ago(hours=1)
+        assert see_alone(updated_at=ago(hours=1)).moved_at == ago(hours=1)
