@@ -79,7 +79,7 @@ def test_an_unreadable_row_does_not_stop_a_watcher(airflow: LocalAirflow, note: 
         note(f"{len(looks)} looks at the row that cannot be read")
     log = airflow.log("triggerer").read_text()
     assert log.count("rows cannot be read and are left out") <= 2
-    assert "A look at what has ended in Planasonix broke" not in log
+    assert "A scan for finished work in Planasonix broke" not in log
 
 
 @pytest.mark.parametrize("way", WAYS)
