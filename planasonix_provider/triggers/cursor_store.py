@@ -16,7 +16,7 @@ _DESCRIPTION = "How far a watcher of the Planasonix provider has reported finish
 
 
 class CursorStore(Protocol):
-    """Stores the cursor of one watcher; its scope are the arguments of the watcher that the cursor depends on."""
+    """Stores the cursor of one watcher. Its scope is a list of the watcher's arguments that the cursor depends on."""
 
     async def read(self) -> list[Any]:
         """Return the stored cursors: one per place that has one."""

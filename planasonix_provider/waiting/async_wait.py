@@ -42,7 +42,7 @@ async def _poll(
 
 
 async def poll_at_the_deadline(state: WaitState, event: WaitEvent, client: SharedClient) -> WaitEvent:
-    """Poll once more: the interval may be long, or no triggerer have run. Return how the wait ends."""
+    """Poll once more, because the last poll may be long ago, and return how the wait ends."""
     send = partial(client.send, priority=RequestPriority.FIRST)
     steps = state.target.poll(utcnow(), detailed=False)
     try:
