@@ -218,11 +218,8 @@ class _BackfillCanceller:
                 return backfill
             if self._error and self._outage.is_news(_now()):
                 self._sender.warn(self._error)
-            interval = (
-                outages.RETRY_INTERVAL_SECONDS
-                if isinstance(self._error, _KEY_REFUSALS)
-                else CANCEL_POLL_INTERVAL_SECONDS
-            )
+            is_refused = isinstance(self._error, _KEY_REFUSALS)
+            interval = outages.RETRY_INTERVAL_SECONDS if is_refused else CANCEL_POLL_INTERVAL_SECONDS
             await self._sender.sleep(self._sender.pause_after(self._error, min(interval, self._max_seconds / 10)))
 
     async def _active_jobs(self, backfill: Backfill) -> set[str]:
