@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator, PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
+from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
 from tests.support.task_runs import Log, Run, context, record
 
 CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
@@ -113,8 +114,8 @@ def killed(
 ) -> tuple[BaseException, Log]:
     """Run a task and kill it as Airflow does: a signal handler calls ``on_kill`` and returns.
 
-    The kill comes just after the first request (of a route): after its response, or without ``is_answered`` during the
-    request; and not before ``once`` is true.
+    Return the error that says so, and the log. The kill comes just after the first request (of a route): after its
+    response, or without ``is_answered`` during the request; and not before ``once`` is true.
     """
     is_over = threading.Event()
 
@@ -134,13 +135,12 @@ def killed(
     with signal_handler(operator.on_kill):
         killer.start()
         try:
-            operator.execute(context(Run(notes={} if notes is None else notes), **ti))
-        except Exception as error:
-            return error, log
+            with pytest.raises((TaskKilledError, AirflowException), match=r"^The task was killed") as raised:
+                operator.execute(context(Run(notes={} if notes is None else notes), **ti))
         finally:
             is_over.set()
             killer.join()
-    raise AssertionError("the task went on")
+    return raised.value, log
 
 
 def the_one(simulator: Simulator) -> Backfill:
