@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
@@ -75,8 +76,10 @@ class TestConflict:
     def test_that_is_attached_to_is_never_cancelled(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
         other = start_theirs(simulator)
-        killed(simulator, sync(on_conflict="attach"), route="get_job")
-        assert simulator.job(other).cancel_requested_at is None
+        notes: dict[str, Any] = {}
+        for try_number in (1, 2):
+            killed(simulator, sync(on_conflict="attach"), route="get_job", notes=notes, try_number=try_number)
+            assert simulator.job(other).cancel_requested_at is None
 
     @pytest.mark.usefixtures("travel", "other")
     def test_is_waited_for(self, simulator: Simulator, deferrable: bool) -> None:
