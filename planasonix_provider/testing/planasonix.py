@@ -159,12 +159,12 @@ class Planasonix:
         """
         self.add_connections(connection_id)
         wanted = normalize(kind, parameters)
-        world = self.simulator.workspace
+        workspace = self.simulator.workspace
         start: Callable[[], object]
         if kind == "backfill":
-            start = partial(world.start_backfill, connection_id, BackfillBody(**wanted))
+            start = partial(workspace.start_backfill, connection_id, BackfillBody(**wanted))
         else:
-            start = partial(world.start_sync, connection_id, SyncBody(**wanted))
+            start = partial(workspace.start_sync, connection_id, SyncBody(**wanted))
         seconds = 0.0 if after is None else validators.seconds("after", after)
         self._planned_starts.add(datetime.now(UTC) + timedelta(seconds=seconds), start)
 
@@ -244,10 +244,7 @@ class Planasonix:
         """
         __tracebackhide__ = True
         found = self.started(connection_id, kind=kind, **parameters)
-        if len(found) != 1:
-            times = f"started {len(found)} times, and not once" if found else "not started"
-            self._fail(f"{describe(connection_id, kind, parameters)} was {times}")
-        return found[0]
+        return self._require_one(found, describe(connection_id, kind, parameters), "started")
 
     def assert_not_started(
         self, connection_id: str | None = None, *, kind: StartKind | None = None, **parameters: Any
@@ -274,9 +271,13 @@ class Planasonix:
         """
         __tracebackhide__ = True
         found = [start for start in self.started(connection_id, kind=kind, **parameters) if start.is_cancelled]
+        return self._require_one(found, describe(connection_id, kind, parameters), "asked to cancel")
+
+    def _require_one(self, found: list[StartedWork], wanted: str, action: str) -> StartedWork:
+        __tracebackhide__ = True
         if len(found) != 1:
-            times = f"asked to cancel {len(found)} times, and not once" if found else "not asked to cancel"
-            self._fail(f"{describe(connection_id, kind, parameters)} was {times}")
+            times = f"{action} {len(found)} times, and not once" if found else f"not {action}"
+            self._fail(f"{wanted} was {times}")
         return found[0]
 
     def _fail(self, what: str) -> None:

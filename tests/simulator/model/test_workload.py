@@ -217,9 +217,9 @@ def test_finished_deliveries_are_limited_too(workspace, come_and_go):
     delivered, *failed = outbox.due()
     assert len(failed) == 49, "what is still to be delivered is kept, also of jobs that are forgotten"
     outbox.record_attempt(delivered, 204)
-    for parcel in failed:
-        outbox.record_attempt(parcel, 500)
-    assert [delivery.id for delivery in outbox.all()] == [parcel.id for parcel in failed[: -KEEP - 1 : -1]]
+    for delivery in failed:
+        outbox.record_attempt(delivery, 500)
+    assert [delivery.id for delivery in outbox.all()] == [delivery.id for delivery in failed[: -KEEP - 1 : -1]]
     shown = workspace.webhooks.get(webhook.id)
     assert (shown.failure_count_24h, shown.last_delivery_at) == (KEEP, delivered.finished_at)
 
@@ -229,7 +229,7 @@ def test_events_are_sent_for_jobs_that_are_removed_at_once(clock):
     workspace.webhooks.create(WebhookRequestBody(url="https://example.com", events=["job.succeeded"]))
     ids = [workspace.start_sync(f"conn_demo_0{number}").id for number in range(1, 6)]
     workspace.webhooks.advance()
-    assert [parcel.event.subject_id for parcel in workspace.webhooks.outbox.due()] == ids
+    assert [delivery.event.subject_id for delivery in workspace.webhooks.outbox.due()] == ids
     assert [job.id for job in workspace.jobs()] == ids[-1:]
 
 

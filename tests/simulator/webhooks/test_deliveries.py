@@ -41,7 +41,7 @@ def statuses(simulator: Simulator) -> list[str]:
     return [delivery.status for delivery in simulator.deliveries()]
 
 
-def couriers() -> list[threading.Thread]:
+def sender_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "planasonix-webhooks"]
 
 
@@ -89,12 +89,12 @@ def test_events_follow_the_clock(simulator, clock, receiver):
 
 def test_test_event_needs_no_subscription_to_its_type(simulator, client, clock, receiver):
     webhook_id = simulator.subscribe(receiver.url, ["job.queued"], secret=SECRET).id
-    told = client.post(f"/webhooks/{webhook_id}/test", json={"event": "backfill.completed"}).json()["data"]
+    queued = client.post(f"/webhooks/{webhook_id}/test", json={"event": "backfill.completed"}).json()["data"]
     (received,) = receiver.wait(1)
     received.verify(SECRET, clock)
     assert received.event["backfill_id"].startswith("bf_")
     assert received.event["data"] == {"status": "completed"}
-    assert [delivery.id for delivery in simulator.deliveries()] == [told["delivery_id"]]
+    assert [delivery.id for delivery in simulator.deliveries()] == [queued["delivery_id"]]
 
 
 @pytest.mark.parametrize("answer", [500, 404, 301, 0])
@@ -340,17 +340,17 @@ def test_state_has_subscriptions_and_deliveries(simulator, client, receiver):
 
 
 def test_thread_runs_only_with_subscriptions(simulator, client, receiver):
-    until(lambda: not couriers())
+    until(lambda: not sender_threads())
     start(simulator)
-    assert couriers() == []
+    assert sender_threads() == []
     webhook_id = simulator.subscribe(receiver.url, ["job.succeeded"]).id
     simulator.subscribe(receiver.url, ["job.succeeded"])
-    (courier,) = couriers()
+    (thread,) = sender_threads()
     client.delete(f"/webhooks/{webhook_id}")
     start(simulator, 2)
     receiver.wait(1)
     simulator.reset()
-    until(lambda: not courier.is_alive())
+    until(lambda: not thread.is_alive())
     simulator.subscribe(receiver.url, ["job.queued"])
     start(simulator)
     receiver.wait(2)
@@ -360,17 +360,17 @@ def test_delivers_only_while_started(receiver, mocker):
     mocker.patch("planasonix_provider.simulator.webhooks.webhook_sender.SEND_TIMEOUT", 120)
     simulator = Simulator(queued_seconds=0, job_seconds=0)
     simulator.subscribe(receiver.url, ["job.succeeded"])
-    until(lambda: not couriers())
+    until(lambda: not sender_threads())
     start(simulator)
     simulator.workspace.webhooks.advance()
-    assert (couriers(), receiver.received) == ([], [])
+    assert (sender_threads(), receiver.received) == ([], [])
     receiver.may_answer.clear()
     with simulator:
         receiver.wait(1)
         begin = time.monotonic()
         simulator.stop()
         assert time.monotonic() - begin < 60, "a receiver that hangs keeps nobody waiting"
-    assert couriers() == []
+    assert sender_threads() == []
     assert statuses(simulator) == ["pending"]
     receiver.may_answer.set()
     with simulator:

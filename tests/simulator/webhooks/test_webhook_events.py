@@ -22,8 +22,8 @@ def subscribe(workspace):
 
 
 @pytest.fixture
-def told(workspace):
-    """What subscriptions are told of, oldest first."""
+def event_types(workspace):
+    """The types of all events that were queued for subscriptions, oldest first."""
 
     def types() -> list[str]:
         workspace.webhooks.advance()
@@ -34,7 +34,7 @@ def told(workspace):
 
 def bodies(workspace) -> list[dict]:
     workspace.webhooks.advance()
-    return [json.loads(parcel.event.body) for parcel in workspace.webhooks.outbox.due()]
+    return [json.loads(delivery.event.body) for delivery in workspace.webhooks.outbox.due()]
 
 
 def test_job_that_succeeds(workspace, clock, subscribe):
@@ -57,27 +57,27 @@ def test_job_that_succeeds(workspace, clock, subscribe):
     }
 
 
-def test_each_event_happens_once(workspace, clock, subscribe, told):
+def test_each_event_happens_once(workspace, clock, subscribe, event_types):
     subscribe()
     workspace.start_sync("conn_demo_01")
     for _ in range(30):
         clock.move(1)
-        told()
-    assert told() == ["job.queued", "job.succeeded"]
+        event_types()
+    assert event_types() == ["job.queued", "job.succeeded"]
 
 
-def test_job_that_fails_and_job_that_is_cancelled(workspace, clock, subscribe, told):
+def test_job_that_fails_and_job_that_is_cancelled(workspace, clock, subscribe, event_types):
     subscribe()
     workspace.plan("conn_demo_01", outcome="failed")
     workspace.start_sync("conn_demo_01")
     cancelled = workspace.start_sync("conn_demo_02").id
     workspace.cancel(cancelled)
-    assert told() == ["job.queued", "job.queued"]
+    assert event_types() == ["job.queued", "job.queued"]
     clock.move(30)
-    assert told() == ["job.queued", "job.queued", "job.cancelled", "job.failed"], "in the order of their times"
+    assert event_types() == ["job.queued", "job.queued", "job.cancelled", "job.failed"], "in the order of their times"
 
 
-def test_job_made_to_fail(workspace, clock, subscribe, told):
+def test_job_made_to_fail(workspace, clock, subscribe, event_types):
     subscribe()
     job_id = workspace.start_sync("conn_demo_01").id
     clock.move(5)
@@ -85,30 +85,30 @@ def test_job_made_to_fail(workspace, clock, subscribe, told):
     (_, failed) = bodies(workspace)
     assert (failed["type"], failed["job_id"], failed["timestamp"]) == ("job.failed", job_id, "2025-03-27T14:22:15Z")
     clock.move(60)
-    assert told() == ["job.queued", "job.failed"], "and what was planned does not happen"
+    assert event_types() == ["job.queued", "job.failed"], "and what was planned does not happen"
 
 
-def test_slowed_job(workspace, clock, subscribe, told):
+def test_slowed_job(workspace, clock, subscribe, event_types):
     subscribe()
     job_id = workspace.start_sync("conn_demo_01").id
     workspace.start_sync("conn_demo_02")
     workspace.slow_job(job_id, 5)
     clock.move(22)
-    assert told() == ["job.queued", "job.queued", "job.succeeded"]
+    assert event_types() == ["job.queued", "job.queued", "job.succeeded"]
     clock.move(100)
     assert [(body["job_id"], body["timestamp"]) for body in bodies(workspace)[-1:]] == [
         (job_id, "2025-03-27T14:22:37Z")
     ]
 
 
-def test_failed_job_of_a_backfill_precedes_the_next_wave(workspace, clock, subscribe, told):
+def test_failed_job_of_a_backfill_precedes_the_next_wave(workspace, clock, subscribe, event_types):
     subscribe()
     workspace.plan_backfill("conn_demo_01", jobs=2, parallel=1, queued_seconds=0)
     backfill_id = workspace.start_backfill("conn_demo_01", WINDOW).id
     clock.move(5)
     workspace.fail_job(workspace.backfill(backfill_id).job_ids[0])
     clock.move(100)
-    assert told() == ["job.queued", "job.queued", "job.failed", "job.succeeded"]
+    assert event_types() == ["job.queued", "job.queued", "job.failed", "job.succeeded"]
 
 
 def test_backfill_that_completes(workspace, clock, subscribe):
@@ -128,22 +128,22 @@ def test_backfill_that_completes(workspace, clock, subscribe):
     }
 
 
-def test_failed_backfill_sends_events_of_its_jobs_only(workspace, clock, subscribe, told):
+def test_failed_backfill_sends_events_of_its_jobs_only(workspace, clock, subscribe, event_types):
     subscribe()
     workspace.plan_backfill("conn_demo_01", jobs=2, failing_jobs=[1])
     workspace.start_backfill("conn_demo_01", WINDOW)
     clock.move(100)
-    assert told() == ["job.queued", "job.queued", "job.succeeded", "job.failed"]
+    assert event_types() == ["job.queued", "job.queued", "job.succeeded", "job.failed"]
 
 
-def test_earlier_changes_are_not_sent(workspace, clock, subscribe, told):
+def test_earlier_changes_are_not_sent(workspace, clock, subscribe, event_types):
     workspace.start_sync("conn_demo_01")
     clock.move(30)
     workspace.start_sync("conn_demo_01")
     subscribe()
-    assert told() == []
+    assert event_types() == []
     clock.move(30)
-    assert told() == ["job.succeeded"], "what was active is"
+    assert event_types() == ["job.succeeded"], "what was active is"
 
 
 def test_subscriptions_to_different_events(workspace, clock, subscribe):
@@ -156,10 +156,10 @@ def test_subscriptions_to_different_events(workspace, clock, subscribe):
     assert sent == [(second, "job.succeeded"), (first, "job.queued")]
 
 
-def test_no_events_after_the_last_subscription_is_deleted(workspace, clock, subscribe, told):
+def test_no_events_after_the_last_subscription_is_deleted(workspace, clock, subscribe, event_types):
     workspace.webhooks.delete(subscribe())
     workspace.start_sync("conn_demo_01")
     clock.move(30)
-    assert told() == []
+    assert event_types() == []
     subscribe()
-    assert told() == []
+    assert event_types() == []
