@@ -41,6 +41,11 @@ class Ran:
 
 Run = Callable[..., Ran]
 
+#: The window of a backfill.
+WINDOW = ("--start-at", "2025-01-01", "--end-at", "2025-03-01")
+#: Options of a wait whose result a test reads.
+QUICKLY = ("--wait", "--poll-interval", "0.03", "-o", "json")
+
 
 @pytest.fixture(autouse=True)
 def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:

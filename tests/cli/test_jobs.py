@@ -7,13 +7,10 @@ import pytest
 from planasonix_provider.cli.runner import ShellHook
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.simulator import Simulator
-from tests.cli.conftest import Run, press, when
+from tests.cli.conftest import QUICKLY, WINDOW, Run, press, when
 from tests.conftest import API_KEY
 from tests.support.scenarios import CONNECTION, ENDED, STUBBORN, routes_asked, the_one
 from tests.support.time_travel import travelling
-
-QUICKLY = ("--wait", "--poll-interval", "0.03", "-o", "json")
-WINDOW = ("--start-at", "2025-01-01", "--end-at", "2025-03-01")
 
 
 class TestLists:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ from planasonix_provider.cli import commands, start
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.model.api_errors import ApiError
 from planasonix_provider.start_parameters import StartParameter
-from tests.cli.conftest import Run, press, when
+from tests.cli.conftest import QUICKLY, Run, press, when
 from tests.conftest import API_KEY
 from tests.support.hanging_responses import Hanging
 from tests.support.scenarios import CONNECTION, routes_asked, the_one
@@ -43,7 +44,7 @@ class TestASync:
 
     def test_that_is_waited_for_is_accounted_for(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, tables={"public.orders": 44_802}, warnings=[{"code": "w", "message": "m"}])
-        ran = shell("sync", CONNECTION, "--wait", "--poll-interval", "0.03", "-o", "json")
+        ran = shell("sync", CONNECTION, *QUICKLY)
         assert ran.code == 0
         assert ran.json["metrics"]["rows_loaded"] == 44_802
         assert [(table["name"], table["rows_loaded"]) for table in ran.json["tables"]] == [("public.orders", 44_802)]
@@ -56,7 +57,7 @@ class TestASync:
 
     def test_that_fails_says_why_and_gives_what_is_known(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, outcome="failed", code="source_unreachable", message="no route to [/db]\nat all")
-        ran = shell("sync", CONNECTION, "--wait", "--poll-interval", "0.03", "-o", "json")
+        ran = shell("sync", CONNECTION, *QUICKLY)
         assert ran.code == 3
         assert ran.json["status"] == "failed"
         assert ran.json["error"] == {"code": "source_unreachable", "message": "no route to [/db]\nat all"}
@@ -68,7 +69,7 @@ class TestASync:
     def test_that_somebody_cancels_is_told_apart(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         when(simulator, "get_job", lambda: simulator.workspace.cancel(simulator.jobs()[0].id))
-        ran = shell("sync", CONNECTION, "--wait", "--poll-interval", "0.03", "-o", "json")
+        ran = shell("sync", CONNECTION, *QUICKLY)
         assert (ran.code, ran.json["status"]) == (4, "cancelled")
 
     def test_that_is_in_the_way_is_named(self, simulator: Simulator, shell: Run) -> None:
@@ -134,35 +135,30 @@ class TestAStartThatGoesWrong:
         assert f"It is unknown whether the {command[0]} was started: check with {look} before you" in ran.last_words
         assert "With --idempotency-key mine a server" in ran.last_words
 
-    def test_is_refused_before_any_request_where_it_makes_no_sense(self, simulator: Simulator, shell: Run) -> None:
-        for arguments, said in {
-            ("sync", CONNECTION, "--metadata", "x"): "--metadata: got 'x', allowed is KEY=VALUE, or a JSON object.",
+    @pytest.mark.parametrize(
+        ("typed", "said"),
+        [
+            ("sync C --metadata x", "--metadata: got 'x', allowed is KEY=VALUE, or a JSON object."),
+            ("sync C --wait --timeout 0", "--timeout: got '0', allowed is a number of seconds above 0"),
+            ("sync C --poll-interval x", "--poll-interval: got 'x', allowed is a number of seconds"),
+            ("sync ' '", "connection_id: got ' ', allowed is"),
+            ("sync C --priority urgent", "argument --priority: invalid choice: 'urgent'"),
+            ("sync", "the following arguments are required: connection_id"),
+            ("backfill C --start-at x --end-at 2025-01-01", "--start-at: got 'x', allowed is a"),
             (
-                "sync",
-                CONNECTION,
-                "--wait",
-                "--timeout",
-                "0",
-            ): "--timeout: got '0', allowed is a number of seconds above 0",
-            ("sync", CONNECTION, "--poll-interval", "x"): "--poll-interval: got 'x', allowed is a number of seconds",
-            ("sync", " "): "connection_id: got ' ', allowed is",
-            ("sync", CONNECTION, "--priority", "urgent"): "argument --priority: invalid choice: 'urgent'",
-            ("sync",): "the following arguments are required: connection_id",
-            ("backfill", CONNECTION, "--start-at", "x", "--end-at", "2025-01-01"): "--start-at: got 'x', allowed is a",
-            (
-                "backfill",
-                CONNECTION,
-                "--start-at",
-                "2025-01-02",
-                "--end-at",
-                "2025-01-01",
-            ): "--end-at: got '2025-01-01', allowed is a time after --start-at (2025-01-02).",
-            ("backfill", CONNECTION, *WINDOW, "--tables", "a,b", "--tables", "a"): "--tables: got ['a', 'b', 'a'],",
-            ("backfill", CONNECTION, *WINDOW, "--tables", ","): "--tables: got [], allowed is a list of table names",
-        }.items():
-            ran = shell(*arguments)
-            assert (ran.code, ran.out) == (2, ""), arguments
-            assert said in ran.err
+                "backfill C --start-at 2025-01-02 --end-at 2025-01-01",
+                "--end-at: got '2025-01-01', allowed is a time after --start-at (2025-01-02).",
+            ),
+            (f"backfill C {shlex.join(WINDOW)} --tables a,b --tables a", "--tables: got ['a', 'b', 'a'],"),
+            (f"backfill C {shlex.join(WINDOW)} --tables ,", "--tables: got [], allowed is a list of table names"),
+        ],
+    )
+    def test_is_refused_before_any_request_where_it_makes_no_sense(
+        self, simulator: Simulator, shell: Run, typed: str, said: str
+    ) -> None:
+        ran = shell(*shlex.split(typed))
+        assert (ran.code, ran.out) == (2, "")
+        assert said in ran.err
         assert not simulator.requests
 
 
@@ -231,12 +227,12 @@ class TestABackfill:
 
     def test_that_is_waited_for_is_accounted_for(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan_backfill(CONNECTION, jobs=4, job_seconds=0.05)
-        ran = shell("backfill", CONNECTION, *WINDOW, "--wait", "--poll-interval", "0.03", "-o", "json")
+        ran = shell("backfill", CONNECTION, *WINDOW, *QUICKLY)
         assert (ran.code, ran.json["status"], ran.json["jobs_total"]) == (0, "completed", 4)
 
     def test_that_fails_names_its_jobs(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan_backfill(CONNECTION, jobs=3, job_seconds=0.02, failing_jobs=[1], code="disk_full")
-        ran = shell("backfill", CONNECTION, *WINDOW, "--wait", "--poll-interval", "0.03", "-o", "json")
+        ran = shell("backfill", CONNECTION, *WINDOW, *QUICKLY)
         assert (ran.code, ran.json["status"]) == (3, "failed")
         assert "disk_full" in ran.last_words
 

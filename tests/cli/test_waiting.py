@@ -6,12 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from planasonix_provider.simulator import Simulator
-from tests.cli.conftest import Run, press, when
+from tests.cli.conftest import QUICKLY, WINDOW, Run, press, when
 from tests.support.scenarios import CONNECTION, ENDED, STUBBORN, routes_asked, the_one
 from tests.support.time_travel import travelling
-
-WINDOW = ("--start-at", "2025-01-01", "--end-at", "2025-03-01")
-QUICKLY = ("--wait", "--poll-interval", "0.03", "-o", "json")
 
 
 class TestOutOfTime:

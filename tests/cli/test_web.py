@@ -5,10 +5,8 @@ import webbrowser
 import pytest
 
 from planasonix_provider.simulator import Simulator
-from tests.cli.conftest import Run
+from tests.cli.conftest import QUICKLY, WINDOW, Run
 from tests.support.scenarios import CONNECTION, the_one
-
-WINDOW = ("--start-at", "2025-01-01", "--end-at", "2025-03-01")
 
 
 @pytest.fixture
@@ -37,7 +35,7 @@ def test_nothing_is_opened_unless_asked_for(shell: Run, opened: list[str]) -> No
 
 def test_a_backfill_opens_the_page_of_its_first_job(simulator: Simulator, shell: Run, opened: list[str]) -> None:
     simulator.plan_backfill(CONNECTION, jobs=2, job_seconds=0.02)
-    shell("backfill", CONNECTION, *WINDOW, "--wait", "--poll-interval", "0.03")
+    shell("backfill", CONNECTION, *WINDOW, *QUICKLY)
     assert shell("backfill-status", the_one(simulator).id, "--web").code == 0
     assert opened == [f"{simulator.url}/jobs/{(the_one(simulator).job_ids or [])[0]}"]
 
