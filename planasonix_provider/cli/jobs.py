@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -81,16 +82,13 @@ def _show(context: CommandContext, get: Callable[[str], Work], given: str) -> Co
     found = get(given)
     if context.options.web:
         open_page(context, found)
-    return wait_for_result(context, found) if context.options.wait else CommandResult(to_json(found))
+    return wait_for_result(context, found) if context.is_waiting else CommandResult(to_json(found))
 
 
 def watch(context: CommandContext) -> CommandResult:
     """Wait for a job or a backfill."""
-    wait_times(context)
-    work = _job_or_backfill(context.hook, checked(validators.identifier, "id", context.options.id))
-    if context.options.web:
-        open_page(context, work)
-    return wait_for_result(context, work)
+    given = checked(validators.identifier, "id", context.options.id)
+    return _show(context, partial(_job_or_backfill, context.hook), given)
 
 
 def _job_or_backfill(hook: ShellHook, given: str) -> Work:

@@ -54,6 +54,11 @@ class CommandContext:
     sleeper: InterruptibleSleep
     hook: ShellHook
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the command waits for the end of the work: with ``--wait``, or always if there is no such option."""
+        return getattr(self.options, "wait", True)
+
     def hint(self, *words: str) -> str:
         """Return a command for the user to type next, with the same ``--conn-id``, quoted for a shell."""
         conn_id = self.options.conn_id

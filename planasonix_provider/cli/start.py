@@ -62,7 +62,7 @@ def _start(
     work = _post(context, kind, lambda key: post(connection_id, **parameters, idempotency_key=key))
     if kind == "sync" and context.options.web:
         open_page(context, work)
-    if context.options.wait:
+    if context.is_waiting:
         return wait_for_result(context, work)
     return CommandResult(report(work, context.hook.job_url))
 

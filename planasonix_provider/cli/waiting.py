@@ -47,7 +47,7 @@ def cancel_and_wait(
     def act() -> CommandResult:
         with explaining:
             work = wait.cancel_and_print()
-        return wait.report(work if work.is_over or not context.options.wait else wait.until_over(work))
+        return wait.report(work if work.is_over or not context.is_waiting else wait.until_over(work))
 
     return _result_of(wait, act)
 
@@ -175,7 +175,7 @@ class CliWait:
     def cancel_and_print(self) -> Work:
         """Cancel, print the effect, and return the work."""
         work = self._cancel()
-        if not self.context.options.wait:
+        if not self.context.is_waiting:
             advice = "add --wait: the jobs that it creates are then cancelled, too."
             self._cancellation.raise_if_without_effect(work, advice)
         self.context.terminal.print(self._cancellation.describe_effect(work))
@@ -253,8 +253,7 @@ class _ProgressWaitState(WaitState):
 def wait_times(context: CommandContext) -> tuple[float, float | None]:
     """Parse ``--poll-interval`` and ``--timeout``; a timeout of ``None`` is no limit."""
     options = context.options
-    # `watch` has no --wait, because it always waits.
-    if options.timeout is not None and not getattr(options, "wait", True):
+    if options.timeout is not None and not context.is_waiting:
         raise UsageError("--timeout: got a time without --wait, so there is nothing to wait for: add --wait.")
     return (
         checked(validators.poll_interval, "--poll-interval", options.poll_interval),
