@@ -23,6 +23,7 @@ add_module_names = False
 
 html_theme = "pydata_sphinx_theme"
 html_title = "Planasonix for Airflow"
+html_baseurl = "https://docs.planasonix.com/airflow/"
 html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": html_title, "image_light": "_static/logo.svg", "image_dark": "_static/logo.svg", "alt_text": ""},
