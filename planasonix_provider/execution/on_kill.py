@@ -263,7 +263,7 @@ class OnKillHandler:
         if target:
             return f"To end it: {cancel_command(target, conn_id)}"
         command = list_command(self._lost.kind, self._lost.connection_id, conn_id)
-        return f"Look whether something of this task runs there, and cancel it: {command}"
+        return f"Check whether work of this task runs there, and cancel it: {command}"
 
     def _add_kill_message(self, message: str) -> None:
         """Log a message, but not in a signal handler, which may have interrupted a write to the log."""

@@ -136,9 +136,9 @@ class PreviousAttempt:
         session, target = self.session, target_of(work)
         name = capitalize(target.name)
         if not self.options.cancel_on_kill:
-            session.log.warning(f"{name}, which {self._origin} before it was let go, runs on.")
+            session.log.warning(f"{name}, which {self._origin}, runs on, because cancel_on_kill is false.")
             return work
-        session.log.info(f"{name}, which {self._origin} before it was let go, is cancelled first.")
+        session.log.info(f"Cancelling {target.name} first: {self._origin} it, and this try does not continue it.")
         self.kill_handler.track_work(work)
         cancellation = Cancellation(target, session.run_async)
 

@@ -200,7 +200,7 @@ def _retry_after_lost_response() -> Iterator[None]:
     try:
         yield
     except PlanasonixLostTrackError as lost:
-        raise PlanasonixError(f"{lost.message} A retry of the task looks first, and goes on.") from lost
+        raise PlanasonixError(f"{lost.message} A retry of the task checks that first, and continues.") from lost
 
 
 def _webhooks_for(url: str, hook: PlanasonixHook) -> list[Webhook]:

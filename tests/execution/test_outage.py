@@ -459,7 +459,7 @@ class TestKillDuringAnOutage:
         said = " ".join([str(error), *log.lines])
         assert f"The work started on connection {CONNECTION} cannot be cancelled yet, still trying: " in said
         look = f"`python -m planasonix_provider jobs --connection-id {CONNECTION} --conn-id planasonix_default`"
-        assert f"Look whether something of this task runs there, and cancel it: {look}" in said
+        assert f"Check whether work of this task runs there, and cancel it: {look}" in said
 
 
 def typed(message: str) -> int:

@@ -376,7 +376,7 @@ class TestALostResponse:
         ended = run()
         assert isinstance(ended.error, PlanasonixError)
         assert not isinstance(ended.error, AirflowFailException)
-        assert "A retry of the task looks first, and goes on" in str(ended.error)
+        assert "A retry of the task checks that first, and continues" in str(ended.error)
         assert run(try_number=2).result["action"] == "created"
         assert has_current_secret(destination, simulator)
 
