@@ -70,25 +70,29 @@ def skip_member(app: Any, what: str, name: str, member: Any, skip: bool, options
 def add_inherited_parameters(app: Any) -> None:
     """Append the parameters of all base classes to those of each class."""
     objects = app.env.autoapi_all_objects
-    fields = {name: _parameters(getattr(member, "docstring", "")) for name, member in objects.items()}
+    parameters = {name: _parameters(getattr(member, "docstring", "")) for name, member in objects.items()}
 
     def bases_of(name: str) -> list[str]:
-        direct = getattr(objects.get(name), "bases", ())
+        # A base of the same module has no module in its name.
+        module = name.rpartition(".")[0]
+        direct = [base if "." in base else f"{module}.{base}" for base in getattr(objects.get(name), "bases", ())]
         return [base for one in direct for base in (one, *bases_of(one))]
 
     for name, member in objects.items():
-        own = fields[name]
-        inherited = "".join(fields.get(base, "") for base in bases_of(name))
-        if own and inherited:
-            member.docstring = member.docstring.replace(own, own + inherited)
-        elif inherited:
-            member.docstring = f"{member.docstring}\n\n{inherited}"
+        own = "".join(parameters[name].values())
+        inherited: dict[str, str] = {}
+        for base in bases_of(name):
+            inherited = {**parameters.get(base, {}), **inherited}
+        added = "".join(text for parameter, text in inherited.items() if parameter not in parameters[name])
+        if own and own in member.docstring:
+            member.docstring = member.docstring.replace(own, own + added)
+        elif added:
+            member.docstring = f"{member.docstring}\n\n{added}"
 
 
-def _parameters(docstring: str) -> str:
-    """Return the lines of a docstring that describe parameters."""
-    found = re.search(r"^:param .*?(?=^(?!:param| )|\Z)", docstring, re.DOTALL | re.MULTILINE)
-    return found[0].rstrip("\n") + "\n" if found else ""
+def _parameters(docstring: str) -> dict[str, str]:
+    """Return the lines that describe each parameter."""
+    return {found[1]: found[0] for found in re.finditer(r"^:param (\w+):.*\n?(?: .*\n?)*", docstring, re.MULTILINE)}
 
 
 def setup(app: Any) -> None:
