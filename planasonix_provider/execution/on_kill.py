@@ -15,7 +15,7 @@ from planasonix_provider.api.client_config import ClientConfig
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.retry import ON_KILL
-from planasonix_provider.clock import utcnow
+from planasonix_provider.clock import loop_time, utcnow
 from planasonix_provider.execution.options import StartOptions
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.triggers.task_state import ApiServerHealth, runs_elsewhere
@@ -237,11 +237,11 @@ class OnKillHandler:
                 target, job_ids = self.target, self.job_ids
                 if target is None and self._criteria:
                     # The start has had no response yet.
-                    give_up = asyncio.get_running_loop().time() + SEARCH_TIMEOUT_SECONDS
+                    give_up = loop_time() + SEARCH_TIMEOUT_SECONDS
                     send = through_outages(own.send, seconds)
                     found = await search(send, self._criteria)
                     for _ in range(SEARCH_TRIES):
-                        if found or asyncio.get_running_loop().time() >= give_up:
+                        if found or loop_time() >= give_up:
                             break
                         await asyncio.sleep(SEARCH_INTERVAL_SECONDS)
                         found = await search(send, self._criteria)

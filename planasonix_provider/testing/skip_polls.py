@@ -32,8 +32,8 @@ def skip_polls(workspace: Workspace, patch: pytest.MonkeyPatch) -> None:
     next_poke: Callable[..., float] = PlanasonixSensor._get_next_poke_interval
 
     def pause_until_news(answer: object, interval: float) -> float:
-        looks = 1 if isinstance(answer, PlanasonixError) else polls_until_change(workspace, interval)
-        return max(pause_after(answer, interval), interval * looks)
+        polls = 1 if isinstance(answer, PlanasonixError) else polls_until_change(workspace, interval)
+        return max(pause_after(answer, interval), interval * polls)
 
     class WaitForNews(PollSubscription[T]):
         def answer(self, answer: T | PlanasonixError) -> None:
