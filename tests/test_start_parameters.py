@@ -65,7 +65,7 @@ def test_the_operator_sends_each_parameter(kind: StartKind, simulator: Simulator
     assert run.error is None, run.error
     (start,) = started_work(simulator.workspace)
     sent = {name for name, value in start.parameters.items() if value is not None}
-    assert sent == names_of(kind), f"submit_job() of {OPERATORS[kind].__name__}"
+    assert sent == names_of(kind), f"submit_job() of {OPERATORS[kind].__name__}, or trigger_{kind} in api/routes.py"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from planasonix_provider.api.models import BackfillBody, SyncBody, as_utc
 
@@ -25,8 +25,10 @@ def _iso_time(value: Any) -> Any:
 IsoTime = Annotated[datetime, BeforeValidator(_iso_time), AfterValidator(as_utc)]
 
 
-class RejectNullFields(BaseModel):
-    """A body whose optional fields may be missing but not null: the API reference shows no null."""
+class StrictBody(BaseModel):
+    """A body whose values have the JSON types of the reference. Optional fields may be missing but not null."""
+
+    model_config = ConfigDict(strict=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -36,11 +38,11 @@ class RejectNullFields(BaseModel):
         return value
 
 
-class SyncRequestBody(RejectNullFields, SyncBody):
+class SyncRequestBody(StrictBody, SyncBody):
     """The body of a sync."""
 
 
-class BackfillRequestBody(RejectNullFields, BackfillBody):
+class BackfillRequestBody(StrictBody, BackfillBody):
     """The body of a backfill."""
 
     start_at: IsoTime

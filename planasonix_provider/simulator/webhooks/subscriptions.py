@@ -12,7 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field, SecretStr, StrictBool
 
 from planasonix_provider.api.models import WebhookBody, WebhookPatchBody, WebhookTestBody
 from planasonix_provider.api.validation import MIN_SECRET_LENGTH
-from planasonix_provider.simulator.model.request_bodies import RejectNullFields
+from planasonix_provider.simulator.model.request_bodies import StrictBody
 from planasonix_provider.validators import is_loopback
 
 
@@ -43,7 +43,7 @@ EventType = Annotated[str, AfterValidator(_event_type)]
 EventTypes = Annotated[list[EventType], Field(min_length=1)]
 
 
-class WebhookRequestBody(RejectNullFields, WebhookBody):
+class WebhookRequestBody(StrictBody, WebhookBody):
     """The body that creates a subscription."""
 
     # Neither the repr nor a validation error contains the secret.
@@ -54,7 +54,7 @@ class WebhookRequestBody(RejectNullFields, WebhookBody):
     secret: Annotated[str, Field(min_length=MIN_SECRET_LENGTH)] | None = Field(default=None, repr=False)
 
 
-class WebhookPatchRequestBody(RejectNullFields, WebhookPatchBody):
+class WebhookPatchRequestBody(StrictBody, WebhookPatchBody):
     """The body that changes a subscription. Missing fields stay unchanged."""
 
     url: ReceiverUrl | None = None
@@ -62,7 +62,7 @@ class WebhookPatchRequestBody(RejectNullFields, WebhookPatchBody):
     enabled: StrictBool | None = None
 
 
-class WebhookTestRequestBody(RejectNullFields, WebhookTestBody):
+class WebhookTestRequestBody(StrictBody, WebhookTestBody):
     """The body that sends a test event."""
 
     event: EventType | None = None
