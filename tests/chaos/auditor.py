@@ -235,6 +235,8 @@ class _Case:
         since = max((one.began for one in self.task.tries if one.began and one.began <= at), default=at)
         if self._says(work, "could not be cancelled", since):
             return "could not be cancelled amid an outage, as the log says"
+        if self._says(work, "unknown whether", since):
+            return "its start got no response, and no search got through before the time was up, as the log says"
         if any(self._says(work, f"{job_id}/cancel: ", since) for job_id in work.jobs or [work.id]):
             return "killed before a cancel got through to Planasonix, as the log shows"
         if state == "deferred" and not self._was_told(at):

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 #: A part of the huge texts that is too long for any log or table.
 LONG = HUGE[:100_000]
 # Of a task's log, what names work, and what is a trouble.
-_TELLING = re.compile(r"\b(job|bf|backfill)_\w+|starting|on_kill|killed|Killed|SIG|could not|Looking|::endgroup::")
+_TELLING = re.compile(
+    r"\b(job|bf|backfill)_\w+|starting|on_kill|killed|Killed|SIG|could not|Checking whether|unknown whether|::endgroup::"
+)
 # What a supervisor says of a task, in the log of the component that it is part of.
 _HEARTBEAT = re.compile(
     r"^(?P<at>\S+Z) .*Failed to send heartbeat.*failed_heartbeats=(?P<count>\d+)"

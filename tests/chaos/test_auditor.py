@@ -537,6 +537,11 @@ ALLOWED = {
         action(20, "mark_failed", state="running"),
         event(18, "task", "[1] The task was killed. Job job_1 could not be cancelled and may still run"),
     ),
+    "its start got no response, and no search got through before the time was up, as the log says": history(
+        task(**FAILED, timeout=20),
+        job(1, 1, 150, "failed"),
+        event(38, "task", "[1] Task failed | So it is unknown whether a job was started: look at connection conn_load"),
+    ),
     "failed by Airflow before its process began": history(
         task(**FAILED, tries=[Try(number=1, ended=at(20), state="failed", max_tries=0)])
     ),
