@@ -21,7 +21,7 @@ from planasonix_provider.operators import planasonix as operators
 from planasonix_provider.sensors import planasonix as sensors
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY, DAGS_FOLDER
-from tests.support.example_tasks import SENSORS
+from tests.support.example_tasks import SENSORS, public_classes
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(planasonix_provider.__file__).parent
@@ -91,6 +91,16 @@ def test_each_route_has_its_method_operator_and_command() -> None:
 def test_each_sensor_is_documented_and_tested(place: str) -> None:
     text = "\n".join(path.read_text() for path in ROOT.glob(place))
     missing = [sensor.__name__ for sensor in SENSORS if sensor.__name__ not in text]
+    assert not missing, f"{place} does not mention {', '.join(missing)}"
+
+
+@pytest.mark.parametrize(
+    "place", ["CHANGELOG.md", "docs/features.md", "docs/python-api.md", "example_dags/*.py", "tests/**/*.py"]
+)
+def test_each_operator_is_documented_and_tested(place: str) -> None:
+    paths = (path for path in ROOT.glob(place) if path != Path(__file__))
+    text = "\n".join(path.read_text() for path in paths)
+    missing = [operator.__name__ for operator in public_classes(operators) if operator.__name__ not in text]
     assert not missing, f"{place} does not mention {', '.join(missing)}"
 
 

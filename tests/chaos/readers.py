@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LONG = HUGE[:100_000]
 # Of a task's log, what names work, and what is a trouble.
 _TELLING = re.compile(
-    r"\b(job|bf|backfill)_\w+|starting|on_kill|killed|Killed|SIG|could not|Checking whether|unknown whether|::endgroup::"
+    r"\b(job|bf|backfill)_\w+|starting|on_kill|killed|Killed|SIG|could not|[Cc]hecking|unknown|::endgroup::"
 )
 # What a supervisor says of a task, in the log of the component that it is part of.
 _HEARTBEAT = re.compile(
