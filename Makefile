@@ -1,15 +1,14 @@
-# Everything that a target needs is set up by it, inside this folder: .venv has the newest Airflow, .venvs/<version> the
-# others. An environment is installed anew when pyproject.toml or its constraints change.
+# Each target installs what it needs inside this folder: .venv has the newest Airflow, .venvs/<version> the others. An
+# environment is installed again when pyproject.toml or its constraints change.
 
 NEWEST := 3.3.2
 OLDER := 2.11.2 3.1.8
-# The Python that is too new for a version of Airflow.
+# The first Python that a version of Airflow does not support.
 TOO_NEW := 3.14
 TOO_NEW_2.11.2 := 3.13
-# BOUND_<version> is what else a version of Airflow needs, where it allows releases that it does not run with.
+# BOUND_<version> excludes releases that a version of Airflow allows but does not run with.
 
-# What the wheel is tried on before a release: versions of Airflow, and "lowest", which is the oldest of everything that
-# pyproject.toml allows.
+# The wheel is tested with these before a release; "lowest" is the oldest release of everything that pyproject.toml allows.
 RELEASED := lowest $(OLDER) $(NEWEST)
 
 ENVIRONMENTS := $(OLDER:%=.venvs/%) .venv
@@ -22,20 +21,20 @@ DOCS := .venvs/docs
 BROWSER := .venvs/browser
 TOOLS := .venvs/package
 WHEEL := .venvs/wheel
-# PostgreSQL's wheel warns that root has no folder for a session.
+# The wheel of PostgreSQL warns that root has no session folder.
 CALM := -W 'ignore:XDG_RUNTIME_DIR is not set'
 PRISM := .prism/node_modules/.bin/prism
-# Those that the docs show.
+# The pictures in the docs.
 PICTURES := simulator connection-form button log
 AXE := .browser/node_modules/axe-core/axe.min.js
 PORT := 8080
 
 export UV_PYTHON_DOWNLOADS := never
-# What the user's shell says about another Airflow, or another Python's modules, would change what runs here.
+# Settings of another Airflow or Python in the user's shell must not change what runs here.
 $(foreach name,$(filter AIRFLOW_% PYTHONPATH PYTHONHOME,$(.VARIABLES)),$(eval unexport $(name)))
-# Without it, whatever imports Airflow makes a folder in the user's home.
+# Without it, every import of Airflow creates a folder in the user's home.
 export AIRFLOW_HOME := $(CURDIR)/.airflow
-# A proxy on the way out is no way to what runs here.
+# Requests to this machine use no proxy.
 export no_proxy := localhost,127.0.0.1,$(no_proxy),$(NO_PROXY)
 
 .DEFAULT_GOAL := help
@@ -45,13 +44,13 @@ export no_proxy := localhost,127.0.0.1,$(no_proxy),$(NO_PROXY)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/.installed ## run a sync through Airflow against a simulated Planasonix, and tell what happened
+demo: .venv/.installed ## run a sync through Airflow against a simulated Planasonix, and print each step
 	@$(PYTHON) -m dev.demo
 
 demo-picture: .venv/.installed ## draw what the demo prints into docs/images/demo.svg, for the README
 	@$(PYTHON) -m dev.record_demo docs/images/demo.svg
 
-airflow: .venv/.installed ## a whole local Airflow, with its UI, beside a simulated Planasonix (PORT=8080)
+airflow: .venv/.installed ## start a local Airflow with its UI, beside a simulated Planasonix (PORT=8080)
 	@$(PYTHON) -m dev.local_airflow --port $(PORT)
 
 test: lint ## check style and types, then run the tests on the newest Airflow
@@ -66,40 +65,40 @@ define pytest-in
 done; test -z "$$failed" || { echo "Failed in:$$failed" >&2; exit 1; }
 endef
 
-test-versions: $(ENVIRONMENTS:%=%/.installed) ## run the tests on every Airflow version that is supported
+test-versions: $(ENVIRONMENTS:%=%/.installed) ## run the tests on every supported Airflow version
 	$(call pytest-in,$(ENVIRONMENTS),-n auto)
 
-test-system: $(AIRFLOW_3:%=%/.installed) ## run the tests that need a whole running Airflow; takes an hour
+test-system: $(AIRFLOW_3:%=%/.installed) ## run the tests that need a running Airflow; takes an hour
 	$(call pytest-in,$(AIRFLOW_3),tests/system)
 
-# What fails once is found again by the same numbers: make contract SEED=… TIMES=…
+# To repeat a failure: make contract SEED=… TIMES=…
 contract: SEED := $(shell od -An -N3 -tu4 /dev/urandom)
 contract: TIMES := 50
-contract: .venv/.installed ## hold simulator and client to the OpenAPI document for minutes (TIMES=50, SEED=random)
+contract: .venv/.installed ## check simulator and client against the OpenAPI document; takes minutes (TIMES=50, SEED=random)
 	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory $(PRISM); fi
 	HYPOTHESIS_EXAMPLES=$(TIMES) CONTRACT_SEED=$(strip $(SEED)) \
 		$(PYTHON) -m pytest -n auto tests/contract -o norecursedirs=.* --hypothesis-seed=$(strip $(SEED))
 
-# A server that others wrote; it needs Node.js 20.
+# An independent server of the OpenAPI document; it needs Node.js 20.
 $(PRISM):
 	@echo "Installing Prism into .prism"
 	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix .prism @stoplight/prism-cli@5.14.2
 
-browser: $(BROWSER)/.installed $(AXE) $(ENVIRONMENTS:%=%/.installed) ## look at Airflow's UI and the simulator's pages in Chromium; pictures are in .browser (WRITE=docs)
+browser: $(BROWSER)/.installed $(AXE) $(ENVIRONMENTS:%=%/.installed) ## test Airflow's UI and the simulator's pages in Chromium; pictures are in .browser (WRITE=docs)
 	$(BROWSER)/bin/python -m pytest tests/browser $(CALM)
 	@$(if $(WRITE),cp $(PICTURES:%=.browser/%.png) $(WRITE)/images/)
 
-browser-airflow: $(BROWSER)/.installed $(ENVIRONMENTS:%=%/.installed) ## the same, but for the simulator's pages: connection form, button and log on each Airflow
+browser-airflow: $(BROWSER)/.installed $(ENVIRONMENTS:%=%/.installed) ## the same without the simulator's pages: connection form, button and log on each Airflow
 	$(BROWSER)/bin/python -m pytest tests/browser/test_connection_form.py tests/browser/test_task_page.py $(CALM)
 
-# What looks for what keeps people out of a page.
+# Checks pages for accessibility.
 $(AXE):
 	@echo "Installing axe-core into .browser"
 	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix .browser axe-core@4.14.1
 
 # A seed repeats its plan of kills and faults exactly. Odd seeds run distributed, and so do all with DISTRIBUTED=1.
 chaos: SEED := $(shell od -An -N2 -tu2 /dev/urandom)
-chaos: $(CHAOS)/.installed ## kill everything amid sixty tasks, and audit what is left; takes six minutes (SEED=random)
+chaos: $(CHAOS)/.installed ## kill every component while sixty tasks run, and audit the result; takes six minutes (SEED=random)
 	@$(CHAOS)/bin/python $(CALM) -m tests.chaos --seed $(strip $(SEED)) $(if $(filter-out 0,$(DISTRIBUTED)),--distributed)
 
 chaos-short: .venv/.installed ## the same with a third of the tasks and one seed, in less than five minutes
@@ -119,7 +118,7 @@ format: .venv/.installed ## format the code, and fix what can be fixed
 	$(PYTHON) -m ruff format
 	$(PYTHON) -m ruff check --fix
 
-bench: .venv/.installed $(BENCH)/.installed ## measure imports, parsing, the simulator and waiting; takes a quarter of an hour
+bench: .venv/.installed $(BENCH)/.installed ## measure imports, parsing, the simulator and waiting; takes 15 minutes
 	$(PYTHON) benchmarks/imports.py
 	$(PYTHON) benchmarks/parsing.py
 	$(PYTHON) benchmarks/simulator.py
@@ -154,7 +153,7 @@ build: $(UV) ## build the wheel and the source distribution into dist/
 	@$(UV) build --quiet --sdist --wheel --out-dir dist
 	@ls dist/*
 
-package: build $(TOOLS)/.installed ## build, look at what was built, its dependencies' licences too, and list those (SBOM)
+package: build $(TOOLS)/.installed ## build and check the distributions and the licences of all dependencies; write an SBOM
 	@$(UV) build --quiet --wheel --out-dir dist/again dist/*.tar.gz
 	cmp dist/*.whl dist/again/*.whl
 	@rm -r dist/again
@@ -171,7 +170,7 @@ package: build $(TOOLS)/.installed ## build, look at what was built, its depende
 	$(TOOLS)/bin/pip-licenses --python $(WHEEL)/bin/python --summary
 	@ls -l dist
 
-audit: package ## ask an online service for known weaknesses of all that a wheel brings along
+audit: package ## ask an online service for known vulnerabilities of all dependencies
 	@$(UV) pip freeze --quiet --python $(WHEEL) | grep -v '^airflow-provider-planasonix' > $(WHEEL)/requirements.txt
 	$(TOOLS)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $(WHEEL)/requirements.txt
 
@@ -182,7 +181,7 @@ test-wheel: build ## run the tests against the installed wheel, on each supporte
 			sh dev/test-wheel $$version $$python || failed="$$failed $$version"; \
 	done; test -z "$$failed" || { echo "Failed on:$$failed" >&2; exit 1; }
 
-clean: ## remove everything that the other targets made
+clean: ## remove everything that the other targets created
 	rm -rf .venv .venvs .airflow .browser .chaos .demo .prism build dist docs/_build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
@@ -195,43 +194,43 @@ $(UV):
 	@$(UV) pip install --quiet --python .venv -c $< -e '.[simulator]' --group dev
 	@touch $@
 
-# Others' packages that waiting is compared with: they stay out of where the tests run.
+# Other providers that the benchmarks compare with; the tests run without them.
 $(BENCH)/.installed: benchmarks/requirements.txt constraints/airflow-$(NEWEST).txt pyproject.toml | $(UV)
-	@echo "Installing what the benchmarks compare with into $(BENCH)"
+	@echo "Installing the packages of the benchmarks into $(BENCH)"
 	@python=$$(sh dev/find-python $(TOO_NEW)) && $(UV) venv --quiet --allow-existing --python $$python $(BENCH)
 	@$(UV) pip install --quiet --python $(BENCH) -c constraints/airflow-$(NEWEST).txt -e '.[simulator]' -r $<
 	@touch $@
 
-# Celery and its broker: they, too, stay out of where the tests run.
+# Celery and its broker; the tests run without them.
 $(CHAOS)/.installed: tests/chaos/requirements.txt constraints/airflow-$(NEWEST).txt pyproject.toml | $(UV)
-	@echo "Installing what a distributed Airflow needs into $(CHAOS)"
+	@echo "Installing a distributed Airflow into $(CHAOS)"
 	@python=$$(sh dev/find-python $(TOO_NEW)) && $(UV) venv --quiet --allow-existing --python $$python $(CHAOS)
 	@$(UV) pip install --quiet --python $(CHAOS) -c constraints/airflow-$(NEWEST).txt -e '.[simulator]' --group dev -r $<
 	@touch $@
 
-# What builds the documentation reads the package, and needs none of its dependencies.
+# Sphinx reads the package without importing it, so it needs none of its dependencies.
 $(DOCS)/.installed: docs/requirements.txt constraints/docs.txt | $(UV)
-	@echo "Installing what builds the documentation into $(DOCS)"
+	@echo "Installing Sphinx into $(DOCS)"
 	@python=$$(sh dev/find-python $(TOO_NEW)) && $(UV) venv --quiet --allow-existing --python $$python $(DOCS)
 	@$(UV) pip install --quiet --python $(DOCS) -c constraints/docs.txt -r $<
 	@touch $@
 
-# What looks at what was built: it imports none of it.
+# The tools that check a release do not import the package.
 $(TOOLS)/.installed: dev/requirements.txt constraints/package.txt | $(UV)
-	@echo "Installing what looks at a release into $(TOOLS)"
+	@echo "Installing the tools of a release into $(TOOLS)"
 	@python=$$(sh dev/find-python $(TOO_NEW)) && $(UV) venv --quiet --allow-existing --python $$python $(TOOLS)
 	@$(UV) pip install --quiet --python $(TOOLS) -c constraints/package.txt -r $<
 	@touch $@
 
-# What drives a browser; Chromium itself is the operating system's.
+# Playwright; Chromium itself is installed by the operating system.
 $(BROWSER)/.installed: tests/browser/requirements.txt constraints/airflow-$(NEWEST).txt pyproject.toml | $(UV)
 	@command -v chromium > /dev/null || { echo "There is no Chromium on the PATH: apt-get install chromium" >&2; exit 1; }
-	@echo "Installing what drives a browser into $(BROWSER)"
+	@echo "Installing Playwright into $(BROWSER)"
 	@python=$$(sh dev/find-python $(TOO_NEW)) && $(UV) venv --quiet --allow-existing --python $$python $(BROWSER)
 	@$(UV) pip install --quiet --python $(BROWSER) -c constraints/airflow-$(NEWEST).txt -e '.[simulator]' --group dev -r $<
 	@touch $@
 
-# Of a version that has none yet; those of the others stay as they are.
+# Compiled only for a version without constraints.
 .PRECIOUS: constraints/airflow-%.txt
 constraints/airflow-%.txt: | $(UV)
 	$(call compile-for,$*)
